@@ -1,0 +1,4 @@
+//! A deterministic simulator of QEMU block jobs.
+
+pub mod base;
+pub mod block;

@@ -1,0 +1,2 @@
+//! The `blockjob-sim` command.
+fn main() {}
