@@ -1,4 +1,14 @@
 //! A deterministic simulator of QEMU block jobs.
 
 pub mod base;
+pub mod bitmap;
 pub mod block;
+pub mod choice;
+pub mod cli;
+pub mod host;
+pub mod job;
+pub mod qmp;
+pub mod scenario;
+pub mod sim;
+pub mod trace;
+pub mod world;

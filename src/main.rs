@@ -1,2 +1,7 @@
 //! The `blockjob-sim` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    blockjob_sim::cli::main(blockjob_sim::sim::run)
+}

@@ -2,6 +2,7 @@
 
 pub mod errno;
 pub mod json;
+pub mod sha256;
 pub mod units;
 
 pub use errno::Errno;

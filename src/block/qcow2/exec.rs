@@ -1,0 +1,270 @@
+//! Running a procedure under the driver's lock again and again, each time one answer further.
+
+use super::cache::{Place, Slot, Which};
+use super::op::{Ask, Child, Got};
+use super::state::{Qcow2, Scalars};
+use crate::base::errno::{Errno, Ret};
+use crate::block::content::{Data, Table};
+use crate::block::event::BlkdebugEvent;
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+/// Why an operation failed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Fault {
+    /// What QEMU returns, negated.
+    pub errno: Errno,
+    /// What QEMU puts into its `Error`, complete; `None` where it only has the errno.
+    pub message: Option<Box<str>>,
+}
+
+impl Fault {
+    pub(super) fn new(errno: Errno, message: impl Into<String>) -> Fault {
+        Fault { errno, message: Some(message.into().into_boxed_str()) }
+    }
+
+    /// `error_setg_errno`: the message, a colon, and the text of the errno.
+    pub(super) fn of(errno: Errno, message: impl fmt::Display) -> Fault {
+        Fault::new(errno, format!("{message}: {errno}"))
+    }
+}
+
+impl From<Errno> for Fault {
+    fn from(errno: Errno) -> Fault {
+        Fault { errno, message: None }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.message {
+            Some(message) => f.write_str(message),
+            None => self.errno.fmt(f),
+        }
+    }
+}
+
+/// Why a procedure does not go on.
+#[derive(Clone, Debug)]
+pub(super) enum Stop {
+    /// It needs an answer that is not there yet. Nobody may treat this as a failure.
+    Wait,
+    Fail(Fault),
+}
+
+impl From<Errno> for Stop {
+    fn from(errno: Errno) -> Stop {
+        Stop::Fail(errno.into())
+    }
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Stop {
+        Stop::Fail(fault)
+    }
+}
+
+pub(super) type Res<T = ()> = Result<T, Stop>;
+
+/// Looking at a failure without mistaking the wait for an answer for one.
+pub(super) trait Caught<T> {
+    /// The failure as a value.
+    fn caught(self) -> Result<Result<T, Fault>, Stop>;
+    /// Puts a message in front of the failure's errno, as `error_setg_errno` does.
+    fn say(self, message: &str) -> Res<T>;
+}
+
+impl<T> Caught<T> for Res<T> {
+    fn caught(self) -> Result<Result<T, Fault>, Stop> {
+        match self {
+            Ok(value) => Ok(Ok(value)),
+            Err(Stop::Fail(fault)) => Ok(Err(fault)),
+            Err(Stop::Wait) => Err(Stop::Wait),
+        }
+    }
+
+    fn say(self, message: &str) -> Res<T> {
+        match self {
+            Err(Stop::Fail(fault)) => Err(Fault::of(fault.errno, message).into()),
+            other => other,
+        }
+    }
+}
+
+/// How to take back one change of the state.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Undo {
+    L1(u32, u64),
+    L1Table(Arc<Table>),
+    Reft(u32, u64),
+    ReftTable(Arc<Table>),
+    /// Entry of a cached table.
+    Entry(Which, u32, u32, u64),
+    /// What is kept about a slot's table.
+    Place(Which, Place),
+    /// Everything of a slot.
+    Slot(Which, Slot),
+    /// The slot was not there.
+    NoSlot(Which, u32),
+    /// All slots.
+    Slots(Which, Vec<Slot>),
+}
+
+/// A procedure under way: the answers so far, and how to get back to where it began.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Exec {
+    start: Option<Box<Scalars>>,
+    answers: Vec<Got>,
+    /// Events that are due before anything else.
+    events: VecDeque<BlkdebugEvent>,
+    /// Events of this procedure that were already put into `events`.
+    fired: usize,
+    ask: Option<Ask>,
+}
+
+impl Exec {
+    /// Whether an answer belongs to the procedure and not to the operation around it.
+    pub fn is_waiting(&self) -> bool {
+        self.start.is_some()
+    }
+
+    pub fn answer(&mut self, got: Got) {
+        self.answers.push(got);
+    }
+
+    pub fn next_event(&mut self) -> Option<BlkdebugEvent> {
+        self.events.pop_front()
+    }
+
+    /// What the procedure needs, after [`Exec::run`] gave nothing.
+    pub fn take_ask(&mut self) -> Ask {
+        self.ask.take().unwrap_or(Ask::Flush)
+    }
+
+    /// Fires an event outside of a procedure.
+    pub fn event(&mut self, q: &Qcow2, event: BlkdebugEvent) {
+        if q.file.events {
+            self.events.push_back(event);
+        }
+    }
+
+    /// Runs the procedure; `None` if it needs an answer first, and then must be run again with the same arguments.
+    pub fn run<T>(&mut self, q: &mut Qcow2, procedure: impl FnOnce(&mut Cx<'_>) -> Res<T>) -> Option<Result<T, Fault>> {
+        let start = q.sc.clone();
+        let mut cx = Cx { q, ex: self, at: 0, seen: 0, undo: Vec::new() };
+        let out = procedure(&mut cx);
+        let undo = cx.undo;
+        let out = match out {
+            Ok(value) => Ok(value),
+            Err(Stop::Fail(fault)) => Err(fault),
+            Err(Stop::Wait) => {
+                for step in undo.into_iter().rev() {
+                    q.take_back(step);
+                }
+                q.sc = start.clone();
+                self.start = Some(Box::new(start));
+                return None;
+            }
+        };
+        self.start = None;
+        self.answers.clear();
+        self.fired = 0;
+        Some(out)
+    }
+}
+
+impl Qcow2 {
+    fn take_back(&mut self, step: Undo) {
+        match step {
+            Undo::L1(index, old) => Arc::make_mut(&mut self.l1).set(index, old),
+            Undo::L1Table(old) => self.l1 = old,
+            Undo::Reft(index, old) => Arc::make_mut(&mut self.reftable).set(index, old),
+            Undo::ReftTable(old) => self.reftable = old,
+            Undo::Entry(which, slot, index, old) => self.tables[which as usize].set_entry(slot, index, old),
+            Undo::Place(which, old) => self.tables[which as usize].set_place(old),
+            Undo::Slot(which, old) => self.tables[which as usize].insert(old),
+            Undo::NoSlot(which, slot) => self.tables[which as usize].remove(slot),
+            Undo::Slots(which, old) => self.tables[which as usize].slots = old,
+        }
+    }
+}
+
+/// What a procedure works with: the state, and requests to the file.
+pub(super) struct Cx<'a> {
+    pub q: &'a mut Qcow2,
+    ex: &'a mut Exec,
+    at: usize,
+    seen: usize,
+    pub(super) undo: Vec<Undo>,
+}
+
+impl Cx<'_> {
+    /// `BLKDBG_EVENT` on the file child.
+    pub fn event(&mut self, event: BlkdebugEvent) {
+        self.seen += 1;
+        if self.seen > self.ex.fired {
+            self.ex.fired = self.seen;
+            if self.q.file.events {
+                self.ex.events.push_back(event);
+            }
+        }
+    }
+
+    /// A request, answered once: later runs find the answer in the list.
+    pub fn ask(&mut self, ask: impl FnOnce() -> Ask) -> Res<Got> {
+        let Some(got) = self.ex.answers.get(self.at) else {
+            self.ex.ask = Some(ask());
+            return Err(Stop::Wait);
+        };
+        self.at += 1;
+        match got {
+            Got::Failed(errno) => Err((*errno).into()),
+            got => Ok(got.clone()),
+        }
+    }
+
+    /// `bdrv_pread` from the file.
+    pub fn read(&mut self, offset: u64, len: u64) -> Res<Data> {
+        match self.ask(|| Ask::Read { child: Child::File, offset, len })? {
+            Got::Data(data) => Ok(data),
+            _ => Ok(Data::zeroes(len)),
+        }
+    }
+
+    /// `bdrv_pwrite` to the file.
+    pub fn write(&mut self, offset: u64, data: impl FnOnce() -> Data) -> Res {
+        self.ask(|| Ask::Write { offset, data: data() }).map(drop)
+    }
+
+    /// `bdrv_flush` of the file.
+    pub fn flush_file(&mut self) -> Res {
+        self.ask(|| Ask::Flush).map(drop)
+    }
+
+    /// `bdrv_pwrite_sync`
+    pub fn write_sync(&mut self, offset: u64, data: impl FnOnce() -> Data) -> Res {
+        self.write(offset, data)?;
+        self.flush_file()
+    }
+
+    /// `bdrv_pwrite_zeroes` without flags.
+    pub fn write_zeroes(&mut self, offset: u64, len: u64) -> Res {
+        self.ask(|| Ask::WriteZeroes { offset, len, no_fallback: false, may_unmap: false }).map(drop)
+    }
+
+    /// Length of the file, in bytes.
+    pub fn file_length(&mut self) -> Res<u64> {
+        self.ask(|| Ask::GetLength).map(Got::number)
+    }
+
+    /// Gives an errno as failure.
+    pub fn fail<T>(errno: Errno) -> Res<T> {
+        Err(errno.into())
+    }
+}
+
+/// An errno out of a failure whose message does not matter.
+pub(super) fn errno_of<T>(result: Result<T, Fault>) -> Ret<T> {
+    result.map_err(|fault| fault.errno)
+}

@@ -1,0 +1,391 @@
+//! Operations under way, and their talk with whoever embeds the driver.
+
+use super::bitmap::{BitmapCheck, StoreBitmap, StoredBitmap};
+use super::create::{CreateOp, CreateOptions};
+use super::exec::{Exec, Fault};
+use super::misc::{Locked, LockedOp, StatusOp, ZeroesOp};
+use super::open::OpenOptions;
+use super::read::{ReadOp, ReadTask};
+use super::state::Qcow2;
+use super::truncate::TruncateOp;
+use super::write::{WriteOp, WriteTask};
+use crate::base::errno::{Errno, Ret};
+use crate::block::content::Data;
+use crate::block::event::BlkdebugEvent;
+use std::sync::Arc;
+
+/// A node below this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Child {
+    /// `bs->file`
+    File,
+    /// `bs->backing`
+    Backing,
+}
+
+/// What an operation needs before it goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Ask {
+    /// Take the driver's lock (`s->lock`); come back when it is held. First come, first served.
+    Lock,
+    /// Give the lock back.
+    Unlock,
+    /// `BLKDBG_CO_EVENT(bs->file, …)`; a rule may suspend the operation here.
+    Event(BlkdebugEvent),
+    /// `bdrv_co_preadv`. What lies behind the end of the child reads as zero. Answer: [`Got::Data`].
+    Read {
+        /// The child to read.
+        child: Child,
+        /// In bytes of the child.
+        offset: u64,
+        /// In bytes.
+        len: u64,
+    },
+    /// `bdrv_co_pwritev` to the file, which grows if need be.
+    Write {
+        /// In bytes of the file.
+        offset: u64,
+        /// What to write.
+        data: Data,
+    },
+    /// `bdrv_co_pwrite_zeroes` to the file.
+    WriteZeroes {
+        /// In bytes of the file.
+        offset: u64,
+        /// In bytes.
+        len: u64,
+        /// `BDRV_REQ_NO_FALLBACK`: fail with `ENOTSUP` rather than write a buffer.
+        no_fallback: bool,
+        /// `BDRV_REQ_MAY_UNMAP`
+        may_unmap: bool,
+    },
+    /// `bdrv_pdiscard` of the file; failures do not matter.
+    Discard {
+        /// In bytes of the file.
+        offset: u64,
+        /// In bytes.
+        len: u64,
+    },
+    /// `bdrv_flush` of the file: its own generation counters decide whether anything happens.
+    Flush,
+    /// `bdrv_co_truncate` of the file, not exact.
+    Truncate {
+        /// New length in bytes.
+        size: u64,
+    },
+    /// `bdrv_co_getlength` of the file. Answer: [`Got::Number`].
+    GetLength,
+    /// `bdrv_co_get_allocated_file_size` of the file. Answer: [`Got::Number`].
+    GetAllocatedSize,
+    /// `bdrv_co_common_block_status_above` of *this* node and all below it. Answer: [`Got::Status`].
+    BlockStatusAbove {
+        /// In bytes of the guest's disk.
+        offset: u64,
+        /// In bytes.
+        len: u64,
+        /// `want_zero`: look closely for zeroes.
+        want_zero: bool,
+    },
+    /// Wait until that allocation has come to an end: give the lock back, park, and take the lock again when woken.
+    WaitAlloc(u64),
+    /// Wake all who wait for that allocation (`qemu_co_queue_restart_all`).
+    WakeAllocs(u64),
+    /// Start another operation and run it until it first has to wait; then come back. When it is done, tell
+    /// [`Op::task_done`], with this slot.
+    Start {
+        /// Which of the operation's tasks it is.
+        slot: u32,
+        /// The operation.
+        task: Box<Op>,
+    },
+    /// Park until one of the started operations is done; [`Op::task_done`] is called before coming back.
+    WaitTask,
+    /// The operation is over.
+    Done(Result<Out, Fault>),
+}
+
+/// The answer to an [`Ask`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Got {
+    /// It is done. Also what an operation is first resumed with.
+    Done,
+    /// What was read.
+    Data(Data),
+    /// A length.
+    Number(u64),
+    /// A block status.
+    Status(Status),
+    /// It failed.
+    Failed(Errno),
+}
+
+impl Got {
+    pub(super) fn number(self) -> u64 {
+        match self {
+            Got::Number(n) => n,
+            _ => 0,
+        }
+    }
+
+    pub(super) fn ret(&self) -> Ret {
+        match self {
+            Got::Failed(errno) => Err(*errno),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The status of a range (`BDRV_BLOCK_*`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Status {
+    /// `BDRV_BLOCK_*` bits, see the constants here.
+    pub flags: u32,
+    /// Bytes of the range that this holds for.
+    pub len: u64,
+    /// Where the bytes are in the file, with [`Status::OFFSET_VALID`].
+    pub map: u64,
+}
+
+impl Status {
+    /// `BDRV_BLOCK_DATA`
+    pub const DATA: u32 = 0x01;
+    /// `BDRV_BLOCK_ZERO`
+    pub const ZERO: u32 = 0x02;
+    /// `BDRV_BLOCK_OFFSET_VALID`
+    pub const OFFSET_VALID: u32 = 0x04;
+    /// `BDRV_BLOCK_RAW`
+    pub const RAW: u32 = 0x08;
+    /// `BDRV_BLOCK_ALLOCATED`
+    pub const ALLOCATED: u32 = 0x10;
+    /// `BDRV_BLOCK_EOF`
+    pub const EOF: u32 = 0x20;
+    /// `BDRV_BLOCK_RECURSE`
+    pub const RECURSE: u32 = 0x40;
+    /// `BDRV_BLOCK_COMPRESSED`
+    pub const COMPRESSED: u32 = 0x80;
+}
+
+/// What an operation gives.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Out {
+    /// Nothing.
+    Done,
+    /// What was read.
+    Data(Data),
+    /// A block status.
+    Status(Status),
+    /// The bitmaps of an image that was opened.
+    Opened(Vec<StoredBitmap>),
+    /// Messages that QEMU prints while it closes an image, if something went wrong. The image is closed anyway.
+    Closed(Vec<String>),
+}
+
+/// A driver callback under way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Op {
+    ex: Exec,
+    due: Option<Ask>,
+    after_event: bool,
+    kind: Kind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    Read(Box<ReadOp>),
+    ReadTask(ReadTask),
+    Write(Box<WriteOp>),
+    WriteTask(Box<WriteTask>),
+    Zeroes(ZeroesOp),
+    Status(StatusOp),
+    Locked(LockedOp),
+    Truncate(Box<TruncateOp>),
+    Create(Box<CreateOp>),
+}
+
+impl Op {
+    fn new(kind: Kind) -> Op {
+        Op { ex: Exec::default(), due: None, after_event: false, kind }
+    }
+
+    fn locked(what: Locked) -> Op {
+        Op::new(Kind::Locked(LockedOp::new(what)))
+    }
+
+    /// `qcow2_open`: into a [`Qcow2::new`]. Gives [`Out::Opened`].
+    #[must_use]
+    pub fn open(options: OpenOptions) -> Op {
+        Op::locked(Locked::Open(options))
+    }
+
+    /// `qcow2_close`, without the flush that comes before it: stores the given bitmaps, writes the caches. `node` is
+    /// the name by which messages call the node. Gives [`Out::Closed`].
+    #[must_use]
+    pub fn close(bitmaps: Arc<[StoreBitmap]>, node: &str) -> Op {
+        Op::locked(Locked::Close(bitmaps, node.into()))
+    }
+
+    /// `qcow2_co_preadv_part`. Gives [`Out::Data`].
+    #[must_use]
+    pub fn preadv(offset: u64, bytes: u64) -> Op {
+        Op::new(Kind::Read(Box::new(ReadOp::new(offset, bytes))))
+    }
+
+    /// `qcow2_co_pwritev_part`
+    #[must_use]
+    pub fn pwritev(offset: u64, data: Data) -> Op {
+        Op::new(Kind::Write(Box::new(WriteOp::new(offset, data))))
+    }
+
+    /// `qcow2_co_pwrite_zeroes`: aligned to clusters, or inside of one. `ENOTSUP` asks the caller to write a buffer.
+    #[must_use]
+    pub fn pwrite_zeroes(offset: u64, bytes: u64, may_unmap: bool) -> Op {
+        Op::new(Kind::Zeroes(ZeroesOp::new(offset, bytes, may_unmap)))
+    }
+
+    /// `qcow2_co_pdiscard`: aligned to clusters, or inside of one. `ENOTSUP` means that nothing was done.
+    #[must_use]
+    pub fn pdiscard(offset: u64, bytes: u64) -> Op {
+        Op::locked(Locked::Discard(offset, bytes))
+    }
+
+    /// `qcow2_co_flush_to_os`
+    #[must_use]
+    pub fn flush_to_os() -> Op {
+        Op::locked(Locked::FlushToOs)
+    }
+
+    /// `qcow2_co_block_status`. Gives [`Out::Status`], without `ALLOCATED`, which the generic layer adds.
+    #[must_use]
+    pub fn block_status(offset: u64, bytes: u64) -> Op {
+        Op::new(Kind::Status(StatusOp::new(offset, bytes)))
+    }
+
+    /// `qcow2_co_truncate` without preallocation. `zero`: `BDRV_REQ_ZERO_WRITE`, the new area must read as zero, also
+    /// over a backing file. `bitmaps` are those in memory.
+    #[must_use]
+    pub fn truncate(size: u64, zero: bool, bitmaps: Arc<[BitmapCheck]>) -> Op {
+        Op::new(Kind::Truncate(Box::new(TruncateOp::new(size, zero, bitmaps))))
+    }
+
+    /// `qcow2_co_change_backing_file`
+    #[must_use]
+    pub fn change_backing_file(file: Option<&str>, format: Option<&str>) -> Op {
+        Op::locked(Locked::ChangeBacking(file.map(Into::into), format.map(Into::into)))
+    }
+
+    /// `qcow2_co_remove_persistent_dirty_bitmap`
+    #[must_use]
+    pub fn remove_bitmap(name: &str) -> Op {
+        Op::locked(Locked::RemoveBitmap(name.into()))
+    }
+
+    /// `qcow2_make_empty`, as after a commit.
+    #[must_use]
+    pub fn make_empty() -> Op {
+        Op::locked(Locked::MakeEmpty)
+    }
+
+    /// `qcow2_co_create`: formats an empty file. Uses a [`Qcow2::new`] of its own, which is worth nothing afterwards.
+    #[must_use]
+    pub fn create(options: CreateOptions) -> Op {
+        Op::new(Kind::Create(Box::new(CreateOp::new(options))))
+    }
+
+    pub(super) fn read_task(task: ReadTask) -> Op {
+        Op::new(Kind::ReadTask(task))
+    }
+
+    pub(super) fn write_task(task: WriteTask) -> Op {
+        Op::new(Kind::WriteTask(Box::new(task)))
+    }
+
+    /// Goes on with the answer to the last [`Ask`]; first with [`Got::Done`]. Not to be called after [`Ask::Done`].
+    pub fn resume(&mut self, q: &mut Qcow2, got: Got) -> Ask {
+        let mut got = if std::mem::take(&mut self.after_event) { None } else { Some(got) };
+        loop {
+            if let Some(event) = self.ex.next_event() {
+                self.after_event = true;
+                return Ask::Event(event);
+            }
+            if let Some(ask) = self.due.take() {
+                return ask;
+            }
+            let mut answer = got.take().unwrap_or(Got::Done);
+            if self.ex.is_waiting() {
+                self.ex.answer(std::mem::replace(&mut answer, Got::Done));
+            }
+            self.due = Some(self.step(q, answer));
+        }
+    }
+
+    fn step(&mut self, q: &mut Qcow2, got: Got) -> Ask {
+        let ex = &mut self.ex;
+        match &mut self.kind {
+            Kind::Read(op) => op.step(ex, q, got),
+            Kind::ReadTask(task) => task.step(ex, q, got),
+            Kind::Write(op) => op.step(ex, q, got),
+            Kind::WriteTask(task) => task.step(ex, q, got),
+            Kind::Zeroes(op) => op.step(ex, q, got),
+            Kind::Status(op) => op.step(ex, q, got),
+            Kind::Locked(op) => op.step(ex, q, got),
+            Kind::Truncate(op) => op.step(ex, q, got),
+            Kind::Create(op) => op.step(ex, q, got),
+        }
+    }
+
+    /// An operation that this one started is over.
+    pub fn task_done(&mut self, slot: u32, result: Result<Out, Fault>) {
+        match &mut self.kind {
+            Kind::Read(op) => op.task_done(slot, result),
+            Kind::Write(op) => op.task_done(slot, result),
+            Kind::WriteTask(task) => task.task_done(slot, result),
+            Kind::Truncate(op) => op.task_done(slot, result),
+            _ => {}
+        }
+    }
+}
+
+/// Tasks that run beside each other for one request (`AioTaskPool`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Pool {
+    pub on: bool,
+    busy: u32,
+    next: u32,
+    /// The first failure.
+    pub failed: Option<Fault>,
+}
+
+impl Pool {
+    /// `QCOW2_MAX_WORKERS`
+    const MAX: u32 = 8;
+
+    pub fn is_full(&self) -> bool {
+        self.busy >= Pool::MAX
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.busy == 0
+    }
+
+    pub fn start(&mut self, task: Op) -> Ask {
+        self.busy += 1;
+        self.next += 1;
+        Ask::Start { slot: self.next - 1, task: Box::new(task) }
+    }
+
+    pub fn next_slot(&self) -> u32 {
+        self.next
+    }
+
+    pub fn done(&mut self, result: Result<Out, Fault>) -> Option<Data> {
+        self.busy -= 1;
+        match result {
+            Ok(Out::Data(data)) => Some(data),
+            Ok(_) => None,
+            Err(fault) => {
+                self.failed.get_or_insert(fault);
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Choices: the only source of nondeterminism. Wherever QEMU leaves an order or a duration open, the simulation asks
+//! [`Choose::choose`] at a named [`ChoicePoint`]; a run is a pure function of the scenario, the quirks and the answers.
+//!
+//! Answer 0 is always the calm one: what QEMU does on a quiet machine. [`Calm`] gives nothing else, [`Walk`] draws from a
+//! seed, [`Replay`] repeats a recorded [`ChoiceLog`], and [`Recorder`] writes one while it asks somebody else.
+
+mod log;
+mod replay;
+mod stream;
+mod walk;
+
+pub use log::{Choice, ChoiceLog, LogError, Numbered};
+pub use replay::{Divergence, Mode, Replay};
+pub use stream::Stream;
+pub use walk::{KNOBS, Walk};
+
+use std::fmt;
+
+/// A place where the simulation has more than one way to go on.
+///
+/// The payload, where there is one, is the subject: it makes a log readable and lets a replay notice when it no longer fits.
+/// It has no influence on what is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ChoicePoint {
+    /// Which request in flight completes next. Alternatives in order of submission.
+    CompleteNext,
+    /// How long a request takes. Subject: the node's number. Shortest first.
+    Latency(u32),
+    /// Whether the client sends its next command now or reads on. Alternative 0: it waits until all is read.
+    ClientSend,
+    /// How much of what stands ready the client reads. Alternative 0: all of it.
+    ClientRead,
+    /// Which guest goes on next. Alternatives in order of the guests' numbers.
+    GuestNext,
+    /// How long a guest thinks before its next request. Subject: the guest's number. No gap first.
+    GuestGap(u32),
+    /// Which of several scheduled bottom halves runs next. Alternative 0: the one QEMU's list has first.
+    BhOrder,
+    /// Which of several ready coroutines is entered next. Alternatives in the order in which they were woken.
+    WakeOrder,
+    /// Which of several timers that are due together fires first. Alternatives in the order of arming.
+    TimerOrder,
+    /// Which of the kinds of ready work (completion, bottom half, timer, coroutine) comes next. QEMU's usual order first.
+    WorkNext,
+    /// A choice that the scenario leaves open itself. Subject: its number in the file.
+    Scenario(u32),
+}
+
+/// Kinds of choice points: name, stream number (never reused or renumbered: seeds would change their meaning), constructor.
+/// Stream 0 belongs to the knobs of [`Walk`].
+const KINDS: &[(&str, u8, Make)] = &[
+    ("complete-next", 1, Make::Plain(ChoicePoint::CompleteNext)),
+    ("latency", 2, Make::About(ChoicePoint::Latency)),
+    ("client-send", 3, Make::Plain(ChoicePoint::ClientSend)),
+    ("client-read", 4, Make::Plain(ChoicePoint::ClientRead)),
+    ("guest-next", 5, Make::Plain(ChoicePoint::GuestNext)),
+    ("guest-gap", 6, Make::About(ChoicePoint::GuestGap)),
+    ("bh-order", 7, Make::Plain(ChoicePoint::BhOrder)),
+    ("wake-order", 8, Make::Plain(ChoicePoint::WakeOrder)),
+    ("timer-order", 9, Make::Plain(ChoicePoint::TimerOrder)),
+    ("work-next", 10, Make::Plain(ChoicePoint::WorkNext)),
+    ("scenario", 11, Make::About(ChoicePoint::Scenario)),
+];
+
+/// One more than the largest stream number.
+const STREAMS: usize = 12;
+
+/// How a kind becomes a point: with or without a subject.
+#[derive(Clone, Copy)]
+enum Make {
+    Plain(ChoicePoint),
+    About(fn(u32) -> ChoicePoint),
+}
+
+impl ChoicePoint {
+    /// The number of the random stream that answers this kind of point.
+    #[must_use]
+    pub const fn stream(self) -> u8 {
+        match self {
+            ChoicePoint::CompleteNext => 1,
+            ChoicePoint::Latency(_) => 2,
+            ChoicePoint::ClientSend => 3,
+            ChoicePoint::ClientRead => 4,
+            ChoicePoint::GuestNext => 5,
+            ChoicePoint::GuestGap(_) => 6,
+            ChoicePoint::BhOrder => 7,
+            ChoicePoint::WakeOrder => 8,
+            ChoicePoint::TimerOrder => 9,
+            ChoicePoint::WorkNext => 10,
+            ChoicePoint::Scenario(_) => 11,
+        }
+    }
+
+    /// The name of the kind, as logs show it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        KINDS[usize::from(self.stream()) - 1].0
+    }
+
+    /// What the point is about, where its kind has a subject.
+    #[must_use]
+    pub const fn subject(self) -> Option<u32> {
+        match self {
+            ChoicePoint::Latency(n) | ChoicePoint::GuestGap(n) | ChoicePoint::Scenario(n) => Some(n),
+            _ => None,
+        }
+    }
+
+    /// The point that is written `name` or `name:subject`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<ChoicePoint> {
+        let (name, subject) = match text.split_once(':') {
+            Some((name, subject)) => (name, Some(subject.parse().ok()?)),
+            None => (text, None),
+        };
+        let (_, _, make) = KINDS.iter().find(|(known, _, _)| *known == name)?;
+        match (make, subject) {
+            (Make::Plain(point), None) => Some(*point),
+            (Make::About(make), Some(subject)) => Some(make(subject)),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for ChoicePoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())?;
+        self.subject().map_or(Ok(()), |subject| write!(f, ":{subject}"))
+    }
+}
+
+/// Name and stream number of each kind of choice point.
+pub fn kinds() -> impl Iterator<Item = (&'static str, u8)> {
+    KINDS.iter().map(|(name, stream, _)| (*name, *stream))
+}
+
+/// Who decides.
+pub trait Choose {
+    /// Picks one of `among` alternatives, counted from 0. Callers ask only when `among` is 2 or more; the answer is
+    /// always below `among`.
+    fn choose(&mut self, point: ChoicePoint, among: u32) -> u32;
+
+    /// Where a replay stopped to fit, if this is one and it did. The runner looks after each step.
+    fn diverged(&self) -> Option<&Divergence> {
+        None
+    }
+}
+
+/// The calm schedule: always alternative 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Calm;
+
+impl Choose for Calm {
+    fn choose(&mut self, _point: ChoicePoint, _among: u32) -> u32 {
+        0
+    }
+}
+
+/// Keeps what it asked `inner` and what it got.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Recorder<C> {
+    /// Who decides.
+    pub inner: C,
+    /// All that was chosen so far, calm picks included.
+    pub log: ChoiceLog,
+}
+
+impl<C: Choose> Recorder<C> {
+    /// A recorder with an empty log.
+    pub fn new(inner: C) -> Self {
+        Recorder { inner, log: ChoiceLog::default() }
+    }
+}
+
+impl<C: Choose> Choose for Recorder<C> {
+    fn choose(&mut self, point: ChoicePoint, among: u32) -> u32 {
+        let pick = self.inner.choose(point, among);
+        self.log.push(Choice { point, among, pick });
+        pick
+    }
+
+    fn diverged(&self) -> Option<&Divergence> {
+        self.inner.diverged()
+    }
+}
+
+/// Any of the strategies, for callers that pick one while they run.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Chooser {
+    /// [`Calm`].
+    Calm,
+    /// [`Walk`].
+    Walk(Box<Walk>),
+    /// [`Replay`].
+    Replay(Replay),
+}
+
+impl Choose for Chooser {
+    fn choose(&mut self, point: ChoicePoint, among: u32) -> u32 {
+        match self {
+            Chooser::Calm => 0,
+            Chooser::Walk(walk) => walk.choose(point, among),
+            Chooser::Replay(replay) => replay.choose(point, among),
+        }
+    }
+
+    fn diverged(&self) -> Option<&Divergence> {
+        match self {
+            Chooser::Replay(replay) => replay.diverged(),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_streams_agree_with_the_table() {
+        for (i, (name, stream, make)) in KINDS.iter().enumerate() {
+            let point = match make {
+                Make::Plain(point) => *point,
+                Make::About(make) => make(7),
+            };
+            assert_eq!((usize::from(*stream), point.stream(), point.name()), (i + 1, *stream, *name));
+            assert_eq!(ChoicePoint::parse(&point.to_string()), Some(point));
+        }
+        assert_eq!(KINDS.len() + 1, STREAMS);
+        assert_eq!(ChoicePoint::parse("latency"), None);
+        assert_eq!(ChoicePoint::parse("bh-order:1"), None);
+    }
+
+    #[test]
+    fn a_recorder_keeps_calm_picks_too() {
+        let mut recorder = Recorder::new(Chooser::Calm);
+        assert_eq!(recorder.choose(ChoicePoint::BhOrder, 2), 0);
+        assert_eq!(recorder.log.len(), 1);
+    }
+}

@@ -1,0 +1,57 @@
+//! Reading scenario files from disk.
+
+use crate::scenario::plan::Plan;
+use crate::scenario::{ScenarioError, load};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Scenario files are written by hand; one larger than this is something else.
+const MAX_BYTES: u64 = 16 << 20;
+
+/// Reads a scenario; `None` for a file that holds only definitions.
+pub(super) fn plan(path: &Path) -> Result<Option<Plan>, Box<ScenarioError>> {
+    load(&path.to_string_lossy(), &mut |name| text(Path::new(name)))
+}
+
+/// The text of a file, or why it cannot be had.
+pub(super) fn text(path: &Path) -> Result<String, String> {
+    let about = fs::metadata(path).map_err(|error| plain(&error))?;
+    if !about.is_file() {
+        return Err("this is no file".to_owned());
+    }
+    if about.len() > MAX_BYTES {
+        return Err(format!("it is larger than {} MiB", MAX_BYTES >> 20));
+    }
+    let bytes = fs::read(path).map_err(|error| plain(&error))?;
+    String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())
+}
+
+/// What the system says of an error, without Rust's `(os error N)`.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_owned()
+}
+
+/// All `.yaml` and `.yml` files in `dir` and below it, by name; `dir` itself if it is a file.
+pub(super) fn scenarios(dir: &Path) -> Result<Vec<PathBuf>, String> {
+    let trouble = |path: &Path, error: &io::Error| format!("{}: {}", path.display(), plain(error));
+    if fs::metadata(dir).map_err(|error| trouble(dir, &error))?.is_file() {
+        return Ok(vec![dir.to_owned()]);
+    }
+    let (mut found, mut open) = (Vec::new(), vec![dir.to_owned()]);
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(&dir).map_err(|error| trouble(&dir, &error))? {
+            let entry = entry.map_err(|error| trouble(&dir, &error))?;
+            let path = entry.path();
+            // Not through links: a link to a parent would have no end.
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                open.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}

@@ -1,0 +1,89 @@
+//! What `blockjob-sim help TOPIC` says.
+
+/// Topics and their texts.
+pub const TOPICS: &[(&str, &str)] =
+    &[("trace", crate::trace::text::HELP), ("scenario", SCENARIO), ("choices", CHOICES)];
+
+const CHOICES: &str = "\
+A run depends on its scenario and on its choices. Wherever QEMU leaves open what comes next, the simulation asks at a
+named choice point, with two or more alternatives; alternative 0 is the calm one, what QEMU does on a quiet machine.
+
+  (nothing)         calm: alternative 0 everywhere
+  --seed N          choices are drawn from a seed; the same seed gives the same run on every machine
+  --replay CHOICES  choices are taken from a list: a file, or the list itself
+
+A list names the choices that are not calm, one a line or with commas between them:
+
+  @17 complete-next 2/5    the 18th choice of the run, among 5 alternatives, takes the third
+  @203 latency:3 1/4       with a subject, here node 3
+  total 512                the run made 512 choices
+
+`run --choices` prints this list for a run. A list that does not fit the run ends it with exit code 4 and says where;
+with --lenient the run goes on calmly.
+
+  complete-next  which request in flight completes next
+  latency        how long a request takes
+  client-send    whether the client sends its next command or reads on
+  client-read    how much of what is ready the client reads
+  guest-next     which guest goes on
+  guest-gap      how long a guest thinks
+  bh-order       which bottom half runs next
+  wake-order     which ready coroutine is entered next
+  timer-order    which of several timers due fires first
+  work-next      which kind of ready work comes next
+  scenario       a choice the scenario leaves open
+";
+
+const SCENARIO: &str = "\
+A scenario is a YAML file:
+
+  about: One sentence that says what is shown.
+  include: [common/124.yaml]     files that hold `define` and nothing else, relative to this one
+  define:                        procedures, so that what is common is written once
+    backup:
+      params: [drive]
+      steps: [{qmp: {execute: drive-backup, arguments: {device: $drive, target: '${drive}.full', sync: full}}}]
+  files:                         file steps and calls, done before QEMU starts
+    - create: {file: a.qcow2, format: qcow2, size: 64M}
+    - write: {file: a.qcow2, format: qcow2, pattern: 0x41, offset: 0, length: 512}
+  args: ['-drive', 'if=none,id=drive0,file=a.qcow2,format=qcow2,node-name=node0']
+  steps:
+    - call: {backup: {drive: drive0}}
+    - event: {event: BLOCK_JOB_COMPLETED, data: {device: drive0}, without: [error]}
+  limits: {steps: 100000, time: 1h, trace: 100000}
+  quirks: []
+
+Steps; the first key says what a step does:
+
+  qmp: {execute, arguments, id}     sends a command and reads its reply, which must be a return value
+    returns: PATTERN                  that matches
+    error: {class, desc}              or an error; also `error: any`
+  hmp: LINE                         sends human-monitor-command
+    output: TEXT                      which puts out this, among other things
+    returns: TEXT                     or exactly this
+  event: {event, data, without}     waits for the oldest queued event that fits; also `event: NAME`
+  sleep: 300ms                      lets virtual time pass
+  idle: true                        waits until QEMU is at rest and all is read
+  bitmap: {node, name, count, granularity, busy, recording, persistent, inconsistent}
+                                    looks at a bitmap from outside; `absent: true` for none
+  same: [A, B]                      images read the same, through their backing chains
+  no-jobs: true                     no job is left
+  no-events: true                   no event is queued; also `no-events: {except: [NAME]}`
+  mark: NAME                        a named place; exploring starts at `start`
+  call: {NAME: {PARAMETER: VALUE}}  the steps of a procedure
+
+File steps, done from outside at that moment:
+
+  create: {file, format, size, backing: {file, format}, cluster-size, compat, lazy-refcounts}
+  write: {file, format, pattern, offset, length}
+  zero: {file, format, offset, length}
+  discard: {file, format, offset, length}
+  rebase: {file, backing: {file, format}}     names another backing file; `backing: null` for none
+  text: {file, content}
+
+In a procedure `$name` and `${name}` stand for a parameter, `$$` for a dollar sign. Sizes are bytes, or 64K, 4M, 1G.
+
+Patterns: an object matches if its members do (others may be there); a list matches if its elements are found in this
+order (others may stand between); [] matches the empty list only; `exact: VALUE` matches nothing but VALUE; digits of
+generated node names (#block123) do not count.
+";

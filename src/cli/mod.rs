@@ -1,0 +1,190 @@
+//! The command line: `blockjob-sim run`, `test`, `check` and `help`.
+//!
+//! This is the only part that reads files and writes to the terminal. What it prints goes through [`output`], which keeps
+//! colours off pipes and ends quietly when the reader has gone.
+
+mod check;
+mod files;
+pub mod help;
+mod output;
+pub mod report;
+mod run;
+mod test;
+
+use crate::sim::outcome::Runner;
+use crate::trace::Level;
+use clap::{Args, ColorChoice, CommandFactory, Parser, Subcommand, ValueEnum};
+use output::Output;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Exit code for mistakes in scenario files and arguments.
+pub const EXIT_USAGE: u8 = 2;
+
+/// What stands below `--help`.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  all passed
+  1  an expectation was not met, an invariant was broken, or a run got stuck or met a limit
+  2  a mistake in the arguments or in a scenario file
+  3  the simulator crashed: a bug of its own
+  4  a replayed list of choices does not fit the run";
+
+/// Simulates QEMU's block jobs, deterministically: a run depends on the scenario and its choices, and on nothing else.
+#[derive(Debug, Parser)]
+#[command(name = "blockjob-sim", version, disable_help_subcommand = true, after_help = EXIT_CODES)]
+struct Cli {
+    /// When to use colours
+    #[arg(long, global = true, default_value = "auto", value_name = "WHEN")]
+    color: ColorChoice,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a scenario and print its trace
+    Run(RunArgs),
+    /// Run every scenario of a directory and say what failed
+    Test(TestArgs),
+    /// Look for mistakes in scenario files, without running them
+    Check(CheckArgs),
+    /// Explain a command or a topic: trace, scenario, choices
+    Help {
+        /// A command or a topic
+        topic: Option<String>,
+    },
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+struct RunArgs {
+    /// The scenario file
+    file: PathBuf,
+    /// Make choices at random from this seed; without, the schedule is calm
+    #[arg(long, value_name = "N", conflicts_with = "replay")]
+    seed: Option<u64>,
+    /// Make the choices of this list: a file, or the list itself as `@17 complete-next 2/5, …`
+    #[arg(long, value_name = "CHOICES")]
+    replay: Option<String>,
+    /// Go on calmly where the list of --replay does not fit, instead of ending with code 4
+    #[arg(long, requires = "replay")]
+    lenient: bool,
+    /// How much the trace tells: client, job, io or co (`help trace`)
+    #[arg(long, default_value = "client", value_parser = str::parse::<Level>)]
+    level: Level,
+    /// Form of the trace
+    #[arg(long, default_value = "text")]
+    format: Format,
+    /// Leave times out of JSON lines
+    #[arg(long)]
+    no_times: bool,
+    /// Print the list of choices that were not calm instead of the trace
+    #[arg(long)]
+    choices: bool,
+}
+
+/// Form of a trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// A line a record, in columns
+    Text,
+    /// JSON lines
+    Jsonl,
+}
+
+/// Arguments of `test`.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+struct TestArgs {
+    /// Directory with scenarios, or a scenario file
+    #[arg(default_value = "sim-scenarios")]
+    dir: PathBuf,
+    /// Run each scenario under these seeds too, as in 0..1000
+    #[arg(long, value_name = "A..B", value_parser = seeds)]
+    seeds: Option<Range<u64>>,
+    /// Write a JUnit report to this file
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+}
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+struct CheckArgs {
+    /// Scenario files
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+}
+
+/// Reads `A..B` (B not included) or a single seed.
+fn seeds(text: &str) -> Result<Range<u64>, String> {
+    let wrong = || format!("`{text}` is no range of seeds: expected A..B with A below B, or one number");
+    let number = |part: &str| part.parse::<u64>().map_err(|_| wrong());
+    let range = match text.split_once("..") {
+        Some((a, b)) => number(a)?..number(b)?,
+        None => number(text)?..number(text)?.checked_add(1).ok_or_else(wrong)?,
+    };
+    if range.is_empty() { Err(wrong()) } else { Ok(range) }
+}
+
+/// The whole command: reads the arguments, does what they say with `runner`, gives the exit code.
+#[must_use]
+pub fn main(runner: Runner) -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Also `--help` and `--version`; a closed pipe must not turn them into a panic.
+            let _ = error.print();
+            return if error.use_stderr() { EXIT_USAGE.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    let mut out = Output::new(cli.color);
+    let code = match &cli.command {
+        Command::Run(args) => run::run(args, runner, &mut out),
+        Command::Test(args) => test::test(args, runner, &mut out),
+        Command::Check(args) => check::check(&args.files, &mut out),
+        Command::Help { topic } => explain(topic.as_deref(), &mut out),
+    };
+    code.into()
+}
+
+/// `help [TOPIC]`.
+fn explain(topic: Option<&str>, out: &mut Output) -> u8 {
+    let mut command = Cli::command();
+    let Some(topic) = topic else {
+        out.print(&command.render_long_help().to_string());
+        return 0;
+    };
+    if let Some((_, text)) = help::TOPICS.iter().find(|(name, _)| *name == topic) {
+        out.print(text);
+        return 0;
+    }
+    if let Some(sub) = command.find_subcommand_mut(topic) {
+        out.print(&sub.clone().bin_name(format!("blockjob-sim {topic}")).render_long_help().to_string());
+        return 0;
+    }
+    let topics: Vec<&str> = help::TOPICS.iter().map(|(name, _)| *name).collect();
+    out.complain(&format!("no help on `{topic}`: expected run, test, check, {}\n", topics.join(", ")));
+    EXIT_USAGE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn ranges_of_seeds() {
+        assert_eq!(seeds("0..1000"), Ok(0..1000));
+        assert_eq!(seeds("7"), Ok(7..8));
+        for wrong in ["", "5..5", "a..b", "1...2", "18446744073709551615"] {
+            assert!(seeds(wrong).is_err(), "{wrong}");
+        }
+    }
+}

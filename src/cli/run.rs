@@ -1,0 +1,141 @@
+//! `blockjob-sim run`.
+
+use super::check::WIDTH;
+use super::output::Output;
+use super::{EXIT_USAGE, Format, RunArgs, files, report};
+use crate::choice::{ChoiceLog, Chooser, Mode, Replay, Walk};
+use crate::sim::outcome::{Outcome, Run, RunOptions, Runner};
+use crate::trace::jsonl::{self, Header};
+use crate::trace::{RecordKind, text};
+use anstyle::{AnsiColor, Style};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Runs one scenario and prints its trace; what came of it goes to standard error.
+pub(super) fn run(args: &RunArgs, runner: Runner, out: &mut Output) -> u8 {
+    let name = args.file.to_string_lossy();
+    let plan = match files::plan(&args.file) {
+        Ok(Some(plan)) => plan,
+        Ok(None) => {
+            out.complain(&format!("{name}: this file holds only definitions, it is included by scenarios\n"));
+            return EXIT_USAGE;
+        }
+        Err(error) => {
+            out.complain(&report::render(&error, WIDTH, out.colour_err));
+            return EXIT_USAGE;
+        }
+    };
+    let chooser = match chooser(args) {
+        Ok(chooser) => chooser,
+        Err(problem) => {
+            out.complain(&format!("--replay: {problem}\n"));
+            return EXIT_USAGE;
+        }
+    };
+    let options = RunOptions { level: (!args.choices).then_some(args.level), record_choices: true };
+    let run = runner(&plan, chooser, &options);
+    if args.choices {
+        out.print(&run.choices.deviations().to_string());
+    } else if args.format == Format::Jsonl {
+        let schedule = match (args.seed, &args.replay) {
+            (Some(seed), _) => format!("seed {seed}"),
+            (None, Some(_)) => "replay".to_owned(),
+            (None, None) => "calm".to_owned(),
+        };
+        let header = Header { scenario: (&*name).into(), schedule: schedule.into(), level: args.level };
+        out.print(&jsonl::to_string(&header, &run.trace, !args.no_times));
+    } else {
+        print_text(&run, out);
+    }
+    out.complain(&summary(args, &run));
+    run.outcome.exit_code()
+}
+
+/// Who makes the choices.
+fn chooser(args: &RunArgs) -> Result<Chooser, String> {
+    if let Some(seed) = args.seed {
+        return Ok(Chooser::Walk(Box::new(Walk::new(seed))));
+    }
+    let Some(choices) = &args.replay else { return Ok(Chooser::Calm) };
+    let inline = choices.trim_start().starts_with('@') || choices.trim_start().starts_with("total");
+    let (name, text) = match inline {
+        true => ("the list", choices.clone()),
+        false => (choices.as_str(), files::text(Path::new(choices)).map_err(|why| format!("{choices}: {why}"))?),
+    };
+    let log: ChoiceLog = text.parse().map_err(|error| format!("{name}: {error}"))?;
+    let mode = if args.lenient { Mode::Lenient } else { Mode::Strict };
+    Ok(Chooser::Replay(Replay::new(Arc::new(log), mode)))
+}
+
+fn print_text(run: &Run, out: &mut Output) {
+    if !out.colour_out {
+        out.print(&text::to_string(&run.trace));
+        return;
+    }
+    let mut shown = String::new();
+    for record in run.trace.iter() {
+        let style = style_of(&record.kind);
+        let mut line = String::new();
+        text::write_line(record, &mut line);
+        shown.push_str(&format!("{style}{}{style:#}\n", line.trim_end()));
+    }
+    out.print(&shown);
+}
+
+/// How a record looks on a terminal.
+fn style_of(kind: &RecordKind) -> Style {
+    let colour = |colour: AnsiColor| Style::new().fg_color(Some(colour.into()));
+    match kind {
+        RecordKind::Command(_) => Style::new().bold(),
+        RecordKind::Reply(reply) if reply.get("error").is_some() => colour(AnsiColor::Red),
+        RecordKind::Event { data, .. } if data.get("error").is_some() => colour(AnsiColor::Red),
+        RecordKind::Event { .. } => colour(AnsiColor::Cyan),
+        RecordKind::Fault { .. } => colour(AnsiColor::Red),
+        RecordKind::Note(_) => colour(AnsiColor::Yellow),
+        RecordKind::JobStatus { .. } | RecordKind::Txn { .. } | RecordKind::Group { .. } => colour(AnsiColor::Green),
+        RecordKind::Co { .. } => Style::new().dimmed(),
+        _ => Style::new(),
+    }
+}
+
+/// What came of the run, and how to have it again.
+fn summary(args: &RunArgs, run: &Run) -> String {
+    let few = run.choices.deviations();
+    let (whole, rest) = (run.time / 1_000_000, run.time % 1_000_000);
+    let figures = format!(
+        "{whole}.{rest:06} ms of virtual time, {} dispatches, {} choices, {} of them not calm",
+        run.dispatches,
+        run.choices.len(),
+        few.len()
+    );
+    let mut text = format!("{}\n{figures}\n", run.outcome);
+    if run.trace.overflowed() {
+        text.push_str("the trace is full: what came later is not in it (limits: trace)\n");
+    }
+    if run.outcome != Outcome::Passed {
+        text.push_str(&format!("again: {}\n", again(&args.file, args.seed, args.replay.as_deref())));
+    }
+    text
+}
+
+/// The command that gives the same run once more.
+pub(super) fn again(file: &Path, seed: Option<u64>, replay: Option<&str>) -> String {
+    let mut command = format!("blockjob-sim run {}", quoted(&file.to_string_lossy()));
+    if let Some(seed) = seed {
+        command.push_str(&format!(" --seed {seed}"));
+    }
+    if let Some(replay) = replay {
+        command.push_str(&format!(" --replay {}", quoted(replay)));
+    }
+    command
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,%@".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}

@@ -1,0 +1,134 @@
+//! `blockjob-sim test`.
+
+use super::check::WIDTH;
+use super::output::Output;
+use super::run::again;
+use super::{EXIT_USAGE, TestArgs, files, report};
+use crate::choice::{Chooser, Walk};
+use crate::scenario::plan::Plan;
+use crate::sim::outcome::{Outcome, RunOptions, Runner};
+use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
+use std::ops::Range;
+use std::path::Path;
+
+/// How many failed runs of one scenario are told; the others are counted.
+const SHOWN: usize = 5;
+
+/// What came of one scenario.
+struct Verdict {
+    name: String,
+    /// What failed: a text for people, the first few runs.
+    failures: Vec<String>,
+    runs: u64,
+    failed: u64,
+    /// The worst exit code.
+    code: u8,
+}
+
+/// Runs every scenario, calm and under each seed.
+pub(super) fn test(args: &TestArgs, runner: Runner, out: &mut Output) -> u8 {
+    let paths = match files::scenarios(&args.dir) {
+        Ok(paths) => paths,
+        Err(problem) => {
+            out.complain(&format!("{problem}\n"));
+            return EXIT_USAGE;
+        }
+    };
+    let mut verdicts = Vec::new();
+    for path in &paths {
+        let name = path.strip_prefix(&args.dir).ok().filter(|rest| *rest != Path::new("")).unwrap_or(path);
+        let name = name.with_extension("").to_string_lossy().into_owned();
+        out.progress(&name);
+        let verdict = match files::plan(path) {
+            Ok(None) => continue,
+            Ok(Some(plan)) => run_all(name, path, &plan, args.seeds.clone(), runner),
+            Err(error) => {
+                let failures = vec![report::render(&error, WIDTH, out.colour_out)];
+                Verdict { name, failures, runs: 0, failed: 1, code: EXIT_USAGE }
+            }
+        };
+        out.progress("");
+        tell(&verdict, out);
+        verdicts.push(verdict);
+    }
+    out.progress("");
+    if verdicts.is_empty() {
+        out.complain(&format!("{}: no scenarios here\n", args.dir.display()));
+        return EXIT_USAGE;
+    }
+    let failed = verdicts.iter().filter(|verdict| verdict.code != 0).count();
+    let runs: u64 = verdicts.iter().map(|verdict| verdict.runs).sum();
+    out.print(&format!(
+        "{} scenarios, {runs} runs: {} passed, {failed} failed\n",
+        verdicts.len(),
+        verdicts.len() - failed
+    ));
+    let mut code = verdicts.iter().map(|verdict| verdict.code).max().unwrap_or(0);
+    if let Some(path) = &args.junit
+        && let Err(problem) = write_junit(path, &verdicts)
+    {
+        out.complain(&format!("{}: {problem}\n", path.display()));
+        code = code.max(EXIT_USAGE);
+    }
+    code
+}
+
+fn run_all(name: String, path: &Path, plan: &Plan, seeds: Option<Range<u64>>, runner: Runner) -> Verdict {
+    let mut verdict = Verdict { name, failures: Vec::new(), runs: 0, failed: 0, code: 0 };
+    let options = RunOptions::default();
+    for seed in std::iter::once(None).chain(seeds.into_iter().flatten().map(Some)) {
+        let chooser = seed.map_or(Chooser::Calm, |seed| Chooser::Walk(Box::new(Walk::new(seed))));
+        let outcome = runner(plan, chooser, &options).outcome;
+        verdict.runs += 1;
+        if outcome == Outcome::Passed {
+            continue;
+        }
+        verdict.failed += 1;
+        verdict.code = verdict.code.max(outcome.exit_code());
+        if verdict.failures.len() < SHOWN {
+            verdict.failures.push(format!("{outcome}\n  again: {}\n", again(path, seed, None)));
+        }
+    }
+    verdict
+}
+
+/// Prints a line for a scenario, and what failed below it.
+fn tell(verdict: &Verdict, out: &mut Output) {
+    let word = if verdict.code == 0 { "ok" } else { "FAILED" };
+    let of = match verdict.runs {
+        0 | 1 => String::new(),
+        runs if verdict.failed == 0 => format!("  {runs} runs"),
+        runs => format!("  {} of {runs} runs", verdict.failed),
+    };
+    out.print(&format!("{word:<6}  {}{of}\n", verdict.name));
+    for failure in &verdict.failures {
+        let indented: String = failure.lines().map(|line| format!("        {line}\n")).collect();
+        out.print(&indented);
+    }
+    let untold = verdict.failed.saturating_sub(verdict.failures.len() as u64);
+    if untold > 0 {
+        out.print(&format!("        and {untold} more\n"));
+    }
+}
+
+/// Writes the report that continuous integration shows; it has no times, so that the same runs give the same file.
+fn write_junit(path: &Path, verdicts: &[Verdict]) -> Result<(), String> {
+    let mut suite = TestSuite::new("scenarios");
+    for verdict in verdicts {
+        let mut status = TestCaseStatus::success();
+        if verdict.code != 0 {
+            let kind = if verdict.code == 1 { NonSuccessKind::Failure } else { NonSuccessKind::Error };
+            status = TestCaseStatus::non_success(kind);
+            status.set_message(match verdict.runs {
+                0 => "a mistake in the file".to_owned(),
+                runs => format!("{} of {runs} runs failed", verdict.failed),
+            });
+            status.set_description(verdict.failures.join("\n"));
+        }
+        suite.add_test_case(TestCase::new(verdict.name.as_str(), status));
+    }
+    let mut report = Report::new("blockjob-sim");
+    report.add_test_suite(suite);
+    let text = report.to_string().map_err(|error| error.to_string())?;
+    std::fs::write(path, text).map_err(|error| error.to_string())
+}

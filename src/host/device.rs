@@ -1,0 +1,97 @@
+//! What the host's kernel does for a process that has a file open.
+
+use super::{File, HostFiles};
+use crate::block::content::{Content, Data};
+use std::sync::Arc;
+
+impl HostFiles {
+    /// Whether there is such a file.
+    #[must_use]
+    pub fn exists(&self, path: &str) -> bool {
+        self.get(path).is_some()
+    }
+
+    /// Length of a file in bytes; 0 if there is none.
+    #[must_use]
+    pub fn size(&self, path: &str) -> u64 {
+        self.get(path).map_or(0, |file| file.size)
+    }
+
+    /// Bytes of a file that take space.
+    #[must_use]
+    pub fn allocated(&self, path: &str) -> u64 {
+        self.get(path).map_or(0, |file| file.content.allocated_bytes())
+    }
+
+    /// `open(O_CREAT | O_TRUNC)` and `ftruncate`: an empty file of this length.
+    pub fn create(&mut self, path: &str, size: u64) {
+        self.put(path, Arc::new(File { content: Content::new(), size }));
+    }
+
+    /// `pread`. What lies behind the end reads as zero, as QEMU pads short reads.
+    #[must_use]
+    pub fn pread(&self, path: &str, offset: u64, bytes: u64) -> Data {
+        self.get(path).map_or_else(|| Data::zeroes(bytes), |file| file.content.read(offset, bytes))
+    }
+
+    /// `pwrite`
+    pub fn pwrite(&mut self, path: &str, offset: u64, data: &Data) {
+        if let Some(file) = self.change(path) {
+            file.content.write(offset, data);
+            file.size = file.size.max(offset + data.len());
+        }
+    }
+
+    /// `fallocate`: zeroes a range, as a hole with `unmap`.
+    pub fn zero(&mut self, path: &str, offset: u64, bytes: u64, unmap: bool) {
+        if let Some(file) = self.change(path) {
+            // ZERO_RANGE leaves unwritten extents, which SEEK_DATA takes for holes: there is no difference to be seen.
+            let _ = unmap;
+            file.content.punch(offset, bytes);
+            file.size = file.size.max(offset + bytes);
+        }
+    }
+
+    /// `fallocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)`
+    pub fn punch(&mut self, path: &str, offset: u64, bytes: u64) {
+        if let Some(file) = self.change(path) {
+            file.content.punch(offset, bytes);
+        }
+    }
+
+    /// `ftruncate`
+    pub fn truncate(&mut self, path: &str, size: u64) {
+        if let Some(file) = self.change(path) {
+            file.content.truncate(size);
+            file.size = size;
+        }
+    }
+
+    /// `lseek(SEEK_DATA)` and `lseek(SEEK_HOLE)`: whether there is data at an offset, and for how many bytes that holds. File
+    /// systems know this by blocks of 4096 bytes.
+    #[must_use]
+    pub fn status(&self, path: &str, offset: u64, bytes: u64) -> (bool, u64) {
+        const BLOCK: u64 = 4096;
+        let Some(file) = self.get(path) else { return (false, bytes) };
+        let start = offset / BLOCK * BLOCK;
+        let end = (offset + bytes).div_ceil(BLOCK) * BLOCK;
+        let (data, run) = file.content.status(start, end - start);
+        let data = data || run < BLOCK;
+        let mut at = start;
+        while at < end {
+            let (here, run) = file.content.status(at, end - at);
+            let (here, run) = if here {
+                (true, run.div_ceil(BLOCK) * BLOCK)
+            } else if run < BLOCK {
+                (true, BLOCK)
+            } else {
+                (false, run / BLOCK * BLOCK)
+            };
+            if here != data {
+                break;
+            }
+            at += run;
+        }
+        (data, at.min(offset + bytes) - offset)
+    }
+}

@@ -1,0 +1,480 @@
+//! An image and its backing chain, opened by a tool: one request at a time.
+
+use super::{Format, HostError, HostFiles, not_found};
+use crate::base::errno::Errno;
+use crate::block::content::Data;
+use crate::block::event::BlkdebugEvent;
+use crate::block::qcow2::{
+    Ask, Child, CreateOptions, Fault, FileTraits, Got, Op, OpenOptions, Out, Qcow2, Status, StoreBitmap, StoredBitmap,
+};
+use std::sync::Arc;
+
+/// Backing chains longer than this are taken for loops.
+const MAX_DEPTH: usize = 200;
+
+/// Something that reached the file of the image, in the notation of traces: an event, or a request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// An event for blkdebug.
+    Event(BlkdebugEvent),
+    /// A read: offset and length.
+    Read(u64, u64),
+    /// A write.
+    Write(u64, u64),
+    /// A zero-write.
+    Zero(u64, u64),
+    /// A discard.
+    Discard(u64, u64),
+    /// A flush of a file that was written since the last.
+    Flush,
+}
+
+/// An open image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    path: String,
+    /// The driver's state; none for raw.
+    qcow2: Option<Box<Qcow2>>,
+    backing: Option<Box<Image>>,
+    bitmaps: Vec<StoredBitmap>,
+    written: bool,
+    /// What reached the file, if that is recorded.
+    pub trace: Option<Vec<Step>>,
+}
+
+/// `qcow2_co_create` on an empty file.
+pub(super) fn create(files: &mut HostFiles, path: &str, options: CreateOptions) -> Result<(), HostError> {
+    let mut image = Image::closed(path);
+    image.drive(files, Op::create(options)).map(drop).map_err(|fault| HostError::new(path, fault))
+}
+
+impl Image {
+    fn closed(path: &str) -> Image {
+        Image {
+            path: path.to_owned(),
+            qcow2: Some(Box::new(Qcow2::new(FileTraits::default()))),
+            backing: None,
+            bitmaps: Vec::new(),
+            written: false,
+            trace: None,
+        }
+    }
+
+    /// Opens an image and, read-only, what it is based on. Without `format`, the first bytes tell.
+    ///
+    /// # Errors
+    /// If a file of the chain is missing or is no image of its format.
+    pub fn open(files: &mut HostFiles, path: &str, format: Option<Format>, writable: bool) -> Result<Image, HostError> {
+        Image::open_at(files, path, format, &OpenOptions { writable, ..OpenOptions::default() }, 0)
+    }
+
+    /// [`Image::open`], with options for the first image of the chain.
+    ///
+    /// # Errors
+    /// As [`Image::open`].
+    pub fn open_with(
+        files: &mut HostFiles,
+        path: &str,
+        format: Option<Format>,
+        options: &OpenOptions,
+    ) -> Result<Image, HostError> {
+        Image::open_at(files, path, format, options, 0)
+    }
+
+    fn open_at(
+        files: &mut HostFiles,
+        path: &str,
+        format: Option<Format>,
+        options: &OpenOptions,
+        depth: usize,
+    ) -> Result<Image, HostError> {
+        if files.get(path).is_none() {
+            return Err(not_found(path));
+        }
+        if depth > MAX_DEPTH {
+            return Err(HostError::new(path, Errno::ELOOP));
+        }
+        let mut image = Image::open_one(files, path, format, options)?;
+        let named = image.qcow2.as_ref().and_then(|q| {
+            let format = q.backing_format().and_then(Format::from_name);
+            q.backing_file().map(|file| (file.to_owned(), format))
+        });
+        if let Some((file, format)) = named {
+            let options = OpenOptions { writable: false, ..OpenOptions::default() };
+            let backing = Image::open_at(files, &file, format, &options, depth + 1)?;
+            image.set_backing(Some(Box::new(backing)));
+        }
+        Ok(image)
+    }
+
+    /// Opens an image without what it is based on.
+    pub(super) fn open_one(
+        files: &mut HostFiles,
+        path: &str,
+        format: Option<Format>,
+        options: &OpenOptions,
+    ) -> Result<Image, HostError> {
+        let format = match format {
+            Some(format) => format,
+            None => files.probe(path)?,
+        };
+        let mut image = Image::closed(path);
+        if format == Format::Raw {
+            image.qcow2 = None;
+            return Ok(image);
+        }
+        let opened = image.drive(files, Op::open(options.clone()));
+        match opened.map_err(|fault| HostError::new(path, fault))? {
+            Out::Opened(bitmaps) => image.bitmaps = bitmaps,
+            _ => image.bitmaps.clear(),
+        }
+        Ok(image)
+    }
+
+    /// Attaches another backing image.
+    pub(super) fn set_backing(&mut self, backing: Option<Box<Image>>) -> Option<Box<Image>> {
+        if let Some(q) = &mut self.qcow2 {
+            q.has_backing = backing.is_some();
+        }
+        std::mem::replace(&mut self.backing, backing)
+    }
+
+    /// The image that this one is based on.
+    #[must_use]
+    pub fn backing(&self) -> Option<&Image> {
+        self.backing.as_deref()
+    }
+
+    /// The file of the image.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The qcow2 driver's state, unless the image is raw.
+    #[must_use]
+    pub fn qcow2(&self) -> Option<&Qcow2> {
+        self.qcow2.as_deref()
+    }
+
+    /// The bitmaps that were in the image when it was opened.
+    #[must_use]
+    pub fn bitmaps(&self) -> &[StoredBitmap] {
+        &self.bitmaps
+    }
+
+    /// Size of the disk in bytes; of a raw image 0 (its file tells).
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.qcow2.as_ref().map_or(0, |q| q.size())
+    }
+
+    /// Size of the disk in bytes.
+    #[must_use]
+    pub fn size_in(&self, files: &HostFiles) -> u64 {
+        match &self.qcow2 {
+            Some(q) => q.size(),
+            None => files.get(&self.path).map_or(0, |file| file.size),
+        }
+    }
+
+    fn note(&mut self, step: Step) {
+        if let Some(trace) = &mut self.trace {
+            trace.push(step);
+        }
+    }
+
+    /// Runs an operation of the qcow2 driver to its end.
+    ///
+    /// # Errors
+    /// Those of the operation; `EINVAL` for a raw image.
+    pub fn drive(&mut self, files: &mut HostFiles, mut op: Op) -> Result<Out, Fault> {
+        let mut got = Got::Done;
+        loop {
+            let Some(q) = &mut self.qcow2 else { return Err(Errno::EINVAL.into()) };
+            got = match op.resume(q, got) {
+                Ask::Done(result) => return result,
+                Ask::Event(event) => {
+                    self.note(Step::Event(event));
+                    Got::Done
+                }
+                Ask::Start { slot, task } => {
+                    let result = self.drive(files, *task);
+                    op.task_done(slot, result);
+                    Got::Done
+                }
+                ask => self.perform(files, ask).unwrap_or_else(Got::Failed),
+            };
+        }
+    }
+
+    /// Does what an operation asks for.
+    fn perform(&mut self, files: &mut HostFiles, ask: Ask) -> Result<Got, Errno> {
+        Ok(match ask {
+            Ask::Read { child: Child::Backing, offset, len } => match &mut self.backing {
+                Some(backing) => Got::Data(backing.read(files, offset, len).map_err(|fault| fault.errno)?),
+                None => Got::Data(Data::zeroes(len)),
+            },
+            Ask::Read { child: Child::File, offset, len } => {
+                self.note(Step::Read(offset, len));
+                let file = files.get(&self.path).ok_or(Errno::ENOENT)?;
+                Got::Data(file.content.read(offset, len))
+            }
+            Ask::BlockStatusAbove { offset, len, want_zero } => {
+                Got::Status(self.status_above(files, want_zero, offset, len).map_err(|fault| fault.errno)?)
+            }
+            Ask::GetLength => Got::Number(files.get(&self.path).map_or(0, |file| file.size)),
+            Ask::GetAllocatedSize => {
+                Got::Number(files.get(&self.path).map_or(0, |file| file.content.allocated_bytes().next_multiple_of(512)))
+            }
+            Ask::Flush => {
+                if std::mem::take(&mut self.written) {
+                    self.note(Step::Flush);
+                }
+                Got::Done
+            }
+            ask => {
+                self.change(files, ask)?;
+                Got::Done
+            }
+        })
+    }
+
+    fn change(&mut self, files: &mut HostFiles, ask: Ask) -> Result<(), Errno> {
+        let file = files.change(&self.path).ok_or(Errno::ENOENT)?;
+        let step = match ask {
+            Ask::Write { offset, data } => {
+                file.content.write(offset, &data);
+                file.size = file.size.max(offset + data.len());
+                Step::Write(offset, data.len())
+            }
+            Ask::WriteZeroes { offset, len, may_unmap, .. } => {
+                if may_unmap {
+                    file.content.punch(offset, len);
+                } else {
+                    file.content.write(offset, &Data::zeroes(len));
+                }
+                file.size = file.size.max(offset + len);
+                Step::Zero(offset, len)
+            }
+            Ask::Discard { offset, len } => {
+                file.content.punch(offset, len);
+                Step::Discard(offset, len)
+            }
+            Ask::Truncate { size } => {
+                file.content.truncate(size);
+                file.size = size;
+                self.written = true;
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
+        self.written = true;
+        self.note(step);
+        Ok(())
+    }
+
+    /// `bdrv_pread`: behind the end there is zero.
+    ///
+    /// # Errors
+    /// Those of the driver.
+    pub fn read(&mut self, files: &mut HostFiles, offset: u64, len: u64) -> Result<Data, Fault> {
+        let size = self.size_in(files);
+        let inside = len.min(size.saturating_sub(offset));
+        let mut data = match &self.qcow2 {
+            _ if inside == 0 => Data::new(),
+            None => files.get(&self.path).ok_or(Errno::ENOENT)?.content.read(offset, inside),
+            Some(_) => match self.drive(files, Op::preadv(offset, inside))? {
+                Out::Data(data) => data,
+                _ => return Err(Errno::EIO.into()),
+            },
+        };
+        data.append(&Data::zeroes(len - inside));
+        Ok(data)
+    }
+
+    /// `bdrv_co_block_status` of this layer alone.
+    fn status(&mut self, files: &mut HostFiles, want_zero: bool, offset: u64, len: u64) -> Result<Status, Fault> {
+        let size = self.size_in(files);
+        if offset >= size {
+            return Ok(Status { flags: Status::EOF, ..Status::default() });
+        }
+        let len = len.min(size - offset);
+        let mut status = match &self.qcow2 {
+            None => raw_status(files, &self.path, want_zero, offset, len),
+            Some(_) => match self.drive(files, Op::block_status(offset, len))? {
+                Out::Status(status) => status,
+                _ => return Err(Errno::EIO.into()),
+            },
+        };
+        if status.flags & (Status::DATA | Status::ZERO) != 0 {
+            status.flags |= Status::ALLOCATED;
+        } else {
+            let short = self.backing.as_ref().is_none_or(|backing| want_zero && offset >= backing.size_in(files));
+            status.flags |= if short { Status::ZERO } else { 0 };
+        }
+        if want_zero && status.flags & Status::RECURSE != 0 {
+            let below = raw_status(files, &self.path, true, status.map, status.len);
+            status.len = below.len.max(1).min(status.len);
+            status.flags |= below.flags & Status::ZERO;
+        }
+        status.flags |= if offset + status.len == size { Status::EOF } else { 0 };
+        Ok(status)
+    }
+
+    /// `bdrv_co_common_block_status_above`, through the whole chain.
+    ///
+    /// # Errors
+    /// Those of the drivers.
+    pub fn status_above(
+        &mut self,
+        files: &mut HostFiles,
+        want_zero: bool,
+        offset: u64,
+        len: u64,
+    ) -> Result<Status, Fault> {
+        self.status_in_chain(files, want_zero, offset, len).map(|(status, _)| status)
+    }
+
+    /// The status through the whole chain, and how far down the layer is that decides.
+    pub(super) fn status_with_depth(
+        &mut self,
+        files: &mut HostFiles,
+        offset: u64,
+        len: u64,
+    ) -> Result<(Status, u64), Fault> {
+        self.status_in_chain(files, true, offset, len)
+    }
+
+    fn status_in_chain(
+        &mut self,
+        files: &mut HostFiles,
+        want_zero: bool,
+        offset: u64,
+        len: u64,
+    ) -> Result<(Status, u64), Fault> {
+        let top = self.status(files, want_zero, offset, len)?;
+        if top.len == 0 || top.flags & Status::ALLOCATED != 0 {
+            return Ok((top, 0));
+        }
+        let Some(backing) = &mut self.backing else { return Ok((top, 0)) };
+        let (mut below, depth) = backing.status_in_chain(files, want_zero, offset, top.len)?;
+        if below.len == 0 {
+            below = Status { flags: Status::ZERO | Status::ALLOCATED, len: top.len, map: 0 };
+        }
+        below.flags &= !Status::EOF;
+        below.flags |= if top.flags & Status::EOF != 0 && below.len == top.len { Status::EOF } else { 0 };
+        Ok((below, depth + 1))
+    }
+
+    /// `bdrv_pwrite`
+    ///
+    /// # Errors
+    /// Those of the driver.
+    pub fn write(&mut self, files: &mut HostFiles, offset: u64, data: Data) -> Result<(), Fault> {
+        if self.qcow2.is_some() {
+            return self.drive(files, Op::pwritev(offset, data)).map(drop);
+        }
+        Ok(self.change(files, Ask::Write { offset, data })?)
+    }
+
+    /// `bdrv_pwrite_zeroes`: what the driver cannot do becomes a plain write.
+    ///
+    /// # Errors
+    /// Those of the driver.
+    pub fn write_zeroes(&mut self, files: &mut HostFiles, offset: u64, len: u64, may_unmap: bool) -> Result<(), Fault> {
+        let Some(q) = &self.qcow2 else {
+            return Ok(self.change(files, Ask::WriteZeroes { offset, len, may_unmap, no_fallback: false })?);
+        };
+        for (at, n) in pieces(offset, len, q.cluster_size()) {
+            match self.drive(files, Op::pwrite_zeroes(at, n, may_unmap)) {
+                Ok(_) => {}
+                Err(fault) if fault.errno == Errno::ENOTSUP => self.write(files, at, Data::zeroes(n))?,
+                Err(fault) => return Err(fault),
+            }
+        }
+        Ok(())
+    }
+
+    /// `bdrv_pdiscard`: parts that the driver cannot discard are left alone.
+    ///
+    /// # Errors
+    /// Those of the driver.
+    pub fn discard(&mut self, files: &mut HostFiles, offset: u64, len: u64) -> Result<(), Fault> {
+        let Some(q) = &self.qcow2 else { return Ok(self.change(files, Ask::Discard { offset, len })?) };
+        for (at, n) in pieces(offset, len, q.cluster_size()) {
+            match self.drive(files, Op::pdiscard(at, n)) {
+                Err(fault) if fault.errno != Errno::ENOTSUP => return Err(fault),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// `bdrv_flush`
+    ///
+    /// # Errors
+    /// Those of the driver.
+    pub fn flush(&mut self, files: &mut HostFiles) -> Result<(), Fault> {
+        self.note(Step::Event(BlkdebugEvent::FlushToOs));
+        if self.qcow2.is_some() {
+            self.drive(files, Op::flush_to_os())?;
+        }
+        if self.written {
+            self.note(Step::Event(BlkdebugEvent::FlushToDisk));
+            self.note(Step::Flush);
+            self.written = false;
+        }
+        Ok(())
+    }
+
+    /// Closes the image: its bitmaps go back into it. What QEMU would print.
+    pub fn close(mut self, files: &mut HostFiles) -> Vec<String> {
+        self.close_in_place(files)
+    }
+
+    pub(super) fn close_in_place(&mut self, files: &mut HostFiles) -> Vec<String> {
+        let mut messages = Vec::new();
+        if let Err(fault) = self.flush(files) {
+            messages.push(fault.to_string());
+        }
+        let bitmaps: Vec<StoreBitmap> = std::mem::take(&mut self.bitmaps)
+            .into_iter()
+            .rev()
+            .filter(|bitmap| !bitmap.inconsistent)
+            .map(|StoredBitmap { name, granularity, enabled, readonly, bits, .. }| StoreBitmap {
+                name,
+                granularity,
+                enabled,
+                readonly,
+                bits,
+            })
+            .collect();
+        if self.qcow2.is_some()
+            && let Ok(Out::Closed(printed)) = self.drive(files, Op::close(Arc::from(bitmaps), &self.path.clone()))
+        {
+            messages.extend(printed);
+        }
+        messages
+    }
+}
+
+/// The block status of a file (block/file-posix.c:raw_co_block_status).
+fn raw_status(files: &HostFiles, path: &str, want_zero: bool, offset: u64, len: u64) -> Status {
+    let Some(file) = files.get(path) else { return Status::default() };
+    if !want_zero {
+        return Status { flags: Status::DATA | Status::OFFSET_VALID, len, map: offset };
+    }
+    let (data, n) = file.content.status(offset, len);
+    let kind = if data { Status::DATA } else { Status::ZERO };
+    Status { flags: kind | Status::OFFSET_VALID, len: n, map: offset }
+}
+
+/// Cuts a range into what lies before the first whole cluster, the whole ones, and what lies behind
+/// (block/io.c:bdrv_co_do_pwrite_zeroes, bdrv_co_pdiscard).
+fn pieces(offset: u64, len: u64, cluster: u64) -> impl Iterator<Item = (u64, u64)> {
+    let end = offset + len;
+    let head = offset.next_multiple_of(cluster).min(end);
+    let tail = (end / cluster * cluster).max(head);
+    [(offset, head), (head, tail), (tail, end)].into_iter().filter(|(from, to)| from < to).map(|(from, to)| (from, to - from))
+}

@@ -1,0 +1,65 @@
+//! `qemu-img rebase`
+
+use super::{Format, HostError, HostFiles, Image};
+use crate::block::qcow2::{Fault, Op, OpenOptions, Status};
+
+impl HostFiles {
+    /// `qemu-img rebase -u`: only the header changes, and so what the image reads as.
+    ///
+    /// # Errors
+    /// If the image cannot be opened or written.
+    pub fn rebase_unsafe(&mut self, path: &str, backing: Option<&str>, format: Option<&str>) -> Result<(), HostError> {
+        let mut image = Image::open_one(self, path, None, &OpenOptions::default())?;
+        let changed = image.drive(self, Op::change_backing_file(backing, format));
+        image.close(self);
+        changed.map(drop).map_err(|fault| HostError::new(path, fault))
+    }
+
+    /// `qemu-img rebase`: what the new chain lacks is copied into the image first, so that it reads the same.
+    ///
+    /// # Errors
+    /// If an image cannot be opened, read or written.
+    pub fn rebase(&mut self, path: &str, backing: Option<&str>, format: Option<&str>) -> Result<(), HostError> {
+        let mut image = Image::open(self, path, None, true)?;
+        let mut new = match backing {
+            Some(file) => Some(Image::open(self, file, format.and_then(Format::from_name), false)?),
+            None => None,
+        };
+        let result = self
+            .copy_difference(&mut image, new.as_mut())
+            .and_then(|()| image.drive(self, Op::change_backing_file(backing, format)));
+        image.close(self);
+        result.map(drop).map_err(|fault| HostError::new(path, fault))
+    }
+
+    fn copy_difference(&mut self, image: &mut Image, mut new: Option<&mut Image>) -> Result<(), Fault> {
+        let size = image.size_in(self);
+        let cluster = image.qcow2().map_or(65_536, |q| q.cluster_size());
+        let mut at = 0;
+        while at < size {
+            let (status, depth) = image.status_with_depth(self, at, size - at)?;
+            let same_zero = match &mut new {
+                _ if depth == 0 && status.flags & Status::ALLOCATED != 0 => true,
+                None => status.flags & Status::ZERO != 0,
+                Some(_) => false,
+            };
+            if same_zero {
+                at += status.len.max(1);
+                continue;
+            }
+            let len = ((at / cluster + 1) * cluster).min(size).min(at + status.len.max(1)) - at;
+            let old = image.read(self, at, len)?;
+            let same = match &mut new {
+                Some(new) => new.read(self, at, len)?.same_bytes(&old),
+                None => old.is_zero(),
+            };
+            if !same && old.is_zero() {
+                image.write_zeroes(self, at, len, false)?;
+            } else if !same {
+                image.write(self, at, old)?;
+            }
+            at += len;
+        }
+        Ok(())
+    }
+}

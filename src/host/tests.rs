@@ -1,0 +1,244 @@
+//! Against the real qemu-img and qemu-io, where they are on the path, and against a plain model.
+
+use super::*;
+use crate::block::qcow2::OpenOptions;
+use proptest::prelude::*;
+use std::path::Path;
+use std::process::Command;
+
+/// Runs a tool in a directory; `None` if it is not installed.
+fn tool(dir: &Path, name: &str, args: &[&str]) -> Option<(bool, String)> {
+    match Command::new(name).args(args).current_dir(dir).output() {
+        Ok(out) => {
+            let text = [out.stdout, out.stderr].concat();
+            Some((out.status.success(), String::from_utf8_lossy(&text).into_owned()))
+        }
+        Err(_) => {
+            eprintln!("{name} is not installed: skipped");
+            None
+        }
+    }
+}
+
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary directory")
+}
+
+fn save(files: &HostFiles, path: &str, dir: &Path) {
+    // With the same holes: the real tools look for them.
+    let file = files.get(path).expect("the file");
+    let real = std::fs::File::create(dir.join(path)).expect("created");
+    real.set_len(file.size).expect("grown");
+    for (at, run) in file.content.extents() {
+        let bytes = file.content.read(at, run.len()).to_bytes();
+        std::os::unix::fs::FileExt::write_all_at(&real, &bytes, at).expect("written");
+    }
+}
+
+fn options(cluster_size: u64) -> CreateOptions {
+    CreateOptions { cluster_size, ..CreateOptions::new(0) }
+}
+
+fn first_difference(a: &[u8], b: &[u8]) -> Option<usize> {
+    (0..a.len().max(b.len())).find(|&i| a.get(i).unwrap_or(&0) != b.get(i).unwrap_or(&0))
+}
+
+#[test]
+fn new_images_are_those_of_qemu_img() {
+    let dir = scratch();
+    let cases: [(u64, &str, CreateOptions); 12] = [
+        (1 << 30, "cluster_size=65536", options(65_536)),
+        (64 << 20, "cluster_size=512", options(512)),
+        (0, "cluster_size=65536", options(65_536)),
+        (100 * 512, "cluster_size=4096", options(4096)),
+        (1 << 44, "cluster_size=65536", options(65_536)),
+        (5 << 30, "cluster_size=2097152", options(2 << 20)),
+        (1 << 30, "compat=0.10", CreateOptions { version: 2, ..CreateOptions::new(0) }),
+        (1 << 30, "lazy_refcounts=on", CreateOptions { lazy_refcounts: true, ..CreateOptions::new(0) }),
+        (1 << 30, "refcount_bits=1", CreateOptions { refcount_bits: 1, ..CreateOptions::new(0) }),
+        (1 << 30, "refcount_bits=64", CreateOptions { refcount_bits: 64, ..CreateOptions::new(0) }),
+        (64 << 20, "cluster_size=512,refcount_bits=64", CreateOptions { refcount_bits: 64, ..options(512) }),
+        (64 << 20, "cluster_size=512,refcount_bits=2", CreateOptions { refcount_bits: 2, ..options(512) }),
+    ];
+    for (size, text, options) in cases {
+        let args = ["create", "-q", "-f", "qcow2", "-o", text, "real.qcow2", &size.to_string()];
+        let Some((ok, out)) = tool(dir.path(), "qemu-img", &args) else { return };
+        assert!(ok, "{out}");
+        let real = std::fs::read(dir.path().join("real.qcow2")).expect("the image");
+        let mut files = HostFiles::new();
+        files.create_qcow2("ours", Some(size), &options).expect(text);
+        let ours = files.export("ours").expect("the file");
+        assert_eq!(first_difference(&ours, &real), None, "{text} {size}");
+        assert_eq!(ours.len(), real.len(), "{text} {size}");
+        assert!(files.check("ours").expect("checked").is_clean(), "{text} {size}");
+    }
+}
+
+/// A command of qemu-io.
+#[derive(Clone, Copy, Debug)]
+enum Cmd {
+    Write(u64, u64, u8),
+    Zero(u64, u64, bool),
+    Discard(u64, u64),
+    Flush,
+    Read(u64, u64),
+}
+
+impl Cmd {
+    fn text(self) -> String {
+        match self {
+            Cmd::Write(at, len, byte) => format!("write -P {byte} {at} {len}"),
+            Cmd::Zero(at, len, unmap) => format!("write -z {} {at} {len}", if unmap { "-u" } else { "" }),
+            Cmd::Discard(at, len) => format!("discard {at} {len}"),
+            Cmd::Flush => "flush".to_owned(),
+            Cmd::Read(at, len) => format!("read {at} {len}"),
+        }
+    }
+
+    fn run(self, files: &mut HostFiles, image: &mut Image, model: &mut [u8]) {
+        let span = |at: u64, len: u64| at as usize..(at + len) as usize;
+        let done = match self {
+            Cmd::Write(at, len, byte) => {
+                model[span(at, len)].fill(byte);
+                image.write(files, at, Data::pattern(byte, len, WriteTag(u32::from(byte))))
+            }
+            Cmd::Zero(at, len, unmap) => {
+                model[span(at, len)].fill(0);
+                image.write_zeroes(files, at, len, unmap)
+            }
+            Cmd::Discard(at, len) => {
+                let before = image.read(files, at, len).expect("read before").to_bytes();
+                let done = image.discard(files, at, len);
+                let after = image.read(files, at, len).expect("read after").to_bytes();
+                for (b, a) in before.iter().zip(&after) {
+                    assert!(*a == *b || *a == 0, "a discard leaves bytes or zeroes them");
+                }
+                model[span(at, len)].copy_from_slice(&after);
+                done
+            }
+            Cmd::Flush => image.flush(files),
+            Cmd::Read(at, len) => {
+                let data = image.read(files, at, len).expect("read").to_bytes();
+                assert_eq!(first_difference(&data, &model[span(at, len)]), None, "{self:?}");
+                Ok(())
+            }
+        };
+        done.unwrap_or_else(|fault| panic!("{self:?}: {fault}"));
+    }
+}
+
+fn cmd(size: u64) -> impl Strategy<Value = Cmd> {
+    let sectors = size / 512;
+    let range = (0..sectors, 1..200u64, any::<bool>()).prop_map(move |(at, n, aligned)| {
+        let (at, n) = if aligned { (at / 8 * 8, n / 8 * 8 + 8) } else { (at, n) };
+        (at * 512, n.min(sectors - at).max(1) * 512)
+    });
+    (0..10u8, range, 1..=255u8, any::<bool>()).prop_map(|(kind, (at, len), byte, flag)| match kind {
+        0..=4 => Cmd::Write(at, len, byte),
+        5 | 6 => Cmd::Zero(at, len, flag),
+        7 => Cmd::Discard(at, len),
+        8 => Cmd::Flush,
+        _ => Cmd::Read(at, len),
+    })
+}
+
+const DISK: u64 = 1 << 20;
+
+/// An image over a backing file that is shorter than it, both prepared by the given commands.
+fn prepare(options: &CreateOptions, based: bool) -> (HostFiles, Vec<u8>) {
+    let mut files = HostFiles::new();
+    let mut options = options.clone();
+    let mut model = vec![0; DISK as usize];
+    if based {
+        files.create_raw("base.raw", DISK / 2);
+        files.write("base.raw", 64 << 10, 200 << 10, 0xba, WriteTag(1)).expect("written");
+        model[64 << 10..264 << 10].fill(0xba);
+        options.backing_file = Some("base.raw".into());
+        options.backing_format = Some("raw".into());
+    }
+    files.create_qcow2("a.qcow2", Some(DISK), &options).expect("created");
+    (files, model)
+}
+
+fn play(options: &CreateOptions, based: bool, commands: &[Cmd]) -> HostFiles {
+    let (mut files, mut model) = prepare(options, based);
+    let open = OpenOptions { discard_request: true, ..OpenOptions::default() };
+    let mut image = Image::open_with(&mut files, "a.qcow2", None, &open).expect("opened");
+    for &command in commands {
+        command.run(&mut files, &mut image, &mut model);
+    }
+    Cmd::Read(0, DISK).run(&mut files, &mut image, &mut model);
+    assert_eq!(image.close(&mut files), Vec::<String>::new());
+    let result = files.check("a.qcow2").expect("checked");
+    assert!(result.is_clean(), "{result:?}");
+    let data = files.read("a.qcow2", 0, DISK).expect("read").to_bytes();
+    assert_eq!(first_difference(&data, &model), None);
+    files
+}
+
+/// Options as for qemu-img, by number.
+fn kind(n: u8) -> (CreateOptions, &'static str) {
+    match n {
+        0 => (options(65_536), "cluster_size=65536"),
+        1 => (options(4096), "cluster_size=4096"),
+        2 => (options(512), "cluster_size=512"),
+        3 => (CreateOptions { version: 2, ..options(4096) }, "cluster_size=4096,compat=0.10"),
+        4 => (CreateOptions { refcount_bits: 64, ..options(512) }, "cluster_size=512,refcount_bits=64"),
+        _ => (CreateOptions { refcount_bits: 1, ..options(1024) }, "cluster_size=1024,refcount_bits=1"),
+    }
+}
+
+/// Whether the real tools make the same file of the same commands.
+fn play_for_real(text: &str, based: bool, commands: &[Cmd], ours: &HostFiles) -> Option<()> {
+    let dir = scratch();
+    let mut create = vec!["create", "-q", "-f", "qcow2", "-o", text];
+    if based {
+        save(ours, "base.raw", dir.path());
+        create.extend(["-b", "base.raw", "-F", "raw"]);
+    }
+    let size = DISK.to_string();
+    create.extend(["a.qcow2", &size]);
+    let (ok, out) = tool(dir.path(), "qemu-img", &create)?;
+    assert!(ok, "{out}");
+    let commands: Vec<String> = commands.iter().map(|command| command.text()).collect();
+    let mut args = vec!["-d", "unmap", "-f", "qcow2"];
+    args.extend(commands.iter().flat_map(|command| ["-c", command.as_str()]));
+    args.push("a.qcow2");
+    let (ok, out) = tool(dir.path(), "qemu-io", &args)?;
+    assert!(ok, "{out}");
+    let real = std::fs::read(dir.path().join("a.qcow2")).expect("the image");
+    let mine = ours.export("a.qcow2").expect("the image");
+    save(ours, "a.qcow2", dir.path());
+    let (ok, out) = tool(dir.path(), "qemu-img", &["check", "a.qcow2"])?;
+    assert!(ok, "{out}");
+    assert_eq!(first_difference(&mine, &real), None, "{text}, based: {based}, {commands:?}");
+    let mut reopened = HostFiles::new();
+    reopened.import("a.qcow2", &real);
+    if based {
+        reopened.put("base.raw", ours.get("base.raw")?.clone());
+    }
+    let left = reopened.read("a.qcow2", 0, DISK).expect("real image read").to_bytes();
+    let right = ours.clone().read("a.qcow2", 0, DISK).expect("our image read").to_bytes();
+    assert_eq!(first_difference(&left, &right), None);
+    Some(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn files_are_those_of_qemu_io(n in 0..6u8, based: bool, commands in prop::collection::vec(cmd(DISK), 1..12)) {
+        let (options, text) = kind(n);
+        let files = play(&options, based, &commands);
+        play_for_real(text, based, &commands, &files);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn images_read_as_a_plain_model(n in 0..6u8, based: bool, commands in prop::collection::vec(cmd(DISK), 1..60)) {
+        play(&kind(n).0, based, &commands);
+    }
+}

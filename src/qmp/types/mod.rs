@@ -1,0 +1,22 @@
+//! The argument types of QMP commands (qapi/block-core.json, qapi/job.json, qapi/transaction.json and others).
+//!
+//! An `Option` is `None` when the member is absent: QEMU's defaults are applied by the one who runs the command,
+//! because whether a member was given sometimes matters.
+
+pub mod bitmap;
+pub mod blockdev;
+pub mod create;
+pub mod drivers;
+pub mod enums;
+pub mod jobs;
+pub mod objects;
+pub mod transaction;
+
+pub use bitmap::*;
+pub use blockdev::*;
+pub use create::*;
+pub use drivers::*;
+pub use enums::*;
+pub use jobs::*;
+pub use objects::*;
+pub use transaction::*;

@@ -1,0 +1,140 @@
+//! Mistakes in scenario files, with their place.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// A place in one of the files of a scenario.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Span {
+    /// Index into the list of files that were read.
+    pub file: u32,
+    /// Line, from 1.
+    pub line: u32,
+    /// Column in characters, from 1.
+    pub column: u32,
+    /// Where it begins, in bytes from the start of the file.
+    pub offset: u32,
+    /// Length in bytes.
+    pub len: u32,
+}
+
+/// A mistake before it is joined with the text of its file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub span: Span,
+    pub message: String,
+    /// What stands at the caret.
+    pub label: String,
+    pub help: Option<String>,
+    /// The `call` steps that led here, innermost first.
+    pub via: Vec<Span>,
+}
+
+/// Result of reading a part of a scenario.
+pub(super) type Read<T = ()> = Result<T, Box<Fault>>;
+
+impl Fault {
+    /// A mistake at `span`: what is wrong, and what was expected there instead.
+    pub fn new(span: Span, message: impl Into<String>, expected: impl Into<String>) -> Box<Fault> {
+        let (message, label) = (message.into(), expected.into());
+        Box::new(Fault { span, message, label, help: None, via: Vec::new() })
+    }
+
+    /// Adds a line of advice.
+    pub fn help(mut self: Box<Self>, help: impl Into<String>) -> Box<Fault> {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+/// A place with what a diagnostic needs to show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Name of the file, as it was given or included.
+    pub file: Arc<str>,
+    /// The whole text of the file.
+    pub text: Arc<str>,
+    /// Where in it.
+    pub span: Span,
+    /// What stands at the caret.
+    pub label: String,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.file, self.span.line, self.span.column)
+    }
+}
+
+/// A mistake in a scenario file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {message}: {}", place.label)]
+pub struct ScenarioError {
+    /// What is wrong.
+    pub message: String,
+    /// Where, and what was expected there.
+    pub place: Place,
+    /// Advice, where there is some.
+    pub help: Option<String>,
+    /// The `call` steps that led to the place, innermost first.
+    pub calls: Vec<Place>,
+}
+
+/// The files read so far: name and text.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sources {
+    pub files: Vec<(Arc<str>, Arc<str>)>,
+}
+
+impl Sources {
+    /// Joins a mistake with the text around it.
+    pub fn error(&self, fault: Fault) -> ScenarioError {
+        let place = |span: Span, label: String| {
+            let (file, text) = self.files.get(span.file as usize).cloned().unwrap_or_default();
+            Place { file, text, span, label }
+        };
+        ScenarioError {
+            message: fault.message,
+            place: place(fault.span, fault.label),
+            help: fault.help,
+            calls: fault.via.into_iter().map(|span| place(span, "called here".to_owned())).collect(),
+        }
+    }
+}
+
+/// The entry of `known` that `word` was probably meant to be.
+pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    let limit = 1 + word.chars().count() / 4;
+    let near = known.iter().map(|k| (distance(word, k), *k)).min()?;
+    (near.0 <= limit).then_some(near.1)
+}
+
+/// How many single-character edits turn `a` into `b`.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().take(64).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().take(64).enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let change = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = change.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_word() {
+        let known = ["offset", "length", "pattern"];
+        assert_eq!(nearest("lenght", &known), Some("length"));
+        assert_eq!(nearest("ofset", &known), Some("offset"));
+        assert_eq!(nearest("xyz", &known), None);
+        assert_eq!(nearest("x", &[]), None);
+    }
+}

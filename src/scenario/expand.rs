@@ -1,0 +1,274 @@
+//! Includes, procedures and their parameters: from the files to one flat list of steps.
+
+use super::error::{Fault, Read, Sources, Span};
+use super::fields::{Fields, unknown};
+use super::tree::{self, Node, Value};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// How deeply procedures may call each other, and files include each other.
+const MAX_CALLS: usize = 16;
+/// How many steps a scenario may come to.
+const MAX_STEPS: usize = 20_000;
+/// How many values a scenario may come to after its parameters are in place.
+const MAX_VALUES: usize = 2_000_000;
+
+/// A procedure.
+#[derive(Debug)]
+struct Define {
+    params: Vec<Arc<str>>,
+    steps: Vec<Node>,
+}
+
+/// Values of parameters by name.
+type Scope = BTreeMap<Arc<str>, Node>;
+
+/// All files of a scenario.
+#[derive(Debug, Default)]
+pub(super) struct Loader {
+    pub sources: Sources,
+    defines: BTreeMap<Arc<str>, Define>,
+    loaded: BTreeSet<Arc<str>>,
+}
+
+/// A step with its parameters in place, and the calls that led to it, innermost first.
+pub(super) struct Expanded {
+    pub node: Node,
+    pub via: Vec<Span>,
+}
+
+/// Where the expansion stands.
+struct Walk<'a> {
+    via: Vec<Span>,
+    values: usize,
+    out: &'a mut Vec<Expanded>,
+}
+
+/// Gets the text of the file of a name, or says why it cannot be read.
+pub type ReadFile<'a> = &'a mut dyn FnMut(&str) -> Result<String, String>;
+
+impl Loader {
+    /// Reads the file `name`; `from` is where it was included.
+    pub fn open(&mut self, name: &str, from: Option<Span>, read: ReadFile<'_>) -> Read<Node> {
+        let file = self.sources.files.len() as u32;
+        let text = read(name).map_err(|why| match from {
+            Some(span) => Fault::new(span, format!("cannot read `{name}`"), why),
+            None => {
+                self.sources.files.push((name.into(), "".into()));
+                Fault::new(Span { file, ..Span::default() }, "cannot read the file", why)
+            }
+        })?;
+        self.sources.files.push((name.into(), text.as_str().into()));
+        self.loaded.insert(name.into());
+        tree::parse(file, &text)
+    }
+
+    /// Takes in the `include` and `define` members of a file.
+    pub fn definitions(&mut self, name: &str, fields: &mut Fields<'_>, read: ReadFile<'_>, depth: usize) -> Read {
+        if let Some(includes) = fields.opt("include") {
+            for include in includes.list()? {
+                let path = beside(name, &include.text()?);
+                if self.loaded.contains(&*path) {
+                    continue;
+                }
+                if depth >= MAX_CALLS {
+                    return Err(Fault::new(
+                        include.span,
+                        "files include each other too deeply",
+                        "this is one too many",
+                    ));
+                }
+                let root = self.open(&path, Some(include.span), read)?;
+                let mut fields = Fields::of("an included file", &root)?;
+                fields.opt("about");
+                self.definitions(&path, &mut fields, read, depth + 1)?;
+                fields.end()?;
+            }
+        }
+        let Some(defines) = fields.opt("define") else { return Ok(()) };
+        let Value::Map(members) = &defines.value else {
+            return Err(Fault::new(
+                defines.span,
+                "`define` needs a mapping",
+                "expected `name: {params: […], steps: […]}`",
+            ));
+        };
+        for (key, node) in members {
+            let mut fields = Fields::of(&key.name, node)?;
+            let params = fields.opt("params").map_or(Ok(Vec::new()), Node::texts)?;
+            let steps = fields.req("steps")?.list()?.to_vec();
+            fields.end()?;
+            if self.defines.insert(key.name.clone(), Define { params, steps }).is_some() {
+                return Err(Fault::new(key.span, format!("`{}` is defined twice", key.name), "defined before"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Replaces each `call` in `steps` by the steps of its procedure.
+    pub fn expand(&self, steps: &[Node]) -> Read<Vec<Expanded>> {
+        let mut out = Vec::new();
+        let mut walk = Walk { via: Vec::new(), values: 0, out: &mut out };
+        self.walk(steps, &Scope::new(), &mut walk).map_err(|mut fault| {
+            fault.via = walk.via.iter().rev().copied().collect();
+            fault
+        })?;
+        Ok(out)
+    }
+
+    fn walk(&self, steps: &[Node], scope: &Scope, walk: &mut Walk<'_>) -> Read {
+        for step in steps {
+            let node = substitute(step, scope, &mut walk.values)?;
+            let Some(call) = call_of(&node) else {
+                if walk.out.len() >= MAX_STEPS {
+                    return Err(Fault::new(node.span, "too many steps", format!("a scenario has at most {MAX_STEPS}")));
+                }
+                walk.out.push(Expanded { node, via: walk.via.iter().rev().copied().collect() });
+                continue;
+            };
+            let (at, define, inner) = self.called(call)?;
+            if walk.via.len() >= MAX_CALLS {
+                return Err(Fault::new(at, "procedures call each other too deeply", "this is one too many"));
+            }
+            walk.via.push(at);
+            self.walk(&define.steps, &inner, walk)?;
+            walk.via.pop();
+        }
+        Ok(())
+    }
+
+    /// The procedure that a `call` names, where it names it, and the parameters.
+    fn called(&self, call: &Node) -> Read<(Span, &Define, Scope)> {
+        let no_args = Node { span: call.span, value: Value::Map(Vec::new()) };
+        let (key, args) = match &call.value {
+            Value::Map(members) if members.len() == 1 => (members[0].0.clone(), &members[0].1),
+            Value::Str(name) => (tree::Key { span: call.span, name: name.clone() }, &no_args),
+            _ => {
+                return Err(Fault::new(
+                    call.span,
+                    "`call` needs one procedure",
+                    "expected `{name: {parameter: value}}`",
+                ));
+            }
+        };
+        let Some(define) = self.defines.get(&key.name) else {
+            let known: Vec<&str> = self.defines.keys().map(|name| &**name).collect();
+            return Err(unknown(&key, "procedure that is defined or included", &known));
+        };
+        let given: &[(tree::Key, Node)] = match &args.value {
+            Value::Map(members) => members,
+            Value::Null => &[],
+            _ => {
+                return Err(Fault::new(
+                    args.span,
+                    format!("`{}` needs its parameters by name", key.name),
+                    "expected `{parameter: value}`",
+                ));
+            }
+        };
+        let params: Vec<&str> = define.params.iter().map(|param| &**param).collect();
+        if let Some((stray, _)) = given.iter().find(|(arg, _)| !params.contains(&&*arg.name)) {
+            return Err(unknown(stray, &format!("parameter of `{}`", key.name), &params));
+        }
+        let scope: Scope = given.iter().map(|(arg, value)| (arg.name.clone(), value.clone())).collect();
+        if let Some(missing) = params.iter().find(|param| !scope.contains_key(**param)) {
+            let message = format!("`{}` lacks its parameter `{missing}`", key.name);
+            return Err(Fault::new(key.span, message, format!("expected `{missing}` among the parameters")));
+        }
+        Ok((key.span, define, scope))
+    }
+}
+
+/// The name of `include` as seen from where `name` stands.
+fn beside(name: &str, include: &str) -> String {
+    match name.rsplit_once('/') {
+        Some((folder, _)) if !include.starts_with('/') => format!("{folder}/{include}"),
+        _ => include.to_owned(),
+    }
+}
+
+/// What stands behind `call`, if the step is one.
+fn call_of(step: &Node) -> Option<&Node> {
+    match &step.value {
+        Value::Map(members) if members.len() == 1 && &*members[0].0.name == "call" => Some(&members[0].1),
+        _ => None,
+    }
+}
+
+/// `node` with its parameters in place.
+fn substitute(node: &Node, scope: &Scope, values: &mut usize) -> Read<Node> {
+    *values += 1;
+    if *values > MAX_VALUES {
+        return Err(Fault::new(
+            node.span,
+            "the scenario is too large",
+            format!("it has more than {MAX_VALUES} values"),
+        ));
+    }
+    let value = match &node.value {
+        Value::Str(text) if text.contains('$') => fill(text, node.span, scope, values)?,
+        Value::List(items) => {
+            Value::List(items.iter().map(|item| substitute(item, scope, values)).collect::<Read<_>>()?)
+        }
+        Value::Map(members) => {
+            let filled = members.iter().map(|(key, value)| Ok((key.clone(), substitute(value, scope, values)?)));
+            Value::Map(filled.collect::<Read<_>>()?)
+        }
+        other => other.clone(),
+    };
+    Ok(Node { span: node.span, value })
+}
+
+/// Puts parameters for `$name` and `${name}`, and a dollar sign for `$$`. A text that is one parameter and nothing else becomes what the
+/// parameter is.
+fn fill(text: &str, span: Span, scope: &Scope, values: &mut usize) -> Read<Value> {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix('$') {
+            out.push('$');
+            rest = after;
+            continue;
+        }
+        let (name, after) = match rest.strip_prefix('{') {
+            Some(inner) => {
+                inner.split_once('}').ok_or_else(|| Fault::new(span, "`${` without `}`", "expected `${name}`"))?
+            }
+            None => {
+                let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(rest.len());
+                rest.split_at(end)
+            }
+        };
+        let Some(node) = scope.get(name) else {
+            let known: Vec<&str> = scope.keys().map(|name| &**name).collect();
+            let message = format!("there is no parameter `{name}` here");
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            return Err(
+                Fault::new(span, message, format!("parameters are: {known}")).help("`$$` stands for a dollar sign")
+            );
+        };
+        if out.is_empty() && after.is_empty() {
+            *values += 1;
+            return Ok(node.value.clone());
+        }
+        match &node.value {
+            Value::Str(s) => out.push_str(s),
+            Value::Number(n) => out.push_str(n),
+            Value::Int(n) => out.push_str(&n.to_string()),
+            Value::Uint(n) => out.push_str(&n.to_string()),
+            Value::Bool(b) => out.push_str(&b.to_string()),
+            Value::Null | Value::List(_) | Value::Map(_) => {
+                let message = format!("the parameter `{name}` cannot stand within a text");
+                return Err(Fault::new(span, message, format!("it is {}", node.describe())));
+            }
+        }
+        if out.len() > 1 << 20 {
+            return Err(Fault::new(span, "the text is too long", "it has more than a million bytes"));
+        }
+        rest = after;
+    }
+    out.push_str(rest);
+    Ok(Value::Str(out.into()))
+}

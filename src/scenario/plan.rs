@@ -1,0 +1,268 @@
+//! A scenario that was read and checked: what images there are, how QEMU is started, and what happens then.
+//!
+//! Nothing here knows of YAML. Sizes and offsets are bytes, durations nanoseconds of virtual time, file names those of the
+//! scenario's own directory.
+
+use crate::base::Json;
+use crate::base::units::Nanos;
+use std::fmt;
+use std::sync::Arc;
+
+/// Where in the scenario's files something stands.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Pos {
+    /// Name of the file.
+    pub file: Arc<str>,
+    /// Line, from 1.
+    pub line: u32,
+    /// Column in characters, from 1.
+    pub column: u32,
+}
+
+impl fmt::Display for Pos {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
+    }
+}
+
+/// A whole scenario.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Plan {
+    /// What it shows, in a sentence.
+    pub about: Arc<str>,
+    /// Images and other files, in the order in which they are made.
+    pub files: Vec<PlannedFile>,
+    /// QEMU's arguments that have to do with the block layer (`-drive`, `-blockdev`).
+    pub args: Vec<Arc<str>>,
+    /// What happens, in order.
+    pub steps: Arc<[PlannedStep]>,
+    /// When to give up.
+    pub limits: Limits,
+    /// Names of the quirks in force.
+    pub quirks: Vec<Arc<str>>,
+}
+
+/// A file operation and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PlannedFile {
+    /// Where it stands.
+    pub pos: Pos,
+    /// The `call` steps that led there, outermost first.
+    pub calls: Arc<[Pos]>,
+    /// What is done.
+    pub op: FileOp,
+}
+
+/// A step and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PlannedStep {
+    /// Where it stands.
+    pub pos: Pos,
+    /// The `call` steps that led there, outermost first.
+    pub calls: Arc<[Pos]>,
+    /// What is done or expected.
+    pub kind: StepKind,
+}
+
+/// Bounds of a run; `None` leaves the runner's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Limits {
+    /// Dispatches of the main loop.
+    pub steps: Option<u64>,
+    /// Virtual time in nanoseconds.
+    pub time: Option<Nanos>,
+    /// Records in the trace.
+    pub trace: Option<u64>,
+}
+
+/// A disk image format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ImageFormat {
+    /// `raw`
+    Raw,
+    /// `qcow2`
+    Qcow2,
+}
+
+/// A backing file as an image names it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Backing {
+    /// Its file name.
+    pub file: Arc<str>,
+    /// Its format.
+    pub format: ImageFormat,
+}
+
+/// qcow2 creation options that were given; `None` leaves `qemu-img`'s default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Qcow2Options {
+    /// `cluster_size` in bytes.
+    pub cluster_size: Option<u64>,
+    /// `compat`: true for `1.1`, false for `0.10`.
+    pub compat_v3: Option<bool>,
+    /// `lazy_refcounts`
+    pub lazy_refcounts: Option<bool>,
+}
+
+/// Something done to files from outside of QEMU, as `qemu-img` and `qemu-io` do it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum FileOp {
+    /// `qemu-img create`
+    Create {
+        /// The new file.
+        file: Arc<str>,
+        /// Its format.
+        format: ImageFormat,
+        /// Virtual size in bytes; `None`: that of the backing file.
+        size: Option<u64>,
+        /// Format options.
+        options: Qcow2Options,
+        /// The backing file, if any.
+        backing: Option<Backing>,
+    },
+    /// `qemu-io -c "write -P pattern offset length"`, or `write -z` and `discard`.
+    Write {
+        /// The image.
+        file: Arc<str>,
+        /// The format it is opened with.
+        format: ImageFormat,
+        /// First byte.
+        offset: u64,
+        /// Number of bytes.
+        length: u64,
+        /// What is put there.
+        data: WriteData,
+    },
+    /// `qemu-img rebase -u`: another backing file is named, nothing is copied.
+    Rebase {
+        /// The image.
+        file: Arc<str>,
+        /// The new backing file; `None`: none.
+        backing: Option<Backing>,
+    },
+    /// A text file.
+    Text {
+        /// The new file.
+        file: Arc<str>,
+        /// All it holds.
+        content: Arc<str>,
+    },
+}
+
+/// What a write puts in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WriteData {
+    /// This byte everywhere.
+    Pattern(u8),
+    /// Zeroes, as a write-zeroes request.
+    Zero,
+    /// A discard.
+    Discard,
+}
+
+/// What a step does or expects.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum StepKind {
+    /// Sends a QMP command and reads its reply.
+    Qmp {
+        /// `{"execute": …, "arguments": …}` as written; anything at all where an error is expected.
+        command: Json,
+        /// What must come back.
+        expect: Expect,
+    },
+    /// Sends `human-monitor-command`.
+    Hmp {
+        /// The command line.
+        line: Arc<str>,
+        /// A part of the text that must come back.
+        output: Option<Arc<str>>,
+        /// The whole text that must come back, compared with [`crate::trace::compare::same_text`].
+        returns: Option<Arc<str>>,
+    },
+    /// Waits for the oldest queued event that fits, and takes it from the queue.
+    Event(EventPattern),
+    /// Lets virtual time pass, in nanoseconds.
+    Sleep(Nanos),
+    /// Waits until the process is at rest and the client has read everything.
+    Idle,
+    /// Looks at a dirty bitmap from outside; no command is sent.
+    Bitmap(BitmapCheck),
+    /// All these images read the same through their backing chains.
+    Same(Vec<Arc<str>>),
+    /// Something done to files from outside.
+    File(FileOp),
+    /// No job is left.
+    NoJobs,
+    /// No event is queued, but for those of these names.
+    NoEvents {
+        /// Names of events that do not matter.
+        except: Vec<Arc<str>>,
+    },
+    /// A named place: exploring starts at `start`.
+    Mark(Arc<str>),
+}
+
+/// What reply a command must have.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Expect {
+    /// A return value; if a pattern is given, one that it matches ([`super::pattern`]).
+    Return(Option<Json>),
+    /// An error; class and text are compared where given.
+    Error {
+        /// `class`
+        class: Option<Arc<str>>,
+        /// `desc`, the whole text.
+        desc: Option<Arc<str>>,
+    },
+}
+
+/// Which event is meant.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct EventPattern {
+    /// The event's name.
+    pub name: Arc<str>,
+    /// Pattern for its `data` ([`super::pattern`]).
+    pub data: Option<Json>,
+    /// Members that `data` may not have.
+    pub without: Vec<Arc<str>>,
+}
+
+impl fmt::Display for EventPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        self.data.as_ref().map_or(Ok(()), |data| write!(f, " {}", crate::trace::canonical::to_string(data)))
+    }
+}
+
+impl EventPattern {
+    /// Whether the event `name` with `data` is one that is meant.
+    #[must_use]
+    pub fn matches(&self, name: &str, data: &Json) -> bool {
+        *self.name == *name
+            && self.data.as_ref().is_none_or(|pattern| super::pattern::matches(pattern, data))
+            && self.without.iter().all(|member| data.get(member).is_none())
+    }
+}
+
+/// What must hold of a dirty bitmap; `None` is not looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct BitmapCheck {
+    /// Node or device name.
+    pub node: Arc<str>,
+    /// Name of the bitmap.
+    pub name: Arc<str>,
+    /// There is no such bitmap.
+    pub absent: bool,
+    /// Dirty bytes.
+    pub count: Option<u64>,
+    /// Bytes a bit stands for.
+    pub granularity: Option<u64>,
+    /// In use by a job.
+    pub busy: Option<bool>,
+    /// Notes new writes.
+    pub recording: Option<bool>,
+    /// Is to be stored in the image.
+    pub persistent: Option<bool>,
+    /// Was found inconsistent.
+    pub inconsistent: Option<bool>,
+}

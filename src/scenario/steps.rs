@@ -1,0 +1,275 @@
+//! What the steps of a scenario may be.
+
+use super::error::{Fault, Read};
+use super::fields::{Fields, unknown};
+use super::plan::{
+    Backing, BitmapCheck, EventPattern, Expect, FileOp, ImageFormat, Limits, Qcow2Options, StepKind, WriteData,
+};
+use super::tree::{Node, Value};
+
+/// Reads what stands behind a step's first key; the whole step is at hand for keys beside it.
+type Reader = fn(&Node, &mut Fields<'_>) -> Read<StepKind>;
+
+/// All steps by their first key, apart from `call`.
+const STEPS: &[(&str, Reader)] = &[
+    ("qmp", qmp),
+    ("hmp", hmp),
+    ("event", event),
+    ("sleep", |node, _| Ok(StepKind::Sleep(node.duration()?))),
+    ("idle", |node, _| node.only_true().map(|()| StepKind::Idle)),
+    ("bitmap", bitmap),
+    ("same", same),
+    ("create", |node, _| create(node).map(StepKind::File)),
+    ("write", |node, _| write("write", node).map(StepKind::File)),
+    ("zero", |node, _| write("zero", node).map(StepKind::File)),
+    ("discard", |node, _| write("discard", node).map(StepKind::File)),
+    ("rebase", |node, _| rebase(node).map(StepKind::File)),
+    ("text", |node, _| text(node).map(StepKind::File)),
+    ("no-jobs", |node, _| node.only_true().map(|()| StepKind::NoJobs)),
+    ("no-events", no_events),
+    ("mark", |node, _| Ok(StepKind::Mark(node.text()?))),
+];
+
+const FORMATS: &[(&str, ImageFormat)] = &[("raw", ImageFormat::Raw), ("qcow2", ImageFormat::Qcow2)];
+
+/// Reads a step.
+pub(super) fn step(node: &Node) -> Read<StepKind> {
+    let first = match &node.value {
+        Value::Map(members) => members.first(),
+        _ => None,
+    };
+    let Some((key, value)) = first else {
+        let expected = format!("expected `kind: …`, found {}", node.describe());
+        return Err(Fault::new(node.span, "a step is a mapping whose first key says what it does", expected));
+    };
+    let Some((name, read)) = STEPS.iter().find(|(name, _)| *name == &*key.name) else {
+        if &*key.name == "call" {
+            return Err(Fault::new(key.span, "nothing may stand beside `call`", "expected this key alone"));
+        }
+        let names: Vec<&str> = STEPS.iter().map(|(name, _)| *name).chain(["call"]).collect();
+        return Err(unknown(key, "kind of step", &names));
+    };
+    let mut fields = Fields::of(name, node)?;
+    fields.opt(name);
+    let kind = read(value, &mut fields)?;
+    fields.end()?;
+    Ok(kind)
+}
+
+/// Reads an entry of `files`.
+pub(super) fn file_op(node: &Node) -> Read<FileOp> {
+    match step(node)? {
+        StepKind::File(op) => Ok(op),
+        _ => {
+            let fault = Fault::new(node.span, "this step needs a running QEMU", "expected something done to a file");
+            Err(fault.help(
+                "under `files` stand create, write, zero, discard, rebase, text, and calls of procedures made of these",
+            ))
+        }
+    }
+}
+
+/// Reads the `limits` of a scenario.
+pub(super) fn limits(node: &Node) -> Read<Limits> {
+    let mut fields = Fields::of("limits", node)?;
+    let limits = Limits {
+        steps: fields.opt("steps").map(Node::uint).transpose()?,
+        time: fields.opt("time").map(Node::duration).transpose()?,
+        trace: fields.opt("trace").map(Node::uint).transpose()?,
+    };
+    fields.end()?;
+    Ok(limits)
+}
+
+/// A command that is to succeed has to be well formed; one that is to fail is sent as it stands, to see what QEMU says of it.
+fn qmp(node: &Node, beside: &mut Fields<'_>) -> Read<StepKind> {
+    let returns = beside.opt("returns");
+    let expect = match beside.opt("error") {
+        Some(error) if returns.is_some() => {
+            let expected = "expected `error` or `returns`, not both";
+            return Err(Fault::new(error.span, "a reply is an error or has a return value", expected));
+        }
+        Some(error) => expected_error(error)?,
+        None => {
+            let mut fields = Fields::of("qmp", node)?;
+            fields.opt("exec-oob").map_or_else(|| fields.req("execute"), Ok)?.text()?;
+            fields.opt("arguments").map(Node::object).transpose()?;
+            fields.opt("id");
+            fields.end()?;
+            Expect::Return(returns.map(Node::json))
+        }
+    };
+    Ok(StepKind::Qmp { command: node.object()?, expect })
+}
+
+fn expected_error(node: &Node) -> Read<Expect> {
+    if let Value::Str(word) = &node.value {
+        if &**word == "any" {
+            return Ok(Expect::Error { class: None, desc: None });
+        }
+        let fault = Fault::new(node.span, "`error` needs a mapping", "expected `{class: …, desc: …}` or `any`");
+        return Err(fault);
+    }
+    let mut fields = Fields::of("error", node)?;
+    let class = fields.opt("class").map(Node::text).transpose()?;
+    let desc = fields.opt("desc").map(Node::text).transpose()?;
+    fields.end()?;
+    Ok(Expect::Error { class, desc })
+}
+
+fn hmp(node: &Node, beside: &mut Fields<'_>) -> Read<StepKind> {
+    let output = beside.opt("output").map(Node::text).transpose()?;
+    let returns = beside.opt("returns").map(Node::text).transpose()?;
+    Ok(StepKind::Hmp { line: node.text()?, output, returns })
+}
+
+fn event(node: &Node, _beside: &mut Fields<'_>) -> Read<StepKind> {
+    if let Value::Str(name) = &node.value {
+        return Ok(StepKind::Event(EventPattern { name: name.clone(), data: None, without: Vec::new() }));
+    }
+    let mut fields = Fields::of("event", node)?;
+    let pattern = EventPattern {
+        name: fields.req("event")?.text()?,
+        data: fields.opt("data").map(Node::object).transpose()?,
+        without: fields.opt("without").map_or(Ok(Vec::new()), Node::texts)?,
+    };
+    fields.end()?;
+    Ok(StepKind::Event(pattern))
+}
+
+fn bitmap(node: &Node, _beside: &mut Fields<'_>) -> Read<StepKind> {
+    let mut fields = Fields::of("bitmap", node)?;
+    let check = BitmapCheck {
+        node: fields.req("node")?.text()?,
+        name: fields.req("name")?.text()?,
+        absent: fields.opt("absent").map_or(Ok(false), Node::boolean)?,
+        count: fields.opt("count").map(Node::size).transpose()?,
+        granularity: fields.opt("granularity").map(Node::size).transpose()?,
+        busy: fields.opt("busy").map(Node::boolean).transpose()?,
+        recording: fields.opt("recording").map(Node::boolean).transpose()?,
+        persistent: fields.opt("persistent").map(Node::boolean).transpose()?,
+        inconsistent: fields.opt("inconsistent").map(Node::boolean).transpose()?,
+    };
+    fields.end()?;
+    Ok(StepKind::Bitmap(check))
+}
+
+fn same(node: &Node, _beside: &mut Fields<'_>) -> Read<StepKind> {
+    let images = node.texts()?;
+    if images.len() < 2 {
+        return Err(Fault::new(node.span, "`same` compares images with each other", "expected two or more file names"));
+    }
+    Ok(StepKind::Same(images))
+}
+
+fn no_events(node: &Node, _beside: &mut Fields<'_>) -> Read<StepKind> {
+    let mut except = Vec::new();
+    if matches!(node.value, Value::Map(_)) {
+        let mut fields = Fields::of("no-events", node)?;
+        except = fields.req("except")?.texts()?;
+        fields.end()?;
+    } else {
+        node.only_true()?;
+    }
+    Ok(StepKind::NoEvents { except })
+}
+
+fn create(node: &Node) -> Read<FileOp> {
+    let mut fields = Fields::of("create", node)?;
+    let file = fields.req("file")?.text()?;
+    let format = fields.req("format")?.word(FORMATS)?;
+    let size = fields.opt("size").map(Node::size).transpose()?;
+    let backing = fields.opt("backing").map(backing_file).transpose()?;
+    let cluster_size = fields.opt("cluster-size");
+    let compat = fields.opt("compat");
+    let lazy_refcounts = fields.opt("lazy-refcounts");
+    fields.end()?;
+    if size.is_none() && backing.is_none() {
+        return Err(Fault::new(
+            node.span,
+            "`create` lacks the member `size`",
+            "expected `size`, or `backing` to take it from",
+        ));
+    }
+    if format == ImageFormat::Raw {
+        let strays = [cluster_size, compat, lazy_refcounts];
+        if let Some(stray) = strays.into_iter().flatten().next() {
+            return Err(Fault::new(
+                stray.span,
+                "a raw image has no such option",
+                "expected nothing here, or `format: qcow2`",
+            ));
+        }
+        if backing.is_some() {
+            return Err(Fault::new(node.span, "a raw image has no backing file", "expected `format: qcow2`"));
+        }
+    }
+    let options = Qcow2Options {
+        cluster_size: cluster_size.map(qcow2_cluster_size).transpose()?,
+        compat_v3: compat
+            .map(|node| node.word(&[("1.1", true), ("v3", true), ("0.10", false), ("v2", false)]))
+            .transpose()?,
+        lazy_refcounts: lazy_refcounts.map(Node::boolean).transpose()?,
+    };
+    Ok(FileOp::Create { file, format, size, options, backing })
+}
+
+fn qcow2_cluster_size(node: &Node) -> Read<u64> {
+    let size = node.size()?;
+    if size.is_power_of_two() && (512..=2 << 20).contains(&size) {
+        return Ok(size);
+    }
+    Err(Fault::new(node.span, "qcow2 has no such cluster size", "expected a power of two from 512 to 2M"))
+}
+
+fn backing_file(node: &Node) -> Read<Backing> {
+    let mut fields = Fields::of("backing", node)?;
+    let file = fields.req("file")?.text()?;
+    let format = fields.req("format")?.word(FORMATS)?;
+    fields.end()?;
+    Ok(Backing { file, format })
+}
+
+fn write(what: &'static str, node: &Node) -> Read<FileOp> {
+    let mut fields = Fields::of(what, node)?;
+    let file = fields.req("file")?.text()?;
+    let format = fields.req("format")?.word(FORMATS)?;
+    let offset = fields.req("offset")?.size()?;
+    let length = fields.req("length")?;
+    let data = match what {
+        "zero" => WriteData::Zero,
+        "discard" => WriteData::Discard,
+        _ => WriteData::Pattern(pattern_byte(fields.req("pattern")?)?),
+    };
+    fields.end()?;
+    let span = length.span;
+    let length = length.size()?;
+    if length == 0 || offset.checked_add(length).is_none_or(|end| end > i64::MAX as u64) {
+        return Err(Fault::new(span, "this range has no bytes or too many", "expected offset and length within 2^63"));
+    }
+    Ok(FileOp::Write { file, format, offset, length, data })
+}
+
+fn pattern_byte(node: &Node) -> Read<u8> {
+    let wrong =
+        || Fault::new(node.span, "a pattern is one byte", format!("expected 0 to 0xff, found {}", node.describe()));
+    node.size().ok().and_then(|n| u8::try_from(n).ok()).ok_or_else(wrong)
+}
+
+fn rebase(node: &Node) -> Read<FileOp> {
+    let mut fields = Fields::of("rebase", node)?;
+    let file = fields.req("file")?.text()?;
+    let backing = match fields.req("backing")? {
+        Node { value: Value::Null, .. } => None,
+        node => Some(backing_file(node)?),
+    };
+    fields.end()?;
+    Ok(FileOp::Rebase { file, backing })
+}
+
+fn text(node: &Node) -> Read<FileOp> {
+    let mut fields = Fields::of("text", node)?;
+    let op = FileOp::Text { file: fields.req("file")?.text()?, content: fields.req("content")?.text()? };
+    fields.end()?;
+    Ok(op)
+}

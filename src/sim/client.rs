@@ -1,0 +1,411 @@
+//! The client: carries out a scenario's steps, one after the other, over the simulated connection.
+//!
+//! What the process puts out stands in a pipe until the client reads it. While it waits for a reply or an event it reads record
+//! after record, up to the one it waits for. Before it sends, a calm client lets the process come to rest and reads all there is;
+//! whether it sends earlier, and how much it then leaves unread, are choices.
+
+use super::outcome::{At, Outcome};
+use super::setup::file_op;
+use super::{MAX_STEPS, MAX_TIME};
+use crate::base::units::{Nanos, MILLIS};
+use crate::base::Json;
+use crate::choice::{ChoicePoint, Choose};
+use crate::scenario::pattern;
+use crate::scenario::plan::{BitmapCheck, EventPattern, Expect, Plan, PlannedFile, PlannedStep, StepKind};
+use crate::trace::compare::same_text;
+use crate::trace::{Level, Note, RecordKind};
+use crate::world::monitor::{Event, Output};
+use crate::world::World;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// How long, in virtual time, a calm client waits for a process that never comes to rest.
+const PATIENCE: Nanos = 50 * MILLIS;
+
+/// What the client can do.
+#[derive(Debug)]
+pub(super) enum Act {
+    /// It did something.
+    Acted,
+    /// It waits for the process.
+    Waits,
+    /// The scenario is over.
+    Done(Outcome),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum State {
+    /// The step has not begun.
+    Before,
+    /// A command was sent.
+    Reply,
+    /// Until then.
+    Sleep(Nanos),
+}
+
+/// The client's side of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Client {
+    steps: Arc<[PlannedStep]>,
+    /// Number of the step that is under way.
+    pub step: usize,
+    state: State,
+    /// Its number at the monitor.
+    id: u32,
+    /// Events that were read and not waited for, oldest first.
+    queue: VecDeque<Event>,
+    /// What the process printed since the last command was sent.
+    stdout: String,
+    /// Since when it would have liked to send.
+    ready_since: Option<Nanos>,
+    max_steps: u64,
+    max_time: Nanos,
+}
+
+impl Client {
+    /// A client before its first step.
+    #[must_use]
+    pub fn new(plan: &Plan) -> Client {
+        Client {
+            steps: plan.steps.clone(),
+            step: 0,
+            state: State::Before,
+            id: 0,
+            queue: VecDeque::new(),
+            stdout: String::new(),
+            ready_since: None,
+            max_steps: plan.limits.steps.unwrap_or(MAX_STEPS),
+            max_time: plan.limits.time.unwrap_or(MAX_TIME),
+        }
+    }
+
+    /// Connects, with the negotiation behind it.
+    pub fn connect(&mut self, world: &mut World) {
+        self.id = world.connect(true);
+    }
+
+    /// Whether the step that comes next is the mark of that name.
+    #[must_use]
+    pub fn at_mark(&self, name: &str) -> bool {
+        matches!(self.steps.get(self.step).map(|s| &s.kind), Some(StepKind::Mark(mark)) if **mark == *name)
+    }
+
+    /// Does what can be done without the process running.
+    pub(super) fn act(&mut self, world: &mut World, choose: &mut dyn Choose) -> Act {
+        let steps = self.steps.clone();
+        let Some(step) = steps.get(self.step) else { return self.last_words(world) };
+        match (&self.state, &step.kind) {
+            (State::Reply, kind) => self.read_reply(world, kind),
+            (State::Sleep(until), _) => self.sleep(world, *until),
+            (State::Before, StepKind::Qmp { command, .. }) => self.send(world, choose, command.clone()),
+            (State::Before, StepKind::Hmp { line, .. }) => {
+                let arguments = Json::dict(vec![("command-line", Json::Str(line.clone()))]);
+                let command = vec![("execute", "human-monitor-command".into()), ("arguments", arguments)];
+                self.send(world, choose, Json::dict(command))
+            }
+            (State::Before, StepKind::Event(pattern)) => self.wait_event(world, pattern),
+            (State::Before, StepKind::Sleep(ns)) => {
+                self.state = State::Sleep(world.now + ns);
+                Act::Acted
+            }
+            (State::Before, StepKind::File(op)) => {
+                let done = file_op(world, op);
+                self.checked(done)
+            }
+            (State::Before, StepKind::Mark(name)) => {
+                self.note(world, "mark", name.clone());
+                self.next()
+            }
+            (State::Before, looks) => {
+                if !self.at_rest(world) {
+                    self.read_all(world);
+                    return Act::Waits;
+                }
+                let done = self.look(world, looks);
+                self.checked(done)
+            }
+        }
+    }
+
+    fn next(&mut self) -> Act {
+        self.step += 1;
+        self.state = State::Before;
+        self.ready_since = None;
+        Act::Acted
+    }
+
+    fn checked(&mut self, result: Result<(), String>) -> Act {
+        match result {
+            Ok(()) => self.next(),
+            Err(reason) => Act::Done(Outcome::Failed { at: self.at(), reason }),
+        }
+    }
+
+    /// After the last step: what is still to come is read, so that the trace has it.
+    fn last_words(&mut self, world: &mut World) -> Act {
+        self.read_all(world);
+        if self.at_rest(world) { Act::Done(Outcome::Passed) } else { Act::Waits }
+    }
+
+    /// Whether the process is at rest, or the client's patience at its end.
+    fn at_rest(&mut self, world: &World) -> bool {
+        let since = *self.ready_since.get_or_insert(world.now);
+        world.at_rest() || (world.in_main_loop() && world.now - since > PATIENCE)
+    }
+
+    fn send(&mut self, world: &mut World, choose: &mut dyn Choose, command: Json) -> Act {
+        if !self.at_rest(world) {
+            if !world.in_main_loop() || choose.choose(ChoicePoint::ClientSend, 2) == 0 {
+                return Act::Waits;
+            }
+        }
+        let unread = u32::try_from(world.out.len()).unwrap_or(u32::MAX);
+        let left = if unread == 0 { 0 } else { choose.choose(ChoicePoint::ClientRead, unread + 1) };
+        while world.out.len() > left as usize {
+            self.read_one(world);
+        }
+        world.trace.emit(Level::Client, world.now, || RecordKind::Command(command.clone()));
+        self.stdout.clear();
+        world.submit(self.id, command);
+        self.state = State::Reply;
+        Act::Acted
+    }
+
+    /// Reads the next record. A reply is given back, an event goes to the queue.
+    fn read_one(&mut self, world: &mut World) -> Option<Json> {
+        match world.out.pop_front()? {
+            Output::Event { event, .. } => {
+                world.trace.emit(Level::Client, world.now, || RecordKind::Event { name: event.name(), data: event.data() });
+                self.queue.push_back(event);
+                None
+            }
+            Output::Reply { reply, .. } => {
+                world.trace.emit(Level::Client, world.now, || RecordKind::Reply(reply.clone()));
+                Some(reply)
+            }
+            Output::Stdout(text) | Output::Stderr(text) => {
+                self.stdout.push_str(&text);
+                self.note(world, "console", text.trim_end().into());
+                None
+            }
+        }
+    }
+
+    fn read_all(&mut self, world: &mut World) {
+        while !world.out.is_empty() {
+            self.read_one(world);
+        }
+    }
+
+    fn read_reply(&mut self, world: &mut World, kind: &StepKind) -> Act {
+        while !world.out.is_empty() {
+            if let Some(reply) = self.read_one(world) {
+                let done = self.check_reply(kind, &reply);
+                return self.checked(done);
+            }
+        }
+        Act::Waits
+    }
+
+    fn check_reply(&self, kind: &StepKind, reply: &Json) -> Result<(), String> {
+        match kind {
+            StepKind::Qmp { expect: Expect::Return(wanted), .. } => match (reply.get("return"), wanted) {
+                (None, _) => Err(format!("expected a return value, got {}", shown(reply))),
+                (Some(got), Some(wanted)) => pattern::check(wanted, got).map_err(|m| m.to_string()),
+                (Some(_), None) => Ok(()),
+            },
+            StepKind::Qmp { expect: Expect::Error { class, desc }, .. } => {
+                let Some(error) = reply.get("error") else {
+                    return Err(format!("expected an error, got {}", shown(reply)));
+                };
+                for (key, wanted) in [("class", class), ("desc", desc)] {
+                    let got = error.get(key).and_then(Json::as_str).unwrap_or_default();
+                    if let Some(wanted) = wanted
+                        && !same_text(wanted, got)
+                    {
+                        return Err(format!("error {key}: expected {wanted:?}, got {got:?}"));
+                    }
+                }
+                Ok(())
+            }
+            StepKind::Hmp { output, returns, .. } => {
+                let Some(got) = reply.get("return").and_then(Json::as_str) else {
+                    return Err(format!("expected a return value, got {}", shown(reply)));
+                };
+                if let Some(wanted) = returns
+                    && !same_text(wanted, got)
+                {
+                    return Err(format!("returned text: expected {wanted:?}, got {got:?}"));
+                }
+                match output {
+                    Some(part) if !self.stdout.contains(&**part) && !got.contains(&**part) => {
+                        Err(format!("expected {part:?} in what was printed, got {:?}", self.stdout))
+                    }
+                    _ => Ok(()),
+                }
+            }
+            other => unreachable!("{other:?} sends no command"),
+        }
+    }
+
+    fn wait_event(&mut self, world: &mut World, pattern: &EventPattern) -> Act {
+        loop {
+            let found = self.queue.iter().position(|e| *e.name() == *pattern.name && pattern.matches(e.name(), &e.data()));
+            if let Some(i) = found {
+                self.queue.remove(i);
+                return self.next();
+            }
+            if world.out.is_empty() {
+                return Act::Waits;
+            }
+            self.read_one(world);
+        }
+    }
+
+    fn sleep(&mut self, world: &mut World, until: Nanos) -> Act {
+        self.read_all(world);
+        if world.now >= until {
+            return self.next();
+        }
+        if world.at_rest() && world.next_deadline().is_none_or(|due| due > until) {
+            world.now = until;
+            return self.next();
+        }
+        Act::Waits
+    }
+
+    /// The steps that only look, with the process at rest.
+    fn look(&mut self, world: &mut World, kind: &StepKind) -> Result<(), String> {
+        self.read_all(world);
+        match kind {
+            StepKind::Idle => Ok(()),
+            StepKind::Bitmap(check) => look_at_bitmap(world, check),
+            StepKind::Same(images) => look_same(world, images),
+            StepKind::NoJobs => match world.jobs.list.first() {
+                None => Ok(()),
+                Some(job) => {
+                    let j = &world.jobs[*job];
+                    Err(format!("expected no job, found '{}' in state '{}'", j.id, j.status.name()))
+                }
+            },
+            StepKind::NoEvents { except } => {
+                match self.queue.iter().find(|e| !except.iter().any(|name| **name == *e.name())) {
+                    None => Ok(()),
+                    Some(e) => Err(format!("expected no further event, found {} {}", e.name(), shown(&e.data()))),
+                }
+            }
+            other => unreachable!("{other:?} does more than look"),
+        }
+    }
+
+    fn note(&self, world: &mut World, what: &'static str, text: Arc<str>) {
+        world.trace.emit(Level::Job, world.now, || RecordKind::Note(Note { what, text }));
+    }
+
+    fn at(&self) -> Option<At> {
+        let step = self.steps.get(self.step)?;
+        let number = u32::try_from(self.step).unwrap_or(u32::MAX);
+        Some(At { step: number, pos: step.pos.clone(), calls: step.calls.clone() })
+    }
+
+    /// Nothing can run: either the client can act, or nobody can.
+    pub(super) fn idle(&mut self, world: &mut World) -> Option<Outcome> {
+        let waits_for_event = self.state == State::Before
+            && matches!(self.steps.get(self.step).map(|s| &s.kind), Some(StepKind::Event(_)));
+        if waits_for_event || self.state == State::Reply {
+            return Some(self.stuck(world));
+        }
+        None
+    }
+
+    /// The outcome of a run that cannot go on.
+    pub(super) fn stuck(&self, world: &World) -> Outcome {
+        let mut waits = Vec::new();
+        match (&self.state, self.steps.get(self.step).map(|s| &s.kind)) {
+            (State::Reply, _) => waits.push("client: waits for a reply".to_owned()),
+            (_, Some(StepKind::Event(pattern))) => waits.push(format!("client: waits for the event {pattern}")),
+            _ => waits.push("client: waits for the process".to_owned()),
+        }
+        waits.extend(world.waiting());
+        Outcome::Stuck { at: self.at(), waits }
+    }
+
+    /// The outcome of a run that met a limit.
+    pub(super) fn over_limit(&self, world: &World) -> Option<Outcome> {
+        let what = if world.steps > self.max_steps {
+            format!("more than {} steps", self.max_steps)
+        } else if world.now > self.max_time {
+            format!("more than {} ms of virtual time", self.max_time / MILLIS)
+        } else if world.trace.overflowed() {
+            format!("more than {} records in the trace", world.trace.len())
+        } else {
+            return None;
+        };
+        Some(Outcome::Limit { at: self.at(), what, waits: world.waiting() })
+    }
+
+    /// The outcome of a panic.
+    pub(super) fn crashed(&self, message: &str) -> Outcome {
+        Outcome::Crash { at: self.at(), message: message.to_owned() }
+    }
+
+    /// The outcome of a file operation that failed before the start.
+    pub(super) fn failed_file(&self, file: &PlannedFile, reason: String) -> Outcome {
+        let at = At { step: 0, pos: file.pos.clone(), calls: file.calls.clone() };
+        Outcome::Failed { at: Some(at), reason }
+    }
+}
+
+fn shown(json: &Json) -> String {
+    crate::trace::canonical::to_string(json)
+}
+
+fn look_at_bitmap(world: &World, check: &BitmapCheck) -> Result<(), String> {
+    let Some(bs) = world.graph.lookup(Some(&check.node), Some(&check.node)) else {
+        return Err(format!("there is no node '{}'", check.node));
+    };
+    let bitmaps = &world.graph.nodes[bs].bitmaps;
+    let info = bitmaps.query().find(|info| info.name.as_deref() == Some(&*check.name));
+    let Some(info) = info else {
+        return if check.absent { Ok(()) } else { Err(format!("there is no bitmap '{}'", check.name)) };
+    };
+    if check.absent {
+        return Err(format!("there is a bitmap '{}'", check.name));
+    }
+    let differs = |what: &str, wanted: String, got: String| Err(format!("{what}: expected {wanted}, got {got}"));
+    for (what, wanted, got) in
+        [("count", check.count, info.count), ("granularity", check.granularity, info.granularity)]
+    {
+        if let Some(wanted) = wanted.filter(|w| *w != got) {
+            return differs(what, wanted.to_string(), got.to_string());
+        }
+    }
+    for (what, wanted, got) in [
+        ("busy", check.busy, info.busy),
+        ("recording", check.recording, info.recording),
+        ("persistent", check.persistent, info.persistent),
+        ("inconsistent", check.inconsistent, info.inconsistent),
+    ] {
+        if let Some(wanted) = wanted.filter(|w| *w != got) {
+            return differs(what, wanted.to_string(), got.to_string());
+        }
+    }
+    Ok(())
+}
+
+/// Images that the process has open are compared as they are on the host, with what it keeps in its caches written first in a copy of
+/// the world that is then thrown away.
+fn look_same(world: &World, images: &[Arc<str>]) -> Result<(), String> {
+    let mut files = world.flushed_files();
+    for pair in images.windows(2) {
+        match files.compare(&pair[0], &pair[1]) {
+            Ok(Ok(())) => {}
+            Ok(Err(mismatch)) => {
+                let writers = mismatch.writers(&world.writers);
+                return Err(format!("'{}' and '{}' differ: {mismatch}{writers}", pair[0], pair[1]));
+            }
+            Err(err) => return Err(err.to_string()),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,129 @@
+//! Runs: a world, the client that carries out a scenario, and what comes of it.
+
+mod client;
+pub mod outcome;
+mod setup;
+
+pub use client::Client;
+pub use setup::file_op;
+
+use crate::base::units::{Nanos, SECONDS};
+use crate::choice::{Choose, Chooser, Recorder};
+use crate::host::HostFiles;
+use crate::scenario::plan::Plan;
+use crate::trace::Trace;
+use crate::world::aio::Stepped;
+use crate::world::World;
+use outcome::{Outcome, Run, RunOptions};
+
+/// Frames after which a run is given up, unless the scenario says otherwise.
+pub const MAX_STEPS: u64 = 50_000_000;
+/// Virtual time after which a run is given up, unless the scenario says otherwise.
+pub const MAX_TIME: Nanos = 24 * 3600 * SECONDS;
+/// Records that a trace holds at most, unless the scenario says otherwise.
+pub const MAX_TRACE: u64 = 1_000_000;
+
+/// A run in the middle: plain data, so that it can be cloned and continued twice.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Sim {
+    /// The process.
+    pub world: World,
+    /// Who drives it.
+    pub client: Client,
+}
+
+impl Sim {
+    /// Makes the images and starts the process.
+    ///
+    /// # Errors
+    /// What is wrong with the scenario's files or arguments.
+    pub fn new(plan: &Plan, options: &RunOptions) -> Result<Sim, Outcome> {
+        let mut world = World::new(HostFiles::new());
+        let mut client = Client::new(plan);
+        for file in &plan.files {
+            file_op(&mut world, &file.op).map_err(|reason| client.failed_file(file, reason))?;
+        }
+        world.boot(&plan.args).map_err(|reason| Outcome::Failed { at: None, reason })?;
+        let limit = usize::try_from(plan.limits.trace.unwrap_or(MAX_TRACE)).unwrap_or(usize::MAX);
+        world.trace = Trace::new(options.level, limit);
+        world.steps = 0;
+        client.connect(&mut world);
+        Ok(Sim { world, client })
+    }
+
+    /// Goes one step further: the client acts if it can, else the world runs a dispatch. The outcome, when there is one.
+    pub fn step(&mut self, choose: &mut dyn Choose) -> Option<Outcome> {
+        match self.client.act(&mut self.world, choose) {
+            client::Act::Acted => None,
+            client::Act::Done(outcome) => Some(outcome),
+            client::Act::Waits => match self.world.step(choose) {
+                Stepped::Ran => self.client.over_limit(&self.world),
+                Stepped::Idle => self.client.idle(&mut self.world),
+                Stepped::Hang => Some(self.client.stuck(&self.world)),
+            },
+        }
+    }
+
+    /// Runs to the end.
+    pub fn finish(&mut self, choose: &mut dyn Choose) -> Outcome {
+        loop {
+            if let Some(outcome) = self.step(choose) {
+                return outcome;
+            }
+            if let Some(divergence) = choose.diverged() {
+                return Outcome::Diverged(divergence.clone());
+            }
+        }
+    }
+
+    /// Runs until the client stands before the step that is marked `name`. Whether it got there.
+    pub fn run_to_mark(&mut self, name: &str, choose: &mut dyn Choose) -> Result<(), Outcome> {
+        while !self.client.at_mark(name) {
+            if let Some(outcome) = self.step(choose) {
+                return Err(outcome);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs a scenario from its start to its end. A panic of the simulator becomes [`Outcome::Crash`].
+#[must_use]
+pub fn run(plan: &Plan, chooser: Chooser, options: &RunOptions) -> Run {
+    let mut recorder = Recorder::new(chooser);
+    let (outcome, sim) = match Sim::new(plan, options) {
+        Err(outcome) => (outcome, None),
+        Ok(mut sim) => {
+            let finished = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                if options.record_choices { sim.finish(&mut recorder) } else { sim.finish(&mut recorder.inner) }
+            }));
+            let outcome = finished.unwrap_or_else(|payload| sim.client.crashed(&panic_text(&*payload)));
+            (outcome, Some(sim))
+        }
+    };
+    let outcome = finish_replay(&mut recorder.inner, outcome);
+    match sim {
+        None => Run { outcome, trace: Trace::off(), choices: recorder.log, time: 0, dispatches: 0 },
+        Some(sim) => {
+            let World { trace, now, steps, .. } = sim.world;
+            Run { outcome, trace, choices: recorder.log, time: now, dispatches: steps }
+        }
+    }
+}
+
+fn finish_replay(chooser: &mut Chooser, outcome: Outcome) -> Outcome {
+    if let Chooser::Replay(replay) = chooser {
+        replay.finish();
+        if let (Outcome::Passed, Some(divergence)) = (&outcome, replay.first_difference()) {
+            if replay.mode() == crate::choice::Mode::Strict {
+                return Outcome::Diverged(divergence.clone());
+            }
+        }
+    }
+    outcome
+}
+
+fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a message".to_owned())
+}

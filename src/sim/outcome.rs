@@ -1,0 +1,137 @@
+//! What comes of a run.
+
+use crate::base::units::Nanos;
+use crate::choice::{ChoiceLog, Chooser, Divergence};
+use crate::scenario::Pos;
+use crate::scenario::plan::Plan;
+use crate::trace::{Level, Trace};
+use std::fmt;
+use std::sync::Arc;
+
+/// What the caller of a run wants to have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct RunOptions {
+    /// Level of the trace; `None` for no trace at all.
+    pub level: Option<Level>,
+    /// Whether all choices are noted.
+    pub record_choices: bool,
+}
+
+/// How a run ended and what is left of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Run {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What happened.
+    pub trace: Trace,
+    /// What was chosen; empty unless asked for.
+    pub choices: ChoiceLog,
+    /// Virtual time at the end, in nanoseconds.
+    pub time: Nanos,
+    /// Dispatches of the main loop.
+    pub dispatches: u64,
+}
+
+/// Something that can run scenarios: [`crate::sim`]'s own runner, or a stand-in of a test.
+pub type Runner = fn(&Plan, Chooser, &RunOptions) -> Run;
+
+/// A step of the scenario, for messages.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct At {
+    /// Number of the step, from 0.
+    pub step: u32,
+    /// Where it stands.
+    pub pos: Pos,
+    /// The `call` steps that led there, outermost first.
+    pub calls: Arc<[Pos]>,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// All steps were done and all expectations met.
+    Passed,
+    /// An expectation was not met or an invariant was broken.
+    Failed {
+        /// The step; `None` before the first.
+        at: Option<At>,
+        /// What was expected and what was found.
+        reason: String,
+    },
+    /// Nothing can go on, though the scenario is not done.
+    Stuck {
+        /// The step that waits.
+        at: Option<At>,
+        /// Who waits for what, a line each.
+        waits: Vec<String>,
+    },
+    /// A limit was met.
+    Limit {
+        /// The step that was under way.
+        at: Option<At>,
+        /// Which limit, with its value.
+        what: String,
+        /// Who waits for what, a line each.
+        waits: Vec<String>,
+    },
+    /// The simulator broke one of its own rules: a bug of ours.
+    Crash {
+        /// The step that was under way.
+        at: Option<At>,
+        /// The message.
+        message: String,
+    },
+    /// A replayed log did not fit.
+    Diverged(Divergence),
+}
+
+impl Outcome {
+    /// The word for it in a report.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Outcome::Passed => "passed",
+            Outcome::Failed { .. } => "failed",
+            Outcome::Stuck { .. } => "stuck",
+            Outcome::Limit { .. } => "limit",
+            Outcome::Crash { .. } => "crash",
+            Outcome::Diverged(_) => "diverged",
+        }
+    }
+
+    /// Exit code of the command: 0 passed, 1 failed (also stuck, or a limit), 3 crash, 4 divergence. 2 is for mistakes in
+    /// files and arguments, which no run has.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Outcome::Passed => 0,
+            Outcome::Failed { .. } | Outcome::Stuck { .. } | Outcome::Limit { .. } => 1,
+            Outcome::Crash { .. } => 3,
+            Outcome::Diverged(_) => 4,
+        }
+    }
+}
+
+/// Several lines: the first says what happened and where, the others what is known of it.
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (at, reason, waits): (_, &str, &[String]) = match self {
+            Outcome::Passed => return f.write_str("passed"),
+            Outcome::Failed { at, reason } => (at, reason, &[]),
+            Outcome::Stuck { at, waits } => (at, "nothing can go on", waits),
+            Outcome::Limit { at, what, waits } => (at, what, waits),
+            Outcome::Crash { at, message } => (at, message, &[]),
+            Outcome::Diverged(divergence) => return write!(f, "diverged: {divergence}"),
+        };
+        match at {
+            Some(At { step, pos, calls }) => {
+                write!(f, "{}:{}: {} in step {}: {reason}", pos.file, pos.line, self.word(), step + 1)?;
+                for call in calls.iter().rev() {
+                    write!(f, "\n  called from {call}")?;
+                }
+            }
+            None => write!(f, "{} before the first step: {reason}", self.word())?,
+        }
+        waits.iter().try_for_each(|line| write!(f, "\n  {line}"))
+    }
+}

@@ -1,0 +1,80 @@
+//! What a scenario does to files from outside of the process.
+
+use crate::block::content::WriteTag;
+use crate::block::qcow2::CreateOptions;
+use crate::scenario::plan::{FileOp, ImageFormat, WriteData};
+use crate::world::World;
+
+fn name(format: ImageFormat) -> &'static str {
+    match format {
+        ImageFormat::Raw => "raw",
+        ImageFormat::Qcow2 => "qcow2",
+    }
+}
+
+/// Does it.
+///
+/// # Errors
+/// What the tool says.
+pub fn file_op(world: &mut World, op: &FileOp) -> Result<(), String> {
+    let files = &mut world.files;
+    match op {
+        FileOp::Create { file, format: ImageFormat::Raw, size, .. } => {
+            files.create_raw(file, size.unwrap_or(0).next_multiple_of(512));
+            Ok(())
+        }
+        FileOp::Create { file, format: ImageFormat::Qcow2, size, options, backing } => {
+            let create = CreateOptions {
+                version: if options.compat_v3 == Some(false) { 2 } else { 3 },
+                cluster_size: options.cluster_size.unwrap_or(65_536),
+                lazy_refcounts: options.lazy_refcounts.unwrap_or(false),
+                backing_file: backing.as_ref().map(|b| b.file.to_string()),
+                backing_format: backing.as_ref().map(|b| name(b.format).to_owned()),
+                ..CreateOptions::new(0)
+            };
+            files.create_qcow2(file, *size, &create).map_err(|err| err.to_string())
+        }
+        FileOp::Write { file, format, offset, length, data } => {
+            if *format == ImageFormat::Raw {
+                return write_raw(world, file, *offset, *length, *data);
+            }
+            match data {
+                WriteData::Pattern(byte) => {
+                    let tag = writer(world, file, *byte, *offset, *length);
+                    world.files.write(file, *offset, *length, *byte, tag)
+                }
+                WriteData::Zero => files.write_zeroes(file, *offset, *length, false),
+                WriteData::Discard => files.discard(file, *offset, *length),
+            }
+            .map_err(|err| err.to_string())
+        }
+        FileOp::Rebase { file, backing } => {
+            let format = backing.as_ref().map(|b| name(b.format));
+            let backing = backing.as_ref().map(|b| &*b.file);
+            files.rebase_unsafe(file, backing, format).map_err(|err| err.to_string())
+        }
+        FileOp::Text { file, content } => {
+            files.import(file, content.as_bytes());
+            Ok(())
+        }
+    }
+}
+
+fn writer(world: &mut World, file: &str, byte: u8, offset: u64, length: u64) -> WriteTag {
+    world.writers.push(format!("qemu-io write of {byte:#04x} at {offset}+{length} to '{file}'").into());
+    WriteTag(u32::try_from(world.writers.len()).expect("few writers"))
+}
+
+fn write_raw(world: &mut World, file: &str, offset: u64, length: u64, data: WriteData) -> Result<(), String> {
+    if offset + length > world.files.size(file) {
+        return Err(format!("'{file}': Input/output error"));
+    }
+    match data {
+        WriteData::Pattern(byte) => {
+            let tag = writer(world, file, byte, offset, length);
+            world.files.pwrite(file, offset, &crate::block::content::Data::pattern(byte, length, tag));
+        }
+        WriteData::Zero | WriteData::Discard => world.files.punch(file, offset, length),
+    }
+    Ok(())
+}

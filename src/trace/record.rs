@@ -1,0 +1,229 @@
+//! The records themselves.
+
+use super::Level;
+use crate::base::units::Nanos;
+use crate::base::{Errno, Json};
+use std::sync::Arc;
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Record {
+    /// Virtual time, in nanoseconds since the process started.
+    pub time: Nanos,
+    /// What it was.
+    pub kind: RecordKind,
+}
+
+/// What happened. Offsets and lengths are bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum RecordKind {
+    /// The client sent a command, `{"execute": …, "arguments": …}`.
+    Command(Json),
+    /// The client read a reply, `{"return": …}` or `{"error": …}`.
+    Reply(Json),
+    /// The client read an event.
+    Event {
+        /// Its name.
+        name: &'static str,
+        /// Its `data`.
+        data: Json,
+    },
+    /// A job changed its status (`job_state_transition_locked`).
+    JobStatus {
+        /// Id of the job.
+        job: Arc<str>,
+        /// Old status.
+        from: &'static str,
+        /// New status.
+        to: &'static str,
+    },
+    /// A job's pause count changed.
+    JobPause {
+        /// Id of the job.
+        job: Arc<str>,
+        /// The count now.
+        count: u32,
+    },
+    /// A job got on.
+    JobProgress {
+        /// Id of the job.
+        job: Arc<str>,
+        /// Bytes done.
+        current: u64,
+        /// Bytes in all, as far as known.
+        total: u64,
+    },
+    /// A step of a `transaction` command.
+    Txn {
+        /// Which step.
+        phase: TxnPhase,
+        /// Number of the action, from 0.
+        index: u32,
+        /// Its `type`.
+        action: &'static str,
+    },
+    /// Something happened to a job's group (`JobTxn`).
+    Group {
+        /// Id of the job.
+        job: Arc<str>,
+        /// What: `joins`, `leaves`, `aborts`, `finalizes`, …
+        what: &'static str,
+    },
+    /// A request at a node.
+    Request {
+        /// Number of the request, the same when it ends.
+        id: u64,
+        /// Name of the node.
+        node: Arc<str>,
+        /// `read`, `write`, `write-zeroes`, `discard`, `flush`
+        op: &'static str,
+        /// First byte.
+        offset: u64,
+        /// Number of bytes.
+        bytes: u64,
+        /// Who asked for it.
+        who: Arc<str>,
+        /// Start or end.
+        phase: Phase,
+    },
+    /// A blkdebug rule made a request fail.
+    Fault {
+        /// Name of the blkdebug node.
+        node: Arc<str>,
+        /// Number of the rule, from 0, in the order of the options.
+        rule: u32,
+        /// The error.
+        errno: Errno,
+        /// The request's kind, as in [`RecordKind::Request`].
+        op: &'static str,
+        /// First byte of the request.
+        offset: u64,
+        /// Bytes of the request.
+        bytes: u64,
+    },
+    /// A blkdebug event changed the node's state.
+    BlkdebugState {
+        /// Name of the blkdebug node.
+        node: Arc<str>,
+        /// The event.
+        event: &'static str,
+        /// Old state.
+        from: u32,
+        /// New state.
+        to: u32,
+    },
+    /// A dirty bitmap changed.
+    Bitmap {
+        /// Name of its node.
+        node: Arc<str>,
+        /// Its name; empty for one without.
+        name: Arc<str>,
+        /// What: `set`, `reset`, `clear`, `add`, `remove`, `split`, `abdicate`, `reclaim`, `merge`, …
+        what: &'static str,
+        /// First byte concerned.
+        offset: u64,
+        /// Bytes concerned.
+        bytes: u64,
+        /// Dirty bytes afterwards.
+        count: u64,
+    },
+    /// A drained section began or ended.
+    Drain {
+        /// Name of the node; empty for all.
+        node: Arc<str>,
+        /// `begin`, `drained`, `end`
+        what: &'static str,
+    },
+    /// A coroutine switch.
+    Co {
+        /// Number of the coroutine.
+        co: u32,
+        /// Entry function, under QEMU's name.
+        entry: &'static str,
+        /// `enter`, `yield`, `end`
+        what: &'static str,
+    },
+    /// Something of the scenario's own.
+    Note(Note),
+}
+
+/// A word on the scenario: a step, a mark, an expectation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Note {
+    /// `mark`, `met`, `failed`, `outside`, …
+    pub what: &'static str,
+    /// What there is to say.
+    pub text: Arc<str>,
+}
+
+/// Start or end of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// It was handed in.
+    Submit,
+    /// It has ended, well or with an error.
+    Complete(Option<Errno>),
+}
+
+/// A step of a transaction (`TransactionActionDrv`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TxnPhase {
+    /// The action is checked and made ready; it may still fail.
+    Prepare,
+    /// The action failed in its prepare.
+    Refuse,
+    /// The action takes effect.
+    Commit,
+    /// The action is taken back.
+    Abort,
+    /// What is left of the action is cleared away.
+    Clean,
+}
+
+impl TxnPhase {
+    /// The word in traces.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            TxnPhase::Prepare => "prepare",
+            TxnPhase::Refuse => "refuse",
+            TxnPhase::Commit => "commit",
+            TxnPhase::Abort => "abort",
+            TxnPhase::Clean => "clean",
+        }
+    }
+}
+
+impl Phase {
+    /// The word in traces.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Submit => "submit",
+            Phase::Complete(None) => "done",
+            Phase::Complete(Some(_)) => "failed",
+        }
+    }
+}
+
+impl RecordKind {
+    /// The level that shows it.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        match self {
+            RecordKind::Command(_) | RecordKind::Reply(_) | RecordKind::Event { .. } => Level::Client,
+            RecordKind::JobStatus { .. }
+            | RecordKind::JobPause { .. }
+            | RecordKind::JobProgress { .. }
+            | RecordKind::Txn { .. }
+            | RecordKind::Group { .. }
+            | RecordKind::Note(_) => Level::Job,
+            RecordKind::Request { .. }
+            | RecordKind::Fault { .. }
+            | RecordKind::BlkdebugState { .. }
+            | RecordKind::Bitmap { .. }
+            | RecordKind::Drain { .. } => Level::Io,
+            RecordKind::Co { .. } => Level::Co,
+        }
+    }
+}

@@ -1,0 +1,755 @@
+//! The event loop: bottom halves, coroutines, timers, requests in flight, and the main thread's stack
+//! (`util/async.c`, `util/aio-posix.c`, `util/qemu-coroutine.c`).
+//!
+//! The main thread's C stack and every coroutine's stack are vectors of [`Frame`]s, so a nested `aio_poll` is data like all else.
+
+use super::arena::{CellId, ChildId, CoId, JobId, NodeId, ReqId};
+use super::frame::{Flow, Frame};
+use super::value::Val;
+use super::World;
+use crate::base::units::{MICROS, Nanos};
+use crate::base::errno::Ret;
+use crate::block::content::Data;
+use crate::choice::{ChoicePoint, Choose};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// The two `AioContext`s of the main thread. A nested `aio_poll` runs only [`Ctx::Main`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ctx {
+    /// `qemu_aio_context`: block layer and jobs.
+    Main,
+    /// `iohandler_ctx`: the QMP dispatcher.
+    Iohandler,
+}
+
+/// A bottom half: a callback that runs in the next round of its context.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Bh {
+    /// `util/async.c:co_schedule_bh_cb`: enters the scheduled coroutines in the order they were scheduled.
+    CoSchedule,
+    /// `job.c:job_exit`
+    JobExit(JobId),
+    /// `block.c:bdrv_schedule_unref_bh`
+    BdrvUnref(NodeId),
+    /// `block/io.c:bdrv_co_drain_bh_cb`: a coroutine asked for a drained section.
+    CoDrain {
+        /// The coroutine that waits.
+        co: CoId,
+        /// The node to drain.
+        bs: NodeId,
+        /// Begin or end of the section.
+        begin: bool,
+    },
+    /// `block/block-backend.c`: drops a backend that a coroutine no longer wants (`blk_co_unref`).
+    BlkUnref(super::arena::BackendId, CoId),
+    /// `qapi/qmp-dispatch.c:do_qmp_dispatch_bh`: runs the handler of the command that is being dispatched.
+    QmpDispatch,
+    /// `monitor_qmp_dispatcher_co`: looks for the next request.
+    QmpPop,
+    /// The dispatcher writes the reply of the command that has ended.
+    QmpReply,
+    /// A graph operation on behalf of a coroutine (the `no_coroutine` wrappers, such as `blk_co_new_with_bs`).
+    CoCall(CoId, Box<Frame>),
+}
+
+/// One context's bottom halves. `list` holds the newest last and is drained from its end: newest first, as QEMU's list does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct BhQueue {
+    list: Vec<Bh>,
+    slices: VecDeque<Vec<Bh>>,
+    scheduled_coroutines: Vec<CoId>,
+}
+
+impl BhQueue {
+    /// `aio_bh_enqueue`
+    pub fn schedule(&mut self, bh: Bh) {
+        self.list.push(bh);
+    }
+
+    /// Whether a round of this context would run something.
+    #[must_use]
+    pub fn ready(&self) -> bool {
+        !self.list.is_empty() || !self.slices.is_empty()
+    }
+
+    fn begin_poll(&mut self) {
+        self.slices.push_back(std::mem::take(&mut self.list));
+    }
+
+    fn next(&mut self) -> Option<Bh> {
+        while let Some(slice) = self.slices.front_mut() {
+            if let Some(bh) = slice.pop() {
+                return Some(bh);
+            }
+            self.slices.pop_front();
+        }
+        None
+    }
+
+    /// The bottom halves that wait, oldest first.
+    pub fn waiting(&self) -> impl Iterator<Item = &Bh> {
+        self.slices.iter().flatten().chain(self.list.iter())
+    }
+}
+
+/// What a coroutine that yielded waits for. Only for diagnosis and checks: whoever wakes it knows it by its id.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Wait {
+    /// A request at a device.
+    Device(ReqId),
+    /// `job_enter`, or the job's sleep timer.
+    JobEnter(JobId),
+    /// A timer of its own (`qemu_co_sleep`).
+    Sleep,
+    /// A `CoQueue` or `CoMutex`, with the reason in words.
+    Queue(&'static str),
+    /// Being entered again by its own bottom half.
+    Reschedule,
+    /// A bottom half that works for it on the main stack.
+    Bh(&'static str),
+    /// `blkdebug`: suspended at a breakpoint.
+    Suspended(Arc<str>),
+    /// A free slot of, or the end of, an `AioTaskPool`.
+    TaskPool,
+    /// The end of the copy call that the job started (`backup_pause`, `backup_loop`).
+    CopyCall,
+    /// The next QMP request.
+    Request,
+}
+
+/// A coroutine: a stack of frames that waits to be entered.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Coroutine {
+    /// Frames, innermost last. Empty while it runs.
+    pub frames: Vec<Frame>,
+    /// What the next frame finds as the result of what it waited for.
+    pub reg: Val,
+    /// What it waits for.
+    pub wait: Option<Wait>,
+    /// The context it last ran in.
+    pub ctx: Ctx,
+    /// Whether it is the running one, or a caller of it.
+    pub running: bool,
+    /// Whether a `CoSchedule` bottom half will enter it.
+    pub scheduled: bool,
+}
+
+/// What a device does for a request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum DeviceOp {
+    /// `pread`
+    Read,
+    /// `pwrite`
+    Write(Data),
+    /// `fallocate(FALLOC_FL_ZERO_RANGE)`, or with `unmap` `FALLOC_FL_PUNCH_HOLE`
+    Zero {
+        /// Whether the range may become a hole.
+        unmap: bool,
+    },
+    /// `fallocate(FALLOC_FL_PUNCH_HOLE)`
+    Discard,
+    /// `fdatasync`
+    Flush,
+    /// `ftruncate`
+    Truncate,
+    /// A null device that only takes its time.
+    Nothing,
+}
+
+/// A request in flight below the lowest node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DeviceRequest {
+    /// Its number, the lowest free one.
+    pub id: ReqId,
+    /// The protocol node that sent it.
+    pub node: NodeId,
+    /// What is to be done.
+    pub op: DeviceOp,
+    /// Byte offset in the file.
+    pub offset: u64,
+    /// Length in bytes.
+    pub bytes: u64,
+    /// When it was sent.
+    pub sent: Nanos,
+    /// When it will be done; chosen at the first look after it was sent.
+    pub due: Option<Nanos>,
+    /// The coroutine that waits for it.
+    pub co: CoId,
+}
+
+/// What a timer does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TimerKind {
+    /// `job.c:job_sleep_timer_cb`
+    JobSleep(JobId),
+    /// `util/qemu-coroutine-sleep.c:co_sleep_cb`
+    CoSleep(CoId),
+}
+
+/// A timer of `QEMU_CLOCK_REALTIME`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Timer {
+    /// When it fires.
+    pub deadline: Nanos,
+    /// What it does then.
+    pub kind: TimerKind,
+}
+
+/// Until when the main thread polls (`AIO_WAIT_WHILE`): it goes on while the condition holds.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Cond {
+    /// `bdrv_drain_poll_top_level`
+    Drain(NodeId),
+    /// `bdrv_drain_all_poll`
+    DrainAll,
+    /// `bdrv_graph_wrlock`: readers are about.
+    Readers,
+    /// A coroutine has not left its result yet.
+    Cell(CellId),
+    /// `job_finish_sync_locked`: enters the job, then looks whether it is completed.
+    JobCompleted(JobId),
+    /// `blk_drain`
+    Backend(super::arena::BackendId),
+    /// `wait_break`: no request is suspended under this tag.
+    Break(NodeId, Arc<str>),
+}
+
+/// What one call of [`World::step`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stepped {
+    /// Something ran.
+    Ran,
+    /// Nothing can run before somebody outside acts; the main loop is idle.
+    Idle,
+    /// Nothing can run, and the main thread polls for something that can't come.
+    Hang,
+}
+
+/// Event-loop state of the process.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Aio {
+    /// Bottom halves of `qemu_aio_context`.
+    pub main: BhQueue,
+    /// Bottom halves of `iohandler_ctx`.
+    pub iohandler: BhQueue,
+    /// Requests in flight, oldest first.
+    pub in_flight: Vec<DeviceRequest>,
+    /// Timers in the order they were set.
+    pub timers: Vec<Timer>,
+    /// Cells that polling main frames wait for.
+    pub cells: Vec<Option<Val>>,
+    /// `bdrv_graph` reader count.
+    pub readers: u32,
+    /// Whether the graph is locked for writing.
+    pub has_writer: bool,
+    /// Coroutines of the running coroutine's `co_queue_wakeup`.
+    wakeups: Vec<CoId>,
+    /// The running coroutine.
+    pub current: Option<CoId>,
+}
+
+impl Default for Aio {
+    fn default() -> Self {
+        Aio {
+            main: BhQueue::default(),
+            iohandler: BhQueue::default(),
+            in_flight: Vec::new(),
+            timers: Vec::new(),
+            cells: Vec::new(),
+            readers: 0,
+            has_writer: false,
+            wakeups: Vec::new(),
+            current: None,
+        }
+    }
+}
+
+/// Virtual time that one round of the event loop takes, so that no loop is free.
+const ROUND: Nanos = MICROS;
+
+impl World {
+    /// `aio_bh_schedule_oneshot(qemu_get_aio_context(), ...)`
+    pub fn bh_schedule(&mut self, bh: Bh) {
+        self.aio.main.schedule(bh);
+    }
+
+    /// `qemu_coroutine_create`: a coroutine that will run `frames`, the last one first.
+    pub fn co_create(&mut self, frames: Vec<Frame>) -> CoId {
+        self.cos.insert(Coroutine {
+            frames,
+            reg: Val::None,
+            wait: None,
+            ctx: Ctx::Main,
+            running: false,
+            scheduled: false,
+        })
+    }
+
+    /// `aio_co_schedule`
+    pub fn aio_co_schedule(&mut self, ctx: Ctx, co: CoId) {
+        let coroutine = &mut self.cos[co];
+        assert!(!coroutine.scheduled, "{co:?} was already scheduled");
+        coroutine.scheduled = true;
+        let queue = match ctx {
+            Ctx::Main => &mut self.aio.main,
+            Ctx::Iohandler => &mut self.aio.iohandler,
+        };
+        if queue.scheduled_coroutines.is_empty() {
+            queue.schedule(Bh::CoSchedule);
+        }
+        queue.scheduled_coroutines.push(co);
+    }
+
+    /// `aio_co_wake`: enters the coroutine, or queues it behind the running one.
+    pub fn aio_co_wake(&mut self, co: CoId) {
+        if self.cos[co].ctx != Ctx::Main {
+            self.aio_co_schedule(Ctx::Iohandler, co);
+        } else if self.aio.current.is_some() {
+            self.aio.wakeups.push(co);
+        } else {
+            self.co_enter(co, Ctx::Main);
+        }
+    }
+
+    /// Leaves a result for a waiting coroutine and wakes it.
+    pub fn wake_with(&mut self, co: CoId, value: Val) {
+        self.cos[co].reg = value;
+        self.aio_co_wake(co);
+    }
+
+    /// `qemu_aio_coroutine_enter`: runs the coroutine until it yields, then those it woke, depth first.
+    pub fn co_enter(&mut self, co: CoId, ctx: Ctx) {
+        let mut pending = VecDeque::from([co]);
+        while let Some(to) = pending.pop_front() {
+            let coroutine = &mut self.cos[to];
+            assert!(!coroutine.running, "{to:?} re-entered recursively");
+            assert!(!coroutine.scheduled, "{to:?} entered while it is scheduled");
+            coroutine.running = true;
+            coroutine.ctx = ctx;
+            coroutine.wait = None;
+            let frames = std::mem::take(&mut coroutine.frames);
+            let reg = std::mem::take(&mut coroutine.reg);
+            let caller = self.aio.current.replace(to);
+            let caller_frames = std::mem::replace(&mut self.stack, frames);
+            let caller_reg = std::mem::replace(&mut self.reg, reg);
+            let caller_wakeups = std::mem::take(&mut self.aio.wakeups);
+            let wait = self.run_frames();
+            let woken = std::mem::replace(&mut self.aio.wakeups, caller_wakeups);
+            let frames = std::mem::replace(&mut self.stack, caller_frames);
+            self.reg = caller_reg;
+            self.aio.current = caller;
+            match wait {
+                Some(wait) => {
+                    let coroutine = &mut self.cos[to];
+                    coroutine.frames = frames;
+                    coroutine.running = false;
+                    coroutine.wait = Some(wait);
+                }
+                None => drop(self.cos.remove(to)),
+            }
+            for (i, woken) in woken.into_iter().enumerate() {
+                pending.insert(i, woken);
+            }
+        }
+    }
+
+    fn run_frames(&mut self) -> Option<Wait> {
+        while let Some(frame) = self.stack.pop() {
+            self.steps += 1;
+            if let Flow::Yield(wait) = frame.run(self) {
+                return Some(wait);
+            }
+        }
+        None
+    }
+
+    /// Pushes frames so that they run in the order given.
+    pub fn seq<const N: usize>(&mut self, frames: [Frame; N]) -> Flow {
+        self.stack.extend(frames.into_iter().rev());
+        Flow::Go
+    }
+
+    /// Ends the running frame with a result for the one below.
+    pub fn ret(&mut self, value: Val) -> Flow {
+        self.reg = value;
+        Flow::Go
+    }
+
+    /// The running coroutine.
+    ///
+    /// # Panics
+    /// Outside of coroutine context.
+    #[must_use]
+    pub fn current(&self) -> CoId {
+        self.aio.current.expect("only in coroutine context")
+    }
+
+    /// From the main thread: runs `frame` in a new coroutine and polls for its result (QEMU's generated `co_wrapper`s).
+    pub fn run_co(&mut self, frame: Frame) -> Flow {
+        if self.aio.current.is_some() {
+            return self.seq([frame]);
+        }
+        let cell = self.new_cell();
+        let co = self.co_create(vec![Frame::CoReturn(cell), frame]);
+        self.seq([Frame::Enter(co), Frame::Poll(Cond::Cell(cell)), Frame::TakeCell(cell)])
+    }
+
+    /// A fresh cell for a result.
+    pub fn new_cell(&mut self) -> CellId {
+        let free = self.aio.cells.iter().position(|cell| cell == &Some(Val::Free));
+        let slot = free.unwrap_or_else(|| {
+            self.aio.cells.push(None);
+            self.aio.cells.len() - 1
+        });
+        self.aio.cells[slot] = None;
+        CellId(u32::try_from(slot).expect("few cells"))
+    }
+
+    /// Takes the result out of a cell and frees it.
+    pub fn take_cell(&mut self, cell: CellId) -> Val {
+        let slot = cell.0 as usize;
+        let value = self.aio.cells[slot].replace(Val::Free).expect("the cell was filled");
+        while self.aio.cells.last() == Some(&Some(Val::Free)) {
+            self.aio.cells.pop();
+        }
+        value
+    }
+
+    /// Sends a request to the device below a protocol node; the running coroutine then yields with the wait returned.
+    pub fn device_submit(&mut self, node: NodeId, op: DeviceOp, offset: u64, bytes: u64) -> Flow {
+        let mut id = 0;
+        while self.aio.in_flight.iter().any(|r| r.id.0 == id) {
+            id += 1;
+        }
+        let id = ReqId(id);
+        let co = self.current();
+        self.aio.in_flight.push(DeviceRequest { id, node, op, offset, bytes, sent: self.now, due: None, co });
+        Flow::Yield(Wait::Device(id))
+    }
+
+    /// `timer_mod`
+    pub fn timer_set(&mut self, deadline: Nanos, kind: TimerKind) {
+        self.timer_del(kind);
+        self.aio.timers.push(Timer { deadline, kind });
+    }
+
+    /// `timer_del`
+    pub fn timer_del(&mut self, kind: TimerKind) {
+        self.aio.timers.retain(|t| t.kind != kind);
+    }
+
+    /// `timer_pending`
+    #[must_use]
+    pub fn timer_pending(&self, kind: TimerKind) -> bool {
+        self.aio.timers.iter().any(|t| t.kind == kind)
+    }
+
+    fn poll_holds(&mut self, cond: &Cond) -> bool {
+        match cond {
+            Cond::Drain(bs) => self.bdrv_drain_poll(*bs, false),
+            Cond::DrainAll => {
+                let all: Vec<NodeId> = self.graph.all_states();
+                all.into_iter().any(|bs| self.bdrv_drain_poll(bs, true))
+            }
+            Cond::Readers => self.aio.readers > 0,
+            Cond::Cell(cell) => self.aio.cells[cell.0 as usize].is_none(),
+            Cond::JobCompleted(job) => {
+                self.job_enter(*job);
+                !self.jobs.get(*job).is_none_or(|j| j.status.is_completed())
+            }
+            Cond::Backend(blk) => self.graph.backends[*blk].in_flight > 0,
+            Cond::Break(node, tag) => !self.blkdebug_is_suspended(*node, tag),
+        }
+    }
+
+    /// One dispatch: main-thread frames until they must wait, then one round of the event loop.
+    pub fn step(&mut self, choose: &mut dyn Choose) -> Stepped {
+        debug_assert!(self.aio.current.is_none());
+        while let Some(frame) = self.stack.pop() {
+            self.steps += 1;
+            if frame == Frame::Idle {
+                self.stack.push(frame);
+                return Stepped::Ran;
+            }
+            if let Frame::Poll(cond) = frame {
+                if self.poll_holds(&cond) {
+                    self.stack.push(Frame::Poll(cond));
+                    return if self.aio_poll(choose) { Stepped::Ran } else { Stepped::Hang };
+                }
+                self.reg = Val::None;
+            } else {
+                frame.run(self);
+                // A nested `aio_bh_poll` may have to look at the clock again; worlds are cloned only between steps.
+                if self.stack.is_empty() {
+                    return Stepped::Ran;
+                }
+            }
+        }
+        self.main_loop_wait(choose)
+    }
+
+    /// Whether the main loop (not a nested poll) is what would run next.
+    #[must_use]
+    pub fn in_main_loop(&self) -> bool {
+        self.stack.is_empty()
+    }
+
+    /// Whether nothing is ready and nothing is in flight: only timers can still go off.
+    #[must_use]
+    pub fn at_rest(&self) -> bool {
+        self.stack.is_empty()
+            && !self.aio.main.ready()
+            && !self.aio.iohandler.ready()
+            && self.aio.in_flight.is_empty()
+    }
+
+    /// `aio_poll(qemu_get_aio_context(), true)`
+    fn aio_poll(&mut self, choose: &mut dyn Choose) -> bool {
+        self.now += ROUND;
+        if self.aio.main.ready() {
+            self.poll_nonblocking(choose);
+            return true;
+        }
+        self.block_for_event(choose)
+    }
+
+    /// `os_host_main_loop_wait`: the sources of both contexts, `qemu_aio_context` first.
+    fn main_loop_wait(&mut self, choose: &mut dyn Choose) -> Stepped {
+        self.now += ROUND;
+        if self.aio.main.ready() || self.aio.iohandler.ready() {
+            if self.aio.iohandler.ready() {
+                self.aio.iohandler.begin_poll();
+                self.stack.push(Frame::BhLoop(Ctx::Iohandler));
+            }
+            self.poll_nonblocking(choose);
+            return Stepped::Ran;
+        }
+        if self.block_for_event(choose) { Stepped::Ran } else { Stepped::Idle }
+    }
+
+    fn poll_nonblocking(&mut self, choose: &mut dyn Choose) {
+        self.assign_latencies(choose);
+        if self.aio.main.ready() {
+            self.aio.main.begin_poll();
+            self.seq([Frame::BhLoop(Ctx::Main), Frame::Handlers]);
+        } else {
+            self.stack.push(Frame::Handlers);
+        }
+        // A request may be done just when this round begins: its completion is the newest bottom half then.
+        if !self.aio.in_flight.is_empty() {
+            let among = u32::try_from(self.aio.in_flight.len()).expect("few requests") + 1;
+            let pick = choose.choose(ChoicePoint::WorkNext, among);
+            if pick > 0 {
+                let request = self.by_due()[pick as usize - 1];
+                self.stack.push(Frame::Complete(request));
+            }
+        }
+    }
+
+    /// `Frame::BhLoop`: `aio_bh_poll`, one bottom half at a time.
+    pub(super) fn bh_loop(&mut self, ctx: Ctx) -> Flow {
+        let queue = match ctx {
+            Ctx::Main => &mut self.aio.main,
+            Ctx::Iohandler => &mut self.aio.iohandler,
+        };
+        let Some(bh) = queue.next() else { return Flow::Go };
+        self.stack.push(Frame::BhLoop(ctx));
+        self.run_bh(bh, ctx)
+    }
+
+    /// `aio_bh_poll` called by itself (`bdrv_graph_wrunlock`).
+    pub(super) fn aio_bh_poll(&mut self) -> Flow {
+        self.aio.main.begin_poll();
+        self.seq([Frame::BhLoop(Ctx::Main)])
+    }
+
+    fn run_bh(&mut self, bh: Bh, ctx: Ctx) -> Flow {
+        match bh {
+            Bh::CoSchedule => {
+                let queue = match ctx {
+                    Ctx::Main => &mut self.aio.main,
+                    Ctx::Iohandler => &mut self.aio.iohandler,
+                };
+                for co in std::mem::take(&mut queue.scheduled_coroutines) {
+                    self.cos[co].scheduled = false;
+                    self.co_enter(co, ctx);
+                }
+                Flow::Go
+            }
+            Bh::JobExit(job) => self.seq([Frame::JobExit(job)]),
+            Bh::BdrvUnref(bs) => self.seq([Frame::BdrvUnref(bs)]),
+            Bh::CoDrain { co, bs, begin } => {
+                self.node_dec_in_flight(bs);
+                let drain = if begin { Frame::DrainedBegin(bs) } else { Frame::DrainedEnd(bs) };
+                self.seq([drain, Frame::Wake(co)])
+            }
+            Bh::BlkUnref(blk, co) => self.seq([Frame::BlkUnref(blk), Frame::Wake(co)]),
+            Bh::QmpPop | Bh::QmpDispatch | Bh::QmpReply => self.monitor_bh(&bh, ctx),
+            Bh::CoCall(co, frame) => self.seq([*frame, Frame::WakeWithReg(co)]),
+        }
+    }
+
+    fn assign_latencies(&mut self, choose: &mut dyn Choose) {
+        for i in 0..self.aio.in_flight.len() {
+            if self.aio.in_flight[i].due.is_none() {
+                let calm = self.calm_latency(&self.aio.in_flight[i]);
+                let pick = choose.choose(ChoicePoint::Latency(self.aio.in_flight[i].node.0), LATENCIES.len() as u32);
+                let (times, over) = LATENCIES[pick as usize];
+                let request = &mut self.aio.in_flight[i];
+                request.due = Some(request.sent + calm * times / over);
+            }
+        }
+    }
+
+    /// How long a device takes on a quiet machine.
+    fn calm_latency(&self, request: &DeviceRequest) -> Nanos {
+        let per_kib = request.bytes / 1024 * 100;
+        match request.op {
+            DeviceOp::Read => 60 * MICROS + per_kib,
+            DeviceOp::Write(_) => 80 * MICROS + per_kib,
+            DeviceOp::Zero { .. } | DeviceOp::Discard | DeviceOp::Truncate => 40 * MICROS,
+            DeviceOp::Flush => 500 * MICROS,
+            DeviceOp::Nothing => request.bytes,
+        }
+    }
+
+    /// Requests in flight by the time they are due, ties by age.
+    fn by_due(&self) -> Vec<ReqId> {
+        let mut ids: Vec<(Nanos, usize)> =
+            self.aio.in_flight.iter().enumerate().map(|(i, r)| (r.due.unwrap_or(Nanos::MAX), i)).collect();
+        ids.sort_unstable();
+        ids.into_iter().map(|(_, i)| self.aio.in_flight[i].id).collect()
+    }
+
+    fn next_timer(&self) -> Option<&Timer> {
+        // `min_by_key` gives the first of equals: the one that was set first.
+        self.aio.timers.iter().min_by_key(|t| t.deadline)
+    }
+
+    /// Blocks until a request is done or a timer is due, and handles that one.
+    fn block_for_event(&mut self, choose: &mut dyn Choose) -> bool {
+        self.assign_latencies(choose);
+        let timer = self.next_timer().cloned();
+        let requests = self.aio.in_flight.len();
+        let (first, due) = match self.aio.in_flight.iter().min_by_key(|r| r.due) {
+            Some(request) => (Some(request.id), request.due.unwrap_or(Nanos::MAX)),
+            None => (None, Nanos::MAX),
+        };
+        let timer_first = timer.as_ref().is_some_and(|t| t.deadline < due);
+        let among = requests + usize::from(timer.is_some());
+        if among == 0 {
+            return false;
+        }
+        let mut pick = 0;
+        if among > 1 {
+            pick = choose.choose(ChoicePoint::CompleteNext, u32::try_from(among).expect("few requests")) as usize;
+        }
+        let picked = if pick == 0 {
+            if timer_first { None } else { first }
+        } else if timer_first {
+            Some(self.by_due()[pick - 1])
+        } else if pick == requests {
+            None
+        } else {
+            Some(self.by_due()[pick])
+        };
+        match (picked, timer) {
+            (Some(id), _) => {
+                if pick == 0 {
+                    self.now = self.now.max(due);
+                }
+                self.stack.push(Frame::Complete(id));
+            }
+            (None, Some(timer)) => {
+                self.now = self.now.max(timer.deadline);
+                self.stack.push(Frame::RunTimers);
+            }
+            (None, None) => unreachable!("an alternative was picked that was not offered"),
+        }
+        true
+    }
+
+    /// When the next timer or request is due, for whoever paces the world against a wall clock.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Nanos> {
+        let timer = self.next_timer().map(|t| t.deadline);
+        let request = self.aio.in_flight.iter().filter_map(|r| r.due).min();
+        timer.into_iter().chain(request).min()
+    }
+
+    /// `Frame::Handlers`: requests that are done by now, then timers that are due.
+    pub(super) fn handlers(&mut self) -> Flow {
+        let done = self.by_due().into_iter().find(|id| {
+            self.aio.in_flight.iter().any(|r| r.id == *id && r.due.is_some_and(|due| due <= self.now))
+        });
+        match done {
+            Some(id) => self.seq([Frame::Complete(id), Frame::Handlers]),
+            None => self.run_timers(),
+        }
+    }
+
+    /// `timerlistgroup_run_timers`
+    pub(super) fn run_timers(&mut self) -> Flow {
+        let Some(timer) = self.next_timer().filter(|t| t.deadline <= self.now).cloned() else {
+            return Flow::Go;
+        };
+        self.timer_del(timer.kind);
+        self.stack.push(Frame::RunTimers);
+        match timer.kind {
+            TimerKind::JobSleep(job) => self.job_enter(job),
+            TimerKind::CoSleep(co) => self.aio_co_wake(co),
+        }
+        Flow::Go
+    }
+
+    /// `Frame::Complete`: the device did its work; the coroutine goes on.
+    pub(super) fn complete(&mut self, id: ReqId) -> Flow {
+        let Some(i) = self.aio.in_flight.iter().position(|r| r.id == id) else { return Flow::Go };
+        let request = self.aio.in_flight.remove(i);
+        let value = self.device_work(&request);
+        self.wake_with(request.co, value);
+        Flow::Go
+    }
+
+    /// Yields the running coroutine and has it entered again in the next round (`qemu_co_sleep`-free rescheduling).
+    pub fn co_reschedule(&mut self) -> Flow {
+        let co = self.current();
+        self.aio_co_schedule(Ctx::Main, co);
+        Flow::Yield(Wait::Reschedule)
+    }
+
+    /// Runs a main-thread frame on behalf of the running coroutine and yields until it is done.
+    pub fn co_call_main(&mut self, frame: Frame, what: &'static str) -> Flow {
+        let co = self.current();
+        self.bh_schedule(Bh::CoCall(co, Box::new(frame)));
+        Flow::Yield(Wait::Bh(what))
+    }
+
+    /// The result in the register as a plain status.
+    pub fn take_ret(&mut self) -> Ret {
+        match std::mem::take(&mut self.reg) {
+            Val::Ret(ret) => ret,
+            Val::None => Ok(()),
+            other => panic!("expected a status, found {other:?}"),
+        }
+    }
+
+    /// The result in the register as data.
+    pub fn take_data(&mut self) -> Ret<Data> {
+        match std::mem::take(&mut self.reg) {
+            Val::Data(data) => data,
+            Val::Ret(Err(errno)) => Err(errno),
+            other => panic!("expected data, found {other:?}"),
+        }
+    }
+
+    /// An edge of the graph that a frame is about, if it still exists.
+    #[must_use]
+    pub fn child_node(&self, child: ChildId) -> Option<NodeId> {
+        self.graph.children.get(child).map(|c| c.bs)
+    }
+}
+
+/// Latencies a seed may choose, as multiples of the calm one.
+const LATENCIES: [(u64, u64); 8] = [(1, 1), (1, 4), (1, 2), (3, 4), (3, 2), (2, 1), (4, 1), (16, 1)];

@@ -1,0 +1,144 @@
+//! Where the world keeps its things: numbered slots behind `Arc`, so that a clone of the world shares what neither side changes.
+
+use std::sync::Arc;
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident, $letter:literal;)*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+            pub struct $name(pub u32);
+
+            impl std::fmt::Debug for $name {
+                fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                    write!(f, concat!($letter, "{}"), self.0)
+                }
+            }
+
+            impl From<u32> for $name {
+                fn from(n: u32) -> Self {
+                    $name(n)
+                }
+            }
+
+            impl From<$name> for u32 {
+                fn from(id: $name) -> u32 {
+                    id.0
+                }
+            }
+        )*
+    };
+}
+
+ids! {
+    /// A `BlockDriverState`.
+    NodeId, "node";
+    /// A `BdrvChild`: an edge of the block graph.
+    ChildId, "child";
+    /// A `BlockBackend`.
+    BackendId, "blk";
+    /// A `Job`.
+    JobId, "job";
+    /// A `JobTxn`.
+    TxnId, "txn";
+    /// A `Coroutine`.
+    CoId, "co";
+    /// A request that a device (the host's file system) is working on.
+    ReqId, "req";
+    /// A `BlockCopyCallState`.
+    CallId, "call";
+    /// A result that a coroutine leaves for whoever polls for it.
+    CellId, "cell";
+    /// A `Transaction` that is being prepared.
+    TranId, "tran";
+}
+
+/// Numbered slots. A freed number of an arena that never reuses one stays free for ever, so a stale id is noticed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Arena<I, T> {
+    slots: Vec<Option<Arc<T>>>,
+    reuse: bool,
+    id: std::marker::PhantomData<I>,
+}
+
+impl<I: Copy + From<u32> + Into<u32> + std::fmt::Debug, T: Clone> Arena<I, T> {
+    /// An arena whose ids are never given twice: for things that others may hold on to.
+    #[must_use]
+    pub fn unique() -> Self {
+        Arena { slots: Vec::new(), reuse: false, id: std::marker::PhantomData }
+    }
+
+    /// An arena that gives the lowest free id: for short-lived things, so that equal situations have equal ids.
+    #[must_use]
+    pub fn reusing() -> Self {
+        Arena { slots: Vec::new(), reuse: true, id: std::marker::PhantomData }
+    }
+
+    /// Puts a thing into a slot.
+    pub fn insert(&mut self, value: T) -> I {
+        let free = if self.reuse { self.slots.iter().position(Option::is_none) } else { None };
+        let slot = free.unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        self.slots[slot] = Some(Arc::new(value));
+        I::from(u32::try_from(slot).expect("fewer than 2^32 slots"))
+    }
+
+    /// Takes a thing out.
+    pub fn remove(&mut self, id: I) -> Option<Arc<T>> {
+        let slot: u32 = id.into();
+        let taken = self.slots.get_mut(slot as usize)?.take();
+        if self.reuse {
+            while matches!(self.slots.last(), Some(None)) {
+                self.slots.pop();
+            }
+        }
+        taken
+    }
+
+    /// The thing, if it still exists.
+    #[must_use]
+    pub fn get(&self, id: I) -> Option<&T> {
+        let slot: u32 = id.into();
+        self.slots.get(slot as usize)?.as_deref()
+    }
+
+    /// The thing, to be changed, if it still exists.
+    pub fn get_mut(&mut self, id: I) -> Option<&mut T> {
+        let slot: u32 = id.into();
+        self.slots.get_mut(slot as usize)?.as_mut().map(Arc::make_mut)
+    }
+
+    /// All things with their ids, in order of id.
+    pub fn iter(&self) -> impl Iterator<Item = (I, &T)> {
+        self.slots.iter().enumerate().filter_map(|(i, slot)| {
+            slot.as_deref().map(|value| (I::from(u32::try_from(i).expect("fewer than 2^32 slots")), value))
+        })
+    }
+
+    /// How many things there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.iter().flatten().count()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<I: Copy + From<u32> + Into<u32> + std::fmt::Debug, T: Clone> std::ops::Index<I> for Arena<I, T> {
+    type Output = T;
+    fn index(&self, id: I) -> &T {
+        self.get(id).unwrap_or_else(|| panic!("use after free: {id:?} no longer exists"))
+    }
+}
+
+impl<I: Copy + From<u32> + Into<u32> + std::fmt::Debug, T: Clone> std::ops::IndexMut<I> for Arena<I, T> {
+    fn index_mut(&mut self, id: I) -> &mut T {
+        self.get_mut(id).unwrap_or_else(|| panic!("use after free: {id:?} no longer exists"))
+    }
+}

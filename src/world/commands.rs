@@ -1,0 +1,409 @@
+//! What each QMP command does. The long ones are in files of their own; those the model lacks say so.
+
+use super::arena::{JobId, NodeId};
+use super::frame::{Flow, Frame};
+use super::graph::perm;
+use super::job::IoStatus;
+use super::open::no_such_node;
+use super::spec::OpenSpec;
+use super::value::Val;
+use super::World;
+use crate::base::Json;
+use crate::bitmap::CheckFlags;
+use crate::job::status::JobVerb;
+use crate::qmp::command::Command;
+use crate::qmp::error::{ErrorClass, QmpError};
+use crate::qmp::types::{BlockdevOptions, TransactionAction};
+use std::sync::Arc;
+
+/// What QEMU has and the model lacks.
+#[must_use]
+pub fn not_simulated(name: &str) -> QmpError {
+    QmpError::generic(format!("not simulated: {name}"))
+}
+
+impl World {
+    /// Runs a command. Leaves its result in the register.
+    pub(super) fn run_command(&mut self, client: u32, command: Command) -> Flow {
+        use Command as C;
+        match command {
+            C::QmpCapabilities { enable } => self.qmp_capabilities(client, !enable.is_empty()),
+            C::QueryVersion => self.ret(Val::Json(Ok(super::query::version()))),
+            C::QueryCommands => self.ret(Val::Json(Ok(super::query::commands()))),
+            C::QueryName => self.ret(Val::Json(Ok(Json::empty()))),
+            C::QueryStatus => {
+                let status = self.query_status();
+                self.ret(Val::Json(Ok(status)))
+            }
+            C::Stop => self.vm_state(false),
+            C::Cont => self.vm_state(true),
+            C::Quit => self.shutdown(),
+            C::HumanMonitorCommand { command_line, .. } => self.human_monitor_command(&command_line),
+            C::QueryBlock => self.query(World::query_block),
+            C::QueryNamedBlockNodes { flat } => {
+                let nodes = self.query_named_block_nodes(flat.unwrap_or(false));
+                self.ret(Val::Json(Ok(nodes)))
+            }
+            C::QueryBlockJobs => self.query(World::query_block_jobs),
+            C::QueryJobs => self.query(World::query_jobs),
+            C::XDebugQueryBlockGraph => self.query(World::query_block_graph),
+            C::BlockdevAdd(options) => self.blockdev_add(&options),
+            C::BlockdevDel { node_name } => self.blockdev_del(&node_name),
+            C::BlockResize { device, node_name, size } => self.block_resize(device, node_name, size),
+            C::BlockSetWriteThreshold { node_name, write_threshold } => {
+                self.set_write_threshold(&node_name, write_threshold)
+            }
+            C::BlockDirtyBitmapAdd(args) => {
+                let done = self.bitmap_add(&args).map(drop);
+                self.ret(Val::Done(done))
+            }
+            C::BlockDirtyBitmapRemove(at) => self.bitmap_remove(&at),
+            C::BlockDirtyBitmapClear(at) => self.bitmap_simple(&at, CheckFlags::DEFAULT, |b| drop(b.clear())),
+            C::BlockDirtyBitmapEnable(at) => self.bitmap_simple(&at, CheckFlags::ALLOW_RO, |b| b.set_enabled(true)),
+            C::BlockDirtyBitmapDisable(at) => self.bitmap_simple(&at, CheckFlags::ALLOW_RO, |b| b.set_enabled(false)),
+            C::BlockDirtyBitmapMerge(args) => {
+                let done = self.bitmap_merge(&args).map(drop);
+                self.ret(Val::Done(done))
+            }
+            C::XDebugBlockDirtyBitmapSha256(at) => self.bitmap_sha256(&at),
+            C::Transaction(args) => self.qmp_transaction(&args),
+            C::BlockdevBackup(args) => self.blockdev_do_action(TransactionAction::BlockdevBackup(args)),
+            C::DriveBackup(args) => self.blockdev_do_action(TransactionAction::DriveBackup(args)),
+            C::BlockdevCreate(args) => self.blockdev_create(*args),
+            C::BlockdevSnapshot(_) => self.lacking("blockdev-snapshot"),
+            C::BlockdevSnapshotSync(_) => self.lacking("blockdev-snapshot-sync"),
+            C::BlockdevSnapshotInternalSync(_) => self.lacking("blockdev-snapshot-internal-sync"),
+            C::BlockdevSnapshotDeleteInternalSync { .. } => self.lacking("blockdev-snapshot-delete-internal-sync"),
+            C::BlockdevMirror(_) => self.lacking("blockdev-mirror"),
+            C::DriveMirror(_) => self.lacking("drive-mirror"),
+            C::BlockCommit(_) => self.lacking("block-commit"),
+            C::BlockStream(_) => self.lacking("block-stream"),
+            C::ChangeBackingFile { .. } => self.lacking("change-backing-file"),
+            C::XBlockdevChange { .. } => self.lacking("x-blockdev-change"),
+            C::BlockdevReopen { .. } => self.lacking("blockdev-reopen"),
+            C::BlockdevSetActive { .. } => self.lacking("blockdev-set-active"),
+            C::BlockSetIoThrottle(_) => self.lacking("block_set_io_throttle"),
+            C::QueryBlockstats { .. } => self.lacking("query-blockstats"),
+            C::ObjectAdd(_) => self.lacking("object-add"),
+            C::ObjectDel { .. } => self.lacking("object-del"),
+            C::SystemReset => self.lacking("system_reset"),
+            C::NotSimulated(name) => self.lacking(name),
+            job => self.job_command(job),
+        }
+    }
+
+    /// The commands that act on one job. The two families differ in how they look it up (`find_job`, `find_block_job`).
+    fn job_command(&mut self, command: Command) -> Flow {
+        use Command as C;
+        let (family, name) = match &command {
+            C::BlockJobCancel { device, .. }
+            | C::BlockJobPause { device }
+            | C::BlockJobResume { device }
+            | C::BlockJobComplete { device }
+            | C::BlockJobSetSpeed { device, .. } => (Family::Block, device.clone()),
+            C::BlockJobFinalize { id } | C::BlockJobDismiss { id } => (Family::Block, id.clone()),
+            C::BlockJobChange(args) => (Family::Block, args.id.clone()),
+            C::JobPause { id }
+            | C::JobResume { id }
+            | C::JobCancel { id }
+            | C::JobComplete { id }
+            | C::JobDismiss { id }
+            | C::JobFinalize { id } => (Family::Job, id.clone()),
+            other => unreachable!("{other:?} is no job command"),
+        };
+        let job = match self.find_job(family, &name) {
+            Ok(job) => job,
+            Err(err) => return self.ret(Val::Done(Err(err))),
+        };
+        match command {
+            C::BlockJobPause { .. } | C::JobPause { .. } => self.job_user_pause(job),
+            C::BlockJobResume { .. } | C::JobResume { .. } => self.job_user_resume(job),
+            C::BlockJobCancel { force, .. } => self.block_job_cancel(job, &name, force.unwrap_or(false)),
+            C::JobCancel { .. } => self.job_user_cancel(job, true),
+            C::BlockJobComplete { .. } | C::JobComplete { .. } => self.job_complete(job),
+            C::BlockJobSetSpeed { speed, .. } => self.block_job_set_speed(job, speed),
+            C::BlockJobFinalize { .. } | C::JobFinalize { .. } => self.job_finalize(job),
+            C::BlockJobDismiss { .. } | C::JobDismiss { .. } => self.job_dismiss(job),
+            _ => {
+                let done = self.job_apply_verb(job, JobVerb::Change);
+                let done = done.and_then(|()| Err(QmpError::generic("Job type does not support change")));
+                self.ret(Val::Done(done))
+            }
+        }
+    }
+
+    fn find_job(&self, family: Family, name: &str) -> Result<JobId, QmpError> {
+        let found = self.jobs.find(name);
+        match family {
+            Family::Job => found.ok_or_else(|| QmpError::generic("Job not found")),
+            Family::Block => found.filter(|job| self.jobs[*job].job_type.is_block_job()).ok_or_else(|| {
+                QmpError::new(ErrorClass::DeviceNotActive, format!("Block job '{name}' not found"))
+            }),
+        }
+    }
+
+    fn lacking(&mut self, name: &str) -> Flow {
+        self.ret(Val::Json(Err(not_simulated(name))))
+    }
+
+    fn query(&mut self, query: fn(&World) -> Json) -> Flow {
+        let json = query(self);
+        self.ret(Val::Json(Ok(json)))
+    }
+
+    /// The plain success or failure that a frame left.
+    pub(super) fn take_done(&mut self) -> Result<(), QmpError> {
+        match std::mem::take(&mut self.reg) {
+            Val::Done(done) => done,
+            Val::None | Val::Ret(Ok(())) => Ok(()),
+            Val::Ret(Err(errno)) => Err(QmpError::generic(errno.to_string())),
+            other => panic!("expected success or an error, found {other:?}"),
+        }
+    }
+
+    fn qmp_capabilities(&mut self, client: u32, oob: bool) -> Flow {
+        let c = &mut self.monitor.clients[client as usize];
+        c.negotiated = true;
+        c.oob = oob;
+        self.ret(Val::Done(Ok(())))
+    }
+
+    fn vm_state(&mut self, running: bool) -> Flow {
+        if self.running != running {
+            self.running = running;
+            self.emit(if running { "RESUME" } else { "STOP" }, Json::empty());
+        }
+        self.ret(Val::Done(Ok(())))
+    }
+
+    /// `qmp_blockdev_add`
+    fn blockdev_add(&mut self, options: &BlockdevOptions) -> Flow {
+        if options.node_name.is_none() {
+            let text = "'node-name' must be specified for the root node";
+            return self.ret(Val::Done(Err(QmpError::generic(text))));
+        }
+        let spec = Arc::new(OpenSpec::from_options(options, None));
+        self.seq([Frame::BdrvOpen(spec), Frame::BlockdevAdded])
+    }
+
+    /// The end of `qmp_blockdev_add`.
+    pub(super) fn blockdev_added(&mut self) -> Flow {
+        let Val::Node(node) = std::mem::take(&mut self.reg) else { unreachable!("a node or an error") };
+        let done = node.map(|bs| self.graph.nodes[bs].monitor_owned = true);
+        self.ret(Val::Done(done))
+    }
+
+    /// `qmp_blockdev_del`
+    fn blockdev_del(&mut self, name: &str) -> Flow {
+        let checked = self.blockdev_del_checks(name);
+        match checked {
+            Err(err) => self.ret(Val::Done(Err(err))),
+            Ok(bs) => {
+                self.graph.nodes[bs].monitor_owned = false;
+                self.stack.push(Frame::Give(Box::new(Val::Done(Ok(())))));
+                self.seq([Frame::BdrvUnref(bs)])
+            }
+        }
+    }
+
+    fn blockdev_del_checks(&self, name: &str) -> Result<NodeId, QmpError> {
+        let Some(bs) = self.graph.find_node(name) else {
+            return Err(QmpError::generic(format!("Failed to find node with node-name='{name}'")));
+        };
+        if self.graph.has_blk(bs) {
+            return Err(QmpError::generic(format!("Node {name} is in use")));
+        }
+        if let Some(err) = self.op_blocked(bs).or_else(|| self.cow_blocked(bs)) {
+            return Err(err);
+        }
+        let n = &self.graph.nodes[bs];
+        if !n.monitor_owned {
+            return Err(QmpError::generic(format!("Node {name} is not owned by the monitor")));
+        }
+        if n.refcnt > 1 {
+            let name = self.graph.device_or_node_name(bs);
+            return Err(QmpError::generic(format!("Block device {name} is in use")));
+        }
+        Ok(bs)
+    }
+
+    /// The blocker that a node whose backing file this is puts on it (`bdrv_backing_attach`).
+    fn cow_blocked(&self, bs: NodeId) -> Option<QmpError> {
+        let overlay = self.graph.nodes[bs].cow_blockers.first()?;
+        let (name, user) = (self.graph.device_or_node_name(bs), self.graph.device_or_node_name(*overlay));
+        Some(QmpError::generic(format!("Node '{name}' is busy: node is used as backing hd of '{user}'")))
+    }
+
+    /// `qmp_block_resize`
+    fn block_resize(&mut self, device: Option<Arc<str>>, node_name: Option<Arc<str>>, size: i64) -> Flow {
+        let Some(bs) = self.graph.lookup(device.as_deref(), node_name.as_deref()) else {
+            let (device, node) = (device.unwrap_or_default(), node_name.unwrap_or_default());
+            let text = format!("Cannot find device='{device}' nor node-name='{node}'");
+            return self.ret(Val::Done(Err(QmpError::generic(text))));
+        };
+        let Ok(size) = u64::try_from(size) else {
+            let text = "Parameter 'size' expects a >0 size";
+            return self.ret(Val::Done(Err(QmpError::generic(text))));
+        };
+        if let Some(err) = self.op_blocked(bs).or_else(|| self.cow_blocked(bs)) {
+            return self.ret(Val::Done(Err(err)));
+        }
+        let blk = self.blk_new("".into(), perm::RESIZE, perm::ALL);
+        self.seq([Frame::BlkInsertBs(blk, bs), Frame::ResizeAttached { blk, bs, size }])
+    }
+
+    /// `qmp_block_resize`, once it has its backend.
+    pub(super) fn resize_attached(&mut self, blk: super::arena::BackendId, bs: NodeId, size: u64) -> Flow {
+        if let Err(err) = self.take_done() {
+            self.stack.push(Frame::Give(Box::new(Val::Done(Err(err)))));
+            return self.seq([Frame::BlkUnref(blk)]);
+        }
+        self.seq([
+            Frame::DrainedBegin(bs),
+            Frame::RunCo(Box::new(Frame::Truncate { node: bs, size })),
+            Frame::KeepOver(Box::new(Frame::DrainedEnd(bs))),
+            Frame::KeepOver(Box::new(Frame::BlkUnref(blk))),
+        ])
+    }
+
+    fn set_write_threshold(&mut self, name: &str, threshold: u64) -> Flow {
+        let done = match self.graph.find_node(name) {
+            Some(bs) => {
+                self.graph.nodes[bs].write_threshold = threshold;
+                Ok(())
+            }
+            None => Err(QmpError::generic(format!("Device '{name}' not found"))),
+        };
+        self.ret(Val::Done(done))
+    }
+
+    fn bitmap_simple(
+        &mut self,
+        at: &crate::qmp::types::BitmapRef,
+        flags: CheckFlags,
+        act: fn(&mut crate::bitmap::DirtyBitmap),
+    ) -> Flow {
+        let done = self.bitmap_lookup(at).and_then(|(bs, id)| {
+            self.bitmap_check(bs, id, flags)?;
+            act(self.graph.nodes[bs].bitmaps.get_mut(id).expect("just found"));
+            Ok(())
+        });
+        self.ret(Val::Done(done))
+    }
+
+    fn bitmap_sha256(&mut self, at: &crate::qmp::types::BitmapRef) -> Flow {
+        let result = self.bitmap_lookup(at).map(|(bs, id)| {
+            let hash = crate::base::sha256::of_words(self.bits(bs, id).serialized_words());
+            Json::dict(vec![("sha256", hash.into())])
+        });
+        self.ret(Val::Json(result))
+    }
+
+    /// `job_user_pause_locked`
+    fn job_user_pause(&mut self, job: JobId) -> Flow {
+        let done = self.job_apply_verb(job, JobVerb::Pause).and_then(|()| {
+            if self.jobs[job].user_paused {
+                return Err(QmpError::generic("Job is already paused"));
+            }
+            self.jobs[job].user_paused = true;
+            self.job_pause(job);
+            Ok(())
+        });
+        self.ret(Val::Done(done))
+    }
+
+    /// `job_user_resume_locked`
+    fn job_user_resume(&mut self, job: JobId) -> Flow {
+        let j = &self.jobs[job];
+        if !j.user_paused || j.pause_count == 0 {
+            let err = QmpError::generic("Can't resume a job that was not paused");
+            return self.ret(Val::Done(Err(err)));
+        }
+        let done = self.job_apply_verb(job, JobVerb::Resume).map(|()| {
+            let j = &mut self.jobs[job];
+            j.iostatus = IoStatus::Ok;
+            j.user_paused = false;
+            self.job_resume(job);
+        });
+        self.ret(Val::Done(done))
+    }
+
+    /// `qmp_block_job_cancel`
+    fn block_job_cancel(&mut self, job: JobId, name: &str, force: bool) -> Flow {
+        if self.jobs[job].user_paused && !force {
+            let text = format!("The block job for device '{name}' is currently paused");
+            return self.ret(Val::Done(Err(QmpError::generic(text))));
+        }
+        self.job_user_cancel(job, force)
+    }
+
+    /// `job_user_cancel_locked`
+    fn job_user_cancel(&mut self, job: JobId, force: bool) -> Flow {
+        match self.job_apply_verb(job, JobVerb::Cancel) {
+            Err(err) => self.ret(Val::Done(Err(err))),
+            Ok(()) => {
+                self.stack.push(Frame::Give(Box::new(Val::Done(Ok(())))));
+                self.seq([Frame::JobCancel(job, force)])
+            }
+        }
+    }
+
+    /// `job_complete_locked`: no simulated driver can be completed early.
+    fn job_complete(&mut self, job: JobId) -> Flow {
+        let done = self.job_apply_verb(job, JobVerb::Complete).and_then(|()| {
+            let text = format!("The active block job '{}' cannot be completed", self.jobs[job].id);
+            Err(QmpError::generic(text))
+        });
+        self.ret(Val::Done(done))
+    }
+
+    /// `block_job_set_speed_locked`
+    fn block_job_set_speed(&mut self, job: JobId, speed: i64) -> Flow {
+        let done = self.job_apply_verb(job, JobVerb::SetSpeed).and_then(|()| {
+            if speed < 0 {
+                return Err(QmpError::generic("Parameter 'speed' expects a non-negative value"));
+            }
+            self.jobs[job].speed = speed;
+            self.backup_set_speed(job, speed);
+            Ok(())
+        });
+        self.ret(Val::Done(done))
+    }
+
+    /// `qmp_job_finalize`
+    fn job_finalize(&mut self, job: JobId) -> Flow {
+        match self.job_apply_verb(job, JobVerb::Finalize) {
+            Err(err) => self.ret(Val::Done(Err(err))),
+            Ok(()) => {
+                self.jobs[job].refcnt += 1;
+                self.stack.push(Frame::Give(Box::new(Val::Done(Ok(())))));
+                self.seq([Frame::JobDoFinalize(job), Frame::JobUnref(job)])
+            }
+        }
+    }
+
+    /// `job_dismiss_locked`
+    fn job_dismiss(&mut self, job: JobId) -> Flow {
+        match self.job_apply_verb(job, JobVerb::Dismiss) {
+            Err(err) => self.ret(Val::Done(Err(err))),
+            Ok(()) => {
+                self.stack.push(Frame::Give(Box::new(Val::Done(Ok(())))));
+                self.job_do_dismiss(job)
+            }
+        }
+    }
+
+    /// The node of a name, for commands that take either a device or a node.
+    ///
+    /// # Errors
+    /// There is neither.
+    pub fn lookup_bs(&self, name: &str) -> Result<NodeId, QmpError> {
+        self.graph.lookup(Some(name), Some(name)).ok_or_else(|| no_such_node(name))
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Family {
+    Block,
+    Job,
+}

@@ -1,0 +1,182 @@
+//! Making images inside the process: `drive-backup`'s target, and `blockdev-create` jobs (`block.c:bdrv_img_create`,
+//! `block/create.c`, `block/qcow2.c:qcow2_co_create_opts`).
+
+use super::arena::{JobId, NodeId};
+use super::driver::{Driver, FileDriver};
+use super::frame::{Flow, Frame};
+use super::graph::{Node, OpenFlags, Role};
+use super::job::{JobDriver, JobFlags};
+use super::qcow2::Qcow2Node;
+use super::value::Val;
+use super::World;
+use crate::base::errno::Errno;
+use crate::base::units::align_up;
+use crate::block::qcow2::{CreateOptions as Qcow2Options, Op};
+use crate::job::status::JobType;
+use crate::qmp::error::QmpError;
+use crate::qmp::types::{BlockdevCreate, BlockdevRef, CreateOptions, CreateQcow2, Qcow2Version};
+use std::sync::Arc;
+
+/// `BlockdevCreateJob`
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CreateJob {
+    /// What to create.
+    pub options: CreateOptions,
+}
+
+impl World {
+    /// `bdrv_img_create`. `backing` is file name and format. Leaves `Val::Done`.
+    pub(super) fn img_create(
+        &mut self,
+        path: Arc<str>,
+        format: &str,
+        backing: Option<(Arc<str>, Arc<str>)>,
+        size: u64,
+    ) -> Flow {
+        let fail = |w: &mut World, text: String| w.ret(Val::Done(Err(QmpError::generic(text))));
+        match format {
+            "raw" if backing.is_some() => {
+                fail(self, "Backing file not supported for file format 'raw'".to_owned())
+            }
+            "raw" => {
+                self.files.create(&path, align_up(size, 512));
+                self.ret(Val::Done(Ok(())))
+            }
+            "qcow2" => {
+                if backing.as_ref().is_some_and(|(file, _)| *file == path) {
+                    let text = "Error: Trying to create an image with the same filename as the backing file";
+                    return fail(self, text.to_owned());
+                }
+                self.files.create(&path, 0);
+                let (file, format) = backing.map_or((None, None), |(file, format)| (Some(file), Some(format)));
+                let options = Qcow2Options {
+                    backing_file: file.map(|f| f.to_string()),
+                    backing_format: format.map(|f| f.to_string()),
+                    ..Qcow2Options::new(align_up(size, 512))
+                };
+                self.qcow2_create_file(&path, options)
+            }
+            "file" | "null-co" | "null-aio" | "blkdebug" | "copy-before-write" => {
+                fail(self, format!("Format driver '{format}' does not support image creation"))
+            }
+            other if super::spec::is_known_format(other) => fail(self, format!("not simulated: {other}")),
+            other => fail(self, format!("Unknown file format '{other}'")),
+        }
+    }
+
+    /// `qcow2_co_create_opts`: a node for the new file, formatted and given up again.
+    fn qcow2_create_file(&mut self, path: &Arc<str>, options: Qcow2Options) -> Flow {
+        let mut node = Node::new();
+        node.flags = OpenFlags { rdwr: true, unmap: true, ..OpenFlags::default() };
+        node.driver = Some(Driver::File(FileDriver { path: path.clone() }));
+        node.size = 0;
+        let file = self.graph.nodes.insert(node);
+        self.assign_node_name(file, None).expect("a made-up name is free");
+        let prefix = path.clone();
+        self.seq([
+            Frame::Qcow2Format { file, options: Box::new(options) },
+            Frame::KeepOver(Box::new(Frame::BdrvUnref(file))),
+            Frame::PrefixError(format!("{prefix}: ").into()),
+        ])
+    }
+
+    /// `qcow2_co_create` over an open node: a temporary format node carries it out. Leaves `Val::Done`.
+    ///
+    /// The graph is locked as often as in QEMU, which opens and closes the new image through backends of its own: bystanders see
+    /// that.
+    pub(super) fn qcow2_format(&mut self, file: NodeId, options: Box<Qcow2Options>) -> Flow {
+        let mut node = Node::new();
+        node.flags = OpenFlags { rdwr: true, unmap: true, ..OpenFlags::default() };
+        node.driver = Some(Driver::Qcow2(Box::new(Qcow2Node::new())));
+        let format = self.graph.nodes.insert(node);
+        self.assign_node_name(format, None).expect("a made-up name is free");
+        let op = Box::new(Op::create(*options));
+        self.seq([
+            Frame::GraphWrlock,
+            Frame::AttachToNode { parent: format, name: "file", role: Role::Image, bs: file },
+            Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
+            Frame::StopOnError(1),
+            Frame::RunCo(Box::new(Frame::Qcow2Op { node: format, op })),
+            Frame::Qcow2Formatted(format),
+        ])
+    }
+
+    /// After formatting. Leaves `Val::Done`.
+    pub(super) fn qcow2_formatted(&mut self, format: NodeId) -> Flow {
+        let done = match std::mem::take(&mut self.reg) {
+            Val::Opened(Err(fault)) => Err(QmpError::generic(fault.to_string())),
+            Val::Ret(Err(errno)) => Err(QmpError::generic(format!("Could not create image: {errno}"))),
+            _ => Ok(()),
+        };
+        self.graph.nodes[format].driver = None;
+        self.stack.push(Frame::Give(Box::new(Val::Done(done))));
+        self.seq([Frame::BdrvUnref(format)])
+    }
+
+    /// `qmp_blockdev_create`
+    pub(super) fn blockdev_create(&mut self, args: BlockdevCreate) -> Flow {
+        let flags = JobFlags { id: Some(args.job_id), auto_finalize: true, auto_dismiss: false, speed: 0 };
+        match self.job_create(&flags, JobType::Create, None) {
+            Err(err) => self.ret(Val::Done(Err(err))),
+            Ok(job) => {
+                self.jobs[job].driver = JobDriver::Create(Box::new(CreateJob { options: args.options }));
+                self.stack.push(Frame::Give(Box::new(Val::Done(Ok(())))));
+                self.seq([Frame::JobStart(job)])
+            }
+        }
+    }
+
+    /// `blockdev_create_run`
+    pub(super) fn create_run(&mut self, job: JobId) -> Flow {
+        self.job_progress_set_remaining(job, 1);
+        let JobDriver::Create(create) = &self.jobs[job].driver else { unreachable!("a create job") };
+        let options = create.options.clone();
+        self.stack.push(Frame::CreateDone(job));
+        match options {
+            CreateOptions::File(file) => {
+                self.files.create(&file.filename, align_up(file.size, 512));
+                self.ret(Val::Done(Ok(())))
+            }
+            CreateOptions::Qcow2(qcow2) => self.co_call_main(Frame::CreateQcow2(qcow2), "blockdev-create"),
+            CreateOptions::Other(driver, _) => {
+                let text = format!("Driver '{}' does not support image creation", driver.name());
+                self.ret(Val::Done(Err(QmpError::generic(text))))
+            }
+        }
+    }
+
+    /// `qcow2_co_create` for a job, on the main stack.
+    pub(super) fn create_qcow2(&mut self, q: &CreateQcow2) -> Flow {
+        let fail = |w: &mut World, text: String| w.ret(Val::Done(Err(QmpError::generic(text))));
+        let BlockdevRef::Reference(name) = &q.file else {
+            return fail(self, "not simulated: blockdev-create with an inline file".to_owned());
+        };
+        let file = match self.lookup_bs(name) {
+            Ok(file) => file,
+            Err(err) => return self.ret(Val::Done(Err(err))),
+        };
+        let options = Qcow2Options {
+            size: q.size,
+            version: if q.version == Some(Qcow2Version::V2) { 2 } else { 3 },
+            cluster_size: q.cluster_size.unwrap_or(65_536),
+            backing_file: q.backing_file.as_ref().map(ToString::to_string),
+            backing_format: q.backing_fmt.map(|d| d.name().to_owned()),
+            lazy_refcounts: q.lazy_refcounts.unwrap_or(false),
+            refcount_bits: u32::try_from(q.refcount_bits.unwrap_or(16)).unwrap_or(0),
+        };
+        self.seq([Frame::Qcow2Format { file, options: Box::new(options) }])
+    }
+
+    /// The end of `blockdev_create_run`.
+    pub(super) fn create_done(&mut self, job: JobId) -> Flow {
+        let done = self.take_done();
+        self.jobs[job].progress_current += 1;
+        match done {
+            Ok(()) => self.ret(Val::Ret(Ok(()))),
+            Err(err) => {
+                self.jobs[job].err = Some(err.desc);
+                self.ret(Val::err(Errno::EINVAL))
+            }
+        }
+    }
+}

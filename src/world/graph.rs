@@ -1,0 +1,632 @@
+//! The block graph: nodes, the edges between them, backends, permissions and op blockers (`block.c`, `block/block-backend.c`).
+
+use super::arena::{Arena, BackendId, ChildId, CoId, JobId, NodeId};
+use super::driver::Driver;
+use crate::bitmap::DirtyBitmaps;
+use std::sync::Arc;
+
+/// `BLK_PERM_*` bits.
+pub mod perm {
+    /// `BLK_PERM_CONSISTENT_READ`
+    pub const CONSISTENT_READ: u8 = 1;
+    /// `BLK_PERM_WRITE`
+    pub const WRITE: u8 = 2;
+    /// `BLK_PERM_WRITE_UNCHANGED`
+    pub const WRITE_UNCHANGED: u8 = 4;
+    /// `BLK_PERM_RESIZE`
+    pub const RESIZE: u8 = 8;
+    /// `BLK_PERM_ALL`
+    pub const ALL: u8 = 15;
+
+    const NAMES: [(u8, &str); 4] = [
+        (CONSISTENT_READ, "consistent read"),
+        (WRITE, "write"),
+        (WRITE_UNCHANGED, "write unchanged"),
+        (RESIZE, "resize"),
+    ];
+
+    /// `bdrv_perm_names`: the names in a message, separated by commas.
+    #[must_use]
+    pub fn names(perm: u8) -> String {
+        let named: Vec<&str> = NAMES.iter().filter(|(bit, _)| perm & bit != 0).map(|(_, name)| *name).collect();
+        named.join(", ")
+    }
+}
+
+/// What a node needs a child for (`BdrvChildRole`, as far as permissions depend on it).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// `BDRV_CHILD_FILTERED`: the parent passes requests on.
+    Filtered,
+    /// `BDRV_CHILD_IMAGE`: data and metadata of a format.
+    Image,
+    /// `BDRV_CHILD_FILTERED` for a raw node without offset and size: `raw_child_perm` trims what it does not need.
+    RawImage,
+    /// `BDRV_CHILD_DATA`: data only.
+    Data,
+    /// `BDRV_CHILD_COW`: a backing file.
+    Cow,
+    /// The parent is no node.
+    Root,
+}
+
+/// Who holds the upper end of an edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Parent {
+    /// A node (`child_of_bds`).
+    Node(NodeId),
+    /// A backend (`child_root`).
+    Backend(BackendId),
+    /// A block job (`child_job`).
+    Job(JobId),
+}
+
+/// `BdrvChild`
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Child {
+    /// `file`, `backing`, `image`, `target`, `root`, `main node`
+    pub name: &'static str,
+    /// What the parent needs it for.
+    pub role: Role,
+    /// The upper end.
+    pub parent: Parent,
+    /// The lower end.
+    pub bs: NodeId,
+    /// Permissions taken.
+    pub perm: u8,
+    /// Permissions left to others.
+    pub shared: u8,
+    /// `quiesced_parent`: the parent was told to be quiet because of this edge.
+    pub quiesced_parent: bool,
+}
+
+/// How a node was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct OpenFlags {
+    /// `BDRV_O_RDWR`
+    pub rdwr: bool,
+    /// `BDRV_O_UNMAP`: `discard=unmap`
+    pub unmap: bool,
+    /// `BDRV_O_NO_FLUSH`: `cache.no-flush`
+    pub no_flush: bool,
+    /// `BDRV_O_NOCACHE`: `cache.direct`
+    pub nocache: bool,
+    /// `BDRV_O_NO_BACKING`
+    pub no_backing: bool,
+    /// `force-share`
+    pub force_share: bool,
+    /// `BDRV_O_AUTO_RDONLY`
+    pub auto_read_only: bool,
+}
+
+/// `detect-zeroes`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum DetectZeroes {
+    /// Zeroes are written like other data.
+    #[default]
+    Off,
+    /// Buffers of zeroes become zero writes.
+    On,
+    /// They may also be unmapped.
+    Unmap,
+}
+
+impl DetectZeroes {
+    /// QMP's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            DetectZeroes::Off => "off",
+            DetectZeroes::On => "on",
+            DetectZeroes::Unmap => "unmap",
+        }
+    }
+}
+
+/// `BlockLimits`, as far as requests of the simulated drivers depend on them; 0 means no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct BlockLimits {
+    /// Alignment of all requests, in bytes.
+    pub request_alignment: u64,
+    /// Largest read or write.
+    pub max_transfer: u64,
+    /// Alignment of zero writes.
+    pub pwrite_zeroes_alignment: u64,
+    /// Largest zero write.
+    pub max_pwrite_zeroes: u64,
+    /// Alignment of discards.
+    pub pdiscard_alignment: u64,
+    /// Largest discard.
+    pub max_pdiscard: u64,
+}
+
+/// `BdrvTrackedRequest`: a request that is under way at a node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TrackedRequest {
+    /// Distinguishes requests of one node; the lowest free number.
+    pub id: u32,
+    /// Byte range that must not overlap with a serialising one.
+    pub overlap_offset: u64,
+    /// Its length.
+    pub overlap_bytes: u64,
+    /// Nobody may overlap with it.
+    pub serialising: bool,
+    /// The coroutine that carries it out.
+    pub co: CoId,
+    /// `waiting_for`: it waits for another one itself.
+    pub waiting: bool,
+    /// Coroutines that wait for its end, oldest first.
+    pub wait_queue: Vec<CoId>,
+}
+
+/// `BlockDriverState`
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Node {
+    /// Its name; made up by QEMU where nobody gave one.
+    pub node_name: Arc<str>,
+    /// The driver with its state; `None` while it is not open.
+    pub driver: Option<Driver>,
+    /// Edges to its children, newest first.
+    pub children: Vec<ChildId>,
+    /// Edges from its parents, newest first.
+    pub parents: Vec<ChildId>,
+    /// The edge `bs->file`.
+    pub file: Option<ChildId>,
+    /// The edge `bs->backing`.
+    pub backing: Option<ChildId>,
+    /// Reference count.
+    pub refcnt: u32,
+    /// Open drained sections.
+    pub quiesce_counter: u32,
+    /// Requests under way.
+    pub in_flight: u32,
+    /// `total_sectors`, in bytes.
+    pub size: u64,
+    /// How it was opened.
+    pub flags: OpenFlags,
+    /// `detect-zeroes`
+    pub detect_zeroes: DetectZeroes,
+    /// Limits of its requests.
+    pub bl: BlockLimits,
+    /// Counts writes that ended.
+    pub write_gen: u64,
+    /// `write_gen` at the start of the last flush that succeeded.
+    pub flushed_gen: u64,
+    /// A flush is under way.
+    pub active_flush: bool,
+    /// Flushes that wait for it, oldest first.
+    pub flush_queue: Vec<CoId>,
+    /// Requests under way.
+    pub tracked: Vec<TrackedRequest>,
+    /// Its dirty bitmaps.
+    pub bitmaps: DirtyBitmaps,
+    /// Jobs that block operations on it, newest first.
+    pub op_blockers: Vec<JobId>,
+    /// Reasons of backing-chain users: nodes whose backing file it is (`bdrv_backing_attach`), newest first.
+    pub cow_blockers: Vec<NodeId>,
+    /// Made by `blockdev-add`.
+    pub monitor_owned: bool,
+    /// The name was made up.
+    pub auto_named: bool,
+    /// `exact_filename`; empty where there is none.
+    pub exact_filename: Arc<str>,
+    /// How it was opened.
+    pub spec: Option<Arc<super::spec::OpenSpec>>,
+    /// The backing file name in the image header.
+    pub backing_file: Arc<str>,
+    /// The backing format in the image header.
+    pub backing_format: Arc<str>,
+    /// The backing file was named on opening, not read from the image.
+    pub backing_overridden: bool,
+    /// `write_threshold_offset`, 0 is none.
+    pub write_threshold: u64,
+}
+
+impl Node {
+    /// A node that is not open yet (`bdrv_new`).
+    #[must_use]
+    pub fn new() -> Node {
+        Node {
+            node_name: "".into(),
+            driver: None,
+            children: Vec::new(),
+            parents: Vec::new(),
+            file: None,
+            backing: None,
+            refcnt: 1,
+            quiesce_counter: 0,
+            in_flight: 0,
+            size: 0,
+            flags: OpenFlags::default(),
+            detect_zeroes: DetectZeroes::Off,
+            bl: BlockLimits { request_alignment: 1, ..BlockLimits::default() },
+            write_gen: 0,
+            flushed_gen: 0,
+            active_flush: false,
+            flush_queue: Vec::new(),
+            tracked: Vec::new(),
+            bitmaps: DirtyBitmaps::default(),
+            op_blockers: Vec::new(),
+            cow_blockers: Vec::new(),
+            monitor_owned: false,
+            auto_named: false,
+            exact_filename: "".into(),
+            spec: None,
+            backing_file: "".into(),
+            backing_format: "".into(),
+            backing_overridden: false,
+            write_threshold: 0,
+        }
+    }
+
+    /// The open driver.
+    ///
+    /// # Panics
+    /// If the node is closed.
+    #[must_use]
+    pub fn drv(&self) -> &Driver {
+        self.driver.as_ref().expect("the node is open")
+    }
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Node::new()
+    }
+}
+
+/// `BlockBackend`
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Backend {
+    /// `drive0`, or empty for one that only QEMU knows.
+    pub name: Arc<str>,
+    /// The edge to its node.
+    pub root: Option<ChildId>,
+    /// Permissions it takes.
+    pub perm: u8,
+    /// Permissions it leaves to others.
+    pub shared: u8,
+    /// Open drained sections.
+    pub quiesce_counter: u32,
+    /// Requests under way.
+    pub in_flight: u32,
+    /// Coroutines whose requests wait for the end of a drained section, oldest first.
+    pub queued_requests: Vec<CoId>,
+    /// `enable_write_cache`: false makes every write be followed by a flush.
+    pub write_cache: bool,
+    /// A guest device is attached, by its path or id.
+    pub dev: Option<Arc<str>>,
+    /// The QOM path of that device, for `qdev` in `query-block`.
+    pub dev_id: Arc<str>,
+}
+
+/// All nodes, edges and backends.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Graph {
+    /// Nodes; `all_bdrv_states` is their order of creation.
+    pub nodes: Arena<NodeId, Node>,
+    /// Edges.
+    pub children: Arena<ChildId, Child>,
+    /// Backends.
+    pub backends: Arena<BackendId, Backend>,
+    /// `graph_bdrv_states`: named nodes, oldest first.
+    pub named: Vec<NodeId>,
+    /// Counter behind `#block` names.
+    pub next_auto_name: u32,
+}
+
+impl Default for Graph {
+    fn default() -> Self {
+        Graph {
+            nodes: Arena::unique(),
+            children: Arena::unique(),
+            backends: Arena::unique(),
+            named: Vec::new(),
+            next_auto_name: 0,
+        }
+    }
+}
+
+impl Graph {
+    /// `all_bdrv_states`, oldest first.
+    #[must_use]
+    pub fn all_states(&self) -> Vec<NodeId> {
+        self.nodes.iter().map(|(id, _)| id).collect()
+    }
+
+    /// `bdrv_find_node`
+    #[must_use]
+    pub fn find_node(&self, name: &str) -> Option<NodeId> {
+        self.named.iter().copied().find(|id| &*self.nodes[*id].node_name == name)
+    }
+
+    /// `blk_by_name`
+    #[must_use]
+    pub fn blk_by_name(&self, name: &str) -> Option<BackendId> {
+        if name.is_empty() {
+            return None;
+        }
+        self.backends.iter().find(|(_, b)| &*b.name == name).map(|(id, _)| id)
+    }
+
+    /// `blk_bs`
+    #[must_use]
+    pub fn blk_bs(&self, blk: BackendId) -> Option<NodeId> {
+        self.backends.get(blk)?.root.map(|c| self.children[c].bs)
+    }
+
+    /// `bdrv_lookup_bs(name, name)`: a device first, then a node.
+    #[must_use]
+    pub fn lookup(&self, device: Option<&str>, node: Option<&str>) -> Option<NodeId> {
+        if let Some(bs) = device.and_then(|d| self.blk_by_name(d)).map(|blk| self.blk_bs(blk)) {
+            return bs;
+        }
+        node.and_then(|n| self.find_node(n))
+    }
+
+    /// The node at the lower end of an edge.
+    #[must_use]
+    pub fn bs(&self, child: ChildId) -> NodeId {
+        self.children[child].bs
+    }
+
+    /// `bdrv_filter_bs`: the node that a filter filters.
+    #[must_use]
+    pub fn filter_bs(&self, node: NodeId) -> Option<NodeId> {
+        let n = &self.nodes[node];
+        if !n.driver.as_ref()?.is_filter() {
+            return None;
+        }
+        n.file.map(|c| self.bs(c))
+    }
+
+    /// `bdrv_cow_bs`: the backing file of a format node.
+    #[must_use]
+    pub fn cow_bs(&self, node: NodeId) -> Option<NodeId> {
+        let n = &self.nodes[node];
+        if n.driver.as_ref()?.is_filter() {
+            return None;
+        }
+        n.backing.map(|c| self.bs(c))
+    }
+
+    /// `bdrv_filter_or_cow_bs`
+    #[must_use]
+    pub fn filter_or_cow_bs(&self, node: NodeId) -> Option<NodeId> {
+        self.filter_bs(node).or_else(|| self.cow_bs(node))
+    }
+
+    /// `bdrv_skip_filters`
+    #[must_use]
+    pub fn skip_filters(&self, mut node: NodeId) -> NodeId {
+        while let Some(below) = self.filter_bs(node) {
+            node = below;
+        }
+        node
+    }
+
+    /// `bdrv_backing_chain_next`
+    #[must_use]
+    pub fn backing_chain_next(&self, node: NodeId) -> Option<NodeId> {
+        self.cow_bs(self.skip_filters(node)).map(|n| self.skip_filters(n))
+    }
+
+    /// `bdrv_chain_contains`
+    #[must_use]
+    pub fn chain_contains(&self, top: NodeId, base: NodeId) -> bool {
+        let mut node = Some(top);
+        while let Some(n) = node {
+            if n == base {
+                return true;
+            }
+            node = self.filter_or_cow_bs(n);
+        }
+        false
+    }
+
+    /// `bdrv_get_device_name`: the backend at the root, or nothing.
+    #[must_use]
+    pub fn device_name(&self, node: NodeId) -> Arc<str> {
+        for parent in &self.nodes[node].parents {
+            if let Parent::Backend(blk) = self.children[*parent].parent {
+                let name = &self.backends[blk].name;
+                if !name.is_empty() {
+                    return name.clone();
+                }
+            }
+        }
+        // `bdrv_get_parent_name` looks through implicit filters above; copy-before-write is not one.
+        "".into()
+    }
+
+    /// `bdrv_get_device_or_node_name`
+    #[must_use]
+    pub fn device_or_node_name(&self, node: NodeId) -> Arc<str> {
+        let device = self.device_name(node);
+        if device.is_empty() { self.nodes[node].node_name.clone() } else { device }
+    }
+
+    /// Whether a backend sits on the node (`bdrv_has_blk`).
+    #[must_use]
+    pub fn has_blk(&self, node: NodeId) -> bool {
+        self.nodes[node].parents.iter().any(|c| matches!(self.children[*c].parent, Parent::Backend(_)))
+    }
+
+    /// `bdrv_get_cumulative_perm`
+    #[must_use]
+    pub fn cumulative_perm(&self, node: NodeId) -> (u8, u8) {
+        self.nodes[node].parents.iter().fold((0, perm::ALL), |(taken, shared), c| {
+            let child = &self.children[*c];
+            (taken | child.perm, shared & child.shared)
+        })
+    }
+
+    /// `bdrv_child_user_desc`
+    fn user_desc(&self, child: ChildId, job_desc: &dyn Fn(JobId) -> String) -> String {
+        match self.children[child].parent {
+            Parent::Node(n) => format!("node '{}'", self.nodes[n].node_name),
+            Parent::Job(job) => job_desc(job),
+            Parent::Backend(blk) => {
+                let b = &self.backends[blk];
+                match (&*b.name, &b.dev) {
+                    ("", Some(dev)) if !dev.is_empty() => format!("block device '{dev}'"),
+                    ("", _) => "an unnamed block device".to_owned(),
+                    (name, _) => format!("block device '{name}'"),
+                }
+            }
+        }
+    }
+
+    /// `bdrv_parent_perms_conflict`: the text of the first conflict among the users of a node.
+    fn parents_conflict(&self, node: NodeId, job_desc: &dyn Fn(JobId) -> String) -> Option<String> {
+        let parents = &self.nodes[node].parents;
+        for a in parents {
+            for b in parents {
+                let (user_a, user_b) = (&self.children[*a], &self.children[*b]);
+                let missing = user_b.perm & !user_a.shared;
+                if a != b && missing != 0 {
+                    let name = &self.nodes[node].node_name;
+                    return Some(format!(
+                        "Permission conflict on node '{name}': permissions '{}' are both required by {} (uses node \
+                         '{name}' as '{}' child) and unshared by {} (uses node '{name}' as '{}' child).",
+                        perm::names(missing),
+                        self.user_desc(*b, job_desc),
+                        user_b.name,
+                        self.user_desc(*a, job_desc),
+                        user_a.name,
+                    ));
+                }
+            }
+        }
+        None
+    }
+
+    /// `bdrv_list_refresh_perms`: recomputes the permissions below the given nodes; on a conflict nothing is changed.
+    ///
+    /// # Errors
+    /// The text of the conflict.
+    pub fn refresh_perms(&mut self, roots: &[NodeId], job_desc: &dyn Fn(JobId) -> String) -> Result<(), String> {
+        let order = self.topological(roots);
+        let mut old = Vec::new();
+        for node in &order {
+            let result = match self.parents_conflict(*node, job_desc) {
+                Some(text) => Err(text),
+                None => self.node_refresh_perm(*node, &mut old),
+            };
+            if let Err(text) = result {
+                for (child, perm, shared) in old.into_iter().rev() {
+                    let child: &mut Child = &mut self.children[child];
+                    child.perm = perm;
+                    child.shared = shared;
+                }
+                return Err(text);
+            }
+        }
+        Ok(())
+    }
+
+    /// Parents before children.
+    fn topological(&self, roots: &[NodeId]) -> Vec<NodeId> {
+        fn visit(graph: &Graph, node: NodeId, found: &mut Vec<NodeId>, order: &mut Vec<NodeId>) {
+            if found.contains(&node) {
+                return;
+            }
+            found.push(node);
+            for child in &graph.nodes[node].children {
+                visit(graph, graph.bs(*child), found, order);
+            }
+            order.insert(0, node);
+        }
+        let (mut found, mut order) = (Vec::new(), Vec::new());
+        for root in roots {
+            visit(self, *root, &mut found, &mut order);
+        }
+        order
+    }
+
+    /// `bdrv_node_refresh_perm`
+    fn node_refresh_perm(&mut self, node: NodeId, old: &mut Vec<(ChildId, u8, u8)>) -> Result<(), String> {
+        let (taken, shared) = self.cumulative_perm(node);
+        let n = &self.nodes[node];
+        let writes = taken & (perm::WRITE | perm::WRITE_UNCHANGED) != 0;
+        if writes && !n.flags.rdwr {
+            return Err("Block node is read-only".to_owned());
+        }
+        if writes && taken & perm::RESIZE == 0 && n.size % n.bl.request_alignment != 0 {
+            return Err("Cannot get 'write' permission without 'resize': Image size is not a multiple of request \
+                        alignment"
+                .to_owned());
+        }
+        if n.driver.is_none() {
+            return Ok(());
+        }
+        for child in n.children.clone() {
+            let (p, s) = self.child_perm(node, child, taken, shared);
+            let c = &self.children[child];
+            if (c.perm, c.shared) != (p, s) {
+                old.push((child, c.perm, c.shared));
+                let c = &mut self.children[child];
+                c.perm = p;
+                c.shared = s;
+            }
+        }
+        Ok(())
+    }
+
+    /// `bdrv_child_perm`: what a node asks of one child.
+    fn child_perm(&self, node: NodeId, child: ChildId, taken: u8, shared: u8) -> (u8, u8) {
+        let n = &self.nodes[node];
+        let role = self.children[child].role;
+        match n.drv() {
+            Driver::Cbw(cbw) if role == Role::Filtered => {
+                let discard = if cbw.discard_source { perm::WRITE } else { 0 };
+                if n.parents.is_empty() {
+                    (taken, shared)
+                } else {
+                    (taken | perm::CONSISTENT_READ | discard, shared & !(perm::WRITE | perm::RESIZE))
+                }
+            }
+            Driver::Cbw(_) => (perm::WRITE, perm::ALL & !perm::RESIZE),
+            Driver::Blkdebug(blkdebug) => {
+                (taken | blkdebug.take_child_perms, shared & !blkdebug.unshare_child_perms)
+            }
+            Driver::Raw(_) => {
+                let role = if role == Role::RawImage { Role::Filtered } else { role };
+                let (p, s) = default_perms(n.flags, role, taken, shared);
+                let own = perm::WRITE | perm::RESIZE;
+                ((p & !own) | (taken & own), s)
+            }
+            _ => default_perms(n.flags, role, taken, shared),
+        }
+    }
+}
+
+/// `bdrv_default_perms`
+fn default_perms(flags: OpenFlags, role: Role, taken: u8, shared: u8) -> (u8, u8) {
+    let (mut p, mut s) = (taken, shared);
+    match role {
+        Role::Filtered | Role::RawImage | Role::Root => {}
+        Role::Cow => {
+            p &= perm::CONSISTENT_READ;
+            s = if shared & perm::WRITE != 0 { perm::WRITE | perm::RESIZE } else { 0 };
+            s |= perm::CONSISTENT_READ | perm::WRITE_UNCHANGED;
+        }
+        Role::Image | Role::Data => {
+            if role == Role::Image {
+                if flags.rdwr {
+                    p |= perm::WRITE | perm::RESIZE;
+                }
+                p |= perm::CONSISTENT_READ;
+                s &= !perm::WRITE;
+            }
+            s &= !perm::RESIZE;
+            if p & perm::WRITE_UNCHANGED != 0 {
+                p |= perm::WRITE;
+            }
+            if p & perm::WRITE != 0 {
+                p |= perm::RESIZE;
+            }
+        }
+    }
+    (p, s)
+}

@@ -1,0 +1,279 @@
+//! Changing the graph: attaching, replacing, referencing and closing nodes (`block.c`, `block/block-backend.c`).
+
+use super::arena::{BackendId, ChildId, NodeId};
+use super::frame::{Flow, Frame};
+use super::graph::{Backend, Child, Parent, Role};
+use super::value::Val;
+use super::World;
+use crate::qmp::error::QmpError;
+use std::sync::Arc;
+
+impl World {
+    fn perms_of(&mut self, roots: &[NodeId]) -> Result<(), QmpError> {
+        let jobs = &self.jobs;
+        let desc = |job| {
+            let j = &jobs[job];
+            format!("{} job '{}'", j.job_type.name(), j.id)
+        };
+        self.graph.refresh_perms(roots, &desc).map_err(QmpError::generic)
+    }
+
+    /// `bdrv_ref`
+    pub fn bdrv_ref(&mut self, bs: NodeId) {
+        self.graph.nodes[bs].refcnt += 1;
+    }
+
+    /// `bdrv_attach_child_noperm` + permission update. The caller holds the write lock and, on failure, its own reference.
+    ///
+    /// # Errors
+    /// The permission conflict that stands in the way; the graph is then as before.
+    pub fn attach_child(
+        &mut self,
+        bs: NodeId,
+        name: &'static str,
+        role: Role,
+        parent: Parent,
+        perm: u8,
+        shared: u8,
+    ) -> Result<ChildId, QmpError> {
+        let child =
+            self.graph.children.insert(Child { name, role, parent, bs, perm, shared, quiesced_parent: false });
+        self.bdrv_ref(bs);
+        self.parent_drained_begin_single(child);
+        if let Parent::Node(parent) = parent {
+            self.graph.nodes[parent].children.insert(0, child);
+        }
+        self.graph.nodes[bs].parents.insert(0, child);
+        if self.graph.nodes[bs].quiesce_counter == 0 {
+            self.parent_drained_end_single(child);
+        }
+        let root = match parent {
+            Parent::Node(parent) if self.graph.nodes[parent].driver.is_some() => parent,
+            _ => bs,
+        };
+        if let Err(err) = self.perms_of(&[root]) {
+            self.detach_child(child);
+            // The reference is given back without closing: the caller still holds its own.
+            self.graph.nodes[bs].refcnt -= 1;
+            return Err(err);
+        }
+        Ok(child)
+    }
+
+    /// The inverse of attaching, without dropping the reference to the lower node.
+    fn detach_child(&mut self, child: ChildId) {
+        let c = self.graph.children[child].clone();
+        self.graph.nodes[c.bs].parents.retain(|p| *p != child);
+        if let Parent::Node(parent) = c.parent {
+            let node = &mut self.graph.nodes[parent];
+            node.children.retain(|x| *x != child);
+            if node.file == Some(child) {
+                node.file = None;
+            }
+            if node.backing == Some(child) {
+                node.backing = None;
+                self.graph.nodes[c.bs].cow_blockers.retain(|n| *n != parent);
+            }
+        }
+        if c.quiesced_parent {
+            self.parent_drained_end_single(child);
+        }
+        self.graph.children.remove(child);
+    }
+
+    /// `bdrv_root_unref_child` under the write lock: the reference is dropped by a bottom half.
+    pub fn root_unref_child(&mut self, child: ChildId) {
+        let bs = self.graph.bs(child);
+        self.detach_child(child);
+        self.perms_of(&[bs]).expect("taking a user away cannot cause a conflict");
+        self.bh_schedule(super::aio::Bh::BdrvUnref(bs));
+    }
+
+    /// `bdrv_unref`
+    pub(super) fn bdrv_unref(&mut self, bs: NodeId) -> Flow {
+        let node = &mut self.graph.nodes[bs];
+        assert!(node.refcnt > 0, "{bs:?} has no reference left");
+        node.refcnt -= 1;
+        if node.refcnt > 0 {
+            return Flow::Go;
+        }
+        let was_named = self.graph.named.iter().position(|n| *n == bs);
+        if let Some(i) = was_named {
+            self.graph.named.remove(i);
+        }
+        self.seq([Frame::BdrvClose(bs), Frame::BdrvFree(bs)])
+    }
+
+    /// `bdrv_close`
+    pub(super) fn bdrv_close(&mut self, bs: NodeId) -> Flow {
+        self.seq([
+            Frame::DrainedBegin(bs),
+            Frame::RunCo(Box::new(Frame::BdrvCoFlush(bs))),
+            Frame::DrainedBegin(bs),
+            Frame::DrainedEnd(bs),
+            Frame::DriverClose(bs),
+            Frame::GraphWrlock,
+            Frame::UnrefChildren(bs),
+            Frame::GraphWrunlock,
+        ])
+    }
+
+    /// `bdrv_close`'s loop over the children.
+    pub(super) fn unref_children(&mut self, bs: NodeId) -> Flow {
+        for child in self.graph.nodes[bs].children.clone() {
+            self.root_unref_child(child);
+        }
+        Flow::Go
+    }
+
+    /// The end of `bdrv_close`, and `bdrv_delete`.
+    pub(super) fn bdrv_free(&mut self, bs: NodeId) -> Flow {
+        self.drained_end(bs);
+        while self.graph.nodes[bs].quiesce_counter > 0 {
+            self.drained_end(bs);
+        }
+        self.graph.nodes.remove(bs);
+        Flow::Go
+    }
+
+    /// `bdrv_replace_node_noperm` with `auto_skip`, then permissions: moves the parents of `from` to `to`.
+    ///
+    /// # Errors
+    /// The permission conflict; the graph is then as before.
+    pub fn replace_node(&mut self, from: NodeId, to: NodeId, detach_subchain: bool) -> Result<(), QmpError> {
+        let before = self.graph.clone();
+        for child in self.graph.nodes[from].parents.clone() {
+            if self.should_update_child(child, to) {
+                self.replace_child_noperm(child, to);
+            }
+        }
+        if detach_subchain && let Some(edge) = self.graph.nodes[from].file {
+            self.detach_and_schedule_unref(edge);
+        }
+        if let Err(err) = self.perms_of(&[from, to]) {
+            self.graph = before;
+            return Err(err);
+        }
+        Ok(())
+    }
+
+    fn detach_and_schedule_unref(&mut self, edge: ChildId) {
+        let bs = self.graph.bs(edge);
+        self.detach_child(edge);
+        self.bh_schedule(super::aio::Bh::BdrvUnref(bs));
+    }
+
+    /// `should_update_child`
+    fn should_update_child(&self, child: ChildId, to: NodeId) -> bool {
+        if matches!(self.graph.children[child].parent, Parent::Job(_)) {
+            return false;
+        }
+        let mut queue = vec![to];
+        let mut seen = vec![to];
+        while let Some(node) = queue.pop() {
+            for edge in &self.graph.nodes[node].children {
+                if *edge == child {
+                    return false;
+                }
+                let below = self.graph.bs(*edge);
+                if !seen.contains(&below) {
+                    seen.push(below);
+                    queue.push(below);
+                }
+            }
+        }
+        true
+    }
+
+    /// `bdrv_replace_child_noperm`: both ends are drained.
+    fn replace_child_noperm(&mut self, child: ChildId, to: NodeId) {
+        let from = self.graph.bs(child);
+        self.graph.nodes[from].parents.retain(|p| *p != child);
+        self.graph.nodes[from].refcnt -= 1;
+        self.graph.children[child].bs = to;
+        self.graph.nodes[to].parents.insert(0, child);
+        self.graph.nodes[to].refcnt += 1;
+        if self.graph.nodes[to].quiesce_counter == 0 && self.graph.children[child].quiesced_parent {
+            self.parent_drained_end_single(child);
+        }
+    }
+
+    /// `blk_new`
+    pub fn blk_new(&mut self, name: Arc<str>, perm: u8, shared: u8) -> BackendId {
+        self.graph.backends.insert(Backend {
+            name,
+            root: None,
+            perm,
+            shared,
+            quiesce_counter: 0,
+            in_flight: 0,
+            queued_requests: Vec::new(),
+            write_cache: true,
+            dev: None,
+            dev_id: "".into(),
+        })
+    }
+
+    /// `blk_insert_bs`, as frames: write lock, attach, unlock. Leaves `Val::Done`.
+    pub(super) fn blk_insert_bs(&mut self, blk: BackendId, bs: NodeId) -> Flow {
+        self.seq([Frame::GraphWrlock, Frame::BlkAttach(blk, bs), Frame::KeepOver(Box::new(Frame::GraphWrunlock))])
+    }
+
+    /// The attaching itself.
+    pub(super) fn blk_attach(&mut self, blk: BackendId, bs: NodeId) -> Flow {
+        let backend = &self.graph.backends[blk];
+        let (perm, shared) = (backend.perm, backend.shared);
+        let result = self.attach_child(bs, "root", Role::Root, Parent::Backend(blk), perm, shared);
+        let done = result.map(|child| self.graph.backends[blk].root = Some(child));
+        self.ret(Val::Done(done))
+    }
+
+    /// `blk_set_perm`
+    ///
+    /// # Errors
+    /// The permission conflict; the backend then keeps what it had.
+    pub fn blk_set_perm(&mut self, blk: BackendId, perm: u8, shared: u8) -> Result<(), QmpError> {
+        if let Some(root) = self.graph.backends[blk].root {
+            let child = &mut self.graph.children[root];
+            let old = (child.perm, child.shared);
+            (child.perm, child.shared) = (perm, shared);
+            let bs = child.bs;
+            if let Err(err) = self.perms_of(&[bs]) {
+                let child = &mut self.graph.children[root];
+                (child.perm, child.shared) = old;
+                return Err(err);
+            }
+        }
+        let backend = &mut self.graph.backends[blk];
+        (backend.perm, backend.shared) = (perm, shared);
+        Ok(())
+    }
+
+    /// `blk_unref` of the last reference: `blk_remove_bs`, then gone.
+    pub(super) fn blk_unref(&mut self, blk: BackendId) -> Flow {
+        if self.graph.backends[blk].root.is_none() {
+            self.graph.backends.remove(blk);
+            return Flow::Go;
+        }
+        // `blk_drain`
+        let bs = self.graph.blk_bs(blk).expect("it has a root");
+        self.bdrv_ref(bs);
+        self.seq([
+            Frame::DrainedBegin(bs),
+            Frame::Poll(super::aio::Cond::Backend(blk)),
+            Frame::DrainedEnd(bs),
+            Frame::BdrvUnref(bs),
+            Frame::GraphWrlock,
+            Frame::BlkDetach(blk),
+            Frame::GraphWrunlock,
+        ])
+    }
+
+    /// The detaching itself.
+    pub(super) fn blk_detach(&mut self, blk: BackendId) -> Flow {
+        let root = self.graph.backends[blk].root.take().expect("it has a root");
+        self.root_unref_child(root);
+        self.graph.backends.remove(blk);
+        Flow::Go
+    }
+}

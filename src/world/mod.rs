@@ -1,0 +1,131 @@
+//! The simulated process: everything that a QEMU has in memory while it runs block jobs, as one plain value.
+//!
+//! [`World::step`] runs it one dispatch further. It does nothing by itself: time passes, and requests complete, only in steps;
+//! where there is more than one way to go on, [`Choose`](crate::choice::Choose) is asked. A world can be cloned between any two
+//! steps, and both copies go on from there.
+
+pub mod aio;
+pub mod arena;
+pub mod backup;
+mod bitmap_cmds;
+pub mod block_copy;
+mod boot;
+mod commands;
+pub mod create;
+mod drain;
+pub mod driver;
+pub mod frame;
+pub mod graph;
+mod graph_ops;
+pub mod hmp;
+pub mod io;
+pub mod job;
+pub mod monitor;
+pub mod open;
+pub mod qcow2;
+mod query;
+pub mod spec;
+pub mod transaction;
+pub mod value;
+
+use crate::base::units::Nanos;
+use crate::block::content::{Data, WriteTag};
+use crate::host::HostFiles;
+use crate::trace::Trace;
+use arena::{Arena, CallId, CoId, NodeId, TranId};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// The simulated process.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct World {
+    /// Virtual time since the process started.
+    pub now: Nanos,
+    /// Frames run so far, for limits.
+    pub steps: u64,
+    /// The running stack: the main thread's between steps.
+    pub(crate) stack: Vec<frame::Frame>,
+    /// What the last frame left for the next.
+    pub(crate) reg: value::Val,
+    /// The event loop.
+    pub aio: aio::Aio,
+    /// Coroutines.
+    pub cos: Arena<CoId, aio::Coroutine>,
+    /// Nodes, edges, backends.
+    pub graph: graph::Graph,
+    /// Coroutines that wait for the graph lock.
+    graph_readers_waiting: Vec<CoId>,
+    /// Jobs and groups.
+    pub jobs: job::Jobs,
+    /// Copy calls.
+    calls: Arena<CallId, block_copy::CopyCall>,
+    /// Transactions being prepared.
+    trans: Arena<TranId, transaction::Transaction>,
+    /// What was read around unaligned writes.
+    padding: Vec<(CoId, NodeId, u64, Data)>,
+    /// The QMP monitors.
+    pub monitor: monitor::Monitor,
+    /// What the process put out and nobody took yet.
+    pub out: VecDeque<monitor::Output>,
+    /// Files of the simulated host.
+    pub files: HostFiles,
+    /// Who wrote what: `WriteTag(n)` is `writers[n - 1]`.
+    pub writers: Vec<Arc<str>>,
+    /// The tag of whoever writes just now without one of his own.
+    writer: WriteTag,
+    /// The guest runs (`cont`).
+    running: bool,
+    /// `quit` was given: the process ends when it is at rest.
+    pub quitting: bool,
+    /// Records for whoever watches.
+    pub trace: Trace,
+}
+
+impl World {
+    /// A process without drives on a host with these files.
+    #[must_use]
+    pub fn new(files: HostFiles) -> World {
+        World {
+            now: 0,
+            steps: 0,
+            stack: Vec::new(),
+            reg: value::Val::None,
+            aio: aio::Aio::default(),
+            cos: Arena::reusing(),
+            graph: graph::Graph::default(),
+            graph_readers_waiting: Vec::new(),
+            jobs: job::Jobs::default(),
+            calls: Arena::reusing(),
+            trans: Arena::reusing(),
+            padding: Vec::new(),
+            monitor: monitor::Monitor::default(),
+            out: VecDeque::new(),
+            files,
+            writers: Vec::new(),
+            writer: WriteTag(0),
+            running: false,
+            quitting: false,
+            trace: Trace::off(),
+        }
+    }
+
+    /// Who waits for what, a line each: for runs that can't go on.
+    #[must_use]
+    pub fn waiting(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for frame in self.stack.iter().rev() {
+            if let frame::Frame::Poll(cond) = frame {
+                lines.push(format!("main thread: polls while {cond:?}"));
+            }
+        }
+        for (id, co) in self.cos.iter() {
+            if let Some(wait) = &co.wait {
+                let top = co.frames.last().map(|f| format!("{f:?}"));
+                let top = top.unwrap_or_default();
+                let name = top.split([' ', '(', '{']).next().unwrap_or_default().to_owned();
+                lines.push(format!("{id:?}: waits for {wait:?}, then {name}"));
+            }
+        }
+        lines
+    }
+}

@@ -1,0 +1,253 @@
+//! The QMP monitor: requests in, replies and events out (`monitor/qmp.c`, `qapi/qmp-dispatch.c`).
+//!
+//! The dispatcher takes one request at a time, runs its handler in a bottom half of the outermost event loop, and writes the reply
+//! one round later: what the handler left to do comes first.
+
+use super::aio::{Bh, Ctx};
+use super::frame::{Flow, Frame};
+use super::value::Val;
+use super::World;
+use crate::base::Json;
+use crate::job::status::JobStatus;
+use crate::qmp::error::QmpError;
+use crate::qmp::request::{parse_request, reply, Request};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Something that the process puts out.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Output {
+    /// An event, to every client that has negotiated.
+    Event {
+        /// Virtual time of its creation.
+        time: u64,
+        /// What happened.
+        event: Event,
+    },
+    /// A reply to one client.
+    Reply {
+        /// Virtual time.
+        time: u64,
+        /// The client.
+        client: u32,
+        /// The whole reply.
+        reply: Json,
+    },
+    /// Text on the standard output of the process.
+    Stdout(Arc<str>),
+    /// Text on its standard error.
+    Stderr(Arc<str>),
+}
+
+/// An event. The most frequent one is spelled out so that it costs nothing to make.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// `JOB_STATUS_CHANGE`
+    JobStatus {
+        /// The job.
+        id: Arc<str>,
+        /// Its new state.
+        status: JobStatus,
+    },
+    /// Any other.
+    Other {
+        /// Its name.
+        name: &'static str,
+        /// Its data; an empty object if it has none.
+        data: Json,
+    },
+}
+
+impl Event {
+    /// The event's name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Event::JobStatus { .. } => "JOB_STATUS_CHANGE",
+            Event::Other { name, .. } => name,
+        }
+    }
+
+    /// The event's data.
+    #[must_use]
+    pub fn data(&self) -> Json {
+        match self {
+            Event::JobStatus { id, status } => {
+                Json::dict(vec![("id", Json::Str(id.clone())), ("status", status.name().into())])
+            }
+            Event::Other { data, .. } => data.clone(),
+        }
+    }
+}
+
+/// One connected client.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Client {
+    /// Has sent `qmp_capabilities`.
+    pub negotiated: bool,
+    /// Out-of-band execution was enabled.
+    pub oob: bool,
+    /// Requests that wait, oldest first.
+    pub requests: VecDeque<Json>,
+    /// The connection is closed.
+    pub closed: bool,
+}
+
+/// The monitors and their one dispatcher.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Monitor {
+    /// Clients by number.
+    pub clients: Vec<Client>,
+    /// The order in which the dispatcher looks at clients; the one just served goes last (`mon_list`).
+    turn: Vec<u32>,
+    /// `qmp_dispatcher_co_busy`: it is at work, or will look for requests.
+    busy: bool,
+    /// The command that runs.
+    current: Option<(u32, Request)>,
+    /// What it gave.
+    result: Option<Result<Json, QmpError>>,
+}
+
+impl Monitor {
+    /// The client whose command runs.
+    #[must_use]
+    pub fn current_client(&self) -> Option<u32> {
+        self.current.as_ref().map(|(client, _)| *client)
+    }
+
+    /// Whether a command is being carried out or waits.
+    #[must_use]
+    pub fn busy(&self) -> bool {
+        self.busy
+    }
+}
+
+impl World {
+    /// A client connects; it must negotiate first unless `negotiated`.
+    pub fn connect(&mut self, negotiated: bool) -> u32 {
+        let client = u32::try_from(self.monitor.clients.len()).expect("few clients");
+        self.monitor.clients.push(Client { negotiated, ..Client::default() });
+        self.monitor.turn.push(client);
+        client
+    }
+
+    /// A client's connection ends; what it asked for and was not begun is dropped.
+    pub fn disconnect(&mut self, client: u32) {
+        let c = &mut self.monitor.clients[client as usize];
+        c.closed = true;
+        c.requests.clear();
+        self.monitor.turn.retain(|t| *t != client);
+    }
+
+    /// A request arrives (`handle_qmp_command`).
+    pub fn submit(&mut self, client: u32, request: Json) {
+        self.monitor.clients[client as usize].requests.push_back(request);
+        if !self.monitor.busy {
+            self.monitor.busy = true;
+            self.aio.iohandler.schedule(Bh::QmpPop);
+        }
+    }
+
+    /// `monitor_qmp_dispatcher_co`: takes the next request.
+    pub(super) fn qmp_pop(&mut self) -> Flow {
+        let waiting = |w: &World, t: &u32| !w.monitor.clients[*t as usize].requests.is_empty();
+        let Some(i) = self.monitor.turn.iter().position(|t| waiting(self, t)) else {
+            self.monitor.busy = false;
+            return Flow::Go;
+        };
+        let client = self.monitor.turn.remove(i);
+        self.monitor.turn.push(client);
+        let c = &mut self.monitor.clients[client as usize];
+        let json = c.requests.pop_front().expect("just looked");
+        match parse_request(&json, c.oob) {
+            Ok(request) => {
+                self.monitor.current = Some((client, request));
+                self.aio.iohandler.schedule(Bh::QmpDispatch);
+            }
+            Err(err) => {
+                self.put_reply(client, reply(Err(err.0), err.1));
+                return self.qmp_pop();
+            }
+        }
+        Flow::Go
+    }
+
+    /// The handler of the current command. Leaves its result in the register.
+    pub(super) fn qmp_command(&mut self) -> Flow {
+        let (client, request) = self.monitor.current.clone().expect("a command is being dispatched");
+        let negotiated = self.monitor.clients[client as usize].negotiated;
+        match request.typed(negotiated) {
+            Ok(command) => self.run_command(client, command),
+            Err(err) => self.ret(Val::Json(Err(err))),
+        }
+    }
+
+    /// After the handler: the dispatcher goes on in the next round.
+    pub(super) fn qmp_command_done(&mut self) -> Flow {
+        let result = match std::mem::take(&mut self.reg) {
+            Val::Json(result) => result,
+            Val::Done(done) => done.map(|()| Json::empty()),
+            Val::None | Val::Ret(Ok(())) => Ok(Json::empty()),
+            Val::Job(job) => job.map(|_| Json::empty()),
+            Val::Node(node) => node.map(|_| Json::empty()),
+            other => panic!("a command ended with {other:?}"),
+        };
+        self.monitor.result = Some(result);
+        self.aio.iohandler.schedule(Bh::QmpReply);
+        Flow::Go
+    }
+
+    /// Writes the reply and looks for the next request.
+    pub(super) fn qmp_reply(&mut self) -> Flow {
+        let (client, request) = self.monitor.current.take().expect("a command was dispatched");
+        let result = self.monitor.result.take().expect("it has ended");
+        self.put_reply(client, reply(result, request.id));
+        self.qmp_pop()
+    }
+
+    fn put_reply(&mut self, client: u32, reply: Json) {
+        let time = self.now;
+        if !self.monitor.clients[client as usize].closed {
+            self.out.push_back(Output::Reply { time, client, reply });
+        }
+    }
+
+    /// `qapi_event_send_*`
+    pub fn emit(&mut self, name: &'static str, data: Json) {
+        let time = self.now;
+        self.out.push_back(Output::Event { time, event: Event::Other { name, data } });
+    }
+
+    /// `qapi_event_send_job_status_change`
+    pub fn emit_job_status(&mut self, id: Arc<str>, status: JobStatus) {
+        let time = self.now;
+        self.out.push_back(Output::Event { time, event: Event::JobStatus { id, status } });
+    }
+
+    /// Text on the standard output of the process, without its last line end.
+    pub fn console(&mut self, text: &str) {
+        self.out.push_back(Output::Stdout(format!("{text}\n").into()));
+    }
+
+    /// Text on the standard output, as it is.
+    pub fn console_raw(&mut self, text: &str) {
+        if !text.is_empty() {
+            self.out.push_back(Output::Stdout(text.into()));
+        }
+    }
+
+    /// Text on the standard error, without its last line end.
+    pub fn console_error(&mut self, text: &str) {
+        self.out.push_back(Output::Stderr(format!("{text}\n").into()));
+    }
+
+    /// The bottom halves of this module.
+    pub(super) fn monitor_bh(&mut self, bh: &Bh, ctx: Ctx) -> Flow {
+        debug_assert_eq!(ctx, Ctx::Iohandler);
+        match bh {
+            Bh::QmpPop => self.qmp_pop(),
+            Bh::QmpReply => self.qmp_reply(),
+            _ => self.seq([Frame::QmpCommand, Frame::QmpCommandDone]),
+        }
+    }
+}

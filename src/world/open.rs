@@ -1,0 +1,466 @@
+//! Opening nodes: `blockdev-add` trees, file names, probing, backing files (`block.c:bdrv_open_inherit`).
+
+use super::arena::{BackendId, NodeId};
+use super::driver::{BlkdebugDriver, Driver, FileDriver, NullDriver, RawDriver};
+use super::frame::{Flow, Frame};
+use super::graph::{perm, DetectZeroes, Node, OpenFlags, Role};
+use super::qcow2::Qcow2Node;
+use super::spec::{BackingSpec, DriverSpec, OpenSpec};
+use super::value::Val;
+use super::World;
+use crate::base::errno::Errno;
+use crate::base::units::{align_up, GIB};
+use crate::block::blkdebug::{Blkdebug, Limits, Rule};
+use crate::block::blkdebug_config;
+use crate::block::event::BlkdebugEvent;
+use crate::qmp::error::QmpError;
+use std::sync::Arc;
+
+/// A node that is being opened.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Opening {
+    /// How.
+    pub spec: Arc<OpenSpec>,
+    /// The node.
+    pub bs: NodeId,
+    /// The node below, opened first for probing.
+    pub file_bs: Option<NodeId>,
+    /// The backend that probes it.
+    pub probe: Option<BackendId>,
+}
+
+/// What comes next for a node that is being opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OpenStage {
+    /// The node below was opened, or not.
+    FileOpened,
+    /// The backend for probing has it.
+    ProbeAttached,
+    /// Its first bytes were read.
+    Probed,
+    /// Name it and attach its child.
+    Driver,
+    /// A filter's own child was opened.
+    ChildOpened,
+    /// The child was attached.
+    ChildAttached,
+    /// The format's header was read.
+    FormatOpened,
+    /// The backend for probing is gone.
+    ProbeGone,
+    /// The backing node was opened.
+    BackingOpened,
+    /// The backing node was attached.
+    BackingAttached,
+}
+
+impl World {
+    /// `bdrv_open_inherit`. Leaves `Val::Node` with a reference for the caller.
+    pub(super) fn bdrv_open(&mut self, spec: &Arc<OpenSpec>) -> Flow {
+        if let Some(name) = &spec.reference {
+            let found = self.graph.lookup(Some(name), Some(name));
+            return match found {
+                Some(bs) => {
+                    self.bdrv_ref(bs);
+                    self.ret(Val::Node(Ok(bs)))
+                }
+                None => self.ret(Val::Node(Err(no_such_node(name)))),
+            };
+        }
+        if let Some(err) = &spec.error {
+            return self.ret(Val::Node(Err(err.clone())));
+        }
+        let mut node = Node::new();
+        node.flags = spec.flags;
+        node.detect_zeroes = spec.detect_zeroes;
+        let bs = self.graph.nodes.insert(node);
+        let opening = Box::new(Opening { spec: spec.clone(), bs, file_bs: None, probe: None });
+        match &spec.file {
+            Some(file) if spec.driver.opens_file_first() => {
+                let file = file.clone();
+                self.seq([Frame::BdrvOpen(file), Frame::Open(opening, OpenStage::FileOpened)])
+            }
+            _ => self.seq([Frame::Open(opening, OpenStage::Driver)]),
+        }
+    }
+
+    /// One stage of opening a node.
+    pub(super) fn open_stage(&mut self, o: Box<Opening>, stage: OpenStage) -> Flow {
+        match stage {
+            OpenStage::FileOpened => self.open_file_opened(o),
+            OpenStage::ProbeAttached => self.open_probe_attached(o),
+            OpenStage::Probed => self.open_probed(o),
+            OpenStage::Driver => self.open_driver(o),
+            OpenStage::ChildOpened => self.open_child_opened(o),
+            OpenStage::ChildAttached => self.open_child_attached(o),
+            OpenStage::FormatOpened => self.open_format_opened(o),
+            OpenStage::ProbeGone => self.open_backing(o),
+            OpenStage::BackingOpened => self.open_backing_opened(o),
+            OpenStage::BackingAttached => self.open_backing_attached(o),
+        }
+    }
+
+    fn open_failed(&mut self, o: &Opening, err: QmpError) -> Flow {
+        self.stack.push(Frame::Give(Box::new(Val::Node(Err(err)))));
+        self.stack.push(Frame::BdrvUnref(o.bs));
+        if let Some(probe) = o.probe {
+            self.stack.push(Frame::BlkUnref(probe));
+        }
+        Flow::Go
+    }
+
+    fn take_node(&mut self) -> Result<NodeId, QmpError> {
+        match std::mem::take(&mut self.reg) {
+            Val::Node(node) => node,
+            other => panic!("expected a node, found {other:?}"),
+        }
+    }
+
+    fn open_file_opened(&mut self, mut o: Box<Opening>) -> Flow {
+        match self.take_node() {
+            Err(err) => self.open_failed(&o, err),
+            Ok(file_bs) => {
+                o.file_bs = Some(file_bs);
+                let probe = self.blk_new("".into(), 0, perm::ALL);
+                o.probe = Some(probe);
+                self.seq([
+                    Frame::BlkInsertBs(probe, file_bs),
+                    Frame::KeepOver(Box::new(Frame::BdrvUnref(file_bs))),
+                    Frame::Open(o, OpenStage::ProbeAttached),
+                ])
+            }
+        }
+    }
+
+    fn open_probe_attached(&mut self, o: Box<Opening>) -> Flow {
+        if let Err(err) = self.take_done() {
+            return self.open_failed(&o, err);
+        }
+        if matches!(o.spec.driver, DriverSpec::Probe) {
+            let file = o.file_bs.expect("just opened");
+            let bytes = self.bdrv_getlength(file).min(2048);
+            return self.seq([
+                Frame::RunCo(Box::new(Frame::Preadv { node: file, offset: 0, bytes })),
+                Frame::Open(o, OpenStage::Probed),
+            ]);
+        }
+        self.open_driver(o)
+    }
+
+    /// `find_image_format`: qcow2 by its magic, everything else is raw.
+    fn open_probed(&mut self, mut o: Box<Opening>) -> Flow {
+        let data = match self.take_data() {
+            Ok(data) => data,
+            Err(errno) => {
+                let text = format!("Could not read image for determining its format: {errno}");
+                return self.open_failed(&o, QmpError::generic(text));
+            }
+        };
+        let head = data.slice(0, data.len().min(4)).to_bytes();
+        let mut spec = OpenSpec::clone(&o.spec);
+        spec.driver = if head == *b"QFI\xfb" {
+            DriverSpec::qcow2()
+        } else {
+            DriverSpec::Raw { offset: 0, size: None }
+        };
+        spec.probed = true;
+        o.spec = Arc::new(spec);
+        self.open_driver(o)
+    }
+
+    /// `bdrv_open_common` up to the driver's children.
+    fn open_driver(&mut self, mut o: Box<Opening>) -> Flow {
+        let bs = o.bs;
+        let spec = o.spec.clone();
+        if let Err(text) = self.assign_node_name(bs, spec.node_name.as_deref()) {
+            return self.open_failed(&o, QmpError::generic(text));
+        }
+        self.graph.nodes[bs].spec = Some(spec.clone());
+        match &spec.driver {
+            DriverSpec::Probe => unreachable!("probing comes first"),
+            DriverSpec::File { filename } => match self.open_host_file(bs, filename) {
+                Ok(()) => self.open_done(o),
+                Err(err) => self.open_failed(&o, err),
+            },
+            DriverSpec::Null { aio, size, latency_ns, read_zeroes } => {
+                let null = NullDriver { aio: *aio, latency_ns: *latency_ns, read_zeroes: *read_zeroes };
+                if let Some(n) = size.filter(|n| *n < 0) {
+                    let _ = n;
+                    return self.open_failed(&o, QmpError::generic("blkverify: Null size is negative"));
+                }
+                let node = &mut self.graph.nodes[bs];
+                node.size = size.map_or(GIB, i64::unsigned_abs) / 512 * 512;
+                node.driver = Some(Driver::Null(null));
+                self.open_done(o)
+            }
+            DriverSpec::Raw { offset, size } => {
+                let raw = RawDriver { offset: *offset, size: *size, probed: spec.probed };
+                let plain = *offset == 0 && size.is_none();
+                self.graph.nodes[bs].driver = Some(Driver::Raw(raw));
+                let role = if plain { Role::RawImage } else { Role::Data };
+                self.open_attach_file(o, role)
+            }
+            DriverSpec::Qcow2 { .. } => {
+                self.graph.nodes[bs].driver = Some(Driver::Qcow2(Box::new(Qcow2Node::new())));
+                self.open_attach_file(o, Role::Image)
+            }
+            DriverSpec::Blkdebug { rules, limits, take, unshare, config, .. } => {
+                let engine = match self.blkdebug_engine(rules, config.as_deref(), *limits) {
+                    Ok(engine) => engine,
+                    Err(text) => return self.open_failed(&o, QmpError::generic(text)),
+                };
+                let driver = BlkdebugDriver {
+                    engine,
+                    take_child_perms: *take,
+                    unshare_child_perms: *unshare,
+                    config: config.clone(),
+                };
+                self.graph.nodes[bs].driver = Some(Driver::Blkdebug(Box::new(driver)));
+                let image = spec.file.clone().expect("blkdebug has an image");
+                o.file_bs = None;
+                self.seq([Frame::BdrvOpen(image), Frame::Open(o, OpenStage::ChildOpened)])
+            }
+        }
+    }
+
+    fn open_attach_file(&mut self, o: Box<Opening>, role: Role) -> Flow {
+        let file = o.file_bs.expect("the file was opened first");
+        let parent = o.bs;
+        self.seq([
+            Frame::GraphWrlock,
+            Frame::AttachToNode { parent, name: "file", role, bs: file },
+            Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
+            Frame::Open(o, OpenStage::ChildAttached),
+        ])
+    }
+
+    fn open_child_opened(&mut self, mut o: Box<Opening>) -> Flow {
+        match self.take_node() {
+            Err(err) => {
+                self.graph.nodes[o.bs].driver = None;
+                self.open_failed(&o, err)
+            }
+            Ok(image) => {
+                o.file_bs = Some(image);
+                let parent = o.bs;
+                self.seq([
+                    Frame::GraphWrlock,
+                    Frame::AttachToNode { parent, name: "image", role: Role::Filtered, bs: image },
+                    Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
+                    Frame::KeepOver(Box::new(Frame::BdrvUnref(image))),
+                    Frame::Open(o, OpenStage::ChildAttached),
+                ])
+            }
+        }
+    }
+
+    fn open_child_attached(&mut self, o: Box<Opening>) -> Flow {
+        if let Err(err) = self.take_done() {
+            self.graph.nodes[o.bs].driver = None;
+            return self.open_failed(&o, err);
+        }
+        let bs = o.bs;
+        match self.graph.nodes[bs].drv() {
+            Driver::Raw(raw) => {
+                let raw = raw.clone();
+                match self.open_raw(bs, &raw) {
+                    Ok(()) => self.open_done(o),
+                    Err(text) => self.open_failed(&o, QmpError::generic(text)),
+                }
+            }
+            Driver::Blkdebug(_) => self.open_blkdebug(o),
+            Driver::Qcow2(_) => {
+                let open = self.qcow2_open_frame(bs);
+                self.seq([Frame::RunCo(Box::new(open)), Frame::Open(o, OpenStage::FormatOpened)])
+            }
+            other => unreachable!("{other:?} has no child"),
+        }
+    }
+
+    /// `raw_apply_options`
+    fn open_raw(&mut self, bs: NodeId, raw: &RawDriver) -> Result<(), String> {
+        let below = self.bdrv_getlength(self.below(bs));
+        if below < raw.offset {
+            return Err(format!("Offset ({}) cannot be greater than size of the containing file ({below})", raw.offset));
+        }
+        if let Some(size) = raw.size
+            && below - raw.offset < size
+        {
+            return Err(format!(
+                "The sum of offset ({}) and size ({size}) has to be smaller or equal to the actual size of the \
+                 containing file ({below})",
+                raw.offset
+            ));
+        }
+        self.graph.nodes[bs].size = raw.size.unwrap_or(below - raw.offset);
+        Ok(())
+    }
+
+    fn open_blkdebug(&mut self, o: Box<Opening>) -> Flow {
+        let bs = o.bs;
+        let image = self.below(bs);
+        let align = self.graph.nodes[image].bl.request_alignment;
+        let size = self.bdrv_getlength(image);
+        self.graph.nodes[bs].size = size;
+        let driver = self.blkdebug_mut(bs).expect("it is a blkdebug");
+        if let Err(text) = driver.engine.limits().check(align) {
+            return self.open_failed(&o, QmpError::generic(text));
+        }
+        self.seq([
+            Frame::RunCo(Box::new(Frame::BlkdebugEvent { node: bs, event: BlkdebugEvent::None })),
+            Frame::OpenDone(o),
+        ])
+    }
+
+    fn open_format_opened(&mut self, o: Box<Opening>) -> Flow {
+        match self.take_done() {
+            Ok(()) => self.open_done(o),
+            Err(err) => {
+                self.graph.nodes[o.bs].driver = None;
+                self.stack.push(Frame::OpenFail(o.clone(), err));
+                self.seq([Frame::GraphWrlock, Frame::UnrefChildren(o.bs), Frame::GraphWrunlock])
+            }
+        }
+    }
+
+    /// Opening failed after the child was attached.
+    pub(super) fn open_fail(&mut self, o: &Opening, err: QmpError) -> Flow {
+        self.open_failed(o, err)
+    }
+
+    /// The end of `bdrv_open_common`; the backend for probing goes.
+    pub(super) fn open_done(&mut self, mut o: Box<Opening>) -> Flow {
+        let bs = o.bs;
+        self.refresh_limits(bs);
+        match o.probe.take() {
+            Some(probe) => self.seq([Frame::BlkUnref(probe), Frame::Open(o, OpenStage::ProbeGone)]),
+            None => self.open_backing(o),
+        }
+    }
+
+    /// `bdrv_open_backing_file`
+    fn open_backing(&mut self, o: Box<Opening>) -> Flow {
+        let node = &self.graph.nodes[o.bs];
+        let backing = match &o.spec.backing {
+            _ if !node.drv().supports_backing() || o.spec.flags.no_backing => None,
+            BackingSpec::None => None,
+            BackingSpec::Spec(spec) => Some(spec.clone()),
+            BackingSpec::FromImage if node.backing_file.is_empty() => None,
+            BackingSpec::FromImage => {
+                let format = Some(&*node.backing_format).filter(|f| !f.is_empty());
+                Some(Arc::new(OpenSpec::backing_of(&node.backing_file, format, &o.spec)))
+            }
+        };
+        match backing {
+            Some(spec) => self.seq([Frame::BdrvOpen(spec), Frame::Open(o, OpenStage::BackingOpened)]),
+            None => self.ret(Val::Node(Ok(o.bs))),
+        }
+    }
+
+    fn open_backing_opened(&mut self, o: Box<Opening>) -> Flow {
+        match self.take_node() {
+            Err(mut err) => {
+                err.desc = format!("Could not open backing file: {}", err.desc).into();
+                self.open_failed(&o, err)
+            }
+            Ok(backing) => {
+                let bs = o.bs;
+                self.seq([
+                    Frame::SetBackingHd { bs, backing },
+                    Frame::KeepOver(Box::new(Frame::BdrvUnref(backing))),
+                    Frame::Open(o, OpenStage::BackingAttached),
+                ])
+            }
+        }
+    }
+
+    fn open_backing_attached(&mut self, o: Box<Opening>) -> Flow {
+        match self.take_done() {
+            Err(err) => self.open_failed(&o, err),
+            Ok(()) => self.ret(Val::Node(Ok(o.bs))),
+        }
+    }
+
+    /// `bdrv_set_backing_hd`. Leaves `Val::Done`.
+    pub(super) fn set_backing_hd(&mut self, bs: NodeId, backing: NodeId) -> Flow {
+        self.bdrv_ref(bs);
+        self.seq([
+            Frame::DrainedBegin(bs),
+            Frame::GraphWrlock,
+            Frame::AttachToNode { parent: bs, name: "backing", role: Role::Cow, bs: backing },
+            Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
+            Frame::KeepOver(Box::new(Frame::DrainedEnd(bs))),
+            Frame::KeepOver(Box::new(Frame::BdrvUnref(bs))),
+        ])
+    }
+
+    /// Rules of a file, then those given as options.
+    fn blkdebug_engine(&self, rules: &[Rule], config: Option<&str>, limits: Limits) -> Result<Blkdebug, String> {
+        let mut all = Vec::new();
+        if let Some(path) = config {
+            let text = self.files.export(path).ok_or_else(|| blkdebug_config::open_error(Errno::ENOENT))?;
+            all = blkdebug_config::parse(&String::from_utf8_lossy(&text))?;
+        }
+        all.extend_from_slice(rules);
+        Ok(Blkdebug::new(&all, limits))
+    }
+
+    /// `raw_open_common`
+    fn open_host_file(&mut self, bs: NodeId, filename: &Arc<str>) -> Result<(), QmpError> {
+        if !self.files.exists(filename) {
+            return Err(QmpError::generic(format!("Could not open '{filename}': {}", Errno::ENOENT)));
+        }
+        let node = &mut self.graph.nodes[bs];
+        node.size = align_up(self.files.size(filename), 512);
+        node.driver = Some(Driver::File(FileDriver { path: filename.clone() }));
+        Ok(())
+    }
+
+    /// `bdrv_assign_node_name`
+    ///
+    /// # Errors
+    /// The text that refuses the name.
+    pub(super) fn assign_node_name(&mut self, bs: NodeId, name: Option<&str>) -> Result<(), String> {
+        let name: Arc<str> = match name {
+            None => {
+                let n = self.graph.next_auto_name;
+                self.graph.next_auto_name += 1;
+                self.graph.nodes[bs].auto_named = true;
+                format!("#block{n}00").into()
+            }
+            Some(name) => {
+                if !super::job::id_wellformed(name) {
+                    return Err(format!("Invalid node-name: '{name}'"));
+                }
+                if self.graph.blk_by_name(name).is_some() {
+                    return Err(format!("node-name={name} is conflicting with a device id"));
+                }
+                if self.graph.find_node(name).is_some() {
+                    return Err(format!("Duplicate nodes with node-name='{name}'"));
+                }
+                if name.len() > 31 {
+                    return Err("Node name too long".to_owned());
+                }
+                name.into()
+            }
+        };
+        self.graph.nodes[bs].node_name = name;
+        self.graph.named.push(bs);
+        Ok(())
+    }
+}
+
+/// The text for a name that is neither a device nor a node.
+#[must_use]
+pub fn no_such_node(name: &str) -> QmpError {
+    QmpError::generic(format!("Cannot find device='{name}' nor node-name='{name}'"))
+}
+
+/// Flags of a node as a child inherits them (`bdrv_inherited_options`).
+#[must_use]
+pub fn inherited(parent: OpenFlags) -> OpenFlags {
+    OpenFlags { unmap: true, no_backing: false, ..parent }
+}
+
+/// The default of `detect-zeroes`.
+pub const NO_DETECTION: DetectZeroes = DetectZeroes::Off;

@@ -1,0 +1,432 @@
+//! What is to be opened: the options of a node with all that it inherits, ready to be carried out by `open.rs`.
+
+use super::graph::{perm, DetectZeroes, OpenFlags};
+use super::open::{inherited, NO_DETECTION};
+use crate::base::Json;
+use crate::block::blkdebug::{Action, InjectError, IoType, IoTypeMask, Limits, Rule};
+use crate::qmp::drive::{json_filename, DriveOptions};
+use crate::qmp::error::QmpError;
+use crate::qmp::types::{
+    BlkdebugIoType, BlkdebugOptions, BlockPermission, BlockdevOptions, BlockdevRef, BlockdevRefOrNull, CacheOptions,
+    DetectZeroes as DetectZeroesOption, DiscardOption, DriverOptions,
+};
+use std::sync::Arc;
+
+/// How to open a node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct OpenSpec {
+    /// An existing node or device; then nothing else counts.
+    pub reference: Option<Arc<str>>,
+    /// What QEMU says instead of opening it.
+    pub error: Option<QmpError>,
+    /// `node-name`
+    pub node_name: Option<Arc<str>>,
+    /// The driver and its own options.
+    pub driver: DriverSpec,
+    /// The driver was guessed from the content.
+    pub probed: bool,
+    /// Generic options, inherited ones included.
+    pub flags: OpenFlags,
+    /// `detect-zeroes`
+    pub detect_zeroes: DetectZeroes,
+    /// The node below.
+    pub file: Option<Arc<OpenSpec>>,
+    /// The backing file.
+    pub backing: BackingSpec,
+    /// The options as given, in QMP form, for `json:` file names.
+    pub given: Json,
+}
+
+/// The backing file of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum BackingSpec {
+    /// What the image says.
+    FromImage,
+    /// None.
+    None,
+    /// This one.
+    Spec(Arc<OpenSpec>),
+}
+
+/// A driver with its options.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum DriverSpec {
+    /// To be found out.
+    Probe,
+    /// `file`
+    File {
+        /// Name on the simulated host.
+        filename: Arc<str>,
+    },
+    /// `null-co`, `null-aio`
+    Null {
+        /// It is `null-aio`.
+        aio: bool,
+        /// In bytes.
+        size: Option<i64>,
+        /// Nanoseconds a request takes.
+        latency_ns: u64,
+        /// `read-zeroes`
+        read_zeroes: bool,
+    },
+    /// `raw`
+    Raw {
+        /// Bytes skipped in the file.
+        offset: u64,
+        /// Bytes used of it.
+        size: Option<u64>,
+    },
+    /// `qcow2`
+    Qcow2 {
+        /// `pass-discard-request`
+        discard_request: Option<bool>,
+        /// `lazy-refcounts`
+        lazy_refcounts: Option<bool>,
+        /// Always true: bitmaps are loaded from the image.
+        persistent_bitmaps: bool,
+    },
+    /// `blkdebug`
+    Blkdebug {
+        /// Rules given as options.
+        rules: Arc<[Rule]>,
+        /// `config`
+        config: Option<Arc<str>>,
+        /// Alignment and limits.
+        limits: Limits,
+        /// `take-child-perms`
+        take: u8,
+        /// `unshare-child-perms`
+        unshare: u8,
+    },
+}
+
+impl DriverSpec {
+    /// qcow2 with nothing set.
+    #[must_use]
+    pub fn qcow2() -> DriverSpec {
+        DriverSpec::Qcow2 { discard_request: None, lazy_refcounts: None, persistent_bitmaps: true }
+    }
+
+    /// Whether `bdrv_open_inherit` opens `file` before the driver does, as for every format.
+    #[must_use]
+    pub fn opens_file_first(&self) -> bool {
+        matches!(self, DriverSpec::Probe | DriverSpec::Raw { .. } | DriverSpec::Qcow2 { .. })
+    }
+
+    /// The driver of a format name.
+    #[must_use]
+    pub fn format(name: &str) -> Option<DriverSpec> {
+        match name {
+            "raw" => Some(DriverSpec::Raw { offset: 0, size: None }),
+            "qcow2" => Some(DriverSpec::qcow2()),
+            _ => None,
+        }
+    }
+}
+
+/// Formats and protocols that QEMU knows and the model does not.
+#[must_use]
+pub fn is_known_format(name: &str) -> bool {
+    use crate::qmp::visit::QapiEnum;
+    crate::qmp::types::Driver::TABLE.iter().any(|(_, known)| *known == name)
+}
+
+impl OpenSpec {
+    /// A spec without options.
+    #[must_use]
+    pub fn new(driver: DriverSpec, flags: OpenFlags) -> OpenSpec {
+        OpenSpec {
+            reference: None,
+            error: None,
+            node_name: None,
+            driver,
+            probed: false,
+            flags,
+            detect_zeroes: NO_DETECTION,
+            file: None,
+            backing: BackingSpec::FromImage,
+            given: Json::empty(),
+        }
+    }
+
+    fn failing(error: QmpError) -> OpenSpec {
+        OpenSpec { error: Some(error), ..OpenSpec::new(DriverSpec::Probe, OpenFlags::default()) }
+    }
+
+    /// A reference to an existing node.
+    #[must_use]
+    pub fn reference(name: Arc<str>) -> OpenSpec {
+        OpenSpec { reference: Some(name), ..OpenSpec::new(DriverSpec::Probe, OpenFlags::default()) }
+    }
+
+    /// `bdrv_open` of a file name: with the format given, or to be probed.
+    #[must_use]
+    pub fn from_filename(filename: &str, format: Option<&str>, flags: OpenFlags) -> OpenSpec {
+        if let Some(json) = filename.strip_prefix("json:") {
+            return OpenSpec::from_json_filename(json, flags);
+        }
+        let driver = match format {
+            None => DriverSpec::Probe,
+            Some(name) => match DriverSpec::format(name) {
+                Some(driver) => driver,
+                None if is_known_format(name) => {
+                    return OpenSpec::failing(QmpError::generic(format!("not simulated: {name}")));
+                }
+                None => return OpenSpec::failing(QmpError::generic(format!("Unknown driver: '{name}'"))),
+            },
+        };
+        let mut spec = OpenSpec::new(driver, flags);
+        let below = inherited(flags);
+        spec.file = Some(Arc::new(match crate::block::blkdebug::parse_filename(filename) {
+            Err(text) => OpenSpec::failing(QmpError::generic(text)),
+            Ok(_) if !filename.starts_with("blkdebug:") => OpenSpec::host_file(filename, below),
+            Ok((config, image)) => {
+                let limits = Limits::default();
+                let config: Option<Arc<str>> = config.map(Into::into);
+                let driver =
+                    DriverSpec::Blkdebug { rules: Arc::new([]), config, limits, take: 0, unshare: 0 };
+                let mut filter = OpenSpec::new(driver, below);
+                filter.file = Some(Arc::new(OpenSpec::host_file(image, below)));
+                filter
+            }
+        }));
+        spec
+    }
+
+    fn host_file(filename: &str, flags: OpenFlags) -> OpenSpec {
+        let filename = filename.strip_prefix("file:").unwrap_or(filename);
+        if let Some((protocol, _)) = filename.split_once(':')
+            && !protocol.contains('/')
+        {
+            let text = format!("Unknown protocol '{protocol}'");
+            return OpenSpec::failing(QmpError::generic(text));
+        }
+        OpenSpec::new(DriverSpec::File { filename: filename.into() }, flags)
+    }
+
+    fn from_json_filename(json: &str, flags: OpenFlags) -> OpenSpec {
+        let parsed = json_filename(&format!("json:{json}")).and_then(|json| with_drivers(&json, flags));
+        parsed.unwrap_or_else(OpenSpec::failing)
+    }
+
+    /// `-drive`: a file name with a format, or options as for `-blockdev` whose scalars are text.
+    ///
+    /// # Errors
+    /// What QEMU says about the options.
+    pub fn from_drive(drive: &DriveOptions, flags: OpenFlags) -> Result<OpenSpec, QmpError> {
+        let mut node = drive.node.clone();
+        if let Some(file) = &drive.file {
+            let has_protocol = file.contains(':') && !file.starts_with("json:");
+            if has_protocol || file.starts_with("json:") {
+                let format = node.get("driver").and_then(Json::as_str).map(str::to_owned);
+                return Ok(OpenSpec::from_filename(file, format.as_deref(), flags));
+            }
+            let below = Json::dict(vec![("driver", "file".into()), ("filename", Json::Str(file.clone()))]);
+            node = with_member(&node, "file", below);
+        }
+        let mut spec = with_drivers(&node, flags)?;
+        spec.detect_zeroes = match drive.detect_zeroes {
+            DetectZeroesOption::Off => DetectZeroes::Off,
+            DetectZeroesOption::On => DetectZeroes::On,
+            DetectZeroesOption::Unmap => DetectZeroes::Unmap,
+        };
+        Ok(spec)
+    }
+
+    /// The backing file that an image names.
+    #[must_use]
+    pub fn backing_of(filename: &str, format: Option<&str>, overlay: &OpenSpec) -> OpenSpec {
+        let flags = OpenFlags { rdwr: false, auto_read_only: false, ..inherited(overlay.flags) };
+        let filename = full_backing_filename(overlay.filename().unwrap_or_default(), filename);
+        OpenSpec::from_filename(&filename, format, flags)
+    }
+
+    /// The host file at the bottom.
+    #[must_use]
+    pub fn filename(&self) -> Option<&str> {
+        match &self.driver {
+            DriverSpec::File { filename } => Some(filename),
+            _ => self.file.as_deref().and_then(OpenSpec::filename),
+        }
+    }
+
+    /// `blockdev-add` and `-blockdev`. `parent` is what an inline child inherits.
+    #[must_use]
+    pub fn from_options(options: &BlockdevOptions, parent: Option<OpenFlags>) -> OpenSpec {
+        let flags = node_flags(options, parent);
+        let below = Some(inherited(flags));
+        let (driver, file, backing) = match &options.driver {
+            DriverOptions::File(file) => (DriverSpec::File { filename: file.filename.clone() }, None, None),
+            DriverOptions::Null(null) => {
+                let driver = DriverSpec::Null {
+                    aio: null.aio,
+                    size: null.size,
+                    latency_ns: null.latency_ns.unwrap_or(0),
+                    read_zeroes: null.read_zeroes.unwrap_or(false),
+                };
+                (driver, None, None)
+            }
+            DriverOptions::Raw(raw) => {
+                let offset = raw.offset.unwrap_or(0).unsigned_abs();
+                (DriverSpec::Raw { offset, size: raw.size.map(i64::unsigned_abs) }, Some(child(&raw.file, below)), None)
+            }
+            DriverOptions::Qcow2(qcow2) => {
+                let driver = DriverSpec::Qcow2 {
+                    discard_request: qcow2.pass_discard_request,
+                    lazy_refcounts: qcow2.lazy_refcounts,
+                    persistent_bitmaps: true,
+                };
+                let backing = qcow2.backing.as_ref().map(|b| match b {
+                    BlockdevRefOrNull::Null => BackingSpec::None,
+                    BlockdevRefOrNull::Ref(r) => {
+                        let inherits = OpenFlags { rdwr: false, auto_read_only: false, ..inherited(flags) };
+                        BackingSpec::Spec(child(r, Some(inherits)))
+                    }
+                });
+                (driver, Some(child(&qcow2.file, below)), backing)
+            }
+            DriverOptions::Blkdebug(blkdebug) => {
+                // A filter's child inherits everything.
+                let pass = Some(OpenFlags { no_backing: false, ..inherited(flags) });
+                (blkdebug_spec(blkdebug), Some(child(&blkdebug.image, pass)), None)
+            }
+            DriverOptions::CopyBeforeWrite(_) => return not_simulated("copy-before-write"),
+            DriverOptions::CopyOnRead(_) => return not_simulated("copy-on-read"),
+            DriverOptions::Throttle(_) => return not_simulated("throttle"),
+            DriverOptions::Preallocate(_) => return not_simulated("preallocate"),
+            DriverOptions::Other(name, _) => return not_simulated(name),
+        };
+        OpenSpec {
+            node_name: options.node_name.clone(),
+            detect_zeroes: match options.detect_zeroes {
+                None | Some(DetectZeroesOption::Off) => DetectZeroes::Off,
+                Some(DetectZeroesOption::On) => DetectZeroes::On,
+                Some(DetectZeroesOption::Unmap) => DetectZeroes::Unmap,
+            },
+            file,
+            backing: backing.unwrap_or(BackingSpec::FromImage),
+            ..OpenSpec::new(driver, flags)
+        }
+    }
+}
+
+fn with_member(dict: &Json, key: &str, value: Json) -> Json {
+    let mut members = dict.as_dict().unwrap_or_default().to_vec();
+    members.retain(|(k, _)| &**k != key);
+    members.push((key.into(), value));
+    Json::Dict(Arc::new(members))
+}
+
+/// Options whose scalars are text. A node that names no driver is a file, or a format to be probed.
+fn with_drivers(node: &Json, flags: OpenFlags) -> Result<OpenSpec, QmpError> {
+    if node.get("driver").is_some() {
+        let mut node = node.clone();
+        if let Some(file @ Json::Dict(_)) = node.get("file")
+            && file.get("driver").is_none()
+            && file.get("filename").is_some()
+        {
+            let file = with_member(file, "driver", "file".into());
+            node = with_member(&node, "file", file);
+        }
+        let options = BlockdevOptions::from_texts(&node)?;
+        return Ok(OpenSpec::from_options(&options, Some(flags)));
+    }
+    // Read as raw, then forget the driver.
+    let options = BlockdevOptions::from_texts(&with_member(node, "driver", "raw".into()))?;
+    Ok(OpenSpec { driver: DriverSpec::Probe, ..OpenSpec::from_options(&options, Some(flags)) })
+}
+
+fn not_simulated(name: &str) -> OpenSpec {
+    OpenSpec::failing(QmpError::generic(format!("not simulated: {name}")))
+}
+
+fn child(reference: &BlockdevRef, parent: Option<OpenFlags>) -> Arc<OpenSpec> {
+    Arc::new(match reference {
+        BlockdevRef::Reference(name) => OpenSpec::reference(name.clone()),
+        BlockdevRef::Definition(options) => OpenSpec::from_options(options, parent),
+    })
+}
+
+fn node_flags(options: &BlockdevOptions, parent: Option<OpenFlags>) -> OpenFlags {
+    let base = parent.unwrap_or(OpenFlags { rdwr: true, ..OpenFlags::default() });
+    let cache = options.cache.unwrap_or(CacheOptions { direct: None, no_flush: None });
+    OpenFlags {
+        rdwr: options.read_only.map_or(base.rdwr, |ro| !ro),
+        unmap: options.discard.map_or(base.unmap, |d| d == DiscardOption::Unmap),
+        no_flush: cache.no_flush.unwrap_or(base.no_flush),
+        nocache: cache.direct.unwrap_or(base.nocache),
+        no_backing: false,
+        force_share: options.force_share.unwrap_or(base.force_share),
+        auto_read_only: options.auto_read_only.unwrap_or(base.auto_read_only),
+    }
+}
+
+fn perm_bits(perms: Option<&Vec<BlockPermission>>) -> u8 {
+    perms.into_iter().flatten().fold(0, |bits, p| {
+        bits | match p {
+            BlockPermission::ConsistentRead => perm::CONSISTENT_READ,
+            BlockPermission::Write => perm::WRITE,
+            BlockPermission::WriteUnchanged => perm::WRITE_UNCHANGED,
+            BlockPermission::Resize => perm::RESIZE,
+        }
+    })
+}
+
+fn blkdebug_spec(options: &BlkdebugOptions) -> DriverSpec {
+    let state = |s: Option<i64>| i32::try_from(s.unwrap_or(0)).unwrap_or(-1);
+    let mut rules: Vec<Rule> = Vec::new();
+    for rule in options.inject_error.iter().flatten() {
+        let iotype = rule.iotype.map_or(IoTypeMask::DEFAULT, |t| {
+            IoTypeMask::only(match t {
+                BlkdebugIoType::Read => IoType::Read,
+                BlkdebugIoType::Write => IoType::Write,
+                BlkdebugIoType::WriteZeroes => IoType::WriteZeroes,
+                BlkdebugIoType::Discard => IoType::Discard,
+                BlkdebugIoType::Flush => IoType::Flush,
+                BlkdebugIoType::BlockStatus => IoType::BlockStatus,
+            })
+        });
+        rules.push(Rule {
+            event: rule.event,
+            state: state(rule.state),
+            action: Action::InjectError(InjectError {
+                errno: InjectError::errno_option(rule.errno.unwrap_or(5)),
+                iotype,
+                sector: InjectError::sector_option(rule.sector.unwrap_or(-1)),
+                once: rule.once.unwrap_or(false),
+                immediately: rule.immediately.unwrap_or(false),
+            }),
+        });
+    }
+    for rule in options.set_state.iter().flatten() {
+        let new_state = i32::try_from(rule.new_state).unwrap_or(0);
+        rules.push(Rule { event: rule.event, state: state(rule.state), action: Action::SetState { new_state } });
+    }
+    let size = |n: Option<i32>| u64::from(n.unwrap_or(0).unsigned_abs());
+    DriverSpec::Blkdebug {
+        rules: rules.into(),
+        config: options.config.clone(),
+        limits: Limits {
+            align: options.align.unwrap_or(0).unsigned_abs(),
+            max_transfer: size(options.max_transfer),
+            opt_write_zero: size(options.opt_write_zero),
+            max_write_zero: size(options.max_write_zero),
+            opt_discard: size(options.opt_discard),
+            max_discard: size(options.max_discard),
+        },
+        take: perm_bits(options.take_child_perms.as_ref()),
+        unshare: perm_bits(options.unshare_child_perms.as_ref()),
+    }
+}
+
+/// `bdrv_get_full_backing_filename_from_filename`: relative to the overlay's folder.
+#[must_use]
+pub fn full_backing_filename(overlay: &str, backing: &str) -> String {
+    if backing.starts_with('/') || backing.contains(':') {
+        return backing.to_owned();
+    }
+    match overlay.rfind('/') {
+        Some(i) => format!("{}/{backing}", &overlay[..i]),
+        None => backing.to_owned(),
+    }
+}
