@@ -11,6 +11,15 @@ impl HostFiles {
         self.get(path).is_some()
     }
 
+    /// Whether a file could be made there: the folder must hold a file already.
+    #[must_use]
+    pub fn can_create(&self, path: &str) -> bool {
+        match path.rfind('/') {
+            None => !path.is_empty(),
+            Some(slash) => self.iter().any(|(other, _)| other.starts_with(&path[..=slash])),
+        }
+    }
+
     /// Length of a file in bytes; 0 if there is none.
     #[must_use]
     pub fn size(&self, path: &str) -> u64 {

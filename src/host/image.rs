@@ -2,7 +2,7 @@
 
 use super::{Format, HostError, HostFiles, not_found};
 use crate::base::errno::Errno;
-use crate::block::content::Data;
+use crate::block::content::{Data, WriteTag};
 use crate::block::event::BlkdebugEvent;
 use crate::block::qcow2::{
     Ask, Child, CreateOptions, Fault, FileTraits, Got, Op, OpenOptions, Out, Qcow2, Status, StoreBitmap, StoredBitmap,
@@ -336,6 +336,23 @@ impl Image {
         self.status_in_chain(files, want_zero, offset, len).map(|(status, _)| status)
     }
 
+    /// The status that `qemu-img map` shows: of the first layer that says something, and how far down that is.
+    pub(super) fn status_for_map(
+        &mut self,
+        files: &mut HostFiles,
+        offset: u64,
+        len: u64,
+    ) -> Result<(Status, u64), Fault> {
+        let top = self.status(files, true, offset, len)?;
+        match &mut self.backing {
+            Some(backing) if top.flags & (Status::ZERO | Status::DATA) == 0 => {
+                let (below, depth) = backing.status_for_map(files, offset, top.len)?;
+                Ok((below, depth + 1))
+            }
+            _ => Ok((top, 0)),
+        }
+    }
+
     /// The status through the whole chain, and how far down the layer is that decides.
     pub(super) fn status_with_depth(
         &mut self,
@@ -372,10 +389,23 @@ impl Image {
     /// # Errors
     /// Those of the driver.
     pub fn write(&mut self, files: &mut HostFiles, offset: u64, data: Data) -> Result<(), Fault> {
+        self.mark_dirty(offset, data.len());
         if self.qcow2.is_some() {
             return self.drive(files, Op::pwritev(offset, data)).map(drop);
         }
         Ok(self.change(files, Ask::Write { offset, data })?)
+    }
+
+    /// `bdrv_pwrite` with `BDRV_REQ_WRITE_COMPRESSED`
+    ///
+    /// # Errors
+    /// Those of the driver; `ENOTSUP` for a raw image.
+    pub fn write_compressed(&mut self, files: &mut HostFiles, offset: u64, data: Data) -> Result<(), Fault> {
+        if self.qcow2.is_none() {
+            return Err(Errno::ENOTSUP.into());
+        }
+        self.mark_dirty(offset, data.len());
+        self.drive(files, Op::pwritev_compressed(offset, data)).map(drop)
     }
 
     /// `bdrv_pwrite_zeroes`: what the driver cannot do becomes a plain write.
@@ -383,6 +413,7 @@ impl Image {
     /// # Errors
     /// Those of the driver.
     pub fn write_zeroes(&mut self, files: &mut HostFiles, offset: u64, len: u64, may_unmap: bool) -> Result<(), Fault> {
+        self.mark_dirty(offset, len);
         let Some(q) = &self.qcow2 else {
             return Ok(self.change(files, Ask::WriteZeroes { offset, len, may_unmap, no_fallback: false })?);
         };
@@ -401,6 +432,7 @@ impl Image {
     /// # Errors
     /// Those of the driver.
     pub fn discard(&mut self, files: &mut HostFiles, offset: u64, len: u64) -> Result<(), Fault> {
+        self.mark_dirty(offset, len);
         let Some(q) = &self.qcow2 else { return Ok(self.change(files, Ask::Discard { offset, len })?) };
         for (at, n) in pieces(offset, len, q.cluster_size()) {
             match self.drive(files, Op::pdiscard(at, n)) {
@@ -409,6 +441,38 @@ impl Image {
             }
         }
         Ok(())
+    }
+
+    /// `bdrv_co_truncate`
+    ///
+    /// # Errors
+    /// Those of the driver; a qcow2 image with bitmaps cannot be resized here, as that would have to resize them.
+    pub fn truncate(&mut self, files: &mut HostFiles, size: u64) -> Result<(), Fault> {
+        if self.qcow2.is_none() {
+            return Ok(self.change(files, Ask::Truncate { size })?);
+        }
+        // Data of the backing file must not appear in the new area.
+        let old = self.size();
+        let zero = size > old && self.backing.as_ref().is_some_and(|backing| backing.size_in(files) > old);
+        self.drive(files, Op::truncate(size, zero, Arc::new([]))).map(drop)
+    }
+
+    /// `bdrv_set_dirty`: the bitmaps that record note the write.
+    fn mark_dirty(&mut self, offset: u64, len: u64) {
+        let recording = |bitmap: &&mut StoredBitmap| bitmap.enabled && !bitmap.readonly && !bitmap.inconsistent;
+        for bitmap in self.bitmaps.iter_mut().filter(recording).filter(|_| len > 0) {
+            let (first, last) = (offset / bitmap.granularity, (offset + len - 1) / bitmap.granularity);
+            let (from, to) = (first / 8, last / 8 + 1);
+            let mut bytes = bitmap.bits.slice(from, to - from).to_bytes();
+            for bit in first..=last {
+                if let Some(byte) = bytes.get_mut((bit / 8 - from) as usize) {
+                    *byte |= 1 << (bit % 8);
+                }
+            }
+            let rest = bitmap.bits.slice(to, bitmap.bits.len());
+            let marked = Data::bytes(bytes.into(), WriteTag(0));
+            bitmap.bits = Data::concat([&bitmap.bits.slice(0, from), &marked, &rest]);
+        }
     }
 
     /// `bdrv_flush`

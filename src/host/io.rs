@@ -98,6 +98,14 @@ impl HostFiles {
         self.with(path, None, &options, |files, image| image.read(files, offset, len))
     }
 
+    /// `qemu-img resize`, with `--shrink` where that is needed.
+    ///
+    /// # Errors
+    /// If the image cannot be opened or resized.
+    pub fn resize(&mut self, path: &str, size: u64) -> Result<(), HostError> {
+        self.with(path, None, &OpenOptions::default(), |files, image| image.truncate(files, size))
+    }
+
     /// `qemu-img info`
     ///
     /// # Errors
@@ -134,7 +142,7 @@ impl HostFiles {
         let mut at = 0;
         while at < size {
             let (status, depth) =
-                image.status_with_depth(self, at, size - at).map_err(|fault| HostError::new(path, fault))?;
+                image.status_for_map(self, at, size - at).map_err(|fault| HostError::new(path, fault))?;
             let has = |flag| status.flags & flag != 0;
             let entry = MapEntry {
                 start: at,

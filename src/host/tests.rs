@@ -242,3 +242,160 @@ proptest! {
         play(&kind(n).0, based, &commands);
     }
 }
+
+#[test]
+fn compressed_clusters_are_understood_both_ways() {
+    let dir = scratch();
+    let fill = |i: u64| (i * 2_654_435_761 >> 13) as u8 & 0x3f;
+    let bytes: Vec<u8> = (0..DISK).map(|i| if i < DISK / 2 { fill(i / 3) } else { 0x33 }).collect();
+    std::fs::write(dir.path().join("plain.raw"), &bytes).expect("written");
+    let convert = ["convert", "-c", "-f", "raw", "-O", "qcow2", "plain.raw", "real.qcow2"];
+    let Some((ok, out)) = tool(dir.path(), "qemu-img", &convert) else { return };
+    assert!(ok, "{out}");
+    let mut files = HostFiles::new();
+    files.import("real.qcow2", &std::fs::read(dir.path().join("real.qcow2")).expect("the image"));
+    let data = files.read("real.qcow2", 0, DISK).expect("read").to_bytes();
+    assert_eq!(first_difference(&data, &bytes), None);
+    assert!(files.check("real.qcow2").expect("checked").is_clean());
+
+    files.create_qcow2("ours.qcow2", Some(DISK), &options(65_536)).expect("created");
+    let mut image = Image::open(&mut files, "ours.qcow2", None, true).expect("opened");
+    image.write_compressed(&mut files, 0, Data::bytes(bytes.clone().into(), WriteTag(1))).expect("written");
+    image.close(&mut files);
+    save(&files, "ours.qcow2", dir.path());
+    let compare = ["compare", "-f", "raw", "-F", "qcow2", "plain.raw", "ours.qcow2"];
+    for args in [&["check", "ours.qcow2"][..], &compare[..]] {
+        let Some((ok, out)) = tool(dir.path(), "qemu-img", args) else { return };
+        assert!(ok, "{out}");
+    }
+    assert_eq!(files.compare("ours.qcow2", "real.qcow2"), Ok(Ok(())));
+}
+
+/// Runs tools on `a.qcow2`, which holds what we have under that name, and gives what it holds then.
+fn real_commands(dir: &Path, commands: &[&[&str]]) -> Option<Vec<u8>> {
+    for command in commands {
+        let (ok, out) = tool(dir, command[0], &command[1..])?;
+        assert!(ok, "{command:?}: {out}");
+    }
+    Some(std::fs::read(dir.join("a.qcow2")).expect("the image"))
+}
+
+#[test]
+fn resized_images_are_those_of_qemu_img() {
+    let cases = [(false, 3 << 20), (true, 3 << 20), (false, 100 << 10), (true, (1 << 20) - 512), (false, 512), (true, 64 << 20)];
+    for n in 0..6 {
+        for (based, size) in cases {
+            let (options, _) = kind(n);
+            let (mut files, _) = prepare(&options, based);
+            if based {
+                files.resize("base.raw", 2 << 20).expect("grown");
+            }
+            for at in [0, 300 << 10, 900 << 10] {
+                files.write("a.qcow2", at, 20_000, 7, WriteTag(1)).expect("written");
+            }
+            let dir = scratch();
+            save(&files, "a.qcow2", dir.path());
+            if based {
+                save(&files, "base.raw", dir.path());
+            }
+            let text = size.to_string();
+            let resize = ["qemu-img", "resize", "-q", "--shrink", "-f", "qcow2", "a.qcow2", &text];
+            let Some(real) = real_commands(dir.path(), &[&resize]) else { return };
+            files.resize("a.qcow2", size).expect("resized");
+            let ours = files.export("a.qcow2").expect("the file");
+            assert_eq!(first_difference(&ours, &real), None, "kind {n}, based {based}, to {size}");
+            let result = files.check("a.qcow2").expect("checked");
+            assert!(result.is_clean(), "kind {n}, based {based}, to {size}: {result:?}");
+        }
+    }
+}
+
+#[test]
+fn bitmaps_are_those_of_qemu_img() {
+    for cluster_size in [512, 4096, 65_536] {
+        let dir = scratch();
+        let mut files = HostFiles::new();
+        files.create_qcow2("a.qcow2", Some(DISK), &options(cluster_size)).expect("created");
+        save(&files, "a.qcow2", dir.path());
+        let add = |name| ["qemu-img", "bitmap", "-f", "qcow2", "--add", "-g", "4096", "a.qcow2", name];
+        let Some(start) = real_commands(dir.path(), &[&add("first"), &add("second")]) else { return };
+        files.import("a.qcow2", &start);
+        let info = files.info("a.qcow2").expect("info");
+        let bitmap = |name: &str| (name.to_owned(), 4096, false, true);
+        assert_eq!(info.bitmaps, [bitmap("first"), bitmap("second")]);
+        let io = ["qemu-io", "-f", "qcow2", "-c", "write 100k 100k", "-c", "write -z 0 64k", "a.qcow2"];
+        let real = real_commands(dir.path(), &[&io]).expect("the tools");
+        let mut image = Image::open(&mut files, "a.qcow2", None, true).expect("opened");
+        image.write(&mut files, 100 << 10, Data::pattern(0xcd, 100 << 10, WriteTag(1))).expect("written");
+        image.write_zeroes(&mut files, 0, 64 << 10, false).expect("zeroed");
+        assert_eq!(image.close(&mut files), Vec::<String>::new());
+        let ours = files.export("a.qcow2").expect("the file");
+        assert_eq!(first_difference(&ours, &real), None, "cluster size {cluster_size}");
+        assert!(files.check("a.qcow2").expect("checked").is_clean());
+        // Opening for writing marks them in use; killed then, they are inconsistent.
+        let _killed = Image::open(&mut files, "a.qcow2", None, true).expect("opened");
+        save(&files, "a.qcow2", dir.path());
+        let (ok, out) = tool(dir.path(), "qemu-img", &["info", "a.qcow2"]).expect("qemu-img");
+        assert!(ok && out.matches("in-use").count() == 2, "{out}");
+        let image = Image::open(&mut files, "a.qcow2", None, true).expect("opened");
+        assert!(image.bitmaps().iter().all(|bitmap| bitmap.inconsistent));
+        let remove = |name| ["qemu-img", "bitmap", "-f", "qcow2", "--remove", "a.qcow2", name];
+        let real = real_commands(dir.path(), &[&remove("first")]).expect("the tools");
+        let mut files = HostFiles::new();
+        files.import("a.qcow2", &real);
+        assert!(files.check("a.qcow2").expect("checked").is_clean());
+    }
+}
+
+#[test]
+fn rebased_images_read_the_same() {
+    for (from, to) in [(true, false), (false, true)] {
+        let (mut files, _) = prepare(&options(4096), true);
+        files.write("a.qcow2", 100 << 10, 4096, 7, WriteTag(1)).expect("written");
+        files.create_raw("other.raw", DISK);
+        files.write("other.raw", 60 << 10, 100 << 10, 0xba, WriteTag(1)).expect("written");
+        files.write("other.raw", 300 << 10, 100 << 10, 0xdd, WriteTag(1)).expect("written");
+        if !from {
+            files.rebase_unsafe("a.qcow2", Some("other.raw"), Some("raw")).expect("rebased");
+        }
+        let before = files.read("a.qcow2", 0, DISK).expect("read");
+        let dir = scratch();
+        for name in ["a.qcow2", "base.raw", "other.raw"] {
+            save(&files, name, dir.path());
+        }
+        let base = if to { "base.raw" } else { "other.raw" };
+        files.rebase("a.qcow2", Some(base), Some("raw")).expect("rebased");
+        assert!(files.read("a.qcow2", 0, DISK).expect("read").same_bytes(&before));
+        assert!(files.check("a.qcow2").expect("checked").is_clean());
+        assert_eq!(files.info("a.qcow2").expect("info").backing_file.as_deref(), Some(base));
+        let rebase = ["qemu-img", "rebase", "-f", "qcow2", "-b", base, "-F", "raw", "a.qcow2"];
+        let Some(real) = real_commands(dir.path(), &[&rebase]) else { return };
+        files.import("real.qcow2", &real);
+        assert_eq!(files.compare("a.qcow2", "real.qcow2"), Ok(Ok(())));
+        files.write("real.qcow2", 5000, 1, 9, WriteTag(4)).expect("written");
+        let mismatch = files.compare("a.qcow2", "real.qcow2").expect("compared").expect_err("a difference");
+        assert_eq!((mismatch.offset, mismatch.len, mismatch.right), (5000, 1, WriteTag(4)));
+    }
+}
+
+#[test]
+fn maps_are_those_of_qemu_img() {
+    let (mut files, _) = prepare(&options(4096), true);
+    for at in [0, 300 << 10, 900 << 10] {
+        files.write("a.qcow2", at, 20_000, 7, WriteTag(1)).expect("written");
+    }
+    files.write_zeroes("a.qcow2", 80 << 10, 64 << 10, false).expect("zeroed");
+    let dir = scratch();
+    for name in ["a.qcow2", "base.raw"] {
+        save(&files, name, dir.path());
+    }
+    let Some((_, out)) = tool(dir.path(), "qemu-img", &["map", "--output=json", "a.qcow2"]) else { return };
+    let lines = files.map("a.qcow2").expect("mapped").into_iter().map(|e| {
+        let offset = e.offset.map_or(String::new(), |offset| format!(", \"offset\": {offset}"));
+        format!(
+            "{{ \"start\": {}, \"length\": {}, \"depth\": {}, \"present\": {}, \"zero\": {}, \"data\": {}, \"compressed\": false{offset}}}",
+            e.start, e.length, e.depth, e.present, e.zero, e.data
+        )
+    });
+    assert_eq!(format!("[{}]\n", lines.collect::<Vec<_>>().join(",\n")), out);
+}

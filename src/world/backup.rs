@@ -149,8 +149,9 @@ impl World {
         node.flags = OpenFlags { rdwr: true, ..OpenFlags::default() };
         let cbw = self.graph.nodes.insert(node);
         if let Err(text) = self.assign_node_name(cbw, args.filter_node_name.as_deref()) {
-            self.graph.nodes.remove(cbw);
-            return fail(self, format!("Could not create node: {text}"));
+            let err = QmpError::generic(format!("Could not create node: {text}"));
+            self.stack.push(Frame::Give(Box::new(Val::Node(Err(err)))));
+            return self.seq([Frame::BdrvUnref(cbw)]);
         }
         let len = self.bdrv_getlength(args.source);
         let node = &mut self.graph.nodes[cbw];
@@ -543,7 +544,11 @@ impl World {
             let node = &mut self.graph.nodes[parent];
             match name {
                 "file" | "image" => node.file = Some(child),
-                "backing" => node.backing = Some(child),
+                "backing" => {
+                    node.backing = Some(child);
+                    self.qcow2(parent).q.has_backing = true;
+                    self.graph.nodes[bs].cow_blockers.insert(0, parent);
+                }
                 _ => self.cbw(parent).target = Some(child),
             }
         });

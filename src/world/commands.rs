@@ -163,6 +163,10 @@ impl World {
 
     fn qmp_capabilities(&mut self, client: u32, oob: bool) -> Flow {
         let c = &mut self.monitor.clients[client as usize];
+        if c.negotiated {
+            let text = "Capabilities negotiation is already complete, command ignored";
+            return self.ret(Val::Done(Err(QmpError::new(ErrorClass::CommandNotFound, text))));
+        }
         c.negotiated = true;
         c.oob = oob;
         self.ret(Val::Done(Ok(())))

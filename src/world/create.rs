@@ -4,7 +4,8 @@
 use super::arena::{JobId, NodeId};
 use super::driver::{Driver, FileDriver};
 use super::frame::{Flow, Frame};
-use super::graph::{Node, OpenFlags, Role};
+use super::graph::{perm, Node, OpenFlags, Role};
+use super::spec::OpenSpec;
 use super::job::{JobDriver, JobFlags};
 use super::qcow2::Qcow2Node;
 use super::value::Val;
@@ -34,6 +35,12 @@ impl World {
         size: u64,
     ) -> Flow {
         let fail = |w: &mut World, text: String| w.ret(Val::Done(Err(QmpError::generic(text))));
+        if !self.files.can_create(&path) && matches!(format, "raw" | "qcow2") {
+            return fail(self, format!("Could not create '{path}': {}", Errno::ENOENT));
+        }
+        if let Some(err) = self.graph.file_lock_conflict(&path, None, perm::WRITE | perm::RESIZE, perm::ALL & !perm::RESIZE) {
+            return fail(self, err);
+        }
         match format {
             "raw" if backing.is_some() => {
                 fail(self, "Backing file not supported for file format 'raw'".to_owned())
@@ -47,14 +54,16 @@ impl World {
                     let text = "Error: Trying to create an image with the same filename as the backing file";
                     return fail(self, text.to_owned());
                 }
-                self.files.create(&path, 0);
-                let (file, format) = backing.map_or((None, None), |(file, format)| (Some(file), Some(format)));
-                let options = Qcow2Options {
-                    backing_file: file.map(|f| f.to_string()),
-                    backing_format: format.map(|f| f.to_string()),
-                    ..Qcow2Options::new(align_up(size, 512))
-                };
-                self.qcow2_create_file(&path, options)
+                let create = Frame::ImgCreateQcow2 { path, backing: backing.clone(), size };
+                match backing {
+                    None => self.seq([create]),
+                    // The backing file is opened and closed to see whether it is there.
+                    Some((file, format)) => {
+                        let flags = OpenFlags { force_share: true, ..OpenFlags::default() };
+                        let spec = OpenSpec::from_filename(&file, Some(&format), flags);
+                        self.seq([Frame::BdrvOpen(Arc::new(spec)), Frame::ImgBackingOpened, Frame::StopOnError(1), create])
+                    }
+                }
             }
             "file" | "null-co" | "null-aio" | "blkdebug" | "copy-before-write" => {
                 fail(self, format!("Format driver '{format}' does not support image creation"))
@@ -62,6 +71,30 @@ impl World {
             other if super::spec::is_known_format(other) => fail(self, format!("not simulated: {other}")),
             other => fail(self, format!("Unknown file format '{other}'")),
         }
+    }
+
+    /// `bdrv_img_create`, once the backing file was opened. Leaves `Val::Done`.
+    pub(super) fn img_backing_opened(&mut self) -> Flow {
+        match std::mem::take(&mut self.reg) {
+            Val::Node(Ok(bs)) => {
+                self.stack.push(Frame::Give(Box::new(Val::Done(Ok(())))));
+                self.seq([Frame::BdrvUnref(bs)])
+            }
+            Val::Node(Err(err)) => self.ret(Val::Done(Err(err))),
+            other => unreachable!("a node or an error, not {other:?}"),
+        }
+    }
+
+    /// `bdrv_img_create`: the image itself. Leaves `Val::Done`.
+    pub(super) fn img_create_qcow2(&mut self, path: &Arc<str>, backing: Option<(Arc<str>, Arc<str>)>, size: u64) -> Flow {
+        self.files.create(path, 0);
+        let (file, format) = backing.map_or((None, None), |(file, format)| (Some(file), Some(format)));
+        let options = Qcow2Options {
+            backing_file: file.map(|f| f.to_string()),
+            backing_format: format.map(|f| f.to_string()),
+            ..Qcow2Options::new(align_up(size, 512))
+        };
+        self.qcow2_create_file(path, options)
     }
 
     /// `qcow2_co_create_opts`: a node for the new file, formatted and given up again.
@@ -92,10 +125,13 @@ impl World {
         self.assign_node_name(format, None).expect("a made-up name is free");
         let op = Box::new(Op::create(*options));
         self.seq([
+            // A backend that writes the header comes and goes, the format node is opened through another.
+            Frame::LockGraph(3),
             Frame::GraphWrlock,
             Frame::AttachToNode { parent: format, name: "file", role: Role::Image, bs: file },
             Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
-            Frame::StopOnError(1),
+            Frame::StopOnError(3),
+            Frame::LockGraph(2),
             Frame::RunCo(Box::new(Frame::Qcow2Op { node: format, op })),
             Frame::Qcow2Formatted(format),
         ])
@@ -110,7 +146,8 @@ impl World {
         };
         self.graph.nodes[format].driver = None;
         self.stack.push(Frame::Give(Box::new(Val::Done(done))));
-        self.seq([Frame::BdrvUnref(format)])
+        // Closed, opened once more to see that it works, and closed again.
+        self.seq([Frame::LockGraph(1), Frame::BdrvUnref(format), Frame::LockGraph(6)])
     }
 
     /// `qmp_blockdev_create`

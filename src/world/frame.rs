@@ -87,7 +87,10 @@ pub enum Frame {
     DrainedBegin(NodeId),
     DrainedEnd(NodeId),
     DrainAll,
+    DrainAllBegin,
     DrainAllEnd,
+    /// Takes and gives back the graph lock that often.
+    LockGraph(u32),
     GraphWrlock,
     GraphWrlockTaken,
     GraphWrunlock,
@@ -117,6 +120,8 @@ pub enum Frame {
     BlockdevAdded,
     DriveOpened { blk: BackendId },
     ImgCreate { path: Arc<str>, format: Arc<str>, backing: Option<(Arc<str>, Arc<str>)>, size: u64 },
+    ImgBackingOpened,
+    ImgCreateQcow2 { path: Arc<str>, backing: Option<(Arc<str>, Arc<str>)>, size: u64 },
     Qcow2Format { file: NodeId, options: Box<CreateOptions> },
     Qcow2Formatted(NodeId),
     CreateQcow2(Box<CreateQcow2>),
@@ -332,6 +337,12 @@ impl Frame {
                 Flow::Go
             }
             Frame::DrainAll => w.drain_all(),
+            Frame::DrainAllBegin => {
+                w.drain_all_begin_nopoll();
+                w.seq([Frame::Poll(Cond::DrainAll)])
+            }
+            Frame::LockGraph(0) => Flow::Go,
+            Frame::LockGraph(n) => w.seq([Frame::GraphWrlock, Frame::GraphWrunlock, Frame::LockGraph(n - 1)]),
             Frame::DrainAllEnd => {
                 w.drain_all_end();
                 Flow::Go
@@ -373,6 +384,8 @@ impl Frame {
             Frame::BlockdevAdded => w.blockdev_added(),
             Frame::DriveOpened { blk } => w.drive_opened(blk),
             Frame::ImgCreate { path, format, backing, size } => w.img_create(path, &format, backing, size),
+            Frame::ImgBackingOpened => w.img_backing_opened(),
+            Frame::ImgCreateQcow2 { path, backing, size } => w.img_create_qcow2(&path, backing, size),
             Frame::Qcow2Format { file, options } => w.qcow2_format(file, options),
             Frame::Qcow2Formatted(format) => w.qcow2_formatted(format),
             Frame::CreateQcow2(options) => w.create_qcow2(&options),

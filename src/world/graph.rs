@@ -560,6 +560,12 @@ impl Graph {
         if n.driver.is_none() {
             return Ok(());
         }
+        if let Some(Driver::File(file)) = &n.driver
+            && !n.flags.force_share
+            && let Some(text) = self.file_lock_conflict(&file.path, Some(node), taken, shared)
+        {
+            return Err(text);
+        }
         for child in n.children.clone() {
             let (p, s) = self.child_perm(node, child, taken, shared);
             let c = &self.children[child];
@@ -571,6 +577,27 @@ impl Graph {
             }
         }
         Ok(())
+    }
+
+    /// `raw_check_lock_bytes`: what the locks of other nodes with the same host file say against these permissions.
+    #[must_use]
+    pub fn file_lock_conflict(&self, path: &str, own: Option<NodeId>, taken: u8, shared: u8) -> Option<String> {
+        let others = || {
+            let same = |n: &Node| matches!(&n.driver, Some(Driver::File(f)) if *f.path == *path) && !n.flags.force_share;
+            self.nodes.iter().filter(move |(id, n)| Some(*id) != own && same(n)).map(|(id, _)| self.cumulative_perm(id))
+        };
+        let bits = [perm::CONSISTENT_READ, perm::WRITE, perm::WRITE_UNCHANGED, perm::RESIZE];
+        for bit in bits {
+            if taken & bit != 0 && others().any(|(_, other_shared)| other_shared & bit == 0) {
+                return Some(format!("Failed to get \"{}\" lock", perm::names(bit)));
+            }
+        }
+        for bit in bits {
+            if shared & bit == 0 && others().any(|(other_taken, _)| other_taken & bit != 0) {
+                return Some(format!("Failed to get shared \"{}\" lock", perm::names(bit)));
+            }
+        }
+        None
     }
 
     /// `bdrv_child_perm`: what a node asks of one child.

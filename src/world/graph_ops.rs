@@ -72,6 +72,9 @@ impl World {
             }
             if node.backing == Some(child) {
                 node.backing = None;
+                if let Some(super::driver::Driver::Qcow2(qcow2)) = &mut node.driver {
+                    qcow2.q.has_backing = false;
+                }
                 self.graph.nodes[c.bs].cow_blockers.retain(|n| *n != parent);
             }
         }

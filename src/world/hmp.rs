@@ -83,7 +83,7 @@ impl World {
                     return self.seq([Frame::QemuIo { blk, command }]);
                 }
                 let Some(bs) = self.graph.find_node(&device) else {
-                    let reply = hmp::no_such_node(&device);
+                    let reply = hmp::error_reply(&hmp::no_such_node(&device));
                     return give(self, &reply);
                 };
                 let blk = self.blk_new("".into(), 0, perm::ALL);

@@ -180,14 +180,10 @@ impl World {
             DriverSpec::Probe => unreachable!("probing comes first"),
             DriverSpec::File { filename } => match self.open_host_file(bs, filename) {
                 Ok(()) => self.open_done(o),
-                Err(err) => self.open_failed(&o, err),
+                Err(err) => self.driver_open_failed(o, err),
             },
             DriverSpec::Null { aio, size, latency_ns, read_zeroes } => {
                 let null = NullDriver { aio: *aio, latency_ns: *latency_ns, read_zeroes: *read_zeroes };
-                if let Some(n) = size.filter(|n| *n < 0) {
-                    let _ = n;
-                    return self.open_failed(&o, QmpError::generic("blkverify: Null size is negative"));
-                }
                 let node = &mut self.graph.nodes[bs];
                 node.size = size.map_or(GIB, i64::unsigned_abs) / 512 * 512;
                 node.driver = Some(Driver::Null(null));
@@ -207,7 +203,7 @@ impl World {
             DriverSpec::Blkdebug { rules, limits, take, unshare, config, .. } => {
                 let engine = match self.blkdebug_engine(rules, config.as_deref(), *limits) {
                     Ok(engine) => engine,
-                    Err(text) => return self.open_failed(&o, QmpError::generic(text)),
+                    Err(text) => return self.driver_open_failed(o, QmpError::generic(text)),
                 };
                 let driver = BlkdebugDriver {
                     engine,
@@ -236,10 +232,7 @@ impl World {
 
     fn open_child_opened(&mut self, mut o: Box<Opening>) -> Flow {
         match self.take_node() {
-            Err(err) => {
-                self.graph.nodes[o.bs].driver = None;
-                self.open_failed(&o, err)
-            }
+            Err(err) => self.driver_open_failed(o, err),
             Ok(image) => {
                 o.file_bs = Some(image);
                 let parent = o.bs;
@@ -256,8 +249,7 @@ impl World {
 
     fn open_child_attached(&mut self, o: Box<Opening>) -> Flow {
         if let Err(err) = self.take_done() {
-            self.graph.nodes[o.bs].driver = None;
-            return self.open_failed(&o, err);
+            return self.driver_open_failed(o, err);
         }
         let bs = o.bs;
         match self.graph.nodes[bs].drv() {
@@ -265,7 +257,7 @@ impl World {
                 let raw = raw.clone();
                 match self.open_raw(bs, &raw) {
                     Ok(()) => self.open_done(o),
-                    Err(text) => self.open_failed(&o, QmpError::generic(text)),
+                    Err(text) => self.driver_open_failed(o, QmpError::generic(text)),
                 }
             }
             Driver::Blkdebug(_) => self.open_blkdebug(o),
@@ -304,7 +296,7 @@ impl World {
         self.graph.nodes[bs].size = size;
         let driver = self.blkdebug_mut(bs).expect("it is a blkdebug");
         if let Err(text) = driver.engine.limits().check(align) {
-            return self.open_failed(&o, QmpError::generic(text));
+            return self.driver_open_failed(o, QmpError::generic(text));
         }
         self.seq([
             Frame::RunCo(Box::new(Frame::BlkdebugEvent { node: bs, event: BlkdebugEvent::None })),
@@ -315,15 +307,19 @@ impl World {
     fn open_format_opened(&mut self, o: Box<Opening>) -> Flow {
         match self.take_done() {
             Ok(()) => self.open_done(o),
-            Err(err) => {
-                self.graph.nodes[o.bs].driver = None;
-                self.stack.push(Frame::OpenFail(o.clone(), err));
-                self.seq([Frame::GraphWrlock, Frame::UnrefChildren(o.bs), Frame::GraphWrunlock])
-            }
+            Err(err) => self.driver_open_failed(o, err),
         }
     }
 
-    /// Opening failed after the child was attached.
+    /// `bdrv_open_driver`, where the driver refuses: its children go under the graph lock, whether it has any or not.
+    fn driver_open_failed(&mut self, o: Box<Opening>, err: QmpError) -> Flow {
+        let bs = o.bs;
+        self.graph.nodes[bs].driver = None;
+        self.stack.push(Frame::OpenFail(o, err));
+        self.seq([Frame::GraphWrlock, Frame::UnrefChildren(bs), Frame::GraphWrunlock])
+    }
+
+    /// The end of an opening that failed.
     pub(super) fn open_fail(&mut self, o: &Opening, err: QmpError) -> Flow {
         self.open_failed(o, err)
     }

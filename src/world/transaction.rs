@@ -3,7 +3,6 @@
 //! Actions are prepared in order; then all are committed and cleaned up in reverse order, or, if one failed, aborted and cleaned
 //! up in reverse order, the failing one first.
 
-use super::aio::Cond;
 use super::arena::{JobId, NodeId, TranId, TxnId};
 use super::backup::BackupArgs;
 use super::frame::{Flow, Frame};
@@ -452,6 +451,7 @@ impl World {
     pub(super) fn shutdown(&mut self) -> Flow {
         self.emit("SHUTDOWN", Json::dict(vec![("guest", false.into()), ("reason", "host-qmp-quit".into())]));
         self.quitting = true;
-        self.seq([Frame::DrainAll, Frame::Poll(Cond::DrainAll), Frame::JobCancelSyncAll, Frame::CloseAll])
+        // `vm_shutdown` drains once; jobs are cancelled in a drained section that is never ended.
+        self.seq([Frame::DrainAll, Frame::DrainAllBegin, Frame::JobCancelSyncAll, Frame::CloseAll])
     }
 }

@@ -148,7 +148,13 @@ impl Cx<'_> {
     fn change(&mut self, held: Held) -> Option<&mut Place> {
         let cache = &mut self.q.tables[held.which as usize];
         let at = cache.position(held.index).ok()?;
-        self.undo.push(Undo::Place(held.which, cache.slots[at].place));
+        // Only how the place was at the start counts.
+        let bit = 1u64.checked_shl(held.index).unwrap_or(0);
+        let saved = &mut self.saved[held.which as usize];
+        if *saved & bit == 0 {
+            *saved |= bit;
+            self.undo.push(Undo::Place(held.which, cache.slots[at].place));
+        }
         Some(&mut cache.slots[at].place)
     }
 

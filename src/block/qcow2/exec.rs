@@ -152,7 +152,7 @@ impl Exec {
     /// Runs the procedure; `None` if it needs an answer first, and then must be run again with the same arguments.
     pub fn run<T>(&mut self, q: &mut Qcow2, procedure: impl FnOnce(&mut Cx<'_>) -> Res<T>) -> Option<Result<T, Fault>> {
         let start = q.sc.clone();
-        let mut cx = Cx { q, ex: self, at: 0, seen: 0, undo: Vec::new() };
+        let mut cx = Cx { q, ex: self, at: 0, seen: 0, undo: Vec::new(), saved: [0; 2] };
         let out = procedure(&mut cx);
         let undo = cx.undo;
         let out = match out {
@@ -197,6 +197,8 @@ pub(super) struct Cx<'a> {
     at: usize,
     seen: usize,
     pub(super) undo: Vec<Undo>,
+    /// For each cache, the first 64 places about which `undo` knows how they were.
+    pub(super) saved: [u64; 2],
 }
 
 impl Cx<'_> {

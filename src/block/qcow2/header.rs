@@ -61,7 +61,10 @@ pub(super) struct Header {
 impl Header {
     /// Reads the first [`HEADER_LEN`] bytes; with the defaults of version 2 where that has no fields.
     pub fn parse(data: &Data) -> Result<Header, Fault> {
-        let (be32, be64) = (|at| data.be_at(at, 4), |at| data.be_at(at, 8));
+        let mut bytes = [0; HEADER_LEN as usize];
+        data.copy_to(0, &mut bytes);
+        let be = |at: usize, len: usize| bytes[at..at + len].iter().fold(0, |n, &byte| n << 8 | u64::from(byte));
+        let (be32, be64) = (|at| be(at, 4), |at| be(at, 8));
         if be32(0) != MAGIC {
             return Err(Fault::new(Errno::EINVAL, "Image is not in qcow2 format"));
         }
@@ -100,7 +103,7 @@ impl Header {
                 return Err(Fault::new(Errno::EINVAL, "qcow2 header too short"));
             }
             if header.header_len > 104 {
-                header.compression_type = data.be_at(104, 1);
+                header.compression_type = be(104, 1);
             }
         }
         if header.header_len > 1 << header.cluster_bits {

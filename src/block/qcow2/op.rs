@@ -1,6 +1,7 @@
 //! Operations under way, and their talk with whoever embeds the driver.
 
 use super::bitmap::{BitmapCheck, StoreBitmap, StoredBitmap};
+use super::compressed::{CompressedOp, CompressedTask};
 use super::create::{CreateOp, CreateOptions};
 use super::exec::{Exec, Fault};
 use super::misc::{Locked, LockedOp, StatusOp, ZeroesOp};
@@ -195,6 +196,8 @@ enum Kind {
     ReadTask(ReadTask),
     Write(Box<WriteOp>),
     WriteTask(Box<WriteTask>),
+    Compressed(Box<CompressedOp>),
+    CompressedTask(Box<CompressedTask>),
     Zeroes(ZeroesOp),
     Status(StatusOp),
     Locked(LockedOp),
@@ -234,6 +237,12 @@ impl Op {
     #[must_use]
     pub fn pwritev(offset: u64, data: Data) -> Op {
         Op::new(Kind::Write(Box::new(WriteOp::new(offset, data))))
+    }
+
+    /// `qcow2_co_pwritev_compressed_part`: whole clusters, none of which may be allocated (else `EIO`).
+    #[must_use]
+    pub fn pwritev_compressed(offset: u64, data: Data) -> Op {
+        Op::new(Kind::Compressed(Box::new(CompressedOp::new(offset, data))))
     }
 
     /// `qcow2_co_pwrite_zeroes`: aligned to clusters, or inside of one. `ENOTSUP` asks the caller to write a buffer.
@@ -295,6 +304,10 @@ impl Op {
         Op::new(Kind::ReadTask(task))
     }
 
+    pub(super) fn compressed_task(task: CompressedTask) -> Op {
+        Op::new(Kind::CompressedTask(Box::new(task)))
+    }
+
     pub(super) fn write_task(task: WriteTask) -> Op {
         Op::new(Kind::WriteTask(Box::new(task)))
     }
@@ -325,6 +338,8 @@ impl Op {
             Kind::ReadTask(task) => task.step(ex, q, got),
             Kind::Write(op) => op.step(ex, q, got),
             Kind::WriteTask(task) => task.step(ex, q, got),
+            Kind::Compressed(op) => op.step(ex, q, got),
+            Kind::CompressedTask(task) => task.step(ex, q, got),
             Kind::Zeroes(op) => op.step(ex, q, got),
             Kind::Status(op) => op.step(ex, q, got),
             Kind::Locked(op) => op.step(ex, q, got),
@@ -339,6 +354,8 @@ impl Op {
             Kind::Read(op) => op.task_done(slot, result),
             Kind::Write(op) => op.task_done(slot, result),
             Kind::WriteTask(task) => task.task_done(slot, result),
+            Kind::Compressed(op) => op.task_done(slot, result),
+            Kind::CompressedTask(task) => task.task_done(slot, result),
             Kind::Truncate(op) => op.task_done(slot, result),
             _ => {}
         }

@@ -183,7 +183,7 @@ impl ReadTask {
 
     /// `qcow2_co_preadv_compressed`, behind the read.
     fn inflate(&self, q: &Qcow2, data: &Data) -> Result<Out, Fault> {
-        let whole = super::inflate::cluster(&data.to_bytes(), q.sc.compression_type, q.sc.cluster_size())?;
+        let whole = super::deflate::decompress(data, q.sc.compression_type, q.sc.cluster_size())?;
         Ok(Out::Data(whole.slice(q.sc.offset_into_cluster(self.offset), self.host.bytes)))
     }
 }

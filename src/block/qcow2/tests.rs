@@ -178,6 +178,30 @@ fn copying_on_write() {
 }
 
 #[test]
+fn compression() {
+    let mut b = Bench::plain();
+    b.write(0, CLUSTER);
+    let compressed = |b: &mut Bench, at, len| {
+        b.see(|files, image| image.write_compressed(files, at, Data::pattern(5, len, WriteTag(3))).expect("written"))
+    };
+    let one = "cluster_alloc_bytes refblock_alloc refblock_load l2_update_compressed write_compressed W";
+    assert_eq!(compressed(&mut b, CLUSTER, CLUSTER), one);
+    assert_eq!(compressed(&mut b, 2 * CLUSTER, CLUSTER), one);
+    b.flush();
+    assert_eq!(b.read(2 * CLUSTER + 512, 512), "read_compressed R");
+    assert_eq!(
+        b.write(CLUSTER + 512, 512),
+        "cluster_alloc refblock_alloc refblock_load cow_read read_compressed R write_aio cow_write W \
+         cluster_free refblock_update_part W F refblock_alloc refblock_load"
+    );
+    assert!(b.image.write_compressed(&mut b.files, 0, Data::zeroes(CLUSTER)).is_err());
+    let mut b = b.reopen();
+    assert!(b.files.check("a").expect("checked").is_clean());
+    let data = b.image.read(&mut b.files, CLUSTER, 2 * CLUSTER).expect("read").to_bytes();
+    assert!(data.iter().enumerate().all(|(i, &byte)| byte == if (512..1024).contains(&i) { 7 } else { 5 }));
+}
+
+#[test]
 fn zeroes_and_discards() {
     let mut b = Bench::plain();
     b.write(0, 8 * CLUSTER);
