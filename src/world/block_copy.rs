@@ -476,10 +476,10 @@ impl World {
 
     /// After a task that ran inline.
     pub(super) fn copy_inline_done(&mut self, call: CallId, offset: u64, bytes: u64) -> Flow {
-        if self.take_ret().is_err() {
-            return Flow::Go;
+        match self.take_ret() {
+            Ok(()) => self.seq([Frame::CopyDirty { call, offset, bytes }]),
+            Err(errno) => self.ret(Val::err(errno)),
         }
-        self.seq([Frame::CopyDirty { call, offset, bytes }])
     }
 
     /// The end of `aio_task_co`.

@@ -26,12 +26,13 @@ pub struct CreateJob {
 }
 
 impl World {
-    /// `bdrv_img_create`. `backing` is file name and format. Leaves `Val::Done`.
+    /// `bdrv_img_create`. `backing` is file name and format; with `look` it must be there (no `BDRV_O_NO_BACKING`). Leaves `Val::Done`.
     pub(super) fn img_create(
         &mut self,
         path: Arc<str>,
         format: &str,
         backing: Option<(Arc<str>, Arc<str>)>,
+        look: bool,
         size: u64,
     ) -> Flow {
         let fail = |w: &mut World, text: String| w.ret(Val::Done(Err(QmpError::generic(text))));
@@ -55,7 +56,7 @@ impl World {
                     return fail(self, text.to_owned());
                 }
                 let create = Frame::ImgCreateQcow2 { path, backing: backing.clone(), size };
-                match backing {
+                match backing.filter(|_| look) {
                     None => self.seq([create]),
                     // The backing file is opened and closed to see whether it is there.
                     Some((file, format)) => {

@@ -261,9 +261,14 @@ impl World {
         // `blk_drain`
         let bs = self.graph.blk_bs(blk).expect("it has a root");
         self.bdrv_ref(bs);
+        let idle = Frame::Poll(super::aio::Cond::Backend(blk));
+        // Both `blk_unref` and `blk_remove_bs` drain.
         self.seq([
             Frame::DrainedBegin(bs),
-            Frame::Poll(super::aio::Cond::Backend(blk)),
+            idle.clone(),
+            Frame::DrainedEnd(bs),
+            Frame::DrainedBegin(bs),
+            idle,
             Frame::DrainedEnd(bs),
             Frame::BdrvUnref(bs),
             Frame::GraphWrlock,

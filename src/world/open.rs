@@ -307,8 +307,17 @@ impl World {
     fn open_format_opened(&mut self, o: Box<Opening>) -> Flow {
         match self.take_done() {
             Ok(()) => self.open_done(o),
-            Err(err) => self.driver_open_failed(o, err),
+            Err(err) => {
+                // Measured: a format that refuses its image takes the graph lock once more than a protocol.
+                self.stack.push(Frame::OpenFormatFailed(o, err));
+                self.seq([Frame::LockGraph(1)])
+            }
         }
+    }
+
+    /// A format refused its image.
+    pub(super) fn open_format_failed(&mut self, o: Box<Opening>, err: QmpError) -> Flow {
+        self.driver_open_failed(o, err)
     }
 
     /// `bdrv_open_driver`, where the driver refuses: its children go under the graph lock, whether it has any or not.

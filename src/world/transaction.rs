@@ -401,7 +401,8 @@ impl World {
         let format = args.format.clone().expect("just set");
         let backing = backing.map(|node| (self.filename_of(node), Arc::from(self.graph.nodes[node].drv().format_name())));
         let size = self.bdrv_getlength(bs);
-        self.seq([Frame::ImgCreate { path: args.target.clone(), format, backing, size }, next])
+        let look = args.common.sync != SyncMode::None;
+        self.seq([Frame::ImgCreate { path: args.target.clone(), format, backing, look, size }, next])
     }
 
     /// `drive_backup_action`, after the image was created: opens it.
