@@ -8,7 +8,7 @@ use super::io::{self, IoFlags, StatusReq, WriteReq};
 use super::spec::DriverSpec;
 use super::value::{BlockStatus, Val};
 use super::World;
-use crate::base::errno::Errno;
+use crate::base::errno::{Errno, Ret};
 use crate::block::content::Data;
 use crate::block::qcow2::{
     Ask, BitmapCheck, Child, Fault, FileTraits, Got, Op, OpenOptions, Out, Qcow2, Status, StoreBitmap, StoredBitmap,
@@ -180,7 +180,10 @@ impl World {
                     }
                 }
                 Ask::GetLength => got = Got::Number(self.bdrv_getlength(self.below(node))),
-                Ask::GetAllocatedSize => got = Got::Number(self.allocated_size(self.below(node))),
+                Ask::GetAllocatedSize => {
+                    let size = self.allocated_size(self.below(node));
+                    got = size.map_or_else(Got::Failed, Got::Number);
+                }
                 Ask::Done(result) => return self.qcow2_done(result),
                 Ask::Event(event) => {
                     self.stack.push(Frame::Qcow2Op { node, op });
@@ -459,13 +462,16 @@ impl World {
         Flow::Go
     }
 
-    /// `bdrv_get_allocated_file_size`
-    #[must_use]
-    pub fn allocated_size(&self, node: NodeId) -> u64 {
+    /// `bdrv_co_get_allocated_file_size`, in bytes.
+    ///
+    /// # Errors
+    /// `ENOTSUP` for protocols that cannot tell. To QEMU blkdebug is one.
+    pub fn allocated_size(&self, node: NodeId) -> Ret<u64> {
         match self.graph.nodes[node].driver.as_ref() {
-            Some(Driver::File(file)) => self.files.allocated(&file.path),
-            Some(Driver::Null(_)) => 0,
-            _ => self.graph.nodes[node].file.map_or(0, |c| self.allocated_size(self.graph.bs(c))),
+            Some(Driver::File(file)) => Ok(self.files.allocated(&file.path)),
+            Some(Driver::Null(_)) => Ok(0),
+            None | Some(Driver::Blkdebug(_)) => Err(Errno::ENOTSUP),
+            Some(Driver::Raw(_) | Driver::Qcow2(_) | Driver::Cbw(_)) => self.allocated_size(self.below(node)),
         }
     }
 }

@@ -320,6 +320,19 @@ impl Cx<'_> {
 
     /// `qcow2_cache_write`
     pub fn write_cache(&mut self, which: Which) -> Res {
+        self.write_entries(which, false)
+    }
+
+    /// `qcow2_write_caches` as a whole procedure: with checkpoints, as what has been written is not dirty any more.
+    pub fn write_caches_in_steps(&mut self) -> Res {
+        self.write_entries(Which::L2, true)?;
+        if self.q.sc.accurate_refcounts() {
+            self.write_entries(Which::Refcount, true)?;
+        }
+        Ok(())
+    }
+
+    fn write_entries(&mut self, which: Which, checkpoints: bool) -> Res {
         let mut result: Result<(), Fault> = Ok(());
         let mut at = 0;
         while let Some(slot) = self.q.tables[which as usize].slots.get(at) {
@@ -329,6 +342,9 @@ impl Cx<'_> {
                     && result.as_ref().err().is_none_or(|first| first.errno != Errno::ENOSPC)
                 {
                     result = Err(fault);
+                }
+                if checkpoints && result.is_ok() {
+                    self.checkpoint(0);
                 }
             }
             at += 1;

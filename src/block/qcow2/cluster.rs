@@ -242,8 +242,8 @@ impl Cx<'_> {
         })
     }
 
-    /// `qcow2_shrink_l1_table`
-    pub fn shrink_l1(&mut self, new_size: u64) -> Res {
+    /// `qcow2_shrink_l1_table`, first part: the entries are cleared on disk.
+    pub fn shrink_l1_on_disk(&mut self, new_size: u64) -> Res {
         let old_size = self.q.sc.l1_size;
         if new_size >= old_size {
             return Ok(());
@@ -254,19 +254,35 @@ impl Cx<'_> {
             Ok(()) => self.flush_file().caught()?,
             Err(fault) => Err(fault),
         };
-        if cleared.is_ok() {
-            self.event(Event::L1ShrinkFreeL2Clusters);
-        }
-        let gone: Vec<(u32, u64)> =
-            self.q.l1.entries.range(new_size as u32..).rev().map(|(&index, &entry)| (index, entry)).collect();
-        for (index, entry) in gone {
-            if cleared.is_ok() && entry & OFFSET_MASK != 0 {
-                let size = self.q.sc.cluster_size();
-                self.free_clusters(entry & OFFSET_MASK, size, DiscardType::Always)?;
+        if cleared.is_err() {
+            // The table on disk may be half overwritten: better to lose the tables than to point to them.
+            for index in self.l1_behind(new_size) {
+                self.set_l1(index, 0);
             }
-            self.set_l1(index, 0);
         }
         Ok(cleared?)
+    }
+
+    /// `qcow2_shrink_l1_table`, second part: the L2 tables are freed, the last first. Sets checkpoints.
+    pub fn shrink_l1_in_memory(&mut self, new_size: u64) -> Res {
+        if new_size < self.q.sc.l1_size && self.progress() == 0 {
+            self.event(Event::L1ShrinkFreeL2Clusters);
+        }
+        for index in self.l1_behind(new_size) {
+            let offset = self.q.l1.get(index) & OFFSET_MASK;
+            if offset != 0 {
+                let size = self.q.sc.cluster_size();
+                self.free_clusters(offset, size, DiscardType::Always)?;
+            }
+            self.set_l1(index, 0);
+            self.checkpoint(1);
+        }
+        Ok(())
+    }
+
+    /// Indices of the L1 entries from `size` on that are not 0, the last first.
+    fn l1_behind(&self, size: u64) -> Vec<u32> {
+        self.q.l1.entries.range(size as u32..).rev().map(|(&index, _)| index).collect()
     }
 
     pub(super) fn replace_l1(&mut self, l1: Arc<Table>) {

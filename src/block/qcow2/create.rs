@@ -148,7 +148,7 @@ fn count_skeleton(cx: &mut Cx<'_>, options: &CreateOptions) -> Res {
 }
 
 fn resize(cx: &mut Cx<'_>, options: &CreateOptions) -> Res {
-    let resized = match cx.resize_tables(options.size, false, &[]).caught()? {
+    let resized = match cx.grow_to(options.size).caught()? {
         Ok(()) => cx.resize_header(options.size).caught()?,
         Err(fault) => Err(fault),
     };

@@ -6,7 +6,7 @@ use crate::base::errno::Errno;
 
 impl Cx<'_> {
     /// `qcow2_cluster_discard`: bounds are aligned, except at the end of the image. With `full`, the backing file
-    /// shows through afterwards; else the area reads as zero.
+    /// shows through afterwards; else the area reads as zero. Sets checkpoints.
     pub fn cluster_discard(&mut self, offset: u64, bytes: u64, kind: DiscardType, full: bool) -> Res {
         let clusters = self.q.sc.size_to_clusters(bytes);
         self.q.sc.cache_discards = true;
@@ -16,11 +16,12 @@ impl Cx<'_> {
         Ok(result?)
     }
 
-    fn each_slice(&mut self, mut offset: u64, mut nb: u64, step: impl Fn(&mut Self, u64, u64) -> Res<u64>) -> Res {
-        while nb > 0 {
-            let done = step(self, offset, nb)?;
-            nb -= done;
-            offset += done << self.q.sc.cluster_bits;
+    /// Goes through the slices, with a checkpoint behind each: the procedure must begin with this.
+    fn each_slice(&mut self, offset: u64, nb: u64, step: impl Fn(&mut Self, u64, u64) -> Res<u64>) -> Res {
+        let mut done = self.progress();
+        while done < nb {
+            done += step(self, offset + (done << self.q.sc.cluster_bits), nb - done)?;
+            self.checkpoint(done);
         }
         Ok(())
     }
@@ -57,7 +58,7 @@ impl Cx<'_> {
         self.table(slice).entries.range(range).map(|(&i, _)| u64::from(i)).collect()
     }
 
-    /// `qcow2_subcluster_zeroize`: bounds are aligned, except at the end of the image.
+    /// `qcow2_subcluster_zeroize`: bounds are aligned, except at the end of the image. Sets checkpoints.
     pub fn zeroize(&mut self, offset: u64, bytes: u64, may_unmap: bool) -> Res {
         if self.q.sc.version < 3 {
             if !self.q.has_backing {

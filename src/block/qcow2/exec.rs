@@ -1,4 +1,6 @@
 //! Running a procedure under the driver's lock again and again, each time one answer further.
+//!
+//! Long loops set checkpoints, so that not everything is run again for each of their requests.
 
 use super::cache::{Place, Slot, Which};
 use super::op::{Ask, Child, Got};
@@ -121,6 +123,8 @@ pub(super) struct Exec {
     /// Events of this procedure that were already put into `events`.
     fired: usize,
     ask: Option<Ask>,
+    /// How far a procedure had come at its last checkpoint.
+    progress: u64,
 }
 
 impl Exec {
@@ -152,9 +156,9 @@ impl Exec {
     /// Runs the procedure; `None` if it needs an answer first, and then must be run again with the same arguments.
     pub fn run<T>(&mut self, q: &mut Qcow2, procedure: impl FnOnce(&mut Cx<'_>) -> Res<T>) -> Option<Result<T, Fault>> {
         let start = q.sc.clone();
-        let mut cx = Cx { q, ex: self, at: 0, seen: 0, undo: Vec::new(), saved: [0; 2] };
+        let mut cx = Cx { q, ex: self, at: 0, seen: 0, undo: Vec::new(), saved: [0; 2], start };
         let out = procedure(&mut cx);
-        let undo = cx.undo;
+        let Cx { undo, start, .. } = cx;
         let out = match out {
             Ok(value) => Ok(value),
             Err(Stop::Fail(fault)) => Err(fault),
@@ -170,6 +174,7 @@ impl Exec {
         self.start = None;
         self.answers.clear();
         self.fired = 0;
+        self.progress = 0;
         Some(out)
     }
 }
@@ -199,9 +204,29 @@ pub(super) struct Cx<'a> {
     pub(super) undo: Vec<Undo>,
     /// For each cache, the first 64 places about which `undo` knows how they were.
     pub(super) saved: [u64; 2],
+    /// The state to go back to.
+    start: Scalars,
 }
 
 impl Cx<'_> {
+    /// Commits what was done so far: the procedure will be run again from here on, for which it must ask for its
+    /// [`Cx::progress`]. Only for loops of which nothing else in the procedure is left to be done before.
+    pub fn checkpoint(&mut self, progress: u64) {
+        self.ex.progress = progress;
+        self.ex.answers.drain(..self.at);
+        self.at = 0;
+        self.ex.fired -= self.seen;
+        self.seen = 0;
+        self.undo.clear();
+        self.saved = [0; 2];
+        self.start = self.q.sc.clone();
+    }
+
+    /// What the last checkpoint said; 0 before the first.
+    pub fn progress(&self) -> u64 {
+        self.ex.progress
+    }
+
     /// `BLKDBG_EVENT` on the file child.
     pub fn event(&mut self, event: BlkdebugEvent) {
         self.seen += 1;

@@ -89,7 +89,7 @@ impl Cx<'_> {
             Locked::Open(options) => return Ok(Out::Opened(self.do_open(options)?)),
             Locked::Close(bitmaps, node) => return Ok(Out::Closed(self.close(bitmaps, node)?)),
             Locked::Discard(offset, bytes) => self.cluster_discard(*offset, *bytes, DiscardType::Request, false)?,
-            Locked::FlushToOs => self.write_caches()?,
+            Locked::FlushToOs => self.write_caches_in_steps()?,
             Locked::ChangeBacking(file, format) => self.change_backing(file.as_deref(), format.as_deref())?,
             Locked::RemoveBitmap(name) => self.remove_bitmap(name)?,
             Locked::MakeEmpty => self.make_empty()?,
@@ -127,13 +127,8 @@ impl Cx<'_> {
         if sc.version >= 3 && sc.nb_bitmaps == 0 && 3 + l1_clusters <= sc.refblock_size() {
             return self.make_completely_empty(l1_clusters);
         }
-        let (end, step) = (sc.size, sc.start_of_cluster(INT_MAX));
-        let mut offset = 0;
-        while offset < end {
-            self.cluster_discard(offset, step.min(end - offset), DiscardType::Snapshot, true)?;
-            offset += step;
-        }
-        Ok(())
+        // QEMU does this in steps of 2 GiB, after each of which it sends the discards.
+        self.cluster_discard(0, sc.size, DiscardType::Snapshot, true)
     }
 
     /// `make_completely_empty`
@@ -288,7 +283,7 @@ impl ZeroesOp {
                     let may_unmap = self.may_unmap;
                     let (offset, bytes) = if partial { (self.offset - head, cluster) } else { (self.offset, self.bytes) };
                     let done = ex.run(q, |cx| {
-                        if partial {
+                        if partial && cx.progress() == 0 {
                             let kind = cx.get_host_offset(offset, bytes)?.kind;
                             if matches!(kind, ClusterType::Normal | ClusterType::Compressed) {
                                 return Cx::fail(Errno::ENOTSUP);

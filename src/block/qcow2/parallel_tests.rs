@@ -278,7 +278,7 @@ fn write_all(world: &mut World, writes: &[(usize, usize, u8)]) -> Vec<usize> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn parallel_writes_do_not_harm_each_other(

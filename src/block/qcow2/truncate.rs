@@ -19,7 +19,21 @@ pub(super) struct TruncateOp {
     at: At,
     write: Option<Box<WriteOp>>,
     result: Option<Result<Out, Fault>>,
+    stage: usize,
 }
+
+type Stage = fn(&mut Cx<'_>, &TruncateOp) -> Res;
+
+/// What growing and shrinking consist of, before the size itself is changed.
+const GROW: [Stage; 3] = [|cx, op| cx.check_for_resize(op), |cx, op| cx.grow(op), |cx, op| cx.zero_new_area(op)];
+const SHRINK: [Stage; 6] = [
+    |cx, op| cx.check_for_resize(op),
+    |cx, op| cx.discard_cropped(op),
+    |cx, op| cx.clear_cropped_l1(op),
+    |cx, op| cx.free_cropped_l2(op),
+    |cx, op| cx.drop_refblocks(op),
+    |cx, op| cx.cut_file(op),
+];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum At {
@@ -33,7 +47,7 @@ enum At {
 
 impl TruncateOp {
     pub fn new(size: u64, zero: bool, bitmaps: Arc<[BitmapCheck]>) -> TruncateOp {
-        TruncateOp { size, zero, bitmaps, at: At::Start, write: None, result: None }
+        TruncateOp { size, zero, bitmaps, at: At::Start, write: None, result: None, stage: 0 }
     }
 
     pub fn step(&mut self, ex: &mut Exec, q: &mut Qcow2, got: Got) -> Ask {
@@ -50,11 +64,15 @@ impl TruncateOp {
                     return Ask::Lock;
                 }
                 At::Tables => {
-                    let (zero, bitmaps) = (self.zero, &self.bitmaps);
-                    let Some(done) = ex.run(q, |cx| cx.resize_tables(size, zero, bitmaps)) else { return ex.take_ask() };
-                    match done {
-                        Ok(()) => self.at = At::Head,
-                        Err(fault) => return self.over(Err(fault)),
+                    let stages = if size < q.sc.size { &SHRINK[..] } else { &GROW[..] };
+                    let Some(stage) = stages.get(self.stage) else {
+                        self.at = At::Head;
+                        continue;
+                    };
+                    match ex.run(q, |cx| stage(cx, self)) {
+                        None => return ex.take_ask(),
+                        Some(Ok(())) => self.stage += 1,
+                        Some(Err(fault)) => return self.over(Err(fault)),
                     }
                 }
                 At::Head => {
@@ -101,29 +119,49 @@ impl TruncateOp {
 }
 
 impl Cx<'_> {
-    /// All but the size itself.
-    pub fn resize_tables(&mut self, size: u64, zero: bool, bitmaps: &[BitmapCheck]) -> Res {
-        self.check_bitmaps_for_resize(bitmaps)?;
-        let old = self.q.sc.size;
-        let l1_size = self.q.sc.size_to_l1(size);
-        if size < old {
-            return self.shrink(size, old, l1_size);
-        }
-        self.grow_l1(l1_size, true).say("Failed to grow the L1 table")?;
-        let zero_from = self.q.sc.round_up(old);
-        if zero && size > zero_from {
-            // What is zeroed lies behind the end of the image as it still is, which is why the end may be unaligned.
-            self.zeroize(zero_from, size - zero_from, false).say("Failed to zero out new clusters")?;
-        }
-        Ok(())
+    fn check_for_resize(&mut self, op: &TruncateOp) -> Res {
+        self.check_bitmaps_for_resize(&op.bitmaps)
     }
 
-    fn shrink(&mut self, size: u64, old: u64, l1_size: u64) -> Res {
-        let from = self.q.sc.round_up(size);
-        self.cluster_discard(from, old.saturating_sub(from), DiscardType::Always, true)
-            .say("Failed to discard cropped clusters")?;
-        self.shrink_l1(l1_size).say("Failed to reduce the number of L2 tables")?;
-        self.shrink_reftable().say("Failed to discard unused refblocks")?;
+    fn grow(&mut self, op: &TruncateOp) -> Res {
+        self.grow_to(op.size)
+    }
+
+    /// Makes the L1 table large enough for so many bytes.
+    pub fn grow_to(&mut self, size: u64) -> Res {
+        let l1_size = self.q.sc.size_to_l1(size);
+        self.grow_l1(l1_size, true).say("Failed to grow the L1 table")
+    }
+
+    fn zero_new_area(&mut self, op: &TruncateOp) -> Res {
+        let from = self.q.sc.round_up(self.q.sc.size);
+        if !op.zero || op.size <= from {
+            return Ok(());
+        }
+        self.zeroize(from, op.size - from, false).say("Failed to zero out new clusters")
+    }
+
+    fn discard_cropped(&mut self, op: &TruncateOp) -> Res {
+        let from = self.q.sc.round_up(op.size);
+        let len = self.q.sc.size.saturating_sub(from);
+        self.cluster_discard(from, len, DiscardType::Always, true).say("Failed to discard cropped clusters")
+    }
+
+    fn clear_cropped_l1(&mut self, op: &TruncateOp) -> Res {
+        let l1_size = self.q.sc.size_to_l1(op.size);
+        self.shrink_l1_on_disk(l1_size).say("Failed to reduce the number of L2 tables")
+    }
+
+    fn free_cropped_l2(&mut self, op: &TruncateOp) -> Res {
+        let l1_size = self.q.sc.size_to_l1(op.size);
+        self.shrink_l1_in_memory(l1_size)
+    }
+
+    fn drop_refblocks(&mut self, _: &TruncateOp) -> Res {
+        self.shrink_reftable().say("Failed to discard unused refblocks")
+    }
+
+    fn cut_file(&mut self, _: &TruncateOp) -> Res {
         let length = self.file_length().say("Failed to inquire current file length")?;
         let last = self.last_cluster(length).say("Failed to find the last cluster")?;
         let end = (last + 1) << self.q.sc.cluster_bits;
