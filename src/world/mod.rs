@@ -20,6 +20,7 @@ mod graph_ops;
 pub mod hmp;
 pub mod io;
 pub mod job;
+mod lacking;
 pub mod monitor;
 pub mod open;
 pub mod qcow2;

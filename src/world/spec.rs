@@ -1,6 +1,7 @@
 //! What is to be opened: the options of a node with all that it inherits, ready to be carried out by `open.rs`.
 
 use super::graph::{perm, DetectZeroes, OpenFlags};
+use super::lacking;
 use super::open::{inherited, NO_DETECTION};
 use crate::base::Json;
 use crate::block::blkdebug::{Action, InjectError, IoType, IoTypeMask, Limits, Rule};
@@ -82,8 +83,8 @@ pub enum DriverSpec {
         discard_request: Option<bool>,
         /// `lazy-refcounts`
         lazy_refcounts: Option<bool>,
-        /// Always true: bitmaps are loaded from the image.
-        persistent_bitmaps: bool,
+        /// `cache-size`, `l2-cache-size`, `l2-cache-entry-size`, `refcount-cache-size`, in bytes.
+        caches: [Option<u64>; 4],
     },
     /// `blkdebug`
     Blkdebug {
@@ -104,7 +105,7 @@ impl DriverSpec {
     /// qcow2 with nothing set.
     #[must_use]
     pub fn qcow2() -> DriverSpec {
-        DriverSpec::Qcow2 { discard_request: None, lazy_refcounts: None, persistent_bitmaps: true }
+        DriverSpec::Qcow2 { discard_request: None, lazy_refcounts: None, caches: [None; 4] }
     }
 
     /// Whether `bdrv_open_inherit` opens `file` before the driver does, as for every format.
@@ -214,6 +215,9 @@ impl OpenSpec {
     /// # Errors
     /// What QEMU says about the options.
     pub fn from_drive(drive: &DriveOptions, flags: OpenFlags) -> Result<OpenSpec, QmpError> {
+        if let Some(name) = lacking::drive_option(drive) {
+            return Err(QmpError::generic(format!("not simulated: {name}")));
+        }
         let mut node = drive.node.clone();
         if let Some(file) = &drive.file {
             let has_protocol = file.contains(':') && !file.starts_with("json:");
@@ -253,6 +257,9 @@ impl OpenSpec {
     /// `blockdev-add` and `-blockdev`. `parent` is what an inline child inherits.
     #[must_use]
     pub fn from_options(options: &BlockdevOptions, parent: Option<OpenFlags>) -> OpenSpec {
+        if let Some(name) = lacking::node_option(options) {
+            return not_simulated(name);
+        }
         let flags = node_flags(options, parent);
         let below = Some(inherited(flags));
         let (driver, file, backing) = match &options.driver {
@@ -274,7 +281,13 @@ impl OpenSpec {
                 let driver = DriverSpec::Qcow2 {
                     discard_request: qcow2.pass_discard_request,
                     lazy_refcounts: qcow2.lazy_refcounts,
-                    persistent_bitmaps: true,
+                    caches: [
+                        qcow2.cache_size,
+                        qcow2.l2_cache_size,
+                        qcow2.l2_cache_entry_size,
+                        qcow2.refcount_cache_size,
+                    ]
+                    .map(|size| size.map(i64::unsigned_abs)),
                 };
                 let backing = qcow2.backing.as_ref().map(|b| match b {
                     BlockdevRefOrNull::Null => BackingSpec::None,

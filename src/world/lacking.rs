@@ -1,0 +1,43 @@
+//! Options of nodes and drives that QEMU has and the model lacks. Each is refused by name: nothing is silently ignored.
+//!
+//! Options that change neither what a client sees nor what an image holds are accepted: how the host file is accessed (`aio`,
+//! `aio-max-batch`, `drop-cache`), when a cache is cleaned (`cache-clean-interval`), which metadata writes are checked
+//! (`overlap-check`), what a guest device does on errors (`werror`, `rerror`).
+
+use crate::qmp::drive::DriveOptions;
+use crate::qmp::types::{BlockdevOptions, DriverOptions, OnOffAuto};
+
+/// The first option of a node that is not simulated.
+#[must_use]
+pub fn node_option(options: &BlockdevOptions) -> Option<&'static str> {
+    let own = match &options.driver {
+        DriverOptions::File(file) => first(&[
+            (file.pr_manager.is_some(), "pr-manager"),
+            (file.x_check_cache_dropped == Some(true), "x-check-cache-dropped"),
+            (file.locking == Some(OnOffAuto::Off), "locking=off"),
+        ]),
+        DriverOptions::Qcow2(qcow2) => first(&[
+            (qcow2.encrypt.is_some(), "encrypt"),
+            (qcow2.data_file.is_some(), "data-file"),
+            (qcow2.discard_no_unref == Some(true), "discard-no-unref"),
+            (qcow2.pass_discard_other == Some(true), "pass-discard-other"),
+        ]),
+        _ => None,
+    };
+    own.or_else(|| first(&[(options.active == Some(false), "active=false")]))
+}
+
+/// The first option of a drive that is not simulated.
+#[must_use]
+pub fn drive_option(drive: &DriveOptions) -> Option<&'static str> {
+    first(&[
+        (drive.snapshot, "snapshot=on"),
+        (drive.copy_on_read, "copy-on-read=on"),
+        (!drive.throttling.is_empty() || drive.throttling_group.is_some(), "throttling"),
+        (drive.file.is_none() && drive.node.get("file").is_none() && drive.node.get("driver").is_none(), "an empty drive"),
+    ])
+}
+
+fn first(options: &[(bool, &'static str)]) -> Option<&'static str> {
+    options.iter().find(|(given, _)| *given).map(|(_, name)| *name)
+}
