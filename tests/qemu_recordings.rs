@@ -1,0 +1,93 @@
+//! Holds scenarios against what a client of the real QEMU 10.0.2 saw when it carried them out.
+//!
+//! `tests/data/qemu/DIR/NAME.jsonl` belongs to `sim-scenarios/DIR/NAME.yaml`. It holds the distinct client traces of some dozen real
+//! runs, the most frequent first, each behind a header line that says which QEMU it was and how often the trace was seen. The calm
+//! schedule must give one of them. Where the real client sent without waiting for the process to come to rest, that is a choice, and
+//! [`EARLY`] names a seed that makes it.
+
+use blockjob_sim::base::Json;
+use blockjob_sim::choice::{Chooser, Walk};
+use blockjob_sim::scenario;
+use blockjob_sim::scenario::plan::Plan;
+use blockjob_sim::sim;
+use blockjob_sim::sim::outcome::RunOptions;
+use blockjob_sim::trace::compare::{ClientLine, client_lines, first_difference};
+use blockjob_sim::trace::{Level, canonical, jsonl};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Scenarios whose recording has a client that does not wait, with a seed under which ours does not either.
+const EARLY: &[(&str, u64)] = &[
+    ("early/back-to-back", 1),
+    ("early/back-to-back-data", 1),
+    ("early/cancel-at-once", 1),
+    ("early/pause-at-once", 1),
+    ("quit/inflight", 1),
+];
+
+fn recordings(folder: &Path, found: &mut Vec<PathBuf>) {
+    let mut entries: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    entries.sort();
+    for path in entries {
+        if path.is_dir() {
+            recordings(&path, found);
+        } else {
+            found.push(path);
+        }
+    }
+}
+
+/// The traces of a recording: each begins with a line that has the member `qemu`.
+fn variants(text: &str) -> Vec<Vec<ClientLine>> {
+    let mut all: Vec<String> = Vec::new();
+    for line in text.lines() {
+        let header = canonical::parse(line).is_ok_and(|json: Json| json.get("qemu").is_some());
+        if header {
+            all.push(String::new());
+        }
+        let last = all.last_mut().expect("a recording begins with a header");
+        last.push_str(line);
+        last.push('\n');
+    }
+    all.iter().map(|text| jsonl::parse_client(text).expect("recordings are well-formed")).collect()
+}
+
+fn load(name: &str) -> Plan {
+    let path = format!("sim-scenarios/{name}.yaml");
+    let mut read = |path: &str| fs::read_to_string(path).map_err(|err| err.to_string());
+    scenario::load(&path, &mut read).unwrap_or_else(|err| panic!("{err:?}")).expect("it has steps")
+}
+
+/// Where our trace first differs from the recorded one that it follows longest; `None` if it is one of them.
+fn difference(name: &str, wanted: &[Vec<ClientLine>], chooser: Chooser) -> Option<String> {
+    let options = RunOptions { level: Some(Level::Client), record_choices: false };
+    let run = sim::run(&load(name), chooser, &options);
+    let ours = client_lines(&run.trace);
+    let differences: Vec<_> = wanted.iter().map(|theirs| first_difference(theirs, &ours)).collect();
+    if differences.iter().any(Option::is_none) {
+        let outcome = run.outcome.to_string();
+        return (outcome != "passed").then(|| format!("{name}: {outcome}"));
+    }
+    let longest = differences.into_iter().flatten().max_by_key(|d| d.index)?;
+    Some(format!("{name}: {longest}"))
+}
+
+#[test]
+fn calm_runs_show_what_the_real_qemu_showed() {
+    let root = Path::new("tests/data/qemu");
+    let mut files = Vec::new();
+    recordings(root, &mut files);
+    assert!(files.len() > 300, "the recordings are there");
+    let mut wrong = Vec::new();
+    for file in &files {
+        let name = file.strip_prefix(root).unwrap().with_extension("");
+        let name = name.to_str().unwrap().replace('\\', "/");
+        let wanted = variants(&fs::read_to_string(file).unwrap());
+        let chooser = match EARLY.iter().find(|(early, _)| *early == name) {
+            Some((_, seed)) => Chooser::Walk(Box::new(Walk::new(*seed))),
+            None => Chooser::Calm,
+        };
+        wrong.extend(difference(&name, &wanted, chooser));
+    }
+    assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), files.len(), wrong.join("\n"));
+}
