@@ -74,7 +74,8 @@ impl Walk<'_> {
             }
             self.reference(l2_offset, cluster);
             if !l2_offset.is_multiple_of(cluster) {
-                self.result.corrupt(format!("l2_offset={l2_offset:x}: Table is not cluster aligned; L1 entry corrupted"));
+                self.result
+                    .corrupt(format!("l2_offset={l2_offset:x}: Table is not cluster aligned; L1 entry corrupted"));
                 continue;
             }
             owned.push((l2_offset, entry & COPIED != 0));
@@ -139,7 +140,8 @@ fn stored_refcounts(walk: &mut Walk<'_>, table: u64, table_clusters: u64, order:
     for (&index, &entry) in &reftable.entries {
         let offset = entry & !511;
         if !offset.is_multiple_of(cluster) {
-            walk.result.corrupt(format!("refcount block {index} is not cluster aligned; refcount table entry corrupted"));
+            walk.result
+                .corrupt(format!("refcount block {index} is not cluster aligned; refcount table entry corrupted"));
             continue;
         }
         walk.reference(offset, cluster);

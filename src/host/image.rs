@@ -224,9 +224,9 @@ impl Image {
                 Got::Status(self.status_above(files, want_zero, offset, len).map_err(|fault| fault.errno)?)
             }
             Ask::GetLength => Got::Number(files.get(&self.path).map_or(0, |file| file.size)),
-            Ask::GetAllocatedSize => {
-                Got::Number(files.get(&self.path).map_or(0, |file| file.content.allocated_bytes().next_multiple_of(512)))
-            }
+            Ask::GetAllocatedSize => Got::Number(
+                files.get(&self.path).map_or(0, |file| file.content.allocated_bytes().next_multiple_of(512)),
+            ),
             Ask::Flush => {
                 if std::mem::take(&mut self.written) {
                     self.note(Step::Flush);
@@ -540,5 +540,8 @@ fn pieces(offset: u64, len: u64, cluster: u64) -> impl Iterator<Item = (u64, u64
     let end = offset + len;
     let head = offset.next_multiple_of(cluster).min(end);
     let tail = (end / cluster * cluster).max(head);
-    [(offset, head), (head, tail), (tail, end)].into_iter().filter(|(from, to)| from < to).map(|(from, to)| (from, to - from))
+    [(offset, head), (head, tail), (tail, end)]
+        .into_iter()
+        .filter(|(from, to)| from < to)
+        .map(|(from, to)| (from, to - from))
 }

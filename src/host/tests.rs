@@ -282,7 +282,14 @@ fn real_commands(dir: &Path, commands: &[&[&str]]) -> Option<Vec<u8>> {
 
 #[test]
 fn resized_images_are_those_of_qemu_img() {
-    let cases = [(false, 3 << 20), (true, 3 << 20), (false, 100 << 10), (true, (1 << 20) - 512), (false, 512), (true, 64 << 20)];
+    let cases = [
+        (false, 3 << 20),
+        (true, 3 << 20),
+        (false, 100 << 10),
+        (true, (1 << 20) - 512),
+        (false, 512),
+        (true, 64 << 20),
+    ];
     for n in 0..6 {
         for (based, size) in cases {
             let (options, _) = kind(n);

@@ -54,6 +54,8 @@ pub struct Client {
     id: u32,
     /// Events that were read and not waited for, oldest first.
     queue: VecDeque<Event>,
+    /// How many of them do not fit what the client waits for.
+    seen: usize,
     /// What the process printed since the last command was sent.
     stdout: String,
     /// Since when it would have liked to send.
@@ -72,6 +74,7 @@ impl Client {
             state: State::Before,
             id: 0,
             queue: VecDeque::new(),
+            seen: 0,
             stdout: String::new(),
             ready_since: None,
             max_steps: plan.limits.steps.unwrap_or(MAX_STEPS),
@@ -129,6 +132,7 @@ impl Client {
 
     fn next(&mut self) -> Act {
         self.step += 1;
+        self.seen = 0;
         self.state = State::Before;
         self.ready_since = None;
         Act::Acted
@@ -250,10 +254,12 @@ impl Client {
 
     fn wait_event(&mut self, world: &mut World, pattern: &EventPattern) -> Act {
         loop {
-            let found = self.queue.iter().position(|e| *e.name() == *pattern.name && pattern.matches(e.name(), &e.data()));
-            if let Some(i) = found {
-                self.queue.remove(i);
-                return self.next();
+            while let Some(event) = self.queue.get(self.seen) {
+                if *event.name() == *pattern.name && pattern.matches(event.name(), &event.data()) {
+                    self.queue.remove(self.seen);
+                    return self.next();
+                }
+                self.seen += 1;
             }
             if world.out.is_empty() {
                 return Act::Waits;

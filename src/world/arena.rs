@@ -1,6 +1,7 @@
-//! Where the world keeps its things: numbered slots behind `Arc`, so that a clone of the world shares what neither side changes.
-
-use std::sync::Arc;
+//! Where the world keeps its things: numbered slots.
+//!
+//! The things stand in the slots themselves, not behind `Arc`: they are few and small (what is bulky in them is shared), and a run
+//! touches each of them thousands of times, which made the counting of references its largest single cost.
 
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident, $letter:literal;)*) => {
@@ -56,7 +57,7 @@ ids! {
 /// Numbered slots. A freed number of an arena that never reuses one stays free for ever, so a stale id is noticed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Arena<I, T> {
-    slots: Vec<Option<Arc<T>>>,
+    slots: Vec<Option<T>>,
     reuse: bool,
     id: std::marker::PhantomData<I>,
 }
@@ -81,12 +82,12 @@ impl<I: Copy + From<u32> + Into<u32> + std::fmt::Debug, T: Clone> Arena<I, T> {
             self.slots.push(None);
             self.slots.len() - 1
         });
-        self.slots[slot] = Some(Arc::new(value));
+        self.slots[slot] = Some(value);
         I::from(u32::try_from(slot).expect("fewer than 2^32 slots"))
     }
 
     /// Takes a thing out.
-    pub fn remove(&mut self, id: I) -> Option<Arc<T>> {
+    pub fn remove(&mut self, id: I) -> Option<T> {
         let slot: u32 = id.into();
         let taken = self.slots.get_mut(slot as usize)?.take();
         if self.reuse {
@@ -101,20 +102,28 @@ impl<I: Copy + From<u32> + Into<u32> + std::fmt::Debug, T: Clone> Arena<I, T> {
     #[must_use]
     pub fn get(&self, id: I) -> Option<&T> {
         let slot: u32 = id.into();
-        self.slots.get(slot as usize)?.as_deref()
+        self.slots.get(slot as usize)?.as_ref()
     }
 
     /// The thing, to be changed, if it still exists.
     pub fn get_mut(&mut self, id: I) -> Option<&mut T> {
         let slot: u32 = id.into();
-        self.slots.get_mut(slot as usize)?.as_mut().map(Arc::make_mut)
+        self.slots.get_mut(slot as usize)?.as_mut()
     }
 
     /// All things with their ids, in order of id.
     pub fn iter(&self) -> impl Iterator<Item = (I, &T)> {
         self.slots.iter().enumerate().filter_map(|(i, slot)| {
-            slot.as_deref().map(|value| (I::from(u32::try_from(i).expect("fewer than 2^32 slots")), value))
+            slot.as_ref().map(|value| (I::from(u32::try_from(i).expect("fewer than 2^32 slots")), value))
         })
+    }
+
+    /// The first id from `first` on that has a thing.
+    #[must_use]
+    pub fn next_from(&self, first: I) -> Option<I> {
+        let first: u32 = first.into();
+        let rest = self.slots.get(first as usize..)?;
+        rest.iter().position(Option::is_some).map(|i| I::from(first + i as u32))
     }
 
     /// How many things there are.

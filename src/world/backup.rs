@@ -234,8 +234,8 @@ impl World {
             Frame::GraphWrlock,
             Frame::ReplaceNode { from: source, to: cbw },
             Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
-            Frame::KeepOver(Box::new(Frame::DrainedEnd(cbw))),
-            Frame::KeepOver(Box::new(Frame::DrainedEnd(source))),
+            Frame::DrainedEnd(cbw),
+            Frame::DrainedEnd(source),
             Frame::KeepOver(Box::new(Frame::BdrvUnref(source))),
             Frame::CbwInserted(cbw),
         ])
@@ -413,7 +413,7 @@ impl World {
         self.seq([
             Frame::Rdlock,
             Frame::CopyResetUnallocated { cbw, offset },
-            Frame::KeepOver(Box::new(Frame::Rdunlock)),
+            Frame::Rdunlock,
             Frame::BackupScanned { job, offset },
         ])
     }

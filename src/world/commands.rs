@@ -265,7 +265,7 @@ impl World {
         self.seq([
             Frame::DrainedBegin(bs),
             Frame::RunCo(Box::new(Frame::Truncate { node: bs, size })),
-            Frame::KeepOver(Box::new(Frame::DrainedEnd(bs))),
+            Frame::DrainedEnd(bs),
             Frame::KeepOver(Box::new(Frame::BlkUnref(blk))),
         ])
     }

@@ -50,8 +50,10 @@ impl World {
         let node = &mut self.graph.nodes[bs];
         node.quiesce_counter += 1;
         if node.quiesce_counter == 1 {
-            for child in node.parents.clone() {
+            let mut i = 0;
+            while let Some(&child) = self.graph.nodes[bs].parents.get(i) {
                 self.parent_drained_begin_single(child);
+                i += 1;
             }
         }
     }
@@ -62,8 +64,10 @@ impl World {
         assert!(node.quiesce_counter > 0, "{bs:?} is not drained");
         node.quiesce_counter -= 1;
         if node.quiesce_counter == 0 {
-            for child in node.parents.clone() {
+            let mut i = 0;
+            while let Some(&child) = self.graph.nodes[bs].parents.get(i) {
                 self.parent_drained_end_single(child);
+                i += 1;
             }
         }
     }
@@ -93,15 +97,19 @@ impl World {
 
     /// `bdrv_drain_all_begin_nopoll`
     pub fn drain_all_begin_nopoll(&mut self) {
-        for bs in self.graph.all_states() {
+        let mut next = 0;
+        while let Some(bs) = self.graph.state_from(next) {
             self.drained_begin_nopoll(bs);
+            next = bs.0 + 1;
         }
     }
 
     /// `bdrv_drain_all_end`
     pub fn drain_all_end(&mut self) {
-        for bs in self.graph.all_states() {
+        let mut next = 0;
+        while let Some(bs) = self.graph.state_from(next) {
             self.drained_end(bs);
+            next = bs.0 + 1;
         }
     }
 

@@ -492,6 +492,9 @@ impl World {
             for tag in &effects.suspended {
                 self.console(&crate::block::blkdebug::suspended_text(tag));
             }
+            // The result of what came before is still wanted afterwards.
+            let kept = std::mem::take(&mut self.reg);
+            self.stack.push(Frame::Give(Box::new(kept)));
             return Flow::Yield(Wait::Suspended(tag.clone()));
         }
         Flow::Go

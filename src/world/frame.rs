@@ -574,3 +574,15 @@ impl World {
         Flow::Go
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_and_registers_stay_small() {
+        // They are moved at every call; what is larger goes behind a `Box`.
+        assert!(size_of::<Frame>() <= 80, "{}", size_of::<Frame>());
+        assert!(size_of::<Val>() <= 64, "{}", size_of::<Val>());
+    }
+}

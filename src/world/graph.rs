@@ -334,6 +334,12 @@ impl Graph {
         self.nodes.iter().map(|(id, _)| id).collect()
     }
 
+    /// The oldest node whose number is `first` or more.
+    #[must_use]
+    pub fn state_from(&self, first: u32) -> Option<NodeId> {
+        self.nodes.next_from(NodeId(first))
+    }
+
     /// `bdrv_find_node`
     #[must_use]
     pub fn find_node(&self, name: &str) -> Option<NodeId> {

@@ -270,7 +270,7 @@ impl World {
                 })
             }
         };
-        self.seq([Frame::Rdlock, frame, Frame::KeepOver(Box::new(Frame::Rdunlock))])
+        self.seq([Frame::Rdlock, frame, Frame::Rdunlock])
     }
 
     /// `blk_dec_in_flight`

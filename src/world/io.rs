@@ -444,7 +444,7 @@ impl World {
         }
         let (offset, bytes) = (req.offset, req.bytes);
         self.stack.push(Frame::PwritevFinish { node, offset, bytes });
-        self.stack.push(Frame::KeepOver(Box::new(Frame::BlkdebugEvent { node, event: BlkdebugEvent::PwritevDone })));
+        self.stack.push(Frame::BlkdebugEvent { node, event: BlkdebugEvent::PwritevDone });
         if read_only {
             return self.ret(Val::err(Errno::EPERM));
         }

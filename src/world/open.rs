@@ -394,7 +394,7 @@ impl World {
             Frame::GraphWrlock,
             Frame::AttachToNode { parent: bs, name: "backing", role: Role::Cow, bs: backing },
             Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
-            Frame::KeepOver(Box::new(Frame::DrainedEnd(bs))),
+            Frame::DrainedEnd(bs),
             Frame::KeepOver(Box::new(Frame::BdrvUnref(bs))),
         ])
     }

@@ -24,7 +24,10 @@ pub(super) enum Search {
 /// What a step of the search has come to.
 enum Step {
     /// So many bytes at that file offset belong to the request.
-    More { host: u64, bytes: u64 },
+    More {
+        host: u64,
+        bytes: u64,
+    },
     /// These steps have nothing; another kind of cluster may be there.
     Nothing,
     /// The search is over.
@@ -113,8 +116,7 @@ impl Cx<'_> {
         (0..nb)
             .take_while(|i| {
                 let entry = table.get((index + i) as u32);
-                needs_new_alloc(entry) == new
-                    && (new || entry & OFFSET_MASK == first.wrapping_add(i * cluster_size))
+                needs_new_alloc(entry) == new && (new || entry & OFFSET_MASK == first.wrapping_add(i * cluster_size))
             })
             .count() as u64
     }

@@ -215,11 +215,7 @@ impl Cx<'_> {
         let data = self.read(offset, size * 8)?;
         let cluster_size = self.q.sc.cluster_size();
         let table: Vec<u64> = (0..size).map(|i| data.be_at(i * 8, 8)).collect();
-        if table.iter().all(|&entry| table_entry_ok(entry, cluster_size)) {
-            Ok(table)
-        } else {
-            Cx::fail(Errno::EINVAL)
-        }
+        if table.iter().all(|&entry| table_entry_ok(entry, cluster_size)) { Ok(table) } else { Cx::fail(Errno::EINVAL) }
     }
 
     /// `load_bitmap_data`
@@ -429,7 +425,12 @@ impl Cx<'_> {
     }
 
     /// The directory entry for a bitmap, made new or taken over; what it pointed to is noted.
-    fn claim_entry(&self, list: &mut Vec<Entry>, bitmap: &StoreBitmap, dropped: &mut Vec<(u64, u64)>) -> Result<usize, Fault> {
+    fn claim_entry(
+        &self,
+        list: &mut Vec<Entry>,
+        bitmap: &StoreBitmap,
+        dropped: &mut Vec<(u64, u64)>,
+    ) -> Result<usize, Fault> {
         let name = &bitmap.name;
         if let Err(fault) = self.q.sc.check_bitmap(name, bitmap.granularity) {
             let text = format!("Bitmap '{name}' doesn't satisfy the constraints: {fault}");

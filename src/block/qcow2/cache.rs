@@ -123,7 +123,11 @@ impl Cache {
             let place = from + taken(&self.slots[start..], from);
             return Some(if place < size { place } else { taken(&self.slots, 0) });
         }
-        self.slots.iter().filter(|slot| slot.place.refs == 0).min_by_key(|slot| slot.place.lru).map(|slot| slot.place.index)
+        self.slots
+            .iter()
+            .filter(|slot| slot.place.refs == 0)
+            .min_by_key(|slot| slot.place.lru)
+            .map(|slot| slot.place.index)
     }
 }
 
@@ -190,7 +194,8 @@ impl Cx<'_> {
         if new {
             self.undo.push(Undo::NoSlot(which, index));
         }
-        self.q.tables[which as usize].insert(Slot { place: Place { index, offset, lru, refs: 1, dirty: false }, table });
+        self.q.tables[which as usize]
+            .insert(Slot { place: Place { index, offset, lru, refs: 1, dirty: false }, table });
         Ok(held)
     }
 
@@ -409,7 +414,9 @@ impl super::Qcow2 {
     pub fn clean_caches(&mut self) {
         for (state, cache) in self.sc.caches.iter_mut().zip(&mut self.tables) {
             let limit = state.clean_lru;
-            cache.slots.retain(|slot| !(slot.place.refs == 0 && !slot.place.dirty && slot.place.offset != 0 && slot.place.lru <= limit));
+            cache.slots.retain(|slot| {
+                !(slot.place.refs == 0 && !slot.place.dirty && slot.place.offset != 0 && slot.place.lru <= limit)
+            });
             state.clean_lru = state.lru;
         }
     }

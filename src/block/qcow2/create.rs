@@ -1,8 +1,8 @@
 //! Formatting an image (block/qcow2.c:qcow2_co_create).
 
 use super::exec::{Caught, Cx, Exec, Fault, Res};
-use super::open::OpenOptions;
 use super::op::{Ask, Got, Out};
+use super::open::OpenOptions;
 use super::refgrow::be64;
 use super::state::{COMPAT_LAZY, MAGIC, Qcow2};
 use crate::base::errno::Errno;

@@ -10,7 +10,8 @@ impl Cx<'_> {
     pub fn cluster_discard(&mut self, offset: u64, bytes: u64, kind: DiscardType, full: bool) -> Res {
         let clusters = self.q.sc.size_to_clusters(bytes);
         self.q.sc.cache_discards = true;
-        let result = self.each_slice(offset, clusters, |cx, at, nb| cx.discard_in_slice(at, nb, kind, full)).caught()?;
+        let result =
+            self.each_slice(offset, clusters, |cx, at, nb| cx.discard_in_slice(at, nb, kind, full)).caught()?;
         self.q.sc.cache_discards = false;
         self.process_discards(result.is_err())?;
         Ok(result?)

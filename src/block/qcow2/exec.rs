@@ -75,6 +75,8 @@ pub(super) trait Caught<T> {
     fn caught(self) -> Result<Result<T, Fault>, Stop>;
     /// Puts a message in front of the failure's errno, as `error_setg_errno` does.
     fn say(self, message: &str) -> Res<T>;
+    /// The same, with a message that is only made where it is needed.
+    fn say_with(self, message: impl FnOnce() -> String) -> Res<T>;
 }
 
 impl<T> Caught<T> for Res<T> {
@@ -89,6 +91,13 @@ impl<T> Caught<T> for Res<T> {
     fn say(self, message: &str) -> Res<T> {
         match self {
             Err(Stop::Fail(fault)) => Err(Fault::of(fault.errno, message).into()),
+            other => other,
+        }
+    }
+
+    fn say_with(self, message: impl FnOnce() -> String) -> Res<T> {
+        match self {
+            Err(Stop::Fail(fault)) => Err(Fault::of(fault.errno, message()).into()),
             other => other,
         }
     }

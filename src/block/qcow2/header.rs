@@ -1,9 +1,7 @@
 //! The header: reading its fields and extensions, writing it back (block/qcow2.c).
 
 use super::exec::{Caught, Cx, Fault, Res};
-use super::state::{
-    AUTOCLEAR_BITMAPS, Corruption, INCOMPAT_CORRUPT, INCOMPAT_DIRTY, MAGIC, Names,
-};
+use super::state::{AUTOCLEAR_BITMAPS, Corruption, INCOMPAT_CORRUPT, INCOMPAT_DIRTY, MAGIC, Names};
 use crate::base::errno::Errno;
 use crate::block::content::{Data, WriteTag};
 use std::sync::Arc;
@@ -262,8 +260,8 @@ impl Cx<'_> {
         let einval = |message: &str| -> Res<bool> { Err(Fault::new(Errno::EINVAL, message).into()) };
         let mut update = false;
         while at < end {
-            let text = format!("qcow2_read_extension: ERROR: pread fail from offset {at}");
-            let head = self.read(at, 8).say(&text)?;
+            let head =
+                self.read(at, 8).say_with(|| format!("qcow2_read_extension: ERROR: pread fail from offset {at}"))?;
             let (magic, len) = (head.be_at(0, 4), head.be_at(4, 4));
             at += 8;
             if at > end || len > end - at {

@@ -3,8 +3,8 @@
 use super::bitmap::StoreBitmap;
 use super::cache::Which;
 use super::exec::{Caught, Cx, Exec, Fault, Res};
-use super::open::OpenOptions;
 use super::op::{Ask, Got, Out, Status};
+use super::open::OpenOptions;
 use super::refgrow::be64;
 use super::state::{ClusterType, DiscardType, INT_MAX, Names, Qcow2};
 use crate::base::errno::Errno;
@@ -281,7 +281,8 @@ impl ZeroesOp {
                 },
                 ZeroAt::Locked(partial) => {
                     let may_unmap = self.may_unmap;
-                    let (offset, bytes) = if partial { (self.offset - head, cluster) } else { (self.offset, self.bytes) };
+                    let (offset, bytes) =
+                        if partial { (self.offset - head, cluster) } else { (self.offset, self.bytes) };
                     let done = ex.run(q, |cx| {
                         if partial && cx.progress() == 0 {
                             let kind = cx.get_host_offset(offset, bytes)?.kind;
@@ -323,4 +324,3 @@ fn is_zero(at: u64, len: u64, got: Option<Got>) -> Zeroes {
         Some(_) => Zeroes::No,
     }
 }
-

@@ -23,12 +23,12 @@ mod misc;
 mod op;
 mod open;
 mod overlap;
+#[cfg(test)]
+mod parallel_tests;
 mod read;
 mod refcount;
 mod refgrow;
 mod state;
-#[cfg(test)]
-mod parallel_tests;
 #[cfg(test)]
 mod tests;
 mod truncate;

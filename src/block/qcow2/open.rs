@@ -76,9 +76,7 @@ fn check_simulated(header: &Header) -> Result<(), Fault> {
         (header.nb_snapshots != 0, "internal snapshots"),
     ];
     match lacks.iter().find(|(has, _)| *has) {
-        Some((_, what)) => {
-            Err(Fault::new(Errno::ENOTSUP, format!("The image has {what}, which is not simulated")))
-        }
+        Some((_, what)) => Err(Fault::new(Errno::ENOTSUP, format!("The image has {what}, which is not simulated"))),
         None => Ok(()),
     }
 }
@@ -122,7 +120,9 @@ fn cache_sizes(sc: &Scalars, options: &OpenOptions) -> Result<(u32, u64, u32), F
         entry = cluster.min(4096);
     }
     if !(512..=cluster).contains(&entry) || !entry.is_power_of_two() {
-        return einval(format!("L2 cache entry size must be a power of two between 512 and the cluster size ({cluster})"));
+        return einval(format!(
+            "L2 cache entry size must be a power of two between 512 and the cluster size ({cluster})"
+        ));
     }
     let (l2, refcount) = ((l2 / entry).max(2), (refcount / cluster).max(4));
     if l2 > INT_MAX {
@@ -295,5 +295,4 @@ impl Cx<'_> {
         }
         Ok(messages)
     }
-
 }

@@ -3,9 +3,7 @@
 use super::cache::{Held, Which};
 use super::exec::{Caught, Cx, Res, errno_of};
 use super::op::Ask;
-use super::state::{
-    ClusterType, DiscardType, MAX_CLUSTER_OFFSET, OFFSET_MASK, REFT_MASK, Scalars,
-};
+use super::state::{ClusterType, DiscardType, MAX_CLUSTER_OFFSET, OFFSET_MASK, REFT_MASK, Scalars};
 use crate::base::errno::Errno;
 use crate::block::event::BlkdebugEvent as Event;
 

@@ -150,10 +150,7 @@ fn writes() {
         "cluster_alloc refblock_alloc refblock_load cluster_alloc_space Z write_aio W"
     );
     let mut b = b.reopen();
-    assert_eq!(
-        b.write(9 * CLUSTER, CLUSTER),
-        "l2_load R cluster_alloc R refblock_alloc refblock_load write_aio W"
-    );
+    assert_eq!(b.write(9 * CLUSTER, CLUSTER), "l2_load R cluster_alloc R refblock_alloc refblock_load write_aio W");
     b.zero(0, CLUSTER, false);
     assert_eq!(b.write(512, 512), "cluster_alloc_space Z write_aio W");
 }
@@ -254,7 +251,9 @@ fn shrinking() {
     let free = "cluster_free refblock_alloc refblock_load";
     assert_eq!(
         b.drive(resize(512 * MIB)),
-        format!("{free} D l1_shrink_write_table Z F l1_shrink_free_l2_clusters {free} D W F W F refblock_update_part W F")
+        format!(
+            "{free} D l1_shrink_write_table Z F l1_shrink_free_l2_clusters {free} D W F W F refblock_update_part W F"
+        )
     );
     let mut b = b.reopen();
     assert!(b.files.check("a").expect("checked").is_clean());

@@ -87,7 +87,8 @@ impl TruncateOp {
                 At::HeadWrite => match self.write.as_mut().map(|op| op.step(ex, q, got.take().unwrap_or(Got::Done))) {
                     Some(Ask::Done(result)) => {
                         self.write = None;
-                        self.result = result.err().map(|fault| Err(Fault::of(fault.errno, "Failed to zero out the new area")));
+                        self.result =
+                            result.err().map(|fault| Err(Fault::of(fault.errno, "Failed to zero out the new area")));
                         return Ask::Lock;
                     }
                     Some(ask) => return ask,

@@ -297,7 +297,9 @@ impl WriteTask {
     fn asked_zero(&mut self, i: usize, part: usize, got: &Got) -> Option<Ask> {
         let wanted = if part == 0 { self.metas[i].cow_start.1 } else { self.metas[i].cow_end.1 };
         match got {
-            Got::Status(status) if status.len == wanted && status.flags & Status::ZERO != 0 => self.ask_zero(i, part + 1),
+            Got::Status(status) if status.len == wanted && status.flags & Status::ZERO != 0 => {
+                self.ask_zero(i, part + 1)
+            }
             Got::Failed(errno) => {
                 self.at = self.fail(*errno);
                 Some(Ask::Lock)

@@ -1,0 +1,125 @@
+//! What the tests of whole scenarios share.
+
+#![allow(dead_code)]
+
+use blockjob_sim::choice::{Chooser, Walk};
+use blockjob_sim::scenario::{Plan, load};
+use blockjob_sim::sim;
+use blockjob_sim::sim::outcome::{Outcome, Run, RunOptions};
+use blockjob_sim::trace::Level;
+use blockjob_sim::trace::compare::{ClientLine, client_lines};
+use blockjob_sim::trace::jsonl::parse_client;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The cases of iotest 124, by the names of their scenarios.
+pub const CASES: [&str; 13] = [
+    "growing-before-backup",
+    "incremental-failure",
+    "incremental-pause",
+    "incremental-simple",
+    "incremental-transaction",
+    "large-granularity",
+    "larger-cluster-target",
+    "small-granularity",
+    "sync-dirty-bitmap-bad-granularity",
+    "sync-dirty-bitmap-missing",
+    "sync-dirty-bitmap-not-found",
+    "transaction-failure",
+    "transaction-failure-race",
+];
+
+/// Seeds under which the real QEMU's other traces come about: case, number of the recorded trace, seed.
+pub const RECORDED_SEEDS: &[(&str, usize, u64)] = &[
+    ("incremental-transaction", 0, 0),
+    ("incremental-transaction", 1, 47),
+    ("incremental-transaction", 2, 62),
+    ("incremental-transaction", 3, 204),
+    ("incremental-transaction", 4, 27),
+    ("incremental-transaction", 5, 117),
+    ("incremental-transaction", 6, 26),
+    ("incremental-transaction", 7, 411),
+    ("incremental-transaction", 8, 168),
+    ("transaction-failure", 0, 1),
+    ("transaction-failure", 1, 6),
+    ("transaction-failure", 2, 0),
+    ("transaction-failure", 3, 2),
+    ("transaction-failure", 4, 26),
+    ("transaction-failure", 5, 75),
+];
+
+/// Seeds under which the race case's traces differ from each other.
+pub const RACE_SEEDS: &[u64] = &[0, 1, 2, 3, 4];
+
+/// A path below the package's folder.
+pub fn path(below: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(below)
+}
+
+/// The file of a case's scenario.
+pub fn case_file(case: &str) -> String {
+    format!("sim-scenarios/iotest-124/{case}.yaml")
+}
+
+/// Reads a scenario by its name below the package's folder; `None` for one that only defines.
+pub fn plan_of(file: &str) -> Option<Plan> {
+    let read = &mut |name: &str| fs::read_to_string(path(name)).map_err(|error| error.to_string());
+    load(file, read).unwrap_or_else(|error| panic!("{error:?}"))
+}
+
+/// The plan of a case.
+pub fn case(case: &str) -> Plan {
+    plan_of(&case_file(case)).expect("a scenario")
+}
+
+/// The schedule of a seed; without one the calm one.
+pub fn chooser(seed: Option<u64>) -> Chooser {
+    seed.map_or(Chooser::Calm, |seed| Chooser::Walk(Box::new(Walk::new(seed))))
+}
+
+/// A run with a trace.
+pub fn run(plan: &Plan, seed: Option<u64>, level: Level) -> Run {
+    sim::run(plan, chooser(seed), &RunOptions { level: Some(level), record_choices: false })
+}
+
+/// The client's view of a run that must pass.
+pub fn client_trace(plan: &Plan, seed: Option<u64>) -> Vec<ClientLine> {
+    let run = run(plan, seed, Level::Client);
+    assert_eq!(run.outcome, Outcome::Passed, "{}\nseed {seed:?}", run.outcome);
+    client_lines(&run.trace)
+}
+
+/// What clients of the real QEMU saw in a case, from the most frequent trace on.
+pub fn recorded(case: &str) -> Vec<Vec<ClientLine>> {
+    let name = |number: usize| format!("tests/data/qemu/iotest-124/test_{}.{number}.jsonl", case.replace('-', "_"));
+    let texts = (0..).map_while(|number| fs::read_to_string(path(&name(number))).ok());
+    texts
+        .map(|text| {
+            let (header, lines) = text.split_once('\n').expect("a header line");
+            assert!(header.contains(r#""qemu": "10.0.2""#), "{case}: {header}");
+            parse_client(lines).unwrap_or_else(|error| panic!("{case}: {error:?}"))
+        })
+        .collect()
+}
+
+/// Calls `each` for all items, on as many threads as the machine has; the answers come in the order of the items.
+pub fn in_threads<T: Sync, R: Send>(items: &[T], each: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let answers = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let i = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    let Some(item) = items.get(i) else { return };
+                    let answer = each(item);
+                    answers.lock().unwrap().push((i, answer));
+                }
+            });
+        }
+    });
+    let mut answers = answers.into_inner().unwrap();
+    answers.sort_by_key(|(i, _)| *i);
+    answers.into_iter().map(|(_, answer)| answer).collect()
+}
