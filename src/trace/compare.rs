@@ -121,7 +121,7 @@ fn place(a: &Json, b: &Json) -> Option<String> {
 
 /// Members whose value is the host's matter.
 fn ignored(key: &str) -> bool {
-    key == "actual-size"
+    matches!(key, "actual-size" | "package")
 }
 
 /// Equality but for what differs from machine to machine (see above).

@@ -3,7 +3,6 @@
 use super::arena::NodeId;
 use super::driver::Driver;
 use super::frame::{Flow, Frame};
-use super::open::no_such_node;
 use super::value::Val;
 use super::World;
 use crate::bitmap::{check_granularity, check_name_given, default_granularity, BitmapId, CheckFlags, HBitmap};
@@ -40,7 +39,7 @@ impl World {
     /// A bad name, node or granularity, or an image that can't store bitmaps.
     pub fn bitmap_add(&mut self, args: &BitmapAdd) -> Result<(NodeId, BitmapId), QmpError> {
         check_name_given(&args.name).map_err(QmpError::generic)?;
-        let bs = self.graph.lookup(Some(&args.node), Some(&args.node)).ok_or_else(|| no_such_node(&args.node))?;
+        let bs = self.lookup_bs(&args.node)?;
         let granularity = match args.granularity {
             Some(n) => {
                 check_granularity(u64::from(n)).map_err(QmpError::generic)?;

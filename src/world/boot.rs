@@ -12,32 +12,37 @@ use crate::qmp::types::BlockdevOptions;
 use std::sync::Arc;
 
 impl World {
-    /// Carries out the block options of a command line, as QEMU does before it listens to anybody: `-blockdev`, `-drive`; `-device`
-    /// attaches a guest device to a drive.
+    /// Carries out the block options of a command line, as QEMU does before it listens to anybody: every `-blockdev`, then every
+    /// `-drive`, then every `-device`, which attaches a guest device to a drive.
     ///
     /// # Errors
     /// The option that is wrong, with what QEMU says about it.
     pub fn boot(&mut self, args: &[Arc<str>]) -> Result<(), String> {
+        let mut found = Vec::new();
         let mut args = args.iter();
         while let Some(option) = args.next() {
             let mut value = || args.next().ok_or_else(|| format!("{option}: requires an argument"));
             match &**option {
-                "-blockdev" => {
-                    let value = value()?;
-                    self.boot_blockdev(value).map_err(|err| format!("-blockdev {value}: {err}"))?;
-                }
-                "-drive" => {
-                    let value = value()?;
-                    self.boot_drive(value).map_err(|err| format!("-drive {value}: {err}"))?;
-                }
-                "-device" => {
-                    let value = value()?;
-                    self.boot_device(value).map_err(|err| format!("-device {value}: {err}"))?;
-                }
+                "-blockdev" | "-drive" | "-device" => found.push((&**option, value()?)),
                 "-machine" | "-M" | "-accel" | "-display" => drop(value()?),
                 "-nodefaults" | "-S" => {}
                 other => return Err(format!("{other}: invalid option")),
             }
+        }
+        let of = |kind: &'static str| found.iter().filter(move |(option, _)| *option == kind).map(|(_, value)| *value);
+        for value in of("-blockdev") {
+            self.boot_blockdev(value).map_err(|err| format!("-blockdev {value}: {err}"))?;
+        }
+        // `if=virtio` stands for a `-device` behind all others.
+        let mut implied = Vec::new();
+        for value in of("-drive") {
+            implied.extend(self.boot_drive(value).map_err(|err| format!("-drive {value}: {err}"))?);
+        }
+        for value in of("-device") {
+            self.boot_device(value).map_err(|err| format!("-device {value}: {err}"))?;
+        }
+        for blk in implied {
+            self.attach_device(blk, "virtio-blk", "")?;
         }
         self.now = 0;
         self.out.clear();
@@ -67,7 +72,8 @@ impl World {
         }
     }
 
-    fn boot_drive(&mut self, text: &str) -> Result<(), String> {
+    /// `drive_new`: the backend, if a guest device goes with it.
+    fn boot_drive(&mut self, text: &str) -> Result<Option<BackendId>, String> {
         let drive = DriveOptions::parse(text).map_err(|err| err.desc.to_string())?;
         let id: Arc<str> = drive.id.clone().unwrap_or_else(|| {
             let index = self.graph.backends.len();
@@ -77,18 +83,39 @@ impl World {
             return Err(format!("Duplicate ID '{id}' for drive"));
         }
         let flags = OpenFlags { rdwr: !drive.read_only, ..OpenFlags::default() };
-        let spec = OpenSpec::from_drive(&drive, flags).map_err(|err| err.desc.to_string())?;
-        let taken = perm::CONSISTENT_READ | if drive.read_only { 0 } else { perm::WRITE };
-        let blk = self.blk_new(id, taken, perm::ALL);
+        let blk = self.blk_new(id, perm::CONSISTENT_READ, perm::ALL);
         self.graph.backends[blk].write_cache = drive.writeback;
-        if !matches!(drive.interface.as_deref(), Some("none")) {
-            self.graph.backends[blk].dev = Some("virtio".into());
+        let has_medium = drive.file.is_some() || drive.node.as_dict().is_some_and(|options| !options.is_empty());
+        if has_medium {
+            let spec = OpenSpec::from_drive(&drive, flags).map_err(|err| err.desc.to_string())?;
+            match self.boot_run(vec![Frame::BdrvOpen(Arc::new(spec)), Frame::DriveOpened { blk }]) {
+                Val::Done(done) => done.map_err(|err| err.desc.to_string())?,
+                other => unreachable!("-drive ends with {other:?}"),
+            }
         }
-        let opened = self.boot_run(vec![Frame::BdrvOpen(Arc::new(spec)), Frame::DriveOpened { blk }]);
-        match opened {
-            Val::Done(done) => done.map_err(|err| err.desc.to_string()),
-            other => unreachable!("-drive ends with {other:?}"),
-        }
+        Ok((drive.interface.as_deref() != Some("none")).then_some(blk))
+    }
+
+    /// A guest disk takes a backend over (`blk_attach_dev`, `blkconf_apply_backend_options`).
+    fn attach_device(&mut self, blk: BackendId, driver: &str, id: &str) -> Result<(), String> {
+        const ANONYMOUS: &str = "/machine/peripheral-anon/";
+        let devices = self.graph.backends.iter().filter_map(|(_, b)| b.dev.as_ref());
+        let number = devices.filter(|dev| dev.starts_with(ANONYMOUS)).count();
+        let path = match id {
+            "" => format!("{ANONYMOUS}device[{number}]"),
+            id => format!("/machine/peripheral/{id}"),
+        };
+        // virtio's disk is a device within the device, and has no id of its own.
+        let dev = match (driver.starts_with("virtio-blk"), id) {
+            (true, _) => format!("{path}/virtio-backend"),
+            (false, "") => path,
+            (false, id) => id.to_owned(),
+        };
+        self.graph.backends[blk].dev = Some(dev.into());
+        let writable = self.graph.blk_bs(blk).is_some_and(|bs| self.graph.nodes[bs].flags.rdwr);
+        let taken = perm::CONSISTENT_READ | if writable { perm::WRITE } else { 0 };
+        let shared = perm::CONSISTENT_READ | perm::WRITE_UNCHANGED | perm::RESIZE;
+        self.blk_set_perm(blk, taken, shared).map_err(|err| err.desc.to_string())
     }
 
     /// `blk_new_open`, after the node was opened. Leaves `Val::Done`.
@@ -108,19 +135,19 @@ impl World {
         let find = |key: &str| options.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str());
         let Some(drive) = find("drive") else { return Ok(()) };
         let id = find("id").unwrap_or_default();
+        let driver = options.first().map(|(driver, _)| driver.clone()).unwrap_or_default();
         if let Some(blk) = self.graph.blk_by_name(drive) {
-            self.graph.backends[blk].dev = Some(id.into());
-            return Ok(());
+            return self.attach_device(blk, &driver, id);
         }
         let Some(bs) = self.graph.find_node(drive) else {
             return Err(format!("Property 'virtio-blk-device.drive' can't find value '{drive}'"));
         };
-        let blk = self.blk_new("".into(), perm::CONSISTENT_READ | perm::WRITE, perm::CONSISTENT_READ | perm::WRITE_UNCHANGED);
-        self.graph.backends[blk].dev = Some(id.into());
+        let blk = self.blk_new("".into(), 0, perm::ALL);
         match self.boot_run(vec![Frame::BlkInsertBs(blk, bs)]) {
-            Val::Done(done) => done.map_err(|err| err.desc.to_string()),
+            Val::Done(done) => done.map_err(|err| err.desc.to_string())?,
             other => unreachable!("attaching ends with {other:?}"),
         }
+        self.attach_device(blk, &driver, id)
     }
 
     /// `bdrv_close_all`: after the jobs, every backend and every node that the monitor owns goes.

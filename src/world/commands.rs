@@ -402,7 +402,12 @@ impl World {
     /// # Errors
     /// There is neither.
     pub fn lookup_bs(&self, name: &str) -> Result<NodeId, QmpError> {
-        self.graph.lookup(Some(name), Some(name)).ok_or_else(|| no_such_node(name))
+        self.graph.lookup(Some(name), Some(name)).ok_or_else(|| {
+            if self.graph.blk_by_name(name).is_some() {
+                return QmpError::generic(format!("Device '{name}' has no medium"));
+            }
+            no_such_node(name)
+        })
     }
 }
 

@@ -208,16 +208,14 @@ pub struct Node {
     pub monitor_owned: bool,
     /// The name was made up.
     pub auto_named: bool,
-    /// `exact_filename`; empty where there is none.
-    pub exact_filename: Arc<str>,
     /// How it was opened.
     pub spec: Option<Arc<super::spec::OpenSpec>>,
     /// The backing file name in the image header.
     pub backing_file: Arc<str>,
     /// The backing format in the image header.
     pub backing_format: Arc<str>,
-    /// The backing file was named on opening, not read from the image.
-    pub backing_overridden: bool,
+    /// `auto_backing_file`: the file name of the backing node that the image alone would have given.
+    pub auto_backing_file: Arc<str>,
     /// `write_threshold_offset`, 0 is none.
     pub write_threshold: u64,
 }
@@ -250,11 +248,10 @@ impl Node {
             cow_blockers: Vec::new(),
             monitor_owned: false,
             auto_named: false,
-            exact_filename: "".into(),
             spec: None,
             backing_file: "".into(),
             backing_format: "".into(),
-            backing_overridden: false,
+            auto_backing_file: "".into(),
             write_threshold: 0,
         }
     }

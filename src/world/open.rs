@@ -353,7 +353,8 @@ impl World {
             BackingSpec::FromImage if node.backing_file.is_empty() => None,
             BackingSpec::FromImage => {
                 let format = Some(&*node.backing_format).filter(|f| !f.is_empty());
-                Some(Arc::new(OpenSpec::backing_of(&node.backing_file, format, &o.spec)))
+                let name = self.full_backing_filename_of(o.bs).unwrap_or_default();
+                Some(Arc::new(OpenSpec::backing_of(&name, format, &o.spec)))
             }
         };
         match backing {
@@ -370,6 +371,9 @@ impl World {
             }
             Ok(backing) => {
                 let bs = o.bs;
+                if o.spec.backing == BackingSpec::FromImage {
+                    self.graph.nodes[bs].auto_backing_file = self.filename_of(backing);
+                }
                 self.seq([
                     Frame::SetBackingHd { bs, backing },
                     Frame::KeepOver(Box::new(Frame::BdrvUnref(backing))),

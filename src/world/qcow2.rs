@@ -395,6 +395,7 @@ impl World {
         let n = &mut self.graph.nodes[node];
         n.size = size;
         n.backing_file = backing.into();
+        n.auto_backing_file = n.backing_file.clone();
         n.backing_format = format.into();
         self.load_bitmaps(node, bitmaps);
         self.ret(Val::Done(Ok(())))
@@ -490,7 +491,7 @@ impl World {
             if !node.flags.rdwr || node.file.is_none() || !state.q.has_dirty_caches() {
                 continue;
             }
-            let path = self.filename_of(id);
+            let Some(path) = self.host_path(id) else { continue };
             let mut q = state.q.clone();
             let mut op = Op::flush_to_os();
             let mut got = Got::Done;

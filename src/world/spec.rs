@@ -7,6 +7,7 @@ use crate::base::Json;
 use crate::block::blkdebug::{Action, InjectError, IoType, IoTypeMask, Limits, Rule};
 use crate::qmp::drive::{json_filename, DriveOptions};
 use crate::qmp::error::QmpError;
+use crate::qmp::json::parse_one;
 use crate::qmp::types::{
     BlkdebugIoType, BlkdebugOptions, BlockPermission, BlockdevOptions, BlockdevRef, BlockdevRefOrNull, CacheOptions,
     DetectZeroes as DetectZeroesOption, DiscardOption, DriverOptions,
@@ -34,7 +35,7 @@ pub struct OpenSpec {
     pub file: Option<Arc<OpenSpec>>,
     /// The backing file.
     pub backing: BackingSpec,
-    /// The options as given, in QMP form, for `json:` file names.
+    /// The options given that change the data (`append_strong_runtime_options`), flat, without `driver` and `filename`.
     pub given: Json,
 }
 
@@ -184,9 +185,10 @@ impl OpenSpec {
             Ok((config, image)) => {
                 let limits = Limits::default();
                 let config: Option<Arc<str>> = config.map(Into::into);
+                let given = config.iter().map(|config| ("config", Json::Str(config.clone()))).collect();
                 let driver =
                     DriverSpec::Blkdebug { rules: Arc::new([]), config, limits, take: 0, unshare: 0 };
-                let mut filter = OpenSpec::new(driver, below);
+                let mut filter = OpenSpec { given: Json::dict(given), ..OpenSpec::new(driver, below) };
                 filter.file = Some(Arc::new(OpenSpec::host_file(image, below)));
                 filter
             }
@@ -206,7 +208,10 @@ impl OpenSpec {
     }
 
     fn from_json_filename(json: &str, flags: OpenFlags) -> OpenSpec {
-        let parsed = json_filename(&format!("json:{json}")).and_then(|json| with_drivers(&json, flags));
+        let mut parsed = json_filename(json).and_then(|options| with_drivers(&options, flags));
+        if let Ok(spec) = &mut parsed {
+            spec.keep_flat(&flat_json(json), "");
+        }
         parsed.unwrap_or_else(OpenSpec::failing)
     }
 
@@ -219,16 +224,29 @@ impl OpenSpec {
             return Err(QmpError::generic(format!("not simulated: {name}")));
         }
         let mut node = drive.node.clone();
+        let mut flat = Vec::new();
+        super::query::flatten(&node, "", &mut flat);
+        let mut protocol = None;
         if let Some(file) = &drive.file {
-            let has_protocol = file.contains(':') && !file.starts_with("json:");
-            if has_protocol || file.starts_with("json:") {
-                let format = node.get("driver").and_then(Json::as_str).map(str::to_owned);
-                return Ok(OpenSpec::from_filename(file, format.as_deref(), flags));
+            if let Some(json) = file.strip_prefix("json:") {
+                let own: Vec<Arc<str>> = flat.iter().map(|(key, _)| key.clone()).collect();
+                flat.extend(flat_json(json).into_iter().filter(|(key, _)| !own.contains(key)));
+                for (key, value) in json_filename(file)?.as_dict().unwrap_or_default() {
+                    if node.get(key).is_none() {
+                        node = with_member(&node, key, value.clone());
+                    }
+                }
+            } else {
+                protocol = file.contains(':').then_some(file);
+                let below = Json::dict(vec![("driver", "file".into()), ("filename", Json::Str(file.clone()))]);
+                node = with_member(&node, "file", below);
             }
-            let below = Json::dict(vec![("driver", "file".into()), ("filename", Json::Str(file.clone()))]);
-            node = with_member(&node, "file", below);
         }
         let mut spec = with_drivers(&node, flags)?;
+        spec.keep_flat(&flat, "");
+        if let Some(file) = protocol {
+            spec.file = OpenSpec::from_filename(file, None, spec.flags).file;
+        }
         spec.detect_zeroes = match drive.detect_zeroes {
             DetectZeroesOption::Off => DetectZeroes::Off,
             DetectZeroesOption::On => DetectZeroes::On,
@@ -237,12 +255,11 @@ impl OpenSpec {
         Ok(spec)
     }
 
-    /// The backing file that an image names.
+    /// The backing file that an image names, by its full name.
     #[must_use]
     pub fn backing_of(filename: &str, format: Option<&str>, overlay: &OpenSpec) -> OpenSpec {
         let flags = OpenFlags { rdwr: false, auto_read_only: false, ..inherited(overlay.flags) };
-        let filename = full_backing_filename(overlay.filename().unwrap_or_default(), filename);
-        OpenSpec::from_filename(&filename, format, flags)
+        OpenSpec::from_filename(filename, format, flags)
     }
 
     /// The host file at the bottom.
@@ -318,9 +335,40 @@ impl OpenSpec {
             },
             file,
             backing: backing.unwrap_or(BackingSpec::FromImage),
+            given: super::query::strong_options(&options.driver),
             ..OpenSpec::new(driver, flags)
         }
     }
+}
+
+impl OpenSpec {
+    /// Options that came flat stay as they came (`bs->options` of a `-drive` is all text).
+    fn keep_flat(&mut self, flat: &[(Arc<str>, Json)], prefix: &str) {
+        let (driver, below) = match &self.driver {
+            DriverSpec::Null { aio: false, .. } => ("null-co", ""),
+            DriverSpec::Null { aio: true, .. } => ("null-aio", ""),
+            DriverSpec::Probe | DriverSpec::Raw { .. } => ("raw", "file."),
+            DriverSpec::Blkdebug { .. } => ("blkdebug", "image."),
+            DriverSpec::Qcow2 { .. } => ("qcow2", "file."),
+            DriverSpec::File { .. } => ("file", ""),
+        };
+        self.given = super::query::strong_of_flat(driver, flat, prefix);
+        if let Some(file) = &mut self.file {
+            Arc::make_mut(file).keep_flat(flat, &format!("{prefix}{below}"));
+        }
+        if let BackingSpec::Spec(backing) = &mut self.backing {
+            Arc::make_mut(backing).keep_flat(flat, &format!("{prefix}backing."));
+        }
+    }
+}
+
+/// The options of a `json:` file name, flat, with the types they have there.
+fn flat_json(json: &str) -> Vec<(Arc<str>, Json)> {
+    let mut flat = Vec::new();
+    if let Ok(value) = parse_one(json) {
+        super::query::flatten(&value, "", &mut flat);
+    }
+    flat
 }
 
 fn with_member(dict: &Json, key: &str, value: Json) -> Json {
@@ -429,17 +477,5 @@ fn blkdebug_spec(options: &BlkdebugOptions) -> DriverSpec {
         },
         take: perm_bits(options.take_child_perms.as_ref()),
         unshare: perm_bits(options.unshare_child_perms.as_ref()),
-    }
-}
-
-/// `bdrv_get_full_backing_filename_from_filename`: relative to the overlay's folder.
-#[must_use]
-pub fn full_backing_filename(overlay: &str, backing: &str) -> String {
-    if backing.starts_with('/') || backing.contains(':') {
-        return backing.to_owned();
-    }
-    match overlay.rfind('/') {
-        Some(i) => format!("{}/{backing}", &overlay[..i]),
-        None => backing.to_owned(),
     }
 }

@@ -8,7 +8,6 @@ use super::backup::BackupArgs;
 use super::frame::{Flow, Frame};
 use super::graph::OpenFlags;
 use super::job::JobFlags;
-use super::open::no_such_node;
 use super::spec::OpenSpec;
 use super::value::Val;
 use super::World;
@@ -249,8 +248,7 @@ impl World {
         args: Box<BlockdevBackup>,
         txn: Option<TxnId>,
     ) -> Flow {
-        let lookup = |w: &World, name: &str| w.graph.lookup(Some(name), Some(name)).ok_or_else(|| no_such_node(name));
-        let nodes = lookup(self, &args.common.device).and_then(|bs| Ok((bs, lookup(self, &args.target)?)));
+        let nodes = self.lookup_bs(&args.common.device).and_then(|bs| Ok((bs, self.lookup_bs(&args.target)?)));
         let (source, target) = match nodes {
             Ok(nodes) => nodes,
             Err(err) => return self.ret(Val::Done(Err(err))),
@@ -365,10 +363,9 @@ impl World {
 
     /// `drive_backup_action`
     fn drive_backup_action(&mut self, tran: TranId, index: usize, args: Box<DriveBackup>, txn: Option<TxnId>) -> Flow {
-        let device = &args.common.device;
-        let Some(bs) = self.graph.lookup(Some(device), Some(device)) else {
-            let err = no_such_node(device);
-            return self.ret(Val::Done(Err(err)));
+        let bs = match self.lookup_bs(&args.common.device) {
+            Ok(bs) => bs,
+            Err(err) => return self.ret(Val::Done(Err(err))),
         };
         self.trans[tran].states[index] = ActionState::Backup(Some(bs), None);
         self.seq([

@@ -66,6 +66,39 @@ pub struct BitmapCheck {
     pub problem: Option<String>,
 }
 
+/// A bitmap as the directory of an image lists it (`Qcow2BitmapInfo`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ListedBitmap {
+    /// Its name.
+    pub name: String,
+    /// Bytes that a bit stands for.
+    pub granularity: u64,
+    /// Whether it is in use, so that its bits in the image are worthless.
+    pub in_use: bool,
+    /// Whether it records writes.
+    pub auto: bool,
+}
+
+impl Qcow2 {
+    /// `qcow2_get_bitmap_info_list`. `read` gives bytes of the file: offset, length.
+    ///
+    /// # Errors
+    /// The directory in the image is broken.
+    pub fn listed_bitmaps(&self, read: impl FnOnce(u64, u64) -> Data) -> Result<Vec<ListedBitmap>, Fault> {
+        if self.sc.nb_bitmaps == 0 {
+            return Ok(Vec::new());
+        }
+        let (offset, size) = (self.sc.bitmap_dir_offset, self.sc.bitmap_dir_size);
+        let listed = |entry: Entry| ListedBitmap {
+            granularity: 1 << entry.granularity_bits,
+            in_use: entry.flags & FLAG_IN_USE != 0,
+            auto: entry.flags & FLAG_AUTO != 0,
+            name: entry.name,
+        };
+        Ok(parse_directory(&self.sc, &read(offset, size))?.into_iter().map(listed).collect())
+    }
+}
+
 /// An entry of the directory (`Qcow2Bitmap`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
@@ -95,6 +128,47 @@ impl Entry {
             && u128::from(sc.size) > (u128::from(phys) * 8) << self.granularity_bits.min(63);
         if bad || phys > MAX_PHYS || short { Err(Errno::EINVAL) } else { Ok(()) }
     }
+}
+
+/// The entries of the directory's bytes.
+fn parse_directory(sc: &Scalars, dir: &Data) -> Result<Vec<Entry>, Fault> {
+    let fail = |text: &str| Err(Fault::new(Errno::EINVAL, text));
+    let size = dir.len();
+    let mut list = Vec::new();
+    let mut at = 0;
+    while at < size {
+        if at + DIR_ENTRY > size {
+            return fail("Broken bitmap directory");
+        }
+        if list.len() as u64 + 1 > u64::from(sc.nb_bitmaps) {
+            return fail("More bitmaps found than specified in header extension");
+        }
+        let (name_len, extra) = (dir.be_at(at + 18, 2), dir.be_at(at + 20, 4));
+        let next = at + dir_entry_size(name_len + extra);
+        if next > size {
+            return fail("Broken bitmap directory");
+        }
+        if extra != 0 {
+            return fail("Bitmap extra data is not supported");
+        }
+        let name = String::from_utf8_lossy(&dir.slice(at + DIR_ENTRY, name_len).to_bytes()).into_owned();
+        let entry = Entry {
+            table_offset: dir.be_at(at, 8),
+            table_size: dir.be_at(at + 8, 4),
+            flags: dir.be_at(at + 12, 4) as u32,
+            granularity_bits: dir.be_at(at + 17, 1) as u32,
+            name,
+        };
+        if entry.check(sc).is_err() || dir.be_at(at + 16, 1) != 1 {
+            return fail(&format!("Bitmap '{}' doesn't satisfy the constraints", entry.name));
+        }
+        list.push(entry);
+        at = next;
+    }
+    if list.len() as u64 != u64::from(sc.nb_bitmaps) {
+        return fail("Less bitmaps found than specified in header extension");
+    }
+    Ok(list)
 }
 
 /// `calc_dir_entry_size`
@@ -167,47 +241,12 @@ impl Qcow2 {
 impl Cx<'_> {
     /// `bitmap_list_load`
     pub(super) fn load_directory(&mut self) -> Res<Vec<Entry>> {
-        let fail = |text: &str| -> Res<Vec<Entry>> { Err(Fault::new(Errno::EINVAL, text).into()) };
         let (offset, size) = (self.q.sc.bitmap_dir_offset, self.q.sc.bitmap_dir_size);
         if size == 0 {
-            return fail("Requested bitmap directory size is zero");
+            return Err(Fault::new(Errno::EINVAL, "Requested bitmap directory size is zero").into());
         }
         let dir = self.read(offset, size).say("Failed to read bitmap directory")?;
-        let mut list = Vec::new();
-        let mut at = 0;
-        while at < size {
-            if at + DIR_ENTRY > size {
-                return fail("Broken bitmap directory");
-            }
-            if list.len() as u64 + 1 > u64::from(self.q.sc.nb_bitmaps) {
-                return fail("More bitmaps found than specified in header extension");
-            }
-            let (name_len, extra) = (dir.be_at(at + 18, 2), dir.be_at(at + 20, 4));
-            let next = at + dir_entry_size(name_len + extra);
-            if next > size {
-                return fail("Broken bitmap directory");
-            }
-            if extra != 0 {
-                return fail("Bitmap extra data is not supported");
-            }
-            let name = String::from_utf8_lossy(&dir.slice(at + DIR_ENTRY, name_len).to_bytes()).into_owned();
-            let entry = Entry {
-                table_offset: dir.be_at(at, 8),
-                table_size: dir.be_at(at + 8, 4),
-                flags: dir.be_at(at + 12, 4) as u32,
-                granularity_bits: dir.be_at(at + 17, 1) as u32,
-                name,
-            };
-            if entry.check(&self.q.sc).is_err() || dir.be_at(at + 16, 1) != 1 {
-                return fail(&format!("Bitmap '{}' doesn't satisfy the constraints", entry.name));
-            }
-            list.push(entry);
-            at = next;
-        }
-        if list.len() as u64 != u64::from(self.q.sc.nb_bitmaps) {
-            return fail("Less bitmaps found than specified in header extension");
-        }
-        Ok(list)
+        Ok(parse_directory(&self.q.sc, &dir)?)
     }
 
     /// `bitmap_table_load`

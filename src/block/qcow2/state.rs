@@ -210,6 +210,12 @@ impl Qcow2 {
         self.sc.compatible & COMPAT_LAZY != 0
     }
 
+    /// How clusters are compressed.
+    #[must_use]
+    pub fn compression_type(&self) -> &'static str {
+        if self.sc.compression_type == 0 { "zlib" } else { "zstd" }
+    }
+
     /// Whether the image is marked dirty (only with lazy refcounts).
     #[must_use]
     pub fn is_dirty(&self) -> bool {

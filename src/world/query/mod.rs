@@ -1,11 +1,16 @@
 //! The query commands (`block/qapi.c`, `job-qmp.c`, `blockjob.c`).
 
-use super::arena::NodeId;
+mod filename;
+mod node;
+mod strong;
+mod xdbg;
+
 use super::job::Job;
 use super::World;
 use crate::base::Json;
 use crate::qmp::names::COMMANDS;
-use std::sync::Arc;
+
+pub(super) use strong::{flatten, strong_of_flat, strong_options};
 
 /// `query-version`
 #[must_use]
@@ -39,34 +44,6 @@ impl World {
     #[must_use]
     pub fn query_jobs(&self) -> Json {
         Json::list(self.jobs.list.iter().map(|id| job_info(&self.jobs[*id])).collect())
-    }
-
-    /// `query-block`
-    #[must_use]
-    pub fn query_block(&self) -> Json {
-        Json::list(Vec::new())
-    }
-
-    /// `query-named-block-nodes`
-    #[must_use]
-    pub fn query_named_block_nodes(&self, _flat: bool) -> Json {
-        Json::list(Vec::new())
-    }
-
-    /// `x-debug-query-block-graph`
-    #[must_use]
-    pub fn query_block_graph(&self) -> Json {
-        Json::empty()
-    }
-
-    /// `bs->filename`, as messages and image headers give it.
-    #[must_use]
-    pub fn filename_of(&self, node: NodeId) -> Arc<str> {
-        let n = &self.graph.nodes[node];
-        match n.driver.as_ref() {
-            Some(super::driver::Driver::File(file)) => file.path.clone(),
-            _ => n.file.map_or_else(|| "".into(), |c| self.filename_of(self.graph.bs(c))),
-        }
     }
 }
 
