@@ -34,7 +34,7 @@ pub const fn align_up(n: u64, m: u64) -> u64 {
 #[must_use]
 pub fn size_text(n: u64) -> String {
     for (unit, letter) in [(1u64 << 40, 'T'), (GIB, 'G'), (MIB, 'M'), (KIB, 'K')] {
-        if n >= unit && n % unit == 0 {
+        if n >= unit && n.is_multiple_of(unit) {
             return format!("{}{letter}", n / unit);
         }
     }

@@ -16,7 +16,9 @@ use crate::base::Json;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "variants and fields are the commands and arguments of the same names")]
 pub enum Command {
-    QmpCapabilities { enable: Vec<QmpCapability> },
+    QmpCapabilities {
+        enable: Vec<QmpCapability>,
+    },
     QueryVersion,
     QueryCommands,
     QueryName,
@@ -25,19 +27,37 @@ pub enum Command {
     Cont,
     Quit,
     SystemReset,
-    HumanMonitorCommand { command_line: Arc<str>, cpu_index: Option<i64> },
+    HumanMonitorCommand {
+        command_line: Arc<str>,
+        cpu_index: Option<i64>,
+    },
     QueryBlock,
-    QueryNamedBlockNodes { flat: Option<bool> },
+    QueryNamedBlockNodes {
+        flat: Option<bool>,
+    },
     QueryBlockJobs,
     QueryJobs,
-    QueryBlockstats { query_nodes: Option<bool> },
+    QueryBlockstats {
+        query_nodes: Option<bool>,
+    },
     XDebugQueryBlockGraph,
     BlockdevAdd(Box<BlockdevOptions>),
-    BlockdevDel { node_name: Arc<str> },
-    BlockdevReopen { options: Vec<BlockdevOptions> },
-    BlockdevSetActive { node_name: Option<Arc<str>>, active: bool },
+    BlockdevDel {
+        node_name: Arc<str>,
+    },
+    BlockdevReopen {
+        options: Vec<BlockdevOptions>,
+    },
+    BlockdevSetActive {
+        node_name: Option<Arc<str>>,
+        active: bool,
+    },
     /// `size` is in bytes.
-    BlockResize { device: Option<Arc<str>>, node_name: Option<Arc<str>>, size: i64 },
+    BlockResize {
+        device: Option<Arc<str>>,
+        node_name: Option<Arc<str>>,
+        size: i64,
+    },
     BlockDirtyBitmapAdd(BitmapAdd),
     BlockDirtyBitmapRemove(BitmapRef),
     BlockDirtyBitmapClear(BitmapRef),
@@ -49,36 +69,81 @@ pub enum Command {
     BlockdevBackup(Box<BlockdevBackup>),
     DriveBackup(Box<DriveBackup>),
     BlockdevCreate(Box<BlockdevCreate>),
-    BlockJobCancel { device: Arc<str>, force: Option<bool> },
-    BlockJobPause { device: Arc<str> },
-    BlockJobResume { device: Arc<str> },
-    BlockJobComplete { device: Arc<str> },
+    BlockJobCancel {
+        device: Arc<str>,
+        force: Option<bool>,
+    },
+    BlockJobPause {
+        device: Arc<str>,
+    },
+    BlockJobResume {
+        device: Arc<str>,
+    },
+    BlockJobComplete {
+        device: Arc<str>,
+    },
     /// `speed` is in bytes per second.
-    BlockJobSetSpeed { device: Arc<str>, speed: i64 },
-    BlockJobFinalize { id: Arc<str> },
-    BlockJobDismiss { id: Arc<str> },
+    BlockJobSetSpeed {
+        device: Arc<str>,
+        speed: i64,
+    },
+    BlockJobFinalize {
+        id: Arc<str>,
+    },
+    BlockJobDismiss {
+        id: Arc<str>,
+    },
     BlockJobChange(BlockJobChange),
-    JobPause { id: Arc<str> },
-    JobResume { id: Arc<str> },
-    JobCancel { id: Arc<str> },
-    JobComplete { id: Arc<str> },
-    JobDismiss { id: Arc<str> },
-    JobFinalize { id: Arc<str> },
+    JobPause {
+        id: Arc<str>,
+    },
+    JobResume {
+        id: Arc<str>,
+    },
+    JobCancel {
+        id: Arc<str>,
+    },
+    JobComplete {
+        id: Arc<str>,
+    },
+    JobDismiss {
+        id: Arc<str>,
+    },
+    JobFinalize {
+        id: Arc<str>,
+    },
     BlockSetIoThrottle(Box<BlockIoThrottle>),
     /// `write_threshold` is in bytes, 0 for none.
-    BlockSetWriteThreshold { node_name: Arc<str>, write_threshold: u64 },
+    BlockSetWriteThreshold {
+        node_name: Arc<str>,
+        write_threshold: u64,
+    },
     BlockdevSnapshot(BlockdevSnapshot),
     BlockdevSnapshotSync(Box<BlockdevSnapshotSync>),
     BlockdevSnapshotInternalSync(BlockdevSnapshotInternal),
-    BlockdevSnapshotDeleteInternalSync { device: Arc<str>, id: Option<Arc<str>>, name: Option<Arc<str>> },
+    BlockdevSnapshotDeleteInternalSync {
+        device: Arc<str>,
+        id: Option<Arc<str>>,
+        name: Option<Arc<str>>,
+    },
     BlockdevMirror(Box<BlockdevMirror>),
     DriveMirror(Box<DriveMirror>),
     BlockCommit(Box<BlockCommit>),
     BlockStream(Box<BlockStream>),
-    ChangeBackingFile { device: Arc<str>, image_node_name: Arc<str>, backing_file: Arc<str> },
-    XBlockdevChange { parent: Arc<str>, child: Option<Arc<str>>, node: Option<Arc<str>> },
+    ChangeBackingFile {
+        device: Arc<str>,
+        image_node_name: Arc<str>,
+        backing_file: Arc<str>,
+    },
+    XBlockdevChange {
+        parent: Arc<str>,
+        child: Option<Arc<str>>,
+        node: Option<Arc<str>>,
+    },
     ObjectAdd(Box<ObjectOptions>),
-    ObjectDel { id: Arc<str> },
+    ObjectDel {
+        id: Arc<str>,
+    },
     /// A command QEMU has and the model has not. Its arguments were not looked at.
     NotSimulated(&'static str),
 }
@@ -132,13 +197,12 @@ fn plain(name: &str, _: &mut Visitor<'_>) -> Visit<Option<Command>> {
 /// The monitor itself and queries with arguments.
 fn query(name: &str, v: &mut Visitor<'_>) -> Visit<Option<Command>> {
     Ok(Some(match name {
-        "qmp_capabilities" => Command::QmpCapabilities {
-            enable: v.opt_list("enable", |at| at.enumeration())?.unwrap_or_default(),
-        },
-        "human-monitor-command" => Command::HumanMonitorCommand {
-            command_line: v.str("command-line")?,
-            cpu_index: v.opt_int("cpu-index")?,
-        },
+        "qmp_capabilities" => {
+            Command::QmpCapabilities { enable: v.opt_list("enable", |at| at.enumeration())?.unwrap_or_default() }
+        }
+        "human-monitor-command" => {
+            Command::HumanMonitorCommand { command_line: v.str("command-line")?, cpu_index: v.opt_int("cpu-index")? }
+        }
         "query-named-block-nodes" => Command::QueryNamedBlockNodes { flat: v.opt_bool("flat")? },
         "query-blockstats" => Command::QueryBlockstats { query_nodes: v.opt_bool("query-nodes")? },
         _ => return Ok(None),
@@ -169,11 +233,9 @@ fn node(name: &str, v: &mut Visitor<'_>) -> Visit<Option<Command>> {
             image_node_name: v.str("image-node-name")?,
             backing_file: v.str("backing-file")?,
         },
-        "x-blockdev-change" => Command::XBlockdevChange {
-            parent: v.str("parent")?,
-            child: v.opt_str("child")?,
-            node: v.opt_str("node")?,
-        },
+        "x-blockdev-change" => {
+            Command::XBlockdevChange { parent: v.str("parent")?, child: v.opt_str("child")?, node: v.opt_str("node")? }
+        }
         "object-del" => Command::ObjectDel { id: v.str("id")? },
         _ => return Ok(None),
     }))
@@ -203,9 +265,7 @@ fn job(name: &str, v: &mut Visitor<'_>) -> Visit<Option<Command>> {
         "job-complete" => Command::JobComplete { id: v.str("id")? },
         "job-dismiss" => Command::JobDismiss { id: v.str("id")? },
         "job-finalize" => Command::JobFinalize { id: v.str("id")? },
-        "block-job-cancel" => {
-            Command::BlockJobCancel { device: v.str("device")?, force: v.opt_bool("force")? }
-        }
+        "block-job-cancel" => Command::BlockJobCancel { device: v.str("device")?, force: v.opt_bool("force")? },
         "block-job-pause" => Command::BlockJobPause { device: v.str("device")? },
         "block-job-resume" => Command::BlockJobResume { device: v.str("device")? },
         "block-job-complete" => Command::BlockJobComplete { device: v.str("device")? },
@@ -228,9 +288,7 @@ fn start(name: &str, v: &mut Visitor<'_>) -> Visit<Option<Command>> {
         "block-stream" => Command::BlockStream(Box::new(BlockStream::visit(v)?)),
         "blockdev-snapshot" => Command::BlockdevSnapshot(BlockdevSnapshot::visit(v)?),
         "blockdev-snapshot-sync" => Command::BlockdevSnapshotSync(Box::new(BlockdevSnapshotSync::visit(v)?)),
-        "blockdev-snapshot-internal-sync" => {
-            Command::BlockdevSnapshotInternalSync(BlockdevSnapshotInternal::visit(v)?)
-        }
+        "blockdev-snapshot-internal-sync" => Command::BlockdevSnapshotInternalSync(BlockdevSnapshotInternal::visit(v)?),
         "blockdev-snapshot-delete-internal-sync" => Command::BlockdevSnapshotDeleteInternalSync {
             device: v.str("device")?,
             id: v.opt_str("id")?,

@@ -333,8 +333,7 @@ fn flatten(members: &[(Arc<str>, Json)], prefix: &str, out: &mut Members) {
         match value {
             Json::Dict(inner) if !inner.is_empty() => flatten(inner, &name, out),
             Json::List(items) if !items.is_empty() => {
-                let inner: Members =
-                    items.iter().enumerate().map(|(i, v)| (i.to_string().into(), v.clone())).collect();
+                let inner: Members = items.iter().enumerate().map(|(i, v)| (i.to_string().into(), v.clone())).collect();
                 flatten(&inner, &name, out);
             }
             _ => out.push((name.into(), as_text(value))),

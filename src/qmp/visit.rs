@@ -426,11 +426,7 @@ impl Visitor<'_> {
     ///
     /// # Errors
     /// No array, or what `each` says.
-    pub fn opt_list<T>(
-        &mut self,
-        name: &'static str,
-        each: impl FnMut(At<'_>) -> Visit<T>,
-    ) -> Visit<Option<Vec<T>>> {
+    pub fn opt_list<T>(&mut self, name: &'static str, each: impl FnMut(At<'_>) -> Visit<T>) -> Visit<Option<Vec<T>>> {
         self.opt_with(name, |at| at.list(each))
     }
 

@@ -7,15 +7,15 @@
 use super::outcome::{At, Outcome};
 use super::setup::file_op;
 use super::{MAX_STEPS, MAX_TIME};
-use crate::base::units::{Nanos, MILLIS};
 use crate::base::Json;
+use crate::base::units::{MILLIS, Nanos};
 use crate::choice::{ChoicePoint, Choose};
 use crate::scenario::pattern;
 use crate::scenario::plan::{BitmapCheck, EventPattern, Expect, Plan, PlannedFile, PlannedStep, StepKind};
 use crate::trace::compare::same_text;
 use crate::trace::{Level, Note, RecordKind};
-use crate::world::monitor::{Event, Output};
 use crate::world::World;
+use crate::world::monitor::{Event, Output};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -158,10 +158,8 @@ impl Client {
     }
 
     fn send(&mut self, world: &mut World, choose: &mut dyn Choose, command: Json) -> Act {
-        if !self.at_rest(world) {
-            if !world.in_main_loop() || choose.choose(ChoicePoint::ClientSend, 2) == 0 {
-                return Act::Waits;
-            }
+        if !self.at_rest(world) && (!world.in_main_loop() || choose.choose(ChoicePoint::ClientSend, 2) == 0) {
+            return Act::Waits;
         }
         let unread = u32::try_from(world.out.len()).unwrap_or(u32::MAX);
         let left = if unread == 0 { 0 } else { choose.choose(ChoicePoint::ClientRead, unread + 1) };
@@ -179,7 +177,9 @@ impl Client {
     fn read_one(&mut self, world: &mut World) -> Option<Json> {
         match world.out.pop_front()? {
             Output::Event { event, .. } => {
-                world.trace.emit(Level::Client, world.now, || RecordKind::Event { name: event.name(), data: event.data() });
+                world
+                    .trace
+                    .emit(Level::Client, world.now, || RecordKind::Event { name: event.name(), data: event.data() });
                 self.queue.push_back(event);
                 None
             }

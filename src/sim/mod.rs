@@ -12,8 +12,8 @@ use crate::choice::{Choose, Chooser, Recorder};
 use crate::host::HostFiles;
 use crate::scenario::plan::Plan;
 use crate::trace::Trace;
-use crate::world::aio::Stepped;
 use crate::world::World;
+use crate::world::aio::Stepped;
 use outcome::{Outcome, Run, RunOptions};
 
 /// Frames after which a run is given up, unless the scenario says otherwise.
@@ -114,10 +114,10 @@ pub fn run(plan: &Plan, chooser: Chooser, options: &RunOptions) -> Run {
 fn finish_replay(chooser: &mut Chooser, outcome: Outcome) -> Outcome {
     if let Chooser::Replay(replay) = chooser {
         replay.finish();
-        if let (Outcome::Passed, Some(divergence)) = (&outcome, replay.first_difference()) {
-            if replay.mode() == crate::choice::Mode::Strict {
-                return Outcome::Diverged(divergence.clone());
-            }
+        if let (Outcome::Passed, Some(divergence)) = (&outcome, replay.first_difference())
+            && replay.mode() == crate::choice::Mode::Strict
+        {
+            return Outcome::Diverged(divergence.clone());
         }
     }
     outcome

@@ -3,12 +3,12 @@
 //!
 //! The main thread's C stack and every coroutine's stack are vectors of [`Frame`]s, so a nested `aio_poll` is data like all else.
 
+use super::World;
 use super::arena::{CellId, ChildId, CoId, JobId, NodeId, ReqId};
 use super::frame::{Flow, Frame};
 use super::value::Val;
-use super::World;
-use crate::base::units::{MICROS, Nanos};
 use crate::base::errno::Ret;
+use crate::base::units::{MICROS, Nanos};
 use crate::block::content::Data;
 use crate::choice::{ChoicePoint, Choose};
 use std::collections::VecDeque;
@@ -227,7 +227,7 @@ pub enum Stepped {
 }
 
 /// Event-loop state of the process.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Aio {
     /// Bottom halves of `qemu_aio_context`.
     pub main: BhQueue,
@@ -247,22 +247,6 @@ pub struct Aio {
     wakeups: Vec<CoId>,
     /// The running coroutine.
     pub current: Option<CoId>,
-}
-
-impl Default for Aio {
-    fn default() -> Self {
-        Aio {
-            main: BhQueue::default(),
-            iohandler: BhQueue::default(),
-            in_flight: Vec::new(),
-            timers: Vec::new(),
-            cells: Vec::new(),
-            readers: 0,
-            has_writer: false,
-            wakeups: Vec::new(),
-            current: None,
-        }
-    }
 }
 
 /// Virtual time that one round of the event loop takes, so that no loop is free.
@@ -498,10 +482,7 @@ impl World {
     /// Whether nothing is ready and nothing is in flight: only timers can still go off.
     #[must_use]
     pub fn at_rest(&self) -> bool {
-        self.stack.is_empty()
-            && !self.aio.main.ready()
-            && !self.aio.iohandler.ready()
-            && self.aio.in_flight.is_empty()
+        self.stack.is_empty() && !self.aio.main.ready() && !self.aio.iohandler.ready() && self.aio.in_flight.is_empty()
     }
 
     /// `aio_poll(qemu_get_aio_context(), true)`
@@ -680,9 +661,10 @@ impl World {
 
     /// `Frame::Handlers`: requests that are done by now, then timers that are due.
     pub(super) fn handlers(&mut self) -> Flow {
-        let done = self.by_due().into_iter().find(|id| {
-            self.aio.in_flight.iter().any(|r| r.id == *id && r.due.is_some_and(|due| due <= self.now))
-        });
+        let done = self
+            .by_due()
+            .into_iter()
+            .find(|id| self.aio.in_flight.iter().any(|r| r.id == *id && r.due.is_some_and(|due| due <= self.now)));
         match done {
             Some(id) => self.seq([Frame::Complete(id), Frame::Handlers]),
             None => self.run_timers(),

@@ -1,14 +1,14 @@
 //! The backup job (`block/backup.c`) and the filter it puts above its source (`bdrv_cbw_append`, `bdrv_cbw_drop`).
 
+use super::World;
 use super::aio::Wait;
 use super::arena::{CallId, JobId, NodeId, TxnId};
-use super::block_copy::{BlockCopyState, CallEnd, CopyCall, CLUSTER_SIZE_DEFAULT};
+use super::block_copy::{BlockCopyState, CLUSTER_SIZE_DEFAULT, CallEnd, CopyCall};
 use super::driver::{CbwState, Driver};
 use super::frame::{Flow, Frame};
-use super::graph::{perm, Node, OpenFlags, Parent, Role};
+use super::graph::{Node, OpenFlags, Parent, Role, perm};
 use super::job::{ErrorAction, JobDriver, JobFlags};
 use super::value::Val;
-use super::World;
 use crate::base::errno::Errno;
 use crate::base::units::align_up;
 use crate::bitmap::BitmapId;
@@ -184,10 +184,7 @@ impl World {
         let source = self.graph.bs(self.graph.nodes[cbw].file.expect("the source was attached"));
         let target = self.graph.bs(target_edge);
         if min_cluster > 0 && !min_cluster.is_power_of_two() {
-            return fail(
-                self,
-                "Cannot create block-copy-state: min-cluster-size needs to be a power of 2".to_owned(),
-            );
+            return fail(self, "Cannot create block-copy-state: min-cluster-size needs to be a power of 2".to_owned());
         }
         let cluster_size = min_cluster.max(CLUSTER_SIZE_DEFAULT).max(self.cluster_size_of(target).unwrap_or(0));
         let len = self.bdrv_getlength(source);

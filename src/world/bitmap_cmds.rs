@@ -1,11 +1,11 @@
 //! Commands and actions about dirty bitmaps (`block/monitor/bitmap-qmp-cmds.c`).
 
+use super::World;
 use super::arena::NodeId;
 use super::driver::Driver;
 use super::frame::{Flow, Frame};
 use super::value::Val;
-use super::World;
-use crate::bitmap::{check_granularity, check_name_given, default_granularity, BitmapId, CheckFlags, HBitmap};
+use crate::bitmap::{BitmapId, CheckFlags, HBitmap, check_granularity, check_name_given, default_granularity};
 use crate::block::qcow2::Op;
 use crate::qmp::error::QmpError;
 use crate::qmp::types::{BitmapAdd, BitmapMerge, BitmapRef, BitmapSource};
@@ -71,12 +71,8 @@ impl World {
         if n.bitmaps.find(name).is_some() {
             return Err(QmpError::generic(format!("Bitmap already exists: {name}")));
         }
-        let pending: Vec<&str> = n
-            .bitmaps
-            .iter()
-            .filter(|b| b.persistent())
-            .filter_map(|b| b.name().map(|name| &**name))
-            .collect();
+        let pending: Vec<&str> =
+            n.bitmaps.iter().filter(|b| b.persistent()).filter_map(|b| b.name().map(|name| &**name)).collect();
         let device = self.graph.device_or_node_name(bs);
         q.q.can_store_bitmap(name, granularity, pending.iter().copied()).map_err(|reason| {
             QmpError::generic(format!("Can't make bitmap '{name}' persistent in '{device}': {reason}"))

@@ -1,14 +1,14 @@
 //! The parallel copying engine of backup and copy-before-write (`block/block-copy.c`, `block/reqlist.c`, `block/aio_task.c`).
 
+use super::World;
 use super::aio::{TimerKind, Wait};
 use super::arena::{CallId, CoId, JobId, NodeId};
 use super::driver::{CbwState, Driver};
 use super::frame::{Flow, Frame};
 use super::io::{IoFlags, StatusReq};
 use super::value::Val;
-use super::World;
 use crate::base::errno::{Errno, Ret};
-use crate::base::units::{align_down, align_up, Nanos, MIB, MILLIS};
+use crate::base::units::{MIB, MILLIS, Nanos, align_down, align_up};
 
 /// `BLOCK_COPY_MAX_COPY_RANGE`
 const MAX_COPY_RANGE: u64 = 16 * MIB;
@@ -275,7 +275,8 @@ impl World {
     /// `block_copy_async`: starts a call in a coroutine of its own, at once.
     pub(super) fn block_copy_async(&mut self, call: CopyCall) -> CallId {
         let call = self.calls.insert(call);
-        let co = self.co_create(vec![Frame::Rdlock, Frame::CopyCommon(call), Frame::Rdunlock].into_iter().rev().collect());
+        let co =
+            self.co_create(vec![Frame::Rdlock, Frame::CopyCommon(call), Frame::Rdunlock].into_iter().rev().collect());
         self.co_enter(co, super::aio::Ctx::Main);
         call
     }
@@ -389,7 +390,9 @@ impl World {
         let state = &self.cbw_ref(cbw).bcs;
         let (cluster, len, skip) = (state.cluster_size, state.len, state.skip_unallocated);
         let (allocated, zero, bytes) = match status {
-            Ok(s) if s.pnum >= cluster && task.offset + s.pnum == len => (s.allocated, s.zero, align_up(s.pnum, cluster)),
+            Ok(s) if s.pnum >= cluster && task.offset + s.pnum == len => {
+                (s.allocated, s.zero, align_up(s.pnum, cluster))
+            }
             Ok(s) if s.pnum >= cluster => (s.allocated, s.zero, align_down(s.pnum, cluster)),
             // A tail shorter than a cluster, and every error: copy one cluster.
             _ => (true, false, cluster),

@@ -1,11 +1,11 @@
 //! Starting and ending the process: the block options of its command line, and shutdown.
 
+use super::World;
 use super::arena::BackendId;
 use super::frame::{Flow, Frame};
-use super::graph::{perm, OpenFlags};
+use super::graph::{OpenFlags, perm};
 use super::spec::OpenSpec;
 use super::value::Val;
-use super::World;
 use crate::choice::Calm;
 use crate::qmp::drive::DriveOptions;
 use crate::qmp::types::BlockdevOptions;

@@ -1,5 +1,6 @@
 //! What each QMP command does. The long ones are in files of their own; those the model lacks say so.
 
+use super::World;
 use super::arena::{JobId, NodeId};
 use super::frame::{Flow, Frame};
 use super::graph::perm;
@@ -7,7 +8,6 @@ use super::job::IoStatus;
 use super::open::no_such_node;
 use super::spec::OpenSpec;
 use super::value::Val;
-use super::World;
 use crate::base::Json;
 use crate::bitmap::CheckFlags;
 use crate::job::status::JobVerb;
@@ -136,9 +136,9 @@ impl World {
         let found = self.jobs.find(name);
         match family {
             Family::Job => found.ok_or_else(|| QmpError::generic("Job not found")),
-            Family::Block => found.filter(|job| self.jobs[*job].job_type.is_block_job()).ok_or_else(|| {
-                QmpError::new(ErrorClass::DeviceNotActive, format!("Block job '{name}' not found"))
-            }),
+            Family::Block => found
+                .filter(|job| self.jobs[*job].job_type.is_block_job())
+                .ok_or_else(|| QmpError::new(ErrorClass::DeviceNotActive, format!("Block job '{name}' not found"))),
         }
     }
 

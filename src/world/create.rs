@@ -1,15 +1,15 @@
 //! Making images inside the process: `drive-backup`'s target, and `blockdev-create` jobs (`block.c:bdrv_img_create`,
 //! `block/create.c`, `block/qcow2.c:qcow2_co_create_opts`).
 
+use super::World;
 use super::arena::{JobId, NodeId};
 use super::driver::{Driver, FileDriver};
 use super::frame::{Flow, Frame};
-use super::graph::{perm, Node, OpenFlags, Role};
-use super::spec::OpenSpec;
+use super::graph::{Node, OpenFlags, Role, perm};
 use super::job::{JobDriver, JobFlags};
 use super::qcow2::Qcow2Node;
+use super::spec::OpenSpec;
 use super::value::Val;
-use super::World;
 use crate::base::errno::Errno;
 use crate::base::units::align_up;
 use crate::block::qcow2::{CreateOptions as Qcow2Options, Op};
@@ -39,13 +39,13 @@ impl World {
         if !self.files.can_create(&path) && matches!(format, "raw" | "qcow2") {
             return fail(self, format!("Could not create '{path}': {}", Errno::ENOENT));
         }
-        if let Some(err) = self.graph.file_lock_conflict(&path, None, perm::WRITE | perm::RESIZE, perm::ALL & !perm::RESIZE) {
+        if let Some(err) =
+            self.graph.file_lock_conflict(&path, None, perm::WRITE | perm::RESIZE, perm::ALL & !perm::RESIZE)
+        {
             return fail(self, err);
         }
         match format {
-            "raw" if backing.is_some() => {
-                fail(self, "Backing file not supported for file format 'raw'".to_owned())
-            }
+            "raw" if backing.is_some() => fail(self, "Backing file not supported for file format 'raw'".to_owned()),
             "raw" => {
                 self.files.create(&path, align_up(size, 512));
                 self.ret(Val::Done(Ok(())))
@@ -62,7 +62,12 @@ impl World {
                     Some((file, format)) => {
                         let flags = OpenFlags { force_share: true, ..OpenFlags::default() };
                         let spec = OpenSpec::from_filename(&file, Some(&format), flags);
-                        self.seq([Frame::BdrvOpen(Arc::new(spec)), Frame::ImgBackingOpened, Frame::StopOnError(1), create])
+                        self.seq([
+                            Frame::BdrvOpen(Arc::new(spec)),
+                            Frame::ImgBackingOpened,
+                            Frame::StopOnError(1),
+                            create,
+                        ])
                     }
                 }
             }
@@ -87,7 +92,12 @@ impl World {
     }
 
     /// `bdrv_img_create`: the image itself. Leaves `Val::Done`.
-    pub(super) fn img_create_qcow2(&mut self, path: &Arc<str>, backing: Option<(Arc<str>, Arc<str>)>, size: u64) -> Flow {
+    pub(super) fn img_create_qcow2(
+        &mut self,
+        path: &Arc<str>,
+        backing: Option<(Arc<str>, Arc<str>)>,
+        size: u64,
+    ) -> Flow {
         self.files.create(path, 0);
         let (file, format) = backing.map_or((None, None), |(file, format)| (Some(file), Some(format)));
         let options = Qcow2Options {
@@ -121,7 +131,7 @@ impl World {
     pub(super) fn qcow2_format(&mut self, file: NodeId, options: Box<Qcow2Options>) -> Flow {
         let mut node = Node::new();
         node.flags = OpenFlags { rdwr: true, unmap: true, ..OpenFlags::default() };
-        node.driver = Some(Driver::Qcow2(Box::new(Qcow2Node::new())));
+        node.driver = Some(Driver::Qcow2(Box::default()));
         let format = self.graph.nodes.insert(node);
         self.assign_node_name(format, None).expect("a made-up name is free");
         let op = Box::new(Op::create(*options));

@@ -3,11 +3,11 @@
 //! A drained section is opened from a node upwards: every parent is told to be quiet. Jobs answer by pausing, which a client
 //! sees as `paused` and, when the section ends, `running`.
 
+use super::World;
 use super::aio::{Cond, Ctx, Wait};
 use super::arena::{ChildId, NodeId};
 use super::frame::{Flow, Frame};
 use super::graph::Parent;
-use super::World;
 
 impl World {
     /// `bdrv_parent_drained_begin_single`

@@ -1,6 +1,7 @@
 //! The block drivers: what each does with a request (`block/file-posix.c`, `null.c`, `raw-format.c`, `blkdebug.c`,
 //! `copy-before-write.c`; `qcow2` is in `qcow2.rs`).
 
+use super::World;
 use super::aio::{DeviceOp, DeviceRequest, Wait};
 use super::arena::{ChildId, NodeId};
 use super::block_copy::{BlockCopyState, CallEnd, CopyCall, MAX_WORKERS};
@@ -9,9 +10,8 @@ use super::graph::BlockLimits;
 use super::io::{IoFlags, WriteReq};
 use super::qcow2::Qcow2Node;
 use super::value::{BlockStatus, Val};
-use super::World;
 use crate::base::errno::Errno;
-use crate::base::units::{align_down, align_up, Nanos};
+use crate::base::units::{Nanos, align_down, align_up};
 use crate::bitmap::BitmapId;
 use crate::block::blkdebug::{Blkdebug, IoType};
 use crate::block::content::Data;
@@ -217,10 +217,7 @@ impl World {
             }
             Driver::Raw(raw) => {
                 let shift = raw.offset;
-                self.seq([
-                    Frame::ChildEvent { node, event: BlkdebugEvent::WriteAio },
-                    Frame::PassWrite { req, shift },
-                ])
+                self.seq([Frame::ChildEvent { node, event: BlkdebugEvent::WriteAio }, Frame::PassWrite { req, shift }])
             }
             Driver::Blkdebug(_) => {
                 let (offset, bytes) = (req.offset, req.bytes);
@@ -357,9 +354,7 @@ impl World {
                 let latency = null.latency_ns;
                 self.null_request(node, latency, Val::Ret(Ok(())))
             }
-            Driver::Blkdebug(_) => {
-                self.seq([Frame::RuleCheck { node, iotype: IoType::Flush, offset: 0, bytes: 0 }])
-            }
+            Driver::Blkdebug(_) => self.seq([Frame::RuleCheck { node, iotype: IoType::Flush, offset: 0, bytes: 0 }]),
             Driver::Raw(_) | Driver::Cbw(_) | Driver::Qcow2(_) => self.ret(Val::Ret(Ok(()))),
         }
     }
@@ -379,7 +374,8 @@ impl World {
                 self.ret(Val::Status(Ok(status)))
             }
             Driver::Null(null) => {
-                let status = BlockStatus { zero: null.read_zeroes, map: Some(offset), pnum: bytes, ..BlockStatus::default() };
+                let status =
+                    BlockStatus { zero: null.read_zeroes, map: Some(offset), pnum: bytes, ..BlockStatus::default() };
                 self.ret(Val::Status(Ok(status)))
             }
             Driver::Raw(raw) => {

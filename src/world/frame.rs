@@ -3,6 +3,7 @@
 //! A frame is the rest of a function after a call. It is popped, runs to its next call or yield, and pushes what comes after that;
 //! results travel in the register ([`Val`]). One frame, one method of [`World`] of the same meaning; this file only says which.
 
+use super::World;
 use super::aio::{Cond, Ctx, Wait};
 use super::arena::{BackendId, CallId, CellId, CoId, JobId, NodeId, ReqId, TranId, TxnId};
 use super::backup::BackupArgs;
@@ -13,7 +14,6 @@ use super::io::{StatusReq, WriteReq};
 use super::open::{OpenStage, Opening};
 use super::spec::OpenSpec;
 use super::value::{BlockStatus, Val};
-use super::World;
 use crate::base::errno::Ret;
 use crate::base::units::Nanos;
 use crate::bitmap::BitmapId;
@@ -106,10 +106,24 @@ pub enum Frame {
     BlkAttach(BackendId, NodeId),
     BlkUnref(BackendId),
     BlkDetach(BackendId),
-    AttachToNode { parent: NodeId, name: &'static str, role: Role, bs: NodeId },
-    ReplaceNode { from: NodeId, to: NodeId },
-    DropFilter { filter: NodeId, below: NodeId },
-    SetBackingHd { bs: NodeId, backing: NodeId },
+    AttachToNode {
+        parent: NodeId,
+        name: &'static str,
+        role: Role,
+        bs: NodeId,
+    },
+    ReplaceNode {
+        from: NodeId,
+        to: NodeId,
+    },
+    DropFilter {
+        filter: NodeId,
+        below: NodeId,
+    },
+    SetBackingHd {
+        bs: NodeId,
+        backing: NodeId,
+    },
     CloseAll,
 
     // Opening and creating.
@@ -119,94 +133,278 @@ pub enum Frame {
     OpenFail(Box<Opening>, QmpError),
     OpenFormatFailed(Box<Opening>, QmpError),
     BlockdevAdded,
-    DriveOpened { blk: BackendId },
-    ImgCreate { path: Arc<str>, format: Arc<str>, backing: Option<(Arc<str>, Arc<str>)>, look: bool, size: u64 },
+    DriveOpened {
+        blk: BackendId,
+    },
+    ImgCreate {
+        path: Arc<str>,
+        format: Arc<str>,
+        backing: Option<(Arc<str>, Arc<str>)>,
+        look: bool,
+        size: u64,
+    },
     ImgBackingOpened,
-    ImgCreateQcow2 { path: Arc<str>, backing: Option<(Arc<str>, Arc<str>)>, size: u64 },
-    Qcow2Format { file: NodeId, options: Box<CreateOptions> },
+    ImgCreateQcow2 {
+        path: Arc<str>,
+        backing: Option<(Arc<str>, Arc<str>)>,
+        size: u64,
+    },
+    Qcow2Format {
+        file: NodeId,
+        options: Box<CreateOptions>,
+    },
     Qcow2Formatted(NodeId),
     CreateQcow2(Box<CreateQcow2>),
     CreateDone(JobId),
 
     // Requests to nodes.
-    Preadv { node: NodeId, offset: u64, bytes: u64 },
-    PreadvAligned { node: NodeId, offset: u64, bytes: u64, id: u32 },
+    Preadv {
+        node: NodeId,
+        offset: u64,
+        bytes: u64,
+    },
+    PreadvAligned {
+        node: NodeId,
+        offset: u64,
+        bytes: u64,
+        id: u32,
+    },
     PreadvPieces(Box<Pieces>),
-    PreadvEnd { node: NodeId, id: u32, skip: u64, bytes: u64 },
+    PreadvEnd {
+        node: NodeId,
+        id: u32,
+        skip: u64,
+        bytes: u64,
+    },
     Pwritev(Box<WriteReq>),
     PwritevPad(Box<WriteReq>),
-    PaddingRead { node: NodeId, offset: u64, bytes: u64 },
-    PaddingReadDone { node: NodeId, offset: u64, bytes: u64 },
+    PaddingRead {
+        node: NodeId,
+        offset: u64,
+        bytes: u64,
+    },
+    PaddingReadDone {
+        node: NodeId,
+        offset: u64,
+        bytes: u64,
+    },
     PwritevPadded(Box<WriteReq>),
     PwritevAligned(Box<WriteReq>),
     PwritevPieces(Box<WriteReq>),
-    PwritevFinish { node: NodeId, offset: u64, bytes: u64 },
-    PwritevEnd { node: NodeId, id: u32 },
+    PwritevFinish {
+        node: NodeId,
+        offset: u64,
+        bytes: u64,
+    },
+    PwritevEnd {
+        node: NodeId,
+        id: u32,
+    },
     FlushAfterWrite(NodeId),
     PwriteZeroes(Box<WriteReq>),
-    PwriteZeroesPiece { rest: Box<WriteReq>, num: u64 },
-    Pdiscard { node: NodeId, offset: u64, bytes: u64 },
-    PdiscardBegin { node: NodeId, offset: u64, bytes: u64, id: u32 },
-    PdiscardPiece { node: NodeId, offset: u64, bytes: u64 },
-    PdiscardEnd { node: NodeId, offset: u64, bytes: u64, id: u32 },
+    PwriteZeroesPiece {
+        rest: Box<WriteReq>,
+        num: u64,
+    },
+    Pdiscard {
+        node: NodeId,
+        offset: u64,
+        bytes: u64,
+    },
+    PdiscardBegin {
+        node: NodeId,
+        offset: u64,
+        bytes: u64,
+        id: u32,
+    },
+    PdiscardPiece {
+        node: NodeId,
+        offset: u64,
+        bytes: u64,
+    },
+    PdiscardEnd {
+        node: NodeId,
+        offset: u64,
+        bytes: u64,
+        id: u32,
+    },
     BdrvCoFlush(NodeId),
-    FlushTurn { node: NodeId, generation: u64 },
-    FlushToDisk { node: NodeId, generation: u64 },
-    FlushChildren { node: NodeId, index: u32, ret: Ret },
-    FlushEnd { node: NodeId, generation: u64 },
-    Status { node: NodeId, offset: u64, bytes: u64, want_zero: bool },
-    StatusDone { node: NodeId, offset: u64, bytes: u64, want_zero: bool },
-    StatusRecursed { node: NodeId, offset: u64, status: Box<BlockStatus> },
+    FlushTurn {
+        node: NodeId,
+        generation: u64,
+    },
+    FlushToDisk {
+        node: NodeId,
+        generation: u64,
+    },
+    FlushChildren {
+        node: NodeId,
+        index: u32,
+        ret: Ret,
+    },
+    FlushEnd {
+        node: NodeId,
+        generation: u64,
+    },
+    Status {
+        node: NodeId,
+        offset: u64,
+        bytes: u64,
+        want_zero: bool,
+    },
+    StatusDone {
+        node: NodeId,
+        offset: u64,
+        bytes: u64,
+        want_zero: bool,
+    },
+    StatusRecursed {
+        node: NodeId,
+        offset: u64,
+        status: Box<BlockStatus>,
+    },
     StatusAbove(Box<StatusReq>),
     StatusAboveNext(Box<StatusReq>),
-    Truncate { node: NodeId, size: u64 },
-    TruncateEnd { node: NodeId, size: u64, id: u32 },
+    Truncate {
+        node: NodeId,
+        size: u64,
+    },
+    TruncateEnd {
+        node: NodeId,
+        size: u64,
+        id: u32,
+    },
 
     // Drivers.
-    PassRead { node: NodeId, offset: u64, bytes: u64 },
-    PassWrite { req: Box<WriteReq>, shift: u64 },
-    PassDiscard { node: NodeId, offset: u64, bytes: u64 },
+    PassRead {
+        node: NodeId,
+        offset: u64,
+        bytes: u64,
+    },
+    PassWrite {
+        req: Box<WriteReq>,
+        shift: u64,
+    },
+    PassDiscard {
+        node: NodeId,
+        offset: u64,
+        bytes: u64,
+    },
     DriverFlushToOs(NodeId),
     DriverFlushToDisk(NodeId),
-    DriverTruncate { node: NodeId, size: u64, zero: bool },
-    StatusRaw { node: NodeId, offset: u64, bytes: u64, want_zero: bool },
+    DriverTruncate {
+        node: NodeId,
+        size: u64,
+        zero: bool,
+    },
+    StatusRaw {
+        node: NodeId,
+        offset: u64,
+        bytes: u64,
+        want_zero: bool,
+    },
     /// Turns a failure into the answer of a status query and drops the query below.
     StatusOrError,
     /// Turns a plain result into the answer of a status query.
     StatusVal,
-    RuleCheck { node: NodeId, iotype: IoType, offset: u64, bytes: u64 },
-    BlkdebugEvent { node: NodeId, event: BlkdebugEvent },
-    ChildEvent { node: NodeId, event: BlkdebugEvent },
-    Qcow2Op { node: NodeId, op: Box<Op> },
-    Qcow2Relock { node: NodeId, op: Box<Op> },
-    Qcow2TaskDone { node: NodeId, parent: CoId, slot: u32 },
+    RuleCheck {
+        node: NodeId,
+        iotype: IoType,
+        offset: u64,
+        bytes: u64,
+    },
+    BlkdebugEvent {
+        node: NodeId,
+        event: BlkdebugEvent,
+    },
+    ChildEvent {
+        node: NodeId,
+        event: BlkdebugEvent,
+    },
+    Qcow2Op {
+        node: NodeId,
+        op: Box<Op>,
+    },
+    Qcow2Relock {
+        node: NodeId,
+        op: Box<Op>,
+    },
+    Qcow2TaskDone {
+        node: NodeId,
+        parent: CoId,
+        slot: u32,
+    },
     Qcow2Truncated(NodeId),
     Qcow2Open(NodeId),
     Qcow2Opened(NodeId),
     Qcow2Close(NodeId),
-    CbwCopyBeforeWrite { node: NodeId, offset: u64, bytes: u64 },
-    CbwCopied { node: NodeId, call: CallId, from: u64, len: u64 },
+    CbwCopyBeforeWrite {
+        node: NodeId,
+        offset: u64,
+        bytes: u64,
+    },
+    CbwCopied {
+        node: NodeId,
+        call: CallId,
+        from: u64,
+        len: u64,
+    },
 
     // Block copy.
     CopyCommon(CallId),
-    CopyDirty { call: CallId, offset: u64, bytes: u64 },
-    CopyTaskStatus { task: CopyTask, from: u64, end: u64 },
+    CopyDirty {
+        call: CallId,
+        offset: u64,
+        bytes: u64,
+    },
+    CopyTaskStatus {
+        task: CopyTask,
+        from: u64,
+        end: u64,
+    },
     CopySlept(CallId),
-    CopyGetMem { task: CopyTask },
-    CopyTaskRun { task: CopyTask, end: u64 },
+    CopyGetMem {
+        task: CopyTask,
+    },
+    CopyTaskRun {
+        task: CopyTask,
+        end: u64,
+    },
     CopyInlineDone(CallId, u64, u64),
     CopyPoolTaskDone(CallId),
     CopyWaitAll(CallId),
     CopyPassDone(CallId),
     CopyWaited(CallId),
     CopyTaskEntry(CopyTask),
-    CopyDo { task: CopyTask, method: Method },
-    CopyReadDone { task: CopyTask, method: Method },
-    CopyTaskDone { task: CopyTask, method: Method, read: bool },
-    CopyRange { task: CopyTask, nbytes: u64 },
-    CopyRangeDone { task: CopyTask },
-    CopyResetUnallocated { cbw: NodeId, offset: u64 },
-    CopyResetStatus { cbw: NodeId, offset: u64, counted: u64 },
+    CopyDo {
+        task: CopyTask,
+        method: Method,
+    },
+    CopyReadDone {
+        task: CopyTask,
+        method: Method,
+    },
+    CopyTaskDone {
+        task: CopyTask,
+        method: Method,
+        read: bool,
+    },
+    CopyRange {
+        task: CopyTask,
+        nbytes: u64,
+    },
+    CopyRangeDone {
+        task: CopyTask,
+    },
+    CopyResetUnallocated {
+        cbw: NodeId,
+        offset: u64,
+    },
+    CopyResetStatus {
+        cbw: NodeId,
+        offset: u64,
+        counted: u64,
+    },
 
     // Jobs.
     JobCoEntry(JobId),
@@ -230,30 +428,74 @@ pub enum Frame {
     JobCancel(JobId, bool),
     JobCancelSync(JobId),
     JobCancelSyncAll,
-    JobAddBdrv { job: JobId, name: &'static str, bs: NodeId },
+    JobAddBdrv {
+        job: JobId,
+        name: &'static str,
+        bs: NodeId,
+    },
     JobOrError(Box<Frame>),
 
     // Backup.
-    BackupCommon { common: Box<BackupCommon>, source: NodeId, target: NodeId, txn: Option<TxnId> },
+    BackupCommon {
+        common: Box<BackupCommon>,
+        source: NodeId,
+        target: NodeId,
+        txn: Option<TxnId>,
+    },
     CbwAppend(Box<BackupArgs>),
-    CbwOpened { cbw: NodeId, discard_source: bool, min_cluster: u64 },
-    CbwInsert { cbw: NodeId, source: NodeId },
+    CbwOpened {
+        cbw: NodeId,
+        discard_source: bool,
+        min_cluster: u64,
+    },
+    CbwInsert {
+        cbw: NodeId,
+        source: NodeId,
+    },
     CbwInserted(NodeId),
     CbwDrop(NodeId),
     BackupCbwAppended(Box<BackupArgs>),
-    BackupCreateJob { cbw: NodeId, args: Box<BackupArgs> },
-    BackupCreateFailed { cbw: NodeId, args: Box<BackupArgs>, err: QmpError },
+    BackupCreateJob {
+        cbw: NodeId,
+        args: Box<BackupArgs>,
+    },
+    BackupCreateFailed {
+        cbw: NodeId,
+        args: Box<BackupArgs>,
+        err: QmpError,
+    },
     BackupCbwDrop(JobId),
     BackupLoop(JobId),
     BackupWait(JobId),
     BackupCallCancelled(JobId),
     BackupIdle(JobId),
-    BackupScan { job: JobId, offset: u64 },
-    BackupScanPaused { job: JobId, offset: u64 },
-    BackupScanned { job: JobId, offset: u64 },
-    DriveBackupDrained { args: Box<DriveBackup>, bs: NodeId, txn: Option<TxnId> },
-    DriveBackupCreated { args: Box<DriveBackup>, bs: NodeId, txn: Option<TxnId> },
-    DriveBackupOpened { args: Box<DriveBackup>, bs: NodeId, txn: Option<TxnId> },
+    BackupScan {
+        job: JobId,
+        offset: u64,
+    },
+    BackupScanPaused {
+        job: JobId,
+        offset: u64,
+    },
+    BackupScanned {
+        job: JobId,
+        offset: u64,
+    },
+    DriveBackupDrained {
+        args: Box<DriveBackup>,
+        bs: NodeId,
+        txn: Option<TxnId>,
+    },
+    DriveBackupCreated {
+        args: Box<DriveBackup>,
+        bs: NodeId,
+        txn: Option<TxnId>,
+    },
+    DriveBackupOpened {
+        args: Box<DriveBackup>,
+        bs: NodeId,
+        txn: Option<TxnId>,
+    },
 
     // Transactions and commands.
     TranPrepare(TranId, usize),
@@ -267,14 +509,38 @@ pub enum Frame {
     BitmapStoreRemoved,
     QmpCommand,
     QmpCommandDone,
-    ResizeAttached { blk: BackendId, bs: NodeId, size: u64 },
-    BlkCo { blk: BackendId, request: Box<BlkRequest> },
+    ResizeAttached {
+        blk: BackendId,
+        bs: NodeId,
+        size: u64,
+    },
+    BlkCo {
+        blk: BackendId,
+        request: Box<BlkRequest>,
+    },
     BlkCoDone(BackendId),
-    QemuIo { blk: BackendId, command: Arc<str> },
-    QemuIoAttached { blk: BackendId, command: Arc<str> },
-    QemuIoReadDone { read: Box<Read>, start: Nanos },
-    QemuIoWriteDone { write: Box<Write>, start: Nanos },
-    QemuIoDiscardDone { offset: u64, bytes: u64, report: Report, start: Nanos },
+    QemuIo {
+        blk: BackendId,
+        command: Arc<str>,
+    },
+    QemuIoAttached {
+        blk: BackendId,
+        command: Arc<str>,
+    },
+    QemuIoReadDone {
+        read: Box<Read>,
+        start: Nanos,
+    },
+    QemuIoWriteDone {
+        write: Box<Write>,
+        start: Nanos,
+    },
+    QemuIoDiscardDone {
+        offset: u64,
+        bytes: u64,
+        report: Report,
+        start: Nanos,
+    },
     QemuIoTruncated,
 }
 

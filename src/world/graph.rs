@@ -555,7 +555,7 @@ impl Graph {
         if writes && !n.flags.rdwr {
             return Err("Block node is read-only".to_owned());
         }
-        if writes && taken & perm::RESIZE == 0 && n.size % n.bl.request_alignment != 0 {
+        if writes && taken & perm::RESIZE == 0 && !n.size.is_multiple_of(n.bl.request_alignment) {
             return Err("Cannot get 'write' permission without 'resize': Image size is not a multiple of request \
                         alignment"
                 .to_owned());
@@ -586,7 +586,8 @@ impl Graph {
     #[must_use]
     pub fn file_lock_conflict(&self, path: &str, own: Option<NodeId>, taken: u8, shared: u8) -> Option<String> {
         let others = || {
-            let same = |n: &Node| matches!(&n.driver, Some(Driver::File(f)) if *f.path == *path) && !n.flags.force_share;
+            let same =
+                |n: &Node| matches!(&n.driver, Some(Driver::File(f)) if *f.path == *path) && !n.flags.force_share;
             self.nodes.iter().filter(move |(id, n)| Some(*id) != own && same(n)).map(|(id, _)| self.cumulative_perm(id))
         };
         let bits = [perm::CONSISTENT_READ, perm::WRITE, perm::WRITE_UNCHANGED, perm::RESIZE];
@@ -617,9 +618,7 @@ impl Graph {
                 }
             }
             Driver::Cbw(_) => (perm::WRITE, perm::ALL & !perm::RESIZE),
-            Driver::Blkdebug(blkdebug) => {
-                (taken | blkdebug.take_child_perms, shared & !blkdebug.unshare_child_perms)
-            }
+            Driver::Blkdebug(blkdebug) => (taken | blkdebug.take_child_perms, shared & !blkdebug.unshare_child_perms),
             Driver::Raw(_) => {
                 let role = if role == Role::RawImage { Role::Filtered } else { role };
                 let (p, s) = default_perms(n.flags, role, taken, shared);

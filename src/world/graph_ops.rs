@@ -1,10 +1,10 @@
 //! Changing the graph: attaching, replacing, referencing and closing nodes (`block.c`, `block/block-backend.c`).
 
+use super::World;
 use super::arena::{BackendId, ChildId, NodeId};
 use super::frame::{Flow, Frame};
 use super::graph::{Backend, Child, Parent, Role};
 use super::value::Val;
-use super::World;
 use crate::qmp::error::QmpError;
 use std::sync::Arc;
 
@@ -36,8 +36,7 @@ impl World {
         perm: u8,
         shared: u8,
     ) -> Result<ChildId, QmpError> {
-        let child =
-            self.graph.children.insert(Child { name, role, parent, bs, perm, shared, quiesced_parent: false });
+        let child = self.graph.children.insert(Child { name, role, parent, bs, perm, shared, quiesced_parent: false });
         self.bdrv_ref(bs);
         self.parent_drained_begin_single(child);
         if let Parent::Node(parent) = parent {

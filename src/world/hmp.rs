@@ -1,6 +1,7 @@
 //! `human-monitor-command` and its `qemu-io`: guest I/O through a backend (`block/monitor/block-hmp-cmds.c`, `qemu-io-cmds.c`,
 //! `block/block-backend.c`).
 
+use super::World;
 use super::aio::{Cond, Wait};
 use super::arena::{BackendId, NodeId};
 use super::driver::Driver;
@@ -8,10 +9,9 @@ use super::frame::{Flow, Frame};
 use super::graph::perm;
 use super::io::{self, IoFlags};
 use super::value::Val;
-use super::World;
+use crate::base::Json;
 use crate::base::errno::{Errno, Ret};
 use crate::base::units::Nanos;
-use crate::base::Json;
 use crate::block::content::{Data, WriteTag};
 use crate::block::qemu_io::{self, QemuIo, Read, Write, WriteData};
 use crate::block::qemu_io_text as text;
@@ -176,10 +176,7 @@ impl World {
             QemuIo::AioFlush => self.seq([Frame::DrainAll]),
             QemuIo::Truncate { offset, .. } => {
                 let Some(node) = self.graph.blk_bs(blk) else { return Flow::Go };
-                self.seq([
-                    Frame::RunCo(Box::new(Frame::Truncate { node, size: offset })),
-                    Frame::QemuIoTruncated,
-                ])
+                self.seq([Frame::RunCo(Box::new(Frame::Truncate { node, size: offset })), Frame::QemuIoTruncated])
             }
             QemuIo::Length => {
                 let length = self.graph.blk_bs(blk).map(|bs| self.bdrv_getlength(bs)).ok_or(Errno::ENOMEDIUM);

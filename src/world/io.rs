@@ -1,12 +1,12 @@
 //! Requests to a node: alignment, tracking, dirty bits, flush generations (`block/io.c`).
 
+use super::World;
 use super::aio::Wait;
 use super::arena::NodeId;
 use super::driver::Driver;
 use super::frame::{Flow, Frame};
 use super::graph::{DetectZeroes, TrackedRequest};
 use super::value::{BlockStatus, Val};
-use super::World;
 use crate::base::errno::{Errno, Ret};
 use crate::base::units::{align_down, align_up};
 use crate::block::content::Data;
@@ -273,7 +273,7 @@ impl World {
             return self.ret(Val::err(Errno::EIO));
         }
         let align = self.graph.nodes[req.node].bl.request_alignment;
-        let unaligned = (req.offset | req.bytes) % align != 0;
+        let unaligned = !(req.offset | req.bytes).is_multiple_of(align);
         if req.flags.has(IoFlags::NO_FALLBACK) && unaligned {
             return self.ret(Val::err(Errno::ENOTSUP));
         }
@@ -282,7 +282,8 @@ impl World {
         }
         let start = align_down(req.offset, align);
         let len = align_up(req.offset + req.bytes, align) - start;
-        req.tracked = self.tracked_begin(req.node, if zero { req.offset } else { start }, if zero { req.bytes } else { len });
+        req.tracked =
+            self.tracked_begin(req.node, if zero { req.offset } else { start }, if zero { req.bytes } else { len });
         self.stack.push(Frame::PwritevEnd { node: req.node, id: req.tracked });
         if unaligned && zero {
             self.make_serialising(req.node, req.tracked, align);
@@ -352,7 +353,8 @@ impl World {
             frames.extend(after.iter().map(|event| Frame::BlkdebugEvent { node, event: *event }));
         };
         if merged {
-            let pick = |h, t| [(head, h), (tail, t)].into_iter().filter(|(on, _)| *on).map(|(_, e)| e).collect::<Vec<_>>();
+            let pick =
+                |h, t| [(head, h), (tail, t)].into_iter().filter(|(on, _)| *on).map(|(_, e)| e).collect::<Vec<_>>();
             read(start, stop - start, &pick(rmw_head, rmw_tail), &pick(after_head, after_tail));
         } else {
             if head {
@@ -647,7 +649,7 @@ impl World {
         let mut num = bytes;
         if head > 0 {
             num = num.min(align - head);
-            if num % bl.request_alignment != 0 {
+            if !num.is_multiple_of(bl.request_alignment) {
                 num %= bl.request_alignment;
             }
         } else if tail > 0 {

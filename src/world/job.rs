@@ -3,15 +3,15 @@
 //! A job's coroutine runs [`Frame::JobCoEntry`]; everything that ends or cancels a job runs on the main thread's stack, because it
 //! may poll.
 
+use super::World;
 use super::aio::{Bh, Cond, TimerKind, Wait};
 use super::arena::{Arena, ChildId, CoId, JobId, NodeId, TxnId};
 use super::backup::BackupJob;
 use super::frame::{Flow, Frame};
-use super::graph::{perm, Parent, Role};
-use super::World;
-use crate::base::errno::Errno;
+use super::graph::{Parent, Role, perm};
 use crate::base::Json;
-use crate::job::status::{can_transition, JobStatus, JobType, JobVerb};
+use crate::base::errno::Errno;
+use crate::job::status::{JobStatus, JobType, JobVerb, can_transition};
 use crate::qmp::error::QmpError;
 use crate::qmp::types::OnError;
 use crate::trace::{Level, RecordKind};

@@ -34,7 +34,10 @@ pub fn drive_option(drive: &DriveOptions) -> Option<&'static str> {
         (drive.snapshot, "snapshot=on"),
         (drive.copy_on_read, "copy-on-read=on"),
         (!drive.throttling.is_empty() || drive.throttling_group.is_some(), "throttling"),
-        (drive.file.is_none() && drive.node.get("file").is_none() && drive.node.get("driver").is_none(), "an empty drive"),
+        (
+            drive.file.is_none() && drive.node.get("file").is_none() && drive.node.get("driver").is_none(),
+            "an empty drive",
+        ),
     ])
 }
 

@@ -3,14 +3,14 @@
 //! The dispatcher takes one request at a time, runs its handler in a bottom half of the outermost event loop, and writes the reply
 //! one round later: what the handler left to do comes first.
 
+use super::World;
 use super::aio::{Bh, Ctx};
 use super::frame::{Flow, Frame};
 use super::value::Val;
-use super::World;
 use crate::base::Json;
 use crate::job::status::JobStatus;
 use crate::qmp::error::QmpError;
-use crate::qmp::request::{parse_request, reply, Request};
+use crate::qmp::request::{Request, parse_request, reply};
 use std::collections::VecDeque;
 use std::sync::Arc;
 

@@ -1,15 +1,15 @@
 //! Opening nodes: `blockdev-add` trees, file names, probing, backing files (`block.c:bdrv_open_inherit`).
 
+use super::World;
 use super::arena::{BackendId, NodeId};
 use super::driver::{BlkdebugDriver, Driver, FileDriver, NullDriver, RawDriver};
 use super::frame::{Flow, Frame};
-use super::graph::{perm, DetectZeroes, Node, OpenFlags, Role};
+use super::graph::{DetectZeroes, Node, OpenFlags, Role, perm};
 use super::qcow2::Qcow2Node;
 use super::spec::{BackingSpec, DriverSpec, OpenSpec};
 use super::value::Val;
-use super::World;
 use crate::base::errno::Errno;
-use crate::base::units::{align_up, GIB};
+use crate::base::units::{GIB, align_up};
 use crate::block::blkdebug::{Blkdebug, Limits, Rule};
 use crate::block::blkdebug_config;
 use crate::block::event::BlkdebugEvent;
@@ -158,11 +158,7 @@ impl World {
         };
         let head = data.slice(0, data.len().min(4)).to_bytes();
         let mut spec = OpenSpec::clone(&o.spec);
-        spec.driver = if head == *b"QFI\xfb" {
-            DriverSpec::qcow2()
-        } else {
-            DriverSpec::Raw { offset: 0, size: None }
-        };
+        spec.driver = if head == *b"QFI\xfb" { DriverSpec::qcow2() } else { DriverSpec::Raw { offset: 0, size: None } };
         spec.probed = true;
         o.spec = Arc::new(spec);
         self.open_driver(o)
@@ -197,7 +193,7 @@ impl World {
                 self.open_attach_file(o, role)
             }
             DriverSpec::Qcow2 { .. } => {
-                self.graph.nodes[bs].driver = Some(Driver::Qcow2(Box::new(Qcow2Node::new())));
+                self.graph.nodes[bs].driver = Some(Driver::Qcow2(Box::default()));
                 self.open_attach_file(o, Role::Image)
             }
             DriverSpec::Blkdebug { rules, limits, take, unshare, config, .. } => {
@@ -273,7 +269,10 @@ impl World {
     fn open_raw(&mut self, bs: NodeId, raw: &RawDriver) -> Result<(), String> {
         let below = self.bdrv_getlength(self.below(bs));
         if below < raw.offset {
-            return Err(format!("Offset ({}) cannot be greater than size of the containing file ({below})", raw.offset));
+            return Err(format!(
+                "Offset ({}) cannot be greater than size of the containing file ({below})",
+                raw.offset
+            ));
         }
         if let Some(size) = raw.size
             && below - raw.offset < size

@@ -1,5 +1,6 @@
 //! The qcow2 driver in the world: carries out what an operation of [`crate::block::qcow2`] asks for.
 
+use super::World;
 use super::aio::Wait;
 use super::arena::{CoId, NodeId};
 use super::driver::Driver;
@@ -7,7 +8,6 @@ use super::frame::{Flow, Frame};
 use super::io::{self, IoFlags, StatusReq, WriteReq};
 use super::spec::DriverSpec;
 use super::value::{BlockStatus, Val};
-use super::World;
 use crate::base::errno::{Errno, Ret};
 use crate::block::content::Data;
 use crate::block::qcow2::{
@@ -200,7 +200,9 @@ impl World {
     fn qcow2_request(&mut self, node: NodeId, request: Ask) -> Flow {
         let file = self.below(node);
         match request {
-            Ask::Read { child: Child::File, offset, len } => self.seq([Frame::Preadv { node: file, offset, bytes: len }]),
+            Ask::Read { child: Child::File, offset, len } => {
+                self.seq([Frame::Preadv { node: file, offset, bytes: len }])
+            }
             Ask::Read { child: Child::Backing, offset, len } => match self.graph.cow_bs(node) {
                 Some(backing) => self.seq([Frame::Preadv { node: backing, offset, bytes: len }]),
                 None => self.ret(Val::Data(Ok(Data::zeroes(len)))),

@@ -1,11 +1,11 @@
 //! What is to be opened: the options of a node with all that it inherits, ready to be carried out by `open.rs`.
 
-use super::graph::{perm, DetectZeroes, OpenFlags};
+use super::graph::{DetectZeroes, OpenFlags, perm};
 use super::lacking;
-use super::open::{inherited, NO_DETECTION};
+use super::open::{NO_DETECTION, inherited};
 use crate::base::Json;
 use crate::block::blkdebug::{Action, InjectError, IoType, IoTypeMask, Limits, Rule};
-use crate::qmp::drive::{json_filename, DriveOptions};
+use crate::qmp::drive::{DriveOptions, json_filename};
 use crate::qmp::error::QmpError;
 use crate::qmp::json::parse_one;
 use crate::qmp::types::{
@@ -186,8 +186,7 @@ impl OpenSpec {
                 let limits = Limits::default();
                 let config: Option<Arc<str>> = config.map(Into::into);
                 let given = config.iter().map(|config| ("config", Json::Str(config.clone()))).collect();
-                let driver =
-                    DriverSpec::Blkdebug { rules: Arc::new([]), config, limits, take: 0, unshare: 0 };
+                let driver = DriverSpec::Blkdebug { rules: Arc::new([]), config, limits, take: 0, unshare: 0 };
                 let mut filter = OpenSpec { given: Json::dict(given), ..OpenSpec::new(driver, below) };
                 filter.file = Some(Arc::new(OpenSpec::host_file(image, below)));
                 filter

@@ -3,6 +3,7 @@
 //! Actions are prepared in order; then all are committed and cleaned up in reverse order, or, if one failed, aborted and cleaned
 //! up in reverse order, the failing one first.
 
+use super::World;
 use super::arena::{JobId, NodeId, TranId, TxnId};
 use super::backup::BackupArgs;
 use super::frame::{Flow, Frame};
@@ -10,7 +11,6 @@ use super::graph::OpenFlags;
 use super::job::JobFlags;
 use super::spec::OpenSpec;
 use super::value::Val;
-use super::World;
 use crate::base::Json;
 use crate::bitmap::{BitmapId, CheckFlags, HBitmap};
 use crate::qmp::error::QmpError;
@@ -130,9 +130,7 @@ impl World {
     /// The actions about bitmaps, `abort`, and those that are not simulated.
     fn bitmap_action(&mut self, action: &TransactionAction) -> Result<ActionState, QmpError> {
         match action {
-            TransactionAction::Abort => {
-                Err(QmpError::generic("Transaction aborted using Abort action"))
-            }
+            TransactionAction::Abort => Err(QmpError::generic("Transaction aborted using Abort action")),
             TransactionAction::BitmapAdd(args) => {
                 let (bs, id) = self.bitmap_add(args)?;
                 Ok(ActionState::BitmapAdded(bs, id))
@@ -301,9 +299,7 @@ impl World {
         }
         if sync_mode == SyncMode::Incremental {
             if bitmap_mode.is_some_and(|mode| mode != BitmapSyncMode::OnSuccess) {
-                return generic(
-                    "Bitmap sync mode must be 'on-success' when using sync mode 'incremental'".to_owned(),
-                );
+                return generic("Bitmap sync mode must be 'on-success' when using sync mode 'incremental'".to_owned());
             }
             sync_mode = SyncMode::Bitmap;
             bitmap_mode = Some(BitmapSyncMode::OnSuccess);
@@ -368,11 +364,7 @@ impl World {
             Err(err) => return self.ret(Val::Done(Err(err))),
         };
         self.trans[tran].states[index] = ActionState::Backup(Some(bs), None);
-        self.seq([
-            Frame::DrainedBegin(bs),
-            Frame::DriveBackupDrained { args, bs, txn },
-            Frame::TranJob(tran, index),
-        ])
+        self.seq([Frame::DrainedBegin(bs), Frame::DriveBackupDrained { args, bs, txn }, Frame::TranJob(tran, index)])
     }
 
     /// `drive_backup_action`, in its drained section: makes the target. Leaves `Val::Job`.
@@ -399,7 +391,8 @@ impl World {
             return self.seq([next]);
         }
         let format = args.format.clone().expect("just set");
-        let backing = backing.map(|node| (self.filename_of(node), Arc::from(self.graph.nodes[node].drv().format_name())));
+        let backing =
+            backing.map(|node| (self.filename_of(node), Arc::from(self.graph.nodes[node].drv().format_name())));
         let size = self.bdrv_getlength(bs);
         let look = args.common.sync != SyncMode::None;
         self.seq([Frame::ImgCreate { path: args.target.clone(), format, backing, look, size }, next])

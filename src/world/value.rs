@@ -1,8 +1,8 @@
 //! What one frame hands to the next.
 
 use super::arena::{BackendId, JobId, NodeId};
-use crate::base::errno::{Errno, Ret};
 use crate::base::Json;
+use crate::base::errno::{Errno, Ret};
 use crate::block::content::Data;
 use crate::block::qcow2::{Fault, StoredBitmap};
 use crate::qmp::error::QmpError;

@@ -116,7 +116,8 @@ fn difference_in(a: &Run, a_at: u64, b: &Run, b_at: u64, len: u64) -> Option<(u6
 
 /// Whether both are the same part of two tables with equal entries: spares full tables the search for each entry.
 fn same_entries(a: &Run, a_at: u64, b: &Run, b_at: u64, len: u64) -> bool {
-    let (Fill::Table { table: a, start: a_start }, Fill::Table { table: b, start: b_start }) = (&a.fill, &b.fill) else {
+    let (Fill::Table { table: a, start: a_start }, Fill::Table { table: b, start: b_start }) = (&a.fill, &b.fill)
+    else {
         return false;
     };
     let (a_start, b_start) = (a_start.saturating_add(a_at), b_start.saturating_add(b_at));

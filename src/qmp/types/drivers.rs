@@ -386,10 +386,7 @@ pub struct ThrottleOptions {
 
 impl ThrottleOptions {
     pub(super) fn visit(v: &mut Visitor<'_>) -> Visit<ThrottleOptions> {
-        Ok(ThrottleOptions {
-            throttle_group: v.str("throttle-group")?,
-            file: v.with("file", BlockdevRef::visit)?,
-        })
+        Ok(ThrottleOptions { throttle_group: v.str("throttle-group")?, file: v.with("file", BlockdevRef::visit)? })
     }
 }
 

@@ -186,9 +186,7 @@ impl TransactionAction {
             Kind::BitmapMerge => TransactionAction::BitmapMerge(BitmapMerge::visit(v)?),
             Kind::BlockdevBackup => TransactionAction::BlockdevBackup(Box::new(BlockdevBackup::visit(v)?)),
             Kind::Snapshot => TransactionAction::Snapshot(BlockdevSnapshot::visit(v)?),
-            Kind::SnapshotInternalSync => {
-                TransactionAction::SnapshotInternalSync(BlockdevSnapshotInternal::visit(v)?)
-            }
+            Kind::SnapshotInternalSync => TransactionAction::SnapshotInternalSync(BlockdevSnapshotInternal::visit(v)?),
             Kind::SnapshotSync => TransactionAction::SnapshotSync(Box::new(BlockdevSnapshotSync::visit(v)?)),
             Kind::DriveBackup => TransactionAction::DriveBackup(Box::new(DriveBackup::visit(v)?)),
         })

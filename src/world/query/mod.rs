@@ -5,8 +5,8 @@ mod node;
 mod strong;
 mod xdbg;
 
-use super::job::Job;
 use super::World;
+use super::job::Job;
 use crate::base::Json;
 use crate::qmp::names::COMMANDS;
 

@@ -1,12 +1,12 @@
 //! What queries show of nodes and devices (`block/qapi.c`). Members are put in the order of the schema.
 
-use crate::base::units::align_up;
 use crate::base::Json;
+use crate::base::units::align_up;
 use crate::bitmap::BlockDirtyInfo;
 use crate::block::qcow2::{ListedBitmap, Qcow2};
+use crate::world::World;
 use crate::world::arena::{BackendId, NodeId};
 use crate::world::driver::Driver;
-use crate::world::World;
 
 type Members = Vec<(&'static str, Json)>;
 
@@ -71,8 +71,11 @@ impl World {
         }
         info.push(("image", image));
         let writeback = blk.is_none_or(|blk| self.graph.backends[blk].write_cache);
-        let cache =
-            vec![("writeback", writeback.into()), ("direct", n.flags.nocache.into()), ("no-flush", n.flags.no_flush.into())];
+        let cache = vec![
+            ("writeback", writeback.into()),
+            ("direct", n.flags.nocache.into()),
+            ("no-flush", n.flags.no_flush.into()),
+        ];
         info.push(("cache", Json::dict(cache)));
         info.push(("write_threshold", n.write_threshold.into()));
         if !n.bitmaps.is_empty() {

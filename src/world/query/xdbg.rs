@@ -1,9 +1,9 @@
 //! `x-debug-query-block-graph` (`block.c:bdrv_get_xdbg_block_graph`).
 
 use crate::base::Json;
+use crate::world::World;
 use crate::world::arena::{BackendId, ChildId, JobId, NodeId};
 use crate::world::graph::perm;
-use crate::world::World;
 use std::sync::Arc;
 
 /// `BlockPermission`, in the order of the replies: the last one first.
