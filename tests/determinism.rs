@@ -1,5 +1,12 @@
 //! A run is a function of its scenario and its choices, and of nothing else.
 
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests read files, run programs and print"
+)]
+
 mod common;
 
 use blockjob_sim::choice::{ChoiceLog, Chooser, Mode, Recorder, Replay, Walk};

@@ -5,6 +5,13 @@
 //! schedule must give one of them. Where the real client sent without waiting for the process to come to rest, that is a choice, and
 //! [`EARLY`] names a seed that makes it.
 
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests read files, run programs and print"
+)]
+
 use blockjob_sim::base::Json;
 use blockjob_sim::choice::{Chooser, Walk};
 use blockjob_sim::scenario;

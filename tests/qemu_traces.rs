@@ -1,5 +1,12 @@
 //! The client's view of a run is one that clients of the real QEMU had, when it ran its own iotest 124.
 
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests read files, run programs and print"
+)]
+
 mod common;
 
 use blockjob_sim::sim::outcome::Outcome;

@@ -1,5 +1,12 @@
 //! The QMP parser against replies recorded from a real QEMU, and against hostile input.
 
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests read files, run programs and print"
+)]
+
 use blockjob_sim::base::Json;
 use blockjob_sim::qmp::drive::{DriveOptions, json_filename};
 use blockjob_sim::qmp::json::{Parsed, Parser, parse_one};

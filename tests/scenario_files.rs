@@ -1,5 +1,12 @@
 //! Mistakes in scenario files get a place and say what was expected; hostile files get an error, never a panic.
 
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests read files, run programs and print"
+)]
+
 use blockjob_sim::cli::report::render;
 use blockjob_sim::scenario::{Plan, ScenarioError, load};
 use proptest::prelude::*;

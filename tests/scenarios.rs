@@ -2,6 +2,13 @@
 //! calm schedule, as the client sees it. A few also stand under seeds, as `NAME.seed-N.snap`. Each snapshot's description is the
 //! command that shows the run.
 
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests read files, run programs and print"
+)]
+
 mod common;
 
 use blockjob_sim::scenario::Plan;

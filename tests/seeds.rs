@@ -1,5 +1,12 @@
 //! All cases of iotest 124 pass under 1,000 seeds.
 
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests read files, run programs and print"
+)]
+
 mod common;
 
 use blockjob_sim::sim;

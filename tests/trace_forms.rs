@@ -1,5 +1,12 @@
 //! The two forms of a trace, and the comparison of client traces.
 
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests read files, run programs and print"
+)]
+
 use blockjob_sim::base::{Errno, Json};
 use blockjob_sim::trace::compare::{ClientLine, client_lines, first_difference};
 use blockjob_sim::trace::jsonl::{self, Header, parse_client};

@@ -1,4 +1,5 @@
 //! Reading scenario files from disk.
+#![expect(clippy::disallowed_methods, reason = "the shell reads real files")]
 
 use crate::scenario::plan::Plan;
 use crate::scenario::{ScenarioError, load};

@@ -1,4 +1,5 @@
 //! Writing: colours only where they are wanted, and a quiet end when nobody reads any more.
+#![expect(clippy::disallowed_methods, reason = "the shell writes to the terminal")]
 
 use anstream::AutoStream;
 use clap::ColorChoice;

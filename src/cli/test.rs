@@ -1,4 +1,5 @@
 //! `blockjob-sim test`.
+#![expect(clippy::disallowed_methods, reason = "the shell writes the report to a real file")]
 
 use super::check::WIDTH;
 use super::output::Output;

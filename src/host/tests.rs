@@ -1,5 +1,12 @@
 //! Against the real qemu-img and qemu-io, where they are on the path, and against a plain model.
 
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests read files, run programs and print"
+)]
+
 use super::*;
 use crate::block::qcow2::OpenOptions;
 use proptest::prelude::*;

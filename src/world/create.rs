@@ -7,7 +7,6 @@ use super::driver::{Driver, FileDriver};
 use super::frame::{Flow, Frame};
 use super::graph::{Node, OpenFlags, Role, perm};
 use super::job::{JobDriver, JobFlags};
-use super::qcow2::Qcow2Node;
 use super::spec::OpenSpec;
 use super::value::Val;
 use crate::base::errno::Errno;

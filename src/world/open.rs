@@ -5,7 +5,6 @@ use super::arena::{BackendId, NodeId};
 use super::driver::{BlkdebugDriver, Driver, FileDriver, NullDriver, RawDriver};
 use super::frame::{Flow, Frame};
 use super::graph::{DetectZeroes, Node, OpenFlags, Role, perm};
-use super::qcow2::Qcow2Node;
 use super::spec::{BackingSpec, DriverSpec, OpenSpec};
 use super::value::Val;
 use crate::base::errno::Errno;
