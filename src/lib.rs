@@ -1,4 +1,6 @@
 //! A deterministic simulator of QEMU block jobs.
+//!
+#![doc = include_str!("../docs/ARCHITECTURE.md")]
 
 pub mod base;
 pub mod bitmap;

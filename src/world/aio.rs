@@ -304,38 +304,44 @@ impl World {
 
     /// `qemu_aio_coroutine_enter`: runs the coroutine until it yields, then those it woke, depth first.
     pub fn co_enter(&mut self, co: CoId, ctx: Ctx) {
-        let mut pending = VecDeque::from([co]);
-        while let Some(to) = pending.pop_front() {
-            let coroutine = &mut self.cos[to];
-            assert!(!coroutine.running, "{to:?} re-entered recursively");
-            assert!(!coroutine.scheduled, "{to:?} entered while it is scheduled");
-            coroutine.running = true;
-            coroutine.ctx = ctx;
-            coroutine.wait = None;
-            let frames = std::mem::take(&mut coroutine.frames);
-            let reg = std::mem::take(&mut coroutine.reg);
-            let caller = self.aio.current.replace(to);
-            let caller_frames = std::mem::replace(&mut self.stack, frames);
-            let caller_reg = std::mem::replace(&mut self.reg, reg);
-            let caller_wakeups = std::mem::take(&mut self.aio.wakeups);
-            let wait = self.run_frames();
-            let woken = std::mem::replace(&mut self.aio.wakeups, caller_wakeups);
-            let frames = std::mem::replace(&mut self.stack, caller_frames);
-            self.reg = caller_reg;
-            self.aio.current = caller;
-            match wait {
-                Some(wait) => {
-                    let coroutine = &mut self.cos[to];
-                    coroutine.frames = frames;
-                    coroutine.running = false;
-                    coroutine.wait = Some(wait);
-                }
-                None => drop(self.cos.remove(to)),
-            }
-            for (i, woken) in woken.into_iter().enumerate() {
-                pending.insert(i, woken);
-            }
+        let mut pending = self.co_run(co, ctx);
+        // Those woken last go first; the list is almost always empty.
+        pending.reverse();
+        while let Some(next) = pending.pop() {
+            let woken = self.co_run(next, ctx);
+            pending.extend(woken.into_iter().rev());
         }
+    }
+
+    /// Runs one coroutine until it yields or ends. Gives those that it woke, in order.
+    fn co_run(&mut self, to: CoId, ctx: Ctx) -> Vec<CoId> {
+        let coroutine = &mut self.cos[to];
+        assert!(!coroutine.running, "{to:?} re-entered recursively");
+        assert!(!coroutine.scheduled, "{to:?} entered while it is scheduled");
+        coroutine.running = true;
+        coroutine.ctx = ctx;
+        coroutine.wait = None;
+        let frames = std::mem::take(&mut coroutine.frames);
+        let reg = std::mem::take(&mut coroutine.reg);
+        let caller = self.aio.current.replace(to);
+        let caller_frames = std::mem::replace(&mut self.stack, frames);
+        let caller_reg = std::mem::replace(&mut self.reg, reg);
+        let caller_wakeups = std::mem::take(&mut self.aio.wakeups);
+        let wait = self.run_frames();
+        let woken = std::mem::replace(&mut self.aio.wakeups, caller_wakeups);
+        let frames = std::mem::replace(&mut self.stack, caller_frames);
+        self.reg = caller_reg;
+        self.aio.current = caller;
+        match wait {
+            Some(wait) => {
+                let coroutine = &mut self.cos[to];
+                coroutine.frames = frames;
+                coroutine.running = false;
+                coroutine.wait = Some(wait);
+            }
+            None => drop(self.cos.remove(to)),
+        }
+        woken
     }
 
     fn run_frames(&mut self) -> Option<Wait> {
@@ -402,11 +408,7 @@ impl World {
 
     /// Sends a request to the device below a protocol node; the running coroutine then yields with the wait returned.
     pub fn device_submit(&mut self, node: NodeId, op: DeviceOp, offset: u64, bytes: u64) -> Flow {
-        let mut id = 0;
-        while self.aio.in_flight.iter().any(|r| r.id.0 == id) {
-            id += 1;
-        }
-        let id = ReqId(id);
+        let id = ReqId(super::io::lowest_free(self.aio.in_flight.iter().map(|r| r.id.0)));
         let co = self.current();
         self.aio.in_flight.push(DeviceRequest { id, node, op, offset, bytes, sent: self.now, due: None, co });
         Flow::Yield(Wait::Device(id))

@@ -225,7 +225,7 @@ impl Node {
     #[must_use]
     pub fn new() -> Node {
         Node {
-            node_name: "".into(),
+            node_name: Arc::default(),
             driver: None,
             children: Vec::new(),
             parents: Vec::new(),
@@ -249,9 +249,9 @@ impl Node {
             monitor_owned: false,
             auto_named: false,
             spec: None,
-            backing_file: "".into(),
-            backing_format: "".into(),
-            auto_backing_file: "".into(),
+            backing_file: Arc::default(),
+            backing_format: Arc::default(),
+            auto_backing_file: Arc::default(),
             write_threshold: 0,
         }
     }
@@ -538,12 +538,13 @@ impl Graph {
             for child in &graph.nodes[node].children {
                 visit(graph, graph.bs(*child), found, order);
             }
-            order.insert(0, node);
+            order.push(node);
         }
         let (mut found, mut order) = (Vec::new(), Vec::new());
         for root in roots {
             visit(self, *root, &mut found, &mut order);
         }
+        order.reverse();
         order
     }
 
@@ -585,21 +586,26 @@ impl Graph {
     /// `raw_check_lock_bytes`: what the locks of other nodes with the same host file say against these permissions.
     #[must_use]
     pub fn file_lock_conflict(&self, path: &str, own: Option<NodeId>, taken: u8, shared: u8) -> Option<String> {
-        let others = || {
-            let same =
-                |n: &Node| matches!(&n.driver, Some(Driver::File(f)) if *f.path == *path) && !n.flags.force_share;
-            self.nodes.iter().filter(move |(id, n)| Some(*id) != own && same(n)).map(|(id, _)| self.cumulative_perm(id))
-        };
-        let bits = [perm::CONSISTENT_READ, perm::WRITE, perm::WRITE_UNCHANGED, perm::RESIZE];
-        for bit in bits {
-            if taken & bit != 0 && others().any(|(_, other_shared)| other_shared & bit == 0) {
-                return Some(format!("Failed to get \"{}\" lock", perm::names(bit)));
+        let (mut others_taken, mut others_shared) = (0, perm::ALL);
+        for (id, node) in self.nodes.iter() {
+            if let Some(Driver::File(file)) = &node.driver
+                && Some(id) != own
+                && *file.path == *path
+                && !node.flags.force_share
+            {
+                let (t, s) = self.cumulative_perm(id);
+                others_taken |= t;
+                others_shared &= s;
             }
         }
-        for bit in bits {
-            if shared & bit == 0 && others().any(|(other_taken, _)| other_taken & bit != 0) {
-                return Some(format!("Failed to get shared \"{}\" lock", perm::names(bit)));
-            }
+        // The first bit in QEMU's order is the one that is named.
+        let named = |bits: u8| perm::names(bits & bits.wrapping_neg());
+        let (not_shared, not_left) = (taken & !others_shared, others_taken & !shared);
+        if not_shared != 0 {
+            return Some(format!("Failed to get \"{}\" lock", named(not_shared)));
+        }
+        if not_left != 0 {
+            return Some(format!("Failed to get shared \"{}\" lock", named(not_left)));
         }
         None
     }

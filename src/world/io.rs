@@ -6,7 +6,7 @@ use super::arena::NodeId;
 use super::driver::Driver;
 use super::frame::{Flow, Frame};
 use super::graph::{DetectZeroes, TrackedRequest};
-use super::value::{BlockStatus, Val};
+use super::value::Val;
 use crate::base::errno::{Errno, Ret};
 use crate::base::units::{align_down, align_up};
 use crate::block::content::Data;
@@ -91,31 +91,6 @@ pub fn write_zeroes(node: NodeId, offset: u64, bytes: u64, flags: IoFlags) -> Bo
     Box::new(WriteReq { node, offset, bytes, data: None, flags, tracked: 0, unpadded: None })
 }
 
-/// A status query through a chain (`bdrv_co_common_block_status_above`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct StatusReq {
-    /// The node that is asked next.
-    pub node: NodeId,
-    /// The end of the chain, not asked; `None` asks to its bottom.
-    pub base: Option<NodeId>,
-    /// Byte offset.
-    pub offset: u64,
-    /// Length in bytes, as far as all layers so far agree.
-    pub bytes: u64,
-    /// Where the top layer ends, if within the range.
-    eof: Option<u64>,
-    /// Whether this is the top layer.
-    top: bool,
-}
-
-impl StatusReq {
-    /// A query that begins at `node`.
-    #[must_use]
-    pub fn new(node: NodeId, base: Option<NodeId>, offset: u64, bytes: u64) -> Box<StatusReq> {
-        Box::new(StatusReq { node, base, offset, bytes, eof: None, top: true })
-    }
-}
-
 /// `INT_MAX`, the largest request that carries a buffer (`BDRV_REQUEST_MAX_BYTES`, cut to sectors).
 const REQUEST_MAX_BYTES: u64 = i32::MAX as u64 / 512 * 512;
 /// `MAX_BOUNCE_BUFFER`
@@ -133,10 +108,7 @@ impl World {
         let co = self.current();
         let n = &mut self.graph.nodes[node];
         n.in_flight += 1;
-        let mut id = 1;
-        while n.tracked.iter().any(|t| t.id == id) {
-            id += 1;
-        }
+        let id = lowest_free(n.tracked.iter().map(|t| t.id));
         n.tracked.push(TrackedRequest {
             id,
             overlap_offset: offset,
@@ -674,208 +646,6 @@ impl World {
         self.ret(Val::Ret(ret))
     }
 
-    /// `bdrv_co_flush`
-    pub(super) fn bdrv_co_flush(&mut self, node: NodeId) -> Flow {
-        if self.graph.nodes[node].driver.is_none() || !self.graph.nodes[node].flags.rdwr {
-            return self.ret(Val::Ret(Ok(())));
-        }
-        self.node_inc_in_flight(node);
-        let generation = self.graph.nodes[node].write_gen;
-        self.seq([Frame::FlushTurn { node, generation }])
-    }
-
-    /// `bdrv_co_flush`, once no other flush is under way.
-    pub(super) fn flush_turn(&mut self, node: NodeId, generation: u64) -> Flow {
-        let co = self.aio.current;
-        let n = &mut self.graph.nodes[node];
-        if n.active_flush {
-            n.flush_queue.push(co.expect("flushes run in coroutines"));
-            self.stack.push(Frame::FlushTurn { node, generation });
-            return Flow::Yield(Wait::Queue("another flush"));
-        }
-        n.active_flush = true;
-        self.stack.push(Frame::FlushEnd { node, generation });
-        if let Driver::Cbw(_) = n.drv() {
-            // A filter that is being dropped has no node below any more.
-            return match self.graph.filter_bs(node) {
-                Some(below) => self.seq([Frame::BdrvCoFlush(below)]),
-                None => self.ret(Val::Ret(Ok(()))),
-            };
-        }
-        self.seq([
-            Frame::ChildEvent { node, event: BlkdebugEvent::FlushToOs },
-            Frame::DriverFlushToOs(node),
-            Frame::StopOnError(1),
-            Frame::FlushToDisk { node, generation },
-        ])
-    }
-
-    /// `bdrv_co_flush`, after the driver's own caches.
-    pub(super) fn flush_to_disk(&mut self, node: NodeId, generation: u64) -> Flow {
-        let n = &self.graph.nodes[node];
-        if n.flags.no_flush || n.flushed_gen == generation {
-            return self.seq([Frame::FlushChildren { node, index: 0, ret: Ok(()) }]);
-        }
-        self.seq([
-            Frame::ChildEvent { node, event: BlkdebugEvent::FlushToDisk },
-            Frame::DriverFlushToDisk(node),
-            Frame::StopOnError(1),
-            Frame::FlushChildren { node, index: 0, ret: Ok(()) },
-        ])
-    }
-
-    /// `bdrv_co_flush`, the children that are written to.
-    pub(super) fn flush_children(&mut self, node: NodeId, index: u32, ret: Ret) -> Flow {
-        let ret = if index > 0 { ret.and(self.take_ret()) } else { ret };
-        let n = &self.graph.nodes[node];
-        match n.children.get(index as usize) {
-            None => self.ret(Val::Ret(ret)),
-            Some(child) => {
-                let c = &self.graph.children[*child];
-                let below = c.bs;
-                let written = c.perm & (super::graph::perm::WRITE | super::graph::perm::WRITE_UNCHANGED) != 0;
-                self.stack.push(Frame::FlushChildren { node, index: index + 1, ret });
-                if written { self.seq([Frame::BdrvCoFlush(below)]) } else { self.ret(Val::Ret(Ok(()))) }
-            }
-        }
-    }
-
-    /// The end of `bdrv_co_flush`.
-    pub(super) fn flush_end(&mut self, node: NodeId, generation: u64) -> Flow {
-        let ret = self.take_ret();
-        let n = &mut self.graph.nodes[node];
-        if ret.is_ok() {
-            n.flushed_gen = generation;
-        }
-        n.active_flush = false;
-        if !n.flush_queue.is_empty() {
-            let next = n.flush_queue.remove(0);
-            self.aio_co_wake(next);
-        }
-        self.node_dec_in_flight(node);
-        self.ret(Val::Ret(ret))
-    }
-
-    /// `bdrv_co_do_block_status`
-    pub(super) fn block_status(&mut self, node: NodeId, offset: u64, bytes: u64, want_zero: bool) -> Flow {
-        let n = &self.graph.nodes[node];
-        let total = n.size;
-        if offset >= total {
-            return self.ret(Val::Status(Ok(BlockStatus { eof: true, ..BlockStatus::default() })));
-        }
-        let bytes = bytes.min(total - offset);
-        if bytes == 0 {
-            return self.ret(Val::Status(Ok(BlockStatus::default())));
-        }
-        self.node_inc_in_flight(node);
-        self.stack.push(Frame::StatusDone { node, offset, bytes, want_zero });
-        self.driver_block_status(node, offset, bytes, want_zero)
-    }
-
-    /// `bdrv_co_do_block_status`, after the driver.
-    pub(super) fn status_done(&mut self, node: NodeId, offset: u64, bytes: u64, want_zero: bool) -> Flow {
-        let Val::Status(status) = std::mem::take(&mut self.reg) else { unreachable!("a status query answers so") };
-        let mut status = match status {
-            Ok(status) => status,
-            Err(errno) => {
-                self.node_dec_in_flight(node);
-                return self.ret(Val::Status(Err(errno)));
-            }
-        };
-        status.pnum = status.pnum.min(bytes);
-        if status.data || status.zero {
-            status.allocated = true;
-        } else if self.graph.nodes[node].drv().supports_backing() {
-            match self.graph.cow_bs(node) {
-                None => status.zero = true,
-                Some(cow) if want_zero && offset >= self.graph.nodes[cow].size => status.zero = true,
-                Some(_) => {}
-            }
-        }
-        let file = self.graph.nodes[node].file.map(|c| self.graph.bs(c));
-        if want_zero
-            && status.recurse
-            && status.data
-            && !status.zero
-            && let (Some(map), Some(file)) = (status.map, file)
-        {
-            self.stack.push(Frame::StatusRecursed { node, offset, status: Box::new(status) });
-            return self.seq([Frame::Status { node: file, offset: map, bytes: status.pnum, want_zero }]);
-        }
-        self.status_end(node, offset, status)
-    }
-
-    /// `bdrv_co_do_block_status`, after asking the file below (`BDRV_BLOCK_RECURSE`).
-    pub(super) fn status_recursed(&mut self, node: NodeId, offset: u64, mut status: BlockStatus) -> Flow {
-        let Val::Status(below) = std::mem::take(&mut self.reg) else { unreachable!("a status query answers so") };
-        if let Ok(below) = below {
-            if below.eof && (below.pnum == 0 || below.zero) {
-                status.zero = true;
-            } else {
-                status.pnum = below.pnum;
-                status.zero |= below.zero;
-            }
-        }
-        status.recurse = false;
-        self.status_end(node, offset, status)
-    }
-
-    fn status_end(&mut self, node: NodeId, offset: u64, mut status: BlockStatus) -> Flow {
-        self.node_dec_in_flight(node);
-        status.eof |= offset + status.pnum == self.graph.nodes[node].size;
-        self.ret(Val::Status(Ok(status)))
-    }
-
-    /// `bdrv_co_common_block_status_above`: one layer.
-    pub(super) fn status_above(&mut self, req: Box<StatusReq>) -> Flow {
-        if req.base == Some(req.node) {
-            return self.ret(Val::Status(Ok(BlockStatus { pnum: req.bytes, ..BlockStatus::default() })));
-        }
-        let (node, offset, bytes) = (req.node, req.offset, req.bytes);
-        self.seq([Frame::Status { node, offset, bytes, want_zero: true }, Frame::StatusAboveNext(req)])
-    }
-
-    /// `bdrv_co_common_block_status_above`: go on below?
-    pub(super) fn status_above_next(&mut self, mut req: Box<StatusReq>) -> Flow {
-        let Val::Status(status) = std::mem::take(&mut self.reg) else { unreachable!("a status query answers so") };
-        let mut status = match status {
-            Ok(status) => status,
-            Err(errno) => return self.ret(Val::Status(Err(errno))),
-        };
-        if req.top {
-            if status.pnum == 0 || status.allocated {
-                return self.ret(Val::Status(Ok(status)));
-            }
-            if status.eof {
-                req.eof = Some(req.offset + status.pnum);
-            }
-        } else if status.pnum == 0 {
-            // This layer is short: what lies beyond its end reads as zeroes, as if allocated here.
-            status = BlockStatus { zero: true, allocated: true, pnum: req.bytes, ..BlockStatus::default() };
-            return self.status_above_end(&req, status);
-        } else if status.allocated {
-            status.eof = false;
-            return self.status_above_end(&req, status);
-        }
-        req.top = false;
-        req.bytes = status.pnum;
-        match self.graph.filter_or_cow_bs(req.node) {
-            Some(below) if Some(below) != req.base => {
-                req.node = below;
-                let (offset, bytes) = (req.offset, req.bytes);
-                self.seq([Frame::Status { node: below, offset, bytes, want_zero: true }, Frame::StatusAboveNext(req)])
-            }
-            _ => self.status_above_end(&req, status),
-        }
-    }
-
-    fn status_above_end(&mut self, req: &StatusReq, mut status: BlockStatus) -> Flow {
-        if req.eof == Some(req.offset + status.pnum) {
-            status.eof = true;
-        }
-        self.ret(Val::Status(Ok(status)))
-    }
-
     /// `bdrv_co_truncate`. Leaves `Val::Done`.
     pub(super) fn bdrv_co_truncate(&mut self, node: NodeId, size: u64) -> Flow {
         let n = &self.graph.nodes[node];
@@ -906,6 +676,15 @@ impl World {
         self.tracked_end(node, id);
         self.ret(Val::Done(done))
     }
+}
+
+/// The lowest number that is not used.
+pub(super) fn lowest_free(used: impl Iterator<Item = u32> + Clone) -> u32 {
+    let mask = used.clone().filter(|id| *id < 128).fold(0u128, |mask, id| mask | 1 << id);
+    if mask != u128::MAX {
+        return mask.trailing_ones();
+    }
+    (128..).find(|id| used.clone().all(|other| other != *id)).expect("fewer than 2^32 are in use")
 }
 
 fn n_has_zeroes(driver: &Driver) -> bool {

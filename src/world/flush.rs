@@ -1,0 +1,94 @@
+//! Flushing a node and what is below it (`block/io.c:bdrv_co_flush`).
+
+use super::World;
+use super::aio::Wait;
+use super::arena::NodeId;
+use super::driver::Driver;
+use super::frame::{Flow, Frame};
+use super::value::Val;
+use crate::base::errno::Ret;
+use crate::block::event::BlkdebugEvent;
+
+impl World {
+    /// `bdrv_co_flush`
+    pub(super) fn bdrv_co_flush(&mut self, node: NodeId) -> Flow {
+        if self.graph.nodes[node].driver.is_none() || !self.graph.nodes[node].flags.rdwr {
+            return self.ret(Val::Ret(Ok(())));
+        }
+        self.node_inc_in_flight(node);
+        let generation = self.graph.nodes[node].write_gen;
+        self.seq([Frame::FlushTurn { node, generation }])
+    }
+
+    /// `bdrv_co_flush`, once no other flush is under way.
+    pub(super) fn flush_turn(&mut self, node: NodeId, generation: u64) -> Flow {
+        let co = self.aio.current;
+        let n = &mut self.graph.nodes[node];
+        if n.active_flush {
+            n.flush_queue.push(co.expect("flushes run in coroutines"));
+            self.stack.push(Frame::FlushTurn { node, generation });
+            return Flow::Yield(Wait::Queue("another flush"));
+        }
+        n.active_flush = true;
+        self.stack.push(Frame::FlushEnd { node, generation });
+        if let Driver::Cbw(_) = n.drv() {
+            // A filter that is being dropped has no node below any more.
+            return match self.graph.filter_bs(node) {
+                Some(below) => self.seq([Frame::BdrvCoFlush(below)]),
+                None => self.ret(Val::Ret(Ok(()))),
+            };
+        }
+        self.seq([
+            Frame::ChildEvent { node, event: BlkdebugEvent::FlushToOs },
+            Frame::DriverFlushToOs(node),
+            Frame::StopOnError(1),
+            Frame::FlushToDisk { node, generation },
+        ])
+    }
+
+    /// `bdrv_co_flush`, after the driver's own caches.
+    pub(super) fn flush_to_disk(&mut self, node: NodeId, generation: u64) -> Flow {
+        let n = &self.graph.nodes[node];
+        if n.flags.no_flush || n.flushed_gen == generation {
+            return self.seq([Frame::FlushChildren { node, index: 0, ret: Ok(()) }]);
+        }
+        self.seq([
+            Frame::ChildEvent { node, event: BlkdebugEvent::FlushToDisk },
+            Frame::DriverFlushToDisk(node),
+            Frame::StopOnError(1),
+            Frame::FlushChildren { node, index: 0, ret: Ok(()) },
+        ])
+    }
+
+    /// `bdrv_co_flush`, the children that are written to.
+    pub(super) fn flush_children(&mut self, node: NodeId, index: u32, ret: Ret) -> Flow {
+        let ret = if index > 0 { ret.and(self.take_ret()) } else { ret };
+        let n = &self.graph.nodes[node];
+        match n.children.get(index as usize) {
+            None => self.ret(Val::Ret(ret)),
+            Some(child) => {
+                let c = &self.graph.children[*child];
+                let below = c.bs;
+                let written = c.perm & (super::graph::perm::WRITE | super::graph::perm::WRITE_UNCHANGED) != 0;
+                self.stack.push(Frame::FlushChildren { node, index: index + 1, ret });
+                if written { self.seq([Frame::BdrvCoFlush(below)]) } else { self.ret(Val::Ret(Ok(()))) }
+            }
+        }
+    }
+
+    /// The end of `bdrv_co_flush`.
+    pub(super) fn flush_end(&mut self, node: NodeId, generation: u64) -> Flow {
+        let ret = self.take_ret();
+        let n = &mut self.graph.nodes[node];
+        if ret.is_ok() {
+            n.flushed_gen = generation;
+        }
+        n.active_flush = false;
+        if !n.flush_queue.is_empty() {
+            let next = n.flush_queue.remove(0);
+            self.aio_co_wake(next);
+        }
+        self.node_dec_in_flight(node);
+        self.ret(Val::Ret(ret))
+    }
+}
