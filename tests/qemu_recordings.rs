@@ -3,7 +3,7 @@
 //! `tests/data/qemu/DIR/NAME.jsonl` belongs to `sim-scenarios/DIR/NAME.yaml`. It holds the distinct client traces of some dozen real
 //! runs, the most frequent first, each behind a header line that says which QEMU it was and how often the trace was seen. The calm
 //! schedule must give one of them. Where the real client sent without waiting for the process to come to rest, that is a choice, and
-//! [`EARLY`] names a seed that makes it.
+//! the scenario's `schedule` names a seed that makes it.
 
 #![allow(
     clippy::disallowed_macros,
@@ -22,15 +22,6 @@ use blockjob_sim::trace::compare::{ClientLine, client_lines, first_difference};
 use blockjob_sim::trace::{Level, canonical, jsonl};
 use std::fs;
 use std::path::{Path, PathBuf};
-
-/// Scenarios whose recording has a client that does not wait, with a seed under which ours does not either.
-const EARLY: &[(&str, u64)] = &[
-    ("early/back-to-back", 1),
-    ("early/back-to-back-data", 1),
-    ("early/cancel-at-once", 1),
-    ("early/pause-at-once", 1),
-    ("quit/inflight", 1),
-];
 
 fn recordings(folder: &Path, found: &mut Vec<PathBuf>) {
     let mut entries: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
@@ -66,9 +57,11 @@ fn load(name: &str) -> Plan {
 }
 
 /// Where our trace first differs from the recorded one that it follows longest; `None` if it is one of them.
-fn difference(name: &str, wanted: &[Vec<ClientLine>], chooser: Chooser) -> Option<String> {
+fn difference(name: &str, wanted: &[Vec<ClientLine>]) -> Option<String> {
     let options = RunOptions { level: Some(Level::Client), record_choices: false };
-    let run = sim::run(&load(name), chooser, &options);
+    let plan = load(name);
+    let chooser = plan.schedule.seed().map_or(Chooser::Calm, |seed| Chooser::Walk(Box::new(Walk::new(seed))));
+    let run = sim::run(&plan, chooser, &options);
     let ours = client_lines(&run.trace);
     let differences: Vec<_> = wanted.iter().map(|theirs| first_difference(theirs, &ours)).collect();
     if differences.iter().any(Option::is_none) {
@@ -90,11 +83,7 @@ fn calm_runs_show_what_the_real_qemu_showed() {
         let name = file.strip_prefix(root).unwrap().with_extension("");
         let name = name.to_str().unwrap().replace('\\', "/");
         let wanted = variants(&fs::read_to_string(file).unwrap());
-        let chooser = match EARLY.iter().find(|(early, _)| *early == name) {
-            Some((_, seed)) => Chooser::Walk(Box::new(Walk::new(*seed))),
-            None => Chooser::Calm,
-        };
-        wrong.extend(difference(&name, &wanted, chooser));
+        wrong.extend(difference(&name, &wanted));
     }
     assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), files.len(), wrong.join("\n"));
 }

@@ -1,5 +1,5 @@
 //! Every scenario passes, and its trace stands as a snapshot: `sim-scenarios/DIR/NAME.yaml` as `snapshots/DIR/NAME.snap`, in the
-//! calm schedule (or under its seed in `EARLY`), as the client sees it. A few also stand under seeds, as `NAME.seed-N.snap`. The
+//! calm schedule (or the one it names), as the client sees it. A few also stand under seeds, as `NAME.seed-N.snap`. The
 //! description of a snapshot is the command that shows the run.
 
 #![allow(
@@ -14,7 +14,7 @@ mod common;
 use blockjob_sim::scenario::Plan;
 use blockjob_sim::sim::outcome::Outcome;
 use blockjob_sim::trace::{Level, Phase, Record, RecordKind, text};
-use common::{EARLY, RACE_SEEDS, RECORDED_SEEDS, case, case_file, path, plan_of, run};
+use common::{RACE_SEEDS, RECORDED_SEEDS, case, case_file, path, plan_of, run};
 use std::collections::BTreeSet;
 use std::fs;
 use std::panic::catch_unwind;
@@ -83,9 +83,8 @@ fn one_snapshot_a_scenario() {
     for file in files_below("sim-scenarios", ".yaml") {
         let Some(plan) = plan_of(&file) else { continue };
         let name = short(&file);
-        let seed = EARLY.iter().find(|(early, _)| *early == name).map(|(_, seed)| *seed);
-        let command =
-            seed.map_or(format!("blockjob-sim run {file}"), |seed| format!("blockjob-sim run {file} --seed {seed}"));
+        let seed = plan.schedule.seed();
+        let command = format!("blockjob-sim run {file}");
         // All that differ are told, not the first alone.
         if catch_unwind(|| snapshot(name, &command, &as_client(&plan, seed))).is_err() {
             wrong.push(file);

@@ -52,6 +52,7 @@ A scenario is a YAML file:
     - event: {event: BLOCK_JOB_COMPLETED, data: {device: drive0}, without: [error]}
   limits: {steps: 100000, time: 1h, trace: 100000}
   quirks: []
+  schedule: calm                 or `seed 7`: what is expected comes about in this schedule only; without it, in all
 
 Steps; the first key says what a step does:
 

@@ -25,7 +25,8 @@ pub(super) fn run(args: &RunArgs, runner: Runner, out: &mut Output) -> u8 {
             return EXIT_USAGE;
         }
     };
-    let chooser = match chooser(args) {
+    let seed = args.seed.or(if args.replay.is_none() { plan.schedule.seed() } else { None });
+    let chooser = match chooser(args, seed) {
         Ok(chooser) => chooser,
         Err(problem) => {
             out.complain(&format!("--replay: {problem}\n"));
@@ -37,7 +38,7 @@ pub(super) fn run(args: &RunArgs, runner: Runner, out: &mut Output) -> u8 {
     if args.choices {
         out.print(&run.choices.deviations().to_string());
     } else if args.format == Format::Jsonl {
-        let schedule = match (args.seed, &args.replay) {
+        let schedule = match (seed, &args.replay) {
             (Some(seed), _) => format!("seed {seed}"),
             (None, Some(_)) => "replay".to_owned(),
             (None, None) => "calm".to_owned(),
@@ -52,8 +53,8 @@ pub(super) fn run(args: &RunArgs, runner: Runner, out: &mut Output) -> u8 {
 }
 
 /// Who makes the choices.
-fn chooser(args: &RunArgs) -> Result<Chooser, String> {
-    if let Some(seed) = args.seed {
+fn chooser(args: &RunArgs, seed: Option<u64>) -> Result<Chooser, String> {
+    if let Some(seed) = seed {
         return Ok(Chooser::Walk(Box::new(Walk::new(seed))));
     }
     let Some(choices) = &args.replay else { return Ok(Chooser::Calm) };

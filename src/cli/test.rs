@@ -6,7 +6,7 @@ use super::output::Output;
 use super::run::again;
 use super::{EXIT_USAGE, TestArgs, files, report};
 use crate::choice::{Chooser, Walk};
-use crate::scenario::plan::Plan;
+use crate::scenario::plan::{Plan, Schedule};
 use crate::sim::outcome::{Outcome, RunOptions, Runner};
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use std::ops::Range;
@@ -26,7 +26,7 @@ struct Verdict {
     code: u8,
 }
 
-/// Runs every scenario, calm and under each seed.
+/// Runs every scenario, calm and under each seed; one that holds in a single schedule only in that.
 pub(super) fn test(args: &TestArgs, runner: Runner, out: &mut Output) -> u8 {
     let paths = match files::scenarios(&args.dir) {
         Ok(paths) => paths,
@@ -77,7 +77,8 @@ pub(super) fn test(args: &TestArgs, runner: Runner, out: &mut Output) -> u8 {
 fn run_all(name: String, path: &Path, plan: &Plan, seeds: Option<Range<u64>>, runner: Runner) -> Verdict {
     let mut verdict = Verdict { name, failures: Vec::new(), runs: 0, failed: 0, code: 0 };
     let options = RunOptions::default();
-    for seed in std::iter::once(None).chain(seeds.into_iter().flatten().map(Some)) {
+    let seeds = seeds.filter(|_| plan.schedule == Schedule::Any);
+    for seed in std::iter::once(plan.schedule.seed()).chain(seeds.into_iter().flatten().map(Some)) {
         let chooser = seed.map_or(Chooser::Calm, |seed| Chooser::Walk(Box::new(Walk::new(seed))));
         let outcome = runner(plan, chooser, &options).outcome;
         verdict.runs += 1;

@@ -10,6 +10,7 @@
 //! steps: […]                        # what happens then
 //! limits: {steps: 100000, time: 1h, trace: 100000}
 //! quirks: […]
+//! schedule: calm                    # or `seed 7`: what is expected comes about in this schedule only
 //! ```
 //!
 //! Each step is a mapping whose first key says what it does.
@@ -79,6 +80,7 @@ fn plan(loader: &mut Loader, name: &str, read: ReadFile<'_>) -> Read<Option<Plan
     let args = top.opt("args").map_or(Ok(Vec::new()), Node::texts)?;
     let limits = top.opt("limits").map(steps::limits).transpose()?.unwrap_or_default();
     let quirks = top.opt("quirks").map_or(Ok(Vec::new()), Node::texts)?;
+    let schedule = top.opt("schedule").map(steps::schedule).transpose()?.unwrap_or_default();
     let Some(step_list) = top.opt("steps") else {
         if has_defines && top.opt("files").is_none() && top.opt("args").is_none() {
             top.end()?;
@@ -103,7 +105,7 @@ fn plan(loader: &mut Loader, name: &str, read: ReadFile<'_>) -> Read<Option<Plan
         Ok(PlannedStep { pos: pos(loader, step.node.span), calls: calls(loader, step), kind })
     });
     let steps = planned.collect::<Read<_>>()?;
-    Ok(Some(Plan { about, files, args, steps, limits, quirks }))
+    Ok(Some(Plan { about, files, args, steps, limits, quirks, schedule }))
 }
 
 /// Notes on a mistake the calls that led to it.

@@ -40,6 +40,30 @@ pub struct Plan {
     pub limits: Limits,
     /// Names of the quirks in force.
     pub quirks: Vec<Arc<str>>,
+    /// The schedules under which it holds.
+    pub schedule: Schedule,
+}
+
+/// The schedules under which what a scenario expects comes about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Schedule {
+    /// All of them.
+    #[default]
+    Any,
+    /// Only the calm one, as when a scenario looks at a job in mid-flight.
+    Calm,
+    /// Only that of one seed, as when it needs a client that does not wait.
+    Seed(u64),
+}
+
+impl Schedule {
+    /// The seed to run it under when none is asked for; `None` for the calm schedule.
+    pub fn seed(self) -> Option<u64> {
+        match self {
+            Self::Any | Self::Calm => None,
+            Self::Seed(seed) => Some(seed),
+        }
+    }
 }
 
 /// A file operation and where it stands.

@@ -3,7 +3,8 @@
 use super::error::{Fault, Read};
 use super::fields::{Fields, unknown};
 use super::plan::{
-    Backing, BitmapCheck, EventPattern, Expect, FileOp, ImageFormat, Limits, Qcow2Options, StepKind, WriteData,
+    Backing, BitmapCheck, EventPattern, Expect, FileOp, ImageFormat, Limits, Qcow2Options, Schedule, StepKind,
+    WriteData,
 };
 use super::tree::{Node, Value};
 
@@ -79,6 +80,18 @@ pub(super) fn limits(node: &Node) -> Read<Limits> {
     };
     fields.end()?;
     Ok(limits)
+}
+
+/// Reads the `schedule` of a scenario: `calm` or `seed N`.
+pub(super) fn schedule(node: &Node) -> Read<Schedule> {
+    let text = node.text()?;
+    if &*text == "calm" {
+        return Ok(Schedule::Calm);
+    }
+    let seed = text.strip_prefix("seed ").and_then(|seed| seed.parse().ok());
+    let wrong =
+        || Fault::new(node.span, "this is not a schedule", format!("expected `calm` or `seed N`, found `{text}`"));
+    seed.map(Schedule::Seed).ok_or_else(wrong)
 }
 
 /// A command that is to succeed has to be well formed; one that is to fail is sent as it stands, to see what QEMU says of it.

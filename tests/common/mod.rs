@@ -50,16 +50,6 @@ pub const RECORDED_SEEDS: &[(&str, usize, u64)] = &[
     ("transaction-failure", 5, 21),
 ];
 
-/// Scenarios whose client must not wait for the process to come to rest, with a seed under which it does not; what they show
-/// does not come about in the calm schedule.
-pub const EARLY: &[(&str, u64)] = &[
-    ("early/back-to-back", 1),
-    ("early/back-to-back-data", 1),
-    ("early/cancel-at-once", 1),
-    ("early/pause-at-once", 1),
-    ("quit/inflight", 1),
-];
-
 /// Seeds under which the race case's traces differ from each other.
 pub const RACE_SEEDS: &[u64] = &[0, 1, 2, 3, 4];
 
