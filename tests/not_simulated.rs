@@ -67,6 +67,7 @@ const DRIVE_OPTIONS: &[(&str, &str)] = &[
     ("if=none,id=d,file=f,format=raw,snapshot=on", "snapshot=on"),
     ("if=none,id=d,file=f,format=raw,copy-on-read=on", "copy-on-read=on"),
     ("if=none,id=d,file=f,format=raw,throttling.bps-total=1000", "throttling"),
+    ("if=none,id=d,throttling.bps-total=1000", "throttling"),
 ];
 
 /// Lines of the human monitor, and what they answer.

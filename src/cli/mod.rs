@@ -1,6 +1,6 @@
 //! The command line: `blockjob-sim run`, `test`, `check` and `help`.
 //!
-//! This is the only part that reads files and writes to the terminal. What it prints goes through [`output`], which keeps
+//! This is the only part that reads files and writes to the terminal. What it prints goes through `output`, which keeps
 //! colours off pipes and ends quietly when the reader has gone.
 
 mod check;

@@ -1,4 +1,4 @@
-//! `qemu-img rebase`
+//! `qemu-img rebase`: an image gets another backing file.
 
 use super::{Format, HostError, HostFiles, Image};
 use crate::block::qcow2::{Fault, Op, OpenOptions, Status};

@@ -4,6 +4,7 @@ use super::World;
 use super::arena::BackendId;
 use super::frame::{Flow, Frame};
 use super::graph::{OpenFlags, perm};
+use super::lacking;
 use super::spec::OpenSpec;
 use super::value::Val;
 use crate::choice::Calm;
@@ -82,10 +83,13 @@ impl World {
         if self.graph.blk_by_name(&id).is_some() {
             return Err(format!("Duplicate ID '{id}' for drive"));
         }
+        let has_medium = drive.file.is_some() || drive.node.as_dict().is_some_and(|options| !options.is_empty());
+        if let Some(name) = lacking::drive_option(&drive, has_medium) {
+            return Err(format!("not simulated: {name}"));
+        }
         let flags = OpenFlags { rdwr: !drive.read_only, ..OpenFlags::default() };
         let blk = self.blk_new(id, perm::CONSISTENT_READ, perm::ALL);
         self.graph.backends[blk].write_cache = drive.writeback;
-        let has_medium = drive.file.is_some() || drive.node.as_dict().is_some_and(|options| !options.is_empty());
         if has_medium {
             let spec = OpenSpec::from_drive(&drive, flags).map_err(|err| err.desc.to_string())?;
             match self.boot_run(vec![Frame::BdrvOpen(Arc::new(spec)), Frame::DriveOpened { blk }]) {

@@ -29,14 +29,17 @@ pub fn node_option(options: &BlockdevOptions) -> Option<&'static str> {
 
 /// The first option of a drive that is not simulated.
 #[must_use]
-pub fn drive_option(drive: &DriveOptions) -> Option<&'static str> {
+pub fn drive_option(drive: &DriveOptions, has_medium: bool) -> Option<&'static str> {
     first(&[
         (drive.snapshot, "snapshot=on"),
         (drive.copy_on_read, "copy-on-read=on"),
         (!drive.throttling.is_empty() || drive.throttling_group.is_some(), "throttling"),
         (
-            drive.file.is_none() && drive.node.get("file").is_none() && drive.node.get("driver").is_none(),
-            "an empty drive",
+            has_medium
+                && drive.file.is_none()
+                && drive.node.get("file").is_none()
+                && drive.node.get("driver").is_none(),
+            "a drive without file or driver",
         ),
     ])
 }

@@ -27,6 +27,7 @@ pub mod monitor;
 pub mod open;
 pub mod qcow2;
 mod query;
+mod run_frame;
 pub mod spec;
 pub mod status;
 pub mod transaction;

@@ -219,9 +219,6 @@ impl OpenSpec {
     /// # Errors
     /// What QEMU says about the options.
     pub fn from_drive(drive: &DriveOptions, flags: OpenFlags) -> Result<OpenSpec, QmpError> {
-        if let Some(name) = lacking::drive_option(drive) {
-            return Err(QmpError::generic(format!("not simulated: {name}")));
-        }
         let mut node = drive.node.clone();
         let mut flat = Vec::new();
         super::query::flatten(&node, "", &mut flat);

@@ -1,0 +1,280 @@
+//! Rules that no compiler checks: who may import whom, words that may not stand in the simulator, lengths, first sentences, and a
+//! snapshot for each scenario.
+
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests read files, run programs and print"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Who may import whom: below, what a module's own code may name as `crate::…`. Tests inside of a module are free.
+const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("base", &[]),
+    ("choice", &["base"]),
+    ("bitmap", &["base"]),
+    ("job", &["base"]),
+    ("trace", &["base"]),
+    ("block", &["base"]),
+    ("qmp", &["base", "block"]),
+    ("host", &["base", "block"]),
+    ("scenario", &["base", "trace"]),
+    ("world", &["base", "choice", "bitmap", "job", "trace", "block", "qmp", "host"]),
+    ("sim", &["base", "choice", "bitmap", "job", "trace", "block", "qmp", "host", "scenario", "world"]),
+    ("cli", &["base", "choice", "trace", "scenario", "sim"]),
+];
+
+/// What may not stand in a module's own code, with the modules that may have it.
+const BANNED: &[(&str, &str, &[&str])] = &[
+    ("HashMap", "hash order differs from run to run", &[]),
+    ("HashSet", "hash order differs from run to run", &[]),
+    ("RandomState", "hash order differs from run to run", &[]),
+    ("f32", "rounding differs between machines", &[]),
+    ("f64", "rounding differs between machines", FLOATS),
+    ("todo!", "what is missing answers `not simulated`", &[]),
+    ("unimplemented!", "what is missing answers `not simulated`", &[]),
+    ("dbg!", "left over", &[]),
+    ("{:p}", "addresses differ from run to run", &[]),
+    ("as_ptr", "addresses differ from run to run", &[]),
+    ("ptr_eq", "sharing is no property of a value", &["src/block/content/fill.rs", "src/block/content/sparse.rs"]),
+    ("thread_local", "nothing outside of the World keeps state", &[]),
+    ("static ", "nothing outside of the World keeps state", &[]),
+    ("std::time", "runs know virtual time only", &["src/cli"]),
+    ("std::thread", "a run has one thread", &["src/cli"]),
+    ("std::env", "runs see no environment", &["src/cli"]),
+    ("std::fs", "runs see no files but those of the World", &["src/cli"]),
+    ("std::net", "runs see no sockets", &["src/cli"]),
+    ("std::process", "only the shell ends the process", &["src/cli", "src/main.rs"]),
+    ("std::io", "runs neither read nor print", &["src/cli"]),
+    ("Mutex", "a run has one thread", &["src/cli"]),
+    ("RefCell", "a clone of the world must be a clone", &[]),
+    ("rand_chacha", "choices come from one place", &["src/choice/stream.rs"]),
+];
+
+/// Places where a parser's interface, or a number's text, has floats; none reaches a run.
+const FLOATS: &[&str] = &["src/trace/canonical.rs", "src/scenario/tree.rs", "src/qmp/json.rs"];
+
+/// Lines a file may have, tests included.
+const MAX_LINES: usize = 800;
+
+struct Source {
+    /// Relative to the crate, with `/`.
+    path: String,
+    text: String,
+    /// Line by line, without comments, without what stands behind `#[cfg(test)]`. Empty for files of tests.
+    code: Vec<String>,
+}
+
+impl Source {
+    /// `world` of `src/world/io.rs`; empty for `lib.rs` and `main.rs`.
+    fn module(&self) -> &str {
+        self.path.strip_prefix("src/").and_then(|rest| rest.split_once('/')).map_or("", |(module, _)| module)
+    }
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn walk(dir: &Path, ending: &str, out: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    paths.sort();
+    for path in paths {
+        if path.is_dir() {
+            walk(&path, ending, out);
+        } else if path.to_string_lossy().ends_with(ending) {
+            out.push(path);
+        }
+    }
+}
+
+fn relative(path: &Path) -> String {
+    path.strip_prefix(root()).expect("below the crate").to_string_lossy().replace('\\', "/")
+}
+
+fn is_test_file(path: &str) -> bool {
+    path.ends_with("tests.rs") || path.contains("/tests/")
+}
+
+fn sources() -> Vec<Source> {
+    let mut paths = Vec::new();
+    walk(&root().join("src"), ".rs", &mut paths);
+    let read = |path: &PathBuf| {
+        let text = fs::read_to_string(path).expect("a source file");
+        let path = relative(path);
+        let code = if is_test_file(&path) { Vec::new() } else { code(&text) };
+        Source { path, text, code }
+    };
+    paths.iter().map(read).collect()
+}
+
+/// Unit tests stand last in a file, behind `#[cfg(test)]` on a `mod tests {`.
+fn code(text: &str) -> Vec<String> {
+    let lines: Vec<&str> = text.lines().collect();
+    let tests = |pair: &[&str]| pair[0].trim() == "#[cfg(test)]" && pair[1].trim_end().ends_with('{');
+    let end = lines.windows(2).position(tests).unwrap_or(lines.len());
+    let strip = |line: &&str| match line.trim_start() {
+        comment if comment.starts_with("//") => String::new(),
+        _ => line.split(" // ").next().unwrap_or_default().to_owned(),
+    };
+    lines[..end].iter().map(strip).collect()
+}
+
+fn complain(problems: &BTreeSet<String>) {
+    let list: Vec<&str> = problems.iter().map(String::as_str).collect();
+    assert!(problems.is_empty(), "{} untidy places:\n{}", list.len(), list.join("\n"));
+}
+
+/// The names behind `crate::` in a line, also those of a list in braces on the same line.
+fn imports(line: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for rest in line.split("crate::").skip(1) {
+        let list = rest.strip_prefix('{').and_then(|rest| rest.split('}').next());
+        let parts: Vec<&str> = list.map_or_else(|| vec![rest], |list| list.split(',').collect());
+        for part in parts {
+            let name: String = part.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            if !name.is_empty() {
+                found.push(name);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn modules_import_only_what_lies_below_them() {
+    let allowed: BTreeMap<&str, &[&str]> = MAY_IMPORT.iter().copied().collect();
+    let mut problems = BTreeSet::new();
+    for source in sources() {
+        let module = source.module();
+        if module.is_empty() {
+            continue;
+        }
+        let Some(may) = allowed.get(module) else {
+            problems.insert(format!("{}: module `{module}` is not in the table of tests/tidy.rs", source.path));
+            continue;
+        };
+        for (number, line) in source.code.iter().enumerate() {
+            for name in imports(line) {
+                if name != module && !may.contains(&name.as_str()) {
+                    problems.insert(format!("{}:{}: `{module}` may not import `{name}`", source.path, number + 1));
+                }
+            }
+        }
+    }
+    complain(&problems);
+}
+
+/// Whether `word` stands in `line` by itself, and not as part of a longer name.
+fn has_word(line: &str, word: &str) -> bool {
+    let is_name = |c: char| c.is_alphanumeric() || c == '_';
+    let (starts, ends) = (word.starts_with(is_name), word.ends_with(is_name));
+    line.match_indices(word).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        let after = line[at + word.len()..].chars().next();
+        // `'static ` is a lifetime.
+        !(starts && before.is_some_and(|c| is_name(c) || c == '\'') || ends && after.is_some_and(is_name))
+    })
+}
+
+#[test]
+fn banned_words_are_absent() {
+    let mut problems = BTreeSet::new();
+    for source in sources() {
+        for (number, line) in source.code.iter().enumerate() {
+            for (word, reason, except) in BANNED {
+                if has_word(line, word) && !except.iter().any(|place| source.path.starts_with(place)) {
+                    problems.insert(format!("{}:{}: `{word}`: {reason}", source.path, number + 1));
+                }
+            }
+        }
+    }
+    complain(&problems);
+}
+
+#[test]
+fn exceptions_are_still_needed() {
+    let sources = sources();
+    let mut problems = BTreeSet::new();
+    for (word, _, except) in BANNED {
+        for place in except.iter().filter(|place| place.ends_with(".rs")) {
+            let used = |source: &Source| source.path == *place && source.code.iter().any(|line| has_word(line, word));
+            if !sources.iter().any(used) {
+                problems.insert(format!("{place}: `{word}` is allowed there and not used"));
+            }
+        }
+    }
+    complain(&problems);
+}
+
+#[test]
+fn modules_begin_with_a_sentence() {
+    let mut problems = BTreeSet::new();
+    for source in sources().iter().filter(|source| !is_test_file(&source.path)) {
+        let doc: Vec<&str> = source.text.lines().map_while(|line| line.strip_prefix("//!")).collect();
+        let first = doc.split(|line| line.trim().is_empty()).next().unwrap_or_default().join(" ");
+        let included = source.path == "src/lib.rs";
+        if !included && !first.contains(['.', ':']) {
+            problems.insert(format!("{}: the module has no first sentence", source.path));
+        }
+    }
+    complain(&problems);
+}
+
+#[test]
+fn files_are_short() {
+    let long = sources().into_iter().filter(|source| source.text.lines().count() > MAX_LINES);
+    complain(&long.map(|source| format!("{}: more than {MAX_LINES} lines", source.path)).collect());
+}
+
+/// `sim-scenarios/A/B.yaml` has at least one snapshot whose name begins with `A/B.` or `A/B-` below `snapshots/`.
+#[test]
+fn scenarios_have_snapshots() {
+    let (mut scenarios, mut snapshots) = (Vec::new(), Vec::new());
+    walk(&root().join("sim-scenarios"), ".yaml", &mut scenarios);
+    walk(&root().join("snapshots"), ".snap", &mut snapshots);
+    let snapshots: Vec<String> = snapshots.iter().map(|path| relative(path)["snapshots/".len()..].to_owned()).collect();
+    let mut problems = BTreeSet::new();
+    for path in &scenarios {
+        let text = fs::read_to_string(path).expect("a scenario");
+        if !text.lines().any(|line| line.starts_with("steps:")) {
+            continue;
+        }
+        let name = relative(path)["sim-scenarios/".len()..].trim_end_matches(".yaml").to_owned();
+        if !snapshots
+            .iter()
+            .any(|snap| snap.strip_prefix(&name).is_some_and(|rest| rest.starts_with(['.', '@', '-', '/'])))
+        {
+            problems.insert(format!("sim-scenarios/{name}.yaml has no snapshot"));
+        }
+    }
+    assert!(!scenarios.is_empty());
+    complain(&problems);
+}
+
+#[test]
+fn nothing_else_stands_at_the_top() {
+    let allowed = [
+        "Cargo.toml",
+        "Cargo.lock",
+        "src",
+        "sim-scenarios",
+        "snapshots",
+        "tests",
+        "README.md",
+        "LICENSE-MIT",
+        "LICENSE-APACHE",
+        "benches",
+        "docs",
+        "rustfmt.toml",
+        "target",
+    ];
+    let names = fs::read_dir(root()).expect("the crate").map(|entry| entry.expect("an entry").file_name());
+    let names = names.map(|name| name.to_string_lossy().into_owned());
+    complain(&names.filter(|name| !name.starts_with('.') && !allowed.contains(&name.as_str())).collect());
+}
