@@ -7,15 +7,19 @@ use super::driver::{Driver, FileDriver};
 use super::frame::{Flow, Frame};
 use super::graph::{Node, OpenFlags, Role, perm};
 use super::job::{JobDriver, JobFlags};
+use super::lacking;
 use super::spec::OpenSpec;
 use super::value::Val;
 use crate::base::errno::Errno;
-use crate::base::units::align_up;
+use crate::base::units::{Nanos, align_up};
 use crate::block::qcow2::{CreateOptions as Qcow2Options, Op};
 use crate::job::status::JobType;
 use crate::qmp::error::QmpError;
 use crate::qmp::types::{BlockdevCreate, BlockdevRef, CreateOptions, CreateQcow2, Qcow2Version};
 use std::sync::Arc;
+
+/// How long a worker thread takes to set the length of a new file, in nanoseconds.
+const TRUNCATE: Nanos = 40_000;
 
 /// `BlockdevCreateJob`
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -35,13 +39,10 @@ impl World {
         size: u64,
     ) -> Flow {
         let fail = |w: &mut World, text: String| w.ret(Val::Done(Err(QmpError::generic(text))));
-        if !self.files.can_create(&path) && matches!(format, "raw" | "qcow2") {
-            return fail(self, format!("Could not create '{path}': {}", Errno::ENOENT));
-        }
-        if let Some(err) =
-            self.graph.file_lock_conflict(&path, None, perm::WRITE | perm::RESIZE, perm::ALL & !perm::RESIZE)
+        if matches!(format, "raw" | "qcow2")
+            && let Err(text) = self.may_create(&path)
         {
-            return fail(self, err);
+            return fail(self, text);
         }
         match format {
             "raw" if backing.is_some() => fail(self, "Backing file not supported for file format 'raw'".to_owned()),
@@ -76,6 +77,15 @@ impl World {
             other if super::spec::is_known_format(other) => fail(self, format!("not simulated: {other}")),
             other => fail(self, format!("Unknown file format '{other}'")),
         }
+    }
+
+    /// Why the host file `path` cannot be made anew (`block/file-posix.c:raw_co_create`).
+    fn may_create(&self, path: &Arc<str>) -> Result<(), String> {
+        if !self.files.can_create(path) {
+            return Err(format!("Could not create '{path}': {}", Errno::ENOENT));
+        }
+        let (used, shared) = (perm::WRITE | perm::RESIZE, perm::ALL & !perm::RESIZE);
+        self.graph.file_lock_conflict(path, None, used, shared).map_or(Ok(()), Err)
     }
 
     /// `bdrv_img_create`, once the backing file was opened. Leaves `Val::Done`.
@@ -162,6 +172,14 @@ impl World {
 
     /// `qmp_blockdev_create`
     pub(super) fn blockdev_create(&mut self, args: BlockdevCreate) -> Flow {
+        let refused = match (lacking::create_option(&args.options), &args.options) {
+            (Some(name), _) => Some(format!("not simulated: {name}")),
+            (None, CreateOptions::Other(..)) => Some("Driver does not support blockdev-create".to_owned()),
+            (None, _) => None,
+        };
+        if let Some(text) = refused {
+            return self.ret(Val::Done(Err(QmpError::generic(text))));
+        }
         let flags = JobFlags { id: Some(args.job_id), auto_finalize: true, auto_dismiss: false, speed: 0 };
         match self.job_create(&flags, JobType::Create, None) {
             Err(err) => self.ret(Val::Done(Err(err))),
@@ -181,22 +199,22 @@ impl World {
         self.stack.push(Frame::CreateDone(job));
         match options {
             CreateOptions::File(file) => {
-                self.files.create(&file.filename, align_up(file.size, 512));
-                self.ret(Val::Done(Ok(())))
+                if let Err(text) = self.may_create(&file.filename) {
+                    return self.ret(Val::Done(Err(QmpError::generic(text))));
+                }
+                // `raw_co_create` leaves the rounding to its callers; a worker thread makes the file as long as it is to be.
+                self.files.create(&file.filename, file.size);
+                self.seq([Frame::Sleep(TRUNCATE), Frame::Give(Box::new(Val::Done(Ok(()))))])
             }
             CreateOptions::Qcow2(qcow2) => self.co_call_main(Frame::CreateQcow2(qcow2), "blockdev-create"),
-            CreateOptions::Other(driver, _) => {
-                let text = format!("Driver '{}' does not support image creation", driver.name());
-                self.ret(Val::Done(Err(QmpError::generic(text))))
-            }
+            CreateOptions::Other(driver, _) => unreachable!("{} was refused by the command", driver.name()),
         }
     }
 
     /// `qcow2_co_create` for a job, on the main stack.
     pub(super) fn create_qcow2(&mut self, q: &CreateQcow2) -> Flow {
-        let fail = |w: &mut World, text: String| w.ret(Val::Done(Err(QmpError::generic(text))));
         let BlockdevRef::Reference(name) = &q.file else {
-            return fail(self, "not simulated: blockdev-create with an inline file".to_owned());
+            unreachable!("an inline file was refused by the command");
         };
         let file = match self.lookup_bs(name) {
             Ok(file) => file,

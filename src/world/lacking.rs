@@ -5,7 +5,9 @@
 //! (`overlap-check`), what a guest device does on errors (`werror`, `rerror`).
 
 use crate::qmp::drive::DriveOptions;
-use crate::qmp::types::{BlockdevOptions, DriverOptions, OnOffAuto};
+use crate::qmp::types::{
+    BlockdevOptions, BlockdevRef, CreateOptions, DriverOptions, OnOffAuto, PreallocMode, Qcow2CompressionType,
+};
 
 /// The first option of a node that is not simulated.
 #[must_use]
@@ -42,6 +44,25 @@ pub fn drive_option(drive: &DriveOptions, has_medium: bool) -> Option<&'static s
             "a drive without file or driver",
         ),
     ])
+}
+
+/// The first option of `blockdev-create` that is not simulated, or its driver.
+#[must_use]
+pub fn create_option(options: &CreateOptions) -> Option<&'static str> {
+    let allocates = |mode: Option<PreallocMode>| mode.is_some_and(|mode| mode != PreallocMode::Off);
+    match options {
+        CreateOptions::File(file) => first(&[(allocates(file.preallocation), "preallocation")]),
+        CreateOptions::Qcow2(qcow2) => first(&[
+            (matches!(qcow2.file, BlockdevRef::Definition(_)), "blockdev-create with an inline file"),
+            (qcow2.data_file.is_some(), "data-file"),
+            (qcow2.data_file_raw == Some(true), "data-file-raw"),
+            (qcow2.extended_l2 == Some(true), "extended-l2"),
+            (qcow2.encrypt.is_some(), "encrypt"),
+            (allocates(qcow2.preallocation), "preallocation"),
+            (qcow2.compression_type == Some(Qcow2CompressionType::Zstd), "compression-type=zstd"),
+        ]),
+        CreateOptions::Other(driver, _) => CreateOptions::UNREAD.into_iter().find(|name| *name == driver.name()),
+    }
 }
 
 fn first(options: &[(bool, &'static str)]) -> Option<&'static str> {

@@ -75,10 +75,6 @@ pub struct CreateQcow2 {
     pub compression_type: Option<Qcow2CompressionType>,
 }
 
-/// Drivers whose branch of `BlockdevCreateOptions` has members that are not read here.
-const UNREAD: [&str; 12] =
-    ["gluster", "luks", "nfs", "parallels", "qcow", "qed", "rbd", "ssh", "vdi", "vhdx", "vmdk", "vpc"];
-
 impl BlockdevCreate {
     /// Reads the members.
     ///
@@ -90,13 +86,17 @@ impl BlockdevCreate {
 }
 
 impl CreateOptions {
+    /// Drivers that can create images, whose branch of `BlockdevCreateOptions` has members that are not read here.
+    pub const UNREAD: [&str; 12] =
+        ["gluster", "luks", "nfs", "parallels", "qcow", "qed", "rbd", "ssh", "vdi", "vhdx", "vmdk", "vpc"];
+
     fn visit(at: At<'_>) -> Visit<CreateOptions> {
         let mut v = at.object()?;
         let driver: Driver = v.enum_("driver")?;
         let options = match driver {
             Driver::File => CreateOptions::File(Box::new(CreateFile::visit(&mut v)?)),
             Driver::Qcow2 => CreateOptions::Qcow2(Box::new(CreateQcow2::visit(&mut v)?)),
-            Driver::Other(name) if UNREAD.contains(&name) => {
+            Driver::Other(name) if Self::UNREAD.contains(&name) => {
                 v.leave();
                 return Ok(CreateOptions::Other(driver, at.any().clone()));
             }
