@@ -7,7 +7,9 @@
     reason = "a bench reads files and clocks; runs do not"
 )]
 
-use blockjob_sim::choice::{Calm, Choose, Walk};
+mod common;
+
+use blockjob_sim::choice::{Calm, Walk};
 use blockjob_sim::host::HostFiles;
 use blockjob_sim::scenario::{Plan, load};
 use blockjob_sim::sim::Sim;
@@ -16,15 +18,12 @@ use blockjob_sim::trace::canonical;
 use blockjob_sim::world::World;
 use blockjob_sim::world::aio::Stepped;
 use blockjob_sim::world::monitor::Output;
+use common::{from_nothing, incremental};
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use std::cell::Cell;
 use std::fs;
 use std::path::Path;
-
-/// Bytes that were allocated are counted too: cost is to follow the data that is touched, in memory as in time.
-#[global_allocator]
-static ALLOC: divan::AllocProfiler = divan::AllocProfiler::system();
 
 const RACE: &str = "sim-scenarios/iotest-124/transaction-failure-race.yaml";
 const CASES: &str = "sim-scenarios/iotest-124";
@@ -37,11 +36,6 @@ fn plan_of(file: &str) -> Plan {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = &mut |name: &str| fs::read_to_string(root.join(name)).map_err(|error| error.to_string());
     load(file, read).unwrap_or_else(|error| panic!("{error:?}")).expect("it has steps")
-}
-
-fn from_nothing(plan: &Plan, choose: &mut dyn Choose) {
-    let mut sim = Sim::new(plan, &RunOptions::default()).expect("the images can be made");
-    assert_eq!(sim.finish(choose), Outcome::Passed);
 }
 
 /// The race case from its start, each time under another seed.
@@ -118,36 +112,20 @@ fn kernel_alone(bencher: Bencher<'_, '_>) {
     bencher.counter(ItemsCount::new(frames)).bench_local(run);
 }
 
-/// Guest writes of 8 MiB and an incremental backup of them. What is touched is the same whatever the size of the drive.
-fn incremental(size: &str) -> Plan {
-    let mut text = format!(
-        "about: The same writes and their backup on a drive of {size}.\n\
-         files:\n\
-         \x20 - create: {{file: s.qcow2, format: qcow2, size: {size}}}\n\
-         \x20 - create: {{file: t.qcow2, format: qcow2, size: {size}}}\n\
-         args:\n\
-         \x20 - -drive\n\
-         \x20 - if=none,id=drive0,file=s.qcow2,format=qcow2,node-name=s\n\
-         \x20 - -blockdev\n\
-         \x20 - '{{\"driver\": \"qcow2\", \"node-name\": \"t\", \"file\": {{\"driver\": \"file\", \"filename\": \"t.qcow2\"}}}}'\n\
-         steps:\n\
-         \x20 - qmp: {{execute: block-dirty-bitmap-add, arguments: {{node: s, name: b}}}}\n"
-    );
-    for at in 0..16 {
-        text.push_str(&format!("  - hmp: 'qemu-io drive0 \"write -P {} {}M 512k\"'\n", at + 1, at * 4));
-    }
-    text.push_str(
-        "  - qmp: {execute: blockdev-backup, arguments: {job-id: j, device: drive0, target: t, sync: incremental, bitmap: b}}\n\
-         \x20 - event: {event: BLOCK_JOB_COMPLETED, data: {device: j}, without: [error]}\n\
-         \x20 - event: {event: JOB_STATUS_CHANGE, data: {id: j, status: 'null'}}\n\
-         \x20 - bitmap: {node: s, name: b, count: 0}\n",
-    );
-    load("bench.yaml", &mut |_| Ok(text.clone())).unwrap_or_else(|error| panic!("{error:?}")).expect("it has steps")
+/// The same writes and backup on a small and a huge drive: times are to be within a factor of 1.2.
+#[divan::bench(args = ["64M", "16T"], sample_count = 200)]
+fn incremental_backup(bencher: Bencher<'_, '_>, size: &str) {
+    let mut start = Sim::new(&incremental(size), &RunOptions::default()).expect("the images can be made");
+    start.run_to_mark("start", &mut Calm).expect("it gets there");
+    bencher.bench_local(|| {
+        let mut sim = start.clone();
+        assert_eq!(sim.finish(&mut Calm), Outcome::Passed);
+    });
 }
 
-/// The same writes and backup on a small and a huge drive: times and bytes are to be within a factor of 1.2.
-#[divan::bench(args = ["64M", "16T"], sample_count = 100)]
-fn incremental_backup(bencher: Bencher<'_, '_>, size: &str) {
+/// The same, with making and opening the images.
+#[divan::bench(args = ["64M", "16T"], sample_count = 200)]
+fn incremental_backup_from_nothing(bencher: Bencher<'_, '_>, size: &str) {
     let plan = incremental(size);
     bencher.bench_local(|| from_nothing(&plan, &mut Calm));
 }

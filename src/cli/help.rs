@@ -25,13 +25,10 @@ with --lenient the run goes on calmly.
   latency        how long a request takes
   client-send    whether the client sends its next command or reads on
   client-read    how much of what is ready the client reads
-  guest-next     which guest goes on
-  guest-gap      how long a guest thinks
-  bh-order       which bottom half runs next
-  wake-order     which ready coroutine is entered next
-  timer-order    which of several timers due fires first
   work-next      which kind of ready work comes next
-  scenario       a choice the scenario leaves open
+
+QEMU fixes the order of bottom halves, coroutines that were woken, and timers; bh-order, wake-order, timer-order, guest-next,
+guest-gap and scenario are names kept for choices that no run asks for yet.
 ";
 
 const SCENARIO: &str = "\
