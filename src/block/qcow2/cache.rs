@@ -131,6 +131,36 @@ impl Cache {
     }
 }
 
+/// The places of a cache that were saved before they were changed. Small numbers are the common ones.
+#[derive(Debug, Default)]
+pub(super) struct Saved {
+    near: u64,
+    far: Vec<u32>,
+}
+
+impl Saved {
+    /// Whether it is new.
+    fn insert(&mut self, index: u32) -> bool {
+        match 1u64.checked_shl(index) {
+            Some(bit) => {
+                let new = self.near & bit == 0;
+                self.near |= bit;
+                new
+            }
+            None if self.far.contains(&index) => false,
+            None => {
+                self.far.push(index);
+                true
+            }
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.near = 0;
+        self.far.clear();
+    }
+}
+
 /// A table that is held in a cache, until [`Cx::put`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Held {
@@ -153,10 +183,7 @@ impl Cx<'_> {
         let cache = &mut self.q.tables[held.which as usize];
         let at = cache.position(held.index).ok()?;
         // Only how the place was at the start counts.
-        let bit = 1u64.checked_shl(held.index).unwrap_or(0);
-        let saved = &mut self.saved[held.which as usize];
-        if *saved & bit == 0 {
-            *saved |= bit;
+        if self.saved[held.which as usize].insert(held.index) {
             self.undo.push(Undo::Place(held.which, cache.slots[at].place));
         }
         Some(&mut cache.slots[at].place)

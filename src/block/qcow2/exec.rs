@@ -2,7 +2,7 @@
 //!
 //! Long loops set checkpoints, so that not everything is run again for each of their requests.
 
-use super::cache::{Place, Slot, Which};
+use super::cache::{Place, Saved, Slot, Which};
 use super::op::{Ask, Child, Got};
 use super::state::{Qcow2, Scalars};
 use crate::base::errno::{Errno, Ret};
@@ -165,7 +165,7 @@ impl Exec {
     /// Runs the procedure; `None` if it needs an answer first, and then must be run again with the same arguments.
     pub fn run<T>(&mut self, q: &mut Qcow2, procedure: impl FnOnce(&mut Cx<'_>) -> Res<T>) -> Option<Result<T, Fault>> {
         let start = q.sc.clone();
-        let mut cx = Cx { q, ex: self, at: 0, seen: 0, undo: Vec::new(), saved: [0; 2], start };
+        let mut cx = Cx { q, ex: self, at: 0, seen: 0, undo: Vec::new(), saved: Default::default(), start };
         let out = procedure(&mut cx);
         let Cx { undo, start, .. } = cx;
         let out = match out {
@@ -211,8 +211,8 @@ pub(super) struct Cx<'a> {
     at: usize,
     seen: usize,
     pub(super) undo: Vec<Undo>,
-    /// For each cache, the first 64 places about which `undo` knows how they were.
-    pub(super) saved: [u64; 2],
+    /// For each cache, the places about which `undo` knows how they were.
+    pub(super) saved: [Saved; 2],
     /// The state to go back to.
     start: Scalars,
 }
@@ -227,7 +227,7 @@ impl Cx<'_> {
         self.ex.fired -= self.seen;
         self.seen = 0;
         self.undo.clear();
-        self.saved = [0; 2];
+        self.saved.iter_mut().for_each(Saved::clear);
         self.start = self.q.sc.clone();
     }
 
