@@ -221,7 +221,11 @@ impl World {
         self.trace_tran(TxnPhase::Clean, tran, index);
         self.stack.push(Frame::TranClean(tran, index));
         if let ActionState::Backup(Some(bs), _) = self.trans[tran].states[index] {
-            self.drained_end(bs);
+            // The second backup action by one device drains the first one's filter, which is gone once that job was cancelled, or
+            // hangs on one that is. Unlike QEMU, which aborts there (`bdrv_do_drained_end`), there is nothing left to end.
+            if self.graph.nodes.get(bs).is_some_and(|node| node.quiesce_counter > 0) {
+                self.drained_end(bs);
+            }
         }
         Flow::Go
     }
