@@ -27,8 +27,14 @@ with --lenient the run goes on calmly.
   client-read    how much of what is ready the client reads
   work-next      which kind of ready work comes next
 
-QEMU fixes the order of bottom halves, coroutines that were woken, and timers; bh-order, wake-order, timer-order, guest-next,
-guest-gap and scenario are names kept for choices that no run asks for yet.
+Kept for choices that no run asks for yet, as QEMU fixes the order, or nothing is there to choose:
+
+  bh-order       which bottom half runs next
+  wake-order     which ready coroutine is entered next
+  timer-order    which of several timers due fires first
+  guest-next     which guest goes on
+  guest-gap      how long a guest thinks
+  scenario       a choice the scenario leaves open
 ";
 
 const SCENARIO: &str = "\
