@@ -436,19 +436,9 @@ impl World {
     pub(super) fn backup_loop(&mut self, job: JobId) -> Flow {
         let b = self.jobs[job].backup();
         let call = CopyCall {
-            cbw: b.cbw,
-            offset: 0,
-            bytes: align_up(b.len, b.cluster_size),
             max_workers: b.max_workers,
             max_chunk: b.max_chunk,
-            ignore_ratelimit: false,
-            end: CallEnd::Backup(job),
-            finished: false,
-            cancelled: false,
-            failure: None,
-            sleeping: None,
-            pool: None,
-            found_dirty: false,
+            ..CopyCall::new(b.cbw, 0, align_up(b.len, b.cluster_size), CallEnd::Backup(job))
         };
         let call = self.block_copy_async(call);
         self.jobs[job].backup_mut().bg_bcs_call = Some(call);

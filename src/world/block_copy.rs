@@ -227,6 +227,27 @@ pub struct CopyCall {
     pub found_dirty: bool,
 }
 
+impl CopyCall {
+    /// A call that has not begun: one task at a time, of any size, within the rate limit.
+    pub fn new(cbw: NodeId, offset: u64, bytes: u64, end: CallEnd) -> CopyCall {
+        CopyCall {
+            cbw,
+            offset,
+            bytes,
+            max_workers: 1,
+            max_chunk: 0,
+            ignore_ratelimit: false,
+            end,
+            finished: false,
+            cancelled: false,
+            failure: None,
+            sleeping: None,
+            pool: None,
+            found_dirty: false,
+        }
+    }
+}
+
 /// `BlockCopyTask`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CopyTask {

@@ -220,20 +220,20 @@ impl World {
                 self.seq([Frame::ChildEvent { node, event: BlkdebugEvent::WriteAio }, Frame::PassWrite { req, shift }])
             }
             Driver::Blkdebug(_) => {
-                let (offset, bytes) = (req.offset, req.bytes);
-                self.seq([
-                    Frame::RuleCheck { node, iotype: IoType::Write, offset, bytes },
-                    Frame::StopOnError(1),
-                    Frame::PassWrite { req, shift: 0 },
-                ])
+                let check = Frame::RuleCheck { node, iotype: IoType::Write, offset: req.offset, bytes: req.bytes };
+                self.write_after(check, req)
             }
-            Driver::Cbw(_) => self.seq([
-                Frame::CbwCopyBeforeWrite { node, offset: req.offset, bytes: req.bytes },
-                Frame::StopOnError(1),
-                Frame::PassWrite { req, shift: 0 },
-            ]),
+            Driver::Cbw(_) => {
+                let copy = Frame::CbwCopyBeforeWrite { node, offset: req.offset, bytes: req.bytes };
+                self.write_after(copy, req)
+            }
             Driver::Qcow2(_) => self.qcow2_pwritev(req),
         }
+    }
+
+    /// What a filter does first, and if that went well the write, passed on.
+    fn write_after(&mut self, first: Frame, req: Box<WriteReq>) -> Flow {
+        self.seq([first, Frame::StopOnError(1), Frame::PassWrite { req, shift: 0 }])
     }
 
     /// A write passed on to the node below.
@@ -292,18 +292,14 @@ impl World {
                 if req.bytes < align {
                     return self.ret(Val::err(Errno::ENOTSUP));
                 }
-                let (offset, bytes) = (req.offset, req.bytes);
-                self.seq([
-                    Frame::RuleCheck { node, iotype: IoType::WriteZeroes, offset, bytes },
-                    Frame::StopOnError(1),
-                    Frame::PassWrite { req, shift: 0 },
-                ])
+                let check =
+                    Frame::RuleCheck { node, iotype: IoType::WriteZeroes, offset: req.offset, bytes: req.bytes };
+                self.write_after(check, req)
             }
-            Driver::Cbw(_) => self.seq([
-                Frame::CbwCopyBeforeWrite { node, offset: req.offset, bytes: req.bytes },
-                Frame::StopOnError(1),
-                Frame::PassWrite { req, shift: 0 },
-            ]),
+            Driver::Cbw(_) => {
+                let copy = Frame::CbwCopyBeforeWrite { node, offset: req.offset, bytes: req.bytes };
+                self.write_after(copy, req)
+            }
             Driver::Qcow2(_) => self.qcow2_pwrite_zeroes(req),
         }
     }
@@ -523,19 +519,9 @@ impl World {
         let len = align_up(offset + bytes, cluster) - from;
         self.node_inc_in_flight(node);
         let call = self.calls.insert(CopyCall {
-            cbw: node,
-            offset: from,
-            bytes: len,
             max_workers: MAX_WORKERS,
-            max_chunk: 0,
             ignore_ratelimit: true,
-            end: CallEnd::Cbw(node),
-            finished: false,
-            cancelled: false,
-            failure: None,
-            sleeping: None,
-            pool: None,
-            found_dirty: false,
+            ..CopyCall::new(node, from, len, CallEnd::Cbw(node))
         });
         self.seq([Frame::Rdlock, Frame::CopyCommon(call), Frame::Rdunlock, Frame::CbwCopied { node, call, from, len }])
     }
