@@ -62,6 +62,7 @@ Steps; the first key says what a step does:
   qmp: {execute, arguments, id}     sends a command and reads its reply, which must be a return value
     returns: PATTERN                  that matches
     error: {class, desc}              or an error; also `error: any`
+    reply: any                        instead of both: whatever comes
   hmp: LINE                         sends human-monitor-command
     output: TEXT                      which puts out this, among other things
     returns: TEXT                     or exactly this

@@ -20,6 +20,7 @@
 //! | `qmp: {execute, arguments, id}` | sends a command and reads its reply, which must be a return value |
 //! | … `returns: PATTERN` | the value must match ([`pattern`]) |
 //! | … `error: {class, desc}`, `error: any` | the reply must be an error; members left out are not looked at; the command is sent as it stands, well formed or not |
+//! | … `reply: any` | the reply may be anything; the command is sent as it stands |
 //! | `hmp: LINE` | sends `human-monitor-command` |
 //! | … `output: TEXT` | this text must be part of the output |
 //! | … `returns: TEXT` | this text must be the whole output |

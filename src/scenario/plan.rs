@@ -229,6 +229,8 @@ pub enum StepKind {
 /// What reply a command must have.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Expect {
+    /// Any at all: what comes is for whoever reads the trace.
+    Any,
     /// A return value; if a pattern is given, one that it matches ([`super::pattern`]).
     Return(Option<Json>),
     /// An error; class and text are compared where given.

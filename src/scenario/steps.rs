@@ -97,6 +97,12 @@ pub(super) fn schedule(node: &Node) -> Read<Schedule> {
 /// A command that is to succeed has to be well formed; one that is to fail is sent as it stands, to see what QEMU says of it.
 fn qmp(node: &Node, beside: &mut Fields<'_>) -> Read<StepKind> {
     let returns = beside.opt("returns");
+    if let Some(reply) = beside.opt("reply") {
+        if reply.text().is_ok_and(|word| &*word == "any") && returns.is_none() && beside.opt("error").is_none() {
+            return Ok(StepKind::Qmp { command: node.object()?, expect: Expect::Any });
+        }
+        return Err(Fault::new(reply.span, "this is no expectation", "expected `reply: any`, without `error` or `returns`"));
+    }
     let expect = match beside.opt("error") {
         Some(error) if returns.is_some() => {
             let expected = "expected `error` or `returns`, not both";
