@@ -101,7 +101,11 @@ fn qmp(node: &Node, beside: &mut Fields<'_>) -> Read<StepKind> {
         if reply.text().is_ok_and(|word| &*word == "any") && returns.is_none() && beside.opt("error").is_none() {
             return Ok(StepKind::Qmp { command: node.object()?, expect: Expect::Any });
         }
-        return Err(Fault::new(reply.span, "this is no expectation", "expected `reply: any`, without `error` or `returns`"));
+        return Err(Fault::new(
+            reply.span,
+            "this is no expectation",
+            "expected `reply: any`, without `error` or `returns`",
+        ));
     }
     let expect = match beside.opt("error") {
         Some(error) if returns.is_some() => {
