@@ -5,11 +5,14 @@
 pub mod base;
 pub mod bitmap;
 pub mod block;
+pub mod check;
 pub mod choice;
 pub mod cli;
 pub mod host;
+pub mod invariant;
 pub mod job;
 pub mod qmp;
+pub mod quirk;
 pub mod scenario;
 pub mod sim;
 pub mod trace;

@@ -146,7 +146,7 @@ proptest! {
     #[test]
     fn same_seed_same_bytes(doings in prop::collection::vec(doing(), 1..12), seed in any::<u64>()) {
         let plan = scenario(&doings);
-        let options = RunOptions { level: Some(Level::Co), record_choices: true };
+        let options = RunOptions { level: Some(Level::Co), record_choices: true, ..RunOptions::default() };
         let walk = || Chooser::Walk(Box::new(Walk::new(seed)));
         let first = sim::run(&plan, walk(), &options);
         prop_assert!(!matches!(first.outcome, Outcome::Crash { .. }), "{}", first.outcome);
@@ -165,7 +165,7 @@ proptest! {
     #[test]
     fn a_clone_goes_on_alike(doings in prop::collection::vec(doing(), 1..12), seed in any::<u64>(), at in 0usize..3_000) {
         let plan = scenario(&doings);
-        let options = RunOptions { level: Some(Level::Co), record_choices: false };
+        let options = RunOptions { level: Some(Level::Co), record_choices: false, ..RunOptions::default() };
         let mut choose = Recorder::new(Chooser::Walk(Box::new(Walk::new(seed))));
         let mut sim = Sim::new(&plan, &options).expect("a process");
         let mut early = None;

@@ -58,7 +58,7 @@ fn load(name: &str) -> Plan {
 
 /// Where our trace first differs from the recorded one that it follows longest; `None` if it is one of them.
 fn difference(name: &str, wanted: &[Vec<ClientLine>]) -> Option<String> {
-    let options = RunOptions { level: Some(Level::Client), record_choices: false };
+    let options = RunOptions { level: Some(Level::Client), record_choices: false, ..RunOptions::default() };
     let plan = load(name);
     let chooser = plan.schedule.seed().map_or(Chooser::Calm, |seed| Chooser::Walk(Box::new(Walk::new(seed))));
     let run = sim::run(&plan, chooser, &options);

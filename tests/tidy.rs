@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 /// Who may import whom: below, what a module's own code may name as `crate::…`. Tests inside of a module are free.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("base", &[]),
+    ("invariant", &[]),
+    ("quirk", &["invariant"]),
     ("choice", &["base"]),
     ("bitmap", &["base"]),
     ("job", &["base"]),
@@ -22,10 +24,17 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("block", &["base"]),
     ("qmp", &["base", "block"]),
     ("host", &["base", "block"]),
-    ("scenario", &["base", "trace"]),
-    ("world", &["base", "choice", "bitmap", "job", "trace", "block", "qmp", "host"]),
-    ("sim", &["base", "choice", "bitmap", "job", "trace", "block", "qmp", "host", "scenario", "world"]),
-    ("cli", &["base", "choice", "trace", "scenario", "sim"]),
+    ("scenario", &["base", "invariant", "quirk", "trace"]),
+    ("world", &["base", "invariant", "quirk", "choice", "bitmap", "job", "trace", "block", "qmp", "host"]),
+    ("check", &["base", "invariant", "bitmap", "job", "block", "qmp", "host", "world"]),
+    (
+        "sim",
+        &[
+            "base", "invariant", "quirk", "choice", "bitmap", "job", "trace", "block", "qmp", "host", "scenario", "world",
+            "check",
+        ],
+    ),
+    ("cli", &["base", "invariant", "quirk", "choice", "trace", "scenario", "sim"]),
 ];
 
 /// What may not stand in a module's own code, with the modules that may have it.
@@ -70,9 +79,11 @@ struct Source {
 }
 
 impl Source {
-    /// `world` of `src/world/io.rs`; empty for `lib.rs` and `main.rs`.
+    /// `world` of `src/world/io.rs`, `quirk` of `src/quirk.rs`; empty for `lib.rs` and `main.rs`.
     fn module(&self) -> &str {
-        self.path.strip_prefix("src/").and_then(|rest| rest.split_once('/')).map_or("", |(module, _)| module)
+        let rest = self.path.strip_prefix("src/").unwrap_or_default();
+        let module = rest.split_once('/').map_or(rest.trim_end_matches(".rs"), |(module, _)| module);
+        if matches!(module, "lib" | "main") { "" } else { module }
     }
 }
 

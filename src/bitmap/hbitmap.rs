@@ -172,6 +172,12 @@ impl HBitmap {
         }
     }
 
+    /// The first byte that is dirty here and clean in `other`, whose size must be the same.
+    #[must_use]
+    pub fn first_not_in(&self, other: &HBitmap) -> Option<u64> {
+        self.areas().find_map(|(start, len)| other.next_zero(start, len))
+    }
+
     /// `hbitmap_truncate`: new size in bytes. New granules are clean, granules wholly beyond the end are dropped, one
     /// that is cut keeps its bit.
     pub fn truncate(&mut self, size: u64) {

@@ -54,7 +54,8 @@ A scenario is a YAML file:
     - call: {backup: {drive: drive0}}
     - event: {event: BLOCK_JOB_COMPLETED, data: {device: drive0}, without: [error]}
   limits: {steps: 100000, time: 1h, trace: 100000}
-  quirks: []
+  quirks: [txn-abort-fifo]       wrong behaviour that is switched on (`blockjob-sim quirks`)
+  expect-violation: NAME         the invariant that it breaks on purpose (`quirks --invariants`)
   schedule: calm                 or `seed 7`: what is expected comes about in this schedule only; without it, in all
 
 Steps; the first key says what a step does:

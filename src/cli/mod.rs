@@ -1,4 +1,4 @@
-//! The command line: `blockjob-sim run`, `test`, `check` and `help`.
+//! The command line: `blockjob-sim run`, `test`, `check`, `quirks` and `help`.
 //!
 //! This is the only part that reads files and writes to the terminal. What it prints goes through `output`, which keeps
 //! colours off pipes and ends quietly when the reader has gone.
@@ -7,10 +7,12 @@ mod check;
 mod files;
 pub mod help;
 mod output;
+pub mod quirks;
 pub mod report;
 mod run;
 mod test;
 
+use crate::invariant::Broken;
 use crate::sim::outcome::Runner;
 use crate::trace::Level;
 use clap::{Args, ColorChoice, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -50,6 +52,8 @@ enum Command {
     Test(TestArgs),
     /// Look for mistakes in scenario files, without running them
     Check(CheckArgs),
+    /// List the wrong behaviour that can be switched on, or the invariants that are watched
+    Quirks(quirks::QuirksArgs),
     /// Explain a command or a topic: trace, scenario, choices
     Help {
         /// A command or a topic
@@ -72,6 +76,8 @@ struct RunArgs {
     /// Go on calmly where the list of --replay does not fit, instead of ending with code 4
     #[arg(long, requires = "replay")]
     lenient: bool,
+    #[command(flatten)]
+    watch: quirks::WatchArgs,
     /// How much the trace tells: client, job, io or co (`help trace`)
     #[arg(long, default_value = "client", value_parser = str::parse::<Level>)]
     level: Level,
@@ -105,6 +111,8 @@ struct TestArgs {
     /// Run each scenario under these seeds too, as in 0..1000
     #[arg(long, value_name = "A..B", value_parser = seeds)]
     seeds: Option<Range<u64>>,
+    #[command(flatten)]
+    watch: quirks::WatchArgs,
     /// Write a JUnit report to this file
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
@@ -140,14 +148,27 @@ pub fn main(runner: Runner) -> ExitCode {
             return if error.use_stderr() { EXIT_USAGE.into() } else { ExitCode::SUCCESS };
         }
     };
+    quiet_aborts();
     let mut out = Output::new(cli.color);
     let code = match &cli.command {
         Command::Run(args) => run::run(args, runner, &mut out),
         Command::Test(args) => test::test(args, runner, &mut out),
         Command::Check(args) => check::check(&args.files, &mut out),
+        Command::Quirks(args) => quirks::quirks(args, &mut out),
         Command::Help { topic } => explain(topic.as_deref(), &mut out),
     };
     code.into()
+}
+
+/// A process that aborts because an invariant is broken is an outcome of its run, and told there: no message of a panic beside it.
+fn quiet_aborts() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let broken = info.payload_as_str().and_then(Broken::from_panic);
+        if broken.is_none() {
+            usual(info);
+        }
+    }));
 }
 
 /// `help [TOPIC]`.
@@ -166,7 +187,7 @@ fn explain(topic: Option<&str>, out: &mut Output) -> u8 {
         return 0;
     }
     let topics: Vec<&str> = help::TOPICS.iter().map(|(name, _)| *name).collect();
-    out.complain(&format!("no help on `{topic}`: expected run, test, check, {}\n", topics.join(", ")));
+    out.complain(&format!("no help on `{topic}`: expected run, test, check, quirks, {}\n", topics.join(", ")));
     EXIT_USAGE
 }
 

@@ -2,6 +2,7 @@
 
 use super::check::WIDTH;
 use super::output::Output;
+use super::quirks::WatchArgs;
 use super::{EXIT_USAGE, Format, RunArgs, files, report};
 use crate::choice::{ChoiceLog, Chooser, Mode, Replay, Walk};
 use crate::sim::outcome::{Outcome, Run, RunOptions, Runner};
@@ -33,7 +34,8 @@ pub(super) fn run(args: &RunArgs, runner: Runner, out: &mut Output) -> u8 {
             return EXIT_USAGE;
         }
     };
-    let options = RunOptions { level: (!args.choices).then_some(args.level), record_choices: true };
+    let (quirks, check) = (args.watch.quirks(), args.watch.check);
+    let options = RunOptions { level: (!args.choices).then_some(args.level), record_choices: true, quirks, check };
     let run = runner(&plan, chooser, &options);
     if args.choices {
         out.print(&run.choices.deviations().to_string());
@@ -114,13 +116,13 @@ fn summary(args: &RunArgs, run: &Run) -> String {
         text.push_str("the trace is full: what came later is not in it (limits: trace)\n");
     }
     if run.outcome != Outcome::Passed {
-        text.push_str(&format!("again: {}\n", again(&args.file, args.seed, args.replay.as_deref())));
+        text.push_str(&format!("again: {}\n", again(&args.file, args.seed, args.replay.as_deref(), &args.watch)));
     }
     text
 }
 
 /// The command that gives the same run once more.
-pub(super) fn again(file: &Path, seed: Option<u64>, replay: Option<&str>) -> String {
+pub(super) fn again(file: &Path, seed: Option<u64>, replay: Option<&str>, watch: &WatchArgs) -> String {
     let mut command = format!("blockjob-sim run {}", quoted(&file.to_string_lossy()));
     if let Some(seed) = seed {
         command.push_str(&format!(" --seed {seed}"));
@@ -128,6 +130,7 @@ pub(super) fn again(file: &Path, seed: Option<u64>, replay: Option<&str>) -> Str
     if let Some(replay) = replay {
         command.push_str(&format!(" --replay {}", quoted(replay)));
     }
+    command.push_str(&watch.written());
     command
 }
 

@@ -9,7 +9,6 @@ use crate::choice::{Chooser, Walk};
 use crate::scenario::plan::{Plan, Schedule};
 use crate::sim::outcome::{Outcome, RunOptions, Runner};
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
-use std::ops::Range;
 use std::path::Path;
 
 /// How many failed runs of one scenario are told; the others are counted.
@@ -42,7 +41,7 @@ pub(super) fn test(args: &TestArgs, runner: Runner, out: &mut Output) -> u8 {
         out.progress(&name);
         let verdict = match files::plan(path) {
             Ok(None) => continue,
-            Ok(Some(plan)) => run_all(name, path, &plan, args.seeds.clone(), runner),
+            Ok(Some(plan)) => run_all(name, path, &plan, args, runner),
             Err(error) => {
                 let failures = vec![report::render(&error, WIDTH, out.colour_out)];
                 Verdict { name, failures, runs: 0, failed: 1, code: EXIT_USAGE }
@@ -74,10 +73,10 @@ pub(super) fn test(args: &TestArgs, runner: Runner, out: &mut Output) -> u8 {
     code
 }
 
-fn run_all(name: String, path: &Path, plan: &Plan, seeds: Option<Range<u64>>, runner: Runner) -> Verdict {
+fn run_all(name: String, path: &Path, plan: &Plan, args: &TestArgs, runner: Runner) -> Verdict {
     let mut verdict = Verdict { name, failures: Vec::new(), runs: 0, failed: 0, code: 0 };
-    let options = RunOptions::default();
-    let seeds = seeds.filter(|_| plan.schedule == Schedule::Any);
+    let options = RunOptions { quirks: args.watch.quirks(), check: args.watch.check, ..RunOptions::default() };
+    let seeds = args.seeds.clone().filter(|_| plan.schedule == Schedule::Any);
     for seed in std::iter::once(plan.schedule.seed()).chain(seeds.into_iter().flatten().map(Some)) {
         let chooser = seed.map_or(Chooser::Calm, |seed| Chooser::Walk(Box::new(Walk::new(seed))));
         let outcome = runner(plan, chooser, &options).outcome;
@@ -88,7 +87,7 @@ fn run_all(name: String, path: &Path, plan: &Plan, seeds: Option<Range<u64>>, ru
         verdict.failed += 1;
         verdict.code = verdict.code.max(outcome.exit_code());
         if verdict.failures.len() < SHOWN {
-            verdict.failures.push(format!("{outcome}\n  again: {}\n", again(path, seed, None)));
+            verdict.failures.push(format!("{outcome}\n  again: {}\n", again(path, seed, None, &args.watch)));
         }
     }
     verdict

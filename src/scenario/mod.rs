@@ -9,7 +9,8 @@
 //! args: ["-drive", "file=s.qcow2,…"]
 //! steps: […]                        # what happens then
 //! limits: {steps: 100000, time: 1h, trace: 100000}
-//! quirks: […]
+//! quirks: [txn-abort-fifo]         # wrong behaviour that is switched on
+//! expect-violation: NAME           # the invariant that it breaks on purpose
 //! schedule: calm                    # or `seed 7`: what is expected comes about in this schedule only
 //! ```
 //!
@@ -80,7 +81,8 @@ fn plan(loader: &mut Loader, name: &str, read: ReadFile<'_>) -> Read<Option<Plan
     let files = top.opt("files").map_or(Ok(Vec::new()), |node| loader.expand(node.list()?))?;
     let args = top.opt("args").map_or(Ok(Vec::new()), Node::texts)?;
     let limits = top.opt("limits").map(steps::limits).transpose()?.unwrap_or_default();
-    let quirks = top.opt("quirks").map_or(Ok(Vec::new()), Node::texts)?;
+    let quirks = top.opt("quirks").map(steps::quirks).transpose()?.unwrap_or_default();
+    let expect_violation = top.opt("expect-violation").map(steps::invariant).transpose()?;
     let schedule = top.opt("schedule").map(steps::schedule).transpose()?.unwrap_or_default();
     let Some(step_list) = top.opt("steps") else {
         if has_defines && top.opt("files").is_none() && top.opt("args").is_none() {
@@ -106,7 +108,7 @@ fn plan(loader: &mut Loader, name: &str, read: ReadFile<'_>) -> Read<Option<Plan
         Ok(PlannedStep { pos: pos(loader, step.node.span), calls: calls(loader, step), kind })
     });
     let steps = planned.collect::<Read<_>>()?;
-    Ok(Some(Plan { about, files, args, steps, limits, quirks, schedule }))
+    Ok(Some(Plan { about, files, args, steps, limits, quirks, expect_violation, schedule }))
 }
 
 /// Notes on a mistake the calls that led to it.

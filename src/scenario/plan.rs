@@ -5,6 +5,8 @@
 
 use crate::base::Json;
 use crate::base::units::Nanos;
+use crate::invariant::Invariant;
+use crate::quirk::Quirks;
 use std::fmt;
 use std::sync::Arc;
 
@@ -38,8 +40,10 @@ pub struct Plan {
     pub steps: Arc<[PlannedStep]>,
     /// When to give up.
     pub limits: Limits,
-    /// Names of the quirks in force.
-    pub quirks: Vec<Arc<str>>,
+    /// The quirks in force.
+    pub quirks: Quirks,
+    /// The invariant that it breaks on purpose: then it must.
+    pub expect_violation: Option<Invariant>,
     /// The schedules under which it holds.
     pub schedule: Schedule,
 }

@@ -7,6 +7,8 @@ use super::plan::{
     WriteData,
 };
 use super::tree::{Node, Value};
+use crate::invariant::Invariant;
+use crate::quirk::{self, Quirk, Quirks};
 
 /// Reads what stands behind a step's first key; the whole step is at hand for keys beside it.
 type Reader = fn(&Node, &mut Fields<'_>) -> Read<StepKind>;
@@ -92,6 +94,18 @@ pub(super) fn schedule(node: &Node) -> Read<Schedule> {
     let wrong =
         || Fault::new(node.span, "this is not a schedule", format!("expected `calm` or `seed N`, found `{text}`"));
     seed.map(Schedule::Seed).ok_or_else(wrong)
+}
+
+/// Reads the `quirks` of a scenario.
+pub(super) fn quirks(node: &Node) -> Read<Quirks> {
+    let table: Vec<(&'static str, Quirk)> = quirk::TABLE.iter().map(|about| (about.name, about.quirk)).collect();
+    node.list()?.iter().map(|name| name.word(&table)).collect()
+}
+
+/// Reads what stands behind `expect-violation`.
+pub(super) fn invariant(node: &Node) -> Read<Invariant> {
+    let table: Vec<(&'static str, Invariant)> = Invariant::ALL.iter().map(|known| (known.name(), *known)).collect();
+    node.word(&table)
 }
 
 /// A command that is to succeed has to be well formed; one that is to fail is sent as it stands, to see what QEMU says of it.

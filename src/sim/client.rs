@@ -10,6 +10,7 @@ use super::{MAX_STEPS, MAX_TIME};
 use crate::base::Json;
 use crate::base::units::{MILLIS, Nanos};
 use crate::choice::{ChoicePoint, Choose};
+use crate::invariant::Broken;
 use crate::scenario::pattern;
 use crate::scenario::plan::{BitmapCheck, EventPattern, Expect, Plan, PlannedFile, PlannedStep, StepKind};
 use crate::trace::compare::same_text;
@@ -349,6 +350,13 @@ impl Client {
             return None;
         };
         Some(Outcome::Limit { at: self.at(), what, waits: world.waiting() })
+    }
+
+    /// The outcome of a broken invariant.
+    pub(super) fn violated(&self, world: &World, broken: Broken) -> Outcome {
+        let Broken { invariant, subject, reason } = broken;
+        let (step, time) = (world.steps, world.now);
+        Outcome::Violated { at: self.at(), invariant: invariant.name(), subject, reason, step, time }
     }
 
     /// The outcome of a panic.

@@ -8,13 +8,16 @@ pub use client::Client;
 pub use setup::file_op;
 
 use crate::base::units::{Nanos, SECONDS};
+use crate::check::Checker;
 use crate::choice::{Choose, Chooser, Recorder};
 use crate::host::HostFiles;
+use crate::invariant::Broken;
 use crate::scenario::plan::Plan;
 use crate::trace::Trace;
 use crate::world::World;
 use crate::world::aio::Stepped;
-use outcome::{Outcome, Run, RunOptions};
+use outcome::{At, Outcome, Run, RunOptions};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// Frames after which a run is given up, unless the scenario says otherwise.
 pub const MAX_STEPS: u64 = 50_000_000;
@@ -30,6 +33,8 @@ pub struct Sim {
     pub world: World,
     /// Who drives it.
     pub client: Client,
+    /// Who watches it, if anyone does.
+    pub check: Option<Box<Checker>>,
 }
 
 impl Sim {
@@ -39,6 +44,7 @@ impl Sim {
     /// What is wrong with the scenario's files or arguments.
     pub fn new(plan: &Plan, options: &RunOptions) -> Result<Sim, Outcome> {
         let mut world = World::new(HostFiles::new());
+        world.quirks = options.quirks.union(plan.quirks);
         let mut client = Client::new(plan);
         for file in &plan.files {
             file_op(&mut world, &file.op).map_err(|reason| client.failed_file(file, reason))?;
@@ -48,11 +54,43 @@ impl Sim {
         world.trace = Trace::new(options.level, limit);
         world.steps = 0;
         client.connect(&mut world);
-        Ok(Sim { world, client })
+        let mut sim = Sim { world, client, check: None };
+        if options.check || plan.expect_violation.is_some() {
+            sim.watch();
+        }
+        Ok(sim)
+    }
+
+    /// Watches all invariants from now on.
+    pub fn watch(&mut self) {
+        self.check = Some(Box::new(Checker::watching(&mut self.world)));
     }
 
     /// Goes one step further: the client acts if it can, else the world runs a dispatch. The outcome, when there is one.
+    #[inline]
     pub fn step(&mut self, choose: &mut dyn Choose) -> Option<Outcome> {
+        if self.check.is_some() { self.watched_step(choose) } else { self.plain_step(choose) }
+    }
+
+    /// A step with the invariants watched. Where the process would abort because one is broken, the step ends in a panic that
+    /// says which.
+    fn watched_step(&mut self, choose: &mut dyn Choose) -> Option<Outcome> {
+        let stepped = catch_unwind(AssertUnwindSafe(|| self.plain_step(choose)));
+        let outcome = match stepped {
+            Ok(outcome) => outcome,
+            Err(payload) => match Broken::from_panic(&panic_text(&*payload)) {
+                Some(broken) => return Some(self.client.violated(&self.world, broken)),
+                None => resume_unwind(payload),
+            },
+        };
+        let check = self.check.as_mut()?;
+        match check.step(&mut self.world) {
+            Ok(()) => outcome,
+            Err(broken) => Some(self.client.violated(&self.world, broken)),
+        }
+    }
+
+    fn plain_step(&mut self, choose: &mut dyn Choose) -> Option<Outcome> {
         match self.client.act(&mut self.world, choose) {
             client::Act::Acted => None,
             client::Act::Done(outcome) => Some(outcome),
@@ -94,7 +132,7 @@ pub fn run(plan: &Plan, chooser: Chooser, options: &RunOptions) -> Run {
     let (outcome, sim) = match Sim::new(plan, options) {
         Err(outcome) => (outcome, None),
         Ok(mut sim) => {
-            let finished = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let finished = catch_unwind(AssertUnwindSafe(|| {
                 if options.record_choices { sim.finish(&mut recorder) } else { sim.finish(&mut recorder.inner) }
             }));
             let outcome = finished.unwrap_or_else(|payload| sim.client.crashed(&panic_text(&*payload)));
@@ -102,6 +140,7 @@ pub fn run(plan: &Plan, chooser: Chooser, options: &RunOptions) -> Run {
         }
     };
     let outcome = finish_replay(&mut recorder.inner, outcome);
+    let outcome = as_expected(plan, outcome);
     match sim {
         None => Run { outcome, trace: Trace::off(), choices: recorder.log, time: 0, dispatches: 0 },
         Some(sim) => {
@@ -121,6 +160,25 @@ fn finish_replay(chooser: &mut Chooser, outcome: Outcome) -> Outcome {
         }
     }
     outcome
+}
+
+/// A scenario that breaks an invariant on purpose passes when it did.
+fn as_expected(plan: &Plan, outcome: Outcome) -> Outcome {
+    let Some(wanted) = plan.expect_violation else { return outcome };
+    match outcome {
+        Outcome::Violated { invariant, .. } if invariant == wanted.name() => Outcome::Passed,
+        Outcome::Passed => {
+            let reason = format!("expected the invariant {} to be broken, and it holds", wanted.name());
+            let step = plan.steps.len().saturating_sub(1);
+            let at = plan.steps.last().map(|last| At {
+                step: u32::try_from(step).unwrap_or(u32::MAX),
+                pos: last.pos.clone(),
+                calls: last.calls.clone(),
+            });
+            Outcome::Failed { at, reason }
+        }
+        other => other,
+    }
 }
 
 fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {

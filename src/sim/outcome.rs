@@ -2,6 +2,7 @@
 
 use crate::base::units::Nanos;
 use crate::choice::{ChoiceLog, Chooser, Divergence};
+use crate::quirk::Quirks;
 use crate::scenario::Pos;
 use crate::scenario::plan::Plan;
 use crate::trace::{Level, Trace};
@@ -15,6 +16,10 @@ pub struct RunOptions {
     pub level: Option<Level>,
     /// Whether all choices are noted.
     pub record_choices: bool,
+    /// Quirks in force beside those of the scenario.
+    pub quirks: Quirks,
+    /// Whether all invariants are watched. They are, too, in a scenario that breaks one on purpose.
+    pub check: bool,
 }
 
 /// How a run ended and what is left of it.
@@ -51,12 +56,27 @@ pub struct At {
 pub enum Outcome {
     /// All steps were done and all expectations met.
     Passed,
-    /// An expectation was not met or an invariant was broken.
+    /// An expectation was not met.
     Failed {
         /// The step; `None` before the first.
         at: Option<At>,
         /// What was expected and what was found.
         reason: String,
+    },
+    /// An invariant does not hold.
+    Violated {
+        /// The step that was under way; `None` before the first and after the last.
+        at: Option<At>,
+        /// The invariant's name.
+        invariant: &'static str,
+        /// The thing it does not hold for: `job drive0`.
+        subject: String,
+        /// What was expected and what was found.
+        reason: String,
+        /// Frames run until then.
+        step: u64,
+        /// Virtual time then, in nanoseconds.
+        time: Nanos,
     },
     /// Nothing can go on, though the scenario is not done.
     Stuck {
@@ -92,6 +112,7 @@ impl Outcome {
         match self {
             Outcome::Passed => "passed",
             Outcome::Failed { .. } => "failed",
+            Outcome::Violated { .. } => "violated",
             Outcome::Stuck { .. } => "stuck",
             Outcome::Limit { .. } => "limit",
             Outcome::Crash { .. } => "crash",
@@ -99,13 +120,13 @@ impl Outcome {
         }
     }
 
-    /// Exit code of the command: 0 passed, 1 failed (also stuck, or a limit), 3 crash, 4 divergence. 2 is for mistakes in
+    /// Exit code of the command: 0 passed, 1 failed (also an invariant broken, stuck, or a limit), 3 crash, 4 divergence. 2 is for mistakes in
     /// files and arguments, which no run has.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
             Outcome::Passed => 0,
-            Outcome::Failed { .. } | Outcome::Stuck { .. } | Outcome::Limit { .. } => 1,
+            Outcome::Failed { .. } | Outcome::Violated { .. } | Outcome::Stuck { .. } | Outcome::Limit { .. } => 1,
             Outcome::Crash { .. } => 3,
             Outcome::Diverged(_) => 4,
         }
@@ -115,9 +136,15 @@ impl Outcome {
 /// Several lines: the first says what happened and where, the others what is known of it.
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let broken;
         let (at, reason, waits): (_, &str, &[String]) = match self {
             Outcome::Passed => return f.write_str("passed"),
             Outcome::Failed { at, reason } => (at, reason, &[]),
+            Outcome::Violated { at, invariant, subject, reason, time, .. } => {
+                let (whole, rest) = (time / 1_000_000, time % 1_000_000);
+                broken = format!("{invariant}: {subject}: {reason} (at {whole}.{rest:06} ms)");
+                (at, &broken, &[])
+            }
             Outcome::Stuck { at, waits } => (at, "nothing can go on", waits),
             Outcome::Limit { at, what, waits } => (at, what, waits),
             Outcome::Crash { at, message } => (at, message, &[]),
@@ -130,6 +157,7 @@ impl fmt::Display for Outcome {
                     write!(f, "\n  called from {call}")?;
                 }
             }
+            None if matches!(self, Outcome::Violated { .. }) => write!(f, "violated after the last step: {reason}")?,
             None => write!(f, "{} before the first step: {reason}", self.word())?,
         }
         waits.iter().try_for_each(|line| write!(f, "\n  {line}"))

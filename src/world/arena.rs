@@ -3,6 +3,8 @@
 //! The things stand in the slots themselves, not behind `Arc`: they are few and small (what is bulky in them is shared), and a run
 //! touches each of them thousands of times, which made the counting of references its largest single cost.
 
+use crate::invariant::{Broken, Invariant};
+
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident, $letter:literal;)*) => {
         $(
@@ -142,12 +144,19 @@ impl<I: Copy + From<u32> + Into<u32> + std::fmt::Debug, T: Clone> Arena<I, T> {
 impl<I: Copy + From<u32> + Into<u32> + std::fmt::Debug, T: Clone> std::ops::Index<I> for Arena<I, T> {
     type Output = T;
     fn index(&self, id: I) -> &T {
-        self.get(id).unwrap_or_else(|| panic!("use after free: {id:?} no longer exists"))
+        self.get(id).unwrap_or_else(|| used_after_free(&id))
     }
 }
 
 impl<I: Copy + From<u32> + Into<u32> + std::fmt::Debug, T: Clone> std::ops::IndexMut<I> for Arena<I, T> {
     fn index_mut(&mut self, id: I) -> &mut T {
-        self.get_mut(id).unwrap_or_else(|| panic!("use after free: {id:?} no longer exists"))
+        self.get_mut(id).unwrap_or_else(|| used_after_free(&id))
     }
+}
+
+/// Ends the step: QEMU would go on with what stands in that memory now.
+#[cold]
+pub(super) fn used_after_free(id: &dyn std::fmt::Debug) -> ! {
+    let reason = "it was freed before, and is used again";
+    panic!("{}", Broken::new(Invariant::UsedAfterFree, format!("{id:?}"), reason))
 }

@@ -7,10 +7,12 @@ use super::World;
 use super::aio::{Bh, TimerKind, Wait};
 use super::arena::{Arena, ChildId, CoId, JobId, NodeId, TxnId};
 use super::backup::BackupJob;
+use super::feed::Seen;
 use super::frame::{Flow, Frame};
 use super::graph::{Parent, Role, perm};
 use crate::base::Json;
 use crate::base::errno::Errno;
+use crate::invariant::{Broken, Invariant};
 use crate::job::status::{JobStatus, JobType, JobVerb, can_transition};
 use crate::qmp::error::QmpError;
 use crate::qmp::types::OnError;
@@ -222,14 +224,16 @@ impl World {
     pub fn job_state_transition(&mut self, job: JobId, to: JobStatus) {
         let j = &mut self.jobs[job];
         let from = j.status;
-        assert!(
-            can_transition(from, to),
-            "job '{}': transition from '{}' to '{}' is not in the table",
-            j.id,
-            from.name(),
-            to.name()
-        );
+        if !can_transition(from, to) {
+            let reason = format!("transition from '{from}' to '{to}' is not in the table");
+            panic!("{}", Broken::new(Invariant::JobTables, format!("job {}", j.id), reason));
+        }
         j.status = to;
+        if self.feed.on {
+            let seen = Seen::JobStatus { job, id: j.id.clone(), kind: j.job_type, from, to };
+            self.feed.seen.push(seen);
+        }
+        let j = &self.jobs[job];
         if from != to {
             let id = j.id.clone();
             let job = || RecordKind::JobStatus { job: id.clone(), from: from.name(), to: to.name() };
@@ -490,9 +494,12 @@ impl World {
     ///
     /// # Errors
     /// QEMU's refusal.
-    pub fn job_apply_verb(&self, job: JobId, verb: JobVerb) -> Result<(), QmpError> {
+    pub fn job_apply_verb(&mut self, job: JobId, verb: JobVerb) -> Result<(), QmpError> {
         let j = &self.jobs[job];
-        crate::job::status::apply_verb(&j.id, verb, j.status).map_err(QmpError::generic)
+        let done = crate::job::status::apply_verb(&j.id, verb, j.status).map_err(QmpError::generic);
+        let (id, status, taken) = (j.id.clone(), j.status, done.is_ok());
+        self.see(|| Seen::Verb { id, verb, status, taken });
+        done
     }
 
     /// `block_job_error_action`: the event, and for `stop` the pause.
@@ -539,6 +546,7 @@ impl World {
         j.progress_total = j.progress_current + remaining;
         let (current, total) = (j.progress_current, j.progress_total);
         self.trace.emit(Level::Job, self.now, || RecordKind::JobProgress { job: j.id.clone(), current, total });
+        self.see(|| Seen::Progress { job, current, total });
     }
 
     /// `BLOCK_JOB_COMPLETED` or `BLOCK_JOB_CANCELLED`
@@ -554,6 +562,11 @@ impl World {
         let name = if j.force_cancel { "BLOCK_JOB_CANCELLED" } else { "BLOCK_JOB_COMPLETED" };
         if !j.force_cancel && j.ret.is_some() {
             data.push(("error", Json::Str(j.err.clone().unwrap_or_default())));
+        }
+        if self.feed.on {
+            let (cancelled, failed) = (j.force_cancel, j.ret.is_some());
+            let (id, offset, len) = (j.id.clone(), j.progress_current, j.progress_total);
+            self.feed.seen.push(Seen::JobEnd { job, id, cancelled, failed, offset, len });
         }
         self.emit(name, Json::dict(data));
     }

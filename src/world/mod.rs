@@ -14,6 +14,7 @@ mod commands;
 pub mod create;
 mod drain;
 pub mod driver;
+pub mod feed;
 mod flush;
 pub mod frame;
 pub mod graph;
@@ -36,6 +37,7 @@ pub mod value;
 use crate::base::units::Nanos;
 use crate::block::content::{Data, WriteTag};
 use crate::host::HostFiles;
+use crate::quirk::Quirks;
 use crate::trace::Trace;
 use arena::{Arena, CallId, CoId, NodeId, TranId};
 use std::collections::VecDeque;
@@ -82,8 +84,12 @@ pub struct World {
     running: bool,
     /// `quit` was given: the process ends when it is at rest.
     pub quitting: bool,
+    /// Wrong behaviour that is switched on.
+    pub quirks: Quirks,
     /// Records for whoever watches.
     pub trace: Trace,
+    /// What happened in this step, for whoever checks it.
+    pub feed: feed::Feed,
 }
 
 impl World {
@@ -110,7 +116,9 @@ impl World {
             writer: WriteTag(0),
             running: false,
             quitting: false,
+            quirks: Quirks::NONE,
             trace: Trace::off(),
+            feed: feed::Feed::default(),
         }
     }
 

@@ -6,6 +6,7 @@
 use super::World;
 use super::arena::{JobId, NodeId, TranId, TxnId};
 use super::backup::BackupArgs;
+use super::feed::Seen;
 use super::frame::{Flow, Frame};
 use super::graph::OpenFlags;
 use super::job::JobFlags;
@@ -14,6 +15,7 @@ use super::value::Val;
 use crate::base::Json;
 use crate::bitmap::{BitmapId, CheckFlags, HBitmap};
 use crate::qmp::error::QmpError;
+use crate::quirk::Quirk;
 use crate::qmp::types::{
     ActionCompletionMode, BackupCommon, BackupPerf, BitmapSyncMode, BlockdevBackup, DriveBackup, NewImageMode, OnError,
     SyncMode, Transaction as TransactionArgs, TransactionAction,
@@ -85,6 +87,10 @@ impl World {
 
     /// Prepares the next action, or goes on to committing.
     pub(super) fn tran_prepare(&mut self, tran: TranId, index: usize) -> Flow {
+        if self.feed.on && index == 0 {
+            let standing = self.standing();
+            self.feed.seen.push(Seen::TranBegin(tran, standing));
+        }
         let t = &mut self.trans[tran];
         let Some(action) = t.actions.get(index).cloned() else {
             let last = t.states.len();
@@ -184,11 +190,13 @@ impl World {
         }
     }
 
-    /// Aborts action `index - 1` and those before it.
-    pub(super) fn tran_abort(&mut self, tran: TranId, index: usize) -> Flow {
-        let Some(index) = index.checked_sub(1) else { return Flow::Go };
-        self.trace_tran(TxnPhase::Abort, tran, index);
+    /// Aborts action `left - 1` and those before it.
+    pub(super) fn tran_abort(&mut self, tran: TranId, left: usize) -> Flow {
+        let Some(index) = left.checked_sub(1) else { return Flow::Go };
         self.stack.push(Frame::TranAbort(tran, index));
+        let fifo = self.quirks.has(Quirk::TxnAbortFifo);
+        let index = if fifo { self.trans[tran].states.len() - left } else { index };
+        self.trace_tran(TxnPhase::Abort, tran, index);
         match self.trans[tran].states[index].clone() {
             ActionState::Backup(_, Some(job)) => return self.seq([Frame::JobCancelSync(job)]),
             ActionState::BitmapAdded(bs, id) => {
@@ -239,6 +247,10 @@ impl World {
             self.jobs.txns.remove(txn);
         }
         let done = t.error.clone().map_or(Ok(()), Err);
+        if self.feed.on {
+            let seen = if done.is_ok() { Seen::TranEnd(tran) } else { Seen::TranFailed(tran, self.standing()) };
+            self.feed.seen.push(seen);
+        }
         self.ret(Val::Done(done))
     }
 

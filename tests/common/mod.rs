@@ -81,7 +81,7 @@ pub fn chooser(seed: Option<u64>) -> Chooser {
 
 /// A run with a trace.
 pub fn run(plan: &Plan, seed: Option<u64>, level: Level) -> Run {
-    sim::run(plan, chooser(seed), &RunOptions { level: Some(level), record_choices: false })
+    sim::run(plan, chooser(seed), &RunOptions { level: Some(level), record_choices: false, ..RunOptions::default() })
 }
 
 /// The client's view of a run that must pass.

@@ -1,0 +1,85 @@
+//! A transaction that fails leaves nothing behind.
+
+use super::Watch;
+use crate::bitmap::DirtyBitmap;
+use crate::invariant::{Broken, Invariant};
+use crate::world::World;
+use crate::world::arena::TranId;
+use crate::world::feed::{Seen, Standing};
+
+/// [`Invariant::TransactionUndone`]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TransactionUndone {
+    /// How things stood before the transactions that are under way.
+    before: Vec<(TranId, Box<Standing>)>,
+}
+
+impl TransactionUndone {
+    fn take(&mut self, tran: TranId) -> Option<Box<Standing>> {
+        let at = self.before.iter().position(|(t, _)| *t == tran)?;
+        Some(self.before.swap_remove(at).1)
+    }
+}
+
+impl Watch for TransactionUndone {
+    const INVARIANT: Invariant = Invariant::TransactionUndone;
+
+    fn see(&mut self, seen: &Seen, _world: &World) -> Result<(), Broken> {
+        match seen {
+            Seen::TranBegin(tran, before) => self.before.push((*tran, before.clone())),
+            Seen::TranEnd(tran) => drop(self.take(*tran)),
+            Seen::TranFailed(tran, after) => {
+                if let Some(before) = self.take(*tran) {
+                    return compare(&before, after);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn flags(bitmap: &DirtyBitmap) -> String {
+    let words = [("enabled", bitmap.enabled()), ("busy", bitmap.busy()), ("persistent", bitmap.persistent())];
+    let set: Vec<&str> = words.iter().filter(|(_, set)| *set).map(|(word, _)| *word).collect();
+    format!("({})", set.join(", "))
+}
+
+fn compare(before: &Standing, after: &Standing) -> Result<(), Broken> {
+    for (node, node_name, was) in &before.bitmaps {
+        // A job of before that holds it may end meanwhile, with its own rules for bitmaps.
+        if was.busy() {
+            continue;
+        }
+        let subject = || format!("bitmap {} of {node_name}", was.name().map_or("", |name| name));
+        let Some((.., is)) = after.bitmaps.iter().find(|(n, _, is)| n == node && is.name() == was.name()) else {
+            return TransactionUndone::broken(subject(), "it is gone after a transaction that failed".into());
+        };
+        if flags(was) != flags(is) {
+            let reason = format!("it was {} before a transaction that failed and is {} after it", flags(was), flags(is));
+            return TransactionUndone::broken(subject(), reason);
+        }
+        // Writes to nodes that the transaction does not drain go on meanwhile: what was dirty must still be, and more may.
+        if let Some(lost) = was.bitmap().first_not_in(is.bitmap()) {
+            let reason = format!("byte {lost} was dirty before a transaction that failed and is clean after it");
+            return TransactionUndone::broken(subject(), reason);
+        }
+    }
+    for (node, node_name, is) in &after.bitmaps {
+        if !before.bitmaps.iter().any(|(n, _, was)| n == node && is.name() == was.name()) {
+            let subject = format!("bitmap {} of {node_name}", is.name().map_or("", |name| name));
+            return TransactionUndone::broken(subject, "it is left over from a transaction that failed".into());
+        }
+    }
+    if let Some((_, id)) = after.jobs.iter().find(|job| !before.jobs.contains(job)) {
+        return TransactionUndone::broken(format!("job {id}"), "it is left over from a transaction that failed".into());
+    }
+    for (node, name, is) in &after.drained {
+        let was = before.drained.iter().find(|(n, ..)| n == node).map_or(0, |(.., count)| *count);
+        if was < *is {
+            let reason = format!("it is drained {is} times after a transaction that failed, {was} times before");
+            return TransactionUndone::broken(format!("node {name}"), reason);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! `blockjob-sim quirks`, and the options by which commands take quirks and invariants.
+
+use super::output::Output;
+use crate::invariant::Invariant;
+use crate::quirk::{Origin, Quirk, Quirks, TABLE};
+use clap::Args;
+
+/// What a run has beside its scenario: quirks, and whether invariants are watched.
+#[derive(Clone, Debug, Default, Args)]
+pub struct WatchArgs {
+    /// Switch a wrong behaviour on (`blockjob-sim quirks` lists them); may be given more than once
+    #[arg(long = "quirk", value_name = "NAME", value_parser = str::parse::<Quirk>)]
+    quirk: Vec<Quirk>,
+    /// Watch all invariants; the run ends at the first that is broken
+    #[arg(long)]
+    pub check: bool,
+}
+
+impl WatchArgs {
+    /// The quirks asked for.
+    #[must_use]
+    pub fn quirks(&self) -> Quirks {
+        self.quirk.iter().copied().collect()
+    }
+
+    /// The options as they are written on a command line, each with a space before it.
+    #[must_use]
+    pub fn written(&self) -> String {
+        let quirks: String = self.quirks().iter().map(|quirk| format!(" --quirk {quirk}")).collect();
+        format!("{quirks}{}", if self.check { " --check" } else { "" })
+    }
+}
+
+/// Arguments of `quirks`.
+#[derive(Debug, Args)]
+pub struct QuirksArgs {
+    /// Tell only of these
+    #[arg(value_parser = str::parse::<Quirk>)]
+    names: Vec<Quirk>,
+    /// List the invariants that are watched instead
+    #[arg(long, conflicts_with = "names")]
+    invariants: bool,
+}
+
+/// Lists quirks, or invariants.
+pub(super) fn quirks(args: &QuirksArgs, out: &mut Output) -> u8 {
+    if args.invariants {
+        for invariant in Invariant::ALL {
+            out.print(&format!("{}\n{}", invariant.name(), indented("", invariant.says())));
+        }
+        return 0;
+    }
+    for about in TABLE.iter().filter(|about| args.names.is_empty() || args.names.contains(&about.quirk)) {
+        let origin = match about.origin {
+            Origin::Qemu => format!("QEMU {}; {}", about.versions, about.source),
+            Origin::Seeded => "made for tests".to_owned(),
+        };
+        out.print(&format!(
+            "{}  ({origin})\n{}{}{}",
+            about.name,
+            indented("", about.says),
+            indented("looks like: ", about.looks_like),
+            indented("breaks: ", about.breaks.name()),
+        ));
+    }
+    0
+}
+
+/// A paragraph, four columns in, in lines of about a hundred.
+fn indented(label: &str, text: &str) -> String {
+    let mut lines = vec![String::from("   ")];
+    for word in format!("{label}{text}").split(' ') {
+        if lines.last().is_some_and(|line| line.len() + word.len() > 100) {
+            lines.push(String::from("   "));
+        }
+        if let Some(line) = lines.last_mut() {
+            line.push(' ');
+            line.push_str(word);
+        }
+    }
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
