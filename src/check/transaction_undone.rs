@@ -56,7 +56,8 @@ fn compare(before: &Standing, after: &Standing) -> Result<(), Broken> {
             return TransactionUndone::broken(subject(), "it is gone after a transaction that failed".into());
         };
         if flags(was) != flags(is) {
-            let reason = format!("it was {} before a transaction that failed and is {} after it", flags(was), flags(is));
+            let reason =
+                format!("it was {} before a transaction that failed and is {} after it", flags(was), flags(is));
             return TransactionUndone::broken(subject(), reason);
         }
         // Writes to nodes that the transaction does not drain go on meanwhile: what was dirty must still be, and more may.

@@ -15,11 +15,11 @@ use super::value::Val;
 use crate::base::Json;
 use crate::bitmap::{BitmapId, CheckFlags, HBitmap};
 use crate::qmp::error::QmpError;
-use crate::quirk::Quirk;
 use crate::qmp::types::{
     ActionCompletionMode, BackupCommon, BackupPerf, BitmapSyncMode, BlockdevBackup, DriveBackup, NewImageMode, OnError,
     SyncMode, Transaction as TransactionArgs, TransactionAction,
 };
+use crate::quirk::Quirk;
 use crate::trace::{Level, RecordKind, TxnPhase};
 use std::sync::Arc;
 
