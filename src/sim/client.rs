@@ -356,7 +356,14 @@ impl Client {
     pub(super) fn violated(&self, world: &World, broken: Broken) -> Outcome {
         let Broken { invariant, subject, reason } = broken;
         let (step, time) = (world.steps, world.now);
-        Outcome::Violated { at: self.at(), invariant: invariant.name(), subject, reason, step, time }
+        Outcome::Violated {
+            at: self.at(),
+            invariant: invariant.name(),
+            subject: subject.into(),
+            reason: reason.into(),
+            step,
+            time,
+        }
     }
 
     /// The outcome of a panic.

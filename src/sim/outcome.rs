@@ -70,9 +70,9 @@ pub enum Outcome {
         /// The invariant's name.
         invariant: &'static str,
         /// The thing it does not hold for: `job drive0`.
-        subject: String,
+        subject: Box<str>,
         /// What was expected and what was found.
-        reason: String,
+        reason: Box<str>,
         /// Frames run until then.
         step: u64,
         /// Virtual time then, in nanoseconds.
