@@ -13,6 +13,7 @@ pub mod invariant;
 pub mod job;
 pub mod qmp;
 pub mod quirk;
+pub mod render;
 pub mod scenario;
 pub mod sim;
 pub mod trace;

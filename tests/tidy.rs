@@ -45,7 +45,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "check",
         ],
     ),
-    ("cli", &["base", "invariant", "quirk", "choice", "trace", "scenario", "sim"]),
+    ("render", &["base", "trace"]),
+    ("cli", &["render", "base", "invariant", "quirk", "choice", "trace", "scenario", "sim"]),
 ];
 
 /// What may not stand in a module's own code, with the modules that may have it.

@@ -35,7 +35,7 @@ fn one_of_each() -> Trace {
             r#"{"execute": "drive-backup", "arguments": {"job-id": "j0", "device": "drive0", "sync": "full"}}"#,
         )),
         RecordKind::Txn { phase: TxnPhase::Prepare, index: 0, action: "drive-backup" },
-        RecordKind::Group { job: "j0".into(), what: "joins" },
+        RecordKind::Group { job: "j0".into(), what: "joins", group: 0 },
         RecordKind::JobStatus { job: "j0".into(), from: "created", to: "running" },
         RecordKind::Co { co: 3, entry: "backup_run", what: "enter" },
         status("j0", "running"),

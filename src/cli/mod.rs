@@ -1,4 +1,4 @@
-//! The command line: `blockjob-sim run`, `test`, `check`, `quirks` and `help`.
+//! The command line: one command a file.
 //!
 //! This is the only part that reads files and writes to the terminal. What it prints goes through `output`, which keeps
 //! colours off pipes and ends quietly when the reader has gone.
@@ -11,6 +11,7 @@ pub mod quirks;
 pub mod report;
 mod run;
 mod test;
+mod timeline;
 
 use crate::invariant::Broken;
 use crate::sim::outcome::Runner;
@@ -50,6 +51,8 @@ enum Command {
     Run(RunArgs),
     /// Run every scenario of a directory and say what failed
     Test(TestArgs),
+    /// Draw a run or a trace: on the terminal, or as an SVG
+    Timeline(timeline::TimelineArgs),
     /// Look for mistakes in scenario files, without running them
     Check(CheckArgs),
     /// List the wrong behaviour that can be switched on, or the invariants that are watched
@@ -153,6 +156,7 @@ pub fn main(runner: Runner) -> ExitCode {
     let code = match &cli.command {
         Command::Run(args) => run::run(args, runner, &mut out),
         Command::Test(args) => test::test(args, runner, &mut out),
+        Command::Timeline(args) => timeline::timeline(args, runner, &mut out),
         Command::Check(args) => check::check(&args.files, &mut out),
         Command::Quirks(args) => quirks::quirks(args, &mut out),
         Command::Help { topic } => explain(topic.as_deref(), &mut out),
@@ -187,7 +191,8 @@ fn explain(topic: Option<&str>, out: &mut Output) -> u8 {
         return 0;
     }
     let topics: Vec<&str> = help::TOPICS.iter().map(|(name, _)| *name).collect();
-    out.complain(&format!("no help on `{topic}`: expected run, test, check, quirks, {}\n", topics.join(", ")));
+    let commands: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+    out.complain(&format!("no help on `{topic}`: expected {}, {}\n", commands.join(", "), topics.join(", ")));
     EXIT_USAGE
 }
 

@@ -60,14 +60,19 @@ fn chooser(args: &RunArgs, seed: Option<u64>) -> Result<Chooser, String> {
         return Ok(Chooser::Walk(Box::new(Walk::new(seed))));
     }
     let Some(choices) = &args.replay else { return Ok(Chooser::Calm) };
-    let inline = choices.trim_start().starts_with('@') || choices.trim_start().starts_with("total");
-    let (name, text) = match inline {
-        true => ("the list", choices.clone()),
-        false => (choices.as_str(), files::text(Path::new(choices)).map_err(|why| format!("{choices}: {why}"))?),
-    };
-    let log: ChoiceLog = text.parse().map_err(|error| format!("{name}: {error}"))?;
+    let log = self::choices(choices)?;
     let mode = if args.lenient { Mode::Lenient } else { Mode::Strict };
     Ok(Chooser::Replay(Replay::new(Arc::new(log), mode)))
+}
+
+/// A list of choices: the text of one, or the name of its file.
+pub(super) fn choices(choices: &str) -> Result<ChoiceLog, String> {
+    let inline = choices.trim_start().starts_with('@') || choices.trim_start().starts_with("total");
+    let (name, text) = match inline {
+        true => ("the list", choices.to_owned()),
+        false => (choices, files::text(Path::new(choices)).map_err(|why| format!("{choices}: {why}"))?),
+    };
+    text.parse().map_err(|error| format!("{name}: {error}"))
 }
 
 fn print_text(run: &Run, out: &mut Output) {

@@ -14,7 +14,7 @@ use crate::invariant::Broken;
 use crate::scenario::pattern;
 use crate::scenario::plan::{BitmapCheck, EventPattern, Expect, Plan, PlannedFile, PlannedStep, StepKind};
 use crate::trace::compare::same_text;
-use crate::trace::{Level, Note, RecordKind};
+use crate::trace::{Later, Level, Note, RecordKind};
 use crate::world::World;
 use crate::world::monitor::{Event, Output};
 use std::collections::VecDeque;
@@ -167,6 +167,7 @@ impl Client {
         while world.out.len() > left as usize {
             self.read_one(world);
         }
+        world.trace.set_cause(world.trace.kept_cause(Later::Read));
         world.trace.emit(Level::Client, world.now, || RecordKind::Command(command.clone()));
         self.stdout.clear();
         world.submit(self.id, command);
@@ -177,15 +178,18 @@ impl Client {
     /// Reads the next record. A reply is given back, an event goes to the queue.
     fn read_one(&mut self, world: &mut World) -> Option<Json> {
         match world.out.pop_front()? {
-            Output::Event { event, .. } => {
-                world
-                    .trace
-                    .emit(Level::Client, world.now, || RecordKind::Event { name: event.name(), data: event.data() });
+            Output::Event { event, cause, .. } => {
+                world.trace.set_cause(cause);
+                let kind = || RecordKind::Event { name: event.name(), data: event.data() };
+                world.trace.emit(Level::Client, world.now, kind);
+                was_read(world);
                 self.queue.push_back(event);
                 None
             }
             Output::Reply { reply, .. } => {
+                world.trace.set_cause(world.trace.kept_cause(Later::Command));
                 world.trace.emit(Level::Client, world.now, || RecordKind::Reply(reply.clone()));
+                was_read(world);
                 Some(reply)
             }
             Output::Stdout(text) | Output::Stderr(text) => {
@@ -307,6 +311,7 @@ impl Client {
     }
 
     fn note(&self, world: &mut World, what: &'static str, text: Arc<str>) {
+        world.trace.set_cause(None);
         world.trace.emit(Level::Job, world.now, || RecordKind::Note(Note { what, text }));
     }
 
@@ -376,6 +381,12 @@ impl Client {
         let at = At { step: 0, pos: file.pos.clone(), calls: file.calls.clone() };
         Outcome::Failed { at: Some(at), reason }
     }
+}
+
+/// What the client does next comes of what it has just read.
+fn was_read(world: &mut World) {
+    world.trace.set_cause(world.trace.newest());
+    world.trace.keep_cause(Later::Read);
 }
 
 fn shown(json: &Json) -> String {

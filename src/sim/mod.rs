@@ -94,12 +94,18 @@ impl Sim {
         match self.client.act(&mut self.world, choose) {
             client::Act::Acted => None,
             client::Act::Done(outcome) => Some(outcome),
-            client::Act::Waits => match self.world.step(choose) {
+            client::Act::Waits => match self.world_step(choose) {
                 Stepped::Ran => self.client.over_limit(&self.world),
                 Stepped::Idle => self.client.idle(&mut self.world),
                 Stepped::Hang => Some(self.client.stuck(&self.world)),
             },
         }
+    }
+
+    fn world_step(&mut self, choose: &mut dyn Choose) -> Stepped {
+        let stepped = self.world.step(choose);
+        self.world.watch_bitmaps();
+        stepped
     }
 
     /// Runs to the end.

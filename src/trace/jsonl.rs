@@ -7,6 +7,8 @@
 //! {"reply": {"return": {}}, "time": 0}
 //! {"job-status": {"from": "created", "job": "j0", "to": "running"}, "time": 0}
 //! ```
+//!
+//! From level `io` on a record may have a `cause`: the number of the record that led to it, the first one being 0.
 
 use super::compare::ClientLine;
 use super::{Level, Phase, Record, RecordKind, Trace, canonical};
@@ -65,6 +67,9 @@ pub fn value(record: &Record, times: bool) -> Json {
             vec![(name, Json::dict(fields))]
         }
     };
+    if let Some(cause) = record.cause {
+        members.push(("cause", Json::uint(u64::from(cause))));
+    }
     if times {
         members.push(("time", Json::uint(record.time)));
     }
@@ -95,7 +100,10 @@ fn inner(kind: &RecordKind) -> (&'static str, Vec<(&'static str, Json)>) {
                 ("action", Json::str(action)),
             ],
         ),
-        RecordKind::Group { job, what } => ("group", vec![("job", text(job)), ("what", Json::str(what))]),
+        RecordKind::Group { job, what, group } => (
+            "group",
+            vec![("job", text(job)), ("what", Json::str(what)), ("group", Json::uint(u64::from(*group)))],
+        ),
         RecordKind::Request { id, node, op, offset, bytes, who, phase } => {
             let mut fields = vec![
                 ("id", Json::uint(*id)),

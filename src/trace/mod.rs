@@ -5,14 +5,18 @@
 //! [`jsonl`] for machines. [`compare`] holds client traces together, ours and those of the real QEMU.
 
 pub mod canonical;
+mod cause;
 pub mod compare;
 pub mod jsonl;
 mod record;
 pub mod text;
 
+pub use cause::{Cause, Later};
 pub use record::{Note, Phase, Record, RecordKind, TxnPhase};
 
 use crate::base::units::Nanos;
+use cause::Causes;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -66,13 +70,18 @@ pub struct Trace {
     tail: Vec<Record>,
     len: usize,
     overflowed: bool,
+    /// Kept from level `io` on: it costs time.
+    causes: Option<Box<Causes>>,
+    /// Bitmaps as records last told of them, by node and name: dirty bytes, and whether a job uses it.
+    pub bitmaps: BTreeMap<(Arc<str>, Arc<str>), (u64, bool)>,
 }
 
 impl Trace {
     /// An empty trace that keeps records up to `level` (`None`: none at all) and at most `limit` of them.
     #[must_use]
     pub fn new(level: Option<Level>, limit: usize) -> Self {
-        Trace { level, limit, frozen: Vec::new(), tail: Vec::new(), len: 0, overflowed: false }
+        let causes = level.filter(|level| *level >= Level::Io).map(|_| Box::default());
+        Trace { level, limit, frozen: Vec::new(), tail: Vec::new(), len: 0, overflowed: false, causes, bitmaps: BTreeMap::new() }
     }
 
     /// A trace that keeps nothing.
@@ -94,8 +103,61 @@ impl Trace {
         if self.wants(level) {
             let kind = kind();
             debug_assert_eq!(kind.level(), level, "{kind:?}");
-            self.push(Record { time, kind });
+            let cause = self.cause();
+            let leads = kind.leads();
+            self.push(Record { time, kind, cause });
+            if leads {
+                self.set_cause(u32::try_from(self.len - 1).ok());
+            }
         }
+    }
+
+    /// The record that led to what happens now; `None` where that is not known or not kept.
+    #[inline]
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        self.causes.as_ref().and_then(|causes| causes.now)
+    }
+
+    /// Says what leads to all that comes now.
+    #[inline]
+    pub fn set_cause(&mut self, cause: Cause) {
+        if let Some(causes) = &mut self.causes {
+            causes.now = cause;
+        }
+    }
+
+    /// Number of the newest record, as a cause.
+    #[must_use]
+    pub fn newest(&self) -> Cause {
+        self.causes.as_ref().and_then(|_| u32::try_from(self.len.checked_sub(1)?).ok())
+    }
+
+    /// Work is put off: it keeps its cause.
+    #[inline]
+    pub fn keep_cause(&mut self, work: Later) {
+        if let Some(causes) = &mut self.causes {
+            match work {
+                Later::Poll(_) => causes.keep_first(work),
+                _ => causes.keep(work),
+            }
+        }
+    }
+
+    /// Work is taken up that was put off, if it was.
+    #[inline]
+    pub fn take_cause(&mut self, work: Later) {
+        if let Some(causes) = &mut self.causes
+            && let Some(cause) = causes.take(work)
+        {
+            causes.now = cause;
+        }
+    }
+
+    /// The cause kept for `work`, which stays there.
+    #[must_use]
+    pub fn kept_cause(&self, work: Later) -> Cause {
+        self.causes.as_ref().and_then(|causes| causes.get(work))
     }
 
     fn push(&mut self, record: Record) {

@@ -1,6 +1,6 @@
 //! The records themselves.
 
-use super::Level;
+use super::{Cause, Level};
 use crate::base::units::Nanos;
 use crate::base::{Errno, Json};
 use std::sync::Arc;
@@ -12,6 +12,8 @@ pub struct Record {
     pub time: Nanos,
     /// What it was.
     pub kind: RecordKind,
+    /// The record that led to it, where that is known.
+    pub cause: Cause,
 }
 
 /// What happened. Offsets and lengths are bytes.
@@ -66,8 +68,10 @@ pub enum RecordKind {
     Group {
         /// Id of the job.
         job: Arc<str>,
-        /// What: `joins`, `leaves`, `aborts`, `finalizes`, …
+        /// What: `joins`, `aborts`, `commit`, `abort`, `clean`.
         what: &'static str,
+        /// Number of the group.
+        group: u32,
     },
     /// A request at a node.
     Request {
@@ -118,7 +122,8 @@ pub enum RecordKind {
         node: Arc<str>,
         /// Its name; empty for one without.
         name: Arc<str>,
-        /// What: `set`, `reset`, `clear`, `add`, `remove`, `split`, `abdicate`, `reclaim`, `merge`, …
+        /// What: `set` by a write; `add`, `remove`; `busy` and `free` as a job takes it and lets it go; `change` of its count by
+        /// anything else.
         what: &'static str,
         /// First byte concerned.
         offset: u64,
@@ -207,6 +212,21 @@ impl Phase {
 }
 
 impl RecordKind {
+    /// Whether what comes after it in the same breath comes of it. Progress, pause counts and bits that are set lead to nothing.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        !matches!(
+            self,
+            RecordKind::JobPause { .. }
+                | RecordKind::JobProgress { .. }
+                | RecordKind::Bitmap { .. }
+                | RecordKind::Reply(_)
+                | RecordKind::Event { .. }
+                | RecordKind::Note(_)
+                | RecordKind::Co { .. }
+        )
+    }
+
     /// The level that shows it.
     #[must_use]
     pub fn level(&self) -> Level {

@@ -33,7 +33,7 @@ Levels of detail; each shows the records of those before it too:
   job       jobs, and the scenario itself
     job     status (old -> new), pause (the count), progress (bytes done/in all)
     txn     a step of a transaction: prepare, refuse, commit, abort, clean; the action's number and type
-    grp     a job's group: joins, leaves, aborts, finalizes
+    grp     a job's group: joins, aborts; and what its end does to the job: commit, abort, clean
     sc      the scenario: marks, expectations met or failed, files changed from outside
   io        inside the block layer
     req     a request: submit, done or failed; its number, operation, +bytes @offset, and who asked
@@ -46,7 +46,8 @@ Levels of detail; each shows the records of those before it too:
 
 JSON lines (--format jsonl): the first line is a header with the version of the form; then one object a record. At
 level client these are {\"command\": …}, {\"reply\": …} and {\"data\": …, \"event\": …}, each with \"time\" in nanoseconds;
-the other records have one member named for their kind, which holds their fields. Members are sorted.
+the other records have one member named for their kind, which holds their fields. Members are sorted. From level io on
+a record may have a \"cause\": the number of the record that led to it, the first record being 0.
 ";
 
 /// The whole trace, a line a record.
@@ -106,7 +107,7 @@ fn columns(kind: &RecordKind) -> Columns<'_> {
         RecordKind::JobPause { job, count } => line("job", job, "pause", count.to_string()),
         RecordKind::JobProgress { job, current, total } => line("job", job, "progress", format!("{current}/{total}")),
         RecordKind::Txn { phase, index, action } => line("txn", "", phase.name(), format!("{index} {action}")),
-        RecordKind::Group { job, what } => line("grp", job, what, String::new()),
+        RecordKind::Group { job, what, group: _ } => line("grp", job, what, String::new()),
         RecordKind::Request { id, node, op, offset, bytes, who, phase } => {
             let mut details = format!("#{id} {op} {} for {who}", range(*offset, *bytes));
             if let Phase::Complete(Some(errno)) = phase {

@@ -11,6 +11,7 @@ use crate::base::errno::Ret;
 use crate::base::units::{MICROS, Nanos};
 use crate::block::content::Data;
 use crate::choice::{ChoicePoint, Choose};
+use crate::trace::{Later, Level, Phase};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -51,6 +52,19 @@ pub enum Bh {
     QmpReply,
     /// A graph operation on behalf of a coroutine (the `no_coroutine` wrappers, such as `blk_co_new_with_bs`).
     CoCall(CoId, Box<Frame>),
+}
+
+impl Bh {
+    /// Under what its cause is kept; [`Bh::CoSchedule`] has none, the coroutines that it enters have theirs.
+    fn work(&self) -> Option<Later> {
+        match self {
+            Bh::CoSchedule => None,
+            Bh::JobExit(job) => Some(Later::JobExit(job.0)),
+            Bh::BdrvUnref(bs) => Some(Later::Unref(bs.0)),
+            Bh::CoDrain { co, .. } | Bh::BlkUnref(_, co) | Bh::CoCall(co, _) => Some(Later::CoBh(co.0)),
+            Bh::QmpDispatch | Bh::QmpPop | Bh::QmpReply => Some(Later::Command),
+        }
+    }
 }
 
 /// One context's bottom halves. `list` holds the newest last and is drained from its end: newest first, as QEMU's list does.
@@ -255,6 +269,9 @@ const ROUND: Nanos = MICROS;
 impl World {
     /// `aio_bh_schedule_oneshot(qemu_get_aio_context(), ...)`
     pub fn bh_schedule(&mut self, bh: Bh) {
+        if let Some(work) = bh.work() {
+            self.trace.keep_cause(work);
+        }
         self.aio.main.schedule(bh);
     }
 
@@ -275,6 +292,7 @@ impl World {
         let coroutine = &mut self.cos[co];
         assert!(!coroutine.scheduled, "{co:?} was already scheduled");
         coroutine.scheduled = true;
+        self.trace.keep_cause(Later::Co(co.0));
         let queue = match ctx {
             Ctx::Main => &mut self.aio.main,
             Ctx::Iohandler => &mut self.aio.iohandler,
@@ -291,6 +309,7 @@ impl World {
             self.aio_co_schedule(Ctx::Iohandler, co);
         } else if self.aio.current.is_some() {
             self.aio.wakeups.push(co);
+            self.trace.keep_cause(Later::Co(co.0));
         } else {
             self.co_enter(co, Ctx::Main);
         }
@@ -321,6 +340,8 @@ impl World {
         coroutine.running = true;
         coroutine.ctx = ctx;
         coroutine.wait = None;
+        let before = self.trace.cause();
+        self.trace.take_cause(Later::Co(to.0));
         let frames = std::mem::take(&mut coroutine.frames);
         let reg = std::mem::take(&mut coroutine.reg);
         let caller = self.aio.current.replace(to);
@@ -332,6 +353,7 @@ impl World {
         let frames = std::mem::replace(&mut self.stack, caller_frames);
         self.reg = caller_reg;
         self.aio.current = caller;
+        self.trace.set_cause(before);
         match wait {
             Some(wait) => {
                 let coroutine = &mut self.cos[to];
@@ -410,13 +432,22 @@ impl World {
     pub fn device_submit(&mut self, node: NodeId, op: DeviceOp, offset: u64, bytes: u64) -> Flow {
         let id = ReqId(super::io::lowest_free(self.aio.in_flight.iter().map(|r| r.id.0)));
         let co = self.current();
-        self.aio.in_flight.push(DeviceRequest { id, node, op, offset, bytes, sent: self.now, due: None, co });
+        let request = DeviceRequest { id, node, op, offset, bytes, sent: self.now, due: None, co };
+        if self.trace.wants(Level::Io) {
+            self.trace_device(&request, Phase::Submit);
+            self.trace.keep_cause(Later::Device(id.0));
+        }
+        self.aio.in_flight.push(request);
         Flow::Yield(Wait::Device(id))
     }
 
     /// `timer_mod`
     pub fn timer_set(&mut self, deadline: Nanos, kind: TimerKind) {
         self.timer_del(kind);
+        self.trace.keep_cause(match kind {
+            TimerKind::JobSleep(job) => Later::JobSleep(job.0),
+            TimerKind::CoSleep(co) => Later::CoSleep(co.0),
+        });
         self.aio.timers.push(Timer { deadline, kind });
     }
 
@@ -460,10 +491,12 @@ impl World {
             }
             if let Frame::Poll(cond) = frame {
                 if self.poll_holds(&cond) {
+                    self.trace.keep_cause(Later::Poll(self.stack.len() as u32));
                     self.stack.push(Frame::Poll(cond));
                     return if self.aio_poll(choose) { Stepped::Ran } else { Stepped::Hang };
                 }
                 self.reg = Val::None;
+                self.trace.take_cause(Later::Poll(self.stack.len() as u32));
             } else {
                 frame.run(self);
                 // A nested `aio_bh_poll` may have to look at the clock again; worlds are cloned only between steps.
@@ -548,6 +581,12 @@ impl World {
     }
 
     fn run_bh(&mut self, bh: Bh, ctx: Ctx) -> Flow {
+        self.trace.set_cause(None);
+        match bh.work() {
+            Some(Later::Command) => self.trace.set_cause(self.trace.kept_cause(Later::Command)),
+            Some(work) => self.trace.take_cause(work),
+            None => {}
+        }
         match bh {
             Bh::CoSchedule => {
                 let queue = match ctx {
@@ -680,9 +719,16 @@ impl World {
         };
         self.timer_del(timer.kind);
         self.stack.push(Frame::RunTimers);
+        self.trace.set_cause(None);
         match timer.kind {
-            TimerKind::JobSleep(job) => self.job_enter(job),
-            TimerKind::CoSleep(co) => self.aio_co_wake(co),
+            TimerKind::JobSleep(job) => {
+                self.trace.take_cause(Later::JobSleep(job.0));
+                self.job_enter(job);
+            }
+            TimerKind::CoSleep(co) => {
+                self.trace.take_cause(Later::CoSleep(co.0));
+                self.aio_co_wake(co);
+            }
         }
         Flow::Go
     }
@@ -691,6 +737,8 @@ impl World {
     pub(super) fn complete(&mut self, id: ReqId) -> Flow {
         let Some(i) = self.aio.in_flight.iter().position(|r| r.id == id) else { return Flow::Go };
         let request = self.aio.in_flight.remove(i);
+        self.trace.set_cause(None);
+        self.trace.take_cause(Later::Device(id.0));
         let value = self.device_work(&request);
         self.wake_with(request.co, value);
         Flow::Go

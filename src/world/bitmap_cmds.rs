@@ -10,6 +10,8 @@ use crate::block::qcow2::Op;
 use crate::qmp::error::QmpError;
 use crate::qmp::types::{BitmapAdd, BitmapMerge, BitmapRef, BitmapSource};
 use crate::trace::{Level, RecordKind};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 impl World {
     /// `block_dirty_bitmap_lookup`
@@ -172,17 +174,57 @@ impl World {
     /// Notes in the trace what a write did to the bitmaps of a node.
     pub(super) fn trace_bitmap_set(&mut self, node: NodeId, offset: u64, bytes: u64) {
         let n = &self.graph.nodes[node];
-        let records: Vec<RecordKind> = n
-            .bitmaps
-            .query()
-            .filter_map(|b| {
-                let name = b.name?;
-                let (node, what) = (n.node_name.clone(), "set");
-                Some(RecordKind::Bitmap { node, name, what, offset, bytes, count: b.count })
-            })
-            .collect();
-        for record in records {
-            self.trace.emit(Level::Io, self.now, || record);
+        let name = n.node_name.clone();
+        let bitmaps: Vec<(Arc<str>, u64, bool)> =
+            n.bitmaps.query().filter_map(|b| b.name.clone().map(|bitmap| (bitmap, b.count, b.busy))).collect();
+        for (bitmap, count, busy) in bitmaps {
+            let seen = (name.clone(), bitmap.clone());
+            let Some(known) = self.trace.bitmaps.get_mut(&seen) else {
+                self.trace.bitmaps.insert(seen, (count, busy));
+                self.trace_bitmap(&name, &bitmap, "add", 0, 0, count);
+                continue;
+            };
+            known.0 = count;
+            self.trace_bitmap(&name, &bitmap, "set", offset, bytes, count);
+        }
+    }
+
+    fn trace_bitmap(&mut self, node: &Arc<str>, name: &Arc<str>, what: &'static str, offset: u64, bytes: u64, count: u64) {
+        let (node, name) = (node.clone(), name.clone());
+        self.trace.emit(Level::Io, self.now, || RecordKind::Bitmap { node, name, what, offset, bytes, count });
+    }
+
+    /// Notes in the trace what has become of the bitmaps with names since the last look: for whoever steps this world. Does nothing
+    /// unless the trace wants it.
+    pub fn watch_bitmaps(&mut self) {
+        if !self.trace.wants(Level::Io) {
+            return;
+        }
+        let mut now: BTreeMap<(Arc<str>, Arc<str>), (u64, bool)> = BTreeMap::new();
+        for (_, node) in self.graph.nodes.iter() {
+            for info in node.bitmaps.query() {
+                if let Some(name) = info.name {
+                    now.insert((node.node_name.clone(), name), (info.count, info.busy));
+                }
+            }
+        }
+        if now == self.trace.bitmaps {
+            return;
+        }
+        let before = std::mem::replace(&mut self.trace.bitmaps, now.clone());
+        for ((node, name), (count, busy)) in &now {
+            let what = match before.get(&(node.clone(), name.clone())) {
+                None => "add",
+                Some((_, was_busy)) if was_busy != busy => if *busy { "busy" } else { "free" },
+                Some((was, _)) if was != count => "change",
+                Some(_) => continue,
+            };
+            self.trace_bitmap(node, name, what, 0, 0, *count);
+        }
+        for ((node, name), (count, _)) in &before {
+            if !now.contains_key(&(node.clone(), name.clone())) {
+                self.trace_bitmap(node, name, "remove", 0, 0, *count);
+            }
         }
     }
 }

@@ -412,16 +412,7 @@ impl World {
         let Driver::File(file) = node.drv() else { return Val::Ret(Ok(())) };
         let path = file.path.clone();
         if self.trace.wants(Level::Io) {
-            let name = node.node_name.clone();
-            let op = match request.op {
-                DeviceOp::Read => "read",
-                DeviceOp::Write(_) => "write",
-                DeviceOp::Zero { .. } => "write-zeroes",
-                DeviceOp::Discard => "discard",
-                DeviceOp::Flush => "flush",
-                DeviceOp::Truncate | DeviceOp::Nothing => "truncate",
-            };
-            self.trace_request(request, name, op, Phase::Complete(None));
+            self.trace_device(request, Phase::Complete(None));
         }
         match &request.op {
             DeviceOp::Read => Val::Data(Ok(self.files.pread(&path, request.offset, request.bytes))),
@@ -445,7 +436,20 @@ impl World {
         }
     }
 
-    fn trace_request(&mut self, request: &DeviceRequest, node: Arc<str>, op: &'static str, phase: Phase) {
+    /// Notes a request to a file, where it begins and where it ends.
+    pub(super) fn trace_device(&mut self, request: &DeviceRequest, phase: Phase) {
+        let Some(node) = self.graph.nodes.get(request.node).filter(|node| matches!(node.drv(), Driver::File(_))) else {
+            return;
+        };
+        let node = node.node_name.clone();
+        let op = match request.op {
+            DeviceOp::Read => "read",
+            DeviceOp::Write(_) => "write",
+            DeviceOp::Zero { .. } => "write-zeroes",
+            DeviceOp::Discard => "discard",
+            DeviceOp::Flush => "flush",
+            DeviceOp::Truncate | DeviceOp::Nothing => "truncate",
+        };
         let (id, offset, bytes) = (u64::from(request.id.0), request.offset, request.bytes);
         let who: Arc<str> = format!("{:?}", request.co).into();
         let kind = || RecordKind::Request { id, node, op, offset, bytes, who, phase };

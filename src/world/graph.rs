@@ -145,6 +145,8 @@ pub struct BlockLimits {
 pub struct TrackedRequest {
     /// Distinguishes requests of one node; the lowest free number.
     pub id: u32,
+    /// `read`, `write`, `discard`, `truncate`.
+    pub op: &'static str,
     /// Byte range that must not overlap with a serialising one.
     pub overlap_offset: u64,
     /// Its length.

@@ -11,6 +11,7 @@ use crate::base::errno::{Errno, Ret};
 use crate::base::units::{align_down, align_up};
 use crate::block::content::Data;
 use crate::block::event::BlkdebugEvent;
+use crate::trace::{Level, Phase, RecordKind};
 
 /// `BDRV_REQ_*` flags.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -104,13 +105,14 @@ impl World {
     }
 
     /// `tracked_request_begin`
-    fn tracked_begin(&mut self, node: NodeId, offset: u64, bytes: u64) -> u32 {
+    fn tracked_begin(&mut self, node: NodeId, op: &'static str, offset: u64, bytes: u64) -> u32 {
         let co = self.current();
         let n = &mut self.graph.nodes[node];
         n.in_flight += 1;
         let id = lowest_free(n.tracked.iter().map(|t| t.id));
         n.tracked.push(TrackedRequest {
             id,
+            op,
             overlap_offset: offset,
             overlap_bytes: bytes,
             serialising: false,
@@ -118,11 +120,27 @@ impl World {
             waiting: false,
             wait_queue: Vec::new(),
         });
+        self.trace_tracked(node, id, Phase::Submit);
         id
     }
 
+    /// Notes the begin or the end of a request, but for files: there it is the request to the device that is noted.
+    fn trace_tracked(&mut self, node: NodeId, id: u32, phase: Phase) {
+        if !self.trace.wants(Level::Io) {
+            return;
+        }
+        let n = &self.graph.nodes[node];
+        let Some(t) = n.tracked.iter().find(|t| t.id == id).filter(|_| !matches!(n.drv(), Driver::File(_))) else {
+            return;
+        };
+        let (op, offset, bytes) = (t.op, t.overlap_offset, t.overlap_bytes);
+        let (node, who, id) = (n.node_name.clone(), format!("{:?}", t.co).into(), u64::from(id));
+        self.trace.emit(Level::Io, self.now, || RecordKind::Request { id, node, op, offset, bytes, who, phase });
+    }
+
     /// `tracked_request_end` and `bdrv_dec_in_flight`
-    fn tracked_end(&mut self, node: NodeId, id: u32) {
+    fn tracked_end(&mut self, node: NodeId, id: u32, errno: Option<Errno>) {
+        self.trace_tracked(node, id, Phase::Complete(errno));
         let n = &mut self.graph.nodes[node];
         let i = n.tracked.iter().position(|t| t.id == id).expect("the request was tracked");
         let request = n.tracked.remove(i);
@@ -178,7 +196,7 @@ impl World {
         let align = self.graph.nodes[node].bl.request_alignment;
         let start = align_down(offset, align);
         let len = align_up(offset + bytes, align) - start;
-        let id = self.tracked_begin(node, start, len);
+        let id = self.tracked_begin(node, "read", start, len);
         self.seq([
             Frame::PreadvAligned { node, offset: start, bytes: len, id },
             Frame::PreadvEnd { node, id, skip: offset - start, bytes },
@@ -234,7 +252,7 @@ impl World {
     /// The end of `bdrv_co_preadv_part`: cuts off the padding.
     pub(super) fn preadv_end(&mut self, node: NodeId, id: u32, skip: u64, bytes: u64) -> Flow {
         let data = self.take_data();
-        self.tracked_end(node, id);
+        self.tracked_end(node, id, data.as_ref().err().copied());
         self.ret(Val::Data(data.map(|d| if d.len() == bytes { d } else { d.slice(skip, bytes) })))
     }
 
@@ -254,8 +272,9 @@ impl World {
         }
         let start = align_down(req.offset, align);
         let len = align_up(req.offset + req.bytes, align) - start;
-        req.tracked =
-            self.tracked_begin(req.node, if zero { req.offset } else { start }, if zero { req.bytes } else { len });
+        let op = if zero { "write-zeroes" } else { "write" };
+        let (from, length) = if zero { (req.offset, req.bytes) } else { (start, len) };
+        req.tracked = self.tracked_begin(req.node, op, from, length);
         self.stack.push(Frame::PwritevEnd { node: req.node, id: req.tracked });
         if unaligned && zero {
             self.make_serialising(req.node, req.tracked, align);
@@ -559,7 +578,7 @@ impl World {
         }
         if bytes > 0 && !truncate {
             n.bitmaps.set_dirty(offset, bytes);
-            if self.trace.wants(crate::trace::Level::Io) && self.graph.nodes[node].bitmaps.has_named() {
+            if self.trace.wants(Level::Io) && self.graph.nodes[node].bitmaps.has_named() {
                 self.trace_bitmap_set(node, offset, bytes);
             }
         }
@@ -568,7 +587,7 @@ impl World {
     /// The end of a write: no longer tracked.
     pub(super) fn pwritev_end(&mut self, node: NodeId, id: u32) -> Flow {
         let ret = self.take_ret();
-        self.tracked_end(node, id);
+        self.tracked_end(node, id, ret.err());
         self.ret(Val::Ret(ret))
     }
 
@@ -585,7 +604,7 @@ impl World {
             return self.ret(Val::Ret(Ok(())));
         }
         let read_only = !n.flags.rdwr;
-        let id = self.tracked_begin(node, offset, bytes);
+        let id = self.tracked_begin(node, "discard", offset, bytes);
         self.stack.push(Frame::PdiscardEnd { node, offset, bytes, id });
         if read_only {
             return self.ret(Val::err(Errno::EPERM));
@@ -642,7 +661,7 @@ impl World {
         let n = &mut self.graph.nodes[node];
         n.write_gen += 1;
         n.bitmaps.set_dirty(offset, bytes);
-        self.tracked_end(node, id);
+        self.tracked_end(node, id, ret.err());
         self.ret(Val::Ret(ret))
     }
 
@@ -656,7 +675,7 @@ impl World {
         let old = n.size;
         let new_bytes = size.saturating_sub(old);
         let backing_longer = n.backing.is_some_and(|c| self.graph.nodes[self.graph.bs(c)].size > old);
-        let id = self.tracked_begin(node, size - new_bytes, new_bytes);
+        let id = self.tracked_begin(node, "truncate", size - new_bytes, new_bytes);
         if new_bytes > 0 {
             self.make_serialising(node, id, 1);
         }
@@ -673,7 +692,7 @@ impl World {
             self.write_req_finish(node, size, 0, Ok(()), true);
             self.refresh_total_sectors(node);
         }
-        self.tracked_end(node, id);
+        self.tracked_end(node, id, done.is_err().then_some(Errno::EIO));
         self.ret(Val::Done(done))
     }
 }

@@ -283,6 +283,10 @@ impl World {
         });
         self.job_state_transition(job, JobStatus::Created);
         self.jobs.list.insert(0, job);
+        if let Some(group) = txn.filter(|txn| self.jobs.txns[*txn].grouped) {
+            let (id, group) = (self.jobs[job].id.clone(), group.0);
+            self.trace.emit(Level::Job, self.now, || RecordKind::Group { job: id, what: "joins", group });
+        }
         let txn = txn.unwrap_or_else(|| self.job_txn_new(false));
         self.jobs[job].txn = Some(txn);
         self.jobs.txns[txn].jobs.insert(0, job);

@@ -83,6 +83,10 @@ impl World {
             return Flow::Go;
         }
         self.jobs.txns[txn].aborting = true;
+        if self.jobs.txns[txn].grouped {
+            let (id, group) = (self.jobs[job].id.clone(), txn.0);
+            self.trace.emit(Level::Job, self.now, || RecordKind::Group { job: id, what: "aborts", group });
+        }
         self.jobs[job].refcnt += 1;
         for other in self.jobs.txns[txn].jobs.clone() {
             if other != job {
@@ -116,7 +120,8 @@ impl World {
         self.job_update_rc(job);
         let failed = self.jobs[job].ret.is_some();
         let (id, what) = (self.jobs[job].id.clone(), if failed { "abort" } else { "commit" });
-        self.trace.emit(Level::Job, self.now, || RecordKind::Group { job: id, what });
+        let group = self.jobs[job].txn.map_or(0, |txn| txn.0);
+        self.trace.emit(Level::Job, self.now, || RecordKind::Group { job: id, what, group });
         if let JobDriver::Backup(_) = self.jobs[job].driver {
             self.backup_commit_or_abort(job, failed);
             self.seq([
@@ -134,7 +139,8 @@ impl World {
     /// The rest of `job_finalize_single_locked`: events, leave the group, conclude.
     pub(super) fn job_final_events(&mut self, job: JobId) -> Flow {
         let id = self.jobs[job].id.clone();
-        self.trace.emit(Level::Job, self.now, || RecordKind::Group { job: id, what: "clean" });
+        let group = self.jobs[job].txn.map_or(0, |txn| txn.0);
+        self.trace.emit(Level::Job, self.now, || RecordKind::Group { job: id, what: "clean", group });
         let j = &self.jobs[job];
         let started = j.co.is_some();
         if started && j.job_type.is_block_job() {

@@ -11,6 +11,7 @@ use crate::base::Json;
 use crate::job::status::JobStatus;
 use crate::qmp::error::QmpError;
 use crate::qmp::request::{Request, parse_request, reply};
+use crate::trace::{Cause, Later};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -23,6 +24,8 @@ pub enum Output {
         time: u64,
         /// What happened.
         event: Event,
+        /// The record of the trace that led to it.
+        cause: Cause,
     },
     /// A reply to one client.
     Reply {
@@ -142,6 +145,7 @@ impl World {
     /// A request arrives (`handle_qmp_command`).
     pub fn submit(&mut self, client: u32, request: Json) {
         self.monitor.clients[client as usize].requests.push_back(request);
+        self.trace.keep_cause(Later::Command);
         if !self.monitor.busy {
             self.monitor.busy = true;
             self.aio.iohandler.schedule(Bh::QmpPop);
@@ -215,13 +219,15 @@ impl World {
     /// `qapi_event_send_*`
     pub fn emit(&mut self, name: &'static str, data: Json) {
         let time = self.now;
-        self.out.push_back(Output::Event { time, event: Event::Other { name, data } });
+        let cause = self.trace.cause();
+        self.out.push_back(Output::Event { time, event: Event::Other { name, data }, cause });
     }
 
     /// `qapi_event_send_job_status_change`
     pub fn emit_job_status(&mut self, id: Arc<str>, status: JobStatus) {
         let time = self.now;
-        self.out.push_back(Output::Event { time, event: Event::JobStatus { id, status } });
+        let cause = self.trace.cause();
+        self.out.push_back(Output::Event { time, event: Event::JobStatus { id, status }, cause });
     }
 
     /// Text on the standard output of the process, without its last line end.
