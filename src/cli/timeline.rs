@@ -116,9 +116,10 @@ pub(super) fn source(wanted: &Wanted<'_>, runner: Runner, out: &Output) -> Resul
 
 /// The record where the picture is to begin.
 pub(super) fn start(source: &Source, from: &str) -> Result<usize, String> {
-    let mark = source.records.iter().position(
-        |record| matches!(&record.kind, Kind::Note { what, text } if what == "mark" && text == from),
-    );
+    let mark = source
+        .records
+        .iter()
+        .position(|record| matches!(&record.kind, Kind::Note { what, text } if what == "mark" && text == from));
     if let Some(mark) = mark {
         return Ok(mark);
     }
@@ -137,9 +138,11 @@ pub(super) fn start(source: &Source, from: &str) -> Result<usize, String> {
         return Err(wrong());
     }
     let number = format!("{whole}{rest:0<6}").parse::<u64>().map_err(|_| wrong())?;
-    source.records.iter().position(|record| record.time >= number).ok_or_else(|| {
-        format!("--from {from}: the run is over by then\n")
-    })
+    source
+        .records
+        .iter()
+        .position(|record| record.time >= number)
+        .ok_or_else(|| format!("--from {from}: the run is over by then\n"))
 }
 
 /// The command.
@@ -170,13 +173,8 @@ fn draw(args: &TimelineArgs, runner: Runner, out: &Output) -> Result<String, Str
             format!("{}: the name does not say which form: expected .svg, .txt, or --as FORMAT\n", path.display())
         })?,
     };
-    let wanted = Wanted {
-        file: &args.file,
-        seed: args.seed,
-        replay: args.replay.as_deref(),
-        level: args.level,
-        nth: args.nth,
-    };
+    let wanted =
+        Wanted { file: &args.file, seed: args.seed, replay: args.replay.as_deref(), level: args.level, nth: args.nth };
     let source = source(&wanted, runner, out)?;
     let from = args.from.as_deref().map(|from| start(&source, from)).transpose()?;
     Ok(match form {

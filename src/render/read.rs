@@ -153,9 +153,7 @@ fn kind(value: &Json) -> Option<Kind> {
     Some(match &**name {
         "job-status" => Kind::Status { job: arc("job"), from: text("from"), to: text("to") },
         "job-pause" => Kind::Pause { job: arc("job"), count: number("count") },
-        "job-progress" => {
-            Kind::Progress { job: arc("job"), current: number("current"), total: number("total") }
-        }
+        "job-progress" => Kind::Progress { job: arc("job"), current: number("current"), total: number("total") },
         "transaction" => Kind::Txn { step: text("step"), index: number("index"), action: text("action") },
         "group" => Kind::Group { job: arc("job"), what: text("what"), group: number("group") },
         "request" => Kind::Request {
@@ -244,7 +242,8 @@ impl Kind {
     #[must_use]
     pub fn line(&self) -> String {
         let range = |offset: &u64, bytes: &u64| format!("+{} @{}", size_text(*bytes), size_text(*offset));
-        let words = |parts: &[&str]| parts.iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join(" ");
+        let words =
+            |parts: &[&str]| parts.iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join(" ");
         match self {
             Kind::Command { name, subject, .. } => words(&["command", name, subject]),
             Kind::Reply { error: Some(error), .. } => format!("error reply: {error}"),
@@ -269,7 +268,9 @@ impl Kind {
                 format!("{node}: fault by rule {rule}: {op} {}: {}", range(offset, bytes), errno_name(*errno))
             }
             Kind::Blkdebug { node, event, from, to } => format!("{node}: {event}, state {from} → {to}"),
-            Kind::Bitmap { node, name, what, count, .. } => format!("{node}/{name}: {what}, {} dirty", size_text(*count)),
+            Kind::Bitmap { node, name, what, count, .. } => {
+                format!("{node}/{name}: {what}, {} dirty", size_text(*count))
+            }
             Kind::Drain { node, what } => format!("{node}: drain {what}"),
             Kind::Co { co, entry, what } => format!("coroutine {co}: {what} {entry}"),
             Kind::Note { what, text } => format!("{what}: {text}"),

@@ -52,7 +52,7 @@ pub fn draw(source: &Source, options: &Options) -> String {
 
 /// Width of a text of 11 pixels, as far as it can be known without the font.
 fn text_width(text: &str) -> u64 {
-    text.chars().count() as u64 * 63 / 10 + 2
+    text.chars().map(|c| if c.is_ascii_uppercase() || c == '_' { 80 } else { 64 }).sum::<u64>() / 10 + 2
 }
 
 /// Rows of labels that must not overlap.
@@ -164,7 +164,7 @@ impl Drawing<'_> {
     /// Lines of time through all lanes.
     fn ticks(&self, top: u64) -> String {
         let mut out = String::new();
-        let mut free = LEFT;
+        let (mut free, mut shown) = (LEFT, String::new());
         for i in self.range.from..=self.range.to {
             let Some(record) = self.source.records.get(i) else { break };
             let x = self.at(i);
@@ -173,8 +173,11 @@ impl Drawing<'_> {
             }
             let text = millis(record.time, 3);
             _ = writeln!(out, "<path class=\"g\" d=\"M{x}.5 {}V{}\"/>", top - 6, self.y);
-            let anchor = x.min(WIDTH - 60);
-            _ = writeln!(out, "<text class=\"d s\" x=\"{anchor}\" y=\"{}\">{text}</text>", top - 9);
+            if text != shown {
+                let anchor = x.min(WIDTH - 60);
+                _ = writeln!(out, "<text class=\"d s\" x=\"{anchor}\" y=\"{}\">{text}</text>", top - 9);
+            }
+            shown = text;
             free = x + 92;
         }
         _ = writeln!(out, "<text class=\"d s\" x=\"8\" y=\"{}\">milliseconds</text>", top - 9);
@@ -194,7 +197,11 @@ impl Drawing<'_> {
             if command.error.is_some() {
                 words.push_str(" ✗");
             }
-            _ = writeln!(marks, "<rect class=\"{class}\" x=\"{x}\" y=\"{bar}\" width=\"{}\" height=\"9\" rx=\"2\"/>", (end - x).max(3));
+            _ = writeln!(
+                marks,
+                "<rect class=\"{class}\" x=\"{x}\" y=\"{bar}\" width=\"{}\" height=\"9\" rx=\"2\"/>",
+                (end - x).max(3)
+            );
             if let Some((row, at)) = labels.place(x, &words) {
                 rows = rows.max(row + 1);
                 let y = labels_top + 10 + (2 - row as u64) * 13;
@@ -243,12 +250,18 @@ impl Drawing<'_> {
         for (span, state) in job.states.iter().filter(|(span, _)| span.to > begin) {
             let from = self.at(span.from.max(begin));
             let width = (self.at(span.to) - from).max(1);
-            let (_, fill, ink) = STATES.iter().find(|(name, _, _)| name == state).unwrap_or(&("", "#7a7a7a", "#ffffff"));
+            let (_, fill, ink) =
+                STATES.iter().find(|(name, _, _)| name == state).unwrap_or(&("", "#7a7a7a", "#ffffff"));
             self.put(&format!(
                 "<rect x=\"{from}\" y=\"{y}\" width=\"{width}\" height=\"20\" fill=\"{fill}\"><title>{state}</title></rect>"
             ));
             if text_width(state) + 2 <= width {
-                _ = writeln!(text_over, "<text x=\"{}\" y=\"{}\" style=\"fill:{ink}\">{state}</text>", from + 4, y + 14);
+                _ = writeln!(
+                    text_over,
+                    "<text x=\"{}\" y=\"{}\" style=\"fill:{ink}\">{state}</text>",
+                    from + 4,
+                    y + 14
+                );
             }
         }
         self.put(text_over.trim_end());
@@ -391,19 +404,20 @@ impl Drawing<'_> {
         self.put(curves.trim_end());
     }
 
-    /// The nearest cause of a record in another lane.
+    /// What led to a record, in another lane: the group's abort if there was one, else the nearest.
     fn ancestor(&self, record: usize, own: &str) -> Option<(usize, (String, u64))> {
-        let mut at = record;
-        for _ in 0..10_000 {
-            at = self.source.records[at].cause.filter(|cause| *cause < at)?;
-            if at < self.range.from {
-                return None;
-            }
-            if let Some(lane) = self.lane_of(at).filter(|(name, _)| name != own) {
-                return Some((at, lane));
+        let (mut at, mut nearest) = (record, None);
+        while let Some(cause) = self.source.records[at].cause.filter(|cause| *cause < at && *cause >= self.range.from) {
+            at = cause;
+            let Some(lane) = self.lane_of(at).filter(|(name, _)| name != own) else { continue };
+            match &self.source.records[at].kind {
+                Kind::Group { what, .. } if what == "aborts" => return Some((at, lane)),
+                // Before a fault or a command, what went on did not yet lead here.
+                Kind::Fault { .. } | Kind::Command { .. } => return nearest.or(Some((at, lane))),
+                _ => nearest = nearest.or(Some((at, lane))),
             }
         }
-        None
+        nearest
     }
 
     fn legend(&mut self) {

@@ -143,7 +143,10 @@ impl Drawing<'_> {
                 cells[b] = (' ', "");
             }
         }
-        cells.into_iter().map(|(c, state)| if c == ' ' { " ".to_owned() } else { self.paint(style_of(state), &c.to_string()) }).collect()
+        cells
+            .into_iter()
+            .map(|(c, state)| if c == ' ' { " ".to_owned() } else { self.paint(style_of(state), &c.to_string()) })
+            .collect()
     }
 
     fn node_cells(&self, node: &Node, width: usize, from: usize, at: &dyn Fn(usize) -> usize) -> String {
@@ -179,7 +182,8 @@ impl Drawing<'_> {
         let heading = format!("{:>12}  {}{names}", "ms", fit("client and devices", client));
         _ = writeln!(self.out, "{}", self.paint(Style::new().bold(), heading.trim_end()));
         let from = range(self.source, self.options.from).from;
-        let mut states: Vec<Option<String>> = self.model.jobs.iter().map(|job| Model::state_at(job, from).map(str::to_owned)).collect();
+        let mut states: Vec<Option<String>> =
+            self.model.jobs.iter().map(|job| Model::state_at(job, from).map(str::to_owned)).collect();
         let mut i = from;
         while i < self.source.records.len() {
             let record = &self.source.records[i];
@@ -308,7 +312,7 @@ fn words_of(kind: &Kind) -> Option<(Style, String)> {
         Kind::Bitmap { node, name, what, count, .. } if what != "set" => {
             (colour(AnsiColor::Magenta), format!("· {node}/{name}: {what}, {} dirty", size_text(*count)))
         }
-        Kind::Note { what, text } => (colour(AnsiColor::Yellow), format!("· {what}: {text}")),
+        Kind::Note { what, text } => (colour(AnsiColor::Yellow), format!("· {what}: {}", text.replace('\n', " "))),
         _ => return None,
     })
 }

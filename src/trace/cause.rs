@@ -30,6 +30,8 @@ pub enum Later {
     CoSleep(u32),
     /// The main thread, where it polls at this depth of its stack.
     Poll(u32),
+    /// A copy call that failed: whoever looks at its result.
+    Call(u32),
     /// The command that was sent last.
     Command,
     /// What the client does after it has read something.

@@ -49,7 +49,8 @@ pub fn to_string(header: &Header, trace: &Trace, times: bool) -> String {
     let mut out = header.line();
     out.push('\n');
     for record in trace.iter().filter(|record| record.kind.level() <= header.level) {
-        canonical::write(&value(record, times), &mut out);
+        // A number of a record means something where no record is left out.
+        canonical::write(&json(record, times, trace.level() == Some(header.level)), &mut out);
         out.push('\n');
     }
     out
@@ -58,6 +59,10 @@ pub fn to_string(header: &Header, trace: &Trace, times: bool) -> String {
 /// A record as JSON; `times` says whether with its `time`.
 #[must_use]
 pub fn value(record: &Record, times: bool) -> Json {
+    json(record, times, true)
+}
+
+fn json(record: &Record, times: bool, causes: bool) -> Json {
     let mut members = match &record.kind {
         RecordKind::Command(command) => vec![("command", command.clone())],
         RecordKind::Reply(reply) => vec![("reply", reply.clone())],
@@ -67,7 +72,7 @@ pub fn value(record: &Record, times: bool) -> Json {
             vec![(name, Json::dict(fields))]
         }
     };
-    if let Some(cause) = record.cause {
+    if let Some(cause) = record.cause.filter(|_| causes) {
         members.push(("cause", Json::uint(u64::from(cause))));
     }
     if times {
@@ -100,10 +105,9 @@ fn inner(kind: &RecordKind) -> (&'static str, Vec<(&'static str, Json)>) {
                 ("action", Json::str(action)),
             ],
         ),
-        RecordKind::Group { job, what, group } => (
-            "group",
-            vec![("job", text(job)), ("what", Json::str(what)), ("group", Json::uint(u64::from(*group)))],
-        ),
+        RecordKind::Group { job, what, group } => {
+            ("group", vec![("job", text(job)), ("what", Json::str(what)), ("group", Json::uint(u64::from(*group)))])
+        }
         RecordKind::Request { id, node, op, offset, bytes, who, phase } => {
             let mut fields = vec![
                 ("id", Json::uint(*id)),

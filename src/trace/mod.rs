@@ -81,7 +81,16 @@ impl Trace {
     #[must_use]
     pub fn new(level: Option<Level>, limit: usize) -> Self {
         let causes = level.filter(|level| *level >= Level::Io).map(|_| Box::default());
-        Trace { level, limit, frozen: Vec::new(), tail: Vec::new(), len: 0, overflowed: false, causes, bitmaps: BTreeMap::new() }
+        Trace {
+            level,
+            limit,
+            frozen: Vec::new(),
+            tail: Vec::new(),
+            len: 0,
+            overflowed: false,
+            causes,
+            bitmaps: BTreeMap::new(),
+        }
     }
 
     /// A trace that keeps nothing.

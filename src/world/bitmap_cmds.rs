@@ -189,7 +189,15 @@ impl World {
         }
     }
 
-    fn trace_bitmap(&mut self, node: &Arc<str>, name: &Arc<str>, what: &'static str, offset: u64, bytes: u64, count: u64) {
+    fn trace_bitmap(
+        &mut self,
+        node: &Arc<str>,
+        name: &Arc<str>,
+        what: &'static str,
+        offset: u64,
+        bytes: u64,
+        count: u64,
+    ) {
         let (node, name) = (node.clone(), name.clone());
         self.trace.emit(Level::Io, self.now, || RecordKind::Bitmap { node, name, what, offset, bytes, count });
     }
@@ -215,7 +223,13 @@ impl World {
         for ((node, name), (count, busy)) in &now {
             let what = match before.get(&(node.clone(), name.clone())) {
                 None => "add",
-                Some((_, was_busy)) if was_busy != busy => if *busy { "busy" } else { "free" },
+                Some((_, was_busy)) if was_busy != busy => {
+                    if *busy {
+                        "busy"
+                    } else {
+                        "free"
+                    }
+                }
                 Some((was, _)) if was != count => "change",
                 Some(_) => continue,
             };

@@ -10,6 +10,7 @@ use super::status::StatusReq;
 use super::value::Val;
 use crate::base::errno::{Errno, Ret};
 use crate::base::units::{MIB, MILLIS, Nanos, align_down, align_up};
+use crate::trace::Later;
 
 /// `BLOCK_COPY_MAX_COPY_RANGE`
 const MAX_COPY_RANGE: u64 = 16 * MIB;
@@ -658,6 +659,9 @@ impl World {
         match ret {
             Err(errno) => {
                 let failure = &mut self.calls[task.call].failure;
+                if failure.is_none() {
+                    self.trace.keep_cause(Later::Call(task.call.0));
+                }
                 failure.get_or_insert((errno, read));
             }
             Ok(()) => {
