@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "the shell writes files")]
 
 use super::output::Output;
+use super::quirks::WatchArgs;
 use super::{EXIT_USAGE, files, report, run};
 use crate::choice::{ChoiceLog, Chooser, Mode, Replay, Walk};
 use crate::render::read::{Kind, Source};
@@ -41,6 +42,8 @@ pub(super) struct TimelineArgs {
     /// Columns of the terminal
     #[arg(long, value_name = "N")]
     width: Option<usize>,
+    #[command(flatten)]
+    watch: WatchArgs,
 }
 
 /// Forms of a picture.
@@ -76,6 +79,8 @@ pub(super) struct Wanted<'a> {
     pub level: Level,
     /// Which trace of a file.
     pub nth: usize,
+    /// Quirks and invariants.
+    pub watch: &'a WatchArgs,
 }
 
 /// Reads or runs what is to be shown.
@@ -104,7 +109,9 @@ pub(super) fn source(wanted: &Wanted<'_>, runner: Runner, out: &Output) -> Resul
         }
         (None, None) => ("calm".to_owned(), Chooser::Calm),
     };
-    let run = runner(&plan, chooser, &RunOptions { level: Some(wanted.level), record_choices: false });
+    let (quirks, check) = (wanted.watch.quirks(), wanted.watch.check);
+    let options = RunOptions { level: Some(wanted.level), record_choices: false, quirks, check };
+    let run = runner(&plan, chooser, &options);
     let mut source = Source::of_trace(&name, &schedule, &run.trace);
     let first = run.outcome.to_string();
     source.outcome = Some(match &run.outcome {
@@ -173,8 +180,14 @@ fn draw(args: &TimelineArgs, runner: Runner, out: &Output) -> Result<String, Str
             format!("{}: the name does not say which form: expected .svg, .txt, or --as FORMAT\n", path.display())
         })?,
     };
-    let wanted =
-        Wanted { file: &args.file, seed: args.seed, replay: args.replay.as_deref(), level: args.level, nth: args.nth };
+    let wanted = Wanted {
+        file: &args.file,
+        seed: args.seed,
+        replay: args.replay.as_deref(),
+        level: args.level,
+        nth: args.nth,
+        watch: &args.watch,
+    };
     let source = source(&wanted, runner, out)?;
     let from = args.from.as_deref().map(|from| start(&source, from)).transpose()?;
     Ok(match form {
