@@ -112,7 +112,7 @@ impl Model {
 
     /// The state of a job at a record.
     #[must_use]
-    pub fn state_at<'a>(job: &'a Job, at: usize) -> Option<&'a str> {
+    pub fn state_at(job: &Job, at: usize) -> Option<&str> {
         job.states.iter().find(|(span, _)| span.from <= at && at < span.to).map(|(_, state)| state.as_str())
     }
 }
