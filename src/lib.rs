@@ -10,6 +10,7 @@ pub mod choice;
 pub mod cli;
 pub mod host;
 pub mod invariant;
+pub mod images;
 pub mod job;
 pub mod qmp;
 pub mod quirk;

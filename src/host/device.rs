@@ -1,6 +1,6 @@
 //! What the host's kernel does for a process that has a file open.
 
-use super::{File, HostFiles};
+use super::{File, HostFiles, HostOp};
 use crate::block::content::{Content, Data};
 use std::sync::Arc;
 
@@ -14,6 +14,9 @@ impl HostFiles {
     /// Whether a file could be made there: the folder must hold a file already.
     #[must_use]
     pub fn can_create(&self, path: &str) -> bool {
+        if let Some(look) = self.look_at(path) {
+            return look.create.is_ok();
+        }
         match path.rfind('/') {
             None => !path.is_empty(),
             Some(slash) => self.iter().any(|(other, _)| other.starts_with(&path[..=slash])),
@@ -34,6 +37,7 @@ impl HostFiles {
 
     /// `open(O_CREAT | O_TRUNC)` and `ftruncate`: an empty file of this length.
     pub fn create(&mut self, path: &str, size: u64) {
+        self.note(path, || HostOp::Create(size));
         self.put(path, Arc::new(File { content: Content::new(), size }));
     }
 
@@ -48,6 +52,7 @@ impl HostFiles {
         if let Some(file) = self.change(path) {
             file.content.write(offset, data);
             file.size = file.size.max(offset + data.len());
+            self.note(path, || HostOp::Write(offset, data.clone()));
         }
     }
 
@@ -55,9 +60,9 @@ impl HostFiles {
     pub fn zero(&mut self, path: &str, offset: u64, bytes: u64, unmap: bool) {
         if let Some(file) = self.change(path) {
             // ZERO_RANGE leaves unwritten extents, which SEEK_DATA takes for holes: there is no difference to be seen.
-            let _ = unmap;
             file.content.punch(offset, bytes);
             file.size = file.size.max(offset + bytes);
+            self.note(path, || HostOp::Zero { offset, bytes, unmap });
         }
     }
 
@@ -65,6 +70,7 @@ impl HostFiles {
     pub fn punch(&mut self, path: &str, offset: u64, bytes: u64) {
         if let Some(file) = self.change(path) {
             file.content.punch(offset, bytes);
+            self.note(path, || HostOp::Punch(offset, bytes));
         }
     }
 
@@ -73,6 +79,7 @@ impl HostFiles {
         if let Some(file) = self.change(path) {
             file.content.truncate(size);
             file.size = size;
+            self.note(path, || HostOp::Truncate(size));
         }
     }
 

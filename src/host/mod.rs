@@ -8,6 +8,7 @@ mod compare;
 mod device;
 mod image;
 mod io;
+mod outside;
 mod rebase;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ pub use check::CheckResult;
 pub use compare::Mismatch;
 pub use image::{Image, Step};
 pub use io::{Info, MapEntry};
+pub use outside::{HostOp, Look, UNREAD};
 
 use crate::base::errno::Errno;
 use crate::block::content::{Content, Data, WriteTag};
@@ -90,6 +92,8 @@ impl HostError {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct HostFiles {
     files: Arc<BTreeMap<Arc<str>, Arc<File>>>,
+    /// Where the files are real ones.
+    outside: Option<Box<outside::Outside>>,
 }
 
 impl HostFiles {

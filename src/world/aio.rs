@@ -499,8 +499,9 @@ impl World {
                 self.trace.take_cause(Later::Poll(self.stack.len() as u32));
             } else {
                 frame.run(self);
-                // A nested `aio_bh_poll` may have to look at the clock again; worlds are cloned only between steps.
-                if self.stack.is_empty() {
+                // A nested `aio_bh_poll` may have to look at the clock again; worlds are cloned only between steps. A file of the
+                // real host is brought in between two steps as well.
+                if self.stack.is_empty() || self.files.waits() {
                     return Stepped::Ran;
                 }
             }

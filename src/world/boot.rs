@@ -19,6 +19,14 @@ impl World {
     /// # Errors
     /// The option that is wrong, with what QEMU says about it.
     pub fn boot(&mut self, args: &[Arc<str>]) -> Result<(), String> {
+        self.boot_with(args, &mut |_| {})
+    }
+
+    /// [`World::boot`]; `between` is called before each step, to bring files of the real host in.
+    ///
+    /// # Errors
+    /// As [`World::boot`].
+    pub fn boot_with(&mut self, args: &[Arc<str>], between: &mut dyn FnMut(&mut World)) -> Result<(), String> {
         let mut found = Vec::new();
         let mut args = args.iter();
         while let Some(option) = args.next() {
@@ -32,15 +40,15 @@ impl World {
         }
         let of = |kind: &'static str| found.iter().filter(move |(option, _)| *option == kind).map(|(_, value)| *value);
         for value in of("-blockdev") {
-            self.boot_blockdev(value).map_err(|err| format!("-blockdev {value}: {err}"))?;
+            self.boot_blockdev(value, between).map_err(|err| format!("-blockdev {value}: {err}"))?;
         }
         // `if=virtio` stands for a `-device` behind all others.
         let mut implied = Vec::new();
         for value in of("-drive") {
-            implied.extend(self.boot_drive(value).map_err(|err| format!("-drive {value}: {err}"))?);
+            implied.extend(self.boot_drive(value, between).map_err(|err| format!("-drive {value}: {err}"))?);
         }
         for value in of("-device") {
-            self.boot_device(value).map_err(|err| format!("-device {value}: {err}"))?;
+            self.boot_device(value, between).map_err(|err| format!("-device {value}: {err}"))?;
         }
         for blk in implied {
             self.attach_device(blk, "virtio-blk", "")?;
@@ -51,30 +59,35 @@ impl World {
     }
 
     /// Runs main-thread frames until they are done.
-    fn boot_run(&mut self, frames: Vec<Frame>) -> Val {
+    fn boot_run(&mut self, frames: Vec<Frame>, between: &mut dyn FnMut(&mut World)) -> Val {
         self.stack.push(Frame::Idle);
         self.stack.extend(frames.into_iter().rev());
         while self.stack.last() != Some(&Frame::Idle) {
+            between(self);
             self.step(&mut Calm);
         }
         self.stack.pop();
         std::mem::take(&mut self.reg)
     }
 
-    fn boot_blockdev(&mut self, text: &str) -> Result<(), String> {
+    fn boot_blockdev(&mut self, text: &str, between: &mut dyn FnMut(&mut World)) -> Result<(), String> {
         let options = BlockdevOptions::from_option(text).map_err(|err| err.desc.to_string())?;
         if options.node_name.is_none() {
             return Err("'node-name' must be specified for the root node".to_owned());
         }
         let spec = Arc::new(OpenSpec::from_options(&options, None));
-        match self.boot_run(vec![Frame::BdrvOpen(spec), Frame::BlockdevAdded]) {
+        match self.boot_run(vec![Frame::BdrvOpen(spec), Frame::BlockdevAdded], between) {
             Val::Done(done) => done.map_err(|err| err.desc.to_string()),
             other => unreachable!("blockdev-add ends with {other:?}"),
         }
     }
 
     /// `drive_new`: the backend, if a guest device goes with it.
-    fn boot_drive(&mut self, text: &str) -> Result<Option<BackendId>, String> {
+    fn boot_drive(
+        &mut self,
+        text: &str,
+        between: &mut dyn FnMut(&mut World),
+    ) -> Result<Option<BackendId>, String> {
         let drive = DriveOptions::parse(text).map_err(|err| err.desc.to_string())?;
         let id: Arc<str> = drive.id.clone().unwrap_or_else(|| {
             let index = self.graph.backends.len();
@@ -92,7 +105,7 @@ impl World {
         self.graph.backends[blk].write_cache = drive.writeback;
         if has_medium {
             let spec = OpenSpec::from_drive(&drive, flags).map_err(|err| err.desc.to_string())?;
-            match self.boot_run(vec![Frame::BdrvOpen(Arc::new(spec)), Frame::DriveOpened { blk }]) {
+            match self.boot_run(vec![Frame::BdrvOpen(Arc::new(spec)), Frame::DriveOpened { blk }], between) {
                 Val::Done(done) => done.map_err(|err| err.desc.to_string())?,
                 other => unreachable!("-drive ends with {other:?}"),
             }
@@ -134,7 +147,7 @@ impl World {
         }
     }
 
-    fn boot_device(&mut self, text: &str) -> Result<(), String> {
+    fn boot_device(&mut self, text: &str, between: &mut dyn FnMut(&mut World)) -> Result<(), String> {
         let options = crate::qmp::drive::split_options(text);
         let find = |key: &str| options.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str());
         let Some(drive) = find("drive") else { return Ok(()) };
@@ -147,7 +160,7 @@ impl World {
             return Err(format!("Property 'virtio-blk-device.drive' can't find value '{drive}'"));
         };
         let blk = self.blk_new("".into(), 0, perm::ALL);
-        match self.boot_run(vec![Frame::BlkInsertBs(blk, bs)]) {
+        match self.boot_run(vec![Frame::BlkInsertBs(blk, bs)], between) {
             Val::Done(done) => done.map_err(|err| err.desc.to_string())?,
             other => unreachable!("attaching ends with {other:?}"),
         }

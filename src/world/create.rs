@@ -39,6 +39,9 @@ impl World {
         size: u64,
     ) -> Flow {
         let fail = |w: &mut World, text: String| w.ret(Val::Done(Err(QmpError::generic(text))));
+        if matches!(format, "raw" | "qcow2") && !self.files.look(&path, false) {
+            return self.seq([Frame::ImgCreate { path, format: format.into(), backing, look, size }]);
+        }
         if matches!(format, "raw" | "qcow2")
             && let Err(text) = self.may_create(&path)
         {
@@ -47,7 +50,7 @@ impl World {
         match format {
             "raw" if backing.is_some() => fail(self, "Backing file not supported for file format 'raw'".to_owned()),
             "raw" => {
-                self.files.create(&path, align_up(size, 512));
+                self.files.create(&self.files.key(&path), align_up(size, 512));
                 self.ret(Val::Done(Ok(())))
             }
             "qcow2" => {
@@ -82,10 +85,11 @@ impl World {
     /// Why the host file `path` cannot be made anew (`block/file-posix.c:raw_co_create`).
     fn may_create(&self, path: &Arc<str>) -> Result<(), String> {
         if !self.files.can_create(path) {
-            return Err(format!("Could not create '{path}': {}", Errno::ENOENT));
+            let errno = self.files.look_at(path).and_then(|look| look.create.err()).unwrap_or(Errno::ENOENT);
+            return Err(format!("Could not create '{path}': {errno}"));
         }
         let (used, shared) = (perm::WRITE | perm::RESIZE, perm::ALL & !perm::RESIZE);
-        self.graph.file_lock_conflict(path, None, used, shared).map_or(Ok(()), Err)
+        self.graph.file_lock_conflict(&self.files.key(path), None, used, shared).map_or(Ok(()), Err)
     }
 
     /// `bdrv_img_create`, once the backing file was opened. Leaves `Val::Done`.
@@ -107,7 +111,7 @@ impl World {
         backing: Option<(Arc<str>, Arc<str>)>,
         size: u64,
     ) -> Flow {
-        self.files.create(path, 0);
+        self.files.create(&self.files.key(path), 0);
         let (file, format) = backing.map_or((None, None), |(file, format)| (Some(file), Some(format)));
         let options = Qcow2Options {
             backing_file: file.map(|f| f.to_string()),
@@ -121,7 +125,7 @@ impl World {
     fn qcow2_create_file(&mut self, path: &Arc<str>, options: Qcow2Options) -> Flow {
         let mut node = Node::new();
         node.flags = OpenFlags { rdwr: true, unmap: true, ..OpenFlags::default() };
-        node.driver = Some(Driver::File(FileDriver { path: path.clone() }));
+        node.driver = Some(Driver::File(FileDriver { path: self.files.key(path), filename: path.clone(), locking: true }));
         node.size = 0;
         let file = self.graph.nodes.insert(node);
         self.assign_node_name(file, None).expect("a made-up name is free");
@@ -180,6 +184,11 @@ impl World {
         if let Some(text) = refused {
             return self.ret(Val::Done(Err(QmpError::generic(text))));
         }
+        if let CreateOptions::File(file) = &args.options
+            && !self.files.look(&file.filename, false)
+        {
+            return self.seq([Frame::QmpCommand]);
+        }
         let flags = JobFlags { id: Some(args.job_id), auto_finalize: true, auto_dismiss: false, speed: 0 };
         match self.job_create(&flags, JobType::Create, None) {
             Err(err) => self.ret(Val::Done(Err(err))),
@@ -203,7 +212,7 @@ impl World {
                     return self.ret(Val::Done(Err(QmpError::generic(text))));
                 }
                 // `raw_co_create` leaves the rounding to its callers; a worker thread makes the file as long as it is to be.
-                self.files.create(&file.filename, file.size);
+                self.files.create(&self.files.key(&file.filename), file.size);
                 self.seq([Frame::Sleep(TRUNCATE), Frame::Give(Box::new(Val::Done(Ok(()))))])
             }
             CreateOptions::Qcow2(qcow2) => self.co_call_main(Frame::CreateQcow2(qcow2), "blockdev-create"),

@@ -42,6 +42,10 @@ pub enum Driver {
 pub struct FileDriver {
     /// Name of the file on the simulated host.
     pub path: Arc<str>,
+    /// The name it was opened by.
+    pub filename: Arc<str>,
+    /// `locking`: whether others on the host are kept away.
+    pub locking: bool,
 }
 
 /// `BDRVNullState`
@@ -414,8 +418,11 @@ impl World {
         if self.trace.wants(Level::Io) {
             self.trace_device(request, Phase::Complete(None));
         }
+        if let Some(errno) = self.files.failed(&path) {
+            return Val::err(errno);
+        }
         match &request.op {
-            DeviceOp::Read => Val::Data(Ok(self.files.pread(&path, request.offset, request.bytes))),
+            DeviceOp::Read => Val::Data(Ok(self.files.read_in(&path, request.offset, request.bytes))),
             DeviceOp::Write(data) => {
                 self.files.pwrite(&path, request.offset, data);
                 Val::Ret(Ok(()))

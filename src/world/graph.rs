@@ -3,6 +3,7 @@
 use super::arena::{Arena, BackendId, ChildId, CoId, JobId, NodeId};
 use super::driver::Driver;
 use crate::bitmap::DirtyBitmaps;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// `BLK_PERM_*` bits.
@@ -312,6 +313,8 @@ pub struct Graph {
     pub named: Vec<NodeId>,
     /// Counter behind `#block` names.
     pub next_auto_name: u32,
+    /// Locks that other processes of the host hold on files: what they use, and what they do not share.
+    pub foreign_locks: BTreeMap<Arc<str>, (u8, u8)>,
 }
 
 impl Default for Graph {
@@ -322,6 +325,7 @@ impl Default for Graph {
             backends: Arena::unique(),
             named: Vec::new(),
             next_auto_name: 0,
+            foreign_locks: BTreeMap::new(),
         }
     }
 }
@@ -568,6 +572,7 @@ impl Graph {
         }
         if let Some(Driver::File(file)) = &n.driver
             && !n.flags.force_share
+            && file.locking
             && let Some(text) = self.file_lock_conflict(&file.path, Some(node), taken, shared)
         {
             return Err(text);
@@ -588,12 +593,14 @@ impl Graph {
     /// `raw_check_lock_bytes`: what the locks of other nodes with the same host file say against these permissions.
     #[must_use]
     pub fn file_lock_conflict(&self, path: &str, own: Option<NodeId>, taken: u8, shared: u8) -> Option<String> {
-        let (mut others_taken, mut others_shared) = (0, perm::ALL);
+        let (mut others_taken, others_unshared) = self.foreign_locks.get(path).copied().unwrap_or((0, 0));
+        let mut others_shared = perm::ALL & !others_unshared;
         for (id, node) in self.nodes.iter() {
             if let Some(Driver::File(file)) = &node.driver
                 && Some(id) != own
                 && *file.path == *path
                 && !node.flags.force_share
+                && file.locking
             {
                 let (t, s) = self.cumulative_perm(id);
                 others_taken |= t;

@@ -6,7 +6,7 @@
 
 use crate::qmp::drive::DriveOptions;
 use crate::qmp::types::{
-    BlockdevOptions, BlockdevRef, CreateOptions, DriverOptions, OnOffAuto, PreallocMode, Qcow2CompressionType,
+    BlockdevOptions, BlockdevRef, CreateOptions, DriverOptions, PreallocMode, Qcow2CompressionType,
 };
 
 /// The first option of a node that is not simulated.
@@ -16,7 +16,6 @@ pub fn node_option(options: &BlockdevOptions) -> Option<&'static str> {
         DriverOptions::File(file) => first(&[
             (file.pr_manager.is_some(), "pr-manager"),
             (file.x_check_cache_dropped == Some(true), "x-check-cache-dropped"),
-            (file.locking == Some(OnOffAuto::Off), "locking=off"),
         ]),
         DriverOptions::Qcow2(qcow2) => first(&[
             (qcow2.encrypt.is_some(), "encrypt"),

@@ -167,13 +167,16 @@ impl World {
     fn open_driver(&mut self, mut o: Box<Opening>) -> Flow {
         let bs = o.bs;
         let spec = o.spec.clone();
+        if self.wants_host_file(&spec.driver) {
+            return self.seq([Frame::Open(o, OpenStage::Driver)]);
+        }
         if let Err(text) = self.assign_node_name(bs, spec.node_name.as_deref()) {
             return self.open_failed(&o, QmpError::generic(text));
         }
         self.graph.nodes[bs].spec = Some(spec.clone());
         match &spec.driver {
             DriverSpec::Probe => unreachable!("probing comes first"),
-            DriverSpec::File { filename } => match self.open_host_file(bs, filename) {
+            DriverSpec::File { filename, locking } => match self.open_host_file(bs, filename, *locking) {
                 Ok(()) => self.open_done(o),
                 Err(err) => self.driver_open_failed(o, err),
             },
@@ -196,7 +199,7 @@ impl World {
                 self.open_attach_file(o, Role::Image)
             }
             DriverSpec::Blkdebug { rules, limits, take, unshare, config, .. } => {
-                let engine = match self.blkdebug_engine(rules, config.as_deref(), *limits) {
+                let engine = match self.blkdebug_engine(rules, config.as_ref(), *limits) {
                     Ok(engine) => engine,
                     Err(text) => return self.driver_open_failed(o, QmpError::generic(text)),
                 };
@@ -402,10 +405,10 @@ impl World {
     }
 
     /// Rules of a file, then those given as options.
-    fn blkdebug_engine(&self, rules: &[Rule], config: Option<&str>, limits: Limits) -> Result<Blkdebug, String> {
+    fn blkdebug_engine(&self, rules: &[Rule], config: Option<&Arc<str>>, limits: Limits) -> Result<Blkdebug, String> {
         let mut all = Vec::new();
         if let Some(path) = config {
-            let text = self.files.export(path).ok_or_else(|| blkdebug_config::open_error(Errno::ENOENT))?;
+            let text = self.files.export(&self.files.key(path)).ok_or_else(|| blkdebug_config::open_error(Errno::ENOENT))?;
             all = blkdebug_config::parse(&String::from_utf8_lossy(&text))?;
         }
         all.extend_from_slice(rules);
@@ -413,14 +416,40 @@ impl World {
     }
 
     /// `raw_open_common`
-    fn open_host_file(&mut self, bs: NodeId, filename: &Arc<str>) -> Result<(), QmpError> {
-        if !self.files.exists(filename) {
-            return Err(QmpError::generic(format!("Could not open '{filename}': {}", Errno::ENOENT)));
+    fn open_host_file(&mut self, bs: NodeId, filename: &Arc<str>, locking: bool) -> Result<(), QmpError> {
+        let fail = |errno: Errno| Err(QmpError::generic(format!("Could not open '{filename}': {errno}")));
+        if let Some(look) = self.files.look_at(filename) {
+            let flags = &mut self.graph.nodes[bs].flags;
+            match (look.write, flags.rdwr) {
+                (Err(Errno::EACCES | Errno::EROFS), true) if flags.auto_read_only => flags.rdwr = false,
+                (Err(errno), true) => return fail(errno),
+                _ => {}
+            }
+            if let Err(errno) = look.read {
+                return fail(errno);
+            }
+            if !look.is_regular {
+                let text = format!("'file' driver requires '{filename}' to be a regular file");
+                return Err(QmpError::generic(text));
+            }
+        }
+        let path = self.files.key(filename);
+        if !self.files.exists(&path) {
+            return fail(Errno::ENOENT);
         }
         let node = &mut self.graph.nodes[bs];
-        node.size = align_up(self.files.size(filename), 512);
-        node.driver = Some(Driver::File(FileDriver { path: filename.clone() }));
+        node.size = align_up(self.files.size(&path), 512);
+        node.driver = Some(Driver::File(FileDriver { path, filename: filename.clone(), locking }));
         Ok(())
+    }
+
+    /// A name of the host that opening this node will look at: the file, or blkdebug's rules.
+    fn wants_host_file(&mut self, driver: &DriverSpec) -> bool {
+        match driver {
+            DriverSpec::File { filename, .. } => !self.files.look(filename, false),
+            DriverSpec::Blkdebug { config: Some(config), .. } => !self.files.look(config, true),
+            _ => false,
+        }
     }
 
     /// `bdrv_assign_node_name`

@@ -10,7 +10,7 @@ use crate::qmp::error::QmpError;
 use crate::qmp::json::parse_one;
 use crate::qmp::types::{
     BlkdebugIoType, BlkdebugOptions, BlockPermission, BlockdevOptions, BlockdevRef, BlockdevRefOrNull, CacheOptions,
-    DetectZeroes as DetectZeroesOption, DiscardOption, DriverOptions,
+    DetectZeroes as DetectZeroesOption, DiscardOption, DriverOptions, OnOffAuto,
 };
 use std::sync::Arc;
 
@@ -59,6 +59,8 @@ pub enum DriverSpec {
     File {
         /// Name on the simulated host.
         filename: Arc<str>,
+        /// `locking`
+        locking: bool,
     },
     /// `null-co`, `null-aio`
     Null {
@@ -203,7 +205,7 @@ impl OpenSpec {
             let text = format!("Unknown protocol '{protocol}'");
             return OpenSpec::failing(QmpError::generic(text));
         }
-        OpenSpec::new(DriverSpec::File { filename: filename.into() }, flags)
+        OpenSpec::new(DriverSpec::File { filename: filename.into(), locking: true }, flags)
     }
 
     fn from_json_filename(json: &str, flags: OpenFlags) -> OpenSpec {
@@ -262,7 +264,7 @@ impl OpenSpec {
     #[must_use]
     pub fn filename(&self) -> Option<&str> {
         match &self.driver {
-            DriverSpec::File { filename } => Some(filename),
+            DriverSpec::File { filename, .. } => Some(filename),
             _ => self.file.as_deref().and_then(OpenSpec::filename),
         }
     }
@@ -276,7 +278,10 @@ impl OpenSpec {
         let flags = node_flags(options, parent);
         let below = Some(inherited(flags));
         let (driver, file, backing) = match &options.driver {
-            DriverOptions::File(file) => (DriverSpec::File { filename: file.filename.clone() }, None, None),
+            DriverOptions::File(file) => {
+                let locking = file.locking != Some(OnOffAuto::Off);
+                (DriverSpec::File { filename: file.filename.clone(), locking }, None, None)
+            }
             DriverOptions::Null(null) => {
                 let driver = DriverSpec::Null {
                     aio: null.aio,

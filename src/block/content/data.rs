@@ -68,6 +68,12 @@ impl Data {
         }
     }
 
+    /// One run by itself.
+    #[must_use]
+    pub fn from_run(run: &Run) -> Data {
+        Data { len: run.len, runs: Runs::One(run.clone()) }
+    }
+
     /// Length in bytes.
     #[must_use]
     pub fn len(&self) -> u64 {

@@ -58,7 +58,7 @@ impl World {
         let mut options = Vec::with_capacity(given.len() + 3);
         options.push((Arc::from("driver"), Json::from(driver.format_name())));
         if let Driver::File(file) = driver {
-            options.push((Arc::from("filename"), Json::Str(file.path.clone())));
+            options.push((Arc::from("filename"), Json::Str(file.filename.clone())));
         }
         options.extend(given.iter().cloned());
         for child in &n.children {
@@ -81,7 +81,7 @@ impl World {
         let below = self.graph.nodes[node].file.map(|c| self.graph.bs(c));
         let plain = given.is_empty() && !overridden;
         let exact = match (driver, below) {
-            (Driver::File(file), _) => return file.path.clone(),
+            (Driver::File(file), _) => return file.filename.clone(),
             (Driver::Null(_), _) if plain => return format!("{}://", driver.format_name()).into(),
             (Driver::Cbw(_), Some(below)) => return self.filename_of(below),
             (Driver::Blkdebug(blkdebug), Some(below)) => {

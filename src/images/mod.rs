@@ -1,0 +1,233 @@
+//! Real image files behind the files of a served world.
+//!
+//! The world keeps its disks in memory ([`HostFiles`](crate::host::HostFiles)) and does no I/O. [`Images`] stands between it and the real host:
+//!
+//! * a file is looked at when the process first looks at its name: its length and where it has data, but none of the data;
+//! * data is read when a request for it is in flight, and only then;
+//! * what requests did to files is carried out on the real ones in the same order, before anybody is told of it. A process that
+//!   is killed leaves what QEMU would leave: every write that was done, and none of what its caches held;
+//! * the bytes that QEMU locks for permissions are locked here too, so that its tools and we keep away from each other.
+
+#![expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "this is the part of the shell that opens images")]
+
+mod file;
+mod locks;
+
+use crate::base::errno::Errno;
+use crate::block::content::{Data, WriteTag};
+use crate::host::{HostOp, Look};
+use crate::world::World;
+use crate::world::aio::DeviceOp;
+use crate::world::driver::Driver;
+use file::{Opened, folder_of};
+use locks::Locks;
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// Bytes of data that may be kept in memory before what stands in the real files is forgotten.
+const KEEP: u64 = 256 << 20;
+
+/// A real file that the process has open.
+#[derive(Debug)]
+struct Held {
+    file: Opened,
+    locks: Locks,
+}
+
+/// The real files of a served world.
+#[derive(Debug, Default)]
+pub struct Images {
+    held: BTreeMap<Arc<str>, Held>,
+    /// Descriptors that were handed over, by set (`-add-fd`, `add-fd`).
+    fdsets: BTreeMap<i64, Vec<OwnedFd>>,
+    /// Bytes that came into memory since data was last forgotten.
+    kept: u64,
+}
+
+impl Images {
+    /// Connects a world to the real host.
+    #[must_use]
+    pub fn connect(world: &mut World) -> Images {
+        world.files.connect();
+        Images::default()
+    }
+
+    /// A descriptor that files called `/dev/fdset/SET` are opened through.
+    pub fn add_fd(&mut self, set: i64, fd: OwnedFd) {
+        self.fdsets.entry(set).or_default().push(fd);
+    }
+
+    /// Drops the descriptors of a set; files that were opened through them stay open.
+    pub fn remove_fds(&mut self, set: i64) {
+        self.fdsets.remove(&set);
+    }
+
+    /// To be called before each step of the world: brings in what the step will look at.
+    pub fn before_step(&mut self, world: &mut World) {
+        if let Some((name, whole)) = world.files.wanted() {
+            self.look(world, &name, whole);
+        }
+        for i in 0..world.aio.in_flight.len() {
+            let request = &world.aio.in_flight[i];
+            if !matches!(request.op, DeviceOp::Read) {
+                continue;
+            }
+            let (offset, bytes) = (request.offset, request.bytes);
+            if let Some(Driver::File(file)) = world.graph.nodes.get(request.node).and_then(|n| n.driver.as_ref()) {
+                let path = file.path.clone();
+                self.read(world, &path, offset, bytes);
+            }
+        }
+    }
+
+    /// Makes the real files, and the locks on them, what the world takes them to be. To be called before anything that the world put out
+    /// is passed on, and at the end. What could not be written, for the standard error.
+    pub fn sync(&mut self, world: &mut World) -> Vec<String> {
+        let mut problems = Vec::new();
+        if world.files.has_journal() {
+            for (path, op) in world.files.take_journal() {
+                if let Err(errno) = self.carry_out(&path, &op) {
+                    problems.push(format!("Could not write '{path}': {errno}"));
+                    world.files.set_failed(&path, errno);
+                }
+            }
+        }
+        self.drop_unused(world);
+        for (path, held) in &mut self.held {
+            let wanted = locks::wanted(world, path);
+            held.locks.set(held.file.fd(), wanted);
+        }
+        if self.kept > KEEP {
+            self.kept = 0;
+            for path in self.held.keys() {
+                world.files.forget_data(path);
+            }
+        }
+        problems
+    }
+
+    /// Looks again which locks other processes hold. To be called when a command arrives.
+    pub fn refresh_locks(&mut self, world: &mut World) {
+        let found = self.held.iter().map(|(path, held)| (path.clone(), locks::foreign(held.file.fd())));
+        world.graph.foreign_locks = found.filter(|(_, locks)| *locks != (0, 0)).collect();
+    }
+
+    /// Looks at a name: what stands there comes in, unless the process has it open already.
+    fn look(&mut self, world: &mut World, name: &Arc<str>, whole: bool) {
+        self.sync(world);
+        let opened = match self.fdset_of(name) {
+            Some(opened) => opened,
+            None => Opened::open(name),
+        };
+        let look = match opened {
+            Ok(opened) => {
+                let look = Look {
+                    path: self.key_of(name, &opened),
+                    read: Ok(()),
+                    write: opened.write,
+                    create: opened.write,
+                    is_regular: opened.is_regular,
+                };
+                if opened.is_regular {
+                    self.take(world, &look.path, opened);
+                }
+                look
+            }
+            Err(errno) => {
+                if self.held.remove(name).is_some() || world.files.exists(name) {
+                    world.files.remove(name);
+                }
+                let create = if errno == Errno::ENOENT { folder_of(name) } else { Err(errno) };
+                Look { path: name.clone(), read: Err(errno), write: Err(errno), create, is_regular: true }
+            }
+        };
+        if whole {
+            let size = world.files.size(&look.path);
+            self.read(world, &look.path.clone(), 0, size);
+        }
+        self.refresh_locks(world);
+        world.files.looked(look);
+    }
+
+    /// A file of a descriptor set.
+    fn fdset_of(&self, name: &str) -> Option<Result<Opened, Errno>> {
+        let set: i64 = name.strip_prefix("/dev/fdset/")?.parse().ok()?;
+        let fds = self.fdsets.get(&set).map(Vec::as_slice).unwrap_or_default();
+        Some(Opened::of_set(fds))
+    }
+
+    /// The name under which a file is kept: the one by which it was opened first.
+    fn key_of(&self, name: &Arc<str>, opened: &Opened) -> Arc<str> {
+        let same = self.held.iter().find(|(_, held)| held.file.identity == opened.identity);
+        same.map_or_else(|| name.clone(), |(path, _)| path.clone())
+    }
+
+    fn take(&mut self, world: &mut World, path: &Arc<str>, opened: Opened) {
+        if locks::in_use(world, path)
+            && let Some(held) = self.held.get_mut(path)
+        {
+            if held.file.write.is_err() && opened.write.is_ok() {
+                let mut locks = Locks::default();
+                locks.set(opened.fd(), held.locks.held());
+                *held = Held { file: opened, locks };
+            }
+            return;
+        }
+        world.files.bring_in(path, opened.size(), &opened.data());
+        self.held.insert(path.clone(), Held { file: opened, locks: Locks::default() });
+    }
+
+    /// Reads what is still missing of a range.
+    fn read(&mut self, world: &mut World, path: &Arc<str>, offset: u64, bytes: u64) {
+        let parts = world.files.unread(path, offset, bytes);
+        if parts.is_empty() {
+            return;
+        }
+        let Some(held) = self.held.get(path) else { return };
+        for (at, len) in parts {
+            let buffer = match held.file.read(at, len) {
+                Ok(buffer) => buffer,
+                Err(errno) => {
+                    world.files.set_failed(path, errno);
+                    vec![0; len as usize]
+                }
+            };
+            self.kept += len;
+            world.files.have_read(path, at, &Data::bytes(buffer.into(), WriteTag(0)));
+        }
+    }
+
+    /// Does to a real file what was done to its copy in the world.
+    fn carry_out(&mut self, path: &Arc<str>, op: &HostOp) -> Result<(), Errno> {
+        if let HostOp::Create(size) = op {
+            if let Some(held) = self.held.get(path).filter(|held| held.file.write.is_ok()) {
+                return held.file.truncate(0).and_then(|()| held.file.truncate(*size));
+            }
+            let file = Opened::create(path)?;
+            file.truncate(*size)?;
+            self.held.insert(path.clone(), Held { file, locks: Locks::default() });
+            return Ok(());
+        }
+        let file = &self.held.get(path).ok_or(Errno::EBADF)?.file;
+        match op {
+            HostOp::Create(_) => Ok(()),
+            HostOp::Write(offset, data) => {
+                self.kept += data.len();
+                file.write(*offset, data)
+            }
+            HostOp::Zero { offset, bytes, unmap } => file.zero(*offset, *bytes, *unmap),
+            HostOp::Punch(offset, bytes) => file.punch(*offset, *bytes),
+            HostOp::Truncate(size) => file.truncate(*size),
+        }
+    }
+
+    /// Closes files that no node has open any more; their data is forgotten, as others may change it now.
+    fn drop_unused(&mut self, world: &mut World) {
+        let unused: Vec<Arc<str>> = self.held.keys().filter(|path| !locks::in_use(world, path)).cloned().collect();
+        for path in unused {
+            self.held.remove(&path);
+            world.files.remove(&path);
+        }
+    }
+}
