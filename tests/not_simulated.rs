@@ -1,7 +1,6 @@
 //! What QEMU has and the model lacks answers `not simulated: NAME` and stands in `docs/not-simulated.md`; what stands there does.
 
 use blockjob_sim::base::Json;
-use blockjob_sim::block::qcow2::CreateOptions;
 use blockjob_sim::choice::Calm;
 use blockjob_sim::host::HostFiles;
 use blockjob_sim::qmp::names::COMMANDS;
@@ -54,7 +53,6 @@ const ARGUMENTS: &[(&str, &str)] = &[
 const NODE_OPTIONS: &[(&str, &str)] = &[
     (r#""driver": "file", "filename": "f", "pr-manager": "p""#, "pr-manager"),
     (r#""driver": "file", "filename": "f", "x-check-cache-dropped": true"#, "x-check-cache-dropped"),
-    (r#""driver": "file", "filename": "f", "locking": "off""#, "locking=off"),
     (r#""driver": "qcow2", "file": "n", "encrypt": {"format": "luks"}"#, "encrypt"),
     (r#""driver": "qcow2", "file": "n", "data-file": "n""#, "data-file"),
     (r#""driver": "qcow2", "file": "n", "discard-no-unref": true"#, "discard-no-unref"),
@@ -94,7 +92,6 @@ const QEMU_IO: &[(&str, &str)] = &[
     ("zone_reset 0 512", "qemu-io zone_reset"),
     ("read -b 0 512", "qemu-io read -b"),
     ("write -b 0 512", "qemu-io write -b"),
-    ("write -c 0 64k", "qemu-io write -c"),
     ("write -s f 0 512", "qemu-io write -s"),
     ("info", "qemu-io info, map and alloc"),
     ("map", "qemu-io info, map and alloc"),
@@ -189,19 +186,6 @@ fn options() {
         assert_eq!(lacks(&ask(&mut process(), "blockdev-add", &arguments)).as_deref(), Some(*name), "{options}");
         assert!(listed.contains(name), "{name} is not on the page");
     }
-    let mut files = HostFiles::new();
-    files.create_qcow2("q", Some(1 << 20), &CreateOptions::new(0)).expect("an image");
-    let mut world = World::new(files);
-    world.connect(true);
-    for arguments in [
-        r#"{"driver": "null-co", "node-name": "n", "size": 1048576}"#,
-        r#"{"driver": "qcow2", "node-name": "q", "file": {"driver": "file", "filename": "q"}}"#,
-    ] {
-        assert!(ask(&mut world, "blockdev-add", arguments).get("return").is_some());
-    }
-    let backup = r#"{"job-id": "j", "device": "n", "target": "q", "sync": "full", "compress": true}"#;
-    assert_eq!(lacks(&ask(&mut world, "blockdev-backup", backup)).as_deref(), Some("compress"));
-    assert!(listed.contains("compress"), "compress is not on the page");
     for (options, name) in DRIVE_OPTIONS {
         let mut files = HostFiles::new();
         files.create_raw("f", 1 << 20);

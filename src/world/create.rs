@@ -39,17 +39,19 @@ impl World {
         size: u64,
     ) -> Flow {
         let fail = |w: &mut World, text: String| w.ret(Val::Done(Err(QmpError::generic(text))));
-        if matches!(format, "raw" | "qcow2") && !self.files.look(&path, false) {
+        if matches!(format, "file" | "raw" | "qcow2") && !self.files.look(&path, false) {
             return self.seq([Frame::ImgCreate { path, format: format.into(), backing, look, size }]);
         }
-        if matches!(format, "raw" | "qcow2")
+        if matches!(format, "file" | "raw" | "qcow2")
             && let Err(text) = self.may_create(&path)
         {
             return fail(self, text);
         }
         match format {
-            "raw" if backing.is_some() => fail(self, "Backing file not supported for file format 'raw'".to_owned()),
-            "raw" => {
+            "file" | "raw" if backing.is_some() => {
+                fail(self, format!("Backing file not supported for file format '{format}'"))
+            }
+            "file" | "raw" => {
                 self.files.create(&self.files.key(&path), align_up(size, 512));
                 self.ret(Val::Done(Ok(())))
             }
@@ -74,7 +76,7 @@ impl World {
                     }
                 }
             }
-            "file" | "null-co" | "null-aio" | "blkdebug" | "copy-before-write" => {
+            "null-co" | "null-aio" | "blkdebug" | "copy-before-write" => {
                 fail(self, format!("Format driver '{format}' does not support image creation"))
             }
             other if super::spec::is_known_format(other) => fail(self, format!("not simulated: {other}")),

@@ -134,9 +134,6 @@ impl World {
                 let reply = output.report.map(|r| hmp::report_reply(&r)).unwrap_or_default();
                 self.ret(Val::Json(Ok(reply.into())))
             }
-            Ok(QemuIo::Write(Write { data: WriteData::Compressed(_), .. })) => {
-                self.ret(Val::Json(Err(super::commands::not_simulated("qemu-io write -c"))))
-            }
             Ok(QemuIo::NotSimulated(name)) => {
                 let err = super::commands::not_simulated(&format!("qemu-io {name}"));
                 self.ret(Val::Json(Err(err)))

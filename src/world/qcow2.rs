@@ -299,9 +299,10 @@ impl World {
         self.qcow2_start(req.node, Op::pwritev(req.offset, data))
     }
 
-    /// `qcow2_co_pwritev_compressed_part`: not simulated, so it fails as unsupported.
-    pub(super) fn qcow2_pwritev_compressed(&mut self, _req: Box<WriteReq>) -> Flow {
-        self.ret(Val::err(Errno::ENOTSUP))
+    /// `qcow2_co_pwritev_compressed_part`
+    pub(super) fn qcow2_pwritev_compressed(&mut self, req: Box<WriteReq>) -> Flow {
+        let data = req.data.expect("a write carries data");
+        self.qcow2_start(req.node, Op::pwritev_compressed(req.offset, data))
     }
 
     /// `qcow2_co_pwrite_zeroes`

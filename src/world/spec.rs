@@ -111,6 +111,12 @@ impl DriverSpec {
         DriverSpec::Qcow2 { discard_request: None, lazy_refcounts: None, caches: [None; 4] }
     }
 
+    /// `null-co` or `null-aio` with nothing set.
+    #[must_use]
+    pub fn null(aio: bool) -> DriverSpec {
+        DriverSpec::Null { aio, size: None, latency_ns: 0, read_zeroes: false }
+    }
+
     /// Whether `bdrv_open_inherit` opens `file` before the driver does, as for every format.
     #[must_use]
     pub fn opens_file_first(&self) -> bool {
@@ -171,6 +177,8 @@ impl OpenSpec {
         }
         let driver = match format {
             None => DriverSpec::Probe,
+            // A protocol by its own name has no format above it.
+            Some("file") => return OpenSpec::host_file(filename, flags),
             Some(name) => match DriverSpec::format(name) {
                 Some(driver) => driver,
                 None if is_known_format(name) => {
@@ -199,6 +207,9 @@ impl OpenSpec {
 
     fn host_file(filename: &str, flags: OpenFlags) -> OpenSpec {
         let filename = filename.strip_prefix("file:").unwrap_or(filename);
+        if let Some(null) = null_filename(filename) {
+            return null.map_or_else(OpenSpec::failing, |aio| OpenSpec::new(DriverSpec::null(aio), flags));
+        }
         if let Some((protocol, _)) = filename.split_once(':')
             && !protocol.contains('/')
         {
@@ -222,6 +233,9 @@ impl OpenSpec {
     /// What QEMU says about the options.
     pub fn from_drive(drive: &DriveOptions, flags: OpenFlags) -> Result<OpenSpec, QmpError> {
         let mut node = drive.node.clone();
+        if let Some(file) = drive.file.as_ref().filter(|_| node.get("driver") == Some(&"blkdebug".into())) {
+            return OpenSpec::blkdebug_by_name(&node, file, flags);
+        }
         let mut flat = Vec::new();
         super::query::flatten(&node, "", &mut flat);
         let mut protocol = None;
@@ -250,6 +264,29 @@ impl OpenSpec {
             DetectZeroesOption::On => DetectZeroes::On,
             DetectZeroesOption::Unmap => DetectZeroes::Unmap,
         };
+        Ok(spec)
+    }
+
+    /// `blkdebug_parse_filename`, where blkdebug is the driver of a drive that has a file name and other options.
+    fn blkdebug_by_name(options: &Json, name: &str, flags: OpenFlags) -> Result<OpenSpec, QmpError> {
+        let (config, image) = match name.strip_prefix("blkdebug:") {
+            // There is no prefix; all is the name of the image.
+            None => (None, name),
+            Some(_) => crate::block::blkdebug::parse_filename(name).map_err(QmpError::generic)?,
+        };
+        let mut node = options.clone();
+        if let Some(config) = config {
+            node = with_member(&node, "config", config.into());
+        }
+        let image = match null_filename(image).transpose()? {
+            Some(aio) => Json::dict(vec![("driver", if aio { "null-aio" } else { "null-co" }.into())]),
+            None => Json::dict(vec![("driver", "file".into()), ("filename", image.into())]),
+        };
+        let node = with_member(&node, "image", image);
+        let mut flat = Vec::new();
+        super::query::flatten(&node, "", &mut flat);
+        let mut spec = with_drivers(&node, flags)?;
+        spec.keep_flat(&flat, "");
         Ok(spec)
     }
 
@@ -396,6 +433,16 @@ fn with_drivers(node: &Json, flags: OpenFlags) -> Result<OpenSpec, QmpError> {
     // Read as raw, then forget the driver.
     let options = BlockdevOptions::from_texts(&with_member(node, "driver", "raw".into()))?;
     Ok(OpenSpec { driver: DriverSpec::Probe, ..OpenSpec::from_options(&options, Some(flags)) })
+}
+
+/// `null_co_parse_filename`, `null_aio_parse_filename`: whether it is the latter, if it is one of them.
+fn null_filename(name: &str) -> Option<Result<bool, QmpError>> {
+    let (driver, rest) = name.split_once(':').filter(|(driver, _)| matches!(*driver, "null-co" | "null-aio"))?;
+    if rest != "//" {
+        let text = format!("The only allowed filename for this driver is '{driver}://'");
+        return Some(Err(QmpError::generic(text)));
+    }
+    Some(Ok(driver == "null-aio"))
 }
 
 fn not_simulated(name: &str) -> OpenSpec {

@@ -342,9 +342,6 @@ impl World {
         } else if bitmap_mode.is_some() {
             return generic("Cannot specify bitmap sync mode without a bitmap".to_owned());
         }
-        if common.compress == Some(true) && self.supports_compressed_writes(target) {
-            return Err(super::commands::not_simulated("compress"));
-        }
         let perf = common.x_perf.clone().unwrap_or(BackupPerf {
             use_copy_range: None,
             max_workers: None,
