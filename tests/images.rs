@@ -181,8 +181,11 @@ fn persistent_bitmaps_stand_where_qemu_finds_them_and_are_read_again() {
     qemu_io(dir.path(), "qcow2", "a.qcow2", "write -P 1 1M 100k");
     let drive = format!("if=none,id=d,file={}/a.qcow2,format=qcow2", dir.path().display());
     let mut served = Served::boot(&["-drive", &drive]);
-    served.ok(r#"{"execute": "block-dirty-bitmap-add", "arguments": {"node": "d", "name": "ours", "persistent": true}}"#);
-    served.ok(r#"{"execute": "human-monitor-command", "arguments": {"command-line": "qemu-io d \"write -P 2 8M 200k\""}}"#);
+    served
+        .ok(r#"{"execute": "block-dirty-bitmap-add", "arguments": {"node": "d", "name": "ours", "persistent": true}}"#);
+    served.ok(
+        r#"{"execute": "human-monitor-command", "arguments": {"command-line": "qemu-io d \"write -P 2 8M 200k\""}}"#,
+    );
     let count = |served: &mut Served| {
         let block = served.ok(r#"{"execute": "query-block"}"#);
         let Json::List(drives) = &block else { panic!("{block:?}") };
@@ -274,7 +277,10 @@ fn what_is_not_there_is_refused_in_qemus_words() {
     served.ok(r#"{"execute": "job-dismiss", "arguments": {"id": "j"}}"#);
     served.ok(&create(&path("no/such/folder")));
     let jobs = to_text(&served.ok(r#"{"execute": "query-jobs"}"#), Order::Wire);
-    assert!(jobs.contains(&format!("Could not create '{}': No such file or directory", path("no/such/folder"))), "{jobs}");
+    assert!(
+        jobs.contains(&format!("Could not create '{}': No such file or directory", path("no/such/folder"))),
+        "{jobs}"
+    );
     served.quit();
 }
 
@@ -285,7 +291,8 @@ fn a_huge_sparse_disk_costs_what_is_touched() {
     }
     let dir = tempfile::tempdir().unwrap();
     let raw = dir.path().join("huge.raw");
-    let size = [1u64 << 44, 8 << 40].into_iter().find(|size| std::fs::File::create(&raw).unwrap().set_len(*size).is_ok());
+    let size =
+        [1u64 << 44, 8 << 40].into_iter().find(|size| std::fs::File::create(&raw).unwrap().set_len(*size).is_ok());
     let size = size.expect("a sparse file");
     qemu_io(dir.path(), "raw", "huge.raw", &format!("write -P 0x77 {} 64k", size - (1 << 20)));
     let drive = format!("if=none,id=d,file={},format=raw", raw.display());

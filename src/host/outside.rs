@@ -187,7 +187,10 @@ impl HostFiles {
     #[must_use]
     pub fn read_in(&self, path: &str, offset: u64, bytes: u64) -> Data {
         let data = self.pread(path, offset, bytes);
-        assert!(self.outside.is_none() || data.runs().all(|run| run.tag() != UNREAD), "'{path}' was not read at {offset}");
+        assert!(
+            self.outside.is_none() || data.runs().all(|run| run.tag() != UNREAD),
+            "'{path}' was not read at {offset}"
+        );
         data
     }
 

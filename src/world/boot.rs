@@ -83,11 +83,7 @@ impl World {
     }
 
     /// `drive_new`: the backend, if a guest device goes with it.
-    fn boot_drive(
-        &mut self,
-        text: &str,
-        between: &mut dyn FnMut(&mut World),
-    ) -> Result<Option<BackendId>, String> {
+    fn boot_drive(&mut self, text: &str, between: &mut dyn FnMut(&mut World)) -> Result<Option<BackendId>, String> {
         let drive = DriveOptions::parse(text).map_err(|err| err.desc.to_string())?;
         let id: Arc<str> = drive.id.clone().unwrap_or_else(|| {
             let index = self.graph.backends.len();

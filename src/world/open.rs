@@ -408,7 +408,8 @@ impl World {
     fn blkdebug_engine(&self, rules: &[Rule], config: Option<&Arc<str>>, limits: Limits) -> Result<Blkdebug, String> {
         let mut all = Vec::new();
         if let Some(path) = config {
-            let text = self.files.export(&self.files.key(path)).ok_or_else(|| blkdebug_config::open_error(Errno::ENOENT))?;
+            let text =
+                self.files.export(&self.files.key(path)).ok_or_else(|| blkdebug_config::open_error(Errno::ENOENT))?;
             all = blkdebug_config::parse(&String::from_utf8_lossy(&text))?;
         }
         all.extend_from_slice(rules);
