@@ -8,11 +8,7 @@
 //!   is killed leaves what QEMU would leave: every write that was done, and none of what its caches held;
 //! * the bytes that QEMU locks for permissions are locked here too, so that its tools and we keep away from each other.
 
-#![expect(
-    clippy::disallowed_types,
-    clippy::disallowed_methods,
-    reason = "this is the part of the shell that opens images"
-)]
+#![expect(clippy::disallowed_types, reason = "this is the part of the shell that opens images")]
 
 mod file;
 mod locks;
