@@ -8,6 +8,8 @@ pub mod block;
 pub mod check;
 pub mod choice;
 pub mod cli;
+pub mod failure;
+pub mod generate;
 pub mod host;
 pub mod images;
 pub mod invariant;

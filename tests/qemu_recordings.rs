@@ -13,7 +13,6 @@
 )]
 
 use blockjob_sim::base::Json;
-use blockjob_sim::choice::{Chooser, Walk};
 use blockjob_sim::scenario;
 use blockjob_sim::scenario::plan::Plan;
 use blockjob_sim::sim;
@@ -60,7 +59,7 @@ fn load(name: &str) -> Plan {
 fn difference(name: &str, wanted: &[Vec<ClientLine>]) -> Option<String> {
     let options = RunOptions { level: Some(Level::Client), record_choices: false, ..RunOptions::default() };
     let plan = load(name);
-    let chooser = plan.schedule.seed().map_or(Chooser::Calm, |seed| Chooser::Walk(Box::new(Walk::new(seed))));
+    let chooser = sim::chooser(&plan.schedule);
     let run = sim::run(&plan, chooser, &options);
     let ours = client_lines(&run.trace);
     let differences: Vec<_> = wanted.iter().map(|theirs| first_difference(theirs, &ours)).collect();

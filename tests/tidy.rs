@@ -24,7 +24,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("block", &["base"]),
     ("qmp", &["base", "block"]),
     ("host", &["base", "block"]),
-    ("scenario", &["base", "invariant", "quirk", "trace"]),
+    ("scenario", &["base", "invariant", "quirk", "choice", "trace"]),
     ("world", &["base", "invariant", "quirk", "choice", "bitmap", "job", "trace", "block", "qmp", "host"]),
     ("check", &["base", "invariant", "bitmap", "job", "block", "qmp", "host", "world"]),
     (
@@ -47,7 +47,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     ("images", &["base", "block", "host", "world"]),
     ("render", &["base", "trace"]),
-    ("cli", &["render", "base", "invariant", "quirk", "choice", "trace", "scenario", "sim"]),
+    ("generate", &["base", "quirk", "choice", "trace", "scenario"]),
+    ("failure", &["base", "choice", "trace", "scenario", "sim"]),
+    ("cli", &["render", "base", "invariant", "quirk", "choice", "trace", "scenario", "sim", "failure", "generate"]),
 ];
 
 /// What may not stand in a module's own code, with the modules that may have it.

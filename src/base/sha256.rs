@@ -1,4 +1,4 @@
-//! SHA-256 of a bitmap's words, for `x-debug-block-dirty-bitmap-sha256`.
+//! SHA-256 of a bitmap's words, for `x-debug-block-dirty-bitmap-sha256`, and of texts.
 
 use sha2::{Digest, Sha256};
 
@@ -10,6 +10,12 @@ pub fn of_words(words: impl Iterator<Item = u64>) -> String {
         hash.update(word.to_le_bytes());
     }
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The hash of a text, likewise.
+#[must_use]
+pub fn of_text(text: &str) -> String {
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -5,11 +5,13 @@
 //! seed, [`Replay`] repeats a recorded [`ChoiceLog`], and [`Recorder`] writes one while it asks somebody else.
 
 mod log;
+mod preempt;
 mod replay;
 mod stream;
 mod walk;
 
 pub use log::{Choice, ChoiceLog, LogError, Numbered};
+pub use preempt::{Preempt, Preemption, PreemptionError, PreemptionRecorder, Preemptions, REQUESTS, Who};
 pub use replay::{Divergence, Mode, Replay};
 pub use stream::Stream;
 pub use walk::{KNOBS, Walk};
@@ -140,6 +142,14 @@ pub trait Choose {
     /// always below `among`.
     fn choose(&mut self, point: ChoicePoint, among: u32) -> u32;
 
+    /// The same for callers who can say whom an alternative is about. `about` is asked for alternatives from 1 on; where it
+    /// is only a matter of how much of something, all of them have one subject. The answer of a chooser that does not look is
+    /// that of [`choose`](Choose::choose).
+    fn choose_about(&mut self, point: ChoicePoint, among: u32, about: &mut dyn FnMut(u32) -> Who) -> u32 {
+        _ = about;
+        self.choose(point, among)
+    }
+
     /// Where a replay stopped to fit, if this is one and it did. The runner looks after each step.
     fn diverged(&self) -> Option<&Divergence> {
         None
@@ -179,6 +189,12 @@ impl<C: Choose> Choose for Recorder<C> {
         pick
     }
 
+    fn choose_about(&mut self, point: ChoicePoint, among: u32, about: &mut dyn FnMut(u32) -> Who) -> u32 {
+        let pick = self.inner.choose_about(point, among, about);
+        self.log.push(Choice { point, among, pick });
+        pick
+    }
+
     fn diverged(&self) -> Option<&Divergence> {
         self.inner.diverged()
     }
@@ -193,6 +209,8 @@ pub enum Chooser {
     Walk(Box<Walk>),
     /// [`Replay`].
     Replay(Replay),
+    /// [`Preempt`].
+    Preempt(Box<Preempt>),
 }
 
 impl Choose for Chooser {
@@ -201,6 +219,14 @@ impl Choose for Chooser {
             Chooser::Calm => 0,
             Chooser::Walk(walk) => walk.choose(point, among),
             Chooser::Replay(replay) => replay.choose(point, among),
+            Chooser::Preempt(preempt) => preempt.choose(point, among),
+        }
+    }
+
+    fn choose_about(&mut self, point: ChoicePoint, among: u32, about: &mut dyn FnMut(u32) -> Who) -> u32 {
+        match self {
+            Chooser::Preempt(preempt) => preempt.choose_about(point, among, about),
+            _ => self.choose(point, among),
         }
     }
 

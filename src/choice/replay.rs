@@ -22,10 +22,15 @@ pub struct Divergence {
     pub expected: Option<Choice>,
     /// What the run asked and among how many; `None`: its end.
     pub offered: Option<(ChoicePoint, u32)>,
+    /// The preemption that could not be carried out, where the schedule is a list of these.
+    pub missed: Option<Arc<str>>,
 }
 
 impl fmt::Display for Divergence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(missed) = &self.missed {
+            return write!(f, "after {} choices: `{missed}` could not be carried out", self.index);
+        }
         write!(f, "choice {}: the log has ", self.index)?;
         match self.expected {
             Some(Choice { point, among, .. }) => write!(f, "{point} among {among}")?,
@@ -75,7 +80,7 @@ impl Replay {
         let expected = self.log.entries().get(self.next).map(|entry| entry.choice);
         let short = self.log.total().is_some_and(|total| total > self.index);
         if expected.is_some() || short {
-            self.differ(Divergence { index: self.index, expected, offered: None });
+            self.differ(Divergence { index: self.index, expected, offered: None, missed: None });
         }
     }
 
@@ -91,7 +96,7 @@ impl Choose for Replay {
         let entry = self.log.entries().get(self.next).filter(|entry| entry.index == index);
         let Some(choice) = entry.map(|entry| entry.choice) else {
             if self.log.total().is_some_and(|total| index >= total) {
-                self.differ(Divergence { index, expected: None, offered: Some((point, among)) });
+                self.differ(Divergence { index, expected: None, offered: Some((point, among)), missed: None });
             }
             return 0;
         };
@@ -99,7 +104,7 @@ impl Choose for Replay {
         if (choice.point, choice.among) == (point, among) {
             return choice.pick;
         }
-        self.differ(Divergence { index, expected: Some(choice), offered: Some((point, among)) });
+        self.differ(Divergence { index, expected: Some(choice), offered: Some((point, among)), missed: None });
         0
     }
 

@@ -21,6 +21,15 @@ A list names the choices that are not calm, one a line or with commas between th
 `run --choices` prints this list for a run. A list that does not fit the run ends it with exit code 4 and says where;
 with --lenient the run goes on calmly.
 
+A scenario's `schedule` may also list preemptions. Each is counted by what it is about, so that one can be taken out
+without a change of meaning of the others:
+
+  complete-next read s.qcow2@65536 #2   this request is done early, when that is possible for the second time
+  work-next write t.qcow2@0 #1          likewise, amid other work
+  latency read s.qcow2@0 #1 =6          the first such request takes the seventh latency
+  client-send step 7 #3                 step 7's command is sent when that is possible for the third time
+  client-read step 7 #1 =2              two records are left unread then
+
   complete-next  which request in flight completes next
   latency        how long a request takes
   client-send    whether the client sends its next command or reads on
@@ -56,7 +65,8 @@ A scenario is a YAML file:
   limits: {steps: 100000, time: 1h, trace: 100000}
   quirks: [txn-abort-fifo]       wrong behaviour that is switched on (`blockjob-sim quirks`)
   expect-violation: NAME         the invariant that it breaks on purpose (`quirks --invariants`)
-  schedule: calm                 or `seed 7`: what is expected comes about in this schedule only; without it, in all
+  schedule: calm                 or `seed 7`, `{choices: [...]}`, `{preemptions: [...]}`: what is expected comes about in
+                                 this schedule only; without it, in all (`help choices`)
 
 Steps; the first key says what a step does:
 

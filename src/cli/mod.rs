@@ -5,9 +5,11 @@
 
 mod check;
 mod files;
+mod generate;
 pub mod help;
 mod output;
 pub mod quirks;
+mod replay;
 pub mod report;
 mod run;
 mod test;
@@ -53,6 +55,10 @@ enum Command {
     Test(TestArgs),
     /// Draw a run or a trace: on the terminal, or as an SVG
     Timeline(timeline::TimelineArgs),
+    /// Show a failure again, from its file
+    Replay(replay::ReplayArgs),
+    /// Print a scenario that is made from a seed
+    Generate(generate::GenerateArgs),
     /// Look for mistakes in scenario files, without running them
     Check(CheckArgs),
     /// List the wrong behaviour that can be switched on, or the invariants that are watched
@@ -157,6 +163,8 @@ pub fn main(runner: Runner) -> ExitCode {
         Command::Run(args) => run::run(args, runner, &mut out),
         Command::Test(args) => test::test(args, runner, &mut out),
         Command::Timeline(args) => timeline::timeline(args, runner, &mut out),
+        Command::Replay(args) => replay::replay(args, runner, &mut out),
+        Command::Generate(args) => generate::generate(args, &mut out),
         Command::Check(args) => check::check(&args.files, &mut out),
         Command::Quirks(args) => quirks::quirks(args, &mut out),
         Command::Help { topic } => explain(topic.as_deref(), &mut out),

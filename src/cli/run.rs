@@ -5,6 +5,8 @@ use super::output::Output;
 use super::quirks::WatchArgs;
 use super::{EXIT_USAGE, Format, RunArgs, files, report};
 use crate::choice::{ChoiceLog, Chooser, Mode, Replay, Walk};
+use crate::scenario::plan::{Plan, Schedule};
+use crate::sim;
 use crate::sim::outcome::{Outcome, Run, RunOptions, Runner};
 use crate::trace::jsonl::{self, Header};
 use crate::trace::{RecordKind, text};
@@ -27,7 +29,7 @@ pub(super) fn run(args: &RunArgs, runner: Runner, out: &mut Output) -> u8 {
         }
     };
     let seed = args.seed.or(if args.replay.is_none() { plan.schedule.seed() } else { None });
-    let chooser = match chooser(args, seed) {
+    let chooser = match chooser(args, &plan) {
         Ok(chooser) => chooser,
         Err(problem) => {
             out.complain(&format!("--replay: {problem}\n"));
@@ -40,10 +42,10 @@ pub(super) fn run(args: &RunArgs, runner: Runner, out: &mut Output) -> u8 {
     if args.choices {
         out.print(&run.choices.deviations().to_string());
     } else if args.format == Format::Jsonl {
-        let schedule = match (seed, &args.replay) {
-            (Some(seed), _) => format!("seed {seed}"),
-            (None, Some(_)) => "replay".to_owned(),
-            (None, None) => "calm".to_owned(),
+        let schedule = match (seed, &args.replay, &plan.schedule) {
+            (Some(seed), _, _) => format!("seed {seed}"),
+            (None, Some(_), _) | (None, None, Schedule::Choices(_) | Schedule::Preemptions(_)) => "replay".to_owned(),
+            (None, None, _) => "calm".to_owned(),
         };
         let header = Header { scenario: (&*name).into(), schedule: schedule.into(), level: args.level };
         out.print(&jsonl::to_string(&header, &run.trace, !args.no_times));
@@ -55,11 +57,11 @@ pub(super) fn run(args: &RunArgs, runner: Runner, out: &mut Output) -> u8 {
 }
 
 /// Who makes the choices.
-fn chooser(args: &RunArgs, seed: Option<u64>) -> Result<Chooser, String> {
-    if let Some(seed) = seed {
+fn chooser(args: &RunArgs, plan: &Plan) -> Result<Chooser, String> {
+    if let Some(seed) = args.seed {
         return Ok(Chooser::Walk(Box::new(Walk::new(seed))));
     }
-    let Some(choices) = &args.replay else { return Ok(Chooser::Calm) };
+    let Some(choices) = &args.replay else { return Ok(sim::chooser(&plan.schedule)) };
     let log = self::choices(choices)?;
     let mode = if args.lenient { Mode::Lenient } else { Mode::Strict };
     Ok(Chooser::Replay(Replay::new(Arc::new(log), mode)))
@@ -75,7 +77,7 @@ pub(super) fn choices(choices: &str) -> Result<ChoiceLog, String> {
     text.parse().map_err(|error| format!("{name}: {error}"))
 }
 
-fn print_text(run: &Run, out: &mut Output) {
+pub(super) fn print_text(run: &Run, out: &mut Output) {
     if !out.colour_out {
         out.print(&text::to_string(&run.trace));
         return;
@@ -108,15 +110,7 @@ fn style_of(kind: &RecordKind) -> Style {
 
 /// What came of the run, and how to have it again.
 fn summary(args: &RunArgs, run: &Run) -> String {
-    let few = run.choices.deviations();
-    let (whole, rest) = (run.time / 1_000_000, run.time % 1_000_000);
-    let figures = format!(
-        "{whole}.{rest:06} ms of virtual time, {} dispatches, {} choices, {} of them not calm",
-        run.dispatches,
-        run.choices.len(),
-        few.len()
-    );
-    let mut text = format!("{}\n{figures}\n", run.outcome);
+    let mut text = format!("{}\n{}\n", run.outcome, figures(run));
     if run.trace.overflowed() {
         text.push_str("the trace is full: what came later is not in it (limits: trace)\n");
     }
@@ -124,6 +118,17 @@ fn summary(args: &RunArgs, run: &Run) -> String {
         text.push_str(&format!("again: {}\n", again(&args.file, args.seed, args.replay.as_deref(), &args.watch)));
     }
     text
+}
+
+/// How much there was of everything.
+pub(super) fn figures(run: &Run) -> String {
+    let (whole, rest) = (run.time / 1_000_000, run.time % 1_000_000);
+    format!(
+        "{whole}.{rest:06} ms of virtual time, {} dispatches, {} choices, {} of them not calm",
+        run.dispatches,
+        run.choices.len(),
+        run.choices.deviations().len()
+    )
 }
 
 /// The command that gives the same run once more.
@@ -140,7 +145,7 @@ pub(super) fn again(file: &Path, seed: Option<u64>, replay: Option<&str>, watch:
 }
 
 /// A word as a shell takes it.
-fn quoted(word: &str) -> String {
+pub(super) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,%@".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()

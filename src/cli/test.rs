@@ -7,6 +7,7 @@ use super::run::again;
 use super::{EXIT_USAGE, TestArgs, files, report};
 use crate::choice::{Chooser, Walk};
 use crate::scenario::plan::{Plan, Schedule};
+use crate::sim;
 use crate::sim::outcome::{Outcome, RunOptions, Runner};
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use std::path::Path;
@@ -77,8 +78,9 @@ fn run_all(name: String, path: &Path, plan: &Plan, args: &TestArgs, runner: Runn
     let mut verdict = Verdict { name, failures: Vec::new(), runs: 0, failed: 0, code: 0 };
     let options = RunOptions { quirks: args.watch.quirks(), check: args.watch.check, ..RunOptions::default() };
     let seeds = args.seeds.clone().filter(|_| plan.schedule == Schedule::Any);
-    for seed in std::iter::once(plan.schedule.seed()).chain(seeds.into_iter().flatten().map(Some)) {
-        let chooser = seed.map_or(Chooser::Calm, |seed| Chooser::Walk(Box::new(Walk::new(seed))));
+    for seed in std::iter::once(None).chain(seeds.into_iter().flatten().map(Some)) {
+        let own = || sim::chooser(&plan.schedule);
+        let chooser = seed.map_or_else(own, |seed| Chooser::Walk(Box::new(Walk::new(seed))));
         let outcome = runner(plan, chooser, &options).outcome;
         verdict.runs += 1;
         if outcome == Outcome::Passed {

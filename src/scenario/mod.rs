@@ -11,7 +11,7 @@
 //! limits: {steps: 100000, time: 1h, trace: 100000}
 //! quirks: [txn-abort-fifo]         # wrong behaviour that is switched on
 //! expect-violation: NAME           # the invariant that it breaks on purpose
-//! schedule: calm                    # or `seed 7`: what is expected comes about in this schedule only
+//! schedule: calm                    # or `seed 7`, `{choices: […]}`, `{preemptions: […]}`: holds in this schedule only
 //! ```
 //!
 //! Each step is a mapping whose first key says what it does.
@@ -50,10 +50,12 @@ pub mod pattern;
 pub mod plan;
 mod steps;
 mod tree;
+pub mod write;
 
 pub use error::{Place, ScenarioError, Span};
 pub use plan::{Plan, Pos};
 
+use crate::base::Json;
 use error::Read;
 pub use expand::ReadFile;
 use expand::{Expanded, Loader};
@@ -70,6 +72,16 @@ use tree::Node;
 pub fn load(name: &str, read: ReadFile<'_>) -> Result<Option<Plan>, Box<ScenarioError>> {
     let mut loader = Loader::default();
     plan(&mut loader, name, read).map_err(|fault| Box::new(loader.sources.error(*fault)))
+}
+
+/// Reads a YAML text that is no scenario; only mistakes of form are found. `name` is for messages.
+///
+/// # Errors
+/// The first mistake, with its place.
+pub fn value(name: &str, text: &str) -> Result<Json, Box<ScenarioError>> {
+    let mut loader = Loader::default();
+    let root = loader.open(name, None, &mut |_| Ok(text.to_owned()));
+    root.map(|root| root.json()).map_err(|fault| Box::new(loader.sources.error(*fault)))
 }
 
 fn plan(loader: &mut Loader, name: &str, read: ReadFile<'_>) -> Read<Option<Plan>> {

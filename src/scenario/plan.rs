@@ -5,6 +5,7 @@
 
 use crate::base::Json;
 use crate::base::units::Nanos;
+use crate::choice::{ChoiceLog, Preemptions};
 use crate::invariant::Invariant;
 use crate::quirk::Quirks;
 use std::fmt;
@@ -49,7 +50,7 @@ pub struct Plan {
 }
 
 /// The schedules under which what a scenario expects comes about.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Schedule {
     /// All of them.
     #[default]
@@ -58,15 +59,49 @@ pub enum Schedule {
     Calm,
     /// Only that of one seed, as when it needs a client that does not wait.
     Seed(u64),
+    /// Only that of these choices, counted over the whole run.
+    Choices(Arc<ChoiceLog>),
+    /// Only that of these preemptions, each counted by its own subject.
+    Preemptions(Arc<Preemptions>),
 }
 
 impl Schedule {
-    /// The seed to run it under when none is asked for; `None` for the calm schedule.
-    pub fn seed(self) -> Option<u64> {
+    /// The seed to run it under when none is asked for.
+    #[must_use]
+    pub fn seed(&self) -> Option<u64> {
         match self {
-            Self::Any | Self::Calm => None,
-            Self::Seed(seed) => Some(seed),
+            Self::Seed(seed) => Some(*seed),
+            _ => None,
         }
+    }
+}
+
+impl Plan {
+    /// The plan without the places of its files and steps: what is left is what a run depends on.
+    #[must_use]
+    pub fn without_places(mut self) -> Plan {
+        let pos = Pos { file: "".into(), line: 0, column: 0 };
+        for file in &mut self.files {
+            (file.pos, file.calls) = (pos.clone(), Arc::new([]));
+        }
+        self.steps = self.steps.iter().map(|step| PlannedStep::new(step.kind.clone())).collect();
+        self
+    }
+}
+
+impl PlannedFile {
+    /// A file operation that stands in no file.
+    #[must_use]
+    pub fn new(op: FileOp) -> PlannedFile {
+        PlannedFile { pos: Pos { file: "".into(), line: 0, column: 0 }, calls: Arc::new([]), op }
+    }
+}
+
+impl PlannedStep {
+    /// A step that stands in no file.
+    #[must_use]
+    pub fn new(kind: StepKind) -> PlannedStep {
+        PlannedStep { pos: Pos { file: "".into(), line: 0, column: 0 }, calls: Arc::new([]), kind }
     }
 }
 

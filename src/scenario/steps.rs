@@ -9,6 +9,9 @@ use super::plan::{
 use super::tree::{Node, Value};
 use crate::invariant::Invariant;
 use crate::quirk::{self, Quirk, Quirks};
+use std::fmt::Display;
+use std::str::FromStr;
+use std::sync::Arc;
 
 /// Reads what stands behind a step's first key; the whole step is at hand for keys beside it.
 type Reader = fn(&Node, &mut Fields<'_>) -> Read<StepKind>;
@@ -84,16 +87,34 @@ pub(super) fn limits(node: &Node) -> Read<Limits> {
     Ok(limits)
 }
 
-/// Reads the `schedule` of a scenario: `calm` or `seed N`.
+/// Reads the `schedule` of a scenario: `calm`, `seed N`, `{choices: …}` or `{preemptions: …}`.
 pub(super) fn schedule(node: &Node) -> Read<Schedule> {
+    if let Value::Map(_) = &node.value {
+        let mut fields = Fields::of("schedule", node)?;
+        let (choices, preemptions) = (fields.opt("choices"), fields.opt("preemptions"));
+        fields.end()?;
+        return match (choices, preemptions) {
+            (Some(list), None) => Ok(Schedule::Choices(Arc::new(parsed(list)?))),
+            (None, Some(list)) => Ok(Schedule::Preemptions(Arc::new(parsed(list)?))),
+            _ => Err(Fault::new(node.span, "this is not a schedule", "expected `choices` or `preemptions`")),
+        };
+    }
     let text = node.text()?;
     if &*text == "calm" {
         return Ok(Schedule::Calm);
     }
     let seed = text.strip_prefix("seed ").and_then(|seed| seed.parse().ok());
-    let wrong =
-        || Fault::new(node.span, "this is not a schedule", format!("expected `calm` or `seed N`, found `{text}`"));
-    seed.map(Schedule::Seed).ok_or_else(wrong)
+    let expected = format!("expected `calm`, `seed N`, `{{choices: …}}` or `{{preemptions: …}}`, found `{text}`");
+    seed.map(Schedule::Seed).ok_or_else(|| Fault::new(node.span, "this is not a schedule", expected))
+}
+
+/// A list in its text form, or as a YAML list of its lines.
+fn parsed<T: FromStr<Err: Display>>(node: &Node) -> Read<T> {
+    let text = match &node.value {
+        Value::List(_) => node.texts()?.join("\n"),
+        _ => node.text()?.to_string(),
+    };
+    text.parse().map_err(|error: T::Err| Fault::new(node.span, "this list cannot be read", error.to_string()))
 }
 
 /// Reads the `quirks` of a scenario.

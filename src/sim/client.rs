@@ -9,7 +9,7 @@ use super::setup::file_op;
 use super::{MAX_STEPS, MAX_TIME};
 use crate::base::Json;
 use crate::base::units::{MILLIS, Nanos};
-use crate::choice::{ChoicePoint, Choose};
+use crate::choice::{ChoicePoint, Choose, Who};
 use crate::invariant::Broken;
 use crate::scenario::pattern;
 use crate::scenario::plan::{BitmapCheck, EventPattern, Expect, Plan, PlannedFile, PlannedStep, StepKind};
@@ -159,11 +159,15 @@ impl Client {
     }
 
     fn send(&mut self, world: &mut World, choose: &mut dyn Choose, command: Json) -> Act {
-        if !self.at_rest(world) && (!world.in_main_loop() || choose.choose(ChoicePoint::ClientSend, 2) == 0) {
+        let step = u32::try_from(self.step).unwrap_or(u32::MAX);
+        let about = &mut |_| Who::Step(step);
+        if !self.at_rest(world)
+            && (!world.in_main_loop() || choose.choose_about(ChoicePoint::ClientSend, 2, about) == 0)
+        {
             return Act::Waits;
         }
         let unread = u32::try_from(world.out.len()).unwrap_or(u32::MAX);
-        let left = if unread == 0 { 0 } else { choose.choose(ChoicePoint::ClientRead, unread + 1) };
+        let left = if unread == 0 { 0 } else { choose.choose_about(ChoicePoint::ClientRead, unread + 1, about) };
         while world.out.len() > left as usize {
             self.read_one(world);
         }

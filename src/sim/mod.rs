@@ -9,10 +9,10 @@ pub use setup::file_op;
 
 use crate::base::units::{Nanos, SECONDS};
 use crate::check::Checker;
-use crate::choice::{Choose, Chooser, Recorder};
+use crate::choice::{Choose, Chooser, Mode, Preempt, Recorder, Replay, Walk};
 use crate::host::HostFiles;
 use crate::invariant::Broken;
-use crate::scenario::plan::Plan;
+use crate::scenario::plan::{Plan, Schedule};
 use crate::trace::Trace;
 use crate::world::World;
 use crate::world::aio::Stepped;
@@ -157,15 +157,32 @@ pub fn run(plan: &Plan, chooser: Chooser, options: &RunOptions) -> Run {
 }
 
 fn finish_replay(chooser: &mut Chooser, outcome: Outcome) -> Outcome {
-    if let Chooser::Replay(replay) = chooser {
-        replay.finish();
-        if let (Outcome::Passed, Some(divergence)) = (&outcome, replay.first_difference())
-            && replay.mode() == crate::choice::Mode::Strict
-        {
-            return Outcome::Diverged(divergence.clone());
+    let (mode, difference) = match chooser {
+        Chooser::Replay(replay) => {
+            replay.finish();
+            (replay.mode(), replay.first_difference())
         }
+        Chooser::Preempt(preempt) => {
+            preempt.finish();
+            (preempt.mode(), preempt.first_difference())
+        }
+        _ => return outcome,
+    };
+    match (&outcome, difference) {
+        (Outcome::Passed, Some(divergence)) if mode == Mode::Strict => Outcome::Diverged(divergence.clone()),
+        _ => outcome,
     }
-    outcome
+}
+
+/// Who makes the choices of a scenario when the caller asks for nothing else.
+#[must_use]
+pub fn chooser(schedule: &Schedule) -> Chooser {
+    match schedule {
+        Schedule::Any | Schedule::Calm => Chooser::Calm,
+        Schedule::Seed(seed) => Chooser::Walk(Box::new(Walk::new(*seed))),
+        Schedule::Choices(log) => Chooser::Replay(Replay::new(log.clone(), Mode::Strict)),
+        Schedule::Preemptions(list) => Chooser::Preempt(Box::new(Preempt::new(list.clone(), Mode::Strict))),
+    }
 }
 
 /// A scenario that breaks an invariant on purpose passes when it did.

@@ -556,7 +556,8 @@ impl World {
         // A request may be done just when this round begins: its completion is the newest bottom half then.
         if !self.aio.in_flight.is_empty() {
             let among = u32::try_from(self.aio.in_flight.len()).expect("few requests") + 1;
-            let pick = choose.choose(ChoicePoint::WorkNext, among);
+            let about = &mut |alternative| self.alternative_who(alternative as usize - 1);
+            let pick = choose.choose_about(ChoicePoint::WorkNext, among, about);
             if pick > 0 {
                 let request = self.by_due()[pick as usize - 1];
                 self.stack.push(Frame::Complete(request));
@@ -617,7 +618,9 @@ impl World {
         for i in 0..self.aio.in_flight.len() {
             if self.aio.in_flight[i].due.is_none() {
                 let calm = self.calm_latency(&self.aio.in_flight[i]);
-                let pick = choose.choose(ChoicePoint::Latency(self.aio.in_flight[i].node.0), LATENCIES.len() as u32);
+                let request = &self.aio.in_flight[i];
+                let (point, about) = (ChoicePoint::Latency(request.node.0), &mut |_| self.request_who(request));
+                let pick = choose.choose_about(point, LATENCIES.len() as u32, about);
                 let (times, over) = LATENCIES[pick as usize];
                 let request = &mut self.aio.in_flight[i];
                 request.due = Some(request.sent + calm * times / over);
@@ -638,7 +641,7 @@ impl World {
     }
 
     /// Requests in flight by the time they are due, ties by age.
-    fn by_due(&self) -> Vec<ReqId> {
+    pub(super) fn by_due(&self) -> Vec<ReqId> {
         let mut ids: Vec<(Nanos, usize)> =
             self.aio.in_flight.iter().enumerate().map(|(i, r)| (r.due.unwrap_or(Nanos::MAX), i)).collect();
         ids.sort_unstable();
@@ -666,7 +669,16 @@ impl World {
         }
         let mut pick = 0;
         if among > 1 {
-            pick = choose.choose(ChoicePoint::CompleteNext, u32::try_from(among).expect("few requests")) as usize;
+            let about = &mut |alternative| {
+                // Alternatives behind the calm one are those that come after it.
+                match (alternative as usize, timer_first) {
+                    (alternative, true) => self.alternative_who(alternative - 1),
+                    (alternative, false) if alternative == requests => self.timer_who(timer.as_ref()),
+                    (alternative, false) => self.alternative_who(alternative),
+                }
+            };
+            let among = u32::try_from(among).expect("few requests");
+            pick = choose.choose_about(ChoicePoint::CompleteNext, among, about) as usize;
         }
         let picked = if pick == 0 {
             if timer_first { None } else { first }

@@ -33,6 +33,7 @@ pub mod spec;
 pub mod status;
 pub mod transaction;
 pub mod value;
+mod who;
 
 use crate::base::units::Nanos;
 use crate::block::content::{Data, WriteTag};

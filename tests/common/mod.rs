@@ -79,9 +79,11 @@ pub fn chooser(seed: Option<u64>) -> Chooser {
     seed.map_or(Chooser::Calm, |seed| Chooser::Walk(Box::new(Walk::new(seed))))
 }
 
-/// A run with a trace.
+/// A run with a trace; without a seed in the scenario's own schedule.
 pub fn run(plan: &Plan, seed: Option<u64>, level: Level) -> Run {
-    sim::run(plan, chooser(seed), &RunOptions { level: Some(level), record_choices: false, ..RunOptions::default() })
+    let options = RunOptions { level: Some(level), record_choices: false, ..RunOptions::default() };
+    let own = || sim::chooser(&plan.schedule);
+    sim::run(plan, seed.map_or_else(own, |seed| chooser(Some(seed))), &options)
 }
 
 /// The client's view of a run that must pass.

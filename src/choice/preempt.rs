@@ -1,0 +1,397 @@
+//! Schedules as lists of preemptions, each addressed by the progress of whom it is about.
+//!
+//! A [`ChoiceLog`](super::ChoiceLog) counts all choices of a run, so that leaving one out shifts the meaning of those behind it. A
+//! [`Preemption`] counts only how often its own subject was offered at its kind of choice point: a list of them means the same
+//! after one was taken out, and can be read. What the list does not name is calm.
+//!
+//! ```text
+//! complete-next read s.qcow2@65536 #2    when this request is offered for the second time, it is done before the others
+//! work-next timer j0 #1                  likewise, in the middle of other work
+//! latency write t.qcow2@0 #1 =6          its first occurrence takes the seventh latency
+//! client-send step 7 #3                  the command of step 7 is sent when that is possible for the third time
+//! client-read step 7 #1 =2               two records are left unread then
+//! ```
+
+use super::{ChoicePoint, Choose, Divergence, Mode};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// Whom an alternative is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Who {
+    /// Nobody that could be named.
+    Nobody,
+    /// A request to the host or to a null device.
+    Request {
+        /// What is done, as in `read`.
+        op: &'static str,
+        /// Name of the file, or of the node where there is none.
+        file: Arc<str>,
+        /// First byte.
+        offset: u64,
+    },
+    /// A timer: the job that sleeps, or `coroutine`.
+    Timer(Arc<str>),
+    /// A step of the scenario, from 0; its text form counts from 1.
+    Step(u32),
+}
+
+/// What a request may do, in the words of [`Who::Request`].
+pub const REQUESTS: &[&str] = &["read", "write", "zero", "discard", "flush", "truncate", "nothing"];
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Who::Nobody => f.write_str("nobody"),
+            Who::Request { op, file, offset } => write!(f, "{op} {}@{offset}", escape(file)),
+            Who::Timer(job) => write!(f, "timer {}", escape(job)),
+            Who::Step(step) => write!(f, "step {}", u64::from(*step) + 1),
+        }
+    }
+}
+
+impl Who {
+    /// Reads the text form.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Who> {
+        if text == "nobody" {
+            return Some(Who::Nobody);
+        }
+        let (word, rest) = text.split_once(' ')?;
+        match word {
+            "timer" => Some(Who::Timer(unescape(rest)?.into())),
+            "step" => Some(Who::Step(rest.parse::<u32>().ok()?.checked_sub(1)?)),
+            _ => {
+                let op = REQUESTS.iter().find(|op| **op == word)?;
+                let (file, offset) = rest.rsplit_once('@')?;
+                Some(Who::Request { op, file: unescape(file)?.into(), offset: offset.parse().ok()? })
+            }
+        }
+    }
+}
+
+/// Characters with a meaning in lists, and whatever no one can see.
+fn escape(text: &str) -> String {
+    let plain = |c: char| !c.is_control() && !c.is_whitespace() && !matches!(c, ',' | '#' | '%' | '=');
+    text.chars().map(|c| if plain(c) { c.to_string() } else { format!("%{:x};", u32::from(c)) }).collect()
+}
+
+fn unescape(text: &str) -> Option<String> {
+    let mut out = String::new();
+    let mut parts = text.split('%');
+    out.push_str(parts.next()?);
+    for part in parts {
+        let (code, rest) = part.split_once(';')?;
+        out.push(char::from_u32(u32::from_str_radix(code, 16).ok()?)?);
+        out.push_str(rest);
+    }
+    Some(out)
+}
+
+/// A choice other than the calm one, and when it is made.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Preemption {
+    /// The kind of choice point, without its number of a node.
+    pub point: &'static str,
+    /// Whom it is about.
+    pub subject: Who,
+    /// How often the subject was offered at this kind of point, this time included; from 1.
+    pub nth: u32,
+    /// Which alternative is taken where the subject has several; 1 otherwise.
+    pub pick: u32,
+}
+
+impl Preemption {
+    /// Whether it is about one alternative among others, and not about how much of something.
+    #[must_use]
+    pub fn names_an_alternative(&self) -> bool {
+        names_alternatives(self.point)
+    }
+}
+
+/// At these points each alternative but the calm one has a subject of its own.
+fn names_alternatives(point: &str) -> bool {
+    matches!(point, "complete-next" | "work-next")
+}
+
+impl fmt::Display for Preemption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} #{}", self.point, self.subject, self.nth)?;
+        if self.pick == 1 { Ok(()) } else { write!(f, " ={}", self.pick) }
+    }
+}
+
+/// A schedule: these preemptions, and calm otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Preemptions {
+    /// In the order in which they were made.
+    pub list: Vec<Preemption>,
+}
+
+impl fmt::Display for Preemptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.list.iter().try_for_each(|preemption| writeln!(f, "{preemption}"))
+    }
+}
+
+/// What is wrong with the text of a list of preemptions.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}`: {problem}")]
+pub struct PreemptionError {
+    /// The entry at fault.
+    pub text: String,
+    /// What was expected.
+    pub problem: &'static str,
+}
+
+impl FromStr for Preemptions {
+    type Err = PreemptionError;
+
+    fn from_str(text: &str) -> Result<Self, PreemptionError> {
+        let entries = text.split(['\n', ',']).map(str::trim).filter(|entry| !entry.is_empty());
+        let read =
+            |entry: &str| preemption(entry).map_err(|problem| PreemptionError { text: entry.to_owned(), problem });
+        entries.map(read).collect::<Result<Vec<_>, _>>().map(|list| Preemptions { list })
+    }
+}
+
+/// Reads `point subject #nth` or `point subject #nth =pick`.
+fn preemption(text: &str) -> Result<Preemption, &'static str> {
+    let (point, rest) = text.split_once(' ').ok_or("expected `point subject #nth`")?;
+    let point = super::kinds().find(|(name, _)| *name == point).ok_or("no such choice point")?.0;
+    let (subject, count) = rest.rsplit_once(" #").ok_or("expected `#nth` behind the subject")?;
+    let (nth, pick) = match count.split_once(" =") {
+        Some((nth, pick)) => (nth, pick.parse().ok()),
+        None => (count, Some(1)),
+    };
+    let nth = nth.parse().ok().filter(|nth| *nth > 0).ok_or("expected a number from 1 behind `#`")?;
+    let pick = pick.filter(|pick| *pick > 0).ok_or("expected a number from 1 behind `=`")?;
+    let subject = Who::parse(subject.trim()).ok_or("no such subject")?;
+    Ok(Preemption { point, subject, nth, pick })
+}
+
+/// Makes the choices of a list of preemptions.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Preempt {
+    list: Arc<Preemptions>,
+    mode: Mode,
+    /// How often the subject of each entry was offered, by the entry's place.
+    seen: Vec<u32>,
+    /// Which entries were carried out.
+    met: Vec<bool>,
+    /// Choices made so far.
+    index: u32,
+    divergence: Option<Divergence>,
+}
+
+impl Preempt {
+    /// The schedule of `list`, from its start.
+    #[must_use]
+    pub fn new(list: Arc<Preemptions>, mode: Mode) -> Preempt {
+        let entries = list.list.len();
+        Preempt { list, mode, seen: vec![0; entries], met: vec![false; entries], index: 0, divergence: None }
+    }
+
+    /// What happens where the list does not fit.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Preemptions that were carried out.
+    pub fn met(&self) -> impl Iterator<Item = &Preemption> {
+        self.list.list.iter().zip(&self.met).filter(|(_, met)| **met).map(|(preemption, _)| preemption)
+    }
+
+    /// To be called when the run has ended: a preemption that could not be carried out is a divergence.
+    pub fn finish(&mut self) {
+        if let Some(at) = self.met.iter().position(|met| !met) {
+            let missed = Some(self.list.list[at].to_string().into());
+            let divergence = Divergence { index: self.index, expected: None, offered: None, missed };
+            self.divergence.get_or_insert(divergence);
+        }
+    }
+
+    /// The first place that did not fit, in either mode.
+    #[must_use]
+    pub fn first_difference(&self) -> Option<&Divergence> {
+        self.divergence.as_ref()
+    }
+
+    /// Counts `subject` at `point`; the pick of the entry whose turn has come.
+    fn offer(&mut self, point: &str, subject: &Who) -> Option<u32> {
+        let mut pick = None;
+        for (i, entry) in self.list.list.iter().enumerate() {
+            if entry.point == point && entry.subject == *subject {
+                self.seen[i] += 1;
+                if self.seen[i] == entry.nth && pick.is_none() {
+                    self.met[i] = true;
+                    pick = Some(entry.pick);
+                }
+            }
+        }
+        pick
+    }
+}
+
+impl Choose for Preempt {
+    fn choose(&mut self, point: ChoicePoint, among: u32) -> u32 {
+        self.choose_about(point, among, &mut |_| Who::Nobody)
+    }
+
+    fn choose_about(&mut self, point: ChoicePoint, among: u32, about: &mut dyn FnMut(u32) -> Who) -> u32 {
+        self.index += 1;
+        let name = point.name();
+        if !self.list.list.iter().any(|entry| entry.point == name) {
+            return 0;
+        }
+        if !names_alternatives(name) {
+            let subject = about(1);
+            return self.offer(name, &subject).map_or(0, |pick| pick.min(among - 1));
+        }
+        let mut taken = 0;
+        for alternative in 1..among {
+            let subject = about(alternative);
+            if self.offer(name, &subject).is_some() && taken == 0 {
+                taken = alternative;
+            }
+        }
+        taken
+    }
+}
+
+/// Writes down the choices of somebody else as preemptions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PreemptionRecorder<C> {
+    /// Who decides.
+    pub inner: C,
+    /// What was not calm so far.
+    pub list: Preemptions,
+    seen: BTreeMap<(&'static str, Who), u32>,
+}
+
+impl<C: Choose> PreemptionRecorder<C> {
+    /// A recorder with an empty list.
+    pub fn new(inner: C) -> Self {
+        PreemptionRecorder { inner, list: Preemptions::default(), seen: BTreeMap::new() }
+    }
+
+    fn offer(&mut self, point: &'static str, subject: Who) -> u32 {
+        let seen = self.seen.entry((point, subject)).or_default();
+        *seen += 1;
+        *seen
+    }
+}
+
+impl<C: Choose> Choose for PreemptionRecorder<C> {
+    fn choose(&mut self, point: ChoicePoint, among: u32) -> u32 {
+        self.choose_about(point, among, &mut |_| Who::Nobody)
+    }
+
+    fn choose_about(&mut self, point: ChoicePoint, among: u32, about: &mut dyn FnMut(u32) -> Who) -> u32 {
+        let pick = self.inner.choose_about(point, among, about);
+        let point = point.name();
+        if names_alternatives(point) {
+            for alternative in 1..among {
+                let subject = about(alternative);
+                let nth = self.offer(point, subject.clone());
+                if alternative == pick {
+                    self.list.list.push(Preemption { point, subject, nth, pick: 1 });
+                }
+            }
+        } else {
+            let subject = about(1);
+            let nth = self.offer(point, subject.clone());
+            if pick > 0 {
+                self.list.list.push(Preemption { point, subject, nth, pick });
+            }
+        }
+        pick
+    }
+
+    fn diverged(&self) -> Option<&Divergence> {
+        self.inner.diverged()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Walk;
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A run that asks about three requests, over and over; what it did.
+    fn run(choose: &mut dyn Choose) -> Vec<u32> {
+        let request = |n: u32| Who::Request { op: "read", file: format!("f{n}").into(), offset: 512 };
+        let mut picks = Vec::new();
+        for round in 0..20 {
+            let among = 2 + round % 3;
+            picks.push(choose.choose_about(ChoicePoint::CompleteNext, among, &mut |n| request(n + round % 2)));
+            picks.push(choose.choose_about(ChoicePoint::Latency(round), 8, &mut |_| request(round % 2)));
+            picks.push(choose.choose_about(ChoicePoint::ClientSend, 2, &mut |_| Who::Step(round / 4)));
+        }
+        picks
+    }
+
+    #[test]
+    fn a_recorded_list_gives_the_same_run() {
+        for seed in 0..50 {
+            let mut recorder = PreemptionRecorder::new(Walk::new(seed));
+            let picks = run(&mut recorder);
+            let list: Preemptions = recorder.list.to_string().parse().expect("its own text");
+            assert_eq!(list, recorder.list);
+            let mut preempt = Preempt::new(Arc::new(list), Mode::Strict);
+            assert_eq!(run(&mut preempt), picks, "seed {seed}");
+            preempt.finish();
+            assert_eq!(preempt.first_difference(), None);
+        }
+    }
+
+    #[test]
+    fn leaving_one_out_does_not_shift_the_others() {
+        let mut recorder = PreemptionRecorder::new(Walk::even(3));
+        let picks = run(&mut recorder);
+        for gone in 0..recorder.list.list.len() {
+            let mut list = recorder.list.clone();
+            list.list.remove(gone);
+            let again = run(&mut Preempt::new(Arc::new(list), Mode::Strict));
+            let differ = again.iter().zip(&picks).filter(|(a, b)| a != b).count();
+            assert_eq!(differ, 1, "without {}", recorder.list.list[gone]);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_carried_out_is_named() {
+        let list: Preemptions = "client-send step 99 #1, latency read f0@512 #1 =9".parse().expect("a list");
+        let mut preempt = Preempt::new(Arc::new(list), Mode::Strict);
+        assert_eq!(run(&mut preempt)[1], 7, "clamped");
+        preempt.finish();
+        let said = preempt.first_difference().map(ToString::to_string);
+        assert_eq!(said.as_deref(), Some("after 60 choices: `client-send step 99 #1` could not be carried out"));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let wrong = |text: &str| text.parse::<Preemptions>().unwrap_err().to_string();
+        assert_eq!(wrong("nothing step 1 #1"), "`nothing step 1 #1`: no such choice point");
+        assert_eq!(wrong("client-send step 0 #1"), "`client-send step 0 #1`: no such subject");
+        assert_eq!(wrong("client-send step 1"), "`client-send step 1`: expected `#nth` behind the subject");
+        assert_eq!(wrong("latency read a@0 #0"), "`latency read a@0 #0`: expected a number from 1 behind `#`");
+    }
+
+    proptest! {
+        #[test]
+        fn names_come_back(file in ".{0,12}", offset: u64, nth in 1u32..9, pick in 1u32..9) {
+            let subject = Who::Request { op: "zero", file: file.as_str().into(), offset };
+            let list = Preemptions { list: vec![Preemption { point: "latency", subject, nth, pick }] };
+            prop_assert_eq!(list.to_string().parse::<Preemptions>(), Ok(list));
+        }
+
+        #[test]
+        fn hostile_text_never_panics(text in "[-a-z #@%;=0-9,]{0,40}") {
+            let _ = text.parse::<Preemptions>();
+        }
+    }
+}

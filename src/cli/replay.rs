@@ -1,0 +1,71 @@
+//! `blockjob-sim replay`.
+
+use super::check::WIDTH;
+use super::output::Output;
+use super::run::{figures, print_text};
+use super::{EXIT_CODES, EXIT_USAGE, files, report};
+use crate::choice::Mode;
+use crate::failure::{Failure, FailureError};
+use crate::sim::outcome::{Outcome, RunOptions, Runner};
+use crate::trace::Level;
+use clap::Args;
+use std::path::{Path, PathBuf};
+
+/// Arguments of `replay`.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub(super) struct ReplayArgs {
+    /// The failure file
+    file: PathBuf,
+    /// Go on calmly where the recorded choices no longer fit, instead of ending with code 4
+    #[arg(long)]
+    lenient: bool,
+    /// How much the trace tells: client, job, io or co (`help trace`)
+    #[arg(long, default_value = "client", value_parser = str::parse::<Level>)]
+    level: Level,
+}
+
+/// Reads a failure file; says what is wrong with it if it is none.
+pub(super) fn failure(path: &Path, out: &mut Output) -> Option<Failure> {
+    let name = path.to_string_lossy();
+    let text = match files::text(path) {
+        Ok(text) => text,
+        Err(why) => {
+            out.complain(&format!("{name}: {why}\n"));
+            return None;
+        }
+    };
+    match Failure::from_text(&name, &text) {
+        Ok(failure) => Some(failure),
+        Err(FailureError::Yaml(error)) => {
+            out.complain(&report::render(&error, WIDTH, out.colour_err));
+            None
+        }
+        Err(error) => {
+            out.complain(&format!("{error}\n"));
+            None
+        }
+    }
+}
+
+/// Shows a failure again.
+pub(super) fn replay(args: &ReplayArgs, runner: Runner, out: &mut Output) -> u8 {
+    let Some(failure) = failure(&args.file, out) else { return EXIT_USAGE };
+    let mode = if args.lenient { Mode::Lenient } else { Mode::Strict };
+    let options = RunOptions { level: Some(args.level), ..RunOptions::default() };
+    let shown = failure.replay(runner, mode, &options);
+    print_text(&shown.run, out);
+    let mut said = format!("{}\n{}\n", shown.run.outcome, figures(&shown.run));
+    if shown.same {
+        said.push_str("the same failure, and the same trace\n");
+    } else {
+        for line in &shown.differences {
+            said.push_str(&format!("{line}\n"));
+        }
+        if matches!(shown.run.outcome, Outcome::Diverged(_)) {
+            said.push_str("--lenient goes on calmly from there\n");
+        }
+    }
+    out.complain(&said);
+    shown.run.outcome.exit_code()
+}

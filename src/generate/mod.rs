@@ -1,0 +1,93 @@
+//! Scenarios from a seed: drives, images and faults, and a program of commands for them.
+//!
+//! All that is generated is within what the model simulates (`docs/not-simulated.md`); what comes of it, nobody knows beforehand, so every
+//! reply is taken as it comes ([`Expect::Any`](crate::scenario::plan::Expect::Any)): what is right is for invariants to say, or for a
+//! real QEMU. How much there is of what is drawn too ([`Knobs`]), so that programs differ in kind and not in order alone.
+//!
+//! A program ends: after the last command its jobs are let run, then cancelled, finalised and dismissed, and what is left is asked for.
+
+mod backup;
+mod draw;
+mod guest;
+mod knobs;
+mod program;
+mod shape;
+mod wrong;
+
+pub use knobs::{Kind, Knobs};
+
+use crate::base::units::SECONDS;
+use crate::scenario::plan::{Limits, Plan, PlannedFile, PlannedStep, Schedule};
+use crate::scenario::write::Remarks;
+use program::Program;
+use shape::Shape;
+
+/// What may be generated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The kind of program; `None` lets the seed say.
+    pub kind: Option<Kind>,
+    /// Whether there may be what QEMU 10.0.2 crashes on: a backup by a bitmap that its own transaction adds, and what
+    /// `docs/not-simulated.md` names. For comparisons with a real QEMU it is better left out.
+    pub crashes: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { kind: None, crashes: true }
+    }
+}
+
+/// A generated scenario and what it was drawn from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Generated {
+    /// The seed.
+    pub seed: u64,
+    /// The scenario.
+    pub plan: Plan,
+    /// How much there is of what.
+    pub knobs: Knobs,
+}
+
+impl Generated {
+    /// The scenario as a file, with its knobs above it.
+    #[must_use]
+    pub fn to_yaml(&self) -> String {
+        let mut head = vec![format!("blockjob-sim generate --seed {} --kind {}", self.seed, self.knobs.kind)];
+        head.extend(self.knobs.table().lines().map(|line| format!("  {line}")));
+        crate::scenario::write::with_remarks(&self.plan, &Remarks { head, ..Remarks::default() })
+    }
+}
+
+/// The scenario of a seed.
+#[must_use]
+pub fn scenario(seed: u64) -> Generated {
+    with(&Options::default(), seed)
+}
+
+/// The scenario of a seed that is of this kind.
+#[must_use]
+pub fn program(kind: Kind, seed: u64) -> Generated {
+    with(&Options { kind: Some(kind), ..Options::default() }, seed)
+}
+
+/// The scenario of a seed, within what the options allow.
+#[must_use]
+pub fn with(options: &Options, seed: u64) -> Generated {
+    let knobs = Knobs::draw(options, seed);
+    let shape = Shape::draw(&knobs, seed);
+    let files = shape.files.iter().cloned().map(PlannedFile::new).collect();
+    let args = shape.args.clone();
+    let steps = Program::new(&knobs, shape, seed).write();
+    let plan = Plan {
+        about: format!("Generated from seed {seed}, {}.", knobs.kind.says()).into(),
+        files,
+        args,
+        steps: steps.into_iter().map(PlannedStep::new).collect(),
+        limits: Limits { steps: Some(5_000_000), time: Some(10_000 * 3600 * SECONDS), trace: Some(100_000) },
+        quirks: crate::quirk::Quirks::NONE,
+        expect_violation: None,
+        schedule: Schedule::Any,
+    };
+    Generated { seed, plan, knobs }
+}

@@ -1,0 +1,186 @@
+//! Plans written as scenario files load back to the same plan, and the text is one that a person can read.
+
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests read files, run programs and print"
+)]
+
+mod common;
+
+use blockjob_sim::base::Json;
+use blockjob_sim::choice::{ChoiceLog, Preemption, Preemptions, Who};
+use blockjob_sim::quirk;
+use blockjob_sim::scenario::plan::{
+    Backing, Expect, FileOp, ImageFormat, Limits, PlannedFile, PlannedStep, Qcow2Options, Schedule, StepKind, WriteData,
+};
+use blockjob_sim::scenario::{Plan, load, write};
+use common::{path, plan_of};
+use proptest::prelude::*;
+use std::fs;
+use std::sync::Arc;
+
+/// Loads a text that stands in no file.
+fn load_text(text: &str) -> Plan {
+    let mut read = |_: &str| Ok(text.to_owned());
+    let loaded = load("written.yaml", &mut read);
+    loaded.unwrap_or_else(|error| panic!("{error}\n{text}")).expect("it has steps")
+}
+
+fn scenarios(folder: &str, found: &mut Vec<String>) {
+    for entry in fs::read_dir(path(folder)).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let name = format!("{folder}/{}", entry.file_name().to_string_lossy());
+        if entry.file_type().expect("a type").is_dir() {
+            scenarios(&name, found);
+        } else if name.ends_with(".yaml") {
+            found.push(name);
+        }
+    }
+}
+
+#[test]
+fn all_scenarios_come_back() {
+    let mut files = Vec::new();
+    scenarios("sim-scenarios", &mut files);
+    assert!(files.len() > 300);
+    for file in files {
+        let Some(plan) = plan_of(&file) else { continue };
+        let text = write::to_yaml(&plan);
+        assert_eq!(load_text(&text).without_places(), plan.without_places(), "{file}\n{text}");
+        // What has no place to break, such as a long command line in quotes, may be longer.
+        let long = text.lines().find(|line| line.len() > 118 && line.contains(", ") && !line.contains(['\'', '"']));
+        assert_eq!(long, None, "{file}");
+    }
+}
+
+#[test]
+fn remarks_are_comments() {
+    let plan = plan_of("sim-scenarios/iotest-124/transaction-failure-race.yaml").expect("a scenario");
+    let remarks = write::Remarks {
+        head: vec!["first\nline".to_owned()],
+        steps: vec![(0, "before all".to_owned()), (3, "before the fourth: {".to_owned())],
+        tail: vec!["last".to_owned()],
+    };
+    let text = write::with_remarks(&plan, &remarks);
+    assert!(text.starts_with("# first line\nabout: "), "{text}");
+    assert!(text.contains("steps:\n  # before all\n  - qmp:"), "{text}");
+    assert!(text.ends_with("# last\n"), "{text}");
+    assert_eq!(load_text(&text).without_places(), plan.without_places());
+}
+
+fn word() -> impl Strategy<Value = Arc<str>> {
+    let words = prop_oneof!["[a-z0-9-]{1,8}", "(?s).{0,8}", Just("null".to_owned()), Just("1e3".to_owned())];
+    words.prop_map(|word| word.as_str().into())
+}
+
+fn json() -> impl Strategy<Value = Json> {
+    let leaf = prop_oneof![
+        Just(Json::Null),
+        any::<bool>().prop_map(Json::Bool),
+        any::<i64>().prop_map(Json::Int),
+        any::<u64>().prop_map(Json::uint),
+        word().prop_map(Json::Str),
+    ];
+    leaf.prop_recursive(4, 24, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Json::list),
+            prop::collection::btree_map(word(), inner, 0..4)
+                .prop_map(|members| Json::Dict(Arc::new(members.into_iter().collect()))),
+        ]
+    })
+}
+
+fn object() -> impl Strategy<Value = Json> {
+    prop::collection::btree_map(word(), json(), 0..4)
+        .prop_map(|members| Json::Dict(Arc::new(members.into_iter().collect())))
+}
+
+fn step() -> impl Strategy<Value = StepKind> {
+    let command = (word(), object())
+        .prop_map(|(name, arguments)| Json::dict(vec![("execute", Json::Str(name)), ("arguments", arguments)]));
+    let expect = prop_oneof![
+        Just(Expect::Any),
+        prop::option::of(json()).prop_map(Expect::Return),
+        (prop::option::of(word()), prop::option::of(word())).prop_map(|(class, desc)| Expect::Error { class, desc }),
+    ];
+    prop_oneof![
+        (command, expect).prop_map(|(command, expect)| StepKind::Qmp { command, expect }),
+        (word(), prop::option::of(word()), prop::option::of(word()))
+            .prop_map(|(line, output, returns)| StepKind::Hmp { line, output, returns }),
+        any::<u64>().prop_map(StepKind::Sleep),
+        prop::collection::vec(word(), 0..3).prop_map(|except| StepKind::NoEvents { except }),
+        word().prop_map(StepKind::Mark),
+        file_op().prop_map(StepKind::File),
+    ]
+}
+
+fn file_op() -> impl Strategy<Value = FileOp> {
+    let qcow2 = (word(), any::<u64>(), 9u32..=21, any::<Option<bool>>(), prop::option::of(word())).prop_map(
+        |(file, size, bits, compat_v3, below)| FileOp::Create {
+            file,
+            format: ImageFormat::Qcow2,
+            size: Some(size),
+            options: Qcow2Options { cluster_size: Some(1 << bits), compat_v3, lazy_refcounts: compat_v3 },
+            backing: below.map(|file| Backing { file, format: ImageFormat::Raw }),
+        },
+    );
+    let data = prop_oneof![any::<u8>().prop_map(WriteData::Pattern), Just(WriteData::Zero), Just(WriteData::Discard)];
+    prop_oneof![
+        qcow2,
+        (word(), 0..1u64 << 62, 1..1u64 << 62, data).prop_map(|(file, offset, length, data)| FileOp::Write {
+            file,
+            format: ImageFormat::Raw,
+            offset,
+            length,
+            data
+        }),
+        (word(), word()).prop_map(|(file, content)| FileOp::Text { file, content }),
+        word().prop_map(|file| FileOp::Rebase { file, backing: None }),
+    ]
+}
+
+fn schedule() -> impl Strategy<Value = Schedule> {
+    let preemption = (word(), any::<u64>(), 1u32..9, 1u32..9).prop_map(|(file, offset, nth, pick)| Preemption {
+        point: "complete-next",
+        subject: Who::Request { op: "write", file, offset },
+        nth,
+        pick,
+    });
+    let log: ChoiceLog = "@3 latency:4 2/8\n@9 client-send 1/2\ntotal 12".parse().expect("a log");
+    prop_oneof![
+        Just(Schedule::Any),
+        Just(Schedule::Calm),
+        any::<u64>().prop_map(Schedule::Seed),
+        Just(Schedule::Choices(Arc::new(log))),
+        prop::collection::vec(preemption, 0..4).prop_map(|list| Schedule::Preemptions(Arc::new(Preemptions { list }))),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_is_written_loads_back(
+        about in word(),
+        files in prop::collection::vec(file_op(), 0..4),
+        args in prop::collection::vec(word(), 0..4),
+        steps in prop::collection::vec(step(), 0..6),
+        time in any::<Option<u64>>(),
+        schedule in schedule(),
+    ) {
+        let plan = Plan {
+            about: about.clone(),
+            files: files.into_iter().map(PlannedFile::new).collect(),
+            args,
+            steps: steps.into_iter().map(PlannedStep::new).collect(),
+            limits: Limits { steps: time, time, trace: None },
+            quirks: quirk::TABLE.iter().take(usize::from(about.len() % 2 == 0)).map(|about| about.quirk).collect(),
+            expect_violation: None,
+            schedule,
+        };
+        let text = write::to_yaml(&plan);
+        prop_assert_eq!(load_text(&text).without_places(), plan, "{}", text);
+    }
+}
