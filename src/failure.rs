@@ -64,8 +64,8 @@ impl Verdict {
             Outcome::Crash { message, .. } => message.clone(),
             Outcome::Diverged(divergence) => divergence.to_string(),
             Outcome::Violated { invariant: broken, subject: of, reason, .. } => {
-                (invariant, subject) = (Some(Arc::from(*broken)), Some(of.as_str().into()));
-                reason.clone()
+                (invariant, subject) = (Some(Arc::from(*broken)), Some(Arc::from(&**of)));
+                reason.to_string()
             }
         };
         Some(Verdict { outcome: outcome.word().into(), invariant, subject, reason: reason.into() })
