@@ -84,7 +84,11 @@ impl Sim {
             },
         };
         let check = self.check.as_mut()?;
-        match check.step(&mut self.world) {
+        let mut checked = check.step(&mut self.world);
+        if checked.is_ok() && matches!(outcome, Some(Outcome::Passed | Outcome::Stuck { .. })) {
+            checked = check.end(&self.world);
+        }
+        match checked {
             Ok(()) => outcome,
             Err(broken) => Some(self.client.violated(&self.world, broken)),
         }
