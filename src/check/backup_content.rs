@@ -16,11 +16,11 @@ use crate::world::feed::{BackupBegins, Seen, Settled};
 /// there is nothing to hold: such a job ends by being cancelled, and then QEMU promises nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct BackupContent {
-    jobs: Vec<Box<BackupBegins>>,
+    jobs: Vec<BackupBegins>,
 }
 
 impl BackupContent {
-    pub(super) fn take(&mut self, job: JobId) -> Option<Box<BackupBegins>> {
+    fn take(&mut self, job: JobId) -> Option<BackupBegins> {
         let at = self.jobs.iter().position(|begins| begins.job == job)?;
         Some(self.jobs.swap_remove(at))
     }
@@ -31,10 +31,10 @@ impl Watch for BackupContent {
 
     fn see(&mut self, seen: &Seen, _world: &World) -> Result<(), Broken> {
         match seen {
-            Seen::BackupBegins(begins) => self.jobs.push(begins.clone()),
+            Seen::BackupBegins(begins) => self.jobs.push((**begins).clone()),
             Seen::Settled(settled) => {
                 if let Some(begins) = self.take(settled.job) {
-                    return compare(*begins, settled);
+                    return compare(&begins, settled);
                 }
             }
             _ => {}
@@ -72,13 +72,13 @@ fn scope(begins: &BackupBegins, source: &mut Frozen, target: &Frozen) -> Vec<(u6
     }
 }
 
-fn compare(begins: BackupBegins, settled: &Settled) -> Result<(), Broken> {
+fn compare(begins: &BackupBegins, settled: &Settled) -> Result<(), Broken> {
     let Some(target) = &settled.target else { return Ok(()) };
     if settled.failed {
         return Ok(());
     }
     let (mut source, mut target) = (begins.source.clone(), target.clone());
-    for (start, len) in scope(&begins, &mut source, &target) {
+    for (start, len) in scope(begins, &mut source, &target) {
         if let Some(differs) = source.difference(&mut target, start, len) {
             let reason = format!(
                 "its target differs at byte {} from what the source had when it began: {}",

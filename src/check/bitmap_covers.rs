@@ -30,7 +30,7 @@ pub struct BitmapCovers {
     bitmaps: Vec<Since>,
     /// The list as it was before the transaction that is under way.
     before: Option<(TranId, Vec<Since>)>,
-    jobs: Vec<(JobId, Arc<Frozen>, NodeId, Option<Arc<str>>)>,
+    jobs: Vec<(JobId, Arc<Frozen>)>,
     /// Images that read as a drive did: path, and what the drive read as.
     complete: Vec<(Arc<str>, Arc<Frozen>)>,
 }
@@ -70,8 +70,7 @@ impl BitmapCovers {
 
     fn begins(&mut self, begins: &BackupBegins) -> Result<(), Broken> {
         let source = Arc::new(begins.source.clone());
-        let name = begins.bitmap.as_ref().map(|(name, _)| name.clone());
-        self.jobs.push((begins.job, source, begins.source_node, name));
+        self.jobs.push((begins.job, source));
         match &begins.bitmap {
             Some((name, bits)) => self.hold(begins.source_node, name, bits, &begins.source),
             None => Ok(()),
@@ -80,7 +79,7 @@ impl BitmapCovers {
 
     fn settled(&mut self, settled: &Settled) -> Result<(), Broken> {
         let Some(at) = self.jobs.iter().position(|(job, ..)| *job == settled.job) else { return Ok(()) };
-        let (_, source, ..) = self.jobs.swap_remove(at);
+        let (_, source) = self.jobs.swap_remove(at);
         let Some(end) = &settled.bitmap else { return Ok(()) };
         if !settled.failed {
             self.chain(settled, &source)?;

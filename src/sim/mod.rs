@@ -79,7 +79,7 @@ impl Sim {
         let outcome = match stepped {
             Ok(outcome) => outcome,
             Err(payload) => match Broken::from_panic(&panic_text(&*payload)) {
-                Some(broken) => return Some(self.client.violated(&self.world, broken)),
+                Some(broken) => return Some(self.violated(broken)),
                 None => resume_unwind(payload),
             },
         };
@@ -90,8 +90,14 @@ impl Sim {
         }
         match checked {
             Ok(()) => outcome,
-            Err(broken) => Some(self.client.violated(&self.world, broken)),
+            Err(broken) => Some(self.violated(broken)),
         }
+    }
+
+    /// What the process put out until then is read, so that the trace has it.
+    fn violated(&mut self, broken: Broken) -> Outcome {
+        self.client.read_all(&mut self.world);
+        self.client.violated(&self.world, broken)
     }
 
     fn plain_step(&mut self, choose: &mut dyn Choose) -> Option<Outcome> {
