@@ -18,6 +18,7 @@ pub mod qmp;
 pub mod quirk;
 pub mod render;
 pub mod scenario;
+pub mod serve;
 pub mod sim;
 pub mod trace;
 pub mod world;

@@ -22,8 +22,9 @@ const SIMULATED: &[&str] = &[
     "block-job-dismiss", "block-job-finalize", "block-job-pause", "block-job-resume", "block-job-set-speed",
     "block-set-write-threshold", "block_resize", "blockdev-add", "blockdev-backup", "blockdev-create", "blockdev-del", "cont",
     "drive-backup", "human-monitor-command", "job-cancel", "job-complete", "job-dismiss", "job-finalize", "job-pause",
-    "job-resume", "qmp_capabilities", "query-block", "query-block-jobs", "query-commands", "query-jobs", "query-name",
-    "query-named-block-nodes", "query-status", "query-version", "quit", "stop", "transaction",
+    "job-resume", "object-add", "object-del", "qmp_capabilities", "query-block", "query-block-jobs", "query-commands",
+    "query-iothreads", "query-jobs", "query-kvm", "query-name", "query-named-block-nodes", "query-status", "query-target",
+    "query-uuid", "query-version", "quit", "stop", "system_reset", "transaction",
     "x-debug-block-dirty-bitmap-sha256", "x-debug-query-block-graph",
 ];
 
@@ -71,11 +72,10 @@ const DRIVE_OPTIONS: &[(&str, &str)] = &[
 /// Lines of the human monitor, and what they answer.
 const HMP: &[(&str, &str)] = &[
     ("savevm x", "savevm"),
-    ("commit all", "commit"),
     ("help", "help"),
-    ("info block", "info block"),
-    ("info block-jobs", "info block-jobs"),
-    ("q", "quit"),
+    ("info block -v", "info block -v"),
+    ("info qtree", "info qtree"),
+    ("p 1", "print"),
 ];
 
 /// qemu-io commands, and what they answer.

@@ -54,6 +54,13 @@ impl ChoiceLog {
         self.total = Some(index + 1);
     }
 
+    /// Puts another pick in the place of the last one.
+    pub fn amend(&mut self, pick: u32) {
+        if let Some(last) = self.entries.last_mut() {
+            last.choice.pick = pick;
+        }
+    }
+
     /// What the log holds, by ascending index.
     #[must_use]
     pub fn entries(&self) -> &[Numbered] {

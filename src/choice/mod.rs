@@ -154,6 +154,15 @@ pub trait Choose {
     fn diverged(&self) -> Option<&Divergence> {
         None
     }
+
+    /// Whether the timer that is next must wait for something outside of the run, a wall clock. It is passed over then, and nothing
+    /// happens where only timers are left.
+    fn sleeps_wait(&self) -> bool {
+        false
+    }
+
+    /// The last answer could not be followed, because a timer that must wait was picked: this one was taken in its place.
+    fn amend(&mut self, _pick: u32) {}
 }
 
 /// The calm schedule: always alternative 0.

@@ -10,6 +10,8 @@ pub mod help;
 mod output;
 pub mod quirks;
 mod replay;
+mod qemu;
+pub mod quirks;
 pub mod report;
 mod run;
 mod test;
@@ -63,6 +65,13 @@ enum Command {
     Check(CheckArgs),
     /// List the wrong behaviour that can be switched on, or the invariants that are watched
     Quirks(quirks::QuirksArgs),
+    /// Be a QEMU that QMP clients talk to: takes QEMU's options (`blockjob-sim qemu -help`)
+    #[command(disable_help_flag = true)]
+    Qemu {
+        /// QEMU's options
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// Explain a command or a topic: trace, scenario, choices
     Help {
         /// A command or a topic
@@ -149,6 +158,9 @@ fn seeds(text: &str) -> Result<Range<u64>, String> {
 /// The whole command: reads the arguments, does what they say with `runner`, gives the exit code.
 #[must_use]
 pub fn main(runner: Runner) -> ExitCode {
+    if let Some(code) = qemu::called_as_qemu() {
+        return code.into();
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -167,6 +179,8 @@ pub fn main(runner: Runner) -> ExitCode {
         Command::Generate(args) => generate::generate(args, &mut out),
         Command::Check(args) => check::check(&args.files, &mut out),
         Command::Quirks(args) => quirks::quirks(args, &mut out),
+        // Behind `--color` alone.
+        Command::Qemu { args } => crate::serve::main("blockjob-sim", args),
         Command::Help { topic } => explain(topic.as_deref(), &mut out),
     };
     code.into()

@@ -1,5 +1,5 @@
 //! The line that human-monitor-command carries: finding the command and splitting its arguments (`monitor/hmp.c`). Only
-//! `qemu-io` goes further than its name.
+//! `qemu-io` is read as QEMU does; of the others the words are taken apart.
 
 /// What QEMU answers to a line that it does not run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -24,6 +24,13 @@ pub enum HmpLine {
         /// The command line for qemu-io; may be empty.
         command: String,
     },
+    /// Another command that the model has, by its full name (`info block`), with the words behind it.
+    Other {
+        /// Its name.
+        name: String,
+        /// Its arguments.
+        args: Vec<String>,
+    },
     /// An error, in QEMU's words.
     Refused(Refusal),
     /// A command (or item of `info`) that QEMU has and this model has not.
@@ -45,12 +52,12 @@ pub fn parse(line: &str) -> HmpLine {
     if name == "info" && args < line.len() {
         let end = name_end(line, args);
         return match find(&INFO, &line[args..end]) {
-            Some(item) => HmpLine::NotSimulated(format!("info {item}")),
+            Some(item) => other(&format!("info {item}"), &line[end..]),
             None => unknown(&line[..end]),
         };
     }
     if name != "qemu-io" {
-        return HmpLine::NotSimulated(name.to_owned());
+        return other(name, &line[args..]);
     }
     match qemu_io(line, args) {
         Ok(parsed) => parsed,
@@ -66,6 +73,20 @@ pub fn parse(line: &str) -> HmpLine {
             HmpLine::Refused(refusal)
         }
     }
+}
+
+/// Commands other than `qemu-io` that the model has.
+const SIMULATED: [&str; 17] = [
+    "block_job_cancel", "block_job_complete", "block_job_pause", "block_job_resume", "block_job_set_speed", "commit", "cont",
+    "info block", "info block-jobs", "info iothreads", "info name", "info status", "info uuid", "info version", "quit", "stop",
+    "system_reset",
+];
+
+fn other(name: &str, args: &[u8]) -> HmpLine {
+    if !SIMULATED.contains(&name) {
+        return HmpLine::NotSimulated(name.to_owned());
+    }
+    HmpLine::Other { name: name.to_owned(), args: lossy(args).split_ascii_whitespace().map(str::to_owned).collect() }
 }
 
 /// The reply for a command that failed with this message (`hmp.c:hmp_handle_error`).
@@ -287,8 +308,9 @@ mod tests {
         assert_eq!(parse("  foo bar"), refused("unknown command: '  foo'\r\n", ""));
         assert_eq!(parse("qemu-io-foo x"), refused("unknown command: 'qemu-io-foo'\r\n", ""));
         assert_eq!(parse("info foo bar"), refused("unknown command: 'info foo'\r\n", ""));
-        assert_eq!(parse("q x"), HmpLine::NotSimulated("quit".into()));
-        assert_eq!(parse("info block"), HmpLine::NotSimulated("info block".into()));
+        assert_eq!(parse("q"), HmpLine::Other { name: "quit".into(), args: Vec::new() });
+        assert_eq!(parse(" info  block  a "), HmpLine::Other { name: "info block".into(), args: vec!["a".into()] });
+        assert_eq!(parse("info qtree"), HmpLine::NotSimulated("info qtree".into()));
         assert_eq!(parse("info"), HmpLine::NotSimulated("info".into()));
         assert_eq!(error_reply(&no_such_node("nope")), "Error: Cannot find device='' nor node-name='nope'\r\n");
         assert_eq!(error_reply(&no_such_qdev("nope")), "Error: Device 'nope' not found\r\n");

@@ -509,18 +509,6 @@ impl World {
         self.main_loop_wait(choose)
     }
 
-    /// Whether the main loop (not a nested poll) is what would run next.
-    #[must_use]
-    pub fn in_main_loop(&self) -> bool {
-        self.stack.is_empty()
-    }
-
-    /// Whether nothing is ready and nothing is in flight: only timers can still go off.
-    #[must_use]
-    pub fn at_rest(&self) -> bool {
-        self.stack.is_empty() && !self.aio.main.ready() && !self.aio.iohandler.ready() && self.aio.in_flight.is_empty()
-    }
-
     /// `aio_poll(qemu_get_aio_context(), true)`
     fn aio_poll(&mut self, choose: &mut dyn Choose) -> bool {
         self.now += ROUND;
@@ -648,7 +636,7 @@ impl World {
         ids.into_iter().map(|(_, i)| self.aio.in_flight[i].id).collect()
     }
 
-    fn next_timer(&self) -> Option<&Timer> {
+    pub(super) fn next_timer(&self) -> Option<&Timer> {
         // `min_by_key` gives the first of equals: the one that was set first.
         self.aio.timers.iter().min_by_key(|t| t.deadline)
     }
@@ -680,7 +668,7 @@ impl World {
             let among = u32::try_from(among).expect("few requests");
             pick = choose.choose_about(ChoicePoint::CompleteNext, among, about) as usize;
         }
-        let picked = if pick == 0 {
+        let mut picked = if pick == 0 {
             if timer_first { None } else { first }
         } else if timer_first {
             Some(self.by_due()[pick - 1])
@@ -689,6 +677,15 @@ impl World {
         } else {
             Some(self.by_due()[pick])
         };
+        if picked.is_none() && choose.sleeps_wait() {
+            if requests == 0 {
+                return false;
+            }
+            // The request that is done first goes before the timer.
+            pick = usize::from(timer_first);
+            choose.amend(u32::from(timer_first));
+            picked = first;
+        }
         match (picked, timer) {
             (Some(id), _) => {
                 if pick == 0 {
@@ -703,14 +700,6 @@ impl World {
             (None, None) => unreachable!("an alternative was picked that was not offered"),
         }
         true
-    }
-
-    /// When the next timer or request is due, for whoever paces the world against a wall clock.
-    #[must_use]
-    pub fn next_deadline(&self) -> Option<Nanos> {
-        let timer = self.next_timer().map(|t| t.deadline);
-        let request = self.aio.in_flight.iter().filter_map(|r| r.due).min();
-        timer.into_iter().chain(request).min()
     }
 
     /// `Frame::Handlers`: requests that are done by now, then timers that are due.

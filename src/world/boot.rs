@@ -7,10 +7,56 @@ use super::graph::{OpenFlags, perm};
 use super::lacking;
 use super::spec::OpenSpec;
 use super::value::Val;
+use super::machine::Device;
+use crate::base::Json;
 use crate::choice::Calm;
-use crate::qmp::drive::DriveOptions;
-use crate::qmp::types::BlockdevOptions;
+use crate::qmp::drive::{DriveOptions, split_options};
+use crate::qmp::error::QmpError;
+use crate::qmp::json::parse_one;
+use crate::qmp::keyval::parse_keyval;
+use crate::qmp::types::{BlockdevOptions, ObjectOptions};
+use crate::qmp::visit::{At, Mode};
 use std::sync::Arc;
+
+/// Where a drive of the command line belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// `if=none`: a device of the command line takes it.
+    None,
+    /// A disk of the machine's own IDE bus.
+    OnBoard {
+        /// `media=cdrom`
+        cdrom: bool,
+    },
+    /// A device of its own.
+    Virtio,
+}
+
+/// The type that `-machine` names, if it names one.
+fn machine_type(text: &str) -> Option<Arc<str>> {
+    let first = text.split(',').next().unwrap_or_default();
+    match first.split_once('=') {
+        Some(("type", kind)) => Some(kind.into()),
+        Some(_) => None,
+        None => Some(first.into()),
+    }
+}
+
+/// The options of a device, as JSON or as `MODEL,key=value,…`.
+fn device_options(text: &str) -> Result<Json, QmpError> {
+    if text.starts_with('{') {
+        return parse_one(text);
+    }
+    let mut options = split_options(text);
+    let bare = text.split([',', '=']).next().unwrap_or_default();
+    if let Some(first) = options.first_mut()
+        && !text[bare.len()..].starts_with('=')
+    {
+        *first = ("driver".to_owned(), bare.to_owned());
+    }
+    let members = options.into_iter().map(|(key, value)| (Arc::from(key), Json::str(&value)));
+    Ok(Json::Dict(Arc::new(members.collect())))
+}
 
 impl World {
     /// Carries out the block options of a command line, as QEMU does before it listens to anybody: every `-blockdev`, then every
@@ -32,26 +78,40 @@ impl World {
         while let Some(option) = args.next() {
             let mut value = || args.next().ok_or_else(|| format!("{option}: requires an argument"));
             match &**option {
-                "-blockdev" | "-drive" | "-device" => found.push((&**option, value()?)),
-                "-machine" | "-M" | "-accel" | "-display" => drop(value()?),
+                "-blockdev" | "-drive" | "-device" | "-object" => found.push((&**option, value()?)),
+                "-machine" | "-M" => self.machine.kind = machine_type(value()?).or(self.machine.kind.take()),
+                "-accel" | "-display" => drop(value()?),
                 "-nodefaults" | "-S" => {}
                 other => return Err(format!("{other}: invalid option")),
             }
         }
         let of = |kind: &'static str| found.iter().filter(move |(option, _)| *option == kind).map(|(_, value)| *value);
+        for value in of("-object") {
+            self.boot_object(value).map_err(|err| format!("-object {value}: {err}"))?;
+        }
         for value in of("-blockdev") {
             self.boot_blockdev(value, between).map_err(|err| format!("-blockdev {value}: {err}"))?;
         }
         // `if=virtio` stands for a `-device` behind all others.
         let mut implied = Vec::new();
         for value in of("-drive") {
-            implied.extend(self.boot_drive(value, between).map_err(|err| format!("-drive {value}: {err}"))?);
+            let opened = self.boot_drive(value, between);
+            let attached = opened.and_then(|(blk, place)| match place {
+                Place::None => Ok(()),
+                Place::OnBoard { cdrom } => self.attach_on_board(blk, cdrom),
+                Place::Virtio => {
+                    implied.push(blk);
+                    Ok(())
+                }
+            });
+            attached.map_err(|err| format!("-drive {value}: {err}"))?;
         }
         for value in of("-device") {
             self.boot_device(value, between).map_err(|err| format!("-device {value}: {err}"))?;
         }
         for blk in implied {
-            self.attach_device(blk, "virtio-blk", "")?;
+            let device = Device { id: None, driver: "virtio-blk".into(), backend: None };
+            self.device_attach(device, Some(blk))?;
         }
         self.now = 0;
         self.out.clear();
@@ -82,13 +142,11 @@ impl World {
         }
     }
 
-    /// `drive_new`: the backend, if a guest device goes with it.
-    fn boot_drive(&mut self, text: &str, between: &mut dyn FnMut(&mut World)) -> Result<Option<BackendId>, String> {
+    /// `drive_new`: the backend, and where it belongs.
+    fn boot_drive(&mut self, text: &str, between: &mut dyn FnMut(&mut World)) -> Result<(BackendId, Place), String> {
         let drive = DriveOptions::parse(text).map_err(|err| err.desc.to_string())?;
-        let id: Arc<str> = drive.id.clone().unwrap_or_else(|| {
-            let index = self.graph.backends.len();
-            format!("virtio{index}").into()
-        });
+        let (place, name) = self.drive_place(&drive)?;
+        let id = drive.id.clone().unwrap_or(name);
         if self.graph.blk_by_name(&id).is_some() {
             return Err(format!("Duplicate ID '{id}' for drive"));
         }
@@ -106,29 +164,44 @@ impl World {
                 other => unreachable!("-drive ends with {other:?}"),
             }
         }
-        Ok((drive.interface.as_deref() != Some("none")).then_some(blk))
+        Ok((blk, place))
     }
 
-    /// A guest disk takes a backend over (`blk_attach_dev`, `blkconf_apply_backend_options`).
-    fn attach_device(&mut self, blk: BackendId, driver: &str, id: &str) -> Result<(), String> {
-        const ANONYMOUS: &str = "/machine/peripheral-anon/";
-        let devices = self.graph.backends.iter().filter_map(|(_, b)| b.dev.as_ref());
-        let number = devices.filter(|dev| dev.starts_with(ANONYMOUS)).count();
-        let path = match id {
-            "" => format!("{ANONYMOUS}device[{number}]"),
-            id => format!("/machine/peripheral/{id}"),
+    /// Which bus a drive goes to, and the name it gets there if it has none.
+    fn drive_place(&self, drive: &DriveOptions) -> Result<(Place, Arc<str>), String> {
+        let interface = match &drive.interface {
+            Some(interface) => interface.clone(),
+            None if self.machine.is_pc() => "ide".into(),
+            None => "none".into(),
         };
-        // virtio's disk is a device within the device, and has no id of its own.
-        let dev = match (driver.starts_with("virtio-blk"), id) {
-            (true, _) => format!("{path}/virtio-backend"),
-            (false, "") => path,
-            (false, id) => id.to_owned(),
-        };
-        self.graph.backends[blk].dev = Some(dev.into());
-        let writable = self.graph.blk_bs(blk).is_some_and(|bs| self.graph.nodes[bs].flags.rdwr);
-        let taken = perm::CONSISTENT_READ | if writable { perm::WRITE } else { 0 };
-        let shared = perm::CONSISTENT_READ | perm::WRITE_UNCHANGED | perm::RESIZE;
-        self.blk_set_perm(blk, taken, shared).map_err(|err| err.desc.to_string())
+        let taken = |name: &str| self.graph.backends.iter().any(|(_, b)| *b.name == *name);
+        let [bus, unit, index] = drive.place;
+        match &*interface {
+            "ide" => {
+                let units = if self.machine.is_q35() { 1 } else { 2 };
+                let at = |n: u64, kind: &str| format!("ide{}-{kind}{}", n / units, n % units);
+                let free = |n: &u64| !taken(&at(*n, "hd")) && !taken(&at(*n, "cd"));
+                let given = index.or_else(|| Some(bus.unwrap_or(0).saturating_mul(units).saturating_add(unit?)));
+                let place = given.or_else(|| (0..).find(free)).unwrap_or(0);
+                if given.is_some() && !free(&place) {
+                    let (bus, unit) = (place / units, place % units);
+                    return Err(format!("drive with bus={bus}, unit={unit} (index={place}) exists"));
+                }
+                let kind = if drive.cdrom { "cd" } else { "hd" };
+                Ok((Place::OnBoard { cdrom: drive.cdrom }, at(place, kind).into()))
+            }
+            "virtio" | "none" => {
+                let name = |n: u64| format!("{interface}{n}");
+                let place = index.or(unit).or_else(|| (0..).find(|n| !taken(&name(*n)))).unwrap_or(0);
+                let virtio = &*interface == "virtio";
+                Ok((if virtio { Place::Virtio } else { Place::None }, name(place).into()))
+            }
+            "floppy" | "pflash" => Err(format!("not simulated: if={interface}")),
+            other => {
+                let (bus, unit) = (bus.unwrap_or(0), unit.or(index).unwrap_or(0));
+                Err(format!("machine type does not support if={other},bus={bus},unit={unit}"))
+            }
+        }
     }
 
     /// `blk_new_open`, after the node was opened. Leaves `Val::Done`.
@@ -143,24 +216,43 @@ impl World {
         }
     }
 
+    /// `user_creatable_parse_str`
+    fn boot_object(&mut self, text: &str) -> Result<(), String> {
+        let json = text.starts_with('{');
+        let options = if json { parse_one(text) } else { parse_keyval(text, Some("qom-type")) };
+        let done = options.and_then(|options| {
+            let object = ObjectOptions::visit(At::root(&options, if json { Mode::Json } else { Mode::Keyval }))?;
+            if self.machine.object(&object.id).is_some() {
+                return Err(QmpError::generic(format!("Duplicate ID '{}' for object", object.id)));
+            }
+            self.object_add(&object)
+        });
+        done.map_err(|err| {
+            let unexpected = err.desc.strip_prefix("Parameter '").and_then(|rest| rest.strip_suffix("' is unexpected"));
+            match unexpected.filter(|_| !json) {
+                Some(key) => format!("Invalid parameter '{key}'"),
+                None => err.desc.to_string(),
+            }
+        })
+    }
+
     fn boot_device(&mut self, text: &str, between: &mut dyn FnMut(&mut World)) -> Result<(), String> {
-        let options = crate::qmp::drive::split_options(text);
-        let find = |key: &str| options.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str());
-        let Some(drive) = find("drive") else { return Ok(()) };
-        let id = find("id").unwrap_or_default();
-        let driver = options.first().map(|(driver, _)| driver.clone()).unwrap_or_default();
-        if let Some(blk) = self.graph.blk_by_name(drive) {
-            return self.attach_device(blk, &driver, id);
+        let options = device_options(text).map_err(|err| err.desc.to_string())?;
+        if let Some(id) = options.get("id").and_then(Json::as_str).filter(|id| self.machine.device(id).is_some()) {
+            return Err(format!("Duplicate ID '{id}' for device"));
         }
-        let Some(bs) = self.graph.find_node(drive) else {
-            return Err(format!("Property 'virtio-blk-device.drive' can't find value '{drive}'"));
-        };
+        let (device, drive) = self.device_new(&options)?;
+        let Some(drive) = drive else { return self.device_attach(device, None) };
+        if let Some(blk) = self.graph.blk_by_name(&drive) {
+            return self.device_attach(device, Some(blk));
+        }
+        let bs = self.graph.find_node(&drive).expect("it was there when the device was looked at");
         let blk = self.blk_new("".into(), 0, perm::ALL);
         match self.boot_run(vec![Frame::BlkInsertBs(blk, bs)], between) {
             Val::Done(done) => done.map_err(|err| err.desc.to_string())?,
             other => unreachable!("attaching ends with {other:?}"),
         }
-        self.attach_device(blk, &driver, id)
+        self.device_attach(device, Some(blk))
     }
 
     /// `bdrv_close_all`: after the jobs, every backend and every node that the monitor owns goes.

@@ -14,7 +14,6 @@ use crate::job::status::JobVerb;
 use crate::qmp::command::Command;
 use crate::qmp::error::{ErrorClass, QmpError};
 use crate::qmp::types::{BlockdevOptions, TransactionAction};
-use crate::quirk::Quirk;
 use std::sync::Arc;
 
 /// What QEMU has and the model lacks.
@@ -28,17 +27,20 @@ impl World {
     pub(super) fn run_command(&mut self, client: u32, command: Command) -> Flow {
         use Command as C;
         match command {
-            C::QmpCapabilities { enable } => self.qmp_capabilities(client, !enable.is_empty()),
+            C::QmpCapabilities { enable } => {
+                let done = self.negotiate(client, !enable.is_empty());
+                self.ret(Val::Done(done))
+            }
             C::QueryVersion => self.ret(Val::Json(Ok(super::query::version()))),
             C::QueryCommands => self.ret(Val::Json(Ok(super::query::commands()))),
-            C::QueryName => self.ret(Val::Json(Ok(Json::empty()))),
+            C::QueryName => self.query(World::query_name),
             C::QueryStatus => {
                 let status = self.query_status();
                 self.ret(Val::Json(Ok(status)))
             }
             C::Stop => self.vm_state(false),
             C::Cont => self.vm_state(true),
-            C::Quit => self.shutdown(),
+            C::Quit => self.shutdown("host-qmp-quit"),
             C::HumanMonitorCommand { command_line, .. } => self.human_monitor_command(&command_line),
             C::QueryBlock => self.query(World::query_block),
             C::QueryNamedBlockNodes { flat } => {
@@ -85,9 +87,21 @@ impl World {
             C::BlockdevSetActive { .. } => self.lacking("blockdev-set-active"),
             C::BlockSetIoThrottle(_) => self.lacking("block_set_io_throttle"),
             C::QueryBlockstats { .. } => self.lacking("query-blockstats"),
-            C::ObjectAdd(_) => self.lacking("object-add"),
-            C::ObjectDel { .. } => self.lacking("object-del"),
-            C::SystemReset => self.lacking("system_reset"),
+            C::ObjectAdd(options) => {
+                let done = self.object_add(&options);
+                self.ret(Val::Done(done))
+            }
+            C::ObjectDel { id } => {
+                let done = self.object_del(&id);
+                self.ret(Val::Done(done))
+            }
+            C::SystemReset => self.system_reset(),
+            C::NotSimulated("query-iothreads") => self.query(World::query_iothreads),
+            C::NotSimulated("query-uuid") => self.query(World::query_uuid),
+            C::NotSimulated("query-target") => self.query(|_| Json::dict(vec![("arch", "x86_64".into())])),
+            C::NotSimulated("query-kvm") => {
+                self.query(|_| Json::dict(vec![("enabled", false.into()), ("present", true.into())]))
+            }
             C::NotSimulated(name) => self.lacking(name),
             job => self.job_command(job),
         }
@@ -143,6 +157,12 @@ impl World {
         }
     }
 
+    /// `qmp_system_reset`: whoever watches is told when the guest would notice.
+    fn system_reset(&mut self) -> Flow {
+        self.emit("RESET", Json::dict(vec![("guest", false.into()), ("reason", "host-qmp-system-reset".into())]));
+        self.ret(Val::Done(Ok(())))
+    }
+
     fn lacking(&mut self, name: &str) -> Flow {
         self.ret(Val::Json(Err(not_simulated(name))))
     }
@@ -162,20 +182,28 @@ impl World {
         }
     }
 
-    fn qmp_capabilities(&mut self, client: u32, oob: bool) -> Flow {
+    /// `qmp_qmp_capabilities`
+    pub(super) fn negotiate(&mut self, client: u32, oob: bool) -> Result<(), QmpError> {
         let c = &mut self.monitor.clients[client as usize];
         if c.negotiated {
             let text = "Capabilities negotiation is already complete, command ignored";
-            return self.ret(Val::Done(Err(QmpError::new(ErrorClass::CommandNotFound, text))));
+            return Err(QmpError::new(ErrorClass::CommandNotFound, text));
         }
         c.negotiated = true;
         c.oob = oob;
-        self.ret(Val::Done(Ok(())))
+        Ok(())
+    }
+
+    /// The guest runs from the start (no `-S`): nobody is told.
+    pub fn start(&mut self) {
+        self.running = true;
+        self.ran = true;
     }
 
     fn vm_state(&mut self, running: bool) -> Flow {
         if self.running != running {
             self.running = running;
+            self.ran |= running;
             self.emit(if running { "RESUME" } else { "STOP" }, Json::empty());
         }
         self.ret(Val::Done(Ok(())))
@@ -290,15 +318,7 @@ impl World {
     ) -> Flow {
         let done = self.bitmap_lookup(at).and_then(|(bs, id)| {
             self.bitmap_check(bs, id, flags)?;
-            let bitmap = self.graph.nodes[bs].bitmaps.get_mut(id).expect("just found");
-            let was = bitmap.enabled();
-            act(bitmap);
-            if bitmap.enabled() == was && bitmap.bitmap().is_empty() {
-                self.see_fresh_bitmap(bs, id);
-            } else {
-                let name = bitmap.name().cloned();
-                self.see_stale_bitmap(bs, name);
-            }
+            act(self.graph.nodes[bs].bitmaps.get_mut(id).expect("just found"));
             Ok(())
         });
         self.ret(Val::Done(done))
@@ -385,9 +405,6 @@ impl World {
 
     /// `qmp_job_finalize`
     fn job_finalize(&mut self, job: JobId) -> Flow {
-        if self.jobs[job].txn.is_none() && self.quirks.has(Quirk::FinalizeTwiceAssert) {
-            Self::qemu_aborts(format!("job {}", self.jobs[job].id), "job_finalize: it is in no group");
-        }
         match self.job_apply_verb(job, JobVerb::Finalize) {
             Err(err) => self.ret(Val::Done(Err(err))),
             Ok(()) => {

@@ -83,15 +83,12 @@ pub enum Frame {
     /// The bottom of the stack while the process starts.
     Idle,
 
-    /// Somebody watches: a guest's request has ended.
-    GuestSeen,
-    /// Somebody watches: a drained section is there.
-    DrainSeen(NodeId),
-
     // Graph, drain.
     DrainedBegin(NodeId),
     DrainedEnd(NodeId),
     DrainAll,
+    /// The end of a QMP command that the human monitor ran.
+    HmpDone,
     DrainAllBegin,
     DrainAllEnd,
     /// Takes and gives back the graph lock that often.

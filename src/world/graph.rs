@@ -296,8 +296,10 @@ pub struct Backend {
     pub write_cache: bool,
     /// A guest device is attached, by its path or id.
     pub dev: Option<Arc<str>>,
-    /// The QOM path of that device, for `qdev` in `query-block`.
-    pub dev_id: Arc<str>,
+    /// The device's media can be taken out.
+    pub removable: bool,
+    /// The device has a tray.
+    pub tray: bool,
 }
 
 /// All nodes, edges and backends.

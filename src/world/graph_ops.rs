@@ -212,7 +212,8 @@ impl World {
             queued_requests: Vec::new(),
             write_cache: true,
             dev: None,
-            dev_id: "".into(),
+            removable: false,
+            tray: false,
         })
     }
 

@@ -73,10 +73,11 @@ impl World {
                 give(self, &refusal.reply)
             }
             HmpLine::NotSimulated(name) => self.ret(Val::Json(Err(super::commands::not_simulated(&name)))),
-            HmpLine::QemuIo { qdev: true, device, .. } => {
-                let reply = hmp::error_reply(&format!("Device '{device}' not found"));
-                give(self, &reply)
-            }
+            HmpLine::Other { name, args } => self.hmp_command(&name, &args),
+            HmpLine::QemuIo { qdev: true, device, command } => match self.blk_by_qdev_id(&device) {
+                Ok(blk) => self.seq([Frame::QemuIo { blk, command: command.into() }]),
+                Err(err) => give(self, &hmp::error_reply(&err.desc)),
+            },
             HmpLine::QemuIo { device, command, .. } => {
                 let command: Arc<str> = command.into();
                 if let Some(blk) = self.graph.blk_by_name(&device) {
@@ -243,7 +244,6 @@ impl World {
         }
         backend.in_flight += 1;
         let write_through = !backend.write_cache;
-        self.see_guest(blk, &request);
         self.stack.push(Frame::BlkCoDone(blk));
         let Some(node) = self.graph.blk_bs(blk) else { return self.ret(Val::err(Errno::ENOMEDIUM)) };
         let (offset, bytes) = request.range();

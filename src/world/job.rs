@@ -16,7 +16,6 @@ use crate::invariant::{Broken, Invariant};
 use crate::job::status::{JobStatus, JobType, JobVerb, can_transition};
 use crate::qmp::error::QmpError;
 use crate::qmp::types::OnError;
-use crate::quirk::Quirk;
 use crate::trace::{Level, RecordKind};
 use std::sync::Arc;
 
@@ -501,10 +500,7 @@ impl World {
     /// QEMU's refusal.
     pub fn job_apply_verb(&mut self, job: JobId, verb: JobVerb) -> Result<(), QmpError> {
         let j = &self.jobs[job];
-        let mut done = crate::job::status::apply_verb(&j.id, verb, j.status).map_err(QmpError::generic);
-        if verb == JobVerb::Pause && self.quirks.has(Quirk::SeededVerbInAnyStatus) {
-            done = Ok(());
-        }
+        let done = crate::job::status::apply_verb(&j.id, verb, j.status).map_err(QmpError::generic);
         let (id, status, taken) = (j.id.clone(), j.status, done.is_ok());
         self.see(|| Seen::Verb { id, verb, status, taken });
         done

@@ -20,13 +20,16 @@ pub mod frame;
 pub mod graph;
 mod graph_ops;
 pub mod hmp;
+mod hmp_commands;
 pub mod io;
 pub mod job;
 mod job_txn;
 mod lacking;
+pub mod machine;
 pub mod monitor;
 pub mod open;
 pub mod qcow2;
+mod rest;
 mod query;
 mod run_frame;
 pub mod spec;
@@ -81,8 +84,12 @@ pub struct World {
     pub writers: Vec<Arc<str>>,
     /// The tag of whoever writes just now without one of his own.
     writer: WriteTag,
+    /// The machine around the block layer, as far as clients see it.
+    pub machine: machine::Machine,
     /// The guest runs (`cont`).
     running: bool,
+    /// It has run before.
+    ran: bool,
     /// `quit` was given: the process ends when it is at rest.
     pub quitting: bool,
     /// Wrong behaviour that is switched on.
@@ -115,7 +122,9 @@ impl World {
             files,
             writers: Vec::new(),
             writer: WriteTag(0),
+            machine: machine::Machine::default(),
             running: false,
+            ran: false,
             quitting: false,
             quirks: Quirks::NONE,
             trace: Trace::off(),

@@ -9,6 +9,7 @@ use super::frame::{Flow, Frame};
 use super::value::Val;
 use crate::base::Json;
 use crate::job::status::JobStatus;
+use crate::qmp::command::Command;
 use crate::qmp::error::QmpError;
 use crate::qmp::request::{Request, parse_request, reply};
 use crate::trace::{Cause, Later};
@@ -134,6 +135,13 @@ impl World {
         client
     }
 
+    /// What a client reads first.
+    #[must_use]
+    pub fn greeting() -> Json {
+        let members = vec![("version", super::query::version()), ("capabilities", Json::list(vec!["oob".into()]))];
+        Json::dict(vec![("QMP", Json::dict(members))])
+    }
+
     /// A client's connection ends; what it asked for and was not begun is dropped.
     pub fn disconnect(&mut self, client: u32) {
         let c = &mut self.monitor.clients[client as usize];
@@ -150,6 +158,26 @@ impl World {
             self.monitor.busy = true;
             self.aio.iohandler.schedule(Bh::QmpPop);
         }
+    }
+
+    /// Answers a request without the dispatcher, and without time passing: capabilities negotiation, and what is to be executed out of
+    /// band. Neither has to do with the block layer.
+    pub fn answer_at_once(&mut self, client: u32, request: &Json) {
+        let c = &self.monitor.clients[client as usize];
+        let answer = match parse_request(request, c.oob) {
+            Err((err, id)) => reply(Err(err), id),
+            Ok(request) => {
+                let result = match request.typed(c.negotiated) {
+                    Ok(Command::QmpCapabilities { enable }) => {
+                        self.negotiate(client, !enable.is_empty()).map(|()| Json::empty())
+                    }
+                    Ok(_) => out_of_band(&request),
+                    Err(err) => Err(err),
+                };
+                reply(result, request.id)
+            }
+        };
+        self.put_reply(client, answer);
     }
 
     /// `monitor_qmp_dispatcher_co`: takes the next request.
@@ -255,5 +283,22 @@ impl World {
             Bh::QmpReply => self.qmp_reply(),
             _ => self.seq([Frame::QmpCommand, Frame::QmpCommandDone]),
         }
+    }
+}
+
+/// The out-of-band commands. There is no migration, and nothing to yank.
+fn out_of_band(request: &Request) -> Result<Json, QmpError> {
+    let lacks = |name: &str| match request.args.get(name) {
+        None => Err(QmpError::generic(format!("Parameter '{name}' is missing"))),
+        Some(_) => Ok(()),
+    };
+    match &*request.command {
+        "query-yank" => Ok(Json::list(Vec::new())),
+        "yank" => lacks("instances").map(|()| Json::empty()),
+        "migrate-pause" => Err(QmpError::generic(
+            "migrate-pause is currently only supported during postcopy-active or postcopy-recover state",
+        )),
+        _ => lacks("uri")
+            .and_then(|()| Err(QmpError::generic("Migrate recover can only be run when postcopy is paused."))),
     }
 }

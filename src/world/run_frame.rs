@@ -60,20 +60,13 @@ impl Frame {
                 Flow::Yield(Wait::Sleep)
             }
 
-            Frame::GuestSeen => {
-                w.see_guest_end();
-                Flow::Go
-            }
-            Frame::DrainSeen(bs) => {
-                w.see_drained(bs);
-                Flow::Go
-            }
             Frame::DrainedBegin(bs) => w.drained_begin(bs),
             Frame::DrainedEnd(bs) => {
                 w.drained_end(bs);
                 Flow::Go
             }
             Frame::DrainAll => w.drain_all(),
+            Frame::HmpDone => w.hmp_done(),
             Frame::DrainAllBegin => {
                 w.drain_all_begin_nopoll();
                 w.seq([Frame::Poll(Cond::DrainAll)])

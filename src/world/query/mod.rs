@@ -15,7 +15,7 @@ pub(super) use strong::{flatten, strong_of_flat, strong_options};
 /// `query-version`
 #[must_use]
 pub fn version() -> Json {
-    let qemu = Json::dict(vec![("micro", 2u64.into()), ("minor", 0u64.into()), ("major", 10u64.into())]);
+    let qemu = Json::dict(vec![("major", 10u64.into()), ("minor", 0u64.into()), ("micro", 2u64.into())]);
     Json::dict(vec![("qemu", qemu), ("package", "".into())])
 }
 
@@ -29,7 +29,11 @@ impl World {
     /// `query-status`
     #[must_use]
     pub fn query_status(&self) -> Json {
-        let status = if self.running { "running" } else { "prelaunch" };
+        let status = match (self.running, self.ran) {
+            (true, _) => "running",
+            (false, true) => "paused",
+            (false, false) => "prelaunch",
+        };
         Json::dict(vec![("status", status.into()), ("running", self.running.into())])
     }
 

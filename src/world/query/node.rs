@@ -36,9 +36,11 @@ impl World {
             info.push(("qdev", Json::Str(dev.clone())));
         }
         info.push(("type", "unknown".into()));
-        // The only devices are hard disks.
-        info.push(("removable", backend.dev.is_none().into()));
+        info.push(("removable", (backend.dev.is_none() || backend.removable).into()));
         info.push(("locked", false.into()));
+        if backend.tray {
+            info.push(("tray_open", false.into()));
+        }
         if let Some(bs) = self.graph.blk_bs(blk).filter(|bs| self.graph.nodes[*bs].driver.is_some()) {
             info.push(("inserted", self.block_device_info(Some(blk), bs, false)));
         }

@@ -1,0 +1,289 @@
+//! The world and who decides for it: runs it up to where the next command may be looked at.
+//!
+//! A calm world comes to rest before each command, so that a client which waits for its replies and events gets the same answers
+//! on a fast machine and on a slow one. With a seed the world may also stop earlier, at a place that the seed decides, and
+//! [`Next::Holds`] there until a client sends something or all of them are seen to wait.
+
+use super::pace::Sleeps;
+use super::sim_options::SimOptions;
+use crate::base::Json;
+use crate::base::units::Nanos;
+use crate::check::Checker;
+use crate::choice::{Choice, ChoiceLog, ChoicePoint, Choose, Chooser, Walk};
+use crate::images::Images;
+use crate::invariant::Broken;
+use crate::trace::{Level, RecordKind};
+use crate::world::World;
+use crate::world::aio::Stepped;
+use crate::world::monitor::Output;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Frames after which a command is looked at though the world is not at rest: some jobs never come to rest.
+const PATIENCE: u64 = 50_000_000;
+/// How long the world runs before what it put out is handed on and the sockets are looked at.
+const SLICE: Duration = Duration::from_millis(5);
+
+/// How the world's run goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// It has more to do at once.
+    Runs,
+    /// A command may be looked at; else nothing happens.
+    Rests,
+    /// A command may be looked at; else it goes on then.
+    Sleeps(Instant),
+    /// A command may be looked at; else it goes on when all clients are seen to wait.
+    Holds,
+    /// The process has ended.
+    Ended,
+}
+
+/// Makes the choices of a served run and notes them.
+#[derive(Debug)]
+pub(super) struct Decider {
+    inner: Chooser,
+    /// Timers wait for the wall clock.
+    pub sleeps_wait: bool,
+    /// All choices, if wanted.
+    pub log: Option<ChoiceLog>,
+    /// A pick could not be followed because a sleep had to wait: the seed alone does not tell the run any more.
+    pub amended: bool,
+}
+
+impl Choose for Decider {
+    fn choose(&mut self, point: ChoicePoint, among: u32) -> u32 {
+        let pick = self.inner.choose(point, among);
+        if let Some(log) = &mut self.log {
+            log.push(Choice { point, among, pick });
+        }
+        pick
+    }
+
+    fn sleeps_wait(&self) -> bool {
+        self.sleeps_wait
+    }
+
+    fn amend(&mut self, pick: u32) {
+        self.amended = true;
+        if let Some(log) = &mut self.log {
+            log.amend(pick);
+        }
+    }
+}
+
+/// The world thread's state.
+#[derive(Debug)]
+pub(super) struct Engine {
+    /// The process.
+    pub world: World,
+    /// Who makes its choices.
+    pub decider: Decider,
+    /// Its real files.
+    pub images: Images,
+    /// What it put out and nobody was sent yet.
+    pub out: Vec<Output>,
+    /// The client whose command runs.
+    pub serving: Option<u32>,
+    /// Decides how far the world runs before the next command; `None`: to its rest.
+    stops: Option<Walk>,
+    /// It stopped early.
+    holds: bool,
+    /// Something was put out since it last held.
+    fresh: bool,
+    sleeps: Sleeps,
+    /// Frames run when the last command ended.
+    since: u64,
+    /// Whether invariants are watched.
+    checks: bool,
+    /// Who watches them.
+    check: Option<Box<Checker>>,
+    /// The one that was found broken.
+    pub broken: Option<Broken>,
+}
+
+impl Engine {
+    pub(super) fn new(mut world: World, options: &SimOptions) -> Engine {
+        let seed = options.seed;
+        world.quirks = options.quirks;
+        let inner = seed.map_or(Chooser::Calm, |seed| Chooser::Walk(Box::new(Walk::new(seed))));
+        let log = options.record.is_some().then(ChoiceLog::default);
+        let images = Images::connect(&mut world);
+        Engine {
+            world,
+            decider: Decider { inner, sleeps_wait: false, log, amended: false },
+            images,
+            out: Vec::new(),
+            serving: None,
+            stops: seed.map(Walk::new),
+            holds: false,
+            fresh: false,
+            sleeps: Sleeps::new(options.pace),
+            since: 0,
+            checks: options.check,
+            check: None,
+            broken: None,
+        }
+    }
+
+    /// Carries out the block options of the command line.
+    pub(super) fn boot(&mut self, args: &[Arc<str>]) -> Result<(), String> {
+        let images = &mut self.images;
+        self.world.boot_with(args, &mut |world| images.before_step(world))?;
+        self.world.steps = 0;
+        if self.checks {
+            self.check = Some(Box::new(Checker::watching(&mut self.world)));
+        }
+        Ok(())
+    }
+
+    /// Hands a command to the world.
+    pub(super) fn submit(&mut self, client: u32, command: Json) {
+        self.sleeps.catch_up(&mut self.world);
+        self.images.refresh_locks(&mut self.world);
+        self.world.trace.emit(Level::Client, self.world.now, || RecordKind::Command(command.clone()));
+        self.world.submit(client, command);
+        self.serving = Some(client);
+        self.holds = false;
+        self.fresh = false;
+        self.collect();
+    }
+
+    /// Whether the world can take a command.
+    pub(super) fn ready(&self) -> bool {
+        self.serving.is_none() && self.world.in_main_loop() && !self.world.quitting
+    }
+
+    /// Has a request answered that concerns the connection only. The trace does not know of it.
+    pub(super) fn at_once(&mut self, client: u32, request: &Json) {
+        self.world.answer_at_once(client, request);
+        self.out.extend(self.world.out.drain(..));
+    }
+
+    /// The real files become as the world's are.
+    pub(super) fn sync(&mut self) -> Vec<String> {
+        self.images.sync(&mut self.world)
+    }
+
+    /// What the world put out is read at once, as by a client that waits.
+    pub(super) fn collect(&mut self) {
+        while let Some(output) = self.world.out.pop_front() {
+            let world = &mut self.world;
+            match &output {
+                Output::Event { event, .. } => {
+                    self.fresh = true;
+                    world.trace.emit(Level::Client, world.now, || RecordKind::Event {
+                        name: event.name(),
+                        data: event.data(),
+                    });
+                }
+                Output::Reply { client, reply, .. } => {
+                    self.fresh = true;
+                    world.trace.emit(Level::Client, world.now, || RecordKind::Reply(reply.clone()));
+                    if self.serving == Some(*client) {
+                        self.serving = None;
+                        self.since = world.steps;
+                    }
+                }
+                Output::Stdout(_) | Output::Stderr(_) => {}
+            }
+            self.out.push(output);
+        }
+    }
+
+    /// All clients wait: the world need not hold any more.
+    pub(super) fn go_on(&mut self) {
+        self.holds = false;
+        self.fresh = false;
+    }
+
+    /// The host asks the process to end. False if it can't, because it polls for something that does not come.
+    pub(super) fn shut_down(&mut self) -> bool {
+        while !self.world.in_main_loop() {
+            if self.step() != Stepped::Ran {
+                return false;
+            }
+        }
+        if !self.world.quitting {
+            self.world.host_shutdown();
+        }
+        true
+    }
+
+    /// Moves virtual time on by so much, or to the next timer; gives how far. What sleeps until then goes on.
+    pub(super) fn clock_step(&mut self, by: Option<Nanos>) -> Nanos {
+        let next = self.world.timers().map(|(_, deadline)| deadline).min();
+        let by = by.unwrap_or_else(|| next.map_or(0, |next| next.saturating_sub(self.world.now)));
+        let target = self.world.now.saturating_add(by);
+        self.sleeps.allow(target);
+        while self.run() == Next::Runs {}
+        if self.world.at_rest() {
+            self.world.now = self.world.now.max(target);
+        }
+        by
+    }
+
+    fn step(&mut self) -> Stepped {
+        self.images.before_step(&mut self.world);
+        self.decider.sleeps_wait = self.sleeps.must_wait(&self.world);
+        let stepped = self.world.step(&mut self.decider);
+        if let Some(check) = &mut self.check
+            && let Err(broken) = check.step(&mut self.world)
+        {
+            self.broken.get_or_insert(broken);
+        }
+        self.collect();
+        stepped
+    }
+
+    /// Runs the world until a command may be looked at, or for a while.
+    pub(super) fn run(&mut self) -> Next {
+        let began = Instant::now();
+        loop {
+            for _ in 0..64 {
+                if let Some(next) = self.look() {
+                    return next;
+                }
+                match self.step() {
+                    Stepped::Ran => {}
+                    // Nothing can happen but what a client or a timer brings.
+                    Stepped::Idle | Stepped::Hang => return self.sleeps.until().map_or(Next::Rests, Next::Sleeps),
+                }
+            }
+            if began.elapsed() > SLICE {
+                return Next::Runs;
+            }
+        }
+    }
+
+    /// Whether the world stands where a command may be looked at.
+    fn look(&mut self) -> Option<Next> {
+        if self.broken.is_some() {
+            return Some(Next::Ended);
+        }
+        if self.world.quitting {
+            return (self.serving.is_none() && self.world.in_main_loop()).then_some(Next::Ended);
+        }
+        if self.serving.is_some() || !self.world.in_main_loop() {
+            return None;
+        }
+        if self.holds {
+            return Some(Next::Holds);
+        }
+        if self.world.at_rest() {
+            if self.world.next_deadline().is_none() {
+                return Some(Next::Rests);
+            }
+            return self.sleeps.rest(&self.world);
+        }
+        if self.world.steps - self.since > PATIENCE {
+            return Some(Next::Holds);
+        }
+        let stops = self.stops.as_mut()?;
+        if self.fresh && stops.choose(ChoicePoint::ClientSend, 2) != 0 {
+            self.holds = true;
+            return Some(Next::Holds);
+        }
+        None
+    }
+}

@@ -1,0 +1,91 @@
+//! What `help` as a value, `-help` and `-version` print.
+
+/// As `-machine help` lists them.
+const MACHINES: &str = include_str!("machines.txt");
+/// As `-device help` lists them.
+const DEVICES: &str = include_str!("devices.txt");
+/// As `-object help` lists them.
+const OBJECTS: &str = include_str!("objects.txt");
+
+/// As `-drive format=help` lists them.
+const FORMATS: &str = "blkdebug blklogwrites blkreplay blkverify bochs cloop compress copy-before-write copy-on-read dmg \
+    file ftp ftps gluster host_cdrom host_device http https iscsi iser luks nbd nfs null-aio null-co \
+    nvme parallels preallocate qcow qcow2 qed quorum raw rbd replication snapshot-access ssh throttle \
+    vdi vhdx vmdk vpc vvfat";
+
+/// The names of machines.
+pub fn machines() -> impl Iterator<Item = &'static str> {
+    MACHINES.lines().skip(1).filter_map(|line| line.split_whitespace().next())
+}
+
+/// What to print for an option with this value, if the value asks for help.
+#[must_use]
+pub fn text(program: &str, option: &str, value: &str) -> Option<String> {
+    let asks = value == "help" || value == "?";
+    match option {
+        "help" | "h" => Some(usage(program)),
+        "version" => Some(version()),
+        "machine" | "M" if asks => Some(MACHINES.to_owned()),
+        "accel" if asks => Some("Accelerators supported in QEMU binary:\ntcg\nkvm\nqtest\n".to_owned()),
+        "device" if asks => Some(DEVICES.to_owned()),
+        "object" if asks => Some(OBJECTS.to_owned()),
+        "drive" if value.split(',').any(|part| part == "format=help" || part == "format=?") => Some(formats()),
+        _ => None,
+    }
+}
+
+/// The name of a device model, if QEMU has one of that name or alias.
+#[must_use]
+pub fn device(name: &str) -> bool {
+    let quoted = format!("name \"{name}\"");
+    let alias = format!("alias \"{name}\"");
+    DEVICES.lines().any(|line| line.starts_with(&quoted) || line.contains(&alias))
+}
+
+fn formats() -> String {
+    format!("Supported formats: {FORMATS}\nSupported formats (read-only): {FORMATS}\n")
+}
+
+fn version() -> String {
+    format!(
+        "QEMU emulator version 10.0.2 (blockjob-sim {})\nblockjob-sim simulates the block jobs of QEMU; no QEMU runs here\n",
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+fn usage(program: &str) -> String {
+    format!("{}{}", version(), USAGE.replace("PROGRAM", program))
+}
+
+const USAGE: &str = "\
+usage: PROGRAM [options] [disk_image]
+
+Options are QEMU's. These have an effect:
+-blockdev OPTIONS       a block node, as driver=…,node-name=… or as JSON
+-drive OPTIONS          a drive
+-device DRIVER,drive=ID a guest disk; other devices are accepted
+-object TYPE,id=ID      iothread, throttle-group; others are accepted
+-add-fd fd=N,set=M      an inherited file descriptor, as /dev/fdset/M
+-chardev BACKEND,id=ID  socket, stdio, file, null
+-mon chardev=ID         a monitor: mode=control for QMP, mode=readline for people
+-qmp DEV                a QMP monitor at unix:PATH,server=on,wait=off, stdio, …
+-qmp-pretty DEV         the same, on several lines
+-monitor DEV            a monitor for people
+-serial DEV             a serial port that nobody uses
+-qtest DEV              the test protocol; clock_step moves virtual time
+-accel qtest            with it, time stands still otherwise
+-S                      the guest does not run at first
+-pidfile FILE           write the process id there
+-daemonize              go on in the background
+-name NAME, -uuid UUID  what queries show
+-machine, -display, -nodefaults, -nographic, -no-shutdown
+                        as in QEMU, as far as anything of it is simulated
+
+Options of the simulator:
+--sim-pace real|asap    sleeps follow the wall clock (default), or pass at once
+--sim-seed N            orders and durations drawn from a seed
+--sim-record FILE       write the run as a scenario
+--sim-trace FILE        write the trace as JSON lines
+--sim-quirk NAME        with this bug of an older QEMU
+--sim-check             end when an invariant is broken
+";

@@ -1,0 +1,145 @@
+//! The served world: a QEMU that real clients talk to.
+//!
+//! One thread owns the [`World`](crate::world::World) and the connections. It lets the world come to rest, hands on what was put out,
+//! waits for input, hands the next command over. [`cmdline`] reads QEMU's options, [`chardev`] opens what they name, `wire` is the loop,
+//! `engine` runs the world and decides when it looks at the next command, `pace` lets sleeps pass. Real image
+//! files come from [`images`](crate::images).
+//!
+//! This is part of the shell: it opens sockets and files and knows the time of day. None of that reaches the world, but for the moment
+//! at which a command comes.
+#![expect(
+    clippy::disallowed_macros,
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "the shell serves real clients over real sockets, in real time"
+)]
+
+pub mod chardev;
+pub mod cmdline;
+mod engine;
+mod fds;
+pub mod help;
+mod hmp;
+pub mod options;
+pub mod pace;
+mod port;
+mod pretty;
+mod qmp;
+mod qtest;
+mod readline;
+mod signals;
+pub mod sim_options;
+mod waiting;
+mod wire;
+
+use crate::host::HostFiles;
+use crate::world::World;
+use chardev::Kind;
+use cmdline::{AddFd, Asked, Config, Mode};
+use engine::Engine;
+use hmp::Hmp;
+use port::Port;
+use qmp::Qmp;
+use qtest::Qtest;
+use signals::Signals;
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use wire::{Users, Wire};
+
+/// Does what QEMU's arguments ask for. The exit code.
+#[must_use]
+pub fn main(program: &str, args: &[String]) -> u8 {
+    let done = match cmdline::parse(program, args) {
+        Ok(Asked::Print(text)) => {
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            return 0;
+        }
+        Ok(Asked::Serve(config)) => serve(&config),
+        Err(why) => Err(why),
+    };
+    match done {
+        Ok(()) => 0,
+        Err(why) => {
+            let _ = writeln!(std::io::stderr(), "{program}: {why}");
+            1
+        }
+    }
+}
+
+/// Serves until the process is asked to end.
+///
+/// # Errors
+/// What is wrong with the configuration, or why the process ends before its time.
+pub fn serve(config: &Config) -> Result<(), String> {
+    let signals = Signals::catch()?;
+    let fds = take_fds(config)?;
+    let ports = open_ports(config)?;
+    let (mut qmps, mut hmps, mut qtests) = (Vec::new(), Vec::new(), Vec::new());
+    for user in &config.users {
+        let port = config.chardevs.iter().position(|chardev| chardev.id == user.chardev).expect("checked before");
+        match user.mode {
+            Mode::Control { pretty } => qmps.push(Qmp::new(port, pretty)),
+            Mode::Readline => hmps.push(Hmp::new(port)),
+            Mode::Qtest => qtests.push(Qtest::new(port)),
+            Mode::Nobody => {}
+        }
+    }
+    let mut engine = Engine::new(World::new(HostFiles::new()), &config.sim);
+    for (set, fd) in fds {
+        engine.images.add_fd(set, fd);
+    }
+    engine.world.machine.name = config.name.as_deref().map(Into::into);
+    engine.world.machine.uuid = config.uuid.as_deref().map(Into::into);
+    engine.boot(&config.block)?;
+    if !config.stopped {
+        engine.world.start();
+    }
+    if let Some(path) = &config.pidfile {
+        let pid = format!("{}\n", std::process::id());
+        std::fs::write(path, pid)
+            .map_err(|e| format!("cannot create PID file: Could not create '{path}': {}", chardev::plain(&e)))?;
+    }
+    let mut wire = Wire::new(config.program.clone(), engine, ports, Users { qmps, hmps, qtests }, signals);
+    let served = wire.serve();
+    wire.sync();
+    wire.clean_up();
+    if let Some(path) = &config.pidfile {
+        let _ = std::fs::remove_file(path);
+    }
+    match &wire.engine.broken {
+        Some(broken) => Err(format!("an invariant is broken: {broken}")),
+        None => served,
+    }
+}
+
+/// Takes the descriptors of `-add-fd` over.
+fn take_fds(config: &Config) -> Result<Vec<(i64, OwnedFd)>, String> {
+    let take = |add: &AddFd| {
+        let fd = fds::take(add.fd).map_err(|_| format!("{}: fd is not valid or already in use", add.option))?;
+        Ok((add.set, fd))
+    };
+    config.fds.iter().map(take).collect()
+}
+
+/// Opens the character devices, inherited descriptors first, and waits for clients where that is asked for.
+fn open_ports(config: &Config) -> Result<Vec<Port>, String> {
+    let mut ports: Vec<Option<Port>> = config.chardevs.iter().map(|_| None).collect();
+    let inherited = |kind: &Kind| matches!(kind, Kind::Socket { address: chardev::Address::Fd(_), .. });
+    for wanted in [true, false] {
+        for (port, chardev) in ports.iter_mut().zip(&config.chardevs) {
+            if inherited(&chardev.kind) == wanted {
+                let open = chardev.open().map_err(|why| format!("{}: {why}", chardev.option))?;
+                *port = Some(Port::new(open));
+            }
+        }
+    }
+    let mut ports: Vec<Port> = ports.into_iter().flatten().collect();
+    for (port, chardev) in ports.iter_mut().zip(&config.chardevs) {
+        if matches!(chardev.kind, Kind::Socket { server: true, wait: true, .. }) {
+            let text = format!("{}: info: QEMU waiting for connection on: {}", chardev.option, chardev.shown());
+            let _ = writeln!(std::io::stderr(), "{}: {text}", config.program);
+            while !port.accept() {}
+        }
+    }
+    Ok(ports)
+}

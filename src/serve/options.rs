@@ -1,0 +1,153 @@
+//! QEMU's options by name: whether they take an argument, and what is made of them here (`qemu-options.hx`).
+
+/// What an option means to the served process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// It is carried out.
+    Done,
+    /// It has to do with parts of a machine that are not there: accepted, without effect.
+    Accepted,
+    /// It would change what is simulated, and can't.
+    Lacking,
+}
+
+/// An option.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    /// Its name, without `-`.
+    pub name: &'static str,
+    /// It is followed by an argument.
+    pub argument: bool,
+    /// What it means.
+    pub meaning: Meaning,
+}
+
+/// Options with an argument that are carried out.
+const DONE_WITH: [&str; 25] = [
+    "M",
+    "accel",
+    "add-fd",
+    "blockdev",
+    "cdrom",
+    "chardev",
+    "device",
+    "display",
+    "drive",
+    "hda",
+    "hdb",
+    "hdc",
+    "hdd",
+    "machine",
+    "mon",
+    "monitor",
+    "name",
+    "object",
+    "parallel",
+    "pidfile",
+    "qmp",
+    "qmp-pretty",
+    "qtest",
+    "serial",
+    "uuid",
+];
+/// Options without one that are.
+const DONE: [&str; 9] =
+    ["S", "daemonize", "h", "help", "no-shutdown", "nodefaults", "nographic", "no-user-config", "version"];
+/// Options with an argument and without effect.
+const ACCEPTED_WITH: [&str; 57] = [
+    "D",
+    "L",
+    "acpitable",
+    "action",
+    "append",
+    "audio",
+    "audiodev",
+    "bios",
+    "boot",
+    "compat",
+    "cpu",
+    "d",
+    "debugcon",
+    "dfilter",
+    "dtb",
+    "echr",
+    "fsdev",
+    "fw_cfg",
+    "g",
+    "global",
+    "icount",
+    "initrd",
+    "iscsi",
+    "k",
+    "kernel",
+    "m",
+    "mem-path",
+    "msg",
+    "net",
+    "netdev",
+    "nic",
+    "numa",
+    "option-rom",
+    "overcommit",
+    "plugin",
+    "prom-env",
+    "qtest-log",
+    "rtc",
+    "sandbox",
+    "seed",
+    "semihosting-config",
+    "set",
+    "shim",
+    "smbios",
+    "smp",
+    "spice",
+    "tb-size",
+    "trace",
+    "usbdevice",
+    "vga",
+    "virtfs",
+    "vnc",
+    "watchdog",
+    "watchdog-action",
+    "xen-domid",
+    "async-teardown",
+    "tpmdev",
+];
+/// Options without an argument and without effect.
+const ACCEPTED: [&str; 13] = [
+    "enable-kvm",
+    "enable-sync-profile",
+    "full-screen",
+    "jitdump",
+    "mem-prealloc",
+    "no-fd-bootchk",
+    "no-reboot",
+    "only-migratable",
+    "perfmap",
+    "usb",
+    "win2k-hack",
+    "xen-attach",
+    "xen-domid-restrict",
+];
+/// Options with an argument that are refused.
+const LACKING_WITH: [&str; 11] =
+    ["dump-vmstate", "fda", "fdb", "gdb", "incoming", "loadvm", "mtdblock", "pflash", "readconfig", "run-with", "sd"];
+/// Options without one that are refused.
+const LACKING: [&str; 3] = ["preconfig", "s", "snapshot"];
+
+/// The option of that name.
+#[must_use]
+pub fn find(name: &str) -> Option<Known> {
+    let groups: [(&[&'static str], bool, Meaning); 6] = [
+        (&DONE_WITH, true, Meaning::Done),
+        (&DONE, false, Meaning::Done),
+        (&ACCEPTED_WITH, true, Meaning::Accepted),
+        (&ACCEPTED, false, Meaning::Accepted),
+        (&LACKING_WITH, true, Meaning::Lacking),
+        (&LACKING, false, Meaning::Lacking),
+    ];
+    groups.into_iter().find_map(|(names, argument, meaning)| {
+        let name = names.iter().find(|known| **known == name)?;
+        Some(Known { name, argument, meaning })
+    })
+}

@@ -1,0 +1,57 @@
+//! Options that QEMU does not have: how the world is run.
+
+use super::pace::Pace;
+use crate::quirk::Quirks;
+use std::path::PathBuf;
+
+/// `--sim-…`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SimOptions {
+    /// `--sim-pace`
+    pub pace: Pace,
+    /// `--sim-seed`
+    pub seed: Option<u64>,
+    /// `--sim-record`
+    pub record: Option<PathBuf>,
+    /// `--sim-trace`
+    pub trace: Option<PathBuf>,
+    /// `--sim-quirk`, as often as given.
+    pub quirks: Quirks,
+    /// `--sim-check`
+    pub check: bool,
+}
+
+impl SimOptions {
+    /// Takes one option in, named without `--sim-`. Whether there is such an option.
+    ///
+    /// # Errors
+    /// It lacks an argument, or has a wrong one.
+    pub fn take(&mut self, name: &str, value: &mut dyn FnMut() -> Result<String, String>) -> Result<bool, String> {
+        match name {
+            "pace" => self.pace = pace(&value()?)?,
+            "seed" => {
+                let text = value()?;
+                let seed = text.parse().map_err(|_| format!("`{text}` is no seed: expected a number below 2^64"))?;
+                self.seed = Some(seed);
+            }
+            "record" => self.record = Some(value()?.into()),
+            "trace" => self.trace = Some(value()?.into()),
+            "quirk" => self.quirks = self.quirks.with(value()?.parse()?),
+            "check" => self.check = true,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+/// Reads `real` or `asap`.
+///
+/// # Errors
+/// It is neither.
+pub fn pace(text: &str) -> Result<Pace, String> {
+    match text {
+        "real" => Ok(Pace::Real),
+        "asap" => Ok(Pace::Asap),
+        _ => Err(format!("`{text}` is no pace: expected real or asap")),
+    }
+}

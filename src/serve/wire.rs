@@ -1,0 +1,350 @@
+//! The loop of the served process: sockets, signals and the world, in one thread.
+
+use super::engine::{Engine, Next};
+use super::hmp::{self, Hmp};
+use super::port::{Input, Port};
+use super::qmp::{Qmp, parse_error};
+use super::qtest::{self, Qtest};
+use super::readline;
+use super::signals::Signals;
+use super::waiting::Watch;
+use crate::base::Json;
+use crate::world::World;
+use crate::world::monitor::{Event, Output};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::io::Write as _;
+use std::time::{Duration, Instant, SystemTime};
+
+/// How often clients are looked at while the world holds.
+const GLANCE: Duration = Duration::from_millis(1);
+
+/// Who uses the connections.
+#[derive(Debug)]
+pub(super) struct Users {
+    /// QMP monitors.
+    pub qmps: Vec<Qmp>,
+    /// Human monitors.
+    pub hmps: Vec<Hmp>,
+    /// Test protocols.
+    pub qtests: Vec<Qtest>,
+}
+
+/// Everything that the process is.
+#[derive(Debug)]
+pub(super) struct Wire {
+    /// The name that messages begin with.
+    pub program: String,
+    /// The world.
+    pub engine: Engine,
+    /// Connections.
+    pub ports: Vec<Port>,
+    /// Who uses them.
+    pub users: Users,
+    /// Signals.
+    pub signals: Signals,
+    /// The monitor whose turn it is to be looked at first.
+    turn: usize,
+    watch: Watch,
+}
+
+/// What a descriptor of a poll is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Signals,
+    Listener(usize),
+    Client(usize),
+}
+
+impl Wire {
+    pub(super) fn new(program: String, engine: Engine, ports: Vec<Port>, users: Users, signals: Signals) -> Wire {
+        Wire { program, engine, ports, users, signals, turn: 0, watch: Watch::default() }
+    }
+
+    /// Serves until the process ends.
+    ///
+    /// # Errors
+    /// Why it ends before its time.
+    pub(super) fn serve(&mut self) -> Result<(), String> {
+        for port in 0..self.ports.len() {
+            if self.ports[port].connected() {
+                self.opened(port);
+            }
+        }
+        loop {
+            let mut next = self.engine.run();
+            self.deliver();
+            if next == Next::Ended {
+                return Ok(());
+            }
+            if next != Next::Runs && self.engine.ready() && self.command() {
+                next = Next::Runs;
+            }
+            self.deliver();
+            self.wait(next)?;
+        }
+    }
+
+    /// Waits for what comes next, and takes it in.
+    fn wait(&mut self, next: Next) -> Result<(), String> {
+        let timeout = match next {
+            Next::Runs | Next::Ended => Some(Duration::ZERO),
+            Next::Rests => None,
+            Next::Sleeps(until) => Some(until.saturating_duration_since(Instant::now())),
+            Next::Holds => Some(GLANCE),
+        };
+        let ready = self.poll(timeout)?;
+        if ready.is_empty() && next == Next::Holds && self.watch.all_wait(&self.ports) {
+            self.engine.go_on();
+        }
+        for (source, flags) in ready {
+            match source {
+                Source::Signals => self.signalled()?,
+                Source::Listener(port) => {
+                    if self.ports[port].accept() {
+                        self.opened(port);
+                    }
+                }
+                Source::Client(port) => {
+                    if flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
+                        self.read(port);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn poll(&mut self, timeout: Option<Duration>) -> Result<Vec<(Source, PollFlags)>, String> {
+        let mut sources = vec![Source::Signals];
+        let mut fds = vec![PollFd::from_borrowed_fd(self.signals.fd(), PollFlags::IN)];
+        for (i, port) in self.ports.iter().enumerate() {
+            if let Some(listener) = port.listener() {
+                sources.push(Source::Listener(i));
+                fds.push(PollFd::from_borrowed_fd(listener, PollFlags::IN));
+            }
+            let wanted = if self.wants(i) { port.source() } else { None };
+            let flags = match (wanted.is_some(), port.clogged().is_some()) {
+                (true, true) => PollFlags::IN | PollFlags::OUT,
+                (true, false) => PollFlags::IN,
+                (false, true) => PollFlags::OUT,
+                (false, false) => continue,
+            };
+            if let Some(fd) = wanted.or(port.clogged()) {
+                sources.push(Source::Client(i));
+                fds.push(PollFd::from_borrowed_fd(fd, flags));
+            }
+        }
+        let timeout = timeout.map(|t| Timespec {
+            tv_sec: i64::try_from(t.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(t.subsec_nanos()),
+        });
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(format!("poll: {errno}")),
+        }
+        let found = sources.into_iter().zip(fds.iter().map(PollFd::revents));
+        Ok(found.filter(|(_, flags)| !flags.is_empty()).collect())
+    }
+
+    /// Whether input of a port can be taken now.
+    fn wants(&self, port: usize) -> bool {
+        let qmp = self.users.qmps.iter().find(|qmp| qmp.port == port);
+        let hmp = self.users.hmps.iter().find(|hmp| hmp.port == port);
+        qmp.is_none_or(|qmp| qmp.open(self.oob(qmp))) && hmp.is_none_or(Hmp::open)
+    }
+
+    fn oob(&self, qmp: &Qmp) -> bool {
+        qmp.client.is_some_and(|client| self.engine.world.monitor.clients[client as usize].oob)
+    }
+
+    /// A client is there.
+    fn opened(&mut self, port: usize) {
+        let mut first = Vec::new();
+        for qmp in self.users.qmps.iter_mut().filter(|qmp| qmp.port == port) {
+            qmp.client = Some(self.engine.world.connect(false));
+            first.extend(qmp.line(&World::greeting()));
+        }
+        for hmp in self.users.hmps.iter_mut().filter(|hmp| hmp.port == port) {
+            hmp.client = Some(self.engine.world.connect(true));
+            first.extend(hmp::BANNER.as_bytes());
+            first.extend(readline::PROMPT.as_bytes());
+        }
+        self.ports[port].send(&first);
+        self.flush(port);
+    }
+
+    /// A client has gone.
+    fn closed(&mut self, port: usize) {
+        self.ports[port].hang_up();
+        for qmp in self.users.qmps.iter_mut().filter(|qmp| qmp.port == port) {
+            if let Some(client) = qmp.client {
+                self.engine.world.disconnect(client);
+            }
+            qmp.reset();
+        }
+        for hmp in self.users.hmps.iter_mut().filter(|hmp| hmp.port == port) {
+            if let Some(client) = hmp.client {
+                self.engine.world.disconnect(client);
+            }
+            hmp.reset();
+        }
+        self.users.qtests.iter_mut().filter(|qtest| qtest.port == port).for_each(Qtest::reset);
+    }
+
+    fn read(&mut self, port: usize) {
+        let bytes = match self.ports[port].read() {
+            Input::Nothing => return,
+            Input::End => return self.closed(port),
+            Input::Bytes(bytes) => bytes,
+        };
+        if let Some(i) = self.users.qmps.iter().position(|qmp| qmp.port == port) {
+            self.users.qmps[i].feed(&bytes);
+            self.out_of_band(i);
+        } else if let Some(hmp) = self.users.hmps.iter_mut().find(|hmp| hmp.port == port) {
+            let echo = hmp.feed(&bytes);
+            self.ports[port].send(&echo);
+        } else if let Some(i) = self.users.qtests.iter().position(|qtest| qtest.port == port) {
+            for line in self.users.qtests[i].feed(&bytes) {
+                let answer = self.qtest(i, &line);
+                self.ports[port].send(answer.as_bytes());
+            }
+        }
+    }
+
+    /// Carries out a line of the test protocol.
+    fn qtest(&mut self, i: usize, line: &str) -> String {
+        let by = match qtest::parse(line) {
+            qtest::Asked::Answer(answer) => return answer,
+            qtest::Asked::ClockStep(by) => by,
+            qtest::Asked::ClockSet(time) => Some(time.saturating_sub(self.users.qtests[i].clock)),
+        };
+        let by = self.engine.clock_step(by);
+        let qtest = &mut self.users.qtests[i];
+        qtest.clock = qtest.clock.saturating_add(by);
+        format!("OK {}\n", qtest.clock)
+    }
+
+    /// Requests that do not wait for their turn.
+    fn out_of_band(&mut self, i: usize) {
+        if !self.oob(&self.users.qmps[i]) {
+            return;
+        }
+        let Some(client) = self.users.qmps[i].client else { return };
+        for request in self.users.qmps[i].take_oob() {
+            self.engine.at_once(client, &request);
+        }
+    }
+
+    /// Hands the next command to the world, if one waits: one of each monitor in turn.
+    fn command(&mut self) -> bool {
+        for k in 0..self.users.qmps.len() {
+            let i = (self.turn + k) % self.users.qmps.len();
+            let Some(client) = self.users.qmps[i].client else { continue };
+            if let Some(parsed) = self.users.qmps[i].take() {
+                self.turn = (i + 1) % self.users.qmps.len();
+                match parsed {
+                    Ok(json) if json.get("execute").and_then(Json::as_str) == Some("qmp_capabilities") => {
+                        self.engine.at_once(client, &json);
+                    }
+                    Ok(json) => self.engine.submit(client, json),
+                    Err(error) => {
+                        let line = self.users.qmps[i].line(&parse_error(&error));
+                        self.ports[self.users.qmps[i].port].send(&line);
+                    }
+                }
+                return true;
+            }
+        }
+        for hmp in &mut self.users.hmps {
+            if let (Some(client), Some(command)) = (hmp.client, hmp.take()) {
+                self.engine.submit(client, command);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Sends what the world put out to whom it concerns, once the real files are as they must be.
+    fn deliver(&mut self) {
+        if !self.engine.out.is_empty() {
+            self.sync();
+            for output in std::mem::take(&mut self.engine.out) {
+                self.put(&output);
+            }
+        }
+        for port in 0..self.ports.len() {
+            self.flush(port);
+        }
+    }
+
+    /// Brings the real files up to date.
+    pub(super) fn sync(&mut self) {
+        for problem in self.engine.sync() {
+            let _ = writeln!(std::io::stderr(), "{}: {problem}", self.program);
+        }
+    }
+
+    fn put(&mut self, output: &Output) {
+        match output {
+            Output::Stdout(text) => {
+                let mut stdout = std::io::stdout().lock();
+                let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+            }
+            Output::Stderr(text) => {
+                let _ = std::io::stderr().write_all(text.as_bytes());
+            }
+            Output::Reply { client, reply, .. } => {
+                if let Some(qmp) = self.users.qmps.iter().find(|qmp| qmp.client == Some(*client)) {
+                    let line = qmp.line(reply);
+                    self.ports[qmp.port].send(&line);
+                }
+                if let Some(hmp) = self.users.hmps.iter_mut().find(|hmp| hmp.client == Some(*client)) {
+                    let text = hmp.done(reply);
+                    self.ports[hmp.port].send(&text);
+                }
+            }
+            Output::Event { event, .. } => {
+                let json = event_json(event);
+                for qmp in &self.users.qmps {
+                    let client = qmp.client.map(|client| &self.engine.world.monitor.clients[client as usize]);
+                    if client.is_some_and(|client| client.negotiated) {
+                        self.ports[qmp.port].send(&qmp.line(&json));
+                    }
+                }
+            }
+        }
+    }
+
+    fn flush(&mut self, port: usize) {
+        if !self.ports[port].flush() {
+            self.closed(port);
+        }
+    }
+
+    /// A signal came: the process ends as after `quit`.
+    fn signalled(&mut self) -> Result<(), String> {
+        let Some(text) = self.signals.read() else { return Ok(()) };
+        let _ = writeln!(std::io::stderr(), "{}: {text}", self.program);
+        if self.engine.shut_down() { Ok(()) } else { Err("ended in the middle of a command".to_owned()) }
+    }
+
+    /// Removes what was put into the file system.
+    pub(super) fn clean_up(&mut self) {
+        for path in self.ports.iter().filter_map(Port::path) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// An event as clients see it, with the time of day.
+fn event_json(event: &Event) -> Json {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let time =
+        vec![("seconds", Json::uint(now.as_secs())), ("microseconds", Json::uint(u64::from(now.subsec_micros())))];
+    let mut members = vec![("timestamp", Json::dict(time)), ("event", event.name().into())];
+    let data = event.data();
+    if data.as_dict().is_some_and(|members| !members.is_empty()) {
+        members.push(("data", data));
+    }
+    Json::dict(members)
+}

@@ -1,0 +1,334 @@
+//! What clients see of the machine around the block layer: guest devices by their names, objects that users make.
+//!
+//! No guest runs, so a device is only a name in front of a backend, with its rules about what it can be attached to.
+
+use super::World;
+use super::arena::BackendId;
+use super::commands::not_simulated;
+use super::graph::perm;
+use crate::base::Json;
+use crate::qmp::error::{ErrorClass, QmpError};
+use crate::qmp::types::ObjectOptions;
+use std::sync::Arc;
+
+/// A device of the command line.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Device {
+    /// Its name, if it was given one.
+    pub id: Option<Arc<str>>,
+    /// Its model.
+    pub driver: Arc<str>,
+    /// The disk behind it.
+    pub backend: Option<BackendId>,
+}
+
+/// An object of `-object` or `object-add`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Object {
+    /// Its name.
+    pub id: Arc<str>,
+    /// Its type.
+    pub kind: &'static str,
+    /// Its properties that are numbers.
+    pub numbers: Vec<(&'static str, i64)>,
+}
+
+/// The machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Machine {
+    /// `-machine`, as it was given.
+    pub kind: Option<Arc<str>>,
+    /// Devices, in order.
+    pub devices: Vec<Device>,
+    /// Devices on board that have disks, so far.
+    pub on_board: u32,
+    /// Objects, in order.
+    pub objects: Vec<Object>,
+    /// `-name`
+    pub name: Option<Arc<str>>,
+    /// `-uuid`
+    pub uuid: Option<Arc<str>>,
+}
+
+/// Models that bring a SCSI bus.
+const SCSI_CONTROLLERS: [&str; 13] = [
+    "virtio-scsi", "lsi", "megasas", "mptsas1068", "pvscsi", "am53c974", "dc390", "usb-bot", "usb-uas", "usb-storage", "vhost-scsi",
+    "vhost-user-scsi", "esp",
+];
+/// Models that are disks.
+const DISKS: [&str; 14] = [
+    "virtio-blk", "scsi-hd", "scsi-cd", "scsi-block", "scsi-generic", "ide-hd", "ide-cd", "ide-cf", "nvme", "nvme-ns", "floppy",
+    "usb-storage", "sd-card", "sd-card-spi",
+];
+/// Properties of an iothread.
+const IOTHREAD: [(&str, i64); 6] = [
+    ("poll-max-ns", 32_768), ("poll-grow", 0), ("poll-shrink", 0), ("aio-max-batch", 0), ("thread-pool-min", 0), ("thread-pool-max", 64),
+];
+
+impl Machine {
+    /// Whether it is one with the disks and buses of a PC.
+    #[must_use]
+    pub fn is_pc(&self) -> bool {
+        self.kind.as_deref().is_none_or(|kind| kind != "none" && kind != "microvm" && kind != "x-remote")
+    }
+
+    /// Whether its disks have a bus each.
+    #[must_use]
+    pub fn is_q35(&self) -> bool {
+        self.kind.as_deref().is_some_and(|kind| kind.contains("q35"))
+    }
+
+    /// The device of that name.
+    #[must_use]
+    pub fn device(&self, id: &str) -> Option<&Device> {
+        self.devices.iter().find(|device| device.id.as_deref() == Some(id))
+    }
+
+    /// The object of that name.
+    #[must_use]
+    pub fn object(&self, id: &str) -> Option<&Object> {
+        self.objects.iter().find(|object| &*object.id == id)
+    }
+
+    fn has_scsi(&self) -> bool {
+        self.devices.iter().any(|device| SCSI_CONTROLLERS.iter().any(|model| device.driver.starts_with(model)))
+    }
+}
+
+/// A disk's model without the variants of its bus.
+fn family(driver: &str) -> Option<&'static str> {
+    let bare = driver.trim_end_matches("-non-transitional").trim_end_matches("-transitional");
+    let bare = bare.strip_suffix("-pci").or_else(|| bare.strip_suffix("-device")).unwrap_or(bare);
+    let bare = bare.strip_suffix("-ccw").unwrap_or(bare);
+    DISKS.into_iter().find(|disk| *disk == bare)
+}
+
+/// What a model's property is called in messages.
+fn owner(family: &str) -> &str {
+    if family == "virtio-blk" { "virtio-blk-device" } else { family }
+}
+
+impl World {
+    /// `qdev_device_add`, up to the disk behind it: the checks, and the name of the disk, if it has one.
+    ///
+    /// # Errors
+    /// What QEMU says about it.
+    pub(super) fn device_new(&self, options: &Json) -> Result<(Device, Option<Arc<str>>), String> {
+        let text = |key: &str| options.get(key).and_then(Json::as_str).filter(|text| !text.is_empty()).map(Arc::<str>::from);
+        let driver = text("driver").ok_or("Parameter 'driver' is missing")?;
+        let device = Device { id: text("id"), driver: driver.clone(), backend: None };
+        if let Some(id) = device.id.as_deref().filter(|id| self.machine.device(id).is_some()) {
+            return Err(format!("Duplicate device ID '{id}'"));
+        }
+        if driver.starts_with("scsi-") && !self.machine.has_scsi() {
+            return Err(format!("No 'SCSI' bus found for device '{driver}'"));
+        }
+        if driver.starts_with("ide-") && !self.machine.is_pc() {
+            return Err(format!("No 'IDE' bus found for device '{driver}'"));
+        }
+        if let Some(thread) = text("iothread")
+            && self.machine.object(&thread).is_none_or(|object| object.kind != "iothread")
+        {
+            return Err(format!("Device '{thread}' not found"));
+        }
+        let Some(family) = family(&driver) else { return Ok((device, None)) };
+        match (text("drive"), family) {
+            (Some(drive), _) => {
+                if self.graph.blk_by_name(&drive).is_none() && self.graph.find_node(&drive).is_none() {
+                    return Err(format!("Property '{}.drive' can't find value '{drive}'", owner(family)));
+                }
+                Ok((device, Some(drive)))
+            }
+            (None, "scsi-cd" | "ide-cd" | "floppy" | "sd-card" | "sd-card-spi" | "nvme") => Ok((device, None)),
+            (None, "ide-hd" | "ide-cf") => Err("No drive specified".to_owned()),
+            (None, _) => Err("drive property not set".to_owned()),
+        }
+    }
+
+    /// A device takes a backend over, if there is one, and is there from then on (`blk_attach_dev`, `blkconf_apply_backend_options`).
+    ///
+    /// # Errors
+    /// The backend is taken, can't be written to, or can't be shared.
+    pub(super) fn device_attach(&mut self, mut device: Device, blk: Option<BackendId>) -> Result<(), String> {
+        let family = family(&device.driver);
+        let blk = match (blk, family) {
+            // A drive without a medium.
+            (None, Some("scsi-cd" | "ide-cd" | "floppy")) => Some(self.blk_new("".into(), 0, perm::ALL)),
+            (blk, _) => blk,
+        };
+        if let Some(blk) = blk {
+            let path = match &device.id {
+                Some(id) => format!("/machine/peripheral/{id}"),
+                None => {
+                    let number = self.machine.devices.iter().filter(|other| other.id.is_none()).count();
+                    format!("/machine/peripheral-anon/device[{number}]")
+                }
+            };
+            // virtio's disk is a device within the device, and has no id of its own.
+            let dev = match (family, &device.id) {
+                (Some("virtio-blk"), _) => format!("{path}/virtio-backend"),
+                (_, Some(id)) => id.to_string(),
+                (_, None) => path,
+            };
+            self.take_over(blk, dev, family.unwrap_or("virtio-blk"))?;
+        }
+        device.backend = blk;
+        self.machine.devices.push(device);
+        Ok(())
+    }
+
+    /// A disk on board takes a backend over.
+    ///
+    /// # Errors
+    /// As for any other device.
+    pub(super) fn attach_on_board(&mut self, blk: BackendId, cdrom: bool) -> Result<(), String> {
+        let first = if self.machine.is_q35() { 13 } else { 4 };
+        let dev = format!("/machine/unattached/device[{}]", first + self.machine.on_board);
+        self.machine.on_board += 1;
+        self.take_over(blk, dev, if cdrom { "ide-cd" } else { "ide-hd" })
+    }
+
+    fn take_over(&mut self, blk: BackendId, dev: String, family: &str) -> Result<(), String> {
+        let cdrom = family.ends_with("-cd");
+        let node = self.graph.blk_bs(blk);
+        let writable = node.is_some_and(|bs| self.graph.nodes[bs].flags.rdwr);
+        if node.is_some() && !writable && family == "ide-hd" {
+            return Err("Block node is read-only".to_owned());
+        }
+        if let Some(other) = &self.graph.backends[blk].dev {
+            let _ = other;
+            let name = self.graph.backends[blk].name.clone();
+            return Err(format!("Property '{}.drive' can't take value '{name}', it's in use", owner(family)));
+        }
+        self.graph.backends[blk].dev = Some(dev.into());
+        self.graph.backends[blk].removable = cdrom || family == "floppy";
+        self.graph.backends[blk].tray = cdrom;
+        let taken = perm::CONSISTENT_READ | if writable && !cdrom { perm::WRITE } else { 0 };
+        let shared = perm::CONSISTENT_READ | perm::WRITE_UNCHANGED | perm::RESIZE;
+        self.blk_set_perm(blk, taken, shared).map_err(|err| err.desc.to_string())
+    }
+
+    /// `blk_by_qdev_id`
+    ///
+    /// # Errors
+    /// There is no such device, or it has no disk.
+    pub fn blk_by_qdev_id(&self, id: &str) -> Result<BackendId, QmpError> {
+        let by_path = self.graph.backends.iter().find(|(_, b)| b.dev.as_deref() == Some(id)).map(|(blk, _)| blk);
+        if let Some(blk) = by_path {
+            return Ok(blk);
+        }
+        let name = id.strip_prefix("/machine/peripheral/").unwrap_or(id);
+        match self.machine.device(name) {
+            None => Err(QmpError::new(ErrorClass::DeviceNotFound, format!("Device '{id}' not found"))),
+            Some(_) => Err(QmpError::generic("Device does not have a block device backend")),
+        }
+    }
+
+    /// `user_creatable_add_qapi`
+    ///
+    /// # Errors
+    /// What QEMU says about the properties, or that there is such an object.
+    pub(super) fn object_add(&mut self, options: &ObjectOptions) -> Result<(), QmpError> {
+        let kind = options.qom_type.0;
+        let mut numbers = Vec::new();
+        let members = options.properties.as_dict().unwrap_or_default();
+        match kind {
+            "iothread" => {
+                for (name, default) in IOTHREAD {
+                    numbers.push((name, number(members, name)?.unwrap_or(default)));
+                }
+                no_others(members, |key| IOTHREAD.iter().any(|(name, _)| *name == key))?;
+            }
+            "throttle-group" => check_throttle_group(members)?,
+            "memory-backend-file" | "memory-backend-ram" | "memory-backend-memfd" | "memory-backend-shm" | "secret" | "rng-random"
+            | "rng-builtin" | "tls-creds-anon" | "tls-creds-psk" | "tls-creds-x509" | "authz-simple" | "authz-list" | "qtest" => {}
+            other => return Err(not_simulated(&format!("object {other}"))),
+        }
+        let formed = options.id.starts_with(|c: char| c.is_ascii_alphabetic())
+            && options.id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+        if !formed {
+            return Err(QmpError::generic("Parameter 'id' expects an identifier"));
+        }
+        if self.machine.object(&options.id).is_some() {
+            let text = format!("attempt to add duplicate property '{}' to object (type 'container')", options.id);
+            return Err(QmpError::generic(text));
+        }
+        self.machine.objects.push(Object { id: options.id.clone(), kind, numbers });
+        Ok(())
+    }
+
+    /// `user_creatable_del`
+    ///
+    /// # Errors
+    /// There is no such object.
+    pub(super) fn object_del(&mut self, id: &str) -> Result<(), QmpError> {
+        match self.machine.objects.iter().position(|object| &*object.id == id) {
+            None => Err(QmpError::generic(format!("object '{id}' not found"))),
+            Some(i) => {
+                self.machine.objects.remove(i);
+                Ok(())
+            }
+        }
+    }
+
+    /// `query-name`
+    pub(super) fn query_name(&self) -> Json {
+        Json::dict(self.machine.name.iter().map(|name| ("name", Json::Str(name.clone()))).collect())
+    }
+
+    /// `query-uuid`
+    pub(super) fn query_uuid(&self) -> Json {
+        let uuid = self.machine.uuid.clone().unwrap_or_else(|| "00000000-0000-0000-0000-000000000000".into());
+        Json::dict(vec![("UUID", Json::Str(uuid))])
+    }
+
+    /// `query-iothreads`. No thread is there: the numbers are those of the objects.
+    pub(super) fn query_iothreads(&self) -> Json {
+        let threads = self.machine.objects.iter().enumerate().filter(|(_, object)| object.kind == "iothread");
+        let info = |(i, object): (usize, &Object)| {
+            let mut members = vec![("id", Json::Str(object.id.clone())), ("thread-id", Json::uint(i as u64 + 1))];
+            members.extend(object.numbers.iter().take(4).map(|(name, n)| (*name, Json::Int(*n))));
+            Json::dict(members)
+        };
+        Json::list(threads.map(info).collect())
+    }
+}
+
+fn number(members: &[(Arc<str>, Json)], name: &str) -> Result<Option<i64>, QmpError> {
+    match members.iter().find(|(key, _)| &**key == name) {
+        None => Ok(None),
+        Some((_, Json::Int(n))) => Ok(Some(*n)),
+        // On the command line all values are texts.
+        Some((_, Json::Str(text))) if text.parse::<i64>().is_ok() => Ok(text.parse().ok()),
+        Some(_) => Err(QmpError::generic(format!("Invalid parameter type for '{name}', expected: integer"))),
+    }
+}
+
+fn no_others(members: &[(Arc<str>, Json)], known: impl Fn(&str) -> bool) -> Result<(), QmpError> {
+    match members.iter().find(|(key, _)| &**key != "id" && &**key != "qom-type" && !known(key)) {
+        None => Ok(()),
+        Some((key, _)) => Err(QmpError::generic(format!("Parameter '{key}' is unexpected"))),
+    }
+}
+
+/// Names of limits of a throttle group.
+fn is_limit(key: &str) -> bool {
+    let name = key.strip_suffix("-max-length").or_else(|| key.strip_suffix("-max")).unwrap_or(key);
+    let limits = ["bps-total", "bps-read", "bps-write", "iops-total", "iops-read", "iops-write"];
+    key == "iops-size" || limits.contains(&name)
+}
+
+fn check_throttle_group(members: &[(Arc<str>, Json)]) -> Result<(), QmpError> {
+    for (key, _) in members.iter().filter(|(key, _)| key.starts_with("x-")) {
+        number(members, key)?;
+    }
+    if let Some((_, limits)) = members.iter().find(|(key, _)| &**key == "limits") {
+        let Some(limits) = limits.as_dict() else {
+            return Err(QmpError::generic("Invalid parameter type for 'limits', expected: object"));
+        };
+        if let Some((key, _)) = limits.iter().find(|(key, _)| !is_limit(key)) {
+            return Err(QmpError::generic(format!("Parameter 'limits.{key}' is unexpected")));
+        }
+    }
+    no_others(members, |key| key == "limits" || key.strip_prefix("x-").is_some_and(is_limit))
+}

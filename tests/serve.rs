@@ -1,0 +1,571 @@
+//! The served process over real sockets: what a QMP client sees, held against what QEMU 10.0.2 sent; hostile input; seeds; sleeps.
+
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests read files, run programs, know the time and print"
+)]
+
+use blockjob_sim::base::Json;
+use blockjob_sim::qmp::json::parse_one;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Nothing takes longer, not even on a machine that is busy with other things.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A served process.
+struct Served {
+    child: Child,
+    dir: tempfile::TempDir,
+}
+
+impl Served {
+    fn start(args: &[&str]) -> Served {
+        let dir = tempfile::tempdir().expect("a directory");
+        let socket = dir.path().join("qmp.sock");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_blockjob-sim"));
+        command.arg("qemu").args(["-nodefaults", "-display", "none", "-S"]).args(args);
+        command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", socket.display()));
+        command.current_dir(dir.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Served { child: command.spawn().expect("the program starts"), dir }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("qmp.sock")
+    }
+
+    fn connect(&self) -> Client {
+        connect(&self.path())
+    }
+
+    /// Its exit code, and what it printed on both streams.
+    fn end(mut self) -> (Option<i32>, String) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                let mut text = String::new();
+                self.child.stdout.take().expect("piped").read_to_string(&mut text).expect("text");
+                self.child.stderr.take().expect("piped").read_to_string(&mut text).expect("text");
+                return (status.code(), text);
+            }
+            assert!(Instant::now() < deadline, "the process does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Memory in use, in KiB.
+    fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a process");
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("a line");
+        line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number")
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn connect(path: &Path) -> Client {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match UnixStream::connect(path) {
+            Ok(stream) => return Client::new(stream),
+            Err(error) => assert!(Instant::now() < deadline, "{}: {error}", path.display()),
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// One connection.
+struct Client {
+    stream: UnixStream,
+    lines: BufReader<UnixStream>,
+}
+
+impl Client {
+    fn new(stream: UnixStream) -> Client {
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let lines = BufReader::new(stream.try_clone().expect("a copy"));
+        Client { stream, lines }
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("the process reads");
+    }
+
+    /// The next line without its end, which is CR LF; `None` at the end.
+    fn line(&mut self) -> Option<String> {
+        let mut line = Vec::new();
+        self.lines.read_until(b'\n', &mut line).expect("a line in time");
+        let text = String::from_utf8(line).expect("UTF-8");
+        if text.is_empty() {
+            return None;
+        }
+        Some(text.strip_suffix("\r\n").unwrap_or_else(|| panic!("no CR LF: {text:?}")).to_owned())
+    }
+
+    fn json(&mut self) -> Json {
+        let line = self.line().expect("not the end");
+        parse_one(&line).unwrap_or_else(|error| panic!("{line}: {error}"))
+    }
+
+    /// Greeting and negotiation.
+    fn negotiate(mut self) -> Client {
+        assert!(self.json().get("QMP").is_some());
+        self.command(r#"{"execute": "qmp_capabilities"}"#);
+        self
+    }
+
+    /// Sends, and reads up to the reply; gives the names of events before it.
+    fn command(&mut self, text: &str) -> (Json, Vec<String>) {
+        self.send(text.as_bytes());
+        let mut events = Vec::new();
+        loop {
+            let json = self.json();
+            match json.get("event").and_then(Json::as_str) {
+                Some(name) => events.push(name.to_owned()),
+                None => return (json, events),
+            }
+        }
+    }
+
+    fn ok(&mut self, text: &str) -> Json {
+        let (reply, _) = self.command(text);
+        reply.get("return").unwrap_or_else(|| panic!("{text}: {reply:?}")).clone()
+    }
+
+    /// Reads up to an event of that name.
+    fn event(&mut self, name: &str) -> Json {
+        loop {
+            let json = self.json();
+            if json.get("event").and_then(Json::as_str) == Some(name) {
+                return json.get("data").cloned().unwrap_or(Json::Null);
+            }
+        }
+    }
+}
+
+/// What differs from run to run, and from QEMU to QEMU.
+fn plain(line: &str) -> String {
+    let cut = |text: String, from: &str, to: &str, by: &str| match text.split_once(from) {
+        Some((before, rest)) => {
+            let (_, after) = rest.split_once(to).expect("the end of it");
+            format!("{before}{by}{after}")
+        }
+        None => text,
+    };
+    let text = cut(line.to_owned(), "\"package\": \"", "\"", "\"package\": \"PACKAGE\"");
+    cut(text, "\"timestamp\": {", "}", "\"timestamp\": TIME")
+}
+
+/// Conversations with QEMU 10.0.2, line by line: `> "bytes"` was sent, `< line` came. They begin with the arguments.
+fn conversation(name: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/wire/{name}.txt"));
+    let text = std::fs::read_to_string(&path).expect("a recording");
+    let mut lines = text.lines().peekable();
+    let args = parse_one(lines.next().and_then(|line| line.strip_prefix("args: ")).expect("arguments")).expect("JSON");
+    let args: Vec<String> =
+        args.as_list().expect("a list").iter().map(|arg| arg.as_str().expect("a text").to_owned()).collect();
+    let served = Served::start(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut client = served.connect();
+    let mut said = String::new();
+    for line in lines {
+        if let Some(sent) = line.strip_prefix("> ") {
+            let sent = parse_one(sent).expect("a string");
+            // Each character is a byte.
+            let bytes: Vec<u8> = sent.as_str().expect("a string").chars().map(|c| c as u8).collect();
+            client.send(&bytes);
+            line.chars().take(100).collect::<String>().clone_into(&mut said);
+        } else if line == "< <EOF>" {
+            assert_eq!(client.line(), None, "{name}: after {said}");
+        } else {
+            let got = client.line().unwrap_or_else(|| panic!("{name}: the end, after {said}"));
+            assert_eq!(plain(&got), &line[2..], "{name}: after {said}");
+        }
+    }
+}
+
+#[test]
+fn negotiation_is_as_recorded() {
+    conversation("negotiation");
+}
+
+#[test]
+fn out_of_band_is_as_recorded() {
+    conversation("oob");
+}
+
+#[test]
+fn envelopes_are_as_recorded() {
+    conversation("envelope");
+}
+
+#[test]
+fn broken_json_is_as_recorded() {
+    conversation("broken");
+}
+
+#[test]
+fn depth_is_limited_as_recorded() {
+    conversation("deep");
+}
+
+#[test]
+fn a_throttled_job_is_as_recorded() {
+    conversation("block");
+}
+
+#[test]
+fn input_may_come_in_any_pieces() {
+    let served = Served::start(&[]);
+    let mut client = served.connect();
+    assert!(client.json().get("QMP").is_some());
+    for byte in br#"{"execute": "qmp_capabilities", "id": "\u0041"} {"execute": "query-status"}"# {
+        client.send(&[*byte]);
+    }
+    assert_eq!(client.line().as_deref(), Some(r#"{"return": {}, "id": "A"}"#));
+    assert_eq!(client.line().as_deref(), Some(r#"{"return": {"status": "prelaunch", "running": false}}"#));
+    let many: String = (0..2000).map(|i| format!("{{\"execute\":\"query-name\",\"id\":{i}}}")).collect();
+    client.send(many.as_bytes());
+    for i in 0..2000 {
+        assert_eq!(client.line(), Some(format!("{{\"return\": {{}}, \"id\": {i}}}")));
+    }
+}
+
+/// Bytes from a small generator: no seed makes them kinder.
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let alphabet = b"{}[]:,\"'\\ \n0123456789eE+-.truefalsn\x00\xff\x80\xc3\xed";
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    (0..len)
+        .map(|_| {
+            let n = next();
+            if n & 0x300 == 0 { (n >> 16) as u8 } else { alphabet[(n >> 16) as usize % alphabet.len()] }
+        })
+        .collect()
+}
+
+/// Throws bytes at a process, from a thread of its own: it may answer more than a socket holds.
+fn throw(path: &Path, bytes: Vec<u8>) {
+    let stream = connect(path).stream;
+    let mut writer = stream.try_clone().expect("a copy");
+    let thread = std::thread::spawn(move || {
+        let _ = writer.write_all(&bytes);
+        let _ = writer.shutdown(std::net::Shutdown::Write);
+    });
+    let mut reader = stream;
+    let mut buffer = vec![0; 1 << 16];
+    while reader.read(&mut buffer).expect("answers in time") > 0 {}
+    thread.join().expect("a thread");
+}
+
+#[test]
+fn hostile_bytes_do_no_harm() {
+    let served = Served::start(&[]);
+    let began = Instant::now();
+    for seed in 1..8 {
+        throw(&served.path(), noise(seed, 200_000));
+    }
+    throw(&served.path(), b"[".repeat(3_000_000));
+    throw(&served.path(), b"{\"a\":".repeat(500_000));
+    throw(&served.path(), [&b"\""[..], &b"x".repeat(20_000_000)].concat());
+    throw(&served.path(), b"{\"execute\":\"query-commands\"}".repeat(2_000));
+    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+    let memory = served.memory();
+    assert!(memory < 400 * 1024, "{memory} KiB");
+    let mut client = served.connect().negotiate();
+    client.ok(r#"{"execute": "query-status"}"#);
+    client.ok(r#"{"execute": "quit"}"#);
+    assert_eq!(served.end().0, Some(0));
+}
+
+#[test]
+fn a_client_that_reads_nothing_is_no_burden() {
+    let served = Served::start(&[]);
+    let mut deaf = served.connect();
+    deaf.stream.set_write_timeout(Some(Duration::from_millis(500))).expect("a timeout");
+    let many = b"{\"execute\":\"query-commands\"}".repeat(1_000);
+    // At some point it is not listened to any more.
+    while deaf.stream.write_all(&many).is_ok() {
+        assert!(served.memory() < 200 * 1024);
+    }
+    assert!(served.memory() < 200 * 1024);
+}
+
+const NODES: [&str; 4] = [
+    "-blockdev",
+    "driver=null-co,node-name=n0,size=67108864,read-zeroes=on",
+    "-blockdev",
+    r#"{"driver": "null-co", "node-name": "n1", "size": 67108864}"#,
+];
+const BACKUP: &str = r#"{"execute": "blockdev-backup", "arguments": {"job-id": "j", "device": "n0", "target": "n1", "sync": "full"}}"#;
+
+fn with_nodes<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    NODES.iter().chain(more).copied().collect()
+}
+
+#[test]
+fn all_monitors_hear_events_and_each_its_replies() {
+    let served = Served::start(&with_nodes(&[
+        "-chardev",
+        "socket,id=second,path=second.sock,server=on,wait=off",
+        "-mon",
+        "chardev=second,mode=control",
+        "-monitor",
+        "unix:people.sock,server=on,wait=off",
+    ]));
+    let mut first = served.connect().negotiate();
+    let mut second = connect(&served.dir.path().join("second.sock")).negotiate();
+    let mut silent = connect(&served.dir.path().join("second.sock").with_file_name("people.sock"));
+    first.ok(BACKUP);
+    for client in [&mut first, &mut second] {
+        assert_eq!(client.event("BLOCK_JOB_COMPLETED").get("device").and_then(Json::as_str), Some("j"));
+    }
+    second.send(br#"{"execute": "query-name", "id": 2}"#);
+    loop {
+        let json = second.json();
+        if json.get("return").is_some() {
+            assert_eq!(json.get("id"), Some(&Json::Int(2)));
+            break;
+        }
+    }
+    silent.send(b"info status\n");
+    let mut text = Vec::new();
+    while !text.ends_with(b"(prelaunch)\r\n(qemu) ") {
+        let mut byte = [0];
+        assert_eq!(silent.lines.read(&mut byte).expect("in time"), 1, "{}", String::from_utf8_lossy(&text));
+        text.push(byte[0]);
+    }
+    assert!(text.starts_with(b"QEMU 10.0.2 monitor - type 'help' for more information\r\n(qemu) i\x1b[K\x1b[Din\x1b[K"));
+    // The next client of a socket begins anew.
+    drop(first);
+    served.connect().negotiate().ok(r#"{"execute": "quit"}"#);
+    assert_eq!(second.event("SHUTDOWN").get("reason").and_then(Json::as_str), Some("host-qmp-quit"));
+    assert_eq!(second.line(), None);
+    let path = served.path();
+    assert_eq!(served.end(), (Some(0), String::new()));
+    assert!(!path.exists());
+}
+
+#[test]
+fn sockets_are_the_users_alone() {
+    let served = Served::start(&[]);
+    drop(served.connect());
+    let mode = std::fs::metadata(served.path()).expect("a socket").permissions().mode();
+    assert_eq!(mode & 0o077, 0, "{mode:o}");
+}
+
+#[test]
+fn an_inherited_socket_is_a_monitor() {
+    let (ours, theirs) = UnixStream::pair().expect("a pair");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_blockjob-sim"));
+    command.args(["qemu", "-S", "-chardev", "socket,id=mon,fd=0", "-mon", "chardev=mon,mode=control", "-pidfile", "pid"]);
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut child = command.current_dir(dir.path()).stdin(Stdio::from(OwnedFd::from(theirs))).spawn().expect("it starts");
+    let mut client = Client::new(ours).negotiate();
+    let pid = std::fs::read_to_string(dir.path().join("pid")).expect("a file");
+    assert_eq!(pid, format!("{}\n", child.id()));
+    client.ok(r#"{"execute": "quit"}"#);
+    assert_eq!(child.wait().expect("a child").code(), Some(0));
+}
+
+#[test]
+fn a_signal_ends_the_process_as_quit_does() {
+    let served = Served::start(&NODES);
+    let mut client = served.connect().negotiate();
+    let slow = BACKUP.replace("\"sync\"", "\"speed\": 65536, \"sync\"");
+    client.ok(&slow);
+    let pid = served.child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
+    assert_eq!(client.event("SHUTDOWN").get("reason").and_then(Json::as_str), Some("host-signal"));
+    client.event("BLOCK_JOB_CANCELLED");
+    while client.line().is_some() {}
+    let (code, text) = served.end();
+    assert_eq!(code, Some(0));
+    assert!(text.starts_with("blockjob-sim: terminating on signal 15 from pid "), "{text}");
+}
+
+#[test]
+fn a_sleeping_job_follows_the_clock() {
+    let served = Served::start(&NODES);
+    let mut client = served.connect().negotiate();
+    let began = Instant::now();
+    // A first chunk of 1 MiB, and then none for a second and more.
+    client.ok(&BACKUP.replace("\"sync\"", "\"speed\": 524288, \"sync\""));
+    client.ok(r#"{"execute": "job-pause", "arguments": {"id": "j"}}"#);
+    let jobs = client.ok(r#"{"execute": "query-jobs"}"#);
+    let job = &jobs.as_list().expect("a list")[0];
+    assert_eq!(job.get("status").and_then(Json::as_str), Some("paused"));
+    assert_eq!(job.get("current-progress"), Some(&Json::Int(1 << 20)));
+    client.ok(r#"{"execute": "job-resume", "arguments": {"id": "j"}}"#);
+    client.ok(r#"{"execute": "block-job-set-speed", "arguments": {"device": "j", "speed": 0}}"#);
+    client.event("BLOCK_JOB_COMPLETED");
+    assert!(began.elapsed() < Duration::from_secs(30), "a job without limits does not sleep");
+}
+
+#[test]
+fn sleeps_can_pass_at_once() {
+    let served = Served::start(&with_nodes(&["--sim-pace", "asap"]));
+    let mut client = served.connect().negotiate();
+    let began = Instant::now();
+    // At 64 KiB a second this would take a quarter of an hour.
+    client.ok(&BACKUP.replace("\"sync\"", "\"speed\": 65536, \"sync\""));
+    client.event("BLOCK_JOB_COMPLETED");
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+}
+
+#[test]
+fn qtest_moves_the_clock() {
+    let served = Served::start(&with_nodes(&["-qtest", "unix:qtest.sock,server=on,wait=off", "-accel", "qtest"]));
+    let mut client = served.connect().negotiate();
+    let mut qtest = connect(&served.dir.path().join("qtest.sock"));
+    let mut ask = |line: &str| {
+        qtest.send(line.as_bytes());
+        let mut answer = String::new();
+        qtest.lines.read_line(&mut answer).expect("an answer");
+        answer
+    };
+    assert_eq!(ask("endianness\n"), "OK little\n");
+    client.ok(&BACKUP.replace("\"sync\"", "\"speed\": 65536, \"sync\""));
+    assert_eq!(ask("clock_step 1000\n"), "OK 1000\n");
+    assert_eq!(ask("bogus\n"), "FAIL Unknown command 'bogus'\n");
+    assert_eq!(ask("clock_step 3600000000000\n"), "OK 3600000001000\n");
+    client.event("BLOCK_JOB_COMPLETED");
+}
+
+/// Two grouped backups, one of which fails: who is told what, and when, is a matter of order.
+fn race(args: &[&str], slow: bool) -> String {
+    let mut all = vec![
+        "-blockdev", "driver=null-co,node-name=n0,size=1048576,read-zeroes=on", "-blockdev", "driver=null-co,node-name=t0,size=1048576",
+        "-blockdev", "driver=null-co,node-name=raw,size=1048576,read-zeroes=on", "-blockdev",
+        r#"{"driver": "blkdebug", "node-name": "n1", "image": "raw", "inject-error": [{"event": "none", "iotype": "read", "errno": 5, "sector": 512}]}"#,
+        "-blockdev", "driver=null-co,node-name=t1,size=1048576",
+    ];
+    all.extend(args);
+    let served = Served::start(&all);
+    let mut client = served.connect().negotiate();
+    let pause = || {
+        if slow {
+            std::thread::sleep(Duration::from_millis(30));
+        }
+    };
+    let mut seen = String::new();
+    let action = |n: u32| {
+        format!(
+            r#"{{"type": "blockdev-backup", "data": {{"job-id": "j{n}", "device": "n{n}", "target": "t{n}", "sync": "full", "auto-dismiss": false}}}}"#
+        )
+    };
+    let commands = [
+        format!(
+            r#"{{"execute": "transaction", "arguments": {{"actions": [{}, {}], "properties": {{"completion-mode": "grouped"}}}}}}"#,
+            action(0),
+            action(1)
+        ),
+        r#"{"execute": "query-jobs"}"#.to_owned(),
+        r#"{"execute": "job-cancel", "arguments": {"id": "j0"}}"#.to_owned(),
+    ];
+    for command in &commands {
+        pause();
+        let (reply, events) = client.command(command);
+        seen.push_str(&format!("{events:?} {reply:?}\n"));
+    }
+    pause();
+    // The jobs stay concluded until they are dismissed.
+    loop {
+        let (reply, events) = client.command(r#"{"execute": "query-jobs"}"#);
+        let jobs = reply.get("return").and_then(Json::as_list).expect("a list").to_vec();
+        if jobs.iter().all(|job| job.get("status").and_then(Json::as_str) == Some("concluded")) {
+            seen.push_str(&format!("{events:?} {jobs:?}\n"));
+            break;
+        }
+        seen.push_str(&format!("{events:?}\n"));
+    }
+    seen
+}
+
+#[test]
+fn a_seed_gives_one_trace_whatever_the_clients_speed() {
+    let mut traces = std::collections::BTreeSet::new();
+    for seed in ["1", "2", "3", "4", "5", "6"] {
+        let args = ["--sim-pace", "asap", "--sim-seed", seed];
+        let first = race(&args, false);
+        assert_eq!(race(&args, true), first, "seed {seed}");
+        traces.insert(first);
+    }
+    let calm = race(&["--sim-pace", "asap"], false);
+    assert_eq!(race(&["--sim-pace", "asap"], true), calm);
+    traces.insert(calm);
+    assert!(traces.len() >= 3, "seeds make a difference: {traces:#?}");
+}
+
+#[test]
+fn options_are_refused_in_qemus_words() {
+    for (args, expected) in [
+        (&["-foo"][..], "-foo: invalid option"),
+        (&["-blockdev"], "-blockdev: requires an argument"),
+        (&["-device", "foo"], "-device foo: 'foo' is not a valid device model name"),
+        (&["-mon", "chardev=x"], "-mon chardev=x: chardev \"x\" not found"),
+        (&["-chardev", "foo,id=a"], "-chardev foo,id=a: 'foo' is not a valid char driver name"),
+        (&["-chardev", "socket,id=a"], "-chardev socket,id=a: Unable to parse FD number "),
+        (&["-machine", "foo"], "unsupported machine type: \"foo\"\nUse -machine help to list supported machines"),
+        (&["-accel", "foo"], "-accel foo: invalid accelerator foo"),
+        (&["-display", "foo"], "-display foo: Parameter 'type' does not accept value 'foo'"),
+        (&["-mon", "foo=1"], "-mon foo=1: Invalid parameter 'foo'"),
+        (
+            &["-blockdev", "driver=null-co"],
+            "-blockdev driver=null-co: 'node-name' must be specified for the root node",
+        ),
+        (
+            &["-device", "virtio-blk,drive=nope"],
+            "-device virtio-blk,drive=nope: Property 'virtio-blk-device.drive' can't find value 'nope'",
+        ),
+        (
+            &["-qmp", "unix:/nonexistent/x"],
+            "-qmp unix:/nonexistent/x: Failed to connect to '/nonexistent/x': No such file or directory",
+        ),
+        (&["-incoming", "defer"], "-incoming defer: not simulated: -incoming"),
+        (&["--sim-pace", "fast"], "--sim-pace: `fast` is no pace: expected real or asap"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_blockjob-sim")).arg("qemu").args(args).output().expect("it starts");
+        let text = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(text, format!("blockjob-sim: {expected}\n"));
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{args:?}");
+    }
+}
+
+#[test]
+fn help_is_given() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let link = dir.path().join("qemu-system-x86_64");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_blockjob-sim"), &link).expect("a link");
+    for (args, expected) in [
+        (&["-machine", "help"][..], "pc-i440fx-10.0       Standard PC (i440FX + PIIX, 1996) (default)\n"),
+        (&["-M", "?"], "none                 empty machine\n"),
+        (&["-accel", "help"], "Accelerators supported in QEMU binary:\ntcg\n"),
+        (&["-device", "help"], "name \"virtio-blk-pci\", bus PCI, alias \"virtio-blk\"\n"),
+        (&["-object", "help"], "  iothread\n"),
+        (&["-drive", "format=help"], "Supported formats: blkdebug blklogwrites "),
+        (&["--version"], "QEMU emulator version 10.0.2 ("),
+        (&["-help"], "usage: qemu-system-x86_64 [options] [disk_image]\n"),
+    ] {
+        let output = Command::new(&link).args(args).output().expect("it starts");
+        let text = String::from_utf8(output.stdout).expect("text");
+        assert!(text.contains(expected), "{args:?}: {text}");
+        assert!(output.status.success() && output.stderr.is_empty(), "{args:?}");
+    }
+}
