@@ -313,7 +313,8 @@ const NODES: [&str; 4] = [
     "-blockdev",
     r#"{"driver": "null-co", "node-name": "n1", "size": 67108864}"#,
 ];
-const BACKUP: &str = r#"{"execute": "blockdev-backup", "arguments": {"job-id": "j", "device": "n0", "target": "n1", "sync": "full"}}"#;
+const BACKUP: &str =
+    r#"{"execute": "blockdev-backup", "arguments": {"job-id": "j", "device": "n0", "target": "n1", "sync": "full"}}"#;
 
 fn with_nodes<'a>(more: &[&'a str]) -> Vec<&'a str> {
     NODES.iter().chain(more).copied().collect()
@@ -351,7 +352,9 @@ fn all_monitors_hear_events_and_each_its_replies() {
         assert_eq!(silent.lines.read(&mut byte).expect("in time"), 1, "{}", String::from_utf8_lossy(&text));
         text.push(byte[0]);
     }
-    assert!(text.starts_with(b"QEMU 10.0.2 monitor - type 'help' for more information\r\n(qemu) i\x1b[K\x1b[Din\x1b[K"));
+    assert!(
+        text.starts_with(b"QEMU 10.0.2 monitor - type 'help' for more information\r\n(qemu) i\x1b[K\x1b[Din\x1b[K")
+    );
     // The next client of a socket begins anew.
     drop(first);
     served.connect().negotiate().ok(r#"{"execute": "quit"}"#);
@@ -374,9 +377,19 @@ fn sockets_are_the_users_alone() {
 fn an_inherited_socket_is_a_monitor() {
     let (ours, theirs) = UnixStream::pair().expect("a pair");
     let mut command = Command::new(env!("CARGO_BIN_EXE_blockjob-sim"));
-    command.args(["qemu", "-S", "-chardev", "socket,id=mon,fd=0", "-mon", "chardev=mon,mode=control", "-pidfile", "pid"]);
+    command.args([
+        "qemu",
+        "-S",
+        "-chardev",
+        "socket,id=mon,fd=0",
+        "-mon",
+        "chardev=mon,mode=control",
+        "-pidfile",
+        "pid",
+    ]);
     let dir = tempfile::tempdir().expect("a directory");
-    let mut child = command.current_dir(dir.path()).stdin(Stdio::from(OwnedFd::from(theirs))).spawn().expect("it starts");
+    let mut child =
+        command.current_dir(dir.path()).stdin(Stdio::from(OwnedFd::from(theirs))).spawn().expect("it starts");
     let mut client = Client::new(ours).negotiate();
     let pid = std::fs::read_to_string(dir.path().join("pid")).expect("a file");
     assert_eq!(pid, format!("{}\n", child.id()));
@@ -451,10 +464,16 @@ fn qtest_moves_the_clock() {
 /// Two grouped backups, one of which fails: who is told what, and when, is a matter of order.
 fn race(args: &[&str], slow: bool) -> String {
     let mut all = vec![
-        "-blockdev", "driver=null-co,node-name=n0,size=1048576,read-zeroes=on", "-blockdev", "driver=null-co,node-name=t0,size=1048576",
-        "-blockdev", "driver=null-co,node-name=raw,size=1048576,read-zeroes=on", "-blockdev",
+        "-blockdev",
+        "driver=null-co,node-name=n0,size=1048576,read-zeroes=on",
+        "-blockdev",
+        "driver=null-co,node-name=t0,size=1048576",
+        "-blockdev",
+        "driver=null-co,node-name=raw,size=1048576,read-zeroes=on",
+        "-blockdev",
         r#"{"driver": "blkdebug", "node-name": "n1", "image": "raw", "inject-error": [{"event": "none", "iotype": "read", "errno": 5, "sector": 512}]}"#,
-        "-blockdev", "driver=null-co,node-name=t1,size=1048576",
+        "-blockdev",
+        "driver=null-co,node-name=t1,size=1048576",
     ];
     all.extend(args);
     let served = Served::start(&all);
@@ -526,10 +545,7 @@ fn options_are_refused_in_qemus_words() {
         (&["-accel", "foo"], "-accel foo: invalid accelerator foo"),
         (&["-display", "foo"], "-display foo: Parameter 'type' does not accept value 'foo'"),
         (&["-mon", "foo=1"], "-mon foo=1: Invalid parameter 'foo'"),
-        (
-            &["-blockdev", "driver=null-co"],
-            "-blockdev driver=null-co: 'node-name' must be specified for the root node",
-        ),
+        (&["-blockdev", "driver=null-co"], "-blockdev driver=null-co: 'node-name' must be specified for the root node"),
         (
             &["-device", "virtio-blk,drive=nope"],
             "-device virtio-blk,drive=nope: Property 'virtio-blk-device.drive' can't find value 'nope'",
@@ -541,7 +557,8 @@ fn options_are_refused_in_qemus_words() {
         (&["-incoming", "defer"], "-incoming defer: not simulated: -incoming"),
         (&["--sim-pace", "fast"], "--sim-pace: `fast` is no pace: expected real or asap"),
     ] {
-        let output = Command::new(env!("CARGO_BIN_EXE_blockjob-sim")).arg("qemu").args(args).output().expect("it starts");
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_blockjob-sim")).arg("qemu").args(args).output().expect("it starts");
         let text = String::from_utf8(output.stderr).expect("text");
         assert_eq!(text, format!("blockjob-sim: {expected}\n"));
         assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0), "{args:?}");

@@ -67,7 +67,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     ("generate", &["base", "quirk", "choice", "trace", "scenario"]),
     ("failure", &["base", "choice", "trace", "scenario", "sim"]),
-    ("cli", &["serve", "render", "base", "invariant", "quirk", "choice", "trace", "scenario", "sim", "failure", "generate"]),
+    (
+        "cli",
+        &["serve", "render", "base", "invariant", "quirk", "choice", "trace", "scenario", "sim", "failure", "generate"],
+    ),
 ];
 
 /// The modules that touch files, sockets and the clock.

@@ -77,8 +77,22 @@ pub fn parse(line: &str) -> HmpLine {
 
 /// Commands other than `qemu-io` that the model has.
 const SIMULATED: [&str; 17] = [
-    "block_job_cancel", "block_job_complete", "block_job_pause", "block_job_resume", "block_job_set_speed", "commit", "cont",
-    "info block", "info block-jobs", "info iothreads", "info name", "info status", "info uuid", "info version", "quit", "stop",
+    "block_job_cancel",
+    "block_job_complete",
+    "block_job_pause",
+    "block_job_resume",
+    "block_job_set_speed",
+    "commit",
+    "cont",
+    "info block",
+    "info block-jobs",
+    "info iothreads",
+    "info name",
+    "info status",
+    "info uuid",
+    "info version",
+    "quit",
+    "stop",
     "system_reset",
 ];
 

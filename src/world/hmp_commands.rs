@@ -23,7 +23,11 @@ impl World {
                 Ok(text) => text,
                 Err(name) => return self.ret(Val::Json(Err(not_simulated(name)))),
             },
-            "block_job_cancel" | "block_job_pause" | "block_job_resume" | "block_job_complete" | "block_job_set_speed" => {
+            "block_job_cancel"
+            | "block_job_pause"
+            | "block_job_resume"
+            | "block_job_complete"
+            | "block_job_set_speed" => {
                 return match job_command(name, args) {
                     Ok(command) => self.hmp_run(command),
                     Err(text) => self.ret(Val::Json(Ok(text.into()))),
@@ -92,7 +96,11 @@ impl World {
         for item in list.as_list().unwrap_or_default() {
             let text = |key: &str| item.get(key).and_then(Json::as_str).unwrap_or_default();
             let (info, inserted) = if nodes { (None, Some(item)) } else { (Some(item), item.get("inserted")) };
-            let names = [text("device"), text("node-name"), inserted.and_then(|i| i.get("node-name")).and_then(Json::as_str).unwrap_or_default()];
+            let names = [
+                text("device"),
+                text("node-name"),
+                inserted.and_then(|i| i.get("node-name")).and_then(Json::as_str).unwrap_or_default(),
+            ];
             if wanted.is_some_and(|wanted| !names.iter().any(|name| name == wanted)) {
                 continue;
             }
@@ -116,8 +124,13 @@ impl World {
             let text = |key: &str| job.get(key).and_then(Json::as_str).unwrap_or_default();
             let number = |key: &str| job.get(key).and_then(Json::as_u64).unwrap_or_default();
             let (offset, len, speed) = (number("offset"), number("len"), number("speed"));
-            let done = format!("device {}: Completed {offset} of {len} bytes, speed limit {speed} bytes/s", text("device"));
-            let line = if text("type") == "stream" { format!("Streaming {done}") } else { format!("Type {}, {done}", text("type")) };
+            let done =
+                format!("device {}: Completed {offset} of {len} bytes, speed limit {speed} bytes/s", text("device"));
+            let line = if text("type") == "stream" {
+                format!("Streaming {done}")
+            } else {
+                format!("Type {}, {done}", text("type"))
+            };
             out.push_str(&report_reply(&line));
         }
         out

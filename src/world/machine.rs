@@ -52,17 +52,45 @@ pub struct Machine {
 
 /// Models that bring a SCSI bus.
 const SCSI_CONTROLLERS: [&str; 13] = [
-    "virtio-scsi", "lsi", "megasas", "mptsas1068", "pvscsi", "am53c974", "dc390", "usb-bot", "usb-uas", "usb-storage", "vhost-scsi",
-    "vhost-user-scsi", "esp",
+    "virtio-scsi",
+    "lsi",
+    "megasas",
+    "mptsas1068",
+    "pvscsi",
+    "am53c974",
+    "dc390",
+    "usb-bot",
+    "usb-uas",
+    "usb-storage",
+    "vhost-scsi",
+    "vhost-user-scsi",
+    "esp",
 ];
 /// Models that are disks.
 const DISKS: [&str; 14] = [
-    "virtio-blk", "scsi-hd", "scsi-cd", "scsi-block", "scsi-generic", "ide-hd", "ide-cd", "ide-cf", "nvme", "nvme-ns", "floppy",
-    "usb-storage", "sd-card", "sd-card-spi",
+    "virtio-blk",
+    "scsi-hd",
+    "scsi-cd",
+    "scsi-block",
+    "scsi-generic",
+    "ide-hd",
+    "ide-cd",
+    "ide-cf",
+    "nvme",
+    "nvme-ns",
+    "floppy",
+    "usb-storage",
+    "sd-card",
+    "sd-card-spi",
 ];
 /// Properties of an iothread.
 const IOTHREAD: [(&str, i64); 6] = [
-    ("poll-max-ns", 32_768), ("poll-grow", 0), ("poll-shrink", 0), ("aio-max-batch", 0), ("thread-pool-min", 0), ("thread-pool-max", 64),
+    ("poll-max-ns", 32_768),
+    ("poll-grow", 0),
+    ("poll-shrink", 0),
+    ("aio-max-batch", 0),
+    ("thread-pool-min", 0),
+    ("thread-pool-max", 64),
 ];
 
 impl Machine {
@@ -114,7 +142,8 @@ impl World {
     /// # Errors
     /// What QEMU says about it.
     pub(super) fn device_new(&self, options: &Json) -> Result<(Device, Option<Arc<str>>), String> {
-        let text = |key: &str| options.get(key).and_then(Json::as_str).filter(|text| !text.is_empty()).map(Arc::<str>::from);
+        let text =
+            |key: &str| options.get(key).and_then(Json::as_str).filter(|text| !text.is_empty()).map(Arc::<str>::from);
         let driver = text("driver").ok_or("Parameter 'driver' is missing")?;
         let device = Device { id: text("id"), driver: driver.clone(), backend: None };
         if let Some(id) = device.id.as_deref().filter(|id| self.machine.device(id).is_some()) {
@@ -240,8 +269,19 @@ impl World {
                 no_others(members, |key| IOTHREAD.iter().any(|(name, _)| *name == key))?;
             }
             "throttle-group" => check_throttle_group(members)?,
-            "memory-backend-file" | "memory-backend-ram" | "memory-backend-memfd" | "memory-backend-shm" | "secret" | "rng-random"
-            | "rng-builtin" | "tls-creds-anon" | "tls-creds-psk" | "tls-creds-x509" | "authz-simple" | "authz-list" | "qtest" => {}
+            "memory-backend-file"
+            | "memory-backend-ram"
+            | "memory-backend-memfd"
+            | "memory-backend-shm"
+            | "secret"
+            | "rng-random"
+            | "rng-builtin"
+            | "tls-creds-anon"
+            | "tls-creds-psk"
+            | "tls-creds-x509"
+            | "authz-simple"
+            | "authz-list"
+            | "qtest" => {}
             other => return Err(not_simulated(&format!("object {other}"))),
         }
         let formed = options.id.starts_with(|c: char| c.is_ascii_alphabetic())
