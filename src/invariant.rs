@@ -38,6 +38,18 @@ invariants! {
     UsedAfterFree = "used-after-free", "Nothing is used after it was freed: job, group, node, edge, bitmap, copy call.";
     JobTables = "job-tables", "Each change of a job's status is in the table of transitions, each verb is taken or refused as the table of verbs says.";
     JobEvents = "job-events", "A started job has one COMPLETED or CANCELLED, then `concluded`, then `null`, then nothing; one that was never started has none; an offset never exceeds its length, is the length on success, and does not go back.";
+    NoAbort = "no-abort", "The process does not abort: no assertion of QEMU's fails, no null pointer is followed.";
+    GroupCompletion = "group-completion", "The jobs of a group all commit or all abort; for each job commit or abort, then clean, then its last event come once and in this order.";
+    BackupContent = "backup-content", "The target of a backup that succeeded reads as the source did when the job began.";
+    BitmapCovers = "bitmap-covers", "A bitmap that records has every write since it was cleared, and a chain of incremental backups restores the drive.";
+    BitmapAfterJob = "bitmap-after-job", "A job that fails leaves its bitmap as it was and what was written since; one that succeeds gives it up as bitmap-mode says; it is not left in use.";
+    PausedQuiet = "paused-quiet", "A job that is paused copies nothing.";
+    Drained = "drained", "On a drained node nothing is under way, and nothing begins until the section ends.";
+    LastWrite = "last-write", "A guest reads what was last written.";
+    Flushed = "flushed", "A flush that succeeds has flushed what was written before it.";
+    FaultsOnce = "faults-once", "A blkdebug rule with `once` fires once.";
+    NothingLeft = "nothing-left", "Nothing is left of a job that was dismissed, nor at rest of anything that nobody holds: nodes, blockers, edges, busy bitmaps, groups, drained sections, requests.";
+    ComesToRest = "comes-to-rest", "Every job that was started comes to rest once faults and clients stop, unless it waits for its user.";
     TransactionUndone = "transaction-undone", "A transaction that fails leaves bitmaps, jobs and drained sections as they were.";
 }
 

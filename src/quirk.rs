@@ -61,6 +61,76 @@ macro_rules! quirks {
 }
 
 quirks! {
+    TxnStartInPrepare = "txn-start-in-prepare", Qemu, "2.5 – 2.7", "111049a4ec (2.8)", breaks GroupCompletion,
+        "Jobs of a transaction are started while it is still being prepared.",
+        "one of two grouped backups has nothing to copy and is COMPLETED, with its bitmap given up, before the other one is made and fails";
+    TxnDanglingMember = "txn-dangling-member", Qemu, "2.5 – 2.7", "1e93b9fba2 (2.8)", breaks UsedAfterFree,
+        "A job that is finalised is not taken off its group's list (it takes txn-start-in-prepare to finalise one early, and brings it along).",
+        "a crash when the second of two grouped backups ends";
+    TxnCleanupBeforeConverge = "txn-cleanup-before-converge", Qemu, "2.5 – 2.7", "e8a40bf71d (2.8)", breaks ComesToRest,
+        "A job whose coroutine has ended closes its target, which polls, before it is marked as completed.",
+        "QEMU hangs when two grouped backups end together and one of them failed";
+    TxnCommitOnCancelledPeer = "txn-commit-on-cancelled-peer", Qemu, "2.5 – 2.11", "35d6b368f2 (2.12)", breaks GroupCompletion,
+        "A job that was done, and is cancelled because another one of its group fails, still commits (backup's own second look, which hid this, is left out).",
+        "the bitmap of one of two grouped backups is given up though the group failed";
+    TxnUndoUnprepared = "txn-undo-unprepared", Qemu, "2.5 – 2.8", "184dd9c49b (2.9)", breaks NoAbort,
+        "The undo of a bitmap's clearing runs although its preparation failed, before anything was saved.",
+        "a crash on a transaction that clears a bitmap which is in use";
+    TxnEarlyFailLeavesDrain = "txn-early-fail-leaves-drain", Qemu, "5.0 – 6.0", "2842ff2d81 (6.1), gitlab #399", breaks TransactionUndone,
+        "A drive-backup that cannot be prepared leaves its drive drained.",
+        "an error reply, and from then on all guest I/O on that drive hangs";
+    RejectedBackupLeaksTarget = "rejected-backup-leaks-target", Qemu, "3.1 – 4.0", "4da26f138d (4.1), bug 1703916", breaks NothingLeft,
+        "A drive-backup that is refused because its bitmap cannot be used keeps its target open.",
+        "the image stays locked, and QEMU aborts when it quits";
+    FinalizeTwiceAssert = "finalize-twice-assert", Qemu, "2.12", "37aa19b63c (3.0)", breaks NoAbort,
+        "job-finalize asserts that the job is in a group before it looks at its status.",
+        "a crash on the second job-finalize of a job that waits to be dismissed";
+    CancelPausedOnErrorAssert = "cancel-paused-on-error-assert", Qemu, "3.0", "e321c0597c (3.1)", breaks NoAbort,
+        "Cancelling a job clears `paused by the user` before the hook that asserts it.",
+        "a crash when a job that an error has paused (policy stop) is cancelled";
+    CancelledIncrementalAbdicates = "cancelled-incremental-abdicates", Qemu, "2.4 (release candidates)", "17d9716d7b (2.4)", breaks BitmapAfterJob,
+        "A cancelled incremental backup counts as done when its bitmap is put away.",
+        "the next incremental backup lacks what the cancelled one did not copy";
+    CopyRangeRecopiesClean = "copy-range-recopies-clean", Qemu, "3.0 – 4.0", "4a5b91ca02 (4.1)", breaks BackupContent,
+        "With copy offloading, then the default, a copy takes the whole of a range of which only the first cluster was looked at.",
+        "what a guest wrote into the middle of the range meanwhile is in the backup";
+    DiscardBypassesCbw = "discard-bypasses-cbw", Qemu, "1.6 – 2.6", "ec050f77a5 (2.7)", breaks BackupContent,
+        "A guest's discard is not held up until a running backup has the data.",
+        "zeroes in the backup";
+    DiscardNotDirty = "discard-not-dirty", Qemu, "2.0 – 2.3", "508249952c (2.4)", breaks BitmapCovers,
+        "A discard does not set the dirty bits (it cleared them).",
+        "an incremental backup still has what was discarded";
+    TargetClusterLarger = "target-cluster-larger", Qemu, "2.4 – 2.5", "4c9bca7e39 (2.6)", breaks BackupContent,
+        "Backups copy in units of 64 KiB, even to a target with larger clusters and no backing file.",
+        "in a restored chain the rest of such a cluster is zero";
+    UnalignedTail = "unaligned-tail", Qemu, "5.1", "7661a886a1 (5.2)", breaks NoAbort,
+        "The last piece of a disk whose length is no multiple of the copy unit is not rounded up.",
+        "a crash when a backup of such a disk reaches its end";
+    BackupSizeMismatch = "backup-size-mismatch", Qemu, "4.2 – 5.0", "958a04bd32 (5.1), bug 1778593", breaks NoAbort,
+        "The sizes of source and target are not compared.",
+        "a crash when a backup to a smaller target reaches its end";
+    BlkdebugOnceRearms = "blkdebug-once-rearms", Qemu, "0.15 – 2.2", "a069e2f137 (2.3)", breaks FaultsOnce,
+        "A blkdebug rule with `once` is armed again by the next event.",
+        "a retry after an error that was injected once fails again";
+    FlushFailedMarksClean = "flush-failed-marks-clean", Qemu, "2.7", "e6af1e0854 (2.8)", breaks Flushed,
+        "A flush that failed is remembered as done.",
+        "the next flush succeeds without flushing; what was written is lost when the host loses power";
+    BusyBitmapUnguarded = "busy-bitmap-unguarded", Qemu, "3.0", "b053bb5573 (3.1)", breaks NoAbort,
+        "Enabling or disabling a bitmap in a transaction does not look whether it is in use.",
+        "a crash when a backup uses the bitmap";
+    BitmapAddUndoAfterAbdicate = "bitmap-add-undo-after-abdicate", Qemu, "4.2 – 10.0.2, and 11.1.3", "none yet", breaks UsedAfterFree,
+        "Undoing block-dirty-bitmap-add releases the bitmap that it made, though a job with bitmap-mode=always has replaced it when it was cancelled.",
+        "a crash on a transaction of block-dirty-bitmap-add, drive-backup with that bitmap and bitmap-mode=always, and anything that fails";
+    SeededVerbInAnyStatus = "seeded-verb-in-any-status", Seeded, "", "", breaks JobTables,
+        "A job takes job-pause in any status.", "job-pause of a job that is pending succeeds";
+    SeededCopiesWhilePaused = "seeded-copies-while-paused", Seeded, "", "", breaks PausedQuiet,
+        "A job that pauses does not end its copying.", "a paused job goes on writing";
+    SeededDrainDoesNotWait = "seeded-drain-does-not-wait", Seeded, "", "", breaks Drained,
+        "A drained section begins without waiting for requests under way.", "a backup that begins while a guest writes";
+    SeededLostZeroes = "seeded-lost-zeroes", Seeded, "", "", breaks LastWrite,
+        "A write of zeroes to a qcow2 image does nothing.", "a guest reads what it had overwritten";
+    SeededTwoEnds = "seeded-two-ends", Seeded, "", "", breaks JobEvents,
+        "A job sends its last event again when it is dismissed by hand.", "two BLOCK_JOB_COMPLETED for one job";
     TxnAbortFifo = "txn-abort-fifo", Qemu, "2.5 – 3.1", "f4de0f8c40 (4.0)", breaks TransactionUndone,
         "A transaction that fails undoes its actions oldest first.",
         "a bitmap that two of the actions changed comes back with what the first one left, and the next incremental backup lacks clusters";
@@ -113,10 +183,11 @@ impl Quirks {
         self.0 & (1 << quirk as u64) != 0
     }
 
-    /// The set with one more.
+    /// The set with one more, and with what that one cannot do without.
     #[must_use]
     pub fn with(self, quirk: Quirk) -> Quirks {
-        Quirks(self.0 | (1 << quirk as u64))
+        let set = Quirks(self.0 | (1 << quirk as u64));
+        if quirk == Quirk::TxnDanglingMember { set.with(Quirk::TxnStartInPrepare) } else { set }
     }
 
     /// The set without one.

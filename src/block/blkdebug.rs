@@ -419,6 +419,18 @@ impl Blkdebug {
         Some(Failure { rule: Some(index), errno: inject.errno, immediately: inject.immediately })
     }
 
+    /// Whether a rule says `once`.
+    #[must_use]
+    pub fn fires_once(&self, rule: RuleIndex) -> bool {
+        matches!(self.rules.get(rule as usize).map(|rule| &rule.action), Some(Action::InjectError(inject)) if inject.once)
+    }
+
+    /// What a `once` rule that fired did before QEMU 2.3: the active rules were dropped, all of them, and the rule itself stayed.
+    pub fn rearm(&mut self, rule: RuleIndex) {
+        self.active.clear();
+        self.spent.retain(|spent| *spent != rule);
+    }
+
     /// `break EVENT TAG`: the next request that fires the event is suspended, whatever the state
     /// (`blkdebug.c:blkdebug_debug_breakpoint`).
     ///

@@ -4,8 +4,19 @@
 //! the world. What it remembers is plain data, part of the state of a run. The list of watchers below is the register: one file an
 //! invariant.
 
+mod backup_content;
+mod bitmap_after_job;
+mod bitmap_covers;
+mod comes_to_rest;
+mod drained;
+mod faults;
+mod flushed;
+mod group_completion;
 mod job_events;
 mod job_tables;
+mod last_write;
+mod nothing_left;
+mod quiet;
 mod transaction_undone;
 
 use crate::invariant::{Broken, Invariant};
@@ -34,7 +45,8 @@ macro_rules! watchers {
             $($field: $watcher,)*
         }
 
-        /// The invariants that have a watcher. `used-after-free` has none: whoever uses an id that was freed ends the step.
+        /// The invariants that have a watcher. `used-after-free` and `no-abort` have none: whoever uses an id that was freed, or fails
+        /// one of QEMU's assertions, ends the step. `comes-to-rest` is looked at when nothing happens any more.
         pub const WATCHED: &[Invariant] = &[$(<$watcher as Watch>::INVARIANT,)*];
 
         impl Checker {
@@ -49,7 +61,17 @@ macro_rules! watchers {
 watchers! {
     job_tables: job_tables::JobTables,
     job_events: job_events::JobEvents,
+    group_completion: group_completion::GroupCompletion,
     transaction_undone: transaction_undone::TransactionUndone,
+    backup_content: backup_content::BackupContent,
+    bitmap_covers: bitmap_covers::BitmapCovers,
+    bitmap_after_job: bitmap_after_job::BitmapAfterJob,
+    paused_quiet: quiet::PausedQuiet,
+    drained: drained::Drained,
+    last_write: last_write::LastWrite,
+    flushed: flushed::Flushed,
+    faults_once: faults::FaultsOnce,
+    nothing_left: nothing_left::NothingLeft,
 }
 
 impl Checker {
@@ -67,6 +89,15 @@ impl Checker {
     #[inline]
     pub fn step(&mut self, world: &mut World) -> Result<(), Broken> {
         if world.feed.seen.is_empty() { Ok(()) } else { self.look(world) }
+    }
+
+    /// Looks at a process in which nothing happens any more, or whose client is done.
+    ///
+    /// # Errors
+    /// The first invariant that does not hold.
+    pub fn end(&self, world: &World) -> Result<(), Broken> {
+        comes_to_rest::look(world)?;
+        if world.at_rest() && !world.quitting { nothing_left::NothingLeft::at_rest(world) } else { Ok(()) }
     }
 
     fn look(&mut self, world: &mut World) -> Result<(), Broken> {

@@ -6,6 +6,7 @@
 mod check;
 mod compare;
 mod device;
+mod frozen;
 mod image;
 mod io;
 mod outside;
@@ -15,6 +16,7 @@ mod tests;
 
 pub use check::CheckResult;
 pub use compare::Mismatch;
+pub use frozen::{Differs, Frozen, Image as FrozenImage};
 pub use image::{Image, Step};
 pub use io::{Info, MapEntry};
 pub use outside::{HostOp, Look, UNREAD};

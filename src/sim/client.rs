@@ -204,7 +204,7 @@ impl Client {
         }
     }
 
-    fn read_all(&mut self, world: &mut World) {
+    pub(super) fn read_all(&mut self, world: &mut World) {
         while !world.out.is_empty() {
             self.read_one(world);
         }

@@ -79,15 +79,25 @@ impl Sim {
         let outcome = match stepped {
             Ok(outcome) => outcome,
             Err(payload) => match Broken::from_panic(&panic_text(&*payload)) {
-                Some(broken) => return Some(self.client.violated(&self.world, broken)),
+                Some(broken) => return Some(self.violated(broken)),
                 None => resume_unwind(payload),
             },
         };
         let check = self.check.as_mut()?;
-        match check.step(&mut self.world) {
-            Ok(()) => outcome,
-            Err(broken) => Some(self.client.violated(&self.world, broken)),
+        let mut checked = check.step(&mut self.world);
+        if checked.is_ok() && matches!(outcome, Some(Outcome::Passed | Outcome::Stuck { .. })) {
+            checked = check.end(&self.world);
         }
+        match checked {
+            Ok(()) => outcome,
+            Err(broken) => Some(self.violated(broken)),
+        }
+    }
+
+    /// What the process put out until then is read, so that the trace has it.
+    fn violated(&mut self, broken: Broken) -> Outcome {
+        self.client.read_all(&mut self.world);
+        self.client.violated(&self.world, broken)
     }
 
     fn plain_step(&mut self, choose: &mut dyn Choose) -> Option<Outcome> {

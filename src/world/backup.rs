@@ -15,6 +15,7 @@ use crate::bitmap::BitmapId;
 use crate::job::status::JobType;
 use crate::qmp::error::QmpError;
 use crate::qmp::types::{BackupPerf, BitmapSyncMode, OnError, SyncMode};
+use crate::quirk::Quirk;
 use std::sync::Arc;
 
 /// `BackupBlockJob`
@@ -93,7 +94,7 @@ impl World {
             return self.ret(Val::Job(Err(QmpError::generic(text))));
         }
         let (len, target_len) = (self.bdrv_getlength(args.source), self.bdrv_getlength(args.target));
-        if len != target_len {
+        if len != target_len && !self.quirks.has(Quirk::BackupSizeMismatch) {
             self.backup_thaw_bitmap(&args);
             return self.ret(Val::Job(Err(QmpError::generic("Source and target image have different sizes"))));
         }
@@ -186,7 +187,11 @@ impl World {
         if min_cluster > 0 && !min_cluster.is_power_of_two() {
             return fail(self, "Cannot create block-copy-state: min-cluster-size needs to be a power of 2".to_owned());
         }
-        let cluster_size = min_cluster.max(CLUSTER_SIZE_DEFAULT).max(self.cluster_size_of(target).unwrap_or(0));
+        let target_cluster = match self.quirks.has(Quirk::TargetClusterLarger) {
+            true => 0,
+            false => self.cluster_size_of(target).unwrap_or(0),
+        };
+        let cluster_size = min_cluster.max(CLUSTER_SIZE_DEFAULT).max(target_cluster);
         let len = self.bdrv_getlength(source);
         let node = &mut self.graph.nodes[cbw];
         node.size = len;
@@ -325,6 +330,9 @@ impl World {
             wait: false,
             bg_bcs_call: None,
         });
+        if self.feed.on {
+            self.see_backup(job);
+        }
     }
 
     /// `bdrv_cbw_drop`
@@ -351,6 +359,9 @@ impl World {
     /// `backup_commit` and `backup_abort`: what becomes of the bitmap (`backup_cleanup_sync_bitmap`).
     pub(super) fn backup_commit_or_abort(&mut self, job: JobId, failed: bool) {
         let b = self.jobs[job].backup().clone();
+        let j = &self.jobs[job];
+        let only_cancelled = j.co.is_some() && j.ret == Some(Errno::ECANCELED);
+        let failed = failed && !(only_cancelled && self.quirks.has(Quirk::CancelledIncrementalAbdicates));
         let Some(bitmap) = b.sync_bitmap else { return };
         let always = b.bitmap_mode == BitmapSyncMode::Always;
         let sync = (!failed || always) && b.bitmap_mode != BitmapSyncMode::Never;
@@ -504,6 +515,9 @@ impl World {
 
     /// `backup_pause`: ends the copy call and waits for its tasks.
     pub(super) fn backup_pause(&mut self, job: JobId) -> Flow {
+        if self.quirks.has(Quirk::SeededCopiesWhilePaused) {
+            return Flow::Go;
+        }
         let Some(call) = self.jobs[job].backup().bg_bcs_call else { return Flow::Go };
         if self.calls[call].finished {
             return Flow::Go;

@@ -1,7 +1,7 @@
 //! Commands and actions about dirty bitmaps (`block/monitor/bitmap-qmp-cmds.c`).
 
 use super::World;
-use super::arena::NodeId;
+use super::arena::{NodeId, used_after_free};
 use super::driver::Driver;
 use super::frame::{Flow, Frame};
 use super::value::Val;
@@ -59,6 +59,7 @@ impl World {
         let bitmap = n.bitmaps.get_mut(id).expect("just added");
         bitmap.set_enabled(!args.disabled.unwrap_or(false));
         bitmap.set_persistence(persistent);
+        self.see_fresh_bitmap(bs, id);
         Ok((bs, id))
     }
 
@@ -155,7 +156,8 @@ impl World {
     pub(super) fn bitmap_release(&mut self, bs: NodeId, id: BitmapId) -> Flow {
         let done = self.take_done();
         if done.is_ok() {
-            self.graph.nodes[bs].bitmaps.release(id);
+            let released = self.graph.nodes[bs].bitmaps.release(id);
+            self.see_stale_bitmap(bs, released.and_then(|bitmap| bitmap.name().cloned()));
         }
         self.ret(Val::Done(done))
     }
@@ -163,12 +165,12 @@ impl World {
     /// The bits of a bitmap.
     #[must_use]
     pub fn bits(&self, node: NodeId, id: BitmapId) -> &HBitmap {
-        self.graph.nodes[node].bitmaps.get(id).expect("use after free: the bitmap was released").bitmap()
+        self.graph.nodes[node].bitmaps.get(id).unwrap_or_else(|| used_after_free(&id)).bitmap()
     }
 
     /// The bits of a bitmap, to be changed.
     pub fn bits_mut(&mut self, node: NodeId, id: BitmapId) -> &mut HBitmap {
-        self.graph.nodes[node].bitmaps.get_mut(id).expect("use after free: the bitmap was released").bitmap_mut()
+        self.graph.nodes[node].bitmaps.get_mut(id).unwrap_or_else(|| used_after_free(&id)).bitmap_mut()
     }
 
     /// Notes in the trace what a write did to the bitmaps of a node.

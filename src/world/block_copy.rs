@@ -4,12 +4,14 @@ use super::World;
 use super::aio::{TimerKind, Wait};
 use super::arena::{CallId, CoId, JobId, NodeId};
 use super::driver::{CbwState, Driver};
+use super::feed::Seen;
 use super::frame::{Flow, Frame};
 use super::io::IoFlags;
 use super::status::StatusReq;
 use super::value::Val;
 use crate::base::errno::{Errno, Ret};
 use crate::base::units::{MIB, MILLIS, Nanos, align_down, align_up};
+use crate::quirk::Quirk;
 use crate::trace::Later;
 
 /// `BLOCK_COPY_MAX_COPY_RANGE`
@@ -354,7 +356,18 @@ impl World {
         let (method, cluster) = (state.method, state.cluster_size);
         let chunk = state.chunk_size();
         let chunk = if max_chunk == 0 { chunk } else { chunk.min(max_chunk) };
-        let (offset, bytes) = self.copy_bits(cbw).next_dirty_area(offset, offset + bytes, chunk)?;
+        let end = offset + bytes;
+        let (offset, mut bytes) = self.copy_bits(cbw).next_dirty_area(offset, end, chunk)?;
+        if method != Method::ReadWriteCluster && self.quirks.has(Quirk::CopyRangeRecopiesClean) {
+            let all = chunk.min(end.min(state.len) - offset);
+            if state.conflict(offset, align_up(all, cluster)).is_none() {
+                bytes = all;
+            }
+        }
+        if !bytes.is_multiple_of(cluster) && self.quirks.has(Quirk::UnalignedTail) {
+            let subject = format!("copying {bytes} bytes at {offset}");
+            Self::qemu_aborts(subject, "bdrv_reset_dirty_bitmap: the end is not aligned");
+        }
         let bytes = align_up(bytes, cluster);
         self.copy_bitmap(cbw).reset(offset, bytes);
         let state = &mut self.cbw(cbw).bcs;
@@ -589,6 +602,16 @@ impl World {
     pub(super) fn copy_do(&mut self, task: CopyTask, method: Method) -> Flow {
         let cbw = self.calls[task.call].cbw;
         let nbytes = self.copy_nbytes(&task);
+        let target = self.copy_target(cbw);
+        if task.offset + nbytes > self.bdrv_getlength(target) {
+            // Only with a quirk: source and target are of one size, and neither can be resized.
+            let subject = format!("node {}", self.graph.nodes[target].node_name);
+            Self::qemu_aborts(subject, "bdrv_co_write_req_prepare: a write is beyond its end");
+        }
+        if let (true, CallEnd::Backup(job)) = (self.feed.on, self.calls[task.call].end) {
+            let (id, status) = (self.jobs[job].id.clone(), self.jobs[job].status);
+            self.feed.seen.push(Seen::Copies { id, status });
+        }
         let serialising = self.cbw_ref(cbw).bcs.serialising;
         match method {
             Method::WriteZeroes => {

@@ -14,6 +14,7 @@ use crate::job::status::JobVerb;
 use crate::qmp::command::Command;
 use crate::qmp::error::{ErrorClass, QmpError};
 use crate::qmp::types::{BlockdevOptions, TransactionAction};
+use crate::quirk::Quirk;
 use std::sync::Arc;
 
 /// What QEMU has and the model lacks.
@@ -318,7 +319,15 @@ impl World {
     ) -> Flow {
         let done = self.bitmap_lookup(at).and_then(|(bs, id)| {
             self.bitmap_check(bs, id, flags)?;
-            act(self.graph.nodes[bs].bitmaps.get_mut(id).expect("just found"));
+            let bitmap = self.graph.nodes[bs].bitmaps.get_mut(id).expect("just found");
+            let was = bitmap.enabled();
+            act(bitmap);
+            if bitmap.enabled() == was && bitmap.bitmap().is_empty() {
+                self.see_fresh_bitmap(bs, id);
+            } else {
+                let name = bitmap.name().cloned();
+                self.see_stale_bitmap(bs, name);
+            }
             Ok(())
         });
         self.ret(Val::Done(done))
@@ -405,6 +414,9 @@ impl World {
 
     /// `qmp_job_finalize`
     fn job_finalize(&mut self, job: JobId) -> Flow {
+        if self.jobs[job].txn.is_none() && self.quirks.has(Quirk::FinalizeTwiceAssert) {
+            Self::qemu_aborts(format!("job {}", self.jobs[job].id), "job_finalize: it is in no group");
+        }
         match self.job_apply_verb(job, JobVerb::Finalize) {
             Err(err) => self.ret(Val::Done(Err(err))),
             Ok(()) => {

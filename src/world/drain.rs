@@ -6,8 +6,10 @@
 use super::World;
 use super::aio::{Cond, Ctx, Wait};
 use super::arena::{ChildId, NodeId};
+use super::feed::Seen;
 use super::frame::{Flow, Frame};
 use super::graph::Parent;
+use crate::quirk::Quirk;
 
 impl World {
     /// `bdrv_parent_drained_begin_single`
@@ -64,6 +66,7 @@ impl World {
         assert!(node.quiesce_counter > 0, "{bs:?} is not drained");
         node.quiesce_counter -= 1;
         if node.quiesce_counter == 0 {
+            self.see(|| Seen::Undrained(bs));
             let mut i = 0;
             while let Some(&child) = self.graph.nodes[bs].parents.get(i) {
                 self.parent_drained_end_single(child);
@@ -75,7 +78,9 @@ impl World {
     /// `bdrv_drain_poll`: whether a drained node still has requests or a parent that is not quiet.
     #[must_use]
     pub fn bdrv_drain_poll(&self, bs: NodeId, ignore_bds_parents: bool) -> bool {
-        let Some(node) = self.graph.nodes.get(bs) else { return false };
+        let Some(node) = self.graph.nodes.get(bs).filter(|_| !self.quirks.has(Quirk::SeededDrainDoesNotWait)) else {
+            return false;
+        };
         let parents_busy = node.parents.iter().any(|child| match self.graph.children[*child].parent {
             Parent::Node(parent) => !ignore_bds_parents && self.bdrv_drain_poll(parent, false),
             Parent::Backend(blk) => self.graph.backends[blk].in_flight > 0,
@@ -92,6 +97,9 @@ impl World {
             return Flow::Yield(Wait::Bh("bdrv_drained_begin"));
         }
         self.drained_begin_nopoll(bs);
+        if self.feed.on {
+            self.stack.push(Frame::DrainSeen(bs));
+        }
         self.seq([Frame::Poll(Cond::Drain(bs))])
     }
 

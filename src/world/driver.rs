@@ -5,6 +5,7 @@ use super::World;
 use super::aio::{DeviceOp, DeviceRequest, Wait};
 use super::arena::{ChildId, NodeId};
 use super::block_copy::{BlockCopyState, CallEnd, CopyCall, MAX_WORKERS};
+use super::feed::Seen;
 use super::frame::{Flow, Frame};
 use super::graph::BlockLimits;
 use super::io::{IoFlags, WriteReq};
@@ -17,6 +18,7 @@ use crate::block::blkdebug::{Blkdebug, IoType};
 use crate::block::content::Data;
 use crate::block::event::BlkdebugEvent;
 use crate::qmp::error::QmpError;
+use crate::quirk::Quirk;
 use crate::trace::{Level, Phase, RecordKind};
 use std::sync::Arc;
 
@@ -505,10 +507,18 @@ impl World {
 
     /// `blkdebug.c:rule_check`. Leaves `Val::Ret`.
     pub(super) fn rule_check(&mut self, node: NodeId, iotype: IoType, offset: u64, bytes: u64) -> Flow {
+        let quirks = self.quirks;
         let driver = self.blkdebug_mut(node).expect("the node is a blkdebug");
         let Some(failure) = driver.engine.check(iotype, offset, bytes) else {
             return self.ret(Val::Ret(Ok(())));
         };
+        if let Some(rule) = failure.rule.filter(|rule| driver.engine.fires_once(*rule)) {
+            if quirks.has(Quirk::BlkdebugOnceRearms) {
+                driver.engine.rearm(rule);
+            }
+            let name = self.graph.nodes[node].node_name.clone();
+            self.see(|| Seen::Fault { node, name, rule, once: true });
+        }
         if self.trace.wants(Level::Io) {
             let name = self.graph.nodes[node].node_name.clone();
             let (rule, errno) = (failure.rule.map_or(u32::MAX, u32::from), failure.errno);

@@ -4,10 +4,12 @@ use super::World;
 use super::aio::Wait;
 use super::arena::NodeId;
 use super::driver::Driver;
+use super::feed::Seen;
 use super::frame::{Flow, Frame};
 use super::value::Val;
 use crate::base::errno::Ret;
 use crate::block::event::BlkdebugEvent;
+use crate::quirk::Quirk;
 
 impl World {
     /// `bdrv_co_flush`
@@ -50,6 +52,10 @@ impl World {
     pub(super) fn flush_to_disk(&mut self, node: NodeId, generation: u64) -> Flow {
         let n = &self.graph.nodes[node];
         if n.flags.no_flush || n.flushed_gen == generation {
+            if self.feed.on && !n.flags.no_flush {
+                let name = n.node_name.clone();
+                self.feed.seen.push(Seen::FlushSkipped { node, name, generation });
+            }
             return self.seq([Frame::FlushChildren { node, index: 0, ret: Ok(()) }]);
         }
         self.seq([
@@ -80,9 +86,11 @@ impl World {
     pub(super) fn flush_end(&mut self, node: NodeId, generation: u64) -> Flow {
         let ret = self.take_ret();
         let n = &mut self.graph.nodes[node];
-        if ret.is_ok() {
+        if ret.is_ok() || self.quirks.has(Quirk::FlushFailedMarksClean) {
             n.flushed_gen = generation;
         }
+        self.see(|| Seen::Flushed { node, generation, ok: ret.is_ok() });
+        let n = &mut self.graph.nodes[node];
         n.active_flush = false;
         if !n.flush_queue.is_empty() {
             let next = n.flush_queue.remove(0);

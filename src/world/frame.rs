@@ -83,6 +83,11 @@ pub enum Frame {
     /// The bottom of the stack while the process starts.
     Idle,
 
+    /// Somebody watches: a guest's request has ended.
+    GuestSeen,
+    /// Somebody watches: a drained section is there.
+    DrainSeen(NodeId),
+
     // Graph, drain.
     DrainedBegin(NodeId),
     DrainedEnd(NodeId),

@@ -244,6 +244,7 @@ impl World {
         }
         backend.in_flight += 1;
         let write_through = !backend.write_cache;
+        self.see_guest(blk, &request);
         self.stack.push(Frame::BlkCoDone(blk));
         let Some(node) = self.graph.blk_bs(blk) else { return self.ret(Val::err(Errno::ENOMEDIUM)) };
         let (offset, bytes) = request.range();

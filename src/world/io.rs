@@ -4,6 +4,7 @@ use super::World;
 use super::aio::Wait;
 use super::arena::NodeId;
 use super::driver::Driver;
+use super::feed::Seen;
 use super::frame::{Flow, Frame};
 use super::graph::{DetectZeroes, TrackedRequest};
 use super::value::Val;
@@ -11,6 +12,7 @@ use crate::base::errno::{Errno, Ret};
 use crate::base::units::{align_down, align_up};
 use crate::block::content::Data;
 use crate::block::event::BlkdebugEvent;
+use crate::quirk::Quirk;
 use crate::trace::{Level, Phase, RecordKind};
 
 /// `BDRV_REQ_*` flags.
@@ -138,6 +140,15 @@ impl World {
         self.trace.emit(Level::Io, self.now, || RecordKind::Request { id, node, op, offset, bytes, who, phase });
     }
 
+    /// A read, write or discard begins; whoever changes a node's size drains it himself.
+    fn see_request(&mut self, node: NodeId) {
+        let n = &self.graph.nodes[node];
+        if self.feed.on && n.quiesce_counter > 0 {
+            let name = n.node_name.clone();
+            self.feed.seen.push(Seen::RequestInDrain { node, name });
+        }
+    }
+
     /// `tracked_request_end` and `bdrv_dec_in_flight`
     fn tracked_end(&mut self, node: NodeId, id: u32, errno: Option<Errno>) {
         self.trace_tracked(node, id, Phase::Complete(errno));
@@ -196,6 +207,7 @@ impl World {
         let align = self.graph.nodes[node].bl.request_alignment;
         let start = align_down(offset, align);
         let len = align_up(offset + bytes, align) - start;
+        self.see_request(node);
         let id = self.tracked_begin(node, "read", start, len);
         self.seq([
             Frame::PreadvAligned { node, offset: start, bytes: len, id },
@@ -272,6 +284,7 @@ impl World {
         }
         let start = align_down(req.offset, align);
         let len = align_up(req.offset + req.bytes, align) - start;
+        self.see_request(req.node);
         let op = if zero { "write-zeroes" } else { "write" };
         let (from, length) = if zero { (req.offset, req.bytes) } else { (start, len) };
         req.tracked = self.tracked_begin(req.node, op, from, length);
@@ -373,7 +386,10 @@ impl World {
 
     /// After that read.
     pub(super) fn padding_read_done(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
-        let mut data = self.take_data().unwrap_or_else(|_| Data::new());
+        let mut data = self.take_data().unwrap_or_else(|_| {
+            self.see(|| Seen::PaddingLost);
+            Data::new()
+        });
         data.append(&Data::zeroes(bytes - data.len()));
         let co = self.current();
         self.padding.push((co, node, offset, data));
@@ -576,8 +592,12 @@ impl World {
             let size = n.size;
             n.bitmaps.truncate(size);
         }
+        if truncate {
+            self.see(|| Seen::Changed(node));
+        }
         if bytes > 0 && !truncate {
-            n.bitmaps.set_dirty(offset, bytes);
+            self.graph.nodes[node].bitmaps.set_dirty(offset, bytes);
+            self.see_write(node, offset, bytes);
             if self.trace.wants(Level::Io) && self.graph.nodes[node].bitmaps.has_named() {
                 self.trace_bitmap_set(node, offset, bytes);
             }
@@ -593,6 +613,9 @@ impl World {
 
     /// `bdrv_co_pdiscard`
     pub(super) fn bdrv_co_pdiscard(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
+        if self.quirks.has(Quirk::DiscardBypassesCbw) && matches!(self.graph.nodes[node].drv(), Driver::Cbw(_)) {
+            return self.pass_discard(node, offset, bytes);
+        }
         let n = &self.graph.nodes[node];
         if n.bitmaps.has_readonly() {
             return self.ret(Val::err(Errno::EPERM));
@@ -604,6 +627,7 @@ impl World {
             return self.ret(Val::Ret(Ok(())));
         }
         let read_only = !n.flags.rdwr;
+        self.see_request(node);
         let id = self.tracked_begin(node, "discard", offset, bytes);
         self.stack.push(Frame::PdiscardEnd { node, offset, bytes, id });
         if read_only {
@@ -660,7 +684,10 @@ impl World {
         let ret = self.take_ret();
         let n = &mut self.graph.nodes[node];
         n.write_gen += 1;
-        n.bitmaps.set_dirty(offset, bytes);
+        if !self.quirks.has(Quirk::DiscardNotDirty) {
+            n.bitmaps.set_dirty(offset, bytes);
+        }
+        self.see_write(node, offset, bytes);
         self.tracked_end(node, id, ret.err());
         self.ret(Val::Ret(ret))
     }

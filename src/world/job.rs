@@ -16,6 +16,7 @@ use crate::invariant::{Broken, Invariant};
 use crate::job::status::{JobStatus, JobType, JobVerb, can_transition};
 use crate::qmp::error::QmpError;
 use crate::qmp::types::OnError;
+use crate::quirk::Quirk;
 use crate::trace::{Level, RecordKind};
 use std::sync::Arc;
 
@@ -500,7 +501,10 @@ impl World {
     /// QEMU's refusal.
     pub fn job_apply_verb(&mut self, job: JobId, verb: JobVerb) -> Result<(), QmpError> {
         let j = &self.jobs[job];
-        let done = crate::job::status::apply_verb(&j.id, verb, j.status).map_err(QmpError::generic);
+        let mut done = crate::job::status::apply_verb(&j.id, verb, j.status).map_err(QmpError::generic);
+        if verb == JobVerb::Pause && self.quirks.has(Quirk::SeededVerbInAnyStatus) {
+            done = Ok(());
+        }
         let (id, status, taken) = (j.id.clone(), j.status, done.is_ok());
         self.see(|| Seen::Verb { id, verb, status, taken });
         done

@@ -3,10 +3,12 @@
 use super::World;
 use super::aio::Cond;
 use super::arena::{JobId, TxnId};
+use super::feed::Seen;
 use super::frame::{Flow, Frame};
 use super::job::{IoStatus, JobDriver};
 use crate::base::errno::Errno;
 use crate::job::status::JobStatus;
+use crate::quirk::Quirk;
 use crate::trace::{Level, RecordKind};
 
 impl World {
@@ -14,6 +16,12 @@ impl World {
     pub(super) fn job_exit(&mut self, job: JobId) -> Flow {
         self.jobs[job].refcnt += 1;
         self.jobs[job].busy = false;
+        if self.quirks.has(Quirk::TxnCleanupBeforeConverge) {
+            // Closing the target drains it, which runs the bottom halves that are ready: also those of other jobs that have ended.
+            self.stack.push(Frame::JobUnref(job));
+            self.stack.push(Frame::JobCompleted(job));
+            return self.aio_bh_poll();
+        }
         self.seq([Frame::JobCompleted(job), Frame::JobUnref(job)])
     }
 
@@ -96,10 +104,17 @@ impl World {
         self.seq([Frame::JobTxnAbortLoop(txn), Frame::JobUnref(job)])
     }
 
+    /// `job_txn_unref` of the last member; a transaction that is under way holds its group, too.
+    fn drop_group(&mut self, txn: TxnId) {
+        if !self.trans.iter().any(|(_, tran)| tran.txn == Some(txn)) {
+            self.jobs.txns.remove(txn);
+        }
+    }
+
     /// The loop of `job_completed_txn_abort_locked`: always the head.
     pub(super) fn job_txn_abort_loop(&mut self, txn: TxnId) -> Flow {
         let Some(head) = self.jobs.txns[txn].jobs.first().copied() else {
-            self.jobs.txns.remove(txn);
+            self.drop_group(txn);
             return Flow::Go;
         };
         if self.jobs[head].status.is_completed() {
@@ -117,13 +132,22 @@ impl World {
     /// `job_finalize_single_locked`
     pub(super) fn job_finalize_single(&mut self, job: JobId) -> Flow {
         assert!(self.jobs[job].status.is_completed());
+        let was = self.jobs[job].ret.is_some();
         self.job_update_rc(job);
         let failed = self.jobs[job].ret.is_some();
-        let (id, what) = (self.jobs[job].id.clone(), if failed { "abort" } else { "commit" });
+        let aborts = if self.quirks.has(Quirk::TxnCommitOnCancelledPeer) { was } else { failed };
+        let (id, what) = (self.jobs[job].id.clone(), if aborts { "abort" } else { "commit" });
         let group = self.jobs[job].txn.map_or(0, |txn| txn.0);
         self.trace.emit(Level::Job, self.now, || RecordKind::Group { job: id, what, group });
-        if let JobDriver::Backup(_) = self.jobs[job].driver {
-            self.backup_commit_or_abort(job, failed);
+        let backup = matches!(self.jobs[job].driver, JobDriver::Backup(_));
+        let before = if self.feed.on && backup { self.bitmap_before_end(job) } else { None };
+        if backup {
+            self.backup_commit_or_abort(job, aborts);
+        }
+        if self.feed.on {
+            self.see_settled(job, failed, !aborts, before);
+        }
+        if backup {
             self.seq([
                 Frame::GraphWrlock,
                 Frame::JobRemoveAllBdrv(job),
@@ -139,6 +163,9 @@ impl World {
     /// The rest of `job_finalize_single_locked`: events, leave the group, conclude.
     pub(super) fn job_final_events(&mut self, job: JobId) -> Flow {
         let id = self.jobs[job].id.clone();
+        if self.feed.on {
+            self.feed.seen.push(Seen::Cleaned { job, id: id.clone() });
+        }
         let group = self.jobs[job].txn.map_or(0, |txn| txn.0);
         self.trace.emit(Level::Job, self.now, || RecordKind::Group { job: id, what: "clean", group });
         let j = &self.jobs[job];
@@ -159,15 +186,22 @@ impl World {
         if let Some(txn) = self.jobs[job].txn.take()
             && let Some(group) = self.jobs.txns.get_mut(txn)
         {
-            group.jobs.retain(|j| *j != job);
-            if group.jobs.is_empty() && !group.aborting {
-                self.jobs.txns.remove(txn);
+            let early = self.trans.iter().any(|(_, tran)| tran.txn == Some(txn)) && !group.aborting;
+            if !(early && self.quirks.has(Quirk::TxnDanglingMember)) {
+                group.jobs.retain(|j| *j != job);
+            }
+            let (empty, aborting) = (group.jobs.is_empty(), group.aborting);
+            if empty && !aborting {
+                self.drop_group(txn);
             }
         }
     }
 
     /// `job_do_dismiss_locked`
     pub(super) fn job_do_dismiss(&mut self, job: JobId) -> Flow {
+        if !self.jobs[job].auto_dismiss && self.jobs[job].co.is_some() && self.quirks.has(Quirk::SeededTwoEnds) {
+            self.emit_block_job_end(job);
+        }
         let j = &mut self.jobs[job];
         j.busy = false;
         j.paused = false;
@@ -198,6 +232,10 @@ impl World {
 
     /// The end of `job_unref_locked`.
     pub(super) fn job_free(&mut self, job: JobId) -> Flow {
+        if self.feed.on {
+            let id = self.jobs[job].id.clone();
+            self.feed.seen.push(Seen::JobFreed { job, id });
+        }
         self.jobs.free(job);
         Flow::Go
     }
@@ -208,6 +246,9 @@ impl World {
         // backup_cancel upgrades every request; a driver without the hook is always cancelled by force.
         force |= matches!(j.driver, JobDriver::Backup(_) | JobDriver::Create(_) | JobDriver::Unset);
         if j.user_paused {
+            if j.iostatus != IoStatus::Ok && self.quirks.has(Quirk::CancelPausedOnErrorAssert) {
+                Self::qemu_aborts(format!("job {}", j.id), "block_job_iostatus_reset: the user has not paused it");
+            }
             j.iostatus = IoStatus::Ok;
             j.user_paused = false;
             assert!(j.pause_count > 0, "a user pause counts");

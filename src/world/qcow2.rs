@@ -15,6 +15,7 @@ use crate::block::qcow2::{
     Ask, BitmapCheck, Child, Fault, FileTraits, Got, Op, OpenOptions, Out, Qcow2, Status, StoreBitmap, StoredBitmap,
 };
 use crate::qmp::error::QmpError;
+use crate::quirk::Quirk;
 use std::sync::Arc;
 
 /// `BDRVQcow2State` with the waiters of its lock.
@@ -307,6 +308,9 @@ impl World {
 
     /// `qcow2_co_pwrite_zeroes`
     pub(super) fn qcow2_pwrite_zeroes(&mut self, req: Box<WriteReq>) -> Flow {
+        if self.quirks.has(Quirk::SeededLostZeroes) {
+            return self.ret(Val::Ret(Ok(())));
+        }
         self.qcow2_start(req.node, Op::pwrite_zeroes(req.offset, req.bytes, req.flags.has(IoFlags::MAY_UNMAP)))
     }
 

@@ -60,6 +60,14 @@ impl Frame {
                 Flow::Yield(Wait::Sleep)
             }
 
+            Frame::GuestSeen => {
+                w.see_guest_end();
+                Flow::Go
+            }
+            Frame::DrainSeen(bs) => {
+                w.see_drained(bs);
+                Flow::Go
+            }
             Frame::DrainedBegin(bs) => w.drained_begin(bs),
             Frame::DrainedEnd(bs) => {
                 w.drained_end(bs);

@@ -4,7 +4,7 @@
 //! up in reverse order, the failing one first.
 
 use super::World;
-use super::arena::{JobId, NodeId, TranId, TxnId};
+use super::arena::{JobId, NodeId, TranId, TxnId, used_after_free};
 use super::backup::BackupArgs;
 use super::feed::Seen;
 use super::frame::{Flow, Frame};
@@ -145,14 +145,24 @@ impl World {
                 let (bs, id) = self.bitmap_lookup(args)?;
                 self.bitmap_check(bs, id, CheckFlags::DEFAULT)?;
                 let old = self.graph.nodes[bs].bitmaps.get_mut(id).expect("just found").clear();
+                self.see_fresh_bitmap(bs, id);
                 Ok(ActionState::BitmapReplaced(bs, id, old))
             }
             TransactionAction::BitmapEnable(args) | TransactionAction::BitmapDisable(args) => {
                 let (bs, id) = self.bitmap_lookup(args)?;
-                self.bitmap_check(bs, id, CheckFlags::ALLOW_RO)?;
+                if self.quirks.has(Quirk::BusyBitmapUnguarded) {
+                    if self.graph.nodes[bs].bitmaps.get(id).is_some_and(|bitmap| bitmap.successor().is_some()) {
+                        let subject = format!("bitmap {} of {}", args.name, self.graph.nodes[bs].node_name);
+                        Self::qemu_aborts(subject, "bdrv_enable_dirty_bitmap: it is frozen");
+                    }
+                } else {
+                    self.bitmap_check(bs, id, CheckFlags::ALLOW_RO)?;
+                }
                 let bitmap = self.graph.nodes[bs].bitmaps.get_mut(id).expect("just found");
                 let was = bitmap.enabled();
                 bitmap.set_enabled(matches!(action, TransactionAction::BitmapEnable(_)));
+                let name = bitmap.name().cloned();
+                self.see_stale_bitmap(bs, name);
                 Ok(ActionState::BitmapSwitched(bs, id, was))
             }
             TransactionAction::BitmapMerge(args) => {
@@ -177,13 +187,15 @@ impl World {
         self.trace_tran(TxnPhase::Commit, tran, index);
         self.stack.push(Frame::TranCommit(tran, index));
         match self.trans[tran].states[index].clone() {
+            ActionState::Backup(_, Some(_)) if self.quirks.has(Quirk::TxnStartInPrepare) => Flow::Go,
             ActionState::Backup(_, Some(job)) => self.seq([Frame::JobStart(job)]),
             ActionState::BitmapRemoved(bs, id) => {
                 let bitmaps = &mut self.graph.nodes[bs].bitmaps;
                 if let Some(bitmap) = bitmaps.get_mut(id) {
                     bitmap.set_busy(false);
                 }
-                bitmaps.release(id);
+                let released = bitmaps.release(id);
+                self.see_stale_bitmap(bs, released.and_then(|bitmap| bitmap.name().cloned()));
                 Flow::Go
             }
             _ => Flow::Go,
@@ -198,9 +210,14 @@ impl World {
         let index = if fifo { self.trans[tran].states.len() - left } else { index };
         self.trace_tran(TxnPhase::Abort, tran, index);
         match self.trans[tran].states[index].clone() {
+            ActionState::Backup(_, Some(job)) if self.jobs.get(job).is_none() => {}
             ActionState::Backup(_, Some(job)) => return self.seq([Frame::JobCancelSync(job)]),
-            ActionState::BitmapAdded(bs, id) => {
-                self.graph.nodes[bs].bitmaps.release(id);
+            ActionState::BitmapAdded(bs, id) => self.bitmap_add_abort(tran, index, bs, id),
+            ActionState::Nothing if self.quirks.has(Quirk::TxnUndoUnprepared) => {
+                if let TransactionAction::BitmapClear(args) = &self.trans[tran].actions[index] {
+                    let subject = format!("bitmap {}", args.name);
+                    Self::qemu_aborts(subject, "bdrv_undo_clear_dirty_bitmap: nothing was saved");
+                }
             }
             ActionState::BitmapReplaced(bs, id, old) => {
                 if let Some(bitmap) = self.graph.nodes[bs].bitmaps.get_mut(id) {
@@ -223,12 +240,36 @@ impl World {
         Flow::Go
     }
 
+    /// `block_dirty_bitmap_add_abort`. Unlike QEMU, which uses the bitmap that it made even if a job with bitmap-mode=always has
+    /// replaced it when it was cancelled, this looks it up again.
+    fn bitmap_add_abort(&mut self, tran: TranId, index: usize, bs: NodeId, id: BitmapId) {
+        let bitmaps = &mut self.graph.nodes[bs].bitmaps;
+        if bitmaps.get(id).is_none() && self.quirks.has(Quirk::BitmapAddUndoAfterAbdicate) {
+            used_after_free(&id);
+        }
+        let name = match &self.trans[tran].actions[index] {
+            TransactionAction::BitmapAdd(args) => args.name.clone(),
+            _ => return,
+        };
+        if let Some(id) = bitmaps.get(id).map(|bitmap| bitmap.id()).or_else(|| bitmaps.find(&name)) {
+            bitmaps.release(id);
+        }
+    }
+
     /// Cleans up after action `index - 1` and those before it.
     pub(super) fn tran_clean(&mut self, tran: TranId, index: usize) -> Flow {
         let Some(index) = index.checked_sub(1) else { return Flow::Go };
         self.trace_tran(TxnPhase::Clean, tran, index);
         self.stack.push(Frame::TranClean(tran, index));
-        if let ActionState::Backup(Some(bs), _) = self.trans[tran].states[index] {
+        let t = &self.trans[tran];
+        let leaves = self.quirks.has(Quirk::TxnEarlyFailLeavesDrain)
+            && matches!(
+                (&t.actions[index], &t.states[index]),
+                (TransactionAction::DriveBackup(_), ActionState::Backup(_, None))
+            );
+        if let ActionState::Backup(Some(bs), _) = t.states[index]
+            && !leaves
+        {
             // The second backup action by one device drains the first one's filter, which is gone once that job was cancelled, or
             // hangs on one that is. Unlike QEMU, which aborts there (`bdrv_do_drained_end`), there is nothing left to end.
             if self.graph.nodes.get(bs).is_some_and(|node| node.quiesce_counter > 0) {
@@ -279,12 +320,21 @@ impl World {
     /// Notes the job of a backup action.
     pub(super) fn tran_job(&mut self, tran: TranId, index: usize) -> Flow {
         let Val::Job(job) = std::mem::take(&mut self.reg) else { unreachable!("a job or an error") };
+        let early = self.quirks.has(Quirk::TxnStartInPrepare);
+        let mut starts = None;
         let done = job.map(|job| {
-            if let ActionState::Backup(_, slot) = &mut self.trans[tran].states[index] {
+            if let ActionState::Backup(drained, slot) = &mut self.trans[tran].states[index] {
                 *slot = Some(job);
+                // A drained section did not hold up a job's start then.
+                starts = drained.take_if(|_| early).map(|bs| (bs, job));
             }
         });
-        self.ret(Val::Done(done))
+        match starts {
+            Some((bs, job)) => {
+                self.seq([Frame::DrainedEnd(bs), Frame::JobStart(job), Frame::Give(Box::new(Val::Done(done)))])
+            }
+            None => self.ret(Val::Done(done)),
+        }
     }
 
     /// `do_backup_common`. Leaves `Val::Job`.
@@ -439,6 +489,13 @@ impl World {
         };
         let job = Frame::BackupCommon { common: Box::new(args.common.clone()), source: bs, target, txn };
         let release = Frame::KeepOver(Box::new(Frame::BdrvUnref(target)));
+        if self.quirks.has(Quirk::RejectedBackupLeaksTarget)
+            && let Some(name) = &args.common.bitmap
+            && let Some(id) = self.graph.nodes[bs].bitmaps.find(name)
+            && self.bitmap_check(bs, id, CheckFlags::DEFAULT).is_err()
+        {
+            return self.seq([job]);
+        }
         if args.common.sync == SyncMode::None {
             let backing = Frame::SetBackingHd { bs: target, backing: bs };
             return self.seq([backing, Frame::JobOrError(Box::new(job)), release]);

@@ -1,0 +1,38 @@
+//! What is drained is drained.
+
+use super::Watch;
+use crate::invariant::{Broken, Invariant};
+use crate::world::World;
+use crate::world::arena::NodeId;
+use crate::world::feed::Seen;
+
+/// [`Invariant::Drained`]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Drained {
+    /// Nodes whose drained section is there, and has not ended.
+    nodes: Vec<NodeId>,
+}
+
+impl Watch for Drained {
+    const INVARIANT: Invariant = Invariant::Drained;
+
+    fn see(&mut self, seen: &Seen, _world: &World) -> Result<(), Broken> {
+        match seen {
+            Seen::Drained { node, name, in_flight } => {
+                if *in_flight > 0 {
+                    let reason = format!("it is drained with {in_flight} requests under way");
+                    return Self::broken(format!("node {name}"), reason);
+                }
+                if !self.nodes.contains(node) {
+                    self.nodes.push(*node);
+                }
+            }
+            Seen::Undrained(node) => self.nodes.retain(|drained| drained != node),
+            Seen::RequestInDrain { node, name } if self.nodes.contains(node) => {
+                return Self::broken(format!("node {name}"), "a request begins though it is drained".into());
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
