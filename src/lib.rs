@@ -8,6 +8,7 @@ pub mod block;
 pub mod check;
 pub mod choice;
 pub mod cli;
+pub mod explore;
 pub mod failure;
 pub mod generate;
 pub mod host;

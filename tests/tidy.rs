@@ -68,8 +68,15 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("generate", &["base", "quirk", "choice", "trace", "scenario"]),
     ("failure", &["base", "choice", "trace", "scenario", "sim"]),
     (
+        "explore",
+        &["base", "invariant", "quirk", "choice", "job", "trace", "scenario", "world", "check", "sim"],
+    ),
+    (
         "cli",
-        &["serve", "render", "base", "invariant", "quirk", "choice", "trace", "scenario", "sim", "failure", "generate"],
+        &[
+            "serve", "render", "base", "invariant", "quirk", "choice", "trace", "scenario", "sim", "explore", "failure",
+            "generate",
+        ],
     ),
 ];
 

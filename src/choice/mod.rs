@@ -1,19 +1,28 @@
 //! Choices: the only source of nondeterminism. Wherever QEMU leaves an order or a duration open, the simulation asks
 //! [`Choose::choose`] at a named [`ChoicePoint`]; a run is a pure function of the scenario, the quirks and the answers.
 //!
-//! Answer 0 is always the calm one: what QEMU does on a quiet machine. [`Calm`] gives nothing else, [`Walk`] draws from a
-//! seed, [`Replay`] repeats a recorded [`ChoiceLog`], and [`Recorder`] writes one while it asks somebody else.
+//! Answer 0 is always the calm one: what QEMU does on a quiet machine. [`Calm`] gives nothing else, [`Walk`], [`Even`], [`Pct`],
+//! [`Urw`] and [`Bounded`] draw from a seed, each in its way, [`Replay`] repeats a recorded [`ChoiceLog`], and [`Recorder`] writes one
+//! while it asks somebody else.
 
+mod bounded;
+mod even;
 mod log;
+mod pct;
 mod preempt;
 mod replay;
 mod stream;
+mod urw;
 mod walk;
 
+pub use bounded::Bounded;
+pub use even::Even;
 pub use log::{Choice, ChoiceLog, LogError, Numbered};
 pub use preempt::{Preempt, Preemption, PreemptionError, PreemptionRecorder, Preemptions, REQUESTS, Who};
+pub use pct::Pct;
 pub use replay::{Divergence, Mode, Replay};
 pub use stream::Stream;
+pub use urw::Urw;
 pub use walk::{KNOBS, Walk};
 
 use std::fmt;
@@ -46,6 +55,11 @@ pub enum ChoicePoint {
     WorkNext,
     /// A choice that the scenario leaves open itself. Subject: its number in the file.
     Scenario(u32),
+    /// What is left open from here on: bit 0 the order of completions instead of their times, bit 1 where faults strike. Asked once,
+    /// where exploring starts, and only of those who want it ([`Choose::wants_mode`]).
+    Mode,
+    /// How many requests that a blkdebug rule would hit are spared before it strikes. Subject: the rule's number. None first.
+    Fault(u32),
 }
 
 /// Kinds of choice points: name, stream number (never reused or renumbered: seeds would change their meaning), constructor.
@@ -62,10 +76,12 @@ const KINDS: &[(&str, u8, Make)] = &[
     ("timer-order", 9, Make::Plain(ChoicePoint::TimerOrder)),
     ("work-next", 10, Make::Plain(ChoicePoint::WorkNext)),
     ("scenario", 11, Make::About(ChoicePoint::Scenario)),
+    ("mode", 12, Make::Plain(ChoicePoint::Mode)),
+    ("fault", 13, Make::About(ChoicePoint::Fault)),
 ];
 
 /// One more than the largest stream number.
-const STREAMS: usize = 12;
+const STREAMS: usize = 14;
 
 /// How a kind becomes a point: with or without a subject.
 #[derive(Clone, Copy)]
@@ -90,6 +106,8 @@ impl ChoicePoint {
             ChoicePoint::TimerOrder => 9,
             ChoicePoint::WorkNext => 10,
             ChoicePoint::Scenario(_) => 11,
+            ChoicePoint::Mode => 12,
+            ChoicePoint::Fault(_) => 13,
         }
     }
 
@@ -103,7 +121,10 @@ impl ChoicePoint {
     #[must_use]
     pub const fn subject(self) -> Option<u32> {
         match self {
-            ChoicePoint::Latency(n) | ChoicePoint::GuestGap(n) | ChoicePoint::Scenario(n) => Some(n),
+            ChoicePoint::Latency(n)
+            | ChoicePoint::GuestGap(n)
+            | ChoicePoint::Scenario(n)
+            | ChoicePoint::Fault(n) => Some(n),
             _ => None,
         }
     }
@@ -136,6 +157,40 @@ pub fn kinds() -> impl Iterator<Item = (&'static str, u8)> {
     KINDS.iter().map(|(name, stream, _)| (*name, *stream))
 }
 
+/// How many alternatives [`ChoicePoint::Mode`] has.
+pub const MODES: u32 = 4;
+/// The bit of the answer to [`ChoicePoint::Mode`] that leaves orders open and not times.
+pub const MODE_ORDER: u32 = 1;
+/// The bit of the answer to [`ChoicePoint::Mode`] that leaves open where faults strike.
+pub const MODE_FAULTS: u32 = 2;
+
+/// Whom an alternative lets go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Subject {
+    /// [`Subject::PROCESS`], [`Subject::CLIENT`], or a job ([`Subject::job`]).
+    pub task: u32,
+    /// About how many steps it has left, at least 1.
+    pub left: u32,
+}
+
+impl Subject {
+    /// The task of what belongs to no job: bottom halves, the monitor.
+    pub const PROCESS: u32 = 0;
+    /// The task of the client.
+    pub const CLIENT: u32 = 1;
+
+    /// The task of a job, by its number.
+    #[must_use]
+    pub const fn job(number: u32) -> u32 {
+        number.saturating_add(2)
+    }
+}
+
+/// Says of an alternative which task goes on with it.
+pub type Tasks<'a> = &'a dyn Fn(u32) -> Subject;
+/// Says of an alternative whom it is about.
+pub type About<'a> = &'a mut dyn FnMut(u32) -> Who;
+
 /// Who decides.
 pub trait Choose {
     /// Picks one of `among` alternatives, counted from 0. Callers ask only when `among` is 2 or more; the answer is
@@ -145,9 +200,21 @@ pub trait Choose {
     /// The same for callers who can say whom an alternative is about. `about` is asked for alternatives from 1 on; where it
     /// is only a matter of how much of something, all of them have one subject. The answer of a chooser that does not look is
     /// that of [`choose`](Choose::choose).
-    fn choose_about(&mut self, point: ChoicePoint, among: u32, about: &mut dyn FnMut(u32) -> Who) -> u32 {
+    fn choose_about(&mut self, point: ChoicePoint, among: u32, about: About<'_>) -> u32 {
         _ = about;
         self.choose(point, among)
+    }
+
+    /// The same, where the caller can say of each alternative, 0 included, which task goes on with it. Only strategies that look at
+    /// tasks call `of`; the others answer as [`choose_about`](Choose::choose_about).
+    fn choose_of(&mut self, point: ChoicePoint, among: u32, of: Tasks<'_>, about: About<'_>) -> u32 {
+        _ = of;
+        self.choose_about(point, among, about)
+    }
+
+    /// Whether [`ChoicePoint::Mode`] is to be asked. Those who say no leave times open and faults where they are.
+    fn wants_mode(&self) -> bool {
+        false
     }
 
     /// Where a replay stopped to fit, if this is one and it did. The runner looks after each step.
@@ -198,10 +265,20 @@ impl<C: Choose> Choose for Recorder<C> {
         pick
     }
 
-    fn choose_about(&mut self, point: ChoicePoint, among: u32, about: &mut dyn FnMut(u32) -> Who) -> u32 {
+    fn choose_about(&mut self, point: ChoicePoint, among: u32, about: About<'_>) -> u32 {
         let pick = self.inner.choose_about(point, among, about);
         self.log.push(Choice { point, among, pick });
         pick
+    }
+
+    fn choose_of(&mut self, point: ChoicePoint, among: u32, of: Tasks<'_>, about: About<'_>) -> u32 {
+        let pick = self.inner.choose_of(point, among, of, about);
+        self.log.push(Choice { point, among, pick });
+        pick
+    }
+
+    fn wants_mode(&self) -> bool {
+        self.inner.wants_mode()
     }
 
     fn diverged(&self) -> Option<&Divergence> {
@@ -216,27 +293,51 @@ pub enum Chooser {
     Calm,
     /// [`Walk`].
     Walk(Box<Walk>),
+    /// [`Even`].
+    Even(Box<Even>),
+    /// [`Pct`].
+    Pct(Box<Pct>),
+    /// [`Urw`].
+    Urw(Box<Urw>),
+    /// [`Bounded`].
+    Bounded(Box<Bounded>),
     /// [`Replay`].
     Replay(Replay),
     /// [`Preempt`].
     Preempt(Box<Preempt>),
 }
 
+/// Does the same for whichever variant it is.
+macro_rules! each {
+    ($self:expr, $inner:ident => $what:expr, $calm:expr) => {
+        match $self {
+            Chooser::Calm => $calm,
+            Chooser::Walk($inner) => $what,
+            Chooser::Even($inner) => $what,
+            Chooser::Pct($inner) => $what,
+            Chooser::Urw($inner) => $what,
+            Chooser::Bounded($inner) => $what,
+            Chooser::Replay($inner) => $what,
+            Chooser::Preempt($inner) => $what,
+        }
+    };
+}
+
 impl Choose for Chooser {
     fn choose(&mut self, point: ChoicePoint, among: u32) -> u32 {
-        match self {
-            Chooser::Calm => 0,
-            Chooser::Walk(walk) => walk.choose(point, among),
-            Chooser::Replay(replay) => replay.choose(point, among),
-            Chooser::Preempt(preempt) => preempt.choose(point, among),
-        }
+        each!(self, inner => inner.choose(point, among), 0)
     }
 
-    fn choose_about(&mut self, point: ChoicePoint, among: u32, about: &mut dyn FnMut(u32) -> Who) -> u32 {
-        match self {
-            Chooser::Preempt(preempt) => preempt.choose_about(point, among, about),
-            _ => self.choose(point, among),
-        }
+    fn choose_about(&mut self, point: ChoicePoint, among: u32, about: About<'_>) -> u32 {
+        each!(self, inner => inner.choose_about(point, among, about), 0)
+    }
+
+    fn choose_of(&mut self, point: ChoicePoint, among: u32, of: Tasks<'_>, about: About<'_>) -> u32 {
+        each!(self, inner => inner.choose_of(point, among, of, about), 0)
+    }
+
+    fn wants_mode(&self) -> bool {
+        each!(self, inner => inner.wants_mode(), false)
     }
 
     fn diverged(&self) -> Option<&Divergence> {

@@ -12,7 +12,7 @@
 //! client-read step 7 #1 =2               two records are left unread then
 //! ```
 
-use super::{ChoicePoint, Choose, Divergence, Mode};
+use super::{About, ChoicePoint, Choose, Divergence, Mode, Tasks};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -237,6 +237,10 @@ impl Preempt {
 }
 
 impl Choose for Preempt {
+    fn wants_mode(&self) -> bool {
+        self.list.list.iter().any(|entry| entry.point == ChoicePoint::Mode.name())
+    }
+
     fn choose(&mut self, point: ChoicePoint, among: u32) -> u32 {
         self.choose_about(point, among, &mut |_| Who::Nobody)
     }
@@ -292,6 +296,26 @@ impl<C: Choose> Choose for PreemptionRecorder<C> {
 
     fn choose_about(&mut self, point: ChoicePoint, among: u32, about: &mut dyn FnMut(u32) -> Who) -> u32 {
         let pick = self.inner.choose_about(point, among, about);
+        self.note(point, among, pick, about)
+    }
+
+    fn choose_of(&mut self, point: ChoicePoint, among: u32, of: Tasks<'_>, about: About<'_>) -> u32 {
+        let pick = self.inner.choose_of(point, among, of, about);
+        self.note(point, among, pick, about)
+    }
+
+    fn wants_mode(&self) -> bool {
+        self.inner.wants_mode()
+    }
+
+    fn diverged(&self) -> Option<&Divergence> {
+        self.inner.diverged()
+    }
+}
+
+impl<C> PreemptionRecorder<C> {
+    /// Counts what was offered, and keeps what was not calm.
+    fn note(&mut self, point: ChoicePoint, among: u32, pick: u32, about: About<'_>) -> u32 {
         let point = point.name();
         if names_alternatives(point) {
             for alternative in 1..among {
@@ -309,10 +333,6 @@ impl<C: Choose> Choose for PreemptionRecorder<C> {
             }
         }
         pick
-    }
-
-    fn diverged(&self) -> Option<&Divergence> {
-        self.inner.diverged()
     }
 }
 

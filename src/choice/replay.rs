@@ -108,6 +108,11 @@ impl Choose for Replay {
         0
     }
 
+    fn wants_mode(&self) -> bool {
+        let next = self.log.entries().get(self.next);
+        next.is_some_and(|entry| entry.index == self.index && entry.choice.point == ChoicePoint::Mode)
+    }
+
     fn diverged(&self) -> Option<&Divergence> {
         self.divergence.as_ref().filter(|_| self.mode == Mode::Strict)
     }

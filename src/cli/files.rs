@@ -1,6 +1,9 @@
 //! Reading scenario files from disk.
 #![expect(clippy::disallowed_methods, reason = "the shell reads real files")]
 
+use super::check::WIDTH;
+use super::output::Output;
+use super::report;
 use crate::scenario::plan::Plan;
 use crate::scenario::{ScenarioError, load};
 use std::fs;
@@ -13,6 +16,22 @@ const MAX_BYTES: u64 = 16 << 20;
 /// Reads a scenario; `None` for a file that holds only definitions.
 pub(super) fn plan(path: &Path) -> Result<Option<Plan>, Box<ScenarioError>> {
     load(&path.to_string_lossy(), &mut |name| text(Path::new(name)))
+}
+
+/// Reads a scenario that is to be run; says what is wrong if it cannot be.
+pub(super) fn scenario(path: &Path, out: &mut Output) -> Option<Plan> {
+    match plan(path) {
+        Ok(Some(plan)) => Some(plan),
+        Ok(None) => {
+            let name = path.to_string_lossy();
+            out.complain(&format!("{name}: this file holds only definitions, it is included by scenarios\n"));
+            None
+        }
+        Err(error) => {
+            out.complain(&report::render(&error, WIDTH, out.colour_err));
+            None
+        }
+    }
 }
 
 /// The text of a file, or why it cannot be had.

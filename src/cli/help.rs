@@ -2,7 +2,7 @@
 
 /// Topics and their texts.
 pub const TOPICS: &[(&str, &str)] =
-    &[("trace", crate::trace::text::HELP), ("scenario", SCENARIO), ("choices", CHOICES)];
+    &[("trace", crate::trace::text::HELP), ("scenario", SCENARIO), ("choices", CHOICES), ("strategies", STRATEGIES)];
 
 const CHOICES: &str = "\
 A run depends on its scenario and on its choices. Wherever QEMU leaves open what comes next, the simulation asks at a
@@ -35,6 +35,7 @@ without a change of meaning of the others:
   client-send    whether the client sends its next command or reads on
   client-read    how much of what is ready the client reads
   work-next      which kind of ready work comes next
+  mode           whether orders are open instead of times, and whether faults are; asked once, where exploring starts
 
 Kept for choices that no run asks for yet, as QEMU fixes the order, or nothing is there to choose:
 
@@ -44,6 +45,21 @@ Kept for choices that no run asks for yet, as QEMU fixes the order, or nothing i
   guest-next     which guest goes on
   guest-gap      how long a guest thinks
   scenario       a choice the scenario leaves open
+";
+
+const STRATEGIES: &str = "\
+A strategy says how choices are drawn from a seed. Strategy and seed are all that is needed to have a run again.
+
+  calm        nothing is drawn
+  walk        latencies and orders at random; how wild each kind of choice is, the seed says too
+  uniform     orders at random, each alternative equally likely
+  urw         orders at random, a job's requests weighted by the work it has left
+  pct:D       each job and the client have a random priority; D-1 times the first in line becomes the last
+  preempt:N   calm, but for N choices at random moments
+  delay:N     calm, but for N times that the first in line is put back by one
+
+All but calm and walk start where the scenario is marked `start` (before it all is calm), and leave open the order in
+which requests complete, not their times: any request in flight may be next, and the clock moves for timers only.
 ";
 
 const SCENARIO: &str = "\

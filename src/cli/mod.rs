@@ -4,6 +4,7 @@
 //! colours off pipes and ends quietly when the reader has gone.
 
 mod check;
+mod explore;
 mod files;
 mod generate;
 pub mod help;
@@ -17,6 +18,7 @@ mod run;
 mod test;
 mod timeline;
 
+use crate::explore::Strategy;
 use crate::invariant::Broken;
 use crate::sim::outcome::Runner;
 use crate::trace::Level;
@@ -61,6 +63,8 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Print a scenario that is made from a seed
     Generate(generate::GenerateArgs),
+    /// Try every schedule of a scenario, each state once, and list what a client can see
+    Explore(explore::ExploreArgs),
     /// Look for mistakes in scenario files, without running them
     Check(CheckArgs),
     /// List the wrong behaviour that can be switched on, or the invariants that are watched
@@ -72,7 +76,7 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
-    /// Explain a command or a topic: trace, scenario, choices
+    /// Explain a command or a topic: trace, scenario, choices, strategies
     Help {
         /// A command or a topic
         topic: Option<String>,
@@ -88,6 +92,9 @@ struct RunArgs {
     /// Make choices at random from this seed; without, the schedule is calm
     #[arg(long, value_name = "N", conflicts_with = "replay")]
     seed: Option<u64>,
+    /// How choices are drawn from the seed: calm, walk, uniform, pct:D, urw, preempt:N or delay:N (`help strategies`)
+    #[arg(long, value_name = "NAME", default_value = "walk", requires = "seed")]
+    strategy: Strategy,
     /// Make the choices of this list: a file, or the list itself as `@17 complete-next 2/5, …`
     #[arg(long, value_name = "CHOICES")]
     replay: Option<String>,
@@ -177,6 +184,7 @@ pub fn main(runner: Runner) -> ExitCode {
         Command::Timeline(args) => timeline::timeline(args, runner, &mut out),
         Command::Replay(args) => replay::replay(args, runner, &mut out),
         Command::Generate(args) => generate::generate(args, &mut out),
+        Command::Explore(args) => explore::explore(args, &mut out),
         Command::Check(args) => check::check(&args.files, &mut out),
         Command::Quirks(args) => quirks::quirks(args, &mut out),
         // Behind `--color` alone.

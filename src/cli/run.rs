@@ -4,7 +4,8 @@ use super::check::WIDTH;
 use super::output::Output;
 use super::quirks::WatchArgs;
 use super::{EXIT_USAGE, Format, RunArgs, files, report};
-use crate::choice::{ChoiceLog, Chooser, Mode, Replay, Walk};
+use crate::choice::{ChoiceLog, Chooser, Mode, Replay};
+use crate::explore::Strategy;
 use crate::scenario::plan::{Plan, Schedule};
 use crate::sim;
 use crate::sim::outcome::{Outcome, Run, RunOptions, Runner};
@@ -43,7 +44,7 @@ pub(super) fn run(args: &RunArgs, runner: Runner, out: &mut Output) -> u8 {
         out.print(&run.choices.deviations().to_string());
     } else if args.format == Format::Jsonl {
         let schedule = match (seed, &args.replay, &plan.schedule) {
-            (Some(seed), _, _) => format!("seed {seed}"),
+            (Some(seed), _, _) => schedule(args.strategy, seed),
             (None, Some(_), _) | (None, None, Schedule::Choices(_) | Schedule::Preemptions(_)) => "replay".to_owned(),
             (None, None, _) => "calm".to_owned(),
         };
@@ -59,7 +60,7 @@ pub(super) fn run(args: &RunArgs, runner: Runner, out: &mut Output) -> u8 {
 /// Who makes the choices.
 fn chooser(args: &RunArgs, plan: &Plan) -> Result<Chooser, String> {
     if let Some(seed) = args.seed {
-        return Ok(Chooser::Walk(Box::new(Walk::new(seed))));
+        return Ok(args.strategy.chooser(seed));
     }
     let Some(choices) = &args.replay else { return Ok(sim::chooser(&plan.schedule)) };
     let log = self::choices(choices)?;
@@ -75,6 +76,11 @@ pub(super) fn choices(choices: &str) -> Result<ChoiceLog, String> {
         false => (choices, files::text(Path::new(choices)).map_err(|why| format!("{choices}: {why}"))?),
     };
     text.parse().map_err(|error| format!("{name}: {error}"))
+}
+
+/// The schedule of a seed, for the header of a trace.
+fn schedule(strategy: Strategy, seed: u64) -> String {
+    if strategy == Strategy::Walk { format!("seed {seed}") } else { format!("{strategy} seed {seed}") }
 }
 
 pub(super) fn print_text(run: &Run, out: &mut Output) {
@@ -115,7 +121,8 @@ fn summary(args: &RunArgs, run: &Run) -> String {
         text.push_str("the trace is full: what came later is not in it (limits: trace)\n");
     }
     if run.outcome != Outcome::Passed {
-        text.push_str(&format!("again: {}\n", again(&args.file, args.seed, args.replay.as_deref(), &args.watch)));
+        let seed = args.seed.map(|seed| (args.strategy, seed));
+        text.push_str(&format!("again: {}\n", again(&args.file, seed, args.replay.as_deref(), &args.watch)));
     }
     text
 }
@@ -132,9 +139,17 @@ pub(super) fn figures(run: &Run) -> String {
 }
 
 /// The command that gives the same run once more.
-pub(super) fn again(file: &Path, seed: Option<u64>, replay: Option<&str>, watch: &WatchArgs) -> String {
+pub(super) fn again(
+    file: &Path,
+    seed: Option<(Strategy, u64)>,
+    replay: Option<&str>,
+    watch: &WatchArgs,
+) -> String {
     let mut command = format!("blockjob-sim run {}", quoted(&file.to_string_lossy()));
-    if let Some(seed) = seed {
+    if let Some((strategy, seed)) = seed {
+        if strategy != Strategy::Walk {
+            command.push_str(&format!(" --strategy {strategy}"));
+        }
         command.push_str(&format!(" --seed {seed}"));
     }
     if let Some(replay) = replay {

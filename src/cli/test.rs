@@ -6,6 +6,7 @@ use super::output::Output;
 use super::run::again;
 use super::{EXIT_USAGE, TestArgs, files, report};
 use crate::choice::{Chooser, Walk};
+use crate::explore::Strategy;
 use crate::scenario::plan::{Plan, Schedule};
 use crate::sim;
 use crate::sim::outcome::{Outcome, RunOptions, Runner};
@@ -89,7 +90,8 @@ fn run_all(name: String, path: &Path, plan: &Plan, args: &TestArgs, runner: Runn
         verdict.failed += 1;
         verdict.code = verdict.code.max(outcome.exit_code());
         if verdict.failures.len() < SHOWN {
-            verdict.failures.push(format!("{outcome}\n  again: {}\n", again(path, seed, None, &args.watch)));
+            let again = again(path, seed.map(|seed| (Strategy::Walk, seed)), None, &args.watch);
+            verdict.failures.push(format!("{outcome}\n  again: {again}\n"));
         }
     }
     verdict

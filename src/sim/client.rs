@@ -9,7 +9,7 @@ use super::setup::file_op;
 use super::{MAX_STEPS, MAX_TIME};
 use crate::base::Json;
 use crate::base::units::{MILLIS, Nanos};
-use crate::choice::{ChoicePoint, Choose, Who};
+use crate::choice::{ChoicePoint, Choose, MODES, Subject, Who};
 use crate::invariant::Broken;
 use crate::scenario::pattern;
 use crate::scenario::plan::{BitmapCheck, EventPattern, Expect, Plan, PlannedFile, PlannedStep, StepKind};
@@ -63,7 +63,14 @@ pub struct Client {
     ready_since: Option<Nanos>,
     max_steps: u64,
     max_time: Nanos,
+    /// The step before which exploring starts.
+    start: usize,
+    /// Whether it has started.
+    started: bool,
 }
+
+/// The mark where exploring starts; a scenario without it is explored from its first step.
+pub const START: &str = "start";
 
 impl Client {
     /// A client before its first step.
@@ -80,6 +87,8 @@ impl Client {
             ready_since: None,
             max_steps: plan.limits.steps.unwrap_or(MAX_STEPS),
             max_time: plan.limits.time.unwrap_or(MAX_TIME),
+            start: plan.steps.iter().position(|s| is_mark(&s.kind, START)).unwrap_or(0),
+            started: false,
         }
     }
 
@@ -91,7 +100,21 @@ impl Client {
     /// Whether the step that comes next is the mark of that name.
     #[must_use]
     pub fn at_mark(&self, name: &str) -> bool {
-        matches!(self.steps.get(self.step).map(|s| &s.kind), Some(StepKind::Mark(mark)) if **mark == *name)
+        self.steps.get(self.step).is_some_and(|step| is_mark(&step.kind, name))
+    }
+
+    /// Whether the client stands where exploring starts, and has not gone on yet.
+    #[must_use]
+    pub fn at_start(&self) -> bool {
+        !self.started && self.step == self.start
+    }
+
+    /// Asks, where exploring starts, what is to be left open.
+    pub(super) fn start(&mut self, world: &mut World, choose: &mut dyn Choose) {
+        self.started = true;
+        if choose.wants_mode() {
+            world.set_mode(choose.choose(ChoicePoint::Mode, MODES));
+        }
     }
 
     /// Does what can be done without the process running.
@@ -100,7 +123,7 @@ impl Client {
         let Some(step) = steps.get(self.step) else { return self.last_words(world) };
         match (&self.state, &step.kind) {
             (State::Reply, kind) => self.read_reply(world, kind),
-            (State::Sleep(until), _) => self.sleep(world, *until),
+            (State::Sleep(until), _) => self.sleep(world, choose, *until),
             (State::Before, StepKind::Qmp { command, .. }) => self.send(world, choose, command.clone()),
             (State::Before, StepKind::Hmp { line, .. }) => {
                 let arguments = Json::dict(vec![("command-line", Json::Str(line.clone()))]);
@@ -161,9 +184,7 @@ impl Client {
     fn send(&mut self, world: &mut World, choose: &mut dyn Choose, command: Json) -> Act {
         let step = u32::try_from(self.step).unwrap_or(u32::MAX);
         let about = &mut |_| Who::Step(step);
-        if !self.at_rest(world)
-            && (!world.in_main_loop() || choose.choose_about(ChoicePoint::ClientSend, 2, about) == 0)
-        {
+        if !self.at_rest(world) && (!world.in_main_loop() || self.decide(choose) == 0) {
             return Act::Waits;
         }
         let unread = u32::try_from(world.out.len()).unwrap_or(u32::MAX);
@@ -177,6 +198,38 @@ impl Client {
         world.submit(self.id, command);
         self.state = State::Reply;
         Act::Acted
+    }
+
+    /// Whether the client could ask for a choice now: true where in doubt.
+    pub(super) fn may_choose(&self, world: &World) -> bool {
+        let sends = matches!(self.steps.get(self.step).map(|s| &s.kind), Some(StepKind::Qmp { .. } | StepKind::Hmp { .. }));
+        match self.state {
+            State::Reply => false,
+            State::Before => sends && world.in_main_loop() && !(world.at_rest() && world.out.is_empty()),
+            State::Sleep(_) => world.in_main_loop() && !world.at_rest(),
+        }
+    }
+
+    /// Makes the client as if time had not passed: the world's clock was turned back to `base` by `by`.
+    pub(super) fn rebase(&mut self, base: Nanos, by: Nanos) {
+        if let State::Sleep(until) = &mut self.state {
+            *until = until.saturating_sub(by).max(base);
+        }
+        // Without timers the clock stands still, so how long the client has waited is what it has waited for timers.
+        if let Some(since) = &mut self.ready_since {
+            *since = since.saturating_sub(by);
+        }
+    }
+
+    /// Whether the client goes on now (1) although the process is not at rest.
+    fn decide(&self, choose: &mut dyn Choose) -> u32 {
+        let left = u32::try_from(self.steps.len() - self.step).unwrap_or(u32::MAX);
+        let of = |i| match i {
+            0 => Subject { task: Subject::PROCESS, left: 1 },
+            _ => Subject { task: Subject::CLIENT, left },
+        };
+        let step = u32::try_from(self.step).unwrap_or(u32::MAX);
+        choose.choose_of(ChoicePoint::ClientSend, 2, &of, &mut |_| Who::Step(step))
     }
 
     /// Reads the next record. A reply is given back, an event goes to the queue.
@@ -278,12 +331,15 @@ impl Client {
         }
     }
 
-    fn sleep(&mut self, world: &mut World, until: Nanos) -> Act {
+    fn sleep(&mut self, world: &mut World, choose: &mut dyn Choose, until: Nanos) -> Act {
         self.read_all(world);
         if world.now >= until {
             return self.next();
         }
-        if world.at_rest() && world.next_deadline().is_none_or(|due| due > until) {
+        let first = world.next_deadline().is_none_or(|due| due > until);
+        // Where times are not open, a sleep may end whenever no timer comes first.
+        let early = world.aio.order && first && world.in_main_loop();
+        if (world.at_rest() && first) || (early && self.decide(choose) == 1) {
             world.now = until;
             return self.next();
         }
@@ -391,6 +447,10 @@ impl Client {
 fn was_read(world: &mut World) {
     world.trace.set_cause(world.trace.newest());
     world.trace.keep_cause(Later::Read);
+}
+
+fn is_mark(kind: &StepKind, name: &str) -> bool {
+    matches!(kind, StepKind::Mark(mark) if **mark == *name)
 }
 
 fn shown(json: &Json) -> String {

@@ -4,7 +4,7 @@ mod client;
 pub mod outcome;
 mod setup;
 
-pub use client::Client;
+pub use client::{Client, START};
 pub use setup::file_op;
 
 use crate::base::units::{Nanos, SECONDS};
@@ -101,6 +101,9 @@ impl Sim {
     }
 
     fn plain_step(&mut self, choose: &mut dyn Choose) -> Option<Outcome> {
+        if self.client.at_start() {
+            self.client.start(&mut self.world, choose);
+        }
         match self.client.act(&mut self.world, choose) {
             client::Act::Acted => None,
             client::Act::Done(outcome) => Some(outcome),
@@ -118,6 +121,33 @@ impl Sim {
         stepped
     }
 
+    /// [`Sim::step`], with a panic of the simulator as an outcome.
+    pub fn step_caught(&mut self, choose: &mut dyn Choose) -> Option<Outcome> {
+        let stepped = catch_unwind(AssertUnwindSafe(|| self.step(choose)));
+        stepped.unwrap_or_else(|payload| Some(self.client.crashed(&panic_text(&*payload))))
+    }
+
+    /// [`Sim::finish`], with a panic of the simulator as an outcome.
+    pub fn finish_caught(&mut self, choose: &mut dyn Choose) -> Outcome {
+        let finished = catch_unwind(AssertUnwindSafe(|| self.finish(choose)));
+        finished.unwrap_or_else(|payload| self.client.crashed(&panic_text(&*payload)))
+    }
+
+    /// Whether [`Sim::step`] could ask for a choice now: true where in doubt. Only where orders are open
+    /// ([`MODE_ORDER`](crate::choice::MODE_ORDER)).
+    #[must_use]
+    pub fn may_choose(&self) -> bool {
+        self.client.at_start() || self.client.may_choose(&self.world) || self.world.may_choose()
+    }
+
+    /// Turns the clock back to `base` and forgets the number of steps, so that runs which differ only in these are equal.
+    pub fn rebase(&mut self, base: Nanos) {
+        let before = self.world.now;
+        self.world.rebase(base);
+        self.client.rebase(base, before - self.world.now);
+        self.world.steps = 0;
+    }
+
     /// Runs to the end.
     pub fn finish(&mut self, choose: &mut dyn Choose) -> Outcome {
         loop {
@@ -128,6 +158,19 @@ impl Sim {
                 return Outcome::Diverged(divergence.clone());
             }
         }
+    }
+
+    /// Runs until the client stands where exploring starts: before the mark [`START`], or before the first step.
+    ///
+    /// # Errors
+    /// The outcome, if the run ended before.
+    pub fn run_to_start(&mut self, choose: &mut dyn Choose) -> Result<(), Outcome> {
+        while !self.client.at_start() {
+            if let Some(outcome) = self.step(choose) {
+                return Err(outcome);
+            }
+        }
+        Ok(())
     }
 
     /// Runs until the client stands before the step that is marked `name`. Whether it got there.

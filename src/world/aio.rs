@@ -10,7 +10,7 @@ use super::value::Val;
 use crate::base::errno::Ret;
 use crate::base::units::{MICROS, Nanos};
 use crate::block::content::Data;
-use crate::choice::{ChoicePoint, Choose};
+use crate::choice::{ChoicePoint, Choose, Subject};
 use crate::trace::{Later, Level, Phase};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -87,7 +87,7 @@ impl BhQueue {
         !self.list.is_empty() || !self.slices.is_empty()
     }
 
-    fn begin_poll(&mut self) {
+    pub(super) fn begin_poll(&mut self) {
         self.slices.push_back(std::mem::take(&mut self.list));
     }
 
@@ -147,6 +147,8 @@ pub struct Coroutine {
     pub running: bool,
     /// Whether a `CoSchedule` bottom half will enter it.
     pub scheduled: bool,
+    /// For whom it works, in the words of [`Subject::task`](crate::choice::Subject::task): as the coroutine that made it.
+    pub task: u32,
 }
 
 /// What a device does for a request.
@@ -261,6 +263,8 @@ pub struct Aio {
     wakeups: Vec<CoId>,
     /// The running coroutine.
     pub current: Option<CoId>,
+    /// Orders are open and times are not: any request in flight may be done next, and only timers move the clock.
+    pub order: bool,
 }
 
 /// Virtual time that one round of the event loop takes, so that no loop is free.
@@ -277,6 +281,7 @@ impl World {
 
     /// `qemu_coroutine_create`: a coroutine that will run `frames`, the last one first.
     pub fn co_create(&mut self, frames: Vec<Frame>) -> CoId {
+        let task = self.aio.current.map_or(Subject::PROCESS, |co| self.cos[co].task);
         self.cos.insert(Coroutine {
             frames,
             reg: Val::None,
@@ -284,6 +289,7 @@ impl World {
             ctx: Ctx::Main,
             running: false,
             scheduled: false,
+            task,
         })
     }
 
@@ -483,6 +489,7 @@ impl World {
     /// One dispatch: main-thread frames until they must wait, then one round of the event loop.
     pub fn step(&mut self, choose: &mut dyn Choose) -> Stepped {
         debug_assert!(self.aio.current.is_none());
+        let mut ran = false;
         while let Some(frame) = self.stack.pop() {
             self.steps += 1;
             if frame == Frame::Idle {
@@ -490,6 +497,11 @@ impl World {
                 return Stepped::Ran;
             }
             if let Frame::Poll(cond) = frame {
+                if ran && self.aio.order {
+                    self.stack.push(Frame::Poll(cond));
+                    return Stepped::Ran;
+                }
+                ran = true;
                 if self.poll_holds(&cond) {
                     self.trace.keep_cause(Later::Poll(self.stack.len() as u32));
                     self.stack.push(Frame::Poll(cond));
@@ -498,6 +510,7 @@ impl World {
                 self.reg = Val::None;
                 self.trace.take_cause(Later::Poll(self.stack.len() as u32));
             } else {
+                ran = true;
                 frame.run(self);
                 // A nested `aio_bh_poll` may have to look at the clock again; worlds are cloned only between steps. A file of the
                 // real host is brought in between two steps as well.
@@ -511,7 +524,7 @@ impl World {
 
     /// `aio_poll(qemu_get_aio_context(), true)`
     fn aio_poll(&mut self, choose: &mut dyn Choose) -> bool {
-        self.now += ROUND;
+        self.now += if self.aio.order { 0 } else { ROUND };
         if self.aio.main.ready() {
             self.poll_nonblocking(choose);
             return true;
@@ -521,7 +534,7 @@ impl World {
 
     /// `os_host_main_loop_wait`: the sources of both contexts, `qemu_aio_context` first.
     fn main_loop_wait(&mut self, choose: &mut dyn Choose) -> Stepped {
-        self.now += ROUND;
+        self.now += if self.aio.order { 0 } else { ROUND };
         if self.aio.main.ready() || self.aio.iohandler.ready() {
             if self.aio.iohandler.ready() {
                 self.aio.iohandler.begin_poll();
@@ -534,6 +547,9 @@ impl World {
     }
 
     fn poll_nonblocking(&mut self, choose: &mut dyn Choose) {
+        if self.aio.order {
+            return self.poll_in_any_order(choose);
+        }
         self.assign_latencies(choose);
         if self.aio.main.ready() {
             self.aio.main.begin_poll();
@@ -544,11 +560,12 @@ impl World {
         // A request may be done just when this round begins: its completion is the newest bottom half then.
         if !self.aio.in_flight.is_empty() {
             let among = u32::try_from(self.aio.in_flight.len()).expect("few requests") + 1;
+            let order = self.by_due();
+            let of = |i: u32| if i == 0 { self.subject(Subject::PROCESS) } else { self.subject_of(order[i as usize - 1]) };
             let about = &mut |alternative| self.alternative_who(alternative as usize - 1);
-            let pick = choose.choose_about(ChoicePoint::WorkNext, among, about);
+            let pick = choose.choose_of(ChoicePoint::WorkNext, among, &of, about);
             if pick > 0 {
-                let request = self.by_due()[pick as usize - 1];
-                self.stack.push(Frame::Complete(request));
+                self.stack.push(Frame::Complete(order[pick as usize - 1]));
             }
         }
     }
@@ -643,6 +660,9 @@ impl World {
 
     /// Blocks until a request is done or a timer is due, and handles that one.
     fn block_for_event(&mut self, choose: &mut dyn Choose) -> bool {
+        if self.aio.order {
+            return self.block_for_any_event(choose);
+        }
         self.assign_latencies(choose);
         let timer = self.next_timer().cloned();
         let requests = self.aio.in_flight.len();
@@ -655,35 +675,34 @@ impl World {
         if among == 0 {
             return false;
         }
-        let mut pick = 0;
-        if among > 1 {
-            let about = &mut |alternative| {
-                // Alternatives behind the calm one are those that come after it.
-                match (alternative as usize, timer_first) {
-                    (alternative, true) => self.alternative_who(alternative - 1),
-                    (alternative, false) if alternative == requests => self.timer_who(timer.as_ref()),
-                    (alternative, false) => self.alternative_who(alternative),
-                }
-            };
-            let among = u32::try_from(among).expect("few requests");
-            pick = choose.choose_about(ChoicePoint::CompleteNext, among, about) as usize;
-        }
-        let mut picked = if pick == 0 {
-            if timer_first { None } else { first }
-        } else if timer_first {
-            Some(self.by_due()[pick - 1])
-        } else if pick == requests {
-            None
-        } else {
-            Some(self.by_due()[pick])
+        // The alternatives: requests as they are due, and the timer (`None`) among them. A calm loop needs no list.
+        let nth = |order: &[ReqId], pick: usize| match (timer_first, pick) {
+            (true, 0) => None,
+            (true, pick) => Some(order[pick - 1]),
+            (false, pick) => order.get(pick).copied(),
         };
+        let mut pick = 0;
+        let mut picked = if timer_first { None } else { first };
+        if among > 1 {
+            let order = self.by_due();
+            let of = |i: u32| match nth(&order, i as usize) {
+                Some(request) => self.subject_of(request),
+                None => self.subject_of_timer(timer.as_ref()),
+            };
+            let about = &mut |i: u32| match nth(&order, i as usize) {
+                Some(request) => self.who_of(request),
+                None => self.timer_who(timer.as_ref()),
+            };
+            pick = choose.choose_of(ChoicePoint::CompleteNext, u32::try_from(among).expect("few requests"), &of, about);
+            picked = nth(&order, pick as usize);
+        }
         if picked.is_none() && choose.sleeps_wait() {
             if requests == 0 {
                 return false;
             }
             // The request that is done first goes before the timer.
-            pick = usize::from(timer_first);
-            choose.amend(u32::from(timer_first));
+            pick = u32::from(timer_first);
+            choose.amend(pick);
             picked = first;
         }
         match (picked, timer) {

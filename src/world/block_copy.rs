@@ -90,6 +90,16 @@ impl RateLimit {
         self.slice_end = self.slice_start + u64::try_from(slices).unwrap_or(u64::MAX / 2);
         self.slice_end.saturating_sub(now)
     }
+
+    /// The clock is turned back by `by`, to `now`. What a slice that is over was like no longer matters.
+    pub(super) fn rebase(&mut self, now: Nanos, by: Nanos) {
+        if self.slice_end < now.saturating_add(by) {
+            (self.slice_start, self.slice_end, self.dispatched) = (0, 0, 0);
+        } else {
+            self.slice_start = self.slice_start.saturating_sub(by);
+            self.slice_end = self.slice_end.saturating_sub(by);
+        }
+    }
 }
 
 /// `BlockCopyState`
@@ -270,6 +280,16 @@ impl World {
         match self.graph.nodes[node].driver.as_mut() {
             Some(Driver::Cbw(cbw)) => cbw,
             other => panic!("{node:?} is no copy-before-write filter: {other:?}"),
+        }
+    }
+
+    /// Turns back the clock of all copying ([`World::rebase`]).
+    pub(super) fn rebase_copying(&mut self, now: Nanos, by: Nanos) {
+        let ids: Vec<NodeId> = self.graph.nodes.iter().map(|(id, _)| id).collect();
+        for id in ids {
+            if let Some(Driver::Cbw(cbw)) = self.graph.nodes[id].driver.as_mut() {
+                cbw.bcs.rate_limit.rebase(now, by);
+            }
         }
     }
 

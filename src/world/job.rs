@@ -12,6 +12,7 @@ use super::frame::{Flow, Frame};
 use super::graph::{Parent, Role, perm};
 use crate::base::Json;
 use crate::base::errno::Errno;
+use crate::choice::Subject;
 use crate::invariant::{Broken, Invariant};
 use crate::job::status::{JobStatus, JobType, JobVerb, can_transition};
 use crate::qmp::error::QmpError;
@@ -359,6 +360,7 @@ impl World {
     /// `job_start`
     pub(super) fn job_start(&mut self, job: JobId) -> Flow {
         let co = self.co_create(vec![Frame::JobCoEntry(job)]);
+        self.cos[co].task = Subject::job(job.0);
         let j = &mut self.jobs[job];
         assert!(j.co.is_none() && j.paused, "the job is started once");
         j.co = Some(co);

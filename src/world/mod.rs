@@ -28,6 +28,7 @@ mod lacking;
 pub mod machine;
 pub mod monitor;
 pub mod open;
+mod order;
 pub mod qcow2;
 mod query;
 mod rest;

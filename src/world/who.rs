@@ -2,6 +2,7 @@
 
 use super::World;
 use super::aio::{DeviceOp, DeviceRequest, Timer, TimerKind};
+use super::arena::ReqId;
 use super::driver::Driver;
 use crate::choice::Who;
 
@@ -29,7 +30,12 @@ impl World {
 
     /// The request that is due as the one of this number, from 0.
     pub(super) fn alternative_who(&self, number: usize) -> Who {
-        let request = self.by_due().get(number).and_then(|id| self.aio.in_flight.iter().find(|r| r.id == *id));
+        self.by_due().get(number).map_or(Who::Nobody, |id| self.who_of(*id))
+    }
+
+    /// The request in flight of that id.
+    pub(super) fn who_of(&self, id: ReqId) -> Who {
+        let request = self.aio.in_flight.iter().find(|r| r.id == id);
         request.map_or(Who::Nobody, |request| self.request_who(request))
     }
 

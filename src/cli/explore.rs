@@ -1,0 +1,158 @@
+//! `blockjob-sim explore`.
+#![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the shell measures how long a search takes")]
+
+use super::output::Output;
+use super::quirks::WatchArgs;
+use super::run::again;
+use super::{EXIT_CODES, EXIT_USAGE, files};
+use crate::choice::MODE_ORDER;
+use crate::explore::{Caps, ClientTrace, Exhausted, Search, Start, grouped, listed};
+use crate::sim::outcome::{Outcome, RunOptions};
+use crate::trace::{Level, RecordKind, text};
+use clap::Args;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Arguments of `explore`.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub(super) struct ExploreArgs {
+    /// The scenario file
+    file: PathBuf,
+    /// Give up after this many states
+    #[arg(long, value_name = "N", default_value_t = Caps::default().states)]
+    max_states: usize,
+    /// How many client traces are listed
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    list: usize,
+    #[command(flatten)]
+    watch: WatchArgs,
+    /// Print each listed trace, from where exploring starts
+    #[arg(long)]
+    traces: bool,
+}
+
+/// Transitions between two looks at the clock.
+const SLICE: usize = 4096;
+
+/// Explores one scenario exhaustively.
+pub(super) fn explore(args: &ExploreArgs, out: &mut Output) -> u8 {
+    let Some(plan) = files::scenario(&args.file, out) else { return EXIT_USAGE };
+    // Invariants are always watched here: they cost little beside the search.
+    let watch = WatchArgs { check: true, ..args.watch.clone() };
+    let level = args.traces.then_some(Level::Client);
+    let options = RunOptions { level, quirks: watch.quirks(), check: true, ..RunOptions::default() };
+    let start = match Start::of(&plan, &options) {
+        Ok(start) => start,
+        Err(outcome) => {
+            out.complain(&format!("the scenario ended before exploring could start\n{outcome}\n"));
+            return outcome.exit_code().max(1);
+        }
+    };
+    let began = Instant::now();
+    let caps = Caps { states: args.max_states, ..Caps::default() };
+    let mut search = Search::new(&start.sim, MODE_ORDER, caps);
+    while search.go_on(SLICE) {
+        out.progress(&format!(
+            "{} states, {} transitions, {} deep, {} states/s",
+            grouped(&search.graph.states().to_string()),
+            grouped(&search.graph.transitions().to_string()),
+            search.depth(),
+            grouped(&rate(search.graph.states(), began).to_string()),
+        ));
+    }
+    out.progress("");
+    let searched = began.elapsed();
+    let rate = rate(search.graph.states(), began);
+    let found = Exhausted::of(&search);
+    drop(search);
+    out.print(&summary(&found));
+    if let Some(traces) = &found.traces {
+        list(args, &watch, &start, traces, out);
+    }
+    let millis = searched.as_millis();
+    out.complain(&format!("searched in {}.{:03} s, {} states/s\n", millis / 1000, millis % 1000, grouped(&rate.to_string())));
+    if found.proved() { 0 } else { found.ends.iter().map(Outcome::exit_code).max().unwrap_or(0).max(1) }
+}
+
+fn rate(states: usize, since: Instant) -> u128 {
+    states as u128 * 1_000_000 / since.elapsed().as_micros().max(1)
+}
+
+/// What was found, in figures and a verdict.
+fn summary(found: &Exhausted) -> String {
+    let n = |n: usize| grouped(&n.to_string());
+    let mut text = String::new();
+    let mut line = |what: &str, value: &str| text.push_str(&format!("{what:<20} {value}\n"));
+    line("states", &n(found.states));
+    line("transitions", &n(found.transitions));
+    line("depth", &n(found.depth));
+    if found.capped.is_none() {
+        let round = if found.cycles > 0 { ", and without bound round cycles" } else { "" };
+        line("complete schedules", &format!("{}{round}", found.schedules));
+        if found.cycles > 0 {
+            line("cycles", &format!("{} transitions lead back", n(found.cycles)));
+        }
+        match &found.traces {
+            Some(traces) => line("client traces", &n(traces.len())),
+            None => line("client traces", "too many to tell apart"),
+        }
+    }
+    let bad: Vec<&Outcome> = found.ends.iter().filter(|end| **end != Outcome::Passed).collect();
+    text.push_str(&verdict(found, &bad));
+    for end in bad {
+        text.push_str(&format!("{end}\n"));
+    }
+    text
+}
+
+fn verdict(found: &Exhausted, bad: &[&Outcome]) -> String {
+    let rest = match (&found.capped, found.without_end, found.cycles) {
+        (Some(cap), ..) => format!("INCOMPLETE: stopped at {cap}; nothing is proved (--max-states)\n"),
+        (None, 0, 0) if !bad.iter().any(|end| matches!(end, Outcome::Stuck { .. } | Outcome::Limit { .. })) => {
+            "every schedule comes to rest\n".to_owned()
+        }
+        (None, 0, 0) => "NOT every schedule comes to rest\n".to_owned(),
+        (None, 0, _) => "every schedule comes to rest that does not go round a cycle for ever; from each state an end can be \
+                         reached\n"
+            .to_owned(),
+        (None, lost, _) => format!("NOT every schedule comes to rest: from {lost} states no end can be reached\n"),
+    };
+    let passed = match (bad.len(), &found.capped) {
+        (0, None) => "every schedule passed\n".to_owned(),
+        (0, Some(_)) => "no schedule failed so far\n".to_owned(),
+        (n, _) => format!("FAILED in {n} ways:\n"),
+    };
+    rest + &passed
+}
+
+/// The client traces, each with the shortest choices that lead to it.
+fn list(args: &ExploreArgs, watch: &WatchArgs, start: &Start, traces: &[ClientTrace], out: &mut Output) {
+    for (number, trace) in traces.iter().take(args.list).enumerate() {
+        let (log, records, outcome) = listed(start, &trace.picks);
+        out.print(&format!(
+            "\ntrace {} of {}: {:016x}, {}, {} schedules, {} of {} choices not calm\n",
+            number + 1,
+            traces.len(),
+            trace.digest.0,
+            outcome.word(),
+            trace.schedules,
+            trace.deviations,
+            trace.choices,
+        ));
+        out.print(&format!("  {}\n", again(&args.file, None, Some(&log.deviations().one_line()), watch)));
+        if args.traces {
+            let skip = start.sim.world.trace.len();
+            for record in records.iter().skip(skip).filter(|record| record.kind.level() == Level::Client) {
+                if !matches!(record.kind, RecordKind::Note(_)) {
+                    let mut line = String::new();
+                    text::write_line(record, &mut line);
+                    out.print(&format!("  {}\n", line.trim_end()));
+                }
+            }
+        }
+    }
+    if traces.len() > args.list {
+        out.print(&format!("\nand {} more (--list)\n", traces.len() - args.list));
+    }
+}

@@ -1,0 +1,124 @@
+//! A scenario explored to its end, and the schedules found there as lists of choices.
+
+use super::count::Count;
+use super::graph::ClientTrace;
+use super::search::{Caps, Search};
+use crate::choice::{Calm, ChoiceLog, ChoicePoint, Choose, MODE_ORDER, Recorder};
+use crate::scenario::Plan;
+use crate::sim::Sim;
+use crate::sim::outcome::{Outcome, RunOptions};
+use crate::trace::Trace;
+
+/// A run that stands where exploring starts.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// The run.
+    pub sim: Sim,
+    /// The choices up to there, all of them calm.
+    pub log: ChoiceLog,
+}
+
+impl Start {
+    /// Runs a scenario calmly to where exploring starts.
+    ///
+    /// # Errors
+    /// How the run ended before it got there.
+    pub fn of(plan: &Plan, options: &RunOptions) -> Result<Start, Outcome> {
+        let mut sim = Sim::new(plan, options)?;
+        let mut calm = Recorder::new(Calm);
+        sim.run_to_start(&mut calm)?;
+        sim.world.trace.checkpoint();
+        Ok(Start { sim, log: calm.log })
+    }
+}
+
+/// What an exhaustive search found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exhausted {
+    /// States, ends included.
+    pub states: usize,
+    /// Transitions.
+    pub transitions: usize,
+    /// Transitions of the longest schedule.
+    pub depth: usize,
+    /// Complete schedules; with cycles, those that go round none.
+    pub schedules: Count,
+    /// Transitions that close a cycle.
+    pub cycles: usize,
+    /// States from which no end can be reached.
+    pub without_end: usize,
+    /// All client traces, those that need the fewest deviations first; `None` if there were too many.
+    pub traces: Option<Vec<ClientTrace>>,
+    /// All ends.
+    pub ends: Vec<Outcome>,
+    /// The cap that stopped the search before its end.
+    pub capped: Option<String>,
+}
+
+impl Exhausted {
+    /// What a search has found so far.
+    #[must_use]
+    pub fn of(search: &Search) -> Exhausted {
+        let graph = &search.graph;
+        let whole = search.capped.is_none();
+        Exhausted {
+            states: graph.states(),
+            transitions: graph.transitions(),
+            depth: graph.depth(),
+            schedules: graph.schedules(),
+            cycles: graph.cycles(),
+            without_end: if whole { graph.without_end() } else { 0 },
+            traces: if whole { graph.traces(TRACES) } else { None },
+            ends: graph.ends(),
+            capped: search.capped.clone(),
+        }
+    }
+
+    /// Whether every schedule was tried and every one ended well.
+    #[must_use]
+    pub fn proved(&self) -> bool {
+        self.capped.is_none() && self.without_end == 0 && self.ends.iter().all(|end| *end == Outcome::Passed)
+    }
+}
+
+/// How many pairs of a state and a trace up to it are kept.
+const TRACES: usize = 20_000_000;
+
+/// Tries every order from where exploring starts, each state once.
+#[must_use]
+pub fn exhaust(start: &Start, caps: Caps) -> Exhausted {
+    let mut search = Search::new(&start.sim, MODE_ORDER, caps);
+    while search.go_on(usize::MAX) {}
+    Exhausted::of(&search)
+}
+
+/// Answers from a list, and calmly behind its end.
+struct Picks<'a> {
+    mode: u32,
+    picks: std::slice::Iter<'a, u32>,
+}
+
+impl Choose for Picks<'_> {
+    fn choose(&mut self, point: ChoicePoint, among: u32) -> u32 {
+        match point {
+            ChoicePoint::Mode => self.mode,
+            _ => self.picks.next().copied().unwrap_or(0).min(among - 1),
+        }
+    }
+
+    fn wants_mode(&self) -> bool {
+        true
+    }
+}
+
+/// The run of a schedule that a search found, given as its answers: its choices from the scenario's start on, its trace (as the start's
+/// options had it), its outcome.
+#[must_use]
+pub fn listed(start: &Start, picks: &[u32]) -> (ChoiceLog, Trace, Outcome) {
+    let mut sim = start.sim.clone();
+    let picks = Picks { mode: MODE_ORDER, picks: picks.iter() };
+    let mut recorder = Recorder { inner: picks, log: start.log.clone() };
+    let outcome = sim.finish_caught(&mut recorder);
+    (recorder.log, sim.world.trace, outcome)
+}
+

@@ -1,0 +1,166 @@
+//! The event loop where orders are open and times are not ([`MODE_ORDER`]).
+//!
+//! Requests have no latencies here: any request in flight may be done next. The clock stands still but for timers, so that worlds
+//! which differ only in how long they took are equal. What a client can see is what it can see under some choice of latencies: a
+//! round of the loop may find no request done, or one just as it begins, or any of them, in any order, after its bottom halves.
+
+use super::World;
+use super::aio::{Cond, Ctx, Timer, TimerKind};
+use super::arena::{JobId, ReqId};
+use super::frame::Frame;
+use super::monitor::Output;
+use crate::base::units::Nanos;
+use crate::choice::{ChoicePoint, Choose, MODE_ORDER, Subject};
+
+/// Bytes that count as one chunk of a job's remaining work, each a read and a write.
+const CHUNK: u64 = 65_536;
+
+impl World {
+    /// Sets what is left open from here on: an answer to [`ChoicePoint::Mode`].
+    pub fn set_mode(&mut self, mode: u32) {
+        self.aio.order = mode & MODE_ORDER != 0;
+        if self.aio.order {
+            for request in &mut self.aio.in_flight {
+                request.due = None;
+            }
+        }
+    }
+
+    /// Whether [`World::step`] could ask for a choice now, other than where the client stands between: true where in doubt. Only where
+    /// orders are open; the loop then runs frames and looks for events in different steps.
+    #[must_use]
+    pub fn may_choose(&self) -> bool {
+        let (requests, timers) = (self.aio.in_flight.len(), usize::from(!self.aio.timers.is_empty()));
+        match self.stack.last() {
+            Some(Frame::Poll(Cond::JobCompleted(_))) => true,
+            Some(Frame::Poll(_)) | None => requests + timers > 1 || (requests > 0 && self.anything_ready()),
+            Some(_) => false,
+        }
+    }
+
+    fn anything_ready(&self) -> bool {
+        self.aio.main.ready() || self.aio.iohandler.ready()
+    }
+
+    /// Turns the clock back to `base` and all that refers to it, so that worlds which differ only in what time it is become equal. Does
+    /// nothing while something that cannot be turned back is under way (a `qemu-io` command that measures its time).
+    pub fn rebase(&mut self, base: Nanos) {
+        let measures = |frame: &Frame| {
+            matches!(
+                frame,
+                Frame::QemuIoReadDone { .. } | Frame::QemuIoWriteDone { .. } | Frame::QemuIoDiscardDone { .. }
+            )
+        };
+        let Some(by) = self.now.checked_sub(base).filter(|by| *by > 0) else { return };
+        if self.stack.iter().chain(self.cos.iter().flat_map(|(_, co)| &co.frames)).any(measures) {
+            return;
+        }
+        self.now = base;
+        for timer in &mut self.aio.timers {
+            timer.deadline = timer.deadline.saturating_sub(by);
+        }
+        for request in &mut self.aio.in_flight {
+            request.sent = base;
+        }
+        for output in &mut self.out {
+            if let Output::Event { time, .. } | Output::Reply { time, .. } = output {
+                *time = base;
+            }
+        }
+        self.rebase_copying(base, by);
+    }
+
+    /// A task with what it has left to do.
+    pub(super) fn subject(&self, task: u32) -> Subject {
+        let job = task.checked_sub(Subject::job(0)).and_then(|job| self.jobs.get(JobId(job)));
+        let left = job.map_or(1, |job| {
+            let bytes = job.progress_total.saturating_sub(job.progress_current);
+            u32::try_from(bytes.div_ceil(CHUNK).saturating_mul(2)).unwrap_or(u32::MAX).saturating_add(1)
+        });
+        Subject { task, left }
+    }
+
+    /// For whom a request in flight works.
+    pub(super) fn subject_of(&self, request: ReqId) -> Subject {
+        let co = self.aio.in_flight.iter().find(|r| r.id == request).map(|r| r.co);
+        let task = co.and_then(|co| self.cos.get(co)).map_or(Subject::PROCESS, |co| co.task);
+        self.subject(task)
+    }
+
+    /// Whom a timer wakes.
+    pub(super) fn subject_of_timer(&self, timer: Option<&Timer>) -> Subject {
+        let task = match timer.map(|timer| timer.kind) {
+            Some(TimerKind::JobSleep(job)) => Subject::job(job.0),
+            Some(TimerKind::CoSleep(co)) => self.cos.get(co).map_or(Subject::PROCESS, |co| co.task),
+            None => Subject::PROCESS,
+        };
+        self.subject(task)
+    }
+
+    /// A round with bottom halves to run. A request may be done as it begins, others when its bottom halves have run.
+    pub(super) fn poll_in_any_order(&mut self, choose: &mut dyn Choose) {
+        let mut open: Vec<ReqId> = self.aio.in_flight.iter().map(|r| r.id).collect();
+        let first = self.one_more(&mut open, choose);
+        let ready = self.aio.main.ready();
+        if ready {
+            self.aio.main.begin_poll();
+        }
+        let after = if ready { self.done_together(open, choose) } else { Vec::new() };
+        self.stack.push(Frame::Handlers);
+        self.stack.extend(after.into_iter().rev().map(Frame::Complete));
+        if ready {
+            self.stack.push(Frame::BhLoop(Ctx::Main));
+        }
+        self.stack.extend(first.map(Frame::Complete));
+    }
+
+    /// Nothing is ready: a request is done, perhaps with others in the same round, or the next timer goes off.
+    pub(super) fn block_for_any_event(&mut self, choose: &mut dyn Choose) -> bool {
+        let mut open: Vec<ReqId> = self.aio.in_flight.iter().map(|r| r.id).collect();
+        let timer = self.next_timer().cloned();
+        let among = open.len() + usize::from(timer.is_some());
+        let pick = match among {
+            0 => return false,
+            1 => 0,
+            _ => {
+                let of = |i: u32| match open.get(i as usize) {
+                    Some(request) => self.subject_of(*request),
+                    None => self.subject_of_timer(timer.as_ref()),
+                };
+                choose.choose_of(ChoicePoint::CompleteNext, u32::try_from(among).expect("few requests"), &of) as usize
+            }
+        };
+        match timer {
+            Some(timer) if pick == open.len() => {
+                self.now = self.now.max(timer.deadline);
+                self.stack.push(Frame::RunTimers);
+            }
+            _ => {
+                let first = open.remove(pick);
+                let more = self.done_together(open, choose);
+                self.stack.extend(more.into_iter().rev().map(Frame::Complete));
+                self.stack.push(Frame::Complete(first));
+            }
+        }
+        true
+    }
+
+    /// Those of the requests in `open` that are done in the same round, in their order.
+    fn done_together(&self, mut open: Vec<ReqId>, choose: &mut dyn Choose) -> Vec<ReqId> {
+        std::iter::from_fn(|| self.one_more(&mut open, choose)).collect()
+    }
+
+    /// Whether one more request is done, and which; calm: none.
+    fn one_more(&self, open: &mut Vec<ReqId>, choose: &mut dyn Choose) -> Option<ReqId> {
+        if open.is_empty() {
+            return None;
+        }
+        let of = |i: u32| match i.checked_sub(1) {
+            None => self.subject(Subject::PROCESS),
+            Some(i) => self.subject_of(open[i as usize]),
+        };
+        let among = u32::try_from(open.len()).expect("few requests") + 1;
+        let pick = choose.choose_of(ChoicePoint::WorkNext, among, &of);
+        pick.checked_sub(1).map(|i| open.remove(i as usize))
+    }
+}
