@@ -39,7 +39,8 @@ const SLICE: usize = 4096;
 pub(super) fn explore(args: &ExploreArgs, out: &mut Output) -> u8 {
     let Some(plan) = files::scenario(&args.file, out) else { return EXIT_USAGE };
     // Invariants are always watched here: they cost little beside the search.
-    let watch = WatchArgs { check: true, ..args.watch.clone() };
+    let mut watch = args.watch.clone();
+    watch.check = true;
     let level = args.traces.then_some(Level::Client);
     let options = RunOptions { level, quirks: watch.quirks(), check: true, ..RunOptions::default() };
     let start = match Start::of(&plan, &options) {
