@@ -9,12 +9,13 @@
 
 mod common;
 
-use blockjob_sim::choice::{ChoiceLog, Chooser, Mode, Replay};
-use blockjob_sim::explore::Strategy;
+use blockjob_sim::choice::{ChoiceLog, ChoicePoint, Choose, Chooser, MODE_ORDER, Mode, Replay};
+use blockjob_sim::explore::{self, Caps, Start, Strategy, TraceDigest, exhaust};
 use blockjob_sim::sim;
 use blockjob_sim::sim::outcome::{Outcome, RunOptions};
 use blockjob_sim::trace::Level;
-use common::{CASES, case, in_threads};
+use common::{CASES, case, in_threads, plan_of};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What the cases of iotest 124 expect comes about under every strategy, and the list of a run's choices gives the same run again.
@@ -35,4 +36,71 @@ fn cases_pass_under_every_strategy_and_replay() {
             assert!(again == run, "{name}, {strategy}, seed {seed}: {}", again.outcome);
         }
     });
+}
+
+/// Where the race case is explored from.
+fn race() -> Start {
+    let options = RunOptions { level: Some(Level::Client), check: true, ..RunOptions::default() };
+    Start::watched(&case("transaction-failure-race"), &options).expect("it gets there")
+}
+
+/// All that a client can see when latencies are drawn is among what the exhaustive search finds.
+#[test]
+fn the_search_finds_all_traces_that_latencies_give() {
+    let start = race();
+    let found = exhaust(&start, Caps::default());
+    assert!(found.proved(), "{found:?}");
+    let all: BTreeSet<TraceDigest> = found.traces.expect("few").iter().map(|trace| trace.digest).collect();
+    let mut seen = BTreeSet::new();
+    for seed in 0..400 {
+        let ran = explore::run(&start, Strategy::Walk.chooser(seed));
+        assert_eq!(ran.outcome, Outcome::Passed);
+        assert!(all.contains(&ran.trace), "seed {seed} gives a trace that the search did not find");
+        seen.insert(ran.trace);
+    }
+    println!("{} traces, {} of them in 400 seeds", all.len(), seen.len());
+}
+
+/// Answers from a list, calmly behind its end, and keeps among how many each answer was.
+struct Script {
+    picks: Vec<u32>,
+    among: Vec<u32>,
+}
+
+impl Choose for Script {
+    fn choose(&mut self, point: ChoicePoint, among: u32) -> u32 {
+        if point == ChoicePoint::Mode {
+            return MODE_ORDER;
+        }
+        self.among.push(among);
+        self.picks.get(self.among.len() - 1).copied().unwrap_or(0)
+    }
+    fn wants_mode(&self) -> bool {
+        true
+    }
+}
+
+/// Every schedule is run by itself, one after the other; the search with deduplication counts as many, and finds the same traces.
+#[test]
+fn the_search_agrees_with_brute_force() {
+    let options = RunOptions { level: Some(Level::Client), check: true, ..RunOptions::default() };
+    for (file, schedules) in [("error/permission-writer", 100..1000)] {
+        let plan = plan_of(&format!("sim-scenarios/{file}.yaml")).expect("a scenario");
+        let start = Start::watched(&plan, &options).expect("it gets there");
+        let found = exhaust(&start, Caps::default());
+        let (mut count, mut picks, mut traces) = (0u128, Some(Vec::new()), BTreeSet::new());
+        while let Some(list) = picks {
+            let mut script = Script { picks: list, among: Vec::new() };
+            let ran = explore::run(&start, &mut script);
+            count += 1;
+            traces.insert(ran.trace);
+            script.picks.resize(script.among.len(), 0);
+            let last = (0..script.among.len()).rev().find(|at| script.picks[*at] + 1 < script.among[*at]);
+            picks = last.map(|at| script.picks[..at].iter().copied().chain([script.picks[at] + 1]).collect());
+        }
+        assert!(schedules.contains(&count), "{file}: {count}");
+        assert_eq!(found.schedules.decimal(), count.to_string(), "{file}");
+        let found: BTreeSet<TraceDigest> = found.traces.expect("few").iter().map(|trace| trace.digest).collect();
+        assert_eq!(found, traces, "{file}");
+    }
 }

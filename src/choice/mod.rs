@@ -232,6 +232,24 @@ pub trait Choose {
     fn amend(&mut self, _pick: u32) {}
 }
 
+impl<C: Choose + ?Sized> Choose for &mut C {
+    fn choose(&mut self, point: ChoicePoint, among: u32) -> u32 {
+        (**self).choose(point, among)
+    }
+
+    fn choose_of(&mut self, point: ChoicePoint, among: u32, of: &dyn Fn(u32) -> Subject) -> u32 {
+        (**self).choose_of(point, among, of)
+    }
+
+    fn wants_mode(&self) -> bool {
+        (**self).wants_mode()
+    }
+
+    fn diverged(&self) -> Option<&Divergence> {
+        (**self).diverged()
+    }
+}
+
 /// The calm schedule: always alternative 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Calm;

@@ -32,6 +32,9 @@ pub(super) struct ExploreArgs {
     traces: bool,
 }
 
+/// Ways to fail that are told; the others are counted.
+const TOLD: usize = 5;
+
 /// Transitions between two looks at the clock.
 const SLICE: usize = 4096;
 
@@ -101,8 +104,11 @@ fn summary(found: &Exhausted) -> String {
     }
     let bad: Vec<&Outcome> = found.ends.iter().filter(|end| **end != Outcome::Passed).collect();
     text.push_str(&verdict(found, &bad));
-    for end in bad {
+    for end in bad.iter().take(TOLD) {
         text.push_str(&format!("{end}\n"));
+    }
+    if bad.len() > TOLD {
+        text.push_str(&format!("and {} more ways\n", n(bad.len() - TOLD)));
     }
     text
 }

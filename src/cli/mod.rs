@@ -3,10 +3,12 @@
 //! This is the only part that reads files and writes to the terminal. What it prints goes through `output`, which keeps
 //! colours off pipes and ends quietly when the reader has gone.
 
+mod campaign_file;
 mod check;
 mod explore;
 mod files;
 mod generate;
+mod fuzz;
 pub mod help;
 mod output;
 mod qemu;
@@ -65,6 +67,10 @@ enum Command {
     Generate(generate::GenerateArgs),
     /// Try every schedule of a scenario, each state once, and list what a client can see
     Explore(explore::ExploreArgs),
+    /// Explore schedules of a scenario: the whole ladder of strategies, or one
+    Fuzz(fuzz::FuzzArgs),
+    /// Join the parts of a campaign that `fuzz --shard` made
+    Merge(fuzz::MergeArgs),
     /// Look for mistakes in scenario files, without running them
     Check(CheckArgs),
     /// List the wrong behaviour that can be switched on, or the invariants that are watched
@@ -185,6 +191,8 @@ pub fn main(runner: Runner) -> ExitCode {
         Command::Replay(args) => replay::replay(args, runner, &mut out),
         Command::Generate(args) => generate::generate(args, &mut out),
         Command::Explore(args) => explore::explore(args, &mut out),
+        Command::Fuzz(args) => fuzz::fuzz(args, &mut out),
+        Command::Merge(args) => fuzz::merge(args, &mut out),
         Command::Check(args) => check::check(&args.files, &mut out),
         Command::Quirks(args) => quirks::quirks(args, &mut out),
         // Behind `--color` alone.

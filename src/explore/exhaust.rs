@@ -5,7 +5,7 @@ use super::graph::ClientTrace;
 use super::search::{Caps, Search};
 use crate::choice::{Calm, ChoiceLog, ChoicePoint, Choose, MODE_ORDER, Recorder};
 use crate::scenario::Plan;
-use crate::sim::Sim;
+use crate::sim::{MAX_TRACE, Sim};
 use crate::sim::outcome::{Outcome, RunOptions};
 use crate::trace::Trace;
 
@@ -19,6 +19,24 @@ pub struct Start {
 }
 
 impl Start {
+    /// The same for a campaign: the trace holds what comes behind the start, and nothing before it.
+    ///
+    /// # Errors
+    /// How the run ended before it got there.
+    pub fn watched(plan: &Plan, options: &RunOptions) -> Result<Start, Outcome> {
+        let mut start = Start::of(plan, options)?;
+        start.sim.world.trace = Trace::new(options.level, usize::try_from(MAX_TRACE).unwrap_or(usize::MAX));
+        Ok(start)
+    }
+
+    /// The very start of a scenario: nothing is left out, and nothing was chosen yet.
+    ///
+    /// # Errors
+    /// What is wrong with its files or arguments.
+    pub fn of_all(plan: &Plan, options: &RunOptions) -> Result<Start, Outcome> {
+        Ok(Start { sim: Sim::new(plan, options)?, log: ChoiceLog::default() })
+    }
+
     /// Runs a scenario calmly to where exploring starts.
     ///
     /// # Errors

@@ -1,18 +1,28 @@
 //! Exploring: many schedules of one scenario, and what came of them.
 //!
 //! A run is a pure function of its scenario and its choices, so all that a schedule needs to be had again is a [`Strategy`] and a seed.
-//! [`exhaust`] tries every schedule, each state once.
+//! [`exhaust`] tries every schedule, each state once; a [`Campaign`] makes many runs in stages; [`check`] is a campaign for a `#[test]`.
 
+mod campaign;
+mod check;
 mod count;
 mod digest;
 mod exhaust;
 mod graph;
+mod run;
 mod search;
+mod sketch;
 mod strategy;
+mod tally;
 
+pub use campaign::{BLOCK, Block, Campaign, EXHAUST, Found, PORTFOLIO, Source, Stage, Worker};
+pub use check::{Check, check, check_generated};
 pub use count::{Count, grouped};
 pub use digest::{Fingerprint, TraceDigest};
 pub use exhaust::{Exhausted, Start, exhaust, listed};
 pub use graph::{ClientTrace, Graph};
+pub use run::{Ran, differs, finish, recorded, run};
 pub use search::{Caps, Search};
+pub use sketch::Sketch;
 pub use strategy::Strategy;
+pub use tally::{StageReport, Tally};

@@ -18,6 +18,7 @@ use crate::trace::{Later, Level, Note, RecordKind};
 use crate::world::World;
 use crate::world::monitor::{Event, Output};
 use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 /// How long, in virtual time, a calm client waits for a process that never comes to rest.
@@ -44,10 +45,28 @@ enum State {
     Sleep(Nanos),
 }
 
+/// The steps of a scenario. They are the same all through a run, so they add nothing to the hash of a state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Steps(Arc<[PlannedStep]>);
+
+impl Hash for Steps {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.len().hash(state);
+    }
+}
+
+impl std::ops::Deref for Steps {
+    type Target = [PlannedStep];
+
+    fn deref(&self) -> &[PlannedStep] {
+        &self.0
+    }
+}
+
 /// The client's side of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Client {
-    steps: Arc<[PlannedStep]>,
+    steps: Steps,
     /// Number of the step that is under way.
     pub step: usize,
     state: State,
@@ -77,7 +96,7 @@ impl Client {
     #[must_use]
     pub fn new(plan: &Plan) -> Client {
         Client {
-            steps: plan.steps.clone(),
+            steps: Steps(plan.steps.clone()),
             step: 0,
             state: State::Before,
             id: 0,
@@ -119,7 +138,7 @@ impl Client {
 
     /// Does what can be done without the process running.
     pub(super) fn act(&mut self, world: &mut World, choose: &mut dyn Choose) -> Act {
-        let steps = self.steps.clone();
+        let steps = self.steps.0.clone();
         let Some(step) = steps.get(self.step) else { return self.last_words(world) };
         match (&self.state, &step.kind) {
             (State::Reply, kind) => self.read_reply(world, kind),

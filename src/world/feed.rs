@@ -10,6 +10,7 @@ use super::arena::{BackendId, CoId, JobId, NodeId, TranId, TxnId};
 use super::driver::Driver;
 use super::frame::Frame;
 use super::hmp::BlkRequest;
+use super::marks::Marks;
 use crate::bitmap::{BitmapId, DirtyBitmap, HBitmap};
 use crate::block::content::Data;
 use crate::host::Frozen;
@@ -281,6 +282,8 @@ pub struct Feed {
     pub seen: Vec<Seen>,
     /// Nodes whose content was told when a guest's request first went there.
     touched: Vec<NodeId>,
+    /// What was reached since the run began; no part of the world's state.
+    pub marks: Marks,
 }
 
 impl World {
@@ -288,7 +291,9 @@ impl World {
     #[inline]
     pub(super) fn see(&mut self, seen: impl FnOnce() -> Seen) {
         if self.feed.on {
-            self.feed.seen.push(seen());
+            let seen = seen();
+            self.feed.marks.note(&seen);
+            self.feed.seen.push(seen);
         }
     }
 

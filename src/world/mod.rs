@@ -26,6 +26,7 @@ pub mod job;
 mod job_txn;
 mod lacking;
 pub mod machine;
+pub mod marks;
 pub mod monitor;
 pub mod open;
 mod order;

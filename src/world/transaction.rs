@@ -82,6 +82,9 @@ impl World {
     fn trace_tran(&mut self, phase: TxnPhase, tran: TranId, index: usize) {
         let actions = &self.trans[tran].actions;
         let (number, action) = (u32::try_from(index).unwrap_or(u32::MAX), actions[index].name());
+        if self.feed.on {
+            self.feed.marks.note_txn(phase, action);
+        }
         self.trace.emit(Level::Job, self.now, || RecordKind::Txn { phase, index: number, action });
     }
 

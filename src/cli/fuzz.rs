@@ -1,0 +1,398 @@
+//! `blockjob-sim fuzz` and `merge`.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the shell has workers, clocks and files; runs have none"
+)]
+
+use super::campaign_file::{CampaignFile, Head};
+use super::output::Output;
+use super::quirks::WatchArgs;
+use super::run::again;
+use super::{EXIT_CODES, EXIT_USAGE, files, seeds};
+use crate::explore::{BLOCK, Block, Campaign, EXHAUST, Found, PORTFOLIO, Source, Stage, Start, Strategy, Tally, Worker, grouped};
+use crate::sim::outcome::RunOptions;
+use crate::trace::Level;
+use clap::Args;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Arguments of `fuzz`.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub(super) struct FuzzArgs {
+    /// The scenario file whose schedules are explored
+    file: PathBuf,
+    /// Explore these seeds only, as in 0..1000
+    #[arg(long, value_name = "A..B", value_parser = seeds, conflicts_with = "runs")]
+    seeds: Option<Range<u64>>,
+    /// Make so many runs, if nothing ends the campaign before
+    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    runs: u64,
+    /// Stop after so many seconds; how far that gets depends on the machine
+    #[arg(long, value_name = "SECONDS")]
+    time: Option<u64>,
+    /// How many workers there are; the result is the same with any number
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
+    /// Draw schedules by this strategy instead of going up the ladder; several take turns (`help strategies`)
+    #[arg(long, value_name = "NAME")]
+    strategy: Vec<Strategy>,
+    /// Exhaust the scenario first if it has no more states than this; 0 for not at all
+    #[arg(long, value_name = "N", default_value_t = EXHAUST)]
+    max_states: usize,
+    #[command(flatten)]
+    watch: WatchArgs,
+    /// Run each seed twice and say where the two differ
+    #[arg(long)]
+    check_determinism: bool,
+    /// Go on after a failure
+    #[arg(long)]
+    keep_going: bool,
+    /// Do the I-th of N parts of the seeds, counted from 0; `merge` joins their states
+    #[arg(long, value_name = "I/N", value_parser = shard, requires = "state")]
+    shard: Option<(u64, u64)>,
+    /// Write down what is found while it is found, in this directory
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Go on with the campaign that stands in the directory of --state
+    #[arg(long, requires = "state")]
+    resume: bool,
+    /// List the marks that were not reached
+    #[arg(long)]
+    marks: bool,
+}
+
+/// Arguments of `merge`.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub(super) struct MergeArgs {
+    /// Directories that `fuzz --state` wrote, or the `campaign.jsonl` in them: all parts of one campaign
+    #[arg(required = true)]
+    parts: Vec<PathBuf>,
+    /// List the marks that were not reached
+    #[arg(long)]
+    marks: bool,
+}
+
+fn shard(text: &str) -> Result<(u64, u64), String> {
+    let wrong = || format!("`{text}` is no part: expected I/N with I below N, as in 0/4");
+    let (part, of) = text.split_once('/').ok_or_else(wrong)?;
+    let (part, of) = (part.parse().map_err(|_| wrong())?, of.parse().map_err(|_| wrong())?);
+    if part < of { Ok((part, of)) } else { Err(wrong()) }
+}
+
+/// What the workers share.
+struct Shared {
+    tally: Tally,
+    /// The block to be given out next.
+    issued: (usize, u64),
+    /// Results whose turn has not come.
+    waiting: BTreeMap<(usize, u64), Block>,
+    file: Option<CampaignFile>,
+    trouble: Option<String>,
+    /// Of a part of a campaign: its own blocks that are still to do.
+    own: u64,
+}
+
+/// Explores schedules of a scenario until something ends the campaign.
+pub(super) fn fuzz(args: &FuzzArgs, out: &mut Output) -> u8 {
+    let Some(plan) = files::scenario(&args.file, out) else { return EXIT_USAGE };
+    let mut watch = args.watch.clone();
+    watch.check = true;
+    let options =
+        RunOptions { level: Some(Level::Client), quirks: watch.quirks(), check: true, ..RunOptions::default() };
+    let start = match Start::watched(&plan, &options) {
+        Ok(start) => start,
+        Err(outcome) => {
+            out.complain(&format!("the scenario ended before exploring could start\n{outcome}\n"));
+            return outcome.exit_code().max(1);
+        }
+    };
+    let campaign = Arc::new(campaign(args));
+    let head = Head::new(&args.file, &watch, &campaign);
+    let (file, known) = match open_state(args, &head) {
+        Ok(opened) => opened,
+        Err(problem) => {
+            out.complain(&format!("{problem}\n"));
+            return EXIT_USAGE;
+        }
+    };
+    let shared = Shared {
+        tally: Tally::new(campaign.clone()),
+        issued: (0, 0),
+        waiting: known,
+        file,
+        trouble: None,
+        own: u64::MAX,
+    };
+    let source = Arc::new(Source::Scenario(Box::new(start)));
+    let again = |found: &Found| repro(args, &watch, found);
+    let stop = interrupted();
+    let tally = match work(args, shared, &campaign, &source, options, &stop, out) {
+        Ok(tally) => tally,
+        Err(problem) => {
+            out.complain(&format!("{problem}\n"));
+            return EXIT_USAGE;
+        }
+    };
+    if let Some((part, of)) = args.shard {
+        out.print(&format!("part {part} of {of} is done; `merge` joins the parts\n"));
+        return 0;
+    }
+    tell(&tally, args.marks, &again, out)
+}
+
+fn campaign(args: &FuzzArgs) -> Campaign {
+    let strategies = if args.strategy.is_empty() { &PORTFOLIO[..] } else { &args.strategy };
+    let mut campaign = match (&args.seeds, args.shard) {
+        (Some(range), _) => Campaign::seeds(strategies, range.start, range.end),
+        (None, Some(_)) => Campaign::seeds(strategies, 0, args.runs),
+        (None, None) if !args.strategy.is_empty() => {
+            Campaign { runs: args.runs, ..Campaign::seeds(strategies, 0, u64::MAX) }
+        }
+        (None, None) => Campaign::ladder(args.max_states, args.runs),
+    };
+    if args.max_states == 0 {
+        campaign.stages.retain(|stage| !matches!(stage, Stage::Exhaust(_)));
+    }
+    campaign.keep_going = args.keep_going;
+    campaign.check_determinism = args.check_determinism;
+    if args.time.is_some() && args.seeds.is_none() {
+        campaign.runs = u64::MAX;
+    }
+    campaign
+}
+
+type Known = BTreeMap<(usize, u64), Block>;
+
+fn open_state(args: &FuzzArgs, head: &Head) -> Result<(Option<CampaignFile>, Known), String> {
+    let Some(dir) = &args.state else { return Ok((None, Known::new())) };
+    if args.resume {
+        let (file, known) = CampaignFile::resume(dir, head)?;
+        return Ok((Some(file), known));
+    }
+    Ok((Some(CampaignFile::create(dir, head)?), Known::new()))
+}
+
+/// Becomes true when Ctrl-C was pressed.
+fn interrupted() -> Arc<AtomicBool> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    // Without a handler Ctrl-C ends the process at once, and the state has what was found until then.
+    let _ = ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed));
+    stop
+}
+
+/// Has the workers do blocks until the campaign is over.
+fn work(
+    args: &FuzzArgs,
+    shared: Shared,
+    campaign: &Arc<Campaign>,
+    source: &Arc<Source>,
+    options: RunOptions,
+    stop: &AtomicBool,
+    out: &mut Output,
+) -> Result<Tally, String> {
+    let machine = std::thread::available_parallelism().map_or(1, usize::from);
+    let jobs = args.jobs.unwrap_or(machine).clamp(1, 256);
+    let began = Instant::now();
+    let end = args.time.map(|seconds| began + Duration::from_secs(seconds));
+    let (lock, bell) = (Mutex::new(shared), Condvar::new());
+    let shared = || lock.lock().unwrap_or_else(PoisonError::into_inner);
+    {
+        let mut shared = shared();
+        if let Some((_, of)) = args.shard {
+            shared.own = campaign.runs.div_ceil(BLOCK).div_ceil(of);
+        }
+        fold(&mut shared, args.shard.is_some());
+    }
+    std::thread::scope(|scope| {
+        for number in 0..jobs {
+            let worker = Worker::new(campaign.clone(), source.clone(), options);
+            let (lock, bell) = (&lock, &bell);
+            let running = args.state.as_ref().map(|dir| dir.join(format!("running-{number}")));
+            scope.spawn(move || one_worker(worker, lock, bell, args.shard, jobs, running));
+        }
+        loop {
+            let mut state = shared();
+            let late = end.is_some_and(|end| Instant::now() >= end);
+            if (stop.load(Ordering::Relaxed) || late) && state.tally.over.is_none() {
+                state.tally.over = Some(if late { "the time is over" } else { "interrupted" }.to_owned());
+            }
+            if state.tally.over.is_some() || state.trouble.is_some() {
+                bell.notify_all();
+                break;
+            }
+            let line = progress(&state.tally, began, campaign, end);
+            let (state, _) =
+                bell.wait_timeout(state, Duration::from_millis(200)).unwrap_or_else(PoisonError::into_inner);
+            drop(state);
+            out.progress(&line);
+        }
+    });
+    out.progress("");
+    let shared = lock.into_inner().unwrap_or_else(PoisonError::into_inner);
+    match shared.trouble {
+        Some(trouble) => Err(trouble),
+        None => {
+            let micros = began.elapsed().as_micros().max(1);
+            let rate = u128::from(shared.tally.runs) * 1_000_000 / micros;
+            out.complain(&format!("{} runs/s, {jobs} workers\n", grouped(&rate.to_string())));
+            Ok(shared.tally)
+        }
+    }
+}
+
+fn progress(tally: &Tally, began: Instant, campaign: &Campaign, end: Option<Instant>) -> String {
+    let micros = began.elapsed().as_micros().max(1);
+    let rate = u128::from(tally.runs) * 1_000_000 / micros;
+    let left = match end {
+        Some(end) => end.saturating_duration_since(Instant::now()).as_secs(),
+        None => u64::try_from(u128::from(campaign.runs - tally.runs.min(campaign.runs)) / rate.max(1)).unwrap_or(u64::MAX),
+    };
+    let stage = tally.stages.last().map_or("", |stage| stage.name.as_str());
+    format!(
+        "{stage}: {} runs, {} runs/s, {} schedules, {} traces, {} failed, at most {}:{:02} left",
+        grouped(&tally.runs.to_string()),
+        grouped(&rate.to_string()),
+        grouped(&tally.schedules.count().0.to_string()),
+        grouped(&tally.traces.count().0.to_string()),
+        tally.failed,
+        left / 60,
+        left % 60,
+    )
+}
+
+/// Takes blocks and does them.
+fn one_worker(
+    mut worker: Worker,
+    lock: &Mutex<Shared>,
+    bell: &Condvar,
+    shard: Option<(u64, u64)>,
+    jobs: usize,
+    running: Option<PathBuf>,
+) {
+    let mut running = running.and_then(|path| std::fs::File::create(path).ok());
+    let locked = || lock.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut state = locked();
+    loop {
+        if state.tally.over.is_some() || state.trouble.is_some() {
+            bell.notify_all();
+            return;
+        }
+        let (stage, number) = state.issued;
+        let (_, next) = state.tally.next();
+        if shard.is_none() && number >= next + 4 * jobs as u64 {
+            state = bell.wait(state).unwrap_or_else(PoisonError::into_inner);
+            continue;
+        }
+        state.issued.1 += 1;
+        let mine = shard.is_none_or(|(part, of)| number % of == part);
+        if !mine || state.waiting.contains_key(&(stage, number)) {
+            continue;
+        }
+        drop(state);
+        let mut before = |what: &dyn Fn() -> String| {
+            if let Some(file) = &mut running {
+                super::campaign_file::overwrite(file, &what());
+            }
+        };
+        let block = worker.block(stage, number, &mut before);
+        state = locked();
+        // What belongs to a part counts even if another worker has come to the part's end meanwhile.
+        if shard.is_some() || (state.tally.over.is_none() && state.issued.0 == stage) {
+            let written = match &mut state.file {
+                Some(file) => file.add(&block),
+                None => Ok(()),
+            };
+            if let Err(problem) = written {
+                state.trouble = Some(problem);
+            }
+            if shard.is_some() {
+                state.own = if block.beyond { 0 } else { state.own };
+            }
+            state.waiting.insert((stage, number), block);
+            fold(&mut state, shard.is_some());
+        }
+        bell.notify_all();
+    }
+}
+
+/// Takes in all results whose turn has come. Of a part of a campaign nothing is taken in: `merge` does it.
+fn fold(state: &mut Shared, part: bool) {
+    if part {
+        if state.own == 0 {
+            state.tally.over = Some("the part is done".to_owned());
+        }
+        return;
+    }
+    while state.tally.over.is_none() {
+        let Some(block) = state.waiting.remove(&state.tally.next()) else { break };
+        state.tally.take(&block);
+        if state.tally.next().0 != block.stage {
+            state.issued = state.tally.next();
+        }
+    }
+}
+
+/// The command that shows a failure again.
+fn repro(args: &FuzzArgs, watch: &WatchArgs, found: &Found) -> String {
+    again(&args.file, None, Some(&found.choices), watch)
+}
+
+/// Tells what was found; gives the exit code.
+fn tell(tally: &Tally, marks: bool, again: &dyn Fn(&Found) -> String, out: &mut Output) -> u8 {
+    out.print(&tally.report(marks));
+    if let Some(why) = &tally.over {
+        out.print(&format!("over: {why}\n"));
+    }
+    if tally.failed == 0 {
+        out.print("no run failed\n");
+        return 0;
+    }
+    out.print(&format!("FAILED: {} runs\n", grouped(&tally.failed.to_string())));
+    let mut told: Vec<&str> = Vec::new();
+    for found in &tally.found {
+        if told.contains(&found.kind.as_str()) {
+            continue;
+        }
+        told.push(&found.kind);
+        let schedule = match (&found.strategy, found.seed) {
+            (Some(strategy), Some(seed)) => format!("{strategy}, seed {seed}"),
+            _ => "a schedule of few deviations".to_owned(),
+        };
+        let times = tally.kinds.get(&found.kind).copied().unwrap_or(1);
+        out.print(&format!("\n{} ({times} told), first by {schedule}\n{}\n  again: {}\n", found.kind, found.text, again(found)));
+    }
+    let crashed = tally.found.iter().any(|found| found.outcome == "crash");
+    if crashed { 3 } else { 1 }
+}
+
+/// Joins the parts of a campaign.
+pub(super) fn merge(args: &MergeArgs, out: &mut Output) -> u8 {
+    let (head, blocks) = match super::campaign_file::read_all(&args.parts) {
+        Ok(read) => read,
+        Err(problem) => {
+            out.complain(&format!("{problem}\n"));
+            return EXIT_USAGE;
+        }
+    };
+    let mut tally = Tally::new(Arc::new(head.campaign.clone()));
+    while tally.over.is_none() {
+        match blocks.get(&tally.next()) {
+            Some(block) => tally.take(block),
+            None => {
+                let (stage, number) = tally.next();
+                out.complain(&format!("block {number} of stage {stage} is in none of the parts\n"));
+                return EXIT_USAGE;
+            }
+        }
+    }
+    let again = |found: &Found| format!("blockjob-sim run {} --replay '{}'{}", head.file, found.choices, head.watch);
+    tell(&tally, args.marks, &again, out)
+}

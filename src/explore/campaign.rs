@@ -1,0 +1,413 @@
+//! Campaigns: many runs in stages, with the same result however they are shared out.
+//!
+//! A stage is a row of *blocks*. What a block does depends on its stage and its number alone, so blocks may be done in any order, by any
+//! number of workers, on several machines. A [`Tally`] takes their results in the order of their numbers, and it alone decides when a
+//! stage or the campaign is over; results behind that point do not count. That is why one worker and ten find the same.
+
+use super::exhaust::{Start, exhaust, listed};
+use super::run::{Ran, differs, finish, recorded, run};
+use super::search::Caps;
+use super::strategy::Strategy;
+use crate::choice::{ChoicePoint, Choose, MODE_ORDER};
+use crate::scenario::Plan;
+use crate::sim::outcome::{Outcome, RunOptions};
+use crate::trace::Level;
+use crate::world::marks::Marks;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Runs in a block of seeds.
+pub const BLOCK: u64 = 64;
+
+/// What is explored.
+pub enum Source {
+    /// Schedules of one scenario, from where exploring starts.
+    Scenario(Box<Start>),
+    /// A scenario for each seed.
+    Generated(fn(u64) -> Plan),
+}
+
+/// A part of a campaign.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stage {
+    /// Every schedule, each state once, while there are no more states than this.
+    Exhaust(usize),
+    /// Every schedule with exactly so many choices that are not calm.
+    Preempt(u32),
+    /// Seeds from the first to before the second, taken in turn by these strategies.
+    Seeds(Vec<String>, u64, u64),
+}
+
+/// What a campaign does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Campaign {
+    /// Its parts, in order.
+    pub stages: Vec<Stage>,
+    /// Runs, all stages together.
+    pub runs: u64,
+    /// Goes on after a failure.
+    pub keep_going: bool,
+    /// Runs each seed twice and compares.
+    pub check_determinism: bool,
+}
+
+/// The default ladder's strategies for seeds.
+pub const PORTFOLIO: [Strategy; 6] =
+    [Strategy::Urw, Strategy::Pct(2), Strategy::Pct(3), Strategy::Pct(4), Strategy::Uniform, Strategy::Walk];
+
+/// States up to which the ladder exhausts a scenario.
+pub const EXHAUST: usize = 100_000;
+
+impl Campaign {
+    /// Exhaust if it is small; else all schedules with none, one and two deviations; then a portfolio.
+    #[must_use]
+    pub fn ladder(exhaust: usize, runs: u64) -> Campaign {
+        let stages = vec![
+            Stage::Exhaust(exhaust),
+            Stage::Preempt(0),
+            Stage::Preempt(1),
+            Stage::Preempt(2),
+            Stage::seeds(&PORTFOLIO, 0, u64::MAX),
+        ];
+        Campaign { stages, runs, keep_going: false, check_determinism: false }
+    }
+
+    /// Seeds alone.
+    #[must_use]
+    pub fn seeds(strategies: &[Strategy], first: u64, end: u64) -> Campaign {
+        let stages = vec![Stage::seeds(strategies, first, end)];
+        Campaign { stages, runs: end - first, keep_going: false, check_determinism: false }
+    }
+}
+
+impl Stage {
+    /// Seeds taken in turn by these strategies.
+    #[must_use]
+    pub fn seeds(strategies: &[Strategy], first: u64, end: u64) -> Stage {
+        Stage::Seeds(strategies.iter().map(Strategy::to_string).collect(), first, end)
+    }
+
+    /// Its name in reports.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Stage::Exhaust(_) => "exhaust".to_owned(),
+            Stage::Preempt(bound) => format!("preemptions = {bound}"),
+            Stage::Seeds(strategies, ..) => strategies.join(", "),
+        }
+    }
+}
+
+/// A failed run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// The strategy, where it was one.
+    pub strategy: Option<String>,
+    /// The seed, where there was one.
+    pub seed: Option<u64>,
+    /// What was not calm, from the scenario's start on.
+    pub choices: String,
+    /// [`Outcome::word`]
+    pub outcome: String,
+    /// The invariant's name, or what else tells kinds of failures apart.
+    pub kind: String,
+    /// All there is to say.
+    pub text: String,
+}
+
+impl Found {
+    fn new(strategy: Option<String>, seed: Option<u64>, choices: String, outcome: &Outcome) -> Found {
+        let kind = match outcome {
+            Outcome::Violated { invariant, subject, .. } => {
+                format!("{invariant} ({})", subject.split(' ').next().unwrap_or_default())
+            }
+            other => other.word().to_owned(),
+        };
+        Found { strategy, seed, choices, outcome: outcome.word().to_owned(), kind, text: outcome.to_string() }
+    }
+}
+
+/// What came of a block.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Block {
+    /// Number of the stage.
+    pub stage: usize,
+    /// Its own number in the stage.
+    pub number: u64,
+    /// Runs made.
+    pub runs: u64,
+    /// Failed ones among them.
+    pub failed: u64,
+    /// The first failures, in order.
+    pub found: Vec<Found>,
+    /// Digests of schedules, each once.
+    pub schedules: Vec<u64>,
+    /// Digests of client traces, each once.
+    pub traces: Vec<u64>,
+    /// What was reached.
+    pub marks: Vec<u64>,
+    /// Of a stage that exhausts: states, transitions, schedules; nothing if it gave up.
+    pub exhausted: Option<(usize, usize, String)>,
+    /// There is no block of this number, the stage is shorter.
+    pub beyond: bool,
+}
+
+/// Failures that a block tells; the others are counted.
+const TOLD: usize = 4;
+
+impl Block {
+    fn take(&mut self, ran: &Ran, found: impl FnOnce() -> Found) {
+        self.runs += 1;
+        self.schedules.push(ran.schedule);
+        self.traces.push(ran.trace.0);
+        self.reach(&ran.marks);
+        if ran.outcome != Outcome::Passed {
+            self.failed += 1;
+            if self.found.len() < TOLD {
+                self.found.push(found());
+            }
+        }
+    }
+
+    fn reach(&mut self, marks: &Marks) {
+        let mut all = Marks::of_words(&self.marks);
+        all.join(marks);
+        self.marks = all.words().to_vec();
+    }
+
+    fn done(mut self) -> Block {
+        for digests in [&mut self.schedules, &mut self.traces] {
+            digests.sort_unstable();
+            digests.dedup();
+        }
+        self
+    }
+}
+
+/// Who hears of each run before it is made: strategy and seed, or the list of choices.
+pub type Before<'a> = &'a mut dyn FnMut(&dyn Fn() -> String);
+
+/// Does the blocks of a campaign.
+pub struct Worker {
+    /// What is done.
+    pub campaign: Arc<Campaign>,
+    /// What is explored.
+    pub source: Arc<Source>,
+    /// Options of runs of generated scenarios.
+    pub options: RunOptions,
+    /// Runs with one deviation, by which those with two are found: kept once they are known.
+    parents: Option<Arc<Vec<Parent>>>,
+}
+
+/// A schedule with one deviation, and among how many each later choice was.
+#[derive(Debug)]
+struct Parent {
+    deviations: Vec<(u32, u32)>,
+    among: Vec<u8>,
+}
+
+impl Worker {
+    /// A worker that has done nothing yet.
+    #[must_use]
+    pub fn new(campaign: Arc<Campaign>, source: Arc<Source>, options: RunOptions) -> Worker {
+        Worker { campaign, source, options, parents: None }
+    }
+
+    /// Does a block.
+    pub fn block(&mut self, stage: usize, number: u64, before: Before<'_>) -> Block {
+        let block = Block { stage, number, ..Block::default() };
+        let source = self.source.clone();
+        match (&self.campaign.clone().stages[stage], &*source) {
+            (Stage::Exhaust(states), Source::Scenario(start)) => exhaust_block(block, start, *states, before),
+            (Stage::Preempt(bound), Source::Scenario(start)) => self.preempt_block(block, start, *bound, before),
+            (Stage::Seeds(strategies, first, end), source) => {
+                self.seeds_block(block, source, strategies, *first..*end, before)
+            }
+            (_, Source::Generated(_)) => Block { beyond: true, ..block },
+        }
+    }
+
+    fn seeds_block(
+        &self,
+        mut block: Block,
+        source: &Source,
+        strategies: &[String],
+        seeds: std::ops::Range<u64>,
+        before: Before<'_>,
+    ) -> Block {
+        let from = block.number.saturating_mul(BLOCK);
+        if from >= seeds.end - seeds.start {
+            return Block { beyond: true, ..block };
+        }
+        for number in from..(from + BLOCK).min(seeds.end - seeds.start) {
+            let seed = seeds.start + number;
+            let name = &strategies[(number % strategies.len() as u64) as usize];
+            let strategy: Strategy = name.parse().expect("a campaign holds names of strategies");
+            before(&|| format!("--strategy {name} --seed {seed}"));
+            let generated;
+            let start = match source {
+                Source::Scenario(start) => &**start,
+                Source::Generated(plan) => {
+                    match Start::of_all(&plan(seed), &RunOptions { level: Some(Level::Client), ..self.options }) {
+                        Ok(start) => {
+                            generated = start;
+                            &generated
+                        }
+                        Err(outcome) => {
+                            let found = Found::new(Some(name.clone()), Some(seed), String::new(), &outcome);
+                            block.runs += 1;
+                            block.failed += 1;
+                            block.found.push(found);
+                            continue;
+                        }
+                    }
+                }
+            };
+            let ran = run(start, strategy.chooser(seed));
+            if self.campaign.check_determinism
+                && let Some(difference) = differs(start, strategy.chooser(seed))
+            {
+                let reason = format!("the same seed gave another run: {difference}");
+                let outcome = Outcome::Crash { at: None, message: reason };
+                block.failed += 1;
+                block.found.push(Found::new(Some(name.clone()), Some(seed), String::new(), &outcome));
+            }
+            block.take(&ran, || {
+                let (log, _, outcome) = recorded(start, strategy.chooser(seed));
+                Found::new(Some(name.clone()), Some(seed), log.deviations().one_line(), &outcome)
+            });
+        }
+        block.done()
+    }
+
+    fn preempt_block(&mut self, mut block: Block, start: &Start, bound: u32, before: Before<'_>) -> Block {
+        if bound < 2 {
+            if block.number > 0 {
+                return Block { beyond: true, ..block };
+            }
+            let calm = calm_parent(start);
+            if bound == 0 {
+                deviate(&mut block, start, &[], before);
+            } else {
+                children(&calm, &mut |deviations| _ = deviate(&mut block, start, deviations, before));
+            }
+            return block.done();
+        }
+        let parents = match &self.parents {
+            Some(parents) => parents.clone(),
+            None => {
+                let mut parents = Vec::new();
+                children(&calm_parent(start), &mut |deviations| {
+                    let mut script = Deviations::new(deviations);
+                    drop(finish(start.sim.clone(), &mut script));
+                    parents.push(Parent { deviations: deviations.to_vec(), among: script.among });
+                });
+                self.parents.insert(Arc::new(parents)).clone()
+            }
+        };
+        match usize::try_from(block.number).ok().and_then(|number| parents.get(number)) {
+            None => Block { beyond: true, ..block },
+            Some(parent) => {
+                children(parent, &mut |deviations| _ = deviate(&mut block, start, deviations, before));
+                block.done()
+            }
+        }
+    }
+}
+
+fn exhaust_block(mut block: Block, start: &Start, states: usize, before: Before<'_>) -> Block {
+    if block.number > 0 {
+        return Block { beyond: true, ..block };
+    }
+    before(&|| "all schedules".to_owned());
+    let found = exhaust(start, Caps { states, ..Caps::default() });
+    if found.capped.is_some() {
+        return block;
+    }
+    let traces = found.traces.unwrap_or_default();
+    for trace in &traces {
+        block.runs += 1;
+        block.traces.push(trace.digest.0);
+        let mut script = Deviations::new(&[]);
+        script.picks = Some(trace.picks.clone());
+        let ran = finish(start.sim.clone(), &mut script);
+        block.schedules.push(ran.schedule);
+        block.reach(&ran.marks);
+        if trace.outcome != Outcome::Passed {
+            block.failed += 1;
+            if block.found.len() < TOLD {
+                let (log, _, outcome) = listed(start, &trace.picks);
+                block.found.push(Found::new(None, None, log.deviations().one_line(), &outcome));
+            }
+        }
+    }
+    block.exhausted = Some((found.states, found.transitions, found.schedules.decimal()));
+    block.done()
+}
+
+/// The calm schedule, and among how many its choices were.
+fn calm_parent(start: &Start) -> Parent {
+    let mut script = Deviations::new(&[]);
+    drop(finish(start.sim.clone(), &mut script));
+    Parent { deviations: Vec::new(), among: script.among }
+}
+
+/// All schedules with one deviation more, behind the last.
+fn children(parent: &Parent, each: &mut dyn FnMut(&[(u32, u32)])) {
+    let first = parent.deviations.last().map_or(0, |(at, _)| *at as usize + 1);
+    let mut deviations = parent.deviations.clone();
+    for at in first..parent.among.len() {
+        for pick in 1..u32::from(parent.among[at]) {
+            deviations.push((at as u32, pick));
+            each(&deviations);
+            deviations.pop();
+        }
+    }
+}
+
+fn deviate(block: &mut Block, start: &Start, deviations: &[(u32, u32)], before: Before<'_>) {
+    before(&|| format!("deviations {deviations:?}"));
+    let ran = finish(start.sim.clone(), Deviations::new(deviations));
+    block.take(&ran, || {
+        let (log, _, outcome) = recorded(start, Deviations::new(deviations));
+        Found::new(None, None, log.deviations().one_line(), &outcome)
+    });
+}
+
+/// Calm, but for the choices of these numbers; or the answers of a list.
+struct Deviations<'a> {
+    list: &'a [(u32, u32)],
+    picks: Option<Vec<u32>>,
+    among: Vec<u8>,
+}
+
+impl<'a> Deviations<'a> {
+    fn new(list: &'a [(u32, u32)]) -> Self {
+        Deviations { list, picks: None, among: Vec::new() }
+    }
+}
+
+impl Choose for Deviations<'_> {
+    fn choose(&mut self, point: ChoicePoint, among: u32) -> u32 {
+        if point == ChoicePoint::Mode {
+            return MODE_ORDER;
+        }
+        let at = self.among.len();
+        self.among.push(u8::try_from(among).unwrap_or(u8::MAX));
+        let pick = match &self.picks {
+            Some(picks) => picks.get(at).copied().unwrap_or(0),
+            None => match self.list.first() {
+                Some((next, pick)) if *next as usize == at => {
+                    self.list = &self.list[1..];
+                    *pick
+                }
+                _ => 0,
+            },
+        };
+        pick.min(among - 1)
+    }
+
+    fn wants_mode(&self) -> bool {
+        true
+    }
+}

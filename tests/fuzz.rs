@@ -1,0 +1,106 @@
+//! The command `fuzz`: the same result with any number of workers, in parts, and after it was killed.
+
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests read files, run programs and print"
+)]
+
+mod common;
+
+use blockjob_sim::explore::{self, Strategy};
+use common::{case, path, plan_of};
+use std::fs;
+use std::process::Command;
+
+const RACE: &str = "sim-scenarios/iotest-124/transaction-failure-race.yaml";
+/// Holds in the calm schedule only.
+const CALM: &str = "sim-scenarios/error/permission-writer.yaml";
+
+/// Standard output and exit code.
+fn sim(args: &[&str]) -> (String, i32) {
+    let run = Command::new(env!("CARGO_BIN_EXE_blockjob-sim")).current_dir(path(".")).args(args).output().unwrap();
+    let errors = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.code().is_some_and(|code| code < 2), "{args:?}: {errors}");
+    (String::from_utf8(run.stdout).unwrap(), run.status.code().unwrap())
+}
+
+#[test]
+fn workers_do_not_matter() {
+    for more in [&["--max-states", "0", "--runs", "300"][..], &["--seeds", "0..400", "--strategy", "urw"], &["--runs", "99"]] {
+        for file in [RACE, CALM] {
+            let fuzz = |jobs: &str| sim(&[&["fuzz", file, "--marks", "--jobs", jobs][..], more].concat());
+            let one = fuzz("1");
+            assert_eq!(one, fuzz("3"), "{file} {more:?}");
+            assert_eq!(one.1, i32::from(file == CALM), "{}", one.0);
+        }
+    }
+}
+
+#[test]
+fn a_failure_is_told_with_a_command_that_shows_it() {
+    let (told, code) = sim(&["fuzz", CALM, "--seeds", "0..200"]);
+    assert_eq!(code, 1, "{told}");
+    let again = told.lines().find_map(|line| line.trim().strip_prefix("again: blockjob-sim ")).expect("a command");
+    let (args, list) = again.split_once(" --replay '").expect("a list");
+    let (list, rest) = list.split_once('\'').expect("a list in quotes");
+    let args: Vec<&str> = args.split(' ').chain(["--replay", list]).chain(rest.split_whitespace()).collect();
+    assert_eq!(sim(&args).1, 1);
+}
+
+#[test]
+fn parts_join_into_one_big_run() {
+    let dir = tempfile::tempdir().unwrap();
+    for keep_going in [&[][..], &["--keep-going"]] {
+        let common = [&["fuzz", CALM, "--seeds", "0..500"], keep_going].concat();
+        let (whole, code) = sim(&common);
+        let mut parts = vec!["merge".to_owned()];
+        for part in ["0/3", "1/3", "2/3"] {
+            let state = dir.path().join(format!("{}-{}", part.replace('/', "of"), keep_going.len()));
+            let state = state.to_str().unwrap().to_owned();
+            sim(&[&common[..], &["--shard", part, "--state", &state]].concat());
+            parts.push(state);
+        }
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        assert_eq!(sim(&parts), (whole, code));
+    }
+}
+
+#[test]
+fn a_campaign_that_was_killed_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().to_str().unwrap();
+    let args = ["fuzz", RACE, "--max-states", "0", "--runs", "400", "--state", state];
+    let whole = sim(&args);
+    let file = dir.path().join("campaign.jsonl");
+    let text = fs::read_to_string(&file).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines.len() > 4, "{text}");
+    // In the middle of a line.
+    let cut = text.len() - lines[lines.len() - 1].len() / 2 - lines[lines.len() - 2].len();
+    fs::write(&file, &text[..cut]).unwrap();
+    assert_eq!(sim(&[&args[..], &["--resume"]].concat()), whole);
+}
+
+#[test]
+fn runs_are_deterministic() {
+    let (told, code) = sim(&["fuzz", RACE, "--seeds", "0..60", "--check-determinism"]);
+    assert_eq!(code, 0, "{told}");
+}
+
+/// The library: failures are values, the lowest seed comes first.
+#[test]
+fn checks_in_a_few_lines() {
+    let report = explore::check(&case("transaction-failure-race")).runs(200).run().unwrap();
+    assert_eq!((report.failed, report.over.as_deref()), (0, Some("every schedule was tried")));
+    let plan = plan_of(CALM).unwrap();
+    let report = explore::check(&plan).strategy(Strategy::Uniform).runs(500).run().unwrap();
+    let first = &report.found[0];
+    assert_eq!(first.strategy.as_deref(), Some("uniform"));
+    let seed = first.seed.unwrap();
+    for earlier in 0..seed {
+        let report = explore::check(&plan).strategy(Strategy::Uniform).first_seed(earlier).runs(1).run().unwrap();
+        assert!(report.found.is_empty(), "seed {earlier} fails too");
+    }
+}
