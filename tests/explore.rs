@@ -9,8 +9,8 @@
 
 mod common;
 
-use blockjob_sim::choice::{ChoiceLog, ChoicePoint, Choose, Chooser, MODE_ORDER, Mode, Replay};
-use blockjob_sim::explore::{self, Caps, Start, Strategy, TraceDigest, exhaust};
+use blockjob_sim::choice::{ChoiceLog, ChoicePoint, Choose, Chooser, MODE_FAULTS, MODE_ORDER, Mode, Replay};
+use blockjob_sim::explore::{self, Caps, Count, Start, Strategy, TraceDigest, exhaust, exhaust_in, listed, off_script};
 use blockjob_sim::sim;
 use blockjob_sim::sim::outcome::{Outcome, RunOptions};
 use blockjob_sim::trace::Level;
@@ -38,27 +38,60 @@ fn cases_pass_under_every_strategy_and_replay() {
     });
 }
 
-/// Where the race case is explored from.
-fn race() -> Start {
+/// Where a scenario is explored from.
+fn start_of(file: &str) -> Start {
     let options = RunOptions { level: Some(Level::Client), check: true, ..RunOptions::default() };
-    Start::watched(&case("transaction-failure-race"), &options).expect("it gets there")
+    Start::watched(&plan_of(file).expect("a scenario"), &options).expect("it gets there")
 }
 
 /// All that a client can see when latencies are drawn is among what the exhaustive search finds.
 #[test]
 fn the_search_finds_all_traces_that_latencies_give() {
-    let start = race();
-    let found = exhaust(&start, Caps::default());
-    assert!(found.proved(), "{found:?}");
-    let all: BTreeSet<TraceDigest> = found.traces.expect("few").iter().map(|trace| trace.digest).collect();
-    let mut seen = BTreeSet::new();
-    for seed in 0..400 {
-        let ran = explore::run(&start, Strategy::Walk.chooser(seed));
-        assert_eq!(ran.outcome, Outcome::Passed);
-        assert!(all.contains(&ran.trace), "seed {seed} gives a trace that the search did not find");
-        seen.insert(ran.trace);
+    let files = [
+        ("iotest-124/transaction-failure-race", true, 1, 1),
+        ("bitmap/on-device-during-backup", false, 6, 3),
+        ("error/permission-writer", false, 5, 2),
+    ];
+    for (file, holds, traces, by_seeds) in files {
+        let start = start_of(&format!("sim-scenarios/{file}.yaml"));
+        let found = exhaust(&start, Caps::default());
+        assert_eq!(found.proved(), holds, "{file}");
+        assert_eq!((found.capped, found.cycles, found.without_end), (None, 0, 0), "{file}");
+        let all: BTreeSet<TraceDigest> = found.traces.expect("few").iter().map(|trace| trace.digest).collect();
+        let mut seen = BTreeSet::new();
+        for seed in 0..400 {
+            let ran = explore::run(&start, Strategy::Walk.chooser(seed));
+            assert!(all.contains(&ran.trace), "{file}: seed {seed} gives a trace that the search did not find");
+            seen.insert(ran.trace);
+        }
+        assert_eq!(all.len(), traces, "{file}");
+        assert!(seen.len() >= by_seeds, "{file}: {} traces in 400 seeds", seen.len());
     }
-    println!("{} traces, {} of them in 400 seeds", all.len(), seen.len());
+}
+
+/// Each trace's shortest list of choices gives that trace, and the search says rightly how few of them are not calm.
+#[test]
+fn each_trace_comes_with_choices_that_lead_to_it() {
+    let start = start_of("sim-scenarios/bitmap/on-device-during-backup.yaml");
+    let found = exhaust(&start, Caps::default());
+    let mut sum = Count::default();
+    for trace in found.traces.expect("few") {
+        let (log, records, outcome) = listed(MODE_ORDER, &start, &trace.picks);
+        assert_eq!((TraceDigest::of(&records), &outcome), (trace.digest, &trace.outcome));
+        assert_eq!(log.deviations().len(), trace.deviations as usize + 1, "those and the answer to `mode`");
+        sum.add(&trace.schedules);
+    }
+    assert_eq!(sum, found.schedules);
+}
+
+/// Where faults strike is explored, too: then the race case has more than one end.
+#[test]
+fn faults_are_choices() {
+    let start = start_of("sim-scenarios/iotest-124/transaction-failure-race.yaml");
+    let caps = Caps { states: 3_000, ..Caps::default() };
+    let found = exhaust_in(MODE_ORDER | MODE_FAULTS, &start, caps);
+    assert!(found.ends.iter().any(|end| off_script(end)), "the read never failed elsewhere: {:?}", found.ends);
+    assert!(found.ends.iter().all(|end| *end == Outcome::Passed || off_script(end)), "{:?}", found.ends);
 }
 
 /// Answers from a list, calmly behind its end, and keeps among how many each answer was.

@@ -288,6 +288,8 @@ pub struct Blkdebug {
     /// Newest first.
     suspended: Vec<Suspended>,
     limits: Limits,
+    /// How many requests each inject rule is yet to let through that it would hit, by rule. Unlike QEMU, where it is always none.
+    spare: Option<Vec<u32>>,
 }
 
 const _: () = assert!(BlkdebugEvent::ALL.len() <= 64, "events do not fit the bit mask");
@@ -311,7 +313,20 @@ impl Blkdebug {
             breakpoints: Vec::new(),
             suspended: Vec::new(),
             limits,
+            spare: None,
         }
+    }
+
+    /// How many inject rules are yet to be told where they strike ([`Blkdebug::set_spare`]).
+    #[must_use]
+    pub fn unspared(&self) -> u32 {
+        let inject = |r: &&Rule| matches!(r.action, Action::InjectError(_));
+        if self.spare.is_some() { 0 } else { u32::try_from(self.rules.iter().filter(inject).count()).unwrap_or(u32::MAX) }
+    }
+
+    /// Says of each inject rule how many requests it lets through that it would hit.
+    pub fn set_spare(&mut self, spare: Vec<u32>) {
+        self.spare = Some(spare);
     }
 
     /// Whether a rule or breakpoint waits for this event: if not, it need not be reported.
@@ -410,6 +425,12 @@ impl Blkdebug {
             return None;
         }
         let index = self.active[place];
+        if let Some(left) = self.spare.as_mut().and_then(|spare| spare.get_mut(index as usize))
+            && *left > 0
+        {
+            *left -= 1;
+            return None;
+        }
         if inject.once {
             self.active.remove(place);
             if let Err(at) = self.spent.binary_search(&index) {

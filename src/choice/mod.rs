@@ -237,8 +237,12 @@ impl<C: Choose + ?Sized> Choose for &mut C {
         (**self).choose(point, among)
     }
 
-    fn choose_of(&mut self, point: ChoicePoint, among: u32, of: &dyn Fn(u32) -> Subject) -> u32 {
-        (**self).choose_of(point, among, of)
+    fn choose_about(&mut self, point: ChoicePoint, among: u32, about: About<'_>) -> u32 {
+        (**self).choose_about(point, among, about)
+    }
+
+    fn choose_of(&mut self, point: ChoicePoint, among: u32, of: Tasks<'_>, about: About<'_>) -> u32 {
+        (**self).choose_of(point, among, of, about)
     }
 
     fn wants_mode(&self) -> bool {

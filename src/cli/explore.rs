@@ -5,8 +5,8 @@ use super::output::Output;
 use super::quirks::WatchArgs;
 use super::run::again;
 use super::{EXIT_CODES, EXIT_USAGE, files};
-use crate::choice::MODE_ORDER;
-use crate::explore::{Caps, ClientTrace, Exhausted, Search, Start, grouped, listed};
+use crate::choice::{MODE_FAULTS, MODE_ORDER};
+use crate::explore::{Caps, ClientTrace, Exhausted, Search, Start, grouped, listed, off_script};
 use crate::sim::outcome::{Outcome, RunOptions};
 use crate::trace::{Level, RecordKind, text};
 use clap::Args;
@@ -22,6 +22,9 @@ pub(super) struct ExploreArgs {
     /// Give up after this many states
     #[arg(long, value_name = "N", default_value_t = Caps::default().states)]
     max_states: usize,
+    /// Where the scenario's faults strike is open too; only broken invariants and crashes count as failures then
+    #[arg(long)]
+    faults: bool,
     /// How many client traces are listed
     #[arg(long, value_name = "N", default_value_t = 20)]
     list: usize,
@@ -55,7 +58,8 @@ pub(super) fn explore(args: &ExploreArgs, out: &mut Output) -> u8 {
     };
     let began = Instant::now();
     let caps = Caps { states: args.max_states, ..Caps::default() };
-    let mut search = Search::new(&start.sim, MODE_ORDER, caps);
+    let mode = if args.faults { MODE_ORDER | MODE_FAULTS } else { MODE_ORDER };
+    let mut search = Search::new(&start.sim, mode, caps);
     while search.go_on(SLICE) {
         out.progress(&format!(
             "{} states, {} transitions, {} deep, {} states/s",
@@ -68,11 +72,14 @@ pub(super) fn explore(args: &ExploreArgs, out: &mut Output) -> u8 {
     out.progress("");
     let searched = began.elapsed();
     let rate = rate(search.graph.states(), began);
-    let found = Exhausted::of(&search);
+    let mut found = Exhausted::of(&search);
+    if args.faults {
+        found.ends.retain(|end| !off_script(end));
+    }
     drop(search);
     out.print(&summary(&found));
     if let Some(traces) = &found.traces {
-        list(args, &watch, &start, traces, out);
+        list(args, &watch, (mode, &start), traces, out);
     }
     let millis = searched.as_millis();
     out.complain(&format!("searched in {}.{:03} s, {} states/s\n", millis / 1000, millis % 1000, grouped(&rate.to_string())));
@@ -134,9 +141,9 @@ fn verdict(found: &Exhausted, bad: &[&Outcome]) -> String {
 }
 
 /// The client traces, each with the shortest choices that lead to it.
-fn list(args: &ExploreArgs, watch: &WatchArgs, start: &Start, traces: &[ClientTrace], out: &mut Output) {
+fn list(args: &ExploreArgs, watch: &WatchArgs, (mode, start): (u32, &Start), traces: &[ClientTrace], out: &mut Output) {
     for (number, trace) in traces.iter().take(args.list).enumerate() {
-        let (log, records, outcome) = listed(start, &trace.picks);
+        let (log, records, outcome) = listed(mode, start, &trace.picks);
         out.print(&format!(
             "\ntrace {} of {}: {:016x}, {}, {} schedules, {} of {} choices not calm\n",
             number + 1,

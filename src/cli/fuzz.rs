@@ -50,6 +50,9 @@ pub(super) struct FuzzArgs {
     /// Run each seed twice and say where the two differ
     #[arg(long)]
     check_determinism: bool,
+    /// Where the scenario's faults strike is open too; only broken invariants and crashes count as failures then
+    #[arg(long)]
+    faults: bool,
     /// Go on after a failure
     #[arg(long)]
     keep_going: bool,
@@ -162,6 +165,7 @@ fn campaign(args: &FuzzArgs) -> Campaign {
     }
     campaign.keep_going = args.keep_going;
     campaign.check_determinism = args.check_determinism;
+    campaign.faults = args.faults;
     if args.time.is_some() && args.seeds.is_none() {
         campaign.runs = u64::MAX;
     }

@@ -4,11 +4,11 @@
 //! number of workers, on several machines. A [`Tally`] takes their results in the order of their numbers, and it alone decides when a
 //! stage or the campaign is over; results behind that point do not count. That is why one worker and ten find the same.
 
-use super::exhaust::{Start, exhaust, listed};
+use super::exhaust::{Start, exhaust_in, listed, off_script};
 use super::run::{Ran, differs, finish, recorded, run};
 use super::search::Caps;
 use super::strategy::Strategy;
-use crate::choice::{ChoicePoint, Choose, MODE_ORDER};
+use crate::choice::{ChoicePoint, Choose, MODE_FAULTS, MODE_ORDER};
 use crate::scenario::Plan;
 use crate::sim::outcome::{Outcome, RunOptions};
 use crate::trace::Level;
@@ -49,6 +49,8 @@ pub struct Campaign {
     pub keep_going: bool,
     /// Runs each seed twice and compares.
     pub check_determinism: bool,
+    /// Where faults strike is open too. Runs that end because the scenario's script no longer fits are no failures then.
+    pub faults: bool,
 }
 
 /// The default ladder's strategies for seeds.
@@ -69,14 +71,24 @@ impl Campaign {
             Stage::Preempt(2),
             Stage::seeds(&PORTFOLIO, 0, u64::MAX),
         ];
-        Campaign { stages, runs, keep_going: false, check_determinism: false }
+        Campaign { stages, runs, keep_going: false, check_determinism: false, faults: false }
+    }
+
+    /// The answer to [`ChoicePoint::Mode`] in its runs.
+    #[must_use]
+    pub fn mode(&self) -> u32 {
+        if self.faults { MODE_ORDER | MODE_FAULTS } else { MODE_ORDER }
+    }
+
+    fn failed(&self, outcome: &Outcome) -> bool {
+        *outcome != Outcome::Passed && !(self.faults && off_script(outcome))
     }
 
     /// Seeds alone.
     #[must_use]
     pub fn seeds(strategies: &[Strategy], first: u64, end: u64) -> Campaign {
         let stages = vec![Stage::seeds(strategies, first, end)];
-        Campaign { stages, runs: end - first, keep_going: false, check_determinism: false }
+        Campaign { stages, runs: end - first, keep_going: false, check_determinism: false, faults: false }
     }
 }
 
@@ -156,12 +168,12 @@ pub struct Block {
 const TOLD: usize = 4;
 
 impl Block {
-    fn take(&mut self, ran: &Ran, found: impl FnOnce() -> Found) {
+    fn take(&mut self, campaign: &Campaign, ran: &Ran, found: impl FnOnce() -> Found) {
         self.runs += 1;
         self.schedules.push(ran.schedule);
         self.traces.push(ran.trace.0);
         self.reach(&ran.marks);
-        if ran.outcome != Outcome::Passed {
+        if campaign.failed(&ran.outcome) {
             self.failed += 1;
             if self.found.len() < TOLD {
                 self.found.push(found());
@@ -218,7 +230,7 @@ impl Worker {
         let block = Block { stage, number, ..Block::default() };
         let source = self.source.clone();
         match (&self.campaign.clone().stages[stage], &*source) {
-            (Stage::Exhaust(states), Source::Scenario(start)) => exhaust_block(block, start, *states, before),
+            (Stage::Exhaust(states), Source::Scenario(start)) => exhaust_block(&self.campaign, block, start, *states, before),
             (Stage::Preempt(bound), Source::Scenario(start)) => self.preempt_block(block, start, *bound, before),
             (Stage::Seeds(strategies, first, end), source) => {
                 self.seeds_block(block, source, strategies, *first..*end, before)
@@ -235,6 +247,7 @@ impl Worker {
         seeds: std::ops::Range<u64>,
         before: Before<'_>,
     ) -> Block {
+        let mode = self.campaign.mode();
         let from = block.number.saturating_mul(BLOCK);
         if from >= seeds.end - seeds.start {
             return Block { beyond: true, ..block };
@@ -263,17 +276,17 @@ impl Worker {
                     }
                 }
             };
-            let ran = run(start, strategy.chooser(seed));
+            let ran = run(start, strategy.chooser_in(mode, seed));
             if self.campaign.check_determinism
-                && let Some(difference) = differs(start, strategy.chooser(seed))
+                && let Some(difference) = differs(start, strategy.chooser_in(mode, seed))
             {
                 let reason = format!("the same seed gave another run: {difference}");
                 let outcome = Outcome::Crash { at: None, message: reason };
                 block.failed += 1;
                 block.found.push(Found::new(Some(name.clone()), Some(seed), String::new(), &outcome));
             }
-            block.take(&ran, || {
-                let (log, _, outcome) = recorded(start, strategy.chooser(seed));
+            block.take(&self.campaign, &ran, || {
+                let (log, _, outcome) = recorded(start, strategy.chooser_in(mode, seed));
                 Found::new(Some(name.clone()), Some(seed), log.deviations().one_line(), &outcome)
             });
         }
@@ -281,15 +294,17 @@ impl Worker {
     }
 
     fn preempt_block(&mut self, mut block: Block, start: &Start, bound: u32, before: Before<'_>) -> Block {
+        let campaign = self.campaign.clone();
+        let mode = campaign.mode();
         if bound < 2 {
             if block.number > 0 {
                 return Block { beyond: true, ..block };
             }
-            let calm = calm_parent(start);
+            let calm = calm_parent(mode, start);
             if bound == 0 {
-                deviate(&mut block, start, &[], before);
+                deviate(&campaign, &mut block, start, &[], before);
             } else {
-                children(&calm, &mut |deviations| _ = deviate(&mut block, start, deviations, before));
+                children(&calm, &mut |deviations| _ = deviate(&campaign, &mut block, start, deviations, before));
             }
             return block.done();
         }
@@ -297,8 +312,8 @@ impl Worker {
             Some(parents) => parents.clone(),
             None => {
                 let mut parents = Vec::new();
-                children(&calm_parent(start), &mut |deviations| {
-                    let mut script = Deviations::new(deviations);
+                children(&calm_parent(mode, start), &mut |deviations| {
+                    let mut script = Deviations::new(mode, deviations);
                     drop(finish(start.sim.clone(), &mut script));
                     parents.push(Parent { deviations: deviations.to_vec(), among: script.among });
                 });
@@ -308,19 +323,20 @@ impl Worker {
         match usize::try_from(block.number).ok().and_then(|number| parents.get(number)) {
             None => Block { beyond: true, ..block },
             Some(parent) => {
-                children(parent, &mut |deviations| _ = deviate(&mut block, start, deviations, before));
+                children(parent, &mut |deviations| _ = deviate(&campaign, &mut block, start, deviations, before));
                 block.done()
             }
         }
     }
 }
 
-fn exhaust_block(mut block: Block, start: &Start, states: usize, before: Before<'_>) -> Block {
+fn exhaust_block(campaign: &Campaign, mut block: Block, start: &Start, states: usize, before: Before<'_>) -> Block {
     if block.number > 0 {
         return Block { beyond: true, ..block };
     }
     before(&|| "all schedules".to_owned());
-    let found = exhaust(start, Caps { states, ..Caps::default() });
+    let mode = campaign.mode();
+    let found = exhaust_in(campaign.mode(), start, Caps { states, ..Caps::default() });
     if found.capped.is_some() {
         return block;
     }
@@ -328,15 +344,15 @@ fn exhaust_block(mut block: Block, start: &Start, states: usize, before: Before<
     for trace in &traces {
         block.runs += 1;
         block.traces.push(trace.digest.0);
-        let mut script = Deviations::new(&[]);
+        let mut script = Deviations::new(mode, &[]);
         script.picks = Some(trace.picks.clone());
         let ran = finish(start.sim.clone(), &mut script);
         block.schedules.push(ran.schedule);
         block.reach(&ran.marks);
-        if trace.outcome != Outcome::Passed {
+        if campaign.failed(&trace.outcome) {
             block.failed += 1;
             if block.found.len() < TOLD {
-                let (log, _, outcome) = listed(start, &trace.picks);
+                let (log, _, outcome) = listed(campaign.mode(), start, &trace.picks);
                 block.found.push(Found::new(None, None, log.deviations().one_line(), &outcome));
             }
         }
@@ -346,8 +362,8 @@ fn exhaust_block(mut block: Block, start: &Start, states: usize, before: Before<
 }
 
 /// The calm schedule, and among how many its choices were.
-fn calm_parent(start: &Start) -> Parent {
-    let mut script = Deviations::new(&[]);
+fn calm_parent(mode: u32, start: &Start) -> Parent {
+    let mut script = Deviations::new(mode, &[]);
     drop(finish(start.sim.clone(), &mut script));
     Parent { deviations: Vec::new(), among: script.among }
 }
@@ -365,32 +381,34 @@ fn children(parent: &Parent, each: &mut dyn FnMut(&[(u32, u32)])) {
     }
 }
 
-fn deviate(block: &mut Block, start: &Start, deviations: &[(u32, u32)], before: Before<'_>) {
+fn deviate(campaign: &Campaign, block: &mut Block, start: &Start, deviations: &[(u32, u32)], before: Before<'_>) {
+    let mode = campaign.mode();
     before(&|| format!("deviations {deviations:?}"));
-    let ran = finish(start.sim.clone(), Deviations::new(deviations));
-    block.take(&ran, || {
-        let (log, _, outcome) = recorded(start, Deviations::new(deviations));
+    let ran = finish(start.sim.clone(), Deviations::new(mode, deviations));
+    block.take(campaign, &ran, || {
+        let (log, _, outcome) = recorded(start, Deviations::new(mode, deviations));
         Found::new(None, None, log.deviations().one_line(), &outcome)
     });
 }
 
 /// Calm, but for the choices of these numbers; or the answers of a list.
 struct Deviations<'a> {
+    mode: u32,
     list: &'a [(u32, u32)],
     picks: Option<Vec<u32>>,
     among: Vec<u8>,
 }
 
 impl<'a> Deviations<'a> {
-    fn new(list: &'a [(u32, u32)]) -> Self {
-        Deviations { list, picks: None, among: Vec::new() }
+    fn new(mode: u32, list: &'a [(u32, u32)]) -> Self {
+        Deviations { mode, list, picks: None, among: Vec::new() }
     }
 }
 
 impl Choose for Deviations<'_> {
     fn choose(&mut self, point: ChoicePoint, among: u32) -> u32 {
         if point == ChoicePoint::Mode {
-            return MODE_ORDER;
+            return self.mode;
         }
         let at = self.among.len();
         self.among.push(u8::try_from(among).unwrap_or(u8::MAX));

@@ -25,6 +25,7 @@ pub struct Check<'a> {
     runs: u64,
     first: u64,
     keep_going: bool,
+    faults: bool,
     quirks: Quirks,
 }
 
@@ -47,7 +48,7 @@ pub fn check_generated(plan: fn(u64) -> Plan) -> Check<'static> {
 
 impl<'a> Check<'a> {
     fn new(what: What<'a>) -> Check<'a> {
-        Check { what, strategies: Vec::new(), runs: 1000, first: 0, keep_going: false, quirks: Quirks::default() }
+        Check { what, strategies: Vec::new(), runs: 1000, first: 0, keep_going: false, faults: false, quirks: Quirks::default() }
     }
 
     /// Draws schedules by this strategy; with several, they take turns.
@@ -85,6 +86,13 @@ impl<'a> Check<'a> {
         self
     }
 
+    /// Leaves open where faults strike, too.
+    #[must_use]
+    pub fn faults(mut self) -> Self {
+        self.faults = true;
+        self
+    }
+
     /// Does it, in this thread.
     ///
     /// # Errors
@@ -106,6 +114,7 @@ impl<'a> Check<'a> {
             *first = self.first;
         }
         campaign.keep_going = self.keep_going;
+        campaign.faults = self.faults;
         let campaign = Arc::new(campaign);
         let mut worker = Worker::new(campaign.clone(), Arc::new(source), options);
         let mut tally = Tally::new(campaign);

@@ -99,13 +99,30 @@ impl Exhausted {
     }
 }
 
+/// Whether a run ended only because the client's script no longer fitted: an expectation was not met, or it waits for an event that does
+/// not come. Where faults are open that is to be expected.
+#[must_use]
+pub fn off_script(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Failed { .. } => true,
+        Outcome::Stuck { waits, .. } => waits.first().is_some_and(|first| first.starts_with("client: waits for the event")),
+        _ => false,
+    }
+}
+
 /// How many pairs of a state and a trace up to it are kept.
 const TRACES: usize = 20_000_000;
 
 /// Tries every order from where exploring starts, each state once.
 #[must_use]
 pub fn exhaust(start: &Start, caps: Caps) -> Exhausted {
-    let mut search = Search::new(&start.sim, MODE_ORDER, caps);
+    exhaust_in(MODE_ORDER, start, caps)
+}
+
+/// The same with another answer to [`ChoicePoint::Mode`].
+#[must_use]
+pub fn exhaust_in(mode: u32, start: &Start, caps: Caps) -> Exhausted {
+    let mut search = Search::new(&start.sim, mode, caps);
     while search.go_on(usize::MAX) {}
     Exhausted::of(&search)
 }
@@ -132,9 +149,9 @@ impl Choose for Picks<'_> {
 /// The run of a schedule that a search found, given as its answers: its choices from the scenario's start on, its trace (as the start's
 /// options had it), its outcome.
 #[must_use]
-pub fn listed(start: &Start, picks: &[u32]) -> (ChoiceLog, Trace, Outcome) {
+pub fn listed(mode: u32, start: &Start, picks: &[u32]) -> (ChoiceLog, Trace, Outcome) {
     let mut sim = start.sim.clone();
-    let picks = Picks { mode: MODE_ORDER, picks: picks.iter() };
+    let picks = Picks { mode, picks: picks.iter() };
     let mut recorder = Recorder { inner: picks, log: start.log.clone() };
     let outcome = sim.finish_caught(&mut recorder);
     (recorder.log, sim.world.trace, outcome)

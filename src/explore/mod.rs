@@ -19,7 +19,7 @@ pub use campaign::{BLOCK, Block, Campaign, EXHAUST, Found, PORTFOLIO, Source, St
 pub use check::{Check, check, check_generated};
 pub use count::{Count, grouped};
 pub use digest::{Fingerprint, TraceDigest};
-pub use exhaust::{Exhausted, Start, exhaust, listed};
+pub use exhaust::{Exhausted, Start, exhaust, exhaust_in, listed, off_script};
 pub use graph::{ClientTrace, Graph};
 pub use run::{Ran, differs, finish, recorded, run};
 pub use search::{Caps, Search};

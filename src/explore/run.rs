@@ -2,7 +2,7 @@
 
 use super::digest::{TraceDigest, mix};
 use super::exhaust::Start;
-use crate::choice::{ChoiceLog, ChoicePoint, Choose, Divergence, Recorder, Subject};
+use crate::choice::{About, ChoiceLog, ChoicePoint, Choose, Divergence, Recorder, Tasks};
 use crate::sim::Sim;
 use crate::sim::outcome::Outcome;
 use crate::world::marks::Marks;
@@ -44,8 +44,12 @@ impl<C: Choose> Choose for Digesting<C> {
         let pick = self.inner.choose(point, among);
         if point == ChoicePoint::Mode { pick } else { self.note(pick) }
     }
-    fn choose_of(&mut self, point: ChoicePoint, among: u32, of: &dyn Fn(u32) -> Subject) -> u32 {
-        let pick = self.inner.choose_of(point, among, of);
+    fn choose_about(&mut self, point: ChoicePoint, among: u32, about: About<'_>) -> u32 {
+        let pick = self.inner.choose_about(point, among, about);
+        self.note(pick)
+    }
+    fn choose_of(&mut self, point: ChoicePoint, among: u32, of: Tasks<'_>, about: About<'_>) -> u32 {
+        let pick = self.inner.choose_of(point, among, of, about);
         self.note(pick)
     }
     fn wants_mode(&self) -> bool {

@@ -1,6 +1,6 @@
 //! The ways to choose schedules, by name.
 
-use crate::choice::{Bounded, Chooser, Even, Pct, Urw, Walk};
+use crate::choice::{Bounded, Chooser, Even, MODE_ORDER, Pct, Urw, Walk};
 use std::fmt;
 use std::str::FromStr;
 
@@ -43,14 +43,20 @@ impl Strategy {
     /// Who makes the choices of the schedule `seed`.
     #[must_use]
     pub fn chooser(self, seed: u64) -> Chooser {
+        self.chooser_in(MODE_ORDER, seed)
+    }
+
+    /// The same with another answer to [`ChoicePoint::Mode`](crate::choice::ChoicePoint::Mode). `calm` and `walk` are never asked.
+    #[must_use]
+    pub fn chooser_in(self, mode: u32, seed: u64) -> Chooser {
         match self {
             Strategy::Calm => Chooser::Calm,
             Strategy::Walk => Chooser::Walk(Box::new(Walk::new(seed))),
-            Strategy::Uniform => Chooser::Even(Box::new(Even::new(seed))),
-            Strategy::Pct(depth) => Chooser::Pct(Box::new(Pct::new(depth, seed))),
-            Strategy::Urw => Chooser::Urw(Box::new(Urw::new(seed))),
-            Strategy::Preempt(bound) => Chooser::Bounded(Box::new(Bounded::preemptions(bound, seed))),
-            Strategy::Delay(bound) => Chooser::Bounded(Box::new(Bounded::delays(bound, seed))),
+            Strategy::Uniform => Chooser::Even(Box::new(Even::new(seed).with_mode(mode))),
+            Strategy::Pct(depth) => Chooser::Pct(Box::new(Pct::new(depth, seed).with_mode(mode))),
+            Strategy::Urw => Chooser::Urw(Box::new(Urw::new(seed).with_mode(mode))),
+            Strategy::Preempt(n) => Chooser::Bounded(Box::new(Bounded::preemptions(n, seed).with_mode(mode))),
+            Strategy::Delay(n) => Chooser::Bounded(Box::new(Bounded::delays(n, seed).with_mode(mode))),
         }
     }
 

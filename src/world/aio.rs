@@ -265,6 +265,8 @@ pub struct Aio {
     pub current: Option<CoId>,
     /// Orders are open and times are not: any request in flight may be done next, and only timers move the clock.
     pub order: bool,
+    /// Where faults strike is open.
+    pub faults: bool,
 }
 
 /// Virtual time that one round of the event loop takes, so that no loop is free.
@@ -489,6 +491,9 @@ impl World {
     /// One dispatch: main-thread frames until they must wait, then one round of the event loop.
     pub fn step(&mut self, choose: &mut dyn Choose) -> Stepped {
         debug_assert!(self.aio.current.is_none());
+        if self.aio.faults {
+            self.place_faults(choose);
+        }
         let mut ran = false;
         while let Some(frame) = self.stack.pop() {
             self.steps += 1;
@@ -616,32 +621,6 @@ impl World {
             Bh::BlkUnref(blk, co) => self.seq([Frame::BlkUnref(blk), Frame::Wake(co)]),
             Bh::QmpPop | Bh::QmpDispatch | Bh::QmpReply => self.monitor_bh(&bh, ctx),
             Bh::CoCall(co, frame) => self.seq([*frame, Frame::WakeWithReg(co)]),
-        }
-    }
-
-    fn assign_latencies(&mut self, choose: &mut dyn Choose) {
-        for i in 0..self.aio.in_flight.len() {
-            if self.aio.in_flight[i].due.is_none() {
-                let calm = self.calm_latency(&self.aio.in_flight[i]);
-                let request = &self.aio.in_flight[i];
-                let (point, about) = (ChoicePoint::Latency(request.node.0), &mut |_| self.request_who(request));
-                let pick = choose.choose_about(point, LATENCIES.len() as u32, about);
-                let (times, over) = LATENCIES[pick as usize];
-                let request = &mut self.aio.in_flight[i];
-                request.due = Some(request.sent + calm * times / over);
-            }
-        }
-    }
-
-    /// How long a device takes on a quiet machine.
-    fn calm_latency(&self, request: &DeviceRequest) -> Nanos {
-        let per_kib = request.bytes / 1024 * 100;
-        match request.op {
-            DeviceOp::Read => 60 * MICROS + per_kib,
-            DeviceOp::Write(_) => 80 * MICROS + per_kib,
-            DeviceOp::Zero { .. } | DeviceOp::Discard | DeviceOp::Truncate => 40 * MICROS,
-            DeviceOp::Flush => 500 * MICROS,
-            DeviceOp::Nothing => request.bytes,
         }
     }
 
@@ -803,6 +782,3 @@ impl World {
         self.graph.children.get(child).map(|c| c.bs)
     }
 }
-
-/// Latencies a seed may choose, as multiples of the calm one.
-const LATENCIES: [(u64, u64); 8] = [(1, 1), (1, 4), (1, 2), (3, 4), (3, 2), (2, 1), (4, 1), (16, 1)];

@@ -1,24 +1,56 @@
-//! The event loop where orders are open and times are not ([`MODE_ORDER`]).
+//! How long requests take; and the event loop where orders are open and times are not ([`MODE_ORDER`]).
 //!
 //! Requests have no latencies here: any request in flight may be done next. The clock stands still but for timers, so that worlds
 //! which differ only in how long they took are equal. What a client can see is what it can see under some choice of latencies: a
 //! round of the loop may find no request done, or one just as it begins, or any of them, in any order, after its bottom halves.
 
 use super::World;
-use super::aio::{Cond, Ctx, Timer, TimerKind};
-use super::arena::{JobId, ReqId};
+use super::aio::{Cond, Ctx, DeviceOp, DeviceRequest, Timer, TimerKind};
+use super::arena::{JobId, NodeId, ReqId};
+use super::driver::Driver;
 use super::frame::Frame;
 use super::monitor::Output;
-use crate::base::units::Nanos;
-use crate::choice::{ChoicePoint, Choose, MODE_ORDER, Subject};
+use crate::base::units::{MICROS, Nanos};
+use crate::choice::{ChoicePoint, Choose, MODE_FAULTS, MODE_ORDER, Subject};
+
+/// How many answers there are to how many requests a fault spares: none to one less.
+const SPARES: u32 = 9;
 
 /// Bytes that count as one chunk of a job's remaining work, each a read and a write.
 const CHUNK: u64 = 65_536;
 
 impl World {
+    /// Where times are open: says of each request that was not looked at yet when it will be done.
+    pub(super) fn assign_latencies(&mut self, choose: &mut dyn Choose) {
+        for i in 0..self.aio.in_flight.len() {
+            if self.aio.in_flight[i].due.is_none() {
+                let calm = self.calm_latency(&self.aio.in_flight[i]);
+                let request = &self.aio.in_flight[i];
+                let (point, about) = (ChoicePoint::Latency(request.node.0), &mut |_| self.request_who(request));
+                let pick = choose.choose_about(point, LATENCIES.len() as u32, about);
+                let (times, over) = LATENCIES[pick as usize];
+                let request = &mut self.aio.in_flight[i];
+                request.due = Some(request.sent + calm * times / over);
+            }
+        }
+    }
+
+    /// How long a device takes on a quiet machine.
+    fn calm_latency(&self, request: &DeviceRequest) -> Nanos {
+        let per_kib = request.bytes / 1024 * 100;
+        match request.op {
+            DeviceOp::Read => 60 * MICROS + per_kib,
+            DeviceOp::Write(_) => 80 * MICROS + per_kib,
+            DeviceOp::Zero { .. } | DeviceOp::Discard | DeviceOp::Truncate => 40 * MICROS,
+            DeviceOp::Flush => 500 * MICROS,
+            DeviceOp::Nothing => request.bytes,
+        }
+    }
+
     /// Sets what is left open from here on: an answer to [`ChoicePoint::Mode`].
     pub fn set_mode(&mut self, mode: u32) {
         self.aio.order = mode & MODE_ORDER != 0;
+        self.aio.faults = mode & MODE_FAULTS != 0;
         if self.aio.order {
             for request in &mut self.aio.in_flight {
                 request.due = None;
@@ -31,6 +63,9 @@ impl World {
     #[must_use]
     pub fn may_choose(&self) -> bool {
         let (requests, timers) = (self.aio.in_flight.len(), usize::from(!self.aio.timers.is_empty()));
+        if self.aio.faults && self.unplaced_faults().is_some() {
+            return true;
+        }
         match self.stack.last() {
             Some(Frame::Poll(Cond::JobCompleted(_))) => true,
             Some(Frame::Poll(_)) | None => requests + timers > 1 || (requests > 0 && self.anything_ready()),
@@ -68,6 +103,21 @@ impl World {
             }
         }
         self.rebase_copying(base, by);
+    }
+
+    /// Where faults are open: asks of each blkdebug rule that is new how many requests it lets through before it strikes.
+    pub(super) fn place_faults(&mut self, choose: &mut dyn Choose) {
+        while let Some((node, rules)) = self.unplaced_faults() {
+            let spare = (0..rules).map(|rule| choose.choose(ChoicePoint::Fault(rule), SPARES)).collect();
+            self.blkdebug_mut(node).expect("just found").engine.set_spare(spare);
+        }
+    }
+
+    fn unplaced_faults(&self) -> Option<(NodeId, u32)> {
+        self.graph.nodes.iter().find_map(|(id, node)| match node.driver.as_ref() {
+            Some(Driver::Blkdebug(driver)) if driver.engine.unspared() > 0 => Some((id, driver.engine.unspared())),
+            _ => None,
+        })
     }
 
     /// A task with what it has left to do.
@@ -127,7 +177,12 @@ impl World {
                     Some(request) => self.subject_of(*request),
                     None => self.subject_of_timer(timer.as_ref()),
                 };
-                choose.choose_of(ChoicePoint::CompleteNext, u32::try_from(among).expect("few requests"), &of) as usize
+                let about = &mut |i: u32| match open.get(i as usize) {
+                    Some(request) => self.who_of(*request),
+                    None => self.timer_who(timer.as_ref()),
+                };
+                let among = u32::try_from(among).expect("few requests");
+                choose.choose_of(ChoicePoint::CompleteNext, among, &of, about) as usize
             }
         };
         match timer {
@@ -160,7 +215,11 @@ impl World {
             Some(i) => self.subject_of(open[i as usize]),
         };
         let among = u32::try_from(open.len()).expect("few requests") + 1;
-        let pick = choose.choose_of(ChoicePoint::WorkNext, among, &of);
+        let about = &mut |i: u32| self.who_of(open[i as usize - 1]);
+        let pick = choose.choose_of(ChoicePoint::WorkNext, among, &of, about);
         pick.checked_sub(1).map(|i| open.remove(i as usize))
     }
 }
+
+/// Latencies a seed may choose, as multiples of the calm one.
+const LATENCIES: [(u64, u64); 8] = [(1, 1), (1, 4), (1, 2), (3, 4), (3, 2), (2, 1), (4, 1), (16, 1)];
