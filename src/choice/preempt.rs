@@ -313,7 +313,7 @@ impl<C: Choose> Choose for PreemptionRecorder<C> {
     }
 }
 
-impl<C> PreemptionRecorder<C> {
+impl<C: Choose> PreemptionRecorder<C> {
     /// Counts what was offered, and keeps what was not calm.
     fn note(&mut self, point: ChoicePoint, among: u32, pick: u32, about: About<'_>) -> u32 {
         let point = point.name();

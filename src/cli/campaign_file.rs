@@ -3,7 +3,7 @@
 #![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the shell writes real files")]
 
 use super::quirks::WatchArgs;
-use crate::explore::{Block, Campaign};
+use crate::explore::{Block, Campaign, Found};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -29,13 +29,25 @@ pub(super) struct Head {
 }
 
 impl Head {
-    pub fn new(file: &Path, watch: &WatchArgs, campaign: &Campaign) -> Head {
+    /// Of a campaign over a file, or over generated scenarios.
+    pub fn new(file: Option<&Path>, watch: &WatchArgs, campaign: &Campaign) -> Head {
         Head {
             campaign_file: 1,
             tool: concat!("blockjob-sim ", env!("CARGO_PKG_VERSION")).to_owned(),
-            file: file.to_string_lossy().into_owned(),
+            file: file.map_or("--generate".to_owned(), |file| file.to_string_lossy().into_owned()),
             watch: watch.written(),
             campaign: campaign.clone(),
+        }
+    }
+
+    /// The command that shows a failure again.
+    pub fn again(&self, found: &Found) -> String {
+        let run = |file: &str| format!("blockjob-sim run {file} --replay '{}'{}", found.choices, self.watch);
+        match found.seed {
+            Some(seed) if self.file == "--generate" => {
+                format!("blockjob-sim generate --seed {seed} > {seed}.yaml; {}", run(&format!("{seed}.yaml")))
+            }
+            _ => run(&self.file),
         }
     }
 }

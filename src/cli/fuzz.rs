@@ -8,13 +8,17 @@
 use super::campaign_file::{CampaignFile, Head};
 use super::output::Output;
 use super::quirks::WatchArgs;
-use super::run::again;
 use super::{EXIT_CODES, EXIT_USAGE, files, seeds};
-use crate::explore::{BLOCK, Block, Campaign, EXHAUST, Found, PORTFOLIO, Source, Stage, Start, Strategy, Tally, Worker, grouped};
-use crate::sim::outcome::RunOptions;
+use crate::choice::{ChoiceLog, Chooser, Mode, Replay};
+use crate::explore::{
+    Block, Campaign, EXHAUST, Fingerprint, Found, PORTFOLIO, Source, Stage, Start, Strategy, Tally, Worker, grouped,
+};
+use crate::failure::Failure;
+use crate::scenario::Plan;
+use crate::sim::outcome::{RunOptions, Runner};
 use crate::trace::Level;
 use clap::Args;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +30,11 @@ use std::time::{Duration, Instant};
 #[command(after_help = EXIT_CODES)]
 pub(super) struct FuzzArgs {
     /// The scenario file whose schedules are explored
-    file: PathBuf,
+    #[arg(required_unless_present = "generate")]
+    file: Option<PathBuf>,
+    /// Explore generated scenarios, one for each seed, instead of a file
+    #[arg(long, conflicts_with = "file")]
+    generate: bool,
     /// Explore these seeds only, as in 0..1000
     #[arg(long, value_name = "A..B", value_parser = seeds, conflicts_with = "runs")]
     seeds: Option<Range<u64>>,
@@ -65,6 +73,9 @@ pub(super) struct FuzzArgs {
     /// Go on with the campaign that stands in the directory of --state
     #[arg(long, requires = "state")]
     resume: bool,
+    /// Where files of failures go; without, to the directory of --state, or to `failures`
+    #[arg(long, value_name = "DIR")]
+    failures: Option<PathBuf>,
     /// List the marks that were not reached
     #[arg(long)]
     marks: bool,
@@ -98,26 +109,33 @@ struct Shared {
     waiting: BTreeMap<(usize, u64), Block>,
     file: Option<CampaignFile>,
     trouble: Option<String>,
-    /// Of a part of a campaign: its own blocks that are still to do.
-    own: u64,
+    /// Kinds of failures that have a file.
+    saved: BTreeSet<String>,
+    /// Of a part of a campaign: there are no more blocks.
+    part_done: bool,
 }
 
-/// Explores schedules of a scenario until something ends the campaign.
-pub(super) fn fuzz(args: &FuzzArgs, out: &mut Output) -> u8 {
-    let Some(plan) = files::scenario(&args.file, out) else { return EXIT_USAGE };
+/// Explores schedules of a scenario, or generated scenarios, until something ends the campaign.
+pub(super) fn fuzz(args: &FuzzArgs, runner: Runner, out: &mut Output) -> u8 {
     let mut watch = args.watch.clone();
     watch.check = true;
     let options =
         RunOptions { level: Some(Level::Client), quirks: watch.quirks(), check: true, ..RunOptions::default() };
-    let start = match Start::watched(&plan, &options) {
-        Ok(start) => start,
-        Err(outcome) => {
-            out.complain(&format!("the scenario ended before exploring could start\n{outcome}\n"));
-            return outcome.exit_code().max(1);
+    let (plan, source) = match &args.file {
+        None => (None, Source::Generated(generated)),
+        Some(file) => {
+            let Some(plan) = files::scenario(file, out) else { return EXIT_USAGE };
+            match Start::watched(&plan, &options) {
+                Ok(start) => (Some(plan), Source::Scenario(Box::new(start))),
+                Err(outcome) => {
+                    out.complain(&format!("the scenario ended before exploring could start\n{outcome}\n"));
+                    return outcome.exit_code().max(1);
+                }
+            }
         }
     };
     let campaign = Arc::new(campaign(args));
-    let head = Head::new(&args.file, &watch, &campaign);
+    let head = Head::new(args.file.as_deref(), &watch, &campaign);
     let (file, known) = match open_state(args, &head) {
         Ok(opened) => opened,
         Err(problem) => {
@@ -125,18 +143,24 @@ pub(super) fn fuzz(args: &FuzzArgs, out: &mut Output) -> u8 {
             return EXIT_USAGE;
         }
     };
+    let save = Save {
+        name: head.file.clone(),
+        plan,
+        runner,
+        options,
+        dir: args.failures.clone().or_else(|| args.state.clone()).unwrap_or_else(|| "failures".into()),
+    };
     let shared = Shared {
         tally: Tally::new(campaign.clone()),
         issued: (0, 0),
         waiting: known,
         file,
         trouble: None,
-        own: u64::MAX,
+        saved: BTreeSet::new(),
+        part_done: false,
     };
-    let source = Arc::new(Source::Scenario(Box::new(start)));
-    let again = |found: &Found| repro(args, &watch, found);
     let stop = interrupted();
-    let tally = match work(args, shared, &campaign, &source, options, &stop, out) {
+    let tally = match work(args, shared, &campaign, &Arc::new(source), &save, &stop, out) {
         Ok(tally) => tally,
         Err(problem) => {
             out.complain(&format!("{problem}\n"));
@@ -147,12 +171,66 @@ pub(super) fn fuzz(args: &FuzzArgs, out: &mut Output) -> u8 {
         out.print(&format!("part {part} of {of} is done; `merge` joins the parts\n"));
         return 0;
     }
+    let again = |found: &Found| match save.write(found) {
+        Ok(path) => format!("blockjob-sim replay {}", path.display()),
+        Err(problem) => format!("{}  ({problem})", head.again(found)),
+    };
     tell(&tally, args.marks, &again, out)
+}
+
+/// The generated scenario of a seed.
+fn generated(seed: u64) -> Plan {
+    crate::generate::scenario(seed).plan
+}
+
+/// Writes failures to files.
+struct Save {
+    name: String,
+    plan: Option<Plan>,
+    runner: Runner,
+    options: RunOptions,
+    dir: PathBuf,
+}
+
+impl Save {
+    /// Makes the run once more and writes down all there is to it. The name follows from the failure.
+    fn write(&self, found: &Found) -> Result<PathBuf, String> {
+        let mut plan = match (&self.plan, found.seed) {
+            (Some(plan), _) => plan.clone(),
+            (None, Some(seed)) => generated(seed),
+            (None, None) => return Err("it has no seed".to_owned()),
+        };
+        plan.quirks = plan.quirks.union(self.options.quirks);
+        let log: ChoiceLog = found.choices.parse().map_err(|error| format!("{error}"))?;
+        let options = RunOptions { record_choices: true, ..self.options };
+        let chooser = Chooser::Replay(Replay::new(Arc::new(log), Mode::Strict));
+        let run = (self.runner)(&plan, chooser, &options);
+        let strategy = found.strategy.as_deref().unwrap_or("few deviations");
+        let name = match &self.plan {
+            Some(_) => self.name.clone(),
+            None => format!("--generate, seed {}", found.seed.unwrap_or_default()),
+        };
+        let failure = Failure::of(&name, &plan, strategy, found.seed, &run).ok_or("run again, it passes")?;
+        let slug = |text: &str| -> String {
+            let plain = text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect::<String>();
+            plain.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
+        };
+        let which = match found.seed {
+            Some(seed) => format!("{}-{seed}", slug(strategy)),
+            None => format!("{:08x}", Fingerprint::of(&found.choices) as u32),
+        };
+        let path = self.dir.join(format!("{}-{which}.yaml", slug(&found.kind)));
+        let trouble = |error: std::io::Error| format!("{}: {error}", path.display());
+        std::fs::create_dir_all(&self.dir).map_err(trouble)?;
+        std::fs::write(&path, failure.to_text()).map_err(trouble)?;
+        Ok(path)
+    }
 }
 
 fn campaign(args: &FuzzArgs) -> Campaign {
     let strategies = if args.strategy.is_empty() { &PORTFOLIO[..] } else { &args.strategy };
     let mut campaign = match (&args.seeds, args.shard) {
+        (None, None) if args.generate => Campaign { runs: args.runs, ..Campaign::seeds(strategies, 0, u64::MAX) },
         (Some(range), _) => Campaign::seeds(strategies, range.start, range.end),
         (None, Some(_)) => Campaign::seeds(strategies, 0, args.runs),
         (None, None) if !args.strategy.is_empty() => {
@@ -198,7 +276,7 @@ fn work(
     shared: Shared,
     campaign: &Arc<Campaign>,
     source: &Arc<Source>,
-    options: RunOptions,
+    save: &Save,
     stop: &AtomicBool,
     out: &mut Output,
 ) -> Result<Tally, String> {
@@ -208,19 +286,13 @@ fn work(
     let end = args.time.map(|seconds| began + Duration::from_secs(seconds));
     let (lock, bell) = (Mutex::new(shared), Condvar::new());
     let shared = || lock.lock().unwrap_or_else(PoisonError::into_inner);
-    {
-        let mut shared = shared();
-        if let Some((_, of)) = args.shard {
-            shared.own = campaign.runs.div_ceil(BLOCK).div_ceil(of);
-        }
-        fold(&mut shared, args.shard.is_some());
-    }
+    fold(&mut shared(), args.shard.is_some());
     std::thread::scope(|scope| {
         for number in 0..jobs {
-            let worker = Worker::new(campaign.clone(), source.clone(), options);
+            let worker = Worker::new(campaign.clone(), source.clone(), save.options);
             let (lock, bell) = (&lock, &bell);
             let running = args.state.as_ref().map(|dir| dir.join(format!("running-{number}")));
-            scope.spawn(move || one_worker(worker, lock, bell, args.shard, jobs, running));
+            scope.spawn(move || one_worker(worker, lock, bell, args.shard, jobs, running, save));
         }
         loop {
             let mut state = shared();
@@ -280,6 +352,7 @@ fn one_worker(
     shard: Option<(u64, u64)>,
     jobs: usize,
     running: Option<PathBuf>,
+    save: &Save,
 ) {
     let mut running = running.and_then(|path| std::fs::File::create(path).ok());
     let locked = || lock.lock().unwrap_or_else(PoisonError::into_inner);
@@ -317,9 +390,13 @@ fn one_worker(
             if let Err(problem) = written {
                 state.trouble = Some(problem);
             }
-            if shard.is_some() {
-                state.own = if block.beyond { 0 } else { state.own };
+            for found in &block.found {
+                // The file of the first failure is written again in the end; this one is there in case there is no end.
+                if state.saved.insert(found.kind.clone()) {
+                    let _ = save.write(found);
+                }
             }
+            state.part_done |= shard.is_some() && block.beyond;
             state.waiting.insert((stage, number), block);
             fold(&mut state, shard.is_some());
         }
@@ -330,7 +407,7 @@ fn one_worker(
 /// Takes in all results whose turn has come. Of a part of a campaign nothing is taken in: `merge` does it.
 fn fold(state: &mut Shared, part: bool) {
     if part {
-        if state.own == 0 {
+        if state.part_done {
             state.tally.over = Some("the part is done".to_owned());
         }
         return;
@@ -342,11 +419,6 @@ fn fold(state: &mut Shared, part: bool) {
             state.issued = state.tally.next();
         }
     }
-}
-
-/// The command that shows a failure again.
-fn repro(args: &FuzzArgs, watch: &WatchArgs, found: &Found) -> String {
-    again(&args.file, None, Some(&found.choices), watch)
 }
 
 /// Tells what was found; gives the exit code.
@@ -397,6 +469,6 @@ pub(super) fn merge(args: &MergeArgs, out: &mut Output) -> u8 {
             }
         }
     }
-    let again = |found: &Found| format!("blockjob-sim run {} --replay '{}'{}", head.file, found.choices, head.watch);
+    let again = |found: &Found| head.again(found);
     tell(&tally, args.marks, &again, out)
 }

@@ -191,7 +191,7 @@ pub fn main(runner: Runner) -> ExitCode {
         Command::Replay(args) => replay::replay(args, runner, &mut out),
         Command::Generate(args) => generate::generate(args, &mut out),
         Command::Explore(args) => explore::explore(args, &mut out),
-        Command::Fuzz(args) => fuzz::fuzz(args, &mut out),
+        Command::Fuzz(args) => fuzz::fuzz(args, runner, &mut out),
         Command::Merge(args) => fuzz::merge(args, &mut out),
         Command::Check(args) => check::check(&args.files, &mut out),
         Command::Quirks(args) => quirks::quirks(args, &mut out),
