@@ -28,7 +28,9 @@ fn sim(args: &[&str]) -> (String, i32) {
 
 #[test]
 fn workers_do_not_matter() {
-    for more in [&["--max-states", "0", "--runs", "300"][..], &["--seeds", "0..400", "--strategy", "urw"], &["--runs", "99"]] {
+    for more in
+        [&["--max-states", "0", "--runs", "300"][..], &["--seeds", "0..400", "--strategy", "urw"], &["--runs", "99"]]
+    {
         for file in [RACE, CALM] {
             let dir = tempfile::tempdir().unwrap();
             let to = ["--failures", dir.path().to_str().unwrap()];
@@ -46,7 +48,8 @@ fn a_failure_is_a_file_that_shows_it_again() {
     let failures = dir.path().to_str().unwrap();
     let (told, code) = sim(&["fuzz", CALM, "--seeds", "0..200", "--failures", failures]);
     assert_eq!(code, 1, "{told}");
-    let file = told.lines().find_map(|line| line.trim().strip_prefix("again: blockjob-sim replay ")).expect("a command");
+    let file =
+        told.lines().find_map(|line| line.trim().strip_prefix("again: blockjob-sim replay ")).expect("a command");
     let again = Command::new(env!("CARGO_BIN_EXE_blockjob-sim")).args(["replay", file]).output().unwrap();
     let said = String::from_utf8_lossy(&again.stderr).into_owned() + &String::from_utf8_lossy(&again.stdout);
     assert_eq!(again.status.code(), Some(1), "{said}");
@@ -57,7 +60,9 @@ fn a_failure_is_a_file_that_shows_it_again() {
 fn generated_scenarios_are_explored() {
     let dir = tempfile::tempdir().unwrap();
     let failures = dir.path().to_str().unwrap();
-    let fuzz = |jobs| sim(&["fuzz", "--generate", "--seeds", "0..128", "--jobs", jobs, "--keep-going", "--failures", failures]);
+    let fuzz = |jobs| {
+        sim(&["fuzz", "--generate", "--seeds", "0..128", "--jobs", jobs, "--keep-going", "--failures", failures])
+    };
     let (one, code) = fuzz("1");
     assert_eq!((one, code), fuzz("2"));
 }
@@ -78,7 +83,8 @@ fn parts_join_into_one_big_run() {
         }
         let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         // Only the command that shows a failure is another: the parts have no one place for files.
-        let figures = |told: String| told.lines().filter(|line| !line.contains("again: ")).collect::<Vec<_>>().join("\n");
+        let figures =
+            |told: String| told.lines().filter(|line| !line.contains("again: ")).collect::<Vec<_>>().join("\n");
         let (joined, joined_code) = sim(&parts);
         assert_eq!((figures(joined), joined_code), (figures(whole), code));
     }

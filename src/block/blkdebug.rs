@@ -321,7 +321,11 @@ impl Blkdebug {
     #[must_use]
     pub fn unspared(&self) -> u32 {
         let inject = |r: &&Rule| matches!(r.action, Action::InjectError(_));
-        if self.spare.is_some() { 0 } else { u32::try_from(self.rules.iter().filter(inject).count()).unwrap_or(u32::MAX) }
+        if self.spare.is_some() {
+            0
+        } else {
+            u32::try_from(self.rules.iter().filter(inject).count()).unwrap_or(u32::MAX)
+        }
     }
 
     /// Says of each inject rule how many requests it lets through that it would hit.

@@ -18,8 +18,8 @@ mod walk;
 pub use bounded::Bounded;
 pub use even::Even;
 pub use log::{Choice, ChoiceLog, LogError, Numbered};
-pub use preempt::{Preempt, Preemption, PreemptionError, PreemptionRecorder, Preemptions, REQUESTS, Who};
 pub use pct::Pct;
+pub use preempt::{Preempt, Preemption, PreemptionError, PreemptionRecorder, Preemptions, REQUESTS, Who};
 pub use replay::{Divergence, Mode, Replay};
 pub use stream::Stream;
 pub use urw::Urw;
@@ -121,10 +121,9 @@ impl ChoicePoint {
     #[must_use]
     pub const fn subject(self) -> Option<u32> {
         match self {
-            ChoicePoint::Latency(n)
-            | ChoicePoint::GuestGap(n)
-            | ChoicePoint::Scenario(n)
-            | ChoicePoint::Fault(n) => Some(n),
+            ChoicePoint::Latency(n) | ChoicePoint::GuestGap(n) | ChoicePoint::Scenario(n) | ChoicePoint::Fault(n) => {
+                Some(n)
+            }
             _ => None,
         }
     }

@@ -80,9 +80,13 @@ impl CampaignFile {
         let path = dir.join(NAME);
         let (old, blocks) = read(&path)?;
         if old != *head {
-            return Err(format!("{}: it is of another campaign: file, options and version must be the same", path.display()));
+            return Err(format!(
+                "{}: it is of another campaign: file, options and version must be the same",
+                path.display()
+            ));
         }
-        let file = OpenOptions::new().append(true).open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let file =
+            OpenOptions::new().append(true).open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         let mut made = CampaignFile { file, path };
         // The last line may have been cut off.
         made.write("\n")?;

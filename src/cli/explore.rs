@@ -82,7 +82,12 @@ pub(super) fn explore(args: &ExploreArgs, out: &mut Output) -> u8 {
         list(args, &watch, (mode, &start), traces, out);
     }
     let millis = searched.as_millis();
-    out.complain(&format!("searched in {}.{:03} s, {} states/s\n", millis / 1000, millis % 1000, grouped(&rate.to_string())));
+    out.complain(&format!(
+        "searched in {}.{:03} s, {} states/s\n",
+        millis / 1000,
+        millis % 1000,
+        grouped(&rate.to_string())
+    ));
     if found.proved() { 0 } else { found.ends.iter().map(Outcome::exit_code).max().unwrap_or(0).max(1) }
 }
 
@@ -127,9 +132,11 @@ fn verdict(found: &Exhausted, bad: &[&Outcome]) -> String {
             "every schedule comes to rest\n".to_owned()
         }
         (None, 0, 0) => "NOT every schedule comes to rest\n".to_owned(),
-        (None, 0, _) => "every schedule comes to rest that does not go round a cycle for ever; from each state an end can be \
+        (None, 0, _) => {
+            "every schedule comes to rest that does not go round a cycle for ever; from each state an end can be \
                          reached\n"
-            .to_owned(),
+                .to_owned()
+        }
         (None, lost, _) => format!("NOT every schedule comes to rest: from {lost} states no end can be reached\n"),
     };
     let passed = match (bad.len(), &found.capped) {

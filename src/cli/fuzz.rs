@@ -329,7 +329,9 @@ fn progress(tally: &Tally, began: Instant, campaign: &Campaign, end: Option<Inst
     let rate = u128::from(tally.runs) * 1_000_000 / micros;
     let left = match end {
         Some(end) => end.saturating_duration_since(Instant::now()).as_secs(),
-        None => u64::try_from(u128::from(campaign.runs - tally.runs.min(campaign.runs)) / rate.max(1)).unwrap_or(u64::MAX),
+        None => {
+            u64::try_from(u128::from(campaign.runs - tally.runs.min(campaign.runs)) / rate.max(1)).unwrap_or(u64::MAX)
+        }
     };
     let stage = tally.stages.last().map_or("", |stage| stage.name.as_str());
     format!(
@@ -443,7 +445,12 @@ fn tell(tally: &Tally, marks: bool, again: &dyn Fn(&Found) -> String, out: &mut 
             _ => "a schedule of few deviations".to_owned(),
         };
         let times = tally.kinds.get(&found.kind).copied().unwrap_or(1);
-        out.print(&format!("\n{} ({times} told), first by {schedule}\n{}\n  again: {}\n", found.kind, found.text, again(found)));
+        out.print(&format!(
+            "\n{} ({times} told), first by {schedule}\n{}\n  again: {}\n",
+            found.kind,
+            found.text,
+            again(found)
+        ));
     }
     let crashed = tally.found.iter().any(|found| found.outcome == "crash");
     if crashed { 3 } else { 1 }

@@ -139,12 +139,7 @@ pub(super) fn figures(run: &Run) -> String {
 }
 
 /// The command that gives the same run once more.
-pub(super) fn again(
-    file: &Path,
-    seed: Option<(Strategy, u64)>,
-    replay: Option<&str>,
-    watch: &WatchArgs,
-) -> String {
+pub(super) fn again(file: &Path, seed: Option<(Strategy, u64)>, replay: Option<&str>, watch: &WatchArgs) -> String {
     let mut command = format!("blockjob-sim run {}", quoted(&file.to_string_lossy()));
     if let Some((strategy, seed)) = seed {
         if strategy != Strategy::Walk {

@@ -230,7 +230,9 @@ impl Worker {
         let block = Block { stage, number, ..Block::default() };
         let source = self.source.clone();
         match (&self.campaign.clone().stages[stage], &*source) {
-            (Stage::Exhaust(states), Source::Scenario(start)) => exhaust_block(&self.campaign, block, start, *states, before),
+            (Stage::Exhaust(states), Source::Scenario(start)) => {
+                exhaust_block(&self.campaign, block, start, *states, before)
+            }
             (Stage::Preempt(bound), Source::Scenario(start)) => self.preempt_block(block, start, *bound, before),
             (Stage::Seeds(strategies, first, end), source) => {
                 self.seeds_block(block, source, strategies, *first..*end, before)

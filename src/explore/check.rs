@@ -48,7 +48,15 @@ pub fn check_generated(plan: fn(u64) -> Plan) -> Check<'static> {
 
 impl<'a> Check<'a> {
     fn new(what: What<'a>) -> Check<'a> {
-        Check { what, strategies: Vec::new(), runs: 1000, first: 0, keep_going: false, faults: false, quirks: Quirks::default() }
+        Check {
+            what,
+            strategies: Vec::new(),
+            runs: 1000,
+            first: 0,
+            keep_going: false,
+            faults: false,
+            quirks: Quirks::default(),
+        }
     }
 
     /// Draws schedules by this strategy; with several, they take turns.

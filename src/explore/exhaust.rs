@@ -5,8 +5,8 @@ use super::graph::ClientTrace;
 use super::search::{Caps, Search};
 use crate::choice::{Calm, ChoiceLog, ChoicePoint, Choose, MODE_ORDER, Recorder};
 use crate::scenario::Plan;
-use crate::sim::{MAX_TRACE, Sim};
 use crate::sim::outcome::{Outcome, RunOptions};
+use crate::sim::{MAX_TRACE, Sim};
 use crate::trace::Trace;
 
 /// A run that stands where exploring starts.
@@ -105,7 +105,9 @@ impl Exhausted {
 pub fn off_script(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::Failed { .. } => true,
-        Outcome::Stuck { waits, .. } => waits.first().is_some_and(|first| first.starts_with("client: waits for the event")),
+        Outcome::Stuck { waits, .. } => {
+            waits.first().is_some_and(|first| first.starts_with("client: waits for the event"))
+        }
         _ => false,
     }
 }
@@ -156,4 +158,3 @@ pub fn listed(mode: u32, start: &Start, picks: &[u32]) -> (ChoiceLog, Trace, Out
     let outcome = sim.finish_caught(&mut recorder);
     (recorder.log, sim.world.trace, outcome)
 }
-

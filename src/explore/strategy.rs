@@ -133,10 +133,7 @@ mod tests {
         }
         assert_eq!("pct:5".parse(), Ok(Strategy::Pct(5)));
         let wrong = |text: &str| text.parse::<Strategy>().unwrap_err();
-        assert_eq!(
-            wrong("dfs"),
-            "`dfs` is no strategy: expected one of calm, walk, uniform, pct, urw, preempt, delay"
-        );
+        assert_eq!(wrong("dfs"), "`dfs` is no strategy: expected one of calm, walk, uniform, pct, urw, preempt, delay");
         assert_eq!(wrong("urw:1"), "`urw:1`: urw takes no number");
         assert_eq!(wrong("pct:many"), "`pct:many`: expected a number up to 1000 behind the colon");
     }

@@ -221,7 +221,8 @@ impl Client {
 
     /// Whether the client could ask for a choice now: true where in doubt.
     pub(super) fn may_choose(&self, world: &World) -> bool {
-        let sends = matches!(self.steps.get(self.step).map(|s| &s.kind), Some(StepKind::Qmp { .. } | StepKind::Hmp { .. }));
+        let sends =
+            matches!(self.steps.get(self.step).map(|s| &s.kind), Some(StepKind::Qmp { .. } | StepKind::Hmp { .. }));
         match self.state {
             State::Reply => false,
             State::Before => sends && world.in_main_loop() && !(world.at_rest() && world.out.is_empty()),

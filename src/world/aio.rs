@@ -566,7 +566,8 @@ impl World {
         if !self.aio.in_flight.is_empty() {
             let among = u32::try_from(self.aio.in_flight.len()).expect("few requests") + 1;
             let order = self.by_due();
-            let of = |i: u32| if i == 0 { self.subject(Subject::PROCESS) } else { self.subject_of(order[i as usize - 1]) };
+            let of =
+                |i: u32| if i == 0 { self.subject(Subject::PROCESS) } else { self.subject_of(order[i as usize - 1]) };
             let about = &mut |alternative| self.alternative_who(alternative as usize - 1);
             let pick = choose.choose_of(ChoicePoint::WorkNext, among, &of, about);
             if pick > 0 {

@@ -22,8 +22,7 @@ const VERBS: [JobVerb; 8] = [
     JobVerb::Change,
 ];
 /// Steps of transactions.
-const PHASES: [TxnPhase; 5] =
-    [TxnPhase::Prepare, TxnPhase::Refuse, TxnPhase::Commit, TxnPhase::Abort, TxnPhase::Clean];
+const PHASES: [TxnPhase; 5] = [TxnPhase::Prepare, TxnPhase::Refuse, TxnPhase::Commit, TxnPhase::Abort, TxnPhase::Clean];
 /// Actions that are simulated.
 const ACTIONS: [&str; 9] = [
     "abort",
@@ -179,7 +178,12 @@ pub fn catalogue() -> Vec<Mark> {
             let possible = *action != "abort" || !matches!(phase, TxnPhase::Commit);
             if possible {
                 let name = format!("{action}: {}", phase.name());
-                marks.push(Mark { name, kind: "transaction", rare: false, bit: TXN_AT + at * PHASES.len() + phase as usize });
+                marks.push(Mark {
+                    name,
+                    kind: "transaction",
+                    rare: false,
+                    bit: TXN_AT + at * PHASES.len() + phase as usize,
+                });
             }
         }
     }
