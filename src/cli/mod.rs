@@ -13,7 +13,6 @@ pub mod help;
 mod output;
 mod qemu;
 pub mod quirks;
-pub mod quirks;
 mod replay;
 pub mod report;
 mod run;
