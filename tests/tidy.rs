@@ -68,6 +68,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("generate", &["base", "quirk", "choice", "trace", "scenario"]),
     ("failure", &["base", "choice", "trace", "scenario", "sim"]),
     ("explore", &["base", "invariant", "quirk", "choice", "job", "trace", "scenario", "world", "check", "sim"]),
+    ("validate", &["base", "choice", "trace", "scenario", "sim", "world"]),
+    ("interop", &["base", "choice", "host", "trace", "scenario", "sim", "validate", "world"]),
     (
         "cli",
         &[
@@ -77,18 +79,20 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "invariant",
             "quirk",
             "choice",
+            "interop",
             "trace",
             "scenario",
             "sim",
             "explore",
             "failure",
             "generate",
+            "validate",
         ],
     ),
 ];
 
 /// The modules that touch files, sockets and the clock.
-const SHELL: &[&str] = &["src/cli", "src/serve", "src/images"];
+const SHELL: &[&str] = &["src/interop", "src/cli", "src/serve", "src/images"];
 
 /// What may not stand in a module's own code, with the modules that may have it.
 const BANNED: &[(&str, &str, &[&str])] = &[
@@ -110,7 +114,7 @@ const BANNED: &[(&str, &str, &[&str])] = &[
     ("std::env", "runs see no environment", SHELL),
     ("std::fs", "runs see no files but those of the World", SHELL),
     ("std::net", "runs see no sockets", SHELL),
-    ("std::process", "only the shell ends the process", &["src/cli", "src/serve", "src/main.rs"]),
+    ("std::process", "only the shell ends the process", &["src/cli", "src/interop", "src/serve", "src/main.rs"]),
     ("std::io", "runs neither read nor print", SHELL),
     ("Mutex", "a run has one thread", &["src/cli"]),
     ("RefCell", "a clone of the world must be a clone", &[]),

@@ -53,6 +53,8 @@ pub enum ChoicePoint {
     TimerOrder,
     /// Which of the kinds of ready work (completion, bottom half, timer, coroutine) comes next. QEMU's usual order first.
     WorkNext,
+    /// Whether the client sends to a process that only sleeps, or lets it sleep until its next timer. Alternative 0: it sends.
+    ClientWait,
     /// A choice that the scenario leaves open itself. Subject: its number in the file.
     Scenario(u32),
     /// What is left open from here on: bit 0 the order of completions instead of their times, bit 1 where faults strike. Asked once,
@@ -78,10 +80,11 @@ const KINDS: &[(&str, u8, Make)] = &[
     ("scenario", 11, Make::About(ChoicePoint::Scenario)),
     ("mode", 12, Make::Plain(ChoicePoint::Mode)),
     ("fault", 13, Make::About(ChoicePoint::Fault)),
+    ("client-wait", 14, Make::Plain(ChoicePoint::ClientWait)),
 ];
 
 /// One more than the largest stream number.
-const STREAMS: usize = 14;
+const STREAMS: usize = 15;
 
 /// How a kind becomes a point: with or without a subject.
 #[derive(Clone, Copy)]
@@ -108,6 +111,7 @@ impl ChoicePoint {
             ChoicePoint::Scenario(_) => 11,
             ChoicePoint::Mode => 12,
             ChoicePoint::Fault(_) => 13,
+            ChoicePoint::ClientWait => 14,
         }
     }
 

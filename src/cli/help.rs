@@ -34,6 +34,7 @@ without a change of meaning of the others:
   latency        how long a request takes
   client-send    whether the client sends its next command or reads on
   client-read    how much of what is ready the client reads
+  client-wait    whether the client lets a sleeping process be until its next timer
   work-next      which kind of ready work comes next
   mode           whether orders are open instead of times, and whether faults are; asked once, where exploring starts
 

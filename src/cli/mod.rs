@@ -5,6 +5,7 @@
 
 mod campaign_file;
 mod check;
+mod conform;
 mod explore;
 mod files;
 mod fuzz;
@@ -81,6 +82,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Run random programs on a real QEMU and on the model, and say what differs
+    Conform(conform::ConformArgs),
     /// Explain a command or a topic: trace, scenario, choices, strategies
     Help {
         /// A command or a topic
@@ -196,6 +199,7 @@ pub fn main(runner: Runner) -> ExitCode {
         Command::Quirks(args) => quirks::quirks(args, &mut out),
         // Behind `--color` alone.
         Command::Qemu { args } => crate::serve::main("blockjob-sim", args),
+        Command::Conform(args) => conform::conform(args, &mut out),
         Command::Help { topic } => explain(topic.as_deref(), &mut out),
     };
     code.into()

@@ -78,6 +78,12 @@ pub struct Client {
     seen: usize,
     /// What the process printed since the last command was sent.
     stdout: String,
+    /// How many commands were sent.
+    sent: usize,
+    /// How many outputs of the process were taken in.
+    taken: usize,
+    /// The last of them.
+    last: Option<Json>,
     /// Since when it would have liked to send.
     ready_since: Option<Nanos>,
     max_steps: u64,
@@ -103,6 +109,9 @@ impl Client {
             queue: VecDeque::new(),
             seen: 0,
             stdout: String::new(),
+            sent: 0,
+            taken: 0,
+            last: None,
             ready_since: None,
             max_steps: plan.limits.steps.unwrap_or(MAX_STEPS),
             max_time: plan.limits.time.unwrap_or(MAX_TIME),
@@ -114,6 +123,24 @@ impl Client {
     /// Connects, with the negotiation behind it.
     pub fn connect(&mut self, world: &mut World) {
         self.id = world.connect(true);
+    }
+
+    /// How many commands were sent.
+    #[must_use]
+    pub fn sent(&self) -> usize {
+        self.sent
+    }
+
+    /// How many outputs of the process were taken in, text on its console included.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.taken
+    }
+
+    /// The command that was sent last.
+    #[must_use]
+    pub fn last_command(&self) -> Option<&Json> {
+        self.last.as_ref()
     }
 
     /// Whether the step that comes next is the mark of that name.
@@ -139,7 +166,7 @@ impl Client {
     /// Does what can be done without the process running.
     pub(super) fn act(&mut self, world: &mut World, choose: &mut dyn Choose) -> Act {
         let steps = self.steps.0.clone();
-        let Some(step) = steps.get(self.step) else { return self.last_words(world) };
+        let Some(step) = steps.get(self.step) else { return self.last_words(world, choose) };
         match (&self.state, &step.kind) {
             (State::Reply, kind) => self.read_reply(world, kind),
             (State::Sleep(until), _) => self.sleep(world, choose, *until),
@@ -189,9 +216,10 @@ impl Client {
     }
 
     /// After the last step: what is still to come is read, so that the trace has it.
-    fn last_words(&mut self, world: &mut World) -> Act {
+    fn last_words(&mut self, world: &mut World, choose: &mut dyn Choose) -> Act {
         self.read_all(world);
-        if self.at_rest(world) { Act::Done(Outcome::Passed) } else { Act::Waits }
+        let over = self.at_rest(world) && !self.lets_it_sleep(world, choose);
+        if over { Act::Done(Outcome::Passed) } else { Act::Waits }
     }
 
     /// Whether the process is at rest, or the client's patience at its end.
@@ -200,10 +228,24 @@ impl Client {
         world.at_rest() || (world.in_main_loop() && world.now - since > PATIENCE)
     }
 
+    /// Whether the client waits for the next timer of a process that only sleeps, as when a job has used up its rate.
+    fn lets_it_sleep(&mut self, world: &World, choose: &mut dyn Choose) -> bool {
+        let waits =
+            world.at_rest() && world.next_deadline().is_some() && choose.choose(ChoicePoint::ClientWait, 2) == 1;
+        if waits {
+            // Its patience begins anew.
+            self.ready_since = Some(world.now);
+        }
+        waits
+    }
+
     fn send(&mut self, world: &mut World, choose: &mut dyn Choose, command: Json) -> Act {
         let step = u32::try_from(self.step).unwrap_or(u32::MAX);
         let about = &mut |_| Who::Step(step);
         if !self.at_rest(world) && (!world.in_main_loop() || self.decide(choose) == 0) {
+            return Act::Waits;
+        }
+        if self.lets_it_sleep(world, choose) {
             return Act::Waits;
         }
         let unread = u32::try_from(world.out.len()).unwrap_or(u32::MAX);
@@ -214,6 +256,8 @@ impl Client {
         world.trace.set_cause(world.trace.kept_cause(Later::Read));
         world.trace.emit(Level::Client, world.now, || RecordKind::Command(command.clone()));
         self.stdout.clear();
+        self.sent += 1;
+        self.last = Some(command.clone());
         world.submit(self.id, command);
         self.state = State::Reply;
         Act::Acted
@@ -225,6 +269,7 @@ impl Client {
             matches!(self.steps.get(self.step).map(|s| &s.kind), Some(StepKind::Qmp { .. } | StepKind::Hmp { .. }));
         match self.state {
             State::Reply => false,
+            State::Before if world.at_rest() && world.next_deadline().is_some() => true,
             State::Before => sends && world.in_main_loop() && !(world.at_rest() && world.out.is_empty()),
             State::Sleep(_) => world.in_main_loop() && !world.at_rest(),
         }
@@ -254,7 +299,9 @@ impl Client {
 
     /// Reads the next record. A reply is given back, an event goes to the queue.
     fn read_one(&mut self, world: &mut World) -> Option<Json> {
-        match world.out.pop_front()? {
+        let output = world.out.pop_front()?;
+        self.taken += 1;
+        match output {
             Output::Event { event, cause, .. } => {
                 world.trace.set_cause(cause);
                 let kind = || RecordKind::Event { name: event.name(), data: event.data() };

@@ -207,6 +207,13 @@ impl World {
             self.ran |= running;
             self.emit(if running { "RESUME" } else { "STOP" }, Json::empty());
         }
+        if !running {
+            return self.seq([Frame::DrainAll, Frame::FlushAll, Frame::Give(Box::new(Val::Done(Ok(()))))]);
+        }
+        // `qmp_cont`: what jobs stopped for is forgotten.
+        for job in self.jobs.list.clone() {
+            self.jobs[job].iostatus = IoStatus::Ok;
+        }
         self.ret(Val::Done(Ok(())))
     }
 

@@ -94,6 +94,7 @@ pub enum Frame {
     DrainAll,
     /// The end of a QMP command that the human monitor ran.
     HmpDone,
+    FlushAll,
     DrainAllBegin,
     DrainAllEnd,
     /// Takes and gives back the graph lock that often.

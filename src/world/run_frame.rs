@@ -75,6 +75,7 @@ impl Frame {
             }
             Frame::DrainAll => w.drain_all(),
             Frame::HmpDone => w.hmp_done(),
+            Frame::FlushAll => w.flush_all(),
             Frame::DrainAllBegin => {
                 w.drain_all_begin_nopoll();
                 w.seq([Frame::Poll(Cond::DrainAll)])

@@ -348,10 +348,22 @@ impl World {
         target: NodeId,
         txn: Option<TxnId>,
     ) -> Flow {
+        // A job that ended while its source was drained took its filter with it. Unlike QEMU, which goes on with memory that it freed,
+        // the name is then no longer one of a node.
+        if let Some(err) = self.vanished(&[source, target], &common.device) {
+            return self.ret(Val::Job(Err(err)));
+        }
         match self.backup_args(common, source, target, txn) {
             Ok(args) => self.backup_job_create(Box::new(args)),
             Err(err) => self.ret(Val::Job(Err(err))),
         }
+    }
+
+    /// The error if one of the nodes is gone.
+    fn vanished(&self, nodes: &[NodeId], device: &str) -> Option<QmpError> {
+        let gone = nodes.iter().any(|bs| self.graph.nodes.get(*bs).is_none_or(|node| node.driver.is_none()));
+        let text = || QmpError::generic(format!("Cannot find device='{device}' nor node-name='{device}'"));
+        gone.then(text)
     }
 
     fn backup_args(
@@ -435,7 +447,7 @@ impl World {
 
     /// `drive_backup_action`, in its drained section: makes the target. Leaves `Val::Job`.
     pub(super) fn drive_backup_drained(&mut self, mut args: Box<DriveBackup>, bs: NodeId, txn: Option<TxnId>) -> Flow {
-        if let Some(err) = self.op_blocked(bs) {
+        if let Some(err) = self.vanished(&[bs], &args.common.device).or_else(|| self.op_blocked(bs)) {
             return self.ret(Val::Job(Err(err)));
         }
         let existing = args.mode == Some(NewImageMode::Existing);
@@ -518,8 +530,8 @@ impl World {
     pub(super) fn shutdown(&mut self, reason: &str) -> Flow {
         self.emit("SHUTDOWN", Json::dict(vec![("guest", false.into()), ("reason", reason.into())]));
         self.quitting = true;
-        // `vm_shutdown` drains once; jobs are cancelled in a drained section that is never ended.
-        self.seq([Frame::DrainAll, Frame::DrainAllBegin, Frame::JobCancelSyncAll, Frame::CloseAll])
+        // `vm_shutdown` drains and flushes; jobs are cancelled in a drained section that is never ended.
+        self.seq([Frame::DrainAll, Frame::FlushAll, Frame::DrainAllBegin, Frame::JobCancelSyncAll, Frame::CloseAll])
     }
 
     /// A signal asks the process to end. To be called in the main loop; the process has ended when it is there again.

@@ -555,6 +555,10 @@ impl Cx<'_> {
         if table.len() as u64 > MAX_TABLE || table.len() as u64 * cluster_size > MAX_PHYS {
             return Err(Fault::new(Errno::EINVAL, format!("Bitmap '{name}' is too big")).into());
         }
+        // `g_try_new0` of no entries gives no memory: a bitmap of an empty image is lost.
+        if table.is_empty() {
+            return Err(Fault::new(Errno::EINVAL, "No memory").into());
+        }
         for (at, place) in (0..).step_by(cluster_size as usize).zip(table) {
             let mut part = bitmap.bits.slice(at, cluster_size);
             if part.is_zero() {

@@ -1,0 +1,216 @@
+//! Carrying out a scenario on a real process: its steps, one after the other, as the model's own client does them.
+#![expect(clippy::disallowed_methods, reason = "the shell waits in real time")]
+
+use super::qemu::{Ending, Got, Qemu, Started, printed};
+use super::{Trouble, files};
+use crate::base::Json;
+use crate::scenario::plan::{EventPattern, Plan, StepKind};
+use crate::trace::compare::ClientLine;
+use std::path::Path;
+use std::time::Duration;
+
+/// When the client sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// When the process is at rest, all is read, and its wait is met.
+    Calm,
+    /// As soon as its wait is met. The gaps of up to so many microseconds before it sends come from the seed.
+    Racing {
+        /// Where the gaps come from.
+        seed: u64,
+        /// The longest gap, in microseconds.
+        gap: u32,
+    },
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Carried {
+    /// What the client saw.
+    pub lines: Vec<ClientLine>,
+    /// What the process printed on standard output.
+    pub stdout: String,
+    /// What it printed on standard error.
+    pub stderr: String,
+    /// How it ended; `None`: it was stopped by the client, alive.
+    pub ending: Option<Ending>,
+    /// The step that could not be done, with what it waited for.
+    pub stuck: Option<(usize, String)>,
+    /// QEMU's version; empty if it did not start.
+    pub version: String,
+}
+
+/// The client of a real process.
+struct Client {
+    qemu: Qemu,
+    lines: Vec<ClientLine>,
+    /// Numbers of lines with events that nobody waited for yet.
+    queue: Vec<usize>,
+    gaps: Option<(crate::choice::Stream, u32)>,
+}
+
+/// Why the steps were not all done.
+enum Stop {
+    Closed,
+    Hangs(String),
+    Trouble(Trouble),
+}
+
+impl From<Trouble> for Stop {
+    fn from(trouble: Trouble) -> Stop {
+        Stop::Trouble(trouble)
+    }
+}
+
+/// Carries out `plan` in `dir`, which holds nothing yet.
+///
+/// # Errors
+/// If the images cannot be made or the process cannot be started.
+pub fn carry(command: &[String], plan: &Plan, dir: &Path, pace: Pace) -> Result<Carried, Trouble> {
+    files::make(plan, dir)?;
+    let args: Vec<&str> = plan.args.iter().map(|arg| &**arg).collect();
+    let qemu = match Qemu::start(command, dir, &args)? {
+        Started::Runs(qemu) => *qemu,
+        Started::Not(ending) => {
+            let (stdout, stderr) = printed(dir);
+            let lines = Vec::new();
+            return Ok(Carried { lines, stdout, stderr, ending: Some(ending), stuck: None, version: String::new() });
+        }
+    };
+    let version = qemu.version.clone();
+    let gaps = match pace {
+        Pace::Calm => None,
+        Pace::Racing { seed, gap } => Some((crate::choice::Stream::new(seed, 100), gap)),
+    };
+    let mut client = Client { qemu, lines: Vec::new(), queue: Vec::new(), gaps };
+    let mut stuck = None;
+    let mut closed = false;
+    for (number, step) in plan.steps.iter().enumerate() {
+        match client.step(&step.kind, dir) {
+            Ok(()) => {}
+            Err(Stop::Trouble(trouble)) => return Err(trouble),
+            Err(Stop::Closed) => {
+                closed = true;
+                if number + 1 < plan.steps.len() {
+                    stuck = Some((number, "the connection was closed".to_owned()));
+                }
+                break;
+            }
+            Err(Stop::Hangs(what)) => {
+                stuck = Some((number, what));
+                break;
+            }
+        }
+    }
+    if stuck.is_none() && !closed {
+        match client.rest() {
+            Ok(()) => {}
+            Err(Stop::Closed) => closed = true,
+            Err(Stop::Trouble(trouble)) => return Err(trouble),
+            Err(Stop::Hangs(_)) => {}
+        }
+    }
+    let hangs = stuck.is_some() && !closed;
+    let ending = (closed || hangs).then(|| client.qemu.end(hangs));
+    let (stdout, stderr) = printed(dir);
+    Ok(Carried { lines: client.lines, stdout, stderr, ending, stuck, version })
+}
+
+impl Client {
+    fn step(&mut self, kind: &StepKind, dir: &Path) -> Result<(), Stop> {
+        match kind {
+            StepKind::Qmp { command, .. } => self.command(command),
+            StepKind::Hmp { line, .. } => {
+                let arguments = Json::dict(vec![("command-line", Json::Str(line.clone()))]);
+                self.command(&Json::dict(vec![("execute", "human-monitor-command".into()), ("arguments", arguments)]))
+            }
+            StepKind::Event(pattern) => self.event(pattern),
+            StepKind::Sleep(ns) => {
+                std::thread::sleep(Duration::from_nanos(*ns));
+                self.drain()
+            }
+            StepKind::File(op) => Ok(files::change(op, dir)?),
+            StepKind::Mark(_) => Ok(()),
+            StepKind::Idle | StepKind::Bitmap(_) | StepKind::Same(_) | StepKind::NoJobs | StepKind::NoEvents { .. } => {
+                self.rest()
+            }
+        }
+    }
+
+    /// Takes in a message. Whether it was a reply.
+    fn note(&mut self, message: &Json) -> bool {
+        if let Some(name) = message.get("event").and_then(Json::as_str) {
+            let data = message.get("data").cloned().unwrap_or_else(Json::empty);
+            self.queue.push(self.lines.len());
+            self.lines.push(ClientLine::Event { name: name.into(), data });
+            return false;
+        }
+        self.lines.push(ClientLine::Reply(message.clone()));
+        true
+    }
+
+    /// Reads until the process is at rest.
+    fn rest(&mut self) -> Result<(), Stop> {
+        loop {
+            match self.qemu.until_rest()? {
+                Got::Message(message) => _ = self.note(&message),
+                Got::Nothing => return Ok(()),
+                Got::End => return Err(Stop::Closed),
+            }
+        }
+    }
+
+    /// Reads what stands ready.
+    fn drain(&mut self) -> Result<(), Stop> {
+        while let Some(message) = self.qemu.ready()? {
+            self.note(&message);
+        }
+        Ok(())
+    }
+
+    fn command(&mut self, command: &Json) -> Result<(), Stop> {
+        match &mut self.gaps {
+            None => self.rest()?,
+            Some((stream, longest)) => {
+                let gap = stream.below(*longest + 1);
+                // Most gaps are short.
+                let gap = if stream.below(2) == 0 { 0 } else { gap };
+                if gap > 0 {
+                    std::thread::sleep(Duration::from_micros(u64::from(gap)));
+                }
+                self.drain()?;
+            }
+        }
+        self.lines.push(ClientLine::Command(command.clone()));
+        self.qemu.send(command)?;
+        loop {
+            match self.qemu.answer()? {
+                Got::Message(message) => {
+                    if self.note(&message) {
+                        return Ok(());
+                    }
+                }
+                Got::Nothing => return Err(Stop::Hangs("no reply came".to_owned())),
+                Got::End => return Err(Stop::Closed),
+            }
+        }
+    }
+
+    fn event(&mut self, pattern: &EventPattern) -> Result<(), Stop> {
+        loop {
+            let fits = self.queue.iter().position(|number| match &self.lines[*number] {
+                ClientLine::Event { name, data } => pattern.matches(name, data),
+                _ => false,
+            });
+            if let Some(at) = fits {
+                self.queue.remove(at);
+                return Ok(());
+            }
+            match self.qemu.answer()? {
+                Got::Message(message) => _ = self.note(&message),
+                Got::Nothing => return Err(Stop::Hangs(format!("the event {pattern} did not come"))),
+                Got::End => return Err(Stop::Closed),
+            }
+        }
+    }
+}

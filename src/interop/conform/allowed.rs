@@ -1,0 +1,70 @@
+//! Differences that are known and have a reason: a short list, printed with every report.
+
+use super::super::carry::Carried;
+use super::super::qemu::Ending;
+use super::compare::Differs;
+use crate::base::Json;
+use crate::scenario::plan::{Plan, StepKind};
+use crate::trace::canonical;
+use crate::trace::compare::ClientLine;
+
+/// Each with its name and its reason.
+pub const LIST: &[(&str, &str)] = &[
+    (
+        "crash: enable of a missing bitmap in a transaction",
+        "QEMU touches the bitmap that it did not find; the model gives the error",
+    ),
+    ("crash: merge of no bitmaps", "QEMU frees a bitmap that it never made; the model merges nothing"),
+    (
+        "crash: two backups by one device in a transaction",
+        "QEMU aborts in bdrv_do_drained_end; the model says that the device is in use",
+    ),
+    ("generated node names", "the last two digits of `#block000` are random in QEMU; the program names such a node"),
+];
+
+fn actions(command: &Json) -> Vec<(&str, &Json)> {
+    let arguments = command.get("arguments");
+    let list = arguments.and_then(|a| a.get("actions")).and_then(Json::as_list).unwrap_or_default();
+    let pairs = list.iter().filter_map(|action| Some((action.get("type")?.as_str()?, action.get("data")?)));
+    let mut all: Vec<(&str, &Json)> = pairs.collect();
+    if let (Some(name), Some(data)) = (command.get("execute").and_then(Json::as_str), arguments) {
+        all.push((name, data));
+    }
+    all
+}
+
+/// The name of a known crash of QEMU that this run ended with.
+#[must_use]
+pub fn crash(real: &Carried) -> Option<&'static str> {
+    let Some(Ending::Killed(_)) = &real.ending else { return None };
+    let command = real.lines.iter().rev().find_map(|line| match line {
+        ClientLine::Command(command) => Some(command),
+        _ => None,
+    })?;
+    let actions = actions(command);
+    let grouped = command.get("execute").and_then(Json::as_str) == Some("transaction");
+    if grouped && actions.iter().any(|(name, _)| *name == "block-dirty-bitmap-enable") {
+        return Some(LIST[0].0);
+    }
+    let empty = |data: &Json| data.get("bitmaps").and_then(Json::as_list).is_some_and(<[Json]>::is_empty);
+    if actions.iter().any(|(name, data)| *name == "block-dirty-bitmap-merge" && empty(data)) {
+        return Some(LIST[1].0);
+    }
+    let backups = actions.iter().filter(|(name, _)| name.ends_with("-backup")).count();
+    if backups > 1 && real.stderr.contains("bdrv_do_drained_end") {
+        return Some(LIST[2].0);
+    }
+    None
+}
+
+/// The name of a known difference that these are, all of them.
+#[must_use]
+pub fn difference(plan: &Plan, differences: &[Differs]) -> Option<&'static str> {
+    let names_generated = plan.steps.iter().any(|step| match &step.kind {
+        StepKind::Qmp { command, .. } => canonical::to_string(command).contains("#block"),
+        _ => false,
+    });
+    let all =
+        differences.iter().all(|differs| matches!(&*differs.what, "trace" | "order") && differs.how.contains("#block"));
+    (names_generated && all && !differences.is_empty()).then_some(LIST[3].0)
+}

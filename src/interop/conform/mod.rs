@@ -1,0 +1,207 @@
+//! `conform`: random programs on a real QEMU and on the model, and what differs.
+//!
+//! A program is carried out on both. Where the traces differ, [`validate`](crate::validate) looks for a schedule in which the model
+//! gives the real one; if there is one, its outputs and images are compared instead of the calm run's. What then still differs is
+//! shrunk, on both, and told.
+#![expect(clippy::disallowed_methods, reason = "the shell makes directories and catches panics")]
+
+pub mod allowed;
+pub mod compare;
+pub mod model;
+pub mod program;
+pub mod shrink;
+
+use super::carry::{Carried, Pace, carry};
+use super::{Trouble, trouble};
+use crate::choice::{Calm, ChoiceLog, Chooser, Mode, Replay};
+use crate::scenario::plan::{Plan, StepKind};
+use crate::trace::canonical;
+use crate::trace::compare::ClientLine;
+use crate::validate::{self, Answer, Effort};
+use compare::Differs;
+use model::Modelled;
+use program::Kind;
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What came of a program.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Both runs are the same, the model's in its calm schedule.
+    Agrees,
+    /// They are the same in the schedule that `validate` found.
+    AgreesInTime(ChoiceLog),
+    /// They differ as the list of [`allowed`] differences says.
+    Allowed(&'static str),
+    /// They differ.
+    Differs {
+        /// The program.
+        plan: Plan,
+        /// In what.
+        differences: Vec<Differs>,
+    },
+}
+
+/// The two programs that are compared, and where they do it.
+#[derive(Debug)]
+pub struct Bench {
+    /// QEMU's command line.
+    pub command: Vec<String>,
+    /// For images; what stands there is removed.
+    pub dir: PathBuf,
+    /// How long `validate` may look.
+    pub effort: Effort,
+}
+
+/// A directory for images.
+#[must_use]
+pub fn scratch() -> PathBuf {
+    std::env::temp_dir().join(format!("blockjob-sim-{}", std::process::id()))
+}
+
+/// Removes a directory with all that is in it.
+pub fn clear(dir: &Path) {
+    let _ = fs::remove_dir_all(dir);
+}
+
+/// Makes a directory anew.
+///
+/// # Errors
+/// What the host says.
+pub fn fresh(dir: &Path) -> Result<(), Trouble> {
+    clear(dir);
+    fs::create_dir_all(dir).map_err(|error| trouble("a directory", &error))
+}
+
+impl Bench {
+    /// Runs the program on both.
+    ///
+    /// # Errors
+    /// If QEMU cannot be run.
+    pub fn one(&self, plan: &Plan, pace: Pace) -> Result<Verdict, Trouble> {
+        let (real_dir, our_dir) = (self.dir.join("qemu"), self.dir.join("model"));
+        fresh(&real_dir)?;
+        fresh(&our_dir)?;
+        let real = carry(&self.command, plan, &real_dir, pace)?;
+        keep(&self.dir, "qemu.jsonl", &real.lines);
+        let differs = |differences| Verdict::Differs { plan: plan.clone(), differences };
+        if let Some(name) = allowed::crash(&real) {
+            return Ok(Verdict::Allowed(name));
+        }
+        let model = match caught(|| model::run(plan, &mut Calm)) {
+            Ok(model) => model,
+            Err(crash) => return Ok(differs(vec![crash])),
+        };
+        keep(&self.dir, "model.jsonl", &model.lines);
+        let mut differences = first_look(&real, &model);
+        if differences.is_empty() {
+            differences.extend(compare::images(&real, &real_dir, &model, &our_dir)?);
+            return Ok(if differences.is_empty() { Verdict::Agrees } else { self.judge(plan, differences) });
+        }
+        if compare::trace(&real, &model).is_none() {
+            return Ok(self.judge(plan, differences));
+        }
+        let timed = match caught(|| self.in_time(plan, &real)) {
+            Ok(timed) => timed,
+            Err(crash) => return Ok(differs(vec![crash])),
+        };
+        match timed {
+            Ok((log, model)) => {
+                let mut differences = first_look(&real, &model);
+                differences.extend(compare::images(&real, &real_dir, &model, &our_dir)?);
+                Ok(match differences.is_empty() {
+                    true => Verdict::AgreesInTime(log),
+                    false => self.judge(plan, differences),
+                })
+            }
+            Err(refusal) => {
+                differences.push(refusal);
+                Ok(self.judge(plan, differences))
+            }
+        }
+    }
+
+    fn judge(&self, plan: &Plan, differences: Vec<Differs>) -> Verdict {
+        match allowed::difference(plan, &differences) {
+            Some(name) => Verdict::Allowed(name),
+            None => Verdict::Differs { plan: plan.clone(), differences },
+        }
+    }
+
+    /// A schedule that gives the real trace, and what the model left then.
+    fn in_time(&self, plan: &Plan, real: &Carried) -> Result<(ChoiceLog, Modelled), Differs> {
+        let bare = validate::bare(plan, &real.lines);
+        match validate::validate(&bare, &real.lines, self.effort) {
+            Answer::Possible(log) => {
+                let mut replay = Chooser::Replay(Replay::new(Arc::new(log.clone()), Mode::Lenient));
+                let model = model::run(&bare, &mut replay);
+                Ok((log, model))
+            }
+            Answer::Refused(refusal) => {
+                let came = refusal.came.as_ref().map_or("(the end)".to_owned(), ToString::to_string);
+                let allowed: Vec<String> =
+                    refusal.allowed.iter().map(|l| l.to_string().chars().take(300).collect()).collect();
+                let reason = refusal.reason.map(|r| format!("\n({r})")).unwrap_or_default();
+                let come: String = came.chars().take(300).collect();
+                let how = format!(
+                    "{} of {} lines fit after {} tries; QEMU gave\n  {come}\nthe model could give\n  {}{reason}",
+                    refusal.matched,
+                    real.lines.len(),
+                    refusal.tries,
+                    allowed.join("\n  ")
+                );
+                Err(Differs { what: "order".to_owned(), how })
+            }
+        }
+    }
+}
+
+/// Leaves a trace beside the images, for whoever looks.
+fn keep(dir: &Path, name: &str, lines: &[ClientLine]) {
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let _ = fs::write(dir.join(name), text);
+}
+
+fn first_look(real: &Carried, model: &Modelled) -> Vec<Differs> {
+    let mut differences = Vec::new();
+    differences.extend(compare::ending(real, model));
+    differences.extend(compare::trace(real, model));
+    differences.extend(compare::console(real, model));
+    differences
+}
+
+/// What `run` gives, or the text of its panic as a difference.
+fn caught<T>(run: impl FnOnce() -> T) -> Result<T, Differs> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|payload| {
+        let text = payload.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| payload.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default();
+        Differs { what: "crash of the model".to_owned(), how: text }
+    })
+}
+
+/// The pace at which programs of a kind are carried out.
+#[must_use]
+pub fn pace(kind: Kind, seed: u64) -> Pace {
+    if kind == Kind::Racing { Pace::Racing { seed, gap: 2_000 } } else { Pace::Calm }
+}
+
+/// A program as text, for people.
+#[must_use]
+pub fn told(plan: &Plan) -> String {
+    let mut text = String::new();
+    for file in &plan.files {
+        text.push_str(&format!("    {:?}\n", file.op));
+    }
+    for arg in &plan.args {
+        text.push_str(&format!("    {arg}\n"));
+    }
+    for step in plan.steps.iter() {
+        match &step.kind {
+            StepKind::Qmp { command, .. } => text.push_str(&format!("    {}\n", canonical::to_string(command))),
+            other => text.push_str(&format!("    {other:?}\n")),
+        }
+    }
+    text
+}

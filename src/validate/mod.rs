@@ -1,0 +1,50 @@
+//! `validate`: is this client trace one that the model can produce?
+//!
+//! The answer is a list of choices that produces it, or the longest part of it that a schedule was found for, with what the model
+//! gave next instead. The search ([`search`]) follows the trace: what the process puts out has a fixed order, so a schedule is given
+//! up at the first output that is not the trace's next one.
+
+pub mod search;
+pub mod target;
+
+pub use search::{Answer, Effort, Refusal, validate};
+
+use crate::scenario::plan::{Expect, Plan, PlannedStep, Pos, StepKind};
+use crate::trace::compare::ClientLine;
+use std::sync::Arc;
+
+/// The plan without what it expects: only what it does, and when it waits. One that sends nothing sends what the trace does.
+#[must_use]
+pub fn bare(plan: &Plan, trace: &[ClientLine]) -> Plan {
+    let bare_step = |step: &PlannedStep| -> PlannedStep {
+        let kind = match &step.kind {
+            StepKind::Qmp { command, .. } => StepKind::Qmp { command: command.clone(), expect: Expect::Any },
+            StepKind::Hmp { line, .. } => StepKind::Hmp { line: line.clone(), output: None, returns: None },
+            StepKind::Bitmap(_)
+            | StepKind::Same(_)
+            | StepKind::NoJobs
+            | StepKind::NoEvents { .. }
+            | StepKind::Mark(_) => StepKind::Idle,
+            other => other.clone(),
+        };
+        PlannedStep { kind, ..step.clone() }
+    };
+    let sends = |step: &PlannedStep| matches!(step.kind, StepKind::Qmp { .. } | StepKind::Hmp { .. });
+    let steps: Arc<[PlannedStep]> =
+        if plan.steps.iter().any(sends) { plan.steps.iter().map(bare_step).collect() } else { commands(trace) };
+    Plan { steps, ..plan.clone() }
+}
+
+/// Steps that send what the trace says was sent.
+fn commands(trace: &[ClientLine]) -> Arc<[PlannedStep]> {
+    let step = |(number, line): (usize, &ClientLine)| match line {
+        ClientLine::Command(command) => {
+            let line = u32::try_from(number + 1).unwrap_or(u32::MAX);
+            let pos = Pos { file: "the trace".into(), line, column: 1 };
+            let kind = StepKind::Qmp { command: command.clone(), expect: Expect::Any };
+            Some(PlannedStep { pos, calls: Arc::new([]), kind })
+        }
+        _ => None,
+    };
+    trace.iter().enumerate().filter_map(step).collect()
+}
