@@ -25,6 +25,10 @@ use std::cell::Cell;
 use std::fs;
 use std::path::Path;
 
+/// The command's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const RACE: &str = "sim-scenarios/iotest-124/transaction-failure-race.yaml";
 const CASES: &str = "sim-scenarios/iotest-124";
 

@@ -1,9 +1,13 @@
 //! Words used everywhere, with no knowledge of disks or jobs.
 
+pub mod digest;
 pub mod errno;
 pub mod json;
 pub mod sha256;
+pub mod spare;
 pub mod units;
 
+pub use digest::Digest;
 pub use errno::Errno;
 pub use json::Json;
+pub use spare::Spare;

@@ -109,7 +109,7 @@ impl DirtyBitmap {
 
     /// The bits, to be changed by the owner of an anonymous bitmap.
     pub fn bitmap_mut(&mut self) -> &mut HBitmap {
-        debug_assert!(!self.readonly, "read-only bitmap {:?} is written", self.name);
+        assert!(!self.readonly, "read-only bitmap {:?} is written", self.name);
         &mut self.bitmap
     }
 
@@ -189,7 +189,7 @@ impl DirtyBitmap {
 
     /// `bdrv_dirty_bitmap_set_inconsistent`: also disables it. Only a persistent bitmap can be inconsistent.
     pub fn set_inconsistent(&mut self) {
-        debug_assert!(self.persistent, "bitmap {:?} is inconsistent without being persistent", self.name);
+        assert!(self.persistent, "bitmap {:?} is inconsistent without being persistent", self.name);
         self.inconsistent = true;
         self.disabled = true;
     }

@@ -18,7 +18,7 @@ impl HBitmap {
     /// `hbitmap_alloc`: a clean bitmap for `size` bytes. A `granularity` that is no power of two is rounded down to one.
     #[must_use]
     pub fn new(size: u64, granularity: u64) -> HBitmap {
-        debug_assert!(granularity.is_power_of_two(), "granularity {granularity} is no power of two");
+        assert!(granularity.is_power_of_two(), "granularity {granularity} is no power of two");
         HBitmap { size, shift: granularity.max(1).ilog2(), pages: Pages::default() }
     }
 
@@ -64,7 +64,7 @@ impl HBitmap {
             return (0, 0);
         }
         let last = offset.saturating_add(bytes - 1);
-        debug_assert!(last >> self.shift < self.len_bits(), "{offset}+{bytes} is beyond a bitmap of {}", self.size);
+        assert!(last >> self.shift < self.len_bits(), "{offset}+{bytes} is beyond a bitmap of {}", self.size);
         (offset >> self.shift, ((last >> self.shift) + 1).min(self.len_bits()))
     }
 
@@ -78,7 +78,7 @@ impl HBitmap {
     /// reaches the end of the bitmap exactly; QEMU aborts otherwise.
     pub fn reset(&mut self, offset: u64, bytes: u64) {
         let granule = self.granularity();
-        debug_assert!(
+        assert!(
             bytes == 0
                 || offset.is_multiple_of(granule)
                     && (bytes.is_multiple_of(granule) || offset.saturating_add(bytes) == self.size),
@@ -162,7 +162,7 @@ impl HBitmap {
     /// `hbitmap_merge`: sets what is set in `other`, whose size must be the same. A different granularity is rounded
     /// outward.
     pub fn merge_from(&mut self, other: &HBitmap) {
-        debug_assert_eq!(self.size, other.size, "merge of bitmaps of different sizes");
+        assert_eq!(self.size, other.size, "merge of bitmaps of different sizes");
         if self.shift == other.shift {
             self.pages.union(&other.pages);
         } else {
@@ -198,7 +198,7 @@ impl HBitmap {
     /// zeros beyond the end; `None` when no bit is set among them.
     #[must_use]
     pub fn chunk_bytes(&self, first_bit: u64, nbytes: usize) -> Option<Vec<u8>> {
-        debug_assert!(first_bit.is_multiple_of(64), "chunk at bit {first_bit}");
+        assert!(first_bit.is_multiple_of(64), "chunk at bit {first_bit}");
         let end = first_bit + nbytes as u64 * 8;
         if self.pages.next_one(first_bit).is_none_or(|bit| bit >= end) {
             return None;
@@ -215,7 +215,7 @@ impl HBitmap {
     /// `hbitmap_deserialize_part`: replaces the bits from `first_bit` (a multiple of 64) on by those of `bytes`.
     /// Bits beyond the end are ignored.
     pub fn load_bytes(&mut self, first_bit: u64, bytes: &[u8]) {
-        debug_assert!(first_bit.is_multiple_of(64), "chunk at bit {first_bit}");
+        assert!(first_bit.is_multiple_of(64), "chunk at bit {first_bit}");
         let end = (first_bit + bytes.len() as u64 * 8).min(self.len_bits());
         for number in first_bit / PAGE_BITS..end.div_ceil(PAGE_BITS) {
             let mut page = self.pages.page(number).words().map(u64::to_le_bytes);

@@ -114,13 +114,13 @@ impl DirtyBitmaps {
     /// was released before.
     pub fn release(&mut self, id: BitmapId) -> Option<DirtyBitmap> {
         let bitmap = self.list.remove(self.position(id)?);
-        debug_assert!(!bitmap.busy && bitmap.successor.is_none(), "{id} is released while in use");
+        assert!(!bitmap.busy && bitmap.successor.is_none(), "{id} is released while in use");
         Some(bitmap)
     }
 
     /// `bdrv_release_named_dirty_bitmaps`: anonymous ones stay.
     pub fn release_named(&mut self) {
-        debug_assert!(self.list.iter().all(|bitmap| bitmap.name.is_none() || !bitmap.busy));
+        assert!(self.list.iter().all(|bitmap| bitmap.name.is_none() || !bitmap.busy));
         self.list.retain(|bitmap| bitmap.name.is_none());
     }
 
@@ -134,7 +134,7 @@ impl DirtyBitmaps {
     /// `bdrv_dirty_bitmap_truncate`: the node has a new size, in bytes. None may be busy.
     pub fn truncate(&mut self, size: u64) {
         for bitmap in &mut self.list {
-            debug_assert!(!bitmap.busy && bitmap.successor.is_none(), "{} is resized while in use", bitmap.id);
+            assert!(!bitmap.busy && bitmap.successor.is_none(), "{} is resized while in use", bitmap.id);
             bitmap.bitmap.truncate(size);
         }
     }

@@ -34,9 +34,16 @@ impl Page {
 
     /// Makes the bits `lo..hi` all equal to `value`; returns how many of them were set.
     fn write(&mut self, lo: u64, hi: u64, value: bool) -> u64 {
-        let part = &mut self.0[lo as usize..hi as usize];
-        let before = part.count_ones() as u64;
-        part.fill(value);
+        // By words, as in `first`.
+        let (mut at, mut before) = (lo, 0);
+        while at < hi {
+            let bits = (64 - at % 64).min(hi - at);
+            let mask = (u64::MAX >> (64 - bits)) << (at % 64);
+            let word = &mut self.0.data[(at / 64) as usize];
+            before += u64::from((*word & mask).count_ones());
+            *word = if value { *word | mask } else { *word & !mask };
+            at += bits;
+        }
         before
     }
 

@@ -5,7 +5,7 @@ use super::check::WIDTH;
 use super::output::Output;
 use super::report;
 use crate::scenario::plan::Plan;
-use crate::scenario::{ScenarioError, load};
+use crate::scenario::{Library, ScenarioError, load_with};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,12 @@ const MAX_BYTES: u64 = 16 << 20;
 
 /// Reads a scenario; `None` for a file that holds only definitions.
 pub(super) fn plan(path: &Path) -> Result<Option<Plan>, Box<ScenarioError>> {
-    load(&path.to_string_lossy(), &mut |name| text(Path::new(name)))
+    plan_with(&mut Library::default(), path)
+}
+
+/// [`plan`], for many scenarios in a row.
+pub(super) fn plan_with(library: &mut Library, path: &Path) -> Result<Option<Plan>, Box<ScenarioError>> {
+    load_with(library, &path.to_string_lossy(), &mut |name| text(Path::new(name)))
 }
 
 /// Reads a scenario that is to be run; says what is wrong if it cannot be.

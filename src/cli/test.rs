@@ -7,6 +7,7 @@ use super::run::again;
 use super::{EXIT_USAGE, TestArgs, files, report};
 use crate::choice::{Chooser, Walk};
 use crate::explore::Strategy;
+use crate::scenario::Library;
 use crate::scenario::plan::{Plan, Schedule};
 use crate::sim;
 use crate::sim::outcome::{Outcome, RunOptions, Runner};
@@ -36,12 +37,12 @@ pub(super) fn test(args: &TestArgs, runner: Runner, out: &mut Output) -> u8 {
             return EXIT_USAGE;
         }
     };
-    let mut verdicts = Vec::new();
+    let (mut verdicts, mut library) = (Vec::new(), Library::default());
     for path in &paths {
         let name = path.strip_prefix(&args.dir).ok().filter(|rest| *rest != Path::new("")).unwrap_or(path);
         let name = name.with_extension("").to_string_lossy().into_owned();
         out.progress(&name);
-        let verdict = match files::plan(path) {
+        let verdict = match files::plan_with(&mut library, path) {
             Ok(None) => continue,
             Ok(Some(plan)) => run_all(name, path, &plan, args, runner),
             Err(error) => {

@@ -67,7 +67,7 @@ impl Walk<'_> {
         let cluster = 1 << self.bits;
         let mut owned = Vec::new();
         let l1 = self.read(offset, entries * 8).to_table(8);
-        for &entry in l1.entries.values() {
+        for (_, entry) in l1.iter() {
             let l2_offset = entry & OFFSET;
             if l2_offset == 0 {
                 continue;
@@ -80,7 +80,7 @@ impl Walk<'_> {
             }
             owned.push((l2_offset, entry & COPIED != 0));
             let l2 = self.read(l2_offset, cluster).to_table(8);
-            for &entry in l2.entries.values() {
+            for (_, entry) in l2.iter() {
                 self.walk_entry(entry, &mut owned);
             }
         }
@@ -137,7 +137,7 @@ fn stored_refcounts(walk: &mut Walk<'_>, table: u64, table_clusters: u64, order:
     let per_block = (cluster * 8) >> order;
     let reftable = walk.read(table, table_clusters * cluster).to_table(8);
     let mut stored = BTreeMap::new();
-    for (&index, &entry) in &reftable.entries {
+    for (index, entry) in reftable.iter() {
         let offset = entry & !511;
         if !offset.is_multiple_of(cluster) {
             walk.result
@@ -148,7 +148,7 @@ fn stored_refcounts(walk: &mut Walk<'_>, table: u64, table_clusters: u64, order:
         let width = 1u8 << order.saturating_sub(3);
         let block = walk.read(offset, cluster).to_table(width);
         let first = u64::from(index) * per_block;
-        for (&i, &value) in &block.entries {
+        for (i, value) in block.iter() {
             let i = u64::from(i);
             if order >= 3 {
                 stored.insert(first + i, value);

@@ -23,10 +23,18 @@ struct Define {
 /// Values of parameters by name.
 type Scope = BTreeMap<Arc<str>, Node>;
 
+/// Files that were read before. Scenarios that include the same file share its reading.
+#[derive(Clone, Debug, Default)]
+pub struct Library {
+    /// By number in their scenario, which is part of every place, and name: the text, and what it says.
+    files: BTreeMap<(u32, Arc<str>), (Arc<str>, Arc<Node>)>,
+}
+
 /// All files of a scenario.
 #[derive(Debug, Default)]
 pub(super) struct Loader {
     pub sources: Sources,
+    pub library: Library,
     defines: BTreeMap<Arc<str>, Define>,
     loaded: BTreeSet<Arc<str>>,
 }
@@ -49,7 +57,7 @@ pub type ReadFile<'a> = &'a mut dyn FnMut(&str) -> Result<String, String>;
 
 impl Loader {
     /// Reads the file `name`; `from` is where it was included.
-    pub fn open(&mut self, name: &str, from: Option<Span>, read: ReadFile<'_>) -> Read<Node> {
+    pub fn open(&mut self, name: &str, from: Option<Span>, read: ReadFile<'_>) -> Read<Arc<Node>> {
         let file = self.sources.files.len() as u32;
         let text = read(name).map_err(|why| match from {
             Some(span) => Fault::new(span, format!("cannot read `{name}`"), why),
@@ -58,9 +66,21 @@ impl Loader {
                 Fault::new(Span { file, ..Span::default() }, "cannot read the file", why)
             }
         })?;
-        self.sources.files.push((name.into(), text.as_str().into()));
-        self.loaded.insert(name.into());
-        tree::parse(file, &text)
+        let (name, text): (Arc<str>, Arc<str>) = (name.into(), text.into());
+        self.sources.files.push((name.clone(), text.clone()));
+        self.loaded.insert(name.clone());
+        let key = (file, name);
+        match self.library.files.get(&key) {
+            Some((old, node)) if *old == text => Ok(node.clone()),
+            _ => {
+                let node = Arc::new(tree::parse(file, &text)?);
+                // A scenario is read once; what it includes is what others may include too.
+                if from.is_some() {
+                    self.library.files.insert(key, (text, node.clone()));
+                }
+                Ok(node)
+            }
+        }
     }
 
     /// Takes in the `include` and `define` members of a file.

@@ -57,8 +57,8 @@ pub use plan::{Plan, Pos};
 
 use crate::base::Json;
 use error::Read;
-pub use expand::ReadFile;
 use expand::{Expanded, Loader};
+pub use expand::{Library, ReadFile};
 use fields::Fields;
 use plan::{PlannedFile, PlannedStep};
 use std::sync::Arc;
@@ -70,8 +70,19 @@ use tree::Node;
 /// # Errors
 /// The first mistake, with its place.
 pub fn load(name: &str, read: ReadFile<'_>) -> Result<Option<Plan>, Box<ScenarioError>> {
+    load_with(&mut Library::default(), name, read)
+}
+
+/// [`load`], for many scenarios in a row: files that they all include are parsed once.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with(library: &mut Library, name: &str, read: ReadFile<'_>) -> Result<Option<Plan>, Box<ScenarioError>> {
     let mut loader = Loader::default();
-    plan(&mut loader, name, read).map_err(|fault| Box::new(loader.sources.error(*fault)))
+    loader.library = std::mem::take(library);
+    let plan = plan(&mut loader, name, read);
+    *library = std::mem::take(&mut loader.library);
+    plan.map_err(|fault| Box::new(loader.sources.error(*fault)))
 }
 
 /// Reads a YAML text that is no scenario; only mistakes of form are found. `name` is for messages.

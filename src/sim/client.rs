@@ -165,17 +165,19 @@ impl Client {
 
     /// Does what can be done without the process running.
     pub(super) fn act(&mut self, world: &mut World, choose: &mut dyn Choose) -> Act {
+        if self.only_waits(world) {
+            return Act::Waits;
+        }
         let steps = self.steps.0.clone();
         let Some(step) = steps.get(self.step) else { return self.last_words(world, choose) };
         match (&self.state, &step.kind) {
             (State::Reply, kind) => self.read_reply(world, kind),
             (State::Sleep(until), _) => self.sleep(world, choose, *until),
-            (State::Before, StepKind::Qmp { command, .. }) => self.send(world, choose, command.clone()),
-            (State::Before, StepKind::Hmp { line, .. }) => {
+            (State::Before, StepKind::Qmp { command, .. }) => self.send(world, choose, || command.clone()),
+            (State::Before, StepKind::Hmp { line, .. }) => self.send(world, choose, || {
                 let arguments = Json::dict(vec![("command-line", Json::Str(line.clone()))]);
-                let command = vec![("execute", "human-monitor-command".into()), ("arguments", arguments)];
-                self.send(world, choose, Json::dict(command))
-            }
+                Json::dict(vec![("execute", "human-monitor-command".into()), ("arguments", arguments)])
+            }),
             (State::Before, StepKind::Event(pattern)) => self.wait_event(world, pattern),
             (State::Before, StepKind::Sleep(ns)) => {
                 self.state = State::Sleep(world.now + ns);
@@ -198,6 +200,19 @@ impl Client {
                 self.checked(done)
             }
         }
+    }
+
+    /// Whether it waits for the process to say something, and nothing new was said: most steps of a run find it so.
+    fn only_waits(&self, world: &World) -> bool {
+        let all_seen = match self.state {
+            State::Reply => true,
+            State::Before => {
+                let event = matches!(self.steps.get(self.step), Some(PlannedStep { kind: StepKind::Event(_), .. }));
+                event && self.seen == self.queue.len()
+            }
+            State::Sleep(_) => false,
+        };
+        all_seen && world.out.is_empty()
     }
 
     fn next(&mut self) -> Act {
@@ -239,7 +254,7 @@ impl Client {
         waits
     }
 
-    fn send(&mut self, world: &mut World, choose: &mut dyn Choose, command: Json) -> Act {
+    fn send(&mut self, world: &mut World, choose: &mut dyn Choose, command: impl FnOnce() -> Json) -> Act {
         let step = u32::try_from(self.step).unwrap_or(u32::MAX);
         let about = &mut |_| Who::Step(step);
         if !self.at_rest(world) && (!world.in_main_loop() || self.decide(choose) == 0) {
@@ -254,6 +269,7 @@ impl Client {
             self.read_one(world);
         }
         world.trace.set_cause(world.trace.kept_cause(Later::Read));
+        let command = command();
         world.trace.emit(Level::Client, world.now, || RecordKind::Command(command.clone()));
         self.stdout.clear();
         self.sent += 1;

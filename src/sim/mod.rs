@@ -187,26 +187,28 @@ impl Sim {
 /// Runs a scenario from its start to its end. A panic of the simulator becomes [`Outcome::Crash`].
 #[must_use]
 pub fn run(plan: &Plan, chooser: Chooser, options: &RunOptions) -> Run {
-    let mut recorder = Recorder::new(chooser);
-    let (outcome, sim) = match Sim::new(plan, options) {
-        Err(outcome) => (outcome, None),
-        Ok(mut sim) => {
-            let finished = catch_unwind(AssertUnwindSafe(|| {
-                if options.record_choices { sim.finish(&mut recorder) } else { sim.finish(&mut recorder.inner) }
-            }));
-            let outcome = finished.unwrap_or_else(|payload| sim.client.crashed(&panic_text(&*payload)));
-            (outcome, Some(sim))
-        }
-    };
-    let outcome = finish_replay(&mut recorder.inner, outcome);
-    let outcome = as_expected(plan, outcome);
-    match sim {
-        None => Run { outcome, trace: Trace::off(), choices: recorder.log, time: 0, dispatches: 0 },
-        Some(sim) => {
-            let World { trace, now, steps, .. } = sim.world;
-            Run { outcome, trace, choices: recorder.log, time: now, dispatches: steps }
+    match Sim::new(plan, options) {
+        Ok(sim) => run_from(plan, sim, chooser, options),
+        Err(outcome) => {
+            let mut recorder = Recorder::new(chooser);
+            let outcome = as_expected(plan, finish_replay(&mut recorder.inner, outcome));
+            Run { outcome, trace: Trace::off(), choices: recorder.log, time: 0, dispatches: 0 }
         }
     }
+}
+
+/// [`run`] from a run in the middle, as [`Sim::new`] or a checkpoint has it. Making the images and starting the process ask for no
+/// choice: who runs a scenario many times does that once, and goes on with a clone each time.
+#[must_use]
+pub fn run_from(plan: &Plan, mut sim: Sim, chooser: Chooser, options: &RunOptions) -> Run {
+    let mut recorder = Recorder::new(chooser);
+    let finished = catch_unwind(AssertUnwindSafe(|| {
+        if options.record_choices { sim.finish(&mut recorder) } else { sim.finish(&mut recorder.inner) }
+    }));
+    let outcome = finished.unwrap_or_else(|payload| sim.client.crashed(&panic_text(&*payload)));
+    let outcome = as_expected(plan, finish_replay(&mut recorder.inner, outcome));
+    let World { trace, now, steps, .. } = sim.world;
+    Run { outcome, trace, choices: recorder.log, time: now, dispatches: steps }
 }
 
 fn finish_replay(chooser: &mut Chooser, outcome: Outcome) -> Outcome {

@@ -111,7 +111,7 @@ impl Trace {
     pub fn emit(&mut self, level: Level, time: Nanos, kind: impl FnOnce() -> RecordKind) {
         if self.wants(level) {
             let kind = kind();
-            debug_assert_eq!(kind.level(), level, "{kind:?}");
+            assert_eq!(kind.level(), level, "{kind:?}");
             let cause = self.cause();
             let leads = kind.leads();
             self.push(Record { time, kind, cause });

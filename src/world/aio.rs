@@ -7,6 +7,7 @@ use super::World;
 use super::arena::{CellId, ChildId, CoId, JobId, NodeId, ReqId};
 use super::frame::{Flow, Frame};
 use super::value::Val;
+use crate::base::Spare;
 use crate::base::errno::Ret;
 use crate::base::units::{MICROS, Nanos};
 use crate::block::content::Data;
@@ -267,6 +268,8 @@ pub struct Aio {
     pub order: bool,
     /// Where faults strike is open.
     pub faults: bool,
+    /// Stacks of coroutines that are gone.
+    spare_stacks: Spare<Frame>,
 }
 
 /// Virtual time that one round of the event loop takes, so that no loop is free.
@@ -282,10 +285,12 @@ impl World {
     }
 
     /// `qemu_coroutine_create`: a coroutine that will run `frames`, the last one first.
-    pub fn co_create(&mut self, frames: Vec<Frame>) -> CoId {
+    pub fn co_create<const N: usize>(&mut self, frames: [Frame; N]) -> CoId {
         let task = self.aio.current.map_or(Subject::PROCESS, |co| self.cos[co].task);
+        let mut stack = self.aio.spare_stacks.take();
+        stack.extend(frames);
         self.cos.insert(Coroutine {
-            frames,
+            frames: stack,
             reg: Val::None,
             wait: None,
             ctx: Ctx::Main,
@@ -369,7 +374,10 @@ impl World {
                 coroutine.running = false;
                 coroutine.wait = Some(wait);
             }
-            None => drop(self.cos.remove(to)),
+            None => {
+                self.cos.remove(to);
+                self.aio.spare_stacks.give(frames);
+            }
         }
         woken
     }
@@ -411,7 +419,7 @@ impl World {
             return self.seq([frame]);
         }
         let cell = self.new_cell();
-        let co = self.co_create(vec![Frame::CoReturn(cell), frame]);
+        let co = self.co_create([Frame::CoReturn(cell), frame]);
         self.seq([Frame::Enter(co), Frame::Poll(Cond::Cell(cell)), Frame::TakeCell(cell)])
     }
 
@@ -490,14 +498,14 @@ impl World {
 
     /// One dispatch: main-thread frames until they must wait, then one round of the event loop.
     pub fn step(&mut self, choose: &mut dyn Choose) -> Stepped {
-        debug_assert!(self.aio.current.is_none());
+        assert!(self.aio.current.is_none());
         if self.aio.faults {
             self.place_faults(choose);
         }
         let mut ran = false;
         while let Some(frame) = self.stack.pop() {
             self.steps += 1;
-            if frame == Frame::Idle {
+            if matches!(frame, Frame::Idle) {
                 self.stack.push(frame);
                 return Stepped::Ran;
             }
@@ -703,11 +711,9 @@ impl World {
 
     /// `Frame::Handlers`: requests that are done by now, then timers that are due.
     pub(super) fn handlers(&mut self) -> Flow {
-        let done = self
-            .by_due()
-            .into_iter()
-            .find(|id| self.aio.in_flight.iter().any(|r| r.id == *id && r.due.is_some_and(|due| due <= self.now)));
-        match done {
+        let done = self.aio.in_flight.iter().filter(|r| r.due.is_some_and(|due| due <= self.now));
+        // The first of those that are due at the same time is the oldest.
+        match done.min_by_key(|r| r.due).map(|r| r.id) {
             Some(id) => self.seq([Frame::Complete(id), Frame::Handlers]),
             None => self.run_timers(),
         }

@@ -3,7 +3,9 @@
 //! The things stand in the slots themselves, not behind `Arc`: they are few and small (what is bulky in them is shared), and a run
 //! touches each of them thousands of times, which made the counting of references its largest single cost.
 
+use crate::base::Digest;
 use crate::invariant::{Broken, Invariant};
+use std::hash::{Hash, Hasher};
 
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident, $letter:literal;)*) => {
@@ -57,11 +59,25 @@ ids! {
 }
 
 /// Numbered slots. A freed number of an arena that never reuses one stays free for ever, so a stale id is noticed.
+///
+/// Each slot remembers the hash of its thing until somebody has it to change.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Arena<I, T> {
-    slots: Vec<Option<T>>,
+    slots: Vec<Slot<T>>,
     reuse: bool,
     id: std::marker::PhantomData<I>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Slot<T> {
+    thing: Option<T>,
+    digest: Digest,
+}
+
+impl<T: Hash> Hash for Slot<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.digest.of(|hasher| self.thing.hash(hasher)));
+    }
 }
 
 impl<I: Copy + From<u32> + Into<u32> + std::fmt::Debug, T: Clone> Arena<I, T> {
@@ -79,21 +95,23 @@ impl<I: Copy + From<u32> + Into<u32> + std::fmt::Debug, T: Clone> Arena<I, T> {
 
     /// Puts a thing into a slot.
     pub fn insert(&mut self, value: T) -> I {
-        let free = if self.reuse { self.slots.iter().position(Option::is_none) } else { None };
+        let free = if self.reuse { self.slots.iter().position(|slot| slot.thing.is_none()) } else { None };
         let slot = free.unwrap_or_else(|| {
-            self.slots.push(None);
+            self.slots.push(Slot { thing: None, digest: Digest::default() });
             self.slots.len() - 1
         });
-        self.slots[slot] = Some(value);
+        self.slots[slot] = Slot { thing: Some(value), digest: Digest::default() };
         I::from(u32::try_from(slot).expect("fewer than 2^32 slots"))
     }
 
     /// Takes a thing out.
     pub fn remove(&mut self, id: I) -> Option<T> {
         let slot: u32 = id.into();
-        let taken = self.slots.get_mut(slot as usize)?.take();
+        let taken = self.slots.get_mut(slot as usize)?;
+        taken.digest.clear();
+        let taken = taken.thing.take();
         if self.reuse {
-            while matches!(self.slots.last(), Some(None)) {
+            while matches!(self.slots.last(), Some(Slot { thing: None, .. })) {
                 self.slots.pop();
             }
         }
@@ -104,19 +122,22 @@ impl<I: Copy + From<u32> + Into<u32> + std::fmt::Debug, T: Clone> Arena<I, T> {
     #[must_use]
     pub fn get(&self, id: I) -> Option<&T> {
         let slot: u32 = id.into();
-        self.slots.get(slot as usize)?.as_ref()
+        self.slots.get(slot as usize)?.thing.as_ref()
     }
 
     /// The thing, to be changed, if it still exists.
     pub fn get_mut(&mut self, id: I) -> Option<&mut T> {
         let slot: u32 = id.into();
-        self.slots.get_mut(slot as usize)?.as_mut()
+        self.slots.get_mut(slot as usize).and_then(|slot| {
+            slot.digest.clear();
+            slot.thing.as_mut()
+        })
     }
 
     /// All things with their ids, in order of id.
     pub fn iter(&self) -> impl Iterator<Item = (I, &T)> {
         self.slots.iter().enumerate().filter_map(|(i, slot)| {
-            slot.as_ref().map(|value| (I::from(u32::try_from(i).expect("fewer than 2^32 slots")), value))
+            slot.thing.as_ref().map(|value| (I::from(u32::try_from(i).expect("fewer than 2^32 slots")), value))
         })
     }
 
@@ -125,13 +146,13 @@ impl<I: Copy + From<u32> + Into<u32> + std::fmt::Debug, T: Clone> Arena<I, T> {
     pub fn next_from(&self, first: I) -> Option<I> {
         let first: u32 = first.into();
         let rest = self.slots.get(first as usize..)?;
-        rest.iter().position(Option::is_some).map(|i| I::from(first + i as u32))
+        rest.iter().position(|slot| slot.thing.is_some()).map(|i| I::from(first + i as u32))
     }
 
     /// How many things there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.slots.iter().flatten().count()
+        self.slots.iter().filter(|slot| slot.thing.is_some()).count()
     }
 
     /// Whether there is none.

@@ -121,7 +121,7 @@ pub struct BlockCopyState {
     pub method: Method,
     /// `discard-source`
     pub discard_source: bool,
-    /// Ranges being copied, newest first.
+    /// Ranges being copied, newest last.
     pub reqs: Vec<BlockReq>,
     /// sync=top: the copy bitmap is not final yet.
     pub skip_unallocated: bool,
@@ -181,7 +181,7 @@ impl BlockCopyState {
 
     /// `reqlist_find_conflict`
     fn conflict(&self, offset: u64, bytes: u64) -> Option<usize> {
-        self.reqs.iter().position(|r| offset < r.offset + r.bytes && r.offset < offset + bytes)
+        self.reqs.iter().rposition(|r| offset < r.offset + r.bytes && r.offset < offset + bytes)
     }
 }
 
@@ -320,8 +320,7 @@ impl World {
     /// `block_copy_async`: starts a call in a coroutine of its own, at once.
     pub(super) fn block_copy_async(&mut self, call: CopyCall) -> CallId {
         let call = self.calls.insert(call);
-        let co =
-            self.co_create(vec![Frame::Rdlock, Frame::CopyCommon(call), Frame::Rdunlock].into_iter().rev().collect());
+        let co = self.co_create([Frame::Rdunlock, Frame::CopyCommon(call), Frame::Rdlock]);
         self.co_enter(co, super::aio::Ctx::Main);
         call
     }
@@ -393,7 +392,7 @@ impl World {
         let state = &mut self.cbw(cbw).bcs;
         assert!(state.conflict(offset, bytes).is_none(), "a dirty range is not being copied");
         state.in_flight_bytes += bytes;
-        state.reqs.insert(0, BlockReq { offset, bytes, wait_queue: Vec::new() });
+        state.reqs.push(BlockReq { offset, bytes, wait_queue: Vec::new() });
         Some(CopyTask { call, offset, bytes, method })
     }
 
@@ -528,7 +527,7 @@ impl World {
         }
         pool.busy += 1;
         self.stack.push(Frame::CopyDirty { call, offset: after, bytes });
-        let co = self.co_create(vec![Frame::CopyPoolTaskDone(call), Frame::CopyTaskEntry(task)]);
+        let co = self.co_create([Frame::CopyPoolTaskDone(call), Frame::CopyTaskEntry(task)]);
         self.co_enter(co, super::aio::Ctx::Main);
         Flow::Go
     }

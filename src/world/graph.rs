@@ -162,6 +162,13 @@ pub struct TrackedRequest {
     pub wait_queue: Vec<CoId>,
 }
 
+impl TrackedRequest {
+    /// Whether others must look at it: no request waits for another but next to such a one.
+    pub(super) fn is_apart(&self) -> bool {
+        self.serialising || self.waiting
+    }
+}
+
 /// `BlockDriverState`
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Node {
@@ -201,6 +208,10 @@ pub struct Node {
     pub flush_queue: Vec<CoId>,
     /// Requests under way.
     pub tracked: Vec<TrackedRequest>,
+    /// Which of the ids below 128 they have, a bit each.
+    pub(super) tracked_ids: u128,
+    /// How many of them are serialising or wait for another one.
+    pub(super) tracked_apart: u32,
     /// Its dirty bitmaps.
     pub bitmaps: DirtyBitmaps,
     /// Jobs that block operations on it, newest first.
@@ -246,6 +257,8 @@ impl Node {
             active_flush: false,
             flush_queue: Vec::new(),
             tracked: Vec::new(),
+            tracked_ids: 0,
+            tracked_apart: 0,
             bitmaps: DirtyBitmaps::default(),
             op_blockers: Vec::new(),
             cow_blockers: Vec::new(),

@@ -143,7 +143,8 @@ impl World {
     /// # Errors
     /// The permission conflict; the graph is then as before.
     pub fn replace_node(&mut self, from: NodeId, to: NodeId, detach_subchain: bool) -> Result<(), QmpError> {
-        let before = self.graph.clone();
+        // Taking a filter away cannot fail.
+        let before = (!detach_subchain).then(|| self.graph.clone());
         for child in self.graph.nodes[from].parents.clone() {
             if self.should_update_child(child, to) {
                 self.replace_child_noperm(child, to);
@@ -153,7 +154,9 @@ impl World {
             self.detach_and_schedule_unref(edge);
         }
         if let Err(err) = self.perms_of(&[from, to]) {
-            self.graph = before;
+            if let Some(before) = before {
+                self.graph = before;
+            }
             return Err(err);
         }
         Ok(())

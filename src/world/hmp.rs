@@ -204,7 +204,7 @@ impl World {
         if !background {
             return self.seq([Frame::RunCo(Box::new(request)), done]);
         }
-        let co = self.co_create(vec![done, request]);
+        let co = self.co_create([done, request]);
         self.seq([Frame::Enter(co)])
     }
 

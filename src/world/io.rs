@@ -111,7 +111,13 @@ impl World {
         let co = self.current();
         let n = &mut self.graph.nodes[node];
         n.in_flight += 1;
-        let id = lowest_free(n.tracked.iter().map(|t| t.id));
+        let id = match n.tracked_ids.trailing_ones() {
+            128 => lowest_free(n.tracked.iter().map(|t| t.id)),
+            id => {
+                n.tracked_ids |= 1 << id;
+                id
+            }
+        };
         n.tracked.push(TrackedRequest {
             id,
             op,
@@ -155,6 +161,8 @@ impl World {
         let n = &mut self.graph.nodes[node];
         let i = n.tracked.iter().position(|t| t.id == id).expect("the request was tracked");
         let request = n.tracked.remove(i);
+        n.tracked_ids &= !1u128.checked_shl(id).unwrap_or(0);
+        n.tracked_apart -= u32::from(request.is_apart());
         for co in request.wait_queue {
             self.aio_co_wake(co);
         }
@@ -165,7 +173,7 @@ impl World {
     fn wait_serialising(&mut self, node: NodeId, id: u32) -> Option<Wait> {
         let co = self.current();
         let n = &mut self.graph.nodes[node];
-        if !n.tracked.iter().any(|t| t.serialising) {
+        if n.tracked_apart == 0 {
             return None;
         }
         let own = n.tracked.iter().find(|t| t.id == id).expect("the request is tracked").clone();
@@ -178,25 +186,32 @@ impl World {
                 && own.overlap_offset < end(t)
         })?;
         other.wait_queue.push(co);
-        if let Some(own) = n.tracked.iter_mut().find(|t| t.id == id) {
-            own.waiting = true;
-        }
+        self.set_apart(node, id, |own| own.waiting = true);
         Some(Wait::Queue("an overlapping request"))
     }
 
     fn make_serialising(&mut self, node: NodeId, id: u32, align: u64) {
-        let n = &mut self.graph.nodes[node];
-        let own = n.tracked.iter_mut().find(|t| t.id == id).expect("the request is tracked");
-        let end = align_up(own.overlap_offset + own.overlap_bytes, align);
-        own.serialising = true;
-        own.overlap_offset = align_down(own.overlap_offset, align);
-        own.overlap_bytes = end - own.overlap_offset;
+        self.set_apart(node, id, |own| {
+            let end = align_up(own.overlap_offset + own.overlap_bytes, align);
+            own.serialising = true;
+            own.overlap_offset = align_down(own.overlap_offset, align);
+            own.overlap_bytes = end - own.overlap_offset;
+        });
     }
 
     fn stop_waiting(&mut self, node: NodeId, id: u32) {
-        if let Some(own) = self.graph.nodes[node].tracked.iter_mut().find(|t| t.id == id) {
-            own.waiting = false;
+        if self.graph.nodes[node].tracked_apart > 0 {
+            self.set_apart(node, id, |own| own.waiting = false);
         }
+    }
+
+    /// Changes whether a request is serialising or waits.
+    fn set_apart(&mut self, node: NodeId, id: u32, change: impl FnOnce(&mut TrackedRequest)) {
+        let n = &mut self.graph.nodes[node];
+        let own = n.tracked.iter_mut().find(|t| t.id == id).expect("the request is tracked");
+        let before = own.is_apart();
+        change(own);
+        n.tracked_apart = n.tracked_apart + u32::from(own.is_apart()) - u32::from(before);
     }
 
     /// `bdrv_co_preadv_part`

@@ -359,7 +359,7 @@ impl World {
 
     /// `job_start`
     pub(super) fn job_start(&mut self, job: JobId) -> Flow {
-        let co = self.co_create(vec![Frame::JobCoEntry(job)]);
+        let co = self.co_create([Frame::JobCoEntry(job)]);
         self.cos[co].task = Subject::job(job.0);
         let j = &mut self.jobs[job];
         assert!(j.co.is_none() && j.paused, "the job is started once");

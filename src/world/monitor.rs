@@ -277,7 +277,7 @@ impl World {
 
     /// The bottom halves of this module.
     pub(super) fn monitor_bh(&mut self, bh: &Bh, ctx: Ctx) -> Flow {
-        debug_assert_eq!(ctx, Ctx::Iohandler);
+        assert_eq!(ctx, Ctx::Iohandler);
         match bh {
             Bh::QmpPop => self.qmp_pop(),
             Bh::QmpReply => self.qmp_reply(),

@@ -168,7 +168,7 @@ impl World {
                     }
                 }
                 Ask::Start { slot, task } => {
-                    let task = self.co_create(vec![
+                    let task = self.co_create([
                         Frame::Qcow2TaskDone { node, parent: co, slot },
                         Frame::Qcow2Op { node, op: task },
                     ]);

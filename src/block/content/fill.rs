@@ -91,7 +91,7 @@ impl Run {
 
     /// The part of `len` bytes from byte `offset` on; both lie inside the run.
     pub(super) fn part(&self, offset: u64, len: u64) -> Run {
-        debug_assert!(offset + len <= self.len, "part {offset}+{len} of a run of {}", self.len);
+        assert!(offset + len <= self.len, "part {offset}+{len} of a run of {}", self.len);
         let fill = match &self.fill {
             Fill::Bytes { data, start } => Fill::Bytes { data: data.clone(), start: start + offset as usize },
             Fill::Table { table, start } => Fill::Table { table: table.clone(), start: start.saturating_add(offset) },
@@ -201,10 +201,7 @@ impl Hash for Run {
             }
             Fill::Table { table, start } => {
                 state.write_u8(3);
-                (table.entry_bytes(), start).hash(state);
-                for entry in table.visible(*start, self.len) {
-                    entry.hash(state);
-                }
+                (table.entry_bytes(), start, table.digest(*start, self.len)).hash(state);
             }
         }
     }

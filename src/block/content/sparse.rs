@@ -1,6 +1,7 @@
 //! What a file holds.
 
 use super::{Data, Fill, Run, WriteTag};
+use crate::base::Digest;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ const LEAF_MAX: usize = 32;
 pub struct Content {
     /// By offset; no leaf is empty.
     leaves: Arc<Vec<Leaf>>,
+    digest: Digest,
 }
 
 #[derive(Clone)]
@@ -163,6 +165,7 @@ impl Content {
         if start >= end {
             return;
         }
+        self.digest.clear();
         let leaves = Arc::make_mut(&mut self.leaves);
         // From the leaf with the last extent before `start` to that with the last one up to `end`: neighbours that
         // only touch the range may have to be merged with what is new.
@@ -252,10 +255,7 @@ impl Eq for Content {}
 
 impl Hash for Content {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        for extent in self.from(0) {
-            extent.hash(state);
-        }
-        state.write_u8(0xff);
+        state.write_u64(self.digest.of(|hasher| self.from(0).for_each(|extent| extent.hash(hasher))));
     }
 }
 

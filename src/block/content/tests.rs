@@ -272,7 +272,7 @@ fn the_ends_of_the_address_space_are_safe() {
     long.append(&Data::pattern(1, 1, WriteTag(0)));
     assert_eq!(long.len(), u64::MAX);
     assert_eq!(long.slice(u64::MAX - 1, 9).len(), 1);
-    let odd = Data::table(Arc::new(Table { width: 0, entries: [(u32::MAX, 7)].into() }), u64::MAX, WriteTag(0));
+    let odd = Data::table(table(0, &[(u32::MAX, 7)]), u64::MAX, WriteTag(0));
     assert_eq!(odd.byte_at(u64::from(u32::MAX)), Some(7));
     assert_eq!(odd.byte_at(u64::from(u32::MAX) + 1), Some(0));
 }
@@ -306,7 +306,7 @@ fn tables_compare_by_entries() {
     let shifted = held(&[(0, 5), (8, 6)], 72);
     assert!(a.slice(8, 72).same_bytes(&shifted));
     // An entry put in explicitly as 0 is as good as none.
-    let explicit = Data::table(Arc::new(Table { width: 8, entries: [(1, 5), (2, 0), (9, 6)].into() }), 80, WriteTag(0));
+    let explicit = Data::table(table(8, &[(1, 5), (2, 0), (9, 6)]), 80, WriteTag(0));
     assert_eq!(explicit, a);
     assert_eq!(hash_of(&explicit), hash_of(&a));
 }

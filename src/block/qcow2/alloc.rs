@@ -247,14 +247,13 @@ impl Cx<'_> {
         let (slice, index) = self.get_cluster_table(meta.offset)?;
         self.mark_dirty(slice);
         let mut old = Vec::new();
-        for i in 0..meta.nb_clusters {
-            let entry = self.entry(slice, index + i);
+        let cluster_bits = self.q.sc.cluster_bits;
+        self.map_entries(slice, index, meta.nb_clusters, |i, entry| {
             if entry != 0 {
                 old.push(entry);
             }
-            let offset = meta.alloc_offset + (i << self.q.sc.cluster_bits);
-            self.set_entry(slice, index + i, offset | COPIED);
-        }
+            (meta.alloc_offset + (i << cluster_bits)) | COPIED
+        });
         self.put(slice);
         if !meta.keep_old {
             for entry in old {

@@ -367,7 +367,7 @@ impl Cx<'_> {
 
     /// `update_ext_header_and_dir`
     fn update_directory(&mut self, list: &[Entry]) -> Res {
-        let old = self.q.sc.clone();
+        let old = Scalars::clone(&self.q.sc);
         let (offset, size) = if list.is_empty() { (0, 0) } else { self.store_directory(list)? };
         if let Err(fault) = self.switch_directory(list, offset, size).caught()? {
             if offset > 0 {

@@ -170,7 +170,7 @@ pub(super) struct Held {
 
 impl Cx<'_> {
     fn cs(&mut self, which: Which) -> &mut CacheState {
-        &mut self.q.sc.caches[which as usize]
+        &mut self.q.caches[which as usize]
     }
 
     fn slot(&self, held: Held) -> Option<&Slot> {
@@ -280,11 +280,42 @@ impl Cx<'_> {
 
     /// Sets an entry of a held table.
     pub fn set_entry(&mut self, held: Held, index: u64, value: u64) {
-        let old = self.entry(held, index);
+        let cache = &mut self.q.tables[held.which as usize];
+        let Ok(at) = cache.position(held.index) else { return };
+        let table = &mut cache.slots[at].table;
+        let old = table.get(index as u32);
         if old != value {
             self.undo.push(Undo::Entry(held.which, held.index, index as u32, old));
-            self.q.tables[held.which as usize].set_entry(held.index, index as u32, value);
+            Arc::make_mut(table).set(index as u32, value);
         }
+    }
+
+    /// Sets `n` entries of a held table from `index` on to what `new` makes of their number among these and of what they are.
+    /// Whether any of them changed.
+    pub fn map_entries(&mut self, held: Held, index: u64, n: u64, mut new: impl FnMut(u64, u64) -> u64) -> bool {
+        let cache = &mut self.q.tables[held.which as usize];
+        let Ok(at) = cache.position(held.index) else { return false };
+        let (undo, first) = (&mut self.undo, index as u32);
+        let undone = undo.len();
+        let change = |i: u32, old: u64| {
+            let value = new(u64::from(i - first), old);
+            if value != old {
+                undo.push(Undo::Entry(held.which, held.index, i, old));
+            }
+            value
+        };
+        let table = &mut cache.slots[at].table;
+        if let Some(table) = Arc::get_mut(table) {
+            table.map(first, n as u32, change);
+            return self.undo.len() > undone;
+        }
+        let mut copy = Table::clone(table);
+        copy.map(first, n as u32, change);
+        let changed = self.undo.len() > undone;
+        if changed {
+            *table = Arc::new(copy);
+        }
+        changed
     }
 
     /// The whole of a held table, shared.
@@ -352,21 +383,27 @@ impl Cx<'_> {
 
     /// `qcow2_cache_write`
     pub fn write_cache(&mut self, which: Which) -> Res {
-        self.write_entries(which, false)
+        self.write_entries(which, 0, None)
     }
 
     /// `qcow2_write_caches` as a whole procedure: with checkpoints, as what has been written is not dirty any more.
     pub fn write_caches_in_steps(&mut self) -> Res {
-        self.write_entries(Which::L2, true)?;
+        // Progress counts slots that need not be looked at again, those of the second cache from here on.
+        const SECOND: u64 = 1 << 32;
+        let done = self.progress();
+        if done < SECOND {
+            self.write_entries(Which::L2, done, Some(0))?;
+        }
         if self.q.sc.accurate_refcounts() {
-            self.write_entries(Which::Refcount, true)?;
+            self.write_entries(Which::Refcount, done.saturating_sub(SECOND), Some(SECOND))?;
         }
         Ok(())
     }
 
-    fn write_entries(&mut self, which: Which, checkpoints: bool) -> Res {
+    /// Writes the slots from `at` on; with `steps`, a checkpoint behind each says how many are done, counted from there.
+    fn write_entries(&mut self, which: Which, at: u64, steps: Option<u64>) -> Res {
         let mut result: Result<(), Fault> = Ok(());
-        let mut at = 0;
+        let mut at = at as usize;
         while let Some(slot) = self.q.tables[which as usize].slots.get(at) {
             if slot.place.dirty {
                 let held = Held { which, index: slot.place.index };
@@ -375,8 +412,8 @@ impl Cx<'_> {
                 {
                     result = Err(fault);
                 }
-                if checkpoints && result.is_ok() {
-                    self.checkpoint(0);
+                if let (Some(base), Ok(())) = (steps, &result) {
+                    self.checkpoint(base + at as u64 + 1);
                 }
             }
             at += 1;
@@ -439,7 +476,7 @@ impl Cx<'_> {
 impl super::Qcow2 {
     /// `cache_clean_timer_cb`: drops what was not used since the last call. QEMU does this every 600 seconds.
     pub fn clean_caches(&mut self) {
-        for (state, cache) in self.sc.caches.iter_mut().zip(&mut self.tables) {
+        for (state, cache) in self.caches.iter_mut().zip(&mut self.tables) {
             let limit = state.clean_lru;
             cache.slots.retain(|slot| {
                 !(slot.place.refs == 0 && !slot.place.dirty && slot.place.offset != 0 && slot.place.lru <= limit)

@@ -89,8 +89,8 @@ impl Cx<'_> {
         };
         if kind == ClusterType::Unallocated {
             // Absent entries are all of this kind: only those that are there can end the run.
-            let end = table.entries.range(index as u32..).find(|&(_, &entry)| ClusterType::of(entry) != kind);
-            return end.map_or(nb, |(&at, _)| nb.min(u64::from(at) - index));
+            let end = table.range(index as u32..=u32::MAX).find(|&(_, entry)| ClusterType::of(entry) != kind);
+            return end.map_or(nb, |(at, _)| nb.min(u64::from(at) - index));
         }
         (0..nb).take_while(same).count() as u64
     }
@@ -222,7 +222,7 @@ impl Cx<'_> {
             self.free_clusters(new_offset, new_size * 8, DiscardType::Other)?;
             return Err(fault.into());
         }
-        let Scalars { l1_offset: old_offset, l1_size: old_size, .. } = self.q.sc;
+        let Scalars { l1_offset: old_offset, l1_size: old_size, .. } = *self.q.sc;
         self.q.sc.l1_offset = new_offset;
         self.q.sc.l1_size = new_size;
         self.free_clusters(old_offset, old_size * 8, DiscardType::Other)
@@ -282,7 +282,7 @@ impl Cx<'_> {
 
     /// Indices of the L1 entries from `size` on that are not 0, the last first.
     fn l1_behind(&self, size: u64) -> Vec<u32> {
-        self.q.l1.entries.range(size as u32..).rev().map(|(&index, _)| index).collect()
+        self.q.l1.range(size as u32..=u32::MAX).rev().map(|(index, _)| index).collect()
     }
 
     pub(super) fn replace_l1(&mut self, l1: Arc<Table>) {

@@ -9,10 +9,10 @@ impl Cx<'_> {
     /// shows through afterwards; else the area reads as zero. Sets checkpoints.
     pub fn cluster_discard(&mut self, offset: u64, bytes: u64, kind: DiscardType, full: bool) -> Res {
         let clusters = self.q.sc.size_to_clusters(bytes);
-        self.q.sc.cache_discards = true;
+        self.cache_discards = true;
         let result =
             self.each_slice(offset, clusters, |cx, at, nb| cx.discard_in_slice(at, nb, kind, full)).caught()?;
-        self.q.sc.cache_discards = false;
+        self.cache_discards = false;
         self.process_discards(result.is_err())?;
         Ok(result?)
     }
@@ -55,8 +55,8 @@ impl Cx<'_> {
         if all {
             return (index..index + nb).collect();
         }
-        let range = index as u32..(index + nb) as u32;
-        self.table(slice).entries.range(range).map(|(&i, _)| u64::from(i)).collect()
+        let range = index as u32..=(index + nb) as u32 - 1;
+        self.table(slice).range(range).map(|(i, _)| u64::from(i)).collect()
     }
 
     /// `qcow2_subcluster_zeroize`: bounds are aligned, except at the end of the image. Sets checkpoints.
@@ -68,9 +68,9 @@ impl Cx<'_> {
             return Cx::fail(Errno::ENOTSUP);
         }
         let clusters = self.q.sc.size_to_clusters(bytes);
-        self.q.sc.cache_discards = true;
+        self.cache_discards = true;
         let result = self.each_slice(offset, clusters, |cx, at, nb| cx.zero_in_slice(at, nb, may_unmap)).caught()?;
-        self.q.sc.cache_discards = false;
+        self.cache_discards = false;
         self.process_discards(result.is_err())?;
         Ok(result?)
     }
@@ -79,10 +79,23 @@ impl Cx<'_> {
     fn zero_in_slice(&mut self, offset: u64, nb: u64, may_unmap: bool) -> Res<u64> {
         let (slice, index) = self.get_cluster_table(offset)?;
         let nb = nb.min(self.q.sc.l2_slice_size - index);
+        let unmaps = |old: u64| {
+            let kind = ClusterType::of(old);
+            kind == ClusterType::Compressed || (may_unmap && kind.is_allocated())
+        };
+        let table = self.table(slice);
+        let any = table.range(index as u32..=(index + nb - 1) as u32).any(|(_, old)| unmaps(old));
+        drop(table);
+        if !any {
+            if self.map_entries(slice, index, nb, |_, old| old | ZERO) {
+                self.mark_dirty(slice);
+            }
+            self.put(slice);
+            return Ok(nb);
+        }
         for i in index..index + nb {
             let old = self.entry(slice, i);
-            let kind = ClusterType::of(old);
-            let unmap = kind == ClusterType::Compressed || (may_unmap && kind.is_allocated());
+            let unmap = unmaps(old);
             let new = if unmap { ZERO } else { old | ZERO };
             if new == old {
                 continue;

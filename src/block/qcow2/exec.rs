@@ -2,9 +2,9 @@
 //!
 //! Long loops set checkpoints, so that not everything is run again for each of their requests.
 
-use super::cache::{Place, Saved, Slot, Which};
+use super::cache::{CacheState, Place, Saved, Slot, Which};
 use super::op::{Ask, Child, Got};
-use super::state::{Qcow2, Scalars};
+use super::state::Qcow2;
 use crate::base::errno::{Errno, Ret};
 use crate::block::content::{Data, Table};
 use crate::block::event::BlkdebugEvent;
@@ -125,7 +125,8 @@ pub(super) enum Undo {
 /// A procedure under way: the answers so far, and how to get back to where it began.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Exec {
-    start: Option<Box<Scalars>>,
+    /// The procedure waits for an answer.
+    waiting: bool,
     answers: Vec<Got>,
     /// Events that are due before anything else.
     events: VecDeque<BlkdebugEvent>,
@@ -139,7 +140,7 @@ pub(super) struct Exec {
 impl Exec {
     /// Whether an answer belongs to the procedure and not to the operation around it.
     pub fn is_waiting(&self) -> bool {
-        self.start.is_some()
+        self.waiting
     }
 
     pub fn answer(&mut self, got: Got) {
@@ -164,23 +165,29 @@ impl Exec {
 
     /// Runs the procedure; `None` if it needs an answer first, and then must be run again with the same arguments.
     pub fn run<T>(&mut self, q: &mut Qcow2, procedure: impl FnOnce(&mut Cx<'_>) -> Res<T>) -> Option<Result<T, Fault>> {
-        let start = q.sc.clone();
-        let mut cx = Cx { q, ex: self, at: 0, seen: 0, undo: Vec::new(), saved: Default::default(), start };
+        q.sc.mark();
+        let (undo, caches) = (std::mem::take(&mut q.scratch), q.caches);
+        let mut cx = Cx { q, ex: self, at: 0, seen: 0, undo, saved: Default::default(), cache_discards: false, caches };
         let out = procedure(&mut cx);
-        let Cx { undo, start, .. } = cx;
+        let Cx { mut undo, caches, .. } = cx;
         let out = match out {
             Ok(value) => Ok(value),
             Err(Stop::Fail(fault)) => Err(fault),
             Err(Stop::Wait) => {
-                for step in undo.into_iter().rev() {
+                for step in undo.drain(..).rev() {
                     q.take_back(step);
                 }
-                q.sc = start.clone();
-                self.start = Some(Box::new(start));
+                q.scratch = undo;
+                q.caches = caches;
+                q.sc.rewind();
+                self.waiting = true;
                 return None;
             }
         };
-        self.start = None;
+        undo.clear();
+        q.scratch = undo;
+        q.sc.keep();
+        self.waiting = false;
         self.answers.clear();
         self.fired = 0;
         self.progress = 0;
@@ -213,8 +220,10 @@ pub(super) struct Cx<'a> {
     pub(super) undo: Vec<Undo>,
     /// For each cache, the places about which `undo` knows how they were.
     pub(super) saved: [Saved; 2],
-    /// The state to go back to.
-    start: Scalars,
+    /// `cache_discards`: discards are collected, to be sent at the end of the procedure.
+    pub cache_discards: bool,
+    /// How the caches were at the start.
+    caches: [CacheState; 2],
 }
 
 impl Cx<'_> {
@@ -228,7 +237,8 @@ impl Cx<'_> {
         self.seen = 0;
         self.undo.clear();
         self.saved.iter_mut().for_each(Saved::clear);
-        self.start = self.q.sc.clone();
+        self.caches = self.q.caches;
+        self.q.sc.mark();
     }
 
     /// What the last checkpoint said; 0 before the first.

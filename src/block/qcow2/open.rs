@@ -137,8 +137,8 @@ fn cache_sizes(sc: &Scalars, options: &OpenOptions) -> Result<(u32, u64, u32), F
 impl Qcow2 {
     /// `update_max_refcount_table_index`
     pub(super) fn update_max_reft_index(&mut self) {
-        let last = self.reftable.entries.iter().rev().find(|&(_, &entry)| entry & REFT_MASK != 0);
-        self.sc.max_reft_index = last.map_or(0, |(&index, _)| u64::from(index));
+        let last = self.reftable.iter().rev().find(|&(_, entry)| entry & REFT_MASK != 0);
+        self.sc.max_reft_index = last.map_or(0, |(index, _)| u64::from(index));
     }
 }
 
@@ -204,8 +204,7 @@ impl Cx<'_> {
             return einval("Reference count entry width too large; may not exceed 64 bits");
         }
         check_simulated(header)?;
-        let sc = &mut self.q.sc;
-        *sc = Scalars {
+        *self.q.sc = Scalars {
             version: header.version as u32,
             cluster_bits: header.cluster_bits as u32,
             refcount_order: header.refcount_order as u32,
@@ -223,6 +222,8 @@ impl Cx<'_> {
             options: Arc::new(options.clone()),
             ..Scalars::default()
         };
+        self.q.caches = Default::default();
+        let sc = &self.q.sc;
         if header.reft_clusters == 0 {
             return einval("Image does not contain a reference count table");
         }
@@ -241,7 +242,7 @@ impl Cx<'_> {
     }
 
     fn read_l1(&mut self) -> Res {
-        let Scalars { l1_offset, l1_size, .. } = self.q.sc;
+        let Scalars { l1_offset, l1_size, .. } = *self.q.sc;
         let mut l1 = Arc::default();
         if l1_size > 0 {
             l1 = self.read(l1_offset, l1_size * 8).say("Could not read L1 table")?.to_table(8);
@@ -251,7 +252,7 @@ impl Cx<'_> {
     }
 
     fn refcount_init(&mut self) -> Res {
-        let Scalars { reft_offset, reft_size, .. } = self.q.sc;
+        let Scalars { reft_offset, reft_size, .. } = *self.q.sc;
         self.event(Event::ReftableLoad);
         let table = self.read(reft_offset, reft_size * 8).say("Could not initialize refcount handling")?.to_table(8);
         self.replace_reftable(table);
@@ -262,7 +263,7 @@ impl Cx<'_> {
     /// `qcow2_update_options`: caches of the right size, empty. What they held before is written first.
     pub fn update_options(&mut self, options: &OpenOptions) -> Res {
         let (l2_places, entry, refcount_places) = cache_sizes(&self.q.sc, options)?;
-        if self.q.sc.caches[0].size > 0 {
+        if self.q.caches[0].size > 0 {
             self.flush_cache(Which::L2).say("Failed to flush the L2 table cache")?;
             self.flush_cache(Which::Refcount).say("Failed to flush the refcount block cache")?;
         }
@@ -277,7 +278,7 @@ impl Cx<'_> {
         }
         self.q.sc.lazy_refcounts = lazy;
         self.q.sc.l2_slice_size = entry / 8;
-        self.q.sc.caches = [CacheState::new(l2_places, entry), CacheState::new(refcount_places, self.q.cluster_size())];
+        self.q.caches = [CacheState::new(l2_places, entry), CacheState::new(refcount_places, self.q.cluster_size())];
         Ok(())
     }
 

@@ -49,11 +49,11 @@ impl Qcow2 {
             return Some(Overlap::RefcountTable);
         }
         let cluster = sc.cluster_size();
-        let table_hit = |entry: &u64, mask: u64| entry & mask != 0 && hit(entry & mask, cluster);
-        if checked(Overlap::ActiveL2) && self.l1.entries.values().any(|entry| table_hit(entry, OFFSET_MASK)) {
+        let table_hit = |entry: u64, mask: u64| entry & mask != 0 && hit(entry & mask, cluster);
+        if checked(Overlap::ActiveL2) && self.l1.any(|entry| table_hit(entry, OFFSET_MASK)) {
             return Some(Overlap::ActiveL2);
         }
-        if checked(Overlap::RefcountBlock) && self.reftable.entries.values().any(|entry| table_hit(entry, REFT_MASK)) {
+        if checked(Overlap::RefcountBlock) && self.reftable.any(|entry| table_hit(entry, REFT_MASK)) {
             return Some(Overlap::RefcountBlock);
         }
         let bitmaps = sc.autoclear & AUTOCLEAR_BITMAPS != 0;

@@ -101,6 +101,9 @@ impl Cx<'_> {
 
     /// `qcow2_process_discards`: sends the noted discards, or forgets them if something failed.
     pub fn process_discards(&mut self, failed: bool) -> Res {
+        if self.q.sc.discards.is_empty() {
+            return Ok(());
+        }
         let discards = std::mem::take(&mut self.q.sc.discards);
         if failed {
             return Ok(());
@@ -126,7 +129,7 @@ impl Cx<'_> {
         let mut at = first;
         let mut held = None;
         let result = self.update_each(offset, first, last, addend, kind, &mut at, &mut held).caught()?;
-        if !self.q.sc.cache_discards {
+        if !self.cache_discards {
             self.process_discards(result.is_err())?;
         }
         if let Some(block) = held {
@@ -208,7 +211,7 @@ impl Cx<'_> {
 
     /// `alloc_clusters_noref`: finds contiguous free clusters, upward from the lowest that may be free.
     pub fn alloc_noref(&mut self, size: u64, max: u64) -> Res<u64> {
-        if self.q.sc.cache_discards {
+        if self.cache_discards {
             self.process_discards(false)?;
         }
         let nb = self.q.sc.size_to_clusters(size);

@@ -144,7 +144,7 @@ impl Cx<'_> {
             return Cx::fail(Errno::EFBIG);
         }
         let mut table = (*self.q.reftable).clone();
-        table.entries.retain(|&index, _| u64::from(index) < table_size);
+        table.truncate(table_size);
         if let Some((index, offset)) = new {
             table.set(index as u32, offset);
         }
@@ -206,14 +206,14 @@ impl Cx<'_> {
     pub fn shrink_reftable(&mut self) -> Res {
         let (cluster_bits, block_bits) = (self.q.sc.cluster_bits, self.q.sc.refblock_bits());
         let mut kept = Table::new(8);
-        for (index, entry) in self.q.reftable.entries.clone() {
+        for (index, entry) in self.q.reftable.clone().iter() {
             let offset = entry & REFT_MASK;
             let block = self.get(Which::Refcount, offset, true)?;
             let cluster = offset >> cluster_bits;
             let own = (cluster >> block_bits == u64::from(index))
                 .then(|| self.refcount_in(block, cluster & (self.q.sc.refblock_size() - 1)));
             let table = self.table(block);
-            let used = table.entries.len() as u64;
+            let used = table.count() as u64;
             let only_own = own.is_some_and(|own| own != 0 && used == 1 && self.only_refcount(block, cluster));
             self.put(block);
             if used > 0 && !only_own {
@@ -224,7 +224,7 @@ impl Cx<'_> {
         let at = self.q.sc.reft_offset;
         let len = self.q.sc.reft_size * 8;
         let mut result = self.write_sync(at, || Data::table(kept.clone(), len, WriteTag(0))).caught()?;
-        for (index, entry) in self.q.reftable.entries.clone() {
+        for (index, entry) in self.q.reftable.clone().iter() {
             if kept.get(index) == 0 {
                 if result.is_ok() {
                     result = self.discard_refblock(entry & REFT_MASK).caught()?;
@@ -232,7 +232,7 @@ impl Cx<'_> {
                 self.set_reftable_entry(u64::from(index), 0);
             }
         }
-        if !self.q.sc.cache_discards {
+        if !self.cache_discards {
             self.process_discards(result.is_err())?;
         }
         Ok(result?)

@@ -1,8 +1,11 @@
 //! What the driver knows about an open image (`BDRVQcow2State`).
 
 use super::cache::{Cache, CacheState};
+use super::exec::Undo;
 use super::open::OpenOptions;
 use crate::block::content::Table;
+use std::hash::{Hash, Hasher};
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 /// `QCOW_MAGIC`
@@ -147,26 +150,96 @@ pub(super) struct Scalars {
     pub nb_bitmaps: u32,
     pub bitmap_dir_offset: u64,
     pub bitmap_dir_size: u64,
-    pub cache_discards: bool,
     /// Offset and length, in the order in which they will be sent.
     pub discards: Vec<(u64, u64)>,
     /// `cluster_allocs`, newest first.
     pub allocs: Vec<L2Meta>,
     pub next_alloc: u64,
-    pub caches: [CacheState; 2],
     pub corruption: Option<Arc<Corruption>>,
     pub names: Arc<Names>,
     /// What the image was opened with.
     pub options: Arc<OpenOptions>,
 }
 
+/// [`Scalars`] that are copied when a procedure first changes them, so that they can be put back. Most procedures change none.
+#[derive(Debug, Default)]
+pub(super) struct Tracked {
+    now: Scalars,
+    /// A procedure is under way.
+    armed: bool,
+    /// How they were when it began.
+    before: Option<Box<Scalars>>,
+}
+
+impl Tracked {
+    /// From here on, [`Tracked::rewind`] comes back to this.
+    pub fn mark(&mut self) {
+        self.armed = true;
+        self.before = None;
+    }
+
+    /// Back to how they were at the last mark, and no longer tracked.
+    pub fn rewind(&mut self) {
+        self.armed = false;
+        if let Some(before) = self.before.take() {
+            self.now = *before;
+        }
+    }
+
+    /// Leaves them as they are, and no longer tracked.
+    pub fn keep(&mut self) {
+        self.armed = false;
+        self.before = None;
+    }
+}
+
+impl Deref for Tracked {
+    type Target = Scalars;
+    fn deref(&self) -> &Scalars {
+        &self.now
+    }
+}
+
+impl DerefMut for Tracked {
+    fn deref_mut(&mut self) -> &mut Scalars {
+        if self.armed && self.before.is_none() {
+            self.before = Some(Box::new(self.now.clone()));
+        }
+        &mut self.now
+    }
+}
+
+// Between procedures only the values count.
+impl Clone for Tracked {
+    fn clone(&self) -> Tracked {
+        Tracked { now: self.now.clone(), ..Tracked::default() }
+    }
+}
+
+impl PartialEq for Tracked {
+    fn eq(&self, other: &Tracked) -> bool {
+        self.now == other.now
+    }
+}
+
+impl Eq for Tracked {}
+
+impl Hash for Tracked {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.now.hash(state);
+    }
+}
+
 /// An open qcow2 image (`BDRVQcow2State`). Cloning is cheap.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Qcow2 {
-    pub(super) sc: Scalars,
+    pub(super) sc: Tracked,
+    pub(super) caches: [CacheState; 2],
     pub(super) l1: Arc<Table>,
     pub(super) reftable: Arc<Table>,
     pub(super) tables: [Cache; 2],
+    /// Room for the undo list of a procedure; empty between procedures.
+    pub(super) scratch: Vec<Undo>,
     /// The node below.
     pub file: FileTraits,
     /// Whether a backing node is attached (`bs->backing`).
