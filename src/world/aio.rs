@@ -8,7 +8,6 @@ use super::arena::{CellId, ChildId, CoId, JobId, NodeId, ReqId};
 use super::frame::{Flow, Frame};
 use super::value::Val;
 use crate::base::Spare;
-use crate::base::errno::Ret;
 use crate::base::units::{MICROS, Nanos};
 use crate::block::content::Data;
 use crate::choice::{ChoicePoint, Choose, Subject};
@@ -763,24 +762,6 @@ impl World {
         let co = self.current();
         self.bh_schedule(Bh::CoCall(co, Box::new(frame)));
         Flow::Yield(Wait::Bh(what))
-    }
-
-    /// The result in the register as a plain status.
-    pub fn take_ret(&mut self) -> Ret {
-        match std::mem::take(&mut self.reg) {
-            Val::Ret(ret) => ret,
-            Val::None => Ok(()),
-            other => panic!("expected a status, found {other:?}"),
-        }
-    }
-
-    /// The result in the register as data.
-    pub fn take_data(&mut self) -> Ret<Data> {
-        match std::mem::take(&mut self.reg) {
-            Val::Data(data) => data,
-            Val::Ret(Err(errno)) => Err(errno),
-            other => panic!("expected data, found {other:?}"),
-        }
     }
 
     /// An edge of the graph that a frame is about, if it still exists.

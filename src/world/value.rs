@@ -1,5 +1,6 @@
 //! What one frame hands to the next.
 
+use super::World;
 use super::arena::{BackendId, JobId, NodeId};
 use crate::base::Json;
 use crate::base::errno::{Errno, Ret};
@@ -63,5 +64,25 @@ impl Val {
     #[must_use]
     pub fn err(errno: Errno) -> Val {
         Val::Ret(Err(errno))
+    }
+}
+
+impl World {
+    /// The result in the register as a plain status.
+    pub fn take_ret(&mut self) -> Ret {
+        match std::mem::take(&mut self.reg) {
+            Val::Ret(ret) => ret,
+            Val::None => Ok(()),
+            other => panic!("expected a status, found {other:?}"),
+        }
+    }
+
+    /// The result in the register as data.
+    pub fn take_data(&mut self) -> Ret<Data> {
+        match std::mem::take(&mut self.reg) {
+            Val::Data(data) => data,
+            Val::Ret(Err(errno)) => Err(errno),
+            other => panic!("expected data, found {other:?}"),
+        }
     }
 }
