@@ -536,7 +536,7 @@ impl World {
 
     /// A signal asks the process to end. To be called in the main loop; the process has ended when it is there again.
     pub fn host_shutdown(&mut self) {
-        debug_assert!(self.in_main_loop());
+        assert!(self.in_main_loop());
         self.shutdown("host-signal");
     }
 }
