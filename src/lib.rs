@@ -21,6 +21,7 @@ pub mod quirk;
 pub mod render;
 pub mod scenario;
 pub mod serve;
+pub mod shrink;
 pub mod sim;
 pub mod trace;
 pub mod validate;

@@ -65,6 +65,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "images",
         ],
     ),
+    ("shrink", &["base", "invariant", "choice", "trace", "scenario", "sim", "failure"]),
     ("generate", &["base", "quirk", "choice", "trace", "scenario"]),
     ("failure", &["base", "choice", "trace", "scenario", "sim"]),
     ("explore", &["base", "invariant", "quirk", "choice", "job", "trace", "scenario", "world", "check", "sim"]),
@@ -87,6 +88,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "failure",
             "generate",
             "validate",
+            "shrink",
         ],
     ),
 ];

@@ -7,6 +7,7 @@
 
 mod bounded;
 mod even;
+mod bytes;
 mod log;
 mod pct;
 mod preempt;
@@ -17,6 +18,7 @@ mod walk;
 
 pub use bounded::Bounded;
 pub use even::Even;
+pub use bytes::Bytes;
 pub use log::{Choice, ChoiceLog, LogError, Numbered};
 pub use pct::Pct;
 pub use preempt::{Preempt, Preemption, PreemptionError, PreemptionRecorder, Preemptions, REQUESTS, Who};
@@ -330,6 +332,8 @@ pub enum Chooser {
     Replay(Replay),
     /// [`Preempt`].
     Preempt(Box<Preempt>),
+    /// [`Bytes`].
+    Bytes(Bytes),
 }
 
 /// Does the same for whichever variant it is.
@@ -344,6 +348,7 @@ macro_rules! each {
             Chooser::Bounded($inner) => $what,
             Chooser::Replay($inner) => $what,
             Chooser::Preempt($inner) => $what,
+            Chooser::Bytes($inner) => $what,
         }
     };
 }

@@ -17,6 +17,7 @@ pub mod quirks;
 mod replay;
 pub mod report;
 mod run;
+mod shrink;
 mod test;
 mod timeline;
 
@@ -63,6 +64,8 @@ enum Command {
     Timeline(timeline::TimelineArgs),
     /// Show a failure again, from its file
     Replay(replay::ReplayArgs),
+    /// Make a failure small: fewest preemptions, then fewest steps, faults, drives, bytes
+    Shrink(shrink::ShrinkArgs),
     /// Print a scenario that is made from a seed
     Generate(generate::GenerateArgs),
     /// Try every schedule of a scenario, each state once, and list what a client can see
@@ -191,6 +194,7 @@ pub fn main(runner: Runner) -> ExitCode {
         Command::Test(args) => test::test(args, runner, &mut out),
         Command::Timeline(args) => timeline::timeline(args, runner, &mut out),
         Command::Replay(args) => replay::replay(args, runner, &mut out),
+        Command::Shrink(args) => shrink::shrink(args, &mut out),
         Command::Generate(args) => generate::generate(args, &mut out),
         Command::Explore(args) => explore::explore(args, &mut out),
         Command::Fuzz(args) => fuzz::fuzz(args, runner, &mut out),

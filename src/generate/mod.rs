@@ -12,6 +12,8 @@ mod guest;
 mod knobs;
 mod program;
 mod shape;
+#[cfg(feature = "proptest")]
+pub mod strategies;
 mod wrong;
 
 pub use knobs::{Kind, Knobs};
@@ -74,7 +76,16 @@ pub fn program(kind: Kind, seed: u64) -> Generated {
 /// The scenario of a seed, within what the options allow.
 #[must_use]
 pub fn with(options: &Options, seed: u64) -> Generated {
-    let knobs = Knobs::draw(options, seed);
+    drawn_with(Knobs::draw(options, seed), seed)
+}
+
+/// The same with so many commands. Fewer commands are the first ones of more.
+#[must_use]
+pub fn with_commands(options: &Options, seed: u64, commands: usize) -> Generated {
+    drawn_with(Knobs { commands, ..Knobs::draw(options, seed) }, seed)
+}
+
+fn drawn_with(knobs: Knobs, seed: u64) -> Generated {
     let shape = Shape::draw(&knobs, seed);
     let files = shape.files.iter().cloned().map(PlannedFile::new).collect();
     let args = shape.args.clone();

@@ -184,6 +184,19 @@ impl Sim {
     }
 }
 
+/// Runs a scenario from its start to its end with somebody who decides: for callers that want to have that one back, or the world. What
+/// the scenario says of violations that it expects does not count here.
+pub fn run_with(plan: &Plan, choose: &mut dyn Choose, options: &RunOptions) -> (Outcome, Option<Sim>) {
+    match Sim::new(plan, options) {
+        Err(outcome) => (outcome, None),
+        Ok(mut sim) => {
+            let finished = catch_unwind(AssertUnwindSafe(|| sim.finish(choose)));
+            let outcome = finished.unwrap_or_else(|payload| sim.client.crashed(&panic_text(&*payload)));
+            (outcome, Some(sim))
+        }
+    }
+}
+
 /// Runs a scenario from its start to its end. A panic of the simulator becomes [`Outcome::Crash`].
 #[must_use]
 pub fn run(plan: &Plan, chooser: Chooser, options: &RunOptions) -> Run {

@@ -1,0 +1,159 @@
+//! Failures made small: how few preemptions are left, after how many runs.
+
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests read files, run programs and print"
+)]
+
+mod common;
+
+use blockjob_sim::choice::{Chooser, Walk};
+use blockjob_sim::failure::Failure;
+use blockjob_sim::scenario::{Plan, load};
+use blockjob_sim::shrink::{MAX_RUNS, Shrunk, shrink};
+use blockjob_sim::sim;
+use blockjob_sim::sim::outcome::RunOptions;
+use blockjob_sim::trace::Level;
+use common::{in_threads, path, plan_of};
+use std::fs;
+use std::process::Command;
+
+/// Preemptions that may be left.
+const PREEMPTIONS: usize = 2;
+/// Runs until then.
+const RUNS: u32 = 50;
+
+/// A client that takes a job to be over as soon as its command is answered, among much that does not matter.
+const HASTY: &str = "\
+about: A client looks at a job too early.
+files:
+  - create: {file: s.qcow2, format: qcow2, size: 4M}
+  - write: {file: s.qcow2, format: qcow2, pattern: 0x41, offset: 0, length: 1M}
+  - create: {file: t.qcow2, format: qcow2, size: 4M}
+  - create: {file: other.qcow2, format: qcow2, size: 8M}
+args:
+  - -drive
+  - if=none,id=drive0,file=s.qcow2,format=qcow2,node-name=s
+  - -drive
+  - if=none,id=drive1,file=other.qcow2,format=qcow2,node-name=o
+  - -blockdev
+  - '{\"driver\": \"qcow2\", \"node-name\": \"t\", \"file\": {\"driver\": \"file\", \"filename\": \"t.qcow2\"}}'
+steps:
+  - qmp: {execute: block-dirty-bitmap-add, arguments: {node: o, name: b}}
+  - hmp: qemu-io drive1 \"write -P 0x11 0 1M\"
+  - hmp: qemu-io drive0 \"write -P 0x12 1M 64k\"
+  - qmp: {execute: query-block}
+  - qmp: {execute: blockdev-backup, arguments: {job-id: j, device: drive0, target: t, sync: full, auto-dismiss: true}}
+  - qmp: {execute: query-jobs}
+    returns: []
+  - qmp: {execute: query-block}
+";
+
+fn options() -> RunOptions {
+    RunOptions { level: Some(Level::Client), record_choices: true, check: true, ..RunOptions::default() }
+}
+
+/// The first failure: of the calm schedule, or of seeds.
+fn found(name: &str, plan: &Plan, seeds: u64) -> Option<Failure> {
+    let run = sim::run(plan, Chooser::Calm, &options());
+    let calm = Failure::of(name, plan, "calm", None, &run);
+    calm.or_else(|| {
+        (0..seeds).find_map(|seed| {
+            let run = sim::run(plan, Chooser::Walk(Box::new(Walk::new(seed))), &options());
+            Failure::of(name, plan, "walk", Some(seed), &run)
+        })
+    })
+}
+
+fn parse(text: &str) -> Plan {
+    load("shrunk.yaml", &mut |_| Ok(text.to_owned())).unwrap_or_else(|error| panic!("{error}\n{text}")).expect("steps")
+}
+
+/// What is left fails in the same way, under its own schedule, from its own file.
+fn fails_again(shrunk: &Shrunk) {
+    let mut plan = parse(&shrunk.to_yaml());
+    plan.expect_violation = None;
+    let run = sim::run(&plan, sim::chooser(&plan.schedule), &options());
+    let failure = Failure::of("again", &plan, "its own", None, &run).unwrap_or_else(|| panic!("{}", shrunk.to_yaml()));
+    assert!(failure.verdict.same_kind(&shrunk.verdict), "{}\n{}", failure.verdict, shrunk.to_yaml());
+}
+
+#[test]
+fn a_hasty_client_is_one_preemption_and_two_commands() {
+    let plan = parse(HASTY);
+    for seed in 0..60 {
+        let run = sim::run(&plan, Chooser::Walk(Box::new(Walk::new(seed))), &options());
+        let Some(failure) = Failure::of("hasty", &plan, "walk", Some(seed), &run) else { continue };
+        let shrunk = shrink(&failure, MAX_RUNS).expect("it fails again");
+        assert_eq!(shrunk.preemptions.len(), 1, "seed {seed}\n{}", shrunk.to_yaml());
+        assert!(shrunk.schedule_runs <= RUNS, "seed {seed}: {} runs", shrunk.schedule_runs);
+        assert!(shrunk.plan.steps.len() <= 2, "seed {seed}\n{}", shrunk.to_yaml());
+        assert!(shrunk.plan.args.len() <= 4 && shrunk.plan.files.len() <= 3, "seed {seed}\n{}", shrunk.to_yaml());
+        fails_again(&shrunk);
+        let text = shrunk.to_yaml();
+        assert!(text.contains("# this matters:") && text.contains("# What led to it:"), "{text}");
+        assert_eq!(shrink(&failure, MAX_RUNS).expect("it fails again"), shrunk, "the same each time");
+        // One is enough in a build for tests; what else fails comes to the same.
+        if seed > 20 {
+            break;
+        }
+    }
+}
+
+/// The scenarios of the museum that break an invariant, as their schedules or seeds show it.
+#[test]
+fn races_of_the_museum_are_two_preemptions_at_most() {
+    let folder = path("sim-scenarios/museum");
+    let mut names: Vec<String> = match fs::read_dir(folder) {
+        Ok(entries) => {
+            entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
+        }
+        Err(_) => return,
+    };
+    names.sort();
+    let told = in_threads(&names, |name| {
+        let name = format!("sim-scenarios/museum/{name}");
+        let mut plan = plan_of(&name)?;
+        plan.expect_violation.take()?;
+        let failure = found(&name, &plan, 300)?;
+        failure.verdict.invariant.as_ref()?;
+        // The schedule is what has a bound; of the scenario goes what the runs allow.
+        let shrunk = shrink(&failure, 400).unwrap_or_else(|error| panic!("{name}: {error}"));
+        fails_again(&shrunk);
+        let fits = shrunk.preemptions.len() <= PREEMPTIONS && shrunk.schedule_runs <= RUNS;
+        Some((fits, format!("{name}: {} preemptions after {} runs", shrunk.preemptions.len(), shrunk.schedule_runs)))
+    });
+    let told: Vec<(bool, String)> = told.into_iter().flatten().collect();
+    let wrong: Vec<&String> = told.iter().filter(|(fits, _)| !fits).map(|(_, line)| line).collect();
+    assert!(wrong.is_empty(), "{wrong:#?} of {told:#?}");
+}
+
+#[test]
+fn the_command_prints_and_saves() {
+    let plan = parse(HASTY);
+    let failure = found("hasty", &plan, 100).expect("a failure");
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("hasty.yaml");
+    fs::write(&file, failure.to_text()).expect("a file");
+    let run = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_blockjob-sim"));
+        let output = command.arg("shrink").arg(&file).args(more).output().expect("the command runs");
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (code, printed, said) = run(&[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("before: preemptions") && said.contains("after:  preemptions 1"), "{said}");
+    let save = folder.path().join("regress");
+    let (code, nothing, said) = run(&["--save", &save.to_string_lossy()]);
+    assert_eq!((code, nothing.as_str()), (Some(0), ""), "{said}");
+    assert_eq!(fs::read_to_string(save.join("failed-hasty.yaml")).expect("a scenario"), printed);
+
+    // A failure that is none any more.
+    fs::write(&file, failure.to_text().replace("returns: []", "reply: any")).expect("a file");
+    let (code, _, said) = run(&[]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("does not come about again"), "{said}");
+}
