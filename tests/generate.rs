@@ -30,8 +30,9 @@ fn run(generated: &Generated, chooser: Chooser) -> Run {
 fn programs_run_clean_and_the_same_each_time() {
     let seeds: Vec<(Kind, u64)> = (0..100).flat_map(|seed| Kind::ALL.map(|kind| (kind, seed))).collect();
     let wrong: Vec<String> = in_threads(&seeds, |(kind, seed)| {
-        let generated = generate::program(*kind, *seed);
-        assert_eq!(generate::program(*kind, *seed), generated);
+        let options = Options { kind: Some(*kind), crashes: false };
+        let generated = generate::with(&options, *seed);
+        assert_eq!(generate::with(&options, *seed), generated);
         let mut wrong = Vec::new();
         for choices in [None, Some(seed + 1)] {
             let chooser = || choices.map_or(Chooser::Calm, |seed| Chooser::Walk(Box::new(Walk::new(seed))));

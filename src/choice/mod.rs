@@ -6,8 +6,8 @@
 //! while it asks somebody else.
 
 mod bounded;
-mod even;
 mod bytes;
+mod even;
 mod log;
 mod pct;
 mod preempt;
@@ -17,8 +17,8 @@ mod urw;
 mod walk;
 
 pub use bounded::Bounded;
-pub use even::Even;
 pub use bytes::Bytes;
+pub use even::Even;
 pub use log::{Choice, ChoiceLog, LogError, Numbered};
 pub use pct::Pct;
 pub use preempt::{Preempt, Preemption, PreemptionError, PreemptionRecorder, Preemptions, REQUESTS, Who};

@@ -52,6 +52,11 @@ pub(super) fn text(path: &Path) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())
 }
 
+/// The bytes of a file, or why they cannot be had.
+pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, String> {
+    fs::read(path).map_err(|error| format!("{}: {}", path.display(), plain(&error)))
+}
+
 /// What the system says of an error, without Rust's `(os error N)`.
 fn plain(error: &io::Error) -> String {
     let text = error.to_string();

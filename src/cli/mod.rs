@@ -109,6 +109,9 @@ struct RunArgs {
     /// Make the choices of this list: a file, or the list itself as `@17 complete-next 2/5, …`
     #[arg(long, value_name = "CHOICES")]
     replay: Option<String>,
+    /// Make a choice of each byte of this file, for fuzzers; zero, and what comes after the end, is calm
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seed", "replay"])]
+    bytes: Option<PathBuf>,
     /// Go on calmly where the list of --replay does not fit, instead of ending with code 4
     #[arg(long, requires = "replay")]
     lenient: bool,

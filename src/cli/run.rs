@@ -4,7 +4,7 @@ use super::check::WIDTH;
 use super::output::Output;
 use super::quirks::WatchArgs;
 use super::{EXIT_USAGE, Format, RunArgs, files, report};
-use crate::choice::{ChoiceLog, Chooser, Mode, Replay};
+use crate::choice::{Bytes, ChoiceLog, Chooser, Mode, Replay};
 use crate::explore::Strategy;
 use crate::scenario::plan::{Plan, Schedule};
 use crate::sim;
@@ -61,6 +61,9 @@ pub(super) fn run(args: &RunArgs, runner: Runner, out: &mut Output) -> u8 {
 fn chooser(args: &RunArgs, plan: &Plan) -> Result<Chooser, String> {
     if let Some(seed) = args.seed {
         return Ok(args.strategy.chooser(seed));
+    }
+    if let Some(file) = &args.bytes {
+        return Ok(Chooser::Bytes(Bytes::new(&files::bytes(file)?)));
     }
     let Some(choices) = &args.replay else { return Ok(sim::chooser(&plan.schedule)) };
     let log = self::choices(choices)?;

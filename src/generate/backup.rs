@@ -39,22 +39,21 @@ impl Program<'_> {
             self.shape.targets[target].job = Some(self.jobs.len());
         }
         self.jobs.push(Job { id, lingers: endless || manual || sync == "none", over: false });
-        self.backed_up.push(drive);
+        if self.in_transaction {
+            self.backed_up.push(drive);
+        }
         (name, arguments)
     }
 
-    /// The drive to copy. Two backups of one drive by one transaction make QEMU abort.
+    /// The drive to copy; within a transaction one that it does not copy yet.
     fn backed_up_drive(&mut self) -> usize {
         let drives = self.shape.drives.len();
         let mut drive = self.arguments.below(drives);
-        let seldom = !self.knobs.crashes || !self.arguments.one_in(12);
-        if self.in_transaction && seldom {
-            for _ in 0..drives {
-                if !self.backed_up.contains(&drive) {
-                    break;
-                }
-                drive = (drive + 1) % drives;
+        for _ in 0..drives {
+            if !self.in_transaction || !self.backed_up.contains(&drive) {
+                break;
             }
+            drive = (drive + 1) % drives;
         }
         drive
     }

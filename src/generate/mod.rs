@@ -29,7 +29,7 @@ use shape::Shape;
 pub struct Options {
     /// The kind of program; `None` lets the seed say.
     pub kind: Option<Kind>,
-    /// Whether there may be what QEMU 10.0.2 crashes on: a backup by a bitmap that its own transaction adds, and what
+    /// Whether there may be what QEMU 10.0.2 crashes on or hangs over: a backup by a bitmap that its own transaction adds, and what
     /// `docs/not-simulated.md` names. For comparisons with a real QEMU it is better left out.
     pub crashes: bool,
 }

@@ -31,6 +31,8 @@ impl Program<'_> {
                 0 => "nope".into(),
                 1 => "".into(),
                 2 if &*key != "target" => Json::Int(7),
+                // Another device may be one that the transaction backs up already.
+                3 if !self.knobs.crashes && self.in_transaction && &*key == "device" => "none".into(),
                 _ => self.other_name(),
             },
             Json::Int(_) | Json::Uint(_) if numbers => self.wrong.pick(&[
