@@ -22,7 +22,9 @@ use std::fs;
 use std::path::Path;
 
 fn checked(plan: &Plan, seed: Option<u64>) -> Run {
-    sim::run(plan, chooser(seed), &RunOptions { check: true, ..RunOptions::default() })
+    let own = || sim::chooser(&plan.schedule);
+    let chooser = seed.map_or_else(own, |seed| chooser(Some(seed)));
+    sim::run(plan, chooser, &RunOptions { check: true, ..RunOptions::default() })
 }
 
 fn breaking(invariant: Invariant) -> Plan {

@@ -74,7 +74,7 @@ fn scope(begins: &BackupBegins, source: &mut Frozen, target: &Frozen) -> Vec<(u6
 
 fn compare(begins: &BackupBegins, settled: &Settled) -> Result<(), Broken> {
     let Some(target) = &settled.target else { return Ok(()) };
-    if settled.failed {
+    if settled.failed || !target.keeps_writes() {
         return Ok(());
     }
     let (mut source, mut target) = (begins.source.clone(), target.clone());

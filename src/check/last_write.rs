@@ -143,7 +143,9 @@ impl Watch for LastWrite {
     fn see(&mut self, seen: &Seen, _world: &World) -> Result<(), Broken> {
         match seen {
             Seen::GuestBegin { co, node, request, content } => {
-                if let Some(content) = content {
+                if let Some(content) = content
+                    && content.keeps_writes()
+                {
                     let disk =
                         Disk { node: *node, first: content.clone(), written: Content::new(), unsure: Vec::new() };
                     self.disks.push(disk);

@@ -11,6 +11,7 @@ mod files;
 mod fuzz;
 mod generate;
 pub mod help;
+pub mod museum;
 mod output;
 mod qemu;
 pub mod quirks;
@@ -78,6 +79,8 @@ enum Command {
     Check(CheckArgs),
     /// List the wrong behaviour that can be switched on, or the invariants that are watched
     Quirks(quirks::QuirksArgs),
+    /// Tell how soon each wrong behaviour is found, as a table
+    Museum(museum::MuseumArgs),
     /// Be a QEMU that QMP clients talk to: takes QEMU's options (`blockjob-sim qemu -help`)
     #[command(disable_help_flag = true)]
     Qemu {
@@ -204,6 +207,7 @@ pub fn main(runner: Runner) -> ExitCode {
         Command::Merge(args) => fuzz::merge(args, &mut out),
         Command::Check(args) => check::check(&args.files, &mut out),
         Command::Quirks(args) => quirks::quirks(args, &mut out),
+        Command::Museum(args) => museum::museum(args, runner, &mut out),
         // Behind `--color` alone.
         Command::Qemu { args } => crate::serve::main("blockjob-sim", args),
         Command::Conform(args) => conform::conform(args, &mut out),

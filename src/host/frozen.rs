@@ -102,6 +102,17 @@ impl Frozen {
         }
     }
 
+    /// Whether what is written there can be read back: not from a null device.
+    #[must_use]
+    pub fn keeps_writes(&self) -> bool {
+        match self {
+            Frozen::Unknown | Frozen::Zero => false,
+            Frozen::File { .. } => true,
+            Frozen::Shifted { below, .. } => below.keeps_writes(),
+            Frozen::Qcow2(image) => image.file.keeps_writes(),
+        }
+    }
+
     /// Path of the file that holds the image.
     #[must_use]
     pub fn path(&self) -> Option<&Arc<str>> {

@@ -255,6 +255,10 @@ impl World {
             _ => return,
         };
         if let Some(id) = bitmaps.get(id).map(|bitmap| bitmap.id()).or_else(|| bitmaps.find(&name)) {
+            if bitmaps.get(id).is_some_and(|bitmap| bitmap.busy()) {
+                // Only with a quirk: whoever uses it was undone before.
+                Self::qemu_aborts(format!("bitmap {name}"), "bdrv_release_dirty_bitmap: it is in use");
+            }
             bitmaps.release(id);
         }
     }
