@@ -18,7 +18,7 @@ use blockjob_sim::qmp::print::{Order, to_text};
 use blockjob_sim::world::World;
 use blockjob_sim::world::aio::Stepped;
 use blockjob_sim::world::monitor::Output;
-use std::io::Write;
+use std::io::{BufRead, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -131,13 +131,13 @@ impl Served {
 
 /// A source with what an image can hold, below it a backing file.
 fn make_source(dir: &Path, options: &str) {
-    must(dir, &format!("qemu-img create -q -f qcow2 -o {options} base.qcow2 5M"));
-    qemu_io(dir, "qcow2", "base.qcow2", "write -P 0x11 0 2M");
-    must(dir, &format!("qemu-img create -q -f qcow2 -o {options} -b base.qcow2 -F qcow2 source.qcow2 8M"));
-    for command in ["write -P 0x22 1M 300k", "write -z 64k 128k", "write -P 0x33 7M 5000", "discard 1536k 64k"] {
+    must(dir, &format!("qemu-img create -q -f qcow2 -o {options} base.qcow2 2560k"));
+    qemu_io(dir, "qcow2", "base.qcow2", "write -P 0x11 0 1M");
+    must(dir, &format!("qemu-img create -q -f qcow2 -o {options} -b base.qcow2 -F qcow2 source.qcow2 4M"));
+    for command in ["write -P 0x22 512k 300k", "write -z 64k 128k", "write -P 0x33 1900k 5000", "discard 768k 64k"] {
         qemu_io(dir, "qcow2", "source.qcow2", command);
     }
-    qemu_io(dir, "qcow2", "source.qcow2", "write -c -P 0x44 4M 2M");
+    qemu_io(dir, "qcow2", "source.qcow2", "write -c -P 0x44 2M 2M");
 }
 
 #[test]
@@ -229,24 +229,26 @@ fn images_are_locked_as_qemu_locks_them() {
     let mut other = Command::new("qemu-io")
         .args(["-f", "qcow2", &path])
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .spawn()
         .expect("qemu-io starts");
+    let mut input = other.stdin.take().expect("a pipe");
+    input.write_all(b"read 0 512\n").unwrap();
+    // Once it has read, it has the image open.
+    let mut output = std::io::BufReader::new(other.stdout.take().expect("a pipe"));
+    let mut line = String::new();
+    while !line.contains("bytes at offset") {
+        line.clear();
+        assert!(output.read_line(&mut line).unwrap() > 0, "qemu-io has ended");
+    }
     let add = format!(
         r#"{{"execute": "blockdev-add", "arguments": {{"driver": "qcow2", "node-name": "n", "file": {{"driver": "file", "filename": "{path}"}}}}}}"#
     );
-    // Until qemu-io has opened the image we can have it.
-    let refused = (0..100).find_map(|_| {
-        let mut served = Served::boot(&[]);
-        let reply = served.qmp(&add);
-        served.quit();
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        reply.get("error").and_then(|error| error.get("desc")).and_then(Json::as_str).map(str::to_owned)
-    });
-    assert_eq!(refused.as_deref(), Some("Failed to get \"write\" lock"));
     let mut served = Served::boot(&[]);
+    assert_eq!(served.fails(&add), "Failed to get \"write\" lock");
     served.ok(&add.replace("\"filename\"", "\"locking\": \"off\", \"filename\""));
-    drop(other.stdin.take().map(|mut stdin| stdin.write_all(b"quit\n")));
+    input.write_all(b"quit\n").unwrap();
+    drop(output);
     other.wait().unwrap();
     served.quit();
 }
@@ -359,6 +361,10 @@ fn a_process_that_is_killed_harms_no_source_and_leaves_no_wrong_target() {
         target.display()
     );
     served.qmp_watched(&backup, &mut |_| {
+        // While it is being made, the target is no image yet.
+        if std::fs::metadata(&target).unwrap().len() < 5 << 16 {
+            return;
+        }
         moments += 1;
         // What a kill at this moment would leave.
         let source = dir.path().join(format!("source{moments}.qcow2"));
