@@ -373,7 +373,7 @@ fn a_process_that_is_killed_harms_no_source_and_leaves_no_wrong_target() {
         std::fs::copy(&target, &copy).unwrap();
         left.push(moments);
     });
-    assert!(left.len() > 10, "{left:?}");
+    assert!(left.len() >= 5, "{left:?}");
     served.quit();
     for moment in left {
         must(dir.path(), &format!("qemu-img compare -f qcow2 -F qcow2 a.qcow2 source{moment}.qcow2"));

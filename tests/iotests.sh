@@ -10,19 +10,21 @@
 #   --real PROG    a real QEMU instead; if it was built without the qtest accelerator it is given another
 #   --format FMT   qcow2 (default) or raw
 #   --times        say what share of the time qemu-img, qemu-io, qemu-nbd and the tested program took
+#   --limit N      seconds a test may take (default: 600)
 #   --keep DIR     keep images, logs and outputs that differ in this directory
 # Ends with 0 if all tests passed.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 program=$here/target/release/blockjob-sim
-real= format=qcow2 times= keep=
+real= format=qcow2 times= keep= limit=600
 usage() { sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; exit "$1"; }
 while [[ ${1-} == -* ]]; do
     case $1 in
     --qemu) program=$(realpath "$2"); shift 2 ;;
     --real) real=$(command -v "$2"); shift 2 ;;
     --format) format=$2; shift 2 ;;
+    --limit) limit=$2; shift 2 ;;
     --times) times=yes; shift ;;
     --keep) keep=$(mkdir -p "$2" && realpath "$2"); shift 2 ;;
     --help) usage 0 ;;
@@ -96,16 +98,21 @@ cd "$build"
 cases_of() {
     local out=$iotests/$1.out
     [[ -f $out.$format ]] && out=$out.$format
-    sed -n 's/^Ran \([0-9]*\) tests\?.*/\1/p' "$out" 2>/dev/null | tail -1
+    sed -n 's/^Ran \([0-9]*\) tests\?.*/\1/p' "$out" 2>/dev/null | tail -1 || true
 }
 
 failed=0 passed_cases=0 all_cases=0
 for test in "$@"; do
+    if [[ ! -f $iotests/$test ]]; then
+        failed=$((failed + 1))
+        echo "$test: there is no such test in this tree"
+        continue
+    fi
     : >"$work/times"
     began=$EPOCHREALTIME
     log=$work/${test//\//-}.log
     verdict=failed
-    if timeout 600 ./check "-$format" "$test" >"$log" 2>&1; then verdict=passed; fi
+    if timeout "$limit" ./check "-$format" "$test" >"$log" 2>&1; then verdict=passed; fi
     ended=$EPOCHREALTIME
     grep -q '^Not run: ' "$log" && verdict='not run'
     of=$(cases_of "$test")
@@ -115,7 +122,7 @@ for test in "$@"; do
         if [[ -n $of ]]; then
             # Once more, with each case by its name.
             cp "$work/times" "$work/times.once"
-            timeout 600 ./check "-$format" -- "$iotests/$test" -v >"$log.cases" 2>&1 || true
+            timeout "$limit" ./check "-$format" -- "$iotests/$test" -v >"$log.cases" 2>&1 || true
             mv "$work/times.once" "$work/times"
             passed=$(grep -cE '^test.* \.\.\. (ok|skipped.*)$' "$log.cases" || true)
         fi

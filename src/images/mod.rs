@@ -35,6 +35,25 @@ struct Held {
     locks: Locks,
 }
 
+/// Blocks of zeroes of this size become runs of zeroes: large tables are mostly empty.
+const BLOCK: usize = 4096;
+
+/// The bytes of a buffer, with what is zero told apart.
+fn sparse(buffer: Vec<u8>) -> Data {
+    let is_zero = |block: &[u8]| block.iter().all(|&byte| byte == 0);
+    if !buffer.chunks(BLOCK).any(is_zero) {
+        return Data::bytes(buffer.into(), WriteTag(0));
+    }
+    let buffer: Arc<[u8]> = buffer.into();
+    let whole = Data::bytes(buffer.clone(), WriteTag(0));
+    let mut data = Data::new();
+    for (at, block) in (0..).step_by(BLOCK).zip(buffer.chunks(BLOCK)) {
+        let len = block.len() as u64;
+        data.append(&if is_zero(block) { Data::zeroes(len) } else { whole.slice(at, len) });
+    }
+    data
+}
+
 /// The real files of a served world.
 #[derive(Debug, Default)]
 pub struct Images {
@@ -194,7 +213,7 @@ impl Images {
                 }
             };
             self.kept += len;
-            world.files.have_read(path, at, &Data::bytes(buffer.into(), WriteTag(0)));
+            world.files.have_read(path, at, &sparse(buffer));
         }
     }
 

@@ -90,7 +90,7 @@ impl World {
             self.boot_object(value).map_err(|err| format!("-object {value}: {err}"))?;
         }
         for value in of("-blockdev") {
-            self.boot_blockdev(value, between).map_err(|err| format!("-blockdev {value}: {err}"))?;
+            self.boot_blockdev(value, between).map_err(|err| format!("-blockdev {value}: {}", self.with_hint(err)))?;
         }
         // `if=virtio` stands for a `-device` behind all others.
         let mut implied = Vec::new();
@@ -104,7 +104,7 @@ impl World {
                     Ok(())
                 }
             });
-            attached.map_err(|err| format!("-drive {value}: {err}"))?;
+            attached.map_err(|err| format!("-drive {value}: {}", self.with_hint(err)))?;
         }
         for value in of("-device") {
             self.boot_device(value, between).map_err(|err| format!("-device {value}: {err}"))?;
@@ -116,6 +116,14 @@ impl World {
         self.now = 0;
         self.out.clear();
         Ok(())
+    }
+
+    /// The hint that QEMU prints where another process has a lock (`raw_check_lock_bytes`).
+    fn with_hint(&self, text: String) -> String {
+        match self.graph.foreign_locks.keys().next() {
+            Some(path) if text.ends_with("\" lock") => format!("{text}\nIs another process using the image [{path}]?"),
+            _ => text,
+        }
     }
 
     /// Runs main-thread frames until they are done.

@@ -7,11 +7,8 @@ const DEVICES: &str = include_str!("devices.txt");
 /// As `-object help` lists them.
 const OBJECTS: &str = include_str!("objects.txt");
 
-/// As `-drive format=help` lists them.
-const FORMATS: &str = "blkdebug blklogwrites blkreplay blkverify bochs cloop compress copy-before-write copy-on-read dmg \
-    file ftp ftps gluster host_cdrom host_device http https iscsi iser luks nbd nfs null-aio null-co \
-    nvme parallels preallocate qcow qcow2 qed quorum raw rbd replication snapshot-access ssh throttle \
-    vdi vhdx vmdk vpc vvfat";
+/// What `-drive format=help` lists: what is simulated and no more, so that a test which asks skips what it could not do here.
+const FORMATS: &str = "blkdebug file null-aio null-co qcow2 raw";
 
 /// The names of machines.
 pub fn machines() -> impl Iterator<Item = &'static str> {
