@@ -11,6 +11,7 @@ pub mod cli;
 pub mod explore;
 pub mod failure;
 pub mod generate;
+pub mod debug;
 pub mod host;
 pub mod images;
 pub mod interop;

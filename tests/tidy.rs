@@ -66,6 +66,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("shrink", &["base", "invariant", "choice", "trace", "scenario", "sim", "failure"]),
+    ("debug", &["base", "choice", "trace", "scenario", "world", "sim"]),
     ("generate", &["base", "quirk", "choice", "trace", "scenario"]),
     ("failure", &["base", "choice", "trace", "scenario", "sim"]),
     ("explore", &["base", "invariant", "quirk", "choice", "job", "trace", "scenario", "world", "check", "sim"]),
@@ -76,6 +77,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "serve",
             "render",
+            "debug",
             "base",
             "invariant",
             "quirk",

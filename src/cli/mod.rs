@@ -7,9 +7,12 @@ mod campaign_file;
 mod check;
 mod conform;
 mod explore;
+mod debug;
+mod debug_screen;
 mod files;
 mod fuzz;
 mod generate;
+mod gallery;
 pub mod help;
 pub mod museum;
 mod output;
@@ -61,7 +64,7 @@ enum Command {
     Run(RunArgs),
     /// Run every scenario of a directory and say what failed
     Test(TestArgs),
-    /// Draw a run or a trace: on the terminal, or as an SVG
+    /// Draw a run or a trace: on the terminal, as a page, a still picture, a sequence diagram, or for Perfetto
     Timeline(timeline::TimelineArgs),
     /// Show a failure again, from its file
     Replay(replay::ReplayArgs),
@@ -75,6 +78,10 @@ enum Command {
     Fuzz(fuzz::FuzzArgs),
     /// Join the parts of a campaign that `fuzz --shard` made
     Merge(fuzz::MergeArgs),
+    /// Make the pictures of docs/gallery
+    Gallery(gallery::GalleryArgs),
+    /// Step through a run, forwards and backwards, and take other ways
+    Debug(debug::DebugArgs),
     /// Look for mistakes in scenario files, without running them
     Check(CheckArgs),
     /// List the wrong behaviour that can be switched on, or the invariants that are watched
@@ -198,6 +205,8 @@ pub fn main(runner: Runner) -> ExitCode {
     let code = match &cli.command {
         Command::Run(args) => run::run(args, runner, &mut out),
         Command::Test(args) => test::test(args, runner, &mut out),
+        Command::Gallery(args) => gallery::gallery(args, runner, &mut out),
+        Command::Debug(args) => debug::debug(args, &mut out),
         Command::Timeline(args) => timeline::timeline(args, runner, &mut out),
         Command::Replay(args) => replay::replay(args, runner, &mut out),
         Command::Shrink(args) => shrink::shrink(args, &mut out),

@@ -5,8 +5,9 @@ use super::output::Output;
 use super::quirks::WatchArgs;
 use super::{EXIT_USAGE, files, report, run};
 use crate::choice::{ChoiceLog, Chooser, Mode, Replay, Walk};
+use crate::quirk::{Quirk, Quirks};
 use crate::render::read::{Kind, Source};
-use crate::render::{svg, term};
+use crate::render::{html, mermaid, perfetto, svg, term};
 use crate::sim::outcome::{Outcome, RunOptions, Runner};
 use crate::trace::Level;
 use clap::{Args, ValueEnum};
@@ -39,6 +40,18 @@ pub(super) struct TimelineArgs {
     /// Which trace of a file that holds several, from 1
     #[arg(long, value_name = "N", default_value = "1")]
     nth: usize,
+    /// A second run to stand below the first on a page: another scenario or trace
+    #[arg(long, value_name = "FILE")]
+    beside: Option<PathBuf>,
+    /// The second run: the same scenario (or that of --beside) under this seed
+    #[arg(long, value_name = "N", conflicts_with = "beside_replay")]
+    beside_seed: Option<u64>,
+    /// The second run: the same scenario (or that of --beside) with these choices
+    #[arg(long, value_name = "CHOICES")]
+    beside_replay: Option<String>,
+    /// The second run: the same scenario (or that of --beside) with this quirk on
+    #[arg(long, value_name = "NAME", value_parser = str::parse::<Quirk>)]
+    beside_quirk: Vec<Quirk>,
     /// Columns of the terminal
     #[arg(long, value_name = "N")]
     width: Option<usize>,
@@ -51,8 +64,14 @@ pub(super) struct TimelineArgs {
 pub(super) enum Form {
     /// Text for a terminal
     Text,
+    /// A page for a browser
+    Html,
     /// A still picture
     Svg,
+    /// A sequence diagram in Mermaid's language
+    Mmd,
+    /// Trace events, which Perfetto and chrome://tracing open
+    Json,
 }
 
 impl Form {
@@ -60,7 +79,10 @@ impl Form {
     fn of(path: &Path) -> Option<Form> {
         match path.extension()?.to_str()? {
             "txt" => Some(Form::Text),
+            "html" | "htm" => Some(Form::Html),
             "svg" => Some(Form::Svg),
+            "mmd" | "mermaid" => Some(Form::Mmd),
+            "json" => Some(Form::Json),
             _ => None,
         }
     }
@@ -79,8 +101,10 @@ pub(super) struct Wanted<'a> {
     pub level: Level,
     /// Which trace of a file.
     pub nth: usize,
-    /// Quirks and invariants.
-    pub watch: &'a WatchArgs,
+    /// Quirks beside those of the scenario.
+    pub quirks: Quirks,
+    /// Whether invariants are watched.
+    pub check: bool,
 }
 
 /// Reads or runs what is to be shown.
@@ -109,16 +133,21 @@ pub(super) fn source(wanted: &Wanted<'_>, runner: Runner, out: &Output) -> Resul
         }
         (None, None) => ("calm".to_owned(), Chooser::Calm),
     };
-    let (quirks, check) = (wanted.watch.quirks(), wanted.watch.check);
+    let (quirks, check) = (wanted.quirks, wanted.check);
     let options = RunOptions { level: Some(wanted.level), record_choices: false, quirks, check };
     let run = runner(&plan, chooser, &options);
-    let mut source = Source::of_trace(&name, &schedule, &run.trace);
-    let first = run.outcome.to_string();
-    source.outcome = Some(match &run.outcome {
-        Outcome::Passed => "passed".to_owned(),
-        other => format!("{}: {}", other.word(), first.lines().next().unwrap_or_default()),
-    });
+    let quirks: String = plan.quirks.iter().chain(quirks.iter()).map(|quirk| format!(", quirk {quirk}")).collect();
+    let mut source = Source::of_trace(&name, &format!("{schedule}{quirks}"), &run.trace);
+    source.outcome = Some(in_short(&run.outcome));
     Ok(source)
+}
+
+/// How a run ended, in a line without its place.
+fn in_short(outcome: &Outcome) -> String {
+    let text = outcome.to_string();
+    let first = text.lines().next().unwrap_or_default();
+    let at = first.find(&format!("{} ", outcome.word()));
+    at.map_or(first, |at| &first[at..]).to_owned()
 }
 
 /// The record where the picture is to begin.
@@ -172,12 +201,43 @@ pub(super) fn timeline(args: &TimelineArgs, runner: Runner, out: &mut Output) ->
     0
 }
 
+/// The run that is to stand beside the first.
+fn second(
+    args: &TimelineArgs,
+    first: &Wanted<'_>,
+    form: Form,
+    runner: Runner,
+    out: &Output,
+) -> Result<Option<Source>, String> {
+    let asked = args.beside.is_some()
+        || args.beside_seed.is_some()
+        || args.beside_replay.is_some()
+        || !args.beside_quirk.is_empty();
+    if !asked {
+        return Ok(None);
+    }
+    if form != Form::Html {
+        return Err("a second run can stand beside the first on a page only: -o FILE.html\n".to_owned());
+    }
+    let wanted = Wanted {
+        file: args.beside.as_deref().unwrap_or(first.file),
+        seed: args.beside_seed.or(if args.beside_replay.is_some() { None } else { first.seed }),
+        replay: args.beside_replay.as_deref().or(if args.beside_seed.is_some() { None } else { first.replay }),
+        quirks: args.beside_quirk.iter().copied().chain(first.quirks.iter()).collect(),
+        ..first.clone()
+    };
+    source(&wanted, runner, out).map(Some)
+}
+
 fn draw(args: &TimelineArgs, runner: Runner, out: &Output) -> Result<String, String> {
     let form = match (args.form, &args.output) {
         (Some(form), _) => form,
         (None, None) => Form::Text,
         (None, Some(path)) => Form::of(path).ok_or_else(|| {
-            format!("{}: the name does not say which form: expected .svg, .txt, or --as FORMAT\n", path.display())
+            format!(
+                "{}: the name does not say which form: expected .html, .svg, .mmd, .json, .txt, or --as FORMAT\n",
+                path.display()
+            )
         })?,
     };
     let wanted = Wanted {
@@ -186,8 +246,10 @@ fn draw(args: &TimelineArgs, runner: Runner, out: &Output) -> Result<String, Str
         replay: args.replay.as_deref(),
         level: args.level,
         nth: args.nth,
-        watch: &args.watch,
+        quirks: args.watch.quirks(),
+        check: args.watch.check,
     };
+    let second = second(args, &wanted, form, runner, out)?;
     let source = source(&wanted, runner, out)?;
     let from = args.from.as_deref().map(|from| start(&source, from)).transpose()?;
     Ok(match form {
@@ -196,6 +258,9 @@ fn draw(args: &TimelineArgs, runner: Runner, out: &Output) -> Result<String, Str
             let width = args.width.unwrap_or(110).clamp(60, 400);
             term::draw(&source, &term::Options { width, colour, from })
         }
-        Form::Svg => svg::draw(&source, &svg::Options { from, heading: None }),
+        Form::Html => html::draw(&source, second.as_ref(), from),
+        Form::Svg => svg::draw(&source, &svg::Options { from, ..svg::Options::default() }),
+        Form::Mmd => mermaid::draw(&source, from),
+        Form::Json => perfetto::draw(&source),
     })
 }

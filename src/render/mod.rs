@@ -4,8 +4,13 @@
 //!
 //! [`read`] takes records from a trace or from JSON lines, [`model`] sorts them into lanes, and each form has a module of its own.
 
+pub mod gallery;
+pub mod html;
+pub mod mermaid;
 pub mod model;
+pub mod perfetto;
 pub mod read;
+pub mod report;
 pub mod style;
 pub mod svg;
 pub mod term;

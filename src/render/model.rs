@@ -37,6 +37,20 @@ pub struct Job {
     pub groups: Vec<(usize, u64)>,
 }
 
+impl Job {
+    /// The record at which the life ends in which the job was at record `from`.
+    #[must_use]
+    pub fn group_end(&self, from: usize) -> usize {
+        let mut end = from;
+        for (span, _) in &self.states {
+            if span.from <= end && end < span.to {
+                end = span.to;
+            }
+        }
+        end
+    }
+}
+
 /// A request at a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {

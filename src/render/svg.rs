@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 /// Where the plot begins, from the left.
 const LEFT: u64 = 118;
-/// Width of the whole.
+/// Width of the whole, unless asked for otherwise.
 const WIDTH: u64 = 1000;
 /// What is left free on the right.
 const RIGHT: u64 = 14;
@@ -29,6 +29,8 @@ pub struct Options {
     pub from: Option<usize>,
     /// A heading instead of the run's own.
     pub heading: Option<String>,
+    /// Width in pixels; at least 400.
+    pub width: Option<u64>,
 }
 
 /// Draws a run.
@@ -36,16 +38,17 @@ pub struct Options {
 pub fn draw(source: &Source, options: &Options) -> String {
     let model = Model::of(source);
     let range = super::model::range(source, options.from);
-    let mut x = positions(source, range, WIDTH - LEFT - RIGHT);
+    let width = options.width.unwrap_or(WIDTH).max(400);
+    let mut x = positions(source, range, width - LEFT - RIGHT);
     x.iter_mut().for_each(|at| *at += LEFT);
-    x.push(WIDTH - RIGHT);
-    let mut drawing = Drawing { source, model: &model, range, x, y: 0, out: String::new(), lanes: Vec::new() };
+    x.push(width - RIGHT);
+    let mut drawing = Drawing { source, model: &model, range, width, x, y: 0, out: String::new(), lanes: Vec::new() };
     drawing.all(options.heading.as_deref());
     let height = drawing.y;
     let label = escape(&format!("Timeline of {}", source.title));
     format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" \
-         role=\"img\" aria-label=\"{label}\"><style>{CSS}</style><rect class=\"b\" width=\"{WIDTH}\" height=\"{height}\"/>\n{}</svg>\n",
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" height=\"{height}\" \
+         role=\"img\" aria-label=\"{label}\"><style>{CSS}</style><rect class=\"b\" width=\"{width}\" height=\"{height}\"/>\n{}</svg>\n",
         drawing.out
     )
 }
@@ -58,17 +61,18 @@ fn text_width(text: &str) -> u64 {
 /// Rows of labels that must not overlap.
 struct Labels {
     ends: Vec<u64>,
+    width: u64,
 }
 
 impl Labels {
-    fn new(rows: usize) -> Labels {
-        Labels { ends: vec![0; rows] }
+    fn new(rows: usize, width: u64) -> Labels {
+        Labels { ends: vec![0; rows], width }
     }
 
     /// The row for a label, if one has room; its place, moved left where the picture ends.
     fn place(&mut self, at: u64, text: &str) -> Option<(usize, u64)> {
         let width = text_width(text);
-        let at = at.min((WIDTH - 4).saturating_sub(width));
+        let at = at.min((self.width - 4).saturating_sub(width));
         let row = self.ends.iter().position(|end| *end <= at)?;
         self.ends[row] = at + width + 6;
         Some((row, at))
@@ -85,6 +89,7 @@ struct Drawing<'a> {
     source: &'a Source,
     model: &'a Model,
     range: Span,
+    width: u64,
     /// Where each record stands; one more for the end.
     x: Vec<u64>,
     y: u64,
@@ -136,18 +141,38 @@ impl Drawing<'_> {
                 self.job(job);
             }
         }
+        // Files have names that nobody gave; together they say enough, but for those that failed.
+        let mut others = Node { name: "other nodes".into(), requests: Vec::new(), faults: Vec::new(), rows: 0 };
         for node in &self.model.nodes {
-            if node.requests.iter().any(|r| self.shown(r.span.to)) || node.faults.iter().any(|f| self.shown(*f)) {
+            let faults = node.faults.iter().any(|fault| self.shown(*fault));
+            if node.name.starts_with('#') && !faults {
+                others.requests.extend(node.requests.iter().cloned());
+            } else if faults || node.requests.iter().any(|request| self.shown(request.span.to)) {
                 self.node(node);
             }
+        }
+        if others.requests.iter().any(|request| self.shown(request.span.to)) {
+            self.node(&others);
         }
         for bitmap in &self.model.bitmaps {
             self.bitmap(bitmap);
         }
         let ticks = self.ticks(top);
         self.out.insert_str(grid, &ticks);
+        if self.bad_end() {
+            let (x, y) = (self.at(self.range.to), self.y);
+            self.put(&format!(
+                "<path class=\"x\" d=\"M{x}.5 {}V{y}\"><title>the run ends here</title></path>",
+                top - 4
+            ));
+        }
         self.arrows();
         self.legend();
+    }
+
+    /// Whether the run ended as it should not.
+    fn bad_end(&self) -> bool {
+        self.source.outcome.as_deref().is_some_and(|outcome| outcome != "passed")
     }
 
     fn header(&mut self, heading: Option<&str>) {
@@ -156,9 +181,18 @@ impl Drawing<'_> {
         let mut about = vec![self.source.schedule.clone()];
         about.extend(self.source.outcome.clone());
         let about = about.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" · ");
+        let class = if self.bad_end() { "r" } else { "d" };
         let start = 8 + title.chars().count() as u64 * 83 / 10 + 14;
-        self.text("d", start, 20, &about);
-        self.y = 46;
+        if start + text_width(&about) < self.width {
+            self.text(class, start, 20, &about);
+            self.y = 46;
+        } else {
+            let room = usize::try_from(self.width / 7).unwrap_or(0);
+            let cut: String = about.chars().take(room).collect();
+            let more = if cut.len() < about.len() { "…" } else { "" };
+            self.text(class, 8, 36, &format!("{cut}{more}"));
+            self.y = 62;
+        }
     }
 
     /// Lines of time through all lanes.
@@ -174,7 +208,7 @@ impl Drawing<'_> {
             let text = millis(record.time, 3);
             _ = writeln!(out, "<path class=\"g\" d=\"M{x}.5 {}V{}\"/>", top - 6, self.y);
             if text != shown {
-                let anchor = x.min(WIDTH - 60);
+                let anchor = x.min(self.width - 60);
                 _ = writeln!(out, "<text class=\"d s\" x=\"{anchor}\" y=\"{}\">{text}</text>", top - 9);
             }
             shown = text;
@@ -186,7 +220,7 @@ impl Drawing<'_> {
 
     fn client(&mut self) {
         let labels_top = self.y;
-        let mut labels = Labels::new(3);
+        let mut labels = Labels::new(3, self.width);
         let bar = labels_top + 3 * 13 + 4;
         let mut rows = 0;
         let mut marks = String::new();
@@ -215,7 +249,7 @@ impl Drawing<'_> {
         self.lanes.push(Lane { name: "client".to_owned(), middle: bar + 4 });
         self.put(marks.trim_end());
         let events = bar + 14;
-        let mut labels = Labels::new(3);
+        let mut labels = Labels::new(3, self.width);
         let mut rows = 0;
         let mut marks = String::new();
         for event in self.model.events.iter().copied().filter(|event| self.shown(*event)) {
@@ -265,11 +299,8 @@ impl Drawing<'_> {
             }
         }
         self.put(text_over.trim_end());
-        if let Some((from, group)) = group
-            && self.shown(*from)
-        {
-            let end = job.states.last().map_or(*from, |(span, _)| span.to);
-            let (a, b) = (self.at(*from), self.at(end));
+        for (from, group) in job.groups.iter().filter(|(from, _)| *from >= begin) {
+            let (a, b) = (self.at(*from), self.at(job.group_end(*from)));
             self.put(&format!(
                 "<path class=\"v\" d=\"M{a} {}H{b}\" stroke-width=\"2\" stroke-dasharray=\"2 3\"><title>in group {group}</title></path>",
                 y + 23
@@ -280,9 +311,6 @@ impl Drawing<'_> {
 
     fn node(&mut self, node: &Node) {
         let (y, height) = (self.y, 22_u64);
-        let peak = node.rows.max(1) as u64;
-        let about = if peak == 1 { "requests".to_owned() } else { format!("requests, up to {peak}") };
-        self.label(y + 11, &node.name, &about);
         let base = y + height;
         // How many are in flight at each pixel: the most that were.
         let mut steps: Vec<(u64, i64)> = Vec::new();
@@ -291,7 +319,12 @@ impl Drawing<'_> {
             steps.push((a, 1));
             steps.push((b.max(a + 1), -1));
         }
-        steps.sort_unstable_by_key(|(x, change)| (*x, -change));
+        steps.sort_unstable_by_key(|(x, change)| (*x, *change));
+        let peak =
+            steps.iter().scan(0_i64, |count, (_, change)| Some(*count + change).inspect(|now| *count = *now)).max();
+        let peak = peak.unwrap_or(1).max(1).unsigned_abs();
+        let about = if peak == 1 { "requests".to_owned() } else { format!("requests, up to {peak}") };
+        self.label(y + 11, &node.name, &about);
         let mut path = format!("M{LEFT} {base}");
         let (mut count, mut drawn) = (0_i64, 0_i64);
         let mut i = 0;
@@ -306,10 +339,10 @@ impl Drawing<'_> {
                 drawn = count;
             }
         }
-        _ = write!(path, "H{}V{base}z", WIDTH - RIGHT);
+        _ = write!(path, "H{}V{base}z", self.width - RIGHT);
         self.put(&format!("<path class=\"a\" d=\"{path}\"/>"));
         self.lanes.push(Lane { name: format!("node {}", node.name), middle: y + 11 });
-        let mut labels = Labels::new(1);
+        let mut labels = Labels::new(1, self.width);
         let begin = self.range.from;
         for fault in node.faults.iter().copied().filter(|fault| *fault >= begin) {
             let source = self.source;
@@ -351,7 +384,7 @@ impl Drawing<'_> {
             }
         }
         if started {
-            _ = write!(path, "H{}V{base}", WIDTH - RIGHT);
+            _ = write!(path, "H{}V{base}", self.width - RIGHT);
         }
         self.put(&format!("<path class=\"m\" d=\"{path}\"/>"));
         let begin = self.range.from;
