@@ -125,7 +125,7 @@ fn museum(args: &GalleryArgs, runner: Runner, out: &Output, made: &mut Vec<(Stri
             pictures.push((format!("quirk {word}"), picture));
         }
         let text = format!(
-            "{} {} Without the quirk the run ends: *{}*. With it: *{}*.",
+            "**Scenario:** {} **Quirk:** {} Without it the run ends: *{}*. With it: *{}*, at the red line.",
             sentence(&about(&file)?),
             sentence(known.says),
             ends[0],
