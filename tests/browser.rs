@@ -109,6 +109,10 @@ impl Browser {
         for domain in ["Page", "Runtime", "Log"] {
             browser.call(&format!("{domain}.enable"), "{}");
         }
+        let (width, height) = SIZE;
+        let metrics =
+            format!("{{\"width\": {width}, \"height\": {height}, \"deviceScaleFactor\": 1, \"mobile\": false}}");
+        browser.call("Emulation.setDeviceMetricsOverride", &metrics);
         browser
     }
 
@@ -233,9 +237,9 @@ const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz
 fn to_base64(bytes: &[u8]) -> String {
     let mut out = String::new();
     for part in bytes.chunks(3) {
-        let word = part.iter().fold(0_u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - part.len()));
+        let word = part.iter().fold(0_u32, |word, byte| (word << 8) | u32::from(*byte)) << (8 * (3 - part.len()));
         for i in 0..4 {
-            let digit = DIGITS[(word >> (18 - 6 * i) & 63) as usize];
+            let digit = DIGITS[((word >> (18 - 6 * i)) & 63) as usize];
             out.push(if i <= part.len() { char::from(digit) } else { '=' });
         }
     }
@@ -246,7 +250,7 @@ fn from_base64(text: &str) -> Vec<u8> {
     let mut out = Vec::new();
     for part in text.as_bytes().chunks(4) {
         let value = |c: &u8| DIGITS.iter().position(|digit| digit == c).unwrap_or(0) as u32;
-        let word = part.iter().fold(0_u32, |word, c| word << 6 | value(c));
+        let word = part.iter().fold(0_u32, |word, c| (word << 6) | value(c));
         let bytes = 3 - part.iter().filter(|c| **c == b'=').count();
         out.extend_from_slice(&word.to_be_bytes()[1..=bytes]);
     }

@@ -89,7 +89,6 @@ fn still_pictures_are_well_formed() {
     well_formed(&svg::draw(&hostile, &svg::Options::default()));
 }
 
-/// The places of all rectangles of a job's band, by state.
 #[test]
 fn the_race_is_in_the_picture() {
     let source = source(RACE, None);

@@ -34,7 +34,7 @@ const SHOWN: usize = 40;
 /// Arguments of `debug`.
 #[derive(Debug, Args)]
 pub(super) struct DebugArgs {
-    /// The scenario file
+    /// The scenario file, or a failure file
     file: PathBuf,
     /// Make choices at random from this seed
     #[arg(long, value_name = "N", conflicts_with = "replay")]
@@ -72,6 +72,13 @@ pub(super) fn debug(args: &DebugArgs, out: &mut Output) -> u8 {
 
 fn start(args: &DebugArgs, out: &Output) -> Result<Debugger, String> {
     let name = args.file.to_string_lossy();
+    let (quirks, check) = (args.watch.quirks(), args.watch.check);
+    let options = RunOptions { level: Some(Level::Io), record_choices: false, quirks, check };
+    if let Some(failure) = super::timeline::failure(&args.file)? {
+        let chooser = Chooser::Replay(Replay::new(failure.choices.clone(), Mode::Lenient));
+        let options = RunOptions { check: check || failure.verdict.invariant.is_some(), ..options };
+        return Debugger::new(&failure.plan, chooser, &options).map_err(|outcome| format!("{outcome}\n"));
+    }
     let plan = match files::plan(&args.file) {
         Ok(Some(plan)) => plan,
         Ok(None) => return Err(format!("{name}: this file holds only definitions, it is included by scenarios\n")),
@@ -87,8 +94,6 @@ fn start(args: &DebugArgs, out: &Output) -> Result<Debugger, String> {
         }
         (None, None) => Chooser::Calm,
     };
-    let (quirks, check) = (args.watch.quirks(), args.watch.check);
-    let options = RunOptions { level: Some(Level::Io), record_choices: false, quirks, check };
     Debugger::new(&plan, chooser, &options).map_err(|outcome| format!("{outcome}\n"))
 }
 

@@ -1,4 +1,5 @@
 //! The screen of `blockjob-sim debug`.
+#![expect(clippy::disallowed_methods, reason = "the shell writes to the terminal")]
 
 use crate::debug::{Debugger, Goal, View};
 use crossterm::cursor::{Hide, MoveTo, Show};

@@ -6,6 +6,7 @@
 )]
 
 use super::campaign_file::{CampaignFile, Head};
+use super::campaign_page;
 use super::output::Output;
 use super::quirks::WatchArgs;
 use super::{EXIT_CODES, EXIT_USAGE, files, seeds};
@@ -79,6 +80,9 @@ pub(super) struct FuzzArgs {
     /// List the marks that were not reached
     #[arg(long)]
     marks: bool,
+    /// Make pages of the campaign in this directory: index.html, and one for each kind of failure
+    #[arg(long, value_name = "DIR", conflicts_with = "shard")]
+    report: Option<PathBuf>,
 }
 
 /// Arguments of `merge`.
@@ -175,6 +179,21 @@ pub(super) fn fuzz(args: &FuzzArgs, runner: Runner, out: &mut Output) -> u8 {
         Ok(path) => format!("blockjob-sim replay {}", path.display()),
         Err(problem) => format!("{}  ({problem})", head.again(found)),
     };
+    if let Some(dir) = &args.report {
+        let about = campaign_page::About {
+            name: &save.name,
+            plan: save.plan.as_ref(),
+            plan_of: &|found| save.plan.clone().or_else(|| found.seed.map(generated)),
+            again: &again,
+            runner,
+            options,
+            watch: &watch,
+        };
+        if let Err(problem) = campaign_page::write(dir, &tally, &about) {
+            out.complain(&format!("--report: {problem}\n"));
+            return EXIT_USAGE;
+        }
+    }
     tell(&tally, args.marks, &again, out)
 }
 

@@ -4,15 +4,16 @@
 //! colours off pipes and ends quietly when the reader has gone.
 
 mod campaign_file;
+mod campaign_page;
 mod check;
 mod conform;
-mod explore;
 mod debug;
 mod debug_screen;
+mod explore;
 mod files;
 mod fuzz;
-mod generate;
 mod gallery;
+mod generate;
 pub mod help;
 pub mod museum;
 mod output;

@@ -5,6 +5,7 @@ use super::output::Output;
 use super::quirks::WatchArgs;
 use super::{EXIT_USAGE, files, report, run};
 use crate::choice::{ChoiceLog, Chooser, Mode, Replay, Walk};
+use crate::failure::{Failure, FailureError};
 use crate::quirk::{Quirk, Quirks};
 use crate::render::read::{Kind, Source};
 use crate::render::{html, mermaid, perfetto, svg, term};
@@ -17,7 +18,7 @@ use std::sync::Arc;
 /// Arguments of `timeline`.
 #[derive(Debug, Args)]
 pub(super) struct TimelineArgs {
-    /// A scenario file, which is run; or a trace in JSON lines, ours or a recording of QEMU
+    /// A scenario file, which is run; a failure file; or a trace in JSON lines, ours or a recording of QEMU
     file: PathBuf,
     /// Where the picture goes; without, a timeline for the terminal is printed
     #[arg(short, long, value_name = "FILE")]
@@ -114,6 +115,14 @@ pub(super) struct Wanted<'a> {
 pub(super) fn source(wanted: &Wanted<'_>, runner: Runner, out: &Output) -> Result<Source, String> {
     let name = wanted.file.to_string_lossy();
     let is_scenario = wanted.file.extension().is_some_and(|ending| ending == "yaml" || ending == "yml");
+    if is_scenario && let Some(failure) = failure(wanted.file)? {
+        let options = RunOptions { level: Some(wanted.level), check: wanted.check, ..RunOptions::default() };
+        let shown = failure.replay(runner, Mode::Lenient, &options);
+        let seed = failure.seed.map_or(String::new(), |seed| format!(", seed {seed}"));
+        let mut source = Source::of_trace(&name, &format!("{}{seed}", failure.strategy), &shown.run.trace);
+        source.outcome = Some(in_short(&shown.run.outcome));
+        return Ok(source);
+    }
     if !is_scenario {
         let text = files::text(wanted.file).map_err(|why| format!("{name}: {why}\n"))?;
         let nth = wanted.nth.checked_sub(1).ok_or("--nth counts from 1\n")?;
@@ -142,8 +151,22 @@ pub(super) fn source(wanted: &Wanted<'_>, runner: Runner, out: &Output) -> Resul
     Ok(source)
 }
 
+/// The failure in a file; `None` for a file of another kind.
+pub(super) fn failure(file: &Path) -> Result<Option<Failure>, String> {
+    let name = file.to_string_lossy();
+    match files::text(file) {
+        Ok(text) if text.starts_with("failure:") => match Failure::from_text(&name, &text) {
+            Ok(failure) => Ok(Some(failure)),
+            Err(FailureError::Yaml(error)) => Err(report::render(&error, super::check::WIDTH, false)),
+            Err(error) => Err(format!("{error}\n")),
+        },
+        // Whoever reads the scenario tells what is wrong with it.
+        _ => Ok(None),
+    }
+}
+
 /// How a run ended, in a line without its place.
-fn in_short(outcome: &Outcome) -> String {
+pub(super) fn in_short(outcome: &Outcome) -> String {
     let text = outcome.to_string();
     let first = text.lines().next().unwrap_or_default();
     let at = first.find(&format!("{} ", outcome.word()));

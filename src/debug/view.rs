@@ -148,7 +148,7 @@ impl Debugger {
                     "{}/{name}: {} dirty, granularity {}",
                     node.node_name,
                     size_text(info.count),
-                    size_text(u64::from(info.granularity))
+                    size_text(info.granularity)
                 );
                 for (on, word) in [
                     (info.busy, "busy"),

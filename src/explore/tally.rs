@@ -221,6 +221,15 @@ impl Tally {
         text
     }
 
+    /// All marks by name, and whether they were reached.
+    #[must_use]
+    pub fn all_marks(&self) -> Vec<(String, bool)> {
+        catalogue()
+            .into_iter()
+            .map(|mark| (format!("{}: {}", mark.kind, mark.name), self.marks.has(mark.bit)))
+            .collect()
+    }
+
     /// Marks that are not rare and were never reached.
     #[must_use]
     pub fn missed(&self) -> Vec<String> {

@@ -1,0 +1,143 @@
+//! The page of a campaign: `fuzz --report DIR`.
+#![expect(clippy::disallowed_methods, reason = "the shell writes files")]
+
+use super::quirks::WatchArgs;
+use super::run::quoted;
+use crate::choice::{ChoiceLog, Chooser, Mode, Replay, Walk};
+use crate::explore::{Fingerprint, Found, Tally, grouped};
+use crate::render::read::Source;
+use crate::render::report::{Campaign, Failure, Mark, Stage, TraceCount, draw};
+use crate::render::{html, svg};
+use crate::scenario::plan::Plan;
+use crate::sim::outcome::{RunOptions, Runner};
+use crate::trace::Level;
+use crate::trace::compare::client_lines;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Seeds by which distinct traces are counted, as a campaign itself keeps no count of each.
+const SAMPLE: u64 = 300;
+
+/// What a page is made from, beside the tally.
+pub(super) struct About<'a> {
+    /// The scenario, or that scenarios were generated.
+    pub name: &'a str,
+    /// Its plan; `None` where scenarios were generated.
+    pub plan: Option<&'a Plan>,
+    /// Gives the scenario of a failure.
+    pub plan_of: &'a dyn Fn(&Found) -> Option<Plan>,
+    /// Gives the command that shows a failure again.
+    pub again: &'a dyn Fn(&Found) -> String,
+    /// Who runs.
+    pub runner: Runner,
+    /// With what.
+    pub options: RunOptions,
+    /// The same, as it is written on a command line.
+    pub watch: &'a WatchArgs,
+}
+
+/// Writes `index.html` into `dir`, and a page for each kind of failure.
+pub(super) fn write(dir: &Path, tally: &Tally, about: &About<'_>) -> Result<(), String> {
+    let trouble = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
+    std::fs::create_dir_all(dir).map_err(|error| trouble(dir, error))?;
+    let mut failures: Vec<Failure> = Vec::new();
+    for found in &tally.found {
+        if failures.iter().any(|failure| failure.title == found.kind) {
+            continue;
+        }
+        let mut failure = Failure {
+            title: found.kind.clone(),
+            text: found.text.clone(),
+            again: (about.again)(found),
+            count: tally.kinds.get(&found.kind).copied().unwrap_or(1),
+            ..Failure::default()
+        };
+        if let Some(source) = shown(found, about) {
+            failure.picture = svg::draw(&source, &svg::Options::default());
+            failure.page = format!("failure-{}.html", failures.len() + 1);
+            let path = dir.join(&failure.page);
+            std::fs::write(&path, html::draw(&source, None, None)).map_err(|error| trouble(&path, error))?;
+        }
+        failures.push(failure);
+    }
+    let mut campaign = summary(tally, about);
+    campaign.failures = failures;
+    if let Some(plan) = about.plan {
+        campaign.traces = traces(plan, about);
+    }
+    let path = dir.join("index.html");
+    std::fs::write(&path, draw(&campaign)).map_err(|error| trouble(&path, error))
+}
+
+/// The run of a failure, once more and in detail.
+fn shown(found: &Found, about: &About<'_>) -> Option<Source> {
+    let plan = (about.plan_of)(found)?;
+    let log: ChoiceLog = found.choices.parse().ok()?;
+    let options = RunOptions { level: Some(Level::Io), record_choices: false, ..about.options };
+    let run = (about.runner)(&plan, Chooser::Replay(Replay::new(Arc::new(log), Mode::Lenient)), &options);
+    let schedule = match (&found.strategy, found.seed) {
+        (Some(strategy), Some(seed)) => format!("{strategy}, seed {seed}"),
+        _ => "few deviations".to_owned(),
+    };
+    let mut source = Source::of_trace(about.name, &schedule, &run.trace);
+    source.outcome = Some(super::timeline::in_short(&run.outcome));
+    Some(source)
+}
+
+fn summary(tally: &Tally, about: &About<'_>) -> Campaign {
+    let number = |n: u64| grouped(&n.to_string());
+    let count = |(count, exact): (u64, bool)| format!("{}{}", if exact { "" } else { "about " }, number(count));
+    let mut figures = vec![
+        ("runs".to_owned(), number(tally.runs)),
+        ("failed".to_owned(), number(tally.failed)),
+        ("distinct schedules".to_owned(), count(tally.schedules.count())),
+        ("distinct client traces".to_owned(), count(tally.traces.count())),
+    ];
+    if let Some((states, transitions, schedules)) = &tally.exhausted {
+        let all = format!("{} schedules, by {states} states and {transitions} transitions", grouped(schedules));
+        figures.push(("exhausted".to_owned(), all));
+    }
+    let outcome = match (tally.failed, &tally.over) {
+        (0, Some(over)) => format!("no run failed; over: {over}"),
+        (0, None) => "no run failed".to_owned(),
+        (failed, _) => format!("{} of {} runs failed", number(failed), number(tally.runs)),
+    };
+    let stage = |stage: &crate::explore::StageReport| Stage {
+        name: stage.name.clone(),
+        runs: stage.runs,
+        failed: stage.failed,
+        new_traces: stage.new.1,
+        ended: stage.ended.clone(),
+    };
+    Campaign {
+        title: format!("{}{}", about.name, about.watch.written()),
+        outcome,
+        passed: tally.failed == 0,
+        figures,
+        stages: tally.stages.iter().map(stage).collect(),
+        marks: tally.all_marks().into_iter().map(|(name, reached)| Mark { name, count: u64::from(reached) }).collect(),
+        ..Campaign::default()
+    }
+}
+
+/// Distinct client traces of the scenario under seeds, most frequent first.
+fn traces(plan: &Plan, about: &About<'_>) -> Vec<TraceCount> {
+    let options = RunOptions { level: Some(Level::Client), record_choices: false, ..about.options };
+    let mut counts: BTreeMap<Vec<String>, (u64, u64)> = BTreeMap::new();
+    for seed in 0..SAMPLE {
+        let run = (about.runner)(plan, Chooser::Walk(Box::new(Walk::new(seed))), &options);
+        let lines = client_lines(&run.trace).iter().map(ToString::to_string).collect();
+        counts.entry(lines).or_insert((0, seed)).0 += 1;
+    }
+    let mut traces: Vec<TraceCount> = counts
+        .into_iter()
+        .map(|(lines, (count, seed))| TraceCount {
+            name: format!("{:08x}, {} lines", Fingerprint::of(&lines) as u32, lines.len()),
+            count,
+            again: format!("blockjob-sim run {} --seed {seed}{}", quoted(about.name), about.watch.written()),
+        })
+        .collect();
+    traces.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.name.cmp(&b.name)));
+    traces
+}
