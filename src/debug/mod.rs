@@ -226,12 +226,10 @@ impl Debugger {
     #[must_use]
     pub fn coming(&self) -> Vec<Asked> {
         let mut next = self.now.clone();
-        let from = next.asker.log.len();
         next.asker.log = ChoiceLog::default();
         next.step();
         let asked = next.asker.log.entries().iter().enumerate();
         let first = self.now.asker.count;
-        debug_assert_eq!(u32::try_from(from).ok(), Some(first));
         asked.map(|(i, entry)| Asked { index: first + u32::try_from(i).unwrap_or(0), choice: entry.choice }).collect()
     }
 

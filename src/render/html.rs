@@ -241,7 +241,7 @@ fn records(source: &Source, model: &Model, out: &mut String) {
         let name = kind_name(&record.kind);
         _ = write!(out, "{}", KINDS.iter().position(|(known, _)| *known == name).unwrap_or(0));
     });
-    list(out, "of", &source.records, |out, record| match lane(model, source, &record.kind) {
+    list(out, "of", &source.records, |out, record| match lane(model, &record.kind) {
         Some(lane) => _ = write!(out, "{lane}"),
         None => out.push_str("-1"),
     });
@@ -258,7 +258,7 @@ fn records(source: &Source, model: &Model, out: &mut String) {
 }
 
 /// The number of the lane that shows a record: the client's is 0, then jobs, nodes, bitmaps.
-fn lane(model: &Model, source: &Source, kind: &Kind) -> Option<usize> {
+fn lane(model: &Model, kind: &Kind) -> Option<usize> {
     let job = |id: &str| model.jobs.iter().position(|job| &*job.id == id).map(|i| 1 + i);
     let node = |name: &str| model.nodes.iter().position(|node| &*node.name == name).map(|i| 1 + model.jobs.len() + i);
     match kind {
@@ -275,10 +275,7 @@ fn lane(model: &Model, source: &Source, kind: &Kind) -> Option<usize> {
             let at = model.bitmaps.iter().position(|bitmap| bitmap.node == *node && bitmap.name == *name)?;
             Some(1 + model.jobs.len() + model.nodes.len() + at)
         }
-        Kind::Txn { .. } | Kind::Co { .. } | Kind::Note { .. } => {
-            debug_assert!(!source.records.is_empty());
-            None
-        }
+        Kind::Txn { .. } | Kind::Co { .. } | Kind::Note { .. } => None,
     }
 }
 
