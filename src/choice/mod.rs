@@ -86,7 +86,7 @@ const KINDS: &[(&str, u8, Make)] = &[
 ];
 
 /// One more than the largest stream number.
-const STREAMS: usize = 15;
+pub const STREAMS: usize = 15;
 
 /// How a kind becomes a point: with or without a subject.
 #[derive(Clone, Copy)]

@@ -3,7 +3,7 @@
 use super::output::Output;
 use super::{EXIT_USAGE, seeds};
 use crate::interop::conform::allowed::LIST;
-use crate::interop::conform::program::{Kind, program};
+use crate::interop::conform::program::{Kind, generated, program};
 use crate::interop::conform::shrink::shrink;
 use crate::interop::conform::{self, Bench, Verdict};
 use crate::validate::Effort;
@@ -27,6 +27,9 @@ pub(super) struct ConformArgs {
     /// Where images are made; without, a directory of its own that is removed again
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// Draw programs from a second source of their own, which makes smaller ones and names things that are not there more often
+    #[arg(long)]
+    small: bool,
     /// Make what differs smaller, on both sides
     #[arg(long)]
     shrink: bool,
@@ -57,7 +60,7 @@ fn conform_kind(args: &ConformArgs, bench: &Bench, kind: Kind, out: &mut Output)
     for seed in args.seeds.clone() {
         out.progress(&format!("{} {seed}", kind.name()));
         let pace = conform::pace(kind, seed);
-        let plan = program(kind, seed);
+        let plan = if args.small { program(kind, seed) } else { generated(kind, seed) };
         let verdict = bench.one(&plan, pace).and_then(|verdict| match verdict {
             Verdict::Differs { plan, differences } if args.shrink => {
                 let (plan, differences) = shrink(bench, plan, differences, pace)?;

@@ -10,6 +10,7 @@ mod conform;
 mod debug;
 mod debug_screen;
 mod explore;
+mod export;
 mod files;
 mod fuzz;
 mod gallery;
@@ -19,12 +20,14 @@ pub mod museum;
 mod output;
 mod qemu;
 pub mod quirks;
+mod record;
 mod replay;
 pub mod report;
 mod run;
 mod shrink;
 mod test;
 mod timeline;
+mod validate;
 
 use crate::explore::Strategy;
 use crate::invariant::Broken;
@@ -98,6 +101,12 @@ enum Command {
     },
     /// Run random programs on a real QEMU and on the model, and say what differs
     Conform(conform::ConformArgs),
+    /// Turn a scenario into a script for a real QEMU that needs nothing of ours
+    Export(export::ExportArgs),
+    /// Carry out scenarios on a real QEMU and print what its client saw
+    Record(record::RecordArgs),
+    /// Say whether a trace of a real client is one that the model can produce
+    Validate(validate::ValidateArgs),
     /// Explain a command or a topic: trace, scenario, choices, strategies
     Help {
         /// A command or a topic
@@ -221,6 +230,9 @@ pub fn main(runner: Runner) -> ExitCode {
         // Behind `--color` alone.
         Command::Qemu { args } => crate::serve::main("blockjob-sim", args),
         Command::Conform(args) => conform::conform(args, &mut out),
+        Command::Export(args) => export::export(args, &mut out),
+        Command::Record(args) => record::record(args, &mut out),
+        Command::Validate(args) => validate::validate(args, &mut out),
         Command::Help { topic } => explain(topic.as_deref(), &mut out),
     };
     code.into()

@@ -5,8 +5,10 @@
 //! which is the working directory of the process, so that a scenario's file names mean the same there as in the model.
 
 pub mod carry;
+pub mod export;
 pub mod files;
 pub mod qemu;
+pub mod record;
 
 use std::fmt;
 

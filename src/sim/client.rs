@@ -22,7 +22,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 /// How long, in virtual time, a calm client waits for a process that never comes to rest.
-const PATIENCE: Nanos = 50 * MILLIS;
+const PATIENCE: Nanos = 250 * MILLIS;
 
 /// What the client can do.
 #[derive(Debug)]

@@ -4,10 +4,12 @@
 //! gave next instead. The search ([`search`]) follows the trace: what the process puts out has a fixed order, so a schedule is given
 //! up at the first output that is not the trace's next one.
 
+pub mod logs;
+pub mod mutate;
 pub mod search;
 pub mod target;
 
-pub use search::{Answer, Effort, Refusal, validate};
+pub use search::{Answer, Effort, Refusal, validate, validate_printed};
 
 use crate::scenario::plan::{Expect, Plan, PlannedStep, Pos, StepKind};
 use crate::trace::compare::ClientLine;

@@ -5,8 +5,8 @@
 //! does not fit, and keeps what it met on its way. When a command is to be sent, and how much the client has read by then, is not drawn
 //! at random but taken from the trace as far as it says so.
 
-use super::target::{Target, line};
-use crate::choice::{Choice, ChoiceLog, ChoicePoint, Choose, Stream};
+use super::target::{Target, line, timeless};
+use crate::choice::{Choice, ChoiceLog, ChoicePoint, Choose, STREAMS, Stream};
 use crate::scenario::plan::Plan;
 use crate::sim::Sim;
 use crate::sim::outcome::{Outcome, RunOptions};
@@ -69,6 +69,8 @@ struct State {
     given: usize,
     /// Commands that were sent.
     sent: usize,
+    /// Lines that the process printed.
+    printed: usize,
 }
 
 /// Answers the choices of an attempt.
@@ -76,7 +78,7 @@ struct Guide<'a> {
     log: &'a mut ChoiceLog,
     stream: &'a mut Stream,
     /// By stream number: one answer in so many is drawn; 0: all are calm.
-    knobs: [u32; 13],
+    knobs: [u32; STREAMS],
     /// The answer at [`ChoicePoint::ClientSend`]: false if it is too early.
     may_send: bool,
     /// The answer at [`ChoicePoint::ClientRead`].
@@ -128,7 +130,13 @@ enum Attempt {
 /// Looks for a schedule in which `plan` ([bare](super::bare)) gives `trace`.
 #[must_use]
 pub fn validate(plan: &Plan, trace: &[ClientLine], effort: Effort) -> Answer {
-    let target = Target::new(trace);
+    validate_printed(plan, trace, None, effort)
+}
+
+/// [`validate`], with what the process printed too, line by line.
+#[must_use]
+pub fn validate_printed(plan: &Plan, trace: &[ClientLine], console: Option<Vec<String>>, effort: Effort) -> Answer {
+    let target = Target { console, ..Target::new(trace) };
     let refused = |matched, came, allowed, tries, reason| {
         Answer::Refused(Box::new(Refusal { matched, came, allowed, tries, reason }))
     };
@@ -147,7 +155,7 @@ pub fn validate(plan: &Plan, trace: &[ClientLine], effort: Effort) -> Answer {
         allowed: Vec::new(),
         reason: None,
     };
-    let start = State { sim, log: ChoiceLog::default(), given: 0, sent: 0 };
+    let start = State { sim, log: ChoiceLog::default(), given: 0, sent: 0, printed: 0 };
     search.kept[0].push(start);
     let mut tries = 0;
     while tries < effort.tries && search.steps < effort.steps {
@@ -187,9 +195,9 @@ impl Search<'_> {
     }
 
     /// How wild an attempt is, for each kind of choice.
-    fn knobs(&mut self, tries: u32) -> [u32; 13] {
+    fn knobs(&mut self, tries: u32) -> [u32; STREAMS] {
         const WILD: [u32; 8] = [0, 0, 1, 1, 2, 4, 16, 64];
-        let mut knobs = [0; 13];
+        let mut knobs = [0; STREAMS];
         if tries > 0 {
             for knob in &mut knobs {
                 *knob = WILD[self.stream.below(8) as usize];
@@ -198,7 +206,7 @@ impl Search<'_> {
         knobs
     }
 
-    fn attempt(&mut self, mut state: State, knobs: [u32; 13]) -> Attempt {
+    fn attempt(&mut self, mut state: State, knobs: [u32; STREAMS]) -> Attempt {
         loop {
             let (may_send, left) = self.client(&state);
             let mut stream = self.stream.clone();
@@ -270,6 +278,14 @@ impl Search<'_> {
         let new = before - state.sim.client.taken();
         let new: Vec<Output> = state.sim.world.out.iter().skip(new).cloned().collect();
         for output in &new {
+            if let Output::Stdout(text) = output {
+                let lines = timeless(text);
+                if !self.target.printed(state.printed, &lines) {
+                    self.fail(progress, None, Some(format!("the model prints {}", lines.join(" / "))));
+                    return false;
+                }
+                state.printed += lines.len();
+            }
             let Some(shown) = line(output) else { continue };
             if !self.target.fits(state.given, output) {
                 // It may be read only after the commands that the trace has before it.
@@ -282,7 +298,8 @@ impl Search<'_> {
     }
 
     fn ended(&mut self, state: State) -> Attempt {
-        let all = state.given == self.target.outputs.len() && state.sent == self.target.sent.len();
+        let printed = self.target.console.as_ref().is_none_or(|lines| lines.len() == state.printed);
+        let all = printed && state.given == self.target.outputs.len() && state.sent == self.target.sent.len();
         if all {
             return Attempt::Found(state.log);
         }

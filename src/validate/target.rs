@@ -11,6 +11,8 @@ pub struct Target {
     pub outputs: Vec<ClientLine>,
     /// The line of the trace that each output stands on, from 0.
     pub lines: Vec<usize>,
+    /// What the process printed, line by line, where that is known too.
+    pub console: Option<Vec<String>>,
     /// For each command: how many outputs were read before it was sent, its text, and its line.
     pub sent: Vec<(usize, Json, usize)>,
 }
@@ -19,7 +21,7 @@ impl Target {
     /// Takes a trace apart.
     #[must_use]
     pub fn new(trace: &[ClientLine]) -> Target {
-        let mut target = Target { outputs: Vec::new(), lines: Vec::new(), sent: Vec::new() };
+        let mut target = Target { outputs: Vec::new(), lines: Vec::new(), console: None, sent: Vec::new() };
         for (number, line) in trace.iter().enumerate() {
             match line {
                 ClientLine::Command(command) => target.sent.push((target.outputs.len(), command.clone(), number)),
@@ -30,6 +32,12 @@ impl Target {
             }
         }
         target
+    }
+
+    /// Whether these are the lines that were printed from `from` on.
+    #[must_use]
+    pub fn printed(&self, from: usize, lines: &[String]) -> bool {
+        self.console.as_ref().is_none_or(|all| all.get(from..).is_some_and(|rest| rest.starts_with(lines)))
     }
 
     /// Whether the output with that number is the one that the process gave.
@@ -53,4 +61,11 @@ pub fn line(output: &Output) -> Option<ClientLine> {
         Output::Event { event, .. } => Some(ClientLine::Event { name: event.name().into(), data: event.data() }),
         _ => None,
     }
+}
+
+/// Lines of a console without what differs from run to run: times and rates of qemu-io, and what a new image looks like.
+#[must_use]
+pub fn timeless(text: &str) -> Vec<String> {
+    let kept = |line: &&str| !line.contains(" ops; ") && !line.starts_with("Formatting '") && !line.trim().is_empty();
+    text.lines().filter(kept).map(|line| line.trim_end().to_owned()).collect()
 }

@@ -198,6 +198,12 @@ impl World {
         self.graph.children[child].bs = to;
         self.graph.nodes[to].parents.insert(0, child);
         self.graph.nodes[to].refcnt += 1;
+        // `bdrv_child_cb_detach` and `bdrv_child_cb_attach`: the edge becomes the first of its parent's.
+        if let Parent::Node(parent) = self.graph.children[child].parent {
+            let children = &mut self.graph.nodes[parent].children;
+            children.retain(|c| *c != child);
+            children.insert(0, child);
+        }
         if self.graph.nodes[to].quiesce_counter == 0 && self.graph.children[child].quiesced_parent {
             self.parent_drained_end_single(child);
         }

@@ -54,6 +54,19 @@ pub fn crash(real: &Carried) -> Option<&'static str> {
     if backups > 1 && real.stderr.contains("bdrv_do_drained_end") {
         return Some(LIST[2].0);
     }
+    // What ends there is freed memory: an assertion, or a signal, once another job has ended.
+    let since = real.lines.iter().rev().take_while(|line| !matches!(line, ClientLine::Command(_)));
+    let ended = |line: &ClientLine| match line {
+        ClientLine::Event { data, .. } => data.get("status").and_then(Json::as_str) == Some("null"),
+        _ => false,
+    };
+    let freed = real.stderr.contains("bdrv_do_drained_end") || real.stderr.trim().is_empty();
+    if backups == 1 && freed && since.into_iter().any(ended) {
+        return Some(LIST[3].0);
+    }
+    if grouped && backups > 0 && real.stderr.contains("qemu_mutex_lock_impl") {
+        return Some(LIST[4].0);
+    }
     None
 }
 
@@ -66,5 +79,5 @@ pub fn difference(plan: &Plan, differences: &[Differs]) -> Option<&'static str> 
     });
     let all =
         differences.iter().all(|differs| matches!(&*differs.what, "trace" | "order") && differs.how.contains("#block"));
-    (names_generated && all && !differences.is_empty()).then_some(LIST[3].0)
+    (names_generated && all && !differences.is_empty()).then_some(LIST[5].0)
 }

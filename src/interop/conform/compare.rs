@@ -12,6 +12,7 @@ use super::model::Modelled;
 use crate::base::Json;
 use crate::sim::outcome::Outcome;
 use crate::trace::canonical;
+use crate::validate::target::timeless;
 use crate::trace::compare::{ClientLine, Difference, first_difference};
 use std::fs;
 use std::path::Path;
@@ -102,15 +103,10 @@ pub fn brief(difference: &Difference) -> String {
 /// What `qemu-io` printed, without times and rates.
 #[must_use]
 pub fn console(real: &Carried, model: &Modelled) -> Option<Differs> {
-    let plain = |text: &str| -> Vec<String> {
-        let timeless =
-            |line: &&str| !line.contains(" ops; ") && !line.starts_with("Formatting '") && !line.trim().is_empty();
-        text.lines().filter(timeless).map(|line| line.trim_end().to_owned()).collect()
-    };
-    let theirs = plain(&real.stdout);
+    let theirs = timeless(&real.stdout);
     // What the model prints on either stream stands in one order.
-    let errors: Vec<String> = plain(&real.stderr).iter().map(|line| message(line).to_owned()).collect();
-    let ours: Vec<String> = plain(&model.console);
+    let errors: Vec<String> = timeless(&real.stderr).iter().map(|line| message(line).to_owned()).collect();
+    let ours: Vec<String> = timeless(&model.console);
     let ours: Vec<String> = ours.into_iter().filter(|line| !errors.iter().any(|e| e == message(line))).collect();
     if ours == theirs {
         return None;
@@ -166,7 +162,10 @@ fn image(name: &str, dir: &Path, ours: &Path, qcow2: bool) -> Result<Option<Diff
         let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         Ok((!output.status.success()).then(|| text.trim().to_owned()))
     };
-    if let Some(how) = compare()? {
+    if let Some(how) = compare()?
+        // A backing file may be named as seen from the working directory.
+        && !(flat(name, dir)?.is_some() && flat(name, dir)? == flat(name, ours)?)
+    {
         return Ok(Some(Differs { what: format!("content of {name}"), how }));
     }
     // Which blocks of a raw file the host allocates is the host's matter.
@@ -215,4 +214,15 @@ fn map(path: &Path) -> Result<Vec<String>, Trouble> {
         }
     }
     Ok(parts.into_iter().map(|(from, to, flags)| format!("{from}..{to}: {flags}")).collect())
+}
+
+/// The content of an image as `qemu-img convert` reads it in its own directory.
+fn flat(name: &str, dir: &Path) -> Result<Option<Vec<u8>>, Trouble> {
+    let raw = dir.join("flat.raw");
+    let mut convert = Command::new("qemu-img");
+    convert.args(["convert", "-U", "-O", "raw", name, "flat.raw"]).current_dir(dir);
+    let output = convert.output().map_err(|error| trouble("qemu-img", &error))?;
+    let content = output.status.success().then(|| fs::read(&raw).unwrap_or_default());
+    let _ = fs::remove_file(raw);
+    Ok(content)
 }

@@ -100,9 +100,6 @@ impl Bench {
             differences.extend(compare::images(&real, &real_dir, &model, &our_dir)?);
             return Ok(if differences.is_empty() { Verdict::Agrees } else { self.judge(plan, differences) });
         }
-        if compare::trace(&real, &model).is_none() {
-            return Ok(self.judge(plan, differences));
-        }
         let timed = match caught(|| self.in_time(plan, &real)) {
             Ok(timed) => timed,
             Err(crash) => return Ok(differs(vec![crash])),
@@ -133,7 +130,8 @@ impl Bench {
     /// A schedule that gives the real trace, and what the model left then.
     fn in_time(&self, plan: &Plan, real: &Carried) -> Result<(ChoiceLog, Modelled), Differs> {
         let bare = validate::bare(plan, &real.lines);
-        match validate::validate(&bare, &real.lines, self.effort) {
+        let console = Some(validate::target::timeless(&real.stdout));
+        match validate::validate_printed(&bare, &real.lines, console, self.effort) {
             Answer::Possible(log) => {
                 let mut replay = Chooser::Replay(Replay::new(Arc::new(log.clone()), Mode::Lenient));
                 let model = model::run(&bare, &mut replay);

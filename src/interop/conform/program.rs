@@ -5,6 +5,7 @@
 
 use crate::base::Json;
 use crate::choice::Stream;
+use crate::generate;
 use crate::scenario::plan::{
     Backing, Expect, FileOp, ImageFormat, Limits, Plan, PlannedFile, PlannedStep, Pos, Qcow2Options, Schedule,
     StepKind, WriteData,
@@ -67,6 +68,25 @@ const K: u64 = 1024;
 const M: u64 = 1024 * 1024;
 const BITMAPS: [&str; 3] = ["b0", "b1", "b2"];
 const JOBS: [&str; 4] = ["j0", "j1", "j2", "j3"];
+
+/// The program of a seed from the generator of `blockjob-sim generate`, ended with `quit`, so that its images are whole.
+#[must_use]
+pub fn generated(kind: Kind, seed: u64) -> Plan {
+    let kind = match kind {
+        Kind::Well => generate::Kind::WellBehaved,
+        Kind::Faulty => generate::Kind::Hostile,
+        Kind::Racing => generate::Kind::Racing,
+    };
+    let mut plan = generate::with(&generate::Options { kind: Some(kind), crashes: false }, seed).plan;
+    let mut steps = plan.steps.to_vec();
+    let ending = ["query-jobs", "query-block", "query-named-block-nodes", "quit"].map(|name| StepKind::Qmp {
+        command: Json::dict(vec![("execute", name.into())]),
+        expect: Expect::Any,
+    });
+    steps.extend(std::iter::once(StepKind::Idle).chain(ending).map(PlannedStep::new));
+    plan.steps = steps.into();
+    plan
+}
 
 /// The program of a seed.
 #[must_use]

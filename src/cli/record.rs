@@ -1,0 +1,58 @@
+//! `blockjob-sim record`: scenarios on a real QEMU.
+
+use super::output::Output;
+use super::{EXIT_USAGE, files};
+use crate::interop::carry::Pace;
+use crate::interop::record::{self, Recording};
+use clap::Args;
+use std::path::PathBuf;
+
+/// Arguments of `record`.
+#[derive(Debug, Args)]
+pub(super) struct RecordArgs {
+    /// Scenario files
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// The QEMU: a program, or a command line of it
+    #[arg(long, value_name = "CMD", default_value = "qemu-system-x86_64")]
+    qemu: String,
+    /// Run each so often, and keep the distinct traces, the most frequent first
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    repeat: u32,
+    /// Do not wait for QEMU to come to rest before sending; gaps come from this seed
+    #[arg(long, value_name = "SEED")]
+    racing: Option<u64>,
+}
+
+/// Records; 1 if a scenario could not be carried out to its end.
+pub(super) fn record(args: &RecordArgs, out: &mut Output) -> u8 {
+    let command: Vec<String> = args.qemu.split_whitespace().map(str::to_owned).collect();
+    let mut code = 0;
+    for file in &args.files {
+        let Some(plan) = files::scenario(file, out) else { return EXIT_USAGE };
+        let name = file.with_extension("").to_string_lossy().trim_start_matches("sim-scenarios/").to_owned();
+        let mut recording = Recording::new(&name);
+        for run in 0..args.repeat {
+            out.progress(&format!("{name} {}/{}", run + 1, args.repeat));
+            let pace = args.racing.map_or(Pace::Calm, |seed| Pace::Racing { seed: seed + u64::from(run), gap: 2_000 });
+            match record::once(&command, &plan, pace) {
+                Ok(carried) => {
+                    if let Some((step, what)) = &carried.stuck {
+                        let ending = carried.ending.as_ref().map(|e| format!(", {e:?}")).unwrap_or_default();
+                        out.progress("");
+                        out.complain(&format!("{name}: step {}: {what}{ending}\n", step + 1));
+                        code = 1;
+                    }
+                    recording.add(carried);
+                }
+                Err(trouble) => {
+                    out.complain(&format!("{name}: {trouble}\n"));
+                    return EXIT_USAGE;
+                }
+            }
+        }
+        out.progress("");
+        out.print(&recording.to_string());
+    }
+    code
+}

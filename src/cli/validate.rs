@@ -1,0 +1,70 @@
+//! `blockjob-sim validate`: is this trace one that the model can produce?
+
+use super::output::Output;
+use super::{EXIT_USAGE, files};
+use crate::trace::compare::ClientLine;
+use crate::validate::{self, Answer, Effort, logs};
+use clap::Args;
+use std::path::PathBuf;
+
+/// Arguments of `validate`.
+#[derive(Debug, Args)]
+pub(super) struct ValidateArgs {
+    /// The trace: JSON lines as `record` writes them, a QMP log of QEMU's iotests, or libvirt's log
+    #[arg(value_name = "TRACE")]
+    trace: PathBuf,
+    /// The scenario: its images and QEMU's arguments; if it sends nothing, what the trace says was sent is sent
+    #[arg(long, value_name = "FILE")]
+    scenario: PathBuf,
+    /// Attempts at finding a schedule
+    #[arg(long, value_name = "N", default_value_t = 3_000)]
+    tries: u32,
+}
+
+/// 0 if each trace of the file is possible, 1 if one is not.
+pub(super) fn validate(args: &ValidateArgs, out: &mut Output) -> u8 {
+    let Some(plan) = files::scenario(&args.scenario, out) else { return EXIT_USAGE };
+    let name = args.trace.display().to_string();
+    let text = match files::text(&args.trace) {
+        Ok(text) => text,
+        Err(problem) => {
+            out.complain(&format!("{name}: {problem}\n"));
+            return EXIT_USAGE;
+        }
+    };
+    let traces = match logs::read(&text) {
+        Ok(traces) => traces,
+        Err(problem) => {
+            out.complain(&format!("{name}: {problem}\n"));
+            return EXIT_USAGE;
+        }
+    };
+    let mut code = 0;
+    for (number, trace) in traces.iter().enumerate() {
+        let of = if traces.len() > 1 { format!("{name}, trace {}", number + 1) } else { name.clone() };
+        let bare = validate::bare(&plan, trace);
+        match validate::validate(&bare, trace, Effort { tries: args.tries, ..Effort::default() }) {
+            Answer::Possible(choices) => {
+                out.print(&format!("{of}: possible, by these choices:\n{}", choices.deviations()));
+            }
+            Answer::Refused(refusal) => {
+                code = 1;
+                let lines = trace.len();
+                out.print(&format!(
+                    "{of}: no schedule of {} tried gives it; the longest part that fits ends before line {} of {lines}\n",
+                    refusal.tries,
+                    refusal.matched + 1
+                ));
+                let came = refusal.came.as_ref().map_or("(the end)".to_owned(), ClientLine::to_string);
+                out.print(&format!("  the trace has {came}\n"));
+                for line in &refusal.allowed {
+                    out.print(&format!("  the model gives {line}\n"));
+                }
+                if let Some(reason) = &refusal.reason {
+                    out.print(&format!("  {reason}\n"));
+                }
+            }
+        }
+    }
+    code
+}

@@ -1,0 +1,82 @@
+//! Recordings: client traces of a real QEMU, the distinct ones with how often each was seen.
+#![expect(clippy::disallowed_methods, reason = "the shell makes directories")]
+
+use super::carry::{Carried, Pace, carry};
+use super::{Trouble, trouble};
+use crate::base::Json;
+use crate::scenario::plan::Plan;
+use crate::trace::canonical;
+use crate::trace::compare::{ClientLine, first_difference};
+use std::fmt;
+use std::fs;
+
+/// What was seen of one scenario.
+#[derive(Debug)]
+pub struct Recording {
+    name: String,
+    version: String,
+    runs: u32,
+    /// Distinct traces, each with its count.
+    seen: Vec<(u32, Vec<ClientLine>)>,
+}
+
+impl Recording {
+    /// An empty one, of the scenario with this name.
+    #[must_use]
+    pub fn new(name: &str) -> Recording {
+        Recording { name: name.to_owned(), version: String::new(), runs: 0, seen: Vec::new() }
+    }
+
+    /// Takes in a run. What only the end of the process says is no part of a trace.
+    pub fn add(&mut self, carried: Carried) {
+        self.runs += 1;
+        self.version = carried.version;
+        let quits = |line: &ClientLine| match line {
+            ClientLine::Event { name, .. } => &**name == "SHUTDOWN",
+            _ => false,
+        };
+        let lines: Vec<ClientLine> = carried.lines.into_iter().filter(|line| !quits(line)).collect();
+        match self.seen.iter_mut().find(|(_, known)| first_difference(known, &lines).is_none()) {
+            Some((count, _)) => *count += 1,
+            None => self.seen.push((1, lines)),
+        }
+    }
+}
+
+/// JSON lines: a header that says which QEMU it was and how often this was seen, then the trace; the most frequent first.
+impl fmt::Display for Recording {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut seen: Vec<&(u32, Vec<ClientLine>)> = self.seen.iter().collect();
+        seen.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
+        for (count, lines) in seen {
+            let header = Json::dict(vec![
+                ("case", Json::str(&self.name)),
+                ("of", Json::uint(u64::from(self.runs))),
+                ("qemu", Json::str(&self.version)),
+                ("seen", Json::uint(u64::from(*count))),
+            ]);
+            writeln!(f, "{}", canonical::to_string(&header))?;
+            for line in lines {
+                writeln!(f, "{line}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Carries the plan out once, in a directory of its own that is removed again.
+///
+/// # Errors
+/// If the images cannot be made or the process cannot be started.
+pub fn once(command: &[String], plan: &Plan, pace: Pace) -> Result<Carried, Trouble> {
+    let dir = std::env::temp_dir().join(format!("blockjob-sim-record-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&dir);
+    fs::create_dir_all(&dir).map_err(|error| trouble("a directory", &error))?;
+    let carried = carry(command, plan, &dir, pace);
+    let _ = fs::remove_dir_all(&dir);
+    let carried = carried?;
+    match carried.version.is_empty() {
+        true => Err(Trouble(format!("QEMU does not start: {}", carried.stderr.trim()))),
+        false => Ok(carried),
+    }
+}
