@@ -43,7 +43,8 @@ const MUTATED: [(&str, usize); 3] = [("group", 10), ("drain", 10), ("backup", 10
 fn wrong_traces_are_refused_and_the_record_is_named() {
     let mut work = Vec::new();
     for (dir, most) in MUTATED {
-        let mut files: Vec<_> = fs::read_dir(path(&format!("tests/data/qemu/{dir}"))).unwrap().map(|e| e.unwrap().path()).collect();
+        let mut files: Vec<_> =
+            fs::read_dir(path(&format!("tests/data/qemu/{dir}"))).unwrap().map(|e| e.unwrap().path()).collect();
         files.sort();
         for file in files {
             let name = file.file_stem().unwrap().to_str().unwrap().to_owned();
@@ -52,7 +53,8 @@ fn wrong_traces_are_refused_and_the_record_is_named() {
             let Some(plan) = plan_of(&format!("sim-scenarios/{dir}/{name}.yaml")) else { continue };
             // What another real run showed is not wrong.
             let known = traces.clone();
-            let mutants = mutants(&traces[0], most).into_iter().filter(|m| !known.contains(&m.trace)).collect::<Vec<_>>();
+            let mutants =
+                mutants(&traces[0], most).into_iter().filter(|m| !known.contains(&m.trace)).collect::<Vec<_>>();
             work.push((format!("{dir}/{name}"), plan, mutants));
         }
     }
@@ -66,7 +68,12 @@ fn wrong_traces_are_refused_and_the_record_is_named() {
                     refused += 1;
                     // What fits ends at the record that was changed, or where its absence shows.
                     if refusal.matched < mutant.line.min(mutant.trace.len().saturating_sub(1)).saturating_sub(6) {
-                        wrong.push(format!("{name}: {} in line {}, refused after {}", mutant.what, mutant.line + 1, refusal.matched));
+                        wrong.push(format!(
+                            "{name}: {} in line {}, refused after {}",
+                            mutant.what,
+                            mutant.line + 1,
+                            refusal.matched
+                        ));
                     }
                 }
             }

@@ -185,7 +185,9 @@ fn one(kind: &StepKind, calm: bool) -> String {
         StepKind::Sleep(ns) => format!("time.sleep({}.{:09})\n", ns / 1_000_000_000, ns % 1_000_000_000),
         StepKind::File(op) => file(op),
         StepKind::Mark(name) => format!("# {name}\n"),
-        StepKind::Idle | StepKind::NoJobs | StepKind::NoEvents { .. } | StepKind::Bitmap(_) => "qmp.rest()\n".to_owned(),
+        StepKind::Idle | StepKind::NoJobs | StepKind::NoEvents { .. } | StepKind::Bitmap(_) => {
+            "qmp.rest()\n".to_owned()
+        }
         StepKind::Same(images) => images
             .windows(2)
             .map(|pair| call("run", &["qemu-img", "compare", "-U", &pair[0], &pair[1]].map(str::to_owned)))

@@ -79,10 +79,8 @@ pub fn generated(kind: Kind, seed: u64) -> Plan {
     };
     let mut plan = generate::with(&generate::Options { kind: Some(kind), crashes: false }, seed).plan;
     let mut steps = plan.steps.to_vec();
-    let ending = ["query-jobs", "query-block", "query-named-block-nodes", "quit"].map(|name| StepKind::Qmp {
-        command: Json::dict(vec![("execute", name.into())]),
-        expect: Expect::Any,
-    });
+    let ending = ["query-jobs", "query-block", "query-named-block-nodes", "quit"]
+        .map(|name| StepKind::Qmp { command: Json::dict(vec![("execute", name.into())]), expect: Expect::Any });
     steps.extend(std::iter::once(StepKind::Idle).chain(ending).map(PlannedStep::new));
     plan.steps = steps.into();
     plan
