@@ -24,6 +24,7 @@ mod record;
 mod replay;
 pub mod report;
 mod run;
+mod serve;
 mod shrink;
 mod test;
 mod timeline;
@@ -107,6 +108,8 @@ enum Command {
     Record(record::RecordArgs),
     /// Say whether a trace of a real client is one that the model can produce
     Validate(validate::ValidateArgs),
+    /// Serve QMP at a socket, or on standard input and output
+    Serve(serve::ServeArgs),
     /// Explain a command or a topic: trace, scenario, choices, strategies
     Help {
         /// A command or a topic
@@ -227,6 +230,7 @@ pub fn main(runner: Runner) -> ExitCode {
         Command::Check(args) => check::check(&args.files, &mut out),
         Command::Quirks(args) => quirks::quirks(args, &mut out),
         Command::Museum(args) => museum::museum(args, runner, &mut out),
+        Command::Serve(args) => serve::serve(args),
         // Behind `--color` alone.
         Command::Qemu { args } => crate::serve::main("blockjob-sim", args),
         Command::Conform(args) => conform::conform(args, &mut out),

@@ -62,6 +62,8 @@ pub struct Images {
     fdsets: BTreeMap<i64, Vec<OwnedFd>>,
     /// Bytes that came into memory since data was last forgotten.
     kept: u64,
+    /// Files that were found on the host since somebody asked.
+    found: Vec<Arc<str>>,
 }
 
 impl Images {
@@ -195,6 +197,12 @@ impl Images {
         }
         world.files.bring_in(path, opened.size(), &opened.data());
         self.held.insert(path.clone(), Held { file: opened, locks: Locks::default() });
+        self.found.push(path.clone());
+    }
+
+    /// Files that came in since this was last asked, as they were found: for whoever records a run.
+    pub fn take_found(&mut self) -> Vec<Arc<str>> {
+        std::mem::take(&mut self.found)
     }
 
     /// Reads what is still missing of a range.

@@ -203,6 +203,15 @@ pub enum FileOp {
         /// The new backing file; `None`: none.
         backing: Option<Backing>,
     },
+    /// A file as it was found.
+    Content {
+        /// The file.
+        file: Arc<str>,
+        /// Its length.
+        size: u64,
+        /// What stands in it; all else is a hole.
+        data: Vec<Extent>,
+    },
     /// A text file.
     Text {
         /// The new file.
@@ -210,6 +219,17 @@ pub enum FileOp {
         /// All it holds.
         content: Arc<str>,
     },
+}
+
+/// Bytes of a file: a pattern, and how often it stands there.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Extent {
+    /// First byte.
+    pub at: u64,
+    /// The pattern; not empty.
+    pub bytes: Vec<u8>,
+    /// How often; a pattern that is repeated is one byte long.
+    pub times: u64,
 }
 
 /// What a write puts in place.
@@ -246,6 +266,13 @@ pub enum StepKind {
     Event(EventPattern),
     /// Lets virtual time pass, in nanoseconds.
     Sleep(Nanos),
+    /// Goes on once the process has run so far, at rest or not: for runs that were recorded.
+    At {
+        /// Frames since the last reply, or since the start.
+        frames: u64,
+        /// Virtual time since the start; it may be ahead, where nothing happened meanwhile.
+        time: Nanos,
+    },
     /// Waits until the process is at rest and the client has read everything.
     Idle,
     /// Looks at a dirty bitmap from outside; no command is sent.

@@ -3,7 +3,7 @@
 use super::error::{Fault, Read};
 use super::fields::{Fields, unknown};
 use super::plan::{
-    Backing, BitmapCheck, EventPattern, Expect, FileOp, ImageFormat, Limits, Qcow2Options, Schedule, StepKind,
+    Backing, BitmapCheck, EventPattern, Expect, Extent, FileOp, ImageFormat, Limits, Qcow2Options, Schedule, StepKind,
     WriteData,
 };
 use super::tree::{Node, Value};
@@ -22,6 +22,7 @@ const STEPS: &[(&str, Reader)] = &[
     ("hmp", hmp),
     ("event", event),
     ("sleep", |node, _| Ok(StepKind::Sleep(node.duration()?))),
+    ("at", at),
     ("idle", |node, _| node.only_true().map(|()| StepKind::Idle)),
     ("bitmap", bitmap),
     ("same", same),
@@ -30,6 +31,7 @@ const STEPS: &[(&str, Reader)] = &[
     ("zero", |node, _| write("zero", node).map(StepKind::File)),
     ("discard", |node, _| write("discard", node).map(StepKind::File)),
     ("rebase", |node, _| rebase(node).map(StepKind::File)),
+    ("content", |node, _| content(node).map(StepKind::File)),
     ("text", |node, _| text(node).map(StepKind::File)),
     ("no-jobs", |node, _| node.only_true().map(|()| StepKind::NoJobs)),
     ("no-events", no_events),
@@ -323,6 +325,48 @@ fn rebase(node: &Node) -> Read<FileOp> {
     };
     fields.end()?;
     Ok(FileOp::Rebase { file, backing })
+}
+
+fn at(node: &Node, _beside: &mut Fields<'_>) -> Read<StepKind> {
+    let mut fields = Fields::of("at", node)?;
+    let kind = StepKind::At { frames: fields.req("frames")?.uint()?, time: fields.req("time")?.duration()? };
+    fields.end()?;
+    Ok(kind)
+}
+
+fn content(node: &Node) -> Read<FileOp> {
+    let mut fields = Fields::of("content", node)?;
+    let (file, size) = (fields.req("file")?.text()?, fields.req("size")?);
+    let data = fields.req("data")?.list()?;
+    fields.end()?;
+    let span = size.span;
+    let size = size.size()?;
+    let data = data.iter().map(extent).collect::<Read<Vec<Extent>>>()?;
+    let end = |e: &Extent| (e.bytes.len() as u64).checked_mul(e.times).and_then(|len| e.at.checked_add(len));
+    if size > i64::MAX as u64 || data.iter().any(|e| end(e).is_none_or(|end| end > size)) {
+        return Err(Fault::new(span, "the file is shorter than its data, or too long", "expected more, up to 2^63"));
+    }
+    Ok(FileOp::Content { file, size, data })
+}
+
+fn extent(node: &Node) -> Read<Extent> {
+    let mut fields = Fields::of("data", node)?;
+    let (at, hex) = (fields.req("at")?.size()?, fields.req("hex")?);
+    let times = fields.opt("times").map_or(Ok(1), Node::size)?;
+    fields.end()?;
+    let text = hex.text()?;
+    let digits: Option<Vec<u8>> = text.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect();
+    let bytes: Option<Vec<u8>> = digits
+        .filter(|digits| !digits.is_empty() && digits.len().is_multiple_of(2))
+        .map(|digits| digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect());
+    match bytes {
+        Some(bytes) if times == 1 || (times > 1 && bytes.len() == 1) => Ok(Extent { at, bytes, times }),
+        _ => Err(Fault::new(
+            hex.span,
+            "these are no bytes",
+            "expected pairs of hexadecimal digits; one pair where `times` is given",
+        )),
+    }
 }
 
 fn text(node: &Node) -> Read<FileOp> {

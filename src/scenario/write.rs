@@ -4,7 +4,7 @@
 //! the file it came from; places are those of the new text.
 
 use super::plan::{
-    Backing, BitmapCheck, EventPattern, Expect, FileOp, ImageFormat, Plan, Schedule, StepKind, WriteData,
+    Backing, BitmapCheck, EventPattern, Expect, Extent, FileOp, ImageFormat, Plan, Schedule, StepKind, WriteData,
 };
 use crate::base::Json;
 use crate::base::units::{MICROS, MILLIS, Nanos, SECONDS, size_text};
@@ -205,6 +205,10 @@ fn step(kind: &StepKind) -> Yaml {
         ]),
         StepKind::Event(pattern) => Yaml::map([("event", Some(event(pattern)))]),
         StepKind::Sleep(time) => Yaml::map([("sleep", Some(Yaml::plain(duration(*time))))]),
+        StepKind::At { frames, time } => {
+            let (frames, time) = (Yaml::plain(frames.to_string()), Yaml::plain(duration(*time)));
+            Yaml::map([("at", Some(Yaml::map([("frames", Some(frames)), ("time", Some(time))])))])
+        }
         StepKind::Idle => Yaml::map([("idle", yes())]),
         StepKind::Bitmap(check) => Yaml::map([("bitmap", Some(bitmap(check)))]),
         StepKind::Same(images) => {
@@ -293,6 +297,19 @@ fn file_op(op: &FileOp) -> Yaml {
         FileOp::Rebase { file, backing: below } => {
             let below = below.as_ref().map_or_else(|| Yaml::plain("null"), backing);
             ("rebase", Yaml::map([("file", text(file)), ("backing", Some(below))]))
+        }
+        FileOp::Content { file, size, data } => {
+            let extent = |e: &Extent| {
+                let hex: String = e.bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                let times = (e.times != 1).then(|| Yaml::plain(e.times.to_string()));
+                Yaml::map([
+                    ("at", Some(Yaml::size(e.at))),
+                    ("hex", Some(Yaml::plain(format!("\"{hex}\"")))),
+                    ("times", times),
+                ])
+            };
+            let data = Yaml::List(data.iter().map(extent).collect());
+            ("content", Yaml::map([("file", text(file)), ("size", Some(Yaml::size(*size))), ("data", Some(data))]))
         }
         FileOp::Text { file, content } => ("text", Yaml::map([("file", text(file)), ("content", text(content))])),
     };

@@ -62,10 +62,6 @@ pub struct Config {
     pub block: Vec<Arc<str>>,
     /// `-S`: the guest does not run at first.
     pub stopped: bool,
-    /// `-no-shutdown`
-    pub no_shutdown: bool,
-    /// `-daemonize`
-    pub daemonize: bool,
     /// `-name`
     pub name: Option<String>,
     /// `-uuid`
@@ -162,8 +158,6 @@ impl CommandLine {
             "S" => self.config.stopped = true,
             "nodefaults" => self.defaults.nodefaults = true,
             "nographic" => self.defaults.nographic = true,
-            "no-shutdown" => self.config.no_shutdown = true,
-            "daemonize" => self.config.daemonize = true,
             "name" => self.config.name = guest_name(value),
             "uuid" => self.config.uuid = Some(value.to_owned()),
             "pidfile" => self.config.pidfile = Some(value.to_owned()),

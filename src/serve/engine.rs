@@ -5,14 +5,17 @@
 //! [`Next::Holds`] there until a client sends something or all of them are seen to wait.
 
 use super::pace::Sleeps;
+use super::record::Recording;
 use super::sim_options::SimOptions;
 use crate::base::Json;
-use crate::base::units::Nanos;
+use crate::base::units::{MILLIS, Nanos};
 use crate::check::Checker;
 use crate::choice::{Choice, ChoiceLog, ChoicePoint, Choose, Chooser, Walk};
 use crate::images::Images;
 use crate::invariant::Broken;
-use crate::trace::{Level, RecordKind};
+use crate::scenario::plan::StepKind;
+use crate::sim::{note_read, note_sent};
+use crate::trace::{Level, Trace};
 use crate::world::World;
 use crate::world::aio::Stepped;
 use crate::world::monitor::Output;
@@ -21,6 +24,10 @@ use std::time::{Duration, Instant};
 
 /// Frames after which a command is looked at though the world is not at rest: some jobs never come to rest.
 const PATIENCE: u64 = 50_000_000;
+/// How long a calm client of a scenario waits for a world that does not come to rest.
+const SOON: Nanos = 50 * MILLIS;
+/// Records that a trace holds.
+const MAX_TRACE: usize = 10_000_000;
 /// How long the world runs before what it put out is handed on and the sockets are looked at.
 const SLICE: Duration = Duration::from_millis(5);
 
@@ -94,6 +101,16 @@ pub(super) struct Engine {
     sleeps: Sleeps,
     /// Frames run when the last command ended.
     since: u64,
+    /// And when that was.
+    replied: Nanos,
+    /// The next command is sent as by a calm client of a scenario: when the world first rests.
+    plain: bool,
+    /// What the trace's client has not read yet.
+    unread: Vec<Output>,
+    /// The run as a scenario.
+    recording: Option<Recording>,
+    /// What the trace tells.
+    level: Option<Level>,
     /// Whether invariants are watched.
     checks: bool,
     /// Who watches them.
@@ -120,6 +137,11 @@ impl Engine {
             fresh: false,
             sleeps: Sleeps::new(options.pace),
             since: 0,
+            replied: 0,
+            plain: seed.is_none(),
+            unread: Vec::new(),
+            recording: options.record.is_some().then(Recording::default),
+            level: options.trace.is_some().then_some(options.level),
             checks: options.check,
             check: None,
             broken: None,
@@ -128,8 +150,15 @@ impl Engine {
 
     /// Carries out the block options of the command line.
     pub(super) fn boot(&mut self, args: &[Arc<str>]) -> Result<(), String> {
-        let images = &mut self.images;
-        self.world.boot_with(args, &mut |world| images.before_step(world))?;
+        let (images, recording) = (&mut self.images, &mut self.recording);
+        if let Some(recording) = recording {
+            recording.boot(args);
+        }
+        self.world.boot_with(args, &mut |world| {
+            images.before_step(world);
+            note_found(images, recording);
+        })?;
+        self.world.trace = Trace::new(self.level, MAX_TRACE);
         self.world.steps = 0;
         if self.checks {
             self.check = Some(Box::new(Checker::watching(&mut self.world)));
@@ -139,9 +168,17 @@ impl Engine {
 
     /// Hands a command to the world.
     pub(super) fn submit(&mut self, client: u32, command: Json) {
-        self.sleeps.catch_up(&mut self.world);
+        let slept = self.sleeps.catch_up(&mut self.world);
         self.images.refresh_locks(&mut self.world);
-        self.world.trace.emit(Level::Client, self.world.now, || RecordKind::Command(command.clone()));
+        if let Some(recording) = &mut self.recording {
+            let (frames, time) = (self.world.steps - self.since, self.world.now);
+            let simple = self.plain && !slept && time - self.replied <= SOON;
+            recording.submit((!simple).then_some(StepKind::At { frames, time }), &command);
+        }
+        for output in std::mem::take(&mut self.unread) {
+            note_read(&mut self.world, &output);
+        }
+        note_sent(&mut self.world, &command);
         self.world.submit(client, command);
         self.serving = Some(client);
         self.holds = false;
@@ -165,30 +202,39 @@ impl Engine {
         self.images.sync(&mut self.world)
     }
 
-    /// What the world put out is read at once, as by a client that waits.
-    pub(super) fn collect(&mut self) {
+    /// Takes what the world put out. The trace has it read as a client does that waits for its reply, and reads on when it sends again.
+    fn collect(&mut self) {
         while let Some(output) = self.world.out.pop_front() {
-            let world = &mut self.world;
+            if self.world.trace.level().is_some() {
+                match self.serving {
+                    Some(_) => note_read(&mut self.world, &output),
+                    None => self.unread.push(output.clone()),
+                }
+            }
             match &output {
-                Output::Event { event, .. } => {
+                Output::Event { .. } => self.fresh = true,
+                Output::Reply { client, .. } if self.serving == Some(*client) => {
                     self.fresh = true;
-                    world.trace.emit(Level::Client, world.now, || RecordKind::Event {
-                        name: event.name(),
-                        data: event.data(),
-                    });
+                    self.serving = None;
+                    self.since = self.world.steps;
+                    self.replied = self.world.now;
+                    self.plain = self.stops.is_none();
                 }
-                Output::Reply { client, reply, .. } => {
-                    self.fresh = true;
-                    world.trace.emit(Level::Client, world.now, || RecordKind::Reply(reply.clone()));
-                    if self.serving == Some(*client) {
-                        self.serving = None;
-                        self.since = world.steps;
-                    }
-                }
-                Output::Stdout(_) | Output::Stderr(_) => {}
+                _ => {}
             }
             self.out.push(output);
         }
+    }
+
+    /// The run is over: the trace, and the recording as a scenario.
+    pub(super) fn finish(&mut self) -> (Trace, Option<String>) {
+        for output in std::mem::take(&mut self.unread) {
+            note_read(&mut self.world, &output);
+        }
+        let seed = self.stops.as_ref().map(Walk::seed);
+        let choices = self.decider.log.as_ref().filter(|_| self.decider.amended);
+        let yaml = self.recording.as_ref().map(|recording| recording.to_yaml(seed, choices, self.world.quirks));
+        (std::mem::replace(&mut self.world.trace, Trace::off()), yaml)
     }
 
     /// All clients wait: the world need not hold any more.
@@ -225,6 +271,7 @@ impl Engine {
 
     fn step(&mut self) -> Stepped {
         self.images.before_step(&mut self.world);
+        note_found(&mut self.images, &mut self.recording);
         self.decider.sleeps_wait = self.sleeps.must_wait(&self.world);
         let stepped = self.world.step(&mut self.decider);
         if let Some(check) = &mut self.check
@@ -258,6 +305,13 @@ impl Engine {
 
     /// Whether the world stands where a command may be looked at.
     fn look(&mut self) -> Option<Next> {
+        if let Some(client) = self.serving
+            && self.world.monitor.clients[client as usize].closed
+            && !self.world.monitor.busy()
+        {
+            // Whoever asked has gone, and what was asked is done: there will be no reply.
+            (self.serving, self.since, self.replied, self.plain) = (None, self.world.steps, self.world.now, false);
+        }
         if self.broken.is_some() {
             return Some(Next::Ended);
         }
@@ -274,7 +328,10 @@ impl Engine {
             if self.world.next_deadline().is_none() {
                 return Some(Next::Rests);
             }
-            return self.sleeps.rest(&self.world);
+            let next = self.sleeps.rest(&self.world);
+            // A client of a scenario would send here.
+            self.plain &= next.is_some();
+            return next;
         }
         if self.world.steps - self.since > PATIENCE {
             return Some(Next::Holds);
@@ -282,8 +339,17 @@ impl Engine {
         let stops = self.stops.as_mut()?;
         if self.fresh && stops.choose(ChoicePoint::ClientSend, 2) != 0 {
             self.holds = true;
+            self.plain = false;
             return Some(Next::Holds);
         }
         None
+    }
+}
+
+/// Files that came in are part of the recording.
+fn note_found(images: &mut Images, recording: &mut Option<Recording>) {
+    let found = images.take_found();
+    if let Some(recording) = recording {
+        found.iter().for_each(|path| recording.found(path));
     }
 }

@@ -27,12 +27,14 @@ mod pretty;
 mod qmp;
 mod qtest;
 mod readline;
+mod record;
 mod signals;
 pub mod sim_options;
 mod waiting;
 mod wire;
 
 use crate::host::HostFiles;
+use crate::trace::jsonl::{self, Header};
 use crate::world::World;
 use chardev::Kind;
 use cmdline::{AddFd, Asked, Config, Mode};
@@ -44,6 +46,7 @@ use qtest::Qtest;
 use signals::Signals;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use wire::{Users, Wire};
 
 /// Does what QEMU's arguments ask for. The exit code.
@@ -106,10 +109,29 @@ pub fn serve(config: &Config) -> Result<(), String> {
     if let Some(path) = &config.pidfile {
         let _ = std::fs::remove_file(path);
     }
-    match &wire.engine.broken {
-        Some(broken) => Err(format!("an invariant is broken: {broken}")),
-        None => served,
+    keep(config, &mut wire.engine)?;
+    let Some(broken) = &wire.engine.broken else { return served };
+    Err(match &config.sim.record {
+        Some(file) => format!("{broken}\nagain: blockjob-sim run --check {}", file.display()),
+        None => format!("{broken}\nwith --sim-record FILE the run can be had again"),
+    })
+}
+
+/// Writes the trace and the recording.
+fn keep(config: &Config, engine: &mut Engine) -> Result<(), String> {
+    let (trace, yaml) = engine.finish();
+    let write = |path: &Path, text: &str| {
+        std::fs::write(path, text).map_err(|e| format!("Could not write '{}': {}", path.display(), chardev::plain(&e)))
+    };
+    if let (Some(path), Some(yaml)) = (&config.sim.record, yaml) {
+        write(path, &yaml)?;
     }
+    if let Some(path) = &config.sim.trace {
+        let schedule = config.sim.seed.map_or_else(|| "calm".to_owned(), |seed| format!("seed {seed}"));
+        let header = Header { scenario: "served".into(), schedule: schedule.into(), level: config.sim.level };
+        write(path, &jsonl::to_string(&header, &trace, true))?;
+    }
+    Ok(())
 }
 
 /// Takes the descriptors of `-add-fd` over.

@@ -51,8 +51,7 @@ const DONE_WITH: [&str; 25] = [
     "uuid",
 ];
 /// Options without one that are.
-const DONE: [&str; 9] =
-    ["S", "daemonize", "h", "help", "no-shutdown", "nodefaults", "nographic", "no-user-config", "version"];
+const DONE: [&str; 7] = ["S", "h", "help", "nodefaults", "nographic", "no-user-config", "version"];
 /// Options with an argument and without effect.
 const ACCEPTED_WITH: [&str; 57] = [
     "D",
@@ -114,7 +113,7 @@ const ACCEPTED_WITH: [&str; 57] = [
     "tpmdev",
 ];
 /// Options without an argument and without effect.
-const ACCEPTED: [&str; 13] = [
+const ACCEPTED: [&str; 14] = [
     "enable-kvm",
     "enable-sync-profile",
     "full-screen",
@@ -122,6 +121,7 @@ const ACCEPTED: [&str; 13] = [
     "mem-prealloc",
     "no-fd-bootchk",
     "no-reboot",
+    "no-shutdown",
     "only-migratable",
     "perfmap",
     "usb",
@@ -133,7 +133,7 @@ const ACCEPTED: [&str; 13] = [
 const LACKING_WITH: [&str; 11] =
     ["dump-vmstate", "fda", "fdb", "gdb", "incoming", "loadvm", "mtdblock", "pflash", "readconfig", "run-with", "sd"];
 /// Options without one that are refused.
-const LACKING: [&str; 3] = ["preconfig", "s", "snapshot"];
+const LACKING: [&str; 4] = ["daemonize", "preconfig", "s", "snapshot"];
 
 /// The option of that name.
 #[must_use]

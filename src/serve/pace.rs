@@ -89,11 +89,13 @@ impl Sleeps {
     }
 
     /// A command came while the world slept: so much of the sleep is over.
-    pub(super) fn catch_up(&mut self, world: &mut World) {
-        let Some((since, then)) = self.rests.take() else { return };
+    /// Whether it did.
+    pub(super) fn catch_up(&mut self, world: &mut World) -> bool {
+        let Some((since, then)) = self.rests.take() else { return false };
         let slept = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let next = world.next_deadline().unwrap_or(Nanos::MAX);
         world.now = world.now.max(then.saturating_add(slept).min(next.saturating_sub(1)));
+        true
     }
 
     /// qtest's `clock_step`: timers up to `time` may go off.

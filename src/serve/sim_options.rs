@@ -2,10 +2,11 @@
 
 use super::pace::Pace;
 use crate::quirk::Quirks;
+use crate::trace::Level;
 use std::path::PathBuf;
 
 /// `--sim-…`
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SimOptions {
     /// `--sim-pace`
     pub pace: Pace,
@@ -15,10 +16,26 @@ pub struct SimOptions {
     pub record: Option<PathBuf>,
     /// `--sim-trace`
     pub trace: Option<PathBuf>,
+    /// `--sim-level`: what the trace tells.
+    pub level: Level,
     /// `--sim-quirk`, as often as given.
     pub quirks: Quirks,
     /// `--sim-check`
     pub check: bool,
+}
+
+impl Default for SimOptions {
+    fn default() -> SimOptions {
+        SimOptions {
+            pace: Pace::Real,
+            seed: None,
+            record: None,
+            trace: None,
+            level: Level::Client,
+            quirks: Quirks::default(),
+            check: false,
+        }
+    }
 }
 
 impl SimOptions {
@@ -36,6 +53,7 @@ impl SimOptions {
             }
             "record" => self.record = Some(value()?.into()),
             "trace" => self.trace = Some(value()?.into()),
+            "level" => self.level = value()?.parse()?,
             "quirk" => self.quirks = self.quirks.with(value()?.parse()?),
             "check" => self.check = true,
             _ => return Ok(false),

@@ -92,6 +92,10 @@ pub struct Client {
     start: usize,
     /// Whether it has started.
     started: bool,
+    /// Frames run when the last reply was read.
+    replied: u64,
+    /// The next command is sent whatever the process does (`at`).
+    forced: bool,
 }
 
 /// The mark where exploring starts; a scenario without it is explored from its first step.
@@ -117,6 +121,8 @@ impl Client {
             max_time: plan.limits.time.unwrap_or(MAX_TIME),
             start: plan.steps.iter().position(|s| is_mark(&s.kind, START)).unwrap_or(0),
             started: false,
+            replied: 0,
+            forced: false,
         }
     }
 
@@ -182,6 +188,15 @@ impl Client {
             (State::Before, StepKind::Sleep(ns)) => {
                 self.state = State::Sleep(world.now + ns);
                 Act::Acted
+            }
+            (State::Before, StepKind::At { frames, time }) => {
+                if world.steps - self.replied < *frames {
+                    return Act::Waits;
+                }
+                world.now = world.now.max(*time);
+                let act = self.next();
+                self.forced = true;
+                act
             }
             (State::Before, StepKind::File(op)) => {
                 let done = file_op(world, op);
@@ -257,20 +272,21 @@ impl Client {
     fn send(&mut self, world: &mut World, choose: &mut dyn Choose, command: impl FnOnce() -> Json) -> Act {
         let step = u32::try_from(self.step).unwrap_or(u32::MAX);
         let about = &mut |_| Who::Step(step);
-        if !self.at_rest(world) && (!world.in_main_loop() || self.decide(choose) == 0) {
+        let forced = std::mem::take(&mut self.forced);
+        if !forced && !self.at_rest(world) && (!world.in_main_loop() || self.decide(choose) == 0) {
             return Act::Waits;
         }
         if self.lets_it_sleep(world, choose) {
             return Act::Waits;
         }
         let unread = u32::try_from(world.out.len()).unwrap_or(u32::MAX);
-        let left = if unread == 0 { 0 } else { choose.choose_about(ChoicePoint::ClientRead, unread + 1, about) };
+        let left =
+            if unread == 0 || forced { 0 } else { choose.choose_about(ChoicePoint::ClientRead, unread + 1, about) };
         while world.out.len() > left as usize {
             self.read_one(world);
         }
-        world.trace.set_cause(world.trace.kept_cause(Later::Read));
         let command = command();
-        world.trace.emit(Level::Client, world.now, || RecordKind::Command(command.clone()));
+        note_sent(world, &command);
         self.stdout.clear();
         self.sent += 1;
         self.last = Some(command.clone());
@@ -317,24 +333,15 @@ impl Client {
     fn read_one(&mut self, world: &mut World) -> Option<Json> {
         let output = world.out.pop_front()?;
         self.taken += 1;
+        note_read(world, &output);
         match output {
-            Output::Event { event, cause, .. } => {
-                world.trace.set_cause(cause);
-                let kind = || RecordKind::Event { name: event.name(), data: event.data() };
-                world.trace.emit(Level::Client, world.now, kind);
-                was_read(world);
+            Output::Event { event, .. } => {
                 self.queue.push_back(event);
                 None
             }
-            Output::Reply { reply, .. } => {
-                world.trace.set_cause(world.trace.kept_cause(Later::Command));
-                world.trace.emit(Level::Client, world.now, || RecordKind::Reply(reply.clone()));
-                was_read(world);
-                Some(reply)
-            }
+            Output::Reply { reply, .. } => Some(reply),
             Output::Stdout(text) | Output::Stderr(text) => {
                 self.stdout.push_str(&text);
-                self.note(world, "console", text.trim_end().into());
                 None
             }
         }
@@ -349,6 +356,13 @@ impl Client {
     fn read_reply(&mut self, world: &mut World, kind: &StepKind) -> Act {
         while !world.out.is_empty() {
             if let Some(reply) = self.read_one(world) {
+                // Only where it matters: else two states would differ by it alone.
+                if matches!(
+                    self.steps.get(self.step + 1).map(|s| &s.kind),
+                    Some(StepKind::At { .. } | StepKind::File(_))
+                ) {
+                    self.replied = world.steps;
+                }
                 let done = self.check_reply(kind, &reply);
                 return self.checked(done);
             }
@@ -454,8 +468,7 @@ impl Client {
     }
 
     fn note(&self, world: &mut World, what: &'static str, text: Arc<str>) {
-        world.trace.set_cause(None);
-        world.trace.emit(Level::Job, world.now, || RecordKind::Note(Note { what, text }));
+        note(world, what, text);
     }
 
     fn at(&self) -> Option<At> {
@@ -467,7 +480,7 @@ impl Client {
     /// Nothing can run: either the client can act, or nobody can.
     pub(super) fn idle(&mut self, world: &mut World) -> Option<Outcome> {
         let waits_for_event = self.state == State::Before
-            && matches!(self.steps.get(self.step).map(|s| &s.kind), Some(StepKind::Event(_)));
+            && matches!(self.steps.get(self.step).map(|s| &s.kind), Some(StepKind::Event(_) | StepKind::At { .. }));
         if waits_for_event || self.state == State::Reply {
             return Some(self.stuck(world));
         }
@@ -527,6 +540,35 @@ impl Client {
 }
 
 /// What the client does next comes of what it has just read.
+fn note(world: &mut World, what: &'static str, text: Arc<str>) {
+    world.trace.set_cause(None);
+    world.trace.emit(Level::Job, world.now, || RecordKind::Note(Note { what, text }));
+}
+
+/// What the trace says when a client reads something.
+pub fn note_read(world: &mut World, output: &Output) {
+    match output {
+        Output::Event { event, cause, .. } => {
+            world.trace.set_cause(*cause);
+            let kind = || RecordKind::Event { name: event.name(), data: event.data() };
+            world.trace.emit(Level::Client, world.now, kind);
+            was_read(world);
+        }
+        Output::Reply { reply, .. } => {
+            world.trace.set_cause(world.trace.kept_cause(Later::Command));
+            world.trace.emit(Level::Client, world.now, || RecordKind::Reply(reply.clone()));
+            was_read(world);
+        }
+        Output::Stdout(text) | Output::Stderr(text) => note(world, "console", text.trim_end().into()),
+    }
+}
+
+/// What the trace says when a client sends a command.
+pub fn note_sent(world: &mut World, command: &Json) {
+    world.trace.set_cause(world.trace.kept_cause(Later::Read));
+    world.trace.emit(Level::Client, world.now, || RecordKind::Command(command.clone()));
+}
+
 fn was_read(world: &mut World) {
     world.trace.set_cause(world.trace.newest());
     world.trace.keep_cause(Later::Read);

@@ -4,7 +4,7 @@ mod client;
 pub mod outcome;
 mod setup;
 
-pub use client::{Client, START};
+pub use client::{Client, START, note_read, note_sent};
 pub use setup::file_op;
 
 use crate::base::units::{Nanos, SECONDS};

@@ -1,6 +1,6 @@
 //! What a scenario does to files from outside of the process.
 
-use crate::block::content::WriteTag;
+use crate::block::content::{Data, WriteTag};
 use crate::block::qcow2::CreateOptions;
 use crate::scenario::plan::{FileOp, ImageFormat, WriteData};
 use crate::world::World;
@@ -52,6 +52,17 @@ pub fn file_op(world: &mut World, op: &FileOp) -> Result<(), String> {
             let format = backing.as_ref().map(|b| name(b.format));
             let backing = backing.as_ref().map(|b| &*b.file);
             files.rebase_unsafe(file, backing, format).map_err(|err| err.to_string())
+        }
+        FileOp::Content { file, size, data } => {
+            files.create(file, *size);
+            for extent in data {
+                let bytes = match extent.times {
+                    1 => Data::bytes(extent.bytes.clone().into(), WriteTag(0)),
+                    times => Data::pattern(extent.bytes[0], times, WriteTag(0)),
+                };
+                files.pwrite(file, extent.at, &bytes);
+            }
+            Ok(())
         }
         FileOp::Text { file, content } => {
             files.import(file, content.as_bytes());

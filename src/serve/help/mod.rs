@@ -73,9 +73,8 @@ Options are QEMU's. These have an effect:
 -accel qtest            with it, time stands still otherwise
 -S                      the guest does not run at first
 -pidfile FILE           write the process id there
--daemonize              go on in the background
 -name NAME, -uuid UUID  what queries show
--machine, -display, -nodefaults, -nographic, -no-shutdown
+-machine, -display, -nodefaults, -nographic
                         as in QEMU, as far as anything of it is simulated
 
 Options of the simulator:
@@ -83,6 +82,7 @@ Options of the simulator:
 --sim-seed N            orders and durations drawn from a seed
 --sim-record FILE       write the run as a scenario
 --sim-trace FILE        write the trace as JSON lines
+--sim-level LEVEL       how much the trace tells (`blockjob-sim help trace`)
 --sim-quirk NAME        with this bug of an older QEMU
 --sim-check             end when an invariant is broken
 ";

@@ -1,0 +1,73 @@
+//! `blockjob-sim serve`: a QMP server, without QEMU's option style.
+
+use crate::serve;
+use clap::Args;
+
+/// Arguments of `serve`.
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    /// Listen at this path; without, clients speak over standard input and output
+    #[arg(long, value_name = "PATH")]
+    socket: Option<String>,
+    /// Start only when a client is there
+    #[arg(long, requires = "socket")]
+    wait: bool,
+    /// A block node: `driver=…,node-name=…`, or JSON
+    #[arg(long, value_name = "OPTIONS")]
+    blockdev: Vec<String>,
+    /// A drive, as QEMU's -drive
+    #[arg(long, value_name = "OPTIONS")]
+    drive: Vec<String>,
+    /// How sleeps pass: with the wall clock (real), or at once (asap)
+    #[arg(long, value_name = "PACE", default_value = "real")]
+    pace: String,
+    /// Draw orders and durations, and when commands are looked at, from this seed
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Write the run as a scenario to this file
+    #[arg(long, value_name = "FILE")]
+    record: Option<String>,
+    /// Write the trace as JSON lines to this file
+    #[arg(long, value_name = "FILE")]
+    trace: Option<String>,
+    /// With this wrong behaviour (`blockjob-sim quirks`); may be given again
+    #[arg(long, value_name = "NAME")]
+    quirk: Vec<String>,
+    /// End when an invariant is broken
+    #[arg(long)]
+    check: bool,
+}
+
+/// Serves. The exit code.
+pub(super) fn serve(args: &ServeArgs) -> u8 {
+    serve::main("blockjob-sim", &as_qemu(args))
+}
+
+/// The same in QEMU's options.
+fn as_qemu(args: &ServeArgs) -> Vec<String> {
+    let mut out: Vec<String> = ["-nodefaults", "-display", "none", "-S"].map(str::to_owned).to_vec();
+    let mut add = |option: &str, value: &str| out.extend([option.to_owned(), value.to_owned()]);
+    match &args.socket {
+        Some(path) => {
+            let wait = if args.wait { "on" } else { "off" };
+            add("-qmp", &format!("unix:{},server=on,wait={wait}", path.replace(',', ",,")));
+        }
+        None => add("-qmp", "stdio"),
+    }
+    args.blockdev.iter().for_each(|value| add("-blockdev", value));
+    args.drive.iter().for_each(|value| add("-drive", value));
+    add("--sim-pace", &args.pace);
+    if let Some(seed) = args.seed {
+        add("--sim-seed", &seed.to_string());
+    }
+    for (option, value) in [("--sim-record", &args.record), ("--sim-trace", &args.trace)] {
+        if let Some(value) = value {
+            add(option, value);
+        }
+    }
+    args.quirk.iter().for_each(|value| add("--sim-quirk", value));
+    if args.check {
+        out.push("--sim-check".to_owned());
+    }
+    out
+}
