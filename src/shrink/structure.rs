@@ -187,7 +187,7 @@ fn simpler(op: &FileOp) -> Vec<FileOp> {
                 }
             }
         }
-        FileOp::Rebase { .. } | FileOp::Text { .. } => {}
+        FileOp::Rebase { .. } | FileOp::Text { .. } | FileOp::Content { .. } => {}
     }
     out
 }

@@ -276,7 +276,7 @@ impl Client {
         if !forced && !self.at_rest(world) && (!world.in_main_loop() || self.decide(choose) == 0) {
             return Act::Waits;
         }
-        if self.lets_it_sleep(world, choose) {
+        if !forced && self.lets_it_sleep(world, choose) {
             return Act::Waits;
         }
         let unread = u32::try_from(world.out.len()).unwrap_or(u32::MAX);
