@@ -86,7 +86,7 @@ mod tests {
         assert_eq!(picks(&mut walk, ChoicePoint::ClientSend, 10), GOLDEN_PICKS);
     }
 
-    const GOLDEN_KNOBS: [u32; STREAMS] = [1, 16, 1, 1, 4, 16, 2, 16, 2, 64, 4, 1, 1, 16, 0];
+    const GOLDEN_KNOBS: [u32; STREAMS] = [1, 16, 1, 1, 4, 16, 2, 16, 2, 64, 4, 1, 1, 16, 16];
     const GOLDEN_PICKS: [u32; 10] = [3, 3, 4, 3, 3, 0, 3, 3, 0, 3];
 
     #[test]
