@@ -130,8 +130,9 @@ fn programs_reach_what_there_is_to_reach() {
     ] {
         assert!(reached.get(word).is_some_and(|n| *n >= 10), "{word}: {:?}", reached.get(word));
     }
+    // At its end a program tells each of its jobs to end, whether it still is there or not: so many errors are no surprise.
     let (errors, returns) = (reached["error"], reached["return"]);
-    assert!(errors * 20 > returns && errors < returns, "{errors} errors, {returns} return values");
+    assert!(errors * 20 > returns && errors < returns * 2, "{errors} errors, {returns} return values");
 }
 
 /// What a real QEMU is known to crash on stays out where it is asked to.
