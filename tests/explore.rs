@@ -28,7 +28,7 @@ fn cases_pass_under_every_strategy_and_replay() {
     }
     in_threads(&all, |(name, strategy)| {
         let plan = case(name);
-        for seed in 0..6 {
+        for seed in 0..3 {
             let run = sim::run(&plan, strategy.chooser(seed), &options);
             assert_eq!(run.outcome, Outcome::Passed, "{name}, {strategy}, seed {seed}: {}", run.outcome);
             let log: ChoiceLog = run.choices.deviations().to_string().parse().expect("a log reads back");
@@ -37,6 +37,9 @@ fn cases_pass_under_every_strategy_and_replay() {
         }
     });
 }
+
+/// Small enough for brute force.
+const SMALL: &str = "tests/data/explore/query-during-backup.yaml";
 
 /// Where a scenario is explored from.
 fn start_of(file: &str) -> Start {
@@ -48,12 +51,11 @@ fn start_of(file: &str) -> Start {
 #[test]
 fn the_search_finds_all_traces_that_latencies_give() {
     let files = [
-        ("iotest-124/transaction-failure-race", true, 1, 1),
-        ("bitmap/on-device-during-backup", false, 6, 3),
-        ("error/permission-writer", false, 5, 2),
+        ("sim-scenarios/iotest-124/transaction-failure-race.yaml", true, 1, 1),
+        (SMALL, false, 8, 2),
     ];
     for (file, holds, traces, by_seeds) in files {
-        let start = start_of(&format!("sim-scenarios/{file}.yaml"));
+        let start = start_of(file);
         let found = exhaust(&start, Caps::default());
         assert_eq!(found.proved(), holds, "{file}");
         assert_eq!((found.capped, found.cycles, found.without_end), (None, 0, 0), "{file}");
@@ -72,7 +74,7 @@ fn the_search_finds_all_traces_that_latencies_give() {
 /// Each trace's shortest list of choices gives that trace, and the search says rightly how few of them are not calm.
 #[test]
 fn each_trace_comes_with_choices_that_lead_to_it() {
-    let start = start_of("sim-scenarios/bitmap/on-device-during-backup.yaml");
+    let start = start_of(SMALL);
     let found = exhaust(&start, Caps::default());
     let mut sum = Count::default();
     for trace in found.traces.expect("few") {
@@ -116,24 +118,20 @@ impl Choose for Script {
 /// Every schedule is run by itself, one after the other; the search with deduplication counts as many, and finds the same traces.
 #[test]
 fn the_search_agrees_with_brute_force() {
-    let options = RunOptions { level: Some(Level::Client), check: true, ..RunOptions::default() };
-    for (file, schedules) in [("error/permission-writer", 100..1000)] {
-        let plan = plan_of(&format!("sim-scenarios/{file}.yaml")).expect("a scenario");
-        let start = Start::watched(&plan, &options).expect("it gets there");
-        let found = exhaust(&start, Caps::default());
-        let (mut count, mut picks, mut traces) = (0u128, Some(Vec::new()), BTreeSet::new());
-        while let Some(list) = picks {
-            let mut script = Script { picks: list, among: Vec::new() };
-            let ran = explore::run(&start, &mut script);
-            count += 1;
-            traces.insert(ran.trace);
-            script.picks.resize(script.among.len(), 0);
-            let last = (0..script.among.len()).rev().find(|at| script.picks[*at] + 1 < script.among[*at]);
-            picks = last.map(|at| script.picks[..at].iter().copied().chain([script.picks[at] + 1]).collect());
-        }
-        assert!(schedules.contains(&count), "{file}: {count}");
-        assert_eq!(found.schedules.decimal(), count.to_string(), "{file}");
-        let found: BTreeSet<TraceDigest> = found.traces.expect("few").iter().map(|trace| trace.digest).collect();
-        assert_eq!(found, traces, "{file}");
+    let start = start_of(SMALL);
+    let found = exhaust(&start, Caps::default());
+    let (mut count, mut picks, mut traces) = (0u128, Some(Vec::new()), BTreeSet::new());
+    while let Some(list) = picks {
+        let mut script = Script { picks: list, among: Vec::new() };
+        let ran = explore::run(&start, &mut script);
+        count += 1;
+        traces.insert(ran.trace);
+        script.picks.resize(script.among.len(), 0);
+        let last = (0..script.among.len()).rev().find(|at| script.picks[*at] + 1 < script.among[*at]);
+        picks = last.map(|at| script.picks[..at].iter().copied().chain([script.picks[at] + 1]).collect());
     }
+    assert!(count > 100, "{count} schedules are too few to say anything");
+    assert_eq!(found.schedules.decimal(), count.to_string());
+    let found: BTreeSet<TraceDigest> = found.traces.expect("few").iter().map(|trace| trace.digest).collect();
+    assert_eq!(found, traces);
 }

@@ -102,6 +102,7 @@ impl Checker {
 
     fn look(&mut self, world: &mut World) -> Result<(), Broken> {
         let mut seen = std::mem::take(&mut world.feed.seen);
+        seen.iter().for_each(|seen| world.feed.marks.note(seen));
         let checked = seen.iter().try_for_each(|seen| self.see(seen, world));
         seen.clear();
         world.feed.seen = seen;

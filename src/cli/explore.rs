@@ -1,6 +1,7 @@
 //! `blockjob-sim explore`.
 #![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the shell measures how long a search takes")]
 
+use super::fuzz::one_schedule_only;
 use super::output::Output;
 use super::quirks::WatchArgs;
 use super::run::again;
@@ -44,6 +45,7 @@ const SLICE: usize = 4096;
 /// Explores one scenario exhaustively.
 pub(super) fn explore(args: &ExploreArgs, out: &mut Output) -> u8 {
     let Some(plan) = files::scenario(&args.file, out) else { return EXIT_USAGE };
+    one_schedule_only(&plan, out);
     // Invariants are always watched here: they cost little beside the search.
     let mut watch = args.watch.clone();
     watch.check = true;

@@ -16,6 +16,7 @@ use crate::explore::{
 };
 use crate::failure::Failure;
 use crate::scenario::Plan;
+use crate::scenario::plan::Schedule;
 use crate::sim::outcome::{RunOptions, Runner};
 use crate::trace::Level;
 use clap::Args;
@@ -129,6 +130,7 @@ pub(super) fn fuzz(args: &FuzzArgs, runner: Runner, out: &mut Output) -> u8 {
         None => (None, Source::Generated(generated)),
         Some(file) => {
             let Some(plan) = files::scenario(file, out) else { return EXIT_USAGE };
+            one_schedule_only(&plan, out);
             match Start::watched(&plan, &options) {
                 Ok(start) => (Some(plan), Source::Scenario(Box::new(start))),
                 Err(outcome) => {
@@ -195,6 +197,13 @@ pub(super) fn fuzz(args: &FuzzArgs, runner: Runner, out: &mut Output) -> u8 {
         }
     }
     tell(&tally, args.marks, &again, out)
+}
+
+/// A scenario that holds in one schedule only fails in others, and that is no news.
+pub(super) fn one_schedule_only(plan: &Plan, out: &mut Output) {
+    if plan.schedule != Schedule::Any {
+        out.complain("note: this scenario says itself that what it expects comes about in one schedule only (`schedule:`)\n");
+    }
 }
 
 /// The generated scenario of a seed.

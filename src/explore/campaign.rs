@@ -4,6 +4,7 @@
 //! number of workers, on several machines. A [`Tally`] takes their results in the order of their numbers, and it alone decides when a
 //! stage or the campaign is over; results behind that point do not count. That is why one worker and ten find the same.
 
+use super::digest::mix;
 use super::exhaust::{Start, exhaust_in, listed, off_script};
 use super::run::{Ran, differs, finish, recorded, run};
 use super::search::Caps;
@@ -278,7 +279,11 @@ impl Worker {
                     }
                 }
             };
-            let ran = run(start, strategy.chooser_in(mode, seed));
+            let mut ran = run(start, strategy.chooser_in(mode, seed));
+            if matches!(source, Source::Generated(_)) {
+                // Equal choices are another schedule in another scenario.
+                ran.schedule = mix(ran.schedule, seed);
+            }
             if self.campaign.check_determinism
                 && let Some(difference) = differs(start, strategy.chooser_in(mode, seed))
             {

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 /// Failures that are kept; the others are counted.
 const KEPT: usize = 100;
+/// Runs that a bound on preemptions gets at most.
+const MOST_BOUNDED: u64 = 100_000;
 /// A strategy stops when so many runs, and half of all it made, gave no new schedule.
 const DRY: u64 = 2048;
 
@@ -109,18 +111,18 @@ impl Tally {
         }
         self.add(block);
         let so_far = self.stages.last().map_or(0, |stage| stage.runs);
+        self.exhausted = block.exhausted.clone().or(self.exhausted.take());
         if block.failed > 0 && !campaign.keep_going {
             self.over("a run failed");
-        } else if let (Stage::Exhaust(states), exhausted) = (stage, &block.exhausted) {
-            self.exhausted.clone_from(exhausted);
-            match exhausted {
+        } else if let Stage::Exhaust(states) = stage {
+            match &block.exhausted {
                 Some(_) => self.over("every schedule was tried"),
                 None => self.end_stage(&format!("more than {} states", grouped(&states.to_string()))),
             }
         } else if self.runs >= campaign.runs {
             self.over("all runs are made");
-        } else if matches!(stage, Stage::Preempt(2..)) && so_far >= campaign.runs / 2 {
-            self.end_stage("half of the runs are made");
+        } else if matches!(stage, Stage::Preempt(2..)) && so_far >= (campaign.runs / 2).min(MOST_BOUNDED) {
+            self.end_stage("there are more");
         } else if matches!(stage, Stage::Seeds(..)) && self.dry >= DRY.max(so_far / 2) {
             self.end_stage(&format!("no new schedule in {} runs", self.dry));
         }
@@ -196,6 +198,10 @@ impl Tally {
             )),
         }
         text.push_str(&self.coverage(all_marks));
+        let missed = self.missed().len();
+        if missed > 0 && !all_marks {
+            text.push_str(&format!("{missed} marks that are not rare were never reached (--marks lists them)\n"));
+        }
         text
     }
 

@@ -299,10 +299,11 @@ impl Client {
     pub(super) fn may_choose(&self, world: &World) -> bool {
         let sends =
             matches!(self.steps.get(self.step).map(|s| &s.kind), Some(StepKind::Qmp { .. } | StepKind::Hmp { .. }));
+        let quiet = world.at_rest() && world.out.is_empty() && world.next_deadline().is_none();
         match self.state {
             State::Reply => false,
             State::Before if world.at_rest() && world.next_deadline().is_some() => true,
-            State::Before => sends && world.in_main_loop() && !(world.at_rest() && world.out.is_empty()),
+            State::Before => sends && world.in_main_loop() && !quiet,
             State::Sleep(_) => world.in_main_loop() && !world.at_rest(),
         }
     }

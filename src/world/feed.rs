@@ -291,9 +291,7 @@ impl World {
     #[inline]
     pub(super) fn see(&mut self, seen: impl FnOnce() -> Seen) {
         if self.feed.on {
-            let seen = seen();
-            self.feed.marks.note(&seen);
-            self.feed.seen.push(seen);
+            self.feed.seen.push(seen());
         }
     }
 

@@ -36,11 +36,10 @@ const ACTIONS: [&str; 9] = [
     "drive-backup",
 ];
 /// How jobs end, and transactions.
-const ENDS: [&str; 6] = [
+const ENDS: [&str; 5] = [
     "job ends completed",
     "job ends completed with an error",
     "job ends cancelled",
-    "job ends cancelled with an error",
     "transaction done",
     "transaction undone",
 ];
@@ -110,17 +109,17 @@ impl Marks {
         marks
     }
 
-    pub(super) fn note(&mut self, seen: &Seen) {
+    /// Notes what was reached by what happened. Whoever takes things out of the feed calls it.
+    pub fn note(&mut self, seen: &Seen) {
         match seen {
             Seen::JobStatus { from, to, .. } => self.set(*from as usize * STATUSES + *to as usize),
             Seen::Verb { verb, status, taken, .. } => {
                 self.set(VERB_AT + (*verb as usize * STATUSES + *status as usize) * 2 + usize::from(*taken));
             }
-            Seen::JobEnd { cancelled, failed, .. } => {
-                self.set(END_AT + usize::from(*cancelled) * 2 + usize::from(*failed));
-            }
-            Seen::TranEnd(_) => self.set(END_AT + 4),
-            Seen::TranFailed(..) => self.set(END_AT + 5),
+            Seen::JobEnd { cancelled: true, .. } => self.set(END_AT + 2),
+            Seen::JobEnd { failed, .. } => self.set(END_AT + usize::from(*failed)),
+            Seen::TranEnd(_) => self.set(END_AT + 3),
+            Seen::TranFailed(..) => self.set(END_AT + 4),
             _ => {}
         }
     }
