@@ -50,10 +50,7 @@ fn start_of(file: &str) -> Start {
 /// All that a client can see when latencies are drawn is among what the exhaustive search finds.
 #[test]
 fn the_search_finds_all_traces_that_latencies_give() {
-    let files = [
-        ("sim-scenarios/iotest-124/transaction-failure-race.yaml", true, 1, 1),
-        (SMALL, false, 8, 2),
-    ];
+    let files = [("sim-scenarios/iotest-124/transaction-failure-race.yaml", true, 1, 1), (SMALL, false, 8, 2)];
     for (file, holds, traces, by_seeds) in files {
         let start = start_of(file);
         let found = exhaust(&start, Caps::default());

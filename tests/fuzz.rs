@@ -60,9 +60,8 @@ fn a_failure_is_a_file_that_shows_it_again() {
 fn generated_scenarios_are_explored() {
     let dir = tempfile::tempdir().unwrap();
     let failures = dir.path().to_str().unwrap();
-    let fuzz = |jobs| {
-        sim(&["fuzz", "--generate", "--seeds", "0..96", "--jobs", jobs, "--keep-going", "--failures", failures])
-    };
+    let fuzz =
+        |jobs| sim(&["fuzz", "--generate", "--seeds", "0..96", "--jobs", jobs, "--keep-going", "--failures", failures]);
     let (one, code) = fuzz("1");
     assert_eq!((one, code), fuzz("2"));
 }

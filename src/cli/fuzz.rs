@@ -202,7 +202,9 @@ pub(super) fn fuzz(args: &FuzzArgs, runner: Runner, out: &mut Output) -> u8 {
 /// A scenario that holds in one schedule only fails in others, and that is no news.
 pub(super) fn one_schedule_only(plan: &Plan, out: &mut Output) {
     if plan.schedule != Schedule::Any {
-        out.complain("note: this scenario says itself that what it expects comes about in one schedule only (`schedule:`)\n");
+        out.complain(
+            "note: this scenario says itself that what it expects comes about in one schedule only (`schedule:`)\n",
+        );
     }
 }
 
