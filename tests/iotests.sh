@@ -112,7 +112,7 @@ for test in "$@"; do
     began=$EPOCHREALTIME
     log=$work/${test//\//-}.log
     verdict=failed
-    if timeout "$limit" ./check "-$format" "$test" >"$log" 2>&1; then verdict=passed; fi
+    if timeout "$limit" ./check "-$format" "${test#tests/}" >"$log" 2>&1; then verdict=passed; fi
     ended=$EPOCHREALTIME
     grep -q '^Not run: ' "$log" && verdict='not run'
     of=$(cases_of "$test")
@@ -124,7 +124,7 @@ for test in "$@"; do
             cp "$work/times" "$work/times.once"
             timeout "$limit" ./check "-$format" -- "$iotests/$test" -v >"$log.cases" 2>&1 || true
             mv "$work/times.once" "$work/times"
-            passed=$(grep -cE '^test.* \.\.\. (ok|skipped.*)$' "$log.cases" || true)
+            passed=$(grep -cE ' \.\.\. (ok|skipped.*)$' "$log.cases" || true)
         fi
     elif [[ $verdict == 'not run' ]]; then
         passed=0
@@ -132,7 +132,10 @@ for test in "$@"; do
     all_cases=$((all_cases + ${of:-1})) passed_cases=$((passed_cases + passed))
     seconds=$(awk -v a="$began" -v b="$ended" 'BEGIN { printf "%.1f", b - a }')
     echo "$test: $verdict, $passed of ${of:-1} cases, $seconds s"
-    [[ $verdict == failed && -n $of ]] && grep -E '^test.* \.\.\. ' "$log.cases" | sed 's/ (.*) \.\.\. /: /; s/^/    /' || true
+    [[ $verdict == failed && -n $of ]] && awk '
+        # A case with a description has its result on the line below its name.
+        /^test[^ ]* \(/ { name = $1 }
+        / \.\.\. / && name != "" { sub(/.* \.\.\. /, ""); print "    " name ": " $0; name = "" }' "$log.cases" || true
     [[ $verdict == 'not run' ]] && sed -n 's/^.* not run  *\[[^]]*\] *\[[^]]*\] *[^ ]* *\(.*\)/    \1/p' "$log" || true
     if [[ -n $times ]]; then
         # The tested program runs beside Python, which waits for it: its processor time tells what it took.

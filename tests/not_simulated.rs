@@ -59,6 +59,8 @@ const NODE_OPTIONS: &[(&str, &str)] = &[
     (r#""driver": "qcow2", "file": "n", "discard-no-unref": true"#, "discard-no-unref"),
     (r#""driver": "qcow2", "file": "n", "pass-discard-other": true"#, "pass-discard-other"),
     (r#""driver": "null-co", "active": false"#, "active=false"),
+    (r#""driver": "copy-before-write", "file": "n", "target": "n", "cbw-timeout": 1"#, "cbw-timeout"),
+    (r#""driver": "copy-before-write", "file": "n", "target": "n", "bitmap": {"node": "n", "name": "b"}"#, "bitmap"),
 ];
 
 /// Options of `-drive`, and what they answer.

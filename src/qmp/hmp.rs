@@ -76,12 +76,13 @@ pub fn parse(line: &str) -> HmpLine {
 }
 
 /// Commands other than `qemu-io` that the model has.
-const SIMULATED: [&str; 17] = [
+const SIMULATED: [&str; 18] = [
     "block_job_cancel",
     "block_job_complete",
     "block_job_pause",
     "block_job_resume",
     "block_job_set_speed",
+    "block_resize",
     "commit",
     "cont",
     "info block",

@@ -157,11 +157,7 @@ impl World {
         let len = self.bdrv_getlength(args.source);
         let node = &mut self.graph.nodes[cbw];
         node.size = len;
-        let [copy_bitmap, done_bitmap, access_bitmap] = [BitmapId(u32::MAX); 3];
-        let bcs = BlockCopyState::new(CLUSTER_SIZE_DEFAULT, len, 0, false, args.discard_source);
-        let discard_source = args.discard_source;
-        let state = CbwState { bcs, target: None, discard_source, copy_bitmap, done_bitmap, access_bitmap };
-        node.driver = Some(Driver::Cbw(Box::new(state)));
+        node.driver = Some(Driver::Cbw(Box::new(CbwState::new(len, args.discard_source))));
         let (source, target) = (args.source, args.target);
         let attach = |name, role, bs| Frame::AttachToNode { parent: cbw, name, role, bs };
         self.seq([

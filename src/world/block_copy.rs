@@ -431,7 +431,7 @@ impl World {
         self.wake_all(req.wait_queue);
     }
 
-    fn wake_all(&mut self, waiters: Vec<CoId>) {
+    pub(super) fn wake_all(&mut self, waiters: Vec<CoId>) {
         for co in waiters {
             self.aio_co_wake(co);
         }
@@ -758,6 +758,12 @@ impl World {
         } else {
             return self.copy_reset_unallocated(cbw, offset, total);
         };
+        self.block_copy_reset(cbw, offset, bytes);
+        self.ret(Val::Num(Ok(bytes)))
+    }
+
+    /// `block_copy_reset`
+    pub(super) fn block_copy_reset(&mut self, cbw: NodeId, offset: u64, bytes: u64) {
         self.copy_bitmap(cbw).reset(offset, bytes);
         let dirty = self.copy_bits(cbw).count_bytes();
         let state = &self.cbw_ref(cbw).bcs;
@@ -765,6 +771,5 @@ impl World {
         if let Some(job) = state.progress {
             self.job_progress_set_remaining(job, remaining);
         }
-        self.ret(Val::Num(Ok(bytes)))
     }
 }

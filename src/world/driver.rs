@@ -3,8 +3,8 @@
 
 use super::World;
 use super::aio::{DeviceOp, DeviceRequest, Wait};
-use super::arena::{ChildId, NodeId};
-use super::block_copy::{BlockCopyState, CallEnd, CopyCall, MAX_WORKERS};
+use super::arena::{ChildId, CoId, NodeId};
+use super::block_copy::{BlockCopyState, CLUSTER_SIZE_DEFAULT, CallEnd, CopyCall, MAX_WORKERS};
 use super::feed::Seen;
 use super::frame::{Flow, Frame};
 use super::graph::BlockLimits;
@@ -37,6 +37,8 @@ pub enum Driver {
     Cbw(Box<CbwState>),
     /// `qcow2`
     Qcow2(Box<Qcow2Node>),
+    /// `snapshot-access`
+    SnapshotAccess,
 }
 
 /// `BDRVRawState` of `file-posix.c`
@@ -100,6 +102,35 @@ pub struct CbwState {
     pub done_bitmap: BitmapId,
     /// What a fleecing reader may see.
     pub access_bitmap: BitmapId,
+    /// `on-cbw-error=break-snapshot`
+    pub break_snapshot: bool,
+    /// Why the snapshot is broken.
+    pub snapshot_error: Option<Errno>,
+    /// Ranges that fleecing readers are reading from the source: offset, length.
+    pub frozen_reads: Vec<(u64, u64)>,
+    /// Guest writes that wait for them.
+    pub frozen_waiters: Vec<CoId>,
+}
+
+impl CbwState {
+    /// The state before `cbw_open`, above a node of `len` bytes.
+    #[must_use]
+    pub fn new(len: u64, discard_source: bool) -> CbwState {
+        let [copy_bitmap, done_bitmap, access_bitmap] = [BitmapId(u32::MAX); 3];
+        let bcs = BlockCopyState::new(CLUSTER_SIZE_DEFAULT, len, 0, false, discard_source);
+        CbwState {
+            bcs,
+            target: None,
+            discard_source,
+            copy_bitmap,
+            done_bitmap,
+            access_bitmap,
+            break_snapshot: false,
+            snapshot_error: None,
+            frozen_reads: Vec::new(),
+            frozen_waiters: Vec::new(),
+        }
+    }
 }
 
 impl Driver {
@@ -114,6 +145,7 @@ impl Driver {
             Driver::Blkdebug(_) => "blkdebug",
             Driver::Cbw(_) => "copy-before-write",
             Driver::Qcow2(_) => "qcow2",
+            Driver::SnapshotAccess => "snapshot-access",
         }
     }
 
@@ -122,7 +154,7 @@ impl Driver {
     pub fn is_filter(&self) -> bool {
         match self {
             Driver::Blkdebug(_) | Driver::Cbw(_) => true,
-            Driver::File(_) | Driver::Null(_) | Driver::Raw(_) | Driver::Qcow2(_) => false,
+            Driver::File(_) | Driver::Null(_) | Driver::Raw(_) | Driver::Qcow2(_) | Driver::SnapshotAccess => false,
         }
     }
 
@@ -143,7 +175,12 @@ impl Driver {
     pub fn has_pwrite_zeroes(&self) -> bool {
         match self {
             Driver::Null(_) => false,
-            Driver::File(_) | Driver::Raw(_) | Driver::Blkdebug(_) | Driver::Cbw(_) | Driver::Qcow2(_) => true,
+            Driver::File(_)
+            | Driver::Raw(_)
+            | Driver::Blkdebug(_)
+            | Driver::Cbw(_)
+            | Driver::Qcow2(_)
+            | Driver::SnapshotAccess => true,
         }
     }
 
@@ -200,6 +237,7 @@ impl World {
             ]),
             Driver::Cbw(_) => self.pass_read(node, offset, bytes),
             Driver::Qcow2(_) => self.qcow2_preadv(node, offset, bytes),
+            Driver::SnapshotAccess => self.snapshot_preadv(node, offset, bytes),
         }
     }
 
@@ -234,6 +272,7 @@ impl World {
                 self.write_after(copy, req)
             }
             Driver::Qcow2(_) => self.qcow2_pwritev(req),
+            Driver::SnapshotAccess => self.ret(Val::err(Errno::ENOTSUP)),
         }
     }
 
@@ -265,7 +304,12 @@ impl World {
         let n = &self.graph.nodes[node];
         match n.drv() {
             Driver::Qcow2(_) => true,
-            Driver::Blkdebug(_) | Driver::Cbw(_) | Driver::File(_) | Driver::Null(_) | Driver::Raw(_) => false,
+            Driver::Blkdebug(_)
+            | Driver::Cbw(_)
+            | Driver::File(_)
+            | Driver::Null(_)
+            | Driver::Raw(_)
+            | Driver::SnapshotAccess => false,
         }
     }
 
@@ -275,7 +319,7 @@ impl World {
         let n = &self.graph.nodes[node];
         match n.drv() {
             Driver::File(_) => true,
-            Driver::Null(_) | Driver::Qcow2(_) => false,
+            Driver::Null(_) | Driver::Qcow2(_) | Driver::SnapshotAccess => false,
             Driver::Raw(_) | Driver::Blkdebug(_) | Driver::Cbw(_) => self.supports_zero_no_fallback(self.below(node)),
         }
     }
@@ -307,6 +351,7 @@ impl World {
                 self.write_after(copy, req)
             }
             Driver::Qcow2(_) => self.qcow2_pwrite_zeroes(req),
+            Driver::SnapshotAccess => self.ret(Val::err(Errno::ENOTSUP)),
         }
     }
 
@@ -331,6 +376,7 @@ impl World {
                 Frame::PassDiscard { node, offset, bytes },
             ]),
             Driver::Qcow2(_) => self.qcow2_pdiscard(node, offset, bytes),
+            Driver::SnapshotAccess => self.snapshot_pdiscard(node, offset, bytes),
         }
     }
 
@@ -357,7 +403,7 @@ impl World {
                 self.null_request(node, latency, Val::Ret(Ok(())))
             }
             Driver::Blkdebug(_) => self.seq([Frame::RuleCheck { node, iotype: IoType::Flush, offset: 0, bytes: 0 }]),
-            Driver::Raw(_) | Driver::Cbw(_) | Driver::Qcow2(_) => self.ret(Val::Ret(Ok(()))),
+            Driver::Raw(_) | Driver::Cbw(_) | Driver::Qcow2(_) | Driver::SnapshotAccess => self.ret(Val::Ret(Ok(()))),
         }
     }
 
@@ -391,6 +437,7 @@ impl World {
                 Frame::StatusRaw { node, offset, bytes, want_zero },
             ]),
             Driver::Qcow2(_) => self.qcow2_block_status(node, offset, bytes, want_zero),
+            Driver::SnapshotAccess => self.snapshot_status(node, offset, bytes, want_zero),
         }
     }
 
@@ -535,6 +582,9 @@ impl World {
 
     /// `cbw_do_copy_before_write`. Leaves `Val::Ret`.
     pub(super) fn cbw_copy_before_write(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
+        if self.cbw(node).snapshot_error.is_some() {
+            return self.ret(Val::Ret(Ok(())));
+        }
         let cluster = self.cbw(node).bcs.cluster_size;
         let from = align_down(offset, cluster);
         let len = align_up(offset + bytes, cluster) - from;
@@ -551,11 +601,16 @@ impl World {
     pub(super) fn cbw_copied(&mut self, node: NodeId, call: super::arena::CallId, from: u64, len: u64) -> Flow {
         let call = self.calls.remove(call).expect("the call has just ended");
         if let Some((errno, _)) = call.failure {
-            return self.ret(Val::err(errno));
+            let state = self.cbw(node);
+            if !state.break_snapshot {
+                return self.ret(Val::err(errno));
+            }
+            state.snapshot_error.get_or_insert(errno);
+        } else {
+            let done = self.cbw(node).done_bitmap;
+            self.bits_mut(node, done).set(from, len);
         }
-        let done = self.cbw(node).done_bitmap;
-        self.bits_mut(node, done).set(from, len);
-        self.ret(Val::Ret(Ok(())))
+        self.cbw_wait_frozen(node, from, len)
     }
 
     /// `bdrv_get_info`'s cluster size: `None` where the driver has no such notion.
@@ -565,7 +620,7 @@ impl World {
             Driver::Qcow2(q) => Some(q.cluster_size()),
             Driver::Raw(_) | Driver::Blkdebug(_) | Driver::Cbw(_) => self.cluster_size_of(self.below(node)),
             Driver::File(_) => Some(0),
-            Driver::Null(_) => None,
+            Driver::Null(_) | Driver::SnapshotAccess => None,
         }
     }
 
@@ -591,7 +646,7 @@ impl World {
                 bl.pwrite_zeroes_alignment = q.cluster_size();
                 bl.pdiscard_alignment = q.cluster_size();
             }
-            Driver::File(_) | Driver::Null(_) | Driver::Raw(_) | Driver::Cbw(_) => {}
+            Driver::File(_) | Driver::Null(_) | Driver::Raw(_) | Driver::Cbw(_) | Driver::SnapshotAccess => {}
         }
         self.graph.nodes[node].bl = bl;
     }
@@ -603,7 +658,7 @@ impl World {
             Driver::Blkdebug(_) | Driver::Cbw(_) => self.bdrv_getlength(self.below(node)),
             Driver::File(file) => align_up(self.files.size(&file.path), 512),
             Driver::Qcow2(q) => q.size(),
-            Driver::Raw(_) | Driver::Null(_) => return,
+            Driver::Raw(_) | Driver::Null(_) | Driver::SnapshotAccess => return,
         };
         self.graph.nodes[node].size = size;
     }
@@ -616,7 +671,9 @@ impl World {
                 self.stack.push(Frame::Give(Box::new(Val::Done(Ok(())))));
                 self.device_submit(node, DeviceOp::Truncate, size, 0)
             }
-            Driver::Null(_) => self.ret(fail("Image format driver does not support resize")),
+            Driver::Null(_) | Driver::SnapshotAccess => {
+                self.ret(fail("Image format driver does not support resize"))
+            }
             Driver::Raw(raw) => {
                 if raw.size.is_some() {
                     return self.ret(fail("Cannot resize fixed-size raw disks"));

@@ -322,7 +322,9 @@ impl World {
         match &n.driver {
             None => Frozen::Unknown,
             Some(Driver::Null(null)) if null.read_zeroes => Frozen::Zero,
-            Some(Driver::Null(_)) => Frozen::Unknown,
+            Some(Driver::Null(_) | Driver::SnapshotAccess) => Frozen::Unknown,
+            // What a real file holds was not all read.
+            Some(Driver::File(_)) if self.files.is_connected() => Frozen::Unknown,
             Some(Driver::File(file)) => match self.files.get(&file.path) {
                 Some(content) => Frozen::File { path: file.path.clone(), file: content.clone() },
                 None => Frozen::Unknown,

@@ -12,6 +12,7 @@ use super::graph::Role;
 use super::hmp::BlkRequest;
 use super::io::WriteReq;
 use super::open::{OpenStage, Opening};
+use super::snapshot::SnapshotRead;
 use super::spec::OpenSpec;
 use super::status::StatusReq;
 use super::value::{BlockStatus, Val};
@@ -346,6 +347,16 @@ pub enum Frame {
     Qcow2Open(NodeId),
     Qcow2Opened(NodeId),
     Qcow2Close(NodeId),
+    CbwWaitFrozen {
+        node: NodeId,
+        from: u64,
+        len: u64,
+    },
+    SnapshotReadDone(Box<SnapshotRead>),
+    SnapshotStatusDone {
+        cbw: NodeId,
+        frozen: Option<(u64, u64)>,
+    },
     CbwCopyBeforeWrite {
         node: NodeId,
         offset: u64,

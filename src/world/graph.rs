@@ -648,6 +648,7 @@ impl Graph {
                 }
             }
             Driver::Cbw(_) => (perm::WRITE, perm::ALL & !perm::RESIZE),
+            Driver::SnapshotAccess => (0, perm::ALL),
             Driver::Blkdebug(blkdebug) => (taken | blkdebug.take_child_perms, shared & !blkdebug.unshare_child_perms),
             Driver::Raw(_) => {
                 let role = if role == Role::RawImage { Role::Filtered } else { role };

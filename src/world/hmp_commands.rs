@@ -6,6 +6,7 @@ use super::commands::not_simulated;
 use super::frame::{Flow, Frame};
 use super::value::Val;
 use crate::base::Json;
+use crate::block::cvtnum::cvtnum;
 use crate::qmp::command::Command;
 use crate::qmp::hmp::{error_reply, report_reply};
 use std::fmt::Write as _;
@@ -27,8 +28,10 @@ impl World {
             | "block_job_pause"
             | "block_job_resume"
             | "block_job_complete"
-            | "block_job_set_speed" => {
-                return match job_command(name, args) {
+            | "block_job_set_speed"
+            | "block_resize" => {
+                let command = if name == "block_resize" { resize_command(args) } else { job_command(name, args) };
+                return match command {
                     Ok(command) => self.hmp_run(command),
                     Err(text) => self.ret(Val::Json(Ok(text.into()))),
                 };
@@ -170,6 +173,18 @@ fn job_command(name: &str, args: &[String]) -> Result<Command, String> {
             None => return Err(format!("{name}: invalid size\r\nTry \"help {name}\" for more information\r\n")),
         },
     })
+}
+
+/// `hmp_block_resize`: a size without a suffix is in MiB.
+fn resize_command(args: &[String]) -> Result<Command, String> {
+    let wrong =
+        |what: &str| format!("block_resize: {what}\r\nTry \"help block_resize\" for more information\r\n");
+    let device = args.first().ok_or_else(|| wrong("block device name expected"))?;
+    let size = args.get(1).map_or("", String::as_str);
+    let plain = size.ends_with(|c: char| c.is_ascii_digit()) && !size.starts_with("0x");
+    let bytes = cvtnum(&if plain { format!("{size}M") } else { size.to_owned() });
+    let size = bytes.ok().and_then(|n| i64::try_from(n).ok()).ok_or_else(|| wrong("invalid size"))?;
+    Ok(Command::BlockResize { device: Some(device.as_str().into()), node_name: None, size })
 }
 
 /// `print_block_info`

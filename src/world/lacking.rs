@@ -17,6 +17,10 @@ pub fn node_option(options: &BlockdevOptions) -> Option<&'static str> {
             (file.pr_manager.is_some(), "pr-manager"),
             (file.x_check_cache_dropped == Some(true), "x-check-cache-dropped"),
         ]),
+        DriverOptions::CopyBeforeWrite(cbw) => first(&[
+            (cbw.bitmap.is_some(), "bitmap"),
+            (cbw.cbw_timeout.is_some_and(|seconds| seconds > 0), "cbw-timeout"),
+        ]),
         DriverOptions::Qcow2(qcow2) => first(&[
             (qcow2.encrypt.is_some(), "encrypt"),
             (qcow2.data_file.is_some(), "data-file"),

@@ -34,6 +34,7 @@ pub mod qcow2;
 mod query;
 mod rest;
 mod run_frame;
+pub mod snapshot;
 pub mod spec;
 pub mod status;
 pub mod transaction;

@@ -2,7 +2,7 @@
 
 use super::World;
 use super::arena::{BackendId, NodeId};
-use super::driver::{BlkdebugDriver, Driver, FileDriver, NullDriver, RawDriver};
+use super::driver::{BlkdebugDriver, CbwState, Driver, FileDriver, NullDriver, RawDriver};
 use super::frame::{Flow, Frame};
 use super::graph::{DetectZeroes, Node, OpenFlags, Role, perm};
 use super::spec::{BackingSpec, DriverSpec, OpenSpec};
@@ -43,6 +43,12 @@ pub enum OpenStage {
     ChildOpened,
     /// The child was attached.
     ChildAttached,
+    /// The target of a copy-before-write filter was opened.
+    TargetOpened,
+    /// It was attached.
+    TargetAttached,
+    /// The filter is ready.
+    CbwOpened,
     /// The format's header was read.
     FormatOpened,
     /// The backend for probing is gone.
@@ -92,6 +98,12 @@ impl World {
             OpenStage::Driver => self.open_driver(o),
             OpenStage::ChildOpened => self.open_child_opened(o),
             OpenStage::ChildAttached => self.open_child_attached(o),
+            OpenStage::TargetOpened => self.open_target_opened(o),
+            OpenStage::TargetAttached => self.open_target_attached(o),
+            OpenStage::CbwOpened => match self.take_done() {
+                Ok(()) => self.open_done(o),
+                Err(err) => self.driver_open_failed(o, err),
+            },
             OpenStage::FormatOpened => self.open_format_opened(o),
             OpenStage::ProbeGone => self.open_backing(o),
             OpenStage::BackingOpened => self.open_backing_opened(o),
@@ -198,6 +210,15 @@ impl World {
                 self.graph.nodes[bs].driver = Some(Driver::Qcow2(Box::default()));
                 self.open_attach_file(o, Role::Image)
             }
+            DriverSpec::CopyBeforeWrite { break_snapshot, .. } => {
+                let state = CbwState { break_snapshot: *break_snapshot, ..CbwState::new(0, false) };
+                self.graph.nodes[bs].driver = Some(Driver::Cbw(Box::new(state)));
+                self.open_attach_file(o, Role::Filtered)
+            }
+            DriverSpec::SnapshotAccess => {
+                self.graph.nodes[bs].driver = Some(Driver::SnapshotAccess);
+                self.open_attach_file(o, Role::Data)
+            }
             DriverSpec::Blkdebug { rules, limits, take, unshare, config, .. } => {
                 let engine = match self.blkdebug_engine(rules, config.as_ref(), *limits) {
                     Ok(engine) => engine,
@@ -215,6 +236,35 @@ impl World {
                 self.seq([Frame::BdrvOpen(image), Frame::Open(o, OpenStage::ChildOpened)])
             }
         }
+    }
+
+    /// The target of a copy-before-write filter is there, or not.
+    fn open_target_opened(&mut self, o: Box<Opening>) -> Flow {
+        match self.take_node() {
+            Err(err) => self.driver_open_failed(o, err),
+            Ok(target) => {
+                let parent = o.bs;
+                self.seq([
+                    Frame::GraphWrlock,
+                    Frame::AttachToNode { parent, name: "target", role: Role::Data, bs: target },
+                    Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
+                    Frame::KeepOver(Box::new(Frame::BdrvUnref(target))),
+                    Frame::Open(o, OpenStage::TargetAttached),
+                ])
+            }
+        }
+    }
+
+    fn open_target_attached(&mut self, o: Box<Opening>) -> Flow {
+        if let Err(err) = self.take_done() {
+            return self.driver_open_failed(o, err);
+        }
+        let DriverSpec::CopyBeforeWrite { min_cluster, .. } = o.spec.driver else { unreachable!("only it has a target") };
+        let (cbw, discard_source) = (o.bs, false);
+        self.seq([
+            Frame::CbwOpened { cbw, discard_source, min_cluster },
+            Frame::Open(o, OpenStage::CbwOpened),
+        ])
     }
 
     fn open_attach_file(&mut self, o: Box<Opening>, role: Role) -> Flow {
@@ -259,6 +309,15 @@ impl World {
                 }
             }
             Driver::Blkdebug(_) => self.open_blkdebug(o),
+            Driver::Cbw(_) => {
+                let DriverSpec::CopyBeforeWrite { target, .. } = &o.spec.driver else { unreachable!("it opens one") };
+                let target = target.clone();
+                self.seq([Frame::BdrvOpen(target), Frame::Open(o, OpenStage::TargetOpened)])
+            }
+            Driver::SnapshotAccess => {
+                self.graph.nodes[bs].size = self.bdrv_getlength(self.below(bs));
+                self.open_done(o)
+            }
             Driver::Qcow2(_) => {
                 let open = self.qcow2_open_frame(bs);
                 self.seq([Frame::RunCo(Box::new(open)), Frame::Open(o, OpenStage::FormatOpened)])

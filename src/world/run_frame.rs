@@ -194,6 +194,9 @@ impl Frame {
             Frame::Qcow2Open(node) => w.qcow2_open(node),
             Frame::Qcow2Opened(node) => w.qcow2_opened(node),
             Frame::Qcow2Close(node) => w.qcow2_close(node),
+            Frame::CbwWaitFrozen { node, from, len } => w.cbw_wait_frozen(node, from, len),
+            Frame::SnapshotReadDone(read) => w.snapshot_read_done(read),
+            Frame::SnapshotStatusDone { cbw, frozen } => w.snapshot_status_done(cbw, frozen),
             Frame::CbwCopyBeforeWrite { node, offset, bytes } => w.cbw_copy_before_write(node, offset, bytes),
             Frame::CbwCopied { node, call, from, len } => w.cbw_copied(node, call, from, len),
 

@@ -10,7 +10,7 @@ use crate::qmp::error::QmpError;
 use crate::qmp::json::parse_one;
 use crate::qmp::types::{
     BlkdebugIoType, BlkdebugOptions, BlockPermission, BlockdevOptions, BlockdevRef, BlockdevRefOrNull, CacheOptions,
-    DetectZeroes as DetectZeroesOption, DiscardOption, DriverOptions, OnOffAuto,
+    DetectZeroes as DetectZeroesOption, DiscardOption, DriverOptions, OnCbwError, OnOffAuto,
 };
 use std::sync::Arc;
 
@@ -89,6 +89,17 @@ pub enum DriverSpec {
         /// `cache-size`, `l2-cache-size`, `l2-cache-entry-size`, `refcount-cache-size`, in bytes.
         caches: [Option<u64>; 4],
     },
+    /// `copy-before-write`
+    CopyBeforeWrite {
+        /// Where old data is copied to.
+        target: Arc<OpenSpec>,
+        /// `on-cbw-error=break-snapshot`
+        break_snapshot: bool,
+        /// `min-cluster-size`
+        min_cluster: u64,
+    },
+    /// `snapshot-access`
+    SnapshotAccess,
     /// `blkdebug`
     Blkdebug {
         /// Rules given as options.
@@ -120,7 +131,12 @@ impl DriverSpec {
     /// Whether `bdrv_open_inherit` opens `file` before the driver does, as for every format.
     #[must_use]
     pub fn opens_file_first(&self) -> bool {
-        matches!(self, DriverSpec::Probe | DriverSpec::Raw { .. } | DriverSpec::Qcow2 { .. })
+        match self {
+            DriverSpec::Probe | DriverSpec::Raw { .. } | DriverSpec::Qcow2 { .. } => true,
+            // Filters too, where the node below goes by the name of `file`.
+            DriverSpec::CopyBeforeWrite { .. } | DriverSpec::SnapshotAccess => true,
+            DriverSpec::File { .. } | DriverSpec::Null { .. } | DriverSpec::Blkdebug { .. } => false,
+        }
     }
 
     /// The driver of a format name.
@@ -358,7 +374,15 @@ impl OpenSpec {
                 let pass = Some(OpenFlags { no_backing: false, ..inherited(flags) });
                 (blkdebug_spec(blkdebug), Some(child(&blkdebug.image, pass)), None)
             }
-            DriverOptions::CopyBeforeWrite(_) => return not_simulated("copy-before-write"),
+            DriverOptions::CopyBeforeWrite(cbw) => {
+                let driver = DriverSpec::CopyBeforeWrite {
+                    target: child(&cbw.target, below),
+                    break_snapshot: cbw.on_cbw_error == Some(OnCbwError::BreakSnapshot),
+                    min_cluster: cbw.min_cluster_size.unwrap_or(0),
+                };
+                (driver, Some(child(&cbw.file, below)), None)
+            }
+            DriverOptions::SnapshotAccess(file) => (DriverSpec::SnapshotAccess, Some(child(file, below)), None),
             DriverOptions::CopyOnRead(_) => return not_simulated("copy-on-read"),
             DriverOptions::Throttle(_) => return not_simulated("throttle"),
             DriverOptions::Preallocate(_) => return not_simulated("preallocate"),
@@ -389,6 +413,8 @@ impl OpenSpec {
             DriverSpec::Blkdebug { .. } => ("blkdebug", "image."),
             DriverSpec::Qcow2 { .. } => ("qcow2", "file."),
             DriverSpec::File { .. } => ("file", ""),
+            DriverSpec::CopyBeforeWrite { .. } => ("copy-before-write", "file."),
+            DriverSpec::SnapshotAccess => ("snapshot-access", "file."),
         };
         self.given = super::query::strong_of_flat(driver, flat, prefix);
         if let Some(file) = &mut self.file {

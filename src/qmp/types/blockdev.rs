@@ -66,6 +66,8 @@ pub enum DriverOptions {
     Throttle(Box<ThrottleOptions>),
     /// `preallocate`
     Preallocate(Box<PreallocateOptions>),
+    /// `snapshot-access`: the copy-before-write filter below.
+    SnapshotAccess(Box<BlockdevRef>),
     /// Any other driver QEMU knows; its options were not looked at.
     Other(&'static str, Json),
 }
@@ -111,6 +113,8 @@ pub enum Driver {
     Throttle,
     /// `preallocate`
     Preallocate,
+    /// `snapshot-access`
+    SnapshotAccess,
     /// A driver that QEMU has and the model has not.
     Other(&'static str),
 }
@@ -129,7 +133,7 @@ impl QapiEnum for Driver {
         (Driver::CopyOnRead, "copy-on-read"),
         (Driver::Other("dmg"), "dmg"),
         (Driver::File, "file"),
-        (Driver::Other("snapshot-access"), "snapshot-access"),
+        (Driver::SnapshotAccess, "snapshot-access"),
         (Driver::Other("ftp"), "ftp"),
         (Driver::Other("ftps"), "ftps"),
         (Driver::Other("gluster"), "gluster"),
@@ -178,6 +182,7 @@ impl Driver {
             Driver::CopyOnRead => "copy-on-read",
             Driver::Throttle => "throttle",
             Driver::Preallocate => "preallocate",
+            Driver::SnapshotAccess => "snapshot-access",
             Driver::Other(name) => name,
         }
     }
@@ -198,6 +203,7 @@ impl DriverOptions {
             DriverOptions::CopyOnRead(_) => Driver::CopyOnRead,
             DriverOptions::Throttle(_) => Driver::Throttle,
             DriverOptions::Preallocate(_) => Driver::Preallocate,
+            DriverOptions::SnapshotAccess(_) => Driver::SnapshotAccess,
             DriverOptions::Other(name, _) => Driver::Other(name),
         }
     }
@@ -278,6 +284,7 @@ impl BlockdevOptions {
             Driver::CopyOnRead => DriverOptions::CopyOnRead(Box::new(CorOptions::visit(v)?)),
             Driver::Throttle => DriverOptions::Throttle(Box::new(ThrottleOptions::visit(v)?)),
             Driver::Preallocate => DriverOptions::Preallocate(Box::new(PreallocateOptions::visit(v)?)),
+            Driver::SnapshotAccess => DriverOptions::SnapshotAccess(Box::new(v.with("file", BlockdevRef::visit)?)),
             Driver::Other(name) => DriverOptions::Other(name, whole.clone()),
         })
     }

@@ -83,7 +83,7 @@ impl World {
         let exact = match (driver, below) {
             (Driver::File(file), _) => return file.filename.clone(),
             (Driver::Null(_), _) if plain => return format!("{}://", driver.format_name()).into(),
-            (Driver::Cbw(_), Some(below)) => return self.filename_of(below),
+            (Driver::Cbw(_) | Driver::SnapshotAccess, Some(below)) => return self.filename_of(below),
             (Driver::Blkdebug(blkdebug), Some(below)) => {
                 let exact = self.names_of(below).exact;
                 if exact.is_empty() || given.iter().any(|(name, _)| &**name != "config") {

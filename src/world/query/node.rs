@@ -134,7 +134,7 @@ impl World {
         match self.graph.nodes[bs].drv() {
             Driver::Qcow2(q) => Some((q.cluster_size(), q.q.is_dirty())),
             Driver::File(_) => Some((0, false)),
-            Driver::Null(_) => None,
+            Driver::Null(_) | Driver::SnapshotAccess => None,
             Driver::Raw(_) | Driver::Blkdebug(_) | Driver::Cbw(_) => self.driver_info(self.below(bs)),
         }
     }
@@ -146,7 +146,9 @@ impl World {
             Driver::Null(_) => Some(0),
             // It has a protocol name, so it is taken for something that keeps its data elsewhere.
             Driver::Blkdebug(_) => None,
-            Driver::Raw(_) | Driver::Cbw(_) | Driver::Qcow2(_) => self.allocated_file_size(self.below(bs)),
+            Driver::Raw(_) | Driver::Cbw(_) | Driver::Qcow2(_) | Driver::SnapshotAccess => {
+                self.allocated_file_size(self.below(bs))
+            }
         }
     }
 
