@@ -165,7 +165,9 @@ fn drivers() {
             Driver::File => r#", "filename": "f""#,
             Driver::CopyBeforeWrite => r#", "file": "n", "target": "n""#,
             Driver::Throttle => r#", "file": "n", "throttle-group": "g""#,
-            Driver::Raw | Driver::Qcow2 | Driver::CopyOnRead | Driver::Preallocate => r#", "file": "n""#,
+            Driver::Raw | Driver::Qcow2 | Driver::CopyOnRead | Driver::Preallocate | Driver::SnapshotAccess => {
+                r#", "file": "n""#
+            }
             Driver::Blkdebug => r#", "image": "n""#,
             Driver::NullCo | Driver::NullAio | Driver::Other(_) => "",
         };
@@ -173,7 +175,14 @@ fn drivers() {
         let lacks = lacks(&ask(&mut process(), "blockdev-add", &arguments));
         let simulated = matches!(
             driver,
-            Driver::File | Driver::NullCo | Driver::NullAio | Driver::Raw | Driver::Qcow2 | Driver::Blkdebug
+            Driver::File
+                | Driver::NullCo
+                | Driver::NullAio
+                | Driver::Raw
+                | Driver::Qcow2
+                | Driver::Blkdebug
+                | Driver::CopyBeforeWrite
+                | Driver::SnapshotAccess
         );
         assert_eq!(lacks.as_deref(), (!simulated).then_some(*name), "{name}");
         assert_eq!(listed.contains(name), !simulated, "the page, about {name}");
