@@ -671,9 +671,7 @@ impl World {
                 self.stack.push(Frame::Give(Box::new(Val::Done(Ok(())))));
                 self.device_submit(node, DeviceOp::Truncate, size, 0)
             }
-            Driver::Null(_) | Driver::SnapshotAccess => {
-                self.ret(fail("Image format driver does not support resize"))
-            }
+            Driver::Null(_) | Driver::SnapshotAccess => self.ret(fail("Image format driver does not support resize")),
             Driver::Raw(raw) => {
                 if raw.size.is_some() {
                     return self.ret(fail("Cannot resize fixed-size raw disks"));

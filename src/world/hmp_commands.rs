@@ -177,8 +177,7 @@ fn job_command(name: &str, args: &[String]) -> Result<Command, String> {
 
 /// `hmp_block_resize`: a size without a suffix is in MiB.
 fn resize_command(args: &[String]) -> Result<Command, String> {
-    let wrong =
-        |what: &str| format!("block_resize: {what}\r\nTry \"help block_resize\" for more information\r\n");
+    let wrong = |what: &str| format!("block_resize: {what}\r\nTry \"help block_resize\" for more information\r\n");
     let device = args.first().ok_or_else(|| wrong("block device name expected"))?;
     let size = args.get(1).map_or("", String::as_str);
     let plain = size.ends_with(|c: char| c.is_ascii_digit()) && !size.starts_with("0x");

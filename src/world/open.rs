@@ -259,12 +259,11 @@ impl World {
         if let Err(err) = self.take_done() {
             return self.driver_open_failed(o, err);
         }
-        let DriverSpec::CopyBeforeWrite { min_cluster, .. } = o.spec.driver else { unreachable!("only it has a target") };
+        let DriverSpec::CopyBeforeWrite { min_cluster, .. } = o.spec.driver else {
+            unreachable!("only it has a target")
+        };
         let (cbw, discard_source) = (o.bs, false);
-        self.seq([
-            Frame::CbwOpened { cbw, discard_source, min_cluster },
-            Frame::Open(o, OpenStage::CbwOpened),
-        ])
+        self.seq([Frame::CbwOpened { cbw, discard_source, min_cluster }, Frame::Open(o, OpenStage::CbwOpened)])
     }
 
     fn open_attach_file(&mut self, o: Box<Opening>, role: Role) -> Flow {
