@@ -39,7 +39,9 @@ fn the_real_traces_of_iotest_124_are_possible() {
 /// Recordings below these directories of `tests/data/qemu`, and how many mutants of each are tried.
 const MUTATED: [(&str, usize); 3] = [("group", 10), ("drain", 10), ("backup", 10)];
 
+/// Takes minutes: `cargo test --release --test validate -- --ignored --nocapture`.
 #[test]
+#[ignore = "a long search over some thousand wrong traces"]
 fn wrong_traces_are_refused_and_the_record_is_named() {
     let mut work = Vec::new();
     for (dir, most) in MUTATED {
