@@ -96,6 +96,7 @@ Steps; the first key says what a step does:
     returns: TEXT                     or exactly this
   event: {event, data, without}     waits for the oldest queued event that fits; also `event: NAME`
   sleep: 300ms                      lets virtual time pass
+  at: {frames, time}                goes on where the process stood in a recorded run (docs/serve.md)
   idle: true                        waits until QEMU is at rest and all is read
   bitmap: {node, name, count, granularity, busy, recording, persistent, inconsistent}
                                     looks at a bitmap from outside; `absent: true` for none
@@ -113,6 +114,7 @@ File steps, done from outside at that moment:
   discard: {file, format, offset, length}
   rebase: {file, backing: {file, format}}     names another backing file; `backing: null` for none
   text: {file, content}
+  content: {file, size, data: [{at, hex, times}]}   a file as a recording found it
 
 In a procedure `$name` and `${name}` stand for a parameter, `$$` for a dollar sign. Sizes are bytes, or 64K, 4M, 1G.
 

@@ -123,6 +123,18 @@ fn file(op: &FileOp) -> String {
             all.push(file.to_string());
             call("run", &all)
         }
+        FileOp::Content { file, size, data } => {
+            let file = canonical::to_string(&Json::str(file));
+            let mut out = format!("with open({file}, \"wb\") as f:\n    f.truncate({size})\n");
+            for extent in data {
+                let hex: String = extent.bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                out.push_str(&format!(
+                    "    f.seek({})\n    f.write(bytes.fromhex(\"{hex}\") * {})\n",
+                    extent.at, extent.times
+                ));
+            }
+            out
+        }
         FileOp::Text { file, content } => {
             let (file, content) = (Json::str(file), Json::str(content));
             format!("open({}, \"w\").write({})\n", canonical::to_string(&file), canonical::to_string(&content))
@@ -185,6 +197,8 @@ fn one(kind: &StepKind, calm: bool) -> String {
         StepKind::Sleep(ns) => format!("time.sleep({}.{:09})\n", ns / 1_000_000_000, ns % 1_000_000_000),
         StepKind::File(op) => file(op),
         StepKind::Mark(name) => format!("# {name}\n"),
+        // Where the simulated process stood says nothing of a real one.
+        StepKind::At { .. } => String::new(),
         StepKind::Idle | StepKind::NoJobs | StepKind::NoEvents { .. } | StepKind::Bitmap(_) => {
             "qmp.rest()\n".to_owned()
         }
