@@ -97,7 +97,7 @@ fn all_scenarios_hold_them_all() {
     scenarios(&path("sim-scenarios"), &mut files);
     assert!(files.len() > 300);
     let broken = in_threads(&files, |file| {
-        let Some(plan) = plan_of(file) else { return None };
+        let plan = plan_of(file)?;
         let seeds = match &plan.schedule {
             Schedule::Any => vec![None, Some(11), Some(12)],
             other => vec![other.seed()],

@@ -3,6 +3,8 @@
 //! Exploring hashes a whole world at each step, of which a step changes little. What is bulky, or many, keeps the hash of what it
 //! holds beside it.
 
+#![expect(clippy::disallowed_types, reason = "what is remembered is the same for whoever computes it")]
+
 use rustc_hash::FxHasher;
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -10,6 +10,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+/// Blocks by stage and number.
+type Blocks = BTreeMap<(usize, u64), Block>;
+
 /// The file in the directory of a campaign.
 const NAME: &str = "campaign.jsonl";
 
@@ -76,7 +79,7 @@ impl CampaignFile {
     }
 
     /// The one that is there, with what it holds.
-    pub fn resume(dir: &Path, head: &Head) -> Result<(CampaignFile, BTreeMap<(usize, u64), Block>), String> {
+    pub fn resume(dir: &Path, head: &Head) -> Result<(CampaignFile, Blocks), String> {
         let path = dir.join(NAME);
         let (old, blocks) = read(&path)?;
         if old != *head {
@@ -116,7 +119,7 @@ pub(super) fn overwrite(file: &mut File, text: &str) {
     let _ = written.and_then(|()| file.stream_position()).and_then(|end| file.set_len(end));
 }
 
-fn read(path: &Path) -> Result<(Head, BTreeMap<(usize, u64), Block>), String> {
+fn read(path: &Path) -> Result<(Head, Blocks), String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let mut lines = text.lines();
     let head = lines.next().and_then(|line| serde_json::from_str::<Head>(line).ok());
@@ -130,8 +133,8 @@ fn read(path: &Path) -> Result<(Head, BTreeMap<(usize, u64), Block>), String> {
 }
 
 /// Reads all parts of one campaign.
-pub(super) fn read_all(parts: &[PathBuf]) -> Result<(Head, BTreeMap<(usize, u64), Block>), String> {
-    let mut all: Option<(Head, BTreeMap<(usize, u64), Block>)> = None;
+pub(super) fn read_all(parts: &[PathBuf]) -> Result<(Head, Blocks), String> {
+    let mut all: Option<(Head, Blocks)> = None;
     for part in parts {
         let path = if part.is_dir() { part.join(NAME) } else { part.clone() };
         let (head, blocks) = read(&path)?;

@@ -82,12 +82,12 @@ fn cases(args: &GalleryArgs, runner: Runner, out: &Output, made: &mut Vec<(Strin
         let source = run(&file, Quirks::NONE, false, runner, out)?;
         let picture = format!("124-{name}.svg");
         // What comes before its last mark is how the case sets its scene.
-        let marks = source
+        let mut marks = source
             .records
             .iter()
             .enumerate()
             .filter(|(_, record)| matches!(&record.kind, Kind::Note { what, .. } if what == "mark"));
-        let from = marks.last().map(|(i, _)| i);
+        let from = marks.next_back().map(|(i, _)| i);
         let heading = Some((*name).to_owned());
         made.push((picture.clone(), svg::draw(&source, &svg::Options { from, heading, width: None })));
         entries.push(Entry {

@@ -1,4 +1,5 @@
 //! `blockjob-sim museum`: how soon each wrong behaviour is found, as a table.
+#![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the shell measures how long a search takes")]
 
 use super::output::Output;
 use super::{EXIT_USAGE, files, report};

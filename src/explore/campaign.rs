@@ -311,7 +311,7 @@ impl Worker {
             if bound == 0 {
                 deviate(&campaign, &mut block, start, &[], before);
             } else {
-                children(&calm, &mut |deviations| _ = deviate(&campaign, &mut block, start, deviations, before));
+                children(&calm, &mut |deviations| deviate(&campaign, &mut block, start, deviations, before));
             }
             return block.done();
         }
@@ -330,7 +330,7 @@ impl Worker {
         match usize::try_from(block.number).ok().and_then(|number| parents.get(number)) {
             None => Block { beyond: true, ..block },
             Some(parent) => {
-                children(parent, &mut |deviations| _ = deviate(&campaign, &mut block, start, deviations, before));
+                children(parent, &mut |deviations| deviate(&campaign, &mut block, start, deviations, before));
                 block.done()
             }
         }
@@ -375,8 +375,11 @@ fn calm_parent(mode: u32, start: &Start) -> Parent {
     Parent { deviations: Vec::new(), among: script.among }
 }
 
+/// Takes deviations: place and pick.
+type Each<'a> = dyn FnMut(&[(u32, u32)]) + 'a;
+
 /// All schedules with one deviation more, behind the last.
-fn children(parent: &Parent, each: &mut dyn FnMut(&[(u32, u32)])) {
+fn children(parent: &Parent, each: &mut Each<'_>) {
     let first = parent.deviations.last().map_or(0, |(at, _)| *at as usize + 1);
     let mut deviations = parent.deviations.clone();
     for at in first..parent.among.len() {

@@ -1,5 +1,5 @@
 //! Real files of a scenario: made by the model's own image code, so that both sides begin with the same bytes.
-#![expect(clippy::disallowed_methods, reason = "the shell makes real files")]
+#![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the shell makes real files")]
 
 use super::{Trouble, trouble};
 use crate::host::HostFiles;

@@ -23,11 +23,14 @@ struct Define {
 /// Values of parameters by name.
 type Scope = BTreeMap<Arc<str>, Node>;
 
+/// The text of a file, and what it says.
+type Parsed = (Arc<str>, Arc<Node>);
+
 /// Files that were read before. Scenarios that include the same file share its reading.
 #[derive(Clone, Debug, Default)]
 pub struct Library {
     /// By number in their scenario, which is part of every place, and name: the text, and what it says.
-    files: BTreeMap<(u32, Arc<str>), (Arc<str>, Arc<Node>)>,
+    files: BTreeMap<(u32, Arc<str>), Parsed>,
 }
 
 /// All files of a scenario.

@@ -94,8 +94,7 @@ fn files(candidate: &mut Candidate, seen: &mut Seen, tester: &mut Tester) {
 fn commands(candidate: &mut Candidate, seen: &mut Seen, tester: &mut Tester) {
     for step in (0..candidate.plan.steps.len()).rev() {
         let mut tried = 0;
-        loop {
-            let StepKind::Qmp { command, expect } = &candidate.plan.steps[step].kind else { break };
+        while let StepKind::Qmp { command, expect } = &candidate.plan.steps[step].kind {
             let Some(command) = json::smaller(command).into_iter().nth(tried) else { break };
             let kind = StepKind::Qmp { command, expect: expect.clone() };
             let taken = take(candidate, seen, tester, |candidate| with_step(candidate, step, kind));

@@ -183,7 +183,6 @@ impl Draw {
             let format = if raw { ImageFormat::Raw } else { ImageFormat::Qcow2 };
             let word = if raw { "raw" } else { "qcow2" };
             let size = self.pick(&[64 * K, 640 * K, M, 2 * M, 4 * M, 100 * K, 3 * M + 512]);
-            let size = if raw { size } else { size };
             self.sizes.push(size);
             let file = format!("d{n}.img");
             if !raw && self.one_in(3) {
