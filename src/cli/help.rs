@@ -37,6 +37,7 @@ without a change of meaning of the others:
   client-wait    whether the client lets a sleeping process be until its next timer
   work-next      which kind of ready work comes next
   mode           whether orders are open instead of times, and whether faults are; asked once, where exploring starts
+  fault          whether a rule of blkdebug strikes here, where exploring leaves that open
 
 Kept for choices that no run asks for yet, as QEMU fixes the order, or nothing is there to choose:
 

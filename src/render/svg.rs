@@ -413,7 +413,7 @@ impl Drawing<'_> {
     /// From what made a job change to the change: a command, a fault, another job.
     fn arrows(&mut self) {
         let mut curves = String::new();
-        for i in self.range.from..=self.range.to.min(self.model.len.saturating_sub(1)) {
+        for i in self.range.from..self.model.len.min(self.range.to.saturating_add(1)) {
             let Kind::Status { to, .. } = &self.source.records[i].kind else { continue };
             if !matches!(&**to, "created" | "aborting") {
                 continue;
