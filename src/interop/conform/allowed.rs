@@ -19,6 +19,14 @@ pub const LIST: &[(&str, &str)] = &[
         "crash: two backups by one device in a transaction",
         "QEMU aborts in bdrv_do_drained_end; the model says that the device is in use",
     ),
+    (
+        "crash: a second backup of a device while the first one ends",
+        "QEMU uses a node that is gone, or aborts in bdrv_do_drained_end; the model refuses the backup or runs it",
+    ),
+    (
+        "crash: a bitmap added and given to a backup in a transaction that fails",
+        "QEMU undoes the adding of a bitmap that the backup has replaced, and touches freed memory; the model undoes both",
+    ),
     ("generated node names", "the last two digits of `#block000` are random in QEMU; the program names such a node"),
 ];
 
