@@ -18,7 +18,7 @@ except ImportError:
     print("the package qemu.qmp is not installed: nothing was tested")
     sys.exit(77)
 
-PROGRAM = sys.argv[1]
+PROGRAM = os.path.abspath(sys.argv[1])
 SIZE = 1 << 20
 FAILING = ('{"driver": "blkdebug", "node-name": "n1", "image": "raw1", "inject-error":'
            ' [{"event": "none", "iotype": "read", "errno": 5, "sector": 512}]}')
