@@ -7,15 +7,20 @@
     reason = "a bench reads files and clocks; runs do not"
 )]
 
-use blockjob_sim::explore::{self, Caps, Fingerprint, Start, Strategy, exhaust};
+use blockjob_sim::choice::Calm;
+use blockjob_sim::explore::{self, Atlas, Caps, Fingerprint, STATES, Start, Strategy, exhaust};
 use blockjob_sim::scenario::{Plan, load};
 use blockjob_sim::sim::outcome::{Outcome, RunOptions};
 use blockjob_sim::trace::Level;
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fs;
 use std::path::Path;
+
+/// The command's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const RACE: &str = "sim-scenarios/iotest-124/transaction-failure-race.yaml";
 const DURING: &str = "sim-scenarios/bitmap/on-device-during-backup.yaml";
@@ -47,6 +52,27 @@ fn campaign_run(bencher: Bencher<'_, '_>, strategy: &str) {
     });
 }
 
+/// The same as a campaign makes them: states that earlier runs went through are not gone through again. An atlas that knows nothing is
+/// among the samples, one in fifty.
+#[divan::bench(args = ["uniform", "urw", "pct:3", "preempt:2"], sample_count = 200)]
+fn campaign_run_with_atlas(bencher: Bencher<'_, '_>, strategy: &str) {
+    const RUNS: u64 = 1_000;
+    let start = start_of(RACE);
+    let strategy: Strategy = strategy.parse().expect("a strategy");
+    let block = Cell::new(0);
+    let atlas = RefCell::new(Atlas::new(&start, STATES));
+    bencher.counter(ItemsCount::new(RUNS)).bench_local(|| {
+        let number = block.replace(block.get() + 1);
+        let mut atlas = atlas.borrow_mut();
+        if number % 50 == 0 {
+            *atlas = Atlas::new(&start, STATES);
+        }
+        for seed in number * RUNS..(number + 1) * RUNS {
+            assert_eq!(atlas.run(&start, || strategy.chooser(seed)).outcome, Outcome::Passed);
+        }
+    });
+}
+
 /// Exhaustive search; counted are transitions, each of which is a state that was generated.
 #[divan::bench(args = [RACE, DURING], sample_count = 20)]
 fn exhaustive(bencher: Bencher<'_, '_>, file: &str) {
@@ -60,6 +86,16 @@ fn exhaustive(bencher: Bencher<'_, '_>, file: &str) {
 fn fingerprint_of_a_state(bencher: Bencher<'_, '_>) {
     let start = start_of(RACE);
     bencher.bench_local(|| Fingerprint::of(&start.sim));
+}
+
+/// What it costs to tell that of a state of which one job, and what it touches, has changed.
+#[divan::bench]
+fn fingerprint_of_the_next_state(bencher: Bencher<'_, '_>) {
+    let start = start_of(RACE);
+    let mut next = start.sim.clone();
+    drop(Fingerprint::of(&next));
+    assert_eq!(next.step(&mut Calm), None);
+    bencher.with_inputs(|| next.clone()).bench_local_values(|next| Fingerprint::of(&next));
 }
 
 /// What it costs to keep a state, with its invariants.

@@ -52,6 +52,18 @@ fn race_from_nothing(bencher: Bencher<'_, '_>) {
     });
 }
 
+/// The same with images and process made once, as `test --seeds` does it.
+#[divan::bench(sample_count = 200)]
+fn race_from_its_first_step(bencher: Bencher<'_, '_>) {
+    let plan = plan_of(RACE);
+    let start = Sim::new(&plan, &RunOptions::default()).expect("the images can be made");
+    let seed = Cell::new(0);
+    bencher.counter(ItemsCount::new(1_u32)).bench_local(|| {
+        let mut sim = start.clone();
+        assert_eq!(sim.finish(&mut Walk::new(seed.replace(seed.get() + 1))), Outcome::Passed);
+    });
+}
+
 /// The race case just before its transaction.
 fn checkpoint() -> Sim {
     let mut sim = Sim::new(&plan_of(RACE), &RunOptions::default()).expect("the images can be made");

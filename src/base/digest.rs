@@ -7,6 +7,8 @@
 
 use rustc_hash::FxHasher;
 use std::hash::{Hash, Hasher};
+use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A remembered hash of something beside it. It is no part of the value: all are equal. Whoever changes the value must [`clear`] it.
@@ -69,4 +71,52 @@ impl Ord for Digest {
 
 impl Hash for Digest {
     fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
+/// Something that is kept as it is, with its hash: cloning and hashing it costs next to nothing.
+#[derive(Debug)]
+pub struct Kept<T> {
+    inner: Arc<(Digest, T)>,
+}
+
+impl<T> Kept<T> {
+    /// Keeps it.
+    pub fn new(value: T) -> Kept<T> {
+        Kept { inner: Arc::new((Digest::default(), value)) }
+    }
+}
+
+impl<T: Clone> Kept<T> {
+    /// It, to be changed: a copy of it, unless nobody else keeps it.
+    #[must_use]
+    pub fn take(self) -> T {
+        Arc::unwrap_or_clone(self.inner).1
+    }
+}
+
+impl<T> Deref for Kept<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.inner.1
+    }
+}
+
+impl<T> Clone for Kept<T> {
+    fn clone(&self) -> Kept<T> {
+        Kept { inner: self.inner.clone() }
+    }
+}
+
+impl<T: PartialEq> PartialEq for Kept<T> {
+    fn eq(&self, other: &Kept<T>) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner) || self.inner.1 == other.inner.1
+    }
+}
+
+impl<T: Eq> Eq for Kept<T> {}
+
+impl<T: Hash> Hash for Kept<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.inner.0.of(|hasher| self.inner.1.hash(hasher)));
+    }
 }

@@ -7,7 +7,7 @@ pub mod sha256;
 pub mod spare;
 pub mod units;
 
-pub use digest::Digest;
+pub use digest::{Digest, Kept};
 pub use errno::Errno;
 pub use json::Json;
 pub use spare::Spare;

@@ -1,6 +1,7 @@
 //! A backup's target reads as its source did at the job's start.
 
 use super::Watch;
+use crate::base::Kept;
 use crate::bitmap::HBitmap;
 use crate::host::Frozen;
 use crate::invariant::{Broken, Invariant};
@@ -16,11 +17,11 @@ use crate::world::feed::{BackupBegins, Seen, Settled};
 /// there is nothing to hold: such a job ends by being cancelled, and then QEMU promises nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct BackupContent {
-    jobs: Vec<BackupBegins>,
+    jobs: Vec<Kept<BackupBegins>>,
 }
 
 impl BackupContent {
-    fn take(&mut self, job: JobId) -> Option<BackupBegins> {
+    fn take(&mut self, job: JobId) -> Option<Kept<BackupBegins>> {
         let at = self.jobs.iter().position(|begins| begins.job == job)?;
         Some(self.jobs.swap_remove(at))
     }
@@ -31,7 +32,7 @@ impl Watch for BackupContent {
 
     fn see(&mut self, seen: &Seen, _world: &World) -> Result<(), Broken> {
         match seen {
-            Seen::BackupBegins(begins) => self.jobs.push((**begins).clone()),
+            Seen::BackupBegins(begins) => self.jobs.push(Kept::new((**begins).clone())),
             Seen::Settled(settled) => {
                 if let Some(begins) = self.take(settled.job) {
                     return compare(&begins, settled);

@@ -2,6 +2,7 @@
 
 use super::Watch;
 use super::backup_content::clean_parts;
+use crate::base::Kept;
 use crate::bitmap::HBitmap;
 use crate::host::Frozen;
 use crate::invariant::{Broken, Invariant};
@@ -16,7 +17,7 @@ use std::sync::Arc;
 struct Since {
     node: NodeId,
     name: Arc<str>,
-    content: Arc<Frozen>,
+    content: Kept<Frozen>,
 }
 
 /// [`Invariant::BitmapCovers`]
@@ -30,9 +31,9 @@ pub struct BitmapCovers {
     bitmaps: Vec<Since>,
     /// The list as it was before the transaction that is under way.
     before: Option<(TranId, Vec<Since>)>,
-    jobs: Vec<(JobId, Arc<Frozen>)>,
+    jobs: Vec<(JobId, Kept<Frozen>)>,
     /// Images that read as a drive did: path, and what the drive read as.
-    complete: Vec<(Arc<str>, Arc<Frozen>)>,
+    complete: Vec<(Arc<str>, Kept<Frozen>)>,
 }
 
 impl BitmapCovers {
@@ -40,7 +41,7 @@ impl BitmapCovers {
         self.bitmaps.retain(|since| since.node != node || *since.name != *name);
     }
 
-    fn fresh(&mut self, node: NodeId, name: &Arc<str>, content: Arc<Frozen>) {
+    fn fresh(&mut self, node: NodeId, name: &Arc<str>, content: Kept<Frozen>) {
         self.forget(node, name);
         self.bitmaps.push(Since { node, name: name.clone(), content });
     }
@@ -69,7 +70,7 @@ impl BitmapCovers {
     }
 
     fn begins(&mut self, begins: &BackupBegins) -> Result<(), Broken> {
-        let source = Arc::new(begins.source.clone());
+        let source = Kept::new(begins.source.clone());
         self.jobs.push((begins.job, source));
         match &begins.bitmap {
             Some((name, bits)) => self.hold(begins.source_node, name, bits, &begins.source),
@@ -103,7 +104,7 @@ impl BitmapCovers {
     }
 
     /// A target that is based on a complete image, and holds what changed since, is complete.
-    fn chain(&mut self, settled: &Settled, source: &Arc<Frozen>) -> Result<(), Broken> {
+    fn chain(&mut self, settled: &Settled, source: &Kept<Frozen>) -> Result<(), Broken> {
         let (Some(target), Some(end)) = (&settled.target, &settled.bitmap) else { return Ok(()) };
         let since = self.held(end.node, &end.name).map(|since| since.content.clone());
         let below = target.backing().and_then(Frozen::path);
@@ -125,7 +126,7 @@ impl BitmapCovers {
         Ok(())
     }
 
-    fn complete(&mut self, target: &Frozen, source: &Arc<Frozen>) {
+    fn complete(&mut self, target: &Frozen, source: &Kept<Frozen>) {
         if let Some(path) = target.path() {
             self.complete.retain(|(known, _)| known != path);
             self.complete.push((path.clone(), source.clone()));
@@ -142,7 +143,7 @@ impl Watch for BitmapCovers {
                 let reason = format!("byte {byte} was written, and the bitmap does not have it");
                 return Self::broken(format!("bitmap {bitmap} of {node}"), reason);
             }
-            Seen::BitmapFresh { node, name, content } => self.fresh(*node, name, Arc::new((**content).clone())),
+            Seen::BitmapFresh { node, name, content } => self.fresh(*node, name, Kept::new((**content).clone())),
             Seen::BitmapStale { node, name } => self.forget(*node, name),
             Seen::PaddingLost => self.bitmaps.clear(),
             Seen::Changed(node) => self.bitmaps.retain(|since| since.node != *node),

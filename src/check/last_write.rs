@@ -1,6 +1,7 @@
 //! Guests read what was last written.
 
 use super::Watch;
+use crate::base::Kept;
 use crate::block::content::{Content, Data, WriteTag};
 use crate::host::Frozen;
 use crate::invariant::{Broken, Invariant};
@@ -14,7 +15,7 @@ use crate::world::hmp::BlkRequest;
 struct Disk {
     node: NodeId,
     /// What it read as when the first request went there.
-    first: Box<Frozen>,
+    first: Kept<Frozen>,
     /// What was written since.
     written: Content,
     /// Ranges of which nothing is known: of writes that failed or met others on the way, of discards.
@@ -123,7 +124,7 @@ impl Disk {
             let next = self.unsure.iter().map(|part| part.0).filter(|start| *start > at).min();
             let end = next.unwrap_or(u64::MAX).min(range.1);
             let (ours, len) = self.written.status(at, end - at);
-            let wanted = if ours { Ok(self.written.read(at, len)) } else { self.first.read(at, len) };
+            let wanted = if ours { Ok(self.written.read(at, len)) } else { self.first.clone().take().read(at, len) };
             if let Ok(wanted) = wanted
                 && let Some(differs) = read.slice(at - range.0, len).first_difference(&wanted)
             {
@@ -147,7 +148,7 @@ impl Watch for LastWrite {
                     && content.keeps_writes()
                 {
                     let disk =
-                        Disk { node: *node, first: content.clone(), written: Content::new(), unsure: Vec::new() };
+                        Disk { node: *node, first: Kept::new((**content).clone()), written: Content::new(), unsure: Vec::new() };
                     self.disks.push(disk);
                 }
                 self.begin(*co, *node, request);

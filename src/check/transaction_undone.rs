@@ -1,6 +1,7 @@
 //! A transaction that fails leaves nothing behind.
 
 use super::Watch;
+use crate::base::Kept;
 use crate::bitmap::DirtyBitmap;
 use crate::invariant::{Broken, Invariant};
 use crate::world::World;
@@ -11,11 +12,11 @@ use crate::world::feed::{Seen, Standing};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TransactionUndone {
     /// How things stood before the transactions that are under way.
-    before: Vec<(TranId, Box<Standing>)>,
+    before: Vec<(TranId, Kept<Standing>)>,
 }
 
 impl TransactionUndone {
-    fn take(&mut self, tran: TranId) -> Option<Box<Standing>> {
+    fn take(&mut self, tran: TranId) -> Option<Kept<Standing>> {
         let at = self.before.iter().position(|(t, _)| *t == tran)?;
         Some(self.before.swap_remove(at).1)
     }
@@ -26,7 +27,7 @@ impl Watch for TransactionUndone {
 
     fn see(&mut self, seen: &Seen, _world: &World) -> Result<(), Broken> {
         match seen {
-            Seen::TranBegin(tran, before) => self.before.push((*tran, before.clone())),
+            Seen::TranBegin(tran, before) => self.before.push((*tran, Kept::new((**before).clone()))),
             Seen::TranEnd(tran) => drop(self.take(*tran)),
             Seen::TranFailed(tran, after) => {
                 if let Some(before) = self.take(*tran) {

@@ -80,10 +80,16 @@ fn run_all(name: String, path: &Path, plan: &Plan, args: &TestArgs, runner: Runn
     let mut verdict = Verdict { name, failures: Vec::new(), runs: 0, failed: 0, code: 0 };
     let options = RunOptions { quirks: args.watch.quirks(), check: args.watch.check, ..RunOptions::default() };
     let seeds = args.seeds.clone().filter(|_| plan.schedule == Schedule::Any);
+    // Runs differ from where the first choice is made: the images and the process are made once.
+    let begun = seeds.as_ref().and_then(|_| sim::Sim::new(plan, &options).ok());
     for seed in std::iter::once(None).chain(seeds.into_iter().flatten().map(Some)) {
         let own = || sim::chooser(&plan.schedule);
         let chooser = seed.map_or_else(own, |seed| Chooser::Walk(Box::new(Walk::new(seed))));
-        let outcome = runner(plan, chooser, &options).outcome;
+        let run = match (seed, &begun) {
+            (Some(_), Some(begun)) => sim::run_from(plan, begun.clone(), chooser, &options),
+            _ => runner(plan, chooser, &options),
+        };
+        let outcome = run.outcome;
         verdict.runs += 1;
         if outcome == Outcome::Passed {
             continue;

@@ -4,6 +4,7 @@
 //! number of workers, on several machines. A [`Tally`] takes their results in the order of their numbers, and it alone decides when a
 //! stage or the campaign is over; results behind that point do not count. That is why one worker and ten find the same.
 
+use super::atlas::{Atlas, STATES};
 use super::digest::mix;
 use super::exhaust::{Start, exhaust_in, listed, off_script};
 use super::run::{Ran, differs, finish, recorded, run};
@@ -210,6 +211,8 @@ pub struct Worker {
     pub options: RunOptions,
     /// Runs with one deviation, by which those with two are found: kept once they are known.
     parents: Option<Arc<Vec<Parent>>>,
+    /// The states that its runs went through.
+    atlas: Option<Atlas>,
 }
 
 /// A schedule with one deviation, and among how many each later choice was.
@@ -223,7 +226,7 @@ impl Worker {
     /// A worker that has done nothing yet.
     #[must_use]
     pub fn new(campaign: Arc<Campaign>, source: Arc<Source>, options: RunOptions) -> Worker {
-        Worker { campaign, source, options, parents: None }
+        Worker { campaign, source, options, parents: None, atlas: None }
     }
 
     /// Does a block.
@@ -242,8 +245,13 @@ impl Worker {
         }
     }
 
+    /// A run of the scenario that is explored, from where exploring starts.
+    fn run<C: Choose>(&mut self, start: &Start, choose: impl Fn() -> C) -> Ran {
+        self.atlas.get_or_insert_with(|| Atlas::new(start, STATES)).run(start, choose)
+    }
+
     fn seeds_block(
-        &self,
+        &mut self,
         mut block: Block,
         source: &Source,
         strategies: &[String],
@@ -279,11 +287,15 @@ impl Worker {
                     }
                 }
             };
-            let mut ran = run(start, strategy.chooser_in(mode, seed));
-            if matches!(source, Source::Generated(_)) {
-                // Equal choices are another schedule in another scenario.
-                ran.schedule = mix(ran.schedule, seed);
-            }
+            let ran = match source {
+                Source::Scenario(_) => self.run(start, || strategy.chooser_in(mode, seed)),
+                Source::Generated(_) => {
+                    let mut ran = run(start, strategy.chooser_in(mode, seed));
+                    // Equal choices are another schedule in another scenario.
+                    ran.schedule = mix(ran.schedule, seed);
+                    ran
+                }
+            };
             if self.campaign.check_determinism
                 && let Some(difference) = differs(start, strategy.chooser_in(mode, seed))
             {
@@ -309,9 +321,9 @@ impl Worker {
             }
             let calm = calm_parent(mode, start);
             if bound == 0 {
-                deviate(&campaign, &mut block, start, &[], before);
+                self.deviate(&mut block, start, &[], before);
             } else {
-                children(&calm, &mut |deviations| deviate(&campaign, &mut block, start, deviations, before));
+                children(&calm, &mut |deviations| self.deviate(&mut block, start, deviations, before));
             }
             return block.done();
         }
@@ -330,10 +342,20 @@ impl Worker {
         match usize::try_from(block.number).ok().and_then(|number| parents.get(number)) {
             None => Block { beyond: true, ..block },
             Some(parent) => {
-                children(parent, &mut |deviations| deviate(&campaign, &mut block, start, deviations, before));
+                children(parent, &mut |deviations| self.deviate(&mut block, start, deviations, before));
                 block.done()
             }
         }
+    }
+
+    fn deviate(&mut self, block: &mut Block, start: &Start, deviations: &[(u32, u32)], before: Before<'_>) {
+        let mode = self.campaign.mode();
+        before(&|| format!("deviations {deviations:?}"));
+        let ran = self.run(start, || Deviations::new(mode, deviations));
+        block.take(&self.campaign, &ran, || {
+            let (log, _, outcome) = recorded(start, Deviations::new(mode, deviations));
+            Found::new(None, None, log.deviations().one_line(), &outcome)
+        });
     }
 }
 
@@ -389,16 +411,6 @@ fn children(parent: &Parent, each: &mut Each<'_>) {
             deviations.pop();
         }
     }
-}
-
-fn deviate(campaign: &Campaign, block: &mut Block, start: &Start, deviations: &[(u32, u32)], before: Before<'_>) {
-    let mode = campaign.mode();
-    before(&|| format!("deviations {deviations:?}"));
-    let ran = finish(start.sim.clone(), Deviations::new(mode, deviations));
-    block.take(campaign, &ran, || {
-        let (log, _, outcome) = recorded(start, Deviations::new(mode, deviations));
-        Found::new(None, None, log.deviations().one_line(), &outcome)
-    });
 }
 
 /// Calm, but for the choices of these numbers; or the answers of a list.

@@ -26,6 +26,7 @@ impl Start {
     pub fn watched(plan: &Plan, options: &RunOptions) -> Result<Start, Outcome> {
         let mut start = Start::of(plan, options)?;
         start.sim.world.trace = Trace::new(options.level, usize::try_from(MAX_TRACE).unwrap_or(usize::MAX));
+        start.sim.world.share();
         Ok(start)
     }
 

@@ -3,6 +3,7 @@
 //! A run is a pure function of its scenario and its choices, so all that a schedule needs to be had again is a [`Strategy`] and a seed.
 //! [`exhaust`] tries every schedule, each state once; a [`Campaign`] makes many runs in stages; [`check`] is a campaign for a `#[test]`.
 
+mod atlas;
 mod campaign;
 mod check;
 mod count;
@@ -15,6 +16,7 @@ mod sketch;
 mod strategy;
 mod tally;
 
+pub use atlas::{Atlas, STATES};
 pub use campaign::{BLOCK, Block, Campaign, EXHAUST, Found, PORTFOLIO, Source, Stage, Worker};
 pub use check::{Check, check, check_generated};
 pub use count::{Count, grouped};

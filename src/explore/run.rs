@@ -23,13 +23,22 @@ pub struct Ran {
 }
 
 /// Asks somebody else, and keeps a digest of what was not calm.
-struct Digesting<C> {
+pub(super) struct Digesting<C> {
     inner: C,
     digest: u64,
     made: u64,
 }
 
 impl<C> Digesting<C> {
+    pub(super) fn new(inner: C) -> Self {
+        Digesting { inner, digest: 0, made: 0 }
+    }
+
+    /// What is kept of the run whose choices it made.
+    pub(super) fn ran(&self, outcome: Outcome, trace: TraceDigest, marks: Marks) -> Ran {
+        Ran { outcome, schedule: self.digest, trace, marks, choices: self.made }
+    }
+
     fn note(&mut self, pick: u32) -> u32 {
         if pick != 0 {
             self.digest = mix(self.digest, self.made << 16 ^ u64::from(pick));
@@ -66,16 +75,16 @@ pub fn run(start: &Start, choose: impl Choose) -> Ran {
 }
 
 /// Runs to the end, from wherever the run stands. Its trace must hold the client's records from there on.
-pub fn finish(mut sim: Sim, choose: impl Choose) -> Ran {
-    let mut digesting = Digesting { inner: choose, digest: 0, made: 0 };
-    let outcome = sim.finish_caught(&mut digesting);
-    Ran {
-        outcome,
-        schedule: digesting.digest,
-        trace: TraceDigest::of(&sim.world.trace),
-        marks: sim.world.feed.marks,
-        choices: digesting.made,
-    }
+pub fn finish(sim: Sim, choose: impl Choose) -> Ran {
+    finish_in(sim, Digesting::new(choose), TraceDigest::default(), Marks::default())
+}
+
+/// The same, where a part of the choices was made already; what came of those is given.
+pub(super) fn finish_in<C: Choose>(mut sim: Sim, mut choose: Digesting<C>, trace: TraceDigest, mut marks: Marks) -> Ran {
+    let outcome = sim.finish_caught(&mut choose);
+    let trace = sim.world.trace.iter().fold(trace, |digest, record| digest.then(&record.kind));
+    marks.join(&sim.world.feed.marks);
+    choose.ran(outcome, trace, marks)
 }
 
 /// The same run once more, with its choices: from the scenario's start on.

@@ -7,7 +7,6 @@
 
 use super::digest::Fingerprint;
 use super::graph::Graph;
-use crate::base::units::Nanos;
 use crate::choice::{Choice, ChoicePoint, Choose};
 use crate::sim::Sim;
 use crate::sim::outcome::Outcome;
@@ -91,7 +90,6 @@ struct Open {
 pub struct Search {
     caps: Caps,
     mode: u32,
-    base: Nanos,
     /// Fingerprints of states, by the numbers of their nodes.
     known: IndexSet<u128, FxBuildHasher>,
     stack: Vec<Open>,
@@ -110,7 +108,6 @@ impl Search {
         let mut search = Search {
             caps,
             mode,
-            base: sim.world.now,
             known: IndexSet::default(),
             stack: Vec::new(),
             graph: Graph::default(),
@@ -166,7 +163,7 @@ impl Search {
             // Of an end only the outcome matters: nothing comes behind it.
             Advanced::End(outcome) => (Fingerprint::of(&format!("{outcome:?}")), Some(outcome), None),
             Advanced::Choice(mut before, calm) => {
-                before.rebase(self.base);
+                before.rebase();
                 (Fingerprint::of(&*before), None, Some((before, calm)))
             }
         };
@@ -194,7 +191,7 @@ impl Search {
     fn advance(&self, mut sim: Sim, records: &mut Vec<u64>) -> Advanced {
         let first = sim.world.steps;
         loop {
-            let before = sim.may_choose().then(|| sim.clone());
+            let before = sim.may_choose().then(|| sim.fork());
             let mut script = Script::new(&[], self.mode);
             let outcome = sim.step_caught(&mut script);
             if !script.asked.is_empty() {

@@ -7,8 +7,8 @@
 use super::outcome::{At, Outcome};
 use super::setup::file_op;
 use super::{MAX_STEPS, MAX_TIME};
-use crate::base::Json;
-use crate::base::units::{MILLIS, Nanos};
+use crate::base::{Json, Kept};
+use crate::base::units::{MILLIS, Nanos, Shift};
 use crate::choice::{ChoicePoint, Choose, MODES, Subject, Who};
 use crate::invariant::Broken;
 use crate::scenario::pattern;
@@ -83,7 +83,7 @@ pub struct Client {
     /// How many outputs of the process were taken in.
     taken: usize,
     /// The last of them.
-    last: Option<Json>,
+    last: Option<Kept<Json>>,
     /// Since when it would have liked to send.
     ready_since: Option<Nanos>,
     max_steps: u64,
@@ -146,7 +146,7 @@ impl Client {
     /// The command that was sent last.
     #[must_use]
     pub fn last_command(&self) -> Option<&Json> {
-        self.last.as_ref()
+        self.last.as_deref()
     }
 
     /// Whether the step that comes next is the mark of that name.
@@ -194,6 +194,7 @@ impl Client {
                     return Act::Waits;
                 }
                 world.now = world.now.max(*time);
+                self.replied = 0;
                 let act = self.next();
                 self.forced = true;
                 act
@@ -289,7 +290,7 @@ impl Client {
         note_sent(world, &command);
         self.stdout.clear();
         self.sent += 1;
-        self.last = Some(command.clone());
+        self.last = Some(Kept::new(command.clone()));
         world.submit(self.id, command);
         self.state = State::Reply;
         Act::Acted
@@ -308,15 +309,28 @@ impl Client {
         }
     }
 
-    /// Makes the client as if time had not passed: the world's clock was turned back to `base` by `by`.
-    pub(super) fn rebase(&mut self, base: Nanos, by: Nanos) {
+    /// The world's clock was set to another time.
+    pub(super) fn rebase(&mut self, shift: Shift) {
         if let State::Sleep(until) = &mut self.state {
-            *until = until.saturating_sub(by).max(base);
+            *until = shift.of(*until).max(shift.to);
         }
         // Without timers the clock stands still, so how long the client has waited is what it has waited for timers.
         if let Some(since) = &mut self.ready_since {
-            *since = since.saturating_sub(by);
+            *since = shift.of(*since);
         }
+    }
+
+    /// How many of the steps that were made still count, if they are forgotten up to now.
+    pub(super) fn rebase_steps(&mut self, steps: u64) -> u64 {
+        match std::mem::take(&mut self.replied) {
+            0 => 0,
+            replied => steps - replied,
+        }
+    }
+
+    /// A time of day that leaves room on both sides: for what began before, and up to the end of the run's time.
+    pub(super) fn noon(&self) -> Nanos {
+        self.max_time / 2
     }
 
     /// Whether the client goes on now (1) although the process is not at rest.

@@ -1,11 +1,13 @@
 //! Where the world keeps its things: numbered slots.
 //!
-//! The things stand in the slots themselves, not behind `Arc`: they are few and small (what is bulky in them is shared), and a run
-//! touches each of them thousands of times, which made the counting of references its largest single cost.
+//! The things stand in the slots themselves, not behind `Arc`: a run touches each of them thousands of times, which made the counting
+//! of references its largest single cost. Who is about to clone a world many times shares them first ([`Arena::share`]); a thing that is
+//! changed afterwards is taken out of its `Arc` once, and stands in its slot again.
 
 use crate::base::Digest;
 use crate::invariant::{Broken, Invariant};
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident, $letter:literal;)*) => {
@@ -68,15 +70,84 @@ pub struct Arena<I, T> {
     id: std::marker::PhantomData<I>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 struct Slot<T> {
-    thing: Option<T>,
+    thing: Thing<T>,
     digest: Digest,
 }
 
+#[derive(Clone, Debug)]
+enum Thing<T> {
+    None,
+    Own(T),
+    Shared(Arc<T>),
+}
+
+impl<T> Thing<T> {
+    #[inline]
+    fn get(&self) -> Option<&T> {
+        match self {
+            Thing::Own(thing) => Some(thing),
+            Thing::Shared(thing) => Some(thing),
+            Thing::None => None,
+        }
+    }
+
+    fn is_none(&self) -> bool {
+        matches!(self, Thing::None)
+    }
+
+    fn share(&mut self) {
+        if matches!(self, Thing::Own(_))
+            && let Thing::Own(thing) = std::mem::replace(self, Thing::None)
+        {
+            *self = Thing::Shared(Arc::new(thing));
+        }
+    }
+}
+
+impl<T: Clone> Thing<T> {
+    #[inline]
+    fn get_mut(&mut self) -> Option<&mut T> {
+        if matches!(self, Thing::Shared(_)) {
+            self.take_out();
+        }
+        match self {
+            Thing::Own(thing) => Some(thing),
+            Thing::Shared(_) | Thing::None => None,
+        }
+    }
+
+    #[cold]
+    fn take_out(&mut self) {
+        if let Some(thing) = self.take() {
+            *self = Thing::Own(thing);
+        }
+    }
+
+    fn take(&mut self) -> Option<T> {
+        match std::mem::replace(self, Thing::None) {
+            Thing::Own(thing) => Some(thing),
+            Thing::Shared(thing) => Some(Arc::unwrap_or_clone(thing)),
+            Thing::None => None,
+        }
+    }
+}
+
+impl<T: PartialEq> PartialEq for Slot<T> {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.thing, &other.thing) {
+            (Thing::Shared(one), Thing::Shared(two)) if Arc::ptr_eq(one, two) => true,
+            (one, two) => one.get() == two.get(),
+        }
+    }
+}
+
+impl<T: Eq> Eq for Slot<T> {}
+
 impl<T: Hash> Hash for Slot<T> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.digest.of(|hasher| self.thing.hash(hasher)));
+        state.write_u64(self.digest.of(|hasher| self.thing.get().hash(hasher)));
     }
 }
 
@@ -97,10 +168,10 @@ impl<I: Copy + From<u32> + Into<u32> + std::fmt::Debug, T: Clone> Arena<I, T> {
     pub fn insert(&mut self, value: T) -> I {
         let free = if self.reuse { self.slots.iter().position(|slot| slot.thing.is_none()) } else { None };
         let slot = free.unwrap_or_else(|| {
-            self.slots.push(Slot { thing: None, digest: Digest::default() });
+            self.slots.push(Slot { thing: Thing::None, digest: Digest::default() });
             self.slots.len() - 1
         });
-        self.slots[slot] = Slot { thing: Some(value), digest: Digest::default() };
+        self.slots[slot] = Slot { thing: Thing::Own(value), digest: Digest::default() };
         I::from(u32::try_from(slot).expect("fewer than 2^32 slots"))
     }
 
@@ -111,18 +182,23 @@ impl<I: Copy + From<u32> + Into<u32> + std::fmt::Debug, T: Clone> Arena<I, T> {
         taken.digest.clear();
         let taken = taken.thing.take();
         if self.reuse {
-            while matches!(self.slots.last(), Some(Slot { thing: None, .. })) {
+            while matches!(self.slots.last(), Some(Slot { thing: Thing::None, .. })) {
                 self.slots.pop();
             }
         }
         taken
     }
 
+    /// Makes clones cheap: they share the things until these are changed.
+    pub fn share(&mut self) {
+        self.slots.iter_mut().for_each(|slot| slot.thing.share());
+    }
+
     /// The thing, if it still exists.
     #[must_use]
     pub fn get(&self, id: I) -> Option<&T> {
         let slot: u32 = id.into();
-        self.slots.get(slot as usize)?.thing.as_ref()
+        self.slots.get(slot as usize)?.thing.get()
     }
 
     /// The thing, to be changed, if it still exists.
@@ -130,14 +206,14 @@ impl<I: Copy + From<u32> + Into<u32> + std::fmt::Debug, T: Clone> Arena<I, T> {
         let slot: u32 = id.into();
         self.slots.get_mut(slot as usize).and_then(|slot| {
             slot.digest.clear();
-            slot.thing.as_mut()
+            slot.thing.get_mut()
         })
     }
 
     /// All things with their ids, in order of id.
     pub fn iter(&self) -> impl Iterator<Item = (I, &T)> {
         self.slots.iter().enumerate().filter_map(|(i, slot)| {
-            slot.thing.as_ref().map(|value| (I::from(u32::try_from(i).expect("fewer than 2^32 slots")), value))
+            slot.thing.get().map(|value| (I::from(u32::try_from(i).expect("fewer than 2^32 slots")), value))
         })
     }
 
@@ -146,13 +222,13 @@ impl<I: Copy + From<u32> + Into<u32> + std::fmt::Debug, T: Clone> Arena<I, T> {
     pub fn next_from(&self, first: I) -> Option<I> {
         let first: u32 = first.into();
         let rest = self.slots.get(first as usize..)?;
-        rest.iter().position(|slot| slot.thing.is_some()).map(|i| I::from(first + i as u32))
+        rest.iter().position(|slot| !slot.thing.is_none()).map(|i| I::from(first + i as u32))
     }
 
     /// How many things there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.slots.iter().filter(|slot| slot.thing.is_some()).count()
+        self.slots.iter().filter(|slot| !slot.thing.is_none()).count()
     }
 
     /// Whether there is none.

@@ -6,11 +6,12 @@ use super::arena::{CallId, CoId, JobId, NodeId};
 use super::driver::{CbwState, Driver};
 use super::feed::Seen;
 use super::frame::{Flow, Frame};
+use super::graph::Node;
 use super::io::IoFlags;
 use super::status::StatusReq;
 use super::value::Val;
 use crate::base::errno::{Errno, Ret};
-use crate::base::units::{MIB, MILLIS, Nanos, align_down, align_up};
+use crate::base::units::{MIB, MILLIS, Nanos, Shift, align_down, align_up};
 use crate::quirk::Quirk;
 use crate::trace::Later;
 
@@ -91,14 +92,19 @@ impl RateLimit {
         self.slice_end.saturating_sub(now)
     }
 
-    /// The clock is turned back by `by`, to `now`. What a slice that is over was like no longer matters.
-    pub(super) fn rebase(&mut self, now: Nanos, by: Nanos) {
-        if self.slice_end < now.saturating_add(by) {
+    /// The clock is set to another time. What a slice that is over was like no longer matters.
+    pub(super) fn rebase(&mut self, shift: Shift) {
+        if self.slice_end < shift.from {
             (self.slice_start, self.slice_end, self.dispatched) = (0, 0, 0);
         } else {
-            self.slice_start = self.slice_start.saturating_sub(by);
-            self.slice_end = self.slice_end.saturating_sub(by);
+            self.slice_start = shift.of(self.slice_start);
+            self.slice_end = shift.of(self.slice_end);
         }
+    }
+
+    /// Whether [`rebase`](RateLimit::rebase) would change anything.
+    fn has_times(&self) -> bool {
+        (self.slice_start, self.slice_end, self.dispatched) != (0, 0, 0)
     }
 }
 
@@ -283,12 +289,14 @@ impl World {
         }
     }
 
-    /// Turns back the clock of all copying ([`World::rebase`]).
-    pub(super) fn rebase_copying(&mut self, now: Nanos, by: Nanos) {
-        let ids: Vec<NodeId> = self.graph.nodes.iter().map(|(id, _)| id).collect();
+    /// Sets the clock of all copying ([`World::rebase`]).
+    pub(super) fn rebase_copying(&mut self, shift: Shift) {
+        let has_times = |node: &Node| matches!(&node.driver, Some(Driver::Cbw(cbw)) if cbw.bcs.rate_limit.has_times());
+        // A node that is only looked at stays shared with other worlds, and keeps its hash.
+        let ids: Vec<NodeId> = self.graph.nodes.iter().filter(|(_, node)| has_times(node)).map(|(id, _)| id).collect();
         for id in ids {
             if let Some(Driver::Cbw(cbw)) = self.graph.nodes[id].driver.as_mut() {
-                cbw.bcs.rate_limit.rebase(now, by);
+                cbw.bcs.rate_limit.rebase(shift);
             }
         }
     }

@@ -10,7 +10,7 @@ use super::arena::{JobId, NodeId, ReqId};
 use super::driver::Driver;
 use super::frame::Frame;
 use super::monitor::Output;
-use crate::base::units::{MICROS, Nanos};
+use crate::base::units::{MICROS, Nanos, Shift};
 use crate::choice::{ChoicePoint, Choose, MODE_FAULTS, MODE_ORDER, Subject};
 
 /// How many answers there are to how many requests a fault spares: none to one less.
@@ -77,8 +77,9 @@ impl World {
         self.aio.main.ready() || self.aio.iohandler.ready()
     }
 
-    /// Turns the clock back to `base` and all that refers to it, so that worlds which differ only in what time it is become equal. Does
-    /// nothing while something that cannot be turned back is under way (a `qemu-io` command that measures its time).
+    /// Sets the clock to `base`, and all that refers to it, so that worlds which differ only in what time it is become equal. Does
+    /// nothing while something that cannot be moved is under way (a `qemu-io` command that measures its time). `base` must leave room
+    /// for what began some time ago: a slice of a rate limit.
     pub fn rebase(&mut self, base: Nanos) {
         let measures = |frame: &Frame| {
             matches!(
@@ -86,13 +87,13 @@ impl World {
                 Frame::QemuIoReadDone { .. } | Frame::QemuIoWriteDone { .. } | Frame::QemuIoDiscardDone { .. }
             )
         };
-        let Some(by) = self.now.checked_sub(base).filter(|by| *by > 0) else { return };
-        if self.stack.iter().chain(self.cos.iter().flat_map(|(_, co)| &co.frames)).any(measures) {
+        let shift = Shift { from: self.now, to: base };
+        if shift.from == base || self.stack.iter().chain(self.cos.iter().flat_map(|(_, co)| &co.frames)).any(measures) {
             return;
         }
         self.now = base;
         for timer in &mut self.aio.timers {
-            timer.deadline = timer.deadline.saturating_sub(by);
+            timer.deadline = shift.of(timer.deadline);
         }
         for request in &mut self.aio.in_flight {
             request.sent = base;
@@ -102,7 +103,7 @@ impl World {
                 *time = base;
             }
         }
-        self.rebase_copying(base, by);
+        self.rebase_copying(shift);
     }
 
     /// Where faults are open: asks of each blkdebug rule that is new how many requests it lets through before it strikes.
