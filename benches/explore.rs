@@ -64,7 +64,7 @@ fn campaign_run_with_atlas(bencher: Bencher<'_, '_>, strategy: &str) {
     bencher.counter(ItemsCount::new(RUNS)).bench_local(|| {
         let number = block.replace(block.get() + 1);
         let mut atlas = atlas.borrow_mut();
-        if number % 50 == 0 {
+        if number.is_multiple_of(50) {
             *atlas = Atlas::new(&start, STATES);
         }
         for seed in number * RUNS..(number + 1) * RUNS {
@@ -93,7 +93,7 @@ fn fingerprint_of_a_state(bencher: Bencher<'_, '_>) {
 fn fingerprint_of_the_next_state(bencher: Bencher<'_, '_>) {
     let start = start_of(RACE);
     let mut next = start.sim.clone();
-    drop(Fingerprint::of(&next));
+    let _remembered = Fingerprint::of(&next);
     assert_eq!(next.step(&mut Calm), None);
     bencher.with_inputs(|| next.clone()).bench_local_values(|next| Fingerprint::of(&next));
 }

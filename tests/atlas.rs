@@ -27,7 +27,9 @@ fn compare(file: &str, seeds: u64) {
     for room in ROOMS {
         let mut atlas = Atlas::new(&start, room);
         for seed in 0..seeds {
-            for strategy in [Strategy::Urw, Strategy::Uniform, Strategy::Pct(3), Strategy::Preempt(2), Strategy::Delay(3)] {
+            for strategy in
+                [Strategy::Urw, Strategy::Uniform, Strategy::Pct(3), Strategy::Preempt(2), Strategy::Delay(3)]
+            {
                 let plain = explore::run(&start, strategy.chooser(seed));
                 let known = atlas.run(&start, || strategy.chooser(seed));
                 assert_eq!(plain, known, "{file}, room for {room}: {strategy}, seed {seed}");
@@ -47,7 +49,9 @@ fn scenarios_of_all_kinds() {
     let mut files = Vec::new();
     for folder in ["backup", "bitmap", "transaction", "job", "fault", "copy-before-write"] {
         let entries = fs::read_dir(path("sim-scenarios").join(folder)).expect("a folder of scenarios");
-        files.extend(entries.map(|entry| format!("sim-scenarios/{folder}/{}", entry.expect("an entry").file_name().display())));
+        files.extend(
+            entries.map(|entry| format!("sim-scenarios/{folder}/{}", entry.expect("an entry").file_name().display())),
+        );
     }
     files.retain(|file| file.ends_with(".yaml"));
     files.sort();

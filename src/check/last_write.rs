@@ -147,8 +147,12 @@ impl Watch for LastWrite {
                 if let Some(content) = content
                     && content.keeps_writes()
                 {
-                    let disk =
-                        Disk { node: *node, first: Kept::new((**content).clone()), written: Content::new(), unsure: Vec::new() };
+                    let disk = Disk {
+                        node: *node,
+                        first: Kept::new((**content).clone()),
+                        written: Content::new(),
+                        unsure: Vec::new(),
+                    };
                     self.disks.push(disk);
                 }
                 self.begin(*co, *node, request);

@@ -229,12 +229,7 @@ impl Atlas {
 
     /// Carries out what no run did before: from a state up to the next one, or to the end. Gives where to go on, on known ground, or the
     /// run itself where there is no more room.
-    fn explore<C: Choose>(
-        &mut self,
-        edge: Edge,
-        choose: &mut C,
-        gathered: &mut Gathered,
-    ) -> Result<Edge, Box<Sim>> {
+    fn explore<C: Choose>(&mut self, edge: Edge, choose: &mut C, gathered: &mut Gathered) -> Result<Edge, Box<Sim>> {
         let Edge { place, answers } = edge;
         let mut sim = self.places[place as usize].before.clone();
         if self.places.len() >= self.room {

@@ -80,7 +80,12 @@ pub fn finish(sim: Sim, choose: impl Choose) -> Ran {
 }
 
 /// The same, where a part of the choices was made already; what came of those is given.
-pub(super) fn finish_in<C: Choose>(mut sim: Sim, mut choose: Digesting<C>, trace: TraceDigest, mut marks: Marks) -> Ran {
+pub(super) fn finish_in<C: Choose>(
+    mut sim: Sim,
+    mut choose: Digesting<C>,
+    trace: TraceDigest,
+    mut marks: Marks,
+) -> Ran {
     let outcome = sim.finish_caught(&mut choose);
     let trace = sim.world.trace.iter().fold(trace, |digest, record| digest.then(&record.kind));
     marks.join(&sim.world.feed.marks);

@@ -105,14 +105,8 @@ impl Search {
     pub fn new(start: &Sim, mode: u32, caps: Caps) -> Search {
         let mut sim = start.clone();
         sim.world.trace = Trace::new(Some(Level::Client), usize::MAX);
-        let mut search = Search {
-            caps,
-            mode,
-            known: IndexSet::default(),
-            stack: Vec::new(),
-            graph: Graph::default(),
-            capped: None,
-        };
+        let mut search =
+            Search { caps, mode, known: IndexSet::default(), stack: Vec::new(), graph: Graph::default(), capped: None };
         search.arrive(None, &[], sim, None);
         search
     }

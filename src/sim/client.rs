@@ -7,8 +7,8 @@
 use super::outcome::{At, Outcome};
 use super::setup::file_op;
 use super::{MAX_STEPS, MAX_TIME};
-use crate::base::{Json, Kept};
 use crate::base::units::{MILLIS, Nanos, Shift};
+use crate::base::{Json, Kept};
 use crate::choice::{ChoicePoint, Choose, MODES, Subject, Who};
 use crate::invariant::Broken;
 use crate::scenario::pattern;
