@@ -109,7 +109,7 @@ impl<T> Clone for Kept<T> {
 
 impl<T: PartialEq> PartialEq for Kept<T> {
     fn eq(&self, other: &Kept<T>) -> bool {
-        Arc::ptr_eq(&self.inner, &other.inner) || self.inner.1 == other.inner.1
+        self.inner.1 == other.inner.1
     }
 }
 

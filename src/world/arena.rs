@@ -136,10 +136,7 @@ impl<T: Clone> Thing<T> {
 
 impl<T: PartialEq> PartialEq for Slot<T> {
     fn eq(&self, other: &Self) -> bool {
-        match (&self.thing, &other.thing) {
-            (Thing::Shared(one), Thing::Shared(two)) if Arc::ptr_eq(one, two) => true,
-            (one, two) => one.get() == two.get(),
-        }
+        self.thing.get() == other.thing.get()
     }
 }
 
