@@ -1,5 +1,8 @@
 //! Byte ranges, alignment helpers under QEMU's names, and the reading and printing of sizes.
 
+/// `BDRV_MAX_LENGTH`: the largest image, in bytes.
+pub const BDRV_MAX_LENGTH: u64 = 0x7fff_ffff_c000_0000;
+
 /// Bytes in a kibibyte.
 pub const KIB: u64 = 1 << 10;
 /// Bytes in a mebibyte.

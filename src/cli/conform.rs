@@ -1,11 +1,13 @@
 //! `blockjob-sim conform`.
 
 use super::output::Output;
-use super::{EXIT_USAGE, seeds};
+use super::{EXIT_USAGE, files, seeds};
+use crate::interop::carry::Pace;
 use crate::interop::conform::allowed::LIST;
 use crate::interop::conform::program::{Kind, generated, program};
 use crate::interop::conform::shrink::shrink;
-use crate::interop::conform::{self, Bench, Verdict};
+use crate::interop::conform::{self, Bench, Judged, Verdict, found};
+use crate::scenario::plan::Plan;
 use crate::validate::Effort;
 use clap::Args;
 use std::collections::BTreeMap;
@@ -18,6 +20,9 @@ pub(super) struct ConformArgs {
     /// The QEMU to compare with: a program, or a command line of it
     #[arg(long, value_name = "CMD", default_value = "qemu-system-x86_64")]
     qemu: String,
+    /// Scenario files to carry out instead of programs from seeds; at the pace of the kind, the first if several are given
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
     /// Seeds of the programs
     #[arg(long, value_name = "A..B", value_parser = seeds, default_value = "0..100")]
     seeds: Range<u64>,
@@ -39,6 +44,9 @@ pub(super) struct ConformArgs {
     /// Show the program of each difference
     #[arg(long)]
     show: bool,
+    /// Where to keep what differs, and what crashes or hangs QEMU: a failure file, the trace, and for these a shell script
+    #[arg(long, value_name = "DIR", default_value = "failures")]
+    failures: PathBuf,
 }
 
 /// Runs the programs; 0 if all agree.
@@ -47,7 +55,10 @@ pub(super) fn conform(args: &ConformArgs, out: &mut Output) -> u8 {
     let kinds = if args.kind.is_empty() { Kind::ALL.to_vec() } else { args.kind.clone() };
     let dir = args.dir.clone().unwrap_or_else(conform::scratch);
     let bench = Bench { command, dir, effort: Effort { tries: args.tries, ..Effort::default() } };
-    let code = kinds.iter().map(|kind| conform_kind(args, &bench, *kind, out)).max().unwrap_or(0);
+    let code = match args.files.is_empty() {
+        true => kinds.iter().map(|kind| conform_kind(args, &bench, *kind, out)).max().unwrap_or(0),
+        false => conform_files(args, &bench, kinds[0], out),
+    };
     if args.dir.is_none() {
         conform::clear(&bench.dir);
     }
@@ -55,53 +66,105 @@ pub(super) fn conform(args: &ConformArgs, out: &mut Output) -> u8 {
 }
 
 fn conform_kind(args: &ConformArgs, bench: &Bench, kind: Kind, out: &mut Output) -> u8 {
-    let (mut calm, mut timed, mut differing) = (0u64, 0u64, Vec::new());
+    let small = if args.small { "-small" } else { "" };
+    let programs = args.seeds.clone().map(|seed| Program {
+        name: format!("{}{small}-{seed}", kind.name()),
+        seed: Some(seed),
+        plan: if args.small { program(kind, seed) } else { generated(kind, seed) },
+        pace: conform::pace(kind, seed),
+    });
+    conform_all(args, bench, kind.name(), programs, out)
+}
+
+fn conform_files(args: &ConformArgs, bench: &Bench, kind: Kind, out: &mut Output) -> u8 {
+    let mut programs = Vec::new();
+    for file in &args.files {
+        let Some(mut plan) = files::scenario(file, out) else { return EXIT_USAGE };
+        plan.expect_violation = None;
+        let name = file.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        programs.push(Program { name, seed: None, plan, pace: conform::pace(kind, args.seeds.start) });
+    }
+    conform_all(args, bench, "files", programs.into_iter(), out)
+}
+
+/// A program that is carried out on both.
+struct Program {
+    name: String,
+    seed: Option<u64>,
+    plan: Plan,
+    pace: Pace,
+}
+
+fn conform_all(
+    args: &ConformArgs,
+    bench: &Bench,
+    what: &str,
+    programs: impl Iterator<Item = Program>,
+    out: &mut Output,
+) -> u8 {
+    let (mut total, mut calm, mut timed, mut differing) = (0u64, 0u64, 0u64, 0u64);
     let mut allowed: BTreeMap<&str, u64> = BTreeMap::new();
-    for seed in args.seeds.clone() {
-        out.progress(&format!("{} {seed}", kind.name()));
-        let pace = conform::pace(kind, seed);
-        let plan = if args.small { program(kind, seed) } else { generated(kind, seed) };
-        let verdict = bench.one(&plan, pace).and_then(|verdict| match verdict {
-            Verdict::Differs { plan, differences } if args.shrink => {
-                let (plan, differences) = shrink(bench, plan, differences, pace)?;
-                Ok(Verdict::Differs { plan, differences })
+    for Program { name, seed, plan, pace } in programs {
+        total += 1;
+        out.progress(&name);
+        let judged = bench.one(&plan, pace).and_then(|judged| match judged {
+            Judged { verdict: Verdict::Differs { plan, differences }, real } if args.shrink => {
+                shrink(bench, plan, differences, real, pace)
             }
             other => Ok(other),
         });
         out.progress("");
-        match verdict {
+        let Judged { verdict, real } = match judged {
+            Ok(judged) => judged,
             Err(trouble) => {
-                out.complain(&format!("{} {seed}: {trouble}\n", kind.name()));
-                if args.seeds.start == seed {
+                out.complain(&format!("{name}: {trouble}\n"));
+                if total == 1 {
                     return EXIT_USAGE;
                 }
-                differing.push(seed);
+                differing += 1;
+                continue;
             }
-            Ok(Verdict::Agrees) => calm += 1,
-            Ok(Verdict::AgreesInTime(_)) => timed += 1,
-            Ok(Verdict::Allowed(name)) => *allowed.entry(name).or_default() += 1,
-            Ok(Verdict::Differs { plan, differences }) => {
-                differing.push(seed);
-                out.print(&format!("{} {seed}:\n", kind.name()));
+        };
+        let (plan, differences) = match verdict {
+            Verdict::Differs { plan, differences } => {
+                differing += 1;
+                out.print(&format!("{name}:\n"));
                 for differs in &differences {
                     out.print(&format!("  {}: {}\n", differs.what, differs.how.replace('\n', "\n    ")));
                 }
                 if args.show || args.shrink {
                     out.print(&conform::told(&plan));
                 }
+                (plan, differences)
             }
+            other => {
+                match other {
+                    Verdict::AgreesInTime(_) => timed += 1,
+                    Verdict::Allowed(name) => *allowed.entry(name).or_default() += 1,
+                    _ => calm += 1,
+                }
+                // What ends QEMU is kept also where the model says so.
+                if found::end(&real).is_none() {
+                    continue;
+                }
+                (plan, Vec::new())
+            }
+        };
+        match found::keep(&args.failures, &name, seed, &plan, &real, pace, &differences) {
+            Ok(paths) => {
+                let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+                out.print(&format!("{name} kept: {}\n", paths.join(" ")));
+            }
+            Err(trouble) => out.complain(&format!("{name}: {trouble}\n")),
         }
     }
-    let total = args.seeds.end - args.seeds.start;
     out.print(&format!(
-        "{}: {total} programs: {calm} agree calm, {timed} in another schedule, {} differ as is known, {} differ\n",
-        kind.name(),
+        "{what}: {total} programs: {calm} agree calm, {timed} in another schedule, {} differ as is known, {differing} differ\n",
         allowed.values().sum::<u64>(),
-        differing.len()
     ));
     for (name, times) in &allowed {
         let reason = LIST.iter().find(|(known, _)| known == name).map_or("", |(_, reason)| reason);
         out.print(&format!("  {times} × {name}: {reason}\n"));
     }
-    u8::from(!differing.is_empty())
+    u8::from(differing > 0)
 }

@@ -2,9 +2,16 @@
 
 use super::output::Output;
 use super::{EXIT_USAGE, files};
-use crate::interop::export::script;
+use crate::choice::{Chooser, Mode, Replay, Walk};
+use crate::interop::export::{in_order, script};
+use crate::scenario::plan::Schedule;
+use crate::sim;
+use crate::sim::outcome::{Outcome, RunOptions};
+use crate::trace::Level;
+use crate::trace::compare::client_lines;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Arguments of `export`.
 #[derive(Debug, Args)]
@@ -17,6 +24,12 @@ pub(super) struct ExportArgs {
     /// Send each command right behind the reply before it, instead of when QEMU is at rest
     #[arg(long)]
     racing: bool,
+    /// Force the order that the model gives in the schedule of this seed; a scenario's own schedule is forced without
+    #[arg(long, value_name = "N", conflicts_with = "racing")]
+    seed: Option<u64>,
+    /// Force the order that the model gives with these choices: a list of them, or its file
+    #[arg(long, value_name = "LIST", conflicts_with_all = ["racing", "seed"])]
+    replay: Option<String>,
 }
 
 /// Forms of an export.
@@ -29,8 +42,31 @@ enum Form {
 /// Prints the script.
 pub(super) fn export(args: &ExportArgs, out: &mut Output) -> u8 {
     let Some(plan) = files::scenario(&args.file, out) else { return EXIT_USAGE };
-    match args.form {
-        Form::QmpScript => out.print(&script(&plan, !args.racing)),
+    let chooser = match (&args.replay, args.seed, &plan.schedule) {
+        (Some(list), _, _) => match super::run::choices(list) {
+            Ok(log) => Chooser::Replay(Replay::new(Arc::new(log), Mode::Strict)),
+            Err(problem) => {
+                out.complain(&format!("--replay: {problem}\n"));
+                return EXIT_USAGE;
+            }
+        },
+        (None, Some(seed), _) => Chooser::Walk(Box::new(Walk::new(seed))),
+        (None, None, Schedule::Any | Schedule::Calm) => {
+            let Form::QmpScript = args.form;
+            out.print(&script(&plan, !args.racing));
+            return 0;
+        }
+        (None, None, schedule) => sim::chooser(schedule),
+    };
+    let run = sim::run(&plan, chooser, &RunOptions { level: Some(Level::Client), ..RunOptions::default() });
+    if let outcome @ (Outcome::Diverged(_) | Outcome::Crash { .. }) = &run.outcome {
+        out.complain(&format!("{}: {outcome}\n", args.file.display()));
+        return outcome.exit_code();
+    }
+    let (script, cannot) = in_order(&plan, &client_lines(&run.trace));
+    out.print(&script);
+    for what in cannot {
+        out.complain(&format!("cannot be forced, the script tries until it comes: {what}\n"));
     }
     0
 }

@@ -46,7 +46,33 @@ struct Client {
     lines: Vec<ClientLine>,
     /// Numbers of lines with events that nobody waited for yet.
     queue: Vec<usize>,
-    gaps: Option<(crate::choice::Stream, u32)>,
+    gaps: Option<Gaps>,
+}
+
+/// The pauses of a racing client before it sends, one after the other.
+#[derive(Debug)]
+pub(super) struct Gaps {
+    stream: crate::choice::Stream,
+    longest: u32,
+}
+
+impl Gaps {
+    /// Those of a seed.
+    pub(super) fn new(seed: u64, longest: u32) -> Gaps {
+        Gaps { stream: crate::choice::Stream::new(seed, 100), longest }
+    }
+
+    /// The next one, in microseconds. Most are short.
+    pub(super) fn next(&mut self) -> u32 {
+        let gap = self.stream.below(self.longest + 1);
+        if self.stream.below(2) == 0 { 0 } else { gap }
+    }
+}
+
+/// The command that runs a line of the human monitor.
+pub(super) fn hmp(line: &std::sync::Arc<str>) -> Json {
+    let arguments = Json::dict(vec![("command-line", Json::Str(line.clone()))]);
+    Json::dict(vec![("execute", "human-monitor-command".into()), ("arguments", arguments)])
 }
 
 /// Why the steps were not all done.
@@ -80,7 +106,7 @@ pub fn carry(command: &[String], plan: &Plan, dir: &Path, pace: Pace) -> Result<
     let version = qemu.version.clone();
     let gaps = match pace {
         Pace::Calm => None,
-        Pace::Racing { seed, gap } => Some((crate::choice::Stream::new(seed, 100), gap)),
+        Pace::Racing { seed, gap } => Some(Gaps::new(seed, gap)),
     };
     let mut client = Client { qemu, lines: Vec::new(), queue: Vec::new(), gaps };
     let mut stuck = None;
@@ -120,10 +146,7 @@ impl Client {
     fn step(&mut self, kind: &StepKind, dir: &Path) -> Result<(), Stop> {
         match kind {
             StepKind::Qmp { command, .. } => self.command(command),
-            StepKind::Hmp { line, .. } => {
-                let arguments = Json::dict(vec![("command-line", Json::Str(line.clone()))]);
-                self.command(&Json::dict(vec![("execute", "human-monitor-command".into()), ("arguments", arguments)]))
-            }
+            StepKind::Hmp { line, .. } => self.command(&hmp(line)),
             StepKind::Event(pattern) => self.event(pattern),
             StepKind::Sleep(ns) => {
                 std::thread::sleep(Duration::from_nanos(*ns));
@@ -172,10 +195,8 @@ impl Client {
     fn command(&mut self, command: &Json) -> Result<(), Stop> {
         match &mut self.gaps {
             None => self.rest()?,
-            Some((stream, longest)) => {
-                let gap = stream.below(*longest + 1);
-                // Most gaps are short.
-                let gap = if stream.below(2) == 0 { 0 } else { gap };
+            Some(gaps) => {
+                let gap = gaps.next();
                 if gap > 0 {
                     std::thread::sleep(Duration::from_micros(u64::from(gap)));
                 }

@@ -1,17 +1,30 @@
 //! A scenario as a script that needs nothing of ours: Python's standard library, `qemu-img`, `qemu-io` and a QEMU.
 //!
-//! The script makes the images, starts QEMU and sends the commands over its QMP socket. What it forces of an order is the moment each
-//! command is sent: when QEMU is at rest, as a calm client does, or right behind the reply before it. Which request of several in
-//! flight completes first it cannot force, unless the scenario itself does, by `break` and `resume` of qemu-io on a blkdebug node.
+//! The script makes the images, starts QEMU and sends the commands over its QMP socket. Without a schedule what it forces of an order is
+//! the moment each command is sent: when QEMU is at rest, as a calm client does, or right behind the reply before it. With a schedule
+//! it forces the order that the model gives then, by the moments of commands and by what [`super::force`] has.
 
+use super::force::{self, By, Forced, Hold};
 use crate::base::Json;
-use crate::scenario::plan::{Backing, Expect, FileOp, ImageFormat, Plan, StepKind, WriteData};
+use crate::scenario::plan::{Backing, Expect, Extent, FileOp, ImageFormat, Plan, StepKind, WriteData};
 use crate::trace::canonical;
+use crate::trace::compare::ClientLine;
+use std::sync::Arc;
 
 /// The part of the script that is always the same.
 const DRIVER: &str = r##"
 def run(*words):
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+
+class Missing(Exception):
+    pass
+
+def short(message):
+    if "event" not in message:
+        return "error" if "error" in message else "return"
+    data = message.get("data", {})
+    words = [message["event"], data.get("id", data.get("device")), data.get("status"), data.get("action")]
+    return " ".join(w for w in words if w) + (" error" if "error" in data else "")
 
 class Qmp:
     def __init__(self, command):
@@ -23,7 +36,7 @@ class Qmp:
                 break
             except OSError:
                 time.sleep(0.02)
-        self.data, self.events = b"", []
+        self.data, self.events, self.outputs, self.mine = b"", [], [], False
 
     def message(self, wait):
         self.socket.settimeout(wait)
@@ -42,6 +55,8 @@ class Qmp:
             print("  <", json.dumps(message, sort_keys=True))
         if "event" in message:
             self.events.append(message)
+        if "QMP" not in message and ("event" in message or not self.mine):
+            self.outputs.append(short(message))
         return message
 
     def rest(self):
@@ -57,6 +72,18 @@ class Qmp:
                 self.dead("no reply")
             if "return" in message or "error" in message:
                 return
+
+    # A command of the script's own, which is no part of the trace.
+    def own(self, command):
+        self.mine = True
+        self.command(command)
+        self.mine = False
+
+    # Until so many replies and events were read.
+    def seen(self, count):
+        while len(self.outputs) < count:
+            if self.message(10) is None:
+                raise Missing("nothing more came after %d outputs" % len(self.outputs))
 
     def event(self, name, data):
         fits = lambda e: e["event"] == name and all(e.get("data", {}).get(k) == v for k, v in data.items())
@@ -90,8 +117,19 @@ fn call(name: &str, words: &[String]) -> String {
     format!("{name}({})\n", quoted.join(", "))
 }
 
-/// What is done to a file from outside, as calls of `run`.
-fn file(op: &FileOp) -> String {
+/// What makes or changes a file from outside.
+#[derive(Debug)]
+pub(super) enum Tool<'a> {
+    /// A program of QEMU's.
+    Run(Vec<String>),
+    /// The file anew, with bytes in it.
+    Content { file: &'a str, size: u64, data: &'a [Extent] },
+    /// The file anew, with this text.
+    Text { file: &'a str, content: &'a str },
+}
+
+/// What is done to a file from outside.
+pub(super) fn tools(op: &FileOp) -> Tool<'_> {
     let words = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect::<Vec<String>>();
     let based = |backing: &Backing| words(&["-b", &backing.file, "-F", word(backing.format)]);
     match op {
@@ -107,7 +145,7 @@ fn file(op: &FileOp) -> String {
             all.extend(backing.as_ref().map(based).unwrap_or_default());
             all.push(file.to_string());
             all.extend(size.map(|size| size.to_string()));
-            call("run", &all)
+            Tool::Run(all)
         }
         FileOp::Write { file, format, offset, length, data } => {
             let command = match data {
@@ -115,17 +153,26 @@ fn file(op: &FileOp) -> String {
                 WriteData::Zero => format!("write -z {offset} {length}"),
                 WriteData::Discard => format!("discard {offset} {length}"),
             };
-            call("run", &words(&["qemu-io", "-f", word(*format), "-c", &command, file]))
+            Tool::Run(words(&["qemu-io", "-f", word(*format), "-c", &command, file]))
         }
         FileOp::Rebase { file, backing } => {
             let mut all = words(&["qemu-img", "rebase", "-u", "-f", "qcow2"]);
             all.extend(backing.as_ref().map_or_else(|| words(&["-b", ""]), based));
             all.push(file.to_string());
-            call("run", &all)
+            Tool::Run(all)
         }
-        FileOp::Content { file, size, data } => {
-            let file = canonical::to_string(&Json::str(file));
-            let mut out = format!("with open({file}, \"wb\") as f:\n    f.truncate({size})\n");
+        FileOp::Content { file, size, data } => Tool::Content { file, size: *size, data },
+        FileOp::Text { file, content } => Tool::Text { file, content },
+    }
+}
+
+/// What is done to a file from outside, as calls of `run`.
+fn file(op: &FileOp) -> String {
+    let quoted = |text: &str| canonical::to_string(&Json::str(text));
+    match tools(op) {
+        Tool::Run(words) => call("run", &words),
+        Tool::Content { file, size, data } => {
+            let mut out = format!("with open({}, \"wb\") as f:\n    f.truncate({size})\n", quoted(file));
             for extent in data {
                 let hex: String = extent.bytes.iter().map(|byte| format!("{byte:02x}")).collect();
                 out.push_str(&format!(
@@ -135,38 +182,45 @@ fn file(op: &FileOp) -> String {
             }
             out
         }
-        FileOp::Text { file, content } => {
-            let (file, content) = (Json::str(file), Json::str(content));
-            format!("open({}, \"w\").write({})\n", canonical::to_string(&file), canonical::to_string(&content))
-        }
+        Tool::Text { file, content } => format!("open({}, \"w\").write({})\n", quoted(file), quoted(content)),
     }
+}
+
+/// What every script begins with: what it needs, and what it is for.
+fn head(plan: &Plan, remarks: &[String]) -> String {
+    let mut out = String::from("#!/usr/bin/env python3\n");
+    out.push_str(&format!("# {}\n", plan.about.replace('\n', " ")));
+    for remark in remarks {
+        out.push_str(&format!("# {remark}\n"));
+    }
+    out.push_str("import json, os, shutil, socket, subprocess, sys, tempfile, time\n\n");
+    out.push_str("QEMU = sys.argv[1:] or [\"qemu-system-x86_64\"]\nREST = 0.3\n");
+    out.push_str(DRIVER);
+    out
+}
+
+/// Making the files and starting QEMU.
+fn start(plan: &Plan) -> String {
+    let mut out: String = plan.files.iter().map(|planned| file(&planned.op)).collect();
+    out.push_str(
+        "qmp = Qmp(QEMU + [\"-accel\", \"tcg\", \"-S\", \"-nodefaults\", \"-display\", \"none\",\n    \
+         \"-qmp\", \"unix:qmp.sock,server=on,wait=off\"",
+    );
+    for arg in &plan.args {
+        out.push_str(&format!(",\n    {}", canonical::to_string(&Json::Str(arg.clone()))));
+    }
+    out.push_str("])\nqmp.message(10)\nqmp.own({\"execute\": \"qmp_capabilities\"})\n");
+    out
 }
 
 /// The script. `calm`: each command waits until QEMU is at rest.
 #[must_use]
 pub fn script(plan: &Plan, calm: bool) -> String {
-    let mut out = String::from("#!/usr/bin/env python3\n");
-    out.push_str(&format!("# {}\n", plan.about.replace('\n', " ")));
-    out.push_str(match calm {
-        true => "# Each command is sent when QEMU is at rest. The order in which requests complete is not forced.\n",
-        false => "# Each command is sent right behind the reply before it. The order in which requests complete is not forced.\n",
-    });
-    out.push_str("import json, os, socket, subprocess, sys, tempfile, time\n\n");
-    out.push_str("QEMU = sys.argv[1:] or [\"qemu-system-x86_64\"]\nREST = 0.3\n");
-    out.push_str(DRIVER);
+    let when = if calm { "when QEMU is at rest" } else { "right behind the reply before it" };
+    let mut out =
+        head(plan, &[format!("Each command is sent {when}. The order in which requests complete is not forced.")]);
     out.push_str("\nos.chdir(tempfile.mkdtemp())\n");
-    for planned in &plan.files {
-        out.push_str(&file(&planned.op));
-    }
-    let args: Vec<String> = plan.args.iter().map(|arg| canonical::to_string(&Json::Str(arg.clone()))).collect();
-    out.push_str(
-        "qmp = Qmp(QEMU + [\"-accel\", \"tcg\", \"-S\", \"-nodefaults\", \"-display\", \"none\",\n    \
-         \"-qmp\", \"unix:qmp.sock,server=on,wait=off\"",
-    );
-    for arg in args {
-        out.push_str(&format!(",\n    {arg}"));
-    }
-    out.push_str("])\nqmp.message(10)\nqmp.command({\"execute\": \"qmp_capabilities\"})\n");
+    out.push_str(&start(plan));
     for step in plan.steps.iter() {
         out.push_str(&one(&step.kind, calm));
     }
@@ -174,9 +228,154 @@ pub fn script(plan: &Plan, calm: bool) -> String {
     out
 }
 
+/// A line of the trace as far as its order counts; `None` for a command.
+fn short(line: &ClientLine) -> Option<String> {
+    match line {
+        ClientLine::Command(_) => None,
+        ClientLine::Reply(reply) => Some(if reply.get("error").is_some() { "error" } else { "return" }.to_owned()),
+        ClientLine::Event { name, data } => {
+            let text = |key: &str| data.get(key).and_then(Json::as_str);
+            let mut words: Vec<&str> = vec![name];
+            words.extend(text("id").or_else(|| text("device")));
+            words.extend(text("status"));
+            words.extend(text("action"));
+            words.extend(data.get("error").map(|_| "error"));
+            Some(words.join(" "))
+        }
+    }
+}
+
+/// How often a script tries an order that it cannot force.
+const TRIES: u32 = 60;
+
+/// The script that forces the order of `lines`, which is a run of `plan`; what cannot be forced comes with it.
+///
+/// It sends each command when the client has read what stands before it, holds jobs back as [`force`] says, and compares the order in
+/// the end. Where a part cannot be forced, it tries again until it comes by itself.
+#[must_use]
+pub fn in_order(plan: &Plan, lines: &[ClientLine]) -> (String, Vec<String>) {
+    let drive = |source: &str| plan.args.iter().any(|arg| !arg.starts_with('{') && force::defines(arg, source));
+    let forced = force::force(lines, drive);
+    let plan = force::prepared(plan, &forced);
+    let mut remarks = vec![
+        "Forces an order of replies and events: exit code 0 if it was had, 3 if not.".to_owned(),
+        "Commands are sent when what stands before them was read; jobs are held back by breakpoints and throttling."
+            .to_owned(),
+    ];
+    remarks.extend(
+        forced.cannot.iter().map(|what| format!("Cannot be forced, and so is tried again until it comes: {what}")),
+    );
+    let mut out = head(&plan, &remarks);
+    let tries = if forced.cannot.is_empty() { 1 } else { TRIES };
+    let outputs: Vec<String> = lines.iter().filter_map(short).collect();
+    out.push_str("\nEXPECTED = [\n");
+    for output in &outputs {
+        out.push_str(&format!("    {},\n", canonical::to_string(&Json::str(output))));
+    }
+    out.push_str("]\n\ndef attempt():\n");
+    let mut body = start(&plan);
+    body.push_str("try:\n");
+    let mut steps = String::new();
+    let mut sent = Sent { lines, forced: &forced, command: 0, throttled: Vec::new() };
+    for step in plan.steps.iter() {
+        steps.push_str(&sent.step(&step.kind));
+    }
+    steps.push_str(&format!("qmp.seen({})\nqmp.rest()\n", outputs.len()));
+    body.push_str(&indented(&steps));
+    body.push_str(
+        "except Missing as missing:\n    print(missing)\nqmp.process.kill()\nqmp.process.wait()\nreturn qmp.outputs\n",
+    );
+    out.push_str(&indented(&body));
+    out.push_str(&format!(
+        "\nfor number in range({tries}):\n    there = tempfile.mkdtemp()\n    os.chdir(there)\n    got = attempt()\n    \
+         shutil.rmtree(there, ignore_errors=True)\n    if got == EXPECTED:\n        \
+         print(\"the order was had, in attempt\", number + 1)\n        sys.exit(0)\n\
+         at = next((i for i, (a, b) in enumerate(zip(got, EXPECTED)) if a != b), min(len(got), len(EXPECTED)))\n\
+         print(\"another order, at output\", at + 1, \"- expected:\", EXPECTED[at:at + 1], \"got:\", got[at:at + 1])\nsys.exit(3)\n"
+    ));
+    (out, forced.cannot)
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("    {line}\n")).collect()
+}
+
+/// The steps of a script that forces an order, one after the other.
+struct Sent<'a> {
+    lines: &'a [ClientLine],
+    forced: &'a Forced,
+    /// How many commands were sent.
+    command: usize,
+    /// Sources that are slow.
+    throttled: Vec<Arc<str>>,
+}
+
+impl Sent<'_> {
+    /// How many outputs the client has read when the next command is sent.
+    fn before(&self) -> usize {
+        let mut commands = 0;
+        let before = self.lines.iter().take_while(|line| {
+            commands += usize::from(matches!(line, ClientLine::Command(_)));
+            commands <= self.command
+        });
+        before.filter(|line| !matches!(line, ClientLine::Command(_))).count()
+    }
+
+    fn step(&mut self, kind: &StepKind) -> String {
+        let command = match kind {
+            StepKind::Qmp { command, .. } => command.clone(),
+            StepKind::Hmp { line, .. } => super::carry::hmp(line),
+            StepKind::File(op) => return format!("qmp.seen({})\nqmp.rest()\n{}", self.before(), file(op)),
+            _ => return String::new(),
+        };
+        let own = |command: &Json| format!("qmp.own({})\n", loads(command));
+        let limit = |source: &str, reads: u32| {
+            own(&Json::dict(vec![
+                ("execute", "qom-set".into()),
+                (
+                    "arguments",
+                    Json::dict(vec![
+                        ("path", Json::str(&format!("/objects/{}", force::group(source)))),
+                        ("property", "limits".into()),
+                        ("value", Json::dict(vec![("iops-read", Json::uint(u64::from(reads)))])),
+                    ]),
+                ),
+            ]))
+        };
+        let qemu_io =
+            |source: &str, line: &str| own(&super::carry::hmp(&format!("qemu-io {source} \"{line}\"").into()));
+        let mut out = format!("qmp.seen({})\n", self.before());
+        for source in std::mem::take(&mut self.throttled) {
+            out.push_str(&limit(&source, 0));
+        }
+        let holds = self.forced.holds.iter().filter(|hold| hold.command == self.command);
+        let mut after = String::new();
+        for Hold { source, by, .. } in holds {
+            match by {
+                By::Break { job, status } => {
+                    out.push_str(&qemu_io(source, "break read_aio held"));
+                    let data = Json::dict(vec![("id", Json::Str(job.clone())), ("status", Json::Str(status.clone()))]);
+                    after.push_str(&format!("qmp.event(\"JOB_STATUS_CHANGE\", {})\n", loads(&data)));
+                    after.push_str(&qemu_io(source, "resume held"));
+                }
+                By::Throttle(reads) => {
+                    out.push_str(&limit(source, *reads));
+                    self.throttled.push(source.clone());
+                }
+            }
+        }
+        self.command += 1;
+        out + &format!("qmp.command({})\n", loads(&command)) + &after
+    }
+}
+
+/// A value as Python reads it.
+fn loads(json: &Json) -> String {
+    format!("json.loads({})", canonical::to_string(&Json::str(&canonical::to_string(json))))
+}
+
 fn one(kind: &StepKind, calm: bool) -> String {
     let rest = if calm { "qmp.rest()\n" } else { "" };
-    let loads = |json: &Json| format!("json.loads({})", canonical::to_string(&Json::str(&canonical::to_string(json))));
     match kind {
         StepKind::Qmp { command, expect } => {
             let note = match expect {
@@ -186,9 +385,7 @@ fn one(kind: &StepKind, calm: bool) -> String {
             format!("{rest}qmp.command({}){note}\n", loads(command))
         }
         StepKind::Hmp { line, .. } => {
-            let arguments = Json::dict(vec![("command-line", Json::Str(line.clone()))]);
-            let command = Json::dict(vec![("execute", "human-monitor-command".into()), ("arguments", arguments)]);
-            format!("{rest}qmp.command({})\n", loads(&command))
+            format!("{rest}qmp.command({})\n", loads(&super::carry::hmp(line)))
         }
         StepKind::Event(pattern) => {
             let data = pattern.data.clone().unwrap_or_else(Json::empty);

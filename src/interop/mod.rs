@@ -7,8 +7,10 @@
 pub mod carry;
 pub mod export;
 pub mod files;
+pub mod force;
 pub mod qemu;
 pub mod record;
+pub mod shell;
 
 use std::fmt;
 

@@ -134,13 +134,13 @@ impl Qemu {
         }
     }
 
-    /// Sends a command.
+    /// Sends a command. Nothing stands behind it: QEMU's monitor thread spins over a line's end until the main thread is done with
+    /// the command.
     ///
     /// # Errors
     /// Other than a closed connection, which the next read shows.
     pub fn send(&mut self, command: &Json) -> Result<(), Trouble> {
-        let mut text = canonical::to_string(command);
-        text.push('\n');
+        let text = canonical::to_string(command);
         match self.stream.write_all(text.as_bytes()) {
             Err(error) if !matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
                 Err(trouble("sending a command", &error))
@@ -195,7 +195,7 @@ impl Qemu {
             calm = if asleep && now == cpu { calm + 1 } else { 0 };
             cpu = now;
             self.fill(Duration::from_micros(700))?;
-            if self.lines.is_empty() && !self.closed && (calm > 3 || began.elapsed() > PATIENCE * 20) {
+            if self.lines.is_empty() && !self.closed && (calm > 5 || began.elapsed() > PATIENCE * 20) {
                 return Ok(Got::Nothing);
             }
         }
@@ -206,14 +206,14 @@ impl Qemu {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id()));
         let Ok(tasks) = tasks else { return true };
         tasks.flatten().all(|task| {
-            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            let stat = stat(&task.path().join("stat"));
             stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()) == Some("S")
         })
     }
 
     /// Ticks of processor time that it has used.
     fn cpu_time(&self) -> u64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        let stat = stat(Path::new(&format!("/proc/{}/stat", self.child.id())));
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
         [11, 12].iter().filter_map(|n| fields.get(*n)).filter_map(|field| field.parse::<u64>().ok()).sum()
     }
@@ -280,6 +280,13 @@ impl Qemu {
     pub fn printed(&self) -> (String, String) {
         printed(&self.dir)
     }
+}
+
+/// A line of `/proc`, in one read: it is asked for all the time.
+fn stat(path: &Path) -> String {
+    let mut block = [0; 1024];
+    let n = fs::File::open(path).and_then(|mut file| file.read(&mut block)).unwrap_or(0);
+    String::from_utf8_lossy(&block[..n]).into_owned()
 }
 
 fn ending(status: std::process::ExitStatus) -> Ending {

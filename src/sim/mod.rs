@@ -160,6 +160,10 @@ impl Sim {
     pub fn finish(&mut self, choose: &mut dyn Choose) -> Outcome {
         loop {
             if let Some(outcome) = self.step(choose) {
+                // What a process put out before it hung is read, so that the trace has it.
+                if let Outcome::Stuck { .. } = outcome {
+                    self.client.read_all(&mut self.world);
+                }
                 return outcome;
             }
             if let Some(divergence) = choose.diverged() {

@@ -23,11 +23,13 @@ pub struct Effort {
     pub tries: u32,
     /// Steps of the model, over all attempts.
     pub steps: u64,
+    /// Where random choices come from. Only with 0 is the calm schedule tried first: others find others.
+    pub seed: u64,
 }
 
 impl Default for Effort {
     fn default() -> Self {
-        Effort { tries: 3_000, steps: 20_000_000 }
+        Effort { tries: 3_000, steps: 20_000_000, seed: 0 }
     }
 }
 
@@ -75,6 +77,8 @@ struct State {
 
 /// Answers the choices of an attempt.
 struct Guide<'a> {
+    /// Choices to begin with: those of a run whose trace is the same for a while.
+    hint: Option<&'a ChoiceLog>,
     log: &'a mut ChoiceLog,
     stream: &'a mut Stream,
     /// By stream number: one answer in so many is drawn; 0: all are calm.
@@ -97,11 +101,9 @@ impl Choose for Guide<'_> {
                 }
                 self.left.min(among - 1)
             }
-            point => match self.knobs[usize::from(point.stream())] {
-                0 => 0,
-                1 => self.stream.below(among),
-                n if self.stream.below(n) == 0 => self.stream.below(among),
-                _ => 0,
+            point => match self.hinted(point, among) {
+                Some(pick) => pick,
+                None => self.drawn(point, among),
             },
         };
         self.log.push(Choice { point, among, pick });
@@ -109,7 +111,26 @@ impl Choose for Guide<'_> {
     }
 }
 
+impl Guide<'_> {
+    /// What the hint has for this choice.
+    fn hinted(&self, point: ChoicePoint, among: u32) -> Option<u32> {
+        let at = self.log.len();
+        let hinted = self.hint?.entries().get(at)?.choice;
+        (hinted.point == point && hinted.among == among).then_some(hinted.pick)
+    }
+
+    fn drawn(&mut self, point: ChoicePoint, among: u32) -> u32 {
+        match self.knobs[usize::from(point.stream())] {
+            0 => 0,
+            1 => self.stream.below(among),
+            n if self.stream.below(n) == 0 => self.stream.below(among),
+            _ => 0,
+        }
+    }
+}
+
 struct Search<'a> {
+    hint: Option<ChoiceLog>,
     target: &'a Target,
     stream: Stream,
     /// By progress.
@@ -136,7 +157,18 @@ pub fn validate(plan: &Plan, trace: &[ClientLine], effort: Effort) -> Answer {
 /// [`validate`], with what the process printed too, line by line.
 #[must_use]
 pub fn validate_printed(plan: &Plan, trace: &[ClientLine], console: Option<Vec<String>>, effort: Effort) -> Answer {
-    let target = Target { console, ..Target::new(trace) };
+    search(plan, &Target { console, ..Target::new(trace) }, trace, None, effort)
+}
+
+/// [`validate`], for a trace that is at first the same as another one: it begins with the choices that gave that one, all of them.
+#[must_use]
+pub fn validate_like(plan: &Plan, trace: &[ClientLine], like: ChoiceLog, effort: Effort) -> Answer {
+    search(plan, &Target::new(trace), trace, Some(like), effort)
+}
+
+/// [`validate`], for any target.
+#[must_use]
+pub fn search(plan: &Plan, target: &Target, trace: &[ClientLine], hint: Option<ChoiceLog>, effort: Effort) -> Answer {
     let refused = |matched, came, allowed, tries, reason| {
         Answer::Refused(Box::new(Refusal { matched, came, allowed, tries, reason }))
     };
@@ -146,8 +178,9 @@ pub fn validate_printed(plan: &Plan, trace: &[ClientLine], console: Option<Vec<S
     };
     sim.world.trace = Trace::off();
     let mut search = Search {
-        target: &target,
-        stream: Stream::new(0, 300),
+        hint,
+        target,
+        stream: Stream::new(effort.seed, 300),
         kept: vec![Vec::new(); target.outputs.len() + target.sent.len() + 1],
         seen: BTreeSet::new(),
         steps: 0,
@@ -160,9 +193,11 @@ pub fn validate_printed(plan: &Plan, trace: &[ClientLine], console: Option<Vec<S
     let mut tries = 0;
     while tries < effort.tries && search.steps < effort.steps {
         let state = search.pick(tries);
-        let knobs = search.knobs(tries);
+        let knobs = search.knobs(tries > 0 || effort.seed > 0);
         tries += 1;
-        if let Attempt::Found(log) = search.attempt(state, knobs) {
+        let found = search.attempt(state, knobs);
+        search.hint = None;
+        if let Attempt::Found(log) = found {
             return Answer::Possible(log);
         }
     }
@@ -195,10 +230,10 @@ impl Search<'_> {
     }
 
     /// How wild an attempt is, for each kind of choice.
-    fn knobs(&mut self, tries: u32) -> [u32; STREAMS] {
+    fn knobs(&mut self, wild: bool) -> [u32; STREAMS] {
         const WILD: [u32; 8] = [0, 0, 1, 1, 2, 4, 16, 64];
         let mut knobs = [0; STREAMS];
-        if tries > 0 {
+        if wild {
             for knob in &mut knobs {
                 *knob = WILD[self.stream.below(8) as usize];
             }
@@ -210,7 +245,9 @@ impl Search<'_> {
         loop {
             let (may_send, left) = self.client(&state);
             let mut stream = self.stream.clone();
-            let mut guide = Guide { log: &mut state.log, stream: &mut stream, knobs, may_send, left, dead: false };
+            let hint = self.hint.as_ref();
+            let mut guide =
+                Guide { hint, log: &mut state.log, stream: &mut stream, knobs, may_send, left, dead: false };
             let before = state.sim.client.taken() + state.sim.world.out.len();
             let outcome = state.sim.step(&mut guide);
             let dead = guide.dead;
@@ -223,6 +260,7 @@ impl Search<'_> {
             match outcome {
                 None => {}
                 Some(Outcome::Passed) => return self.ended(state),
+                Some(Outcome::Stuck { .. }) if self.target.hangs => return self.ended(state),
                 Some(other) => {
                     self.fail(progress, None, Some(other.to_string()));
                     return Attempt::Failed;
@@ -281,7 +319,7 @@ impl Search<'_> {
             if let Output::Stdout(text) = output {
                 let lines = timeless(text);
                 if !self.target.printed(state.printed, &lines) {
-                    self.fail(progress, None, Some(format!("the model prints {}", lines.join(" / "))));
+                    self.fail(state.given + state.sent, None, Some(format!("the model prints {}", lines.join(" / "))));
                     return false;
                 }
                 state.printed += lines.len();
@@ -289,7 +327,7 @@ impl Search<'_> {
             let Some(shown) = line(output) else { continue };
             if !self.target.fits(state.given, output) {
                 // It may be read only after the commands that the trace has before it.
-                self.fail(progress, Some(shown), None);
+                self.fail(state.given + state.sent, Some(shown), None);
                 return false;
             }
             state.given += 1;

@@ -13,6 +13,8 @@ pub struct Target {
     pub lines: Vec<usize>,
     /// What the process printed, line by line, where that is known too.
     pub console: Option<Vec<String>>,
+    /// Whether the process hung at the trace's end.
+    pub hangs: bool,
     /// For each command: how many outputs were read before it was sent, its text, and its line.
     pub sent: Vec<(usize, Json, usize)>,
 }
@@ -21,7 +23,8 @@ impl Target {
     /// Takes a trace apart.
     #[must_use]
     pub fn new(trace: &[ClientLine]) -> Target {
-        let mut target = Target { outputs: Vec::new(), lines: Vec::new(), console: None, sent: Vec::new() };
+        let mut target =
+            Target { outputs: Vec::new(), lines: Vec::new(), console: None, hangs: false, sent: Vec::new() };
         for (number, line) in trace.iter().enumerate() {
             match line {
                 ClientLine::Command(command) => target.sent.push((target.outputs.len(), command.clone(), number)),

@@ -170,6 +170,12 @@ impl Driver {
         matches!(self, Driver::File(_) | Driver::Null(_))
     }
 
+    /// Whether it has a `protocol_name`, so that a node of it is opened under `BDRV_O_PROTOCOL`.
+    #[must_use]
+    pub fn has_protocol_name(&self) -> bool {
+        matches!(self, Driver::File(_) | Driver::Null(_) | Driver::Blkdebug(_))
+    }
+
     /// Whether it has `bdrv_co_pwrite_zeroes`.
     #[must_use]
     pub fn has_pwrite_zeroes(&self) -> bool {

@@ -203,6 +203,12 @@ impl World {
             let children = &mut self.graph.nodes[parent].children;
             children.retain(|c| *c != child);
             children.insert(0, child);
+            // `bdrv_backing_detach` and `bdrv_backing_attach`: what the overlay blocks goes along.
+            if self.graph.nodes[from].cow_blockers.contains(&parent) && self.graph.nodes[parent].backing == Some(child)
+            {
+                self.graph.nodes[from].cow_blockers.retain(|n| *n != parent);
+                self.graph.nodes[to].cow_blockers.insert(0, parent);
+            }
         }
         if self.graph.nodes[to].quiesce_counter == 0 && self.graph.children[child].quiesced_parent {
             self.parent_drained_end_single(child);

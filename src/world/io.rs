@@ -9,6 +9,7 @@ use super::frame::{Flow, Frame};
 use super::graph::{DetectZeroes, TrackedRequest};
 use super::value::Val;
 use crate::base::errno::{Errno, Ret};
+use crate::base::units::BDRV_MAX_LENGTH;
 use crate::base::units::{align_down, align_up};
 use crate::block::content::Data;
 use crate::block::event::BlkdebugEvent;
@@ -711,6 +712,9 @@ impl World {
     pub(super) fn bdrv_co_truncate(&mut self, node: NodeId, size: u64) -> Flow {
         let n = &self.graph.nodes[node];
         let fail = |text: &str| Val::Done(Err(crate::qmp::error::QmpError::generic(text)));
+        if size > BDRV_MAX_LENGTH {
+            return self.ret(fail(&format!("offset({size}) exceeds maximum({BDRV_MAX_LENGTH})")));
+        }
         if !n.flags.rdwr {
             return self.ret(fail("Image is read-only"));
         }

@@ -188,6 +188,9 @@ impl World {
         self.graph.nodes[bs].spec = Some(spec.clone());
         match &spec.driver {
             DriverSpec::Probe => unreachable!("probing comes first"),
+            DriverSpec::File { filename, .. } if filename.is_empty() => {
+                self.driver_open_failed(o, QmpError::generic("The 'file' block driver requires a file name"))
+            }
             DriverSpec::File { filename, locking } => match self.open_host_file(bs, filename, *locking) {
                 Ok(()) => self.open_done(o),
                 Err(err) => self.driver_open_failed(o, err),

@@ -344,8 +344,9 @@ impl World {
         self.qcow2_start(node, Op::truncate(size, zero, checks.into()))
     }
 
-    /// After a truncate.
-    pub(super) fn qcow2_truncated(&mut self) -> Flow {
+    /// After a truncate. The node has the new size from before the header is written, also where that fails then.
+    pub(super) fn qcow2_truncated(&mut self, node: NodeId) -> Flow {
+        self.refresh_total_sectors(node);
         let done = match std::mem::take(&mut self.reg) {
             Val::Ret(Ok(())) | Val::None => Ok(()),
             Val::Opened(Err(fault)) => Err(QmpError::generic(fault.to_string())),
@@ -430,7 +431,9 @@ impl World {
     /// The bitmaps that closing an image stores.
     fn bitmaps_to_store(&self, node: NodeId) -> Vec<StoreBitmap> {
         let store = |b: &crate::bitmap::DirtyBitmap| {
-            let words = b.bitmap().serialized_words().flat_map(u64::to_le_bytes).collect::<Vec<u8>>();
+            // `hbitmap_serialization_size`: nothing is nothing, while the bitmap itself has a word at least.
+            let words = b.bitmap().serialized_words().take(if b.bitmap().len_bits() == 0 { 0 } else { usize::MAX });
+            let words = words.flat_map(u64::to_le_bytes).collect::<Vec<u8>>();
             StoreBitmap {
                 name: b.name().map(ToString::to_string).unwrap_or_default(),
                 granularity: b.granularity(),

@@ -190,7 +190,7 @@ impl Frame {
             Frame::Qcow2Op { node, op } => w.qcow2_run(node, op),
             Frame::Qcow2Relock { node, op } => w.qcow2_relock(node, op),
             Frame::Qcow2TaskDone { node, parent, slot } => w.qcow2_task_done(node, parent, slot),
-            Frame::Qcow2Truncated(_) => w.qcow2_truncated(),
+            Frame::Qcow2Truncated(node) => w.qcow2_truncated(node),
             Frame::Qcow2Open(node) => w.qcow2_open(node),
             Frame::Qcow2Opened(node) => w.qcow2_opened(node),
             Frame::Qcow2Close(node) => w.qcow2_close(node),

@@ -200,7 +200,7 @@ impl OpenSpec {
                 None if is_known_format(name) => {
                     return OpenSpec::failing(QmpError::generic(format!("not simulated: {name}")));
                 }
-                None => return OpenSpec::failing(QmpError::generic(format!("Unknown driver: '{name}'"))),
+                None => return OpenSpec::failing(QmpError::generic(format!("Unknown driver '{name}'"))),
             },
         };
         let mut spec = OpenSpec::new(driver, flags);
@@ -219,6 +219,19 @@ impl OpenSpec {
             }
         }));
         spec
+    }
+
+    /// `bdrv_open` of a file name without a format, under `BDRV_O_PROTOCOL`: what it holds is not looked at.
+    #[must_use]
+    pub fn from_protocol_name(filename: &str, flags: OpenFlags) -> OpenSpec {
+        if filename.starts_with("json:") {
+            return OpenSpec::from_json_filename(filename, flags);
+        }
+        let below = OpenSpec::from_filename(filename, None, flags).file;
+        match below.filter(|_| filename.starts_with("blkdebug:")) {
+            Some(filter) => OpenSpec::clone(&filter),
+            None => OpenSpec::host_file(filename, flags),
+        }
     }
 
     fn host_file(filename: &str, flags: OpenFlags) -> OpenSpec {

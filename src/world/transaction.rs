@@ -494,7 +494,11 @@ impl World {
             force_share: false,
             ..self.graph.nodes[bs].flags
         };
-        let mut spec = OpenSpec::from_filename(&args.target, args.format.as_deref(), flags);
+        // The flags of the source are the target's, and among them that it is a protocol: an existing image is then not probed.
+        let mut spec = match (&args.format, self.graph.nodes[bs].drv().has_protocol_name()) {
+            (None, true) => OpenSpec::from_protocol_name(&args.target, flags),
+            (format, _) => OpenSpec::from_filename(&args.target, format.as_deref(), flags),
+        };
         spec.detect_zeroes = super::graph::DetectZeroes::Unmap;
         self.seq([Frame::BdrvOpen(Arc::new(spec)), Frame::DriveBackupOpened { args, bs, txn }])
     }

@@ -6,6 +6,7 @@ use super::open::OpenOptions;
 use super::refgrow::be64;
 use super::state::{COMPAT_LAZY, MAGIC, Qcow2};
 use crate::base::errno::Errno;
+use crate::base::units::BDRV_MAX_LENGTH;
 use crate::block::content::{Data, WriteTag};
 use crate::block::event::BlkdebugEvent as Event;
 
@@ -147,13 +148,10 @@ fn count_skeleton(cx: &mut Cx<'_>, options: &CreateOptions) -> Res {
     cx.update_header().say("Could not update qcow2 header")
 }
 
-/// `BDRV_MAX_LENGTH`: the largest image, in bytes.
-const MAX_LENGTH: u64 = 0x7fff_ffff_c000_0000;
-
 fn resize(cx: &mut Cx<'_>, options: &CreateOptions) -> Res {
-    if options.size > MAX_LENGTH {
+    if options.size > BDRV_MAX_LENGTH {
         // `bdrv_check_request32`, before the driver is asked.
-        let text = format!("Could not resize image: offset({}) exceeds maximum({MAX_LENGTH})", options.size);
+        let text = format!("Could not resize image: offset({}) exceeds maximum({BDRV_MAX_LENGTH})", options.size);
         return Err(Fault::new(Errno::EIO, text).into());
     }
     let resized = match cx.grow_to(options.size).caught()? {

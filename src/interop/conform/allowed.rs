@@ -27,6 +27,14 @@ pub const LIST: &[(&str, &str)] = &[
         "crash: a bitmap added and given to a backup in a transaction that fails",
         "QEMU undoes the adding of a bitmap that the backup has replaced, and touches freed memory; the model undoes both",
     ),
+    (
+        "copy offloading",
+        "with `use-copy-range` QEMU lets the host copy, and if that fails reads and writes; the model always reads and writes",
+    ),
+    (
+        "crash: a resize that failed late",
+        "QEMU keeps the new size of the node and the old one of its bitmaps, and fails an assertion; the model records less",
+    ),
     ("generated node names", "the last two digits of `#block000` are random in QEMU; the program names such a node"),
 ];
 
@@ -39,6 +47,11 @@ fn actions(command: &Json) -> Vec<(&str, &Json)> {
         all.push((name, data));
     }
     all
+}
+
+/// The name as the list has it.
+fn name(wanted: &str) -> &'static str {
+    LIST.iter().find(|(name, _)| *name == wanted).map_or("", |(name, _)| name)
 }
 
 /// The name of a known crash of QEMU that this run ended with.
@@ -65,12 +78,21 @@ pub fn crash(real: &Carried) -> Option<&'static str> {
     // What ends there is freed memory: an assertion, or a signal, once another job has ended.
     let since = real.lines.iter().rev().take_while(|line| !matches!(line, ClientLine::Command(_)));
     let ended = |line: &ClientLine| match line {
-        ClientLine::Event { data, .. } => data.get("status").and_then(Json::as_str) == Some("null"),
+        ClientLine::Event { data, .. } => {
+            matches!(data.get("status").and_then(Json::as_str), Some("concluded" | "null"))
+        }
         _ => false,
     };
     let freed = real.stderr.contains("bdrv_do_drained_end") || real.stderr.trim().is_empty();
     if backups == 1 && freed && since.into_iter().any(ended) {
         return Some(LIST[3].0);
+    }
+    let resized = real.lines.iter().any(|line| match line {
+        ClientLine::Reply(reply) => canonical::to_string(reply).contains("Failed to update the image size"),
+        _ => false,
+    });
+    if resized && ["hbitmap_set", "hbitmap_merge"].iter().any(|place| real.stderr.contains(place)) {
+        return Some(name("crash: a resize that failed late"));
     }
     if grouped && backups > 0 && real.stderr.contains("qemu_mutex_lock_impl") {
         return Some(LIST[4].0);
@@ -87,5 +109,19 @@ pub fn difference(plan: &Plan, differences: &[Differs]) -> Option<&'static str> 
     });
     let all =
         differences.iter().all(|differs| matches!(&*differs.what, "trace" | "order") && differs.how.contains("#block"));
-    (names_generated && all && !differences.is_empty()).then_some(LIST[5].0)
+    if names_generated && all && !differences.is_empty() {
+        return Some(name("generated node names"));
+    }
+    let commands = |wanted: &str| {
+        plan.steps.iter().any(|step| match &step.kind {
+            StepKind::Qmp { command, .. } => canonical::to_string(command).contains(wanted),
+            _ => false,
+        })
+    };
+    // What it changes: which clusters are there, and with a fault in the way who meets it.
+    let faults = commands("inject-error") || plan.args.iter().any(|arg| arg.contains("inject-error"));
+    let traced = |what: &str| faults && matches!(what, "trace" | "order" | "console");
+    let copied = |differs: &Differs| traced(&differs.what) || differs.what.starts_with("allocation of ");
+    let offloaded = commands("\"use-copy-range\": true") && differences.iter().all(copied);
+    offloaded.then(|| name("copy offloading"))
 }

@@ -1,9 +1,9 @@
 //! Making a program that differs smaller, on both sides.
 
 use super::super::Trouble;
-use super::super::carry::Pace;
+use super::super::carry::{Carried, Pace};
 use super::compare::Differs;
-use super::{Bench, Verdict};
+use super::{Bench, Judged, Verdict};
 use crate::scenario::plan::Plan;
 
 /// Runs that shrinking may cost.
@@ -17,10 +17,11 @@ pub fn shrink(
     bench: &Bench,
     plan: Plan,
     differences: Vec<Differs>,
+    real: Carried,
     pace: Pace,
-) -> Result<(Plan, Vec<Differs>), Trouble> {
+) -> Result<Judged, Trouble> {
     let what = differences.first().map(|differs| differs.what.clone()).unwrap_or_default();
-    let mut best = (plan, differences);
+    let mut best = (plan, differences, real);
     let mut runs = 0;
     for part in [Part::Steps, Part::Args, Part::Files, Part::Steps] {
         let mut size = part.len(&best.0).div_ceil(2);
@@ -31,10 +32,10 @@ pub fn shrink(
                 runs += 1;
                 // A program that cannot be started any more is no smaller one.
                 match bench.one(&smaller, pace) {
-                    Ok(Verdict::Differs { plan, differences })
+                    Ok(Judged { verdict: Verdict::Differs { plan, differences }, real })
                         if differences.first().is_some_and(|differs| differs.what == what) =>
                     {
-                        best = (plan, differences);
+                        best = (plan, differences, real);
                     }
                     Ok(_) | Err(_) => at += size,
                 }
@@ -42,7 +43,8 @@ pub fn shrink(
             size /= 2;
         }
     }
-    Ok(best)
+    let (plan, differences, real) = best;
+    Ok(Judged { verdict: Verdict::Differs { plan, differences }, real })
 }
 
 #[derive(Clone, Copy)]
