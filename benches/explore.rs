@@ -59,7 +59,7 @@ fn campaign_run_with_atlas(bencher: Bencher<'_, '_>, strategy: &str) {
     const RUNS: u64 = 1_000;
     let start = start_of(RACE);
     let strategy: Strategy = strategy.parse().expect("a strategy");
-    let block = Cell::new(0);
+    let block = Cell::new(0_u64);
     let atlas = RefCell::new(Atlas::new(&start, STATES));
     bencher.counter(ItemsCount::new(RUNS)).bench_local(|| {
         let number = block.replace(block.get() + 1);

@@ -100,6 +100,8 @@ pub enum Frame {
     DrainAllEnd,
     /// Takes and gives back the graph lock that often.
     LockGraph(u32),
+    /// `aio_bh_poll`
+    BhPoll,
     GraphWrlock,
     GraphWrlockTaken,
     GraphWrunlock,

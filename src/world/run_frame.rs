@@ -81,6 +81,7 @@ impl Frame {
                 w.seq([Frame::Poll(Cond::DrainAll)])
             }
             Frame::LockGraph(0) => Flow::Go,
+            Frame::BhPoll => w.aio_bh_poll(),
             Frame::LockGraph(n) => w.seq([Frame::GraphWrlock, Frame::GraphWrunlock, Frame::LockGraph(n - 1)]),
             Frame::DrainAllEnd => {
                 w.drain_all_end();

@@ -83,7 +83,8 @@ pub fn crash(real: &Carried) -> Option<&'static str> {
         }
         _ => false,
     };
-    let freed = real.stderr.contains("bdrv_do_drained_end") || real.stderr.trim().is_empty();
+    let places = ["bdrv_do_drained_end", "drive_backup_action: Assertion"];
+    let freed = places.iter().any(|place| real.stderr.contains(place)) || real.stderr.trim().is_empty();
     if backups == 1 && freed && since.into_iter().any(ended) {
         return Some(LIST[3].0);
     }
@@ -91,7 +92,7 @@ pub fn crash(real: &Carried) -> Option<&'static str> {
         ClientLine::Reply(reply) => canonical::to_string(reply).contains("Failed to update the image size"),
         _ => false,
     });
-    if resized && ["hbitmap_set", "hbitmap_merge"].iter().any(|place| real.stderr.contains(place)) {
+    if resized && ["hbitmap_set", "hbitmap_merge", "hbitmap_free"].iter().any(|place| real.stderr.contains(place)) {
         return Some(name("crash: a resize that failed late"));
     }
     if grouped && backups > 0 && real.stderr.contains("qemu_mutex_lock_impl") {

@@ -79,7 +79,8 @@ impl World {
             ("no-flush", n.flags.no_flush.into()),
         ];
         info.push(("cache", Json::dict(cache)));
-        info.push(("write_threshold", n.write_threshold.into()));
+        // A number without a sign to the command, one with a sign here.
+        info.push(("write_threshold", Json::Int(n.write_threshold.cast_signed())));
         if !n.bitmaps.is_empty() {
             info.push(("dirty-bitmaps", Json::list(n.bitmaps.query().map(dirty_info).collect())));
         }
