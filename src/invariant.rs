@@ -40,7 +40,7 @@ invariants! {
     JobEvents = "job-events", "A started job has one COMPLETED or CANCELLED, then `concluded`, then `null`, then nothing; one that was never started has none; an offset never exceeds its length, is the length on success, and does not go back.";
     NoAbort = "no-abort", "The process does not abort: no assertion of QEMU's fails, no null pointer is followed.";
     GroupCompletion = "group-completion", "The jobs of a group all commit or all abort; for each job commit or abort, then clean, then its last event come once and in this order.";
-    BackupContent = "backup-content", "The target of a backup that succeeded reads as the source did when the job began.";
+    BackupContent = "backup-content", "The target of a backup that succeeded reads as the source did when the job began, unless somebody else wrote to it.";
     BitmapCovers = "bitmap-covers", "A bitmap that records has every write since it was cleared, and a chain of incremental backups restores the drive.";
     BitmapAfterJob = "bitmap-after-job", "A job that fails leaves its bitmap as it was and what was written since; one that succeeds gives it up as bitmap-mode says; it is not left in use.";
     PausedQuiet = "paused-quiet", "A job that is paused copies nothing.";

@@ -274,7 +274,6 @@ fn base64_both_ways() {
 }
 
 #[test]
-#[ignore = "the stored pictures are not settled yet: run it by hand, with --ignored"]
 fn the_page_works() {
     let Some(program) = chromium() else { return };
     let mut browser = Browser::start(program);
@@ -355,7 +354,6 @@ fn the_page_works() {
 }
 
 #[test]
-#[ignore = "the stored pictures are not settled yet: run it by hand, with --ignored"]
 fn two_runs_beside_each_other() {
     let Some(program) = chromium() else { return };
     let mut browser = Browser::start(program);
@@ -372,7 +370,6 @@ fn two_runs_beside_each_other() {
 }
 
 #[test]
-#[ignore = "the stored pictures are not settled yet: run it by hand, with --ignored"]
 fn a_hundred_thousand_records_stay_usable() {
     let Some(program) = chromium() else { return };
     let mut browser = Browser::start(program);
@@ -391,10 +388,10 @@ fn a_hundred_thousand_records_stay_usable() {
         }));
     }
     let page = html::draw(&long, None, None);
-    let painted = browser.open(&page);
+    // Others may be at work on the machine: the best of three.
+    let painted = (0..3).map(|_| browser.open(&page)).min().expect("three times");
     eprintln!("{} records, {} bytes, first paint after {painted} ms", long.records.len(), page.len());
-    // The target is two seconds on a machine of its own; here others may be at work.
-    assert!(painted < 6000, "first paint after {painted} ms");
+    assert!(painted < 2000, "first paint after {painted} ms");
     // A step and a zoom take less than a tenth of a second each, on the whole.
     let took: f64 = browser
         .value("(async () => { const a = performance.now(); for (let i = 0; i < 10; i++) { go(i * 9000); zoom(.8); draw(); } return (performance.now() - a) / 10; })()")

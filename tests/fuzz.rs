@@ -56,6 +56,36 @@ fn a_failure_is_a_file_that_shows_it_again() {
     assert!(said.contains("expected a return value") || said.contains("[]"), "{said}");
 }
 
+/// A failure's file is drawn, and a campaign's pages show its failure made small.
+#[test]
+fn failures_are_drawn() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (failures, report) = (at("failures"), at("report"));
+    let args = ["fuzz", CALM, "--seeds", "0..200", "--failures", &failures, "--report", &report];
+    let (told, code) = sim(&args);
+    assert_eq!(code, 1, "{told}");
+    let file = told.lines().find_map(|line| line.trim().strip_prefix("again: blockjob-sim replay ")).unwrap();
+    for (form, begins) in [("svg", "<svg"), ("html", "<!doctype html"), ("mmd", "sequenceDiagram"), ("json", "{")] {
+        let picture = at(&format!("failure.{form}"));
+        let (_, code) = sim(&["timeline", file, "-o", &picture]);
+        let text = fs::read_to_string(&picture).unwrap();
+        assert!(code == 0 && text.to_lowercase().contains(&begins.to_lowercase()), "{form}: {text:.200}");
+    }
+    let (terminal, code) = sim(&["timeline", file]);
+    assert!(code == 0 && terminal.contains("client"), "{terminal}");
+
+    let index = fs::read_to_string(dir.path().join("report/index.html")).unwrap();
+    for part in ["made small", "after:  preemptions 1,", "<svg", "failure-1.html", "failure-1.yaml", "Marks:"] {
+        assert!(index.contains(part), "no {part:?} in {index:.3000}");
+    }
+    assert!(!index.contains("http://") || !index.contains("src=\"http"), "it needs nothing from outside");
+    assert!(fs::read_to_string(dir.path().join("report/failure-1.html")).unwrap().contains("made small"));
+    let small = at("report/failure-1.yaml");
+    let (_, code) = sim(&["run", &small]);
+    assert_eq!(code, 1, "what was made small fails");
+}
+
 #[test]
 fn generated_scenarios_are_explored() {
     let dir = tempfile::tempdir().unwrap();
@@ -66,16 +96,26 @@ fn generated_scenarios_are_explored() {
     assert_eq!((one, code), fuzz("2"));
 }
 
+/// Parts of seeds, of generated scenarios, and of the ladder: exhausted, or by deviations and seeds.
 #[test]
 fn parts_join_into_one_big_run() {
-    let dir = tempfile::tempdir().unwrap();
-    for keep_going in [&[][..], &["--keep-going"]] {
+    for what in [
+        &[CALM, "--seeds", "0..500"][..],
+        &[CALM, "--seeds", "0..500", "--keep-going"],
+        &["--generate", "--runs", "150", "--keep-going"],
+        &[RACE],
+        &[CALM],
+        &[RACE, "--max-states", "0", "--runs", "700"],
+        &[CALM, "--max-states", "0", "--runs", "500", "--keep-going"],
+        &[CALM, "--max-states", "0"],
+    ] {
+        let dir = tempfile::tempdir().unwrap();
         let to = ["--failures", dir.path().to_str().unwrap()];
-        let common = [&["fuzz", CALM, "--seeds", "0..500"], keep_going, &to].concat();
+        let common = [&["fuzz"], what, &to].concat();
         let (whole, code) = sim(&common);
         let mut parts = vec!["merge".to_owned()];
         for part in ["0/3", "1/3", "2/3"] {
-            let state = dir.path().join(format!("{}-{}", part.replace('/', "of"), keep_going.len()));
+            let state = dir.path().join(part.replace('/', "of"));
             let state = state.to_str().unwrap().to_owned();
             sim(&[&common[..], &["--shard", part, "--state", &state]].concat());
             parts.push(state);
@@ -85,7 +125,7 @@ fn parts_join_into_one_big_run() {
         let figures =
             |told: String| told.lines().filter(|line| !line.contains("again: ")).collect::<Vec<_>>().join("\n");
         let (joined, joined_code) = sim(&parts);
-        assert_eq!((figures(joined), joined_code), (figures(whole), code));
+        assert_eq!((figures(joined), joined_code), (figures(whole), code), "{what:?}");
     }
 }
 

@@ -19,9 +19,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::panic::catch_unwind;
 
-/// Longer lines are cut in snapshots; `tests/qemu_traces.rs` holds what they say in full against the real QEMU.
-const WIDTH: usize = 180;
-
 /// All files below a folder of the package whose names end so, sorted.
 fn files_below(folder: &str, ending: &str) -> BTreeSet<String> {
     let (mut found, mut open) = (BTreeSet::new(), vec![folder.to_owned()]);
@@ -39,19 +36,9 @@ fn files_below(folder: &str, ending: &str) -> BTreeSet<String> {
     found
 }
 
-/// Lines of records, long ones cut.
+/// Lines of records, long ones cut; `tests/qemu_traces.rs` holds what they say in full against the real QEMU.
 fn lines<'a>(records: impl Iterator<Item = &'a Record>) -> String {
-    let mut out = String::new();
-    for record in records {
-        let mut line = String::new();
-        text::write_line(record, &mut line);
-        let line = line.trim_end();
-        match line.char_indices().nth(WIDTH) {
-            Some((end, _)) => out.push_str(&format!("{}…\n", &line[..end])),
-            None => out.push_str(&format!("{line}\n")),
-        }
-    }
-    out
+    text::short_lines(records, text::SNAPSHOT_WIDTH)
 }
 
 /// A run that must pass, as the client sees it.

@@ -9,17 +9,19 @@
 
 mod common;
 
-use blockjob_sim::choice::{Chooser, Walk};
+use blockjob_sim::choice::{ChoiceLog, Chooser, Mode, Replay, Walk};
+use blockjob_sim::explore::{self, Strategy};
 use blockjob_sim::failure::Failure;
-use blockjob_sim::quirk::{About, Origin, Quirks, TABLE};
+use blockjob_sim::quirk::{About, Origin, Quirk, Quirks, TABLE};
 use blockjob_sim::scenario::{Plan, load};
 use blockjob_sim::shrink::{MAX_RUNS, Shrunk, shrink};
 use blockjob_sim::sim;
-use blockjob_sim::sim::outcome::RunOptions;
-use blockjob_sim::trace::Level;
+use blockjob_sim::sim::outcome::{Outcome, RunOptions};
+use blockjob_sim::trace::{Level, text};
 use common::{in_threads, plan_of};
 use std::fs;
 use std::process::Command;
+use std::sync::Arc;
 
 /// Preemptions that may be left.
 const PREEMPTIONS: usize = 2;
@@ -119,6 +121,53 @@ fn races_of_the_museum_are_two_preemptions_at_most() {
     let wrong: Vec<&String> = told.iter().filter(|(fits, _)| !fits).map(|(_, line)| line).collect();
     println!("{told:#?}");
     assert!(wrong.is_empty(), "{wrong:#?} of {told:#?}");
+}
+
+/// What exploring finds are schedules of orders alone, and of few deviations: they become small, too.
+#[test]
+fn what_exploring_finds_becomes_small() {
+    let plan = parse(HASTY);
+    for strategy in [None, Some(Strategy::Uniform), Some(Strategy::Pct(3)), Some(Strategy::Urw)] {
+        let mut check = explore::check(&plan).runs(400);
+        if let Some(strategy) = strategy {
+            check = check.strategy(strategy);
+        }
+        let report = check.run().expect("it starts");
+        let found = report.found.first().unwrap_or_else(|| panic!("{strategy:?} finds nothing"));
+        let log: ChoiceLog = found.choices.parse().expect("a list of choices");
+        let chooser = Chooser::Replay(Replay::new(Arc::new(log), Mode::Strict));
+        let run = sim::run(&plan, chooser, &options());
+        let failure = Failure::of("hasty", &plan, "explored", found.seed, &run).expect("it fails again");
+        let shrunk = shrink(&failure, MAX_RUNS).expect("it fails again");
+        assert_eq!(shrunk.preemptions.len(), 1, "{strategy:?}\n{}", shrunk.to_yaml());
+        assert!(shrunk.schedule_runs <= RUNS && shrunk.plan.steps.len() <= 2, "{strategy:?}\n{}", shrunk.to_yaml());
+        fails_again(&shrunk);
+    }
+}
+
+/// With a quirk, what is saved below `sim-scenarios` is a test at once: the scenario and its snapshot, as the test of all scenarios
+/// wants them.
+#[test]
+fn a_saved_scenario_has_its_snapshot() {
+    let mut plan = plan_of("sim-scenarios/museum/txn-start-in-prepare.yaml").expect("it has steps");
+    plan.quirks = Quirks::NONE.with(Quirk::TxnStartInPrepare);
+    let failure = found("race", &plan, 200).expect("it fails");
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("group-completion-race.yaml");
+    fs::write(&file, failure.to_text()).expect("a file");
+    let regress = folder.path().join("sim-scenarios/regress");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_blockjob-sim"));
+    let output = command.arg("shrink").arg(&file).arg("--save").arg(&regress).output().expect("it runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let saved = fs::read_to_string(regress.join("group-completion-race.yaml")).expect("a scenario");
+    let snapshot = folder.path().join("snapshots/regress/group-completion-race.snap");
+    let snapshot = fs::read_to_string(snapshot).expect("a snapshot");
+    let again = parse(&saved);
+    let run = sim::run(&again, sim::chooser(&again.schedule), &options());
+    assert_eq!(run.outcome, Outcome::Passed, "it expects its violation");
+    let (head, body) = snapshot.split_once("\n---\n").expect("head and body");
+    assert!(head.contains("blockjob-sim run sim-scenarios/regress/group-completion-race.yaml"), "{head}");
+    assert_eq!(body, text::short_lines(run.trace.iter(), text::SNAPSHOT_WIDTH));
 }
 
 #[test]

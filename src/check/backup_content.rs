@@ -7,22 +7,35 @@ use crate::host::Frozen;
 use crate::invariant::{Broken, Invariant};
 use crate::qmp::types::SyncMode;
 use crate::world::World;
-use crate::world::arena::JobId;
+use crate::world::arena::{JobId, NodeId};
 use crate::world::feed::{BackupBegins, Seen, Settled};
+use crate::world::hmp::BlkRequest;
 
 /// [`Invariant::BackupContent`]
 ///
 /// What it holds for: all of the disk with `full`; what the top layer had with `top`; the clusters that were dirty with `bitmap`, and,
 /// if the target has no backing file, whole clusters of the target around them, as these hide what will lie below. With `none`
 /// there is nothing to hold: such a job ends by being cancelled, and then QEMU promises nothing.
+///
+/// Nor is there for a target that somebody else writes to while it is copied to, a guest or another job: QEMU lets them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct BackupContent {
-    jobs: Vec<Kept<BackupBegins>>,
+    /// Each with whether somebody else wrote to its target.
+    jobs: Vec<(Kept<BackupBegins>, bool)>,
 }
 
 impl BackupContent {
-    fn take(&mut self, job: JobId) -> Option<Kept<BackupBegins>> {
-        let at = self.jobs.iter().position(|begins| begins.job == job)?;
+    /// Marks the jobs that copy to this node; whether there are any.
+    fn written_by_others(&mut self, node: NodeId) -> bool {
+        let mut any = false;
+        for (_, shared) in self.jobs.iter_mut().filter(|(begins, _)| begins.target_node == node) {
+            (*shared, any) = (true, true);
+        }
+        any
+    }
+
+    fn take(&mut self, job: JobId) -> Option<(Kept<BackupBegins>, bool)> {
+        let at = self.jobs.iter().position(|(begins, _)| begins.job == job)?;
         Some(self.jobs.swap_remove(at))
     }
 }
@@ -32,9 +45,17 @@ impl Watch for BackupContent {
 
     fn see(&mut self, seen: &Seen, _world: &World) -> Result<(), Broken> {
         match seen {
-            Seen::BackupBegins(begins) => self.jobs.push(Kept::new((**begins).clone())),
+            Seen::BackupBegins(begins) => {
+                let shared = self.written_by_others(begins.target_node);
+                self.jobs.push((Kept::new((**begins).clone()), shared));
+            }
+            Seen::GuestBegin { node, request, .. }
+                if matches!(**request, BlkRequest::Write { .. } | BlkRequest::Discard { .. }) =>
+            {
+                let _ = self.written_by_others(*node);
+            }
             Seen::Settled(settled) => {
-                if let Some(begins) = self.take(settled.job) {
+                if let Some((begins, false)) = self.take(settled.job) {
                     return compare(&begins, settled);
                 }
             }

@@ -9,6 +9,7 @@ use crate::render::read::Source;
 use crate::render::report::{Campaign, Failure, Mark, Stage, TraceCount, draw};
 use crate::render::{html, svg};
 use crate::scenario::plan::Plan;
+use crate::shrink::{Shrunk, shrink};
 use crate::sim::outcome::{RunOptions, Runner};
 use crate::trace::Level;
 use crate::trace::compare::client_lines;
@@ -53,7 +54,17 @@ pub(super) fn write(dir: &Path, tally: &Tally, about: &About<'_>) -> Result<(), 
             count: tally.kinds.get(&found.kind).copied().unwrap_or(1),
             ..Failure::default()
         };
-        if let Some(source) = shown(found, about) {
+        let small = small(found, about);
+        if let Some(small) = &small {
+            let file = format!("failure-{}.yaml", failures.len() + 1);
+            let path = dir.join(&file);
+            std::fs::write(&path, small.to_yaml()).map_err(|error| trouble(&path, error))?;
+            failure.text.push_str(&format!(
+                "\n\nmade small, as below; the scenario is {file}\nbefore: {}\nafter:  {}",
+                small.before, small.after
+            ));
+        }
+        if let Some(source) = small.as_ref().map(|small| shown_small(small, about)).or_else(|| shown(found, about)) {
             failure.picture = svg::draw(&source, &svg::Options::default());
             failure.page = format!("failure-{}.html", failures.len() + 1);
             let path = dir.join(&failure.page);
@@ -68,6 +79,32 @@ pub(super) fn write(dir: &Path, tally: &Tally, about: &About<'_>) -> Result<(), 
     }
     let path = dir.join("index.html");
     std::fs::write(&path, draw(&campaign)).map_err(|error| trouble(&path, error))
+}
+
+/// Runs that making a failure small may take: pages are for looking at, `shrink` takes its time.
+const SMALL: u32 = 400;
+
+/// A failure made small; `None` for one that does not come about again, or that no smaller one is known of.
+fn small(found: &Found, about: &About<'_>) -> Option<Shrunk> {
+    let mut plan = (about.plan_of)(found)?;
+    plan.quirks = plan.quirks.union(about.options.quirks);
+    let log: ChoiceLog = found.choices.parse().ok()?;
+    let options = RunOptions { record_choices: true, ..about.options };
+    let run = (about.runner)(&plan, Chooser::Replay(Replay::new(Arc::new(log), Mode::Strict)), &options);
+    let strategy = found.strategy.as_deref().unwrap_or("few deviations");
+    let failure = crate::failure::Failure::of(about.name, &plan, strategy, found.seed, &run)?;
+    shrink(&failure, SMALL).ok()
+}
+
+/// Its run, in detail.
+fn shown_small(small: &Shrunk, about: &About<'_>) -> Source {
+    let mut plan = small.plan.clone();
+    plan.expect_violation = None;
+    let options = RunOptions { level: Some(Level::Io), record_choices: false, ..about.options };
+    let run = (about.runner)(&plan, crate::sim::chooser(&plan.schedule), &options);
+    let mut source = Source::of_trace(about.name, "made small", &run.trace);
+    source.outcome = Some(super::timeline::in_short(&run.outcome));
+    source
 }
 
 /// The run of a failure, once more and in detail.

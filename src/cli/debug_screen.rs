@@ -11,6 +11,9 @@ use std::io::{self, Write};
 
 const KEYS: &str = "→ step  ← back  e event  j job  f fault  c choice  r record (capitals go back)  Tab which choice  0-9 take another  Home End  q quit";
 
+/// The same for narrow screens.
+const FEW_KEYS: &str = "← → step  e j f c r on (capitals back)  Tab 0-9 other way  q quit";
+
 /// Shows a run until the reader has seen enough.
 pub(super) fn show(mut debugger: Debugger, title: &str) -> io::Result<()> {
     let mut out = io::stdout();
@@ -109,7 +112,8 @@ fn pane(out: &mut impl Write, pane: &Pane, name: &str, lines: &[String], last: b
     queue!(out, SetAttribute(Attribute::Reset), ResetColor)?;
     let skip = if last { lines.len().saturating_sub(room) } else { 0 };
     for row in 0..pane.height - 1 {
-        let line = lines.get(skip + usize::from(row)).map_or("", String::as_str);
+        let none = if row == 0 && lines.is_empty() { "none" } else { "" };
+        let line = lines.get(skip + usize::from(row)).map_or(none, String::as_str);
         if line.contains("inject-error") || line.contains("failed") || line.contains("aborting") {
             queue!(out, SetForegroundColor(Color::Red))?;
         } else if line.starts_with('*') {
@@ -163,7 +167,8 @@ fn draw(debugger: &Debugger, title: &str, choice: usize, note: &str, out: &mut i
     queue!(out, SetForegroundColor(Color::Yellow))?;
     put(out, 0, height - 2, width, note)?;
     queue!(out, SetForegroundColor(Color::DarkGrey))?;
-    put(out, 0, height - 1, width, KEYS)?;
+    let keys = if KEYS.chars().count() <= usize::from(width) { KEYS } else { FEW_KEYS };
+    put(out, 0, height - 1, width, keys)?;
     queue!(out, ResetColor)?;
     out.flush()
 }

@@ -116,8 +116,15 @@ struct Shared {
     trouble: Option<String>,
     /// Kinds of failures that have a file.
     saved: BTreeSet<String>,
-    /// Of a part of a campaign: there are no more blocks.
-    part_done: bool,
+}
+
+impl Shared {
+    /// Writes a block down.
+    fn write(&mut self, block: &Block) {
+        if let Some(Err(problem)) = self.file.as_mut().map(|file| file.add(block)) {
+            self.trouble = Some(problem);
+        }
+    }
 }
 
 /// Explores schedules of a scenario, or generated scenarios, until something ends the campaign.
@@ -163,7 +170,6 @@ pub(super) fn fuzz(args: &FuzzArgs, runner: Runner, out: &mut Output) -> u8 {
         file,
         trouble: None,
         saved: BTreeSet::new(),
-        part_done: false,
     };
     let stop = interrupted();
     let tally = match work(args, shared, &campaign, &Arc::new(source), &save, &stop, out) {
@@ -259,14 +265,12 @@ impl Save {
 
 fn campaign(args: &FuzzArgs) -> Campaign {
     let strategies = if args.strategy.is_empty() { &PORTFOLIO[..] } else { &args.strategy };
-    let mut campaign = match (&args.seeds, args.shard) {
-        (None, None) if args.generate => Campaign { runs: args.runs, ..Campaign::seeds(strategies, 0, u64::MAX) },
-        (Some(range), _) => Campaign::seeds(strategies, range.start, range.end),
-        (None, Some(_)) => Campaign::seeds(strategies, 0, args.runs),
-        (None, None) if !args.strategy.is_empty() => {
+    let mut campaign = match &args.seeds {
+        Some(range) => Campaign::seeds(strategies, range.start, range.end),
+        None if args.generate || !args.strategy.is_empty() => {
             Campaign { runs: args.runs, ..Campaign::seeds(strategies, 0, u64::MAX) }
         }
-        (None, None) => Campaign::ladder(args.max_states, args.runs),
+        None => Campaign::ladder(args.max_states, args.runs),
     };
     if args.max_states == 0 {
         campaign.stages.retain(|stage| !matches!(stage, Stage::Exhaust(_)));
@@ -316,7 +320,9 @@ fn work(
     let end = args.time.map(|seconds| began + Duration::from_secs(seconds));
     let (lock, bell) = (Mutex::new(shared), Condvar::new());
     let shared = || lock.lock().unwrap_or_else(PoisonError::into_inner);
-    fold(&mut shared(), args.shard.is_some());
+    if args.shard.is_none() {
+        fold(&mut shared());
+    }
     std::thread::scope(|scope| {
         for number in 0..jobs {
             let worker = Worker::new(campaign.clone(), source.clone(), save.options);
@@ -394,17 +400,25 @@ fn one_worker(
             bell.notify_all();
             return;
         }
-        let (stage, number) = state.issued;
-        let (_, next) = state.tally.next();
-        if shard.is_none() && number >= next + 4 * jobs as u64 {
-            state = bell.wait(state).unwrap_or_else(PoisonError::into_inner);
-            continue;
-        }
-        state.issued.1 += 1;
-        let mine = shard.is_none_or(|(part, of)| number % of == part);
-        if !mine || state.waiting.contains_key(&(stage, number)) {
-            continue;
-        }
+        let (stage, number) = match shard {
+            Some(part) => match next_of_part(&mut state, &mut worker, part) {
+                Some(next) => next,
+                None => continue,
+            },
+            None => {
+                let (stage, number) = state.issued;
+                let (_, next) = state.tally.next();
+                if number >= next + 4 * jobs as u64 {
+                    state = bell.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    continue;
+                }
+                state.issued.1 += 1;
+                if state.waiting.contains_key(&(stage, number)) {
+                    continue;
+                }
+                (stage, number)
+            }
+        };
         drop(state);
         let mut before = |what: &dyn Fn() -> String| {
             if let Some(file) = &mut running {
@@ -415,35 +429,53 @@ fn one_worker(
         state = locked();
         // What belongs to a part counts even if another worker has come to the part's end meanwhile.
         if shard.is_some() || (state.tally.over.is_none() && state.issued.0 == stage) {
-            let written = match &mut state.file {
-                Some(file) => file.add(&block),
-                None => Ok(()),
-            };
-            if let Err(problem) = written {
-                state.trouble = Some(problem);
-            }
+            state.write(&block);
             for found in &block.found {
                 // The file of the first failure is written again in the end; this one is there in case there is no end.
                 if state.saved.insert(found.kind.clone()) {
                     let _ = save.write(found);
                 }
             }
-            state.part_done |= shard.is_some() && block.beyond;
-            state.waiting.insert((stage, number), block);
-            fold(&mut state, shard.is_some());
+            if shard.is_none() {
+                state.waiting.insert((stage, number), block);
+                fold(&mut state);
+            } else if block.failed > 0 && !worker.campaign.keep_going && state.tally.over.is_none() {
+                // What other parts do behind this block does not count, whatever comes of it.
+                state.tally.over = Some("a run failed".to_owned());
+            }
         }
         bell.notify_all();
     }
 }
 
-/// Takes in all results whose turn has come. Of a part of a campaign nothing is taken in: `merge` does it.
-fn fold(state: &mut Shared, part: bool) {
-    if part {
-        if state.part_done {
-            state.tally.over = Some("the part is done".to_owned());
+/// The next block that a part of a campaign has to do. Its tally is of foreseen results, `merge` takes in the real ones: it may come
+/// to an end earlier, and never later. A stage that exhausts is done by every part, as what comes next depends on it.
+fn next_of_part(state: &mut Shared, worker: &mut Worker, (part, of): (u64, u64)) -> Option<(usize, u64)> {
+    let (stage, number) = state.tally.next();
+    let known = state.waiting.remove(&(stage, number));
+    let was_known = known.is_some();
+    match worker.foreseen(stage, number) {
+        Some(block) => {
+            let mine = number % of == part && !was_known;
+            if mine && block.beyond {
+                state.write(&Block { schedules: Vec::new(), ..block.clone() });
+            }
+            state.tally.take(&block);
+            (mine && !block.beyond).then_some((stage, number))
         }
-        return;
+        None => {
+            let block = known.unwrap_or_else(|| worker.block(stage, number, &mut |_| {}));
+            if !was_known {
+                state.write(&block);
+            }
+            state.tally.take(&block);
+            None
+        }
     }
+}
+
+/// Takes in all results whose turn has come.
+fn fold(state: &mut Shared) {
     while state.tally.over.is_none() {
         let Some(block) = state.waiting.remove(&state.tally.next()) else { break };
         state.tally.take(&block);

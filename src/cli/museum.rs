@@ -3,12 +3,13 @@
 
 use super::output::Output;
 use super::{EXIT_USAGE, files, report};
-use crate::choice::{Chooser, Walk};
+use crate::explore::{self, PORTFOLIO, Strategy};
 use crate::quirk::{About, Origin, Quirk, Quirks, TABLE};
 use crate::scenario::plan::Plan;
 use crate::sim::outcome::{Outcome, RunOptions, Runner};
 use clap::Args;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// Arguments of `museum`.
@@ -23,7 +24,10 @@ pub struct MuseumArgs {
     /// Runs after which a search is given up
     #[arg(long, default_value_t = 1000, value_name = "N")]
     runs: u64,
-    /// Search among generated scenarios, and not in the one written for the quirk
+    /// Search in this way only, instead of all (`help strategies`, or ladder); may be given more than once
+    #[arg(long, value_name = "NAME")]
+    strategy: Vec<Way>,
+    /// Search among generated scenarios, and not in the one written for the quirk; by `walk`, unless another way is named
     #[arg(long)]
     generated: bool,
     /// Folder with the scenarios
@@ -31,16 +35,58 @@ pub struct MuseumArgs {
     scenarios: PathBuf,
 }
 
-/// Who makes the choices of the run of a seed.
-type Way = fn(u64) -> Chooser;
+/// How schedules are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Seeds of a strategy, one after the other.
+    Seeds(Strategy),
+    /// The ladder that `fuzz` goes up by itself.
+    Ladder,
+}
 
-const WAYS: &[(&str, Way)] = &[("calm", |_| Chooser::Calm), ("walk", |seed| Chooser::Walk(Box::new(Walk::new(seed))))];
+impl Way {
+    fn name(self) -> String {
+        match self {
+            Way::Seeds(strategy) => strategy.to_string(),
+            Way::Ladder => "ladder".to_owned(),
+        }
+    }
+
+    /// All searches find the same, wherever they begin.
+    fn without_chance(self) -> bool {
+        self == Way::Seeds(Strategy::Calm)
+    }
+}
+
+impl std::str::FromStr for Way {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Way, String> {
+        if text == "ladder" {
+            return Ok(Way::Ladder);
+        }
+        text.parse().map(Way::Seeds).map_err(|error: String| format!("{error}, ladder"))
+    }
+}
+
+/// What a search found: after how many runs, after what time, and whether chance had a part in it.
+#[derive(Clone, Copy, Debug)]
+struct First {
+    runs: u64,
+    time: Duration,
+    by_chance: bool,
+}
 
 /// Searches, and prints the table.
 pub(super) fn museum(args: &MuseumArgs, runner: Runner, out: &mut Output) -> u8 {
-    let ways: &[(&str, Way)] = if args.generated { &WAYS[1..] } else { WAYS };
-    let heads: String = ways.iter().map(|(name, _)| format!(" {name}: runs | time |")).collect();
-    out.print(&format!("| quirk | breaks |{heads}\n|---|---|{}\n", "---:|---:|".repeat(ways.len())));
+    let all = || Strategy::ALL.into_iter().map(Way::Seeds).chain([Way::Ladder]);
+    let ways: Vec<Way> = match (args.strategy.is_empty(), args.generated) {
+        (false, _) => args.strategy.clone(),
+        (true, false) => all().collect(),
+        (true, true) => vec![Way::Seeds(Strategy::Walk)],
+    };
+    let heads: String = ways.iter().map(|way| format!(" {} |", way.name())).collect();
+    out.print(&format!("| quirk | breaks |{heads}\n|---|---|{}\n", "---:|".repeat(ways.len())));
     let mut lost = 0;
     for about in TABLE.iter().filter(|about| about.origin == Origin::Qemu) {
         if !args.names.is_empty() && !args.names.contains(&about.quirk) {
@@ -53,21 +99,43 @@ pub(super) fn museum(args: &MuseumArgs, runner: Runner, out: &mut Output) -> u8 
         };
         let mut row = format!("| `{}` | {} |", about.name, about.breaks.name());
         let mut found = false;
-        for (name, way) in ways {
-            // A schedule without chance needs no second search.
-            let starts = if *name == "calm" && !args.generated { 1 } else { args.starts };
-            let runs = if *name == "calm" { 1 } else { args.runs };
-            let searches = (0..starts).map(|start| search(about, plan.as_ref(), *way, start, runs, runner));
-            let cell = median(searches.collect());
+        for way in &ways {
+            let cell = searches(about, plan.as_ref(), *way, args, runner);
             found |= cell.is_some();
-            row.push_str(
-                &cell.map_or_else(|| " – | – |".to_owned(), |(runs, time)| format!(" {runs} | {} |", shown(time))),
-            );
+            row.push_str(&cell.map_or_else(|| " – |".to_owned(), |(runs, time)| format!(" {runs}, {} |", shown(time))));
         }
         lost += u8::from(!found);
         out.print(&format!("{row}\n"));
     }
     u8::from(lost > 0 && !args.generated)
+}
+
+/// The median of all searches for a quirk in one way.
+fn searches(
+    about: &About,
+    plan: Option<&Plan>,
+    way: Way,
+    args: &MuseumArgs,
+    runner: Runner,
+) -> Option<(u64, Duration)> {
+    let mut found = Vec::new();
+    for start in 0..args.starts.max(1) {
+        // Half of them in vain are enough.
+        if found.iter().filter(|first: &&Option<First>| first.is_none()).count() as u64 > args.starts / 2 {
+            return None;
+        }
+        let first = match (way, plan) {
+            (Way::Seeds(strategy), _) => search(about, plan, strategy, start, args, runner),
+            (Way::Ladder, Some(plan)) => ladder(about, plan, start, args),
+            (Way::Ladder, None) => search_generated_in_turn(about, start, args, runner),
+        };
+        found.push(first);
+        let again = first.is_none_or(|first| first.by_chance) && !(way.without_chance() && plan.is_some());
+        if !again {
+            break;
+        }
+    }
+    median(found)
 }
 
 fn plan_of(file: &Path, generated: bool, out: &mut Output) -> Result<Option<Plan>, u8> {
@@ -87,36 +155,69 @@ fn plan_of(file: &Path, generated: bool, out: &mut Output) -> Result<Option<Plan
     }
 }
 
-/// Runs until the first violation: how many runs, and how long they took.
+/// Runs with one strategy until the first violation.
 fn search(
     about: &About,
     plan: Option<&Plan>,
-    way: Way,
+    strategy: Strategy,
     start: u64,
-    runs: u64,
+    args: &MuseumArgs,
     runner: Runner,
-) -> Option<(u64, Duration)> {
+) -> Option<First> {
+    let begin = cpu_time();
+    let runs = if strategy == Strategy::Calm && plan.is_some() { 1 } else { args.runs };
+    let first = (0..runs).find(|run| found_by(about, plan, strategy, start * FAR + run, runner))?;
+    Some(First {
+        runs: first + 1,
+        time: cpu_time().saturating_sub(begin),
+        by_chance: strategy != Strategy::Calm || plan.is_none(),
+    })
+}
+
+/// Generated scenarios, with the strategies of the ladder in turn, as `fuzz --generate` does it.
+fn search_generated_in_turn(about: &About, start: u64, args: &MuseumArgs, runner: Runner) -> Option<First> {
+    let begin = cpu_time();
+    let turn = |run: u64| PORTFOLIO[(run % PORTFOLIO.len() as u64) as usize];
+    let first = (0..args.runs).find(|run| found_by(about, None, turn(*run), start * FAR + run, runner))?;
+    Some(First { runs: first + 1, time: cpu_time().saturating_sub(begin), by_chance: true })
+}
+
+/// How far apart the seeds are with which searches begin.
+const FAR: u64 = 1_000_000;
+
+/// Whether a seed shows the quirk.
+fn found_by(about: &About, plan: Option<&Plan>, strategy: Strategy, seed: u64, runner: Runner) -> bool {
     let quirks = Quirks::NONE.with(about.quirk);
     let options = RunOptions { quirks, check: true, ..RunOptions::default() };
-    let begin = Instant::now();
-    for run in 0..runs {
-        let seed = start * 1_000_000 + run;
-        let drawn;
-        let plan = match plan {
-            Some(plan) => plan,
-            None => {
-                drawn = crate::generate::scenario(seed).plan;
-                &drawn
-            }
-        };
-        if violated(&runner(plan, way(seed), &options).outcome)
-            // What fails without the quirk, too, is not its doing.
-            && !violated(&runner(plan, way(seed), &RunOptions { quirks: Quirks::NONE, ..options }).outcome)
-        {
-            return Some((run + 1, begin.elapsed()));
+    let drawn;
+    let plan = match plan {
+        Some(plan) => plan,
+        None => {
+            drawn = crate::generate::scenario(seed).plan;
+            &drawn
         }
-    }
-    None
+    };
+    violated(&runner(plan, strategy.chooser(seed), &options).outcome)
+        // What fails without the quirk, too, is not its doing.
+        && !violated(&runner(plan, strategy.chooser(seed), &RunOptions { quirks: Quirks::NONE, ..options }).outcome)
+}
+
+/// Goes up the ladder until the first violation. A stage that exhausts has a run for each of the client's traces.
+fn ladder(about: &About, plan: &Plan, start: u64, args: &MuseumArgs) -> Option<First> {
+    let begin = cpu_time();
+    let quirks = Quirks::NONE.with(about.quirk);
+    let tally = explore::check(plan).quirks(quirks).runs(args.runs).first_seed(start * FAR).run().ok()?;
+    let found = tally.found.first()?;
+    let runs = found.seed.map_or(tally.runs, |seed| tally.runs.min(seed - start * FAR + 1));
+    Some(First { runs, time: cpu_time().saturating_sub(begin), by_chance: found.seed.is_some() })
+}
+
+/// Time that this thread has had a processor; where the system does not say so, time that has passed.
+fn cpu_time() -> Duration {
+    static BEGAN: OnceLock<Instant> = OnceLock::new();
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
+    let nanos = told.and_then(|text| text.split_whitespace().next()?.parse().ok());
+    nanos.map_or_else(|| BEGAN.get_or_init(Instant::now).elapsed(), Duration::from_nanos)
 }
 
 fn violated(outcome: &Outcome) -> bool {
@@ -124,13 +225,13 @@ fn violated(outcome: &Outcome) -> bool {
 }
 
 /// The median of searches; `None` if fewer than half found anything.
-fn median(mut searches: Vec<Option<(u64, Duration)>>) -> Option<(u64, Duration)> {
-    searches.sort_by_key(|found| found.map_or(u64::MAX, |(runs, _)| runs));
+fn median(mut searches: Vec<Option<First>>) -> Option<(u64, Duration)> {
+    searches.sort_by_key(|found| found.map_or(u64::MAX, |first| first.runs));
     let middle = searches.len().saturating_sub(1) / 2;
-    let (runs, _) = searches.get(middle).copied().flatten()?;
-    let mut times: Vec<Duration> = searches.iter().flatten().map(|(_, time)| *time).collect();
+    let first = searches.get(middle).copied().flatten()?;
+    let mut times: Vec<Duration> = searches.iter().flatten().map(|first| first.time).collect();
     times.sort();
-    Some((runs, times[times.len() / 2]))
+    Some((first.runs, times[times.len() / 2]))
 }
 
 fn shown(time: Duration) -> String {

@@ -4,6 +4,9 @@
 use super::output::Output;
 use super::{EXIT_USAGE, replay};
 use crate::shrink::{self, Shrunk};
+use crate::sim;
+use crate::sim::outcome::{Outcome, RunOptions};
+use crate::trace::{Level, text};
 use clap::Args;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +15,8 @@ use std::path::{Path, PathBuf};
 pub(super) struct ShrinkArgs {
     /// The failure file
     file: PathBuf,
-    /// Write the scenario into this folder, as in sim-scenarios/regress, instead of printing it
+    /// Write the scenario into this folder, as in sim-scenarios/regress, instead of printing it; below a folder sim-scenarios its
+    /// snapshot is written too, into snapshots beside that
     #[arg(long, value_name = "DIR")]
     save: Option<PathBuf>,
     /// Make at most so many runs
@@ -38,9 +42,8 @@ pub(super) fn shrink(args: &ShrinkArgs, out: &mut Output) -> u8 {
             0
         }
         Some(folder) => match save(folder, &args.file, &shrunk) {
-            Ok(path) => {
-                said.push_str(&format!("written to {}\n", path.display()));
-                said.push_str("its snapshot: INSTA_UPDATE=always cargo test --test scenarios\n");
+            Ok(written) => {
+                said.push_str(&written);
                 0
             }
             Err(why) => {
@@ -53,12 +56,39 @@ pub(super) fn shrink(args: &ShrinkArgs, out: &mut Output) -> u8 {
     code
 }
 
-/// Writes the scenario into a folder, under the name of the invariant and of the failure's file.
-fn save(folder: &Path, file: &Path, shrunk: &Shrunk) -> Result<PathBuf, String> {
+/// Writes the scenario into a folder, under the name of the invariant and of the failure's file, and its snapshot; says where.
+fn save(folder: &Path, file: &Path, shrunk: &Shrunk) -> Result<String, String> {
+    let told = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
     std::fs::create_dir_all(folder).map_err(|error| error.to_string())?;
     let kind = shrunk.verdict.invariant.as_ref().unwrap_or(&shrunk.verdict.outcome);
     let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    let path = folder.join(format!("{kind}-{stem}.yaml"));
-    std::fs::write(&path, shrunk.to_yaml()).map_err(|error| error.to_string())?;
-    Ok(path)
+    // A failure's file begins with its kind already.
+    let name = if stem.starts_with(&**kind) { stem } else { format!("{kind}-{stem}") };
+    let path = folder.join(format!("{name}.yaml"));
+    std::fs::write(&path, shrunk.to_yaml()).map_err(|error| told(&path, error))?;
+    let mut said = format!("written to {}\n", path.display());
+    let Some((root, below)) = scenarios_above(folder) else { return Ok(said) };
+    let options = RunOptions { level: Some(Level::Client), ..RunOptions::default() };
+    let run = sim::run(&shrunk.plan, sim::chooser(&shrunk.plan.schedule), &options);
+    if run.outcome != Outcome::Passed {
+        said.push_str("no snapshot: it fails until what it shows is mended, then INSTA_UPDATE=always cargo test --test scenarios\n");
+        return Ok(said);
+    }
+    let scenario = Path::new("sim-scenarios").join(&below).join(format!("{name}.yaml"));
+    let snapshot = root.join("snapshots").join(&below);
+    std::fs::create_dir_all(&snapshot).map_err(|error| told(&snapshot, error))?;
+    let snapshot = snapshot.join(format!("{name}.snap"));
+    let lines = text::short_lines(run.trace.iter(), text::SNAPSHOT_WIDTH);
+    let head = format!("---\nsource: tests/scenarios.rs\ndescription: blockjob-sim run {}\n---\n", scenario.display());
+    std::fs::write(&snapshot, head + &lines).map_err(|error| told(&snapshot, error))?;
+    said.push_str(&format!("its snapshot: {}; `cargo test --test scenarios` runs it\n", snapshot.display()));
+    Ok(said)
+}
+
+/// The folder that holds the `sim-scenarios` which this one is below of, and the way from there.
+fn scenarios_above(folder: &Path) -> Option<(PathBuf, PathBuf)> {
+    let parts: Vec<_> = folder.components().collect();
+    let at = parts.iter().rposition(|part| part.as_os_str() == "sim-scenarios")?;
+    let below: PathBuf = parts[at + 1..].iter().collect();
+    (!below.as_os_str().is_empty()).then(|| (parts[..at].iter().collect(), below))
 }

@@ -250,6 +250,44 @@ impl Worker {
         self.atlas.get_or_insert_with(|| Atlas::new(start, STATES)).run(start, choose)
     }
 
+    fn parents(&mut self, start: &Start) -> Arc<Vec<Parent>> {
+        if let Some(parents) = &self.parents {
+            return parents.clone();
+        }
+        let mode = self.campaign.mode();
+        let mut parents = Vec::new();
+        children(&calm_parent(mode, start), &mut |deviations| {
+            let mut script = Deviations::new(mode, deviations);
+            drop(finish(start.sim.clone(), &mut script));
+            parents.push(Parent { deviations: deviations.to_vec(), among: script.among });
+        });
+        self.parents.insert(Arc::new(parents)).clone()
+    }
+
+    /// What a tally would make of a block that finds nothing but new schedules, without doing it; `None` for one that has to be done
+    /// to know. So the parts of a campaign know, each by itself, which blocks there are.
+    pub fn foreseen(&mut self, stage: usize, number: u64) -> Option<Block> {
+        let source = self.source.clone();
+        let runs = match (&self.campaign.stages[stage], &*source) {
+            (Stage::Exhaust(_), Source::Scenario(_)) if number == 0 => return None,
+            (Stage::Preempt(0), Source::Scenario(_)) => (number == 0).then_some(1),
+            (Stage::Preempt(1), Source::Scenario(start)) => {
+                (number == 0).then(|| count_children(&calm_parent(self.campaign.mode(), start)))
+            }
+            (Stage::Preempt(_), Source::Scenario(start)) => {
+                let parents = self.parents(start);
+                usize::try_from(number).ok().and_then(|number| parents.get(number)).map(count_children)
+            }
+            (Stage::Seeds(_, first, end), _) => {
+                let left = (end - first).saturating_sub(number.saturating_mul(BLOCK));
+                (left > 0).then_some(left.min(BLOCK))
+            }
+            (_, _) => None,
+        };
+        let block = Block { stage, number, beyond: runs.is_none(), runs: runs.unwrap_or(0), ..Block::default() };
+        Some(Block { schedules: vec![mix(stage as u64, number)], ..block })
+    }
+
     fn seeds_block(
         &mut self,
         mut block: Block,
@@ -327,18 +365,7 @@ impl Worker {
             }
             return block.done();
         }
-        let parents = match &self.parents {
-            Some(parents) => parents.clone(),
-            None => {
-                let mut parents = Vec::new();
-                children(&calm_parent(mode, start), &mut |deviations| {
-                    let mut script = Deviations::new(mode, deviations);
-                    drop(finish(start.sim.clone(), &mut script));
-                    parents.push(Parent { deviations: deviations.to_vec(), among: script.among });
-                });
-                self.parents.insert(Arc::new(parents)).clone()
-            }
-        };
+        let parents = self.parents(start);
         match usize::try_from(block.number).ok().and_then(|number| parents.get(number)) {
             None => Block { beyond: true, ..block },
             Some(parent) => {
@@ -411,6 +438,12 @@ fn children(parent: &Parent, each: &mut Each<'_>) {
             deviations.pop();
         }
     }
+}
+
+/// How many these are.
+fn count_children(parent: &Parent) -> u64 {
+    let first = parent.deviations.last().map_or(0, |(at, _)| *at as usize + 1);
+    parent.among.iter().skip(first).map(|among| u64::from(among.saturating_sub(1))).sum()
 }
 
 /// Calm, but for the choices of these numbers; or the answers of a list.

@@ -3,7 +3,7 @@
 use super::campaign::{Block, Campaign, Found, Stage};
 use super::count::grouped;
 use super::sketch::Sketch;
-use crate::world::marks::{Marks, catalogue};
+use crate::world::marks::{KINDS, Marks, catalogue};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -209,7 +209,7 @@ impl Tally {
     fn coverage(&self, all: bool) -> String {
         let catalogue = catalogue();
         let mut text = String::new();
-        for kind in ["transition", "verb", "transaction", "end"] {
+        for kind in KINDS {
             let of_kind = || catalogue.iter().filter(|mark| mark.kind == kind);
             let reached = of_kind().filter(|mark| self.marks.has(mark.bit)).count();
             text.push_str(&format!("{:<20} {reached} of {} reached\n", format!("{kind} marks"), of_kind().count()));

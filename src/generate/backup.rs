@@ -48,7 +48,10 @@ impl Program<'_> {
     /// The drive to copy; within a transaction one that it does not copy yet.
     fn backed_up_drive(&mut self) -> usize {
         let drives = self.shape.drives.len();
-        let mut drive = self.arguments.below(drives);
+        let mut drive = match self.fresh.last() {
+            Some((drive, _)) if self.arguments.one_in(self.knobs.chained_one_in) => *drive,
+            _ => self.arguments.below(drives),
+        };
         for _ in 0..drives {
             if !self.in_transaction || !self.backed_up.contains(&drive) {
                 break;
@@ -93,7 +96,12 @@ impl Program<'_> {
             // Where the transaction fails, QEMU crashes for a backup by a bitmap of its own.
             bitmaps.retain(|bitmap| !self.fresh.iter().any(|(of, name)| *of == drive && name == bitmap));
         }
-        let by_bitmap = if bitmaps.is_empty() { 0 } else { self.knobs.bitmap_backup_weight };
+        let chained = self.fresh.iter().any(|(of, name)| *of == drive && bitmaps.contains(name))
+            && self.arguments.one_in(self.knobs.chained_one_in);
+        let by_bitmap = match bitmaps.is_empty() {
+            true => 0,
+            false => self.knobs.bitmap_backup_weight.max(if chained { 12 } else { 0 }),
+        };
         let sync = self.arguments.weighted(&[
             (4, "full"),
             (by_bitmap, "incremental"),
@@ -103,7 +111,7 @@ impl Program<'_> {
         ]);
         arguments.push(("sync", sync.into()));
         let bitmap = match self.fresh.iter().rev().find(|(of, name)| *of == drive && bitmaps.contains(name)) {
-            Some((_, name)) if self.arguments.one_in(2) => Some(name.clone()),
+            Some((_, name)) if chained => Some(name.clone()),
             _ if bitmaps.is_empty() => None,
             _ => Some(self.arguments.pick(&bitmaps)),
         };
@@ -114,6 +122,10 @@ impl Program<'_> {
             "full" | "top" if self.arguments.one_in(4) => self.arguments.pick(&[Some("always"), Some("on-success")]),
             _ => return sync,
         };
+        if self.in_transaction {
+            // What is done to it next meets a bitmap that is in use.
+            self.last_bitmap = Some((drive, bitmap.clone()));
+        }
         arguments.push(("bitmap", Json::Str(bitmap)));
         arguments.extend(mode.map(|mode| ("bitmap-mode", mode.into())));
         sync
@@ -131,7 +143,11 @@ impl Program<'_> {
         let mut stops = false;
         for key in ["on-source-error", "on-target-error"] {
             if self.arguments.one_in(4) {
-                let policy = self.arguments.pick(&POLICIES);
+                let policy = match self.arguments.pick(&POLICIES) {
+                    // An error that stays is met again and again, without end and at once.
+                    "ignore" if self.shape.faults_stay => "report",
+                    policy => policy,
+                };
                 stops |= policy != "report" && self.knobs.faulty_drive_one_in > 0;
                 arguments.push((key, policy.into()));
             }

@@ -84,6 +84,8 @@ pub struct Knobs {
     pub bitmap_backup_weight: u32,
     pub tuning_one_in: u32,
     pub wrong_one_in: u32,
+    pub chained_one_in: u32,
+    pub failing_tail_one_in: u32,
 }
 
 impl Knobs {
@@ -128,6 +130,8 @@ impl Knobs {
             } else {
                 wrong * 4 * u32::from(kind == Kind::Racing)
             },
+            chained_one_in: d.pick(&[1, 2, 4]),
+            failing_tail_one_in: d.pick(&[0, 2, 4]),
         }
     }
 
@@ -160,6 +164,8 @@ impl Knobs {
             ("weight of bitmaps in backups", self.bitmap_backup_weight.to_string()),
             ("tuned backups", once(self.tuning_one_in)),
             ("wrong arguments", once(self.wrong_one_in)),
+            ("actions about what others added", once(self.chained_one_in)),
+            ("transactions that fail at their end", once(self.failing_tail_one_in)),
         ];
         let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         rows.iter().map(|(name, value)| format!("{name:<width$}  {value}\n")).collect()

@@ -162,14 +162,14 @@ impl<'a> Program<'a> {
     /// A bitmap command, or the action of the same name.
     pub(super) fn bitmap(&mut self) -> Call {
         let drive = match &self.last_bitmap {
-            Some((drive, _)) if self.arguments.one_in(2) => *drive,
+            Some((drive, _)) if self.arguments.one_in(self.knobs.chained_one_in) => *drive,
             _ => self.arguments.below(self.shape.drives.len()),
         };
         if self.shape.drives[drive].bitmaps.is_empty() || self.arguments.one_in(4) {
             return self.add_bitmap(drive);
         }
         let name = match &self.last_bitmap {
-            Some((of, name)) if *of == drive && self.arguments.one_in(2) => name.clone(),
+            Some((of, name)) if *of == drive && self.arguments.one_in(self.knobs.chained_one_in) => name.clone(),
             _ => self.arguments.pick(&self.shape.drives[drive].bitmaps),
         };
         self.last_bitmap = self.in_transaction.then(|| (drive, name.clone()));
@@ -262,6 +262,11 @@ impl<'a> Program<'a> {
             let data = self.spoilt(name, Json::dict(arguments));
             actions.push(Json::dict(vec![("type", name.into()), ("data", data)]));
         }
+        if self.arguments.one_in(self.knobs.failing_tail_one_in) {
+            let (name, arguments) = self.failing_action();
+            actions.push(Json::dict(vec![("type", name.into()), ("data", Json::dict(arguments))]));
+            aborts = true;
+        }
         self.in_transaction = false;
         (self.last_bitmap, self.fresh, self.backed_up) = (None, Vec::new(), Vec::new());
         if aborts {
@@ -275,6 +280,26 @@ impl<'a> Program<'a> {
         }
         self.push("transaction", Json::dict(arguments));
         self.settle();
+    }
+
+    /// An action that fails, whatever there is: those before it have to be undone.
+    fn failing_action(&mut self) -> Call {
+        let node = |of: &super::shape::Drive| ("node", Json::Str(of.node.clone()));
+        let drive = self.arguments.below(self.shape.drives.len());
+        let drive = &self.shape.drives[drive];
+        match self.arguments.weighted(&[(3, 0), (1, 1), (1, 2), (1, 3), (1, 4)]) {
+            1 if !drive.bitmaps.is_empty() => {
+                let name = drive.bitmaps[0].clone();
+                ("block-dirty-bitmap-add", vec![node(drive), ("name", Json::Str(name))])
+            }
+            2 => ("block-dirty-bitmap-clear", vec![node(drive), ("name", "nope".into())]),
+            3 => ("block-dirty-bitmap-disable", vec![node(drive), ("name", "nope".into())]),
+            4 => {
+                let nowhere = vec![("device", "nope".into()), ("target", "nope".into()), ("sync", "full".into())];
+                ("blockdev-backup", nowhere)
+            }
+            _ => ("abort", vec![]),
+        }
     }
 
     /// A word to a job.

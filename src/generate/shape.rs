@@ -52,6 +52,8 @@ pub(super) struct Shape {
     pub targets: Vec<Target>,
     /// Definitions of nodes that the program's first commands add: they have fault rules, whose events count from there.
     pub first: Vec<Json>,
+    /// Some fault rule fires again and again.
+    pub faults_stay: bool,
 }
 
 const SIZES: [u64; 12] = [
@@ -125,7 +127,7 @@ impl Shape {
                 ("node-name", Json::Str(debug.clone())),
                 ("image", file_node(&file, unmap)),
             ];
-            below.extend(rules(format, "source", faults));
+            below.extend(self.rules(format, "source", faults));
             drive.debug = Some(debug);
             self.first.push(format_node(format, &node, Json::dict(below), unmap, zeroes));
         } else if d.one_in(3) {
@@ -209,7 +211,7 @@ impl Shape {
             let mut below = file_node(&file, false);
             if faults.one_in(knobs.faulty_drive_one_in * 2) {
                 let mut debug = vec![("driver", "blkdebug".into()), ("image", below)];
-                debug.extend(rules(format, "target", faults));
+                debug.extend(self.rules(format, "target", faults));
                 below = Json::dict(debug);
             }
             format_node(format, &node, below, d.one_in(4), None)
@@ -230,6 +232,46 @@ impl Shape {
             self.drives[drive].spare.push((file.clone(), "qcow2"));
             below = Some(Backing { file, format: ImageFormat::Qcow2 });
         }
+    }
+
+    /// Fault rules: what fails, after what, and how often.
+    fn rules(&mut self, format: &str, role: &str, d: &mut Draw) -> Vec<(&'static str, Json)> {
+        let events: &[&str] = match (format, role) {
+            ("qcow2", "source") => {
+                &["read_aio", "read_aio", "read_aio", "write_aio", "cow_read", "flush_to_disk", "l2_load"]
+            }
+            ("qcow2", _) => {
+                &["write_aio", "write_aio", "cluster_alloc", "l2_update", "refblock_update_part", "flush_to_disk"]
+            }
+            (_, "source") => &["none", "pwritev", "flush_to_disk"],
+            (_, _) => &["pwritev", "pwritev", "pwritev_zero", "flush_to_disk"],
+        };
+        let mut inject = Vec::new();
+        let armed = d.one_in(3);
+        for _ in 0..d.range(1, 2) {
+            let event = d.pick(events);
+            let (errno, once) = (d.pick(&[5, 5, 28]), !d.one_in(4));
+            self.faults_stay |= !once;
+            let mut rule = vec![("event", event.into()), ("errno", Json::Int(errno)), ("once", once.into())];
+            rule.push(("immediately", d.one_in(2).into()));
+            if armed {
+                rule.push(("state", Json::Int(2)));
+            }
+            if event == "none" {
+                rule.push(("iotype", d.pick(&["read", "write", "flush"]).into()));
+            }
+            if d.one_in(4) {
+                rule.push(("sector", Json::uint(d.pick(&[0, 128, 512, 640, 1024]))));
+            }
+            inject.push(Json::dict(rule));
+        }
+        let mut rules = vec![("inject-error", Json::list(inject))];
+        if armed {
+            let event = d.pick(&["flush_to_disk", "flush_to_disk", "write_aio"]);
+            let set = vec![("event", event.into()), ("state", Json::Int(1)), ("new_state", Json::Int(2))];
+            rules.push(("set-state", Json::list(vec![Json::dict(set)])));
+        }
+        rules
     }
 }
 
@@ -260,45 +302,6 @@ fn format_node(format: &str, node: &Arc<str>, below: Json, unmap: bool, zeroes: 
     }
     options.push(("file", below));
     Json::dict(options)
-}
-
-/// Fault rules: what fails, after what, and how often.
-fn rules(format: &str, role: &str, d: &mut Draw) -> Vec<(&'static str, Json)> {
-    let events: &[&str] = match (format, role) {
-        ("qcow2", "source") => {
-            &["read_aio", "read_aio", "read_aio", "write_aio", "cow_read", "flush_to_disk", "l2_load"]
-        }
-        ("qcow2", _) => {
-            &["write_aio", "write_aio", "cluster_alloc", "l2_update", "refblock_update_part", "flush_to_disk"]
-        }
-        (_, "source") => &["none", "pwritev", "flush_to_disk"],
-        (_, _) => &["pwritev", "pwritev", "pwritev_zero", "flush_to_disk"],
-    };
-    let mut inject = Vec::new();
-    let armed = d.one_in(3);
-    for _ in 0..d.range(1, 2) {
-        let event = d.pick(events);
-        let mut rule =
-            vec![("event", event.into()), ("errno", Json::Int(d.pick(&[5, 5, 28]))), ("once", (!d.one_in(4)).into())];
-        rule.push(("immediately", d.one_in(2).into()));
-        if armed {
-            rule.push(("state", Json::Int(2)));
-        }
-        if event == "none" {
-            rule.push(("iotype", d.pick(&["read", "write", "flush"]).into()));
-        }
-        if d.one_in(4) {
-            rule.push(("sector", Json::uint(d.pick(&[0, 128, 512, 640, 1024]))));
-        }
-        inject.push(Json::dict(rule));
-    }
-    let mut rules = vec![("inject-error", Json::list(inject))];
-    if armed {
-        let event = d.pick(&["flush_to_disk", "flush_to_disk", "write_aio"]);
-        let set = vec![("event", event.into()), ("state", Json::Int(1)), ("new_state", Json::Int(2))];
-        rules.push(("set-state", Json::list(vec![Json::dict(set)])));
-    }
-    rules
 }
 
 /// Whether a program of this kind may do without waiting.

@@ -13,6 +13,24 @@ use crate::base::Json;
 use crate::base::units::size_text;
 use std::fmt::Write;
 
+/// Longer lines are cut in snapshots.
+pub const SNAPSHOT_WIDTH: usize = 180;
+
+/// Lines of records as they stand in snapshots: none longer than this.
+pub fn short_lines<'a>(records: impl Iterator<Item = &'a Record>, width: usize) -> String {
+    let mut out = String::new();
+    for record in records {
+        let mut line = String::new();
+        write_line(record, &mut line);
+        let line = line.trim_end();
+        match line.char_indices().nth(width) {
+            Some((end, _)) => out.extend([&line[..end], "…\n"]),
+            None => out.extend([line, "\n"]),
+        }
+    }
+    out
+}
+
 /// What `blockjob-sim help trace` says.
 pub const HELP: &str = "\
 A trace is what happened in a run, one record a line:

@@ -8,6 +8,7 @@ use super::driver::{CbwState, Driver};
 use super::frame::{Flow, Frame};
 use super::graph::{Node, OpenFlags, Parent, Role, perm};
 use super::job::{ErrorAction, JobDriver, JobFlags};
+use super::marks::Place;
 use super::value::Val;
 use crate::base::errno::Errno;
 use crate::base::units::align_up;
@@ -135,6 +136,7 @@ impl World {
 
     fn backup_thaw_bitmap(&mut self, args: &BackupArgs) {
         if let Some(bitmap) = args.sync_bitmap {
+            self.reach(Place::BitmapThawed);
             self.graph.nodes[args.source].bitmaps.reclaim(bitmap).expect("it was split just before");
         }
     }
@@ -361,6 +363,12 @@ impl World {
         let Some(bitmap) = b.sync_bitmap else { return };
         let always = b.bitmap_mode == BitmapSyncMode::Always;
         let sync = (!failed || always) && b.bitmap_mode != BitmapSyncMode::Never;
+        self.reach(match (sync, failed) {
+            (true, false) => Place::AbdicateOnSuccess,
+            (true, true) => Place::AbdicateOnFailure,
+            (false, false) => Place::ReclaimOnSuccess,
+            (false, true) => Place::ReclaimOnFailure,
+        });
         let bitmaps = &mut self.graph.nodes[b.source].bitmaps;
         let left = if sync { bitmaps.abdicate(bitmap) } else { bitmaps.reclaim(bitmap).map(|()| bitmap) };
         let left = left.expect("the bitmap is split while the job runs");
@@ -476,6 +484,7 @@ impl World {
         }
         self.calls.remove(call);
         if call_cancelled {
+            self.reach(Place::CopyAgain);
             return self.backup_loop(job);
         }
         let (errno, is_read) = failure.expect("the call failed");
@@ -518,6 +527,7 @@ impl World {
         if self.calls[call].finished {
             return Flow::Go;
         }
+        self.reach(Place::CopyPaused);
         self.block_copy_call_cancel(call);
         self.jobs[job].backup_mut().wait = true;
         Flow::Yield(Wait::CopyCall)

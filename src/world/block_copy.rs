@@ -8,6 +8,7 @@ use super::feed::Seen;
 use super::frame::{Flow, Frame};
 use super::graph::Node;
 use super::io::IoFlags;
+use super::marks::Place;
 use super::status::StatusReq;
 use super::value::Val;
 use crate::base::errno::{Errno, Ret};
@@ -368,6 +369,9 @@ impl World {
             return self.seq([Frame::CopyWaitAll(call)]);
         };
         self.calls[call].found_dirty = true;
+        if matches!(self.calls[call].end, CallEnd::Cbw(_)) {
+            self.reach(Place::CbwCopies);
+        }
         let source = self.copy_source(cbw);
         let base = if self.cbw_ref(cbw).bcs.skip_unallocated { self.graph.backing_chain_next(source) } else { None };
         self.seq([
@@ -463,6 +467,7 @@ impl World {
         self.copy_task_shrink(&mut task, bytes);
         let after = task.offset + task.bytes;
         if skip && !allocated {
+            self.reach(Place::CopySkips);
             self.copy_task_end(&task, false);
             return self.seq([Frame::CopyDirty { call, offset: after, bytes: end - after }]);
         }
@@ -588,8 +593,10 @@ impl World {
                 return self.seq([Frame::CopyCommon(call)]);
             }
             let co = self.current();
-            let state = &mut self.cbw(cbw).bcs;
-            if let Some(i) = state.conflict(offset, bytes) {
+            let guest = matches!(c.end, CallEnd::Cbw(_));
+            if let Some(i) = self.cbw(cbw).bcs.conflict(offset, bytes) {
+                self.reach(if guest { Place::CbwWaits } else { Place::JobWaitsForCbw });
+                let state = &mut self.cbw(cbw).bcs;
                 state.reqs[i].wait_queue.push(co);
                 self.stack.push(Frame::CopyWaited(call));
                 return Flow::Yield(Wait::Queue("a range that is being copied"));
@@ -642,6 +649,7 @@ impl World {
         let serialising = self.cbw_ref(cbw).bcs.serialising;
         match method {
             Method::WriteZeroes => {
+                self.reach(Place::CopyZeroes);
                 let flags = if serialising { IoFlags::SERIALISING } else { IoFlags::NONE };
                 let target = self.copy_target(cbw);
                 self.seq([
@@ -666,10 +674,14 @@ impl World {
     pub(super) fn copy_range_done(&mut self, task: CopyTask) -> Flow {
         match self.take_ret() {
             Ok(()) => {
+                self.reach(Place::CopyRange);
                 self.reg = Val::Ret(Ok(()));
                 self.copy_task_done(task, Method::RangeFull, false)
             }
-            Err(_) => self.copy_do(task, Method::ReadWrite),
+            Err(_) => {
+                self.reach(Place::CopyRangeFallsBack);
+                self.copy_do(task, Method::ReadWrite)
+            }
         }
     }
 

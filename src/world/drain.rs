@@ -9,6 +9,8 @@ use super::arena::{ChildId, NodeId};
 use super::feed::Seen;
 use super::frame::{Flow, Frame};
 use super::graph::Parent;
+use super::marks::Place;
+use crate::job::status::JobStatus;
 use crate::quirk::Quirk;
 
 impl World {
@@ -20,7 +22,12 @@ impl World {
         match c.parent {
             Parent::Node(bs) => self.drained_begin_nopoll(bs),
             Parent::Backend(blk) => self.graph.backends[blk].quiesce_counter += 1,
-            Parent::Job(job) => self.job_pause(job),
+            Parent::Job(job) => {
+                if self.jobs[job].status == JobStatus::Running {
+                    self.reach(Place::DrainPausesJob);
+                }
+                self.job_pause(job);
+            }
         }
     }
 

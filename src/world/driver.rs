@@ -9,6 +9,7 @@ use super::feed::Seen;
 use super::frame::{Flow, Frame};
 use super::graph::BlockLimits;
 use super::io::{IoFlags, WriteReq};
+use super::marks::Place;
 use super::qcow2::Qcow2Node;
 use super::value::{BlockStatus, Val};
 use crate::base::errno::Errno;
@@ -607,6 +608,7 @@ impl World {
     pub(super) fn cbw_copied(&mut self, node: NodeId, call: super::arena::CallId, from: u64, len: u64) -> Flow {
         let call = self.calls.remove(call).expect("the call has just ended");
         if let Some((errno, _)) = call.failure {
+            self.reach(Place::CbwFails);
             let state = self.cbw(node);
             if !state.break_snapshot {
                 return self.ret(Val::err(errno));

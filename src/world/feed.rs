@@ -10,7 +10,7 @@ use super::arena::{BackendId, CoId, JobId, NodeId, TranId, TxnId};
 use super::driver::Driver;
 use super::frame::Frame;
 use super::hmp::BlkRequest;
-use super::marks::Marks;
+use super::marks::{Marks, Place};
 use crate::bitmap::{BitmapId, DirtyBitmap, HBitmap};
 use crate::block::content::Data;
 use crate::host::Frozen;
@@ -292,6 +292,14 @@ impl World {
     pub(super) fn see(&mut self, seen: impl FnOnce() -> Seen) {
         if self.feed.on {
             self.feed.seen.push(seen());
+        }
+    }
+
+    /// Notes that a place was reached, if somebody watches.
+    #[inline]
+    pub(super) fn reach(&mut self, place: Place) {
+        if self.feed.on {
+            self.feed.marks.note_place(place);
         }
     }
 

@@ -8,6 +8,7 @@ use super::driver::Driver;
 use super::frame::{Flow, Frame};
 use super::graph::perm;
 use super::io::{self, IoFlags};
+use super::marks::Place;
 use super::value::Val;
 use crate::base::Json;
 use crate::base::errno::{Errno, Ret};
@@ -239,6 +240,7 @@ impl World {
         let backend = &mut self.graph.backends[blk];
         if backend.quiesce_counter > 0 {
             backend.queued_requests.push(co);
+            self.reach(Place::DrainedRequestWaits);
             self.stack.push(Frame::BlkCo { blk, request });
             return Flow::Yield(Wait::Queue("the end of a drained section"));
         }

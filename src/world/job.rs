@@ -10,6 +10,7 @@ use super::backup::BackupJob;
 use super::feed::Seen;
 use super::frame::{Flow, Frame};
 use super::graph::{Parent, Role, perm};
+use super::marks::Place;
 use crate::base::Json;
 use crate::base::errno::Errno;
 use crate::choice::Subject;
@@ -533,6 +534,18 @@ impl World {
             OnError::Enospc | OnError::Auto if error == Errno::ENOSPC => ErrorAction::Stop,
             OnError::Enospc | OnError::Auto => ErrorAction::Report,
         };
+        self.reach(match (on_error, action, is_read) {
+            (OnError::Report, _, true) => Place::SourceReport,
+            (OnError::Report, _, false) => Place::TargetReport,
+            (OnError::Ignore, _, true) => Place::SourceIgnore,
+            (OnError::Ignore, _, false) => Place::TargetIgnore,
+            (OnError::Stop, _, true) => Place::SourceStop,
+            (OnError::Stop, _, false) => Place::TargetStop,
+            (OnError::Enospc | OnError::Auto, ErrorAction::Stop, true) => Place::SourceEnospcStops,
+            (OnError::Enospc | OnError::Auto, ErrorAction::Stop, false) => Place::TargetEnospcStops,
+            (OnError::Enospc | OnError::Auto, _, true) => Place::SourceEnospcReports,
+            (OnError::Enospc | OnError::Auto, _, false) => Place::TargetEnospcReports,
+        });
         let id = self.jobs[job].id.clone();
         let operation = if is_read { "read" } else { "write" };
         self.emit(
@@ -597,6 +610,7 @@ impl World {
 
     /// The end of a creation that failed after the client saw `created` (`job_early_fail`); keeps the error in the register.
     pub(super) fn job_early_fail(&mut self, job: JobId) -> Flow {
+        self.reach(Place::EarlyFail);
         let err = std::mem::take(&mut self.reg);
         self.stack.push(Frame::Give(Box::new(err)));
         self.job_do_dismiss(job)

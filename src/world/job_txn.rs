@@ -6,6 +6,7 @@ use super::arena::{JobId, TxnId};
 use super::feed::Seen;
 use super::frame::{Flow, Frame};
 use super::job::{IoStatus, JobDriver};
+use super::marks::Place;
 use crate::base::errno::Errno;
 use crate::job::status::JobStatus;
 use crate::quirk::Quirk;
@@ -55,6 +56,7 @@ impl World {
         let txn = self.txn_of(job);
         let members = self.jobs.txns[txn].jobs.clone();
         if members.iter().any(|j| !self.jobs[*j].status.is_completed()) {
+            self.reach(Place::GroupWaits);
             return Flow::Go;
         }
         for member in &members {
@@ -66,6 +68,7 @@ impl World {
         if members.iter().all(|j| self.jobs[*j].auto_finalize) {
             return self.job_do_finalize(job);
         }
+        self.reach(Place::GroupToFinalize);
         Flow::Go
     }
 
@@ -98,6 +101,12 @@ impl World {
         self.jobs[job].refcnt += 1;
         for other in self.jobs.txns[txn].jobs.clone() {
             if other != job {
+                match self.jobs[other].status {
+                    JobStatus::Created => self.reach(Place::PeerCancelledBeforeStart),
+                    JobStatus::Running | JobStatus::Paused => self.reach(Place::PeerCancelledRunning),
+                    JobStatus::Waiting | JobStatus::Pending => self.reach(Place::PeerCancelledWaiting),
+                    _ => {}
+                }
                 self.job_cancel_async(other, true);
             }
         }
@@ -263,7 +272,21 @@ impl World {
     /// `job_cancel_locked`
     pub(super) fn job_cancel(&mut self, job: JobId, force: bool) -> Flow {
         if self.jobs[job].status == JobStatus::Concluded {
+            self.reach(Place::CancelConcluded);
             return self.job_do_dismiss(job);
+        }
+        let j = &self.jobs[job];
+        let place = match j.status {
+            JobStatus::Created => Some(Place::CancelBeforeStart),
+            _ if j.user_paused && j.iostatus != IoStatus::Ok => Some(Place::CancelStoppedByError),
+            _ if j.user_paused => Some(Place::CancelUserPaused),
+            JobStatus::Running | JobStatus::Paused => Some(Place::CancelRunning),
+            JobStatus::Waiting => Some(Place::CancelWaiting),
+            JobStatus::Pending => Some(Place::CancelPending),
+            _ => None,
+        };
+        if let Some(place) = place {
+            self.reach(place);
         }
         self.job_cancel_async(job, force);
         let j = &self.jobs[job];
@@ -289,7 +312,10 @@ impl World {
     /// `job_cancel_sync_all`: the newest job, until none is left.
     pub(super) fn job_cancel_sync_all(&mut self) -> Flow {
         match self.jobs.list.first().copied() {
-            Some(job) => self.seq([Frame::JobCancelSync(job), Frame::JobCancelSyncAll]),
+            Some(job) => {
+                self.reach(Place::CancelAll);
+                self.seq([Frame::JobCancelSync(job), Frame::JobCancelSyncAll])
+            }
             None => Flow::Go,
         }
     }

@@ -35,6 +35,109 @@ const ACTIONS: [&str; 9] = [
     "blockdev-backup",
     "drive-backup",
 ];
+/// Places in the code that are worth reaching; the order is that of [`PLACES`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the table says what each is")]
+pub enum Place {
+    UndoBackup,
+    UndoBitmapAdded,
+    UndoBitmapSuperseded,
+    UndoBitmapRestored,
+    UndoBitmapSwitched,
+    UndoBitmapKept,
+    SourceReport,
+    SourceIgnore,
+    SourceStop,
+    SourceEnospcStops,
+    SourceEnospcReports,
+    TargetReport,
+    TargetIgnore,
+    TargetStop,
+    TargetEnospcStops,
+    TargetEnospcReports,
+    BitmapThawed,
+    AbdicateOnSuccess,
+    AbdicateOnFailure,
+    ReclaimOnSuccess,
+    ReclaimOnFailure,
+    CbwCopies,
+    CbwFails,
+    CbwWaits,
+    JobWaitsForCbw,
+    CopyZeroes,
+    CopyRange,
+    CopyRangeFallsBack,
+    CopyPaused,
+    CopyAgain,
+    CopySkips,
+    DrainPausesJob,
+    DrainedRequestWaits,
+    CancelBeforeStart,
+    CancelRunning,
+    CancelUserPaused,
+    CancelStoppedByError,
+    CancelWaiting,
+    CancelPending,
+    CancelConcluded,
+    PeerCancelledRunning,
+    PeerCancelledWaiting,
+    PeerCancelledBeforeStart,
+    GroupWaits,
+    GroupToFinalize,
+    EarlyFail,
+    CancelAll,
+}
+
+/// What they are, and whether a campaign need not reach them.
+const PLACES: [(&str, bool); 47] = [
+    ("undo: a backup's job is cancelled", false),
+    ("undo: an added bitmap goes", false),
+    ("undo: an added bitmap goes that a job has replaced", true),
+    ("undo: a cleared or merged bitmap is restored", false),
+    ("undo: a bitmap is switched back", false),
+    ("undo: a removed bitmap stays", false),
+    ("on-source-error=report", false),
+    ("on-source-error=ignore", false),
+    ("on-source-error=stop", false),
+    ("on-source-error=enospc stops", true),
+    ("on-source-error=enospc reports", false),
+    ("on-target-error=report", false),
+    ("on-target-error=ignore", false),
+    ("on-target-error=stop", false),
+    ("on-target-error=enospc stops", false),
+    ("on-target-error=enospc reports", false),
+    ("bitmap: given back as the job cannot be made", false),
+    ("bitmap: its successor follows, after success", false),
+    ("bitmap: its successor follows, after failure", false),
+    ("bitmap: takes its successor in, after success", false),
+    ("bitmap: takes its successor in, after failure", false),
+    ("copy-before-write: copies", false),
+    ("copy-before-write: fails", false),
+    ("copy-before-write: waits for a range that is being copied", false),
+    ("copying: waits for a range that copy-before-write copies", true),
+    ("copying: writes zeroes", false),
+    ("copying: by copy_range", false),
+    ("copying: copy_range fails, a buffer is used", true),
+    ("copying: cut short by a pause", false),
+    ("copying: begins again after a pause", false),
+    ("copying: skips what is not allocated", false),
+    ("drain: pauses a running job", false),
+    ("drain: a guest's request waits for its end", false),
+    ("cancel: before the start", false),
+    ("cancel: while running", false),
+    ("cancel: paused by its user", false),
+    ("cancel: stopped by an error", false),
+    ("cancel: while waiting for its group", true),
+    ("cancel: while pending", false),
+    ("cancel: concluded, so dismissed", true),
+    ("group: a member is cancelled while running", false),
+    ("group: a member is cancelled while waiting", false),
+    ("group: a member is cancelled before its start", false),
+    ("group: waits for its last member", false),
+    ("group: waits to be finalised", false),
+    ("job: fails while it is made", false),
+    ("quit: all jobs are cancelled", true),
+];
 /// How jobs end, and transactions.
 const ENDS: [&str; 5] = [
     "job ends completed",
@@ -47,7 +150,8 @@ const ENDS: [&str; 5] = [
 const VERB_AT: usize = STATUSES * STATUSES;
 const TXN_AT: usize = VERB_AT + VERBS.len() * STATUSES * 2;
 const END_AT: usize = TXN_AT + ACTIONS.len() * PHASES.len();
-const BITS: usize = END_AT + ENDS.len();
+const PLACE_AT: usize = END_AT + ENDS.len();
+const BITS: usize = PLACE_AT + PLACES.len();
 const WORDS: usize = BITS.div_ceil(64);
 
 /// What was reached, a bit a mark.
@@ -124,6 +228,10 @@ impl Marks {
         }
     }
 
+    pub(super) fn note_place(&mut self, place: Place) {
+        self.set(PLACE_AT + place as usize);
+    }
+
     pub(super) fn note_txn(&mut self, phase: TxnPhase, action: &str) {
         if let Some(at) = ACTIONS.iter().position(|known| *known == action) {
             self.set(TXN_AT + at * PHASES.len() + phase as usize);
@@ -131,12 +239,15 @@ impl Marks {
     }
 }
 
+/// Kinds of marks.
+pub const KINDS: [&str; 5] = ["transition", "verb", "transaction", "end", "place"];
+
 /// A mark that can be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
     /// What it says.
     pub name: String,
-    /// Its kind: `transition`, `verb`, `transaction`, `end`.
+    /// Its kind, one of [`KINDS`].
     pub kind: &'static str,
     /// It takes a rare moment, or what the model lacks; a campaign need not reach it.
     pub rare: bool,
@@ -189,6 +300,9 @@ pub fn catalogue() -> Vec<Mark> {
     for (at, end) in ENDS.iter().enumerate() {
         marks.push(Mark { name: (*end).to_owned(), kind: "end", rare: false, bit: END_AT + at });
     }
+    for (at, (place, rare)) in PLACES.iter().enumerate() {
+        marks.push(Mark { name: (*place).to_owned(), kind: "place", rare: *rare, bit: PLACE_AT + at });
+    }
     marks
 }
 
@@ -214,5 +328,9 @@ mod tests {
         let bit = all.iter().find(|mark| mark.name == "drive-backup: abort").map(|mark| mark.bit);
         assert!(bit.is_some_and(|bit| marks.has(bit)) && marks.count() == 1);
         assert_eq!(Marks::of_words(marks.words()).words(), marks.words());
+        // The last place has the last line of the table.
+        marks.note_place(Place::CancelAll);
+        assert!(marks.has(BITS - 1));
+        assert!(all.iter().all(|mark| KINDS.contains(&mark.kind)));
     }
 }

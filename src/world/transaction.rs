@@ -10,6 +10,7 @@ use super::feed::Seen;
 use super::frame::{Flow, Frame};
 use super::graph::OpenFlags;
 use super::job::JobFlags;
+use super::marks::Place;
 use super::spec::OpenSpec;
 use super::value::Val;
 use crate::base::Json;
@@ -214,7 +215,10 @@ impl World {
         self.trace_tran(TxnPhase::Abort, tran, index);
         match self.trans[tran].states[index].clone() {
             ActionState::Backup(_, Some(job)) if self.jobs.get(job).is_none() => {}
-            ActionState::Backup(_, Some(job)) => return self.seq([Frame::JobCancelSync(job)]),
+            ActionState::Backup(_, Some(job)) => {
+                self.reach(Place::UndoBackup);
+                return self.seq([Frame::JobCancelSync(job)]);
+            }
             ActionState::BitmapAdded(bs, id) => self.bitmap_add_abort(tran, index, bs, id),
             ActionState::Nothing if self.quirks.has(Quirk::TxnUndoUnprepared) => {
                 if let TransactionAction::BitmapClear(args) = &self.trans[tran].actions[index] {
@@ -223,16 +227,19 @@ impl World {
                 }
             }
             ActionState::BitmapReplaced(bs, id, old) => {
+                self.reach(Place::UndoBitmapRestored);
                 if let Some(bitmap) = self.graph.nodes[bs].bitmaps.get_mut(id) {
                     bitmap.restore(old);
                 }
             }
             ActionState::BitmapSwitched(bs, id, was) => {
+                self.reach(Place::UndoBitmapSwitched);
                 if let Some(bitmap) = self.graph.nodes[bs].bitmaps.get_mut(id) {
                     bitmap.set_enabled(was);
                 }
             }
             ActionState::BitmapRemoved(bs, id) => {
+                self.reach(Place::UndoBitmapKept);
                 if let Some(bitmap) = self.graph.nodes[bs].bitmaps.get_mut(id) {
                     bitmap.set_skip_store(false);
                     bitmap.set_busy(false);
@@ -246,8 +253,10 @@ impl World {
     /// `block_dirty_bitmap_add_abort`. Unlike QEMU, which uses the bitmap that it made even if a job with bitmap-mode=always has
     /// replaced it when it was cancelled, this looks it up again.
     fn bitmap_add_abort(&mut self, tran: TranId, index: usize, bs: NodeId, id: BitmapId) {
+        let superseded = self.graph.nodes[bs].bitmaps.get(id).is_none();
+        self.reach(if superseded { Place::UndoBitmapSuperseded } else { Place::UndoBitmapAdded });
         let bitmaps = &mut self.graph.nodes[bs].bitmaps;
-        if bitmaps.get(id).is_none() && self.quirks.has(Quirk::BitmapAddUndoAfterAbdicate) {
+        if superseded && self.quirks.has(Quirk::BitmapAddUndoAfterAbdicate) {
             used_after_free(&id);
         }
         let name = match &self.trans[tran].actions[index] {

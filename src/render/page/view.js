@@ -135,7 +135,12 @@ const painters = {
   title(g, lane) {
     g.fillStyle = colours.shade; g.fillRect(LABEL, lane.y, view.width, lane.height);
     g.fillStyle = colours.ink; g.font = '600 12px system-ui,sans-serif';
-    g.fillText(lane.run.title + ' · ' + lane.run.about, LABEL + 6, lane.y + lane.height / 2);
+    // Out of the way of the mark at the first difference.
+    const difference = data.difference && xOf(lane.run, Math.min(data.difference.at[lane.run.index], lane.run.n));
+    const right = data.difference && difference < (LABEL + view.width) / 2;
+    g.textAlign = right ? 'right' : 'left';
+    g.fillText(lane.run.title + ' · ' + lane.run.about, right ? view.width - 8 : LABEL + 6, lane.y + lane.height / 2);
+    g.textAlign = 'left';
     g.font = '12px system-ui,-apple-system,"Segoe UI","DejaVu Sans",sans-serif';
   },
   client(g, lane) {
