@@ -134,6 +134,9 @@ quirks! {
     TxnAbortFifo = "txn-abort-fifo", Qemu, "2.5 – 3.1", "f4de0f8c40 (4.0)", breaks TransactionUndone,
         "A transaction that fails undoes its actions oldest first.",
         "a bitmap that two of the actions changed comes back with what the first one left, and the next incremental backup lacks clusters";
+    GroupedUndoWaitsForUnstarted = "grouped-undo-waits-for-unstarted", Qemu, "10.0.2 (others not tried)", "none yet", breaks ComesToRest,
+        "Undoing a grouped transaction waits for a job that was never started, as one of its group was cancelled.",
+        "QEMU hangs on a grouped transaction of two backups and a third that is refused";
 }
 
 impl Quirk {

@@ -129,6 +129,11 @@ impl World {
         if self.jobs[head].status.is_completed() {
             return self.seq([Frame::JobFinalizeSingle(head), Frame::JobTxnAbortLoop(txn)]);
         }
+        if self.jobs[head].co.is_none() && !self.quirks.has(Quirk::GroupedUndoWaitsForUnstarted) {
+            // Unlike QEMU, which waits for it and hangs: a job that was never started will not end by itself.
+            self.job_update_rc(head);
+            return self.seq([Frame::JobFinalizeSingle(head), Frame::JobTxnAbortLoop(txn)]);
+        }
         self.jobs[head].refcnt += 1;
         self.seq([
             Frame::Poll(Cond::JobCompleted(head)),
