@@ -29,8 +29,9 @@ struct Since {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct BitmapCovers {
     bitmaps: Vec<Since>,
-    /// The list as it was before the transaction that is under way.
-    before: Option<(TranId, Vec<Since>)>,
+    /// The list as it was before the transaction that is under way, and the jobs that were there: what becomes of those stands,
+    /// though the transaction is undone.
+    before: Option<(TranId, Vec<Since>, Vec<JobId>)>,
     jobs: Vec<(JobId, Kept<Frozen>)>,
     /// Images that read as a drive did: path, and what the drive read as.
     complete: Vec<(Arc<str>, Kept<Frozen>)>,
@@ -92,7 +93,15 @@ impl BitmapCovers {
         };
         // What was not copied stays in the bitmap; all else reads now as it did at the start, or is in the bitmap for what came after.
         if given_up && self.held(end.node, &end.name).is_some() {
-            self.fresh(end.node, &end.name, source);
+            self.fresh(end.node, &end.name, source.clone());
+        }
+        if let Some((_, before, jobs)) = &mut self.before
+            && given_up
+            && jobs.contains(&settled.job)
+        {
+            for since in before.iter_mut().filter(|since| since.node == end.node && since.name == end.name) {
+                since.content = source.clone();
+            }
         }
         match &end.after {
             Some(_) => Ok(()),
@@ -147,10 +156,13 @@ impl Watch for BitmapCovers {
             Seen::BitmapStale { node, name } => self.forget(*node, name),
             Seen::PaddingLost => self.bitmaps.clear(),
             Seen::Changed(node) => self.bitmaps.retain(|since| since.node != *node),
-            Seen::TranBegin(tran, _) => self.before = Some((*tran, self.bitmaps.clone())),
+            Seen::TranBegin(tran, _) => {
+                let jobs = self.jobs.iter().map(|(job, _)| *job).collect();
+                self.before = Some((*tran, self.bitmaps.clone(), jobs));
+            }
             Seen::TranEnd(_) => self.before = None,
             Seen::TranFailed(tran, _) => {
-                if let Some((of, before)) = self.before.take()
+                if let Some((of, before, _)) = self.before.take()
                     && of == *tran
                 {
                     self.bitmaps = before;

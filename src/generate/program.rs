@@ -271,8 +271,7 @@ impl<'a> Program<'a> {
         }
         // QEMU hangs when two grouped backups are undone before they are started.
         let hangs = self.backed_up.len() > 1 && mode == Some("grouped");
-        let mode = if hangs && !self.knobs.crashes { None } else { mode };
-        if self.arguments.one_in(self.knobs.failing_tail_one_in) {
+        if self.arguments.one_in(self.knobs.failing_tail_one_in) && (self.knobs.crashes || !hangs) {
             let (name, arguments) = self.failing_action(only_backups);
             actions.push(Json::dict(vec![("type", name.into()), ("data", Json::dict(arguments))]));
             aborts = true;

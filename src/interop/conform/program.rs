@@ -6,6 +6,7 @@
 use crate::base::Json;
 use crate::choice::Stream;
 use crate::generate;
+use crate::quirk::{Quirk, Quirks};
 use crate::scenario::plan::{
     Backing, Expect, FileOp, ImageFormat, Limits, Plan, PlannedFile, PlannedStep, Pos, Qcow2Options, Schedule,
     StepKind, WriteData,
@@ -133,7 +134,8 @@ impl Draw {
             args: self.args,
             steps: steps.map(|(i, kind)| PlannedStep { pos: pos(i), calls: calls.clone(), kind }).collect(),
             limits: Limits { steps: Some(3_000_000), ..Limits::default() },
-            quirks: Default::default(),
+            // What QEMU hangs over the model is to hang over, too.
+            quirks: Quirks::NONE.with(Quirk::GroupedUndoWaitsForUnstarted),
             schedule: Schedule::Any,
             expect_violation: None,
         }

@@ -157,7 +157,7 @@ const painters = {
       const left = Math.max(x, LABEL) + 4, room = end - left - 4;
       if (room > 30) { g.fillStyle = colours.card; g.fillText(cut(g, name, room), left, y + 8); }
     }
-    drawn = -9;
+    drawn = -9; let last = -9;
     for (let k = upper(run.events, recordAt(run, view.from) - 1, e => e[0]); k < run.events.length; k++) {
       const [i, state, name, bad] = run.events[k];
       const x = xOf(run, i);
@@ -166,6 +166,8 @@ const painters = {
         if (x - drawn < .7) continue;
         g.fillStyle = stateColour[state] || colours.dim; g.fillRect(x - 1, y + 19, 2.5, 9); drawn = x;
       } else {
+        if (x - last < 1) continue;
+        last = x;
         g.fillStyle = bad ? colours.bad : colours.ink;
         g.beginPath(); g.moveTo(x, y + 18); g.lineTo(x + 5, y + 28); g.lineTo(x - 5, y + 28); g.fill();
         const width = g.measureText(name).width, left = Math.max(LABEL + 2, Math.min(x - 5, view.width - 4 - width));
@@ -214,10 +216,11 @@ const painters = {
         if (row >= 8 && node.rows === 1 && end - x > 36) { g.fillStyle = colours.dim; g.fillText(cut(g, q.op, end - x), Math.max(x, LABEL) + 2, y + 15); }
       }
     }
-    let free = 0;
+    let free = 0, last = -9;
     for (const i of node.faults) {
       const x = xOf(run, i), y = lane.y + 8 + row / 2 + 2;
-      if (x < LABEL - 5 || x > view.width) continue;
+      if (x < LABEL - 5 || x > view.width || x - last < 1) continue;
+      last = x;
       g.strokeStyle = colours.bad; g.lineWidth = 2.5;
       g.beginPath(); g.moveTo(x - 5, y - 5); g.lineTo(x + 5, y + 5); g.moveTo(x + 5, y - 5); g.lineTo(x - 5, y + 5); g.stroke();
       if (x > free) { g.fillStyle = colours.bad; const text = 'fault: ' + run.line[i].split(': ').pop(); g.fillText(text, Math.min(x - 5, view.width - 4 - g.measureText(text).width), lane.y + lane.height - 10); free = x + 16 + g.measureText(text).width; }
@@ -226,12 +229,14 @@ const painters = {
   bitmap(g, lane) {
     const {run, bitmap} = lane, base = lane.y + lane.height - 10, room = lane.height - 17;
     const list = bitmap.counts;
+    let drawn = -9;
     for (let k = Math.max(0, upper(list, recordAt(run, view.from), c => c[0]) - 2); k < list.length; k++) {
       const [i, count] = list[k];
       if (count === null) continue;
       const x = Math.max(LABEL - 2, xOf(run, i)), end = xOf(run, k + 1 < list.length ? list[k + 1][0] : run.n);
       if (x > view.width) break;
-      if (end < LABEL) continue;
+      if (end < LABEL || end - drawn < .5) continue;
+      drawn = end;
       const h = bitmap.max ? count / bitmap.max * room : 0;
       g.fillStyle = colours.bitmap; g.fillRect(x, base - h, end - x, h);
       g.fillStyle = colours['bitmap-edge']; g.fillRect(x, base - h - 1, end - x, 1.5);
