@@ -71,7 +71,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("failure", &["base", "choice", "trace", "scenario", "sim"]),
     ("explore", &["base", "invariant", "quirk", "choice", "job", "trace", "scenario", "world", "check", "sim"]),
     ("validate", &["base", "choice", "trace", "scenario", "sim", "world"]),
-    ("interop", &["base", "choice", "failure", "generate", "host", "quirk", "trace", "scenario", "sim", "validate", "world"]),
+    (
+        "interop",
+        &["base", "choice", "failure", "generate", "host", "quirk", "trace", "scenario", "sim", "validate", "world"],
+    ),
     (
         "cli",
         &[
