@@ -9,8 +9,7 @@ use crate::scenario::plan::Plan;
 use crate::sim::outcome::{Outcome, RunOptions, Runner};
 use clap::Args;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime};
 
 /// Arguments of `museum`.
 #[derive(Debug, Args)]
@@ -214,10 +213,10 @@ fn ladder(about: &About, plan: &Plan, start: u64, args: &MuseumArgs) -> Option<F
 
 /// Time that this thread has had a processor; where the system does not say so, time that has passed.
 fn cpu_time() -> Duration {
-    static BEGAN: OnceLock<Instant> = OnceLock::new();
     let told = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
     let nanos = told.and_then(|text| text.split_whitespace().next()?.parse().ok());
-    nanos.map_or_else(|| BEGAN.get_or_init(Instant::now).elapsed(), Duration::from_nanos)
+    let passed = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    nanos.map_or_else(passed, Duration::from_nanos)
 }
 
 fn violated(outcome: &Outcome) -> bool {
