@@ -133,6 +133,8 @@ pub(super) struct Exec {
     /// Events of this procedure that were already put into `events`.
     fired: usize,
     ask: Option<Ask>,
+    /// What will be asked next if all that is asked before succeeds.
+    ahead: VecDeque<Ask>,
     /// How far a procedure had come at its last checkpoint.
     progress: u64,
 }
@@ -165,15 +167,32 @@ impl Exec {
 
     /// Runs the procedure; `None` if it needs an answer first, and then must be run again with the same arguments.
     pub fn run<T>(&mut self, q: &mut Qcow2, procedure: impl FnOnce(&mut Cx<'_>) -> Res<T>) -> Option<Result<T, Fault>> {
+        if let Some(next) = self.ahead.pop_front() {
+            if matches!(self.answers.last(), Some(Got::Done)) {
+                self.ask = Some(next);
+                return None;
+            }
+            self.ahead.clear();
+        }
         q.sc.mark();
         let (undo, caches) = (std::mem::take(&mut q.scratch), q.caches);
-        let mut cx = Cx { q, ex: self, at: 0, seen: 0, undo, saved: Default::default(), cache_discards: false, caches };
+        let mut cx = Cx {
+            q,
+            ex: self,
+            at: 0,
+            seen: 0,
+            undo,
+            saved: Default::default(),
+            cache_discards: false,
+            caches,
+            ahead: false,
+        };
         let out = procedure(&mut cx);
-        let Cx { mut undo, caches, .. } = cx;
+        let Cx { mut undo, caches, ahead, .. } = cx;
         let out = match out {
-            Ok(value) => Ok(value),
-            Err(Stop::Fail(fault)) => Err(fault),
-            Err(Stop::Wait) => {
+            Ok(value) if !ahead => Ok(value),
+            Err(Stop::Fail(fault)) if !ahead => Err(fault),
+            Ok(_) | Err(_) => {
                 for step in undo.drain(..).rev() {
                     q.take_back(step);
                 }
@@ -224,12 +243,20 @@ pub(super) struct Cx<'a> {
     pub cache_discards: bool,
     /// How the caches were at the start.
     caches: [CacheState; 2],
+    /// An answer is lacking; the procedure goes on as if it were good, only to see what it will ask next.
+    ahead: bool,
 }
+
+/// How many requests a procedure looks ahead.
+const AHEAD: usize = 64;
 
 impl Cx<'_> {
     /// Commits what was done so far: the procedure will be run again from here on, for which it must ask for its
     /// [`Cx::progress`]. Only for loops of which nothing else in the procedure is left to be done before.
     pub fn checkpoint(&mut self, progress: u64) {
+        if self.ahead {
+            return;
+        }
         self.ex.progress = progress;
         self.ex.answers.drain(..self.at);
         self.at = 0;
@@ -258,10 +285,26 @@ impl Cx<'_> {
     }
 
     /// A request, answered once: later runs find the answer in the list.
+    ///
+    /// Most requests of a procedure are writes and flushes in a row, and most succeed. So that it need not run again after each of them, it
+    /// goes on as if the answer were there, and what it asks then is sent, one after the other, as long as all goes well. Where events
+    /// are wanted it does not, as they would come too early.
     pub fn ask(&mut self, ask: impl FnOnce() -> Ask) -> Res<Got> {
         let Some(got) = self.ex.answers.get(self.at) else {
-            self.ex.ask = Some(ask());
-            return Err(Stop::Wait);
+            let ask = ask();
+            let goes_on = matches!(ask, Ask::Write { .. } | Ask::WriteZeroes { .. } | Ask::Flush)
+                && !self.q.file.events
+                && self.ex.ahead.len() < AHEAD;
+            if self.ahead {
+                self.ex.ahead.push_back(ask);
+            } else {
+                self.ex.ask = Some(ask);
+            }
+            if !goes_on {
+                return Err(Stop::Wait);
+            }
+            self.ahead = true;
+            return Ok(Got::Done);
         };
         self.at += 1;
         match got {
