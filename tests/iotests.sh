@@ -86,7 +86,10 @@ set -- "${args[@]}"'
     fi
 else
     [[ -x $program ]] || { echo "iotests.sh: $program is missing: cargo build --release" >&2; exit 2; }
-    program $qemu "$program" 'set -- qemu "$@"'
+    # Under the name of a QEMU it is one; the name also stands in front of its messages.
+    mkdir -p "$work/tested"
+    ln -sfn "$program" "$work/tested/$qemu"
+    program $qemu "$work/tested/$qemu"
 fi
 
 export QEMU_PROG=$work/bin/$qemu QEMU_IMG_PROG=$work/bin/qemu-img QEMU_IO_PROG=$work/bin/qemu-io

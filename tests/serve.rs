@@ -295,6 +295,14 @@ fn hostile_bytes_do_no_harm() {
     throw(&served.path(), b"{\"a\":".repeat(50_000));
     throw(&served.path(), [&b"\""[..], &b"x".repeat(4_000_000)].concat());
     throw(&served.path(), b"{\"execute\":\"query-commands\"}".repeat(500));
+    // A number and a space that do not end, names without number, characters that are cut off, and half an object.
+    throw(&served.path(), b"1".repeat(4_000_000));
+    throw(&served.path(), b" ".repeat(4_000_000));
+    throw(&served.path(), (0..200_000).flat_map(|n| format!("{{\"a{n}\":").into_bytes()).collect());
+    for cut in [&b"\"\xe2\x82"[..], b"{\"execute\": \"\xf0\x9f\x98\"}", b"'\xed\xa0\x80'", b"\"\\ud83d\"", b"\"\\u12"] {
+        throw(&served.path(), cut.to_vec());
+    }
+    throw(&served.path(), b"{\"execute\":\"quit\"".to_vec());
     assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
     let memory = served.memory();
     assert!(memory < 400 * 1024, "{memory} KiB");
@@ -522,6 +530,59 @@ fn a_served_run_replays_without_a_client() {
     }
 }
 
+/// A grouped transaction whose second backup can't be made, in a process with that wrong behaviour.
+fn provoke(quirk: &str, args: &[&str]) -> (Option<i32>, String) {
+    let mut all = vec!["--sim-quirk", quirk, "--sim-pace", "asap"];
+    all.extend(args);
+    let served = Served::start(&with_nodes(&all));
+    let mut client = served.connect().negotiate();
+    // The second action names a bitmap that is not there: all is undone.
+    client.send(
+        br#"{"execute": "transaction", "arguments": {"actions": [
+            {"type": "block-dirty-bitmap-add", "data": {"node": "n0", "name": "b"}},
+            {"type": "block-dirty-bitmap-clear", "data": {"node": "n0", "name": "none"}}]}}"#,
+    );
+    // It ends by itself, or is asked to.
+    let mut rest = String::new();
+    client.send(br#"{"execute": "quit"}"#);
+    let _ = client.lines.read_to_string(&mut rest);
+    served.end()
+}
+
+#[test]
+fn a_broken_invariant_ends_the_process_and_says_how_to_have_it_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let record = dir.path().join("broken.yaml");
+    let file = record.display().to_string();
+    let (code, printed) = provoke("txn-undo-unprepared", &["--sim-check", "--sim-record", &file]);
+    assert_eq!(code, Some(1), "{printed}");
+    assert!(printed.contains("no-abort"), "{printed}");
+    let again = format!("again: blockjob-sim run --check {file}");
+    assert!(printed.contains(&again), "{printed}");
+    let mut replay = Command::new(env!("CARGO_BIN_EXE_blockjob-sim"));
+    let output = replay.args(["run", "--check"]).arg(&record).output().expect("it starts");
+    let told = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("no-abort"), "{told}");
+    let (code, printed) = provoke("txn-undo-unprepared", &["--sim-check"]);
+    assert_eq!(code, Some(1), "{printed}");
+    assert!(printed.contains("with --sim-record FILE the run can be had again"), "{printed}");
+    // Without the wrong behaviour nothing is broken.
+    let (code, printed) = provoke("discard-not-dirty", &["--sim-check"]);
+    assert_eq!(code, Some(0), "{printed}");
+}
+
+#[test]
+fn serve_is_the_same_with_options_of_its_own() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let socket = dir.path().join("qmp.sock");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_blockjob-sim"));
+    command.arg("serve").arg("--help");
+    let help = String::from_utf8(command.output().expect("it starts").stdout).expect("text");
+    assert!(help.contains("--seed") && help.contains("--record"), "{help}");
+    assert!(!socket.exists());
+}
+
 /// Two grouped backups, one of which fails: who is told what, and when, is a matter of order.
 fn race(args: &[&str], slow: bool) -> String {
     let mut all = vec![
@@ -649,5 +710,87 @@ fn help_is_given() {
         let text = String::from_utf8(output.stdout).expect("text");
         assert!(text.contains(expected), "{args:?}: {text}");
         assert!(output.status.success() && output.stderr.is_empty(), "{args:?}");
+    }
+}
+
+/// A tool of QEMU's; `None` where it is not installed.
+fn tool(dir: &Path, line: &str) -> Option<(bool, String)> {
+    let mut words = line.split(' ');
+    let output = Command::new(words.next()?).args(words).current_dir(dir).output().ok()?;
+    let text = [output.stdout, output.stderr].concat();
+    Some((output.status.success(), String::from_utf8_lossy(&text).into_owned()))
+}
+
+/// Killed at any moment of a backup during which a guest writes: the source is sound, and holds what the guest was told it holds.
+#[test]
+fn kill_9_harms_no_source() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let Some((true, _)) = tool(dir.path(), "qemu-img create -q -f qcow2 base.qcow2 16M") else {
+        println!("qemu-img is not installed: nothing was tested");
+        return;
+    };
+    let (source, target) = (dir.path().join("s.qcow2"), dir.path().join("t.qcow2"));
+    let drive = format!("if=none,id=d,format=qcow2,file={}", source.display());
+    for round in 0..8_u64 {
+        std::fs::copy(dir.path().join("base.qcow2"), &source).expect("a copy");
+        let mut served = Served::start(&["-drive", &drive, "--sim-pace", "asap", "--sim-seed", &round.to_string()]);
+        let mut client = served.connect().negotiate();
+        client.ok(
+            r#"{"execute": "block-dirty-bitmap-add", "arguments": {"node": "d", "name": "b", "persistent": true}}"#,
+        );
+        let told = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let writes = {
+            let (told, target) = (told.clone(), target.display().to_string());
+            std::thread::spawn(move || {
+                let backup = format!(
+                    r#"{{"execute": "drive-backup", "arguments": {{"device": "d", "target": "{target}", "sync": "full"}}}}"#
+                );
+                client.send(backup.as_bytes());
+                for n in 0..200_u64 {
+                    // Every third one is flushed, and reaches into the next cluster.
+                    let write = format!(
+                        r#"{{"execute": "human-monitor-command", "arguments": {{"command-line": "qemu-io d \"write {} -P {} {}k 72k\""}}}}"#,
+                        if n % 3 == 0 { "-f" } else { "" },
+                        n % 250 + 1,
+                        n * 64
+                    );
+                    if client.stream.write_all(write.as_bytes()).is_err() {
+                        return;
+                    }
+                    loop {
+                        let mut line = String::new();
+                        match client.lines.read_line(&mut line) {
+                            Ok(0) | Err(_) => return,
+                            Ok(_) if line.contains("\"return\": \"\"") => break,
+                            Ok(_) => {}
+                        }
+                    }
+                    told.store(n + 1, std::sync::atomic::Ordering::SeqCst);
+                }
+            })
+        };
+        // At a different moment each time.
+        let deadline = Instant::now() + PATIENCE;
+        while told.load(std::sync::atomic::Ordering::SeqCst) < round * round * 3 && Instant::now() < deadline {
+            std::hint::spin_loop();
+        }
+        served.child.kill().expect("a child");
+        served.child.wait().expect("a child");
+        writes.join().expect("a thread");
+        let told = told.load(std::sync::atomic::Ordering::SeqCst);
+        let (_, report) = tool(dir.path(), "qemu-img check s.qcow2").expect("it was there before");
+        assert!(!report.contains("ERROR") && !report.contains("corrupt"), "round {round}: {report}");
+        if told > 0 {
+            // The first 64 KiB of a write are not written over by the next but for its last 8.
+            let mut command = Command::new("qemu-io");
+            command.args(["-r", "-f", "qcow2"]).arg(&source).current_dir(dir.path());
+            for n in 0..told {
+                command.arg("-c").arg(format!("read -P {} {}k 56k", n % 250 + 1, n * 64 + 8));
+            }
+            let output = command.output().expect("qemu-io");
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(output.status.success() && !text.contains("failed"), "round {round}: {text}");
+        }
+        let _ = std::fs::remove_file(&target);
     }
 }

@@ -8,3 +8,4 @@ pub mod event;
 pub mod qcow2;
 pub mod qemu_io;
 pub mod qemu_io_text;
+pub mod throttle;

@@ -7,7 +7,7 @@ use super::names::find_command;
 use super::types::{
     BitmapAdd, BitmapMerge, BitmapRef, BlockCommit, BlockIoThrottle, BlockJobChange, BlockStream, BlockdevBackup,
     BlockdevCreate, BlockdevMirror, BlockdevOptions, BlockdevSnapshot, BlockdevSnapshotInternal, BlockdevSnapshotSync,
-    DriveBackup, DriveMirror, ObjectOptions, QmpCapability, Transaction,
+    ChangeMedium, DriveBackup, DriveMirror, DriveName, ObjectOptions, QmpCapability, Transaction,
 };
 use super::visit::{At, Mode, Visit, Visitor};
 use crate::base::Json;
@@ -27,6 +27,26 @@ pub enum Command {
     Cont,
     Quit,
     SystemReset,
+    Eject {
+        drive: DriveName,
+        force: Option<bool>,
+    },
+    BlockdevOpenTray {
+        drive: DriveName,
+        force: Option<bool>,
+    },
+    BlockdevCloseTray(DriveName),
+    BlockdevRemoveMedium(DriveName),
+    BlockdevInsertMedium {
+        drive: DriveName,
+        node_name: Arc<str>,
+    },
+    BlockdevChangeMedium(Box<ChangeMedium>),
+    /// Its arguments are the properties of the device.
+    DeviceAdd(Json),
+    DeviceDel {
+        id: Arc<str>,
+    },
     HumanMonitorCommand {
         command_line: Arc<str>,
         cpu_index: Option<i64>,
@@ -164,8 +184,11 @@ pub fn parse_command(name: &str, args: &Json) -> Result<Command, QmpError> {
     if name == "object-add" {
         return Ok(Command::ObjectAdd(Box::new(ObjectOptions::visit(at)?)));
     }
+    if name == "device_add" {
+        return Ok(Command::DeviceAdd(args.clone()));
+    }
     let mut v = at.object()?;
-    for family in [plain, query, node, bitmap, job, start] {
+    for family in [plain, query, node, medium, bitmap, job, start] {
         if let Some(command) = family(name, &mut v)? {
             v.finish()?;
             return Ok(command);
@@ -236,7 +259,22 @@ fn node(name: &str, v: &mut Visitor<'_>) -> Visit<Option<Command>> {
         "x-blockdev-change" => {
             Command::XBlockdevChange { parent: v.str("parent")?, child: v.opt_str("child")?, node: v.opt_str("node")? }
         }
+        "device_del" => Command::DeviceDel { id: v.str("id")? },
         "object-del" => Command::ObjectDel { id: v.str("id")? },
+        _ => return Ok(None),
+    }))
+}
+
+/// Media of removable drives.
+fn medium(name: &str, v: &mut Visitor<'_>) -> Visit<Option<Command>> {
+    let by_id = |v: &mut Visitor<'_>| Ok(DriveName { device: None, id: Some(v.str("id")?) });
+    Ok(Some(match name {
+        "eject" => Command::Eject { drive: DriveName::visit(v)?, force: v.opt_bool("force")? },
+        "blockdev-open-tray" => Command::BlockdevOpenTray { drive: DriveName::visit(v)?, force: v.opt_bool("force")? },
+        "blockdev-close-tray" => Command::BlockdevCloseTray(DriveName::visit(v)?),
+        "blockdev-remove-medium" => Command::BlockdevRemoveMedium(by_id(v)?),
+        "blockdev-insert-medium" => Command::BlockdevInsertMedium { drive: by_id(v)?, node_name: v.str("node-name")? },
+        "blockdev-change-medium" => Command::BlockdevChangeMedium(Box::new(ChangeMedium::visit(v)?)),
         _ => return Ok(None),
     }))
 }

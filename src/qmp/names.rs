@@ -255,3 +255,14 @@ mod tests {
         assert!(COMMANDS.is_sorted());
     }
 }
+
+/// As `-device help` lists the models.
+pub const DEVICES: &str = include_str!("devices.txt");
+
+/// Whether QEMU has a device model of that name or alias.
+#[must_use]
+pub fn is_device_model(name: &str) -> bool {
+    let quoted = format!("name \"{name}\"");
+    let alias = format!("alias \"{name}\"");
+    DEVICES.lines().any(|line| line.starts_with(&quoted) || line.contains(&alias))
+}

@@ -5,6 +5,7 @@ use super::help;
 use super::options::{self, Meaning};
 use super::sim_options::SimOptions;
 use crate::qmp::drive::split_options;
+use crate::qmp::names::is_device_model;
 use std::sync::Arc;
 
 /// What kind of monitor listens at a character device.
@@ -371,7 +372,7 @@ fn device(value: &str) -> Result<(), String> {
     let named = options.iter().find(|(key, _)| key == "driver").map(|(_, driver)| driver.as_str());
     let driver =
         if value[bare.len()..].starts_with('=') { named.ok_or("Parameter 'driver' is missing")? } else { bare };
-    if help::device(driver) { Ok(()) } else { Err(format!("'{driver}' is not a valid device model name")) }
+    if is_device_model(driver) { Ok(()) } else { Err(format!("'{driver}' is not a valid device model name")) }
 }
 
 /// `-add-fd fd=N,set=M[,opaque=TEXT]`

@@ -14,11 +14,12 @@ use crate::choice::{Choice, ChoiceLog, ChoicePoint, Choose, Chooser, Walk};
 use crate::images::Images;
 use crate::invariant::Broken;
 use crate::scenario::plan::StepKind;
-use crate::sim::{note_read, note_sent};
+use crate::sim::{note_read, note_sent, panic_text};
 use crate::trace::{Level, Trace};
 use crate::world::World;
 use crate::world::aio::Stepped;
 use crate::world::monitor::Output;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -273,7 +274,13 @@ impl Engine {
         self.images.before_step(&mut self.world);
         note_found(&mut self.images, &mut self.recording);
         self.decider.sleeps_wait = self.sleeps.must_wait(&self.world);
-        let stepped = self.world.step(&mut self.decider);
+        let stepped = match self.watched() {
+            Ok(stepped) => stepped,
+            Err(broken) => {
+                self.broken.get_or_insert(broken);
+                return Stepped::Idle;
+            }
+        };
         if let Some(check) = &mut self.check
             && let Err(broken) = check.step(&mut self.world)
         {
@@ -281,6 +288,16 @@ impl Engine {
         }
         self.collect();
         stepped
+    }
+
+    /// A step of the world. Where the process would abort because an invariant is broken, it says which.
+    fn watched(&mut self) -> Result<Stepped, Broken> {
+        if self.check.is_none() {
+            return Ok(self.world.step(&mut self.decider));
+        }
+        let (world, decider) = (&mut self.world, &mut self.decider);
+        catch_unwind(AssertUnwindSafe(|| world.step(decider)))
+            .map_err(|payload| Broken::from_panic(&panic_text(&*payload)).unwrap_or_else(|| resume_unwind(payload)))
     }
 
     /// Runs the world until a command may be looked at, or for a while.

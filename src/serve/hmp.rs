@@ -56,8 +56,8 @@ impl Hmp {
         Some(Json::dict(vec![("execute", "human-monitor-command".into()), ("arguments", arguments)]))
     }
 
-    /// The line is done: what to print, with the next prompt and what was typed meanwhile.
-    pub(super) fn done(&mut self, reply: &Json) -> Vec<u8> {
+    /// The line is done: what to print, with the next prompt and what was typed meanwhile, unless the process ends.
+    pub(super) fn done(&mut self, reply: &Json, ends: bool) -> Vec<u8> {
         self.busy = false;
         let text = match (reply.get("return"), reply.get("error")) {
             (Some(text), _) => text.as_str().unwrap_or_default().to_owned(),
@@ -65,6 +65,9 @@ impl Hmp {
             _ => String::new(),
         };
         let mut out = text.into_bytes();
+        if ends {
+            return out;
+        }
         out.extend(PROMPT.as_bytes());
         out.extend(self.read_on());
         out

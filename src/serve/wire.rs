@@ -294,12 +294,13 @@ impl Wire {
                 let _ = std::io::stderr().write_all(text.as_bytes());
             }
             Output::Reply { client, reply, .. } => {
+                let ends = self.engine.world.quitting;
                 if let Some(qmp) = self.users.qmps.iter().find(|qmp| qmp.client == Some(*client)) {
                     let line = qmp.line(reply);
                     self.ports[qmp.port].send(&line);
                 }
                 if let Some(hmp) = self.users.hmps.iter_mut().find(|hmp| hmp.client == Some(*client)) {
-                    let text = hmp.done(reply);
+                    let text = hmp.done(reply, ends);
                     self.ports[hmp.port].send(&text);
                 }
             }

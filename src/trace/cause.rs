@@ -26,6 +26,8 @@ pub enum Later {
     Unref(u32),
     /// A job's timer.
     JobSleep(u32),
+    /// The timer of a member of a throttle group, for writes or for reads.
+    Throttle(u64, bool),
     /// A coroutine's timer.
     CoSleep(u32),
     /// The main thread, where it polls at this depth of its stack.

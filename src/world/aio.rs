@@ -201,6 +201,8 @@ pub enum TimerKind {
     JobSleep(JobId),
     /// `util/qemu-coroutine-sleep.c:co_sleep_cb`
     CoSleep(CoId),
+    /// `block/throttle-groups.c:timer_cb`; for writes, or for reads.
+    Throttle(super::throttle::Member, bool),
 }
 
 /// A timer of `QEMU_CLOCK_REALTIME`.
@@ -462,6 +464,7 @@ impl World {
         self.trace.keep_cause(match kind {
             TimerKind::JobSleep(job) => Later::JobSleep(job.0),
             TimerKind::CoSleep(co) => Later::CoSleep(co.0),
+            TimerKind::Throttle(who, write) => Later::Throttle(who.number(), write),
         });
         self.aio.timers.push(Timer { deadline, kind });
     }
@@ -734,6 +737,10 @@ impl World {
             TimerKind::CoSleep(co) => {
                 self.trace.take_cause(Later::CoSleep(co.0));
                 self.aio_co_wake(co);
+            }
+            TimerKind::Throttle(who, write) => {
+                self.trace.take_cause(Later::Throttle(who.number(), write));
+                self.throttle_timer(who, write);
             }
         }
         Flow::Go

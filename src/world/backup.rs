@@ -9,10 +9,11 @@ use super::frame::{Flow, Frame};
 use super::graph::{Node, OpenFlags, Parent, Role, perm};
 use super::job::{ErrorAction, JobDriver, JobFlags};
 use super::marks::Place;
+use super::spec::DriverSpec;
 use super::value::Val;
 use crate::base::errno::Errno;
 use crate::base::units::align_up;
-use crate::bitmap::BitmapId;
+use crate::bitmap::{BitmapId, DirtyBitmap};
 use crate::job::status::JobType;
 use crate::qmp::error::QmpError;
 use crate::qmp::types::{BackupPerf, BitmapSyncMode, OnError, SyncMode};
@@ -190,6 +191,10 @@ impl World {
             false => self.cluster_size_of(target).unwrap_or(0),
         };
         let cluster_size = min_cluster.max(CLUSTER_SIZE_DEFAULT).max(target_cluster);
+        let wanted = match self.cbw_wanted(cbw) {
+            Ok(wanted) => wanted,
+            Err(err) => return self.ret(Val::Done(Err(err))),
+        };
         let len = self.bdrv_getlength(source);
         let node = &mut self.graph.nodes[cbw];
         node.size = len;
@@ -199,8 +204,20 @@ impl World {
         for bitmap in [copy_bitmap, done_bitmap, access_bitmap] {
             node.bitmaps.get_mut(bitmap).expect("just made").set_enabled(false);
         }
-        for bitmap in [copy_bitmap, access_bitmap] {
-            node.bitmaps.get_mut(bitmap).expect("just made").bitmap_mut().set_all();
+        if let Some(wanted) = &wanted {
+            if let Err(text) = node.bitmaps.merge(copy_bitmap, wanted, false) {
+                let name = wanted.name().cloned().unwrap_or_default();
+                let text = format!(
+                    "Cannot create block-copy-state: Failed to merge bitmap '{name}' to internal copy-bitmap: {text}"
+                );
+                return fail(self, text);
+            }
+            let copy = node.bitmaps.get(copy_bitmap).expect("just made").bitmap().clone();
+            node.bitmaps.merge_internal(access_bitmap, &copy);
+        } else {
+            for bitmap in [copy_bitmap, access_bitmap] {
+                node.bitmaps.get_mut(bitmap).expect("just made").bitmap_mut().set_all();
+            }
         }
         let limit = |bl: u64| if bl == 0 { i32::MAX as u64 } else { bl };
         let max_transfer = limit(self.graph.nodes[source].bl.max_transfer)
@@ -213,6 +230,16 @@ impl World {
         (state.copy_bitmap, state.done_bitmap, state.access_bitmap) = (copy_bitmap, done_bitmap, access_bitmap);
         self.refresh_limits(cbw);
         self.ret(Val::Done(Ok(())))
+    }
+
+    /// The bitmap that says what a filter copies (`bitmap`), where one was named.
+    fn cbw_wanted(&self, cbw: NodeId) -> Result<Option<DirtyBitmap>, QmpError> {
+        let spec = self.graph.nodes[cbw].spec.as_ref();
+        let Some(DriverSpec::CopyBeforeWrite { bitmap: Some(at), .. }) = spec.map(|spec| &spec.driver) else {
+            return Ok(None);
+        };
+        let (bs, id) = self.bitmap_lookup(at)?;
+        Ok(self.graph.nodes[bs].bitmaps.get(id).cloned())
     }
 
     /// `bdrv_insert_node`, after the filter was opened.
@@ -548,18 +575,7 @@ impl World {
     /// A node opens its own edge to another (`bdrv_open_child`, by reference). Leaves `Val::Done`.
     pub(super) fn attach_to_node(&mut self, parent: NodeId, name: &'static str, role: Role, bs: NodeId) -> Flow {
         let result = self.attach_child(bs, name, role, Parent::Node(parent), 0, perm::ALL);
-        let done = result.map(|child| {
-            let node = &mut self.graph.nodes[parent];
-            match name {
-                "file" | "image" => node.file = Some(child),
-                "backing" => {
-                    node.backing = Some(child);
-                    self.qcow2(parent).q.has_backing = true;
-                    self.graph.nodes[bs].cow_blockers.insert(0, parent);
-                }
-                _ => self.cbw(parent).target = Some(child),
-            }
-        });
+        let done = result.map(|child| self.note_child(parent, child));
         self.ret(Val::Done(done))
     }
 }

@@ -245,6 +245,10 @@ pub struct CopyCall {
     pub pool: Option<TaskPool>,
     /// A pass found something to do.
     pub found_dirty: bool,
+    /// Who waits for it no longer than `cbw-timeout`.
+    pub waiter: Option<CoId>,
+    /// Nobody waits any more.
+    pub abandoned: bool,
 }
 
 impl CopyCall {
@@ -264,6 +268,8 @@ impl CopyCall {
             sleeping: None,
             pool: None,
             found_dirty: false,
+            waiter: None,
+            abandoned: false,
         }
     }
 }
@@ -299,6 +305,9 @@ impl World {
             if let Some(Driver::Cbw(cbw)) = self.graph.nodes[id].driver.as_mut() {
                 cbw.bcs.rate_limit.rebase(shift);
             }
+        }
+        for group in &mut self.throttling.groups {
+            group.state.rebase(by);
         }
     }
 

@@ -110,8 +110,7 @@ impl World {
             self.boot_device(value, between).map_err(|err| format!("-device {value}: {err}"))?;
         }
         for blk in implied {
-            let device = Device { id: None, driver: "virtio-blk".into(), backend: None };
-            self.device_attach(device, Some(blk))?;
+            self.device_attach(Device::new("virtio-blk".into()), Some(blk))?;
         }
         self.now = 0;
         self.out.clear();
@@ -165,12 +164,18 @@ impl World {
         let flags = OpenFlags { rdwr: !drive.read_only, ..OpenFlags::default() };
         let blk = self.blk_new(id, perm::CONSISTENT_READ, perm::ALL);
         self.graph.backends[blk].write_cache = drive.writeback;
+        self.graph.backends[blk].last_flags = flags;
+        let limits = super::throttle::drive_limits(&drive.throttling)?;
         if has_medium {
             let spec = OpenSpec::from_drive(&drive, flags).map_err(|err| err.desc.to_string())?;
             match self.boot_run(vec![Frame::BdrvOpen(Arc::new(spec)), Frame::DriveOpened { blk }], between) {
                 Val::Done(done) => done.map_err(|err| err.desc.to_string())?,
                 other => unreachable!("-drive ends with {other:?}"),
             }
+        }
+        if limits.enabled() {
+            let group = drive.throttling_group.as_ref();
+            self.set_drive_limits(blk, limits, group).map_err(|err| err.desc.to_string())?;
         }
         Ok((blk, place))
     }

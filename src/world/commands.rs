@@ -74,19 +74,21 @@ impl World {
             C::BlockdevBackup(args) => self.blockdev_do_action(TransactionAction::BlockdevBackup(args)),
             C::DriveBackup(args) => self.blockdev_do_action(TransactionAction::DriveBackup(args)),
             C::BlockdevCreate(args) => self.blockdev_create(*args),
-            C::BlockdevSnapshot(_) => self.lacking("blockdev-snapshot"),
-            C::BlockdevSnapshotSync(_) => self.lacking("blockdev-snapshot-sync"),
+            C::BlockdevSnapshot(args) => self.blockdev_do_action(TransactionAction::Snapshot(args)),
+            C::BlockdevSnapshotSync(args) => self.blockdev_do_action(TransactionAction::SnapshotSync(args)),
             C::BlockdevSnapshotInternalSync(_) => self.lacking("blockdev-snapshot-internal-sync"),
             C::BlockdevSnapshotDeleteInternalSync { .. } => self.lacking("blockdev-snapshot-delete-internal-sync"),
             C::BlockdevMirror(_) => self.lacking("blockdev-mirror"),
             C::DriveMirror(_) => self.lacking("drive-mirror"),
             C::BlockCommit(_) => self.lacking("block-commit"),
             C::BlockStream(_) => self.lacking("block-stream"),
-            C::ChangeBackingFile { .. } => self.lacking("change-backing-file"),
+            C::ChangeBackingFile { device, image_node_name, backing_file } => {
+                self.change_backing_file(&device, &image_node_name, backing_file)
+            }
             C::XBlockdevChange { .. } => self.lacking("x-blockdev-change"),
-            C::BlockdevReopen { .. } => self.lacking("blockdev-reopen"),
+            C::BlockdevReopen { options } => self.blockdev_reopen(&options),
             C::BlockdevSetActive { .. } => self.lacking("blockdev-set-active"),
-            C::BlockSetIoThrottle(_) => self.lacking("block_set_io_throttle"),
+            C::BlockSetIoThrottle(args) => self.block_set_io_throttle(&args),
             C::QueryBlockstats { .. } => self.lacking("query-blockstats"),
             C::ObjectAdd(options) => {
                 let done = self.object_add(&options);
@@ -97,6 +99,16 @@ impl World {
                 self.ret(Val::Done(done))
             }
             C::SystemReset => self.system_reset(),
+            C::DeviceAdd(options) => self.device_add(&options),
+            C::Eject { drive, force } => self.eject(&drive, force.unwrap_or(false)),
+            C::BlockdevOpenTray { drive, force } => self.open_tray(&drive, force.unwrap_or(false)),
+            C::BlockdevCloseTray(drive) => self.close_tray(&drive),
+            C::BlockdevRemoveMedium(drive) => self.remove_medium(&drive),
+            C::BlockdevInsertMedium { drive, node_name } => self.insert_medium(&drive, &node_name),
+            C::BlockdevChangeMedium(args) => self.change_medium(&args),
+            C::DeviceDel { id } => self.device_del(&id),
+            // Nothing is exported, and there are no persistent reservations.
+            C::NotSimulated("query-block-exports" | "query-pr-managers") => self.query(|_| Json::list(Vec::new())),
             C::NotSimulated("query-iothreads") => self.query(World::query_iothreads),
             C::NotSimulated("query-uuid") => self.query(World::query_uuid),
             C::NotSimulated("query-target") => self.query(|_| Json::dict(vec![("arch", "x86_64".into())])),
@@ -160,6 +172,11 @@ impl World {
 
     /// `qmp_system_reset`: whoever watches is told when the guest would notice.
     fn system_reset(&mut self) -> Flow {
+        self.seq([Frame::UnplugOnReset, Frame::ResetDone])
+    }
+
+    /// The end of `qemu_system_reset`.
+    pub(super) fn reset_done(&mut self) -> Flow {
         self.emit("RESET", Json::dict(vec![("guest", false.into()), ("reason", "host-qmp-system-reset".into())]));
         self.ret(Val::Done(Ok(())))
     }
@@ -269,7 +286,7 @@ impl World {
     }
 
     /// The blocker that a node whose backing file this is puts on it (`bdrv_backing_attach`).
-    fn cow_blocked(&self, bs: NodeId) -> Option<QmpError> {
+    pub(super) fn cow_blocked(&self, bs: NodeId) -> Option<QmpError> {
         let overlay = self.graph.nodes[bs].cow_blockers.first()?;
         let (name, user) = (self.graph.device_or_node_name(bs), self.graph.device_or_node_name(*overlay));
         Some(QmpError::generic(format!("Node '{name}' is busy: node is used as backing hd of '{user}'")))

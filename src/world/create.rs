@@ -52,6 +52,7 @@ impl World {
                 fail(self, format!("Backing file not supported for file format '{format}'"))
             }
             "file" | "raw" => {
+                self.console(&format!("Formatting '{path}', fmt={format} size={size}"));
                 self.files.create(&self.files.key(&path), align_up(size, 512));
                 self.ret(Val::Done(Ok(())))
             }
@@ -113,6 +114,12 @@ impl World {
         backing: Option<(Arc<str>, Arc<str>)>,
         size: u64,
     ) -> Flow {
+        let below = backing.as_ref().map(|(file, format)| format!(" backing_file={file} backing_fmt={format}"));
+        self.console(&format!(
+            "Formatting '{path}', fmt=qcow2 cluster_size=65536 extended_l2=off compression_type=zlib size={size}{} \
+             lazy_refcounts=off refcount_bits=16",
+            below.unwrap_or_default()
+        ));
         self.files.create(&self.files.key(path), 0);
         let (file, format) = backing.map_or((None, None), |(file, format)| (Some(file), Some(format)));
         let options = Qcow2Options {

@@ -11,6 +11,7 @@ use super::frame::{Flow, Frame};
 use super::graph::Parent;
 use super::marks::Place;
 use crate::job::status::JobStatus;
+use super::throttle::Member;
 use crate::quirk::Quirk;
 
 impl World {
@@ -21,7 +22,13 @@ impl World {
         c.quiesced_parent = true;
         match c.parent {
             Parent::Node(bs) => self.drained_begin_nopoll(bs),
-            Parent::Backend(blk) => self.graph.backends[blk].quiesce_counter += 1,
+            Parent::Backend(blk) => {
+                let backend = &mut self.graph.backends[blk];
+                backend.quiesce_counter += 1;
+                if backend.quiesce_counter == 1 && !self.throttling.groups.is_empty() {
+                    self.throttle_restart_member(Member::Backend(blk));
+                }
+            }
             Parent::Job(job) => {
                 if self.jobs[job].status == JobStatus::Running {
                     self.reach(Place::DrainPausesJob);
@@ -64,6 +71,7 @@ impl World {
                 self.parent_drained_begin_single(child);
                 i += 1;
             }
+            self.throttle_drain_begin(bs);
         }
     }
 
@@ -140,6 +148,7 @@ impl World {
         self.aio.readers == 0
             && self.jobs.list.iter().all(|job| self.jobs[*job].nodes.is_empty())
             && self.graph.backends.iter().all(|(_, backend)| backend.queued_requests.is_empty())
+            && self.throttling.groups.is_empty()
     }
 
     /// `bdrv_graph_wrlock`: drains everything without waiting, waits for readers only, and undrains before it returns.

@@ -2,7 +2,7 @@
 //! `copy-before-write.c`; `qcow2` is in `qcow2.rs`).
 
 use super::World;
-use super::aio::{DeviceOp, DeviceRequest, Wait};
+use super::aio::{DeviceOp, DeviceRequest, TimerKind, Wait};
 use super::arena::{ChildId, CoId, NodeId};
 use super::block_copy::{BlockCopyState, CLUSTER_SIZE_DEFAULT, CallEnd, CopyCall, MAX_WORKERS};
 use super::feed::Seen;
@@ -11,6 +11,7 @@ use super::graph::BlockLimits;
 use super::io::{IoFlags, WriteReq};
 use super::marks::Place;
 use super::qcow2::Qcow2Node;
+use super::throttle::Member;
 use super::value::{BlockStatus, Val};
 use crate::base::errno::Errno;
 use crate::base::units::{Nanos, align_down, align_up};
@@ -40,6 +41,8 @@ pub enum Driver {
     Qcow2(Box<Qcow2Node>),
     /// `snapshot-access`
     SnapshotAccess,
+    /// `throttle`: the name of its group.
+    Throttle(Arc<str>),
 }
 
 /// `BDRVRawState` of `file-posix.c`
@@ -105,6 +108,8 @@ pub struct CbwState {
     pub access_bitmap: BitmapId,
     /// `on-cbw-error=break-snapshot`
     pub break_snapshot: bool,
+    /// `cbw-timeout`; 0 is none.
+    pub timeout: Nanos,
     /// Why the snapshot is broken.
     pub snapshot_error: Option<Errno>,
     /// Ranges that fleecing readers are reading from the source: offset, length.
@@ -127,6 +132,7 @@ impl CbwState {
             done_bitmap,
             access_bitmap,
             break_snapshot: false,
+            timeout: 0,
             snapshot_error: None,
             frozen_reads: Vec::new(),
             frozen_waiters: Vec::new(),
@@ -147,6 +153,7 @@ impl Driver {
             Driver::Cbw(_) => "copy-before-write",
             Driver::Qcow2(_) => "qcow2",
             Driver::SnapshotAccess => "snapshot-access",
+            Driver::Throttle(_) => "throttle",
         }
     }
 
@@ -154,7 +161,7 @@ impl Driver {
     #[must_use]
     pub fn is_filter(&self) -> bool {
         match self {
-            Driver::Blkdebug(_) | Driver::Cbw(_) => true,
+            Driver::Blkdebug(_) | Driver::Cbw(_) | Driver::Throttle(_) => true,
             Driver::File(_) | Driver::Null(_) | Driver::Raw(_) | Driver::Qcow2(_) | Driver::SnapshotAccess => false,
         }
     }
@@ -187,7 +194,8 @@ impl Driver {
             | Driver::Blkdebug(_)
             | Driver::Cbw(_)
             | Driver::Qcow2(_)
-            | Driver::SnapshotAccess => true,
+            | Driver::SnapshotAccess
+            | Driver::Throttle(_) => true,
         }
     }
 
@@ -196,6 +204,11 @@ impl Driver {
     pub fn has_pdiscard(&self) -> bool {
         self.has_pwrite_zeroes()
     }
+}
+
+/// A request of a `throttle` node waits for its turn.
+fn throttled(node: NodeId, write: bool, bytes: u64) -> Frame {
+    Frame::ThrottleWait { who: Member::Node(node), write, bytes }
 }
 
 impl World {
@@ -245,6 +258,7 @@ impl World {
             Driver::Cbw(_) => self.pass_read(node, offset, bytes),
             Driver::Qcow2(_) => self.qcow2_preadv(node, offset, bytes),
             Driver::SnapshotAccess => self.snapshot_preadv(node, offset, bytes),
+            Driver::Throttle(_) => self.seq([throttled(node, false, bytes), Frame::PassRead { node, offset, bytes }]),
         }
     }
 
@@ -280,12 +294,18 @@ impl World {
             }
             Driver::Qcow2(_) => self.qcow2_pwritev(req),
             Driver::SnapshotAccess => self.ret(Val::err(Errno::ENOTSUP)),
+            Driver::Throttle(_) => self.write_throttled(req),
         }
     }
 
     /// What a filter does first, and if that went well the write, passed on.
     fn write_after(&mut self, first: Frame, req: Box<WriteReq>) -> Flow {
         self.seq([first, Frame::StopOnError(1), Frame::PassWrite { req, shift: 0 }])
+    }
+
+    /// A write that waits for its turn, and is passed on.
+    fn write_throttled(&mut self, req: Box<WriteReq>) -> Flow {
+        self.seq([throttled(req.node, true, req.bytes), Frame::PassWrite { req, shift: 0 }])
     }
 
     /// A write passed on to the node below.
@@ -301,6 +321,7 @@ impl World {
     pub(super) fn driver_pwritev_compressed(&mut self, req: Box<WriteReq>) -> Flow {
         match self.graph.nodes[req.node].drv() {
             Driver::Qcow2(_) => self.qcow2_pwritev_compressed(req),
+            Driver::Throttle(_) => self.write_throttled(req),
             _ => self.ret(Val::err(Errno::ENOTSUP)),
         }
     }
@@ -311,6 +332,7 @@ impl World {
         let n = &self.graph.nodes[node];
         match n.drv() {
             Driver::Qcow2(_) => true,
+            Driver::Throttle(_) => self.supports_compressed_writes(self.below(node)),
             Driver::Blkdebug(_)
             | Driver::Cbw(_)
             | Driver::File(_)
@@ -327,7 +349,9 @@ impl World {
         match n.drv() {
             Driver::File(_) => true,
             Driver::Null(_) | Driver::Qcow2(_) | Driver::SnapshotAccess => false,
-            Driver::Raw(_) | Driver::Blkdebug(_) | Driver::Cbw(_) => self.supports_zero_no_fallback(self.below(node)),
+            Driver::Raw(_) | Driver::Blkdebug(_) | Driver::Cbw(_) | Driver::Throttle(_) => {
+                self.supports_zero_no_fallback(self.below(node))
+            }
         }
     }
 
@@ -359,6 +383,7 @@ impl World {
             }
             Driver::Qcow2(_) => self.qcow2_pwrite_zeroes(req),
             Driver::SnapshotAccess => self.ret(Val::err(Errno::ENOTSUP)),
+            Driver::Throttle(_) => self.write_throttled(req),
         }
     }
 
@@ -384,6 +409,7 @@ impl World {
             ]),
             Driver::Qcow2(_) => self.qcow2_pdiscard(node, offset, bytes),
             Driver::SnapshotAccess => self.snapshot_pdiscard(node, offset, bytes),
+            Driver::Throttle(_) => self.seq([throttled(node, true, bytes), Frame::PassDiscard { node, offset, bytes }]),
         }
     }
 
@@ -410,7 +436,9 @@ impl World {
                 self.null_request(node, latency, Val::Ret(Ok(())))
             }
             Driver::Blkdebug(_) => self.seq([Frame::RuleCheck { node, iotype: IoType::Flush, offset: 0, bytes: 0 }]),
-            Driver::Raw(_) | Driver::Cbw(_) | Driver::Qcow2(_) | Driver::SnapshotAccess => self.ret(Val::Ret(Ok(()))),
+            Driver::Raw(_) | Driver::Cbw(_) | Driver::Qcow2(_) | Driver::SnapshotAccess | Driver::Throttle(_) => {
+                self.ret(Val::Ret(Ok(())))
+            }
         }
     }
 
@@ -437,7 +465,7 @@ impl World {
                 let offset = offset + raw.offset;
                 self.status_raw(node, offset, bytes, want_zero)
             }
-            Driver::Cbw(_) => self.status_raw(node, offset, bytes, want_zero),
+            Driver::Cbw(_) | Driver::Throttle(_) => self.status_raw(node, offset, bytes, want_zero),
             Driver::Blkdebug(_) => self.seq([
                 Frame::RuleCheck { node, iotype: IoType::BlockStatus, offset, bytes },
                 Frame::StatusOrError,
@@ -601,13 +629,43 @@ impl World {
             ignore_ratelimit: true,
             ..CopyCall::new(node, from, len, CallEnd::Cbw(node))
         });
-        self.seq([Frame::Rdlock, Frame::CopyCommon(call), Frame::Rdunlock, Frame::CbwCopied { node, call, from, len }])
+        let copied = Frame::CbwCopied { node, call, from, len };
+        let timeout = self.cbw(node).timeout;
+        if timeout == 0 {
+            return self.seq([Frame::Rdlock, Frame::CopyCommon(call), Frame::Rdunlock, copied]);
+        }
+        // `qemu_co_timeout`
+        let waiter = self.current();
+        self.calls[call].waiter = Some(waiter);
+        let co = self.co_create([Frame::CbwCallEnded(call), Frame::Rdunlock, Frame::CopyCommon(call), Frame::Rdlock]);
+        self.aio_co_wake(co);
+        self.timer_set(self.now.saturating_add(timeout), TimerKind::CoSleep(waiter));
+        self.stack.push(copied);
+        Flow::Yield(Wait::Sleep)
+    }
+
+    /// `qemu_co_timeout_entry`: the copying has come to an end; who still waits for it goes on.
+    pub(super) fn cbw_call_ended(&mut self, call: super::arena::CallId) -> Flow {
+        let ended = &mut self.calls[call];
+        if ended.abandoned {
+            self.calls.remove(call);
+        } else if let Some(waiter) = ended.waiter.take() {
+            self.timer_del(TimerKind::CoSleep(waiter));
+            self.aio_co_wake(waiter);
+        }
+        Flow::Go
     }
 
     /// The end of `cbw_do_copy_before_write`.
     pub(super) fn cbw_copied(&mut self, node: NodeId, call: super::arena::CallId, from: u64, len: u64) -> Flow {
-        let call = self.calls.remove(call).expect("the call has just ended");
-        if let Some((errno, _)) = call.failure {
+        let failure = if self.calls[call].finished {
+            self.calls.remove(call).and_then(|call| call.failure).map(|(errno, _)| errno)
+        } else {
+            self.calls[call].abandoned = true;
+            self.block_copy_call_cancel(call);
+            Some(Errno::ETIMEDOUT)
+        };
+        if let Some(errno) = failure {
             self.reach(Place::CbwFails);
             let state = self.cbw(node);
             if !state.break_snapshot {
@@ -626,7 +684,9 @@ impl World {
     pub fn cluster_size_of(&self, node: NodeId) -> Option<u64> {
         match self.graph.nodes[node].driver.as_ref()? {
             Driver::Qcow2(q) => Some(q.cluster_size()),
-            Driver::Raw(_) | Driver::Blkdebug(_) | Driver::Cbw(_) => self.cluster_size_of(self.below(node)),
+            Driver::Raw(_) | Driver::Blkdebug(_) | Driver::Cbw(_) | Driver::Throttle(_) => {
+                self.cluster_size_of(self.below(node))
+            }
             Driver::File(_) => Some(0),
             Driver::Null(_) | Driver::SnapshotAccess => None,
         }
@@ -654,7 +714,12 @@ impl World {
                 bl.pwrite_zeroes_alignment = q.cluster_size();
                 bl.pdiscard_alignment = q.cluster_size();
             }
-            Driver::File(_) | Driver::Null(_) | Driver::Raw(_) | Driver::Cbw(_) | Driver::SnapshotAccess => {}
+            Driver::File(_)
+            | Driver::Null(_)
+            | Driver::Raw(_)
+            | Driver::Cbw(_)
+            | Driver::SnapshotAccess
+            | Driver::Throttle(_) => {}
         }
         self.graph.nodes[node].bl = bl;
     }
@@ -663,7 +728,7 @@ impl World {
     pub fn refresh_total_sectors(&mut self, node: NodeId) {
         let size = match self.graph.nodes[node].drv() {
             Driver::Raw(raw) if raw.size.is_none() => self.bdrv_getlength(self.below(node)).saturating_sub(raw.offset),
-            Driver::Blkdebug(_) | Driver::Cbw(_) => self.bdrv_getlength(self.below(node)),
+            Driver::Blkdebug(_) | Driver::Cbw(_) | Driver::Throttle(_) => self.bdrv_getlength(self.below(node)),
             Driver::File(file) => align_up(self.files.size(&file.path), 512),
             Driver::Qcow2(q) => q.size(),
             Driver::Raw(_) | Driver::Null(_) | Driver::SnapshotAccess => return,
@@ -688,7 +753,7 @@ impl World {
                 let below = self.below(node);
                 self.seq([Frame::Truncate { node: below, size }])
             }
-            Driver::Blkdebug(_) | Driver::Cbw(_) => {
+            Driver::Blkdebug(_) | Driver::Cbw(_) | Driver::Throttle(_) => {
                 let below = self.below(node);
                 self.seq([Frame::Truncate { node: below, size }])
             }

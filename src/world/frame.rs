@@ -8,13 +8,18 @@ use super::aio::{Cond, Ctx, Wait};
 use super::arena::{BackendId, CallId, CellId, CoId, JobId, NodeId, ReqId, TranId, TxnId};
 use super::backup::BackupArgs;
 use super::block_copy::{CopyTask, Method};
+use super::external_snapshot::SnapshotStage;
 use super::graph::Role;
 use super::hmp::BlkRequest;
+use super::hotplug::Plugged;
 use super::io::WriteReq;
+use super::medium::MediumOp;
 use super::open::{OpenStage, Opening};
+use super::reopen::Reopen;
 use super::snapshot::SnapshotRead;
 use super::spec::OpenSpec;
 use super::status::StatusReq;
+use super::throttle::{DriveLimits, Member};
 use super::value::{BlockStatus, Val};
 use crate::base::errno::Ret;
 use crate::base::units::Nanos;
@@ -135,7 +140,18 @@ pub enum Frame {
         bs: NodeId,
         backing: NodeId,
     },
+    DropBacking(NodeId),
     CloseAll,
+    ChangeBacking {
+        node: NodeId,
+        file: Arc<str>,
+    },
+    ChangedBacking {
+        node: NodeId,
+        file: Arc<str>,
+    },
+    Reopen(Box<Reopen>),
+    ReopenUnswap(Box<Reopen>),
 
     // Opening and creating.
     BdrvOpen(Arc<OpenSpec>),
@@ -332,6 +348,25 @@ pub enum Frame {
         node: NodeId,
         event: BlkdebugEvent,
     },
+    ThrottleWait {
+        who: Member,
+        write: bool,
+        bytes: u64,
+    },
+    ThrottleWoken {
+        who: Member,
+        write: bool,
+    },
+    ThrottleGo {
+        who: Member,
+        write: bool,
+        bytes: u64,
+    },
+    ThrottleRestart {
+        who: Member,
+        write: bool,
+    },
+    DriveLimits(Box<DriveLimits>),
     Qcow2Op {
         node: NodeId,
         op: Box<Op>,
@@ -364,6 +399,7 @@ pub enum Frame {
         offset: u64,
         bytes: u64,
     },
+    CbwCallEnded(CallId),
     CbwCopied {
         node: NodeId,
         call: CallId,
@@ -526,10 +562,22 @@ pub enum Frame {
     TranAbort(TranId, usize),
     TranClean(TranId, usize),
     TranEnd(TranId),
+    Snapshot(TranId, usize, SnapshotStage),
     BitmapRelease(NodeId, BitmapId),
     BitmapStoreRemoved,
     QmpCommand,
     QmpCommandDone,
+    DevicePlugged(Box<Plugged>),
+    UnplugOnReset,
+    MediumOpened(Box<MediumOp>),
+    MediumStep(Box<MediumOp>),
+    MediumGone(BackendId),
+    DeviceGone {
+        id: Option<Arc<str>>,
+        path: Arc<str>,
+        inner: bool,
+    },
+    ResetDone,
     ResizeAttached {
         blk: BackendId,
         bs: NodeId,

@@ -232,6 +232,8 @@ pub struct Node {
     pub auto_backing_file: Arc<str>,
     /// `write_threshold_offset`, 0 is none.
     pub write_threshold: u64,
+    /// `inherits_from`: the node in whose options it was described.
+    pub inherits_from: Option<NodeId>,
 }
 
 impl Node {
@@ -269,6 +271,7 @@ impl Node {
             backing_format: Arc::default(),
             auto_backing_file: Arc::default(),
             write_threshold: 0,
+            inherits_from: None,
         }
     }
 
@@ -313,6 +316,10 @@ pub struct Backend {
     pub removable: bool,
     /// The device has a tray.
     pub tray: bool,
+    /// It is open.
+    pub tray_open: bool,
+    /// `root_state`: how the last medium was opened.
+    pub last_flags: OpenFlags,
 }
 
 /// All nodes, edges and backends.
@@ -330,6 +337,8 @@ pub struct Graph {
     pub next_auto_name: u32,
     /// Locks that other processes of the host hold on files: what they use, and what they do not share.
     pub foreign_locks: BTreeMap<Arc<str>, (u8, u8)>,
+    /// Nodes that were writable before they were reopened, while that is not settled.
+    pub reopening: Vec<NodeId>,
 }
 
 impl Default for Graph {
@@ -341,6 +350,7 @@ impl Default for Graph {
             named: Vec::new(),
             next_auto_name: 0,
             foreign_locks: BTreeMap::new(),
+            reopening: Vec::new(),
         }
     }
 }
@@ -575,6 +585,9 @@ impl Graph {
         let n = &self.nodes[node];
         let writes = taken & (perm::WRITE | perm::WRITE_UNCHANGED) != 0;
         if writes && !n.flags.rdwr {
+            if self.reopening.contains(&node) {
+                return Err(format!("Read-only block node '{}' cannot support read-write users", n.node_name));
+            }
             return Err("Block node is read-only".to_owned());
         }
         if writes && taken & perm::RESIZE == 0 && !n.size.is_multiple_of(n.bl.request_alignment) {

@@ -9,7 +9,7 @@ use crate::qmp::error::QmpError;
 use std::sync::Arc;
 
 impl World {
-    fn perms_of(&mut self, roots: &[NodeId]) -> Result<(), QmpError> {
+    pub(super) fn perms_of(&mut self, roots: &[NodeId]) -> Result<(), QmpError> {
         let jobs = &self.jobs;
         let desc = |job| {
             let j = &jobs[job];
@@ -36,16 +36,8 @@ impl World {
         perm: u8,
         shared: u8,
     ) -> Result<ChildId, QmpError> {
-        let child = self.graph.children.insert(Child { name, role, parent, bs, perm, shared, quiesced_parent: false });
+        let child = self.attach_child_noperm(Child { name, role, parent, bs, perm, shared, quiesced_parent: false });
         self.bdrv_ref(bs);
-        self.parent_drained_begin_single(child);
-        if let Parent::Node(parent) = parent {
-            self.graph.nodes[parent].children.insert(0, child);
-        }
-        self.graph.nodes[bs].parents.insert(0, child);
-        if self.graph.nodes[bs].quiesce_counter == 0 {
-            self.parent_drained_end_single(child);
-        }
         let root = match parent {
             Parent::Node(parent) if self.graph.nodes[parent].driver.is_some() => parent,
             _ => bs,
@@ -59,8 +51,38 @@ impl World {
         Ok(child)
     }
 
+    /// `bdrv_attach_child_noperm`. The reference to the lower node is the caller's.
+    pub(super) fn attach_child_noperm(&mut self, edge: Child) -> ChildId {
+        let (bs, parent) = (edge.bs, edge.parent);
+        let child = self.graph.children.insert(edge);
+        self.parent_drained_begin_single(child);
+        if let Parent::Node(parent) = parent {
+            self.graph.nodes[parent].children.insert(0, child);
+        }
+        self.graph.nodes[bs].parents.insert(0, child);
+        if self.graph.nodes[bs].quiesce_counter == 0 {
+            self.parent_drained_end_single(child);
+        }
+        child
+    }
+
+    /// `bdrv_child_cb_attach`: the parent knows what the new edge is to it.
+    pub(super) fn note_child(&mut self, parent: NodeId, child: ChildId) {
+        let (name, bs) = (self.graph.children[child].name, self.graph.bs(child));
+        let node = &mut self.graph.nodes[parent];
+        match name {
+            "file" | "image" => node.file = Some(child),
+            "backing" => {
+                node.backing = Some(child);
+                self.qcow2(parent).q.has_backing = true;
+                self.graph.nodes[bs].cow_blockers.insert(0, parent);
+            }
+            _ => self.cbw(parent).target = Some(child),
+        }
+    }
+
     /// The inverse of attaching, without dropping the reference to the lower node.
-    fn detach_child(&mut self, child: ChildId) {
+    pub(super) fn detach_child(&mut self, child: ChildId) {
         let c = self.graph.children[child].clone();
         self.graph.nodes[c.bs].parents.retain(|p| *p != child);
         if let Parent::Node(parent) = c.parent {
@@ -229,6 +251,8 @@ impl World {
             dev: None,
             removable: false,
             tray: false,
+            tray_open: false,
+            last_flags: super::graph::OpenFlags::default(),
         })
     }
 

@@ -9,6 +9,7 @@ use super::frame::{Flow, Frame};
 use super::graph::perm;
 use super::io::{self, IoFlags};
 use super::marks::Place;
+use super::throttle::Member;
 use super::value::Val;
 use crate::base::Json;
 use crate::base::errno::{Errno, Ret};
@@ -247,6 +248,7 @@ impl World {
         backend.in_flight += 1;
         let write_through = !backend.write_cache;
         self.see_guest(blk, &request);
+        let throttled = self.throttling.group_of(Member::Backend(blk)).is_some();
         self.stack.push(Frame::BlkCoDone(blk));
         let Some(node) = self.graph.blk_bs(blk) else { return self.ret(Val::err(Errno::ENOMEDIUM)) };
         let (offset, bytes) = request.range();
@@ -268,7 +270,18 @@ impl World {
                 })
             }
         };
-        self.seq([Frame::Rdlock, frame, Frame::Rdunlock])
+        let limited = match &frame {
+            Frame::Preadv { .. } => Some(false),
+            Frame::Pwritev(_) => Some(true),
+            _ => None,
+        };
+        match limited.filter(|_| throttled) {
+            Some(write) => {
+                let wait = Frame::ThrottleWait { who: Member::Backend(blk), write, bytes };
+                self.seq([Frame::Rdlock, wait, frame, Frame::Rdunlock])
+            }
+            None => self.seq([Frame::Rdlock, frame, Frame::Rdunlock]),
+        }
     }
 
     /// `blk_dec_in_flight`

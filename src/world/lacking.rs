@@ -17,10 +17,6 @@ pub fn node_option(options: &BlockdevOptions) -> Option<&'static str> {
             (file.pr_manager.is_some(), "pr-manager"),
             (file.x_check_cache_dropped == Some(true), "x-check-cache-dropped"),
         ]),
-        DriverOptions::CopyBeforeWrite(cbw) => first(&[
-            (cbw.bitmap.is_some(), "bitmap"),
-            (cbw.cbw_timeout.is_some_and(|seconds| seconds > 0), "cbw-timeout"),
-        ]),
         DriverOptions::Qcow2(qcow2) => first(&[
             (qcow2.encrypt.is_some(), "encrypt"),
             (qcow2.data_file.is_some(), "data-file"),
@@ -38,7 +34,6 @@ pub fn drive_option(drive: &DriveOptions, has_medium: bool) -> Option<&'static s
     first(&[
         (drive.snapshot, "snapshot=on"),
         (drive.copy_on_read, "copy-on-read=on"),
-        (!drive.throttling.is_empty() || drive.throttling_group.is_some(), "throttling"),
         (
             has_medium
                 && drive.file.is_none()

@@ -7,6 +7,7 @@ use super::arena::BackendId;
 use super::commands::not_simulated;
 use super::graph::perm;
 use crate::base::Json;
+use crate::block::throttle::Limits;
 use crate::qmp::error::{ErrorClass, QmpError};
 use crate::qmp::types::ObjectOptions;
 use std::sync::Arc;
@@ -20,6 +21,32 @@ pub struct Device {
     pub driver: Arc<str>,
     /// The disk behind it.
     pub backend: Option<BackendId>,
+    /// The guest was asked to let it go.
+    pub leaving: bool,
+    /// `share-rw`: others may write to its disk too.
+    pub share_rw: bool,
+    /// `write-cache`, if it is not as its drive has it.
+    pub write_cache: Option<bool>,
+}
+
+impl Device {
+    /// A device without a name.
+    #[must_use]
+    pub fn new(driver: Arc<str>) -> Device {
+        Device { id: None, driver, backend: None, leaving: false, share_rw: false, write_cache: None }
+    }
+
+    /// It is a device within a device.
+    #[must_use]
+    pub fn is_virtio_disk(&self) -> bool {
+        family(&self.driver) == Some("virtio-blk")
+    }
+
+    /// Whether a guest has to agree that it goes, as with all on a PCI bus.
+    #[must_use]
+    pub fn asks_guest(&self) -> bool {
+        !matches!(family(&self.driver), Some(disk) if disk.starts_with("scsi-") || disk.starts_with("usb-"))
+    }
 }
 
 /// An object of `-object` or `object-add`.
@@ -145,7 +172,17 @@ impl World {
         let text =
             |key: &str| options.get(key).and_then(Json::as_str).filter(|text| !text.is_empty()).map(Arc::<str>::from);
         let driver = text("driver").ok_or("Parameter 'driver' is missing")?;
-        let device = Device { id: text("id"), driver: driver.clone(), backend: None };
+        let on = |key: &str| match options.get(key) {
+            Some(Json::Bool(on)) => Some(*on),
+            Some(Json::Str(text)) if matches!(&**text, "on" | "off") => Some(&**text == "on"),
+            _ => None,
+        };
+        let device = Device {
+            id: text("id"),
+            share_rw: on("share-rw") == Some(true),
+            write_cache: on("write-cache"),
+            ..Device::new(driver.clone())
+        };
         if let Some(id) = device.id.as_deref().filter(|id| self.machine.device(id).is_some()) {
             return Err(format!("Duplicate device ID '{id}'"));
         }
@@ -199,7 +236,10 @@ impl World {
                 (_, Some(id)) => id.to_string(),
                 (_, None) => path,
             };
-            self.take_over(blk, dev, family.unwrap_or("virtio-blk"))?;
+            self.take_over(blk, dev, family.unwrap_or("virtio-blk"), device.share_rw)?;
+            if let Some(on) = device.write_cache {
+                self.graph.backends[blk].write_cache = on;
+            }
         }
         device.backend = blk;
         self.machine.devices.push(device);
@@ -214,10 +254,10 @@ impl World {
         let first = if self.machine.is_q35() { 13 } else { 4 };
         let dev = format!("/machine/unattached/device[{}]", first + self.machine.on_board);
         self.machine.on_board += 1;
-        self.take_over(blk, dev, if cdrom { "ide-cd" } else { "ide-hd" })
+        self.take_over(blk, dev, if cdrom { "ide-cd" } else { "ide-hd" }, false)
     }
 
-    fn take_over(&mut self, blk: BackendId, dev: String, family: &str) -> Result<(), String> {
+    fn take_over(&mut self, blk: BackendId, dev: String, family: &str, share_rw: bool) -> Result<(), String> {
         let cdrom = family.ends_with("-cd");
         let node = self.graph.blk_bs(blk);
         let writable = node.is_some_and(|bs| self.graph.nodes[bs].flags.rdwr);
@@ -232,9 +272,28 @@ impl World {
         self.graph.backends[blk].dev = Some(dev.into());
         self.graph.backends[blk].removable = cdrom || family == "floppy";
         self.graph.backends[blk].tray = cdrom;
+        self.device_perm(blk, cdrom, share_rw).map_err(|err| err.desc.to_string())
+    }
+
+    /// `blkconf_apply_backend_options`, or its undoing, for a drive whose medium came or went.
+    pub(super) fn renew_device_perm(&mut self, blk: BackendId, load: bool) {
+        if self.graph.backends[blk].dev.is_none() {
+            return;
+        }
+        if load {
+            // A medium that is in use elsewhere is refused where it is inserted.
+            let _ = self.device_perm(blk, false, false);
+        } else {
+            let _ = self.blk_set_perm(blk, 0, perm::ALL);
+        }
+    }
+
+    fn device_perm(&mut self, blk: BackendId, cdrom: bool, share_rw: bool) -> Result<(), QmpError> {
+        let writable = self.graph.blk_bs(blk).is_some_and(|bs| self.graph.nodes[bs].flags.rdwr);
         let taken = perm::CONSISTENT_READ | if writable && !cdrom { perm::WRITE } else { 0 };
-        let shared = perm::CONSISTENT_READ | perm::WRITE_UNCHANGED | perm::RESIZE;
-        self.blk_set_perm(blk, taken, shared).map_err(|err| err.desc.to_string())
+        let shared =
+            perm::CONSISTENT_READ | perm::WRITE_UNCHANGED | perm::RESIZE | if share_rw { perm::WRITE } else { 0 };
+        self.blk_set_perm(blk, taken, shared)
     }
 
     /// `blk_by_qdev_id`
@@ -259,7 +318,7 @@ impl World {
     /// What QEMU says about the properties, or that there is such an object.
     pub(super) fn object_add(&mut self, options: &ObjectOptions) -> Result<(), QmpError> {
         let kind = options.qom_type.0;
-        let mut numbers = Vec::new();
+        let (mut numbers, mut limits) = (Vec::new(), None);
         let members = options.properties.as_dict().unwrap_or_default();
         match kind {
             "iothread" => {
@@ -268,7 +327,7 @@ impl World {
                 }
                 no_others(members, |key| IOTHREAD.iter().any(|(name, _)| *name == key))?;
             }
-            "throttle-group" => check_throttle_group(members)?,
+            "throttle-group" => limits = Some(throttle_limits(members)?),
             "memory-backend-file"
             | "memory-backend-ram"
             | "memory-backend-memfd"
@@ -293,6 +352,13 @@ impl World {
             let text = format!("attempt to add duplicate property '{}' to object (type 'container')", options.id);
             return Err(QmpError::generic(text));
         }
+        if let Some(limits) = limits {
+            if self.throttling.group(&options.id).is_some() {
+                return Err(QmpError::generic("A group with this name already exists"));
+            }
+            limits.check().map_err(QmpError::generic)?;
+            self.throttling.add(options.id.clone(), limits, true);
+        }
         self.machine.objects.push(Object { id: options.id.clone(), kind, numbers });
         Ok(())
     }
@@ -305,6 +371,12 @@ impl World {
         match self.machine.objects.iter().position(|object| &*object.id == id) {
             None => Err(QmpError::generic(format!("object '{id}' not found"))),
             Some(i) => {
+                if self.machine.objects[i].kind == "throttle-group" {
+                    if self.throttling.in_use(id) {
+                        return Err(QmpError::generic(format!("object '{id}' is in use, can not be deleted")));
+                    }
+                    self.throttling.remove_object(id);
+                }
                 self.machine.objects.remove(i);
                 Ok(())
             }
@@ -358,9 +430,20 @@ fn is_limit(key: &str) -> bool {
     key == "iops-size" || limits.contains(&name)
 }
 
-fn check_throttle_group(members: &[(Arc<str>, Json)]) -> Result<(), QmpError> {
-    for (key, _) in members.iter().filter(|(key, _)| key.starts_with("x-")) {
-        number(members, key)?;
+/// `throttle_group_set`, `throttle_group_set_limits`
+fn throttle_limits(members: &[(Arc<str>, Json)]) -> Result<Limits, QmpError> {
+    let mut all = Limits::default();
+    let mut put = |members: &[(Arc<str>, Json)], key: &str, name: &str| -> Result<(), QmpError> {
+        let Some(value) = number(members, key)? else { return Ok(()) };
+        let value = u64::try_from(value).map_err(|_| QmpError::generic("Property values cannot be negative"))?;
+        all.set(name, value);
+        Ok(())
+    };
+    no_others(members, |key| key == "limits" || key.strip_prefix("x-").is_some_and(is_limit))?;
+    for (key, _) in members {
+        if let Some(name) = key.strip_prefix("x-") {
+            put(members, key, name)?;
+        }
     }
     if let Some((_, limits)) = members.iter().find(|(key, _)| &**key == "limits") {
         let Some(limits) = limits.as_dict() else {
@@ -369,6 +452,9 @@ fn check_throttle_group(members: &[(Arc<str>, Json)]) -> Result<(), QmpError> {
         if let Some((key, _)) = limits.iter().find(|(key, _)| !is_limit(key)) {
             return Err(QmpError::generic(format!("Parameter 'limits.{key}' is unexpected")));
         }
+        for (key, _) in limits {
+            put(limits, key, key)?;
+        }
     }
-    no_others(members, |key| key == "limits" || key.strip_prefix("x-").is_some_and(is_limit))
+    Ok(all)
 }

@@ -10,10 +10,12 @@ pub mod backup;
 mod bitmap_cmds;
 pub mod block_copy;
 mod boot;
+mod change_backing;
 mod commands;
 pub mod create;
 mod drain;
 pub mod driver;
+pub mod external_snapshot;
 pub mod feed;
 mod flush;
 pub mod frame;
@@ -21,22 +23,26 @@ pub mod graph;
 mod graph_ops;
 pub mod hmp;
 mod hmp_commands;
+pub mod hotplug;
 pub mod io;
 pub mod job;
 mod job_txn;
 mod lacking;
 pub mod machine;
 pub mod marks;
+pub mod medium;
 pub mod monitor;
 pub mod open;
 mod order;
 pub mod qcow2;
 mod query;
+pub mod reopen;
 mod rest;
 mod run_frame;
 pub mod snapshot;
 pub mod spec;
 pub mod status;
+pub mod throttle;
 pub mod transaction;
 pub mod value;
 mod who;
@@ -89,6 +95,8 @@ pub struct World {
     writer: WriteTag,
     /// The machine around the block layer, as far as clients see it.
     pub machine: machine::Machine,
+    /// Groups of drives and nodes with limits.
+    pub throttling: throttle::Throttling,
     /// The guest runs (`cont`).
     running: bool,
     /// It has run before.
@@ -126,6 +134,7 @@ impl World {
             writers: Vec::new(),
             writer: WriteTag(0),
             machine: machine::Machine::default(),
+            throttling: throttle::Throttling::default(),
             running: false,
             ran: false,
             quitting: false,

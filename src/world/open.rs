@@ -6,6 +6,7 @@ use super::driver::{BlkdebugDriver, CbwState, Driver, FileDriver, NullDriver, Ra
 use super::frame::{Flow, Frame};
 use super::graph::{DetectZeroes, Node, OpenFlags, Role, perm};
 use super::spec::{BackingSpec, DriverSpec, OpenSpec};
+use super::throttle::Member;
 use super::value::Val;
 use crate::base::errno::Errno;
 use crate::base::units::{GIB, align_up};
@@ -213,14 +214,18 @@ impl World {
                 self.graph.nodes[bs].driver = Some(Driver::Qcow2(Box::default()));
                 self.open_attach_file(o, Role::Image)
             }
-            DriverSpec::CopyBeforeWrite { break_snapshot, .. } => {
-                let state = CbwState { break_snapshot: *break_snapshot, ..CbwState::new(0, false) };
+            DriverSpec::CopyBeforeWrite { break_snapshot, timeout, .. } => {
+                let state = CbwState { break_snapshot: *break_snapshot, timeout: *timeout, ..CbwState::new(0, false) };
                 self.graph.nodes[bs].driver = Some(Driver::Cbw(Box::new(state)));
                 self.open_attach_file(o, Role::Filtered)
             }
             DriverSpec::SnapshotAccess => {
                 self.graph.nodes[bs].driver = Some(Driver::SnapshotAccess);
                 self.open_attach_file(o, Role::Data)
+            }
+            DriverSpec::Throttle { group } => {
+                self.graph.nodes[bs].driver = Some(Driver::Throttle(group.clone()));
+                self.open_attach_file(o, Role::Filtered)
             }
             DriverSpec::Blkdebug { rules, limits, take, unshare, config, .. } => {
                 let engine = match self.blkdebug_engine(rules, config.as_ref(), *limits) {
@@ -247,6 +252,9 @@ impl World {
             Err(err) => self.driver_open_failed(o, err),
             Ok(target) => {
                 let parent = o.bs;
+                if let DriverSpec::CopyBeforeWrite { target: spec, .. } = &o.spec.driver {
+                    self.inherits(target, parent, Some(spec));
+                }
                 self.seq([
                     Frame::GraphWrlock,
                     Frame::AttachToNode { parent, name: "target", role: Role::Data, bs: target },
@@ -262,16 +270,24 @@ impl World {
         if let Err(err) = self.take_done() {
             return self.driver_open_failed(o, err);
         }
-        let DriverSpec::CopyBeforeWrite { min_cluster, .. } = o.spec.driver else {
+        let DriverSpec::CopyBeforeWrite { min_cluster, .. } = &o.spec.driver else {
             unreachable!("only it has a target")
         };
-        let (cbw, discard_source) = (o.bs, false);
+        let (cbw, discard_source, min_cluster) = (o.bs, false, *min_cluster);
         self.seq([Frame::CbwOpened { cbw, discard_source, min_cluster }, Frame::Open(o, OpenStage::CbwOpened)])
+    }
+
+    /// Notes in whose options a node was described; one that was named by another is its own.
+    fn inherits(&mut self, bs: NodeId, parent: NodeId, spec: Option<&OpenSpec>) {
+        if spec.is_none_or(|spec| spec.reference.is_none()) {
+            self.graph.nodes[bs].inherits_from = Some(parent);
+        }
     }
 
     fn open_attach_file(&mut self, o: Box<Opening>, role: Role) -> Flow {
         let file = o.file_bs.expect("the file was opened first");
         let parent = o.bs;
+        self.inherits(file, parent, o.spec.file.as_deref());
         self.seq([
             Frame::GraphWrlock,
             Frame::AttachToNode { parent, name: "file", role, bs: file },
@@ -286,6 +302,7 @@ impl World {
             Ok(image) => {
                 o.file_bs = Some(image);
                 let parent = o.bs;
+                self.inherits(image, parent, o.spec.file.as_deref());
                 self.seq([
                     Frame::GraphWrlock,
                     Frame::AttachToNode { parent, name: "image", role: Role::Filtered, bs: image },
@@ -315,6 +332,16 @@ impl World {
                 let DriverSpec::CopyBeforeWrite { target, .. } = &o.spec.driver else { unreachable!("it opens one") };
                 let target = target.clone();
                 self.seq([Frame::BdrvOpen(target), Frame::Open(o, OpenStage::TargetOpened)])
+            }
+            Driver::Throttle(group) => {
+                let group = group.clone();
+                if self.throttling.group(&group).is_none() {
+                    let text = format!("Throttle group '{group}' does not exist");
+                    return self.driver_open_failed(o, QmpError::generic(text));
+                }
+                self.graph.nodes[bs].size = self.bdrv_getlength(self.below(bs));
+                self.throttle_register(Member::Node(bs), &group);
+                self.open_done(o)
             }
             Driver::SnapshotAccess => {
                 self.graph.nodes[bs].size = self.bdrv_getlength(self.below(bs));
@@ -433,6 +460,11 @@ impl World {
             }
             Ok(backing) => {
                 let bs = o.bs;
+                let spec = match &o.spec.backing {
+                    BackingSpec::Spec(spec) => Some(&**spec),
+                    BackingSpec::FromImage | BackingSpec::None => None,
+                };
+                self.inherits(backing, bs, spec);
                 if o.spec.backing == BackingSpec::FromImage {
                     self.graph.nodes[bs].auto_backing_file = self.filename_of(backing);
                 }

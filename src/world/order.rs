@@ -142,6 +142,7 @@ impl World {
     pub(super) fn subject_of_timer(&self, timer: Option<&Timer>) -> Subject {
         let task = match timer.map(|timer| timer.kind) {
             Some(TimerKind::JobSleep(job)) => Subject::job(job.0),
+            Some(TimerKind::Throttle(..)) => Subject::PROCESS,
             Some(TimerKind::CoSleep(co)) => self.cos.get(co).map_or(Subject::PROCESS, |co| co.task),
             None => Subject::PROCESS,
         };

@@ -429,7 +429,7 @@ impl World {
     }
 
     /// The bitmaps that closing an image stores.
-    fn bitmaps_to_store(&self, node: NodeId) -> Vec<StoreBitmap> {
+    pub(super) fn bitmaps_to_store(&self, node: NodeId) -> Vec<StoreBitmap> {
         let store = |b: &crate::bitmap::DirtyBitmap| {
             // `hbitmap_serialization_size`: nothing is nothing, while the bitmap itself has a word at least.
             let words = b.bitmap().serialized_words().take(if b.bitmap().len_bits() == 0 { 0 } else { usize::MAX });
@@ -459,6 +459,10 @@ impl World {
                 }
                 self.driver_closed(node)
             }
+            Some(Driver::Throttle(_)) => {
+                self.throttle_unregister(super::throttle::Member::Node(node));
+                self.driver_closed(node)
+            }
             _ => self.driver_closed(node),
         }
     }
@@ -486,7 +490,7 @@ impl World {
             Some(Driver::File(file)) => Ok(self.files.allocated(&file.path)),
             Some(Driver::Null(_)) => Ok(0),
             None | Some(Driver::Blkdebug(_)) => Err(Errno::ENOTSUP),
-            Some(Driver::Raw(_) | Driver::Qcow2(_) | Driver::Cbw(_) | Driver::SnapshotAccess) => {
+            Some(Driver::Raw(_) | Driver::Qcow2(_) | Driver::Cbw(_) | Driver::SnapshotAccess | Driver::Throttle(_)) => {
                 self.allocated_size(self.below(node))
             }
         }

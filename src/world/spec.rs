@@ -4,13 +4,14 @@ use super::graph::{DetectZeroes, OpenFlags, perm};
 use super::lacking;
 use super::open::{NO_DETECTION, inherited};
 use crate::base::Json;
+use crate::base::units::{Nanos, SECONDS};
 use crate::block::blkdebug::{Action, InjectError, IoType, IoTypeMask, Limits, Rule};
 use crate::qmp::drive::{DriveOptions, json_filename};
 use crate::qmp::error::QmpError;
 use crate::qmp::json::parse_one;
 use crate::qmp::types::{
-    BlkdebugIoType, BlkdebugOptions, BlockPermission, BlockdevOptions, BlockdevRef, BlockdevRefOrNull, CacheOptions,
-    DetectZeroes as DetectZeroesOption, DiscardOption, DriverOptions, OnCbwError, OnOffAuto,
+    BitmapRef, BlkdebugIoType, BlkdebugOptions, BlockPermission, BlockdevOptions, BlockdevRef, BlockdevRefOrNull,
+    CacheOptions, DetectZeroes as DetectZeroesOption, DiscardOption, DriverOptions, OnCbwError, OnOffAuto,
 };
 use std::sync::Arc;
 
@@ -35,6 +36,8 @@ pub struct OpenSpec {
     pub file: Option<Arc<OpenSpec>>,
     /// The backing file.
     pub backing: BackingSpec,
+    /// What was said of the backing file that the image names: `backing.node-name` and the like.
+    pub backing_options: Option<Json>,
     /// The options given that change the data (`append_strong_runtime_options`), flat, without `driver` and `filename`.
     pub given: Json,
 }
@@ -97,9 +100,18 @@ pub enum DriverSpec {
         break_snapshot: bool,
         /// `min-cluster-size`
         min_cluster: u64,
+        /// `cbw-timeout`, in nanoseconds; 0 is none.
+        timeout: Nanos,
+        /// `bitmap`: what to copy.
+        bitmap: Option<BitmapRef>,
     },
     /// `snapshot-access`
     SnapshotAccess,
+    /// `throttle`
+    Throttle {
+        /// `throttle-group`
+        group: Arc<str>,
+    },
     /// `blkdebug`
     Blkdebug {
         /// Rules given as options.
@@ -134,7 +146,7 @@ impl DriverSpec {
         match self {
             DriverSpec::Probe | DriverSpec::Raw { .. } | DriverSpec::Qcow2 { .. } => true,
             // Filters too, where the node below goes by the name of `file`.
-            DriverSpec::CopyBeforeWrite { .. } | DriverSpec::SnapshotAccess => true,
+            DriverSpec::CopyBeforeWrite { .. } | DriverSpec::SnapshotAccess | DriverSpec::Throttle { .. } => true,
             DriverSpec::File { .. } | DriverSpec::Null { .. } | DriverSpec::Blkdebug { .. } => false,
         }
     }
@@ -171,6 +183,7 @@ impl OpenSpec {
             detect_zeroes: NO_DETECTION,
             file: None,
             backing: BackingSpec::FromImage,
+            backing_options: None,
             given: Json::empty(),
         }
     }
@@ -322,8 +335,14 @@ impl OpenSpec {
     /// The backing file that an image names, by its full name.
     #[must_use]
     pub fn backing_of(filename: &str, format: Option<&str>, overlay: &OpenSpec) -> OpenSpec {
-        let flags = OpenFlags { rdwr: false, auto_read_only: false, ..inherited(overlay.flags) };
-        OpenSpec::from_filename(filename, format, flags)
+        let options = overlay.backing_options.as_ref();
+        let text = |key: &str| options.and_then(|options| options.get(key)).and_then(Json::as_str);
+        let rdwr = text("read-only") == Some("off");
+        let flags = OpenFlags { rdwr, auto_read_only: false, ..inherited(overlay.flags) };
+        let mut spec = OpenSpec::from_filename(filename, format, flags);
+        spec.node_name = text("node-name").map(Into::into).or(spec.node_name);
+        spec.backing_options = options.and_then(|options| options.get("backing")).cloned();
+        spec
     }
 
     /// The host file at the bottom.
@@ -392,12 +411,19 @@ impl OpenSpec {
                     target: child(&cbw.target, below),
                     break_snapshot: cbw.on_cbw_error == Some(OnCbwError::BreakSnapshot),
                     min_cluster: cbw.min_cluster_size.unwrap_or(0),
+                    timeout: Nanos::from(cbw.cbw_timeout.unwrap_or(0)) * SECONDS,
+                    bitmap: cbw.bitmap.clone(),
                 };
                 (driver, Some(child(&cbw.file, below)), None)
             }
             DriverOptions::SnapshotAccess(file) => (DriverSpec::SnapshotAccess, Some(child(file, below)), None),
             DriverOptions::CopyOnRead(_) => return not_simulated("copy-on-read"),
-            DriverOptions::Throttle(_) => return not_simulated("throttle"),
+            DriverOptions::Throttle(throttle) => {
+                // A filter's child inherits everything.
+                let pass = Some(OpenFlags { no_backing: false, ..inherited(flags) });
+                let driver = DriverSpec::Throttle { group: throttle.throttle_group.clone() };
+                (driver, Some(child(&throttle.file, pass)), None)
+            }
             DriverOptions::Preallocate(_) => return not_simulated("preallocate"),
             DriverOptions::Other(name, _) => return not_simulated(name),
         };
@@ -428,6 +454,7 @@ impl OpenSpec {
             DriverSpec::File { .. } => ("file", ""),
             DriverSpec::CopyBeforeWrite { .. } => ("copy-before-write", "file."),
             DriverSpec::SnapshotAccess => ("snapshot-access", "file."),
+            DriverSpec::Throttle { .. } => ("throttle", "file."),
         };
         self.given = super::query::strong_of_flat(driver, flat, prefix);
         if let Some(file) = &mut self.file {
@@ -455,23 +482,43 @@ fn with_member(dict: &Json, key: &str, value: Json) -> Json {
     Json::Dict(Arc::new(members))
 }
 
+/// A file name without a driver, wherever it stands in a description, is one of a host file.
+fn with_protocols(node: &Json) -> Json {
+    match node.get("file") {
+        Some(file @ Json::Dict(_)) if file.get("driver").is_some() => with_member(node, "file", with_protocols(file)),
+        Some(file @ Json::Dict(_)) if file.get("filename").is_some() => {
+            with_member(node, "file", with_member(file, "driver", "file".into()))
+        }
+        _ => node.clone(),
+    }
+}
+
+/// Options of a backing file that the image itself names, apart from the others.
+fn split_backing(node: &Json) -> (Json, Option<Json>) {
+    match node.get("backing") {
+        Some(backing @ Json::Dict(members))
+            if members.iter().all(|(key, _)| matches!(&**key, "node-name" | "read-only" | "backing")) =>
+        {
+            let mut others = node.as_dict().unwrap_or_default().to_vec();
+            others.retain(|(key, _)| &**key != "backing");
+            (Json::Dict(Arc::new(others)), Some(backing.clone()))
+        }
+        _ => (node.clone(), None),
+    }
+}
+
 /// Options whose scalars are text. A node that names no driver is a file, or a format to be probed.
 fn with_drivers(node: &Json, flags: OpenFlags) -> Result<OpenSpec, QmpError> {
     if node.get("driver").is_some() {
-        let mut node = node.clone();
-        if let Some(file @ Json::Dict(_)) = node.get("file")
-            && file.get("driver").is_none()
-            && file.get("filename").is_some()
-        {
-            let file = with_member(file, "driver", "file".into());
-            node = with_member(&node, "file", file);
-        }
+        let (node, backing_options) = split_backing(&with_protocols(node));
         let options = BlockdevOptions::from_texts(&node)?;
-        return Ok(OpenSpec::from_options(&options, Some(flags)));
+        return Ok(OpenSpec { backing_options, ..OpenSpec::from_options(&options, Some(flags)) });
     }
     // Read as raw, then forget the driver.
-    let options = BlockdevOptions::from_texts(&with_member(node, "driver", "raw".into()))?;
-    Ok(OpenSpec { driver: DriverSpec::Probe, ..OpenSpec::from_options(&options, Some(flags)) })
+    let (node, backing_options) = split_backing(node);
+    let options = BlockdevOptions::from_texts(&with_member(&node, "driver", "raw".into()))?;
+    let spec = OpenSpec::from_options(&options, Some(flags));
+    Ok(OpenSpec { driver: DriverSpec::Probe, backing_options, ..spec })
 }
 
 /// `null_co_parse_filename`, `null_aio_parse_filename`: whether it is the latter, if it is one of them.

@@ -6,6 +6,7 @@
 use super::World;
 use super::arena::{JobId, NodeId, TranId, TxnId, used_after_free};
 use super::backup::BackupArgs;
+use super::external_snapshot::ExternalSnapshot;
 use super::feed::Seen;
 use super::frame::{Flow, Frame};
 use super::graph::OpenFlags;
@@ -39,6 +40,8 @@ pub enum ActionState {
     BitmapRemoved(NodeId, BitmapId),
     /// `blockdev_backup_action`, `drive_backup_action`: the drained source and the job.
     Backup(Option<NodeId>, Option<JobId>),
+    /// `external_snapshot_action`
+    Snapshot(ExternalSnapshot),
 }
 
 /// `Transaction`, with its actions.
@@ -107,6 +110,9 @@ impl World {
         match action {
             TransactionAction::BlockdevBackup(args) => self.blockdev_backup_action(tran, index, args, txn),
             TransactionAction::DriveBackup(args) => self.drive_backup_action(tran, index, args, txn),
+            action @ (TransactionAction::Snapshot(_) | TransactionAction::SnapshotSync(_)) => {
+                self.external_snapshot_action(tran, index, &action)
+            }
             action => {
                 let result = self.bitmap_action(&action);
                 if let Ok(state) = &result {
@@ -193,6 +199,7 @@ impl World {
         match self.trans[tran].states[index].clone() {
             ActionState::Backup(_, Some(_)) if self.quirks.has(Quirk::TxnStartInPrepare) => Flow::Go,
             ActionState::Backup(_, Some(job)) => self.seq([Frame::JobStart(job)]),
+            ActionState::Snapshot(state) => self.external_snapshot_commit(state),
             ActionState::BitmapRemoved(bs, id) => {
                 let bitmaps = &mut self.graph.nodes[bs].bitmaps;
                 if let Some(bitmap) = bitmaps.get_mut(id) {
@@ -219,6 +226,7 @@ impl World {
                 self.reach(Place::UndoBackup);
                 return self.seq([Frame::JobCancelSync(job)]);
             }
+            ActionState::Snapshot(state) => return self.external_snapshot_abort(state),
             ActionState::BitmapAdded(bs, id) => self.bitmap_add_abort(tran, index, bs, id),
             ActionState::Nothing if self.quirks.has(Quirk::TxnUndoUnprepared) => {
                 if let TransactionAction::BitmapClear(args) = &self.trans[tran].actions[index] {
@@ -291,6 +299,9 @@ impl World {
             if self.graph.nodes.get(bs).is_some_and(|node| node.quiesce_counter > 0) {
                 self.drained_end(bs);
             }
+        }
+        if let ActionState::Snapshot(state) = self.trans[tran].states[index] {
+            return self.external_snapshot_clean(state);
         }
         Flow::Go
     }

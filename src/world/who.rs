@@ -46,6 +46,7 @@ impl World {
                 Who::Timer(self.jobs.get(job).map_or_else(|| "".into(), |job| job.id.clone()))
             }
             Some(TimerKind::CoSleep(_)) => Who::Timer("coroutine".into()),
+            Some(TimerKind::Throttle(..)) => Who::Timer("throttle group".into()),
             None => Who::Nobody,
         }
     }

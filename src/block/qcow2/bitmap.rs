@@ -66,6 +66,17 @@ pub struct BitmapCheck {
     pub problem: Option<String>,
 }
 
+/// A bitmap in memory, when its image becomes writable again (`qcow2_reopen_bitmaps_rw`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MemoryBitmap {
+    /// Its name.
+    pub name: String,
+    /// It may not be changed.
+    pub readonly: bool,
+    /// It was in use when its image was last closed.
+    pub inconsistent: bool,
+}
+
 /// A bitmap as the directory of an image lists it (`Qcow2BitmapInfo`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ListedBitmap {
@@ -573,6 +584,32 @@ impl Cx<'_> {
             self.write(offset, || part).say(&text)?;
         }
         Ok(())
+    }
+
+    /// `qcow2_reopen_bitmaps_rw`, as far as the image is concerned.
+    pub fn bitmaps_writable(&mut self, bitmaps: &[MemoryBitmap]) -> Res {
+        if self.q.sc.nb_bitmaps == 0 {
+            return Ok(());
+        }
+        let mut list = self.load_directory()?;
+        let mut update = false;
+        for entry in &mut list {
+            let (name, in_use) = (&entry.name, entry.flags & FLAG_IN_USE != 0);
+            let Some(bitmap) = bitmaps.iter().find(|bitmap| bitmap.name == *name) else { continue };
+            let text = match (in_use, bitmap.inconsistent, bitmap.readonly) {
+                (false, false, true) => {
+                    entry.flags |= FLAG_IN_USE;
+                    update = true;
+                    continue;
+                }
+                (true, true, _) | (true, false, false) => continue,
+                (false, true, _) => "is inconsistent in memory and not marked IN_USE in the image",
+                (false, false, false) => "is not marked IN_USE in the image and not marked readonly in RAM",
+                (true, false, true) => "is marked IN_USE in the image and readonly in RAM",
+            };
+            return Err(Fault::new(Errno::EINVAL, format!("Corruption: bitmap '{name}' {text}")).into());
+        }
+        if update { self.mark_in_use(&list).say("Can't update bitmap directory") } else { Ok(()) }
     }
 
     /// `qcow2_truncate_bitmaps_check`: a resize needs all stored bitmaps in memory and changeable.

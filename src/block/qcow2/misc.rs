@@ -1,6 +1,6 @@
 //! Operations that are one procedure under the lock, and those that are little more.
 
-use super::bitmap::StoreBitmap;
+use super::bitmap::{MemoryBitmap, StoreBitmap};
 use super::cache::Which;
 use super::exec::{Caught, Cx, Exec, Fault, Res};
 use super::op::{Ask, Got, Out, Status};
@@ -22,6 +22,8 @@ pub(super) enum Locked {
     ChangeBacking(Option<Box<str>>, Option<Box<str>>),
     RemoveBitmap(Box<str>),
     MakeEmpty,
+    Reopen(OpenOptions, Arc<[StoreBitmap]>),
+    BitmapsWritable(Arc<[MemoryBitmap]>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -71,7 +73,14 @@ impl LockedOp {
     }
 
     fn takes_lock(&self) -> bool {
-        !matches!(self.what, Locked::Close(..) | Locked::ChangeBacking(..) | Locked::MakeEmpty)
+        !matches!(
+            self.what,
+            Locked::Close(..)
+                | Locked::ChangeBacking(..)
+                | Locked::MakeEmpty
+                | Locked::Reopen(..)
+                | Locked::BitmapsWritable(..)
+        )
     }
 
     /// What `qcow2_co_pdiscard` checks before it takes the lock.
@@ -93,6 +102,8 @@ impl Cx<'_> {
             Locked::ChangeBacking(file, format) => self.change_backing(file.as_deref(), format.as_deref())?,
             Locked::RemoveBitmap(name) => self.remove_bitmap(name)?,
             Locked::MakeEmpty => self.make_empty()?,
+            Locked::Reopen(options, bitmaps) => self.reopen(options, bitmaps)?,
+            Locked::BitmapsWritable(bitmaps) => self.bitmaps_writable(bitmaps)?,
         }
         Ok(Out::Done)
     }
@@ -106,6 +117,20 @@ impl Cx<'_> {
             messages.insert(0, format!("Lost persistent bitmaps during inactivation of node '{node}': {fault}"));
         }
         Ok(messages)
+    }
+
+    /// `qcow2_reopen_prepare` and what commits it. Where writing comes to an end, all that must stand in the image is written.
+    fn reopen(&mut self, options: &OpenOptions, bitmaps: &[StoreBitmap]) -> Res {
+        self.update_options(options)?;
+        if !options.writable && self.q.sc.writable {
+            self.store_bitmaps(bitmaps)?;
+            self.flush_caches()?;
+            self.mark_image_clean()?;
+        }
+        self.q.sc.writable = options.writable;
+        self.q.sc.discard_request = options.discard_request;
+        self.q.sc.options = Arc::new(options.clone());
+        Ok(())
     }
 
     /// `qcow2_co_change_backing_file`

@@ -34,7 +34,7 @@ mod tests;
 mod truncate;
 mod write;
 
-pub use bitmap::{BitmapCheck, ListedBitmap, StoreBitmap, StoredBitmap};
+pub use bitmap::{BitmapCheck, ListedBitmap, MemoryBitmap, StoreBitmap, StoredBitmap};
 pub use create::CreateOptions;
 pub use exec::Fault;
 pub use op::{Ask, Child, Got, Op, Out, Status};

@@ -1,6 +1,6 @@
 //! Operations under way, and their talk with whoever embeds the driver.
 
-use super::bitmap::{BitmapCheck, StoreBitmap, StoredBitmap};
+use super::bitmap::{BitmapCheck, MemoryBitmap, StoreBitmap, StoredBitmap};
 use super::compressed::{CompressedOp, CompressedTask};
 use super::create::{CreateOp, CreateOptions};
 use super::exec::{Exec, Fault};
@@ -292,6 +292,18 @@ impl Op {
     #[must_use]
     pub fn make_empty() -> Op {
         Op::locked(Locked::MakeEmpty)
+    }
+
+    /// `qcow2_reopen_prepare`, with what commits it: other caches, or the end of writing, for which the given bitmaps are stored.
+    #[must_use]
+    pub fn reopen(options: OpenOptions, bitmaps: Arc<[StoreBitmap]>) -> Op {
+        Op::locked(Locked::Reopen(options, bitmaps))
+    }
+
+    /// `qcow2_reopen_bitmaps_rw`: the stored bitmaps are marked as in use. Those given are the ones in memory.
+    #[must_use]
+    pub fn bitmaps_writable(bitmaps: Arc<[MemoryBitmap]>) -> Op {
+        Op::locked(Locked::BitmapsWritable(bitmaps))
     }
 
     /// `qcow2_co_create`: formats an empty file. Uses a [`Qcow2::new`] of its own, which is worth nothing afterwards.

@@ -9,6 +9,7 @@ pub mod create;
 pub mod drivers;
 pub mod enums;
 pub mod jobs;
+pub mod medium;
 pub mod objects;
 pub mod transaction;
 
@@ -18,5 +19,6 @@ pub use create::*;
 pub use drivers::*;
 pub use enums::*;
 pub use jobs::*;
+pub use medium::*;
 pub use objects::*;
 pub use transaction::*;

@@ -3,12 +3,12 @@
 /// As `-machine help` lists them.
 const MACHINES: &str = include_str!("machines.txt");
 /// As `-device help` lists them.
-const DEVICES: &str = include_str!("devices.txt");
+const DEVICES: &str = crate::qmp::names::DEVICES;
 /// As `-object help` lists them.
 const OBJECTS: &str = include_str!("objects.txt");
 
 /// What `-drive format=help` lists: what is simulated and no more, so that a test which asks skips what it could not do here.
-const FORMATS: &str = "blkdebug copy-before-write file null-aio null-co qcow2 raw snapshot-access";
+const FORMATS: &str = "blkdebug copy-before-write file null-aio null-co qcow2 raw snapshot-access throttle";
 
 /// The names of machines.
 pub fn machines() -> impl Iterator<Item = &'static str> {
@@ -29,14 +29,6 @@ pub fn text(program: &str, option: &str, value: &str) -> Option<String> {
         "drive" if value.split(',').any(|part| part == "format=help" || part == "format=?") => Some(formats()),
         _ => None,
     }
-}
-
-/// The name of a device model, if QEMU has one of that name or alias.
-#[must_use]
-pub fn device(name: &str) -> bool {
-    let quoted = format!("name \"{name}\"");
-    let alias = format!("alias \"{name}\"");
-    DEVICES.lines().any(|line| line.starts_with(&quoted) || line.contains(&alias))
 }
 
 fn formats() -> String {

@@ -7,6 +7,7 @@ use crate::block::qcow2::{ListedBitmap, Qcow2};
 use crate::world::World;
 use crate::world::arena::{BackendId, NodeId};
 use crate::world::driver::Driver;
+use crate::world::throttle::Member;
 
 type Members = Vec<(&'static str, Json)>;
 
@@ -39,7 +40,7 @@ impl World {
         info.push(("removable", (backend.dev.is_none() || backend.removable).into()));
         info.push(("locked", false.into()));
         if backend.tray {
-            info.push(("tray_open", false.into()));
+            info.push(("tray_open", backend.tray_open.into()));
         }
         if let Some(bs) = self.graph.blk_bs(blk).filter(|bs| self.graph.nodes[*bs].driver.is_some()) {
             info.push(("inserted", self.block_device_info(Some(blk), bs, false)));
@@ -68,9 +69,7 @@ impl World {
         info.push(("active", true.into()));
         info.push(("encrypted", false.into()));
         info.push(("detect_zeroes", n.detect_zeroes.name().into()));
-        for limit in ["bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"] {
-            info.push((limit, Json::Int(0)));
-        }
+        self.throttle_info(blk, &mut info);
         info.push(("image", image));
         let writeback = blk.is_none_or(|blk| self.graph.backends[blk].write_cache);
         let cache = vec![
@@ -85,6 +84,33 @@ impl World {
             info.push(("dirty-bitmaps", Json::list(n.bitmaps.query().map(dirty_info).collect())));
         }
         Json::dict(info)
+    }
+
+    /// The limits of a drive. Only those that are set have a burst.
+    fn throttle_info(&self, blk: Option<BackendId>, info: &mut Members) {
+        let group = blk.and_then(|blk| self.throttling.group_of(Member::Backend(blk)));
+        let limits = group.map(|group| group.state.limits).unwrap_or_default();
+        let names = ["bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"];
+        let bursts = ["bps_max", "bps_rd_max", "bps_wr_max", "iops_max", "iops_rd_max", "iops_wr_max"];
+        let lengths = [
+            "bps_max_length",
+            "bps_rd_max_length",
+            "bps_wr_max_length",
+            "iops_max_length",
+            "iops_rd_max_length",
+            "iops_wr_max_length",
+        ];
+        info.extend(names.into_iter().zip(limits.buckets).map(|(name, limit)| (name, limit.avg.into())));
+        let set = limits.buckets.iter().zip(bursts.into_iter().zip(lengths)).filter(|(limit, _)| limit.max > 0);
+        let set: Vec<_> = set.collect();
+        info.extend(set.iter().map(|(limit, (name, _))| (*name, limit.max.into())));
+        info.extend(set.iter().map(|(limit, (_, name))| (*name, limit.burst_length.into())));
+        if limits.op_size > 0 {
+            info.push(("iops_size", limits.op_size.into()));
+        }
+        if let Some(group) = group {
+            info.push(("group", Json::Str(group.name.clone())));
+        }
     }
 
     /// `bdrv_query_image_info`, and how many images are shown below this one.
@@ -136,7 +162,9 @@ impl World {
             Driver::Qcow2(q) => Some((q.cluster_size(), q.q.is_dirty())),
             Driver::File(_) => Some((0, false)),
             Driver::Null(_) | Driver::SnapshotAccess => None,
-            Driver::Raw(_) | Driver::Blkdebug(_) | Driver::Cbw(_) => self.driver_info(self.below(bs)),
+            Driver::Raw(_) | Driver::Blkdebug(_) | Driver::Cbw(_) | Driver::Throttle(_) => {
+                self.driver_info(self.below(bs))
+            }
         }
     }
 
@@ -147,7 +175,7 @@ impl World {
             Driver::Null(_) => Some(0),
             // It has a protocol name, so it is taken for something that keeps its data elsewhere.
             Driver::Blkdebug(_) => None,
-            Driver::Raw(_) | Driver::Cbw(_) | Driver::Qcow2(_) | Driver::SnapshotAccess => {
+            Driver::Raw(_) | Driver::Cbw(_) | Driver::Qcow2(_) | Driver::SnapshotAccess | Driver::Throttle(_) => {
                 self.allocated_file_size(self.below(bs))
             }
         }

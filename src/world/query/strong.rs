@@ -5,10 +5,11 @@ use crate::qmp::types::{BlkdebugOptions, DriverOptions};
 use std::sync::Arc;
 
 /// Strong options by driver. A name that ends with a dot stands for all that begin with it.
-const STRONG: [(&str, &[&str]); 4] = [
+const STRONG: [(&str, &[&str]); 5] = [
     ("null-co", &["size", "read-zeroes"]),
     ("null-aio", &["size", "read-zeroes"]),
     ("raw", &["offset", "size"]),
+    ("throttle", &["throttle-group"]),
     (
         "blkdebug",
         &[
@@ -46,6 +47,7 @@ pub fn strong_options(options: &DriverOptions) -> Json {
             put(&mut out, "offset", raw.offset);
             put(&mut out, "size", raw.size);
         }
+        DriverOptions::Throttle(throttle) => put(&mut out, "throttle-group", Some(&*throttle.throttle_group)),
         DriverOptions::Blkdebug(blkdebug) => strong_blkdebug(blkdebug, &mut out),
         _ => {}
     }
