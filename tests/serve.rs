@@ -794,3 +794,82 @@ fn kill_9_harms_no_source() {
         let _ = std::fs::remove_file(&target);
     }
 }
+
+/// Sends a line with a descriptor beside it.
+fn send_with_fd(client: &Client, text: &str, file: &std::fs::File) {
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+    use std::os::fd::AsFd;
+    let fds = [file.as_fd()];
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+    let parts = [std::io::IoSlice::new(text.as_bytes())];
+    sendmsg(&client.stream, &parts, &mut control, SendFlags::empty()).expect("it is sent");
+}
+
+/// The texts are those of QEMU 10.0.2.
+#[test]
+fn descriptors_are_passed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("disk.img");
+    std::fs::write(&path, vec![7; 65_536]).expect("a file");
+    let file = std::fs::File::options().read(true).write(true).open(&path).expect("it is there");
+    let served = Served::start(&[]);
+    let mut client = served.connect().negotiate();
+    let said = |client: &mut Client, command: &str| {
+        let reply = client.command(command).0;
+        reply.get("error").and_then(|error| error.get("desc")).and_then(Json::as_str).unwrap_or_default().to_owned()
+    };
+    let missing = "No file descriptor supplied via SCM_RIGHTS";
+    assert_eq!(said(&mut client, r#"{"execute": "add-fd"}"#), missing);
+    assert_eq!(said(&mut client, r#"{"execute": "getfd", "arguments": {"fdname": "a"}}"#), missing);
+    assert_eq!(
+        said(&mut client, r#"{"execute": "remove-fd", "arguments": {"fdset-id": 1, "fd": 3}}"#),
+        "File descriptor named 'fdset-id:1, fd:3' not found"
+    );
+    send_with_fd(&client, r#"{"execute": "add-fd", "arguments": {"fdset-id": 4, "opaque": "disk"}}"#, &file);
+    let reply = client.json();
+    let fd = reply.get("return").and_then(|r| r.get("fd")).and_then(Json::as_u64).expect("a number");
+    let sets = client.ok(r#"{"execute": "query-fdsets"}"#);
+    let wanted = format!(r#"[{{"fdset-id": 4, "fds": [{{"fd": {fd}, "opaque": "disk"}}]}}]"#);
+    assert_eq!(sets, parse_one(&wanted).expect("JSON"));
+    // The name of the file is no longer needed.
+    std::fs::remove_file(&path).expect("it is there");
+    client.ok(
+        r#"{"execute": "blockdev-add", "arguments": {"driver": "raw", "node-name": "n", "file": {"driver": "file", "filename": "/dev/fdset/4"}}}"#,
+    );
+    client
+        .ok(r#"{"execute": "human-monitor-command", "arguments": {"command-line": "qemu-io n \"read -P 7 0 64k\""}}"#);
+    client.ok(r#"{"execute": "remove-fd", "arguments": {"fdset-id": 4}}"#);
+    assert_eq!(client.ok(r#"{"execute": "query-fdsets"}"#), parse_one("[]").expect("JSON"));
+    client
+        .ok(r#"{"execute": "human-monitor-command", "arguments": {"command-line": "qemu-io n \"write -P 8 0 64k\""}}"#);
+    send_with_fd(&client, r#"{"execute": "getfd", "arguments": {"fdname": "a"}}"#, &file);
+    assert!(client.json().get("return").is_some());
+    client.ok(r#"{"execute": "closefd", "arguments": {"fdname": "a"}}"#);
+    assert_eq!(
+        said(&mut client, r#"{"execute": "closefd", "arguments": {"fdname": "a"}}"#),
+        "File descriptor named 'a' not found"
+    );
+    client.ok(r#"{"execute": "quit"}"#);
+    let (code, printed) = served.end();
+    assert_eq!(code, Some(0), "{printed}");
+    assert!(!printed.contains("failed"), "{printed}");
+}
+
+#[test]
+fn input_that_ends_behind_a_command_is_carried_out() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_blockjob-sim"));
+    command.args(["qemu", "-nodefaults", "-display", "none", "-S", "-qmp", "stdio"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the program starts");
+    let mut input = child.stdin.take().expect("piped");
+    input
+        .write_all(b"{\"execute\": \"qmp_capabilities\"}\n{\"execute\": \"query-status\"}\n{\"execute\": \"quit\"}\n")
+        .expect("it reads");
+    drop(input);
+    let output = child.wait_with_output().expect("a child");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert_eq!(text.matches("\"return\"").count(), 3, "{text}");
+    assert!(text.contains("SHUTDOWN"), "{text}");
+}

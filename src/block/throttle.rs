@@ -66,12 +66,11 @@ impl Limits {
     /// What contradicts what.
     pub fn check(&self) -> Result<(), String> {
         let fail = |text: &str| Err(text.to_owned());
-        let both = |value: fn(&Limit) -> u64, first: usize| {
-            let [total, read, write] = [0, 1, 2].map(|i| value(&self.buckets[first + i]));
-            total > 0 && (read > 0 || write > 0)
+        let both = |values: [u64; 6]| {
+            let [bps, bps_read, bps_write, iops, iops_read, iops_write] = values.map(|value| value > 0);
+            bps && (bps_read || bps_write) || iops && (iops_read || iops_write)
         };
-        let (avg, max): (fn(&Limit) -> u64, fn(&Limit) -> u64) = (|limit| limit.avg, |limit| limit.max);
-        if both(avg, 0) || both(avg, 3) || both(max, 0) || both(max, 3) {
+        if both(self.buckets.map(|limit| limit.avg)) || both(self.buckets.map(|limit| limit.max)) {
             return fail("bps/iops/max total values and read/write values cannot be used at the same time");
         }
         if self.op_size > 0 && self.buckets[3..].iter().all(|bucket| bucket.avg == 0) {

@@ -79,9 +79,16 @@ impl Images {
         self.fdsets.entry(set).or_default().push(fd);
     }
 
-    /// Drops the descriptors of a set; files that were opened through them stay open.
-    pub fn remove_fds(&mut self, set: i64) {
-        self.fdsets.remove(&set);
+    /// Drops the descriptors for which that does not hold; files that were opened through them stay open.
+    pub fn retain_fds(&mut self, keep: impl Fn(&OwnedFd) -> bool) {
+        self.fdsets.values_mut().for_each(|fds| fds.retain(&keep));
+        self.fdsets.retain(|_, fds| !fds.is_empty());
+    }
+
+    /// Whether there are any.
+    #[must_use]
+    pub fn has_fds(&self) -> bool {
+        !self.fdsets.is_empty()
     }
 
     /// To be called before each step of the world: brings in what the step will look at.

@@ -27,6 +27,20 @@ pub enum Command {
     Cont,
     Quit,
     SystemReset,
+    AddFd {
+        fdset_id: Option<i64>,
+        opaque: Option<Arc<str>>,
+    },
+    RemoveFd {
+        fdset_id: i64,
+        fd: Option<i64>,
+    },
+    Getfd {
+        fdname: Arc<str>,
+    },
+    Closefd {
+        fdname: Arc<str>,
+    },
     Eject {
         drive: DriveName,
         force: Option<bool>,
@@ -226,6 +240,10 @@ fn query(name: &str, v: &mut Visitor<'_>) -> Visit<Option<Command>> {
         "human-monitor-command" => {
             Command::HumanMonitorCommand { command_line: v.str("command-line")?, cpu_index: v.opt_int("cpu-index")? }
         }
+        "add-fd" => Command::AddFd { fdset_id: v.opt_int("fdset-id")?, opaque: v.opt_str("opaque")? },
+        "remove-fd" => Command::RemoveFd { fdset_id: v.int("fdset-id")?, fd: v.opt_int("fd")? },
+        "getfd" => Command::Getfd { fdname: v.str("fdname")? },
+        "closefd" => Command::Closefd { fdname: v.str("fdname")? },
         "query-named-block-nodes" => Command::QueryNamedBlockNodes { flat: v.opt_bool("flat")? },
         "query-blockstats" => Command::QueryBlockstats { query_nodes: v.opt_bool("query-nodes")? },
         _ => return Ok(None),

@@ -246,16 +246,6 @@ pub fn find_command(name: &str) -> Option<&'static str> {
     COMMANDS.binary_search(&name).ok().map(|i| COMMANDS[i])
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_table_is_sorted() {
-        assert!(COMMANDS.is_sorted());
-    }
-}
-
 /// As `-device help` lists the models.
 pub const DEVICES: &str = include_str!("devices.txt");
 
@@ -265,4 +255,14 @@ pub fn is_device_model(name: &str) -> bool {
     let quoted = format!("name \"{name}\"");
     let alias = format!("alias \"{name}\"");
     DEVICES.lines().any(|line| line.starts_with(&quoted) || line.contains(&alias))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted() {
+        assert!(COMMANDS.is_sorted());
+    }
 }

@@ -19,6 +19,7 @@ use crate::trace::{Level, Trace};
 use crate::world::World;
 use crate::world::aio::Stepped;
 use crate::world::monitor::Output;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -91,6 +92,8 @@ pub(super) struct Engine {
     pub images: Images,
     /// What it put out and nobody was sent yet.
     pub out: Vec<Output>,
+    /// Descriptors that clients passed and that are in no set.
+    fds: Vec<OwnedFd>,
     /// The client whose command runs.
     pub serving: Option<u32>,
     /// Decides how far the world runs before the next command; `None`: to its rest.
@@ -132,6 +135,7 @@ impl Engine {
             decider: Decider { inner, sleeps_wait: false, log, amended: false },
             images,
             out: Vec::new(),
+            fds: Vec::new(),
             serving: None,
             stops: seed.map(Walk::new),
             holds: false,
@@ -165,6 +169,26 @@ impl Engine {
             self.check = Some(Box::new(Checker::watching(&mut self.world)));
         }
         Ok(())
+    }
+
+    /// A descriptor that came with the command which is handed over next.
+    pub(super) fn pass(&mut self, fd: Option<OwnedFd>) {
+        self.world.passed.arriving = fd.as_ref().map(|fd| fd.as_raw_fd().into());
+        self.fds.extend(fd);
+    }
+
+    /// Those that the world has put into sets go to where files are opened through them; those that it has given up are closed.
+    fn sort_fds(&mut self) {
+        let passed = &self.world.passed;
+        let number = |fd: &OwnedFd| i64::from(fd.as_raw_fd());
+        for fd in std::mem::take(&mut self.fds) {
+            match passed.set_of(number(&fd)) {
+                Some(set) => self.images.add_fd(set, fd),
+                None if passed.holds(number(&fd)) => self.fds.push(fd),
+                None => {}
+            }
+        }
+        self.images.retain_fds(|fd| passed.holds(number(fd)));
     }
 
     /// Hands a command to the world.
@@ -205,6 +229,7 @@ impl Engine {
 
     /// Takes what the world put out. The trace has it read as a client does that waits for its reply, and reads on when it sends again.
     fn collect(&mut self) {
+        let mut sorting = false;
         while let Some(output) = self.world.out.pop_front() {
             if self.world.trace.level().is_some() {
                 match self.serving {
@@ -217,6 +242,9 @@ impl Engine {
                 Output::Reply { client, .. } if self.serving == Some(*client) => {
                     self.fresh = true;
                     self.serving = None;
+                    if !self.fds.is_empty() || self.images.has_fds() {
+                        sorting = true;
+                    }
                     self.since = self.world.steps;
                     self.replied = self.world.now;
                     self.plain = self.stops.is_none();
@@ -224,6 +252,9 @@ impl Engine {
                 _ => {}
             }
             self.out.push(output);
+        }
+        if sorting {
+            self.sort_fds();
         }
     }
 

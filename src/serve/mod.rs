@@ -45,7 +45,7 @@ use qmp::Qmp;
 use qtest::Qtest;
 use signals::Signals;
 use std::io::Write as _;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use wire::{Users, Wire};
 
@@ -88,7 +88,8 @@ pub fn serve(config: &Config) -> Result<(), String> {
         }
     }
     let mut engine = Engine::new(World::new(HostFiles::new()), &config.sim);
-    for (set, fd) in fds {
+    for ((set, fd), add) in fds.into_iter().zip(&config.fds) {
+        engine.world.passed.add(set, fd.as_raw_fd().into(), add.opaque.as_deref().map(Into::into));
         engine.images.add_fd(set, fd);
     }
     engine.world.machine.name = config.name.as_deref().map(Into::into);

@@ -123,13 +123,16 @@ impl Wire {
                 fds.push(PollFd::from_borrowed_fd(listener, PollFlags::IN));
             }
             let wanted = if self.wants(i) { port.source() } else { None };
+            // That a client has gone is noticed also while its command runs, if it was at a socket.
+            let gone = if wanted.is_none() && self.serves(i) { port.socket() } else { None };
             let flags = match (wanted.is_some(), port.clogged().is_some()) {
                 (true, true) => PollFlags::IN | PollFlags::OUT,
                 (true, false) => PollFlags::IN,
                 (false, true) => PollFlags::OUT,
+                (false, false) if gone.is_some() => PollFlags::empty(),
                 (false, false) => continue,
             };
-            if let Some(fd) = wanted.or(port.clogged()) {
+            if let Some(fd) = wanted.or(port.clogged()).or(gone) {
                 sources.push(Source::Client(i));
                 fds.push(PollFd::from_borrowed_fd(fd, flags));
             }
@@ -150,7 +153,14 @@ impl Wire {
     fn wants(&self, port: usize) -> bool {
         let qmp = self.users.qmps.iter().find(|qmp| qmp.port == port);
         let hmp = self.users.hmps.iter().find(|hmp| hmp.port == port);
-        qmp.is_none_or(|qmp| qmp.open(self.oob(qmp))) && hmp.is_none_or(Hmp::open)
+        qmp.is_none_or(|qmp| qmp.open(self.oob(qmp)) && (self.oob(qmp) || !self.serves(port)))
+            && hmp.is_none_or(Hmp::open)
+    }
+
+    /// Whether a command of the monitor at a port is being carried out: its input waits, the end of it as well.
+    fn serves(&self, port: usize) -> bool {
+        let serving = self.engine.serving;
+        serving.is_some() && self.users.qmps.iter().any(|qmp| qmp.port == port && qmp.client == serving)
     }
 
     fn oob(&self, qmp: &Qmp) -> bool {
@@ -246,7 +256,12 @@ impl Wire {
                     Ok(json) if json.get("execute").and_then(Json::as_str) == Some("qmp_capabilities") => {
                         self.engine.at_once(client, &json);
                     }
-                    Ok(json) => self.engine.submit(client, json),
+                    Ok(json) => {
+                        let takes = matches!(json.get("execute").and_then(Json::as_str), Some("add-fd" | "getfd"));
+                        let fd = if takes { self.ports[self.users.qmps[i].port].fds.pop_front() } else { None };
+                        self.engine.pass(fd);
+                        self.engine.submit(client, json);
+                    }
                     Err(error) => {
                         let line = self.users.qmps[i].line(&parse_error(&error));
                         self.ports[self.users.qmps[i].port].send(&line);

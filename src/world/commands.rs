@@ -106,6 +106,11 @@ impl World {
             C::BlockdevRemoveMedium(drive) => self.remove_medium(&drive),
             C::BlockdevInsertMedium { drive, node_name } => self.insert_medium(&drive, &node_name),
             C::BlockdevChangeMedium(args) => self.change_medium(&args),
+            C::AddFd { fdset_id, opaque } => self.add_fd(fdset_id, opaque),
+            C::RemoveFd { fdset_id, fd } => self.remove_fd(fdset_id, fd),
+            C::Getfd { fdname } => self.getfd(fdname),
+            C::Closefd { fdname } => self.closefd(&fdname),
+            C::NotSimulated("query-fdsets") => self.query(World::query_fdsets),
             C::DeviceDel { id } => self.device_del(&id),
             // Nothing is exported, and there are no persistent reservations.
             C::NotSimulated("query-block-exports" | "query-pr-managers") => self.query(|_| Json::list(Vec::new())),

@@ -199,7 +199,7 @@ impl World {
             return;
         }
         let backend = &mut self.graph.backends[blk];
-        if backend.tray_open == !load {
+        if backend.tray_open != load {
             return;
         }
         backend.tray_open = !load;

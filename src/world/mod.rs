@@ -16,6 +16,7 @@ pub mod create;
 mod drain;
 pub mod driver;
 pub mod external_snapshot;
+pub mod fdsets;
 pub mod feed;
 mod flush;
 pub mod frame;
@@ -95,6 +96,8 @@ pub struct World {
     writer: WriteTag,
     /// The machine around the block layer, as far as clients see it.
     pub machine: machine::Machine,
+    /// Descriptors that clients passed.
+    pub passed: fdsets::Passed,
     /// Groups of drives and nodes with limits.
     pub throttling: throttle::Throttling,
     /// The guest runs (`cont`).
@@ -134,6 +137,7 @@ impl World {
             writers: Vec::new(),
             writer: WriteTag(0),
             machine: machine::Machine::default(),
+            passed: fdsets::Passed::default(),
             throttling: throttle::Throttling::default(),
             running: false,
             ran: false,
