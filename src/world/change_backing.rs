@@ -38,7 +38,9 @@ impl World {
         if self.graph.nodes[bs].parents.iter().any(is_child) {
             return fail("Need a root block node");
         }
-        let Some(node) = self.graph.find_node(image) else { return fail("image file not found") };
+        let Some(node) = self.graph.find_node(image) else {
+            return fail(&format!("Cannot find device='' nor node-name='{image}'"));
+        };
         if self.graph.backing_chain_next(node).is_none() {
             return fail("not allowing backing file change on an image without a backing file");
         }

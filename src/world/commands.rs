@@ -292,8 +292,8 @@ impl World {
 
     /// The blocker that a node whose backing file this is puts on it (`bdrv_backing_attach`).
     pub(super) fn cow_blocked(&self, bs: NodeId) -> Option<QmpError> {
-        let overlay = self.graph.nodes[bs].cow_blockers.first()?;
-        let (name, user) = (self.graph.device_or_node_name(bs), self.graph.device_or_node_name(*overlay));
+        let (_, user) = self.graph.nodes[bs].cow_blockers.first()?;
+        let name = self.graph.device_or_node_name(bs);
         Some(QmpError::generic(format!("Node '{name}' is busy: node is used as backing hd of '{user}'")))
     }
 

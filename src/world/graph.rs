@@ -216,8 +216,9 @@ pub struct Node {
     pub bitmaps: DirtyBitmaps,
     /// Jobs that block operations on it, newest first.
     pub op_blockers: Vec<JobId>,
-    /// Reasons of backing-chain users: nodes whose backing file it is (`bdrv_backing_attach`), newest first.
-    pub cow_blockers: Vec<NodeId>,
+    /// Reasons of backing-chain users: nodes whose backing file it is (`bdrv_backing_attach`), by the names they had then, newest
+    /// first.
+    pub cow_blockers: Vec<(NodeId, Arc<str>)>,
     /// Made by `blockdev-add`.
     pub monitor_owned: bool,
     /// The name was made up.

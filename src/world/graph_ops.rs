@@ -75,7 +75,8 @@ impl World {
             "backing" => {
                 node.backing = Some(child);
                 self.qcow2(parent).q.has_backing = true;
-                self.graph.nodes[bs].cow_blockers.insert(0, parent);
+                let user = self.graph.device_or_node_name(parent);
+                self.graph.nodes[bs].cow_blockers.insert(0, (parent, user));
             }
             _ => self.cbw(parent).target = Some(child),
         }
@@ -96,7 +97,7 @@ impl World {
                 if let Some(super::driver::Driver::Qcow2(qcow2)) = &mut node.driver {
                     qcow2.q.has_backing = false;
                 }
-                self.graph.nodes[c.bs].cow_blockers.retain(|n| *n != parent);
+                self.graph.nodes[c.bs].cow_blockers.retain(|(n, _)| *n != parent);
             }
         }
         if c.quiesced_parent {
