@@ -544,7 +544,7 @@ fn provoke(quirk: &str, args: &[&str]) -> (Option<i32>, String) {
     );
     // It ends by itself, or is asked to.
     let mut rest = String::new();
-    client.send(br#"{"execute": "quit"}"#);
+    let _ = client.stream.write_all(br#"{"execute": "quit"}"#);
     let _ = client.lines.read_to_string(&mut rest);
     served.end()
 }

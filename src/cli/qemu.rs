@@ -15,10 +15,18 @@ pub(super) fn called_as_qemu() -> Option<u8> {
     let name = Path::new(&name).file_name().unwrap_or(OsStr::new("")).to_string_lossy().into_owned();
     let mut args = args.map(|arg| arg.to_string_lossy().into_owned());
     if name.starts_with("qemu-system") {
-        return Some(serve::main(&name, &args.collect::<Vec<_>>()));
+        return Some(serve(&name, &args.collect::<Vec<_>>()));
     }
     if args.next()? == "qemu" {
-        return Some(serve::main("blockjob-sim", &args.collect::<Vec<_>>()));
+        return Some(serve("blockjob-sim", &args.collect::<Vec<_>>()));
     }
     None
+}
+
+/// Where invariants are watched, the one that is broken is told; otherwise an abort looks like one.
+fn serve(name: &str, args: &[String]) -> u8 {
+    if args.iter().any(|arg| arg == "--sim-check") {
+        super::quiet_aborts();
+    }
+    serve::main(name, args)
 }
