@@ -9,13 +9,16 @@ use crate::base::Json;
 use crate::qmp::error::QmpError;
 use std::sync::Arc;
 
+/// A descriptor's number and `opaque`.
+pub type Entry = (i64, Option<Arc<str>>);
+
 /// What clients passed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Passed {
     /// The descriptor that came with the command that is sent next.
     pub arriving: Option<i64>,
     /// Sets in the order of their numbers; in each, number and `opaque`, the newest first.
-    pub sets: Vec<(i64, Vec<(i64, Option<Arc<str>>)>)>,
+    pub sets: Vec<(i64, Vec<Entry>)>,
     /// Those of `getfd`.
     pub named: Vec<(Arc<str>, i64)>,
 }
@@ -91,12 +94,12 @@ impl World {
 
     /// `qmp_query_fdsets`
     pub(super) fn query_fdsets(&self) -> Json {
-        let entry = |(fd, opaque): &(i64, Option<Arc<str>>)| {
+        let entry = |(fd, opaque): &Entry| {
             let mut members = vec![("fd", Json::Int(*fd))];
             members.extend(opaque.iter().map(|text| ("opaque", Json::Str(text.clone()))));
             Json::dict(members)
         };
-        let set = |(set, fds): &(i64, Vec<(i64, Option<Arc<str>>)>)| {
+        let set = |(set, fds): &(i64, Vec<Entry>)| {
             let fds = Json::list(fds.iter().map(entry).collect());
             Json::dict(vec![("fdset-id", Json::Int(*set)), ("fds", fds)])
         };
