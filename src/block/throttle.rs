@@ -2,7 +2,7 @@
 //!
 //! QEMU computes in floating point; here a level is a whole number of billionths, so that nothing depends on rounding.
 
-use crate::base::units::Nanos;
+use crate::base::units::{Nanos, Shift};
 
 /// Billionths.
 const UNIT: u128 = 1_000_000_000;
@@ -177,9 +177,9 @@ impl State {
         }
     }
 
-    /// The clock is turned back by `by`.
-    pub fn rebase(&mut self, by: Nanos) {
-        self.previous_leak = self.previous_leak.saturating_sub(by);
+    /// The clock shows another time.
+    pub fn rebase(&mut self, shift: Shift) {
+        self.previous_leak = shift.of(self.previous_leak);
     }
 }
 

@@ -307,7 +307,7 @@ impl World {
             }
         }
         for group in &mut self.throttling.groups {
-            group.state.rebase(by);
+            group.state.rebase(shift);
         }
     }
 

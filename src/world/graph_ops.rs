@@ -227,10 +227,12 @@ impl World {
             children.retain(|c| *c != child);
             children.insert(0, child);
             // `bdrv_backing_detach` and `bdrv_backing_attach`: what the overlay blocks goes along.
-            if self.graph.nodes[from].cow_blockers.contains(&parent) && self.graph.nodes[parent].backing == Some(child)
+            if self.graph.nodes[from].cow_blockers.iter().any(|(n, _)| *n == parent)
+                && self.graph.nodes[parent].backing == Some(child)
             {
-                self.graph.nodes[from].cow_blockers.retain(|n| *n != parent);
-                self.graph.nodes[to].cow_blockers.insert(0, parent);
+                self.graph.nodes[from].cow_blockers.retain(|(n, _)| *n != parent);
+                let user = self.graph.device_or_node_name(parent);
+                self.graph.nodes[to].cow_blockers.insert(0, (parent, user));
             }
         }
         if self.graph.nodes[to].quiesce_counter == 0 && self.graph.children[child].quiesced_parent {
