@@ -10,8 +10,8 @@ use super::feed::Seen;
 use super::frame::{Flow, Frame};
 use super::graph::Parent;
 use super::marks::Place;
-use crate::job::status::JobStatus;
 use super::throttle::Member;
+use crate::job::status::JobStatus;
 use crate::quirk::Quirk;
 
 impl World {
