@@ -229,7 +229,7 @@ pub struct CopyCall {
     pub max_workers: u32,
     /// Largest task, 0 is no limit.
     pub max_chunk: u64,
-    /// Copies for guest writes do not wait.
+    /// As for guest writes.
     pub ignore_ratelimit: bool,
     /// Who is told.
     pub end: CallEnd,
@@ -239,7 +239,7 @@ pub struct CopyCall {
     pub cancelled: bool,
     /// The first failure, and whether it was a read.
     pub failure: Option<(Errno, bool)>,
-    /// Its coroutine sleeps for the rate limit.
+    /// Its coroutine sleeps.
     pub sleeping: Option<CoId>,
     /// Tasks of the pass that runs.
     pub pool: Option<TaskPool>,
@@ -247,7 +247,7 @@ pub struct CopyCall {
     pub found_dirty: bool,
     /// Who waits for it no longer than `cbw-timeout`.
     pub waiter: Option<CoId>,
-    /// Nobody waits any more.
+    /// Nobody waits.
     pub abandoned: bool,
 }
 
@@ -296,18 +296,14 @@ impl World {
         }
     }
 
-    /// Sets the clock of all copying ([`World::rebase`]).
+    /// Sets the clock of all copying. A node that is only looked at stays shared with other worlds, and keeps its hash.
     pub(super) fn rebase_copying(&mut self, shift: Shift) {
         let has_times = |node: &Node| matches!(&node.driver, Some(Driver::Cbw(cbw)) if cbw.bcs.rate_limit.has_times());
-        // A node that is only looked at stays shared with other worlds, and keeps its hash.
         let ids: Vec<NodeId> = self.graph.nodes.iter().filter(|(_, node)| has_times(node)).map(|(id, _)| id).collect();
         for id in ids {
             if let Some(Driver::Cbw(cbw)) = self.graph.nodes[id].driver.as_mut() {
                 cbw.bcs.rate_limit.rebase(shift);
             }
-        }
-        for group in &mut self.throttling.groups {
-            group.state.rebase(shift);
         }
     }
 

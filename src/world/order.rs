@@ -104,6 +104,7 @@ impl World {
             }
         }
         self.rebase_copying(shift);
+        self.throttling.groups.iter_mut().for_each(|group| group.state.rebase(shift));
     }
 
     /// Where faults are open: asks of each blkdebug rule that is new how many requests it lets through before it strikes.
