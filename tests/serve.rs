@@ -784,7 +784,8 @@ fn kill_9_harms_no_source() {
             // The first 64 KiB of a write are not written over by the next but for its last 8.
             let mut command = Command::new("qemu-io");
             command.args(["-r", "-f", "qcow2"]).arg(&source).current_dir(dir.path());
-            for n in 0..told {
+            // What was written behind the last flush may have its tables in memory only, as in QEMU.
+            for n in 0..=(told - 1) / 3 * 3 {
                 command.arg("-c").arg(format!("read -P {} {}k 56k", n % 250 + 1, n * 64 + 8));
             }
             let output = command.output().expect("qemu-io");
@@ -831,7 +832,7 @@ fn descriptors_are_passed() {
     let reply = client.json();
     let fd = reply.get("return").and_then(|r| r.get("fd")).and_then(Json::as_u64).expect("a number");
     let sets = client.ok(r#"{"execute": "query-fdsets"}"#);
-    let wanted = format!(r#"[{{"fdset-id": 4, "fds": [{{"fd": {fd}, "opaque": "disk"}}]}}]"#);
+    let wanted = format!(r#"[{{"fds": [{{"fd": {fd}, "opaque": "disk"}}], "fdset-id": 4}}]"#);
     assert_eq!(sets, parse_one(&wanted).expect("JSON"));
     // The name of the file is no longer needed.
     std::fs::remove_file(&path).expect("it is there");

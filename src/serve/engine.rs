@@ -341,6 +341,7 @@ impl Engine {
                 }
                 match self.step() {
                     Stepped::Ran => {}
+                    Stepped::Idle | Stepped::Hang if self.broken.is_some() => return Next::Ended,
                     // Nothing can happen but what a client or a timer brings.
                     Stepped::Idle | Stepped::Hang => return self.sleeps.until().map_or(Next::Rests, Next::Sleeps),
                 }

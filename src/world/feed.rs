@@ -295,6 +295,21 @@ impl World {
         }
     }
 
+    /// Who drained nodes begins to send requests to them himself: up to the end of the section nothing is said of requests there.
+    pub(super) fn see_work_in_drain(&mut self) {
+        if self.feed.on {
+            let drained = self.graph.nodes.iter().filter(|(_, node)| node.quiesce_counter > 0);
+            self.feed.seen.extend(drained.map(|(id, _)| Seen::Undrained(id)));
+        }
+    }
+
+    /// Nodes have got other nodes below them.
+    pub(super) fn see_all_changed(&mut self) {
+        if self.feed.on {
+            self.feed.seen.extend(self.graph.nodes.iter().map(|(id, _)| Seen::Changed(id)));
+        }
+    }
+
     /// Notes that a place was reached, if somebody watches.
     #[inline]
     pub(super) fn reach(&mut self, place: Place) {

@@ -191,7 +191,10 @@ impl World {
                     r.at = At::Drain(i + 1);
                     self.seq([Frame::DrainedBegin(bs), Frame::Reopen(r)])
                 }
-                None => self.reopen_at(r, At::Flush(0)),
+                None => {
+                    self.see_work_in_drain();
+                    self.reopen_at(r, At::Flush(0))
+                }
             },
             At::Flush(i) => match r.entries.get(i).map(|entry| entry.bs) {
                 Some(bs) => {
@@ -474,6 +477,9 @@ impl World {
                 self.graph.nodes[bs].spec = Some(spec.clone());
             }
             self.refresh_limits(bs);
+        }
+        if !r.swaps.is_empty() {
+            self.see_all_changed();
         }
         for swap in std::mem::take(&mut r.swaps) {
             if let Some(old) = swap.old {
