@@ -315,6 +315,7 @@ fn the_page_works() {
     assert_eq!(browser.value("$('slider').value"), waiting.to_string());
     assert!(browser.value("document.querySelectorAll('.chain .cause').length").parse::<u32>().unwrap() > 0);
     assert!(browser.value("$('jobs').textContent").contains("waiting"));
+    assert!(browser.value("$('side').textContent").contains("Groups"));
 
     // Back along the causes, and forth to the next fault by keyboard.
     browser.key("c");
@@ -339,6 +340,16 @@ fn the_page_works() {
     assert!((now - under).abs() < zoomed / 100.0, "{under} became {now}");
     browser.key("+");
     assert!(width(&mut browser) < zoomed);
+
+    // Dragging to the left moves on in the run, and is no click.
+    let from: f64 = browser.value("view.from").parse().unwrap();
+    let at = browser.value("view.at");
+    browser.mouse("mousePressed", x, y, ", \"button\": \"left\", \"buttons\": 1, \"clickCount\": 1");
+    browser.mouse("mouseMoved", x - 60.0, y, ", \"button\": \"left\", \"buttons\": 1");
+    browser.mouse("mouseReleased", x - 60.0, y, ", \"button\": \"left\", \"clickCount\": 1");
+    browser.settle();
+    assert!(browser.value("view.from").parse::<f64>().unwrap() > from);
+    assert_eq!(browser.value("view.at"), at);
     browser.key("0");
     assert!((width(&mut browser) - browser.value("extent()").parse::<f64>().unwrap()).abs() < 1.0);
 

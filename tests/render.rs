@@ -486,6 +486,15 @@ fn the_gallery_is_up_to_date() {
     let (made, kept) = (read(made.path()), read(&path("docs/gallery")));
     let names = |files: &BTreeMap<String, String>| files.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&made), names(&kept), "run `blockjob-sim gallery docs/gallery`");
+    // Nothing is missing: every case, and every exhibit without its wrong behaviour and with it.
+    let exhibits = fs::read_dir(path("sim-scenarios/museum")).expect("the museum");
+    let exhibits = exhibits.map(|entry| entry.expect("an entry").path()).filter(|path| path.is_file());
+    let exhibits = exhibits.map(|path| path.file_stem().unwrap().display().to_string());
+    let wanted = exhibits.flat_map(|name| [format!("museum-{name}-off.svg"), format!("museum-{name}-on.svg")]);
+    for picture in wanted.chain(CASES.map(|case| format!("124-{case}.svg"))) {
+        assert!(made.contains_key(&picture), "{picture} is missing");
+        assert!(made["README.md"].contains(&picture), "{picture} is not on the page");
+    }
     let differ: Vec<&String> =
         made.iter().filter(|(name, text)| kept.get(*name) != Some(text)).map(|(name, _)| name).collect();
     assert!(differ.is_empty(), "these differ, run `blockjob-sim gallery docs/gallery`: {differ:?}");
