@@ -318,7 +318,7 @@ fn work(
     let jobs = args.jobs.unwrap_or(machine).clamp(1, 256);
     let began = Instant::now();
     let end = args.time.map(|seconds| began + Duration::from_secs(seconds));
-    let (lock, bell) = (Mutex::new(shared), Condvar::new());
+    let (lock, bell, over) = (Mutex::new(shared), Condvar::new(), Condvar::new());
     let shared = || lock.lock().unwrap_or_else(PoisonError::into_inner);
     if args.shard.is_none() {
         fold(&mut shared());
@@ -326,9 +326,12 @@ fn work(
     std::thread::scope(|scope| {
         for number in 0..jobs {
             let worker = Worker::new(campaign.clone(), source.clone(), save.options);
-            let (lock, bell) = (&lock, &bell);
+            let (lock, bell, over) = (&lock, &bell, &over);
             let running = args.state.as_ref().map(|dir| dir.join(format!("running-{number}")));
-            scope.spawn(move || one_worker(worker, lock, bell, args.shard, jobs, running, save));
+            scope.spawn(move || {
+                one_worker(worker, lock, bell, args.shard, jobs, running, save);
+                over.notify_one();
+            });
         }
         loop {
             let mut state = shared();
@@ -342,7 +345,7 @@ fn work(
             }
             let line = progress(&state.tally, began, campaign, end);
             let (state, _) =
-                bell.wait_timeout(state, Duration::from_millis(200)).unwrap_or_else(PoisonError::into_inner);
+                over.wait_timeout(state, Duration::from_millis(200)).unwrap_or_else(PoisonError::into_inner);
             drop(state);
             out.progress(&line);
         }
@@ -382,7 +385,14 @@ fn progress(tally: &Tally, began: Instant, campaign: &Campaign, end: Option<Inst
     )
 }
 
-/// Takes blocks and does them.
+/// How long what a worker does between two looks at the others' results should take: long beside a wait for the lock, short beside a
+/// person's patience.
+const TURN: Duration = Duration::from_millis(4);
+/// Blocks of a turn at most.
+const MOST_BLOCKS: u64 = 256;
+
+/// Takes blocks and does them: as many in a turn as fit into it. How many these are changes nothing, as results count in the order of
+/// their numbers.
 fn one_worker(
     mut worker: Worker,
     lock: &Mutex<Shared>,
@@ -394,29 +404,32 @@ fn one_worker(
 ) {
     let mut running = running.and_then(|path| std::fs::File::create(path).ok());
     let locked = || lock.lock().unwrap_or_else(PoisonError::into_inner);
+    let (mut turn, mut done, mut at) = (1, Vec::new(), 0);
     let mut state = locked();
     loop {
         if state.tally.over.is_some() || state.trouble.is_some() {
             bell.notify_all();
             return;
         }
-        let (stage, number) = match shard {
+        let (stage, numbers) = match shard {
             Some(part) => match next_of_part(&mut state, &mut worker, part) {
-                Some(next) => next,
+                Some((stage, number)) => (stage, number..number + 1),
                 None => continue,
             },
             None => {
                 let (stage, number) = state.issued;
                 let (_, next) = state.tally.next();
-                if number >= next + 4 * jobs as u64 {
+                if stage != at {
+                    // Its blocks may take longer.
+                    (at, turn) = (stage, 1);
+                }
+                if number >= next + 4 * jobs as u64 * turn {
                     state = bell.wait(state).unwrap_or_else(PoisonError::into_inner);
                     continue;
                 }
-                state.issued.1 += 1;
-                if state.waiting.contains_key(&(stage, number)) {
-                    continue;
-                }
-                (stage, number)
+                let end = (number..number + turn).find(|number| state.waiting.contains_key(&(stage, *number)));
+                state.issued.1 = end.map_or(number + turn, |end| end.max(number + 1));
+                (stage, number..end.unwrap_or(number + turn))
             }
         };
         drop(state);
@@ -425,26 +438,48 @@ fn one_worker(
                 super::campaign_file::overwrite(file, &what());
             }
         };
-        let block = worker.block(stage, number, &mut before);
-        state = locked();
-        // What belongs to a part counts even if another worker has come to the part's end meanwhile.
-        if shard.is_some() || (state.tally.over.is_none() && state.issued.0 == stage) {
-            state.write(&block);
-            for found in &block.found {
-                // The file of the first failure is written again in the end; this one is there in case there is no end.
-                if state.saved.insert(found.kind.clone()) {
-                    let _ = save.write(found);
-                }
-            }
-            if shard.is_none() {
-                state.waiting.insert((stage, number), block);
-                fold(&mut state);
-            } else if block.failed > 0 && !worker.campaign.keep_going && state.tally.over.is_none() {
-                // What other parts do behind this block does not count, whatever comes of it.
-                state.tally.over = Some("a run failed".to_owned());
+        let began = Instant::now();
+        for number in numbers {
+            let block = worker.block(stage, number, &mut before);
+            let last = block.beyond || (block.failed > 0 && !worker.campaign.keep_going);
+            done.push(block);
+            if last {
+                break;
             }
         }
+        let took = began.elapsed();
+        if took < TURN / 2 {
+            turn = (turn * 2).min(MOST_BLOCKS);
+        } else if took > TURN * 2 {
+            turn = (turn / 2).max(1);
+        }
+        state = locked();
+        for block in done.drain(..) {
+            take_in(&mut state, block, shard, &worker, save);
+        }
         bell.notify_all();
+    }
+}
+
+/// Takes in what a worker did.
+fn take_in(state: &mut Shared, block: Block, shard: Option<(u64, u64)>, worker: &Worker, save: &Save) {
+    // What belongs to a part counts even if another worker has come to the part's end meanwhile.
+    if shard.is_none() && (state.tally.over.is_some() || state.issued.0 != block.stage) {
+        return;
+    }
+    state.write(&block);
+    for found in &block.found {
+        // The file of the first failure is written again in the end; this one is there in case there is no end.
+        if state.saved.insert(found.kind.clone()) {
+            let _ = save.write(found);
+        }
+    }
+    if shard.is_none() {
+        state.waiting.insert((block.stage, block.number), block);
+        fold(state);
+    } else if block.failed > 0 && !worker.campaign.keep_going && state.tally.over.is_none() {
+        // What other parts do behind this block does not count, whatever comes of it.
+        state.tally.over = Some("a run failed".to_owned());
     }
 }
 
