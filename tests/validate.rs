@@ -26,6 +26,28 @@ const EFFORT: Effort = Effort { tries: 3_000, steps: 20_000_000, seed: 0 };
 /// Wrong traces are given up sooner.
 const LITTLE: Effort = Effort { tries: 120, steps: 2_000_000, seed: 0 };
 
+/// What a client saw that did not wait for QEMU to come to rest, one program a kind of order: each took a change of the model.
+#[test]
+fn racing_traces_of_the_real_one_are_possible() {
+    let names = fs::read_dir(path("tests/data/racing")).unwrap().map(|entry| entry.unwrap().path());
+    let mut traces: Vec<_> = names.filter(|file| file.extension().is_some_and(|e| e == "jsonl")).collect();
+    traces.sort();
+    assert_eq!(traces.len(), 4);
+    for file in traces {
+        let real = blockjob_sim::validate::logs::read(&fs::read_to_string(&file).unwrap()).unwrap().remove(0);
+        let plan = plan_of(file.with_extension("yaml").to_str().unwrap()).expect("a trace has its program");
+        let plan = bare(&plan, &real);
+        let log = match validate(&plan, &real, EFFORT) {
+            Answer::Possible(log) => log,
+            Answer::Refused(refusal) => panic!("{}: {refusal:?}", file.display()),
+        };
+        let options = RunOptions { level: Some(Level::Client), ..RunOptions::default() };
+        let run = sim::run(&plan, Chooser::Replay(Replay::new(Arc::new(log), Mode::Strict)), &options);
+        let difference = first_difference(&client_lines(&run.trace), &real);
+        assert!(difference.is_none(), "{}: its choices give {difference:?}", file.display());
+    }
+}
+
 #[test]
 fn the_real_traces_of_iotest_124_are_possible() {
     let all: Vec<(&str, usize, Vec<ClientLine>)> = CASES

@@ -173,6 +173,9 @@ struct TestArgs {
     /// Run each scenario under these seeds too, as in 0..1000
     #[arg(long, value_name = "A..B", value_parser = seeds)]
     seeds: Option<Range<u64>>,
+    /// How many workers there are; the result is the same with any number
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
     #[command(flatten)]
     watch: quirks::WatchArgs,
     /// Write a JUnit report to this file

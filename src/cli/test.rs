@@ -1,5 +1,9 @@
 //! `blockjob-sim test`.
-#![expect(clippy::disallowed_methods, reason = "the shell writes the report to a real file")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the shell has workers, and writes the report to a real file"
+)]
 
 use super::check::WIDTH;
 use super::output::Output;
@@ -12,7 +16,10 @@ use crate::scenario::plan::{Plan, Schedule};
 use crate::sim;
 use crate::sim::outcome::{Outcome, RunOptions, Runner};
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 
 /// How many failed runs of one scenario are told; the others are counted.
 const SHOWN: usize = 5;
@@ -37,23 +44,13 @@ pub(super) fn test(args: &TestArgs, runner: Runner, out: &mut Output) -> u8 {
             return EXIT_USAGE;
         }
     };
-    let (mut verdicts, mut library) = (Vec::new(), Library::default());
-    for path in &paths {
-        let name = path.strip_prefix(&args.dir).ok().filter(|rest| *rest != Path::new("")).unwrap_or(path);
-        let name = name.with_extension("").to_string_lossy().into_owned();
-        out.progress(&name);
-        let verdict = match files::plan_with(&mut library, path) {
-            Ok(None) => continue,
-            Ok(Some(plan)) => run_all(name, path, &plan, args, runner),
-            Err(error) => {
-                let failures = vec![report::render(&error, WIDTH, out.colour_out)];
-                Verdict { name, failures, runs: 0, failed: 1, code: EXIT_USAGE }
-            }
-        };
+    let mut verdicts = Vec::new();
+    all(&paths, args, runner, out.colour_out, &mut |verdict| {
         out.progress("");
         tell(&verdict, out);
+        out.progress(&format!("{} of {}", verdicts.len() + 1, paths.len()));
         verdicts.push(verdict);
-    }
+    });
     out.progress("");
     if verdicts.is_empty() {
         out.complain(&format!("{}: no scenarios here\n", args.dir.display()));
@@ -74,6 +71,55 @@ pub(super) fn test(args: &TestArgs, runner: Runner, out: &mut Output) -> u8 {
         code = code.max(EXIT_USAGE);
     }
     code
+}
+
+/// Shares the scenarios out among workers, and tells what came of each, in their order.
+fn all(paths: &[PathBuf], args: &TestArgs, runner: Runner, colour: bool, told: &mut dyn FnMut(Verdict)) {
+    let machine = std::thread::available_parallelism().map_or(1, usize::from);
+    let jobs = args.jobs.unwrap_or(machine).clamp(1, 256).min(paths.len());
+    let taken = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        let (send, receive) = mpsc::channel();
+        for _ in 0..jobs {
+            let (send, taken) = (send.clone(), &taken);
+            scope.spawn(move || {
+                let mut library = Library::default();
+                loop {
+                    let number = taken.fetch_add(1, Ordering::Relaxed);
+                    let Some(path) = paths.get(number) else { break };
+                    let verdict = one(&mut library, path, args, runner, colour);
+                    if send.send((number, verdict)).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(send);
+        let (mut waiting, mut next) = (BTreeMap::new(), 0);
+        for (number, verdict) in receive {
+            waiting.insert(number, verdict);
+            while let Some(verdict) = waiting.remove(&next) {
+                next += 1;
+                if let Some(verdict) = verdict {
+                    told(verdict);
+                }
+            }
+        }
+    });
+}
+
+/// Runs a scenario; nothing for a file that only holds definitions.
+fn one(library: &mut Library, path: &Path, args: &TestArgs, runner: Runner, colour: bool) -> Option<Verdict> {
+    let name = path.strip_prefix(&args.dir).ok().filter(|rest| *rest != Path::new("")).unwrap_or(path);
+    let name = name.with_extension("").to_string_lossy().into_owned();
+    match files::plan_with(library, path) {
+        Ok(None) => None,
+        Ok(Some(plan)) => Some(run_all(name, path, &plan, args, runner)),
+        Err(error) => {
+            let failures = vec![report::render(&error, WIDTH, colour)];
+            Some(Verdict { name, failures, runs: 0, failed: 1, code: EXIT_USAGE })
+        }
+    }
 }
 
 fn run_all(name: String, path: &Path, plan: &Plan, args: &TestArgs, runner: Runner) -> Verdict {

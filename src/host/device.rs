@@ -1,7 +1,7 @@
 //! What the host's kernel does for a process that has a file open.
 
 use super::{File, HostFiles, HostOp};
-use crate::block::content::{Content, Data};
+use crate::block::content::{BLOCK, Content, Data};
 use std::sync::Arc;
 
 impl HostFiles {
@@ -36,9 +36,15 @@ impl HostFiles {
     }
 
     /// `open(O_CREAT | O_TRUNC)` and `ftruncate`: an empty file of this length.
-    pub fn create(&mut self, path: &str, size: u64) {
+    pub fn create_sparse(&mut self, path: &str, size: u64) {
         self.note(path, || HostOp::Create(size));
         self.put(path, Arc::new(File { content: Content::new(), size }));
+    }
+
+    /// `raw_co_create`: a new file of this length.
+    pub fn create(&mut self, path: &str, size: u64) {
+        self.create_sparse(path, 0);
+        self.truncate(path, size);
     }
 
     /// `pread`. What lies behind the end reads as zero, as QEMU pads short reads.
@@ -60,7 +66,7 @@ impl HostFiles {
     pub fn zero(&mut self, path: &str, offset: u64, bytes: u64, unmap: bool) {
         if let Some(file) = self.change(path) {
             // ZERO_RANGE leaves unwritten extents, which SEEK_DATA takes for holes: there is no difference to be seen.
-            file.content.punch(offset, bytes);
+            file.content.zero(offset, bytes);
             file.size = file.size.max(offset + bytes);
             self.note(path, || HostOp::Zero { offset, bytes, unmap });
         }
@@ -69,25 +75,30 @@ impl HostFiles {
     /// `fallocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)`
     pub fn punch(&mut self, path: &str, offset: u64, bytes: u64) {
         if let Some(file) = self.change(path) {
-            file.content.punch(offset, bytes);
+            file.content.zero(offset, bytes);
             self.note(path, || HostOp::Punch(offset, bytes));
         }
     }
 
-    /// `ftruncate`
+    /// `handle_aiocb_truncate`. A file that was empty gets its first block written, by which later ones learn how the host aligns; so
+    /// there is data at its beginning.
     pub fn truncate(&mut self, path: &str, size: u64) {
         if let Some(file) = self.change(path) {
+            let was_empty = file.size == 0;
             file.content.truncate(size);
             file.size = size;
             self.note(path, || HostOp::Truncate(size));
+            if was_empty && size > 0 {
+                // `allocate_first_block`
+                self.pwrite(path, 0, &Data::zeroes(if size < BLOCK { 512 } else { BLOCK }));
+            }
         }
     }
 
     /// `lseek(SEEK_DATA)` and `lseek(SEEK_HOLE)`: whether there is data at an offset, and for how many bytes that holds. File
-    /// systems know this by blocks of 4096 bytes.
+    /// systems know this by [`BLOCK`]s.
     #[must_use]
     pub fn status(&self, path: &str, offset: u64, bytes: u64) -> (bool, u64) {
-        const BLOCK: u64 = 4096;
         let Some(file) = self.get(path) else { return (false, bytes) };
         let start = offset / BLOCK * BLOCK;
         let end = (offset + bytes).div_ceil(BLOCK) * BLOCK;

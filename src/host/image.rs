@@ -248,22 +248,18 @@ impl Image {
                 file.size = file.size.max(offset + data.len());
                 Step::Write(offset, data.len())
             }
-            Ask::WriteZeroes { offset, len, may_unmap, .. } => {
-                if may_unmap {
-                    file.content.punch(offset, len);
-                } else {
-                    file.content.write(offset, &Data::zeroes(len));
-                }
+            Ask::WriteZeroes { offset, len, .. } => {
+                // With and without `may_unmap` there is a hole then, as `SEEK_DATA` sees it.
+                file.content.zero(offset, len);
                 file.size = file.size.max(offset + len);
                 Step::Zero(offset, len)
             }
             Ask::Discard { offset, len } => {
-                file.content.punch(offset, len);
+                file.content.zero(offset, len);
                 Step::Discard(offset, len)
             }
             Ask::Truncate { size } => {
-                file.content.truncate(size);
-                file.size = size;
+                files.truncate(&self.path, size);
                 self.written = true;
                 return Ok(());
             }

@@ -150,7 +150,7 @@ impl HostFiles {
 
     /// `qemu-img create -f raw`
     pub fn create_raw(&mut self, path: &str, size: u64) {
-        self.put(path, Arc::new(File { content: Content::new(), size }));
+        self.create(path, size);
     }
 
     /// `qemu-img create -f qcow2`. With a backing file and no `size`, the size is that of the backing file.

@@ -256,7 +256,7 @@ impl Client {
     /// Whether the process is at rest, or the client's patience at its end.
     fn at_rest(&mut self, world: &World) -> bool {
         let since = *self.ready_since.get_or_insert(world.now);
-        world.at_rest() || (world.in_main_loop() && world.now - since > PATIENCE)
+        world.at_rest() || (world.in_main_loop() && world.now.saturating_sub(since) > PATIENCE)
     }
 
     /// Whether the client waits for the next timer of a process that only sleeps, as when a job has used up its rate.
@@ -264,8 +264,8 @@ impl Client {
         let waits =
             world.at_rest() && world.next_deadline().is_some() && choose.choose(ChoicePoint::ClientWait, 2) == 1;
         if waits {
-            // Its patience begins anew.
-            self.ready_since = Some(world.now);
+            // Its patience begins anew when the timer has gone off.
+            self.ready_since = world.next_deadline();
         }
         waits
     }
@@ -294,6 +294,12 @@ impl Client {
         world.submit(self.id, command);
         self.state = State::Reply;
         Act::Acted
+    }
+
+    /// Whether a command was sent whose reply has not come.
+    #[must_use]
+    pub fn waits_for_reply(&self) -> bool {
+        self.state == State::Reply
     }
 
     /// Whether the client could ask for a choice now: true where in doubt.

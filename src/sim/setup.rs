@@ -54,7 +54,7 @@ pub fn file_op(world: &mut World, op: &FileOp) -> Result<(), String> {
             files.rebase_unsafe(file, backing, format).map_err(|err| err.to_string())
         }
         FileOp::Content { file, size, data } => {
-            files.create(file, *size);
+            files.create_sparse(file, *size);
             for extent in data {
                 let bytes = match extent.times {
                     1 => Data::bytes(extent.bytes.clone().into(), WriteTag(0)),

@@ -6,7 +6,8 @@
 //! at random but taken from the trace as far as it says so.
 
 use super::target::{Target, line, timeless};
-use crate::choice::{Choice, ChoiceLog, ChoicePoint, Choose, STREAMS, Stream};
+use crate::base::units::{Nanos, SECONDS};
+use crate::choice::{Choice, ChoiceLog, ChoicePoint, Choose, MODE_ORDER, STREAMS, Stream};
 use crate::scenario::plan::Plan;
 use crate::sim::Sim;
 use crate::sim::outcome::{Outcome, RunOptions};
@@ -59,6 +60,8 @@ pub struct Refusal {
 
 /// States kept for one place of the trace.
 const KEPT: usize = 12;
+/// A process that owes a reply and does nothing for this long hangs, as far as a client can tell.
+const HANG: Nanos = 4 * SECONDS;
 /// What the model gave at one place, as far as it is told.
 const TOLD: usize = 8;
 
@@ -87,6 +90,10 @@ struct Guide<'a> {
     may_send: bool,
     /// The answer at [`ChoicePoint::ClientRead`].
     left: u32,
+    /// Whether the trace has more outputs before the next command, or before its end.
+    more: bool,
+    /// Orders are open instead of times.
+    order: bool,
     /// The trace cannot go on from here.
     dead: bool,
 }
@@ -94,7 +101,10 @@ struct Guide<'a> {
 impl Choose for Guide<'_> {
     fn choose(&mut self, point: ChoicePoint, among: u32) -> u32 {
         let pick = match point {
+            ChoicePoint::Mode => MODE_ORDER,
             ChoicePoint::ClientSend if !self.may_send => 0,
+            // What the trace has before the next command is still to come, and only a timer can bring it.
+            ChoicePoint::ClientWait if self.more => 1,
             ChoicePoint::ClientRead => {
                 if self.left >= among {
                     self.dead = true;
@@ -108,6 +118,10 @@ impl Choose for Guide<'_> {
         };
         self.log.push(Choice { point, among, pick });
         pick
+    }
+
+    fn wants_mode(&self) -> bool {
+        self.order
     }
 }
 
@@ -132,6 +146,8 @@ impl Guide<'_> {
 struct Search<'a> {
     hint: Option<ChoiceLog>,
     target: &'a Target,
+    /// Orders are open instead of times.
+    order: bool,
     stream: Stream,
     /// By progress.
     kept: Vec<Vec<State>>,
@@ -166,47 +182,69 @@ pub fn validate_like(plan: &Plan, trace: &[ClientLine], like: ChoiceLog, effort:
     search(plan, &Target::new(trace), trace, Some(like), effort)
 }
 
-/// [`validate`], for any target.
+/// [`validate`], for any target: at first among schedules in which requests take some time, then among those in which any may be done
+/// at any moment.
 #[must_use]
 pub fn search(plan: &Plan, target: &Target, trace: &[ClientLine], hint: Option<ChoiceLog>, effort: Effort) -> Answer {
-    let refused = |matched, came, allowed, tries, reason| {
-        Answer::Refused(Box::new(Refusal { matched, came, allowed, tries, reason }))
-    };
-    let mut sim = match Sim::new(plan, &RunOptions::default()) {
-        Ok(sim) => sim,
-        Err(outcome) => return refused(0, trace.first().cloned(), Vec::new(), 0, Some(outcome.to_string())),
-    };
-    sim.world.trace = Trace::off();
-    let mut search = Search {
-        hint,
-        target,
-        stream: Stream::new(effort.seed, 300),
-        kept: vec![Vec::new(); target.outputs.len() + target.sent.len() + 1],
-        seen: BTreeSet::new(),
-        steps: 0,
-        best: 0,
-        allowed: Vec::new(),
-        reason: None,
-    };
-    let start = State { sim, log: ChoiceLog::default(), given: 0, sent: 0, printed: 0 };
-    search.kept[0].push(start);
-    let mut tries = 0;
-    while tries < effort.tries && search.steps < effort.steps {
-        let state = search.pick(tries);
-        let knobs = search.knobs(tries > 0 || effort.seed > 0);
-        tries += 1;
-        let found = search.attempt(state, knobs);
-        search.hint = None;
-        if let Attempt::Found(log) = found {
-            return Answer::Possible(log);
+    let timed = match Search::new(plan, target, hint, effort) {
+        Ok(search) => search.run(trace, effort),
+        Err(outcome) => {
+            let (came, reason) = (trace.first().cloned(), Some(outcome.to_string()));
+            return Answer::Refused(Box::new(Refusal { matched: 0, came, allowed: Vec::new(), tries: 0, reason }));
         }
+    };
+    let (Answer::Refused(timed), Ok(mut search)) = (&timed, Search::new(plan, target, None, effort)) else {
+        return timed;
+    };
+    search.order = true;
+    match search.run(trace, effort) {
+        Answer::Refused(ordered) => {
+            let tries = timed.tries + ordered.tries;
+            let further = if ordered.matched > timed.matched { ordered } else { timed.clone() };
+            Answer::Refused(Box::new(Refusal { tries, ..*further }))
+        }
+        possible @ Answer::Possible(_) => possible,
     }
-    // Progress counts outputs and commands; the trace's lines do just that.
-    let matched = search.best.min(trace.len());
-    refused(matched, trace.get(matched).cloned(), search.allowed, tries, search.reason)
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
+    fn new(plan: &Plan, target: &'a Target, hint: Option<ChoiceLog>, effort: Effort) -> Result<Search<'a>, Outcome> {
+        let mut sim = Sim::new(plan, &RunOptions::default())?;
+        sim.world.trace = Trace::off();
+        let mut kept = vec![Vec::new(); target.outputs.len() + target.sent.len() + 1];
+        kept[0].push(State { sim, log: ChoiceLog::default(), given: 0, sent: 0, printed: 0 });
+        Ok(Search {
+            hint,
+            target,
+            order: false,
+            stream: Stream::new(effort.seed, 300),
+            kept,
+            seen: BTreeSet::new(),
+            steps: 0,
+            best: 0,
+            allowed: Vec::new(),
+            reason: None,
+        })
+    }
+
+    fn run(mut self, trace: &[ClientLine], effort: Effort) -> Answer {
+        let mut tries = 0;
+        while tries < effort.tries && self.steps < effort.steps {
+            let state = self.pick(tries);
+            let knobs = self.knobs(tries > 0 || effort.seed > 0 || self.order);
+            tries += 1;
+            let found = self.attempt(state, knobs);
+            self.hint = None;
+            if let Attempt::Found(log) = found {
+                return Answer::Possible(log);
+            }
+        }
+        // Progress counts outputs and commands; the trace's lines do just that.
+        let matched = self.best.min(trace.len());
+        let (came, allowed, reason) = (trace.get(matched).cloned(), self.allowed, self.reason);
+        Answer::Refused(Box::new(Refusal { matched, came, allowed, tries, reason }))
+    }
+
     /// Where to go on from.
     fn pick(&mut self, tries: u32) -> State {
         if tries == 0 {
@@ -246,9 +284,20 @@ impl Search<'_> {
             let (may_send, left) = self.client(&state);
             let mut stream = self.stream.clone();
             let hint = self.hint.as_ref();
-            let mut guide =
-                Guide { hint, log: &mut state.log, stream: &mut stream, knobs, may_send, left, dead: false };
+            let more = state.given < self.target.sent.get(state.sent).map_or(self.target.outputs.len(), |sent| sent.0);
+            let mut guide = Guide {
+                more,
+                hint,
+                log: &mut state.log,
+                stream: &mut stream,
+                knobs,
+                may_send,
+                left,
+                order: self.order,
+                dead: false,
+            };
             let before = state.sim.client.taken() + state.sim.world.out.len();
+            let asleep_since = state.sim.world.now;
             let outcome = state.sim.step(&mut guide);
             let dead = guide.dead;
             self.stream = stream;
@@ -258,6 +307,7 @@ impl Search<'_> {
                 return Attempt::Failed;
             }
             match outcome {
+                None if self.target.hangs && self.sleeps_on(&state, asleep_since) => return self.ended(state),
                 None => {}
                 Some(Outcome::Passed) => return self.ended(state),
                 Some(Outcome::Stuck { .. }) if self.target.hangs => return self.ended(state),
@@ -270,6 +320,12 @@ impl Search<'_> {
                 return Attempt::Failed;
             }
         }
+    }
+
+    /// Whether the last step waited for a timer for so long that a client which waits for a reply takes the process for one that hangs.
+    fn sleeps_on(&self, state: &State, since: Nanos) -> bool {
+        let over = state.given == self.target.outputs.len() && state.sent == self.target.sent.len();
+        over && state.sim.client.waits_for_reply() && state.sim.world.now - since > HANG
     }
 
     /// When the next command may be sent, and how many outputs stand unread then.

@@ -524,6 +524,16 @@ impl World {
                 }
                 self.reg = Val::None;
                 self.trace.take_cause(Later::Poll(self.stack.len() as u32));
+            } else if matches!(frame, Frame::More) {
+                if !self.more_matters() {
+                    return Stepped::Ran;
+                }
+                self.stack.push(frame);
+                if ran {
+                    return Stepped::Ran;
+                }
+                ran = true;
+                self.ask_for_more(choose);
             } else {
                 ran = true;
                 frame.run(self);

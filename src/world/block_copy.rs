@@ -380,7 +380,7 @@ impl World {
         let source = self.copy_source(cbw);
         let base = if self.cbw_ref(cbw).bcs.skip_unallocated { self.graph.backing_chain_next(source) } else { None };
         self.seq([
-            Frame::StatusAbove(StatusReq::new(source, base, task.offset, task.bytes)),
+            Frame::StatusAbove(StatusReq::new(source, base, task.offset, task.bytes, true)),
             Frame::CopyTaskStatus { task, from: offset, end: offset + bytes },
         ])
     }

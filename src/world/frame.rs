@@ -72,6 +72,8 @@ pub enum Frame {
     Handlers,
     RunTimers,
     Complete(ReqId),
+    /// Where orders are open: another request may be done in the same round (`thread_pool_completion_bh` starts again after each one).
+    More,
     Enter(CoId),
     Wake(CoId),
     WakeWithReg(CoId),

@@ -2,7 +2,8 @@
 //!
 //! Requests have no latencies here: any request in flight may be done next. The clock stands still but for timers, so that worlds
 //! which differ only in how long they took are equal. What a client can see is what it can see under some choice of latencies: a
-//! round of the loop may find no request done, or one just as it begins, or any of them, in any order, after its bottom halves.
+//! round of the loop may find no request done, or any of them, in any order, just as it begins or after its bottom halves; also such
+//! as were sent for those that are done, as QEMU's thread pool looks again after each one.
 
 use super::World;
 use super::aio::{Cond, Ctx, DeviceOp, DeviceRequest, Timer, TimerKind};
@@ -68,6 +69,7 @@ impl World {
         }
         match self.stack.last() {
             Some(Frame::Poll(Cond::JobCompleted(_))) => true,
+            Some(Frame::More) => self.more_matters(),
             Some(Frame::Poll(_)) | None => requests + timers > 1 || (requests > 0 && self.anything_ready()),
             Some(_) => false,
         }
@@ -150,26 +152,25 @@ impl World {
         self.subject(task)
     }
 
-    /// A round with bottom halves to run. A request may be done as it begins, others when its bottom halves have run.
+    /// A round with bottom halves to run. Requests may be done as it begins, others when its bottom halves have run.
     pub(super) fn poll_in_any_order(&mut self, choose: &mut dyn Choose) {
-        let mut open: Vec<ReqId> = self.aio.in_flight.iter().map(|r| r.id).collect();
-        let first = self.one_more(&mut open, choose);
+        let first = self.one_more(choose);
         let ready = self.aio.main.ready();
         if ready {
             self.aio.main.begin_poll();
         }
-        let after = if ready { self.done_together(open, choose) } else { Vec::new() };
         self.stack.push(Frame::Handlers);
-        self.stack.extend(after.into_iter().rev().map(Frame::Complete));
         if ready {
-            self.stack.push(Frame::BhLoop(Ctx::Main));
+            self.stack.extend([Frame::More, Frame::BhLoop(Ctx::Main)]);
         }
-        self.stack.extend(first.map(Frame::Complete));
+        if let Some(first) = first {
+            self.stack.extend([Frame::More, Frame::Complete(first)]);
+        }
     }
 
     /// Nothing is ready: a request is done, perhaps with others in the same round, or the next timer goes off.
     pub(super) fn block_for_any_event(&mut self, choose: &mut dyn Choose) -> bool {
-        let mut open: Vec<ReqId> = self.aio.in_flight.iter().map(|r| r.id).collect();
+        let open: Vec<ReqId> = self.aio.in_flight.iter().map(|r| r.id).collect();
         let timer = self.next_timer().cloned();
         let among = open.len() + usize::from(timer.is_some());
         let pick = match among {
@@ -193,34 +194,41 @@ impl World {
                 self.now = self.now.max(timer.deadline);
                 self.stack.push(Frame::RunTimers);
             }
-            _ => {
-                let first = open.remove(pick);
-                let more = self.done_together(open, choose);
-                self.stack.extend(more.into_iter().rev().map(Frame::Complete));
-                self.stack.push(Frame::Complete(first));
-            }
+            _ => self.stack.extend([Frame::More, Frame::Complete(open[pick])]),
         }
         true
     }
 
-    /// Those of the requests in `open` that are done in the same round, in their order.
-    fn done_together(&self, mut open: Vec<ReqId>, choose: &mut dyn Choose) -> Vec<ReqId> {
-        std::iter::from_fn(|| self.one_more(&mut open, choose)).collect()
+    /// Whether it makes a difference if one more request is done in this round already: it goes before what is ready, before timers that
+    /// are due, and before a condition that is waited for is looked at again. Otherwise the next round finds all as it is.
+    pub(super) fn more_matters(&self) -> bool {
+        let due = || self.aio.timers.iter().any(|timer| timer.deadline <= self.now);
+        let waited_for = || self.stack.iter().any(|frame| matches!(frame, Frame::Poll(_)));
+        !self.aio.in_flight.is_empty() && (self.anything_ready() || due() || waited_for())
+    }
+
+    /// `Frame::More`, which stays until no more is done. Requests count that were sent in this very round.
+    pub(super) fn ask_for_more(&mut self, choose: &mut dyn Choose) {
+        match self.one_more(choose) {
+            Some(request) => self.stack.push(Frame::Complete(request)),
+            None => drop(self.stack.pop()),
+        }
     }
 
     /// Whether one more request is done, and which; calm: none.
-    fn one_more(&self, open: &mut Vec<ReqId>, choose: &mut dyn Choose) -> Option<ReqId> {
+    fn one_more(&self, choose: &mut dyn Choose) -> Option<ReqId> {
+        let open = &self.aio.in_flight;
         if open.is_empty() {
             return None;
         }
         let of = |i: u32| match i.checked_sub(1) {
             None => self.subject(Subject::PROCESS),
-            Some(i) => self.subject_of(open[i as usize]),
+            Some(i) => self.subject_of(open[i as usize].id),
         };
         let among = u32::try_from(open.len()).expect("few requests") + 1;
-        let about = &mut |i: u32| self.who_of(open[i as usize - 1]);
+        let about = &mut |i: u32| self.who_of(open[i as usize - 1].id);
         let pick = choose.choose_of(ChoicePoint::WorkNext, among, &of, about);
-        pick.checked_sub(1).map(|i| open.remove(i as usize))
+        pick.checked_sub(1).map(|i| open[i as usize].id)
     }
 }
 

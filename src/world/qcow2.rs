@@ -223,8 +223,8 @@ impl World {
             Ask::Discard { offset, len } => self.seq([Frame::Pdiscard { node: file, offset, bytes: len }]),
             Ask::Flush => self.seq([Frame::BdrvCoFlush(file)]),
             Ask::Truncate { size } => self.seq([Frame::Truncate { node: file, size }]),
-            Ask::BlockStatusAbove { offset, len, .. } => {
-                self.seq([Frame::StatusAbove(StatusReq::new(node, None, offset, len))])
+            Ask::BlockStatusAbove { offset, len, want_zero } => {
+                self.seq([Frame::StatusAbove(StatusReq::new(node, None, offset, len, want_zero))])
             }
             other => unreachable!("{other:?} is no request to a child"),
         }

@@ -16,6 +16,8 @@ pub struct StatusReq {
     pub offset: u64,
     /// Length in bytes, as far as all layers so far agree.
     pub bytes: u64,
+    /// Whether zeroes are looked for where that takes time; else a host file counts as data (`want_zero`).
+    want_zero: bool,
     /// Where the top layer ends, if within the range.
     eof: Option<u64>,
     /// Whether this is the top layer.
@@ -25,8 +27,8 @@ pub struct StatusReq {
 impl StatusReq {
     /// A query that begins at `node`.
     #[must_use]
-    pub fn new(node: NodeId, base: Option<NodeId>, offset: u64, bytes: u64) -> Box<StatusReq> {
-        Box::new(StatusReq { node, base, offset, bytes, eof: None, top: true })
+    pub fn new(node: NodeId, base: Option<NodeId>, offset: u64, bytes: u64, want_zero: bool) -> Box<StatusReq> {
+        Box::new(StatusReq { node, base, offset, bytes, want_zero, eof: None, top: true })
     }
 }
 
@@ -106,8 +108,8 @@ impl World {
         if req.base == Some(req.node) {
             return self.ret(Val::Status(Ok(BlockStatus { pnum: req.bytes, ..BlockStatus::default() })));
         }
-        let (node, offset, bytes) = (req.node, req.offset, req.bytes);
-        self.seq([Frame::Status { node, offset, bytes, want_zero: true }, Frame::StatusAboveNext(req)])
+        let (node, offset, bytes, want_zero) = (req.node, req.offset, req.bytes, req.want_zero);
+        self.seq([Frame::Status { node, offset, bytes, want_zero }, Frame::StatusAboveNext(req)])
     }
 
     /// `bdrv_co_common_block_status_above`: go on below?
@@ -137,8 +139,8 @@ impl World {
         match self.graph.filter_or_cow_bs(req.node) {
             Some(below) if Some(below) != req.base => {
                 req.node = below;
-                let (offset, bytes) = (req.offset, req.bytes);
-                self.seq([Frame::Status { node: below, offset, bytes, want_zero: true }, Frame::StatusAboveNext(req)])
+                let (offset, bytes, want_zero) = (req.offset, req.bytes, req.want_zero);
+                self.seq([Frame::Status { node: below, offset, bytes, want_zero }, Frame::StatusAboveNext(req)])
             }
             _ => self.status_above_end(&req, status),
         }

@@ -19,5 +19,5 @@ mod tests;
 pub use compare::Difference;
 pub use data::Data;
 pub use fill::{Fill, Run, WriteTag, describe};
-pub use sparse::Content;
+pub use sparse::{BLOCK, Content};
 pub use table::Table;

@@ -50,6 +50,9 @@ impl Leaf {
     }
 }
 
+/// What file systems keep data and holes by, in bytes.
+pub const BLOCK: u64 = 4096;
+
 impl Content {
     /// Nothing but a hole.
     #[must_use]
@@ -75,6 +78,26 @@ impl Content {
         let end = offset.saturating_add(len);
         if !self.is_hole(offset, len) {
             self.replace(offset, end, std::iter::empty());
+        }
+    }
+
+    /// Zeroes `len` bytes at `offset` as file systems do: whole blocks become holes; where it begins or ends within a block, that block
+    /// stays what it is, data or hole.
+    pub fn zero(&mut self, offset: u64, len: u64) {
+        let end = offset.saturating_add(len);
+        let (first, last) = (offset.next_multiple_of(BLOCK), end / BLOCK * BLOCK);
+        if first > last {
+            return self.zero_within(offset, end);
+        }
+        self.zero_within(offset, first);
+        self.punch(first, last - first);
+        self.zero_within(last, end);
+    }
+
+    /// Zeroes a part of a block.
+    fn zero_within(&mut self, from: u64, to: u64) {
+        if from < to && !self.is_hole(from / BLOCK * BLOCK, BLOCK) {
+            self.write(from, &Data::zeroes(to - from));
         }
     }
 

@@ -4,7 +4,7 @@ use super::super::carry::Carried;
 use super::super::qemu::Ending;
 use super::compare::Differs;
 use crate::base::Json;
-use crate::scenario::plan::{Plan, StepKind};
+use crate::scenario::plan::{FileOp, ImageFormat, Plan, StepKind};
 use crate::trace::canonical;
 use crate::trace::compare::ClientLine;
 
@@ -24,16 +24,25 @@ pub const LIST: &[(&str, &str)] = &[
         "QEMU uses a node that is gone, or aborts in bdrv_do_drained_end; the model refuses the backup or runs it",
     ),
     (
-        "crash: a bitmap added and given to a backup in a transaction that fails",
-        "QEMU undoes the adding of a bitmap that the backup has replaced, and touches freed memory; the model undoes both",
+        "crash: a bitmap changed and given to a backup in a transaction that fails",
+        "QEMU undoes the change of a bitmap that the backup has replaced, and touches freed memory; the model undoes both",
     ),
     (
         "copy offloading",
         "with `use-copy-range` QEMU lets the host copy, and if that fails reads and writes; the model always reads and writes",
     ),
     (
+        "holes of the host",
+        "a file zeroed without unmapping has unwritten extents, which ext4 calls data when their pages were read since, ahead of a reader \
+         too; the model takes them for holes",
+    ),
+    (
         "crash: a resize that failed late",
         "QEMU keeps the new size of the node and the old one of its bitmaps, and fails an assertion; the model records less",
+    ),
+    (
+        "hang: grouped backups in a transaction that is refused",
+        "QEMU undoes the last of them, and waits for ever for one that was never started; the model undoes all",
     ),
     ("generated node names", "the last two digits of `#block000` are random in QEMU; the program names such a node"),
 ];
@@ -95,10 +104,41 @@ pub fn crash(real: &Carried) -> Option<&'static str> {
     if resized && ["hbitmap_set", "hbitmap_merge", "hbitmap_free"].iter().any(|place| real.stderr.contains(place)) {
         return Some(name("crash: a resize that failed late"));
     }
-    if grouped && backups > 0 && real.stderr.contains("qemu_mutex_lock_impl") {
+    let replaced = |data: &Json| data.get("bitmap-mode").and_then(Json::as_str) == Some("always");
+    let places = ["qemu_mutex_lock_impl", "hbitmap_free"];
+    if grouped
+        && actions.iter().any(|(name, data)| name.ends_with("-backup") && replaced(data))
+        && places.iter().any(|place| real.stderr.contains(place))
+    {
         return Some(LIST[4].0);
     }
     None
+}
+
+/// The name of a known hang of QEMU that this run ended with: the last command is a grouped transaction of which one job was undone, and
+/// others were made and never heard of again.
+#[must_use]
+pub fn hang(real: &Carried) -> Option<&'static str> {
+    let Some(Ending::Hung) = &real.ending else { return None };
+    let at = real.lines.iter().rposition(|line| matches!(line, ClientLine::Command(_)))?;
+    let ClientLine::Command(command) = &real.lines[at] else { return None };
+    let properties = command.get("arguments").and_then(|arguments| arguments.get("properties"));
+    if properties.and_then(|p| p.get("completion-mode")).and_then(Json::as_str) != Some("grouped") {
+        return None;
+    }
+    let jobs_that_are = |status: &str| {
+        let told = real.lines[at..].iter().filter_map(|line| match line {
+            ClientLine::Event { data, .. } if data.get("status").and_then(Json::as_str) == Some(status) => {
+                data.get("id").and_then(Json::as_str)
+            }
+            _ => None,
+        });
+        told.collect::<Vec<_>>()
+    };
+    let (made, gone) = (jobs_that_are("created"), jobs_that_are("null"));
+    let last = made.last()?;
+    let undone = gone.last() == Some(last) && made.iter().any(|job| !gone.contains(job));
+    undone.then(|| name("hang: grouped backups in a transaction that is refused"))
 }
 
 /// The name of a known difference that these are, all of them.
@@ -119,9 +159,24 @@ pub fn difference(plan: &Plan, differences: &[Differs]) -> Option<&'static str> 
             _ => false,
         })
     };
+    // Which clusters are there changes how long files are.
+    let length = |differs: &Differs| differs.what == "trace" && differs.how.contains("image.virtual-size");
+    let lengths = differences.iter().any(length);
+    let zeroes = |line: &str| line.contains("write -z ") && !line.contains("write -z -u");
+    let zeroed = plan.steps.iter().any(|step| match &step.kind {
+        StepKind::Hmp { line, .. } => zeroes(line),
+        StepKind::Qmp { command, .. } => zeroes(&canonical::to_string(command)),
+        _ => false,
+    });
+    let raw = plan.files.iter().any(|file| matches!(&file.op, FileOp::Create { format: ImageFormat::Raw, .. }));
+    let timing =
+        |differs: &Differs| matches!(&*differs.what, "trace" | "order") || differs.what.starts_with("allocation of ");
+    if zeroed && raw && differences.iter().all(timing) {
+        return Some(name("holes of the host"));
+    }
     // What it changes: which clusters are there, and with a fault in the way who meets it.
     let faults = commands("inject-error") || plan.args.iter().any(|arg| arg.contains("inject-error"));
-    let traced = |what: &str| faults && matches!(what, "trace" | "order" | "console");
+    let traced = |what: &str| (faults || lengths) && matches!(what, "trace" | "order" | "console");
     let copied = |differs: &Differs| traced(&differs.what) || differs.what.starts_with("allocation of ");
     let offloaded = commands("\"use-copy-range\": true") && differences.iter().all(copied);
     offloaded.then(|| name("copy offloading"))
