@@ -59,8 +59,8 @@ pub struct Campaign {
 pub const PORTFOLIO: [Strategy; 6] =
     [Strategy::Urw, Strategy::Pct(2), Strategy::Pct(3), Strategy::Pct(4), Strategy::Uniform, Strategy::Walk];
 
-/// States up to which the ladder exhausts a scenario.
-pub const EXHAUST: usize = 100_000;
+/// States up to which the ladder exhausts a scenario: seconds, also where a state takes long.
+pub const EXHAUST: usize = 10_000;
 
 impl Campaign {
     /// Exhaust if it is small; else all schedules with none, one and two deviations; then a portfolio.

@@ -248,9 +248,14 @@ impl Image {
                 file.size = file.size.max(offset + data.len());
                 Step::Write(offset, data.len())
             }
-            Ask::WriteZeroes { offset, len, .. } => {
-                // With and without `may_unmap` there is a hole then, as `SEEK_DATA` sees it.
-                file.content.zero(offset, len);
+            Ask::WriteZeroes { offset, len, may_unmap, .. } => {
+                // Without, there are unwritten extents, which count as data once their pages were read; and what an image's tables are
+                // read with, the host reads ahead.
+                if may_unmap {
+                    file.content.zero(offset, len);
+                } else {
+                    file.content.write(offset, &Data::zeroes(len));
+                }
                 file.size = file.size.max(offset + len);
                 Step::Zero(offset, len)
             }

@@ -12,17 +12,9 @@ use crate::block::event::BlkdebugEvent;
 use crate::quirk::Quirk;
 
 impl World {
-    /// `bdrv_flush_all`: the roots of backends, then the monitor's own nodes that no backend has.
+    /// `bdrv_flush_all`
     pub(super) fn flush_all(&mut self) -> Flow {
-        let mut roots: Vec<NodeId> = Vec::new();
-        let backends: Vec<NodeId> = self.graph.backends.iter().filter_map(|(id, _)| self.graph.blk_bs(id)).collect();
-        let owned = self.graph.named.iter().rev().filter(|node| self.graph.nodes[**node].monitor_owned);
-        for node in backends.into_iter().chain(owned.copied()) {
-            if !roots.contains(&node) {
-                roots.push(node);
-            }
-        }
-        for node in roots.into_iter().rev() {
+        for node in self.graph.bdrv_next().into_iter().rev() {
             self.stack.push(Frame::RunCo(Box::new(Frame::BdrvCoFlush(node))));
         }
         Flow::Go

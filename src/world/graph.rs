@@ -487,6 +487,32 @@ impl Graph {
         self.nodes[node].parents.iter().any(|c| matches!(self.children[*c].parent, Parent::Backend(_)))
     }
 
+    /// All that `bdrv_next` goes through: the roots of backends, then the monitor's own nodes that no backend has. It looks for the
+    /// latter behind the last of the former on the monitor's list, and a root that is not on that list has none behind it: where there is
+    /// a `-drive`, nodes of `-blockdev` are passed over.
+    #[must_use]
+    pub fn bdrv_next(&self) -> Vec<NodeId> {
+        let first_blk = |node: NodeId| {
+            self.nodes[node].parents.iter().find_map(|c| match self.children[*c].parent {
+                Parent::Backend(blk) => Some(blk),
+                _ => None,
+            })
+        };
+        let roots = self.backends.iter().filter_map(|(blk, _)| {
+            let node = self.blk_bs(blk)?;
+            (first_blk(node) == Some(blk)).then_some(node)
+        });
+        let mut all: Vec<NodeId> = roots.collect();
+        let owned: Vec<NodeId> =
+            self.named.iter().rev().copied().filter(|node| self.nodes[*node].monitor_owned).collect();
+        let behind = match all.last() {
+            None => 0,
+            Some(last) => owned.iter().position(|node| node == last).map_or(owned.len(), |at| at + 1),
+        };
+        all.extend(owned[behind..].iter().filter(|node| !self.has_blk(**node)));
+        all
+    }
+
     /// `bdrv_get_cumulative_perm`
     #[must_use]
     pub fn cumulative_perm(&self, node: NodeId) -> (u8, u8) {
