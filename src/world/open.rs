@@ -73,14 +73,15 @@ impl World {
                 None => self.ret(Val::Node(Err(no_such_node(name)))),
             };
         }
-        if let Some(err) = &spec.error {
-            return self.ret(Val::Node(Err(err.clone())));
-        }
         let mut node = Node::new();
         node.flags = spec.flags;
         node.detect_zeroes = spec.detect_zeroes;
         let bs = self.graph.nodes.insert(node);
         let opening = Box::new(Opening { spec: spec.clone(), bs, file_bs: None, probe: None });
+        if let Some(err) = &spec.error {
+            // The node is there before its options are looked at, and goes as any other does.
+            return self.open_failed(&opening, err.clone());
+        }
         match &spec.file {
             Some(file) if spec.driver.opens_file_first() => {
                 let file = file.clone();
