@@ -369,7 +369,10 @@ impl<'a> Search<'a> {
             return true;
         }
         // A step may take in what is there before it gives more.
-        let new = before - state.sim.client.taken();
+        let Some(new) = before.checked_sub(state.sim.client.taken()) else {
+            self.fail(progress, None, Some("the client read in one step what the process gave in it".to_owned()));
+            return false;
+        };
         let new: Vec<Output> = state.sim.world.out.iter().skip(new).cloned().collect();
         for output in &new {
             if let Output::Stdout(text) = output {

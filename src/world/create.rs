@@ -39,6 +39,9 @@ impl World {
         size: u64,
     ) -> Flow {
         let fail = |w: &mut World, text: String| w.ret(Val::Done(Err(QmpError::generic(text))));
+        if matches!(format, "file" | "raw") && backing.is_some() {
+            return fail(self, format!("Backing file not supported for file format '{format}'"));
+        }
         if matches!(format, "file" | "raw" | "qcow2") && !self.files.look(&path, false) {
             return self.seq([Frame::ImgCreate { path, format: format.into(), backing, look, size }]);
         }
@@ -48,9 +51,6 @@ impl World {
             return fail(self, text);
         }
         match format {
-            "file" | "raw" if backing.is_some() => {
-                fail(self, format!("Backing file not supported for file format '{format}'"))
-            }
             "file" | "raw" => {
                 self.console(&format!("Formatting '{path}', fmt={format} size={size}"));
                 self.files.create(&self.files.key(&path), align_up(size, 512));

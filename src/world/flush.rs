@@ -6,6 +6,7 @@ use super::arena::NodeId;
 use super::driver::Driver;
 use super::feed::Seen;
 use super::frame::{Flow, Frame};
+use super::graph::BdrvNext;
 use super::value::Val;
 use crate::base::errno::Ret;
 use crate::block::event::BlkdebugEvent;
@@ -14,10 +15,23 @@ use crate::quirk::Quirk;
 impl World {
     /// `bdrv_flush_all`
     pub(super) fn flush_all(&mut self) -> Flow {
-        for node in self.graph.bdrv_next().into_iter().rev() {
+        self.seq([Frame::FlushNext(BdrvNext::default())])
+    }
+
+    /// `bdrv_flush_all`, one node further. Flushing polls, and jobs may end meanwhile: the node is held, and the next one is looked for
+    /// when it is its turn.
+    pub(super) fn flush_next(&mut self, mut it: BdrvNext) -> Flow {
+        let old = it.node();
+        let next = self.graph.bdrv_next(&mut it);
+        if let Some(node) = next {
+            self.bdrv_ref(node);
+            self.stack.push(Frame::FlushNext(it));
             self.stack.push(Frame::RunCo(Box::new(Frame::BdrvCoFlush(node))));
         }
-        Flow::Go
+        match old {
+            Some(old) => self.seq([Frame::BdrvUnref(old)]),
+            None => Flow::Go,
+        }
     }
 
     /// `bdrv_co_flush`

@@ -9,7 +9,7 @@ use super::arena::{BackendId, CallId, CellId, CoId, JobId, NodeId, ReqId, TranId
 use super::backup::BackupArgs;
 use super::block_copy::{CopyTask, Method};
 use super::external_snapshot::SnapshotStage;
-use super::graph::Role;
+use super::graph::{BdrvNext, Role};
 use super::hmp::BlkRequest;
 use super::hotplug::Plugged;
 use super::io::WriteReq;
@@ -257,6 +257,7 @@ pub enum Frame {
         bytes: u64,
         id: u32,
     },
+    FlushNext(BdrvNext),
     BdrvCoFlush(NodeId),
     FlushTurn {
         node: NodeId,

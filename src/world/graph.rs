@@ -323,6 +323,23 @@ pub struct Backend {
     pub last_flags: OpenFlags,
 }
 
+/// How far a walk over all images got (`BdrvNextIterator`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct BdrvNext {
+    /// Whether it is at the monitor's nodes.
+    monitor: bool,
+    blk: Option<BackendId>,
+    bs: Option<NodeId>,
+}
+
+impl BdrvNext {
+    /// The node that was given last.
+    #[must_use]
+    pub fn node(&self) -> Option<NodeId> {
+        self.bs
+    }
+}
+
 /// All nodes, edges and backends.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Graph {
@@ -487,30 +504,39 @@ impl Graph {
         self.nodes[node].parents.iter().any(|c| matches!(self.children[*c].parent, Parent::Backend(_)))
     }
 
-    /// All that `bdrv_next` goes through: the roots of backends, then the monitor's own nodes that no backend has. It looks for the
-    /// latter behind the last of the former on the monitor's list, and a root that is not on that list has none behind it: where there is
-    /// a `-drive`, nodes of `-blockdev` are passed over.
-    #[must_use]
-    pub fn bdrv_next(&self) -> Vec<NodeId> {
-        let first_blk = |node: NodeId| {
-            self.nodes[node].parents.iter().find_map(|c| match self.children[*c].parent {
-                Parent::Backend(blk) => Some(blk),
-                _ => None,
-            })
-        };
-        let roots = self.backends.iter().filter_map(|(blk, _)| {
-            let node = self.blk_bs(blk)?;
-            (first_blk(node) == Some(blk)).then_some(node)
-        });
-        let mut all: Vec<NodeId> = roots.collect();
-        let owned: Vec<NodeId> =
-            self.named.iter().rev().copied().filter(|node| self.nodes[*node].monitor_owned).collect();
-        let behind = match all.last() {
+    /// `bdrv_next`: the roots of backends, then the monitor's own nodes that no backend has. It looks for the latter behind the last of the
+    /// former on the monitor's list, and a root that is not on that list has none behind it: where there is a `-drive`, nodes of
+    /// `-blockdev` are passed over.
+    pub fn bdrv_next(&self, it: &mut BdrvNext) -> Option<NodeId> {
+        while !it.monitor {
+            let Some((blk, _)) = self.backends.iter().find(|(blk, _)| it.blk.is_none_or(|last| *blk > last)) else {
+                it.monitor = true;
+                break;
+            };
+            it.blk = Some(blk);
+            match self.blk_bs(blk) {
+                Some(node) if self.first_blk(node) == Some(blk) => {
+                    it.bs = Some(node);
+                    return it.bs;
+                }
+                _ => {}
+            }
+        }
+        let owned = || self.named.iter().rev().filter(|node| self.nodes[**node].monitor_owned);
+        let behind = match it.bs {
             None => 0,
-            Some(last) => owned.iter().position(|node| node == last).map_or(owned.len(), |at| at + 1),
+            Some(last) => owned().position(|node| *node == last)? + 1,
         };
-        all.extend(owned[behind..].iter().filter(|node| !self.has_blk(**node)));
-        all
+        it.bs = owned().skip(behind).find(|node| !self.has_blk(**node)).copied();
+        it.bs
+    }
+
+    /// `bdrv_first_blk`
+    fn first_blk(&self, node: NodeId) -> Option<BackendId> {
+        self.nodes[node].parents.iter().find_map(|c| match self.children[*c].parent {
+            Parent::Backend(blk) => Some(blk),
+            _ => None,
+        })
     }
 
     /// `bdrv_get_cumulative_perm`

@@ -36,6 +36,9 @@ impl World {
         perm: u8,
         shared: u8,
     ) -> Result<ChildId, QmpError> {
+        if let Parent::Node(parent) = parent {
+            self.no_cycle(bs, name, parent)?;
+        }
         let child = self.attach_child_noperm(Child { name, role, parent, bs, perm, shared, quiesced_parent: false });
         self.bdrv_ref(bs);
         let root = match parent {
@@ -49,6 +52,21 @@ impl World {
             return Err(err);
         }
         Ok(child)
+    }
+
+    /// `bdrv_attach_child_noperm` allows no node below itself.
+    pub(super) fn no_cycle(&self, bs: NodeId, name: &str, parent: NodeId) -> Result<(), QmpError> {
+        if !self.has_child(bs, parent) {
+            return Ok(());
+        }
+        let of = |node: NodeId| &self.graph.nodes[node].node_name;
+        let text = format!("Making '{}' a {name} child of '{}' would create a cycle", of(bs), of(parent));
+        Err(QmpError::generic(text))
+    }
+
+    /// `bdrv_recurse_has_child`
+    fn has_child(&self, bs: NodeId, child: NodeId) -> bool {
+        bs == child || self.graph.nodes[bs].children.iter().any(|edge| self.has_child(self.graph.bs(*edge), child))
     }
 
     /// `bdrv_attach_child_noperm`. The reference to the lower node is the caller's.

@@ -193,7 +193,11 @@ impl World {
             DriverSpec::File { filename, .. } if filename.is_empty() => {
                 self.driver_open_failed(o, QmpError::generic("The 'file' block driver requires a file name"))
             }
-            DriverSpec::File { filename, locking } => match self.open_host_file(bs, filename, *locking) {
+            DriverSpec::File { filename, locking, native } => match self.open_host_file(bs, filename, *locking) {
+                Ok(()) if *native && !spec.flags.nocache => {
+                    let text = "aio=native was specified, but it requires cache.direct=on, which was not specified.";
+                    self.driver_open_failed(o, QmpError::generic(text))
+                }
                 Ok(()) => self.open_done(o),
                 Err(err) => self.driver_open_failed(o, err),
             },

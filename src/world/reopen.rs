@@ -358,11 +358,7 @@ impl World {
                 Some(reference) => {
                     let found = self.graph.find_node(reference);
                     let new = found.ok_or_else(|| QmpError { desc: no_node(reference), ..no_such_node(reference) })?;
-                    if self.has_child(new, bs) {
-                        let name = &self.graph.nodes[bs].node_name;
-                        let text = format!("Making '{reference}' a {key} child of '{name}' would create a cycle");
-                        return Err(QmpError::generic(text));
-                    }
+                    self.no_cycle(new, key, bs)?;
                     Some(new)
                 }
             },
@@ -375,11 +371,6 @@ impl World {
         }
         let role = edge.map_or(Role::Cow, |edge| self.graph.children[edge].role);
         Ok(Some(Swap { parent: bs, name, role, old, new, edge: None }))
-    }
-
-    /// `bdrv_recurse_has_child`
-    fn has_child(&self, bs: NodeId, child: NodeId) -> bool {
-        bs == child || self.graph.nodes[bs].children.iter().any(|edge| self.has_child(self.graph.bs(*edge), child))
     }
 
     /// Changes the next child that the node being prepared wants changed.
@@ -582,11 +573,13 @@ fn no_node(name: &str) -> Arc<str> {
 fn changed_option(old: &DriverSpec, new: &DriverSpec) -> Option<&'static str> {
     use DriverSpec as D;
     match (old, new) {
-        (D::File { filename: a, locking: la }, D::File { filename: b, locking: lb }) => match (a != b, la != lb) {
-            (true, _) => Some("filename"),
-            (false, true) => Some("locking"),
-            _ => None,
-        },
+        (D::File { filename: a, locking: la, .. }, D::File { filename: b, locking: lb, .. }) => {
+            match (a != b, la != lb) {
+                (true, _) => Some("filename"),
+                (false, true) => Some("locking"),
+                _ => None,
+            }
+        }
         (
             D::Null { aio: a, size: sa, latency_ns: la, read_zeroes: ra },
             D::Null { aio: b, size: sb, latency_ns: lb, read_zeroes: rb },

@@ -158,6 +158,7 @@ impl Frame {
             Frame::PdiscardBegin { node, offset, bytes, id } => w.pdiscard_begin(node, offset, bytes, id),
             Frame::PdiscardPiece { node, offset, bytes } => w.pdiscard_piece(node, offset, bytes),
             Frame::PdiscardEnd { node, offset, bytes, id } => w.pdiscard_end(node, offset, bytes, id),
+            Frame::FlushNext(it) => w.flush_next(it),
             Frame::BdrvCoFlush(node) => w.bdrv_co_flush(node),
             Frame::FlushTurn { node, generation } => w.flush_turn(node, generation),
             Frame::FlushToDisk { node, generation } => w.flush_to_disk(node, generation),

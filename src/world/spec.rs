@@ -10,8 +10,9 @@ use crate::qmp::drive::{DriveOptions, json_filename};
 use crate::qmp::error::QmpError;
 use crate::qmp::json::parse_one;
 use crate::qmp::types::{
-    BitmapRef, BlkdebugIoType, BlkdebugOptions, BlockPermission, BlockdevOptions, BlockdevRef, BlockdevRefOrNull,
-    CacheOptions, DetectZeroes as DetectZeroesOption, DiscardOption, DriverOptions, OnCbwError, OnOffAuto,
+    AioOption, BitmapRef, BlkdebugIoType, BlkdebugOptions, BlockPermission, BlockdevOptions, BlockdevRef,
+    BlockdevRefOrNull, CacheOptions, DetectZeroes as DetectZeroesOption, DiscardOption, DriverOptions, OnCbwError,
+    OnOffAuto,
 };
 use std::sync::Arc;
 
@@ -64,6 +65,8 @@ pub enum DriverSpec {
         filename: Arc<str>,
         /// `locking`
         locking: bool,
+        /// `aio=native`
+        native: bool,
     },
     /// `null-co`, `null-aio`
     Null {
@@ -258,7 +261,7 @@ impl OpenSpec {
             let text = format!("Unknown protocol '{protocol}'");
             return OpenSpec::failing(QmpError::generic(text));
         }
-        OpenSpec::new(DriverSpec::File { filename: filename.into(), locking: true }, flags)
+        OpenSpec::new(DriverSpec::File { filename: filename.into(), locking: true, native: false }, flags)
     }
 
     fn from_json_filename(json: &str, flags: OpenFlags) -> OpenSpec {
@@ -292,8 +295,7 @@ impl OpenSpec {
                 }
             } else {
                 protocol = file.contains(':').then_some(file);
-                let below = Json::dict(vec![("driver", "file".into()), ("filename", Json::Str(file.clone()))]);
-                node = with_member(&node, "file", below);
+                node = with_filename(&node, file);
             }
         }
         let mut spec = with_drivers(&node, flags)?;
@@ -365,7 +367,8 @@ impl OpenSpec {
         let (driver, file, backing) = match &options.driver {
             DriverOptions::File(file) => {
                 let locking = file.locking != Some(OnOffAuto::Off);
-                (DriverSpec::File { filename: file.filename.clone(), locking }, None, None)
+                let native = file.aio == Some(AioOption::Native);
+                (DriverSpec::File { filename: file.filename.clone(), locking, native }, None, None)
             }
             DriverOptions::Null(null) => {
                 let driver = DriverSpec::Null {
@@ -533,6 +536,24 @@ fn null_filename(name: &str) -> Option<Result<bool, QmpError>> {
 
 fn not_simulated(name: &str) -> OpenSpec {
     OpenSpec::failing(QmpError::generic(format!("not simulated: {name}")))
+}
+
+/// A file name given beside options: it goes down through formats to the protocol below them (`bdrv_open_inherit`, `bdrv_fill_options`).
+fn with_filename(format: &Json, file: &Arc<str>) -> Json {
+    let name = || Json::Str(file.clone());
+    let below = match format.get("file") {
+        Some(below @ Json::Dict(_)) => match below.get("driver").and_then(Json::as_str) {
+            Some("raw" | "qcow2") => with_filename(below, file),
+            Some("blkdebug") if below.get("image").is_none() => {
+                let image = Json::dict(vec![("driver", "file".into()), ("filename", name())]);
+                with_member(below, "image", image)
+            }
+            None => with_member(&with_member(below, "driver", "file".into()), "filename", name()),
+            Some(_) => with_member(below, "filename", name()),
+        },
+        _ => Json::dict(vec![("driver", "file".into()), ("filename", name())]),
+    };
+    with_member(format, "file", below)
 }
 
 fn child(reference: &BlockdevRef, parent: Option<OpenFlags>) -> Arc<OpenSpec> {

@@ -159,7 +159,12 @@ pub fn difference(plan: &Plan, differences: &[Differs]) -> Option<&'static str> 
         })
     };
     // Which clusters are there changes how long files are.
-    let length = |differs: &Differs| differs.what == "trace" && differs.how.contains("image.virtual-size");
+    let length = |differs: &Differs| match &*differs.what {
+        "trace" => differs.how.contains("image.virtual-size"),
+        // A list of nodes, as far as it is told.
+        "order" => differs.how.contains("{\"reply\": {\"return\": [{\"active\": "),
+        _ => false,
+    };
     let lengths = differences.iter().any(length);
     let zeroes = |line: &str| line.contains("write -z ");
     let zeroed = plan.steps.iter().any(|step| match &step.kind {
