@@ -807,6 +807,24 @@ fn kill_9_harms_no_source() {
     }
 }
 
+/// As with QEMU, from its start on and not from the first command on.
+#[test]
+fn images_are_locked_before_anybody_asks_for_something() {
+    let dir = tempfile::tempdir().expect("a directory");
+    if tool(dir.path(), "qemu-img create -f qcow2 s.qcow2 1M").is_none() {
+        return;
+    }
+    let _served = Served::start(&["-drive", &format!("if=none,file={}", dir.path().join("s.qcow2").display())]);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (_, report) = tool(dir.path(), "qemu-img info s.qcow2").expect("it was there before");
+        if report.contains("Is another process using the image") {
+            return;
+        }
+        assert!(Instant::now() < deadline, "nobody holds a lock: {report}");
+    }
+}
+
 /// Sends a line with a descriptor beside it.
 fn send_with_fd(client: &Client, text: &str, file: &std::fs::File) {
     use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};

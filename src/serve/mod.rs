@@ -95,6 +95,10 @@ pub fn serve(config: &Config) -> Result<(), String> {
     engine.world.machine.name = config.name.as_deref().map(Into::into);
     engine.world.machine.uuid = config.uuid.as_deref().map(Into::into);
     engine.boot(&config.block)?;
+    // Images are locked from here on, whether anybody asks for something or not.
+    for problem in engine.sync() {
+        let _ = writeln!(std::io::stderr(), "{}: {problem}", config.program);
+    }
     if !config.stopped {
         engine.world.start();
     }

@@ -100,10 +100,11 @@ impl World {
             Json::dict(members)
         };
         let set = |(set, fds): &(i64, Vec<Entry>)| {
-            let fds = Json::list(fds.iter().map(entry).collect());
+            let fds = Json::list(fds.iter().rev().map(entry).collect());
             Json::dict(vec![("fdset-id", Json::Int(*set)), ("fds", fds)])
         };
-        Json::list(self.passed.sets.iter().map(set).collect())
+        // The list is made from its end.
+        Json::list(self.passed.sets.iter().rev().map(set).collect())
     }
 
     /// `qmp_getfd`. Leaves `Val::Done`.

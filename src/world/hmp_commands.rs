@@ -90,27 +90,30 @@ impl World {
         Err("commit")
     }
 
-    /// `hmp_info_block`
+    /// `hmp_info_block`: devices; then nodes, if they are asked for or a name is none of a device.
     fn info_block(&self, args: &[String]) -> String {
         let nodes = args.iter().any(|arg| arg == "-n");
         let wanted = args.iter().find(|arg| !arg.starts_with('-'));
-        let list = if nodes { self.query_named_block_nodes(false) } else { self.query_block() };
-        let mut out = String::new();
-        for item in list.as_list().unwrap_or_default() {
-            let text = |key: &str| item.get(key).and_then(Json::as_str).unwrap_or_default();
-            let (info, inserted) = if nodes { (None, Some(item)) } else { (Some(item), item.get("inserted")) };
-            let names = [
-                text("device"),
-                text("node-name"),
-                inserted.and_then(|i| i.get("node-name")).and_then(Json::as_str).unwrap_or_default(),
-            ];
-            if wanted.is_some_and(|wanted| !names.iter().any(|name| name == wanted)) {
-                continue;
+        let (mut out, mut printed) = (String::new(), false);
+        let mut print = |list: &Json, key: &str, print: &dyn Fn(&Json, &mut String)| {
+            for (i, item) in list.as_list().unwrap_or_default().iter().enumerate() {
+                let name = item.get(key).and_then(Json::as_str).unwrap_or_default();
+                if wanted.is_some_and(|wanted| name != wanted) {
+                    continue;
+                }
+                if i > 0 {
+                    out.push_str("\r\n");
+                }
+                print(item, &mut out);
+                printed = true;
             }
-            if !out.is_empty() {
-                out.push_str("\r\n");
-            }
-            print_block_info(info, inserted, &mut out);
+            printed
+        };
+        let device = |item: &Json, out: &mut String| print_block_info(Some(item), item.get("inserted"), out);
+        let done = !nodes && (print(&self.query_block(), "device", &device) || wanted.is_none());
+        if !done {
+            let node = |item: &Json, out: &mut String| print_block_info(None, Some(item), out);
+            print(&self.query_named_block_nodes(false), "node-name", &node);
         }
         out
     }

@@ -121,11 +121,7 @@ impl World {
     /// The next thing to do. Leaves `Val::Done` in the end.
     pub(super) fn medium_step(&mut self, mut op: Box<MediumOp>) -> Flow {
         if let Some(force) = op.open.take() {
-            let tray = self.graph.backends[op.blk].tray;
-            // That there is no tray does not matter here.
-            if let Err(err) = self.do_open_tray(&op, force)
-                && (tray || !self.is_removable(op.blk))
-            {
+            if let Err(err) = self.do_open_tray(&op, force) {
                 return self.medium_end(&op, Err(err));
             }
         }
@@ -176,17 +172,14 @@ impl World {
         backend.dev.is_none() || backend.removable
     }
 
-    /// `do_open_tray`. No guest runs that could lock a medium.
+    /// `do_open_tray`. That there is no tray (`-ENOSYS`) matters to none of its callers. No guest runs that could lock a medium.
     fn do_open_tray(&mut self, op: &MediumOp, _force: bool) -> Result<(), QmpError> {
         let backend = &self.graph.backends[op.blk];
         let name = op.name.text();
         if !self.is_removable(op.blk) {
             return Err(QmpError::generic(format!("Device '{name}' is not removable")));
         }
-        if !backend.tray {
-            return Err(QmpError::generic(format!("Device '{name}' does not have a tray")));
-        }
-        if !backend.tray_open {
+        if backend.tray && !backend.tray_open {
             self.medium_moved(op.blk, false);
         }
         Ok(())
