@@ -128,7 +128,7 @@ if [[ -n $tree ]]; then
             for (i = 1; i <= lines; i++) {
                 what = order[i]
                 q = median("QEMU" SUBSEP what); s = median("blockjob-sim" SUBSEP what)
-                printf "%-32s %10.2f s %10.2f s   %s\n", what, q, s, q > 0 ? sprintf("%.2f of QEMU'"'"'s", s / q) : ""
+                printf "%-32s %10.2f s %10.2f s   %s\n", what, q, s, (q > 0 ? sprintf("%.2f of QEMU'"'"'s", s / q) : "")
             }
             exit bad || median("blockjob-sim" SUBSEP "124 through check") >= median("QEMU" SUBSEP "124 through check")
         }' "$work/QEMU" "$work/blockjob-sim" || failed=1
