@@ -34,7 +34,7 @@ pub fn bare(plan: &Plan, trace: &[ClientLine]) -> Plan {
     let sends = |step: &PlannedStep| matches!(step.kind, StepKind::Qmp { .. } | StepKind::Hmp { .. });
     let steps: Arc<[PlannedStep]> =
         if plan.steps.iter().any(sends) { plan.steps.iter().map(bare_step).collect() } else { commands(trace) };
-    Plan { steps, ..plan.clone() }
+    Plan { steps, expect_violation: None, ..plan.clone() }
 }
 
 /// Steps that send what the trace says was sent.

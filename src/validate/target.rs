@@ -13,7 +13,7 @@ pub struct Target {
     pub lines: Vec<usize>,
     /// What the process printed, line by line, where that is known too.
     pub console: Option<Vec<String>>,
-    /// Whether the process hung at the trace's end.
+    /// Whether the process hung at the trace's end: a command has no reply.
     pub hangs: bool,
     /// For each command: how many outputs were read before it was sent, its text, and its line.
     pub sent: Vec<(usize, Json, usize)>,
@@ -34,6 +34,8 @@ impl Target {
                 }
             }
         }
+        let replies = target.outputs.iter().filter(|output| matches!(output, ClientLine::Reply(_))).count();
+        target.hangs = replies < target.sent.len();
         target
     }
 
