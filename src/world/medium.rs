@@ -120,10 +120,10 @@ impl World {
 
     /// The next thing to do. Leaves `Val::Done` in the end.
     pub(super) fn medium_step(&mut self, mut op: Box<MediumOp>) -> Flow {
-        if let Some(force) = op.open.take() {
-            if let Err(err) = self.do_open_tray(&op, force) {
-                return self.medium_end(&op, Err(err));
-            }
+        if let Some(force) = op.open.take()
+            && let Err(err) = self.do_open_tray(&op, force)
+        {
+            return self.medium_end(&op, Err(err));
         }
         if std::mem::take(&mut op.remove) {
             return self.medium_remove(op);
