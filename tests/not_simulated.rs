@@ -190,7 +190,7 @@ fn options() {
     }
     for (options, name) in DRIVE_OPTIONS {
         let mut files = HostFiles::new();
-        files.create_raw("f", 1 << 20);
+        files.create("f", 1 << 20);
         let booted = World::new(files).boot(&["-drive".into(), (*options).into()]);
         let error = booted.expect_err(options);
         assert!(error.ends_with(&format!("not simulated: {name}")), "{options}: {error}");

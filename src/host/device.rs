@@ -41,7 +41,7 @@ impl HostFiles {
         self.put(path, Arc::new(File { content: Content::new(), size }));
     }
 
-    /// `raw_co_create`: a new file of this length.
+    /// `raw_co_create`, and so `qemu-img create -f raw`: a new file of this length.
     pub fn create(&mut self, path: &str, size: u64) {
         self.create_sparse(path, 0);
         self.truncate(path, size);
@@ -65,7 +65,8 @@ impl HostFiles {
     /// `fallocate`: zeroes a range, as a hole with `unmap`.
     pub fn zero(&mut self, path: &str, offset: u64, bytes: u64, unmap: bool) {
         if let Some(file) = self.change(path) {
-            // ZERO_RANGE leaves unwritten extents, which SEEK_DATA takes for holes: there is no difference to be seen.
+            // ZERO_RANGE leaves unwritten extents: holes to SEEK_DATA, until somebody reads their pages. What the page cache holds is not
+            // simulated; of images made before the start, whose pages tools have just read, all is data (`Image::change`).
             file.content.zero(offset, bytes);
             file.size = file.size.max(offset + bytes);
             self.note(path, || HostOp::Zero { offset, bytes, unmap });

@@ -148,11 +148,6 @@ impl HostFiles {
         self.put(path, Arc::new(file));
     }
 
-    /// `qemu-img create -f raw`
-    pub fn create_raw(&mut self, path: &str, size: u64) {
-        self.create(path, size);
-    }
-
     /// `qemu-img create -f qcow2`. With a backing file and no `size`, the size is that of the backing file.
     ///
     /// # Errors
@@ -166,7 +161,7 @@ impl HostFiles {
             options.size = Image::open(self, &backing, format, false)?.size();
         }
         options.size = options.size.next_multiple_of(512);
-        self.create_raw(path, 0);
+        self.create(path, 0);
         let created = image::create(self, path, options);
         if created.is_err() {
             self.remove(path);

@@ -157,7 +157,7 @@ fn prepare(options: &CreateOptions, based: bool) -> (HostFiles, Vec<u8>) {
     let mut options = options.clone();
     let mut model = vec![0; DISK as usize];
     if based {
-        files.create_raw("base.raw", DISK / 2);
+        files.create("base.raw", DISK / 2);
         files.write("base.raw", 64 << 10, 200 << 10, 0xba, WriteTag(1)).expect("written");
         model[64 << 10..264 << 10].fill(0xba);
         options.backing_file = Some("base.raw".into());
@@ -371,7 +371,7 @@ fn rebased_images_read_the_same() {
     for (from, to) in [(true, false), (false, true)] {
         let (mut files, _) = prepare(&options(4096), true);
         files.write("a.qcow2", 100 << 10, 4096, 7, WriteTag(1)).expect("written");
-        files.create_raw("other.raw", DISK);
+        files.create("other.raw", DISK);
         files.write("other.raw", 60 << 10, 100 << 10, 0xba, WriteTag(1)).expect("written");
         files.write("other.raw", 300 << 10, 100 << 10, 0xdd, WriteTag(1)).expect("written");
         if !from {

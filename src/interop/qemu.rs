@@ -8,6 +8,7 @@
 use super::{Trouble, trouble};
 use crate::base::Json;
 use crate::trace::canonical;
+use crate::validate;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 /// How long a process may take from its start to its greeting.
 const START: Duration = Duration::from_secs(30);
 /// A process that owes an answer and does nothing for this long hangs.
-const HANG: Duration = Duration::from_secs(4);
+const HANG: Duration = Duration::from_nanos(validate::HANG);
 /// A process that owes an answer for this long hangs, whatever it does.
 const SPIN: Duration = Duration::from_secs(60);
 /// How long a client waits for a process that never comes to rest.

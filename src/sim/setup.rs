@@ -20,7 +20,7 @@ pub fn file_op(world: &mut World, op: &FileOp) -> Result<(), String> {
     let files = &mut world.files;
     match op {
         FileOp::Create { file, format: ImageFormat::Raw, size, .. } => {
-            files.create_raw(file, size.unwrap_or(0).next_multiple_of(512));
+            files.create(file, size.unwrap_or(0).next_multiple_of(512));
             Ok(())
         }
         FileOp::Create { file, format: ImageFormat::Qcow2, size, options, backing } => {

@@ -9,7 +9,7 @@ pub mod mutate;
 pub mod search;
 pub mod target;
 
-pub use search::{Answer, Effort, Refusal, search, validate, validate_like, validate_printed};
+pub use search::{Answer, Effort, HANG, Refusal, search, validate, validate_like, validate_printed};
 
 use crate::scenario::plan::{Expect, Plan, PlannedStep, Pos, StepKind};
 use crate::trace::compare::ClientLine;

@@ -61,7 +61,7 @@ pub struct Refusal {
 /// States kept for one place of the trace.
 const KEPT: usize = 12;
 /// A process that owes a reply and does nothing for this long hangs, as far as a client can tell.
-const HANG: Nanos = 4 * SECONDS;
+pub const HANG: Nanos = 4 * SECONDS;
 /// What the model gave at one place, as far as it is told.
 const TOLD: usize = 8;
 

@@ -162,7 +162,7 @@ impl World {
             return Err(format!("not simulated: {name}"));
         }
         let flags = OpenFlags { rdwr: !drive.read_only, ..OpenFlags::default() };
-        let blk = self.blk_new(id, perm::CONSISTENT_READ, perm::ALL);
+        let blk = self.blk_new("".into(), perm::CONSISTENT_READ, perm::ALL);
         self.graph.backends[blk].write_cache = drive.writeback;
         self.graph.backends[blk].last_flags = flags;
         let limits = super::throttle::drive_limits(&drive.throttling)?;
@@ -173,6 +173,11 @@ impl World {
                 other => unreachable!("-drive ends with {other:?}"),
             }
         }
+        // `monitor_add_blk`
+        if self.graph.find_node(&id).is_some() {
+            return Err(format!("Device name '{id}' conflicts with an existing node name"));
+        }
+        self.graph.backends[blk].name = id;
         if limits.enabled() {
             let group = drive.throttling_group.as_ref();
             self.set_drive_limits(blk, limits, group).map_err(|err| err.desc.to_string())?;

@@ -95,7 +95,7 @@ impl World {
         let nodes = args.iter().any(|arg| arg == "-n");
         let wanted = args.iter().find(|arg| !arg.starts_with('-'));
         let (mut out, mut printed) = (String::new(), false);
-        let mut print = |list: &Json, key: &str, print: &dyn Fn(&Json, &mut String)| {
+        let mut print = |list: &Json, key: &str, show: &dyn Fn(&Json, &mut String)| {
             for (i, item) in list.as_list().unwrap_or_default().iter().enumerate() {
                 let name = item.get(key).and_then(Json::as_str).unwrap_or_default();
                 if wanted.is_some_and(|wanted| name != wanted) {
@@ -104,7 +104,7 @@ impl World {
                 if i > 0 {
                     out.push_str("\r\n");
                 }
-                print(item, &mut out);
+                show(item, &mut out);
                 printed = true;
             }
             printed

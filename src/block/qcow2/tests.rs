@@ -32,7 +32,7 @@ impl Bench {
         let mut files = HostFiles::new();
         let mut options = options.clone();
         if let Some(base) = &options.backing_file {
-            files.create_raw(base, 1 << 30);
+            files.create(base, 1 << 30);
             files.write(base, 0, 4 * MIB, 0x11, WriteTag(1)).expect("base written");
             options.backing_format = Some("raw".into());
         }
@@ -109,7 +109,7 @@ fn formatting() {
     let mut files = HostFiles::new();
     files.create_qcow2("a", Some(1 << 30), &CreateOptions::new(0)).expect("created");
     let mut b = Bench::open(files);
-    b.files.create_raw("a", 0);
+    b.files.create("a", 0);
     let seen = b.drive(Op::create(CreateOptions::new(1 << 30)));
     let first = "W W R reftable_load R R cluster_alloc R refblock_alloc refblock_load W \
                  l1_grow_alloc_table cluster_alloc refblock_alloc refblock_load refblock_update_part W F \

@@ -144,44 +144,35 @@ pub fn hang(real: &Carried) -> Option<&'static str> {
 /// The name of a known difference that these are, all of them.
 #[must_use]
 pub fn difference(plan: &Plan, differences: &[Differs]) -> Option<&'static str> {
-    let names_generated = plan.steps.iter().any(|step| match &step.kind {
-        StepKind::Qmp { command, .. } => canonical::to_string(command).contains("#block"),
-        _ => false,
-    });
-    let all = differences.iter().all(|differs| matches!(&*differs.what, "trace" | "order"));
-    if names_generated && all && differences.iter().any(|differs| differs.how.contains("#block")) {
+    let says = |wanted: &str| {
+        let step = |kind: &StepKind| match kind {
+            StepKind::Qmp { command, .. } => canonical::to_string(command).contains(wanted),
+            StepKind::Hmp { line, .. } => line.contains(wanted),
+            _ => false,
+        };
+        plan.steps.iter().any(|planned| step(&planned.kind))
+    };
+    // Where `validate` found no schedule, its answer counts, and not where a calm run went another way.
+    let ordered = differences.iter().any(|differs| differs.what == "order");
+    let counts = |differs: &&Differs| !(ordered && matches!(&*differs.what, "trace" | "console"));
+    let all = |known: &dyn Fn(&Differs) -> bool| differences.iter().filter(counts).all(known);
+    let told = |differs: &Differs| matches!(&*differs.what, "trace" | "order");
+    if says("#block") && all(&|differs| told(differs) && differs.how.contains("#block")) {
         return Some(name("generated node names"));
     }
-    let commands = |wanted: &str| {
-        plan.steps.iter().any(|step| match &step.kind {
-            StepKind::Qmp { command, .. } => canonical::to_string(command).contains(wanted),
-            _ => false,
-        })
-    };
-    // Which clusters are there changes how long files are.
-    let length = |differs: &Differs| match &*differs.what {
+    // Which clusters are there changes how long files are, and so what a list of nodes says.
+    let allocated = |differs: &Differs| match &*differs.what {
         "trace" => differs.how.contains("image.virtual-size"),
-        // A list of nodes, as far as it is told.
-        "order" => differs.how.contains("{\"reply\": {\"return\": [{\"active\": "),
-        _ => false,
+        "order" => differs.how.contains("QEMU gave\n  {\"reply\": {\"return\": [{\"active\": "),
+        what => what.starts_with("allocation of "),
     };
-    let lengths = differences.iter().any(length);
-    let zeroes = |line: &str| line.contains("write -z ");
-    let zeroed = plan.steps.iter().any(|step| match &step.kind {
-        StepKind::Hmp { line, .. } => zeroes(line),
-        StepKind::Qmp { command, .. } => zeroes(&canonical::to_string(command)),
-        _ => false,
-    });
     let raw = plan.files.iter().any(|file| matches!(&file.op, FileOp::Create { format: ImageFormat::Raw, .. }));
-    let timing =
-        |differs: &Differs| matches!(&*differs.what, "trace" | "order") || differs.what.starts_with("allocation of ");
-    if zeroed && raw && differences.iter().all(timing) {
+    if raw && says("write -z ") && all(&allocated) {
         return Some(name("holes of the host"));
     }
-    // What it changes: which clusters are there, and with a fault in the way who meets it.
-    let faults = commands("inject-error") || plan.args.iter().any(|arg| arg.contains("inject-error"));
-    let traced = |what: &str| (faults || lengths) && matches!(what, "trace" | "order" | "console");
-    let copied = |differs: &Differs| traced(&differs.what) || differs.what.starts_with("allocation of ");
-    let offloaded = commands("\"use-copy-range\": true") && differences.iter().all(copied);
+    // With a fault in the way it also changes who meets it.
+    let faults = says("inject-error") || plan.args.iter().any(|arg| arg.contains("inject-error"));
+    let traced = |differs: &Differs| faults && matches!(&*differs.what, "trace" | "order" | "console");
+    let offloaded = says("\"use-copy-range\": true") && all(&|differs| traced(differs) || allocated(differs));
     offloaded.then(|| name("copy offloading"))
 }
