@@ -308,6 +308,9 @@ impl Wire {
             Output::Stderr(text) => {
                 let _ = std::io::stderr().write_all(text.as_bytes());
             }
+            Output::Report(text) => {
+                let _ = writeln!(std::io::stderr(), "{}: {text}", self.program);
+            }
             Output::Reply { client, reply, .. } => {
                 let ends = self.engine.world.quitting;
                 if let Some(qmp) = self.users.qmps.iter().find(|qmp| qmp.client == Some(*client)) {

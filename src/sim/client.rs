@@ -361,7 +361,7 @@ impl Client {
                 None
             }
             Output::Reply { reply, .. } => Some(reply),
-            Output::Stdout(text) | Output::Stderr(text) => {
+            Output::Stdout(text) | Output::Stderr(text) | Output::Report(text) => {
                 self.stdout.push_str(&text);
                 None
             }
@@ -580,7 +580,9 @@ pub fn note_read(world: &mut World, output: &Output) {
             world.trace.emit(Level::Client, world.now, || RecordKind::Reply(reply.clone()));
             was_read(world);
         }
-        Output::Stdout(text) | Output::Stderr(text) => note(world, "console", text.trim_end().into()),
+        Output::Stdout(text) | Output::Stderr(text) | Output::Report(text) => {
+            note(world, "console", text.trim_end().into())
+        }
     }
 }
 

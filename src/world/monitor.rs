@@ -41,6 +41,8 @@ pub enum Output {
     Stdout(Arc<str>),
     /// Text on its standard error.
     Stderr(Arc<str>),
+    /// A line on its standard error, behind the name by which the program was called.
+    Report(Arc<str>),
 }
 
 /// An event. The most frequent one is spelled out so that it costs nothing to make.
@@ -268,6 +270,11 @@ impl World {
         if !text.is_empty() {
             self.out.push_back(Output::Stdout(text.into()));
         }
+    }
+
+    /// `error_report` where no monitor command is being carried out (`print_loc`): behind the program's name.
+    pub fn error_report(&mut self, text: &str) {
+        self.out.push_back(Output::Report(text.into()));
     }
 
     /// Text on the standard error, without its last line end.

@@ -186,6 +186,16 @@ impl World {
                     let size = self.allocated_size(self.below(node));
                     got = size.map_or_else(Got::Failed, Got::Number);
                 }
+                Ask::Print(lines) => {
+                    for line in lines {
+                        self.console_error(&line);
+                    }
+                    got = Got::Done;
+                }
+                Ask::Report(text) => {
+                    self.error_report(&text);
+                    got = Got::Done;
+                }
                 Ask::Done(result) => return self.qcow2_done(result),
                 Ask::Event(event) => {
                     self.stack.push(Frame::Qcow2Op { node, op });
@@ -279,7 +289,11 @@ impl World {
             Ok(Out::Opened(bitmaps)) => Val::Opened(Ok(bitmaps)),
             Ok(Out::Closed(messages)) => {
                 for message in messages {
-                    self.console_error(&message);
+                    if self.monitor.current_client().is_some() && !self.quitting {
+                        self.console_error(&message);
+                    } else {
+                        self.error_report(&message);
+                    }
                 }
                 Val::Ret(Ok(()))
             }

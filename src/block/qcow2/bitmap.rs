@@ -341,6 +341,22 @@ impl Cx<'_> {
         self.update_header_sync()
     }
 
+    /// What the bitmaps refer to: offsets and lengths in the file (`qcow2_check_bitmaps_refcounts`).
+    pub(super) fn bitmap_references(&mut self) -> Res<Vec<(u64, u64)>> {
+        let sc = &self.q.sc;
+        if sc.nb_bitmaps == 0 {
+            return Ok(Vec::new());
+        }
+        let mut refs = vec![(sc.bitmap_dir_offset, sc.bitmap_dir_size)];
+        for entry in self.load_directory()? {
+            refs.push((entry.table_offset, entry.table_size * 8));
+            let table = self.load_bitmap_table(entry.table_offset, entry.table_size)?;
+            let places = table.iter().map(|place| place & ENTRY_OFFSET).filter(|&place| place != 0);
+            refs.extend(places.map(|place| (place, self.q.sc.cluster_size())));
+        }
+        Ok(refs)
+    }
+
     fn directory_bytes(&self, list: &[Entry]) -> Result<Data, Errno> {
         let mut out = Vec::new();
         for entry in list {

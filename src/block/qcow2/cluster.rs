@@ -130,7 +130,7 @@ impl Cx<'_> {
         Ok((slice, self.q.sc.slice_index(offset)))
     }
 
-    fn set_l1(&mut self, index: u32, value: u64) {
+    pub(super) fn set_l1(&mut self, index: u32, value: u64) {
         self.undo.push(Undo::L1(index, self.q.l1.get(index)));
         Arc::make_mut(&mut self.q.l1).set(index, value);
     }
@@ -185,7 +185,7 @@ impl Cx<'_> {
     }
 
     /// `qcow2_write_l1_entry`: writes as many neighbours as the file's alignment asks for.
-    fn write_l1_entry(&mut self, index: u32) -> Res {
+    pub(super) fn write_l1_entry(&mut self, index: u32) -> Res {
         let align = u64::from(self.q.file.request_alignment);
         let entries = align.min(self.q.sc.cluster_size()).max(8) / 8;
         let first = u64::from(index) / entries * entries;

@@ -6,6 +6,7 @@ use super::exec::{Caught, Cx, Exec, Fault, Res};
 use super::op::{Ask, Got, Out, Status};
 use super::open::OpenOptions;
 use super::refgrow::be64;
+use super::repair::Repair;
 use super::state::{ClusterType, DiscardType, INT_MAX, Names, Qcow2};
 use crate::base::errno::Errno;
 use crate::block::content::{Data, Table, WriteTag};
@@ -31,6 +32,8 @@ pub(super) struct LockedOp {
     what: Locked,
     at: At,
     result: Option<Result<Out, Fault>>,
+    /// What follows on the opening of an image that is marked dirty.
+    repair: Option<Box<Repair>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,7 +46,7 @@ enum At {
 
 impl LockedOp {
     pub fn new(what: Locked) -> LockedOp {
-        LockedOp { what, at: At::Start, result: None }
+        LockedOp { what, at: At::Start, result: None, repair: None }
     }
 
     pub fn step(&mut self, ex: &mut Exec, q: &mut Qcow2, _got: Got) -> Ask {
@@ -59,9 +62,22 @@ impl LockedOp {
                     }
                 }
                 At::Asked | At::Locked => {
-                    let what = &self.what;
-                    let Some(result) = ex.run(q, |cx| cx.locked(what)) else { return ex.take_ask() };
-                    self.result = Some(result);
+                    if let Some(repair) = &mut self.repair {
+                        match repair.step(ex, q) {
+                            Ok(ask) => return ask,
+                            Err(Ok(())) => {}
+                            Err(Err(fault)) => self.result = Some(Err(fault)),
+                        }
+                    } else {
+                        let what = &self.what;
+                        let Some(result) = ex.run(q, |cx| cx.locked(what)) else { return ex.take_ask() };
+                        let dirty = matches!(result, Ok(Out::Opened(_))) && q.sc.writable && q.is_dirty();
+                        self.result = Some(result);
+                        if dirty {
+                            self.repair = Some(Box::new(Repair::new()));
+                            continue;
+                        }
+                    }
                     self.at = At::Unlocked;
                     if self.takes_lock() {
                         return Ask::Unlock;

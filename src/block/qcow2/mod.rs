@@ -26,8 +26,12 @@ mod overlap;
 #[cfg(test)]
 mod parallel_tests;
 mod read;
+mod rebuild;
 mod refcount;
 mod refgrow;
+mod repair;
+#[cfg(test)]
+mod repair_tests;
 mod state;
 #[cfg(test)]
 mod tests;

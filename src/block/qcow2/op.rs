@@ -101,6 +101,10 @@ pub enum Ask {
     },
     /// Park until one of the started operations is done; [`Op::task_done`] is called before coming back.
     WaitTask,
+    /// Put these lines on standard error, as they are.
+    Print(Vec<String>),
+    /// Report an error on standard error (`error_report`).
+    Report(String),
     /// The operation is over.
     Done(Result<Out, Fault>),
 }

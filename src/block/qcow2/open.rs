@@ -5,8 +5,8 @@ use super::cache::{CacheState, Which};
 use super::exec::{Caught, Cx, Fault, Res};
 use super::header::{HEADER_LEN, Header};
 use super::state::{
-    AUTOCLEAR_MASK, COMPAT_LAZY, INCOMPAT_CORRUPT, INCOMPAT_DIRTY, INT_MAX, MAX_L1_SIZE, MAX_REFTABLE_SIZE, Names,
-    Qcow2, REFT_MASK, Scalars,
+    AUTOCLEAR_MASK, COMPAT_LAZY, INCOMPAT_CORRUPT, INT_MAX, MAX_L1_SIZE, MAX_REFTABLE_SIZE, Names, Qcow2, REFT_MASK,
+    Scalars,
 };
 use crate::base::errno::Errno;
 use crate::block::event::BlkdebugEvent as Event;
@@ -187,10 +187,6 @@ impl Cx<'_> {
         let (bitmaps, header_updated) = self.load_bitmaps()?;
         if update && !header_updated {
             self.update_header().say("Could not update qcow2 header")?;
-        }
-        if options.writable && self.q.sc.incompatible & INCOMPAT_DIRTY != 0 {
-            let text = "The image is marked dirty, and repairing it is not simulated";
-            return Err(Fault::new(Errno::ENOTSUP, text).into());
         }
         Ok(bitmaps)
     }
