@@ -102,7 +102,7 @@ impl Served {
                     Output::Event { event, .. } => {
                         self.events.push(format!("{} {}", event.name(), to_text(&event.data(), Order::Wire)));
                     }
-                    Output::Stdout(_) | Output::Stderr(_) => {}
+                    Output::Stdout(_) | Output::Stderr(_) | Output::Report(_) => {}
                 }
             }
             match stepped {

@@ -291,8 +291,22 @@ fn options_are_refused_in_qemus_words() {
         (&["-mon", "foo=1"], "-mon foo=1: Invalid parameter 'foo'"),
         (&["-blockdev", "driver=null-co"], "-blockdev driver=null-co: 'node-name' must be specified for the root node"),
         (
-            &["-blockdev", "driver=null-co,node-name=n", "-drive", "if=none,id=n,file.driver=null-co"],
-            "-drive if=none,id=n,file.driver=null-co: Device name 'n' conflicts with an existing node name",
+            &["-blockdev", "driver=null-co,node-name=n", "-drive", "if=none,id=n,driver=null-co"],
+            "-drive if=none,id=n,driver=null-co: Device name 'n' conflicts with an existing node name",
+        ),
+        // What no driver took is refused when the node is open.
+        (
+            &["-drive", "driver=null-co,foo=1"],
+            "-drive driver=null-co,foo=1: Block protocol 'null-co' doesn't support the option 'foo'",
+        ),
+        (
+            &["-drive", "driver=raw,file.driver=null-co,file.cache.writeback=off"],
+            "-drive driver=raw,file.driver=null-co,file.cache.writeback=off: Block protocol 'null-co' doesn't support the option \
+             'cache.writeback'",
+        ),
+        (
+            &["-drive", "file=nope.img,format=raw,foo=1"],
+            "-drive file=nope.img,format=raw,foo=1: Could not open 'nope.img': No such file or directory",
         ),
         (
             &["-device", "virtio-blk,drive=nope"],

@@ -1,5 +1,6 @@
 //! Parts of the block layer: data structures and rules that know nothing of the world that holds them.
 
+pub mod accounting;
 pub mod blkdebug;
 pub mod blkdebug_config;
 pub mod content;

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::base::units::SECTOR;
+use crate::block::accounting::AcctType;
 use crate::block::cvtnum::{c_int, cvtnum, cvtnum_error};
 
 #[path = "qemu_io_args.rs"]
@@ -24,6 +25,8 @@ pub struct Output {
     /// Reported with `error_report`, without line end: in the reply of human-monitor-command, or on the standard
     /// error of the qemu-io program.
     pub report: Option<String>,
+    /// The request counts as an invalid one of this kind.
+    pub invalid: Option<AcctType>,
 }
 
 impl Output {
@@ -412,7 +415,8 @@ impl Info {
             return Err(self.usage());
         }
         let offset = size(offset)?;
-        let bytes = vector(lengths)?;
+        let invalid = (submit == Submit::Aio).then_some(AcctType::Read);
+        let bytes = vector(lengths).map_err(|output| Output { invalid, ..output })?;
         let verify = flags.pattern.map(|pattern| Verify { pattern, start: 0, bytes });
         Ok(QemuIo::Read(Read { submit, offset, bytes, verify, dump: flags.dump, report: flags.report() }))
     }
@@ -477,7 +481,11 @@ impl Info {
             }
         }
         let offset = size(offset)?;
-        let bytes = if flags.zero { size(lengths[0])? } else { vector(lengths)? };
+        let invalid = (submit == Submit::Aio).then_some(AcctType::Write);
+        let bytes = match flags.zero {
+            true => size(lengths[0])?,
+            false => vector(lengths).map_err(|output| Output { invalid, ..output })?,
+        };
         let data = flags.write_data();
         Ok(QemuIo::Write(Write { submit, offset, bytes, data, fua: flags.fua, report: flags.report() }))
     }

@@ -1,6 +1,7 @@
 //! Options and operands of qemu-io commands, in the ways of glibc's `getopt`.
 
 use super::{Output, Report, WriteData, size};
+use crate::block::accounting::AcctType;
 use crate::block::cvtnum::c_int;
 
 /// The options of the request commands.
@@ -47,8 +48,9 @@ impl Flags {
                 'C' => self.machine = true,
                 'f' => self.fua = true,
                 'i' => {
-                    let kind = if writes { "write" } else { "read" };
-                    return Err(Output::line(&format!("injecting invalid {kind} request")));
+                    let (kind, name) = if writes { (AcctType::Write, "write") } else { (AcctType::Read, "read") };
+                    let output = Output::line(&format!("injecting invalid {name} request"));
+                    return Err(Output { invalid: Some(kind), ..output });
                 }
                 'l' => self.length = Some(size(arg)?),
                 'n' => self.no_fallback = true,

@@ -35,8 +35,6 @@ fn complaints_on_standard_output() {
         ("read -P 1 -s 10 0 9", "pattern verification range exceeds end of read data".into()),
         ("read -P 256 0 512", "256 is not a valid pattern byte".into()),
         ("read -Pz 0 5", "z is not a valid pattern byte".into()),
-        ("aio_write -i 0 5", "injecting invalid write request".into()),
-        ("aio_read -i 0 5", "injecting invalid read request".into()),
         ("write -zr 0 512", "cannot combine zero write with registered I/O buffer".into()),
         ("write -zs f 0 512", "Only one of -z, -P, and -s can be specified at the same time".into()),
         ("write -u 0 512", "-u requires -z to be specified".into()),
@@ -55,6 +53,25 @@ fn complaints_on_standard_output() {
     for (line, text) in table {
         assert_eq!(what(line), Err(Output::line(text)), "{line}");
     }
+}
+
+#[test]
+fn invalid_requests_count() {
+    let table = [
+        ("aio_write -i 0 5", AcctType::Write, "injecting invalid write request"),
+        ("aio_read -i 0 5", AcctType::Read, "injecting invalid read request"),
+        (
+            "aio_read 0 5x",
+            AcctType::Read,
+            "Parsing error: non-numeric argument, or extraneous/unrecognized suffix -- 5x",
+        ),
+        ("aio_write 0 3G", AcctType::Write, "Argument '3G' exceeds maximum size 2147483136"),
+    ];
+    for (line, kind, text) in table {
+        assert_eq!(what(line), Err(Output { invalid: Some(kind), ..Output::line(text) }), "{line}");
+    }
+    // Where the offset is wrong, it does not come so far.
+    assert_eq!(what("aio_read 5x 5").map_err(|out| out.invalid), Err(None));
 }
 
 #[test]
@@ -79,7 +96,7 @@ fn complaints_elsewhere() {
         ),
     ];
     for (line, stderr, stdout) in table {
-        let out = Output { stderr: stderr.into(), stdout: stdout.into(), report: None };
+        let out = Output { stderr: stderr.into(), stdout: stdout.into(), ..Output::default() };
         assert_eq!(what(line), Err(out), "{line}");
     }
     let out = Output { report: Some("Invalid preallocation mode 'zap'".into()), ..Output::default() };

@@ -34,6 +34,8 @@ pub struct DriveOptions {
     pub copy_on_read: bool,
     /// `cache.writeback`; default true.
     pub writeback: bool,
+    /// `stats-account-invalid`, `stats-account-failed`; default true.
+    pub account: [bool; 2],
     /// `snapshot`
     pub snapshot: bool,
     /// `aio`
@@ -265,9 +267,7 @@ impl DriveOptions {
         check_scalars(m, &COMMON_BOOLS, is_throttle_number)?;
         let snapshot = take_bool(m, "snapshot", false);
         let writeback = take_bool(m, "cache.writeback", true);
-        for key in ["stats-account-invalid", "stats-account-failed"] {
-            take(m, key);
-        }
+        let account = ["stats-account-invalid", "stats-account-failed"].map(|key| take_bool(m, key, true));
         let aio = match take(m, "aio") {
             None => None,
             Some(name) => Some(AioOption::from_name(&name).ok_or_else(|| QmpError::generic("invalid aio option"))?),
@@ -298,6 +298,7 @@ impl DriveOptions {
             read_only,
             copy_on_read,
             writeback,
+            account,
             snapshot,
             aio,
             detect_zeroes,

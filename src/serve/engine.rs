@@ -159,10 +159,14 @@ impl Engine {
         if let Some(recording) = recording {
             recording.boot(args);
         }
-        self.world.boot_with(args, &mut |world| {
+        let booted = self.world.boot_with(args, &mut |world| {
             images.before_step(world);
             note_found(images, recording);
-        })?;
+        });
+        self.out.extend(
+            self.world.out.drain(..).filter(|output| !matches!(output, Output::Event { .. } | Output::Reply { .. })),
+        );
+        booted?;
         self.world.trace = Trace::new(self.level, MAX_TRACE);
         self.world.steps = 0;
         if self.checks {

@@ -94,7 +94,11 @@ pub fn serve(config: &Config) -> Result<(), String> {
     }
     engine.world.machine.name = config.name.as_deref().map(Into::into);
     engine.world.machine.uuid = config.uuid.as_deref().map(Into::into);
-    engine.boot(&config.block)?;
+    let booted = engine.boot(&config.block);
+    for output in std::mem::take(&mut engine.out) {
+        wire::print(&output, &config.program);
+    }
+    booted?;
     // Images are locked from here on, whether anybody asks for something or not.
     for problem in engine.sync() {
         let _ = writeln!(std::io::stderr(), "{}: {problem}", config.program);

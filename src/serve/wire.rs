@@ -55,6 +55,19 @@ enum Source {
     Client(usize),
 }
 
+/// What goes to the standard streams of the process, if it is that.
+pub(super) fn print(output: &Output, program: &str) {
+    let _ = match output {
+        Output::Stdout(text) => {
+            let mut stdout = std::io::stdout().lock();
+            stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
+        }
+        Output::Stderr(text) => std::io::stderr().write_all(text.as_bytes()),
+        Output::Report(text) => writeln!(std::io::stderr(), "{program}: {text}"),
+        Output::Event { .. } | Output::Reply { .. } => Ok(()),
+    };
+}
+
 impl Wire {
     pub(super) fn new(program: String, engine: Engine, ports: Vec<Port>, users: Users, signals: Signals) -> Wire {
         Wire { program, engine, ports, users, signals, turn: 0, watch: Watch::default() }
@@ -301,16 +314,7 @@ impl Wire {
 
     fn put(&mut self, output: &Output) {
         match output {
-            Output::Stdout(text) => {
-                let mut stdout = std::io::stdout().lock();
-                let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
-            }
-            Output::Stderr(text) => {
-                let _ = std::io::stderr().write_all(text.as_bytes());
-            }
-            Output::Report(text) => {
-                let _ = writeln!(std::io::stderr(), "{}: {text}", self.program);
-            }
+            Output::Stdout(_) | Output::Stderr(_) | Output::Report(_) => print(output, &self.program),
             Output::Reply { client, reply, .. } => {
                 let ends = self.engine.world.quitting;
                 if let Some(qmp) = self.users.qmps.iter().find(|qmp| qmp.client == Some(*client)) {

@@ -120,8 +120,10 @@ fn place(a: &Json, b: &Json) -> Option<String> {
 }
 
 /// Members whose value is the host's matter.
-fn ignored(key: &str) -> bool {
-    matches!(key, "actual-size" | "package")
+#[must_use]
+pub fn ignored(key: &str) -> bool {
+    let time = matches!(key, "idle_time_ns" | "rd_total_time_ns" | "wr_total_time_ns" | "flush_total_time_ns");
+    time || matches!(key, "actual-size" | "package")
 }
 
 /// Equality but for what differs from machine to machine (see above).

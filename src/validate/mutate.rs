@@ -115,8 +115,7 @@ fn other_number(json: &Json) -> Option<Json> {
             Some(Json::list(items))
         }
         Json::Dict(members) => {
-            // Sizes on the host are not compared.
-            let usable = |key: &str| !matches!(key, "actual-size" | "package");
+            let usable = |key: &str| !crate::trace::compare::ignored(key);
             let change = |(i, (key, value)): (usize, &(Arc<str>, Json))| {
                 usable(key).then(|| other_number(value)).flatten().map(|changed| (i, changed))
             };

@@ -9,6 +9,7 @@ use super::machine::Device;
 use super::spec::OpenSpec;
 use super::value::Val;
 use crate::base::Json;
+use crate::block::accounting::Accounting;
 use crate::choice::Calm;
 use crate::qmp::drive::{DriveOptions, split_options};
 use crate::qmp::error::QmpError;
@@ -65,10 +66,12 @@ impl World {
     /// # Errors
     /// The option that is wrong, with what QEMU says about it.
     pub fn boot(&mut self, args: &[Arc<str>]) -> Result<(), String> {
-        self.boot_with(args, &mut |_| {})
+        let booted = self.boot_with(args, &mut |_| {});
+        self.out.clear();
+        booted
     }
 
-    /// [`World::boot`]; `between` is called before each step, to bring files of the real host in.
+    /// [`World::boot`]; `between` is called before each step, to bring files of the real host in. What it prints stays in [`World::out`].
     ///
     /// # Errors
     /// As [`World::boot`].
@@ -113,7 +116,6 @@ impl World {
             self.device_attach(Device::new("virtio-blk".into()), Some(blk))?;
         }
         self.now = 0;
-        self.out.clear();
         Ok(())
     }
 
@@ -164,6 +166,8 @@ impl World {
         let flags = OpenFlags { rdwr: !drive.read_only, ..OpenFlags::default() };
         let blk = self.blk_new("".into(), perm::CONSISTENT_READ, perm::ALL);
         self.graph.backends[blk].write_cache = drive.writeback;
+        let [account_invalid, account_failed] = drive.account;
+        self.graph.backends[blk].stats = Accounting::new(account_invalid, account_failed).into();
         self.graph.backends[blk].last_flags = flags;
         let limits = super::throttle::drive_limits(&drive.throttling)?;
         if has_medium {

@@ -89,7 +89,10 @@ impl World {
             C::BlockdevReopen { options } => self.blockdev_reopen(&options),
             C::BlockdevSetActive { .. } => self.lacking("blockdev-set-active"),
             C::BlockSetIoThrottle(args) => self.block_set_io_throttle(&args),
-            C::QueryBlockstats { .. } => self.lacking("query-blockstats"),
+            C::QueryBlockstats { query_nodes } => {
+                let stats = self.query_blockstats(query_nodes.unwrap_or(false));
+                self.ret(Val::Json(Ok(stats)))
+            }
             C::ObjectAdd(options) => {
                 let done = self.object_add(&options);
                 self.ret(Val::Done(done))

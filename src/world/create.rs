@@ -134,8 +134,12 @@ impl World {
     fn qcow2_create_file(&mut self, path: &Arc<str>, options: Qcow2Options) -> Flow {
         let mut node = Node::new();
         node.flags = OpenFlags { rdwr: true, unmap: true, ..OpenFlags::default() };
-        node.driver =
-            Some(Driver::File(FileDriver { path: self.files.key(path), filename: path.clone(), locking: true }));
+        node.driver = Some(Driver::File(FileDriver {
+            path: self.files.key(path),
+            filename: path.clone(),
+            locking: true,
+            discards: (0, 0),
+        }));
         node.size = 0;
         let file = self.graph.nodes.insert(node);
         self.assign_node_name(file, None).expect("a made-up name is free");

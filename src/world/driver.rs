@@ -54,6 +54,8 @@ pub struct FileDriver {
     pub filename: Arc<str>,
     /// `locking`: whether others on the host are kept away.
     pub locking: bool,
+    /// `discard_nb_ok`, `discard_bytes_ok`: how many discards there were, and of how many bytes.
+    pub discards: (u64, u64),
 }
 
 /// `BDRVNullState`
@@ -517,6 +519,9 @@ impl World {
             }
             DeviceOp::Discard => {
                 self.files.punch(&path, request.offset, request.bytes);
+                if let Some(Driver::File(file)) = self.graph.nodes[request.node].driver.as_mut() {
+                    file.discards = (file.discards.0 + 1, file.discards.1 + request.bytes);
+                }
                 Val::Ret(Ok(()))
             }
             DeviceOp::Truncate => {

@@ -600,10 +600,12 @@ pub enum Frame {
         command: Arc<str>,
     },
     QemuIoReadDone {
+        blk: BackendId,
         read: Box<Read>,
         start: Nanos,
     },
     QemuIoWriteDone {
+        blk: BackendId,
         write: Box<Write>,
         start: Nanos,
     },
@@ -614,6 +616,10 @@ pub enum Frame {
         start: Nanos,
     },
     QemuIoTruncated,
+    QemuIoFlushed {
+        blk: BackendId,
+        start: Nanos,
+    },
 }
 
 #[cfg(test)]

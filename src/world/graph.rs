@@ -3,6 +3,7 @@
 use super::arena::{Arena, BackendId, ChildId, CoId, JobId, NodeId};
 use super::driver::Driver;
 use crate::bitmap::DirtyBitmaps;
+use crate::block::accounting::Accounting;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -192,6 +193,8 @@ pub struct Node {
     pub in_flight: u32,
     /// `total_sectors`, in bytes.
     pub size: u64,
+    /// `wr_highest_offset`: the end of the highest write, in bytes.
+    pub wr_highest_offset: u64,
     /// How it was opened.
     pub flags: OpenFlags,
     /// `detect-zeroes`
@@ -252,6 +255,7 @@ impl Node {
             quiesce_counter: 0,
             in_flight: 0,
             size: 0,
+            wr_highest_offset: 0,
             flags: OpenFlags::default(),
             detect_zeroes: DetectZeroes::Off,
             bl: BlockLimits { request_alignment: 1, ..BlockLimits::default() },
@@ -321,6 +325,8 @@ pub struct Backend {
     pub tray_open: bool,
     /// `root_state`: how the last medium was opened.
     pub last_flags: OpenFlags,
+    /// What its guest did.
+    pub stats: Arc<Accounting>,
 }
 
 /// How far a walk over all images got (`BdrvNextIterator`).

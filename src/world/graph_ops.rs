@@ -274,6 +274,7 @@ impl World {
             tray: false,
             tray_open: false,
             last_flags: super::graph::OpenFlags::default(),
+            stats: Arc::default(),
         })
     }
 

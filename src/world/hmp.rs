@@ -14,6 +14,7 @@ use super::value::Val;
 use crate::base::Json;
 use crate::base::errno::{Errno, Ret};
 use crate::base::units::Nanos;
+use crate::block::accounting::AcctType;
 use crate::block::content::{Data, WriteTag};
 use crate::block::qemu_io::{self, QemuIo, Read, Write, WriteData};
 use crate::block::qemu_io_text as text;
@@ -131,6 +132,10 @@ impl World {
         match command.what {
             Err(output) => {
                 self.console_raw(&output.stdout);
+                if let Some(kind) = output.invalid {
+                    let now = self.now;
+                    Arc::make_mut(&mut self.graph.backends[blk].stats).invalid(kind, now);
+                }
                 if !output.stderr.is_empty() {
                     self.out.push_back(super::monitor::Output::Stderr(output.stderr.into()));
                 }
@@ -159,12 +164,12 @@ impl World {
         match io {
             QemuIo::Read(read) => {
                 let request = BlkRequest::Read { offset: read.offset, bytes: read.bytes };
-                let done = Frame::QemuIoReadDone { read: Box::new(read), start };
+                let done = Frame::QemuIoReadDone { blk, read: Box::new(read), start };
                 self.qemu_io_submit(blk, request, done, read.submit == qemu_io::Submit::Aio)
             }
             QemuIo::Write(write) => {
                 let request = self.qemu_io_write(blk, &write);
-                let done = Frame::QemuIoWriteDone { write: Box::new(write), start };
+                let done = Frame::QemuIoWriteDone { blk, write: Box::new(write), start };
                 self.qemu_io_submit(blk, request, done, write.submit == qemu_io::Submit::Aio)
             }
             QemuIo::Discard { offset, bytes, report } => {
@@ -173,7 +178,7 @@ impl World {
                 self.qemu_io_submit(blk, request, done, false)
             }
             QemuIo::Flush => self.qemu_io_submit(blk, BlkRequest::Flush, Frame::Give(Box::new(Val::None)), false),
-            QemuIo::AioFlush => self.seq([Frame::DrainAll]),
+            QemuIo::AioFlush => self.seq([Frame::DrainAll, Frame::QemuIoFlushed { blk, start }]),
             QemuIo::Truncate { offset, .. } => {
                 let Some(node) = self.graph.blk_bs(blk) else { return Flow::Go };
                 self.seq([Frame::RunCo(Box::new(Frame::Truncate { node, size: offset })), Frame::QemuIoTruncated])
@@ -290,9 +295,22 @@ impl World {
         Flow::Go
     }
 
+    /// `block_acct_done`, `block_acct_failed`
+    pub(super) fn account(&mut self, blk: BackendId, kind: AcctType, bytes: u64, start: Nanos, failed: bool) -> Flow {
+        let now = self.now;
+        if let Some(backend) = self.graph.backends.get_mut(blk) {
+            Arc::make_mut(&mut backend.stats).done(kind, bytes, start, now, failed);
+        }
+        Flow::Go
+    }
+
     /// What `read` prints.
-    pub(super) fn qemu_io_read_done(&mut self, read: &Read, start: Nanos) -> Flow {
-        let line = match self.take_data() {
+    pub(super) fn qemu_io_read_done(&mut self, blk: BackendId, read: &Read, start: Nanos) -> Flow {
+        let result = self.take_data();
+        if read.submit == qemu_io::Submit::Aio {
+            let _ = self.account(blk, AcctType::Read, read.bytes, start, result.is_err());
+        }
+        let line = match result {
             Err(errno) => read.failed(errno),
             // The bytes are needed only to verify or to show them.
             Ok(data) if read.verify.is_some() || read.dump => read.succeeded(&data.to_bytes(), self.now - start),
@@ -303,8 +321,13 @@ impl World {
     }
 
     /// What `write` prints.
-    pub(super) fn qemu_io_write_done(&mut self, write: &Write, start: Nanos) -> Flow {
-        let line = match self.take_ret() {
+    pub(super) fn qemu_io_write_done(&mut self, blk: BackendId, write: &Write, start: Nanos) -> Flow {
+        let result = self.take_ret();
+        // QEMU does not note the start of `aio_write -z`, and counts nothing.
+        if write.submit == qemu_io::Submit::Aio && !matches!(write.data, WriteData::Zeroes { .. }) {
+            let _ = self.account(blk, AcctType::Write, write.bytes, start, result.is_err());
+        }
+        let line = match result {
             Err(errno) => write.failed(errno),
             Ok(()) => write.succeeded(self.now - start),
         };

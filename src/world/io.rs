@@ -596,6 +596,10 @@ impl World {
     pub(super) fn pwritev_finish(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
         let ret = self.take_ret();
         self.write_req_finish(node, offset, bytes, ret, false);
+        let n = &mut self.graph.nodes[node];
+        if bytes > 0 {
+            n.wr_highest_offset = n.wr_highest_offset.max(offset + bytes);
+        }
         self.ret(Val::Ret(ret))
     }
 

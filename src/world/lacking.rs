@@ -35,6 +35,10 @@ pub fn drive_option(drive: &DriveOptions, has_medium: bool) -> Option<&'static s
         (drive.snapshot, "snapshot=on"),
         (drive.copy_on_read, "copy-on-read=on"),
         (
+            drive.node.as_dict().is_some_and(|dict| dict.iter().any(|(key, _)| key.starts_with("stats-intervals"))),
+            "stats-intervals",
+        ),
+        (
             has_medium
                 && drive.file.is_none()
                 && drive.node.get("file").is_none()

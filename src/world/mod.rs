@@ -43,6 +43,7 @@ mod run_frame;
 pub mod snapshot;
 pub mod spec;
 pub mod status;
+mod texts;
 pub mod throttle;
 pub mod transaction;
 pub mod value;

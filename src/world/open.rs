@@ -170,10 +170,10 @@ impl World {
             }
         };
         let head = data.slice(0, data.len().min(4)).to_bytes();
-        let mut spec = OpenSpec::clone(&o.spec);
-        spec.driver = if head == *b"QFI\xfb" { DriverSpec::qcow2() } else { DriverSpec::Raw { offset: 0, size: None } };
-        spec.probed = true;
-        o.spec = Arc::new(spec);
+        match o.spec.probed(if head == *b"QFI\xfb" { "qcow2" } else { "raw" }) {
+            Ok(spec) => o.spec = Arc::new(spec),
+            Err(err) => return self.open_failed(&o, err),
+        }
         self.open_driver(o)
     }
 
@@ -319,6 +319,16 @@ impl World {
         }
     }
 
+    /// What QEMU prints where it may write to an image that it takes for a raw one.
+    fn warn_of_guess(&mut self, bs: NodeId) {
+        let name = self.filename_of(self.below(bs));
+        self.console_error(&format!(
+            "WARNING: Image format was not specified for '{name}' and probing guessed raw.\n         Automatically detecting the format is \
+             dangerous for raw images, write operations on block 0 will be restricted.\n         Specify the 'raw' format explicitly to \
+             remove the restrictions."
+        ));
+    }
+
     fn open_child_attached(&mut self, o: Box<Opening>) -> Flow {
         if let Err(err) = self.take_done() {
             return self.driver_open_failed(o, err);
@@ -327,6 +337,9 @@ impl World {
         match self.graph.nodes[bs].drv() {
             Driver::Raw(raw) => {
                 let raw = raw.clone();
+                if raw.probed && self.graph.nodes[bs].flags.rdwr {
+                    self.warn_of_guess(bs);
+                }
                 match self.open_raw(bs, &raw) {
                     Ok(()) => self.open_done(o),
                     Err(text) => self.driver_open_failed(o, QmpError::generic(text)),
@@ -444,17 +457,34 @@ impl World {
             _ if !node.drv().supports_backing() || o.spec.flags.no_backing => None,
             BackingSpec::None => None,
             BackingSpec::Spec(spec) => Some(spec.clone()),
-            BackingSpec::FromImage if node.backing_file.is_empty() => None,
+            BackingSpec::FromImage if node.backing_file.is_empty() && o.spec.backing_options.is_none() => None,
             BackingSpec::FromImage => {
                 let format = Some(&*node.backing_format).filter(|f| !f.is_empty());
-                let name = self.full_backing_filename_of(o.bs).unwrap_or_default();
+                let name = match node.backing_file.is_empty() {
+                    true => String::new(),
+                    false => self.full_backing_filename_of(o.bs).unwrap_or_default(),
+                };
                 Some(Arc::new(OpenSpec::backing_of(&name, format, &o.spec)))
             }
         };
         match backing {
             Some(spec) => self.seq([Frame::BdrvOpen(spec), Frame::Open(o, OpenStage::BackingOpened)]),
-            None => self.ret(Val::Node(Ok(o.bs))),
+            None => self.open_end(&o),
         }
+    }
+
+    /// The end of `bdrv_open_inherit`: options that nobody took.
+    fn open_end(&mut self, o: &Opening) -> Flow {
+        let Some((key, protocol)) = &o.spec.unknown else { return self.ret(Val::Node(Ok(o.bs))) };
+        let driver = self.graph.nodes[o.bs].drv();
+        // A driver that was named may be a protocol too (`bdrv_fill_options`).
+        let protocol = *protocol || driver.is_protocol() || matches!(driver, Driver::Blkdebug(_));
+        let driver = driver.format_name();
+        let text = match protocol {
+            true => format!("Block protocol '{driver}' doesn't support the option '{key}'"),
+            false => format!("Block format '{driver}' does not support the option '{key}'"),
+        };
+        self.open_failed(o, QmpError::generic(text))
     }
 
     fn open_backing_opened(&mut self, o: Box<Opening>) -> Flow {
@@ -470,7 +500,7 @@ impl World {
                     BackingSpec::FromImage | BackingSpec::None => None,
                 };
                 self.inherits(backing, bs, spec);
-                if o.spec.backing == BackingSpec::FromImage {
+                if o.spec.backing == BackingSpec::FromImage && o.spec.backing_options.is_none() {
                     self.graph.nodes[bs].auto_backing_file = self.filename_of(backing);
                 }
                 self.seq([
@@ -485,7 +515,7 @@ impl World {
     fn open_backing_attached(&mut self, o: Box<Opening>) -> Flow {
         match self.take_done() {
             Err(err) => self.open_failed(&o, err),
-            Ok(()) => self.ret(Val::Node(Ok(o.bs))),
+            Ok(()) => self.open_end(&o),
         }
     }
 
@@ -538,7 +568,7 @@ impl World {
         }
         let node = &mut self.graph.nodes[bs];
         node.size = align_up(self.files.size(&path), 512);
-        node.driver = Some(Driver::File(FileDriver { path, filename: filename.clone(), locking }));
+        node.driver = Some(Driver::File(FileDriver { path, filename: filename.clone(), locking, discards: (0, 0) }));
         Ok(())
     }
 

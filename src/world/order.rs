@@ -13,6 +13,7 @@ use super::frame::Frame;
 use super::monitor::Output;
 use crate::base::units::{MICROS, Nanos, Shift};
 use crate::choice::{ChoicePoint, Choose, MODE_FAULTS, MODE_ORDER, Subject};
+use std::sync::Arc;
 
 /// How many answers there are to how many requests a fault spares: none to one less.
 const SPARES: u32 = 9;
@@ -86,7 +87,10 @@ impl World {
         let measures = |frame: &Frame| {
             matches!(
                 frame,
-                Frame::QemuIoReadDone { .. } | Frame::QemuIoWriteDone { .. } | Frame::QemuIoDiscardDone { .. }
+                Frame::QemuIoReadDone { .. }
+                    | Frame::QemuIoWriteDone { .. }
+                    | Frame::QemuIoDiscardDone { .. }
+                    | Frame::QemuIoFlushed { .. }
             )
         };
         let shift = Shift { from: self.now, to: base };
@@ -104,6 +108,10 @@ impl World {
             if let Output::Event { time, .. } | Output::Reply { time, .. } = output {
                 *time = base;
             }
+        }
+        let accessed = self.graph.backends.iter().filter_map(|(blk, backend)| Some((blk, backend.stats.last_access?)));
+        for (blk, last) in accessed.collect::<Vec<_>>() {
+            Arc::make_mut(&mut self.graph.backends[blk].stats).last_access = Some(shift.of(last));
         }
         self.rebase_copying(shift);
         self.throttling.groups.iter_mut().for_each(|group| group.state.rebase(shift));

@@ -4,6 +4,7 @@ use super::World;
 use super::aio::{Cond, Wait};
 use super::frame::{Flow, Frame};
 use super::value::Val;
+use crate::block::accounting::AcctType;
 use crate::block::qemu_io_text::Done;
 
 impl Frame {
@@ -310,13 +311,14 @@ impl Frame {
             Frame::BlkCoDone(blk) => w.blk_co_done(blk),
             Frame::QemuIo { blk, command } => w.qemu_io(blk, &command),
             Frame::QemuIoAttached { blk, command } => w.qemu_io_attached(blk, command),
-            Frame::QemuIoReadDone { read, start } => w.qemu_io_read_done(&read, start),
-            Frame::QemuIoWriteDone { write, start } => w.qemu_io_write_done(&write, start),
+            Frame::QemuIoReadDone { blk, read, start } => w.qemu_io_read_done(blk, &read, start),
+            Frame::QemuIoWriteDone { blk, write, start } => w.qemu_io_write_done(blk, &write, start),
             Frame::QemuIoDiscardDone { offset, bytes, report, start } => {
                 let elapsed = w.now - start;
                 w.qemu_io_discard_done(Done { offset, bytes, elapsed }, report)
             }
             Frame::QemuIoTruncated => w.qemu_io_truncated(),
+            Frame::QemuIoFlushed { blk, start } => w.account(blk, AcctType::Flush, 0, start, false),
         }
     }
 }

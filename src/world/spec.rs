@@ -3,6 +3,7 @@
 use super::graph::{DetectZeroes, OpenFlags, perm};
 use super::lacking;
 use super::open::{NO_DETECTION, inherited};
+use super::texts;
 use crate::base::Json;
 use crate::base::units::{Nanos, SECONDS};
 use crate::block::blkdebug::{Action, InjectError, IoType, IoTypeMask, Limits, Rule};
@@ -37,8 +38,12 @@ pub struct OpenSpec {
     pub file: Option<Arc<OpenSpec>>,
     /// The backing file.
     pub backing: BackingSpec,
-    /// What was said of the backing file that the image names: `backing.node-name` and the like.
+    /// What was said of the backing file, where the image says the rest: `backing.node-name` and the like.
     pub backing_options: Option<Json>,
+    /// The whole description, where the format is to be found out first.
+    pub to_be_probed: Option<Json>,
+    /// The first option that the driver does not know, and whether the node is opened as a protocol.
+    pub unknown: Option<(Arc<str>, bool)>,
     /// The options given that change the data (`append_strong_runtime_options`), flat, without `driver` and `filename`.
     pub given: Json,
 }
@@ -187,6 +192,8 @@ impl OpenSpec {
             file: None,
             backing: BackingSpec::FromImage,
             backing_options: None,
+            to_be_probed: None,
+            unknown: None,
             given: Json::empty(),
         }
     }
@@ -294,7 +301,8 @@ impl OpenSpec {
                     }
                 }
             } else {
-                protocol = file.contains(':').then_some(file);
+                let null = null_filename(file).is_some_and(|null| null.is_ok());
+                protocol = (file.contains(':') && !null).then_some(file);
                 node = with_filename(&node, file);
             }
         }
@@ -334,10 +342,71 @@ impl OpenSpec {
         Ok(spec)
     }
 
+    /// `bdrv_open_backing_file` with options: what they leave open, the image says.
+    fn backing_by_options(filename: &str, format: Option<&str>, options: &Json, flags: OpenFlags) -> OpenSpec {
+        let mut node = options.clone();
+        let own = node.get("file").is_some_and(|file| file.get("filename").is_some());
+        if filename.is_empty() && !own && node.get("driver").is_none() && node.get("file").is_none() {
+            return OpenSpec::failing(QmpError::generic("Must specify either driver or file"));
+        }
+        if let Some(format) = format.filter(|_| node.get("driver").is_none()) {
+            node = with_member(&node, "driver", format.into());
+        }
+        if !own && !filename.is_empty() {
+            node = with_filename(&node, &filename.into());
+        }
+        let mut flat = Vec::new();
+        super::query::flatten(&node, "", &mut flat);
+        match with_drivers(&node, flags) {
+            Err(err) => OpenSpec::failing(err),
+            Ok(mut spec) => {
+                spec.keep_flat(&flat, "");
+                spec
+            }
+        }
+    }
+
+    /// What the description says now that the format has been found out.
+    ///
+    /// # Errors
+    /// QEMU's complaint about a value.
+    pub fn probed(&self, format: &str) -> Result<OpenSpec, QmpError> {
+        let mut spec = OpenSpec { probed: true, to_be_probed: None, ..self.clone() };
+        spec.driver = DriverSpec::format(format).expect("a format that can be probed");
+        if let Some(node) = &self.to_be_probed {
+            let read = with_drivers(&with_member(node, "driver", format.into()), self.flags)?;
+            spec.driver = read.driver;
+            spec.unknown = read.unknown;
+            spec.backing = read.backing;
+            spec.backing_options = read.backing_options;
+        }
+        Ok(spec)
+    }
+
+    /// Keeps the first option of a node below that its driver does not know.
+    fn note_unknown(&mut self, path: &[Arc<str>], key: &Arc<str>, protocol: bool) {
+        let Some((name, rest)) = path.split_first() else {
+            self.unknown = Some((key.clone(), protocol));
+            return;
+        };
+        let filter = matches!(self.driver, DriverSpec::Blkdebug { .. } | DriverSpec::Throttle { .. });
+        match (&**name, &mut self.file, &mut self.backing) {
+            ("file" | "image", Some(file), _) => {
+                Arc::make_mut(file).note_unknown(rest, key, protocol || !filter);
+            }
+            ("backing", _, BackingSpec::Spec(backing)) => Arc::make_mut(backing).note_unknown(rest, key, false),
+            _ => self.unknown = Some((format!("{name}.{key}").into(), protocol)),
+        }
+    }
+
     /// The backing file that an image names, by its full name.
     #[must_use]
     pub fn backing_of(filename: &str, format: Option<&str>, overlay: &OpenSpec) -> OpenSpec {
         let options = overlay.backing_options.as_ref();
+        if let Some(options) = options.filter(|options| filename.is_empty() || says_more(options)) {
+            let flags = OpenFlags { rdwr: false, auto_read_only: false, ..inherited(overlay.flags) };
+            return OpenSpec::backing_by_options(filename, format, options, flags);
+        }
         let text = |key: &str| options.and_then(|options| options.get(key)).and_then(Json::as_str);
         let rdwr = text("read-only") == Some("off");
         let flags = OpenFlags { rdwr, auto_read_only: false, ..inherited(overlay.flags) };
@@ -397,6 +466,7 @@ impl OpenSpec {
                 };
                 let backing = qcow2.backing.as_ref().map(|b| match b {
                     BlockdevRefOrNull::Null => BackingSpec::None,
+                    BlockdevRefOrNull::Ref(BlockdevRef::Reference(name)) if name.is_empty() => BackingSpec::None,
                     BlockdevRefOrNull::Ref(r) => {
                         let inherits = OpenFlags { rdwr: false, auto_read_only: false, ..inherited(flags) };
                         BackingSpec::Spec(child(r, Some(inherits)))
@@ -485,6 +555,12 @@ fn with_member(dict: &Json, key: &str, value: Json) -> Json {
     Json::Dict(Arc::new(members))
 }
 
+/// Whether options of a backing file say more of it than its name and whether it may be written.
+fn says_more(options: &Json) -> bool {
+    let simple = |(key, _): &(Arc<str>, Json)| matches!(&**key, "node-name" | "read-only" | "backing");
+    !options.as_dict().unwrap_or_default().iter().all(simple)
+}
+
 /// A file name without a driver, wherever it stands in a description, is one of a host file.
 fn with_protocols(node: &Json) -> Json {
     match node.get("file") {
@@ -496,11 +572,16 @@ fn with_protocols(node: &Json) -> Json {
     }
 }
 
-/// Options of a backing file that the image itself names, apart from the others.
-fn split_backing(node: &Json) -> (Json, Option<Json>) {
+/// Options of a backing file that does not say for itself what it is, apart from the others. A format that is only known later may
+/// have none.
+fn split_backing(node: &Json, format_is_known: bool) -> (Json, Option<Json>) {
     match node.get("backing") {
-        Some(backing @ Json::Dict(members))
-            if members.iter().all(|(key, _)| matches!(&**key, "node-name" | "read-only" | "backing")) =>
+        Some(backing @ Json::Dict(_))
+            if !format_is_known
+                || backing.get("driver").is_none()
+                || backing
+                    .get("file")
+                    .is_none_or(|file| matches!(file, Json::Dict(_)) && file.get("driver").is_none()) =>
         {
             let mut others = node.as_dict().unwrap_or_default().to_vec();
             others.retain(|(key, _)| &**key != "backing");
@@ -510,18 +591,25 @@ fn split_backing(node: &Json) -> (Json, Option<Json>) {
     }
 }
 
-/// Options whose scalars are text. A node that names no driver is a file, or a format to be probed.
+/// Options whose scalars are text. A node that names no driver is a file, or a format to be probed: it is read as raw, and again when
+/// the format is known.
 fn with_drivers(node: &Json, flags: OpenFlags) -> Result<OpenSpec, QmpError> {
-    if node.get("driver").is_some() {
-        let (node, backing_options) = split_backing(&with_protocols(node));
-        let options = BlockdevOptions::from_texts(&node)?;
-        return Ok(OpenSpec { backing_options, ..OpenSpec::from_options(&options, Some(flags)) });
+    let format_is_known = node.get("driver").is_some();
+    let named = if format_is_known { node.clone() } else { with_member(node, "driver", "raw".into()) };
+    let (own, backing_options) = split_backing(&with_protocols(&named), format_is_known);
+    let (options, mut unknown) = texts::read(&own)?;
+    let mut spec = OpenSpec { backing_options, ..OpenSpec::from_options(&options, Some(flags)) };
+    if !format_is_known {
+        spec.driver = DriverSpec::Probe;
+        spec.to_be_probed = Some(node.clone());
+        unknown.remove(&Vec::new());
     }
-    // Read as raw, then forget the driver.
-    let (node, backing_options) = split_backing(node);
-    let options = BlockdevOptions::from_texts(&with_member(&node, "driver", "raw".into()))?;
-    let spec = OpenSpec::from_options(&options, Some(flags));
-    Ok(OpenSpec { driver: DriverSpec::Probe, backing_options, ..spec })
+    for (path, members) in &unknown {
+        if let Some(key) = texts::first(members) {
+            spec.note_unknown(path, &key, false);
+        }
+    }
+    Ok(spec)
 }
 
 /// `null_co_parse_filename`, `null_aio_parse_filename`: whether it is the latter, if it is one of them.
@@ -548,7 +636,11 @@ fn with_filename(format: &Json, file: &Arc<str>) -> Json {
                 let image = Json::dict(vec![("driver", "file".into()), ("filename", name())]);
                 with_member(below, "image", image)
             }
-            None => with_member(&with_member(below, "driver", "file".into()), "filename", name()),
+            None => match null_filename(file) {
+                Some(Ok(aio)) => with_member(below, "driver", if aio { "null-aio" } else { "null-co" }.into()),
+                _ => with_member(&with_member(below, "driver", "file".into()), "filename", name()),
+            },
+            Some("null-co" | "null-aio") if null_filename(file).is_some_and(|null| null.is_ok()) => below.clone(),
             Some(_) => with_member(below, "filename", name()),
         },
         _ => Json::dict(vec![("driver", "file".into()), ("filename", name())]),

@@ -2,6 +2,7 @@
 
 mod filename;
 mod node;
+mod stats;
 mod strong;
 mod xdbg;
 

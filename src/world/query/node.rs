@@ -9,7 +9,7 @@ use crate::world::arena::{BackendId, NodeId};
 use crate::world::driver::Driver;
 use crate::world::throttle::Member;
 
-type Members = Vec<(&'static str, Json)>;
+pub(super) type Members = Vec<(&'static str, Json)>;
 
 /// Unit in which the host's file system gives space, in bytes.
 const HOST_BLOCK: u64 = 4096;
