@@ -1,5 +1,6 @@
-//! The line that human-monitor-command carries: finding the command and splitting its arguments (`monitor/hmp.c`). Only
-//! `qemu-io` is read as QEMU does; of the others the words are taken apart.
+//! The line that human-monitor-command carries: finding the command and splitting its arguments (`monitor/hmp.c`).
+
+use super::hmp_args::HmpArgs;
 
 /// What QEMU answers to a line that it does not run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -27,9 +28,9 @@ pub enum HmpLine {
     /// Another command that the model has, by its full name (`info block`), with the words behind it.
     Other {
         /// Its name.
-        name: String,
+        name: &'static str,
         /// Its arguments.
-        args: Vec<String>,
+        args: HmpArgs,
     },
     /// An error, in QEMU's words.
     Refused(Refusal),
@@ -47,20 +48,25 @@ pub fn parse(line: &str) -> HmpLine {
         return HmpLine::Blank;
     }
     let end = name_end(line, start);
-    let Some(name) = find(&COMMANDS, &line[start..end]) else { return unknown(&line[..end]) };
+    let Some(names) = find(&COMMANDS, &line[start..end]) else { return unknown(&line[..end]) };
+    let name = names.split('|').next().unwrap_or_default();
     let args = skip_space(line, end);
-    if name == "info" && args < line.len() {
+    let (name, own, args) = if name == "info" && args < line.len() {
         let end = name_end(line, args);
-        return match find(&INFO, &line[args..end]) {
-            Some(item) => other(&format!("info {item}"), &line[end..]),
-            None => unknown(&line[..end]),
-        };
-    }
-    if name != "qemu-io" {
-        return other(name, &line[args..]);
-    }
-    match qemu_io(line, args) {
-        Ok(parsed) => parsed,
+        let Some(item) = find(&INFO, &line[args..end]) else { return unknown(&line[..end]) };
+        (format!("info {item}"), item, skip_space(line, end))
+    } else {
+        (name.to_owned(), names, args)
+    };
+    let Some((name, spec)) = SIMULATED.into_iter().find(|(simulated, _)| *simulated == name) else {
+        return HmpLine::NotSimulated(name);
+    };
+    match HmpArgs::read(own, spec, line, args) {
+        Ok(args) if name == "qemu-io" => {
+            let text = |key| args.text(key).unwrap_or_default().to_owned();
+            HmpLine::QemuIo { qdev: args.on("qdev"), device: text("device"), command: text("command") }
+        }
+        Ok(args) => HmpLine::Other { name, args },
         Err(mut refusal) => {
             let mut shown = &line[..args];
             while let [before @ .., last] = shown
@@ -75,34 +81,38 @@ pub fn parse(line: &str) -> HmpLine {
     }
 }
 
-/// Commands other than `qemu-io` that the model has.
-const SIMULATED: [&str; 18] = [
-    "block_job_cancel",
-    "block_job_complete",
-    "block_job_pause",
-    "block_job_resume",
-    "block_job_set_speed",
-    "block_resize",
-    "commit",
-    "cont",
-    "info block",
-    "info block-jobs",
-    "info iothreads",
-    "info name",
-    "info status",
-    "info uuid",
-    "info version",
-    "quit",
-    "stop",
-    "system_reset",
+/// Commands that the model has, with what `args_type` says of their arguments.
+const SIMULATED: [(&str, &str); 29] = [
+    ("block_job_cancel", "force:-f,device:B"),
+    ("block_job_complete", "device:B"),
+    ("block_job_pause", "device:B"),
+    ("block_job_resume", "device:B"),
+    ("block_job_set_speed", "device:B,speed:o"),
+    ("block_resize", "device:B,size:o"),
+    ("block_set_io_throttle", "device:B,bps:l,bps_rd:l,bps_wr:l,iops:l,iops_rd:l,iops_wr:l"),
+    ("change", "device:B,force:-f,target:F,arg:s?,read-only-mode:s?"),
+    ("commit", "device:B"),
+    ("cont", ""),
+    ("device_add", "device:O"),
+    ("device_del", "id:s"),
+    ("drive_backup", "reuse:-n,full:-f,compress:-c,device:B,target:s,format:s?"),
+    ("eject", "force:-f,device:B"),
+    ("info block", "nodes:-n,verbose:-v,device:B?"),
+    ("info block-jobs", ""),
+    ("info blockstats", ""),
+    ("info iothreads", ""),
+    ("info name", ""),
+    ("info status", ""),
+    ("info uuid", ""),
+    ("info version", ""),
+    ("object_add", "object:S"),
+    ("object_del", "id:s"),
+    ("qemu-io", "qdev:-d,device:B,command:s"),
+    ("quit", ""),
+    ("snapshot_blkdev", "reuse:-n,device:B,snapshot-file:s?,format:s?"),
+    ("stop", ""),
+    ("system_reset", ""),
 ];
-
-fn other(name: &str, args: &[u8]) -> HmpLine {
-    if !SIMULATED.contains(&name) {
-        return HmpLine::NotSimulated(name.to_owned());
-    }
-    HmpLine::Other { name: name.to_owned(), args: lossy(args).split_ascii_whitespace().map(str::to_owned).collect() }
-}
 
 /// The reply for a command that failed with this message (`hmp.c:hmp_handle_error`).
 #[must_use]
@@ -128,38 +138,9 @@ pub fn no_such_qdev(device: &str) -> String {
     format!("Device '{device}' not found")
 }
 
-/// Arguments `qdev:-d,device:B,command:s` (`hmp.c:monitor_parse_arguments`). The error lacks the line about help.
-fn qemu_io(line: &[u8], args: usize) -> Result<HmpLine, Refusal> {
-    let refuse = |text: &str, stdout: String| Refusal { reply: format!("qemu-io: {text}"), stdout };
-    let mut at = skip_space(line, args);
-    let qdev = line.get(at) == Some(&b'-');
-    if qdev {
-        match line.get(at + 1) {
-            Some(b'd') => at += 2,
-            // QEMU prints the end of the string here, and with it loses the line end.
-            None => return Err(refuse("unsupported option -", String::new())),
-            Some(_) => {
-                let option = lossy(&line[at + 1..at + 2]);
-                return Err(refuse(&format!("unsupported option -{option}\r\n"), String::new()));
-            }
-        }
-    }
-    let mut next = |expected: &str| {
-        let (word, after) = word(line, at).map_err(|stdout| refuse(&format!("{expected} expected\r\n"), stdout))?;
-        at = after;
-        Ok(word)
-    };
-    let device = next("block device name")?;
-    let command = next("string")?;
-    if skip_space(line, at) < line.len() {
-        return Err(refuse("extraneous characters at the end of line\r\n", String::new()));
-    }
-    Ok(HmpLine::QemuIo { qdev, device, command })
-}
-
 /// A word, bare or in double quotes, and where it ends (`hmp.c:get_str`). What goes beyond 1023 bytes is dropped.
 /// The error is what QEMU prints to standard output.
-fn word(line: &[u8], at: usize) -> Result<(String, usize), String> {
+pub(super) fn word(line: &[u8], at: usize) -> Result<(String, usize), String> {
     const MAX: usize = 1023;
     let mut at = skip_space(line, at);
     let mut word = Vec::new();
@@ -198,11 +179,11 @@ fn word(line: &[u8], at: usize) -> Result<(String, usize), String> {
 }
 
 /// `isspace` of the C locale.
-fn is_space(b: u8) -> bool {
+pub(super) fn is_space(b: u8) -> bool {
     matches!(b, b' ' | b'\t'..=b'\r')
 }
 
-fn skip_space(line: &[u8], at: usize) -> usize {
+pub(super) fn skip_space(line: &[u8], at: usize) -> usize {
     at + line[at..].iter().take_while(|b| is_space(**b)).count()
 }
 
@@ -211,14 +192,13 @@ fn name_end(line: &[u8], at: usize) -> usize {
     at + line[at..].iter().take_while(|b| !is_space(**b) && **b != b'/').count()
 }
 
-fn lossy(text: &[u8]) -> String {
+pub(super) fn lossy(text: &[u8]) -> String {
     String::from_utf8_lossy(text).into_owned()
 }
 
-/// The command of that name, by its first name.
+/// The command of that name, by all its names.
 fn find(table: &[&'static str], name: &[u8]) -> Option<&'static str> {
-    let names = table.iter().find(|names| names.split('|').any(|n| n.as_bytes() == name))?;
-    names.split('|').next()
+    table.iter().find(|names| names.split('|').any(|n| n.as_bytes() == name)).copied()
 }
 
 fn unknown(so_far: &[u8]) -> HmpLine {
@@ -323,8 +303,9 @@ mod tests {
         assert_eq!(parse("  foo bar"), refused("unknown command: '  foo'\r\n", ""));
         assert_eq!(parse("qemu-io-foo x"), refused("unknown command: 'qemu-io-foo'\r\n", ""));
         assert_eq!(parse("info foo bar"), refused("unknown command: 'info foo'\r\n", ""));
-        assert_eq!(parse("q"), HmpLine::Other { name: "quit".into(), args: Vec::new() });
-        assert_eq!(parse(" info  block  a "), HmpLine::Other { name: "info block".into(), args: vec!["a".into()] });
+        assert_eq!(parse("q"), HmpLine::Other { name: "quit", args: HmpArgs::default() });
+        let HmpLine::Other { name: "info block", args } = parse(" info  block  a ") else { panic!("it is simulated") };
+        assert_eq!((args.text("device"), args.on("verbose")), (Some("a"), false));
         assert_eq!(parse("info qtree"), HmpLine::NotSimulated("info qtree".into()));
         assert_eq!(parse("info"), HmpLine::NotSimulated("info".into()));
         assert_eq!(error_reply(&no_such_node("nope")), "Error: Cannot find device='' nor node-name='nope'\r\n");

@@ -44,7 +44,7 @@ fn machine_type(text: &str) -> Option<Arc<str>> {
 }
 
 /// The options of a device, as JSON or as `MODEL,key=value,…`.
-fn device_options(text: &str) -> Result<Json, QmpError> {
+pub(super) fn device_options(text: &str) -> Result<Json, QmpError> {
     if text.starts_with('{') {
         return parse_one(text);
     }
@@ -90,7 +90,7 @@ impl World {
         }
         let of = |kind: &'static str| found.iter().filter(move |(option, _)| *option == kind).map(|(_, value)| *value);
         for value in of("-object") {
-            self.boot_object(value).map_err(|err| format!("-object {value}: {err}"))?;
+            self.add_object(value, true).map_err(|err| format!("-object {value}: {err}"))?;
         }
         for value in of("-blockdev") {
             self.boot_blockdev(value, between).map_err(|err| format!("-blockdev {value}: {}", self.with_hint(err)))?;
@@ -238,13 +238,13 @@ impl World {
         }
     }
 
-    /// `user_creatable_parse_str`
-    fn boot_object(&mut self, text: &str) -> Result<(), String> {
+    /// `user_creatable_add_from_str`; with `unique`, as the command line has it, where ids are looked at first.
+    pub(super) fn add_object(&mut self, text: &str, unique: bool) -> Result<(), String> {
         let json = text.starts_with('{');
         let options = if json { parse_one(text) } else { parse_keyval(text, Some("qom-type")) };
         let done = options.and_then(|options| {
             let object = ObjectOptions::visit(At::root(&options, if json { Mode::Json } else { Mode::Keyval }))?;
-            if self.machine.object(&object.id).is_some() {
+            if unique && self.machine.object(&object.id).is_some() {
                 return Err(QmpError::generic(format!("Duplicate ID '{}' for object", object.id)));
             }
             self.object_add(&object)

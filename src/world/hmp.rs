@@ -76,7 +76,7 @@ impl World {
                 give(self, &refusal.reply)
             }
             HmpLine::NotSimulated(name) => self.ret(Val::Json(Err(super::commands::not_simulated(&name)))),
-            HmpLine::Other { name, args } => self.hmp_command(&name, &args),
+            HmpLine::Other { name, args } => self.hmp_command(name, &args),
             HmpLine::QemuIo { qdev: true, device, command } => match self.blk_by_qdev_id(&device) {
                 Ok(blk) => self.seq([Frame::QemuIo { blk, command: command.into() }]),
                 Err(err) => give(self, &hmp::error_reply(&err.desc)),

@@ -2,45 +2,34 @@
 //! (`block/monitor/block-hmp-cmds.c`, `monitor/hmp-cmds.c`).
 
 use super::World;
+use super::boot::device_options;
 use super::commands::not_simulated;
 use super::frame::{Flow, Frame};
 use super::value::Val;
 use crate::base::Json;
-use crate::block::cvtnum::cvtnum;
-use crate::qmp::command::Command;
+use crate::qmp::command::{Command, parse_command};
+use crate::qmp::error::QmpError;
 use crate::qmp::hmp::{error_reply, report_reply};
+use crate::qmp::hmp_args::HmpArgs;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+/// `BlockdevChangeReadOnlyMode`
+const READ_ONLY_MODES: [&str; 3] = ["retain", "read-only", "read-write"];
+
 impl World {
     /// Runs a command by its full name. Leaves `Val::Json`.
-    pub(super) fn hmp_command(&mut self, name: &str, args: &[String]) -> Flow {
+    pub(super) fn hmp_command(&mut self, name: &'static str, args: &HmpArgs) -> Flow {
+        let device = args.text("device").unwrap_or_default();
         let text = match name {
-            "quit" => return self.hmp_run(Command::Quit),
-            "stop" => return self.hmp_run(Command::Stop),
-            "cont" => return self.hmp_run(Command::Cont),
-            "system_reset" => return self.hmp_run(Command::SystemReset),
-            "commit" => match self.hmp_commit(args) {
+            "commit" => match self.hmp_commit(device) {
                 Ok(text) => text,
                 Err(name) => return self.ret(Val::Json(Err(not_simulated(name)))),
             },
-            "block_job_cancel"
-            | "block_job_pause"
-            | "block_job_resume"
-            | "block_job_complete"
-            | "block_job_set_speed"
-            | "block_resize" => {
-                let command = if name == "block_resize" { resize_command(args) } else { job_command(name, args) };
-                return match command {
-                    Ok(command) => self.hmp_run(command),
-                    Err(text) => self.ret(Val::Json(Ok(text.into()))),
-                };
-            }
-            "info block" => match args.iter().any(|arg| arg.starts_with('-') && arg.contains('v')) {
-                true => return self.ret(Val::Json(Err(not_simulated("info block -v")))),
-                false => self.info_block(args),
-            },
+            "info block" if args.on("verbose") => return self.ret(Val::Json(Err(not_simulated("info block -v")))),
+            "info block" => self.info_block(args.on("nodes"), args.text("device")),
             "info block-jobs" => self.info_block_jobs(),
+            "info blockstats" => self.info_blockstats(),
             "info iothreads" => self.info_iothreads(),
             "info name" => self.machine.name.as_deref().map(report_reply).unwrap_or_default(),
             "info status" => {
@@ -53,9 +42,82 @@ impl World {
             }
             "info uuid" => report_reply(self.machine.uuid.as_deref().unwrap_or("00000000-0000-0000-0000-000000000000")),
             "info version" => report_reply("10.0.2"),
-            other => return self.ret(Val::Json(Err(not_simulated(other)))),
+            "object_add" => match self.add_object(args.text("object").unwrap_or_default(), false) {
+                Ok(()) => String::new(),
+                Err(text) => error_reply(&text),
+            },
+            _ => {
+                return match self.command_of(name, args) {
+                    Ok(command) => self.hmp_run(command),
+                    Err(err) => self.ret(Val::Json(Ok(error_reply(&err.desc).into()))),
+                };
+            }
         };
         self.ret(Val::Json(Ok(text.into())))
+    }
+
+    /// The QMP command that does what a command of the human monitor says.
+    fn command_of(&self, name: &str, args: &HmpArgs) -> Result<Command, QmpError> {
+        let text = |key: &str| args.text(key).unwrap_or_default();
+        let device: Arc<str> = text("device").into();
+        Ok(match name {
+            "quit" => Command::Quit,
+            "stop" => Command::Stop,
+            "cont" => Command::Cont,
+            "system_reset" => Command::SystemReset,
+            "block_job_cancel" => Command::BlockJobCancel { device, force: Some(args.on("force")) },
+            "block_job_pause" => Command::BlockJobPause { device },
+            "block_job_resume" => Command::BlockJobResume { device },
+            "block_job_complete" => Command::BlockJobComplete { device },
+            "block_job_set_speed" => Command::BlockJobSetSpeed { device, speed: args.int("speed").unwrap_or_default() },
+            "block_resize" => {
+                let size = args.int("size").unwrap_or_default();
+                Command::BlockResize { device: Some(device), node_name: None, size }
+            }
+            "change" if args.text("read-only-mode").is_some_and(|mode| !READ_ONLY_MODES.contains(&mode)) => {
+                return Err(QmpError::generic(format!("invalid parameter value: {}", text("read-only-mode"))));
+            }
+            "device_add" => Command::DeviceAdd(device_options(&device)?),
+            other => return parse_command(&qmp_name(other), &self.qmp_arguments(other, args)),
+        })
+    }
+
+    /// The arguments of the QMP command, where the two differ in more than in how they are written.
+    fn qmp_arguments(&self, name: &str, args: &HmpArgs) -> Json {
+        let device = args.text("device").unwrap_or_default();
+        let given = |key: &'static str, from: &str| args.text(from).map(|text| (key, Json::str(text)));
+        let mode = if args.on("reuse") { "existing" } else { "absolute-paths" };
+        let mut members: Vec<(&'static str, Json)> = Vec::new();
+        match name {
+            "device_del" | "object_del" => members.extend(given("id", "id")),
+            "eject" => members.extend([("device", Json::str(device)), ("force", args.on("force").into())]),
+            "change" => {
+                members.extend([("device", Json::str(device)), ("force", args.on("force").into())]);
+                members.extend(given("filename", "target"));
+                members.extend(given("format", "arg"));
+                members.extend(given("read-only-mode", "read-only-mode"));
+            }
+            "drive_backup" => {
+                let sync = if args.on("full") { "full" } else { "top" };
+                members.extend([("device", Json::str(device)), ("sync", sync.into()), ("mode", mode.into())]);
+                members.extend(given("target", "target"));
+                members.extend(given("format", "format"));
+                members.extend(args.on("compress").then_some(("compress", true.into())));
+            }
+            "snapshot_blkdev" => {
+                members.extend([("device", Json::str(device)), ("mode", mode.into())]);
+                members.extend(given("snapshot-file", "snapshot-file"));
+                members.extend(given("format", "format"));
+            }
+            _ => {
+                // A drive by its name, or a guest device by its id.
+                let key = if self.graph.blk_by_name(device).is_some() { "device" } else { "id" };
+                members.push((key, Json::str(device)));
+                let limits = ["bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"];
+                members.extend(limits.map(|key| (key, Json::Int(args.int(key).unwrap_or_default()))));
+            }
+        }
+        Json::dict(members)
     }
 
     /// Runs a QMP command for the human monitor.
@@ -74,10 +136,7 @@ impl World {
     }
 
     /// `hmp_commit`. The error is what is not simulated.
-    fn hmp_commit(&self, args: &[String]) -> Result<String, &'static str> {
-        let Some(device) = args.first() else {
-            return Ok("commit: block device name expected\r\nTry \"help commit\" for more information\r\n".to_owned());
-        };
+    fn hmp_commit(&self, device: &str) -> Result<String, &'static str> {
         if device == "all" {
             let has_backing = self.graph.backends.iter().any(|(blk, _)| {
                 self.graph.blk_bs(blk).is_some_and(|bs| self.graph.cow_bs(self.graph.skip_filters(bs)).is_some())
@@ -91,9 +150,7 @@ impl World {
     }
 
     /// `hmp_info_block`: devices; then nodes, if they are asked for or a name is none of a device.
-    fn info_block(&self, args: &[String]) -> String {
-        let nodes = args.iter().any(|arg| arg == "-n");
-        let wanted = args.iter().find(|arg| !arg.starts_with('-'));
+    fn info_block(&self, nodes: bool, wanted: Option<&str>) -> String {
         let (mut out, mut printed) = (String::new(), false);
         let mut print = |list: &Json, key: &str, show: &dyn Fn(&Json, &mut String)| {
             for (i, item) in list.as_list().unwrap_or_default().iter().enumerate() {
@@ -142,6 +199,33 @@ impl World {
         out
     }
 
+    /// `hmp_info_blockstats`
+    fn info_blockstats(&self) -> String {
+        const SHOWN: [&str; 11] = [
+            "rd_bytes",
+            "wr_bytes",
+            "rd_operations",
+            "wr_operations",
+            "flush_operations",
+            "wr_total_time_ns",
+            "rd_total_time_ns",
+            "flush_total_time_ns",
+            "rd_merged",
+            "wr_merged",
+            "idle_time_ns",
+        ];
+        let mut out = String::new();
+        for device in self.query_blockstats(false).as_list().unwrap_or_default() {
+            let _ = write!(out, "{}:", device.get("device").and_then(Json::as_str).unwrap_or_default());
+            for key in SHOWN {
+                let number = device.get("stats").and_then(|stats| stats.get(key)).and_then(Json::as_u64);
+                let _ = write!(out, " {key}={}", number.unwrap_or_default());
+            }
+            out.push_str("\r\n");
+        }
+        out
+    }
+
     /// `hmp_info_iothreads`
     fn info_iothreads(&self) -> String {
         let mut out = String::new();
@@ -157,36 +241,14 @@ impl World {
     }
 }
 
-fn job_command(name: &str, args: &[String]) -> Result<Command, String> {
-    let force = args.iter().any(|arg| arg == "-f");
-    let mut words = args.iter().filter(|arg| *arg != "-f");
-    let device: Arc<str> = match words.next() {
-        Some(device) => device.as_str().into(),
-        None => {
-            return Err(format!("{name}: block device name expected\r\nTry \"help {name}\" for more information\r\n"));
-        }
-    };
-    Ok(match name {
-        "block_job_cancel" => Command::BlockJobCancel { device, force: Some(force) },
-        "block_job_pause" => Command::BlockJobPause { device },
-        "block_job_resume" => Command::BlockJobResume { device },
-        "block_job_complete" => Command::BlockJobComplete { device },
-        _ => match words.next().and_then(|speed| speed.parse().ok()) {
-            Some(speed) => Command::BlockJobSetSpeed { device, speed },
-            None => return Err(format!("{name}: invalid size\r\nTry \"help {name}\" for more information\r\n")),
-        },
-    })
-}
-
-/// `hmp_block_resize`: a size without a suffix is in MiB.
-fn resize_command(args: &[String]) -> Result<Command, String> {
-    let wrong = |what: &str| format!("block_resize: {what}\r\nTry \"help block_resize\" for more information\r\n");
-    let device = args.first().ok_or_else(|| wrong("block device name expected"))?;
-    let size = args.get(1).map_or("", String::as_str);
-    let plain = size.ends_with(|c: char| c.is_ascii_digit()) && !size.starts_with("0x");
-    let bytes = cvtnum(&if plain { format!("{size}M") } else { size.to_owned() });
-    let size = bytes.ok().and_then(|n| i64::try_from(n).ok()).ok_or_else(|| wrong("invalid size"))?;
-    Ok(Command::BlockResize { device: Some(device.as_str().into()), node_name: None, size })
+/// The name in QMP of a command that has one.
+fn qmp_name(name: &str) -> String {
+    match name {
+        "change" => "blockdev-change-medium".to_owned(),
+        "snapshot_blkdev" => "blockdev-snapshot-sync".to_owned(),
+        "drive_backup" | "object_del" => name.replace('_', "-"),
+        other => other.to_owned(),
+    }
 }
 
 /// `print_block_info`
@@ -232,4 +294,24 @@ fn print_block_info(info: Option<&Json>, inserted: Option<&Json>, out: &mut Stri
     if let Some(mode) = text(inserted, "detect_zeroes").filter(|mode| mode != "off") {
         let _ = write!(out, "    Detect zeroes:    {mode}\r\n");
     }
+    print_throttling(node, out);
+}
+
+/// The limits of a drive, if there are any.
+fn print_throttling(node: &Json, out: &mut String) {
+    const LIMITS: [&str; 6] = ["bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"];
+    let number = |key: &str| node.get(key).and_then(Json::as_u64).unwrap_or_default();
+    if LIMITS.iter().all(|key| number(key) == 0) {
+        return;
+    }
+    out.push_str("    I/O throttling:  ");
+    for half in LIMITS.chunks(3) {
+        for suffix in ["", "_max"] {
+            for key in half {
+                let _ = write!(out, " {key}{suffix}={}", number(&format!("{key}{suffix}")));
+            }
+        }
+    }
+    let group = node.get("group").and_then(Json::as_str).unwrap_or_default();
+    let _ = write!(out, " iops_size={} group={group}\r\n", number("iops_size"));
 }
