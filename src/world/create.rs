@@ -236,13 +236,32 @@ impl World {
 
     /// `qcow2_co_create` for a job, on the main stack.
     pub(super) fn create_qcow2(&mut self, q: &CreateQcow2) -> Flow {
-        let BlockdevRef::Reference(name) = &q.file else {
-            unreachable!("an inline file was refused by the command");
-        };
-        let file = match self.lookup_bs(name) {
-            Ok(file) => file,
-            Err(err) => return self.ret(Val::Done(Err(err))),
-        };
+        match &q.file {
+            // `bdrv_co_open_blockdev_ref`: opened for this, and closed again.
+            BlockdevRef::Definition(options) => {
+                let spec = Arc::new(OpenSpec::from_options(options, None));
+                self.seq([Frame::BdrvOpen(spec), Frame::CreateOver(Box::new(q.clone()))])
+            }
+            BlockdevRef::Reference(name) => match self.lookup_bs(name) {
+                Ok(file) => self.create_over_node(q, file),
+                Err(err) => self.ret(Val::Done(Err(err))),
+            },
+        }
+    }
+
+    /// The same, over a file that was opened.
+    pub(super) fn create_over(&mut self, q: &CreateQcow2) -> Flow {
+        match std::mem::take(&mut self.reg) {
+            Val::Node(Ok(file)) => {
+                self.stack.push(Frame::KeepOver(Box::new(Frame::BdrvUnref(file))));
+                self.create_over_node(q, file)
+            }
+            Val::Node(Err(err)) => self.ret(Val::Done(Err(err))),
+            other => unreachable!("a node or an error, not {other:?}"),
+        }
+    }
+
+    fn create_over_node(&mut self, q: &CreateQcow2, file: NodeId) -> Flow {
         let options = Qcow2Options {
             size: q.size,
             version: if q.version == Some(Qcow2Version::V2) { 2 } else { 3 },

@@ -184,6 +184,7 @@ pub enum Frame {
     },
     Qcow2Formatted(NodeId),
     CreateQcow2(Box<CreateQcow2>),
+    CreateOver(Box<CreateQcow2>),
     CreateDone(JobId),
 
     // Requests to nodes.

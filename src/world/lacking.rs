@@ -5,9 +5,7 @@
 //! (`overlap-check`), what a guest device does on errors (`werror`, `rerror`).
 
 use crate::qmp::drive::DriveOptions;
-use crate::qmp::types::{
-    BlockdevOptions, BlockdevRef, CreateOptions, DriverOptions, PreallocMode, Qcow2CompressionType,
-};
+use crate::qmp::types::{BlockdevOptions, CreateOptions, DriverOptions, PreallocMode, Qcow2CompressionType};
 
 /// The first option of a node that is not simulated.
 #[must_use]
@@ -55,7 +53,6 @@ pub fn create_option(options: &CreateOptions) -> Option<&'static str> {
     match options {
         CreateOptions::File(file) => first(&[(allocates(file.preallocation), "preallocation")]),
         CreateOptions::Qcow2(qcow2) => first(&[
-            (matches!(qcow2.file, BlockdevRef::Definition(_)), "blockdev-create with an inline file"),
             (qcow2.data_file.is_some(), "data-file"),
             (qcow2.data_file_raw == Some(true), "data-file-raw"),
             (qcow2.extended_l2 == Some(true), "extended-l2"),

@@ -137,6 +137,7 @@ impl Frame {
             Frame::Qcow2Format { file, options } => w.qcow2_format(file, options),
             Frame::Qcow2Formatted(format) => w.qcow2_formatted(format),
             Frame::CreateQcow2(options) => w.create_qcow2(&options),
+            Frame::CreateOver(options) => w.create_over(&options),
             Frame::CreateDone(job) => w.create_done(job),
 
             Frame::Preadv { node, offset, bytes } => w.bdrv_co_preadv(node, offset, bytes),
