@@ -86,9 +86,6 @@ const QEMU_IO: &[(&str, &str)] = &[
     ("read -b 0 512", "qemu-io read -b"),
     ("write -b 0 512", "qemu-io write -b"),
     ("write -s f 0 512", "qemu-io write -s"),
-    ("info", "qemu-io info, map and alloc"),
-    ("map", "qemu-io info, map and alloc"),
-    ("alloc 0", "qemu-io info, map and alloc"),
 ];
 
 /// A process with a client and a node `n`.

@@ -198,9 +198,9 @@ pub fn map_failed(errno: Errno) -> String {
 }
 
 /// What `info` prints: the names of the node's driver, then what the driver knows of itself: cluster size and offset
-/// of the VM state in bytes, then the lines of `specific` (each as `key: value`), indented under a headline.
+/// of the VM state in bytes.
 #[must_use]
-pub fn info(format_name: &str, protocol_name: Option<&str>, sizes: Option<(u64, u64)>, specific: &[String]) -> String {
+pub fn info(format_name: &str, protocol_name: Option<&str>, sizes: Option<(u64, u64)>) -> String {
     let mut text = format!("format name: {format_name}\n");
     if let Some(name) = protocol_name {
         let _ = writeln!(text, "format name: {name}");
@@ -208,12 +208,6 @@ pub fn info(format_name: &str, protocol_name: Option<&str>, sizes: Option<(u64, 
     let Some((cluster_size, vm_state_offset)) = sizes else { return text };
     let _ = writeln!(text, "cluster size: {}", bytes_text(cluster_size));
     let _ = writeln!(text, "vm state offset: {}", bytes_text(vm_state_offset));
-    if !specific.is_empty() {
-        text += "Format specific information:\n";
-    }
-    for line in specific {
-        let _ = writeln!(text, "    {line}");
-    }
     text
 }
 
@@ -299,11 +293,9 @@ mod tests {
         );
         assert_eq!(alloc(65536, 2 << 20, 0), "65536/2097152 bytes allocated at offset 0 bytes\n");
         assert_eq!(length(Ok(2 << 20)), "2 MiB\n");
-        let specific = ["compat: 1.1".to_owned(), "corrupt: false".to_owned()];
         assert_eq!(
-            info("qcow2", None, Some((65536, 512 << 20)), &specific),
-            "format name: qcow2\ncluster size: 64 KiB\nvm state offset: 512 MiB\n\
-             Format specific information:\n    compat: 1.1\n    corrupt: false\n"
+            info("qcow2", None, Some((65536, 512 << 20))),
+            "format name: qcow2\ncluster size: 64 KiB\nvm state offset: 512 MiB\n"
         );
         assert_eq!(break_failed(Errno::ENOTSUP), "Could not set breakpoint: Operation not supported\n");
         assert_eq!(

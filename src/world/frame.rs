@@ -11,6 +11,7 @@ use super::block_copy::{CopyTask, Method};
 use super::external_snapshot::SnapshotStage;
 use super::graph::{BdrvNext, Role};
 use super::hmp::BlkRequest;
+use super::hmp_map::Walk;
 use super::hotplug::Plugged;
 use super::io::WriteReq;
 use super::medium::MediumOp;
@@ -617,6 +618,7 @@ pub enum Frame {
         start: Nanos,
     },
     QemuIoTruncated,
+    QemuIoWalked(Box<Walk>),
     QemuIoFlushed {
         blk: BackendId,
         start: Nanos,

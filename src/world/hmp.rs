@@ -199,9 +199,12 @@ impl World {
                 let ns = milliseconds * crate::base::units::MILLIS;
                 self.run_co(Frame::Sleep(ns))
             }
-            QemuIo::Info | QemuIo::Map | QemuIo::Alloc { .. } | QemuIo::NotSimulated(_) => {
+            QemuIo::Map => self.qemu_io_map(blk),
+            QemuIo::Alloc { offset, bytes } => self.qemu_io_alloc(blk, offset, bytes),
+            QemuIo::Info => self.qemu_io_info(blk),
+            QemuIo::NotSimulated(name) => {
                 self.stack.pop();
-                self.ret(Val::Json(Err(super::commands::not_simulated("qemu-io info, map and alloc"))))
+                self.ret(Val::Json(Err(super::commands::not_simulated(&format!("qemu-io {name}")))))
             }
         }
     }
@@ -292,6 +295,49 @@ impl World {
     /// `blk_dec_in_flight`
     pub(super) fn blk_co_done(&mut self, blk: BackendId) -> Flow {
         self.graph.backends[blk].in_flight -= 1;
+        Flow::Go
+    }
+
+    /// `info_f`. What is specific to the format is printed on the monitor, and so is the reply.
+    fn qemu_io_info(&mut self, blk: BackendId) -> Flow {
+        let Some(node) = self.graph.blk_bs(blk) else { return Flow::Go };
+        let driver = self.graph.nodes[node].drv();
+        let name = driver.format_name();
+        let protocol = (driver.is_protocol() || matches!(driver, Driver::Blkdebug(_))).then_some(name);
+        // `bdrv_get_info`: filters and raw pass it on.
+        let mut at = node;
+        while let Driver::Raw(_) | Driver::Blkdebug(_) | Driver::Throttle(_) | Driver::Cbw(_) =
+            self.graph.nodes[at].drv()
+        {
+            at = self.below(at);
+        }
+        let sizes = match self.graph.nodes[at].drv() {
+            Driver::Qcow2(state) => Some((state.q.cluster_size(), state.q.vm_state_offset())),
+            Driver::File(_) => Some((0, 0)),
+            _ => None,
+        };
+        let specific = match self.graph.nodes[node].drv() {
+            Driver::Qcow2(state) => {
+                let q = &state.q;
+                let mut lines = vec![format!("compat: {}", if q.version() == 2 { "0.10" } else { "1.1" })];
+                lines.push(format!("compression type: {}", q.compression_type()));
+                if q.version() > 2 {
+                    lines.push(format!("lazy refcounts: {}", q.lazy_refcounts()));
+                }
+                lines.push(format!("refcount bits: {}", q.refcount_bits()));
+                if q.version() > 2 {
+                    lines.extend([format!("corrupt: {}", q.is_corrupt()), "extended l2: false".to_owned()]);
+                }
+                lines
+            }
+            _ => Vec::new(),
+        };
+        self.console_raw(&text::info(name, protocol, sizes));
+        let lines: String = specific.iter().map(|line| format!("    {line}\r\n")).collect();
+        if !lines.is_empty() {
+            self.stack.pop();
+            return self.ret(Val::Json(Ok(Json::str(&format!("Format specific information:\r\n{lines}")))));
+        }
         Flow::Go
     }
 

@@ -24,6 +24,7 @@ pub mod graph;
 mod graph_ops;
 pub mod hmp;
 mod hmp_commands;
+pub mod hmp_map;
 pub mod hotplug;
 pub mod io;
 pub mod job;

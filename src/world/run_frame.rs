@@ -319,6 +319,7 @@ impl Frame {
                 w.qemu_io_discard_done(Done { offset, bytes, elapsed }, report)
             }
             Frame::QemuIoTruncated => w.qemu_io_truncated(),
+            Frame::QemuIoWalked(walk) => w.qemu_io_walked(*walk),
             Frame::QemuIoFlushed { blk, start } => w.account(blk, AcctType::Flush, 0, start, false),
         }
     }

@@ -277,6 +277,12 @@ impl Qcow2 {
         1 << self.sc.refcount_order
     }
 
+    /// `qcow2_vm_state_offset`: where the state of the machine would begin, in bytes of the guest's disk.
+    #[must_use]
+    pub fn vm_state_offset(&self) -> u64 {
+        self.sc.size_to_l1(self.sc.size) << (2 * self.sc.cluster_bits - 3)
+    }
+
     /// Whether refcounts may be out of date while the image is open (`lazy-refcounts`).
     #[must_use]
     pub fn lazy_refcounts(&self) -> bool {
