@@ -140,8 +140,15 @@ fn make_source(dir: &Path, options: &str) {
     qemu_io(dir, "qcow2", "source.qcow2", "write -c -P 0x44 2M 2M");
 }
 
+/// One test at a time: a program that another thread starts holds this process's locks of images until it runs.
+fn alone() -> std::sync::MutexGuard<'static, ()> {
+    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 #[test]
 fn a_backup_of_a_real_chain_is_a_real_image() {
+    let _alone = alone();
     if !has_tools() {
         return;
     }
@@ -172,6 +179,7 @@ fn a_backup_of_a_real_chain_is_a_real_image() {
 
 #[test]
 fn persistent_bitmaps_stand_where_qemu_finds_them_and_are_read_again() {
+    let _alone = alone();
     if !has_tools() {
         return;
     }
@@ -212,6 +220,7 @@ fn persistent_bitmaps_stand_where_qemu_finds_them_and_are_read_again() {
 
 #[test]
 fn images_are_locked_as_qemu_locks_them() {
+    let _alone = alone();
     if !has_tools() {
         return;
     }
@@ -255,6 +264,7 @@ fn images_are_locked_as_qemu_locks_them() {
 
 #[test]
 fn what_is_not_there_is_refused_in_qemus_words() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let mut served = Served::boot(&[]);
     let add = |name: &str, more: &str| {
@@ -288,6 +298,7 @@ fn what_is_not_there_is_refused_in_qemus_words() {
 
 #[test]
 fn a_huge_sparse_disk_costs_what_is_touched() {
+    let _alone = alone();
     if !has_tools() {
         return;
     }
@@ -318,6 +329,7 @@ fn a_huge_sparse_disk_costs_what_is_touched() {
 
 #[test]
 fn others_may_change_a_file_that_is_not_open() {
+    let _alone = alone();
     if !has_tools() {
         return;
     }
@@ -345,6 +357,7 @@ fn others_may_change_a_file_that_is_not_open() {
 
 #[test]
 fn a_process_that_is_killed_harms_no_source_and_leaves_no_wrong_target() {
+    let _alone = alone();
     if !has_tools() {
         return;
     }
