@@ -159,16 +159,15 @@ impl HBitmap {
         }
     }
 
-    /// `hbitmap_merge`: sets what is set in `other`, whose size must be the same. A different granularity is rounded
-    /// outward.
+    /// `hbitmap_merge`: sets what is set in `other`. A different granularity is rounded outward. Unlike QEMU, which aborts where the sizes
+    /// differ (a bitmap keeps the size that its node had before a resize that failed late), what lies behind the end is left out.
     pub fn merge_from(&mut self, other: &HBitmap) {
-        assert_eq!(self.size, other.size, "merge of bitmaps of different sizes");
-        if self.shift == other.shift {
+        if self.shift == other.shift && self.size == other.size {
             self.pages.union(&other.pages);
-        } else {
-            for (start, len) in other.areas() {
-                self.set(start, len);
-            }
+            return;
+        }
+        for (start, len) in other.areas().filter(|(start, _)| *start < self.size).collect::<Vec<_>>() {
+            self.set(start, len.min(self.size - start));
         }
     }
 

@@ -361,8 +361,12 @@ impl Client {
                 None
             }
             Output::Reply { reply, .. } => Some(reply),
-            Output::Stdout(text) | Output::Stderr(text) | Output::Report(text) => {
+            Output::Stdout(text) | Output::Stderr(text) => {
                 self.stdout.push_str(&text);
+                None
+            }
+            Output::Report(text) => {
+                self.stdout.push_str(&format!("{text}\n"));
                 None
             }
         }

@@ -109,13 +109,14 @@ impl World {
                 members.extend(given("snapshot-file", "snapshot-file"));
                 members.extend(given("format", "format"));
             }
-            _ => {
+            "block_set_io_throttle" => {
                 // A drive by its name, or a guest device by its id.
                 let key = if self.graph.blk_by_name(device).is_some() { "device" } else { "id" };
                 members.push((key, Json::str(device)));
                 let limits = ["bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"];
                 members.extend(limits.map(|key| (key, Json::Int(args.int(key).unwrap_or_default()))));
             }
+            other => unreachable!("{other} has no arguments of its own"),
         }
         Json::dict(members)
     }

@@ -596,10 +596,6 @@ impl World {
     pub(super) fn pwritev_finish(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
         let ret = self.take_ret();
         self.write_req_finish(node, offset, bytes, ret, false);
-        let n = &mut self.graph.nodes[node];
-        if bytes > 0 {
-            n.wr_highest_offset = n.wr_highest_offset.max(offset + bytes);
-        }
         self.ret(Val::Ret(ret))
     }
 
@@ -607,13 +603,13 @@ impl World {
         let n = &mut self.graph.nodes[node];
         n.write_gen += 1;
         let end = align_up(offset + bytes, 512);
+        if !truncate && bytes > 0 {
+            n.wr_highest_offset = n.wr_highest_offset.max(offset + bytes);
+        }
         if ret.is_ok() && (truncate || end > n.size) {
             n.size = end.max(if truncate { offset + bytes } else { 0 });
             let size = n.size;
             n.bitmaps.truncate(size);
-        }
-        if truncate {
-            self.see(|| Seen::Changed(node));
         }
         if bytes > 0 && !truncate {
             self.graph.nodes[node].bitmaps.set_dirty(offset, bytes);
@@ -742,6 +738,8 @@ impl World {
             self.write_req_finish(node, size, 0, Ok(()), true);
             self.refresh_total_sectors(node);
         }
+        // Also where it failed: what lies behind the new end may be discarded already.
+        self.see(|| Seen::Changed(node));
         self.tracked_end(node, id, done.is_err().then_some(Errno::EIO));
         self.ret(Val::Done(done))
     }

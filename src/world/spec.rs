@@ -395,6 +395,9 @@ impl OpenSpec {
                 Arc::make_mut(file).note_unknown(rest, key, protocol || !filter);
             }
             ("backing", _, BackingSpec::Spec(backing)) => Arc::make_mut(backing).note_unknown(rest, key, false),
+            ("target", ..) if let DriverSpec::CopyBeforeWrite { target, .. } = &mut self.driver => {
+                Arc::make_mut(target).note_unknown(rest, key, protocol);
+            }
             _ => self.unknown = Some((format!("{name}.{key}").into(), protocol)),
         }
     }

@@ -15,7 +15,7 @@ use super::marks::Place;
 use super::spec::OpenSpec;
 use super::value::Val;
 use crate::base::Json;
-use crate::bitmap::{BitmapId, CheckFlags, HBitmap};
+use crate::bitmap::{BitmapId, CheckFlags, DirtyBitmap, HBitmap};
 use crate::qmp::error::QmpError;
 use crate::qmp::types::{
     ActionCompletionMode, BackupCommon, BackupPerf, BitmapSyncMode, BlockdevBackup, DriveBackup, NewImageMode, OnError,
@@ -236,13 +236,13 @@ impl World {
             }
             ActionState::BitmapReplaced(bs, id, old) => {
                 self.reach(Place::UndoBitmapRestored);
-                if let Some(bitmap) = self.graph.nodes[bs].bitmaps.get_mut(id) {
+                if let Some(bitmap) = self.bitmap_to_undo(tran, index, bs, id) {
                     bitmap.restore(old);
                 }
             }
             ActionState::BitmapSwitched(bs, id, was) => {
                 self.reach(Place::UndoBitmapSwitched);
-                if let Some(bitmap) = self.graph.nodes[bs].bitmaps.get_mut(id) {
+                if let Some(bitmap) = self.bitmap_to_undo(tran, index, bs, id) {
                     bitmap.set_enabled(was);
                 }
             }
@@ -258,25 +258,42 @@ impl World {
         Flow::Go
     }
 
-    /// `block_dirty_bitmap_add_abort`. Unlike QEMU, which uses the bitmap that it made even if a job with bitmap-mode=always has
-    /// replaced it when it was cancelled, this looks it up again.
+    /// The bitmap that an action changed. Unlike QEMU, which goes on with the one that it found then even if a job with
+    /// bitmap-mode=always has replaced it when it was cancelled, this looks it up again.
+    fn bitmap_to_undo(&mut self, tran: TranId, index: usize, bs: NodeId, id: BitmapId) -> Option<&mut DirtyBitmap> {
+        let bitmaps = &self.graph.nodes[bs].bitmaps;
+        let now = match bitmaps.get(id) {
+            Some(_) => id,
+            None => {
+                let name = match &self.trans[tran].actions[index] {
+                    TransactionAction::BitmapAdd(args) => &args.name,
+                    TransactionAction::BitmapClear(args)
+                    | TransactionAction::BitmapEnable(args)
+                    | TransactionAction::BitmapDisable(args) => &args.name,
+                    TransactionAction::BitmapMerge(args) => &args.target,
+                    _ => return None,
+                };
+                bitmaps.find(name)?
+            }
+        };
+        self.graph.nodes[bs].bitmaps.get_mut(now)
+    }
+
+    /// `block_dirty_bitmap_add_abort`
     fn bitmap_add_abort(&mut self, tran: TranId, index: usize, bs: NodeId, id: BitmapId) {
         let superseded = self.graph.nodes[bs].bitmaps.get(id).is_none();
         self.reach(if superseded { Place::UndoBitmapSuperseded } else { Place::UndoBitmapAdded });
-        let bitmaps = &mut self.graph.nodes[bs].bitmaps;
         if superseded && self.quirks.has(Quirk::BitmapAddUndoAfterAbdicate) {
             used_after_free(&id);
         }
-        let name = match &self.trans[tran].actions[index] {
-            TransactionAction::BitmapAdd(args) => args.name.clone(),
-            _ => return,
-        };
-        if let Some(id) = bitmaps.get(id).map(|bitmap| bitmap.id()).or_else(|| bitmaps.find(&name)) {
-            if bitmaps.get(id).is_some_and(|bitmap| bitmap.busy()) {
+        if let Some(bitmap) = self.bitmap_to_undo(tran, index, bs, id) {
+            let id = bitmap.id();
+            if bitmap.busy() {
                 // Only with a quirk: whoever uses it was undone before.
+                let name = bitmap.name().map_or("", |name| name);
                 Self::qemu_aborts(format!("bitmap {name}"), "bdrv_release_dirty_bitmap: it is in use");
             }
-            bitmaps.release(id);
+            self.graph.nodes[bs].bitmaps.release(id);
         }
     }
 

@@ -234,3 +234,17 @@ fn resizing_reaches_every_bitmap() {
     node.set_dirty(0, SIZE);
     assert!(!node.has_named() && !node.is_empty());
 }
+
+/// Two bitmaps of one node have different sizes after a resize that failed late.
+#[test]
+fn of_a_longer_bitmap_is_merged_what_fits() {
+    let (mut short, mut long) = (HBitmap::new(100_000, 4096), HBitmap::new(200_000, 512));
+    long.set(95_000, 50_000);
+    long.set(180_000, 512);
+    short.merge_from(&long);
+    assert_eq!(short.areas().collect::<Vec<_>>(), [(94_208, 100_000 - 94_208)]);
+    let mut long = HBitmap::new(200_000, 4096);
+    long.merge_from(&short);
+    assert_eq!(long.next_dirty(0, 200_000), Some(94_208));
+    assert_eq!(long.next_zero(94_208, 105_792), Some(102_400));
+}

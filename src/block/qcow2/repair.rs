@@ -118,14 +118,20 @@ impl Repair {
             let Some(result) = ex.run(q, |cx| self.look(cx)) else { return Ok(ex.take_ask()) };
             match result {
                 Ok(Seen { notes, next, failed, counts }) => {
-                    self.counts = counts.unwrap_or(std::mem::take(&mut self.counts));
+                    if let Some(counts) = counts {
+                        self.counts = counts;
+                    }
                     self.sum_up(q, notes);
                     self.go_on(next);
                     self.failed = failed;
                 }
                 Err(fault) => {
-                    (self.at, self.failed) = (At::Done, Some(fault.errno));
-                    if let Some(message) = fault.message {
+                    let at = std::mem::replace(&mut self.at, At::Done);
+                    self.failed = Some(fault.errno);
+                    // Of the others QEMU has no message, or does not ask for it.
+                    if at == At::Rebuild
+                        && let Some(message) = fault.message
+                    {
                         return Ok(Ask::Report(message.into()));
                     }
                 }
