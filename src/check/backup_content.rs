@@ -17,10 +17,12 @@ use crate::world::hmp::BlkRequest;
 /// if the target has no backing file, whole clusters of the target around them, as these hide what will lie below. With `none`
 /// there is nothing to hold: such a job ends by being cancelled, and then QEMU promises nothing.
 ///
-/// Nor is there for a target that somebody else writes to while it is copied to, a guest or another job: QEMU lets them.
+/// Nor is there for a target that somebody else writes to while it is copied to, a guest or another job: QEMU lets them. And where
+/// another backup of the same node discards what it has copied, its filter stands below the first one's, which hears of nothing
+/// (docs/findings/discard-below-another-backup.md).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct BackupContent {
-    /// Each with whether somebody else wrote to its target.
+    /// Each with whether somebody else wrote to its target, or discards its source.
     jobs: Vec<(Kept<BackupBegins>, bool)>,
 }
 
@@ -47,6 +49,8 @@ impl Watch for BackupContent {
         match seen {
             Seen::BackupBegins(begins) => {
                 let shared = self.written_by_others(begins.target_node);
+                let below = |other: &BackupBegins| begins.discards && other.source_node == begins.source_node;
+                self.jobs.iter_mut().filter(|(other, _)| below(other)).for_each(|(_, spoilt)| *spoilt = true);
                 self.jobs.push((Kept::new((**begins).clone()), shared));
             }
             Seen::GuestBegin { node, request, .. }

@@ -7,6 +7,7 @@ use super::block_copy::{BlockCopyState, CLUSTER_SIZE_DEFAULT, CallEnd, CopyCall}
 use super::driver::{CbwState, Driver};
 use super::frame::{Flow, Frame};
 use super::graph::{Node, OpenFlags, Parent, Role, perm};
+use super::graph_ops::no_backing;
 use super::job::{ErrorAction, JobDriver, JobFlags};
 use super::marks::Place;
 use super::spec::DriverSpec;
@@ -574,6 +575,10 @@ impl World {
 
     /// A node opens its own edge to another (`bdrv_open_child`, by reference). Leaves `Val::Done`.
     pub(super) fn attach_to_node(&mut self, parent: NodeId, name: &'static str, role: Role, bs: NodeId) -> Flow {
+        let node = &self.graph.nodes[parent];
+        if name == "backing" && !node.drv().supports_backing() {
+            return self.ret(Val::Done(Err(no_backing(node))));
+        }
         let result = self.attach_child(bs, name, role, Parent::Node(parent), 0, perm::ALL);
         let done = result.map(|child| self.note_child(parent, child));
         self.ret(Val::Done(done))

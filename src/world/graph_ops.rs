@@ -3,10 +3,16 @@
 use super::World;
 use super::arena::{BackendId, ChildId, NodeId};
 use super::frame::{Flow, Frame};
-use super::graph::{Backend, Child, Parent, Role};
+use super::graph::{Backend, Child, Node, Parent, Role};
 use super::value::Val;
 use crate::qmp::error::QmpError;
 use std::sync::Arc;
+
+/// `bdrv_set_file_or_backing_noperm`, of a node that can't have a backing file.
+pub(super) fn no_backing(node: &Node) -> QmpError {
+    let (format, name) = (node.drv().format_name(), &node.node_name);
+    QmpError::generic(format!("Driver '{format}' of node '{name}' does not support backing files"))
+}
 
 impl World {
     pub(super) fn perms_of(&mut self, roots: &[NodeId]) -> Result<(), QmpError> {

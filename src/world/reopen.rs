@@ -5,6 +5,7 @@ use super::arena::{ChildId, NodeId};
 use super::driver::{Driver, RawDriver};
 use super::frame::{Flow, Frame};
 use super::graph::{Child, DetectZeroes, OpenFlags, Parent, Role, perm};
+use super::graph_ops::no_backing;
 use super::open::no_such_node;
 use super::spec::{BackingSpec, DriverSpec, OpenSpec};
 use super::value::Val;
@@ -318,9 +319,7 @@ impl World {
             return Err(QmpError::generic(text));
         }
         if !node.drv().supports_backing() && spec.backing != BackingSpec::FromImage {
-            let (format, name) = (node.drv().format_name(), &node.node_name);
-            let text = format!("Driver '{format}' of node '{name}' does not support backing files");
-            return Err(QmpError::generic(text));
+            return Err(no_backing(node));
         }
         for (name, key) in [("backing", "backing"), ("file", "file"), ("image", "image")] {
             let edge = if name == "backing" { node.backing } else { node.file };
