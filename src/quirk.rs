@@ -137,6 +137,9 @@ quirks! {
     GroupedUndoWaitsForUnstarted = "grouped-undo-waits-for-unstarted", Qemu, "10.0.2 (others not tried)", "none yet", breaks ComesToRest,
         "Undoing a grouped transaction waits for a job that was never started, as one of its group was cancelled.",
         "QEMU hangs on a grouped transaction of two backups and a third that is refused";
+    DropFilterOverFreedNode = "drop-filter-over-freed-node", Qemu, "10.0.2 (others not tried)", "none yet", breaks NoAbort,
+        "A backup that ends drains the node below its filter; if that is another backup's filter, and that job ends meanwhile, it goes on with what was freed.",
+        "a crash when two backups of one node end at about the same time";
 }
 
 impl Quirk {

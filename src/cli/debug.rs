@@ -6,6 +6,8 @@ use super::quirks::WatchArgs;
 use super::{EXIT_USAGE, debug_screen, files, report, run};
 use crate::choice::{Chooser, Mode, Replay, Walk};
 use crate::debug::{Debugger, Goal, View};
+use crate::scenario::plan::{Plan, Schedule};
+use crate::sim;
 use crate::sim::outcome::RunOptions;
 use crate::trace::{Level, text};
 use clap::Args;
@@ -84,17 +86,26 @@ fn start(args: &DebugArgs, out: &Output) -> Result<Debugger, String> {
         Ok(None) => return Err(format!("{name}: this file holds only definitions, it is included by scenarios\n")),
         Err(error) => return Err(report::render(&error, super::check::WIDTH, out.colour_err)),
     };
-    let seed = args.seed.or(if args.replay.is_none() { plan.schedule.seed() } else { None });
-    let chooser = match (seed, &args.replay) {
+    let chooser = match (args.seed, &args.replay) {
         (Some(seed), _) => Chooser::Walk(Box::new(Walk::new(seed))),
         (None, Some(choices)) => {
             let log = run::choices(choices).map_err(|problem| format!("--replay: {problem}\n"))?;
             // Not strict: once another way is taken, the list may fit no more.
             Chooser::Replay(Replay::new(Arc::new(log), Mode::Lenient))
         }
-        (None, None) => Chooser::Calm,
+        (None, None) => as_scheduled(&plan, &options),
     };
     Debugger::new(&plan, chooser, &options).map_err(|outcome| format!("{outcome}\n"))
+}
+
+/// The scenario's own schedule, as a list of choices: preemptions are addressed by who is asked, and the debugger asks by number.
+fn as_scheduled(plan: &Plan, options: &RunOptions) -> Chooser {
+    if matches!(plan.schedule, Schedule::Any | Schedule::Calm) {
+        return Chooser::Calm;
+    }
+    let options = RunOptions { level: None, record_choices: true, ..*options };
+    let run = sim::run(plan, sim::chooser(&plan.schedule), &options);
+    Chooser::Replay(Replay::new(Arc::new(run.choices), Mode::Lenient))
 }
 
 fn lines(mut debugger: Debugger, out: &mut Output) -> u8 {

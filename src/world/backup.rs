@@ -363,15 +363,27 @@ impl World {
 
     /// `bdrv_cbw_drop`
     pub(super) fn cbw_drop(&mut self, cbw: NodeId) -> Flow {
-        let source = self.graph.filter_bs(cbw).expect("the filter is in place");
-        self.bdrv_ref(source);
+        let below = self.graph.filter_bs(cbw).expect("the filter is in place");
+        self.bdrv_ref(below);
+        self.seq([Frame::DrainedBegin(below), Frame::CbwDropDrained { cbw, below }])
+    }
+
+    /// `bdrv_drop_filter`, once the node below is drained. If that was another job's filter, its job may have ended meanwhile and have
+    /// taken it away. Unlike QEMU, which goes on with the freed node and aborts, the one below that is drained then.
+    pub(super) fn cbw_drop_drained(&mut self, cbw: NodeId, below: NodeId) -> Flow {
+        if self.graph.filter_bs(cbw) != Some(below) {
+            if self.quirks.has(Quirk::DropFilterOverFreedNode) {
+                let subject = format!("node {}", self.graph.nodes[cbw].node_name);
+                Self::qemu_aborts(subject, "bdrv_replace_node_common: from->quiesce_counter is 0, the node below it was freed");
+            }
+            return self.seq([Frame::DrainedEnd(below), Frame::BdrvUnref(below), Frame::CbwDrop(cbw)]);
+        }
         self.seq([
-            Frame::DrainedBegin(source),
             Frame::GraphWrlock,
-            Frame::DropFilter { filter: cbw, below: source },
+            Frame::DropFilter { filter: cbw, below },
             Frame::GraphWrunlock,
-            Frame::DrainedEnd(source),
-            Frame::BdrvUnref(source),
+            Frame::DrainedEnd(below),
+            Frame::BdrvUnref(below),
             Frame::BdrvUnref(cbw),
         ])
     }

@@ -516,6 +516,10 @@ pub enum Frame {
     },
     CbwInserted(NodeId),
     CbwDrop(NodeId),
+    CbwDropDrained {
+        cbw: NodeId,
+        below: NodeId,
+    },
     BackupCbwAppended(Box<BackupArgs>),
     BackupCreateJob {
         cbw: NodeId,

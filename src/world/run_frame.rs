@@ -273,6 +273,7 @@ impl Frame {
             Frame::CbwInsert { cbw, source } => w.cbw_insert(cbw, source),
             Frame::CbwInserted(cbw) => w.cbw_inserted(cbw),
             Frame::CbwDrop(cbw) => w.cbw_drop(cbw),
+            Frame::CbwDropDrained { cbw, below } => w.cbw_drop_drained(cbw, below),
             Frame::BackupCbwAppended(args) => w.backup_cbw_appended(args),
             Frame::BackupCreateJob { cbw, args } => w.backup_create_job(cbw, args),
             Frame::BackupCreateFailed { cbw, args, err } => w.backup_create_failed_frame(cbw, &args, err),
