@@ -7,12 +7,13 @@ use super::quirks::WatchArgs;
 use super::run::again;
 use super::{EXIT_CODES, EXIT_USAGE, files};
 use crate::choice::{MODE_FAULTS, MODE_ORDER};
-use crate::explore::{Caps, ClientTrace, Exhausted, Search, Start, grouped, listed, off_script};
+use crate::explore::{Caps, ClientTrace, Exhausted, Part, Search, Start, grouped, listed, off_script};
 use crate::sim::outcome::{Outcome, RunOptions};
 use crate::trace::{Level, RecordKind, text};
 use clap::Args;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 /// Arguments of `explore`.
 #[derive(Debug, Args)]
@@ -23,6 +24,9 @@ pub(super) struct ExploreArgs {
     /// Give up after this many states
     #[arg(long, value_name = "N", default_value_t = Caps::default().states)]
     max_states: usize,
+    /// Search with this many threads; by default, with one for each processor. What is found does not depend on it
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
     /// Where the scenario's faults strike is open too; only broken invariants and crashes count as failures then
     #[arg(long)]
     faults: bool,
@@ -38,9 +42,6 @@ pub(super) struct ExploreArgs {
 
 /// Ways to fail that are told; the others are counted.
 const TOLD: usize = 5;
-
-/// Transitions between two looks at the clock.
-const SLICE: usize = 4096;
 
 /// Explores one scenario exhaustively.
 pub(super) fn explore(args: &ExploreArgs, out: &mut Output) -> u8 {
@@ -61,20 +62,13 @@ pub(super) fn explore(args: &ExploreArgs, out: &mut Output) -> u8 {
     let began = Instant::now();
     let caps = Caps { states: args.max_states, ..Caps::default() };
     let mode = if args.faults { MODE_ORDER | MODE_FAULTS } else { MODE_ORDER };
-    let mut search = Search::new(&start.sim, mode, caps);
-    while search.go_on(SLICE) {
-        out.progress(&format!(
-            "{} states, {} transitions, {} deep, {} states/s",
-            grouped(&search.graph.states().to_string()),
-            grouped(&search.graph.transitions().to_string()),
-            search.depth(),
-            grouped(&rate(search.graph.states(), began).to_string()),
-        ));
-    }
-    out.progress("");
+    let machine = std::thread::available_parallelism().map_or(1, usize::from);
+    let jobs = args.jobs.unwrap_or(machine).clamp(1, 256);
+    let search = Search::new(&start.sim, mode, caps, jobs);
+    let parts = work(&search, jobs, began, out);
     let searched = began.elapsed();
-    let rate = rate(search.graph.states(), began);
-    let mut found = Exhausted::of(&search);
+    let rate = rate(search.states(), began);
+    let mut found = Exhausted::of(&search, parts);
     if args.faults {
         found.ends.retain(|end| !off_script(end));
     }
@@ -93,6 +87,35 @@ pub(super) fn explore(args: &ExploreArgs, out: &mut Output) -> u8 {
     if found.proved() { 0 } else { found.ends.iter().map(Outcome::exit_code).max().unwrap_or(0).max(1) }
 }
 
+/// Has the workers search, and says how far they are.
+fn work(search: &Search, jobs: usize, began: Instant, out: &mut Output) -> Vec<Part> {
+    let (done, parts) = mpsc::channel();
+    let found = std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            let done = done.clone();
+            scope.spawn(move || {
+                // Whoever listens does so until all have answered.
+                let _ = done.send(search.work());
+            });
+        }
+        drop(done);
+        let mut found = Vec::new();
+        loop {
+            match parts.recv_timeout(Duration::from_millis(200)) {
+                Ok(part) => found.push(part),
+                Err(RecvTimeoutError::Disconnected) => return found,
+                Err(RecvTimeoutError::Timeout) => out.progress(&format!(
+                    "{} states, {} states/s",
+                    grouped(&search.states().to_string()),
+                    grouped(&rate(search.states(), began).to_string()),
+                )),
+            }
+        }
+    });
+    out.progress("");
+    found
+}
+
 fn rate(states: usize, since: Instant) -> u128 {
     states as u128 * 1_000_000 / since.elapsed().as_micros().max(1)
 }
@@ -102,10 +125,10 @@ fn summary(found: &Exhausted) -> String {
     let n = |n: usize| grouped(&n.to_string());
     let mut text = String::new();
     let mut line = |what: &str, value: &str| text.push_str(&format!("{what:<20} {value}\n"));
-    line("states", &n(found.states));
-    line("transitions", &n(found.transitions));
-    line("depth", &n(found.depth));
     if found.capped.is_none() {
+        line("states", &n(found.states));
+        line("transitions", &n(found.transitions));
+        line("depth", &n(found.depth));
         let round = if found.cycles > 0 { ", and without bound round cycles" } else { "" };
         line("complete schedules", &format!("{}{round}", found.schedules));
         if found.cycles > 0 {

@@ -247,7 +247,7 @@ impl Atlas {
             if let Some(outcome) = outcome {
                 return Ok(self.note(place, asked, way, Err(outcome)));
             }
-            let before = sim.may_choose().then(|| sim.fork());
+            let before = sim.may_choose().then(|| sim.clone());
             outcome = sim.step_caught(&mut asking);
             if !asking.asked.is_empty() {
                 let before = before.expect("a choice was asked for where none could be");

@@ -2,6 +2,7 @@
 
 use super::count::Count;
 use super::graph::ClientTrace;
+use super::join::Part;
 use super::search::{Caps, Search};
 use crate::choice::{Calm, ChoiceLog, ChoicePoint, Choose, MODE_ORDER, Recorder};
 use crate::scenario::Plan;
@@ -26,7 +27,6 @@ impl Start {
     pub fn watched(plan: &Plan, options: &RunOptions) -> Result<Start, Outcome> {
         let mut start = Start::of(plan, options)?;
         start.sim.world.trace = Trace::new(options.level, usize::try_from(MAX_TRACE).unwrap_or(usize::MAX));
-        start.sim.world.share();
         Ok(start)
     }
 
@@ -51,7 +51,7 @@ impl Start {
     }
 }
 
-/// What an exhaustive search found.
+/// What an exhaustive search found: nothing that counts, if its cap was met.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exhausted {
     /// States, ends included.
@@ -75,11 +75,11 @@ pub struct Exhausted {
 }
 
 impl Exhausted {
-    /// What a search has found so far.
+    /// What a search found.
     #[must_use]
-    pub fn of(search: &Search) -> Exhausted {
-        let graph = &search.graph;
-        let whole = search.capped.is_none();
+    pub fn of(search: &Search, parts: Vec<Part>) -> Exhausted {
+        let (graph, capped) = (search.graph(parts), search.capped());
+        let whole = capped.is_none();
         Exhausted {
             states: graph.states(),
             transitions: graph.transitions(),
@@ -89,7 +89,7 @@ impl Exhausted {
             without_end: if whole { graph.without_end() } else { 0 },
             traces: if whole { graph.traces(TRACES) } else { None },
             ends: graph.ends(),
-            capped: search.capped.clone(),
+            capped,
         }
     }
 
@@ -125,9 +125,9 @@ pub fn exhaust(start: &Start, caps: Caps) -> Exhausted {
 /// The same with another answer to [`ChoicePoint::Mode`].
 #[must_use]
 pub fn exhaust_in(mode: u32, start: &Start, caps: Caps) -> Exhausted {
-    let mut search = Search::new(&start.sim, mode, caps);
-    while search.go_on(usize::MAX) {}
-    Exhausted::of(&search)
+    let search = Search::new(&start.sim, mode, caps, 1);
+    let found = search.work();
+    Exhausted::of(&search, vec![found])
 }
 
 /// Answers from a list, and calmly behind its end.

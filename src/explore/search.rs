@@ -4,30 +4,35 @@
 //! the invariants remember is part of it. A *transition* is one way to answer what is asked there, and all that follows up to the next
 //! choice. The search goes depth first over clones; which client records each transition gave is kept, so that the traces of all
 //! schedules can be told afterwards although each state is entered once ([`super::graph`]).
+//!
+//! Any number of workers may search: each goes depth first from what it found itself, and hands the state nearest to the start over when
+//! another has nothing to do. What they found is put together afterwards in the order of one that searches alone, so that nothing tells
+//! how many there were.
 
 use super::digest::Fingerprint;
 use super::graph::Graph;
+use super::join::{Part, Taking, join};
 use crate::choice::{Choice, ChoicePoint, Choose};
 use crate::sim::Sim;
 use crate::sim::outcome::Outcome;
 use crate::trace::{Level, Trace};
-use indexmap::IndexSet;
-use rustc_hash::FxBuildHasher;
+use rustc_hash::FxHashSet;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// When a search gives up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Caps {
     /// States.
     pub states: usize,
-    /// Transitions.
-    pub transitions: usize,
     /// Frames between two choices.
     pub steps: u64,
 }
 
 impl Default for Caps {
     fn default() -> Self {
-        Caps { states: 5_000_000, transitions: 50_000_000, steps: 10_000_000 }
+        Caps { states: 5_000_000, steps: 10_000_000 }
     }
 }
 
@@ -68,139 +73,247 @@ fn next_picks(asked: &[Choice]) -> Option<Vec<u32>> {
 /// What came of a step: the run behind it, what was asked and answered, the outcome if there was one.
 type Taken = (Sim, Vec<Choice>, Option<Outcome>);
 
-/// A run up to its next choice.
-enum Advanced {
-    /// The run just before the choice, and what comes of calm answers.
-    Choice(Box<Sim>, Box<Taken>),
-    /// It ended before.
+/// Where a run comes to when it is followed to its next choice.
+enum Arrived {
+    /// A state that was entered before.
+    Known(u128),
+    /// A state that nobody knew: the run just before the choice, and what comes of calm answers.
+    New(u128, Box<Sim>, Box<Taken>),
+    /// The end.
     End(Outcome),
 }
 
 /// A state whose transitions are being taken.
 struct Open {
-    node: u32,
+    state: u128,
     before: Sim,
     /// What was found of the calm answers already.
     calm: Option<Box<Taken>>,
     /// The answers to take next.
     next: Option<Vec<u32>>,
+    taken: Vec<Taking>,
 }
 
-/// A search under way.
+/// States that wait for somebody to go on with them, and how many have nothing to do.
+#[derive(Default)]
+struct Pool {
+    open: Vec<Open>,
+    idle: usize,
+}
+
+/// Known states stand in this many sets, each with a lock of its own.
+const SHARDS: usize = 64;
+
+/// A search, for any number of workers.
 pub struct Search {
     caps: Caps,
     mode: u32,
-    /// Fingerprints of states, by the numbers of their nodes.
-    known: IndexSet<u128, FxBuildHasher>,
-    stack: Vec<Open>,
-    /// The graph so far.
-    pub graph: Graph,
-    /// The cap that was met.
-    pub capped: Option<String>,
+    workers: usize,
+    known: Vec<Mutex<FxHashSet<u128>>>,
+    states: AtomicUsize,
+    capped: AtomicBool,
+    pool: Mutex<Pool>,
+    bell: Condvar,
+    /// Somebody has nothing to do.
+    hungry: AtomicBool,
+    root: u128,
+    root_records: Vec<u64>,
+    root_end: Option<Outcome>,
+}
+
+fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Search {
-    /// Begins at `start`, a run that stands where exploring starts ([`Sim::run_to_start`]).
+    /// Begins at `start`, a run that stands where exploring starts ([`Sim::run_to_start`]). As many as `workers` must [`Search::work`].
     #[must_use]
-    pub fn new(start: &Sim, mode: u32, caps: Caps) -> Search {
+    pub fn new(start: &Sim, mode: u32, caps: Caps, workers: usize) -> Search {
+        let mut search = Search {
+            caps,
+            mode,
+            workers,
+            known: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            states: AtomicUsize::new(0),
+            capped: AtomicBool::new(false),
+            pool: Mutex::default(),
+            bell: Condvar::new(),
+            hungry: AtomicBool::new(false),
+            root: 0,
+            root_records: Vec::new(),
+            root_end: None,
+        };
         let mut sim = start.clone();
         sim.world.trace = Trace::new(Some(Level::Client), usize::MAX);
-        let mut search =
-            Search { caps, mode, known: IndexSet::default(), stack: Vec::new(), graph: Graph::default(), capped: None };
-        search.arrive(None, &[], sim, None);
+        let mut records = Vec::new();
+        match search.follow(sim, None, &mut records) {
+            Arrived::Known(_) => unreachable!("nothing is known yet"),
+            Arrived::New(state, before, calm) => {
+                search.root = state;
+                search.enter(state);
+                locked(&search.pool).open.push(Open::at(state, *before, calm));
+            }
+            Arrived::End(outcome) => search.root_end = Some(outcome),
+        }
+        search.root_records = records;
         search
     }
 
-    /// Takes up to `transitions` further; whether there is more to do.
-    pub fn go_on(&mut self, transitions: usize) -> bool {
-        (0..transitions).all(|_| self.capped.is_none() && self.one())
-    }
-
-    /// How many states the way from the start to where the search is has.
+    /// How many states are known, ends included.
     #[must_use]
-    pub fn depth(&self) -> usize {
-        self.stack.len()
+    pub fn states(&self) -> usize {
+        self.states.load(Ordering::Relaxed)
     }
 
-    fn one(&mut self) -> bool {
-        let mode = self.mode;
-        let Some(open) = self.stack.last_mut() else { return false };
-        let from = open.node;
+    /// The cap that was met.
+    #[must_use]
+    pub fn capped(&self) -> Option<String> {
+        self.capped.load(Ordering::Relaxed).then(|| format!("{} states", self.caps.states))
+    }
+
+    fn knows(&self, state: u128) -> bool {
+        locked(&self.known[state as usize % SHARDS]).contains(&state)
+    }
+
+    /// Whether a state is new.
+    fn enter(&self, state: u128) -> bool {
+        let new = locked(&self.known[state as usize % SHARDS]).insert(state);
+        if new && self.states.fetch_add(1, Ordering::Relaxed) >= self.caps.states {
+            self.capped.store(true, Ordering::Relaxed);
+        }
+        new
+    }
+
+    /// Searches until nobody has anything left to do, or the cap is met.
+    #[must_use]
+    pub fn work(&self) -> Part {
+        let mut part = Part::default();
+        let mut stack = VecDeque::new();
+        while !self.capped.load(Ordering::Relaxed) {
+            if stack.is_empty() {
+                match self.fetch() {
+                    Some(open) => stack.push_back(open),
+                    None => break,
+                }
+            }
+            self.one(&mut stack, &mut part);
+            if stack.len() > 1 && self.hungry.load(Ordering::Relaxed) {
+                self.hand_over(&mut stack);
+            }
+        }
+        // Whoever waits need not wait any longer.
+        self.bell.notify_all();
+        part
+    }
+
+    /// Something to do; waits for it. `None` when there is nothing left.
+    fn fetch(&self) -> Option<Open> {
+        let mut pool = locked(&self.pool);
+        pool.idle += 1;
+        loop {
+            if let Some(open) = pool.open.pop() {
+                pool.idle -= 1;
+                self.hungry.store(pool.idle > pool.open.len(), Ordering::Relaxed);
+                return Some(open);
+            }
+            if pool.idle == self.workers || self.capped.load(Ordering::Relaxed) {
+                self.bell.notify_all();
+                return None;
+            }
+            self.hungry.store(true, Ordering::Relaxed);
+            pool = self.bell.wait(pool).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// What is nearest to the start has most behind it.
+    fn hand_over(&self, stack: &mut VecDeque<Open>) {
+        let mut pool = locked(&self.pool);
+        pool.open.extend(stack.pop_front());
+        self.hungry.store(pool.idle > pool.open.len(), Ordering::Relaxed);
+        self.bell.notify_one();
+    }
+
+    /// Takes the next transition of the state that was entered last.
+    fn one(&self, stack: &mut VecDeque<Open>, part: &mut Part) {
+        let Some(open) = stack.back_mut() else { return };
         let (sim, asked, outcome) = match (open.calm.take(), open.next.take()) {
             (Some(calm), _) => *calm,
             (None, Some(picks)) => {
                 let mut sim = open.before.clone();
-                let mut script = Script::new(&picks, mode);
+                let mut script = Script::new(&picks, self.mode);
                 let outcome = sim.step_caught(&mut script);
                 (sim, script.asked, outcome)
             }
             (None, None) => {
-                self.graph.close(from);
-                self.stack.pop();
-                return true;
+                part.states.extend(stack.pop_back().map(|open| (open.state, open.taken)));
+                return;
             }
         };
         open.next = next_picks(&asked);
-        self.arrive(Some(from), &asked, sim, outcome);
-        true
-    }
-
-    /// Follows a run to its next choice and notes the transition that leads there.
-    fn arrive(&mut self, from: Option<u32>, asked: &[Choice], mut sim: Sim, outcome: Option<Outcome>) {
         let mut records = Vec::new();
-        drain(&mut sim, &mut records);
-        let advanced = match outcome {
-            Some(outcome) => Advanced::End(outcome),
-            None => self.advance(sim, &mut records),
-        };
-        let (state, outcome, run) = match advanced {
+        let arrived = self.follow(sim, outcome, &mut records);
+        let to = match &arrived {
+            Arrived::Known(state) | Arrived::New(state, ..) => *state,
             // Of an end only the outcome matters: nothing comes behind it.
-            Advanced::End(outcome) => (Fingerprint::of(&format!("{outcome:?}")), Some(outcome), None),
-            Advanced::Choice(mut before, calm) => {
-                before.rebase();
-                (Fingerprint::of(&*before), None, Some((before, calm)))
-            }
+            Arrived::End(outcome) => Fingerprint::of(&format!("{outcome:?}")),
         };
-        let (node, new) = self.known.insert_full(state);
-        let node = u32::try_from(node).expect("capped far below");
-        if new {
-            self.graph.add_node(outcome);
-        }
-        match from {
-            Some(from) => self.graph.add_edge(from, node, asked, &records),
-            None => self.graph.set_root(node, records),
-        }
-        if new && let Some((before, calm)) = run {
-            self.graph.open(node);
-            self.stack.push(Open { node, before: *before, calm: Some(calm), next: None });
-        }
-        if self.known.len() > self.caps.states {
-            self.capped = Some(format!("{} states", self.caps.states));
-        } else if self.graph.transitions() > self.caps.transitions {
-            self.capped = Some(format!("{} transitions", self.caps.transitions));
+        open.taken.push(Taking { to, asked, records });
+        match arrived {
+            Arrived::New(state, before, calm) if self.enter(state) => stack.push_back(Open::at(state, *before, calm)),
+            Arrived::End(outcome) if self.enter(to) => part.ends.push((to, outcome)),
+            // Known, or entered by another worker meanwhile.
+            _ => {}
         }
     }
 
-    /// Runs on to the next choice.
-    fn advance(&self, mut sim: Sim, records: &mut Vec<u64>) -> Advanced {
-        let first = sim.world.steps;
+    /// Runs on to the next choice. Whether the state there is known is asked before it is found out what comes of calm answers.
+    fn follow(&self, mut sim: Sim, mut outcome: Option<Outcome>, records: &mut Vec<u64>) -> Arrived {
+        let mut ran = 0;
         loop {
-            let before = sim.may_choose().then(|| sim.fork());
-            let mut script = Script::new(&[], self.mode);
-            let outcome = sim.step_caught(&mut script);
-            if !script.asked.is_empty() {
-                let before = before.expect("a choice was asked for where none could be");
-                return Advanced::Choice(Box::new(before), Box::new((sim, script.asked, outcome)));
-            }
             drain(&mut sim, records);
             if let Some(outcome) = outcome {
-                return Advanced::End(outcome);
+                return Arrived::End(outcome);
             }
-            if sim.world.steps - first > self.caps.steps {
+            if ran > self.caps.steps {
                 let what = format!("more than {} steps without a choice", self.caps.steps);
-                return Advanced::End(Outcome::Limit { at: None, what, waits: sim.world.waiting() });
+                return Arrived::End(Outcome::Limit { at: None, what, waits: sim.world.waiting() });
+            }
+            let before = if sim.may_choose() {
+                sim.rebase();
+                let state = Fingerprint::of(&sim);
+                if self.knows(state) {
+                    return Arrived::Known(state);
+                }
+                Some((state, sim.clone()))
+            } else {
+                None
+            };
+            let steps = sim.world.steps;
+            let mut script = Script::new(&[], self.mode);
+            outcome = sim.step_caught(&mut script);
+            ran += sim.world.steps - steps;
+            if !script.asked.is_empty() {
+                let (state, before) = before.expect("a choice was asked for where none could be");
+                return Arrived::New(state, Box::new(before), Box::new((sim, script.asked, outcome)));
             }
         }
+    }
+
+    /// What the workers found, put together. Empty if the cap was met: what was found until then depends on who was faster.
+    #[must_use]
+    pub fn graph(&self, mut parts: Vec<Part>) -> Graph {
+        if self.capped().is_some() {
+            return Graph::default();
+        }
+        let ends = self.root_end.iter().map(|end| (self.root, end.clone())).collect();
+        parts.push(Part { states: Vec::new(), ends });
+        join(self.root, self.root_records.clone(), parts)
+    }
+}
+
+impl Open {
+    fn at(state: u128, before: Sim, calm: Box<Taken>) -> Open {
+        Open { state, before, calm: Some(calm), next: None, taken: Vec::new() }
     }
 }
 

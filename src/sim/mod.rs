@@ -61,13 +61,6 @@ impl Sim {
         Ok(sim)
     }
 
-    /// A copy that shares what neither of the two changes: cheaper to make, to keep and to drop than a clone of a run that was never
-    /// copied.
-    pub fn fork(&mut self) -> Sim {
-        self.world.share();
-        self.clone()
-    }
-
     /// Watches all invariants from now on.
     pub fn watch(&mut self) {
         self.check = Some(Box::new(Checker::watching(&mut self.world)));

@@ -1,13 +1,13 @@
 //! Where the world keeps its things: numbered slots.
 //!
-//! The things stand in the slots themselves, not behind `Arc`: a run touches each of them thousands of times, which made the counting
-//! of references its largest single cost. Who is about to clone a world many times shares them first ([`Arena::share`]); a thing that is
-//! changed afterwards is taken out of its `Arc` once, and stands in its slot again.
+//! Clones share the things until one of the two changes them, so that a copy of a world costs little more than its slots. The `Arc` is
+//! `triomphe`'s, without weak references: a run changes things thousands of times, and to find out that nobody shares one is a load
+//! there, where the standard library's takes a locked exchange.
 
 use crate::base::Digest;
 use crate::invariant::{Broken, Invariant};
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use triomphe::Arc;
 
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident, $letter:literal;)*) => {
@@ -72,71 +72,13 @@ pub struct Arena<I, T> {
 
 #[derive(Clone, Debug)]
 struct Slot<T> {
-    thing: Thing<T>,
+    thing: Option<Arc<T>>,
     digest: Digest,
-}
-
-#[derive(Clone, Debug)]
-enum Thing<T> {
-    None,
-    Own(T),
-    Shared(Arc<T>),
-}
-
-impl<T> Thing<T> {
-    #[inline]
-    fn get(&self) -> Option<&T> {
-        match self {
-            Thing::Own(thing) => Some(thing),
-            Thing::Shared(thing) => Some(thing),
-            Thing::None => None,
-        }
-    }
-
-    fn is_none(&self) -> bool {
-        matches!(self, Thing::None)
-    }
-
-    fn share(&mut self) {
-        if matches!(self, Thing::Own(_))
-            && let Thing::Own(thing) = std::mem::replace(self, Thing::None)
-        {
-            *self = Thing::Shared(Arc::new(thing));
-        }
-    }
-}
-
-impl<T: Clone> Thing<T> {
-    #[inline]
-    fn get_mut(&mut self) -> Option<&mut T> {
-        if matches!(self, Thing::Shared(_)) {
-            self.take_out();
-        }
-        match self {
-            Thing::Own(thing) => Some(thing),
-            Thing::Shared(_) | Thing::None => None,
-        }
-    }
-
-    #[cold]
-    fn take_out(&mut self) {
-        if let Some(thing) = self.take() {
-            *self = Thing::Own(thing);
-        }
-    }
-
-    fn take(&mut self) -> Option<T> {
-        match std::mem::replace(self, Thing::None) {
-            Thing::Own(thing) => Some(thing),
-            Thing::Shared(thing) => Some(Arc::unwrap_or_clone(thing)),
-            Thing::None => None,
-        }
-    }
 }
 
 impl<T: PartialEq> PartialEq for Slot<T> {
     fn eq(&self, other: &Self) -> bool {
-        self.thing.get() == other.thing.get()
+        self.thing == other.thing
     }
 }
 
@@ -144,7 +86,7 @@ impl<T: Eq> Eq for Slot<T> {}
 
 impl<T: Hash> Hash for Slot<T> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.digest.of(|hasher| self.thing.get().hash(hasher)));
+        state.write_u64(self.digest.of(|hasher| self.thing.as_deref().hash(hasher)));
     }
 }
 
@@ -165,10 +107,10 @@ impl<I: Copy + From<u32> + Into<u32> + std::fmt::Debug, T: Clone> Arena<I, T> {
     pub fn insert(&mut self, value: T) -> I {
         let free = if self.reuse { self.slots.iter().position(|slot| slot.thing.is_none()) } else { None };
         let slot = free.unwrap_or_else(|| {
-            self.slots.push(Slot { thing: Thing::None, digest: Digest::default() });
+            self.slots.push(Slot { thing: None, digest: Digest::default() });
             self.slots.len() - 1
         });
-        self.slots[slot] = Slot { thing: Thing::Own(value), digest: Digest::default() };
+        self.slots[slot] = Slot { thing: Some(Arc::new(value)), digest: Digest::default() };
         I::from(u32::try_from(slot).expect("fewer than 2^32 slots"))
     }
 
@@ -177,25 +119,20 @@ impl<I: Copy + From<u32> + Into<u32> + std::fmt::Debug, T: Clone> Arena<I, T> {
         let slot: u32 = id.into();
         let taken = self.slots.get_mut(slot as usize)?;
         taken.digest.clear();
-        let taken = taken.thing.take();
+        let taken = taken.thing.take().map(Arc::unwrap_or_clone);
         if self.reuse {
-            while matches!(self.slots.last(), Some(Slot { thing: Thing::None, .. })) {
+            while matches!(self.slots.last(), Some(Slot { thing: None, .. })) {
                 self.slots.pop();
             }
         }
         taken
     }
 
-    /// Makes clones cheap: they share the things until these are changed.
-    pub fn share(&mut self) {
-        self.slots.iter_mut().for_each(|slot| slot.thing.share());
-    }
-
     /// The thing, if it still exists.
     #[must_use]
     pub fn get(&self, id: I) -> Option<&T> {
         let slot: u32 = id.into();
-        self.slots.get(slot as usize)?.thing.get()
+        self.slots.get(slot as usize)?.thing.as_deref()
     }
 
     /// The thing, to be changed, if it still exists.
@@ -203,14 +140,14 @@ impl<I: Copy + From<u32> + Into<u32> + std::fmt::Debug, T: Clone> Arena<I, T> {
         let slot: u32 = id.into();
         self.slots.get_mut(slot as usize).and_then(|slot| {
             slot.digest.clear();
-            slot.thing.get_mut()
+            slot.thing.as_mut().map(Arc::make_mut)
         })
     }
 
     /// All things with their ids, in order of id.
     pub fn iter(&self) -> impl Iterator<Item = (I, &T)> {
         self.slots.iter().enumerate().filter_map(|(i, slot)| {
-            slot.thing.get().map(|value| (I::from(u32::try_from(i).expect("fewer than 2^32 slots")), value))
+            slot.thing.as_deref().map(|value| (I::from(u32::try_from(i).expect("fewer than 2^32 slots")), value))
         })
     }
 

@@ -679,7 +679,10 @@ impl World {
             state.snapshot_error.get_or_insert(errno);
         } else {
             let done = self.cbw(node).done_bitmap;
-            self.bits_mut(node, done).set(from, len);
+            let bits = self.bits_mut(node, done);
+            // A format above writes behind the end of its file, which was shorter when the job began. Unlike QEMU, which aborts
+            // (`hbitmap_set`), there is nothing to note of what the backup does not cover.
+            bits.set(from, len.min(bits.size().saturating_sub(from)));
         }
         self.cbw_wait_frozen(node, from, len)
     }

@@ -193,12 +193,6 @@ impl Jobs {
         self.jobs.get(id)
     }
 
-    /// See [`Arena::share`].
-    pub(super) fn share(&mut self) {
-        self.jobs.share();
-        self.txns.share();
-    }
-
     /// Frees a job; its id is never given again.
     pub(super) fn free(&mut self, id: JobId) {
         self.list.retain(|job| *job != id);

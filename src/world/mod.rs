@@ -150,16 +150,6 @@ impl World {
         }
     }
 
-    /// Makes clones cheap ([`Arena::share`]).
-    pub fn share(&mut self) {
-        self.cos.share();
-        self.calls.share();
-        self.trans.share();
-        self.graph.nodes.share();
-        self.graph.backends.share();
-        self.jobs.share();
-    }
-
     /// Who waits for what, a line each: for runs that can't go on.
     #[must_use]
     pub fn waiting(&self) -> Vec<String> {
