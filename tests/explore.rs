@@ -10,7 +10,9 @@
 mod common;
 
 use blockjob_sim::choice::{ChoiceLog, ChoicePoint, Choose, Chooser, MODE_FAULTS, MODE_ORDER, Mode, Replay};
-use blockjob_sim::explore::{self, Caps, Count, Start, Strategy, TraceDigest, exhaust, exhaust_in, listed, off_script};
+use blockjob_sim::explore::{
+    self, Caps, Count, Exhausted, Search, Start, Strategy, TraceDigest, exhaust, exhaust_in, listed, off_script,
+};
 use blockjob_sim::sim;
 use blockjob_sim::sim::outcome::{Outcome, RunOptions};
 use blockjob_sim::trace::Level;
@@ -66,6 +68,38 @@ fn the_search_finds_all_traces_that_latencies_give() {
         assert_eq!(all.len(), traces, "{file}");
         assert!(seen.len() >= by_seeds, "{file}: {} traces in 400 seeds", seen.len());
     }
+}
+
+/// What several workers find is put together as if one had searched alone: the same graph, whoever was faster.
+#[test]
+fn the_number_of_workers_does_not_matter() {
+    for file in ["sim-scenarios/iotest-124/transaction-failure-race.yaml", SMALL] {
+        let start = start_of(file);
+        let alone = exhaust(&start, Caps::default());
+        for workers in [2, 3, 5] {
+            let search = Search::new(&start.sim, MODE_ORDER, Caps::default(), workers);
+            let parts = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..workers).map(|_| scope.spawn(|| search.work())).collect();
+                threads.into_iter().map(|thread| thread.join().expect("it does not panic")).collect()
+            });
+            assert!(Exhausted::of(&search, parts) == alone, "{file}: {workers} workers");
+        }
+    }
+}
+
+/// A cap ends the search of all workers, and nothing is told that depends on who was faster.
+#[test]
+fn a_cap_ends_the_search_of_all_workers() {
+    let start = start_of("sim-scenarios/iotest-124/transaction-failure-race.yaml");
+    let caps = Caps { states: 100, ..Caps::default() };
+    let search = Search::new(&start.sim, MODE_ORDER, caps, 3);
+    let parts = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..3).map(|_| scope.spawn(|| search.work())).collect();
+        threads.into_iter().map(|thread| thread.join().expect("it does not panic")).collect()
+    });
+    let found = Exhausted::of(&search, parts);
+    assert_eq!((found.capped.as_deref(), found.states, found.proved()), (Some("100 states"), 0, false));
+    assert!(search.states() > 100);
 }
 
 /// Each trace's shortest list of choices gives that trace, and the search says rightly how few of them are not calm.

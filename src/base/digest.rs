@@ -8,8 +8,8 @@
 use rustc_hash::FxHasher;
 use std::hash::{Hash, Hasher};
 use std::ops::Deref;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use triomphe::Arc;
 
 /// A remembered hash of something beside it. It is no part of the value: all are equal. Whoever changes the value must [`clear`] it.
 ///
@@ -87,6 +87,13 @@ impl<T> Kept<T> {
 }
 
 impl<T: Clone> Kept<T> {
+    /// It, to be changed in its place: a copy of it, unless nobody else keeps it.
+    pub fn change(&mut self) -> &mut T {
+        let inner = Arc::make_mut(&mut self.inner);
+        inner.0.clear();
+        &mut inner.1
+    }
+
     /// It, to be changed: a copy of it, unless nobody else keeps it.
     #[must_use]
     pub fn take(self) -> T {
@@ -98,6 +105,12 @@ impl<T> Deref for Kept<T> {
     type Target = T;
     fn deref(&self) -> &T {
         &self.inner.1
+    }
+}
+
+impl<T: Default> Default for Kept<T> {
+    fn default() -> Kept<T> {
+        Kept::new(T::default())
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the host's kernel does for a process that has a file open.
 
 use super::{File, HostFiles, HostOp};
+use crate::base::errno::{Errno, Ret};
 use crate::block::content::{BLOCK, Content, Data};
 use std::sync::Arc;
 
@@ -60,6 +61,16 @@ impl HostFiles {
             file.size = file.size.max(offset + data.len());
             self.note(path, || HostOp::Write(offset, data.clone()));
         }
+    }
+
+    /// `handle_aiocb_copy_range`: what the source has is copied; `ENOSPC` where it ends before the range does.
+    pub fn copy_range(&mut self, from: &str, at: u64, to: &str, offset: u64, bytes: u64) -> Ret {
+        let there = bytes.min(self.size(from).saturating_sub(at));
+        if there > 0 {
+            let data = self.read_in(from, at, there);
+            self.pwrite(to, offset, &data);
+        }
+        if there < bytes { Err(Errno::ENOSPC) } else { Ok(()) }
     }
 
     /// `fallocate`: zeroes a range, as a hole with `unmap`.

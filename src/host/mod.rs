@@ -21,6 +21,7 @@ pub use image::{Image, Step};
 pub use io::{Info, MapEntry};
 pub use outside::{HostOp, Look, UNREAD};
 
+use crate::base::Kept;
 use crate::base::errno::Errno;
 use crate::block::content::{Content, Data, WriteTag};
 use crate::block::qcow2::{CreateOptions, Fault};
@@ -93,7 +94,7 @@ impl HostError {
 /// The files of the host, by path. Cloning is cheap, and clones share what they have not changed since.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct HostFiles {
-    files: Arc<BTreeMap<Arc<str>, Arc<File>>>,
+    files: Kept<BTreeMap<Arc<str>, Arc<File>>>,
     /// Where the files are real ones.
     outside: Option<Box<outside::Outside>>,
 }
@@ -113,12 +114,12 @@ impl HostFiles {
 
     /// Puts a file there, in the place of the one that was there.
     pub fn put(&mut self, path: &str, file: Arc<File>) {
-        Arc::make_mut(&mut self.files).insert(path.into(), file);
+        self.files.change().insert(path.into(), file);
     }
 
     /// Removes a file: whether it was there.
     pub fn remove(&mut self, path: &str) -> bool {
-        self.files.contains_key(path) && Arc::make_mut(&mut self.files).remove(path).is_some()
+        self.files.contains_key(path) && self.files.change().remove(path).is_some()
     }
 
     /// Paths and files, by path.
@@ -128,7 +129,7 @@ impl HostFiles {
 
     /// A file about to be changed.
     fn change(&mut self, path: &str) -> Option<&mut File> {
-        Arc::make_mut(&mut self.files).get_mut(path).map(Arc::make_mut)
+        self.files.change().get_mut(path).map(Arc::make_mut)
     }
 
     /// The bytes of a file, all of them: only for what is known to be short.

@@ -98,10 +98,15 @@ impl Images {
         }
         for i in 0..world.aio.in_flight.len() {
             let request = &world.aio.in_flight[i];
+            let (offset, bytes) = (request.offset, request.bytes);
+            if let DeviceOp::Copy { from, at } = &request.op {
+                let (from, at) = (from.clone(), *at);
+                self.read(world, &from, at, bytes);
+                continue;
+            }
             if !matches!(request.op, DeviceOp::Read) {
                 continue;
             }
-            let (offset, bytes) = (request.offset, request.bytes);
             if let Some(Driver::File(file)) = world.graph.nodes.get(request.node).and_then(|n| n.driver.as_ref()) {
                 let path = file.path.clone();
                 self.read(world, &path, offset, bytes);

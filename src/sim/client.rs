@@ -73,7 +73,7 @@ pub struct Client {
     /// Its number at the monitor.
     id: u32,
     /// Events that were read and not waited for, oldest first.
-    queue: VecDeque<Event>,
+    queue: Kept<VecDeque<Event>>,
     /// How many of them do not fit what the client waits for.
     seen: usize,
     /// What the process printed since the last command was sent.
@@ -110,7 +110,7 @@ impl Client {
             step: 0,
             state: State::Before,
             id: 0,
-            queue: VecDeque::new(),
+            queue: Kept::new(VecDeque::new()),
             seen: 0,
             stdout: String::new(),
             sent: 0,
@@ -357,7 +357,7 @@ impl Client {
         note_read(world, &output);
         match output {
             Output::Event { event, .. } => {
-                self.queue.push_back(event);
+                self.queue.change().push_back(event);
                 None
             }
             Output::Reply { reply, .. } => Some(reply),
@@ -441,7 +441,7 @@ impl Client {
         loop {
             while let Some(event) = self.queue.get(self.seen) {
                 if *event.name() == *pattern.name && pattern.matches(event.name(), &event.data()) {
-                    self.queue.remove(self.seen);
+                    self.queue.change().remove(self.seen);
                     return self.next();
                 }
                 self.seen += 1;

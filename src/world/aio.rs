@@ -158,6 +158,13 @@ pub enum DeviceOp {
     Read,
     /// `pwrite`
     Write(Data),
+    /// `copy_file_range`
+    Copy {
+        /// The file to copy from.
+        from: Arc<str>,
+        /// Byte offset there.
+        at: u64,
+    },
     /// `fallocate(FALLOC_FL_ZERO_RANGE)`, or with `unmap` `FALLOC_FL_PUNCH_HOLE`
     Zero {
         /// Whether the range may become a hole.

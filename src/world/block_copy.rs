@@ -3,6 +3,7 @@
 use super::World;
 use super::aio::{TimerKind, Wait};
 use super::arena::{CallId, CoId, JobId, NodeId};
+use super::copy_range::CopyRange;
 use super::driver::{CbwState, Driver};
 use super::feed::Seen;
 use super::frame::{Flow, Frame};
@@ -651,19 +652,19 @@ impl World {
             let (id, status) = (self.jobs[job].id.clone(), self.jobs[job].status);
             self.feed.seen.push(Seen::Copies { id, status });
         }
-        let serialising = self.cbw_ref(cbw).bcs.serialising;
+        let flags = if self.cbw_ref(cbw).bcs.serialising { IoFlags::SERIALISING } else { IoFlags::NONE };
         match method {
             Method::WriteZeroes => {
                 self.reach(Place::CopyZeroes);
-                let flags = if serialising { IoFlags::SERIALISING } else { IoFlags::NONE };
-                let target = self.copy_target(cbw);
                 self.seq([
                     Frame::Pwritev(super::io::write_zeroes(target, task.offset, nbytes, flags)),
                     Frame::CopyTaskDone { task, method, read: false },
                 ])
             }
             Method::RangeSmall | Method::RangeFull => {
-                self.seq([Frame::CopyRange { task, nbytes }, Frame::CopyRangeDone { task }])
+                let (src, offset) = (self.copy_source(cbw), task.offset);
+                let copy = CopyRange { src, src_offset: offset, dst: target, dst_offset: offset, bytes: nbytes, flags };
+                self.seq([Frame::CopyRangeFrom(copy), Frame::CopyRangeDone { task }])
             }
             Method::ReadWrite | Method::ReadWriteCluster => {
                 let source = self.copy_source(cbw);

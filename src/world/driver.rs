@@ -513,6 +513,7 @@ impl World {
                 self.files.pwrite(&path, request.offset, data);
                 Val::Ret(Ok(()))
             }
+            DeviceOp::Copy { from, at } => Val::Ret(self.files.copy_range(from, *at, &path, request.offset, request.bytes)),
             DeviceOp::Zero { unmap } => {
                 self.files.zero(&path, request.offset, request.bytes, *unmap);
                 Val::Ret(Ok(()))
@@ -541,6 +542,7 @@ impl World {
         let op = match request.op {
             DeviceOp::Read => "read",
             DeviceOp::Write(_) => "write",
+            DeviceOp::Copy { .. } => "copy-range",
             DeviceOp::Zero { .. } => "write-zeroes",
             DeviceOp::Discard => "discard",
             DeviceOp::Flush => "flush",

@@ -8,6 +8,7 @@ use super::aio::{Cond, Ctx, Wait};
 use super::arena::{BackendId, CallId, CellId, CoId, JobId, NodeId, ReqId, TranId, TxnId};
 use super::backup::BackupArgs;
 use super::block_copy::{CopyTask, Method};
+use super::copy_range::CopyRange;
 use super::external_snapshot::SnapshotStage;
 use super::graph::{BdrvNext, Role};
 use super::hmp::BlkRequest;
@@ -386,6 +387,7 @@ pub enum Frame {
         slot: u32,
     },
     Qcow2Truncated(NodeId),
+    Qcow2Copied(NodeId),
     Qcow2Open(NodeId),
     Qcow2Opened(NodeId),
     Qcow2Close(NodeId),
@@ -451,9 +453,15 @@ pub enum Frame {
         method: Method,
         read: bool,
     },
-    CopyRange {
-        task: CopyTask,
-        nbytes: u64,
+    CopyRangeFrom(CopyRange),
+    CopyRangeFromBegun {
+        copy: CopyRange,
+        id: u32,
+    },
+    CopyRangeTo(CopyRange),
+    CopyRangeToBegun {
+        copy: CopyRange,
+        id: u32,
     },
     CopyRangeDone {
         task: CopyTask,

@@ -2,6 +2,7 @@
 
 use super::arena::{Arena, BackendId, ChildId, CoId, JobId, NodeId};
 use super::driver::Driver;
+use crate::base::Kept;
 use crate::bitmap::DirtyBitmaps;
 use crate::block::accounting::Accounting;
 use std::collections::BTreeMap;
@@ -227,7 +228,7 @@ pub struct Node {
     /// The name was made up.
     pub auto_named: bool,
     /// How it was opened.
-    pub spec: Option<Arc<super::spec::OpenSpec>>,
+    pub spec: Option<Kept<Arc<super::spec::OpenSpec>>>,
     /// The backing file name in the image header.
     pub backing_file: Arc<str>,
     /// The backing format in the image header.

@@ -96,7 +96,7 @@ pub fn write_zeroes(node: NodeId, offset: u64, bytes: u64, flags: IoFlags) -> Bo
 }
 
 /// `INT_MAX`, the largest request that carries a buffer (`BDRV_REQUEST_MAX_BYTES`, cut to sectors).
-const REQUEST_MAX_BYTES: u64 = i32::MAX as u64 / 512 * 512;
+pub(super) const REQUEST_MAX_BYTES: u64 = i32::MAX as u64 / 512 * 512;
 /// `MAX_BOUNCE_BUFFER`
 const MAX_BOUNCE_BUFFER: u64 = 32768 << 9;
 
@@ -108,7 +108,7 @@ impl World {
     }
 
     /// `tracked_request_begin`
-    fn tracked_begin(&mut self, node: NodeId, op: &'static str, offset: u64, bytes: u64) -> u32 {
+    pub(super) fn tracked_begin(&mut self, node: NodeId, op: &'static str, offset: u64, bytes: u64) -> u32 {
         let co = self.current();
         let n = &mut self.graph.nodes[node];
         n.in_flight += 1;
@@ -148,7 +148,7 @@ impl World {
     }
 
     /// A read, write or discard begins; whoever changes a node's size drains it himself.
-    fn see_request(&mut self, node: NodeId) {
+    pub(super) fn see_request(&mut self, node: NodeId) {
         let n = &self.graph.nodes[node];
         if self.feed.on && n.quiesce_counter > 0 {
             let name = n.node_name.clone();
@@ -171,7 +171,7 @@ impl World {
     }
 
     /// `bdrv_wait_serialising_requests`: yields if this request overlaps one that it must wait for.
-    fn wait_serialising(&mut self, node: NodeId, id: u32) -> Option<Wait> {
+    pub(super) fn wait_serialising(&mut self, node: NodeId, id: u32) -> Option<Wait> {
         let co = self.current();
         let n = &mut self.graph.nodes[node];
         if n.tracked_apart == 0 {
@@ -200,7 +200,7 @@ impl World {
         });
     }
 
-    fn stop_waiting(&mut self, node: NodeId, id: u32) {
+    pub(super) fn stop_waiting(&mut self, node: NodeId, id: u32) {
         if self.graph.nodes[node].tracked_apart > 0 {
             self.set_apart(node, id, |own| own.waiting = false);
         }
@@ -444,12 +444,7 @@ impl World {
         if self.graph.nodes[node].bitmaps.has_readonly() {
             return self.ret(Val::err(Errno::EPERM));
         }
-        self.stop_waiting(node, req.tracked);
-        if req.flags.has(IoFlags::SERIALISING) {
-            let cluster = self.cluster_size_of(node).unwrap_or(1).max(self.graph.nodes[node].bl.request_alignment);
-            self.make_serialising(node, req.tracked, cluster);
-        }
-        if let Some(wait) = self.wait_serialising(node, req.tracked) {
+        if let Some(wait) = self.write_req_prepare(node, req.tracked, req.flags) {
             self.stack.push(Frame::PwritevAligned(req));
             return Flow::Yield(wait);
         }
@@ -481,6 +476,16 @@ impl World {
             return self.driver_pwritev_compressed(req);
         }
         self.seq([Frame::BlkdebugEvent { node, event: BlkdebugEvent::Pwritev }, Frame::PwritevPieces(req)])
+    }
+
+    /// `bdrv_co_write_req_prepare`, as far as overlapping requests go.
+    pub(super) fn write_req_prepare(&mut self, node: NodeId, id: u32, flags: IoFlags) -> Option<Wait> {
+        self.stop_waiting(node, id);
+        if flags.has(IoFlags::SERIALISING) {
+            let cluster = self.cluster_size_of(node).unwrap_or(1).max(self.graph.nodes[node].bl.request_alignment);
+            self.make_serialising(node, id, cluster);
+        }
+        self.wait_serialising(node, id)
     }
 
     /// The loop of `bdrv_aligned_pwritev` over pieces that the driver takes; the request shrinks from its front.

@@ -120,9 +120,11 @@ const PLACES: [(&str, bool); 47] = [
     ("copying: copy_range fails, a buffer is used", true),
     ("copying: cut short by a pause", false),
     ("copying: begins again after a pause", false),
-    ("copying: skips what is not allocated", false),
+    // Only while a job with sync=top still looks for what is allocated.
+    ("copying: skips what is not allocated", true),
     ("drain: pauses a running job", false),
-    ("drain: a guest's request waits for its end", false),
+    // No drained section lasts until the next command, unless something went wrong: `txn-early-fail-leaves-drain`.
+    ("drain: a guest's request waits for its end", true),
     ("cancel: before the start", false),
     ("cancel: while running", false),
     ("cancel: paused by its user", false),

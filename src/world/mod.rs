@@ -12,6 +12,7 @@ pub mod block_copy;
 mod boot;
 mod change_backing;
 mod commands;
+pub mod copy_range;
 pub mod create;
 mod drain;
 pub mod driver;

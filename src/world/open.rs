@@ -8,6 +8,7 @@ use super::graph::{DetectZeroes, Node, OpenFlags, Role, perm};
 use super::spec::{BackingSpec, DriverSpec, OpenSpec};
 use super::throttle::Member;
 use super::value::Val;
+use crate::base::Kept;
 use crate::base::errno::Errno;
 use crate::base::units::{GIB, align_up};
 use crate::block::blkdebug::{Blkdebug, Limits, Rule};
@@ -187,7 +188,7 @@ impl World {
         if let Err(text) = self.assign_node_name(bs, spec.node_name.as_deref()) {
             return self.open_failed(&o, QmpError::generic(text));
         }
-        self.graph.nodes[bs].spec = Some(spec.clone());
+        self.graph.nodes[bs].spec = Some(Kept::new(spec.clone()));
         match &spec.driver {
             DriverSpec::Probe => unreachable!("probing comes first"),
             DriverSpec::File { filename, .. } if filename.is_empty() => {

@@ -42,7 +42,7 @@ impl World {
         let per_kib = request.bytes / 1024 * 100;
         match request.op {
             DeviceOp::Read => 60 * MICROS + per_kib,
-            DeviceOp::Write(_) => 80 * MICROS + per_kib,
+            DeviceOp::Write(_) | DeviceOp::Copy { .. } => 80 * MICROS + per_kib,
             DeviceOp::Zero { .. } | DeviceOp::Discard | DeviceOp::Truncate => 40 * MICROS,
             DeviceOp::Flush => 500 * MICROS,
             DeviceOp::Nothing => request.bytes,

@@ -3,6 +3,7 @@
 use super::World;
 use super::aio::Wait;
 use super::arena::{CoId, NodeId};
+use super::copy_range::CopyRange;
 use super::driver::Driver;
 use super::frame::{Flow, Frame};
 use super::io::{self, IoFlags, WriteReq};
@@ -29,6 +30,8 @@ pub struct Qcow2Node {
     /// Results of operations that another one started, for its coroutine.
     results: Vec<(CoId, u32, Result<Out, Fault>)>,
     waiting: Vec<CoId>,
+    /// Copies by the host that it takes part in, with their coroutines.
+    pub(super) copies: Vec<(CoId, CopyRange)>,
 }
 
 impl Qcow2Node {
@@ -42,6 +45,7 @@ impl Qcow2Node {
             alloc_queue: Vec::new(),
             results: Vec::new(),
             waiting: Vec::new(),
+            copies: Vec::new(),
         }
     }
 
@@ -113,6 +117,23 @@ impl World {
         self.qcow2_run(node, Box::new(op))
     }
 
+    /// An operation that takes part in a copy by the host.
+    pub(super) fn qcow2_copy(&mut self, node: NodeId, copy: CopyRange, op: Op) -> Flow {
+        let co = self.current();
+        self.qcow2(node).copies.push((co, copy));
+        self.stack.push(Frame::Qcow2Copied(node));
+        self.qcow2_start(node, op)
+    }
+
+    /// The end of such an operation.
+    pub(super) fn qcow2_copied(&mut self, node: NodeId) -> Flow {
+        let co = self.current();
+        let copies = &mut self.qcow2(node).copies;
+        let last = copies.iter().rposition(|(of, _)| *of == co).expect("a copy of this coroutine was under way");
+        copies.remove(last);
+        Flow::Go
+    }
+
     fn take_got(&mut self) -> Got {
         match std::mem::take(&mut self.reg) {
             Val::None | Val::Ret(Ok(())) | Val::Done(Ok(())) => Got::Done,
@@ -182,6 +203,7 @@ impl World {
                     }
                 }
                 Ask::GetLength => got = Got::Number(self.bdrv_getlength(self.below(node))),
+                Ask::GetBackingLength => got = Got::Number(self.graph.cow_bs(node).map_or(0, |bs| self.bdrv_getlength(bs))),
                 Ask::GetAllocatedSize => {
                     let size = self.allocated_size(self.below(node));
                     got = size.map_or_else(Got::Failed, Got::Number);
@@ -230,6 +252,7 @@ impl World {
                 }
                 self.seq([Frame::Pwritev(io::write_zeroes(file, offset, len, flags))])
             }
+            Ask::CopyFrom { .. } | Ask::CopyTo { .. } => self.qcow2_copy_request(node, &request),
             Ask::Discard { offset, len } => self.seq([Frame::Pdiscard { node: file, offset, bytes: len }]),
             Ask::Flush => self.seq([Frame::BdrvCoFlush(file)]),
             Ask::Truncate { size } => self.seq([Frame::Truncate { node: file, size }]),

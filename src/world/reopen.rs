@@ -12,6 +12,7 @@ use super::value::Val;
 use crate::block::qcow2::{MemoryBitmap, Op, OpenOptions};
 use crate::qmp::error::QmpError;
 use crate::qmp::types::BlockdevOptions;
+use crate::base::Kept;
 use std::sync::Arc;
 
 /// `BDRVReopenState`
@@ -266,7 +267,7 @@ impl World {
             self.reg = Val::None;
             return self.reopen_at(r, At::Prepared(i));
         }
-        let spec = entry.spec.clone().or_else(|| node.spec.clone());
+        let spec = entry.spec.clone().or_else(|| node.spec.as_deref().cloned());
         let op = self.qcow2_reopen_op(bs, spec.as_deref(), flags);
         r.at = At::Prepared(i);
         self.reg = Val::None;
@@ -464,7 +465,7 @@ impl World {
                 if let DriverSpec::Throttle { group } = &spec.driver {
                     self.throttle_move(bs, group);
                 }
-                self.graph.nodes[bs].spec = Some(spec.clone());
+                self.graph.nodes[bs].spec = Some(Kept::new(spec.clone()));
             }
             self.refresh_limits(bs);
         }
@@ -547,7 +548,7 @@ impl World {
         if !entry.prepared || self.qcow2_ref(bs).is_none() {
             return self.reopen_at(r, At::Undo(i + 1));
         }
-        let spec = self.graph.nodes[bs].spec.clone();
+        let spec = self.graph.nodes[bs].spec.as_deref().cloned();
         let op = self.qcow2_reopen_op(bs, spec.as_deref(), flags);
         r.at = At::Undone(i);
         self.reg = Val::None;

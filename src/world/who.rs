@@ -12,6 +12,7 @@ impl World {
         let op = match request.op {
             DeviceOp::Read => "read",
             DeviceOp::Write(_) => "write",
+            DeviceOp::Copy { .. } => "copy",
             DeviceOp::Zero { .. } => "zero",
             DeviceOp::Discard => "discard",
             DeviceOp::Flush => "flush",

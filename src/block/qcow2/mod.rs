@@ -14,6 +14,7 @@ mod bitmap;
 mod cache;
 mod cluster;
 mod compressed;
+mod copy_range;
 mod create;
 mod deflate;
 mod discard;

@@ -2,6 +2,7 @@
 
 use super::bitmap::{BitmapCheck, MemoryBitmap, StoreBitmap, StoredBitmap};
 use super::compressed::{CompressedOp, CompressedTask};
+use super::copy_range::{CopyFromOp, CopyToOp};
 use super::create::{CreateOp, CreateOptions};
 use super::exec::{Exec, Fault};
 use super::misc::{Locked, LockedOp, StatusOp, ZeroesOp};
@@ -67,6 +68,26 @@ pub enum Ask {
         /// In bytes.
         len: u64,
     },
+    /// `bdrv_co_copy_range_from` of a child, for a copy of this node.
+    CopyFrom {
+        /// The child to copy from; `None` for zeroes.
+        child: Option<Child>,
+        /// In bytes of the child.
+        offset: u64,
+        /// Where in the copied range this part begins.
+        into: u64,
+        /// In bytes.
+        len: u64,
+    },
+    /// `bdrv_co_copy_range_to` of the file, for a copy to this node.
+    CopyTo {
+        /// Where in the copied range this part begins.
+        from: u64,
+        /// In bytes of the file.
+        offset: u64,
+        /// In bytes.
+        len: u64,
+    },
     /// `bdrv_flush` of the file: its own generation counters decide whether anything happens.
     Flush,
     /// `bdrv_co_truncate` of the file, not exact.
@@ -76,6 +97,8 @@ pub enum Ask {
     },
     /// `bdrv_co_getlength` of the file. Answer: [`Got::Number`].
     GetLength,
+    /// `bdrv_co_getlength` of the backing file. Answer: [`Got::Number`].
+    GetBackingLength,
     /// `bdrv_co_get_allocated_file_size` of the file. Answer: [`Got::Number`].
     GetAllocatedSize,
     /// `bdrv_co_common_block_status_above` of *this* node and all below it. Answer: [`Got::Status`].
@@ -202,6 +225,8 @@ enum Kind {
     WriteTask(Box<WriteTask>),
     Compressed(Box<CompressedOp>),
     CompressedTask(Box<CompressedTask>),
+    CopyFrom(CopyFromOp),
+    CopyTo(Box<CopyToOp>),
     Zeroes(ZeroesOp),
     Status(StatusOp),
     Locked(LockedOp),
@@ -241,6 +266,18 @@ impl Op {
     #[must_use]
     pub fn pwritev(offset: u64, data: Data) -> Op {
         Op::new(Kind::Write(Box::new(WriteOp::new(offset, data))))
+    }
+
+    /// `qcow2_co_copy_range_from`
+    #[must_use]
+    pub fn copy_range_from(offset: u64, bytes: u64) -> Op {
+        Op::new(Kind::CopyFrom(CopyFromOp::new(offset, bytes)))
+    }
+
+    /// `qcow2_co_copy_range_to`
+    #[must_use]
+    pub fn copy_range_to(offset: u64, bytes: u64) -> Op {
+        Op::new(Kind::CopyTo(Box::new(CopyToOp::new(offset, bytes))))
     }
 
     /// `qcow2_co_pwritev_compressed_part`: whole clusters, none of which may be allocated (else `EIO`).
@@ -356,6 +393,8 @@ impl Op {
             Kind::WriteTask(task) => task.step(ex, q, got),
             Kind::Compressed(op) => op.step(ex, q, got),
             Kind::CompressedTask(task) => task.step(ex, q, got),
+            Kind::CopyFrom(op) => op.step(ex, q, got),
+            Kind::CopyTo(op) => op.step(ex, q, got),
             Kind::Zeroes(op) => op.step(ex, q, got),
             Kind::Status(op) => op.step(ex, q, got),
             Kind::Locked(op) => op.step(ex, q, got),
@@ -372,6 +411,7 @@ impl Op {
             Kind::WriteTask(task) => task.task_done(slot, result),
             Kind::Compressed(op) => op.task_done(slot, result),
             Kind::CompressedTask(task) => task.task_done(slot, result),
+            Kind::CopyTo(op) => op.task_done(slot, result),
             Kind::Truncate(op) => op.task_done(slot, result),
             _ => {}
         }

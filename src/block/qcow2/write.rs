@@ -186,8 +186,20 @@ impl WriteTask {
         WriteTask { host, offset, data, metas, at, failed: None, read: None, copies: Default::default() }
     }
 
+    /// The data is there; the lock is held, and what was allocated is to be linked (`qcow2_handle_l2meta`).
+    pub fn copied(metas: Vec<L2Meta>) -> WriteTask {
+        let mut task = WriteTask::new(0, 0, Data::new(), metas);
+        task.at = TaskAt::Link;
+        task
+    }
+
+    /// How it ended, once it wants no more than to give the lock back.
+    pub fn end(&mut self) -> Option<Result<(), Fault>> {
+        (self.at == TaskAt::Unlocked).then(|| self.failed.take().map_or(Ok(()), Err))
+    }
+
     /// Nothing is written; the lock is held, and what was allocated is given up.
-    fn given_up(fault: Fault, metas: Vec<L2Meta>) -> WriteTask {
+    pub fn given_up(fault: Fault, metas: Vec<L2Meta>) -> WriteTask {
         let mut task = WriteTask::new(0, 0, Data::new(), metas);
         task.failed = Some(fault);
         task.at = TaskAt::Abort;
