@@ -653,26 +653,24 @@ impl World {
             self.feed.seen.push(Seen::Copies { id, status });
         }
         let flags = if self.cbw_ref(cbw).bcs.serialising { IoFlags::SERIALISING } else { IoFlags::NONE };
+        let (source, offset) = (self.copy_source(cbw), task.offset);
         match method {
             Method::WriteZeroes => {
                 self.reach(Place::CopyZeroes);
                 self.seq([
-                    Frame::Pwritev(super::io::write_zeroes(target, task.offset, nbytes, flags)),
+                    Frame::Pwritev(super::io::write_zeroes(target, offset, nbytes, flags)),
                     Frame::CopyTaskDone { task, method, read: false },
                 ])
             }
             Method::RangeSmall | Method::RangeFull => {
-                let (src, offset) = (self.copy_source(cbw), task.offset);
-                let copy = CopyRange { src, src_offset: offset, dst: target, dst_offset: offset, bytes: nbytes, flags };
+                let (src, dst) = (source, target);
+                let copy = CopyRange { src, src_offset: offset, dst, dst_offset: offset, bytes: nbytes, flags };
                 self.seq([Frame::CopyRangeFrom(copy), Frame::CopyRangeDone { task }])
             }
-            Method::ReadWrite | Method::ReadWriteCluster => {
-                let source = self.copy_source(cbw);
-                self.seq([
-                    Frame::Preadv { node: source, offset: task.offset, bytes: nbytes },
-                    Frame::CopyReadDone { task, method },
-                ])
-            }
+            Method::ReadWrite | Method::ReadWriteCluster => self.seq([
+                Frame::Preadv { node: source, offset, bytes: nbytes },
+                Frame::CopyReadDone { task, method },
+            ]),
         }
     }
 
