@@ -531,8 +531,12 @@ impl World {
                 }
                 self.reg = Val::None;
                 self.trace.take_cause(Later::Poll(self.stack.len() as u32));
-            } else if matches!(frame, Frame::More) {
-                if !self.more_matters() {
+            } else if let Frame::More | Frame::MoreHere = frame {
+                let matters = match frame {
+                    Frame::More => self.more_matters(),
+                    _ => !self.aio.in_flight.is_empty(),
+                };
+                if !matters {
                     return Stepped::Ran;
                 }
                 self.stack.push(frame);
@@ -614,9 +618,13 @@ impl World {
         self.run_bh(bh, ctx)
     }
 
-    /// `aio_bh_poll` called by itself (`bdrv_graph_wrunlock`).
+    /// `aio_bh_poll` called by itself (`bdrv_graph_wrunlock`). The thread pool tells by a bottom half what is done, so that requests may
+    /// come to their end here, too; what the main thread does next finds them so.
     pub(super) fn aio_bh_poll(&mut self) -> Flow {
         self.aio.main.begin_poll();
+        if self.aio.order && !self.aio.in_flight.is_empty() {
+            return self.seq([Frame::MoreHere, Frame::BhLoop(Ctx::Main)]);
+        }
         self.seq([Frame::BhLoop(Ctx::Main)])
     }
 

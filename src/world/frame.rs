@@ -76,6 +76,8 @@ pub enum Frame {
     Complete(ReqId),
     /// Where orders are open: another request may be done in the same round (`thread_pool_completion_bh` starts again after each one).
     More,
+    /// The same within `aio_bh_poll` called by itself, where it matters in any case.
+    MoreHere,
     Enter(CoId),
     Wake(CoId),
     WakeWithReg(CoId),

@@ -71,6 +71,7 @@ impl World {
         match self.stack.last() {
             Some(Frame::Poll(Cond::JobCompleted(_))) => true,
             Some(Frame::More) => self.more_matters(),
+            Some(Frame::MoreHere) => requests > 0,
             Some(Frame::Poll(_)) | None => requests + timers > 1 || (requests > 0 && self.anything_ready()),
             Some(_) => false,
         }
@@ -215,7 +216,7 @@ impl World {
         !self.aio.in_flight.is_empty() && (self.anything_ready() || due() || waited_for())
     }
 
-    /// `Frame::More`, which stays until no more is done. Requests count that were sent in this very round.
+    /// `Frame::More` and `Frame::MoreHere`, which stay until no more is done. Requests count that were sent in this very round.
     pub(super) fn ask_for_more(&mut self, choose: &mut dyn Choose) {
         match self.one_more(choose) {
             Some(request) => self.stack.push(Frame::Complete(request)),
