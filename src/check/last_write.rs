@@ -7,7 +7,9 @@ use crate::host::Frozen;
 use crate::invariant::{Broken, Invariant};
 use crate::world::World;
 use crate::world::arena::{CoId, NodeId};
+use crate::world::driver::Driver;
 use crate::world::feed::Seen;
+use crate::world::graph::Node;
 use crate::world::hmp::BlkRequest;
 
 /// A node that guests use.
@@ -45,7 +47,7 @@ enum Write {
 ///
 /// QEMU itself breaks it in one case, which is left out: when what stands around an unaligned write cannot be read, it goes on and
 /// writes zeroes there (`bdrv_padding_rmw_read`). Nor is anything said of ranges whose last write failed, met others on the way, or
-/// was a discard.
+/// was a discard, and of what a backup with `discard-source` takes away.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct LastWrite {
     disks: Vec<Disk>,
@@ -138,14 +140,28 @@ impl Disk {
     }
 }
 
+/// Whether a backup that is there discards what it has copied of that node, or of what its filters stand on.
+fn discarded(node: NodeId, world: &World) -> bool {
+    let mut below = Some(node);
+    while let Some(bs) = below {
+        let takes = |of: &Node| matches!(&of.driver, Some(Driver::Cbw(cbw)) if cbw.discard_source);
+        if world.graph.nodes.iter().any(|(id, of)| takes(of) && (id == bs || world.graph.filter_bs(id) == Some(bs))) {
+            return true;
+        }
+        below = world.graph.filter_bs(bs);
+    }
+    false
+}
+
 impl Watch for LastWrite {
     const INVARIANT: Invariant = Invariant::LastWrite;
 
-    fn see(&mut self, seen: &Seen, _world: &World) -> Result<(), Broken> {
+    fn see(&mut self, seen: &Seen, world: &World) -> Result<(), Broken> {
         match seen {
             Seen::GuestBegin { co, node, request, content } => {
                 if let Some(content) = content
                     && content.keeps_writes()
+                    && !discarded(*node, world)
                 {
                     let disk = Disk {
                         node: *node,

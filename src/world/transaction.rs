@@ -248,7 +248,7 @@ impl World {
             }
             ActionState::BitmapRemoved(bs, id) => {
                 self.reach(Place::UndoBitmapKept);
-                if let Some(bitmap) = self.graph.nodes[bs].bitmaps.get_mut(id) {
+                if let Some(bitmap) = self.graph.nodes.get_mut(bs).and_then(|node| node.bitmaps.get_mut(id)) {
                     bitmap.set_skip_store(false);
                     bitmap.set_busy(false);
                 }
@@ -259,9 +259,10 @@ impl World {
     }
 
     /// The bitmap that an action changed. Unlike QEMU, which goes on with the one that it found then even if a job with
-    /// bitmap-mode=always has replaced it when it was cancelled, this looks it up again.
+    /// bitmap-mode=always has replaced it when it was cancelled, this looks it up again. There is none if its node, a backup's filter, went
+    /// along with its job while another action drained it.
     fn bitmap_to_undo(&mut self, tran: TranId, index: usize, bs: NodeId, id: BitmapId) -> Option<&mut DirtyBitmap> {
-        let bitmaps = &self.graph.nodes[bs].bitmaps;
+        let bitmaps = &self.graph.nodes.get(bs)?.bitmaps;
         let now = match bitmaps.get(id) {
             Some(_) => id,
             None => {
@@ -281,7 +282,7 @@ impl World {
 
     /// `block_dirty_bitmap_add_abort`
     fn bitmap_add_abort(&mut self, tran: TranId, index: usize, bs: NodeId, id: BitmapId) {
-        let superseded = self.graph.nodes[bs].bitmaps.get(id).is_none();
+        let superseded = self.graph.nodes.get(bs).is_none_or(|node| node.bitmaps.get(id).is_none());
         self.reach(if superseded { Place::UndoBitmapSuperseded } else { Place::UndoBitmapAdded });
         if superseded && self.quirks.has(Quirk::BitmapAddUndoAfterAbdicate) {
             used_after_free(&id);
