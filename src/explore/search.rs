@@ -9,6 +9,8 @@
 //! another has nothing to do. What they found is put together afterwards in the order of one that searches alone, so that nothing tells
 //! how many there were.
 
+#![expect(clippy::disallowed_types, reason = "workers share which states are known; each has runs of its own")]
+
 use super::digest::Fingerprint;
 use super::graph::Graph;
 use super::join::{Part, Taking, join};

@@ -660,14 +660,6 @@ impl World {
         }
     }
 
-    /// Requests in flight by the time they are due, ties by age.
-    pub(super) fn by_due(&self) -> Vec<ReqId> {
-        let mut ids: Vec<(Nanos, usize)> =
-            self.aio.in_flight.iter().enumerate().map(|(i, r)| (r.due.unwrap_or(Nanos::MAX), i)).collect();
-        ids.sort_unstable();
-        ids.into_iter().map(|(_, i)| self.aio.in_flight[i].id).collect()
-    }
-
     pub(super) fn next_timer(&self) -> Option<&Timer> {
         // `min_by_key` gives the first of equals: the one that was set first.
         self.aio.timers.iter().min_by_key(|t| t.deadline)

@@ -156,13 +156,13 @@ impl<I: Copy + From<u32> + Into<u32> + std::fmt::Debug, T: Clone> Arena<I, T> {
     pub fn next_from(&self, first: I) -> Option<I> {
         let first: u32 = first.into();
         let rest = self.slots.get(first as usize..)?;
-        rest.iter().position(|slot| !slot.thing.is_none()).map(|i| I::from(first + i as u32))
+        rest.iter().position(|slot| slot.thing.is_some()).map(|i| I::from(first + i as u32))
     }
 
     /// How many things there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.slots.iter().filter(|slot| !slot.thing.is_none()).count()
+        self.slots.iter().filter(|slot| slot.thing.is_some()).count()
     }
 
     /// Whether there is none.

@@ -374,7 +374,10 @@ impl World {
         if self.graph.filter_bs(cbw) != Some(below) {
             if self.quirks.has(Quirk::DropFilterOverFreedNode) {
                 let subject = format!("node {}", self.graph.nodes[cbw].node_name);
-                Self::qemu_aborts(subject, "bdrv_replace_node_common: from->quiesce_counter is 0, the node below it was freed");
+                Self::qemu_aborts(
+                    subject,
+                    "bdrv_replace_node_common: from->quiesce_counter is 0, the node below it was freed",
+                );
             }
             return self.seq([Frame::DrainedEnd(below), Frame::BdrvUnref(below), Frame::CbwDrop(cbw)]);
         }

@@ -667,10 +667,9 @@ impl World {
                 let copy = CopyRange { src, src_offset: offset, dst, dst_offset: offset, bytes: nbytes, flags };
                 self.seq([Frame::CopyRangeFrom(copy), Frame::CopyRangeDone { task }])
             }
-            Method::ReadWrite | Method::ReadWriteCluster => self.seq([
-                Frame::Preadv { node: source, offset, bytes: nbytes },
-                Frame::CopyReadDone { task, method },
-            ]),
+            Method::ReadWrite | Method::ReadWriteCluster => {
+                self.seq([Frame::Preadv { node: source, offset, bytes: nbytes }, Frame::CopyReadDone { task, method }])
+            }
         }
     }
 

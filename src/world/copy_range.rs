@@ -35,9 +35,8 @@ impl World {
         if copy.bytes > io::REQUEST_MAX_BYTES || !inside(copy.src_offset) || !inside(copy.dst_offset) {
             return Err(Errno::EIO);
         }
-        let takes_part = |node: NodeId| {
-            matches!(self.graph.nodes[node].drv(), Driver::File(_) | Driver::Raw(_) | Driver::Qcow2(_))
-        };
+        let takes_part =
+            |node: NodeId| matches!(self.graph.nodes[node].drv(), Driver::File(_) | Driver::Raw(_) | Driver::Qcow2(_));
         if takes_part(copy.src) && takes_part(copy.dst) { Ok(()) } else { Err(Errno::ENOTSUP) }
     }
 
@@ -64,9 +63,7 @@ impl World {
                 copy.src = self.below(copy.src);
                 self.seq([Frame::CopyRangeFrom(copy)])
             }
-            Driver::Qcow2(_) => {
-                self.qcow2_copy(copy.src, copy, Op::copy_range_from(copy.src_offset, copy.bytes))
-            }
+            Driver::Qcow2(_) => self.qcow2_copy(copy.src, copy, Op::copy_range_from(copy.src_offset, copy.bytes)),
             _ => self.seq([Frame::CopyRangeTo(copy)]),
         }
     }

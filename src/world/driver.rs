@@ -513,7 +513,9 @@ impl World {
                 self.files.pwrite(&path, request.offset, data);
                 Val::Ret(Ok(()))
             }
-            DeviceOp::Copy { from, at } => Val::Ret(self.files.copy_range(from, *at, &path, request.offset, request.bytes)),
+            DeviceOp::Copy { from, at } => {
+                Val::Ret(self.files.copy_range(from, *at, &path, request.offset, request.bytes))
+            }
             DeviceOp::Zero { unmap } => {
                 self.files.zero(&path, request.offset, request.bytes, *unmap);
                 Val::Ret(Ok(()))

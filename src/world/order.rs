@@ -37,6 +37,14 @@ impl World {
         }
     }
 
+    /// Requests in flight by the time they are due, ties by age.
+    pub(super) fn by_due(&self) -> Vec<ReqId> {
+        let mut ids: Vec<(Nanos, usize)> =
+            self.aio.in_flight.iter().enumerate().map(|(i, r)| (r.due.unwrap_or(Nanos::MAX), i)).collect();
+        ids.sort_unstable();
+        ids.into_iter().map(|(_, i)| self.aio.in_flight[i].id).collect()
+    }
+
     /// How long a device takes on a quiet machine.
     fn calm_latency(&self, request: &DeviceRequest) -> Nanos {
         let per_kib = request.bytes / 1024 * 100;

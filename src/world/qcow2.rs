@@ -203,7 +203,9 @@ impl World {
                     }
                 }
                 Ask::GetLength => got = Got::Number(self.bdrv_getlength(self.below(node))),
-                Ask::GetBackingLength => got = Got::Number(self.graph.cow_bs(node).map_or(0, |bs| self.bdrv_getlength(bs))),
+                Ask::GetBackingLength => {
+                    got = Got::Number(self.graph.cow_bs(node).map_or(0, |bs| self.bdrv_getlength(bs)))
+                }
                 Ask::GetAllocatedSize => {
                     let size = self.allocated_size(self.below(node));
                     got = size.map_or_else(Got::Failed, Got::Number);

@@ -9,10 +9,10 @@ use super::graph_ops::no_backing;
 use super::open::no_such_node;
 use super::spec::{BackingSpec, DriverSpec, OpenSpec};
 use super::value::Val;
+use crate::base::Kept;
 use crate::block::qcow2::{MemoryBitmap, Op, OpenOptions};
 use crate::qmp::error::QmpError;
 use crate::qmp::types::BlockdevOptions;
-use crate::base::Kept;
 use std::sync::Arc;
 
 /// `BDRVReopenState`
