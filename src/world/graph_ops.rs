@@ -71,7 +71,8 @@ impl World {
     }
 
     /// `bdrv_recurse_has_child`
-    fn has_child(&self, bs: NodeId, child: NodeId) -> bool {
+    #[must_use]
+    pub fn has_child(&self, bs: NodeId, child: NodeId) -> bool {
         bs == child || self.graph.nodes[bs].children.iter().any(|edge| self.has_child(self.graph.bs(*edge), child))
     }
 
