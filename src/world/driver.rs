@@ -447,15 +447,8 @@ impl World {
     /// The driver's block status. Leaves `Val::Status`.
     pub(super) fn driver_block_status(&mut self, node: NodeId, offset: u64, bytes: u64, want_zero: bool) -> Flow {
         match self.graph.nodes[node].drv() {
-            Driver::File(file) => {
-                let (data, run) = self.files.status(&file.path, offset, bytes);
-                let status = BlockStatus {
-                    data: data || !want_zero,
-                    zero: !data && want_zero,
-                    map: Some(offset),
-                    pnum: if want_zero { run } else { bytes },
-                    ..BlockStatus::default()
-                };
+            Driver::File(_) => {
+                let status = self.file_block_status(node, offset, bytes, want_zero);
                 self.ret(Val::Status(Ok(status)))
             }
             Driver::Null(null) => {

@@ -237,6 +237,8 @@ pub struct Node {
     pub auto_backing_file: Arc<str>,
     /// `write_threshold_offset`, 0 is none.
     pub write_threshold: u64,
+    /// `block_status_cache`: the last range of a file that was found to be data, from its start to its end.
+    pub block_status_cache: Option<(u64, u64)>,
     /// `inherits_from`: the node in whose options it was described.
     pub inherits_from: Option<NodeId>,
 }
@@ -277,6 +279,7 @@ impl Node {
             backing_format: Arc::default(),
             auto_backing_file: Arc::default(),
             write_threshold: 0,
+            block_status_cache: None,
             inherits_from: None,
         }
     }

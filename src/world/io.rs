@@ -2,7 +2,7 @@
 
 use super::World;
 use super::aio::Wait;
-use super::arena::NodeId;
+use super::arena::{JobId, NodeId};
 use super::driver::Driver;
 use super::feed::Seen;
 use super::frame::{Flow, Frame};
@@ -13,6 +13,7 @@ use crate::base::units::BDRV_MAX_LENGTH;
 use crate::base::units::{align_down, align_up};
 use crate::block::content::Data;
 use crate::block::event::BlkdebugEvent;
+use crate::choice::Subject;
 use crate::quirk::Quirk;
 use crate::trace::{Level, Phase, RecordKind};
 
@@ -147,13 +148,22 @@ impl World {
         self.trace.emit(Level::Io, self.now, || RecordKind::Request { id, node, op, offset, bytes, who, phase });
     }
 
-    /// A read, write or discard begins; whoever changes a node's size drains it himself.
+    /// A read, write or discard begins; whoever changes a node's size drains it himself. Those of a job that is cancelled do not count:
+    /// QEMU wakes it from its pause whoever else wants it to be quiet, and a backup that an error had stopped begins to copy again
+    /// before it looks (`backup_loop`).
     pub(super) fn see_request(&mut self, node: NodeId) {
         let n = &self.graph.nodes[node];
-        if self.feed.on && n.quiesce_counter > 0 {
+        if self.feed.on && n.quiesce_counter > 0 && !self.works_for_cancelled() {
             let name = n.node_name.clone();
             self.feed.seen.push(Seen::RequestInDrain { node, name });
         }
+    }
+
+    /// Whether the running coroutine works for a job that is cancelled.
+    fn works_for_cancelled(&self) -> bool {
+        let task = self.cos[self.current()].task;
+        let job = task.checked_sub(Subject::job(0)).and_then(|job| self.jobs.get(JobId(job)));
+        job.is_some_and(|job| job.cancelled)
     }
 
     /// `tracked_request_end` and `bdrv_dec_in_flight`
@@ -544,6 +554,7 @@ impl World {
         if flags.has(IoFlags::NO_FALLBACK) && !self.supports_zero_no_fallback(req.node) {
             return self.ret(Val::err(Errno::ENOTSUP));
         }
+        self.bsc_invalidate_range(req.node, req.offset, req.bytes);
         let n = &self.graph.nodes[req.node];
         let align = n.bl.pwrite_zeroes_alignment.max(n.bl.request_alignment);
         let max = if n.bl.max_pwrite_zeroes == 0 { i64::MAX as u64 } else { n.bl.max_pwrite_zeroes };
@@ -648,6 +659,7 @@ impl World {
             return self.ret(Val::Ret(Ok(())));
         }
         let read_only = !n.flags.rdwr;
+        self.bsc_invalidate_range(node, offset, bytes);
         self.see_request(node);
         let id = self.tracked_begin(node, "discard", offset, bytes);
         self.stack.push(Frame::PdiscardEnd { node, offset, bytes, id });

@@ -2,6 +2,7 @@
 
 use super::World;
 use super::arena::NodeId;
+use super::driver::Driver;
 use super::frame::{Flow, Frame};
 use super::value::{BlockStatus, Val};
 
@@ -47,6 +48,41 @@ impl World {
         self.node_inc_in_flight(node);
         self.stack.push(Frame::StatusDone { node, offset, bytes, want_zero });
         self.driver_block_status(node, offset, bytes, want_zero)
+    }
+
+    /// `raw_co_block_status` of a host file, or what the block-status cache has: the last range that was found to be data. A write next
+    /// to that range is not seen until somebody asks behind its end, and so a range of data may be told in two parts.
+    pub(super) fn file_block_status(&mut self, node: NodeId, offset: u64, bytes: u64, want_zero: bool) -> BlockStatus {
+        let n = &self.graph.nodes[node];
+        let status = |data, pnum| BlockStatus { data, zero: !data, map: Some(offset), pnum, ..BlockStatus::default() };
+        if let Some((start, end)) = n.block_status_cache
+            && (start..end).contains(&offset)
+        {
+            return status(true, end - offset);
+        }
+        let Driver::File(file) = n.drv() else { unreachable!("only files have a cache") };
+        if !want_zero {
+            return status(true, bytes);
+        }
+        let (data, mut run) = self.files.status(&file.path, offset, bytes);
+        if data {
+            let left = self.files.size(&file.path).saturating_sub(offset);
+            if run == bytes && left > bytes {
+                run = self.files.status(&file.path, offset, left).1;
+            }
+            self.graph.nodes[node].block_status_cache = Some((offset, offset + run));
+        }
+        status(data, run)
+    }
+
+    /// `bdrv_bsc_invalidate_range`
+    pub(super) fn bsc_invalidate_range(&mut self, node: NodeId, offset: u64, bytes: u64) {
+        if let Some((start, end)) = self.graph.nodes[node].block_status_cache
+            && offset < end
+            && start < offset + bytes
+        {
+            self.graph.nodes[node].block_status_cache = None;
+        }
     }
 
     /// `bdrv_co_do_block_status`, after the driver.
