@@ -32,7 +32,8 @@ pub struct BitmapCovers {
     /// The list as it was before the transaction that is under way, and the jobs that were there: what becomes of those stands,
     /// though the transaction is undone.
     before: Option<(TranId, Vec<Since>, Vec<JobId>)>,
-    jobs: Vec<(JobId, Kept<Frozen>)>,
+    /// What their sources and targets read as when they began.
+    jobs: Vec<(JobId, Kept<Frozen>, Kept<Frozen>)>,
     /// Images that read as a drive did: path, and what the drive read as.
     complete: Vec<(Arc<str>, Kept<Frozen>)>,
 }
@@ -72,7 +73,7 @@ impl BitmapCovers {
 
     fn begins(&mut self, begins: &BackupBegins) -> Result<(), Broken> {
         let source = Kept::new(begins.source.clone());
-        self.jobs.push((begins.job, source));
+        self.jobs.push((begins.job, source, Kept::new(begins.target.clone())));
         match &begins.bitmap {
             Some((name, bits)) => self.hold(begins.source_node, name, bits, &begins.source),
             None => Ok(()),
@@ -81,10 +82,10 @@ impl BitmapCovers {
 
     fn settled(&mut self, settled: &Settled) -> Result<(), Broken> {
         let Some(at) = self.jobs.iter().position(|(job, ..)| *job == settled.job) else { return Ok(()) };
-        let (_, source) = self.jobs.swap_remove(at);
+        let (_, source, target) = self.jobs.swap_remove(at);
         let Some(end) = &settled.bitmap else { return Ok(()) };
         if !settled.failed {
-            self.chain(settled, &source)?;
+            self.chain(settled, &source, &target)?;
         }
         let given_up = match end.mode {
             BitmapSyncMode::OnSuccess => !settled.failed,
@@ -112,15 +113,16 @@ impl BitmapCovers {
         }
     }
 
-    /// A target that is based on a complete image, and holds what changed since, is complete.
-    fn chain(&mut self, settled: &Settled, source: &Kept<Frozen>) -> Result<(), Broken> {
+    /// A target that is based on a complete image, had nothing of its own in front of it, and holds what changed since, is complete.
+    fn chain(&mut self, settled: &Settled, source: &Kept<Frozen>, before: &Kept<Frozen>) -> Result<(), Broken> {
         let (Some(target), Some(end)) = (&settled.target, &settled.bitmap) else { return Ok(()) };
         let since = self.held(end.node, &end.name).map(|since| since.content.clone());
         let below = target.backing().and_then(Frozen::path);
         let len = end.before.size();
         let Some((_, content)) = self.complete.iter().find(|(path, _)| Some(path) == below) else { return Ok(()) };
         let Some(since) = since else { return Ok(()) };
-        if (*since).clone().difference(&mut (**content).clone(), 0, len).is_some() {
+        let differs = |other: &Frozen| other.clone().difference(&mut (**content).clone(), 0, len).is_some();
+        if differs(&since) || differs(before) {
             return Ok(());
         }
         let (mut then, mut chain) = ((**source).clone(), target.clone());
@@ -157,7 +159,7 @@ impl Watch for BitmapCovers {
             Seen::PaddingLost => self.bitmaps.clear(),
             Seen::Changed(node) => self.bitmaps.retain(|since| since.node != *node),
             Seen::TranBegin(tran, _) => {
-                let jobs = self.jobs.iter().map(|(job, _)| *job).collect();
+                let jobs = self.jobs.iter().map(|(job, ..)| *job).collect();
                 self.before = Some((*tran, self.bitmaps.clone(), jobs));
             }
             Seen::TranEnd(_) => self.before = None,

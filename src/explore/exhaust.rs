@@ -51,7 +51,8 @@ impl Start {
     }
 }
 
-/// What an exhaustive search found: nothing that counts, if its cap was met.
+/// What an exhaustive search found. If its cap was met, nothing is counted, and there are the ends that were found until then: with
+/// several workers not always the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exhausted {
     /// States, ends included.
@@ -78,8 +79,10 @@ impl Exhausted {
     /// What a search found.
     #[must_use]
     pub fn of(search: &Search, parts: Vec<Part>) -> Exhausted {
-        let (graph, capped) = (search.graph(parts), search.capped());
+        let capped = search.capped();
         let whole = capped.is_none();
+        let so_far = if whole { Vec::new() } else { Part::ends(&parts) };
+        let graph = search.graph(parts);
         Exhausted {
             states: graph.states(),
             transitions: graph.transitions(),
@@ -88,7 +91,7 @@ impl Exhausted {
             cycles: graph.cycles(),
             without_end: if whole { graph.without_end() } else { 0 },
             traces: if whole { graph.traces(TRACES) } else { None },
-            ends: graph.ends(),
+            ends: if whole { graph.ends() } else { so_far },
             capped,
         }
     }

@@ -21,6 +21,15 @@ pub struct Part {
     pub(super) ends: Vec<(u128, Outcome)>,
 }
 
+impl Part {
+    /// The ends that were found, in the order of their texts.
+    pub(super) fn ends(parts: &[Part]) -> Vec<Outcome> {
+        let mut ends: Vec<Outcome> = parts.iter().flat_map(|part| &part.ends).map(|(_, end)| end.clone()).collect();
+        ends.sort_by_key(|end| format!("{end:?}"));
+        ends
+    }
+}
+
 /// All that was found, and how far it is numbered.
 struct Joining {
     states: FxHashMap<u128, Vec<Taking>>,

@@ -210,6 +210,8 @@ pub struct BackupBegins {
     pub target_node: NodeId,
     /// What the source reads as.
     pub source: Frozen,
+    /// What the target reads as.
+    pub target: Frozen,
     /// `sync`
     pub mode: SyncMode,
     /// The bitmap: its name, and its bits now.
@@ -453,6 +455,7 @@ impl World {
             source_node: b.source,
             target_node: b.target,
             source: self.frozen(b.source),
+            target: self.frozen(b.target),
             mode: b.sync_mode,
             bitmap,
             discards,
