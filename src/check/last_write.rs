@@ -177,7 +177,8 @@ impl Watch for LastWrite {
             Seen::PaddingLost => self.disks.clear(),
             // Of what stands on it, too.
             Seen::Changed(node) => {
-                let stands = |disk: &Disk| world.graph.nodes.get(disk.node).is_some() && world.has_child(disk.node, *node);
+                let stands =
+                    |disk: &Disk| world.graph.nodes.get(disk.node).is_some() && world.has_child(disk.node, *node);
                 self.disks.retain(|disk| !stands(disk));
             }
             Seen::BackupBegins(begins) => {
