@@ -148,7 +148,7 @@ impl BitmapCovers {
 impl Watch for BitmapCovers {
     const INVARIANT: Invariant = Invariant::BitmapCovers;
 
-    fn see(&mut self, seen: &Seen, _world: &World) -> Result<(), Broken> {
+    fn see(&mut self, seen: &Seen, world: &World) -> Result<(), Broken> {
         match seen {
             Seen::Unrecorded { node, bitmap, byte } => {
                 let reason = format!("byte {byte} was written, and the bitmap does not have it");
@@ -157,7 +157,7 @@ impl Watch for BitmapCovers {
             Seen::BitmapFresh { node, name, content } => self.fresh(*node, name, Kept::new((**content).clone())),
             Seen::BitmapStale { node, name } => self.forget(*node, name),
             Seen::PaddingLost => self.bitmaps.clear(),
-            Seen::Changed(node) => self.bitmaps.retain(|since| since.node != *node),
+            Seen::Changed(node) => self.bitmaps.retain(|since| !world.stands_on(since.node, *node)),
             Seen::TranBegin(tran, _) => {
                 let jobs = self.jobs.iter().map(|(job, ..)| *job).collect();
                 self.before = Some((*tran, self.bitmaps.clone(), jobs));

@@ -175,12 +175,7 @@ impl Watch for LastWrite {
             }
             Seen::GuestEnd { co, ok, data } => return self.end(*co, *ok, data.as_ref()),
             Seen::PaddingLost => self.disks.clear(),
-            // Of what stands on it, too.
-            Seen::Changed(node) => {
-                let stands =
-                    |disk: &Disk| world.graph.nodes.get(disk.node).is_some() && world.has_child(disk.node, *node);
-                self.disks.retain(|disk| !stands(disk));
-            }
+            Seen::Changed(node) => self.disks.retain(|disk| !world.stands_on(disk.node, *node)),
             Seen::BackupBegins(begins) => {
                 let changed =
                     |disk: &Disk| disk.node == begins.target_node || begins.discards && disk.node == begins.source_node;

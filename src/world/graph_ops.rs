@@ -70,9 +70,14 @@ impl World {
         Err(QmpError::generic(text))
     }
 
-    /// `bdrv_recurse_has_child`
+    /// Whether a node that may be gone is this one, or stands on it.
     #[must_use]
-    pub fn has_child(&self, bs: NodeId, child: NodeId) -> bool {
+    pub fn stands_on(&self, bs: NodeId, below: NodeId) -> bool {
+        self.graph.nodes.get(bs).is_some() && self.has_child(bs, below)
+    }
+
+    /// `bdrv_recurse_has_child`
+    fn has_child(&self, bs: NodeId, child: NodeId) -> bool {
         bs == child || self.graph.nodes[bs].children.iter().any(|edge| self.has_child(self.graph.bs(*edge), child))
     }
 
