@@ -24,6 +24,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const RACE: &str = "sim-scenarios/iotest-124/transaction-failure-race.yaml";
 const DURING: &str = "sim-scenarios/bitmap/on-device-during-backup.yaml";
+/// Has more states than those two.
+const GROUP: &str = "sim-scenarios/group/03-older-fails.yaml";
 
 fn main() {
     divan::main();
@@ -74,7 +76,7 @@ fn campaign_run_with_atlas(bencher: Bencher<'_, '_>, strategy: &str) {
 }
 
 /// Exhaustive search; counted are transitions, each of which is a state that was generated.
-#[divan::bench(args = [RACE, DURING], sample_count = 20)]
+#[divan::bench(args = [RACE, DURING, GROUP], sample_count = 10)]
 fn exhaustive(bencher: Bencher<'_, '_>, file: &str) {
     let start = start_of(file);
     let transitions = exhaust(&start, Caps::default()).transitions;

@@ -113,7 +113,8 @@ pub struct Search {
     workers: usize,
     known: Vec<Mutex<FxHashSet<u128>>>,
     states: AtomicUsize,
-    capped: AtomicBool,
+    /// Nobody need go on: the cap is met, or a worker broke down.
+    over: AtomicBool,
     pool: Mutex<Pool>,
     bell: Condvar,
     /// Somebody has nothing to do.
@@ -121,6 +122,23 @@ pub struct Search {
     root: u128,
     root_records: Vec<u64>,
     root_end: Option<Outcome>,
+}
+
+/// A worker that goes, or breaks down: whoever waits for something to do looks again whether there will be any. The lock is taken for
+/// that, so that nobody is between his look and his wait.
+struct Leaving<'a> {
+    search: &'a Search,
+    done: bool,
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.search.over.store(true, Ordering::Relaxed);
+        }
+        let _pool = locked(&self.search.pool);
+        self.search.bell.notify_all();
+    }
 }
 
 fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -137,7 +155,7 @@ impl Search {
             workers,
             known: (0..SHARDS).map(|_| Mutex::default()).collect(),
             states: AtomicUsize::new(0),
-            capped: AtomicBool::new(false),
+            over: AtomicBool::new(false),
             pool: Mutex::default(),
             bell: Condvar::new(),
             hungry: AtomicBool::new(false),
@@ -170,7 +188,7 @@ impl Search {
     /// The cap that was met.
     #[must_use]
     pub fn capped(&self) -> Option<String> {
-        self.capped.load(Ordering::Relaxed).then(|| format!("{} states", self.caps.states))
+        (self.states() > self.caps.states).then(|| format!("{} states", self.caps.states))
     }
 
     fn knows(&self, state: u128) -> bool {
@@ -181,7 +199,7 @@ impl Search {
     fn enter(&self, state: u128) -> bool {
         let new = locked(&self.known[state as usize % SHARDS]).insert(state);
         if new && self.states.fetch_add(1, Ordering::Relaxed) >= self.caps.states {
-            self.capped.store(true, Ordering::Relaxed);
+            self.over.store(true, Ordering::Relaxed);
         }
         new
     }
@@ -191,7 +209,8 @@ impl Search {
     pub fn work(&self) -> Part {
         let mut part = Part::default();
         let mut stack = VecDeque::new();
-        while !self.capped.load(Ordering::Relaxed) {
+        let mut leaving = Leaving { search: self, done: false };
+        while !self.over.load(Ordering::Relaxed) {
             if stack.is_empty() {
                 match self.fetch() {
                     Some(open) => stack.push_back(open),
@@ -203,8 +222,7 @@ impl Search {
                 self.hand_over(&mut stack);
             }
         }
-        // Whoever waits need not wait any longer.
-        self.bell.notify_all();
+        leaving.done = true;
         part
     }
 
@@ -218,8 +236,7 @@ impl Search {
                 self.hungry.store(pool.idle > pool.open.len(), Ordering::Relaxed);
                 return Some(open);
             }
-            if pool.idle == self.workers || self.capped.load(Ordering::Relaxed) {
-                self.bell.notify_all();
+            if pool.idle == self.workers || self.over.load(Ordering::Relaxed) {
                 return None;
             }
             self.hungry.store(true, Ordering::Relaxed);

@@ -1,6 +1,6 @@
 //! What the tests of whole scenarios share.
 
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test takes what it needs")]
 
 use blockjob_sim::choice::{Chooser, Walk};
 use blockjob_sim::scenario::{Plan, load};

@@ -1,11 +1,11 @@
 //! Copying by the host (block/qcow2.c:qcow2_co_copy_range_from, qcow2_co_copy_range_to). Which other node takes part, and where there,
 //! is the business of whoever embeds the driver: the operations say how far into the copied range a part begins.
 
-use super::alloc::{Allocated, Search};
-use super::exec::{Caught, Exec, Fault};
+use super::alloc::Allocated;
+use super::exec::{Exec, Fault};
 use super::op::{Ask, Child, Got, Out};
 use super::state::{ClusterType, INT_MAX, L2Meta, Qcow2};
-use super::write::WriteTask;
+use super::write::{WriteTask, find_place};
 use crate::base::errno::Errno;
 
 /// A copy from the guest's disk.
@@ -192,22 +192,9 @@ impl CopyToOp {
     /// With the lock held: finds a place for the next part.
     fn allocate(&mut self, ex: &mut Exec, q: &mut Qcow2) -> Option<Ask> {
         let (offset, bytes) = (self.offset + self.done, (self.bytes - self.done).min(INT_MAX));
-        let found = ex.run(q, |cx| match cx.alloc_host_offset(offset, bytes)? {
-            Search::Found(mut found) => {
-                if let Ok((host, bytes)) = found.place
-                    && let Err(fault) = cx.overlap_check(None, host, bytes).caught()?
-                {
-                    found.place = Err(fault);
-                }
-                Ok(Search::Found(found))
-            }
-            other => Ok(other),
-        });
-        let Allocated { place, metas } = match found {
-            None => return Some(ex.take_ask()),
-            Some(Ok(Search::Dependency(id))) => return Some(Ask::WaitAlloc(id)),
-            Some(Ok(Search::Found(found))) => found,
-            Some(Err(fault)) => Allocated { place: Err(fault), metas: Vec::new() },
+        let Allocated { place, metas } = match find_place(ex, q, offset, bytes) {
+            Ok(found) => found,
+            Err(ask) => return Some(ask),
         };
         match place {
             Ok((host, bytes)) => {

@@ -98,22 +98,9 @@ impl WriteOp {
     fn allocate(&mut self, ex: &mut Exec, q: &mut Qcow2) -> Option<Ask> {
         let offset = self.offset + self.done;
         let bytes = (self.data.len() - self.done).min(INT_MAX);
-        let found = ex.run(q, |cx| match cx.alloc_host_offset(offset, bytes)? {
-            Search::Found(mut found) => {
-                if let Ok((host, bytes)) = found.place
-                    && let Err(fault) = cx.overlap_check(None, host, bytes).caught()?
-                {
-                    found.place = Err(fault);
-                }
-                Ok(Search::Found(found))
-            }
-            other => Ok(other),
-        });
-        let Allocated { place, metas } = match found {
-            None => return Some(ex.take_ask()),
-            Some(Ok(Search::Dependency(id))) => return Some(Ask::WaitAlloc(id)),
-            Some(Ok(Search::Found(found))) => found,
-            Some(Err(fault)) => Allocated { place: Err(fault), metas: Vec::new() },
+        let Allocated { place, metas } = match find_place(ex, q, offset, bytes) {
+            Ok(found) => found,
+            Err(ask) => return Some(ask),
         };
         match place {
             Ok((host, bytes)) => {
@@ -139,6 +126,27 @@ impl WriteOp {
                 self.pool.done(result);
             }
         }
+    }
+}
+
+/// With the lock held: finds clusters for data, and sees that they are nobody else's. `Err`: what is needed first.
+pub(super) fn find_place(ex: &mut Exec, q: &mut Qcow2, offset: u64, bytes: u64) -> Result<Allocated, Ask> {
+    let found = ex.run(q, |cx| match cx.alloc_host_offset(offset, bytes)? {
+        Search::Found(mut found) => {
+            if let Ok((host, bytes)) = found.place
+                && let Err(fault) = cx.overlap_check(None, host, bytes).caught()?
+            {
+                found.place = Err(fault);
+            }
+            Ok(Search::Found(found))
+        }
+        other => Ok(other),
+    });
+    match found {
+        None => Err(ex.take_ask()),
+        Some(Ok(Search::Dependency(id))) => Err(Ask::WaitAlloc(id)),
+        Some(Ok(Search::Found(found))) => Ok(found),
+        Some(Err(fault)) => Ok(Allocated { place: Err(fault), metas: Vec::new() }),
     }
 }
 

@@ -170,8 +170,8 @@ pub fn difference(plan: &Plan, differences: &[Differs]) -> Option<&'static str> 
     let ordered = differences.iter().any(|differs| differs.what == "order");
     let counts = |differs: &&Differs| !(ordered && matches!(&*differs.what, "trace" | "console"));
     let all = |known: &dyn Fn(&Differs) -> bool| differences.iter().filter(counts).all(known);
-    // A node that is found or not, and all that comes of it.
-    if says("#block") && all(&|differs| matches!(&*differs.what, "trace" | "order")) {
+    let told = |differs: &Differs| matches!(&*differs.what, "trace" | "order");
+    if says("#block") && all(&|differs| told(differs) && differs.how.contains("#block")) {
         return Some(name("generated node names"));
     }
     // Which clusters are there changes how long files are, and so what a list of nodes says.
@@ -182,11 +182,6 @@ pub fn difference(plan: &Plan, differences: &[Differs]) -> Option<&'static str> 
     };
     let raw = plan.files.iter().any(|file| matches!(&file.op, FileOp::Create { format: ImageFormat::Raw, .. }));
     if raw && says("write -z ") && all(&allocated) {
-        return Some(name("holes of the host"));
-    }
-    // What counts as data is read and written, and what counts as a hole is zeroed at once: a job comes to its end sooner or later.
-    let told = |differs: &Differs| matches!(&*differs.what, "trace" | "order") && !differs.how.contains("error");
-    if raw && says("write -z ") && says("read ") && all(&|differs| told(differs) || allocated(differs)) {
         return Some(name("holes of the host"));
     }
     None
