@@ -39,7 +39,8 @@ pub enum ChoicePoint {
     CompleteNext,
     /// How long a request takes. Subject: the node's number. Shortest first.
     Latency(u32),
-    /// Whether the client sends its next command now or reads on. Alternative 0: it waits until all is read.
+    /// Whether the client sends its next command now or reads on. Alternative 0: it waits until all is read. Alternative 2, right
+    /// after a reply: it has sent before the dispatcher looked for another request.
     ClientSend,
     /// How much of what stands ready the client reads. Alternative 0: all of it.
     ClientRead,

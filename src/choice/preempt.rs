@@ -9,6 +9,7 @@
 //! work-next timer j0 #1                  likewise, in the middle of other work
 //! latency write t.qcow2@0 #1 =6          its first occurrence takes the seventh latency
 //! client-send step 7 #3                  the command of step 7 is sent when that is possible for the third time
+//! client-send step 7 #1 =2               likewise, so soon that the dispatcher finds it when it has written the last reply
 //! client-read step 7 #1 =2               two records are left unread then
 //! ```
 

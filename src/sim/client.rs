@@ -274,8 +274,13 @@ impl Client {
         let step = u32::try_from(self.step).unwrap_or(u32::MAX);
         let about = &mut |_| Who::Step(step);
         let forced = std::mem::take(&mut self.forced);
-        if !forced && !self.at_rest(world) && (!world.in_main_loop() || self.decide(choose) == 0) {
-            return Act::Waits;
+        let mut soon = false;
+        if !forced && !self.at_rest(world) {
+            let among = if world.monitor.just_looked() { 3 } else { 2 };
+            match if world.in_main_loop() { self.decide(choose, among) } else { 0 } {
+                0 => return Act::Waits,
+                pick => soon = pick == 2,
+            }
         }
         if !forced && self.lets_it_sleep(world, choose) {
             return Act::Waits;
@@ -291,7 +296,11 @@ impl Client {
         self.stdout.clear();
         self.sent += 1;
         self.last = Some(Kept::new(command.clone()));
-        world.submit(self.id, command);
+        if soon {
+            world.submit_soon(self.id, command);
+        } else {
+            world.submit(self.id, command);
+        }
         self.state = State::Reply;
         Act::Acted
     }
@@ -339,15 +348,16 @@ impl Client {
         self.max_time / 2
     }
 
-    /// Whether the client goes on now (1) although the process is not at rest.
-    fn decide(&self, choose: &mut dyn Choose) -> u32 {
+    /// Whether the client goes on now (1) although the process is not at rest, or did so just before the dispatcher, having
+    /// written its last reply, looked for another request (2).
+    fn decide(&self, choose: &mut dyn Choose, among: u32) -> u32 {
         let left = u32::try_from(self.steps.len() - self.step).unwrap_or(u32::MAX);
         let of = |i| match i {
             0 => Subject { task: Subject::PROCESS, left: 1 },
             _ => Subject { task: Subject::CLIENT, left },
         };
         let step = u32::try_from(self.step).unwrap_or(u32::MAX);
-        choose.choose_of(ChoicePoint::ClientSend, 2, &of, &mut |_| Who::Step(step))
+        choose.choose_of(ChoicePoint::ClientSend, among, &of, &mut |_| Who::Step(step))
     }
 
     /// Reads the next record. A reply is given back, an event goes to the queue.
@@ -461,7 +471,7 @@ impl Client {
         let first = world.next_deadline().is_none_or(|due| due > until);
         // Where times are not open, a sleep may end whenever no timer comes first.
         let early = world.aio.order && first && world.in_main_loop();
-        if (world.at_rest() && first) || (early && self.decide(choose) == 1) {
+        if (world.at_rest() && first) || (early && self.decide(choose, 2) == 1) {
             world.now = until;
             return self.next();
         }

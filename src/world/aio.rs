@@ -508,6 +508,7 @@ impl World {
     /// One dispatch: main-thread frames until they must wait, then one round of the event loop.
     pub fn step(&mut self, choose: &mut dyn Choose) -> Stepped {
         assert!(self.aio.current.is_none());
+        self.monitor.goes_on();
         if self.aio.faults {
             self.place_faults(choose);
         }

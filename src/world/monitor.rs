@@ -108,6 +108,8 @@ pub struct Monitor {
     turn: Vec<u32>,
     /// `qmp_dispatcher_co_busy`: it is at work, or will look for requests.
     busy: bool,
+    /// It has just written a reply and found no further request; nothing has happened since.
+    looked: bool,
     /// The command that runs.
     current: Option<(u32, Request)>,
     /// What it gave.
@@ -125,6 +127,18 @@ impl Monitor {
     #[must_use]
     pub fn busy(&self) -> bool {
         self.busy
+    }
+
+    /// Whether nothing has happened since the dispatcher wrote a reply and found no further request. A client that is quick may
+    /// have sent its next one before that look ([`World::submit_soon`]).
+    #[must_use]
+    pub fn just_looked(&self) -> bool {
+        self.looked
+    }
+
+    /// Something happens.
+    pub(super) fn goes_on(&mut self) {
+        self.looked = false;
     }
 }
 
@@ -160,6 +174,17 @@ impl World {
             self.monitor.busy = true;
             self.aio.iohandler.schedule(Bh::QmpPop);
         }
+    }
+
+    /// A request that arrived after the last reply was written and before the dispatcher looked for another one
+    /// (`monitor_qmp_dispatcher_pop_any`), as when the host has the main thread wait in between: the dispatcher takes it a round earlier
+    /// than one that has to wake it up. Only where it [`just_looked`](Monitor::just_looked).
+    pub fn submit_soon(&mut self, client: u32, request: Json) {
+        assert!(self.monitor.looked && !self.monitor.busy, "the dispatcher has not just looked");
+        self.monitor.clients[client as usize].requests.push_back(request);
+        self.trace.keep_cause(Later::Command);
+        (self.monitor.busy, self.monitor.looked) = (true, false);
+        let _ = self.qmp_pop();
     }
 
     /// Answers a request without the dispatcher, and without time passing: capabilities negotiation, and what is to be executed out of
@@ -236,7 +261,9 @@ impl World {
         let (client, request) = self.monitor.current.take().expect("a command was dispatched");
         let result = self.monitor.result.take().expect("it has ended");
         self.put_reply(client, reply(result, request.id));
-        self.qmp_pop()
+        let flow = self.qmp_pop();
+        self.monitor.looked = !self.monitor.busy;
+        flow
     }
 
     fn put_reply(&mut self, client: u32, reply: Json) {
