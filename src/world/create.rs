@@ -2,6 +2,7 @@
 //! `block/create.c`, `block/qcow2.c:qcow2_co_create_opts`).
 
 use super::World;
+use super::aio::DeviceOp;
 use super::arena::{JobId, NodeId};
 use super::driver::{Driver, FileDriver};
 use super::frame::{Flow, Frame};
@@ -12,7 +13,7 @@ use super::spec::OpenSpec;
 use super::value::Val;
 use crate::base::errno::Errno;
 use crate::base::units::{Nanos, align_up};
-use crate::block::qcow2::{CreateOptions as Qcow2Options, Op};
+use crate::block::qcow2::{CREATE_PARTS as PARTS, CreateOptions as Qcow2Options, Op};
 use crate::job::status::JobType;
 use crate::qmp::error::QmpError;
 use crate::qmp::types::{BlockdevCreate, BlockdevRef, CreateOptions, CreateQcow2, Qcow2Version};
@@ -20,6 +21,13 @@ use std::sync::Arc;
 
 /// How long a worker thread takes to set the length of a new file, in nanoseconds.
 const TRUNCATE: Nanos = 40_000;
+
+/// How often the graph is locked in the bottom halves that run before each of the [`PARTS`] of formatting: for a backend that goes
+/// (1), and for one that comes and opens the image (a backend for the file and the node's child before the format looks at it, 2, the
+/// former one gone and the latter one's node taken, 2).
+const BEFORE: [&[u32]; PARTS.len()] = [&[], &[1, 2], &[2], &[1], &[1, 2]];
+/// Likewise behind the last one, up to where the node is closed.
+const AFTER: &[u32] = &[2, 1];
 
 /// `BlockdevCreateJob`
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -143,40 +151,77 @@ impl World {
         node.size = 0;
         let file = self.graph.nodes.insert(node);
         self.assign_node_name(file, None).expect("a made-up name is free");
-        let prefix = path.clone();
+        let create = Frame::Qcow2CreateFile { file, options: Box::new(options) };
+        self.seq([Frame::RunCo(Box::new(create)), Frame::PrefixError(format!("{path}: ").into())])
+    }
+
+    /// `qcow2_co_create_opts`, in its coroutine. What it does to the graph is done by the main thread, in bottom halves.
+    pub(super) fn qcow2_create_file_co(&mut self, file: NodeId, options: Box<Qcow2Options>) -> Flow {
         self.seq([
-            Frame::Qcow2Format { file, options: Box::new(options) },
-            Frame::KeepOver(Box::new(Frame::BdrvUnref(file))),
-            Frame::PrefixError(format!("{prefix}: ").into()),
+            // `raw_co_create` empties the file, and makes it as long as it is to be.
+            Frame::RawTruncate(file),
+            Frame::RawTruncate(file),
+            Frame::Qcow2Format { file, options },
+            Frame::KeepOver(Box::new(Frame::OnMain(Box::new(Frame::BdrvUnref(file))))),
         ])
     }
 
-    /// `qcow2_co_create` over an open node: a temporary format node carries it out. Leaves `Val::Done`.
+    /// A worker thread sets the length of a new file.
+    pub(super) fn raw_truncate(&mut self, file: NodeId) -> Flow {
+        self.device_submit(file, DeviceOp::Nothing, 0, TRUNCATE)
+    }
+
+    /// `qcow2_co_create` over an open node: a temporary format node carries it out. Runs in a coroutine. Leaves `Val::Done`.
     ///
-    /// The graph is locked as often as in QEMU, which opens and closes the new image through backends of its own: bystanders see
-    /// that.
+    /// The graph is locked as often as in QEMU, which opens and closes the new image through backends of its own, and when QEMU does
+    /// it: bystanders see that, and what they do meanwhile is seen.
     pub(super) fn qcow2_format(&mut self, file: NodeId, options: Box<Qcow2Options>) -> Flow {
+        if let Err(fault) = options.check() {
+            return self.ret(Val::Done(Err(QmpError::generic(fault.to_string()))));
+        }
         let mut node = Node::new();
         node.flags = OpenFlags { rdwr: true, unmap: true, ..OpenFlags::default() };
         node.driver = Some(Driver::Qcow2(Box::default()));
         let format = self.graph.nodes.insert(node);
         self.assign_node_name(format, None).expect("a made-up name is free");
-        let op = Box::new(Op::create(*options));
         self.seq([
-            // A backend that writes the header comes and goes, the format node is opened through another.
-            Frame::LockGraph(3),
-            Frame::GraphWrlock,
-            Frame::AttachToNode { parent: format, name: "file", role: Role::Image, bs: file },
-            Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
-            Frame::StopOnError(3),
-            Frame::LockGraph(2),
-            Frame::RunCo(Box::new(Frame::Qcow2Op { node: format, op })),
-            Frame::Qcow2Formatted(format),
+            Frame::OnMain(Box::new(Frame::Qcow2AttachFile { format, file })),
+            Frame::StopOnError(1),
+            Frame::Qcow2FormatPart { format, options, part: 0 },
         ])
     }
 
+    /// The backend that writes the skeleton comes; the format node has its child from then on.
+    pub(super) fn qcow2_attach_file(&mut self, format: NodeId, file: NodeId) -> Flow {
+        self.seq([
+            Frame::GraphWrlock,
+            Frame::AttachToNode { parent: format, name: "file", role: Role::Image, bs: file },
+            Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
+        ])
+    }
+
+    /// A part of `qcow2_co_create`, unless the one before has failed.
+    pub(super) fn qcow2_format_part(&mut self, format: NodeId, options: Box<Qcow2Options>, part: usize) -> Flow {
+        if matches!(&self.reg, Val::Opened(Err(_)) | Val::Ret(Err(_))) || part == PARTS.len() {
+            return self.qcow2_formatted(format);
+        }
+        let op = Box::new(Op::create_part((*options).clone(), PARTS[part].clone()));
+        self.stack.extend([
+            Frame::Qcow2FormatPart { format, options, part: part + 1 },
+            Frame::RunCo(Box::new(Frame::Qcow2Op { node: format, op })),
+        ]);
+        self.lock_by_turns(BEFORE[part])
+    }
+
+    /// Has the main thread take and give back the graph lock, in as many bottom halves as there are numbers, and that often in each.
+    fn lock_by_turns(&mut self, turns: &[u32]) -> Flow {
+        let frames = turns.iter().rev().map(|n| Frame::OnMain(Box::new(Frame::LockGraph(*n))));
+        self.stack.extend(frames);
+        Flow::Go
+    }
+
     /// After formatting. Leaves `Val::Done`.
-    pub(super) fn qcow2_formatted(&mut self, format: NodeId) -> Flow {
+    fn qcow2_formatted(&mut self, format: NodeId) -> Flow {
         let done = match std::mem::take(&mut self.reg) {
             Val::Opened(Err(fault)) => Err(QmpError::generic(fault.to_string())),
             Val::Ret(Err(errno)) => Err(QmpError::generic(format!("Could not create image: {errno}"))),
@@ -184,8 +229,8 @@ impl World {
         };
         self.graph.nodes[format].driver = None;
         self.stack.push(Frame::Give(Box::new(Val::Done(done))));
-        // Closed, opened once more to see that it works, and closed again.
-        self.seq([Frame::LockGraph(1), Frame::BdrvUnref(format), Frame::LockGraph(6)])
+        self.stack.push(Frame::OnMain(Box::new(Frame::BdrvUnref(format))));
+        self.lock_by_turns(AFTER)
     }
 
     /// `qmp_blockdev_create`
@@ -229,23 +274,32 @@ impl World {
                 self.files.create(&self.files.key(&file.filename), file.size);
                 self.seq([Frame::Sleep(TRUNCATE), Frame::Give(Box::new(Val::Done(Ok(()))))])
             }
-            CreateOptions::Qcow2(qcow2) => self.co_call_main(Frame::CreateQcow2(qcow2), "blockdev-create"),
+            CreateOptions::Qcow2(qcow2) => self.create_qcow2(&qcow2),
             CreateOptions::Other(driver, _) => unreachable!("{} was refused by the command", driver.name()),
         }
     }
 
-    /// `qcow2_co_create` for a job, on the main stack.
-    pub(super) fn create_qcow2(&mut self, q: &CreateQcow2) -> Flow {
+    /// `qcow2_co_create` for a job, in its coroutine.
+    fn create_qcow2(&mut self, q: &CreateQcow2) -> Flow {
         match &q.file {
             // `bdrv_co_open_blockdev_ref`: opened for this, and closed again.
             BlockdevRef::Definition(options) => {
                 let spec = Arc::new(OpenSpec::from_options(options, None));
-                self.seq([Frame::BdrvOpen(spec), Frame::CreateOver(Box::new(q.clone()))])
+                let open = Frame::OnMain(Box::new(Frame::BdrvOpen(spec)));
+                self.seq([open, Frame::CreateOver(Box::new(q.clone()))])
             }
-            BlockdevRef::Reference(name) => match self.lookup_bs(name) {
-                Ok(file) => self.create_over_node(q, file),
-                Err(err) => self.ret(Val::Done(Err(err))),
-            },
+            BlockdevRef::Reference(name) => {
+                // A reference is taken and given up by the main thread, too.
+                let nothing = || Frame::OnMain(Box::new(Frame::LockGraph(0)));
+                match self.lookup_bs(name) {
+                    Ok(file) => {
+                        self.stack.push(Frame::KeepOver(Box::new(nothing())));
+                        let _ = self.create_over_node(q, file);
+                    }
+                    Err(err) => self.stack.push(Frame::Give(Box::new(Val::Done(Err(err))))),
+                }
+                self.seq([nothing()])
+            }
         }
     }
 
@@ -253,7 +307,8 @@ impl World {
     pub(super) fn create_over(&mut self, q: &CreateQcow2) -> Flow {
         match std::mem::take(&mut self.reg) {
             Val::Node(Ok(file)) => {
-                self.stack.push(Frame::KeepOver(Box::new(Frame::BdrvUnref(file))));
+                let unref = Frame::OnMain(Box::new(Frame::BdrvUnref(file)));
+                self.stack.push(Frame::KeepOver(Box::new(unref)));
                 self.create_over_node(q, file)
             }
             Val::Node(Err(err)) => self.ret(Val::Done(Err(err))),

@@ -84,6 +84,8 @@ pub enum Frame {
     CoReturn(CellId),
     TakeCell(CellId),
     RunCo(Box<Frame>),
+    /// In a coroutine: has the main thread run a frame, in a bottom half.
+    OnMain(Box<Frame>),
     Give(Box<Val>),
     /// Runs a frame and keeps the register over it.
     KeepOver(Box<Frame>),
@@ -186,8 +188,20 @@ pub enum Frame {
         file: NodeId,
         options: Box<CreateOptions>,
     },
-    Qcow2Formatted(NodeId),
-    CreateQcow2(Box<CreateQcow2>),
+    Qcow2CreateFile {
+        file: NodeId,
+        options: Box<CreateOptions>,
+    },
+    Qcow2AttachFile {
+        format: NodeId,
+        file: NodeId,
+    },
+    Qcow2FormatPart {
+        format: NodeId,
+        options: Box<CreateOptions>,
+        part: usize,
+    },
+    RawTruncate(NodeId),
     CreateOver(Box<CreateQcow2>),
     CreateDone(JobId),
 

@@ -43,6 +43,7 @@ impl Frame {
                 w.reg = Val::None;
                 w.run_co(*frame)
             }
+            Frame::OnMain(frame) => w.co_call_main(*frame, "the main thread"),
             Frame::Give(value) => w.ret(*value),
             Frame::KeepOver(frame) => {
                 let kept = std::mem::take(&mut w.reg);
@@ -135,8 +136,10 @@ impl Frame {
             Frame::ImgBackingOpened => w.img_backing_opened(),
             Frame::ImgCreateQcow2 { path, backing, size } => w.img_create_qcow2(&path, backing, size),
             Frame::Qcow2Format { file, options } => w.qcow2_format(file, options),
-            Frame::Qcow2Formatted(format) => w.qcow2_formatted(format),
-            Frame::CreateQcow2(options) => w.create_qcow2(&options),
+            Frame::Qcow2CreateFile { file, options } => w.qcow2_create_file_co(file, options),
+            Frame::Qcow2AttachFile { format, file } => w.qcow2_attach_file(format, file),
+            Frame::Qcow2FormatPart { format, options, part } => w.qcow2_format_part(format, options, part),
+            Frame::RawTruncate(file) => w.raw_truncate(file),
             Frame::CreateOver(options) => w.create_over(&options),
             Frame::CreateDone(job) => w.create_done(job),
 

@@ -42,12 +42,12 @@ pub const RECORDED_SEEDS: &[(&str, usize, u64)] = &[
     ("incremental-transaction", 6, 26),
     ("incremental-transaction", 7, 411),
     ("incremental-transaction", 8, 168),
-    ("transaction-failure", 0, 4),
-    ("transaction-failure", 1, 6),
-    ("transaction-failure", 2, 0),
-    ("transaction-failure", 3, 2),
-    ("transaction-failure", 4, 26),
-    ("transaction-failure", 5, 21),
+    ("transaction-failure", 0, 2),
+    ("transaction-failure", 1, 0),
+    ("transaction-failure", 2, 1),
+    ("transaction-failure", 3, 5),
+    ("transaction-failure", 4, 165),
+    ("transaction-failure", 5, 33),
 ];
 
 /// Seeds under which the race case's traces differ from each other.
