@@ -28,6 +28,7 @@ without a change of meaning of the others:
   work-next write t.qcow2@0 #1          likewise, amid other work
   latency read s.qcow2@0 #1 =6          the first such request takes the seventh latency
   client-send step 7 #3                 step 7's command is sent when that is possible for the third time
+  client-send step 7 #1 =2              likewise, so soon that the dispatcher finds it when it has written the last reply
   client-read step 7 #1 =2              two records are left unread then
 
   complete-next  which request in flight completes next

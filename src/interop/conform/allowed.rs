@@ -24,6 +24,10 @@ pub const LIST: &[(&str, &str)] = &[
         "QEMU uses a node that is gone, or aborts in bdrv_do_drained_end; the model refuses the backup or runs it",
     ),
     (
+        "freed memory: a second backup of a device while the first one ends",
+        "QEMU goes on with a node that is gone and does not crash; what it finds there is not defined, such as an error of a read",
+    ),
+    (
         "crash: a bitmap changed and given to a backup in a transaction that fails",
         "QEMU undoes the change of a bitmap that the backup has replaced, and touches freed memory; the model undoes both",
     ),
@@ -124,9 +128,34 @@ pub fn crash(real: &Carried) -> Option<&'static str> {
         && actions.iter().any(|(name, data)| name.ends_with("-backup") && replaced(data))
         && places.iter().any(|place| real.stderr.contains(place))
     {
-        return Some(LIST[4].0);
+        return Some(name("crash: a bitmap changed and given to a backup in a transaction that fails"));
     }
     None
+}
+
+/// The name of a known use of freed memory that QEMU survived: within the part of the trace that the model can give, its first
+/// `fits` lines, a backup looked up a drive by its name, and another job was gone before its own was made.
+#[must_use]
+pub fn freed(plan: &Plan, real: &Carried, fits: usize) -> Option<&'static str> {
+    let drive = |name: &str| plan.args.iter().any(|arg| arg.split(',').any(|part| part.strip_prefix("id=") == Some(name)));
+    let lines = &real.lines[..fits.min(real.lines.len())];
+    let status = |line: &ClientLine| match line {
+        ClientLine::Event { data, .. } => data.get("status").and_then(Json::as_str).map(str::to_owned),
+        _ => None,
+    };
+    let hit = lines.iter().enumerate().any(|(at, line)| {
+        let ClientLine::Command(command) = line else { return false };
+        let by_drive = |(name, data): &(&str, &Json)| {
+            name.ends_with("-backup") && data.get("device").and_then(Json::as_str).is_some_and(drive)
+        };
+        let answer = lines[at + 1..].iter().map_while(|line| match line {
+            ClientLine::Command(_) => None,
+            line => Some(status(line)),
+        });
+        let until_made = answer.map_while(|status| (status.as_deref() != Some("created")).then_some(status)).flatten();
+        actions(command).iter().any(by_drive) && until_made.into_iter().any(|status| status == "null")
+    });
+    hit.then(|| name("freed memory: a second backup of a device while the first one ends"))
 }
 
 /// The name of a known hang of QEMU that this run ended with: the last command is a grouped transaction of which one job was undone, and

@@ -142,6 +142,11 @@ impl Bench {
                 })
             }
             Err(refusal) => {
+                // "53 of 149 lines fit"
+                let fits = refusal.how.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0);
+                if let Some(name) = allowed::freed(plan, real, fits) {
+                    return Ok(Verdict::Allowed(name));
+                }
                 differences.push(refusal);
                 Ok(self.judge(plan, differences))
             }
