@@ -152,7 +152,7 @@ impl World {
         }
         let mut node = Node::new();
         node.flags = OpenFlags { rdwr: true, ..OpenFlags::default() };
-        let cbw = self.graph.nodes.insert(node);
+        let cbw = self.bdrv_new(node);
         if let Err(text) = self.assign_node_name(cbw, args.filter_node_name.as_deref()) {
             let err = QmpError::generic(format!("Could not create node: {text}"));
             self.stack.push(Frame::Give(Box::new(Val::Node(Err(err)))));

@@ -149,7 +149,7 @@ impl World {
             discards: (0, 0),
         }));
         node.size = 0;
-        let file = self.graph.nodes.insert(node);
+        let file = self.bdrv_new(node);
         self.assign_node_name(file, None).expect("a made-up name is free");
         let create = Frame::Qcow2CreateFile { file, options: Box::new(options) };
         self.seq([Frame::RunCo(Box::new(create)), Frame::PrefixError(format!("{path}: ").into())])
@@ -182,7 +182,7 @@ impl World {
         let mut node = Node::new();
         node.flags = OpenFlags { rdwr: true, unmap: true, ..OpenFlags::default() };
         node.driver = Some(Driver::Qcow2(Box::default()));
-        let format = self.graph.nodes.insert(node);
+        let format = self.bdrv_new(node);
         self.assign_node_name(format, None).expect("a made-up name is free");
         self.seq([
             Frame::OnMain(Box::new(Frame::Qcow2AttachFile { format, file })),
@@ -208,7 +208,9 @@ impl World {
         let op = Box::new(Op::create_part((*options).clone(), PARTS[part].clone()));
         self.stack.extend([
             Frame::Qcow2FormatPart { format, options, part: part + 1 },
+            Frame::KeepOver(Box::new(Frame::Rdunlock)),
             Frame::RunCo(Box::new(Frame::Qcow2Op { node: format, op })),
+            Frame::Rdlock,
         ]);
         self.lock_by_turns(BEFORE[part])
     }

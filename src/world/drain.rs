@@ -8,7 +8,7 @@ use super::aio::{Cond, Ctx, Wait};
 use super::arena::{ChildId, NodeId};
 use super::feed::Seen;
 use super::frame::{Flow, Frame};
-use super::graph::Parent;
+use super::graph::{Node, Parent};
 use super::marks::Place;
 use super::throttle::Member;
 use crate::job::status::JobStatus;
@@ -118,8 +118,15 @@ impl World {
         self.seq([Frame::Poll(Cond::Drain(bs))])
     }
 
+    /// `bdrv_new`: a node that comes while all are drained is drained as often.
+    pub(super) fn bdrv_new(&mut self, mut node: Node) -> NodeId {
+        node.quiesce_counter = self.graph.drain_all_count;
+        self.graph.nodes.insert(node)
+    }
+
     /// `bdrv_drain_all_begin_nopoll`
     pub fn drain_all_begin_nopoll(&mut self) {
+        self.graph.drain_all_count += 1;
         let mut next = 0;
         while let Some(bs) = self.graph.state_from(next) {
             self.drained_begin_nopoll(bs);
@@ -134,6 +141,7 @@ impl World {
             self.drained_end(bs);
             next = bs.0 + 1;
         }
+        self.graph.drain_all_count -= 1;
     }
 
     /// `bdrv_drain_all`

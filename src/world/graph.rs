@@ -353,6 +353,8 @@ impl BdrvNext {
 /// All nodes, edges and backends.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Graph {
+    /// `bdrv_drain_all_count`
+    pub drain_all_count: u32,
     /// Nodes; `all_bdrv_states` is their order of creation.
     pub nodes: Arena<NodeId, Node>,
     /// Edges.
@@ -372,6 +374,7 @@ pub struct Graph {
 impl Default for Graph {
     fn default() -> Self {
         Graph {
+            drain_all_count: 0,
             nodes: Arena::unique(),
             children: Arena::unique(),
             backends: Arena::unique(),

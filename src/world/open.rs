@@ -77,7 +77,7 @@ impl World {
         let mut node = Node::new();
         node.flags = spec.flags;
         node.detect_zeroes = spec.detect_zeroes;
-        let bs = self.graph.nodes.insert(node);
+        let bs = self.bdrv_new(node);
         let opening = Box::new(Opening { spec: spec.clone(), bs, file_bs: None, probe: None });
         if let Some(err) = &spec.error {
             // The node is there before its options are looked at, and goes as any other does.

@@ -137,7 +137,8 @@ pub fn crash(real: &Carried) -> Option<&'static str> {
 /// `fits` lines, a backup looked up a drive by its name, and another job was gone before its own was made.
 #[must_use]
 pub fn freed(plan: &Plan, real: &Carried, fits: usize) -> Option<&'static str> {
-    let drive = |name: &str| plan.args.iter().any(|arg| arg.split(',').any(|part| part.strip_prefix("id=") == Some(name)));
+    let drive =
+        |name: &str| plan.args.iter().any(|arg| arg.split(',').any(|part| part.strip_prefix("id=") == Some(name)));
     let lines = &real.lines[..fits.min(real.lines.len())];
     let status = |line: &ClientLine| match line {
         ClientLine::Event { data, .. } => data.get("status").and_then(Json::as_str).map(str::to_owned),
