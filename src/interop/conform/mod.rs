@@ -141,10 +141,8 @@ impl Bench {
                     false => self.in_other_schedules(plan, real, real_dir, our_dir, differences)?,
                 })
             }
-            Err(refusal) => {
-                // "53 of 149 lines fit"
-                let fits = refusal.how.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0);
-                if let Some(name) = allowed::freed(plan, real, fits) {
+            Err((fits, refusal)) => {
+                if let Some(name) = allowed::freed(plan, &real.lines[..fits]) {
                     return Ok(Verdict::Allowed(name));
                 }
                 differences.push(refusal);
@@ -181,8 +179,8 @@ impl Bench {
         }
     }
 
-    /// A schedule that gives the real trace, and what the model left then.
-    fn in_time(&self, plan: &Plan, real: &Carried, seed: u64) -> Result<(ChoiceLog, Modelled), Differs> {
+    /// A schedule that gives the real trace, and what the model left then; or how many of its lines fit, and what came instead.
+    fn in_time(&self, plan: &Plan, real: &Carried, seed: u64) -> Result<(ChoiceLog, Modelled), (usize, Differs)> {
         let target = Target {
             console: Some(validate::target::timeless(&real.stdout)),
             hangs: matches!(real.ending, Some(Ending::Hung)),
@@ -218,7 +216,7 @@ impl Bench {
                     refusal.tries,
                     allowed.join("\n  ")
                 );
-                Err(Differs { what: "order".to_owned(), how })
+                Err((refusal.matched, Differs { what: "order".to_owned(), how }))
             }
         }
     }
