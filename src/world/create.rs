@@ -62,7 +62,8 @@ impl World {
             "file" | "raw" => {
                 self.console(&format!("Formatting '{path}', fmt={format} size={size}"));
                 self.files.create(&self.files.key(&path), align_up(size, 512));
-                self.ret(Val::Done(Ok(())))
+                // Worker threads make the file as long as it is to be, and QEMU polls for them: what is ready runs here.
+                self.seq([Frame::BhPoll, Frame::Give(Box::new(Val::Done(Ok(()))))])
             }
             "qcow2" => {
                 if backing.as_ref().is_some_and(|(file, _)| *file == path) {

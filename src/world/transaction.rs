@@ -515,10 +515,7 @@ impl World {
             backing.map(|node| (self.filename_of(node), Arc::from(self.graph.nodes[node].drv().format_name())));
         let size = self.bdrv_getlength(bs);
         let look = args.common.sync != SyncMode::None;
-        // Making a host file takes threads and so polls: what the drained section before it left runs here. For qcow2 there are requests
-        // that are waited for.
-        let poll = if matches!(&*format, "raw" | "file") { Frame::BhPoll } else { Frame::LockGraph(0) };
-        self.seq([poll, Frame::ImgCreate { path: args.target.clone(), format, backing, look, size }, next])
+        self.seq([Frame::ImgCreate { path: args.target.clone(), format, backing, look, size }, next])
     }
 
     /// `drive_backup_action`, after the image was created: opens it.
