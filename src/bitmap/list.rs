@@ -221,17 +221,18 @@ impl DirtyBitmaps {
     }
 
     /// `bdrv_dirty_bitmap_create_successor`: from now on a new anonymous bitmap at the head of the list records in
-    /// place of `id`, which is busy until [`DirtyBitmaps::abdicate`] or [`DirtyBitmaps::reclaim`].
+    /// place of `id`, which is busy until [`DirtyBitmaps::abdicate`] or [`DirtyBitmaps::reclaim`]. It is as long as the node is now, `size`
+    /// bytes, which is not always what the parent is (a resize that failed late leaves that short).
     ///
     /// # Errors
     /// QEMU's text when it is busy or has a successor.
-    pub fn create_successor(&mut self, id: BitmapId) -> Result<BitmapId, String> {
+    pub fn create_successor(&mut self, id: BitmapId, size: u64) -> Result<BitmapId, String> {
         let parent = self.get(id).ok_or_else(|| released(id))?;
         parent.check(CheckFlags::BUSY)?;
         if parent.successor.is_some() {
             return Err("Cannot create a successor for a bitmap that already has one".into());
         }
-        let (size, granularity, disabled) = (parent.size(), parent.granularity(), parent.disabled);
+        let (granularity, disabled) = (parent.granularity(), parent.disabled);
         let child = self.add_anonymous(size, granularity);
         self.list[0].disabled = disabled;
         if let Some(parent) = self.get_mut(id) {

@@ -129,11 +129,12 @@ impl World {
     }
 
     fn backup_freeze_bitmap(&mut self, args: &BackupArgs, bitmap: BitmapId) -> Result<(), String> {
+        let size = self.bdrv_getlength(args.source);
         let bitmaps = &mut self.graph.nodes[args.source].bitmaps;
         if args.bitmap_mode != BitmapSyncMode::Never {
             bitmaps.get(bitmap).expect("just found").check(crate::bitmap::CheckFlags::DEFAULT)?;
         }
-        bitmaps.create_successor(bitmap).map(|_| ())
+        bitmaps.create_successor(bitmap, size).map(|_| ())
     }
 
     fn backup_thaw_bitmap(&mut self, args: &BackupArgs) {

@@ -6,14 +6,14 @@ use super::aio::DeviceOp;
 use super::arena::{JobId, NodeId};
 use super::driver::{Driver, FileDriver};
 use super::frame::{Flow, Frame};
-use super::graph::{Node, OpenFlags, Role, perm};
+use super::graph::{Node, OpenFlags, perm};
 use super::job::{JobDriver, JobFlags};
 use super::lacking;
 use super::spec::OpenSpec;
 use super::value::Val;
 use crate::base::errno::Errno;
 use crate::base::units::{Nanos, align_up};
-use crate::block::qcow2::{CREATE_PARTS as PARTS, CreateOptions as Qcow2Options, Op};
+use crate::block::qcow2::CreateOptions as Qcow2Options;
 use crate::job::status::JobType;
 use crate::qmp::error::QmpError;
 use crate::qmp::types::{BlockdevCreate, BlockdevRef, CreateOptions, CreateQcow2, Qcow2Version};
@@ -22,18 +22,16 @@ use std::sync::Arc;
 /// How long a worker thread takes to set the length of a new file, in nanoseconds.
 const TRUNCATE: Nanos = 40_000;
 
-/// How often the graph is locked in the bottom halves that run before each of the [`PARTS`] of formatting: for a backend that goes
-/// (1), and for one that comes and opens the image (a backend for the file and the node's child before the format looks at it, 2, the
-/// former one gone and the latter one's node taken, 2).
-const BEFORE: [&[u32]; PARTS.len()] = [&[], &[1, 2], &[2], &[1], &[1, 2]];
-/// Likewise behind the last one, up to where the node is closed.
-const AFTER: &[u32] = &[2, 1];
-
 /// `BlockdevCreateJob`
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CreateJob {
     /// What to create.
     pub options: CreateOptions,
+}
+
+/// A bottom half that changes nothing: a reference taken or given up, also of a data file that is not there.
+fn on_main_nothing() -> Frame {
+    Frame::OnMain(Box::new(Frame::LockGraph(0)))
 }
 
 impl World {
@@ -162,78 +160,21 @@ impl World {
             // `raw_co_create` empties the file, and makes it as long as it is to be.
             Frame::RawTruncate(file),
             Frame::RawTruncate(file),
+            // `bdrv_co_open`: the node is there already, to have something that the file's requests are of.
+            on_main_nothing(),
+            // `qcow2_co_create` takes a reference and gives it up.
+            on_main_nothing(),
             Frame::Qcow2Format { file, options },
+            Frame::KeepOver(Box::new(on_main_nothing())),
+            Frame::KeepOver(Box::new(on_main_nothing())),
             Frame::KeepOver(Box::new(Frame::OnMain(Box::new(Frame::BdrvUnref(file))))),
+            Frame::KeepOver(Box::new(on_main_nothing())),
         ])
     }
 
     /// A worker thread sets the length of a new file.
     pub(super) fn raw_truncate(&mut self, file: NodeId) -> Flow {
         self.device_submit(file, DeviceOp::Nothing, 0, TRUNCATE)
-    }
-
-    /// `qcow2_co_create` over an open node: a temporary format node carries it out. Runs in a coroutine. Leaves `Val::Done`.
-    ///
-    /// The graph is locked as often as in QEMU, which opens and closes the new image through backends of its own, and when QEMU does
-    /// it: bystanders see that, and what they do meanwhile is seen.
-    pub(super) fn qcow2_format(&mut self, file: NodeId, options: Box<Qcow2Options>) -> Flow {
-        if let Err(fault) = options.check() {
-            return self.ret(Val::Done(Err(QmpError::generic(fault.to_string()))));
-        }
-        let mut node = Node::new();
-        node.flags = OpenFlags { rdwr: true, unmap: true, ..OpenFlags::default() };
-        node.driver = Some(Driver::Qcow2(Box::default()));
-        let format = self.bdrv_new(node);
-        self.assign_node_name(format, None).expect("a made-up name is free");
-        self.seq([
-            Frame::OnMain(Box::new(Frame::Qcow2AttachFile { format, file })),
-            Frame::StopOnError(1),
-            Frame::Qcow2FormatPart { format, options, part: 0 },
-        ])
-    }
-
-    /// The backend that writes the skeleton comes; the format node has its child from then on.
-    pub(super) fn qcow2_attach_file(&mut self, format: NodeId, file: NodeId) -> Flow {
-        self.seq([
-            Frame::GraphWrlock,
-            Frame::AttachToNode { parent: format, name: "file", role: Role::Image, bs: file },
-            Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
-        ])
-    }
-
-    /// A part of `qcow2_co_create`, unless the one before has failed.
-    pub(super) fn qcow2_format_part(&mut self, format: NodeId, options: Box<Qcow2Options>, part: usize) -> Flow {
-        if matches!(&self.reg, Val::Opened(Err(_)) | Val::Ret(Err(_))) || part == PARTS.len() {
-            return self.qcow2_formatted(format);
-        }
-        let op = Box::new(Op::create_part((*options).clone(), PARTS[part].clone()));
-        self.stack.extend([
-            Frame::Qcow2FormatPart { format, options, part: part + 1 },
-            Frame::KeepOver(Box::new(Frame::Rdunlock)),
-            Frame::RunCo(Box::new(Frame::Qcow2Op { node: format, op })),
-            Frame::Rdlock,
-        ]);
-        self.lock_by_turns(BEFORE[part])
-    }
-
-    /// Has the main thread take and give back the graph lock, in as many bottom halves as there are numbers, and that often in each.
-    fn lock_by_turns(&mut self, turns: &[u32]) -> Flow {
-        let frames = turns.iter().rev().map(|n| Frame::OnMain(Box::new(Frame::LockGraph(*n))));
-        self.stack.extend(frames);
-        Flow::Go
-    }
-
-    /// After formatting. Leaves `Val::Done`.
-    fn qcow2_formatted(&mut self, format: NodeId) -> Flow {
-        let done = match std::mem::take(&mut self.reg) {
-            Val::Opened(Err(fault)) => Err(QmpError::generic(fault.to_string())),
-            Val::Ret(Err(errno)) => Err(QmpError::generic(format!("Could not create image: {errno}"))),
-            _ => Ok(()),
-        };
-        self.graph.nodes[format].driver = None;
-        self.stack.push(Frame::Give(Box::new(Val::Done(done))));
-        self.stack.push(Frame::OnMain(Box::new(Frame::BdrvUnref(format))));
-        self.lock_by_turns(AFTER)
     }
 
     /// `qmp_blockdev_create`
@@ -293,15 +234,15 @@ impl World {
             }
             BlockdevRef::Reference(name) => {
                 // A reference is taken and given up by the main thread, too.
-                let nothing = || Frame::OnMain(Box::new(Frame::LockGraph(0)));
                 match self.lookup_bs(name) {
                     Ok(file) => {
-                        self.stack.push(Frame::KeepOver(Box::new(nothing())));
+                        self.stack.push(Frame::KeepOver(Box::new(on_main_nothing())));
+                        self.stack.push(Frame::KeepOver(Box::new(on_main_nothing())));
                         let _ = self.create_over_node(q, file);
                     }
                     Err(err) => self.stack.push(Frame::Give(Box::new(Val::Done(Err(err))))),
                 }
-                self.seq([nothing()])
+                self.seq([on_main_nothing()])
             }
         }
     }
@@ -311,6 +252,7 @@ impl World {
         match std::mem::take(&mut self.reg) {
             Val::Node(Ok(file)) => {
                 let unref = Frame::OnMain(Box::new(Frame::BdrvUnref(file)));
+                self.stack.push(Frame::KeepOver(Box::new(on_main_nothing())));
                 self.stack.push(Frame::KeepOver(Box::new(unref)));
                 self.create_over_node(q, file)
             }

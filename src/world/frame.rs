@@ -10,6 +10,7 @@ use super::backup::BackupArgs;
 use super::block_copy::{CopyTask, Method};
 use super::copy_range::CopyRange;
 use super::external_snapshot::SnapshotStage;
+use super::format::{FormatStage, Formatting};
 use super::graph::{BdrvNext, Role};
 use super::hmp::BlkRequest;
 use super::hmp_map::Walk;
@@ -126,6 +127,19 @@ pub enum Frame {
     UnrefChildren(NodeId),
     DriverClose(NodeId),
     DriverClosed(NodeId),
+    BlkNewWithBs {
+        bs: NodeId,
+        perm: u8,
+        beyond_eof: bool,
+    },
+    BlkNewAttached(BackendId),
+    BlkNewOpen {
+        spec: Arc<OpenSpec>,
+        perm: u8,
+    },
+    BlkNewOpened {
+        perm: u8,
+    },
     BlkInsertBs(BackendId, NodeId),
     BlkAttach(BackendId, NodeId),
     BlkUnref(BackendId),
@@ -192,15 +206,7 @@ pub enum Frame {
         file: NodeId,
         options: Box<CreateOptions>,
     },
-    Qcow2AttachFile {
-        format: NodeId,
-        file: NodeId,
-    },
-    Qcow2FormatPart {
-        format: NodeId,
-        options: Box<CreateOptions>,
-        part: usize,
-    },
+    Formatting(Box<Formatting>, FormatStage),
     RawTruncate(NodeId),
     CreateOver(Box<CreateQcow2>),
     CreateDone(JobId),

@@ -319,6 +319,8 @@ pub struct Backend {
     pub queued_requests: Vec<CoId>,
     /// `enable_write_cache`: false makes every write be followed by a flush.
     pub write_cache: bool,
+    /// `blk_set_allow_write_beyond_eof`, as of one who formats an image.
+    pub allow_write_beyond_eof: bool,
     /// A guest device is attached, by its path or id.
     pub dev: Option<Arc<str>>,
     /// The device's media can be taken out.

@@ -281,6 +281,7 @@ impl World {
             in_flight: 0,
             queued_requests: Vec::new(),
             write_cache: true,
+            allow_write_beyond_eof: false,
             dev: None,
             removable: false,
             tray: false,

@@ -255,13 +255,17 @@ impl World {
         }
         backend.in_flight += 1;
         let write_through = !backend.write_cache;
-        self.see_guest(blk, &request);
+        let beyond_eof = backend.allow_write_beyond_eof;
+        if !beyond_eof {
+            self.see_guest(blk, &request);
+        }
         let throttled = self.throttling.group_of(Member::Backend(blk)).is_some();
         self.stack.push(Frame::BlkCoDone(blk));
         let Some(node) = self.graph.blk_bs(blk) else { return self.ret(Val::err(Errno::ENOMEDIUM)) };
         let (offset, bytes) = request.range();
         let length = self.bdrv_getlength(node);
-        if !matches!(*request, BlkRequest::Flush) && (offset > length || length - offset < bytes) {
+        let checked = !beyond_eof && !matches!(*request, BlkRequest::Flush);
+        if checked && (offset > length || length - offset < bytes) {
             return self.ret(Val::err(Errno::EIO));
         }
         let frame = match *request {

@@ -20,6 +20,7 @@ pub mod external_snapshot;
 pub mod fdsets;
 pub mod feed;
 mod flush;
+pub mod format;
 pub mod frame;
 pub mod graph;
 mod graph_ops;

@@ -103,11 +103,11 @@ fn an_abdicated_bitmap_leaves_its_name_to_what_was_written_since() {
     node.get_mut(id).unwrap().set_persistence(true);
     add(&mut node, "later");
     node.set_dirty(0, 4 * G);
-    let child = node.create_successor(id).unwrap();
+    let child = node.create_successor(id, SIZE).unwrap();
     node.set_dirty(10 * G, 1);
     assert_eq!(show(&node), ["- 1 recording", "later 5 recording", "b 4 recording busy persistent"]);
     assert_eq!(
-        node.create_successor(id),
+        node.create_successor(id, SIZE),
         Err("Bitmap 'b' is currently in use by another operation and cannot be used".into())
     );
     assert_eq!(node.abdicate(id), Ok(child));
@@ -120,11 +120,21 @@ fn an_abdicated_bitmap_leaves_its_name_to_what_was_written_since() {
 }
 
 #[test]
+fn a_successor_is_as_long_as_the_node_is_by_then() {
+    let mut node = node();
+    let id = add(&mut node, "b");
+    let child = node.create_successor(id, 2 * SIZE).unwrap();
+    node.set_dirty(2 * SIZE - 1, 1);
+    assert_eq!(node.abdicate(id), Ok(child));
+    assert_eq!(show(&node), ["b 1 recording"]);
+}
+
+#[test]
 fn a_reclaimed_bitmap_holds_old_and_new() {
     let mut node = node();
     let id = add(&mut node, "b");
     node.set_dirty(0, 4 * G);
-    let child = node.create_successor(id).unwrap();
+    let child = node.create_successor(id, SIZE).unwrap();
     node.set_dirty(3 * G, 2 * G);
     assert_eq!(node.reclaim(id), Ok(()));
     assert_eq!(show(&node), ["b 5 recording"]);
@@ -138,7 +148,7 @@ fn the_successor_of_a_disabled_bitmap_is_disabled() {
     let id = add(&mut node, "b");
     node.set_dirty(0, G);
     node.get_mut(id).unwrap().set_enabled(false);
-    node.create_successor(id).unwrap();
+    node.create_successor(id, SIZE).unwrap();
     node.set_dirty(8 * G, G);
     assert_eq!(show(&node), ["- 0", "b 1 busy"]);
     let mut reclaimed = node.clone();
@@ -153,7 +163,7 @@ fn an_enabled_successor_makes_its_parent_recording() {
     let mut node = node();
     let id = add(&mut node, "b");
     node.get_mut(id).unwrap().set_enabled(false);
-    node.create_successor(id).unwrap();
+    node.create_successor(id, SIZE).unwrap();
     node.enable_successor(id);
     assert_eq!(show(&node), ["- 0 recording", "b 0 recording busy"]);
     node.reclaim(id).unwrap();
@@ -184,7 +194,7 @@ fn merges_that_are_refused() {
     let dst = add(&mut node, "dst");
     let small = node.add(Some("small"), SIZE - 512, G).unwrap();
     let busy = add(&mut node, "busy");
-    node.create_successor(busy).unwrap();
+    node.create_successor(busy, SIZE).unwrap();
     let readonly = add(&mut node, "ro");
     node.get_mut(readonly).unwrap().set_readonly(true);
     assert_eq!(
@@ -209,7 +219,7 @@ fn always_mode_after_a_cancel() {
     node.set_dirty(0, 4 * G);
     let mut copy = HBitmap::new(SIZE, G);
     copy.merge_from(node.get(id).unwrap().bitmap());
-    node.create_successor(id).unwrap();
+    node.create_successor(id, SIZE).unwrap();
     node.set_dirty(20 * G, 512);
     copy.reset(0, 2 * G);
     let mut kept = node.clone();

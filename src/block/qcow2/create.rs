@@ -71,7 +71,8 @@ impl CreateOptions {
     }
 
     /// The header of an image of no size, without extensions.
-    fn first_header(&self) -> Data {
+    #[must_use]
+    pub fn first_header(&self) -> Data {
         let cluster = self.cluster_size;
         let mut out = Vec::with_capacity(112);
         let be32 = |out: &mut Vec<u8>, value: u64| out.extend((value as u32).to_be_bytes());
@@ -93,6 +94,15 @@ impl CreateOptions {
         data.append(&Data::zeroes(cluster - 112));
         data
     }
+
+    /// Where the first refcount table and block stand in bytes, and both: they count nothing yet.
+    #[must_use]
+    pub fn first_refcounts(&self) -> (u64, Data) {
+        let cluster = self.cluster_size;
+        let mut data = be64(&[2 * cluster]);
+        data.append(&Data::zeroes(2 * cluster - 8));
+        (cluster, data)
+    }
 }
 
 /// `qcow2_co_create`
@@ -106,18 +116,30 @@ pub(super) struct CreateOp {
 
 type Procedure = fn(&mut Cx<'_>, &CreateOptions) -> Res;
 
-/// The parts of the work, each of which begins with all of the one before on record.
+/// The steps of the work, each of which begins with all of the one before on record.
 const STEPS: [Procedure; 7] =
     [write_skeleton, open_skeleton, count_skeleton, resize, set_backing, close_without_flush, flush_all];
 
-/// What `qcow2_co_create` does between two backends of its own that come and go: writes the skeleton, opens it, makes an image of it,
-/// closes that, and opens and closes it once more to have all flushed.
-pub const PARTS: [std::ops::Range<usize>; 5] = [0..1, 1..2, 2..5, 5..6, 6..7];
+/// A step that stands by itself, for who opens and closes the image by other means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CreateStep {
+    /// The open skeleton's own clusters are counted, and its header gets its extensions.
+    Count = 2,
+    /// It gets its size.
+    Resize = 3,
+    /// It gets the name of its backing file.
+    SetBacking = 4,
+}
 
 impl CreateOp {
-    /// The steps `part` of formatting.
-    pub fn new(options: CreateOptions, part: std::ops::Range<usize>) -> CreateOp {
-        CreateOp { options, step: part.start, end: part.end }
+    /// All steps of formatting.
+    pub fn new(options: CreateOptions) -> CreateOp {
+        CreateOp { options, step: 0, end: STEPS.len() }
+    }
+
+    /// One step of it.
+    pub fn one(options: CreateOptions, step: CreateStep) -> CreateOp {
+        CreateOp { options, step: step as usize, end: step as usize + 1 }
     }
 
     pub fn step(&mut self, ex: &mut Exec, q: &mut Qcow2, _got: Got) -> Ask {
@@ -139,14 +161,8 @@ impl CreateOp {
 
 /// A header, a refcount table and a refcount block that counts nothing yet.
 fn write_skeleton(cx: &mut Cx<'_>, options: &CreateOptions) -> Res {
-    let cluster = options.cluster_size;
     cx.write(0, || options.first_header()).say("Could not write qcow2 header")?;
-    cx.write(cluster, || {
-        let mut data = be64(&[2 * cluster]);
-        data.append(&Data::zeroes(2 * cluster - 8));
-        data
-    })
-    .say("Could not write refcount table")
+    cx.write(options.cluster_size, || options.first_refcounts().1).say("Could not write refcount table")
 }
 
 fn open_skeleton(cx: &mut Cx<'_>, _: &CreateOptions) -> Res {

@@ -40,7 +40,7 @@ mod truncate;
 mod write;
 
 pub use bitmap::{BitmapCheck, ListedBitmap, MemoryBitmap, StoreBitmap, StoredBitmap};
-pub use create::{CreateOptions, PARTS as CREATE_PARTS};
+pub use create::{CreateOptions, CreateStep};
 pub use exec::Fault;
 pub use op::{Ask, Child, Got, Op, Out, Status};
 pub use open::OpenOptions;

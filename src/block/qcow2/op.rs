@@ -3,7 +3,7 @@
 use super::bitmap::{BitmapCheck, MemoryBitmap, StoreBitmap, StoredBitmap};
 use super::compressed::{CompressedOp, CompressedTask};
 use super::copy_range::{CopyFromOp, CopyToOp};
-use super::create::{CreateOp, CreateOptions, PARTS};
+use super::create::{CreateOp, CreateOptions, CreateStep};
 use super::exec::{Exec, Fault};
 use super::misc::{Locked, LockedOp, StatusOp, ZeroesOp};
 use super::open::OpenOptions;
@@ -350,13 +350,13 @@ impl Op {
     /// `qcow2_co_create`: formats an empty file. Uses a [`Qcow2::new`] of its own, which is worth nothing afterwards.
     #[must_use]
     pub fn create(options: CreateOptions) -> Op {
-        Op::create_part(options, 0..PARTS[PARTS.len() - 1].end)
+        Op::new(Kind::Create(Box::new(CreateOp::new(options))))
     }
 
-    /// One of [`PARTS`] of [`Op::create`], which has to follow the one before.
+    /// One step of [`Op::create`], on the image as the one before left it.
     #[must_use]
-    pub fn create_part(options: CreateOptions, part: std::ops::Range<usize>) -> Op {
-        Op::new(Kind::Create(Box::new(CreateOp::new(options, part))))
+    pub fn create_step(options: CreateOptions, step: CreateStep) -> Op {
+        Op::new(Kind::Create(Box::new(CreateOp::one(options, step))))
     }
 
     pub(super) fn read_task(task: ReadTask) -> Op {
