@@ -3,7 +3,8 @@
 //! A state is a clone of the run in the middle. States are kept by how much of the trace they have given. The search takes one of
 //! those that got far (mostly the furthest, now and then an earlier one), goes on from there with random choices until an output
 //! does not fit, and keeps what it met on its way. When a command is to be sent, and how much the client has read by then, is not drawn
-//! at random but taken from the trace as far as it says so.
+//! at random but taken from the trace as far as it says so. Where nothing gets on for a while, what got furthest is forgotten: a choice
+//! further back was wrong, and the trace did not tell.
 
 use super::target::{Target, line, timeless};
 use crate::base::units::{Nanos, SECONDS};
@@ -60,6 +61,10 @@ pub struct Refusal {
 
 /// States kept for one place of the trace.
 const KEPT: usize = 12;
+/// Attempts without getting further, after which the states that got furthest are given up.
+const STUCK: u32 = 500;
+/// Attempts among schedules of one kind before the first of the other kind.
+const TURN: u32 = 500;
 /// A process that owes a reply and does nothing for this long hangs, as far as a client can tell.
 pub const HANG: Nanos = 4 * SECONDS;
 /// What the model gave at one place, as far as it is told.
@@ -152,8 +157,13 @@ struct Search<'a> {
     /// By progress.
     kept: Vec<Vec<State>>,
     seen: BTreeSet<u64>,
+    tries: u32,
     steps: u64,
     best: usize,
+    /// How far the states got that are kept.
+    front: usize,
+    /// Attempts since it was further.
+    stuck: u32,
     allowed: Vec<ClientLine>,
     reason: Option<String>,
 }
@@ -186,25 +196,29 @@ pub fn validate_like(plan: &Plan, trace: &[ClientLine], like: ChoiceLog, effort:
 /// at any moment.
 #[must_use]
 pub fn search(plan: &Plan, target: &Target, trace: &[ClientLine], hint: Option<ChoiceLog>, effort: Effort) -> Answer {
-    let timed = match Search::new(plan, target, hint, effort) {
-        Ok(search) => search.run(trace, effort),
+    let searches = Search::new(plan, target, hint, effort)
+        .and_then(|timed| Ok((timed, Search { order: true, ..Search::new(plan, target, None, effort)? })));
+    let (mut timed, mut ordered) = match searches {
+        Ok(searches) => searches,
         Err(outcome) => {
             let (came, reason) = (trace.first().cloned(), Some(outcome.to_string()));
             return Answer::Refused(Box::new(Refusal { matched: 0, came, allowed: Vec::new(), tries: 0, reason }));
         }
     };
-    let (Answer::Refused(timed), Ok(mut search)) = (&timed, Search::new(plan, target, None, effort)) else {
-        return timed;
-    };
-    search.order = true;
-    match search.run(trace, effort) {
-        Answer::Refused(ordered) => {
-            let tries = timed.tries + ordered.tries;
-            let further = if ordered.matched > timed.matched { ordered } else { timed.clone() };
-            Answer::Refused(Box::new(Refusal { tries, ..*further }))
+    // By turns that grow, as nobody knows which of the two will find it.
+    let mut turn = TURN;
+    while timed.may_go_on(effort) || ordered.may_go_on(effort) {
+        for search in [&mut timed, &mut ordered] {
+            let until = Effort { tries: effort.tries.min(search.tries.saturating_add(turn)), ..effort };
+            if let Some(log) = search.run(until) {
+                return Answer::Possible(log);
+            }
         }
-        possible @ Answer::Possible(_) => possible,
+        turn = turn.saturating_mul(2);
     }
+    let tries = timed.tries + ordered.tries;
+    let further = if ordered.best > timed.best { ordered } else { timed };
+    Answer::Refused(Box::new(Refusal { tries, ..further.refusal(trace) }))
 }
 
 impl<'a> Search<'a> {
@@ -220,37 +234,52 @@ impl<'a> Search<'a> {
             stream: Stream::new(effort.seed, 300),
             kept,
             seen: BTreeSet::new(),
+            tries: 0,
             steps: 0,
             best: 0,
+            front: 0,
+            stuck: 0,
             allowed: Vec::new(),
             reason: None,
         })
     }
 
-    fn run(mut self, trace: &[ClientLine], effort: Effort) -> Answer {
-        let mut tries = 0;
-        while tries < effort.tries && self.steps < effort.steps {
-            let state = self.pick(tries);
-            let knobs = self.knobs(tries > 0 || effort.seed > 0 || self.order);
-            tries += 1;
+    fn may_go_on(&self, effort: Effort) -> bool {
+        self.tries < effort.tries && self.steps < effort.steps
+    }
+
+    /// Goes on until so much was tried.
+    fn run(&mut self, effort: Effort) -> Option<ChoiceLog> {
+        while self.may_go_on(effort) {
+            let state = self.pick();
+            let knobs = self.knobs(self.tries > 0 || effort.seed > 0 || self.order);
+            self.tries += 1;
             let found = self.attempt(state, knobs);
             self.hint = None;
             if let Attempt::Found(log) = found {
-                return Answer::Possible(log);
+                return Some(log);
             }
         }
+        None
+    }
+
+    fn refusal(self, trace: &[ClientLine]) -> Refusal {
         // Progress counts outputs and commands; the trace's lines do just that.
         let matched = self.best.min(trace.len());
         let (came, allowed, reason) = (trace.get(matched).cloned(), self.allowed, self.reason);
-        Answer::Refused(Box::new(Refusal { matched, came, allowed, tries, reason }))
+        Refusal { matched, came, allowed, tries: self.tries, reason }
     }
 
     /// Where to go on from.
-    fn pick(&mut self, tries: u32) -> State {
-        if tries == 0 {
+    fn pick(&mut self) -> State {
+        if self.tries == 0 {
             return self.kept[0][0].clone();
         }
-        let mut at = self.best;
+        if self.stuck >= STUCK {
+            self.retreat();
+        }
+        self.stuck += 1;
+        let mut at = self.front;
         match self.stream.below(8) {
             // Far back: the choice that counts may have been made long ago.
             0 => at = self.stream.below(u32::try_from(at + 1).unwrap_or(u32::MAX)) as usize,
@@ -265,6 +294,19 @@ impl<'a> Search<'a> {
         }
         let n = self.stream.below(u32::try_from(self.kept[at].len()).unwrap_or(1)) as usize;
         self.kept[at][n].clone()
+    }
+
+    /// Forgets what got furthest: it may be that none of it can go on, as where a copy failed early and only the length that the job
+    /// tells at its end shows it. How far back the choice was is anybody's guess, so each scale is as likely.
+    fn retreat(&mut self) {
+        let scale = self.stream.below(self.front.checked_ilog2().map_or(1, |scales| scales + 1));
+        let back = 1 + self.stream.below(1 << scale) as usize;
+        self.front = self.front.saturating_sub(back);
+        for states in &mut self.kept[self.front + 1..] {
+            states.clear();
+        }
+        self.seen.clear();
+        self.stuck = 0;
     }
 
     /// How wild an attempt is, for each kind of choice.
@@ -430,6 +472,10 @@ impl<'a> Search<'a> {
         state.sim.hash(&mut hasher);
         if !self.seen.insert(hasher.finish()) {
             return false;
+        }
+        if progress > self.front {
+            self.front = progress;
+            self.stuck = 0;
         }
         if progress > self.best {
             self.best = progress;
