@@ -39,7 +39,7 @@ pub(super) struct ConformArgs {
     #[arg(long)]
     shrink: bool,
     /// Attempts at finding a schedule that gives the real trace
-    #[arg(long, value_name = "N", default_value_t = 50_000)]
+    #[arg(long, value_name = "N", default_value_t = 200_000)]
     tries: u32,
     /// Show the program of each difference
     #[arg(long)]

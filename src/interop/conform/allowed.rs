@@ -52,7 +52,6 @@ pub const LIST: &[(&str, &str)] = &[
         "hang: grouped backups in a transaction that is refused",
         "QEMU undoes the last of them, and waits for ever for one that was never started; the model undoes all",
     ),
-    ("generated node names", "the last two digits of `#block000` are random in QEMU; the program names such a node"),
 ];
 
 fn actions(command: &Json) -> Vec<(&str, &Json)> {
@@ -219,10 +218,6 @@ pub fn difference(plan: &Plan, differences: &[Differs]) -> Option<&'static str> 
     let ordered = differences.iter().any(|differs| differs.what == "order");
     let counts = |differs: &&Differs| !(ordered && matches!(&*differs.what, "trace" | "console"));
     let all = |known: &dyn Fn(&Differs) -> bool| differences.iter().filter(counts).all(known);
-    let told = |differs: &Differs| matches!(&*differs.what, "trace" | "order");
-    if says("#block") && all(&|differs| told(differs) && differs.how.contains("#block")) {
-        return Some(name("generated node names"));
-    }
     // Which clusters are there changes how long files are, and so what a list of nodes says.
     let allocated = |differs: &Differs| match &*differs.what {
         "trace" => differs.how.contains("image.virtual-size"),

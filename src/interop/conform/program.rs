@@ -283,12 +283,13 @@ impl Draw {
         self.below(drives)
     }
 
-    /// A name of a drive's node, mostly; of its device now and then; of nothing where wrong ones are wanted.
+    /// A name of a drive's node, mostly; of its device now and then; of nothing where wrong ones are wanted. None that QEMU makes up itself:
+    /// their last two digits are random there, so that a name like `#block000` is of a node in one run and of none in another.
     fn node(&mut self) -> String {
         let n = self.drive();
         if self.kind == Kind::Faulty && self.one_in(16) {
             return self
-                .pick(&["nope", "", "t0", "t1", "#block000", "a-name-that-is-far-too-long-for-a-node"])
+                .pick(&["nope", "", "t0", "t1", "#block", "a-name-that-is-far-too-long-for-a-node"])
                 .to_owned();
         }
         match self.below(6) {
