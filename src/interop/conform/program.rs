@@ -288,9 +288,7 @@ impl Draw {
     fn node(&mut self) -> String {
         let n = self.drive();
         if self.kind == Kind::Faulty && self.one_in(16) {
-            return self
-                .pick(&["nope", "", "t0", "t1", "#block", "a-name-that-is-far-too-long-for-a-node"])
-                .to_owned();
+            return self.pick(&["nope", "", "t0", "t1", "#block", "a-name-that-is-far-too-long-for-a-node"]).to_owned();
         }
         match self.below(6) {
             0 => format!("drive{n}"),
