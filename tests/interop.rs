@@ -47,6 +47,22 @@ fn programs_agree_with_this_program_as_qemu() {
     assert!(!dir.path().join("failures").exists(), "nothing was found, and nothing is kept");
 }
 
+/// What `record` writes is what `validate` takes, the end of the process included.
+#[test]
+fn what_is_recorded_of_an_end_is_possible() {
+    let dir = tempfile::tempdir().unwrap();
+    let qemu = format!("{BIN} qemu -S");
+    for (name, asked) in [("quit/plain", true), ("quit/two", true), ("smoke/simple", false)] {
+        let file = scenario(name);
+        let (code, trace, err) = command(dir.path(), &["record", "--qemu", &qemu, &file]);
+        assert_eq!(code, Some(0), "{name}: {err}");
+        assert_eq!(trace.contains("SHUTDOWN"), asked, "{name}: {trace}");
+        fs::write(dir.path().join("trace.jsonl"), trace).unwrap();
+        let (code, out, err) = command(dir.path(), &["validate", "trace.jsonl", "--scenario", &file]);
+        assert_eq!(code, Some(0), "{name}: {out}{err}");
+    }
+}
+
 /// A hang is a finding, also where the model says that it comes.
 #[test]
 fn a_hang_is_kept_with_a_script_that_needs_nothing_of_ours() {

@@ -5,7 +5,8 @@
 //! is the order of the client too. libvirt notes `QEMU_MONITOR_IO_WRITE: … buf={…}` and `QEMU_MONITOR_RECV_REPLY: … reply={…}`,
 //! `QEMU_MONITOR_RECV_EVENT: … event={…}`.
 //!
-//! Ids, timestamps, the greeting, the negotiation, `quit`'s `SHUTDOWN` and directories of file names are no part of a trace.
+//! Ids, timestamps, the greeting, the negotiation, the `SHUTDOWN` of a process that a signal ended, and directories of file names are no
+//! part of a trace.
 
 use crate::base::Json;
 use crate::trace::canonical;
@@ -69,8 +70,10 @@ fn messages(text: &str) -> Result<Vec<ClientLine>, String> {
                 trace.push(ClientLine::Command(json));
             }
         } else if let Some(name) = json.get("event").and_then(Json::as_str) {
-            if name != "SHUTDOWN" {
-                let data = json.get("data").cloned().unwrap_or_else(Json::empty);
+            let data = json.get("data").cloned().unwrap_or_else(Json::empty);
+            // The signal came from outside, and has no command.
+            let signal = data.get("reason").and_then(Json::as_str) == Some("host-signal");
+            if name != "SHUTDOWN" || !signal {
                 trace.push(ClientLine::Event { name: name.into(), data });
             }
         } else if !std::mem::take(&mut negotiates) {
@@ -166,6 +169,8 @@ DEBUG:qemu.qmp.qmp_client.qemu-7:<-- {'return': {}, 'id': '__qmp#00002'}
 2024-05-01 10:00:00.123+0000: 77: info : qemuMonitorIOWrite:366 : QEMU_MONITOR_IO_WRITE: mon=0x7f buf={"execute":"blockdev-add","arguments":{"driver":"file","filename":"/var/lib/libvirt/images/a.img","node-name":"f"},"id":"libvirt-41"}\r\n
 2024-05-01 10:00:00.124+0000: 77: info : qemuMonitorJSONIOProcessLine:210 : QEMU_MONITOR_RECV_REPLY: mon=0x7f reply={"return": {}, "id": "libvirt-41"}
 2024-05-01 10:00:00.125+0000: 77: info : qemuMonitorJSONIOProcessLine:205 : QEMU_MONITOR_RECV_EVENT: mon=0x7f event={"timestamp": {"seconds": 1, "microseconds": 2}, "event": "STOP"}
+2024-05-01 10:00:00.126+0000: 77: info : qemuMonitorJSONIOProcessLine:205 : QEMU_MONITOR_RECV_EVENT: mon=0x7f event={"timestamp": {"seconds": 1, "microseconds": 3}, "event": "SHUTDOWN", "data": {"guest": false, "reason": "host-qmp-quit"}}
+2024-05-01 10:00:00.127+0000: 77: info : qemuMonitorJSONIOProcessLine:205 : QEMU_MONITOR_RECV_EVENT: mon=0x7f event={"timestamp": {"seconds": 1, "microseconds": 4}, "event": "SHUTDOWN", "data": {"guest": false, "reason": "host-signal"}}
 "#;
 
     fn lines(text: &str) -> Vec<String> {
@@ -192,6 +197,7 @@ DEBUG:qemu.qmp.qmp_client.qemu-7:<-- {'return': {}, 'id': '__qmp#00002'}
                 r#"{"command": {"arguments": {"driver": "file", "filename": "a.img", "node-name": "f"}, "execute": "blockdev-add"}}"#,
                 r#"{"reply": {"return": {}}}"#,
                 r#"{"data": {}, "event": "STOP"}"#,
+                r#"{"data": {"guest": false, "reason": "host-qmp-quit"}, "event": "SHUTDOWN"}"#,
             ]
         );
     }
