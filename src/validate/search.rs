@@ -25,7 +25,8 @@ pub struct Effort {
     pub tries: u32,
     /// Steps of the model, over all attempts.
     pub steps: u64,
-    /// Where random choices come from. Only with 0 is the calm schedule tried first: others find others.
+    /// Where random choices come from. Only with 0 is the calm schedule tried first: others find others. Odd ones look among schedules
+    /// first in which requests are done in any order.
     pub seed: u64,
 }
 
@@ -208,7 +209,8 @@ pub fn search(plan: &Plan, target: &Target, trace: &[ClientLine], hint: Option<C
     // By turns that grow, as nobody knows which of the two will find it.
     let mut turn = TURN;
     while timed.may_go_on(effort) || ordered.may_go_on(effort) {
-        for search in [&mut timed, &mut ordered] {
+        let first = if effort.seed % 2 == 0 { [&mut timed, &mut ordered] } else { [&mut ordered, &mut timed] };
+        for search in first {
             let until = Effort { tries: effort.tries.min(search.tries.saturating_add(turn)), ..effort };
             if let Some(log) = search.run(until) {
                 return Answer::Possible(log);

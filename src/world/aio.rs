@@ -199,6 +199,8 @@ pub struct DeviceRequest {
     pub due: Option<Nanos>,
     /// The coroutine that waits for it.
     pub co: CoId,
+    /// What came of it, if a worker thread has done it already and nobody has noticed yet.
+    pub worked: Option<Box<Val>>,
 }
 
 /// What a timer does.
@@ -456,7 +458,7 @@ impl World {
     pub fn device_submit(&mut self, node: NodeId, op: DeviceOp, offset: u64, bytes: u64) -> Flow {
         let id = ReqId(super::io::lowest_free(self.aio.in_flight.iter().map(|r| r.id.0)));
         let co = self.current();
-        let request = DeviceRequest { id, node, op, offset, bytes, sent: self.now, due: None, co };
+        let request = DeviceRequest { id, node, op, offset, bytes, sent: self.now, due: None, co, worked: None };
         if self.trace.wants(Level::Io) {
             self.trace_device(&request, Phase::Submit);
             self.trace.keep_cause(Later::Device(id.0));
@@ -546,6 +548,15 @@ impl World {
                 }
                 ran = true;
                 self.ask_for_more(choose);
+            } else if let Frame::Complete(id) = frame
+                && self.another_may_have_worked(id)
+            {
+                self.stack.push(frame);
+                if ran {
+                    return Stepped::Ran;
+                }
+                ran = true;
+                self.ask_who_worked_first(choose, id);
             } else {
                 ran = true;
                 frame.run(self);
@@ -761,17 +772,6 @@ impl World {
                 self.throttle_timer(who, write);
             }
         }
-        Flow::Go
-    }
-
-    /// `Frame::Complete`: the device did its work; the coroutine goes on.
-    pub(super) fn complete(&mut self, id: ReqId) -> Flow {
-        let Some(i) = self.aio.in_flight.iter().position(|r| r.id == id) else { return Flow::Go };
-        let request = self.aio.in_flight.remove(i);
-        self.trace.set_cause(None);
-        self.trace.take_cause(Later::Device(id.0));
-        let value = self.device_work(&request);
-        self.wake_with(request.co, value);
         Flow::Go
     }
 

@@ -3,16 +3,18 @@
 //! Requests have no latencies here: any request in flight may be done next. The clock stands still but for timers, so that worlds
 //! which differ only in how long they took are equal. What a client can see is what it can see under some choice of latencies: a
 //! round of the loop may find no request done, or any of them, in any order, just as it begins or after its bottom halves; also such
-//! as were sent for those that are done, as QEMU's thread pool looks again after each one.
+//! as were sent for those that are done, as QEMU's thread pool looks again after each one. Of requests for the same bytes any may have
+//! been done first, whichever is noticed first.
 
 use super::World;
 use super::aio::{Cond, Ctx, DeviceOp, DeviceRequest, Timer, TimerKind};
 use super::arena::{JobId, NodeId, ReqId};
 use super::driver::Driver;
-use super::frame::Frame;
+use super::frame::{Flow, Frame};
 use super::monitor::Output;
 use crate::base::units::{MICROS, Nanos, Shift};
 use crate::choice::{ChoicePoint, Choose, MODE_FAULTS, MODE_ORDER, Subject};
+use crate::trace::Later;
 use std::sync::Arc;
 
 /// How many answers there are to how many requests a fault spares: none to one less.
@@ -80,6 +82,7 @@ impl World {
             Some(Frame::Poll(Cond::JobCompleted(_))) => true,
             Some(Frame::More) => self.more_matters(),
             Some(Frame::MoreHere) => requests > 0,
+            Some(Frame::Complete(id)) => self.another_may_have_worked(*id),
             Some(Frame::Poll(_)) | None => requests + timers > 1 || (requests > 0 && self.anything_ready()),
             Some(_) => false,
         }
@@ -224,6 +227,63 @@ impl World {
         !self.aio.in_flight.is_empty() && (self.anything_ready() || due() || waited_for())
     }
 
+    /// `Frame::Complete`: the device did its work; the coroutine goes on.
+    pub(super) fn complete(&mut self, id: ReqId) -> Flow {
+        let Some(i) = self.aio.in_flight.iter().position(|r| r.id == id) else { return Flow::Go };
+        let mut request = self.aio.in_flight.remove(i);
+        self.trace.set_cause(None);
+        self.trace.take_cause(Later::Device(id.0));
+        let value = match request.worked.take() {
+            Some(value) => *value,
+            None => self.device_work(&request),
+        };
+        self.wake_with(request.co, value);
+        Flow::Go
+    }
+
+    /// Whether orders are open and it makes a difference if worker threads did another request before this one.
+    pub(super) fn another_may_have_worked(&self, id: ReqId) -> bool {
+        self.aio.order && self.aio.in_flight.len() > 1 && !self.rivals(id).is_empty()
+    }
+
+    /// Requests under way for the same bytes of a file, if the one or the other changes them. Worker threads do them in any order, and
+    /// which of them is noticed first says nothing of it (`thread_pool_completion_bh` looks at the newest first).
+    fn rivals(&self, id: ReqId) -> Vec<ReqId> {
+        let open = &self.aio.in_flight;
+        let Some(this) = open.iter().find(|r| r.id == id && r.worked.is_none()) else { return Vec::new() };
+        let rival = |other: &&DeviceRequest| {
+            let meet = this.offset < other.offset + other.bytes && other.offset < this.offset + this.bytes;
+            let matters = matches!((changes(&this.op), changes(&other.op)), (Some(a), Some(b)) if a || b);
+            other.id != id && other.worked.is_none() && meet && matters && self.same_file(this.node, other.node)
+        };
+        open.iter().filter(rival).map(|other| other.id).collect()
+    }
+
+    fn same_file(&self, a: NodeId, b: NodeId) -> bool {
+        let path = |node| match &self.graph.nodes.get(node)?.driver {
+            Some(Driver::File(file)) => Some(&file.path),
+            _ => None,
+        };
+        path(a).is_some_and(|file| path(b) == Some(file))
+    }
+
+    /// `Frame::Complete`, where another request may have been done first: which; calm: none. Asks again until there is none.
+    pub(super) fn ask_who_worked_first(&mut self, choose: &mut dyn Choose, id: ReqId) {
+        let rivals = self.rivals(id);
+        let nth = |i: u32| if i == 0 { id } else { rivals[i as usize - 1] };
+        let among = u32::try_from(rivals.len()).expect("few requests") + 1;
+        let of = |i: u32| self.subject_of(nth(i));
+        let pick = choose.choose_of(ChoicePoint::WorkNext, among, &of, &mut |i| self.who_of(nth(i)));
+        let first = nth(pick);
+        if pick == 0 {
+            self.stack.pop();
+            self.complete(id);
+        } else if let Some(i) = self.aio.in_flight.iter().position(|r| r.id == first) {
+            let value = self.device_work(&self.aio.in_flight[i].clone());
+            self.aio.in_flight[i].worked = Some(Box::new(value));
+        }
+    }
+
     /// `Frame::More` and `Frame::MoreHere`, which stay until no more is done. Requests count that were sent in this very round.
     pub(super) fn ask_for_more(&mut self, choose: &mut dyn Choose) {
         match self.one_more(choose) {
@@ -246,6 +306,15 @@ impl World {
         let about = &mut |i: u32| self.who_of(open[i as usize - 1].id);
         let pick = choose.choose_of(ChoicePoint::WorkNext, among, &of, about);
         pick.checked_sub(1).map(|i| open[i as usize].id)
+    }
+}
+
+/// Whether a request changes the bytes that it is of; `None` if it is of none.
+fn changes(op: &DeviceOp) -> Option<bool> {
+    match op {
+        DeviceOp::Read => Some(false),
+        DeviceOp::Write(_) | DeviceOp::Copy { .. } | DeviceOp::Zero { .. } | DeviceOp::Discard => Some(true),
+        DeviceOp::Flush | DeviceOp::Truncate | DeviceOp::Nothing => None,
     }
 }
 
