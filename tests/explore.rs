@@ -15,7 +15,7 @@ use blockjob_sim::explore::{
 };
 use blockjob_sim::sim;
 use blockjob_sim::sim::outcome::{Outcome, RunOptions};
-use blockjob_sim::trace::Level;
+use blockjob_sim::trace::{Level, text};
 use common::{CASES, case, in_threads, plan_of};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -145,6 +145,22 @@ impl Choose for Script {
     fn wants_mode(&self) -> bool {
         true
     }
+}
+
+/// Of two writes to the same bytes that are under way at once, either is told to be done first, and either is what is left: the host's
+/// worker threads do as they like, and QEMU looks at the newest first.
+#[test]
+fn writes_to_the_same_bytes_are_done_in_any_order() {
+    let plan = plan_of("tests/data/explore/overlapping-writes.yaml").expect("a scenario");
+    let options = RunOptions { level: Some(Level::Io), ..RunOptions::default() };
+    let seen: BTreeSet<(bool, bool)> = (0..400)
+        .map(|seed| {
+            let text = text::to_string(&sim::run(&plan, Strategy::Uniform.chooser(seed), &options).trace);
+            let told = |bytes: u32| text.find(&format!("wrote {bytes}/{bytes} bytes")).expect("it is told");
+            (told(65_536) < told(32_768), text.contains("Pattern verification failed"))
+        })
+        .collect();
+    assert_eq!(seen.len(), 4, "{seen:?}");
 }
 
 /// Every schedule is run by itself, one after the other; the search with deduplication counts as many, and finds the same traces.
