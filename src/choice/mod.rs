@@ -48,7 +48,9 @@ pub enum ChoicePoint {
     GuestNext,
     /// How long a guest thinks before its next request. Subject: the guest's number. No gap first.
     GuestGap(u32),
-    /// Which of several scheduled bottom halves runs next. Alternative 0: the one QEMU's list has first.
+    /// Where a request's completion stands among bottom halves that are ready together: 0 behind the next one, else it comes now. Before the
+    /// first of them and behind the last one [`ChoicePoint::WorkNext`] asks, those between are asked for only if the first question of this
+    /// kind, right behind [`ChoicePoint::Mode`], is answered by 1; and that is asked only of those who want it ([`Choose::wants_bh_order`]).
     BhOrder,
     /// Which of several ready coroutines is entered next. Alternatives in the order in which they were woken.
     WakeOrder,
@@ -223,6 +225,11 @@ pub trait Choose {
         false
     }
 
+    /// Whether the first [`ChoicePoint::BhOrder`] is to be asked. Those who say no find requests done before and after bottom halves only.
+    fn wants_bh_order(&self) -> bool {
+        false
+    }
+
     /// Where a replay stopped to fit, if this is one and it did. The runner looks after each step.
     fn diverged(&self) -> Option<&Divergence> {
         None
@@ -253,6 +260,10 @@ impl<C: Choose + ?Sized> Choose for &mut C {
 
     fn wants_mode(&self) -> bool {
         (**self).wants_mode()
+    }
+
+    fn wants_bh_order(&self) -> bool {
+        (**self).wants_bh_order()
     }
 
     fn diverged(&self) -> Option<&Divergence> {
@@ -307,6 +318,10 @@ impl<C: Choose> Choose for Recorder<C> {
 
     fn wants_mode(&self) -> bool {
         self.inner.wants_mode()
+    }
+
+    fn wants_bh_order(&self) -> bool {
+        self.inner.wants_bh_order()
     }
 
     fn diverged(&self) -> Option<&Divergence> {
@@ -369,6 +384,10 @@ impl Choose for Chooser {
 
     fn wants_mode(&self) -> bool {
         each!(self, inner => inner.wants_mode(), false)
+    }
+
+    fn wants_bh_order(&self) -> bool {
+        each!(self, inner => inner.wants_bh_order(), false)
     }
 
     fn diverged(&self) -> Option<&Divergence> {

@@ -113,6 +113,11 @@ impl Choose for Replay {
         next.is_some_and(|entry| entry.index == self.index && entry.choice.point == ChoicePoint::Mode)
     }
 
+    fn wants_bh_order(&self) -> bool {
+        let next = self.log.entries().get(self.next);
+        next.is_some_and(|entry| entry.index == self.index && entry.choice.point == ChoicePoint::BhOrder)
+    }
+
     fn diverged(&self) -> Option<&Divergence> {
         self.divergence.as_ref().filter(|_| self.mode == Mode::Strict)
     }

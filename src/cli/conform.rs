@@ -38,7 +38,7 @@ pub(super) struct ConformArgs {
     /// Make what differs smaller, on both sides
     #[arg(long)]
     shrink: bool,
-    /// Attempts at finding a schedule that gives the real trace
+    /// Attempts at finding a schedule that gives the real trace, of each kind of schedule
     #[arg(long, value_name = "N", default_value_t = 200_000)]
     tries: u32,
     /// Show the program of each difference

@@ -16,7 +16,7 @@ pub(super) struct ValidateArgs {
     /// The scenario: its images and QEMU's arguments; if it sends nothing, what the trace says was sent is sent
     #[arg(long, value_name = "FILE")]
     scenario: PathBuf,
-    /// Attempts at finding a schedule
+    /// Attempts at finding a schedule, of each kind of schedule
     #[arg(long, value_name = "N", default_value_t = 3_000)]
     tries: u32,
 }

@@ -167,6 +167,9 @@ impl Client {
         if choose.wants_mode() {
             world.set_mode(choose.choose(ChoicePoint::Mode, MODES));
         }
+        if choose.wants_bh_order() {
+            world.aio.bh_order = choose.choose(ChoicePoint::BhOrder, 2) == 1;
+        }
     }
 
     /// Does what can be done without the process running.

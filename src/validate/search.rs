@@ -100,6 +100,8 @@ struct Guide<'a> {
     more: bool,
     /// Orders are open instead of times.
     order: bool,
+    /// Requests may be found done between bottom halves.
+    bh_order: bool,
     /// The trace cannot go on from here.
     dead: bool,
 }
@@ -108,6 +110,7 @@ impl Choose for Guide<'_> {
     fn choose(&mut self, point: ChoicePoint, among: u32) -> u32 {
         let pick = match point {
             ChoicePoint::Mode => MODE_ORDER,
+            ChoicePoint::BhOrder if self.log.len() <= 1 => 1,
             ChoicePoint::ClientSend if !self.may_send => 0,
             // What the trace has before the next command is still to come, and only a timer can bring it.
             ChoicePoint::ClientWait if self.more => 1,
@@ -128,6 +131,10 @@ impl Choose for Guide<'_> {
 
     fn wants_mode(&self) -> bool {
         self.order
+    }
+
+    fn wants_bh_order(&self) -> bool {
+        self.bh_order
     }
 }
 
@@ -154,6 +161,8 @@ struct Search<'a> {
     target: &'a Target,
     /// Orders are open instead of times.
     order: bool,
+    /// Also between bottom halves.
+    bh_order: bool,
     stream: Stream,
     /// By progress.
     kept: Vec<Vec<State>>,
@@ -193,24 +202,29 @@ pub fn validate_like(plan: &Plan, trace: &[ClientLine], like: ChoiceLog, effort:
     search(plan, &Target::new(trace), trace, Some(like), effort)
 }
 
-/// [`validate`], for any target: at first among schedules in which requests take some time, then among those in which any may be done
-/// at any moment.
+/// [`validate`], for any target: among schedules in which requests take some time, among those in which any may be done at any moment,
+/// and among those in which that is so even between two bottom halves.
 #[must_use]
 pub fn search(plan: &Plan, target: &Target, trace: &[ClientLine], hint: Option<ChoiceLog>, effort: Effort) -> Answer {
-    let searches = Search::new(plan, target, hint, effort)
-        .and_then(|timed| Ok((timed, Search { order: true, ..Search::new(plan, target, None, effort)? })));
-    let (mut timed, mut ordered) = match searches {
-        Ok(searches) => searches,
-        Err(outcome) => {
+    let new = |order: bool, bh_order: bool| {
+        let hint = hint.clone().filter(|_| !order);
+        Ok(Search { order, bh_order, ..Search::new(plan, target, hint, effort)? })
+    };
+    let mut searches = match [(false, false), (true, false), (true, true)].map(|(order, bh)| new(order, bh)) {
+        [Ok(timed), Ok(ordered), Ok(between)] => [timed, ordered, between],
+        [Err(outcome), ..] | [_, Err(outcome), _] | [.., Err(outcome)] => {
+            let outcome: Outcome = outcome;
             let (came, reason) = (trace.first().cloned(), Some(outcome.to_string()));
             return Answer::Refused(Box::new(Refusal { matched: 0, came, allowed: Vec::new(), tries: 0, reason }));
         }
     };
-    // By turns that grow, as nobody knows which of the two will find it.
+    if effort.seed % 2 == 1 {
+        searches.rotate_left(1);
+    }
+    // By turns that grow, as nobody knows which of them will find it.
     let mut turn = TURN;
-    while timed.may_go_on(effort) || ordered.may_go_on(effort) {
-        let first = if effort.seed % 2 == 0 { [&mut timed, &mut ordered] } else { [&mut ordered, &mut timed] };
-        for search in first {
+    while searches.iter().any(|search| search.may_go_on(effort)) {
+        for search in &mut searches {
             let until = Effort { tries: effort.tries.min(search.tries.saturating_add(turn)), ..effort };
             if let Some(log) = search.run(until) {
                 return Answer::Possible(log);
@@ -218,8 +232,13 @@ pub fn search(plan: &Plan, target: &Target, trace: &[ClientLine], hint: Option<C
         }
         turn = turn.saturating_mul(2);
     }
-    let tries = timed.tries + ordered.tries;
-    let further = if ordered.best > timed.best { ordered } else { timed };
+    let tries = searches.iter().map(|search| search.tries).sum();
+    let [mut further, others @ ..] = searches;
+    for other in others {
+        if other.best > further.best {
+            further = other;
+        }
+    }
     Answer::Refused(Box::new(Refusal { tries, ..further.refusal(trace) }))
 }
 
@@ -233,6 +252,7 @@ impl<'a> Search<'a> {
             hint,
             target,
             order: false,
+            bh_order: false,
             stream: Stream::new(effort.seed, 300),
             kept,
             seen: BTreeSet::new(),
@@ -338,6 +358,7 @@ impl<'a> Search<'a> {
                 may_send,
                 left,
                 order: self.order,
+                bh_order: self.bh_order,
                 dead: false,
             };
             let before = state.sim.client.taken() + state.sim.world.out.len();

@@ -4,7 +4,7 @@
 //! The main thread's C stack and every coroutine's stack are vectors of [`Frame`]s, so a nested `aio_poll` is data like all else.
 
 use super::World;
-use super::arena::{CellId, ChildId, CoId, JobId, NodeId, ReqId};
+use super::arena::{CellId, CoId, JobId, NodeId, ReqId};
 use super::frame::{Flow, Frame};
 use super::value::Val;
 use crate::base::Spare;
@@ -89,6 +89,11 @@ impl BhQueue {
 
     pub(super) fn begin_poll(&mut self) {
         self.slices.push_back(std::mem::take(&mut self.list));
+    }
+
+    /// Whether more bottom halves of this round are to come.
+    fn is_amid(&self) -> bool {
+        self.slices.front().is_some_and(|slice| !slice.is_empty())
     }
 
     fn next(&mut self) -> Option<Bh> {
@@ -276,6 +281,8 @@ pub struct Aio {
     pub current: Option<CoId>,
     /// Orders are open and times are not: any request in flight may be done next, and only timers move the clock.
     pub order: bool,
+    /// Where they are, requests may be found done between bottom halves, too.
+    pub bh_order: bool,
     /// Where faults strike is open.
     pub faults: bool,
     /// Stacks of coroutines that are gone.
@@ -534,7 +541,7 @@ impl World {
                 }
                 self.reg = Val::None;
                 self.trace.take_cause(Later::Poll(self.stack.len() as u32));
-            } else if let Frame::More | Frame::MoreHere = frame {
+            } else if let Frame::More | Frame::MoreHere | Frame::MoreBetween = frame {
                 let matters = match frame {
                     Frame::More => self.more_matters(),
                     _ => !self.aio.in_flight.is_empty(),
@@ -542,12 +549,14 @@ impl World {
                 if !matters {
                     return Stepped::Ran;
                 }
+                let point =
+                    if matches!(frame, Frame::MoreBetween) { ChoicePoint::BhOrder } else { ChoicePoint::WorkNext };
                 self.stack.push(frame);
                 if ran {
                     return Stepped::Ran;
                 }
                 ran = true;
-                self.ask_for_more(choose);
+                self.ask_for_more(choose, point);
             } else if let Frame::Complete(id) = frame
                 && self.another_may_have_worked(id)
             {
@@ -626,7 +635,11 @@ impl World {
             Ctx::Iohandler => &mut self.aio.iohandler,
         };
         let Some(bh) = queue.next() else { return Flow::Go };
+        let more = queue.is_amid() && self.aio.order && self.aio.bh_order;
         self.stack.push(Frame::BhLoop(ctx));
+        if more {
+            self.stack.push(Frame::MoreBetween);
+        }
         self.run_bh(bh, ctx)
     }
 
@@ -670,11 +683,6 @@ impl World {
             Bh::QmpPop | Bh::QmpDispatch | Bh::QmpReply => self.monitor_bh(&bh, ctx),
             Bh::CoCall(co, frame) => self.seq([*frame, Frame::WakeWithReg(co)]),
         }
-    }
-
-    pub(super) fn next_timer(&self) -> Option<&Timer> {
-        // `min_by_key` gives the first of equals: the one that was set first.
-        self.aio.timers.iter().min_by_key(|t| t.deadline)
     }
 
     /// Blocks until a request is done or a timer is due, and handles that one.
@@ -787,11 +795,5 @@ impl World {
         let co = self.current();
         self.bh_schedule(Bh::CoCall(co, Box::new(frame)));
         Flow::Yield(Wait::Bh(what))
-    }
-
-    /// An edge of the graph that a frame is about, if it still exists.
-    #[must_use]
-    pub fn child_node(&self, child: ChildId) -> Option<NodeId> {
-        self.graph.children.get(child).map(|c| c.bs)
     }
 }

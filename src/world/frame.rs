@@ -79,6 +79,8 @@ pub enum Frame {
     More,
     /// The same within `aio_bh_poll` called by itself, where it matters in any case.
     MoreHere,
+    /// The same between two bottom halves of one round.
+    MoreBetween,
     Enter(CoId),
     Wake(CoId),
     WakeWithReg(CoId),

@@ -81,7 +81,7 @@ impl World {
         match self.stack.last() {
             Some(Frame::Poll(Cond::JobCompleted(_))) => true,
             Some(Frame::More) => self.more_matters(),
-            Some(Frame::MoreHere) => requests > 0,
+            Some(Frame::MoreHere | Frame::MoreBetween) => requests > 0,
             Some(Frame::Complete(id)) => self.another_may_have_worked(*id),
             Some(Frame::Poll(_)) | None => requests + timers > 1 || (requests > 0 && self.anything_ready()),
             Some(_) => false,
@@ -161,6 +161,11 @@ impl World {
         self.subject(task)
     }
 
+    pub(super) fn next_timer(&self) -> Option<&Timer> {
+        // `min_by_key` gives the first of equals: the one that was set first.
+        self.aio.timers.iter().min_by_key(|t| t.deadline)
+    }
+
     /// Whom a timer wakes.
     pub(super) fn subject_of_timer(&self, timer: Option<&Timer>) -> Subject {
         let task = match timer.map(|timer| timer.kind) {
@@ -174,7 +179,7 @@ impl World {
 
     /// A round with bottom halves to run. Requests may be done as it begins, others when its bottom halves have run.
     pub(super) fn poll_in_any_order(&mut self, choose: &mut dyn Choose) {
-        let first = self.one_more(choose);
+        let first = self.one_more(choose, ChoicePoint::WorkNext);
         let ready = self.aio.main.ready();
         if ready {
             self.aio.main.begin_poll();
@@ -285,15 +290,15 @@ impl World {
     }
 
     /// `Frame::More` and `Frame::MoreHere`, which stay until no more is done. Requests count that were sent in this very round.
-    pub(super) fn ask_for_more(&mut self, choose: &mut dyn Choose) {
-        match self.one_more(choose) {
+    pub(super) fn ask_for_more(&mut self, choose: &mut dyn Choose, point: ChoicePoint) {
+        match self.one_more(choose, point) {
             Some(request) => self.stack.push(Frame::Complete(request)),
             None => drop(self.stack.pop()),
         }
     }
 
     /// Whether one more request is done, and which; calm: none.
-    fn one_more(&self, choose: &mut dyn Choose) -> Option<ReqId> {
+    fn one_more(&self, choose: &mut dyn Choose, point: ChoicePoint) -> Option<ReqId> {
         let open = &self.aio.in_flight;
         if open.is_empty() {
             return None;
@@ -304,7 +309,7 @@ impl World {
         };
         let among = u32::try_from(open.len()).expect("few requests") + 1;
         let about = &mut |i: u32| self.who_of(open[i as usize - 1].id);
-        let pick = choose.choose_of(ChoicePoint::WorkNext, among, &of, about);
+        let pick = choose.choose_of(point, among, &of, about);
         pick.checked_sub(1).map(|i| open[i as usize].id)
     }
 }

@@ -17,7 +17,9 @@ impl Frame {
             Frame::Handlers => w.handlers(),
             Frame::RunTimers => w.run_timers(),
             Frame::Complete(id) => w.complete(id),
-            Frame::More | Frame::MoreHere => unreachable!("`World::step` asks whether there is more"),
+            Frame::More | Frame::MoreHere | Frame::MoreBetween => {
+                unreachable!("`World::step` asks whether there is more")
+            }
             Frame::Enter(co) => {
                 w.aio_co_wake(co);
                 Flow::Go
