@@ -36,7 +36,7 @@ class Qmp:
                 break
             except OSError:
                 time.sleep(0.02)
-        self.data, self.events, self.outputs, self.mine = b"", [], [], False
+        self.data, self.events, self.outputs, self.mine, self.since = b"", [], [], False, 0
 
     def message(self, wait):
         self.socket.settimeout(wait)
@@ -64,6 +64,8 @@ class Qmp:
             pass
 
     def command(self, command):
+        if not self.mine:
+            self.since = len(self.outputs)
         print(">", json.dumps(command, sort_keys=True))
         self.socket.sendall(json.dumps(command).encode() + b"\n")
         while True:
@@ -94,6 +96,13 @@ class Qmp:
                     return
             if self.message(10) is None:
                 self.dead("the event %s did not come" % name)
+
+    # Until a job was told to be in that status, since the last command of the trace.
+    def told(self, name, job):
+        line = short({"event": "JOB_STATUS_CHANGE", "data": {"id": job, "status": name}})
+        while line not in self.outputs[self.since:]:
+            if self.message(10) is None:
+                self.dead("job %s did not come to be %s" % (job, name))
 
     def dead(self, what):
         try:
@@ -354,8 +363,8 @@ impl Sent<'_> {
             match by {
                 By::Break { job, status } => {
                     out.push_str(&qemu_io(source, "break read_aio held"));
-                    let data = Json::dict(vec![("id", Json::Str(job.clone())), ("status", Json::Str(status.clone()))]);
-                    after.push_str(&format!("qmp.event(\"JOB_STATUS_CHANGE\", {})\n", loads(&data)));
+                    let quoted = |text: &str| canonical::to_string(&Json::str(text));
+                    after.push_str(&format!("qmp.told({}, {})\n", quoted(status), quoted(job)));
                     after.push_str(&qemu_io(source, "resume held"));
                 }
                 By::Throttle(reads) => {
