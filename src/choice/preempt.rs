@@ -242,6 +242,10 @@ impl Choose for Preempt {
         self.list.list.iter().any(|entry| entry.point == ChoicePoint::Mode.name())
     }
 
+    fn wants_bh_order(&self) -> bool {
+        self.list.list.iter().any(|entry| entry.point == ChoicePoint::BhOrder.name())
+    }
+
     fn choose(&mut self, point: ChoicePoint, among: u32) -> u32 {
         self.choose_about(point, among, &mut |_| Who::Nobody)
     }
@@ -309,6 +313,10 @@ impl<C: Choose> Choose for PreemptionRecorder<C> {
         self.inner.wants_mode()
     }
 
+    fn wants_bh_order(&self) -> bool {
+        self.inner.wants_bh_order()
+    }
+
     fn diverged(&self) -> Option<&Divergence> {
         self.inner.diverged()
     }
@@ -339,7 +347,7 @@ impl<C: Choose> PreemptionRecorder<C> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Walk;
+    use super::super::{ChoiceLog, Replay, Walk};
     use super::*;
     use proptest::prelude::*;
 
@@ -368,6 +376,20 @@ mod tests {
             preempt.finish();
             assert_eq!(preempt.first_difference(), None);
         }
+    }
+
+    /// `validate` finds schedules in which that was asked: as a list they are carried out, too.
+    #[test]
+    fn a_list_wants_asked_what_it_answers() {
+        let log: ChoiceLog = "@0 mode 1/4, @1 bh-order 1/2".parse().expect("a list of choices");
+        let mut recorder = PreemptionRecorder::new(Replay::new(Arc::new(log), Mode::Strict));
+        assert!(recorder.wants_mode() && !recorder.wants_bh_order());
+        assert_eq!(recorder.choose(ChoicePoint::Mode, 4), 1);
+        assert!(recorder.wants_bh_order());
+        assert_eq!(recorder.choose(ChoicePoint::BhOrder, 2), 1);
+        let preempt = Preempt::new(Arc::new(recorder.list), Mode::Strict);
+        assert!(preempt.wants_mode() && preempt.wants_bh_order());
+        assert!(!Preempt::new(Arc::new(Preemptions::default()), Mode::Strict).wants_bh_order());
     }
 
     #[test]

@@ -38,11 +38,11 @@ without a change of meaning of the others:
   client-wait    whether the client lets a sleeping process be until its next timer
   work-next      which kind of ready work comes next
   mode           whether orders are open instead of times, and whether faults are; asked once, where exploring starts
+  bh-order       whether a request is found done between two bottom halves; asked only of schedules that validate found
   fault          whether a rule of blkdebug strikes here, where exploring leaves that open
 
 Kept for choices that no run asks for yet, as QEMU fixes the order, or nothing is there to choose:
 
-  bh-order       which bottom half runs next
   wake-order     which ready coroutine is entered next
   timer-order    which of several timers due fires first
   guest-next     which guest goes on

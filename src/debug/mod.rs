@@ -38,6 +38,14 @@ impl Choose for Asker {
         self.log.push(Choice { point, among, pick });
         pick
     }
+
+    fn wants_mode(&self) -> bool {
+        self.inner.wants_mode()
+    }
+
+    fn wants_bh_order(&self) -> bool {
+        self.inner.wants_bh_order()
+    }
 }
 
 /// A place in a run.
