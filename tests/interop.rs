@@ -47,6 +47,61 @@ fn programs_agree_with_this_program_as_qemu() {
     assert!(!dir.path().join("failures").exists(), "nothing was found, and nothing is kept");
 }
 
+/// What a difference does not need is left out, as long as both sides still differ in the same thing.
+#[test]
+fn what_differs_is_made_smaller() {
+    if !program("qemu-img") {
+        println!("no qemu-img: images cannot be compared");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let differing = "\
+about: 'A discard, among what has nothing to do with it.'
+files:
+  - create: {file: a.qcow2, format: qcow2, size: 1M}
+  - create: {file: b.qcow2, format: qcow2, size: 1M}
+  - create: {file: t.qcow2, format: qcow2, size: 1M}
+args:
+  - -drive
+  - if=none,id=drive0,file=a.qcow2,format=qcow2,node-name=a,discard=unmap
+  - -drive
+  - if=none,id=drive1,file=b.qcow2,format=qcow2,node-name=b
+steps:
+  - qmp: {execute: query-status}
+  - qmp: {execute: block-dirty-bitmap-add, arguments: {node: b, name: other}}
+  - hmp: qemu-io drive1 \"write -P 1 0 64k\"
+  - qmp: {execute: block-dirty-bitmap-add, arguments: {node: a, name: bit}}
+  - hmp: qemu-io drive1 \"write -P 2 64k 64k\"
+  - hmp: qemu-io drive0 \"discard 0 64k\"
+  - qmp: {execute: blockdev-add, arguments: {driver: qcow2, node-name: t, file: {driver: file, filename: t.qcow2}}}
+  - qmp: {execute: blockdev-backup, arguments: {device: drive1, target: t, sync: full, job-id: j}}
+  - qmp: {execute: block-dirty-bitmap-clear, arguments: {node: b, name: other}}
+  - qmp: {execute: query-block}
+";
+    fs::write(dir.path().join("differing.yaml"), differing).unwrap();
+    let quirk = format!("{BIN} qemu -S --sim-quirk discard-not-dirty");
+    let conform = |qemu: &str, file: &str, more: &[&str]| {
+        command(dir.path(), &[&["conform", "--tries", "100", "--qemu", qemu, file], more].concat())
+    };
+    let (code, out, err) = conform(&quirk, "differing.yaml", &["--shrink"]);
+    assert_eq!(code, Some(1), "{out}{err}");
+    // What makes the difference is there: the drive, its bitmap, the discard, and a look at it. Nothing else is.
+    for needed in ["id=drive0", "block-dirty-bitmap-add", "discard 0 64k", "query-"] {
+        assert!(out.contains(needed), "{needed}: {out}");
+    }
+    for unneeded in ["drive1", "b.qcow2", "t.qcow2", "write -P", "blockdev-backup", "bitmap-clear", "query-status"] {
+        assert!(!out.contains(unneeded), "{unneeded}: {out}");
+    }
+    // It is a program like any other, which still differs; the real one, or this one without the quirk, would agree.
+    let kept = fs::read_to_string(dir.path().join("failures/differing.yaml")).expect("a failure file is kept");
+    let scenario: String = kept.split_once("\nscenario: |\n").expect("it has its scenario").1.replace("\n  ", "\n");
+    fs::write(dir.path().join("smaller.yaml"), scenario.trim_start()).unwrap();
+    let (code, out, err) = conform(&quirk, "smaller.yaml", &[]);
+    assert_eq!(code, Some(1), "{out}{err}");
+    let (code, out, err) = conform(&format!("{BIN} qemu -S"), "smaller.yaml", &[]);
+    assert_eq!(code, Some(0), "{out}{err}");
+}
+
 /// What `record` writes is what `validate` takes, the end of the process included.
 #[test]
 fn what_is_recorded_of_an_end_is_possible() {

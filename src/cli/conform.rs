@@ -8,7 +8,7 @@ use crate::interop::conform::program::{Kind, generated, program};
 use crate::interop::conform::shrink::shrink;
 use crate::interop::conform::{self, Bench, Judged, Verdict, found};
 use crate::scenario::plan::Plan;
-use crate::validate::Effort;
+use crate::validate::{Effort, unexpecting};
 use clap::Args;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -20,7 +20,8 @@ pub(super) struct ConformArgs {
     /// The QEMU to compare with: a program, or a command line of it
     #[arg(long, value_name = "CMD", default_value = "qemu-system-x86_64")]
     qemu: String,
-    /// Scenario files to carry out instead of programs from seeds; at the pace of the kind, the first if several are given
+    /// Scenario files to carry out instead of programs from seeds; at the pace of the kind, the first if several are given. What they
+    /// expect is not looked at
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Seeds of the programs
@@ -79,8 +80,9 @@ fn conform_kind(args: &ConformArgs, bench: &Bench, kind: Kind, out: &mut Output)
 fn conform_files(args: &ConformArgs, bench: &Bench, kind: Kind, out: &mut Output) -> u8 {
     let mut programs = Vec::new();
     for file in &args.files {
-        let Some(mut plan) = files::scenario(file, out) else { return EXIT_USAGE };
-        plan.expect_violation = None;
+        let Some(plan) = files::scenario(file, out) else { return EXIT_USAGE };
+        // What both do is compared, not what the file expects of either.
+        let plan = unexpecting(&plan);
         let name = file.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         programs.push(Program { name, seed: None, plan, pace: conform::pace(kind, args.seeds.start) });
     }
@@ -107,11 +109,11 @@ fn conform_all(
     for Program { name, seed, plan, pace } in programs {
         total += 1;
         out.progress(&name);
-        let judged = bench.one(&plan, pace).and_then(|judged| match judged {
+        let judged = bench.one(&plan, pace).map(|judged| match judged {
             Judged { verdict: Verdict::Differs { plan, differences }, real } if args.shrink => {
                 shrink(bench, plan, differences, real, pace)
             }
-            other => Ok(other),
+            other => other,
         });
         out.progress("");
         let Judged { verdict, real } = match judged {

@@ -15,9 +15,9 @@ use crate::scenario::plan::{Expect, Plan, PlannedStep, Pos, StepKind};
 use crate::trace::compare::ClientLine;
 use std::sync::Arc;
 
-/// The plan without what it expects: only what it does, and when it waits. One that sends nothing sends what the trace does.
+/// The plan without what it expects: only what it does, and when it waits.
 #[must_use]
-pub fn bare(plan: &Plan, trace: &[ClientLine]) -> Plan {
+pub fn unexpecting(plan: &Plan) -> Plan {
     let bare_step = |step: &PlannedStep| -> PlannedStep {
         let kind = match &step.kind {
             StepKind::Qmp { command, .. } => StepKind::Qmp { command: command.clone(), expect: Expect::Any },
@@ -31,10 +31,16 @@ pub fn bare(plan: &Plan, trace: &[ClientLine]) -> Plan {
         };
         PlannedStep { kind, ..step.clone() }
     };
-    let sends = |step: &PlannedStep| matches!(step.kind, StepKind::Qmp { .. } | StepKind::Hmp { .. });
-    let steps: Arc<[PlannedStep]> =
-        if plan.steps.iter().any(sends) { plan.steps.iter().map(bare_step).collect() } else { commands(trace) };
+    let steps = plan.steps.iter().map(bare_step).collect();
     Plan { steps, expect_violation: None, ..plan.clone() }
+}
+
+/// The same. One that sends nothing sends what the trace does.
+#[must_use]
+pub fn bare(plan: &Plan, trace: &[ClientLine]) -> Plan {
+    let bare = unexpecting(plan);
+    let sends = |step: &PlannedStep| matches!(step.kind, StepKind::Qmp { .. } | StepKind::Hmp { .. });
+    if bare.steps.iter().any(sends) { bare } else { Plan { steps: commands(trace), ..bare } }
 }
 
 /// Steps that send what the trace says was sent.
