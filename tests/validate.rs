@@ -33,7 +33,7 @@ fn racing_traces_of_the_real_one_are_possible() {
     let names = fs::read_dir(path("tests/data/racing")).unwrap().map(|entry| entry.unwrap().path());
     let mut traces: Vec<_> = names.filter(|file| file.extension().is_some_and(|e| e == "jsonl")).collect();
     traces.sort();
-    assert_eq!(traces.len(), 11);
+    assert_eq!(traces.len(), 12);
     for file in traces {
         let real = blockjob_sim::validate::logs::read(&fs::read_to_string(&file).unwrap()).unwrap().remove(0);
         let plan = plan_of(file.with_extension("yaml").to_str().unwrap()).expect("a trace has its program");

@@ -182,15 +182,21 @@ pub enum Command {
     NotSimulated(&'static str),
 }
 
+/// QEMU's own copy of a command name.
+///
+/// # Errors
+/// `CommandNotFound` for names QEMU does not know.
+pub fn known_command(name: &str) -> Result<&'static str, QmpError> {
+    find_command(name)
+        .ok_or_else(|| QmpError::new(ErrorClass::CommandNotFound, format!("The command {name} has not been found")))
+}
+
 /// Reads the command `name` with its arguments (`args` is the `arguments` object).
 ///
 /// # Errors
 /// `CommandNotFound` for names QEMU does not know, otherwise what QEMU says about the arguments.
 pub fn parse_command(name: &str, args: &Json) -> Result<Command, QmpError> {
-    let Some(name) = find_command(name) else {
-        let text = format!("The command {name} has not been found");
-        return Err(QmpError::new(ErrorClass::CommandNotFound, text));
-    };
+    let name = known_command(name)?;
     let at = At::root(args, Mode::Json);
     if name == "blockdev-add" {
         return Ok(Command::BlockdevAdd(Box::new(BlockdevOptions::visit(at)?)));

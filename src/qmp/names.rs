@@ -240,6 +240,9 @@ pub const COMMANDS: [&str; 233] = [
 /// The commands that may be run out of band (`allow-oob` in the schema).
 pub const OOB_COMMANDS: [&str; 4] = ["migrate-pause", "migrate-recover", "query-yank", "yank"];
 
+/// The commands that run in the dispatcher's coroutine (`coroutine` in the schema); all others get a bottom half.
+pub const COROUTINE_COMMANDS: [&str; 2] = ["block_resize", "screendump"];
+
 /// QEMU's own copy of a command name, if it has such a command.
 #[must_use]
 pub fn find_command(name: &str) -> Option<&'static str> {

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::command::{Command, parse_command};
+use super::command::{Command, known_command, parse_command};
 use super::error::{ErrorClass, QmpError};
-use super::names::{OOB_COMMANDS, find_command};
+use super::names::OOB_COMMANDS;
 use super::order::wire_order;
 use crate::base::Json;
 
@@ -65,20 +65,30 @@ pub fn parse_request(request: &Json, oob_enabled: bool) -> Result<Request, Reque
 }
 
 impl Request {
-    /// The command with its arguments read: what remains of `qmp_dispatch` before the handler runs.
+    /// What `qmp_dispatch` looks at before it runs the handler.
     ///
     /// `negotiated` says whether the connection has left capabilities negotiation.
     ///
     /// # Errors
-    /// Unknown command, not allowed now or out of band, or what is wrong with the arguments.
-    pub fn typed(&self, negotiated: bool) -> Result<Command, QmpError> {
+    /// Unknown command, not allowed now or out of band.
+    pub fn dispatchable(&self, negotiated: bool) -> Result<(), QmpError> {
         if !negotiated && &*self.command != "qmp_capabilities" {
             let text = "Expecting capabilities negotiation with 'qmp_capabilities'";
             return Err(QmpError::new(ErrorClass::CommandNotFound, text));
         }
-        if self.oob && find_command(&self.command).is_some() && !OOB_COMMANDS.contains(&&*self.command) {
+        known_command(&self.command)?;
+        if self.oob && !OOB_COMMANDS.contains(&&*self.command) {
             return Err(QmpError::generic(format!("The command {} does not support OOB", self.command)));
         }
+        Ok(())
+    }
+
+    /// The command with its arguments read.
+    ///
+    /// # Errors
+    /// As [`Request::dispatchable`], or what is wrong with the arguments.
+    pub fn typed(&self, negotiated: bool) -> Result<Command, QmpError> {
+        self.dispatchable(negotiated)?;
         parse_command(&self.command, &self.args)
     }
 }

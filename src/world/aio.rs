@@ -42,15 +42,13 @@ pub enum Bh {
         /// Begin or end of the section.
         begin: bool,
     },
-    /// `block/block-backend.c`: drops a backend that a coroutine no longer wants (`blk_co_unref`).
-    BlkUnref(super::arena::BackendId, CoId),
     /// `qapi/qmp-dispatch.c:do_qmp_dispatch_bh`: runs the handler of the command that is being dispatched.
     QmpDispatch,
     /// `monitor_qmp_dispatcher_co`: looks for the next request.
     QmpPop,
     /// The dispatcher writes the reply of the command that has ended.
     QmpReply,
-    /// A graph operation on behalf of a coroutine (the `no_coroutine` wrappers, such as `blk_co_new_with_bs`).
+    /// A graph operation on behalf of a coroutine (the `no_co_wrapper`s, such as `blk_co_new_with_bs` and `blk_co_unref`).
     CoCall(CoId, Box<Frame>),
 }
 
@@ -61,7 +59,7 @@ impl Bh {
             Bh::CoSchedule => None,
             Bh::JobExit(job) => Some(Later::JobExit(job.0)),
             Bh::BdrvUnref(bs) => Some(Later::Unref(bs.0)),
-            Bh::CoDrain { co, .. } | Bh::BlkUnref(_, co) | Bh::CoCall(co, _) => Some(Later::CoBh(co.0)),
+            Bh::CoDrain { co, .. } | Bh::CoCall(co, _) => Some(Later::CoBh(co.0)),
             Bh::QmpDispatch | Bh::QmpPop | Bh::QmpReply => Some(Later::Command),
         }
     }
@@ -679,7 +677,6 @@ impl World {
                 let drain = if begin { Frame::DrainedBegin(bs) } else { Frame::DrainedEnd(bs) };
                 self.seq([drain, Frame::Wake(co)])
             }
-            Bh::BlkUnref(blk, co) => self.seq([Frame::BlkUnref(blk), Frame::Wake(co)]),
             Bh::QmpPop | Bh::QmpDispatch | Bh::QmpReply => self.monitor_bh(&bh, ctx),
             Bh::CoCall(co, frame) => self.seq([*frame, Frame::WakeWithReg(co)]),
         }

@@ -3,7 +3,6 @@
 use super::World;
 use super::arena::{JobId, NodeId};
 use super::frame::{Flow, Frame};
-use super::graph::perm;
 use super::job::IoStatus;
 use super::open::no_such_node;
 use super::spec::OpenSpec;
@@ -53,7 +52,7 @@ impl World {
             C::XDebugQueryBlockGraph => self.query(World::query_block_graph),
             C::BlockdevAdd(options) => self.blockdev_add(&options),
             C::BlockdevDel { node_name } => self.blockdev_del(&node_name),
-            C::BlockResize { device, node_name, size } => self.block_resize(device, node_name, size),
+            C::BlockResize { device, node_name, size } => self.run_co(Frame::BlockResize { device, node_name, size }),
             C::BlockSetWriteThreshold { node_name, write_threshold } => {
                 self.set_write_threshold(&node_name, write_threshold)
             }
@@ -298,38 +297,6 @@ impl World {
         let (_, user) = self.graph.nodes[bs].cow_blockers.first()?;
         let name = self.graph.device_or_node_name(bs);
         Some(QmpError::generic(format!("Node '{name}' is busy: node is used as backing hd of '{user}'")))
-    }
-
-    /// `qmp_block_resize`
-    fn block_resize(&mut self, device: Option<Arc<str>>, node_name: Option<Arc<str>>, size: i64) -> Flow {
-        let Some(bs) = self.graph.lookup(device.as_deref(), node_name.as_deref()) else {
-            let (device, node) = (device.unwrap_or_default(), node_name.unwrap_or_default());
-            let text = format!("Cannot find device='{device}' nor node-name='{node}'");
-            return self.ret(Val::Done(Err(QmpError::generic(text))));
-        };
-        let Ok(size) = u64::try_from(size) else {
-            let text = "Parameter 'size' expects a >0 size";
-            return self.ret(Val::Done(Err(QmpError::generic(text))));
-        };
-        if let Some(err) = self.op_blocked(bs).or_else(|| self.cow_blocked(bs)) {
-            return self.ret(Val::Done(Err(err)));
-        }
-        let blk = self.blk_new("".into(), perm::RESIZE, perm::ALL);
-        self.seq([Frame::BlkInsertBs(blk, bs), Frame::ResizeAttached { blk, bs, size }])
-    }
-
-    /// `qmp_block_resize`, once it has its backend.
-    pub(super) fn resize_attached(&mut self, blk: super::arena::BackendId, bs: NodeId, size: u64) -> Flow {
-        if let Err(err) = self.take_done() {
-            self.stack.push(Frame::Give(Box::new(Val::Done(Err(err)))));
-            return self.seq([Frame::BlkUnref(blk)]);
-        }
-        self.seq([
-            Frame::DrainedBegin(bs),
-            Frame::RunCo(Box::new(Frame::Truncate { node: bs, size })),
-            Frame::DrainedEnd(bs),
-            Frame::KeepOver(Box::new(Frame::BlkUnref(blk))),
-        ])
     }
 
     fn set_write_threshold(&mut self, name: &str, threshold: u64) -> Flow {

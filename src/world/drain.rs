@@ -118,6 +118,17 @@ impl World {
         self.seq([Frame::Poll(Cond::Drain(bs))])
     }
 
+    /// `bdrv_drained_end`
+    pub(super) fn bdrv_drained_end(&mut self, bs: NodeId) -> Flow {
+        if let Some(co) = self.aio.current {
+            self.node_inc_in_flight(bs);
+            self.bh_schedule(super::aio::Bh::CoDrain { co, bs, begin: false });
+            return Flow::Yield(Wait::Bh("bdrv_drained_end"));
+        }
+        self.drained_end(bs);
+        Flow::Go
+    }
+
     /// `bdrv_new`: a node that comes while all are drained is drained as often.
     pub(super) fn bdrv_new(&mut self, mut node: Node) -> NodeId {
         node.quiesce_counter = self.graph.drain_all_count;

@@ -322,6 +322,11 @@ pub enum Frame {
     },
     StatusAbove(Box<StatusReq>),
     StatusAboveNext(Box<StatusReq>),
+    /// `blk_co_truncate`
+    BlkTruncate {
+        node: NodeId,
+        size: u64,
+    },
     Truncate {
         node: NodeId,
         size: u64,
@@ -619,8 +624,16 @@ pub enum Frame {
         inner: bool,
     },
     ResetDone,
+    BlockResize {
+        device: Option<Arc<str>>,
+        node_name: Option<Arc<str>>,
+        size: i64,
+    },
+    ResizeAllowed {
+        bs: NodeId,
+        size: u64,
+    },
     ResizeAttached {
-        blk: BackendId,
         bs: NodeId,
         size: u64,
     },

@@ -181,7 +181,7 @@ impl World {
             QemuIo::AioFlush => self.seq([Frame::DrainAll, Frame::QemuIoFlushed { blk, start }]),
             QemuIo::Truncate { offset, .. } => {
                 let Some(node) = self.graph.blk_bs(blk) else { return Flow::Go };
-                self.seq([Frame::RunCo(Box::new(Frame::Truncate { node, size: offset })), Frame::QemuIoTruncated])
+                self.seq([Frame::RunCo(Box::new(Frame::BlkTruncate { node, size: offset })), Frame::QemuIoTruncated])
             }
             QemuIo::Length => {
                 let length = self.graph.blk_bs(blk).map(|bs| self.bdrv_getlength(bs)).ok_or(Errno::ENOMEDIUM);

@@ -41,6 +41,7 @@ mod order;
 pub mod qcow2;
 mod query;
 pub mod reopen;
+mod resize;
 mod rest;
 mod run_frame;
 pub mod snapshot;

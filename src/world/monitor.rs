@@ -1,7 +1,8 @@
 //! The QMP monitor: requests in, replies and events out (`monitor/qmp.c`, `qapi/qmp-dispatch.c`).
 //!
 //! The dispatcher takes one request at a time, runs its handler in a bottom half of the outermost event loop, and writes the reply
-//! one round later: what the handler left to do comes first.
+//! one round later: what the handler left to do comes first. The few commands that are coroutines run in `qemu_aio_context` instead,
+//! so that the nested polls of whoever polls run them, too. What it does not find or allow it answers where it stands.
 
 use super::World;
 use super::aio::{Bh, Ctx};
@@ -11,6 +12,7 @@ use crate::base::Json;
 use crate::job::status::JobStatus;
 use crate::qmp::command::Command;
 use crate::qmp::error::QmpError;
+use crate::qmp::names::COROUTINE_COMMANDS;
 use crate::qmp::request::{Request, parse_request, reply};
 use crate::trace::{Cause, Later};
 use std::collections::VecDeque;
@@ -218,10 +220,20 @@ impl World {
         self.monitor.turn.push(client);
         let c = &mut self.monitor.clients[client as usize];
         let json = c.requests.pop_front().expect("just looked");
-        match parse_request(&json, c.oob) {
+        let parsed = parse_request(&json, c.oob).and_then(|request| match request.dispatchable(c.negotiated) {
+            Ok(()) => Ok(request),
+            Err(err) => Err((err, request.id)),
+        });
+        match parsed {
             Ok(request) => {
+                let coroutine = COROUTINE_COMMANDS.contains(&&*request.command);
                 self.monitor.current = Some((client, request));
-                self.aio.iohandler.schedule(Bh::QmpDispatch);
+                if coroutine {
+                    let co = self.co_create([Frame::QmpCommandDone, Frame::QmpCommand]);
+                    self.aio_co_schedule(Ctx::Main, co);
+                } else {
+                    self.aio.iohandler.schedule(Bh::QmpDispatch);
+                }
             }
             Err(err) => {
                 self.put_reply(client, reply(Err(err.0), err.1));

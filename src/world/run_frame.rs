@@ -74,10 +74,7 @@ impl Frame {
                 Flow::Go
             }
             Frame::DrainedBegin(bs) => w.drained_begin(bs),
-            Frame::DrainedEnd(bs) => {
-                w.drained_end(bs);
-                Flow::Go
-            }
+            Frame::DrainedEnd(bs) => w.bdrv_drained_end(bs),
             Frame::DrainAll => w.drain_all(),
             Frame::HmpDone => w.hmp_done(),
             Frame::FlushAll => w.flush_all(),
@@ -179,6 +176,9 @@ impl Frame {
             Frame::StatusRecursed { node, offset, status } => w.status_recursed(node, offset, *status),
             Frame::StatusAbove(req) => w.status_above(req),
             Frame::StatusAboveNext(req) => w.status_above_next(req),
+            Frame::BlkTruncate { node, size } => {
+                w.seq([Frame::Rdlock, Frame::Truncate { node, size }, Frame::Rdunlock])
+            }
             Frame::Truncate { node, size } => w.bdrv_co_truncate(node, size),
             Frame::TruncateEnd { node, size, id } => w.truncate_end(node, size, id),
 
@@ -319,7 +319,9 @@ impl Frame {
             Frame::UnplugOnReset => w.unplug_on_reset(),
             Frame::DeviceGone { id, path, inner } => w.device_gone(id, &path, inner),
             Frame::ResetDone => w.reset_done(),
-            Frame::ResizeAttached { blk, bs, size } => w.resize_attached(blk, bs, size),
+            Frame::BlockResize { device, node_name, size } => w.block_resize(device, node_name, size),
+            Frame::ResizeAllowed { bs, size } => w.resize_allowed(bs, size),
+            Frame::ResizeAttached { bs, size } => w.resize_attached(bs, size),
             Frame::BlkCo { blk, request } => w.blk_co(blk, request),
             Frame::BlkCoDone(blk) => w.blk_co_done(blk),
             Frame::QemuIo { blk, command } => w.qemu_io(blk, &command),

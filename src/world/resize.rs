@@ -1,0 +1,53 @@
+//! `block_resize` (`blockdev.c:qmp_block_resize`), the one command of the block layer that is a coroutine.
+//!
+//! It has no bottom half of the dispatcher to itself: it begins in `qemu_aio_context`, and so may begin, or go on, in what another
+//! one polls for. Its backend comes and goes in bottom halves, between which bystanders run.
+
+use super::World;
+use super::arena::NodeId;
+use super::frame::{Flow, Frame};
+use super::graph::perm;
+use super::value::Val;
+use crate::qmp::error::QmpError;
+use std::sync::Arc;
+
+impl World {
+    /// `qmp_block_resize`. Runs in a coroutine. Leaves `Val::Done`.
+    pub(super) fn block_resize(&mut self, device: Option<Arc<str>>, node_name: Option<Arc<str>>, size: i64) -> Flow {
+        let Some(bs) = self.graph.lookup(device.as_deref(), node_name.as_deref()) else {
+            let (device, node) = (device.unwrap_or_default(), node_name.unwrap_or_default());
+            let text = format!("Cannot find device='{device}' nor node-name='{node}'");
+            return self.ret(Val::Done(Err(QmpError::generic(text))));
+        };
+        let Ok(size) = u64::try_from(size) else {
+            let text = "Parameter 'size' expects a >0 size";
+            return self.ret(Val::Done(Err(QmpError::generic(text))));
+        };
+        self.seq([Frame::Rdlock, Frame::ResizeAllowed { bs, size }])
+    }
+
+    /// With the graph's reader lock: whether somebody forbids it (`BLOCK_OP_TYPE_RESIZE`).
+    pub(super) fn resize_allowed(&mut self, bs: NodeId, size: u64) -> Flow {
+        let blocked = self.op_blocked(bs).or_else(|| self.cow_blocked(bs));
+        if let Some(err) = blocked {
+            self.stack.push(Frame::Rdunlock);
+            return self.ret(Val::Done(Err(err)));
+        }
+        let attach = Frame::BlkNewWithBs { bs, perm: perm::RESIZE, beyond_eof: false };
+        self.seq([Frame::Rdunlock, Frame::OnMain(Box::new(attach)), Frame::ResizeAttached { bs, size }])
+    }
+
+    /// Once it has its backend, or could not have it.
+    pub(super) fn resize_attached(&mut self, bs: NodeId, size: u64) -> Flow {
+        let Val::Backend(attached) = std::mem::take(&mut self.reg) else { unreachable!("a backend or an error") };
+        match attached {
+            Err(err) => self.ret(Val::Done(Err(err))),
+            Ok(blk) => self.seq([
+                Frame::DrainedBegin(bs),
+                Frame::BlkTruncate { node: bs, size },
+                Frame::KeepOver(Box::new(Frame::DrainedEnd(bs))),
+                Frame::KeepOver(Box::new(Frame::OnMain(Box::new(Frame::BlkUnref(blk))))),
+            ]),
+        }
+    }
+}
