@@ -174,6 +174,12 @@ impl Driver {
         matches!(self, Driver::Qcow2(_))
     }
 
+    /// Whether its block status is the one of the node below, as it is (`BDRV_BLOCK_RAW`).
+    #[must_use]
+    pub fn has_raw_status(&self) -> bool {
+        matches!(self, Driver::Raw(_) | Driver::Blkdebug(_) | Driver::Cbw(_) | Driver::Throttle(_))
+    }
+
     /// Whether it is a protocol driver: nothing is below it.
     #[must_use]
     pub fn is_protocol(&self) -> bool {

@@ -96,6 +96,10 @@ impl World {
             }
         };
         status.pnum = status.pnum.min(bytes);
+        if self.graph.nodes[node].drv().has_raw_status() {
+            // What reads as zeroes because nobody has it is not there for being seen through a filter.
+            return self.status_end(node, offset, status);
+        }
         if status.data || status.zero {
             status.allocated = true;
         } else if self.graph.nodes[node].drv().supports_backing() {
