@@ -102,6 +102,56 @@ steps:
     assert_eq!(code, Some(0), "{out}{err}");
 }
 
+/// A difference is QEMU's fault where it breaks a contract that its client can see, else the model's.
+#[test]
+fn it_is_said_who_is_wrong() {
+    if !program("qemu-img") {
+        println!("no qemu-img: images cannot be compared");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let copied = "\
+about: 'A write behind what a backup has copied before its speed holds it up.'
+files:
+  - create: {file: a.raw, format: raw, size: 4M}
+  - write: {file: a.raw, format: raw, pattern: 1, offset: 0, length: 4M}
+  - create: {file: t.raw, format: raw, size: 4M}
+args:
+  - -drive
+  - if=none,id=a,file=a.raw,format=raw,node-name=na
+steps:
+  - qmp: {execute: blockdev-add, arguments: {driver: raw, node-name: t, file: {driver: file, filename: t.raw}}}
+  - qmp:
+      execute: blockdev-backup
+      arguments: {device: na, target: t, sync: full, job-id: j, speed: 65536, x-perf: {use-copy-range: true, max-chunk: 1M}}
+  - hmp: qemu-io a \"write -P 2 3584k 64k\"
+  - qmp: {execute: block-job-set-speed, arguments: {device: j, speed: 0}}
+  - event: BLOCK_JOB_COMPLETED
+"
+    .replace("1M}}", "1048576}}");
+    let file = dir.path().join("copied.yaml");
+    fs::write(&file, copied).unwrap();
+    let museum = |quirk: &str| scenario(&format!("museum/{quirk}"));
+    let model = "the model is wrong: QEMU breaks no contract";
+    let qemu = |invariant: &str| format!("QEMU is wrong: broken invariant {invariant}: ");
+    for (quirk, file, wanted, outcome) in [
+        ("txn-start-in-prepare", museum("txn-start-in-prepare"), qemu("group-completion"), "qemu-breaks-a-contract"),
+        ("finalize-twice-assert", museum("finalize-twice-assert"), qemu("no-abort"), "qemu-breaks-a-contract"),
+        ("txn-early-fail-leaves-drain", museum("txn-early-fail-leaves-drain"), qemu("comes-to-rest"), "qemu-hang"),
+        ("copy-range-recopies-clean", file.display().to_string(), qemu("backup-content"), "qemu-breaks-a-contract"),
+        // No client can see how often a rule was to strike.
+        ("blkdebug-once-rearms", museum("blkdebug-once-rearms"), model.to_owned(), "qemu-differs"),
+    ] {
+        let real = format!("{BIN} qemu -S --sim-quirk {quirk}");
+        let (code, out, err) = command(dir.path(), &["conform", "--tries", "100", "--qemu", &real, &file]);
+        assert_eq!(code, Some(1), "{quirk}: {out}{err}");
+        assert!(out.contains(&wanted), "{quirk}: {out}");
+        let stem = Path::new(&file).file_stem().unwrap().to_string_lossy().into_owned();
+        let kept = fs::read_to_string(dir.path().join(format!("failures/{stem}.yaml"))).expect("it is kept");
+        assert!(kept.contains(&format!("outcome: {outcome}")), "{kept}");
+    }
+}
+
 /// What `record` writes is what `validate` takes, the end of the process included.
 #[test]
 fn what_is_recorded_of_an_end_is_possible() {

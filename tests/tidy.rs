@@ -73,7 +73,21 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("validate", &["base", "choice", "trace", "scenario", "sim", "world"]),
     (
         "interop",
-        &["base", "choice", "failure", "generate", "host", "quirk", "trace", "scenario", "sim", "validate", "world"],
+        &[
+            "base",
+            "invariant",
+            "choice",
+            "failure",
+            "generate",
+            "host",
+            "job",
+            "quirk",
+            "trace",
+            "scenario",
+            "sim",
+            "validate",
+            "world",
+        ],
     ),
     (
         "cli",

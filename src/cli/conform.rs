@@ -2,12 +2,10 @@
 
 use super::output::Output;
 use super::{EXIT_USAGE, files, seeds};
-use crate::interop::carry::Pace;
 use crate::interop::conform::allowed::LIST;
 use crate::interop::conform::program::{Kind, generated, program};
 use crate::interop::conform::shrink::shrink;
-use crate::interop::conform::{self, Bench, Judged, Verdict, found};
-use crate::scenario::plan::Plan;
+use crate::interop::conform::{self, Bench, Judged, Program, Verdict, found};
 use crate::validate::{Effort, unexpecting};
 use clap::Args;
 use std::collections::BTreeMap;
@@ -89,12 +87,14 @@ fn conform_files(args: &ConformArgs, bench: &Bench, kind: Kind, out: &mut Output
     conform_all(args, bench, "files", programs.into_iter(), out)
 }
 
-/// A program that is carried out on both.
-struct Program {
-    name: String,
-    seed: Option<u64>,
-    plan: Plan,
-    pace: Pace,
+/// How many programs came out how.
+#[derive(Default)]
+struct Counts {
+    total: u64,
+    calm: u64,
+    timed: u64,
+    differing: u64,
+    allowed: BTreeMap<&'static str, u64>,
 }
 
 fn conform_all(
@@ -104,62 +104,26 @@ fn conform_all(
     programs: impl Iterator<Item = Program>,
     out: &mut Output,
 ) -> u8 {
-    let (mut total, mut calm, mut timed, mut differing) = (0u64, 0u64, 0u64, 0u64);
-    let mut allowed: BTreeMap<&str, u64> = BTreeMap::new();
-    for Program { name, seed, plan, pace } in programs {
-        total += 1;
-        out.progress(&name);
-        let judged = bench.one(&plan, pace).map(|judged| match judged {
-            Judged { verdict: Verdict::Differs { plan, differences }, real } if args.shrink => {
-                shrink(bench, plan, differences, real, pace)
-            }
-            other => other,
-        });
+    let mut counts = Counts::default();
+    for program in programs {
+        counts.total += 1;
+        out.progress(&program.name);
+        let pace = program.pace;
+        let judged = bench.one(&program.plan, pace);
+        let judged = judged.map(|judged| if args.shrink { shrink(bench, judged, pace) } else { judged });
         out.progress("");
-        let Judged { verdict, real } = match judged {
-            Ok(judged) => judged,
+        match judged {
+            Ok(judged) => tell(args, &program, &judged, &mut counts, out),
             Err(trouble) => {
-                out.complain(&format!("{name}: {trouble}\n"));
-                if total == 1 {
+                out.complain(&format!("{}: {trouble}\n", program.name));
+                if counts.total == 1 {
                     return EXIT_USAGE;
                 }
-                differing += 1;
-                continue;
+                counts.differing += 1;
             }
-        };
-        let (plan, differences) = match verdict {
-            Verdict::Differs { plan, differences } => {
-                differing += 1;
-                out.print(&format!("{name}:\n"));
-                for differs in &differences {
-                    out.print(&format!("  {}: {}\n", differs.what, differs.how.replace('\n', "\n    ")));
-                }
-                if args.show || args.shrink {
-                    out.print(&conform::told(&plan));
-                }
-                (plan, differences)
-            }
-            other => {
-                match other {
-                    Verdict::AgreesInTime(_) => timed += 1,
-                    Verdict::Allowed(name) => *allowed.entry(name).or_default() += 1,
-                    _ => calm += 1,
-                }
-                // What ends QEMU is kept also where the model says so.
-                if found::end(&real).is_none() {
-                    continue;
-                }
-                (plan, Vec::new())
-            }
-        };
-        match found::keep(&args.failures, &name, seed, &plan, &real, pace, &differences) {
-            Ok(paths) => {
-                let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-                out.print(&format!("{name} kept: {}\n", paths.join(" ")));
-            }
-            Err(trouble) => out.complain(&format!("{name}: {trouble}\n")),
         }
     }
+    let Counts { total, calm, timed, differing, allowed } = counts;
     out.print(&format!(
         "{what}: {total} programs: {calm} agree calm, {timed} in another schedule, {} differ as is known, {differing} differ\n",
         allowed.values().sum::<u64>(),
@@ -169,4 +133,41 @@ fn conform_all(
         out.print(&format!("  {times} × {name}: {reason}\n"));
     }
     u8::from(differing > 0)
+}
+
+/// Says what differs and whose fault that is, and keeps it; also what QEMU does wrong where the model foresaw it.
+fn tell(args: &ConformArgs, program: &Program, judged: &Judged, counts: &mut Counts, out: &mut Output) {
+    match &judged.verdict {
+        Verdict::Agrees => counts.calm += 1,
+        Verdict::AgreesInTime(_) => counts.timed += 1,
+        Verdict::Allowed(name) => *counts.allowed.entry(name).or_default() += 1,
+        Verdict::Differs { .. } => counts.differing += 1,
+    }
+    let differing = match &judged.verdict {
+        Verdict::Differs { plan, differences } => Some((plan, differences)),
+        _ => None,
+    };
+    if differing.is_none() && judged.broken.is_none() {
+        return;
+    }
+    let name = &program.name;
+    out.print(&format!("{name}:\n"));
+    for differs in differing.iter().flat_map(|(_, differences)| *differences) {
+        out.print(&format!("  {}: {}\n", differs.what, differs.how.replace('\n', "\n    ")));
+    }
+    match (&judged.broken, &judged.verdict) {
+        (Some(broken), Verdict::Allowed(known)) => out.print(&format!("  QEMU is wrong: {broken} (known: {known})\n")),
+        (Some(broken), _) => out.print(&format!("  QEMU is wrong: {broken}\n")),
+        (None, _) => out.print("  the model is wrong: QEMU breaks no contract that its client can see\n"),
+    }
+    if let Some((plan, _)) = differing.filter(|_| args.show || args.shrink) {
+        out.print(&conform::told(plan));
+    }
+    match found::keep(&args.failures, program, judged) {
+        Ok(paths) => {
+            let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+            out.print(&format!("{name} kept: {}\n", paths.join(" ")));
+        }
+        Err(trouble) => out.complain(&format!("{name}: {trouble}\n")),
+    }
 }

@@ -4,11 +4,10 @@
 use super::super::carry::{Carried, Pace};
 use super::super::qemu::Ending;
 use super::super::{Trouble, shell, trouble};
-use super::compare::Differs;
+use super::{Judged, Program, Verdict as Outcome};
 use crate::base::{Json, sha256};
 use crate::choice::ChoiceLog;
 use crate::failure::{Failure, MODEL, TOOL, Verdict};
-use crate::scenario::plan::Plan;
 use crate::trace::canonical;
 use crate::trace::compare::ClientLine;
 use std::fs;
@@ -19,8 +18,7 @@ use std::sync::Arc;
 const TAIL: usize = 30;
 
 /// How QEMU failed, if it did: a signal ended it, or it hangs.
-#[must_use]
-pub fn end(real: &Carried) -> Option<String> {
+fn end(real: &Carried) -> Option<String> {
     match &real.ending {
         Some(Ending::Killed(signal)) => Some(format!("QEMU was ended by {signal}: {}", real.stderr.trim())),
         Some(Ending::Hung) => {
@@ -31,39 +29,42 @@ pub fn end(real: &Carried) -> Option<String> {
     }
 }
 
-/// Writes a program that differs, or that ends QEMU, to `dir`. The files: `NAME.yaml`, a failure file that `replay` shows on the model;
+/// Writes a program that differs, or in which QEMU breaks a contract, to `dir`. The files: `NAME.yaml`, a failure file that `replay` shows on the model;
 /// `NAME.qemu.jsonl`, the trace for `validate`; and where QEMU crashed or hangs `NAME.sh`, which needs nothing of ours.
 ///
 /// # Errors
 /// What the host says.
-pub fn keep(
-    dir: &Path,
-    name: &str,
-    seed: Option<u64>,
-    plan: &Plan,
-    real: &Carried,
-    pace: Pace,
-    differences: &[Differs],
-) -> Result<Vec<PathBuf>, Trouble> {
+pub fn keep(dir: &Path, program: &Program, judged: &Judged) -> Result<Vec<PathBuf>, Trouble> {
     fs::create_dir_all(dir).map_err(|error| trouble("a directory", &error))?;
+    let (Program { name, seed, pace, .. }, Judged { real, broken, .. }) = (program, judged);
+    let (plan, differences) = match &judged.verdict {
+        Outcome::Differs { plan, differences } => (plan, &differences[..]),
+        _ => (&program.plan, &[][..]),
+    };
     let end = end(real);
-    let mut reasons: Vec<String> = end.iter().cloned().collect();
+    let mut reasons: Vec<String> = broken.iter().map(ToString::to_string).collect();
     reasons.extend(differences.iter().map(|differs| format!("{}: {}", differs.what, differs.how)));
     let lines: Vec<String> = real.lines.iter().map(ClientLine::to_string).collect();
     let outcome = match &real.ending {
         Some(Ending::Killed(_)) => "qemu-crash",
         Some(Ending::Hung) => "qemu-hang",
+        _ if broken.is_some() => "qemu-breaks-a-contract",
         _ => "qemu-differs",
     };
     let failure = Failure {
         tool: TOOL.into(),
         model: MODEL,
-        name: name.into(),
+        name: name.as_str().into(),
         plan: plan.clone().without_places(),
-        strategy: if pace == Pace::Calm { "conform".into() } else { "conform, racing".into() },
-        seed,
+        strategy: if *pace == Pace::Calm { "conform".into() } else { "conform, racing".into() },
+        seed: *seed,
         choices: Arc::new(ChoiceLog::default()),
-        verdict: Verdict { outcome: outcome.into(), invariant: None, subject: None, reason: reasons.join("\n").into() },
+        verdict: Verdict {
+            outcome: outcome.into(),
+            invariant: broken.as_ref().map(|broken| broken.invariant.name().into()),
+            subject: broken.as_ref().map(|broken| broken.subject.as_str().into()),
+            reason: reasons.join("\n").into(),
+        },
         digest: sha256::of_text(&lines.join("\n")).into(),
         tail: lines.iter().skip(lines.len().saturating_sub(TAIL)).map(|line| line.as_str().into()).collect(),
     };
@@ -77,7 +78,7 @@ pub fn keep(
         ("yaml", failure.to_text()),
         ("qemu.jsonl", format!("{}\n{}\n", canonical::to_string(&header), lines.join("\n"))),
     ];
-    files.extend(end.map(|end| ("sh", shell::script(plan, pace, &format!("QEMU {}: {end}", real.version)))));
+    files.extend(end.map(|end| ("sh", shell::script(plan, *pace, &format!("QEMU {}: {end}", real.version)))));
     let mut paths = Vec::new();
     for (ending, text) in files {
         let path = dir.join(format!("{name}.{ending}"));

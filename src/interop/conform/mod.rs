@@ -2,24 +2,29 @@
 //!
 //! A program is carried out on both. Where the traces differ, [`validate`](crate::validate) looks for a schedule in which the model
 //! gives the real one; if there is one, its outputs and images are compared instead of the calm run's. What then still differs is
-//! shrunk, on both, and told.
+//! shrunk, on both, and told. QEMU is the measure: what differs is the model's fault, unless QEMU breaks one of its own [`contract`]s.
 #![expect(clippy::disallowed_methods, reason = "the shell makes directories and catches panics")]
 
 pub mod allowed;
 pub mod compare;
+pub mod contract;
 pub mod found;
 pub mod model;
 pub mod program;
+mod reports;
 pub mod shrink;
+mod targets;
 
 use super::carry::{Carried, Pace, carry};
 use super::qemu::Ending;
 use super::{Trouble, trouble};
 use crate::choice::{Calm, ChoiceLog, Chooser, Mode, Replay};
+use crate::invariant::{Broken, Invariant};
 use crate::scenario::plan::{Plan, StepKind};
-use crate::sim::outcome::Outcome;
+use crate::sim;
+use crate::sim::outcome::{Outcome, RunOptions};
 use crate::trace::canonical;
-use crate::trace::compare::ClientLine;
+use crate::trace::compare::{ClientLine, first_difference};
 use crate::validate::target::Target;
 use crate::validate::{self, Answer, Effort};
 use compare::Differs;
@@ -48,6 +53,19 @@ pub enum Verdict {
     },
 }
 
+/// A program that is carried out on both.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// What it is called.
+    pub name: String,
+    /// Where it came from, if it was drawn.
+    pub seed: Option<u64>,
+    /// The program.
+    pub plan: Plan,
+    /// When its client sends.
+    pub pace: Pace,
+}
+
 /// How many schedules are tried where images differ and the trace does not.
 const OTHER_SCHEDULES: u64 = 40;
 
@@ -58,6 +76,8 @@ pub struct Judged {
     pub verdict: Verdict,
     /// What QEMU did.
     pub real: Carried,
+    /// The contract that QEMU broke, whether the model foresaw it or not.
+    pub broken: Option<Broken>,
 }
 
 /// The two programs that are compared, and where they do it.
@@ -103,7 +123,40 @@ impl Bench {
         let real = carry(&self.command, plan, &real_dir, pace)?;
         keep(&self.dir, "qemu.jsonl", &real.lines);
         let verdict = self.compared(plan, &real, &real_dir, &our_dir)?;
-        Ok(Judged { verdict, real })
+        let broken = match (contract::broken(&real), &verdict) {
+            // A racing client does not know what was in flight when the backup began.
+            (None, Verdict::Differs { .. }) if pace == Pace::Calm => {
+                self.wrong_target(plan, &real, &real_dir, &our_dir)?
+            }
+            (broken, _) => broken,
+        };
+        Ok(Judged { verdict, real, broken })
+    }
+
+    /// Where no images differ but targets of backups that succeeded, and the model's calm run, which until they had begun was as QEMU's,
+    /// breaks no invariant: what QEMU wrote there is not what it backed up.
+    fn wrong_target(
+        &self,
+        plan: &Plan,
+        real: &Carried,
+        real_dir: &Path,
+        our_dir: &Path,
+    ) -> Result<Option<Broken>, Trouble> {
+        let options = RunOptions { check: true, ..RunOptions::default() };
+        let holds = || sim::run(plan, Chooser::Calm, &options).outcome == Outcome::Passed;
+        let Ok((true, model)) = caught(|| (holds(), model::run(plan, &mut Calm))) else { return Ok(None) };
+        if compare::ending(real, &model).is_some() {
+            return Ok(None);
+        }
+        let alike = first_difference(&real.lines, &model.lines).map_or(real.lines.len(), |difference| difference.index);
+        let written = targets::written(plan, &real.lines, alike);
+        fresh(our_dir)?;
+        let differences = compare::images(real, real_dir, &model, our_dir)?;
+        let mut contents = differences.iter().filter_map(|d| Some((d.what.strip_prefix("content of ")?, &d.how)));
+        let Some((file, how)) = contents.next() else { return Ok(None) };
+        let targets = written.contains_key(file) && contents.all(|(file, _)| written.contains_key(file));
+        let reason = || format!("it succeeded, and its target {file} does not have what it copied: {how}");
+        Ok(targets.then(|| Broken::new(Invariant::BackupContent, format!("job {}", written[file]), reason())))
     }
 
     fn compared(&self, plan: &Plan, real: &Carried, real_dir: &Path, our_dir: &Path) -> Result<Verdict, Trouble> {

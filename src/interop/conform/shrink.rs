@@ -1,70 +1,73 @@
 //! Making a program that differs smaller, on both sides.
 
-use super::super::carry::{Carried, Pace};
-use super::compare::Differs;
+use super::super::carry::Pace;
 use super::{Bench, Judged, Verdict};
+use crate::invariant::Invariant;
 use crate::scenario::plan::Plan;
 
 /// Runs that shrinking may cost.
 const RUNS: u32 = 120;
 
-/// Takes away steps, files and arguments while the program still differs in the same thing.
-pub fn shrink(bench: &Bench, plan: Plan, differences: Vec<Differs>, real: Carried, pace: Pace) -> Judged {
-    let what = differences.first().map(|differs| differs.what.clone()).unwrap_or_default();
-    let mut shrinking = Shrinking { bench, pace, what, runs: 0, best: (plan, differences, real) };
+/// Takes away steps, files and arguments while the program still differs in the same thing, and QEMU breaks the same contract, if it
+/// breaks one. What does not differ stays as it is.
+#[must_use]
+pub fn shrink(bench: &Bench, judged: Judged, pace: Pace) -> Judged {
+    let mut shrinking = Shrinking { bench, pace, kind: kind(&judged), runs: 0, best: judged };
     // What one part no longer needs, another one can go without.
-    let size = |s: &Shrinking<'_>| Part::ALL.map(|part| part.len(&s.best.0));
+    let size = |s: &Shrinking<'_>| s.plan().map(|plan| Part::ALL.map(|part| part.len(plan)));
     loop {
         let before = size(&shrinking);
         for part in Part::ALL {
             shrinking.shrink(part);
         }
         if size(&shrinking) == before {
-            break;
+            return shrinking.best;
         }
     }
-    let (plan, differences, real) = shrinking.best;
-    Judged { verdict: Verdict::Differs { plan, differences }, real }
+}
+
+/// In what the two differ first, and the contract that QEMU breaks.
+type Kind = Option<(String, Option<Invariant>)>;
+
+fn kind(judged: &Judged) -> Kind {
+    let Verdict::Differs { differences, .. } = &judged.verdict else { return None };
+    let invariant = judged.broken.as_ref().map(|broken| broken.invariant);
+    differences.first().map(|differs| (differs.what.clone(), invariant))
 }
 
 struct Shrinking<'a> {
     bench: &'a Bench,
     pace: Pace,
-    /// In what the two differ.
-    what: String,
+    kind: Kind,
     runs: u32,
-    /// The smallest that does.
-    best: (Plan, Vec<Differs>, Carried),
+    /// The smallest of that kind.
+    best: Judged,
 }
 
 impl Shrinking<'_> {
+    fn plan(&self) -> Option<&Plan> {
+        match &self.best.verdict {
+            Verdict::Differs { plan, .. } => Some(plan),
+            _ => None,
+        }
+    }
+
     /// Takes away halves, quarters and so on, down to single things.
     fn shrink(&mut self, part: Part) {
-        let mut size = part.len(&self.best.0).div_ceil(2);
+        let mut size = self.plan().map_or(0, |plan| part.len(plan).div_ceil(2));
         while size > 0 {
             let mut at = 0;
-            while at < part.len(&self.best.0) && self.runs < RUNS {
-                if !self.goes(&part.without(&self.best.0, at, size)) {
-                    at += size;
+            while let Some(plan) = self.plan().filter(|plan| at < part.len(plan) && self.runs < RUNS) {
+                let smaller = part.without(plan, at, size);
+                self.runs += 1;
+                // A program that cannot be started any more is no smaller one.
+                match self.bench.one(&smaller, self.pace) {
+                    Ok(judged) if kind(&judged) == self.kind => self.best = judged,
+                    _ => at += size,
                 }
             }
             size /= 2;
         }
-    }
-
-    /// Whether a smaller program still differs in the same thing; then it is the best one.
-    fn goes(&mut self, smaller: &Plan) -> bool {
-        self.runs += 1;
-        // A program that cannot be started any more is no smaller one.
-        let Ok(Judged { verdict: Verdict::Differs { plan, differences }, real }) = self.bench.one(smaller, self.pace)
-        else {
-            return false;
-        };
-        let same = differences.first().is_some_and(|differs| differs.what == self.what);
-        if same {
-            self.best = (plan, differences, real);
-        }
-        same
     }
 }
 
