@@ -241,8 +241,8 @@ pub enum Cond {
     JobCompleted(JobId),
     /// `blk_drain`
     Backend(super::arena::BackendId),
-    /// `wait_break`: no request is suspended under this tag.
-    Break(NodeId, Arc<str>),
+    /// `wait_break`: no request is suspended under this tag. Where nobody suspends any, it waits for ever.
+    Break(Option<NodeId>, Arc<str>),
 }
 
 /// What one call of [`World::step`] did.
@@ -283,6 +283,8 @@ pub struct Aio {
     pub bh_order: bool,
     /// Where faults strike is open.
     pub faults: bool,
+    /// `bdrv_close_all` is under way: what coroutines wait for is gone.
+    pub closing: bool,
     /// Stacks of coroutines that are gone.
     spare_stacks: Spare<Frame>,
 }
@@ -508,7 +510,7 @@ impl World {
                 !self.jobs.get(*job).is_none_or(|j| j.status.is_completed())
             }
             Cond::Backend(blk) => self.graph.backends[*blk].in_flight > 0,
-            Cond::Break(node, tag) => !self.blkdebug_is_suspended(*node, tag),
+            Cond::Break(node, tag) => !node.is_some_and(|node| self.blkdebug_is_suspended(node, tag)),
         }
     }
 
@@ -672,11 +674,8 @@ impl World {
             }
             Bh::JobExit(job) => self.seq([Frame::JobExit(job)]),
             Bh::BdrvUnref(bs) => self.seq([Frame::BdrvUnref(bs)]),
-            Bh::CoDrain { co, bs, begin } => {
-                self.node_dec_in_flight(bs);
-                let drain = if begin { Frame::DrainedBegin(bs) } else { Frame::DrainedEnd(bs) };
-                self.seq([drain, Frame::Wake(co)])
-            }
+            Bh::CoCall(..) if self.aio.closing => Flow::Go,
+            Bh::CoDrain { co, bs, begin } => self.co_drain(co, bs, begin),
             Bh::QmpPop | Bh::QmpDispatch | Bh::QmpReply => self.monitor_bh(&bh, ctx),
             Bh::CoCall(co, frame) => self.seq([*frame, Frame::WakeWithReg(co)]),
         }

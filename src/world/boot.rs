@@ -278,7 +278,11 @@ impl World {
     }
 
     /// `bdrv_close_all`: after the jobs, every backend and every node that the monitor owns goes.
+    ///
+    /// Unlike QEMU, a command that is a coroutine and still waits for a bottom half goes no further: QEMU's would go on with nodes that
+    /// are gone.
     pub(super) fn close_all(&mut self) -> Flow {
+        self.aio.closing = true;
         let backends: Vec<BackendId> = self.graph.backends.iter().map(|(id, _)| id).collect();
         for node in self.graph.named.clone() {
             if self.graph.nodes[node].monitor_owned {

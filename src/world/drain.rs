@@ -5,7 +5,7 @@
 
 use super::World;
 use super::aio::{Cond, Ctx, Wait};
-use super::arena::{ChildId, NodeId};
+use super::arena::{ChildId, CoId, NodeId};
 use super::feed::Seen;
 use super::frame::{Flow, Frame};
 use super::graph::{Node, Parent};
@@ -127,6 +127,15 @@ impl World {
         }
         self.drained_end(bs);
         Flow::Go
+    }
+
+    /// `bdrv_co_drain_bh_cb`
+    pub(super) fn co_drain(&mut self, co: CoId, bs: NodeId, begin: bool) -> Flow {
+        self.node_dec_in_flight(bs);
+        if self.aio.closing {
+            return Flow::Go;
+        }
+        self.seq([if begin { Frame::DrainedBegin(bs) } else { Frame::DrainedEnd(bs) }, Frame::Wake(co)])
     }
 
     /// `bdrv_new`: a node that comes while all are drained is drained as often.

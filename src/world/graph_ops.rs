@@ -292,6 +292,7 @@ impl World {
             removable: false,
             tray: false,
             tray_open: false,
+            iostatus_enabled: false,
             last_flags: super::graph::OpenFlags::default(),
             stats: Arc::default(),
         })
