@@ -4,7 +4,6 @@ use super::World;
 use super::arena::{JobId, NodeId};
 use super::frame::{Flow, Frame};
 use super::job::IoStatus;
-use super::open::no_such_node;
 use super::spec::OpenSpec;
 use super::value::Val;
 use crate::base::Json;
@@ -442,11 +441,20 @@ impl World {
     /// # Errors
     /// There is neither.
     pub fn lookup_bs(&self, name: &str) -> Result<NodeId, QmpError> {
-        self.graph.lookup(Some(name), Some(name)).ok_or_else(|| {
-            if self.graph.blk_by_name(name).is_some() {
-                return QmpError::generic(format!("Device '{name}' has no medium"));
-            }
-            no_such_node(name)
+        self.bdrv_lookup_bs(Some(name), Some(name))
+    }
+
+    /// `bdrv_lookup_bs`
+    ///
+    /// # Errors
+    /// There is neither, or the device has no medium.
+    pub fn bdrv_lookup_bs(&self, device: Option<&str>, node: Option<&str>) -> Result<NodeId, QmpError> {
+        self.graph.lookup(device, node).ok_or_else(|| {
+            let (device, node) = (device.unwrap_or_default(), node.unwrap_or_default());
+            QmpError::generic(match self.graph.blk_by_name(device) {
+                Some(_) => format!("Device '{device}' has no medium"),
+                None => format!("Cannot find device='{device}' nor node-name='{node}'"),
+            })
         })
     }
 }

@@ -48,14 +48,9 @@ impl World {
             TransactionAction::SnapshotSync(args) => (args.device.as_ref(), args.node_name.as_ref()),
             other => unreachable!("{} takes no snapshot", other.name()),
         };
-        let device_name = device.map(|name| &**name);
-        let Some(old) = self.graph.lookup(device_name, node.map(|name| &**name)) else {
-            let (device, node) = (device.cloned().unwrap_or_default(), node.cloned().unwrap_or_default());
-            let text = match self.graph.blk_by_name(&device) {
-                Some(_) => format!("Device '{device}' has no medium"),
-                None => format!("Cannot find device='{device}' nor node-name='{node}'"),
-            };
-            return self.ret(Val::Done(Err(QmpError::generic(text))));
+        let old = match self.bdrv_lookup_bs(device.map(|name| &**name), node.map(|name| &**name)) {
+            Ok(old) => old,
+            Err(err) => return self.ret(Val::Done(Err(err))),
         };
         self.trans[tran].states[index] = ActionState::Snapshot(ExternalSnapshot { old, new: None, appended: false });
         self.seq([Frame::DrainedBegin(old), Frame::Snapshot(tran, index, SnapshotStage::Drained)])

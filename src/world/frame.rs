@@ -322,9 +322,8 @@ pub enum Frame {
     },
     StatusAbove(Box<StatusReq>),
     StatusAboveNext(Box<StatusReq>),
-    /// `blk_co_truncate`
     BlkTruncate {
-        node: NodeId,
+        blk: BackendId,
         size: u64,
     },
     Truncate {

@@ -329,6 +329,8 @@ pub struct Backend {
     pub tray: bool,
     /// It is open.
     pub tray_open: bool,
+    /// The device says how its last request failed (`blk_iostatus_enable`).
+    pub iostatus_enabled: bool,
     /// `root_state`: how the last medium was opened.
     pub last_flags: OpenFlags,
     /// What its guest did.
@@ -429,6 +431,13 @@ impl Graph {
             return bs;
         }
         node.and_then(|n| self.find_node(n))
+    }
+
+    /// The node of a backend that has a medium, and a tray that is closed, if it has one (`blk_is_available`).
+    #[must_use]
+    pub fn available(&self, blk: BackendId) -> Option<NodeId> {
+        let backend = self.backends.get(blk)?;
+        if backend.tray && backend.tray_open { None } else { self.blk_bs(blk) }
     }
 
     /// The node at the lower end of an edge.

@@ -18,7 +18,6 @@ use crate::block::accounting::AcctType;
 use crate::block::content::{Data, WriteTag};
 use crate::block::qemu_io::{self, QemuIo, Read, Write, WriteData};
 use crate::block::qemu_io_text as text;
-use crate::qmp::error::QmpError;
 use crate::qmp::hmp::{self, HmpLine};
 use std::sync::Arc;
 
@@ -180,21 +179,17 @@ impl World {
             QemuIo::Flush => self.qemu_io_submit(blk, BlkRequest::Flush, Frame::Give(Box::new(Val::None)), false),
             QemuIo::AioFlush => self.seq([Frame::DrainAll, Frame::QemuIoFlushed { blk, start }]),
             QemuIo::Truncate { offset, .. } => {
-                let Some(node) = self.graph.blk_bs(blk) else { return Flow::Go };
-                self.seq([Frame::RunCo(Box::new(Frame::BlkTruncate { node, size: offset })), Frame::QemuIoTruncated])
+                self.seq([Frame::RunCo(Box::new(Frame::BlkTruncate { blk, size: offset })), Frame::QemuIoTruncated])
             }
             QemuIo::Length => {
-                let length = self.graph.blk_bs(blk).map(|bs| self.bdrv_getlength(bs)).ok_or(Errno::ENOMEDIUM);
+                let length = self.graph.available(blk).map(|bs| self.bdrv_getlength(bs)).ok_or(Errno::ENOMEDIUM);
                 self.console_raw(&text::length(length));
                 Flow::Go
             }
             QemuIo::Break { event, tag } => self.qemu_io_break(blk, &event, &tag),
             QemuIo::RemoveBreak { tag } => self.qemu_io_remove_break(blk, &tag),
             QemuIo::Resume { tag } => self.qemu_io_resume(blk, &tag),
-            QemuIo::WaitBreak { tag } => match self.debug_node(blk) {
-                Some(node) => self.seq([Frame::Poll(Cond::Break(node, tag))]),
-                None => Flow::Go,
-            },
+            QemuIo::WaitBreak { tag } => self.seq([Frame::Poll(Cond::Break(self.debug_node(blk), tag))]),
             QemuIo::Sleep { milliseconds } => {
                 let ns = milliseconds * crate::base::units::MILLIS;
                 self.run_co(Frame::Sleep(ns))
@@ -261,7 +256,7 @@ impl World {
         }
         let throttled = self.throttling.group_of(Member::Backend(blk)).is_some();
         self.stack.push(Frame::BlkCoDone(blk));
-        let Some(node) = self.graph.blk_bs(blk) else { return self.ret(Val::err(Errno::ENOMEDIUM)) };
+        let Some(node) = self.graph.available(blk) else { return self.ret(Val::err(Errno::ENOMEDIUM)) };
         let (offset, bytes) = request.range();
         let length = self.bdrv_getlength(node);
         let checked = !beyond_eof && !matches!(*request, BlkRequest::Flush);
@@ -397,10 +392,16 @@ impl World {
 
     /// What `truncate` prints.
     pub(super) fn qemu_io_truncated(&mut self) -> Flow {
-        if let Err(err) = self.take_done() {
-            self.console_error(&err.desc);
+        match self.take_done() {
+            Ok(()) => Flow::Go,
+            Err(err) => self.qemu_io_reports(&err.desc),
         }
-        Flow::Go
+    }
+
+    /// `error_report` of a command of qemu-io: the reply, instead of none.
+    pub(super) fn qemu_io_reports(&mut self, message: &str) -> Flow {
+        self.stack.pop();
+        self.ret(Val::Json(Ok(Json::str(&hmp::report_reply(message)))))
     }
 
     /// `bdrv_debug_breakpoint`: the first blkdebug down the primary children.
@@ -457,11 +458,5 @@ impl World {
         if one.runs {
             self.aio_co_wake(super::arena::CoId(one.request));
         }
-    }
-
-    /// `qmp_block_resize` and others answer with an error that names a device without a medium.
-    #[must_use]
-    pub fn no_medium() -> QmpError {
-        QmpError::generic("No medium inserted")
     }
 }

@@ -4,9 +4,7 @@ use super::World;
 use super::arena::{BackendId, NodeId};
 use super::frame::{Flow, Frame};
 use super::value::Val;
-use crate::base::Json;
 use crate::block::qemu_io_text as text;
-use crate::qmp::hmp::report_reply;
 
 /// A walk through an image under way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -30,7 +28,9 @@ pub struct Walk {
 impl World {
     /// `map_f`
     pub(super) fn qemu_io_map(&mut self, blk: BackendId) -> Flow {
-        let Some(node) = self.graph.blk_bs(blk) else { return Flow::Go };
+        let Some(node) = self.graph.available(blk) else {
+            return self.qemu_io_reports("Failed to query image length: No medium found");
+        };
         let left = self.bdrv_getlength(node);
         self.walk(Walk { node, map: true, start: 0, offset: 0, left, allocated: None, sum: 0, count: 0 })
     }
@@ -62,14 +62,14 @@ impl World {
         let Val::Status(status) = std::mem::take(&mut self.reg) else { unreachable!("a status query answers so") };
         let (allocated, len) = match status.map(|status| (status.allocated, status.pnum)) {
             Ok(answer) => answer,
-            Err(errno) if walk.map => return self.walk_reports(&text::map_failed(errno)),
+            Err(errno) if walk.map => return self.qemu_io_reports(&text::map_failed(errno)),
             Err(errno) => {
                 self.console_raw(&text::alloc_failed(errno));
                 return Flow::Go;
             }
         };
         if walk.map && len == 0 {
-            return self.walk_reports("Unexpected end of image");
+            return self.qemu_io_reports("Unexpected end of image");
         }
         if len == 0 {
             walk.count -= walk.left;
@@ -85,11 +85,5 @@ impl World {
         walk.offset += len;
         walk.left -= len;
         self.walk(walk)
-    }
-
-    /// `error_report`: it becomes the reply.
-    fn walk_reports(&mut self, message: &str) -> Flow {
-        self.stack.pop();
-        self.ret(Val::Json(Ok(Json::str(&report_reply(message)))))
     }
 }

@@ -158,6 +158,9 @@ fn family(driver: &str) -> Option<&'static str> {
     DISKS.into_iter().find(|disk| *disk == bare)
 }
 
+/// Those whose disk may get another size; they and CDs also have an I/O status.
+const RESIZABLE: [&str; 5] = ["virtio-blk", "scsi-hd", "ide-hd", "ide-cf", "usb-storage"];
+
 /// What a model's property is called in messages.
 fn owner(family: &str) -> &str {
     if family == "virtio-blk" { "virtio-blk-device" } else { family }
@@ -270,29 +273,37 @@ impl World {
             return Err(format!("Property '{}.drive' can't take value '{name}', it's in use", owner(family)));
         }
         self.graph.backends[blk].dev = Some(dev.into());
-        self.graph.backends[blk].removable = cdrom || family == "floppy";
+        self.graph.backends[blk].removable = cdrom || family == "floppy" || family.starts_with("sd-card");
         self.graph.backends[blk].tray = cdrom;
-        self.device_perm(blk, cdrom, share_rw).map_err(|err| err.desc.to_string())
+        self.graph.backends[blk].iostatus_enabled = RESIZABLE.contains(&family) || cdrom;
+        self.device_perm(blk, family, share_rw).map_err(|err| err.desc.to_string())
     }
 
     /// `blkconf_apply_backend_options`, or its undoing, for a drive whose medium came or went.
     pub(super) fn renew_device_perm(&mut self, blk: BackendId, load: bool) {
-        if self.graph.backends[blk].dev.is_none() {
+        // A card keeps what it has.
+        let backend = &self.graph.backends[blk];
+        if backend.dev.is_none() || backend.shared == perm::ALL && backend.perm != 0 {
             return;
         }
         if load {
             // A medium that is in use elsewhere is refused where it is inserted.
-            let _ = self.device_perm(blk, false, false);
+            let _ = self.device_perm(blk, "floppy", false);
         } else {
             let _ = self.blk_set_perm(blk, 0, perm::ALL);
         }
     }
 
-    fn device_perm(&mut self, blk: BackendId, cdrom: bool, share_rw: bool) -> Result<(), QmpError> {
+    /// `blkconf_apply_backend_options`; a card shares all.
+    fn device_perm(&mut self, blk: BackendId, family: &str, share_rw: bool) -> Result<(), QmpError> {
         let writable = self.graph.blk_bs(blk).is_some_and(|bs| self.graph.nodes[bs].flags.rdwr);
-        let taken = perm::CONSISTENT_READ | if writable && !cdrom { perm::WRITE } else { 0 };
-        let shared =
-            perm::CONSISTENT_READ | perm::WRITE_UNCHANGED | perm::RESIZE | if share_rw { perm::WRITE } else { 0 };
+        let taken = perm::CONSISTENT_READ | if writable && !family.ends_with("-cd") { perm::WRITE } else { 0 };
+        let resizable = if RESIZABLE.contains(&family) { perm::RESIZE } else { 0 };
+        let written = if share_rw { perm::WRITE } else { 0 };
+        let shared = match family.starts_with("sd-card") {
+            true => perm::ALL,
+            false => perm::CONSISTENT_READ | perm::WRITE_UNCHANGED | resizable | written,
+        };
         self.blk_set_perm(blk, taken, shared)
     }
 

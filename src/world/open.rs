@@ -65,14 +65,11 @@ impl World {
     /// `bdrv_open_inherit`. Leaves `Val::Node` with a reference for the caller.
     pub(super) fn bdrv_open(&mut self, spec: &Arc<OpenSpec>) -> Flow {
         if let Some(name) = &spec.reference {
-            let found = self.graph.lookup(Some(name), Some(name));
-            return match found {
-                Some(bs) => {
-                    self.bdrv_ref(bs);
-                    self.ret(Val::Node(Ok(bs)))
-                }
-                None => self.ret(Val::Node(Err(no_such_node(name)))),
-            };
+            let found = self.lookup_bs(name);
+            if let Ok(bs) = &found {
+                self.bdrv_ref(*bs);
+            }
+            return self.ret(Val::Node(found));
         }
         let mut node = Node::new();
         node.flags = spec.flags;

@@ -4,7 +4,7 @@
 //! one polls for. Its backend comes and goes in bottom halves, between which bystanders run.
 
 use super::World;
-use super::arena::NodeId;
+use super::arena::{BackendId, NodeId};
 use super::frame::{Flow, Frame};
 use super::graph::perm;
 use super::value::Val;
@@ -14,10 +14,9 @@ use std::sync::Arc;
 impl World {
     /// `qmp_block_resize`. Runs in a coroutine. Leaves `Val::Done`.
     pub(super) fn block_resize(&mut self, device: Option<Arc<str>>, node_name: Option<Arc<str>>, size: i64) -> Flow {
-        let Some(bs) = self.graph.lookup(device.as_deref(), node_name.as_deref()) else {
-            let (device, node) = (device.unwrap_or_default(), node_name.unwrap_or_default());
-            let text = format!("Cannot find device='{device}' nor node-name='{node}'");
-            return self.ret(Val::Done(Err(QmpError::generic(text))));
+        let bs = match self.bdrv_lookup_bs(device.as_deref(), node_name.as_deref()) {
+            Ok(bs) => bs,
+            Err(err) => return self.ret(Val::Done(Err(err))),
         };
         let Ok(size) = u64::try_from(size) else {
             let text = "Parameter 'size' expects a >0 size";
@@ -37,6 +36,14 @@ impl World {
         self.seq([Frame::Rdunlock, Frame::OnMain(Box::new(attach)), Frame::ResizeAttached { bs, size }])
     }
 
+    /// `blk_co_truncate`. Leaves `Val::Done`.
+    pub(super) fn blk_co_truncate(&mut self, blk: BackendId, size: u64) -> Flow {
+        match self.graph.available(blk) {
+            Some(node) => self.seq([Frame::Rdlock, Frame::Truncate { node, size }, Frame::Rdunlock]),
+            None => self.ret(Val::Done(Err(QmpError::generic("No medium inserted")))),
+        }
+    }
+
     /// Once it has its backend, or could not have it.
     pub(super) fn resize_attached(&mut self, bs: NodeId, size: u64) -> Flow {
         let Val::Backend(attached) = std::mem::take(&mut self.reg) else { unreachable!("a backend or an error") };
@@ -44,7 +51,7 @@ impl World {
             Err(err) => self.ret(Val::Done(Err(err))),
             Ok(blk) => self.seq([
                 Frame::DrainedBegin(bs),
-                Frame::BlkTruncate { node: bs, size },
+                Frame::BlkTruncate { blk, size },
                 Frame::KeepOver(Box::new(Frame::DrainedEnd(bs))),
                 Frame::KeepOver(Box::new(Frame::OnMain(Box::new(Frame::BlkUnref(blk))))),
             ]),

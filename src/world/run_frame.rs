@@ -176,9 +176,7 @@ impl Frame {
             Frame::StatusRecursed { node, offset, status } => w.status_recursed(node, offset, *status),
             Frame::StatusAbove(req) => w.status_above(req),
             Frame::StatusAboveNext(req) => w.status_above_next(req),
-            Frame::BlkTruncate { node, size } => {
-                w.seq([Frame::Rdlock, Frame::Truncate { node, size }, Frame::Rdunlock])
-            }
+            Frame::BlkTruncate { blk, size } => w.blk_co_truncate(blk, size),
             Frame::Truncate { node, size } => w.bdrv_co_truncate(node, size),
             Frame::TruncateEnd { node, size, id } => w.truncate_end(node, size, id),
 

@@ -17,8 +17,8 @@ use std::sync::Arc;
 #[must_use]
 pub fn broken(real: &Carried) -> Option<Broken> {
     let aborted = |how: String| {
-        let said = real.stderr.trim();
-        let said = if said.is_empty() { String::new() } else { format!(": {said}") };
+        let said = real.stderr.lines().filter(|line| !line.trim().is_empty() && !line.starts_with("warning: "));
+        let said: String = said.map(|line| format!(": {}", line.trim())).collect();
         Some(Broken::new(Invariant::NoAbort, "the process", format!("{how}{said}")))
     };
     broken_in(&real.lines).or_else(|| match &real.ending {

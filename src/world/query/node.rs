@@ -45,7 +45,7 @@ impl World {
         if let Some(bs) = self.graph.blk_bs(blk).filter(|bs| self.graph.nodes[*bs].driver.is_some()) {
             info.push(("inserted", self.block_device_info(Some(blk), bs, false)));
         }
-        if backend.dev.is_some() {
+        if backend.iostatus_enabled {
             // No guest runs, so no request of a device has failed.
             info.push(("io-status", "ok".into()));
         }
