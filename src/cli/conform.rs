@@ -155,7 +155,8 @@ fn tell(args: &ConformArgs, program: &Program, judged: &Judged, counts: &mut Cou
     for differs in differing.iter().flat_map(|(_, differences)| *differences) {
         out.print(&format!("  {}: {}\n", differs.what, differs.how.replace('\n', "\n    ")));
     }
-    match (&judged.broken, &judged.verdict) {
+    let broken = judged.broken.as_ref().map(|broken| broken.to_string().replace('\n', "\n    "));
+    match (broken, &judged.verdict) {
         (Some(broken), Verdict::Allowed(known)) => out.print(&format!("  QEMU is wrong: {broken} (known: {known})\n")),
         (Some(broken), _) => out.print(&format!("  QEMU is wrong: {broken}\n")),
         (None, _) => out.print("  the model is wrong: QEMU breaks no contract that its client can see\n"),
