@@ -189,6 +189,29 @@ fn a_hang_is_kept_with_a_script_that_needs_nothing_of_ours() {
     assert!(trace.contains(r#""status": "aborting""#) && trace.starts_with('{'), "{trace}");
 }
 
+/// So is a crash.
+#[test]
+#[cfg(unix)]
+fn a_crash_is_kept_with_a_script_that_needs_nothing_of_ours() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    // It does as it is told, and then dies of a signal instead of leaving.
+    let crashes = dir.path().join("crashes");
+    fs::write(&crashes, format!("#!/bin/sh\n{BIN} qemu -S \"$@\"\nkill -SEGV $$\n")).unwrap();
+    fs::set_permissions(&crashes, fs::Permissions::from_mode(0o755)).unwrap();
+    let (code, out, err) = command(
+        dir.path(),
+        &["conform", "--tries", "20", "--qemu", &crashes.display().to_string(), &scenario("quit/plain")],
+    );
+    assert_eq!(code, Some(1), "the model does not crash: {out}{err}");
+    assert!(out.contains("QEMU is wrong: broken invariant no-abort: the process: it was ended by SIGSEGV"), "{out}");
+    let kept = |ending: &str| fs::read_to_string(dir.path().join(format!("failures/plain.{ending}")));
+    let script = kept("sh").expect("a script is kept");
+    assert!(script.contains("QEMU was ended by SIGSEGV") && !script.contains("blockjob-sim qemu"), "{script}");
+    let failure = kept("yaml").expect("a failure file is kept");
+    assert!(failure.contains("outcome: qemu-crash") && failure.contains("invariant: no-abort"), "{failure}");
+}
+
 /// The two ways of the race: who ends first is held back, by a breakpoint where it can be resumed.
 #[test]
 fn an_exported_schedule_says_how_its_order_is_forced() {

@@ -270,12 +270,6 @@ impl World {
         }
     }
 
-    /// An edge of the graph that a frame is about, if it still exists.
-    #[must_use]
-    pub fn child_node(&self, child: ChildId) -> Option<NodeId> {
-        self.graph.children.get(child).map(|c| c.bs)
-    }
-
     /// `blk_new`
     pub fn blk_new(&mut self, name: Arc<str>, perm: u8, shared: u8) -> BackendId {
         self.graph.backends.insert(Backend {

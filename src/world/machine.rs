@@ -279,11 +279,10 @@ impl World {
         self.device_perm(blk, family, share_rw).map_err(|err| err.desc.to_string())
     }
 
-    /// `blkconf_apply_backend_options`, or its undoing, for a drive whose medium came or went.
+    /// `fd_change_cb`: only a floppy drive applies its options anew when a disk comes, and drops them when it goes.
     pub(super) fn renew_device_perm(&mut self, blk: BackendId, load: bool) {
-        // A card keeps what it has.
-        let backend = &self.graph.backends[blk];
-        if backend.dev.is_none() || backend.shared == perm::ALL && backend.perm != 0 {
+        let device = self.machine.devices.iter().find(|device| device.backend == Some(blk));
+        if device.and_then(|device| family(&device.driver)) != Some("floppy") {
             return;
         }
         if load {

@@ -613,12 +613,6 @@ impl World {
     }
 }
 
-/// The text for a name that is neither a device nor a node.
-#[must_use]
-pub fn no_such_node(name: &str) -> QmpError {
-    QmpError::generic(format!("Cannot find device='{name}' nor node-name='{name}'"))
-}
-
 /// Flags of a node as a child inherits them (`bdrv_inherited_options`).
 #[must_use]
 pub fn inherited(parent: OpenFlags) -> OpenFlags {

@@ -6,7 +6,6 @@ use super::driver::{Driver, RawDriver};
 use super::frame::{Flow, Frame};
 use super::graph::{Child, DetectZeroes, OpenFlags, Parent, Role, perm};
 use super::graph_ops::no_backing;
-use super::open::no_such_node;
 use super::spec::{BackingSpec, DriverSpec, OpenSpec};
 use super::value::Val;
 use crate::base::Kept;
@@ -357,7 +356,7 @@ impl World {
                 None => return Err(QmpError::generic(format!("Cannot change the option '{key}.driver'"))),
                 Some(reference) => {
                     let found = self.graph.find_node(reference);
-                    let new = found.ok_or_else(|| QmpError { desc: no_node(reference), ..no_such_node(reference) })?;
+                    let new = found.ok_or_else(|| QmpError::generic(no_node(reference)))?;
                     self.no_cycle(new, key, bs)?;
                     Some(new)
                 }

@@ -2,6 +2,7 @@
 
 use super::super::carry::Carried;
 use super::super::qemu::Ending;
+use super::commands::{actions, text};
 use super::compare::Differs;
 use crate::base::Json;
 use crate::scenario::plan::{FileOp, ImageFormat, Plan, StepKind};
@@ -53,17 +54,6 @@ pub const LIST: &[(&str, &str)] = &[
         "QEMU undoes the last of them, and waits for ever for one that was never started; the model undoes all",
     ),
 ];
-
-fn actions(command: &Json) -> Vec<(&str, &Json)> {
-    let arguments = command.get("arguments");
-    let list = arguments.and_then(|a| a.get("actions")).and_then(Json::as_list).unwrap_or_default();
-    let pairs = list.iter().filter_map(|action| Some((action.get("type")?.as_str()?, action.get("data")?)));
-    let mut all: Vec<(&str, &Json)> = pairs.collect();
-    if let (Some(name), Some(data)) = (command.get("execute").and_then(Json::as_str), arguments) {
-        all.push((name, data));
-    }
-    all
-}
 
 /// The name as the list has it.
 fn name(wanted: &str) -> &'static str {
@@ -164,15 +154,15 @@ pub fn freed(plan: &Plan, fits: &[ClientLine]) -> Option<&'static str> {
 }
 
 fn status(data: &Json) -> Option<&str> {
-    data.get("status").and_then(Json::as_str)
+    text(data, "status")
 }
 
 /// The backups that a command asks for: the job's name, where there is one (else it is the drive's), and the device.
 fn backups(command: &Json) -> impl Iterator<Item = (Option<&str>, &str)> {
-    actions(command).into_iter().filter(|(name, _)| name.ends_with("-backup")).filter_map(|(_, data)| {
-        let device = data.get("device")?.as_str()?;
-        Some((data.get("job-id").and_then(Json::as_str), device))
-    })
+    actions(command)
+        .into_iter()
+        .filter(|(name, _)| name.ends_with("-backup"))
+        .filter_map(|(_, data)| Some((text(data, "job-id"), text(data, "device")?)))
 }
 
 /// The drive of that name, as `-drive` made it, with the name of its node.

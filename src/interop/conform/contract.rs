@@ -5,6 +5,7 @@
 
 use super::super::carry::Carried;
 use super::super::qemu::Ending;
+use super::commands::{actions, job_id, text};
 use super::reports::{Report, Reports};
 use crate::base::Json;
 use crate::invariant::{Broken, Invariant};
@@ -108,25 +109,6 @@ struct Seen {
     plain: Vec<Arc<str>>,
     pending: VecDeque<Pending>,
     reports: Reports,
-}
-
-fn text<'a>(json: &'a Json, key: &str) -> Option<&'a str> {
-    json.get(key).and_then(Json::as_str)
-}
-
-/// The actions of a transaction, or the command itself: name and arguments.
-pub(super) fn actions(command: &Json) -> Vec<(&str, &Json)> {
-    let (Some(name), Some(arguments)) = (text(command, "execute"), command.get("arguments")) else { return Vec::new() };
-    if name != "transaction" {
-        return vec![(name, arguments)];
-    }
-    let list = arguments.get("actions").and_then(Json::as_list).unwrap_or_default();
-    list.iter().filter_map(|action| Some((text(action, "type")?, action.get("data")?))).collect()
-}
-
-/// The name of the job that a backup makes.
-pub(super) fn job_id(data: &Json) -> Option<&str> {
-    text(data, "job-id").or_else(|| text(data, "device"))
 }
 
 fn verb(command: &Json) -> Option<(JobVerb, &str)> {

@@ -6,6 +6,7 @@
 #![expect(clippy::disallowed_methods, reason = "the shell makes directories and catches panics")]
 
 pub mod allowed;
+mod commands;
 pub mod compare;
 pub mod contract;
 pub mod found;

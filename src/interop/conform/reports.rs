@@ -1,6 +1,7 @@
 //! What a client was told of bitmaps, and whether it fits what it did between two looks.
 
-use super::contract::{End, Job, Pending, actions, job_id};
+use super::commands::{actions, job_id, text};
+use super::contract::{End, Job, Pending};
 use crate::base::Json;
 use crate::invariant::{Broken, Invariant};
 use crate::job::status::JobStatus;
@@ -23,8 +24,8 @@ pub(super) struct Report {
     bitmaps: Vec<Bitmap>,
 }
 
-fn text(json: &Json, key: &str) -> String {
-    json.get(key).and_then(Json::as_str).unwrap_or_default().to_owned()
+fn owned(json: &Json, key: &str) -> String {
+    text(json, key).unwrap_or_default().to_owned()
 }
 
 impl Report {
@@ -33,7 +34,7 @@ impl Report {
         let mut bitmaps = Vec::new();
         for entry in returned?.as_list()? {
             let (device, node) = match command {
-                "query-block" => (text(entry, "device"), entry.get("inserted")),
+                "query-block" => (owned(entry, "device"), entry.get("inserted")),
                 "query-named-block-nodes" => (String::new(), Some(entry)),
                 _ => return None,
             };
@@ -41,9 +42,9 @@ impl Report {
             for bitmap in node.get("dirty-bitmaps").and_then(Json::as_list).unwrap_or_default() {
                 let flags = ["granularity", "persistent", "recording", "busy"];
                 bitmaps.push(Bitmap {
-                    node: text(node, "node-name"),
+                    node: owned(node, "node-name"),
                     device: device.clone(),
-                    name: text(bitmap, "name"),
+                    name: owned(bitmap, "name"),
                     count: bitmap.get("count").and_then(Json::as_u64).unwrap_or_default(),
                     flags: flags.iter().filter_map(|key| bitmap.get(key).cloned()).collect(),
                     busy: bitmap.get("busy").and_then(Json::as_bool).unwrap_or_default(),
@@ -94,7 +95,7 @@ impl Reports {
         if let Some(bitmap) = report.bitmaps.iter().find(|bitmap| bitmap.busy && quiet) {
             return Err(bitmap.broken(Invariant::NothingLeft, "it is in use, though there is no job".to_owned()));
         }
-        let query = text(&pending.command, "execute");
+        let query = owned(&pending.command, "execute");
         let before = self.looks.iter().position(|look| look.query == query).map(|at| self.looks.swap_remove(at));
         let checked = before.map_or(Ok(()), |before| before.fits(&report, jobs));
         let jobs = quiet.then_some(jobs.len());
@@ -105,7 +106,7 @@ impl Reports {
 
 impl Look {
     fn note(&mut self, command: &Json, done: bool) {
-        let name = text(command, "execute");
+        let name = text(command, "execute").unwrap_or_default();
         let actions = actions(command);
         let one = name.ends_with("-backup") || name.starts_with("block-dirty-bitmap-");
         let verb = name.starts_with("job-") || name.starts_with("block-job-");
@@ -153,15 +154,15 @@ impl Look {
         if *job.id != *id || !matches!(job.status, JobStatus::Concluded | JobStatus::Null) {
             return Ok(());
         }
-        let (device, name) = (text(backup, "device"), text(backup, "bitmap"));
-        let mode =
-            if text(backup, "sync") == "incremental" { "on-success".into() } else { text(backup, "bitmap-mode") };
+        let (device, name) = (owned(backup, "device"), owned(backup, "bitmap"));
+        let incremental = text(backup, "sync") == Some("incremental");
+        let mode = if incremental { "on-success" } else { text(backup, "bitmap-mode").unwrap_or_default() };
         let of = |report: &Report| {
             let mut bitmaps = report.bitmaps.iter();
             bitmaps.find(|bitmap| bitmap.name == name && (bitmap.node == device || bitmap.device == device)).cloned()
         };
         let (Some(was), Some(is)) = (of(&self.report), of(now)) else { return Ok(()) };
-        let fits = match (end, &*mode) {
+        let fits = match (end, mode) {
             (End::Failure, "on-success") => is.count >= was.count,
             (End::Success, "on-success" | "always") => is.count == 0,
             (_, "never") => is.count == was.count,

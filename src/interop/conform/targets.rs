@@ -1,6 +1,6 @@
 //! Which files the backups of a run wrote, as far as its client can tell.
 
-use super::contract::{actions, job_id};
+use super::commands::{actions, job_id, text};
 use crate::base::Json;
 use crate::scenario::plan::Plan;
 use crate::trace::canonical;
@@ -35,10 +35,6 @@ pub fn written(plan: &Plan, lines: &[ClientLine], alike: usize) -> BTreeMap<Stri
     }
     let alone = by_file.into_iter().filter(|(_, ids)| ids.len() == 1 && ids[0].1 && succeeded(ids[0].0, lines));
     alone.map(|(file, ids)| (file, ids[0].0.to_owned())).collect()
-}
-
-fn text<'a>(json: &'a Json, key: &str) -> Option<&'a str> {
-    json.get(key).and_then(Json::as_str)
 }
 
 /// Notes in which file a node is, and the nodes below it.
