@@ -1,7 +1,7 @@
 //! Digests of the whole traces of all cases of iotest 124, calm and under a seed: whatever changes a run shows here, and a test that
 //! fails says where the traces part.
 //!
-//! A digest is one hash of the times, and one of each [`BLOCK`] records without them: a change of cost changes the times alone.
+//! A digest is one hash of all times, and a short one of each record without its time: a change of cost changes the former alone.
 //! After a change that is meant: `INSTA_UPDATE=always cargo test --test digests`.
 
 #![allow(
@@ -24,10 +24,8 @@ use std::fmt::Write;
 use std::fs;
 use std::process::ExitCode;
 
-/// Records that share a hash.
-const BLOCK: usize = 16;
 /// Hashes in a line.
-const LINE: usize = 16;
+const LINE: usize = 32;
 
 fn main() -> ExitCode {
     let schedules = [("calm", None), ("seed-7", Some(7))];
@@ -44,13 +42,9 @@ fn hash(bytes: &[u8], length: usize) -> String {
     Sha256::digest(bytes).iter().take(length).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Hashes of the records without their times, a block each.
-fn blocks(records: &[&Record]) -> Vec<String> {
-    let block = |records: &[&Record]| {
-        let lines = records.iter().map(|record| canonical::to_string(&jsonl::value(record, false)) + "\n");
-        hash(lines.collect::<String>().as_bytes(), 4)
-    };
-    records.chunks(BLOCK).map(block).collect()
+/// The hash of a record without its time.
+fn record_hash(record: &&Record) -> String {
+    hash(canonical::to_string(&jsonl::value(record, false)).as_bytes(), 2)
 }
 
 fn digest(name: &str, schedule: &str, seed: Option<u64>) {
@@ -58,9 +52,9 @@ fn digest(name: &str, schedule: &str, seed: Option<u64>) {
     assert_eq!(run.outcome, Outcome::Passed, "{}", run.outcome);
     let records: Vec<&Record> = run.trace.iter().collect();
     let times: String = records.iter().map(|record| format!("{}\n", record.time)).collect();
-    let blocks = blocks(&records);
+    let hashes: Vec<String> = records.iter().map(record_hash).collect();
     let mut shown = format!("times {}\nrecords {}\n", hash(times.as_bytes(), 8), records.len());
-    for line in blocks.chunks(LINE) {
+    for line in hashes.chunks(LINE) {
         _ = writeln!(shown, "{}", line.join(" "));
     }
 
@@ -71,7 +65,7 @@ fn digest(name: &str, schedule: &str, seed: Option<u64>) {
         let seed = seed.map_or(String::new(), |seed| format!(" --seed {seed}"));
         panic!(
             "{}\nthe whole trace: blockjob-sim run {}{seed} --level co\nif this is meant: INSTA_UPDATE=always cargo test --test digests",
-            parting(stored, &blocks, &records),
+            parting(stored, &hashes, &records),
             case_file(name)
         );
     }
@@ -82,22 +76,19 @@ fn digest(name: &str, schedule: &str, seed: Option<u64>) {
     settings.bind(|| insta::assert_snapshot!(format!("{name}.{schedule}"), shown));
 }
 
-/// Where the trace leaves the stored one: the first block that differs, as it is now.
-fn parting(stored: &str, blocks: &[String], records: &[&Record]) -> String {
+/// Where the trace leaves the stored one: the first record that differs, as it is now, behind those before it.
+fn parting(stored: &str, hashes: &[String], records: &[&Record]) -> String {
     let old: Vec<&str> = stored.lines().skip(2).flat_map(str::split_whitespace).collect();
-    let Some(at) =
-        (0..blocks.len().max(old.len())).find(|i| old.get(*i).copied() != blocks.get(*i).map(String::as_str))
-    else {
+    let differs = |i: &usize| old.get(*i).copied() != hashes.get(*i).map(String::as_str);
+    let Some(at) = (0..hashes.len().max(old.len())).find(differs) else {
         return "only times differ: what happens is the same, in the same order".to_owned();
     };
-    let (from, to) = (at * BLOCK, ((at + 1) * BLOCK).min(records.len()));
-    if from >= to {
-        return format!("the trace ends after {} records; the stored one goes on", records.len());
+    let before = records[at.saturating_sub(5)..at].iter().copied();
+    let before = text::short_lines(before, text::SNAPSHOT_WIDTH);
+    let mut now = format!("nothing: the stored trace has {} records, this one {}\n", old.len(), records.len());
+    if let Some(record) = records.get(at) {
+        now.clear();
+        text::write_line(record, &mut now);
     }
-    let mut out =
-        format!("the first record that differs is one of these, records {from} to {} of {}:\n", to - 1, records.len());
-    for record in &records[from..to] {
-        text::write_line(record, &mut out);
-    }
-    out
+    format!("the traces are the same up to\n{before}then, record {at} is now\n{now}")
 }
