@@ -2,6 +2,8 @@
 //! calm schedule (or the one it names), as the client sees it. A few also stand under seeds, as `NAME.seed-N.snap`. The
 //! description of a snapshot is the command that shows the run.
 //!
+//! Times stand in a snapshot only where the clock matters ([`clock_matters`]), so that a change of what things cost changes no other.
+//!
 //! Each is a test of its own, `DIR/NAME` or `DIR/NAME.seed-N`: `cargo test transaction-failure-race`.
 
 #![allow(
@@ -16,8 +18,9 @@ mod common;
 mod harness;
 
 use blockjob_sim::scenario::Plan;
+use blockjob_sim::scenario::plan::StepKind;
 use blockjob_sim::sim::outcome::Outcome;
-use blockjob_sim::trace::{Level, Phase, Record, RecordKind, text};
+use blockjob_sim::trace::{Level, Phase, Record, RecordKind, canonical, text};
 use common::{RACE_SEEDS, RECORDED_SEEDS, case, case_file, path, plan_of, run};
 use harness::{trial, trials};
 use std::collections::BTreeSet;
@@ -87,16 +90,36 @@ fn short(file: &str) -> &str {
     file.trim_start_matches("sim-scenarios/").trim_end_matches(".yaml")
 }
 
+/// Whether what a scenario shows depends on when it happens: it sleeps, it follows recorded times, or something in it
+/// has a rate, a delay or a clock.
+fn clock_matters(plan: &Plan) -> bool {
+    const WORDS: [&str; 7] = ["speed", "bps", "iops", "throttl", "slice-time", "cbw-timeout", "latency"];
+    let text = |text: &str| WORDS.iter().any(|word| text.contains(word));
+    plan.args.iter().any(|arg| text(arg))
+        || plan.steps.iter().any(|step| match &step.kind {
+            StepKind::Sleep(_) | StepKind::At { .. } => true,
+            StepKind::Qmp { command, .. } => text(&canonical::to_string(command)),
+            StepKind::Hmp { line, .. } => text(line),
+            _ => false,
+        })
+}
+
+/// The lines of a trace as the snapshot has them.
+fn timed(plan: &Plan, trace: String) -> String {
+    if clock_matters(plan) { trace } else { without_times(&trace) }
+}
+
 /// The scenario passes and shows its snapshot.
 fn scenario(file: &str) {
     let plan = plan_of(file).expect("a scenario");
-    snapshot(short(file), &format!("blockjob-sim run {file}"), &as_client(&plan, None));
+    snapshot(short(file), &format!("blockjob-sim run {file}"), &timed(&plan, as_client(&plan, None)));
 }
 
 /// One of the traces of transaction-failure that the real QEMU showed.
 fn transaction_failure(seed: u64) {
     let file = case_file("transaction-failure");
-    let trace = as_client(&case("transaction-failure"), Some(seed));
+    let plan = case("transaction-failure");
+    let trace = timed(&plan, as_client(&plan, Some(seed)));
     snapshot(&format!("{}.seed-{seed}", short(&file)), &format!("blockjob-sim run {file} --seed {seed}"), &trace);
 }
 
@@ -122,7 +145,7 @@ fn race_under_seed(seed: u64) {
     let calm = without_times(&as_client(&plan, None));
     assert_eq!(without_times(&as_client(&plan, Some(seed))), calm, "seed {seed}");
     let command = format!("blockjob-sim run {file} --seed {seed} --level io");
-    snapshot(&format!("{}.seed-{seed}", short(&file)), &command, &race(&plan, seed));
+    snapshot(&format!("{}.seed-{seed}", short(&file)), &command, &timed(&plan, race(&plan, seed)));
 }
 
 fn orders_of_the_race_differ() {
