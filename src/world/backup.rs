@@ -8,7 +8,8 @@ use super::driver::{CbwState, Driver};
 use super::frame::{Flow, Frame};
 use super::graph::{Node, OpenFlags, Parent, Role, perm};
 use super::graph_ops::no_backing;
-use super::job::{ErrorAction, JobDriver, JobFlags};
+use super::job::{ErrorAction, Job, JobFlags, Perms};
+use super::job_hooks::{BlockJobHooks, JobDriver, JobHooks, WatchHooks};
 use super::marks::Place;
 use super::spec::DriverSpec;
 use super::value::Val;
@@ -83,6 +84,57 @@ pub struct BackupArgs {
     pub on_target_error: OnError,
     /// The group.
     pub txn: Option<TxnId>,
+}
+
+/// `backup_job_driver`
+pub(super) const HOOKS: JobHooks = JobHooks {
+    job_type: JobType::Backup,
+    run: World::backup_run,
+    pause: Some(World::backup_pause),
+    resume: None,
+    user_resume: Some(World::block_job_user_resume),
+    complete: None,
+    prepare: None,
+    commit: Some(World::backup_commit),
+    abort: Some(World::backup_abort),
+    clean: Some(World::backup_clean),
+    cancel: Some(World::backup_cancel),
+    block: Some(BlockJobHooks {
+        drained_poll: None,
+        set_speed: Some(World::backup_set_speed),
+        change: None,
+        query: None,
+    }),
+    watch: WatchHooks {
+        may_rest: Some(|job| job.backup().sync_mode == SyncMode::None),
+        bitmap: Some(World::bitmap_before_end),
+        target: Some(|w, job| Some(w.frozen(w.jobs[job].backup().target))),
+    },
+};
+
+impl Job {
+    /// The backup driver's state.
+    ///
+    /// # Panics
+    /// If it is no backup.
+    #[must_use]
+    pub fn backup(&self) -> &BackupJob {
+        match &self.driver {
+            JobDriver::Backup(b) => b,
+            other => panic!("not a backup job: {other:?}"),
+        }
+    }
+
+    /// The backup driver's state, to be changed.
+    ///
+    /// # Panics
+    /// If it is no backup.
+    pub fn backup_mut(&mut self) -> &mut BackupJob {
+        match &mut self.driver {
+            JobDriver::Backup(b) => b,
+            other => panic!("not a backup job: {other:?}"),
+        }
+    }
 }
 
 impl World {
@@ -309,7 +361,7 @@ impl World {
 
     /// `backup_job_create`: the job itself, between lock and unlock of `block_job_create`.
     pub(super) fn backup_create_job(&mut self, cbw: NodeId, args: Box<BackupArgs>) -> Flow {
-        match self.block_job_create(&args.flags, JobType::Backup, args.txn, cbw) {
+        match self.block_job_create(&args.flags, JobType::Backup, args.txn, cbw, Perms::NONE) {
             Ok(job) => {
                 self.backup_init_job(job, cbw, &args);
                 self.seq([
@@ -392,14 +444,41 @@ impl World {
         ])
     }
 
+    /// `backup_clean`: gives up its nodes, then takes the filter away.
+    fn backup_clean(&mut self, job: JobId) -> Flow {
+        self.seq([
+            Frame::GraphWrlock,
+            Frame::JobRemoveAllBdrv(job),
+            Frame::GraphWrunlock,
+            Frame::BackupCbwDrop(job),
+        ])
+    }
+
     /// `backup_clean`, second half.
     pub(super) fn backup_cbw_drop(&mut self, job: JobId) -> Flow {
         let cbw = self.jobs[job].backup().cbw;
         self.cbw_drop(cbw)
     }
 
-    /// `backup_commit` and `backup_abort`: what becomes of the bitmap (`backup_cleanup_sync_bitmap`).
-    pub(super) fn backup_commit_or_abort(&mut self, job: JobId, failed: bool) {
+    /// `backup_cancel`: every request is by force.
+    fn backup_cancel(&mut self, _job: JobId, _force: bool) -> bool {
+        true
+    }
+
+    /// `backup_commit`
+    fn backup_commit(&mut self, job: JobId) -> Flow {
+        self.backup_cleanup_sync_bitmap(job, false);
+        Flow::Go
+    }
+
+    /// `backup_abort`
+    fn backup_abort(&mut self, job: JobId) -> Flow {
+        self.backup_cleanup_sync_bitmap(job, true);
+        Flow::Go
+    }
+
+    /// `backup_cleanup_sync_bitmap`: what becomes of the bitmap.
+    fn backup_cleanup_sync_bitmap(&mut self, job: JobId, failed: bool) {
         let b = self.jobs[job].backup().clone();
         let j = &self.jobs[job];
         let only_cancelled = j.co.is_some() && j.ret == Some(Errno::ECANCELED);

@@ -11,7 +11,7 @@ use crate::bitmap::CheckFlags;
 use crate::job::status::JobVerb;
 use crate::qmp::command::Command;
 use crate::qmp::error::{ErrorClass, QmpError};
-use crate::qmp::types::{BlockdevOptions, TransactionAction};
+use crate::qmp::types::{BlockJobChange, BlockdevOptions, TransactionAction};
 use crate::quirk::Quirk;
 use std::sync::Arc;
 
@@ -158,11 +158,8 @@ impl World {
             C::BlockJobSetSpeed { speed, .. } => self.block_job_set_speed(job, speed),
             C::BlockJobFinalize { .. } | C::JobFinalize { .. } => self.job_finalize(job),
             C::BlockJobDismiss { .. } | C::JobDismiss { .. } => self.job_dismiss(job),
-            _ => {
-                let done = self.job_apply_verb(job, JobVerb::Change);
-                let done = done.and_then(|()| Err(QmpError::generic("Job type does not support change")));
-                self.ret(Val::Done(done))
-            }
+            C::BlockJobChange(options) => self.block_job_change(job, &options),
+            other => unreachable!("{other:?} is no job command"),
         }
     }
 
@@ -360,9 +357,10 @@ impl World {
             return self.ret(Val::Done(Err(err)));
         }
         let done = self.job_apply_verb(job, JobVerb::Resume).map(|()| {
-            let j = &mut self.jobs[job];
-            j.iostatus = IoStatus::Ok;
-            j.user_paused = false;
+            if let Some(user_resume) = self.job_hooks(job).user_resume {
+                user_resume(self, job);
+            }
+            self.jobs[job].user_paused = false;
             self.job_resume(job);
         });
         self.ret(Val::Done(done))
@@ -388,13 +386,18 @@ impl World {
         }
     }
 
-    /// `job_complete_locked`: no simulated driver can be completed early.
+    /// `job_complete_locked`
     fn job_complete(&mut self, job: JobId) -> Flow {
-        let done = self.job_apply_verb(job, JobVerb::Complete).and_then(|()| {
-            let text = format!("The active block job '{}' cannot be completed", self.jobs[job].id);
-            Err(QmpError::generic(text))
-        });
-        self.ret(Val::Done(done))
+        if let Err(err) = self.job_apply_verb(job, JobVerb::Complete) {
+            return self.ret(Val::Done(Err(err)));
+        }
+        match self.job_hooks(job).complete.filter(|_| !self.jobs[job].cancelled) {
+            Some(complete) => complete(self, job),
+            None => {
+                let text = format!("The active block job '{}' cannot be completed", self.jobs[job].id);
+                self.ret(Val::Done(Err(QmpError::generic(text))))
+            }
+        }
     }
 
     /// `block_job_set_speed_locked`
@@ -403,9 +406,31 @@ impl World {
             if speed < 0 {
                 return Err(QmpError::generic("Parameter 'speed' expects a non-negative value"));
             }
-            self.jobs[job].speed = speed;
-            self.backup_set_speed(job, speed);
+            self.set_speed(job, speed);
             Ok(())
+        });
+        self.ret(Val::Done(done))
+    }
+
+    fn set_speed(&mut self, job: JobId, speed: i64) {
+        let j = &mut self.jobs[job];
+        let old_speed = std::mem::replace(&mut j.speed, speed);
+        j.limit.set_speed(speed.unsigned_abs());
+        if let Some(set_speed) = self.job_hooks(job).block.as_ref().and_then(|block| block.set_speed) {
+            set_speed(self, job, speed);
+        }
+        if speed == 0 || speed > old_speed {
+            self.job_enter_if_asleep(job);
+        }
+    }
+
+    /// `block_job_change_locked`
+    fn block_job_change(&mut self, job: JobId, options: &BlockJobChange) -> Flow {
+        let done = self.job_apply_verb(job, JobVerb::Change).and_then(|()| {
+            match self.job_hooks(job).block.as_ref().and_then(|block| block.change) {
+                Some(change) => change(self, job, options),
+                None => Err(QmpError::generic("Job type does not support change")),
+            }
         });
         self.ret(Val::Done(done))
     }

@@ -7,7 +7,8 @@ use super::arena::{JobId, NodeId};
 use super::driver::{Driver, FileDriver};
 use super::frame::{Flow, Frame};
 use super::graph::{Node, OpenFlags, perm};
-use super::job::{JobDriver, JobFlags};
+use super::job::JobFlags;
+use super::job_hooks::{JobDriver, JobHooks, WatchHooks};
 use super::lacking;
 use super::spec::OpenSpec;
 use super::value::Val;
@@ -28,6 +29,23 @@ pub struct CreateJob {
     /// What to create.
     pub options: CreateOptions,
 }
+
+/// `blockdev_create_job_driver`
+pub(super) const HOOKS: JobHooks = JobHooks {
+    job_type: JobType::Create,
+    run: World::create_run,
+    pause: None,
+    resume: None,
+    user_resume: None,
+    complete: None,
+    prepare: None,
+    commit: None,
+    abort: None,
+    clean: None,
+    cancel: None,
+    block: None,
+    watch: WatchHooks { may_rest: None, bitmap: None, target: None },
+};
 
 /// A bottom half that changes nothing: a reference taken or given up, also of a data file that is not there.
 fn on_main_nothing() -> Frame {

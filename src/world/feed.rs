@@ -490,10 +490,7 @@ impl World {
             end.after = bitmaps.find(&end.name).and_then(|id| bitmaps.get(id)).cloned();
         }
         let j = &self.jobs[job];
-        let target = match &j.driver {
-            super::job::JobDriver::Backup(b) if !failed => Some(self.frozen(b.target)),
-            _ => None,
-        };
+        let target = self.job_hooks(job).watch.target.filter(|_| !failed).and_then(|target| target(self, job));
         let grouped = j.txn.and_then(|txn| self.jobs.txns.get(txn)).is_some_and(|group| group.grouped);
         let settled = Settled { job, id: j.id.clone(), group: j.txn, grouped, failed, committed, target, bitmap };
         self.feed.seen.push(Seen::Settled(Box::new(settled)));

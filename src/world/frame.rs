@@ -10,6 +10,7 @@ use super::backup::BackupArgs;
 use super::block_copy::{CopyTask, Method};
 use super::copy_range::CopyRange;
 use super::external_snapshot::SnapshotStage;
+use super::feed::BitmapEnd;
 use super::format::{FormatStage, Formatting};
 use super::graph::{BdrvNext, Role};
 use super::hmp::BlkRequest;
@@ -508,6 +509,18 @@ pub enum Frame {
     JobCoEntry(JobId),
     JobRun(JobId),
     JobRunDone(JobId),
+    JobRatelimitSlept(JobId),
+    JobPrepared {
+        job: JobId,
+        members: Box<[JobId]>,
+        at: u32,
+    },
+    JobSettled {
+        job: JobId,
+        failed: bool,
+        committed: bool,
+        before: Option<Box<BitmapEnd>>,
+    },
     JobPausePoint(JobId),
     JobPausePointHooked(JobId),
     JobPausePointWoken(JobId, JobStatus),

@@ -6,13 +6,15 @@
 use super::World;
 use super::aio::{Bh, TimerKind, Wait};
 use super::arena::{Arena, ChildId, CoId, JobId, NodeId, TxnId};
-use super::backup::BackupJob;
 use super::feed::Seen;
 use super::frame::{Flow, Frame};
 use super::graph::{Parent, Role, perm};
+use super::job_hooks::JobDriver;
 use super::marks::Place;
 use crate::base::Json;
 use crate::base::errno::Errno;
+use crate::base::units::{Nanos, Shift};
+use crate::block::ratelimit::RateLimit;
 use crate::choice::Subject;
 use crate::invariant::{Broken, Invariant};
 use crate::job::status::{JobStatus, JobType, JobVerb, can_transition};
@@ -21,17 +23,6 @@ use crate::qmp::types::OnError;
 use crate::quirk::Quirk;
 use crate::trace::{Level, RecordKind};
 use std::sync::Arc;
-
-/// What kind of job it is, with its own state.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum JobDriver {
-    /// `BlockJobCreate` has run, the driver's own part is still missing.
-    Unset,
-    /// `block/backup.c`
-    Backup(BackupJob),
-    /// `block/create.c`: `blockdev-create`
-    Create(Box<super::create::CreateJob>),
-}
 
 /// `BlockDeviceIoStatus`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -102,35 +93,12 @@ pub struct Job {
     pub nodes: Vec<ChildId>,
     /// Bytes a second, 0 is unlimited.
     pub speed: i64,
+    /// `BlockJob.limit`: what `speed` allows. Backup goes by the limit of its copying instead.
+    pub limit: RateLimit,
     /// `iostatus`
     pub iostatus: IoStatus,
     /// The driver's state.
     pub driver: JobDriver,
-}
-
-impl Job {
-    /// The backup driver's state.
-    ///
-    /// # Panics
-    /// If it is no backup.
-    #[must_use]
-    pub fn backup(&self) -> &BackupJob {
-        match &self.driver {
-            JobDriver::Backup(b) => b,
-            other => panic!("not a backup job: {other:?}"),
-        }
-    }
-
-    /// The backup driver's state, to be changed.
-    ///
-    /// # Panics
-    /// If it is no backup.
-    pub fn backup_mut(&mut self) -> &mut BackupJob {
-        match &mut self.driver {
-            JobDriver::Backup(b) => b,
-            other => panic!("not a backup job: {other:?}"),
-        }
-    }
 }
 
 /// `JobTxn`
@@ -142,6 +110,31 @@ pub struct JobTxn {
     pub aborting: bool,
     /// Made by a grouped transaction.
     pub grouped: bool,
+}
+
+/// What a job wants to do with a node, and what it lets others do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Perms {
+    /// `perm`
+    pub perm: u8,
+    /// `shared_perm`
+    pub shared: u8,
+}
+
+impl Perms {
+    /// Nothing is wanted, and all is shared.
+    pub const NONE: Perms = Perms { perm: 0, shared: perm::ALL };
+}
+
+/// The members that a block job's events share.
+fn block_job_progress(j: &Job) -> Vec<(&'static str, Json)> {
+    vec![
+        ("type", Json::str(j.job_type.name())),
+        ("device", Json::Str(j.id.clone())),
+        ("len", Json::uint(j.progress_total)),
+        ("offset", Json::uint(j.progress_current)),
+        ("speed", Json::Int(j.speed)),
+    ]
 }
 
 /// How a job is created.
@@ -197,6 +190,15 @@ impl Jobs {
     pub(super) fn free(&mut self, id: JobId) {
         self.list.retain(|job| *job != id);
         self.jobs.remove(id);
+    }
+
+    /// The clock is set to another time.
+    pub(super) fn rebase(&mut self, shift: Shift) {
+        for id in &self.list {
+            if self.jobs[*id].limit.has_times() {
+                self.jobs[*id].limit.rebase(shift);
+            }
+        }
     }
 
     /// `job_get`
@@ -281,6 +283,7 @@ impl World {
             progress_total: 0,
             nodes: Vec::new(),
             speed: 0,
+            limit: RateLimit::default(),
             iostatus: IoStatus::Ok,
             driver: JobDriver::Unset,
         });
@@ -296,7 +299,7 @@ impl World {
         Ok(job)
     }
 
-    /// `block_job_create`, between lock and unlock; `bs` is the node it works on.
+    /// `block_job_create`, between lock and unlock; `bs` is the node it works on, with what the job wants of it and lets others do.
     ///
     /// # Errors
     /// A bad ID, a permission conflict or a negative speed. In the last two cases the client saw `created`; `Frame::JobEarlyFail`
@@ -307,27 +310,36 @@ impl World {
         kind: JobType,
         txn: Option<TxnId>,
         bs: NodeId,
+        perms: Perms,
     ) -> Result<JobId, (QmpError, Option<JobId>)> {
         let mut flags = flags.clone();
         if flags.id.is_none() {
             flags.id = Some(self.graph.device_name(bs));
         }
         let job = self.job_create(&flags, kind, txn).map_err(|err| (err, None))?;
-        self.block_job_add_bdrv(job, "main node", bs).map_err(|err| (err, Some(job)))?;
+        self.block_job_add_bdrv(job, "main node", bs, perms).map_err(|err| (err, Some(job)))?;
         if flags.speed < 0 {
             let err = QmpError::generic("Parameter 'speed' expects a non-negative value");
             return Err((err, Some(job)));
         }
-        self.jobs[job].speed = flags.speed;
+        let j = &mut self.jobs[job];
+        j.speed = flags.speed;
+        j.limit.set_speed(flags.speed.unsigned_abs());
         Ok(job)
     }
 
-    /// `block_job_add_bdrv` with no permissions taken and all shared.
+    /// `block_job_add_bdrv`
     ///
     /// # Errors
     /// A permission conflict.
-    pub fn block_job_add_bdrv(&mut self, job: JobId, name: &'static str, bs: NodeId) -> Result<(), QmpError> {
-        let child = self.attach_child(bs, name, Role::Root, Parent::Job(job), 0, perm::ALL)?;
+    pub fn block_job_add_bdrv(
+        &mut self,
+        job: JobId,
+        name: &'static str,
+        bs: NodeId,
+        perms: Perms,
+    ) -> Result<(), QmpError> {
+        let child = self.attach_child(bs, name, Role::Root, Parent::Job(job), perms.perm, perms.shared)?;
         self.jobs[job].nodes.insert(0, child);
         self.graph.nodes[bs].op_blockers.insert(0, job);
         Ok(())
@@ -379,11 +391,7 @@ impl World {
 
     /// `job->driver->run`
     pub(super) fn job_run(&mut self, job: JobId) -> Flow {
-        match &self.jobs[job].driver {
-            JobDriver::Backup(_) => self.backup_run(job),
-            JobDriver::Create(_) => self.create_run(job),
-            JobDriver::Unset => unreachable!("a job without a driver was started"),
-        }
+        (self.job_hooks(job).run)(self, job)
     }
 
     /// The end of `job_co_entry`.
@@ -410,9 +418,9 @@ impl World {
             return Flow::Go;
         }
         self.stack.push(Frame::JobPausePointHooked(job));
-        match j.driver {
-            JobDriver::Backup(_) => self.backup_pause(job),
-            _ => Flow::Go,
+        match self.job_hooks(job).pause {
+            Some(pause) => pause(self, job),
+            None => Flow::Go,
         }
     }
 
@@ -434,10 +442,58 @@ impl World {
     pub(super) fn job_pause_point_woken(&mut self, job: JobId, status: JobStatus) -> Flow {
         self.jobs[job].paused = false;
         self.job_state_transition(job, status);
-        Flow::Go
+        match self.job_hooks(job).resume {
+            Some(resume) => resume(self, job),
+            None => Flow::Go,
+        }
     }
 
-    /// `job_do_yield_locked` without a timer.
+    /// `job_sleep_ns`, called as the last thing of a frame: sleeps that long, unless the job is cancelled or is to pause.
+    pub(super) fn job_sleep_ns(&mut self, job: JobId, ns: Nanos) -> Flow {
+        let j = &self.jobs[job];
+        assert!(j.busy, "job '{}' sleeps while it works", j.id);
+        if j.force_cancel {
+            return Flow::Go;
+        }
+        self.stack.push(Frame::JobPausePoint(job));
+        if j.pause_count > 0 {
+            return Flow::Go;
+        }
+        self.timer_set(self.now.saturating_add(ns), TimerKind::JobSleep(job));
+        self.job_do_yield(job)
+    }
+
+    /// `block_job_ratelimit_processed_bytes`
+    pub(super) fn block_job_ratelimit_processed_bytes(&mut self, job: JobId, bytes: u64) {
+        let now = self.now;
+        self.jobs[job].limit.calculate_delay(now, bytes);
+    }
+
+    /// `block_job_ratelimit_sleep`: sleeps at least once, and on until the speed allows more.
+    pub(super) fn block_job_ratelimit_sleep(&mut self, job: JobId) -> Flow {
+        let now = self.now;
+        let delay = self.jobs[job].limit.calculate_delay(now, 0);
+        if delay > 0 {
+            self.stack.push(Frame::JobRatelimitSlept(job));
+        }
+        self.job_sleep_ns(job, delay)
+    }
+
+    /// `block_job_ratelimit_sleep`, after a sleep that was due: the speed may have changed meanwhile.
+    pub(super) fn job_ratelimit_slept(&mut self, job: JobId) -> Flow {
+        if self.job_is_cancelled(job) { Flow::Go } else { self.block_job_ratelimit_sleep(job) }
+    }
+
+    /// `job_transition_to_ready`
+    pub(super) fn job_transition_to_ready(&mut self, job: JobId) {
+        self.job_state_transition(job, JobStatus::Ready);
+        let j = &self.jobs[job];
+        if j.job_type.is_block_job() {
+            self.emit("BLOCK_JOB_READY", Json::dict(block_job_progress(j)));
+        }
+    }
+
+    /// `job_do_yield_locked`; a timer that was set before wakes it.
     fn job_do_yield(&mut self, job: JobId) -> Flow {
         self.jobs[job].busy = false;
         Flow::Yield(Wait::JobEnter(job))
@@ -470,6 +526,16 @@ impl World {
         self.aio_co_wake(co);
     }
 
+    /// `job_enter_cond_locked` with `job_timer_pending`: ends a sleep.
+    pub(super) fn job_enter_if_asleep(&mut self, job: JobId) {
+        self.job_enter_cond(job, |w, job| w.timer_pending(TimerKind::JobSleep(job)));
+    }
+
+    /// `block_job_user_resume`
+    pub(super) fn block_job_user_resume(&mut self, job: JobId) {
+        self.jobs[job].iostatus = IoStatus::Ok;
+    }
+
     /// `job_pause_locked`
     pub fn job_pause(&mut self, job: JobId) {
         let j = &mut self.jobs[job];
@@ -495,7 +561,11 @@ impl World {
     #[must_use]
     pub fn child_job_drained_poll(&self, job: JobId) -> bool {
         let j = &self.jobs[job];
-        j.busy && !j.status.is_completed()
+        if !j.busy || j.status.is_completed() {
+            return false;
+        }
+        let poll = j.driver.hooks().and_then(|hooks| hooks.block.as_ref()).and_then(|block| block.drained_poll);
+        poll.is_none_or(|poll| poll(self, job))
     }
 
     /// `job_apply_verb_locked`
@@ -563,6 +633,15 @@ impl World {
         action
     }
 
+    /// `job_progress_increase_remaining`
+    pub(super) fn job_progress_increase_remaining(&mut self, job: JobId, delta: u64) {
+        let j = &mut self.jobs[job];
+        j.progress_total += delta;
+        let (current, total) = (j.progress_current, j.progress_total);
+        self.trace.emit(Level::Job, self.now, || RecordKind::JobProgress { job: j.id.clone(), current, total });
+        self.see(|| Seen::Progress { job, current, total });
+    }
+
     /// `job_progress_set_remaining`
     pub fn job_progress_set_remaining(&mut self, job: JobId, remaining: u64) {
         let j = &mut self.jobs[job];
@@ -575,13 +654,7 @@ impl World {
     /// `BLOCK_JOB_COMPLETED` or `BLOCK_JOB_CANCELLED`
     pub(super) fn emit_block_job_end(&mut self, job: JobId) {
         let j = &self.jobs[job];
-        let mut data = vec![
-            ("type", Json::str(j.job_type.name())),
-            ("device", Json::Str(j.id.clone())),
-            ("len", Json::uint(j.progress_total)),
-            ("offset", Json::uint(j.progress_current)),
-            ("speed", Json::Int(j.speed)),
-        ];
+        let mut data = block_job_progress(j);
         let name = if j.force_cancel { "BLOCK_JOB_CANCELLED" } else { "BLOCK_JOB_COMPLETED" };
         if !j.force_cancel && j.ret.is_some() {
             data.push(("error", Json::Str(j.err.clone().unwrap_or_default())));

@@ -3,9 +3,9 @@
 use super::World;
 use super::aio::Cond;
 use super::arena::{JobId, TxnId};
-use super::feed::Seen;
+use super::feed::{BitmapEnd, Seen};
 use super::frame::{Flow, Frame};
-use super::job::{IoStatus, JobDriver};
+use super::job::IoStatus;
 use super::marks::Place;
 use crate::base::errno::Errno;
 use crate::job::status::JobStatus;
@@ -75,16 +75,41 @@ impl World {
     /// `job_do_finalize_locked`
     pub(super) fn job_do_finalize(&mut self, job: JobId) -> Flow {
         let members = self.jobs.txns[self.txn_of(job)].jobs.clone();
-        // No simulated driver has a prepare hook; a result that is already bad stops the group as one that fails there.
-        if members.iter().any(|j| self.jobs[*j].ret.is_some()) {
-            return self.job_txn_abort(job);
+        self.job_prepare_from(job, &members, 0)
+    }
+
+    /// `job_txn_apply_locked` with `job_prepare_locked`, from the member of this number on; then commits all, or aborts.
+    fn job_prepare_from(&mut self, job: JobId, members: &[JobId], from: usize) -> Flow {
+        for (at, member) in members.iter().enumerate().skip(from) {
+            let j = &self.jobs[*member];
+            // A result that is already bad stops the group as one that fails here.
+            if j.ret.is_some() {
+                return self.job_txn_abort(job);
+            }
+            if let Some(prepare) = self.job_hooks(*member).prepare {
+                self.jobs[job].refcnt += 1;
+                self.stack.push(Frame::JobUnref(job));
+                self.stack.push(Frame::JobPrepared { job, members: members.into(), at: at as u32 });
+                return prepare(self, *member);
+            }
         }
         self.jobs[job].refcnt += 1;
         self.stack.push(Frame::JobUnref(job));
-        for member in members.into_iter().rev() {
-            self.stack.push(Frame::JobFinalizeSingle(member));
+        for member in members.iter().rev() {
+            self.stack.push(Frame::JobFinalizeSingle(*member));
         }
         Flow::Go
+    }
+
+    /// `job_prepare_locked`, after the hook.
+    pub(super) fn job_prepared(&mut self, job: JobId, members: &[JobId], at: u32) -> Flow {
+        let member = members[at as usize];
+        self.jobs[member].ret = self.take_ret().err();
+        self.job_update_rc(member);
+        if self.jobs[member].ret.is_some() {
+            return self.job_txn_abort(job);
+        }
+        self.job_prepare_from(job, members, at as usize + 1)
     }
 
     /// `job_completed_txn_abort_locked`
@@ -153,24 +178,41 @@ impl World {
         let (id, what) = (self.jobs[job].id.clone(), if aborts { "abort" } else { "commit" });
         let group = self.jobs[job].txn.map_or(0, |txn| txn.0);
         self.trace.emit(Level::Job, self.now, || RecordKind::Group { job: id, what, group });
-        let backup = matches!(self.jobs[job].driver, JobDriver::Backup(_));
-        let before = if self.feed.on && backup { self.bitmap_before_end(job) } else { None };
-        if backup {
-            self.backup_commit_or_abort(job, aborts);
+        let hooks = self.job_hooks(job);
+        let before = if self.feed.on { hooks.watch.bitmap.and_then(|bitmap| bitmap(self, job)) } else { None };
+        self.stack.push(Frame::JobFinalEvents(job));
+        let settled = Frame::JobSettled { job, failed, committed: !aborts, before: before.map(Box::new) };
+        self.hook_then(job, if aborts { hooks.abort } else { hooks.commit }, settled)
+    }
+
+    /// Calls a hook, then runs a frame: at once if the hook is done, as a function call in QEMU takes no turn of the loop either.
+    fn hook_then(&mut self, job: JobId, hook: Option<fn(&mut World, JobId) -> Flow>, then: Frame) -> Flow {
+        let Some(hook) = hook else { return then.run(self) };
+        self.stack.push(then);
+        let depth = self.stack.len();
+        match hook(self, job) {
+            Flow::Go if self.stack.len() == depth => {
+                let then = self.stack.pop().expect("it was pushed just before");
+                then.run(self)
+            }
+            flow => flow,
         }
+    }
+
+    /// `job_finalize_single_locked`, after `job_commit` or `job_abort`: `job_clean`.
+    pub(super) fn job_settled(
+        &mut self,
+        job: JobId,
+        failed: bool,
+        committed: bool,
+        before: Option<Box<BitmapEnd>>,
+    ) -> Flow {
         if self.feed.on {
-            self.see_settled(job, failed, !aborts, before);
+            self.see_settled(job, failed, committed, before.map(|before| *before));
         }
-        if backup {
-            self.seq([
-                Frame::GraphWrlock,
-                Frame::JobRemoveAllBdrv(job),
-                Frame::GraphWrunlock,
-                Frame::BackupCbwDrop(job),
-                Frame::JobFinalEvents(job),
-            ])
-        } else {
-            self.seq([Frame::JobFinalEvents(job)])
+        match self.job_hooks(job).clean {
+            Some(clean) => clean(self, job),
+            None => Flow::Go,
         }
     }
 
@@ -256,18 +298,26 @@ impl World {
 
     /// `job_cancel_async_locked`
     fn job_cancel_async(&mut self, job: JobId, mut force: bool) {
-        let j = &mut self.jobs[job];
-        // backup_cancel upgrades every request; a driver without the hook is always cancelled by force.
-        force |= matches!(j.driver, JobDriver::Backup(_) | JobDriver::Create(_) | JobDriver::Unset);
-        if j.user_paused {
+        let hooks = self.jobs[job].driver.hooks();
+        // A job without the hook is always cancelled by force.
+        force = match hooks.and_then(|hooks| hooks.cancel) {
+            Some(cancel) => cancel(self, job, force),
+            None => true,
+        };
+        if self.jobs[job].user_paused {
+            let j = &self.jobs[job];
             if j.iostatus != IoStatus::Ok && self.quirks.has(Quirk::CancelPausedOnErrorAssert) {
                 Self::qemu_aborts(format!("job {}", j.id), "block_job_iostatus_reset: the user has not paused it");
             }
-            j.iostatus = IoStatus::Ok;
+            if let Some(user_resume) = hooks.and_then(|hooks| hooks.user_resume) {
+                user_resume(self, job);
+            }
+            let j = &mut self.jobs[job];
             j.user_paused = false;
             assert!(j.pause_count > 0, "a user pause counts");
             j.pause_count -= 1;
         }
+        let j = &mut self.jobs[job];
         if force || !j.deferred_to_main_loop {
             j.cancelled = true;
             j.force_cancel |= force;

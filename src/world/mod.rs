@@ -30,6 +30,7 @@ pub mod hmp_map;
 pub mod hotplug;
 pub mod io;
 pub mod job;
+pub mod job_hooks;
 mod job_txn;
 mod lacking;
 pub mod machine;

@@ -126,6 +126,7 @@ impl World {
             Arc::make_mut(&mut self.graph.backends[blk].stats).last_access = Some(shift.of(last));
         }
         self.rebase_copying(shift);
+        self.jobs.rebase(shift);
         self.throttling.groups.iter_mut().for_each(|group| group.state.rebase(shift));
     }
 

@@ -252,6 +252,9 @@ impl Frame {
             Frame::JobCoEntry(job) => w.job_co_entry(job),
             Frame::JobRun(job) => w.job_run(job),
             Frame::JobRunDone(job) => w.job_run_done(job),
+            Frame::JobRatelimitSlept(job) => w.job_ratelimit_slept(job),
+            Frame::JobPrepared { job, members, at } => w.job_prepared(job, &members, at),
+            Frame::JobSettled { job, failed, committed, before } => w.job_settled(job, failed, committed, before),
             Frame::JobPausePoint(job) => w.job_pause_point(job),
             Frame::JobPausePointHooked(job) => w.job_pause_point_hooked(job),
             Frame::JobPausePointWoken(job, status) => w.job_pause_point_woken(job, status),
@@ -271,7 +274,8 @@ impl Frame {
             Frame::JobCancelSync(job) => w.job_cancel_sync(job),
             Frame::JobCancelSyncAll => w.job_cancel_sync_all(),
             Frame::JobAddBdrv { job, name, bs } => {
-                w.block_job_add_bdrv(job, name, bs).expect("a job takes no permissions on its target");
+                let perms = super::job::Perms::NONE;
+                w.block_job_add_bdrv(job, name, bs, perms).expect("a job takes no permissions on its target");
                 Flow::Go
             }
             Frame::JobOrError(frame) => w.job_or_error(*frame),

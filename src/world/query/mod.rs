@@ -7,6 +7,7 @@ mod strong;
 mod xdbg;
 
 use super::World;
+use super::arena::JobId;
 use super::job::Job;
 use crate::base::Json;
 use crate::qmp::names::COMMANDS;
@@ -41,14 +42,41 @@ impl World {
     /// `query-block-jobs`
     #[must_use]
     pub fn query_block_jobs(&self) -> Json {
-        let jobs = self.jobs.list.iter().map(|id| &self.jobs[*id]);
-        Json::list(jobs.filter(|j| j.job_type.is_block_job()).map(block_job_info).collect())
+        let jobs = self.jobs.list.iter().filter(|id| self.jobs[**id].job_type.is_block_job());
+        Json::list(jobs.map(|id| self.block_job_info(*id)).collect())
     }
 
     /// `query-jobs`
     #[must_use]
     pub fn query_jobs(&self) -> Json {
         Json::list(self.jobs.list.iter().map(|id| job_info(&self.jobs[*id])).collect())
+    }
+
+    /// `block_job_query_locked`
+    fn block_job_info(&self, job: JobId) -> Json {
+        let j = &self.jobs[job];
+        let mut members = vec![
+            ("type", j.job_type.name().into()),
+            ("device", Json::Str(j.id.clone())),
+            ("len", Json::uint(j.progress_total)),
+            ("offset", Json::uint(j.progress_current)),
+            ("busy", j.busy.into()),
+            ("paused", (j.pause_count > 0).into()),
+            ("speed", Json::Int(j.speed)),
+            ("io-status", j.iostatus.name().into()),
+            ("ready", j.status.is_ready().into()),
+            ("status", j.status.name().into()),
+            ("auto-finalize", j.auto_finalize.into()),
+            ("auto-dismiss", j.auto_dismiss.into()),
+        ];
+        if let Some(ret) = j.ret {
+            let text = j.err.clone().unwrap_or_else(|| ret.to_string().into());
+            members.push(("error", Json::Str(text)));
+        }
+        if let Some(query) = j.driver.hooks().and_then(|hooks| hooks.block.as_ref()).and_then(|block| block.query) {
+            members.extend(query(self, job));
+        }
+        Json::dict(members)
     }
 }
 
@@ -63,29 +91,6 @@ fn job_info(j: &Job) -> Json {
     ];
     if let Some(err) = &j.err {
         members.push(("error", Json::Str(err.clone())));
-    }
-    Json::dict(members)
-}
-
-/// `block_job_query_locked`
-fn block_job_info(j: &Job) -> Json {
-    let mut members = vec![
-        ("type", j.job_type.name().into()),
-        ("device", Json::Str(j.id.clone())),
-        ("len", Json::uint(j.progress_total)),
-        ("offset", Json::uint(j.progress_current)),
-        ("busy", j.busy.into()),
-        ("paused", (j.pause_count > 0).into()),
-        ("speed", Json::Int(j.speed)),
-        ("io-status", j.iostatus.name().into()),
-        ("ready", j.status.is_ready().into()),
-        ("status", j.status.name().into()),
-        ("auto-finalize", j.auto_finalize.into()),
-        ("auto-dismiss", j.auto_dismiss.into()),
-    ];
-    if let Some(ret) = j.ret {
-        let text = j.err.clone().unwrap_or_else(|| ret.to_string().into());
-        members.push(("error", Json::Str(text)));
     }
     Json::dict(members)
 }
