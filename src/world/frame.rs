@@ -23,8 +23,8 @@ use super::job::backup::BackupArgs;
 use super::monitor::hmp::BlkRequest;
 use super::monitor::qemu_io_map::Walk;
 use super::system::hotplug::Plugged;
-use super::watch::feed::BitmapEnd;
 use super::value::{BlockStatus, Val};
+use super::watch::feed::BitmapEnd;
 use crate::base::errno::Ret;
 use crate::base::units::Nanos;
 use crate::bitmap::BitmapId;
@@ -559,14 +559,14 @@ pub enum Frame {
         discard_source: bool,
         min_cluster: u64,
     },
-    CbwInsert {
-        cbw: NodeId,
-        source: NodeId,
+    InsertNode {
+        node: NodeId,
+        below: NodeId,
     },
-    CbwInserted(NodeId),
-    CbwDrop(NodeId),
-    CbwDropDrained {
-        cbw: NodeId,
+    NodeInserted(NodeId),
+    FilterDrop(NodeId),
+    FilterDropDrained {
+        filter: NodeId,
         below: NodeId,
     },
     BackupCbwAppended(Box<BackupArgs>),
