@@ -5,6 +5,7 @@
     reason = "the shell starts processes, talks over sockets and reads clocks"
 )]
 
+use super::scratch::Guard;
 use super::{Trouble, trouble};
 use crate::base::Json;
 use crate::trace::canonical;
@@ -68,6 +69,7 @@ pub struct Qemu {
     lines: std::collections::VecDeque<Vec<u8>>,
     closed: bool,
     dir: PathBuf,
+    guard: Guard,
     /// The version in the greeting.
     pub version: String,
 }
@@ -77,7 +79,7 @@ impl Qemu {
     ///
     /// # Errors
     /// If there is no such program, or it does not speak QMP.
-    pub fn start(command: &[String], dir: &Path, args: &[&str]) -> Result<Started, Trouble> {
+    pub fn start(command: &[String], dir: &Path, args: &[&str], guard: &Guard) -> Result<Started, Trouble> {
         let Some((program, first)) = command.split_first() else {
             return Err(Trouble("no program is named: expected a command such as `qemu-system-x86_64`".to_owned()));
         };
@@ -90,16 +92,23 @@ impl Qemu {
         process.args(["-qmp", &format!("unix:{SOCKET},server=on,wait=off")]).args(args);
         process.current_dir(dir).stdin(Stdio::null()).stdout(out("stdout")?).stderr(out("stderr")?);
         let mut child = process.spawn().map_err(|error| trouble(program, &error))?;
+        if !guard.runs(child.id()) {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(Trouble("the command is ending".to_owned()));
+        }
         let began = Instant::now();
         let stream = loop {
             if let Ok(stream) = UnixStream::connect(dir.join(SOCKET)) {
                 break stream;
             }
             if let Ok(Some(status)) = child.try_wait() {
+                guard.ends(child.id());
                 return Ok(Started::Not(ending(status)));
             }
             if began.elapsed() > START {
                 let _ = child.kill();
+                guard.ends(child.id());
                 let _ = child.wait();
                 return Err(Trouble(format!("{program} gave no greeting within {} s", START.as_secs())));
             }
@@ -113,6 +122,7 @@ impl Qemu {
             lines: std::collections::VecDeque::new(),
             closed: false,
             dir,
+            guard: guard.clone(),
             version: String::new(),
         };
         // The socket is there before the drives are opened, which may fail.
@@ -307,6 +317,7 @@ pub fn printed(dir: &Path) -> (String, String) {
 impl Drop for Qemu {
     fn drop(&mut self) {
         let _ = self.child.kill();
+        self.guard.ends(self.child.id());
         let _ = self.child.wait();
         let _ = fs::remove_file(self.dir.join(SOCKET));
     }

@@ -64,10 +64,16 @@ pub fn file_name(name: &str) -> String {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_types, clippy::disallowed_methods, clippy::disallowed_macros, reason = "tests run programs")]
+#[expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "tests run programs"
+)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use proptest::strategy::ValueTree as _;
     use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
     use std::io::Write as _;
     use std::process::{Command, Stdio};
@@ -97,8 +103,7 @@ mod tests {
             any::<char>().prop_map(String::from),
         ];
         let texts = prop::collection::vec(piece, 0..8).prop_map(|pieces| pieces.concat());
-        let mut runner =
-            TestRunner::new_with_rng(Config::default(), TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+        let mut runner = TestRunner::new_with_rng(Config::default(), TestRng::deterministic_rng(RngAlgorithm::ChaCha));
         (0..500).map(|_| texts.new_tree(&mut runner).expect("a text").current()).collect()
     }
 
