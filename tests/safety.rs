@@ -195,7 +195,10 @@ fn what_reaches_out_is_refused_unless_it_is_trusted() {
             assert!(!Path::new(&out).exists());
         }
     }
-    assert_eq!(place.run(&["export", "--trust", &place.path("home").join("s.yaml").display().to_string()]).status.code(), Some(0));
+    assert_eq!(
+        place.run(&["export", "--trust", &place.path("home").join("s.yaml").display().to_string()]).status.code(),
+        Some(0)
+    );
     assert_eq!(place.left(), [] as [PathBuf; 0]);
 }
 
@@ -303,13 +306,18 @@ fn images_are_compared_when_qemu_has_written_them() {
             assert_eq!(place.left(), [] as [PathBuf; 0], "{qemu}, {name}");
         }
         // What differs is told, and leaves nothing either.
-        let differs = scenario.replace("pattern: 0x41, offset: 0, length: 1M}\nargs", "pattern: 0x43, offset: 0, length: 1M}\nargs");
+        let differs = scenario
+            .replace("pattern: 0x41, offset: 0, length: 1M}\nargs", "pattern: 0x43, offset: 0, length: 1M}\nargs");
         assert_ne!(differs, scenario);
         let export = place.run(&["export", &place.write("mine.yaml", &differs)]);
         let script = place.write("mine.py", &text(&export.stdout));
         let ran = place.command("python3", &[&script, &qemu]).output().unwrap();
         assert_eq!(ran.status.code(), Some(1), "{}", text(&ran.stderr));
-        assert!(text(&ran.stderr).contains("compare") && !text(&ran.stderr).contains("Traceback"), "{}", text(&ran.stderr));
+        assert!(
+            text(&ran.stderr).contains("compare") && !text(&ran.stderr).contains("Traceback"),
+            "{}",
+            text(&ran.stderr)
+        );
         assert_eq!(place.left(), [] as [PathBuf; 0], "{qemu}");
     }
 }
@@ -348,7 +356,10 @@ fn a_pid_file_is_private_and_locked() {
         }
         let c = serve(first, "c.sock", "nodir/pf").output().unwrap();
         assert_eq!(c.status.code(), Some(1));
-        assert!(text(&c.stderr).ends_with("cannot create PID file: Could not create 'nodir/pf': No such file or directory\n"));
+        assert!(
+            text(&c.stderr)
+                .ends_with("cannot create PID file: Could not create 'nodir/pf': No such file or directory\n")
+        );
         assert!(!home("c.sock").exists(), "no socket is left behind");
     }
     // Unlike QEMU, ours leaves a file that has become another's.

@@ -13,7 +13,7 @@ use crate::validate;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -70,6 +70,8 @@ pub struct Qemu {
     closed: bool,
     dir: PathBuf,
     guard: Guard,
+    /// It was waited for, and its number may be another's.
+    over: bool,
     /// The version in the greeting.
     pub version: String,
 }
@@ -91,9 +93,11 @@ impl Qemu {
         }
         process.args(["-qmp", &format!("unix:{SOCKET},server=on,wait=off")]).args(args);
         process.current_dir(dir).stdin(Stdio::null()).stdout(out("stdout")?).stderr(out("stderr")?);
+        // A group of its own: what is started by a wrapper ends with it.
+        process.process_group(0);
         let mut child = process.spawn().map_err(|error| trouble(program, &error))?;
         if !guard.runs(child.id()) {
-            let _ = child.kill();
+            kill(&child);
             let _ = child.wait();
             return Err(Trouble("the command is ending".to_owned()));
         }
@@ -107,7 +111,7 @@ impl Qemu {
                 return Ok(Started::Not(ending(status)));
             }
             if began.elapsed() > START {
-                let _ = child.kill();
+                kill(&child);
                 guard.ends(child.id());
                 let _ = child.wait();
                 return Err(Trouble(format!("{program} gave no greeting within {} s", START.as_secs())));
@@ -123,6 +127,7 @@ impl Qemu {
             closed: false,
             dir,
             guard: guard.clone(),
+            over: false,
             version: String::new(),
         };
         // The socket is there before the drives are opened, which may fail.
@@ -278,7 +283,10 @@ impl Qemu {
         let began = Instant::now();
         while !hangs && began.elapsed() < HANG * 2 {
             match self.child.try_wait() {
-                Ok(Some(status)) => return ending(status),
+                Ok(Some(status)) => {
+                    self.over = true;
+                    return ending(status);
+                }
                 Ok(None) => std::thread::sleep(Duration::from_millis(2)),
                 Err(_) => break,
             }
@@ -290,6 +298,13 @@ impl Qemu {
     #[must_use]
     pub fn printed(&self) -> (String, String) {
         printed(&self.dir)
+    }
+}
+
+/// Ends a process and what it started.
+fn kill(child: &Child) {
+    if let Some(group) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
     }
 }
 
@@ -316,7 +331,9 @@ pub fn printed(dir: &Path) -> (String, String) {
 
 impl Drop for Qemu {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        if !self.over {
+            kill(&self.child);
+        }
         self.guard.ends(self.child.id());
         let _ = self.child.wait();
         let _ = fs::remove_file(self.dir.join(SOCKET));

@@ -8,7 +8,7 @@
 
 use super::{Trouble, trouble};
 use nix::sys::signal::{SigSet, Signal, raise};
-use rustix::process::{Pid, Signal as Kill, kill_process};
+use rustix::process::{Pid, Signal as Kill, kill_process_group};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -95,7 +95,7 @@ pub fn end_with_signals(guard: &Guard, dir: Option<&Scratch>) -> Result<(), Trou
         let Ok(signal) = set.wait() else { return };
         let pid = guard.running.swap(ENDING, Ordering::SeqCst);
         if let Some(pid) = Pid::from_raw(pid) {
-            let _ = kill_process(pid, Kill::KILL);
+            let _ = kill_process_group(pid, Kill::KILL);
         }
         // A process that is just being started may still put something there.
         for _ in 0..50 {
