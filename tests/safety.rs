@@ -102,7 +102,7 @@ const TEXTS: &[&str] = &[
     r"');import os; os.system('touch CANARY')#",
     r#"\");import os; os.system('touch CANARY')#"#,
     r"\\",
-    r"$(touch CANARY)`touch CANARY`",
+    r"$$(touch CANARY)`touch CANARY`",
     r"';touch CANARY;'",
     r"EOF\ntouch CANARY",
     r"😀 \U0001f600 \u202e",

@@ -145,7 +145,7 @@ const QEMU_IO: &[&str] = &[
     "badcmd",
 ];
 
-/// Drivers and formats; the last is none.
+/// Drivers and formats; the last three are none, and stand for what QEMU says then.
 const DRIVERS: &[&str] = &[
     "blkdebug",
     "copy-before-write",
@@ -158,6 +158,8 @@ const DRIVERS: &[&str] = &[
     "raw",
     "snapshot-access",
     "throttle",
+    "nonsense",
+    "nope",
     "zzz",
 ];
 
