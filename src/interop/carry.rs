@@ -142,6 +142,8 @@ pub fn carry(command: &[String], plan: &Plan, dir: &Path, pace: Pace, guard: &Gu
             Err(Stop::Hangs(_)) => {}
         }
     }
+    // `qemu-img` may read them next.
+    within()?;
     let hangs = stuck.is_some() && !closed;
     let ending = (closed || hangs).then(|| client.qemu.end(hangs));
     let (stdout, stderr) = printed(dir);
