@@ -512,5 +512,6 @@ fn header(path: &Path) -> Allowed {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_macros, reason = "a test reads the scenarios of the repository")]
 #[path = "confine_tests.rs"]
 mod tests;
