@@ -88,6 +88,25 @@ impl HBitmap {
         self.pages.write(first, end, false);
     }
 
+    /// A word of QEMU's level: bit i of word `index` tells whether a granule of those under it is dirty. Level 0 has a bit for each.
+    pub(super) fn word(&self, level: usize, index: u64) -> u64 {
+        if level == 0 {
+            let page = self.pages.page(index / PAGE_WORDS as u64);
+            return page.words()[usize::try_from(index % PAGE_WORDS as u64).expect("few words")];
+        }
+        let under = 6 * u32::try_from(level).expect("few levels");
+        let (mut word, mut bit) = (0, 0);
+        while bit < 64
+            && let Some(set) = self.pages.next_one((index * 64 + bit) << under)
+            && (set >> under) / 64 == index
+        {
+            bit = (set >> under) % 64;
+            word |= 1 << bit;
+            bit += 1;
+        }
+        word
+    }
+
     /// `hbitmap_reset_all`: clears every bit.
     pub fn reset_all(&mut self) {
         self.pages = Pages::default();

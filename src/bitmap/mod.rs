@@ -5,6 +5,7 @@
 
 mod dirty;
 mod hbitmap;
+mod iter;
 mod list;
 mod pages;
 
@@ -12,6 +13,7 @@ pub use dirty::{
     BlockDirtyInfo, CheckFlags, DirtyBitmap, MAX_NAME_SIZE, check_granularity, check_name_given, default_granularity,
 };
 pub use hbitmap::HBitmap;
+pub use iter::HBitmapIter;
 pub use list::{BitmapId, DirtyBitmaps};
 
 #[cfg(test)]

@@ -121,6 +121,12 @@ impl Frame {
                 let done = w.replace_node(from, to, false);
                 w.ret(Val::Done(done))
             }
+            Frame::Append { node, below } => w.bdrv_append(node, below),
+            Frame::Appending { node, below } => w.bdrv_appending(node, below),
+            Frame::RefreshPerms(node) => {
+                w.perms_of(&[node]).expect("giving up permissions cannot cause a conflict");
+                Flow::Go
+            }
             Frame::DropFilter { filter, below } => {
                 w.replace_node(filter, below, true).expect("dropping a filter cannot cause a conflict");
                 Flow::Go
@@ -134,6 +140,8 @@ impl Frame {
             Frame::OpenFail(opening, err) => w.open_fail(&opening, err),
             Frame::OpenFormatFailed(opening, err) => w.open_format_failed(opening, err),
             Frame::BlockdevAdded => w.blockdev_added(),
+            Frame::OpenBackingFile(node) => w.open_backing_file(node),
+            Frame::OpenedBackingFile(node) => w.opened_backing_file(node),
             Frame::DriveOpened { blk } => w.drive_opened(blk),
             Frame::ImgCreate { path, format, backing, look, size } => w.img_create(path, &format, backing, look, size),
             Frame::ImgBackingOpened => w.img_backing_opened(),
@@ -301,6 +309,8 @@ impl Frame {
             Frame::DriveBackupDrained { args, bs, txn } => w.drive_backup_drained(args, bs, txn),
             Frame::DriveBackupCreated { args, bs, txn } => w.drive_backup_created(args, bs, txn),
             Frame::DriveBackupOpened { args, bs, txn } => w.drive_backup_opened(args, bs, txn),
+
+            Frame::Mirror(frame) => frame.run(w),
 
             Frame::TranPrepare(tran, index) => w.tran_prepare(tran, index),
             Frame::TranPrepared(tran, index) => w.tran_prepared(tran, index),

@@ -20,6 +20,7 @@ use super::block::status::StatusReq;
 use super::blockdev::external_snapshot::SnapshotStage;
 use super::blockdev::medium::MediumOp;
 use super::job::backup::BackupArgs;
+use super::job::mirror::MirrorFrame;
 use super::monitor::hmp::BlkRequest;
 use super::monitor::qemu_io_map::Walk;
 use super::system::hotplug::Plugged;
@@ -157,6 +158,15 @@ pub enum Frame {
         from: NodeId,
         to: NodeId,
     },
+    Append {
+        node: NodeId,
+        below: NodeId,
+    },
+    Appending {
+        node: NodeId,
+        below: NodeId,
+    },
+    RefreshPerms(NodeId),
     DropFilter {
         filter: NodeId,
         below: NodeId,
@@ -185,6 +195,8 @@ pub enum Frame {
     OpenFail(Box<Opening>, QmpError),
     OpenFormatFailed(Box<Opening>, QmpError),
     BlockdevAdded,
+    OpenBackingFile(NodeId),
+    OpenedBackingFile(NodeId),
     DriveOpened {
         blk: BackendId,
     },
@@ -611,6 +623,9 @@ pub enum Frame {
         bs: NodeId,
         txn: Option<TxnId>,
     },
+
+    // Mirror.
+    Mirror(MirrorFrame),
 
     // Transactions and commands.
     TranPrepare(TranId, usize),

@@ -1,6 +1,6 @@
 //! Backing chains: what is below a node through filters and overlays, frozen links, and filters that come and go (`block.c`).
 
-use super::graph::Graph;
+use super::graph::{Graph, Parent, Role, perm};
 use crate::qmp::error::QmpError;
 use crate::quirk::Quirk;
 use crate::world::World;
@@ -178,6 +178,34 @@ impl Graph {
 }
 
 impl World {
+    /// `bdrv_append`: puts an open node above `below`, whose users are its own from then on. Leaves `Val::Done`.
+    pub(in crate::world) fn bdrv_append(&mut self, node: NodeId, below: NodeId) -> Flow {
+        self.seq([
+            Frame::DrainedBegin(below),
+            Frame::DrainedBegin(node),
+            Frame::GraphWrlock,
+            Frame::Appending { node, below },
+            Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
+            Frame::DrainedEnd(below),
+            Frame::DrainedEnd(node),
+        ])
+    }
+
+    /// `bdrv_append`, under the graph lock. Where it fails, the graph is as before.
+    pub(in crate::world) fn bdrv_appending(&mut self, node: NodeId, below: NodeId) -> Flow {
+        let role = if self.graph.nodes[node].drv().is_filter() { Role::Filtered } else { Role::Cow };
+        let attached = self.attach_child(below, "backing", role, Parent::Node(node), 0, perm::ALL);
+        let done = attached.and_then(|edge| {
+            self.note_child(node, edge);
+            self.replace_node(below, node, false).inspect_err(|_| {
+                self.detach_child(edge);
+                self.graph.nodes[below].refcnt -= 1;
+            })
+        });
+        self.refresh_limits(below);
+        self.ret(Val::Done(done))
+    }
+
     /// `bdrv_insert_node`, once the new node was opened (`Val::Done`): it takes the place of `below`, which it filters. Leaves `Val::Node`.
     pub(in crate::world) fn insert_node(&mut self, node: NodeId, below: NodeId) -> Flow {
         if let Err(mut err) = self.take_done() {

@@ -16,7 +16,8 @@ pub(in crate::world) fn no_backing(node: &Node) -> QmpError {
 }
 
 impl World {
-    pub(super) fn perms_of(&mut self, roots: &[NodeId]) -> Result<(), QmpError> {
+    /// `bdrv_list_refresh_perms`
+    pub(in crate::world) fn perms_of(&mut self, roots: &[NodeId]) -> Result<(), QmpError> {
         let jobs = &self.jobs;
         let desc = |job| {
             let j = &jobs[job];
@@ -297,6 +298,7 @@ impl World {
             queued_requests: Vec::new(),
             write_cache: true,
             allow_write_beyond_eof: false,
+            disable_request_queuing: false,
             dev: None,
             removable: false,
             tray: false,

@@ -55,7 +55,7 @@ impl World {
         }
         n.active_flush = true;
         self.stack.push(Frame::FlushEnd { node, generation });
-        if let Driver::Cbw(_) = n.drv() {
+        if let Driver::Cbw(_) | Driver::MirrorTop(_) = n.drv() {
             // A filter that is being dropped has no node below any more.
             return match self.graph.filter_bs(node) {
                 Some(below) => self.seq([Frame::BdrvCoFlush(below)]),

@@ -1,6 +1,7 @@
 //! The block graph: nodes, the edges between them, backends, permissions and op blockers (`block.c`, `block/block-backend.c`).
 
 use super::driver::Driver;
+use super::driver::mirror_top::MirrorTop;
 use crate::base::Kept;
 use crate::bitmap::DirtyBitmaps;
 use crate::block::accounting::Accounting;
@@ -222,6 +223,8 @@ pub struct Node {
     pub bitmaps: DirtyBitmaps,
     /// Jobs that block operations on it, newest first.
     pub op_blockers: Vec<JobId>,
+    /// Mirrors that were told to end and will replace it, newest first (`replace_blocker`).
+    pub replace_blockers: Vec<JobId>,
     /// Reasons of backing-chain users: nodes whose backing file it is (`bdrv_backing_attach`), by the names they had then, newest
     /// first.
     pub cow_blockers: Vec<(NodeId, Arc<str>)>,
@@ -277,6 +280,7 @@ impl Node {
             tracked_apart: 0,
             bitmaps: DirtyBitmaps::default(),
             op_blockers: Vec::new(),
+            replace_blockers: Vec::new(),
             cow_blockers: Vec::new(),
             monitor_owned: false,
             auto_named: false,
@@ -329,6 +333,8 @@ pub struct Backend {
     pub write_cache: bool,
     /// `blk_set_allow_write_beyond_eof`, as of one who formats an image.
     pub allow_write_beyond_eof: bool,
+    /// `disable_request_queuing`, as of a job's: its requests do not wait for the end of a drained section.
+    pub disable_request_queuing: bool,
     /// A guest device is attached, by its path or id.
     pub dev: Option<Arc<str>>,
     /// The device's media can be taken out.
@@ -694,6 +700,7 @@ impl Graph {
             }
             Driver::Cbw(_) => (perm::WRITE, perm::ALL & !perm::RESIZE),
             Driver::SnapshotAccess | Driver::CommitTop => (0, perm::ALL),
+            Driver::MirrorTop(top) => mirror_top_perms(top, taken, shared),
             Driver::Blkdebug(blkdebug) => (taken | blkdebug.take_child_perms, shared & !blkdebug.unshare_child_perms),
             Driver::Raw(_) => {
                 let role = if role == Role::RawImage { Role::Filtered } else { role };
@@ -703,6 +710,16 @@ impl Graph {
             }
             _ => default_perms(n.flags, role, taken, shared),
         }
+    }
+}
+
+/// `bdrv_mirror_top_child_perm`: what the filter's users ask is passed on. Under a commit nobody above the base may count on consistent
+/// reads, and the base is written to.
+fn mirror_top_perms(top: &MirrorTop, taken: u8, shared: u8) -> (u8, u8) {
+    match (top.stop, top.is_commit) {
+        (true, _) => (0, perm::ALL),
+        (false, true) => (taken & !perm::CONSISTENT_READ, shared | perm::WRITE),
+        (false, false) => (taken, shared),
     }
 }
 

@@ -4,6 +4,7 @@ pub(in crate::world) mod bitmaps;
 pub(in crate::world) mod change_backing;
 pub mod external_snapshot;
 pub mod medium;
+pub mod mirror;
 pub(in crate::world) mod query;
 pub(in crate::world) mod resize;
 pub mod transaction;

@@ -5,6 +5,7 @@
 
 pub mod backup;
 pub mod hooks;
+pub mod mirror;
 pub(in crate::world) mod txn;
 
 use super::World;
@@ -364,6 +365,10 @@ impl World {
     pub fn op_blocked(&self, bs: NodeId) -> Option<QmpError> {
         let node = &self.graph.nodes[bs];
         let name = || self.graph.device_or_node_name(bs);
+        if !node.replace_blockers.is_empty() {
+            let text = format!("Node '{}' is busy: block device is in use by block-job-complete", name());
+            return Some(QmpError::generic(text));
+        }
         if let Some(job) = node.op_blockers.first() {
             let kind = self.jobs[*job].job_type.name();
             return Some(QmpError::generic(format!(

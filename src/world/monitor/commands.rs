@@ -76,8 +76,8 @@ impl World {
             C::BlockdevSnapshotSync(args) => self.blockdev_do_action(TransactionAction::SnapshotSync(args)),
             C::BlockdevSnapshotInternalSync(_) => self.lacking("blockdev-snapshot-internal-sync"),
             C::BlockdevSnapshotDeleteInternalSync { .. } => self.lacking("blockdev-snapshot-delete-internal-sync"),
-            C::BlockdevMirror(_) => self.lacking("blockdev-mirror"),
-            C::DriveMirror(_) => self.lacking("drive-mirror"),
+            C::BlockdevMirror(args) => self.blockdev_mirror(&args),
+            C::DriveMirror(args) => self.drive_mirror(args),
             C::BlockCommit(_) => self.lacking("block-commit"),
             C::BlockStream(_) => self.lacking("block-stream"),
             C::ChangeBackingFile { device, image_node_name, backing_file } => {

@@ -1,6 +1,16 @@
 //! The filter that a mirror, and a commit of the active layer, put above their source (`block/mirror.c:bdrv_mirror_top`).
 
-use crate::world::arena::JobId;
+use super::Driver;
+use crate::base::units::{align_down, align_up};
+use crate::qmp::types::MirrorCopyMode;
+use crate::world::World;
+use crate::world::arena::{JobId, NodeId};
+use crate::world::block::io::{IoFlags, WriteReq};
+use crate::world::frame::{Flow, Frame};
+use crate::world::job::ErrorAction;
+use crate::world::job::mirror::MirrorFrame;
+use crate::world::monitor::hmp::BlkRequest;
+use crate::world::value::Val;
 
 /// `MirrorBDSOpaque`
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -11,4 +21,160 @@ pub struct MirrorTop {
     pub stop: bool,
     /// `is_commit`: it belongs to a commit of the active layer.
     pub is_commit: bool,
+}
+
+/// A guest's write that goes to source and target (`bdrv_mirror_top_do_write` with `copy_to_target`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TopWrite {
+    /// The request, as it came to the filter.
+    req: Box<WriteReq>,
+    /// The job.
+    job: JobId,
+    /// Its operation.
+    op: u32,
+}
+
+impl World {
+    /// The filter's state.
+    ///
+    /// # Panics
+    /// If the node is none.
+    pub(in crate::world) fn mirror_top(&mut self, node: NodeId) -> &mut MirrorTop {
+        match self.graph.nodes[node].driver.as_mut() {
+            Some(Driver::MirrorTop(top)) => top,
+            other => panic!("{node:?} is no mirror_top filter: {other:?}"),
+        }
+    }
+
+    /// `should_copy_to_target`
+    fn should_copy_to_target(&mut self, node: NodeId) -> Option<JobId> {
+        let job = self.mirror_top(node).job?;
+        let j = &self.jobs[job];
+        let s = j.mirror();
+        let copies = s.ret.is_ok() && !j.force_cancel && s.copy_mode == MirrorCopyMode::WriteBlocking;
+        copies.then_some(job)
+    }
+
+    /// `bdrv_mirror_top_do_write`: a write, or a write of zeroes. Leaves `Val::Ret`.
+    pub(super) fn mirror_top_write(&mut self, req: Box<WriteReq>) -> Flow {
+        let (node, offset, bytes) = (req.node, req.offset, req.bytes);
+        match self.should_copy_to_target(node) {
+            None => {
+                let written = MirrorFrame::TopWritten { node, offset, bytes };
+                self.seq([Frame::PassWrite { req, shift: 0 }, written.into()])
+            }
+            Some(job) => {
+                // `active_write_prepare`
+                let s = self.mirror(job);
+                s.in_active_write_counter += 1;
+                let op = s.push_op(offset, bytes);
+                op.is_active_write = true;
+                op.is_in_flight = true;
+                let op = op.id;
+                self.mirror_top_free(Box::new(TopWrite { req, job, op }))
+            }
+        }
+    }
+
+    /// `active_write_prepare`: waits until nobody works on the range; then the source is written.
+    pub(in crate::world) fn mirror_top_free(&mut self, write: Box<TopWrite>) -> Flow {
+        let TopWrite { req, job, op } = &*write;
+        let (job, op, offset, bytes) = (*job, *op, req.offset, req.bytes);
+        self.mirror(job).op(op).waits = false;
+        if let Some(wait) = self.mirror_conflict(job, Some(op), offset, bytes) {
+            self.stack.push(MirrorFrame::TopFree(write).into());
+            return Flow::Yield(wait);
+        }
+        self.mirror(job).in_flight_bitmap.set(offset, bytes);
+        let req = write.req.clone();
+        self.seq([Frame::PassWrite { req, shift: 0 }, MirrorFrame::TopSourceWritten(write).into()])
+    }
+
+    /// `bdrv_mirror_top_do_write` in background mode: what was written, or was to be, is dirty.
+    pub(in crate::world) fn mirror_top_written(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
+        if let Some(job) = self.mirror_top(node).job
+            && self.mirror(job).dirty_bitmap.is_some()
+            && bytes > 0
+        {
+            self.mirror(job).actively_synced = false;
+            self.mirror_set_dirty(job, offset, bytes);
+        }
+        Flow::Go
+    }
+
+    /// `bdrv_mirror_top_do_write`, after the source was written: the target, if that went well.
+    pub(in crate::world) fn mirror_top_source_written(&mut self, write: Box<TopWrite>) -> Flow {
+        let TopWrite { req, job, op } = *write;
+        let ret = self.take_ret();
+        if ret.is_err() {
+            self.active_write_settle(job, op);
+            return self.ret(Val::Ret(ret));
+        }
+        self.do_sync_target_write(job, op, *req)
+    }
+
+    /// `do_sync_target_write`: what is dirty already at the ends of the request is left to the background.
+    fn do_sync_target_write(&mut self, job: JobId, op: u32, req: WriteReq) -> Flow {
+        let granularity = self.mirror(job).granularity;
+        let (mut start, mut end) = (req.offset, req.offset + req.bytes);
+        let bits = self.mirror_bits(job);
+        if !start.is_multiple_of(granularity) && bits.get(start) {
+            start = align_up(start, granularity);
+        }
+        if start < end && !end.is_multiple_of(granularity) && bits.get(end - 1) {
+            end = align_down(end, granularity);
+        }
+        if start >= end {
+            self.active_write_settle(job, op);
+            return self.ret(Val::Ret(Ok(())));
+        }
+        let (from, to) = (align_up(start, granularity), align_down(end, granularity));
+        if from < to {
+            bits.reset(from, to - from);
+        }
+        let bytes = end - start;
+        self.job_progress_increase_remaining(job, bytes);
+        self.mirror(job).active_write_bytes_in_flight += bytes;
+        let data = req.data.map(|data| data.slice(start - req.offset, bytes));
+        let flags = req.flags.without(IoFlags::SERIALISING);
+        let request = BlkRequest::Write { offset: start, data, bytes, flags };
+        self.mirror_to_target(job, request, MirrorFrame::TopTargetWritten { job, op, offset: start, bytes })
+    }
+
+    /// `do_sync_target_write`, after the target was written. The guest is not told of an error.
+    pub(in crate::world) fn mirror_top_target_written(
+        &mut self,
+        job: JobId,
+        op: u32,
+        offset: u64,
+        bytes: u64,
+    ) -> Flow {
+        let ret = self.take_ret();
+        self.mirror(job).active_write_bytes_in_flight -= bytes;
+        match ret {
+            Ok(()) => self.jobs[job].progress_current += bytes,
+            Err(errno) => {
+                self.mirror_set_dirty(job, offset, bytes);
+                let action = self.mirror_error_action(job, false, errno);
+                let s = self.mirror(job);
+                if action == ErrorAction::Report && s.ret.is_ok() {
+                    s.ret = Err(errno);
+                }
+            }
+        }
+        self.active_write_settle(job, op);
+        self.ret(Val::Ret(Ok(())))
+    }
+
+    /// `active_write_settle`. QEMU's assertion here holds only where nobody but the filter uses the source, and the job does, too.
+    fn active_write_settle(&mut self, job: JobId, op: u32) {
+        let s = self.mirror(job);
+        s.in_active_write_counter -= 1;
+        let op = s.remove_op(op);
+        let (start, len) = s.granules(op.offset, op.bytes);
+        s.in_flight_bitmap.reset(start, len);
+        for co in op.waiting {
+            self.aio_co_wake(co);
+        }
+    }
 }

@@ -248,7 +248,8 @@ impl World {
             Driver::Qcow2(_) => self.qcow2_pwritev(req),
             Driver::SnapshotAccess | Driver::CommitTop => self.ret(Val::err(Errno::ENOTSUP)),
             Driver::Throttle(_) => self.write_throttled(req),
-            Driver::CopyOnRead(_) | Driver::MirrorTop(_) => self.pass_write(req, 0),
+            Driver::CopyOnRead(_) => self.pass_write(req, 0),
+            Driver::MirrorTop(_) => self.mirror_top_write(req),
         }
     }
 
@@ -344,7 +345,8 @@ impl World {
             Driver::Qcow2(_) => self.qcow2_pwrite_zeroes(req),
             Driver::SnapshotAccess | Driver::CommitTop => self.ret(Val::err(Errno::ENOTSUP)),
             Driver::Throttle(_) => self.write_throttled(req),
-            Driver::CopyOnRead(_) | Driver::MirrorTop(_) => self.pass_write(req, 0),
+            Driver::CopyOnRead(_) => self.pass_write(req, 0),
+            Driver::MirrorTop(_) => self.mirror_top_write(req),
         }
     }
 

@@ -471,6 +471,36 @@ impl World {
         }
     }
 
+    /// `bdrv_open_backing_file` of a node that was opened without one. Leaves `Val::Done`.
+    pub(in crate::world) fn open_backing_file(&mut self, bs: NodeId) -> Flow {
+        let node = &mut self.graph.nodes[bs];
+        if node.backing.is_some() {
+            return self.ret(Val::Done(Ok(())));
+        }
+        node.flags.no_backing = false;
+        let flags = node.flags;
+        let spec = node.spec.as_deref().cloned().expect("it was opened by a description");
+        let spec = OpenSpec { flags, backing: BackingSpec::FromImage, unknown: None, ..OpenSpec::clone(&spec) };
+        // A failure gives up a reference.
+        self.bdrv_ref(bs);
+        self.stack.push(Frame::OpenedBackingFile(bs));
+        self.open_backing(Box::new(Opening { spec: Arc::new(spec), bs, file_bs: None, probe: None }))
+    }
+
+    /// The end of `bdrv_open_backing_file`.
+    pub(in crate::world) fn opened_backing_file(&mut self, bs: NodeId) -> Flow {
+        match self.take_node() {
+            Ok(_) => {
+                self.graph.nodes[bs].refcnt -= 1;
+                self.ret(Val::Done(Ok(())))
+            }
+            Err(err) => {
+                self.graph.nodes[bs].flags.no_backing = true;
+                self.ret(Val::Done(Err(err)))
+            }
+        }
+    }
+
     /// The end of `bdrv_open_inherit`: options that nobody took.
     fn open_end(&mut self, o: &Opening) -> Flow {
         let Some((key, protocol)) = &o.spec.unknown else { return self.ret(Val::Node(Ok(o.bs))) };

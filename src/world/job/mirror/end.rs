@@ -1,0 +1,223 @@
+//! The end of a mirror: the target takes the place of the source, or does not, and the filter goes
+//! (`block/mirror.c:mirror_exit_common`).
+
+use super::{BackingMode, MirrorFrame};
+use crate::base::errno::{Errno, Ret};
+use crate::qmp::error::QmpError;
+use crate::world::World;
+use crate::world::arena::{JobId, NodeId};
+use crate::world::block::open::reopen::Reopen;
+use crate::world::frame::{Flow, Frame};
+use crate::world::value::Val;
+
+/// What comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum At {
+    /// The target's backend is gone, filter and target are drained.
+    Stopped,
+    /// The target's backing file was seen to.
+    Backed,
+    /// The target is as writable as what it replaces.
+    Writable,
+    /// What it replaces is drained, and the graph locked.
+    Replace,
+    /// It stands in its place, or does not.
+    Replaced,
+    /// The job has no nodes any more, and the graph is locked.
+    DropTop,
+    /// The filter is gone.
+    Dropped,
+    /// All that is left are drained sections and references.
+    End,
+}
+
+/// `mirror_exit_common`, and how far it got.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Exit {
+    job: JobId,
+    /// The node below the filter.
+    src: NodeId,
+    top: NodeId,
+    target: NodeId,
+    /// The job failed or was cancelled by force.
+    abort: bool,
+    ret: Ret,
+    at: At,
+}
+
+impl World {
+    /// `mirror_exit_common`: `prepare`, or `abort` where there was none. Leaves `Val::Ret`.
+    pub(super) fn mirror_exit_common(&mut self, job: JobId) -> Flow {
+        if self.mirror(job).prepared {
+            return self.ret(Val::Ret(Ok(())));
+        }
+        let (src, target) = (self.mirror_source(job), self.mirror_target(job));
+        let abort = self.jobs[job].ret.is_some();
+        let s = self.mirror(job);
+        s.prepared = true;
+        let top = s.top;
+        let blk = s.target.take().expect("it is there until here");
+        if let Some(bitmap) = s.dirty_bitmap.take() {
+            self.graph.nodes[top].bitmaps.release(bitmap);
+        }
+        if self.graph.chain_contains(src, target) {
+            self.graph.unfreeze_backing_chain(top, Some(target));
+        }
+        for bs in [src, top, target] {
+            self.bdrv_ref(bs);
+        }
+        let exit = Box::new(Exit { job, src, top, target, abort, ret: Ok(()), at: At::Stopped });
+        self.seq([
+            Frame::BlkUnref(blk),
+            Frame::DrainedBegin(top),
+            Frame::DrainedBegin(target),
+            MirrorFrame::Exit(exit).into(),
+        ])
+    }
+
+    /// One step of `mirror_exit_common`.
+    pub(super) fn mirror_exit(&mut self, exit: Box<Exit>) -> Flow {
+        match exit.at {
+            At::Stopped => self.mirror_exit_stopped(exit),
+            At::Backed => self.mirror_exit_backed(exit),
+            At::Writable => self.mirror_exit_writable(exit),
+            At::Replace => self.mirror_exit_replace(exit),
+            At::Replaced => self.mirror_exit_replaced(exit),
+            At::DropTop => self.mirror_exit_drop_top(exit),
+            At::Dropped => self.mirror_exit_dropped(exit),
+            At::End => self.mirror_exit_end(&exit),
+        }
+    }
+
+    /// The filter gives up what it has of the source; the target gets its backing file.
+    fn mirror_exit_stopped(&mut self, mut exit: Box<Exit>) -> Flow {
+        self.mirror_top(exit.top).stop = true;
+        self.perms_of(&[exit.top]).expect("giving up permissions cannot cause a conflict");
+        let s = self.jobs[exit.job].mirror();
+        let (mode, none, base) = (s.backing_mode, s.is_none_mode, s.base);
+        exit.at = At::Backed;
+        let target = self.graph.skip_filters(exit.target);
+        self.reg = Val::None;
+        match mode {
+            BackingMode::Source if !exit.abort => {
+                let backing = if none { Some(exit.src) } else { base };
+                match backing.filter(|backing| self.graph.cow_bs(target) != Some(*backing)) {
+                    Some(backing) => {
+                        self.seq([Frame::SetBackingHd { bs: target, backing }, MirrorFrame::Exit(exit).into()])
+                    }
+                    None => self.mirror_exit_backed(exit),
+                }
+            }
+            BackingMode::Open if !exit.abort => {
+                self.seq([Frame::OpenBackingFile(target), MirrorFrame::Exit(exit).into()])
+            }
+            _ => self.mirror_exit_backed(exit),
+        }
+    }
+
+    /// A failure with the backing file is the job's, and yet the target takes the source's place.
+    fn mirror_exit_backed(&mut self, mut exit: Box<Exit>) -> Flow {
+        if let Err(err) = self.take_done() {
+            self.console_error(&err.desc);
+            let opened = self.jobs[exit.job].mirror().backing_mode == BackingMode::Open;
+            exit.ret = Err(if opened { Errno::EINVAL } else { Errno::EPERM });
+        }
+        if exit.abort || !self.mirror(exit.job).should_complete {
+            return self.mirror_exit_replaced(exit);
+        }
+        let to_replace = self.mirror_to_replace(&exit);
+        let rdwr = self.graph.nodes[to_replace].flags.rdwr;
+        exit.at = At::Writable;
+        if rdwr != self.graph.nodes[exit.target].flags.rdwr {
+            let reopen = Reopen::set_read_only(self, exit.target, !rdwr);
+            return self.seq([Frame::Reopen(Box::new(reopen)), MirrorFrame::Exit(exit).into()]);
+        }
+        self.mirror_exit_writable(exit)
+    }
+
+    fn mirror_to_replace(&self, exit: &Exit) -> NodeId {
+        self.jobs[exit.job].mirror().to_replace.unwrap_or(exit.src)
+    }
+
+    /// Nobody is told where the target can't be made so.
+    fn mirror_exit_writable(&mut self, mut exit: Box<Exit>) -> Flow {
+        self.reg = Val::None;
+        let to_replace = self.mirror_to_replace(&exit);
+        assert!(self.mirror(exit.job).in_drain, "the source is drained since the job's coroutine ended");
+        exit.at = At::Replace;
+        self.seq([Frame::DrainedBegin(to_replace), Frame::GraphWrlock, MirrorFrame::Exit(exit).into()])
+    }
+
+    /// The target takes the place of what it replaces.
+    fn mirror_exit_replace(&mut self, mut exit: Box<Exit>) -> Flow {
+        let to_replace = self.mirror_to_replace(&exit);
+        let done = if self.bdrv_recurse_can_replace(exit.src, to_replace) {
+            self.replace_node(to_replace, exit.target, false)
+        } else {
+            let (from, to) = (&self.graph.nodes[to_replace].node_name, &self.graph.nodes[exit.target].node_name);
+            Err(QmpError::generic(format!(
+                "Can no longer replace '{from}' by '{to}', because it can no longer be guaranteed that doing so would \
+                 not lead to an abrupt change of visible data"
+            )))
+        };
+        if let Err(err) = done {
+            self.console_error(&err.desc);
+            exit.ret = Err(Errno::EPERM);
+        }
+        exit.at = At::Replaced;
+        self.seq([Frame::GraphWrunlock, Frame::DrainedEnd(to_replace), MirrorFrame::Exit(exit).into()])
+    }
+
+    /// The job gives up its nodes.
+    fn mirror_exit_replaced(&mut self, mut exit: Box<Exit>) -> Flow {
+        let job = exit.job;
+        exit.at = At::DropTop;
+        self.stack.push(MirrorFrame::Exit(exit).into());
+        self.stack.extend([
+            Frame::GraphWrlock,
+            Frame::GraphWrunlock,
+            Frame::JobRemoveAllBdrv(job),
+            Frame::GraphWrlock,
+        ]);
+        if let Some(replaced) = self.mirror(job).to_replace.take() {
+            self.graph.nodes[replaced].replace_blockers.retain(|other| *other != job);
+            return self.seq([Frame::BdrvUnref(replaced)]);
+        }
+        Flow::Go
+    }
+
+    /// The filter goes.
+    fn mirror_exit_drop_top(&mut self, mut exit: Box<Exit>) -> Flow {
+        let below = self.graph.filter_bs(exit.top).expect("the filter is in place");
+        self.replace_node(exit.top, below, false).expect("a filter without permissions can be taken away");
+        exit.at = At::Dropped;
+        self.seq([Frame::GraphWrunlock, MirrorFrame::Exit(exit).into()])
+    }
+
+    /// A base that was read-only is so again, unless it is the active layer now.
+    fn mirror_exit_dropped(&mut self, mut exit: Box<Exit>) -> Flow {
+        exit.at = At::End;
+        let writable = self.graph.nodes[exit.target].flags.rdwr;
+        if exit.abort && self.mirror(exit.job).base_ro && writable {
+            let reopen = Reopen::set_read_only(self, exit.target, true);
+            return self.seq([Frame::Reopen(Box::new(reopen)), MirrorFrame::Exit(exit).into()]);
+        }
+        self.mirror_exit_end(&exit)
+    }
+
+    /// The drained sections end.
+    fn mirror_exit_end(&mut self, exit: &Exit) -> Flow {
+        let (src, top, target, ret) = (exit.src, exit.top, exit.target, exit.ret);
+        self.mirror_top(top).job = None;
+        self.mirror(exit.job).in_drain = false;
+        self.seq([
+            Frame::DrainedEnd(target),
+            Frame::BdrvUnref(target),
+            Frame::DrainedEnd(src),
+            Frame::DrainedEnd(top),
+            Frame::BdrvUnref(top),
+            Frame::BdrvUnref(src),
+            Frame::Give(Box::new(Val::Ret(ret))),
+        ])
+    }
+}
