@@ -106,12 +106,24 @@ fn with_bitmaps(base: &Base) -> Base {
 /// Images of the real tools, where they are installed.
 fn real() -> Vec<Base> {
     let recipes: &[(&str, &str)] = &[
-        ("zlib", "qemu-img create -q -f raw r 1M && qemu-io -f raw -c 'write -P 5 0 300k' r >/dev/null && qemu-img convert -c -f raw -O qcow2 r i"),
-        ("zstd", "qemu-img create -q -f raw r 1M && qemu-io -f raw -c 'write -P 5 0 300k' r >/dev/null && qemu-img convert -c -f raw -O qcow2 -o compression_type=zstd r i"),
-        ("bitmaps", "qemu-img create -q -f qcow2 i 4M && qemu-img bitmap --add i b0 && qemu-img bitmap --add -g 4k i b1"),
+        (
+            "zlib",
+            "qemu-img create -q -f raw r 1M && qemu-io -f raw -c 'write -P 5 0 300k' r >/dev/null && qemu-img convert -c -f raw -O qcow2 r i",
+        ),
+        (
+            "zstd",
+            "qemu-img create -q -f raw r 1M && qemu-io -f raw -c 'write -P 5 0 300k' r >/dev/null && qemu-img convert -c -f raw -O qcow2 -o compression_type=zstd r i",
+        ),
+        (
+            "bitmaps",
+            "qemu-img create -q -f qcow2 i 4M && qemu-img bitmap --add i b0 && qemu-img bitmap --add -g 4k i b1",
+        ),
         ("preallocated", "qemu-img create -q -f qcow2 -o preallocation=metadata,cluster_size=4k i 2M"),
         ("64T", "qemu-img create -q -f qcow2 -o cluster_size=2M i 64T && qemu-io -c 'write 63T 64k' i >/dev/null"),
-        ("snapshots", "qemu-img create -q -f qcow2 i 1M && qemu-io -c 'write 0 64k' i >/dev/null && qemu-img snapshot -c s i"),
+        (
+            "snapshots",
+            "qemu-img create -q -f qcow2 i 1M && qemu-io -c 'write 0 64k' i >/dev/null && qemu-img snapshot -c s i",
+        ),
         ("data file", "qemu-img create -q -f qcow2 -o data_file=d i 1M"),
         ("extended L2", "qemu-img create -q -f qcow2 -o extended_l2=on i 1M"),
     ];
@@ -133,11 +145,14 @@ fn bases() -> Vec<Base> {
         ours("version 2", &CreateOptions { version: 2, ..options(MIB, 4 * KIB) }),
         ours("1 bit", &CreateOptions { refcount_bits: 1, ..options(MIB, 4 * KIB) }),
         ours("64 bits", &CreateOptions { refcount_bits: 64, lazy_refcounts: true, ..options(MIB, 4 * KIB) }),
-        ours("backing", &CreateOptions {
-            backing_file: Some("base".to_owned()),
-            backing_format: Some("raw".to_owned()),
-            ..options(MIB, 16 * KIB)
-        }),
+        ours(
+            "backing",
+            &CreateOptions {
+                backing_file: Some("base".to_owned()),
+                backing_format: Some("raw".to_owned()),
+                ..options(MIB, 16 * KIB)
+            },
+        ),
         ours("16T", &options(1 << 44, 64 * KIB)),
     ];
     let more: Vec<Base> = [1, 2, 8].iter().map(|&i: &usize| with_bitmaps(&bases[i])).collect();

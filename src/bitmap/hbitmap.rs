@@ -214,7 +214,9 @@ impl HBitmap {
         self.pages.filled().map(|(page, fill)| {
             let piece = match fill {
                 Fill::Ones(pages) => SerializedPiece::Ones(pages * PAGE_BITS / 8),
-                Fill::Mixed(page) => SerializedPiece::Bytes(page.words().into_iter().flat_map(u64::to_le_bytes).collect()),
+                Fill::Mixed(page) => {
+                    SerializedPiece::Bytes(page.words().into_iter().flat_map(u64::to_le_bytes).collect())
+                }
             };
             (page * PAGE_BITS / 8, piece)
         })

@@ -6,8 +6,8 @@
 use super::World;
 use super::arena::{CellId, CoId, JobId, NodeId, ReqId};
 use super::frame::{Flow, Frame};
-use super::value::Val;
 pub use super::rest::Stepped;
+use super::value::Val;
 use crate::base::Spare;
 use crate::base::units::{MICROS, Nanos};
 use crate::block::content::Data;

@@ -158,7 +158,7 @@ impl World {
     pub fn waiting(&self) -> Vec<String> {
         let mut lines = Vec::new();
         if self.aio.starved {
-            lines.push(aio::hang_text());
+            lines.push(rest::hang_text());
         }
         for frame in self.stack.iter().rev() {
             if let frame::Frame::Poll(cond) = frame {

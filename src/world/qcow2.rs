@@ -498,14 +498,12 @@ impl World {
 
     /// The bitmaps that closing an image stores.
     pub(super) fn bitmaps_to_store(&self, node: NodeId) -> Vec<StoreBitmap> {
-        let store = |b: &crate::bitmap::DirtyBitmap| {
-            StoreBitmap {
-                name: b.name().map(ToString::to_string).unwrap_or_default(),
-                granularity: b.granularity(),
-                enabled: b.enabled(),
-                readonly: b.readonly(),
-                bits: serialized(b.bitmap()),
-            }
+        let store = |b: &crate::bitmap::DirtyBitmap| StoreBitmap {
+            name: b.name().map(ToString::to_string).unwrap_or_default(),
+            granularity: b.granularity(),
+            enabled: b.enabled(),
+            readonly: b.readonly(),
+            bits: serialized(b.bitmap()),
         };
         let bitmaps = &self.graph.nodes[node].bitmaps;
         bitmaps.iter().filter(|b| b.name().is_some() && b.to_be_stored() && !b.inconsistent()).map(store).collect()

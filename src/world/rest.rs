@@ -21,7 +21,9 @@ const STARVED: usize = 20_000;
 
 /// What is said of a process that [`World::starves`].
 pub(super) fn hang_text() -> String {
-    format!("the process hangs: its main loop does not go on, while coroutines put out more than {STARVED} messages (the limit)")
+    format!(
+        "the process hangs: its main loop does not go on, while coroutines put out more than {STARVED} messages (the limit)"
+    )
 }
 
 impl World {

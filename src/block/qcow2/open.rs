@@ -5,8 +5,8 @@ use super::cache::{CacheState, Which};
 use super::exec::{Caught, Cx, Fault, Res};
 use super::header::{HEADER_LEN, Header, c_string};
 use super::state::{
-    AUTOCLEAR_DATA_FILE_RAW, AUTOCLEAR_MASK, COMPAT_LAZY, INCOMPAT_COMPRESSION, INCOMPAT_CORRUPT, INT_MAX, MAX_L1_SIZE, MAX_REFTABLE_SIZE, Names, Qcow2, REFT_MASK,
-    Scalars,
+    AUTOCLEAR_DATA_FILE_RAW, AUTOCLEAR_MASK, COMPAT_LAZY, INCOMPAT_COMPRESSION, INCOMPAT_CORRUPT, INT_MAX, MAX_L1_SIZE,
+    MAX_REFTABLE_SIZE, Names, Qcow2, REFT_MASK, Scalars,
 };
 use crate::base::errno::Errno;
 use crate::block::event::BlkdebugEvent as Event;
@@ -229,7 +229,9 @@ impl Cx<'_> {
         check_table(sc, sc.reft_offset, header.reft_clusters, cluster, MAX_REFTABLE_SIZE, "Reference count table")?;
         check_table(sc, header.snapshots_offset, header.nb_snapshots, 40, 40 * 65_536, "Snapshot table")?;
         check_table(sc, sc.l1_offset, sc.l1_size, 8, MAX_L1_SIZE, "Active L1 table")?;
-        let needed = sc.size_to_l1(header.size);
+        // `size_to_l1` overflows for sizes near 2^64; these are refused when the node's length is looked at.
+        let l1_shift = sc.l2_bits() + sc.cluster_bits;
+        let needed = header.size.wrapping_add((1 << l1_shift) - 1) >> l1_shift;
         if needed > INT_MAX {
             return Err(Fault::new(Errno::EFBIG, "Image is too big"));
         }
