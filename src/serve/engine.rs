@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 /// Frames after which a command is looked at though the world is not at rest: some jobs never come to rest, such as those that ignore
 /// errors which do not end.
-const PATIENCE: u64 = 1_000_000;
+const PATIENCE: u64 = 300_000;
 /// Events without a command after which the world goes on in small steps, and so no faster than its clients take in what it puts out.
 const FLOOD: u64 = 20_000;
 /// The frames of such a step.
