@@ -1,6 +1,6 @@
 //! Compressed clusters of images with `compression_type=zstd`: Zstandard frames (block/qcow2-threads.c).
 //!
-//! The library is QEMU's, at the level that QEMU uses, so that clusters come out with QEMU's bytes.
+//! The library is QEMU's, at the level that QEMU uses. Its versions find frames of different lengths.
 
 use zstd_safe::zstd_sys::ZSTD_EndDirective::ZSTD_e_end;
 use zstd_safe::{CCtx, DCtx, InBuffer, OutBuffer};
