@@ -17,7 +17,7 @@ pub enum Stepped {
 }
 
 /// Messages that coroutines may put out before they yield.
-const STARVED: usize = 20_000;
+const STARVED: usize = 5_000;
 
 /// What is said of a process that [`World::starves`].
 pub(super) fn hang_text() -> String {
