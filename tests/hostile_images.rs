@@ -294,7 +294,7 @@ fn use_up(image: &[u8], random: &mut Random) {
         process.qmp(r#"{"execute":"block-dirty-bitmap-add","arguments":{"node":"n","name":"own","persistent":true}}"#);
         process.io("write 64k 64k");
         process.io("flush");
-        if random.below(4) == 0 {
+        if random.below(4) == 0 && small {
             let size = random.pick(&[0, MIB, 8 * MIB, 3 * MIB + 512]);
             process.qmp(&format!(r#"{{"execute":"block_resize","arguments":{{"node-name":"n","size":{size}}}}}"#));
         }
