@@ -139,7 +139,11 @@ const BANNED: &[(&str, &str, &[&str])] = &[
     ("std::env", "runs see no environment", SHELL),
     ("std::fs", "runs see no files but those of the World", SHELL),
     ("std::net", "runs see no sockets", SHELL),
-    ("std::process", "only the shell ends the process", &["src/cli", "src/interop", "src/serve", "src/outfile.rs", "src/main.rs"]),
+    (
+        "std::process",
+        "only the shell ends the process",
+        &["src/cli", "src/interop", "src/serve", "src/outfile.rs", "src/main.rs"],
+    ),
     ("std::io", "runs neither read nor print", SHELL),
     // The workers of a search share which states are known; each has runs of its own.
     ("Mutex", "a run has one thread", &["src/cli", "src/explore/search.rs"]),

@@ -68,7 +68,8 @@ pub(super) fn write(dir: &Path, tally: &Tally, about: &About<'_>) -> Result<(), 
             failure.picture = svg::draw(&source, &svg::Options::default());
             failure.page = format!("failure-{}.html", failures.len() + 1);
             let path = dir.join(&failure.page);
-            crate::outfile::write(&path, html::draw(&source, None, None).as_bytes()).map_err(|error| trouble(&path, error))?;
+            crate::outfile::write(&path, html::draw(&source, None, None).as_bytes())
+                .map_err(|error| trouble(&path, error))?;
         }
         failures.push(failure);
     }

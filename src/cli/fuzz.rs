@@ -11,10 +11,10 @@ use super::output::Output;
 use super::quirks::WatchArgs;
 use super::{EXIT_CODES, EXIT_USAGE, files, seeds};
 use crate::choice::{ChoiceLog, Chooser, Mode, Replay};
+use crate::explore::saved::Head;
 use crate::explore::{
     Block, Campaign, EXHAUST, Fingerprint, Found, PORTFOLIO, Source, Stage, Start, Strategy, Tally, Worker, grouped,
 };
-use crate::explore::saved::Head;
 use crate::failure::Failure;
 use crate::outfile;
 use crate::scenario::Plan;

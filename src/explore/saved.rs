@@ -94,7 +94,9 @@ fn block_is_sound(block: &Block, campaign: &Campaign) -> Result<(), String> {
     if let Some((states, transitions, schedules)) = &block.exhausted
         && (schedules.is_empty() || !schedules.bytes().all(|b| b.is_ascii_digit()))
     {
-        return Err(format!("`{schedules}` is no number of schedules of {states} states and {transitions} transitions"));
+        return Err(format!(
+            "`{schedules}` is no number of schedules of {states} states and {transitions} transitions"
+        ));
     }
     // A seed that gives another run when run again counts as a failure beside its own.
     if block.failed > block.runs.saturating_mul(2) || block.found.len() as u64 > block.failed {
@@ -124,10 +126,7 @@ mod tests {
         let block = |stage, number, runs, failed| Block { stage, number, runs, failed, ..Block::default() };
         let wrong = |blocks: &[Block]| read("c", &text(blocks, &campaign)).unwrap_err();
         assert_eq!(wrong(&[block(9, 0, 1, 0)]), "c:2: a block of stage 9; the campaign has 5");
-        assert_eq!(
-            wrong(&[block(4, 0, 3, 0), block(4, 1, u64::MAX, 0)]),
-            "c:3: so far there are more than 2^64 runs"
-        );
+        assert_eq!(wrong(&[block(4, 0, 3, 0), block(4, 1, u64::MAX, 0)]), "c:3: so far there are more than 2^64 runs");
         assert_eq!(wrong(&[block(4, 0, 3, 7)]), "c:2: a block of 3 runs, 7 of which failed in 0 ways");
         assert_eq!(wrong(&[block(4, u64::MAX, 3, 0)]), "c:2: a block of a number that has no next");
         let cut = format!("{}\n{{\"stage\":", text(&[block(4, 0, 3, 0)], &campaign));

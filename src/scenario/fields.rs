@@ -166,7 +166,10 @@ impl Node {
         let unit = units.iter().find(|(name, _)| *name == text[digits.len()..].trim());
         unit.and_then(|(_, nanos)| digits.parse::<u64>().ok()?.checked_mul(*nanos))
             .filter(|nanos| *nanos <= MAX_DURATION)
-            .ok_or_else(|| self.expected("a duration").help("durations are written 300ms, 5us, 2s, 10m, 1h; the longest is 146 years"))
+            .ok_or_else(|| {
+                self.expected("a duration")
+                    .help("durations are written 300ms, 5us, 2s, 10m, 1h; the longest is 146 years")
+            })
     }
 
     /// One of the words of a table.

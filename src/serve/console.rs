@@ -114,7 +114,9 @@ impl Console {
     /// Why some of it could not be written.
     pub(super) fn trouble(&self) -> Option<String> {
         let named = [("standard output", &self.out), ("standard error", &self.err)];
-        named.into_iter().find_map(|(name, stream)| Some(format!("Could not write to {name}: {}", text(stream.failed?))))
+        named
+            .into_iter()
+            .find_map(|(name, stream)| Some(format!("Could not write to {name}: {}", text(stream.failed?))))
     }
 }
 
