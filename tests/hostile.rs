@@ -326,7 +326,7 @@ fn each_example_is_refused_by_name() {
         (&["run", "no-trace.yaml", "--level", "co"], 1, "more than 0 records in the trace"),
         (&["run", "long-config.yaml"], 1, "Could not read blkdebug config file: it has more than 1048576 bytes"),
         (&["run", "long-same.yaml"], 0, "passed"),
-        (&["run", "far-sleeps.yaml"], 1, "more than 4611686018427 ms of virtual time"),
+        (&["run", "far-sleeps.yaml"], 1, "limit in step 2: more than 4611682800000 ms of virtual time"),
         (&["check", "doubling-texts.yaml"], 2, "it has more than 32 MiB of text"),
         (&["check", "doubling-lists.yaml"], 2, "it has more than 2000000 values"),
         (&["merge", "/dev/zero"], 2, "/dev/zero: this is no file"),
@@ -374,4 +374,79 @@ fn a_file_that_cannot_be_written_is_told_before_the_work() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(1) && output.stdout.is_empty(), "{said}");
     assert!(said.contains("Could not write '/nonexistent/x': No such file or directory"), "{said}");
+}
+
+/// The served process with these options, spoken to over pipes.
+fn served(options: &[&str]) -> std::process::Child {
+    let mut command = sim();
+    command.args(["qemu", "-nodefaults", "-display", "none", "-S", "--sim-pace", "asap"]).args(options);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts")
+}
+
+/// Sends SIGTERM. How the process ended, if it did within some seconds.
+fn ends(mut process: std::process::Child) -> Option<std::process::ExitStatus> {
+    let sent = Command::new("kill").arg(process.id().to_string()).status().expect("kill");
+    assert!(sent.success());
+    for _ in 0..200 {
+        if let Some(status) = process.try_wait().expect("a child") {
+            return Some(status);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    process.kill().expect("a child");
+    None
+}
+
+#[test]
+fn qtest_lines() {
+    let good = [
+        "clock_step",
+        "clock_step 1000",
+        "clock_set 18446744073709551615",
+        "clock_set 0x10",
+        "endianness",
+        "read 0x0 16",
+        "irq_intercept_in ioapic",
+    ];
+    let mut lines = vec!["clock_set 18446744073709551615".to_owned()];
+    let corpus: Vec<String> = good.iter().map(|line| (*line).to_owned()).collect();
+    fuzz("qtest", 20_000, &corpus, &mut |_, text| lines.push(text.replace('\n', " ")));
+    let mut process = served(&["-qtest", "stdio"]);
+    let (mut stdin, stdout) = (process.stdin.take().expect("piped"), process.stdout.take().expect("piped"));
+    let count = lines.len();
+    let writer = std::thread::spawn(move || {
+        let sent =
+            lines.iter().try_for_each(|line| std::io::Write::write_all(&mut stdin, format!("{line}\n").as_bytes()));
+        (sent, stdin)
+    });
+    let answers = std::io::BufRead::lines(std::io::BufReader::new(stdout)).take(count);
+    let answers: Vec<String> = answers.map_while(Result::ok).collect();
+    assert_eq!(answers.len(), count, "each line has its answer");
+    assert_eq!(answers[0], "FAIL the clock goes up to 4611686018427387904 ns");
+    assert!(writer.join().expect("a thread").0.is_ok());
+    assert_eq!(ends(process).and_then(|status| status.code()), Some(0));
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_up_nobody() {
+    let mut process = served(&["-qmp", "stdio"]);
+    let mut stdin = process.stdin.take().expect("piped");
+    let mut commands = "{\"execute\": \"qmp_capabilities\"}\n".to_owned();
+    commands.push_str(&"{\"execute\": \"query-commands\"}\n".repeat(200));
+    std::io::Write::write_all(&mut stdin, commands.as_bytes()).expect("it reads");
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    assert_eq!(ends(process).and_then(|status| status.code()), Some(0), "as QEMU");
+}
+
+#[test]
+fn a_signal_ends_a_process_that_waits_for_its_client() {
+    let path = std::env::temp_dir().join(format!("blockjob-sim-hostile-{}", std::process::id()));
+    let option = format!("unix:{},server=on,wait=on", path.display());
+    let process = served(&["-qmp", &option]);
+    while !path.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let status = ends(process).expect("it ends");
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(15), "as QEMU");
+    let _ = fs::remove_file(path);
 }

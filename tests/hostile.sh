@@ -5,6 +5,6 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export HOSTILE_INPUTS=${1:-10000000} HOSTILE_SEED=${2:-1}
-for target in scenario_files qmp_lines hmp_lines failure_files campaign_files; do
+for target in scenario_files qmp_lines hmp_lines qtest_lines failure_files campaign_files; do
     cargo test --release --test hostile -- --exact "$target"
 done
