@@ -1,5 +1,5 @@
 //! Reading scenario files from disk.
-#![expect(clippy::disallowed_methods, reason = "the shell reads real files")]
+#![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the shell reads real files")]
 
 use super::check::WIDTH;
 use super::output::Output;
