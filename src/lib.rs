@@ -17,7 +17,6 @@ pub mod images;
 pub mod interop;
 pub mod invariant;
 pub mod job;
-pub mod outfile;
 pub mod qmp;
 pub mod quirk;
 pub mod render;

@@ -46,7 +46,6 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("images", &["base", "block", "host", "world"]),
-    ("outfile", &[]),
     ("render", &["base", "trace"]),
     (
         "serve",
@@ -64,7 +63,6 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "check",
             "sim",
             "images",
-            "outfile",
         ],
     ),
     ("shrink", &["base", "invariant", "choice", "trace", "scenario", "sim", "failure"]),
@@ -110,13 +108,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "generate",
             "validate",
             "shrink",
-            "outfile",
         ],
     ),
 ];
 
 /// The modules that touch files, sockets and the clock.
-const SHELL: &[&str] = &["src/interop", "src/cli", "src/serve", "src/images", "src/outfile.rs"];
+const SHELL: &[&str] = &["src/interop", "src/cli", "src/serve", "src/images"];
 
 /// What may not stand in a module's own code, with the modules that may have it.
 const BANNED: &[(&str, &str, &[&str])] = &[
@@ -139,11 +136,7 @@ const BANNED: &[(&str, &str, &[&str])] = &[
     ("std::env", "runs see no environment", SHELL),
     ("std::fs", "runs see no files but those of the World", SHELL),
     ("std::net", "runs see no sockets", SHELL),
-    (
-        "std::process",
-        "only the shell ends the process",
-        &["src/cli", "src/interop", "src/serve", "src/outfile.rs", "src/main.rs"],
-    ),
+    ("std::process", "only the shell ends the process", &["src/cli", "src/interop", "src/serve", "src/main.rs"]),
     ("std::io", "runs neither read nor print", SHELL),
     // The workers of a search share which states are known; each has runs of its own.
     ("Mutex", "a run has one thread", &["src/cli", "src/explore/search.rs"]),

@@ -16,9 +16,9 @@ use crate::explore::{
     Block, Campaign, EXHAUST, Fingerprint, Found, PORTFOLIO, Source, Stage, Start, Strategy, Tally, Worker, grouped,
 };
 use crate::failure::Failure;
-use crate::outfile;
 use crate::scenario::Plan;
 use crate::scenario::plan::Schedule;
+use crate::serve::outfile;
 use crate::sim::outcome::{RunOptions, Runner};
 use crate::trace::Level;
 use clap::Args;

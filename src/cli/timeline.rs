@@ -209,7 +209,7 @@ pub(super) fn timeline(args: &TimelineArgs, runner: Runner, out: &mut Output) ->
         Ok(text) => match &args.output {
             None => out.print(&text),
             Some(path) => {
-                if let Err(error) = crate::outfile::write(path, text.as_bytes()) {
+                if let Err(error) = crate::serve::outfile::write(path, text.as_bytes()) {
                     out.complain(&format!("{}: {error}\n", path.display()));
                     return EXIT_USAGE;
                 }

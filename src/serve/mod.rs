@@ -22,6 +22,7 @@ mod fds;
 pub mod help;
 mod hmp;
 pub mod options;
+pub mod outfile;
 pub mod pace;
 mod port;
 mod pretty;
@@ -35,7 +36,6 @@ mod waiting;
 mod wire;
 
 use crate::host::HostFiles;
-use crate::outfile;
 use crate::trace::jsonl::{self, Header};
 use crate::world::World;
 use chardev::Kind;

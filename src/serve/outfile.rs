@@ -1,5 +1,4 @@
 //! Files that the shell writes whole: tried before the work, written beside and renamed, so that what stands under a name is complete.
-#![expect(clippy::disallowed_methods, reason = "the shell writes real files")]
 
 use std::fs;
 use std::io::{self, Write as _};
