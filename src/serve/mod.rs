@@ -24,6 +24,7 @@ mod hmp;
 pub mod options;
 pub mod outfile;
 pub mod pace;
+mod pidfile;
 mod port;
 mod pretty;
 mod qmp;
@@ -43,6 +44,7 @@ use cmdline::{AddFd, Asked, Config, Mode};
 use console::Console;
 use engine::Engine;
 use hmp::Hmp;
+use pidfile::PidFile;
 use port::Port;
 use qmp::Qmp;
 use qtest::Qtest;
@@ -86,6 +88,8 @@ pub fn serve(config: &Config) -> Result<(), String> {
     for path in [&config.sim.record, &config.sim.trace].into_iter().flatten() {
         outfile::probe(path).map_err(|error| unwritten(path, &chardev::plain(&error)))?;
     }
+    // Before anything else is made, as in QEMU; it goes with this function, however that ends.
+    let _pidfile = config.pidfile.as_deref().map(PidFile::write).transpose()?;
     let fds = take_fds(config)?;
     let ports = open_ports(config)?;
     // As QEMU's, the process that still waits for its clients ends as signals end processes.
@@ -120,19 +124,11 @@ pub fn serve(config: &Config) -> Result<(), String> {
     if !config.stopped {
         engine.world.start();
     }
-    if let Some(path) = &config.pidfile {
-        let pid = format!("{}\n", std::process::id());
-        std::fs::write(path, pid)
-            .map_err(|e| format!("cannot create PID file: Could not create '{path}': {}", chardev::plain(&e)))?;
-    }
     let mut wire = Wire::new(console, engine, ports, Users { qmps, hmps, qtests }, signals);
     let served = wire.serve();
     wire.sync();
     wire.drain();
     wire.clean_up();
-    if let Some(path) = &config.pidfile {
-        let _ = std::fs::remove_file(path);
-    }
     keep(config, &mut wire.engine)?;
     let Some(broken) = &wire.engine.broken else { return served.and_then(|()| wire.trouble().map_or(Ok(()), Err)) };
     Err(match &config.sim.record {
