@@ -82,7 +82,7 @@ pub fn parse(line: &str) -> HmpLine {
 }
 
 /// Commands that the model has, with what `args_type` says of their arguments.
-const SIMULATED: [(&str, &str); 29] = [
+const SIMULATED: [(&str, &str); 30] = [
     ("block_job_cancel", "force:-f,device:B"),
     ("block_job_complete", "device:B"),
     ("block_job_pause", "device:B"),
@@ -96,6 +96,7 @@ const SIMULATED: [(&str, &str); 29] = [
     ("device_add", "device:O"),
     ("device_del", "id:s"),
     ("drive_backup", "reuse:-n,full:-f,compress:-c,device:B,target:s,format:s?"),
+    ("drive_mirror", "reuse:-n,full:-f,device:B,target:s,format:s?"),
     ("eject", "force:-f,device:B"),
     ("info block", "nodes:-n,verbose:-v,device:B?"),
     ("info block-jobs", ""),

@@ -467,7 +467,6 @@ impl Graph {
         for parent in &self.nodes[node].parents {
             let name = match self.children[*parent].parent {
                 Parent::Backend(blk) => self.backends[blk].name.clone(),
-                Parent::Node(above) if self.nodes[above].implicit => self.device_name(above),
                 Parent::Node(_) | Parent::Job(_) => continue,
             };
             if !name.is_empty() {

@@ -4,7 +4,7 @@ use crate::qmp::error::QmpError;
 use crate::qmp::types::{BlockdevMirror, DriveMirror, MirrorCopyMode, NewImageMode, OnError, SyncMode};
 use crate::world::World;
 use crate::world::arena::NodeId;
-use crate::world::block::graph::{OpenFlags, Parent};
+use crate::world::block::graph::OpenFlags;
 use crate::world::block::open::spec::OpenSpec;
 use crate::world::frame::{Flow, Frame};
 use crate::world::job::JobFlags;
@@ -12,23 +12,10 @@ use crate::world::job::mirror::{BackingMode, MirrorArgs, MirrorFrame};
 use crate::world::value::Val;
 use std::sync::Arc;
 
-/// `BDRV_SECTOR`-granular limits of a mirror's granularity, in bytes.
+/// What a mirror's granularity may be, in bytes.
 const GRANULARITY: std::ops::RangeInclusive<u64> = 512..=64 << 20;
 
 impl World {
-    /// `qmp_get_root_bs`: the node of a name that no other node stands on.
-    ///
-    /// # Errors
-    /// There is none, or it is no root.
-    pub(in crate::world) fn qmp_get_root_bs(&self, name: &str) -> Result<NodeId, QmpError> {
-        let bs = self.lookup_bs(name)?;
-        let is_child = |edge: &_| matches!(self.graph.children[*edge].parent, Parent::Node(_));
-        if self.graph.nodes[bs].parents.iter().any(is_child) {
-            return Err(QmpError::generic("Need a root block node"));
-        }
-        Ok(bs)
-    }
-
     /// `bdrv_recurse_can_replace`: nothing but filters stands between the two.
     pub(in crate::world) fn bdrv_recurse_can_replace(&self, bs: NodeId, to_replace: NodeId) -> bool {
         let mut at = Some(bs);

@@ -9,6 +9,7 @@ use crate::qmp::types::{BlockJobChange, BlockdevOptions, TransactionAction};
 use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::arena::{JobId, NodeId};
+use crate::world::block::graph::Parent;
 use crate::world::block::open::spec::OpenSpec;
 use crate::world::frame::{Flow, Frame};
 use crate::world::job::IoStatus;
@@ -467,6 +468,19 @@ impl World {
     /// There is neither.
     pub fn lookup_bs(&self, name: &str) -> Result<NodeId, QmpError> {
         self.bdrv_lookup_bs(Some(name), Some(name))
+    }
+
+    /// `qmp_get_root_bs`: a node that neither another node nor a job stands on (`bdrv_is_root_node`).
+    ///
+    /// # Errors
+    /// There is none of that name, or it is no root.
+    pub(in crate::world) fn qmp_get_root_bs(&self, name: &str) -> Result<NodeId, QmpError> {
+        let bs = self.lookup_bs(name)?;
+        let is_backend = |edge: &_| matches!(self.graph.children[*edge].parent, Parent::Backend(_));
+        if !self.graph.nodes[bs].parents.iter().all(is_backend) {
+            return Err(QmpError::generic("Need a root block node"));
+        }
+        Ok(bs)
     }
 
     /// `bdrv_lookup_bs`

@@ -417,7 +417,7 @@ impl World {
             if let Driver::Blkdebug(_) = self.graph.nodes[node].drv() {
                 return Some(node);
             }
-            node = self.graph.bs(self.graph.nodes[node].file?);
+            node = self.graph.bs(self.graph.primary_child(node)?);
         }
     }
 

@@ -97,7 +97,7 @@ impl World {
                 members.extend(given("format", "arg"));
                 members.extend(given("read-only-mode", "read-only-mode"));
             }
-            "drive_backup" => {
+            "drive_backup" | "drive_mirror" => {
                 let sync = if args.on("full") { "full" } else { "top" };
                 members.extend([("device", Json::str(device)), ("sync", sync.into()), ("mode", mode.into())]);
                 members.extend(given("target", "target"));
@@ -247,7 +247,7 @@ fn qmp_name(name: &str) -> String {
     match name {
         "change" => "blockdev-change-medium".to_owned(),
         "snapshot_blkdev" => "blockdev-snapshot-sync".to_owned(),
-        "drive_backup" | "object_del" => name.replace('_', "-"),
+        "drive_backup" | "drive_mirror" | "object_del" => name.replace('_', "-"),
         other => other.to_owned(),
     }
 }
