@@ -169,12 +169,11 @@ pub enum Frame {
     CloseAll,
     ChangeBacking {
         node: NodeId,
-        file: Arc<str>,
+        file: Option<Arc<str>>,
+        format: Option<Arc<str>>,
     },
-    ChangedBacking {
-        node: NodeId,
-        file: Arc<str>,
-    },
+    HeaderChanged,
+    ChangedBacking(Arc<str>),
     Reopen(Box<Reopen>),
     ReopenUnswap(Box<Reopen>),
 

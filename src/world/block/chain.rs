@@ -110,6 +110,16 @@ impl Graph {
         None
     }
 
+    /// `bdrv_inherits_from_recursive`
+    #[must_use]
+    pub fn inherits_from_recursive(&self, child: NodeId, parent: NodeId) -> bool {
+        let mut node = Some(child);
+        while let Some(at) = node.filter(|at| *at != parent) {
+            node = self.nodes.get(at).and_then(|node| node.inherits_from);
+        }
+        node.is_some()
+    }
+
     /// `bdrv_find_base`: the lowest node of a chain, filters left out.
     #[must_use]
     pub fn find_base(&self, node: NodeId) -> NodeId {

@@ -230,6 +230,58 @@ impl World {
         Ok(())
     }
 
+    /// `bdrv_set_backing_hd_drained`: another backing file, or none. Both nodes are drained, and the caller holds the write lock.
+    ///
+    /// # Errors
+    /// A frozen link, or a permission conflict; the graph is then as before.
+    pub fn set_backing_hd_drained(&mut self, bs: NodeId, backing: Option<NodeId>) -> Result<(), QmpError> {
+        let node = &self.graph.nodes[bs];
+        if let Some(edge) = node.backing.filter(|edge| self.graph.children[*edge].frozen) {
+            let child = &self.graph.children[edge];
+            let (from, to) = (&node.node_name, &self.graph.nodes[child.bs].node_name);
+            let text = format!("Cannot change frozen '{}' link from '{from}' to '{to}'", child.name);
+            return Err(QmpError::generic(text));
+        }
+        if !node.drv().is_filter() && !node.drv().supports_backing() {
+            return Err(no_backing(node));
+        }
+        if let Some(backing) = backing {
+            self.no_cycle(backing, "backing", bs)?;
+        }
+        let role = if node.drv().is_filter() { Role::Filtered } else { Role::Cow };
+        let (old, before) = (node.backing, self.graph.clone());
+        let inherits = backing.filter(|backing| self.graph.inherits_from_recursive(*backing, bs));
+        let gone = old.map(|edge| self.graph.bs(edge));
+        if let (Some(edge), Some(below)) = (old, gone) {
+            self.detach_child(edge);
+            let node = &mut self.graph.nodes[below];
+            if node.inherits_from == Some(bs) {
+                node.inherits_from = None;
+            }
+        }
+        if let Some(backing) = backing {
+            self.bdrv_ref(backing);
+            let (parent, shared) = (Parent::Node(bs), super::graph::perm::ALL);
+            let (perm, quiesced_parent, frozen) = (0, false, false);
+            let edge = Child { name: "backing", role, parent, bs: backing, perm, shared, quiesced_parent, frozen };
+            let edge = self.attach_child_noperm(edge);
+            self.note_child(bs, edge);
+        }
+        if let Some(backing) = inherits {
+            self.graph.nodes[backing].inherits_from = Some(bs);
+        }
+        self.refresh_limits(bs);
+        let roots: Vec<NodeId> = std::iter::once(bs).chain(gone).collect();
+        if let Err(err) = self.perms_of(&roots) {
+            self.graph = before;
+            return Err(err);
+        }
+        if let Some(below) = gone {
+            self.bh_schedule(crate::world::aio::Bh::BdrvUnref(below));
+        }
+        Ok(())
+    }
+
     fn detach_and_schedule_unref(&mut self, edge: ChildId) {
         let bs = self.graph.bs(edge);
         self.detach_child(edge);
@@ -297,6 +349,7 @@ impl World {
             queued_requests: Vec::new(),
             write_cache: true,
             allow_write_beyond_eof: false,
+            disable_request_queuing: false,
             dev: None,
             removable: false,
             tray: false,

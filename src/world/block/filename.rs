@@ -53,6 +53,9 @@ impl World {
         let Some(driver) = &n.driver else {
             return Names { exact: "".into(), filename: "".into(), options: Json::empty() };
         };
+        if n.implicit {
+            return self.names_of(self.below(node));
+        }
         let overridden = self.backing_overridden(node);
         let given = n.spec.as_ref().and_then(|spec| spec.given.as_dict()).unwrap_or_default();
         let mut options = Vec::with_capacity(given.len() + 3);
@@ -105,13 +108,48 @@ impl World {
         if exact.len() >= PATH_MAX { "".into() } else { exact.into() }
     }
 
+    /// `bdrv_find_backing_image`: the image of that name below a node.
+    #[must_use]
+    pub(in crate::world) fn find_backing_image(&self, bs: NodeId, name: &str) -> Option<NodeId> {
+        let mut above = self.graph.skip_filters(bs);
+        while let Some(cow) = self.graph.cow_bs(above) {
+            let below = self.graph.skip_filters(cow);
+            let image = &self.graph.nodes[above];
+            let found = if self.backing_overridden(above) {
+                *self.filename_of(below) == *name
+            } else if has_protocol(name) || has_protocol(&image.backing_file) {
+                *image.backing_file == *name || self.full_backing_filename_of(above).is_some_and(|full| full == name)
+            } else {
+                self.absolute_filename(above, name).is_some_and(|wanted| {
+                    let full = self.full_backing_filename_of(above);
+                    full.is_some_and(|full| self.same_host_file(&full, &wanted))
+                })
+            };
+            if found {
+                return Some(below);
+            }
+            above = below;
+        }
+        None
+    }
+
+    /// Whether two names are of one file that there is (`realpath`).
+    fn same_host_file(&self, a: &str, b: &str) -> bool {
+        let [a, b] = [a, b].map(|name| self.files.key(&name.into()));
+        a == b && self.files.exists(&a)
+    }
+
+    /// `bdrv_make_absolute_filename`
+    fn absolute_filename(&self, node: NodeId, name: &str) -> Option<String> {
+        if has_protocol(name) || name.starts_with('/') {
+            return Some(name.to_owned());
+        }
+        Some(format!("{}{name}", self.dirname(node)?))
+    }
+
     /// `bdrv_get_full_backing_filename`: the name in the image, relative to where the image is.
     pub(in crate::world) fn full_backing_filename_of(&self, node: NodeId) -> Option<String> {
-        let backing = &self.graph.nodes[node].backing_file;
-        if has_protocol(backing) || backing.starts_with('/') {
-            return Some(backing.to_string());
-        }
-        Some(format!("{}{backing}", self.dirname(node)?))
+        self.absolute_filename(node, &self.graph.nodes[node].backing_file)
     }
 
     /// `bdrv_dirname`

@@ -329,6 +329,9 @@ pub struct Backend {
     pub write_cache: bool,
     /// `blk_set_allow_write_beyond_eof`, as of one who formats an image.
     pub allow_write_beyond_eof: bool,
+    /// `blk_set_disable_request_queuing`: its requests do not wait for the end of a drained section, as those of a job that is told to
+    /// pause.
+    pub disable_request_queuing: bool,
     /// A guest device is attached, by its path or id.
     pub dev: Option<Arc<str>>,
     /// The device's media can be taken out.

@@ -1,5 +1,6 @@
 //! `change-backing-file`: another name in the header of an image (`blockdev.c:qmp_change_backing_file`).
 
+use crate::base::Errno;
 use crate::block::qcow2::Op;
 use crate::qmp::error::QmpError;
 use crate::world::World;
@@ -11,6 +12,9 @@ use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use std::sync::Arc;
 
+/// Longest name that qcow2 can hold, in bytes.
+const MAX_BACKING_FILE: usize = 1023;
+
 impl World {
     /// `qmp_change_backing_file`. Leaves `Val::Done`.
     pub(in crate::world) fn change_backing_file(&mut self, device: &str, image: &str, file: Arc<str>) -> Flow {
@@ -18,15 +22,18 @@ impl World {
             Ok(node) => node,
             Err(err) => return self.ret(Val::Done(Err(err))),
         };
-        let change = Frame::ChangeBacking { node, file };
+        let format = Some(self.graph.nodes[node].drv().format_name().into());
+        let change = Frame::ChangeBacking { node, file: Some(file.clone()), format };
+        let told = Frame::ChangedBacking(file);
         if self.graph.nodes[node].flags.rdwr {
-            return self.seq([change]);
+            return self.seq([change, told]);
         }
         let [writable, as_before] = [false, true].map(|ro| Reopen::set_read_only(self, node, ro));
         self.seq([
             Frame::Reopen(Box::new(writable)),
-            Frame::StopOnError(2),
+            Frame::StopOnError(3),
             change,
+            told,
             Frame::KeepOver(Box::new(Frame::Reopen(Box::new(as_before)))),
         ])
     }
@@ -53,35 +60,46 @@ impl World {
         Ok(node)
     }
 
-    /// `bdrv_change_backing_file`. Leaves `Val::Done`.
-    pub(in crate::world) fn change_backing(&mut self, node: NodeId, file: Arc<str>) -> Flow {
-        let format = self.graph.nodes[node].drv().format_name();
-        if !matches!(self.graph.nodes[node].drv(), Driver::Qcow2(_)) {
-            let text = format!("Could not change backing file to '{file}': {}", crate::base::Errno::ENOTSUP);
-            return self.ret(Val::Done(Err(QmpError::generic(text))));
+    /// The end of `qmp_change_backing_file`.
+    pub(in crate::world) fn changed_backing(&mut self, file: &str) -> Flow {
+        let fail = |errno| QmpError::generic(format!("Could not change backing file to '{file}': {errno}"));
+        let done = self.take_ret().map_err(fail);
+        self.ret(Val::Done(done))
+    }
+
+    /// `bdrv_change_backing_file`: the name of the backing file in an image, or none. Leaves `Val::Ret`.
+    pub(in crate::world) fn change_backing(
+        &mut self,
+        node: NodeId,
+        file: Option<Arc<str>>,
+        format: Option<Arc<str>>,
+    ) -> Flow {
+        if file.is_none() && format.is_some() {
+            return self.ret(Val::err(Errno::EINVAL));
         }
-        let op = Box::new(Op::change_backing_file(Some(&file), Some(format)));
+        if !matches!(self.graph.nodes[node].drv(), Driver::Qcow2(_)) {
+            return self.ret(Val::err(Errno::ENOTSUP));
+        }
+        if file.as_ref().is_some_and(|file| file.len() > MAX_BACKING_FILE) {
+            return self.ret(Val::err(Errno::EINVAL));
+        }
+        let op = Box::new(Op::change_backing_file(file.as_deref(), format.as_deref()));
+        // What is noted of the image changes even where the header can't be written (`qcow2_co_change_backing_file`).
+        let n = &mut self.graph.nodes[node];
+        n.auto_backing_file = file.clone().unwrap_or_default();
+        n.backing_file = file.unwrap_or_default();
+        n.backing_format = format.unwrap_or_default();
         self.reg = Val::None;
-        self.seq([Frame::RunCo(Box::new(Frame::Qcow2Op { node, op })), Frame::ChangedBacking { node, file }])
+        self.seq([Frame::RunCo(Box::new(Frame::Qcow2Op { node, op })), Frame::HeaderChanged])
     }
 
     /// After the header was written.
-    pub(in crate::world) fn changed_backing(&mut self, node: NodeId, file: Arc<str>) -> Flow {
-        let failed = match std::mem::take(&mut self.reg) {
-            Val::Opened(Err(fault)) => Some(fault.errno),
-            Val::Ret(Err(errno)) => Some(errno),
-            _ => None,
+    pub(in crate::world) fn header_changed(&mut self) -> Flow {
+        let ret = match std::mem::take(&mut self.reg) {
+            Val::Opened(Err(fault)) => Err(fault.errno),
+            Val::Ret(Err(errno)) => Err(errno),
+            _ => Ok(()),
         };
-        let done = match failed {
-            Some(errno) => Err(QmpError::generic(format!("Could not change backing file to '{file}': {errno}"))),
-            None => {
-                let n = &mut self.graph.nodes[node];
-                n.backing_format = n.drv().format_name().into();
-                n.auto_backing_file = file.clone();
-                n.backing_file = file;
-                Ok(())
-            }
-        };
-        self.ret(Val::Done(done))
+        self.ret(Val::Ret(ret))
     }
 }

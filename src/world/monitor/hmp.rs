@@ -242,7 +242,7 @@ impl World {
     pub(in crate::world) fn blk_co(&mut self, blk: BackendId, request: Box<BlkRequest>) -> Flow {
         let co = self.current();
         let backend = &mut self.graph.backends[blk];
-        if backend.quiesce_counter > 0 {
+        if backend.quiesce_counter > 0 && !backend.disable_request_queuing {
             backend.queued_requests.push(co);
             self.reach(Place::DrainedRequestWaits);
             self.stack.push(Frame::BlkCo { blk, request });
@@ -251,7 +251,8 @@ impl World {
         backend.in_flight += 1;
         let write_through = !backend.write_cache;
         let beyond_eof = backend.allow_write_beyond_eof;
-        if !beyond_eof {
+        let is_guest = !beyond_eof && !backend.disable_request_queuing;
+        if is_guest {
             self.see_guest(blk, &request);
         }
         let throttled = self.throttling.group_of(Member::Backend(blk)).is_some();

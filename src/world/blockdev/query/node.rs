@@ -42,7 +42,9 @@ impl World {
         if backend.tray {
             info.push(("tray_open", backend.tray_open.into()));
         }
-        if let Some(bs) = self.graph.blk_bs(blk).filter(|bs| self.graph.nodes[*bs].driver.is_some()) {
+        // Nodes that the user isn't aware of are passed over.
+        let bs = self.graph.blk_bs(blk).map(|bs| self.graph.skip_implicit_filters(bs));
+        if let Some(bs) = bs.filter(|bs| self.graph.nodes[*bs].driver.is_some()) {
             info.push(("inserted", self.block_device_info(Some(blk), bs, false)));
         }
         if backend.iostatus_enabled {
@@ -55,7 +57,7 @@ impl World {
     /// `bdrv_block_device_info`
     fn block_device_info(&self, blk: Option<BackendId>, bs: NodeId, flat: bool) -> Json {
         let n = &self.graph.nodes[bs];
-        let (image, depth) = self.image_info(bs, flat);
+        let (image, depth) = self.image_info(bs, flat, blk.is_some());
         let mut info: Members = vec![
             ("file", Json::Str(self.filename_of(bs))),
             ("node-name", Json::Str(n.node_name.clone())),
@@ -113,12 +115,13 @@ impl World {
         }
     }
 
-    /// `bdrv_query_image_info`, and how many images are shown below this one.
-    fn image_info(&self, bs: NodeId, flat: bool) -> (Json, u64) {
+    /// `bdrv_query_image_info`, and how many images are shown below this one. With `skip` implicit filters are none of them.
+    fn image_info(&self, bs: NodeId, flat: bool, skip: bool) -> (Json, u64) {
         let mut info = self.node_info(bs);
         let mut depth = 0;
         if !flat && let Some(below) = self.graph.filter_or_cow_bs(bs) {
-            let (image, deeper) = self.image_info(below, false);
+            let below = if skip { self.graph.skip_implicit_filters(below) } else { below };
+            let (image, deeper) = self.image_info(below, false, skip);
             info.push(("backing-image", image));
             depth = deeper + 1;
         }

@@ -33,6 +33,7 @@ impl World {
 
     /// `bdrv_query_bds_stats`. With `blk_level`, what lies below a filter is shown a second time, where backing files are.
     fn bds_stats(&self, bs: Option<NodeId>, blk_level: bool, counters: Option<&Accounting>) -> Members {
+        let bs = bs.map(|bs| if blk_level { self.graph.skip_implicit_filters(bs) } else { bs });
         let highest = bs.map_or(0, |bs| self.graph.nodes[bs].wr_highest_offset);
         let stats = self.device_stats(counters, highest);
         let Some(bs) = bs else { return vec![("stats", stats)] };
@@ -42,7 +43,7 @@ impl World {
             info.push(("driver-specific", discards(file.discards)));
         }
         // The primary child of each of the drivers here is also what stores its data.
-        if let Some(child) = node.file {
+        if let Some(child) = self.graph.primary_child(bs) {
             let below = self.graph.children[child].bs;
             info.push(("parent", Json::dict(self.bds_stats(Some(below), blk_level, None))));
         }
