@@ -11,6 +11,7 @@ use super::block::driver::block_copy::{CopyTask, Method};
 use super::block::driver::qcow2_create::{FormatStage, Formatting};
 use super::block::driver::snapshot_access::SnapshotRead;
 use super::block::driver::throttle::{DriveLimits, Member};
+use super::block::drop_intermediate::DropFrame;
 use super::block::graph::{BdrvNext, Role};
 use super::block::io::WriteReq;
 use super::block::open::open::{OpenStage, Opening};
@@ -20,6 +21,7 @@ use super::block::status::StatusReq;
 use super::blockdev::external_snapshot::SnapshotStage;
 use super::blockdev::medium::MediumOp;
 use super::job::backup::BackupArgs;
+use super::job::commit::CommitFrame;
 use super::monitor::hmp::BlkRequest;
 use super::monitor::qemu_io_map::Walk;
 use super::system::hotplug::Plugged;
@@ -165,6 +167,14 @@ pub enum Frame {
         bs: NodeId,
         backing: NodeId,
     },
+    BdrvAppend {
+        new: NodeId,
+        top: NodeId,
+    },
+    BdrvAppended {
+        new: NodeId,
+        top: NodeId,
+    },
     DropBacking(NodeId),
     CloseAll,
     ChangeBacking {
@@ -175,6 +185,9 @@ pub enum Frame {
     HeaderChanged,
     ChangedBacking(Arc<str>),
     Reopen(Box<Reopen>),
+    /// `bdrv_reopen_set_read_only` to read-only.
+    ReopenReadOnly(NodeId),
+    Drop(DropFrame),
     ReopenUnswap(Box<Reopen>),
 
     // Opening and creating.
@@ -544,6 +557,8 @@ pub enum Frame {
         bs: NodeId,
     },
     JobOrError(Box<Frame>),
+
+    Commit(CommitFrame),
 
     // Backup.
     BackupCommon {

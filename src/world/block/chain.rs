@@ -1,6 +1,6 @@
 //! Backing chains: what is below a node through filters and overlays, frozen links, and filters that come and go (`block.c`).
 
-use super::graph::Graph;
+use super::graph::{Graph, Parent, Role};
 use crate::qmp::error::QmpError;
 use crate::quirk::Quirk;
 use crate::world::World;
@@ -56,6 +56,12 @@ impl Graph {
     #[must_use]
     pub fn filter_or_cow_bs(&self, node: NodeId) -> Option<NodeId> {
         self.filter_or_cow_child(node).map(|edge| self.bs(edge))
+    }
+
+    /// `bdrv_is_root_node`: nothing but backends is above it.
+    #[must_use]
+    pub fn is_root_node(&self, node: NodeId) -> bool {
+        self.nodes[node].parents.iter().all(|edge| matches!(self.children[*edge].parent, Parent::Backend(_)))
     }
 
     /// `bdrv_skip_filters`
@@ -188,6 +194,33 @@ impl Graph {
 }
 
 impl World {
+    /// `bdrv_append`: `new` takes the place of `top`, which becomes what it filters or its backing file. Leaves `Val::Done`.
+    pub(in crate::world) fn bdrv_append(&mut self, new: NodeId, top: NodeId) -> Flow {
+        let role = if self.graph.nodes[new].drv().is_filter() { Role::Filtered } else { Role::Cow };
+        self.seq([
+            Frame::DrainedBegin(top),
+            Frame::DrainedBegin(new),
+            Frame::GraphWrlock,
+            Frame::AttachToNode { parent: new, name: "backing", role, bs: top },
+            Frame::StopOnError(2),
+            Frame::ReplaceNode { from: top, to: new },
+            Frame::BdrvAppended { new, top },
+            Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
+            Frame::KeepOver(Box::new(Frame::DrainedEnd(top))),
+            Frame::KeepOver(Box::new(Frame::DrainedEnd(new))),
+        ])
+    }
+
+    /// The end of `bdrv_append`, still with the graph locked.
+    pub(in crate::world) fn bdrv_appended(&mut self, new: NodeId, top: NodeId) -> Flow {
+        let done = self.take_done();
+        if done.is_err() {
+            self.drop_backing(new);
+        }
+        self.refresh_limits(top);
+        self.ret(Val::Done(done))
+    }
+
     /// `bdrv_insert_node`, once the new node was opened (`Val::Done`): it takes the place of `below`, which it filters. Leaves `Val::Node`.
     pub(in crate::world) fn insert_node(&mut self, node: NodeId, below: NodeId) -> Flow {
         if let Err(mut err) = self.take_done() {

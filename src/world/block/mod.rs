@@ -5,6 +5,7 @@ pub mod copy_range;
 pub mod create;
 pub(in crate::world) mod drain;
 pub mod driver;
+pub mod drop_intermediate;
 pub(in crate::world) mod edges;
 pub(in crate::world) mod filename;
 pub(in crate::world) mod flush;

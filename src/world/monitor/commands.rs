@@ -78,7 +78,7 @@ impl World {
             C::BlockdevSnapshotDeleteInternalSync { .. } => self.lacking("blockdev-snapshot-delete-internal-sync"),
             C::BlockdevMirror(_) => self.lacking("blockdev-mirror"),
             C::DriveMirror(_) => self.lacking("drive-mirror"),
-            C::BlockCommit(_) => self.lacking("block-commit"),
+            C::BlockCommit(args) => self.block_commit(&args),
             C::BlockStream(_) => self.lacking("block-stream"),
             C::ChangeBackingFile { device, image_node_name, backing_file } => {
                 self.change_backing_file(&device, &image_node_name, backing_file)
@@ -199,6 +199,7 @@ impl World {
             Val::Done(done) => done,
             Val::None | Val::Ret(Ok(())) => Ok(()),
             Val::Ret(Err(errno)) => Err(QmpError::generic(errno.to_string())),
+            Val::Opened(Err(fault)) => Err(QmpError::generic(fault.to_string())),
             other => panic!("expected success or an error, found {other:?}"),
         }
     }
