@@ -121,6 +121,7 @@ impl Frame {
                 w.reopen(Box::new(reopen))
             }
             Frame::Drop(frame) => frame.run(w),
+            Frame::BdrvCommit(commit, stage) => w.bdrv_commit_stage(commit, stage),
             Frame::Reopen(reopen) => w.reopen(reopen),
             Frame::ReopenUnswap(reopen) => w.reopen_unswap(reopen),
             Frame::AttachToNode { parent, name, role, bs } => w.attach_to_node(parent, name, role, bs),

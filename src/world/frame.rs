@@ -6,6 +6,7 @@
 
 use super::aio::{Cond, Ctx, Wait};
 use super::arena::{BackendId, CallId, CellId, CoId, JobId, NodeId, ReqId, TranId, TxnId};
+use super::block::bdrv_commit::{BdrvCommit, CommitStage};
 use super::block::copy_range::CopyRange;
 use super::block::driver::block_copy::{CopyTask, Method};
 use super::block::driver::qcow2_create::{FormatStage, Formatting};
@@ -188,6 +189,7 @@ pub enum Frame {
     /// `bdrv_reopen_set_read_only` to read-only.
     ReopenReadOnly(NodeId),
     Drop(DropFrame),
+    BdrvCommit(Box<BdrvCommit>, CommitStage),
     ReopenUnswap(Box<Reopen>),
 
     // Opening and creating.
