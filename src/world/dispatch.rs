@@ -2,6 +2,7 @@
 
 use super::World;
 use super::aio::{Cond, Wait};
+use super::block::open::reopen::Reopen;
 use super::frame::{Flow, Frame};
 use super::value::Val;
 use crate::block::accounting::AcctType;
@@ -115,6 +116,12 @@ impl Frame {
             Frame::ChangeBacking { node, file, format } => w.change_backing(node, file, format),
             Frame::HeaderChanged => w.header_changed(),
             Frame::ChangedBacking(file) => w.changed_backing(&file),
+            Frame::ReopenReadOnly(bs) => {
+                let reopen = Reopen::set_read_only(w, bs, true);
+                w.reopen(Box::new(reopen))
+            }
+            Frame::Drop(frame) => frame.run(w),
+            Frame::BdrvCommit(commit, stage) => w.bdrv_commit_stage(commit, stage),
             Frame::Reopen(reopen) => w.reopen(reopen),
             Frame::ReopenUnswap(reopen) => w.reopen_unswap(reopen),
             Frame::AttachToNode { parent, name, role, bs } => w.attach_to_node(parent, name, role, bs),
@@ -122,8 +129,6 @@ impl Frame {
                 let done = w.replace_node(from, to, false);
                 w.ret(Val::Done(done))
             }
-            Frame::Append { node, below } => w.bdrv_append(node, below),
-            Frame::Appending { node, below } => w.bdrv_appending(node, below),
             Frame::RefreshPerms(node) => {
                 w.perms_of(&[node]).expect("giving up permissions cannot cause a conflict");
                 Flow::Go
@@ -132,6 +137,8 @@ impl Frame {
                 w.replace_node(filter, below, true).expect("dropping a filter cannot cause a conflict");
                 Flow::Go
             }
+            Frame::BdrvAppend { new, top } => w.bdrv_append(new, top),
+            Frame::BdrvAppended { new, top } => w.bdrv_appended(new, top),
             Frame::SetBackingHd { bs, backing } => w.set_backing_hd(bs, backing),
             Frame::CloseAll => w.close_all(),
 
@@ -289,6 +296,7 @@ impl Frame {
             }
             Frame::JobOrError(frame) => w.job_or_error(*frame),
 
+            Frame::Commit(frame) => frame.run(w),
             Frame::BackupCommon { common, source, target, txn } => w.do_backup_common(&common, source, target, txn),
             Frame::CbwAppend(args) => w.cbw_append(&args),
             Frame::CbwOpened { cbw, discard_source, min_cluster } => w.cbw_opened(cbw, discard_source, min_cluster),

@@ -6,11 +6,13 @@
 
 use super::aio::{Cond, Ctx, Wait};
 use super::arena::{BackendId, CallId, CellId, CoId, JobId, NodeId, ReqId, TranId, TxnId};
+use super::block::bdrv_commit::{BdrvCommit, CommitStage};
 use super::block::copy_range::CopyRange;
 use super::block::driver::block_copy::{CopyTask, Method};
 use super::block::driver::qcow2_create::{FormatStage, Formatting};
 use super::block::driver::snapshot_access::SnapshotRead;
 use super::block::driver::throttle::{DriveLimits, Member};
+use super::block::drop_intermediate::DropFrame;
 use super::block::graph::{BdrvNext, Role};
 use super::block::io::WriteReq;
 use super::block::open::open::{OpenStage, Opening};
@@ -20,6 +22,7 @@ use super::block::status::StatusReq;
 use super::blockdev::external_snapshot::SnapshotStage;
 use super::blockdev::medium::MediumOp;
 use super::job::backup::BackupArgs;
+use super::job::commit::CommitFrame;
 use super::job::mirror::MirrorFrame;
 use super::monitor::hmp::BlkRequest;
 use super::monitor::qemu_io_map::Walk;
@@ -158,14 +161,6 @@ pub enum Frame {
         from: NodeId,
         to: NodeId,
     },
-    Append {
-        node: NodeId,
-        below: NodeId,
-    },
-    Appending {
-        node: NodeId,
-        below: NodeId,
-    },
     RefreshPerms(NodeId),
     DropFilter {
         filter: NodeId,
@@ -174,6 +169,14 @@ pub enum Frame {
     SetBackingHd {
         bs: NodeId,
         backing: NodeId,
+    },
+    BdrvAppend {
+        new: NodeId,
+        top: NodeId,
+    },
+    BdrvAppended {
+        new: NodeId,
+        top: NodeId,
     },
     DropBacking(NodeId),
     CloseAll,
@@ -185,6 +188,10 @@ pub enum Frame {
     HeaderChanged,
     ChangedBacking(Arc<str>),
     Reopen(Box<Reopen>),
+    /// `bdrv_reopen_set_read_only` to read-only.
+    ReopenReadOnly(NodeId),
+    Drop(DropFrame),
+    BdrvCommit(Box<BdrvCommit>, CommitStage),
     ReopenUnswap(Box<Reopen>),
 
     // Opening and creating.
@@ -556,6 +563,8 @@ pub enum Frame {
         bs: NodeId,
     },
     JobOrError(Box<Frame>),
+
+    Commit(CommitFrame),
 
     // Backup.
     BackupCommon {

@@ -73,6 +73,7 @@ impl World {
         match std::mem::take(&mut self.reg) {
             Val::Ret(ret) => ret,
             Val::None => Ok(()),
+            Val::Opened(Err(fault)) => Err(fault.errno),
             other => panic!("expected a status, found {other:?}"),
         }
     }

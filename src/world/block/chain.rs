@@ -1,6 +1,6 @@
 //! Backing chains: what is below a node through filters and overlays, frozen links, and filters that come and go (`block.c`).
 
-use super::graph::{Graph, Parent, Role, perm};
+use super::graph::{Graph, Parent, Role};
 use crate::qmp::error::QmpError;
 use crate::quirk::Quirk;
 use crate::world::World;
@@ -56,6 +56,12 @@ impl Graph {
     #[must_use]
     pub fn filter_or_cow_bs(&self, node: NodeId) -> Option<NodeId> {
         self.filter_or_cow_child(node).map(|edge| self.bs(edge))
+    }
+
+    /// `bdrv_is_root_node`: nothing but backends is above it.
+    #[must_use]
+    pub fn is_root_node(&self, node: NodeId) -> bool {
+        self.nodes[node].parents.iter().all(|edge| matches!(self.children[*edge].parent, Parent::Backend(_)))
     }
 
     /// `bdrv_skip_filters`
@@ -188,31 +194,30 @@ impl Graph {
 }
 
 impl World {
-    /// `bdrv_append`: puts an open node above `below`, whose users are its own from then on. Leaves `Val::Done`.
-    pub(in crate::world) fn bdrv_append(&mut self, node: NodeId, below: NodeId) -> Flow {
+    /// `bdrv_append`: `new` takes the place of `top`, which becomes what it filters or its backing file. Leaves `Val::Done`.
+    pub(in crate::world) fn bdrv_append(&mut self, new: NodeId, top: NodeId) -> Flow {
+        let role = if self.graph.nodes[new].drv().is_filter() { Role::Filtered } else { Role::Cow };
         self.seq([
-            Frame::DrainedBegin(below),
-            Frame::DrainedBegin(node),
+            Frame::DrainedBegin(top),
+            Frame::DrainedBegin(new),
             Frame::GraphWrlock,
-            Frame::Appending { node, below },
+            Frame::AttachToNode { parent: new, name: "backing", role, bs: top },
+            Frame::StopOnError(2),
+            Frame::ReplaceNode { from: top, to: new },
+            Frame::BdrvAppended { new, top },
             Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
-            Frame::DrainedEnd(below),
-            Frame::DrainedEnd(node),
+            Frame::KeepOver(Box::new(Frame::DrainedEnd(top))),
+            Frame::KeepOver(Box::new(Frame::DrainedEnd(new))),
         ])
     }
 
-    /// `bdrv_append`, under the graph lock. Where it fails, the graph is as before.
-    pub(in crate::world) fn bdrv_appending(&mut self, node: NodeId, below: NodeId) -> Flow {
-        let role = if self.graph.nodes[node].drv().is_filter() { Role::Filtered } else { Role::Cow };
-        let attached = self.attach_child(below, "backing", role, Parent::Node(node), 0, perm::ALL);
-        let done = attached.and_then(|edge| {
-            self.note_child(node, edge);
-            self.replace_node(below, node, false).inspect_err(|_| {
-                self.detach_child(edge);
-                self.graph.nodes[below].refcnt -= 1;
-            })
-        });
-        self.refresh_limits(below);
+    /// The end of `bdrv_append`, still with the graph locked.
+    pub(in crate::world) fn bdrv_appended(&mut self, new: NodeId, top: NodeId) -> Flow {
+        let done = self.take_done();
+        if done.is_err() {
+            self.drop_backing(new);
+        }
+        self.refresh_limits(top);
         self.ret(Val::Done(done))
     }
 

@@ -208,16 +208,41 @@ impl World {
     /// # Errors
     /// The permission conflict; the graph is then as before.
     pub fn replace_node(&mut self, from: NodeId, to: NodeId, detach_subchain: bool) -> Result<(), QmpError> {
-        // Taking a filter away cannot fail.
-        let before = (!detach_subchain).then(|| self.graph.clone());
         let parents = self.graph.nodes[from].parents.clone();
         let moved: Vec<ChildId> = parents.into_iter().filter(|child| self.should_update_child(*child, to)).collect();
+        self.replace_parents(from, to, &moved, detach_subchain)
+    }
+
+    /// `bdrv_replace_node_noperm` without `auto_skip`: an edge that may not be moved is an error.
+    ///
+    /// # Errors
+    /// Such an edge, or the permission conflict; the graph is then as before.
+    pub fn replace_node_strictly(&mut self, from: NodeId, to: NodeId) -> Result<(), QmpError> {
+        let parents = self.graph.nodes[from].parents.clone();
+        if let Some(child) = parents.iter().find(|child| !self.should_update_child(**child, to)) {
+            let (name, from) = (self.graph.children[*child].name, &self.graph.nodes[from].node_name);
+            return Err(QmpError::generic(format!("Should not change '{name}' link to '{from}'")));
+        }
+        self.replace_parents(from, to, &parents, false)
+    }
+
+    fn replace_parents(
+        &mut self,
+        from: NodeId,
+        to: NodeId,
+        moved: &[ChildId],
+        detach_subchain: bool,
+    ) -> Result<(), QmpError> {
+        // Taking a filter away cannot fail.
+        let before = (!detach_subchain).then(|| self.graph.clone());
         if let Some(child) = moved.iter().find(|child| self.graph.children[**child].frozen) {
             let (name, from) = (self.graph.children[*child].name, &self.graph.nodes[from].node_name);
             return Err(QmpError::generic(format!("Cannot change '{name}' link to '{from}'")));
         }
+        // `bdrv_replace_child_commit` gives the edges' references back in bottom halves; the last one closes the node.
+        self.bdrv_ref(from);
         for child in moved {
-            self.replace_child_noperm(child, to);
+            self.replace_child_noperm(*child, to);
         }
         if detach_subchain && let Some(edge) = self.graph.filter_child(from) {
             self.detach_and_schedule_unref(edge);
@@ -227,6 +252,11 @@ impl World {
                 self.graph = before;
             }
             return Err(err);
+        }
+        if self.graph.nodes[from].refcnt == 1 {
+            self.bh_schedule(crate::world::aio::Bh::BdrvUnref(from));
+        } else {
+            self.graph.nodes[from].refcnt -= 1;
         }
         Ok(())
     }

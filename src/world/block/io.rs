@@ -7,6 +7,7 @@ use crate::base::units::BDRV_MAX_LENGTH;
 use crate::base::units::{align_down, align_up};
 use crate::block::content::Data;
 use crate::block::event::BlkdebugEvent;
+use crate::block::qcow2::Fault;
 use crate::choice::Subject;
 use crate::quirk::Quirk;
 use crate::trace::{Level, Phase, RecordKind};
@@ -725,15 +726,15 @@ impl World {
         self.ret(Val::Ret(ret))
     }
 
-    /// `bdrv_co_truncate`. Leaves `Val::Done`.
+    /// `bdrv_co_truncate`. Leaves `Val::Done`, or what went wrong as `Val::Opened`.
     pub(in crate::world) fn bdrv_co_truncate(&mut self, node: NodeId, size: u64) -> Flow {
         let n = &self.graph.nodes[node];
-        let fail = |text: &str| Val::Done(Err(crate::qmp::error::QmpError::generic(text)));
+        let fail = |errno, text: &str| Val::Opened(Err(Fault::new(errno, text)));
         if size > BDRV_MAX_LENGTH {
-            return self.ret(fail(&format!("offset({size}) exceeds maximum({BDRV_MAX_LENGTH})")));
+            return self.ret(fail(Errno::EIO, &format!("offset({size}) exceeds maximum({BDRV_MAX_LENGTH})")));
         }
         if !n.flags.rdwr {
-            return self.ret(fail("Image is read-only"));
+            return self.ret(fail(Errno::EACCES, "Image is read-only"));
         }
         let old = n.size;
         let new_bytes = size.saturating_sub(old);
@@ -750,15 +751,19 @@ impl World {
 
     /// The end of `bdrv_co_truncate`.
     pub(in crate::world) fn truncate_end(&mut self, node: NodeId, size: u64, id: u32) -> Flow {
-        let done = self.take_done();
-        if done.is_ok() {
+        let failed = match &self.reg {
+            Val::Opened(Err(fault)) => Some(fault.errno),
+            _ => None,
+        };
+        if failed.is_none() {
+            self.reg = Val::Done(Ok(()));
             self.write_req_finish(node, size, 0, Ok(()), true);
             self.refresh_total_sectors(node);
         }
         // Also where it failed: what lies behind the new end may be discarded already.
         self.see(|| Seen::Changed(node));
-        self.tracked_end(node, id, done.is_err().then_some(Errno::EIO));
-        self.ret(Val::Done(done))
+        self.tracked_end(node, id, failed);
+        Flow::Go
     }
 }
 

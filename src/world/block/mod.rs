@@ -1,10 +1,12 @@
 //! The block layer: nodes, edges, backends, and the requests that go through them (`block.c`, `block/` in QEMU's tree).
 
+pub mod bdrv_commit;
 pub mod chain;
 pub mod copy_range;
 pub mod create;
 pub(in crate::world) mod drain;
 pub mod driver;
+pub mod drop_intermediate;
 pub(in crate::world) mod edges;
 pub(in crate::world) mod filename;
 pub(in crate::world) mod flush;

@@ -1,6 +1,7 @@
 //! What the block layer's QMP commands do (`blockdev.c`, `block/monitor/`, `block/qapi.c`).
 
 pub(in crate::world) mod bitmaps;
+pub(in crate::world) mod block_commit;
 pub(in crate::world) mod change_backing;
 pub mod external_snapshot;
 pub mod medium;

@@ -3,6 +3,8 @@
 //! It has no bottom half of the dispatcher to itself: it begins in `qemu_aio_context`, and so may begin, or go on, in what another
 //! one polls for. Its backend comes and goes in bottom halves, between which bystanders run.
 
+use crate::base::Errno;
+use crate::block::qcow2::Fault;
 use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::arena::{BackendId, NodeId};
@@ -41,11 +43,11 @@ impl World {
         self.seq([Frame::Rdunlock, Frame::OnMain(Box::new(attach)), Frame::ResizeAttached { bs, size }])
     }
 
-    /// `blk_co_truncate`. Leaves `Val::Done`.
+    /// `blk_co_truncate`. Leaves `Val::Done`, or what went wrong as `Val::Opened`.
     pub(in crate::world) fn blk_co_truncate(&mut self, blk: BackendId, size: u64) -> Flow {
         match self.graph.available(blk) {
             Some(node) => self.seq([Frame::Rdlock, Frame::Truncate { node, size }, Frame::Rdunlock]),
-            None => self.ret(Val::Done(Err(QmpError::generic("No medium inserted")))),
+            None => self.ret(Val::Opened(Err(Fault::new(Errno::ENOMEDIUM, "No medium inserted")))),
         }
     }
 

@@ -617,7 +617,7 @@ impl World {
         bs: NodeId,
     ) -> Flow {
         let node = &self.graph.nodes[parent];
-        if name == "backing" && !node.drv().supports_backing() {
+        if name == "backing" && !node.drv().supports_backing() && !node.drv().is_filter() {
             return self.ret(Val::Done(Err(no_backing(node))));
         }
         let result = self.attach_child(bs, name, role, Parent::Node(parent), 0, perm::ALL);

@@ -94,6 +94,8 @@ macro_rules! job_drivers {
 job_drivers! {
     /// `block/backup.c`
     Backup(super::backup::BackupJob) => super::backup::HOOKS,
+    /// `block/commit.c`
+    Commit(Box<super::commit::CommitJob>) => super::commit::HOOKS,
     /// `block/create.c`: `blockdev-create`
     Create(Box<crate::world::block::create::CreateJob>) => crate::world::block::create::HOOKS,
     /// `block/mirror.c`

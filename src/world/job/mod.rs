@@ -4,6 +4,7 @@
 //! may poll.
 
 pub mod backup;
+pub mod commit;
 pub mod hooks;
 pub mod mirror;
 pub(in crate::world) mod txn;
@@ -640,6 +641,15 @@ impl World {
             }
         }
         action
+    }
+
+    /// `job_progress_update`
+    pub(super) fn job_progress_update(&mut self, job: JobId, done: u64) {
+        let j = &mut self.jobs[job];
+        j.progress_current += done;
+        let (current, total) = (j.progress_current, j.progress_total);
+        self.trace.emit(Level::Job, self.now, || RecordKind::JobProgress { job: j.id.clone(), current, total });
+        self.see(|| Seen::Progress { job, current, total });
     }
 
     /// `job_progress_increase_remaining`

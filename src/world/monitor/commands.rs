@@ -9,7 +9,6 @@ use crate::qmp::types::{BlockJobChange, BlockdevOptions, TransactionAction};
 use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::arena::{JobId, NodeId};
-use crate::world::block::graph::Parent;
 use crate::world::block::open::spec::OpenSpec;
 use crate::world::frame::{Flow, Frame};
 use crate::world::job::IoStatus;
@@ -79,7 +78,7 @@ impl World {
             C::BlockdevSnapshotDeleteInternalSync { .. } => self.lacking("blockdev-snapshot-delete-internal-sync"),
             C::BlockdevMirror(args) => self.blockdev_mirror(&args),
             C::DriveMirror(args) => self.drive_mirror(args),
-            C::BlockCommit(_) => self.lacking("block-commit"),
+            C::BlockCommit(args) => self.block_commit(&args),
             C::BlockStream(_) => self.lacking("block-stream"),
             C::ChangeBackingFile { device, image_node_name, backing_file } => {
                 self.change_backing_file(&device, &image_node_name, backing_file)
@@ -200,6 +199,7 @@ impl World {
             Val::Done(done) => done,
             Val::None | Val::Ret(Ok(())) => Ok(()),
             Val::Ret(Err(errno)) => Err(QmpError::generic(errno.to_string())),
+            Val::Opened(Err(fault)) => Err(QmpError::generic(fault.to_string())),
             other => panic!("expected success or an error, found {other:?}"),
         }
     }
@@ -476,8 +476,7 @@ impl World {
     /// There is none of that name, or it is no root.
     pub(in crate::world) fn qmp_get_root_bs(&self, name: &str) -> Result<NodeId, QmpError> {
         let bs = self.lookup_bs(name)?;
-        let is_backend = |edge: &_| matches!(self.graph.children[*edge].parent, Parent::Backend(_));
-        if !self.graph.nodes[bs].parents.iter().all(is_backend) {
+        if !self.graph.is_root_node(bs) {
             return Err(QmpError::generic("Need a root block node"));
         }
         Ok(bs)

@@ -266,6 +266,7 @@ impl World {
             Val::Json(result) => result,
             Val::Done(done) => done.map(|()| Json::empty()),
             Val::None | Val::Ret(Ok(())) => Ok(Json::empty()),
+            Val::Opened(Err(fault)) => Err(QmpError::generic(fault.to_string())),
             Val::Job(job) => job.map(|_| Json::empty()),
             Val::Node(node) => node.map(|_| Json::empty()),
             other => panic!("a command ended with {other:?}"),

@@ -18,7 +18,7 @@ use crate::bitmap::BitmapId;
 use crate::block::blkdebug::{Blkdebug, IoType};
 use crate::block::content::Data;
 use crate::block::event::BlkdebugEvent;
-use crate::qmp::error::QmpError;
+use crate::block::qcow2::Fault;
 use crate::quirk::Quirk;
 use crate::trace::{Level, Phase, RecordKind};
 use crate::world::World;
@@ -730,9 +730,9 @@ impl World {
         self.graph.nodes[node].size = size;
     }
 
-    /// The driver's truncate. Leaves `Val::Done`.
+    /// The driver's truncate. Leaves `Val::Done`, or what went wrong as `Val::Opened`.
     pub(in crate::world) fn driver_truncate(&mut self, node: NodeId, size: u64, zero: bool) -> Flow {
-        let fail = |text: &str| Val::Done(Err(QmpError::generic(text)));
+        let fail = |text: &str| Val::Opened(Err(Fault::new(Errno::ENOTSUP, text)));
         match self.graph.nodes[node].drv() {
             Driver::File(_) => {
                 self.stack.push(Frame::Give(Box::new(Val::Done(Ok(())))));

@@ -172,7 +172,7 @@ impl World {
             Val::Data(Ok(data)) => Got::Data(data),
             Val::Num(Ok(n)) => Got::Number(n),
             Val::Status(Ok(status)) => Got::Status(status_to(status)),
-            Val::Done(Err(_)) => Got::Failed(Errno::EIO),
+            Val::Opened(Err(fault)) => Got::Failed(fault.errno),
             other => panic!("no answer for qcow2: {other:?}"),
         }
     }
@@ -398,7 +398,7 @@ impl World {
         self.qcow2_start(node, Op::block_status(offset, bytes))
     }
 
-    /// `qcow2_co_truncate`. Leaves `Val::Done`.
+    /// `qcow2_co_truncate`. Leaves `Val::Done`, or what went wrong as `Val::Opened`.
     pub(super) fn qcow2_truncate(&mut self, node: NodeId, size: u64, zero: bool) -> Flow {
         let checks: Vec<BitmapCheck> = self.graph.nodes[node]
             .bitmaps
@@ -416,12 +416,12 @@ impl World {
     pub(in crate::world) fn qcow2_truncated(&mut self, node: NodeId) -> Flow {
         self.refresh_total_sectors(node);
         let done = match std::mem::take(&mut self.reg) {
-            Val::Ret(Ok(())) | Val::None => Ok(()),
-            Val::Opened(Err(fault)) => Err(QmpError::generic(fault.to_string())),
-            Val::Ret(Err(errno)) => Err(QmpError::generic(format!("Failed to resize the image: {errno}"))),
+            Val::Ret(Ok(())) | Val::None => Val::Done(Ok(())),
+            Val::Opened(Err(fault)) => Val::Opened(Err(fault)),
+            Val::Ret(Err(errno)) => Val::Opened(Err(Fault::new(errno, format!("Failed to resize the image: {errno}")))),
             other => panic!("no result of a truncate: {other:?}"),
         };
-        self.ret(Val::Done(done))
+        self.ret(done)
     }
 
     /// `qcow2_open`, as a frame for a coroutine of its own. Leaves `Val::Done`.

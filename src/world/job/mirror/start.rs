@@ -173,12 +173,9 @@ impl World {
         let state = MirrorTop { is_commit: target_is_backing, ..MirrorTop::default() };
         node.driver = Some(Driver::MirrorTop(Box::new(state)));
         let start = Box::new(Starting { args, top, target_is_backing });
-        self.seq([
-            Frame::DrainedBegin(bs),
-            Frame::Append { node: top, below: bs },
-            Frame::DrainedEnd(bs),
-            MirrorFrame::Appended(start).into(),
-        ])
+        self.stack.extend([MirrorFrame::Appended(start).into(), Frame::DrainedEnd(bs)]);
+        self.bdrv_append(top, bs);
+        self.seq([Frame::DrainedBegin(bs)])
     }
 
     /// `mirror_start_job`, once the filter is above the source, or can't be.
