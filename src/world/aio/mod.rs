@@ -740,7 +740,8 @@ impl World {
                 if pick == 0 {
                     self.now = self.now.max(due);
                 }
-                self.stack.push(Frame::Complete(id));
+                // `aio_dispatch`: a timer that is set for now meanwhile goes before the next round's bottom halves.
+                self.seq([Frame::Complete(id), Frame::RunTimers]);
             }
             (None, Some(timer)) => {
                 self.now = self.now.max(timer.deadline);
