@@ -740,7 +740,7 @@ impl World {
                 if pick == 0 {
                     self.now = self.now.max(due);
                 }
-                // `aio_dispatch`: a timer that is set for now meanwhile goes before the next round's bottom halves.
+                // `aio_dispatch` ends with the timers.
                 self.seq([Frame::Complete(id), Frame::RunTimers]);
             }
             (None, Some(timer)) => {

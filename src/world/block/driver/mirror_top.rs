@@ -142,13 +142,7 @@ impl World {
     }
 
     /// `do_sync_target_write`, after the target was written. The guest is not told of an error.
-    pub(in crate::world) fn mirror_top_target_written(
-        &mut self,
-        job: JobId,
-        op: u32,
-        offset: u64,
-        bytes: u64,
-    ) -> Flow {
+    pub(in crate::world) fn mirror_top_target_written(&mut self, job: JobId, op: u32, offset: u64, bytes: u64) -> Flow {
         let ret = self.take_ret();
         self.mirror(job).active_write_bytes_in_flight -= bytes;
         match ret {

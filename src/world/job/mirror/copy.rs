@@ -258,7 +258,8 @@ impl World {
         let max = s.buf_size.min(s.granularity * MAX_IOV);
         let (offset, wanted) = (s.op(op).offset, s.op(op).bytes);
         let bytes = wanted.min(max);
-        let (start, len) = if s.cow_bitmap.is_some() { self.mirror_cow_align(job, offset, bytes) } else { (offset, bytes) };
+        let (start, len) =
+            if s.cow_bitmap.is_some() { self.mirror_cow_align(job, offset, bytes) } else { (offset, bytes) };
         let s = self.mirror(job);
         let o = s.op(op);
         (o.offset, o.bytes) = (start, len);

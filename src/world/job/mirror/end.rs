@@ -173,12 +173,7 @@ impl World {
         let job = exit.job;
         exit.at = At::DropTop;
         self.stack.push(MirrorFrame::Exit(exit).into());
-        self.stack.extend([
-            Frame::GraphWrlock,
-            Frame::GraphWrunlock,
-            Frame::JobRemoveAllBdrv(job),
-            Frame::GraphWrlock,
-        ]);
+        self.stack.extend([Frame::GraphWrlock, Frame::GraphWrunlock, Frame::JobRemoveAllBdrv(job), Frame::GraphWrlock]);
         if let Some(replaced) = self.mirror(job).to_replace.take() {
             self.graph.nodes[replaced].replace_blockers.retain(|other| *other != job);
             return self.seq([Frame::BdrvUnref(replaced)]);

@@ -189,10 +189,8 @@ impl World {
 
     /// `mirror_start_job`: the job, between lock and unlock of `block_job_create`.
     pub(super) fn mirror_create_job(&mut self, start: Box<Starting>) -> Flow {
-        let perms = Perms {
-            perm: perm::CONSISTENT_READ,
-            shared: perm::CONSISTENT_READ | perm::WRITE_UNCHANGED | perm::WRITE,
-        };
+        let perms =
+            Perms { perm: perm::CONSISTENT_READ, shared: perm::CONSISTENT_READ | perm::WRITE_UNCHANGED | perm::WRITE };
         let (top, args) = (start.top, &start.args);
         let kind = if args.is_mirror { JobType::Mirror } else { JobType::Commit };
         match self.block_job_create(&args.flags, kind, None, top, perms) {
@@ -296,11 +294,7 @@ impl World {
     /// `mirror_start_job`, under the graph lock: the job's edges; then it starts.
     pub(super) fn mirror_add_nodes(&mut self, job: JobId, start: Box<Starting>) -> Flow {
         match self.mirror_add_edges(job, &start) {
-            Ok(()) => self.seq([
-                Frame::GraphWrunlock,
-                Frame::JobStart(job),
-                Frame::Give(Box::new(Val::Done(Ok(())))),
-            ]),
+            Ok(()) => self.seq([Frame::GraphWrunlock, Frame::JobStart(job), Frame::Give(Box::new(Val::Done(Ok(()))))]),
             Err(err) => self.seq([Frame::GraphWrunlock, MirrorFrame::StartFailed(job, start, err).into()]),
         }
     }
