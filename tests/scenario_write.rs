@@ -12,7 +12,7 @@ mod common;
 use blockjob_sim::base::Json;
 use blockjob_sim::choice::{ChoiceLog, Preemption, Preemptions, Who};
 use blockjob_sim::quirk;
-use blockjob_sim::scenario::plan::{
+use blockjob_sim::scenario::plan::{Fails, 
     Backing, Expect, FileOp, ImageFormat, Limits, PlannedFile, PlannedStep, Qcow2Options, Schedule, StepKind, WriteData,
 };
 use blockjob_sim::scenario::{Plan, load, write};
@@ -108,7 +108,7 @@ fn step() -> impl Strategy<Value = StepKind> {
     prop_oneof![
         (command, expect).prop_map(|(command, expect)| StepKind::Qmp { command, expect }),
         (word(), prop::option::of(word()), prop::option::of(word()))
-            .prop_map(|(line, output, returns)| StepKind::Hmp { line, output, returns }),
+            .prop_map(|(line, output, returns)| StepKind::Hmp { line, output, returns, fails: Fails::Any }),
         any::<u64>().prop_map(StepKind::Sleep),
         prop::collection::vec(word(), 0..3).prop_map(|except| StepKind::NoEvents { except }),
         word().prop_map(StepKind::Mark),

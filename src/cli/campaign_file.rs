@@ -33,22 +33,46 @@ pub(super) struct Head {
 
 impl Head {
     /// Of a campaign over a file, or over generated scenarios.
-    pub fn new(file: Option<&Path>, watch: &WatchArgs, campaign: &Campaign) -> Head {
+    pub fn new(file: Option<&Path>, kind: Option<&str>, watch: &WatchArgs, campaign: &Campaign) -> Head {
+        let generated = || kind.map_or("--generate".to_owned(), |kind| format!("--generate --kind {kind}"));
         Head {
             campaign_file: 1,
             tool: concat!("blockjob-sim ", env!("CARGO_PKG_VERSION")).to_owned(),
-            file: file.map_or("--generate".to_owned(), |file| file.to_string_lossy().into_owned()),
+            file: file.map_or_else(generated, |file| file.to_string_lossy().into_owned()),
             watch: watch.written(),
             campaign: campaign.clone(),
         }
+    }
+
+    /// In what another head differs, for people.
+    fn differs(&self, old: &Head) -> String {
+        let mut all = Vec::new();
+        let mut look = |what: &str, old: String, new: String| {
+            if old != new {
+                all.push(format!("{what} was {old} and is {new}"));
+            }
+        };
+        look("the version", old.tool.clone(), self.tool.clone());
+        look("the scenario", old.file.clone(), self.file.clone());
+        look("what is watched", format!("`{}`", old.watch.trim()), format!("`{}`", self.watch.trim()));
+        look("--runs", old.campaign.runs.to_string(), self.campaign.runs.to_string());
+        look("--keep-going", old.campaign.keep_going.to_string(), self.campaign.keep_going.to_string());
+        look("--faults", old.campaign.faults.to_string(), self.campaign.faults.to_string());
+        let strategies = |head: &Head| {
+            let stages: Vec<String> = head.campaign.stages.iter().map(crate::explore::Stage::name).collect();
+            stages.join("; ")
+        };
+        look("what is done", strategies(old), strategies(self));
+        if all.is_empty() { "its options differ".to_owned() } else { all.join(", ") }
     }
 
     /// The command that shows a failure again.
     pub fn again(&self, found: &Found) -> String {
         let run = |file: &str| format!("blockjob-sim run {file} --replay '{}'{}", found.choices, self.watch);
         match found.seed {
-            Some(seed) if self.file == "--generate" => {
-                format!("blockjob-sim generate --seed {seed} > {seed}.yaml; {}", run(&format!("{seed}.yaml")))
+            Some(seed) if self.file.starts_with("--generate") => {
+                let kind = self.file.trim_start_matches("--generate");
+                format!("blockjob-sim generate --seed {seed}{kind} > {seed}.yaml; {}", run(&format!("{seed}.yaml")))
             }
             _ => run(&self.file),
         }
@@ -62,17 +86,18 @@ pub(super) struct CampaignFile {
 }
 
 impl CampaignFile {
-    /// A new one. One that is there is kept under another name.
+    /// A new one; one that is there stays, and is refused.
     pub fn create(dir: &Path, head: &Head) -> Result<CampaignFile, String> {
         std::fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
         let path = dir.join(NAME);
-        if path.exists() {
-            let old = (1..).map(|n| dir.join(format!("{NAME}.{n}"))).find(|old| !old.exists());
-            if let Some(old) = old {
-                std::fs::rename(&path, old).map_err(|error| format!("{}: {error}", path.display()))?;
-            }
-        }
-        let file = File::create(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let made = OpenOptions::new().write(true).create_new(true).open(&path);
+        let file = made.map_err(|error| match error.kind() {
+            std::io::ErrorKind::AlreadyExists => format!(
+                "{}: a campaign stands here: --resume goes on with it, another directory begins another",
+                path.display()
+            ),
+            _ => format!("{}: {error}", path.display()),
+        })?;
         let mut made = CampaignFile { file, path };
         made.line(head)?;
         Ok(made)
@@ -83,10 +108,7 @@ impl CampaignFile {
         let path = dir.join(NAME);
         let (old, blocks) = read(&path)?;
         if old != *head {
-            return Err(format!(
-                "{}: it is of another campaign: file, options and version must be the same",
-                path.display()
-            ));
+            return Err(format!("{}: it is of another campaign: {}", path.display(), head.differs(&old)));
         }
         let file =
             OpenOptions::new().append(true).open(&path).map_err(|error| format!("{}: {error}", path.display()))?;

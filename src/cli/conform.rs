@@ -1,5 +1,6 @@
 //! `blockjob-sim conform`.
 
+use super::kinds::KindArg;
 use super::output::Output;
 use super::{EXIT_USAGE, files, seeds};
 use crate::interop::conform::allowed::LIST;
@@ -25,9 +26,9 @@ pub(super) struct ConformArgs {
     /// Seeds of the programs
     #[arg(long, value_name = "A..B", value_parser = seeds, default_value = "0..100")]
     seeds: Range<u64>,
-    /// Kinds of programs; without, all
-    #[arg(long, value_delimiter = ',', value_parser = str::parse::<Kind>)]
-    kind: Vec<Kind>,
+    /// What kinds of clients the programs stand for; without, all
+    #[arg(long, value_delimiter = ',')]
+    kind: Vec<KindArg>,
     /// Where images are made; without, a directory of its own that is removed again
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -51,7 +52,10 @@ pub(super) struct ConformArgs {
 /// Runs the programs; 0 if all agree.
 pub(super) fn conform(args: &ConformArgs, out: &mut Output) -> u8 {
     let command: Vec<String> = args.qemu.split_whitespace().map(str::to_owned).collect();
-    let kinds = if args.kind.is_empty() { Kind::ALL.to_vec() } else { args.kind.clone() };
+    let kinds = match args.kind.is_empty() {
+        true => Kind::ALL.to_vec(),
+        false => args.kind.iter().map(|kind| kind.of_conform()).collect(),
+    };
     let dir = args.dir.clone().unwrap_or_else(conform::scratch);
     let bench = Bench { command, dir, effort: Effort { tries: args.tries, ..Effort::default() } };
     let code = match args.files.is_empty() {

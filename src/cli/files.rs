@@ -5,9 +5,9 @@ use super::check::WIDTH;
 use super::output::Output;
 use super::report;
 use crate::scenario::plan::Plan;
-use crate::scenario::{Library, ScenarioError, load_with};
+use crate::scenario::{Library, ScenarioError, load_all, load_with};
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// Scenario files are written by hand; one larger than this is something else.
@@ -23,13 +23,21 @@ pub(super) fn plan_with(library: &mut Library, path: &Path) -> Result<Option<Pla
     load_with(library, &path.to_string_lossy(), &mut |name| text(Path::new(name)))
 }
 
+/// [`plan`], with all mistakes: those of the form, or else those that can be seen without a run.
+pub(super) fn checked(library: &mut Library, path: &Path) -> Result<Option<Plan>, Vec<ScenarioError>> {
+    let read = &mut |name: &str| text(Path::new(name));
+    let plan = load_all(library, &path.to_string_lossy(), read)?;
+    let mistakes = plan.as_ref().map(|plan| crate::sim::lint::mistakes(plan, read)).unwrap_or_default();
+    if mistakes.is_empty() { Ok(plan) } else { Err(mistakes) }
+}
+
 /// Reads a scenario that is to be run; says what is wrong if it cannot be.
 pub(super) fn scenario(path: &Path, out: &mut Output) -> Option<Plan> {
     match plan(path) {
         Ok(Some(plan)) => Some(plan),
         Ok(None) => {
             let name = path.to_string_lossy();
-            out.complain(&format!("{name}: this file holds only definitions, it is included by scenarios\n"));
+            out.error(&format!("{name}: this file holds only definitions, it is included by scenarios"));
             None
         }
         Err(error) => {
@@ -41,7 +49,13 @@ pub(super) fn scenario(path: &Path, out: &mut Output) -> Option<Plan> {
 
 /// The text of a file, or why it cannot be had.
 pub(super) fn text(path: &Path) -> Result<String, String> {
+    if path.as_os_str() == "-" {
+        return input();
+    }
     let about = fs::metadata(path).map_err(|error| plain(&error))?;
+    if about.is_dir() {
+        return Err("this is a directory".to_owned());
+    }
     if !about.is_file() {
         return Err("this is no file".to_owned());
     }
@@ -52,13 +66,20 @@ pub(super) fn text(path: &Path) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())
 }
 
+/// What comes from standard input, all of it.
+fn input() -> Result<String, String> {
+    let mut text = String::new();
+    let read = io::stdin().lock().take(MAX_BYTES + 1).read_to_string(&mut text).map_err(|error| plain(&error))?;
+    if read as u64 > MAX_BYTES { Err(format!("it is larger than {} MiB", MAX_BYTES >> 20)) } else { Ok(text) }
+}
+
 /// The bytes of a file, or why they cannot be had.
 pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, String> {
     fs::read(path).map_err(|error| format!("{}: {}", path.display(), plain(&error)))
 }
 
 /// What the system says of an error, without Rust's `(os error N)`.
-fn plain(error: &io::Error) -> String {
+pub(super) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
@@ -66,6 +87,9 @@ fn plain(error: &io::Error) -> String {
 /// All `.yaml` and `.yml` files in `dir` and below it, by name; `dir` itself if it is a file.
 pub(super) fn scenarios(dir: &Path) -> Result<Vec<PathBuf>, String> {
     let trouble = |path: &Path, error: &io::Error| format!("{}: {}", path.display(), plain(error));
+    if dir.as_os_str() == "-" {
+        return Ok(vec![dir.to_owned()]);
+    }
     if fs::metadata(dir).map_err(|error| trouble(dir, &error))?.is_file() {
         return Ok(vec![dir.to_owned()]);
     }
@@ -83,5 +107,20 @@ pub(super) fn scenarios(dir: &Path) -> Result<Vec<PathBuf>, String> {
         }
     }
     found.sort();
+    Ok(found)
+}
+
+/// The scenarios of several files and directories, each with the directory that it was found in, where one of these texts stands in the
+/// name (all, if there are none).
+pub(super) fn named(paths: &[PathBuf], filter: &[String]) -> Result<Vec<(PathBuf, PathBuf)>, String> {
+    let mut found = Vec::new();
+    for path in paths {
+        for file in scenarios(path)? {
+            let name = file.to_string_lossy();
+            if filter.is_empty() || filter.iter().any(|text| name.contains(&**text)) {
+                found.push((path.clone(), file));
+            }
+        }
+    }
     Ok(found)
 }

@@ -53,7 +53,7 @@ pub(super) struct TimelineArgs {
     /// The second run: the same scenario (or that of --beside) with this quirk on
     #[arg(long, value_name = "NAME", value_parser = str::parse::<Quirk>)]
     beside_quirk: Vec<Quirk>,
-    /// Columns of the terminal
+    /// Columns of the picture for a terminal; without, as many as the terminal has, or 110
     #[arg(long, value_name = "N")]
     width: Option<usize>,
     #[command(flatten)]
@@ -278,7 +278,8 @@ fn draw(args: &TimelineArgs, runner: Runner, out: &Output) -> Result<String, Str
     Ok(match form {
         Form::Text => {
             let colour = args.output.is_none() && out.colour_out;
-            let width = args.width.unwrap_or(110).clamp(60, 400);
+            let terminal = if args.output.is_none() { out.columns() } else { None };
+            let width = args.width.or(terminal).unwrap_or(110).clamp(60, 400);
             term::draw(&source, &term::Options { width, colour, from })
         }
         Form::Html => html::draw(&source, second.as_ref(), from),

@@ -3,7 +3,7 @@
 use super::error::{Fault, Read};
 use super::fields::{Fields, unknown};
 use super::plan::{
-    Backing, BitmapCheck, EventPattern, Expect, Extent, FileOp, ImageFormat, Limits, Qcow2Options, Schedule, StepKind,
+    Backing, BitmapCheck, EventPattern, Expect, Extent, Fails, FileOp, ImageFormat, Limits, Qcow2Options, Schedule, StepKind,
     WriteData,
 };
 use super::tree::{Node, Value};
@@ -54,7 +54,7 @@ pub(super) fn step(node: &Node) -> Read<StepKind> {
         if &*key.name == "call" {
             return Err(Fault::new(key.span, "nothing may stand beside `call`", "expected this key alone"));
         }
-        let names: Vec<&str> = STEPS.iter().map(|(name, _)| *name).chain(["call"]).collect();
+        let names: Vec<&str> = STEPS.iter().map(|(name, _)| *name).chain(["wait", "call"]).collect();
         return Err(unknown(key, "kind of step", &names));
     };
     let mut fields = Fields::of(name, node)?;
@@ -180,7 +180,16 @@ fn expected_error(node: &Node) -> Read<Expect> {
 fn hmp(node: &Node, beside: &mut Fields<'_>) -> Read<StepKind> {
     let output = beside.opt("output").map(Node::text).transpose()?;
     let returns = beside.opt("returns").map(Node::text).transpose()?;
-    Ok(StepKind::Hmp { line: node.text()?, output, returns })
+    let fails = match beside.opt("fails") {
+        None => Fails::unsaid(output.as_deref(), returns.as_deref()),
+        Some(Node { value: Value::Bool(fails), .. }) => if *fails { Fails::Yes } else { Fails::No },
+        Some(node) if matches!(&node.value, Value::Str(word) if &**word == "any") => Fails::Any,
+        Some(node) => {
+            let expected = format!("expected `true`, `false` or `any`, found {}", node.describe());
+            return Err(Fault::new(node.span, "`fails` says whether the command fails", expected));
+        }
+    };
+    Ok(StepKind::Hmp { line: node.text()?, output, returns, fails })
 }
 
 fn event(node: &Node, _beside: &mut Fields<'_>) -> Read<StepKind> {
@@ -203,6 +212,7 @@ fn bitmap(node: &Node, _beside: &mut Fields<'_>) -> Read<StepKind> {
         node: fields.req("node")?.text()?,
         name: fields.req("name")?.text()?,
         absent: fields.opt("absent").map_or(Ok(false), Node::boolean)?,
+        ranges: fields.opt("ranges").map(ranges).transpose()?,
         count: fields.opt("count").map(Node::size).transpose()?,
         granularity: fields.opt("granularity").map(Node::size).transpose()?,
         busy: fields.opt("busy").map(Node::boolean).transpose()?,
@@ -212,6 +222,15 @@ fn bitmap(node: &Node, _beside: &mut Fields<'_>) -> Read<StepKind> {
     };
     fields.end()?;
     Ok(StepKind::Bitmap(check))
+}
+
+/// Pairs of offset and length in bytes.
+fn ranges(node: &Node) -> Read<Vec<(u64, u64)>> {
+    let pair = |node: &Node| match node.list()? {
+        [offset, length] => Ok((offset.size()?, length.size()?)),
+        _ => Err(Fault::new(node.span, "this is no range", "expected `[offset, length]`")),
+    };
+    node.list()?.iter().map(pair).collect()
 }
 
 fn same(node: &Node, _beside: &mut Fields<'_>) -> Read<StepKind> {

@@ -4,7 +4,7 @@
 //! the file it came from; places are those of the new text.
 
 use super::plan::{
-    Backing, BitmapCheck, EventPattern, Expect, Extent, FileOp, ImageFormat, Plan, Schedule, StepKind, WriteData,
+    Backing, BitmapCheck, EventPattern, Expect, Extent, Fails, FileOp, ImageFormat, Plan, Schedule, StepKind, WriteData,
 };
 use crate::base::Json;
 use crate::base::units::{MICROS, MILLIS, Nanos, SECONDS, size_text};
@@ -198,11 +198,20 @@ fn step(kind: &StepKind) -> Yaml {
             let reply = (*expect == Expect::Any).then(|| Yaml::plain("any"));
             Yaml::map([("qmp", Some(json(command))), ("returns", returns), ("error", error), ("reply", reply)])
         }
-        StepKind::Hmp { line, output, returns } => Yaml::map([
-            ("hmp", text(line)),
-            ("output", output.as_ref().map(|output| Yaml::filled(output))),
-            ("returns", returns.as_ref().map(|returns| Yaml::filled(returns))),
-        ]),
+        StepKind::Hmp { line, output, returns, fails } => {
+            let said = *fails != Fails::unsaid(output.as_deref(), returns.as_deref());
+            let fails = match fails {
+                Fails::No => "false",
+                Fails::Yes => "true",
+                Fails::Any => "any",
+            };
+            Yaml::map([
+                ("hmp", text(line)),
+                ("output", output.as_ref().map(|output| Yaml::filled(output))),
+                ("returns", returns.as_ref().map(|returns| Yaml::filled(returns))),
+                ("fails", said.then(|| Yaml::plain(fails))),
+            ])
+        }
         StepKind::Event(pattern) => Yaml::map([("event", Some(event(pattern)))]),
         StepKind::Sleep(time) => Yaml::map([("sleep", Some(Yaml::plain(duration(*time))))]),
         StepKind::At { frames, time } => {
@@ -243,6 +252,7 @@ fn bitmap(check: &BitmapCheck) -> Yaml {
         ("node", Some(Yaml::filled(&check.node))),
         ("name", Some(Yaml::filled(&check.name))),
         ("absent", check.absent.then(|| Yaml::bool(true))),
+        ("ranges", check.ranges.as_ref().map(|areas| Yaml::List(areas.iter().map(range).collect()))),
         ("count", check.count.map(|n| Yaml::plain(n.to_string()))),
         ("granularity", check.granularity.map(Yaml::size)),
         ("busy", check.busy.map(Yaml::bool)),
@@ -250,6 +260,10 @@ fn bitmap(check: &BitmapCheck) -> Yaml {
         ("persistent", check.persistent.map(Yaml::bool)),
         ("inconsistent", check.inconsistent.map(Yaml::bool)),
     ])
+}
+
+fn range((offset, length): &(u64, u64)) -> Yaml {
+    Yaml::List(vec![Yaml::size(*offset), Yaml::size(*length)])
 }
 
 fn format_name(format: ImageFormat) -> Yaml {

@@ -1,6 +1,8 @@
 //! Runs: a world, the client that carries out a scenario, and what comes of it.
 
 mod client;
+pub mod lint;
+mod look;
 pub mod outcome;
 mod setup;
 
