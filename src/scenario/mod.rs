@@ -51,6 +51,7 @@ mod expand;
 mod fields;
 pub mod pattern;
 pub mod plan;
+pub mod schema;
 mod steps;
 mod tree;
 pub mod write;
