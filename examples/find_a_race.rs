@@ -6,13 +6,12 @@ use blockjob_sim::{explore, scenario};
 
 const SCENARIO: &str = "
 about: A slow backup is cancelled.
-args:
-  - -blockdev
-  - driver=null-co,node-name=source,size=1048576
-  - -blockdev
-  - driver=null-co,node-name=target,size=1048576
+files:
+  - create: {file: disk.img, format: raw, size: 4M}
+  - write: {file: disk.img, format: raw, pattern: 1, offset: 0, length: 4M}
+args: [-blockdev, 'driver=file,node-name=disk,filename=disk.img', -blockdev, 'driver=null-co,node-name=target,size=4194304']
 steps:
-  - qmp: {execute: blockdev-backup, arguments: {job-id: job0, device: source, target: target, sync: full, speed: 65536}}
+  - qmp: {execute: blockdev-backup, arguments: {job-id: job0, device: disk, target: target, sync: full, speed: 1048576}}
   - qmp: {execute: block-job-cancel, arguments: {device: job0}}
   - event: {event: BLOCK_JOB_CANCELLED, data: {device: job0}}
 ";

@@ -12,8 +12,9 @@ mod common;
 use blockjob_sim::base::Json;
 use blockjob_sim::choice::{ChoiceLog, Preemption, Preemptions, Who};
 use blockjob_sim::quirk;
-use blockjob_sim::scenario::plan::{Fails, 
-    Backing, Expect, FileOp, ImageFormat, Limits, PlannedFile, PlannedStep, Qcow2Options, Schedule, StepKind, WriteData,
+use blockjob_sim::scenario::plan::{
+    Backing, Expect, Fails, FileOp, ImageFormat, Limits, PlannedFile, PlannedStep, Qcow2Options, Schedule, StepKind,
+    WriteData,
 };
 use blockjob_sim::scenario::{Plan, load, write};
 use common::{path, plan_of};

@@ -2,11 +2,11 @@
 #![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the shell measures how long a search takes")]
 
 use super::fuzz::one_schedule_only;
+use super::interrupt::{EXIT_INTERRUPTED, Stop};
 use super::memory;
 use super::output::Output;
 use super::quirks::WatchArgs;
 use super::run::again;
-use super::interrupt::{EXIT_INTERRUPTED, Stop};
 use super::{EXIT_CODES, EXIT_USAGE, files};
 use crate::choice::{MODE_FAULTS, MODE_ORDER};
 use crate::explore::{Caps, ClientTrace, Exhausted, Part, Search, Start, grouped, listed, off_script};

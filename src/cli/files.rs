@@ -5,7 +5,7 @@ use super::check::WIDTH;
 use super::output::Output;
 use super::report;
 use crate::scenario::plan::Plan;
-use crate::scenario::{Library, ScenarioError, load_all, load_with};
+use crate::scenario::{Library, ScenarioError, load_partly, load_with};
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -23,11 +23,13 @@ pub(super) fn plan_with(library: &mut Library, path: &Path) -> Result<Option<Pla
     load_with(library, &path.to_string_lossy(), &mut |name| text(Path::new(name)))
 }
 
-/// [`plan`], with all mistakes: those of the form, or else those that can be seen without a run.
+/// [`plan`], with all mistakes: those of the form, and those that can be seen without a run.
 pub(super) fn checked(library: &mut Library, path: &Path) -> Result<Option<Plan>, Vec<ScenarioError>> {
     let read = &mut |name: &str| text(Path::new(name));
-    let plan = load_all(library, &path.to_string_lossy(), read)?;
-    let mistakes = plan.as_ref().map(|plan| crate::sim::lint::mistakes(plan, read)).unwrap_or_default();
+    let (plan, mut mistakes) = load_partly(library, &path.to_string_lossy(), read);
+    let whole = mistakes.is_empty();
+    mistakes.extend(plan.iter().flat_map(|plan| crate::sim::lint::mistakes(plan, whole, read)));
+    mistakes.sort_by_key(|mistake| (mistake.place.file.clone(), mistake.place.span.line));
     if mistakes.is_empty() { Ok(plan) } else { Err(mistakes) }
 }
 

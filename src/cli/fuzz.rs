@@ -383,7 +383,11 @@ fn progress(tally: &Tally, began: Instant, campaign: &Campaign, end: Option<Inst
     };
     let left = left.filter(|left| *left < 100 * 3600).map(|left| {
         let (hours, minutes, seconds) = (left / 3600, left / 60 % 60, left % 60);
-        if hours > 0 { format!(", at most {hours}:{minutes:02}:{seconds:02} left") } else { format!(", at most {minutes}:{seconds:02} left") }
+        if hours > 0 {
+            format!(", at most {hours}:{minutes:02}:{seconds:02} left")
+        } else {
+            format!(", at most {minutes}:{seconds:02} left")
+        }
     });
     let stage = tally.stages.last().map_or("", |stage| stage.name.as_str());
     format!(
@@ -589,7 +593,10 @@ pub(super) fn merge(args: &MergeArgs, out: &mut Output) -> u8 {
             Some(block) => tally.take(block),
             None => {
                 let (stage, number) = tally.next();
-                out.error(&format!("a part is missing or not done: block {number} of stage {stage} is in none of these {}", args.parts.len()));
+                out.error(&format!(
+                    "a part is missing or not done: block {number} of stage {stage} is in none of these {}",
+                    args.parts.len()
+                ));
                 return EXIT_USAGE;
             }
         }

@@ -56,6 +56,8 @@ pub(super) fn new(args: &NewArgs, out: &mut Output) -> u8 {
         return EXIT_USAGE;
     }
     let name = quoted(&path.to_string_lossy());
-    out.remark(&format!("{name} is made; next:\n  blockjob-sim run {name}\n  blockjob-sim test {name} --seeds 0..100\n"));
+    out.remark(&format!(
+        "{name} is made; next:\n  blockjob-sim run {name}\n  blockjob-sim test {name} --seeds 0..100\n"
+    ));
     0
 }

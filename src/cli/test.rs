@@ -6,9 +6,9 @@
 )]
 
 use super::check::WIDTH;
+use super::interrupt::{EXIT_INTERRUPTED, Stop};
 use super::output::Output;
 use super::run::again;
-use super::interrupt::{EXIT_INTERRUPTED, Stop};
 use super::{EXIT_USAGE, TestArgs, files, report};
 use crate::choice::Chooser;
 use crate::explore::{Strategy, grouped};

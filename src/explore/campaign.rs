@@ -237,7 +237,9 @@ impl Worker {
             (Stage::Exhaust(states), Source::Scenario(start)) => {
                 exhaust_block(&self.campaign, block, start, *states, before)
             }
-            (Stage::Preempt(bound), Source::Scenario(start)) => self.preempt_block(block, start, (*bound, left), before),
+            (Stage::Preempt(bound), Source::Scenario(start)) => {
+                self.preempt_block(block, start, (*bound, left), before)
+            }
             (Stage::Seeds(strategies, first, end), source) => {
                 self.seeds_block(block, source, strategies, *first..(*end).min(first.saturating_add(left)), before)
             }

@@ -57,8 +57,8 @@ mod tree;
 pub mod write;
 
 pub use disk::load_file;
-pub use error::{Place, ScenarioError, Span};
 pub(crate) use error::nearest;
+pub use error::{Place, ScenarioError, Span};
 pub use plan::{Plan, Pos};
 
 use crate::base::Json;
@@ -120,11 +120,26 @@ pub fn load_with(library: &mut Library, name: &str, read: ReadFile<'_>) -> Resul
 /// # Errors
 /// The mistakes in the order of the file; at least one.
 pub fn load_all(library: &mut Library, name: &str, read: ReadFile<'_>) -> Result<Option<Plan>, Vec<ScenarioError>> {
+    match load_partly(library, name, read) {
+        (plan, errors) if errors.is_empty() => Ok(plan),
+        (_, errors) => Err(errors),
+    }
+}
+
+/// [`load_all`], with what could be read beside the mistakes: steps that could not are left out.
+#[must_use]
+pub fn load_partly(library: &mut Library, name: &str, read: ReadFile<'_>) -> (Option<Plan>, Vec<ScenarioError>) {
     let mut loader = Loader::default();
     loader.library = std::mem::take(library);
-    let plan = plan(&mut loader, name, read);
+    let mut faults = Vec::new();
+    let plan = plan(&mut loader, name, read, &mut faults);
     *library = std::mem::take(&mut loader.library);
-    plan.map_err(|faults| faults.into_iter().map(|fault| loader.sources.error(fault)).collect())
+    let plan = plan.unwrap_or_else(|fault| {
+        faults.push(*fault);
+        None
+    });
+    faults.sort_by_key(|fault| (fault.span.file, fault.span.offset));
+    (plan, faults.into_iter().map(|fault| loader.sources.error(fault)).collect())
 }
 
 /// Reads a YAML text that is no scenario; only mistakes of form are found. `name` is for messages.
@@ -137,45 +152,41 @@ pub fn value(name: &str, text: &str) -> Result<Json, Box<ScenarioError>> {
     root.map(|root| root.json()).map_err(|fault| Box::new(loader.sources.error(*fault)))
 }
 
-fn plan(loader: &mut Loader, name: &str, read: ReadFile<'_>) -> Result<Option<Plan>, Vec<Fault>> {
-    let alone = |fault: Box<Fault>| vec![*fault];
-    let root = loader.open(name, None, read).map_err(alone)?;
-    let mut top = Fields::of("a scenario", &root).map_err(alone)?;
-    let mut faults = Vec::new();
-    let about = kept(&mut faults, top.opt("about").map(Node::text).transpose()).flatten();
+/// Reads a scenario. Mistakes that leave the rest readable are noted in `faults`.
+fn plan(loader: &mut Loader, name: &str, read: ReadFile<'_>, faults: &mut Vec<Fault>) -> Read<Option<Plan>> {
+    let root = loader.open(name, None, read)?;
+    let mut top = Fields::of("a scenario", &root)?;
+    let about = kept(faults, top.opt("about").map(Node::text).transpose()).flatten();
     // Without its definitions each call of one would be a mistake.
-    loader.definitions(name, &mut top, read, 0).map_err(alone)?;
+    loader.definitions(name, &mut top, read, 0)?;
     let has_defines = top.opt("define").is_some();
-    let files = listed(loader, &mut faults, top.opt("files"));
-    let args = kept(&mut faults, top.opt("args").map_or(Ok(Vec::new()), Node::texts)).unwrap_or_default();
-    let limits = read_by(&mut faults, top.opt("limits"), steps::limits);
-    let quirks = read_by(&mut faults, top.opt("quirks"), steps::quirks);
-    let expect_violation = read_by(&mut faults, top.opt("expect-violation"), |node| steps::invariant(node).map(Some));
-    let schedule = read_by(&mut faults, top.opt("schedule"), steps::schedule);
+    let files = listed(loader, faults, top.opt("files"));
+    let args = kept(faults, top.opt("args").map_or(Ok(Vec::new()), Node::texts)).unwrap_or_default();
+    let limits = read_by(faults, top.opt("limits"), steps::limits);
+    let quirks = read_by(faults, top.opt("quirks"), steps::quirks);
+    let expect_violation = read_by(faults, top.opt("expect-violation"), |node| steps::invariant(node).map(Some));
+    let schedule = read_by(faults, top.opt("schedule"), steps::schedule);
     let definitions_only = has_defines && top.opt("files").is_none() && top.opt("args").is_none();
     let step_list = top.opt("steps");
     if step_list.is_none() && !definitions_only {
-        _ = kept(&mut faults, top.req("steps"));
+        _ = kept(faults, top.req("steps"));
     }
     if step_list.is_some() && about.is_none() && faults.is_empty() {
-        _ = kept(&mut faults, top.req("about"));
+        _ = kept(faults, top.req("about"));
     }
-    let steps = listed(loader, &mut faults, step_list);
-    _ = kept(&mut faults, top.end());
+    let steps = listed(loader, faults, step_list);
+    _ = kept(faults, top.end());
     let files = files.iter().filter_map(|file| {
-        let op = kept(&mut faults, steps::file_op(&file.node).map_err(|fault| through(fault, file)))?;
+        let op = kept(faults, steps::file_op(&file.node).map_err(|fault| through(fault, file)))?;
         Some(PlannedFile { pos: pos(loader, file.node.span), calls: calls(loader, file), op })
     });
     let files = files.collect();
     let planned = steps.iter().filter_map(|step| {
-        let kind = kept(&mut faults, steps::step(&step.node).map_err(|fault| through(fault, step)))?;
+        let kind = kept(faults, steps::step(&step.node).map_err(|fault| through(fault, step)))?;
         Some(PlannedStep { pos: pos(loader, step.node.span), calls: calls(loader, step), kind })
     });
     let steps = planned.collect();
-    if !faults.is_empty() {
-        faults.sort_by_key(|fault| (fault.span.file, fault.span.offset));
-        return Err(faults);
-    }
+    let about = about.or_else(|| (!faults.is_empty()).then(|| "".into()));
     let plan = |about| Plan { about, files, args, steps, limits, quirks, expect_violation, schedule };
     Ok(step_list.and(about).map(plan))
 }

@@ -192,11 +192,7 @@ const STEPS: &[Step] = &[
             opt("lazy-refcounts", Type::Bool, "lazy_refcounts"),
         ]),
     ),
-    step(
-        "write",
-        "qemu-io write",
-        Type::Map(WRITE),
-    ),
+    step("write", "qemu-io write", Type::Map(WRITE)),
     step("zero", "qemu-io write -z", Type::Map(RANGE)),
     step("discard", "qemu-io discard", Type::Map(RANGE)),
     step(
@@ -293,7 +289,10 @@ fn of_type(of: Type) -> Json {
         Type::True => dict(vec![("const", Json::Bool(true))]),
         Type::Uint => dict(vec![("type", Json::str("integer")), ("minimum", Json::Int(0))]),
         Type::Size => {
-            let text = dict(vec![("type", Json::str("string")), ("pattern", Json::str("^(\\$.*|0x[0-9a-fA-F]+|[0-9]+[kKMGTPE]?)$"))]);
+            let text = dict(vec![
+                ("type", Json::str("string")),
+                ("pattern", Json::str("^(\\$.*|0x[0-9a-fA-F]+|[0-9]+[kKMGTPE]?)$")),
+            ]);
             dict(vec![("anyOf", Json::list(vec![of_type(Type::Uint), text]))])
         }
         Type::Duration => {
@@ -322,8 +321,11 @@ fn mapping(members: &[Member], first: &[&str]) -> Json {
         schema.push(("description".into(), Json::str(member.about)));
         (Arc::from(member.name), Json::Dict(Arc::new(schema)))
     });
-    let required: Vec<&str> =
-        first.iter().copied().chain(members.iter().filter(|member| member.required).map(|member| member.name)).collect();
+    let required: Vec<&str> = first
+        .iter()
+        .copied()
+        .chain(members.iter().filter(|member| member.required).map(|member| member.name))
+        .collect();
     let mut schema = vec![
         ("type", Json::str("object")),
         ("additionalProperties", Json::Bool(false)),
@@ -407,7 +409,12 @@ mod tests {
         for step in STEPS.iter().filter(|step| step.name != "call") {
             let beside: BTreeSet<String> =
                 step.beside.iter().map(|m| m.name.to_owned()).chain([step.name.to_owned()]).collect();
-            assert_eq!(known(&format!("{{{}: {}, zzz: 1}}", step.name, sample(step.of))), beside, "beside {}", step.name);
+            assert_eq!(
+                known(&format!("{{{}: {}, zzz: 1}}", step.name, sample(step.of))),
+                beside,
+                "beside {}",
+                step.name
+            );
             let types = if let Type::Or(types) = step.of { types } else { &[step.of][..] };
             for of in types {
                 let Type::Map(members) = of else { continue };
@@ -425,7 +432,8 @@ mod tests {
         let help = error.help.clone().unwrap_or_default();
         let known: BTreeSet<&str> = help.trim_start_matches("known are: ").split(", ").collect();
         assert_eq!(known, STEPS.iter().map(|step| step.name).collect());
-        let error = crate::scenario::load_str("x", "about: x\nsteps: []\nzzz: 1\n").expect_err("there is no member zzz");
+        let error =
+            crate::scenario::load_str("x", "about: x\nsteps: []\nzzz: 1\n").expect_err("there is no member zzz");
         let help = error.help.clone().unwrap_or_default();
         let known: BTreeSet<&str> = help.trim_start_matches("known are: ").split(", ").collect();
         assert_eq!(known, TOP.iter().map(|member| member.name).collect());

@@ -3,8 +3,8 @@
 use super::error::{Fault, Read};
 use super::fields::{Fields, unknown};
 use super::plan::{
-    Backing, BitmapCheck, EventPattern, Expect, Extent, Fails, FileOp, ImageFormat, Limits, Qcow2Options, Schedule, StepKind,
-    WriteData,
+    Backing, BitmapCheck, EventPattern, Expect, Extent, Fails, FileOp, ImageFormat, Limits, Qcow2Options, Schedule,
+    StepKind, WriteData,
 };
 use super::tree::{Node, Value};
 use crate::invariant::Invariant;
@@ -182,7 +182,13 @@ fn hmp(node: &Node, beside: &mut Fields<'_>) -> Read<StepKind> {
     let returns = beside.opt("returns").map(Node::text).transpose()?;
     let fails = match beside.opt("fails") {
         None => Fails::unsaid(output.as_deref(), returns.as_deref()),
-        Some(Node { value: Value::Bool(fails), .. }) => if *fails { Fails::Yes } else { Fails::No },
+        Some(Node { value: Value::Bool(fails), .. }) => {
+            if *fails {
+                Fails::Yes
+            } else {
+                Fails::No
+            }
+        }
         Some(node) if matches!(&node.value, Value::Str(word) if &**word == "any") => Fails::Any,
         Some(node) => {
             let expected = format!("expected `true`, `false` or `any`, found {}", node.describe());

@@ -185,7 +185,8 @@ impl Client {
             return Act::Waits;
         }
         if let Some(what) = self.failed.take() {
-            let reason = format!("a request that the guest had sent failed: {what} (`fails: any` on its step allows that)");
+            let reason =
+                format!("a request that the guest had sent failed: {what} (`fails: any` on its step allows that)");
             return Act::Done(Outcome::Failed { at: self.at(), reason });
         }
         let steps = self.steps.0.clone();
@@ -461,7 +462,9 @@ impl Client {
                 }
                 match (fails, look::hmp_failure(line, got, &self.stdout)) {
                     (Fails::No, Some(why)) => {
-                        return Err(format!("the command failed: {why} (`fails: true` or `output:` says that this is expected)"));
+                        return Err(format!(
+                            "the command failed: {why} (`fails: true` or `output:` says that this is expected)"
+                        ));
                     }
                     (Fails::Yes, None) => {
                         return Err(format!("expected the command to fail, and it printed {:?}", self.stdout));

@@ -41,17 +41,19 @@ impl Mistake {
     }
 }
 
-/// What is wrong with a scenario whose form is right, in the order of its steps. `read` gets the text of its files, to show the places.
+/// What is wrong with a scenario whose form is right, in the order of its steps. If it is not the `whole`, because some of it could not be
+/// read, nothing is said of files that are not made, and it is not started. `read` gets the text of its files, to show the places.
 #[must_use]
-pub fn mistakes(plan: &Plan, read: ReadFile<'_>) -> Vec<ScenarioError> {
+pub fn mistakes(plan: &Plan, whole: bool, read: ReadFile<'_>) -> Vec<ScenarioError> {
     let mut found = Vec::new();
-    let files = Files::of(plan);
+    let files = Files::of(plan, whole);
     for step in plan.steps.iter() {
         for mistake in of_step(step, &files) {
             found.push(placed(&step.pos, &step.calls, mistake, read));
         }
     }
     if found.is_empty()
+        && whole
         && let Some(error) = start(plan, read)
     {
         found.push(error);
@@ -76,7 +78,8 @@ fn start(plan: &Plan, read: ReadFile<'_>) -> Option<ScenarioError> {
     // The message begins with the option and its value, as QEMU's do.
     let option = reason.split_once([' ', '=']).map(|(option, _)| option.to_owned());
     let option = option.filter(|option| option.starts_with('-'));
-    let mistake = Mistake::new(format!("QEMU does not start: {reason}"), expected, Some(option.as_deref().unwrap_or("args")));
+    let mistake =
+        Mistake::new(format!("QEMU does not start: {reason}"), expected, Some(option.as_deref().unwrap_or("args")));
     Some(placed(&pos, &[], mistake, read))
 }
 
@@ -213,11 +216,14 @@ struct Files {
     said: String,
     /// All texts of other commands and of QEMU's arguments.
     opened: String,
+    /// Nothing is said of any file.
+    silent: bool,
 }
 
 impl Files {
-    fn of(plan: &Plan) -> Files {
-        let mut files = Files { made: BTreeSet::new(), said: String::new(), opened: plan.args.join("\n") };
+    fn of(plan: &Plan, whole: bool) -> Files {
+        let mut files =
+            Files { made: BTreeSet::new(), said: String::new(), opened: plan.args.join("\n"), silent: !whole };
         let steps = plan.steps.iter().filter_map(|step| match &step.kind {
             StepKind::File(op) => Some(op),
             _ => None,
@@ -245,7 +251,7 @@ impl Files {
     fn missing(&self, file: &str, seen: bool) -> Option<Mistake> {
         let plain = !file.is_empty() && !file.contains([':', '{', '"', '\\', '/']);
         let known = self.made.contains(file) || self.said.contains(file) || (seen && self.opened.contains(file));
-        (plain && !known).then(|| {
+        (plain && !known && !self.silent).then(|| {
             let known: Vec<&str> = self.made.iter().map(|name| &**name).collect();
             let expected = match nearest(file, &known) {
                 Some(near) => format!("did you mean `{near}`?"),

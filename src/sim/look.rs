@@ -2,8 +2,8 @@
 
 use crate::block::{qemu_io, qemu_io_text};
 use crate::qmp::hmp::{self, HmpLine};
-use crate::scenario::plan::{BitmapCheck, EventPattern, Fails, PlannedStep, StepKind};
 use crate::scenario::pattern;
+use crate::scenario::plan::{BitmapCheck, EventPattern, Fails, PlannedStep, StepKind};
 use crate::trace::canonical;
 use crate::world::World;
 use crate::world::monitor::Event;

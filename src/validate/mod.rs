@@ -21,7 +21,9 @@ pub fn unexpecting(plan: &Plan) -> Plan {
     let bare_step = |step: &PlannedStep| -> PlannedStep {
         let kind = match &step.kind {
             StepKind::Qmp { command, .. } => StepKind::Qmp { command: command.clone(), expect: Expect::Any },
-            StepKind::Hmp { line, .. } => StepKind::Hmp { line: line.clone(), output: None, returns: None, fails: Fails::Any },
+            StepKind::Hmp { line, .. } => {
+                StepKind::Hmp { line: line.clone(), output: None, returns: None, fails: Fails::Any }
+            }
             StepKind::Bitmap(_)
             | StepKind::Same(_)
             | StepKind::NoJobs
