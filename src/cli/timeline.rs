@@ -144,9 +144,11 @@ pub(super) fn source(wanted: &Wanted<'_>, runner: Runner, out: &Output) -> Resul
     };
     let (quirks, check) = (wanted.quirks, wanted.check);
     let options = RunOptions { level: Some(wanted.level), record_choices: false, quirks, check };
+    let nodes = crate::sim::nodes(&plan, &mut chooser.clone(), &options);
     let run = runner(&plan, chooser, &options);
     let quirks: String = plan.quirks.iter().chain(quirks.iter()).map(|quirk| format!(", quirk {quirk}")).collect();
     let mut source = Source::of_trace(&name, &format!("{schedule}{quirks}"), &run.trace);
+    source.nodes = nodes;
     source.outcome = Some(in_short(&run.outcome));
     Ok(source)
 }
