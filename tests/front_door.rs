@@ -274,3 +274,19 @@ fn ctrl_c_tells_what_was_done() {
     assert_eq!(output.status.code(), Some(130), "{out}");
     assert!(out.contains("1 scenarios, ") && out.contains("1 passed"), "{out}");
 }
+
+/// QEMU writes such names into images whose overlay was made of a node that no file name describes.
+#[test]
+fn images_are_compared_through_json_names() {
+    let scenario = "about: x
+files:
+  - create: {file: a.qcow2, format: qcow2, size: 1M}
+  - write: {file: a.qcow2, format: qcow2, pattern: 0x41, offset: 0, length: 64K}
+  - create: {file: b.qcow2, format: qcow2, size: 1M, backing: {file: a.qcow2, format: qcow2}}
+steps:
+  - rebase: {file: b.qcow2, backing: {file: 'json:{\"driver\": \"qcow2\", \"file\": {\"driver\": \"file\", \"filename\": \"a.qcow2\"}}', format: qcow2}}
+  - same: [a.qcow2, b.qcow2]
+";
+    let (code, _, err) = sim(folder(&[]).path(), &["run", "-"], scenario);
+    assert_eq!(code, 0, "{err}");
+}

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 
 /// Arguments of `conform`.
 #[derive(Debug, Args)]
+#[command(after_help = "Exit codes:\n  0  QEMU and the model agree\n  1  something differs\n  2  a mistake in the arguments or in a scenario file, or QEMU does not start")]
 pub(super) struct ConformArgs {
     /// The QEMU to compare with: a program, or a command line of it
     #[arg(long, value_name = "CMD", default_value = "qemu-system-x86_64")]
@@ -119,7 +120,7 @@ fn conform_all(
         match judged {
             Ok(judged) => tell(args, &program, &judged, &mut counts, out),
             Err(trouble) => {
-                out.complain(&format!("{}: {trouble}\n", program.name));
+                out.error(&format!("{}: {trouble}", program.name));
                 if counts.total == 1 {
                     return EXIT_USAGE;
                 }
@@ -173,6 +174,6 @@ fn tell(args: &ConformArgs, program: &Program, judged: &Judged, counts: &mut Cou
             let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
             out.print(&format!("{name} kept: {}\n", paths.join(" ")));
         }
-        Err(trouble) => out.complain(&format!("{name}: {trouble}\n")),
+        Err(trouble) => out.error(&format!("{name}: {trouble}")),
     }
 }

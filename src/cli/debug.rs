@@ -56,7 +56,7 @@ pub(super) fn debug(args: &DebugArgs, out: &mut Output) -> u8 {
     let debugger = match start(args, out) {
         Ok(debugger) => debugger,
         Err(message) => {
-            out.complain(&message);
+            out.error(&message);
             return EXIT_USAGE;
         }
     };

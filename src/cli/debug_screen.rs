@@ -57,7 +57,11 @@ pub(super) fn show(mut debugger: Debugger, title: &str) -> io::Result<String> {
 fn work(debugger: &mut Debugger, title: &str, out: &mut impl Write) -> io::Result<()> {
     let mut looks = Looks::default();
     loop {
-        if looks.help { draw_help(out)? } else { draw(debugger, title, &looks, out)? }
+        if looks.help {
+            draw_help(out)?
+        } else {
+            draw(debugger, title, &looks, out)?
+        }
         let Event::Key(key) = event::read()? else { continue };
         if key.kind == KeyEventKind::Release {
             continue;

@@ -61,6 +61,10 @@ impl Output {
 
     /// An error, in the form that wrong arguments have it too.
     pub fn error(&mut self, message: &str) {
+        // A mistake in a file comes with its lines, in a frame of its own.
+        if message.trim_start().starts_with('×') {
+            return self.complain(message);
+        }
         let style = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
         self.complain(&format!("{style}error:{style:#} {}\n", message.trim_end()));
     }

@@ -30,7 +30,7 @@ pub(super) fn shrink(args: &ShrinkArgs, out: &mut Output) -> u8 {
     let shrunk = match shrink::shrink(&failure, args.runs) {
         Ok(shrunk) => shrunk,
         Err(error) => {
-            out.complain(&format!("{}: {error}\n", args.file.display()));
+            out.error(&format!("{}: {error}", args.file.display()));
             return 1;
         }
     };

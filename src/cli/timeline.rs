@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 /// Arguments of `timeline`.
 #[derive(Debug, Args)]
+#[command(after_help = "Exit codes:\n  0  drawn, whatever came of the run\n  2  a mistake in the arguments or in a file")]
 pub(super) struct TimelineArgs {
     /// A scenario file, which is run; a failure file; or a trace in JSON lines, ours or a recording of QEMU
     file: PathBuf,
@@ -213,13 +214,13 @@ pub(super) fn timeline(args: &TimelineArgs, runner: Runner, out: &mut Output) ->
             None => out.print(&text),
             Some(path) => {
                 if let Err(error) = std::fs::write(path, text) {
-                    out.complain(&format!("{}: {error}\n", path.display()));
+                    out.error(&format!("{}: {error}", path.display()));
                     return EXIT_USAGE;
                 }
             }
         },
         Err(message) => {
-            out.complain(&message);
+            out.error(&message);
             return EXIT_USAGE;
         }
     }

@@ -79,7 +79,13 @@ impl Source {
     #[must_use]
     pub fn of_trace(title: &str, schedule: &str, trace: &Trace) -> Source {
         let records = trace.iter().filter_map(|record| rec(&jsonl::value(record, true), record.time)).collect();
-        Source { title: title.to_owned(), schedule: schedule.to_owned(), outcome: None, records, nodes: BTreeMap::new() }
+        Source {
+            title: title.to_owned(),
+            schedule: schedule.to_owned(),
+            outcome: None,
+            records,
+            nodes: BTreeMap::new(),
+        }
     }
 
     /// From JSON lines. A file of recordings holds several traces, each behind a header: `nth` says which, from 0.
