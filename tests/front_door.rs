@@ -110,7 +110,7 @@ fn what_fails_in_the_eyes_of_qemu_io_fails() {
     for (step, why) in [
         ("- {hmp: 'qemu-io drive0 \"wirte 0 1M\"', returns: ''}", "command \"wirte\" not found"),
         ("- hmp: qemu-io drive0 \"read -P 9 0 512\"", "Pattern verification failed"),
-        ("- hmp: qemu-io nothing \"read 0 512\"", "Device 'nothing' not found"),
+        ("- hmp: qemu-io nothing \"read 0 512\"", "nor node-name='nothing'"),
         ("- hmp: qemu-io drive0 \"write 2M 512\"", "write failed: Input/output error"),
         ("- hmp: nonsense", "unknown command"),
     ] {
@@ -148,7 +148,7 @@ fn wait_is_short_for_two_events() {
     let (code, err) = run(&format!("{target}{backup}- {{wait: j, error: Input/output error}}"));
     assert_eq!(code, 1, "{err}");
     // The event that came is named, and in which member it differs.
-    assert!(err.contains("-:6: stuck") && err.contains("read BLOCK_JOB_COMPLETED {"), "{err}");
+    assert!(err.contains("-:7: stuck") && err.contains("read BLOCK_JOB_COMPLETED {"), "{err}");
     assert!(err.contains("at error: expected \"Input/output error\", got nothing"), "{err}");
 }
 
@@ -166,7 +166,7 @@ fn several_files_filters_and_lists() {
     let (code, out, err) = sim(dir.path(), &["-q", "test", "a", "b"], "");
     assert!(code == 1 && !out.contains("ok ") && err.is_empty(), "{out}{err}");
     let (code, _, err) = sim(dir.path(), &["run", "a/one.yaml", "a/two.yaml"], "");
-    assert!(code == 1 && err.contains("a/one.yaml:\npassed") && err.contains("a/two.yaml:1"), "{err}");
+    assert!(code == 1 && err.contains("a/one.yaml:\npassed") && err.contains("a/two.yaml:2"), "{err}");
     let junit = dir.path().join("report.xml");
     sim(dir.path(), &["test", "a", "--junit", "report.xml"], "");
     let text = fs::read_to_string(junit).unwrap();

@@ -15,7 +15,9 @@ use std::path::PathBuf;
 
 /// Arguments of `conform`.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit codes:\n  0  QEMU and the model agree\n  1  something differs\n  2  a mistake in the arguments or in a scenario file, or QEMU does not start")]
+#[command(
+    after_help = "Exit codes:\n  0  QEMU and the model agree\n  1  something differs\n  2  a mistake in the arguments or in a scenario file, or QEMU does not start"
+)]
 pub(super) struct ConformArgs {
     /// The QEMU to compare with: a program, or a command line of it
     #[arg(long, value_name = "CMD", default_value = "qemu-system-x86_64")]

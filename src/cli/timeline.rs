@@ -17,7 +17,9 @@ use std::sync::Arc;
 
 /// Arguments of `timeline`.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit codes:\n  0  drawn, whatever came of the run\n  2  a mistake in the arguments or in a file")]
+#[command(
+    after_help = "Exit codes:\n  0  drawn, whatever came of the run\n  2  a mistake in the arguments or in a file"
+)]
 pub(super) struct TimelineArgs {
     /// A scenario file, which is run; a failure file; or a trace in JSON lines, ours or a recording of QEMU
     file: PathBuf,

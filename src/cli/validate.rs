@@ -9,7 +9,9 @@ use std::path::PathBuf;
 
 /// Arguments of `validate`.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit codes:\n  0  the model can produce the trace\n  1  no schedule was found that does\n  2  a mistake in the arguments or in a file")]
+#[command(
+    after_help = "Exit codes:\n  0  the model can produce the trace\n  1  no schedule was found that does\n  2  a mistake in the arguments or in a file"
+)]
 pub(super) struct ValidateArgs {
     /// The trace: JSON lines as `record` writes them, a QMP log of QEMU's iotests, or libvirt's log
     #[arg(value_name = "TRACE")]

@@ -115,7 +115,9 @@ impl FromStr for Strategy {
             return Err(format!("`{text}`: {name} takes no number"));
         }
         match bound.parse() {
-            Ok(0) if strategy.kind() == "pct" => Err(format!("`{text}`: pct has at least one priority: expected 1 to {MAX_BOUND}")),
+            Ok(0) if strategy.kind() == "pct" => {
+                Err(format!("`{text}`: pct has at least one priority: expected 1 to {MAX_BOUND}"))
+            }
             Ok(bound) if bound <= MAX_BOUND => Ok(strategy.with_bound(bound)),
             _ => Err(format!("`{text}`: expected a number up to {MAX_BOUND} behind the colon")),
         }
