@@ -1,14 +1,13 @@
 //! What steps look at beside replies and events: bitmaps and images from outside, and what a command of the human monitor printed.
 
-use crate::base::Json;
 use crate::block::{qemu_io, qemu_io_text};
-use crate::choice::Chooser;
 use crate::qmp::hmp::{self, HmpLine};
 use crate::scenario::pattern;
 use crate::scenario::plan::{BitmapCheck, EventPattern, Fails, PlannedStep, StepKind};
-use crate::trace::{Trace, canonical};
+use crate::trace::canonical;
 use crate::world::World;
-use crate::world::monitor::{Event, Output};
+use crate::world::block::driver::Driver;
+use crate::world::monitor::Event;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -152,30 +151,15 @@ pub(super) fn same(world: &World, images: &[Arc<str>]) -> Result<(), String> {
     Ok(())
 }
 
-/// What the nodes of a process are, by name: driver, and for those that open a file its name. The process is asked, as a client would ask it.
+/// What the nodes of a process are, by name: driver, and for those that open a file its name.
 pub(super) fn nodes(world: &World) -> BTreeMap<Arc<str>, String> {
-    let mut world = world.clone();
-    world.trace = Trace::off();
-    let client = world.connect(true);
-    let arguments = Json::dict(vec![("flat", Json::Bool(true))]);
-    let query = vec![("execute", "query-named-block-nodes".into()), ("arguments", arguments)];
-    world.submit(client, Json::dict(query));
-    // One that hangs, or has much else to do, does not answer.
-    for _ in 0..1_000 {
-        world.step(&mut Chooser::Calm);
-        let reply = world.out.iter().find_map(|output| match output {
-            Output::Reply { client: to, reply, .. } if *to == client => Some(reply),
-            _ => None,
-        });
-        let Some(reply) = reply else { continue };
-        let Some(Json::List(nodes)) = reply.get("return") else { break };
-        let text = |node: &Json, key: &str| node.get(key).and_then(Json::as_str).map(str::to_owned);
-        let known = nodes.iter().filter_map(|node| {
-            let (name, driver) = (text(node, "node-name")?, text(node, "drv")?);
-            let file = text(node, "file").filter(|file| !file.is_empty() && !file.contains(['{', ':']));
-            Some((name.into(), file.map_or_else(|| driver.clone(), |file| format!("{driver} {file}"))))
-        });
-        return known.collect();
-    }
-    BTreeMap::new()
+    let known = world.graph.nodes.iter().filter_map(|(_, node)| {
+        let driver = node.driver.as_ref()?;
+        let about = match driver {
+            Driver::File(file) => format!("file {}", file.path),
+            other => other.format_name().to_owned(),
+        };
+        Some((node.node_name.clone(), about))
+    });
+    known.collect()
 }

@@ -210,10 +210,9 @@ pub fn run_with(plan: &Plan, choose: &mut dyn Choose, options: &RunOptions) -> (
 #[must_use]
 pub fn nodes(plan: &Plan, chooser: &mut Chooser, options: &RunOptions) -> BTreeMap<Arc<str>, String> {
     let options = RunOptions { level: None, ..*options };
-    let asked = |sim: &Sim| catch_unwind(AssertUnwindSafe(|| look::nodes(&sim.world))).unwrap_or_default();
-    let mut known = Sim::new(plan, &options).as_ref().map(asked).unwrap_or_default();
+    let mut known = Sim::new(plan, &options).map(|sim| look::nodes(&sim.world)).unwrap_or_default();
     if let (_, Some(sim)) = run_with(plan, chooser, &options) {
-        known.extend(asked(&sim));
+        known.extend(look::nodes(&sim.world));
     }
     known
 }
