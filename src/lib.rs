@@ -37,15 +37,16 @@ pub mod block;
 pub mod check;
 pub mod choice;
 #[doc(hidden)]
+#[cfg(feature = "cli")]
 pub mod cli;
 #[doc(hidden)]
 pub mod debug;
 pub mod explore;
 pub mod failure;
 pub mod generate;
-#[doc(hidden)]
 pub mod host;
 #[doc(hidden)]
+#[cfg(feature = "serve")]
 pub mod images;
 #[doc(hidden)]
 pub mod interop;
@@ -58,6 +59,7 @@ pub mod quirk;
 pub mod render;
 pub mod scenario;
 #[doc(hidden)]
+#[cfg(feature = "serve")]
 pub mod serve;
 #[doc(hidden)]
 pub mod shrink;

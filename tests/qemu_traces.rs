@@ -13,25 +13,10 @@ mod harness;
 
 use blockjob_sim::sim::outcome::Outcome;
 use blockjob_sim::trace::Level;
-use blockjob_sim::trace::compare::{ClientLine, client_lines, first_difference};
-use common::{CASES, RECORDED_SEEDS, case, client_trace, recorded, run};
+use blockjob_sim::trace::compare::{client_lines, first_difference};
+use common::{CASES, RECORDED_SEEDS, case, client_trace, recorded, run, which};
 use harness::{trial, trials};
 use std::process::ExitCode;
-
-/// The number of the recorded trace that this is; else the place up to which one of them is the same.
-fn which(trace: &[ClientLine], known: &[Vec<ClientLine>]) -> Result<usize, String> {
-    let mut nearest = None;
-    for (number, other) in known.iter().enumerate() {
-        match first_difference(trace, other) {
-            None => return Ok(number),
-            Some(found) if nearest.as_ref().is_none_or(|(index, _)| found.index > *index) => {
-                nearest = Some((found.index, format!("nearest to the recorded trace {number}: {found}")));
-            }
-            Some(_) => {}
-        }
-    }
-    Err(nearest.map_or("nothing is recorded".to_owned(), |(_, text)| text))
-}
 
 fn all_recorded_traces_are_here() {
     let numbers: Vec<usize> = CASES.iter().map(|case| recorded(case).len()).collect();

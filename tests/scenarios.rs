@@ -20,8 +20,8 @@ mod harness;
 use blockjob_sim::scenario::Plan;
 use blockjob_sim::scenario::plan::StepKind;
 use blockjob_sim::sim::outcome::Outcome;
-use blockjob_sim::trace::{Level, Phase, Record, RecordKind, canonical, text};
-use common::{RACE_SEEDS, RECORDED_SEEDS, case, case_file, path, plan_of, run};
+use blockjob_sim::trace::{Level, canonical};
+use common::{RACE_SEEDS, RECORDED_SEEDS, case, case_file, lines, path, plan_of, race, run, without_times};
 use harness::{trial, trials};
 use std::collections::BTreeSet;
 use std::fs;
@@ -60,11 +60,6 @@ fn files_below(folder: &str, ending: &str) -> BTreeSet<String> {
         }
     }
     found
-}
-
-/// Lines of records, long ones cut; `tests/qemu_traces.rs` holds what they say in full against the real QEMU.
-fn lines<'a>(records: impl Iterator<Item = &'a Record>) -> String {
-    text::short_lines(records, text::SNAPSHOT_WIDTH)
 }
 
 /// A run that must pass, as the client sees it.
@@ -152,23 +147,6 @@ fn orders_of_the_race_differ() {
     let plan = case("transaction-failure-race");
     let shown: BTreeSet<_> = RACE_SEEDS.iter().map(|seed| without_times(&race(&plan, *seed))).collect();
     assert_eq!(shown.len(), 5, "orders that differ");
-}
-
-/// The race from its transaction on.
-fn race(plan: &Plan, seed: u64) -> String {
-    let run = run(plan, Some(seed), Level::Io);
-    assert_eq!(run.outcome, Outcome::Passed, "{}\nseed {seed}", run.outcome);
-    let is_mark = |record: &&Record| !matches!(&record.kind, RecordKind::Note(note) if note.what == "mark");
-    lines(run.trace.iter().skip_while(is_mark).filter(|record| match &record.kind {
-        RecordKind::Request { bytes, phase, .. } => *bytes >= 65_536 && *phase != Phase::Submit,
-        RecordKind::JobPause { .. } | RecordKind::Drain { .. } => false,
-        _ => true,
-    }))
-}
-
-/// The lines without their first column.
-fn without_times(trace: &str) -> String {
-    trace.lines().map(|line| format!("{}\n", line.trim_start().split_once("  ").map_or("", |(_, rest)| rest))).collect()
 }
 
 fn no_snapshot_is_left_over() {

@@ -81,6 +81,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "generate",
             "host",
             "job",
+            "qmp",
             "quirk",
             "trace",
             "scenario",

@@ -3,10 +3,12 @@
 use super::kinds::KindArg;
 use super::output::Output;
 use super::{EXIT_USAGE, files, seeds};
+use crate::interop::confine;
 use crate::interop::conform::allowed::LIST;
 use crate::interop::conform::program::{Kind, generated, program};
 use crate::interop::conform::shrink::shrink;
 use crate::interop::conform::{self, Bench, Judged, Program, Verdict, found};
+use crate::interop::scratch::{Guard, Scratch, end_with_signals};
 use crate::validate::{Effort, unexpecting};
 use clap::Args;
 use std::collections::BTreeMap;
@@ -44,6 +46,9 @@ pub(super) struct ConformArgs {
     /// Attempts at finding a schedule that gives the real trace, of each kind of schedule
     #[arg(long, value_name = "N", default_value_t = 200_000)]
     tries: u32,
+    /// Carry out what may reach out of a file's directory, too: any option, command and file name
+    #[arg(long)]
+    trust: bool,
     /// Show the program of each difference
     #[arg(long)]
     show: bool,
@@ -59,16 +64,29 @@ pub(super) fn conform(args: &ConformArgs, out: &mut Output) -> u8 {
         true => Kind::ALL.to_vec(),
         false => args.kind.iter().map(|kind| kind.of_conform()).collect(),
     };
-    let dir = args.dir.clone().unwrap_or_else(conform::scratch);
-    let bench = Bench { command, dir, effort: Effort { tries: args.tries, ..Effort::default() } };
-    let code = match args.files.is_empty() {
+    // Programs from seeds are ours; files may come from anywhere.
+    let guard = Guard::new(!args.trust && !args.files.is_empty());
+    let scratch = match args.dir {
+        Some(_) => Ok(None),
+        None => Scratch::new().map(Some),
+    };
+    let scratch = match scratch.and_then(|dir| end_with_signals(&guard, dir.as_ref()).map(|()| dir)) {
+        Ok(scratch) => scratch,
+        Err(trouble) => {
+            out.error(&format!("{trouble}"));
+            return EXIT_USAGE;
+        }
+    };
+    let dir = args.dir.clone().or(scratch.as_ref().map(|dir| dir.path().to_owned())).unwrap_or_default();
+    let bench = Bench { command, dir, effort: Effort { tries: args.tries, ..Effort::default() }, guard };
+    if let Err(trouble) = bench.starts() {
+        out.error(&format!("--qemu {}: {trouble}", args.qemu));
+        return EXIT_USAGE;
+    }
+    match args.files.is_empty() {
         true => kinds.iter().map(|kind| conform_kind(args, &bench, *kind, out)).max().unwrap_or(0),
         false => conform_files(args, &bench, kinds[0], out),
-    };
-    if args.dir.is_none() {
-        conform::clear(&bench.dir);
     }
-    code
 }
 
 fn conform_kind(args: &ConformArgs, bench: &Bench, kind: Kind, out: &mut Output) -> u8 {
@@ -86,6 +104,10 @@ fn conform_files(args: &ConformArgs, bench: &Bench, kind: Kind, out: &mut Output
     let mut programs = Vec::new();
     for file in &args.files {
         let Some(plan) = files::scenario(file, out) else { return EXIT_USAGE };
+        if let Err(trouble) = if args.trust { Ok(()) } else { confine::check(&plan) } {
+            out.error(&format!("{trouble}"));
+            return EXIT_USAGE;
+        }
         // What both do is compared, not what the file expects of either.
         let plan = unexpecting(&plan);
         let name = file.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
