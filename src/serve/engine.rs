@@ -24,8 +24,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Frames after which a command is looked at though the world is not at rest: some jobs never come to rest.
-const PATIENCE: u64 = 50_000_000;
+/// Frames after which a command is looked at though the world is not at rest: some jobs never come to rest, such as those that ignore
+/// errors which do not end.
+const PATIENCE: u64 = 300_000;
+/// Events without a command after which the world goes on in small steps, and so no faster than its clients take in what it puts out.
+const FLOOD: u64 = 20_000;
+/// The frames of such a step.
+const SMALL_STEP: u64 = 500;
 /// How long a calm client of a scenario waits for a world that does not come to rest.
 const SOON: Nanos = 50 * MILLIS;
 /// Records that a trace holds.
@@ -105,6 +110,10 @@ pub(super) struct Engine {
     sleeps: Sleeps,
     /// Frames run when the last command ended.
     since: u64,
+    /// Frames after which a command is looked at.
+    patience: u64,
+    /// Events put out since the last command ended.
+    events: u64,
     /// And when that was.
     replied: Nanos,
     /// The next command is sent as by a calm client of a scenario: when the world first rests.
@@ -142,6 +151,8 @@ impl Engine {
             fresh: false,
             sleeps: Sleeps::new(options.pace),
             since: 0,
+            patience: PATIENCE,
+            events: 0,
             replied: 0,
             plain: seed.is_none(),
             unread: Vec::new(),
@@ -242,7 +253,10 @@ impl Engine {
                 }
             }
             match &output {
-                Output::Event { .. } => self.fresh = true,
+                Output::Event { .. } => {
+                    self.fresh = true;
+                    self.events += 1;
+                }
                 Output::Reply { client, .. } if self.serving == Some(*client) => {
                     self.fresh = true;
                     self.serving = None;
@@ -250,6 +264,8 @@ impl Engine {
                         sorting = true;
                     }
                     self.since = self.world.steps;
+                    self.patience = self.since + PATIENCE;
+                    self.events = 0;
                     self.replied = self.world.now;
                     self.plain = self.stops.is_none();
                 }
@@ -277,6 +293,9 @@ impl Engine {
     pub(super) fn go_on(&mut self) {
         self.holds = false;
         self.fresh = false;
+        if self.world.steps >= self.patience {
+            self.patience = self.world.steps + if self.events > FLOOD { SMALL_STEP } else { PATIENCE };
+        }
     }
 
     /// The host asks the process to end. False if it can't, because it polls for something that does not come.
@@ -364,6 +383,7 @@ impl Engine {
         {
             // Whoever asked has gone, and what was asked is done: there will be no reply.
             (self.serving, self.since, self.replied, self.plain) = (None, self.world.steps, self.world.now, false);
+            (self.patience, self.events) = (self.since + PATIENCE, 0);
         }
         if self.broken.is_some() {
             return Some(Next::Ended);
@@ -386,7 +406,8 @@ impl Engine {
             self.plain &= next.is_some();
             return next;
         }
-        if self.world.steps - self.since > PATIENCE {
+        if self.world.steps > self.patience {
+            self.plain = false;
             return Some(Next::Holds);
         }
         let stops = self.stops.as_mut()?;

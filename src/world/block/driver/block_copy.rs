@@ -23,7 +23,7 @@ const MAX_COPY_RANGE: u64 = 16 * MIB;
 /// `BLOCK_COPY_MAX_BUFFER`
 const MAX_BUFFER: u64 = MIB;
 /// `BLOCK_COPY_MAX_MEM`
-const MAX_MEM: u64 = 128 * MIB;
+pub(in crate::world) const MAX_MEM: u64 = 128 * MIB;
 /// `BLOCK_COPY_MAX_WORKERS`
 pub const MAX_WORKERS: u32 = 64;
 /// `BLOCK_COPY_CLUSTER_SIZE_DEFAULT`

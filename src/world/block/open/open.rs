@@ -3,7 +3,7 @@
 use super::spec::{BackingSpec, DriverSpec, OpenSpec};
 use crate::base::Kept;
 use crate::base::errno::Errno;
-use crate::base::units::{GIB, align_up};
+use crate::base::units::{BDRV_MAX_LENGTH, GIB, align_up};
 use crate::block::blkdebug::{Blkdebug, Limits, Rule};
 use crate::block::blkdebug_config;
 use crate::block::event::BlkdebugEvent;
@@ -441,6 +441,13 @@ impl World {
     /// The end of `bdrv_open_common`; the backend for probing goes.
     pub(in crate::world) fn open_done(&mut self, mut o: Box<Opening>) -> Flow {
         let bs = o.bs;
+        let null_size =
+            if let DriverSpec::Null { size, .. } = &o.spec.driver { size.map(i64::unsigned_abs) } else { None };
+        // `bdrv_co_refresh_total_sectors`
+        if null_size.unwrap_or(self.graph.nodes[bs].size) > BDRV_MAX_LENGTH {
+            let text = format!("Could not refresh total sector count: {}", Errno::EFBIG);
+            return self.driver_open_failed(o, QmpError::generic(text));
+        }
         self.refresh_limits(bs);
         match o.probe.take() {
             Some(probe) => self.seq([Frame::BlkUnref(probe), Frame::Open(o, OpenStage::ProbeGone)]),
