@@ -290,3 +290,15 @@ steps:
     let (code, _, err) = sim(folder(&[]).path(), &["run", "-"], scenario);
     assert_eq!(code, 0, "{err}");
 }
+
+#[test]
+fn what_cannot_be_written_is_found_out_before_the_work() {
+    let dir = folder(&[("file", String::new())]);
+    for args in [
+        &["fuzz", RACE, "--seeds", "0..100000000", "--report", "file/pages"][..],
+        &["test", RACE, "--seeds", "0..100000000", "--junit", "nowhere/report.xml"],
+    ] {
+        let (code, out, err) = sim(dir.path(), args, "");
+        assert!(code == 2 && out.is_empty() && err.starts_with("error: --"), "{args:?} {out}{err}");
+    }
+}

@@ -151,6 +151,11 @@ pub(super) fn fuzz(args: &FuzzArgs, runner: Runner, out: &mut Output) -> u8 {
             }
         }
     };
+    // What cannot be written in the end is found out before the work.
+    if let Some(Err(error)) = args.report.as_ref().map(std::fs::create_dir_all) {
+        out.error(&format!("--report: {}", files::plain(&error)));
+        return EXIT_USAGE;
+    }
     let campaign = Arc::new(campaign(args));
     let head = Head::new(args.file.as_deref(), args.kind.map(|kind| kind.of_generator().name()), &watch, &campaign);
     let (file, known) = match open_state(args, &head) {
@@ -196,6 +201,7 @@ pub(super) fn fuzz(args: &FuzzArgs, runner: Runner, out: &mut Output) -> u8 {
         Ok(path) => format!("blockjob-sim replay {}", path.display()),
         Err(problem) => format!("{}  ({problem})", head.again(found)),
     };
+    let mut unwritten = 0;
     if let Some(dir) = &args.report {
         let about = campaign_page::About {
             name: &save.name,
@@ -208,11 +214,11 @@ pub(super) fn fuzz(args: &FuzzArgs, runner: Runner, out: &mut Output) -> u8 {
         };
         if let Err(problem) = campaign_page::write(dir, &tally, &about) {
             out.error(&format!("--report: {problem}"));
-            return EXIT_USAGE;
+            unwritten = EXIT_USAGE;
         }
     }
     let code = tell(&tally, args.marks, &again, out);
-    if stop.asked() { EXIT_INTERRUPTED } else { code }
+    if stop.asked() { EXIT_INTERRUPTED } else { code.max(unwritten) }
 }
 
 /// A scenario that holds in one schedule only fails in others, and that is no news.

@@ -73,6 +73,12 @@ pub(super) fn test(args: &TestArgs, runner: Runner, out: &mut Output) -> u8 {
         found.iter().for_each(|(_, path)| out.print(&format!("{}\n", path.display())));
         return if found.is_empty() { EXIT_USAGE } else { 0 };
     }
+    if let Some(path) = &args.junit
+        && let Err(error) = std::fs::OpenOptions::new().append(true).create(true).open(path)
+    {
+        out.error(&format!("--junit {}: {}", path.display(), files::plain(&error)));
+        return EXIT_USAGE;
+    }
     let shared = Shared {
         found: &found,
         args,
