@@ -70,6 +70,7 @@ pub mod validate;
 pub mod world;
 
 #[doc = include_str!("../docs/library.md")]
+#[allow(clippy::test_attr_in_doctest, reason = "they are shown, and compiled")]
 pub mod library {}
 
 #[doc = include_str!("../docs/ARCHITECTURE.md")]
@@ -77,6 +78,7 @@ pub mod architecture {}
 
 /// The Rust blocks of documents are compiled.
 #[cfg(doctest)]
+#[allow(clippy::test_attr_in_doctest, reason = "they are shown, and compiled")]
 mod documents {
     #[doc = include_str!("../README.md")]
     mod readme {}

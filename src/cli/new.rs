@@ -1,5 +1,4 @@
 //! `blockjob-sim new`: a scenario to start from.
-#![expect(clippy::disallowed_methods, reason = "the shell writes files")]
 
 use super::output::Output;
 use super::run::quoted;
