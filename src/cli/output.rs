@@ -19,6 +19,8 @@ pub(super) struct Output {
     pub quiet: bool,
     /// The reader of standard output has gone.
     closed: bool,
+    /// Something could not be written, though somebody was there to read it.
+    pub failed: bool,
 }
 
 impl Output {
@@ -38,6 +40,7 @@ impl Output {
             out,
             err,
             closed: false,
+            failed: false,
         }
     }
 
@@ -49,6 +52,7 @@ impl Output {
         if let Err(error) = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()) {
             self.closed = true;
             if error.kind() != io::ErrorKind::BrokenPipe {
+                self.failed = true;
                 self.complain(&format!("cannot write to standard output: {error}\n"));
             }
         }
@@ -56,7 +60,9 @@ impl Output {
 
     /// Writes to standard error; there is nobody left to tell if that fails.
     pub fn complain(&mut self, text: &str) {
-        let _ = self.err.write_all(text.as_bytes());
+        if let Err(error) = self.err.write_all(text.as_bytes()) {
+            self.failed |= error.kind() != io::ErrorKind::BrokenPipe;
+        }
     }
 
     /// An error, in the form that wrong arguments have it too.

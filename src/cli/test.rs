@@ -62,6 +62,10 @@ impl Shared<'_> {
 
 /// Runs every scenario, calm and under each seed; one that holds in a single schedule only in that.
 pub(super) fn test(args: &TestArgs, runner: Runner, out: &mut Output) -> u8 {
+    if let Some(Err(error)) = args.junit.as_ref().map(|path| crate::serve::outfile::probe(path)) {
+        out.error(&format!("--junit: {error}"));
+        return EXIT_USAGE;
+    }
     let found = match files::named(&args.paths, &args.filter) {
         Ok(found) => found,
         Err(problem) => {
@@ -72,12 +76,6 @@ pub(super) fn test(args: &TestArgs, runner: Runner, out: &mut Output) -> u8 {
     if args.list {
         found.iter().for_each(|(_, path)| out.print(&format!("{}\n", path.display())));
         return if found.is_empty() { EXIT_USAGE } else { 0 };
-    }
-    if let Some(path) = &args.junit
-        && let Err(error) = std::fs::OpenOptions::new().append(true).create(true).open(path)
-    {
-        out.error(&format!("--junit {}: {}", path.display(), files::plain(&error)));
-        return EXIT_USAGE;
     }
     let shared = Shared {
         found: &found,
@@ -271,5 +269,5 @@ fn write_junit(path: &Path, verdicts: &[Verdict]) -> Result<(), String> {
     let mut report = Report::new("blockjob-sim");
     report.add_test_suite(suite);
     let text = report.to_string().map_err(|error| error.to_string())?;
-    std::fs::write(path, text).map_err(|error| error.to_string())
+    crate::serve::outfile::write(path, text.as_bytes()).map_err(|error| error.to_string())
 }

@@ -38,6 +38,11 @@ const MAX_TRACE: usize = 10_000_000;
 /// How long the world runs before what it put out is handed on and the sockets are looked at.
 const SLICE: Duration = Duration::from_millis(5);
 
+/// How long a command that is under way may take to come to its end when the process is to end.
+const PATIENT: Duration = Duration::from_secs(5);
+/// Slices that the world gets when qtest moves the clock.
+const SLICES: u32 = 400;
+
 /// How the world's run goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
@@ -279,7 +284,9 @@ impl Engine {
     }
 
     /// The run is over: the trace, and the recording as a scenario.
-    pub(super) fn finish(&mut self) -> (Trace, Option<String>) {
+    ///
+    /// The recording is an error where no scenario can hold it.
+    pub(super) fn finish(&mut self) -> (Trace, Option<Result<String, String>>) {
         for output in std::mem::take(&mut self.unread) {
             note_read(&mut self.world, &output);
         }
@@ -300,8 +307,9 @@ impl Engine {
 
     /// The host asks the process to end. False if it can't, because it polls for something that does not come.
     pub(super) fn shut_down(&mut self) -> bool {
+        let began = Instant::now();
         while !self.world.in_main_loop() {
-            if self.step() != Stepped::Ran {
+            if self.step() != Stepped::Ran || began.elapsed() > PATIENT {
                 return false;
             }
         }
@@ -317,7 +325,12 @@ impl Engine {
         let by = by.unwrap_or_else(|| next.map_or(0, |next| next.saturating_sub(self.world.now)));
         let target = self.world.now.saturating_add(by);
         self.sleeps.allow(target);
-        while self.run() == Next::Runs {}
+        // What never comes to rest is not waited for.
+        for _ in 0..SLICES {
+            if self.run() != Next::Runs {
+                break;
+            }
+        }
         if self.world.at_rest() {
             self.world.now = self.world.now.max(target);
         }

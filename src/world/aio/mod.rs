@@ -287,6 +287,8 @@ pub struct Aio {
 
 /// Virtual time that one round of the event loop takes, so that no loop is free.
 const ROUND: Nanos = MICROS;
+/// The last time at which a timer goes off, in 146 years: so times can be added to each other.
+const LAST: Nanos = 1 << 62;
 
 impl World {
     /// `aio_bh_schedule_oneshot(qemu_get_aio_context(), ...)`
@@ -486,7 +488,8 @@ impl World {
             TimerKind::CoSleep(co) => Later::CoSleep(co.0),
             TimerKind::Throttle(who, write) => Later::Throttle(who.number(), write),
         });
-        self.aio.timers.push(Timer { deadline, kind });
+        // A timer that is further away than all times is one that never goes off.
+        self.aio.timers.push(Timer { deadline: deadline.min(LAST.max(self.now)), kind });
     }
 
     /// `timer_del`
@@ -585,7 +588,7 @@ impl World {
 
     /// `aio_poll(qemu_get_aio_context(), true)`
     fn aio_poll(&mut self, choose: &mut dyn Choose) -> bool {
-        self.now += if self.aio.order { 0 } else { ROUND };
+        self.now = self.now.saturating_add(if self.aio.order { 0 } else { ROUND });
         if self.aio.main.ready() {
             self.poll_nonblocking(choose);
             return true;
@@ -595,7 +598,7 @@ impl World {
 
     /// `os_host_main_loop_wait`: the sources of both contexts, `qemu_aio_context` first.
     fn main_loop_wait(&mut self, choose: &mut dyn Choose) -> Stepped {
-        self.now += if self.aio.order { 0 } else { ROUND };
+        self.now = self.now.saturating_add(if self.aio.order { 0 } else { ROUND });
         if self.aio.main.ready() || self.aio.iohandler.ready() {
             if self.aio.iohandler.ready() {
                 self.aio.iohandler.begin_poll();

@@ -432,7 +432,7 @@ impl World {
                 self.copy_task_end(&task, true);
                 let co = self.current();
                 self.calls[call].sleeping = Some(co);
-                self.timer_set(now + delay, TimerKind::CoSleep(co));
+                self.timer_set(now.saturating_add(delay), TimerKind::CoSleep(co));
                 self.stack.push(Frame::CopyDirty { call, offset: from, bytes: end - from });
                 self.stack.push(Frame::CopySlept(call));
                 return Flow::Yield(Wait::Sleep);

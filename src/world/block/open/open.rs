@@ -17,6 +17,9 @@ use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use std::sync::Arc;
 
+/// Bytes that a file of blkdebug's rules has at most.
+const MAX_CONFIG: u64 = 1 << 20;
+
 /// A node that is being opened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Opening {
@@ -541,8 +544,12 @@ impl World {
     fn blkdebug_engine(&self, rules: &[Rule], config: Option<&Arc<str>>, limits: Limits) -> Result<Blkdebug, String> {
         let mut all = Vec::new();
         if let Some(path) = config {
-            let text =
-                self.files.export(&self.files.key(path)).ok_or_else(|| blkdebug_config::open_error(Errno::ENOENT))?;
+            let file = self.files.get(&self.files.key(path));
+            let file = file.ok_or_else(|| blkdebug_config::open_error(Errno::ENOENT))?;
+            if file.size > MAX_CONFIG {
+                return Err(format!("Could not read blkdebug config file: it has more than {MAX_CONFIG} bytes"));
+            }
+            let text = file.content.read(0, file.size).to_bytes();
             all = blkdebug_config::parse(&String::from_utf8_lossy(&text))?;
         }
         all.extend_from_slice(rules);
