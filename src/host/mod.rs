@@ -6,6 +6,7 @@
 mod check;
 mod compare;
 mod device;
+mod faults;
 mod frozen;
 mod image;
 mod io;
@@ -16,6 +17,7 @@ mod tests;
 
 pub use check::CheckResult;
 pub use compare::Mismatch;
+pub use faults::{Failing, HostChange, Request};
 pub use frozen::{Differs, Frozen, Image as FrozenImage};
 pub use image::{Image, Step};
 pub use io::{Info, MapEntry};
@@ -97,6 +99,8 @@ pub struct HostFiles {
     files: Kept<BTreeMap<Arc<str>, Arc<File>>>,
     /// Where the files are real ones.
     outside: Option<Box<outside::Outside>>,
+    /// What the simulated host refuses.
+    rules: Option<Box<faults::Rules>>,
 }
 
 impl HostFiles {

@@ -100,9 +100,7 @@ pub fn serve(config: &Config) -> Result<(), String> {
     }
     booted?;
     // Images are locked from here on, whether anybody asks for something or not.
-    for problem in engine.sync() {
-        let _ = writeln!(std::io::stderr(), "{}: {problem}", config.program);
-    }
+    engine.sync();
     if !config.stopped {
         engine.world.start();
     }

@@ -292,7 +292,7 @@ impl Wire {
         false
     }
 
-    /// Sends what the world put out to whom it concerns, once the real files are as they must be.
+    /// Sends what the world put out to whom it concerns, once the locks on real files are as they must be.
     fn deliver(&mut self) {
         if !self.engine.out.is_empty() {
             self.sync();
@@ -305,16 +305,20 @@ impl Wire {
         }
     }
 
-    /// Brings the real files up to date.
+    /// Brings the locks on the real files up to date.
     pub(super) fn sync(&mut self) {
-        for problem in self.engine.sync() {
-            let _ = writeln!(std::io::stderr(), "{}: {problem}", self.program);
-        }
+        self.engine.sync();
     }
 
     fn put(&mut self, output: &Output) {
         match output {
-            Output::Stdout(_) | Output::Stderr(_) | Output::Report(_) => print(output, &self.program),
+            Output::Stdout(_) | Output::Stderr(_) | Output::Report(_) => {
+                // Events that were sent before stand before it, also where both go to one place.
+                for port in 0..self.ports.len() {
+                    self.flush(port);
+                }
+                print(output, &self.program);
+            }
             Output::Reply { client, reply, .. } => {
                 let ends = self.engine.world.quitting;
                 if let Some(qmp) = self.users.qmps.iter().find(|qmp| qmp.client == Some(*client)) {

@@ -133,6 +133,8 @@ pub enum Wait {
     CopyCall,
     /// The next QMP request.
     Request,
+    /// What the real host does to a file.
+    Host,
 }
 
 /// A coroutine: a stack of frames that waits to be entered.
@@ -285,6 +287,8 @@ pub struct Aio {
     pub faults: bool,
     /// `bdrv_close_all` is under way: what coroutines wait for is gone.
     pub closing: bool,
+    /// The coroutine that waits for the real host.
+    pub host_waiter: Option<CoId>,
     /// Stacks of coroutines that are gone.
     spare_stacks: Spare<Frame>,
 }
@@ -521,6 +525,9 @@ impl World {
         if self.aio.faults {
             self.place_faults(choose);
         }
+        if self.host_answers() {
+            return Stepped::Ran;
+        }
         let mut ran = false;
         while let Some(frame) = self.stack.pop() {
             self.steps += 1;
@@ -557,6 +564,12 @@ impl World {
                 }
                 ran = true;
                 self.ask_for_more(choose, point);
+            } else if let Frame::Complete(id) = frame
+                && self.host_works_first(id)
+            {
+                self.steps -= 1;
+                self.stack.push(frame);
+                return Stepped::Ran;
             } else if let Frame::Complete(id) = frame
                 && self.another_may_have_worked(id)
             {

@@ -244,6 +244,9 @@ impl World {
 
     /// `bdrv_driver_preadv`: the driver's read. Leaves `Val::Data`.
     pub(super) fn driver_preadv(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
+        if self.graph.nodes[node].dropped {
+            return self.ret(Val::Data(Err(Errno::ENOMEDIUM)));
+        }
         match self.graph.nodes[node].drv() {
             Driver::File(_) => self.device_submit(node, DeviceOp::Read, offset, bytes),
             Driver::Null(null) => {
@@ -279,6 +282,9 @@ impl World {
     /// The driver's write. Leaves `Val::Ret`.
     pub(super) fn driver_write(&mut self, req: Box<WriteReq>) -> Flow {
         let node = req.node;
+        if self.graph.nodes[node].dropped {
+            return self.ret(Val::err(Errno::ENOMEDIUM));
+        }
         match self.graph.nodes[node].drv() {
             Driver::File(_) => {
                 let data = req.data.expect("a write carries data");
@@ -327,6 +333,9 @@ impl World {
 
     /// `bdrv_driver_pwritev_compressed`
     pub(super) fn driver_pwritev_compressed(&mut self, req: Box<WriteReq>) -> Flow {
+        if self.graph.nodes[req.node].dropped {
+            return self.ret(Val::err(Errno::ENOMEDIUM));
+        }
         match self.graph.nodes[req.node].drv() {
             Driver::Qcow2(_) => self.qcow2_pwritev_compressed(req),
             Driver::Throttle(_) => self.write_throttled(req),
@@ -339,7 +348,7 @@ impl World {
     pub fn supports_compressed_writes(&self, node: NodeId) -> bool {
         let n = &self.graph.nodes[node];
         match n.drv() {
-            Driver::Qcow2(_) => true,
+            Driver::Qcow2(_) => !n.dropped,
             Driver::Throttle(_) => self.supports_compressed_writes(self.below(node)),
             Driver::Blkdebug(_)
             | Driver::Cbw(_)
@@ -437,6 +446,9 @@ impl World {
 
     /// `bdrv_co_flush_to_disk`
     pub(super) fn driver_flush_to_disk(&mut self, node: NodeId) -> Flow {
+        if self.graph.nodes[node].dropped {
+            return self.ret(Val::err(Errno::ENOMEDIUM));
+        }
         match self.graph.nodes[node].drv() {
             Driver::File(_) => self.device_submit(node, DeviceOp::Flush, 0, 0),
             Driver::Null(null) => {
@@ -503,7 +515,7 @@ impl World {
         if self.trace.wants(Level::Io) {
             self.trace_device(request, Phase::Complete(None));
         }
-        if let Some(errno) = self.files.failed(&path) {
+        if let Err(errno) = self.host_verdict(&path, request) {
             return Val::err(errno);
         }
         match &request.op {
@@ -515,8 +527,8 @@ impl World {
             DeviceOp::Copy { from, at } => {
                 Val::Ret(self.files.copy_range(from, *at, &path, request.offset, request.bytes))
             }
-            DeviceOp::Zero { unmap } => {
-                self.files.zero(&path, request.offset, request.bytes, *unmap);
+            DeviceOp::Zero { .. } => {
+                self.files.zero(&path, request.offset, request.bytes);
                 Val::Ret(Ok(()))
             }
             DeviceOp::Discard => {
@@ -752,7 +764,7 @@ impl World {
         let fail = |text: &str| Val::Done(Err(QmpError::generic(text)));
         match self.graph.nodes[node].drv() {
             Driver::File(_) => {
-                self.stack.push(Frame::Give(Box::new(Val::Done(Ok(())))));
+                self.stack.push(Frame::RawTruncated);
                 self.device_submit(node, DeviceOp::Truncate, size, 0)
             }
             Driver::Null(_) | Driver::SnapshotAccess => self.ret(fail("Image format driver does not support resize")),

@@ -210,6 +210,13 @@ pub enum Frame {
     },
     Formatting(Box<Formatting>, FormatStage),
     RawTruncate(NodeId),
+    RawTruncated,
+    RawCreate {
+        path: Arc<str>,
+        size: u64,
+        made: bool,
+        then: Box<super::create::AfterCreate>,
+    },
     CreateOver(Box<CreateQcow2>),
     CreateDone(JobId),
 

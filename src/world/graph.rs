@@ -178,6 +178,8 @@ pub struct Node {
     pub node_name: Arc<str>,
     /// The driver with its state; `None` while it is not open.
     pub driver: Option<Driver>,
+    /// `bs->drv == NULL` though it is open: its image was found corrupt. The driver's state stays for what is under way.
+    pub dropped: bool,
     /// Edges to its children, newest first.
     pub children: Vec<ChildId>,
     /// Edges from its parents, newest first.
@@ -250,6 +252,7 @@ impl Node {
         Node {
             node_name: Arc::default(),
             driver: None,
+            dropped: false,
             children: Vec::new(),
             parents: Vec::new(),
             file: None,
@@ -282,6 +285,12 @@ impl Node {
             block_status_cache: None,
             inherits_from: None,
         }
+    }
+
+    /// Whether it has a driver (`bs->drv`).
+    #[must_use]
+    pub fn has_drv(&self) -> bool {
+        self.driver.is_some() && !self.dropped
     }
 
     /// The open driver.
@@ -373,6 +382,8 @@ pub struct Graph {
     pub foreign_locks: BTreeMap<Arc<str>, (u8, u8)>,
     /// Nodes that were writable before they were reopened, while that is not settled.
     pub reopening: Vec<NodeId>,
+    /// Some node has lost its driver.
+    pub any_dropped: bool,
 }
 
 impl Default for Graph {
@@ -386,6 +397,7 @@ impl Default for Graph {
             next_auto_name: 0,
             foreign_locks: BTreeMap::new(),
             reopening: Vec::new(),
+            any_dropped: false,
         }
     }
 }
@@ -433,11 +445,18 @@ impl Graph {
         node.and_then(|n| self.find_node(n))
     }
 
+    /// `bdrv_is_inserted`: whether a node, and all below it, have their drivers.
+    #[must_use]
+    pub fn is_inserted(&self, node: NodeId) -> bool {
+        let n = &self.nodes[node];
+        !self.any_dropped || (!n.dropped && n.children.iter().all(|child| self.is_inserted(self.bs(*child))))
+    }
+
     /// The node of a backend that has a medium, and a tray that is closed, if it has one (`blk_is_available`).
     #[must_use]
     pub fn available(&self, blk: BackendId) -> Option<NodeId> {
         let backend = self.backends.get(blk)?;
-        if backend.tray && backend.tray_open { None } else { self.blk_bs(blk) }
+        if backend.tray && backend.tray_open { None } else { self.blk_bs(blk).filter(|bs| self.is_inserted(*bs)) }
     }
 
     /// The node at the lower end of an edge.
@@ -450,7 +469,7 @@ impl Graph {
     #[must_use]
     pub fn filter_bs(&self, node: NodeId) -> Option<NodeId> {
         let n = &self.nodes[node];
-        if !n.driver.as_ref()?.is_filter() {
+        if n.dropped || !n.driver.as_ref()?.is_filter() {
             return None;
         }
         n.file.map(|c| self.bs(c))
@@ -460,7 +479,7 @@ impl Graph {
     #[must_use]
     pub fn cow_bs(&self, node: NodeId) -> Option<NodeId> {
         let n = &self.nodes[node];
-        if n.driver.as_ref()?.is_filter() {
+        if n.dropped || n.driver.as_ref()?.is_filter() {
             return None;
         }
         n.backing.map(|c| self.bs(c))

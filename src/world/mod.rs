@@ -25,6 +25,7 @@ pub mod frame;
 pub mod graph;
 mod graph_ops;
 pub mod hmp;
+pub mod host_work;
 mod hmp_commands;
 pub mod hmp_map;
 pub mod hotplug;

@@ -5,6 +5,7 @@ use super::arena::NodeId;
 use super::driver::Driver;
 use super::frame::{Flow, Frame};
 use super::value::{BlockStatus, Val};
+use crate::base::errno::Errno;
 
 /// A status query through a chain (`bdrv_co_common_block_status_above`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -37,6 +38,9 @@ impl World {
     /// `bdrv_co_do_block_status`
     pub(super) fn block_status(&mut self, node: NodeId, offset: u64, bytes: u64, want_zero: bool) -> Flow {
         let n = &self.graph.nodes[node];
+        if n.dropped {
+            return self.ret(Val::Status(Err(Errno::ENOMEDIUM)));
+        }
         let total = n.size;
         if offset >= total {
             return self.ret(Val::Status(Ok(BlockStatus { eof: true, ..BlockStatus::default() })));
