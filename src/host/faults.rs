@@ -179,7 +179,8 @@ impl HostFiles {
         if needed == 0 {
             return Ok(());
         }
-        let taken: u64 = self.iter().map(|(path, file)| file.size.next_multiple_of(BLOCK) - self.holes(path, 0, file.size)).sum();
+        let taken: u64 =
+            self.iter().map(|(path, file)| file.size.next_multiple_of(BLOCK) - self.holes(path, 0, file.size)).sum();
         if needed > capacity.saturating_sub(taken) { Err(Errno::ENOSPC) } else { Ok(()) }
     }
 
@@ -187,7 +188,9 @@ impl HostFiles {
     fn end(op: &HostOp) -> Option<u64> {
         match op {
             HostOp::Write(offset, data) => Some(offset.saturating_add(data.len())),
-            HostOp::Copy { offset, bytes, .. } | HostOp::Zero { offset, bytes, .. } => Some(offset.saturating_add(*bytes)),
+            HostOp::Copy { offset, bytes, .. } | HostOp::Zero { offset, bytes, .. } => {
+                Some(offset.saturating_add(*bytes))
+            }
             HostOp::Truncate(size) => Some(*size),
             _ => None,
         }

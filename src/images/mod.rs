@@ -111,7 +111,10 @@ impl Images {
     /// Makes the locks on the real files what the world takes them to be, and closes those that nobody has open. To be called before
     /// anything that the world put out is passed on, and at the end.
     pub fn sync(&mut self, world: &mut World) {
-        self.drop_unused(world);
+        // A file that is being made has no node yet.
+        if !world.files.waits() && !world.files.has_answer() {
+            self.drop_unused(world);
+        }
         for (path, held) in &mut self.held {
             let wanted = locks::wanted(world, path);
             held.locks.set(held.file.fd(), wanted);
@@ -270,7 +273,15 @@ impl Images {
             }
             HostOp::Zero { offset, bytes, unmap } => file.zero(*offset, *bytes, *unmap),
             HostOp::Punch(offset, bytes) => file.punch(*offset, *bytes),
-            HostOp::Truncate(size) => file.truncate(*size),
+            HostOp::Truncate(size) => {
+                let was_empty = file.size() == 0;
+                let done = file.truncate(*size);
+                if was_empty && *size > 0 && done.is_ok() {
+                    // `allocate_first_block`, whose failure nobody looks at.
+                    let _ = file.write(0, &Data::zeroes(if *size < 4096 { 512 } else { 4096 }));
+                }
+                done
+            }
             HostOp::Create | HostOp::Read(..) | HostOp::Flush => Ok(()),
         };
         if done.is_err() {

@@ -55,6 +55,9 @@ impl World {
             self.can_store_bitmap(bs, &args.name, granularity)?;
         }
         let n = &mut self.graph.nodes[bs];
+        if n.dropped && n.bitmaps.find(&args.name).is_none() {
+            return Err(QmpError::generic(format!("could not get length of device: {}", Errno::ENOMEDIUM)));
+        }
         let size = n.size;
         let id = n.bitmaps.add(Some(&args.name), size, granularity).map_err(QmpError::generic)?;
         let bitmap = n.bitmaps.get_mut(id).expect("just added");

@@ -44,7 +44,7 @@ impl World {
             C::QueryBlock => {
                 let blocks = self.query_block();
                 self.ret(Val::Json(blocks))
-            },
+            }
             C::QueryNamedBlockNodes { flat } => {
                 let nodes = self.query_named_block_nodes(flat.unwrap_or(false));
                 self.ret(Val::Json(nodes))

@@ -181,7 +181,7 @@ impl World {
         let file = self.bdrv_new(node);
         self.assign_node_name(file, None).expect("a made-up name is free");
         let create = Frame::Qcow2CreateFile { file, options: Box::new(options) };
-        self.seq([Frame::RunCo(Box::new(create)), Frame::PrefixError(format!("{path}: ").into())])
+        self.seq([Frame::RunCo(Box::new(create)), Frame::ImgCreated("qcow2".into())])
     }
 
     /// `qcow2_co_create_opts`, in its coroutine. What it does to the graph is done by the main thread, in bottom halves.

@@ -94,8 +94,8 @@ pub enum Frame {
     KeepOver(Box<Frame>),
     /// If the register holds a failure, drops this many frames below.
     StopOnError(u32),
-    /// Puts text in front of an error.
-    PrefixError(Arc<str>),
+    /// The end of making an image of that format: what is said where it is too large.
+    ImgCreated(Arc<str>),
     Sleep(Nanos),
     /// The bottom of the stack while the process starts.
     Idle,

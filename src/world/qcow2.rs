@@ -14,7 +14,8 @@ use crate::base::Json;
 use crate::base::errno::{Errno, Ret};
 use crate::block::content::Data;
 use crate::block::qcow2::{
-    Ask, BitmapCheck, Child, Corruption, Fault, FileTraits, Got, Op, OpenOptions, Out, Qcow2, Status, StoreBitmap, StoredBitmap,
+    Ask, BitmapCheck, Child, Corruption, Fault, FileTraits, Got, Op, OpenOptions, Out, Qcow2, Status, StoreBitmap,
+    StoredBitmap,
 };
 use crate::qmp::error::QmpError;
 use crate::quirk::Quirk;

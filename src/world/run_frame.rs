@@ -54,12 +54,11 @@ impl Frame {
             }
             Frame::Idle => unreachable!("starting the process stops here"),
             Frame::StopOnError(n) => w.stop_on_error(n),
-            Frame::PrefixError(prefix) => {
-                if let Val::Done(Err(err)) = &mut w.reg {
-                    err.desc = match err.errno {
-                        Some(Errno::EFBIG) => super::host_work::too_large("qcow2").into(),
-                        _ => format!("{prefix}{}", err.desc).into(),
-                    };
+            Frame::ImgCreated(format) => {
+                if let Val::Done(Err(err)) = &mut w.reg
+                    && err.errno == Some(Errno::EFBIG)
+                {
+                    err.desc = super::host_work::too_large(&format).into();
                 }
                 Flow::Go
             }
