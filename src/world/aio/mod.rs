@@ -15,7 +15,7 @@ use crate::base::Spare;
 use crate::base::units::{MICROS, Nanos};
 use crate::block::content::Data;
 use crate::choice::{ChoicePoint, Choose, Subject};
-use crate::trace::{Later, Level, Phase};
+use crate::trace::Later;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -467,19 +467,6 @@ impl World {
             self.aio.cells.pop();
         }
         value
-    }
-
-    /// Sends a request to the device below a protocol node; the running coroutine then yields with the wait returned.
-    pub fn device_submit(&mut self, node: NodeId, op: DeviceOp, offset: u64, bytes: u64) -> Flow {
-        let id = ReqId(super::block::io::lowest_free(self.aio.in_flight.iter().map(|r| r.id.0)));
-        let co = self.current();
-        let request = DeviceRequest { id, node, op, offset, bytes, sent: self.now, due: None, co, worked: None };
-        if self.trace.wants(Level::Io) {
-            self.trace_device(&request, Phase::Submit);
-            self.trace.keep_cause(Later::Device(id.0));
-        }
-        self.aio.in_flight.push(request);
-        Flow::Yield(Wait::Device(id))
     }
 
     /// `timer_mod`

@@ -445,13 +445,6 @@ impl Graph {
         node.and_then(|n| self.find_node(n))
     }
 
-    /// `bdrv_is_inserted`: whether a node, and all below it, have their drivers.
-    #[must_use]
-    pub fn is_inserted(&self, node: NodeId) -> bool {
-        let n = &self.nodes[node];
-        !self.any_dropped || (!n.dropped && n.children.iter().all(|child| self.is_inserted(self.bs(*child))))
-    }
-
     /// The node of a backend that has a medium, and a tray that is closed, if it has one (`blk_is_available`).
     #[must_use]
     pub fn available(&self, blk: BackendId) -> Option<NodeId> {

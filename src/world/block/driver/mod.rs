@@ -17,9 +17,9 @@ use crate::block::content::Data;
 use crate::block::event::BlkdebugEvent;
 use crate::qmp::error::QmpError;
 use crate::quirk::Quirk;
-use crate::trace::{Level, Phase, RecordKind};
+use crate::trace::{Level, RecordKind};
 use crate::world::World;
-use crate::world::aio::{DeviceOp, DeviceRequest, TimerKind, Wait};
+use crate::world::aio::{DeviceOp, TimerKind, Wait};
 use crate::world::arena::{ChildId, CoId, NodeId};
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::{BlockStatus, Val};
@@ -517,66 +517,6 @@ impl World {
         }
         self.stack.push(Frame::Give(Box::new(result)));
         self.device_submit(node, DeviceOp::Nothing, 0, latency)
-    }
-
-    /// What the host does for a request, when it is done.
-    pub(in crate::world) fn device_work(&mut self, request: &DeviceRequest) -> Val {
-        let Some(node) = self.graph.nodes.get(request.node) else { return Val::err(Errno::EIO) };
-        let Driver::File(file) = node.drv() else { return Val::Ret(Ok(())) };
-        let path = file.path.clone();
-        if self.trace.wants(Level::Io) {
-            self.trace_device(request, Phase::Complete(None));
-        }
-        if let Err(errno) = self.host_verdict(&path, request) {
-            return Val::err(errno);
-        }
-        match &request.op {
-            DeviceOp::Read => Val::Data(Ok(self.files.read_in(&path, request.offset, request.bytes))),
-            DeviceOp::Write(data) => {
-                self.files.pwrite(&path, request.offset, data);
-                Val::Ret(Ok(()))
-            }
-            DeviceOp::Copy { from, at } => {
-                Val::Ret(self.files.copy_range(from, *at, &path, request.offset, request.bytes))
-            }
-            DeviceOp::Zero { .. } => {
-                self.files.zero(&path, request.offset, request.bytes);
-                Val::Ret(Ok(()))
-            }
-            DeviceOp::Discard => {
-                self.files.punch(&path, request.offset, request.bytes);
-                if let Some(Driver::File(file)) = self.graph.nodes[request.node].driver.as_mut() {
-                    file.discards = (file.discards.0 + 1, file.discards.1 + request.bytes);
-                }
-                Val::Ret(Ok(()))
-            }
-            DeviceOp::Truncate => {
-                self.files.truncate(&path, request.offset);
-                Val::Ret(Ok(()))
-            }
-            DeviceOp::Flush | DeviceOp::Nothing => Val::Ret(Ok(())),
-        }
-    }
-
-    /// Notes a request to a file, where it begins and where it ends.
-    pub(in crate::world) fn trace_device(&mut self, request: &DeviceRequest, phase: Phase) {
-        let Some(node) = self.graph.nodes.get(request.node).filter(|node| matches!(node.drv(), Driver::File(_))) else {
-            return;
-        };
-        let node = node.node_name.clone();
-        let op = match request.op {
-            DeviceOp::Read => "read",
-            DeviceOp::Write(_) => "write",
-            DeviceOp::Copy { .. } => "copy-range",
-            DeviceOp::Zero { .. } => "write-zeroes",
-            DeviceOp::Discard => "discard",
-            DeviceOp::Flush => "flush",
-            DeviceOp::Truncate | DeviceOp::Nothing => "truncate",
-        };
-        let (id, offset, bytes) = (u64::from(request.id.0), request.offset, request.bytes);
-        let who: Arc<str> = format!("{:?}", request.co).into();
-        let kind = || RecordKind::Request { id, node, op, offset, bytes, who, phase };
-        self.trace.emit(Level::Io, self.now, kind);
     }
 
     /// `BLKDBG_CO_EVENT` on the child `bs->file` of a node.
