@@ -104,6 +104,20 @@ pub enum HostChange {
     Resize(Arc<str>, u64),
 }
 
+impl HostChange {
+    /// The file that it is about, if it is about one.
+    #[must_use]
+    pub fn file(&self) -> Option<&str> {
+        match self {
+            HostChange::Capacity(_) => None,
+            HostChange::Limit(file, _)
+            | HostChange::Fail(file, _)
+            | HostChange::Mend(file)
+            | HostChange::Resize(file, _) => Some(file),
+        }
+    }
+}
+
 /// What the host refuses for one file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct FileRules {

@@ -12,8 +12,6 @@ mod image;
 mod io;
 mod outside;
 mod rebase;
-#[cfg(test)]
-mod tests;
 
 pub use check::CheckResult;
 pub use compare::Mismatch;

@@ -22,6 +22,7 @@ pub mod help;
 mod hmp;
 pub mod options;
 pub mod pace;
+mod pidfile;
 mod port;
 mod pretty;
 mod qmp;
@@ -40,6 +41,7 @@ use chardev::Kind;
 use cmdline::{AddFd, Asked, Config, Mode};
 use engine::Engine;
 use hmp::Hmp;
+use pidfile::PidFile;
 use port::Port;
 use qmp::Qmp;
 use qtest::Qtest;
@@ -75,6 +77,8 @@ pub fn main(program: &str, args: &[String]) -> u8 {
 /// What is wrong with the configuration, or why the process ends before its time.
 pub fn serve(config: &Config) -> Result<(), String> {
     let signals = Signals::catch()?;
+    // Before anything else is made, as in QEMU; it goes with this function, however that ends.
+    let _pidfile = config.pidfile.as_deref().map(PidFile::write).transpose()?;
     let fds = take_fds(config)?;
     let ports = open_ports(config)?;
     let (mut qmps, mut hmps, mut qtests) = (Vec::new(), Vec::new(), Vec::new());
@@ -104,18 +108,10 @@ pub fn serve(config: &Config) -> Result<(), String> {
     if !config.stopped {
         engine.world.start();
     }
-    if let Some(path) = &config.pidfile {
-        let pid = format!("{}\n", std::process::id());
-        std::fs::write(path, pid)
-            .map_err(|e| format!("cannot create PID file: Could not create '{path}': {}", chardev::plain(&e)))?;
-    }
     let mut wire = Wire::new(config.program.clone(), engine, ports, Users { qmps, hmps, qtests }, signals);
     let served = wire.serve();
     wire.sync();
     wire.clean_up();
-    if let Some(path) = &config.pidfile {
-        let _ = std::fs::remove_file(path);
-    }
     keep(config, &mut wire.engine)?;
     let Some(broken) = &wire.engine.broken else { return served };
     Err(match &config.sim.record {

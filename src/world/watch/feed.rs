@@ -359,14 +359,12 @@ impl World {
                 let below = Box::new(below(n.file).unwrap_or(Frozen::Unknown));
                 Frozen::Shifted { offset: raw.offset, below }
             }
-            Some(Driver::Blkdebug(_) | Driver::Cbw(_) | Driver::Throttle(_)) => {
-                below(n.file).unwrap_or(Frozen::Unknown)
-            }
             Some(Driver::Qcow2(q)) => Frozen::Qcow2(Box::new(crate::host::FrozenImage {
                 driver: q.q.clone(),
                 file: below(n.file).unwrap_or(Frozen::Unknown),
                 backing: below(n.backing),
             })),
+            Some(_) => below(self.graph.filter_child(node)).unwrap_or(Frozen::Unknown),
         }
     }
 

@@ -556,9 +556,7 @@ impl World {
             Some(Driver::File(file)) => Ok(self.files.allocated(&file.path)),
             Some(Driver::Null(_)) => Ok(0),
             None | Some(Driver::Blkdebug(_)) => Err(Errno::ENOTSUP),
-            Some(Driver::Raw(_) | Driver::Qcow2(_) | Driver::Cbw(_) | Driver::SnapshotAccess | Driver::Throttle(_)) => {
-                self.allocated_size(self.below(node))
-            }
+            Some(_) => self.allocated_size(self.below(node)),
         }
     }
 }

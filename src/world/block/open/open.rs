@@ -476,7 +476,7 @@ impl World {
         let Some((key, protocol)) = &o.spec.unknown else { return self.ret(Val::Node(Ok(o.bs))) };
         let driver = self.graph.nodes[o.bs].drv();
         // A driver that was named may be a protocol too (`bdrv_fill_options`).
-        let protocol = *protocol || driver.is_protocol() || matches!(driver, Driver::Blkdebug(_));
+        let protocol = *protocol || driver.has_protocol_name();
         let driver = driver.format_name();
         let text = match protocol {
             true => format!("Block protocol '{driver}' doesn't support the option '{key}'"),

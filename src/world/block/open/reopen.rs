@@ -252,7 +252,7 @@ impl World {
             return self.reopen_fail(r, QmpError::generic(text));
         }
         let driver = match node.drv() {
-            Driver::Cbw(_) | Driver::SnapshotAccess => {
+            driver if !driver.row().can_reopen => {
                 let (format, name) = (node.drv().format_name(), self.graph.device_or_node_name(bs));
                 let text = format!("Block format '{format}' used by node '{name}' does not support reopening files");
                 return self.reopen_fail(r, QmpError::generic(text));
@@ -425,6 +425,7 @@ impl World {
             perm: 0,
             shared: perm::ALL,
             quiesced_parent: false,
+            frozen: false,
         });
         self.note_child(swap.parent, edge);
         edge
