@@ -163,7 +163,8 @@ impl HostFiles {
             let format = options.backing_format.as_deref().and_then(Format::from_name);
             options.size = Image::open(self, &backing, format, false)?.size();
         }
-        options.size = options.size.next_multiple_of(512);
+        // What is out of range stays so, and is refused.
+        options.size = options.size.checked_next_multiple_of(512).unwrap_or(options.size);
         self.create(path, 0);
         let created = image::create(self, path, options);
         if created.is_err() {

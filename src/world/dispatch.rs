@@ -64,7 +64,7 @@ impl Frame {
             }
             Frame::Sleep(ns) => {
                 let co = w.current();
-                w.timer_set(w.now + ns, super::aio::TimerKind::CoSleep(co));
+                w.timer_set(w.now.saturating_add(ns), super::aio::TimerKind::CoSleep(co));
                 Flow::Yield(Wait::Sleep)
             }
 

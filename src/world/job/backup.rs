@@ -10,7 +10,7 @@ use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::aio::Wait;
 use crate::world::arena::{CallId, JobId, NodeId, TxnId};
-use crate::world::block::driver::block_copy::{BlockCopyState, CLUSTER_SIZE_DEFAULT, CallEnd, CopyCall};
+use crate::world::block::driver::block_copy::{BlockCopyState, CLUSTER_SIZE_DEFAULT, CallEnd, CopyCall, MAX_MEM};
 use crate::world::block::driver::{CbwState, Driver};
 use crate::world::block::edges::no_backing;
 use crate::world::block::graph::{Node, OpenFlags, Parent, Role, perm};
@@ -242,6 +242,12 @@ impl World {
         let target = self.graph.bs(target_edge);
         if min_cluster > 0 && !min_cluster.is_power_of_two() {
             return fail(self, "Cannot create block-copy-state: min-cluster-size needs to be a power of 2".to_owned());
+        }
+        // Unlike QEMU, which aborts when it copies the first cluster (`co_get_from_shres`), or from 4 GiB on when it makes the bitmaps
+        // (`bdrv_create_dirty_bitmap`), as one cluster is more than all copies may hold.
+        if min_cluster > MAX_MEM {
+            let text = format!("Cannot create block-copy-state: min-cluster-size too large: {min_cluster} > {MAX_MEM}");
+            return fail(self, text);
         }
         let target_cluster = match self.quirks.has(Quirk::TargetClusterLarger) {
             true => 0,

@@ -563,7 +563,7 @@ impl World {
     /// `bdrv_reopen_queue_free`
     fn reopen_end(&mut self, r: &Reopen) -> Flow {
         for bs in &r.drains {
-            self.drained_end(*bs);
+            self.polled_section_ends(*bs);
         }
         self.ret(Val::Done(r.error.clone().map_or(Ok(()), Err)))
     }
