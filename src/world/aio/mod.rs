@@ -561,8 +561,6 @@ impl World {
             } else if let Frame::Complete(id) = frame
                 && self.host_works_first(id)
             {
-                self.steps -= 1;
-                self.stack.push(frame);
                 return Stepped::Ran;
             } else if let Frame::Complete(id) = frame
                 && self.another_may_have_worked(id)

@@ -119,6 +119,9 @@ impl World {
         if !in_memory {
             let path = file.path.clone();
             self.files.ask(&path, op);
+            // The frame comes again, and counts then.
+            self.stack.push(Frame::Complete(id));
+            self.steps -= 1;
         }
         !in_memory
     }
