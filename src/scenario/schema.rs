@@ -225,6 +225,7 @@ const STEPS: &[Step] = &[
         "a text file",
         Type::Map(&[req("file", Type::Text, "the file"), req("content", Type::Text, "all it holds")]),
     ),
+    step("host", "what the host refuses: a full disk, a limit of a file, requests that fail", Type::Object),
     step("no-jobs", "no job is left", Type::True),
     step(
         "no-events",
@@ -406,7 +407,8 @@ mod tests {
 
     #[test]
     fn the_table_has_all_that_the_readers_take() {
-        for step in STEPS.iter().filter(|step| step.name != "call") {
+        // A procedure has members of its own, and of those of `host` not all go together.
+        for step in STEPS.iter().filter(|step| !matches!(step.name, "call" | "host")) {
             let beside: BTreeSet<String> =
                 step.beside.iter().map(|m| m.name.to_owned()).chain([step.name.to_owned()]).collect();
             assert_eq!(
