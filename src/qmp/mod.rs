@@ -12,6 +12,7 @@ pub mod lexer;
 pub mod names;
 pub mod order;
 pub mod print;
+pub mod recorded;
 pub mod request;
 pub mod types;
 pub mod visit;
