@@ -122,6 +122,13 @@ def properties():
     return [f"#{number}\t{info}" for info, number in infos.items()] + lines
 
 
+def interfaces(q):
+    """Which types implement an interface; of other types the parents tell."""
+    names = [entry["name"] for entry in q.ask("qom-list-types", abstract=True) if entry.get("parent") == "interface"]
+    implement = lambda name: [entry["name"] for entry in q.ask("qom-list-types", implements=name, abstract=True)]
+    return [f"implements {name}\t{text(implement(name))}" for name in sorted(names)]
+
+
 def tree(q, path, lines, name):
     """An object: name, type and, but for children, value of each of its properties."""
     rows, children = [], []
@@ -169,7 +176,9 @@ def main():
         same.append(write("schema.z", ["query-qmp-schema\t" + text(q.ask("query-qmp-schema"))]))
         same.append(write("answers.z", [f"{name}\t{text(q.ask(name))}" for name in CONSTANT]
                           + ["hmp help\t" + text(q.ask("human-monitor-command", **{"command-line": "help"})),
-                             "hmp info\t" + text(q.ask("human-monitor-command", **{"command-line": "info"}))]))
+                             "qom-list-types abstract\t" + text(q.ask("qom-list-types", abstract=True)),
+                             "hmp info\t" + text(q.ask("human-monitor-command", **{"command-line": "info"}))]
+                          + interfaces(q)))
         same.append(write("properties.z", properties()))
         same.append(write("cpus.z", cpus(q)))
     lines = []

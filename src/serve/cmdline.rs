@@ -6,6 +6,7 @@ use super::options::{self, Meaning};
 use super::sim_options::SimOptions;
 use crate::qmp::drive::split_options;
 use crate::qmp::names::is_device_model;
+use crate::world::board::Board;
 use std::sync::Arc;
 
 /// What kind of monitor listens at a character device.
@@ -69,6 +70,8 @@ pub struct Config {
     pub uuid: Option<String>,
     /// `-pidfile`
     pub pidfile: Option<String>,
+    /// `-daemonize`
+    pub daemonize: bool,
     /// How the world is run.
     pub sim: SimOptions,
 }
@@ -89,6 +92,7 @@ struct Defaults {
     nographic: bool,
     monitor_given: bool,
     serial_given: bool,
+    accel_given: bool,
 }
 
 /// Reads the arguments behind the program's name.
@@ -125,7 +129,7 @@ pub fn parse(program: &str, args: &[String]) -> Result<Asked, String> {
         };
         let shown = if known.argument { format!("{arg} {value}") } else { arg.clone() };
         match known.meaning {
-            Meaning::Accepted => parser.accepted(known.name, value, &shown)?,
+            Meaning::Accepted => {}
             Meaning::Lacking => return Err(format!("{shown}: not simulated: -{}", known.name)),
             Meaning::Done => {
                 if let Some(text) = help::text(program, known.name, value) {
@@ -144,15 +148,6 @@ struct CommandLine {
 }
 
 impl CommandLine {
-    /// An option without effect: some values of it would have one.
-    fn accepted(&self, name: &str, value: &str, shown: &str) -> Result<(), String> {
-        match name {
-            "vnc" if value != "none" => Err(format!("{shown}: not simulated: -vnc")),
-            "spice" => Err(format!("{shown}: not simulated: -spice")),
-            _ => Ok(()),
-        }
-    }
-
     fn option(&mut self, name: &'static str, value: &str, shown: &str) -> Result<(), String> {
         let at = |why: String| format!("{shown}: {why}");
         match name {
@@ -164,11 +159,20 @@ impl CommandLine {
             "pidfile" => self.config.pidfile = Some(value.to_owned()),
             "machine" | "M" => {
                 machine(value)?;
+                if let Some((_, accel)) = split_options(value).into_iter().find(|(key, _)| key == "accel") {
+                    self.accel(&accel, false).map_err(at)?;
+                }
                 self.config.block.push("-machine".into());
                 self.config.block.push(value.into());
             }
-            "accel" => Self::accel(value).map_err(at)?,
-            "display" => Self::display(value).map_err(at)?,
+            "accel" => self.accel(value, true).map_err(at)?,
+            "display" => {
+                Self::display(value).map_err(at)?;
+                self.board(name, value, shown)?;
+            }
+            "cpu" | "m" | "smp" | "spice" | "vnc" => self.board(name, value, shown)?,
+            "enable-kvm" => self.accel("kvm", true)?,
+            "daemonize" => self.config.daemonize = true,
             "chardev" => {
                 let chardev = chardev::parse(value).map_err(at)?;
                 self.add_chardev(chardev)?;
@@ -229,14 +233,30 @@ impl CommandLine {
         Ok(())
     }
 
-    fn accel(value: &str) -> Result<(), String> {
-        for name in value.split(',').next().unwrap_or_default().split(':') {
-            let name = name.strip_prefix("accel=").unwrap_or(name);
-            match name {
-                "tcg" | "kvm" | "xen" | "qtest" => {}
-                other => return Err(format!("invalid accelerator {other}")),
-            }
+    /// The first of those named that the host has: it is what `query-kvm` tells of. `-accel` may be given again, then the first counts.
+    fn accel(&mut self, value: &str, option: bool) -> Result<(), String> {
+        let names = value.split(',').next().unwrap_or_default();
+        let names: Vec<&str> = names.strip_prefix("accel=").unwrap_or(names).split(':').collect();
+        if let Some(other) = names.iter().find(|name| !["tcg", "kvm", "xen", "qtest"].contains(name)) {
+            return Err(format!("invalid accelerator {other}"));
         }
+        let usable = |name: &&&str| **name != "xen" && (**name != "kvm" || kvm_usable());
+        let taken = names.iter().find(usable).or(names.last()).copied().unwrap_or_default();
+        if option && self.defaults.accel_given {
+            return Ok(());
+        }
+        self.defaults.accel_given |= option;
+        self.config.block.push("-accel".into());
+        self.config.block.push(taken.into());
+        Ok(())
+    }
+
+    /// An option that only shows in queries.
+    fn board(&mut self, name: &str, value: &str, shown: &str) -> Result<(), String> {
+        let option = format!("-{name}");
+        Board::default().option(&option, value).map_err(|why| format!("{shown}: {why}"))?;
+        self.config.block.push(option.into());
+        self.config.block.push(value.into());
         Ok(())
     }
 
@@ -333,6 +353,11 @@ impl CommandLine {
         }
         Ok(Asked::Serve(Box::new(self.config)))
     }
+}
+
+/// Whether `/dev/kvm` can be opened, as QEMU finds out. Nothing is done with it.
+fn kvm_usable() -> bool {
+    std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok()
 }
 
 /// `-name guest=NAME,…` or `-name NAME`.

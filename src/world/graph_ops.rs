@@ -244,7 +244,7 @@ impl World {
     }
 
     /// `bdrv_replace_child_noperm`: both ends are drained.
-    fn replace_child_noperm(&mut self, child: ChildId, to: NodeId) {
+    pub(super) fn replace_child_noperm(&mut self, child: ChildId, to: NodeId) {
         let from = self.graph.bs(child);
         self.graph.nodes[from].parents.retain(|p| *p != child);
         self.graph.nodes[from].refcnt -= 1;

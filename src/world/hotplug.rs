@@ -35,7 +35,7 @@ impl World {
             }
         }
         let (device, drive) = match self.device_new(options) {
-            Ok(new) => new,
+            Ok((device, drive)) => (Device { hotplugged: true, ..device }, drive),
             Err(text) => return fail(self, text),
         };
         let Some(drive) = drive else {
