@@ -1,12 +1,13 @@
 //! QEMU's command line: what is to be made of it, before anything is opened (`system/vl.c:qemu_init`).
 
-use super::chardev::{self, Chardev};
+use super::chardev::{self, Chardev, Kind};
 use super::help;
 use super::options::{self, Meaning};
 use super::sim_options::SimOptions;
 use crate::qmp::drive::split_options;
 use crate::qmp::names::is_device_model;
 use crate::world::board::Board;
+use std::path::Path;
 use std::sync::Arc;
 
 /// What kind of monitor listens at a character device.
@@ -72,6 +73,8 @@ pub struct Config {
     pub pidfile: Option<String>,
     /// `-daemonize`
     pub daemonize: bool,
+    /// This is the process that `-daemonize` leaves behind.
+    pub daemon_child: bool,
     /// How the world is run.
     pub sim: SimOptions,
 }
@@ -111,6 +114,10 @@ pub fn parse(program: &str, args: &[String]) -> Result<Asked, String> {
             continue;
         };
         let name = name.strip_prefix('-').unwrap_or(name);
+        if name == super::daemon::CHILD {
+            parser.config.daemon_child = true;
+            continue;
+        }
         if let Some(sim) = name.strip_prefix("sim-") {
             let (key, inline) = sim.split_once('=').map_or((sim, None), |(key, value)| (key, Some(value)));
             let mut value = || {
@@ -326,6 +333,25 @@ impl CommandLine {
         Ok(())
     }
 
+    /// What a daemon can't have, and where its files are once it has gone to `/`.
+    fn daemonized(&mut self) -> Result<(), String> {
+        let Defaults { nodefaults, nographic, monitor_given, serial_given, .. } = self.defaults;
+        if nographic && !nodefaults && !(monitor_given && serial_given) {
+            return Err("-nographic cannot be used with -daemonize".to_owned());
+        }
+        if let Some(chardev) = self.config.chardevs.iter().find(|chardev| chardev.kind == Kind::Stdio) {
+            return Err(format!("{}: cannot use stdio with -daemonize", chardev.option));
+        }
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        if let Some(path) = &mut self.config.pidfile {
+            *path = absolute(Path::new(path)).to_string_lossy().into_owned();
+        }
+        for path in [&mut self.config.sim.record, &mut self.config.sim.trace].into_iter().flatten() {
+            *path = absolute(path);
+        }
+        Ok(())
+    }
+
     fn finish(mut self) -> Result<Asked, String> {
         // As in QEMU, `-nographic` without other words puts the monitor on standard input.
         if self.defaults.nographic
@@ -334,6 +360,9 @@ impl CommandLine {
             && !self.defaults.nodefaults
         {
             self.compat("compat_monitor", "stdio", Mode::Readline, "-nographic")?;
+        }
+        if self.config.daemonize {
+            self.daemonized()?;
         }
         for user in &self.config.users {
             if !self.config.chardevs.iter().any(|chardev| chardev.id == user.chardev) {

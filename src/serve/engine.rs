@@ -18,6 +18,7 @@ use crate::sim::{note_read, note_sent, panic_text};
 use crate::trace::{Level, Trace};
 use crate::world::World;
 use crate::world::aio::Stepped;
+use crate::world::board::CharDevice;
 use crate::world::monitor::Output;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -173,6 +174,14 @@ impl Engine {
             self.check = Some(Box::new(Checker::watching(&mut self.world)));
         }
         Ok(())
+    }
+
+    /// What clients are told of the character devices.
+    pub(super) fn describe(&mut self, chardevs: Vec<CharDevice>) {
+        let board = &mut self.world.machine.board;
+        if board.chardevs != chardevs {
+            Arc::make_mut(board).chardevs = chardevs;
+        }
     }
 
     /// A descriptor that came with the command which is handed over next.

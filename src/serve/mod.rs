@@ -16,6 +16,8 @@
 
 pub mod chardev;
 pub mod cmdline;
+mod daemon;
+mod describe;
 mod engine;
 mod fds;
 pub mod help;
@@ -47,6 +49,7 @@ use signals::Signals;
 use std::io::Write as _;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 use wire::{Users, Wire};
 
 /// Does what QEMU's arguments ask for. The exit code.
@@ -57,6 +60,10 @@ pub fn main(program: &str, args: &[String]) -> u8 {
             let _ = std::io::stdout().write_all(text.as_bytes());
             return 0;
         }
+        Ok(Asked::Serve(config)) if config.daemonize && !config.daemon_child => match daemon::start() {
+            Ok(code) => return code,
+            Err(why) => Err(why),
+        },
         Ok(Asked::Serve(config)) => serve(&config),
         Err(why) => Err(why),
     };
@@ -74,6 +81,9 @@ pub fn main(program: &str, args: &[String]) -> u8 {
 /// # Errors
 /// What is wrong with the configuration, or why the process ends before its time.
 pub fn serve(config: &Config) -> Result<(), String> {
+    if config.daemon_child {
+        daemon::begin();
+    }
     let signals = Signals::catch()?;
     let fds = take_fds(config)?;
     let ports = open_ports(config)?;
@@ -94,6 +104,9 @@ pub fn serve(config: &Config) -> Result<(), String> {
     }
     engine.world.machine.name = config.name.as_deref().map(Into::into);
     engine.world.machine.uuid = config.uuid.as_deref().map(Into::into);
+    let chardevs = describe::all(config, &ports);
+    engine.describe(chardevs);
+    Arc::make_mut(&mut engine.world.machine.board).thread = u64::from(std::process::id());
     let booted = engine.boot(&config.block);
     for output in std::mem::take(&mut engine.out) {
         wire::print(&output, &config.program);
@@ -112,6 +125,10 @@ pub fn serve(config: &Config) -> Result<(), String> {
             .map_err(|e| format!("cannot create PID file: Could not create '{path}': {}", chardev::plain(&e)))?;
     }
     let mut wire = Wire::new(config.program.clone(), engine, ports, Users { qmps, hmps, qtests }, signals);
+    wire.config = config.clone();
+    if config.daemon_child {
+        daemon::ready()?;
+    }
     let served = wire.serve();
     wire.sync();
     wire.clean_up();
