@@ -9,4 +9,5 @@ pub mod event;
 pub mod qcow2;
 pub mod qemu_io;
 pub mod qemu_io_text;
+pub mod ratelimit;
 pub mod throttle;

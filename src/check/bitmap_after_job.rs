@@ -5,7 +5,7 @@ use crate::bitmap::HBitmap;
 use crate::invariant::{Broken, Invariant};
 use crate::qmp::types::BitmapSyncMode;
 use crate::world::World;
-use crate::world::feed::{BitmapEnd, Seen};
+use crate::world::watch::feed::{BitmapEnd, Seen};
 
 /// [`Invariant::BitmapAfterJob`]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

@@ -9,7 +9,7 @@ use crate::invariant::{Broken, Invariant};
 use crate::qmp::types::{BitmapSyncMode, SyncMode};
 use crate::world::World;
 use crate::world::arena::{JobId, NodeId, TranId};
-use crate::world::feed::{BackupBegins, Seen, Settled};
+use crate::world::watch::feed::{BackupBegins, Seen, Settled};
 use std::sync::Arc;
 
 /// A bitmap, and what its node read as when it was last clean.

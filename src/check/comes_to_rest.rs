@@ -3,11 +3,9 @@
 use super::nothing_left::suspended;
 use crate::invariant::{Broken, Invariant};
 use crate::job::status::JobStatus;
-use crate::qmp::types::SyncMode;
 use crate::world::World;
 use crate::world::aio::Wait;
 use crate::world::arena::JobId;
-use crate::world::job::JobDriver;
 
 /// Looks at a process in which nothing happens any more.
 ///
@@ -53,10 +51,10 @@ fn stuck(world: &World, job: JobId) -> Option<&'static str> {
         JobStatus::Created => Some("and was never started"),
         JobStatus::Paused if j.user_paused => None,
         JobStatus::Paused => Some("and nobody paused it"),
-        JobStatus::Running => match &j.driver {
-            JobDriver::Backup(backup) if backup.sync_mode == SyncMode::None => None,
-            _ => Some("and does nothing"),
-        },
+        JobStatus::Running => {
+            let may_rest = j.driver.hooks().and_then(|hooks| hooks.watch.may_rest);
+            (!may_rest.is_some_and(|may_rest| may_rest(j))).then_some("and does nothing")
+        }
         JobStatus::Waiting => {
             let peers = j.txn.and_then(|txn| world.jobs.txns.get(txn)).map(|group| group.jobs.clone());
             let other = peers

@@ -4,7 +4,7 @@ use super::Watch;
 use crate::invariant::{Broken, Invariant};
 use crate::world::World;
 use crate::world::arena::NodeId;
-use crate::world::feed::Seen;
+use crate::world::watch::feed::Seen;
 
 /// [`Invariant::Flushed`]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

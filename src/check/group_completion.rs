@@ -5,7 +5,7 @@ use crate::invariant::{Broken, Invariant};
 use crate::job::status::JobStatus;
 use crate::world::World;
 use crate::world::arena::{JobId, TxnId};
-use crate::world::feed::Seen;
+use crate::world::watch::feed::Seen;
 use std::sync::Arc;
 
 /// How far a job is in its ending.

@@ -7,10 +7,10 @@ use crate::host::Frozen;
 use crate::invariant::{Broken, Invariant};
 use crate::world::World;
 use crate::world::arena::{CoId, NodeId};
-use crate::world::driver::Driver;
-use crate::world::feed::Seen;
-use crate::world::graph::Node;
-use crate::world::hmp::BlkRequest;
+use crate::world::block::driver::Driver;
+use crate::world::block::graph::Node;
+use crate::world::monitor::hmp::BlkRequest;
+use crate::world::watch::feed::Seen;
 
 /// A node that guests use.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

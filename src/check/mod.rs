@@ -21,7 +21,7 @@ mod transaction_undone;
 
 use crate::invariant::{Broken, Invariant};
 use crate::world::World;
-use crate::world::feed::Seen;
+use crate::world::watch::feed::Seen;
 
 /// Watches for one invariant.
 trait Watch {

@@ -3,8 +3,8 @@
 use super::Watch;
 use crate::invariant::{Broken, Invariant};
 use crate::world::World;
-use crate::world::feed::Seen;
-use crate::world::graph::Parent;
+use crate::world::block::graph::Parent;
+use crate::world::watch::feed::Seen;
 
 /// [`Invariant::NothingLeft`]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

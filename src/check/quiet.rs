@@ -4,7 +4,7 @@ use super::Watch;
 use crate::invariant::{Broken, Invariant};
 use crate::job::status::JobStatus;
 use crate::world::World;
-use crate::world::feed::Seen;
+use crate::world::watch::feed::Seen;
 
 /// [`Invariant::PausedQuiet`]
 ///

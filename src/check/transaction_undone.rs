@@ -6,7 +6,7 @@ use crate::bitmap::DirtyBitmap;
 use crate::invariant::{Broken, Invariant};
 use crate::world::World;
 use crate::world::arena::TranId;
-use crate::world::feed::{Seen, Standing};
+use crate::world::watch::feed::{Seen, Standing};
 
 /// [`Invariant::TransactionUndone`]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

@@ -14,7 +14,7 @@ use crate::choice::{About, ChoicePoint, Choose, Subject, Tasks, Who};
 use crate::sim::Sim;
 use crate::sim::outcome::Outcome;
 use crate::trace::{Level, Trace};
-use crate::world::marks::Marks;
+use crate::world::watch::marks::Marks;
 use indexmap::IndexSet;
 use rustc_hash::FxBuildHasher;
 

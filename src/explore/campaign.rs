@@ -14,7 +14,7 @@ use crate::choice::{ChoicePoint, Choose, MODE_FAULTS, MODE_ORDER};
 use crate::scenario::Plan;
 use crate::sim::outcome::{Outcome, RunOptions};
 use crate::trace::Level;
-use crate::world::marks::Marks;
+use crate::world::watch::marks::Marks;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 

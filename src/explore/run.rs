@@ -5,7 +5,7 @@ use super::exhaust::Start;
 use crate::choice::{About, ChoiceLog, ChoicePoint, Choose, Divergence, Recorder, Tasks};
 use crate::sim::Sim;
 use crate::sim::outcome::Outcome;
-use crate::world::marks::Marks;
+use crate::world::watch::marks::Marks;
 
 /// What is kept of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use super::campaign::{Block, Campaign, Found, Stage};
 use super::count::grouped;
 use super::sketch::Sketch;
-use crate::world::marks::{KINDS, Marks, catalogue};
+use crate::world::watch::marks::{KINDS, Marks, catalogue};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! The bytes of an image that stand for permissions (`block/file-posix.c:raw_apply_lock_bytes`).
 
 use crate::world::World;
-use crate::world::driver::Driver;
-use crate::world::graph::perm;
+use crate::world::block::driver::Driver;
+use crate::world::block::graph::perm;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use std::os::fd::BorrowedFd;

@@ -18,7 +18,7 @@ use crate::block::content::{Data, WriteTag};
 use crate::host::{HostOp, Look};
 use crate::world::World;
 use crate::world::aio::DeviceOp;
-use crate::world::driver::Driver;
+use crate::world::block::driver::Driver;
 use file::{Opened, folder_of};
 use locks::Locks;
 use std::collections::BTreeMap;

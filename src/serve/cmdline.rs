@@ -6,7 +6,7 @@ use super::options::{self, Meaning};
 use super::sim_options::SimOptions;
 use crate::qmp::drive::split_options;
 use crate::qmp::names::is_device_model;
-use crate::world::board::Board;
+use crate::world::system::board::Board;
 use std::path::Path;
 use std::sync::Arc;
 

@@ -4,7 +4,7 @@ use super::chardev::{Address, Chardev, Kind};
 use super::cmdline::Config;
 use super::port::Port;
 use crate::qmp::order::hash_order;
-use crate::world::board::CharDevice;
+use crate::world::system::board::CharDevice;
 
 /// The devices in the order in which QEMU lists them.
 pub(super) fn all(config: &Config, ports: &[Port]) -> Vec<CharDevice> {

@@ -6,23 +6,24 @@
 
 use super::aio::{Cond, Ctx, Wait};
 use super::arena::{BackendId, CallId, CellId, CoId, JobId, NodeId, ReqId, TranId, TxnId};
-use super::backup::BackupArgs;
-use super::block_copy::{CopyTask, Method};
-use super::copy_range::CopyRange;
-use super::external_snapshot::SnapshotStage;
-use super::format::{FormatStage, Formatting};
-use super::graph::{BdrvNext, Role};
-use super::hmp::BlkRequest;
-use super::hmp_map::Walk;
-use super::hotplug::Plugged;
-use super::io::WriteReq;
-use super::medium::MediumOp;
-use super::open::{OpenStage, Opening};
-use super::reopen::Reopen;
-use super::snapshot::SnapshotRead;
-use super::spec::OpenSpec;
-use super::status::StatusReq;
-use super::throttle::{DriveLimits, Member};
+use super::block::copy_range::CopyRange;
+use super::block::driver::block_copy::{CopyTask, Method};
+use super::block::driver::qcow2_create::{FormatStage, Formatting};
+use super::block::driver::snapshot_access::SnapshotRead;
+use super::block::driver::throttle::{DriveLimits, Member};
+use super::block::graph::{BdrvNext, Role};
+use super::block::io::WriteReq;
+use super::block::open::open::{OpenStage, Opening};
+use super::block::open::reopen::Reopen;
+use super::block::open::spec::OpenSpec;
+use super::block::status::StatusReq;
+use super::blockdev::external_snapshot::SnapshotStage;
+use super::blockdev::medium::MediumOp;
+use super::job::backup::BackupArgs;
+use super::monitor::hmp::BlkRequest;
+use super::monitor::qemu_io_map::Walk;
+use super::system::hotplug::Plugged;
+use super::watch::feed::BitmapEnd;
 use super::value::{BlockStatus, Val};
 use crate::base::errno::Ret;
 use crate::base::units::Nanos;
@@ -513,6 +514,18 @@ pub enum Frame {
     JobCoEntry(JobId),
     JobRun(JobId),
     JobRunDone(JobId),
+    JobRatelimitSlept(JobId),
+    JobPrepared {
+        job: JobId,
+        members: Box<[JobId]>,
+        at: u32,
+    },
+    JobSettled {
+        job: JobId,
+        failed: bool,
+        committed: bool,
+        before: Option<Box<BitmapEnd>>,
+    },
     JobPausePoint(JobId),
     JobPausePointHooked(JobId),
     JobPausePointWoken(JobId, JobStatus),

@@ -6,55 +6,15 @@
 
 pub mod aio;
 pub mod arena;
-pub mod backup;
-mod bitmap_cmds;
-pub mod block_copy;
-pub mod board;
-mod boot;
-mod change_backing;
-mod commands;
-pub mod copy_range;
-pub mod create;
-mod drain;
-pub mod driver;
-pub mod external_snapshot;
-pub mod fdsets;
-pub mod feed;
-mod flush;
-pub mod format;
+pub mod block;
+pub mod blockdev;
+mod dispatch;
 pub mod frame;
-pub mod graph;
-mod graph_ops;
-pub mod hmp;
-mod hmp_commands;
-pub mod hmp_map;
-pub mod hotplug;
-pub mod io;
 pub mod job;
-mod job_txn;
-mod lacking;
-pub mod machine;
-pub mod marks;
-pub mod medium;
 pub mod monitor;
-pub mod open;
-mod order;
-pub mod qcow2;
-mod qom;
-mod qom_set;
-mod query;
-pub mod reopen;
-mod resize;
-mod rest;
-mod run_frame;
-pub mod snapshot;
-pub mod spec;
-pub mod status;
-mod texts;
-pub mod throttle;
-pub mod transaction;
+pub mod system;
 pub mod value;
-mod who;
+pub mod watch;
 
 use crate::base::units::Nanos;
 use crate::block::content::{Data, WriteTag};
@@ -81,15 +41,15 @@ pub struct World {
     /// Coroutines.
     pub cos: Arena<CoId, aio::Coroutine>,
     /// Nodes, edges, backends.
-    pub graph: graph::Graph,
+    pub graph: block::graph::Graph,
     /// Coroutines that wait for the graph lock.
     graph_readers_waiting: Vec<CoId>,
     /// Jobs and groups.
     pub jobs: job::Jobs,
     /// Copy calls.
-    calls: Arena<CallId, block_copy::CopyCall>,
+    calls: Arena<CallId, block::driver::block_copy::CopyCall>,
     /// Transactions being prepared.
-    trans: Arena<TranId, transaction::Transaction>,
+    trans: Arena<TranId, blockdev::transaction::Transaction>,
     /// What was read around unaligned writes.
     padding: Vec<(CoId, NodeId, u64, Data)>,
     /// The QMP monitors.
@@ -103,11 +63,11 @@ pub struct World {
     /// The tag of whoever writes just now without one of his own.
     writer: WriteTag,
     /// The machine around the block layer, as far as clients see it.
-    pub machine: machine::Machine,
+    pub machine: system::machine::Machine,
     /// Descriptors that clients passed.
-    pub passed: fdsets::Passed,
+    pub passed: monitor::fdsets::Passed,
     /// Groups of drives and nodes with limits.
-    pub throttling: throttle::Throttling,
+    pub throttling: block::driver::throttle::Throttling,
     /// The guest runs (`cont`).
     running: bool,
     /// It has run before.
@@ -119,7 +79,7 @@ pub struct World {
     /// Records for whoever watches.
     pub trace: Trace,
     /// What happened in this step, for whoever checks it.
-    pub feed: feed::Feed,
+    pub feed: watch::feed::Feed,
 }
 
 impl World {
@@ -133,7 +93,7 @@ impl World {
             reg: value::Val::None,
             aio: aio::Aio::default(),
             cos: Arena::reusing(),
-            graph: graph::Graph::default(),
+            graph: block::graph::Graph::default(),
             graph_readers_waiting: Vec::new(),
             jobs: job::Jobs::default(),
             calls: Arena::reusing(),
@@ -144,15 +104,15 @@ impl World {
             files,
             writers: Vec::new(),
             writer: WriteTag(0),
-            machine: machine::Machine::default(),
-            passed: fdsets::Passed::default(),
-            throttling: throttle::Throttling::default(),
+            machine: system::machine::Machine::default(),
+            passed: monitor::fdsets::Passed::default(),
+            throttling: block::driver::throttle::Throttling::default(),
             running: false,
             ran: false,
             quitting: false,
             quirks: Quirks::NONE,
             trace: Trace::off(),
-            feed: feed::Feed::default(),
+            feed: watch::feed::Feed::default(),
         }
     }
 

@@ -1,0 +1,32 @@
+//! What those who drive a world ask of its event loop: whether it rests, and until when.
+
+use super::TimerKind;
+use crate::base::units::Nanos;
+use crate::world::World;
+
+impl World {
+    /// Whether the main loop (not a nested poll) is what would run next.
+    #[must_use]
+    pub fn in_main_loop(&self) -> bool {
+        self.stack.is_empty()
+    }
+
+    /// Whether nothing is ready and nothing is in flight: only timers can still go off.
+    #[must_use]
+    pub fn at_rest(&self) -> bool {
+        self.stack.is_empty() && !self.aio.main.ready() && !self.aio.iohandler.ready() && self.aio.in_flight.is_empty()
+    }
+
+    /// The timers with their deadlines, in the order they were set.
+    pub fn timers(&self) -> impl Iterator<Item = (TimerKind, Nanos)> {
+        self.aio.timers.iter().map(|t| (t.kind, t.deadline))
+    }
+
+    /// When the next timer or request is due, for whoever paces the world against a wall clock.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Nanos> {
+        let timer = self.next_timer().map(|t| t.deadline);
+        let request = self.aio.in_flight.iter().filter_map(|r| r.due).min();
+        timer.into_iter().chain(request).min()
+    }
+}

@@ -1,0 +1,328 @@
+//! How long requests take; and the event loop where orders are open and times are not ([`MODE_ORDER`]).
+//!
+//! Requests have no latencies here: any request in flight may be done next. The clock stands still but for timers, so that worlds
+//! which differ only in how long they took are equal. What a client can see is what it can see under some choice of latencies: a
+//! round of the loop may find no request done, or any of them, in any order, just as it begins or after its bottom halves; also such
+//! as were sent for those that are done, as QEMU's thread pool looks again after each one. Of requests for the same bytes any may have
+//! been done first, whichever is noticed first.
+
+use crate::base::units::{MICROS, Nanos, Shift};
+use crate::choice::{ChoicePoint, Choose, MODE_FAULTS, MODE_ORDER, Subject};
+use crate::trace::Later;
+use crate::world::World;
+use crate::world::aio::{Cond, Ctx, DeviceOp, DeviceRequest, Timer, TimerKind};
+use crate::world::arena::{JobId, NodeId, ReqId};
+use crate::world::block::driver::Driver;
+use crate::world::frame::{Flow, Frame};
+use crate::world::monitor::Output;
+use std::sync::Arc;
+
+/// How many answers there are to how many requests a fault spares: none to one less.
+const SPARES: u32 = 9;
+
+/// Bytes that count as one chunk of a job's remaining work, each a read and a write.
+const CHUNK: u64 = 65_536;
+
+impl World {
+    /// Where times are open: says of each request that was not looked at yet when it will be done.
+    pub(super) fn assign_latencies(&mut self, choose: &mut dyn Choose) {
+        for i in 0..self.aio.in_flight.len() {
+            if self.aio.in_flight[i].due.is_none() {
+                let calm = self.calm_latency(&self.aio.in_flight[i]);
+                let request = &self.aio.in_flight[i];
+                let (point, about) = (ChoicePoint::Latency(request.node.0), &mut |_| self.request_who(request));
+                let pick = choose.choose_about(point, LATENCIES.len() as u32, about);
+                let (times, over) = LATENCIES[pick as usize];
+                let request = &mut self.aio.in_flight[i];
+                request.due = Some(request.sent + calm * times / over);
+            }
+        }
+    }
+
+    /// Requests in flight by the time they are due, ties by age.
+    pub(super) fn by_due(&self) -> Vec<ReqId> {
+        let mut ids: Vec<(Nanos, usize)> =
+            self.aio.in_flight.iter().enumerate().map(|(i, r)| (r.due.unwrap_or(Nanos::MAX), i)).collect();
+        ids.sort_unstable();
+        ids.into_iter().map(|(_, i)| self.aio.in_flight[i].id).collect()
+    }
+
+    /// How long a device takes on a quiet machine.
+    fn calm_latency(&self, request: &DeviceRequest) -> Nanos {
+        let per_kib = request.bytes / 1024 * 100;
+        match request.op {
+            DeviceOp::Read => 60 * MICROS + per_kib,
+            DeviceOp::Write(_) | DeviceOp::Copy { .. } => 80 * MICROS + per_kib,
+            DeviceOp::Zero { .. } | DeviceOp::Discard | DeviceOp::Truncate => 40 * MICROS,
+            DeviceOp::Flush => 500 * MICROS,
+            DeviceOp::Nothing => request.bytes,
+        }
+    }
+
+    /// Sets what is left open from here on: an answer to [`ChoicePoint::Mode`].
+    pub fn set_mode(&mut self, mode: u32) {
+        self.aio.order = mode & MODE_ORDER != 0;
+        self.aio.faults = mode & MODE_FAULTS != 0;
+        if self.aio.order {
+            for request in &mut self.aio.in_flight {
+                request.due = None;
+            }
+        }
+    }
+
+    /// Whether [`World::step`] could ask for a choice now, other than where the client stands between: true where in doubt. Only where
+    /// orders are open; the loop then runs frames and looks for events in different steps.
+    #[must_use]
+    pub fn may_choose(&self) -> bool {
+        let (requests, timers) = (self.aio.in_flight.len(), usize::from(!self.aio.timers.is_empty()));
+        if self.aio.faults && self.unplaced_faults().is_some() {
+            return true;
+        }
+        match self.stack.last() {
+            Some(Frame::Poll(Cond::JobCompleted(_))) => true,
+            Some(Frame::More) => self.more_matters(),
+            Some(Frame::MoreHere | Frame::MoreBetween) => requests > 0,
+            Some(Frame::Complete(id)) => self.another_may_have_worked(*id),
+            Some(Frame::Poll(_)) | None => requests + timers > 1 || (requests > 0 && self.anything_ready()),
+            Some(_) => false,
+        }
+    }
+
+    fn anything_ready(&self) -> bool {
+        self.aio.main.ready() || self.aio.iohandler.ready()
+    }
+
+    /// Sets the clock to `base`, and all that refers to it, so that worlds which differ only in what time it is become equal. Does
+    /// nothing while something that cannot be moved is under way (a `qemu-io` command that measures its time). `base` must leave room
+    /// for what began some time ago: a slice of a rate limit.
+    pub fn rebase(&mut self, base: Nanos) {
+        let measures = |frame: &Frame| {
+            matches!(
+                frame,
+                Frame::QemuIoReadDone { .. }
+                    | Frame::QemuIoWriteDone { .. }
+                    | Frame::QemuIoDiscardDone { .. }
+                    | Frame::QemuIoFlushed { .. }
+            )
+        };
+        let shift = Shift { from: self.now, to: base };
+        if shift.from == base || self.stack.iter().chain(self.cos.iter().flat_map(|(_, co)| &co.frames)).any(measures) {
+            return;
+        }
+        self.now = base;
+        for timer in &mut self.aio.timers {
+            timer.deadline = shift.of(timer.deadline);
+        }
+        for request in &mut self.aio.in_flight {
+            request.sent = base;
+        }
+        for output in &mut self.out {
+            if let Output::Event { time, .. } | Output::Reply { time, .. } = output {
+                *time = base;
+            }
+        }
+        let accessed = self.graph.backends.iter().filter_map(|(blk, backend)| Some((blk, backend.stats.last_access?)));
+        for (blk, last) in accessed.collect::<Vec<_>>() {
+            Arc::make_mut(&mut self.graph.backends[blk].stats).last_access = Some(shift.of(last));
+        }
+        self.rebase_copying(shift);
+        self.jobs.rebase(shift);
+        self.throttling.groups.iter_mut().for_each(|group| group.state.rebase(shift));
+    }
+
+    /// Where faults are open: asks of each blkdebug rule that is new how many requests it lets through before it strikes.
+    pub(super) fn place_faults(&mut self, choose: &mut dyn Choose) {
+        while let Some((node, rules)) = self.unplaced_faults() {
+            let spare = (0..rules).map(|rule| choose.choose(ChoicePoint::Fault(rule), SPARES)).collect();
+            self.blkdebug_mut(node).expect("just found").engine.set_spare(spare);
+        }
+    }
+
+    fn unplaced_faults(&self) -> Option<(NodeId, u32)> {
+        self.graph.nodes.iter().find_map(|(id, node)| match node.driver.as_ref() {
+            Some(Driver::Blkdebug(driver)) if driver.engine.unspared() > 0 => Some((id, driver.engine.unspared())),
+            _ => None,
+        })
+    }
+
+    /// A task with what it has left to do.
+    pub(in crate::world) fn subject(&self, task: u32) -> Subject {
+        let job = task.checked_sub(Subject::job(0)).and_then(|job| self.jobs.get(JobId(job)));
+        let left = job.map_or(1, |job| {
+            let bytes = job.progress_total.saturating_sub(job.progress_current);
+            u32::try_from(bytes.div_ceil(CHUNK).saturating_mul(2)).unwrap_or(u32::MAX).saturating_add(1)
+        });
+        Subject { task, left }
+    }
+
+    /// For whom a request in flight works.
+    pub(super) fn subject_of(&self, request: ReqId) -> Subject {
+        let co = self.aio.in_flight.iter().find(|r| r.id == request).map(|r| r.co);
+        let task = co.and_then(|co| self.cos.get(co)).map_or(Subject::PROCESS, |co| co.task);
+        self.subject(task)
+    }
+
+    pub(super) fn next_timer(&self) -> Option<&Timer> {
+        // `min_by_key` gives the first of equals: the one that was set first.
+        self.aio.timers.iter().min_by_key(|t| t.deadline)
+    }
+
+    /// Whom a timer wakes.
+    pub(super) fn subject_of_timer(&self, timer: Option<&Timer>) -> Subject {
+        let task = match timer.map(|timer| timer.kind) {
+            Some(TimerKind::JobSleep(job)) => Subject::job(job.0),
+            Some(TimerKind::Throttle(..)) => Subject::PROCESS,
+            Some(TimerKind::CoSleep(co)) => self.cos.get(co).map_or(Subject::PROCESS, |co| co.task),
+            None => Subject::PROCESS,
+        };
+        self.subject(task)
+    }
+
+    /// A round with bottom halves to run. Requests may be done as it begins, others when its bottom halves have run.
+    pub(super) fn poll_in_any_order(&mut self, choose: &mut dyn Choose) {
+        let first = self.one_more(choose, ChoicePoint::WorkNext);
+        let ready = self.aio.main.ready();
+        if ready {
+            self.aio.main.begin_poll();
+        }
+        self.stack.push(Frame::Handlers);
+        if ready {
+            self.stack.extend([Frame::More, Frame::BhLoop(Ctx::Main)]);
+        }
+        if let Some(first) = first {
+            self.stack.extend([Frame::More, Frame::Complete(first)]);
+        }
+    }
+
+    /// Nothing is ready: a request is done, perhaps with others in the same round, or the next timer goes off.
+    pub(super) fn block_for_any_event(&mut self, choose: &mut dyn Choose) -> bool {
+        let open: Vec<ReqId> = self.aio.in_flight.iter().map(|r| r.id).collect();
+        let timer = self.next_timer().cloned();
+        let among = open.len() + usize::from(timer.is_some());
+        let pick = match among {
+            0 => return false,
+            1 => 0,
+            _ => {
+                let of = |i: u32| match open.get(i as usize) {
+                    Some(request) => self.subject_of(*request),
+                    None => self.subject_of_timer(timer.as_ref()),
+                };
+                let about = &mut |i: u32| match open.get(i as usize) {
+                    Some(request) => self.who_of(*request),
+                    None => self.timer_who(timer.as_ref()),
+                };
+                let among = u32::try_from(among).expect("few requests");
+                choose.choose_of(ChoicePoint::CompleteNext, among, &of, about) as usize
+            }
+        };
+        match timer {
+            Some(timer) if pick == open.len() => {
+                self.now = self.now.max(timer.deadline);
+                self.stack.push(Frame::RunTimers);
+            }
+            _ => self.stack.extend([Frame::More, Frame::Complete(open[pick])]),
+        }
+        true
+    }
+
+    /// Whether it makes a difference if one more request is done in this round already: it goes before what is ready, before timers that
+    /// are due, and before a condition that is waited for is looked at again. Otherwise the next round finds all as it is.
+    pub(super) fn more_matters(&self) -> bool {
+        let due = || self.aio.timers.iter().any(|timer| timer.deadline <= self.now);
+        let waited_for = || self.stack.iter().any(|frame| matches!(frame, Frame::Poll(_)));
+        !self.aio.in_flight.is_empty() && (self.anything_ready() || due() || waited_for())
+    }
+
+    /// `Frame::Complete`: the device did its work; the coroutine goes on.
+    pub(in crate::world) fn complete(&mut self, id: ReqId) -> Flow {
+        let Some(i) = self.aio.in_flight.iter().position(|r| r.id == id) else { return Flow::Go };
+        let mut request = self.aio.in_flight.remove(i);
+        self.trace.set_cause(None);
+        self.trace.take_cause(Later::Device(id.0));
+        let value = match request.worked.take() {
+            Some(value) => *value,
+            None => self.device_work(&request),
+        };
+        self.wake_with(request.co, value);
+        Flow::Go
+    }
+
+    /// Whether orders are open and it makes a difference if worker threads did another request before this one.
+    pub(super) fn another_may_have_worked(&self, id: ReqId) -> bool {
+        self.aio.order && self.aio.in_flight.len() > 1 && !self.rivals(id).is_empty()
+    }
+
+    /// Requests under way for the same bytes of a file, if the one or the other changes them. Worker threads do them in any order, and
+    /// which of them is noticed first says nothing of it (`thread_pool_completion_bh` looks at the newest first).
+    fn rivals(&self, id: ReqId) -> Vec<ReqId> {
+        let open = &self.aio.in_flight;
+        let Some(this) = open.iter().find(|r| r.id == id && r.worked.is_none()) else { return Vec::new() };
+        let rival = |other: &&DeviceRequest| {
+            let meet = this.offset < other.offset + other.bytes && other.offset < this.offset + this.bytes;
+            let matters = matches!((changes(&this.op), changes(&other.op)), (Some(a), Some(b)) if a || b);
+            other.id != id && other.worked.is_none() && meet && matters && self.same_file(this.node, other.node)
+        };
+        open.iter().filter(rival).map(|other| other.id).collect()
+    }
+
+    fn same_file(&self, a: NodeId, b: NodeId) -> bool {
+        let path = |node| match &self.graph.nodes.get(node)?.driver {
+            Some(Driver::File(file)) => Some(&file.path),
+            _ => None,
+        };
+        path(a).is_some_and(|file| path(b) == Some(file))
+    }
+
+    /// `Frame::Complete`, where another request may have been done first: which; calm: none. Asks again until there is none.
+    pub(super) fn ask_who_worked_first(&mut self, choose: &mut dyn Choose, id: ReqId) {
+        let rivals = self.rivals(id);
+        let nth = |i: u32| if i == 0 { id } else { rivals[i as usize - 1] };
+        let among = u32::try_from(rivals.len()).expect("few requests") + 1;
+        let of = |i: u32| self.subject_of(nth(i));
+        let pick = choose.choose_of(ChoicePoint::WorkNext, among, &of, &mut |i| self.who_of(nth(i)));
+        let first = nth(pick);
+        if pick == 0 {
+            self.stack.pop();
+            self.complete(id);
+        } else if let Some(i) = self.aio.in_flight.iter().position(|r| r.id == first) {
+            let value = self.device_work(&self.aio.in_flight[i].clone());
+            self.aio.in_flight[i].worked = Some(Box::new(value));
+        }
+    }
+
+    /// `Frame::More` and `Frame::MoreHere`, which stay until no more is done. Requests count that were sent in this very round.
+    pub(super) fn ask_for_more(&mut self, choose: &mut dyn Choose, point: ChoicePoint) {
+        match self.one_more(choose, point) {
+            Some(request) => self.stack.push(Frame::Complete(request)),
+            None => drop(self.stack.pop()),
+        }
+    }
+
+    /// Whether one more request is done, and which; calm: none.
+    fn one_more(&self, choose: &mut dyn Choose, point: ChoicePoint) -> Option<ReqId> {
+        let open = &self.aio.in_flight;
+        if open.is_empty() {
+            return None;
+        }
+        let of = |i: u32| match i.checked_sub(1) {
+            None => self.subject(Subject::PROCESS),
+            Some(i) => self.subject_of(open[i as usize].id),
+        };
+        let among = u32::try_from(open.len()).expect("few requests") + 1;
+        let about = &mut |i: u32| self.who_of(open[i as usize - 1].id);
+        let pick = choose.choose_of(point, among, &of, about);
+        pick.checked_sub(1).map(|i| open[i as usize].id)
+    }
+}
+
+/// Whether a request changes the bytes that it is of; `None` if it is of none.
+fn changes(op: &DeviceOp) -> Option<bool> {
+    match op {
+        DeviceOp::Read => Some(false),
+        DeviceOp::Write(_) | DeviceOp::Copy { .. } | DeviceOp::Zero { .. } | DeviceOp::Discard => Some(true),
+        DeviceOp::Flush | DeviceOp::Truncate | DeviceOp::Nothing => None,
+    }
+}
+
+/// Latencies a seed may choose, as multiples of the calm one.
+const LATENCIES: [(u64, u64); 8] = [(1, 1), (1, 4), (1, 2), (3, 4), (3, 2), (2, 1), (4, 1), (16, 1)];

@@ -1,0 +1,573 @@
+//! The qcow2 driver in the world: carries out what an operation of [`crate::block::qcow2`] asks for.
+
+use super::Driver;
+use crate::base::errno::{Errno, Ret};
+use crate::block::content::Data;
+use crate::block::qcow2::{
+    Ask, BitmapCheck, Child, Fault, FileTraits, Got, Op, OpenOptions, Out, Qcow2, Status, StoreBitmap, StoredBitmap,
+};
+use crate::qmp::error::QmpError;
+use crate::quirk::Quirk;
+use crate::world::World;
+use crate::world::aio::Wait;
+use crate::world::arena::{CoId, NodeId};
+use crate::world::block::copy_range::CopyRange;
+use crate::world::block::io::{self, IoFlags, WriteReq};
+use crate::world::block::open::spec::DriverSpec;
+use crate::world::block::status::StatusReq;
+use crate::world::frame::{Flow, Frame};
+use crate::world::value::{BlockStatus, Val};
+use std::sync::Arc;
+
+/// `BDRVQcow2State` with the waiters of its lock.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Qcow2Node {
+    /// The driver's state.
+    pub q: Qcow2,
+    locked: bool,
+    lock_queue: Vec<CoId>,
+    alloc_queue: Vec<(u64, CoId)>,
+    /// Results of operations that another one started, for its coroutine.
+    results: Vec<(CoId, u32, Result<Out, Fault>)>,
+    waiting: Vec<CoId>,
+    /// Copies by the host that it takes part in, with their coroutines.
+    pub(in crate::world) copies: Vec<(CoId, CopyRange)>,
+}
+
+impl Qcow2Node {
+    /// A node whose image is not open yet.
+    #[must_use]
+    pub fn new() -> Qcow2Node {
+        Qcow2Node {
+            q: Qcow2::new(FileTraits::default()),
+            locked: false,
+            lock_queue: Vec::new(),
+            alloc_queue: Vec::new(),
+            results: Vec::new(),
+            waiting: Vec::new(),
+            copies: Vec::new(),
+        }
+    }
+
+    /// In bytes.
+    #[must_use]
+    pub fn cluster_size(&self) -> u64 {
+        self.q.cluster_size()
+    }
+
+    /// Guest size in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.q.size()
+    }
+}
+
+impl Default for Qcow2Node {
+    fn default() -> Self {
+        Qcow2Node::new()
+    }
+}
+
+fn status_from(status: Status) -> BlockStatus {
+    let has = |bit| status.flags & bit != 0;
+    BlockStatus {
+        data: has(Status::DATA),
+        zero: has(Status::ZERO),
+        allocated: has(Status::ALLOCATED),
+        eof: has(Status::EOF),
+        recurse: has(Status::RECURSE),
+        map: has(Status::OFFSET_VALID).then_some(status.map),
+        pnum: status.len,
+    }
+}
+
+fn status_to(status: BlockStatus) -> Status {
+    let bit = |on, bit| if on { bit } else { 0 };
+    Status {
+        flags: bit(status.data, Status::DATA)
+            | bit(status.zero, Status::ZERO)
+            | bit(status.allocated, Status::ALLOCATED)
+            | bit(status.eof, Status::EOF)
+            | bit(status.map.is_some(), Status::OFFSET_VALID),
+        len: status.pnum,
+        map: status.map.unwrap_or(0),
+    }
+}
+
+impl World {
+    /// The qcow2 state of a node.
+    pub(in crate::world) fn qcow2(&mut self, node: NodeId) -> &mut Qcow2Node {
+        match self.graph.nodes[node].driver.as_mut() {
+            Some(Driver::Qcow2(q)) => q,
+            other => panic!("{node:?} is no qcow2 node: {other:?}"),
+        }
+    }
+
+    /// The qcow2 state of a node, to look at.
+    #[must_use]
+    pub fn qcow2_ref(&self, node: NodeId) -> Option<&Qcow2> {
+        match self.graph.nodes.get(node)?.driver.as_ref()? {
+            Driver::Qcow2(q) => Some(&q.q),
+            _ => None,
+        }
+    }
+
+    fn qcow2_start(&mut self, node: NodeId, op: Op) -> Flow {
+        self.reg = Val::None;
+        self.qcow2_run(node, Box::new(op))
+    }
+
+    /// An operation that takes part in a copy by the host.
+    pub(in crate::world) fn qcow2_copy(&mut self, node: NodeId, copy: CopyRange, op: Op) -> Flow {
+        let co = self.current();
+        self.qcow2(node).copies.push((co, copy));
+        self.stack.push(Frame::Qcow2Copied(node));
+        self.qcow2_start(node, op)
+    }
+
+    /// The end of such an operation.
+    pub(in crate::world) fn qcow2_copied(&mut self, node: NodeId) -> Flow {
+        let co = self.current();
+        let copies = &mut self.qcow2(node).copies;
+        let last = copies.iter().rposition(|(of, _)| *of == co).expect("a copy of this coroutine was under way");
+        copies.remove(last);
+        Flow::Go
+    }
+
+    fn take_got(&mut self) -> Got {
+        match std::mem::take(&mut self.reg) {
+            Val::None | Val::Ret(Ok(())) | Val::Done(Ok(())) => Got::Done,
+            Val::Ret(Err(errno)) | Val::Data(Err(errno)) | Val::Status(Err(errno)) | Val::Num(Err(errno)) => {
+                Got::Failed(errno)
+            }
+            Val::Data(Ok(data)) => Got::Data(data),
+            Val::Num(Ok(n)) => Got::Number(n),
+            Val::Status(Ok(status)) => Got::Status(status_to(status)),
+            Val::Done(Err(_)) => Got::Failed(Errno::EIO),
+            other => panic!("no answer for qcow2: {other:?}"),
+        }
+    }
+
+    /// Runs an operation until it waits for something. Leaves `Val::Ret`, `Data`, `Status` or, for open and truncate, `Done`.
+    pub(in crate::world) fn qcow2_run(&mut self, node: NodeId, mut op: Box<Op>) -> Flow {
+        let co = self.current();
+        let mut got = self.take_got();
+        loop {
+            let state = self.qcow2(node);
+            while let Some(i) = state.results.iter().position(|(parent, ..)| *parent == co) {
+                let (_, slot, result) = state.results.remove(i);
+                op.task_done(slot, result);
+            }
+            let ask = op.resume(&mut state.q, got);
+            got = Got::Done;
+            match ask {
+                Ask::Lock => {
+                    if state.locked {
+                        state.lock_queue.push(co);
+                        self.stack.push(Frame::Qcow2Op { node, op });
+                        return Flow::Yield(Wait::Queue("the lock of a qcow2 image"));
+                    }
+                    state.locked = true;
+                }
+                Ask::Unlock => self.qcow2_unlock(node),
+                Ask::WaitAlloc(id) => {
+                    state.alloc_queue.push((id, co));
+                    self.qcow2_unlock(node);
+                    self.stack.push(Frame::Qcow2Relock { node, op });
+                    return Flow::Yield(Wait::Queue("an allocation in a qcow2 image"));
+                }
+                Ask::WakeAllocs(id) => {
+                    let mut woken = Vec::new();
+                    state.alloc_queue.retain(|(waited, co)| {
+                        if *waited == id {
+                            woken.push(*co);
+                        }
+                        *waited != id
+                    });
+                    for co in woken {
+                        self.aio_co_wake(co);
+                    }
+                }
+                Ask::Start { slot, task } => {
+                    let task = self.co_create([
+                        Frame::Qcow2TaskDone { node, parent: co, slot },
+                        Frame::Qcow2Op { node, op: task },
+                    ]);
+                    self.co_enter(task, crate::world::aio::Ctx::Main);
+                }
+                Ask::WaitTask => {
+                    if !self.qcow2(node).results.iter().any(|(parent, ..)| *parent == co) {
+                        self.qcow2(node).waiting.push(co);
+                        self.stack.push(Frame::Qcow2Op { node, op });
+                        return Flow::Yield(Wait::TaskPool);
+                    }
+                }
+                Ask::GetLength => got = Got::Number(self.bdrv_getlength(self.below(node))),
+                Ask::GetBackingLength => {
+                    got = Got::Number(self.graph.cow_bs(node).map_or(0, |bs| self.bdrv_getlength(bs)))
+                }
+                Ask::GetAllocatedSize => {
+                    let size = self.allocated_size(self.below(node));
+                    got = size.map_or_else(Got::Failed, Got::Number);
+                }
+                Ask::Print(lines) => {
+                    for line in lines {
+                        self.console_error(&line);
+                    }
+                    got = Got::Done;
+                }
+                Ask::Report(text) => {
+                    self.error_report(&text);
+                    got = Got::Done;
+                }
+                Ask::Done(result) => return self.qcow2_done(result),
+                Ask::Event(event) => {
+                    self.stack.push(Frame::Qcow2Op { node, op });
+                    return self.child_event(node, event);
+                }
+                request => {
+                    self.stack.push(Frame::Qcow2Op { node, op });
+                    return self.qcow2_request(node, request);
+                }
+            }
+        }
+    }
+
+    fn qcow2_request(&mut self, node: NodeId, request: Ask) -> Flow {
+        let file = self.below(node);
+        match request {
+            Ask::Read { child: Child::File, offset, len } => {
+                self.seq([Frame::Preadv { node: file, offset, bytes: len }])
+            }
+            Ask::Read { child: Child::Backing, offset, len } => match self.graph.cow_bs(node) {
+                Some(backing) => self.seq([Frame::Preadv { node: backing, offset, bytes: len }]),
+                None => self.ret(Val::Data(Ok(Data::zeroes(len)))),
+            },
+            Ask::Write { offset, data } => self.seq([Frame::Pwritev(io::write(file, offset, data, IoFlags::NONE))]),
+            Ask::WriteZeroes { offset, len, no_fallback, may_unmap } => {
+                let mut flags = IoFlags::NONE;
+                if no_fallback {
+                    flags |= IoFlags::NO_FALLBACK;
+                }
+                if may_unmap {
+                    flags |= IoFlags::MAY_UNMAP;
+                }
+                self.seq([Frame::Pwritev(io::write_zeroes(file, offset, len, flags))])
+            }
+            Ask::CopyFrom { .. } | Ask::CopyTo { .. } => self.qcow2_copy_request(node, &request),
+            Ask::Discard { offset, len } => self.seq([Frame::Pdiscard { node: file, offset, bytes: len }]),
+            Ask::Flush => self.seq([Frame::BdrvCoFlush(file)]),
+            Ask::Truncate { size } => self.seq([Frame::Truncate { node: file, size }]),
+            Ask::BlockStatusAbove { offset, len, want_zero } => {
+                self.seq([Frame::StatusAbove(StatusReq::new(node, None, offset, len, want_zero))])
+            }
+            other => unreachable!("{other:?} is no request to a child"),
+        }
+    }
+
+    /// `qemu_co_mutex_unlock`: hands the lock to the first in the queue.
+    fn qcow2_unlock(&mut self, node: NodeId) {
+        let state = self.qcow2(node);
+        assert!(state.locked, "the lock is held");
+        if state.lock_queue.is_empty() {
+            state.locked = false;
+        } else {
+            let next = state.lock_queue.remove(0);
+            self.aio_co_wake(next);
+        }
+    }
+
+    /// After waiting for an allocation: takes the lock again.
+    pub(in crate::world) fn qcow2_relock(&mut self, node: NodeId, op: Box<Op>) -> Flow {
+        let co = self.current();
+        self.stack.push(Frame::Qcow2Op { node, op });
+        let state_locked = std::mem::replace(&mut self.qcow2(node).locked, true);
+        if state_locked {
+            self.qcow2(node).lock_queue.push(co);
+            return Flow::Yield(Wait::Queue("the lock of a qcow2 image"));
+        }
+        Flow::Go
+    }
+
+    /// An operation that another one started is over.
+    pub(in crate::world) fn qcow2_task_done(&mut self, node: NodeId, parent: CoId, slot: u32) -> Flow {
+        let result = match std::mem::take(&mut self.reg) {
+            Val::Ret(Ok(())) | Val::None => Ok(Out::Done),
+            Val::Ret(Err(errno)) | Val::Data(Err(errno)) => Err(Fault::from(errno)),
+            Val::Data(Ok(data)) => Ok(Out::Data(data)),
+            other => panic!("no result of a qcow2 task: {other:?}"),
+        };
+        let state = self.qcow2(node);
+        state.results.push((parent, slot, result));
+        if let Some(i) = state.waiting.iter().position(|co| *co == parent) {
+            state.waiting.remove(i);
+            self.aio_co_wake(parent);
+        }
+        Flow::Go
+    }
+
+    fn qcow2_done(&mut self, result: Result<Out, Fault>) -> Flow {
+        let value = match result {
+            Ok(Out::Done) => Val::Ret(Ok(())),
+            Ok(Out::Data(data)) => Val::Data(Ok(data)),
+            Ok(Out::Status(status)) => Val::Status(Ok(status_from(status))),
+            Ok(Out::Opened(bitmaps)) => Val::Opened(Ok(bitmaps)),
+            Ok(Out::Closed(messages)) => {
+                for message in messages {
+                    if self.monitor.current_client().is_some() && !self.quitting {
+                        self.console_error(&message);
+                    } else {
+                        self.error_report(&message);
+                    }
+                }
+                Val::Ret(Ok(()))
+            }
+            Err(fault) if fault.message.is_some() => Val::Opened(Err(fault)),
+            Err(fault) => Val::err(fault.errno),
+        };
+        self.ret(value)
+    }
+
+    /// `qcow2_co_preadv_part`
+    pub(super) fn qcow2_preadv(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
+        self.qcow2_start(node, Op::preadv(offset, bytes))
+    }
+
+    /// `qcow2_co_pwritev_part`
+    pub(super) fn qcow2_pwritev(&mut self, req: Box<WriteReq>) -> Flow {
+        let data = req.data.expect("a write carries data");
+        self.qcow2_start(req.node, Op::pwritev(req.offset, data))
+    }
+
+    /// `qcow2_co_pwritev_compressed_part`
+    pub(super) fn qcow2_pwritev_compressed(&mut self, req: Box<WriteReq>) -> Flow {
+        let data = req.data.expect("a write carries data");
+        self.qcow2_start(req.node, Op::pwritev_compressed(req.offset, data))
+    }
+
+    /// `qcow2_co_pwrite_zeroes`
+    pub(super) fn qcow2_pwrite_zeroes(&mut self, req: Box<WriteReq>) -> Flow {
+        if self.quirks.has(Quirk::SeededLostZeroes) {
+            return self.ret(Val::Ret(Ok(())));
+        }
+        self.qcow2_start(req.node, Op::pwrite_zeroes(req.offset, req.bytes, req.flags.has(IoFlags::MAY_UNMAP)))
+    }
+
+    /// `qcow2_co_pdiscard`
+    pub(super) fn qcow2_pdiscard(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
+        self.qcow2_start(node, Op::pdiscard(offset, bytes))
+    }
+
+    /// `qcow2_co_flush_to_os`
+    pub(super) fn qcow2_flush_to_os(&mut self, node: NodeId) -> Flow {
+        self.qcow2_start(node, Op::flush_to_os())
+    }
+
+    /// `qcow2_co_block_status`
+    pub(super) fn qcow2_block_status(&mut self, node: NodeId, offset: u64, bytes: u64, _want_zero: bool) -> Flow {
+        self.stack.push(Frame::StatusVal);
+        self.qcow2_start(node, Op::block_status(offset, bytes))
+    }
+
+    /// `qcow2_co_truncate`. Leaves `Val::Done`.
+    pub(super) fn qcow2_truncate(&mut self, node: NodeId, size: u64, zero: bool) -> Flow {
+        let checks: Vec<BitmapCheck> = self.graph.nodes[node]
+            .bitmaps
+            .iter()
+            .filter_map(|b| {
+                let name = b.name()?.to_string();
+                Some(BitmapCheck { name, problem: b.check(crate::bitmap::CheckFlags::DEFAULT).err() })
+            })
+            .collect();
+        self.stack.push(Frame::Qcow2Truncated(node));
+        self.qcow2_start(node, Op::truncate(size, zero, checks.into()))
+    }
+
+    /// After a truncate. The node has the new size from before the header is written, also where that fails then.
+    pub(in crate::world) fn qcow2_truncated(&mut self, node: NodeId) -> Flow {
+        self.refresh_total_sectors(node);
+        let done = match std::mem::take(&mut self.reg) {
+            Val::Ret(Ok(())) | Val::None => Ok(()),
+            Val::Opened(Err(fault)) => Err(QmpError::generic(fault.to_string())),
+            Val::Ret(Err(errno)) => Err(QmpError::generic(format!("Failed to resize the image: {errno}"))),
+            other => panic!("no result of a truncate: {other:?}"),
+        };
+        self.ret(Val::Done(done))
+    }
+
+    /// `qcow2_open`, as a frame for a coroutine of its own. Leaves `Val::Done`.
+    pub(in crate::world) fn qcow2_open_frame(&self, node: NodeId) -> Frame {
+        Frame::Qcow2Open(node)
+    }
+
+    /// `qcow2_open`
+    pub(in crate::world) fn qcow2_open(&mut self, node: NodeId) -> Flow {
+        let n = &self.graph.nodes[node];
+        let file = self.below(node);
+        let spec = n.spec.clone().expect("the node is being opened");
+        let DriverSpec::Qcow2 { discard_request, lazy_refcounts, caches } = &spec.driver else {
+            unreachable!("a qcow2 node has qcow2 options")
+        };
+        let options = OpenOptions {
+            writable: n.flags.rdwr,
+            discard_request: discard_request.unwrap_or(n.flags.unmap),
+            lazy_refcounts: *lazy_refcounts,
+            cache_size: caches[0],
+            l2_cache_size: caches[1],
+            l2_cache_entry_size: caches[2],
+            refcount_cache_size: caches[3],
+        };
+        let traits = FileTraits {
+            events: matches!(self.graph.nodes[file].drv(), Driver::Blkdebug(_)),
+            zero_no_fallback: self.supports_zero_no_fallback(file),
+            request_alignment: u32::try_from(self.graph.nodes[file].bl.request_alignment).unwrap_or(1),
+        };
+        self.qcow2(node).q = Qcow2::new(traits);
+        self.stack.push(Frame::Qcow2Opened(node));
+        self.qcow2_start(node, Op::open(options))
+    }
+
+    /// The end of `qcow2_open`.
+    pub(in crate::world) fn qcow2_opened(&mut self, node: NodeId) -> Flow {
+        let bitmaps = match std::mem::take(&mut self.reg) {
+            Val::Opened(Ok(bitmaps)) => bitmaps,
+            Val::Opened(Err(fault)) => return self.ret(Val::Done(Err(QmpError::generic(fault.to_string())))),
+            Val::Ret(Err(errno)) => {
+                return self.ret(Val::Done(Err(QmpError::generic(format!("Could not open image: {errno}")))));
+            }
+            other => panic!("no result of opening: {other:?}"),
+        };
+        let q = &self.qcow2(node).q;
+        let (size, backing) = (q.size(), q.backing_file().unwrap_or_default().to_owned());
+        let format = q.backing_format().unwrap_or_default().to_owned();
+        let n = &mut self.graph.nodes[node];
+        n.size = size;
+        n.backing_file = backing.into();
+        n.auto_backing_file = n.backing_file.clone();
+        n.backing_format = format.into();
+        self.load_bitmaps(node, bitmaps);
+        self.ret(Val::Done(Ok(())))
+    }
+
+    /// `qcow2_load_dirty_bitmaps`, what becomes of them in memory.
+    fn load_bitmaps(&mut self, node: NodeId, bitmaps: Vec<StoredBitmap>) {
+        let n = &mut self.graph.nodes[node];
+        let size = n.size;
+        for stored in bitmaps {
+            let Ok(id) = n.bitmaps.add(Some(&stored.name), size, stored.granularity) else { continue };
+            let bitmap = n.bitmaps.get_mut(id).expect("just added");
+            bitmap.set_persistence(true);
+            if stored.inconsistent {
+                bitmap.set_inconsistent();
+            } else {
+                bitmap.bitmap_mut().load_bytes(0, &stored.bits.to_bytes());
+                bitmap.set_enabled(stored.enabled);
+                bitmap.set_readonly(stored.readonly);
+            }
+        }
+    }
+
+    /// The bitmaps that closing an image stores.
+    pub(in crate::world) fn bitmaps_to_store(&self, node: NodeId) -> Vec<StoreBitmap> {
+        let store = |b: &crate::bitmap::DirtyBitmap| {
+            // `hbitmap_serialization_size`: nothing is nothing, while the bitmap itself has a word at least.
+            let words = b.bitmap().serialized_words().take(if b.bitmap().len_bits() == 0 { 0 } else { usize::MAX });
+            let words = words.flat_map(u64::to_le_bytes).collect::<Vec<u8>>();
+            StoreBitmap {
+                name: b.name().map(ToString::to_string).unwrap_or_default(),
+                granularity: b.granularity(),
+                enabled: b.enabled(),
+                readonly: b.readonly(),
+                bits: Data::bytes(words.into(), crate::block::content::WriteTag(0)),
+            }
+        };
+        let bitmaps = &self.graph.nodes[node].bitmaps;
+        bitmaps.iter().filter(|b| b.name().is_some() && b.to_be_stored() && !b.inconsistent()).map(store).collect()
+    }
+
+    /// `bs->drv->bdrv_close`
+    pub(in crate::world) fn driver_close(&mut self, node: NodeId) -> Flow {
+        match self.graph.nodes[node].driver.as_ref() {
+            Some(Driver::Qcow2(_)) if self.graph.nodes[node].file.is_some() => {
+                self.seq([Frame::RunCo(Box::new(Frame::Qcow2Close(node))), Frame::DriverClosed(node)])
+            }
+            Some(Driver::Cbw(cbw)) => {
+                let own = [cbw.access_bitmap, cbw.done_bitmap, cbw.copy_bitmap];
+                for bitmap in own {
+                    self.graph.nodes[node].bitmaps.release(bitmap);
+                }
+                self.driver_closed(node)
+            }
+            Some(Driver::Throttle(_)) => {
+                self.throttle_unregister(super::throttle::Member::Node(node));
+                self.driver_closed(node)
+            }
+            _ => self.driver_closed(node),
+        }
+    }
+
+    /// `qcow2_close`
+    pub(in crate::world) fn qcow2_close(&mut self, node: NodeId) -> Flow {
+        let bitmaps: Arc<[StoreBitmap]> = self.bitmaps_to_store(node).into();
+        let name = self.graph.nodes[node].node_name.clone();
+        self.qcow2_start(node, Op::close(bitmaps, &name))
+    }
+
+    /// `bs->drv = NULL`. The driver's state stays until the children are gone; nobody sends requests any more.
+    pub(in crate::world) fn driver_closed(&mut self, node: NodeId) -> Flow {
+        self.reg = Val::None;
+        self.graph.nodes[node].bitmaps.release_named();
+        Flow::Go
+    }
+
+    /// `bdrv_co_get_allocated_file_size`, in bytes.
+    ///
+    /// # Errors
+    /// `ENOTSUP` for protocols that cannot tell. To QEMU blkdebug is one.
+    pub fn allocated_size(&self, node: NodeId) -> Ret<u64> {
+        match self.graph.nodes[node].driver.as_ref() {
+            Some(Driver::File(file)) => Ok(self.files.allocated(&file.path)),
+            Some(Driver::Null(_)) => Ok(0),
+            None | Some(Driver::Blkdebug(_)) => Err(Errno::ENOTSUP),
+            Some(Driver::Raw(_) | Driver::Qcow2(_) | Driver::Cbw(_) | Driver::SnapshotAccess | Driver::Throttle(_)) => {
+                self.allocated_size(self.below(node))
+            }
+        }
+    }
+}
+
+impl World {
+    /// The host's files as they would be if every open image wrote its caches now. The world stays as it is, and no fault rule
+    /// sees it.
+    #[must_use]
+    pub fn flushed_files(&self) -> crate::host::HostFiles {
+        let mut files = self.files.clone();
+        for (id, node) in self.graph.nodes.iter() {
+            let Some(Driver::Qcow2(state)) = &node.driver else { continue };
+            if !node.flags.rdwr || node.file.is_none() || !state.q.has_dirty_caches() {
+                continue;
+            }
+            let Some(path) = self.host_path(id) else { continue };
+            let mut q = state.q.clone();
+            let mut op = Op::flush_to_os();
+            let mut got = Got::Done;
+            loop {
+                got = match op.resume(&mut q, got) {
+                    Ask::Done(_) => break,
+                    Ask::Read { offset, len, .. } => Got::Data(files.pread(&path, offset, len)),
+                    Ask::Write { offset, data } => {
+                        files.pwrite(&path, offset, &data);
+                        Got::Done
+                    }
+                    Ask::WriteZeroes { offset, len, .. } => {
+                        files.zero(&path, offset, len, false);
+                        Got::Done
+                    }
+                    Ask::GetLength => Got::Number(files.size(&path)),
+                    _ => Got::Done,
+                };
+            }
+        }
+        files
+    }
+}

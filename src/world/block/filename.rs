@@ -1,0 +1,145 @@
+//! File names of nodes (`block.c:bdrv_refresh_filename`).
+
+use super::driver::Driver;
+use crate::base::Json;
+use crate::qmp::print::{Order, to_text};
+use crate::world::World;
+use crate::world::arena::NodeId;
+use std::sync::Arc;
+
+/// `PATH_MAX`: a longer `json:` name is cut off.
+const PATH_MAX: usize = 4096;
+
+/// What describes a node in place of its name.
+#[derive(Clone, Debug)]
+pub(in crate::world) struct Names {
+    /// `exact_filename`: a name that opens the same tree; empty where there is none.
+    pub exact: Arc<str>,
+    /// `filename`: the exact one, or else `json:` and the options.
+    pub filename: Arc<str>,
+    /// `full_open_options`
+    pub options: Json,
+}
+
+impl World {
+    /// `bs->filename`, as messages and image headers give it.
+    #[must_use]
+    pub fn filename_of(&self, node: NodeId) -> Arc<str> {
+        self.names_of(node).filename
+    }
+
+    /// The host file that holds a node's data, where that is one.
+    #[must_use]
+    pub fn host_path(&self, node: NodeId) -> Option<Arc<str>> {
+        let n = &self.graph.nodes[node];
+        match n.driver.as_ref() {
+            Some(Driver::File(file)) => Some(file.path.clone()),
+            _ => n.file.and_then(|c| self.host_path(self.graph.bs(c))),
+        }
+    }
+
+    /// `bdrv_backing_overridden`
+    fn backing_overridden(&self, node: NodeId) -> bool {
+        let n = &self.graph.nodes[node];
+        match n.backing {
+            Some(backing) => *n.auto_backing_file != *self.filename_of(self.graph.bs(backing)),
+            None => !n.auto_backing_file.is_empty(),
+        }
+    }
+
+    /// `bdrv_refresh_filename`
+    pub(super) fn names_of(&self, node: NodeId) -> Names {
+        let n = &self.graph.nodes[node];
+        let Some(driver) = &n.driver else {
+            return Names { exact: "".into(), filename: "".into(), options: Json::empty() };
+        };
+        let overridden = self.backing_overridden(node);
+        let given = n.spec.as_ref().and_then(|spec| spec.given.as_dict()).unwrap_or_default();
+        let mut options = Vec::with_capacity(given.len() + 3);
+        options.push((Arc::from("driver"), Json::from(driver.format_name())));
+        if let Driver::File(file) = driver {
+            options.push((Arc::from("filename"), Json::Str(file.filename.clone())));
+        }
+        options.extend(given.iter().cloned());
+        for child in &n.children {
+            if n.backing != Some(*child) || overridden {
+                let child = &self.graph.children[*child];
+                options.push((Arc::from(child.name), self.names_of(child.bs).options));
+            }
+        }
+        if overridden && n.backing.is_none() {
+            options.push((Arc::from("backing"), Json::Null));
+        }
+        let exact = self.exact_filename(node, driver, given, overridden);
+        let options = Json::Dict(Arc::new(options));
+        let filename = if exact.is_empty() { json_name(&options) } else { exact.clone() };
+        Names { exact, filename, options }
+    }
+
+    /// What the drivers' `bdrv_refresh_filename` do, and what holds for those without.
+    fn exact_filename(&self, node: NodeId, driver: &Driver, given: &[(Arc<str>, Json)], overridden: bool) -> Arc<str> {
+        let below = self.graph.nodes[node].file.map(|c| self.graph.bs(c));
+        let plain = given.is_empty() && !overridden;
+        let exact = match (driver, below) {
+            (Driver::File(file), _) => return file.filename.clone(),
+            (Driver::Null(_), _) if plain => return format!("{}://", driver.format_name()).into(),
+            (Driver::Cbw(_) | Driver::SnapshotAccess, Some(below)) => return self.filename_of(below),
+            (Driver::Blkdebug(blkdebug), Some(below)) => {
+                let exact = self.names_of(below).exact;
+                if exact.is_empty() || given.iter().any(|(name, _)| &**name != "config") {
+                    return "".into();
+                }
+                format!("blkdebug:{}:{exact}", blkdebug.config.as_deref().unwrap_or_default())
+            }
+            (Driver::Raw(_) | Driver::Qcow2(_), Some(below)) if plain => {
+                let has_protocol = |d: &Driver| d.is_protocol() || matches!(d, Driver::Blkdebug(_));
+                if self.graph.nodes[below].driver.as_ref().is_some_and(has_protocol) {
+                    return self.names_of(below).exact;
+                }
+                String::new()
+            }
+            _ => String::new(),
+        };
+        if exact.len() >= PATH_MAX { "".into() } else { exact.into() }
+    }
+
+    /// `bdrv_get_full_backing_filename`: the name in the image, relative to where the image is.
+    pub(in crate::world) fn full_backing_filename_of(&self, node: NodeId) -> Option<String> {
+        let backing = &self.graph.nodes[node].backing_file;
+        if has_protocol(backing) || backing.starts_with('/') {
+            return Some(backing.to_string());
+        }
+        Some(format!("{}{backing}", self.dirname(node)?))
+    }
+
+    /// `bdrv_dirname`
+    fn dirname(&self, node: NodeId) -> Option<String> {
+        if let Some(below) = self.graph.nodes[node].file {
+            return self.dirname(self.graph.bs(below));
+        }
+        let exact = self.names_of(node).exact;
+        if exact.is_empty() { None } else { Some(folder(&exact).to_owned()) }
+    }
+}
+
+fn json_name(options: &Json) -> Arc<str> {
+    let mut name = format!("json:{}", to_text(options, Order::Wire));
+    if name.len() >= PATH_MAX {
+        // The printer escapes everything but ASCII.
+        name.truncate(PATH_MAX - 4);
+        name.push_str("...");
+    }
+    name.into()
+}
+
+/// `path_has_protocol`
+fn has_protocol(path: &str) -> bool {
+    path.find([':', '/']).is_some_and(|i| path.as_bytes()[i] == b':')
+}
+
+/// `path_combine` with nothing: up to the last slash, or the protocol's colon.
+fn folder(path: &str) -> &str {
+    let protocol = if has_protocol(path) { path.find(':').map_or(0, |i| i + 1) } else { 0 };
+    let slash = path.rfind('/').map_or(0, |i| i + 1);
+    &path[..protocol.max(slash)]
+}

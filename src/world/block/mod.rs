@@ -1,0 +1,13 @@
+//! The block layer: nodes, edges, backends, and the requests that go through them (`block.c`, `block/` in QEMU's tree).
+
+pub mod copy_range;
+pub mod create;
+pub(in crate::world) mod drain;
+pub mod driver;
+pub(in crate::world) mod edges;
+pub(in crate::world) mod filename;
+pub(in crate::world) mod flush;
+pub mod graph;
+pub mod io;
+pub mod open;
+pub mod status;

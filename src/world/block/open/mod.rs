@@ -1,0 +1,8 @@
+//! From options to open nodes: what to open, opening it, changing it when it is open (`bdrv_open` and around it in `block.c`).
+
+pub mod open;
+pub mod reopen;
+pub mod spec;
+pub(in crate::world) mod string_options;
+pub(in crate::world) mod strong_options;
+pub(in crate::world) mod unsupported;

@@ -1,0 +1,623 @@
+//! Opening nodes: `blockdev-add` trees, file names, probing, backing files (`block.c:bdrv_open_inherit`).
+
+use super::spec::{BackingSpec, DriverSpec, OpenSpec};
+use crate::base::Kept;
+use crate::base::errno::Errno;
+use crate::base::units::{GIB, align_up};
+use crate::block::blkdebug::{Blkdebug, Limits, Rule};
+use crate::block::blkdebug_config;
+use crate::block::event::BlkdebugEvent;
+use crate::qmp::error::QmpError;
+use crate::world::World;
+use crate::world::arena::{BackendId, NodeId};
+use crate::world::block::driver::throttle::Member;
+use crate::world::block::driver::{BlkdebugDriver, CbwState, Driver, FileDriver, NullDriver, RawDriver};
+use crate::world::block::graph::{DetectZeroes, Node, OpenFlags, Role, perm};
+use crate::world::frame::{Flow, Frame};
+use crate::world::value::Val;
+use std::sync::Arc;
+
+/// A node that is being opened.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Opening {
+    /// How.
+    pub spec: Arc<OpenSpec>,
+    /// The node.
+    pub bs: NodeId,
+    /// The node below, opened first for probing.
+    pub file_bs: Option<NodeId>,
+    /// The backend that probes it.
+    pub probe: Option<BackendId>,
+}
+
+/// What comes next for a node that is being opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OpenStage {
+    /// The node below was opened, or not.
+    FileOpened,
+    /// The backend for probing has it.
+    ProbeAttached,
+    /// Its first bytes were read.
+    Probed,
+    /// Name it and attach its child.
+    Driver,
+    /// A filter's own child was opened.
+    ChildOpened,
+    /// The child was attached.
+    ChildAttached,
+    /// The target of a copy-before-write filter was opened.
+    TargetOpened,
+    /// It was attached.
+    TargetAttached,
+    /// The filter is ready.
+    CbwOpened,
+    /// The format's header was read.
+    FormatOpened,
+    /// The backend for probing is gone.
+    ProbeGone,
+    /// The backing node was opened.
+    BackingOpened,
+    /// The backing node was attached.
+    BackingAttached,
+}
+
+impl World {
+    /// `bdrv_open_inherit`. Leaves `Val::Node` with a reference for the caller.
+    pub(in crate::world) fn bdrv_open(&mut self, spec: &Arc<OpenSpec>) -> Flow {
+        if let Some(name) = &spec.reference {
+            let found = self.lookup_bs(name);
+            if let Ok(bs) = &found {
+                self.bdrv_ref(*bs);
+            }
+            return self.ret(Val::Node(found));
+        }
+        let mut node = Node::new();
+        node.flags = spec.flags;
+        node.detect_zeroes = spec.detect_zeroes;
+        let bs = self.bdrv_new(node);
+        let opening = Box::new(Opening { spec: spec.clone(), bs, file_bs: None, probe: None });
+        if let Some(err) = &spec.error {
+            // The node is there before its options are looked at, and goes as any other does.
+            return self.open_failed(&opening, err.clone());
+        }
+        match &spec.file {
+            Some(file) if spec.driver.opens_file_first() => {
+                let file = file.clone();
+                self.seq([Frame::BdrvOpen(file), Frame::Open(opening, OpenStage::FileOpened)])
+            }
+            _ => self.seq([Frame::Open(opening, OpenStage::Driver)]),
+        }
+    }
+
+    /// One stage of opening a node.
+    pub(in crate::world) fn open_stage(&mut self, o: Box<Opening>, stage: OpenStage) -> Flow {
+        match stage {
+            OpenStage::FileOpened => self.open_file_opened(o),
+            OpenStage::ProbeAttached => self.open_probe_attached(o),
+            OpenStage::Probed => self.open_probed(o),
+            OpenStage::Driver => self.open_driver(o),
+            OpenStage::ChildOpened => self.open_child_opened(o),
+            OpenStage::ChildAttached => self.open_child_attached(o),
+            OpenStage::TargetOpened => self.open_target_opened(o),
+            OpenStage::TargetAttached => self.open_target_attached(o),
+            OpenStage::CbwOpened => match self.take_done() {
+                Ok(()) => self.open_done(o),
+                Err(err) => self.driver_open_failed(o, err),
+            },
+            OpenStage::FormatOpened => self.open_format_opened(o),
+            OpenStage::ProbeGone => self.open_backing(o),
+            OpenStage::BackingOpened => self.open_backing_opened(o),
+            OpenStage::BackingAttached => self.open_backing_attached(o),
+        }
+    }
+
+    fn open_failed(&mut self, o: &Opening, err: QmpError) -> Flow {
+        self.stack.push(Frame::Give(Box::new(Val::Node(Err(err)))));
+        self.stack.push(Frame::BdrvUnref(o.bs));
+        if let Some(probe) = o.probe {
+            self.stack.push(Frame::BlkUnref(probe));
+        }
+        Flow::Go
+    }
+
+    fn take_node(&mut self) -> Result<NodeId, QmpError> {
+        match std::mem::take(&mut self.reg) {
+            Val::Node(node) => node,
+            other => panic!("expected a node, found {other:?}"),
+        }
+    }
+
+    fn open_file_opened(&mut self, mut o: Box<Opening>) -> Flow {
+        match self.take_node() {
+            Err(err) => self.open_failed(&o, err),
+            Ok(file_bs) => {
+                o.file_bs = Some(file_bs);
+                let probe = self.blk_new("".into(), 0, perm::ALL);
+                o.probe = Some(probe);
+                self.seq([
+                    Frame::BlkInsertBs(probe, file_bs),
+                    Frame::KeepOver(Box::new(Frame::BdrvUnref(file_bs))),
+                    Frame::Open(o, OpenStage::ProbeAttached),
+                ])
+            }
+        }
+    }
+
+    fn open_probe_attached(&mut self, o: Box<Opening>) -> Flow {
+        if let Err(err) = self.take_done() {
+            return self.open_failed(&o, err);
+        }
+        if matches!(o.spec.driver, DriverSpec::Probe) {
+            let file = o.file_bs.expect("just opened");
+            let bytes = self.bdrv_getlength(file).min(2048);
+            return self.seq([
+                Frame::RunCo(Box::new(Frame::Preadv { node: file, offset: 0, bytes })),
+                Frame::Open(o, OpenStage::Probed),
+            ]);
+        }
+        self.open_driver(o)
+    }
+
+    /// `find_image_format`: qcow2 by its magic, everything else is raw.
+    fn open_probed(&mut self, mut o: Box<Opening>) -> Flow {
+        let data = match self.take_data() {
+            Ok(data) => data,
+            Err(errno) => {
+                let text = format!("Could not read image for determining its format: {errno}");
+                return self.open_failed(&o, QmpError::generic(text));
+            }
+        };
+        let head = data.slice(0, data.len().min(4)).to_bytes();
+        match o.spec.probed(if head == *b"QFI\xfb" { "qcow2" } else { "raw" }) {
+            Ok(spec) => o.spec = Arc::new(spec),
+            Err(err) => return self.open_failed(&o, err),
+        }
+        self.open_driver(o)
+    }
+
+    /// `bdrv_open_common` up to the driver's children.
+    fn open_driver(&mut self, mut o: Box<Opening>) -> Flow {
+        let bs = o.bs;
+        let spec = o.spec.clone();
+        if self.wants_host_file(&spec.driver) {
+            return self.seq([Frame::Open(o, OpenStage::Driver)]);
+        }
+        if let Err(text) = self.assign_node_name(bs, spec.node_name.as_deref()) {
+            return self.open_failed(&o, QmpError::generic(text));
+        }
+        self.graph.nodes[bs].spec = Some(Kept::new(spec.clone()));
+        match &spec.driver {
+            DriverSpec::Probe => unreachable!("probing comes first"),
+            DriverSpec::File { filename, .. } if filename.is_empty() => {
+                self.driver_open_failed(o, QmpError::generic("The 'file' block driver requires a file name"))
+            }
+            DriverSpec::File { filename, locking, native } => match self.open_host_file(bs, filename, *locking) {
+                Ok(()) if *native && !spec.flags.nocache => {
+                    let text = "aio=native was specified, but it requires cache.direct=on, which was not specified.";
+                    self.driver_open_failed(o, QmpError::generic(text))
+                }
+                Ok(()) => self.open_done(o),
+                Err(err) => self.driver_open_failed(o, err),
+            },
+            DriverSpec::Null { aio, size, latency_ns, read_zeroes } => {
+                let null = NullDriver { aio: *aio, latency_ns: *latency_ns, read_zeroes: *read_zeroes };
+                let node = &mut self.graph.nodes[bs];
+                node.size = size.map_or(GIB, i64::unsigned_abs) / 512 * 512;
+                node.driver = Some(Driver::Null(null));
+                self.open_done(o)
+            }
+            DriverSpec::Raw { offset, size } => {
+                let raw = RawDriver { offset: *offset, size: *size, probed: spec.probed };
+                let plain = *offset == 0 && size.is_none();
+                self.graph.nodes[bs].driver = Some(Driver::Raw(raw));
+                let role = if plain { Role::RawImage } else { Role::Data };
+                self.open_attach_file(o, role)
+            }
+            DriverSpec::Qcow2 { .. } => {
+                self.graph.nodes[bs].driver = Some(Driver::Qcow2(Box::default()));
+                self.open_attach_file(o, Role::Image)
+            }
+            DriverSpec::CopyBeforeWrite { break_snapshot, timeout, .. } => {
+                let state = CbwState { break_snapshot: *break_snapshot, timeout: *timeout, ..CbwState::new(0, false) };
+                self.graph.nodes[bs].driver = Some(Driver::Cbw(Box::new(state)));
+                self.open_attach_file(o, Role::Filtered)
+            }
+            DriverSpec::SnapshotAccess => {
+                self.graph.nodes[bs].driver = Some(Driver::SnapshotAccess);
+                self.open_attach_file(o, Role::Data)
+            }
+            DriverSpec::Throttle { group } => {
+                self.graph.nodes[bs].driver = Some(Driver::Throttle(group.clone()));
+                self.open_attach_file(o, Role::Filtered)
+            }
+            DriverSpec::Blkdebug { rules, limits, take, unshare, config, .. } => {
+                let engine = match self.blkdebug_engine(rules, config.as_ref(), *limits) {
+                    Ok(engine) => engine,
+                    Err(text) => return self.driver_open_failed(o, QmpError::generic(text)),
+                };
+                let driver = BlkdebugDriver {
+                    engine,
+                    take_child_perms: *take,
+                    unshare_child_perms: *unshare,
+                    config: config.clone(),
+                };
+                self.graph.nodes[bs].driver = Some(Driver::Blkdebug(Box::new(driver)));
+                let image = spec.file.clone().expect("blkdebug has an image");
+                o.file_bs = None;
+                self.seq([Frame::BdrvOpen(image), Frame::Open(o, OpenStage::ChildOpened)])
+            }
+        }
+    }
+
+    /// The target of a copy-before-write filter is there, or not.
+    fn open_target_opened(&mut self, o: Box<Opening>) -> Flow {
+        match self.take_node() {
+            Err(err) => self.driver_open_failed(o, err),
+            Ok(target) => {
+                let parent = o.bs;
+                if let DriverSpec::CopyBeforeWrite { target: spec, .. } = &o.spec.driver {
+                    self.inherits(target, parent, Some(spec));
+                }
+                self.seq([
+                    Frame::GraphWrlock,
+                    Frame::AttachToNode { parent, name: "target", role: Role::Data, bs: target },
+                    Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
+                    Frame::KeepOver(Box::new(Frame::BdrvUnref(target))),
+                    Frame::Open(o, OpenStage::TargetAttached),
+                ])
+            }
+        }
+    }
+
+    fn open_target_attached(&mut self, o: Box<Opening>) -> Flow {
+        if let Err(err) = self.take_done() {
+            return self.driver_open_failed(o, err);
+        }
+        let DriverSpec::CopyBeforeWrite { min_cluster, .. } = &o.spec.driver else {
+            unreachable!("only it has a target")
+        };
+        let (cbw, discard_source, min_cluster) = (o.bs, false, *min_cluster);
+        self.seq([Frame::CbwOpened { cbw, discard_source, min_cluster }, Frame::Open(o, OpenStage::CbwOpened)])
+    }
+
+    /// Notes in whose options a node was described; one that was named by another is its own.
+    fn inherits(&mut self, bs: NodeId, parent: NodeId, spec: Option<&OpenSpec>) {
+        if spec.is_none_or(|spec| spec.reference.is_none()) {
+            self.graph.nodes[bs].inherits_from = Some(parent);
+        }
+    }
+
+    fn open_attach_file(&mut self, o: Box<Opening>, role: Role) -> Flow {
+        let file = o.file_bs.expect("the file was opened first");
+        let parent = o.bs;
+        self.inherits(file, parent, o.spec.file.as_deref());
+        self.seq([
+            Frame::GraphWrlock,
+            Frame::AttachToNode { parent, name: "file", role, bs: file },
+            Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
+            Frame::Open(o, OpenStage::ChildAttached),
+        ])
+    }
+
+    fn open_child_opened(&mut self, mut o: Box<Opening>) -> Flow {
+        match self.take_node() {
+            Err(err) => self.driver_open_failed(o, err),
+            Ok(image) => {
+                o.file_bs = Some(image);
+                let parent = o.bs;
+                self.inherits(image, parent, o.spec.file.as_deref());
+                self.seq([
+                    Frame::GraphWrlock,
+                    Frame::AttachToNode { parent, name: "image", role: Role::Filtered, bs: image },
+                    Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
+                    Frame::KeepOver(Box::new(Frame::BdrvUnref(image))),
+                    Frame::Open(o, OpenStage::ChildAttached),
+                ])
+            }
+        }
+    }
+
+    /// What QEMU prints where it may write to an image that it takes for a raw one.
+    fn warn_of_guess(&mut self, bs: NodeId) {
+        let name = self.filename_of(self.below(bs));
+        self.console_error(&format!(
+            "WARNING: Image format was not specified for '{name}' and probing guessed raw.\n         Automatically detecting the format is \
+             dangerous for raw images, write operations on block 0 will be restricted.\n         Specify the 'raw' format explicitly to \
+             remove the restrictions."
+        ));
+    }
+
+    fn open_child_attached(&mut self, o: Box<Opening>) -> Flow {
+        if let Err(err) = self.take_done() {
+            return self.driver_open_failed(o, err);
+        }
+        let bs = o.bs;
+        match self.graph.nodes[bs].drv() {
+            Driver::Raw(raw) => {
+                let raw = raw.clone();
+                if raw.probed && self.graph.nodes[bs].flags.rdwr {
+                    self.warn_of_guess(bs);
+                }
+                match self.open_raw(bs, &raw) {
+                    Ok(()) => self.open_done(o),
+                    Err(text) => self.driver_open_failed(o, QmpError::generic(text)),
+                }
+            }
+            Driver::Blkdebug(_) => self.open_blkdebug(o),
+            Driver::Cbw(_) => {
+                let DriverSpec::CopyBeforeWrite { target, .. } = &o.spec.driver else { unreachable!("it opens one") };
+                let target = target.clone();
+                self.seq([Frame::BdrvOpen(target), Frame::Open(o, OpenStage::TargetOpened)])
+            }
+            Driver::Throttle(group) => {
+                let group = group.clone();
+                if self.throttling.group(&group).is_none() {
+                    let text = format!("Throttle group '{group}' does not exist");
+                    return self.driver_open_failed(o, QmpError::generic(text));
+                }
+                self.graph.nodes[bs].size = self.bdrv_getlength(self.below(bs));
+                self.throttle_register(Member::Node(bs), &group);
+                self.open_done(o)
+            }
+            Driver::SnapshotAccess => {
+                self.graph.nodes[bs].size = self.bdrv_getlength(self.below(bs));
+                self.open_done(o)
+            }
+            Driver::Qcow2(_) => {
+                let open = self.qcow2_open_frame(bs);
+                self.seq([Frame::RunCo(Box::new(open)), Frame::Open(o, OpenStage::FormatOpened)])
+            }
+            other => unreachable!("{other:?} has no child"),
+        }
+    }
+
+    /// `raw_apply_options`
+    fn open_raw(&mut self, bs: NodeId, raw: &RawDriver) -> Result<(), String> {
+        let below = self.bdrv_getlength(self.below(bs));
+        if below < raw.offset {
+            return Err(format!(
+                "Offset ({}) cannot be greater than size of the containing file ({below})",
+                raw.offset
+            ));
+        }
+        if let Some(size) = raw.size
+            && below - raw.offset < size
+        {
+            return Err(format!(
+                "The sum of offset ({}) and size ({size}) has to be smaller or equal to the actual size of the \
+                 containing file ({below})",
+                raw.offset
+            ));
+        }
+        self.graph.nodes[bs].size = raw.size.unwrap_or(below - raw.offset);
+        Ok(())
+    }
+
+    fn open_blkdebug(&mut self, o: Box<Opening>) -> Flow {
+        let bs = o.bs;
+        let image = self.below(bs);
+        let align = self.graph.nodes[image].bl.request_alignment;
+        let size = self.bdrv_getlength(image);
+        self.graph.nodes[bs].size = size;
+        let driver = self.blkdebug_mut(bs).expect("it is a blkdebug");
+        if let Err(text) = driver.engine.limits().check(align) {
+            return self.driver_open_failed(o, QmpError::generic(text));
+        }
+        self.seq([
+            Frame::RunCo(Box::new(Frame::BlkdebugEvent { node: bs, event: BlkdebugEvent::None })),
+            Frame::OpenDone(o),
+        ])
+    }
+
+    fn open_format_opened(&mut self, o: Box<Opening>) -> Flow {
+        match self.take_done() {
+            Ok(()) => self.open_done(o),
+            Err(err) => {
+                // Measured: a format that refuses its image takes the graph lock once more than a protocol.
+                self.stack.push(Frame::OpenFormatFailed(o, err));
+                self.seq([Frame::LockGraph(1)])
+            }
+        }
+    }
+
+    /// A format refused its image.
+    pub(in crate::world) fn open_format_failed(&mut self, o: Box<Opening>, err: QmpError) -> Flow {
+        self.driver_open_failed(o, err)
+    }
+
+    /// `bdrv_open_driver`, where the driver refuses: its children go under the graph lock, whether it has any or not.
+    fn driver_open_failed(&mut self, o: Box<Opening>, err: QmpError) -> Flow {
+        let bs = o.bs;
+        self.graph.nodes[bs].driver = None;
+        self.stack.push(Frame::OpenFail(o, err));
+        self.seq([Frame::GraphWrlock, Frame::UnrefChildren(bs), Frame::GraphWrunlock])
+    }
+
+    /// The end of an opening that failed.
+    pub(in crate::world) fn open_fail(&mut self, o: &Opening, err: QmpError) -> Flow {
+        self.open_failed(o, err)
+    }
+
+    /// The end of `bdrv_open_common`; the backend for probing goes.
+    pub(in crate::world) fn open_done(&mut self, mut o: Box<Opening>) -> Flow {
+        let bs = o.bs;
+        self.refresh_limits(bs);
+        match o.probe.take() {
+            Some(probe) => self.seq([Frame::BlkUnref(probe), Frame::Open(o, OpenStage::ProbeGone)]),
+            None => self.open_backing(o),
+        }
+    }
+
+    /// `bdrv_open_backing_file`
+    fn open_backing(&mut self, o: Box<Opening>) -> Flow {
+        let node = &self.graph.nodes[o.bs];
+        let backing = match &o.spec.backing {
+            _ if !node.drv().supports_backing() || o.spec.flags.no_backing => None,
+            BackingSpec::None => None,
+            BackingSpec::Spec(spec) => Some(spec.clone()),
+            BackingSpec::FromImage if node.backing_file.is_empty() && o.spec.backing_options.is_none() => None,
+            BackingSpec::FromImage => {
+                let format = Some(&*node.backing_format).filter(|f| !f.is_empty());
+                let name = match node.backing_file.is_empty() {
+                    true => String::new(),
+                    false => self.full_backing_filename_of(o.bs).unwrap_or_default(),
+                };
+                Some(Arc::new(OpenSpec::backing_of(&name, format, &o.spec)))
+            }
+        };
+        match backing {
+            Some(spec) => self.seq([Frame::BdrvOpen(spec), Frame::Open(o, OpenStage::BackingOpened)]),
+            None => self.open_end(&o),
+        }
+    }
+
+    /// The end of `bdrv_open_inherit`: options that nobody took.
+    fn open_end(&mut self, o: &Opening) -> Flow {
+        let Some((key, protocol)) = &o.spec.unknown else { return self.ret(Val::Node(Ok(o.bs))) };
+        let driver = self.graph.nodes[o.bs].drv();
+        // A driver that was named may be a protocol too (`bdrv_fill_options`).
+        let protocol = *protocol || driver.is_protocol() || matches!(driver, Driver::Blkdebug(_));
+        let driver = driver.format_name();
+        let text = match protocol {
+            true => format!("Block protocol '{driver}' doesn't support the option '{key}'"),
+            false => format!("Block format '{driver}' does not support the option '{key}'"),
+        };
+        self.open_failed(o, QmpError::generic(text))
+    }
+
+    fn open_backing_opened(&mut self, o: Box<Opening>) -> Flow {
+        match self.take_node() {
+            Err(mut err) => {
+                err.desc = format!("Could not open backing file: {}", err.desc).into();
+                self.open_failed(&o, err)
+            }
+            Ok(backing) => {
+                let bs = o.bs;
+                let spec = match &o.spec.backing {
+                    BackingSpec::Spec(spec) => Some(&**spec),
+                    BackingSpec::FromImage | BackingSpec::None => None,
+                };
+                self.inherits(backing, bs, spec);
+                if o.spec.backing == BackingSpec::FromImage && o.spec.backing_options.is_none() {
+                    self.graph.nodes[bs].auto_backing_file = self.filename_of(backing);
+                }
+                self.seq([
+                    Frame::SetBackingHd { bs, backing },
+                    Frame::KeepOver(Box::new(Frame::BdrvUnref(backing))),
+                    Frame::Open(o, OpenStage::BackingAttached),
+                ])
+            }
+        }
+    }
+
+    fn open_backing_attached(&mut self, o: Box<Opening>) -> Flow {
+        match self.take_done() {
+            Err(err) => self.open_failed(&o, err),
+            Ok(()) => self.open_end(&o),
+        }
+    }
+
+    /// `bdrv_set_backing_hd`. Leaves `Val::Done`.
+    pub(in crate::world) fn set_backing_hd(&mut self, bs: NodeId, backing: NodeId) -> Flow {
+        self.bdrv_ref(bs);
+        self.seq([
+            Frame::DrainedBegin(bs),
+            Frame::GraphWrlock,
+            Frame::AttachToNode { parent: bs, name: "backing", role: Role::Cow, bs: backing },
+            Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
+            Frame::DrainedEnd(bs),
+            Frame::KeepOver(Box::new(Frame::BdrvUnref(bs))),
+        ])
+    }
+
+    /// Rules of a file, then those given as options.
+    fn blkdebug_engine(&self, rules: &[Rule], config: Option<&Arc<str>>, limits: Limits) -> Result<Blkdebug, String> {
+        let mut all = Vec::new();
+        if let Some(path) = config {
+            let text =
+                self.files.export(&self.files.key(path)).ok_or_else(|| blkdebug_config::open_error(Errno::ENOENT))?;
+            all = blkdebug_config::parse(&String::from_utf8_lossy(&text))?;
+        }
+        all.extend_from_slice(rules);
+        Ok(Blkdebug::new(&all, limits))
+    }
+
+    /// `raw_open_common`
+    fn open_host_file(&mut self, bs: NodeId, filename: &Arc<str>, locking: bool) -> Result<(), QmpError> {
+        let fail = |errno: Errno| Err(QmpError::generic(format!("Could not open '{filename}': {errno}")));
+        if let Some(look) = self.files.look_at(filename) {
+            let flags = &mut self.graph.nodes[bs].flags;
+            match (look.write, flags.rdwr) {
+                (Err(Errno::EACCES | Errno::EROFS), true) if flags.auto_read_only => flags.rdwr = false,
+                (Err(errno), true) => return fail(errno),
+                _ => {}
+            }
+            if let Err(errno) = look.read {
+                return fail(errno);
+            }
+            if !look.is_regular {
+                let text = format!("'file' driver requires '{filename}' to be a regular file");
+                return Err(QmpError::generic(text));
+            }
+        }
+        let path = self.files.key(filename);
+        if !self.files.exists(&path) {
+            return fail(Errno::ENOENT);
+        }
+        let node = &mut self.graph.nodes[bs];
+        node.size = align_up(self.files.size(&path), 512);
+        node.driver = Some(Driver::File(FileDriver { path, filename: filename.clone(), locking, discards: (0, 0) }));
+        Ok(())
+    }
+
+    /// A name of the host that opening this node will look at: the file, or blkdebug's rules.
+    fn wants_host_file(&mut self, driver: &DriverSpec) -> bool {
+        match driver {
+            DriverSpec::File { filename, .. } => !self.files.look(filename, false),
+            DriverSpec::Blkdebug { config: Some(config), .. } => !self.files.look(config, true),
+            _ => false,
+        }
+    }
+
+    /// `bdrv_assign_node_name`
+    ///
+    /// # Errors
+    /// The text that refuses the name.
+    pub(in crate::world) fn assign_node_name(&mut self, bs: NodeId, name: Option<&str>) -> Result<(), String> {
+        let name: Arc<str> = match name {
+            None => {
+                let n = self.graph.next_auto_name;
+                self.graph.next_auto_name += 1;
+                self.graph.nodes[bs].auto_named = true;
+                format!("#block{n}00").into()
+            }
+            Some(name) => {
+                if !crate::world::job::id_wellformed(name) {
+                    return Err(format!("Invalid node-name: '{name}'"));
+                }
+                if self.graph.blk_by_name(name).is_some() {
+                    return Err(format!("node-name={name} is conflicting with a device id"));
+                }
+                if self.graph.find_node(name).is_some() {
+                    return Err(format!("Duplicate nodes with node-name='{name}'"));
+                }
+                if name.len() > 31 {
+                    return Err("Node name too long".to_owned());
+                }
+                name.into()
+            }
+        };
+        self.graph.nodes[bs].node_name = name;
+        self.graph.named.push(bs);
+        Ok(())
+    }
+}
+
+/// Flags of a node as a child inherits them (`bdrv_inherited_options`).
+#[must_use]
+pub fn inherited(parent: OpenFlags) -> OpenFlags {
+    OpenFlags { unmap: true, no_backing: false, ..parent }
+}
+
+/// The default of `detect-zeroes`.
+pub const NO_DETECTION: DetectZeroes = DetectZeroes::Off;

@@ -1,0 +1,599 @@
+//! Changing nodes that are open: `blockdev-reopen`, and what makes a backing file read-only (`block.c:bdrv_reopen_multiple`).
+
+use super::spec::{BackingSpec, DriverSpec, OpenSpec};
+use crate::base::Kept;
+use crate::block::qcow2::{MemoryBitmap, Op, OpenOptions};
+use crate::qmp::error::QmpError;
+use crate::qmp::types::BlockdevOptions;
+use crate::world::World;
+use crate::world::arena::{ChildId, NodeId};
+use crate::world::block::driver::{Driver, RawDriver};
+use crate::world::block::edges::no_backing;
+use crate::world::block::graph::{Child, DetectZeroes, OpenFlags, Parent, Role, perm};
+use crate::world::frame::{Flow, Frame};
+use crate::world::value::Val;
+use std::sync::Arc;
+
+/// `BDRVReopenState`
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ReopenEntry {
+    /// The node.
+    bs: NodeId,
+    /// Its new options; without, it keeps those it has.
+    spec: Option<Arc<OpenSpec>>,
+    flags: OpenFlags,
+    detect_zeroes: DetectZeroes,
+    old_flags: OpenFlags,
+    prepared: bool,
+}
+
+/// A child that is taken for another one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Swap {
+    parent: NodeId,
+    name: &'static str,
+    role: Role,
+    old: Option<NodeId>,
+    new: Option<NodeId>,
+    /// The new edge.
+    edge: Option<ChildId>,
+}
+
+/// What comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum At {
+    Drain(usize),
+    Flush(usize),
+    Flushed(usize),
+    Prepare(usize),
+    Prepared(usize),
+    Swap(usize),
+    Swapping(usize),
+    Permissions,
+    Commit,
+    Bitmaps(usize),
+    BitmapsDone(usize),
+    Undo(usize),
+    Undone(usize),
+}
+
+/// `BlockReopenQueue`, and how far it is carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Reopen {
+    entries: Vec<ReopenEntry>,
+    drains: Vec<NodeId>,
+    /// Children that the node being prepared wants changed.
+    wanted: Vec<Swap>,
+    swaps: Vec<Swap>,
+    at: At,
+    error: Option<QmpError>,
+}
+
+impl Reopen {
+    fn new() -> Reopen {
+        let (entries, drains, wanted, swaps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Reopen { entries, drains, wanted, swaps, at: At::Drain(0), error: None }
+    }
+
+    /// `bdrv_reopen_set_read_only`
+    #[must_use]
+    pub fn set_read_only(world: &World, bs: NodeId, read_only: bool) -> Reopen {
+        let mut reopen = Reopen::new();
+        let node = &world.graph.nodes[bs];
+        let flags = OpenFlags { rdwr: !read_only, ..node.flags };
+        reopen.queue(world, bs, None, flags, node.detect_zeroes);
+        reopen
+    }
+
+    /// `bdrv_reopen_queue_child`: the node, and those below it that were described in its options.
+    fn queue(
+        &mut self,
+        world: &World,
+        bs: NodeId,
+        spec: Option<Arc<OpenSpec>>,
+        flags: OpenFlags,
+        detect_zeroes: DetectZeroes,
+    ) {
+        let node = &world.graph.nodes[bs];
+        self.drains.push(bs);
+        let entry =
+            ReopenEntry { bs, spec: spec.clone(), flags, detect_zeroes, old_flags: node.flags, prepared: false };
+        match self.entries.iter_mut().find(|entry| entry.bs == bs) {
+            Some(known) => *known = entry,
+            None => self.entries.push(entry),
+        }
+        for edge in &node.children {
+            let (name, below) = (world.graph.children[*edge].name, world.graph.bs(*edge));
+            if world.graph.nodes[below].inherits_from != Some(bs) {
+                continue;
+            }
+            let child = &world.graph.nodes[below];
+            let wanted = spec.as_ref().and_then(|spec| child_spec(spec, name));
+            match wanted {
+                // Another node comes in its place, or none.
+                Some(Some(wanted)) if wanted.reference.as_ref().is_some_and(|name| *name != child.node_name) => {}
+                Some(None) => {}
+                Some(Some(wanted)) if wanted.reference.is_none() => {
+                    let keep = OpenFlags { force_share: child.flags.force_share, ..wanted.flags };
+                    self.queue(world, below, Some(wanted.clone()), keep, wanted.detect_zeroes);
+                }
+                _ => {
+                    let flags = still_inherited(name, node.flags, flags, child.flags);
+                    self.queue(world, below, None, flags, child.detect_zeroes);
+                }
+            }
+        }
+    }
+}
+
+/// What a description says of a child: nothing, that there is none, or which.
+#[expect(clippy::option_option, reason = "`null` and absent differ")]
+fn child_spec<'a>(spec: &'a OpenSpec, name: &str) -> Option<Option<&'a Arc<OpenSpec>>> {
+    match name {
+        "backing" => match &spec.backing {
+            BackingSpec::FromImage => None,
+            BackingSpec::None => Some(None),
+            BackingSpec::Spec(spec) => Some(Some(spec)),
+        },
+        "target" => match &spec.driver {
+            DriverSpec::CopyBeforeWrite { target, .. } => Some(Some(target)),
+            _ => None,
+        },
+        _ => spec.file.as_ref().map(Some),
+    }
+}
+
+/// A child that keeps its options follows its parent where it did so before. That it was told the same as its parent counts as that.
+fn still_inherited(name: &str, before: OpenFlags, parent: OpenFlags, child: OpenFlags) -> OpenFlags {
+    let follow = |was: bool, is: bool, own: bool| if own == was { is } else { own };
+    let backing = name == "backing";
+    OpenFlags {
+        rdwr: if backing { child.rdwr } else { follow(before.rdwr, parent.rdwr, child.rdwr) },
+        auto_read_only: match backing {
+            true => child.auto_read_only,
+            false => follow(before.auto_read_only, parent.auto_read_only, child.auto_read_only),
+        },
+        nocache: follow(before.nocache, parent.nocache, child.nocache),
+        no_flush: follow(before.no_flush, parent.no_flush, child.no_flush),
+        ..child
+    }
+}
+
+impl World {
+    /// `qmp_blockdev_reopen`. Unlike QEMU, which aborts, it takes an empty list.
+    pub(in crate::world) fn blockdev_reopen(&mut self, list: &[BlockdevOptions]) -> Flow {
+        let mut reopen = Reopen::new();
+        for options in list {
+            let Some(name) = &options.node_name else {
+                return self.ret(Val::Done(Err(QmpError::generic("node-name not specified"))));
+            };
+            let Some(bs) = self.graph.find_node(name) else {
+                let text = format!("Failed to find node with node-name='{name}'");
+                return self.ret(Val::Done(Err(QmpError::generic(text))));
+            };
+            let spec = OpenSpec::from_options(options, None);
+            if let Some(err) = spec.error {
+                return self.ret(Val::Done(Err(err)));
+            }
+            let old = self.graph.nodes[bs].flags;
+            let unmap = if options.discard.is_some() { spec.flags.unmap } else { old.unmap };
+            let flags = OpenFlags { unmap, force_share: old.force_share, ..spec.flags };
+            let detect_zeroes = spec.detect_zeroes;
+            reopen.queue(self, bs, Some(Arc::new(spec)), flags, detect_zeroes);
+        }
+        self.reopen(Box::new(reopen))
+    }
+
+    /// `bdrv_reopen_multiple`, one step. Leaves `Val::Done` in the end.
+    pub(in crate::world) fn reopen(&mut self, mut r: Box<Reopen>) -> Flow {
+        match r.at {
+            At::Drain(i) => match r.drains.get(i).copied() {
+                Some(bs) => {
+                    r.at = At::Drain(i + 1);
+                    self.seq([Frame::DrainedBegin(bs), Frame::Reopen(r)])
+                }
+                None => {
+                    self.see_work_in_drain();
+                    self.reopen_at(r, At::Flush(0))
+                }
+            },
+            At::Flush(i) => match r.entries.get(i).map(|entry| entry.bs) {
+                Some(bs) => {
+                    r.at = At::Flushed(i);
+                    self.seq([Frame::RunCo(Box::new(Frame::BdrvCoFlush(bs))), Frame::Reopen(r)])
+                }
+                None => self.reopen_at(r, At::Prepare(0)),
+            },
+            At::Flushed(i) => match self.take_ret() {
+                Ok(()) => self.reopen_at(r, At::Flush(i + 1)),
+                Err(errno) => self.reopen_fail(r, QmpError::generic(format!("Error flushing drive: {errno}"))),
+            },
+            At::Prepare(i) => self.reopen_prepare(r, i),
+            At::Prepared(i) => match self.reopen_prepared(&mut r, i) {
+                Ok(()) => self.reopen_at(r, At::Swap(i)),
+                Err(err) => self.reopen_fail(r, err),
+            },
+            At::Swap(i) => self.reopen_swap(r, i),
+            At::Swapping(i) => self.reopen_swapping(r, i),
+            At::Permissions => self.reopen_permissions(r),
+            At::Commit => self.reopen_commit(r),
+            At::Bitmaps(left) => self.reopen_bitmaps(r, left),
+            At::BitmapsDone(left) => {
+                self.reopen_bitmaps_done(&r, left);
+                self.reopen_at(r, At::Bitmaps(left))
+            }
+            At::Undo(i) => self.reopen_undo(r, i),
+            At::Undone(i) => {
+                self.reg = Val::None;
+                self.reopen_at(r, At::Undo(i + 1))
+            }
+        }
+    }
+
+    fn reopen_at(&mut self, mut r: Box<Reopen>, at: At) -> Flow {
+        r.at = at;
+        self.reopen(r)
+    }
+
+    fn reopen_fail(&mut self, mut r: Box<Reopen>, err: QmpError) -> Flow {
+        r.error = Some(err);
+        r.at = At::Undo(0);
+        self.seq([Frame::GraphWrlock, Frame::ReopenUnswap(r)])
+    }
+
+    /// `bdrv_reopen_prepare`, up to the driver's own.
+    fn reopen_prepare(&mut self, mut r: Box<Reopen>, i: usize) -> Flow {
+        let Some(entry) = r.entries.get(i) else { return self.reopen_at(r, At::Permissions) };
+        let (bs, flags) = (entry.bs, entry.flags);
+        let node = &self.graph.nodes[bs];
+        let driver = match node.drv() {
+            Driver::Cbw(_) | Driver::SnapshotAccess => {
+                let (format, name) = (node.drv().format_name(), self.graph.device_or_node_name(bs));
+                let text = format!("Block format '{format}' used by node '{name}' does not support reopening files");
+                return self.reopen_fail(r, QmpError::generic(text));
+            }
+            driver => driver,
+        };
+        if let Driver::File(file) = driver
+            && flags.rdwr
+            && !entry.old_flags.rdwr
+            && let Some(Err(errno)) = self.files.look_at(&file.filename).map(|look| look.write)
+        {
+            let err = QmpError::generic(format!("Could not reopen file: {errno}"));
+            return self.reopen_fail(r, err);
+        }
+        if !matches!(driver, Driver::Qcow2(_)) {
+            self.reg = Val::None;
+            return self.reopen_at(r, At::Prepared(i));
+        }
+        let spec = entry.spec.clone().or_else(|| node.spec.as_deref().cloned());
+        let op = self.qcow2_reopen_op(bs, spec.as_deref(), flags);
+        r.at = At::Prepared(i);
+        self.reg = Val::None;
+        self.seq([Frame::RunCo(Box::new(Frame::Qcow2Op { node: bs, op })), Frame::Reopen(r)])
+    }
+
+    fn qcow2_reopen_op(&self, bs: NodeId, spec: Option<&OpenSpec>, flags: OpenFlags) -> Box<Op> {
+        let (discard, lazy_refcounts, caches) = match spec.map(|spec| &spec.driver) {
+            Some(DriverSpec::Qcow2 { discard_request, lazy_refcounts, caches }) => {
+                (*discard_request, *lazy_refcounts, *caches)
+            }
+            _ => (None, None, [None; 4]),
+        };
+        let options = OpenOptions {
+            writable: flags.rdwr,
+            discard_request: discard.unwrap_or(flags.unmap),
+            lazy_refcounts,
+            cache_size: caches[0],
+            l2_cache_size: caches[1],
+            l2_cache_entry_size: caches[2],
+            refcount_cache_size: caches[3],
+        };
+        Box::new(Op::reopen(options, self.bitmaps_to_store(bs).into()))
+    }
+
+    /// The rest of `bdrv_reopen_prepare`: what may not change, and which children are to.
+    fn reopen_prepared(&mut self, r: &mut Reopen, i: usize) -> Result<(), QmpError> {
+        match std::mem::take(&mut self.reg) {
+            Val::Opened(Err(fault)) => return Err(QmpError::generic(fault.to_string())),
+            Val::Ret(Err(errno)) => return Err(QmpError::generic(errno.to_string())),
+            _ => {}
+        }
+        let entry = &mut r.entries[i];
+        entry.prepared = true;
+        let (bs, spec, writable) = (entry.bs, entry.spec.clone(), entry.flags.rdwr);
+        if !writable && entry.old_flags.rdwr {
+            for bitmap in self.graph.nodes[bs].bitmaps.iter_mut().filter(|bitmap| bitmap.persistent()) {
+                bitmap.set_readonly(true);
+            }
+        }
+        let Some(spec) = spec else { return Ok(()) };
+        let node = &self.graph.nodes[bs];
+        let has_backing = node.backing.is_some() || !node.backing_file.is_empty();
+        if node.drv().supports_backing() && spec.backing == BackingSpec::FromImage && has_backing {
+            return Err(QmpError::generic(format!("backing is missing for '{}'", node.node_name)));
+        }
+        if node.drv().is_filter() && spec.backing != BackingSpec::FromImage {
+            let (format, name) = (node.drv().format_name(), &node.node_name);
+            let text = format!("'{name}' is a {format} filter node that does not support a backing child");
+            return Err(QmpError::generic(text));
+        }
+        if !node.drv().supports_backing() && spec.backing != BackingSpec::FromImage {
+            return Err(no_backing(node));
+        }
+        for (name, key) in [("backing", "backing"), ("file", "file"), ("image", "image")] {
+            let edge = if name == "backing" { node.backing } else { node.file };
+            if name != "backing" && edge.is_none_or(|edge| self.graph.children[edge].name != name) {
+                continue;
+            }
+            if let Some(swap) = self.reopen_child(bs, name, key, edge, child_spec(&spec, name))? {
+                r.wanted.push(swap);
+            }
+        }
+        match node.spec.as_ref().and_then(|old| changed_option(&old.driver, &spec.driver)) {
+            Some(name) => Err(QmpError::generic(format!("Cannot change the option '{name}'"))),
+            None => Ok(()),
+        }
+    }
+
+    /// `bdrv_reopen_parse_file_or_backing`
+    #[expect(clippy::option_option, reason = "`null` and absent differ")]
+    fn reopen_child(
+        &self,
+        bs: NodeId,
+        name: &'static str,
+        key: &str,
+        edge: Option<ChildId>,
+        wanted: Option<Option<&Arc<OpenSpec>>>,
+    ) -> Result<Option<Swap>, QmpError> {
+        let Some(wanted) = wanted else { return Ok(None) };
+        let old = edge.map(|edge| self.graph.bs(edge));
+        let new = match wanted {
+            None => None,
+            Some(spec) => match &spec.reference {
+                // Described in place: it must be the child that was, which is reopened itself.
+                None if old.is_some_and(|old| self.graph.nodes[old].inherits_from == Some(bs)) => return Ok(None),
+                None => return Err(QmpError::generic(format!("Cannot change the option '{key}.driver'"))),
+                Some(reference) => {
+                    let found = self.graph.find_node(reference);
+                    let new = found.ok_or_else(|| QmpError::generic(no_node(reference)))?;
+                    self.no_cycle(new, key, bs)?;
+                    Some(new)
+                }
+            },
+        };
+        if old == new {
+            return Ok(None);
+        }
+        if name == "image" {
+            return Err(QmpError::generic(format!("Cannot change the option '{key}'")));
+        }
+        let role = edge.map_or(Role::Cow, |edge| self.graph.children[edge].role);
+        Ok(Some(Swap { parent: bs, name, role, old, new, edge: None }))
+    }
+
+    /// Changes the next child that the node being prepared wants changed.
+    fn reopen_swap(&mut self, mut r: Box<Reopen>, i: usize) -> Flow {
+        let Some(swap) = r.wanted.first() else { return self.reopen_at(r, At::Prepare(i + 1)) };
+        let old = swap.old;
+        r.at = At::Swapping(i);
+        match old {
+            Some(old) => {
+                self.bdrv_ref(old);
+                self.seq([Frame::DrainedBegin(old), Frame::GraphWrlock, Frame::Reopen(r)])
+            }
+            None => self.seq([Frame::GraphWrlock, Frame::Reopen(r)]),
+        }
+    }
+
+    fn reopen_swapping(&mut self, mut r: Box<Reopen>, i: usize) -> Flow {
+        let mut swap = r.wanted.remove(0);
+        let old = swap.old;
+        self.take_edge(swap.parent, swap.name);
+        if let Some(new) = swap.new {
+            self.bdrv_ref(new);
+            swap.edge = Some(self.put_edge(&swap, new));
+        }
+        r.swaps.push(swap);
+        r.at = At::Swap(i);
+        match old {
+            Some(old) => {
+                self.seq([Frame::GraphWrunlock, Frame::DrainedEnd(old), Frame::BdrvUnref(old), Frame::Reopen(r)])
+            }
+            None => self.seq([Frame::GraphWrunlock, Frame::Reopen(r)]),
+        }
+    }
+
+    fn take_edge(&mut self, parent: NodeId, name: &str) {
+        let node = &self.graph.nodes[parent];
+        if let Some(edge) = if name == "backing" { node.backing } else { node.file } {
+            self.detach_child(edge);
+        }
+    }
+
+    fn put_edge(&mut self, swap: &Swap, bs: NodeId) -> ChildId {
+        let edge = self.attach_child_noperm(Child {
+            name: swap.name,
+            role: swap.role,
+            parent: Parent::Node(swap.parent),
+            bs,
+            perm: 0,
+            shared: perm::ALL,
+            quiesced_parent: false,
+        });
+        self.note_child(swap.parent, edge);
+        edge
+    }
+
+    /// The permissions that all nodes need together.
+    fn reopen_permissions(&mut self, r: Box<Reopen>) -> Flow {
+        self.graph.reopening =
+            r.entries.iter().filter(|entry| entry.old_flags.rdwr && !entry.flags.rdwr).map(|entry| entry.bs).collect();
+        for entry in &r.entries {
+            self.graph.nodes[entry.bs].flags = entry.flags;
+        }
+        let mut roots: Vec<NodeId> = r.entries.iter().rev().map(|entry| entry.bs).collect();
+        roots.extend(r.swaps.iter().filter_map(|swap| swap.old));
+        let result = self.perms_of(&roots);
+        self.graph.reopening.clear();
+        match result {
+            Ok(()) => self.reopen_at(r, At::Commit),
+            Err(err) => {
+                for entry in &r.entries {
+                    self.graph.nodes[entry.bs].flags = entry.old_flags;
+                }
+                self.reopen_fail(r, err)
+            }
+        }
+    }
+
+    /// `bdrv_reopen_commit`, and the end of the transaction about children.
+    fn reopen_commit(&mut self, mut r: Box<Reopen>) -> Flow {
+        for entry in r.entries.iter().rev() {
+            let bs = entry.bs;
+            self.graph.nodes[bs].detect_zeroes = entry.detect_zeroes;
+            if let Some(spec) = &entry.spec {
+                if let (Driver::Raw(raw), DriverSpec::Raw { offset, size }) = (self.graph.nodes[bs].drv(), &spec.driver)
+                {
+                    let raw = RawDriver { offset: *offset, size: *size, probed: raw.probed };
+                    let below = self.bdrv_getlength(self.below(bs));
+                    let node = &mut self.graph.nodes[bs];
+                    node.size = size.unwrap_or_else(|| below.saturating_sub(*offset));
+                    node.driver = Some(Driver::Raw(raw));
+                }
+                if let DriverSpec::Throttle { group } = &spec.driver {
+                    self.throttle_move(bs, group);
+                }
+                self.graph.nodes[bs].spec = Some(Kept::new(spec.clone()));
+            }
+            self.refresh_limits(bs);
+        }
+        if !r.swaps.is_empty() {
+            self.see_all_changed();
+        }
+        for swap in std::mem::take(&mut r.swaps) {
+            if let Some(old) = swap.old {
+                self.bh_schedule(crate::world::aio::Bh::BdrvUnref(old));
+            }
+        }
+        let left = r.entries.len();
+        r.at = At::Bitmaps(left);
+        self.seq([Frame::GraphWrlock, Frame::GraphWrunlock, Frame::Reopen(r)])
+    }
+
+    /// `qcow2_reopen_commit_post`, from the last node to the first.
+    fn reopen_bitmaps(&mut self, mut r: Box<Reopen>, left: usize) -> Flow {
+        let Some(index) = left.checked_sub(1) else { return self.reopen_end(&r) };
+        let entry = &r.entries[index];
+        let bs = entry.bs;
+        if !entry.flags.rdwr || self.qcow2_ref(bs).is_none() {
+            return self.reopen_at(r, At::Bitmaps(index));
+        }
+        let memory = |bitmap: &crate::bitmap::DirtyBitmap| {
+            Some(MemoryBitmap {
+                name: bitmap.name()?.to_string(),
+                readonly: bitmap.readonly(),
+                inconsistent: bitmap.inconsistent(),
+            })
+        };
+        let bitmaps: Vec<MemoryBitmap> = self.graph.nodes[bs].bitmaps.iter().filter_map(memory).collect();
+        let op = Box::new(Op::bitmaps_writable(bitmaps.into()));
+        r.at = At::BitmapsDone(index);
+        self.reg = Val::None;
+        self.seq([Frame::RunCo(Box::new(Frame::Qcow2Op { node: bs, op })), Frame::Reopen(r)])
+    }
+
+    fn reopen_bitmaps_done(&mut self, r: &Reopen, index: usize) {
+        let bs = r.entries[index].bs;
+        let failed = match std::mem::take(&mut self.reg) {
+            Val::Opened(Err(fault)) => Some(fault.to_string()),
+            Val::Ret(Err(errno)) => Some(errno.to_string()),
+            _ => None,
+        };
+        match failed {
+            Some(text) => {
+                let name = &self.graph.nodes[bs].node_name;
+                let text = format!("{name}: Failed to make dirty bitmaps writable: {text}");
+                self.console_error(&text);
+            }
+            None => {
+                for bitmap in self.graph.nodes[bs].bitmaps.iter_mut().filter(|bitmap| bitmap.readonly()) {
+                    bitmap.set_readonly(false);
+                }
+            }
+        }
+    }
+
+    /// The children are as they were: `tran_abort`, with the graph locked.
+    pub(in crate::world) fn reopen_unswap(&mut self, mut r: Box<Reopen>) -> Flow {
+        for swap in std::mem::take(&mut r.swaps).into_iter().rev() {
+            if let (Some(edge), Some(new)) = (swap.edge, swap.new) {
+                self.detach_child(edge);
+                self.bh_schedule(crate::world::aio::Bh::BdrvUnref(new));
+            }
+            if let Some(old) = swap.old {
+                self.put_edge(&swap, old);
+            }
+        }
+        let roots: Vec<NodeId> = r.entries.iter().map(|entry| entry.bs).collect();
+        self.perms_of(&roots).expect("it was so before");
+        self.seq([Frame::GraphWrunlock, Frame::Reopen(r)])
+    }
+
+    /// `bdrv_reopen_abort`: the drivers are as they were.
+    fn reopen_undo(&mut self, mut r: Box<Reopen>, i: usize) -> Flow {
+        let Some(entry) = r.entries.get(i) else { return self.reopen_end(&r) };
+        let (bs, flags) = (entry.bs, entry.old_flags);
+        if !entry.prepared || self.qcow2_ref(bs).is_none() {
+            return self.reopen_at(r, At::Undo(i + 1));
+        }
+        let spec = self.graph.nodes[bs].spec.as_deref().cloned();
+        let op = self.qcow2_reopen_op(bs, spec.as_deref(), flags);
+        r.at = At::Undone(i);
+        self.reg = Val::None;
+        self.seq([Frame::RunCo(Box::new(Frame::Qcow2Op { node: bs, op })), Frame::Reopen(r)])
+    }
+
+    /// `bdrv_reopen_queue_free`
+    fn reopen_end(&mut self, r: &Reopen) -> Flow {
+        for bs in &r.drains {
+            self.drained_end(*bs);
+        }
+        self.ret(Val::Done(r.error.clone().map_or(Ok(()), Err)))
+    }
+}
+
+/// `bdrv_lookup_bs(NULL, name)`
+fn no_node(name: &str) -> Arc<str> {
+    format!("Cannot find device='' nor node-name='{name}'").into()
+}
+
+/// The first option that differs and may not.
+fn changed_option(old: &DriverSpec, new: &DriverSpec) -> Option<&'static str> {
+    use DriverSpec as D;
+    match (old, new) {
+        (D::File { filename: a, locking: la, .. }, D::File { filename: b, locking: lb, .. }) => {
+            match (a != b, la != lb) {
+                (true, _) => Some("filename"),
+                (false, true) => Some("locking"),
+                _ => None,
+            }
+        }
+        (
+            D::Null { aio: a, size: sa, latency_ns: la, read_zeroes: ra },
+            D::Null { aio: b, size: sb, latency_ns: lb, read_zeroes: rb },
+        ) => [("driver", a != b), ("size", sa != sb), ("latency-ns", la != lb), ("read-zeroes", ra != rb)]
+            .into_iter()
+            .find_map(|(name, differs)| differs.then_some(name)),
+        (D::Raw { .. }, D::Raw { .. })
+        | (D::Qcow2 { .. }, D::Qcow2 { .. })
+        | (D::Throttle { .. }, D::Throttle { .. }) => None,
+        (
+            D::Blkdebug { config: a, limits: la, rules: ra, .. },
+            D::Blkdebug { config: b, limits: lb, rules: rb, .. },
+        ) => [("config", a != b), ("align", la != lb), ("inject-error.0.event", ra != rb)]
+            .into_iter()
+            .find_map(|(name, differs)| differs.then_some(name)),
+        _ => Some("driver"),
+    }
+}

@@ -1,0 +1,731 @@
+//! What is to be opened: the options of a node with all that it inherits, ready to be carried out by `open.rs`.
+
+use super::open::{NO_DETECTION, inherited};
+use super::string_options;
+use super::unsupported;
+use crate::base::Json;
+use crate::base::units::{Nanos, SECONDS};
+use crate::block::blkdebug::{Action, InjectError, IoType, IoTypeMask, Limits, Rule};
+use crate::qmp::drive::{DriveOptions, json_filename};
+use crate::qmp::error::QmpError;
+use crate::qmp::json::parse_one;
+use crate::qmp::types::{
+    AioOption, BitmapRef, BlkdebugIoType, BlkdebugOptions, BlockPermission, BlockdevOptions, BlockdevRef,
+    BlockdevRefOrNull, CacheOptions, DetectZeroes as DetectZeroesOption, DiscardOption, DriverOptions, OnCbwError,
+    OnOffAuto,
+};
+use crate::world::block::graph::{DetectZeroes, OpenFlags, perm};
+use std::sync::Arc;
+
+/// How to open a node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct OpenSpec {
+    /// An existing node or device; then nothing else counts.
+    pub reference: Option<Arc<str>>,
+    /// What QEMU says instead of opening it.
+    pub error: Option<QmpError>,
+    /// `node-name`
+    pub node_name: Option<Arc<str>>,
+    /// The driver and its own options.
+    pub driver: DriverSpec,
+    /// The driver was guessed from the content.
+    pub probed: bool,
+    /// Generic options, inherited ones included.
+    pub flags: OpenFlags,
+    /// `detect-zeroes`
+    pub detect_zeroes: DetectZeroes,
+    /// The node below.
+    pub file: Option<Arc<OpenSpec>>,
+    /// The backing file.
+    pub backing: BackingSpec,
+    /// What was said of the backing file, where the image says the rest: `backing.node-name` and the like.
+    pub backing_options: Option<Json>,
+    /// The whole description, where the format is to be found out first.
+    pub to_be_probed: Option<Json>,
+    /// The first option that the driver does not know, and whether the node is opened as a protocol.
+    pub unknown: Option<(Arc<str>, bool)>,
+    /// The options given that change the data (`append_strong_runtime_options`), flat, without `driver` and `filename`.
+    pub given: Json,
+}
+
+/// The backing file of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum BackingSpec {
+    /// What the image says.
+    FromImage,
+    /// None.
+    None,
+    /// This one.
+    Spec(Arc<OpenSpec>),
+}
+
+/// A driver with its options.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum DriverSpec {
+    /// To be found out.
+    Probe,
+    /// `file`
+    File {
+        /// Name on the simulated host.
+        filename: Arc<str>,
+        /// `locking`
+        locking: bool,
+        /// `aio=native`
+        native: bool,
+    },
+    /// `null-co`, `null-aio`
+    Null {
+        /// It is `null-aio`.
+        aio: bool,
+        /// In bytes.
+        size: Option<i64>,
+        /// Nanoseconds a request takes.
+        latency_ns: u64,
+        /// `read-zeroes`
+        read_zeroes: bool,
+    },
+    /// `raw`
+    Raw {
+        /// Bytes skipped in the file.
+        offset: u64,
+        /// Bytes used of it.
+        size: Option<u64>,
+    },
+    /// `qcow2`
+    Qcow2 {
+        /// `pass-discard-request`
+        discard_request: Option<bool>,
+        /// `lazy-refcounts`
+        lazy_refcounts: Option<bool>,
+        /// `cache-size`, `l2-cache-size`, `l2-cache-entry-size`, `refcount-cache-size`, in bytes.
+        caches: [Option<u64>; 4],
+    },
+    /// `copy-before-write`
+    CopyBeforeWrite {
+        /// Where old data is copied to.
+        target: Arc<OpenSpec>,
+        /// `on-cbw-error=break-snapshot`
+        break_snapshot: bool,
+        /// `min-cluster-size`
+        min_cluster: u64,
+        /// `cbw-timeout`, in nanoseconds; 0 is none.
+        timeout: Nanos,
+        /// `bitmap`: what to copy.
+        bitmap: Option<BitmapRef>,
+    },
+    /// `snapshot-access`
+    SnapshotAccess,
+    /// `throttle`
+    Throttle {
+        /// `throttle-group`
+        group: Arc<str>,
+    },
+    /// `blkdebug`
+    Blkdebug {
+        /// Rules given as options.
+        rules: Arc<[Rule]>,
+        /// `config`
+        config: Option<Arc<str>>,
+        /// Alignment and limits.
+        limits: Limits,
+        /// `take-child-perms`
+        take: u8,
+        /// `unshare-child-perms`
+        unshare: u8,
+    },
+}
+
+impl DriverSpec {
+    /// qcow2 with nothing set.
+    #[must_use]
+    pub fn qcow2() -> DriverSpec {
+        DriverSpec::Qcow2 { discard_request: None, lazy_refcounts: None, caches: [None; 4] }
+    }
+
+    /// `null-co` or `null-aio` with nothing set.
+    #[must_use]
+    pub fn null(aio: bool) -> DriverSpec {
+        DriverSpec::Null { aio, size: None, latency_ns: 0, read_zeroes: false }
+    }
+
+    /// Whether `bdrv_open_inherit` opens `file` before the driver does, as for every format.
+    #[must_use]
+    pub fn opens_file_first(&self) -> bool {
+        match self {
+            DriverSpec::Probe | DriverSpec::Raw { .. } | DriverSpec::Qcow2 { .. } => true,
+            // Filters too, where the node below goes by the name of `file`.
+            DriverSpec::CopyBeforeWrite { .. } | DriverSpec::SnapshotAccess | DriverSpec::Throttle { .. } => true,
+            DriverSpec::File { .. } | DriverSpec::Null { .. } | DriverSpec::Blkdebug { .. } => false,
+        }
+    }
+
+    /// The driver of a format name.
+    #[must_use]
+    pub fn format(name: &str) -> Option<DriverSpec> {
+        match name {
+            "raw" => Some(DriverSpec::Raw { offset: 0, size: None }),
+            "qcow2" => Some(DriverSpec::qcow2()),
+            _ => None,
+        }
+    }
+}
+
+/// Formats and protocols that QEMU knows and the model does not.
+#[must_use]
+pub fn is_known_format(name: &str) -> bool {
+    use crate::qmp::visit::QapiEnum;
+    crate::qmp::types::Driver::TABLE.iter().any(|(_, known)| *known == name)
+}
+
+impl OpenSpec {
+    /// A spec without options.
+    #[must_use]
+    pub fn new(driver: DriverSpec, flags: OpenFlags) -> OpenSpec {
+        OpenSpec {
+            reference: None,
+            error: None,
+            node_name: None,
+            driver,
+            probed: false,
+            flags,
+            detect_zeroes: NO_DETECTION,
+            file: None,
+            backing: BackingSpec::FromImage,
+            backing_options: None,
+            to_be_probed: None,
+            unknown: None,
+            given: Json::empty(),
+        }
+    }
+
+    fn failing(error: QmpError) -> OpenSpec {
+        OpenSpec { error: Some(error), ..OpenSpec::new(DriverSpec::Probe, OpenFlags::default()) }
+    }
+
+    /// A reference to an existing node.
+    #[must_use]
+    pub fn reference(name: Arc<str>) -> OpenSpec {
+        OpenSpec { reference: Some(name), ..OpenSpec::new(DriverSpec::Probe, OpenFlags::default()) }
+    }
+
+    /// `bdrv_open` of a file name: with the format given, or to be probed.
+    #[must_use]
+    pub fn from_filename(filename: &str, format: Option<&str>, flags: OpenFlags) -> OpenSpec {
+        if let Some(json) = filename.strip_prefix("json:") {
+            return OpenSpec::from_json_filename(json, flags);
+        }
+        let driver = match format {
+            None => DriverSpec::Probe,
+            // A protocol by its own name has no format above it.
+            Some("file") => return OpenSpec::host_file(filename, flags),
+            Some(name) => match DriverSpec::format(name) {
+                Some(driver) => driver,
+                None if is_known_format(name) => {
+                    return OpenSpec::failing(QmpError::generic(format!("not simulated: {name}")));
+                }
+                None => return OpenSpec::failing(QmpError::generic(format!("Unknown driver '{name}'"))),
+            },
+        };
+        let mut spec = OpenSpec::new(driver, flags);
+        let below = inherited(flags);
+        spec.file = Some(Arc::new(match crate::block::blkdebug::parse_filename(filename) {
+            Err(text) => OpenSpec::failing(QmpError::generic(text)),
+            Ok(_) if !filename.starts_with("blkdebug:") => OpenSpec::host_file(filename, below),
+            Ok((config, image)) => {
+                let limits = Limits::default();
+                let config: Option<Arc<str>> = config.map(Into::into);
+                let given = config.iter().map(|config| ("config", Json::Str(config.clone()))).collect();
+                let driver = DriverSpec::Blkdebug { rules: Arc::new([]), config, limits, take: 0, unshare: 0 };
+                let mut filter = OpenSpec { given: Json::dict(given), ..OpenSpec::new(driver, below) };
+                filter.file = Some(Arc::new(OpenSpec::host_file(image, below)));
+                filter
+            }
+        }));
+        spec
+    }
+
+    /// `bdrv_open` of a file name without a format, under `BDRV_O_PROTOCOL`: what it holds is not looked at.
+    #[must_use]
+    pub fn from_protocol_name(filename: &str, flags: OpenFlags) -> OpenSpec {
+        if filename.starts_with("json:") {
+            return OpenSpec::from_json_filename(filename, flags);
+        }
+        let below = OpenSpec::from_filename(filename, None, flags).file;
+        match below.filter(|_| filename.starts_with("blkdebug:")) {
+            Some(filter) => OpenSpec::clone(&filter),
+            None => OpenSpec::host_file(filename, flags),
+        }
+    }
+
+    fn host_file(filename: &str, flags: OpenFlags) -> OpenSpec {
+        let filename = filename.strip_prefix("file:").unwrap_or(filename);
+        if let Some(null) = null_filename(filename) {
+            return null.map_or_else(OpenSpec::failing, |aio| OpenSpec::new(DriverSpec::null(aio), flags));
+        }
+        if let Some((protocol, _)) = filename.split_once(':')
+            && !protocol.contains('/')
+        {
+            let text = format!("Unknown protocol '{protocol}'");
+            return OpenSpec::failing(QmpError::generic(text));
+        }
+        OpenSpec::new(DriverSpec::File { filename: filename.into(), locking: true, native: false }, flags)
+    }
+
+    fn from_json_filename(json: &str, flags: OpenFlags) -> OpenSpec {
+        let mut parsed = json_filename(json).and_then(|options| with_drivers(&options, flags));
+        if let Ok(spec) = &mut parsed {
+            spec.keep_flat(&flat_json(json), "");
+        }
+        parsed.unwrap_or_else(OpenSpec::failing)
+    }
+
+    /// `-drive`: a file name with a format, or options as for `-blockdev` whose scalars are text.
+    ///
+    /// # Errors
+    /// What QEMU says about the options.
+    pub fn from_drive(drive: &DriveOptions, flags: OpenFlags) -> Result<OpenSpec, QmpError> {
+        let mut node = drive.node.clone();
+        if let Some(file) = drive.file.as_ref().filter(|_| node.get("driver") == Some(&"blkdebug".into())) {
+            return OpenSpec::blkdebug_by_name(&node, file, flags);
+        }
+        let mut flat = Vec::new();
+        super::strong_options::flatten(&node, "", &mut flat);
+        let mut protocol = None;
+        if let Some(file) = &drive.file {
+            if let Some(json) = file.strip_prefix("json:") {
+                let own: Vec<Arc<str>> = flat.iter().map(|(key, _)| key.clone()).collect();
+                flat.extend(flat_json(json).into_iter().filter(|(key, _)| !own.contains(key)));
+                for (key, value) in json_filename(file)?.as_dict().unwrap_or_default() {
+                    if node.get(key).is_none() {
+                        node = with_member(&node, key, value.clone());
+                    }
+                }
+            } else {
+                let null = null_filename(file).is_some_and(|null| null.is_ok());
+                protocol = (file.contains(':') && !null).then_some(file);
+                node = with_filename(&node, file);
+            }
+        }
+        let mut spec = with_drivers(&node, flags)?;
+        spec.keep_flat(&flat, "");
+        if let Some(file) = protocol {
+            spec.file = OpenSpec::from_filename(file, None, spec.flags).file;
+        }
+        spec.detect_zeroes = match drive.detect_zeroes {
+            DetectZeroesOption::Off => DetectZeroes::Off,
+            DetectZeroesOption::On => DetectZeroes::On,
+            DetectZeroesOption::Unmap => DetectZeroes::Unmap,
+        };
+        Ok(spec)
+    }
+
+    /// `blkdebug_parse_filename`, where blkdebug is the driver of a drive that has a file name and other options.
+    fn blkdebug_by_name(options: &Json, name: &str, flags: OpenFlags) -> Result<OpenSpec, QmpError> {
+        let (config, image) = match name.strip_prefix("blkdebug:") {
+            // There is no prefix; all is the name of the image.
+            None => (None, name),
+            Some(_) => crate::block::blkdebug::parse_filename(name).map_err(QmpError::generic)?,
+        };
+        let mut node = options.clone();
+        if let Some(config) = config {
+            node = with_member(&node, "config", config.into());
+        }
+        let image = match null_filename(image).transpose()? {
+            Some(aio) => Json::dict(vec![("driver", if aio { "null-aio" } else { "null-co" }.into())]),
+            None => Json::dict(vec![("driver", "file".into()), ("filename", image.into())]),
+        };
+        let node = with_member(&node, "image", image);
+        let mut flat = Vec::new();
+        super::strong_options::flatten(&node, "", &mut flat);
+        let mut spec = with_drivers(&node, flags)?;
+        spec.keep_flat(&flat, "");
+        Ok(spec)
+    }
+
+    /// `bdrv_open_backing_file` with options: what they leave open, the image says.
+    fn backing_by_options(filename: &str, format: Option<&str>, options: &Json, flags: OpenFlags) -> OpenSpec {
+        let mut node = options.clone();
+        let own = node.get("file").is_some_and(|file| file.get("filename").is_some());
+        if filename.is_empty() && !own && node.get("driver").is_none() && node.get("file").is_none() {
+            return OpenSpec::failing(QmpError::generic("Must specify either driver or file"));
+        }
+        if let Some(format) = format.filter(|_| node.get("driver").is_none()) {
+            node = with_member(&node, "driver", format.into());
+        }
+        if !own && !filename.is_empty() {
+            node = with_filename(&node, &filename.into());
+        }
+        let mut flat = Vec::new();
+        super::strong_options::flatten(&node, "", &mut flat);
+        match with_drivers(&node, flags) {
+            Err(err) => OpenSpec::failing(err),
+            Ok(mut spec) => {
+                spec.keep_flat(&flat, "");
+                spec
+            }
+        }
+    }
+
+    /// What the description says now that the format has been found out.
+    ///
+    /// # Errors
+    /// QEMU's complaint about a value.
+    pub fn probed(&self, format: &str) -> Result<OpenSpec, QmpError> {
+        let mut spec = OpenSpec { probed: true, to_be_probed: None, ..self.clone() };
+        spec.driver = DriverSpec::format(format).expect("a format that can be probed");
+        if let Some(node) = &self.to_be_probed {
+            let read = with_drivers(&with_member(node, "driver", format.into()), self.flags)?;
+            spec.driver = read.driver;
+            spec.unknown = read.unknown;
+            spec.backing = read.backing;
+            spec.backing_options = read.backing_options;
+        }
+        Ok(spec)
+    }
+
+    /// Keeps the first option of a node below that its driver does not know.
+    fn note_unknown(&mut self, path: &[Arc<str>], key: &Arc<str>, protocol: bool) {
+        let Some((name, rest)) = path.split_first() else {
+            self.unknown = Some((key.clone(), protocol));
+            return;
+        };
+        let filter = matches!(self.driver, DriverSpec::Blkdebug { .. } | DriverSpec::Throttle { .. });
+        match (&**name, &mut self.file, &mut self.backing) {
+            ("file" | "image", Some(file), _) => {
+                Arc::make_mut(file).note_unknown(rest, key, protocol || !filter);
+            }
+            ("backing", _, BackingSpec::Spec(backing)) => Arc::make_mut(backing).note_unknown(rest, key, false),
+            ("target", ..) if let DriverSpec::CopyBeforeWrite { target, .. } = &mut self.driver => {
+                Arc::make_mut(target).note_unknown(rest, key, protocol);
+            }
+            _ => self.unknown = Some((format!("{name}.{key}").into(), protocol)),
+        }
+    }
+
+    /// The backing file that an image names, by its full name.
+    #[must_use]
+    pub fn backing_of(filename: &str, format: Option<&str>, overlay: &OpenSpec) -> OpenSpec {
+        let options = overlay.backing_options.as_ref();
+        if let Some(options) = options.filter(|options| filename.is_empty() || says_more(options)) {
+            let flags = OpenFlags { rdwr: false, auto_read_only: false, ..inherited(overlay.flags) };
+            return OpenSpec::backing_by_options(filename, format, options, flags);
+        }
+        let text = |key: &str| options.and_then(|options| options.get(key)).and_then(Json::as_str);
+        let rdwr = text("read-only") == Some("off");
+        let flags = OpenFlags { rdwr, auto_read_only: false, ..inherited(overlay.flags) };
+        let mut spec = OpenSpec::from_filename(filename, format, flags);
+        spec.node_name = text("node-name").map(Into::into).or(spec.node_name);
+        spec.backing_options = options.and_then(|options| options.get("backing")).cloned();
+        spec
+    }
+
+    /// The host file at the bottom.
+    #[must_use]
+    pub fn filename(&self) -> Option<&str> {
+        match &self.driver {
+            DriverSpec::File { filename, .. } => Some(filename),
+            _ => self.file.as_deref().and_then(OpenSpec::filename),
+        }
+    }
+
+    /// `blockdev-add` and `-blockdev`. `parent` is what an inline child inherits.
+    #[must_use]
+    pub fn from_options(options: &BlockdevOptions, parent: Option<OpenFlags>) -> OpenSpec {
+        if let Some(name) = unsupported::node_option(options) {
+            return not_simulated(name);
+        }
+        let flags = node_flags(options, parent);
+        let below = Some(inherited(flags));
+        let (driver, file, backing) = match &options.driver {
+            DriverOptions::File(file) => {
+                let locking = file.locking != Some(OnOffAuto::Off);
+                let native = file.aio == Some(AioOption::Native);
+                (DriverSpec::File { filename: file.filename.clone(), locking, native }, None, None)
+            }
+            DriverOptions::Null(null) => {
+                let driver = DriverSpec::Null {
+                    aio: null.aio,
+                    size: null.size,
+                    latency_ns: null.latency_ns.unwrap_or(0),
+                    read_zeroes: null.read_zeroes.unwrap_or(false),
+                };
+                (driver, None, None)
+            }
+            DriverOptions::Raw(raw) => {
+                let offset = raw.offset.unwrap_or(0).unsigned_abs();
+                (DriverSpec::Raw { offset, size: raw.size.map(i64::unsigned_abs) }, Some(child(&raw.file, below)), None)
+            }
+            DriverOptions::Qcow2(qcow2) => {
+                let driver = DriverSpec::Qcow2 {
+                    discard_request: qcow2.pass_discard_request,
+                    lazy_refcounts: qcow2.lazy_refcounts,
+                    caches: [
+                        qcow2.cache_size,
+                        qcow2.l2_cache_size,
+                        qcow2.l2_cache_entry_size,
+                        qcow2.refcount_cache_size,
+                    ]
+                    .map(|size| size.map(i64::unsigned_abs)),
+                };
+                let backing = qcow2.backing.as_ref().map(|b| match b {
+                    BlockdevRefOrNull::Null => BackingSpec::None,
+                    BlockdevRefOrNull::Ref(BlockdevRef::Reference(name)) if name.is_empty() => BackingSpec::None,
+                    BlockdevRefOrNull::Ref(r) => {
+                        let inherits = OpenFlags { rdwr: false, auto_read_only: false, ..inherited(flags) };
+                        BackingSpec::Spec(child(r, Some(inherits)))
+                    }
+                });
+                (driver, Some(child(&qcow2.file, below)), backing)
+            }
+            DriverOptions::Blkdebug(blkdebug) => {
+                // A filter's child inherits everything.
+                let pass = Some(OpenFlags { no_backing: false, ..inherited(flags) });
+                (blkdebug_spec(blkdebug), Some(child(&blkdebug.image, pass)), None)
+            }
+            DriverOptions::CopyBeforeWrite(cbw) => {
+                let driver = DriverSpec::CopyBeforeWrite {
+                    target: child(&cbw.target, below),
+                    break_snapshot: cbw.on_cbw_error == Some(OnCbwError::BreakSnapshot),
+                    min_cluster: cbw.min_cluster_size.unwrap_or(0),
+                    timeout: Nanos::from(cbw.cbw_timeout.unwrap_or(0)) * SECONDS,
+                    bitmap: cbw.bitmap.clone(),
+                };
+                (driver, Some(child(&cbw.file, below)), None)
+            }
+            DriverOptions::SnapshotAccess(file) => (DriverSpec::SnapshotAccess, Some(child(file, below)), None),
+            DriverOptions::CopyOnRead(_) => return not_simulated("copy-on-read"),
+            DriverOptions::Throttle(throttle) => {
+                // A filter's child inherits everything.
+                let pass = Some(OpenFlags { no_backing: false, ..inherited(flags) });
+                let driver = DriverSpec::Throttle { group: throttle.throttle_group.clone() };
+                (driver, Some(child(&throttle.file, pass)), None)
+            }
+            DriverOptions::Preallocate(_) => return not_simulated("preallocate"),
+            DriverOptions::Other(name, _) => return not_simulated(name),
+        };
+        OpenSpec {
+            node_name: options.node_name.clone(),
+            detect_zeroes: match options.detect_zeroes {
+                None | Some(DetectZeroesOption::Off) => DetectZeroes::Off,
+                Some(DetectZeroesOption::On) => DetectZeroes::On,
+                Some(DetectZeroesOption::Unmap) => DetectZeroes::Unmap,
+            },
+            file,
+            backing: backing.unwrap_or(BackingSpec::FromImage),
+            given: super::strong_options::strong_options(&options.driver),
+            ..OpenSpec::new(driver, flags)
+        }
+    }
+}
+
+impl OpenSpec {
+    /// Options that came flat stay as they came (`bs->options` of a `-drive` is all text).
+    fn keep_flat(&mut self, flat: &[(Arc<str>, Json)], prefix: &str) {
+        let (driver, below) = match &self.driver {
+            DriverSpec::Null { aio: false, .. } => ("null-co", ""),
+            DriverSpec::Null { aio: true, .. } => ("null-aio", ""),
+            DriverSpec::Probe | DriverSpec::Raw { .. } => ("raw", "file."),
+            DriverSpec::Blkdebug { .. } => ("blkdebug", "image."),
+            DriverSpec::Qcow2 { .. } => ("qcow2", "file."),
+            DriverSpec::File { .. } => ("file", ""),
+            DriverSpec::CopyBeforeWrite { .. } => ("copy-before-write", "file."),
+            DriverSpec::SnapshotAccess => ("snapshot-access", "file."),
+            DriverSpec::Throttle { .. } => ("throttle", "file."),
+        };
+        self.given = super::strong_options::strong_of_flat(driver, flat, prefix);
+        if let Some(file) = &mut self.file {
+            Arc::make_mut(file).keep_flat(flat, &format!("{prefix}{below}"));
+        }
+        if let BackingSpec::Spec(backing) = &mut self.backing {
+            Arc::make_mut(backing).keep_flat(flat, &format!("{prefix}backing."));
+        }
+    }
+}
+
+/// The options of a `json:` file name, flat, with the types they have there.
+fn flat_json(json: &str) -> Vec<(Arc<str>, Json)> {
+    let mut flat = Vec::new();
+    if let Ok(value) = parse_one(json) {
+        super::strong_options::flatten(&value, "", &mut flat);
+    }
+    flat
+}
+
+fn with_member(dict: &Json, key: &str, value: Json) -> Json {
+    let mut members = dict.as_dict().unwrap_or_default().to_vec();
+    members.retain(|(k, _)| &**k != key);
+    members.push((key.into(), value));
+    Json::Dict(Arc::new(members))
+}
+
+/// Whether options of a backing file say more of it than its name and whether it may be written.
+fn says_more(options: &Json) -> bool {
+    let simple = |(key, _): &(Arc<str>, Json)| matches!(&**key, "node-name" | "read-only" | "backing");
+    !options.as_dict().unwrap_or_default().iter().all(simple)
+}
+
+/// A file name without a driver, wherever it stands in a description, is one of a host file.
+fn with_protocols(node: &Json) -> Json {
+    match node.get("file") {
+        Some(file @ Json::Dict(_)) if file.get("driver").is_some() => with_member(node, "file", with_protocols(file)),
+        Some(file @ Json::Dict(_)) if file.get("filename").is_some() => {
+            with_member(node, "file", with_member(file, "driver", "file".into()))
+        }
+        _ => node.clone(),
+    }
+}
+
+/// Options of a backing file that does not say for itself what it is, apart from the others. A format that is only known later may
+/// have none.
+fn split_backing(node: &Json, format_is_known: bool) -> (Json, Option<Json>) {
+    match node.get("backing") {
+        Some(backing @ Json::Dict(_))
+            if !format_is_known
+                || backing.get("driver").is_none()
+                || backing
+                    .get("file")
+                    .is_none_or(|file| matches!(file, Json::Dict(_)) && file.get("driver").is_none()) =>
+        {
+            let mut others = node.as_dict().unwrap_or_default().to_vec();
+            others.retain(|(key, _)| &**key != "backing");
+            (Json::Dict(Arc::new(others)), Some(backing.clone()))
+        }
+        _ => (node.clone(), None),
+    }
+}
+
+/// Options whose scalars are text. A node that names no driver is a file, or a format to be probed: it is read as raw, and again when
+/// the format is known.
+fn with_drivers(node: &Json, flags: OpenFlags) -> Result<OpenSpec, QmpError> {
+    let format_is_known = node.get("driver").is_some();
+    let named = if format_is_known { node.clone() } else { with_member(node, "driver", "raw".into()) };
+    let (own, backing_options) = split_backing(&with_protocols(&named), format_is_known);
+    let (options, mut unknown) = string_options::read(&own)?;
+    let mut spec = OpenSpec { backing_options, ..OpenSpec::from_options(&options, Some(flags)) };
+    if !format_is_known {
+        spec.driver = DriverSpec::Probe;
+        spec.to_be_probed = Some(node.clone());
+        unknown.remove(&Vec::new());
+    }
+    for (path, members) in &unknown {
+        if let Some(key) = string_options::first(members) {
+            spec.note_unknown(path, &key, false);
+        }
+    }
+    Ok(spec)
+}
+
+/// `null_co_parse_filename`, `null_aio_parse_filename`: whether it is the latter, if it is one of them.
+fn null_filename(name: &str) -> Option<Result<bool, QmpError>> {
+    let (driver, rest) = name.split_once(':').filter(|(driver, _)| matches!(*driver, "null-co" | "null-aio"))?;
+    if rest != "//" {
+        let text = format!("The only allowed filename for this driver is '{driver}://'");
+        return Some(Err(QmpError::generic(text)));
+    }
+    Some(Ok(driver == "null-aio"))
+}
+
+fn not_simulated(name: &str) -> OpenSpec {
+    OpenSpec::failing(QmpError::generic(format!("not simulated: {name}")))
+}
+
+/// A file name given beside options: it goes down through formats to the protocol below them (`bdrv_open_inherit`, `bdrv_fill_options`).
+fn with_filename(format: &Json, file: &Arc<str>) -> Json {
+    let name = || Json::Str(file.clone());
+    let below = match format.get("file") {
+        Some(below @ Json::Dict(_)) => match below.get("driver").and_then(Json::as_str) {
+            Some("raw" | "qcow2") => with_filename(below, file),
+            Some("blkdebug") if below.get("image").is_none() => {
+                let image = Json::dict(vec![("driver", "file".into()), ("filename", name())]);
+                with_member(below, "image", image)
+            }
+            None => match null_filename(file) {
+                Some(Ok(aio)) => with_member(below, "driver", if aio { "null-aio" } else { "null-co" }.into()),
+                _ => with_member(&with_member(below, "driver", "file".into()), "filename", name()),
+            },
+            Some("null-co" | "null-aio") if null_filename(file).is_some_and(|null| null.is_ok()) => below.clone(),
+            Some(_) => with_member(below, "filename", name()),
+        },
+        _ => Json::dict(vec![("driver", "file".into()), ("filename", name())]),
+    };
+    with_member(format, "file", below)
+}
+
+fn child(reference: &BlockdevRef, parent: Option<OpenFlags>) -> Arc<OpenSpec> {
+    Arc::new(match reference {
+        BlockdevRef::Reference(name) => OpenSpec::reference(name.clone()),
+        BlockdevRef::Definition(options) => OpenSpec::from_options(options, parent),
+    })
+}
+
+fn node_flags(options: &BlockdevOptions, parent: Option<OpenFlags>) -> OpenFlags {
+    let base = parent.unwrap_or(OpenFlags { rdwr: true, ..OpenFlags::default() });
+    let cache = options.cache.unwrap_or(CacheOptions { direct: None, no_flush: None });
+    OpenFlags {
+        rdwr: options.read_only.map_or(base.rdwr, |ro| !ro),
+        unmap: options.discard.map_or(base.unmap, |d| d == DiscardOption::Unmap),
+        no_flush: cache.no_flush.unwrap_or(base.no_flush),
+        nocache: cache.direct.unwrap_or(base.nocache),
+        no_backing: false,
+        force_share: options.force_share.unwrap_or(base.force_share),
+        auto_read_only: options.auto_read_only.unwrap_or(base.auto_read_only),
+    }
+}
+
+fn perm_bits(perms: Option<&Vec<BlockPermission>>) -> u8 {
+    perms.into_iter().flatten().fold(0, |bits, p| {
+        bits | match p {
+            BlockPermission::ConsistentRead => perm::CONSISTENT_READ,
+            BlockPermission::Write => perm::WRITE,
+            BlockPermission::WriteUnchanged => perm::WRITE_UNCHANGED,
+            BlockPermission::Resize => perm::RESIZE,
+        }
+    })
+}
+
+fn blkdebug_spec(options: &BlkdebugOptions) -> DriverSpec {
+    let state = |s: Option<i64>| i32::try_from(s.unwrap_or(0)).unwrap_or(-1);
+    let mut rules: Vec<Rule> = Vec::new();
+    for rule in options.inject_error.iter().flatten() {
+        let iotype = rule.iotype.map_or(IoTypeMask::DEFAULT, |t| {
+            IoTypeMask::only(match t {
+                BlkdebugIoType::Read => IoType::Read,
+                BlkdebugIoType::Write => IoType::Write,
+                BlkdebugIoType::WriteZeroes => IoType::WriteZeroes,
+                BlkdebugIoType::Discard => IoType::Discard,
+                BlkdebugIoType::Flush => IoType::Flush,
+                BlkdebugIoType::BlockStatus => IoType::BlockStatus,
+            })
+        });
+        rules.push(Rule {
+            event: rule.event,
+            state: state(rule.state),
+            action: Action::InjectError(InjectError {
+                errno: InjectError::errno_option(rule.errno.unwrap_or(5)),
+                iotype,
+                sector: InjectError::sector_option(rule.sector.unwrap_or(-1)),
+                once: rule.once.unwrap_or(false),
+                immediately: rule.immediately.unwrap_or(false),
+            }),
+        });
+    }
+    for rule in options.set_state.iter().flatten() {
+        let new_state = i32::try_from(rule.new_state).unwrap_or(0);
+        rules.push(Rule { event: rule.event, state: state(rule.state), action: Action::SetState { new_state } });
+    }
+    let size = |n: Option<i32>| u64::from(n.unwrap_or(0).unsigned_abs());
+    DriverSpec::Blkdebug {
+        rules: rules.into(),
+        config: options.config.clone(),
+        limits: Limits {
+            align: options.align.unwrap_or(0).unsigned_abs(),
+            max_transfer: size(options.max_transfer),
+            opt_write_zero: size(options.opt_write_zero),
+            max_write_zero: size(options.max_write_zero),
+            opt_discard: size(options.opt_discard),
+            max_discard: size(options.max_discard),
+        },
+        take: perm_bits(options.take_child_perms.as_ref()),
+        unshare: perm_bits(options.unshare_child_perms.as_ref()),
+    }
+}

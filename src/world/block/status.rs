@@ -1,0 +1,195 @@
+//! Block status: what a node holds, through its chain (`block/io.c:bdrv_co_do_block_status`).
+
+use super::driver::Driver;
+use crate::world::World;
+use crate::world::arena::NodeId;
+use crate::world::frame::{Flow, Frame};
+use crate::world::value::{BlockStatus, Val};
+
+/// A status query through a chain (`bdrv_co_common_block_status_above`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct StatusReq {
+    /// The node that is asked next.
+    pub node: NodeId,
+    /// The end of the chain, not asked; `None` asks to its bottom.
+    pub base: Option<NodeId>,
+    /// Byte offset.
+    pub offset: u64,
+    /// Length in bytes, as far as all layers so far agree.
+    pub bytes: u64,
+    /// Whether zeroes are looked for where that takes time; else a host file counts as data (`want_zero`).
+    want_zero: bool,
+    /// Where the top layer ends, if within the range.
+    eof: Option<u64>,
+    /// Whether this is the top layer.
+    top: bool,
+}
+
+impl StatusReq {
+    /// A query that begins at `node`.
+    #[must_use]
+    pub fn new(node: NodeId, base: Option<NodeId>, offset: u64, bytes: u64, want_zero: bool) -> Box<StatusReq> {
+        Box::new(StatusReq { node, base, offset, bytes, want_zero, eof: None, top: true })
+    }
+}
+
+impl World {
+    /// `bdrv_co_do_block_status`
+    pub(in crate::world) fn block_status(&mut self, node: NodeId, offset: u64, bytes: u64, want_zero: bool) -> Flow {
+        let n = &self.graph.nodes[node];
+        let total = n.size;
+        if offset >= total {
+            return self.ret(Val::Status(Ok(BlockStatus { eof: true, ..BlockStatus::default() })));
+        }
+        let bytes = bytes.min(total - offset);
+        if bytes == 0 {
+            return self.ret(Val::Status(Ok(BlockStatus::default())));
+        }
+        self.node_inc_in_flight(node);
+        self.stack.push(Frame::StatusDone { node, offset, bytes, want_zero });
+        self.driver_block_status(node, offset, bytes, want_zero)
+    }
+
+    /// `raw_co_block_status` of a host file, or what the block-status cache has: the last range that was found to be data. A write next
+    /// to that range is not seen until somebody asks behind its end, and so a range of data may be told in two parts.
+    pub(super) fn file_block_status(&mut self, node: NodeId, offset: u64, bytes: u64, want_zero: bool) -> BlockStatus {
+        let n = &self.graph.nodes[node];
+        let status = |data, pnum| BlockStatus { data, zero: !data, map: Some(offset), pnum, ..BlockStatus::default() };
+        if let Some((start, end)) = n.block_status_cache
+            && (start..end).contains(&offset)
+        {
+            return status(true, end - offset);
+        }
+        let Driver::File(file) = n.drv() else { unreachable!("only files have a cache") };
+        if !want_zero {
+            return status(true, bytes);
+        }
+        let (data, mut run) = self.files.status(&file.path, offset, bytes);
+        if data {
+            let left = self.files.size(&file.path).saturating_sub(offset);
+            if run == bytes && left > bytes {
+                run = self.files.status(&file.path, offset, left).1;
+            }
+            self.graph.nodes[node].block_status_cache = Some((offset, offset + run));
+        }
+        status(data, run)
+    }
+
+    /// `bdrv_bsc_invalidate_range`
+    pub(super) fn bsc_invalidate_range(&mut self, node: NodeId, offset: u64, bytes: u64) {
+        if let Some((start, end)) = self.graph.nodes[node].block_status_cache
+            && offset < end
+            && start < offset + bytes
+        {
+            self.graph.nodes[node].block_status_cache = None;
+        }
+    }
+
+    /// `bdrv_co_do_block_status`, after the driver.
+    pub(in crate::world) fn status_done(&mut self, node: NodeId, offset: u64, bytes: u64, want_zero: bool) -> Flow {
+        let Val::Status(status) = std::mem::take(&mut self.reg) else { unreachable!("a status query answers so") };
+        let mut status = match status {
+            Ok(status) => status,
+            Err(errno) => {
+                self.node_dec_in_flight(node);
+                return self.ret(Val::Status(Err(errno)));
+            }
+        };
+        status.pnum = status.pnum.min(bytes);
+        if self.graph.nodes[node].drv().has_raw_status() {
+            // What reads as zeroes because nobody has it is not there for being seen through a filter.
+            return self.status_end(node, offset, status);
+        }
+        if status.data || status.zero {
+            status.allocated = true;
+        } else if self.graph.nodes[node].drv().supports_backing() {
+            match self.graph.cow_bs(node) {
+                None => status.zero = true,
+                Some(cow) if want_zero && offset >= self.graph.nodes[cow].size => status.zero = true,
+                Some(_) => {}
+            }
+        }
+        let file = self.graph.nodes[node].file.map(|c| self.graph.bs(c));
+        if want_zero
+            && status.recurse
+            && status.data
+            && !status.zero
+            && let (Some(map), Some(file)) = (status.map, file)
+        {
+            self.stack.push(Frame::StatusRecursed { node, offset, status: Box::new(status) });
+            return self.seq([Frame::Status { node: file, offset: map, bytes: status.pnum, want_zero }]);
+        }
+        self.status_end(node, offset, status)
+    }
+
+    /// `bdrv_co_do_block_status`, after asking the file below (`BDRV_BLOCK_RECURSE`).
+    pub(in crate::world) fn status_recursed(&mut self, node: NodeId, offset: u64, mut status: BlockStatus) -> Flow {
+        let Val::Status(below) = std::mem::take(&mut self.reg) else { unreachable!("a status query answers so") };
+        if let Ok(below) = below {
+            if below.eof && (below.pnum == 0 || below.zero) {
+                status.zero = true;
+            } else {
+                status.pnum = below.pnum;
+                status.zero |= below.zero;
+            }
+        }
+        status.recurse = false;
+        self.status_end(node, offset, status)
+    }
+
+    fn status_end(&mut self, node: NodeId, offset: u64, mut status: BlockStatus) -> Flow {
+        self.node_dec_in_flight(node);
+        status.eof |= offset + status.pnum == self.graph.nodes[node].size;
+        self.ret(Val::Status(Ok(status)))
+    }
+
+    /// `bdrv_co_common_block_status_above`: one layer.
+    pub(in crate::world) fn status_above(&mut self, req: Box<StatusReq>) -> Flow {
+        if req.base == Some(req.node) {
+            return self.ret(Val::Status(Ok(BlockStatus { pnum: req.bytes, ..BlockStatus::default() })));
+        }
+        let (node, offset, bytes, want_zero) = (req.node, req.offset, req.bytes, req.want_zero);
+        self.seq([Frame::Status { node, offset, bytes, want_zero }, Frame::StatusAboveNext(req)])
+    }
+
+    /// `bdrv_co_common_block_status_above`: go on below?
+    pub(in crate::world) fn status_above_next(&mut self, mut req: Box<StatusReq>) -> Flow {
+        let Val::Status(status) = std::mem::take(&mut self.reg) else { unreachable!("a status query answers so") };
+        let mut status = match status {
+            Ok(status) => status,
+            Err(errno) => return self.ret(Val::Status(Err(errno))),
+        };
+        if req.top {
+            if status.pnum == 0 || status.allocated {
+                return self.ret(Val::Status(Ok(status)));
+            }
+            if status.eof {
+                req.eof = Some(req.offset + status.pnum);
+            }
+        } else if status.pnum == 0 {
+            // This layer is short: what lies beyond its end reads as zeroes, as if allocated here.
+            status = BlockStatus { zero: true, allocated: true, pnum: req.bytes, ..BlockStatus::default() };
+            return self.status_above_end(&req, status);
+        } else if status.allocated {
+            status.eof = false;
+            return self.status_above_end(&req, status);
+        }
+        req.top = false;
+        req.bytes = status.pnum;
+        match self.graph.filter_or_cow_bs(req.node) {
+            Some(below) if Some(below) != req.base => {
+                req.node = below;
+                let (offset, bytes, want_zero) = (req.offset, req.bytes, req.want_zero);
+                self.seq([Frame::Status { node: below, offset, bytes, want_zero }, Frame::StatusAboveNext(req)])
+            }
+            _ => self.status_above_end(&req, status),
+        }
+    }
+
+    fn status_above_end(&mut self, req: &StatusReq, mut status: BlockStatus) -> Flow {
+        if req.eof == Some(req.offset + status.pnum) {
+            status.eof = true;
+        }
+        self.ret(Val::Status(Ok(status)))
+    }
+}

@@ -1,0 +1,87 @@
+//! `change-backing-file`: another name in the header of an image (`blockdev.c:qmp_change_backing_file`).
+
+use crate::block::qcow2::Op;
+use crate::qmp::error::QmpError;
+use crate::world::World;
+use crate::world::arena::NodeId;
+use crate::world::block::driver::Driver;
+use crate::world::block::graph::Parent;
+use crate::world::block::open::reopen::Reopen;
+use crate::world::frame::{Flow, Frame};
+use crate::world::value::Val;
+use std::sync::Arc;
+
+impl World {
+    /// `qmp_change_backing_file`. Leaves `Val::Done`.
+    pub(in crate::world) fn change_backing_file(&mut self, device: &str, image: &str, file: Arc<str>) -> Flow {
+        let node = match self.change_backing_checks(device, image) {
+            Ok(node) => node,
+            Err(err) => return self.ret(Val::Done(Err(err))),
+        };
+        let change = Frame::ChangeBacking { node, file };
+        if self.graph.nodes[node].flags.rdwr {
+            return self.seq([change]);
+        }
+        let [writable, as_before] = [false, true].map(|ro| Reopen::set_read_only(self, node, ro));
+        self.seq([
+            Frame::Reopen(Box::new(writable)),
+            Frame::StopOnError(2),
+            change,
+            Frame::KeepOver(Box::new(Frame::Reopen(Box::new(as_before)))),
+        ])
+    }
+
+    fn change_backing_checks(&self, device: &str, image: &str) -> Result<NodeId, QmpError> {
+        let fail = |text: &str| Err(QmpError::generic(text));
+        let bs = self.lookup_bs(device)?;
+        let is_child = |edge: &_| matches!(self.graph.children[*edge].parent, Parent::Node(_));
+        if self.graph.nodes[bs].parents.iter().any(is_child) {
+            return fail("Need a root block node");
+        }
+        let Some(node) = self.graph.find_node(image) else {
+            return fail(&format!("Cannot find device='' nor node-name='{image}'"));
+        };
+        if self.graph.backing_chain_next(node).is_none() {
+            return fail("not allowing backing file change on an image without a backing file");
+        }
+        if let Some(err) = self.op_blocked(bs).or_else(|| self.cow_blocked(bs)) {
+            return Err(err);
+        }
+        if !self.graph.chain_contains(bs, node) {
+            return fail(&format!("'{device}' and image file are not in the same chain"));
+        }
+        Ok(node)
+    }
+
+    /// `bdrv_change_backing_file`. Leaves `Val::Done`.
+    pub(in crate::world) fn change_backing(&mut self, node: NodeId, file: Arc<str>) -> Flow {
+        let format = self.graph.nodes[node].drv().format_name();
+        if !matches!(self.graph.nodes[node].drv(), Driver::Qcow2(_)) {
+            let text = format!("Could not change backing file to '{file}': {}", crate::base::Errno::ENOTSUP);
+            return self.ret(Val::Done(Err(QmpError::generic(text))));
+        }
+        let op = Box::new(Op::change_backing_file(Some(&file), Some(format)));
+        self.reg = Val::None;
+        self.seq([Frame::RunCo(Box::new(Frame::Qcow2Op { node, op })), Frame::ChangedBacking { node, file }])
+    }
+
+    /// After the header was written.
+    pub(in crate::world) fn changed_backing(&mut self, node: NodeId, file: Arc<str>) -> Flow {
+        let failed = match std::mem::take(&mut self.reg) {
+            Val::Opened(Err(fault)) => Some(fault.errno),
+            Val::Ret(Err(errno)) => Some(errno),
+            _ => None,
+        };
+        let done = match failed {
+            Some(errno) => Err(QmpError::generic(format!("Could not change backing file to '{file}': {errno}"))),
+            None => {
+                let n = &mut self.graph.nodes[node];
+                n.backing_format = n.drv().format_name().into();
+                n.auto_backing_file = file.clone();
+                n.backing_file = file;
+                Ok(())
+            }
+        };
+        self.ret(Val::Done(done))
+    }
+}

@@ -1,0 +1,242 @@
+//! What queries show of nodes and devices (`block/qapi.c`). Members are put in the order of the schema.
+
+use crate::base::Json;
+use crate::base::units::align_up;
+use crate::bitmap::BlockDirtyInfo;
+use crate::block::qcow2::{ListedBitmap, Qcow2};
+use crate::world::World;
+use crate::world::arena::{BackendId, NodeId};
+use crate::world::block::driver::Driver;
+use crate::world::block::driver::throttle::Member;
+
+pub(in crate::world) type Members = Vec<(&'static str, Json)>;
+
+/// Unit in which the host's file system gives space, in bytes.
+const HOST_BLOCK: u64 = 4096;
+
+impl World {
+    /// `query-block`: backends with a name or a guest device.
+    #[must_use]
+    pub fn query_block(&self) -> Json {
+        let shown = self.graph.backends.iter().filter(|(_, b)| !b.name.is_empty() || b.dev.is_some());
+        Json::list(shown.map(|(id, _)| self.block_info(id)).collect())
+    }
+
+    /// `query-named-block-nodes`, newest first. With `flat` backing nodes are not repeated within their overlays.
+    #[must_use]
+    pub fn query_named_block_nodes(&self, flat: bool) -> Json {
+        let nodes = self.graph.named.iter().rev().filter(|n| self.graph.nodes[**n].driver.is_some());
+        Json::list(nodes.map(|n| self.block_device_info(None, *n, flat)).collect())
+    }
+
+    /// `bdrv_query_info`
+    fn block_info(&self, blk: BackendId) -> Json {
+        let backend = &self.graph.backends[blk];
+        let mut info: Members = vec![("device", Json::Str(backend.name.clone()))];
+        if let Some(dev) = backend.dev.as_ref().filter(|dev| !dev.is_empty()) {
+            info.push(("qdev", Json::Str(dev.clone())));
+        }
+        info.push(("type", "unknown".into()));
+        info.push(("removable", (backend.dev.is_none() || backend.removable).into()));
+        info.push(("locked", false.into()));
+        if backend.tray {
+            info.push(("tray_open", backend.tray_open.into()));
+        }
+        if let Some(bs) = self.graph.blk_bs(blk).filter(|bs| self.graph.nodes[*bs].driver.is_some()) {
+            info.push(("inserted", self.block_device_info(Some(blk), bs, false)));
+        }
+        if backend.iostatus_enabled {
+            // No guest runs, so no request of a device has failed.
+            info.push(("io-status", "ok".into()));
+        }
+        Json::dict(info)
+    }
+
+    /// `bdrv_block_device_info`
+    fn block_device_info(&self, blk: Option<BackendId>, bs: NodeId, flat: bool) -> Json {
+        let n = &self.graph.nodes[bs];
+        let (image, depth) = self.image_info(bs, flat);
+        let mut info: Members = vec![
+            ("file", Json::Str(self.filename_of(bs))),
+            ("node-name", Json::Str(n.node_name.clone())),
+            ("ro", (!n.flags.rdwr).into()),
+            ("drv", n.drv().format_name().into()),
+        ];
+        if let Some(backing) = self.graph.cow_bs(bs) {
+            info.push(("backing_file", Json::Str(self.filename_of(backing))));
+        }
+        info.push(("backing_file_depth", depth.into()));
+        info.push(("active", true.into()));
+        info.push(("encrypted", false.into()));
+        info.push(("detect_zeroes", n.detect_zeroes.name().into()));
+        self.throttle_info(blk, &mut info);
+        info.push(("image", image));
+        let writeback = blk.is_none_or(|blk| self.graph.backends[blk].write_cache);
+        let cache = vec![
+            ("writeback", writeback.into()),
+            ("direct", n.flags.nocache.into()),
+            ("no-flush", n.flags.no_flush.into()),
+        ];
+        info.push(("cache", Json::dict(cache)));
+        // A number without a sign to the command, one with a sign here.
+        info.push(("write_threshold", Json::Int(n.write_threshold.cast_signed())));
+        if !n.bitmaps.is_empty() {
+            info.push(("dirty-bitmaps", Json::list(n.bitmaps.query().map(dirty_info).collect())));
+        }
+        Json::dict(info)
+    }
+
+    /// The limits of a drive. Only those that are set have a burst.
+    fn throttle_info(&self, blk: Option<BackendId>, info: &mut Members) {
+        let group = blk.and_then(|blk| self.throttling.group_of(Member::Backend(blk)));
+        let limits = group.map(|group| group.state.limits).unwrap_or_default();
+        let names = ["bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"];
+        let bursts = ["bps_max", "bps_rd_max", "bps_wr_max", "iops_max", "iops_rd_max", "iops_wr_max"];
+        let lengths = [
+            "bps_max_length",
+            "bps_rd_max_length",
+            "bps_wr_max_length",
+            "iops_max_length",
+            "iops_rd_max_length",
+            "iops_wr_max_length",
+        ];
+        info.extend(names.into_iter().zip(limits.buckets).map(|(name, limit)| (name, limit.avg.into())));
+        let set = limits.buckets.iter().zip(bursts.into_iter().zip(lengths)).filter(|(limit, _)| limit.max > 0);
+        let set: Vec<_> = set.collect();
+        info.extend(set.iter().map(|(limit, (name, _))| (*name, limit.max.into())));
+        info.extend(set.iter().map(|(limit, (_, name))| (*name, limit.burst_length.into())));
+        if limits.op_size > 0 {
+            info.push(("iops_size", limits.op_size.into()));
+        }
+        if let Some(group) = group {
+            info.push(("group", Json::Str(group.name.clone())));
+        }
+    }
+
+    /// `bdrv_query_image_info`, and how many images are shown below this one.
+    fn image_info(&self, bs: NodeId, flat: bool) -> (Json, u64) {
+        let mut info = self.node_info(bs);
+        let mut depth = 0;
+        if !flat && let Some(below) = self.graph.filter_or_cow_bs(bs) {
+            let (image, deeper) = self.image_info(below, false);
+            info.push(("backing-image", image));
+            depth = deeper + 1;
+        }
+        (Json::dict(info), depth)
+    }
+
+    /// `bdrv_do_query_node_info`
+    fn node_info(&self, bs: NodeId) -> Members {
+        let n = &self.graph.nodes[bs];
+        let mut info: Members =
+            vec![("filename", Json::Str(self.filename_of(bs))), ("format", n.drv().format_name().into())];
+        let driver_info = self.driver_info(bs);
+        if let Some((_, dirty)) = driver_info {
+            info.push(("dirty-flag", dirty.into()));
+        }
+        if let Some(size) = self.allocated_file_size(bs) {
+            info.push(("actual-size", size.into()));
+        }
+        info.push(("virtual-size", self.bdrv_getlength(bs).into()));
+        if let Some((cluster_size @ 1.., _)) = driver_info {
+            info.push(("cluster-size", cluster_size.into()));
+        }
+        if !n.backing_file.is_empty() {
+            info.push(("backing-filename", Json::Str(n.backing_file.clone())));
+            if let Some(full) = self.full_backing_filename_of(bs) {
+                info.push(("full-backing-filename", full.into()));
+            }
+            if !n.backing_format.is_empty() {
+                info.push(("backing-filename-format", Json::Str(n.backing_format.clone())));
+            }
+        }
+        if let Some(specific) = self.specific_info(bs) {
+            info.push(("format-specific", specific));
+        }
+        info
+    }
+
+    /// `bdrv_get_info`: the cluster size in bytes, 0 where there are none, and whether the image is marked dirty.
+    fn driver_info(&self, bs: NodeId) -> Option<(u64, bool)> {
+        match self.graph.nodes[bs].drv() {
+            Driver::Qcow2(q) => Some((q.cluster_size(), q.q.is_dirty())),
+            Driver::File(_) => Some((0, false)),
+            Driver::Null(_) | Driver::SnapshotAccess => None,
+            Driver::Raw(_) | Driver::Blkdebug(_) | Driver::Cbw(_) | Driver::Throttle(_) => {
+                self.driver_info(self.below(bs))
+            }
+        }
+    }
+
+    /// `bdrv_get_allocated_file_size`
+    fn allocated_file_size(&self, bs: NodeId) -> Option<u64> {
+        match self.graph.nodes[bs].drv() {
+            Driver::File(file) => Some(align_up(self.files.allocated(&file.path), HOST_BLOCK)),
+            Driver::Null(_) => Some(0),
+            // It has a protocol name, so it is taken for something that keeps its data elsewhere.
+            Driver::Blkdebug(_) => None,
+            Driver::Raw(_) | Driver::Cbw(_) | Driver::Qcow2(_) | Driver::SnapshotAccess | Driver::Throttle(_) => {
+                self.allocated_file_size(self.below(bs))
+            }
+        }
+    }
+
+    /// `bdrv_get_specific_info`
+    fn specific_info(&self, bs: NodeId) -> Option<Json> {
+        let (kind, data) = match self.graph.nodes[bs].drv() {
+            Driver::File(_) => ("file", Json::empty()),
+            Driver::Qcow2(q) => {
+                let path = self.host_path(bs);
+                let read = |offset, size| path.map(|path| self.files.pread(&path, offset, size)).unwrap_or_default();
+                ("qcow2", qcow2_info(&q.q, &q.q.listed_bitmaps(read).unwrap_or_default()))
+            }
+            _ => return None,
+        };
+        Some(Json::dict(vec![("type", kind.into()), ("data", data)]))
+    }
+}
+
+/// `qcow2_get_specific_info`
+fn qcow2_info(q: &Qcow2, bitmaps: &[ListedBitmap]) -> Json {
+    let v3 = q.version() >= 3;
+    let mut info: Members = vec![("compat", if v3 { "1.1" } else { "0.10" }.into())];
+    if v3 {
+        info.push(("extended-l2", false.into()));
+        info.push(("lazy-refcounts", q.lazy_refcounts().into()));
+        info.push(("corrupt", q.is_corrupt().into()));
+    }
+    info.push(("refcount-bits", u64::from(q.refcount_bits()).into()));
+    if !bitmaps.is_empty() {
+        info.push(("bitmaps", Json::list(bitmaps.iter().map(bitmap_info).collect())));
+    }
+    info.push(("compression-type", q.compression_type().into()));
+    Json::dict(info)
+}
+
+/// `get_bitmap_info_flags`
+fn bitmap_info(bitmap: &ListedBitmap) -> Json {
+    let flags = [(bitmap.in_use, "in-use"), (bitmap.auto, "auto")];
+    let flags = flags.iter().filter(|(set, _)| *set).map(|(_, name)| (*name).into()).collect();
+    Json::dict(vec![
+        ("name", bitmap.name.as_str().into()),
+        ("granularity", bitmap.granularity.into()),
+        ("flags", Json::list(flags)),
+    ])
+}
+
+/// `bdrv_query_dirty_bitmaps`
+fn dirty_info(bitmap: BlockDirtyInfo) -> Json {
+    let mut info: Members = Vec::new();
+    if let Some(name) = bitmap.name {
+        info.push(("name", Json::Str(name)));
+    }
+    info.push(("count", bitmap.count.into()));
+    info.push(("granularity", bitmap.granularity.into()));
+    info.push(("recording", bitmap.recording.into()));
+    info.push(("busy", bitmap.busy.into()));
+    info.push(("persistent", bitmap.persistent.into()));
+    if bitmap.inconsistent {
+        info.push(("inconsistent", true.into()));
+    }
+    Json::dict(info)
+}

@@ -1,0 +1,692 @@
+//! The backup job (`block/backup.c`) and the filter it puts above its source (`bdrv_cbw_append`, `bdrv_cbw_drop`).
+
+use crate::base::errno::Errno;
+use crate::base::units::align_up;
+use crate::bitmap::{BitmapId, DirtyBitmap};
+use crate::job::status::JobType;
+use crate::qmp::error::QmpError;
+use crate::qmp::types::{BackupPerf, BitmapSyncMode, OnError, SyncMode};
+use crate::quirk::Quirk;
+use crate::world::World;
+use crate::world::aio::Wait;
+use crate::world::arena::{CallId, JobId, NodeId, TxnId};
+use crate::world::block::driver::block_copy::{BlockCopyState, CLUSTER_SIZE_DEFAULT, CallEnd, CopyCall};
+use crate::world::block::driver::{CbwState, Driver};
+use crate::world::block::edges::no_backing;
+use crate::world::block::graph::{Node, OpenFlags, Parent, Role, perm};
+use crate::world::block::open::spec::DriverSpec;
+use crate::world::frame::{Flow, Frame};
+use crate::world::job::hooks::{BlockJobHooks, JobDriver, JobHooks, WatchHooks};
+use crate::world::job::{ErrorAction, Job, JobFlags, Perms};
+use crate::world::value::Val;
+use crate::world::watch::marks::Place;
+use std::sync::Arc;
+
+/// `BackupBlockJob`
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct BackupJob {
+    /// The filter.
+    pub cbw: NodeId,
+    /// The node it filters.
+    pub source: NodeId,
+    /// Where the copy goes.
+    pub target: NodeId,
+    /// `bitmap`, on the source node.
+    pub sync_bitmap: Option<BitmapId>,
+    /// `sync`; `incremental` stands as `bitmap`.
+    pub sync_mode: SyncMode,
+    /// `bitmap-mode`
+    pub bitmap_mode: BitmapSyncMode,
+    /// `on-source-error`
+    pub on_source_error: OnError,
+    /// `on-target-error`
+    pub on_target_error: OnError,
+    /// Length of the source in bytes.
+    pub len: u64,
+    /// Cluster size of the copying.
+    pub cluster_size: u64,
+    /// `x-perf`
+    pub max_workers: u32,
+    /// `x-perf`
+    pub max_chunk: u64,
+    /// The coroutine waits for its copy call.
+    pub wait: bool,
+    /// The copy call that runs.
+    pub bg_bcs_call: Option<CallId>,
+}
+
+/// What `do_backup_common` has checked.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct BackupArgs {
+    /// ID and flags.
+    pub flags: JobFlags,
+    /// The node to copy.
+    pub source: NodeId,
+    /// Where to.
+    pub target: NodeId,
+    /// `sync`
+    pub sync_mode: SyncMode,
+    /// `bitmap`
+    pub sync_bitmap: Option<BitmapId>,
+    /// `bitmap-mode`
+    pub bitmap_mode: BitmapSyncMode,
+    /// `compress`
+    pub compress: bool,
+    /// `discard-source`
+    pub discard_source: bool,
+    /// `filter-node-name`
+    pub filter_node_name: Option<Arc<str>>,
+    /// `x-perf`
+    pub perf: BackupPerf,
+    /// `on-source-error`
+    pub on_source_error: OnError,
+    /// `on-target-error`
+    pub on_target_error: OnError,
+    /// The group.
+    pub txn: Option<TxnId>,
+}
+
+/// `backup_job_driver`
+pub(in crate::world) const HOOKS: JobHooks = JobHooks {
+    job_type: JobType::Backup,
+    run: World::backup_run,
+    pause: Some(World::backup_pause),
+    resume: None,
+    user_resume: Some(World::block_job_user_resume),
+    complete: None,
+    prepare: None,
+    commit: Some(World::backup_commit),
+    abort: Some(World::backup_abort),
+    clean: Some(World::backup_clean),
+    cancel: Some(World::backup_cancel),
+    block: Some(BlockJobHooks {
+        drained_poll: None,
+        set_speed: Some(World::backup_set_speed),
+        change: None,
+        query: None,
+    }),
+    watch: WatchHooks {
+        may_rest: Some(|job| job.backup().sync_mode == SyncMode::None),
+        bitmap: Some(World::bitmap_before_end),
+        target: Some(|w, job| Some(w.frozen(w.jobs[job].backup().target))),
+    },
+};
+
+impl Job {
+    /// The backup driver's state.
+    ///
+    /// # Panics
+    /// If it is no backup.
+    #[must_use]
+    pub fn backup(&self) -> &BackupJob {
+        match &self.driver {
+            JobDriver::Backup(b) => b,
+            other => panic!("not a backup job: {other:?}"),
+        }
+    }
+
+    /// The backup driver's state, to be changed.
+    ///
+    /// # Panics
+    /// If it is no backup.
+    pub fn backup_mut(&mut self) -> &mut BackupJob {
+        match &mut self.driver {
+            JobDriver::Backup(b) => b,
+            other => panic!("not a backup job: {other:?}"),
+        }
+    }
+}
+
+impl World {
+    /// `backup_job_create`: checks, then the filter, then the job. Leaves `Val::Job`.
+    pub(in crate::world) fn backup_job_create(&mut self, args: Box<BackupArgs>) -> Flow {
+        if let Err(err) = self.backup_checks(&args) {
+            return self.ret(Val::Job(Err(err)));
+        }
+        if let Some(bitmap) = args.sync_bitmap
+            && let Err(text) = self.backup_freeze_bitmap(&args, bitmap)
+        {
+            return self.ret(Val::Job(Err(QmpError::generic(text))));
+        }
+        let (len, target_len) = (self.bdrv_getlength(args.source), self.bdrv_getlength(args.target));
+        if len != target_len && !self.quirks.has(Quirk::BackupSizeMismatch) {
+            self.backup_thaw_bitmap(&args);
+            return self.ret(Val::Job(Err(QmpError::generic("Source and target image have different sizes"))));
+        }
+        self.seq([Frame::CbwAppend(args.clone()), Frame::BackupCbwAppended(args)])
+    }
+
+    fn backup_checks(&self, args: &BackupArgs) -> Result<(), QmpError> {
+        let generic = |text: String| Err(QmpError::generic(text));
+        if args.source == args.target {
+            return generic("Source and target cannot be the same".to_owned());
+        }
+        if args.compress && !self.supports_compressed_writes(args.target) {
+            let name = self.graph.device_name(args.target);
+            return generic(format!("Compression is not supported for this drive {name}"));
+        }
+        for node in [args.source, args.target] {
+            if let Some(err) = self.op_blocked(node) {
+                return Err(err);
+            }
+        }
+        let max_workers = args.perf.max_workers.unwrap_or(64);
+        if !(1..=i64::from(i32::MAX)).contains(&max_workers) {
+            return generic(format!("max-workers must be between 1 and {}", i32::MAX));
+        }
+        if args.perf.max_chunk.unwrap_or(0) < 0 {
+            return generic("max-chunk must be zero (which means no limit) or positive".to_owned());
+        }
+        Ok(())
+    }
+
+    fn backup_freeze_bitmap(&mut self, args: &BackupArgs, bitmap: BitmapId) -> Result<(), String> {
+        let size = self.bdrv_getlength(args.source);
+        let bitmaps = &mut self.graph.nodes[args.source].bitmaps;
+        if args.bitmap_mode != BitmapSyncMode::Never {
+            bitmaps.get(bitmap).expect("just found").check(crate::bitmap::CheckFlags::DEFAULT)?;
+        }
+        bitmaps.create_successor(bitmap, size).map(|_| ())
+    }
+
+    fn backup_thaw_bitmap(&mut self, args: &BackupArgs) {
+        if let Some(bitmap) = args.sync_bitmap {
+            self.reach(Place::BitmapThawed);
+            self.graph.nodes[args.source].bitmaps.reclaim(bitmap).expect("it was split just before");
+        }
+    }
+
+    /// `bdrv_cbw_append`: opens the filter on source and target and puts it above the source. Leaves `Val::Node`.
+    pub(in crate::world) fn cbw_append(&mut self, args: &BackupArgs) -> Flow {
+        let fail = |w: &mut World, text: String| w.ret(Val::Node(Err(QmpError::generic(text))));
+        let min_cluster = args.perf.min_cluster_size.unwrap_or(0);
+        if min_cluster > i64::MAX as u64 {
+            return fail(self, format!("min-cluster-size too large: {min_cluster} > {}", i64::MAX));
+        }
+        let mut node = Node::new();
+        node.flags = OpenFlags { rdwr: true, ..OpenFlags::default() };
+        let cbw = self.bdrv_new(node);
+        if let Err(text) = self.assign_node_name(cbw, args.filter_node_name.as_deref()) {
+            let err = QmpError::generic(format!("Could not create node: {text}"));
+            self.stack.push(Frame::Give(Box::new(Val::Node(Err(err)))));
+            return self.seq([Frame::BdrvUnref(cbw)]);
+        }
+        let len = self.bdrv_getlength(args.source);
+        let node = &mut self.graph.nodes[cbw];
+        node.size = len;
+        node.driver = Some(Driver::Cbw(Box::new(CbwState::new(len, args.discard_source))));
+        let (source, target) = (args.source, args.target);
+        let attach = |name, role, bs| Frame::AttachToNode { parent: cbw, name, role, bs };
+        self.seq([
+            Frame::GraphWrlock,
+            attach("file", Role::Filtered, source),
+            Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
+            Frame::StopOnError(5),
+            Frame::GraphWrlock,
+            attach("target", Role::Data, target),
+            Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
+            Frame::StopOnError(1),
+            Frame::CbwOpened { cbw, discard_source: args.discard_source, min_cluster },
+            Frame::CbwInsert { cbw, source },
+        ])
+    }
+
+    /// The end of `cbw_open`. Leaves `Val::Done`.
+    pub(in crate::world) fn cbw_opened(&mut self, cbw: NodeId, discard_source: bool, min_cluster: u64) -> Flow {
+        let fail = |w: &mut World, text: String| w.ret(Val::Done(Err(QmpError::generic(text))));
+        let target_edge = self.cbw(cbw).target.expect("the target was attached");
+        let source = self.graph.bs(self.graph.nodes[cbw].file.expect("the source was attached"));
+        let target = self.graph.bs(target_edge);
+        if min_cluster > 0 && !min_cluster.is_power_of_two() {
+            return fail(self, "Cannot create block-copy-state: min-cluster-size needs to be a power of 2".to_owned());
+        }
+        let target_cluster = match self.quirks.has(Quirk::TargetClusterLarger) {
+            true => 0,
+            false => self.cluster_size_of(target).unwrap_or(0),
+        };
+        let cluster_size = min_cluster.max(CLUSTER_SIZE_DEFAULT).max(target_cluster);
+        let wanted = match self.cbw_wanted(cbw) {
+            Ok(wanted) => wanted,
+            Err(err) => return self.ret(Val::Done(Err(err))),
+        };
+        let len = self.bdrv_getlength(source);
+        let node = &mut self.graph.nodes[cbw];
+        node.size = len;
+        let copy_bitmap = node.bitmaps.add_anonymous(len, cluster_size);
+        let done_bitmap = node.bitmaps.add_anonymous(len, cluster_size);
+        let access_bitmap = node.bitmaps.add_anonymous(len, cluster_size);
+        for bitmap in [copy_bitmap, done_bitmap, access_bitmap] {
+            node.bitmaps.get_mut(bitmap).expect("just made").set_enabled(false);
+        }
+        if let Some(wanted) = &wanted {
+            if let Err(text) = node.bitmaps.merge(copy_bitmap, wanted, false) {
+                let name = wanted.name().cloned().unwrap_or_default();
+                let text = format!(
+                    "Cannot create block-copy-state: Failed to merge bitmap '{name}' to internal copy-bitmap: {text}"
+                );
+                return fail(self, text);
+            }
+            let copy = node.bitmaps.get(copy_bitmap).expect("just made").bitmap().clone();
+            node.bitmaps.merge_internal(access_bitmap, &copy);
+        } else {
+            for bitmap in [copy_bitmap, access_bitmap] {
+                node.bitmaps.get_mut(bitmap).expect("just made").bitmap_mut().set_all();
+            }
+        }
+        let limit = |bl: u64| if bl == 0 { i32::MAX as u64 } else { bl };
+        let max_transfer = limit(self.graph.nodes[source].bl.max_transfer)
+            .min(limit(self.graph.nodes[target].bl.max_transfer))
+            .min(i32::MAX as u64);
+        let serialising = self.graph.chain_contains(target, source);
+        let bcs = BlockCopyState::new(cluster_size, len, max_transfer, serialising, discard_source);
+        let state = self.cbw(cbw);
+        state.bcs = bcs;
+        (state.copy_bitmap, state.done_bitmap, state.access_bitmap) = (copy_bitmap, done_bitmap, access_bitmap);
+        self.refresh_limits(cbw);
+        self.ret(Val::Done(Ok(())))
+    }
+
+    /// The bitmap that says what a filter copies (`bitmap`), where one was named.
+    fn cbw_wanted(&self, cbw: NodeId) -> Result<Option<DirtyBitmap>, QmpError> {
+        let spec = self.graph.nodes[cbw].spec.as_ref();
+        let Some(DriverSpec::CopyBeforeWrite { bitmap: Some(at), .. }) = spec.map(|spec| &spec.driver) else {
+            return Ok(None);
+        };
+        let (bs, id) = self.bitmap_lookup(at)?;
+        Ok(self.graph.nodes[bs].bitmaps.get(id).cloned())
+    }
+
+    /// `bdrv_insert_node`, after the filter was opened.
+    pub(in crate::world) fn cbw_insert(&mut self, cbw: NodeId, source: NodeId) -> Flow {
+        if let Err(mut err) = self.take_done() {
+            err.desc = format!("Could not create node: {}", err.desc).into();
+            self.stack.push(Frame::Give(Box::new(Val::Node(Err(err)))));
+            return self.seq([
+                Frame::GraphWrlock,
+                Frame::UnrefChildren(cbw),
+                Frame::GraphWrunlock,
+                Frame::BdrvUnref(cbw),
+            ]);
+        }
+        self.bdrv_ref(source);
+        self.seq([
+            Frame::DrainedBegin(source),
+            Frame::DrainedBegin(cbw),
+            Frame::GraphWrlock,
+            Frame::ReplaceNode { from: source, to: cbw },
+            Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
+            Frame::DrainedEnd(cbw),
+            Frame::DrainedEnd(source),
+            Frame::KeepOver(Box::new(Frame::BdrvUnref(source))),
+            Frame::CbwInserted(cbw),
+        ])
+    }
+
+    /// The end of `bdrv_insert_node`.
+    pub(in crate::world) fn cbw_inserted(&mut self, cbw: NodeId) -> Flow {
+        if let Err(mut err) = self.take_done() {
+            err.desc = format!("Could not replace node: {}", err.desc).into();
+            self.stack.push(Frame::Give(Box::new(Val::Node(Err(err)))));
+            return self.seq([Frame::BdrvUnref(cbw)]);
+        }
+        self.ret(Val::Node(Ok(cbw)))
+    }
+
+    /// `backup_job_create`, after the filter is in place.
+    pub(in crate::world) fn backup_cbw_appended(&mut self, args: Box<BackupArgs>) -> Flow {
+        let Val::Node(appended) = std::mem::take(&mut self.reg) else { unreachable!("a node or an error") };
+        let cbw = match appended {
+            Ok(cbw) => cbw,
+            Err(err) => {
+                self.backup_thaw_bitmap(&args);
+                return self.ret(Val::Job(Err(err)));
+            }
+        };
+        let cluster_size = self.cbw(cbw).bcs.cluster_size;
+        let max_chunk = args.perf.max_chunk.unwrap_or(0).unsigned_abs();
+        if max_chunk > 0 && max_chunk < cluster_size {
+            let err = QmpError::generic(format!(
+                "Required max-chunk ({max_chunk}) is less than backup cluster size ({cluster_size})"
+            ));
+            return self.backup_create_failed(&args, cbw, err);
+        }
+        self.seq([Frame::GraphWrlock, Frame::BackupCreateJob { cbw, args }])
+    }
+
+    fn backup_create_failed(&mut self, args: &BackupArgs, cbw: NodeId, err: QmpError) -> Flow {
+        self.backup_thaw_bitmap(args);
+        self.stack.push(Frame::Give(Box::new(Val::Job(Err(err)))));
+        self.seq([Frame::CbwDrop(cbw)])
+    }
+
+    /// `backup_job_create`: the job itself, between lock and unlock of `block_job_create`.
+    pub(in crate::world) fn backup_create_job(&mut self, cbw: NodeId, args: Box<BackupArgs>) -> Flow {
+        match self.block_job_create(&args.flags, JobType::Backup, args.txn, cbw, Perms::NONE) {
+            Ok(job) => {
+                self.backup_init_job(job, cbw, &args);
+                self.seq([
+                    Frame::GraphWrunlock,
+                    Frame::GraphWrlock,
+                    Frame::JobAddBdrv { job, name: "target", bs: args.target },
+                    Frame::GraphWrunlock,
+                    Frame::Give(Box::new(Val::Job(Ok(job)))),
+                ])
+            }
+            Err((err, job)) => {
+                self.stack.push(Frame::BackupCreateFailed { cbw, args, err });
+                if let Some(job) = job {
+                    self.stack.push(Frame::JobEarlyFail(job));
+                }
+                self.seq([Frame::GraphWrunlock])
+            }
+        }
+    }
+
+    /// After `block_job_create` failed.
+    pub(in crate::world) fn backup_create_failed_frame(
+        &mut self,
+        cbw: NodeId,
+        args: &BackupArgs,
+        err: QmpError,
+    ) -> Flow {
+        self.backup_create_failed(args, cbw, err)
+    }
+
+    fn backup_init_job(&mut self, job: JobId, cbw: NodeId, args: &BackupArgs) {
+        let state = &mut self.cbw(cbw).bcs;
+        state.set_copy_opts(args.perf.use_copy_range.unwrap_or(false), args.compress);
+        state.progress = Some(job);
+        state.rate_limit.set_speed(args.flags.speed.unsigned_abs());
+        let (len, cluster_size) = (state.len, state.cluster_size);
+        self.jobs[job].driver = JobDriver::Backup(BackupJob {
+            cbw,
+            source: args.source,
+            target: args.target,
+            sync_bitmap: args.sync_bitmap,
+            sync_mode: args.sync_mode,
+            bitmap_mode: args.bitmap_mode,
+            on_source_error: args.on_source_error,
+            on_target_error: args.on_target_error,
+            len,
+            cluster_size,
+            max_workers: u32::try_from(args.perf.max_workers.unwrap_or(64)).expect("checked"),
+            max_chunk: args.perf.max_chunk.unwrap_or(0).unsigned_abs(),
+            wait: false,
+            bg_bcs_call: None,
+        });
+        if self.feed.on {
+            self.see_backup(job);
+        }
+    }
+
+    /// `bdrv_cbw_drop`
+    pub(in crate::world) fn cbw_drop(&mut self, cbw: NodeId) -> Flow {
+        let below = self.graph.filter_bs(cbw).expect("the filter is in place");
+        self.bdrv_ref(below);
+        self.seq([Frame::DrainedBegin(below), Frame::CbwDropDrained { cbw, below }])
+    }
+
+    /// `bdrv_drop_filter`, once the node below is drained. If that was another job's filter, its job may have ended meanwhile and have
+    /// taken it away. Unlike QEMU, which goes on with the freed node and aborts, the one below that is drained then.
+    pub(in crate::world) fn cbw_drop_drained(&mut self, cbw: NodeId, below: NodeId) -> Flow {
+        if self.graph.filter_bs(cbw) != Some(below) {
+            if self.quirks.has(Quirk::DropFilterOverFreedNode) {
+                let subject = format!("node {}", self.graph.nodes[cbw].node_name);
+                Self::qemu_aborts(
+                    subject,
+                    "bdrv_replace_node_common: from->quiesce_counter is 0, the node below it was freed",
+                );
+            }
+            return self.seq([Frame::DrainedEnd(below), Frame::BdrvUnref(below), Frame::CbwDrop(cbw)]);
+        }
+        self.seq([
+            Frame::GraphWrlock,
+            Frame::DropFilter { filter: cbw, below },
+            Frame::GraphWrunlock,
+            Frame::DrainedEnd(below),
+            Frame::BdrvUnref(below),
+            Frame::BdrvUnref(cbw),
+        ])
+    }
+
+    /// `backup_clean`: gives up its nodes, then takes the filter away.
+    fn backup_clean(&mut self, job: JobId) -> Flow {
+        self.seq([
+            Frame::GraphWrlock,
+            Frame::JobRemoveAllBdrv(job),
+            Frame::GraphWrunlock,
+            Frame::BackupCbwDrop(job),
+        ])
+    }
+
+    /// `backup_clean`, second half.
+    pub(in crate::world) fn backup_cbw_drop(&mut self, job: JobId) -> Flow {
+        let cbw = self.jobs[job].backup().cbw;
+        self.cbw_drop(cbw)
+    }
+
+    /// `backup_cancel`: every request is by force.
+    fn backup_cancel(&mut self, _job: JobId, _force: bool) -> bool {
+        true
+    }
+
+    /// `backup_commit`
+    fn backup_commit(&mut self, job: JobId) -> Flow {
+        self.backup_cleanup_sync_bitmap(job, false);
+        Flow::Go
+    }
+
+    /// `backup_abort`
+    fn backup_abort(&mut self, job: JobId) -> Flow {
+        self.backup_cleanup_sync_bitmap(job, true);
+        Flow::Go
+    }
+
+    /// `backup_cleanup_sync_bitmap`: what becomes of the bitmap.
+    fn backup_cleanup_sync_bitmap(&mut self, job: JobId, failed: bool) {
+        let b = self.jobs[job].backup().clone();
+        let j = &self.jobs[job];
+        let only_cancelled = j.co.is_some() && j.ret == Some(Errno::ECANCELED);
+        let failed = failed && !(only_cancelled && self.quirks.has(Quirk::CancelledIncrementalAbdicates));
+        let Some(bitmap) = b.sync_bitmap else { return };
+        let always = b.bitmap_mode == BitmapSyncMode::Always;
+        let sync = (!failed || always) && b.bitmap_mode != BitmapSyncMode::Never;
+        self.reach(match (sync, failed) {
+            (true, false) => Place::AbdicateOnSuccess,
+            (true, true) => Place::AbdicateOnFailure,
+            (false, false) => Place::ReclaimOnSuccess,
+            (false, true) => Place::ReclaimOnFailure,
+        });
+        let bitmaps = &mut self.graph.nodes[b.source].bitmaps;
+        let left = if sync { bitmaps.abdicate(bitmap) } else { bitmaps.reclaim(bitmap).map(|()| bitmap) };
+        let left = left.expect("the bitmap is split while the job runs");
+        if failed && always {
+            let copy = self.cbw(b.cbw).copy_bitmap;
+            let uncopied = self.bits(b.cbw, copy).clone();
+            self.bits_mut(b.source, left).merge_from(&uncopied);
+        }
+    }
+
+    /// `backup_run`
+    pub(super) fn backup_run(&mut self, job: JobId) -> Flow {
+        let b = self.jobs[job].backup();
+        let (cbw, source, mode, sync_bitmap) = (b.cbw, b.source, b.sync_mode, b.sync_bitmap);
+        let copy = self.cbw(cbw).copy_bitmap;
+        if mode == SyncMode::Bitmap {
+            let bitmap = sync_bitmap.expect("sync=bitmap has a bitmap");
+            let bits = self.bits(source, bitmap).clone();
+            let copy_bits = self.bits_mut(cbw, copy);
+            copy_bits.reset_all();
+            copy_bits.merge_from(&bits);
+        } else if mode == SyncMode::Top {
+            self.cbw(cbw).bcs.skip_unallocated = true;
+        }
+        let estimate = self.bits(cbw, copy).count_bytes();
+        self.job_progress_set_remaining(job, estimate);
+        match mode {
+            SyncMode::Top => self.seq([Frame::BackupScan { job, offset: 0 }]),
+            SyncMode::None => self.seq([Frame::BackupIdle(job)]),
+            _ => self.seq([Frame::BackupLoop(job)]),
+        }
+    }
+
+    /// `backup_run`, sync=top: one step of the scan for allocated clusters.
+    pub(in crate::world) fn backup_scan(&mut self, job: JobId, offset: u64) -> Flow {
+        let b = self.jobs[job].backup();
+        let (cbw, len) = (b.cbw, b.len);
+        if offset >= len {
+            self.cbw(cbw).bcs.skip_unallocated = false;
+            return self.seq([Frame::BackupLoop(job)]);
+        }
+        if self.job_is_cancelled(job) {
+            return self.ret(Val::err(Errno::ECANCELED));
+        }
+        self.seq([Frame::JobPausePoint(job), Frame::BackupScanPaused { job, offset }])
+    }
+
+    /// The same, after its pause point.
+    pub(in crate::world) fn backup_scan_paused(&mut self, job: JobId, offset: u64) -> Flow {
+        if self.job_is_cancelled(job) {
+            return self.ret(Val::err(Errno::ECANCELED));
+        }
+        let cbw = self.jobs[job].backup().cbw;
+        self.seq([
+            Frame::Rdlock,
+            Frame::CopyResetUnallocated { cbw, offset },
+            Frame::Rdunlock,
+            Frame::BackupScanned { job, offset },
+        ])
+    }
+
+    /// The same, after its status query.
+    pub(in crate::world) fn backup_scanned(&mut self, job: JobId, offset: u64) -> Flow {
+        let Val::Num(count) = std::mem::take(&mut self.reg) else { unreachable!("a count") };
+        match count {
+            Ok(count) => self.backup_scan(job, offset + count),
+            Err(errno) => self.ret(Val::err(errno)),
+        }
+    }
+
+    /// `backup_run`, sync=none: sleeps until it is cancelled.
+    pub(in crate::world) fn backup_idle(&mut self, job: JobId) -> Flow {
+        if self.job_is_cancelled(job) {
+            return self.ret(Val::Ret(Ok(())));
+        }
+        self.seq([Frame::JobYield(job), Frame::BackupIdle(job)])
+    }
+
+    /// `backup_loop`: starts a copy call over the whole disk.
+    pub(in crate::world) fn backup_loop(&mut self, job: JobId) -> Flow {
+        let b = self.jobs[job].backup();
+        let call = CopyCall {
+            max_workers: b.max_workers,
+            max_chunk: b.max_chunk,
+            ..CopyCall::new(b.cbw, 0, align_up(b.len, b.cluster_size), CallEnd::Backup(job))
+        };
+        let call = self.block_copy_async(call);
+        self.jobs[job].backup_mut().bg_bcs_call = Some(call);
+        self.backup_wait(job)
+    }
+
+    fn backup_call(&self, job: JobId) -> CallId {
+        self.jobs[job].backup().bg_bcs_call.expect("a copy call is under way")
+    }
+
+    /// `backup_loop`: waits for the call, then decides.
+    pub(in crate::world) fn backup_wait(&mut self, job: JobId) -> Flow {
+        let call = self.backup_call(job);
+        let cancelled = self.job_is_cancelled(job);
+        if !self.calls[call].finished {
+            if !cancelled {
+                return self.seq([Frame::JobYield(job), Frame::BackupWait(job)]);
+            }
+            self.block_copy_call_cancel(call);
+            self.jobs[job].backup_mut().wait = true;
+            self.stack.push(Frame::BackupCallCancelled(job));
+            return Flow::Yield(Wait::CopyCall);
+        }
+        let c = &self.calls[call];
+        let (call_cancelled, failure) = (c.cancelled, c.failure);
+        if cancelled || (!call_cancelled && failure.is_none()) {
+            return self.backup_call_cancelled(job);
+        }
+        self.calls.remove(call);
+        if call_cancelled {
+            self.reach(Place::CopyAgain);
+            return self.backup_loop(job);
+        }
+        let (errno, is_read) = failure.expect("the call failed");
+        let b = self.jobs[job].backup();
+        let on_error = if is_read { b.on_source_error } else { b.on_target_error };
+        self.jobs[job].backup_mut().bg_bcs_call = None;
+        self.trace.take_cause(crate::trace::Later::Call(call.0));
+        match self.block_job_error_action(job, on_error, is_read, errno) {
+            ErrorAction::Report => self.ret(Val::err(errno)),
+            ErrorAction::Stop => self.seq([Frame::JobPausePoint(job), Frame::BackupLoop(job)]),
+            ErrorAction::Ignore => self.seq([Frame::BackupLoop(job)]),
+        }
+    }
+
+    /// `backup_loop`, the end without an error of its own.
+    pub(in crate::world) fn backup_call_cancelled(&mut self, job: JobId) -> Flow {
+        let call = self.backup_call(job);
+        assert!(self.calls[call].finished);
+        self.calls.remove(call);
+        self.jobs[job].backup_mut().bg_bcs_call = None;
+        self.ret(Val::Ret(Ok(())))
+    }
+
+    /// `backup_block_copy_callback`
+    pub(in crate::world) fn backup_block_copy_callback(&mut self, job: JobId) {
+        if std::mem::take(&mut self.jobs[job].backup_mut().wait) {
+            let co = self.jobs[job].co.expect("the job runs");
+            self.aio_co_wake(co);
+        } else {
+            self.job_enter(job);
+        }
+    }
+
+    /// `backup_pause`: ends the copy call and waits for its tasks.
+    pub(in crate::world) fn backup_pause(&mut self, job: JobId) -> Flow {
+        if self.quirks.has(Quirk::SeededCopiesWhilePaused) {
+            return Flow::Go;
+        }
+        let Some(call) = self.jobs[job].backup().bg_bcs_call else { return Flow::Go };
+        if self.calls[call].finished {
+            return Flow::Go;
+        }
+        self.reach(Place::CopyPaused);
+        self.block_copy_call_cancel(call);
+        self.jobs[job].backup_mut().wait = true;
+        Flow::Yield(Wait::CopyCall)
+    }
+
+    /// `backup_set_speed`
+    pub(in crate::world) fn backup_set_speed(&mut self, job: JobId, speed: i64) {
+        let b = self.jobs[job].backup();
+        let (cbw, call) = (b.cbw, b.bg_bcs_call);
+        if self.graph.nodes.get(cbw).is_some() {
+            self.cbw(cbw).bcs.rate_limit.set_speed(speed.unsigned_abs());
+        }
+        if let Some(call) = call {
+            self.block_copy_kick(call);
+        }
+    }
+
+    /// A node opens its own edge to another (`bdrv_open_child`, by reference). Leaves `Val::Done`.
+    pub(in crate::world) fn attach_to_node(
+        &mut self,
+        parent: NodeId,
+        name: &'static str,
+        role: Role,
+        bs: NodeId,
+    ) -> Flow {
+        let node = &self.graph.nodes[parent];
+        if name == "backing" && !node.drv().supports_backing() {
+            return self.ret(Val::Done(Err(no_backing(node))));
+        }
+        let result = self.attach_child(bs, name, role, Parent::Node(parent), 0, perm::ALL);
+        let done = result.map(|child| self.note_child(parent, child));
+        self.ret(Val::Done(done))
+    }
+}

@@ -1,0 +1,377 @@
+//! How jobs end: completion, groups, finalisation, cancelling (`job.c:job_completed_locked` and what follows).
+
+use crate::base::errno::Errno;
+use crate::job::status::JobStatus;
+use crate::quirk::Quirk;
+use crate::trace::{Level, RecordKind};
+use crate::world::World;
+use crate::world::aio::Cond;
+use crate::world::arena::{JobId, TxnId};
+use crate::world::frame::{Flow, Frame};
+use crate::world::job::IoStatus;
+use crate::world::watch::feed::{BitmapEnd, Seen};
+use crate::world::watch::marks::Place;
+
+impl World {
+    /// `job_exit`
+    pub(in crate::world) fn job_exit(&mut self, job: JobId) -> Flow {
+        self.jobs[job].refcnt += 1;
+        self.jobs[job].busy = false;
+        if self.quirks.has(Quirk::TxnCleanupBeforeConverge) {
+            // Closing the target drains it, which runs the bottom halves that are ready: also those of other jobs that have ended.
+            self.stack.push(Frame::JobUnref(job));
+            self.stack.push(Frame::JobCompleted(job));
+            return self.aio_bh_poll();
+        }
+        self.seq([Frame::JobCompleted(job), Frame::JobUnref(job)])
+    }
+
+    /// `job_update_rc_locked`
+    fn job_update_rc(&mut self, job: JobId) {
+        let j = &mut self.jobs[job];
+        if j.ret.is_none() && j.force_cancel {
+            j.ret = Some(Errno::ECANCELED);
+        }
+        if let Some(ret) = j.ret {
+            if j.err.is_none() {
+                j.err = Some(ret.to_string().into());
+            }
+            self.job_state_transition(job, JobStatus::Aborting);
+        }
+    }
+
+    /// `job_completed_locked`
+    pub(in crate::world) fn job_completed(&mut self, job: JobId) -> Flow {
+        self.job_update_rc(job);
+        if self.jobs[job].ret.is_some() { self.job_txn_abort(job) } else { self.job_txn_success(job) }
+    }
+
+    fn txn_of(&self, job: JobId) -> TxnId {
+        self.jobs[job].txn.expect("a job that is not finalised belongs to a group")
+    }
+
+    /// `job_completed_txn_success_locked`
+    fn job_txn_success(&mut self, job: JobId) -> Flow {
+        self.job_state_transition(job, JobStatus::Waiting);
+        let txn = self.txn_of(job);
+        let members = self.jobs.txns[txn].jobs.clone();
+        if members.iter().any(|j| !self.jobs[*j].status.is_completed()) {
+            self.reach(Place::GroupWaits);
+            return Flow::Go;
+        }
+        for member in &members {
+            self.job_state_transition(*member, JobStatus::Pending);
+            if !self.jobs[*member].auto_finalize {
+                self.emit_block_job_pending(*member);
+            }
+        }
+        if members.iter().all(|j| self.jobs[*j].auto_finalize) {
+            return self.job_do_finalize(job);
+        }
+        self.reach(Place::GroupToFinalize);
+        Flow::Go
+    }
+
+    /// `job_do_finalize_locked`
+    pub(in crate::world) fn job_do_finalize(&mut self, job: JobId) -> Flow {
+        let members = self.jobs.txns[self.txn_of(job)].jobs.clone();
+        self.job_prepare_from(job, &members, 0)
+    }
+
+    /// `job_txn_apply_locked` with `job_prepare_locked`, from the member of this number on; then commits all, or aborts.
+    fn job_prepare_from(&mut self, job: JobId, members: &[JobId], from: usize) -> Flow {
+        for (at, member) in members.iter().enumerate().skip(from) {
+            let j = &self.jobs[*member];
+            // A result that is already bad stops the group as one that fails here.
+            if j.ret.is_some() {
+                return self.job_txn_abort(job);
+            }
+            if let Some(prepare) = self.job_hooks(*member).prepare {
+                self.jobs[job].refcnt += 1;
+                self.stack.push(Frame::JobUnref(job));
+                self.stack.push(Frame::JobPrepared { job, members: members.into(), at: at as u32 });
+                return prepare(self, *member);
+            }
+        }
+        self.jobs[job].refcnt += 1;
+        self.stack.push(Frame::JobUnref(job));
+        for member in members.iter().rev() {
+            self.stack.push(Frame::JobFinalizeSingle(*member));
+        }
+        Flow::Go
+    }
+
+    /// `job_prepare_locked`, after the hook.
+    pub(in crate::world) fn job_prepared(&mut self, job: JobId, members: &[JobId], at: u32) -> Flow {
+        let member = members[at as usize];
+        self.jobs[member].ret = self.take_ret().err();
+        self.job_update_rc(member);
+        if self.jobs[member].ret.is_some() {
+            return self.job_txn_abort(job);
+        }
+        self.job_prepare_from(job, members, at as usize + 1)
+    }
+
+    /// `job_completed_txn_abort_locked`
+    pub(super) fn job_txn_abort(&mut self, job: JobId) -> Flow {
+        let txn = self.txn_of(job);
+        if self.jobs.txns[txn].aborting {
+            return Flow::Go;
+        }
+        self.jobs.txns[txn].aborting = true;
+        if self.jobs.txns[txn].grouped {
+            let (id, group) = (self.jobs[job].id.clone(), txn.0);
+            self.trace.emit(Level::Job, self.now, || RecordKind::Group { job: id, what: "aborts", group });
+        }
+        self.jobs[job].refcnt += 1;
+        for other in self.jobs.txns[txn].jobs.clone() {
+            if other != job {
+                match self.jobs[other].status {
+                    JobStatus::Created => self.reach(Place::PeerCancelledBeforeStart),
+                    JobStatus::Running | JobStatus::Paused => self.reach(Place::PeerCancelledRunning),
+                    JobStatus::Waiting | JobStatus::Pending => self.reach(Place::PeerCancelledWaiting),
+                    _ => {}
+                }
+                self.job_cancel_async(other, true);
+            }
+        }
+        self.seq([Frame::JobTxnAbortLoop(txn), Frame::JobUnref(job)])
+    }
+
+    /// `job_txn_unref` of the last member; a transaction that is under way holds its group, too.
+    fn drop_group(&mut self, txn: TxnId) {
+        if !self.trans.iter().any(|(_, tran)| tran.txn == Some(txn)) {
+            self.jobs.txns.remove(txn);
+        }
+    }
+
+    /// The loop of `job_completed_txn_abort_locked`: always the head.
+    pub(in crate::world) fn job_txn_abort_loop(&mut self, txn: TxnId) -> Flow {
+        let Some(head) = self.jobs.txns[txn].jobs.first().copied() else {
+            self.drop_group(txn);
+            return Flow::Go;
+        };
+        if self.jobs[head].status.is_completed() {
+            return self.seq([Frame::JobFinalizeSingle(head), Frame::JobTxnAbortLoop(txn)]);
+        }
+        if self.jobs[head].co.is_none() && !self.quirks.has(Quirk::GroupedUndoWaitsForUnstarted) {
+            // Unlike QEMU, which waits for it and hangs: a job that was never started will not end by itself.
+            self.job_update_rc(head);
+            return self.seq([Frame::JobFinalizeSingle(head), Frame::JobTxnAbortLoop(txn)]);
+        }
+        self.jobs[head].refcnt += 1;
+        self.seq([
+            Frame::Poll(Cond::JobCompleted(head)),
+            Frame::JobUnref(head),
+            Frame::JobFinalizeSingle(head),
+            Frame::JobTxnAbortLoop(txn),
+        ])
+    }
+
+    /// `job_finalize_single_locked`
+    pub(in crate::world) fn job_finalize_single(&mut self, job: JobId) -> Flow {
+        assert!(self.jobs[job].status.is_completed());
+        let was = self.jobs[job].ret.is_some();
+        self.job_update_rc(job);
+        let failed = self.jobs[job].ret.is_some();
+        let aborts = if self.quirks.has(Quirk::TxnCommitOnCancelledPeer) { was } else { failed };
+        let (id, what) = (self.jobs[job].id.clone(), if aborts { "abort" } else { "commit" });
+        let group = self.jobs[job].txn.map_or(0, |txn| txn.0);
+        self.trace.emit(Level::Job, self.now, || RecordKind::Group { job: id, what, group });
+        let hooks = self.job_hooks(job);
+        let before = if self.feed.on { hooks.watch.bitmap.and_then(|bitmap| bitmap(self, job)) } else { None };
+        self.stack.push(Frame::JobFinalEvents(job));
+        let settled = Frame::JobSettled { job, failed, committed: !aborts, before: before.map(Box::new) };
+        self.hook_then(job, if aborts { hooks.abort } else { hooks.commit }, settled)
+    }
+
+    /// Calls a hook, then runs a frame: at once if the hook is done, as a function call in QEMU takes no turn of the loop either.
+    fn hook_then(&mut self, job: JobId, hook: Option<fn(&mut World, JobId) -> Flow>, then: Frame) -> Flow {
+        let Some(hook) = hook else { return then.run(self) };
+        self.stack.push(then);
+        let depth = self.stack.len();
+        match hook(self, job) {
+            Flow::Go if self.stack.len() == depth => {
+                let then = self.stack.pop().expect("it was pushed just before");
+                then.run(self)
+            }
+            flow => flow,
+        }
+    }
+
+    /// `job_finalize_single_locked`, after `job_commit` or `job_abort`: `job_clean`.
+    pub(in crate::world) fn job_settled(
+        &mut self,
+        job: JobId,
+        failed: bool,
+        committed: bool,
+        before: Option<Box<BitmapEnd>>,
+    ) -> Flow {
+        if self.feed.on {
+            self.see_settled(job, failed, committed, before.map(|before| *before));
+        }
+        match self.job_hooks(job).clean {
+            Some(clean) => clean(self, job),
+            None => Flow::Go,
+        }
+    }
+
+    /// The rest of `job_finalize_single_locked`: events, leave the group, conclude.
+    pub(in crate::world) fn job_final_events(&mut self, job: JobId) -> Flow {
+        let id = self.jobs[job].id.clone();
+        if self.feed.on {
+            self.feed.seen.push(Seen::Cleaned { job, id: id.clone() });
+        }
+        let group = self.jobs[job].txn.map_or(0, |txn| txn.0);
+        self.trace.emit(Level::Job, self.now, || RecordKind::Group { job: id, what: "clean", group });
+        let j = &self.jobs[job];
+        let started = j.co.is_some();
+        if started && j.job_type.is_block_job() {
+            self.emit_block_job_end(job);
+        }
+        self.job_txn_del_job(job);
+        self.job_state_transition(job, JobStatus::Concluded);
+        if self.jobs[job].auto_dismiss || !started {
+            return self.job_do_dismiss(job);
+        }
+        Flow::Go
+    }
+
+    /// `job_txn_del_job_locked`
+    fn job_txn_del_job(&mut self, job: JobId) {
+        if let Some(txn) = self.jobs[job].txn.take()
+            && let Some(group) = self.jobs.txns.get_mut(txn)
+        {
+            let early = self.trans.iter().any(|(_, tran)| tran.txn == Some(txn)) && !group.aborting;
+            if !(early && self.quirks.has(Quirk::TxnDanglingMember)) {
+                group.jobs.retain(|j| *j != job);
+            }
+            let (empty, aborting) = (group.jobs.is_empty(), group.aborting);
+            if empty && !aborting {
+                self.drop_group(txn);
+            }
+        }
+    }
+
+    /// `job_do_dismiss_locked`
+    pub(in crate::world) fn job_do_dismiss(&mut self, job: JobId) -> Flow {
+        if !self.jobs[job].auto_dismiss && self.jobs[job].co.is_some() && self.quirks.has(Quirk::SeededTwoEnds) {
+            self.emit_block_job_end(job);
+        }
+        let j = &mut self.jobs[job];
+        j.busy = false;
+        j.paused = false;
+        j.deferred_to_main_loop = true;
+        self.job_txn_del_job(job);
+        self.job_state_transition(job, JobStatus::Null);
+        self.seq([Frame::JobUnref(job)])
+    }
+
+    /// `job_unref_locked`; the last one frees the job, and a block job takes the graph lock for that.
+    pub(in crate::world) fn job_unref(&mut self, job: JobId) -> Flow {
+        let j = &mut self.jobs[job];
+        j.refcnt -= 1;
+        if j.refcnt > 0 {
+            return Flow::Go;
+        }
+        assert!(j.status == JobStatus::Null, "job '{}' is freed in state '{}'", j.id, j.status.name());
+        if j.job_type.is_block_job() {
+            return self.seq([
+                Frame::GraphWrlock,
+                Frame::JobRemoveAllBdrv(job),
+                Frame::GraphWrunlock,
+                Frame::JobFree(job),
+            ]);
+        }
+        self.job_free(job)
+    }
+
+    /// The end of `job_unref_locked`.
+    pub(in crate::world) fn job_free(&mut self, job: JobId) -> Flow {
+        if self.feed.on {
+            let id = self.jobs[job].id.clone();
+            self.feed.seen.push(Seen::JobFreed { job, id });
+        }
+        self.jobs.free(job);
+        Flow::Go
+    }
+
+    /// `job_cancel_async_locked`
+    fn job_cancel_async(&mut self, job: JobId, mut force: bool) {
+        let hooks = self.jobs[job].driver.hooks();
+        // A job without the hook is always cancelled by force.
+        force = match hooks.and_then(|hooks| hooks.cancel) {
+            Some(cancel) => cancel(self, job, force),
+            None => true,
+        };
+        if self.jobs[job].user_paused {
+            let j = &self.jobs[job];
+            if j.iostatus != IoStatus::Ok && self.quirks.has(Quirk::CancelPausedOnErrorAssert) {
+                Self::qemu_aborts(format!("job {}", j.id), "block_job_iostatus_reset: the user has not paused it");
+            }
+            if let Some(user_resume) = hooks.and_then(|hooks| hooks.user_resume) {
+                user_resume(self, job);
+            }
+            let j = &mut self.jobs[job];
+            j.user_paused = false;
+            assert!(j.pause_count > 0, "a user pause counts");
+            j.pause_count -= 1;
+        }
+        let j = &mut self.jobs[job];
+        if force || !j.deferred_to_main_loop {
+            j.cancelled = true;
+            j.force_cancel |= force;
+        }
+    }
+
+    /// `job_cancel_locked`
+    pub(in crate::world) fn job_cancel(&mut self, job: JobId, force: bool) -> Flow {
+        if self.jobs[job].status == JobStatus::Concluded {
+            self.reach(Place::CancelConcluded);
+            return self.job_do_dismiss(job);
+        }
+        let j = &self.jobs[job];
+        let place = match j.status {
+            JobStatus::Created => Some(Place::CancelBeforeStart),
+            _ if j.user_paused && j.iostatus != IoStatus::Ok => Some(Place::CancelStoppedByError),
+            _ if j.user_paused => Some(Place::CancelUserPaused),
+            JobStatus::Running | JobStatus::Paused => Some(Place::CancelRunning),
+            JobStatus::Waiting => Some(Place::CancelWaiting),
+            JobStatus::Pending => Some(Place::CancelPending),
+            _ => None,
+        };
+        if let Some(place) = place {
+            self.reach(place);
+        }
+        self.job_cancel_async(job, force);
+        let j = &self.jobs[job];
+        if j.co.is_none() {
+            return self.job_completed(job);
+        }
+        if j.deferred_to_main_loop {
+            if j.force_cancel {
+                return self.job_txn_abort(job);
+            }
+            return Flow::Go;
+        }
+        self.job_enter(job);
+        Flow::Go
+    }
+
+    /// `job_cancel_sync`
+    pub(in crate::world) fn job_cancel_sync(&mut self, job: JobId) -> Flow {
+        self.jobs[job].refcnt += 1;
+        self.seq([Frame::JobCancel(job, true), Frame::Poll(Cond::JobCompleted(job)), Frame::JobUnref(job)])
+    }
+
+    /// `job_cancel_sync_all`: the newest job, until none is left.
+    pub(in crate::world) fn job_cancel_sync_all(&mut self) -> Flow {
+        match self.jobs.list.first().copied() {
+            Some(job) => {
+                self.reach(Place::CancelAll);
+                self.seq([Frame::JobCancelSync(job), Frame::JobCancelSyncAll])
+            }
+            None => Flow::Go,
+        }
+    }
+}

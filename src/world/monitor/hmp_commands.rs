@@ -1,0 +1,318 @@
+//! Commands of the human monitor other than `qemu-io`: the guest's state, what block devices and jobs there are, steering jobs
+//! (`block/monitor/block-hmp-cmds.c`, `monitor/hmp-cmds.c`).
+
+use super::commands::not_simulated;
+use crate::base::Json;
+use crate::qmp::command::{Command, parse_command};
+use crate::qmp::error::QmpError;
+use crate::qmp::hmp::{error_reply, report_reply};
+use crate::qmp::hmp_args::HmpArgs;
+use crate::world::World;
+use crate::world::frame::{Flow, Frame};
+use crate::world::system::boot::device_options;
+use crate::world::value::Val;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+/// `BlockdevChangeReadOnlyMode`
+const READ_ONLY_MODES: [&str; 3] = ["retain", "read-only", "read-write"];
+
+impl World {
+    /// Runs a command by its full name. Leaves `Val::Json`.
+    pub(super) fn hmp_command(&mut self, name: &'static str, args: &HmpArgs) -> Flow {
+        let device = args.text("device").unwrap_or_default();
+        let text = match name {
+            "commit" => match self.hmp_commit(device) {
+                Ok(text) => text,
+                Err(name) => return self.ret(Val::Json(Err(not_simulated(name)))),
+            },
+            "info block" if args.on("verbose") => return self.ret(Val::Json(Err(not_simulated("info block -v")))),
+            "info block" => self.info_block(args.on("nodes"), args.text("device")),
+            "info block-jobs" => self.info_block_jobs(),
+            "info blockstats" => self.info_blockstats(),
+            "info iothreads" => self.info_iothreads(),
+            "info name" => self.machine.name.as_deref().map(report_reply).unwrap_or_default(),
+            "info status" => {
+                let status = self.query_status();
+                match status.get("status").and_then(Json::as_str).unwrap_or_default() {
+                    "running" => report_reply("VM status: running"),
+                    "paused" => report_reply("VM status: paused"),
+                    other => report_reply(&format!("VM status: paused ({other})")),
+                }
+            }
+            "info uuid" => report_reply(self.machine.uuid.as_deref().unwrap_or("00000000-0000-0000-0000-000000000000")),
+            "info version" => report_reply("10.0.2"),
+            "object_add" => match self.add_object(args.text("object").unwrap_or_default(), false) {
+                Ok(()) => String::new(),
+                Err(text) => error_reply(&text),
+            },
+            _ => {
+                return match self.command_of(name, args) {
+                    Ok(command) => self.hmp_run(command),
+                    Err(err) => self.ret(Val::Json(Ok(error_reply(&err.desc).into()))),
+                };
+            }
+        };
+        self.ret(Val::Json(Ok(text.into())))
+    }
+
+    /// The QMP command that does what a command of the human monitor says.
+    fn command_of(&self, name: &str, args: &HmpArgs) -> Result<Command, QmpError> {
+        let text = |key: &str| args.text(key).unwrap_or_default();
+        let device: Arc<str> = text("device").into();
+        Ok(match name {
+            "quit" => Command::Quit,
+            "stop" => Command::Stop,
+            "cont" => Command::Cont,
+            "system_reset" => Command::SystemReset,
+            "block_job_cancel" => Command::BlockJobCancel { device, force: Some(args.on("force")) },
+            "block_job_pause" => Command::BlockJobPause { device },
+            "block_job_resume" => Command::BlockJobResume { device },
+            "block_job_complete" => Command::BlockJobComplete { device },
+            "block_job_set_speed" => Command::BlockJobSetSpeed { device, speed: args.int("speed").unwrap_or_default() },
+            "block_resize" => {
+                let size = args.int("size").unwrap_or_default();
+                Command::BlockResize { device: Some(device), node_name: None, size }
+            }
+            "change" if args.text("read-only-mode").is_some_and(|mode| !READ_ONLY_MODES.contains(&mode)) => {
+                return Err(QmpError::generic(format!("invalid parameter value: {}", text("read-only-mode"))));
+            }
+            "device_add" => Command::DeviceAdd(device_options(&device)?),
+            other => return parse_command(&qmp_name(other), &self.qmp_arguments(other, args)),
+        })
+    }
+
+    /// The arguments of the QMP command, where the two differ in more than in how they are written.
+    fn qmp_arguments(&self, name: &str, args: &HmpArgs) -> Json {
+        let device = args.text("device").unwrap_or_default();
+        let given = |key: &'static str, from: &str| args.text(from).map(|text| (key, Json::str(text)));
+        let mode = if args.on("reuse") { "existing" } else { "absolute-paths" };
+        let mut members: Vec<(&'static str, Json)> = Vec::new();
+        match name {
+            "device_del" | "object_del" => members.extend(given("id", "id")),
+            "eject" => members.extend([("device", Json::str(device)), ("force", args.on("force").into())]),
+            "change" => {
+                members.extend([("device", Json::str(device)), ("force", args.on("force").into())]);
+                members.extend(given("filename", "target"));
+                members.extend(given("format", "arg"));
+                members.extend(given("read-only-mode", "read-only-mode"));
+            }
+            "drive_backup" => {
+                let sync = if args.on("full") { "full" } else { "top" };
+                members.extend([("device", Json::str(device)), ("sync", sync.into()), ("mode", mode.into())]);
+                members.extend(given("target", "target"));
+                members.extend(given("format", "format"));
+                members.extend(args.on("compress").then_some(("compress", true.into())));
+            }
+            "snapshot_blkdev" => {
+                members.extend([("device", Json::str(device)), ("mode", mode.into())]);
+                members.extend(given("snapshot-file", "snapshot-file"));
+                members.extend(given("format", "format"));
+            }
+            "block_set_io_throttle" => {
+                // A drive by its name, or a guest device by its id.
+                let key = if self.graph.blk_by_name(device).is_some() { "device" } else { "id" };
+                members.push((key, Json::str(device)));
+                let limits = ["bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"];
+                members.extend(limits.map(|key| (key, Json::Int(args.int(key).unwrap_or_default()))));
+            }
+            other => unreachable!("{other} has no arguments of its own"),
+        }
+        Json::dict(members)
+    }
+
+    /// Runs a QMP command for the human monitor.
+    fn hmp_run(&mut self, command: Command) -> Flow {
+        self.stack.push(Frame::HmpDone);
+        self.run_command(0, command)
+    }
+
+    /// What the human monitor says of a QMP command that has ended.
+    pub(in crate::world) fn hmp_done(&mut self) -> Flow {
+        let text = match std::mem::take(&mut self.reg) {
+            Val::Json(Err(err)) | Val::Done(Err(err)) => error_reply(&err.desc),
+            _ => String::new(),
+        };
+        self.ret(Val::Json(Ok(text.into())))
+    }
+
+    /// `hmp_commit`. The error is what is not simulated.
+    fn hmp_commit(&self, device: &str) -> Result<String, &'static str> {
+        if device == "all" {
+            let has_backing = self.graph.backends.iter().any(|(blk, _)| {
+                self.graph.blk_bs(blk).is_some_and(|bs| self.graph.cow_bs(self.graph.skip_filters(bs)).is_some())
+            });
+            return if has_backing { Err("commit") } else { Ok(String::new()) };
+        }
+        if self.graph.blk_by_name(device).is_none() {
+            return Ok(report_reply(&format!("Device '{device}' not found")));
+        }
+        Err("commit")
+    }
+
+    /// `hmp_info_block`: devices; then nodes, if they are asked for or a name is none of a device.
+    fn info_block(&self, nodes: bool, wanted: Option<&str>) -> String {
+        let (mut out, mut printed) = (String::new(), false);
+        let mut print = |list: &Json, key: &str, show: &dyn Fn(&Json, &mut String)| {
+            for (i, item) in list.as_list().unwrap_or_default().iter().enumerate() {
+                let name = item.get(key).and_then(Json::as_str).unwrap_or_default();
+                if wanted.is_some_and(|wanted| name != wanted) {
+                    continue;
+                }
+                if i > 0 {
+                    out.push_str("\r\n");
+                }
+                show(item, &mut out);
+                printed = true;
+            }
+            printed
+        };
+        let device = |item: &Json, out: &mut String| print_block_info(Some(item), item.get("inserted"), out);
+        let done = !nodes && (print(&self.query_block(), "device", &device) || wanted.is_none());
+        if !done {
+            let node = |item: &Json, out: &mut String| print_block_info(None, Some(item), out);
+            print(&self.query_named_block_nodes(false), "node-name", &node);
+        }
+        out
+    }
+
+    /// `hmp_info_block_jobs`
+    fn info_block_jobs(&self) -> String {
+        let jobs = self.query_block_jobs();
+        let jobs = jobs.as_list().unwrap_or_default();
+        if jobs.is_empty() {
+            return report_reply("No active jobs");
+        }
+        let mut out = String::new();
+        for job in jobs {
+            let text = |key: &str| job.get(key).and_then(Json::as_str).unwrap_or_default();
+            let number = |key: &str| job.get(key).and_then(Json::as_u64).unwrap_or_default();
+            let (offset, len, speed) = (number("offset"), number("len"), number("speed"));
+            let done =
+                format!("device {}: Completed {offset} of {len} bytes, speed limit {speed} bytes/s", text("device"));
+            let line = if text("type") == "stream" {
+                format!("Streaming {done}")
+            } else {
+                format!("Type {}, {done}", text("type"))
+            };
+            out.push_str(&report_reply(&line));
+        }
+        out
+    }
+
+    /// `hmp_info_blockstats`
+    fn info_blockstats(&self) -> String {
+        const SHOWN: [&str; 11] = [
+            "rd_bytes",
+            "wr_bytes",
+            "rd_operations",
+            "wr_operations",
+            "flush_operations",
+            "wr_total_time_ns",
+            "rd_total_time_ns",
+            "flush_total_time_ns",
+            "rd_merged",
+            "wr_merged",
+            "idle_time_ns",
+        ];
+        let mut out = String::new();
+        for device in self.query_blockstats(false).as_list().unwrap_or_default() {
+            let _ = write!(out, "{}:", device.get("device").and_then(Json::as_str).unwrap_or_default());
+            for key in SHOWN {
+                let number = device.get("stats").and_then(|stats| stats.get(key)).and_then(Json::as_u64);
+                let _ = write!(out, " {key}={}", number.unwrap_or_default());
+            }
+            out.push_str("\r\n");
+        }
+        out
+    }
+
+    /// `hmp_info_iothreads`
+    fn info_iothreads(&self) -> String {
+        let mut out = String::new();
+        for thread in self.query_iothreads().as_list().unwrap_or_default() {
+            let number = |key: &str| thread.get(key).and_then(Json::as_u64).unwrap_or_default();
+            let id = thread.get("id").and_then(Json::as_str).unwrap_or_default();
+            let _ = write!(out, "{id}:\r\n  thread_id={}\r\n", number("thread-id"));
+            for key in ["poll-max-ns", "poll-grow", "poll-shrink", "aio-max-batch"] {
+                let _ = write!(out, "  {key}={}\r\n", number(key));
+            }
+        }
+        out
+    }
+}
+
+/// The name in QMP of a command that has one.
+fn qmp_name(name: &str) -> String {
+    match name {
+        "change" => "blockdev-change-medium".to_owned(),
+        "snapshot_blkdev" => "blockdev-snapshot-sync".to_owned(),
+        "drive_backup" | "object_del" => name.replace('_', "-"),
+        other => other.to_owned(),
+    }
+}
+
+/// `print_block_info`
+fn print_block_info(info: Option<&Json>, inserted: Option<&Json>, out: &mut String) {
+    let text = |json: Option<&Json>, key: &str| {
+        json.and_then(|json| json.get(key)).and_then(Json::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
+    };
+    let is = |json: Option<&Json>, key: &str| json.and_then(|json| json.get(key)).and_then(Json::as_bool) == Some(true);
+    let node = text(inserted, "node-name");
+    match (text(info, "device"), node) {
+        (Some(device), Some(node)) => drop(write!(out, "{device} ({node})")),
+        (Some(name), None) | (None, Some(name)) => out.push_str(&name),
+        (None, None) => out.push_str(&text(info, "qdev").unwrap_or_else(|| "<anonymous>".to_owned())),
+    }
+    match inserted {
+        None => out.push_str(": [not inserted]\r\n"),
+        Some(_) => {
+            let (file, drv) = (text(inserted, "file").unwrap_or_default(), text(inserted, "drv").unwrap_or_default());
+            let _ = write!(out, ": {file} ({drv}{})\r\n", if is(inserted, "ro") { ", read-only" } else { "" });
+        }
+    }
+    if let Some(qdev) = text(info, "qdev") {
+        let _ = write!(out, "    Attached to:      {qdev}\r\n");
+    }
+    if is(info, "removable") {
+        let (locked, tray) = (is(info, "locked"), is(info, "tray_open"));
+        let (locked, tray) = (if locked { "" } else { "not " }, if tray { "open" } else { "closed" });
+        let _ = write!(out, "    Removable device: {locked}locked, tray {tray}\r\n");
+    }
+    let Some(node) = inserted else { return };
+    let cache = node.get("cache");
+    let _ = write!(
+        out,
+        "    Cache mode:       {}{}{}\r\n",
+        if is(cache, "writeback") { "writeback" } else { "writethrough" },
+        if is(cache, "direct") { ", direct" } else { "" },
+        if is(cache, "no-flush") { ", ignore flushes" } else { "" },
+    );
+    if let Some(backing) = text(inserted, "backing_file") {
+        let depth = node.get("backing_file_depth").and_then(Json::as_u64).unwrap_or_default();
+        let _ = write!(out, "    Backing file:     {backing} (chain depth: {depth})\r\n");
+    }
+    if let Some(mode) = text(inserted, "detect_zeroes").filter(|mode| mode != "off") {
+        let _ = write!(out, "    Detect zeroes:    {mode}\r\n");
+    }
+    print_throttling(node, out);
+}
+
+/// The limits of a drive, if there are any.
+fn print_throttling(node: &Json, out: &mut String) {
+    const LIMITS: [&str; 6] = ["bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"];
+    let number = |key: &str| node.get(key).and_then(Json::as_u64).unwrap_or_default();
+    if LIMITS.iter().all(|key| number(key) == 0) {
+        return;
+    }
+    out.push_str("    I/O throttling:  ");
+    for half in LIMITS.chunks(3) {
+        for suffix in ["", "_max"] {
+            for key in half {
+                let _ = write!(out, " {key}{suffix}={}", number(&format!("{key}{suffix}")));
+            }
+        }
+    }
+    let group = node.get("group").and_then(Json::as_str).unwrap_or_default();
+    let _ = write!(out, " iops_size={} group={group}\r\n", number("iops_size"));
+}

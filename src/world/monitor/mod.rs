@@ -1,0 +1,357 @@
+//! The QMP monitor: requests in, replies and events out (`monitor/qmp.c`, `qapi/qmp-dispatch.c`).
+//!
+//! The dispatcher takes one request at a time, runs its handler in a bottom half of the outermost event loop, and writes the reply
+//! one round later: what the handler left to do comes first. The few commands that are coroutines run in `qemu_aio_context` instead,
+//! so that the nested polls of whoever polls run them, too. What it does not find or allow it answers where it stands.
+
+pub(in crate::world) mod commands;
+pub mod fdsets;
+pub mod hmp;
+pub(super) mod hmp_commands;
+pub mod qemu_io_map;
+
+use super::World;
+use super::aio::{Bh, Ctx};
+use super::frame::{Flow, Frame};
+use super::value::Val;
+use crate::base::Json;
+use crate::job::status::JobStatus;
+use crate::qmp::command::Command;
+use crate::qmp::error::QmpError;
+use crate::qmp::names::COROUTINE_COMMANDS;
+use crate::qmp::request::{Request, parse_request, reply};
+use crate::trace::{Cause, Later};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Something that the process puts out.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Output {
+    /// An event, to every client that has negotiated.
+    Event {
+        /// Virtual time of its creation.
+        time: u64,
+        /// What happened.
+        event: Event,
+        /// The record of the trace that led to it.
+        cause: Cause,
+    },
+    /// A reply to one client.
+    Reply {
+        /// Virtual time.
+        time: u64,
+        /// The client.
+        client: u32,
+        /// The whole reply.
+        reply: Json,
+    },
+    /// Text on the standard output of the process.
+    Stdout(Arc<str>),
+    /// Text on its standard error.
+    Stderr(Arc<str>),
+    /// A line on its standard error, behind the name by which the program was called.
+    Report(Arc<str>),
+}
+
+/// An event. The most frequent one is spelled out so that it costs nothing to make.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// `JOB_STATUS_CHANGE`
+    JobStatus {
+        /// The job.
+        id: Arc<str>,
+        /// Its new state.
+        status: JobStatus,
+    },
+    /// Any other.
+    Other {
+        /// Its name.
+        name: &'static str,
+        /// Its data; an empty object if it has none.
+        data: Json,
+    },
+}
+
+impl Event {
+    /// The event's name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Event::JobStatus { .. } => "JOB_STATUS_CHANGE",
+            Event::Other { name, .. } => name,
+        }
+    }
+
+    /// The event's data.
+    #[must_use]
+    pub fn data(&self) -> Json {
+        match self {
+            Event::JobStatus { id, status } => {
+                Json::dict(vec![("id", Json::Str(id.clone())), ("status", status.name().into())])
+            }
+            Event::Other { data, .. } => data.clone(),
+        }
+    }
+}
+
+/// One connected client.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Client {
+    /// Has sent `qmp_capabilities`.
+    pub negotiated: bool,
+    /// Out-of-band execution was enabled.
+    pub oob: bool,
+    /// Requests that wait, oldest first.
+    pub requests: VecDeque<Json>,
+    /// The connection is closed.
+    pub closed: bool,
+}
+
+/// The monitors and their one dispatcher.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Monitor {
+    /// Clients by number.
+    pub clients: Vec<Client>,
+    /// The order in which the dispatcher looks at clients; the one just served goes last (`mon_list`).
+    turn: Vec<u32>,
+    /// `qmp_dispatcher_co_busy`: it is at work, or will look for requests.
+    busy: bool,
+    /// It has just written a reply and found no further request; nothing has happened since.
+    looked: bool,
+    /// The command that runs.
+    current: Option<(u32, Request)>,
+    /// What it gave.
+    result: Option<Result<Json, QmpError>>,
+}
+
+impl Monitor {
+    /// The client whose command runs.
+    #[must_use]
+    pub fn current_client(&self) -> Option<u32> {
+        self.current.as_ref().map(|(client, _)| *client)
+    }
+
+    /// Whether a command is being carried out or waits.
+    #[must_use]
+    pub fn busy(&self) -> bool {
+        self.busy
+    }
+
+    /// Whether nothing has happened since the dispatcher wrote a reply and found no further request. A client that is quick may
+    /// have sent its next one before that look ([`World::submit_soon`]).
+    #[must_use]
+    pub fn just_looked(&self) -> bool {
+        self.looked
+    }
+
+    /// Something happens.
+    pub(in crate::world) fn goes_on(&mut self) {
+        self.looked = false;
+    }
+}
+
+impl World {
+    /// A client connects; it must negotiate first unless `negotiated`.
+    pub fn connect(&mut self, negotiated: bool) -> u32 {
+        let client = u32::try_from(self.monitor.clients.len()).expect("few clients");
+        self.monitor.clients.push(Client { negotiated, ..Client::default() });
+        self.monitor.turn.push(client);
+        client
+    }
+
+    /// What a client reads first.
+    #[must_use]
+    pub fn greeting() -> Json {
+        let members =
+            vec![("version", super::blockdev::query::version()), ("capabilities", Json::list(vec!["oob".into()]))];
+        Json::dict(vec![("QMP", Json::dict(members))])
+    }
+
+    /// A client's connection ends; what it asked for and was not begun is dropped.
+    pub fn disconnect(&mut self, client: u32) {
+        let c = &mut self.monitor.clients[client as usize];
+        c.closed = true;
+        c.requests.clear();
+        self.monitor.turn.retain(|t| *t != client);
+    }
+
+    /// A request arrives (`handle_qmp_command`).
+    pub fn submit(&mut self, client: u32, request: Json) {
+        self.monitor.clients[client as usize].requests.push_back(request);
+        self.trace.keep_cause(Later::Command);
+        if !self.monitor.busy {
+            self.monitor.busy = true;
+            self.aio.iohandler.schedule(Bh::QmpPop);
+        }
+    }
+
+    /// A request that arrived after the last reply was written and before the dispatcher looked for another one
+    /// (`monitor_qmp_dispatcher_pop_any`), as when the host has the main thread wait in between: the dispatcher takes it a round earlier
+    /// than one that has to wake it up. Only where it [`just_looked`](Monitor::just_looked).
+    pub fn submit_soon(&mut self, client: u32, request: Json) {
+        assert!(self.monitor.looked && !self.monitor.busy, "the dispatcher has not just looked");
+        self.monitor.clients[client as usize].requests.push_back(request);
+        self.trace.keep_cause(Later::Command);
+        (self.monitor.busy, self.monitor.looked) = (true, false);
+        let _ = self.qmp_pop();
+    }
+
+    /// Answers a request without the dispatcher, and without time passing: capabilities negotiation, and what is to be executed out of
+    /// band. Neither has to do with the block layer.
+    pub fn answer_at_once(&mut self, client: u32, request: &Json) {
+        let c = &self.monitor.clients[client as usize];
+        let answer = match parse_request(request, c.oob) {
+            Err((err, id)) => reply(Err(err), id),
+            Ok(request) => {
+                let result = match request.typed(c.negotiated) {
+                    Ok(Command::QmpCapabilities { enable }) => {
+                        self.negotiate(client, !enable.is_empty()).map(|()| Json::empty())
+                    }
+                    Ok(_) => out_of_band(&request),
+                    Err(err) => Err(err),
+                };
+                reply(result, request.id)
+            }
+        };
+        self.put_reply(client, answer);
+    }
+
+    /// `monitor_qmp_dispatcher_co`: takes the next request.
+    pub(super) fn qmp_pop(&mut self) -> Flow {
+        let waiting = |w: &World, t: &u32| !w.monitor.clients[*t as usize].requests.is_empty();
+        let Some(i) = self.monitor.turn.iter().position(|t| waiting(self, t)) else {
+            self.monitor.busy = false;
+            return Flow::Go;
+        };
+        let client = self.monitor.turn.remove(i);
+        self.monitor.turn.push(client);
+        let c = &mut self.monitor.clients[client as usize];
+        let json = c.requests.pop_front().expect("just looked");
+        let parsed = parse_request(&json, c.oob).and_then(|request| match request.dispatchable(c.negotiated) {
+            Ok(()) => Ok(request),
+            Err(err) => Err((err, request.id)),
+        });
+        match parsed {
+            Ok(request) => {
+                let coroutine = COROUTINE_COMMANDS.contains(&&*request.command);
+                self.monitor.current = Some((client, request));
+                if coroutine {
+                    let co = self.co_create([Frame::QmpCommandDone, Frame::QmpCommand]);
+                    self.aio_co_schedule(Ctx::Main, co);
+                } else {
+                    self.aio.iohandler.schedule(Bh::QmpDispatch);
+                }
+            }
+            Err(err) => {
+                self.put_reply(client, reply(Err(err.0), err.1));
+                return self.qmp_pop();
+            }
+        }
+        Flow::Go
+    }
+
+    /// The handler of the current command. Leaves its result in the register.
+    pub(in crate::world) fn qmp_command(&mut self) -> Flow {
+        let (client, request) = self.monitor.current.clone().expect("a command is being dispatched");
+        let negotiated = self.monitor.clients[client as usize].negotiated;
+        match request.typed(negotiated) {
+            Ok(command) => self.run_command(client, command),
+            Err(err) => self.ret(Val::Json(Err(err))),
+        }
+    }
+
+    /// After the handler: the dispatcher goes on in the next round.
+    pub(in crate::world) fn qmp_command_done(&mut self) -> Flow {
+        let result = match std::mem::take(&mut self.reg) {
+            Val::Json(result) => result,
+            Val::Done(done) => done.map(|()| Json::empty()),
+            Val::None | Val::Ret(Ok(())) => Ok(Json::empty()),
+            Val::Job(job) => job.map(|_| Json::empty()),
+            Val::Node(node) => node.map(|_| Json::empty()),
+            other => panic!("a command ended with {other:?}"),
+        };
+        self.monitor.result = Some(result);
+        self.aio.iohandler.schedule(Bh::QmpReply);
+        Flow::Go
+    }
+
+    /// Writes the reply and looks for the next request.
+    pub(super) fn qmp_reply(&mut self) -> Flow {
+        let (client, request) = self.monitor.current.take().expect("a command was dispatched");
+        let result = self.monitor.result.take().expect("it has ended");
+        self.put_reply(client, reply(result, request.id));
+        let flow = self.qmp_pop();
+        self.monitor.looked = !self.monitor.busy;
+        flow
+    }
+
+    fn put_reply(&mut self, client: u32, reply: Json) {
+        let time = self.now;
+        if !self.monitor.clients[client as usize].closed {
+            self.out.push_back(Output::Reply { time, client, reply });
+        }
+    }
+
+    /// `qapi_event_send_*`
+    pub fn emit(&mut self, name: &'static str, data: Json) {
+        let time = self.now;
+        let cause = self.trace.cause();
+        self.out.push_back(Output::Event { time, event: Event::Other { name, data }, cause });
+    }
+
+    /// `qapi_event_send_job_status_change`
+    pub fn emit_job_status(&mut self, id: Arc<str>, status: JobStatus) {
+        let time = self.now;
+        let cause = self.trace.cause();
+        self.out.push_back(Output::Event { time, event: Event::JobStatus { id, status }, cause });
+    }
+
+    /// Text on the standard output of the process, without its last line end.
+    pub fn console(&mut self, text: &str) {
+        self.out.push_back(Output::Stdout(format!("{text}\n").into()));
+    }
+
+    /// Text on the standard output, as it is.
+    pub fn console_raw(&mut self, text: &str) {
+        if !text.is_empty() {
+            self.out.push_back(Output::Stdout(text.into()));
+        }
+    }
+
+    /// `error_report` where no monitor command is being carried out (`print_loc`): behind the program's name.
+    pub fn error_report(&mut self, text: &str) {
+        self.out.push_back(Output::Report(text.into()));
+    }
+
+    /// Text on the standard error, without its last line end.
+    pub fn console_error(&mut self, text: &str) {
+        self.out.push_back(Output::Stderr(format!("{text}\n").into()));
+    }
+
+    /// The bottom halves of this module.
+    pub(in crate::world) fn monitor_bh(&mut self, bh: &Bh, ctx: Ctx) -> Flow {
+        assert_eq!(ctx, Ctx::Iohandler);
+        match bh {
+            Bh::QmpPop => self.qmp_pop(),
+            Bh::QmpReply => self.qmp_reply(),
+            _ => self.seq([Frame::QmpCommand, Frame::QmpCommandDone]),
+        }
+    }
+}
+
+/// The out-of-band commands. There is no migration, and nothing to yank.
+fn out_of_band(request: &Request) -> Result<Json, QmpError> {
+    let lacks = |name: &str| match request.args.get(name) {
+        None => Err(QmpError::generic(format!("Parameter '{name}' is missing"))),
+        Some(_) => Ok(()),
+    };
+    match &*request.command {
+        "query-yank" => Ok(Json::list(Vec::new())),
+        "yank" => lacks("instances").map(|()| Json::empty()),
+        "migrate-pause" => Err(QmpError::generic(
+            "migrate-pause is currently only supported during postcopy-active or postcopy-recover state",
+        )),
+        _ => lacks("uri")
+            .and_then(|()| Err(QmpError::generic("Migrate recover can only be run when postcopy is paused."))),
+    }
+}

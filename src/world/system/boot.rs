@@ -1,0 +1,304 @@
+//! Starting and ending the process: the block options of its command line, and shutdown.
+
+use super::machine::Device;
+use crate::base::Json;
+use crate::block::accounting::Accounting;
+use crate::choice::Calm;
+use crate::qmp::drive::{DriveOptions, split_options};
+use crate::qmp::error::QmpError;
+use crate::qmp::json::parse_one;
+use crate::qmp::keyval::parse_keyval;
+use crate::qmp::types::{BlockdevOptions, ObjectOptions};
+use crate::qmp::visit::{At, Mode};
+use crate::world::World;
+use crate::world::arena::BackendId;
+use crate::world::block::graph::{OpenFlags, perm};
+use crate::world::block::open::spec::OpenSpec;
+use crate::world::block::open::unsupported;
+use crate::world::frame::{Flow, Frame};
+use crate::world::value::Val;
+use std::sync::Arc;
+
+/// Where a drive of the command line belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// `if=none`: a device of the command line takes it.
+    None,
+    /// A disk of the machine's own IDE bus.
+    OnBoard {
+        /// `media=cdrom`
+        cdrom: bool,
+    },
+    /// A device of its own.
+    Virtio,
+}
+
+/// The type that `-machine` names, if it names one.
+fn machine_type(text: &str) -> Option<Arc<str>> {
+    let first = text.split(',').next().unwrap_or_default();
+    match first.split_once('=') {
+        Some(("type", kind)) => Some(kind.into()),
+        Some(_) => None,
+        None => Some(first.into()),
+    }
+}
+
+/// The options of a device, as JSON or as `MODEL,key=value,…`.
+pub(in crate::world) fn device_options(text: &str) -> Result<Json, QmpError> {
+    if text.starts_with('{') {
+        return parse_one(text);
+    }
+    let mut options = split_options(text);
+    let bare = text.split([',', '=']).next().unwrap_or_default();
+    if let Some(first) = options.first_mut()
+        && !text[bare.len()..].starts_with('=')
+    {
+        *first = ("driver".to_owned(), bare.to_owned());
+    }
+    let members = options.into_iter().map(|(key, value)| (Arc::from(key), Json::str(&value)));
+    Ok(Json::Dict(Arc::new(members.collect())))
+}
+
+impl World {
+    /// Carries out the block options of a command line, as QEMU does before it listens to anybody: every `-blockdev`, then every
+    /// `-drive`, then every `-device`, which attaches a guest device to a drive.
+    ///
+    /// # Errors
+    /// The option that is wrong, with what QEMU says about it.
+    pub fn boot(&mut self, args: &[Arc<str>]) -> Result<(), String> {
+        let booted = self.boot_with(args, &mut |_| {});
+        self.out.clear();
+        booted
+    }
+
+    /// [`World::boot`]; `between` is called before each step, to bring files of the real host in. What it prints stays in [`World::out`].
+    ///
+    /// # Errors
+    /// As [`World::boot`].
+    pub fn boot_with(&mut self, args: &[Arc<str>], between: &mut dyn FnMut(&mut World)) -> Result<(), String> {
+        let mut found = Vec::new();
+        let mut args = args.iter();
+        while let Some(option) = args.next() {
+            let mut value = || args.next().ok_or_else(|| format!("{option}: requires an argument"));
+            match &**option {
+                "-blockdev" | "-drive" | "-device" | "-object" => found.push((&**option, value()?)),
+                "-machine" | "-M" => {
+                    let value = value()?;
+                    self.machine.kind = machine_type(value).or(self.machine.kind.take());
+                    Arc::make_mut(&mut self.machine.board).option(option, value)?;
+                }
+                "-accel" | "-cpu" | "-display" | "-m" | "-smp" | "-spice" | "-vnc" => {
+                    Arc::make_mut(&mut self.machine.board).option(option, value()?)?;
+                }
+                "-nodefaults" | "-S" => {}
+                other => return Err(format!("{other}: invalid option")),
+            }
+        }
+        let of = |kind: &'static str| found.iter().filter(move |(option, _)| *option == kind).map(|(_, value)| *value);
+        for value in of("-object") {
+            self.add_object(value, true).map_err(|err| format!("-object {value}: {err}"))?;
+        }
+        for value in of("-blockdev") {
+            self.boot_blockdev(value, between).map_err(|err| format!("-blockdev {value}: {}", self.with_hint(err)))?;
+        }
+        // `if=virtio` stands for a `-device` behind all others.
+        let mut implied = Vec::new();
+        for value in of("-drive") {
+            let opened = self.boot_drive(value, between);
+            let attached = opened.and_then(|(blk, place)| match place {
+                Place::None => Ok(()),
+                Place::OnBoard { cdrom } => self.attach_on_board(blk, cdrom),
+                Place::Virtio => {
+                    implied.push(blk);
+                    Ok(())
+                }
+            });
+            attached.map_err(|err| format!("-drive {value}: {}", self.with_hint(err)))?;
+        }
+        for value in of("-device") {
+            self.boot_device(value, between).map_err(|err| format!("-device {value}: {err}"))?;
+        }
+        for blk in implied {
+            self.device_attach(Device::new("virtio-blk".into()), Some(blk))?;
+        }
+        self.now = 0;
+        Ok(())
+    }
+
+    /// The hint that QEMU prints where another process has a lock (`raw_check_lock_bytes`).
+    fn with_hint(&self, text: String) -> String {
+        match self.graph.foreign_locks.keys().next() {
+            Some(path) if text.ends_with("\" lock") => format!("{text}\nIs another process using the image [{path}]?"),
+            _ => text,
+        }
+    }
+
+    /// Runs main-thread frames until they are done.
+    fn boot_run(&mut self, frames: Vec<Frame>, between: &mut dyn FnMut(&mut World)) -> Val {
+        self.stack.push(Frame::Idle);
+        self.stack.extend(frames.into_iter().rev());
+        while self.stack.last() != Some(&Frame::Idle) {
+            between(self);
+            self.step(&mut Calm);
+        }
+        self.stack.pop();
+        std::mem::take(&mut self.reg)
+    }
+
+    fn boot_blockdev(&mut self, text: &str, between: &mut dyn FnMut(&mut World)) -> Result<(), String> {
+        let options = BlockdevOptions::from_option(text).map_err(|err| err.desc.to_string())?;
+        if options.node_name.is_none() {
+            return Err("'node-name' must be specified for the root node".to_owned());
+        }
+        let spec = Arc::new(OpenSpec::from_options(&options, None));
+        match self.boot_run(vec![Frame::BdrvOpen(spec), Frame::BlockdevAdded], between) {
+            Val::Done(done) => done.map_err(|err| err.desc.to_string()),
+            other => unreachable!("blockdev-add ends with {other:?}"),
+        }
+    }
+
+    /// `drive_new`: the backend, and where it belongs.
+    fn boot_drive(&mut self, text: &str, between: &mut dyn FnMut(&mut World)) -> Result<(BackendId, Place), String> {
+        let drive = DriveOptions::parse(text).map_err(|err| err.desc.to_string())?;
+        let (place, name) = self.drive_place(&drive)?;
+        let id = drive.id.clone().unwrap_or(name);
+        if self.graph.blk_by_name(&id).is_some() {
+            return Err(format!("Duplicate ID '{id}' for drive"));
+        }
+        let has_medium = drive.file.is_some() || drive.node.as_dict().is_some_and(|options| !options.is_empty());
+        if let Some(name) = unsupported::drive_option(&drive, has_medium) {
+            return Err(format!("not simulated: {name}"));
+        }
+        let flags = OpenFlags { rdwr: !drive.read_only, ..OpenFlags::default() };
+        let blk = self.blk_new("".into(), perm::CONSISTENT_READ, perm::ALL);
+        self.graph.backends[blk].write_cache = drive.writeback;
+        let [account_invalid, account_failed] = drive.account;
+        self.graph.backends[blk].stats = Accounting::new(account_invalid, account_failed).into();
+        self.graph.backends[blk].last_flags = flags;
+        let limits = crate::world::block::driver::throttle::drive_limits(&drive.throttling)?;
+        if has_medium {
+            let spec = OpenSpec::from_drive(&drive, flags).map_err(|err| err.desc.to_string())?;
+            match self.boot_run(vec![Frame::BdrvOpen(Arc::new(spec)), Frame::DriveOpened { blk }], between) {
+                Val::Done(done) => done.map_err(|err| err.desc.to_string())?,
+                other => unreachable!("-drive ends with {other:?}"),
+            }
+        }
+        // `monitor_add_blk`
+        if self.graph.find_node(&id).is_some() {
+            return Err(format!("Device name '{id}' conflicts with an existing node name"));
+        }
+        self.graph.backends[blk].name = id;
+        if limits.enabled() {
+            let group = drive.throttling_group.as_ref();
+            self.set_drive_limits(blk, limits, group).map_err(|err| err.desc.to_string())?;
+        }
+        Ok((blk, place))
+    }
+
+    /// Which bus a drive goes to, and the name it gets there if it has none.
+    fn drive_place(&self, drive: &DriveOptions) -> Result<(Place, Arc<str>), String> {
+        let interface = match &drive.interface {
+            Some(interface) => interface.clone(),
+            None if self.machine.is_pc() => "ide".into(),
+            None => "none".into(),
+        };
+        let taken = |name: &str| self.graph.backends.iter().any(|(_, b)| *b.name == *name);
+        let [bus, unit, index] = drive.place;
+        match &*interface {
+            "ide" => {
+                let units = if self.machine.is_q35() { 1 } else { 2 };
+                let at = |n: u64, kind: &str| format!("ide{}-{kind}{}", n / units, n % units);
+                let free = |n: &u64| !taken(&at(*n, "hd")) && !taken(&at(*n, "cd"));
+                let given = index.or_else(|| Some(bus.unwrap_or(0).saturating_mul(units).saturating_add(unit?)));
+                let place = given.or_else(|| (0..).find(free)).unwrap_or(0);
+                if given.is_some() && !free(&place) {
+                    let (bus, unit) = (place / units, place % units);
+                    return Err(format!("drive with bus={bus}, unit={unit} (index={place}) exists"));
+                }
+                let kind = if drive.cdrom { "cd" } else { "hd" };
+                Ok((Place::OnBoard { cdrom: drive.cdrom }, at(place, kind).into()))
+            }
+            "virtio" | "none" => {
+                let name = |n: u64| format!("{interface}{n}");
+                let place = index.or(unit).or_else(|| (0..).find(|n| !taken(&name(*n)))).unwrap_or(0);
+                let virtio = &*interface == "virtio";
+                Ok((if virtio { Place::Virtio } else { Place::None }, name(place).into()))
+            }
+            "floppy" | "pflash" => Err(format!("not simulated: if={interface}")),
+            other => {
+                let (bus, unit) = (bus.unwrap_or(0), unit.or(index).unwrap_or(0));
+                Err(format!("machine type does not support if={other},bus={bus},unit={unit}"))
+            }
+        }
+    }
+
+    /// `blk_new_open`, after the node was opened. Leaves `Val::Done`.
+    pub(in crate::world) fn drive_opened(&mut self, blk: BackendId) -> Flow {
+        let Val::Node(opened) = std::mem::take(&mut self.reg) else { unreachable!("a node or an error") };
+        match opened {
+            Err(err) => {
+                self.graph.backends.remove(blk);
+                self.ret(Val::Done(Err(err)))
+            }
+            Ok(bs) => self.seq([Frame::BlkInsertBs(blk, bs), Frame::KeepOver(Box::new(Frame::BdrvUnref(bs)))]),
+        }
+    }
+
+    /// `user_creatable_add_from_str`; with `unique`, as the command line has it, where ids are looked at first.
+    pub(in crate::world) fn add_object(&mut self, text: &str, unique: bool) -> Result<(), String> {
+        let json = text.starts_with('{');
+        let options = if json { parse_one(text) } else { parse_keyval(text, Some("qom-type")) };
+        let done = options.and_then(|options| {
+            let object = ObjectOptions::visit(At::root(&options, if json { Mode::Json } else { Mode::Keyval }))?;
+            if unique && self.machine.object(&object.id).is_some() {
+                return Err(QmpError::generic(format!("Duplicate ID '{}' for object", object.id)));
+            }
+            self.object_add(&object)
+        });
+        done.map_err(|err| {
+            let unexpected = err.desc.strip_prefix("Parameter '").and_then(|rest| rest.strip_suffix("' is unexpected"));
+            match unexpected.filter(|_| !json) {
+                Some(key) => format!("Invalid parameter '{key}'"),
+                None => err.desc.to_string(),
+            }
+        })
+    }
+
+    fn boot_device(&mut self, text: &str, between: &mut dyn FnMut(&mut World)) -> Result<(), String> {
+        let options = device_options(text).map_err(|err| err.desc.to_string())?;
+        if let Some(id) = options.get("id").and_then(Json::as_str).filter(|id| self.machine.device(id).is_some()) {
+            return Err(format!("Duplicate ID '{id}' for device"));
+        }
+        let (device, drive) = self.device_new(&options)?;
+        let Some(drive) = drive else { return self.device_attach(device, None) };
+        if let Some(blk) = self.graph.blk_by_name(&drive) {
+            return self.device_attach(device, Some(blk));
+        }
+        let bs = self.graph.find_node(&drive).expect("it was there when the device was looked at");
+        let blk = self.blk_new("".into(), 0, perm::ALL);
+        match self.boot_run(vec![Frame::BlkInsertBs(blk, bs)], between) {
+            Val::Done(done) => done.map_err(|err| err.desc.to_string())?,
+            other => unreachable!("attaching ends with {other:?}"),
+        }
+        self.device_attach(device, Some(blk))
+    }
+
+    /// `bdrv_close_all`: after the jobs, every backend and every node that the monitor owns goes.
+    ///
+    /// Unlike QEMU, a command that is a coroutine and still waits for a bottom half goes no further: QEMU's would go on with nodes that
+    /// are gone.
+    pub(in crate::world) fn close_all(&mut self) -> Flow {
+        self.aio.closing = true;
+        let backends: Vec<BackendId> = self.graph.backends.iter().map(|(id, _)| id).collect();
+        for node in self.graph.named.clone() {
+            if self.graph.nodes[node].monitor_owned {
+                self.graph.nodes[node].monitor_owned = false;
+                self.stack.push(Frame::BdrvUnref(node));
+            }
+        }
+        for blk in backends {
+            self.stack.push(Frame::BlkUnref(blk));
+        }
+        Flow::Go
+    }
+}

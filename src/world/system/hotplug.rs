@@ -1,0 +1,140 @@
+//! Devices that come and go while the process runs: `device_add`, `device_del` (`system/qdev-monitor.c`, `hw/core/qdev.c`).
+
+use super::machine::Device;
+use crate::base::Json;
+use crate::base::units::{MILLIS, Nanos};
+use crate::qmp::error::{ErrorClass, QmpError};
+use crate::qmp::names::is_device_model;
+use crate::world::World;
+use crate::world::arena::BackendId;
+use crate::world::block::graph::perm;
+use crate::world::frame::{Flow, Frame};
+use crate::world::value::Val;
+use std::sync::Arc;
+
+/// When the last reference to a device is given up: another thread does that, when all have let go of it.
+const GRACE: Nanos = 10 * MILLIS;
+
+/// `device_add`, carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Plugged {
+    device: Device,
+    blk: BackendId,
+}
+
+impl World {
+    /// `qmp_device_add`. Leaves `Val::Done`.
+    pub(in crate::world) fn device_add(&mut self, options: &Json) -> Flow {
+        let fail = |w: &mut World, text: String| w.ret(Val::Done(Err(QmpError::generic(text))));
+        if let Some(model) = options.get("driver").and_then(Json::as_str) {
+            if !is_device_model(model) {
+                return fail(self, format!("'{model}' is not a valid device model name"));
+            }
+            if let Some(bus) = self.cold_bus(model) {
+                return fail(self, format!("Bus '{bus}' does not support hotplugging"));
+            }
+        }
+        let (device, drive) = match self.device_new(options) {
+            Ok((device, drive)) => (Device { hotplugged: true, ..device }, drive),
+            Err(text) => return fail(self, text),
+        };
+        let Some(drive) = drive else {
+            let done = self.device_attach(device, None).map_err(QmpError::generic);
+            return self.ret(Val::Done(done));
+        };
+        if let Some(blk) = self.graph.blk_by_name(&drive) {
+            let done = self.device_attach(device, Some(blk)).map_err(QmpError::generic);
+            return self.ret(Val::Done(done));
+        }
+        let bs = self.graph.find_node(&drive).expect("it was there when the device was looked at");
+        let blk = self.blk_new("".into(), 0, perm::ALL);
+        self.seq([Frame::BlkInsertBs(blk, bs), Frame::DevicePlugged(Box::new(Plugged { device, blk }))])
+    }
+
+    /// A device whose backend has its node.
+    pub(in crate::world) fn device_plugged(&mut self, plugged: Plugged) -> Flow {
+        let Plugged { device, blk } = plugged;
+        let done = self.take_done().and_then(|()| self.device_attach(device, Some(blk)).map_err(QmpError::generic));
+        if done.is_err() {
+            self.graph.backends[blk].dev = None;
+            self.stack.push(Frame::Give(Box::new(Val::Done(done))));
+            return self.seq([Frame::BlkUnref(blk)]);
+        }
+        self.ret(Val::Done(done))
+    }
+
+    /// The bus of a model that can't be plugged in.
+    fn cold_bus(&self, model: &str) -> Option<&'static str> {
+        let pc = self.machine.is_pc();
+        if model.starts_with("isa-") {
+            return pc.then_some("isa.0");
+        }
+        (model.starts_with("ide-") && pc).then_some(if self.machine.is_q35() { "ide.5" } else { "ide.1" })
+    }
+
+    /// `qmp_device_del`. Leaves `Val::Done`.
+    pub(in crate::world) fn device_del(&mut self, id: &str) -> Flow {
+        let fail = |w: &mut World, err: QmpError| w.ret(Val::Done(Err(err)));
+        let name = id.strip_prefix("/machine/peripheral/").unwrap_or(id);
+        let Some(at) = self.machine.devices.iter().position(|device| device.id.as_deref() == Some(name)) else {
+            if matches!(id, "/" | "/machine" | "/objects" | "/chardevs" | "/machine/peripheral" | "/machine/unattached")
+            {
+                return fail(self, QmpError::generic(format!("{id} is not a device")));
+            }
+            return fail(self, QmpError::new(ErrorClass::DeviceNotFound, format!("Device '{id}' not found")));
+        };
+        let device = &mut self.machine.devices[at];
+        if device.leaving {
+            return fail(self, QmpError::generic(format!("Device {id} is already in the process of unplug")));
+        }
+        if device.asks_guest() {
+            // The guest has to let it go; no guest runs, but a reset has the same effect.
+            device.leaving = true;
+            return self.ret(Val::Done(Ok(())));
+        }
+        self.stack.push(Frame::Give(Box::new(Val::Done(Ok(())))));
+        self.unplug(at)
+    }
+
+    /// The devices that a guest was asked to let go are gone after a reset (`acpi_pcihp_reset`).
+    pub(in crate::world) fn unplug_on_reset(&mut self) -> Flow {
+        match self.machine.devices.iter().position(|device| device.leaving) {
+            Some(at) => {
+                self.stack.push(Frame::UnplugOnReset);
+                self.unplug(at)
+            }
+            None => Flow::Go,
+        }
+    }
+
+    /// `qdev_simple_device_unplug_cb`: the device goes at once, whoever watches is told a little later.
+    fn unplug(&mut self, at: usize) -> Flow {
+        let device = self.machine.devices.remove(at);
+        let path: Arc<str> = format!("/machine/peripheral/{}", device.id.as_deref().unwrap_or_default()).into();
+        let inner = device.is_virtio_disk();
+        let gone = Frame::DeviceGone { id: device.id, path, inner };
+        let co = self.co_create([gone, Frame::Sleep(GRACE)]);
+        let backend = device.backend.filter(|blk| self.graph.backends.get(*blk).is_some());
+        match backend {
+            Some(blk) => {
+                self.graph.backends[blk].dev = None;
+                self.seq([Frame::BlkUnref(blk), Frame::Enter(co)])
+            }
+            None => self.seq([Frame::Enter(co)]),
+        }
+    }
+
+    /// `device_finalize`
+    pub(in crate::world) fn device_gone(&mut self, id: Option<Arc<str>>, path: &str, inner: bool) -> Flow {
+        if inner {
+            self.emit("DEVICE_DELETED", Json::dict(vec![("path", format!("{path}/virtio-backend").into())]));
+        }
+        let mut members = Vec::new();
+        if let Some(id) = id {
+            members.push(("device", Json::Str(id)));
+        }
+        members.push(("path", path.into()));
+        self.emit("DEVICE_DELETED", Json::dict(members));
+        Flow::Go
+    }
+}

@@ -1,0 +1,504 @@
+//! The feed: what happened in a step, for whoever checks the process from outside.
+//!
+//! It is off unless someone watches, and then costs a test; it does not depend on the level of the trace. Whoever watches takes
+//! what stands in it after each step, so that worlds are compared and cloned with an empty one. The world never reads it.
+//!
+//! What has to be looked at in the moment itself, because the rest of the step may change it, is looked at here.
+
+use super::marks::{Marks, Place};
+use crate::bitmap::{BitmapId, DirtyBitmap, HBitmap};
+use crate::block::content::Data;
+use crate::host::Frozen;
+use crate::invariant::{Broken, Invariant};
+use crate::job::status::{JobStatus, JobType, JobVerb};
+use crate::qmp::types::{BitmapSyncMode, SyncMode};
+use crate::world::World;
+use crate::world::arena::{BackendId, CoId, JobId, NodeId, TranId, TxnId};
+use crate::world::block::driver::Driver;
+use crate::world::frame::Frame;
+use crate::world::monitor::hmp::BlkRequest;
+use std::sync::Arc;
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Seen {
+    /// A job changed its status.
+    JobStatus {
+        /// The job.
+        job: JobId,
+        /// Its ID.
+        id: Arc<str>,
+        /// Its kind.
+        kind: JobType,
+        /// Old status.
+        from: JobStatus,
+        /// New status.
+        to: JobStatus,
+    },
+    /// A verb was asked of a job.
+    Verb {
+        /// The job's ID.
+        id: Arc<str>,
+        /// What was asked.
+        verb: JobVerb,
+        /// Its status then.
+        status: JobStatus,
+        /// Whether it was taken.
+        taken: bool,
+    },
+    /// `BLOCK_JOB_COMPLETED` or `BLOCK_JOB_CANCELLED` was sent.
+    JobEnd {
+        /// The job.
+        job: JobId,
+        /// Its ID.
+        id: Arc<str>,
+        /// It was CANCELLED.
+        cancelled: bool,
+        /// It had an error.
+        failed: bool,
+        /// `offset`
+        offset: u64,
+        /// `len`
+        len: u64,
+    },
+    /// A job's progress.
+    Progress {
+        /// The job.
+        job: JobId,
+        /// Bytes done.
+        current: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+    /// A backup job was created; its source is drained.
+    BackupBegins(Box<BackupBegins>),
+    /// A job's commit or abort callback was called (`job_finalize_single`).
+    Settled(Box<Settled>),
+    /// A job's clean callback was called.
+    Cleaned {
+        /// The job.
+        job: JobId,
+        /// Its ID.
+        id: Arc<str>,
+    },
+    /// A job was freed.
+    JobFreed {
+        /// The job.
+        job: JobId,
+        /// Its ID.
+        id: Arc<str>,
+    },
+    /// A job begins to copy something of its own accord.
+    Copies {
+        /// Its ID.
+        id: Arc<str>,
+        /// Its status then.
+        status: JobStatus,
+    },
+    /// A transaction begins to prepare its first action; how things stand.
+    TranBegin(TranId, Box<Standing>),
+    /// A transaction has ended.
+    TranEnd(TranId),
+    /// A transaction has failed and was undone; how things stand.
+    TranFailed(TranId, Box<Standing>),
+    /// A drained section is there: nothing may be under way on the node any more.
+    Drained {
+        /// The node.
+        node: NodeId,
+        /// Its name.
+        name: Arc<str>,
+        /// Requests under way on it.
+        in_flight: u32,
+    },
+    /// The last drained section of a node ended.
+    Undrained(NodeId),
+    /// A request begins on a node that is being, or is, drained.
+    RequestInDrain {
+        /// The node.
+        node: NodeId,
+        /// Its name.
+        name: Arc<str>,
+    },
+    /// A write has ended, and a bitmap that records does not have it.
+    Unrecorded {
+        /// Name of the node.
+        node: Arc<str>,
+        /// Name of the bitmap.
+        bitmap: Arc<str>,
+        /// The first byte that it lacks.
+        byte: u64,
+    },
+    /// From now on a bitmap holds what is written.
+    BitmapFresh {
+        /// The bitmap's node.
+        node: NodeId,
+        /// Its name.
+        name: Arc<str>,
+        /// What the node reads as.
+        content: Box<Frozen>,
+    },
+    /// What a bitmap holds says nothing any more: it was removed, disabled, or loaded.
+    BitmapStale {
+        /// The bitmap's node.
+        node: NodeId,
+        /// Its name.
+        name: Arc<str>,
+    },
+    /// A guest's request begins.
+    GuestBegin {
+        /// Its coroutine.
+        co: CoId,
+        /// The node it goes to, below filters of jobs.
+        node: NodeId,
+        /// What is asked for.
+        request: Box<BlkRequest>,
+        /// What the node reads as, the first time that a guest's request goes there.
+        content: Option<Box<Frozen>>,
+    },
+    /// It has ended.
+    GuestEnd {
+        /// Its coroutine.
+        co: CoId,
+        /// It succeeded.
+        ok: bool,
+        /// What was read.
+        data: Option<Data>,
+    },
+    /// A node has another size, or was changed by somebody else than a guest.
+    Changed(NodeId),
+    /// What stands around an unaligned write could not be read; as QEMU does, zeroes are written there.
+    PaddingLost,
+    /// A flush found nothing to do: what was written before had been flushed already.
+    FlushSkipped {
+        /// The node.
+        node: NodeId,
+        /// Its name.
+        name: Arc<str>,
+        /// Up to which write.
+        generation: u64,
+    },
+    /// A flush has ended.
+    Flushed {
+        /// The node.
+        node: NodeId,
+        /// Up to which write.
+        generation: u64,
+        /// It succeeded.
+        ok: bool,
+    },
+    /// A blkdebug rule made a request fail.
+    Fault {
+        /// The blkdebug node.
+        node: NodeId,
+        /// Its name.
+        name: Arc<str>,
+        /// Number of the rule.
+        rule: u32,
+        /// It is to fire once.
+        once: bool,
+    },
+}
+
+/// A backup job that was created.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct BackupBegins {
+    /// The job.
+    pub job: JobId,
+    /// Its source node.
+    pub source_node: NodeId,
+    /// Its target node.
+    pub target_node: NodeId,
+    /// What the source reads as.
+    pub source: Frozen,
+    /// What the target reads as.
+    pub target: Frozen,
+    /// `sync`
+    pub mode: SyncMode,
+    /// The bitmap: its name, and its bits now.
+    pub bitmap: Option<(Arc<str>, HBitmap)>,
+    /// `discard-source`
+    pub discards: bool,
+    /// Bytes to copy at most.
+    pub len: u64,
+}
+
+/// A job whose commit or abort callback was called.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Settled {
+    /// The job.
+    pub job: JobId,
+    /// Its ID.
+    pub id: Arc<str>,
+    /// Its group.
+    pub group: Option<TxnId>,
+    /// The group was made by a grouped transaction.
+    pub grouped: bool,
+    /// It has an error or was cancelled.
+    pub failed: bool,
+    /// Commit was called; else abort.
+    pub committed: bool,
+    /// What a successful backup's target reads as.
+    pub target: Option<Frozen>,
+    /// What became of the bitmap.
+    pub bitmap: Option<BitmapEnd>,
+}
+
+/// A job's bitmap before and after its end.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct BitmapEnd {
+    /// Its node.
+    pub node: NodeId,
+    /// Name of the node.
+    pub node_name: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+    /// `bitmap-mode`
+    pub mode: BitmapSyncMode,
+    /// Its bits as the job found them.
+    pub before: HBitmap,
+    /// What was written since.
+    pub since: HBitmap,
+    /// What the job did not copy.
+    pub uncopied: HBitmap,
+    /// The bitmap of that name now.
+    pub after: Option<DirtyBitmap>,
+}
+
+/// What a transaction that fails has to leave as it was.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Standing {
+    /// Named bitmaps: node, its name, the bitmap.
+    pub bitmaps: Vec<(NodeId, Arc<str>, DirtyBitmap)>,
+    /// Jobs, by ID.
+    pub jobs: Vec<(JobId, Arc<str>)>,
+    /// Drained nodes: node, its name, how often.
+    pub drained: Vec<(NodeId, Arc<str>, u32)>,
+}
+
+/// See the module's first lines.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Feed {
+    /// Somebody watches.
+    pub on: bool,
+    /// What happened since it was last taken, oldest first.
+    pub seen: Vec<Seen>,
+    /// Nodes whose content was told when a guest's request first went there.
+    touched: Vec<NodeId>,
+    /// What was reached since the run began; no part of the world's state.
+    pub marks: Marks,
+}
+
+impl World {
+    /// Notes what happened, if somebody watches.
+    #[inline]
+    pub(in crate::world) fn see(&mut self, seen: impl FnOnce() -> Seen) {
+        if self.feed.on {
+            self.feed.seen.push(seen());
+        }
+    }
+
+    /// Who drained nodes begins to send requests to them himself: up to the end of the section nothing is said of requests there.
+    pub(in crate::world) fn see_work_in_drain(&mut self) {
+        if self.feed.on {
+            let drained = self.graph.nodes.iter().filter(|(_, node)| node.quiesce_counter > 0);
+            self.feed.seen.extend(drained.map(|(id, _)| Seen::Undrained(id)));
+        }
+    }
+
+    /// Nodes have got other nodes below them.
+    pub(in crate::world) fn see_all_changed(&mut self) {
+        if self.feed.on {
+            self.feed.seen.extend(self.graph.nodes.iter().map(|(id, _)| Seen::Changed(id)));
+        }
+    }
+
+    /// Notes that a place was reached, if somebody watches.
+    #[inline]
+    pub(in crate::world) fn reach(&mut self, place: Place) {
+        if self.feed.on {
+            self.feed.marks.note_place(place);
+        }
+    }
+
+    /// Where QEMU fails an assertion, or follows a bad pointer.
+    pub(in crate::world) fn qemu_aborts(subject: String, reason: &str) -> ! {
+        panic!("{}", Broken::new(Invariant::NoAbort, subject, reason))
+    }
+
+    /// How bitmaps, jobs and drained sections stand. Copies share their bits.
+    pub(in crate::world) fn standing(&self) -> Box<Standing> {
+        let mut standing = Standing { bitmaps: Vec::new(), jobs: Vec::new(), drained: Vec::new() };
+        for (id, node) in self.graph.nodes.iter() {
+            let named = node.bitmaps.iter().filter(|bitmap| bitmap.name().is_some());
+            standing.bitmaps.extend(named.map(|bitmap| (id, node.node_name.clone(), bitmap.clone())));
+            if node.quiesce_counter > 0 {
+                standing.drained.push((id, node.node_name.clone(), node.quiesce_counter));
+            }
+        }
+        standing.jobs.extend(self.jobs.list.iter().map(|job| (*job, self.jobs[*job].id.clone())));
+        Box::new(standing)
+    }
+
+    /// What a node reads as now.
+    #[must_use]
+    pub fn frozen(&self, node: NodeId) -> Frozen {
+        let Some(n) = self.graph.nodes.get(node) else { return Frozen::Unknown };
+        let below = |edge: Option<_>| edge.map(|edge| self.frozen(self.graph.bs(edge)));
+        match &n.driver {
+            None => Frozen::Unknown,
+            Some(Driver::Null(null)) if null.read_zeroes => Frozen::Zero,
+            Some(Driver::Null(_) | Driver::SnapshotAccess) => Frozen::Unknown,
+            // What a real file holds was not all read.
+            Some(Driver::File(_)) if self.files.is_connected() => Frozen::Unknown,
+            Some(Driver::File(file)) => match self.files.get(&file.path) {
+                Some(content) => Frozen::File { path: file.path.clone(), file: content.clone() },
+                None => Frozen::Unknown,
+            },
+            Some(Driver::Raw(raw)) => {
+                let below = Box::new(below(n.file).unwrap_or(Frozen::Unknown));
+                Frozen::Shifted { offset: raw.offset, below }
+            }
+            Some(Driver::Blkdebug(_) | Driver::Cbw(_) | Driver::Throttle(_)) => {
+                below(n.file).unwrap_or(Frozen::Unknown)
+            }
+            Some(Driver::Qcow2(q)) => Frozen::Qcow2(Box::new(crate::host::FrozenImage {
+                driver: q.q.clone(),
+                file: below(n.file).unwrap_or(Frozen::Unknown),
+                backing: below(n.backing),
+            })),
+        }
+    }
+
+    /// A drained section is there.
+    pub(in crate::world) fn see_drained(&mut self, node: NodeId) {
+        let Some(n) = self.graph.nodes.get(node) else { return };
+        let (name, in_flight) = (n.node_name.clone(), n.in_flight);
+        self.see(|| Seen::Drained { node, name, in_flight });
+    }
+
+    /// Looks whether each bitmap that records has a write that just ended.
+    pub(in crate::world) fn see_write(&mut self, node: NodeId, offset: u64, bytes: u64) {
+        if !self.feed.on || bytes == 0 {
+            return;
+        }
+        let n = &self.graph.nodes[node];
+        let lacks = |bitmap: &DirtyBitmap| {
+            let byte = bitmap.bitmap().next_zero(offset, bytes).filter(|_| bitmap.enabled())?;
+            let name = bitmap.name().cloned().unwrap_or_else(|| "(the successor of one in use)".into());
+            Some(Seen::Unrecorded { node: n.node_name.clone(), bitmap: name, byte })
+        };
+        let found = n.bitmaps.iter().find_map(lacks);
+        self.feed.seen.extend(found);
+    }
+
+    /// A bitmap was added or cleared.
+    pub(in crate::world) fn see_fresh_bitmap(&mut self, node: NodeId, id: BitmapId) {
+        if !self.feed.on {
+            return;
+        }
+        let Some(bitmap) = self.graph.nodes[node].bitmaps.get(id) else { return };
+        let Some(name) = bitmap.name().cloned() else { return };
+        let seen = match bitmap.enabled() {
+            true => Seen::BitmapFresh { node, name, content: Box::new(self.frozen(node)) },
+            false => Seen::BitmapStale { node, name },
+        };
+        self.feed.seen.push(seen);
+    }
+
+    /// A bitmap was removed, disabled or enabled.
+    pub(in crate::world) fn see_stale_bitmap(&mut self, node: NodeId, name: Option<Arc<str>>) {
+        if let Some(name) = name {
+            self.see(|| Seen::BitmapStale { node, name });
+        }
+    }
+
+    /// A guest's request begins; its end is seen by a frame below it.
+    pub(in crate::world) fn see_guest(&mut self, blk: BackendId, request: &BlkRequest) {
+        if !self.feed.on {
+            return;
+        }
+        let Some(mut node) = self.graph.blk_bs(blk) else { return };
+        while let Some(Driver::Cbw(_)) = self.graph.nodes[node].driver {
+            let Some(below) = self.graph.filter_bs(node) else { break };
+            node = below;
+        }
+        let new = !self.feed.touched.contains(&node);
+        let content = new.then(|| Box::new(self.frozen(node)));
+        if new {
+            self.feed.touched.push(node);
+        }
+        let co = self.current();
+        self.feed.seen.push(Seen::GuestBegin { co, node, request: Box::new(request.clone()), content });
+        self.stack.push(Frame::GuestSeen);
+    }
+
+    /// A guest's request has ended; its result stays in the register.
+    pub(in crate::world) fn see_guest_end(&mut self) {
+        let co = self.current();
+        let (ok, data) = match &self.reg {
+            crate::world::value::Val::Data(Ok(data)) => (true, Some(data.clone())),
+            crate::world::value::Val::Data(Err(_)) | crate::world::value::Val::Ret(Err(_)) => (false, None),
+            _ => (true, None),
+        };
+        self.see(|| Seen::GuestEnd { co, ok, data });
+    }
+
+    /// A backup job was created.
+    pub(in crate::world) fn see_backup(&mut self, job: JobId) {
+        let b = self.jobs[job].backup();
+        let bitmaps = &self.graph.nodes[b.source].bitmaps;
+        let bitmap = b.sync_bitmap.and_then(|id| bitmaps.get(id));
+        let bitmap = bitmap.and_then(|bitmap| Some((bitmap.name().cloned()?, bitmap.bitmap().clone())));
+        let discards = matches!(&self.graph.nodes[b.cbw].driver, Some(Driver::Cbw(cbw)) if cbw.discard_source);
+        let begins = BackupBegins {
+            job,
+            source_node: b.source,
+            target_node: b.target,
+            source: self.frozen(b.source),
+            target: self.frozen(b.target),
+            mode: b.sync_mode,
+            bitmap,
+            discards,
+            len: b.len,
+        };
+        self.feed.seen.push(Seen::BackupBegins(Box::new(begins)));
+    }
+
+    /// What there is to say of a job's bitmap before its commit or abort callback.
+    pub(in crate::world) fn bitmap_before_end(&self, job: JobId) -> Option<BitmapEnd> {
+        let b = self.jobs[job].backup();
+        let node = &self.graph.nodes[b.source];
+        let bitmap = node.bitmaps.get(b.sync_bitmap?)?;
+        let since = node.bitmaps.get(bitmap.successor()?)?;
+        let Some(Driver::Cbw(cbw)) = &self.graph.nodes[b.cbw].driver else { return None };
+        Some(BitmapEnd {
+            node: b.source,
+            node_name: node.node_name.clone(),
+            name: bitmap.name()?.clone(),
+            mode: b.bitmap_mode,
+            before: bitmap.bitmap().clone(),
+            since: since.bitmap().clone(),
+            uncopied: self.bits(b.cbw, cbw.copy_bitmap).clone(),
+            after: None,
+        })
+    }
+
+    /// A job's commit or abort callback was called.
+    pub(in crate::world) fn see_settled(
+        &mut self,
+        job: JobId,
+        failed: bool,
+        committed: bool,
+        mut bitmap: Option<BitmapEnd>,
+    ) {
+        if let Some(end) = &mut bitmap {
+            let bitmaps = &self.graph.nodes[end.node].bitmaps;
+            end.after = bitmaps.find(&end.name).and_then(|id| bitmaps.get(id)).cloned();
+        }
+        let j = &self.jobs[job];
+        let target = self.job_hooks(job).watch.target.filter(|_| !failed).and_then(|target| target(self, job));
+        let grouped = j.txn.and_then(|txn| self.jobs.txns.get(txn)).is_some_and(|group| group.grouped);
+        let settled = Settled { job, id: j.id.clone(), group: j.txn, grouped, failed, committed, target, bitmap };
+        self.feed.seen.push(Seen::Settled(Box::new(settled)));
+    }
+}

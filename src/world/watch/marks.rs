@@ -1,0 +1,338 @@
+//! Marks: what a run has reached, of all that is worth reaching.
+//!
+//! They are noted while somebody watches the feed, are never read by the world, and are no part of its state: worlds that differ in
+//! nothing else are equal.
+
+use super::feed::Seen;
+use crate::job::status::{JobStatus, JobVerb};
+use crate::trace::TxnPhase;
+use std::hash::{Hash, Hasher};
+
+/// Statuses of jobs.
+const STATUSES: usize = JobStatus::ALL.len();
+/// Verbs, in enum order.
+const VERBS: [JobVerb; 8] = [
+    JobVerb::Cancel,
+    JobVerb::Pause,
+    JobVerb::Resume,
+    JobVerb::SetSpeed,
+    JobVerb::Complete,
+    JobVerb::Dismiss,
+    JobVerb::Finalize,
+    JobVerb::Change,
+];
+/// Steps of transactions.
+const PHASES: [TxnPhase; 5] = [TxnPhase::Prepare, TxnPhase::Refuse, TxnPhase::Commit, TxnPhase::Abort, TxnPhase::Clean];
+/// Actions that are simulated.
+const ACTIONS: [&str; 9] = [
+    "abort",
+    "block-dirty-bitmap-add",
+    "block-dirty-bitmap-remove",
+    "block-dirty-bitmap-clear",
+    "block-dirty-bitmap-enable",
+    "block-dirty-bitmap-disable",
+    "block-dirty-bitmap-merge",
+    "blockdev-backup",
+    "drive-backup",
+];
+/// Places in the code that are worth reaching; the order is that of [`PLACES`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the table says what each is")]
+pub enum Place {
+    UndoBackup,
+    UndoBitmapAdded,
+    UndoBitmapSuperseded,
+    UndoBitmapRestored,
+    UndoBitmapSwitched,
+    UndoBitmapKept,
+    SourceReport,
+    SourceIgnore,
+    SourceStop,
+    SourceEnospcStops,
+    SourceEnospcReports,
+    TargetReport,
+    TargetIgnore,
+    TargetStop,
+    TargetEnospcStops,
+    TargetEnospcReports,
+    BitmapThawed,
+    AbdicateOnSuccess,
+    AbdicateOnFailure,
+    ReclaimOnSuccess,
+    ReclaimOnFailure,
+    CbwCopies,
+    CbwFails,
+    CbwWaits,
+    JobWaitsForCbw,
+    CopyZeroes,
+    CopyRange,
+    CopyRangeFallsBack,
+    CopyPaused,
+    CopyAgain,
+    CopySkips,
+    DrainPausesJob,
+    DrainedRequestWaits,
+    CancelBeforeStart,
+    CancelRunning,
+    CancelUserPaused,
+    CancelStoppedByError,
+    CancelWaiting,
+    CancelPending,
+    CancelConcluded,
+    PeerCancelledRunning,
+    PeerCancelledWaiting,
+    PeerCancelledBeforeStart,
+    GroupWaits,
+    GroupToFinalize,
+    EarlyFail,
+    CancelAll,
+}
+
+/// What they are, and whether a campaign need not reach them.
+const PLACES: [(&str, bool); 47] = [
+    ("undo: a backup's job is cancelled", false),
+    ("undo: an added bitmap goes", false),
+    ("undo: an added bitmap goes that a job has replaced", true),
+    ("undo: a cleared or merged bitmap is restored", false),
+    ("undo: a bitmap is switched back", false),
+    ("undo: a removed bitmap stays", false),
+    ("on-source-error=report", false),
+    ("on-source-error=ignore", false),
+    ("on-source-error=stop", false),
+    ("on-source-error=enospc stops", true),
+    ("on-source-error=enospc reports", false),
+    ("on-target-error=report", false),
+    ("on-target-error=ignore", false),
+    ("on-target-error=stop", false),
+    ("on-target-error=enospc stops", false),
+    ("on-target-error=enospc reports", false),
+    ("bitmap: given back as the job cannot be made", false),
+    ("bitmap: its successor follows, after success", false),
+    ("bitmap: its successor follows, after failure", false),
+    ("bitmap: takes its successor in, after success", false),
+    ("bitmap: takes its successor in, after failure", false),
+    ("copy-before-write: copies", false),
+    ("copy-before-write: fails", false),
+    ("copy-before-write: waits for a range that is being copied", false),
+    ("copying: waits for a range that copy-before-write copies", true),
+    ("copying: writes zeroes", false),
+    ("copying: by copy_range", false),
+    ("copying: copy_range fails, a buffer is used", true),
+    ("copying: cut short by a pause", false),
+    ("copying: begins again after a pause", false),
+    // Only while a job with sync=top still looks for what is allocated.
+    ("copying: skips what is not allocated", true),
+    ("drain: pauses a running job", false),
+    // No drained section lasts until the next command, unless something went wrong: `txn-early-fail-leaves-drain`.
+    ("drain: a guest's request waits for its end", true),
+    ("cancel: before the start", false),
+    ("cancel: while running", false),
+    ("cancel: paused by its user", false),
+    ("cancel: stopped by an error", false),
+    ("cancel: while waiting for its group", true),
+    ("cancel: while pending", false),
+    ("cancel: concluded, so dismissed", true),
+    ("group: a member is cancelled while running", false),
+    ("group: a member is cancelled while waiting", false),
+    ("group: a member is cancelled before its start", false),
+    ("group: waits for its last member", false),
+    ("group: waits to be finalised", false),
+    ("job: fails while it is made", false),
+    ("quit: all jobs are cancelled", true),
+];
+/// How jobs end, and transactions.
+const ENDS: [&str; 5] = [
+    "job ends completed",
+    "job ends completed with an error",
+    "job ends cancelled",
+    "transaction done",
+    "transaction undone",
+];
+
+const VERB_AT: usize = STATUSES * STATUSES;
+const TXN_AT: usize = VERB_AT + VERBS.len() * STATUSES * 2;
+const END_AT: usize = TXN_AT + ACTIONS.len() * PHASES.len();
+const PLACE_AT: usize = END_AT + ENDS.len();
+const BITS: usize = PLACE_AT + PLACES.len();
+const WORDS: usize = BITS.div_ceil(64);
+
+/// What was reached, a bit a mark.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Marks {
+    words: [u64; WORDS],
+}
+
+/// What a run has reached is no part of its state.
+impl PartialEq for Marks {
+    fn eq(&self, _: &Marks) -> bool {
+        true
+    }
+}
+
+impl Eq for Marks {}
+
+impl Hash for Marks {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
+impl Marks {
+    fn set(&mut self, bit: usize) {
+        self.words[bit / 64] |= 1 << (bit % 64);
+    }
+
+    /// Whether a mark was reached, by its place in [`catalogue`].
+    #[must_use]
+    pub fn has(&self, bit: usize) -> bool {
+        self.words.get(bit / 64).is_some_and(|word| word >> (bit % 64) & 1 == 1)
+    }
+
+    /// Takes in what another run has reached.
+    pub fn join(&mut self, other: &Marks) {
+        for (word, other) in self.words.iter_mut().zip(other.words) {
+            *word |= other;
+        }
+    }
+
+    /// How many were reached.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.words.iter().map(|word| word.count_ones()).sum()
+    }
+
+    /// The bits, for storing.
+    #[must_use]
+    pub fn words(&self) -> &[u64] {
+        &self.words
+    }
+
+    /// Bits that were stored.
+    #[must_use]
+    pub fn of_words(words: &[u64]) -> Marks {
+        let mut marks = Marks::default();
+        for (word, stored) in marks.words.iter_mut().zip(words) {
+            *word = *stored;
+        }
+        marks
+    }
+
+    /// Notes what was reached by what happened. Whoever takes things out of the feed calls it.
+    pub fn note(&mut self, seen: &Seen) {
+        match seen {
+            Seen::JobStatus { from, to, .. } => self.set(*from as usize * STATUSES + *to as usize),
+            Seen::Verb { verb, status, taken, .. } => {
+                self.set(VERB_AT + (*verb as usize * STATUSES + *status as usize) * 2 + usize::from(*taken));
+            }
+            Seen::JobEnd { cancelled: true, .. } => self.set(END_AT + 2),
+            Seen::JobEnd { failed, .. } => self.set(END_AT + usize::from(*failed)),
+            Seen::TranEnd(_) => self.set(END_AT + 3),
+            Seen::TranFailed(..) => self.set(END_AT + 4),
+            _ => {}
+        }
+    }
+
+    pub(super) fn note_place(&mut self, place: Place) {
+        self.set(PLACE_AT + place as usize);
+    }
+
+    pub(in crate::world) fn note_txn(&mut self, phase: TxnPhase, action: &str) {
+        if let Some(at) = ACTIONS.iter().position(|known| *known == action) {
+            self.set(TXN_AT + at * PHASES.len() + phase as usize);
+        }
+    }
+}
+
+/// Kinds of marks.
+pub const KINDS: [&str; 5] = ["transition", "verb", "transaction", "end", "place"];
+
+/// A mark that can be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// What it says.
+    pub name: String,
+    /// Its kind, one of [`KINDS`].
+    pub kind: &'static str,
+    /// It takes a rare moment, or what the model lacks; a campaign need not reach it.
+    pub rare: bool,
+    /// Its bit.
+    pub bit: usize,
+}
+
+/// All marks that the model can reach.
+#[must_use]
+pub fn catalogue() -> Vec<Mark> {
+    use JobStatus::{Aborting, Created, Null, Paused, Pending, Ready, Running, Standby, Undefined, Waiting};
+    let mirror = |status: JobStatus| matches!(status, Ready | Standby);
+    let mut marks = Vec::new();
+    for (from, to) in pairs() {
+        if crate::job::status::can_transition(from, to) && from != to && !mirror(from) && !mirror(to) {
+            let rare = matches!((from, to), (Pending, Aborting));
+            let name = format!("{} to {}", from.name(), to.name());
+            marks.push(Mark { name, kind: "transition", rare, bit: from as usize * STATUSES + to as usize });
+        }
+    }
+    for verb in VERBS {
+        for status in JobStatus::ALL.into_iter().filter(|status| !mirror(*status)) {
+            if matches!(status, Undefined | Null) || matches!(verb, JobVerb::Change) {
+                continue;
+            }
+            let taken = crate::job::status::apply_verb("", verb, status).is_ok();
+            // These last a moment only, unless the job is in a group or was told to wait for the client.
+            let rare = matches!(status, Created | Waiting | Pending | Aborting) || (status == Paused && !taken);
+            let rare = rare || (status == Running && matches!(verb, JobVerb::Finalize | JobVerb::Dismiss));
+            let what = if taken { "taken" } else { "refused" };
+            let name = format!("{} {what} when {}", verb.name(), status.name());
+            let bit = VERB_AT + (verb as usize * STATUSES + status as usize) * 2 + usize::from(taken);
+            marks.push(Mark { name, kind: "verb", rare, bit });
+        }
+    }
+    for (at, action) in ACTIONS.iter().enumerate() {
+        for phase in PHASES {
+            let possible = *action != "abort" || !matches!(phase, TxnPhase::Commit);
+            if possible {
+                let name = format!("{action}: {}", phase.name());
+                marks.push(Mark {
+                    name,
+                    kind: "transaction",
+                    rare: false,
+                    bit: TXN_AT + at * PHASES.len() + phase as usize,
+                });
+            }
+        }
+    }
+    for (at, end) in ENDS.iter().enumerate() {
+        marks.push(Mark { name: (*end).to_owned(), kind: "end", rare: false, bit: END_AT + at });
+    }
+    for (at, (place, rare)) in PLACES.iter().enumerate() {
+        marks.push(Mark { name: (*place).to_owned(), kind: "place", rare: *rare, bit: PLACE_AT + at });
+    }
+    marks
+}
+
+fn pairs() -> impl Iterator<Item = (JobStatus, JobStatus)> {
+    JobStatus::ALL.into_iter().flat_map(|from| JobStatus::ALL.into_iter().map(move |to| (from, to)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn each_mark_has_a_bit_of_its_own() {
+        let all = catalogue();
+        let bits: BTreeSet<usize> = all.iter().map(|mark| mark.bit).collect();
+        assert_eq!(bits.len(), all.len());
+        assert!(bits.iter().all(|bit| *bit < BITS));
+        assert!(all.iter().any(|mark| mark.name == "pause refused when concluded"));
+        assert!(all.iter().any(|mark| mark.name == "running to waiting"));
+        let mut marks = Marks::default();
+        marks.note_txn(TxnPhase::Abort, "drive-backup");
+        let bit = all.iter().find(|mark| mark.name == "drive-backup: abort").map(|mark| mark.bit);
+        assert!(bit.is_some_and(|bit| marks.has(bit)) && marks.count() == 1);
+        assert_eq!(Marks::of_words(marks.words()).words(), marks.words());
+        // The last place has the last line of the table.
+        marks.note_place(Place::CancelAll);
+        assert!(marks.has(BITS - 1));
+        assert!(all.iter().all(|mark| KINDS.contains(&mark.kind)));
+    }
+}
