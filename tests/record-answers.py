@@ -102,7 +102,7 @@ def properties():
     """First the different descriptions of a property, then which a type has: `device-list-properties`, `qom-list-properties`."""
     infos, lines = {}, []
     q = Qemu("-machine", "q35")
-    types = sorted(entry["name"] for entry in q.ask("qom-list-types"))
+    types = sorted(entry["name"] for entry in q.ask("qom-list-types", abstract=True))
     for letter, command in [("d", "device-list-properties"), ("q", "qom-list-properties")]:
         for name in types:
             if letter == "q" and name in DEADLY:
