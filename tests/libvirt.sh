@@ -23,7 +23,7 @@ if [ "$(id -u)" = 0 ]; then
     as="setpriv --reuid=65534 --regid=65534 --clear-groups"
 fi
 export HOME="$dir" XDG_RUNTIME_DIR="$dir/run" XDG_CONFIG_HOME="$dir/config" XDG_CACHE_HOME="$dir/cache" XDG_DATA_HOME="$dir/data"
-export LIBVIRT_LOG_FILTERS="1:qemu_monitor" LIBVIRT_LOG_OUTPUTS="1:file:$dir/domain.log" LIBVIRT_AUTOSTART=0
+export LIBVIRT_LOG_FILTERS="${FILTERS:-1:qemu_monitor}" LIBVIRT_LOG_OUTPUTS="1:file:$dir/domain.log" LIBVIRT_AUTOSTART=0
 $as libvirtd --timeout 120 >libvirtd.out 2>&1 &
 daemon=$!
 v() { timeout 60 $as virsh -q -c qemu:///session "$@"; }
@@ -49,6 +49,7 @@ cat >guest.xml <<X
 <domain type='qemu'>
   <name>guest</name><memory unit='MiB'>64</memory><vcpu>2</vcpu>
   <os><type arch='x86_64' machine='${MACHINE:-pc}'>hvm</type></os>
+  <features><acpi/></features>
   <devices>
     <emulator>$dir/bin/qemu-system-x86_64</emulator>
     <controller type='scsi' model='virtio-scsi'/>
@@ -84,7 +85,7 @@ step domstate v domstate guest; has running
 step domblkinfo v domblkinfo guest vda; has 67108864
 step domblkstat v domblkstat guest vda
 step domstats v domstats guest
-step vcpuinfo v vcpuinfo guest
+step vcpucount v vcpucount guest
 step dommemstat v dommemstat guest
 step ttyconsole v ttyconsole guest; has /dev/pts
 step blkiotune v blkdeviotune guest vda --total-bytes-sec 10000000
@@ -111,8 +112,10 @@ step eject-media v change-media guest hdc --eject --force
 step setmem v setmem guest 32M --live
 step suspend v suspend guest
 step reset v reset guest
+step resume-again v resume guest
 step shutdown v shutdown guest
 step destroy v destroy guest
-step full-target qemu-img compare full.a a.qcow2
+step restore qemu-img rebase -u -b full.a -F qcow2 inc.a
+step restored qemu-img compare inc.a a.qcow2
 echo "$done steps, $failed failed"
 [ $failed = 0 ]

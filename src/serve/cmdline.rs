@@ -166,11 +166,11 @@ impl CommandLine {
             "pidfile" => self.config.pidfile = Some(value.to_owned()),
             "machine" | "M" => {
                 machine(value)?;
+                self.config.block.push("-machine".into());
+                self.config.block.push(value.into());
                 if let Some((_, accel)) = split_options(value).into_iter().find(|(key, _)| key == "accel") {
                     self.accel(&accel, false).map_err(at)?;
                 }
-                self.config.block.push("-machine".into());
-                self.config.block.push(value.into());
             }
             "accel" => self.accel(value, true).map_err(at)?,
             "display" => {
