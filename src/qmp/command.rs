@@ -57,7 +57,11 @@ pub enum Command {
     },
     BlockdevChangeMedium(Box<ChangeMedium>),
     /// Its arguments are the properties of the device.
-    DeviceAdd(Json),
+    DeviceAdd {
+        options: Json,
+        /// All of them are texts, as the human monitor gives them.
+        texts: bool,
+    },
     DeviceDel {
         id: Arc<str>,
     },
@@ -207,7 +211,7 @@ pub fn parse_command(name: &str, args: &Json) -> Result<Command, QmpError> {
         return Ok(Command::ObjectAdd(Box::new(ObjectOptions::visit(at)?)));
     }
     if name == "device_add" {
-        return Ok(Command::DeviceAdd(args.clone()));
+        return Ok(Command::DeviceAdd { options: args.clone(), texts: false });
     }
     if name == "migrate-set-parameters" {
         return Ok(Command::Machine(Box::new(MachineCommand::MigrateSetParameters(args.clone()))));

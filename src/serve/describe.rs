@@ -17,7 +17,8 @@ fn one(config: &Config, chardev: &Chardev, port: Option<&Port>) -> CharDevice {
     let used = config.users.iter().any(|user| user.chardev == chardev.id);
     // The other ones belong to devices: a serial port of the ISA bus listens at once, those of virtio when the guest opens them.
     let named = |value: &str| {
-        value.contains("isa-serial") && (value.contains(&format!("chardev={}", chardev.id)) || value.contains(&format!("\"{}\"", chardev.id)))
+        value.contains("isa-serial")
+            && (value.contains(&format!("chardev={}", chardev.id)) || value.contains(&format!("\"{}\"", chardev.id)))
     };
     let serial = || config.block.iter().any(|value| named(value));
     CharDevice {
@@ -49,7 +50,11 @@ fn filename(chardev: &Chardev, port: Option<&Port>) -> String {
         Kind::Pty => format!("pty:{}", port.and_then(Port::pty).unwrap_or_default()),
         Kind::Socket { address: Address::Fd(_), server, .. } => {
             let path = port.and_then(Port::own_path).unwrap_or_default();
-            format!("{}unix:{path}{}", if connected { "" } else { "disconnected:" }, if *server { ",server=on" } else { "" })
+            format!(
+                "{}unix:{path}{}",
+                if connected { "" } else { "disconnected:" },
+                if *server { ",server=on" } else { "" }
+            )
         }
         Kind::Socket { .. } => {
             let shown = chardev.shown();

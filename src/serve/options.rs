@@ -56,7 +56,8 @@ const DONE_WITH: [&str; 30] = [
     "vnc",
 ];
 /// Options without one that are.
-const DONE: [&str; 9] = ["S", "daemonize", "enable-kvm", "h", "help", "nodefaults", "nographic", "no-user-config", "version"];
+const DONE: [&str; 9] =
+    ["S", "daemonize", "enable-kvm", "h", "help", "nodefaults", "nographic", "no-user-config", "version"];
 /// Options with an argument and without effect.
 const ACCEPTED_WITH: [&str; 52] = [
     "D",

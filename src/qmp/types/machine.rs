@@ -80,8 +80,7 @@ const PLAIN: [&str; 17] = [
 const DISPLAYS: [&str; 2] = ["query-spice", "query-vnc"];
 
 impl QapiEnum for Expansion {
-    const TABLE: &'static [(Expansion, &'static str)] =
-        &[(Expansion::Static, "static"), (Expansion::Full, "full")];
+    const TABLE: &'static [(Expansion, &'static str)] = &[(Expansion::Static, "static"), (Expansion::Full, "full")];
 }
 
 /// A name that stands for nothing here but must be one of an enum.

@@ -451,12 +451,7 @@ impl World {
 
     /// `backup_clean`: gives up its nodes, then takes the filter away.
     fn backup_clean(&mut self, job: JobId) -> Flow {
-        self.seq([
-            Frame::GraphWrlock,
-            Frame::JobRemoveAllBdrv(job),
-            Frame::GraphWrunlock,
-            Frame::BackupCbwDrop(job),
-        ])
+        self.seq([Frame::GraphWrlock, Frame::JobRemoveAllBdrv(job), Frame::GraphWrunlock, Frame::BackupCbwDrop(job)])
     }
 
     /// `backup_clean`, second half.

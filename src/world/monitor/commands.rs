@@ -100,7 +100,7 @@ impl World {
                 self.ret(Val::Done(done))
             }
             C::SystemReset => self.system_reset(),
-            C::DeviceAdd(options) => self.device_add(&options),
+            C::DeviceAdd { options, texts } => self.device_add(&options, texts),
             C::Eject { drive, force } => self.eject(&drive, force.unwrap_or(false)),
             C::BlockdevOpenTray { drive, force } => self.open_tray(&drive, force.unwrap_or(false)),
             C::BlockdevCloseTray(drive) => self.close_tray(&drive),

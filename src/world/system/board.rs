@@ -3,9 +3,6 @@
 //!
 //! Nothing of it does anything. Clients look at it when they start and connect, and it answers them as it was described.
 
-use crate::world::World;
-use crate::world::frame::Flow;
-use crate::world::value::Val;
 use crate::base::Json;
 use crate::qmp::drive::split_options;
 use crate::qmp::error::{ErrorClass, QmpError};
@@ -13,6 +10,9 @@ use crate::qmp::keyval::parse_strosz;
 use crate::qmp::recorded;
 use crate::qmp::types::MachineCommand;
 use crate::qmp::types::machine::CAPABILITIES;
+use crate::world::World;
+use crate::world::frame::Flow;
+use crate::world::value::Val;
 use std::sync::Arc;
 
 /// What a PC has without `-m`, in bytes.
@@ -156,7 +156,11 @@ fn smp(value: &str) -> Result<Smp, String> {
     let get = |key: &str| -> Result<Option<u64>, String> {
         let Some((_, text)) = options.iter().rev().find(|(name, _)| name == key) else { return Ok(None) };
         let number = text.parse::<u64>().map_err(|_| format!("Parameter 'smp.{key}' expects integer"))?;
-        if number == 0 { Err("Invalid CPU topology: CPU topology parameters must be greater than zero".into()) } else { Ok(Some(number)) }
+        if number == 0 {
+            Err("Invalid CPU topology: CPU topology parameters must be greater than zero".into())
+        } else {
+            Ok(Some(number))
+        }
     };
     let known = ["cpus", "maxcpus", "drawers", "books", "sockets", "dies", "clusters", "modules", "cores", "threads"];
     if let Some((key, _)) = options.iter().find(|(key, _)| !known.contains(&key.as_str())) {
@@ -184,12 +188,15 @@ fn smp(value: &str) -> Result<Smp, String> {
     let max = max.or(cpus).unwrap_or(product);
     let cpus = cpus.unwrap_or(max);
     if product != max {
-        let text = format!("sockets ({sockets}) * dies ({dies}) * cores ({cores}) * threads ({threads}) != maxcpus ({max})");
+        let text =
+            format!("sockets ({sockets}) * dies ({dies}) * cores ({cores}) * threads ({threads}) != maxcpus ({max})");
         let text = if dies == 1 { text.replace("dies (1) * ", "") } else { text };
         return Err(format!("Invalid CPU topology: product of the hierarchy must match maxcpus: {text}"));
     }
     if cpus > max {
-        return Err(format!("Invalid CPU topology: maxcpus must be equal to or greater than smp: sockets ({sockets}) * cores ({cores}) * threads ({threads}) == maxcpus ({max}) < smp_cpus ({cpus})"));
+        return Err(format!(
+            "Invalid CPU topology: maxcpus must be equal to or greater than smp: sockets ({sockets}) * cores ({cores}) * threads ({threads}) == maxcpus ({max}) < smp_cpus ({cpus})"
+        ));
     }
     if max > 4096 {
         return Err(format!("Invalid SMP CPUs {max}. The max CPUs supported by machine is 4096"));
@@ -253,7 +260,8 @@ impl World {
         self.ret(Val::Json(result))
     }
 
-    fn query_machine(&self, name: &str) -> Result<Json, QmpError> {
+    /// A query without arguments.
+    pub(in crate::world) fn query_machine(&self, name: &str) -> Result<Json, QmpError> {
         let board = &self.machine.board;
         Ok(match name {
             "query-balloon" => {
@@ -277,9 +285,8 @@ impl World {
             "query-mice" => self.query_mice(),
             "query-migrate-capabilities" => {
                 let on = |name: &str| board.capabilities.iter().any(|other| **other == *name);
-                let status = |name: &&str| {
-                    Json::dict(vec![("capability", Json::str(name)), ("state", on(name).into())])
-                };
+                let status =
+                    |name: &&str| Json::dict(vec![("capability", Json::str(name)), ("state", on(name).into())]);
                 Json::list(CAPABILITIES.iter().map(status).collect())
             }
             "query-migrate-parameters" => self.migrate_parameters(),
@@ -461,11 +468,9 @@ impl World {
         let host = if host.is_empty() { "0.0.0.0" } else { host.trim_matches(['[', ']']) };
         let mut members = vec![("enabled", true.into()), ("auth", "none".into()), ("clients", Json::list(Vec::new()))];
         match place.strip_prefix("unix:") {
-            Some(path) => members.extend([
-                ("host", Json::str(path)),
-                ("service", "".into()),
-                ("family", "unix".into()),
-            ]),
+            Some(path) => {
+                members.extend([("host", Json::str(path)), ("service", "".into()), ("family", "unix".into())])
+            }
             None => members.extend([
                 ("host", Json::str(host)),
                 ("service", (5900 + number.parse::<u64>().unwrap_or(0)).to_string().into()),
@@ -496,11 +501,7 @@ impl World {
 }
 
 /// `qmp_query_cpu_model_expansion`
-fn cpu_model_expansion(
-    expansion: recorded::Expansion,
-    name: &str,
-    props: &Json,
-) -> Result<Json, QmpError> {
+fn cpu_model_expansion(expansion: recorded::Expansion, name: &str, props: &Json) -> Result<Json, QmpError> {
     let Some(all) = recorded::cpu_properties(name, expansion) else {
         return Err(QmpError::generic(format!("CPU model '{name}' not found")));
     };

@@ -269,7 +269,7 @@ impl World {
         if let Some(id) = options.get("id").and_then(Json::as_str).filter(|id| self.machine.device(id).is_some()) {
             return Err(format!("Duplicate ID '{id}' for device"));
         }
-        let (device, drive) = self.device_new(&options)?;
+        let (device, drive) = self.device_new(&options, !text.starts_with('{'))?;
         let Some(drive) = drive else { return self.device_attach(device, None) };
         if let Some(blk) = self.graph.blk_by_name(&drive) {
             return self.device_attach(device, Some(blk));

@@ -2,12 +2,13 @@
 //!
 //! No guest runs, so a device is only a name in front of a backend, with its rules about what it can be attached to.
 
+use super::board::Board;
 use crate::base::Json;
 use crate::block::throttle::Limits;
+use crate::qmp::device_properties::check;
 use crate::qmp::error::{ErrorClass, QmpError};
 use crate::qmp::types::ObjectOptions;
 use crate::world::World;
-use super::board::Board;
 use crate::world::arena::BackendId;
 use crate::world::block::graph::perm;
 use crate::world::monitor::commands::not_simulated;
@@ -38,7 +39,16 @@ impl Device {
     /// A device without a name.
     #[must_use]
     pub fn new(driver: Arc<str>) -> Device {
-        Device { id: None, driver, backend: None, leaving: false, share_rw: false, write_cache: None, options: Json::empty(), hotplugged: false }
+        Device {
+            id: None,
+            driver,
+            backend: None,
+            leaving: false,
+            share_rw: false,
+            write_cache: None,
+            options: Json::empty(),
+            hotplugged: false,
+        }
     }
 
     /// It is a device within a device.
@@ -188,7 +198,7 @@ impl World {
     ///
     /// # Errors
     /// What QEMU says about it.
-    pub(super) fn device_new(&self, options: &Json) -> Result<(Device, Option<Arc<str>>), String> {
+    pub(super) fn device_new(&self, options: &Json, texts: bool) -> Result<(Device, Option<Arc<str>>), String> {
         let text =
             |key: &str| options.get(key).and_then(Json::as_str).filter(|text| !text.is_empty()).map(Arc::<str>::from);
         let driver = text("driver").ok_or("Parameter 'driver' is missing")?;
@@ -213,6 +223,7 @@ impl World {
         if driver.starts_with("ide-") && !self.machine.is_pc() {
             return Err(format!("No 'IDE' bus found for device '{driver}'"));
         }
+        check(&super::qom::type_of(&driver), options, texts)?;
         if let Some(thread) = text("iothread")
             && self.machine.object(&thread).is_none_or(|object| object.kind != "iothread")
         {
@@ -254,6 +265,8 @@ impl World {
             // virtio's disk is a device within the device, and has no id of its own.
             let dev = match (family, &device.id) {
                 (Some("virtio-blk"), _) => format!("{path}/virtio-backend"),
+                // Its disk is a SCSI disk of its own on a bus of its own.
+                (Some("usb-storage"), Some(id)) => format!("{path}/{id}.0/legacy[0]"),
                 (_, Some(id)) => id.to_string(),
                 (_, None) => path,
             };
@@ -387,7 +400,12 @@ impl World {
             limits.check().map_err(QmpError::generic)?;
             self.throttling.add(options.id.clone(), limits, true);
         }
-        self.machine.objects.push(Object { id: options.id.clone(), kind, numbers, properties: options.properties.clone() });
+        self.machine.objects.push(Object {
+            id: options.id.clone(),
+            kind,
+            numbers,
+            properties: options.properties.clone(),
+        });
         Ok(())
     }
 
@@ -427,7 +445,8 @@ impl World {
         let threads = self.machine.objects.iter().enumerate().filter(|(_, object)| object.kind == "iothread");
         let thread = |number: u64| if self.machine.board.thread == 0 { number } else { self.machine.board.thread };
         let info = |(i, object): (usize, &Object)| {
-            let mut members = vec![("id", Json::Str(object.id.clone())), ("thread-id", Json::uint(thread(i as u64 + 1)))];
+            let mut members =
+                vec![("id", Json::Str(object.id.clone())), ("thread-id", Json::uint(thread(i as u64 + 1)))];
             members.extend(object.numbers.iter().take(4).map(|(name, n)| (*name, Json::Int(*n))));
             Json::dict(members)
         };

@@ -3,7 +3,6 @@
 //! The objects on board are as recorded of a machine without devices ([`recorded::object`]). Devices, processors, character devices and
 //! objects of the command line stand at their places among them, with the properties of their types and the values they were given.
 
-use crate::world::World;
 use super::board::Board;
 use super::machine::{Device, Machine, Object};
 use crate::base::Json;
@@ -11,6 +10,7 @@ use crate::qmp::error::{ErrorClass, QmpError};
 use crate::qmp::keyval::{parse_bool, parse_i64, parse_strosz};
 use crate::qmp::order::hash_order;
 use crate::qmp::recorded::{self, Expansion, Of, Row};
+use crate::world::World;
 use std::sync::Arc;
 
 /// `qmp_qom_list_types`
@@ -119,8 +119,8 @@ fn anonymous(devices: &[Device]) -> impl Iterator<Item = (String, &Device)> {
 /// The name without the aliases that exist for some models.
 pub(in crate::world) fn type_of(driver: &str) -> String {
     match driver {
-        "virtio-blk" | "virtio-scsi" | "virtio-net" | "virtio-balloon" | "virtio-rng" | "virtio-serial" | "virtio-gpu"
-        | "virtio-input-host" | "virtio-keyboard" | "virtio-mouse" | "virtio-tablet" | "virtio-9p" => {
+        "virtio-blk" | "virtio-scsi" | "virtio-net" | "virtio-balloon" | "virtio-rng" | "virtio-serial"
+        | "virtio-gpu" | "virtio-input-host" | "virtio-keyboard" | "virtio-mouse" | "virtio-tablet" | "virtio-9p" => {
             format!("{driver}-pci")
         }
         "ahci" => "ich9-ahci".into(),
@@ -213,8 +213,13 @@ impl World {
         }
         match value {
             Some(value) if value.get("error").is_none() => Ok(value),
-            Some(_) => Err(QmpError::generic(format!("Property '{}.{property}' is not readable", self.type_at(&place)))),
-            None => Err(crate::world::monitor::commands::not_simulated(&format!("qom-get {}.{property}", self.type_at(&place)))),
+            Some(_) => {
+                Err(QmpError::generic(format!("Property '{}.{property}' is not readable", self.type_at(&place))))
+            }
+            None => Err(crate::world::monitor::commands::not_simulated(&format!(
+                "qom-get {}.{property}",
+                self.type_at(&place)
+            ))),
         }
     }
 
@@ -242,7 +247,9 @@ impl World {
             Place::OnBoard(path) => self.on_board(path),
             Place::Container(path) => {
                 let mut all = vec![row("type", "string", Some("container".into()))];
-                all.extend(self.children(path).into_iter().map(|(name, kind)| row(&name, &format!("child<{kind}>"), None)));
+                all.extend(
+                    self.children(path).into_iter().map(|(name, kind)| row(&name, &format!("child<{kind}>"), None)),
+                );
                 all
             }
             Place::Cpu(index) => self.cpu_rows(*index),
@@ -267,7 +274,9 @@ impl World {
             Place::Backend(device) => {
                 let mut all = given_rows(&type_name, &device.options);
                 if let Some(node) = device.backend.and_then(|blk| self.drive_of(blk)) {
-                    all.iter_mut().filter(|(key, ..)| &**key == "drive").for_each(|row| row.2 = Some(Json::Str(node.clone())));
+                    all.iter_mut()
+                        .filter(|(key, ..)| &**key == "drive")
+                        .for_each(|row| row.2 = Some(Json::Str(node.clone())));
                 }
                 all
             }

@@ -1,12 +1,12 @@
 //! `qom-set`: properties that can be set while the process runs, above all the disk of a device
 //! (`hw/core/qdev-properties-system.c:set_drive_helper`, `block.c:bdrv_replace_child_bs`).
 
+use crate::base::Json;
+use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::arena::BackendId;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
-use crate::base::Json;
-use crate::qmp::error::QmpError;
 use std::sync::Arc;
 
 /// Properties of objects that may change.
@@ -27,18 +27,24 @@ impl World {
         let backend = self.machine.device(&name).map(|device| (device.backend, device.driver.clone()));
         match (backend, property) {
             (Some((Some(blk), driver)), "drive") if !driver.starts_with("usb-storage") => self.set_drive(blk, value),
-            (Some((None, _)), "drive") => self.ret(Val::Done(Err(crate::world::monitor::commands::not_simulated("qom-set drive of a device without one")))),
+            (Some((None, _)), "drive") => self.ret(Val::Done(Err(crate::world::monitor::commands::not_simulated(
+                "qom-set drive of a device without one",
+            )))),
             (Some(_), "guest-stats-polling-interval") => self.ret(Val::Done(Ok(()))),
             (Some((_, driver)), _) => {
                 let kind = super::qom::type_of(&driver);
-                let text = format!("Attempt to set property '{property}' on device '{name}' (type '{kind}') after it was realized");
+                let text = format!(
+                    "Attempt to set property '{property}' on device '{name}' (type '{kind}') after it was realized"
+                );
                 self.ret(Val::Done(Err(QmpError::generic(text))))
             }
             (None, _) if CHANGEABLE.contains(&property) => {
                 let done = self.set_number(&name, property, value);
                 self.ret(Val::Done(done))
             }
-            (None, _) => self.ret(Val::Done(Err(crate::world::monitor::commands::not_simulated(&format!("qom-set {property}"))))),
+            (None, _) => {
+                self.ret(Val::Done(Err(crate::world::monitor::commands::not_simulated(&format!("qom-set {property}")))))
+            }
         }
     }
 
