@@ -176,6 +176,7 @@ def main():
         same.append(write("schema.z", ["query-qmp-schema\t" + text(q.ask("query-qmp-schema"))]))
         same.append(write("answers.z", [f"{name}\t{text(q.ask(name))}" for name in CONSTANT]
                           + ["hmp help\t" + text(q.ask("human-monitor-command", **{"command-line": "help"})),
+                             "query-machines compat-props\t" + text(q.ask("query-machines", **{"compat-props": True})),
                              "qom-list-types abstract\t" + text(q.ask("qom-list-types", abstract=True)),
                              "hmp info\t" + text(q.ask("human-monitor-command", **{"command-line": "info"}))]
                           + interfaces(q)))

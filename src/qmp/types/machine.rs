@@ -108,6 +108,10 @@ impl MachineCommand {
         if ANSWERED.contains(&name) {
             return Ok(Some(M::Recorded(name)));
         }
+        if name == "query-machines" {
+            let all = v.opt_bool("compat-props")?.unwrap_or(false);
+            return Ok(Some(M::Recorded(if all { "query-machines compat-props" } else { name })));
+        }
         if PLAIN.contains(&name) || DISPLAYS.contains(&name) {
             return Ok(Some(M::Plain(name)));
         }
