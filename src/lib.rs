@@ -7,12 +7,14 @@ pub mod bitmap;
 pub mod block;
 pub mod check;
 pub mod choice;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod debug;
 pub mod explore;
 pub mod failure;
 pub mod generate;
 pub mod host;
+#[cfg(feature = "serve")]
 pub mod images;
 pub mod interop;
 pub mod invariant;
@@ -21,6 +23,7 @@ pub mod qmp;
 pub mod quirk;
 pub mod render;
 pub mod scenario;
+#[cfg(feature = "serve")]
 pub mod serve;
 pub mod shrink;
 pub mod sim;

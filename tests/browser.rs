@@ -1,7 +1,7 @@
 //! The page in a browser: opened in headless Chromium, hovered, clicked, zoomed, stepped by keyboard and slider, in light and dark,
 //! and held against stored pictures within a tolerance.
 //!
-//! Where there is no Chromium the tests say so and pass. `BLOCKJOB_SIM_PICTURES=new cargo test --test browser` stores pictures anew.
+//! Where there is no Chromium the tests are skipped, and reported as skipped. `BLOCKJOB_SIM_PICTURES=new cargo test --test browser` stores pictures anew.
 
 #![allow(
     clippy::disallowed_macros,
@@ -11,17 +11,20 @@
 )]
 
 mod common;
+#[path = "common/harness.rs"]
+mod harness;
 
 use blockjob_sim::base::Json;
 use blockjob_sim::render::html;
 use blockjob_sim::render::read::{Kind, Source};
 use blockjob_sim::trace::{Level, canonical};
 use common::{case, path, run};
+use harness::{Tool, needing, trials};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 use tungstenite::stream::MaybeTlsStream;
 use tungstenite::{Message, WebSocket};
@@ -30,14 +33,17 @@ use tungstenite::{Message, WebSocket};
 const TOLERANCE: f64 = 8.0;
 const SIZE: (u32, u32) = (1280, 860);
 
-fn chromium() -> Option<PathBuf> {
-    let names = ["chromium", "chromium-browser", "google-chrome", "chrome"];
-    let dirs: Vec<PathBuf> = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
-    let found = names.iter().flat_map(|name| dirs.iter().map(move |dir| dir.join(name))).find(|file| file.is_file());
-    if found.is_none() {
-        eprintln!("skipped: there is no Chromium on this machine (apt-get install chromium)");
-    }
-    found
+fn main() -> ExitCode {
+    let mut all = needing(
+        Tool::Chromium,
+        trials![the_page_works, two_runs_beside_each_other, a_hundred_thousand_records_stay_usable],
+    );
+    all.extend(trials![base64_both_ways]);
+    harness::main(all)
+}
+
+fn chromium() -> PathBuf {
+    Tool::Chromium.found().expect("Chromium (apt-get install chromium)")
 }
 
 /// A browser with one page, driven over the DevTools protocol.
@@ -274,7 +280,6 @@ fn race(seed: Option<u64>) -> Source {
     source
 }
 
-#[test]
 fn base64_both_ways() {
     for text in ["", "a", "ab", "abc", "abcd"] {
         assert_eq!(from_base64(&to_base64(text.as_bytes())), text.as_bytes());
@@ -282,10 +287,8 @@ fn base64_both_ways() {
     assert_eq!(to_base64(b"any carnal pleas"), "YW55IGNhcm5hbCBwbGVhcw==");
 }
 
-#[test]
 fn the_page_works() {
-    let Some(program) = chromium() else { return };
-    let mut browser = Browser::start(program);
+    let mut browser = Browser::start(chromium());
     let source = race(None);
     let start =
         source.records.iter().position(|r| matches!(r.kind, Kind::Note { .. }) && r.kind.line() == "mark: start");
@@ -373,10 +376,8 @@ fn the_page_works() {
     assert!(browser.errors.is_empty(), "{:?}", browser.errors);
 }
 
-#[test]
 fn two_runs_beside_each_other() {
-    let Some(program) = chromium() else { return };
-    let mut browser = Browser::start(program);
+    let mut browser = Browser::start(chromium());
     let (a, b) = (race(None), race(Some(3)));
     let difference = html::difference(&a, &b).expect("they differ");
     browser.colours("light");
@@ -389,10 +390,8 @@ fn two_runs_beside_each_other() {
     assert!(browser.errors.is_empty(), "{:?}", browser.errors);
 }
 
-#[test]
 fn a_hundred_thousand_records_stay_usable() {
-    let Some(program) = chromium() else { return };
-    let mut browser = Browser::start(program);
+    let mut browser = Browser::start(chromium());
     // A long run, made from a short one: it happens again and again.
     let one = race(None);
     let (mut long, end) = (Source { title: "long".to_owned(), ..Source::default() }, one.records.last().unwrap().time);

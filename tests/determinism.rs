@@ -7,8 +7,6 @@
     reason = "tests read files, run programs and print"
 )]
 
-mod common;
-
 use blockjob_sim::choice::{ChoiceLog, Chooser, Mode, Recorder, Replay, Walk};
 use blockjob_sim::qmp::names::COMMANDS;
 use blockjob_sim::scenario::plan::{Expect, PlannedStep, StepKind};
@@ -17,9 +15,7 @@ use blockjob_sim::sim::outcome::{Outcome, Run, RunOptions};
 use blockjob_sim::sim::{self, Sim};
 use blockjob_sim::trace::jsonl::{self, Header};
 use blockjob_sim::trace::{Level, canonical};
-use common::{CASES, case, path, run};
 use proptest::prelude::*;
-use sha2::{Digest, Sha256};
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -326,28 +322,4 @@ proptest! {
             prop_assert!(matches!(outcome, Outcome::Passed | Outcome::Failed { .. }), "{text}\n{outcome}");
         }
     }
-}
-
-// Drift ------------------------------------------------------------------------------------------------------------------
-
-/// Digests of the whole traces of all cases, calm and under a seed: whatever changes a run shows here. After a change that is
-/// meant: `INSTA_UPDATE=always cargo test --test determinism digests`.
-#[test]
-fn digests() {
-    let mut table = String::new();
-    for name in CASES {
-        let plan = case(name);
-        for (schedule, seed) in [("calm", None), ("seed 7", Some(7))] {
-            let run = run(&plan, seed, Level::Co);
-            assert_eq!(run.outcome, Outcome::Passed, "{}", run.outcome);
-            let digest = Sha256::digest(bytes(&run));
-            let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-            _ = writeln!(table, "{name:<34}{schedule:<8}{hex}");
-        }
-    }
-    let mut settings = insta::Settings::clone_current();
-    settings.set_snapshot_path(path("snapshots/iotest-124"));
-    settings.set_prepend_module_to_snapshot(false);
-    settings.set_omit_expression(true);
-    settings.bind(|| insta::assert_snapshot!("digests", table));
 }

@@ -1,6 +1,6 @@
 //! Real image files: made, checked and compared by the real qemu-img and qemu-io, used by a simulated process in between.
 //!
-//! Without qemu-img the tests say so and pass.
+//! Without qemu-img the tests are skipped, and reported as skipped.
 
 #![allow(
     clippy::disallowed_macros,
@@ -8,6 +8,9 @@
     clippy::disallowed_types,
     reason = "tests read files, run programs and print"
 )]
+
+#[path = "common/harness.rs"]
+mod harness;
 
 use blockjob_sim::base::Json;
 use blockjob_sim::choice::{Choose, Chooser, Walk};
@@ -18,9 +21,26 @@ use blockjob_sim::qmp::print::{Order, to_text};
 use blockjob_sim::world::World;
 use blockjob_sim::world::aio::Stepped;
 use blockjob_sim::world::monitor::Output;
+use harness::{Tool, needing, trials};
 use std::io::{BufRead, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
+
+fn main() -> ExitCode {
+    let mut all = needing(
+        Tool::QemuImg,
+        trials![
+            a_backup_of_a_real_chain_is_a_real_image,
+            persistent_bitmaps_stand_where_qemu_finds_them_and_are_read_again,
+            images_are_locked_as_qemu_locks_them,
+            a_huge_sparse_disk_costs_what_is_touched,
+            others_may_change_a_file_that_is_not_open,
+            a_process_that_is_killed_harms_no_source_and_leaves_no_wrong_target,
+        ],
+    );
+    all.extend(trials![what_is_not_there_is_refused_in_qemus_words]);
+    harness::main(all)
+}
 
 /// What a tool printed, on both streams, and whether it was content.
 fn tool(dir: &Path, line: &str) -> (bool, String) {
@@ -42,14 +62,6 @@ fn qemu_io(dir: &Path, format: &str, file: &str, command: &str) {
     let output = Command::new("qemu-io").args(["-f", format, "-c", command, file]).current_dir(dir).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && !text.contains("failed"), "{command}: {text}");
-}
-
-fn has_tools() -> bool {
-    let found = Command::new("qemu-img").arg("--version").stdout(Stdio::null()).status().is_ok();
-    if !found {
-        println!("qemu-img is not installed: nothing was tested");
-    }
-    found
 }
 
 /// A simulated process over real files.
@@ -146,12 +158,8 @@ fn alone() -> std::sync::MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-#[test]
 fn a_backup_of_a_real_chain_is_a_real_image() {
     let _alone = alone();
-    if !has_tools() {
-        return;
-    }
     for options in ["compat=0.10", "compat=1.1,cluster_size=512", "compat=1.1,cluster_size=2M", "compat=1.1"] {
         let dir = tempfile::tempdir().unwrap();
         make_source(dir.path(), options);
@@ -177,12 +185,8 @@ fn a_backup_of_a_real_chain_is_a_real_image() {
     }
 }
 
-#[test]
 fn persistent_bitmaps_stand_where_qemu_finds_them_and_are_read_again() {
     let _alone = alone();
-    if !has_tools() {
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     must(dir.path(), "qemu-img create -q -f qcow2 a.qcow2 64M");
     must(dir.path(), "qemu-img bitmap --add -g 32k a.qcow2 theirs");
@@ -218,12 +222,8 @@ fn persistent_bitmaps_stand_where_qemu_finds_them_and_are_read_again() {
     again.quit();
 }
 
-#[test]
 fn images_are_locked_as_qemu_locks_them() {
     let _alone = alone();
-    if !has_tools() {
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     must(dir.path(), "qemu-img create -q -f qcow2 a.qcow2 1M");
     let path = format!("{}/a.qcow2", dir.path().display());
@@ -262,7 +262,6 @@ fn images_are_locked_as_qemu_locks_them() {
     served.quit();
 }
 
-#[test]
 fn what_is_not_there_is_refused_in_qemus_words() {
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
@@ -296,12 +295,8 @@ fn what_is_not_there_is_refused_in_qemus_words() {
     served.quit();
 }
 
-#[test]
 fn a_huge_sparse_disk_costs_what_is_touched() {
     let _alone = alone();
-    if !has_tools() {
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     let raw = dir.path().join("huge.raw");
     let size =
@@ -327,12 +322,8 @@ fn a_huge_sparse_disk_costs_what_is_touched() {
     assert!(must(dir.path(), "qemu-img check inc.qcow2").contains("No errors"));
 }
 
-#[test]
 fn others_may_change_a_file_that_is_not_open() {
     let _alone = alone();
-    if !has_tools() {
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     must(dir.path(), "qemu-img create -q -f qcow2 a.qcow2 1M");
     let add = format!(
@@ -355,12 +346,8 @@ fn others_may_change_a_file_that_is_not_open() {
     served.quit();
 }
 
-#[test]
 fn a_process_that_is_killed_harms_no_source_and_leaves_no_wrong_target() {
     let _alone = alone();
-    if !has_tools() {
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     must(dir.path(), "qemu-img create -q -f qcow2 a.qcow2 4M");
     qemu_io(dir.path(), "qcow2", "a.qcow2", "write -P 1 0 3M");

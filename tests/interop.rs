@@ -8,10 +8,29 @@
 )]
 
 mod common;
+#[path = "common/harness.rs"]
+mod harness;
 
+use harness::{Tool, needing, trials};
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, ExitCode};
+
+fn main() -> ExitCode {
+    // Images are compared with qemu-img.
+    let mut all = needing(
+        Tool::QemuImg,
+        trials![programs_agree_with_this_program_as_qemu, what_differs_is_made_smaller, it_is_said_who_is_wrong,],
+    );
+    all.extend(needing(Tool::Python, trials![an_exported_script_is_python]));
+    all.extend(trials![
+        what_is_recorded_of_an_end_is_possible,
+        a_hang_is_kept_with_a_script_that_needs_nothing_of_ours,
+        a_crash_is_kept_with_a_script_that_needs_nothing_of_ours,
+        an_exported_schedule_says_how_its_order_is_forced,
+    ]);
+    harness::main(all)
+}
 
 const BIN: &str = env!("CARGO_BIN_EXE_blockjob-sim");
 
@@ -26,16 +45,7 @@ fn scenario(name: &str) -> String {
     common::path(&format!("sim-scenarios/{name}.yaml")).display().to_string()
 }
 
-fn program(name: &str) -> bool {
-    Command::new(name).arg("--version").output().is_ok()
-}
-
-#[test]
 fn programs_agree_with_this_program_as_qemu() {
-    if !program("qemu-img") {
-        println!("no qemu-img: images cannot be compared");
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     for kind in ["well", "faulty"] {
         let qemu = format!("{BIN} qemu -S");
@@ -48,12 +58,7 @@ fn programs_agree_with_this_program_as_qemu() {
 }
 
 /// What a difference does not need is left out, as long as both sides still differ in the same thing.
-#[test]
 fn what_differs_is_made_smaller() {
-    if !program("qemu-img") {
-        println!("no qemu-img: images cannot be compared");
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     let differing = "\
 about: 'A discard, among what has nothing to do with it.'
@@ -103,12 +108,7 @@ steps:
 }
 
 /// A difference is QEMU's fault where it breaks a contract that its client can see, else the model's.
-#[test]
 fn it_is_said_who_is_wrong() {
-    if !program("qemu-img") {
-        println!("no qemu-img: images cannot be compared");
-        return;
-    }
     let dir = tempfile::tempdir().unwrap();
     let copied = "\
 about: 'A write behind what a backup has copied before its speed holds it up.'
@@ -153,7 +153,6 @@ steps:
 }
 
 /// What `record` writes is what `validate` takes, the end of the process included.
-#[test]
 fn what_is_recorded_of_an_end_is_possible() {
     let dir = tempfile::tempdir().unwrap();
     let qemu = format!("{BIN} qemu -S");
@@ -169,7 +168,6 @@ fn what_is_recorded_of_an_end_is_possible() {
 }
 
 /// A hang is a finding, also where the model says that it comes.
-#[test]
 fn a_hang_is_kept_with_a_script_that_needs_nothing_of_ours() {
     let dir = tempfile::tempdir().unwrap();
     // What QEMU does there is a wrong behaviour that has a name here.
@@ -190,7 +188,6 @@ fn a_hang_is_kept_with_a_script_that_needs_nothing_of_ours() {
 }
 
 /// So is a crash.
-#[test]
 #[cfg(unix)]
 fn a_crash_is_kept_with_a_script_that_needs_nothing_of_ours() {
     use std::os::unix::fs::PermissionsExt;
@@ -213,7 +210,6 @@ fn a_crash_is_kept_with_a_script_that_needs_nothing_of_ours() {
 }
 
 /// The two ways of the race: who ends first is held back, by a breakpoint where it can be resumed.
-#[test]
 fn an_exported_schedule_says_how_its_order_is_forced() {
     let dir = tempfile::tempdir().unwrap();
     let file = scenario("iotest-124/transaction-failure");
@@ -229,12 +225,17 @@ fn an_exported_schedule_says_how_its_order_is_forced() {
             && script.contains("resume held");
         seen.1 |= script.contains(r#"\"iops-read\": 2}"#) && script.contains("throttle-group,id=hold-drive1");
         seen.2 |= err.contains("cannot be forced") && script.contains("in range(60)");
-        if seed == 0 && program("python3") {
-            let path = dir.path().join("script.py");
-            fs::write(&path, &script).unwrap();
-            let read = Command::new("python3").args(["-m", "py_compile"]).arg(&path).output().unwrap();
-            assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
-        }
     }
     assert!(seen.0 && seen.1, "breakpoints and throttling are used: {seen:?}");
+}
+
+fn an_exported_script_is_python() {
+    let dir = tempfile::tempdir().unwrap();
+    let (code, script, err) =
+        command(dir.path(), &["export", &scenario("iotest-124/transaction-failure"), "--seed", "0"]);
+    assert_eq!(code, Some(0), "{err}");
+    let path = dir.path().join("script.py");
+    fs::write(&path, &script).unwrap();
+    let read = Command::new("python3").args(["-m", "py_compile"]).arg(&path).output().unwrap();
+    assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
 }

@@ -1,5 +1,7 @@
 //! The museum: each quirk has a scenario, `sim-scenarios/museum/NAME.yaml`, which passes in every schedule without it, and in some
 //! schedule does not with it.
+//!
+//! Each is a few tests of its own: `cargo test --test museum txn-start-in-prepare`.
 
 #![allow(
     clippy::disallowed_macros,
@@ -9,6 +11,8 @@
 )]
 
 mod common;
+#[path = "common/harness.rs"]
+mod harness;
 
 use blockjob_sim::choice::Calm;
 use blockjob_sim::explore::{self, Caps, PORTFOLIO, Start, Strategy, exhaust};
@@ -19,6 +23,8 @@ use blockjob_sim::sim::outcome::{Outcome, RunOptions};
 use blockjob_sim::sim::{self, Sim};
 use blockjob_sim::trace::Level;
 use common::{case, chooser, in_threads, path, plan_of};
+use harness::{trial, trials};
+use std::process::ExitCode;
 
 /// Seeds that are tried with a quirk off.
 const OFF: u64 = 30;
@@ -30,6 +36,28 @@ const STATES: usize = 20_000;
 const LIVE: u64 = 1_000;
 /// Seeds within which a quirk that is on must be found.
 const ON: u64 = 200;
+
+/// What must hold of each, with its quirk off or on.
+const OF_EACH: &[(&str, fn(&About))] = &[
+    ("off/passes-under-seeds", passes_under_seeds),
+    ("off/passes-under-every-strategy", passes_under_every_strategy),
+    ("off/passes-in-every-schedule", passes_in_every_schedule),
+    ("on/breaks-its-invariant", breaks_its_invariant),
+    ("on/has-a-shrunk-trace", has_a_shrunk_trace),
+];
+
+fn main() -> ExitCode {
+    let mut all = trials![
+        there_are_enough,
+        the_generator_finds_the_crash_that_is_alive,
+        the_ladder_finds_the_race_of_2016_at_once,
+        the_race_of_2016_is_found_at_once,
+    ];
+    for about in exhibits() {
+        all.extend(OF_EACH.iter().map(|(what, holds)| trial(format!("museum/{}/{what}", about.name), || holds(about))));
+    }
+    harness::main(all)
+}
 
 fn exhibits() -> Vec<&'static About> {
     TABLE.iter().filter(|about| about.origin == Origin::Qemu).collect()
@@ -44,74 +72,54 @@ fn outcome(plan: &Plan, seed: Option<u64>, quirks: Quirks) -> Outcome {
     sim::run(plan, chooser(seed), &RunOptions { quirks, check: true, ..RunOptions::default() }).outcome
 }
 
-#[test]
 fn there_are_enough() {
     assert!(exhibits().len() >= 12, "{}", exhibits().len());
 }
 
-#[test]
-fn without_the_quirk_every_schedule_passes() {
-    let wrong = in_threads(&exhibits(), |about| {
-        let plan = plan(about);
-        assert!(plan.quirks.is_empty(), "{}", about.name);
-        let seeds = std::iter::once(None).chain((0..OFF).map(Some));
-        let mut failed = seeds.map(|seed| (seed, outcome(&plan, seed, Quirks::NONE)));
-        failed
-            .find(|(_, outcome)| *outcome != Outcome::Passed)
-            .map(|(seed, outcome)| format!("{} under {seed:?}: {outcome}", about.name))
-    });
-    let wrong: Vec<String> = wrong.into_iter().flatten().collect();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+fn passes_under_seeds(about: &About) {
+    let plan = plan(about);
+    assert!(plan.quirks.is_empty());
+    for seed in std::iter::once(None).chain((0..OFF).map(Some)) {
+        let outcome = outcome(&plan, seed, Quirks::NONE);
+        assert_eq!(outcome, Outcome::Passed, "under {seed:?}: {outcome}");
+    }
 }
 
-#[test]
-fn with_the_quirk_its_invariant_is_broken() {
-    let wrong = in_threads(&exhibits(), |about| {
-        let plan = plan(about);
-        let quirks = Quirks::NONE.with(about.quirk);
-        let seeds = std::iter::once(None).chain((0..ON).map(Some));
-        let first = seeds.map(|seed| outcome(&plan, seed, quirks)).find(|outcome| *outcome != Outcome::Passed);
-        match first {
-            Some(Outcome::Violated { invariant, .. }) if invariant == about.breaks.name() => None,
-            Some(other) => Some(format!("{}: {other}", about.name)),
-            None => Some(format!("{}: not found", about.name)),
-        }
-    });
-    let wrong: Vec<String> = wrong.into_iter().flatten().collect();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+fn breaks_its_invariant(about: &About) {
+    let plan = plan(about);
+    let quirks = Quirks::NONE.with(about.quirk);
+    let seeds = std::iter::once(None).chain((0..ON).map(Some));
+    let first = seeds.map(|seed| outcome(&plan, seed, quirks)).find(|outcome| *outcome != Outcome::Passed);
+    match first {
+        Some(Outcome::Violated { invariant, .. }) if invariant == about.breaks.name() => {}
+        Some(other) => panic!("{other}"),
+        None => panic!("not found"),
+    }
 }
 
-/// Off, each passes under every strategy, and in every schedule there is: all are small enough to be exhausted.
-#[test]
-fn without_the_quirk_every_strategy_and_the_exhaustive_search_pass() {
-    let wrong = in_threads(&exhibits(), |about| {
-        let plan = plan(about);
-        for strategy in Strategy::ALL {
-            let report = explore::check(&plan).strategy(strategy).runs(RUNS).run().expect("it starts");
-            if report.failed > 0 {
-                return Some(format!("{} under {strategy}: {:?}", about.name, report.found[0]));
-            }
-        }
-        let options = RunOptions { level: Some(Level::Client), check: true, ..RunOptions::default() };
-        let start = Start::watched(&plan, &options).expect("it starts");
-        let found = exhaust(&start, Caps { states: STATES, ..Caps::default() });
-        let told = format!("{}: {} states, capped {:?}, ends {:?}", about.name, found.states, found.capped, found.ends);
-        (!found.proved()).then_some(told)
-    });
-    let wrong: Vec<String> = wrong.into_iter().flatten().collect();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+fn passes_under_every_strategy(about: &About) {
+    let plan = plan(about);
+    for strategy in Strategy::ALL {
+        let report = explore::check(&plan).strategy(strategy).runs(RUNS).run().expect("it starts");
+        assert_eq!(report.failed, 0, "under {strategy}: {:?}", report.found[0]);
+    }
+}
+
+/// All are small enough to be exhausted.
+fn passes_in_every_schedule(about: &About) {
+    let options = RunOptions { level: Some(Level::Client), check: true, ..RunOptions::default() };
+    let start = Start::watched(&plan(about), &options).expect("it starts");
+    let found = exhaust(&start, Caps { states: STATES, ..Caps::default() });
+    assert!(found.proved(), "{} states, capped {:?}, ends {:?}", found.states, found.capped, found.ends);
 }
 
 /// What was found and made small stands beside the scenario that it was found in.
-#[test]
-fn each_has_a_shrunk_trace() {
-    for about in exhibits() {
-        let file = format!("sim-scenarios/museum/shrunk/{}.yaml", about.name);
-        let plan = plan_of(&file).unwrap_or_else(|| panic!("{file} has no steps"));
-        assert_eq!(plan.quirks, Quirks::NONE.with(about.quirk), "{file}");
-        assert_eq!(plan.expect_violation, Some(about.breaks), "{file}");
-        assert!(path(&format!("snapshots/museum/shrunk/{}.snap", about.name)).is_file(), "{file} has no snapshot");
-    }
+fn has_a_shrunk_trace(about: &About) {
+    let file = format!("sim-scenarios/museum/shrunk/{}.yaml", about.name);
+    let plan = plan_of(&file).unwrap_or_else(|| panic!("{file} has no steps"));
+    assert_eq!(plan.quirks, Quirks::NONE.with(about.quirk), "{file}");
+    assert_eq!(plan.expect_violation, Some(about.breaks), "{file}");
+    assert!(path(&format!("snapshots/museum/shrunk/{}.snap", about.name)).is_file(), "{file} has no snapshot");
 }
 
 /// Runs of the generator until the first that shows a quirk and is clean without it.
@@ -126,7 +134,6 @@ fn generated_until(quirk: Quirk, first: u64, most: u64) -> Option<u64> {
 
 /// The crash that QEMU still has is found by the generator, which knows nothing of it: from five places, in a tenth of the runs
 /// that there may be. (`blockjob-sim museum --generated` has the medians of twenty.)
-#[test]
 fn the_generator_finds_the_crash_that_is_alive() {
     let runs = in_threads(&[0, 10_000, 20_000, 30_000, 40_000], |first| {
         generated_until(Quirk::BitmapAddUndoAfterAbdicate, *first, LIVE).unwrap_or(u64::MAX)
@@ -138,7 +145,6 @@ fn the_generator_finds_the_crash_that_is_alive() {
 /// The race of 2016, in the case of iotest 124 that was written for it, by the default ladder: at most 20 runs, median over 100
 /// starting seeds. The ladder has it at its first step; so it is held, too, without the search that exhausts, and of the
 /// strategies for seeds alone.
-#[test]
 fn the_ladder_finds_the_race_of_2016_at_once() {
     let plan = case("transaction-failure-race");
     let quirks = Quirks::NONE.with(Quirk::TxnStartInPrepare);
@@ -166,7 +172,6 @@ fn the_ladder_finds_the_race_of_2016_at_once() {
 }
 
 /// The race of 2016, in the case of iotest 124 that was written for it: at most 20 runs, median over 100 starting seeds.
-#[test]
 fn the_race_of_2016_is_found_at_once() {
     let plan = case("transaction-failure-race");
     let options =

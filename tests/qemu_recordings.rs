@@ -4,6 +4,8 @@
 //! runs, the most frequent first, each behind a header line that says which QEMU it was and how often the trace was seen. The calm
 //! schedule must give one of them. Where the real client sent without waiting for the process to come to rest, that is a choice, and
 //! the scenario's `schedule` names a seed that makes it.
+//!
+//! Each recording is a test of its own, `DIR/NAME`.
 
 #![allow(
     clippy::disallowed_macros,
@@ -12,6 +14,9 @@
     reason = "tests read files, run programs and print"
 )]
 
+#[path = "common/harness.rs"]
+mod harness;
+
 use blockjob_sim::base::Json;
 use blockjob_sim::scenario;
 use blockjob_sim::scenario::plan::Plan;
@@ -19,8 +24,10 @@ use blockjob_sim::sim;
 use blockjob_sim::sim::outcome::RunOptions;
 use blockjob_sim::trace::compare::{ClientLine, client_lines, first_difference};
 use blockjob_sim::trace::{Level, canonical, jsonl};
+use harness::trial;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 fn recordings(folder: &Path, found: &mut Vec<PathBuf>) {
     let mut entries: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
@@ -71,18 +78,22 @@ fn difference(name: &str, wanted: &[Vec<ClientLine>]) -> Option<String> {
     Some(format!("{name}: {longest}"))
 }
 
-#[test]
-fn calm_runs_show_what_the_real_qemu_showed() {
+/// What clients of the real QEMU saw is what ours sees.
+fn recording(file: &Path, name: &str) {
+    let wanted = variants(&fs::read_to_string(file).unwrap());
+    if let Some(difference) = difference(name, &wanted) {
+        panic!("{difference}");
+    }
+}
+
+fn main() -> ExitCode {
     let root = Path::new("tests/data/qemu");
     let mut files = Vec::new();
     recordings(root, &mut files);
     assert!(files.len() > 300, "the recordings are there");
-    let mut wrong = Vec::new();
-    for file in &files {
-        let name = file.strip_prefix(root).unwrap().with_extension("");
-        let name = name.to_str().unwrap().replace('\\', "/");
-        let wanted = variants(&fs::read_to_string(file).unwrap());
-        wrong.extend(difference(&name, &wanted));
-    }
-    assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), files.len(), wrong.join("\n"));
+    let all = files.into_iter().map(|file| {
+        let name = file.strip_prefix(root).unwrap().with_extension("").to_str().unwrap().replace('\\', "/");
+        trial(name.clone(), move || recording(&file, &name))
+    });
+    harness::main(all.collect())
 }

@@ -1,6 +1,10 @@
 //! Every scenario passes, and its trace stands as a snapshot: `sim-scenarios/DIR/NAME.yaml` as `snapshots/DIR/NAME.snap`, in the
 //! calm schedule (or the one it names), as the client sees it. A few also stand under seeds, as `NAME.seed-N.snap`. The
 //! description of a snapshot is the command that shows the run.
+//!
+//! Times stand in a snapshot only where the clock matters ([`clock_matters`]), so that a change of what things cost changes no other.
+//!
+//! Each is a test of its own, `DIR/NAME` or `DIR/NAME.seed-N`: `cargo test transaction-failure-race`.
 
 #![allow(
     clippy::disallowed_macros,
@@ -10,14 +14,36 @@
 )]
 
 mod common;
+#[path = "common/harness.rs"]
+mod harness;
 
 use blockjob_sim::scenario::Plan;
+use blockjob_sim::scenario::plan::StepKind;
 use blockjob_sim::sim::outcome::Outcome;
-use blockjob_sim::trace::{Level, Phase, Record, RecordKind, text};
-use common::{RACE_SEEDS, RECORDED_SEEDS, case, case_file, path, plan_of, run};
+use blockjob_sim::trace::{Level, canonical};
+use common::{RACE_SEEDS, RECORDED_SEEDS, case, case_file, lines, path, plan_of, race, run, without_times};
+use harness::{trial, trials};
 use std::collections::BTreeSet;
 use std::fs;
 use std::panic::catch_unwind;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut all = trials![traces_of_transaction_failure_differ, orders_of_the_race_differ, no_snapshot_is_left_over];
+    for file in files_below("sim-scenarios", ".yaml") {
+        // A file that cannot be read is a test too, which says so.
+        if !matches!(catch_unwind(|| plan_of(&file)), Ok(None)) {
+            all.push(trial(short(&file).to_owned(), move || scenario(&file)));
+        }
+    }
+    for seed in transaction_failure_seeds() {
+        all.push(trial(format!("iotest-124/transaction-failure.seed-{seed}"), move || transaction_failure(seed)));
+    }
+    for seed in RACE_SEEDS.iter().copied() {
+        all.push(trial(format!("iotest-124/transaction-failure-race.seed-{seed}"), move || race_under_seed(seed)));
+    }
+    harness::main(all)
+}
 
 /// All files below a folder of the package whose names end so, sorted.
 fn files_below(folder: &str, ending: &str) -> BTreeSet<String> {
@@ -34,11 +60,6 @@ fn files_below(folder: &str, ending: &str) -> BTreeSet<String> {
         }
     }
     found
-}
-
-/// Lines of records, long ones cut; `tests/qemu_traces.rs` holds what they say in full against the real QEMU.
-fn lines<'a>(records: impl Iterator<Item = &'a Record>) -> String {
-    text::short_lines(records, text::SNAPSHOT_WIDTH)
 }
 
 /// A run that must pass, as the client sees it.
@@ -64,33 +85,48 @@ fn short(file: &str) -> &str {
     file.trim_start_matches("sim-scenarios/").trim_end_matches(".yaml")
 }
 
-#[test]
-fn one_snapshot_a_scenario() {
-    let mut wrong = Vec::new();
-    for file in files_below("sim-scenarios", ".yaml") {
-        let Some(plan) = plan_of(&file) else { continue };
-        let name = short(&file);
-        let command = format!("blockjob-sim run {file}");
-        // All that differ are told, not the first alone.
-        if catch_unwind(|| snapshot(name, &command, &as_client(&plan, None))).is_err() {
-            wrong.push(file);
-        }
-    }
-    assert!(wrong.is_empty(), "{} scenarios differ from their snapshots: {wrong:#?}", wrong.len());
+/// Whether what a scenario shows depends on when it happens: it sleeps, it follows recorded times, or something in it
+/// has a rate, a delay or a clock.
+fn clock_matters(plan: &Plan) -> bool {
+    const WORDS: [&str; 7] = ["speed", "bps", "iops", "throttl", "slice-time", "cbw-timeout", "latency"];
+    let text = |text: &str| WORDS.iter().any(|word| text.contains(word));
+    plan.args.iter().any(|arg| text(arg))
+        || plan.steps.iter().any(|step| match &step.kind {
+            StepKind::Sleep(_) | StepKind::At { .. } => true,
+            StepKind::Qmp { command, .. } => text(&canonical::to_string(command)),
+            StepKind::Hmp { line, .. } => text(line),
+            _ => false,
+        })
 }
 
-/// The six traces of transaction-failure that the real QEMU showed, in the order of `RECORDED_SEEDS`.
-#[test]
-fn transaction_failure_under_seeds() {
+/// The lines of a trace as the snapshot has them.
+fn timed(plan: &Plan, trace: String) -> String {
+    if clock_matters(plan) { trace } else { without_times(&trace) }
+}
+
+/// The scenario passes and shows its snapshot.
+fn scenario(file: &str) {
+    let plan = plan_of(file).expect("a scenario");
+    snapshot(short(file), &format!("blockjob-sim run {file}"), &timed(&plan, as_client(&plan, None)));
+}
+
+/// One of the traces of transaction-failure that the real QEMU showed.
+fn transaction_failure(seed: u64) {
     let file = case_file("transaction-failure");
     let plan = case("transaction-failure");
-    let mut shown = BTreeSet::new();
-    for (_, _, seed) in RECORDED_SEEDS.iter().filter(|(of, _, _)| *of == "transaction-failure") {
-        let trace = as_client(&plan, Some(*seed));
-        let command = format!("blockjob-sim run {file} --seed {seed}");
-        snapshot(&format!("{}.seed-{seed}", short(&file)), &command, &trace);
-        shown.insert(without_times(&trace));
-    }
+    let trace = timed(&plan, as_client(&plan, Some(seed)));
+    snapshot(&format!("{}.seed-{seed}", short(&file)), &format!("blockjob-sim run {file} --seed {seed}"), &trace);
+}
+
+/// The seeds of transaction-failure, in the order of `RECORDED_SEEDS`.
+fn transaction_failure_seeds() -> impl Iterator<Item = u64> {
+    RECORDED_SEEDS.iter().filter(|(of, _, _)| *of == "transaction-failure").map(|(_, _, seed)| *seed)
+}
+
+fn traces_of_transaction_failure_differ() {
+    let plan = case("transaction-failure");
+    let shown: BTreeSet<_> =
+        transaction_failure_seeds().map(|seed| without_times(&as_client(&plan, Some(seed)))).collect();
     assert_eq!(shown.len(), 6, "traces that differ");
 }
 
@@ -98,40 +134,21 @@ fn transaction_failure_under_seeds() {
 /// thirteen requests in a row are done in one round of the event loop). What differs is below: how the jobs
 /// get on, and in which order their data requests end. So these snapshots begin at the transaction and show that too, but not what
 /// every job goes through whatever the order: pauses, drained sections, metadata.
-#[test]
-fn race_under_seeds() {
+fn race_under_seed(seed: u64) {
     let file = case_file("transaction-failure-race");
     let plan = case("transaction-failure-race");
     let calm = without_times(&as_client(&plan, None));
-    let mut shown = BTreeSet::new();
-    for seed in RACE_SEEDS {
-        assert_eq!(without_times(&as_client(&plan, Some(*seed))), calm, "seed {seed}");
-        let trace = race(&plan, *seed);
-        let command = format!("blockjob-sim run {file} --seed {seed} --level io");
-        snapshot(&format!("{}.seed-{seed}", short(&file)), &command, &trace);
-        shown.insert(without_times(&trace));
-    }
+    assert_eq!(without_times(&as_client(&plan, Some(seed))), calm, "seed {seed}");
+    let command = format!("blockjob-sim run {file} --seed {seed} --level io");
+    snapshot(&format!("{}.seed-{seed}", short(&file)), &command, &timed(&plan, race(&plan, seed)));
+}
+
+fn orders_of_the_race_differ() {
+    let plan = case("transaction-failure-race");
+    let shown: BTreeSet<_> = RACE_SEEDS.iter().map(|seed| without_times(&race(&plan, *seed))).collect();
     assert_eq!(shown.len(), 5, "orders that differ");
 }
 
-/// The race from its transaction on.
-fn race(plan: &Plan, seed: u64) -> String {
-    let run = run(plan, Some(seed), Level::Io);
-    assert_eq!(run.outcome, Outcome::Passed, "{}\nseed {seed}", run.outcome);
-    let is_mark = |record: &&Record| !matches!(&record.kind, RecordKind::Note(note) if note.what == "mark");
-    lines(run.trace.iter().skip_while(is_mark).filter(|record| match &record.kind {
-        RecordKind::Request { bytes, phase, .. } => *bytes >= 65_536 && *phase != Phase::Submit,
-        RecordKind::JobPause { .. } | RecordKind::Drain { .. } => false,
-        _ => true,
-    }))
-}
-
-/// The lines without their first column.
-fn without_times(trace: &str) -> String {
-    trace.lines().map(|line| format!("{}\n", line.trim_start().split_once("  ").map_or("", |(_, rest)| rest))).collect()
-}
-
-#[test]
 fn no_snapshot_is_left_over() {
     let scenarios = files_below("sim-scenarios", ".yaml");
     let folders: BTreeSet<&str> =
@@ -139,7 +156,7 @@ fn no_snapshot_is_left_over() {
     for file in files_below("snapshots", ".snap") {
         let name = file.trim_start_matches("snapshots/").trim_end_matches(".snap");
         let (folder, own) = name.rsplit_once('/').expect("snapshots stand in folders");
-        if !folders.contains(folder) || own == "digests" {
+        if !folders.contains(folder) {
             continue;
         }
         let (of, seed) = name.rsplit_once(".seed-").map_or((name, None), |(of, seed)| (of, seed.parse::<u64>().ok()));
@@ -150,14 +167,4 @@ fn no_snapshot_is_left_over() {
         });
         assert!(known, "{file}: no test has this seed");
     }
-}
-
-/// Finds seeds for `RACE_SEEDS`: `cargo test --release --test scenarios -- --ignored --nocapture`.
-#[test]
-#[ignore = "a search, not a check"]
-fn search_race_orders() {
-    let plan = case("transaction-failure-race");
-    let mut shown = BTreeSet::new();
-    let found: Vec<u64> = (0..1_000).filter(|seed| shown.insert(without_times(&race(&plan, *seed)))).collect();
-    println!("{} orders: {:?}", found.len(), &found[..found.len().min(20)]);
 }

@@ -81,6 +81,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "generate",
             "host",
             "job",
+            "qmp",
             "quirk",
             "trace",
             "scenario",
@@ -312,6 +313,22 @@ fn modules_begin_with_a_sentence() {
         let included = source.path == "src/lib.rs";
         if !included && !first.contains(['.', ':']) {
             problems.insert(format!("{}: the module has no first sentence", source.path));
+        }
+    }
+    complain(&problems);
+}
+
+/// Cargo takes `#[test]` out of a test that brings its own harness, and nobody would miss it.
+#[test]
+fn tests_with_their_own_harness_list_what_they_run() {
+    let cargo = fs::read_to_string(root().join("Cargo.toml")).expect("the manifest");
+    let mut problems = BTreeSet::new();
+    for section in cargo.split("\n[").filter(|section| section.starts_with("[test]]")) {
+        let name = section.lines().find_map(|line| line.strip_prefix("name = ")).expect("a name").trim_matches('"');
+        let text = fs::read_to_string(root().join(format!("tests/{name}.rs"))).expect("a test");
+        let own = section.contains("harness = false");
+        if own && text.lines().any(|line| line.trim() == "#[test]") {
+            problems.insert(format!("tests/{name}.rs: `#[test]` is not run there: list the function in `main`"));
         }
     }
     complain(&problems);

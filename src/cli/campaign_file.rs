@@ -2,57 +2,22 @@
 //! than the blocks it was in the middle of.
 #![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the shell writes real files")]
 
+use super::files;
 use super::quirks::WatchArgs;
-use crate::explore::{Block, Campaign, Found};
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use crate::explore::saved::{self, Blocks, Head};
+use crate::explore::{Block, Campaign};
+use serde::Serialize;
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-/// Blocks by stage and number.
-type Blocks = BTreeMap<(usize, u64), Block>;
-
 /// The file in the directory of a campaign.
 const NAME: &str = "campaign.jsonl";
 
-/// The first line: which campaign it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Head {
-    /// Version of the form.
-    campaign_file: u32,
-    /// Tool and version.
-    tool: String,
-    /// The scenario.
-    pub file: String,
-    /// Quirks and checks, as options.
-    pub watch: String,
-    /// What is done.
-    pub campaign: Campaign,
-}
-
-impl Head {
-    /// Of a campaign over a file, or over generated scenarios.
-    pub fn new(file: Option<&Path>, watch: &WatchArgs, campaign: &Campaign) -> Head {
-        Head {
-            campaign_file: 1,
-            tool: concat!("blockjob-sim ", env!("CARGO_PKG_VERSION")).to_owned(),
-            file: file.map_or("--generate".to_owned(), |file| file.to_string_lossy().into_owned()),
-            watch: watch.written(),
-            campaign: campaign.clone(),
-        }
-    }
-
-    /// The command that shows a failure again.
-    pub fn again(&self, found: &Found) -> String {
-        let run = |file: &str| format!("blockjob-sim run {file} --replay '{}'{}", found.choices, self.watch);
-        match found.seed {
-            Some(seed) if self.file == "--generate" => {
-                format!("blockjob-sim generate --seed {seed} > {seed}.yaml; {}", run(&format!("{seed}.yaml")))
-            }
-            _ => run(&self.file),
-        }
-    }
+/// The first line of a campaign over a file, or over generated scenarios.
+pub(super) fn head(file: Option<&Path>, watch: &WatchArgs, campaign: &Campaign) -> Head {
+    let file = file.map_or("--generate".to_owned(), |file| file.to_string_lossy().into_owned());
+    Head::new(file, watch.written(), campaign)
 }
 
 /// A file that lines are added to.
@@ -120,16 +85,7 @@ pub(super) fn overwrite(file: &mut File, text: &str) {
 }
 
 fn read(path: &Path) -> Result<(Head, Blocks), String> {
-    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let mut lines = text.lines();
-    let head = lines.next().and_then(|line| serde_json::from_str::<Head>(line).ok());
-    let head = head.ok_or_else(|| format!("{}: this is no file of a campaign", path.display()))?;
-    let mut blocks = BTreeMap::new();
-    // A line that was cut off when the process was killed is no block; it is done again.
-    for block in lines.filter_map(|line| serde_json::from_str::<Block>(line).ok()) {
-        blocks.insert((block.stage, block.number), block);
-    }
-    Ok((head, blocks))
+    saved::read(&path.to_string_lossy(), &files::campaign(path)?)
 }
 
 /// Reads all parts of one campaign.

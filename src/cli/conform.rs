@@ -2,10 +2,12 @@
 
 use super::output::Output;
 use super::{EXIT_USAGE, files, seeds};
+use crate::interop::confine;
 use crate::interop::conform::allowed::LIST;
 use crate::interop::conform::program::{Kind, generated, program};
 use crate::interop::conform::shrink::shrink;
 use crate::interop::conform::{self, Bench, Judged, Program, Verdict, found};
+use crate::interop::scratch::{Guard, Scratch, end_with_signals};
 use crate::validate::{Effort, unexpecting};
 use clap::Args;
 use std::collections::BTreeMap;
@@ -40,6 +42,9 @@ pub(super) struct ConformArgs {
     /// Attempts at finding a schedule that gives the real trace, of each kind of schedule
     #[arg(long, value_name = "N", default_value_t = 200_000)]
     tries: u32,
+    /// Carry out what may reach out of a file's directory, too: any option, command and file name
+    #[arg(long)]
+    trust: bool,
     /// Show the program of each difference
     #[arg(long)]
     show: bool,
@@ -52,16 +57,29 @@ pub(super) struct ConformArgs {
 pub(super) fn conform(args: &ConformArgs, out: &mut Output) -> u8 {
     let command: Vec<String> = args.qemu.split_whitespace().map(str::to_owned).collect();
     let kinds = if args.kind.is_empty() { Kind::ALL.to_vec() } else { args.kind.clone() };
-    let dir = args.dir.clone().unwrap_or_else(conform::scratch);
-    let bench = Bench { command, dir, effort: Effort { tries: args.tries, ..Effort::default() } };
-    let code = match args.files.is_empty() {
+    // Programs from seeds are ours; files may come from anywhere.
+    let guard = Guard::new(!args.trust && !args.files.is_empty());
+    let scratch = match args.dir {
+        Some(_) => Ok(None),
+        None => Scratch::new().map(Some),
+    };
+    let scratch = match scratch.and_then(|dir| end_with_signals(&guard, dir.as_ref()).map(|()| dir)) {
+        Ok(scratch) => scratch,
+        Err(trouble) => {
+            out.complain(&format!("{trouble}\n"));
+            return EXIT_USAGE;
+        }
+    };
+    let dir = args.dir.clone().or(scratch.as_ref().map(|dir| dir.path().to_owned())).unwrap_or_default();
+    let bench = Bench { command, dir, effort: Effort { tries: args.tries, ..Effort::default() }, guard };
+    if let Err(trouble) = bench.starts() {
+        out.complain(&format!("--qemu {}: {trouble}\n", args.qemu));
+        return EXIT_USAGE;
+    }
+    match args.files.is_empty() {
         true => kinds.iter().map(|kind| conform_kind(args, &bench, *kind, out)).max().unwrap_or(0),
         false => conform_files(args, &bench, kinds[0], out),
-    };
-    if args.dir.is_none() {
-        conform::clear(&bench.dir);
     }
-    code
 }
 
 fn conform_kind(args: &ConformArgs, bench: &Bench, kind: Kind, out: &mut Output) -> u8 {
@@ -79,6 +97,10 @@ fn conform_files(args: &ConformArgs, bench: &Bench, kind: Kind, out: &mut Output
     let mut programs = Vec::new();
     for file in &args.files {
         let Some(plan) = files::scenario(file, out) else { return EXIT_USAGE };
+        if let Err(trouble) = if args.trust { Ok(()) } else { confine::check(&plan) } {
+            out.complain(&format!("{trouble}\n"));
+            return EXIT_USAGE;
+        }
         // What both do is compared, not what the file expects of either.
         let plan = unexpecting(&plan);
         let name = file.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());

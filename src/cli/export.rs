@@ -3,6 +3,7 @@
 use super::output::Output;
 use super::{EXIT_USAGE, files};
 use crate::choice::{Chooser, Mode, Replay, Walk};
+use crate::interop::confine;
 use crate::interop::export::{in_order, script};
 use crate::scenario::plan::Schedule;
 use crate::sim;
@@ -30,6 +31,9 @@ pub(super) struct ExportArgs {
     /// Force the order that the model gives with these choices: a list of them, or its file
     #[arg(long, value_name = "LIST", conflicts_with_all = ["racing", "seed"])]
     replay: Option<String>,
+    /// Export what may reach out of the script's directory, too: any option, command and file name
+    #[arg(long)]
+    trust: bool,
 }
 
 /// Forms of an export.
@@ -42,6 +46,10 @@ enum Form {
 /// Prints the script.
 pub(super) fn export(args: &ExportArgs, out: &mut Output) -> u8 {
     let Some(plan) = files::scenario(&args.file, out) else { return EXIT_USAGE };
+    if let Err(trouble) = if args.trust { Ok(()) } else { confine::check(&plan) } {
+        out.complain(&format!("{trouble}\n"));
+        return EXIT_USAGE;
+    }
     let chooser = match (&args.replay, args.seed, &plan.schedule) {
         (Some(list), _, _) => match super::run::choices(list) {
             Ok(log) => Chooser::Replay(Replay::new(Arc::new(log), Mode::Strict)),

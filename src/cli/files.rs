@@ -1,5 +1,5 @@
 //! Reading scenario files from disk.
-#![expect(clippy::disallowed_methods, reason = "the shell reads real files")]
+#![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the shell reads real files")]
 
 use super::check::WIDTH;
 use super::output::Output;
@@ -7,11 +7,13 @@ use super::report;
 use crate::scenario::plan::Plan;
 use crate::scenario::{Library, ScenarioError, load_with};
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 /// Scenario files are written by hand; one larger than this is something else.
 const MAX_BYTES: u64 = 16 << 20;
+/// The file of a campaign has a line for each block of runs.
+const MAX_CAMPAIGN: u64 = 1 << 30;
 
 /// Reads a scenario; `None` for a file that holds only definitions.
 pub(super) fn plan(path: &Path) -> Result<Option<Plan>, Box<ScenarioError>> {
@@ -41,20 +43,34 @@ pub(super) fn scenario(path: &Path, out: &mut Output) -> Option<Plan> {
 
 /// The text of a file, or why it cannot be had.
 pub(super) fn text(path: &Path) -> Result<String, String> {
-    let about = fs::metadata(path).map_err(|error| plain(&error))?;
-    if !about.is_file() {
-        return Err("this is no file".to_owned());
-    }
-    if about.len() > MAX_BYTES {
-        return Err(format!("it is larger than {} MiB", MAX_BYTES >> 20));
-    }
-    let bytes = fs::read(path).map_err(|error| plain(&error))?;
-    String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())
+    String::from_utf8(read(path, MAX_BYTES)?).map_err(|_| "it is not UTF-8 text".to_owned())
+}
+
+/// The text of the file of a campaign, or why it cannot be had.
+pub(super) fn campaign(path: &Path) -> Result<String, String> {
+    let bytes = read(path, MAX_CAMPAIGN).map_err(|why| format!("{}: {why}", path.display()))?;
+    String::from_utf8(bytes).map_err(|_| format!("{}: it is not UTF-8 text", path.display()))
 }
 
 /// The bytes of a file, or why they cannot be had.
 pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, String> {
-    fs::read(path).map_err(|error| format!("{}: {}", path.display(), plain(&error)))
+    read(path, MAX_BYTES).map_err(|why| format!("{}: {why}", path.display()))
+}
+
+/// All that the shell reads comes through here: a device or a pipe may have no end, and a file may be of any length.
+fn read(path: &Path, most: u64) -> Result<Vec<u8>, String> {
+    let about = fs::metadata(path).map_err(|error| plain(&error))?;
+    if !about.is_file() {
+        return Err("this is no file".to_owned());
+    }
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).map_err(|error| plain(&error))?;
+    // Files of the system tell no length, and others may grow meanwhile.
+    file.take(most + 1).read_to_end(&mut bytes).map_err(|error| plain(&error))?;
+    if bytes.len() as u64 > most {
+        return Err(format!("it is larger than {} MiB", most >> 20));
+    }
+    Ok(bytes)
 }
 
 /// What the system says of an error, without Rust's `(os error N)`.

@@ -5,18 +5,20 @@
     reason = "the shell has workers, clocks and files; runs have none"
 )]
 
-use super::campaign_file::{CampaignFile, Head};
+use super::campaign_file::{self, CampaignFile};
 use super::campaign_page;
 use super::output::Output;
 use super::quirks::WatchArgs;
 use super::{EXIT_CODES, EXIT_USAGE, files, seeds};
 use crate::choice::{ChoiceLog, Chooser, Mode, Replay};
+use crate::explore::saved::Head;
 use crate::explore::{
     Block, Campaign, EXHAUST, Fingerprint, Found, PORTFOLIO, Source, Stage, Start, Strategy, Tally, Worker, grouped,
 };
 use crate::failure::Failure;
 use crate::scenario::Plan;
 use crate::scenario::plan::Schedule;
+use crate::serve::outfile;
 use crate::sim::outcome::{RunOptions, Runner};
 use crate::trace::Level;
 use clap::Args;
@@ -147,8 +149,14 @@ pub(super) fn fuzz(args: &FuzzArgs, runner: Runner, out: &mut Output) -> u8 {
             }
         }
     };
+    for (option, dir) in [("--report", &args.report), ("--failures", &args.failures)] {
+        if let Some(Err(error)) = dir.as_ref().map(|dir| outfile::probe_dir(dir)) {
+            out.complain(&format!("{option}: {}: {error}\n", dir.as_deref().unwrap_or("".as_ref()).display()));
+            return EXIT_USAGE;
+        }
+    }
     let campaign = Arc::new(campaign(args));
-    let head = Head::new(args.file.as_deref(), &watch, &campaign);
+    let head = campaign_file::head(args.file.as_deref(), &watch, &campaign);
     let (file, known) = match open_state(args, &head) {
         Ok(opened) => opened,
         Err(problem) => {
@@ -258,7 +266,7 @@ impl Save {
         let path = self.dir.join(format!("{}-{which}.yaml", slug(&found.kind)));
         let trouble = |error: std::io::Error| format!("{}: {error}", path.display());
         std::fs::create_dir_all(&self.dir).map_err(trouble)?;
-        std::fs::write(&path, failure.to_text()).map_err(trouble)?;
+        outfile::write(&path, failure.to_text().as_bytes()).map_err(trouble)?;
         Ok(path)
     }
 }
@@ -435,7 +443,7 @@ fn one_worker(
         drop(state);
         let mut before = |what: &dyn Fn() -> String| {
             if let Some(file) = &mut running {
-                super::campaign_file::overwrite(file, &what());
+                campaign_file::overwrite(file, &what());
             }
         };
         let began = Instant::now();
@@ -555,7 +563,7 @@ fn tell(tally: &Tally, marks: bool, again: &dyn Fn(&Found) -> String, out: &mut 
 
 /// Joins the parts of a campaign.
 pub(super) fn merge(args: &MergeArgs, out: &mut Output) -> u8 {
-    let (head, blocks) = match super::campaign_file::read_all(&args.parts) {
+    let (head, blocks) = match campaign_file::read_all(&args.parts) {
         Ok(read) => read,
         Err(problem) => {
             out.complain(&format!("{problem}\n"));

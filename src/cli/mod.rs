@@ -48,7 +48,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  all passed
   1  an expectation was not met, an invariant was broken, or a run got stuck or met a limit
-  2  a mistake in the arguments or in a scenario file
+  2  a mistake in the arguments or in a scenario file, or output that could not be written
   3  the simulator crashed: a bug of its own
   4  a replayed list of choices does not fit the run";
 
@@ -212,8 +212,8 @@ pub fn main(runner: Runner) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             // Also `--help` and `--version`; a closed pipe must not turn them into a panic.
-            let _ = error.print();
-            return if error.use_stderr() { EXIT_USAGE.into() } else { ExitCode::SUCCESS };
+            let unwritten = error.print().is_err_and(|error| error.kind() != std::io::ErrorKind::BrokenPipe);
+            return if error.use_stderr() || unwritten { EXIT_USAGE.into() } else { ExitCode::SUCCESS };
         }
     };
     quiet_aborts();
@@ -242,7 +242,8 @@ pub fn main(runner: Runner) -> ExitCode {
         Command::Validate(args) => validate::validate(args, &mut out),
         Command::Help { topic } => explain(topic.as_deref(), &mut out),
     };
-    code.into()
+    // Whoever was to read it would take what is there for all there is.
+    if code == 0 && out.failed { EXIT_USAGE.into() } else { code.into() }
 }
 
 /// A process that aborts because an invariant is broken is an outcome of its run, and told there: no message of a panic beside it.

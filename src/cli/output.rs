@@ -17,6 +17,8 @@ pub(super) struct Output {
     pub progress: bool,
     /// The reader of standard output has gone.
     closed: bool,
+    /// Something could not be written, though somebody was there to read it.
+    pub failed: bool,
 }
 
 impl Output {
@@ -35,6 +37,7 @@ impl Output {
             out,
             err,
             closed: false,
+            failed: false,
         }
     }
 
@@ -46,6 +49,7 @@ impl Output {
         if let Err(error) = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()) {
             self.closed = true;
             if error.kind() != io::ErrorKind::BrokenPipe {
+                self.failed = true;
                 self.complain(&format!("cannot write to standard output: {error}\n"));
             }
         }
@@ -53,7 +57,9 @@ impl Output {
 
     /// Writes to standard error; there is nobody left to tell if that fails.
     pub fn complain(&mut self, text: &str) {
-        let _ = self.err.write_all(text.as_bytes());
+        if let Err(error) = self.err.write_all(text.as_bytes()) {
+            self.failed |= error.kind() != io::ErrorKind::BrokenPipe;
+        }
     }
 
     /// Replaces the progress line, on a terminal only.

@@ -3,7 +3,9 @@
 use super::output::Output;
 use super::{EXIT_USAGE, files};
 use crate::interop::carry::Pace;
+use crate::interop::confine;
 use crate::interop::record::{self, Recording};
+use crate::interop::scratch::{Guard, Scratch, end_with_signals};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -22,20 +24,35 @@ pub(super) struct RecordArgs {
     /// Do not wait for QEMU to come to rest before sending; gaps come from this seed
     #[arg(long, value_name = "SEED")]
     racing: Option<u64>,
+    /// Carry out what may reach out of the scenario's directory, too: any option, command and file name
+    #[arg(long)]
+    trust: bool,
 }
 
 /// Records; 1 if a scenario could not be carried out to its end.
 pub(super) fn record(args: &RecordArgs, out: &mut Output) -> u8 {
     let command: Vec<String> = args.qemu.split_whitespace().map(str::to_owned).collect();
+    let guard = Guard::new(!args.trust);
+    let scratch = match Scratch::new().and_then(|dir| end_with_signals(&guard, Some(&dir)).map(|()| dir)) {
+        Ok(scratch) => scratch,
+        Err(trouble) => {
+            out.complain(&format!("{trouble}\n"));
+            return EXIT_USAGE;
+        }
+    };
     let mut code = 0;
     for file in &args.files {
         let Some(plan) = files::scenario(file, out) else { return EXIT_USAGE };
+        if let Err(trouble) = if args.trust { Ok(()) } else { confine::check(&plan) } {
+            out.complain(&format!("{trouble}\n"));
+            return EXIT_USAGE;
+        }
         let name = file.with_extension("").to_string_lossy().trim_start_matches("sim-scenarios/").to_owned();
         let mut recording = Recording::new(&name);
         for run in 0..args.repeat {
             out.progress(&format!("{name} {}/{}", run + 1, args.repeat));
             let pace = args.racing.map_or(Pace::Calm, |seed| Pace::Racing { seed: seed + u64::from(run), gap: 2_000 });
-            match record::once(&command, &plan, pace) {
+            match record::once(&command, &plan, pace, &guard, &scratch) {
                 Ok(carried) => {
                     if let Some((step, what)) = &carried.stuck {
                         let ending = carried.ending.as_ref().map(|e| format!(", {e:?}")).unwrap_or_default();

@@ -65,7 +65,7 @@ fn save(folder: &Path, file: &Path, shrunk: &Shrunk) -> Result<String, String> {
     // A failure's file begins with its kind already.
     let name = if stem.starts_with(&**kind) { stem } else { format!("{kind}-{stem}") };
     let path = folder.join(format!("{name}.yaml"));
-    std::fs::write(&path, shrunk.to_yaml()).map_err(|error| told(&path, error))?;
+    crate::serve::outfile::write(&path, shrunk.to_yaml().as_bytes()).map_err(|error| told(&path, error))?;
     let mut said = format!("written to {}\n", path.display());
     let Some((root, below)) = scenarios_above(folder) else { return Ok(said) };
     let options = RunOptions { level: Some(Level::Client), ..RunOptions::default() };
@@ -80,7 +80,7 @@ fn save(folder: &Path, file: &Path, shrunk: &Shrunk) -> Result<String, String> {
     let snapshot = snapshot.join(format!("{name}.snap"));
     let lines = text::short_lines(run.trace.iter(), text::SNAPSHOT_WIDTH);
     let head = format!("---\nsource: tests/scenarios.rs\ndescription: blockjob-sim run {}\n---\n", scenario.display());
-    std::fs::write(&snapshot, head + &lines).map_err(|error| told(&snapshot, error))?;
+    crate::serve::outfile::write(&snapshot, (head + &lines).as_bytes()).map_err(|error| told(&snapshot, error))?;
     said.push_str(&format!("its snapshot: {}; `cargo test --test scenarios` runs it\n", snapshot.display()));
     Ok(said)
 }

@@ -37,6 +37,10 @@ struct Verdict {
 
 /// Runs every scenario, calm and under each seed; one that holds in a single schedule only in that.
 pub(super) fn test(args: &TestArgs, runner: Runner, out: &mut Output) -> u8 {
+    if let Some(Err(error)) = args.junit.as_ref().map(|path| crate::serve::outfile::probe(path)) {
+        out.complain(&format!("--junit: {error}\n"));
+        return EXIT_USAGE;
+    }
     let paths = match files::scenarios(&args.dir) {
         Ok(paths) => paths,
         Err(problem) => {
@@ -188,5 +192,5 @@ fn write_junit(path: &Path, verdicts: &[Verdict]) -> Result<(), String> {
     let mut report = Report::new("blockjob-sim");
     report.add_test_suite(suite);
     let text = report.to_string().map_err(|error| error.to_string())?;
-    std::fs::write(path, text).map_err(|error| error.to_string())
+    crate::serve::outfile::write(path, text.as_bytes()).map_err(|error| error.to_string())
 }

@@ -1,5 +1,4 @@
 //! `blockjob-sim timeline`: a picture of a run, of the file of a trace, or of a failure.
-#![expect(clippy::disallowed_methods, reason = "the shell writes files")]
 
 use super::output::Output;
 use super::quirks::WatchArgs;
@@ -210,7 +209,7 @@ pub(super) fn timeline(args: &TimelineArgs, runner: Runner, out: &mut Output) ->
         Ok(text) => match &args.output {
             None => out.print(&text),
             Some(path) => {
-                if let Err(error) = std::fs::write(path, text) {
+                if let Err(error) = crate::serve::outfile::write(path, text.as_bytes()) {
                     out.complain(&format!("{}: {error}\n", path.display()));
                     return EXIT_USAGE;
                 }

@@ -131,9 +131,9 @@ impl Tally {
     fn add(&mut self, block: &Block) {
         let new = block.schedules.iter().filter(|digest| self.schedules.insert(**digest)).count() as u64;
         let new_traces = block.traces.iter().filter(|digest| self.traces.insert(**digest)).count() as u64;
-        self.dry = if new > 0 { 0 } else { self.dry + block.runs };
-        self.runs += block.runs;
-        self.failed += block.failed;
+        self.dry = if new > 0 { 0 } else { self.dry.saturating_add(block.runs) };
+        self.runs = self.runs.saturating_add(block.runs);
+        self.failed = self.failed.saturating_add(block.failed);
         self.marks.join(&Marks::of_words(&block.marks));
         for found in &block.found {
             *self.kinds.entry(found.kind.clone()).or_default() += 1;
@@ -142,8 +142,8 @@ impl Tally {
             }
         }
         if let Some(stage) = self.stages.last_mut() {
-            stage.runs += block.runs;
-            stage.failed += block.failed;
+            stage.runs = stage.runs.saturating_add(block.runs);
+            stage.failed = stage.failed.saturating_add(block.failed);
             stage.new.0 += new;
             stage.new.1 += new_traces;
         }

@@ -463,16 +463,21 @@ impl Image {
         let recording = |bitmap: &&mut StoredBitmap| bitmap.enabled && !bitmap.readonly && !bitmap.inconsistent;
         for bitmap in self.bitmaps.iter_mut().filter(recording).filter(|_| len > 0) {
             let (first, last) = (offset / bitmap.granularity, (offset + len - 1) / bitmap.granularity);
-            let (from, to) = (first / 8, last / 8 + 1);
-            let mut bytes = bitmap.bits.slice(from, to - from).to_bytes();
-            for bit in first..=last {
-                if let Some(byte) = bytes.get_mut((bit / 8 - from) as usize) {
-                    *byte |= 1 << (bit % 8);
-                }
+            let (from, to) = (first / 8, last / 8);
+            // Between the bytes at the ends, which other bits share, all are set.
+            let shared = |at: u64| {
+                let bits = (at * 8).max(first)..=(at * 8 + 7).min(last);
+                let set = bits.fold(0, |set, bit| set | 1u8 << (bit % 8));
+                Data::pattern(bitmap.bits.byte_at(at).unwrap_or(0) | set, 1, WriteTag(0))
+            };
+            let mut marked = shared(from);
+            if to > from {
+                marked.append(&Data::pattern(0xff, to - from - 1, WriteTag(0)));
+                marked.append(&shared(to));
             }
-            let rest = bitmap.bits.slice(to, bitmap.bits.len());
-            let marked = Data::bytes(bytes.into(), WriteTag(0));
-            bitmap.bits = Data::concat([&bitmap.bits.slice(0, from), &marked, &rest]);
+            let all = bitmap.bits.len();
+            let rest = bitmap.bits.slice(to + 1, all);
+            bitmap.bits = Data::concat([&bitmap.bits.slice(0, from), &marked, &rest]).slice(0, all);
         }
     }
 

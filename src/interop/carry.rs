@@ -2,7 +2,8 @@
 #![expect(clippy::disallowed_methods, reason = "the shell waits in real time")]
 
 use super::qemu::{Ending, Got, Qemu, Started, printed};
-use super::{Trouble, files};
+use super::scratch::Guard;
+use super::{Trouble, confine, files};
 use crate::base::Json;
 use crate::scenario::plan::{EventPattern, Plan, StepKind};
 use crate::trace::compare::ClientLine;
@@ -88,14 +89,16 @@ impl From<Trouble> for Stop {
     }
 }
 
-/// Carries out `plan` in `dir`, which holds nothing yet.
+/// Carries out `plan` in `dir`, which holds nothing yet, under `guard`.
 ///
 /// # Errors
-/// If the images cannot be made or the process cannot be started.
-pub fn carry(command: &[String], plan: &Plan, dir: &Path, pace: Pace) -> Result<Carried, Trouble> {
+/// If the images cannot be made or the process cannot be started, or if an image names what it may not.
+pub fn carry(command: &[String], plan: &Plan, dir: &Path, pace: Pace, guard: &Guard) -> Result<Carried, Trouble> {
     files::make(plan, dir)?;
+    let within = || if guard.confined { confine::images(dir) } else { Ok(()) };
+    within()?;
     let args: Vec<&str> = plan.args.iter().map(|arg| &**arg).collect();
-    let qemu = match Qemu::start(command, dir, &args)? {
+    let qemu = match Qemu::start(command, dir, &args, guard)? {
         Started::Runs(qemu) => *qemu,
         Started::Not(ending) => {
             let (stdout, stderr) = printed(dir);
@@ -112,6 +115,9 @@ pub fn carry(command: &[String], plan: &Plan, dir: &Path, pace: Pace) -> Result<
     let mut stuck = None;
     let mut closed = false;
     for (number, step) in plan.steps.iter().enumerate() {
+        if matches!(step.kind, StepKind::Qmp { .. } | StepKind::Hmp { .. }) {
+            within()?;
+        }
         match client.step(&step.kind, dir) {
             Ok(()) => {}
             Err(Stop::Trouble(trouble)) => return Err(trouble),
@@ -136,6 +142,8 @@ pub fn carry(command: &[String], plan: &Plan, dir: &Path, pace: Pace) -> Result<
             Err(Stop::Hangs(_)) => {}
         }
     }
+    // `qemu-img` may read them next.
+    within()?;
     let hangs = stuck.is_some() && !closed;
     let ending = (closed || hangs).then(|| client.qemu.end(hangs));
     let (stdout, stderr) = printed(dir);

@@ -3,18 +3,65 @@
 //! The script makes the images, starts QEMU and sends the commands over its QMP socket. Without a schedule what it forces of an order is
 //! the moment each command is sent: when QEMU is at rest, as a calm client does, or right behind the reply before it. With a schedule
 //! it forces the order that the model gives then, by the moments of commands and by what [`super::force`] has.
+//!
+//! Texts of the scenario stand in it as literals ([`super::quote`]). Whatever ends it, its QEMU and its directory go with it.
 
 use super::force::{self, By, Forced, Hold};
+use super::quote::{file_name, python};
 use crate::base::Json;
-use crate::scenario::plan::{Backing, Expect, Extent, FileOp, ImageFormat, Plan, StepKind, WriteData};
+use crate::scenario::plan::{Backing, Expect, Extent, FileOp, ImageFormat, Plan, PlannedStep, StepKind, WriteData};
 use crate::trace::canonical;
 use crate::trace::compare::ClientLine;
 use std::sync::Arc;
 
 /// The part of the script that is always the same.
 const DRIVER: &str = r##"
+# What must not outlive the script: its QEMU and its directory, whatever ends it.
+processes, starting, stopped = [], True, 0
+
+def stop(number, frame):
+    global stopped
+    stopped = number
+    if not starting:
+        sys.exit(128 + number)
+
+def started():
+    global starting
+    starting = False
+    if stopped:
+        sys.exit(128 + stopped)
+
+def clean():
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+    os.chdir("/")
+    shutil.rmtree(HERE, ignore_errors=True)
+
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+for number in SIGNALS:
+    if signal.getsignal(number) != signal.SIG_IGN:
+        signal.signal(number, stop)
+HERE = tempfile.mkdtemp()
+atexit.register(clean)
+os.chdir(HERE)
+started()
+
 def run(*words):
-    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run(words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    if done.returncode != 0:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(done.stdout)
+        sys.exit("%r: exit code %d" % (words, done.returncode))
+
+# A file of this name, which may be in a directory.
+def made(name):
+    if os.path.dirname(name):
+        os.makedirs(os.path.dirname(name), exist_ok=True)
+    return name
 
 class Missing(Exception):
     pass
@@ -28,14 +75,25 @@ def short(message):
 
 class Qmp:
     def __init__(self, command):
-        self.process = subprocess.Popen(command)
+        global starting
+        starting = True
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        processes.append(self.process)
+        started()
         self.socket = socket.socket(socket.AF_UNIX)
         for _ in range(500):
             try:
                 self.socket.connect("qmp.sock")
                 break
             except OSError:
+                if self.process.poll() is not None:
+                    break
                 time.sleep(0.02)
+        else:
+            self.dead("it opens no monitor")
+        if self.process.poll() is not None:
+            self.dead("it does not start")
+        self.closed, self.reply = False, {}
         self.data, self.events, self.outputs, self.mine, self.since = b"", [], [], False, 0
 
     def message(self, wait):
@@ -43,9 +101,12 @@ class Qmp:
         while b"\n" not in self.data:
             try:
                 more = self.socket.recv(65536)
-            except (socket.timeout, ConnectionResetError):
+            except socket.timeout:
                 return None
+            except OSError:
+                more = b""
             if not more:
+                self.closed = True
                 return None
             self.data += more
         line, self.data = self.data.split(b"\n", 1)
@@ -73,6 +134,7 @@ class Qmp:
             if message is None:
                 self.dead("no reply")
             if "return" in message or "error" in message:
+                self.reply = message
                 return
 
     # A command of the script's own, which is no part of the trace.
@@ -80,6 +142,31 @@ class Qmp:
         self.mine = True
         self.command(command)
         self.mine = False
+
+    # What QEMU keeps back of its images is written to them.
+    def flush(self):
+        if self.closed:
+            return
+        self.own({"execute": "query-named-block-nodes", "arguments": {"flat": True}})
+        for node in self.reply.get("return", []):
+            name = node["node-name"].replace("\\", "\\\\").replace('"', '\\"')
+            line = 'qemu-io "%s" flush' % name
+            self.own({"execute": "human-monitor-command", "arguments": {"command-line": line}})
+
+    # QEMU ends: nothing of its images is kept back then.
+    def end(self):
+        self.rest()
+        self.mine = True
+        try:
+            self.socket.sendall(b'{"execute": "quit"}\n')
+        except OSError:
+            pass
+        while self.message(30) is not None:
+            pass
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.dead("it does not quit")
 
     # Until so many replies and events were read.
     def seen(self, count):
@@ -120,9 +207,9 @@ fn word(format: ImageFormat) -> &'static str {
     }
 }
 
-/// Words as Python writes them: those of JSON.
+/// A call of a function of the script with these words.
 fn call(name: &str, words: &[String]) -> String {
-    let quoted: Vec<String> = words.iter().map(|word| canonical::to_string(&Json::str(word))).collect();
+    let quoted: Vec<String> = words.iter().map(|word| python(word)).collect();
     format!("{name}({})\n", quoted.join(", "))
 }
 
@@ -152,7 +239,7 @@ pub(super) fn tools(op: &FileOp) -> Tool<'_> {
                 all.extend(["-o".to_owned(), given.join(",")]);
             }
             all.extend(backing.as_ref().map(based).unwrap_or_default());
-            all.push(file.to_string());
+            all.push(file_name(file));
             all.extend(size.map(|size| size.to_string()));
             Tool::Run(all)
         }
@@ -162,12 +249,12 @@ pub(super) fn tools(op: &FileOp) -> Tool<'_> {
                 WriteData::Zero => format!("write -z {offset} {length}"),
                 WriteData::Discard => format!("discard {offset} {length}"),
             };
-            Tool::Run(words(&["qemu-io", "-f", word(*format), "-c", &command, file]))
+            Tool::Run(words(&["qemu-io", "-f", word(*format), "-c", &command, &file_name(file)]))
         }
         FileOp::Rebase { file, backing } => {
             let mut all = words(&["qemu-img", "rebase", "-u", "-f", "qcow2"]);
             all.extend(backing.as_ref().map_or_else(|| words(&["-b", ""]), based));
-            all.push(file.to_string());
+            all.push(file_name(file));
             Tool::Run(all)
         }
         FileOp::Content { file, size, data } => Tool::Content { file, size: *size, data },
@@ -177,11 +264,16 @@ pub(super) fn tools(op: &FileOp) -> Tool<'_> {
 
 /// What is done to a file from outside, as calls of `run`.
 fn file(op: &FileOp) -> String {
-    let quoted = |text: &str| canonical::to_string(&Json::str(text));
     match tools(op) {
-        Tool::Run(words) => call("run", &words),
+        Tool::Run(words) => {
+            let made = match op {
+                FileOp::Create { file, .. } if file.contains('/') => call("made", &[file.to_string()]),
+                _ => String::new(),
+            };
+            made + &call("run", &words)
+        }
         Tool::Content { file, size, data } => {
-            let mut out = format!("with open({}, \"wb\") as f:\n    f.truncate({size})\n", quoted(file));
+            let mut out = format!("with open(made({}), \"wb\") as f:\n    f.truncate({size})\n", python(file));
             for extent in data {
                 let hex: String = extent.bytes.iter().map(|byte| format!("{byte:02x}")).collect();
                 out.push_str(&format!(
@@ -191,19 +283,22 @@ fn file(op: &FileOp) -> String {
             }
             out
         }
-        Tool::Text { file, content } => format!("open({}, \"w\").write({})\n", quoted(file), quoted(content)),
+        Tool::Text { file, content } => {
+            format!("with open(made({}), \"wb\") as f:\n    f.write({}.encode())\n", python(file), python(content))
+        }
     }
 }
 
-/// What every script begins with: what it needs, and what it is for.
+/// What every script begins with: what it is for, as a literal that nobody reads but people, and what it needs.
 fn head(plan: &Plan, remarks: &[String]) -> String {
     let mut out = String::from("#!/usr/bin/env python3\n");
-    out.push_str(&format!("# {}\n", plan.about.replace('\n', " ")));
-    for remark in remarks {
-        out.push_str(&format!("# {remark}\n"));
+    for text in std::iter::once(&*plan.about).chain(remarks.iter().map(String::as_str)) {
+        out.push_str(&format!("{}\n", python(text)));
     }
-    out.push_str("import json, os, shutil, socket, subprocess, sys, tempfile, time\n\n");
+    out.push_str("import atexit, json, os, shutil, signal, socket, subprocess, sys, tempfile, time\n\n");
     out.push_str("QEMU = sys.argv[1:] or [\"qemu-system-x86_64\"]\nREST = 0.3\n");
+    // The script leaves the directory that a name is relative to.
+    out.push_str("if \"/\" in QEMU[0]:\n    QEMU[0] = os.path.abspath(QEMU[0])\n");
     out.push_str(DRIVER);
     out
 }
@@ -216,7 +311,7 @@ fn start(plan: &Plan) -> String {
          \"-qmp\", \"unix:qmp.sock,server=on,wait=off\"",
     );
     for arg in &plan.args {
-        out.push_str(&format!(",\n    {}", canonical::to_string(&Json::Str(arg.clone()))));
+        out.push_str(&format!(",\n    {}", python(arg)));
     }
     out.push_str("])\nqmp.message(10)\nqmp.own({\"execute\": \"qmp_capabilities\"})\n");
     out
@@ -228,12 +323,23 @@ pub fn script(plan: &Plan, calm: bool) -> String {
     let when = if calm { "when QEMU is at rest" } else { "right behind the reply before it" };
     let mut out =
         head(plan, &[format!("Each command is sent {when}. The order in which requests complete is not forced.")]);
-    out.push_str("\nos.chdir(tempfile.mkdtemp())\n");
+    out.push('\n');
     out.push_str(&start(plan));
-    for step in plan.steps.iter() {
+    let talks = |step: &PlannedStep| {
+        matches!(
+            step.kind,
+            StepKind::Qmp { .. } | StepKind::Hmp { .. } | StepKind::Event(_) | StepKind::Sleep(_) | StepKind::File(_)
+        )
+    };
+    let last = plan.steps.iter().rposition(talks);
+    for (number, step) in plan.steps.iter().enumerate() {
+        // QEMU has parts of open images in its caches. Where nothing more is sent they are closed, which is sure; elsewhere flushed.
+        if let StepKind::Same(_) = &step.kind {
+            out.push_str(if last < Some(number) { "qmp.end()\n" } else { "qmp.rest()\nqmp.flush()\n" });
+        }
         out.push_str(&one(&step.kind, calm));
     }
-    out.push_str("qmp.rest()\nqmp.process.kill()\n");
+    out.push_str("qmp.rest()\n");
     out
 }
 
@@ -279,7 +385,7 @@ pub fn in_order(plan: &Plan, lines: &[ClientLine]) -> (String, Vec<String>) {
     let outputs: Vec<String> = lines.iter().filter_map(short).collect();
     out.push_str("\nEXPECTED = [\n");
     for output in &outputs {
-        out.push_str(&format!("    {},\n", canonical::to_string(&Json::str(output))));
+        out.push_str(&format!("    {},\n", python(output)));
     }
     out.push_str("]\n\ndef attempt():\n");
     let mut body = start(&plan);
@@ -296,8 +402,8 @@ pub fn in_order(plan: &Plan, lines: &[ClientLine]) -> (String, Vec<String>) {
     );
     out.push_str(&indented(&body));
     out.push_str(&format!(
-        "\nfor number in range({tries}):\n    there = tempfile.mkdtemp()\n    os.chdir(there)\n    got = attempt()\n    \
-         shutil.rmtree(there, ignore_errors=True)\n    if got == EXPECTED:\n        \
+        "\nfor number in range({tries}):\n    there = os.path.join(HERE, str(number))\n    os.mkdir(there)\n    os.chdir(there)\n    \
+         got = attempt()\n    shutil.rmtree(there, ignore_errors=True)\n    if got == EXPECTED:\n        \
          print(\"the order was had, in attempt\", number + 1)\n        sys.exit(0)\n\
          at = next((i for i, (a, b) in enumerate(zip(got, EXPECTED)) if a != b), min(len(got), len(EXPECTED)))\n\
          print(\"another order, at output\", at + 1, \"- expected:\", EXPECTED[at:at + 1], \"got:\", got[at:at + 1])\nsys.exit(3)\n"
@@ -363,8 +469,7 @@ impl Sent<'_> {
             match by {
                 By::Break { job, status } => {
                     out.push_str(&qemu_io(source, "break read_aio held"));
-                    let quoted = |text: &str| canonical::to_string(&Json::str(text));
-                    after.push_str(&format!("qmp.told({}, {})\n", quoted(status), quoted(job)));
+                    after.push_str(&format!("qmp.told({}, {})\n", python(status), python(job)));
                     after.push_str(&qemu_io(source, "resume held"));
                 }
                 By::Throttle(reads) => {
@@ -380,7 +485,7 @@ impl Sent<'_> {
 
 /// A value as Python reads it.
 fn loads(json: &Json) -> String {
-    format!("json.loads({})", canonical::to_string(&Json::str(&canonical::to_string(json))))
+    format!("json.loads({})", python(&canonical::to_string(json)))
 }
 
 fn one(kind: &StepKind, calm: bool) -> String {
@@ -398,11 +503,11 @@ fn one(kind: &StepKind, calm: bool) -> String {
         }
         StepKind::Event(pattern) => {
             let data = pattern.data.clone().unwrap_or_else(Json::empty);
-            format!("qmp.event({}, {})\n", canonical::to_string(&Json::Str(pattern.name.clone())), loads(&data))
+            format!("qmp.event({}, {})\n", python(&pattern.name), loads(&data))
         }
         StepKind::Sleep(ns) => format!("time.sleep({}.{:09})\n", ns / 1_000_000_000, ns % 1_000_000_000),
         StepKind::File(op) => file(op),
-        StepKind::Mark(name) => format!("# {name}\n"),
+        StepKind::Mark(name) => format!("{}\n", python(name)),
         // Where the simulated process stood says nothing of a real one.
         StepKind::At { .. } => String::new(),
         StepKind::Idle | StepKind::NoJobs | StepKind::NoEvents { .. } | StepKind::Bitmap(_) => {
@@ -410,7 +515,7 @@ fn one(kind: &StepKind, calm: bool) -> String {
         }
         StepKind::Same(images) => images
             .windows(2)
-            .map(|pair| call("run", &["qemu-img", "compare", "-U", &pair[0], &pair[1]].map(str::to_owned)))
+            .map(|pair| call("run", &["qemu-img", "compare", "-U", "--", &pair[0], &pair[1]].map(str::to_owned)))
             .collect(),
     }
 }

@@ -5,11 +5,14 @@
 //! which is the working directory of the process, so that a scenario's file names mean the same there as in the model.
 
 pub mod carry;
+pub mod confine;
 pub mod export;
 pub mod files;
 pub mod force;
 pub mod qemu;
+pub mod quote;
 pub mod record;
+pub mod scratch;
 pub mod shell;
 
 use std::fmt;

@@ -5,6 +5,7 @@
     reason = "the shell starts processes, talks over sockets and reads clocks"
 )]
 
+use super::scratch::Guard;
 use super::{Trouble, trouble};
 use crate::base::Json;
 use crate::trace::canonical;
@@ -12,7 +13,7 @@ use crate::validate;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -68,6 +69,9 @@ pub struct Qemu {
     lines: std::collections::VecDeque<Vec<u8>>,
     closed: bool,
     dir: PathBuf,
+    guard: Guard,
+    /// It was waited for, and its number may be another's.
+    over: bool,
     /// The version in the greeting.
     pub version: String,
 }
@@ -77,7 +81,7 @@ impl Qemu {
     ///
     /// # Errors
     /// If there is no such program, or it does not speak QMP.
-    pub fn start(command: &[String], dir: &Path, args: &[&str]) -> Result<Started, Trouble> {
+    pub fn start(command: &[String], dir: &Path, args: &[&str], guard: &Guard) -> Result<Started, Trouble> {
         let Some((program, first)) = command.split_first() else {
             return Err(Trouble("no program is named: expected a command such as `qemu-system-x86_64`".to_owned()));
         };
@@ -89,17 +93,26 @@ impl Qemu {
         }
         process.args(["-qmp", &format!("unix:{SOCKET},server=on,wait=off")]).args(args);
         process.current_dir(dir).stdin(Stdio::null()).stdout(out("stdout")?).stderr(out("stderr")?);
+        // A group of its own: what is started by a wrapper ends with it.
+        process.process_group(0);
         let mut child = process.spawn().map_err(|error| trouble(program, &error))?;
+        if !guard.runs(child.id()) {
+            kill(&child);
+            let _ = child.wait();
+            return Err(Trouble("the command is ending".to_owned()));
+        }
         let began = Instant::now();
         let stream = loop {
             if let Ok(stream) = UnixStream::connect(dir.join(SOCKET)) {
                 break stream;
             }
             if let Ok(Some(status)) = child.try_wait() {
+                guard.ends(child.id());
                 return Ok(Started::Not(ending(status)));
             }
             if began.elapsed() > START {
-                let _ = child.kill();
+                kill(&child);
+                guard.ends(child.id());
                 let _ = child.wait();
                 return Err(Trouble(format!("{program} gave no greeting within {} s", START.as_secs())));
             }
@@ -113,6 +126,8 @@ impl Qemu {
             lines: std::collections::VecDeque::new(),
             closed: false,
             dir,
+            guard: guard.clone(),
+            over: false,
             version: String::new(),
         };
         // The socket is there before the drives are opened, which may fail.
@@ -268,7 +283,10 @@ impl Qemu {
         let began = Instant::now();
         while !hangs && began.elapsed() < HANG * 2 {
             match self.child.try_wait() {
-                Ok(Some(status)) => return ending(status),
+                Ok(Some(status)) => {
+                    self.over = true;
+                    return ending(status);
+                }
                 Ok(None) => std::thread::sleep(Duration::from_millis(2)),
                 Err(_) => break,
             }
@@ -280,6 +298,13 @@ impl Qemu {
     #[must_use]
     pub fn printed(&self) -> (String, String) {
         printed(&self.dir)
+    }
+}
+
+/// Ends a process and what it started.
+fn kill(child: &Child) {
+    if let Some(group) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
     }
 }
 
@@ -306,7 +331,10 @@ pub fn printed(dir: &Path) -> (String, String) {
 
 impl Drop for Qemu {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        if !self.over {
+            kill(&self.child);
+        }
+        self.guard.ends(self.child.id());
         let _ = self.child.wait();
         let _ = fs::remove_file(self.dir.join(SOCKET));
     }

@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "the shell makes directories")]
 
 use super::carry::{Carried, Pace, carry};
+use super::scratch::{Guard, Scratch};
 use super::{Trouble, trouble};
 use crate::base::Json;
 use crate::scenario::plan::Plan;
@@ -60,15 +61,14 @@ impl fmt::Display for Recording {
     }
 }
 
-/// Carries the plan out once, in a directory of its own that is removed again.
+/// Carries the plan out once, in a directory within `scratch` that is removed again.
 ///
 /// # Errors
 /// If the images cannot be made or the process cannot be started.
-pub fn once(command: &[String], plan: &Plan, pace: Pace) -> Result<Carried, Trouble> {
-    let dir = std::env::temp_dir().join(format!("blockjob-sim-record-{}", std::process::id()));
-    let _ = fs::remove_dir_all(&dir);
-    fs::create_dir_all(&dir).map_err(|error| trouble("a directory", &error))?;
-    let carried = carry(command, plan, &dir, pace);
+pub fn once(command: &[String], plan: &Plan, pace: Pace, guard: &Guard, scratch: &Scratch) -> Result<Carried, Trouble> {
+    let dir = scratch.path().join("run");
+    fs::create_dir(&dir).map_err(|error| trouble(&dir.display().to_string(), &error))?;
+    let carried = carry(command, plan, &dir, pace, guard);
     let _ = fs::remove_dir_all(&dir);
     let carried = carried?;
     match carried.version.is_empty() {

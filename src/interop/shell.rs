@@ -5,6 +5,7 @@
 
 use super::carry::Pace;
 use super::export::{Tool, tools};
+use super::quote::{file_name, grep, shell as word};
 use crate::base::Json;
 use crate::scenario::plan::{EventPattern, FileOp, Plan, StepKind};
 use crate::trace::canonical;
@@ -14,12 +15,18 @@ const TRIES: u32 = 50;
 
 /// The part of the script that is always the same.
 const DRIVER: &str = r#"
-count() { grep -c "$1" out 2>/dev/null || true; }
+pid=
+clean() { # whatever ends this, QEMU and its directory go
+    trap '' HUP INT TERM
+    { kill -9 $(jobs -p); wait; } 2>/dev/null
+    cd / && rm -rf "$dir"
+}
+count() { grep -c -e "$1" out 2>/dev/null || true; }
 over() { # QEMU is gone, or does not answer
     if kill -0 "$pid" 2>/dev/null && [ "$1" = hangs ]; then
-        echo "QEMU hangs: no $2 within 10 s"; kill -9 "$pid"; exit 1
+        echo "QEMU hangs: no $2 within 10 s"; exit 1
     fi
-    wait "$pid"; code=$?
+    wait "$pid"; code=$?; pid=
     if [ "$code" -gt 128 ]; then
         echo "QEMU ended by signal $((code - 128)) in try $try"; cat err; exit 1
     fi
@@ -34,7 +41,7 @@ await() { # PATTERN COUNT WHAT
 }
 replies=1
 send() {
-    echo "> $1"
+    printf '> %s\n' "$1"
     printf '%s\n' "$1" >&3
     replies=$((replies + 1))
     await '^{"\(return\|error\)"' "$replies" "reply"
@@ -50,15 +57,6 @@ start() {
 }
 "#;
 
-/// A word as the shell reads it.
-fn word(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+".contains(c);
-    match !text.is_empty() && text.chars().all(plain) {
-        true => text.to_owned(),
-        false => format!("'{}'", text.replace('\'', r"'\''")),
-    }
-}
-
 fn line(words: &[String]) -> String {
     words.iter().map(|w| word(w)).collect::<Vec<_>>().join(" ") + "\n"
 }
@@ -67,17 +65,20 @@ fn line(words: &[String]) -> String {
 fn file(op: &FileOp) -> String {
     match tools(op) {
         Tool::Run(words) if words[0] == "qemu-io" => format!("{} >/dev/null\n", line(&words).trim_end()),
-        Tool::Run(words) => line(&words),
-        Tool::Text { file, content } => format!("printf '%s' {} >{}\n", word(content), word(file)),
+        Tool::Run(words) => within(op) + &line(&words),
+        Tool::Text { file, content } => {
+            format!("{}printf '%s' {} >{}\n", within(op), word(content), word(&file_name(file)))
+        }
         Tool::Content { file, size, data } => {
-            let mut out = format!("rm -f {0}; truncate -s {size} {0}\n", word(file));
+            let named = word(&file_name(file));
+            let mut out = within(op) + &format!("rm -f {named}; truncate -s {size} {named}\n");
             for extent in data {
                 let octal: String = extent.bytes.iter().map(|byte| format!("\\{byte:03o}")).collect();
                 let source = match extent.bytes.len() {
                     1 => format!("head -c {} /dev/zero | tr '\\000' '{octal}'", extent.times),
                     _ => format!("printf '{octal}'"),
                 };
-                let to = format!("dd of={} seek={} oflag=seek_bytes conv=notrunc status=none", word(file), extent.at);
+                let to = format!("dd of={named} seek={} oflag=seek_bytes conv=notrunc status=none", extent.at);
                 out.push_str(&format!("{source} | {to}\n"));
             }
             out
@@ -85,36 +86,46 @@ fn file(op: &FileOp) -> String {
     }
 }
 
+/// The directory that a new file is in.
+fn within(op: &FileOp) -> String {
+    let (FileOp::Create { file, .. } | FileOp::Content { file, .. } | FileOp::Text { file, .. }) = op else {
+        return String::new();
+    };
+    file.rsplit_once('/').map_or_else(String::new, |(dir, _)| format!("mkdir -p {}\n", word(&file_name(dir))))
+}
+
 /// A regular expression for the line of an event: its name, the job's, and the status.
 fn event(pattern: &EventPattern) -> String {
     let whole = pattern.data.as_ref().map(|data| data.get("exact").unwrap_or(data));
-    let told = ["device", "id"].iter().find_map(|key| {
-        let name = whole?.get(key)?.as_str()?;
-        Some(format!(r#".*"{key}": "{name}""#))
-    });
-    let status = whole.and_then(|data| Some(format!(r#".*"status": "{}""#, data.get("status")?.as_str()?)));
-    let told = match (told, status) {
+    let member = |key: &str| {
+        let text = whole?.get(key)?.as_str()?;
+        Some(format!(r#".*"{key}": {}"#, grep(&canonical::to_string(&Json::str(text)))))
+    };
+    let told = ["device", "id"].iter().find_map(|key| member(key));
+    let told = match (told, member("status")) {
         // QEMU puts a job's status before its name.
         (Some(name), Some(status)) => Some(status + &name),
         (name, status) => name.or(status),
     };
-    format!(r#""event": "{}"{}"#, pattern.name, told.unwrap_or_default())
+    let name = grep(&canonical::to_string(&Json::str(&pattern.name)));
+    format!(r#""event": {name}{}"#, told.unwrap_or_default())
 }
 
 /// The script. `end` says what was seen of QEMU, for the head of it.
 #[must_use]
 pub fn script(plan: &Plan, pace: Pace, end: &str) -> String {
     let mut out = String::from("#!/bin/bash\n");
-    out.push_str(&format!("# {}\n", plan.about.replace('\n', " ")));
-    for told in end.lines() {
-        out.push_str(&format!("# {told}\n"));
+    // What people read is a literal too: `:` does nothing with it.
+    for text in std::iter::once(&*plan.about).chain(end.lines()) {
+        out.push_str(&format!(": {}\n", word(text)));
     }
     out.push_str("# It needs qemu-img, qemu-io and a QEMU: bash FILE [QEMU]. Exit code 1: QEMU was ended by a signal, or hangs.\n");
-    out.push_str("QEMU=${1:-qemu-system-x86_64}\n");
+    out.push_str("QEMU=${1:-qemu-system-x86_64}\ncase $QEMU in */*) QEMU=$(realpath -- \"$QEMU\");; esac\n");
     out.push_str(DRIVER);
     let tries = if pace == Pace::Calm { 1 } else { TRIES };
     out.push_str(&format!(
-        "\ndir=$(mktemp -d)\nfor try in $(seq {tries}); do\nrm -rf \"$dir\"; mkdir \"$dir\"; cd \"$dir\" || exit 2\n"
+        "\ntrap 'exit 129' HUP; trap 'exit 130' INT; trap 'exit 143' TERM; trap clean EXIT\ndir=$(mktemp -d) || exit 2\n\
+         for try in $(seq {tries}); do\nrm -rf \"$dir/run\"; mkdir \"$dir/run\"; cd \"$dir/run\" || exit 2\n"
     ));
     for planned in &plan.files {
         out.push_str(&file(&planned.op));
@@ -129,7 +140,7 @@ pub fn script(plan: &Plan, pace: Pace, end: &str) -> String {
     for step in plan.steps.iter() {
         out.push_str(&one(&step.kind, &mut gaps, &mut awaited));
     }
-    out.push_str("sleep 0.5\nif kill -0 \"$pid\" 2>/dev/null; then kill \"$pid\"; wait \"$pid\"; else over ended; fi\ndone\necho \"QEMU ended well\"\n");
+    out.push_str("sleep 0.5\nif kill -0 \"$pid\" 2>/dev/null; then kill \"$pid\"; wait \"$pid\"; pid=; else over ended; fi\ndone\necho \"QEMU ended well\"\n");
     out
 }
 

@@ -36,7 +36,7 @@ fn plain(text: &str) -> String {
             '>' => out.push_str("#gt;"),
             '"' => out.push_str("#quot;"),
             '{' | '}' => out.push(' '),
-            c if c.is_control() => out.push(' '),
+            c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') => out.push(' '),
             c => out.push(c),
         }
     }
@@ -89,7 +89,7 @@ impl Diagram<'_> {
 
     fn all(&mut self) {
         _ = writeln!(self.out, "sequenceDiagram");
-        _ = writeln!(self.out, "    %% {} {}", self.source.title.replace('\n', " "), self.source.schedule);
+        _ = writeln!(self.out, "    %% {} {}", plain(&self.source.title), self.source.schedule);
         self.out.push_str("    participant c as client\n    participant q as QEMU\n");
         let shown = |job: &&super::model::Job| job.states.iter().any(|(span, _)| span.to > self.range.from);
         let jobs: Vec<(usize, String)> = self

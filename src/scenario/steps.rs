@@ -7,6 +7,7 @@ use super::plan::{
     WriteData,
 };
 use super::tree::{Node, Value};
+use crate::base::units::BDRV_MAX_LENGTH;
 use crate::invariant::Invariant;
 use crate::quirk::{self, Quirk, Quirks};
 use std::fmt::Display;
@@ -37,6 +38,9 @@ const STEPS: &[(&str, Reader)] = &[
     ("no-events", no_events),
     ("mark", |node, _| Ok(StepKind::Mark(node.text()?))),
 ];
+
+/// What qemu-io takes as a length (`BDRV_REQUEST_MAX_BYTES`).
+const MAX_LENGTH: u64 = (i32::MAX as u64) & !511;
 
 const FORMATS: &[(&str, ImageFormat)] = &[("raw", ImageFormat::Raw), ("qcow2", ImageFormat::Qcow2)];
 
@@ -238,7 +242,7 @@ fn create(node: &Node) -> Read<FileOp> {
     let mut fields = Fields::of("create", node)?;
     let file = fields.req("file")?.text()?;
     let format = fields.req("format")?.word(FORMATS)?;
-    let size = fields.opt("size").map(Node::size).transpose()?;
+    let size = fields.opt("size").map(image_size).transpose()?;
     let backing = fields.opt("backing").map(backing_file).transpose()?;
     let cluster_size = fields.opt("cluster-size");
     let compat = fields.opt("compat");
@@ -274,6 +278,15 @@ fn create(node: &Node) -> Read<FileOp> {
     Ok(FileOp::Create { file, format, size, options, backing })
 }
 
+/// A size that `qemu-img create` takes.
+fn image_size(node: &Node) -> Read<u64> {
+    let size = node.size()?;
+    if size <= BDRV_MAX_LENGTH {
+        return Ok(size);
+    }
+    Err(Fault::new(node.span, "no image is that large", format!("expected at most {BDRV_MAX_LENGTH} bytes")))
+}
+
 fn qcow2_cluster_size(node: &Node) -> Read<u64> {
     let size = node.size()?;
     if size.is_power_of_two() && (512..=2 << 20).contains(&size) {
@@ -304,6 +317,10 @@ fn write(what: &'static str, node: &Node) -> Read<FileOp> {
     fields.end()?;
     let span = length.span;
     let length = length.size()?;
+    if length > MAX_LENGTH {
+        let expected = format!("expected at most {MAX_LENGTH} bytes, found {length}");
+        return Err(Fault::new(span, "qemu-io changes less than 2 GiB at once", expected));
+    }
     if length == 0 || offset.checked_add(length).is_none_or(|end| end > i64::MAX as u64) {
         return Err(Fault::new(span, "this range has no bytes or too many", "expected offset and length within 2^63"));
     }

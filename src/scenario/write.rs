@@ -90,8 +90,10 @@ pub fn step_line(kind: &StepKind) -> String {
 
 fn comments(lines: &[String], indent: &str, out: &mut String) {
     for line in lines {
-        // A remark may come from anywhere; a control character would end the comment or the file's being YAML.
-        let clean: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        // A remark may come from anywhere; a control character would end the comment or the file's being YAML, and for readers of
+        // YAML 1.1 so do the separators of Unicode.
+        let ends = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}');
+        let clean: String = line.chars().map(|c| if ends(c) { ' ' } else { c }).collect();
         _ = writeln!(out, "{}", format!("{indent}# {clean}").trim_end());
     }
 }

@@ -5,8 +5,8 @@
 //! whether it sends earlier, and how much it then leaves unread, are choices.
 
 use super::outcome::{At, Outcome};
-use super::setup::file_op;
-use super::{MAX_STEPS, MAX_TIME};
+use super::setup::{file_cost, file_op};
+use super::{MAX_CLUSTERS, MAX_STEPS, MAX_TIME};
 use crate::base::units::{MILLIS, Nanos, Shift};
 use crate::base::{Json, Kept};
 use crate::choice::{ChoicePoint, Choose, MODES, Subject, Who};
@@ -88,6 +88,8 @@ pub struct Client {
     ready_since: Option<Nanos>,
     max_steps: u64,
     max_time: Nanos,
+    /// Clusters that steps which change files may still touch.
+    clusters: u64,
     /// The step before which exploring starts.
     start: usize,
     /// Whether it has started.
@@ -119,6 +121,7 @@ impl Client {
             ready_since: None,
             max_steps: plan.limits.steps.unwrap_or(MAX_STEPS),
             max_time: plan.limits.time.unwrap_or(MAX_TIME),
+            clusters: MAX_CLUSTERS,
             start: plan.steps.iter().position(|s| is_mark(&s.kind, START)).unwrap_or(0),
             started: false,
             replied: 0,
@@ -189,7 +192,7 @@ impl Client {
             }),
             (State::Before, StepKind::Event(pattern)) => self.wait_event(world, pattern),
             (State::Before, StepKind::Sleep(ns)) => {
-                self.state = State::Sleep(world.now + ns);
+                self.state = State::Sleep(world.now.saturating_add(*ns));
                 Act::Acted
             }
             (State::Before, StepKind::At { frames, time }) => {
@@ -197,12 +200,18 @@ impl Client {
                     return Act::Waits;
                 }
                 world.now = world.now.max(*time);
+                if let Some(outcome) = self.over_limit(world) {
+                    return Act::Done(outcome);
+                }
                 self.replied = 0;
                 let act = self.next();
                 self.forced = true;
                 act
             }
             (State::Before, StepKind::File(op)) => {
+                if let Some(outcome) = self.spend(file_cost(world, op)) {
+                    return Act::Done(outcome);
+                }
                 let done = file_op(world, op);
                 self.checked(done)
             }
@@ -473,14 +482,14 @@ impl Client {
             self.read_all(world);
         }
         if world.now >= until {
-            return self.next();
+            return self.over_limit(world).map_or_else(|| self.next(), Act::Done);
         }
         let first = world.next_deadline().is_none_or(|due| due > until);
         // Where times are not open, a sleep may end whenever no timer comes first.
         let early = world.aio.order && first && world.in_main_loop();
         if (world.at_rest() && first) || (early && self.decide(choose, 2) == 1) {
             world.now = until;
-            return self.next();
+            return self.over_limit(world).map_or_else(|| self.next(), Act::Done);
         }
         Act::Waits
     }
@@ -506,6 +515,20 @@ impl Client {
                 }
             }
             other => unreachable!("{other:?} does more than look"),
+        }
+    }
+
+    /// A step changes so many clusters of an image: the outcome, if all together are too many.
+    pub(super) fn spend(&mut self, clusters: u64) -> Option<Outcome> {
+        match self.clusters.checked_sub(clusters) {
+            Some(left) => {
+                self.clusters = left;
+                None
+            }
+            None => {
+                let what = format!("more than {MAX_CLUSTERS} clusters changed by steps that change files");
+                Some(Outcome::Limit { at: self.at(), what, waits: Vec::new() })
+            }
         }
     }
 

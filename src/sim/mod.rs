@@ -25,6 +25,8 @@ pub const MAX_STEPS: u64 = 50_000_000;
 pub const MAX_TIME: Nanos = 24 * 3600 * SECONDS;
 /// Records that a trace holds at most, unless the scenario says otherwise.
 pub const MAX_TRACE: u64 = 1_000_000;
+/// Clusters of images that the file steps of a run may change, all together.
+pub const MAX_CLUSTERS: u64 = 4_000_000;
 
 /// A run in the middle: plain data, so that it can be cloned and continued twice.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -47,6 +49,9 @@ impl Sim {
         world.quirks = options.quirks.union(plan.quirks);
         let mut client = Client::new(plan);
         for file in &plan.files {
+            if let Some(outcome) = client.spend(setup::file_cost(&world, &file.op)) {
+                return Err(outcome);
+            }
             file_op(&mut world, &file.op).map_err(|reason| client.failed_file(file, reason))?;
         }
         world.boot(&plan.args).map_err(|reason| Outcome::Failed { at: None, reason })?;

@@ -61,7 +61,7 @@ impl Frame {
             }
             Frame::Sleep(ns) => {
                 let co = w.current();
-                w.timer_set(w.now + ns, super::aio::TimerKind::CoSleep(co));
+                w.timer_set(w.now.saturating_add(ns), super::aio::TimerKind::CoSleep(co));
                 Flow::Yield(Wait::Sleep)
             }
 
@@ -284,10 +284,10 @@ impl Frame {
             Frame::BackupCommon { common, source, target, txn } => w.do_backup_common(&common, source, target, txn),
             Frame::CbwAppend(args) => w.cbw_append(&args),
             Frame::CbwOpened { cbw, discard_source, min_cluster } => w.cbw_opened(cbw, discard_source, min_cluster),
-            Frame::CbwInsert { cbw, source } => w.cbw_insert(cbw, source),
-            Frame::CbwInserted(cbw) => w.cbw_inserted(cbw),
-            Frame::CbwDrop(cbw) => w.cbw_drop(cbw),
-            Frame::CbwDropDrained { cbw, below } => w.cbw_drop_drained(cbw, below),
+            Frame::InsertNode { node, below } => w.insert_node(node, below),
+            Frame::NodeInserted(node) => w.node_inserted(node),
+            Frame::FilterDrop(filter) => w.filter_drop(filter),
+            Frame::FilterDropDrained { filter, below } => w.filter_drop_drained(filter, below),
             Frame::BackupCbwAppended(args) => w.backup_cbw_appended(args),
             Frame::BackupCreateJob { cbw, args } => w.backup_create_job(cbw, args),
             Frame::BackupCreateFailed { cbw, args, err } => w.backup_create_failed_frame(cbw, &args, err),

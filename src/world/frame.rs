@@ -564,14 +564,14 @@ pub enum Frame {
         discard_source: bool,
         min_cluster: u64,
     },
-    CbwInsert {
-        cbw: NodeId,
-        source: NodeId,
+    InsertNode {
+        node: NodeId,
+        below: NodeId,
     },
-    CbwInserted(NodeId),
-    CbwDrop(NodeId),
-    CbwDropDrained {
-        cbw: NodeId,
+    NodeInserted(NodeId),
+    FilterDrop(NodeId),
+    FilterDropDrained {
+        filter: NodeId,
         below: NodeId,
     },
     BackupCbwAppended(Box<BackupArgs>),

@@ -6,9 +6,9 @@ use blockjob_sim::choice::{Chooser, Walk};
 use blockjob_sim::scenario::{Plan, load};
 use blockjob_sim::sim;
 use blockjob_sim::sim::outcome::{Outcome, Run, RunOptions};
-use blockjob_sim::trace::Level;
-use blockjob_sim::trace::compare::{ClientLine, client_lines};
+use blockjob_sim::trace::compare::{ClientLine, client_lines, first_difference};
 use blockjob_sim::trace::jsonl::parse_client;
+use blockjob_sim::trace::{Level, Phase, Record, RecordKind, text};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -130,4 +130,41 @@ pub fn in_threads<T: Sync, R: Send>(items: &[T], each: impl Fn(&T) -> R + Sync) 
     let mut answers = answers.into_inner().unwrap();
     answers.sort_by_key(|(i, _)| *i);
     answers.into_iter().map(|(_, answer)| answer).collect()
+}
+
+/// Lines of records, long ones cut; `tests/qemu_traces.rs` holds what they say in full against the real QEMU.
+pub fn lines<'a>(records: impl Iterator<Item = &'a Record>) -> String {
+    text::short_lines(records, text::SNAPSHOT_WIDTH)
+}
+
+/// The race from its transaction on.
+pub fn race(plan: &Plan, seed: u64) -> String {
+    let run = run(plan, Some(seed), Level::Io);
+    assert_eq!(run.outcome, Outcome::Passed, "{}\nseed {seed}", run.outcome);
+    let is_mark = |record: &&Record| !matches!(&record.kind, RecordKind::Note(note) if note.what == "mark");
+    lines(run.trace.iter().skip_while(is_mark).filter(|record| match &record.kind {
+        RecordKind::Request { bytes, phase, .. } => *bytes >= 65_536 && *phase != Phase::Submit,
+        RecordKind::JobPause { .. } | RecordKind::Drain { .. } => false,
+        _ => true,
+    }))
+}
+
+/// The lines without their first column.
+pub fn without_times(trace: &str) -> String {
+    trace.lines().map(|line| format!("{}\n", line.trim_start().split_once("  ").map_or("", |(_, rest)| rest))).collect()
+}
+
+/// The number of the recorded trace that this is; else the place up to which one of them is the same.
+pub fn which(trace: &[ClientLine], known: &[Vec<ClientLine>]) -> Result<usize, String> {
+    let mut nearest = None;
+    for (number, other) in known.iter().enumerate() {
+        match first_difference(trace, other) {
+            None => return Ok(number),
+            Some(found) if nearest.as_ref().is_none_or(|(index, _)| found.index > *index) => {
+                nearest = Some((found.index, format!("nearest to the recorded trace {number}: {found}")));
+            }
+            Some(_) => {}
+        }
+    }
+    Err(nearest.map_or("nothing is recorded".to_owned(), |(_, text)| text))
 }

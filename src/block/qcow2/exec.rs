@@ -22,7 +22,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    pub(super) fn new(errno: Errno, message: impl Into<String>) -> Fault {
+    pub(crate) fn new(errno: Errno, message: impl Into<String>) -> Fault {
         Fault { errno, message: Some(message.into().into_boxed_str()) }
     }
 

@@ -111,6 +111,13 @@ impl Header {
     }
 }
 
+/// Text as C has it: it ends at the first NUL, if there is one.
+pub(super) fn c_string(data: &Data) -> String {
+    let bytes = data.to_bytes();
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
 /// Puts a header extension behind `out` (`header_ext_add`).
 fn add_extension(out: &mut Vec<u8>, magic: u64, data: &[u8]) {
     out.extend((magic as u32).to_be_bytes());
@@ -275,7 +282,7 @@ impl Cx<'_> {
                         return einval(&text);
                     }
                     let data = self.read(at, len).say("ERROR: ext_backing_format: Could not read format name")?;
-                    names.backing_format = Some(String::from_utf8_lossy(&data.to_bytes()).into_owned());
+                    names.backing_format = Some(c_string(&data));
                 }
                 EXT_FEATURES => {}
                 EXT_CRYPTO => return einval("CRYPTO header extension only expected with LUKS encryption method"),

@@ -390,6 +390,16 @@ impl Op {
         }
     }
 
+    /// Whether its callback takes an `Error`, so that what it says when it fails reaches the client. All others give an errno.
+    #[must_use]
+    pub fn takes_error(&self) -> bool {
+        match &self.kind {
+            Kind::Truncate(_) | Kind::Create(_) => true,
+            Kind::Locked(op) => op.takes_error(),
+            _ => false,
+        }
+    }
+
     fn step(&mut self, q: &mut Qcow2, got: Got) -> Ask {
         let ex = &mut self.ex;
         match &mut self.kind {

@@ -32,10 +32,14 @@ pub(super) const INT_MAX: u64 = i32::MAX as u64;
 pub(super) const INCOMPAT_DIRTY: u64 = 1;
 /// `QCOW2_INCOMPAT_CORRUPT`
 pub(super) const INCOMPAT_CORRUPT: u64 = 2;
+/// `QCOW2_INCOMPAT_COMPRESSION`
+pub(super) const INCOMPAT_COMPRESSION: u64 = 8;
 /// `QCOW2_COMPAT_LAZY_REFCOUNTS`
 pub(super) const COMPAT_LAZY: u64 = 1;
 /// `QCOW2_AUTOCLEAR_BITMAPS`
 pub(super) const AUTOCLEAR_BITMAPS: u64 = 1;
+/// `QCOW2_AUTOCLEAR_DATA_FILE_RAW`
+pub(super) const AUTOCLEAR_DATA_FILE_RAW: u64 = 2;
 /// `QCOW2_AUTOCLEAR_MASK`
 pub(super) const AUTOCLEAR_MASK: u64 = 3;
 

@@ -7,6 +7,7 @@
 
 use super::super::carry::Carried;
 use super::super::qemu::Ending;
+use super::super::quote::file_name;
 use super::super::{Trouble, files, trouble};
 use super::model::Modelled;
 use crate::base::Json;
@@ -228,8 +229,11 @@ fn flat(name: &str, dir: &Path, alone: bool) -> Result<Option<Vec<u8>>, Trouble>
     let mut convert = Command::new("qemu-img");
     convert.args(["convert", "-U", "-O", "raw"]).current_dir(dir);
     match alone {
-        true => convert.args(["--image-opts", &format!("driver=qcow2,file.driver=file,file.filename={name},backing=")]),
-        false => convert.arg(name),
+        true => convert.args([
+            "--image-opts",
+            &format!("driver=qcow2,file.driver=file,file.filename={},backing=", name.replace(',', ",,")),
+        ]),
+        false => convert.arg(file_name(name)),
     };
     convert.arg("flat.raw");
     let output = convert.output().map_err(|error| trouble("qemu-img", &error))?;

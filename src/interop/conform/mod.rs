@@ -17,7 +17,8 @@ pub mod shrink;
 mod targets;
 
 use super::carry::{Carried, Pace, carry};
-use super::qemu::Ending;
+use super::qemu::{Ending, Qemu, Started, printed};
+use super::scratch::Guard;
 use super::{Trouble, trouble};
 use crate::choice::{Calm, ChoiceLog, Chooser, Mode, Replay};
 use crate::invariant::{Broken, Invariant};
@@ -90,12 +91,8 @@ pub struct Bench {
     pub dir: PathBuf,
     /// How long `validate` may look.
     pub effort: Effort,
-}
-
-/// A directory for images.
-#[must_use]
-pub fn scratch() -> PathBuf {
-    std::env::temp_dir().join(format!("blockjob-sim-{}", std::process::id()))
+    /// Under what QEMU runs.
+    pub guard: Guard,
 }
 
 /// Removes a directory with all that is in it.
@@ -109,10 +106,26 @@ pub fn clear(dir: &Path) {
 /// What the host says.
 pub fn fresh(dir: &Path) -> Result<(), Trouble> {
     clear(dir);
-    fs::create_dir_all(dir).map_err(|error| trouble("a directory", &error))
+    fs::create_dir_all(dir).map_err(|error| trouble(&dir.display().to_string(), &error))
 }
 
 impl Bench {
+    /// Whether QEMU starts at all, without a program: where it does not, nothing can be said of the model.
+    ///
+    /// # Errors
+    /// What it says instead.
+    pub fn starts(&self) -> Result<(), Trouble> {
+        let dir = self.dir.join("qemu");
+        fresh(&dir)?;
+        match Qemu::start(&self.command, &dir, &[], &self.guard)? {
+            Started::Runs(_) => Ok(()),
+            Started::Not(ending) => {
+                let (_, stderr) = printed(&dir);
+                Err(Trouble(format!("QEMU does not start ({ending:?}): {}", stderr.trim())))
+            }
+        }
+    }
+
     /// Runs the program on both.
     ///
     /// # Errors
@@ -121,7 +134,7 @@ impl Bench {
         let (real_dir, our_dir) = (self.dir.join("qemu"), self.dir.join("model"));
         fresh(&real_dir)?;
         fresh(&our_dir)?;
-        let real = carry(&self.command, plan, &real_dir, pace)?;
+        let real = carry(&self.command, plan, &real_dir, pace, &self.guard)?;
         keep(&self.dir, "qemu.jsonl", &real.lines);
         let verdict = self.compared(plan, &real, &real_dir, &our_dir)?;
         let broken = match (contract::broken(&real), &verdict) {

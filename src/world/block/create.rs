@@ -10,7 +10,7 @@ use crate::base::units::{Nanos, align_up};
 use crate::block::qcow2::CreateOptions as Qcow2Options;
 use crate::job::status::JobType;
 use crate::qmp::error::QmpError;
-use crate::qmp::types::{BlockdevCreate, BlockdevRef, CreateOptions, CreateQcow2, Qcow2Version};
+use crate::qmp::types::{BlockdevCreate, BlockdevRef, CreateOptions, CreateQcow2, Qcow2CompressionType, Qcow2Version};
 use crate::world::World;
 use crate::world::aio::DeviceOp;
 use crate::world::arena::{JobId, NodeId};
@@ -288,6 +288,7 @@ impl World {
             backing_format: q.backing_fmt.map(|d| d.name().to_owned()),
             lazy_refcounts: q.lazy_refcounts.unwrap_or(false),
             refcount_bits: u32::try_from(q.refcount_bits.unwrap_or(16)).unwrap_or(0),
+            zstd: q.compression_type == Some(Qcow2CompressionType::Zstd),
         };
         self.seq([Frame::Qcow2Format { file, options: Box::new(options) }])
     }

@@ -1,5 +1,6 @@
 //! Changing the graph: attaching, replacing, referencing and closing nodes (`block.c`, `block/block-backend.c`).
 
+use super::driver::Driver;
 use super::graph::{Backend, Child, Node, Parent, Role};
 use crate::qmp::error::QmpError;
 use crate::world::World;
@@ -45,7 +46,16 @@ impl World {
         if let Parent::Node(parent) = parent {
             self.no_cycle(bs, name, parent)?;
         }
-        let child = self.attach_child_noperm(Child { name, role, parent, bs, perm, shared, quiesced_parent: false });
+        let child = self.attach_child_noperm(Child {
+            name,
+            role,
+            parent,
+            bs,
+            perm,
+            shared,
+            quiesced_parent: false,
+            frozen: false,
+        });
         self.bdrv_ref(bs);
         let root = match parent {
             Parent::Node(parent) if self.graph.nodes[parent].driver.is_some() => parent,
@@ -102,6 +112,7 @@ impl World {
         let node = &mut self.graph.nodes[parent];
         match name {
             "file" | "image" => node.file = Some(child),
+            "backing" if node.driver.as_ref().is_some_and(Driver::is_filter) => node.backing = Some(child),
             "backing" => {
                 node.backing = Some(child);
                 self.qcow2(parent).q.has_backing = true;
@@ -124,7 +135,7 @@ impl World {
             }
             if node.backing == Some(child) {
                 node.backing = None;
-                if let Some(super::driver::Driver::Qcow2(qcow2)) = &mut node.driver {
+                if let Some(Driver::Qcow2(qcow2)) = &mut node.driver {
                     qcow2.q.has_backing = false;
                 }
                 self.graph.nodes[c.bs].cow_blockers.retain(|(n, _)| *n != parent);
@@ -198,12 +209,16 @@ impl World {
     pub fn replace_node(&mut self, from: NodeId, to: NodeId, detach_subchain: bool) -> Result<(), QmpError> {
         // Taking a filter away cannot fail.
         let before = (!detach_subchain).then(|| self.graph.clone());
-        for child in self.graph.nodes[from].parents.clone() {
-            if self.should_update_child(child, to) {
-                self.replace_child_noperm(child, to);
-            }
+        let parents = self.graph.nodes[from].parents.clone();
+        let moved: Vec<ChildId> = parents.into_iter().filter(|child| self.should_update_child(*child, to)).collect();
+        if let Some(child) = moved.iter().find(|child| self.graph.children[**child].frozen) {
+            let (name, from) = (self.graph.children[*child].name, &self.graph.nodes[from].node_name);
+            return Err(QmpError::generic(format!("Cannot change '{name}' link to '{from}'")));
         }
-        if detach_subchain && let Some(edge) = self.graph.nodes[from].file {
+        for child in moved {
+            self.replace_child_noperm(child, to);
+        }
+        if detach_subchain && let Some(edge) = self.graph.filter_child(from) {
             self.detach_and_schedule_unref(edge);
         }
         if let Err(err) = self.perms_of(&[from, to]) {

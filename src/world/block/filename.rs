@@ -34,7 +34,7 @@ impl World {
         let n = &self.graph.nodes[node];
         match n.driver.as_ref() {
             Some(Driver::File(file)) => Some(file.path.clone()),
-            _ => n.file.and_then(|c| self.host_path(self.graph.bs(c))),
+            _ => self.graph.primary_child(node).and_then(|c| self.host_path(self.graph.bs(c))),
         }
     }
 
@@ -78,12 +78,14 @@ impl World {
 
     /// What the drivers' `bdrv_refresh_filename` do, and what holds for those without.
     fn exact_filename(&self, node: NodeId, driver: &Driver, given: &[(Arc<str>, Json)], overridden: bool) -> Arc<str> {
-        let below = self.graph.nodes[node].file.map(|c| self.graph.bs(c));
+        let below = self.graph.primary_child(node).map(|c| self.graph.bs(c));
         let plain = given.is_empty() && !overridden;
         let exact = match (driver, below) {
             (Driver::File(file), _) => return file.filename.clone(),
             (Driver::Null(_), _) if plain => return format!("{}://", driver.format_name()).into(),
-            (Driver::Cbw(_) | Driver::SnapshotAccess, Some(below)) => return self.filename_of(below),
+            (Driver::Cbw(_) | Driver::SnapshotAccess | Driver::MirrorTop(_) | Driver::CommitTop, Some(below)) => {
+                return self.filename_of(below);
+            }
             (Driver::Blkdebug(blkdebug), Some(below)) => {
                 let exact = self.names_of(below).exact;
                 if exact.is_empty() || given.iter().any(|(name, _)| &**name != "config") {
@@ -92,7 +94,7 @@ impl World {
                 format!("blkdebug:{}:{exact}", blkdebug.config.as_deref().unwrap_or_default())
             }
             (Driver::Raw(_) | Driver::Qcow2(_), Some(below)) if plain => {
-                let has_protocol = |d: &Driver| d.is_protocol() || matches!(d, Driver::Blkdebug(_));
+                let has_protocol = Driver::has_protocol_name;
                 if self.graph.nodes[below].driver.as_ref().is_some_and(has_protocol) {
                     return self.names_of(below).exact;
                 }

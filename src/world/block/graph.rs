@@ -81,6 +81,8 @@ pub struct Child {
     pub shared: u8,
     /// `quiesced_parent`: the parent was told to be quiet because of this edge.
     pub quiesced_parent: bool,
+    /// `frozen`: a job relies on where the edge leads to.
+    pub frozen: bool,
 }
 
 /// How a node was opened.
@@ -241,6 +243,10 @@ pub struct Node {
     pub block_status_cache: Option<(u64, u64)>,
     /// `inherits_from`: the node in whose options it was described.
     pub inherits_from: Option<NodeId>,
+    /// `implicit`: a filter that a job put there and nobody named; queries pass over it.
+    pub implicit: bool,
+    /// `never_freeze`: the filter of a job that takes itself away.
+    pub never_freeze: bool,
 }
 
 impl Node {
@@ -281,6 +287,8 @@ impl Node {
             write_threshold: 0,
             block_status_cache: None,
             inherits_from: None,
+            implicit: false,
+            never_freeze: false,
         }
     }
 
@@ -446,72 +454,19 @@ impl Graph {
         self.children[child].bs
     }
 
-    /// `bdrv_filter_bs`: the node that a filter filters.
-    #[must_use]
-    pub fn filter_bs(&self, node: NodeId) -> Option<NodeId> {
-        let n = &self.nodes[node];
-        if !n.driver.as_ref()?.is_filter() {
-            return None;
-        }
-        n.file.map(|c| self.bs(c))
-    }
-
-    /// `bdrv_cow_bs`: the backing file of a format node.
-    #[must_use]
-    pub fn cow_bs(&self, node: NodeId) -> Option<NodeId> {
-        let n = &self.nodes[node];
-        if n.driver.as_ref()?.is_filter() {
-            return None;
-        }
-        n.backing.map(|c| self.bs(c))
-    }
-
-    /// `bdrv_filter_or_cow_bs`
-    #[must_use]
-    pub fn filter_or_cow_bs(&self, node: NodeId) -> Option<NodeId> {
-        self.filter_bs(node).or_else(|| self.cow_bs(node))
-    }
-
-    /// `bdrv_skip_filters`
-    #[must_use]
-    pub fn skip_filters(&self, mut node: NodeId) -> NodeId {
-        while let Some(below) = self.filter_bs(node) {
-            node = below;
-        }
-        node
-    }
-
-    /// `bdrv_backing_chain_next`
-    #[must_use]
-    pub fn backing_chain_next(&self, node: NodeId) -> Option<NodeId> {
-        self.cow_bs(self.skip_filters(node)).map(|n| self.skip_filters(n))
-    }
-
-    /// `bdrv_chain_contains`
-    #[must_use]
-    pub fn chain_contains(&self, top: NodeId, base: NodeId) -> bool {
-        let mut node = Some(top);
-        while let Some(n) = node {
-            if n == base {
-                return true;
-            }
-            node = self.filter_or_cow_bs(n);
-        }
-        false
-    }
-
     /// `bdrv_get_device_name`: the backend at the root, or nothing.
     #[must_use]
     pub fn device_name(&self, node: NodeId) -> Arc<str> {
         for parent in &self.nodes[node].parents {
-            if let Parent::Backend(blk) = self.children[*parent].parent {
-                let name = &self.backends[blk].name;
-                if !name.is_empty() {
-                    return name.clone();
-                }
+            let name = match self.children[*parent].parent {
+                Parent::Backend(blk) => self.backends[blk].name.clone(),
+                Parent::Node(above) if self.nodes[above].implicit => self.device_name(above),
+                Parent::Node(_) | Parent::Job(_) => continue,
+            };
+            if !name.is_empty() {
+                return name;
             }
         }
-        // `bdrv_get_parent_name` looks through implicit filters above; copy-before-write is not one.
         "".into()
     }
 
@@ -738,7 +693,7 @@ impl Graph {
                 }
             }
             Driver::Cbw(_) => (perm::WRITE, perm::ALL & !perm::RESIZE),
-            Driver::SnapshotAccess => (0, perm::ALL),
+            Driver::SnapshotAccess | Driver::CommitTop => (0, perm::ALL),
             Driver::Blkdebug(blkdebug) => (taken | blkdebug.take_child_perms, shared & !blkdebug.unshare_child_perms),
             Driver::Raw(_) => {
                 let role = if role == Role::RawImage { Role::Filtered } else { role };

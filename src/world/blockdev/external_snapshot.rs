@@ -231,7 +231,7 @@ impl World {
 
     /// `external_snapshot_clean`
     pub(super) fn external_snapshot_clean(&mut self, state: ExternalSnapshot) -> Flow {
-        self.drained_end(state.old);
+        self.polled_section_ends(state.old);
         match state.new {
             Some(new) => self.seq([Frame::BdrvUnref(new)]),
             None => Flow::Go,

@@ -10,7 +10,7 @@ use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::aio::Wait;
 use crate::world::arena::{CallId, JobId, NodeId, TxnId};
-use crate::world::block::driver::block_copy::{BlockCopyState, CLUSTER_SIZE_DEFAULT, CallEnd, CopyCall};
+use crate::world::block::driver::block_copy::{BlockCopyState, CLUSTER_SIZE_DEFAULT, CallEnd, CopyCall, MAX_MEM};
 use crate::world::block::driver::{CbwState, Driver};
 use crate::world::block::edges::no_backing;
 use crate::world::block::graph::{Node, OpenFlags, Parent, Role, perm};
@@ -227,7 +227,7 @@ impl World {
             Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
             Frame::StopOnError(1),
             Frame::CbwOpened { cbw, discard_source: args.discard_source, min_cluster },
-            Frame::CbwInsert { cbw, source },
+            Frame::InsertNode { node: cbw, below: source },
         ])
     }
 
@@ -239,6 +239,12 @@ impl World {
         let target = self.graph.bs(target_edge);
         if min_cluster > 0 && !min_cluster.is_power_of_two() {
             return fail(self, "Cannot create block-copy-state: min-cluster-size needs to be a power of 2".to_owned());
+        }
+        // Unlike QEMU, which aborts when it copies the first cluster (`co_get_from_shres`), or from 4 GiB on when it makes the bitmaps
+        // (`bdrv_create_dirty_bitmap`), as one cluster is more than all copies may hold.
+        if min_cluster > MAX_MEM {
+            let text = format!("Cannot create block-copy-state: min-cluster-size too large: {min_cluster} > {MAX_MEM}");
+            return fail(self, text);
         }
         let target_cluster = match self.quirks.has(Quirk::TargetClusterLarger) {
             true => 0,
@@ -296,42 +302,6 @@ impl World {
         Ok(self.graph.nodes[bs].bitmaps.get(id).cloned())
     }
 
-    /// `bdrv_insert_node`, after the filter was opened.
-    pub(in crate::world) fn cbw_insert(&mut self, cbw: NodeId, source: NodeId) -> Flow {
-        if let Err(mut err) = self.take_done() {
-            err.desc = format!("Could not create node: {}", err.desc).into();
-            self.stack.push(Frame::Give(Box::new(Val::Node(Err(err)))));
-            return self.seq([
-                Frame::GraphWrlock,
-                Frame::UnrefChildren(cbw),
-                Frame::GraphWrunlock,
-                Frame::BdrvUnref(cbw),
-            ]);
-        }
-        self.bdrv_ref(source);
-        self.seq([
-            Frame::DrainedBegin(source),
-            Frame::DrainedBegin(cbw),
-            Frame::GraphWrlock,
-            Frame::ReplaceNode { from: source, to: cbw },
-            Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
-            Frame::DrainedEnd(cbw),
-            Frame::DrainedEnd(source),
-            Frame::KeepOver(Box::new(Frame::BdrvUnref(source))),
-            Frame::CbwInserted(cbw),
-        ])
-    }
-
-    /// The end of `bdrv_insert_node`.
-    pub(in crate::world) fn cbw_inserted(&mut self, cbw: NodeId) -> Flow {
-        if let Err(mut err) = self.take_done() {
-            err.desc = format!("Could not replace node: {}", err.desc).into();
-            self.stack.push(Frame::Give(Box::new(Val::Node(Err(err)))));
-            return self.seq([Frame::BdrvUnref(cbw)]);
-        }
-        self.ret(Val::Node(Ok(cbw)))
-    }
-
     /// `backup_job_create`, after the filter is in place.
     pub(in crate::world) fn backup_cbw_appended(&mut self, args: Box<BackupArgs>) -> Flow {
         let Val::Node(appended) = std::mem::take(&mut self.reg) else { unreachable!("a node or an error") };
@@ -356,7 +326,7 @@ impl World {
     fn backup_create_failed(&mut self, args: &BackupArgs, cbw: NodeId, err: QmpError) -> Flow {
         self.backup_thaw_bitmap(args);
         self.stack.push(Frame::Give(Box::new(Val::Job(Err(err)))));
-        self.seq([Frame::CbwDrop(cbw)])
+        self.seq([Frame::FilterDrop(cbw)])
     }
 
     /// `backup_job_create`: the job itself, between lock and unlock of `block_job_create`.
@@ -419,36 +389,6 @@ impl World {
         }
     }
 
-    /// `bdrv_cbw_drop`
-    pub(in crate::world) fn cbw_drop(&mut self, cbw: NodeId) -> Flow {
-        let below = self.graph.filter_bs(cbw).expect("the filter is in place");
-        self.bdrv_ref(below);
-        self.seq([Frame::DrainedBegin(below), Frame::CbwDropDrained { cbw, below }])
-    }
-
-    /// `bdrv_drop_filter`, once the node below is drained. If that was another job's filter, its job may have ended meanwhile and have
-    /// taken it away. Unlike QEMU, which goes on with the freed node and aborts, the one below that is drained then.
-    pub(in crate::world) fn cbw_drop_drained(&mut self, cbw: NodeId, below: NodeId) -> Flow {
-        if self.graph.filter_bs(cbw) != Some(below) {
-            if self.quirks.has(Quirk::DropFilterOverFreedNode) {
-                let subject = format!("node {}", self.graph.nodes[cbw].node_name);
-                Self::qemu_aborts(
-                    subject,
-                    "bdrv_replace_node_common: from->quiesce_counter is 0, the node below it was freed",
-                );
-            }
-            return self.seq([Frame::DrainedEnd(below), Frame::BdrvUnref(below), Frame::CbwDrop(cbw)]);
-        }
-        self.seq([
-            Frame::GraphWrlock,
-            Frame::DropFilter { filter: cbw, below },
-            Frame::GraphWrunlock,
-            Frame::DrainedEnd(below),
-            Frame::BdrvUnref(below),
-            Frame::BdrvUnref(cbw),
-        ])
-    }
-
     /// `backup_clean`: gives up its nodes, then takes the filter away.
     fn backup_clean(&mut self, job: JobId) -> Flow {
         self.seq([Frame::GraphWrlock, Frame::JobRemoveAllBdrv(job), Frame::GraphWrunlock, Frame::BackupCbwDrop(job)])
@@ -457,7 +397,7 @@ impl World {
     /// `backup_clean`, second half.
     pub(in crate::world) fn backup_cbw_drop(&mut self, job: JobId) -> Flow {
         let cbw = self.jobs[job].backup().cbw;
-        self.cbw_drop(cbw)
+        self.filter_drop(cbw)
     }
 
     /// `backup_cancel`: every request is by force.

@@ -302,12 +302,10 @@ impl World {
         let Some(node) = self.graph.blk_bs(blk) else { return Flow::Go };
         let driver = self.graph.nodes[node].drv();
         let name = driver.format_name();
-        let protocol = (driver.is_protocol() || matches!(driver, Driver::Blkdebug(_))).then_some(name);
+        let protocol = driver.has_protocol_name().then_some(name);
         // `bdrv_get_info`: filters and raw pass it on.
         let mut at = node;
-        while let Driver::Raw(_) | Driver::Blkdebug(_) | Driver::Throttle(_) | Driver::Cbw(_) =
-            self.graph.nodes[at].drv()
-        {
+        while self.graph.nodes[at].drv().has_raw_status() {
             at = self.below(at);
         }
         let sizes = match self.graph.nodes[at].drv() {

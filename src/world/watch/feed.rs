@@ -110,6 +110,9 @@ pub enum Seen {
         /// Requests under way on it.
         in_flight: u32,
     },
+    /// A drained section that began with [`Seen::Drained`] ends. Others may go on, among them some that wait for no requests
+    /// (`bdrv_graph_wrlock`), in which requests begin.
+    DrainEnds(NodeId),
     /// The last drained section of a node ended.
     Undrained(NodeId),
     /// A request begins on a node that is being, or is, drained.
@@ -358,14 +361,12 @@ impl World {
                 let below = Box::new(below(n.file).unwrap_or(Frozen::Unknown));
                 Frozen::Shifted { offset: raw.offset, below }
             }
-            Some(Driver::Blkdebug(_) | Driver::Cbw(_) | Driver::Throttle(_)) => {
-                below(n.file).unwrap_or(Frozen::Unknown)
-            }
             Some(Driver::Qcow2(q)) => Frozen::Qcow2(Box::new(crate::host::FrozenImage {
                 driver: q.q.clone(),
                 file: below(n.file).unwrap_or(Frozen::Unknown),
                 backing: below(n.backing),
             })),
+            Some(_) => below(self.graph.filter_child(node)).unwrap_or(Frozen::Unknown),
         }
     }
 

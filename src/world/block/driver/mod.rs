@@ -2,8 +2,11 @@
 //! `copy-before-write.c`; `qcow2` is in `qcow2.rs`).
 
 pub mod block_copy;
+pub mod copy_on_read;
+pub mod mirror_top;
 pub mod qcow2;
 pub mod qcow2_create;
+pub mod rows;
 pub mod snapshot_access;
 pub mod throttle;
 
@@ -49,6 +52,12 @@ pub enum Driver {
     SnapshotAccess,
     /// `throttle`: the name of its group.
     Throttle(Arc<str>),
+    /// `copy-on-read`
+    CopyOnRead(copy_on_read::CopyOnRead),
+    /// `mirror_top`
+    MirrorTop(Box<mirror_top::MirrorTop>),
+    /// `commit_top`
+    CommitTop,
 }
 
 /// `BDRVRawState` of `file-posix.c`
@@ -148,87 +157,15 @@ impl CbwState {
     }
 }
 
-impl Driver {
-    /// `format_name`
-    #[must_use]
-    pub fn format_name(&self) -> &'static str {
-        match self {
-            Driver::File(_) => "file",
-            Driver::Null(n) if n.aio => "null-aio",
-            Driver::Null(_) => "null-co",
-            Driver::Raw(_) => "raw",
-            Driver::Blkdebug(_) => "blkdebug",
-            Driver::Cbw(_) => "copy-before-write",
-            Driver::Qcow2(_) => "qcow2",
-            Driver::SnapshotAccess => "snapshot-access",
-            Driver::Throttle(_) => "throttle",
-        }
-    }
-
-    /// `is_filter`
-    #[must_use]
-    pub fn is_filter(&self) -> bool {
-        match self {
-            Driver::Blkdebug(_) | Driver::Cbw(_) | Driver::Throttle(_) => true,
-            Driver::File(_) | Driver::Null(_) | Driver::Raw(_) | Driver::Qcow2(_) | Driver::SnapshotAccess => false,
-        }
-    }
-
-    /// `supports_backing`
-    #[must_use]
-    pub fn supports_backing(&self) -> bool {
-        matches!(self, Driver::Qcow2(_))
-    }
-
-    /// Whether its block status is the one of the node below, as it is (`BDRV_BLOCK_RAW`).
-    #[must_use]
-    pub fn has_raw_status(&self) -> bool {
-        matches!(self, Driver::Raw(_) | Driver::Blkdebug(_) | Driver::Cbw(_) | Driver::Throttle(_))
-    }
-
-    /// Whether it is a protocol driver: nothing is below it.
-    #[must_use]
-    pub fn is_protocol(&self) -> bool {
-        matches!(self, Driver::File(_) | Driver::Null(_))
-    }
-
-    /// Whether it has a `protocol_name`, so that a node of it is opened under `BDRV_O_PROTOCOL`.
-    #[must_use]
-    pub fn has_protocol_name(&self) -> bool {
-        matches!(self, Driver::File(_) | Driver::Null(_) | Driver::Blkdebug(_))
-    }
-
-    /// Whether it has `bdrv_co_pwrite_zeroes`.
-    #[must_use]
-    pub fn has_pwrite_zeroes(&self) -> bool {
-        match self {
-            Driver::Null(_) => false,
-            Driver::File(_)
-            | Driver::Raw(_)
-            | Driver::Blkdebug(_)
-            | Driver::Cbw(_)
-            | Driver::Qcow2(_)
-            | Driver::SnapshotAccess
-            | Driver::Throttle(_) => true,
-        }
-    }
-
-    /// Whether it has `bdrv_co_pdiscard`.
-    #[must_use]
-    pub fn has_pdiscard(&self) -> bool {
-        self.has_pwrite_zeroes()
-    }
-}
-
 /// A request of a `throttle` node waits for its turn.
 fn throttled(node: NodeId, write: bool, bytes: u64) -> Frame {
     Frame::ThrottleWait { who: Member::Node(node), write, bytes }
 }
 
 impl World {
-    /// The node below, by `bs->file`.
+    /// The node that requests are passed on to (`bdrv_primary_bs`).
     pub(in crate::world) fn below(&self, node: NodeId) -> NodeId {
-        self.graph.bs(self.graph.nodes[node].file.expect("the driver has a node below"))
+        self.graph.bs(self.graph.primary_child(node).expect("the driver has a node below"))
     }
 
     /// The blkdebug driver of a node.
@@ -269,7 +206,9 @@ impl World {
                 Frame::StopOnError(1),
                 Frame::PassRead { node, offset, bytes },
             ]),
-            Driver::Cbw(_) => self.pass_read(node, offset, bytes),
+            Driver::Cbw(_) | Driver::CopyOnRead(_) | Driver::MirrorTop(_) | Driver::CommitTop => {
+                self.pass_read(node, offset, bytes)
+            }
             Driver::Qcow2(_) => self.qcow2_preadv(node, offset, bytes),
             Driver::SnapshotAccess => self.snapshot_preadv(node, offset, bytes),
             Driver::Throttle(_) => self.seq([throttled(node, false, bytes), Frame::PassRead { node, offset, bytes }]),
@@ -307,8 +246,9 @@ impl World {
                 self.write_after(copy, req)
             }
             Driver::Qcow2(_) => self.qcow2_pwritev(req),
-            Driver::SnapshotAccess => self.ret(Val::err(Errno::ENOTSUP)),
+            Driver::SnapshotAccess | Driver::CommitTop => self.ret(Val::err(Errno::ENOTSUP)),
             Driver::Throttle(_) => self.write_throttled(req),
+            Driver::CopyOnRead(_) | Driver::MirrorTop(_) => self.pass_write(req, 0),
         }
     }
 
@@ -336,6 +276,7 @@ impl World {
         match self.graph.nodes[req.node].drv() {
             Driver::Qcow2(_) => self.qcow2_pwritev_compressed(req),
             Driver::Throttle(_) => self.write_throttled(req),
+            Driver::CopyOnRead(_) => self.pass_write(req, 0),
             _ => self.ret(Val::err(Errno::ENOTSUP)),
         }
     }
@@ -346,9 +287,11 @@ impl World {
         let n = &self.graph.nodes[node];
         match n.drv() {
             Driver::Qcow2(_) => true,
-            Driver::Throttle(_) => self.supports_compressed_writes(self.below(node)),
+            Driver::Throttle(_) | Driver::CopyOnRead(_) => self.supports_compressed_writes(self.below(node)),
             Driver::Blkdebug(_)
             | Driver::Cbw(_)
+            | Driver::MirrorTop(_)
+            | Driver::CommitTop
             | Driver::File(_)
             | Driver::Null(_)
             | Driver::Raw(_)
@@ -362,10 +305,13 @@ impl World {
         let n = &self.graph.nodes[node];
         match n.drv() {
             Driver::File(_) => true,
-            Driver::Null(_) | Driver::Qcow2(_) | Driver::SnapshotAccess => false,
-            Driver::Raw(_) | Driver::Blkdebug(_) | Driver::Cbw(_) | Driver::Throttle(_) => {
-                self.supports_zero_no_fallback(self.below(node))
-            }
+            Driver::Null(_) | Driver::Qcow2(_) | Driver::SnapshotAccess | Driver::CommitTop => false,
+            Driver::Raw(_)
+            | Driver::Blkdebug(_)
+            | Driver::Cbw(_)
+            | Driver::Throttle(_)
+            | Driver::CopyOnRead(_)
+            | Driver::MirrorTop(_) => self.supports_zero_no_fallback(self.below(node)),
         }
     }
 
@@ -396,8 +342,9 @@ impl World {
                 self.write_after(copy, req)
             }
             Driver::Qcow2(_) => self.qcow2_pwrite_zeroes(req),
-            Driver::SnapshotAccess => self.ret(Val::err(Errno::ENOTSUP)),
+            Driver::SnapshotAccess | Driver::CommitTop => self.ret(Val::err(Errno::ENOTSUP)),
             Driver::Throttle(_) => self.write_throttled(req),
+            Driver::CopyOnRead(_) | Driver::MirrorTop(_) => self.pass_write(req, 0),
         }
     }
 
@@ -423,6 +370,8 @@ impl World {
             ]),
             Driver::Qcow2(_) => self.qcow2_pdiscard(node, offset, bytes),
             Driver::SnapshotAccess => self.snapshot_pdiscard(node, offset, bytes),
+            Driver::CommitTop => self.ret(Val::err(Errno::ENOTSUP)),
+            Driver::CopyOnRead(_) | Driver::MirrorTop(_) => self.pass_discard(node, offset, bytes),
             Driver::Throttle(_) => self.seq([throttled(node, true, bytes), Frame::PassDiscard { node, offset, bytes }]),
         }
     }
@@ -450,9 +399,14 @@ impl World {
                 self.null_request(node, latency, Val::Ret(Ok(())))
             }
             Driver::Blkdebug(_) => self.seq([Frame::RuleCheck { node, iotype: IoType::Flush, offset: 0, bytes: 0 }]),
-            Driver::Raw(_) | Driver::Cbw(_) | Driver::Qcow2(_) | Driver::SnapshotAccess | Driver::Throttle(_) => {
-                self.ret(Val::Ret(Ok(())))
-            }
+            Driver::Raw(_)
+            | Driver::Cbw(_)
+            | Driver::Qcow2(_)
+            | Driver::SnapshotAccess
+            | Driver::Throttle(_)
+            | Driver::CopyOnRead(_)
+            | Driver::MirrorTop(_)
+            | Driver::CommitTop => self.ret(Val::Ret(Ok(()))),
         }
     }
 
@@ -478,7 +432,9 @@ impl World {
                 let offset = offset + raw.offset;
                 self.status_raw(node, offset, bytes, want_zero)
             }
-            Driver::Cbw(_) | Driver::Throttle(_) => self.status_raw(node, offset, bytes, want_zero),
+            Driver::Cbw(_) | Driver::Throttle(_) | Driver::CopyOnRead(_) | Driver::MirrorTop(_) | Driver::CommitTop => {
+                self.status_raw(node, offset, bytes, want_zero)
+            }
             Driver::Blkdebug(_) => self.seq([
                 Frame::RuleCheck { node, iotype: IoType::BlockStatus, offset, bytes },
                 Frame::StatusOrError,
@@ -713,9 +669,13 @@ impl World {
     pub fn cluster_size_of(&self, node: NodeId) -> Option<u64> {
         match self.graph.nodes[node].driver.as_ref()? {
             Driver::Qcow2(q) => Some(q.cluster_size()),
-            Driver::Raw(_) | Driver::Blkdebug(_) | Driver::Cbw(_) | Driver::Throttle(_) => {
-                self.cluster_size_of(self.below(node))
-            }
+            Driver::Raw(_)
+            | Driver::Blkdebug(_)
+            | Driver::Cbw(_)
+            | Driver::Throttle(_)
+            | Driver::CopyOnRead(_)
+            | Driver::MirrorTop(_)
+            | Driver::CommitTop => self.cluster_size_of(self.below(node)),
             Driver::File(_) => Some(0),
             Driver::Null(_) | Driver::SnapshotAccess => None,
         }
@@ -725,7 +685,7 @@ impl World {
     pub fn refresh_limits(&mut self, node: NodeId) {
         let n = &self.graph.nodes[node];
         let mut bl = BlockLimits { request_alignment: 1, ..BlockLimits::default() };
-        if let Some(child) = n.file {
+        if let Some(child) = self.graph.primary_child(node) {
             bl.max_transfer = self.graph.nodes[self.graph.bs(child)].bl.max_transfer;
         }
         match n.drv() {
@@ -748,7 +708,10 @@ impl World {
             | Driver::Raw(_)
             | Driver::Cbw(_)
             | Driver::SnapshotAccess
-            | Driver::Throttle(_) => {}
+            | Driver::Throttle(_)
+            | Driver::CopyOnRead(_)
+            | Driver::MirrorTop(_)
+            | Driver::CommitTop => {}
         }
         self.graph.nodes[node].bl = bl;
     }
@@ -757,10 +720,10 @@ impl World {
     pub fn refresh_total_sectors(&mut self, node: NodeId) {
         let size = match self.graph.nodes[node].drv() {
             Driver::Raw(raw) if raw.size.is_none() => self.bdrv_getlength(self.below(node)).saturating_sub(raw.offset),
-            Driver::Blkdebug(_) | Driver::Cbw(_) | Driver::Throttle(_) => self.bdrv_getlength(self.below(node)),
+            driver if driver.row().length_of_below => self.bdrv_getlength(self.below(node)),
             Driver::File(file) => align_up(self.files.size(&file.path), 512),
             Driver::Qcow2(q) => q.size(),
-            Driver::Raw(_) | Driver::Null(_) | Driver::SnapshotAccess => return,
+            _ => return,
         };
         self.graph.nodes[node].size = size;
     }
@@ -782,7 +745,12 @@ impl World {
                 let below = self.below(node);
                 self.seq([Frame::Truncate { node: below, size }])
             }
-            Driver::Blkdebug(_) | Driver::Cbw(_) | Driver::Throttle(_) => {
+            Driver::Blkdebug(_)
+            | Driver::Cbw(_)
+            | Driver::Throttle(_)
+            | Driver::CopyOnRead(_)
+            | Driver::MirrorTop(_)
+            | Driver::CommitTop => {
                 let below = self.below(node);
                 self.seq([Frame::Truncate { node: below, size }])
             }

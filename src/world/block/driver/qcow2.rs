@@ -2,7 +2,8 @@
 
 use super::Driver;
 use crate::base::errno::{Errno, Ret};
-use crate::block::content::Data;
+use crate::bitmap::{HBitmap, SerializedPiece};
+use crate::block::content::{Data, Fill, WriteTag};
 use crate::block::qcow2::{
     Ask, BitmapCheck, Child, Fault, FileTraits, Got, Op, OpenOptions, Out, Qcow2, Status, StoreBitmap, StoredBitmap,
 };
@@ -65,6 +66,34 @@ impl Qcow2Node {
 impl Default for Qcow2Node {
     fn default() -> Self {
         Qcow2Node::new()
+    }
+}
+
+/// The bits of a bitmap as its image stores them. Costs what is set.
+fn serialized(bitmap: &HBitmap) -> Data {
+    let mut bits = Data::new();
+    for (at, piece) in bitmap.serialized_pieces() {
+        bits.append(&Data::zeroes(at - bits.len()));
+        bits.append(&match piece {
+            SerializedPiece::Ones(len) => Data::pattern(0xff, len, WriteTag(0)),
+            SerializedPiece::Bytes(bytes) => Data::bytes(bytes.into(), WriteTag(0)),
+        });
+    }
+    let len = bitmap.serialized_len();
+    bits.append(&Data::zeroes(len.saturating_sub(bits.len())));
+    bits.slice(0, len)
+}
+
+/// Enters the bits that an image stores in a clean bitmap. Costs what is set.
+fn load_bits(bitmap: &mut HBitmap, bits: &Data) {
+    /// Bytes that are rendered at once.
+    const PART: u64 = 64 << 10;
+    for (number, part) in bits.nonzero_parts(PART) {
+        let first_bit = number * PART * 8;
+        match part.as_runs() {
+            [run] if matches!(run.fill(), Fill::Byte(0xff)) => bitmap.set_bits(first_bit, part.len() * 8),
+            _ => bitmap.load_bytes(first_bit, &part.to_bytes()),
+        }
     }
 }
 
@@ -220,7 +249,7 @@ impl World {
                     self.error_report(&text);
                     got = Got::Done;
                 }
-                Ask::Done(result) => return self.qcow2_done(result),
+                Ask::Done(result) => return self.qcow2_done(op.takes_error(), result),
                 Ask::Event(event) => {
                     self.stack.push(Frame::Qcow2Op { node, op });
                     return self.child_event(node, event);
@@ -306,7 +335,7 @@ impl World {
         Flow::Go
     }
 
-    fn qcow2_done(&mut self, result: Result<Out, Fault>) -> Flow {
+    fn qcow2_done(&mut self, takes_error: bool, result: Result<Out, Fault>) -> Flow {
         let value = match result {
             Ok(Out::Done) => Val::Ret(Ok(())),
             Ok(Out::Data(data)) => Val::Data(Ok(data)),
@@ -322,7 +351,7 @@ impl World {
                 }
                 Val::Ret(Ok(()))
             }
-            Err(fault) if fault.message.is_some() => Val::Opened(Err(fault)),
+            Err(fault) if takes_error && fault.message.is_some() => Val::Opened(Err(fault)),
             Err(fault) => Val::err(fault.errno),
         };
         self.ret(value)
@@ -460,7 +489,7 @@ impl World {
             if stored.inconsistent {
                 bitmap.set_inconsistent();
             } else {
-                bitmap.bitmap_mut().load_bytes(0, &stored.bits.to_bytes());
+                load_bits(bitmap.bitmap_mut(), &stored.bits);
                 bitmap.set_enabled(stored.enabled);
                 bitmap.set_readonly(stored.readonly);
             }
@@ -469,17 +498,12 @@ impl World {
 
     /// The bitmaps that closing an image stores.
     pub(in crate::world) fn bitmaps_to_store(&self, node: NodeId) -> Vec<StoreBitmap> {
-        let store = |b: &crate::bitmap::DirtyBitmap| {
-            // `hbitmap_serialization_size`: nothing is nothing, while the bitmap itself has a word at least.
-            let words = b.bitmap().serialized_words().take(if b.bitmap().len_bits() == 0 { 0 } else { usize::MAX });
-            let words = words.flat_map(u64::to_le_bytes).collect::<Vec<u8>>();
-            StoreBitmap {
-                name: b.name().map(ToString::to_string).unwrap_or_default(),
-                granularity: b.granularity(),
-                enabled: b.enabled(),
-                readonly: b.readonly(),
-                bits: Data::bytes(words.into(), crate::block::content::WriteTag(0)),
-            }
+        let store = |b: &crate::bitmap::DirtyBitmap| StoreBitmap {
+            name: b.name().map(ToString::to_string).unwrap_or_default(),
+            granularity: b.granularity(),
+            enabled: b.enabled(),
+            readonly: b.readonly(),
+            bits: serialized(b.bitmap()),
         };
         let bitmaps = &self.graph.nodes[node].bitmaps;
         bitmaps.iter().filter(|b| b.name().is_some() && b.to_be_stored() && !b.inconsistent()).map(store).collect()
@@ -529,9 +553,7 @@ impl World {
             Some(Driver::File(file)) => Ok(self.files.allocated(&file.path)),
             Some(Driver::Null(_)) => Ok(0),
             None | Some(Driver::Blkdebug(_)) => Err(Errno::ENOTSUP),
-            Some(Driver::Raw(_) | Driver::Qcow2(_) | Driver::Cbw(_) | Driver::SnapshotAccess | Driver::Throttle(_)) => {
-                self.allocated_size(self.below(node))
-            }
+            Some(_) => self.allocated_size(self.below(node)),
         }
     }
 }

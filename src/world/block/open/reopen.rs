@@ -247,7 +247,7 @@ impl World {
         let (bs, flags) = (entry.bs, entry.flags);
         let node = &self.graph.nodes[bs];
         let driver = match node.drv() {
-            Driver::Cbw(_) | Driver::SnapshotAccess => {
+            driver if !driver.row().can_reopen => {
                 let (format, name) = (node.drv().format_name(), self.graph.device_or_node_name(bs));
                 let text = format!("Block format '{format}' used by node '{name}' does not support reopening files");
                 return self.reopen_fail(r, QmpError::generic(text));
@@ -420,6 +420,7 @@ impl World {
             perm: 0,
             shared: perm::ALL,
             quiesced_parent: false,
+            frozen: false,
         });
         self.note_child(swap.parent, edge);
         edge
@@ -557,7 +558,7 @@ impl World {
     /// `bdrv_reopen_queue_free`
     fn reopen_end(&mut self, r: &Reopen) -> Flow {
         for bs in &r.drains {
-            self.drained_end(*bs);
+            self.polled_section_ends(*bs);
         }
         self.ret(Val::Done(r.error.clone().map_or(Ok(()), Err)))
     }

@@ -1,4 +1,4 @@
-//! Against the real qemu-img and qemu-io, where they are on the path, and against a plain model.
+//! Images of the simulated host against the real qemu-img and qemu-io, and against a plain model.
 
 #![allow(
     clippy::disallowed_macros,
@@ -7,24 +7,39 @@
     reason = "tests read files, run programs and print"
 )]
 
-use super::*;
-use crate::block::qcow2::OpenOptions;
+#[path = "common/harness.rs"]
+mod harness;
+
+use blockjob_sim::block::content::{Data, WriteTag};
+use blockjob_sim::block::qcow2::{CreateOptions, OpenOptions};
+use blockjob_sim::host::{HostFiles, Image};
+use harness::{Tool, needing, trials};
 use proptest::prelude::*;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
-/// Runs a tool in a directory; `None` if it is not installed.
-fn tool(dir: &Path, name: &str, args: &[&str]) -> Option<(bool, String)> {
-    match Command::new(name).args(args).current_dir(dir).output() {
-        Ok(out) => {
-            let text = [out.stdout, out.stderr].concat();
-            Some((out.status.success(), String::from_utf8_lossy(&text).into_owned()))
-        }
-        Err(_) => {
-            eprintln!("{name} is not installed: skipped");
-            None
-        }
-    }
+fn main() -> ExitCode {
+    let mut all = needing(
+        Tool::QemuImg,
+        trials![
+            new_images_are_those_of_qemu_img,
+            files_are_those_of_qemu_io,
+            compressed_clusters_are_understood_both_ways,
+            resized_images_are_those_of_qemu_img,
+            bitmaps_are_those_of_qemu_img,
+            rebased_images_read_the_same,
+            maps_are_those_of_qemu_img,
+        ],
+    );
+    all.extend(trials![images_read_as_a_plain_model]);
+    harness::main(all)
+}
+
+/// Runs a tool in a directory.
+fn tool(dir: &Path, name: &str, args: &[&str]) -> (bool, String) {
+    let out = Command::new(name).args(args).current_dir(dir).output().unwrap_or_else(|error| panic!("{name}: {error}"));
+    let text = [out.stdout, out.stderr].concat();
+    (out.status.success(), String::from_utf8_lossy(&text).into_owned())
 }
 
 fn scratch() -> tempfile::TempDir {
@@ -50,7 +65,6 @@ fn first_difference(a: &[u8], b: &[u8]) -> Option<usize> {
     (0..a.len().max(b.len())).find(|&i| a.get(i).unwrap_or(&0) != b.get(i).unwrap_or(&0))
 }
 
-#[test]
 fn new_images_are_those_of_qemu_img() {
     let dir = scratch();
     let cases: [(u64, &str, CreateOptions); 12] = [
@@ -69,7 +83,7 @@ fn new_images_are_those_of_qemu_img() {
     ];
     for (size, text, options) in cases {
         let args = ["create", "-q", "-f", "qcow2", "-o", text, "real.qcow2", &size.to_string()];
-        let Some((ok, out)) = tool(dir.path(), "qemu-img", &args) else { return };
+        let (ok, out) = tool(dir.path(), "qemu-img", &args);
         assert!(ok, "{out}");
         let real = std::fs::read(dir.path().join("real.qcow2")).expect("the image");
         let mut files = HostFiles::new();
@@ -196,7 +210,7 @@ fn kind(n: u8) -> (CreateOptions, &'static str) {
 }
 
 /// Whether the real tools make the same file of the same commands.
-fn play_for_real(text: &str, based: bool, commands: &[Cmd], ours: &HostFiles) -> Option<()> {
+fn play_for_real(text: &str, based: bool, commands: &[Cmd], ours: &HostFiles) {
     let dir = scratch();
     let mut create = vec!["create", "-q", "-f", "qcow2", "-o", text];
     if based {
@@ -205,35 +219,33 @@ fn play_for_real(text: &str, based: bool, commands: &[Cmd], ours: &HostFiles) ->
     }
     let size = DISK.to_string();
     create.extend(["a.qcow2", &size]);
-    let (ok, out) = tool(dir.path(), "qemu-img", &create)?;
+    let (ok, out) = tool(dir.path(), "qemu-img", &create);
     assert!(ok, "{out}");
     let commands: Vec<String> = commands.iter().map(|command| command.text()).collect();
     let mut args = vec!["-d", "unmap", "-f", "qcow2"];
     args.extend(commands.iter().flat_map(|command| ["-c", command.as_str()]));
     args.push("a.qcow2");
-    let (ok, out) = tool(dir.path(), "qemu-io", &args)?;
+    let (ok, out) = tool(dir.path(), "qemu-io", &args);
     assert!(ok, "{out}");
     let real = std::fs::read(dir.path().join("a.qcow2")).expect("the image");
     let mine = ours.export("a.qcow2").expect("the image");
     save(ours, "a.qcow2", dir.path());
-    let (ok, out) = tool(dir.path(), "qemu-img", &["check", "a.qcow2"])?;
+    let (ok, out) = tool(dir.path(), "qemu-img", &["check", "a.qcow2"]);
     assert!(ok, "{out}");
     assert_eq!(first_difference(&mine, &real), None, "{text}, based: {based}, {commands:?}");
     let mut reopened = HostFiles::new();
     reopened.import("a.qcow2", &real);
     if based {
-        reopened.put("base.raw", ours.get("base.raw")?.clone());
+        reopened.put("base.raw", ours.get("base.raw").expect("the base").clone());
     }
     let left = reopened.read("a.qcow2", 0, DISK).expect("real image read").to_bytes();
     let right = ours.clone().read("a.qcow2", 0, DISK).expect("our image read").to_bytes();
     assert_eq!(first_difference(&left, &right), None);
-    Some(())
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    #[test]
     fn files_are_those_of_qemu_io(n in 0..6u8, based: bool, commands in prop::collection::vec(cmd(DISK), 1..12)) {
         let (options, text) = kind(n);
         let files = play(&options, based, &commands);
@@ -244,20 +256,18 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 
-    #[test]
     fn images_read_as_a_plain_model(n in 0..6u8, based: bool, commands in prop::collection::vec(cmd(DISK), 1..60)) {
         play(&kind(n).0, based, &commands);
     }
 }
 
-#[test]
 fn compressed_clusters_are_understood_both_ways() {
     let dir = scratch();
     let fill = |i: u64| ((i * 2_654_435_761) >> 13) as u8 & 0x3f;
     let bytes: Vec<u8> = (0..DISK).map(|i| if i < DISK / 2 { fill(i / 3) } else { 0x33 }).collect();
     std::fs::write(dir.path().join("plain.raw"), &bytes).expect("written");
     let convert = ["convert", "-c", "-f", "raw", "-O", "qcow2", "plain.raw", "real.qcow2"];
-    let Some((ok, out)) = tool(dir.path(), "qemu-img", &convert) else { return };
+    let (ok, out) = tool(dir.path(), "qemu-img", &convert);
     assert!(ok, "{out}");
     let mut files = HostFiles::new();
     files.import("real.qcow2", &std::fs::read(dir.path().join("real.qcow2")).expect("the image"));
@@ -272,22 +282,21 @@ fn compressed_clusters_are_understood_both_ways() {
     save(&files, "ours.qcow2", dir.path());
     let compare = ["compare", "-f", "raw", "-F", "qcow2", "plain.raw", "ours.qcow2"];
     for args in [&["check", "ours.qcow2"][..], &compare[..]] {
-        let Some((ok, out)) = tool(dir.path(), "qemu-img", args) else { return };
+        let (ok, out) = tool(dir.path(), "qemu-img", args);
         assert!(ok, "{out}");
     }
     assert_eq!(files.compare("ours.qcow2", "real.qcow2"), Ok(Ok(())));
 }
 
 /// Runs tools on `a.qcow2`, which holds what we have under that name, and gives what it holds then.
-fn real_commands(dir: &Path, commands: &[&[&str]]) -> Option<Vec<u8>> {
+fn real_commands(dir: &Path, commands: &[&[&str]]) -> Vec<u8> {
     for command in commands {
-        let (ok, out) = tool(dir, command[0], &command[1..])?;
+        let (ok, out) = tool(dir, command[0], &command[1..]);
         assert!(ok, "{command:?}: {out}");
     }
-    Some(std::fs::read(dir.join("a.qcow2")).expect("the image"))
+    std::fs::read(dir.join("a.qcow2")).expect("the image")
 }
 
-#[test]
 fn resized_images_are_those_of_qemu_img() {
     let cases = [
         (false, 3 << 20),
@@ -314,7 +323,7 @@ fn resized_images_are_those_of_qemu_img() {
             }
             let text = size.to_string();
             let resize = ["qemu-img", "resize", "-q", "--shrink", "-f", "qcow2", "a.qcow2", &text];
-            let Some((ok, out)) = tool(dir.path(), "qemu-img", &resize[1..]) else { return };
+            let (ok, out) = tool(dir.path(), "qemu-img", &resize[1..]);
             let resized = files.resize("a.qcow2", size);
             assert_eq!(resized.is_ok(), ok, "{resized:?}, {out}");
             if let Err(error) = resized {
@@ -329,7 +338,6 @@ fn resized_images_are_those_of_qemu_img() {
     }
 }
 
-#[test]
 fn bitmaps_are_those_of_qemu_img() {
     for cluster_size in [512, 4096, 65_536] {
         let dir = scratch();
@@ -337,13 +345,13 @@ fn bitmaps_are_those_of_qemu_img() {
         files.create_qcow2("a.qcow2", Some(DISK), &options(cluster_size)).expect("created");
         save(&files, "a.qcow2", dir.path());
         let add = |name| ["qemu-img", "bitmap", "-f", "qcow2", "--add", "-g", "4096", "a.qcow2", name];
-        let Some(start) = real_commands(dir.path(), &[&add("first"), &add("second")]) else { return };
+        let start = real_commands(dir.path(), &[&add("first"), &add("second")]);
         files.import("a.qcow2", &start);
         let info = files.info("a.qcow2").expect("info");
         let bitmap = |name: &str| (name.to_owned(), 4096, false, true);
         assert_eq!(info.bitmaps, [bitmap("first"), bitmap("second")]);
         let io = ["qemu-io", "-f", "qcow2", "-c", "write 100k 100k", "-c", "write -z 0 64k", "a.qcow2"];
-        let real = real_commands(dir.path(), &[&io]).expect("the tools");
+        let real = real_commands(dir.path(), &[&io]);
         let mut image = Image::open(&mut files, "a.qcow2", None, true).expect("opened");
         image.write(&mut files, 100 << 10, Data::pattern(0xcd, 100 << 10, WriteTag(1))).expect("written");
         image.write_zeroes(&mut files, 0, 64 << 10, false).expect("zeroed");
@@ -354,19 +362,18 @@ fn bitmaps_are_those_of_qemu_img() {
         // Opening for writing marks them in use; killed then, they are inconsistent.
         let _killed = Image::open(&mut files, "a.qcow2", None, true).expect("opened");
         save(&files, "a.qcow2", dir.path());
-        let (ok, out) = tool(dir.path(), "qemu-img", &["info", "a.qcow2"]).expect("qemu-img");
+        let (ok, out) = tool(dir.path(), "qemu-img", &["info", "a.qcow2"]);
         assert!(ok && out.matches("in-use").count() == 2, "{out}");
         let image = Image::open(&mut files, "a.qcow2", None, true).expect("opened");
         assert!(image.bitmaps().iter().all(|bitmap| bitmap.inconsistent));
         let remove = |name| ["qemu-img", "bitmap", "-f", "qcow2", "--remove", "a.qcow2", name];
-        let real = real_commands(dir.path(), &[&remove("first")]).expect("the tools");
+        let real = real_commands(dir.path(), &[&remove("first")]);
         let mut files = HostFiles::new();
         files.import("a.qcow2", &real);
         assert!(files.check("a.qcow2").expect("checked").is_clean());
     }
 }
 
-#[test]
 fn rebased_images_read_the_same() {
     for (from, to) in [(true, false), (false, true)] {
         let (mut files, _) = prepare(&options(4096), true);
@@ -388,7 +395,7 @@ fn rebased_images_read_the_same() {
         assert!(files.check("a.qcow2").expect("checked").is_clean());
         assert_eq!(files.info("a.qcow2").expect("info").backing_file.as_deref(), Some(base));
         let rebase = ["qemu-img", "rebase", "-f", "qcow2", "-b", base, "-F", "raw", "a.qcow2"];
-        let Some(real) = real_commands(dir.path(), &[&rebase]) else { return };
+        let real = real_commands(dir.path(), &[&rebase]);
         files.import("real.qcow2", &real);
         assert_eq!(files.compare("a.qcow2", "real.qcow2"), Ok(Ok(())));
         files.write("real.qcow2", 5000, 1, 9, WriteTag(4)).expect("written");
@@ -397,7 +404,6 @@ fn rebased_images_read_the_same() {
     }
 }
 
-#[test]
 fn maps_are_those_of_qemu_img() {
     let (mut files, _) = prepare(&options(4096), true);
     for at in [0, 300 << 10, 900 << 10] {
@@ -408,7 +414,7 @@ fn maps_are_those_of_qemu_img() {
     for name in ["a.qcow2", "base.raw"] {
         save(&files, name, dir.path());
     }
-    let Some((_, out)) = tool(dir.path(), "qemu-img", &["map", "--output=json", "a.qcow2"]) else { return };
+    let (_, out) = tool(dir.path(), "qemu-img", &["map", "--output=json", "a.qcow2"]);
     let lines = files.map("a.qcow2").expect("mapped").into_iter().map(|e| {
         let offset = e.offset.map_or(String::new(), |offset| format!(", \"offset\": {offset}"));
         format!(

@@ -1,0 +1,170 @@
+//! What each block driver is, a row each: the constants of QEMU's `BlockDriver`.
+//!
+//! Where a decision depends on what a driver is and not on its state, it asks the row, so that a new driver answers all such questions
+//! in one place.
+
+use super::Driver;
+
+/// Where block status comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// The driver knows (`bdrv_co_block_status`).
+    Own,
+    /// It is that of the node below, at the same or a shifted place (`BDRV_BLOCK_RAW`; a filter without `bdrv_co_block_status`).
+    Below,
+}
+
+/// A driver's constants.
+#[derive(Debug)]
+pub struct Row {
+    /// `format_name`
+    pub format_name: &'static str,
+    /// It has a `protocol_name`, so that a node of it is opened under `BDRV_O_PROTOCOL`.
+    pub has_protocol_name: bool,
+    /// Nothing is below it.
+    pub is_protocol: bool,
+    /// `is_filter`
+    pub is_filter: bool,
+    /// `filtered_child_is_backing`: the node that it filters is `bs->backing`, not `bs->file`.
+    pub filtered_child_is_backing: bool,
+    /// `supports_backing`
+    pub supports_backing: bool,
+    /// `bdrv_co_block_status`
+    pub status: Status,
+    /// `bdrv_co_pwrite_zeroes`
+    pub has_pwrite_zeroes: bool,
+    /// `bdrv_co_pdiscard`
+    pub has_pdiscard: bool,
+    /// `bdrv_co_getlength` gives the length of the node below, so that a resize shows through.
+    pub length_of_below: bool,
+    /// `bdrv_reopen_prepare`: other options and flags can be given to an open node.
+    pub can_reopen: bool,
+}
+
+/// What most filters over `file` are.
+const FILTER: Row = Row {
+    format_name: "",
+    has_protocol_name: false,
+    is_protocol: false,
+    is_filter: true,
+    filtered_child_is_backing: false,
+    supports_backing: false,
+    status: Status::Below,
+    has_pwrite_zeroes: true,
+    has_pdiscard: true,
+    length_of_below: true,
+    can_reopen: true,
+};
+
+/// What protocol drivers are.
+const PROTOCOL: Row = Row {
+    has_protocol_name: true,
+    is_protocol: true,
+    is_filter: false,
+    status: Status::Own,
+    length_of_below: false,
+    ..FILTER
+};
+
+const FILE: Row = Row { format_name: "file", ..PROTOCOL };
+const NULL_CO: Row = Row { format_name: "null-co", has_pwrite_zeroes: false, has_pdiscard: false, ..PROTOCOL };
+const NULL_AIO: Row = Row { format_name: "null-aio", ..NULL_CO };
+const RAW: Row = Row { format_name: "raw", is_filter: false, length_of_below: false, ..FILTER };
+const BLKDEBUG: Row = Row { format_name: "blkdebug", has_protocol_name: true, ..FILTER };
+const COPY_BEFORE_WRITE: Row = Row { format_name: "copy-before-write", can_reopen: false, ..FILTER };
+const COPY_ON_READ: Row = Row { format_name: "copy-on-read", can_reopen: false, ..FILTER };
+const THROTTLE: Row = Row { format_name: "throttle", ..FILTER };
+const MIRROR_TOP: Row = Row { format_name: "mirror_top", filtered_child_is_backing: true, can_reopen: false, ..FILTER };
+const COMMIT_TOP: Row = Row {
+    format_name: "commit_top",
+    filtered_child_is_backing: true,
+    has_pwrite_zeroes: false,
+    has_pdiscard: false,
+    can_reopen: false,
+    ..FILTER
+};
+const QCOW2: Row = Row {
+    format_name: "qcow2",
+    is_filter: false,
+    supports_backing: true,
+    status: Status::Own,
+    length_of_below: false,
+    ..FILTER
+};
+const SNAPSHOT_ACCESS: Row = Row {
+    format_name: "snapshot-access",
+    is_filter: false,
+    status: Status::Own,
+    length_of_below: false,
+    can_reopen: false,
+    ..FILTER
+};
+
+impl Driver {
+    /// The driver's row.
+    #[must_use]
+    pub fn row(&self) -> &'static Row {
+        match self {
+            Driver::File(_) => &FILE,
+            Driver::Null(null) if null.aio => &NULL_AIO,
+            Driver::Null(_) => &NULL_CO,
+            Driver::Raw(_) => &RAW,
+            Driver::Blkdebug(_) => &BLKDEBUG,
+            Driver::Cbw(_) => &COPY_BEFORE_WRITE,
+            Driver::Qcow2(_) => &QCOW2,
+            Driver::SnapshotAccess => &SNAPSHOT_ACCESS,
+            Driver::Throttle(_) => &THROTTLE,
+            Driver::CopyOnRead(_) => &COPY_ON_READ,
+            Driver::MirrorTop(_) => &MIRROR_TOP,
+            Driver::CommitTop => &COMMIT_TOP,
+        }
+    }
+
+    /// `format_name`
+    #[must_use]
+    pub fn format_name(&self) -> &'static str {
+        self.row().format_name
+    }
+
+    /// `is_filter`
+    #[must_use]
+    pub fn is_filter(&self) -> bool {
+        self.row().is_filter
+    }
+
+    /// `supports_backing`
+    #[must_use]
+    pub fn supports_backing(&self) -> bool {
+        self.row().supports_backing
+    }
+
+    /// Whether its block status is the one of the node below.
+    #[must_use]
+    pub fn has_raw_status(&self) -> bool {
+        self.row().status == Status::Below
+    }
+
+    /// Whether it is a protocol driver: nothing is below it.
+    #[must_use]
+    pub fn is_protocol(&self) -> bool {
+        self.row().is_protocol
+    }
+
+    /// Whether it has a `protocol_name`.
+    #[must_use]
+    pub fn has_protocol_name(&self) -> bool {
+        self.row().has_protocol_name
+    }
+
+    /// Whether it has `bdrv_co_pwrite_zeroes`.
+    #[must_use]
+    pub fn has_pwrite_zeroes(&self) -> bool {
+        self.row().has_pwrite_zeroes
+    }
+
+    /// Whether it has `bdrv_co_pdiscard`.
+    #[must_use]
+    pub fn has_pdiscard(&self) -> bool {
+        self.row().has_pdiscard
+    }
+}

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Makes what tests compare with anew: tests/remake.sh WHAT. tests/data/README.md says where each file comes from.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+usage() {
+    cat >&2 <<'TEXT'
+usage: tests/remake.sh WHAT
+
+  recordings [DIR/NAME…]  tests/data/qemu, by the real QEMU 10.0.2 (QEMU=… for another program); all without a name
+  snapshots               snapshots of scenarios
+  digests                 snapshots/iotest-124/digests
+  seeds                   searches the seeds for RECORDED_SEEDS (tests/common/mod.rs), and prints them
+  race-seeds              searches the seeds for RACE_SEEDS, and prints them
+  pictures                tests/data/page, by Chromium
+  gallery                 docs/gallery
+TEXT
+    exit 2
+}
+
+sim() { cargo run --release --locked --quiet -- "$@"; }
+
+what=${1:-}
+shift || usage
+case $what in
+recordings)
+    if [ $# = 0 ]; then
+        mapfile -t names < <(cd tests/data/qemu && find . -name '*.jsonl' | sed 's|^\./||; s|\.jsonl$||' | sort)
+        set -- "${names[@]}"
+    fi
+    for name in "$@"; do
+        new=$(mktemp)
+        sim record --qemu "${QEMU:-qemu-system-x86_64}" --repeat 12 "sim-scenarios/$name.yaml" >"$new"
+        mkdir -p "tests/data/qemu/$(dirname "$name")"
+        mv "$new" "tests/data/qemu/$name.jsonl"
+    done
+    ;;
+snapshots) INSTA_UPDATE=always cargo test --locked --test scenarios ;;
+digests) INSTA_UPDATE=always cargo test --locked --test digests ;;
+seeds | race-seeds) cargo test --release --locked --test remake -- "$what" ;;
+pictures) BLOCKJOB_SIM_PICTURES=new cargo test --locked --test browser -- --include-ignored ;;
+gallery) sim gallery docs/gallery ;;
+*) usage ;;
+esac
