@@ -51,6 +51,9 @@ pub enum MachineCommand {
     },
     /// Its arguments are the parameters.
     MigrateSetParameters(Json),
+    QueryCommandLineOptions {
+        option: Option<Arc<str>>,
+    },
     QueryRxFilter {
         name: Option<Arc<str>>,
     },
@@ -105,6 +108,9 @@ impl MachineCommand {
     /// What QEMU says about the arguments.
     pub fn visit(name: &'static str, v: &mut Visitor<'_>) -> Visit<Option<MachineCommand>> {
         use MachineCommand as M;
+        if name == "query-command-line-options" {
+            return Ok(Some(M::QueryCommandLineOptions { option: v.opt_str("option")? }));
+        }
         if ANSWERED.contains(&name) {
             return Ok(Some(M::Recorded(name)));
         }

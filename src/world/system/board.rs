@@ -254,6 +254,7 @@ impl World {
                 Ok(Json::empty())
             }
             M::MigrateSetParameters(parameters) => self.migrate_set_parameters(&parameters),
+            M::QueryCommandLineOptions { option } => command_line_options(option.as_deref()),
             M::QueryRxFilter { name: None } => Ok(Json::list(Vec::new())),
             M::QueryRxFilter { name: Some(name) } => Err(QmpError::generic(format!("invalid net client name: {name}"))),
         };
@@ -497,6 +498,19 @@ impl World {
             members.extend(ports.into_iter().filter_map(|(key, port)| Some((key, Json::Int(port?.parse().ok()?)))));
         }
         Json::dict(members)
+    }
+}
+
+/// `qmp_query_command_line_options`
+fn command_line_options(option: Option<&str>) -> Result<Json, QmpError> {
+    let all = recorded::answer("query-command-line-options").expect("recorded")?;
+    let Some(option) = option else { return Ok(all) };
+    let is = |info: &&Json| info.get("option").and_then(Json::as_str) == Some(option);
+    let found: Vec<Json> = all.as_list().unwrap_or_default().iter().filter(is).cloned().collect();
+    if found.is_empty() {
+        Err(QmpError::generic(format!("invalid option name: {option}")))
+    } else {
+        Ok(Json::list(found))
     }
 }
 
