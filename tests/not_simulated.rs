@@ -39,8 +39,7 @@ const SIMULATED: &[&str] = &[
     "query-machines", "query-memdev", "query-memory-devices", "query-memory-size-summary", "query-mice",
     "query-migrate", "query-migrate-capabilities", "query-migrate-parameters", "query-migrationthreads",
     "query-pci", "query-qmp-schema", "query-replay", "query-rx-filter", "query-sev", "query-sev-capabilities",
-    "query-sev-launch-measure", "query-sgx", "query-sgx-capabilities", "query-spice", "query-stats-schemas",
-    "query-tpm", "query-tpm-models", "query-tpm-types", "query-vcpu-dirty-limit", "query-vm-generation-id",
+    "query-sev-launch-measure", "query-sgx", "query-sgx-capabilities", "query-spice",     "query-tpm", "query-tpm-models", "query-tpm-types", "query-vcpu-dirty-limit", "query-vm-generation-id",
     "query-vnc", "query-vnc-servers", "query-xen-replication-status", "set-action", "system_powerdown",
     "x-query-virtio",
 ];
