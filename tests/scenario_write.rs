@@ -10,7 +10,9 @@
 mod common;
 
 use blockjob_sim::base::Json;
+use blockjob_sim::base::errno::Errno;
 use blockjob_sim::choice::{ChoiceLog, Preemption, Preemptions, Who};
+use blockjob_sim::host::{Failing, HostChange, Request};
 use blockjob_sim::quirk;
 use blockjob_sim::scenario::plan::{
     Backing, Expect, FileOp, ImageFormat, Limits, PlannedFile, PlannedStep, Qcow2Options, Schedule, StepKind, WriteData,
@@ -138,6 +140,21 @@ fn file_op() -> impl Strategy<Value = FileOp> {
         }),
         (word(), word()).prop_map(|(file, content)| FileOp::Text { file, content }),
         word().prop_map(|file| FileOp::Rebase { file, backing: None }),
+        host_change().prop_map(FileOp::Host),
+    ]
+}
+
+fn host_change() -> impl Strategy<Value = HostChange> {
+    let failing = (0..Request::NAMES.len(), 0..9u64, prop::option::of(any::<u64>())).prop_map(|(on, after, times)| {
+        let (_, on) = Request::NAMES[on];
+        Failing { on, errno: Errno::EIO, after, times }
+    });
+    prop_oneof![
+        any::<Option<u64>>().prop_map(HostChange::Capacity),
+        (word(), any::<Option<u64>>()).prop_map(|(file, bytes)| HostChange::Limit(file, bytes)),
+        (word(), 0..1u64 << 62).prop_map(|(file, size)| HostChange::Resize(file, size)),
+        (word(), failing).prop_map(|(file, failing)| HostChange::Fail(file, failing)),
+        word().prop_map(HostChange::Mend),
     ]
 }
 

@@ -24,7 +24,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("block", &["base"]),
     ("qmp", &["base", "block"]),
     ("host", &["base", "block"]),
-    ("scenario", &["base", "invariant", "quirk", "choice", "trace"]),
+    ("scenario", &["base", "host", "invariant", "quirk", "choice", "trace"]),
     ("world", &["base", "invariant", "quirk", "choice", "bitmap", "job", "trace", "block", "qmp", "host"]),
     ("check", &["base", "invariant", "bitmap", "job", "block", "qmp", "host", "world"]),
     (

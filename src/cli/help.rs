@@ -115,6 +115,13 @@ File steps, done from outside at that moment:
   zero: {file, format, offset, length}
   discard: {file, format, offset, length}
   rebase: {file, backing: {file, format}}     names another backing file; `backing: null` for none
+  host: {capacity: SIZE}                      all files together take no more than that (ENOSPC); `none`: no bound
+  host: {file, limit: SIZE}                   a file may be no longer (EFBIG); `none`: no bound
+  host: {file, fail: REQUEST, errno, after, times}
+                                              reads, writes, write-zeroes, discards, flushes or truncates of a file fail (`read`, `write`,
+                                              `write-zeroes`, `discard`, `flush`, `truncate`), so many times, after so many went well;
+                                              `fail: none`: none fails any more
+  host: {file, size: SIZE}                    somebody else makes a file that long
   text: {file, content}
   content: {file, size, data: [{at, hex, times}]}   a file as a recording found it
 

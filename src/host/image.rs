@@ -38,6 +38,8 @@ pub struct Image {
     backing: Option<Box<Image>>,
     bitmaps: Vec<StoredBitmap>,
     written: bool,
+    /// The image was found corrupt: `bs->drv == NULL`.
+    dropped: bool,
     /// What reached the file, if that is recorded.
     pub trace: Option<Vec<Step>>,
 }
@@ -56,6 +58,7 @@ impl Image {
             backing: None,
             bitmaps: Vec::new(),
             written: false,
+            dropped: false,
             trace: None,
         }
     }
@@ -187,8 +190,12 @@ impl Image {
     /// Runs an operation of the qcow2 driver to its end.
     ///
     /// # Errors
-    /// Those of the operation; `EINVAL` for a raw image.
-    pub fn drive(&mut self, files: &mut HostFiles, mut op: Op) -> Result<Out, Fault> {
+    /// Those of the operation; `EINVAL` for a raw image, `ENOMEDIUM` for one that was found corrupt.
+    pub fn drive(&mut self, files: &mut HostFiles, op: Op) -> Result<Out, Fault> {
+        if self.dropped { Err(Errno::ENOMEDIUM.into()) } else { self.drive_on(files, op) }
+    }
+
+    fn drive_on(&mut self, files: &mut HostFiles, mut op: Op) -> Result<Out, Fault> {
         let mut got = Got::Done;
         loop {
             let Some(q) = &mut self.qcow2 else { return Err(Errno::EINVAL.into()) };
@@ -199,8 +206,12 @@ impl Image {
                     Got::Done
                 }
                 Ask::Start { slot, task } => {
-                    let result = self.drive(files, *task);
+                    let result = self.drive_on(files, *task);
                     op.task_done(slot, result);
+                    Got::Done
+                }
+                Ask::DropDriver => {
+                    self.dropped = true;
                     Got::Done
                 }
                 ask => self.perform(files, ask).unwrap_or_else(Got::Failed),

@@ -38,6 +38,7 @@
 //! | `write: {file, format, pattern, offset, length}`, `zero: {…}`, `discard: {…}` | file steps: `qemu-io` |
 //! | `rebase: {file, backing: {file, format}}` | file step: `qemu-img rebase -u`; `backing: null` for none |
 //! | `text: {file, content}` | file step: a text file |
+//! | `host: {capacity}`, `host: {file, limit}`, `host: {file, fail, errno, after, times}`, `host: {file, size}` | file step: what the host refuses from now on (`ENOSPC`, `EFBIG`, any), or a file that somebody else makes shorter or longer; `none` ends it |
 //!
 //! File steps are done outside of QEMU, at that moment. Within a procedure `$name` and `${name}` stand for a parameter in any text,
 //! `$$` for a dollar sign; a text that is `$name` and nothing else becomes whatever the parameter is. Sizes are bytes or texts such as

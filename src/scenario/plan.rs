@@ -6,6 +6,7 @@
 use crate::base::Json;
 use crate::base::units::Nanos;
 use crate::choice::{ChoiceLog, Preemptions};
+use crate::host::HostChange;
 use crate::invariant::Invariant;
 use crate::quirk::Quirks;
 use std::fmt;
@@ -219,6 +220,8 @@ pub enum FileOp {
         /// All it holds.
         content: Arc<str>,
     },
+    /// What the host refuses from now on, or what somebody else does to a file that is open.
+    Host(HostChange),
 }
 
 /// Bytes of a file: a pattern, and how often it stands there.

@@ -8,6 +8,7 @@ use super::plan::{
 };
 use crate::base::Json;
 use crate::base::units::{MICROS, MILLIS, Nanos, SECONDS, size_text};
+use crate::host::HostChange;
 use std::fmt::Write;
 
 /// Columns that a line has at most, where a value can be broken at all.
@@ -313,9 +314,29 @@ fn file_op(op: &FileOp) -> Yaml {
             let data = Yaml::List(data.iter().map(extent).collect());
             ("content", Yaml::map([("file", text(file)), ("size", Some(Yaml::size(*size))), ("data", Some(data))]))
         }
+        FileOp::Host(change) => ("host", host(change)),
         FileOp::Text { file, content } => ("text", Yaml::map([("file", text(file)), ("content", text(content))])),
     };
     Yaml::map([(name, Some(value))])
+}
+
+fn host(change: &HostChange) -> Yaml {
+    let text = |text: &str| Some(Yaml::filled(text));
+    let bound = |bytes: Option<u64>| Some(bytes.map_or_else(|| Yaml::plain("none"), Yaml::size));
+    let number = |n: u64| Yaml::plain(n.to_string());
+    match change {
+        HostChange::Capacity(bytes) => Yaml::map([("capacity", bound(*bytes))]),
+        HostChange::Limit(file, bytes) => Yaml::map([("file", text(file)), ("limit", bound(*bytes))]),
+        HostChange::Resize(file, size) => Yaml::map([("file", text(file)), ("size", Some(Yaml::size(*size)))]),
+        HostChange::Mend(file) => Yaml::map([("file", text(file)), ("fail", text("none"))]),
+        HostChange::Fail(file, failing) => Yaml::map([
+            ("file", text(file)),
+            ("fail", text(failing.on.name())),
+            ("errno", text(failing.errno.name().unwrap_or("EIO"))),
+            ("after", (failing.after > 0).then(|| number(failing.after))),
+            ("times", failing.times.map(number)),
+        ]),
+    }
 }
 
 /// The largest unit that leaves no rest.

@@ -251,9 +251,9 @@ impl Engine {
         self.out.extend(self.world.out.drain(..));
     }
 
-    /// The real files become as the world's are.
-    pub(super) fn sync(&mut self) -> Vec<String> {
-        self.images.sync(&mut self.world)
+    /// The locks on the real files become what the world's nodes need.
+    pub(super) fn sync(&mut self) {
+        self.images.sync(&mut self.world);
     }
 
     /// Takes what the world put out. The trace has it read as a client does that waits for its reply, and reads on when it sends again.
@@ -445,7 +445,9 @@ impl Engine {
 /// Files that came in are part of the recording.
 fn note_found(images: &mut Images, recording: &mut Option<Recording>) {
     let found = images.take_found();
+    let refused = images.take_refused();
     if let Some(recording) = recording {
         found.iter().for_each(|path| recording.found(path));
+        refused.into_iter().for_each(|(path, failing)| recording.refused(path, failing));
     }
 }

@@ -131,9 +131,7 @@ pub fn serve(config: &Config) -> Result<(), String> {
     }
     booted?;
     // Images are locked from here on, whether anybody asks for something or not.
-    for problem in engine.sync() {
-        console.complain(&problem);
-    }
+    engine.sync();
     if !config.stopped {
         engine.world.start();
     }

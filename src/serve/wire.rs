@@ -309,7 +309,7 @@ impl Wire {
         false
     }
 
-    /// Sends what the world put out to whom it concerns, once the real files are as they must be.
+    /// Sends what the world put out to whom it concerns, once the locks on real files are as they must be.
     fn deliver(&mut self) {
         if !self.engine.out.is_empty() {
             self.sync();
@@ -346,11 +346,9 @@ impl Wire {
         port.or_else(|| self.console.trouble())
     }
 
-    /// Brings the real files up to date.
+    /// Brings the locks on the real files up to date.
     pub(super) fn sync(&mut self) {
-        for problem in self.engine.sync() {
-            self.console.complain(&problem);
-        }
+        self.engine.sync();
     }
 
     fn put(&mut self, output: &Output) {

@@ -186,7 +186,7 @@ fn simpler(op: &FileOp) -> Vec<FileOp> {
                 }
             }
         }
-        FileOp::Rebase { .. } | FileOp::Text { .. } | FileOp::Content { .. } => {}
+        FileOp::Rebase { .. } | FileOp::Text { .. } | FileOp::Content { .. } | FileOp::Host(_) => {}
     }
     out
 }

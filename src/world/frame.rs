@@ -95,8 +95,8 @@ pub enum Frame {
     KeepOver(Box<Frame>),
     /// If the register holds a failure, drops this many frames below.
     StopOnError(u32),
-    /// Puts text in front of an error.
-    PrefixError(Arc<str>),
+    /// The end of making an image of that format: what is said where it is too large.
+    ImgCreated(Arc<str>),
     Sleep(Nanos),
     /// The bottom of the stack while the process starts.
     Idle,
@@ -216,6 +216,13 @@ pub enum Frame {
     },
     Formatting(Box<Formatting>, FormatStage),
     RawTruncate(NodeId),
+    RawTruncated,
+    RawCreate {
+        path: Arc<str>,
+        size: u64,
+        made: bool,
+        then: Box<super::block::create::AfterCreate>,
+    },
     CreateOver(Box<CreateQcow2>),
     CreateDone(JobId),
 

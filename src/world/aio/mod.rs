@@ -15,7 +15,7 @@ use crate::base::Spare;
 use crate::base::units::{MICROS, Nanos};
 use crate::block::content::Data;
 use crate::choice::{ChoicePoint, Choose, Subject};
-use crate::trace::{Later, Level, Phase};
+use crate::trace::Later;
 pub use idle::Stepped;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -138,6 +138,8 @@ pub enum Wait {
     CopyCall,
     /// The next QMP request.
     Request,
+    /// What the real host does to a file.
+    Host,
 }
 
 /// A coroutine: a stack of frames that waits to be entered.
@@ -281,6 +283,8 @@ pub struct Aio {
     pub faults: bool,
     /// `bdrv_close_all` is under way: what coroutines wait for is gone.
     pub closing: bool,
+    /// The coroutine that waits for the real host.
+    pub host_waiter: Option<CoId>,
     /// Stacks of coroutines that are gone.
     spare_stacks: Spare<Frame>,
 }
@@ -467,19 +471,6 @@ impl World {
         value
     }
 
-    /// Sends a request to the device below a protocol node; the running coroutine then yields with the wait returned.
-    pub fn device_submit(&mut self, node: NodeId, op: DeviceOp, offset: u64, bytes: u64) -> Flow {
-        let id = ReqId(super::block::io::lowest_free(self.aio.in_flight.iter().map(|r| r.id.0)));
-        let co = self.current();
-        let request = DeviceRequest { id, node, op, offset, bytes, sent: self.now, due: None, co, worked: None };
-        if self.trace.wants(Level::Io) {
-            self.trace_device(&request, Phase::Submit);
-            self.trace.keep_cause(Later::Device(id.0));
-        }
-        self.aio.in_flight.push(request);
-        Flow::Yield(Wait::Device(id))
-    }
-
     /// `timer_mod`
     pub fn timer_set(&mut self, deadline: Nanos, kind: TimerKind) {
         self.timer_del(kind);
@@ -528,6 +519,9 @@ impl World {
         if self.aio.faults {
             self.place_faults(choose);
         }
+        if self.host_answers() {
+            return Stepped::Ran;
+        }
         let mut ran = false;
         while let Some(frame) = self.stack.pop() {
             self.steps += 1;
@@ -564,6 +558,10 @@ impl World {
                 }
                 ran = true;
                 self.ask_for_more(choose, point);
+            } else if let Frame::Complete(id) = frame
+                && self.host_works_first(id)
+            {
+                return Stepped::Ran;
             } else if let Frame::Complete(id) = frame
                 && self.another_may_have_worked(id)
             {

@@ -227,6 +227,9 @@ impl World {
 
     /// `bdrv_co_preadv_part`
     pub(in crate::world) fn bdrv_co_preadv(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
+        if !self.graph.is_inserted(node) {
+            return self.ret(Val::Data(Err(Errno::ENOMEDIUM)));
+        }
         if bytes > REQUEST_MAX_BYTES || offset > i64::MAX as u64 - bytes {
             return self.ret(Val::Data(Err(Errno::EIO)));
         }
@@ -296,6 +299,9 @@ impl World {
 
     /// `bdrv_co_pwritev_part`
     pub(in crate::world) fn bdrv_co_pwritev(&mut self, mut req: Box<WriteReq>) -> Flow {
+        if !self.graph.is_inserted(req.node) {
+            return self.ret(Val::err(Errno::ENOMEDIUM));
+        }
         let zero = req.flags.has(IoFlags::ZERO_WRITE);
         if (!zero && req.bytes > REQUEST_MAX_BYTES) || req.offset > i64::MAX as u64 - req.bytes {
             return self.ret(Val::err(Errno::EIO));
@@ -451,6 +457,9 @@ impl World {
     /// `bdrv_aligned_pwritev`
     pub(in crate::world) fn pwritev_aligned(&mut self, mut req: Box<WriteReq>) -> Flow {
         let node = req.node;
+        if self.graph.nodes[node].dropped {
+            return self.ret(Val::err(Errno::ENOMEDIUM));
+        }
         if self.graph.nodes[node].bitmaps.has_readonly() {
             return self.ret(Val::err(Errno::EPERM));
         }
@@ -545,6 +554,9 @@ impl World {
                 return self.seq([Frame::BdrvCoFlush(req.node)]);
             }
             return self.ret(Val::Ret(Ok(())));
+        }
+        if self.graph.nodes[req.node].dropped {
+            return self.ret(Val::err(Errno::ENOMEDIUM));
         }
         let n = &self.graph.nodes[req.node];
         let mut flags = req.flags;
@@ -645,6 +657,9 @@ impl World {
 
     /// `bdrv_co_pdiscard`
     pub(in crate::world) fn bdrv_co_pdiscard(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
+        if !self.graph.is_inserted(node) {
+            return self.ret(Val::err(Errno::ENOMEDIUM));
+        }
         if self.quirks.has(Quirk::DiscardBypassesCbw) && matches!(self.graph.nodes[node].drv(), Driver::Cbw(_)) {
             return self.pass_discard(node, offset, bytes);
         }
@@ -690,6 +705,9 @@ impl World {
         if bytes == 0 {
             return self.ret(Val::Ret(Ok(())));
         }
+        if self.graph.nodes[node].dropped {
+            return self.ret(Val::err(Errno::ENOMEDIUM));
+        }
         let bl = self.graph.nodes[node].bl;
         let align = bl.pdiscard_alignment.max(bl.request_alignment);
         let max = if bl.max_pdiscard == 0 { i64::MAX as u64 } else { bl.max_pdiscard };
@@ -729,6 +747,9 @@ impl World {
     pub(in crate::world) fn bdrv_co_truncate(&mut self, node: NodeId, size: u64) -> Flow {
         let n = &self.graph.nodes[node];
         let fail = |text: &str| Val::Done(Err(crate::qmp::error::QmpError::generic(text)));
+        if n.dropped {
+            return self.ret(fail("No medium inserted"));
+        }
         if size > BDRV_MAX_LENGTH {
             return self.ret(fail(&format!("offset({size}) exceeds maximum({BDRV_MAX_LENGTH})")));
         }

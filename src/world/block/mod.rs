@@ -9,6 +9,7 @@ pub(in crate::world) mod edges;
 pub(in crate::world) mod filename;
 pub(in crate::world) mod flush;
 pub mod graph;
+pub(in crate::world) mod host_work;
 pub mod io;
 pub mod open;
 pub mod status;

@@ -38,6 +38,9 @@ impl World {
         if self.graph.nodes[bs].parents.iter().any(is_child) {
             return fail("Need a root block node");
         }
+        if !self.graph.is_inserted(bs) {
+            return fail("Device has no medium");
+        }
         let Some(node) = self.graph.find_node(image) else {
             return fail(&format!("Cannot find device='' nor node-name='{image}'"));
         };

@@ -70,6 +70,10 @@ impl World {
         let next = |stage| Frame::Snapshot(tran, index, stage);
         match stage {
             SnapshotStage::Drained => {
+                if !self.graph.is_inserted(old) {
+                    let name = self.graph.device_or_node_name(old);
+                    return fail(self, format!("Device '{name}' has no medium"));
+                }
                 if let Some(err) = self.op_blocked(old).or_else(|| self.cow_blocked(old)) {
                     return self.ret(Val::Done(Err(err)));
                 }

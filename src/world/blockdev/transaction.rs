@@ -483,6 +483,9 @@ impl World {
             Ok(bs) => bs,
             Err(err) => return self.ret(Val::Done(Err(err))),
         };
+        if !self.graph.nodes[bs].has_drv() {
+            return self.ret(Val::Done(Err(QmpError::generic("Device has no medium"))));
+        }
         self.trans[tran].states[index] = ActionState::Backup(Some(bs), None);
         self.seq([Frame::DrainedBegin(bs), Frame::DriveBackupDrained { args, bs, txn }, Frame::TranJob(tran, index)])
     }

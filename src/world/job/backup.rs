@@ -161,6 +161,9 @@ impl World {
         if args.source == args.target {
             return generic("Source and target cannot be the same".to_owned());
         }
+        if let Some(node) = [args.source, args.target].into_iter().find(|node| !self.graph.is_inserted(*node)) {
+            return generic(format!("Device is not inserted: {}", self.graph.device_name(node)));
+        }
         if args.compress && !self.supports_compressed_writes(args.target) {
             let name = self.graph.device_name(args.target);
             return generic(format!("Compression is not supported for this drive {name}"));

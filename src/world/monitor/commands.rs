@@ -41,10 +41,13 @@ impl World {
             C::Cont => self.vm_state(true),
             C::Quit => self.shutdown("host-qmp-quit"),
             C::HumanMonitorCommand { command_line, .. } => self.human_monitor_command(&command_line),
-            C::QueryBlock => self.query(World::query_block),
+            C::QueryBlock => {
+                let blocks = self.query_block();
+                self.ret(Val::Json(blocks))
+            }
             C::QueryNamedBlockNodes { flat } => {
                 let nodes = self.query_named_block_nodes(flat.unwrap_or(false));
-                self.ret(Val::Json(Ok(nodes)))
+                self.ret(Val::Json(nodes))
             }
             C::QueryBlockJobs => self.query(World::query_block_jobs),
             C::QueryJobs => self.query(World::query_jobs),

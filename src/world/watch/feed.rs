@@ -349,6 +349,7 @@ impl World {
         let below = |edge: Option<_>| edge.map(|edge| self.frozen(self.graph.bs(edge)));
         match &n.driver {
             None => Frozen::Unknown,
+            Some(_) if n.dropped => Frozen::Unknown,
             Some(Driver::Null(null)) if null.read_zeroes => Frozen::Zero,
             Some(Driver::Null(_) | Driver::SnapshotAccess) => Frozen::Unknown,
             // What a real file holds was not all read.

@@ -1,11 +1,13 @@
 //! The qcow2 driver in the world: carries out what an operation of [`crate::block::qcow2`] asks for.
 
 use super::Driver;
+use crate::base::Json;
 use crate::base::errno::{Errno, Ret};
 use crate::bitmap::{HBitmap, SerializedPiece};
 use crate::block::content::{Data, Fill, WriteTag};
 use crate::block::qcow2::{
-    Ask, BitmapCheck, Child, Fault, FileTraits, Got, Op, OpenOptions, Out, Qcow2, Status, StoreBitmap, StoredBitmap,
+    Ask, BitmapCheck, Child, Corruption, Fault, FileTraits, Got, Op, OpenOptions, Out, Qcow2, Status, StoreBitmap,
+    StoredBitmap,
 };
 use crate::qmp::error::QmpError;
 use crate::quirk::Quirk;
@@ -172,7 +174,7 @@ impl World {
             Val::Data(Ok(data)) => Got::Data(data),
             Val::Num(Ok(n)) => Got::Number(n),
             Val::Status(Ok(status)) => Got::Status(status_to(status)),
-            Val::Done(Err(_)) => Got::Failed(Errno::EIO),
+            Val::Done(Err(err)) => Got::Failed(err.errno.unwrap_or(Errno::EIO)),
             other => panic!("no answer for qcow2: {other:?}"),
         }
     }
@@ -249,6 +251,15 @@ impl World {
                     self.error_report(&text);
                     got = Got::Done;
                 }
+                Ask::Corrupted(corruption) => {
+                    self.qcow2_corrupted(node, &corruption);
+                    got = Got::Done;
+                }
+                Ask::DropDriver => {
+                    self.graph.nodes[node].dropped = true;
+                    self.graph.any_dropped = true;
+                    got = Got::Done;
+                }
                 Ask::Done(result) => return self.qcow2_done(op.takes_error(), result),
                 Ask::Event(event) => {
                     self.stack.push(Frame::Qcow2Op { node, op });
@@ -260,6 +271,22 @@ impl World {
                 }
             }
         }
+    }
+
+    /// `qcow2_signal_corruption`, what others learn of it.
+    fn qcow2_corrupted(&mut self, node: NodeId, corruption: &Corruption) {
+        self.console_error(&corruption.text());
+        let mut data = vec![("device", Json::Str(self.graph.device_name(node)))];
+        let name = self.graph.nodes[node].node_name.clone();
+        if !name.is_empty() {
+            data.push(("node-name", Json::Str(name)));
+        }
+        data.push(("msg", Json::str(&corruption.message)));
+        if let Some((offset, size)) = corruption.place {
+            data.extend([("offset", Json::uint(offset)), ("size", Json::uint(size))]);
+        }
+        data.push(("fatal", corruption.fatal.into()));
+        self.emit("BLOCK_IMAGE_CORRUPTED", Json::dict(data));
     }
 
     fn qcow2_request(&mut self, node: NodeId, request: Ask) -> Flow {
@@ -512,7 +539,7 @@ impl World {
     /// `bs->drv->bdrv_close`
     pub(in crate::world) fn driver_close(&mut self, node: NodeId) -> Flow {
         match self.graph.nodes[node].driver.as_ref() {
-            Some(Driver::Qcow2(_)) if self.graph.nodes[node].file.is_some() => {
+            Some(Driver::Qcow2(_)) if self.graph.nodes[node].file.is_some() && !self.graph.nodes[node].dropped => {
                 self.seq([Frame::RunCo(Box::new(Frame::Qcow2Close(node))), Frame::DriverClosed(node)])
             }
             Some(Driver::Cbw(cbw)) => {
@@ -566,7 +593,7 @@ impl World {
         let mut files = self.files.clone();
         for (id, node) in self.graph.nodes.iter() {
             let Some(Driver::Qcow2(state)) = &node.driver else { continue };
-            if !node.flags.rdwr || node.file.is_none() || !state.q.has_dirty_caches() {
+            if !node.flags.rdwr || node.dropped || node.file.is_none() || !state.q.has_dirty_caches() {
                 continue;
             }
             let Some(path) = self.host_path(id) else { continue };
@@ -582,7 +609,7 @@ impl World {
                         Got::Done
                     }
                     Ask::WriteZeroes { offset, len, .. } => {
-                        files.zero(&path, offset, len, false);
+                        files.zero(&path, offset, len);
                         Got::Done
                     }
                     Ask::GetLength => Got::Number(files.size(&path)),

@@ -246,6 +246,11 @@ impl World {
         let Some(entry) = r.entries.get(i) else { return self.reopen_at(r, At::Permissions) };
         let (bs, flags) = (entry.bs, entry.flags);
         let node = &self.graph.nodes[bs];
+        if node.dropped {
+            // Unlike QEMU, which aborts (`assert(reopen_state->bs->drv != NULL)`).
+            let text = format!("Device '{}' has no medium", self.graph.device_or_node_name(bs));
+            return self.reopen_fail(r, QmpError::generic(text));
+        }
         let driver = match node.drv() {
             driver if !driver.row().can_reopen => {
                 let (format, name) = (node.drv().format_name(), self.graph.device_or_node_name(bs));
