@@ -19,6 +19,7 @@ use crate::trace::{Level, Trace};
 use crate::world::World;
 use crate::world::aio::Stepped;
 use crate::world::monitor::Output;
+use crate::world::system::board::CharDevice;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -189,6 +190,14 @@ impl Engine {
             self.check = Some(Box::new(Checker::watching(&mut self.world)));
         }
         Ok(())
+    }
+
+    /// What clients are told of the character devices.
+    pub(super) fn describe(&mut self, chardevs: Vec<CharDevice>) {
+        let board = &mut self.world.machine.board;
+        if board.chardevs != chardevs {
+            Arc::make_mut(board).chardevs = chardevs;
+        }
     }
 
     /// A descriptor that came with the command which is handed over next.

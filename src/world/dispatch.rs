@@ -112,6 +112,7 @@ impl Frame {
             Frame::BlkNewOpened { perm } => w.blk_new_opened(perm),
             Frame::BlkInsertBs(blk, bs) => w.blk_insert_bs(blk, bs),
             Frame::BlkAttach(blk, bs) => w.blk_attach(blk, bs),
+            Frame::ReplaceRoot { blk, new } => w.replace_root(blk, new),
             Frame::BlkUnref(blk) => w.blk_unref(blk),
             Frame::BlkDetach(blk) => w.blk_detach(blk),
             Frame::DropBacking(node) => w.drop_backing(node),

@@ -145,6 +145,11 @@ pub enum Frame {
     },
     BlkInsertBs(BackendId, NodeId),
     BlkAttach(BackendId, NodeId),
+    /// `bdrv_replace_child_bs` of a backend's root, in the write lock.
+    ReplaceRoot {
+        blk: BackendId,
+        new: NodeId,
+    },
     BlkUnref(BackendId),
     BlkDetach(BackendId),
     AttachToNode {

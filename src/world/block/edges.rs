@@ -294,6 +294,19 @@ impl World {
         }
     }
 
+    /// `bdrv_replace_child_bs` of a backend's root, in the write lock. Leaves `Val::Done`.
+    pub(in crate::world) fn replace_root(&mut self, blk: BackendId, new: NodeId) -> Flow {
+        let root = self.graph.backends[blk].root.expect("it had one when the command began");
+        let old = self.graph.bs(root);
+        let before = self.graph.clone();
+        self.replace_child_noperm(root, new);
+        let done = self.perms_of(&[new, old]);
+        if done.is_err() {
+            self.graph = before;
+        }
+        self.ret(Val::Done(done))
+    }
+
     /// `blk_new`
     pub fn blk_new(&mut self, name: Arc<str>, perm: u8, shared: u8) -> BackendId {
         self.graph.backends.insert(Backend {
