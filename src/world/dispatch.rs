@@ -1,12 +1,17 @@
 //! Which method of [`World`] each frame runs.
 
 use super::World;
-use super::aio::{Cond, Wait};
+use super::aio::coroutine::Wait;
+use super::aio::queue::{Bh, Ctx};
+use super::aio::step::Cond;
+use super::aio::timer::TimerKind;
+use super::arena::{NodeId, ReqId};
 use super::frame::{Flow, Frame};
 use super::value::Val;
 use crate::base::errno::Errno;
 use crate::block::accounting::AcctType;
 use crate::block::qemu_io_text::Done;
+use crate::trace::Later;
 
 impl Frame {
     /// Runs the frame.
@@ -64,7 +69,7 @@ impl Frame {
             }
             Frame::Sleep(ns) => {
                 let co = w.current();
-                w.timer_set(w.now.saturating_add(ns), super::aio::TimerKind::CoSleep(co));
+                w.timer_set(w.now.saturating_add(ns), crate::world::aio::timer::TimerKind::CoSleep(co));
                 Flow::Yield(Wait::Sleep)
             }
 
@@ -360,6 +365,91 @@ impl World {
         } else {
             self.reg = Val::None;
         }
+        Flow::Go
+    }
+
+    pub(super) fn run_bh(&mut self, bh: Bh, ctx: Ctx) -> Flow {
+        self.trace.set_cause(None);
+        match bh.work() {
+            Some(Later::Command) => self.trace.set_cause(self.trace.kept_cause(Later::Command)),
+            Some(work) => self.trace.take_cause(work),
+            None => {}
+        }
+        match bh {
+            Bh::CoSchedule => {
+                let queue = match ctx {
+                    Ctx::Main => &mut self.aio.main,
+                    Ctx::Iohandler => &mut self.aio.iohandler,
+                };
+                for co in std::mem::take(&mut queue.scheduled_coroutines) {
+                    self.cos[co].scheduled = false;
+                    self.co_enter(co, ctx);
+                }
+                Flow::Go
+            }
+            Bh::JobExit(job) => self.seq([Frame::JobExit(job)]),
+            Bh::BdrvUnref(bs) => self.seq([Frame::BdrvUnref(bs)]),
+            Bh::CoCall(..) if self.aio.closing => Flow::Go,
+            Bh::CoDrain { co, bs, begin } => self.co_drain(co, bs, begin),
+            Bh::QmpPop | Bh::QmpDispatch | Bh::QmpReply => self.monitor_bh(&bh, ctx),
+            Bh::CoCall(co, frame) => self.seq([*frame, Frame::WakeWithReg(co)]),
+        }
+    }
+
+    pub(super) fn poll_holds(&mut self, cond: &Cond) -> bool {
+        match cond {
+            Cond::Drain(bs) => self.bdrv_drain_poll(*bs, false),
+            Cond::DrainAll => {
+                let all: Vec<NodeId> = self.graph.all_states();
+                all.into_iter().any(|bs| self.bdrv_drain_poll(bs, true))
+            }
+            Cond::Readers => self.aio.readers > 0,
+            Cond::Cell(cell) => self.aio.cells[cell.0 as usize].is_none(),
+            Cond::JobCompleted(job) => {
+                self.job_enter(*job);
+                !self.jobs.get(*job).is_none_or(|j| j.status.is_completed())
+            }
+            Cond::Backend(blk) => self.graph.backends[*blk].in_flight > 0,
+            Cond::Break(node, tag) => !node.is_some_and(|node| self.blkdebug_is_suspended(node, tag)),
+        }
+    }
+
+    /// `timerlistgroup_run_timers`
+    pub(super) fn run_timers(&mut self) -> Flow {
+        let Some(timer) = self.next_timer().filter(|t| t.deadline <= self.now).cloned() else {
+            return Flow::Go;
+        };
+        self.timer_del(timer.kind);
+        self.stack.push(Frame::RunTimers);
+        self.trace.set_cause(None);
+        match timer.kind {
+            TimerKind::JobSleep(job) => {
+                self.trace.take_cause(Later::JobSleep(job.0));
+                self.job_enter(job);
+            }
+            TimerKind::CoSleep(co) => {
+                self.trace.take_cause(Later::CoSleep(co.0));
+                self.aio_co_wake(co);
+            }
+            TimerKind::Throttle(who, write) => {
+                self.trace.take_cause(Later::Throttle(who.number(), write));
+                self.throttle_timer(who, write);
+            }
+        }
+        Flow::Go
+    }
+
+    /// `Frame::Complete`: the device did its work; the coroutine goes on.
+    pub(super) fn complete(&mut self, id: ReqId) -> Flow {
+        let Some(i) = self.aio.in_flight.iter().position(|r| r.id == id) else { return Flow::Go };
+        let mut request = self.aio.in_flight.remove(i);
+        self.trace.set_cause(None);
+        self.trace.take_cause(Later::Device(id.0));
+        let value = match request.worked.take() {
+            Some(value) => *value,
+            None => self.device_work(&request),
+        };
+        self.wake_with(request.co, value);
         Flow::Go
     }
 }

@@ -4,23 +4,26 @@
 //! results travel in the register ([`Val`]). One frame, one method of [`World`](super::World) of the same meaning; `run_frame.rs`
 //! says which.
 
-use super::aio::{Cond, Ctx, Wait};
-use super::arena::{BackendId, CallId, CellId, CoId, JobId, NodeId, ReqId, TranId, TxnId};
+use super::aio::coroutine::Wait;
+use super::aio::queue::Ctx;
+use super::aio::step::Cond;
+use super::arena::{BackendId, CallId, CellId, CoId, JobId, Member, NodeId, ReqId, TranId, TxnId};
+use super::block::backend::{BdrvNext, BlkRequest};
 use super::block::copy_range::CopyRange;
-use super::block::driver::block_copy::{CopyTask, Method};
+use super::block::driver::block_copy_state::{CopyTask, Method};
+use super::block::driver::copy_before_write::SnapshotRead;
 use super::block::driver::qcow2_create::{FormatStage, Formatting};
-use super::block::driver::snapshot_access::SnapshotRead;
-use super::block::driver::throttle::{DriveLimits, Member};
-use super::block::graph::{BdrvNext, Role};
-use super::block::io::WriteReq;
+use super::block::edges::Role;
+use super::block::io::Pieces;
 use super::block::open::open::{OpenStage, Opening};
 use super::block::open::reopen::Reopen;
 use super::block::open::spec::OpenSpec;
+use super::block::request::WriteReq;
 use super::block::status::StatusReq;
 use super::blockdev::external_snapshot::SnapshotStage;
 use super::blockdev::medium::MediumOp;
+use super::blockdev::throttle::DriveLimits;
 use super::job::backup::BackupArgs;
-use super::monitor::hmp::BlkRequest;
 use super::monitor::qemu_io_map::Walk;
 use super::system::hotplug::Plugged;
 use super::value::{BlockStatus, Val};
@@ -29,7 +32,6 @@ use crate::base::errno::Ret;
 use crate::base::units::Nanos;
 use crate::bitmap::BitmapId;
 use crate::block::blkdebug::IoType;
-use crate::block::content::Data;
 use crate::block::event::BlkdebugEvent;
 use crate::block::qcow2::{CreateOptions, Op};
 use crate::block::qemu_io::{Read, Report, Write};
@@ -45,25 +47,6 @@ pub enum Flow {
     Go,
     /// The coroutine yields; whoever wakes it goes on with the top of its stack.
     Yield(Wait),
-}
-
-/// A read that goes to the driver in pieces.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Pieces {
-    /// The node.
-    pub node: NodeId,
-    /// First byte.
-    pub offset: u64,
-    /// Length.
-    pub bytes: u64,
-    /// Bytes before the end of the node.
-    pub inside: u64,
-    /// Largest piece.
-    pub piece: u64,
-    /// What was read so far.
-    pub data: Data,
-    /// Nothing was asked for yet.
-    pub first: bool,
 }
 
 /// See the module's first lines.

@@ -85,4 +85,14 @@ impl World {
             other => panic!("expected data, found {other:?}"),
         }
     }
+
+    /// The plain success or failure that a frame left.
+    pub(super) fn take_done(&mut self) -> Result<(), QmpError> {
+        match std::mem::take(&mut self.reg) {
+            Val::Done(done) => done,
+            Val::None | Val::Ret(Ok(())) => Ok(()),
+            Val::Ret(Err(errno)) => Err(QmpError::generic(errno.to_string())),
+            other => panic!("expected success or an error, found {other:?}"),
+        }
+    }
 }

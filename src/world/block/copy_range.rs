@@ -3,11 +3,11 @@
 //! part, it fails with `ENOTSUP`, and whoever asked takes a buffer.
 
 use super::driver::Driver;
-use super::io::{self, IoFlags};
+use super::io;
+use super::request::{self, IoFlags};
 use crate::base::errno::Errno;
 use crate::block::qcow2::{Ask, Child, Op};
 use crate::world::World;
-use crate::world::aio::DeviceOp;
 use crate::world::arena::NodeId;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
@@ -101,15 +101,6 @@ impl World {
         }
     }
 
-    /// `block/file-posix.c:raw_co_copy_range_to`
-    fn copy_file_range(&mut self, copy: &CopyRange) -> Flow {
-        let Driver::File(file) = self.graph.nodes[copy.src].drv() else {
-            return self.ret(Val::err(Errno::ENOTSUP));
-        };
-        let op = DeviceOp::Copy { from: file.path.clone(), at: copy.src_offset };
-        self.device_submit(copy.dst, op, copy.dst_offset, copy.bytes)
-    }
-
     /// What a qcow2 node asks for a copy that it takes part in.
     pub(super) fn qcow2_copy_request(&mut self, node: NodeId, request: &Ask) -> Flow {
         let co = self.current();
@@ -121,7 +112,7 @@ impl World {
                     Some(Child::File) => self.below(node),
                     Some(Child::Backing) => self.graph.cow_bs(node).expect("it has a backing file"),
                     None => {
-                        let zeroes = io::write_zeroes(copy.dst, copy.dst_offset + into, len, copy.flags);
+                        let zeroes = request::write_zeroes(copy.dst, copy.dst_offset + into, len, copy.flags);
                         return self.seq([Frame::Pwritev(zeroes)]);
                     }
                 };

@@ -3,13 +3,13 @@
 //! A drained section is opened from a node upwards: every parent is told to be quiet. Jobs answer by pausing, which a client
 //! sees as `paused` and, when the section ends, `running`.
 
-use super::driver::throttle::Member;
-use super::graph::{Node, Parent};
+use super::edges::Parent;
 use crate::job::status::JobStatus;
 use crate::quirk::Quirk;
 use crate::world::World;
-use crate::world::aio::{Cond, Ctx, Wait};
-use crate::world::arena::{ChildId, CoId, NodeId};
+use crate::world::aio::coroutine::Wait;
+use crate::world::aio::step::Cond;
+use crate::world::arena::{ChildId, CoId, Member, NodeId};
 use crate::world::frame::{Flow, Frame};
 use crate::world::watch::feed::Seen;
 use crate::world::watch::marks::Place;
@@ -108,7 +108,7 @@ impl World {
     pub(in crate::world) fn drained_begin(&mut self, bs: NodeId) -> Flow {
         if let Some(co) = self.aio.current {
             self.node_inc_in_flight(bs);
-            self.bh_schedule(crate::world::aio::Bh::CoDrain { co, bs, begin: true });
+            self.bh_schedule(crate::world::aio::queue::Bh::CoDrain { co, bs, begin: true });
             return Flow::Yield(Wait::Bh("bdrv_drained_begin"));
         }
         self.drained_begin_nopoll(bs);
@@ -122,7 +122,7 @@ impl World {
     pub(in crate::world) fn bdrv_drained_end(&mut self, bs: NodeId) -> Flow {
         if let Some(co) = self.aio.current {
             self.node_inc_in_flight(bs);
-            self.bh_schedule(crate::world::aio::Bh::CoDrain { co, bs, begin: false });
+            self.bh_schedule(crate::world::aio::queue::Bh::CoDrain { co, bs, begin: false });
             return Flow::Yield(Wait::Bh("bdrv_drained_end"));
         }
         self.polled_section_ends(bs);
@@ -142,12 +142,6 @@ impl World {
             return Flow::Go;
         }
         self.seq([if begin { Frame::DrainedBegin(bs) } else { Frame::DrainedEnd(bs) }, Frame::Wake(co)])
-    }
-
-    /// `bdrv_new`: a node that comes while all are drained is drained as often.
-    pub(in crate::world) fn bdrv_new(&mut self, mut node: Node) -> NodeId {
-        node.quiesce_counter = self.graph.drain_all_count;
-        self.graph.nodes.insert(node)
     }
 
     /// `bdrv_drain_all_begin_nopoll`
@@ -178,61 +172,10 @@ impl World {
 
     /// Whether a drained section that is opened and closed at once would change nothing: no job has an edge to a node, no reader and
     /// no queued request is about. Most graph changes are made so, and walking the whole graph twice for each was most of their cost.
-    fn nobody_sees_a_drain(&self) -> bool {
+    pub(super) fn nobody_sees_a_drain(&self) -> bool {
         self.aio.readers == 0
             && self.jobs.list.iter().all(|job| self.jobs[*job].nodes.is_empty())
             && self.graph.backends.iter().all(|(_, backend)| backend.queued_requests.is_empty())
             && self.throttling.groups.is_empty()
-    }
-
-    /// `bdrv_graph_wrlock`: drains everything without waiting, waits for readers only, and undrains before it returns.
-    pub(in crate::world) fn graph_wrlock(&mut self) -> Flow {
-        assert!(!self.aio.has_writer, "the graph is locked for writing already");
-        if self.nobody_sees_a_drain() {
-            self.aio.has_writer = true;
-            return Flow::Go;
-        }
-        self.drain_all_begin_nopoll();
-        self.seq([Frame::Poll(Cond::Readers), Frame::GraphWrlockTaken])
-    }
-
-    /// The second half of `bdrv_graph_wrlock`.
-    pub(in crate::world) fn graph_wrlock_taken(&mut self) -> Flow {
-        self.aio.has_writer = true;
-        self.drain_all_end();
-        Flow::Go
-    }
-
-    /// `bdrv_graph_wrunlock`: lets readers in, then runs the bottom halves that the locked section left.
-    pub(in crate::world) fn graph_wrunlock(&mut self) -> Flow {
-        self.aio.has_writer = false;
-        for co in std::mem::take(&mut self.graph_readers_waiting) {
-            self.co_enter(co, Ctx::Main);
-        }
-        self.aio_bh_poll()
-    }
-
-    /// `bdrv_graph_co_rdlock`
-    pub(in crate::world) fn graph_co_rdlock(&mut self) -> Flow {
-        if self.aio.has_writer {
-            let co = self.current();
-            self.graph_readers_waiting.push(co);
-            self.stack.push(Frame::Rdlock);
-            return Flow::Yield(Wait::Queue("the graph lock"));
-        }
-        self.aio.readers += 1;
-        Flow::Go
-    }
-
-    /// `bdrv_inc_in_flight`
-    pub fn node_inc_in_flight(&mut self, bs: NodeId) {
-        self.graph.nodes[bs].in_flight += 1;
-    }
-
-    /// `bdrv_dec_in_flight`
-    pub fn node_dec_in_flight(&mut self, bs: NodeId) {
-        let node = &mut self.graph.nodes[bs];
-        assert!(node.in_flight > 0, "{bs:?} has no request in flight");
-        node.in_flight -= 1;
     }
 }

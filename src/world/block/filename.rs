@@ -12,7 +12,7 @@ const PATH_MAX: usize = 4096;
 
 /// What describes a node in place of its name.
 #[derive(Clone, Debug)]
-pub(in crate::world) struct Names {
+struct Names {
     /// `exact_filename`: a name that opens the same tree; empty where there is none.
     pub exact: Arc<str>,
     /// `filename`: the exact one, or else `json:` and the options.
@@ -48,7 +48,7 @@ impl World {
     }
 
     /// `bdrv_refresh_filename`
-    pub(super) fn names_of(&self, node: NodeId) -> Names {
+    fn names_of(&self, node: NodeId) -> Names {
         let n = &self.graph.nodes[node];
         let Some(driver) = &n.driver else {
             return Names { exact: "".into(), filename: "".into(), options: Json::empty() };

@@ -1,12 +1,12 @@
 //! Flushing a node and what is below it (`block/io.c:bdrv_co_flush`).
 
+use super::backend::BdrvNext;
 use super::driver::Driver;
-use super::graph::BdrvNext;
 use crate::base::errno::Ret;
 use crate::block::event::BlkdebugEvent;
 use crate::quirk::Quirk;
 use crate::world::World;
-use crate::world::aio::Wait;
+use crate::world::aio::coroutine::Wait;
 use crate::world::arena::NodeId;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
@@ -100,7 +100,9 @@ impl World {
             Some(child) => {
                 let c = &self.graph.children[*child];
                 let below = c.bs;
-                let written = c.perm & (super::graph::perm::WRITE | super::graph::perm::WRITE_UNCHANGED) != 0;
+                let written = c.perm
+                    & (crate::world::block::perms::perm::WRITE | crate::world::block::perms::perm::WRITE_UNCHANGED)
+                    != 0;
                 self.stack.push(Frame::FlushChildren { node, index: index + 1, ret });
                 if written { self.seq([Frame::BdrvCoFlush(below)]) } else { self.ret(Val::Ret(Ok(()))) }
             }

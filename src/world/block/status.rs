@@ -1,6 +1,5 @@
 //! Block status: what a node holds, through its chain (`block/io.c:bdrv_co_do_block_status`).
 
-use super::driver::Driver;
 use crate::base::errno::Errno;
 use crate::world::World;
 use crate::world::arena::NodeId;
@@ -19,7 +18,7 @@ pub struct StatusReq {
     /// Length in bytes, as far as all layers so far agree.
     pub bytes: u64,
     /// Whether zeroes are looked for where that takes time; else a host file counts as data (`want_zero`).
-    want_zero: bool,
+    pub(super) want_zero: bool,
     /// Where the top layer ends, if within the range.
     eof: Option<u64>,
     /// Whether this is the top layer.
@@ -52,31 +51,6 @@ impl World {
         self.node_inc_in_flight(node);
         self.stack.push(Frame::StatusDone { node, offset, bytes, want_zero });
         self.driver_block_status(node, offset, bytes, want_zero)
-    }
-
-    /// `raw_co_block_status` of a host file, or what the block-status cache has: the last range that was found to be data. A write next
-    /// to that range is not seen until somebody asks behind its end, and so a range of data may be told in two parts.
-    pub(super) fn file_block_status(&mut self, node: NodeId, offset: u64, bytes: u64, want_zero: bool) -> BlockStatus {
-        let n = &self.graph.nodes[node];
-        let status = |data, pnum| BlockStatus { data, zero: !data, map: Some(offset), pnum, ..BlockStatus::default() };
-        if let Some((start, end)) = n.block_status_cache
-            && (start..end).contains(&offset)
-        {
-            return status(true, end - offset);
-        }
-        let Driver::File(file) = n.drv() else { unreachable!("only files have a cache") };
-        if !want_zero {
-            return status(true, bytes);
-        }
-        let (data, mut run) = self.files.status(&file.path, offset, bytes);
-        if data {
-            let left = self.files.size(&file.path).saturating_sub(offset);
-            if run == bytes && left > bytes {
-                run = self.files.status(&file.path, offset, left).1;
-            }
-            self.graph.nodes[node].block_status_cache = Some((offset, offset + run));
-        }
-        status(data, run)
     }
 
     /// `bdrv_bsc_invalidate_range`

@@ -5,7 +5,7 @@ use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::arena::NodeId;
 use crate::world::block::driver::Driver;
-use crate::world::block::graph::Parent;
+use crate::world::block::edges::Parent;
 use crate::world::block::open::reopen::Reopen;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;

@@ -4,7 +4,7 @@ use crate::base::Json;
 use crate::qmp::error::QmpError;
 use crate::qmp::types::{ChangeMedium, DriveName};
 use crate::world::World;
-use crate::world::aio::Cond;
+use crate::world::aio::step::Cond;
 use crate::world::arena::{BackendId, NodeId};
 use crate::world::block::graph::{DetectZeroes, OpenFlags};
 use crate::world::block::open::spec::OpenSpec;

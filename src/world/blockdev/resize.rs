@@ -5,8 +5,8 @@
 
 use crate::qmp::error::QmpError;
 use crate::world::World;
-use crate::world::arena::{BackendId, NodeId};
-use crate::world::block::graph::perm;
+use crate::world::arena::NodeId;
+use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use std::sync::Arc;
@@ -39,14 +39,6 @@ impl World {
         }
         let attach = Frame::BlkNewWithBs { bs, perm: perm::RESIZE, beyond_eof: false };
         self.seq([Frame::Rdunlock, Frame::OnMain(Box::new(attach)), Frame::ResizeAttached { bs, size }])
-    }
-
-    /// `blk_co_truncate`. Leaves `Val::Done`.
-    pub(in crate::world) fn blk_co_truncate(&mut self, blk: BackendId, size: u64) -> Flow {
-        match self.graph.available(blk) {
-            Some(node) => self.seq([Frame::Rdlock, Frame::Truncate { node, size }, Frame::Rdunlock]),
-            None => self.ret(Val::Done(Err(QmpError::generic("No medium inserted")))),
-        }
     }
 
     /// Once it has its backend, or could not have it.

@@ -1,23 +1,20 @@
 //! The backup job (`block/backup.c`) and the filter it puts above its source (`bdrv_cbw_append`, `bdrv_cbw_drop`).
 
+use super::block_job::ErrorAction;
+use super::hooks::{BlockJobHooks, JobDriver, JobHooks, WatchHooks};
+use super::{Job, JobFlags, Perms};
 use crate::base::errno::Errno;
 use crate::base::units::align_up;
-use crate::bitmap::{BitmapId, DirtyBitmap};
+use crate::bitmap::BitmapId;
 use crate::job::status::JobType;
 use crate::qmp::error::QmpError;
 use crate::qmp::types::{BackupPerf, BitmapSyncMode, OnError, SyncMode};
 use crate::quirk::Quirk;
 use crate::world::World;
-use crate::world::aio::Wait;
+use crate::world::aio::coroutine::Wait;
 use crate::world::arena::{CallId, JobId, NodeId, TxnId};
-use crate::world::block::driver::block_copy::{BlockCopyState, CLUSTER_SIZE_DEFAULT, CallEnd, CopyCall, MAX_MEM};
-use crate::world::block::driver::{CbwState, Driver};
-use crate::world::block::edges::no_backing;
-use crate::world::block::graph::{Node, OpenFlags, Parent, Role, perm};
-use crate::world::block::open::spec::DriverSpec;
+use crate::world::block::driver::block_copy_state::{CallEnd, CopyCall};
 use crate::world::frame::{Flow, Frame};
-use crate::world::job::hooks::{BlockJobHooks, JobDriver, JobHooks, WatchHooks};
-use crate::world::job::{ErrorAction, Job, JobFlags, Perms};
 use crate::world::value::Val;
 use crate::world::watch::marks::Place;
 use std::sync::Arc;
@@ -199,112 +196,6 @@ impl World {
         }
     }
 
-    /// `bdrv_cbw_append`: opens the filter on source and target and puts it above the source. Leaves `Val::Node`.
-    pub(in crate::world) fn cbw_append(&mut self, args: &BackupArgs) -> Flow {
-        let fail = |w: &mut World, text: String| w.ret(Val::Node(Err(QmpError::generic(text))));
-        let min_cluster = args.perf.min_cluster_size.unwrap_or(0);
-        if min_cluster > i64::MAX as u64 {
-            return fail(self, format!("min-cluster-size too large: {min_cluster} > {}", i64::MAX));
-        }
-        let mut node = Node::new();
-        node.flags = OpenFlags { rdwr: true, ..OpenFlags::default() };
-        let cbw = self.bdrv_new(node);
-        if let Err(text) = self.assign_node_name(cbw, args.filter_node_name.as_deref()) {
-            let err = QmpError::generic(format!("Could not create node: {text}"));
-            self.stack.push(Frame::Give(Box::new(Val::Node(Err(err)))));
-            return self.seq([Frame::BdrvUnref(cbw)]);
-        }
-        let len = self.bdrv_getlength(args.source);
-        let node = &mut self.graph.nodes[cbw];
-        node.size = len;
-        node.driver = Some(Driver::Cbw(Box::new(CbwState::new(len, args.discard_source))));
-        let (source, target) = (args.source, args.target);
-        let attach = |name, role, bs| Frame::AttachToNode { parent: cbw, name, role, bs };
-        self.seq([
-            Frame::GraphWrlock,
-            attach("file", Role::Filtered, source),
-            Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
-            Frame::StopOnError(5),
-            Frame::GraphWrlock,
-            attach("target", Role::Data, target),
-            Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
-            Frame::StopOnError(1),
-            Frame::CbwOpened { cbw, discard_source: args.discard_source, min_cluster },
-            Frame::InsertNode { node: cbw, below: source },
-        ])
-    }
-
-    /// The end of `cbw_open`. Leaves `Val::Done`.
-    pub(in crate::world) fn cbw_opened(&mut self, cbw: NodeId, discard_source: bool, min_cluster: u64) -> Flow {
-        let fail = |w: &mut World, text: String| w.ret(Val::Done(Err(QmpError::generic(text))));
-        let target_edge = self.cbw(cbw).target.expect("the target was attached");
-        let source = self.graph.bs(self.graph.nodes[cbw].file.expect("the source was attached"));
-        let target = self.graph.bs(target_edge);
-        if min_cluster > 0 && !min_cluster.is_power_of_two() {
-            return fail(self, "Cannot create block-copy-state: min-cluster-size needs to be a power of 2".to_owned());
-        }
-        // Unlike QEMU, which aborts when it copies the first cluster (`co_get_from_shres`), or from 4 GiB on when it makes the bitmaps
-        // (`bdrv_create_dirty_bitmap`), as one cluster is more than all copies may hold.
-        if min_cluster > MAX_MEM {
-            let text = format!("Cannot create block-copy-state: min-cluster-size too large: {min_cluster} > {MAX_MEM}");
-            return fail(self, text);
-        }
-        let target_cluster = match self.quirks.has(Quirk::TargetClusterLarger) {
-            true => 0,
-            false => self.cluster_size_of(target).unwrap_or(0),
-        };
-        let cluster_size = min_cluster.max(CLUSTER_SIZE_DEFAULT).max(target_cluster);
-        let wanted = match self.cbw_wanted(cbw) {
-            Ok(wanted) => wanted,
-            Err(err) => return self.ret(Val::Done(Err(err))),
-        };
-        let len = self.bdrv_getlength(source);
-        let node = &mut self.graph.nodes[cbw];
-        node.size = len;
-        let copy_bitmap = node.bitmaps.add_anonymous(len, cluster_size);
-        let done_bitmap = node.bitmaps.add_anonymous(len, cluster_size);
-        let access_bitmap = node.bitmaps.add_anonymous(len, cluster_size);
-        for bitmap in [copy_bitmap, done_bitmap, access_bitmap] {
-            node.bitmaps.get_mut(bitmap).expect("just made").set_enabled(false);
-        }
-        if let Some(wanted) = &wanted {
-            if let Err(text) = node.bitmaps.merge(copy_bitmap, wanted, false) {
-                let name = wanted.name().cloned().unwrap_or_default();
-                let text = format!(
-                    "Cannot create block-copy-state: Failed to merge bitmap '{name}' to internal copy-bitmap: {text}"
-                );
-                return fail(self, text);
-            }
-            let copy = node.bitmaps.get(copy_bitmap).expect("just made").bitmap().clone();
-            node.bitmaps.merge_internal(access_bitmap, &copy);
-        } else {
-            for bitmap in [copy_bitmap, access_bitmap] {
-                node.bitmaps.get_mut(bitmap).expect("just made").bitmap_mut().set_all();
-            }
-        }
-        let limit = |bl: u64| if bl == 0 { i32::MAX as u64 } else { bl };
-        let max_transfer = limit(self.graph.nodes[source].bl.max_transfer)
-            .min(limit(self.graph.nodes[target].bl.max_transfer))
-            .min(i32::MAX as u64);
-        let serialising = self.graph.chain_contains(target, source);
-        let bcs = BlockCopyState::new(cluster_size, len, max_transfer, serialising, discard_source);
-        let state = self.cbw(cbw);
-        state.bcs = bcs;
-        (state.copy_bitmap, state.done_bitmap, state.access_bitmap) = (copy_bitmap, done_bitmap, access_bitmap);
-        self.refresh_limits(cbw);
-        self.ret(Val::Done(Ok(())))
-    }
-
-    /// The bitmap that says what a filter copies (`bitmap`), where one was named.
-    fn cbw_wanted(&self, cbw: NodeId) -> Result<Option<DirtyBitmap>, QmpError> {
-        let spec = self.graph.nodes[cbw].spec.as_ref();
-        let Some(DriverSpec::CopyBeforeWrite { bitmap: Some(at), .. }) = spec.map(|spec| &spec.driver) else {
-            return Ok(None);
-        };
-        let (bs, id) = self.bitmap_lookup(at)?;
-        Ok(self.graph.nodes[bs].bitmaps.get(id).cloned())
-    }
-
     /// `backup_job_create`, after the filter is in place.
     pub(in crate::world) fn backup_cbw_appended(&mut self, args: Box<BackupArgs>) -> Flow {
         let Val::Node(appended) = std::mem::take(&mut self.reg) else { unreachable!("a node or an error") };
@@ -446,7 +337,7 @@ impl World {
     }
 
     /// `backup_run`
-    pub(super) fn backup_run(&mut self, job: JobId) -> Flow {
+    fn backup_run(&mut self, job: JobId) -> Flow {
         let b = self.jobs[job].backup();
         let (cbw, source, mode, sync_bitmap) = (b.cbw, b.source, b.sync_mode, b.sync_bitmap);
         let copy = self.cbw(cbw).copy_bitmap;
@@ -585,7 +476,7 @@ impl World {
     }
 
     /// `backup_pause`: ends the copy call and waits for its tasks.
-    pub(in crate::world) fn backup_pause(&mut self, job: JobId) -> Flow {
+    fn backup_pause(&mut self, job: JobId) -> Flow {
         if self.quirks.has(Quirk::SeededCopiesWhilePaused) {
             return Flow::Go;
         }
@@ -600,7 +491,7 @@ impl World {
     }
 
     /// `backup_set_speed`
-    pub(in crate::world) fn backup_set_speed(&mut self, job: JobId, speed: i64) {
+    fn backup_set_speed(&mut self, job: JobId, speed: i64) {
         let b = self.jobs[job].backup();
         let (cbw, call) = (b.cbw, b.bg_bcs_call);
         if self.graph.nodes.get(cbw).is_some() {
@@ -609,22 +500,5 @@ impl World {
         if let Some(call) = call {
             self.block_copy_kick(call);
         }
-    }
-
-    /// A node opens its own edge to another (`bdrv_open_child`, by reference). Leaves `Val::Done`.
-    pub(in crate::world) fn attach_to_node(
-        &mut self,
-        parent: NodeId,
-        name: &'static str,
-        role: Role,
-        bs: NodeId,
-    ) -> Flow {
-        let node = &self.graph.nodes[parent];
-        if name == "backing" && !node.drv().supports_backing() {
-            return self.ret(Val::Done(Err(no_backing(node))));
-        }
-        let result = self.attach_child(bs, name, role, Parent::Node(parent), 0, perm::ALL);
-        let done = result.map(|child| self.note_child(parent, child));
-        self.ret(Val::Done(done))
     }
 }

@@ -1,14 +1,14 @@
 //! How jobs end: completion, groups, finalisation, cancelling (`job.c:job_completed_locked` and what follows).
 
+use super::block_job::IoStatus;
 use crate::base::errno::Errno;
 use crate::job::status::JobStatus;
 use crate::quirk::Quirk;
 use crate::trace::{Level, RecordKind};
 use crate::world::World;
-use crate::world::aio::Cond;
+use crate::world::aio::step::Cond;
 use crate::world::arena::{JobId, TxnId};
 use crate::world::frame::{Flow, Frame};
-use crate::world::job::IoStatus;
 use crate::world::watch::feed::{BitmapEnd, Seen};
 use crate::world::watch::marks::Place;
 
@@ -113,7 +113,7 @@ impl World {
     }
 
     /// `job_completed_txn_abort_locked`
-    pub(super) fn job_txn_abort(&mut self, job: JobId) -> Flow {
+    fn job_txn_abort(&mut self, job: JobId) -> Flow {
         let txn = self.txn_of(job);
         if self.jobs.txns[txn].aborting {
             return Flow::Go;
@@ -254,7 +254,7 @@ impl World {
     }
 
     /// `job_do_dismiss_locked`
-    pub(in crate::world) fn job_do_dismiss(&mut self, job: JobId) -> Flow {
+    pub(super) fn job_do_dismiss(&mut self, job: JobId) -> Flow {
         if !self.jobs[job].auto_dismiss && self.jobs[job].co.is_some() && self.quirks.has(Quirk::SeededTwoEnds) {
             self.emit_block_job_end(job);
         }

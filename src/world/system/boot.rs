@@ -12,9 +12,10 @@ use crate::qmp::types::{BlockdevOptions, ObjectOptions};
 use crate::qmp::visit::{At, Mode};
 use crate::world::World;
 use crate::world::arena::BackendId;
-use crate::world::block::graph::{OpenFlags, perm};
+use crate::world::block::graph::OpenFlags;
 use crate::world::block::open::spec::OpenSpec;
 use crate::world::block::open::unsupported;
+use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use std::sync::Arc;
@@ -175,7 +176,7 @@ impl World {
         let [account_invalid, account_failed] = drive.account;
         self.graph.backends[blk].stats = Accounting::new(account_invalid, account_failed).into();
         self.graph.backends[blk].last_flags = flags;
-        let limits = crate::world::block::driver::throttle::drive_limits(&drive.throttling)?;
+        let limits = crate::world::blockdev::throttle::drive_limits(&drive.throttling)?;
         if has_medium {
             let spec = OpenSpec::from_drive(&drive, flags).map_err(|err| err.desc.to_string())?;
             match self.boot_run(vec![Frame::BdrvOpen(Arc::new(spec)), Frame::DriveOpened { blk }], between) {
@@ -281,24 +282,5 @@ impl World {
             other => unreachable!("attaching ends with {other:?}"),
         }
         self.device_attach(device, Some(blk))
-    }
-
-    /// `bdrv_close_all`: after the jobs, every backend and every node that the monitor owns goes.
-    ///
-    /// Unlike QEMU, a command that is a coroutine and still waits for a bottom half goes no further: QEMU's would go on with nodes that
-    /// are gone.
-    pub(in crate::world) fn close_all(&mut self) -> Flow {
-        self.aio.closing = true;
-        let backends: Vec<BackendId> = self.graph.backends.iter().map(|(id, _)| id).collect();
-        for node in self.graph.named.clone() {
-            if self.graph.nodes[node].monitor_owned {
-                self.graph.nodes[node].monitor_owned = false;
-                self.stack.push(Frame::BdrvUnref(node));
-            }
-        }
-        for blk in backends {
-            self.stack.push(Frame::BlkUnref(blk));
-        }
-        Flow::Go
     }
 }

@@ -7,7 +7,7 @@ use crate::qmp::error::{ErrorClass, QmpError};
 use crate::qmp::names::is_device_model;
 use crate::world::World;
 use crate::world::arena::BackendId;
-use crate::world::block::graph::perm;
+use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use std::sync::Arc;

@@ -27,9 +27,9 @@ impl World {
         let backend = self.machine.device(&name).map(|device| (device.backend, device.driver.clone()));
         match (backend, property) {
             (Some((Some(blk), driver)), "drive") if !driver.starts_with("usb-storage") => self.set_drive(blk, value),
-            (Some((None, _)), "drive") => self.ret(Val::Done(Err(crate::world::monitor::commands::not_simulated(
-                "qom-set drive of a device without one",
-            )))),
+            (Some((None, _)), "drive") => self.ret(Val::Done(Err(
+                crate::world::block::open::unsupported::not_simulated("qom-set drive of a device without one"),
+            ))),
             (Some(_), "guest-stats-polling-interval") => self.ret(Val::Done(Ok(()))),
             (Some((_, driver)), _) => {
                 let kind = super::qom::type_of(&driver);
@@ -42,9 +42,9 @@ impl World {
                 let done = self.set_number(&name, property, value);
                 self.ret(Val::Done(done))
             }
-            (None, _) => {
-                self.ret(Val::Done(Err(crate::world::monitor::commands::not_simulated(&format!("qom-set {property}")))))
-            }
+            (None, _) => self.ret(Val::Done(Err(crate::world::block::open::unsupported::not_simulated(&format!(
+                "qom-set {property}"
+            ))))),
         }
     }
 

@@ -14,9 +14,9 @@ use crate::job::status::{JobStatus, JobType, JobVerb};
 use crate::qmp::types::{BitmapSyncMode, SyncMode};
 use crate::world::World;
 use crate::world::arena::{BackendId, CoId, JobId, NodeId, TranId, TxnId};
+use crate::world::block::backend::BlkRequest;
 use crate::world::block::driver::Driver;
 use crate::world::frame::Frame;
-use crate::world::monitor::hmp::BlkRequest;
 use std::sync::Arc;
 
 /// Something that happened.

@@ -1,265 +1,22 @@
 //! The parallel copying engine of backup and copy-before-write (`block/block-copy.c`, `block/reqlist.c`, `block/aio_task.c`).
 
-use crate::base::errno::{Errno, Ret};
-use crate::base::units::{MIB, Shift, align_down, align_up};
-use crate::block::ratelimit::RateLimit;
+use super::block_copy_state::{BlockReq, CallEnd, CopyCall, CopyTask, Method, TaskPool};
+use crate::base::units::{align_down, align_up};
 use crate::quirk::Quirk;
 use crate::trace::Later;
 use crate::world::World;
-use crate::world::aio::{TimerKind, Wait};
-use crate::world::arena::{CallId, CoId, JobId, NodeId};
+use crate::world::aio::coroutine::Wait;
+use crate::world::aio::timer::TimerKind;
+use crate::world::arena::{CallId, CoId, NodeId};
 use crate::world::block::copy_range::CopyRange;
-use crate::world::block::driver::{CbwState, Driver};
-use crate::world::block::graph::Node;
-use crate::world::block::io::IoFlags;
+use crate::world::block::request::IoFlags;
 use crate::world::block::status::StatusReq;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use crate::world::watch::feed::Seen;
 use crate::world::watch::marks::Place;
 
-/// `BLOCK_COPY_MAX_COPY_RANGE`
-const MAX_COPY_RANGE: u64 = 16 * MIB;
-/// `BLOCK_COPY_MAX_BUFFER`
-const MAX_BUFFER: u64 = MIB;
-/// `BLOCK_COPY_MAX_MEM`
-pub(in crate::world) const MAX_MEM: u64 = 128 * MIB;
-/// `BLOCK_COPY_MAX_WORKERS`
-pub const MAX_WORKERS: u32 = 64;
-/// `BLOCK_COPY_CLUSTER_SIZE_DEFAULT`
-pub const CLUSTER_SIZE_DEFAULT: u64 = 64 << 10;
-
-/// `BlockCopyMethod`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Method {
-    /// One cluster at a time.
-    ReadWriteCluster,
-    /// Through a buffer.
-    ReadWrite,
-    /// Nothing to read.
-    WriteZeroes,
-    /// `copy_file_range`, until the first success.
-    RangeSmall,
-    /// `copy_file_range`, in large pieces.
-    RangeFull,
-}
-
-/// `BlockReq`: a range that somebody is copying.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct BlockReq {
-    /// First byte.
-    pub offset: u64,
-    /// Length.
-    pub bytes: u64,
-    /// Who waits for it, oldest first.
-    pub wait_queue: Vec<CoId>,
-}
-
-/// `BlockCopyState`
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct BlockCopyState {
-    /// Bytes a bit of the copy bitmap stands for.
-    pub cluster_size: u64,
-    /// Largest request.
-    pub max_transfer: u64,
-    /// Bytes to copy at most.
-    pub len: u64,
-    /// `BDRV_REQ_SERIALISING`: the source is in the target's backing chain.
-    pub serialising: bool,
-    /// `BDRV_REQ_WRITE_COMPRESSED`
-    pub compress: bool,
-    /// Bytes that tasks work on.
-    pub in_flight_bytes: u64,
-    /// How to copy.
-    pub method: Method,
-    /// `discard-source`
-    pub discard_source: bool,
-    /// Ranges being copied, newest last.
-    pub reqs: Vec<BlockReq>,
-    /// sync=top: the copy bitmap is not final yet.
-    pub skip_unallocated: bool,
-    /// Whose progress the copying counts for.
-    pub progress: Option<JobId>,
-    /// `BLOCK_COPY_MAX_MEM` not yet used.
-    pub mem: u64,
-    /// Tasks that wait for memory, with what they want, oldest first.
-    pub mem_queue: Vec<(CoId, u64)>,
-    /// `speed`
-    pub rate_limit: RateLimit,
-}
-
-impl BlockCopyState {
-    /// `block_copy_state_new`, the part without the bitmap.
-    #[must_use]
-    pub fn new(cluster_size: u64, len: u64, max_transfer: u64, serialising: bool, discard_source: bool) -> Self {
-        BlockCopyState {
-            cluster_size,
-            max_transfer: align_down(max_transfer, cluster_size),
-            len,
-            serialising,
-            compress: false,
-            in_flight_bytes: 0,
-            method: Method::ReadWrite,
-            discard_source,
-            reqs: Vec::new(),
-            skip_unallocated: false,
-            progress: None,
-            mem: MAX_MEM,
-            mem_queue: Vec::new(),
-            rate_limit: RateLimit::default(),
-        }
-    }
-
-    /// `block_copy_set_copy_opts`
-    pub fn set_copy_opts(&mut self, use_copy_range: bool, compress: bool) {
-        self.compress = compress;
-        self.method = if self.max_transfer < self.cluster_size || compress {
-            Method::ReadWriteCluster
-        } else if use_copy_range {
-            Method::RangeSmall
-        } else {
-            Method::ReadWrite
-        };
-    }
-
-    /// `block_copy_chunk_size`
-    fn chunk_size(&self) -> u64 {
-        match self.method {
-            Method::ReadWriteCluster => self.cluster_size,
-            Method::ReadWrite | Method::RangeSmall => self.cluster_size.max(MAX_BUFFER).min(self.max_transfer),
-            Method::RangeFull => self.cluster_size.max(MAX_COPY_RANGE).min(self.max_transfer),
-            Method::WriteZeroes => unreachable!("a state never copies zeroes only"),
-        }
-    }
-
-    /// `reqlist_find_conflict`
-    fn conflict(&self, offset: u64, bytes: u64) -> Option<usize> {
-        self.reqs.iter().rposition(|r| offset < r.offset + r.bytes && r.offset < offset + bytes)
-    }
-}
-
-/// Who is told when a copy call ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CallEnd {
-    /// `backup_block_copy_callback`
-    Backup(JobId),
-    /// `copy-before-write.c:block_copy_cb`
-    Cbw(NodeId),
-}
-
-/// `AioTaskPool`
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct TaskPool {
-    /// The coroutine that fills it.
-    pub main_co: CoId,
-    /// `max_busy_tasks`
-    pub max_busy: u32,
-    /// Tasks that run.
-    pub busy: u32,
-    /// The first failure.
-    pub status: Ret,
-    /// The filling coroutine waits.
-    pub waiting: bool,
-}
-
-/// `BlockCopyCallState`
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct CopyCall {
-    /// The filter whose state it uses.
-    pub cbw: NodeId,
-    /// First byte.
-    pub offset: u64,
-    /// Length.
-    pub bytes: u64,
-    /// Tasks at a time.
-    pub max_workers: u32,
-    /// Largest task, 0 is no limit.
-    pub max_chunk: u64,
-    /// As for guest writes.
-    pub ignore_ratelimit: bool,
-    /// Who is told.
-    pub end: CallEnd,
-    /// It has ended.
-    pub finished: bool,
-    /// It was asked to end.
-    pub cancelled: bool,
-    /// The first failure, and whether it was a read.
-    pub failure: Option<(Errno, bool)>,
-    /// Its coroutine sleeps.
-    pub sleeping: Option<CoId>,
-    /// Tasks of the pass that runs.
-    pub pool: Option<TaskPool>,
-    /// A pass found something to do.
-    pub found_dirty: bool,
-    /// Who waits for it no longer than `cbw-timeout`.
-    pub waiter: Option<CoId>,
-    /// Nobody waits.
-    pub abandoned: bool,
-}
-
-impl CopyCall {
-    /// A call that has not begun: one task at a time, of any size, within the rate limit.
-    pub fn new(cbw: NodeId, offset: u64, bytes: u64, end: CallEnd) -> CopyCall {
-        CopyCall {
-            cbw,
-            offset,
-            bytes,
-            max_workers: 1,
-            max_chunk: 0,
-            ignore_ratelimit: false,
-            end,
-            finished: false,
-            cancelled: false,
-            failure: None,
-            sleeping: None,
-            pool: None,
-            found_dirty: false,
-            waiter: None,
-            abandoned: false,
-        }
-    }
-}
-
-/// `BlockCopyTask`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct CopyTask {
-    /// Its call.
-    pub call: CallId,
-    /// First byte.
-    pub offset: u64,
-    /// Length.
-    pub bytes: u64,
-    /// How it copies.
-    pub method: Method,
-}
-
 impl World {
-    /// The filter's state.
-    pub fn cbw(&mut self, node: NodeId) -> &mut CbwState {
-        match self.graph.nodes[node].driver.as_mut() {
-            Some(Driver::Cbw(cbw)) => cbw,
-            other => panic!("{node:?} is no copy-before-write filter: {other:?}"),
-        }
-    }
-
-    /// Sets the clock of all copying. A node that is only looked at stays shared with other worlds, and keeps its hash.
-    pub(in crate::world) fn rebase_copying(&mut self, shift: Shift) {
-        let has_times = |node: &Node| matches!(&node.driver, Some(Driver::Cbw(cbw)) if cbw.bcs.rate_limit.has_times());
-        let ids: Vec<NodeId> = self.graph.nodes.iter().filter(|(_, node)| has_times(node)).map(|(id, _)| id).collect();
-        for id in ids {
-            if let Some(Driver::Cbw(cbw)) = self.graph.nodes[id].driver.as_mut() {
-                cbw.bcs.rate_limit.rebase(shift);
-            }
-        }
-    }
-
-    fn cbw_ref(&self, node: NodeId) -> &CbwState {
-        match self.graph.nodes[node].driver.as_ref() {
-            Some(Driver::Cbw(cbw)) => cbw,
-            other => panic!("{node:?} is no copy-before-write filter: {other:?}"),
-        }
-    }
-
     fn copy_source(&self, cbw: NodeId) -> NodeId {
         self.graph.bs(self.graph.nodes[cbw].file.expect("a filter has a source"))
     }
@@ -281,7 +38,7 @@ impl World {
     pub(in crate::world) fn block_copy_async(&mut self, call: CopyCall) -> CallId {
         let call = self.calls.insert(call);
         let co = self.co_create([Frame::Rdunlock, Frame::CopyCommon(call), Frame::Rdlock]);
-        self.co_enter(co, crate::world::aio::Ctx::Main);
+        self.co_enter(co, crate::world::aio::queue::Ctx::Main);
         call
     }
 
@@ -394,12 +151,6 @@ impl World {
         self.wake_all(req.wait_queue);
     }
 
-    pub(super) fn wake_all(&mut self, waiters: Vec<CoId>) {
-        for co in waiters {
-            self.aio_co_wake(co);
-        }
-    }
-
     /// `block_copy_dirty_clusters`, after the status query of `block_copy_block_status`.
     pub(in crate::world) fn copy_task_status(&mut self, mut task: CopyTask, from: u64, end: u64) -> Flow {
         let Val::Status(status) = std::mem::take(&mut self.reg) else { unreachable!("a status query answers so") };
@@ -492,7 +243,7 @@ impl World {
         pool.busy += 1;
         self.stack.push(Frame::CopyDirty { call, offset: after, bytes });
         let co = self.co_create([Frame::CopyPoolTaskDone(call), Frame::CopyTaskEntry(task)]);
-        self.co_enter(co, crate::world::aio::Ctx::Main);
+        self.co_enter(co, crate::world::aio::queue::Ctx::Main);
         Flow::Go
     }
 
@@ -603,7 +354,7 @@ impl World {
             Method::WriteZeroes => {
                 self.reach(Place::CopyZeroes);
                 self.seq([
-                    Frame::Pwritev(crate::world::block::io::write_zeroes(target, offset, nbytes, flags)),
+                    Frame::Pwritev(crate::world::block::request::write_zeroes(target, offset, nbytes, flags)),
                     Frame::CopyTaskDone { task, method, read: false },
                 ])
             }
@@ -649,7 +400,7 @@ impl World {
                 }
                 let target = self.copy_target(cbw);
                 self.seq([
-                    Frame::Pwritev(crate::world::block::io::write(target, task.offset, data, flags)),
+                    Frame::Pwritev(crate::world::block::request::write(target, task.offset, data, flags)),
                     Frame::CopyTaskDone { task, method, read: false },
                 ])
             }

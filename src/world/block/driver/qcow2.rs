@@ -2,7 +2,7 @@
 
 use super::Driver;
 use crate::base::Json;
-use crate::base::errno::{Errno, Ret};
+use crate::base::errno::Errno;
 use crate::bitmap::{HBitmap, SerializedPiece};
 use crate::block::content::{Data, Fill, WriteTag};
 use crate::block::qcow2::{
@@ -12,11 +12,11 @@ use crate::block::qcow2::{
 use crate::qmp::error::QmpError;
 use crate::quirk::Quirk;
 use crate::world::World;
-use crate::world::aio::Wait;
+use crate::world::aio::coroutine::Wait;
 use crate::world::arena::{CoId, NodeId};
 use crate::world::block::copy_range::CopyRange;
-use crate::world::block::io::{self, IoFlags, WriteReq};
 use crate::world::block::open::spec::DriverSpec;
+use crate::world::block::request::{self, IoFlags, WriteReq};
 use crate::world::block::status::StatusReq;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::{BlockStatus, Val};
@@ -224,7 +224,7 @@ impl World {
                         Frame::Qcow2TaskDone { node, parent: co, slot },
                         Frame::Qcow2Op { node, op: task },
                     ]);
-                    self.co_enter(task, crate::world::aio::Ctx::Main);
+                    self.co_enter(task, crate::world::aio::queue::Ctx::Main);
                 }
                 Ask::WaitTask => {
                     if !self.qcow2(node).results.iter().any(|(parent, ..)| *parent == co) {
@@ -299,7 +299,9 @@ impl World {
                 Some(backing) => self.seq([Frame::Preadv { node: backing, offset, bytes: len }]),
                 None => self.ret(Val::Data(Ok(Data::zeroes(len)))),
             },
-            Ask::Write { offset, data } => self.seq([Frame::Pwritev(io::write(file, offset, data, IoFlags::NONE))]),
+            Ask::Write { offset, data } => {
+                self.seq([Frame::Pwritev(request::write(file, offset, data, IoFlags::NONE))])
+            }
             Ask::WriteZeroes { offset, len, no_fallback, may_unmap } => {
                 let mut flags = IoFlags::NONE;
                 if no_fallback {
@@ -308,7 +310,7 @@ impl World {
                 if may_unmap {
                     flags |= IoFlags::MAY_UNMAP;
                 }
-                self.seq([Frame::Pwritev(io::write_zeroes(file, offset, len, flags))])
+                self.seq([Frame::Pwritev(request::write_zeroes(file, offset, len, flags))])
             }
             Ask::CopyFrom { .. } | Ask::CopyTo { .. } => self.qcow2_copy_request(node, &request),
             Ask::Discard { offset, len } => self.seq([Frame::Pdiscard { node: file, offset, bytes: len }]),
@@ -536,87 +538,10 @@ impl World {
         bitmaps.iter().filter(|b| b.name().is_some() && b.to_be_stored() && !b.inconsistent()).map(store).collect()
     }
 
-    /// `bs->drv->bdrv_close`
-    pub(in crate::world) fn driver_close(&mut self, node: NodeId) -> Flow {
-        match self.graph.nodes[node].driver.as_ref() {
-            Some(Driver::Qcow2(_)) if self.graph.nodes[node].file.is_some() && !self.graph.nodes[node].dropped => {
-                self.seq([Frame::RunCo(Box::new(Frame::Qcow2Close(node))), Frame::DriverClosed(node)])
-            }
-            Some(Driver::Cbw(cbw)) => {
-                let own = [cbw.access_bitmap, cbw.done_bitmap, cbw.copy_bitmap];
-                for bitmap in own {
-                    self.graph.nodes[node].bitmaps.release(bitmap);
-                }
-                self.driver_closed(node)
-            }
-            Some(Driver::Throttle(_)) => {
-                self.throttle_unregister(super::throttle::Member::Node(node));
-                self.driver_closed(node)
-            }
-            _ => self.driver_closed(node),
-        }
-    }
-
     /// `qcow2_close`
     pub(in crate::world) fn qcow2_close(&mut self, node: NodeId) -> Flow {
         let bitmaps: Arc<[StoreBitmap]> = self.bitmaps_to_store(node).into();
         let name = self.graph.nodes[node].node_name.clone();
         self.qcow2_start(node, Op::close(bitmaps, &name))
-    }
-
-    /// `bs->drv = NULL`. The driver's state stays until the children are gone; nobody sends requests any more.
-    pub(in crate::world) fn driver_closed(&mut self, node: NodeId) -> Flow {
-        self.reg = Val::None;
-        self.graph.nodes[node].bitmaps.release_named();
-        Flow::Go
-    }
-
-    /// `bdrv_co_get_allocated_file_size`, in bytes.
-    ///
-    /// # Errors
-    /// `ENOTSUP` for protocols that cannot tell. To QEMU blkdebug is one.
-    pub fn allocated_size(&self, node: NodeId) -> Ret<u64> {
-        match self.graph.nodes[node].driver.as_ref() {
-            Some(Driver::File(file)) => Ok(self.files.allocated(&file.path)),
-            Some(Driver::Null(_)) => Ok(0),
-            None | Some(Driver::Blkdebug(_)) => Err(Errno::ENOTSUP),
-            Some(_) => self.allocated_size(self.below(node)),
-        }
-    }
-}
-
-impl World {
-    /// The host's files as they would be if every open image wrote its caches now. The world stays as it is, and no fault rule
-    /// sees it.
-    #[must_use]
-    pub fn flushed_files(&self) -> crate::host::HostFiles {
-        let mut files = self.files.clone();
-        for (id, node) in self.graph.nodes.iter() {
-            let Some(Driver::Qcow2(state)) = &node.driver else { continue };
-            if !node.flags.rdwr || node.dropped || node.file.is_none() || !state.q.has_dirty_caches() {
-                continue;
-            }
-            let Some(path) = self.host_path(id) else { continue };
-            let mut q = state.q.clone();
-            let mut op = Op::flush_to_os();
-            let mut got = Got::Done;
-            loop {
-                got = match op.resume(&mut q, got) {
-                    Ask::Done(_) => break,
-                    Ask::Read { offset, len, .. } => Got::Data(files.pread(&path, offset, len)),
-                    Ask::Write { offset, data } => {
-                        files.pwrite(&path, offset, &data);
-                        Got::Done
-                    }
-                    Ask::WriteZeroes { offset, len, .. } => {
-                        files.zero(&path, offset, len);
-                        Got::Done
-                    }
-                    Ask::GetLength => Got::Number(files.size(&path)),
-                    _ => Got::Done,
-                };
-            }
-        }
-        files
     }
 }

@@ -2,16 +2,24 @@
 //!
 //! It is work like any other. Bystanders see each change of the graph, and its requests wait where all is drained.
 
+use super::Driver;
+use super::file::FileDriver;
+use crate::base::units::{Nanos, align_up};
 use crate::block::content::Data;
-use crate::block::qcow2::{CreateOptions, CreateStep, Op};
+use crate::block::qcow2::{CreateOptions, CreateOptions as Qcow2Options, CreateStep, Op};
 use crate::qmp::error::QmpError;
+use crate::qmp::types::{BlockdevRef, CreateQcow2, Qcow2CompressionType, Qcow2Version};
 use crate::world::World;
+use crate::world::aio::device::DeviceOp;
 use crate::world::arena::{BackendId, NodeId};
-use crate::world::block::graph::{OpenFlags, perm};
-use crate::world::block::io::IoFlags;
+use crate::world::block::backend::BlkRequest;
+use crate::world::block::create::AfterCreate;
+use crate::world::block::graph::{Node, OpenFlags};
 use crate::world::block::open::spec::{DriverSpec, OpenSpec};
+use crate::world::block::perms::perm;
+use crate::world::block::request::IoFlags;
 use crate::world::frame::{Flow, Frame};
-use crate::world::monitor::hmp::BlkRequest;
+use crate::world::job::create::on_main_nothing;
 use crate::world::value::Val;
 use std::sync::Arc;
 
@@ -21,7 +29,7 @@ pub struct Formatting {
     /// What the image will be in.
     file: NodeId,
     /// The backend of the moment.
-    blk: Option<BackendId>,
+    pub(in crate::world) blk: Option<BackendId>,
     /// How.
     options: CreateOptions,
 }
@@ -46,6 +54,9 @@ pub enum FormatStage {
     /// It was closed, and opened once more to be flushed.
     Reopened,
 }
+
+/// How long a worker thread takes to set the length of a new file, in nanoseconds.
+pub(in crate::world) const TRUNCATE: Nanos = 40_000;
 
 impl World {
     /// `qcow2_co_create`, but for the reference to `file` that it takes. Runs in a coroutine. Leaves `Val::Done`.
@@ -141,31 +152,117 @@ impl World {
         self.seq([Frame::OnMain(Box::new(gone))])
     }
 
-    /// `blk_new_with_bs`, with all shared. Leaves `Val::Backend`.
-    pub(in crate::world) fn blk_new_with_bs(&mut self, bs: NodeId, perm: u8, beyond_eof: bool) -> Flow {
-        let blk = self.blk_new("".into(), perm, perm::ALL);
-        self.graph.backends[blk].allow_write_beyond_eof = beyond_eof;
-        self.seq([Frame::BlkInsertBs(blk, bs), Frame::BlkNewAttached(blk)])
+    /// `bdrv_img_create`: the image itself. Leaves `Val::Done`.
+    pub(in crate::world) fn img_create_qcow2(
+        &mut self,
+        path: &Arc<str>,
+        backing: Option<(Arc<str>, Arc<str>)>,
+        size: u64,
+    ) -> Flow {
+        let below = backing.as_ref().map(|(file, format)| format!(" backing_file={file} backing_fmt={format}"));
+        self.console(&format!(
+            "Formatting '{path}', fmt=qcow2 cluster_size=65536 extended_l2=off compression_type=zlib size={size}{} \
+             lazy_refcounts=off refcount_bits=16",
+            below.unwrap_or_default()
+        ));
+        let (file, format) = backing.map_or((None, None), |(file, format)| (Some(file), Some(format)));
+        let options = Qcow2Options {
+            backing_file: file.map(|f| f.to_string()),
+            backing_format: format.map(|f| f.to_string()),
+            ..Qcow2Options::new(align_up(size, 512))
+        };
+        self.raw_create(path.clone(), 0, false, Box::new(AfterCreate::Qcow2(options)))
     }
 
-    /// The end of `blk_new_with_bs`.
-    pub(in crate::world) fn blk_new_attached(&mut self, blk: BackendId) -> Flow {
-        let done = self.take_done();
-        if done.is_err() {
-            self.graph.backends.remove(blk);
+    /// `qcow2_co_create_opts`: a node for the new file, formatted and given up again.
+    pub(in crate::world) fn qcow2_create_file(&mut self, path: &Arc<str>, options: Qcow2Options) -> Flow {
+        let mut node = Node::new();
+        node.flags = OpenFlags { rdwr: true, unmap: true, ..OpenFlags::default() };
+        node.driver = Some(Driver::File(FileDriver {
+            path: self.files.key(path),
+            filename: path.clone(),
+            locking: true,
+            discards: (0, 0),
+        }));
+        node.size = 0;
+        let file = self.bdrv_new(node);
+        self.assign_node_name(file, None).expect("a made-up name is free");
+        let create = Frame::Qcow2CreateFile { file, options: Box::new(options) };
+        self.seq([Frame::RunCo(Box::new(create)), Frame::ImgCreated("qcow2".into())])
+    }
+
+    /// `qcow2_co_create_opts`, in its coroutine. What it does to the graph is done by the main thread, in bottom halves.
+    pub(in crate::world) fn qcow2_create_file_co(&mut self, file: NodeId, options: Box<Qcow2Options>) -> Flow {
+        self.seq([
+            // `raw_co_create` empties the file, and makes it as long as it is to be.
+            Frame::RawTruncate(file),
+            Frame::RawTruncate(file),
+            // `bdrv_co_open`: the node is there already, to have something that the file's requests are of.
+            on_main_nothing(),
+            // `qcow2_co_create` takes a reference and gives it up.
+            on_main_nothing(),
+            Frame::Qcow2Format { file, options },
+            Frame::KeepOver(Box::new(on_main_nothing())),
+            Frame::KeepOver(Box::new(on_main_nothing())),
+            Frame::KeepOver(Box::new(Frame::OnMain(Box::new(Frame::BdrvUnref(file))))),
+            Frame::KeepOver(Box::new(on_main_nothing())),
+        ])
+    }
+
+    /// A worker thread sets the length of a new file.
+    pub(in crate::world) fn raw_truncate(&mut self, file: NodeId) -> Flow {
+        self.device_submit(file, DeviceOp::Nothing, 0, TRUNCATE)
+    }
+
+    /// `qcow2_co_create` for a job, in its coroutine.
+    pub(in crate::world) fn create_qcow2(&mut self, q: &CreateQcow2) -> Flow {
+        match &q.file {
+            // `bdrv_co_open_blockdev_ref`: opened for this, and closed again.
+            BlockdevRef::Definition(options) => {
+                let spec = Arc::new(OpenSpec::from_options(options, None));
+                let open = Frame::OnMain(Box::new(Frame::BdrvOpen(spec)));
+                self.seq([open, Frame::CreateOver(Box::new(q.clone()))])
+            }
+            BlockdevRef::Reference(name) => {
+                // A reference is taken and given up by the main thread, too.
+                match self.lookup_bs(name) {
+                    Ok(file) => {
+                        self.stack.push(Frame::KeepOver(Box::new(on_main_nothing())));
+                        self.stack.push(Frame::KeepOver(Box::new(on_main_nothing())));
+                        let _ = self.create_over_node(q, file);
+                    }
+                    Err(err) => self.stack.push(Frame::Give(Box::new(Val::Done(Err(err))))),
+                }
+                self.seq([on_main_nothing()])
+            }
         }
-        self.ret(Val::Backend(done.map(|()| blk)))
     }
 
-    /// `blk_new_open`, once the node is open or not. Leaves `Val::Backend`.
-    pub(in crate::world) fn blk_new_opened(&mut self, perm: u8) -> Flow {
+    /// The same, over a file that was opened.
+    pub(in crate::world) fn create_over(&mut self, q: &CreateQcow2) -> Flow {
         match std::mem::take(&mut self.reg) {
-            Val::Node(Ok(bs)) => self.seq([
-                Frame::BlkNewWithBs { bs, perm, beyond_eof: false },
-                Frame::KeepOver(Box::new(Frame::BdrvUnref(bs))),
-            ]),
-            Val::Node(Err(err)) => self.ret(Val::Backend(Err(err))),
+            Val::Node(Ok(file)) => {
+                let unref = Frame::OnMain(Box::new(Frame::BdrvUnref(file)));
+                self.stack.push(Frame::KeepOver(Box::new(on_main_nothing())));
+                self.stack.push(Frame::KeepOver(Box::new(unref)));
+                self.create_over_node(q, file)
+            }
+            Val::Node(Err(err)) => self.ret(Val::Done(Err(err))),
             other => unreachable!("a node or an error, not {other:?}"),
         }
+    }
+
+    fn create_over_node(&mut self, q: &CreateQcow2, file: NodeId) -> Flow {
+        let options = Qcow2Options {
+            size: q.size,
+            version: if q.version == Some(Qcow2Version::V2) { 2 } else { 3 },
+            cluster_size: q.cluster_size.unwrap_or(65_536),
+            backing_file: q.backing_file.as_ref().map(ToString::to_string),
+            backing_format: q.backing_fmt.map(|d| d.name().to_owned()),
+            lazy_refcounts: q.lazy_refcounts.unwrap_or(false),
+            refcount_bits: u32::try_from(q.refcount_bits.unwrap_or(16)).unwrap_or(0),
+            zstd: q.compression_type == Some(Qcow2CompressionType::Zstd),
+        };
+        self.seq([Frame::Qcow2Format { file, options: Box::new(options) }])
     }
 }

@@ -3,22 +3,25 @@
 use super::spec::{BackingSpec, DriverSpec, OpenSpec};
 use crate::base::Kept;
 use crate::base::errno::Errno;
-use crate::base::units::{BDRV_MAX_LENGTH, GIB, align_up};
-use crate::block::blkdebug::{Blkdebug, Limits, Rule};
-use crate::block::blkdebug_config;
+use crate::base::units::{BDRV_MAX_LENGTH, GIB};
 use crate::block::event::BlkdebugEvent;
 use crate::qmp::error::QmpError;
 use crate::world::World;
-use crate::world::arena::{BackendId, NodeId};
-use crate::world::block::driver::throttle::Member;
-use crate::world::block::driver::{BlkdebugDriver, CbwState, Driver, FileDriver, NullDriver, RawDriver};
-use crate::world::block::graph::{DetectZeroes, Node, OpenFlags, Role, perm};
+use crate::world::arena::{BackendId, Member, NodeId};
+use crate::world::block::driver::Driver;
+use crate::world::block::driver::blkdebug::BlkdebugDriver;
+use crate::world::block::driver::copy_before_write::CbwState;
+use crate::world::block::driver::null::NullDriver;
+use crate::world::block::driver::raw::RawDriver;
+use crate::world::block::edges::Role;
+use crate::world::block::graph::{DetectZeroes, Node, OpenFlags};
+use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use std::sync::Arc;
 
 /// Bytes that a file of blkdebug's rules has at most.
-const MAX_CONFIG: u64 = 1 << 20;
+pub(in crate::world) const MAX_CONFIG: u64 = 1 << 20;
 
 /// A node that is being opened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -374,28 +377,6 @@ impl World {
         }
     }
 
-    /// `raw_apply_options`
-    fn open_raw(&mut self, bs: NodeId, raw: &RawDriver) -> Result<(), String> {
-        let below = self.bdrv_getlength(self.below(bs));
-        if below < raw.offset {
-            return Err(format!(
-                "Offset ({}) cannot be greater than size of the containing file ({below})",
-                raw.offset
-            ));
-        }
-        if let Some(size) = raw.size
-            && below - raw.offset < size
-        {
-            return Err(format!(
-                "The sum of offset ({}) and size ({size}) has to be smaller or equal to the actual size of the \
-                 containing file ({below})",
-                raw.offset
-            ));
-        }
-        self.graph.nodes[bs].size = raw.size.unwrap_or(below - raw.offset);
-        Ok(())
-    }
-
     fn open_blkdebug(&mut self, o: Box<Opening>) -> Flow {
         let bs = o.bs;
         let image = self.below(bs);
@@ -525,105 +506,6 @@ impl World {
             Err(err) => self.open_failed(&o, err),
             Ok(()) => self.open_end(&o),
         }
-    }
-
-    /// `bdrv_set_backing_hd`. Leaves `Val::Done`.
-    pub(in crate::world) fn set_backing_hd(&mut self, bs: NodeId, backing: NodeId) -> Flow {
-        self.bdrv_ref(bs);
-        self.seq([
-            Frame::DrainedBegin(bs),
-            Frame::GraphWrlock,
-            Frame::AttachToNode { parent: bs, name: "backing", role: Role::Cow, bs: backing },
-            Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
-            Frame::DrainedEnd(bs),
-            Frame::KeepOver(Box::new(Frame::BdrvUnref(bs))),
-        ])
-    }
-
-    /// Rules of a file, then those given as options.
-    fn blkdebug_engine(&self, rules: &[Rule], config: Option<&Arc<str>>, limits: Limits) -> Result<Blkdebug, String> {
-        let mut all = Vec::new();
-        if let Some(path) = config {
-            let file = self.files.get(&self.files.key(path));
-            let file = file.ok_or_else(|| blkdebug_config::open_error(Errno::ENOENT))?;
-            if file.size > MAX_CONFIG {
-                return Err(format!("Could not read blkdebug config file: it has more than {MAX_CONFIG} bytes"));
-            }
-            let text = file.content.read(0, file.size).to_bytes();
-            all = blkdebug_config::parse(&String::from_utf8_lossy(&text))?;
-        }
-        all.extend_from_slice(rules);
-        Ok(Blkdebug::new(&all, limits))
-    }
-
-    /// `raw_open_common`
-    fn open_host_file(&mut self, bs: NodeId, filename: &Arc<str>, locking: bool) -> Result<(), QmpError> {
-        let fail = |errno: Errno| Err(QmpError::generic(format!("Could not open '{filename}': {errno}")));
-        if let Some(look) = self.files.look_at(filename) {
-            let flags = &mut self.graph.nodes[bs].flags;
-            match (look.write, flags.rdwr) {
-                (Err(Errno::EACCES | Errno::EROFS), true) if flags.auto_read_only => flags.rdwr = false,
-                (Err(errno), true) => return fail(errno),
-                _ => {}
-            }
-            if let Err(errno) = look.read {
-                return fail(errno);
-            }
-            if !look.is_regular {
-                let text = format!("'file' driver requires '{filename}' to be a regular file");
-                return Err(QmpError::generic(text));
-            }
-        }
-        let path = self.files.key(filename);
-        if !self.files.exists(&path) {
-            return fail(Errno::ENOENT);
-        }
-        let node = &mut self.graph.nodes[bs];
-        node.size = align_up(self.files.size(&path), 512);
-        node.driver = Some(Driver::File(FileDriver { path, filename: filename.clone(), locking, discards: (0, 0) }));
-        Ok(())
-    }
-
-    /// A name of the host that opening this node will look at: the file, or blkdebug's rules.
-    fn wants_host_file(&mut self, driver: &DriverSpec) -> bool {
-        match driver {
-            DriverSpec::File { filename, .. } => !self.files.look(filename, false),
-            DriverSpec::Blkdebug { config: Some(config), .. } => !self.files.look(config, true),
-            _ => false,
-        }
-    }
-
-    /// `bdrv_assign_node_name`
-    ///
-    /// # Errors
-    /// The text that refuses the name.
-    pub(in crate::world) fn assign_node_name(&mut self, bs: NodeId, name: Option<&str>) -> Result<(), String> {
-        let name: Arc<str> = match name {
-            None => {
-                let n = self.graph.next_auto_name;
-                self.graph.next_auto_name += 1;
-                self.graph.nodes[bs].auto_named = true;
-                format!("#block{n}00").into()
-            }
-            Some(name) => {
-                if !crate::world::job::id_wellformed(name) {
-                    return Err(format!("Invalid node-name: '{name}'"));
-                }
-                if self.graph.blk_by_name(name).is_some() {
-                    return Err(format!("node-name={name} is conflicting with a device id"));
-                }
-                if self.graph.find_node(name).is_some() {
-                    return Err(format!("Duplicate nodes with node-name='{name}'"));
-                }
-                if name.len() > 31 {
-                    return Err("Node name too long".to_owned());
-                }
-                name.into()
-            }
-        };
-        self.graph.nodes[bs].node_name = name;
-        self.graph.named.push(bs);
-        Ok(())
     }
 }
 

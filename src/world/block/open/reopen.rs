@@ -1,5 +1,6 @@
 //! Changing nodes that are open: `blockdev-reopen`, and what makes a backing file read-only (`block.c:bdrv_reopen_multiple`).
 
+use super::reopen_options::{changed_option, child_spec, no_node, still_inherited};
 use super::spec::{BackingSpec, DriverSpec, OpenSpec};
 use crate::base::Kept;
 use crate::block::qcow2::{MemoryBitmap, Op, OpenOptions};
@@ -7,9 +8,11 @@ use crate::qmp::error::QmpError;
 use crate::qmp::types::BlockdevOptions;
 use crate::world::World;
 use crate::world::arena::{ChildId, NodeId};
-use crate::world::block::driver::{Driver, RawDriver};
-use crate::world::block::edges::no_backing;
-use crate::world::block::graph::{Child, DetectZeroes, OpenFlags, Parent, Role, perm};
+use crate::world::block::driver::Driver;
+use crate::world::block::driver::raw::RawDriver;
+use crate::world::block::edges::{Child, Parent, Role, no_backing};
+use crate::world::block::graph::{DetectZeroes, OpenFlags};
+use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use std::sync::Arc;
@@ -20,7 +23,7 @@ pub struct ReopenEntry {
     /// The node.
     bs: NodeId,
     /// Its new options; without, it keeps those it has.
-    spec: Option<Arc<OpenSpec>>,
+    pub(super) spec: Option<Arc<OpenSpec>>,
     flags: OpenFlags,
     detect_zeroes: DetectZeroes,
     old_flags: OpenFlags,
@@ -30,11 +33,11 @@ pub struct ReopenEntry {
 /// A child that is taken for another one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Swap {
-    parent: NodeId,
-    name: &'static str,
+    pub(super) parent: NodeId,
+    pub(super) name: &'static str,
     role: Role,
-    old: Option<NodeId>,
-    new: Option<NodeId>,
+    pub(super) old: Option<NodeId>,
+    pub(super) new: Option<NodeId>,
     /// The new edge.
     edge: Option<ChildId>,
 }
@@ -70,7 +73,7 @@ pub struct Reopen {
 }
 
 impl Reopen {
-    fn new() -> Reopen {
+    pub(super) fn new() -> Reopen {
         let (entries, drains, wanted, swaps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         Reopen { entries, drains, wanted, swaps, at: At::Drain(0), error: None }
     }
@@ -123,39 +126,6 @@ impl Reopen {
                 }
             }
         }
-    }
-}
-
-/// What a description says of a child: nothing, that there is none, or which.
-#[expect(clippy::option_option, reason = "`null` and absent differ")]
-fn child_spec<'a>(spec: &'a OpenSpec, name: &str) -> Option<Option<&'a Arc<OpenSpec>>> {
-    match name {
-        "backing" => match &spec.backing {
-            BackingSpec::FromImage => None,
-            BackingSpec::None => Some(None),
-            BackingSpec::Spec(spec) => Some(Some(spec)),
-        },
-        "target" => match &spec.driver {
-            DriverSpec::CopyBeforeWrite { target, .. } => Some(Some(target)),
-            _ => None,
-        },
-        _ => spec.file.as_ref().map(Some),
-    }
-}
-
-/// A child that keeps its options follows its parent where it did so before. That it was told the same as its parent counts as that.
-fn still_inherited(name: &str, before: OpenFlags, parent: OpenFlags, child: OpenFlags) -> OpenFlags {
-    let follow = |was: bool, is: bool, own: bool| if own == was { is } else { own };
-    let backing = name == "backing";
-    OpenFlags {
-        rdwr: if backing { child.rdwr } else { follow(before.rdwr, parent.rdwr, child.rdwr) },
-        auto_read_only: match backing {
-            true => child.auto_read_only,
-            false => follow(before.auto_read_only, parent.auto_read_only, child.auto_read_only),
-        },
-        nocache: follow(before.nocache, parent.nocache, child.nocache),
-        no_flush: follow(before.no_flush, parent.no_flush, child.no_flush),
-        ..child
     }
 }
 
@@ -479,7 +449,7 @@ impl World {
         }
         for swap in std::mem::take(&mut r.swaps) {
             if let Some(old) = swap.old {
-                self.bh_schedule(crate::world::aio::Bh::BdrvUnref(old));
+                self.bh_schedule(crate::world::aio::queue::Bh::BdrvUnref(old));
             }
         }
         let left = r.entries.len();
@@ -535,7 +505,7 @@ impl World {
         for swap in std::mem::take(&mut r.swaps).into_iter().rev() {
             if let (Some(edge), Some(new)) = (swap.edge, swap.new) {
                 self.detach_child(edge);
-                self.bh_schedule(crate::world::aio::Bh::BdrvUnref(new));
+                self.bh_schedule(crate::world::aio::queue::Bh::BdrvUnref(new));
             }
             if let Some(old) = swap.old {
                 self.put_edge(&swap, old);
@@ -566,40 +536,5 @@ impl World {
             self.polled_section_ends(*bs);
         }
         self.ret(Val::Done(r.error.clone().map_or(Ok(()), Err)))
-    }
-}
-
-/// `bdrv_lookup_bs(NULL, name)`
-fn no_node(name: &str) -> Arc<str> {
-    format!("Cannot find device='' nor node-name='{name}'").into()
-}
-
-/// The first option that differs and may not.
-fn changed_option(old: &DriverSpec, new: &DriverSpec) -> Option<&'static str> {
-    use DriverSpec as D;
-    match (old, new) {
-        (D::File { filename: a, locking: la, .. }, D::File { filename: b, locking: lb, .. }) => {
-            match (a != b, la != lb) {
-                (true, _) => Some("filename"),
-                (false, true) => Some("locking"),
-                _ => None,
-            }
-        }
-        (
-            D::Null { aio: a, size: sa, latency_ns: la, read_zeroes: ra },
-            D::Null { aio: b, size: sb, latency_ns: lb, read_zeroes: rb },
-        ) => [("driver", a != b), ("size", sa != sb), ("latency-ns", la != lb), ("read-zeroes", ra != rb)]
-            .into_iter()
-            .find_map(|(name, differs)| differs.then_some(name)),
-        (D::Raw { .. }, D::Raw { .. })
-        | (D::Qcow2 { .. }, D::Qcow2 { .. })
-        | (D::Throttle { .. }, D::Throttle { .. }) => None,
-        (
-            D::Blkdebug { config: a, limits: la, rules: ra, .. },
-            D::Blkdebug { config: b, limits: lb, rules: rb, .. },
-        ) => [("config", a != b), ("align", la != lb), ("inject-error.0.event", ra != rb)]
-            .into_iter()
-            .find_map(|(name, differs)| differs.then_some(name)),
-        _ => Some("driver"),
     }
 }

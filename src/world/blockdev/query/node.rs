@@ -7,9 +7,8 @@ use crate::bitmap::BlockDirtyInfo;
 use crate::block::qcow2::{ListedBitmap, Qcow2};
 use crate::qmp::error::QmpError;
 use crate::world::World;
-use crate::world::arena::{BackendId, NodeId};
+use crate::world::arena::{BackendId, Member, NodeId};
 use crate::world::block::driver::Driver;
-use crate::world::block::driver::throttle::Member;
 
 pub(in crate::world) type Members = Vec<(&'static str, Json)>;
 

@@ -3,7 +3,7 @@
 use crate::base::Json;
 use crate::world::World;
 use crate::world::arena::{BackendId, ChildId, JobId, NodeId};
-use crate::world::block::graph::perm;
+use crate::world::block::perms::perm;
 use std::sync::Arc;
 
 /// `BlockPermission`, in the order of the replies: the last one first.

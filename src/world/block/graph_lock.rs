@@ -1,0 +1,48 @@
+//! The lock of the graph (`block/graph-lock.c`).
+
+use crate::world::World;
+use crate::world::aio::coroutine::Wait;
+use crate::world::aio::queue::Ctx;
+use crate::world::aio::step::Cond;
+use crate::world::frame::{Flow, Frame};
+
+impl World {
+    /// `bdrv_graph_wrlock`: drains everything without waiting, waits for readers only, and undrains before it returns.
+    pub(in crate::world) fn graph_wrlock(&mut self) -> Flow {
+        assert!(!self.aio.has_writer, "the graph is locked for writing already");
+        if self.nobody_sees_a_drain() {
+            self.aio.has_writer = true;
+            return Flow::Go;
+        }
+        self.drain_all_begin_nopoll();
+        self.seq([Frame::Poll(Cond::Readers), Frame::GraphWrlockTaken])
+    }
+
+    /// The second half of `bdrv_graph_wrlock`.
+    pub(in crate::world) fn graph_wrlock_taken(&mut self) -> Flow {
+        self.aio.has_writer = true;
+        self.drain_all_end();
+        Flow::Go
+    }
+
+    /// `bdrv_graph_wrunlock`: lets readers in, then runs the bottom halves that the locked section left.
+    pub(in crate::world) fn graph_wrunlock(&mut self) -> Flow {
+        self.aio.has_writer = false;
+        for co in std::mem::take(&mut self.graph_readers_waiting) {
+            self.co_enter(co, Ctx::Main);
+        }
+        self.aio_bh_poll()
+    }
+
+    /// `bdrv_graph_co_rdlock`
+    pub(in crate::world) fn graph_co_rdlock(&mut self) -> Flow {
+        if self.aio.has_writer {
+            let co = self.current();
+            self.graph_readers_waiting.push(co);
+            self.stack.push(Frame::Rdlock);
+            return Flow::Yield(Wait::Queue("the graph lock"));
+        }
+        self.aio.readers += 1;
+        Flow::Go
+    }
+}

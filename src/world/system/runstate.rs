@@ -1,0 +1,56 @@
+//! The guest runs and stops, the machine is reset, the process ends (`system/runstate.c`, `system/cpus.c`).
+
+use crate::base::Json;
+use crate::world::World;
+use crate::world::frame::{Flow, Frame};
+use crate::world::job::block_job::IoStatus;
+use crate::world::value::Val;
+
+impl World {
+    /// `qmp_system_reset`: whoever watches is told when the guest would notice.
+    pub(in crate::world) fn system_reset(&mut self) -> Flow {
+        self.seq([Frame::UnplugOnReset, Frame::ResetDone])
+    }
+
+    /// The end of `qemu_system_reset`.
+    pub(in crate::world) fn reset_done(&mut self) -> Flow {
+        self.emit("RESET", Json::dict(vec![("guest", false.into()), ("reason", "host-qmp-system-reset".into())]));
+        self.ret(Val::Done(Ok(())))
+    }
+
+    /// The guest runs from the start (no `-S`): nobody is told.
+    pub fn start(&mut self) {
+        self.running = true;
+        self.ran = true;
+    }
+
+    pub(in crate::world) fn vm_state(&mut self, running: bool) -> Flow {
+        if self.running != running {
+            self.running = running;
+            self.ran |= running;
+            self.emit(if running { "RESUME" } else { "STOP" }, Json::empty());
+        }
+        if !running {
+            return self.seq([Frame::DrainAll, Frame::FlushAll, Frame::Give(Box::new(Val::Done(Ok(()))))]);
+        }
+        // `qmp_cont`: what jobs stopped for is forgotten.
+        for job in self.jobs.list.clone() {
+            self.jobs[job].iostatus = IoStatus::Ok;
+        }
+        self.ret(Val::Done(Ok(())))
+    }
+
+    /// `qmp_blockdev_*` that only polls for a job: shutdown. `quit` ends with the reply.
+    pub(in crate::world) fn shutdown(&mut self, reason: &str) -> Flow {
+        self.emit("SHUTDOWN", Json::dict(vec![("guest", false.into()), ("reason", reason.into())]));
+        self.quitting = true;
+        // `vm_shutdown` drains and flushes; jobs are cancelled in a drained section that is never ended.
+        self.seq([Frame::DrainAll, Frame::FlushAll, Frame::DrainAllBegin, Frame::JobCancelSyncAll, Frame::CloseAll])
+    }
+
+    /// A signal asks the process to end. To be called in the main loop; the process has ended when it is there again.
+    pub fn host_shutdown(&mut self) {
+        assert!(self.in_main_loop());
+        self.shutdown("host-signal");
+    }
+}
