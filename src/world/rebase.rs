@@ -7,6 +7,8 @@ use super::block::graph::Node;
 use super::frame::Frame;
 use super::out::Output;
 use crate::base::units::{Nanos, Shift};
+use crate::world::block::backend::BackendFrame;
+use crate::world::monitor::qemu_io::QemuIoFrame;
 use std::sync::Arc;
 
 impl World {
@@ -17,10 +19,10 @@ impl World {
         let measures = |frame: &Frame| {
             matches!(
                 frame,
-                Frame::QemuIoReadDone { .. }
-                    | Frame::QemuIoWriteDone { .. }
-                    | Frame::QemuIoDiscardDone { .. }
-                    | Frame::QemuIoFlushed { .. }
+                Frame::QemuIo(QemuIoFrame::QemuIoReadDone { .. })
+                    | Frame::QemuIo(QemuIoFrame::QemuIoWriteDone { .. })
+                    | Frame::QemuIo(QemuIoFrame::QemuIoDiscardDone { .. })
+                    | Frame::Backend(BackendFrame::QemuIoFlushed { .. })
             )
         };
         let shift = Shift { from: self.now, to: base };

@@ -12,6 +12,16 @@ use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::aio::coroutine::Wait;
 use crate::world::arena::{BackendId, ChildId, CoId, Member, NodeId};
+use crate::world::block::discard::DiscardFrame;
+use crate::world::block::drain::DrainFrame;
+use crate::world::block::driver::throttle::ThrottleFrame;
+use crate::world::block::flush::FlushFrame;
+use crate::world::block::graph::GraphFrame;
+use crate::world::block::graph_lock::GraphLockFrame;
+use crate::world::block::io::IoFrame;
+use crate::world::block::open::open::OpenFrame;
+use crate::world::block::open::spec::OpenSpec;
+use crate::world::block::write::WriteFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use crate::world::watch::marks::Place;
@@ -114,6 +124,52 @@ impl BlkRequest {
     }
 }
 
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum BackendFrame {
+    BlkNewWithBs { bs: NodeId, perm: u8, beyond_eof: bool },
+    BlkNewAttached(BackendId),
+    BlkNewOpen { spec: Arc<OpenSpec>, perm: u8 },
+    BlkNewOpened { perm: u8 },
+    BlkInsertBs(BackendId, NodeId),
+    BlkAttach(BackendId, NodeId),
+    BlkUnref(BackendId),
+    BlkDetach(BackendId),
+    BlkTruncate { blk: BackendId, size: u64 },
+    BlkCo { blk: BackendId, request: Box<BlkRequest> },
+    BlkCoDone(BackendId),
+    QemuIoFlushed { blk: BackendId, start: Nanos },
+}
+
+impl From<BackendFrame> for Frame {
+    fn from(frame: BackendFrame) -> Frame {
+        Frame::Backend(frame)
+    }
+}
+
+impl BackendFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            BackendFrame::BlkNewWithBs { bs, perm, beyond_eof } => w.blk_new_with_bs(bs, perm, beyond_eof),
+            BackendFrame::BlkNewAttached(blk) => w.blk_new_attached(blk),
+            BackendFrame::BlkNewOpen { spec, perm } => {
+                w.seq([OpenFrame::BdrvOpen(spec).into(), BackendFrame::BlkNewOpened { perm }.into()])
+            }
+            BackendFrame::BlkNewOpened { perm } => w.blk_new_opened(perm),
+            BackendFrame::BlkInsertBs(blk, bs) => w.blk_insert_bs(blk, bs),
+            BackendFrame::BlkAttach(blk, bs) => w.blk_attach(blk, bs),
+            BackendFrame::BlkUnref(blk) => w.blk_unref(blk),
+            BackendFrame::BlkDetach(blk) => w.blk_detach(blk),
+            BackendFrame::BlkTruncate { blk, size } => w.blk_co_truncate(blk, size),
+            BackendFrame::BlkCo { blk, request } => w.blk_co(blk, request),
+            BackendFrame::BlkCoDone(blk) => w.blk_co_done(blk),
+            BackendFrame::QemuIoFlushed { blk, start } => w.account(blk, AcctType::Flush, 0, start, false),
+        }
+    }
+}
+
 impl World {
     /// `blk_new`
     pub fn blk_new(&mut self, name: Arc<str>, perm: u8, shared: u8) -> BackendId {
@@ -139,7 +195,11 @@ impl World {
 
     /// `blk_insert_bs`, as frames: write lock, attach, unlock. Leaves `Val::Done`.
     pub(in crate::world) fn blk_insert_bs(&mut self, blk: BackendId, bs: NodeId) -> Flow {
-        self.seq([Frame::GraphWrlock, Frame::BlkAttach(blk, bs), Frame::KeepOver(Box::new(Frame::GraphWrunlock))])
+        self.seq([
+            GraphLockFrame::GraphWrlock.into(),
+            BackendFrame::BlkAttach(blk, bs).into(),
+            Frame::KeepOver(Box::new(GraphLockFrame::GraphWrunlock.into())),
+        ])
     }
 
     /// The attaching itself.
@@ -184,16 +244,16 @@ impl World {
         let idle = Frame::Poll(crate::world::aio::step::Cond::Backend(blk));
         // Both `blk_unref` and `blk_remove_bs` drain.
         self.seq([
-            Frame::DrainedBegin(bs),
+            DrainFrame::DrainedBegin(bs).into(),
             idle.clone(),
-            Frame::DrainedEnd(bs),
-            Frame::DrainedBegin(bs),
+            DrainFrame::DrainedEnd(bs).into(),
+            DrainFrame::DrainedBegin(bs).into(),
             idle,
-            Frame::DrainedEnd(bs),
-            Frame::BdrvUnref(bs),
-            Frame::GraphWrlock,
-            Frame::BlkDetach(blk),
-            Frame::GraphWrunlock,
+            DrainFrame::DrainedEnd(bs).into(),
+            GraphFrame::BdrvUnref(bs).into(),
+            GraphLockFrame::GraphWrlock.into(),
+            BackendFrame::BlkDetach(blk).into(),
+            GraphLockFrame::GraphWrunlock.into(),
         ])
     }
 
@@ -209,7 +269,7 @@ impl World {
     pub(in crate::world) fn blk_new_with_bs(&mut self, bs: NodeId, perm: u8, beyond_eof: bool) -> Flow {
         let blk = self.blk_new("".into(), perm, perm::ALL);
         self.graph.backends[blk].allow_write_beyond_eof = beyond_eof;
-        self.seq([Frame::BlkInsertBs(blk, bs), Frame::BlkNewAttached(blk)])
+        self.seq([BackendFrame::BlkInsertBs(blk, bs).into(), BackendFrame::BlkNewAttached(blk).into()])
     }
 
     /// The end of `blk_new_with_bs`.
@@ -225,8 +285,8 @@ impl World {
     pub(in crate::world) fn blk_new_opened(&mut self, perm: u8) -> Flow {
         match std::mem::take(&mut self.reg) {
             Val::Node(Ok(bs)) => self.seq([
-                Frame::BlkNewWithBs { bs, perm, beyond_eof: false },
-                Frame::KeepOver(Box::new(Frame::BdrvUnref(bs))),
+                BackendFrame::BlkNewWithBs { bs, perm, beyond_eof: false }.into(),
+                Frame::KeepOver(Box::new(GraphFrame::BdrvUnref(bs).into())),
             ]),
             Val::Node(Err(err)) => self.ret(Val::Backend(Err(err))),
             other => unreachable!("a node or an error, not {other:?}"),
@@ -240,7 +300,7 @@ impl World {
         if backend.quiesce_counter > 0 {
             backend.queued_requests.push(co);
             self.reach(Place::DrainedRequestWaits);
-            self.stack.push(Frame::BlkCo { blk, request });
+            self.stack.push(BackendFrame::BlkCo { blk, request }.into());
             return Flow::Yield(Wait::Queue("the end of a drained section"));
         }
         backend.in_flight += 1;
@@ -250,7 +310,7 @@ impl World {
             self.see_guest(blk, &request);
         }
         let throttled = self.throttling.group_of(Member::Backend(blk)).is_some();
-        self.stack.push(Frame::BlkCoDone(blk));
+        self.stack.push(BackendFrame::BlkCoDone(blk).into());
         let Some(node) = self.graph.available(blk) else { return self.ret(Val::err(Errno::ENOMEDIUM)) };
         let (offset, bytes) = request.range();
         let length = self.bdrv_getlength(node);
@@ -259,30 +319,30 @@ impl World {
             return self.ret(Val::err(Errno::EIO));
         }
         let frame = match *request {
-            BlkRequest::Read { offset, bytes } => Frame::Preadv { node, offset, bytes },
-            BlkRequest::Discard { offset, bytes } => Frame::Pdiscard { node, offset, bytes },
-            BlkRequest::Flush => Frame::BdrvCoFlush(node),
+            BlkRequest::Read { offset, bytes } => Frame::Io(IoFrame::Preadv { node, offset, bytes }),
+            BlkRequest::Discard { offset, bytes } => DiscardFrame::Pdiscard { node, offset, bytes }.into(),
+            BlkRequest::Flush => FlushFrame::BdrvCoFlush(node).into(),
             BlkRequest::Write { offset, data, bytes, mut flags } => {
                 if write_through {
                     flags |= IoFlags::FUA;
                 }
-                Frame::Pwritev(match data {
+                Frame::Write(WriteFrame::Pwritev(match data {
                     Some(data) => request::write(node, offset, data, flags),
                     None => request::write_zeroes(node, offset, bytes, flags),
-                })
+                }))
             }
         };
         let limited = match &frame {
-            Frame::Preadv { .. } => Some(false),
-            Frame::Pwritev(_) => Some(true),
+            Frame::Io(IoFrame::Preadv { .. }) => Some(false),
+            Frame::Write(WriteFrame::Pwritev(_)) => Some(true),
             _ => None,
         };
         match limited.filter(|_| throttled) {
             Some(write) => {
-                let wait = Frame::ThrottleWait { who: Member::Backend(blk), write, bytes };
-                self.seq([Frame::Rdlock, wait, frame, Frame::Rdunlock])
+                let wait = ThrottleFrame::ThrottleWait { who: Member::Backend(blk), write, bytes }.into();
+                self.seq([GraphLockFrame::Rdlock.into(), wait, frame, GraphLockFrame::Rdunlock.into()])
             }
-            None => self.seq([Frame::Rdlock, frame, Frame::Rdunlock]),
+            None => self.seq([GraphLockFrame::Rdlock.into(), frame, GraphLockFrame::Rdunlock.into()]),
         }
     }
 
@@ -311,7 +371,11 @@ impl World {
     /// `blk_co_truncate`. Leaves `Val::Done`.
     pub(in crate::world) fn blk_co_truncate(&mut self, blk: BackendId, size: u64) -> Flow {
         match self.graph.available(blk) {
-            Some(node) => self.seq([Frame::Rdlock, Frame::Truncate { node, size }, Frame::Rdunlock]),
+            Some(node) => self.seq([
+                GraphLockFrame::Rdlock.into(),
+                DiscardFrame::Truncate { node, size }.into(),
+                GraphLockFrame::Rdunlock.into(),
+            ]),
             None => self.ret(Val::Done(Err(QmpError::generic("No medium inserted")))),
         }
     }

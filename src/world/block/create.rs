@@ -11,6 +11,9 @@ use crate::block::qcow2::CreateOptions as Qcow2Options;
 use crate::job::status::JobType;
 use crate::qmp::error::QmpError;
 use crate::world::World;
+use crate::world::block::driver::qcow2_create::Qcow2CreateFrame;
+use crate::world::block::graph::GraphFrame;
+use crate::world::block::open::open::OpenFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::job::hooks::{JobHooks, WatchHooks};
 use crate::world::value::Val;
@@ -55,6 +58,48 @@ pub(in crate::world) const HOOKS: JobHooks = JobHooks {
     watch: WatchHooks { may_rest: None, bitmap: None, target: None },
 };
 
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum ImgCreateFrame {
+    /// The end of making an image of that format: what is said where it is too large.
+    ImgCreated(Arc<str>),
+    ImgCreate {
+        path: Arc<str>,
+        format: Arc<str>,
+        backing: Option<(Arc<str>, Arc<str>)>,
+        look: bool,
+        size: u64,
+    },
+    ImgBackingOpened,
+}
+
+impl From<ImgCreateFrame> for Frame {
+    fn from(frame: ImgCreateFrame) -> Frame {
+        Frame::ImgCreate(frame)
+    }
+}
+
+impl ImgCreateFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            ImgCreateFrame::ImgCreated(format) => {
+                if let Val::Done(Err(err)) = &mut w.reg
+                    && err.errno == Some(Errno::EFBIG)
+                {
+                    err.desc = crate::world::block::host_work::too_large(&format).into();
+                }
+                Flow::Go
+            }
+            ImgCreateFrame::ImgCreate { path, format, backing, look, size } => {
+                w.img_create(path, &format, backing, look, size)
+            }
+            ImgCreateFrame::ImgBackingOpened => w.img_backing_opened(),
+        }
+    }
+}
+
 impl World {
     /// `bdrv_img_create`. `backing` is file name and format; with `look` it must be there (no `BDRV_O_NO_BACKING`). Leaves `Val::Done`.
     pub(in crate::world) fn img_create(
@@ -70,7 +115,7 @@ impl World {
             return fail(self, format!("Backing file not supported for file format '{format}'"));
         }
         if matches!(format, "file" | "raw" | "qcow2") && !self.files.look(&path, false) {
-            return self.seq([Frame::ImgCreate { path, format: format.into(), backing, look, size }]);
+            return self.seq([ImgCreateFrame::ImgCreate { path, format: format.into(), backing, look, size }.into()]);
         }
         if matches!(format, "file" | "raw" | "qcow2")
             && let Err(text) = self.may_create(&path)
@@ -87,7 +132,7 @@ impl World {
                     let text = "Error: Trying to create an image with the same filename as the backing file";
                     return fail(self, text.to_owned());
                 }
-                let create = Frame::ImgCreateQcow2 { path, backing: backing.clone(), size };
+                let create = Qcow2CreateFrame::ImgCreateQcow2 { path, backing: backing.clone(), size }.into();
                 match backing.filter(|_| look) {
                     None => self.seq([create]),
                     // The backing file is opened and closed to see whether it is there.
@@ -95,8 +140,8 @@ impl World {
                         let flags = OpenFlags { force_share: true, ..OpenFlags::default() };
                         let spec = OpenSpec::from_filename(&file, Some(&format), flags);
                         self.seq([
-                            Frame::BdrvOpen(Arc::new(spec)),
-                            Frame::ImgBackingOpened,
+                            OpenFrame::BdrvOpen(Arc::new(spec)).into(),
+                            ImgCreateFrame::ImgBackingOpened.into(),
                             Frame::StopOnError(1),
                             create,
                         ])
@@ -126,7 +171,7 @@ impl World {
         match std::mem::take(&mut self.reg) {
             Val::Node(Ok(bs)) => {
                 self.stack.push(Frame::Give(Box::new(Val::Done(Ok(())))));
-                self.seq([Frame::BdrvUnref(bs)])
+                self.seq([GraphFrame::BdrvUnref(bs).into()])
             }
             Val::Node(Err(err)) => self.ret(Val::Done(Err(err))),
             other => unreachable!("a node or an error, not {other:?}"),

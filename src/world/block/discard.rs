@@ -6,9 +6,42 @@ use crate::base::units::{BDRV_MAX_LENGTH, align_down};
 use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::arena::NodeId;
+use crate::world::block::driver::DriverFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use crate::world::watch::feed::Seen;
+
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum DiscardFrame {
+    Pdiscard { node: NodeId, offset: u64, bytes: u64 },
+    PdiscardBegin { node: NodeId, offset: u64, bytes: u64, id: u32 },
+    PdiscardPiece { node: NodeId, offset: u64, bytes: u64 },
+    PdiscardEnd { node: NodeId, offset: u64, bytes: u64, id: u32 },
+    Truncate { node: NodeId, size: u64 },
+    TruncateEnd { node: NodeId, size: u64, id: u32 },
+}
+
+impl From<DiscardFrame> for Frame {
+    fn from(frame: DiscardFrame) -> Frame {
+        Frame::Discard(frame)
+    }
+}
+
+impl DiscardFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            DiscardFrame::Pdiscard { node, offset, bytes } => w.bdrv_co_pdiscard(node, offset, bytes),
+            DiscardFrame::PdiscardBegin { node, offset, bytes, id } => w.pdiscard_begin(node, offset, bytes, id),
+            DiscardFrame::PdiscardPiece { node, offset, bytes } => w.pdiscard_piece(node, offset, bytes),
+            DiscardFrame::PdiscardEnd { node, offset, bytes, id } => w.pdiscard_end(node, offset, bytes, id),
+            DiscardFrame::Truncate { node, size } => w.bdrv_co_truncate(node, size),
+            DiscardFrame::TruncateEnd { node, size, id } => w.truncate_end(node, size, id),
+        }
+    }
+}
 
 impl World {
     /// `bdrv_co_pdiscard`
@@ -33,22 +66,22 @@ impl World {
         self.bsc_invalidate_range(node, offset, bytes);
         self.see_request(node);
         let id = self.tracked_begin(node, "discard", offset, bytes);
-        self.stack.push(Frame::PdiscardEnd { node, offset, bytes, id });
+        self.stack.push(DiscardFrame::PdiscardEnd { node, offset, bytes, id }.into());
         if read_only {
             return self.ret(Val::err(Errno::EPERM));
         }
-        self.seq([Frame::PdiscardBegin { node, offset, bytes, id }])
+        self.seq([DiscardFrame::PdiscardBegin { node, offset, bytes, id }.into()])
     }
 
     /// `bdrv_co_pdiscard`, after overlapping requests.
     pub(in crate::world) fn pdiscard_begin(&mut self, node: NodeId, offset: u64, bytes: u64, id: u32) -> Flow {
         self.stop_waiting(node, id);
         if let Some(wait) = self.wait_serialising(node, id) {
-            self.stack.push(Frame::PdiscardBegin { node, offset, bytes, id });
+            self.stack.push(DiscardFrame::PdiscardBegin { node, offset, bytes, id }.into());
             return Flow::Yield(wait);
         }
         self.write_threshold_check(node, offset, bytes);
-        self.seq([Frame::PdiscardPiece { node, offset, bytes }])
+        self.seq([DiscardFrame::PdiscardPiece { node, offset, bytes }.into()])
     }
 
     /// One piece of a discard.
@@ -82,7 +115,7 @@ impl World {
             }
         }
         num = num.min(align_down(max, align));
-        self.stack.push(Frame::PdiscardPiece { node, offset: offset + num, bytes: bytes - num });
+        self.stack.push(DiscardFrame::PdiscardPiece { node, offset: offset + num, bytes: bytes - num }.into());
         self.driver_pdiscard(node, offset, num)
     }
 
@@ -120,8 +153,8 @@ impl World {
             self.make_serialising(node, id, 1);
         }
         self.seq([
-            Frame::DriverTruncate { node, size, zero: new_bytes > 0 && backing_longer },
-            Frame::TruncateEnd { node, size, id },
+            DriverFrame::DriverTruncate { node, size, zero: new_bytes > 0 && backing_longer }.into(),
+            DiscardFrame::TruncateEnd { node, size, id }.into(),
         ])
     }
 

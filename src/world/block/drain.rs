@@ -12,7 +12,44 @@ use crate::world::aio::step::Cond;
 use crate::world::arena::{ChildId, CoId, Member, NodeId};
 use crate::world::frame::{Flow, Frame};
 use crate::world::watch::feed::Seen;
+use crate::world::watch::feed::WatchFrame;
 use crate::world::watch::marks::Place;
+
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum DrainFrame {
+    DrainedBegin(NodeId),
+    DrainedEnd(NodeId),
+    DrainAll,
+    DrainAllBegin,
+    DrainAllEnd,
+}
+
+impl From<DrainFrame> for Frame {
+    fn from(frame: DrainFrame) -> Frame {
+        Frame::Drain(frame)
+    }
+}
+
+impl DrainFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            DrainFrame::DrainedBegin(bs) => w.drained_begin(bs),
+            DrainFrame::DrainedEnd(bs) => w.bdrv_drained_end(bs),
+            DrainFrame::DrainAll => w.drain_all(),
+            DrainFrame::DrainAllBegin => {
+                w.drain_all_begin_nopoll();
+                w.seq([Frame::Poll(Cond::DrainAll)])
+            }
+            DrainFrame::DrainAllEnd => {
+                w.drain_all_end();
+                Flow::Go
+            }
+        }
+    }
+}
 
 impl World {
     /// `bdrv_parent_drained_begin_single`
@@ -113,7 +150,7 @@ impl World {
         }
         self.drained_begin_nopoll(bs);
         if self.feed.on {
-            self.stack.push(Frame::DrainSeen(bs));
+            self.stack.push(WatchFrame::DrainSeen(bs).into());
         }
         self.seq([Frame::Poll(Cond::Drain(bs))])
     }
@@ -141,7 +178,10 @@ impl World {
         if self.aio.closing {
             return Flow::Go;
         }
-        self.seq([if begin { Frame::DrainedBegin(bs) } else { Frame::DrainedEnd(bs) }, Frame::Wake(co)])
+        self.seq([
+            if begin { DrainFrame::DrainedBegin(bs).into() } else { DrainFrame::DrainedEnd(bs).into() },
+            Frame::Wake(co),
+        ])
     }
 
     /// `bdrv_drain_all_begin_nopoll`
@@ -167,7 +207,7 @@ impl World {
     /// `bdrv_drain_all`
     pub(in crate::world) fn drain_all(&mut self) -> Flow {
         self.drain_all_begin_nopoll();
-        self.seq([Frame::Poll(Cond::DrainAll), Frame::DrainAllEnd])
+        self.seq([Frame::Poll(Cond::DrainAll), DrainFrame::DrainAllEnd.into()])
     }
 
     /// Whether a drained section that is opened and closed at once would change nothing: no job has an edge to a node, no reader and

@@ -6,6 +6,9 @@ use super::perms::perm;
 use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::arena::{BackendId, ChildId, JobId, NodeId};
+use crate::world::block::drain::DrainFrame;
+use crate::world::block::graph::GraphFrame;
+use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 
@@ -71,6 +74,52 @@ pub struct Child {
     pub quiesced_parent: bool,
     /// `frozen`: a job relies on where the edge leads to.
     pub frozen: bool,
+}
+
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum EdgesFrame {
+    /// `bdrv_replace_child_bs` of a backend's root, in the write lock.
+    ReplaceRoot {
+        blk: BackendId,
+        new: NodeId,
+    },
+    AttachToNode {
+        parent: NodeId,
+        name: &'static str,
+        role: Role,
+        bs: NodeId,
+    },
+    ReplaceNode {
+        from: NodeId,
+        to: NodeId,
+    },
+    SetBackingHd {
+        bs: NodeId,
+        backing: NodeId,
+    },
+}
+
+impl From<EdgesFrame> for Frame {
+    fn from(frame: EdgesFrame) -> Frame {
+        Frame::Edges(frame)
+    }
+}
+
+impl EdgesFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            EdgesFrame::ReplaceRoot { blk, new } => w.replace_root(blk, new),
+            EdgesFrame::AttachToNode { parent, name, role, bs } => w.attach_to_node(parent, name, role, bs),
+            EdgesFrame::ReplaceNode { from, to } => {
+                let done = w.replace_node(from, to, false);
+                w.ret(Val::Done(done))
+            }
+            EdgesFrame::SetBackingHd { bs, backing } => w.set_backing_hd(bs, backing),
+        }
+    }
 }
 
 impl World {
@@ -299,12 +348,12 @@ impl World {
     pub(in crate::world) fn set_backing_hd(&mut self, bs: NodeId, backing: NodeId) -> Flow {
         self.bdrv_ref(bs);
         self.seq([
-            Frame::DrainedBegin(bs),
-            Frame::GraphWrlock,
-            Frame::AttachToNode { parent: bs, name: "backing", role: Role::Cow, bs: backing },
-            Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
-            Frame::DrainedEnd(bs),
-            Frame::KeepOver(Box::new(Frame::BdrvUnref(bs))),
+            DrainFrame::DrainedBegin(bs).into(),
+            GraphLockFrame::GraphWrlock.into(),
+            EdgesFrame::AttachToNode { parent: bs, name: "backing", role: Role::Cow, bs: backing }.into(),
+            Frame::KeepOver(Box::new(GraphLockFrame::GraphWrunlock.into())),
+            DrainFrame::DrainedEnd(bs).into(),
+            Frame::KeepOver(Box::new(GraphFrame::BdrvUnref(bs).into())),
         ])
     }
 

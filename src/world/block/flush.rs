@@ -8,14 +8,51 @@ use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::aio::coroutine::Wait;
 use crate::world::arena::NodeId;
+use crate::world::block::driver::DriverFrame;
+use crate::world::block::driver::blkdebug::BlkdebugFrame;
+use crate::world::block::graph::GraphFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use crate::world::watch::feed::Seen;
 
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum FlushFrame {
+    FlushAll,
+    FlushNext(BdrvNext),
+    BdrvCoFlush(NodeId),
+    FlushTurn { node: NodeId, generation: u64 },
+    FlushToDisk { node: NodeId, generation: u64 },
+    FlushChildren { node: NodeId, index: u32, ret: Ret },
+    FlushEnd { node: NodeId, generation: u64 },
+}
+
+impl From<FlushFrame> for Frame {
+    fn from(frame: FlushFrame) -> Frame {
+        Frame::Flush(frame)
+    }
+}
+
+impl FlushFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            FlushFrame::FlushAll => w.flush_all(),
+            FlushFrame::FlushNext(it) => w.flush_next(it),
+            FlushFrame::BdrvCoFlush(node) => w.bdrv_co_flush(node),
+            FlushFrame::FlushTurn { node, generation } => w.flush_turn(node, generation),
+            FlushFrame::FlushToDisk { node, generation } => w.flush_to_disk(node, generation),
+            FlushFrame::FlushChildren { node, index, ret } => w.flush_children(node, index, ret),
+            FlushFrame::FlushEnd { node, generation } => w.flush_end(node, generation),
+        }
+    }
+}
+
 impl World {
     /// `bdrv_flush_all`
     pub(in crate::world) fn flush_all(&mut self) -> Flow {
-        self.seq([Frame::FlushNext(BdrvNext::default())])
+        self.seq([FlushFrame::FlushNext(BdrvNext::default()).into()])
     }
 
     /// `bdrv_flush_all`, one node further. Flushing polls, and jobs may end meanwhile: the node is held, and the next one is looked for
@@ -25,11 +62,11 @@ impl World {
         let next = self.graph.bdrv_next(&mut it);
         if let Some(node) = next {
             self.bdrv_ref(node);
-            self.stack.push(Frame::FlushNext(it));
-            self.stack.push(Frame::RunCo(Box::new(Frame::BdrvCoFlush(node))));
+            self.stack.push(FlushFrame::FlushNext(it).into());
+            self.stack.push(Frame::RunCo(Box::new(FlushFrame::BdrvCoFlush(node).into())));
         }
         match old {
-            Some(old) => self.seq([Frame::BdrvUnref(old)]),
+            Some(old) => self.seq([GraphFrame::BdrvUnref(old).into()]),
             None => Flow::Go,
         }
     }
@@ -44,7 +81,7 @@ impl World {
         }
         self.node_inc_in_flight(node);
         let generation = self.graph.nodes[node].write_gen;
-        self.seq([Frame::FlushTurn { node, generation }])
+        self.seq([FlushFrame::FlushTurn { node, generation }.into()])
     }
 
     /// `bdrv_co_flush`, once no other flush is under way.
@@ -53,23 +90,23 @@ impl World {
         let n = &mut self.graph.nodes[node];
         if n.active_flush {
             n.flush_queue.push(co.expect("flushes run in coroutines"));
-            self.stack.push(Frame::FlushTurn { node, generation });
+            self.stack.push(FlushFrame::FlushTurn { node, generation }.into());
             return Flow::Yield(Wait::Queue("another flush"));
         }
         n.active_flush = true;
-        self.stack.push(Frame::FlushEnd { node, generation });
+        self.stack.push(FlushFrame::FlushEnd { node, generation }.into());
         if let Driver::Cbw(_) = n.drv() {
             // A filter that is being dropped has no node below any more.
             return match self.graph.filter_bs(node) {
-                Some(below) => self.seq([Frame::BdrvCoFlush(below)]),
+                Some(below) => self.seq([FlushFrame::BdrvCoFlush(below).into()]),
                 None => self.ret(Val::Ret(Ok(()))),
             };
         }
         self.seq([
-            Frame::ChildEvent { node, event: BlkdebugEvent::FlushToOs },
-            Frame::DriverFlushToOs(node),
+            BlkdebugFrame::ChildEvent { node, event: BlkdebugEvent::FlushToOs }.into(),
+            DriverFrame::DriverFlushToOs(node).into(),
             Frame::StopOnError(1),
-            Frame::FlushToDisk { node, generation },
+            FlushFrame::FlushToDisk { node, generation }.into(),
         ])
     }
 
@@ -81,13 +118,13 @@ impl World {
                 let name = n.node_name.clone();
                 self.feed.seen.push(Seen::FlushSkipped { node, name, generation });
             }
-            return self.seq([Frame::FlushChildren { node, index: 0, ret: Ok(()) }]);
+            return self.seq([FlushFrame::FlushChildren { node, index: 0, ret: Ok(()) }.into()]);
         }
         self.seq([
-            Frame::ChildEvent { node, event: BlkdebugEvent::FlushToDisk },
-            Frame::DriverFlushToDisk(node),
+            BlkdebugFrame::ChildEvent { node, event: BlkdebugEvent::FlushToDisk }.into(),
+            DriverFrame::DriverFlushToDisk(node).into(),
             Frame::StopOnError(1),
-            Frame::FlushChildren { node, index: 0, ret: Ok(()) },
+            FlushFrame::FlushChildren { node, index: 0, ret: Ok(()) }.into(),
         ])
     }
 
@@ -103,8 +140,8 @@ impl World {
                 let written = c.perm
                     & (crate::world::block::perms::perm::WRITE | crate::world::block::perms::perm::WRITE_UNCHANGED)
                     != 0;
-                self.stack.push(Frame::FlushChildren { node, index: index + 1, ret });
-                if written { self.seq([Frame::BdrvCoFlush(below)]) } else { self.ret(Val::Ret(Ok(()))) }
+                self.stack.push(FlushFrame::FlushChildren { node, index: index + 1, ret }.into());
+                if written { self.seq([FlushFrame::BdrvCoFlush(below).into()]) } else { self.ret(Val::Ret(Ok(()))) }
             }
         }
     }

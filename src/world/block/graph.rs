@@ -9,6 +9,11 @@ use crate::bitmap::DirtyBitmaps;
 use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::arena::{Arena, BackendId, ChildId, CoId, JobId, NodeId};
+use crate::world::block::backend::BackendFrame;
+use crate::world::block::drain::DrainFrame;
+use crate::world::block::driver::DriverFrame;
+use crate::world::block::flush::FlushFrame;
+use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::frame::{Flow, Frame};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -377,6 +382,36 @@ impl Graph {
     }
 }
 
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum GraphFrame {
+    BdrvUnref(NodeId),
+    BdrvClose(NodeId),
+    BdrvFree(NodeId),
+    UnrefChildren(NodeId),
+    CloseAll,
+}
+
+impl From<GraphFrame> for Frame {
+    fn from(frame: GraphFrame) -> Frame {
+        Frame::Graph(frame)
+    }
+}
+
+impl GraphFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            GraphFrame::BdrvUnref(bs) => w.bdrv_unref(bs),
+            GraphFrame::BdrvClose(bs) => w.bdrv_close(bs),
+            GraphFrame::BdrvFree(bs) => w.bdrv_free(bs),
+            GraphFrame::UnrefChildren(bs) => w.unref_children(bs),
+            GraphFrame::CloseAll => w.close_all(),
+        }
+    }
+}
+
 impl World {
     /// `bdrv_ref`
     pub fn bdrv_ref(&mut self, bs: NodeId) {
@@ -395,20 +430,20 @@ impl World {
         if let Some(i) = was_named {
             self.graph.named.remove(i);
         }
-        self.seq([Frame::BdrvClose(bs), Frame::BdrvFree(bs)])
+        self.seq([GraphFrame::BdrvClose(bs).into(), GraphFrame::BdrvFree(bs).into()])
     }
 
     /// `bdrv_close`
     pub(in crate::world) fn bdrv_close(&mut self, bs: NodeId) -> Flow {
         self.seq([
-            Frame::DrainedBegin(bs),
-            Frame::RunCo(Box::new(Frame::BdrvCoFlush(bs))),
-            Frame::DrainedBegin(bs),
-            Frame::DrainedEnd(bs),
-            Frame::DriverClose(bs),
-            Frame::GraphWrlock,
-            Frame::UnrefChildren(bs),
-            Frame::GraphWrunlock,
+            DrainFrame::DrainedBegin(bs).into(),
+            Frame::RunCo(Box::new(FlushFrame::BdrvCoFlush(bs).into())),
+            DrainFrame::DrainedBegin(bs).into(),
+            DrainFrame::DrainedEnd(bs).into(),
+            DriverFrame::DriverClose(bs).into(),
+            GraphLockFrame::GraphWrlock.into(),
+            GraphFrame::UnrefChildren(bs).into(),
+            GraphLockFrame::GraphWrunlock.into(),
         ])
     }
 
@@ -508,11 +543,11 @@ impl World {
         for node in self.graph.named.clone() {
             if self.graph.nodes[node].monitor_owned {
                 self.graph.nodes[node].monitor_owned = false;
-                self.stack.push(Frame::BdrvUnref(node));
+                self.stack.push(GraphFrame::BdrvUnref(node).into());
             }
         }
         for blk in backends {
-            self.stack.push(Frame::BlkUnref(blk));
+            self.stack.push(BackendFrame::BlkUnref(blk).into());
         }
         Flow::Go
     }

@@ -6,6 +6,47 @@ use crate::world::aio::queue::Ctx;
 use crate::world::aio::step::Cond;
 use crate::world::frame::{Flow, Frame};
 
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum GraphLockFrame {
+    /// Takes and gives back the graph lock that often.
+    LockGraph(u32),
+    GraphWrlock,
+    GraphWrlockTaken,
+    GraphWrunlock,
+    Rdlock,
+    Rdunlock,
+}
+
+impl From<GraphLockFrame> for Frame {
+    fn from(frame: GraphLockFrame) -> Frame {
+        Frame::GraphLock(frame)
+    }
+}
+
+impl GraphLockFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            GraphLockFrame::LockGraph(0) => Flow::Go,
+            GraphLockFrame::LockGraph(n) => w.seq([
+                GraphLockFrame::GraphWrlock.into(),
+                GraphLockFrame::GraphWrunlock.into(),
+                GraphLockFrame::LockGraph(n - 1).into(),
+            ]),
+            GraphLockFrame::GraphWrlock => w.graph_wrlock(),
+            GraphLockFrame::GraphWrlockTaken => w.graph_wrlock_taken(),
+            GraphLockFrame::GraphWrunlock => w.graph_wrunlock(),
+            GraphLockFrame::Rdlock => w.graph_co_rdlock(),
+            GraphLockFrame::Rdunlock => {
+                w.aio.readers -= 1;
+                Flow::Go
+            }
+        }
+    }
+}
+
 impl World {
     /// `bdrv_graph_wrlock`: drains everything without waiting, waits for readers only, and undrains before it returns.
     pub(in crate::world) fn graph_wrlock(&mut self) -> Flow {
@@ -15,7 +56,7 @@ impl World {
             return Flow::Go;
         }
         self.drain_all_begin_nopoll();
-        self.seq([Frame::Poll(Cond::Readers), Frame::GraphWrlockTaken])
+        self.seq([Frame::Poll(Cond::Readers), GraphLockFrame::GraphWrlockTaken.into()])
     }
 
     /// The second half of `bdrv_graph_wrlock`.
@@ -39,7 +80,7 @@ impl World {
         if self.aio.has_writer {
             let co = self.current();
             self.graph_readers_waiting.push(co);
-            self.stack.push(Frame::Rdlock);
+            self.stack.push(GraphLockFrame::Rdlock.into());
             return Flow::Yield(Wait::Queue("the graph lock"));
         }
         self.aio.readers += 1;

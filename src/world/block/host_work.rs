@@ -30,6 +30,30 @@ fn op_of(request: &DeviceRequest) -> Option<HostOp> {
     })
 }
 
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum HostWorkFrame {
+    RawTruncated,
+    RawCreate { path: Arc<str>, size: u64, made: bool, then: Box<crate::world::block::create::AfterCreate> },
+}
+
+impl From<HostWorkFrame> for Frame {
+    fn from(frame: HostWorkFrame) -> Frame {
+        Frame::HostWork(frame)
+    }
+}
+
+impl HostWorkFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            HostWorkFrame::RawTruncated => w.raw_truncated(),
+            HostWorkFrame::RawCreate { path, size, made, then } => w.raw_create(path, size, made, then),
+        }
+    }
+}
+
 impl World {
     /// Whether a real host has to do the work of a request before the process may see that it is done. Asks for it then.
     pub(in crate::world) fn host_works_first(&mut self, id: ReqId) -> bool {
@@ -99,7 +123,7 @@ impl World {
         let op = if made { HostOp::Truncate(size) } else { HostOp::Create };
         match self.host_does(&key, &op) {
             None => {
-                self.stack.push(Frame::RawCreate { path, size, made, then });
+                self.stack.push(HostWorkFrame::RawCreate { path, size, made, then }.into());
                 match self.aio.current {
                     None => Flow::Go,
                     Some(co) => {

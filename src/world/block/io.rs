@@ -30,6 +30,34 @@ pub struct Pieces {
     pub first: bool,
 }
 
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum IoFrame {
+    Preadv { node: NodeId, offset: u64, bytes: u64 },
+    PreadvAligned { node: NodeId, offset: u64, bytes: u64, id: u32 },
+    PreadvPieces(Box<Pieces>),
+    PreadvEnd { node: NodeId, id: u32, skip: u64, bytes: u64 },
+}
+
+impl From<IoFrame> for Frame {
+    fn from(frame: IoFrame) -> Frame {
+        Frame::Io(frame)
+    }
+}
+
+impl IoFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            IoFrame::Preadv { node, offset, bytes } => w.bdrv_co_preadv(node, offset, bytes),
+            IoFrame::PreadvAligned { node, offset, bytes, id } => w.preadv_aligned(node, offset, bytes, id),
+            IoFrame::PreadvPieces(pieces) => w.preadv_pieces(pieces),
+            IoFrame::PreadvEnd { node, id, skip, bytes } => w.preadv_end(node, id, skip, bytes),
+        }
+    }
+}
+
 impl World {
     /// `bdrv_getlength`
     #[must_use]
@@ -51,8 +79,8 @@ impl World {
         self.see_request(node);
         let id = self.tracked_begin(node, "read", start, len);
         self.seq([
-            Frame::PreadvAligned { node, offset: start, bytes: len, id },
-            Frame::PreadvEnd { node, id, skip: offset - start, bytes },
+            IoFrame::PreadvAligned { node, offset: start, bytes: len, id }.into(),
+            IoFrame::PreadvEnd { node, id, skip: offset - start, bytes }.into(),
         ])
     }
 
@@ -60,7 +88,7 @@ impl World {
     pub(in crate::world) fn preadv_aligned(&mut self, node: NodeId, offset: u64, bytes: u64, id: u32) -> Flow {
         self.stop_waiting(node, id);
         if let Some(wait) = self.wait_serialising(node, id) {
-            self.stack.push(Frame::PreadvAligned { node, offset, bytes, id });
+            self.stack.push(IoFrame::PreadvAligned { node, offset, bytes, id }.into());
             return Flow::Yield(wait);
         }
         let n = &self.graph.nodes[node];
@@ -71,7 +99,7 @@ impl World {
         if bytes <= inside && bytes <= max_transfer {
             return self.driver_preadv(node, offset, bytes);
         }
-        self.seq([Frame::PreadvPieces(Box::new(crate::world::block::io::Pieces {
+        self.seq([IoFrame::PreadvPieces(Box::new(crate::world::block::io::Pieces {
             node,
             offset,
             bytes,
@@ -79,7 +107,8 @@ impl World {
             piece: max_transfer,
             data: Data::new(),
             first: true,
-        }))])
+        }))
+        .into()])
     }
 
     /// The loop of `bdrv_aligned_preadv` over pieces that the driver takes.
@@ -98,7 +127,7 @@ impl World {
         }
         let piece = (p.inside - done).min(p.piece);
         let (node, offset) = (p.node, p.offset + done);
-        self.stack.push(Frame::PreadvPieces(p));
+        self.stack.push(IoFrame::PreadvPieces(p).into());
         self.driver_preadv(node, offset, piece)
     }
 

@@ -33,6 +33,67 @@ impl StatusReq {
     }
 }
 
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum StatusFrame {
+    Status {
+        node: NodeId,
+        offset: u64,
+        bytes: u64,
+        want_zero: bool,
+    },
+    StatusDone {
+        node: NodeId,
+        offset: u64,
+        bytes: u64,
+        want_zero: bool,
+    },
+    StatusRecursed {
+        node: NodeId,
+        offset: u64,
+        status: Box<BlockStatus>,
+    },
+    StatusAbove(Box<StatusReq>),
+    StatusAboveNext(Box<StatusReq>),
+    /// Turns a failure into the answer of a status query and drops the query below.
+    StatusOrError,
+    /// Turns a plain result into the answer of a status query.
+    StatusVal,
+}
+
+impl From<StatusFrame> for Frame {
+    fn from(frame: StatusFrame) -> Frame {
+        Frame::Status(frame)
+    }
+}
+
+impl StatusFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            StatusFrame::Status { node, offset, bytes, want_zero } => w.block_status(node, offset, bytes, want_zero),
+            StatusFrame::StatusDone { node, offset, bytes, want_zero } => w.status_done(node, offset, bytes, want_zero),
+            StatusFrame::StatusRecursed { node, offset, status } => w.status_recursed(node, offset, *status),
+            StatusFrame::StatusAbove(req) => w.status_above(req),
+            StatusFrame::StatusAboveNext(req) => w.status_above_next(req),
+            StatusFrame::StatusOrError => {
+                if let Err(errno) = w.take_ret() {
+                    w.stack.pop();
+                    w.reg = Val::Status(Err(errno));
+                }
+                Flow::Go
+            }
+            StatusFrame::StatusVal => {
+                if let Val::Ret(Err(errno)) = w.reg {
+                    w.reg = Val::Status(Err(errno));
+                }
+                Flow::Go
+            }
+        }
+    }
+}
+
 impl World {
     /// `bdrv_co_do_block_status`
     pub(in crate::world) fn block_status(&mut self, node: NodeId, offset: u64, bytes: u64, want_zero: bool) -> Flow {
@@ -49,7 +110,7 @@ impl World {
             return self.ret(Val::Status(Ok(BlockStatus::default())));
         }
         self.node_inc_in_flight(node);
-        self.stack.push(Frame::StatusDone { node, offset, bytes, want_zero });
+        self.stack.push(StatusFrame::StatusDone { node, offset, bytes, want_zero }.into());
         self.driver_block_status(node, offset, bytes, want_zero)
     }
 
@@ -94,8 +155,8 @@ impl World {
             && !status.zero
             && let (Some(map), Some(file)) = (status.map, file)
         {
-            self.stack.push(Frame::StatusRecursed { node, offset, status: Box::new(status) });
-            return self.seq([Frame::Status { node: file, offset: map, bytes: status.pnum, want_zero }]);
+            self.stack.push(StatusFrame::StatusRecursed { node, offset, status: Box::new(status) }.into());
+            return self.seq([StatusFrame::Status { node: file, offset: map, bytes: status.pnum, want_zero }.into()]);
         }
         self.status_end(node, offset, status)
     }
@@ -127,7 +188,10 @@ impl World {
             return self.ret(Val::Status(Ok(BlockStatus { pnum: req.bytes, ..BlockStatus::default() })));
         }
         let (node, offset, bytes, want_zero) = (req.node, req.offset, req.bytes, req.want_zero);
-        self.seq([Frame::Status { node, offset, bytes, want_zero }, Frame::StatusAboveNext(req)])
+        self.seq([
+            StatusFrame::Status { node, offset, bytes, want_zero }.into(),
+            StatusFrame::StatusAboveNext(req).into(),
+        ])
     }
 
     /// `bdrv_co_common_block_status_above`: go on below?
@@ -158,7 +222,10 @@ impl World {
             Some(below) if Some(below) != req.base => {
                 req.node = below;
                 let (offset, bytes, want_zero) = (req.offset, req.bytes, req.want_zero);
-                self.seq([Frame::Status { node: below, offset, bytes, want_zero }, Frame::StatusAboveNext(req)])
+                self.seq([
+                    StatusFrame::Status { node: below, offset, bytes, want_zero }.into(),
+                    StatusFrame::StatusAboveNext(req).into(),
+                ])
             }
             _ => self.status_above_end(&req, status),
         }

@@ -12,6 +12,8 @@ use crate::trace::Level;
 use crate::world::World;
 use crate::world::aio::coroutine::Wait;
 use crate::world::arena::NodeId;
+use crate::world::block::driver::blkdebug::BlkdebugFrame;
+use crate::world::block::flush::FlushFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use crate::world::watch::feed::Seen;
@@ -21,6 +23,50 @@ const MAX_BOUNCE_BUFFER: u64 = 32768 << 9;
 
 fn n_has_zeroes(driver: &Driver) -> bool {
     driver.has_pwrite_zeroes()
+}
+
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum WriteFrame {
+    Pwritev(Box<WriteReq>),
+    PwritevPad(Box<WriteReq>),
+    PaddingRead { node: NodeId, offset: u64, bytes: u64 },
+    PaddingReadDone { node: NodeId, offset: u64, bytes: u64 },
+    PwritevPadded(Box<WriteReq>),
+    PwritevAligned(Box<WriteReq>),
+    PwritevPieces(Box<WriteReq>),
+    PwritevFinish { node: NodeId, offset: u64, bytes: u64 },
+    PwritevEnd { node: NodeId, id: u32 },
+    FlushAfterWrite(NodeId),
+    PwriteZeroes(Box<WriteReq>),
+    PwriteZeroesPiece { rest: Box<WriteReq>, num: u64 },
+}
+
+impl From<WriteFrame> for Frame {
+    fn from(frame: WriteFrame) -> Frame {
+        Frame::Write(frame)
+    }
+}
+
+impl WriteFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            WriteFrame::Pwritev(req) => w.bdrv_co_pwritev(req),
+            WriteFrame::PwritevPad(req) => w.pwritev_pad(req),
+            WriteFrame::PaddingRead { node, offset, bytes } => w.padding_read(node, offset, bytes),
+            WriteFrame::PaddingReadDone { node, offset, bytes } => w.padding_read_done(node, offset, bytes),
+            WriteFrame::PwritevPadded(req) => w.pwritev_padded(req),
+            WriteFrame::PwritevAligned(req) => w.pwritev_aligned(req),
+            WriteFrame::PwritevPieces(req) => w.pwritev_pieces(req),
+            WriteFrame::PwritevFinish { node, offset, bytes } => w.pwritev_finish(node, offset, bytes),
+            WriteFrame::PwritevEnd { node, id } => w.pwritev_end(node, id),
+            WriteFrame::FlushAfterWrite(node) => w.flush_after_write(node),
+            WriteFrame::PwriteZeroes(req) => w.pwrite_zeroes(req),
+            WriteFrame::PwriteZeroesPiece { rest, num } => w.pwrite_zeroes_piece(rest, num),
+        }
+    }
 }
 
 impl World {
@@ -47,16 +93,16 @@ impl World {
         let op = if zero { "write-zeroes" } else { "write" };
         let (from, length) = if zero { (req.offset, req.bytes) } else { (start, len) };
         req.tracked = self.tracked_begin(req.node, op, from, length);
-        self.stack.push(Frame::PwritevEnd { node: req.node, id: req.tracked });
+        self.stack.push(WriteFrame::PwritevEnd { node: req.node, id: req.tracked }.into());
         if unaligned && zero {
             self.make_serialising(req.node, req.tracked, align);
             return self.zero_pwritev_parts(&req, align);
         }
         if unaligned {
             self.make_serialising(req.node, req.tracked, align);
-            return self.seq([Frame::PwritevPad(req)]);
+            return self.seq([WriteFrame::PwritevPad(req).into()]);
         }
-        self.seq([Frame::PwritevAligned(req)])
+        self.seq([WriteFrame::PwritevAligned(req).into()])
     }
 
     /// `bdrv_co_do_zero_pwritev`: an unaligned zero write is a padded head, an aligned middle and a padded tail.
@@ -68,7 +114,7 @@ impl World {
             (part.offset, part.bytes) = (from, to - from);
             part.data = Some(Data::zeroes(to - from));
             part.flags = part.flags.without(IoFlags::ZERO_WRITE);
-            Frame::PwritevPad(Box::new(part))
+            WriteFrame::PwritevPad(Box::new(part)).into()
         };
         if first > last {
             return self.seq([piece(req.offset, end)]);
@@ -80,7 +126,7 @@ impl World {
         if first < last {
             let mut middle = req.clone();
             (middle.offset, middle.bytes) = (first, last - first);
-            frames.push(Frame::PwritevAligned(Box::new(middle)));
+            frames.push(WriteFrame::PwritevAligned(Box::new(middle)).into());
         }
         if last < end {
             frames.push(piece(last, end));
@@ -99,7 +145,7 @@ impl World {
         let node = req.node;
         self.stop_waiting(node, req.tracked);
         if let Some(wait) = self.wait_serialising(node, req.tracked) {
-            self.stack.push(Frame::PwritevPad(req));
+            self.stack.push(WriteFrame::PwritevPad(req).into());
             return Flow::Yield(wait);
         }
         let align = self.graph.nodes[node].bl.request_alignment;
@@ -111,9 +157,9 @@ impl World {
         let merged = stop - start == align || (head && tail && stop - start == 2 * align);
         let mut frames = Vec::new();
         let mut read = |from: u64, bytes: u64, before: &[BlkdebugEvent], after: &[BlkdebugEvent]| {
-            frames.extend(before.iter().map(|event| Frame::BlkdebugEvent { node, event: *event }));
-            frames.push(Frame::PaddingRead { node, offset: from, bytes });
-            frames.extend(after.iter().map(|event| Frame::BlkdebugEvent { node, event: *event }));
+            frames.extend(before.iter().map(|event| BlkdebugFrame::BlkdebugEvent { node, event: *event }.into()));
+            frames.push(WriteFrame::PaddingRead { node, offset: from, bytes }.into());
+            frames.extend(after.iter().map(|event| BlkdebugFrame::BlkdebugEvent { node, event: *event }.into()));
         };
         if merged {
             let pick =
@@ -127,7 +173,7 @@ impl World {
                 read(stop - align, align, &[rmw_tail], &[after_tail]);
             }
         }
-        self.stack.push(Frame::PwritevPadded(req));
+        self.stack.push(WriteFrame::PwritevPadded(req).into());
         self.stack.extend(frames.into_iter().rev());
         Flow::Go
     }
@@ -136,7 +182,7 @@ impl World {
     pub(in crate::world) fn padding_read(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
         let total = self.graph.nodes[node].size;
         let inside = align_up(total.saturating_sub(offset), self.graph.nodes[node].bl.request_alignment).min(bytes);
-        self.stack.push(Frame::PaddingReadDone { node, offset, bytes });
+        self.stack.push(WriteFrame::PaddingReadDone { node, offset, bytes }.into());
         if inside == 0 {
             return self.ret(Val::Data(Ok(Data::new())));
         }
@@ -178,7 +224,7 @@ impl World {
         req.unpadded = Some((offset, req.bytes));
         (req.offset, req.bytes) = (start, stop - start);
         req.data = Some(data);
-        self.seq([Frame::PwritevAligned(req)])
+        self.seq([WriteFrame::PwritevAligned(req).into()])
     }
 
     /// `bdrv_aligned_pwritev`
@@ -191,7 +237,7 @@ impl World {
             return self.ret(Val::err(Errno::EPERM));
         }
         if let Some(wait) = self.write_req_prepare(node, req.tracked, req.flags) {
-            self.stack.push(Frame::PwritevAligned(req));
+            self.stack.push(WriteFrame::PwritevAligned(req).into());
             return Flow::Yield(wait);
         }
         let n = &self.graph.nodes[node];
@@ -209,19 +255,23 @@ impl World {
             }
         }
         let (offset, bytes) = (req.offset, req.bytes);
-        self.stack.push(Frame::PwritevFinish { node, offset, bytes });
-        self.stack.push(Frame::BlkdebugEvent { node, event: BlkdebugEvent::PwritevDone });
+        self.stack.push(WriteFrame::PwritevFinish { node, offset, bytes }.into());
+        self.stack.push(BlkdebugFrame::BlkdebugEvent { node, event: BlkdebugEvent::PwritevDone }.into());
         if read_only {
             return self.ret(Val::err(Errno::EPERM));
         }
         if req.flags.has(IoFlags::ZERO_WRITE) {
             let event = BlkdebugEvent::PwritevZero;
-            return self.seq([Frame::BlkdebugEvent { node, event }, Frame::PwriteZeroes(req)]);
+            return self
+                .seq([BlkdebugFrame::BlkdebugEvent { node, event }.into(), WriteFrame::PwriteZeroes(req).into()]);
         }
         if req.flags.has(IoFlags::COMPRESSED) {
             return self.driver_pwritev_compressed(req);
         }
-        self.seq([Frame::BlkdebugEvent { node, event: BlkdebugEvent::Pwritev }, Frame::PwritevPieces(req)])
+        self.seq([
+            BlkdebugFrame::BlkdebugEvent { node, event: BlkdebugEvent::Pwritev }.into(),
+            WriteFrame::PwritevPieces(req).into(),
+        ])
     }
 
     /// `bdrv_co_write_req_prepare`, as far as overlapping requests go.
@@ -251,14 +301,14 @@ impl World {
         req.offset += max;
         req.bytes -= max;
         req.data = Some(data.slice(max, req.bytes));
-        self.stack.push(Frame::PwritevPieces(req));
+        self.stack.push(WriteFrame::PwritevPieces(req).into());
         self.driver_pwritev(piece)
     }
 
     /// `bdrv_driver_pwritev`: the driver's write, and a flush where it has to stand for FUA.
     fn driver_pwritev(&mut self, req: Box<WriteReq>) -> Flow {
         if req.flags.has(IoFlags::FUA) {
-            self.stack.push(Frame::FlushAfterWrite(req.node));
+            self.stack.push(WriteFrame::FlushAfterWrite(req.node).into());
         }
         self.driver_write(req)
     }
@@ -266,7 +316,7 @@ impl World {
     /// `bdrv_driver_pwritev` with FUA emulated.
     pub(in crate::world) fn flush_after_write(&mut self, node: NodeId) -> Flow {
         match self.take_ret() {
-            Ok(()) => self.seq([Frame::BdrvCoFlush(node)]),
+            Ok(()) => self.seq([FlushFrame::BdrvCoFlush(node).into()]),
             Err(errno) => self.ret(Val::err(errno)),
         }
     }
@@ -278,7 +328,7 @@ impl World {
         }
         if req.bytes == 0 {
             if req.flags.has(IoFlags::FUA) {
-                return self.seq([Frame::BdrvCoFlush(req.node)]);
+                return self.seq([FlushFrame::BdrvCoFlush(req.node).into()]);
             }
             return self.ret(Val::Ret(Ok(())));
         }
@@ -309,7 +359,7 @@ impl World {
         let mut piece = req.clone();
         piece.bytes = num;
         piece.flags = flags;
-        self.stack.push(Frame::PwriteZeroesPiece { rest: req, num });
+        self.stack.push(WriteFrame::PwriteZeroesPiece { rest: req, num }.into());
         if n_has_zeroes(self.graph.nodes[piece.node].drv()) {
             self.driver_pwrite_zeroes(piece)
         } else {
@@ -335,14 +385,14 @@ impl World {
                 piece.flags = IoFlags::NONE;
                 rest.offset += num;
                 rest.bytes -= num;
-                self.stack.push(Frame::PwriteZeroes(rest));
+                self.stack.push(WriteFrame::PwriteZeroes(rest).into());
                 self.driver_write(piece)
             }
             Err(errno) => self.ret(Val::err(errno)),
             Ok(()) => {
                 rest.offset += num;
                 rest.bytes -= num;
-                self.seq([Frame::PwriteZeroes(rest)])
+                self.seq([WriteFrame::PwriteZeroes(rest).into()])
             }
         }
     }

@@ -4,10 +4,34 @@ use crate::qmp::error::QmpError;
 use crate::qmp::types::BlockdevOptions;
 use crate::world::World;
 use crate::world::arena::NodeId;
+use crate::world::block::graph::GraphFrame;
+use crate::world::block::open::open::OpenFrame;
 use crate::world::block::open::spec::OpenSpec;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use std::sync::Arc;
+
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum BlockdevFrame {
+    BlockdevAdded,
+}
+
+impl From<BlockdevFrame> for Frame {
+    fn from(frame: BlockdevFrame) -> Frame {
+        Frame::Blockdev(frame)
+    }
+}
+
+impl BlockdevFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            BlockdevFrame::BlockdevAdded => w.blockdev_added(),
+        }
+    }
+}
 
 impl World {
     /// `qmp_blockdev_add`
@@ -17,7 +41,7 @@ impl World {
             return self.ret(Val::Done(Err(QmpError::generic(text))));
         }
         let spec = Arc::new(OpenSpec::from_options(options, None));
-        self.seq([Frame::BdrvOpen(spec), Frame::BlockdevAdded])
+        self.seq([OpenFrame::BdrvOpen(spec).into(), BlockdevFrame::BlockdevAdded.into()])
     }
 
     /// The end of `qmp_blockdev_add`.
@@ -35,7 +59,7 @@ impl World {
             Ok(bs) => {
                 self.graph.nodes[bs].monitor_owned = false;
                 self.stack.push(Frame::Give(Box::new(Val::Done(Ok(())))));
-                self.seq([Frame::BdrvUnref(bs)])
+                self.seq([GraphFrame::BdrvUnref(bs).into()])
             }
         }
     }

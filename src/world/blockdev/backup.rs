@@ -9,13 +9,53 @@ use crate::qmp::types::{
 use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::arena::{NodeId, TranId, TxnId};
+use crate::world::block::create::ImgCreateFrame;
+use crate::world::block::drain::DrainFrame;
+use crate::world::block::edges::EdgesFrame;
+use crate::world::block::graph::GraphFrame;
 use crate::world::block::graph::OpenFlags;
+use crate::world::block::open::open::OpenFrame;
 use crate::world::block::open::spec::OpenSpec;
 use crate::world::frame::{Flow, Frame};
 use crate::world::job::JobFlags;
+use crate::world::job::JobFrame;
 use crate::world::job::backup::BackupArgs;
 use crate::world::value::Val;
 use std::sync::Arc;
+
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum BackupCommandFrame {
+    JobOrError(Box<Frame>),
+    BackupCommon { common: Box<BackupCommon>, source: NodeId, target: NodeId, txn: Option<TxnId> },
+    DriveBackupDrained { args: Box<DriveBackup>, bs: NodeId, txn: Option<TxnId> },
+    DriveBackupCreated { args: Box<DriveBackup>, bs: NodeId, txn: Option<TxnId> },
+    DriveBackupOpened { args: Box<DriveBackup>, bs: NodeId, txn: Option<TxnId> },
+    TranJob(TranId, usize),
+}
+
+impl From<BackupCommandFrame> for Frame {
+    fn from(frame: BackupCommandFrame) -> Frame {
+        Frame::BackupCommand(frame)
+    }
+}
+
+impl BackupCommandFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            BackupCommandFrame::JobOrError(frame) => w.job_or_error(*frame),
+            BackupCommandFrame::BackupCommon { common, source, target, txn } => {
+                w.do_backup_common(&common, source, target, txn)
+            }
+            BackupCommandFrame::DriveBackupDrained { args, bs, txn } => w.drive_backup_drained(args, bs, txn),
+            BackupCommandFrame::DriveBackupCreated { args, bs, txn } => w.drive_backup_created(args, bs, txn),
+            BackupCommandFrame::DriveBackupOpened { args, bs, txn } => w.drive_backup_opened(args, bs, txn),
+            BackupCommandFrame::TranJob(tran, index) => w.tran_job(tran, index),
+        }
+    }
+}
 
 impl World {
     /// `blockdev_backup_action`
@@ -34,9 +74,9 @@ impl World {
         self.trans[tran].states[index] = ActionState::Backup(Some(source), None);
         let common = Box::new(args.common);
         self.seq([
-            Frame::DrainedBegin(source),
-            Frame::BackupCommon { common, source, target, txn },
-            Frame::TranJob(tran, index),
+            DrainFrame::DrainedBegin(source).into(),
+            BackupCommandFrame::BackupCommon { common, source, target, txn }.into(),
+            BackupCommandFrame::TranJob(tran, index).into(),
         ])
     }
 
@@ -53,9 +93,11 @@ impl World {
             }
         });
         match starts {
-            Some((bs, job)) => {
-                self.seq([Frame::DrainedEnd(bs), Frame::JobStart(job), Frame::Give(Box::new(Val::Done(done)))])
-            }
+            Some((bs, job)) => self.seq([
+                DrainFrame::DrainedEnd(bs).into(),
+                JobFrame::JobStart(job).into(),
+                Frame::Give(Box::new(Val::Done(done))),
+            ]),
             None => self.ret(Val::Done(done)),
         }
     }
@@ -171,7 +213,11 @@ impl World {
             return self.ret(Val::Done(Err(QmpError::generic("Device has no medium"))));
         }
         self.trans[tran].states[index] = ActionState::Backup(Some(bs), None);
-        self.seq([Frame::DrainedBegin(bs), Frame::DriveBackupDrained { args, bs, txn }, Frame::TranJob(tran, index)])
+        self.seq([
+            DrainFrame::DrainedBegin(bs).into(),
+            BackupCommandFrame::DriveBackupDrained { args, bs, txn }.into(),
+            BackupCommandFrame::TranJob(tran, index).into(),
+        ])
     }
 
     /// `drive_backup_action`, in its drained section: makes the target. Leaves `Val::Job`.
@@ -197,7 +243,7 @@ impl World {
             SyncMode::None => backing = Some(bs),
             _ => {}
         }
-        let next = Frame::DriveBackupCreated { args: args.clone(), bs, txn };
+        let next = BackupCommandFrame::DriveBackupCreated { args: args.clone(), bs, txn }.into();
         if existing {
             self.reg = Val::Done(Ok(()));
             return self.seq([next]);
@@ -207,7 +253,7 @@ impl World {
             backing.map(|node| (self.filename_of(node), Arc::from(self.graph.nodes[node].drv().format_name())));
         let size = self.bdrv_getlength(bs);
         let look = args.common.sync != SyncMode::None;
-        self.seq([Frame::ImgCreate { path: args.target.clone(), format, backing, look, size }, next])
+        self.seq([ImgCreateFrame::ImgCreate { path: args.target.clone(), format, backing, look, size }.into(), next])
     }
 
     /// `drive_backup_action`, after the image was created: opens it.
@@ -235,7 +281,10 @@ impl World {
             (format, _) => OpenSpec::from_filename(&args.target, format.as_deref(), flags),
         };
         spec.detect_zeroes = crate::world::block::graph::DetectZeroes::Unmap;
-        self.seq([Frame::BdrvOpen(Arc::new(spec)), Frame::DriveBackupOpened { args, bs, txn }])
+        self.seq([
+            OpenFrame::BdrvOpen(Arc::new(spec)).into(),
+            BackupCommandFrame::DriveBackupOpened { args, bs, txn }.into(),
+        ])
     }
 
     /// `drive_backup_action`, after the target was opened: the job.
@@ -250,8 +299,9 @@ impl World {
             Ok(target) => target,
             Err(err) => return self.ret(Val::Job(Err(err))),
         };
-        let job = Frame::BackupCommon { common: Box::new(args.common.clone()), source: bs, target, txn };
-        let release = Frame::KeepOver(Box::new(Frame::BdrvUnref(target)));
+        let job =
+            BackupCommandFrame::BackupCommon { common: Box::new(args.common.clone()), source: bs, target, txn }.into();
+        let release = Frame::KeepOver(Box::new(GraphFrame::BdrvUnref(target).into()));
         if self.quirks.has(Quirk::RejectedBackupLeaksTarget)
             && let Some(name) = &args.common.bitmap
             && let Some(id) = self.graph.nodes[bs].bitmaps.find(name)
@@ -260,8 +310,8 @@ impl World {
             return self.seq([job]);
         }
         if args.common.sync == SyncMode::None {
-            let backing = Frame::SetBackingHd { bs: target, backing: bs };
-            return self.seq([backing, Frame::JobOrError(Box::new(job)), release]);
+            let backing = EdgesFrame::SetBackingHd { bs: target, backing: bs }.into();
+            return self.seq([backing, BackupCommandFrame::JobOrError(Box::new(job)).into(), release]);
         }
         self.seq([job, release])
     }

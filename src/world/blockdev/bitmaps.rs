@@ -8,8 +8,33 @@ use crate::qmp::error::QmpError;
 use crate::qmp::types::{BitmapAdd, BitmapMerge, BitmapRef, BitmapSource};
 use crate::world::World;
 use crate::world::arena::NodeId;
+use crate::world::block::driver::qcow2::Qcow2Frame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
+
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum BitmapsFrame {
+    BitmapRelease(NodeId, BitmapId),
+    BitmapStoreRemoved,
+}
+
+impl From<BitmapsFrame> for Frame {
+    fn from(frame: BitmapsFrame) -> Frame {
+        Frame::Bitmaps(frame)
+    }
+}
+
+impl BitmapsFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            BitmapsFrame::BitmapRelease(bs, id) => w.bitmap_release(bs, id),
+            BitmapsFrame::BitmapStoreRemoved => w.bitmap_store_removed(),
+        }
+    }
+}
 
 impl World {
     /// `block_dirty_bitmap_lookup`
@@ -107,7 +132,7 @@ impl World {
             Ok(found) => found,
             Err(err) => return self.ret(Val::Done(Err(err))),
         };
-        self.stack.push(Frame::BitmapRelease(bs, id));
+        self.stack.push(BitmapsFrame::BitmapRelease(bs, id).into());
         if self.graph.nodes[bs].bitmaps.get(id).is_some_and(|b| b.persistent()) {
             return self.remove_stored_bitmap(bs, &at.name);
         }
@@ -121,7 +146,10 @@ impl World {
         }
         let op = Box::new(Op::remove_bitmap(name));
         self.reg = Val::None;
-        self.seq([Frame::RunCo(Box::new(Frame::Qcow2Op { node: bs, op })), Frame::BitmapStoreRemoved])
+        self.seq([
+            Frame::RunCo(Box::new(Qcow2Frame::Qcow2Op { node: bs, op }.into())),
+            BitmapsFrame::BitmapStoreRemoved.into(),
+        ])
     }
 
     /// After the stored copy was removed.

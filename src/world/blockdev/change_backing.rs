@@ -5,11 +5,37 @@ use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::arena::NodeId;
 use crate::world::block::driver::Driver;
+use crate::world::block::driver::qcow2::Qcow2Frame;
 use crate::world::block::edges::Parent;
 use crate::world::block::open::reopen::Reopen;
+use crate::world::block::open::reopen::ReopenFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use std::sync::Arc;
+
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum ChangeBackingFrame {
+    ChangeBacking { node: NodeId, file: Arc<str> },
+    ChangedBacking { node: NodeId, file: Arc<str> },
+}
+
+impl From<ChangeBackingFrame> for Frame {
+    fn from(frame: ChangeBackingFrame) -> Frame {
+        Frame::ChangeBacking(frame)
+    }
+}
+
+impl ChangeBackingFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            ChangeBackingFrame::ChangeBacking { node, file } => w.change_backing(node, file),
+            ChangeBackingFrame::ChangedBacking { node, file } => w.changed_backing(node, file),
+        }
+    }
+}
 
 impl World {
     /// `qmp_change_backing_file`. Leaves `Val::Done`.
@@ -18,16 +44,16 @@ impl World {
             Ok(node) => node,
             Err(err) => return self.ret(Val::Done(Err(err))),
         };
-        let change = Frame::ChangeBacking { node, file };
+        let change = ChangeBackingFrame::ChangeBacking { node, file }.into();
         if self.graph.nodes[node].flags.rdwr {
             return self.seq([change]);
         }
         let [writable, as_before] = [false, true].map(|ro| Reopen::set_read_only(self, node, ro));
         self.seq([
-            Frame::Reopen(Box::new(writable)),
+            ReopenFrame::Reopen(Box::new(writable)).into(),
             Frame::StopOnError(2),
             change,
-            Frame::KeepOver(Box::new(Frame::Reopen(Box::new(as_before)))),
+            Frame::KeepOver(Box::new(ReopenFrame::Reopen(Box::new(as_before)).into())),
         ])
     }
 
@@ -65,7 +91,10 @@ impl World {
         }
         let op = Box::new(Op::change_backing_file(Some(&file), Some(format)));
         self.reg = Val::None;
-        self.seq([Frame::RunCo(Box::new(Frame::Qcow2Op { node, op })), Frame::ChangedBacking { node, file }])
+        self.seq([
+            Frame::RunCo(Box::new(Qcow2Frame::Qcow2Op { node, op }.into())),
+            ChangeBackingFrame::ChangedBacking { node, file }.into(),
+        ])
     }
 
     /// After the header was written.

@@ -5,6 +5,7 @@ use crate::qmp::error::{ErrorClass, QmpError};
 use crate::qmp::types::BlockIoThrottle;
 use crate::world::World;
 use crate::world::arena::{BackendId, Member};
+use crate::world::block::drain::DrainFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use std::sync::Arc;
@@ -28,6 +29,28 @@ pub(in crate::world) fn drive_limits(given: &[(Arc<str>, u64)]) -> Result<Limits
     }
     limits.check()?;
     Ok(limits)
+}
+
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum DriveLimitsFrame {
+    DriveLimits(Box<DriveLimits>),
+}
+
+impl From<DriveLimitsFrame> for Frame {
+    fn from(frame: DriveLimitsFrame) -> Frame {
+        Frame::DriveLimits(frame)
+    }
+}
+
+impl DriveLimitsFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            DriveLimitsFrame::DriveLimits(wanted) => w.drive_limits(&wanted),
+        }
+    }
 }
 
 impl World {
@@ -58,15 +81,19 @@ impl World {
             (_, group) => group.clone(),
         };
         let leaves = known.is_some_and(|known| !limits.enabled() || group.as_ref().is_some_and(|name| *name != known));
-        let set = Frame::DriveLimits(Box::new(DriveLimits { blk, limits, group }));
+        let set = DriveLimitsFrame::DriveLimits(Box::new(DriveLimits { blk, limits, group })).into();
         if leaves {
             // What waits is let go before the drive leaves its group.
-            return self.seq([Frame::DrainedBegin(bs), set, Frame::KeepOver(Box::new(Frame::DrainedEnd(bs)))]);
+            return self.seq([
+                DrainFrame::DrainedBegin(bs).into(),
+                set,
+                Frame::KeepOver(Box::new(DrainFrame::DrainedEnd(bs).into())),
+            ]);
         }
         self.seq([set])
     }
 
-    /// `Frame::DriveLimits`. Leaves `Val::Done`.
+    /// `DriveLimitsFrame::DriveLimits`. Leaves `Val::Done`.
     pub(in crate::world) fn drive_limits(&mut self, wanted: &DriveLimits) -> Flow {
         let done = self.set_drive_limits(wanted.blk, wanted.limits, wanted.group.as_ref());
         self.ret(Val::Done(done))

@@ -11,7 +11,10 @@ use crate::quirk::Quirk;
 use crate::trace::{Level, RecordKind, TxnPhase};
 use crate::world::World;
 use crate::world::arena::{JobId, NodeId, TranId, TxnId, used_after_free};
+use crate::world::block::drain::DrainFrame;
 use crate::world::frame::{Flow, Frame};
+use crate::world::job::JobFrame;
+use crate::world::job::txn::TxnFrame;
 use crate::world::value::Val;
 use crate::world::watch::feed::Seen;
 use crate::world::watch::marks::Place;
@@ -49,6 +52,38 @@ pub struct Transaction {
     pub error: Option<QmpError>,
 }
 
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum TransactionFrame {
+    TranPrepare(TranId, usize),
+    TranPrepared(TranId, usize),
+    TranCommit(TranId, usize),
+    TranAbort(TranId, usize),
+    TranClean(TranId, usize),
+    TranEnd(TranId),
+}
+
+impl From<TransactionFrame> for Frame {
+    fn from(frame: TransactionFrame) -> Frame {
+        Frame::Transaction(frame)
+    }
+}
+
+impl TransactionFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            TransactionFrame::TranPrepare(tran, index) => w.tran_prepare(tran, index),
+            TransactionFrame::TranPrepared(tran, index) => w.tran_prepared(tran, index),
+            TransactionFrame::TranCommit(tran, index) => w.tran_commit(tran, index),
+            TransactionFrame::TranAbort(tran, index) => w.tran_abort(tran, index),
+            TransactionFrame::TranClean(tran, index) => w.tran_clean(tran, index),
+            TransactionFrame::TranEnd(tran) => w.tran_end(tran),
+        }
+    }
+}
+
 impl World {
     /// `qmp_transaction`. Leaves `Val::Done`.
     pub(in crate::world) fn qmp_transaction(&mut self, args: &TransactionArgs) -> Flow {
@@ -67,7 +102,7 @@ impl World {
         let txn = grouped.then(|| self.job_txn_new(true));
         let actions: Arc<[TransactionAction]> = args.actions.clone().into();
         let tran = self.trans.insert(Transaction { actions, states: Vec::new(), txn, error: None });
-        self.seq([Frame::DrainAll, Frame::TranPrepare(tran, 0)])
+        self.seq([DrainFrame::DrainAll.into(), TransactionFrame::TranPrepare(tran, 0).into()])
     }
 
     /// `blockdev_do_action`
@@ -93,12 +128,16 @@ impl World {
         let t = &mut self.trans[tran];
         let Some(action) = t.actions.get(index).cloned() else {
             let last = t.states.len();
-            return self.seq([Frame::TranCommit(tran, last), Frame::TranClean(tran, last), Frame::TranEnd(tran)]);
+            return self.seq([
+                TransactionFrame::TranCommit(tran, last).into(),
+                TransactionFrame::TranClean(tran, last).into(),
+                TransactionFrame::TranEnd(tran).into(),
+            ]);
         };
         t.states.push(ActionState::Nothing);
         let txn = t.txn;
         self.trace_tran(TxnPhase::Prepare, tran, index);
-        self.stack.push(Frame::TranPrepared(tran, index));
+        self.stack.push(TransactionFrame::TranPrepared(tran, index).into());
         match action {
             TransactionAction::BlockdevBackup(args) => self.blockdev_backup_action(tran, index, args, txn),
             TransactionAction::DriveBackup(args) => self.drive_backup_action(tran, index, args, txn),
@@ -124,13 +163,17 @@ impl World {
     /// After an action was prepared.
     pub(in crate::world) fn tran_prepared(&mut self, tran: TranId, index: usize) -> Flow {
         match self.take_done() {
-            Ok(()) => self.seq([Frame::TranPrepare(tran, index + 1)]),
+            Ok(()) => self.seq([TransactionFrame::TranPrepare(tran, index + 1).into()]),
             Err(err) => {
                 self.trace_tran(TxnPhase::Refuse, tran, index);
                 let t = &mut self.trans[tran];
                 t.error = Some(err);
                 let last = t.states.len();
-                self.seq([Frame::TranAbort(tran, last), Frame::TranClean(tran, last), Frame::TranEnd(tran)])
+                self.seq([
+                    TransactionFrame::TranAbort(tran, last).into(),
+                    TransactionFrame::TranClean(tran, last).into(),
+                    TransactionFrame::TranEnd(tran).into(),
+                ])
             }
         }
     }
@@ -187,10 +230,10 @@ impl World {
     pub(in crate::world) fn tran_commit(&mut self, tran: TranId, index: usize) -> Flow {
         let Some(index) = index.checked_sub(1) else { return Flow::Go };
         self.trace_tran(TxnPhase::Commit, tran, index);
-        self.stack.push(Frame::TranCommit(tran, index));
+        self.stack.push(TransactionFrame::TranCommit(tran, index).into());
         match self.trans[tran].states[index].clone() {
             ActionState::Backup(_, Some(_)) if self.quirks.has(Quirk::TxnStartInPrepare) => Flow::Go,
-            ActionState::Backup(_, Some(job)) => self.seq([Frame::JobStart(job)]),
+            ActionState::Backup(_, Some(job)) => self.seq([JobFrame::JobStart(job).into()]),
             ActionState::Snapshot(state) => self.external_snapshot_commit(state),
             ActionState::BitmapRemoved(bs, id) => {
                 let bitmaps = &mut self.graph.nodes[bs].bitmaps;
@@ -208,7 +251,7 @@ impl World {
     /// Aborts action `left - 1` and those before it.
     pub(in crate::world) fn tran_abort(&mut self, tran: TranId, left: usize) -> Flow {
         let Some(index) = left.checked_sub(1) else { return Flow::Go };
-        self.stack.push(Frame::TranAbort(tran, index));
+        self.stack.push(TransactionFrame::TranAbort(tran, index).into());
         let fifo = self.quirks.has(Quirk::TxnAbortFifo);
         let index = if fifo { self.trans[tran].states.len() - left } else { index };
         self.trace_tran(TxnPhase::Abort, tran, index);
@@ -216,7 +259,7 @@ impl World {
             ActionState::Backup(_, Some(job)) if self.jobs.get(job).is_none() => {}
             ActionState::Backup(_, Some(job)) => {
                 self.reach(Place::UndoBackup);
-                return self.seq([Frame::JobCancelSync(job)]);
+                return self.seq([TxnFrame::JobCancelSync(job).into()]);
             }
             ActionState::Snapshot(state) => return self.external_snapshot_abort(state),
             ActionState::BitmapAdded(bs, id) => self.bitmap_add_abort(tran, index, bs, id),
@@ -294,7 +337,7 @@ impl World {
     pub(in crate::world) fn tran_clean(&mut self, tran: TranId, index: usize) -> Flow {
         let Some(index) = index.checked_sub(1) else { return Flow::Go };
         self.trace_tran(TxnPhase::Clean, tran, index);
-        self.stack.push(Frame::TranClean(tran, index));
+        self.stack.push(TransactionFrame::TranClean(tran, index).into());
         let t = &self.trans[tran];
         let leaves = self.quirks.has(Quirk::TxnEarlyFailLeavesDrain)
             && matches!(

@@ -13,8 +13,14 @@ use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::aio::coroutine::Wait;
 use crate::world::arena::{CallId, JobId, NodeId, TxnId};
+use crate::world::block::chain::ChainFrame;
+use crate::world::block::driver::block_copy::BlockCopyFrame;
 use crate::world::block::driver::block_copy_state::{CallEnd, CopyCall};
+use crate::world::block::driver::copy_before_write::CopyBeforeWriteFrame;
+use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::frame::{Flow, Frame};
+use crate::world::job::JobFrame;
+use crate::world::job::block_job::BlockJobFrame;
 use crate::world::value::Val;
 use crate::world::watch::marks::Place;
 use std::sync::Arc;
@@ -134,6 +140,48 @@ impl Job {
     }
 }
 
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum BackupFrame {
+    BackupCbwAppended(Box<BackupArgs>),
+    BackupCreateJob { cbw: NodeId, args: Box<BackupArgs> },
+    BackupCreateFailed { cbw: NodeId, args: Box<BackupArgs>, err: QmpError },
+    BackupCbwDrop(JobId),
+    BackupLoop(JobId),
+    BackupWait(JobId),
+    BackupCallCancelled(JobId),
+    BackupIdle(JobId),
+    BackupScan { job: JobId, offset: u64 },
+    BackupScanPaused { job: JobId, offset: u64 },
+    BackupScanned { job: JobId, offset: u64 },
+}
+
+impl From<BackupFrame> for Frame {
+    fn from(frame: BackupFrame) -> Frame {
+        Frame::Backup(frame)
+    }
+}
+
+impl BackupFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            BackupFrame::BackupCbwAppended(args) => w.backup_cbw_appended(args),
+            BackupFrame::BackupCreateJob { cbw, args } => w.backup_create_job(cbw, args),
+            BackupFrame::BackupCreateFailed { cbw, args, err } => w.backup_create_failed_frame(cbw, &args, err),
+            BackupFrame::BackupCbwDrop(job) => w.backup_cbw_drop(job),
+            BackupFrame::BackupLoop(job) => w.backup_loop(job),
+            BackupFrame::BackupWait(job) => w.backup_wait(job),
+            BackupFrame::BackupCallCancelled(job) => w.backup_call_cancelled(job),
+            BackupFrame::BackupIdle(job) => w.backup_idle(job),
+            BackupFrame::BackupScan { job, offset } => w.backup_scan(job, offset),
+            BackupFrame::BackupScanPaused { job, offset } => w.backup_scan_paused(job, offset),
+            BackupFrame::BackupScanned { job, offset } => w.backup_scanned(job, offset),
+        }
+    }
+}
+
 impl World {
     /// `backup_job_create`: checks, then the filter, then the job. Leaves `Val::Job`.
     pub(in crate::world) fn backup_job_create(&mut self, args: Box<BackupArgs>) -> Flow {
@@ -150,7 +198,7 @@ impl World {
             self.backup_thaw_bitmap(&args);
             return self.ret(Val::Job(Err(QmpError::generic("Source and target image have different sizes"))));
         }
-        self.seq([Frame::CbwAppend(args.clone()), Frame::BackupCbwAppended(args)])
+        self.seq([CopyBeforeWriteFrame::CbwAppend(args.clone()).into(), BackupFrame::BackupCbwAppended(args).into()])
     }
 
     fn backup_checks(&self, args: &BackupArgs) -> Result<(), QmpError> {
@@ -214,13 +262,13 @@ impl World {
             ));
             return self.backup_create_failed(&args, cbw, err);
         }
-        self.seq([Frame::GraphWrlock, Frame::BackupCreateJob { cbw, args }])
+        self.seq([GraphLockFrame::GraphWrlock.into(), BackupFrame::BackupCreateJob { cbw, args }.into()])
     }
 
     fn backup_create_failed(&mut self, args: &BackupArgs, cbw: NodeId, err: QmpError) -> Flow {
         self.backup_thaw_bitmap(args);
         self.stack.push(Frame::Give(Box::new(Val::Job(Err(err)))));
-        self.seq([Frame::FilterDrop(cbw)])
+        self.seq([ChainFrame::FilterDrop(cbw).into()])
     }
 
     /// `backup_job_create`: the job itself, between lock and unlock of `block_job_create`.
@@ -229,19 +277,19 @@ impl World {
             Ok(job) => {
                 self.backup_init_job(job, cbw, &args);
                 self.seq([
-                    Frame::GraphWrunlock,
-                    Frame::GraphWrlock,
-                    Frame::JobAddBdrv { job, name: "target", bs: args.target },
-                    Frame::GraphWrunlock,
+                    GraphLockFrame::GraphWrunlock.into(),
+                    GraphLockFrame::GraphWrlock.into(),
+                    BlockJobFrame::JobAddBdrv { job, name: "target", bs: args.target }.into(),
+                    GraphLockFrame::GraphWrunlock.into(),
                     Frame::Give(Box::new(Val::Job(Ok(job)))),
                 ])
             }
             Err((err, job)) => {
-                self.stack.push(Frame::BackupCreateFailed { cbw, args, err });
+                self.stack.push(BackupFrame::BackupCreateFailed { cbw, args, err }.into());
                 if let Some(job) = job {
-                    self.stack.push(Frame::JobEarlyFail(job));
+                    self.stack.push(JobFrame::JobEarlyFail(job).into());
                 }
-                self.seq([Frame::GraphWrunlock])
+                self.seq([GraphLockFrame::GraphWrunlock.into()])
             }
         }
     }
@@ -285,7 +333,12 @@ impl World {
 
     /// `backup_clean`: gives up its nodes, then takes the filter away.
     fn backup_clean(&mut self, job: JobId) -> Flow {
-        self.seq([Frame::GraphWrlock, Frame::JobRemoveAllBdrv(job), Frame::GraphWrunlock, Frame::BackupCbwDrop(job)])
+        self.seq([
+            GraphLockFrame::GraphWrlock.into(),
+            BlockJobFrame::JobRemoveAllBdrv(job).into(),
+            GraphLockFrame::GraphWrunlock.into(),
+            BackupFrame::BackupCbwDrop(job).into(),
+        ])
     }
 
     /// `backup_clean`, second half.
@@ -353,9 +406,9 @@ impl World {
         let estimate = self.bits(cbw, copy).count_bytes();
         self.job_progress_set_remaining(job, estimate);
         match mode {
-            SyncMode::Top => self.seq([Frame::BackupScan { job, offset: 0 }]),
-            SyncMode::None => self.seq([Frame::BackupIdle(job)]),
-            _ => self.seq([Frame::BackupLoop(job)]),
+            SyncMode::Top => self.seq([BackupFrame::BackupScan { job, offset: 0 }.into()]),
+            SyncMode::None => self.seq([BackupFrame::BackupIdle(job).into()]),
+            _ => self.seq([BackupFrame::BackupLoop(job).into()]),
         }
     }
 
@@ -365,12 +418,12 @@ impl World {
         let (cbw, len) = (b.cbw, b.len);
         if offset >= len {
             self.cbw(cbw).bcs.skip_unallocated = false;
-            return self.seq([Frame::BackupLoop(job)]);
+            return self.seq([BackupFrame::BackupLoop(job).into()]);
         }
         if self.job_is_cancelled(job) {
             return self.ret(Val::err(Errno::ECANCELED));
         }
-        self.seq([Frame::JobPausePoint(job), Frame::BackupScanPaused { job, offset }])
+        self.seq([JobFrame::JobPausePoint(job).into(), BackupFrame::BackupScanPaused { job, offset }.into()])
     }
 
     /// The same, after its pause point.
@@ -380,10 +433,10 @@ impl World {
         }
         let cbw = self.jobs[job].backup().cbw;
         self.seq([
-            Frame::Rdlock,
-            Frame::CopyResetUnallocated { cbw, offset },
-            Frame::Rdunlock,
-            Frame::BackupScanned { job, offset },
+            GraphLockFrame::Rdlock.into(),
+            BlockCopyFrame::CopyResetUnallocated { cbw, offset }.into(),
+            GraphLockFrame::Rdunlock.into(),
+            BackupFrame::BackupScanned { job, offset }.into(),
         ])
     }
 
@@ -401,7 +454,7 @@ impl World {
         if self.job_is_cancelled(job) {
             return self.ret(Val::Ret(Ok(())));
         }
-        self.seq([Frame::JobYield(job), Frame::BackupIdle(job)])
+        self.seq([JobFrame::JobYield(job).into(), BackupFrame::BackupIdle(job).into()])
     }
 
     /// `backup_loop`: starts a copy call over the whole disk.
@@ -427,11 +480,11 @@ impl World {
         let cancelled = self.job_is_cancelled(job);
         if !self.calls[call].finished {
             if !cancelled {
-                return self.seq([Frame::JobYield(job), Frame::BackupWait(job)]);
+                return self.seq([JobFrame::JobYield(job).into(), BackupFrame::BackupWait(job).into()]);
             }
             self.block_copy_call_cancel(call);
             self.jobs[job].backup_mut().wait = true;
-            self.stack.push(Frame::BackupCallCancelled(job));
+            self.stack.push(BackupFrame::BackupCallCancelled(job).into());
             return Flow::Yield(Wait::CopyCall);
         }
         let c = &self.calls[call];
@@ -451,8 +504,8 @@ impl World {
         self.trace.take_cause(crate::trace::Later::Call(call.0));
         match self.block_job_error_action(job, on_error, is_read, errno) {
             ErrorAction::Report => self.ret(Val::err(errno)),
-            ErrorAction::Stop => self.seq([Frame::JobPausePoint(job), Frame::BackupLoop(job)]),
-            ErrorAction::Ignore => self.seq([Frame::BackupLoop(job)]),
+            ErrorAction::Stop => self.seq([JobFrame::JobPausePoint(job).into(), BackupFrame::BackupLoop(job).into()]),
+            ErrorAction::Ignore => self.seq([BackupFrame::BackupLoop(job).into()]),
         }
     }
 

@@ -10,6 +10,7 @@ use crate::world::World;
 use crate::world::arena::{JobId, NodeId, TxnId};
 use crate::world::block::edges::{Parent, Role};
 use crate::world::frame::Flow;
+use crate::world::frame::Frame;
 use crate::world::value::Val;
 use crate::world::watch::feed::Seen;
 use crate::world::watch::marks::Place;
@@ -61,11 +62,39 @@ impl ErrorAction {
     }
 }
 
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum BlockJobFrame {
+    JobRemoveAllBdrv(JobId),
+    JobAddBdrv { job: JobId, name: &'static str, bs: NodeId },
+}
+
+impl From<BlockJobFrame> for Frame {
+    fn from(frame: BlockJobFrame) -> Frame {
+        Frame::BlockJob(frame)
+    }
+}
+
+impl BlockJobFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            BlockJobFrame::JobRemoveAllBdrv(job) => w.job_remove_all_bdrv(job),
+            BlockJobFrame::JobAddBdrv { job, name, bs } => {
+                let perms = crate::world::job::Perms::NONE;
+                w.block_job_add_bdrv(job, name, bs, perms).expect("a job takes no permissions on its target");
+                Flow::Go
+            }
+        }
+    }
+}
+
 impl World {
     /// `block_job_create`, between lock and unlock; `bs` is the node it works on, with what the job wants of it and lets others do.
     ///
     /// # Errors
-    /// A bad ID, a permission conflict or a negative speed. In the last two cases the client saw `created`; `Frame::JobEarlyFail`
+    /// A bad ID, a permission conflict or a negative speed. In the last two cases the client saw `created`; `JobFrame::JobEarlyFail`
     /// shows `null`.
     pub fn block_job_create(
         &mut self,

@@ -9,8 +9,11 @@ use crate::qmp::types::{BlockdevCreate, CreateOptions};
 use crate::world::World;
 use crate::world::arena::JobId;
 use crate::world::block::create::AfterCreate;
+use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::block::open::unsupported;
 use crate::world::frame::{Flow, Frame};
+use crate::world::job::JobFrame;
+use crate::world::monitor::MonitorFrame;
 use crate::world::value::Val;
 
 /// `BlockdevCreateJob`
@@ -22,7 +25,29 @@ pub struct CreateJob {
 
 /// A bottom half that changes nothing: a reference taken or given up, also of a data file that is not there.
 pub(in crate::world) fn on_main_nothing() -> Frame {
-    Frame::OnMain(Box::new(Frame::LockGraph(0)))
+    Frame::OnMain(Box::new(GraphLockFrame::LockGraph(0).into()))
+}
+
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum CreateFrame {
+    CreateDone(JobId),
+}
+
+impl From<CreateFrame> for Frame {
+    fn from(frame: CreateFrame) -> Frame {
+        Frame::Create(frame)
+    }
+}
+
+impl CreateFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            CreateFrame::CreateDone(job) => w.create_done(job),
+        }
+    }
 }
 
 impl World {
@@ -39,7 +64,7 @@ impl World {
         if let CreateOptions::File(file) = &args.options
             && !self.files.look(&file.filename, false)
         {
-            return self.seq([Frame::QmpCommand]);
+            return self.seq([MonitorFrame::QmpCommand.into()]);
         }
         let flags = JobFlags { id: Some(args.job_id), auto_finalize: true, auto_dismiss: false, speed: 0 };
         match self.job_create(&flags, JobType::Create, None) {
@@ -47,7 +72,7 @@ impl World {
             Ok(job) => {
                 self.jobs[job].driver = JobDriver::Create(Box::new(CreateJob { options: args.options }));
                 self.stack.push(Frame::Give(Box::new(Val::Done(Ok(())))));
-                self.seq([Frame::JobStart(job)])
+                self.seq([JobFrame::JobStart(job).into()])
             }
         }
     }
@@ -57,7 +82,7 @@ impl World {
         self.job_progress_set_remaining(job, 1);
         let JobDriver::Create(create) = &self.jobs[job].driver else { unreachable!("a create job") };
         let options = create.options.clone();
-        self.stack.push(Frame::CreateDone(job));
+        self.stack.push(CreateFrame::CreateDone(job).into());
         match options {
             CreateOptions::File(file) => {
                 if let Err(text) = self.may_create(&file.filename) {

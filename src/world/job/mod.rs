@@ -1,6 +1,6 @@
 //! Jobs and their groups: the life cycle that all job types share (`job.c`, `blockjob.c`).
 //!
-//! A job's coroutine runs [`Frame::JobCoEntry`]; everything that ends or cancels a job runs on the main thread's stack, because it
+//! A job's coroutine runs [`JobFrame::JobCoEntry`]; everything that ends or cancels a job runs on the main thread's stack, because it
 //! may poll.
 
 pub mod backup;
@@ -200,6 +200,46 @@ pub fn id_wellformed(id: &str) -> bool {
         && bytes.all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_'))
 }
 
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum JobFrame {
+    JobCoEntry(JobId),
+    JobRun(JobId),
+    JobRunDone(JobId),
+    JobRatelimitSlept(JobId),
+    JobPausePoint(JobId),
+    JobPausePointHooked(JobId),
+    JobPausePointWoken(JobId, JobStatus),
+    JobYield(JobId),
+    JobStart(JobId),
+    JobEarlyFail(JobId),
+}
+
+impl From<JobFrame> for Frame {
+    fn from(frame: JobFrame) -> Frame {
+        Frame::Job(frame)
+    }
+}
+
+impl JobFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            JobFrame::JobCoEntry(job) => w.job_co_entry(job),
+            JobFrame::JobRun(job) => w.job_run(job),
+            JobFrame::JobRunDone(job) => w.job_run_done(job),
+            JobFrame::JobRatelimitSlept(job) => w.job_ratelimit_slept(job),
+            JobFrame::JobPausePoint(job) => w.job_pause_point(job),
+            JobFrame::JobPausePointHooked(job) => w.job_pause_point_hooked(job),
+            JobFrame::JobPausePointWoken(job, status) => w.job_pause_point_woken(job, status),
+            JobFrame::JobYield(job) => w.job_yield(job),
+            JobFrame::JobStart(job) => w.job_start(job),
+            JobFrame::JobEarlyFail(job) => w.job_early_fail(job),
+        }
+    }
+}
+
 impl World {
     /// `job_txn_new`
     pub fn job_txn_new(&mut self, grouped: bool) -> TxnId {
@@ -285,7 +325,7 @@ impl World {
 
     /// `job_start`
     pub(super) fn job_start(&mut self, job: JobId) -> Flow {
-        let co = self.co_create([Frame::JobCoEntry(job)]);
+        let co = self.co_create([JobFrame::JobCoEntry(job).into()]);
         self.cos[co].task = Subject::job(job.0);
         let j = &mut self.jobs[job];
         assert!(j.co.is_none() && j.paused, "the job is started once");
@@ -299,7 +339,7 @@ impl World {
 
     /// `job_co_entry`
     pub(super) fn job_co_entry(&mut self, job: JobId) -> Flow {
-        self.seq([Frame::JobPausePoint(job), Frame::JobRun(job), Frame::JobRunDone(job)])
+        self.seq([JobFrame::JobPausePoint(job).into(), JobFrame::JobRun(job).into(), JobFrame::JobRunDone(job).into()])
     }
 
     /// `job->driver->run`
@@ -330,7 +370,7 @@ impl World {
         if j.pause_count == 0 || j.force_cancel {
             return Flow::Go;
         }
-        self.stack.push(Frame::JobPausePointHooked(job));
+        self.stack.push(JobFrame::JobPausePointHooked(job).into());
         match self.job_hooks(job).pause {
             Some(pause) => pause(self, job),
             None => Flow::Go,
@@ -347,7 +387,7 @@ impl World {
         let asleep = if status == JobStatus::Ready { JobStatus::Standby } else { JobStatus::Paused };
         self.job_state_transition(job, asleep);
         self.jobs[job].paused = true;
-        self.stack.push(Frame::JobPausePointWoken(job, status));
+        self.stack.push(JobFrame::JobPausePointWoken(job, status).into());
         self.job_do_yield(job)
     }
 
@@ -368,7 +408,7 @@ impl World {
         if j.force_cancel {
             return Flow::Go;
         }
-        self.stack.push(Frame::JobPausePoint(job));
+        self.stack.push(JobFrame::JobPausePoint(job).into());
         if j.pause_count > 0 {
             return Flow::Go;
         }
@@ -387,7 +427,7 @@ impl World {
         let now = self.now;
         let delay = self.jobs[job].limit.calculate_delay(now, 0);
         if delay > 0 {
-            self.stack.push(Frame::JobRatelimitSlept(job));
+            self.stack.push(JobFrame::JobRatelimitSlept(job).into());
         }
         self.job_sleep_ns(job, delay)
     }
@@ -418,7 +458,7 @@ impl World {
         if j.force_cancel {
             return Flow::Go;
         }
-        self.stack.push(Frame::JobPausePoint(job));
+        self.stack.push(JobFrame::JobPausePoint(job).into());
         if j.pause_count == 0 { self.job_do_yield(job) } else { Flow::Go }
     }
 

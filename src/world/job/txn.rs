@@ -8,9 +8,57 @@ use crate::trace::{Level, RecordKind};
 use crate::world::World;
 use crate::world::aio::step::Cond;
 use crate::world::arena::{JobId, TxnId};
+use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::frame::{Flow, Frame};
+use crate::world::job::block_job::BlockJobFrame;
 use crate::world::watch::feed::{BitmapEnd, Seen};
 use crate::world::watch::marks::Place;
+
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum TxnFrame {
+    JobPrepared { job: JobId, members: Box<[JobId]>, at: u32 },
+    JobSettled { job: JobId, failed: bool, committed: bool, before: Option<Box<BitmapEnd>> },
+    JobExit(JobId),
+    JobCompleted(JobId),
+    JobDoFinalize(JobId),
+    JobTxnAbortLoop(TxnId),
+    JobFinalizeSingle(JobId),
+    JobFinalEvents(JobId),
+    JobUnref(JobId),
+    JobFree(JobId),
+    JobCancel(JobId, bool),
+    JobCancelSync(JobId),
+    JobCancelSyncAll,
+}
+
+impl From<TxnFrame> for Frame {
+    fn from(frame: TxnFrame) -> Frame {
+        Frame::Txn(frame)
+    }
+}
+
+impl TxnFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            TxnFrame::JobPrepared { job, members, at } => w.job_prepared(job, &members, at),
+            TxnFrame::JobSettled { job, failed, committed, before } => w.job_settled(job, failed, committed, before),
+            TxnFrame::JobExit(job) => w.job_exit(job),
+            TxnFrame::JobCompleted(job) => w.job_completed(job),
+            TxnFrame::JobDoFinalize(job) => w.job_do_finalize(job),
+            TxnFrame::JobTxnAbortLoop(txn) => w.job_txn_abort_loop(txn),
+            TxnFrame::JobFinalizeSingle(job) => w.job_finalize_single(job),
+            TxnFrame::JobFinalEvents(job) => w.job_final_events(job),
+            TxnFrame::JobUnref(job) => w.job_unref(job),
+            TxnFrame::JobFree(job) => w.job_free(job),
+            TxnFrame::JobCancel(job, force) => w.job_cancel(job, force),
+            TxnFrame::JobCancelSync(job) => w.job_cancel_sync(job),
+            TxnFrame::JobCancelSyncAll => w.job_cancel_sync_all(),
+        }
+    }
+}
 
 impl World {
     /// `job_exit`
@@ -19,11 +67,11 @@ impl World {
         self.jobs[job].busy = false;
         if self.quirks.has(Quirk::TxnCleanupBeforeConverge) {
             // Closing the target drains it, which runs the bottom halves that are ready: also those of other jobs that have ended.
-            self.stack.push(Frame::JobUnref(job));
-            self.stack.push(Frame::JobCompleted(job));
+            self.stack.push(TxnFrame::JobUnref(job).into());
+            self.stack.push(TxnFrame::JobCompleted(job).into());
             return self.aio_bh_poll();
         }
-        self.seq([Frame::JobCompleted(job), Frame::JobUnref(job)])
+        self.seq([TxnFrame::JobCompleted(job).into(), TxnFrame::JobUnref(job).into()])
     }
 
     /// `job_update_rc_locked`
@@ -88,15 +136,15 @@ impl World {
             }
             if let Some(prepare) = self.job_hooks(*member).prepare {
                 self.jobs[job].refcnt += 1;
-                self.stack.push(Frame::JobUnref(job));
-                self.stack.push(Frame::JobPrepared { job, members: members.into(), at: at as u32 });
+                self.stack.push(TxnFrame::JobUnref(job).into());
+                self.stack.push(TxnFrame::JobPrepared { job, members: members.into(), at: at as u32 }.into());
                 return prepare(self, *member);
             }
         }
         self.jobs[job].refcnt += 1;
-        self.stack.push(Frame::JobUnref(job));
+        self.stack.push(TxnFrame::JobUnref(job).into());
         for member in members.iter().rev() {
-            self.stack.push(Frame::JobFinalizeSingle(*member));
+            self.stack.push(TxnFrame::JobFinalizeSingle(*member).into());
         }
         Flow::Go
     }
@@ -135,7 +183,7 @@ impl World {
                 self.job_cancel_async(other, true);
             }
         }
-        self.seq([Frame::JobTxnAbortLoop(txn), Frame::JobUnref(job)])
+        self.seq([TxnFrame::JobTxnAbortLoop(txn).into(), TxnFrame::JobUnref(job).into()])
     }
 
     /// `job_txn_unref` of the last member; a transaction that is under way holds its group, too.
@@ -152,19 +200,19 @@ impl World {
             return Flow::Go;
         };
         if self.jobs[head].status.is_completed() {
-            return self.seq([Frame::JobFinalizeSingle(head), Frame::JobTxnAbortLoop(txn)]);
+            return self.seq([TxnFrame::JobFinalizeSingle(head).into(), TxnFrame::JobTxnAbortLoop(txn).into()]);
         }
         if self.jobs[head].co.is_none() && !self.quirks.has(Quirk::GroupedUndoWaitsForUnstarted) {
             // Unlike QEMU, which waits for it and hangs: a job that was never started will not end by itself.
             self.job_update_rc(head);
-            return self.seq([Frame::JobFinalizeSingle(head), Frame::JobTxnAbortLoop(txn)]);
+            return self.seq([TxnFrame::JobFinalizeSingle(head).into(), TxnFrame::JobTxnAbortLoop(txn).into()]);
         }
         self.jobs[head].refcnt += 1;
         self.seq([
             Frame::Poll(Cond::JobCompleted(head)),
-            Frame::JobUnref(head),
-            Frame::JobFinalizeSingle(head),
-            Frame::JobTxnAbortLoop(txn),
+            TxnFrame::JobUnref(head).into(),
+            TxnFrame::JobFinalizeSingle(head).into(),
+            TxnFrame::JobTxnAbortLoop(txn).into(),
         ])
     }
 
@@ -180,8 +228,8 @@ impl World {
         self.trace.emit(Level::Job, self.now, || RecordKind::Group { job: id, what, group });
         let hooks = self.job_hooks(job);
         let before = if self.feed.on { hooks.watch.bitmap.and_then(|bitmap| bitmap(self, job)) } else { None };
-        self.stack.push(Frame::JobFinalEvents(job));
-        let settled = Frame::JobSettled { job, failed, committed: !aborts, before: before.map(Box::new) };
+        self.stack.push(TxnFrame::JobFinalEvents(job).into());
+        let settled = TxnFrame::JobSettled { job, failed, committed: !aborts, before: before.map(Box::new) }.into();
         self.hook_then(job, if aborts { hooks.abort } else { hooks.commit }, settled)
     }
 
@@ -264,7 +312,7 @@ impl World {
         j.deferred_to_main_loop = true;
         self.job_txn_del_job(job);
         self.job_state_transition(job, JobStatus::Null);
-        self.seq([Frame::JobUnref(job)])
+        self.seq([TxnFrame::JobUnref(job).into()])
     }
 
     /// `job_unref_locked`; the last one frees the job, and a block job takes the graph lock for that.
@@ -277,10 +325,10 @@ impl World {
         assert!(j.status == JobStatus::Null, "job '{}' is freed in state '{}'", j.id, j.status.name());
         if j.job_type.is_block_job() {
             return self.seq([
-                Frame::GraphWrlock,
-                Frame::JobRemoveAllBdrv(job),
-                Frame::GraphWrunlock,
-                Frame::JobFree(job),
+                GraphLockFrame::GraphWrlock.into(),
+                BlockJobFrame::JobRemoveAllBdrv(job).into(),
+                GraphLockFrame::GraphWrunlock.into(),
+                TxnFrame::JobFree(job).into(),
             ]);
         }
         self.job_free(job)
@@ -361,7 +409,11 @@ impl World {
     /// `job_cancel_sync`
     pub(in crate::world) fn job_cancel_sync(&mut self, job: JobId) -> Flow {
         self.jobs[job].refcnt += 1;
-        self.seq([Frame::JobCancel(job, true), Frame::Poll(Cond::JobCompleted(job)), Frame::JobUnref(job)])
+        self.seq([
+            TxnFrame::JobCancel(job, true).into(),
+            Frame::Poll(Cond::JobCompleted(job)),
+            TxnFrame::JobUnref(job).into(),
+        ])
     }
 
     /// `job_cancel_sync_all`: the newest job, until none is left.
@@ -369,7 +421,7 @@ impl World {
         match self.jobs.list.first().copied() {
             Some(job) => {
                 self.reach(Place::CancelAll);
-                self.seq([Frame::JobCancelSync(job), Frame::JobCancelSyncAll])
+                self.seq([TxnFrame::JobCancelSync(job).into(), TxnFrame::JobCancelSyncAll.into()])
             }
             None => Flow::Go,
         }

@@ -7,6 +7,7 @@ use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::arena::JobId;
 use crate::world::frame::{Flow, Frame};
+use crate::world::job::txn::TxnFrame;
 use crate::world::value::Val;
 use crate::world::watch::feed::Seen;
 
@@ -109,7 +110,7 @@ impl World {
             Err(err) => self.ret(Val::Done(Err(err))),
             Ok(()) => {
                 self.stack.push(Frame::Give(Box::new(Val::Done(Ok(())))));
-                self.seq([Frame::JobCancel(job, force)])
+                self.seq([TxnFrame::JobCancel(job, force).into()])
             }
         }
     }
@@ -138,7 +139,7 @@ impl World {
             Ok(()) => {
                 self.jobs[job].refcnt += 1;
                 self.stack.push(Frame::Give(Box::new(Val::Done(Ok(())))));
-                self.seq([Frame::JobDoFinalize(job), Frame::JobUnref(job)])
+                self.seq([TxnFrame::JobDoFinalize(job).into(), TxnFrame::JobUnref(job).into()])
             }
         }
     }

@@ -9,7 +9,8 @@ use crate::qmp::types::{BlockJobChange, TransactionAction};
 use crate::world::World;
 use crate::world::arena::JobId;
 use crate::world::block::open::unsupported::not_simulated;
-use crate::world::frame::{Flow, Frame};
+use crate::world::blockdev::resize::ResizeFrame;
+use crate::world::frame::Flow;
 use crate::world::value::Val;
 
 impl World {
@@ -45,7 +46,9 @@ impl World {
             C::XDebugQueryBlockGraph => self.query(World::query_block_graph),
             C::BlockdevAdd(options) => self.blockdev_add(&options),
             C::BlockdevDel { node_name } => self.blockdev_del(&node_name),
-            C::BlockResize { device, node_name, size } => self.run_co(Frame::BlockResize { device, node_name, size }),
+            C::BlockResize { device, node_name, size } => {
+                self.run_co(ResizeFrame::BlockResize { device, node_name, size }.into())
+            }
             C::BlockSetWriteThreshold { node_name, write_threshold } => {
                 self.set_write_threshold(&node_name, write_threshold)
             }

@@ -8,9 +8,11 @@ use crate::qmp::hmp::{self, HmpLine, error_reply, report_reply};
 use crate::qmp::hmp_args::HmpArgs;
 use crate::qmp::recorded;
 use crate::world::World;
+use crate::world::block::backend::BackendFrame;
 use crate::world::block::open::unsupported::not_simulated;
 use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
+use crate::world::monitor::qemu_io::QemuIoFrame;
 use crate::world::system::boot::device_options;
 use crate::world::value::Val;
 use std::fmt::Write as _;
@@ -18,6 +20,29 @@ use std::sync::Arc;
 
 /// `BlockdevChangeReadOnlyMode`
 const READ_ONLY_MODES: [&str; 3] = ["retain", "read-only", "read-write"];
+
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum HmpFrame {
+    /// The end of a QMP command that the human monitor ran.
+    HmpDone,
+}
+
+impl From<HmpFrame> for Frame {
+    fn from(frame: HmpFrame) -> Frame {
+        Frame::Hmp(frame)
+    }
+}
+
+impl HmpFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            HmpFrame::HmpDone => w.hmp_done(),
+        }
+    }
+}
 
 impl World {
     /// Runs a command by its full name. Leaves `Val::Json`.
@@ -166,7 +191,7 @@ impl World {
 
     /// Runs a QMP command for the human monitor.
     fn hmp_run(&mut self, command: Command) -> Flow {
-        self.stack.push(Frame::HmpDone);
+        self.stack.push(HmpFrame::HmpDone.into());
         self.run_command(0, command)
     }
 
@@ -298,13 +323,13 @@ impl World {
             }
             HmpLine::Other { name, args } => self.hmp_command(name, &args),
             HmpLine::QemuIo { qdev: true, device, command } => match self.blk_by_qdev_id(&device) {
-                Ok(blk) => self.seq([Frame::QemuIo { blk, command: command.into() }]),
+                Ok(blk) => self.seq([QemuIoFrame::QemuIo { blk, command: command.into() }.into()]),
                 Err(err) => give(self, &hmp::error_reply(&err.desc)),
             },
             HmpLine::QemuIo { device, command, .. } => {
                 let command: Arc<str> = command.into();
                 if let Some(blk) = self.graph.blk_by_name(&device) {
-                    return self.seq([Frame::QemuIo { blk, command }]);
+                    return self.seq([QemuIoFrame::QemuIo { blk, command }.into()]);
                 }
                 let Some(bs) = self.graph.find_node(&device) else {
                     let reply = hmp::error_reply(&hmp::no_such_node(&device));
@@ -312,9 +337,9 @@ impl World {
                 };
                 let blk = self.blk_new("".into(), 0, perm::ALL);
                 self.seq([
-                    Frame::BlkInsertBs(blk, bs),
-                    Frame::QemuIoAttached { blk, command },
-                    Frame::KeepOver(Box::new(Frame::BlkUnref(blk))),
+                    BackendFrame::BlkInsertBs(blk, bs).into(),
+                    QemuIoFrame::QemuIoAttached { blk, command }.into(),
+                    Frame::KeepOver(Box::new(BackendFrame::BlkUnref(blk).into())),
                 ])
             }
         }

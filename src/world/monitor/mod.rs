@@ -79,6 +79,30 @@ impl Monitor {
     }
 }
 
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum MonitorFrame {
+    QmpCommand,
+    QmpCommandDone,
+}
+
+impl From<MonitorFrame> for Frame {
+    fn from(frame: MonitorFrame) -> Frame {
+        Frame::Monitor(frame)
+    }
+}
+
+impl MonitorFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            MonitorFrame::QmpCommand => w.qmp_command(),
+            MonitorFrame::QmpCommandDone => w.qmp_command_done(),
+        }
+    }
+}
+
 impl World {
     /// A client connects; it must negotiate first unless `negotiated`.
     pub fn connect(&mut self, negotiated: bool) -> u32 {
@@ -165,7 +189,7 @@ impl World {
                 let coroutine = COROUTINE_COMMANDS.contains(&&*request.command);
                 self.monitor.current = Some((client, request));
                 if coroutine {
-                    let co = self.co_create([Frame::QmpCommandDone, Frame::QmpCommand]);
+                    let co = self.co_create([MonitorFrame::QmpCommandDone.into(), MonitorFrame::QmpCommand.into()]);
                     self.aio_co_schedule(Ctx::Main, co);
                 } else {
                     self.aio.iohandler.schedule(Bh::QmpDispatch);
@@ -227,7 +251,7 @@ impl World {
         match bh {
             Bh::QmpPop => self.qmp_pop(),
             Bh::QmpReply => self.qmp_reply(),
-            _ => self.seq([Frame::QmpCommand, Frame::QmpCommandDone]),
+            _ => self.seq([MonitorFrame::QmpCommand.into(), MonitorFrame::QmpCommandDone.into()]),
         }
     }
 

@@ -6,13 +6,17 @@ use crate::base::errno::{Errno, Ret};
 use crate::base::units::Nanos;
 use crate::block::accounting::AcctType;
 use crate::block::content::{Data, WriteTag};
+use crate::block::qemu_io::Report;
 use crate::block::qemu_io::{self, QemuIo, Read, Write, WriteData};
 use crate::block::qemu_io_text as text;
+use crate::block::qemu_io_text::Done;
 use crate::qmp::hmp;
 use crate::world::World;
 use crate::world::aio::step::Cond;
 use crate::world::arena::{BackendId, NodeId};
+use crate::world::block::backend::BackendFrame;
 use crate::world::block::backend::BlkRequest;
+use crate::world::block::drain::DrainFrame;
 use crate::world::block::driver::Driver;
 use crate::world::block::perms::perm;
 use crate::world::block::request::IoFlags;
@@ -20,11 +24,46 @@ use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use std::sync::Arc;
 
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum QemuIoFrame {
+    QemuIo { blk: BackendId, command: Arc<str> },
+    QemuIoAttached { blk: BackendId, command: Arc<str> },
+    QemuIoReadDone { blk: BackendId, read: Box<Read>, start: Nanos },
+    QemuIoWriteDone { blk: BackendId, write: Box<Write>, start: Nanos },
+    QemuIoDiscardDone { offset: u64, bytes: u64, report: Report, start: Nanos },
+    QemuIoTruncated,
+}
+
+impl From<QemuIoFrame> for Frame {
+    fn from(frame: QemuIoFrame) -> Frame {
+        Frame::QemuIo(frame)
+    }
+}
+
+impl QemuIoFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            QemuIoFrame::QemuIo { blk, command } => w.qemu_io(blk, &command),
+            QemuIoFrame::QemuIoAttached { blk, command } => w.qemu_io_attached(blk, command),
+            QemuIoFrame::QemuIoReadDone { blk, read, start } => w.qemu_io_read_done(blk, &read, start),
+            QemuIoFrame::QemuIoWriteDone { blk, write, start } => w.qemu_io_write_done(blk, &write, start),
+            QemuIoFrame::QemuIoDiscardDone { offset, bytes, report, start } => {
+                let elapsed = w.now - start;
+                w.qemu_io_discard_done(Done { offset, bytes, elapsed }, report)
+            }
+            QemuIoFrame::QemuIoTruncated => w.qemu_io_truncated(),
+        }
+    }
+}
+
 impl World {
     /// `hmp_qemu_io` by node name, once the temporary backend is attached.
     pub(in crate::world) fn qemu_io_attached(&mut self, blk: BackendId, command: Arc<str>) -> Flow {
         match self.take_done() {
-            Ok(()) => self.seq([Frame::QemuIo { blk, command }]),
+            Ok(()) => self.seq([QemuIoFrame::QemuIo { blk, command }.into()]),
             Err(err) => {
                 let reply = hmp::error_reply(&err.desc);
                 self.ret(Val::Json(Ok(reply.into())))
@@ -85,24 +124,27 @@ impl World {
         match io {
             QemuIo::Read(read) => {
                 let request = BlkRequest::Read { offset: read.offset, bytes: read.bytes };
-                let done = Frame::QemuIoReadDone { blk, read: Box::new(read), start };
+                let done = QemuIoFrame::QemuIoReadDone { blk, read: Box::new(read), start }.into();
                 self.qemu_io_submit(blk, request, done, read.submit == qemu_io::Submit::Aio)
             }
             QemuIo::Write(write) => {
                 let request = self.qemu_io_write(blk, &write);
-                let done = Frame::QemuIoWriteDone { blk, write: Box::new(write), start };
+                let done = QemuIoFrame::QemuIoWriteDone { blk, write: Box::new(write), start }.into();
                 self.qemu_io_submit(blk, request, done, write.submit == qemu_io::Submit::Aio)
             }
             QemuIo::Discard { offset, bytes, report } => {
                 let request = BlkRequest::Discard { offset, bytes };
-                let done = Frame::QemuIoDiscardDone { offset, bytes, report, start };
+                let done = QemuIoFrame::QemuIoDiscardDone { offset, bytes, report, start }.into();
                 self.qemu_io_submit(blk, request, done, false)
             }
             QemuIo::Flush => self.qemu_io_submit(blk, BlkRequest::Flush, Frame::Give(Box::new(Val::None)), false),
-            QemuIo::AioFlush => self.seq([Frame::DrainAll, Frame::QemuIoFlushed { blk, start }]),
-            QemuIo::Truncate { offset, .. } => {
-                self.seq([Frame::RunCo(Box::new(Frame::BlkTruncate { blk, size: offset })), Frame::QemuIoTruncated])
+            QemuIo::AioFlush => {
+                self.seq([DrainFrame::DrainAll.into(), BackendFrame::QemuIoFlushed { blk, start }.into()])
             }
+            QemuIo::Truncate { offset, .. } => self.seq([
+                Frame::RunCo(Box::new(BackendFrame::BlkTruncate { blk, size: offset }.into())),
+                QemuIoFrame::QemuIoTruncated.into(),
+            ]),
             QemuIo::Length => {
                 let length = self.graph.available(blk).map(|bs| self.bdrv_getlength(bs)).ok_or(Errno::ENOMEDIUM);
                 self.console_raw(&text::length(length));
@@ -129,7 +171,7 @@ impl World {
     }
 
     fn qemu_io_submit(&mut self, blk: BackendId, request: BlkRequest, done: Frame, background: bool) -> Flow {
-        let request = Frame::BlkCo { blk, request: Box::new(request) };
+        let request = BackendFrame::BlkCo { blk, request: Box::new(request) }.into();
         if !background {
             return self.seq([Frame::RunCo(Box::new(request)), done]);
         }

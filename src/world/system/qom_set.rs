@@ -5,6 +5,10 @@ use crate::base::Json;
 use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::arena::BackendId;
+use crate::world::block::drain::DrainFrame;
+use crate::world::block::edges::EdgesFrame;
+use crate::world::block::graph::GraphFrame;
+use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use std::sync::Arc;
@@ -84,14 +88,14 @@ impl World {
         }
         self.bdrv_ref(old);
         self.seq([
-            Frame::DrainedBegin(old),
-            Frame::DrainedBegin(new),
-            Frame::GraphWrlock,
-            Frame::ReplaceRoot { blk, new },
-            Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
-            Frame::KeepOver(Box::new(Frame::DrainedEnd(old))),
-            Frame::KeepOver(Box::new(Frame::DrainedEnd(new))),
-            Frame::KeepOver(Box::new(Frame::BdrvUnref(old))),
+            DrainFrame::DrainedBegin(old).into(),
+            DrainFrame::DrainedBegin(new).into(),
+            GraphLockFrame::GraphWrlock.into(),
+            EdgesFrame::ReplaceRoot { blk, new }.into(),
+            Frame::KeepOver(Box::new(GraphLockFrame::GraphWrunlock.into())),
+            Frame::KeepOver(Box::new(DrainFrame::DrainedEnd(old).into())),
+            Frame::KeepOver(Box::new(DrainFrame::DrainedEnd(new).into())),
+            Frame::KeepOver(Box::new(GraphFrame::BdrvUnref(old).into())),
         ])
     }
 

@@ -29,6 +29,32 @@ pub struct BlkdebugDriver {
     pub config: Option<Arc<str>>,
 }
 
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum BlkdebugFrame {
+    RuleCheck { node: NodeId, iotype: IoType, offset: u64, bytes: u64 },
+    BlkdebugEvent { node: NodeId, event: BlkdebugEvent },
+    ChildEvent { node: NodeId, event: BlkdebugEvent },
+}
+
+impl From<BlkdebugFrame> for Frame {
+    fn from(frame: BlkdebugFrame) -> Frame {
+        Frame::Blkdebug(frame)
+    }
+}
+
+impl BlkdebugFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            BlkdebugFrame::RuleCheck { node, iotype, offset, bytes } => w.rule_check(node, iotype, offset, bytes),
+            BlkdebugFrame::BlkdebugEvent { node, event } => w.blkdebug_event(node, event),
+            BlkdebugFrame::ChildEvent { node, event } => w.child_event(node, event),
+        }
+    }
+}
+
 impl World {
     /// The blkdebug driver of a node.
     pub(in crate::world) fn blkdebug_mut(&mut self, node: NodeId) -> Option<&mut BlkdebugDriver> {

@@ -9,12 +9,77 @@ use crate::world::aio::coroutine::Wait;
 use crate::world::aio::timer::TimerKind;
 use crate::world::arena::{CallId, CoId, NodeId};
 use crate::world::block::copy_range::CopyRange;
+use crate::world::block::copy_range::CopyRangeFrame;
+use crate::world::block::discard::DiscardFrame;
+use crate::world::block::graph_lock::GraphLockFrame;
+use crate::world::block::io::IoFrame;
 use crate::world::block::request::IoFlags;
+use crate::world::block::status::StatusFrame;
 use crate::world::block::status::StatusReq;
+use crate::world::block::write::WriteFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use crate::world::watch::feed::Seen;
 use crate::world::watch::marks::Place;
+
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum BlockCopyFrame {
+    CopyCommon(CallId),
+    CopyDirty { call: CallId, offset: u64, bytes: u64 },
+    CopyTaskStatus { task: CopyTask, from: u64, end: u64 },
+    CopySlept(CallId),
+    CopyGetMem { task: CopyTask },
+    CopyTaskRun { task: CopyTask, end: u64 },
+    CopyInlineDone(CallId, u64, u64),
+    CopyPoolTaskDone(CallId),
+    CopyWaitAll(CallId),
+    CopyPassDone(CallId),
+    CopyWaited(CallId),
+    CopyTaskEntry(CopyTask),
+    CopyDo { task: CopyTask, method: Method },
+    CopyReadDone { task: CopyTask, method: Method },
+    CopyTaskDone { task: CopyTask, method: Method, read: bool },
+    CopyRangeDone { task: CopyTask },
+    CopyResetUnallocated { cbw: NodeId, offset: u64 },
+    CopyResetStatus { cbw: NodeId, offset: u64, counted: u64 },
+}
+
+impl From<BlockCopyFrame> for Frame {
+    fn from(frame: BlockCopyFrame) -> Frame {
+        Frame::BlockCopy(frame)
+    }
+}
+
+impl BlockCopyFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            BlockCopyFrame::CopyCommon(call) => w.copy_common(call),
+            BlockCopyFrame::CopyDirty { call, offset, bytes } => w.copy_dirty(call, offset, bytes),
+            BlockCopyFrame::CopyTaskStatus { task, from, end } => w.copy_task_status(task, from, end),
+            BlockCopyFrame::CopySlept(call) => {
+                w.calls[call].sleeping = None;
+                Flow::Go
+            }
+            BlockCopyFrame::CopyGetMem { task } => w.copy_get_mem(task),
+            BlockCopyFrame::CopyTaskRun { task, end } => w.copy_task_run(task, end),
+            BlockCopyFrame::CopyInlineDone(call, offset, bytes) => w.copy_inline_done(call, offset, bytes),
+            BlockCopyFrame::CopyPoolTaskDone(call) => w.copy_pool_task_done(call),
+            BlockCopyFrame::CopyWaitAll(call) => w.copy_wait_all(call),
+            BlockCopyFrame::CopyPassDone(call) => w.copy_pass_done(call),
+            BlockCopyFrame::CopyWaited(call) => w.copy_waited(call),
+            BlockCopyFrame::CopyTaskEntry(task) => w.copy_task_entry(task),
+            BlockCopyFrame::CopyDo { task, method } => w.copy_do(task, method),
+            BlockCopyFrame::CopyReadDone { task, method } => w.copy_read_done(task, method),
+            BlockCopyFrame::CopyTaskDone { task, method, read } => w.copy_task_done(task, method, read),
+            BlockCopyFrame::CopyRangeDone { task } => w.copy_range_done(task),
+            BlockCopyFrame::CopyResetUnallocated { cbw, offset } => w.copy_reset_unallocated(cbw, offset, 0),
+            BlockCopyFrame::CopyResetStatus { cbw, offset, counted } => w.copy_reset_status(cbw, offset, counted),
+        }
+    }
+}
 
 impl World {
     fn copy_source(&self, cbw: NodeId) -> NodeId {
@@ -37,7 +102,11 @@ impl World {
     /// `block_copy_async`: starts a call in a coroutine of its own, at once.
     pub(in crate::world) fn block_copy_async(&mut self, call: CopyCall) -> CallId {
         let call = self.calls.insert(call);
-        let co = self.co_create([Frame::Rdunlock, Frame::CopyCommon(call), Frame::Rdlock]);
+        let co = self.co_create([
+            GraphLockFrame::Rdunlock.into(),
+            BlockCopyFrame::CopyCommon(call).into(),
+            GraphLockFrame::Rdlock.into(),
+        ]);
         self.co_enter(co, crate::world::aio::queue::Ctx::Main);
         call
     }
@@ -62,7 +131,7 @@ impl World {
         c.found_dirty = false;
         c.pool = None;
         let (offset, bytes) = (c.offset, c.bytes);
-        self.seq([Frame::CopyDirty { call, offset, bytes }, Frame::CopyPassDone(call)])
+        self.seq([BlockCopyFrame::CopyDirty { call, offset, bytes }.into(), BlockCopyFrame::CopyPassDone(call).into()])
     }
 
     /// `block_copy_dirty_clusters`: one turn of its loop, up to the status query.
@@ -70,11 +139,11 @@ impl World {
         let c = &self.calls[call];
         let pool_ok = c.pool.as_ref().is_none_or(|p| p.status.is_ok());
         if bytes == 0 || !pool_ok || c.cancelled {
-            return self.seq([Frame::CopyWaitAll(call)]);
+            return self.seq([BlockCopyFrame::CopyWaitAll(call).into()]);
         }
         let (cbw, max_chunk) = (c.cbw, c.max_chunk);
         let Some(task) = self.copy_task_create(call, offset, bytes, max_chunk) else {
-            return self.seq([Frame::CopyWaitAll(call)]);
+            return self.seq([BlockCopyFrame::CopyWaitAll(call).into()]);
         };
         self.calls[call].found_dirty = true;
         if matches!(self.calls[call].end, CallEnd::Cbw(_)) {
@@ -83,8 +152,8 @@ impl World {
         let source = self.copy_source(cbw);
         let base = if self.cbw_ref(cbw).bcs.skip_unallocated { self.graph.backing_chain_next(source) } else { None };
         self.seq([
-            Frame::StatusAbove(StatusReq::new(source, base, task.offset, task.bytes, true)),
-            Frame::CopyTaskStatus { task, from: offset, end: offset + bytes },
+            StatusFrame::StatusAbove(StatusReq::new(source, base, task.offset, task.bytes, true)).into(),
+            BlockCopyFrame::CopyTaskStatus { task, from: offset, end: offset + bytes }.into(),
         ])
     }
 
@@ -171,7 +240,7 @@ impl World {
         if skip && !allocated {
             self.reach(Place::CopySkips);
             self.copy_task_end(&task, false);
-            return self.seq([Frame::CopyDirty { call, offset: after, bytes: end - after }]);
+            return self.seq([BlockCopyFrame::CopyDirty { call, offset: after, bytes: end - after }.into()]);
         }
         if zero {
             task.method = Method::WriteZeroes;
@@ -184,14 +253,14 @@ impl World {
                 let co = self.current();
                 self.calls[call].sleeping = Some(co);
                 self.timer_set(now.saturating_add(delay), TimerKind::CoSleep(co));
-                self.stack.push(Frame::CopyDirty { call, offset: from, bytes: end - from });
-                self.stack.push(Frame::CopySlept(call));
+                self.stack.push(BlockCopyFrame::CopyDirty { call, offset: from, bytes: end - from }.into());
+                self.stack.push(BlockCopyFrame::CopySlept(call).into());
                 return Flow::Yield(Wait::Sleep);
             }
         }
         let now = self.now;
         self.cbw(cbw).bcs.rate_limit.calculate_delay(now, task.bytes);
-        self.seq([Frame::CopyGetMem { task }, Frame::CopyTaskRun { task, end }])
+        self.seq([BlockCopyFrame::CopyGetMem { task }.into(), BlockCopyFrame::CopyTaskRun { task, end }.into()])
     }
 
     /// `co_get_from_shres`
@@ -204,7 +273,7 @@ impl World {
             return Flow::Go;
         }
         state.mem_queue.push((co, task.bytes));
-        self.stack.push(Frame::CopyGetMem { task });
+        self.stack.push(BlockCopyFrame::CopyGetMem { task }.into());
         Flow::Yield(Wait::Queue("memory for copying"))
     }
 
@@ -227,22 +296,26 @@ impl World {
             c.pool = Some(TaskPool { main_co, max_busy: c.max_workers, busy: 0, status: Ok(()), waiting: false });
         }
         let Some(pool) = &mut c.pool else {
-            return self.seq([Frame::CopyTaskEntry(task), Frame::CopyInlineDone(call, after, bytes)]);
+            return self.seq([
+                BlockCopyFrame::CopyTaskEntry(task).into(),
+                BlockCopyFrame::CopyInlineDone(call, after, bytes).into(),
+            ]);
         };
         if pool.busy >= pool.max_busy {
             pool.waiting = true;
-            self.stack.push(Frame::CopyTaskRun { task, end });
+            self.stack.push(BlockCopyFrame::CopyTaskRun { task, end }.into());
             return Flow::Yield(Wait::TaskPool);
         }
         if pool.status.is_err() {
             let cbw = c.cbw;
             self.copy_put_mem(cbw, task.bytes);
             self.copy_task_end(&task, true);
-            return self.seq([Frame::CopyWaitAll(call)]);
+            return self.seq([BlockCopyFrame::CopyWaitAll(call).into()]);
         }
         pool.busy += 1;
-        self.stack.push(Frame::CopyDirty { call, offset: after, bytes });
-        let co = self.co_create([Frame::CopyPoolTaskDone(call), Frame::CopyTaskEntry(task)]);
+        self.stack.push(BlockCopyFrame::CopyDirty { call, offset: after, bytes }.into());
+        let co =
+            self.co_create([BlockCopyFrame::CopyPoolTaskDone(call).into(), BlockCopyFrame::CopyTaskEntry(task).into()]);
         self.co_enter(co, crate::world::aio::queue::Ctx::Main);
         Flow::Go
     }
@@ -250,7 +323,7 @@ impl World {
     /// After a task that ran inline.
     pub(in crate::world) fn copy_inline_done(&mut self, call: CallId, offset: u64, bytes: u64) -> Flow {
         match self.take_ret() {
-            Ok(()) => self.seq([Frame::CopyDirty { call, offset, bytes }]),
+            Ok(()) => self.seq([BlockCopyFrame::CopyDirty { call, offset, bytes }.into()]),
             Err(errno) => self.ret(Val::err(errno)),
         }
     }
@@ -275,7 +348,7 @@ impl World {
         match &mut self.calls[call].pool {
             Some(pool) if pool.busy > 0 => {
                 pool.waiting = true;
-                self.stack.push(Frame::CopyWaitAll(call));
+                self.stack.push(BlockCopyFrame::CopyWaitAll(call).into());
                 Flow::Yield(Wait::TaskPool)
             }
             pool => {
@@ -292,7 +365,7 @@ impl World {
         let (cbw, offset, bytes) = (c.cbw, c.offset, c.bytes);
         if !failed && !c.cancelled {
             if c.found_dirty {
-                return self.seq([Frame::CopyCommon(call)]);
+                return self.seq([BlockCopyFrame::CopyCommon(call).into()]);
             }
             let co = self.current();
             let guest = matches!(c.end, CallEnd::Cbw(_));
@@ -300,11 +373,11 @@ impl World {
                 self.reach(if guest { Place::CbwWaits } else { Place::JobWaitsForCbw });
                 let state = &mut self.cbw(cbw).bcs;
                 state.reqs[i].wait_queue.push(co);
-                self.stack.push(Frame::CopyWaited(call));
+                self.stack.push(BlockCopyFrame::CopyWaited(call).into());
                 return Flow::Yield(Wait::Queue("a range that is being copied"));
             }
             if self.copy_bits(cbw).next_dirty(offset, bytes).is_some() {
-                return self.seq([Frame::CopyCommon(call)]);
+                return self.seq([BlockCopyFrame::CopyCommon(call).into()]);
             }
         }
         self.copy_finished(call)
@@ -312,7 +385,11 @@ impl World {
 
     /// After waiting for another request of the list.
     pub(in crate::world) fn copy_waited(&mut self, call: CallId) -> Flow {
-        if self.calls[call].cancelled { self.copy_finished(call) } else { self.seq([Frame::CopyCommon(call)]) }
+        if self.calls[call].cancelled {
+            self.copy_finished(call)
+        } else {
+            self.seq([BlockCopyFrame::CopyCommon(call).into()])
+        }
     }
 
     fn copy_finished(&mut self, call: CallId) -> Flow {
@@ -326,7 +403,7 @@ impl World {
 
     /// `block_copy_task_entry`
     pub(in crate::world) fn copy_task_entry(&mut self, task: CopyTask) -> Flow {
-        self.seq([Frame::Rdlock, Frame::CopyDo { task, method: task.method }])
+        self.seq([GraphLockFrame::Rdlock.into(), BlockCopyFrame::CopyDo { task, method: task.method }.into()])
     }
 
     fn copy_nbytes(&self, task: &CopyTask) -> u64 {
@@ -354,18 +431,20 @@ impl World {
             Method::WriteZeroes => {
                 self.reach(Place::CopyZeroes);
                 self.seq([
-                    Frame::Pwritev(crate::world::block::request::write_zeroes(target, offset, nbytes, flags)),
-                    Frame::CopyTaskDone { task, method, read: false },
+                    WriteFrame::Pwritev(crate::world::block::request::write_zeroes(target, offset, nbytes, flags))
+                        .into(),
+                    BlockCopyFrame::CopyTaskDone { task, method, read: false }.into(),
                 ])
             }
             Method::RangeSmall | Method::RangeFull => {
                 let (src, dst) = (source, target);
                 let copy = CopyRange { src, src_offset: offset, dst, dst_offset: offset, bytes: nbytes, flags };
-                self.seq([Frame::CopyRangeFrom(copy), Frame::CopyRangeDone { task }])
+                self.seq([CopyRangeFrame::CopyRangeFrom(copy).into(), BlockCopyFrame::CopyRangeDone { task }.into()])
             }
-            Method::ReadWrite | Method::ReadWriteCluster => {
-                self.seq([Frame::Preadv { node: source, offset, bytes: nbytes }, Frame::CopyReadDone { task, method }])
-            }
+            Method::ReadWrite | Method::ReadWriteCluster => self.seq([
+                IoFrame::Preadv { node: source, offset, bytes: nbytes }.into(),
+                BlockCopyFrame::CopyReadDone { task, method }.into(),
+            ]),
         }
     }
 
@@ -400,8 +479,8 @@ impl World {
                 }
                 let target = self.copy_target(cbw);
                 self.seq([
-                    Frame::Pwritev(crate::world::block::request::write(target, task.offset, data, flags)),
-                    Frame::CopyTaskDone { task, method, read: false },
+                    WriteFrame::Pwritev(crate::world::block::request::write(target, task.offset, data, flags)).into(),
+                    BlockCopyFrame::CopyTaskDone { task, method, read: false }.into(),
                 ])
             }
         }
@@ -437,9 +516,9 @@ impl World {
             let source = self.copy_source(cbw);
             let bytes = self.copy_nbytes(&task);
             return self.seq([
-                Frame::Rdlock,
-                Frame::Pdiscard { node: source, offset: task.offset, bytes },
-                Frame::Rdunlock,
+                GraphLockFrame::Rdlock.into(),
+                DiscardFrame::Pdiscard { node: source, offset: task.offset, bytes }.into(),
+                GraphLockFrame::Rdunlock.into(),
                 Frame::Give(Box::new(Val::Ret(Ok(())))),
             ]);
         }
@@ -453,8 +532,8 @@ impl World {
         let len = self.cbw_ref(cbw).bcs.len;
         let from = offset + counted;
         self.seq([
-            Frame::Status { node: source, offset: from, bytes: len - from, want_zero: false },
-            Frame::CopyResetStatus { cbw, offset, counted },
+            StatusFrame::Status { node: source, offset: from, bytes: len - from, want_zero: false }.into(),
+            BlockCopyFrame::CopyResetStatus { cbw, offset, counted }.into(),
         ])
     }
 

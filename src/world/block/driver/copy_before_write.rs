@@ -11,9 +11,16 @@ use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::aio::coroutine::Wait;
 use crate::world::aio::timer::TimerKind;
+use crate::world::arena::CallId;
 use crate::world::arena::{ChildId, CoId, NodeId};
+use crate::world::block::chain::ChainFrame;
+use crate::world::block::driver::block_copy::BlockCopyFrame;
+use crate::world::block::edges::EdgesFrame;
 use crate::world::block::edges::Role;
+use crate::world::block::graph::GraphFrame;
 use crate::world::block::graph::{Node, OpenFlags};
+use crate::world::block::graph_lock::GraphLockFrame;
+use crate::world::block::io::IoFrame;
 use crate::world::block::open::spec::DriverSpec;
 use crate::world::frame::{Flow, Frame};
 use crate::world::job::backup::BackupArgs;
@@ -93,6 +100,46 @@ pub(super) struct SnapshotPart {
     pub(super) frozen: Option<(u64, u64)>,
 }
 
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum CopyBeforeWriteFrame {
+    CbwWaitFrozen { node: NodeId, from: u64, len: u64 },
+    SnapshotReadDone(Box<SnapshotRead>),
+    SnapshotStatusDone { cbw: NodeId, frozen: Option<(u64, u64)> },
+    CbwCopyBeforeWrite { node: NodeId, offset: u64, bytes: u64 },
+    CbwCallEnded(CallId),
+    CbwCopied { node: NodeId, call: CallId, from: u64, len: u64 },
+    CbwAppend(Box<BackupArgs>),
+    CbwOpened { cbw: NodeId, discard_source: bool, min_cluster: u64 },
+}
+
+impl From<CopyBeforeWriteFrame> for Frame {
+    fn from(frame: CopyBeforeWriteFrame) -> Frame {
+        Frame::CopyBeforeWrite(frame)
+    }
+}
+
+impl CopyBeforeWriteFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            CopyBeforeWriteFrame::CbwWaitFrozen { node, from, len } => w.cbw_wait_frozen(node, from, len),
+            CopyBeforeWriteFrame::SnapshotReadDone(read) => w.snapshot_read_done(read),
+            CopyBeforeWriteFrame::SnapshotStatusDone { cbw, frozen } => w.snapshot_status_done(cbw, frozen),
+            CopyBeforeWriteFrame::CbwCopyBeforeWrite { node, offset, bytes } => {
+                w.cbw_copy_before_write(node, offset, bytes)
+            }
+            CopyBeforeWriteFrame::CbwCallEnded(call) => w.cbw_call_ended(call),
+            CopyBeforeWriteFrame::CbwCopied { node, call, from, len } => w.cbw_copied(node, call, from, len),
+            CopyBeforeWriteFrame::CbwAppend(args) => w.cbw_append(&args),
+            CopyBeforeWriteFrame::CbwOpened { cbw, discard_source, min_cluster } => {
+                w.cbw_opened(cbw, discard_source, min_cluster)
+            }
+        }
+    }
+}
+
 impl World {
     /// The filter's state.
     pub fn cbw(&mut self, node: NodeId) -> &mut CbwState {
@@ -122,25 +169,25 @@ impl World {
         if let Err(text) = self.assign_node_name(cbw, args.filter_node_name.as_deref()) {
             let err = QmpError::generic(format!("Could not create node: {text}"));
             self.stack.push(Frame::Give(Box::new(Val::Node(Err(err)))));
-            return self.seq([Frame::BdrvUnref(cbw)]);
+            return self.seq([GraphFrame::BdrvUnref(cbw).into()]);
         }
         let len = self.bdrv_getlength(args.source);
         let node = &mut self.graph.nodes[cbw];
         node.size = len;
         node.driver = Some(Driver::Cbw(Box::new(CbwState::new(len, args.discard_source))));
         let (source, target) = (args.source, args.target);
-        let attach = |name, role, bs| Frame::AttachToNode { parent: cbw, name, role, bs };
+        let attach = |name, role, bs| EdgesFrame::AttachToNode { parent: cbw, name, role, bs }.into();
         self.seq([
-            Frame::GraphWrlock,
+            GraphLockFrame::GraphWrlock.into(),
             attach("file", Role::Filtered, source),
-            Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
+            Frame::KeepOver(Box::new(GraphLockFrame::GraphWrunlock.into())),
             Frame::StopOnError(5),
-            Frame::GraphWrlock,
+            GraphLockFrame::GraphWrlock.into(),
             attach("target", Role::Data, target),
-            Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
+            Frame::KeepOver(Box::new(GraphLockFrame::GraphWrunlock.into())),
             Frame::StopOnError(1),
-            Frame::CbwOpened { cbw, discard_source: args.discard_source, min_cluster },
-            Frame::InsertNode { node: cbw, below: source },
+            CopyBeforeWriteFrame::CbwOpened { cbw, discard_source: args.discard_source, min_cluster }.into(),
+            ChainFrame::InsertNode { node: cbw, below: source }.into(),
         ])
     }
 
@@ -229,15 +276,25 @@ impl World {
             ignore_ratelimit: true,
             ..CopyCall::new(node, from, len, CallEnd::Cbw(node))
         });
-        let copied = Frame::CbwCopied { node, call, from, len };
+        let copied = CopyBeforeWriteFrame::CbwCopied { node, call, from, len }.into();
         let timeout = self.cbw(node).timeout;
         if timeout == 0 {
-            return self.seq([Frame::Rdlock, Frame::CopyCommon(call), Frame::Rdunlock, copied]);
+            return self.seq([
+                GraphLockFrame::Rdlock.into(),
+                BlockCopyFrame::CopyCommon(call).into(),
+                GraphLockFrame::Rdunlock.into(),
+                copied,
+            ]);
         }
         // `qemu_co_timeout`
         let waiter = self.current();
         self.calls[call].waiter = Some(waiter);
-        let co = self.co_create([Frame::CbwCallEnded(call), Frame::Rdunlock, Frame::CopyCommon(call), Frame::Rdlock]);
+        let co = self.co_create([
+            CopyBeforeWriteFrame::CbwCallEnded(call).into(),
+            GraphLockFrame::Rdunlock.into(),
+            BlockCopyFrame::CopyCommon(call).into(),
+            GraphLockFrame::Rdlock.into(),
+        ]);
         self.aio_co_wake(co);
         self.timer_set(self.now.saturating_add(timeout), TimerKind::CoSleep(waiter));
         self.stack.push(copied);
@@ -294,7 +351,7 @@ impl World {
         let state = self.cbw(node);
         if state.frozen_reads.iter().any(|(offset, bytes)| *offset < from + len && from < offset + bytes) {
             state.frozen_waiters.push(co);
-            self.stack.push(Frame::CbwWaitFrozen { node, from, len });
+            self.stack.push(CopyBeforeWriteFrame::CbwWaitFrozen { node, from, len }.into());
             return Flow::Yield(Wait::Queue("reads of the snapshot"));
         }
         self.ret(Val::Ret(Ok(())))
@@ -336,8 +393,8 @@ impl World {
             Err(errno) => self.ret(Val::Data(Err(errno))),
             Ok(place) => {
                 (read.part, read.frozen) = (place.bytes, place.frozen);
-                let part = Frame::Preadv { node: place.node, offset: read.offset, bytes: place.bytes };
-                self.seq([part, Frame::SnapshotReadDone(read)])
+                let part = IoFrame::Preadv { node: place.node, offset: read.offset, bytes: place.bytes }.into();
+                self.seq([part, CopyBeforeWriteFrame::SnapshotReadDone(read).into()])
             }
         }
     }

@@ -27,6 +27,14 @@ use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::aio::device::DeviceOp;
 use crate::world::arena::NodeId;
+use crate::world::block::discard::DiscardFrame;
+use crate::world::block::driver::blkdebug::BlkdebugFrame;
+use crate::world::block::driver::copy_before_write::CopyBeforeWriteFrame;
+use crate::world::block::driver::qcow2::Qcow2Frame;
+use crate::world::block::host_work::HostWorkFrame;
+use crate::world::block::io::IoFrame;
+use crate::world::block::status::StatusFrame;
+use crate::world::block::write::WriteFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::{BlockStatus, Val};
 use blkdebug::BlkdebugDriver;
@@ -65,6 +73,44 @@ pub enum Driver {
     CommitTop,
 }
 
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum DriverFrame {
+    DriverClose(NodeId),
+    DriverClosed(NodeId),
+    PassRead { node: NodeId, offset: u64, bytes: u64 },
+    PassWrite { req: Box<WriteReq>, shift: u64 },
+    PassDiscard { node: NodeId, offset: u64, bytes: u64 },
+    DriverFlushToOs(NodeId),
+    DriverFlushToDisk(NodeId),
+    DriverTruncate { node: NodeId, size: u64, zero: bool },
+    StatusRaw { node: NodeId, offset: u64, bytes: u64, want_zero: bool },
+}
+
+impl From<DriverFrame> for Frame {
+    fn from(frame: DriverFrame) -> Frame {
+        Frame::Driver(frame)
+    }
+}
+
+impl DriverFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            DriverFrame::DriverClose(bs) => w.driver_close(bs),
+            DriverFrame::DriverClosed(bs) => w.driver_closed(bs),
+            DriverFrame::PassRead { node, offset, bytes } => w.pass_read(node, offset, bytes),
+            DriverFrame::PassWrite { req, shift } => w.pass_write(req, shift),
+            DriverFrame::PassDiscard { node, offset, bytes } => w.pass_discard(node, offset, bytes),
+            DriverFrame::DriverFlushToOs(node) => w.driver_flush_to_os(node),
+            DriverFrame::DriverFlushToDisk(node) => w.driver_flush_to_disk(node),
+            DriverFrame::DriverTruncate { node, size, zero } => w.driver_truncate(node, size, zero),
+            DriverFrame::StatusRaw { node, offset, bytes, want_zero } => w.status_raw(node, offset, bytes, want_zero),
+        }
+    }
+}
+
 impl World {
     /// The node that requests are passed on to (`bdrv_primary_bs`).
     pub(in crate::world) fn below(&self, node: NodeId) -> NodeId {
@@ -86,28 +132,30 @@ impl World {
                 let offset = offset + raw.offset;
                 let below = self.below(node);
                 self.seq([
-                    Frame::ChildEvent { node, event: BlkdebugEvent::ReadAio },
-                    Frame::Preadv { node: below, offset, bytes },
+                    BlkdebugFrame::ChildEvent { node, event: BlkdebugEvent::ReadAio }.into(),
+                    IoFrame::Preadv { node: below, offset, bytes }.into(),
                 ])
             }
             Driver::Blkdebug(_) => self.seq([
-                Frame::RuleCheck { node, iotype: IoType::Read, offset, bytes },
+                BlkdebugFrame::RuleCheck { node, iotype: IoType::Read, offset, bytes }.into(),
                 Frame::StopOnError(1),
-                Frame::PassRead { node, offset, bytes },
+                DriverFrame::PassRead { node, offset, bytes }.into(),
             ]),
             Driver::Cbw(_) | Driver::CopyOnRead(_) | Driver::MirrorTop(_) | Driver::CommitTop => {
                 self.pass_read(node, offset, bytes)
             }
             Driver::Qcow2(_) => self.qcow2_preadv(node, offset, bytes),
             Driver::SnapshotAccess => self.snapshot_preadv(node, offset, bytes),
-            Driver::Throttle(_) => self.seq([throttled(node, false, bytes), Frame::PassRead { node, offset, bytes }]),
+            Driver::Throttle(_) => {
+                self.seq([throttled(node, false, bytes), DriverFrame::PassRead { node, offset, bytes }.into()])
+            }
         }
     }
 
     /// A read passed on to the node below.
     pub(in crate::world) fn pass_read(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
         let below = self.below(node);
-        self.seq([Frame::Preadv { node: below, offset, bytes }])
+        self.seq([IoFrame::Preadv { node: below, offset, bytes }.into()])
     }
 
     /// The driver's write. Leaves `Val::Ret`.
@@ -127,14 +175,20 @@ impl World {
             }
             Driver::Raw(raw) => {
                 let shift = raw.offset;
-                self.seq([Frame::ChildEvent { node, event: BlkdebugEvent::WriteAio }, Frame::PassWrite { req, shift }])
+                self.seq([
+                    BlkdebugFrame::ChildEvent { node, event: BlkdebugEvent::WriteAio }.into(),
+                    DriverFrame::PassWrite { req, shift }.into(),
+                ])
             }
             Driver::Blkdebug(_) => {
-                let check = Frame::RuleCheck { node, iotype: IoType::Write, offset: req.offset, bytes: req.bytes };
+                let check =
+                    BlkdebugFrame::RuleCheck { node, iotype: IoType::Write, offset: req.offset, bytes: req.bytes }
+                        .into();
                 self.write_after(check, req)
             }
             Driver::Cbw(_) => {
-                let copy = Frame::CbwCopyBeforeWrite { node, offset: req.offset, bytes: req.bytes };
+                let copy =
+                    CopyBeforeWriteFrame::CbwCopyBeforeWrite { node, offset: req.offset, bytes: req.bytes }.into();
                 self.write_after(copy, req)
             }
             Driver::Qcow2(_) => self.qcow2_pwritev(req),
@@ -146,7 +200,7 @@ impl World {
 
     /// What a filter does first, and if that went well the write, passed on.
     fn write_after(&mut self, first: Frame, req: Box<WriteReq>) -> Flow {
-        self.seq([first, Frame::StopOnError(1), Frame::PassWrite { req, shift: 0 }])
+        self.seq([first, Frame::StopOnError(1), DriverFrame::PassWrite { req, shift: 0 }.into()])
     }
 
     /// A write passed on to the node below.
@@ -155,7 +209,7 @@ impl World {
         req.offset += shift;
         req.unpadded = None;
         req.flags = req.flags.without(IoFlags::SERIALISING).without(IoFlags::FUA);
-        self.seq([Frame::Pwritev(req)])
+        self.seq([WriteFrame::Pwritev(req).into()])
     }
 
     /// `bdrv_driver_pwritev_compressed`
@@ -223,12 +277,18 @@ impl World {
                 if req.bytes < align {
                     return self.ret(Val::err(Errno::ENOTSUP));
                 }
-                let check =
-                    Frame::RuleCheck { node, iotype: IoType::WriteZeroes, offset: req.offset, bytes: req.bytes };
+                let check = BlkdebugFrame::RuleCheck {
+                    node,
+                    iotype: IoType::WriteZeroes,
+                    offset: req.offset,
+                    bytes: req.bytes,
+                }
+                .into();
                 self.write_after(check, req)
             }
             Driver::Cbw(_) => {
-                let copy = Frame::CbwCopyBeforeWrite { node, offset: req.offset, bytes: req.bytes };
+                let copy =
+                    CopyBeforeWriteFrame::CbwCopyBeforeWrite { node, offset: req.offset, bytes: req.bytes }.into();
                 self.write_after(copy, req)
             }
             Driver::Qcow2(_) => self.qcow2_pwrite_zeroes(req),
@@ -246,30 +306,32 @@ impl World {
             Driver::Raw(raw) => {
                 let offset = offset + raw.offset;
                 let below = self.below(node);
-                self.seq([Frame::Pdiscard { node: below, offset, bytes }])
+                self.seq([DiscardFrame::Pdiscard { node: below, offset, bytes }.into()])
             }
             Driver::Blkdebug(_) => self.seq([
-                Frame::RuleCheck { node, iotype: IoType::Discard, offset, bytes },
+                BlkdebugFrame::RuleCheck { node, iotype: IoType::Discard, offset, bytes }.into(),
                 Frame::StopOnError(1),
-                Frame::PassDiscard { node, offset, bytes },
+                DriverFrame::PassDiscard { node, offset, bytes }.into(),
             ]),
             Driver::Cbw(_) => self.seq([
-                Frame::CbwCopyBeforeWrite { node, offset, bytes },
+                CopyBeforeWriteFrame::CbwCopyBeforeWrite { node, offset, bytes }.into(),
                 Frame::StopOnError(1),
-                Frame::PassDiscard { node, offset, bytes },
+                DriverFrame::PassDiscard { node, offset, bytes }.into(),
             ]),
             Driver::Qcow2(_) => self.qcow2_pdiscard(node, offset, bytes),
             Driver::SnapshotAccess => self.snapshot_pdiscard(node, offset, bytes),
             Driver::CommitTop => self.ret(Val::err(Errno::ENOTSUP)),
             Driver::CopyOnRead(_) | Driver::MirrorTop(_) => self.pass_discard(node, offset, bytes),
-            Driver::Throttle(_) => self.seq([throttled(node, true, bytes), Frame::PassDiscard { node, offset, bytes }]),
+            Driver::Throttle(_) => {
+                self.seq([throttled(node, true, bytes), DriverFrame::PassDiscard { node, offset, bytes }.into()])
+            }
         }
     }
 
     /// A discard passed on to the node below.
     pub(in crate::world) fn pass_discard(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
         let below = self.below(node);
-        self.seq([Frame::Pdiscard { node: below, offset, bytes }])
+        self.seq([DiscardFrame::Pdiscard { node: below, offset, bytes }.into()])
     }
 
     /// `bdrv_co_flush_to_os`
@@ -291,7 +353,9 @@ impl World {
                 let latency = null.latency_ns;
                 self.null_request(node, latency, Val::Ret(Ok(())))
             }
-            Driver::Blkdebug(_) => self.seq([Frame::RuleCheck { node, iotype: IoType::Flush, offset: 0, bytes: 0 }]),
+            Driver::Blkdebug(_) => {
+                self.seq([BlkdebugFrame::RuleCheck { node, iotype: IoType::Flush, offset: 0, bytes: 0 }.into()])
+            }
             Driver::Raw(_)
             | Driver::Cbw(_)
             | Driver::Qcow2(_)
@@ -329,9 +393,9 @@ impl World {
                 self.status_raw(node, offset, bytes, want_zero)
             }
             Driver::Blkdebug(_) => self.seq([
-                Frame::RuleCheck { node, iotype: IoType::BlockStatus, offset, bytes },
-                Frame::StatusOrError,
-                Frame::StatusRaw { node, offset, bytes, want_zero },
+                BlkdebugFrame::RuleCheck { node, iotype: IoType::BlockStatus, offset, bytes }.into(),
+                StatusFrame::StatusOrError.into(),
+                DriverFrame::StatusRaw { node, offset, bytes, want_zero }.into(),
             ]),
             Driver::Qcow2(_) => self.qcow2_block_status(node, offset, bytes, want_zero),
             Driver::SnapshotAccess => self.snapshot_status(node, offset, bytes, want_zero),
@@ -341,7 +405,7 @@ impl World {
     /// `BDRV_BLOCK_RAW`: the answer is the one of the node below.
     pub(in crate::world) fn status_raw(&mut self, node: NodeId, offset: u64, bytes: u64, want_zero: bool) -> Flow {
         let below = self.below(node);
-        self.seq([Frame::Status { node: below, offset, bytes, want_zero }])
+        self.seq([StatusFrame::Status { node: below, offset, bytes, want_zero }.into()])
     }
 
     /// `bdrv_get_info`'s cluster size: `None` where the driver has no such notion.
@@ -413,7 +477,7 @@ impl World {
         let fail = |text: &str| Val::Done(Err(QmpError::generic(text)));
         match self.graph.nodes[node].drv() {
             Driver::File(_) => {
-                self.stack.push(Frame::RawTruncated);
+                self.stack.push(HostWorkFrame::RawTruncated.into());
                 self.device_submit(node, DeviceOp::Truncate, size, 0)
             }
             Driver::Null(_) | Driver::SnapshotAccess => self.ret(fail("Image format driver does not support resize")),
@@ -423,7 +487,7 @@ impl World {
                 }
                 let size = size + raw.offset;
                 let below = self.below(node);
-                self.seq([Frame::Truncate { node: below, size }])
+                self.seq([DiscardFrame::Truncate { node: below, size }.into()])
             }
             Driver::Blkdebug(_)
             | Driver::Cbw(_)
@@ -432,7 +496,7 @@ impl World {
             | Driver::MirrorTop(_)
             | Driver::CommitTop => {
                 let below = self.below(node);
-                self.seq([Frame::Truncate { node: below, size }])
+                self.seq([DiscardFrame::Truncate { node: below, size }.into()])
             }
             Driver::Qcow2(_) => self.qcow2_truncate(node, size, zero),
         }
@@ -441,9 +505,11 @@ impl World {
     /// `bs->drv->bdrv_close`
     pub(in crate::world) fn driver_close(&mut self, node: NodeId) -> Flow {
         match self.graph.nodes[node].driver.as_ref() {
-            Some(Driver::Qcow2(_)) if self.graph.nodes[node].file.is_some() && !self.graph.nodes[node].dropped => {
-                self.seq([Frame::RunCo(Box::new(Frame::Qcow2Close(node))), Frame::DriverClosed(node)])
-            }
+            Some(Driver::Qcow2(_)) if self.graph.nodes[node].file.is_some() && !self.graph.nodes[node].dropped => self
+                .seq([
+                    Frame::RunCo(Box::new(Qcow2Frame::Qcow2Close(node).into())),
+                    DriverFrame::DriverClosed(node).into(),
+                ]),
             Some(Driver::Cbw(cbw)) => {
                 let own = [cbw.access_bitmap, cbw.done_bitmap, cbw.copy_bitmap];
                 for bitmap in own {

@@ -15,9 +15,14 @@ use crate::world::World;
 use crate::world::aio::coroutine::Wait;
 use crate::world::arena::{CoId, NodeId};
 use crate::world::block::copy_range::CopyRange;
+use crate::world::block::discard::DiscardFrame;
+use crate::world::block::flush::FlushFrame;
+use crate::world::block::io::IoFrame;
 use crate::world::block::open::spec::DriverSpec;
 use crate::world::block::request::{self, IoFlags, WriteReq};
+use crate::world::block::status::StatusFrame;
 use crate::world::block::status::StatusReq;
+use crate::world::block::write::WriteFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::{BlockStatus, Val};
 use std::sync::Arc;
@@ -125,6 +130,42 @@ fn status_to(status: BlockStatus) -> Status {
     }
 }
 
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum Qcow2Frame {
+    Qcow2Op { node: NodeId, op: Box<Op> },
+    Qcow2Relock { node: NodeId, op: Box<Op> },
+    Qcow2TaskDone { node: NodeId, parent: CoId, slot: u32 },
+    Qcow2Truncated(NodeId),
+    Qcow2Copied(NodeId),
+    Qcow2Open(NodeId),
+    Qcow2Opened(NodeId),
+    Qcow2Close(NodeId),
+}
+
+impl From<Qcow2Frame> for Frame {
+    fn from(frame: Qcow2Frame) -> Frame {
+        Frame::Qcow2(frame)
+    }
+}
+
+impl Qcow2Frame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            Qcow2Frame::Qcow2Op { node, op } => w.qcow2_run(node, op),
+            Qcow2Frame::Qcow2Relock { node, op } => w.qcow2_relock(node, op),
+            Qcow2Frame::Qcow2TaskDone { node, parent, slot } => w.qcow2_task_done(node, parent, slot),
+            Qcow2Frame::Qcow2Truncated(node) => w.qcow2_truncated(node),
+            Qcow2Frame::Qcow2Copied(node) => w.qcow2_copied(node),
+            Qcow2Frame::Qcow2Open(node) => w.qcow2_open(node),
+            Qcow2Frame::Qcow2Opened(node) => w.qcow2_opened(node),
+            Qcow2Frame::Qcow2Close(node) => w.qcow2_close(node),
+        }
+    }
+}
+
 impl World {
     /// The qcow2 state of a node.
     pub(in crate::world) fn qcow2(&mut self, node: NodeId) -> &mut Qcow2Node {
@@ -152,7 +193,7 @@ impl World {
     pub(in crate::world) fn qcow2_copy(&mut self, node: NodeId, copy: CopyRange, op: Op) -> Flow {
         let co = self.current();
         self.qcow2(node).copies.push((co, copy));
-        self.stack.push(Frame::Qcow2Copied(node));
+        self.stack.push(Qcow2Frame::Qcow2Copied(node).into());
         self.qcow2_start(node, op)
     }
 
@@ -195,7 +236,7 @@ impl World {
                 Ask::Lock => {
                     if state.locked {
                         state.lock_queue.push(co);
-                        self.stack.push(Frame::Qcow2Op { node, op });
+                        self.stack.push(Qcow2Frame::Qcow2Op { node, op }.into());
                         return Flow::Yield(Wait::Queue("the lock of a qcow2 image"));
                     }
                     state.locked = true;
@@ -204,7 +245,7 @@ impl World {
                 Ask::WaitAlloc(id) => {
                     state.alloc_queue.push((id, co));
                     self.qcow2_unlock(node);
-                    self.stack.push(Frame::Qcow2Relock { node, op });
+                    self.stack.push(Qcow2Frame::Qcow2Relock { node, op }.into());
                     return Flow::Yield(Wait::Queue("an allocation in a qcow2 image"));
                 }
                 Ask::WakeAllocs(id) => {
@@ -221,15 +262,15 @@ impl World {
                 }
                 Ask::Start { slot, task } => {
                     let task = self.co_create([
-                        Frame::Qcow2TaskDone { node, parent: co, slot },
-                        Frame::Qcow2Op { node, op: task },
+                        Qcow2Frame::Qcow2TaskDone { node, parent: co, slot }.into(),
+                        Qcow2Frame::Qcow2Op { node, op: task }.into(),
                     ]);
                     self.co_enter(task, crate::world::aio::queue::Ctx::Main);
                 }
                 Ask::WaitTask => {
                     if !self.qcow2(node).results.iter().any(|(parent, ..)| *parent == co) {
                         self.qcow2(node).waiting.push(co);
-                        self.stack.push(Frame::Qcow2Op { node, op });
+                        self.stack.push(Qcow2Frame::Qcow2Op { node, op }.into());
                         return Flow::Yield(Wait::TaskPool);
                     }
                 }
@@ -262,11 +303,11 @@ impl World {
                 }
                 Ask::Done(result) => return self.qcow2_done(op.takes_error(), result),
                 Ask::Event(event) => {
-                    self.stack.push(Frame::Qcow2Op { node, op });
+                    self.stack.push(Qcow2Frame::Qcow2Op { node, op }.into());
                     return self.child_event(node, event);
                 }
                 request => {
-                    self.stack.push(Frame::Qcow2Op { node, op });
+                    self.stack.push(Qcow2Frame::Qcow2Op { node, op }.into());
                     return self.qcow2_request(node, request);
                 }
             }
@@ -293,14 +334,14 @@ impl World {
         let file = self.below(node);
         match request {
             Ask::Read { child: Child::File, offset, len } => {
-                self.seq([Frame::Preadv { node: file, offset, bytes: len }])
+                self.seq([IoFrame::Preadv { node: file, offset, bytes: len }.into()])
             }
             Ask::Read { child: Child::Backing, offset, len } => match self.graph.cow_bs(node) {
-                Some(backing) => self.seq([Frame::Preadv { node: backing, offset, bytes: len }]),
+                Some(backing) => self.seq([IoFrame::Preadv { node: backing, offset, bytes: len }.into()]),
                 None => self.ret(Val::Data(Ok(Data::zeroes(len)))),
             },
             Ask::Write { offset, data } => {
-                self.seq([Frame::Pwritev(request::write(file, offset, data, IoFlags::NONE))])
+                self.seq([WriteFrame::Pwritev(request::write(file, offset, data, IoFlags::NONE)).into()])
             }
             Ask::WriteZeroes { offset, len, no_fallback, may_unmap } => {
                 let mut flags = IoFlags::NONE;
@@ -310,14 +351,16 @@ impl World {
                 if may_unmap {
                     flags |= IoFlags::MAY_UNMAP;
                 }
-                self.seq([Frame::Pwritev(request::write_zeroes(file, offset, len, flags))])
+                self.seq([WriteFrame::Pwritev(request::write_zeroes(file, offset, len, flags)).into()])
             }
             Ask::CopyFrom { .. } | Ask::CopyTo { .. } => self.qcow2_copy_request(node, &request),
-            Ask::Discard { offset, len } => self.seq([Frame::Pdiscard { node: file, offset, bytes: len }]),
-            Ask::Flush => self.seq([Frame::BdrvCoFlush(file)]),
-            Ask::Truncate { size } => self.seq([Frame::Truncate { node: file, size }]),
+            Ask::Discard { offset, len } => {
+                self.seq([DiscardFrame::Pdiscard { node: file, offset, bytes: len }.into()])
+            }
+            Ask::Flush => self.seq([FlushFrame::BdrvCoFlush(file).into()]),
+            Ask::Truncate { size } => self.seq([DiscardFrame::Truncate { node: file, size }.into()]),
             Ask::BlockStatusAbove { offset, len, want_zero } => {
-                self.seq([Frame::StatusAbove(StatusReq::new(node, None, offset, len, want_zero))])
+                self.seq([StatusFrame::StatusAbove(StatusReq::new(node, None, offset, len, want_zero)).into()])
             }
             other => unreachable!("{other:?} is no request to a child"),
         }
@@ -338,7 +381,7 @@ impl World {
     /// After waiting for an allocation: takes the lock again.
     pub(in crate::world) fn qcow2_relock(&mut self, node: NodeId, op: Box<Op>) -> Flow {
         let co = self.current();
-        self.stack.push(Frame::Qcow2Op { node, op });
+        self.stack.push(Qcow2Frame::Qcow2Op { node, op }.into());
         let state_locked = std::mem::replace(&mut self.qcow2(node).locked, true);
         if state_locked {
             self.qcow2(node).lock_queue.push(co);
@@ -423,7 +466,7 @@ impl World {
 
     /// `qcow2_co_block_status`
     pub(super) fn qcow2_block_status(&mut self, node: NodeId, offset: u64, bytes: u64, _want_zero: bool) -> Flow {
-        self.stack.push(Frame::StatusVal);
+        self.stack.push(StatusFrame::StatusVal.into());
         self.qcow2_start(node, Op::block_status(offset, bytes))
     }
 
@@ -437,7 +480,7 @@ impl World {
                 Some(BitmapCheck { name, problem: b.check(crate::bitmap::CheckFlags::DEFAULT).err() })
             })
             .collect();
-        self.stack.push(Frame::Qcow2Truncated(node));
+        self.stack.push(Qcow2Frame::Qcow2Truncated(node).into());
         self.qcow2_start(node, Op::truncate(size, zero, checks.into()))
     }
 
@@ -455,7 +498,7 @@ impl World {
 
     /// `qcow2_open`, as a frame for a coroutine of its own. Leaves `Val::Done`.
     pub(in crate::world) fn qcow2_open_frame(&self, node: NodeId) -> Frame {
-        Frame::Qcow2Open(node)
+        Qcow2Frame::Qcow2Open(node).into()
     }
 
     /// `qcow2_open`
@@ -481,7 +524,7 @@ impl World {
             request_alignment: u32::try_from(self.graph.nodes[file].bl.request_alignment).unwrap_or(1),
         };
         self.qcow2(node).q = Qcow2::new(traits);
-        self.stack.push(Frame::Qcow2Opened(node));
+        self.stack.push(Qcow2Frame::Qcow2Opened(node).into());
         self.qcow2_start(node, Op::open(options))
     }
 

@@ -12,9 +12,15 @@ use crate::qmp::types::{BlockdevRef, CreateQcow2, Qcow2CompressionType, Qcow2Ver
 use crate::world::World;
 use crate::world::aio::device::DeviceOp;
 use crate::world::arena::{BackendId, NodeId};
+use crate::world::block::backend::BackendFrame;
 use crate::world::block::backend::BlkRequest;
 use crate::world::block::create::AfterCreate;
+use crate::world::block::create::ImgCreateFrame;
+use crate::world::block::driver::qcow2::Qcow2Frame;
+use crate::world::block::graph::GraphFrame;
 use crate::world::block::graph::{Node, OpenFlags};
+use crate::world::block::graph_lock::GraphLockFrame;
+use crate::world::block::open::open::OpenFrame;
 use crate::world::block::open::spec::{DriverSpec, OpenSpec};
 use crate::world::block::perms::perm;
 use crate::world::block::request::IoFlags;
@@ -58,6 +64,38 @@ pub enum FormatStage {
 /// How long a worker thread takes to set the length of a new file, in nanoseconds.
 pub(in crate::world) const TRUNCATE: Nanos = 40_000;
 
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum Qcow2CreateFrame {
+    ImgCreateQcow2 { path: Arc<str>, backing: Option<(Arc<str>, Arc<str>)>, size: u64 },
+    Qcow2Format { file: NodeId, options: Box<CreateOptions> },
+    Qcow2CreateFile { file: NodeId, options: Box<CreateOptions> },
+    Formatting(Box<Formatting>, FormatStage),
+    RawTruncate(NodeId),
+    CreateOver(Box<CreateQcow2>),
+}
+
+impl From<Qcow2CreateFrame> for Frame {
+    fn from(frame: Qcow2CreateFrame) -> Frame {
+        Frame::Qcow2Create(frame)
+    }
+}
+
+impl Qcow2CreateFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            Qcow2CreateFrame::ImgCreateQcow2 { path, backing, size } => w.img_create_qcow2(&path, backing, size),
+            Qcow2CreateFrame::Qcow2Format { file, options } => w.qcow2_format(file, options),
+            Qcow2CreateFrame::Qcow2CreateFile { file, options } => w.qcow2_create_file_co(file, options),
+            Qcow2CreateFrame::Formatting(formatting, stage) => w.formatting(formatting, stage),
+            Qcow2CreateFrame::RawTruncate(file) => w.raw_truncate(file),
+            Qcow2CreateFrame::CreateOver(options) => w.create_over(&options),
+        }
+    }
+}
+
 impl World {
     /// `qcow2_co_create`, but for the reference to `file` that it takes. Runs in a coroutine. Leaves `Val::Done`.
     pub(in crate::world) fn qcow2_format(&mut self, file: NodeId, options: Box<CreateOptions>) -> Flow {
@@ -65,9 +103,9 @@ impl World {
             return self.ret(Val::Done(Err(QmpError::generic(fault.to_string()))));
         }
         let (perm, beyond_eof) = (perm::WRITE | perm::RESIZE, true);
-        let attach = Frame::BlkNewWithBs { bs: file, perm, beyond_eof };
+        let attach = BackendFrame::BlkNewWithBs { bs: file, perm, beyond_eof }.into();
         let f = Box::new(Formatting { file, blk: None, options: *options });
-        self.seq([Frame::OnMain(Box::new(attach)), Frame::Formatting(f, FormatStage::Attached)])
+        self.seq([Frame::OnMain(Box::new(attach)), Qcow2CreateFrame::Formatting(f, FormatStage::Attached).into()])
     }
 
     /// One stage of formatting.
@@ -122,16 +160,20 @@ impl World {
         let blk = f.blk.expect("it has a backend");
         let (bytes, flags) = (data.len(), IoFlags::NONE);
         let request = Box::new(BlkRequest::Write { offset, data: Some(data), bytes, flags });
-        self.seq([Frame::BlkCo { blk, request }, Frame::Formatting(f, next)])
+        self.seq([BackendFrame::BlkCo { blk, request }.into(), Qcow2CreateFrame::Formatting(f, next).into()])
     }
 
     /// The backend of the moment goes, and one that opens the image comes.
     fn format_open(&mut self, mut f: Box<Formatting>, flags: OpenFlags, perm: u8, next: FormatStage) -> Flow {
-        let gone = Frame::BlkUnref(f.blk.take().expect("it has a backend"));
+        let gone = BackendFrame::BlkUnref(f.blk.take().expect("it has a backend")).into();
         let file = OpenSpec::reference(self.graph.nodes[f.file].node_name.clone());
         let spec = OpenSpec { file: Some(Arc::new(file)), ..OpenSpec::new(DriverSpec::qcow2(), flags) };
-        let open = Frame::BlkNewOpen { spec: Arc::new(spec), perm };
-        self.seq([Frame::OnMain(Box::new(gone)), Frame::OnMain(Box::new(open)), Frame::Formatting(f, next)])
+        let open = BackendFrame::BlkNewOpen { spec: Arc::new(spec), perm }.into();
+        self.seq([
+            Frame::OnMain(Box::new(gone)),
+            Frame::OnMain(Box::new(open)),
+            Qcow2CreateFrame::Formatting(f, next).into(),
+        ])
     }
 
     /// Work on the open image, under the graph's reader lock.
@@ -139,16 +181,16 @@ impl World {
         let node = f.blk.and_then(|blk| self.graph.blk_bs(blk)).expect("the image is open");
         let op = Box::new(Op::create_step(f.options.clone(), step));
         self.seq([
-            Frame::Rdlock,
-            Frame::RunCo(Box::new(Frame::Qcow2Op { node, op })),
-            Frame::KeepOver(Box::new(Frame::Rdunlock)),
-            Frame::Formatting(f, next),
+            GraphLockFrame::Rdlock.into(),
+            Frame::RunCo(Box::new(Qcow2Frame::Qcow2Op { node, op }.into())),
+            Frame::KeepOver(Box::new(GraphLockFrame::Rdunlock.into())),
+            Qcow2CreateFrame::Formatting(f, next).into(),
         ])
     }
 
     fn format_end(&mut self, f: &Formatting, done: Result<(), QmpError>) -> Flow {
         self.stack.push(Frame::Give(Box::new(Val::Done(done))));
-        let gone = f.blk.map_or(Frame::LockGraph(0), Frame::BlkUnref);
+        let gone = f.blk.map_or(GraphLockFrame::LockGraph(0).into(), |blk| BackendFrame::BlkUnref(blk).into());
         self.seq([Frame::OnMain(Box::new(gone))])
     }
 
@@ -187,24 +229,24 @@ impl World {
         node.size = 0;
         let file = self.bdrv_new(node);
         self.assign_node_name(file, None).expect("a made-up name is free");
-        let create = Frame::Qcow2CreateFile { file, options: Box::new(options) };
-        self.seq([Frame::RunCo(Box::new(create)), Frame::ImgCreated("qcow2".into())])
+        let create = Qcow2CreateFrame::Qcow2CreateFile { file, options: Box::new(options) }.into();
+        self.seq([Frame::RunCo(Box::new(create)), ImgCreateFrame::ImgCreated("qcow2".into()).into()])
     }
 
     /// `qcow2_co_create_opts`, in its coroutine. What it does to the graph is done by the main thread, in bottom halves.
     pub(in crate::world) fn qcow2_create_file_co(&mut self, file: NodeId, options: Box<Qcow2Options>) -> Flow {
         self.seq([
             // `raw_co_create` empties the file, and makes it as long as it is to be.
-            Frame::RawTruncate(file),
-            Frame::RawTruncate(file),
+            Qcow2CreateFrame::RawTruncate(file).into(),
+            Qcow2CreateFrame::RawTruncate(file).into(),
             // `bdrv_co_open`: the node is there already, to have something that the file's requests are of.
             on_main_nothing(),
             // `qcow2_co_create` takes a reference and gives it up.
             on_main_nothing(),
-            Frame::Qcow2Format { file, options },
+            Qcow2CreateFrame::Qcow2Format { file, options }.into(),
             Frame::KeepOver(Box::new(on_main_nothing())),
             Frame::KeepOver(Box::new(on_main_nothing())),
-            Frame::KeepOver(Box::new(Frame::OnMain(Box::new(Frame::BdrvUnref(file))))),
+            Frame::KeepOver(Box::new(Frame::OnMain(Box::new(GraphFrame::BdrvUnref(file).into())))),
             Frame::KeepOver(Box::new(on_main_nothing())),
         ])
     }
@@ -220,8 +262,8 @@ impl World {
             // `bdrv_co_open_blockdev_ref`: opened for this, and closed again.
             BlockdevRef::Definition(options) => {
                 let spec = Arc::new(OpenSpec::from_options(options, None));
-                let open = Frame::OnMain(Box::new(Frame::BdrvOpen(spec)));
-                self.seq([open, Frame::CreateOver(Box::new(q.clone()))])
+                let open = Frame::OnMain(Box::new(OpenFrame::BdrvOpen(spec).into()));
+                self.seq([open, Qcow2CreateFrame::CreateOver(Box::new(q.clone())).into()])
             }
             BlockdevRef::Reference(name) => {
                 // A reference is taken and given up by the main thread, too.
@@ -242,7 +284,7 @@ impl World {
     pub(in crate::world) fn create_over(&mut self, q: &CreateQcow2) -> Flow {
         match std::mem::take(&mut self.reg) {
             Val::Node(Ok(file)) => {
-                let unref = Frame::OnMain(Box::new(Frame::BdrvUnref(file)));
+                let unref = Frame::OnMain(Box::new(GraphFrame::BdrvUnref(file).into()));
                 self.stack.push(Frame::KeepOver(Box::new(on_main_nothing())));
                 self.stack.push(Frame::KeepOver(Box::new(unref)));
                 self.create_over_node(q, file)
@@ -263,6 +305,6 @@ impl World {
             refcount_bits: u32::try_from(q.refcount_bits.unwrap_or(16)).unwrap_or(0),
             zstd: q.compression_type == Some(Qcow2CompressionType::Zstd),
         };
-        self.seq([Frame::Qcow2Format { file, options: Box::new(options) }])
+        self.seq([Qcow2CreateFrame::Qcow2Format { file, options: Box::new(options) }.into()])
     }
 }

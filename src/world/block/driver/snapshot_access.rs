@@ -8,7 +8,10 @@ use crate::base::units::{align_down, align_up};
 use crate::block::content::Data;
 use crate::world::World;
 use crate::world::arena::NodeId;
-use crate::world::frame::{Flow, Frame};
+use crate::world::block::discard::DiscardFrame;
+use crate::world::block::driver::copy_before_write::CopyBeforeWriteFrame;
+use crate::world::block::status::StatusFrame;
+use crate::world::frame::Flow;
 use crate::world::value::Val;
 
 impl World {
@@ -35,8 +38,8 @@ impl World {
         match locked {
             Err(errno) => self.ret(Val::Status(Err(errno))),
             Ok((cbw, place)) => self.seq([
-                Frame::Status { node: place.node, offset, bytes: place.bytes, want_zero },
-                Frame::SnapshotStatusDone { cbw, frozen: place.frozen },
+                StatusFrame::Status { node: place.node, offset, bytes: place.bytes, want_zero }.into(),
+                CopyBeforeWriteFrame::SnapshotStatusDone { cbw, frozen: place.frozen }.into(),
             ]),
         }
     }
@@ -56,6 +59,6 @@ impl World {
         self.bits_mut(cbw, access).reset(from, end - from);
         self.block_copy_reset(cbw, from, end - from);
         let target = self.graph.bs(target.expect("the filter was opened"));
-        self.seq([Frame::Pdiscard { node: target, offset: from, bytes: end - from }])
+        self.seq([DiscardFrame::Pdiscard { node: target, offset: from, bytes: end - from }.into()])
     }
 }

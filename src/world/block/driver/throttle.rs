@@ -6,6 +6,7 @@ use crate::world::World;
 use crate::world::aio::coroutine::Wait;
 use crate::world::aio::timer::TimerKind;
 use crate::world::arena::{CoId, Member, NodeId};
+use crate::world::block::driver::DriverFrame;
 use crate::world::block::request::WriteReq;
 use crate::world::frame::{Flow, Frame};
 use std::sync::Arc;
@@ -109,7 +110,35 @@ impl Group {
 
 /// A request of a `throttle` node waits for its turn.
 pub(super) fn throttled(node: NodeId, write: bool, bytes: u64) -> Frame {
-    Frame::ThrottleWait { who: Member::Node(node), write, bytes }
+    ThrottleFrame::ThrottleWait { who: Member::Node(node), write, bytes }.into()
+}
+
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum ThrottleFrame {
+    ThrottleWait { who: Member, write: bool, bytes: u64 },
+    ThrottleWoken { who: Member, write: bool },
+    ThrottleGo { who: Member, write: bool, bytes: u64 },
+    ThrottleRestart { who: Member, write: bool },
+}
+
+impl From<ThrottleFrame> for Frame {
+    fn from(frame: ThrottleFrame) -> Frame {
+        Frame::Throttle(frame)
+    }
+}
+
+impl ThrottleFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            ThrottleFrame::ThrottleWait { who, write, bytes } => w.throttle_intercept(who, write, bytes),
+            ThrottleFrame::ThrottleWoken { who, write } => w.throttle_woken(who, write),
+            ThrottleFrame::ThrottleGo { who, write, bytes } => w.throttle_go(who, write, bytes),
+            ThrottleFrame::ThrottleRestart { who, write } => w.throttle_restart(who, write),
+        }
+    }
 }
 
 impl World {
@@ -184,12 +213,12 @@ impl World {
         let token = self.throttling.groups[index].next_token(who, dir, self.unlimited(who));
         let must_wait = self.throttle_must_wait(index, token, dir);
         let co = self.current();
-        self.stack.push(Frame::ThrottleGo { who, write, bytes });
+        self.stack.push(ThrottleFrame::ThrottleGo { who, write, bytes }.into());
         let member = self.throttling.groups[index].member(who);
         if must_wait || member.pending[dir] > 0 {
             member.pending[dir] += 1;
             member.queues[dir].push(co);
-            self.stack.push(Frame::ThrottleWoken { who, write });
+            self.stack.push(ThrottleFrame::ThrottleWoken { who, write }.into());
             return Flow::Yield(Wait::Queue("its throttle group"));
         }
         Flow::Go
@@ -255,7 +284,7 @@ impl World {
     pub(in crate::world) fn throttle_timer(&mut self, who: Member, write: bool) {
         if let Some(index) = self.throttling.index_of(who) {
             self.throttling.groups[index].armed[usize::from(write)] = false;
-            let co = self.co_create([Frame::ThrottleRestart { who, write }]);
+            let co = self.co_create([ThrottleFrame::ThrottleRestart { who, write }.into()]);
             self.aio_co_wake(co);
         }
     }
@@ -268,7 +297,7 @@ impl World {
                 self.timer_del(timer);
                 self.throttle_timer(who, write);
             } else if self.throttling.index_of(who).is_some() {
-                let co = self.co_create([Frame::ThrottleRestart { who, write }]);
+                let co = self.co_create([ThrottleFrame::ThrottleRestart { who, write }.into()]);
                 self.aio_co_wake(co);
             }
         }
@@ -292,6 +321,6 @@ impl World {
 
     /// A write that waits for its turn, and is passed on.
     pub(super) fn write_throttled(&mut self, req: Box<WriteReq>) -> Flow {
-        self.seq([throttled(req.node, true, req.bytes), Frame::PassWrite { req, shift: 0 }])
+        self.seq([throttled(req.node, true, req.bytes), DriverFrame::PassWrite { req, shift: 0 }.into()])
     }
 }

@@ -8,13 +8,20 @@ use crate::block::event::BlkdebugEvent;
 use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::arena::{BackendId, Member, NodeId};
+use crate::world::block::backend::BackendFrame;
 use crate::world::block::driver::Driver;
 use crate::world::block::driver::blkdebug::BlkdebugDriver;
+use crate::world::block::driver::blkdebug::BlkdebugFrame;
 use crate::world::block::driver::copy_before_write::CbwState;
+use crate::world::block::driver::copy_before_write::CopyBeforeWriteFrame;
 use crate::world::block::driver::null::NullDriver;
 use crate::world::block::driver::raw::RawDriver;
+use crate::world::block::edges::EdgesFrame;
 use crate::world::block::edges::Role;
+use crate::world::block::graph::GraphFrame;
 use crate::world::block::graph::{DetectZeroes, Node, OpenFlags};
+use crate::world::block::graph_lock::GraphLockFrame;
+use crate::world::block::io::IoFrame;
 use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
@@ -67,6 +74,36 @@ pub enum OpenStage {
     BackingAttached,
 }
 
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum OpenFrame {
+    BdrvOpen(Arc<OpenSpec>),
+    Open(Box<Opening>, OpenStage),
+    OpenDone(Box<Opening>),
+    OpenFail(Box<Opening>, QmpError),
+    OpenFormatFailed(Box<Opening>, QmpError),
+}
+
+impl From<OpenFrame> for Frame {
+    fn from(frame: OpenFrame) -> Frame {
+        Frame::Open(frame)
+    }
+}
+
+impl OpenFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            OpenFrame::BdrvOpen(spec) => w.bdrv_open(&spec),
+            OpenFrame::Open(opening, stage) => w.open_stage(opening, stage),
+            OpenFrame::OpenDone(opening) => w.open_done(opening),
+            OpenFrame::OpenFail(opening, err) => w.open_fail(&opening, err),
+            OpenFrame::OpenFormatFailed(opening, err) => w.open_format_failed(opening, err),
+        }
+    }
+}
+
 impl World {
     /// `bdrv_open_inherit`. Leaves `Val::Node` with a reference for the caller.
     pub(in crate::world) fn bdrv_open(&mut self, spec: &Arc<OpenSpec>) -> Flow {
@@ -89,9 +126,9 @@ impl World {
         match &spec.file {
             Some(file) if spec.driver.opens_file_first() => {
                 let file = file.clone();
-                self.seq([Frame::BdrvOpen(file), Frame::Open(opening, OpenStage::FileOpened)])
+                self.seq([OpenFrame::BdrvOpen(file).into(), OpenFrame::Open(opening, OpenStage::FileOpened).into()])
             }
-            _ => self.seq([Frame::Open(opening, OpenStage::Driver)]),
+            _ => self.seq([OpenFrame::Open(opening, OpenStage::Driver).into()]),
         }
     }
 
@@ -119,9 +156,9 @@ impl World {
 
     fn open_failed(&mut self, o: &Opening, err: QmpError) -> Flow {
         self.stack.push(Frame::Give(Box::new(Val::Node(Err(err)))));
-        self.stack.push(Frame::BdrvUnref(o.bs));
+        self.stack.push(GraphFrame::BdrvUnref(o.bs).into());
         if let Some(probe) = o.probe {
-            self.stack.push(Frame::BlkUnref(probe));
+            self.stack.push(BackendFrame::BlkUnref(probe).into());
         }
         Flow::Go
     }
@@ -141,9 +178,9 @@ impl World {
                 let probe = self.blk_new("".into(), 0, perm::ALL);
                 o.probe = Some(probe);
                 self.seq([
-                    Frame::BlkInsertBs(probe, file_bs),
-                    Frame::KeepOver(Box::new(Frame::BdrvUnref(file_bs))),
-                    Frame::Open(o, OpenStage::ProbeAttached),
+                    BackendFrame::BlkInsertBs(probe, file_bs).into(),
+                    Frame::KeepOver(Box::new(GraphFrame::BdrvUnref(file_bs).into())),
+                    OpenFrame::Open(o, OpenStage::ProbeAttached).into(),
                 ])
             }
         }
@@ -157,8 +194,8 @@ impl World {
             let file = o.file_bs.expect("just opened");
             let bytes = self.bdrv_getlength(file).min(2048);
             return self.seq([
-                Frame::RunCo(Box::new(Frame::Preadv { node: file, offset: 0, bytes })),
-                Frame::Open(o, OpenStage::Probed),
+                Frame::RunCo(Box::new(IoFrame::Preadv { node: file, offset: 0, bytes }.into())),
+                OpenFrame::Open(o, OpenStage::Probed).into(),
             ]);
         }
         self.open_driver(o)
@@ -186,7 +223,7 @@ impl World {
         let bs = o.bs;
         let spec = o.spec.clone();
         if self.wants_host_file(&spec.driver) {
-            return self.seq([Frame::Open(o, OpenStage::Driver)]);
+            return self.seq([OpenFrame::Open(o, OpenStage::Driver).into()]);
         }
         if let Err(text) = self.assign_node_name(bs, spec.node_name.as_deref()) {
             return self.open_failed(&o, QmpError::generic(text));
@@ -250,7 +287,7 @@ impl World {
                 self.graph.nodes[bs].driver = Some(Driver::Blkdebug(Box::new(driver)));
                 let image = spec.file.clone().expect("blkdebug has an image");
                 o.file_bs = None;
-                self.seq([Frame::BdrvOpen(image), Frame::Open(o, OpenStage::ChildOpened)])
+                self.seq([OpenFrame::BdrvOpen(image).into(), OpenFrame::Open(o, OpenStage::ChildOpened).into()])
             }
         }
     }
@@ -265,11 +302,11 @@ impl World {
                     self.inherits(target, parent, Some(spec));
                 }
                 self.seq([
-                    Frame::GraphWrlock,
-                    Frame::AttachToNode { parent, name: "target", role: Role::Data, bs: target },
-                    Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
-                    Frame::KeepOver(Box::new(Frame::BdrvUnref(target))),
-                    Frame::Open(o, OpenStage::TargetAttached),
+                    GraphLockFrame::GraphWrlock.into(),
+                    EdgesFrame::AttachToNode { parent, name: "target", role: Role::Data, bs: target }.into(),
+                    Frame::KeepOver(Box::new(GraphLockFrame::GraphWrunlock.into())),
+                    Frame::KeepOver(Box::new(GraphFrame::BdrvUnref(target).into())),
+                    OpenFrame::Open(o, OpenStage::TargetAttached).into(),
                 ])
             }
         }
@@ -283,7 +320,10 @@ impl World {
             unreachable!("only it has a target")
         };
         let (cbw, discard_source, min_cluster) = (o.bs, false, *min_cluster);
-        self.seq([Frame::CbwOpened { cbw, discard_source, min_cluster }, Frame::Open(o, OpenStage::CbwOpened)])
+        self.seq([
+            CopyBeforeWriteFrame::CbwOpened { cbw, discard_source, min_cluster }.into(),
+            OpenFrame::Open(o, OpenStage::CbwOpened).into(),
+        ])
     }
 
     /// Notes in whose options a node was described; one that was named by another is its own.
@@ -298,10 +338,10 @@ impl World {
         let parent = o.bs;
         self.inherits(file, parent, o.spec.file.as_deref());
         self.seq([
-            Frame::GraphWrlock,
-            Frame::AttachToNode { parent, name: "file", role, bs: file },
-            Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
-            Frame::Open(o, OpenStage::ChildAttached),
+            GraphLockFrame::GraphWrlock.into(),
+            EdgesFrame::AttachToNode { parent, name: "file", role, bs: file }.into(),
+            Frame::KeepOver(Box::new(GraphLockFrame::GraphWrunlock.into())),
+            OpenFrame::Open(o, OpenStage::ChildAttached).into(),
         ])
     }
 
@@ -313,11 +353,11 @@ impl World {
                 let parent = o.bs;
                 self.inherits(image, parent, o.spec.file.as_deref());
                 self.seq([
-                    Frame::GraphWrlock,
-                    Frame::AttachToNode { parent, name: "image", role: Role::Filtered, bs: image },
-                    Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
-                    Frame::KeepOver(Box::new(Frame::BdrvUnref(image))),
-                    Frame::Open(o, OpenStage::ChildAttached),
+                    GraphLockFrame::GraphWrlock.into(),
+                    EdgesFrame::AttachToNode { parent, name: "image", role: Role::Filtered, bs: image }.into(),
+                    Frame::KeepOver(Box::new(GraphLockFrame::GraphWrunlock.into())),
+                    Frame::KeepOver(Box::new(GraphFrame::BdrvUnref(image).into())),
+                    OpenFrame::Open(o, OpenStage::ChildAttached).into(),
                 ])
             }
         }
@@ -353,7 +393,7 @@ impl World {
             Driver::Cbw(_) => {
                 let DriverSpec::CopyBeforeWrite { target, .. } = &o.spec.driver else { unreachable!("it opens one") };
                 let target = target.clone();
-                self.seq([Frame::BdrvOpen(target), Frame::Open(o, OpenStage::TargetOpened)])
+                self.seq([OpenFrame::BdrvOpen(target).into(), OpenFrame::Open(o, OpenStage::TargetOpened).into()])
             }
             Driver::Throttle(group) => {
                 let group = group.clone();
@@ -371,7 +411,7 @@ impl World {
             }
             Driver::Qcow2(_) => {
                 let open = self.qcow2_open_frame(bs);
-                self.seq([Frame::RunCo(Box::new(open)), Frame::Open(o, OpenStage::FormatOpened)])
+                self.seq([Frame::RunCo(Box::new(open)), OpenFrame::Open(o, OpenStage::FormatOpened).into()])
             }
             other => unreachable!("{other:?} has no child"),
         }
@@ -388,8 +428,8 @@ impl World {
             return self.driver_open_failed(o, QmpError::generic(text));
         }
         self.seq([
-            Frame::RunCo(Box::new(Frame::BlkdebugEvent { node: bs, event: BlkdebugEvent::None })),
-            Frame::OpenDone(o),
+            Frame::RunCo(Box::new(BlkdebugFrame::BlkdebugEvent { node: bs, event: BlkdebugEvent::None }.into())),
+            OpenFrame::OpenDone(o).into(),
         ])
     }
 
@@ -398,8 +438,8 @@ impl World {
             Ok(()) => self.open_done(o),
             Err(err) => {
                 // Measured: a format that refuses its image takes the graph lock once more than a protocol.
-                self.stack.push(Frame::OpenFormatFailed(o, err));
-                self.seq([Frame::LockGraph(1)])
+                self.stack.push(OpenFrame::OpenFormatFailed(o, err).into());
+                self.seq([GraphLockFrame::LockGraph(1).into()])
             }
         }
     }
@@ -413,8 +453,12 @@ impl World {
     fn driver_open_failed(&mut self, o: Box<Opening>, err: QmpError) -> Flow {
         let bs = o.bs;
         self.graph.nodes[bs].driver = None;
-        self.stack.push(Frame::OpenFail(o, err));
-        self.seq([Frame::GraphWrlock, Frame::UnrefChildren(bs), Frame::GraphWrunlock])
+        self.stack.push(OpenFrame::OpenFail(o, err).into());
+        self.seq([
+            GraphLockFrame::GraphWrlock.into(),
+            GraphFrame::UnrefChildren(bs).into(),
+            GraphLockFrame::GraphWrunlock.into(),
+        ])
     }
 
     /// The end of an opening that failed.
@@ -434,7 +478,9 @@ impl World {
         }
         self.refresh_limits(bs);
         match o.probe.take() {
-            Some(probe) => self.seq([Frame::BlkUnref(probe), Frame::Open(o, OpenStage::ProbeGone)]),
+            Some(probe) => {
+                self.seq([BackendFrame::BlkUnref(probe).into(), OpenFrame::Open(o, OpenStage::ProbeGone).into()])
+            }
             None => self.open_backing(o),
         }
     }
@@ -457,7 +503,9 @@ impl World {
             }
         };
         match backing {
-            Some(spec) => self.seq([Frame::BdrvOpen(spec), Frame::Open(o, OpenStage::BackingOpened)]),
+            Some(spec) => {
+                self.seq([OpenFrame::BdrvOpen(spec).into(), OpenFrame::Open(o, OpenStage::BackingOpened).into()])
+            }
             None => self.open_end(&o),
         }
     }
@@ -493,9 +541,9 @@ impl World {
                     self.graph.nodes[bs].auto_backing_file = self.filename_of(backing);
                 }
                 self.seq([
-                    Frame::SetBackingHd { bs, backing },
-                    Frame::KeepOver(Box::new(Frame::BdrvUnref(backing))),
-                    Frame::Open(o, OpenStage::BackingAttached),
+                    EdgesFrame::SetBackingHd { bs, backing }.into(),
+                    Frame::KeepOver(Box::new(GraphFrame::BdrvUnref(backing).into())),
+                    OpenFrame::Open(o, OpenStage::BackingAttached).into(),
                 ])
             }
         }

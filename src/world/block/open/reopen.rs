@@ -8,10 +8,15 @@ use crate::qmp::error::QmpError;
 use crate::qmp::types::BlockdevOptions;
 use crate::world::World;
 use crate::world::arena::{ChildId, NodeId};
+use crate::world::block::drain::DrainFrame;
 use crate::world::block::driver::Driver;
+use crate::world::block::driver::qcow2::Qcow2Frame;
 use crate::world::block::driver::raw::RawDriver;
 use crate::world::block::edges::{Child, Parent, Role, no_backing};
+use crate::world::block::flush::FlushFrame;
+use crate::world::block::graph::GraphFrame;
 use crate::world::block::graph::{DetectZeroes, OpenFlags};
+use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
@@ -129,6 +134,30 @@ impl Reopen {
     }
 }
 
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum ReopenFrame {
+    Reopen(Box<Reopen>),
+    ReopenUnswap(Box<Reopen>),
+}
+
+impl From<ReopenFrame> for Frame {
+    fn from(frame: ReopenFrame) -> Frame {
+        Frame::Reopen(frame)
+    }
+}
+
+impl ReopenFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            ReopenFrame::Reopen(reopen) => w.reopen(reopen),
+            ReopenFrame::ReopenUnswap(reopen) => w.reopen_unswap(reopen),
+        }
+    }
+}
+
 impl World {
     /// `qmp_blockdev_reopen`. Unlike QEMU, which aborts, it takes an empty list.
     pub(in crate::world) fn blockdev_reopen(&mut self, list: &[BlockdevOptions]) -> Flow {
@@ -160,7 +189,7 @@ impl World {
             At::Drain(i) => match r.drains.get(i).copied() {
                 Some(bs) => {
                     r.at = At::Drain(i + 1);
-                    self.seq([Frame::DrainedBegin(bs), Frame::Reopen(r)])
+                    self.seq([DrainFrame::DrainedBegin(bs).into(), ReopenFrame::Reopen(r).into()])
                 }
                 None => {
                     self.see_work_in_drain();
@@ -170,7 +199,10 @@ impl World {
             At::Flush(i) => match r.entries.get(i).map(|entry| entry.bs) {
                 Some(bs) => {
                     r.at = At::Flushed(i);
-                    self.seq([Frame::RunCo(Box::new(Frame::BdrvCoFlush(bs))), Frame::Reopen(r)])
+                    self.seq([
+                        Frame::RunCo(Box::new(FlushFrame::BdrvCoFlush(bs).into())),
+                        ReopenFrame::Reopen(r).into(),
+                    ])
                 }
                 None => self.reopen_at(r, At::Prepare(0)),
             },
@@ -208,7 +240,7 @@ impl World {
     fn reopen_fail(&mut self, mut r: Box<Reopen>, err: QmpError) -> Flow {
         r.error = Some(err);
         r.at = At::Undo(0);
-        self.seq([Frame::GraphWrlock, Frame::ReopenUnswap(r)])
+        self.seq([GraphLockFrame::GraphWrlock.into(), ReopenFrame::ReopenUnswap(r).into()])
     }
 
     /// `bdrv_reopen_prepare`, up to the driver's own.
@@ -245,7 +277,7 @@ impl World {
         let op = self.qcow2_reopen_op(bs, spec.as_deref(), flags);
         r.at = At::Prepared(i);
         self.reg = Val::None;
-        self.seq([Frame::RunCo(Box::new(Frame::Qcow2Op { node: bs, op })), Frame::Reopen(r)])
+        self.seq([Frame::RunCo(Box::new(Qcow2Frame::Qcow2Op { node: bs, op }.into())), ReopenFrame::Reopen(r).into()])
     }
 
     fn qcow2_reopen_op(&self, bs: NodeId, spec: Option<&OpenSpec>, flags: OpenFlags) -> Box<Op> {
@@ -355,9 +387,13 @@ impl World {
         match old {
             Some(old) => {
                 self.bdrv_ref(old);
-                self.seq([Frame::DrainedBegin(old), Frame::GraphWrlock, Frame::Reopen(r)])
+                self.seq([
+                    DrainFrame::DrainedBegin(old).into(),
+                    GraphLockFrame::GraphWrlock.into(),
+                    ReopenFrame::Reopen(r).into(),
+                ])
             }
-            None => self.seq([Frame::GraphWrlock, Frame::Reopen(r)]),
+            None => self.seq([GraphLockFrame::GraphWrlock.into(), ReopenFrame::Reopen(r).into()]),
         }
     }
 
@@ -372,10 +408,13 @@ impl World {
         r.swaps.push(swap);
         r.at = At::Swap(i);
         match old {
-            Some(old) => {
-                self.seq([Frame::GraphWrunlock, Frame::DrainedEnd(old), Frame::BdrvUnref(old), Frame::Reopen(r)])
-            }
-            None => self.seq([Frame::GraphWrunlock, Frame::Reopen(r)]),
+            Some(old) => self.seq([
+                GraphLockFrame::GraphWrunlock.into(),
+                DrainFrame::DrainedEnd(old).into(),
+                GraphFrame::BdrvUnref(old).into(),
+                ReopenFrame::Reopen(r).into(),
+            ]),
+            None => self.seq([GraphLockFrame::GraphWrunlock.into(), ReopenFrame::Reopen(r).into()]),
         }
     }
 
@@ -454,7 +493,11 @@ impl World {
         }
         let left = r.entries.len();
         r.at = At::Bitmaps(left);
-        self.seq([Frame::GraphWrlock, Frame::GraphWrunlock, Frame::Reopen(r)])
+        self.seq([
+            GraphLockFrame::GraphWrlock.into(),
+            GraphLockFrame::GraphWrunlock.into(),
+            ReopenFrame::Reopen(r).into(),
+        ])
     }
 
     /// `qcow2_reopen_commit_post`, from the last node to the first.
@@ -476,7 +519,7 @@ impl World {
         let op = Box::new(Op::bitmaps_writable(bitmaps.into()));
         r.at = At::BitmapsDone(index);
         self.reg = Val::None;
-        self.seq([Frame::RunCo(Box::new(Frame::Qcow2Op { node: bs, op })), Frame::Reopen(r)])
+        self.seq([Frame::RunCo(Box::new(Qcow2Frame::Qcow2Op { node: bs, op }.into())), ReopenFrame::Reopen(r).into()])
     }
 
     fn reopen_bitmaps_done(&mut self, r: &Reopen, index: usize) {
@@ -513,7 +556,7 @@ impl World {
         }
         let roots: Vec<NodeId> = r.entries.iter().map(|entry| entry.bs).collect();
         self.perms_of(&roots).expect("it was so before");
-        self.seq([Frame::GraphWrunlock, Frame::Reopen(r)])
+        self.seq([GraphLockFrame::GraphWrunlock.into(), ReopenFrame::Reopen(r).into()])
     }
 
     /// `bdrv_reopen_abort`: the drivers are as they were.
@@ -527,7 +570,7 @@ impl World {
         let op = self.qcow2_reopen_op(bs, spec.as_deref(), flags);
         r.at = At::Undone(i);
         self.reg = Val::None;
-        self.seq([Frame::RunCo(Box::new(Frame::Qcow2Op { node: bs, op })), Frame::Reopen(r)])
+        self.seq([Frame::RunCo(Box::new(Qcow2Frame::Qcow2Op { node: bs, op }.into())), ReopenFrame::Reopen(r).into()])
     }
 
     /// `bdrv_reopen_queue_free`
