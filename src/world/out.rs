@@ -85,7 +85,7 @@ impl World {
     }
 
     /// `qapi_event_send_job_status_change`
-    pub fn emit_job_status(&mut self, id: Arc<str>, status: JobStatus) {
+    pub(in crate::world) fn emit_job_status(&mut self, id: Arc<str>, status: JobStatus) {
         let time = self.now;
         let cause = self.trace.cause();
         self.out.push_back(Output::Event { time, event: Event::JobStatus { id, status }, cause });
@@ -97,19 +97,19 @@ impl World {
     }
 
     /// Text on the standard output, as it is.
-    pub fn console_raw(&mut self, text: &str) {
+    pub(in crate::world) fn console_raw(&mut self, text: &str) {
         if !text.is_empty() {
             self.out.push_back(Output::Stdout(text.into()));
         }
     }
 
     /// `error_report` where no monitor command is being carried out (`print_loc`): behind the program's name.
-    pub fn error_report(&mut self, text: &str) {
+    pub(in crate::world) fn error_report(&mut self, text: &str) {
         self.out.push_back(Output::Report(text.into()));
     }
 
     /// Text on the standard error, without its last line end.
-    pub fn console_error(&mut self, text: &str) {
+    pub(in crate::world) fn console_error(&mut self, text: &str) {
         self.out.push_back(Output::Stderr(format!("{text}\n").into()));
     }
 }

@@ -58,7 +58,7 @@ pub struct Coroutine {
 
 impl World {
     /// `qemu_coroutine_create`: a coroutine that will run `frames`, the last one first.
-    pub fn co_create<const N: usize>(&mut self, frames: [Frame; N]) -> CoId {
+    pub(in crate::world) fn co_create<const N: usize>(&mut self, frames: [Frame; N]) -> CoId {
         let task = self.aio.current.map_or(Subject::PROCESS, |co| self.cos[co].task);
         let mut stack = self.aio.spare_stacks.take();
         stack.extend(frames);
@@ -74,7 +74,7 @@ impl World {
     }
 
     /// `aio_co_schedule`
-    pub fn aio_co_schedule(&mut self, ctx: Ctx, co: CoId) {
+    pub(in crate::world) fn aio_co_schedule(&mut self, ctx: Ctx, co: CoId) {
         let coroutine = &mut self.cos[co];
         assert!(!coroutine.scheduled, "{co:?} was already scheduled");
         coroutine.scheduled = true;
@@ -90,7 +90,7 @@ impl World {
     }
 
     /// `aio_co_wake`: enters the coroutine, or queues it behind the running one.
-    pub fn aio_co_wake(&mut self, co: CoId) {
+    pub(in crate::world) fn aio_co_wake(&mut self, co: CoId) {
         if self.cos[co].ctx != Ctx::Main {
             self.aio_co_schedule(Ctx::Iohandler, co);
         } else if self.aio.current.is_some() {
@@ -102,13 +102,13 @@ impl World {
     }
 
     /// Leaves a result for a waiting coroutine and wakes it.
-    pub fn wake_with(&mut self, co: CoId, value: Val) {
+    pub(in crate::world) fn wake_with(&mut self, co: CoId, value: Val) {
         self.cos[co].reg = value;
         self.aio_co_wake(co);
     }
 
     /// `qemu_aio_coroutine_enter`: runs the coroutine until it yields, then those it woke, depth first.
-    pub fn co_enter(&mut self, co: CoId, ctx: Ctx) {
+    pub(in crate::world) fn co_enter(&mut self, co: CoId, ctx: Ctx) {
         let mut pending = self.co_run(co, ctx);
         // Those woken last go first; the list is almost always empty.
         pending.reverse();
@@ -195,7 +195,7 @@ impl World {
     }
 
     /// From the main thread: runs `frame` in a new coroutine and polls for its result (QEMU's generated `co_wrapper`s).
-    pub fn run_co(&mut self, frame: Frame) -> Flow {
+    pub(in crate::world) fn run_co(&mut self, frame: Frame) -> Flow {
         if self.aio.current.is_some() {
             return self.seq([frame]);
         }
@@ -205,7 +205,7 @@ impl World {
     }
 
     /// A fresh cell for a result.
-    pub fn new_cell(&mut self) -> CellId {
+    fn new_cell(&mut self) -> CellId {
         let free = self.aio.cells.iter().position(|cell| cell == &Some(Val::Free));
         let slot = free.unwrap_or_else(|| {
             self.aio.cells.push(None);
@@ -216,7 +216,7 @@ impl World {
     }
 
     /// Takes the result out of a cell and frees it.
-    pub fn take_cell(&mut self, cell: CellId) -> Val {
+    pub(in crate::world) fn take_cell(&mut self, cell: CellId) -> Val {
         let slot = cell.0 as usize;
         let value = self.aio.cells[slot].replace(Val::Free).expect("the cell was filled");
         while self.aio.cells.last() == Some(&Some(Val::Free)) {
@@ -226,14 +226,14 @@ impl World {
     }
 
     /// Yields the running coroutine and has it entered again in the next round (`qemu_co_sleep`-free rescheduling).
-    pub fn co_reschedule(&mut self) -> Flow {
+    pub(in crate::world) fn co_reschedule(&mut self) -> Flow {
         let co = self.current();
         self.aio_co_schedule(Ctx::Main, co);
         Flow::Yield(Wait::Reschedule)
     }
 
     /// Runs a main-thread frame on behalf of the running coroutine and yields until it is done.
-    pub fn co_call_main(&mut self, frame: Frame, what: &'static str) -> Flow {
+    pub(in crate::world) fn co_call_main(&mut self, frame: Frame, what: &'static str) -> Flow {
         let co = self.current();
         self.bh_schedule(Bh::CoCall(co, Box::new(frame)));
         Flow::Yield(Wait::Bh(what))

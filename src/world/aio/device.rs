@@ -65,7 +65,7 @@ pub struct DeviceRequest {
 
 impl World {
     /// Sends a request to the device below a protocol node; the running coroutine then yields with the wait returned.
-    pub fn device_submit(&mut self, node: NodeId, op: DeviceOp, offset: u64, bytes: u64) -> Flow {
+    pub(in crate::world) fn device_submit(&mut self, node: NodeId, op: DeviceOp, offset: u64, bytes: u64) -> Flow {
         let id = ReqId(crate::world::arena::lowest_free(self.aio.in_flight.iter().map(|r| r.id.0)));
         let co = self.current();
         let request = DeviceRequest { id, node, op, offset, bytes, sent: self.now, due: None, co, worked: None };

@@ -103,7 +103,7 @@ impl BhQueue {
 
 impl World {
     /// `aio_bh_schedule_oneshot(qemu_get_aio_context(), ...)`
-    pub fn bh_schedule(&mut self, bh: Bh) {
+    pub(in crate::world) fn bh_schedule(&mut self, bh: Bh) {
         if let Some(work) = bh.work() {
             self.trace.keep_cause(work);
         }

@@ -28,7 +28,7 @@ pub struct Timer {
 
 impl World {
     /// `timer_mod`
-    pub fn timer_set(&mut self, deadline: Nanos, kind: TimerKind) {
+    pub(in crate::world) fn timer_set(&mut self, deadline: Nanos, kind: TimerKind) {
         self.timer_del(kind);
         self.trace.keep_cause(match kind {
             TimerKind::JobSleep(job) => Later::JobSleep(job.0),
@@ -40,13 +40,13 @@ impl World {
     }
 
     /// `timer_del`
-    pub fn timer_del(&mut self, kind: TimerKind) {
+    pub(in crate::world) fn timer_del(&mut self, kind: TimerKind) {
         self.aio.timers.retain(|t| t.kind != kind);
     }
 
     /// `timer_pending`
     #[must_use]
-    pub fn timer_pending(&self, kind: TimerKind) -> bool {
+    pub(in crate::world) fn timer_pending(&self, kind: TimerKind) -> bool {
         self.aio.timers.iter().any(|t| t.kind == kind)
     }
 

@@ -172,7 +172,7 @@ impl BackendFrame {
 
 impl World {
     /// `blk_new`
-    pub fn blk_new(&mut self, name: Arc<str>, perm: u8, shared: u8) -> BackendId {
+    pub(in crate::world) fn blk_new(&mut self, name: Arc<str>, perm: u8, shared: u8) -> BackendId {
         self.graph.backends.insert(Backend {
             name,
             root: None,
@@ -194,7 +194,7 @@ impl World {
     }
 
     /// `blk_insert_bs`, as frames: write lock, attach, unlock. Leaves `Val::Done`.
-    pub(in crate::world) fn blk_insert_bs(&mut self, blk: BackendId, bs: NodeId) -> Flow {
+    fn blk_insert_bs(&mut self, blk: BackendId, bs: NodeId) -> Flow {
         self.seq([
             GraphLockFrame::GraphWrlock.into(),
             BackendFrame::BlkAttach(blk, bs).into(),
@@ -203,7 +203,7 @@ impl World {
     }
 
     /// The attaching itself.
-    pub(in crate::world) fn blk_attach(&mut self, blk: BackendId, bs: NodeId) -> Flow {
+    fn blk_attach(&mut self, blk: BackendId, bs: NodeId) -> Flow {
         let backend = &self.graph.backends[blk];
         let (perm, shared) = (backend.perm, backend.shared);
         let result = self.attach_child(bs, "root", Role::Root, Parent::Backend(blk), perm, shared);
@@ -215,7 +215,7 @@ impl World {
     ///
     /// # Errors
     /// The permission conflict; the backend then keeps what it had.
-    pub fn blk_set_perm(&mut self, blk: BackendId, perm: u8, shared: u8) -> Result<(), QmpError> {
+    pub(in crate::world) fn blk_set_perm(&mut self, blk: BackendId, perm: u8, shared: u8) -> Result<(), QmpError> {
         if let Some(root) = self.graph.backends[blk].root {
             let child = &mut self.graph.children[root];
             let old = (child.perm, child.shared);
@@ -233,7 +233,7 @@ impl World {
     }
 
     /// `blk_unref` of the last reference: `blk_remove_bs`, then gone.
-    pub(in crate::world) fn blk_unref(&mut self, blk: BackendId) -> Flow {
+    fn blk_unref(&mut self, blk: BackendId) -> Flow {
         if self.graph.backends[blk].root.is_none() {
             self.graph.backends.remove(blk);
             return Flow::Go;
@@ -258,7 +258,7 @@ impl World {
     }
 
     /// The detaching itself.
-    pub(in crate::world) fn blk_detach(&mut self, blk: BackendId) -> Flow {
+    fn blk_detach(&mut self, blk: BackendId) -> Flow {
         let root = self.graph.backends[blk].root.take().expect("it has a root");
         self.root_unref_child(root);
         self.graph.backends.remove(blk);
@@ -266,14 +266,14 @@ impl World {
     }
 
     /// `blk_new_with_bs`, with all shared. Leaves `Val::Backend`.
-    pub(in crate::world) fn blk_new_with_bs(&mut self, bs: NodeId, perm: u8, beyond_eof: bool) -> Flow {
+    fn blk_new_with_bs(&mut self, bs: NodeId, perm: u8, beyond_eof: bool) -> Flow {
         let blk = self.blk_new("".into(), perm, perm::ALL);
         self.graph.backends[blk].allow_write_beyond_eof = beyond_eof;
         self.seq([BackendFrame::BlkInsertBs(blk, bs).into(), BackendFrame::BlkNewAttached(blk).into()])
     }
 
     /// The end of `blk_new_with_bs`.
-    pub(in crate::world) fn blk_new_attached(&mut self, blk: BackendId) -> Flow {
+    fn blk_new_attached(&mut self, blk: BackendId) -> Flow {
         let done = self.take_done();
         if done.is_err() {
             self.graph.backends.remove(blk);
@@ -282,7 +282,7 @@ impl World {
     }
 
     /// `blk_new_open`, once the node is open or not. Leaves `Val::Backend`.
-    pub(in crate::world) fn blk_new_opened(&mut self, perm: u8) -> Flow {
+    fn blk_new_opened(&mut self, perm: u8) -> Flow {
         match std::mem::take(&mut self.reg) {
             Val::Node(Ok(bs)) => self.seq([
                 BackendFrame::BlkNewWithBs { bs, perm, beyond_eof: false }.into(),
@@ -294,7 +294,7 @@ impl World {
     }
 
     /// `blk_co_do_*`: counts the request, waits for the end of a drained section, checks the range.
-    pub(in crate::world) fn blk_co(&mut self, blk: BackendId, request: Box<BlkRequest>) -> Flow {
+    fn blk_co(&mut self, blk: BackendId, request: Box<BlkRequest>) -> Flow {
         let co = self.current();
         let backend = &mut self.graph.backends[blk];
         if backend.quiesce_counter > 0 {
@@ -347,7 +347,7 @@ impl World {
     }
 
     /// `blk_dec_in_flight`
-    pub(in crate::world) fn blk_co_done(&mut self, blk: BackendId) -> Flow {
+    fn blk_co_done(&mut self, blk: BackendId) -> Flow {
         self.graph.backends[blk].in_flight -= 1;
         Flow::Go
     }
@@ -369,7 +369,7 @@ impl World {
     }
 
     /// `blk_co_truncate`. Leaves `Val::Done`.
-    pub(in crate::world) fn blk_co_truncate(&mut self, blk: BackendId, size: u64) -> Flow {
+    fn blk_co_truncate(&mut self, blk: BackendId, size: u64) -> Flow {
         match self.graph.available(blk) {
             Some(node) => self.seq([
                 GraphLockFrame::Rdlock.into(),

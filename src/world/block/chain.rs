@@ -219,7 +219,7 @@ impl ChainFrame {
 
 impl World {
     /// `bdrv_insert_node`, once the new node was opened (`Val::Done`): it takes the place of `below`, which it filters. Leaves `Val::Node`.
-    pub(in crate::world) fn insert_node(&mut self, node: NodeId, below: NodeId) -> Flow {
+    fn insert_node(&mut self, node: NodeId, below: NodeId) -> Flow {
         if let Err(mut err) = self.take_done() {
             err.desc = format!("Could not create node: {}", err.desc).into();
             self.stack.push(Frame::Give(Box::new(Val::Node(Err(err)))));
@@ -245,7 +245,7 @@ impl World {
     }
 
     /// The end of `bdrv_insert_node`.
-    pub(in crate::world) fn node_inserted(&mut self, node: NodeId) -> Flow {
+    fn node_inserted(&mut self, node: NodeId) -> Flow {
         if let Err(mut err) = self.take_done() {
             err.desc = format!("Could not replace node: {}", err.desc).into();
             self.stack.push(Frame::Give(Box::new(Val::Node(Err(err)))));
@@ -263,7 +263,7 @@ impl World {
 
     /// `bdrv_drop_filter`, once the node below is drained. If that was another job's filter, its job may have ended meanwhile and have
     /// taken it away. Unlike QEMU, which goes on with the freed node and aborts, the one below that is drained then.
-    pub(in crate::world) fn filter_drop_drained(&mut self, filter: NodeId, below: NodeId) -> Flow {
+    fn filter_drop_drained(&mut self, filter: NodeId, below: NodeId) -> Flow {
         if self.graph.filter_bs(filter) != Some(below) {
             if self.quirks.has(Quirk::DropFilterOverFreedNode) {
                 let subject = format!("node {}", self.graph.nodes[filter].node_name);

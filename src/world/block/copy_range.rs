@@ -83,7 +83,7 @@ impl World {
     }
 
     /// The same, after overlapping requests: `bdrv_co_copy_range_from` of the driver.
-    pub(in crate::world) fn copy_range_from_begun(&mut self, mut copy: CopyRange, id: u32) -> Flow {
+    fn copy_range_from_begun(&mut self, mut copy: CopyRange, id: u32) -> Flow {
         self.stop_waiting(copy.src, id);
         if let Some(wait) = self.wait_serialising(copy.src, id) {
             self.stack.push(CopyRangeFrame::CopyRangeFromBegun { copy, id }.into());
@@ -114,7 +114,7 @@ impl World {
     }
 
     /// The same, after `bdrv_co_write_req_prepare`: `bdrv_co_copy_range_to` of the driver.
-    pub(in crate::world) fn copy_range_to_begun(&mut self, mut copy: CopyRange, id: u32) -> Flow {
+    fn copy_range_to_begun(&mut self, mut copy: CopyRange, id: u32) -> Flow {
         let (node, offset, bytes) = (copy.dst, copy.dst_offset, copy.bytes);
         if let Some(wait) = self.write_req_prepare(node, id, copy.flags) {
             self.stack.push(CopyRangeFrame::CopyRangeToBegun { copy, id }.into());

@@ -102,7 +102,7 @@ impl ImgCreateFrame {
 
 impl World {
     /// `bdrv_img_create`. `backing` is file name and format; with `look` it must be there (no `BDRV_O_NO_BACKING`). Leaves `Val::Done`.
-    pub(in crate::world) fn img_create(
+    fn img_create(
         &mut self,
         path: Arc<str>,
         format: &str,
@@ -167,7 +167,7 @@ impl World {
     }
 
     /// `bdrv_img_create`, once the backing file was opened. Leaves `Val::Done`.
-    pub(in crate::world) fn img_backing_opened(&mut self) -> Flow {
+    fn img_backing_opened(&mut self) -> Flow {
         match std::mem::take(&mut self.reg) {
             Val::Node(Ok(bs)) => {
                 self.stack.push(Frame::Give(Box::new(Val::Done(Ok(())))));

@@ -40,7 +40,7 @@ impl World {
     }
 
     /// The bits of a bitmap, to be changed.
-    pub fn bits_mut(&mut self, node: NodeId, id: BitmapId) -> &mut HBitmap {
+    pub(in crate::world) fn bits_mut(&mut self, node: NodeId, id: BitmapId) -> &mut HBitmap {
         self.graph.nodes[node].bitmaps.get_mut(id).unwrap_or_else(|| used_after_free(&id)).bitmap_mut()
     }
 

@@ -45,7 +45,7 @@ impl DiscardFrame {
 
 impl World {
     /// `bdrv_co_pdiscard`
-    pub(in crate::world) fn bdrv_co_pdiscard(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
+    fn bdrv_co_pdiscard(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
         if !self.graph.is_inserted(node) {
             return self.ret(Val::err(Errno::ENOMEDIUM));
         }
@@ -74,7 +74,7 @@ impl World {
     }
 
     /// `bdrv_co_pdiscard`, after overlapping requests.
-    pub(in crate::world) fn pdiscard_begin(&mut self, node: NodeId, offset: u64, bytes: u64, id: u32) -> Flow {
+    fn pdiscard_begin(&mut self, node: NodeId, offset: u64, bytes: u64, id: u32) -> Flow {
         self.stop_waiting(node, id);
         if let Some(wait) = self.wait_serialising(node, id) {
             self.stack.push(DiscardFrame::PdiscardBegin { node, offset, bytes, id }.into());
@@ -85,7 +85,7 @@ impl World {
     }
 
     /// One piece of a discard.
-    pub(in crate::world) fn pdiscard_piece(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
+    fn pdiscard_piece(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
         if let Val::Ret(Err(errno)) = std::mem::take(&mut self.reg)
             && errno != Errno::ENOTSUP
         {
@@ -120,7 +120,7 @@ impl World {
     }
 
     /// The end of a discard.
-    pub(in crate::world) fn pdiscard_end(&mut self, node: NodeId, offset: u64, bytes: u64, id: u32) -> Flow {
+    fn pdiscard_end(&mut self, node: NodeId, offset: u64, bytes: u64, id: u32) -> Flow {
         let ret = self.take_ret();
         let n = &mut self.graph.nodes[node];
         n.write_gen += 1;
@@ -133,7 +133,7 @@ impl World {
     }
 
     /// `bdrv_co_truncate`. Leaves `Val::Done`.
-    pub(in crate::world) fn bdrv_co_truncate(&mut self, node: NodeId, size: u64) -> Flow {
+    fn bdrv_co_truncate(&mut self, node: NodeId, size: u64) -> Flow {
         let n = &self.graph.nodes[node];
         let fail = |text: &str| Val::Done(Err(crate::qmp::error::QmpError::generic(text)));
         if n.dropped {
@@ -159,7 +159,7 @@ impl World {
     }
 
     /// The end of `bdrv_co_truncate`.
-    pub(in crate::world) fn truncate_end(&mut self, node: NodeId, size: u64, id: u32) -> Flow {
+    fn truncate_end(&mut self, node: NodeId, size: u64, id: u32) -> Flow {
         let done = self.take_done();
         if done.is_ok() {
             self.write_req_finish(node, size, 0, Ok(()), true);

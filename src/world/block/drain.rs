@@ -53,7 +53,7 @@ impl DrainFrame {
 
 impl World {
     /// `bdrv_parent_drained_begin_single`
-    pub fn parent_drained_begin_single(&mut self, child: ChildId) {
+    pub(in crate::world) fn parent_drained_begin_single(&mut self, child: ChildId) {
         let c = &mut self.graph.children[child];
         assert!(!c.quiesced_parent, "{child:?} is quiesced already");
         c.quiesced_parent = true;
@@ -76,7 +76,7 @@ impl World {
     }
 
     /// `bdrv_parent_drained_end_single`
-    pub fn parent_drained_end_single(&mut self, child: ChildId) {
+    pub(in crate::world) fn parent_drained_end_single(&mut self, child: ChildId) {
         let c = &mut self.graph.children[child];
         assert!(c.quiesced_parent, "{child:?} is not quiesced");
         c.quiesced_parent = false;
@@ -99,7 +99,7 @@ impl World {
     }
 
     /// `bdrv_do_drained_begin` without polling, from the main thread.
-    pub fn drained_begin_nopoll(&mut self, bs: NodeId) {
+    fn drained_begin_nopoll(&mut self, bs: NodeId) {
         let node = &mut self.graph.nodes[bs];
         node.quiesce_counter += 1;
         if node.quiesce_counter == 1 {
@@ -113,7 +113,7 @@ impl World {
     }
 
     /// `bdrv_do_drained_end` from the main thread.
-    pub fn drained_end(&mut self, bs: NodeId) {
+    pub(in crate::world) fn drained_end(&mut self, bs: NodeId) {
         let node = &mut self.graph.nodes[bs];
         assert!(node.quiesce_counter > 0, "{bs:?} is not drained");
         node.quiesce_counter -= 1;
@@ -129,7 +129,7 @@ impl World {
 
     /// `bdrv_drain_poll`: whether a drained node still has requests or a parent that is not quiet.
     #[must_use]
-    pub fn bdrv_drain_poll(&self, bs: NodeId, ignore_bds_parents: bool) -> bool {
+    pub(in crate::world) fn bdrv_drain_poll(&self, bs: NodeId, ignore_bds_parents: bool) -> bool {
         let Some(node) = self.graph.nodes.get(bs).filter(|_| !self.quirks.has(Quirk::SeededDrainDoesNotWait)) else {
             return false;
         };
@@ -142,7 +142,7 @@ impl World {
     }
 
     /// `bdrv_drained_begin`: quiesce, then poll until nothing is under way.
-    pub(in crate::world) fn drained_begin(&mut self, bs: NodeId) -> Flow {
+    fn drained_begin(&mut self, bs: NodeId) -> Flow {
         if let Some(co) = self.aio.current {
             self.node_inc_in_flight(bs);
             self.bh_schedule(crate::world::aio::queue::Bh::CoDrain { co, bs, begin: true });
@@ -156,7 +156,7 @@ impl World {
     }
 
     /// `bdrv_drained_end`
-    pub(in crate::world) fn bdrv_drained_end(&mut self, bs: NodeId) -> Flow {
+    fn bdrv_drained_end(&mut self, bs: NodeId) -> Flow {
         if let Some(co) = self.aio.current {
             self.node_inc_in_flight(bs);
             self.bh_schedule(crate::world::aio::queue::Bh::CoDrain { co, bs, begin: false });
@@ -185,7 +185,7 @@ impl World {
     }
 
     /// `bdrv_drain_all_begin_nopoll`
-    pub fn drain_all_begin_nopoll(&mut self) {
+    pub(in crate::world) fn drain_all_begin_nopoll(&mut self) {
         self.graph.drain_all_count += 1;
         let mut next = 0;
         while let Some(bs) = self.graph.state_from(next) {
@@ -195,7 +195,7 @@ impl World {
     }
 
     /// `bdrv_drain_all_end`
-    pub fn drain_all_end(&mut self) {
+    pub(in crate::world) fn drain_all_end(&mut self) {
         let mut next = 0;
         while let Some(bs) = self.graph.state_from(next) {
             self.drained_end(bs);
@@ -205,7 +205,7 @@ impl World {
     }
 
     /// `bdrv_drain_all`
-    pub(in crate::world) fn drain_all(&mut self) -> Flow {
+    fn drain_all(&mut self) -> Flow {
         self.drain_all_begin_nopoll();
         self.seq([Frame::Poll(Cond::DrainAll), DrainFrame::DrainAllEnd.into()])
     }

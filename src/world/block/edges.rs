@@ -127,7 +127,7 @@ impl World {
     ///
     /// # Errors
     /// The permission conflict that stands in the way; the graph is then as before.
-    pub fn attach_child(
+    pub(in crate::world) fn attach_child(
         &mut self,
         bs: NodeId,
         name: &'static str,
@@ -241,7 +241,7 @@ impl World {
     }
 
     /// `bdrv_root_unref_child` under the write lock: the reference is dropped by a bottom half.
-    pub fn root_unref_child(&mut self, child: ChildId) {
+    pub(in crate::world) fn root_unref_child(&mut self, child: ChildId) {
         let bs = self.graph.bs(child);
         self.detach_child(child);
         self.perms_of(&[bs]).expect("taking a user away cannot cause a conflict");
@@ -252,7 +252,12 @@ impl World {
     ///
     /// # Errors
     /// The permission conflict; the graph is then as before.
-    pub fn replace_node(&mut self, from: NodeId, to: NodeId, detach_subchain: bool) -> Result<(), QmpError> {
+    pub(in crate::world) fn replace_node(
+        &mut self,
+        from: NodeId,
+        to: NodeId,
+        detach_subchain: bool,
+    ) -> Result<(), QmpError> {
         // Taking a filter away cannot fail.
         let before = (!detach_subchain).then(|| self.graph.clone());
         let parents = self.graph.nodes[from].parents.clone();
@@ -332,7 +337,7 @@ impl World {
     }
 
     /// `bdrv_replace_child_bs` of a backend's root, in the write lock. Leaves `Val::Done`.
-    pub(in crate::world) fn replace_root(&mut self, blk: BackendId, new: NodeId) -> Flow {
+    fn replace_root(&mut self, blk: BackendId, new: NodeId) -> Flow {
         let root = self.graph.backends[blk].root.expect("it had one when the command began");
         let old = self.graph.bs(root);
         let before = self.graph.clone();
@@ -345,7 +350,7 @@ impl World {
     }
 
     /// `bdrv_set_backing_hd`. Leaves `Val::Done`.
-    pub(in crate::world) fn set_backing_hd(&mut self, bs: NodeId, backing: NodeId) -> Flow {
+    fn set_backing_hd(&mut self, bs: NodeId, backing: NodeId) -> Flow {
         self.bdrv_ref(bs);
         self.seq([
             DrainFrame::DrainedBegin(bs).into(),
@@ -358,13 +363,7 @@ impl World {
     }
 
     /// A node opens its own edge to another (`bdrv_open_child`, by reference). Leaves `Val::Done`.
-    pub(in crate::world) fn attach_to_node(
-        &mut self,
-        parent: NodeId,
-        name: &'static str,
-        role: Role,
-        bs: NodeId,
-    ) -> Flow {
+    fn attach_to_node(&mut self, parent: NodeId, name: &'static str, role: Role, bs: NodeId) -> Flow {
         let node = &self.graph.nodes[parent];
         if name == "backing" && !node.drv().supports_backing() {
             return self.ret(Val::Done(Err(no_backing(node))));

@@ -24,13 +24,13 @@ struct Names {
 impl World {
     /// `bs->filename`, as messages and image headers give it.
     #[must_use]
-    pub fn filename_of(&self, node: NodeId) -> Arc<str> {
+    pub(in crate::world) fn filename_of(&self, node: NodeId) -> Arc<str> {
         self.names_of(node).filename
     }
 
     /// The host file that holds a node's data, where that is one.
     #[must_use]
-    pub fn host_path(&self, node: NodeId) -> Option<Arc<str>> {
+    pub(in crate::world) fn host_path(&self, node: NodeId) -> Option<Arc<str>> {
         let n = &self.graph.nodes[node];
         match n.driver.as_ref() {
             Some(Driver::File(file)) => Some(file.path.clone()),

@@ -57,7 +57,7 @@ impl World {
 
     /// `bdrv_flush_all`, one node further. Flushing polls, and jobs may end meanwhile: the node is held, and the next one is looked for
     /// when it is its turn.
-    pub(in crate::world) fn flush_next(&mut self, mut it: BdrvNext) -> Flow {
+    fn flush_next(&mut self, mut it: BdrvNext) -> Flow {
         let old = it.node();
         let next = self.graph.bdrv_next(&mut it);
         if let Some(node) = next {
@@ -72,7 +72,7 @@ impl World {
     }
 
     /// `bdrv_co_flush`
-    pub(in crate::world) fn bdrv_co_flush(&mut self, node: NodeId) -> Flow {
+    fn bdrv_co_flush(&mut self, node: NodeId) -> Flow {
         if self.graph.nodes[node].driver.is_none()
             || !self.graph.is_inserted(node)
             || !self.graph.nodes[node].flags.rdwr
@@ -85,7 +85,7 @@ impl World {
     }
 
     /// `bdrv_co_flush`, once no other flush is under way.
-    pub(in crate::world) fn flush_turn(&mut self, node: NodeId, generation: u64) -> Flow {
+    fn flush_turn(&mut self, node: NodeId, generation: u64) -> Flow {
         let co = self.aio.current;
         let n = &mut self.graph.nodes[node];
         if n.active_flush {
@@ -129,7 +129,7 @@ impl World {
     }
 
     /// `bdrv_co_flush`, the children that are written to.
-    pub(in crate::world) fn flush_children(&mut self, node: NodeId, index: u32, ret: Ret) -> Flow {
+    fn flush_children(&mut self, node: NodeId, index: u32, ret: Ret) -> Flow {
         let ret = if index > 0 { ret.and(self.take_ret()) } else { ret };
         let n = &self.graph.nodes[node];
         match n.children.get(index as usize) {
@@ -147,7 +147,7 @@ impl World {
     }
 
     /// The end of `bdrv_co_flush`.
-    pub(in crate::world) fn flush_end(&mut self, node: NodeId, generation: u64) -> Flow {
+    fn flush_end(&mut self, node: NodeId, generation: u64) -> Flow {
         let ret = self.take_ret();
         let n = &mut self.graph.nodes[node];
         if ret.is_ok() || self.quirks.has(Quirk::FlushFailedMarksClean) {

@@ -414,12 +414,12 @@ impl GraphFrame {
 
 impl World {
     /// `bdrv_ref`
-    pub fn bdrv_ref(&mut self, bs: NodeId) {
+    pub(in crate::world) fn bdrv_ref(&mut self, bs: NodeId) {
         self.graph.nodes[bs].refcnt += 1;
     }
 
     /// `bdrv_unref`
-    pub(in crate::world) fn bdrv_unref(&mut self, bs: NodeId) -> Flow {
+    fn bdrv_unref(&mut self, bs: NodeId) -> Flow {
         let node = &mut self.graph.nodes[bs];
         assert!(node.refcnt > 0, "{bs:?} has no reference left");
         node.refcnt -= 1;
@@ -434,7 +434,7 @@ impl World {
     }
 
     /// `bdrv_close`
-    pub(in crate::world) fn bdrv_close(&mut self, bs: NodeId) -> Flow {
+    fn bdrv_close(&mut self, bs: NodeId) -> Flow {
         self.seq([
             DrainFrame::DrainedBegin(bs).into(),
             Frame::RunCo(Box::new(FlushFrame::BdrvCoFlush(bs).into())),
@@ -448,7 +448,7 @@ impl World {
     }
 
     /// `bdrv_close`'s loop over the children.
-    pub(in crate::world) fn unref_children(&mut self, bs: NodeId) -> Flow {
+    fn unref_children(&mut self, bs: NodeId) -> Flow {
         for child in self.graph.nodes[bs].children.clone() {
             self.root_unref_child(child);
         }
@@ -456,7 +456,7 @@ impl World {
     }
 
     /// The end of `bdrv_close`, and `bdrv_delete`.
-    pub(in crate::world) fn bdrv_free(&mut self, bs: NodeId) -> Flow {
+    fn bdrv_free(&mut self, bs: NodeId) -> Flow {
         self.drained_end(bs);
         while self.graph.nodes[bs].quiesce_counter > 0 {
             self.drained_end(bs);
@@ -508,7 +508,7 @@ impl World {
     ///
     /// # Errors
     /// There is neither.
-    pub fn lookup_bs(&self, name: &str) -> Result<NodeId, QmpError> {
+    pub(in crate::world) fn lookup_bs(&self, name: &str) -> Result<NodeId, QmpError> {
         self.bdrv_lookup_bs(Some(name), Some(name))
     }
 
@@ -516,7 +516,11 @@ impl World {
     ///
     /// # Errors
     /// There is neither, or the device has no medium.
-    pub fn bdrv_lookup_bs(&self, device: Option<&str>, node: Option<&str>) -> Result<NodeId, QmpError> {
+    pub(in crate::world) fn bdrv_lookup_bs(
+        &self,
+        device: Option<&str>,
+        node: Option<&str>,
+    ) -> Result<NodeId, QmpError> {
         self.graph.lookup(device, node).ok_or_else(|| {
             let (device, node) = (device.unwrap_or_default(), node.unwrap_or_default());
             QmpError::generic(match self.graph.blk_by_name(device) {
@@ -537,7 +541,7 @@ impl World {
     ///
     /// Unlike QEMU, a command that is a coroutine and still waits for a bottom half goes no further: QEMU's would go on with nodes that
     /// are gone.
-    pub(in crate::world) fn close_all(&mut self) -> Flow {
+    fn close_all(&mut self) -> Flow {
         self.aio.closing = true;
         let backends: Vec<BackendId> = self.graph.backends.iter().map(|(id, _)| id).collect();
         for node in self.graph.named.clone() {

@@ -49,7 +49,7 @@ impl GraphLockFrame {
 
 impl World {
     /// `bdrv_graph_wrlock`: drains everything without waiting, waits for readers only, and undrains before it returns.
-    pub(in crate::world) fn graph_wrlock(&mut self) -> Flow {
+    fn graph_wrlock(&mut self) -> Flow {
         assert!(!self.aio.has_writer, "the graph is locked for writing already");
         if self.nobody_sees_a_drain() {
             self.aio.has_writer = true;
@@ -60,14 +60,14 @@ impl World {
     }
 
     /// The second half of `bdrv_graph_wrlock`.
-    pub(in crate::world) fn graph_wrlock_taken(&mut self) -> Flow {
+    fn graph_wrlock_taken(&mut self) -> Flow {
         self.aio.has_writer = true;
         self.drain_all_end();
         Flow::Go
     }
 
     /// `bdrv_graph_wrunlock`: lets readers in, then runs the bottom halves that the locked section left.
-    pub(in crate::world) fn graph_wrunlock(&mut self) -> Flow {
+    fn graph_wrunlock(&mut self) -> Flow {
         self.aio.has_writer = false;
         for co in std::mem::take(&mut self.graph_readers_waiting) {
             self.co_enter(co, Ctx::Main);
@@ -76,7 +76,7 @@ impl World {
     }
 
     /// `bdrv_graph_co_rdlock`
-    pub(in crate::world) fn graph_co_rdlock(&mut self) -> Flow {
+    fn graph_co_rdlock(&mut self) -> Flow {
         if self.aio.has_writer {
             let co = self.current();
             self.graph_readers_waiting.push(co);

@@ -155,7 +155,7 @@ impl World {
     }
 
     /// `raw_regular_truncate`, when the worker thread has done its work. Leaves `Val::Done`.
-    pub(in crate::world) fn raw_truncated(&mut self) -> Flow {
+    fn raw_truncated(&mut self) -> Flow {
         let done = self.take_ret().map_err(resize_failed);
         self.ret(Val::Done(done))
     }

@@ -66,7 +66,7 @@ impl World {
     }
 
     /// `bdrv_co_preadv_part`
-    pub(in crate::world) fn bdrv_co_preadv(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
+    fn bdrv_co_preadv(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
         if !self.graph.is_inserted(node) {
             return self.ret(Val::Data(Err(Errno::ENOMEDIUM)));
         }
@@ -85,7 +85,7 @@ impl World {
     }
 
     /// `bdrv_aligned_preadv`
-    pub(in crate::world) fn preadv_aligned(&mut self, node: NodeId, offset: u64, bytes: u64, id: u32) -> Flow {
+    fn preadv_aligned(&mut self, node: NodeId, offset: u64, bytes: u64, id: u32) -> Flow {
         self.stop_waiting(node, id);
         if let Some(wait) = self.wait_serialising(node, id) {
             self.stack.push(IoFrame::PreadvAligned { node, offset, bytes, id }.into());
@@ -112,7 +112,7 @@ impl World {
     }
 
     /// The loop of `bdrv_aligned_preadv` over pieces that the driver takes.
-    pub(in crate::world) fn preadv_pieces(&mut self, mut p: Box<crate::world::block::io::Pieces>) -> Flow {
+    fn preadv_pieces(&mut self, mut p: Box<crate::world::block::io::Pieces>) -> Flow {
         if !std::mem::take(&mut p.first) {
             match self.take_data() {
                 Ok(data) => p.data.append(&data),
@@ -132,19 +132,19 @@ impl World {
     }
 
     /// The end of `bdrv_co_preadv_part`: cuts off the padding.
-    pub(in crate::world) fn preadv_end(&mut self, node: NodeId, id: u32, skip: u64, bytes: u64) -> Flow {
+    fn preadv_end(&mut self, node: NodeId, id: u32, skip: u64, bytes: u64) -> Flow {
         let data = self.take_data();
         self.tracked_end(node, id, data.as_ref().err().copied());
         self.ret(Val::Data(data.map(|d| if d.len() == bytes { d } else { d.slice(skip, bytes) })))
     }
 
     /// `bdrv_inc_in_flight`
-    pub fn node_inc_in_flight(&mut self, bs: NodeId) {
+    pub(in crate::world) fn node_inc_in_flight(&mut self, bs: NodeId) {
         self.graph.nodes[bs].in_flight += 1;
     }
 
     /// `bdrv_dec_in_flight`
-    pub fn node_dec_in_flight(&mut self, bs: NodeId) {
+    pub(in crate::world) fn node_dec_in_flight(&mut self, bs: NodeId) {
         let node = &mut self.graph.nodes[bs];
         assert!(node.in_flight > 0, "{bs:?} has no request in flight");
         node.in_flight -= 1;

@@ -125,7 +125,7 @@ impl World {
     }
 
     /// `bdrv_co_do_block_status`, after the driver.
-    pub(in crate::world) fn status_done(&mut self, node: NodeId, offset: u64, bytes: u64, want_zero: bool) -> Flow {
+    fn status_done(&mut self, node: NodeId, offset: u64, bytes: u64, want_zero: bool) -> Flow {
         let Val::Status(status) = std::mem::take(&mut self.reg) else { unreachable!("a status query answers so") };
         let mut status = match status {
             Ok(status) => status,
@@ -162,7 +162,7 @@ impl World {
     }
 
     /// `bdrv_co_do_block_status`, after asking the file below (`BDRV_BLOCK_RECURSE`).
-    pub(in crate::world) fn status_recursed(&mut self, node: NodeId, offset: u64, mut status: BlockStatus) -> Flow {
+    fn status_recursed(&mut self, node: NodeId, offset: u64, mut status: BlockStatus) -> Flow {
         let Val::Status(below) = std::mem::take(&mut self.reg) else { unreachable!("a status query answers so") };
         if let Ok(below) = below {
             if below.eof && (below.pnum == 0 || below.zero) {
@@ -195,7 +195,7 @@ impl World {
     }
 
     /// `bdrv_co_common_block_status_above`: go on below?
-    pub(in crate::world) fn status_above_next(&mut self, mut req: Box<StatusReq>) -> Flow {
+    fn status_above_next(&mut self, mut req: Box<StatusReq>) -> Flow {
         let Val::Status(status) = std::mem::take(&mut self.reg) else { unreachable!("a status query answers so") };
         let mut status = match status {
             Ok(status) => status,

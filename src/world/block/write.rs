@@ -71,7 +71,7 @@ impl WriteFrame {
 
 impl World {
     /// `bdrv_co_pwritev_part`
-    pub(in crate::world) fn bdrv_co_pwritev(&mut self, mut req: Box<WriteReq>) -> Flow {
+    fn bdrv_co_pwritev(&mut self, mut req: Box<WriteReq>) -> Flow {
         if !self.graph.is_inserted(req.node) {
             return self.ret(Val::err(Errno::ENOMEDIUM));
         }
@@ -141,7 +141,7 @@ impl World {
     }
 
     /// `bdrv_padding_rmw_read`: reads what stands around the data.
-    pub(in crate::world) fn pwritev_pad(&mut self, req: Box<WriteReq>) -> Flow {
+    fn pwritev_pad(&mut self, req: Box<WriteReq>) -> Flow {
         let node = req.node;
         self.stop_waiting(node, req.tracked);
         if let Some(wait) = self.wait_serialising(node, req.tracked) {
@@ -179,7 +179,7 @@ impl World {
     }
 
     /// A read for padding. Its result goes to `self.padding`; an error is ignored, as QEMU does, and leaves zeroes.
-    pub(in crate::world) fn padding_read(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
+    fn padding_read(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
         let total = self.graph.nodes[node].size;
         let inside = align_up(total.saturating_sub(offset), self.graph.nodes[node].bl.request_alignment).min(bytes);
         self.stack.push(WriteFrame::PaddingReadDone { node, offset, bytes }.into());
@@ -190,7 +190,7 @@ impl World {
     }
 
     /// After that read.
-    pub(in crate::world) fn padding_read_done(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
+    fn padding_read_done(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
         let mut data = self.take_data().unwrap_or_else(|_| {
             self.see(|| Seen::PaddingLost);
             Data::new()
@@ -202,7 +202,7 @@ impl World {
     }
 
     /// Puts the padding around the data and writes the whole.
-    pub(in crate::world) fn pwritev_padded(&mut self, mut req: Box<WriteReq>) -> Flow {
+    fn pwritev_padded(&mut self, mut req: Box<WriteReq>) -> Flow {
         let co = self.current();
         let align = self.graph.nodes[req.node].bl.request_alignment;
         let (offset, end) = (req.offset, req.offset + req.bytes);
@@ -228,7 +228,7 @@ impl World {
     }
 
     /// `bdrv_aligned_pwritev`
-    pub(in crate::world) fn pwritev_aligned(&mut self, mut req: Box<WriteReq>) -> Flow {
+    fn pwritev_aligned(&mut self, mut req: Box<WriteReq>) -> Flow {
         let node = req.node;
         if self.graph.nodes[node].dropped {
             return self.ret(Val::err(Errno::ENOMEDIUM));
@@ -285,7 +285,7 @@ impl World {
     }
 
     /// The loop of `bdrv_aligned_pwritev` over pieces that the driver takes; the request shrinks from its front.
-    pub(in crate::world) fn pwritev_pieces(&mut self, mut req: Box<WriteReq>) -> Flow {
+    fn pwritev_pieces(&mut self, mut req: Box<WriteReq>) -> Flow {
         if let Val::Ret(Err(errno)) = std::mem::take(&mut self.reg) {
             return self.ret(Val::err(errno));
         }
@@ -314,7 +314,7 @@ impl World {
     }
 
     /// `bdrv_driver_pwritev` with FUA emulated.
-    pub(in crate::world) fn flush_after_write(&mut self, node: NodeId) -> Flow {
+    fn flush_after_write(&mut self, node: NodeId) -> Flow {
         match self.take_ret() {
             Ok(()) => self.seq([FlushFrame::BdrvCoFlush(node).into()]),
             Err(errno) => self.ret(Val::err(errno)),
@@ -375,7 +375,7 @@ impl World {
     }
 
     /// After a piece of a zero write.
-    pub(in crate::world) fn pwrite_zeroes_piece(&mut self, mut rest: Box<WriteReq>, num: u64) -> Flow {
+    fn pwrite_zeroes_piece(&mut self, mut rest: Box<WriteReq>, num: u64) -> Flow {
         match self.take_ret() {
             Err(errno) if errno == Errno::ENOTSUP && !rest.flags.has(IoFlags::NO_FALLBACK) => {
                 let num = num.min(self.max_bounce(rest.node));
@@ -398,7 +398,7 @@ impl World {
     }
 
     /// `bdrv_co_write_req_finish`
-    pub(in crate::world) fn pwritev_finish(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
+    fn pwritev_finish(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
         let ret = self.take_ret();
         self.write_req_finish(node, offset, bytes, ret, false);
         self.ret(Val::Ret(ret))
@@ -426,7 +426,7 @@ impl World {
     }
 
     /// The end of a write: no longer tracked.
-    pub(in crate::world) fn pwritev_end(&mut self, node: NodeId, id: u32) -> Flow {
+    fn pwritev_end(&mut self, node: NodeId, id: u32) -> Flow {
         let ret = self.take_ret();
         self.tracked_end(node, id, ret.err());
         self.ret(Val::Ret(ret))

@@ -45,7 +45,7 @@ impl World {
     }
 
     /// The end of `qmp_blockdev_add`.
-    pub(in crate::world) fn blockdev_added(&mut self) -> Flow {
+    fn blockdev_added(&mut self) -> Flow {
         let Val::Node(node) = std::mem::take(&mut self.reg) else { unreachable!("a node or an error") };
         let done = node.map(|bs| self.graph.nodes[bs].monitor_owned = true);
         self.ret(Val::Done(done))

@@ -81,7 +81,7 @@ impl World {
     }
 
     /// Notes the job of a backup action.
-    pub(in crate::world) fn tran_job(&mut self, tran: TranId, index: usize) -> Flow {
+    fn tran_job(&mut self, tran: TranId, index: usize) -> Flow {
         let Val::Job(job) = std::mem::take(&mut self.reg) else { unreachable!("a job or an error") };
         let early = self.quirks.has(Quirk::TxnStartInPrepare);
         let mut starts = None;
@@ -103,13 +103,7 @@ impl World {
     }
 
     /// `do_backup_common`. Leaves `Val::Job`.
-    pub(in crate::world) fn do_backup_common(
-        &mut self,
-        common: &BackupCommon,
-        source: NodeId,
-        target: NodeId,
-        txn: Option<TxnId>,
-    ) -> Flow {
+    fn do_backup_common(&mut self, common: &BackupCommon, source: NodeId, target: NodeId, txn: Option<TxnId>) -> Flow {
         // A job that ended while its source was drained took its filter with it. Unlike QEMU, which goes on with memory that it freed,
         // the name is then no longer one of a node.
         if let Some(err) = self.vanished(&[source, target], &common.device) {
@@ -221,12 +215,7 @@ impl World {
     }
 
     /// `drive_backup_action`, in its drained section: makes the target. Leaves `Val::Job`.
-    pub(in crate::world) fn drive_backup_drained(
-        &mut self,
-        mut args: Box<DriveBackup>,
-        bs: NodeId,
-        txn: Option<TxnId>,
-    ) -> Flow {
+    fn drive_backup_drained(&mut self, mut args: Box<DriveBackup>, bs: NodeId, txn: Option<TxnId>) -> Flow {
         if let Some(err) = self.vanished(&[bs], &args.common.device).or_else(|| self.op_blocked(bs)) {
             return self.ret(Val::Job(Err(err)));
         }
@@ -257,12 +246,7 @@ impl World {
     }
 
     /// `drive_backup_action`, after the image was created: opens it.
-    pub(in crate::world) fn drive_backup_created(
-        &mut self,
-        args: Box<DriveBackup>,
-        bs: NodeId,
-        txn: Option<TxnId>,
-    ) -> Flow {
+    fn drive_backup_created(&mut self, args: Box<DriveBackup>, bs: NodeId, txn: Option<TxnId>) -> Flow {
         if let Err(err) = self.take_done() {
             return self.ret(Val::Job(Err(err)));
         }
@@ -288,12 +272,7 @@ impl World {
     }
 
     /// `drive_backup_action`, after the target was opened: the job.
-    pub(in crate::world) fn drive_backup_opened(
-        &mut self,
-        args: Box<DriveBackup>,
-        bs: NodeId,
-        txn: Option<TxnId>,
-    ) -> Flow {
+    fn drive_backup_opened(&mut self, args: Box<DriveBackup>, bs: NodeId, txn: Option<TxnId>) -> Flow {
         let Val::Node(opened) = std::mem::take(&mut self.reg) else { unreachable!("a node or an error") };
         let target = match opened {
             Ok(target) => target,
@@ -317,7 +296,7 @@ impl World {
     }
 
     /// Runs the frame that makes a job, unless what came before failed.
-    pub(in crate::world) fn job_or_error(&mut self, frame: Frame) -> Flow {
+    fn job_or_error(&mut self, frame: Frame) -> Flow {
         match self.take_done() {
             Ok(()) => self.seq([frame]),
             Err(err) => self.ret(Val::Job(Err(err))),

@@ -41,7 +41,7 @@ impl World {
     ///
     /// # Errors
     /// The node or the bitmap does not exist.
-    pub fn bitmap_lookup(&self, at: &BitmapRef) -> Result<(NodeId, BitmapId), QmpError> {
+    pub(in crate::world) fn bitmap_lookup(&self, at: &BitmapRef) -> Result<(NodeId, BitmapId), QmpError> {
         let Some(bs) = self.graph.lookup(Some(&at.node), Some(&at.node)) else {
             return Err(QmpError::generic(format!("Node '{}' not found", at.node)));
         };
@@ -53,7 +53,7 @@ impl World {
     ///
     /// # Errors
     /// The flag that stands in the way.
-    pub fn bitmap_check(&self, bs: NodeId, id: BitmapId, flags: CheckFlags) -> Result<(), QmpError> {
+    pub(in crate::world) fn bitmap_check(&self, bs: NodeId, id: BitmapId, flags: CheckFlags) -> Result<(), QmpError> {
         let bitmap = self.graph.nodes[bs].bitmaps.get(id).expect("the bitmap was just found");
         bitmap.check(flags).map_err(QmpError::generic)
     }
@@ -62,7 +62,7 @@ impl World {
     ///
     /// # Errors
     /// A bad name, node or granularity, or an image that can't store bitmaps.
-    pub fn bitmap_add(&mut self, args: &BitmapAdd) -> Result<(NodeId, BitmapId), QmpError> {
+    pub(in crate::world) fn bitmap_add(&mut self, args: &BitmapAdd) -> Result<(NodeId, BitmapId), QmpError> {
         check_name_given(&args.name).map_err(QmpError::generic)?;
         let bs = self.lookup_bs(&args.node)?;
         let granularity = match args.granularity {
@@ -93,7 +93,10 @@ impl World {
     ///
     /// # Errors
     /// The first source that does not fit; the target is then as before.
-    pub fn bitmap_merge(&mut self, args: &BitmapMerge) -> Result<(NodeId, BitmapId, HBitmap), QmpError> {
+    pub(in crate::world) fn bitmap_merge(
+        &mut self,
+        args: &BitmapMerge,
+    ) -> Result<(NodeId, BitmapId, HBitmap), QmpError> {
         let target = BitmapRef { node: args.node.clone(), name: args.target.clone() };
         let (bs, id) = self.bitmap_lookup(&target)?;
         let before = self.graph.nodes[bs].bitmaps.get(id).expect("just found").bitmap().clone();
@@ -153,7 +156,7 @@ impl World {
     }
 
     /// After the stored copy was removed.
-    pub(in crate::world) fn bitmap_store_removed(&mut self) -> Flow {
+    fn bitmap_store_removed(&mut self) -> Flow {
         let done = match std::mem::take(&mut self.reg) {
             Val::Opened(Err(fault)) => Err(QmpError::generic(fault.to_string())),
             Val::Ret(Err(errno)) => Err(QmpError::generic(errno.to_string())),
@@ -163,7 +166,7 @@ impl World {
     }
 
     /// The end of `qmp_block_dirty_bitmap_remove`.
-    pub(in crate::world) fn bitmap_release(&mut self, bs: NodeId, id: BitmapId) -> Flow {
+    fn bitmap_release(&mut self, bs: NodeId, id: BitmapId) -> Flow {
         let done = self.take_done();
         if done.is_ok() {
             let released = self.graph.nodes[bs].bitmaps.release(id);

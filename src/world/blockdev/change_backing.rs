@@ -98,7 +98,7 @@ impl World {
     }
 
     /// After the header was written.
-    pub(in crate::world) fn changed_backing(&mut self, node: NodeId, file: Arc<str>) -> Flow {
+    fn changed_backing(&mut self, node: NodeId, file: Arc<str>) -> Flow {
         let failed = match std::mem::take(&mut self.reg) {
             Val::Opened(Err(fault)) => Some(fault.errno),
             Val::Ret(Err(errno)) => Some(errno),

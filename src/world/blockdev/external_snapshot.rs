@@ -101,7 +101,7 @@ impl World {
     }
 
     /// One stage of preparing a snapshot. Leaves `Val::Done` in the end.
-    pub(in crate::world) fn snapshot_stage(&mut self, tran: TranId, index: usize, stage: SnapshotStage) -> Flow {
+    fn snapshot_stage(&mut self, tran: TranId, index: usize, stage: SnapshotStage) -> Flow {
         let fail = |w: &mut World, text: String| w.ret(Val::Done(Err(QmpError::generic(text))));
         let ExternalSnapshot { old, new, .. } = *self.external_snapshot(tran, index);
         let next = |stage| ExternalSnapshotFrame::Snapshot(tran, index, stage).into();
@@ -272,7 +272,7 @@ impl World {
     }
 
     /// `bdrv_set_backing_hd` to none, the change itself.
-    pub(in crate::world) fn drop_backing(&mut self, node: NodeId) -> Flow {
+    fn drop_backing(&mut self, node: NodeId) -> Flow {
         if let Some(edge) = self.graph.nodes[node].backing {
             self.root_unref_child(edge);
         }

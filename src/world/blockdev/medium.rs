@@ -138,7 +138,7 @@ impl World {
     }
 
     /// The new medium was opened, or not.
-    pub(in crate::world) fn medium_opened(&mut self, mut op: Box<MediumOp>) -> Flow {
+    fn medium_opened(&mut self, mut op: Box<MediumOp>) -> Flow {
         let Val::Node(opened) = std::mem::take(&mut self.reg) else { unreachable!("a node or an error") };
         match opened {
             Err(err) => self.ret(Val::Done(Err(err))),
@@ -150,7 +150,7 @@ impl World {
     }
 
     /// The next thing to do. Leaves `Val::Done` in the end.
-    pub(in crate::world) fn medium_step(&mut self, mut op: Box<MediumOp>) -> Flow {
+    fn medium_step(&mut self, mut op: Box<MediumOp>) -> Flow {
         if let Some(force) = op.open.take()
             && let Err(err) = self.do_open_tray(&op, force)
         {
@@ -269,7 +269,7 @@ impl World {
     }
 
     /// `blk_remove_bs`
-    pub(in crate::world) fn medium_gone(&mut self, blk: BackendId) -> Flow {
+    fn medium_gone(&mut self, blk: BackendId) -> Flow {
         let root = self.graph.backends[blk].root.take().expect("there was a medium");
         self.root_unref_child(root);
         if !self.graph.backends[blk].tray {

@@ -60,7 +60,7 @@ impl World {
     }
 
     /// With the graph's reader lock: whether somebody forbids it (`BLOCK_OP_TYPE_RESIZE`).
-    pub(in crate::world) fn resize_allowed(&mut self, bs: NodeId, size: u64) -> Flow {
+    fn resize_allowed(&mut self, bs: NodeId, size: u64) -> Flow {
         let blocked = self.op_blocked(bs).or_else(|| self.cow_blocked(bs));
         if let Some(err) = blocked {
             self.stack.push(GraphLockFrame::Rdunlock.into());
@@ -75,7 +75,7 @@ impl World {
     }
 
     /// Once it has its backend, or could not have it.
-    pub(in crate::world) fn resize_attached(&mut self, bs: NodeId, size: u64) -> Flow {
+    fn resize_attached(&mut self, bs: NodeId, size: u64) -> Flow {
         let Val::Backend(attached) = std::mem::take(&mut self.reg) else { unreachable!("a backend or an error") };
         match attached {
             Err(err) => self.ret(Val::Done(Err(err))),

@@ -120,7 +120,7 @@ impl World {
     }
 
     /// Prepares the next action, or goes on to committing.
-    pub(in crate::world) fn tran_prepare(&mut self, tran: TranId, index: usize) -> Flow {
+    fn tran_prepare(&mut self, tran: TranId, index: usize) -> Flow {
         if self.feed.on && index == 0 {
             let standing = self.standing();
             self.feed.seen.push(Seen::TranBegin(tran, standing));
@@ -161,7 +161,7 @@ impl World {
     }
 
     /// After an action was prepared.
-    pub(in crate::world) fn tran_prepared(&mut self, tran: TranId, index: usize) -> Flow {
+    fn tran_prepared(&mut self, tran: TranId, index: usize) -> Flow {
         match self.take_done() {
             Ok(()) => self.seq([TransactionFrame::TranPrepare(tran, index + 1).into()]),
             Err(err) => {
@@ -227,7 +227,7 @@ impl World {
     }
 
     /// Commits action `index - 1` and those before it.
-    pub(in crate::world) fn tran_commit(&mut self, tran: TranId, index: usize) -> Flow {
+    fn tran_commit(&mut self, tran: TranId, index: usize) -> Flow {
         let Some(index) = index.checked_sub(1) else { return Flow::Go };
         self.trace_tran(TxnPhase::Commit, tran, index);
         self.stack.push(TransactionFrame::TranCommit(tran, index).into());
@@ -249,7 +249,7 @@ impl World {
     }
 
     /// Aborts action `left - 1` and those before it.
-    pub(in crate::world) fn tran_abort(&mut self, tran: TranId, left: usize) -> Flow {
+    fn tran_abort(&mut self, tran: TranId, left: usize) -> Flow {
         let Some(index) = left.checked_sub(1) else { return Flow::Go };
         self.stack.push(TransactionFrame::TranAbort(tran, index).into());
         let fifo = self.quirks.has(Quirk::TxnAbortFifo);
@@ -334,7 +334,7 @@ impl World {
     }
 
     /// Cleans up after action `index - 1` and those before it.
-    pub(in crate::world) fn tran_clean(&mut self, tran: TranId, index: usize) -> Flow {
+    fn tran_clean(&mut self, tran: TranId, index: usize) -> Flow {
         let Some(index) = index.checked_sub(1) else { return Flow::Go };
         self.trace_tran(TxnPhase::Clean, tran, index);
         self.stack.push(TransactionFrame::TranClean(tran, index).into());
@@ -360,7 +360,7 @@ impl World {
     }
 
     /// The end of a transaction.
-    pub(in crate::world) fn tran_end(&mut self, tran: TranId) -> Flow {
+    fn tran_end(&mut self, tran: TranId) -> Flow {
         let t = self.trans.remove(tran).expect("it is under way");
         if let Some(txn) = t.txn
             && self.jobs.txns.get(txn).is_some_and(|group| group.jobs.is_empty())

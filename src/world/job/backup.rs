@@ -245,7 +245,7 @@ impl World {
     }
 
     /// `backup_job_create`, after the filter is in place.
-    pub(in crate::world) fn backup_cbw_appended(&mut self, args: Box<BackupArgs>) -> Flow {
+    fn backup_cbw_appended(&mut self, args: Box<BackupArgs>) -> Flow {
         let Val::Node(appended) = std::mem::take(&mut self.reg) else { unreachable!("a node or an error") };
         let cbw = match appended {
             Ok(cbw) => cbw,
@@ -272,7 +272,7 @@ impl World {
     }
 
     /// `backup_job_create`: the job itself, between lock and unlock of `block_job_create`.
-    pub(in crate::world) fn backup_create_job(&mut self, cbw: NodeId, args: Box<BackupArgs>) -> Flow {
+    fn backup_create_job(&mut self, cbw: NodeId, args: Box<BackupArgs>) -> Flow {
         match self.block_job_create(&args.flags, JobType::Backup, args.txn, cbw, Perms::NONE) {
             Ok(job) => {
                 self.backup_init_job(job, cbw, &args);
@@ -295,12 +295,7 @@ impl World {
     }
 
     /// After `block_job_create` failed.
-    pub(in crate::world) fn backup_create_failed_frame(
-        &mut self,
-        cbw: NodeId,
-        args: &BackupArgs,
-        err: QmpError,
-    ) -> Flow {
+    fn backup_create_failed_frame(&mut self, cbw: NodeId, args: &BackupArgs, err: QmpError) -> Flow {
         self.backup_create_failed(args, cbw, err)
     }
 
@@ -342,7 +337,7 @@ impl World {
     }
 
     /// `backup_clean`, second half.
-    pub(in crate::world) fn backup_cbw_drop(&mut self, job: JobId) -> Flow {
+    fn backup_cbw_drop(&mut self, job: JobId) -> Flow {
         let cbw = self.jobs[job].backup().cbw;
         self.filter_drop(cbw)
     }
@@ -413,7 +408,7 @@ impl World {
     }
 
     /// `backup_run`, sync=top: one step of the scan for allocated clusters.
-    pub(in crate::world) fn backup_scan(&mut self, job: JobId, offset: u64) -> Flow {
+    fn backup_scan(&mut self, job: JobId, offset: u64) -> Flow {
         let b = self.jobs[job].backup();
         let (cbw, len) = (b.cbw, b.len);
         if offset >= len {
@@ -427,7 +422,7 @@ impl World {
     }
 
     /// The same, after its pause point.
-    pub(in crate::world) fn backup_scan_paused(&mut self, job: JobId, offset: u64) -> Flow {
+    fn backup_scan_paused(&mut self, job: JobId, offset: u64) -> Flow {
         if self.job_is_cancelled(job) {
             return self.ret(Val::err(Errno::ECANCELED));
         }
@@ -441,7 +436,7 @@ impl World {
     }
 
     /// The same, after its status query.
-    pub(in crate::world) fn backup_scanned(&mut self, job: JobId, offset: u64) -> Flow {
+    fn backup_scanned(&mut self, job: JobId, offset: u64) -> Flow {
         let Val::Num(count) = std::mem::take(&mut self.reg) else { unreachable!("a count") };
         match count {
             Ok(count) => self.backup_scan(job, offset + count),
@@ -450,7 +445,7 @@ impl World {
     }
 
     /// `backup_run`, sync=none: sleeps until it is cancelled.
-    pub(in crate::world) fn backup_idle(&mut self, job: JobId) -> Flow {
+    fn backup_idle(&mut self, job: JobId) -> Flow {
         if self.job_is_cancelled(job) {
             return self.ret(Val::Ret(Ok(())));
         }
@@ -475,7 +470,7 @@ impl World {
     }
 
     /// `backup_loop`: waits for the call, then decides.
-    pub(in crate::world) fn backup_wait(&mut self, job: JobId) -> Flow {
+    fn backup_wait(&mut self, job: JobId) -> Flow {
         let call = self.backup_call(job);
         let cancelled = self.job_is_cancelled(job);
         if !self.calls[call].finished {
@@ -510,7 +505,7 @@ impl World {
     }
 
     /// `backup_loop`, the end without an error of its own.
-    pub(in crate::world) fn backup_call_cancelled(&mut self, job: JobId) -> Flow {
+    fn backup_call_cancelled(&mut self, job: JobId) -> Flow {
         let call = self.backup_call(job);
         assert!(self.calls[call].finished);
         self.calls.remove(call);

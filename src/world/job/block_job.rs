@@ -96,7 +96,7 @@ impl World {
     /// # Errors
     /// A bad ID, a permission conflict or a negative speed. In the last two cases the client saw `created`; `JobFrame::JobEarlyFail`
     /// shows `null`.
-    pub fn block_job_create(
+    pub(in crate::world) fn block_job_create(
         &mut self,
         flags: &JobFlags,
         kind: JobType,
@@ -124,13 +124,7 @@ impl World {
     ///
     /// # Errors
     /// A permission conflict.
-    pub fn block_job_add_bdrv(
-        &mut self,
-        job: JobId,
-        name: &'static str,
-        bs: NodeId,
-        perms: Perms,
-    ) -> Result<(), QmpError> {
+    fn block_job_add_bdrv(&mut self, job: JobId, name: &'static str, bs: NodeId, perms: Perms) -> Result<(), QmpError> {
         let child = self.attach_child(bs, name, Role::Root, Parent::Job(job), perms.perm, perms.shared)?;
         self.jobs[job].nodes.insert(0, child);
         self.graph.nodes[bs].op_blockers.insert(0, job);
@@ -138,7 +132,7 @@ impl World {
     }
 
     /// `block_job_remove_all_bdrv`, between lock and unlock.
-    pub(in crate::world) fn job_remove_all_bdrv(&mut self, job: JobId) -> Flow {
+    fn job_remove_all_bdrv(&mut self, job: JobId) -> Flow {
         for child in std::mem::take(&mut self.jobs[job].nodes) {
             let bs = self.graph.bs(child);
             self.graph.nodes[bs].op_blockers.retain(|j| *j != job);
@@ -149,7 +143,7 @@ impl World {
 
     /// `bdrv_op_is_blocked`: the text that refuses an operation on a node that a job works on.
     #[must_use]
-    pub fn op_blocked(&self, bs: NodeId) -> Option<QmpError> {
+    pub(in crate::world) fn op_blocked(&self, bs: NodeId) -> Option<QmpError> {
         let node = &self.graph.nodes[bs];
         let name = || self.graph.device_or_node_name(bs);
         if let Some(job) = node.op_blockers.first() {
@@ -164,7 +158,7 @@ impl World {
 
     /// `child_job_drained_poll`
     #[must_use]
-    pub fn child_job_drained_poll(&self, job: JobId) -> bool {
+    pub(in crate::world) fn child_job_drained_poll(&self, job: JobId) -> bool {
         let j = &self.jobs[job];
         if !j.busy || j.status.is_completed() {
             return false;

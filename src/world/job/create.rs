@@ -97,7 +97,7 @@ impl World {
     }
 
     /// The end of `blockdev_create_run`.
-    pub(in crate::world) fn create_done(&mut self, job: JobId) -> Flow {
+    fn create_done(&mut self, job: JobId) -> Flow {
         let done = self.take_done();
         self.jobs[job].progress_current += 1;
         match done {

@@ -242,7 +242,7 @@ impl JobFrame {
 
 impl World {
     /// `job_txn_new`
-    pub fn job_txn_new(&mut self, grouped: bool) -> TxnId {
+    pub(in crate::world) fn job_txn_new(&mut self, grouped: bool) -> TxnId {
         self.jobs.txns.insert(JobTxn { jobs: Vec::new(), aborting: false, grouped })
     }
 
@@ -250,7 +250,7 @@ impl World {
     ///
     /// # Panics
     /// If the table does not allow it: QEMU would abort, too.
-    pub fn job_state_transition(&mut self, job: JobId, to: JobStatus) {
+    pub(in crate::world) fn job_state_transition(&mut self, job: JobId, to: JobStatus) {
         let j = &mut self.jobs[job];
         let from = j.status;
         if !can_transition(from, to) {
@@ -275,7 +275,12 @@ impl World {
     ///
     /// # Errors
     /// A malformed or used ID.
-    pub fn job_create(&mut self, flags: &JobFlags, kind: JobType, txn: Option<TxnId>) -> Result<JobId, QmpError> {
+    pub(in crate::world) fn job_create(
+        &mut self,
+        flags: &JobFlags,
+        kind: JobType,
+        txn: Option<TxnId>,
+    ) -> Result<JobId, QmpError> {
         let Some(id) = flags.id.clone() else {
             return Err(QmpError::generic("An explicit job ID is required"));
         };
@@ -324,7 +329,7 @@ impl World {
     }
 
     /// `job_start`
-    pub(super) fn job_start(&mut self, job: JobId) -> Flow {
+    fn job_start(&mut self, job: JobId) -> Flow {
         let co = self.co_create([JobFrame::JobCoEntry(job).into()]);
         self.cos[co].task = Subject::job(job.0);
         let j = &mut self.jobs[job];
@@ -338,17 +343,17 @@ impl World {
     }
 
     /// `job_co_entry`
-    pub(super) fn job_co_entry(&mut self, job: JobId) -> Flow {
+    fn job_co_entry(&mut self, job: JobId) -> Flow {
         self.seq([JobFrame::JobPausePoint(job).into(), JobFrame::JobRun(job).into(), JobFrame::JobRunDone(job).into()])
     }
 
     /// `job->driver->run`
-    pub(super) fn job_run(&mut self, job: JobId) -> Flow {
+    fn job_run(&mut self, job: JobId) -> Flow {
         (self.job_hooks(job).run)(self, job)
     }
 
     /// The end of `job_co_entry`.
-    pub(super) fn job_run_done(&mut self, job: JobId) -> Flow {
+    fn job_run_done(&mut self, job: JobId) -> Flow {
         let ret = self.take_ret();
         let j = &mut self.jobs[job];
         j.ret = ret.err();
@@ -360,12 +365,12 @@ impl World {
 
     /// `job_is_cancelled_locked`: by force.
     #[must_use]
-    pub fn job_is_cancelled(&self, job: JobId) -> bool {
+    pub(in crate::world) fn job_is_cancelled(&self, job: JobId) -> bool {
         self.jobs[job].force_cancel
     }
 
     /// `job_pause_point`, up to the driver's pause hook.
-    pub(super) fn job_pause_point(&mut self, job: JobId) -> Flow {
+    fn job_pause_point(&mut self, job: JobId) -> Flow {
         let j = &self.jobs[job];
         if j.pause_count == 0 || j.force_cancel {
             return Flow::Go;
@@ -378,7 +383,7 @@ impl World {
     }
 
     /// `job_pause_point`, after the hook: go to sleep if there still is a reason.
-    pub(super) fn job_pause_point_hooked(&mut self, job: JobId) -> Flow {
+    fn job_pause_point_hooked(&mut self, job: JobId) -> Flow {
         let j = &self.jobs[job];
         if j.pause_count == 0 || j.force_cancel {
             return Flow::Go;
@@ -392,7 +397,7 @@ impl World {
     }
 
     /// `job_pause_point`, after it was entered again.
-    pub(super) fn job_pause_point_woken(&mut self, job: JobId, status: JobStatus) -> Flow {
+    fn job_pause_point_woken(&mut self, job: JobId, status: JobStatus) -> Flow {
         self.jobs[job].paused = false;
         self.job_state_transition(job, status);
         match self.job_hooks(job).resume {
@@ -433,7 +438,7 @@ impl World {
     }
 
     /// `block_job_ratelimit_sleep`, after a sleep that was due: the speed may have changed meanwhile.
-    pub(super) fn job_ratelimit_slept(&mut self, job: JobId) -> Flow {
+    fn job_ratelimit_slept(&mut self, job: JobId) -> Flow {
         if self.job_is_cancelled(job) { Flow::Go } else { self.block_job_ratelimit_sleep(job) }
     }
 
@@ -453,7 +458,7 @@ impl World {
     }
 
     /// `job_yield`
-    pub(super) fn job_yield(&mut self, job: JobId) -> Flow {
+    fn job_yield(&mut self, job: JobId) -> Flow {
         let j = &self.jobs[job];
         if j.force_cancel {
             return Flow::Go;
@@ -463,7 +468,7 @@ impl World {
     }
 
     /// `job_enter_cond_locked` without a condition.
-    pub fn job_enter(&mut self, job: JobId) {
+    pub(in crate::world) fn job_enter(&mut self, job: JobId) {
         self.job_enter_cond(job, |_, _| true);
     }
 
@@ -490,7 +495,7 @@ impl World {
     }
 
     /// `job_pause_locked`
-    pub fn job_pause(&mut self, job: JobId) {
+    pub(in crate::world) fn job_pause(&mut self, job: JobId) {
         let j = &mut self.jobs[job];
         j.pause_count += 1;
         self.trace.emit(Level::Job, self.now, || RecordKind::JobPause { job: j.id.clone(), count: j.pause_count });
@@ -500,7 +505,7 @@ impl World {
     }
 
     /// `job_resume_locked`
-    pub fn job_resume(&mut self, job: JobId) {
+    pub(in crate::world) fn job_resume(&mut self, job: JobId) {
         let j = &mut self.jobs[job];
         assert!(j.pause_count > 0, "job '{}' is not paused", j.id);
         j.pause_count -= 1;
@@ -520,7 +525,7 @@ impl World {
     }
 
     /// `job_progress_set_remaining`
-    pub fn job_progress_set_remaining(&mut self, job: JobId, remaining: u64) {
+    pub(in crate::world) fn job_progress_set_remaining(&mut self, job: JobId, remaining: u64) {
         let j = &mut self.jobs[job];
         j.progress_total = j.progress_current + remaining;
         let (current, total) = (j.progress_current, j.progress_total);
@@ -529,7 +534,7 @@ impl World {
     }
 
     /// The end of a creation that failed after the client saw `created` (`job_early_fail`); keeps the error in the register.
-    pub(super) fn job_early_fail(&mut self, job: JobId) -> Flow {
+    fn job_early_fail(&mut self, job: JobId) -> Flow {
         self.reach(Place::EarlyFail);
         let err = std::mem::take(&mut self.reg);
         self.stack.push(Frame::Give(Box::new(err)));

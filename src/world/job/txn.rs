@@ -62,7 +62,7 @@ impl TxnFrame {
 
 impl World {
     /// `job_exit`
-    pub(in crate::world) fn job_exit(&mut self, job: JobId) -> Flow {
+    fn job_exit(&mut self, job: JobId) -> Flow {
         self.jobs[job].refcnt += 1;
         self.jobs[job].busy = false;
         if self.quirks.has(Quirk::TxnCleanupBeforeConverge) {
@@ -89,7 +89,7 @@ impl World {
     }
 
     /// `job_completed_locked`
-    pub(in crate::world) fn job_completed(&mut self, job: JobId) -> Flow {
+    fn job_completed(&mut self, job: JobId) -> Flow {
         self.job_update_rc(job);
         if self.jobs[job].ret.is_some() { self.job_txn_abort(job) } else { self.job_txn_success(job) }
     }
@@ -121,7 +121,7 @@ impl World {
     }
 
     /// `job_do_finalize_locked`
-    pub(in crate::world) fn job_do_finalize(&mut self, job: JobId) -> Flow {
+    fn job_do_finalize(&mut self, job: JobId) -> Flow {
         let members = self.jobs.txns[self.txn_of(job)].jobs.clone();
         self.job_prepare_from(job, &members, 0)
     }
@@ -150,7 +150,7 @@ impl World {
     }
 
     /// `job_prepare_locked`, after the hook.
-    pub(in crate::world) fn job_prepared(&mut self, job: JobId, members: &[JobId], at: u32) -> Flow {
+    fn job_prepared(&mut self, job: JobId, members: &[JobId], at: u32) -> Flow {
         let member = members[at as usize];
         self.jobs[member].ret = self.take_ret().err();
         self.job_update_rc(member);
@@ -194,7 +194,7 @@ impl World {
     }
 
     /// The loop of `job_completed_txn_abort_locked`: always the head.
-    pub(in crate::world) fn job_txn_abort_loop(&mut self, txn: TxnId) -> Flow {
+    fn job_txn_abort_loop(&mut self, txn: TxnId) -> Flow {
         let Some(head) = self.jobs.txns[txn].jobs.first().copied() else {
             self.drop_group(txn);
             return Flow::Go;
@@ -217,7 +217,7 @@ impl World {
     }
 
     /// `job_finalize_single_locked`
-    pub(in crate::world) fn job_finalize_single(&mut self, job: JobId) -> Flow {
+    fn job_finalize_single(&mut self, job: JobId) -> Flow {
         assert!(self.jobs[job].status.is_completed());
         let was = self.jobs[job].ret.is_some();
         self.job_update_rc(job);
@@ -248,13 +248,7 @@ impl World {
     }
 
     /// `job_finalize_single_locked`, after `job_commit` or `job_abort`: `job_clean`.
-    pub(in crate::world) fn job_settled(
-        &mut self,
-        job: JobId,
-        failed: bool,
-        committed: bool,
-        before: Option<Box<BitmapEnd>>,
-    ) -> Flow {
+    fn job_settled(&mut self, job: JobId, failed: bool, committed: bool, before: Option<Box<BitmapEnd>>) -> Flow {
         if self.feed.on {
             self.see_settled(job, failed, committed, before.map(|before| *before));
         }
@@ -265,7 +259,7 @@ impl World {
     }
 
     /// The rest of `job_finalize_single_locked`: events, leave the group, conclude.
-    pub(in crate::world) fn job_final_events(&mut self, job: JobId) -> Flow {
+    fn job_final_events(&mut self, job: JobId) -> Flow {
         let id = self.jobs[job].id.clone();
         if self.feed.on {
             self.feed.seen.push(Seen::Cleaned { job, id: id.clone() });
@@ -316,7 +310,7 @@ impl World {
     }
 
     /// `job_unref_locked`; the last one frees the job, and a block job takes the graph lock for that.
-    pub(in crate::world) fn job_unref(&mut self, job: JobId) -> Flow {
+    fn job_unref(&mut self, job: JobId) -> Flow {
         let j = &mut self.jobs[job];
         j.refcnt -= 1;
         if j.refcnt > 0 {
@@ -335,7 +329,7 @@ impl World {
     }
 
     /// The end of `job_unref_locked`.
-    pub(in crate::world) fn job_free(&mut self, job: JobId) -> Flow {
+    fn job_free(&mut self, job: JobId) -> Flow {
         if self.feed.on {
             let id = self.jobs[job].id.clone();
             self.feed.seen.push(Seen::JobFreed { job, id });
@@ -373,7 +367,7 @@ impl World {
     }
 
     /// `job_cancel_locked`
-    pub(in crate::world) fn job_cancel(&mut self, job: JobId, force: bool) -> Flow {
+    fn job_cancel(&mut self, job: JobId, force: bool) -> Flow {
         if self.jobs[job].status == JobStatus::Concluded {
             self.reach(Place::CancelConcluded);
             return self.job_do_dismiss(job);
@@ -407,7 +401,7 @@ impl World {
     }
 
     /// `job_cancel_sync`
-    pub(in crate::world) fn job_cancel_sync(&mut self, job: JobId) -> Flow {
+    fn job_cancel_sync(&mut self, job: JobId) -> Flow {
         self.jobs[job].refcnt += 1;
         self.seq([
             TxnFrame::JobCancel(job, true).into(),

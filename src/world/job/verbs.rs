@@ -159,7 +159,7 @@ impl World {
     ///
     /// # Errors
     /// QEMU's refusal.
-    pub fn job_apply_verb(&mut self, job: JobId, verb: JobVerb) -> Result<(), QmpError> {
+    pub(in crate::world) fn job_apply_verb(&mut self, job: JobId, verb: JobVerb) -> Result<(), QmpError> {
         let j = &self.jobs[job];
         let mut done = crate::job::status::apply_verb(&j.id, verb, j.status).map_err(QmpError::generic);
         if verb == JobVerb::Pause && self.quirks.has(Quirk::SeededVerbInAnyStatus) {

@@ -196,7 +196,7 @@ impl World {
     }
 
     /// What the human monitor says of a QMP command that has ended.
-    pub(in crate::world) fn hmp_done(&mut self) -> Flow {
+    fn hmp_done(&mut self) -> Flow {
         let text = match std::mem::take(&mut self.reg) {
             Val::Json(Err(err)) | Val::Done(Err(err)) => error_reply(&err.desc),
             _ => String::new(),

@@ -204,7 +204,7 @@ impl World {
     }
 
     /// The handler of the current command. Leaves its result in the register.
-    pub(super) fn qmp_command(&mut self) -> Flow {
+    fn qmp_command(&mut self) -> Flow {
         let (client, request) = self.monitor.current.clone().expect("a command is being dispatched");
         let negotiated = self.monitor.clients[client as usize].negotiated;
         match request.typed(negotiated) {
@@ -214,7 +214,7 @@ impl World {
     }
 
     /// After the handler: the dispatcher goes on in the next round.
-    pub(super) fn qmp_command_done(&mut self) -> Flow {
+    fn qmp_command_done(&mut self) -> Flow {
         let result = match std::mem::take(&mut self.reg) {
             Val::Json(result) => result,
             Val::Done(done) => done.map(|()| Json::empty()),

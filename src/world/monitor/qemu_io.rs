@@ -61,7 +61,7 @@ impl QemuIoFrame {
 
 impl World {
     /// `hmp_qemu_io` by node name, once the temporary backend is attached.
-    pub(in crate::world) fn qemu_io_attached(&mut self, blk: BackendId, command: Arc<str>) -> Flow {
+    fn qemu_io_attached(&mut self, blk: BackendId, command: Arc<str>) -> Flow {
         match self.take_done() {
             Ok(()) => self.seq([QemuIoFrame::QemuIo { blk, command }.into()]),
             Err(err) => {
@@ -246,7 +246,7 @@ impl World {
     }
 
     /// What `read` prints.
-    pub(in crate::world) fn qemu_io_read_done(&mut self, blk: BackendId, read: &Read, start: Nanos) -> Flow {
+    fn qemu_io_read_done(&mut self, blk: BackendId, read: &Read, start: Nanos) -> Flow {
         let result = self.take_data();
         if read.submit == qemu_io::Submit::Aio {
             let _ = self.account(blk, AcctType::Read, read.bytes, start, result.is_err());
@@ -262,7 +262,7 @@ impl World {
     }
 
     /// What `write` prints.
-    pub(in crate::world) fn qemu_io_write_done(&mut self, blk: BackendId, write: &Write, start: Nanos) -> Flow {
+    fn qemu_io_write_done(&mut self, blk: BackendId, write: &Write, start: Nanos) -> Flow {
         let result = self.take_ret();
         // QEMU does not note the start of `aio_write -z`, and counts nothing.
         if write.submit == qemu_io::Submit::Aio && !matches!(write.data, WriteData::Zeroes { .. }) {
@@ -277,7 +277,7 @@ impl World {
     }
 
     /// What `discard` prints.
-    pub(in crate::world) fn qemu_io_discard_done(&mut self, done: text::Done, report: qemu_io::Report) -> Flow {
+    fn qemu_io_discard_done(&mut self, done: text::Done, report: qemu_io::Report) -> Flow {
         let line = match self.take_ret() {
             Err(errno) => text::discard_failed(errno),
             Ok(()) => text::report("discard", report, done),
@@ -287,7 +287,7 @@ impl World {
     }
 
     /// What `truncate` prints.
-    pub(in crate::world) fn qemu_io_truncated(&mut self) -> Flow {
+    fn qemu_io_truncated(&mut self) -> Flow {
         match self.take_done() {
             Ok(()) => Flow::Go,
             Err(err) => self.qemu_io_reports(&err.desc),

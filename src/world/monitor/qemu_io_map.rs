@@ -81,7 +81,7 @@ impl World {
     }
 
     /// The answer to [`World::walk`].
-    pub(in crate::world) fn qemu_io_walked(&mut self, mut walk: Walk) -> Flow {
+    fn qemu_io_walked(&mut self, mut walk: Walk) -> Flow {
         let Val::Status(status) = std::mem::take(&mut self.reg) else { unreachable!("a status query answers so") };
         let (allocated, len) = match status.map(|status| (status.allocated, status.pnum)) {
             Ok(answer) => answer,

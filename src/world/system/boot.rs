@@ -263,7 +263,7 @@ impl World {
     }
 
     /// `blk_new_open`, after the node was opened. Leaves `Val::Done`.
-    pub(in crate::world) fn drive_opened(&mut self, blk: BackendId) -> Flow {
+    fn drive_opened(&mut self, blk: BackendId) -> Flow {
         let Val::Node(opened) = std::mem::take(&mut self.reg) else { unreachable!("a node or an error") };
         match opened {
             Err(err) => {

@@ -82,7 +82,7 @@ impl World {
     }
 
     /// A device whose backend has its node.
-    pub(in crate::world) fn device_plugged(&mut self, plugged: Plugged) -> Flow {
+    fn device_plugged(&mut self, plugged: Plugged) -> Flow {
         let Plugged { device, blk } = plugged;
         let done = self.take_done().and_then(|()| self.device_attach(device, Some(blk)).map_err(QmpError::generic));
         if done.is_err() {
@@ -127,7 +127,7 @@ impl World {
     }
 
     /// The devices that a guest was asked to let go are gone after a reset (`acpi_pcihp_reset`).
-    pub(in crate::world) fn unplug_on_reset(&mut self) -> Flow {
+    fn unplug_on_reset(&mut self) -> Flow {
         match self.machine.devices.iter().position(|device| device.leaving) {
             Some(at) => {
                 self.stack.push(HotplugFrame::UnplugOnReset.into());
@@ -155,7 +155,7 @@ impl World {
     }
 
     /// `device_finalize`
-    pub(in crate::world) fn device_gone(&mut self, id: Option<Arc<str>>, path: &str, inner: bool) -> Flow {
+    fn device_gone(&mut self, id: Option<Arc<str>>, path: &str, inner: bool) -> Flow {
         if inner {
             self.emit("DEVICE_DELETED", Json::dict(vec![("path", format!("{path}/virtio-backend").into())]));
         }

@@ -343,7 +343,7 @@ impl World {
     ///
     /// # Errors
     /// There is no such device, or it has no disk.
-    pub fn blk_by_qdev_id(&self, id: &str) -> Result<BackendId, QmpError> {
+    pub(in crate::world) fn blk_by_qdev_id(&self, id: &str) -> Result<BackendId, QmpError> {
         let by_path = self.graph.backends.iter().find(|(_, b)| b.dev.as_deref() == Some(id)).map(|(blk, _)| blk);
         if let Some(blk) = by_path {
             return Ok(blk);

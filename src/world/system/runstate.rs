@@ -40,7 +40,7 @@ impl World {
     }
 
     /// The end of `qemu_system_reset`.
-    pub(in crate::world) fn reset_done(&mut self) -> Flow {
+    fn reset_done(&mut self) -> Flow {
         self.emit("RESET", Json::dict(vec![("guest", false.into()), ("reason", "host-qmp-system-reset".into())]));
         self.ret(Val::Done(Ok(())))
     }

@@ -405,7 +405,7 @@ impl World {
     }
 
     /// A drained section is there.
-    pub(in crate::world) fn see_drained(&mut self, node: NodeId) {
+    fn see_drained(&mut self, node: NodeId) {
         let Some(n) = self.graph.nodes.get(node) else { return };
         let (name, in_flight) = (n.node_name.clone(), n.in_flight);
         self.see(|| Seen::Drained { node, name, in_flight });
@@ -468,7 +468,7 @@ impl World {
     }
 
     /// A guest's request has ended; its result stays in the register.
-    pub(in crate::world) fn see_guest_end(&mut self) {
+    fn see_guest_end(&mut self) {
         let co = self.current();
         let (ok, data) = match &self.reg {
             crate::world::value::Val::Data(Ok(data)) => (true, Some(data.clone())),

@@ -66,7 +66,7 @@ impl World {
 
     /// `wait_break`'s condition.
     #[must_use]
-    pub fn blkdebug_is_suspended(&self, node: NodeId, tag: &str) -> bool {
+    pub(in crate::world) fn blkdebug_is_suspended(&self, node: NodeId, tag: &str) -> bool {
         match self.graph.nodes.get(node).and_then(|n| n.driver.as_ref()) {
             Some(Driver::Blkdebug(b)) => b.engine.is_suspended(tag),
             _ => false,
@@ -85,7 +85,7 @@ impl World {
     }
 
     /// `blkdebug_co_debug_event`, if the node is a blkdebug.
-    pub(in crate::world) fn blkdebug_event(&mut self, node: NodeId, event: BlkdebugEvent) -> Flow {
+    fn blkdebug_event(&mut self, node: NodeId, event: BlkdebugEvent) -> Flow {
         let Driver::Blkdebug(driver) = self.graph.nodes[node].drv() else { return Flow::Go };
         if !driver.engine.listens(event) {
             return Flow::Go;
@@ -114,7 +114,7 @@ impl World {
     }
 
     /// `blkdebug.c:rule_check`. Leaves `Val::Ret`.
-    pub(in crate::world) fn rule_check(&mut self, node: NodeId, iotype: IoType, offset: u64, bytes: u64) -> Flow {
+    fn rule_check(&mut self, node: NodeId, iotype: IoType, offset: u64, bytes: u64) -> Flow {
         let quirks = self.quirks;
         let driver = self.blkdebug_mut(node).expect("the node is a blkdebug");
         let Some(failure) = driver.engine.check(iotype, offset, bytes) else {

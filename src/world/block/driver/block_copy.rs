@@ -126,7 +126,7 @@ impl World {
     }
 
     /// `block_copy_common`, start of a pass.
-    pub(in crate::world) fn copy_common(&mut self, call: CallId) -> Flow {
+    fn copy_common(&mut self, call: CallId) -> Flow {
         let c = &mut self.calls[call];
         c.found_dirty = false;
         c.pool = None;
@@ -135,7 +135,7 @@ impl World {
     }
 
     /// `block_copy_dirty_clusters`: one turn of its loop, up to the status query.
-    pub(in crate::world) fn copy_dirty(&mut self, call: CallId, offset: u64, bytes: u64) -> Flow {
+    fn copy_dirty(&mut self, call: CallId, offset: u64, bytes: u64) -> Flow {
         let c = &self.calls[call];
         let pool_ok = c.pool.as_ref().is_none_or(|p| p.status.is_ok());
         if bytes == 0 || !pool_ok || c.cancelled {
@@ -221,7 +221,7 @@ impl World {
     }
 
     /// `block_copy_dirty_clusters`, after the status query of `block_copy_block_status`.
-    pub(in crate::world) fn copy_task_status(&mut self, mut task: CopyTask, from: u64, end: u64) -> Flow {
+    fn copy_task_status(&mut self, mut task: CopyTask, from: u64, end: u64) -> Flow {
         let Val::Status(status) = std::mem::take(&mut self.reg) else { unreachable!("a status query answers so") };
         let call = task.call;
         let cbw = self.calls[call].cbw;
@@ -264,7 +264,7 @@ impl World {
     }
 
     /// `co_get_from_shres`
-    pub(in crate::world) fn copy_get_mem(&mut self, task: CopyTask) -> Flow {
+    fn copy_get_mem(&mut self, task: CopyTask) -> Flow {
         let cbw = self.calls[task.call].cbw;
         let co = self.current();
         let state = &mut self.cbw(cbw).bcs;
@@ -286,7 +286,7 @@ impl World {
     }
 
     /// `block_copy_task_run`: inline if it is the only piece, else in the pool.
-    pub(in crate::world) fn copy_task_run(&mut self, task: CopyTask, end: u64) -> Flow {
+    fn copy_task_run(&mut self, task: CopyTask, end: u64) -> Flow {
         let call = task.call;
         let after = task.offset + task.bytes;
         let bytes = end - after;
@@ -321,7 +321,7 @@ impl World {
     }
 
     /// After a task that ran inline.
-    pub(in crate::world) fn copy_inline_done(&mut self, call: CallId, offset: u64, bytes: u64) -> Flow {
+    fn copy_inline_done(&mut self, call: CallId, offset: u64, bytes: u64) -> Flow {
         match self.take_ret() {
             Ok(()) => self.seq([BlockCopyFrame::CopyDirty { call, offset, bytes }.into()]),
             Err(errno) => self.ret(Val::err(errno)),
@@ -329,7 +329,7 @@ impl World {
     }
 
     /// The end of `aio_task_co`.
-    pub(in crate::world) fn copy_pool_task_done(&mut self, call: CallId) -> Flow {
+    fn copy_pool_task_done(&mut self, call: CallId) -> Flow {
         let ret = self.take_ret();
         let pool = self.calls[call].pool.as_mut().expect("the pool outlives its tasks");
         pool.busy -= 1;
@@ -344,7 +344,7 @@ impl World {
     }
 
     /// `aio_task_pool_wait_all`
-    pub(in crate::world) fn copy_wait_all(&mut self, call: CallId) -> Flow {
+    fn copy_wait_all(&mut self, call: CallId) -> Flow {
         match &mut self.calls[call].pool {
             Some(pool) if pool.busy > 0 => {
                 pool.waiting = true;
@@ -359,7 +359,7 @@ impl World {
     }
 
     /// `block_copy_common`, end of a pass: again, wait for somebody else's copying, or done.
-    pub(in crate::world) fn copy_pass_done(&mut self, call: CallId) -> Flow {
+    fn copy_pass_done(&mut self, call: CallId) -> Flow {
         let failed = self.take_ret().is_err();
         let c = &self.calls[call];
         let (cbw, offset, bytes) = (c.cbw, c.offset, c.bytes);
@@ -384,7 +384,7 @@ impl World {
     }
 
     /// After waiting for another request of the list.
-    pub(in crate::world) fn copy_waited(&mut self, call: CallId) -> Flow {
+    fn copy_waited(&mut self, call: CallId) -> Flow {
         if self.calls[call].cancelled {
             self.copy_finished(call)
         } else {
@@ -402,7 +402,7 @@ impl World {
     }
 
     /// `block_copy_task_entry`
-    pub(in crate::world) fn copy_task_entry(&mut self, task: CopyTask) -> Flow {
+    fn copy_task_entry(&mut self, task: CopyTask) -> Flow {
         self.seq([GraphLockFrame::Rdlock.into(), BlockCopyFrame::CopyDo { task, method: task.method }.into()])
     }
 
@@ -412,7 +412,7 @@ impl World {
     }
 
     /// `block_copy_do_copy`
-    pub(in crate::world) fn copy_do(&mut self, task: CopyTask, method: Method) -> Flow {
+    fn copy_do(&mut self, task: CopyTask, method: Method) -> Flow {
         let cbw = self.calls[task.call].cbw;
         let nbytes = self.copy_nbytes(&task);
         let target = self.copy_target(cbw);
@@ -449,7 +449,7 @@ impl World {
     }
 
     /// After `bdrv_co_copy_range`: fall back to a buffer for good if it did not work.
-    pub(in crate::world) fn copy_range_done(&mut self, task: CopyTask) -> Flow {
+    fn copy_range_done(&mut self, task: CopyTask) -> Flow {
         match self.take_ret() {
             Ok(()) => {
                 self.reach(Place::CopyRange);
@@ -464,7 +464,7 @@ impl World {
     }
 
     /// Between read and write of `block_copy_do_copy`.
-    pub(in crate::world) fn copy_read_done(&mut self, task: CopyTask, method: Method) -> Flow {
+    fn copy_read_done(&mut self, task: CopyTask, method: Method) -> Flow {
         match self.take_data() {
             Err(errno) => {
                 self.reg = Val::err(errno);
@@ -487,7 +487,7 @@ impl World {
     }
 
     /// `block_copy_task_entry`, after the copying.
-    pub(in crate::world) fn copy_task_done(&mut self, task: CopyTask, method: Method, read: bool) -> Flow {
+    fn copy_task_done(&mut self, task: CopyTask, method: Method, read: bool) -> Flow {
         let ret = self.take_ret();
         self.aio.readers -= 1;
         let cbw = self.calls[task.call].cbw;
@@ -527,7 +527,7 @@ impl World {
 
     /// `block_copy_reset_unallocated`, one status query of `block_copy_is_cluster_allocated`. `counted` bytes before `offset` are
     /// known to be unallocated.
-    pub(in crate::world) fn copy_reset_unallocated(&mut self, cbw: NodeId, offset: u64, counted: u64) -> Flow {
+    fn copy_reset_unallocated(&mut self, cbw: NodeId, offset: u64, counted: u64) -> Flow {
         let source = self.copy_source(cbw);
         let len = self.cbw_ref(cbw).bcs.len;
         let from = offset + counted;
@@ -538,7 +538,7 @@ impl World {
     }
 
     /// After that query. Leaves the number of bytes dealt with.
-    pub(in crate::world) fn copy_reset_status(&mut self, cbw: NodeId, offset: u64, counted: u64) -> Flow {
+    fn copy_reset_status(&mut self, cbw: NodeId, offset: u64, counted: u64) -> Flow {
         let Val::Status(status) = std::mem::take(&mut self.reg) else { unreachable!("a status query answers so") };
         let status = match status {
             Ok(status) => status,

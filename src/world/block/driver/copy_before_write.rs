@@ -157,7 +157,7 @@ impl World {
     }
 
     /// `bdrv_cbw_append`: opens the filter on source and target and puts it above the source. Leaves `Val::Node`.
-    pub(in crate::world) fn cbw_append(&mut self, args: &BackupArgs) -> Flow {
+    fn cbw_append(&mut self, args: &BackupArgs) -> Flow {
         let fail = |w: &mut World, text: String| w.ret(Val::Node(Err(QmpError::generic(text))));
         let min_cluster = args.perf.min_cluster_size.unwrap_or(0);
         if min_cluster > i64::MAX as u64 {
@@ -192,7 +192,7 @@ impl World {
     }
 
     /// The end of `cbw_open`. Leaves `Val::Done`.
-    pub(in crate::world) fn cbw_opened(&mut self, cbw: NodeId, discard_source: bool, min_cluster: u64) -> Flow {
+    fn cbw_opened(&mut self, cbw: NodeId, discard_source: bool, min_cluster: u64) -> Flow {
         let fail = |w: &mut World, text: String| w.ret(Val::Done(Err(QmpError::generic(text))));
         let target_edge = self.cbw(cbw).target.expect("the target was attached");
         let source = self.graph.bs(self.graph.nodes[cbw].file.expect("the source was attached"));
@@ -263,7 +263,7 @@ impl World {
     }
 
     /// `cbw_do_copy_before_write`. Leaves `Val::Ret`.
-    pub(in crate::world) fn cbw_copy_before_write(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
+    fn cbw_copy_before_write(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
         if self.cbw(node).snapshot_error.is_some() {
             return self.ret(Val::Ret(Ok(())));
         }
@@ -302,7 +302,7 @@ impl World {
     }
 
     /// `qemu_co_timeout_entry`: the copying has come to an end; who still waits for it goes on.
-    pub(in crate::world) fn cbw_call_ended(&mut self, call: crate::world::arena::CallId) -> Flow {
+    fn cbw_call_ended(&mut self, call: crate::world::arena::CallId) -> Flow {
         let ended = &mut self.calls[call];
         if ended.abandoned {
             self.calls.remove(call);
@@ -314,13 +314,7 @@ impl World {
     }
 
     /// The end of `cbw_do_copy_before_write`.
-    pub(in crate::world) fn cbw_copied(
-        &mut self,
-        node: NodeId,
-        call: crate::world::arena::CallId,
-        from: u64,
-        len: u64,
-    ) -> Flow {
+    fn cbw_copied(&mut self, node: NodeId, call: crate::world::arena::CallId, from: u64, len: u64) -> Flow {
         let failure = if self.calls[call].finished {
             self.calls.remove(call).and_then(|call| call.failure).map(|(errno, _)| errno)
         } else {
@@ -346,7 +340,7 @@ impl World {
     }
 
     /// `reqlist_wait_all(&s->frozen_read_reqs)`: a guest write waits for the reads of what it will change. Leaves `Val::Ret`.
-    pub(in crate::world) fn cbw_wait_frozen(&mut self, node: NodeId, from: u64, len: u64) -> Flow {
+    fn cbw_wait_frozen(&mut self, node: NodeId, from: u64, len: u64) -> Flow {
         let co = self.current();
         let state = self.cbw(node);
         if state.frozen_reads.iter().any(|(offset, bytes)| *offset < from + len && from < offset + bytes) {
@@ -400,7 +394,7 @@ impl World {
     }
 
     /// A part was read.
-    pub(in crate::world) fn snapshot_read_done(&mut self, mut read: Box<SnapshotRead>) -> Flow {
+    fn snapshot_read_done(&mut self, mut read: Box<SnapshotRead>) -> Flow {
         self.snapshot_unlock(read.cbw, read.frozen.take());
         match self.take_data() {
             Err(errno) => self.ret(Val::Data(Err(errno))),
@@ -414,7 +408,7 @@ impl World {
     }
 
     /// The status of a part is known. Leaves `Val::Status`.
-    pub(in crate::world) fn snapshot_status_done(&mut self, cbw: NodeId, frozen: Option<(u64, u64)>) -> Flow {
+    fn snapshot_status_done(&mut self, cbw: NodeId, frozen: Option<(u64, u64)>) -> Flow {
         self.snapshot_unlock(cbw, frozen);
         let Val::Status(status) = std::mem::take(&mut self.reg) else { unreachable!("a status query answers so") };
         // Where it lies in another node's file says nothing here.

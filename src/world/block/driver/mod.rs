@@ -153,7 +153,7 @@ impl World {
     }
 
     /// A read passed on to the node below.
-    pub(in crate::world) fn pass_read(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
+    fn pass_read(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
         let below = self.below(node);
         self.seq([IoFrame::Preadv { node: below, offset, bytes }.into()])
     }
@@ -204,7 +204,7 @@ impl World {
     }
 
     /// A write passed on to the node below.
-    pub(in crate::world) fn pass_write(&mut self, mut req: Box<WriteReq>, shift: u64) -> Flow {
+    fn pass_write(&mut self, mut req: Box<WriteReq>, shift: u64) -> Flow {
         req.node = self.below(req.node);
         req.offset += shift;
         req.unpadded = None;
@@ -227,7 +227,7 @@ impl World {
 
     /// `bdrv_supports_compressed_writes`
     #[must_use]
-    pub fn supports_compressed_writes(&self, node: NodeId) -> bool {
+    pub(in crate::world) fn supports_compressed_writes(&self, node: NodeId) -> bool {
         let n = &self.graph.nodes[node];
         match n.drv() {
             Driver::Qcow2(_) => !n.dropped,
@@ -245,7 +245,7 @@ impl World {
 
     /// Whether the node takes zero writes with `BDRV_REQ_NO_FALLBACK` (`supported_zero_flags`).
     #[must_use]
-    pub fn supports_zero_no_fallback(&self, node: NodeId) -> bool {
+    pub(in crate::world) fn supports_zero_no_fallback(&self, node: NodeId) -> bool {
         let n = &self.graph.nodes[node];
         match n.drv() {
             Driver::File(_) => true,
@@ -335,7 +335,7 @@ impl World {
     }
 
     /// `bdrv_co_flush_to_os`
-    pub(in crate::world) fn driver_flush_to_os(&mut self, node: NodeId) -> Flow {
+    fn driver_flush_to_os(&mut self, node: NodeId) -> Flow {
         match self.graph.nodes[node].drv() {
             Driver::Qcow2(_) => self.qcow2_flush_to_os(node),
             _ => self.ret(Val::Ret(Ok(()))),
@@ -343,7 +343,7 @@ impl World {
     }
 
     /// `bdrv_co_flush_to_disk`
-    pub(in crate::world) fn driver_flush_to_disk(&mut self, node: NodeId) -> Flow {
+    fn driver_flush_to_disk(&mut self, node: NodeId) -> Flow {
         if self.graph.nodes[node].dropped {
             return self.ret(Val::err(Errno::ENOMEDIUM));
         }
@@ -403,14 +403,14 @@ impl World {
     }
 
     /// `BDRV_BLOCK_RAW`: the answer is the one of the node below.
-    pub(in crate::world) fn status_raw(&mut self, node: NodeId, offset: u64, bytes: u64, want_zero: bool) -> Flow {
+    fn status_raw(&mut self, node: NodeId, offset: u64, bytes: u64, want_zero: bool) -> Flow {
         let below = self.below(node);
         self.seq([StatusFrame::Status { node: below, offset, bytes, want_zero }.into()])
     }
 
     /// `bdrv_get_info`'s cluster size: `None` where the driver has no such notion.
     #[must_use]
-    pub fn cluster_size_of(&self, node: NodeId) -> Option<u64> {
+    pub(in crate::world) fn cluster_size_of(&self, node: NodeId) -> Option<u64> {
         match self.graph.nodes[node].driver.as_ref()? {
             Driver::Qcow2(q) => Some(q.cluster_size()),
             Driver::Raw(_)
@@ -426,7 +426,7 @@ impl World {
     }
 
     /// `bdrv_refresh_limits`
-    pub fn refresh_limits(&mut self, node: NodeId) {
+    pub(in crate::world) fn refresh_limits(&mut self, node: NodeId) {
         let n = &self.graph.nodes[node];
         let mut bl = BlockLimits { request_alignment: 1, ..BlockLimits::default() };
         if let Some(child) = self.graph.primary_child(node) {
@@ -461,7 +461,7 @@ impl World {
     }
 
     /// `bdrv_refresh_total_sectors` after a resize: nodes that only pass on have the length of the node below.
-    pub fn refresh_total_sectors(&mut self, node: NodeId) {
+    pub(in crate::world) fn refresh_total_sectors(&mut self, node: NodeId) {
         let size = match self.graph.nodes[node].drv() {
             Driver::Raw(raw) if raw.size.is_none() => self.bdrv_getlength(self.below(node)).saturating_sub(raw.offset),
             driver if driver.row().length_of_below => self.bdrv_getlength(self.below(node)),
@@ -473,7 +473,7 @@ impl World {
     }
 
     /// The driver's truncate. Leaves `Val::Done`.
-    pub(in crate::world) fn driver_truncate(&mut self, node: NodeId, size: u64, zero: bool) -> Flow {
+    fn driver_truncate(&mut self, node: NodeId, size: u64, zero: bool) -> Flow {
         let fail = |text: &str| Val::Done(Err(QmpError::generic(text)));
         match self.graph.nodes[node].drv() {
             Driver::File(_) => {
@@ -503,7 +503,7 @@ impl World {
     }
 
     /// `bs->drv->bdrv_close`
-    pub(in crate::world) fn driver_close(&mut self, node: NodeId) -> Flow {
+    fn driver_close(&mut self, node: NodeId) -> Flow {
         match self.graph.nodes[node].driver.as_ref() {
             Some(Driver::Qcow2(_)) if self.graph.nodes[node].file.is_some() && !self.graph.nodes[node].dropped => self
                 .seq([
@@ -526,7 +526,7 @@ impl World {
     }
 
     /// `bs->drv = NULL`. The driver's state stays until the children are gone; nobody sends requests any more.
-    pub(in crate::world) fn driver_closed(&mut self, node: NodeId) -> Flow {
+    fn driver_closed(&mut self, node: NodeId) -> Flow {
         self.reg = Val::None;
         self.graph.nodes[node].bitmaps.release_named();
         Flow::Go
@@ -536,7 +536,7 @@ impl World {
     ///
     /// # Errors
     /// `ENOTSUP` for protocols that cannot tell. To QEMU blkdebug is one.
-    pub fn allocated_size(&self, node: NodeId) -> Ret<u64> {
+    pub(in crate::world) fn allocated_size(&self, node: NodeId) -> Ret<u64> {
         match self.graph.nodes[node].driver.as_ref() {
             Some(Driver::File(file)) => Ok(self.files.allocated(&file.path)),
             Some(Driver::Null(_)) => Ok(0),

@@ -177,7 +177,7 @@ impl World {
 
     /// The qcow2 state of a node, to look at.
     #[must_use]
-    pub fn qcow2_ref(&self, node: NodeId) -> Option<&Qcow2> {
+    pub(in crate::world) fn qcow2_ref(&self, node: NodeId) -> Option<&Qcow2> {
         match self.graph.nodes.get(node)?.driver.as_ref()? {
             Driver::Qcow2(q) => Some(&q.q),
             _ => None,
@@ -198,7 +198,7 @@ impl World {
     }
 
     /// The end of such an operation.
-    pub(in crate::world) fn qcow2_copied(&mut self, node: NodeId) -> Flow {
+    fn qcow2_copied(&mut self, node: NodeId) -> Flow {
         let co = self.current();
         let copies = &mut self.qcow2(node).copies;
         let last = copies.iter().rposition(|(of, _)| *of == co).expect("a copy of this coroutine was under way");
@@ -221,7 +221,7 @@ impl World {
     }
 
     /// Runs an operation until it waits for something. Leaves `Val::Ret`, `Data`, `Status` or, for open and truncate, `Done`.
-    pub(in crate::world) fn qcow2_run(&mut self, node: NodeId, mut op: Box<Op>) -> Flow {
+    fn qcow2_run(&mut self, node: NodeId, mut op: Box<Op>) -> Flow {
         let co = self.current();
         let mut got = self.take_got();
         loop {
@@ -379,7 +379,7 @@ impl World {
     }
 
     /// After waiting for an allocation: takes the lock again.
-    pub(in crate::world) fn qcow2_relock(&mut self, node: NodeId, op: Box<Op>) -> Flow {
+    fn qcow2_relock(&mut self, node: NodeId, op: Box<Op>) -> Flow {
         let co = self.current();
         self.stack.push(Qcow2Frame::Qcow2Op { node, op }.into());
         let state_locked = std::mem::replace(&mut self.qcow2(node).locked, true);
@@ -391,7 +391,7 @@ impl World {
     }
 
     /// An operation that another one started is over.
-    pub(in crate::world) fn qcow2_task_done(&mut self, node: NodeId, parent: CoId, slot: u32) -> Flow {
+    fn qcow2_task_done(&mut self, node: NodeId, parent: CoId, slot: u32) -> Flow {
         let result = match std::mem::take(&mut self.reg) {
             Val::Ret(Ok(())) | Val::None => Ok(Out::Done),
             Val::Ret(Err(errno)) | Val::Data(Err(errno)) => Err(Fault::from(errno)),
@@ -485,7 +485,7 @@ impl World {
     }
 
     /// After a truncate. The node has the new size from before the header is written, also where that fails then.
-    pub(in crate::world) fn qcow2_truncated(&mut self, node: NodeId) -> Flow {
+    fn qcow2_truncated(&mut self, node: NodeId) -> Flow {
         self.refresh_total_sectors(node);
         let done = match std::mem::take(&mut self.reg) {
             Val::Ret(Ok(())) | Val::None => Ok(()),
@@ -502,7 +502,7 @@ impl World {
     }
 
     /// `qcow2_open`
-    pub(in crate::world) fn qcow2_open(&mut self, node: NodeId) -> Flow {
+    fn qcow2_open(&mut self, node: NodeId) -> Flow {
         let n = &self.graph.nodes[node];
         let file = self.below(node);
         let spec = n.spec.clone().expect("the node is being opened");
@@ -529,7 +529,7 @@ impl World {
     }
 
     /// The end of `qcow2_open`.
-    pub(in crate::world) fn qcow2_opened(&mut self, node: NodeId) -> Flow {
+    fn qcow2_opened(&mut self, node: NodeId) -> Flow {
         let bitmaps = match std::mem::take(&mut self.reg) {
             Val::Opened(Ok(bitmaps)) => bitmaps,
             Val::Opened(Err(fault)) => return self.ret(Val::Done(Err(QmpError::generic(fault.to_string())))),
@@ -582,7 +582,7 @@ impl World {
     }
 
     /// `qcow2_close`
-    pub(in crate::world) fn qcow2_close(&mut self, node: NodeId) -> Flow {
+    fn qcow2_close(&mut self, node: NodeId) -> Flow {
         let bitmaps: Arc<[StoreBitmap]> = self.bitmaps_to_store(node).into();
         let name = self.graph.nodes[node].node_name.clone();
         self.qcow2_start(node, Op::close(bitmaps, &name))

@@ -98,7 +98,7 @@ impl Qcow2CreateFrame {
 
 impl World {
     /// `qcow2_co_create`, but for the reference to `file` that it takes. Runs in a coroutine. Leaves `Val::Done`.
-    pub(in crate::world) fn qcow2_format(&mut self, file: NodeId, options: Box<CreateOptions>) -> Flow {
+    fn qcow2_format(&mut self, file: NodeId, options: Box<CreateOptions>) -> Flow {
         if let Err(fault) = options.check() {
             return self.ret(Val::Done(Err(QmpError::generic(fault.to_string()))));
         }
@@ -195,12 +195,7 @@ impl World {
     }
 
     /// `bdrv_img_create`: the image itself. Leaves `Val::Done`.
-    pub(in crate::world) fn img_create_qcow2(
-        &mut self,
-        path: &Arc<str>,
-        backing: Option<(Arc<str>, Arc<str>)>,
-        size: u64,
-    ) -> Flow {
+    fn img_create_qcow2(&mut self, path: &Arc<str>, backing: Option<(Arc<str>, Arc<str>)>, size: u64) -> Flow {
         let below = backing.as_ref().map(|(file, format)| format!(" backing_file={file} backing_fmt={format}"));
         self.console(&format!(
             "Formatting '{path}', fmt=qcow2 cluster_size=65536 extended_l2=off compression_type=zlib size={size}{} \
@@ -234,7 +229,7 @@ impl World {
     }
 
     /// `qcow2_co_create_opts`, in its coroutine. What it does to the graph is done by the main thread, in bottom halves.
-    pub(in crate::world) fn qcow2_create_file_co(&mut self, file: NodeId, options: Box<Qcow2Options>) -> Flow {
+    fn qcow2_create_file_co(&mut self, file: NodeId, options: Box<Qcow2Options>) -> Flow {
         self.seq([
             // `raw_co_create` empties the file, and makes it as long as it is to be.
             Qcow2CreateFrame::RawTruncate(file).into(),
@@ -252,7 +247,7 @@ impl World {
     }
 
     /// A worker thread sets the length of a new file.
-    pub(in crate::world) fn raw_truncate(&mut self, file: NodeId) -> Flow {
+    fn raw_truncate(&mut self, file: NodeId) -> Flow {
         self.device_submit(file, DeviceOp::Nothing, 0, TRUNCATE)
     }
 
@@ -281,7 +276,7 @@ impl World {
     }
 
     /// The same, over a file that was opened.
-    pub(in crate::world) fn create_over(&mut self, q: &CreateQcow2) -> Flow {
+    fn create_over(&mut self, q: &CreateQcow2) -> Flow {
         match std::mem::take(&mut self.reg) {
             Val::Node(Ok(file)) => {
                 let unref = Frame::OnMain(Box::new(GraphFrame::BdrvUnref(file).into()));

@@ -207,7 +207,7 @@ impl World {
     }
 
     /// `throttle_group_co_io_limits_intercept`: waits for its turn.
-    pub(in crate::world) fn throttle_intercept(&mut self, who: Member, write: bool, bytes: u64) -> Flow {
+    fn throttle_intercept(&mut self, who: Member, write: bool, bytes: u64) -> Flow {
         let Some(index) = self.throttling.index_of(who) else { return Flow::Go };
         let dir = usize::from(write);
         let token = self.throttling.groups[index].next_token(who, dir, self.unlimited(who));
@@ -225,7 +225,7 @@ impl World {
     }
 
     /// A request that waited goes on.
-    pub(in crate::world) fn throttle_woken(&mut self, who: Member, write: bool) -> Flow {
+    fn throttle_woken(&mut self, who: Member, write: bool) -> Flow {
         if let Some(index) = self.throttling.index_of(who) {
             self.throttling.groups[index].member(who).pending[usize::from(write)] -= 1;
         }
@@ -233,7 +233,7 @@ impl World {
     }
 
     /// A request is carried out: it counts, and the next one has its turn.
-    pub(in crate::world) fn throttle_go(&mut self, who: Member, write: bool, bytes: u64) -> Flow {
+    fn throttle_go(&mut self, who: Member, write: bool, bytes: u64) -> Flow {
         if let Some(index) = self.throttling.index_of(who) {
             self.throttling.groups[index].state.account(write, bytes);
             self.throttle_schedule_next(index, who, usize::from(write));
@@ -270,7 +270,7 @@ impl World {
     }
 
     /// `throttle_group_restart_queue_entry`, in a coroutine of its own.
-    pub(in crate::world) fn throttle_restart(&mut self, who: Member, write: bool) -> Flow {
+    fn throttle_restart(&mut self, who: Member, write: bool) -> Flow {
         let dir = usize::from(write);
         if let Some(index) = self.throttling.index_of(who)
             && !self.throttle_wake_one(index, who, dir)

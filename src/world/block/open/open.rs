@@ -106,7 +106,7 @@ impl OpenFrame {
 
 impl World {
     /// `bdrv_open_inherit`. Leaves `Val::Node` with a reference for the caller.
-    pub(in crate::world) fn bdrv_open(&mut self, spec: &Arc<OpenSpec>) -> Flow {
+    fn bdrv_open(&mut self, spec: &Arc<OpenSpec>) -> Flow {
         if let Some(name) = &spec.reference {
             let found = self.lookup_bs(name);
             if let Ok(bs) = &found {
@@ -133,7 +133,7 @@ impl World {
     }
 
     /// One stage of opening a node.
-    pub(in crate::world) fn open_stage(&mut self, o: Box<Opening>, stage: OpenStage) -> Flow {
+    fn open_stage(&mut self, o: Box<Opening>, stage: OpenStage) -> Flow {
         match stage {
             OpenStage::FileOpened => self.open_file_opened(o),
             OpenStage::ProbeAttached => self.open_probe_attached(o),
@@ -445,7 +445,7 @@ impl World {
     }
 
     /// A format refused its image.
-    pub(in crate::world) fn open_format_failed(&mut self, o: Box<Opening>, err: QmpError) -> Flow {
+    fn open_format_failed(&mut self, o: Box<Opening>, err: QmpError) -> Flow {
         self.driver_open_failed(o, err)
     }
 
@@ -462,12 +462,12 @@ impl World {
     }
 
     /// The end of an opening that failed.
-    pub(in crate::world) fn open_fail(&mut self, o: &Opening, err: QmpError) -> Flow {
+    fn open_fail(&mut self, o: &Opening, err: QmpError) -> Flow {
         self.open_failed(o, err)
     }
 
     /// The end of `bdrv_open_common`; the backend for probing goes.
-    pub(in crate::world) fn open_done(&mut self, mut o: Box<Opening>) -> Flow {
+    fn open_done(&mut self, mut o: Box<Opening>) -> Flow {
         let bs = o.bs;
         let null_size =
             if let DriverSpec::Null { size, .. } = &o.spec.driver { size.map(i64::unsigned_abs) } else { None };

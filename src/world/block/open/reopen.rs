@@ -544,7 +544,7 @@ impl World {
     }
 
     /// The children are as they were: `tran_abort`, with the graph locked.
-    pub(in crate::world) fn reopen_unswap(&mut self, mut r: Box<Reopen>) -> Flow {
+    fn reopen_unswap(&mut self, mut r: Box<Reopen>) -> Flow {
         for swap in std::mem::take(&mut r.swaps).into_iter().rev() {
             if let (Some(edge), Some(new)) = (swap.edge, swap.new) {
                 self.detach_child(edge);

@@ -20,7 +20,7 @@ impl World {
     ///
     /// # Errors
     /// An image below has lost its driver.
-    pub fn query_block(&self) -> Result<Json, QmpError> {
+    pub(in crate::world) fn query_block(&self) -> Result<Json, QmpError> {
         let shown = self.graph.backends.iter().filter(|(_, b)| !b.name.is_empty() || b.dev.is_some());
         shown.map(|(id, _)| self.block_info(id)).collect::<Result<_, _>>().map(Json::list)
     }
@@ -29,7 +29,7 @@ impl World {
     ///
     /// # Errors
     /// A node has lost its driver.
-    pub fn query_named_block_nodes(&self, flat: bool) -> Result<Json, QmpError> {
+    pub(in crate::world) fn query_named_block_nodes(&self, flat: bool) -> Result<Json, QmpError> {
         let nodes = self.graph.named.iter().rev().filter(|n| self.graph.nodes[**n].driver.is_some());
         nodes.map(|n| self.block_device_info(None, *n, flat)).collect::<Result<_, _>>().map(Json::list)
     }

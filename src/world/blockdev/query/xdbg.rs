@@ -64,7 +64,7 @@ impl Drawing {
 impl World {
     /// `x-debug-query-block-graph`
     #[must_use]
-    pub fn query_block_graph(&self) -> Json {
+    pub(in crate::world) fn query_block_graph(&self) -> Json {
         let mut drawing = Drawing::default();
         for (id, blk) in self.graph.backends.iter() {
             let name = if blk.name.is_empty() { blk.dev.clone().unwrap_or_default() } else { blk.name.clone() };
