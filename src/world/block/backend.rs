@@ -1,9 +1,5 @@
 //! Backends: roots of the graph that guests, jobs and the monitor use (`block/block-backend.c`).
 
-use super::edges::{Parent, Role};
-use super::graph::OpenFlags;
-use super::perms::perm;
-use super::request::{self, IoFlags};
 use crate::base::errno::Errno;
 use crate::base::units::Nanos;
 use crate::block::accounting::{Accounting, AcctType};
@@ -12,16 +8,20 @@ use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::aio::coroutine::Wait;
 use crate::world::arena::{BackendId, ChildId, CoId, Member, NodeId};
-use crate::world::block::discard::DiscardFrame;
 use crate::world::block::drain::DrainFrame;
 use crate::world::block::driver::throttle::ThrottleFrame;
-use crate::world::block::flush::FlushFrame;
+use crate::world::block::edges::{Parent, Role};
 use crate::world::block::graph::GraphFrame;
+use crate::world::block::graph::OpenFlags;
 use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::block::io::IoFrame;
+use crate::world::block::io::discard::DiscardFrame;
+use crate::world::block::io::flush::FlushFrame;
+use crate::world::block::io::request::{self, IoFlags};
+use crate::world::block::io::write::WriteFrame;
 use crate::world::block::open::open::OpenFrame;
 use crate::world::block::open::spec::OpenSpec;
-use crate::world::block::write::WriteFrame;
+use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use crate::world::watch::marks::Place;

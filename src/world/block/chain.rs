@@ -1,12 +1,12 @@
 //! Backing chains: what is below a node through filters and overlays, frozen links, and filters that come and go (`block.c`).
 
-use super::graph::Graph;
 use crate::qmp::error::QmpError;
 use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::arena::{ChildId, NodeId};
 use crate::world::block::drain::DrainFrame;
 use crate::world::block::edges::EdgesFrame;
+use crate::world::block::graph::Graph;
 use crate::world::block::graph::GraphFrame;
 use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::frame::{Flow, Frame};

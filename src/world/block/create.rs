@@ -1,10 +1,6 @@
 //! Making images inside the process: `drive-backup`'s target, and `blockdev-create` jobs (`block.c:bdrv_img_create`,
 //! `block/create.c`, `block/qcow2.c:qcow2_co_create_opts`).
 
-use super::driver::qcow2_create::TRUNCATE;
-use super::graph::OpenFlags;
-use super::open::spec::OpenSpec;
-use super::perms::perm;
 use crate::base::errno::Errno;
 use crate::base::units::align_up;
 use crate::block::qcow2::CreateOptions as Qcow2Options;
@@ -12,8 +8,12 @@ use crate::job::status::JobType;
 use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::block::driver::qcow2_create::Qcow2CreateFrame;
+use crate::world::block::driver::qcow2_create::TRUNCATE;
 use crate::world::block::graph::GraphFrame;
+use crate::world::block::graph::OpenFlags;
 use crate::world::block::open::open::OpenFrame;
+use crate::world::block::open::spec::OpenSpec;
+use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
 use crate::world::job::hooks::{JobHooks, WatchHooks};
 use crate::world::value::Val;
@@ -151,7 +151,9 @@ impl World {
             "null-co" | "null-aio" | "blkdebug" | "copy-before-write" => {
                 fail(self, format!("Format driver '{format}' does not support image creation"))
             }
-            other if super::open::spec::is_known_format(other) => fail(self, format!("not simulated: {other}")),
+            other if crate::world::block::open::spec::is_known_format(other) => {
+                fail(self, format!("not simulated: {other}"))
+            }
             other => fail(self, format!("Unknown file format '{other}'")),
         }
     }

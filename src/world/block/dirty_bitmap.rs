@@ -1,12 +1,12 @@
 //! The bits of a node's dirty bitmaps, and what the trace tells of them (`block/dirty-bitmap.c`).
 
-use super::driver::Driver;
 use crate::base::errno::Errno;
 use crate::bitmap::{BitmapId, HBitmap};
 use crate::qmp::error::QmpError;
 use crate::trace::{Level, RecordKind};
 use crate::world::World;
 use crate::world::arena::{NodeId, used_after_free};
+use crate::world::block::driver::Driver;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

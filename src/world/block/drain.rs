@@ -3,13 +3,13 @@
 //! A drained section is opened from a node upwards: every parent is told to be quiet. Jobs answer by pausing, which a client
 //! sees as `paused` and, when the section ends, `running`.
 
-use super::edges::Parent;
 use crate::job::status::JobStatus;
 use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::aio::coroutine::Wait;
 use crate::world::aio::step::Cond;
 use crate::world::arena::{ChildId, CoId, Member, NodeId};
+use crate::world::block::edges::Parent;
 use crate::world::frame::{Flow, Frame};
 use crate::world::watch::feed::Seen;
 use crate::world::watch::feed::WatchFrame;

@@ -1,14 +1,14 @@
 //! Changing the graph: attaching, replacing, referencing and closing nodes (`block.c`, `block/block-backend.c`).
 
-use super::driver::Driver;
-use super::graph::{Graph, Node};
-use super::perms::perm;
 use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::arena::{BackendId, ChildId, JobId, NodeId};
 use crate::world::block::drain::DrainFrame;
+use crate::world::block::driver::Driver;
 use crate::world::block::graph::GraphFrame;
+use crate::world::block::graph::{Graph, Node};
 use crate::world::block::graph_lock::GraphLockFrame;
+use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 

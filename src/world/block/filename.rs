@@ -1,10 +1,10 @@
 //! File names of nodes (`block.c:bdrv_refresh_filename`).
 
-use super::driver::Driver;
 use crate::base::Json;
 use crate::qmp::print::{Order, to_text};
 use crate::world::World;
 use crate::world::arena::NodeId;
+use crate::world::block::driver::Driver;
 use std::sync::Arc;
 
 /// `PATH_MAX`: a longer `json:` name is cut off.

@@ -1,19 +1,19 @@
 //! The block graph: nodes, the edges between them, backends, permissions and op blockers (`block.c`, `block/block-backend.c`).
 
-use super::backend::{Backend, BdrvNext};
-use super::driver::Driver;
-use super::edges::{Child, Parent};
-use super::request::TrackedRequest;
 use crate::base::Kept;
 use crate::bitmap::DirtyBitmaps;
 use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::arena::{Arena, BackendId, ChildId, CoId, JobId, NodeId};
 use crate::world::block::backend::BackendFrame;
+use crate::world::block::backend::{Backend, BdrvNext};
 use crate::world::block::drain::DrainFrame;
+use crate::world::block::driver::Driver;
 use crate::world::block::driver::DriverFrame;
-use crate::world::block::flush::FlushFrame;
+use crate::world::block::edges::{Child, Parent};
 use crate::world::block::graph_lock::GraphLockFrame;
+use crate::world::block::io::flush::FlushFrame;
+use crate::world::block::io::request::TrackedRequest;
 use crate::world::frame::{Flow, Frame};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -137,7 +137,7 @@ pub struct Node {
     /// The name was made up.
     pub auto_named: bool,
     /// How it was opened.
-    pub spec: Option<Kept<Arc<super::open::spec::OpenSpec>>>,
+    pub spec: Option<Kept<Arc<crate::world::block::open::spec::OpenSpec>>>,
     /// The backing file name in the image header.
     pub backing_file: Arc<str>,
     /// The backing format in the image header.

@@ -1,8 +1,6 @@
 //! What the host does for the process, or refuses. Where the files are real ones, the world says what is to be done, its step ends, and it
 //! goes on when it knows what came of it (`crate::host::HostOp`); the simulated host answers at once (`HostFiles::verdict`).
 
-use super::create::AfterCreate;
-use super::driver::Driver;
 use crate::base::errno::{Errno, Ret};
 use crate::host::HostOp;
 use crate::qmp::error::QmpError;
@@ -11,6 +9,8 @@ use crate::world::aio::coroutine::Wait;
 use crate::world::aio::device::{DeviceOp, DeviceRequest};
 use crate::world::aio::queue::Ctx;
 use crate::world::arena::ReqId;
+use crate::world::block::create::AfterCreate;
+use crate::world::block::driver::Driver;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use std::sync::Arc;

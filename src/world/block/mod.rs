@@ -2,22 +2,15 @@
 
 pub mod backend;
 pub mod chain;
-pub mod copy_range;
 pub mod create;
 pub(super) mod dirty_bitmap;
-pub(super) mod discard;
 pub(in crate::world) mod drain;
 pub mod driver;
 pub mod edges;
 pub(in crate::world) mod filename;
-pub(in crate::world) mod flush;
 pub mod graph;
 pub(super) mod graph_lock;
 pub(in crate::world) mod host_work;
 pub mod io;
 pub mod open;
 pub mod perms;
-pub mod request;
-pub mod status;
-pub(super) mod write;
-pub(super) mod write_threshold;

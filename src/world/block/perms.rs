@@ -1,11 +1,11 @@
 //! Permissions of edges: what they are, and working them out again (`bdrv_refresh_perms` and around it in `block.c`).
 
-use super::driver::Driver;
-use super::edges::{Child, Parent, Role};
-use super::graph::{Graph, OpenFlags};
 use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::arena::{ChildId, JobId, NodeId};
+use crate::world::block::driver::Driver;
+use crate::world::block::edges::{Child, Parent, Role};
+use crate::world::block::graph::{Graph, OpenFlags};
 
 /// `BLK_PERM_*` bits.
 pub mod perm {

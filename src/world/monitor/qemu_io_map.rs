@@ -3,7 +3,7 @@
 use crate::block::qemu_io_text as text;
 use crate::world::World;
 use crate::world::arena::{BackendId, NodeId};
-use crate::world::block::status::StatusFrame;
+use crate::world::block::io::status::StatusFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 

@@ -3,8 +3,8 @@
 use crate::base::Json;
 use crate::world::World;
 use crate::world::block::drain::DrainFrame;
-use crate::world::block::flush::FlushFrame;
 use crate::world::block::graph::GraphFrame;
+use crate::world::block::io::flush::FlushFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::job::block_job::IoStatus;
 use crate::world::job::txn::TxnFrame;

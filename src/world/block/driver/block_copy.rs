@@ -8,15 +8,15 @@ use crate::world::World;
 use crate::world::aio::coroutine::Wait;
 use crate::world::aio::timer::TimerKind;
 use crate::world::arena::{CallId, CoId, NodeId};
-use crate::world::block::copy_range::CopyRange;
-use crate::world::block::copy_range::CopyRangeFrame;
-use crate::world::block::discard::DiscardFrame;
 use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::block::io::IoFrame;
-use crate::world::block::request::IoFlags;
-use crate::world::block::status::StatusFrame;
-use crate::world::block::status::StatusReq;
-use crate::world::block::write::WriteFrame;
+use crate::world::block::io::copy_range::CopyRange;
+use crate::world::block::io::copy_range::CopyRangeFrame;
+use crate::world::block::io::discard::DiscardFrame;
+use crate::world::block::io::request::IoFlags;
+use crate::world::block::io::status::StatusFrame;
+use crate::world::block::io::status::StatusReq;
+use crate::world::block::io::write::WriteFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use crate::world::watch::feed::Seen;
@@ -431,7 +431,7 @@ impl World {
             Method::WriteZeroes => {
                 self.reach(Place::CopyZeroes);
                 self.seq([
-                    WriteFrame::Pwritev(crate::world::block::request::write_zeroes(target, offset, nbytes, flags))
+                    WriteFrame::Pwritev(crate::world::block::io::request::write_zeroes(target, offset, nbytes, flags))
                         .into(),
                     BlockCopyFrame::CopyTaskDone { task, method, read: false }.into(),
                 ])
@@ -479,7 +479,8 @@ impl World {
                 }
                 let target = self.copy_target(cbw);
                 self.seq([
-                    WriteFrame::Pwritev(crate::world::block::request::write(target, task.offset, data, flags)).into(),
+                    WriteFrame::Pwritev(crate::world::block::io::request::write(target, task.offset, data, flags))
+                        .into(),
                     BlockCopyFrame::CopyTaskDone { task, method, read: false }.into(),
                 ])
             }

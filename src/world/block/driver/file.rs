@@ -9,7 +9,7 @@ use crate::trace::{Level, Phase};
 use crate::world::World;
 use crate::world::aio::device::{DeviceOp, DeviceRequest};
 use crate::world::arena::NodeId;
-use crate::world::block::copy_range::CopyRange;
+use crate::world::block::io::copy_range::CopyRange;
 use crate::world::block::open::spec::DriverSpec;
 use crate::world::frame::Flow;
 use crate::world::value::{BlockStatus, Val};

@@ -8,9 +8,9 @@ use crate::base::units::{align_down, align_up};
 use crate::block::content::Data;
 use crate::world::World;
 use crate::world::arena::NodeId;
-use crate::world::block::discard::DiscardFrame;
 use crate::world::block::driver::copy_before_write::CopyBeforeWriteFrame;
-use crate::world::block::status::StatusFrame;
+use crate::world::block::io::discard::DiscardFrame;
+use crate::world::block::io::status::StatusFrame;
 use crate::world::frame::Flow;
 use crate::world::value::Val;
 

@@ -7,7 +7,7 @@ use crate::world::aio::coroutine::Wait;
 use crate::world::aio::timer::TimerKind;
 use crate::world::arena::{CoId, Member, NodeId};
 use crate::world::block::driver::DriverFrame;
-use crate::world::block::request::WriteReq;
+use crate::world::block::io::request::WriteReq;
 use crate::world::frame::{Flow, Frame};
 use std::sync::Arc;
 

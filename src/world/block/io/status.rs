@@ -18,7 +18,7 @@ pub struct StatusReq {
     /// Length in bytes, as far as all layers so far agree.
     pub bytes: u64,
     /// Whether zeroes are looked for where that takes time; else a host file counts as data (`want_zero`).
-    pub(super) want_zero: bool,
+    pub(in crate::world) want_zero: bool,
     /// Where the top layer ends, if within the range.
     eof: Option<u64>,
     /// Whether this is the top layer.
@@ -115,7 +115,7 @@ impl World {
     }
 
     /// `bdrv_bsc_invalidate_range`
-    pub(super) fn bsc_invalidate_range(&mut self, node: NodeId, offset: u64, bytes: u64) {
+    pub(in crate::world) fn bsc_invalidate_range(&mut self, node: NodeId, offset: u64, bytes: u64) {
         if let Some((start, end)) = self.graph.nodes[node].block_status_cache
             && offset < end
             && start < offset + bytes

@@ -1,9 +1,5 @@
 //! Writing to a node: padding, alignment, pieces, zero writes (`block/io.c:bdrv_co_pwritev` and what it calls).
 
-use super::driver::Driver;
-use super::graph::DetectZeroes;
-use super::io::REQUEST_MAX_BYTES;
-use super::request::{IoFlags, WriteReq};
 use crate::base::errno::{Errno, Ret};
 use crate::base::units::{align_down, align_up};
 use crate::block::content::Data;
@@ -12,8 +8,12 @@ use crate::trace::Level;
 use crate::world::World;
 use crate::world::aio::coroutine::Wait;
 use crate::world::arena::NodeId;
+use crate::world::block::driver::Driver;
 use crate::world::block::driver::blkdebug::BlkdebugFrame;
-use crate::world::block::flush::FlushFrame;
+use crate::world::block::graph::DetectZeroes;
+use crate::world::block::io::REQUEST_MAX_BYTES;
+use crate::world::block::io::flush::FlushFrame;
+use crate::world::block::io::request::{IoFlags, WriteReq};
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use crate::world::watch::feed::Seen;
@@ -275,7 +275,7 @@ impl World {
     }
 
     /// `bdrv_co_write_req_prepare`, as far as overlapping requests go.
-    pub(super) fn write_req_prepare(&mut self, node: NodeId, id: u32, flags: IoFlags) -> Option<Wait> {
+    pub(in crate::world) fn write_req_prepare(&mut self, node: NodeId, id: u32, flags: IoFlags) -> Option<Wait> {
         self.stop_waiting(node, id);
         if flags.has(IoFlags::SERIALISING) {
             let cluster = self.cluster_size_of(node).unwrap_or(1).max(self.graph.nodes[node].bl.request_alignment);
@@ -404,7 +404,14 @@ impl World {
         self.ret(Val::Ret(ret))
     }
 
-    pub(super) fn write_req_finish(&mut self, node: NodeId, offset: u64, bytes: u64, ret: Ret, truncate: bool) {
+    pub(in crate::world) fn write_req_finish(
+        &mut self,
+        node: NodeId,
+        offset: u64,
+        bytes: u64,
+        ret: Ret,
+        truncate: bool,
+    ) {
         let n = &mut self.graph.nodes[node];
         n.write_gen += 1;
         let end = align_up(offset + bytes, 512);

@@ -2,14 +2,14 @@
 //! files, the host copies from one to the other (`block/io.c`, `copy_file_range`). Where one of the drivers on the way does not take
 //! part, it fails with `ENOTSUP`, and whoever asked takes a buffer.
 
-use super::driver::Driver;
-use super::io;
-use super::request::{self, IoFlags};
 use crate::base::errno::Errno;
 use crate::block::qcow2::{Ask, Child, Op};
 use crate::world::World;
 use crate::world::arena::NodeId;
-use crate::world::block::write::WriteFrame;
+use crate::world::block::driver::Driver;
+use crate::world::block::io;
+use crate::world::block::io::request::{self, IoFlags};
+use crate::world::block::io::write::WriteFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 
@@ -137,7 +137,7 @@ impl World {
     }
 
     /// What a qcow2 node asks for a copy that it takes part in.
-    pub(super) fn qcow2_copy_request(&mut self, node: NodeId, request: &Ask) -> Flow {
+    pub(in crate::world) fn qcow2_copy_request(&mut self, node: NodeId, request: &Ask) -> Flow {
         let co = self.current();
         let copies = &self.qcow2(node).copies;
         let copy = copies.iter().rfind(|(of, _)| *of == co).expect("a copy of this coroutine is under way").1;

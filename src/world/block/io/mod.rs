@@ -1,5 +1,13 @@
 //! Requests to a node: alignment, tracking, dirty bits, flush generations (`block/io.c`).
 
+pub mod copy_range;
+pub(in crate::world) mod discard;
+pub(in crate::world) mod flush;
+pub mod request;
+pub mod status;
+pub(in crate::world) mod write;
+pub(in crate::world) mod write_threshold;
+
 use crate::base::errno::Errno;
 use crate::base::units::{align_down, align_up};
 use crate::block::content::Data;
@@ -9,7 +17,7 @@ use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 
 /// `INT_MAX`, the largest request that carries a buffer (`BDRV_REQUEST_MAX_BYTES`, cut to sectors).
-pub(super) const REQUEST_MAX_BYTES: u64 = i32::MAX as u64 / 512 * 512;
+pub(in crate::world) const REQUEST_MAX_BYTES: u64 = i32::MAX as u64 / 512 * 512;
 
 /// A read that goes to the driver in pieces.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -150,7 +158,7 @@ impl World {
         node.in_flight -= 1;
     }
 
-    pub(super) fn wake_all(&mut self, waiters: Vec<CoId>) {
+    pub(in crate::world) fn wake_all(&mut self, waiters: Vec<CoId>) {
         for co in waiters {
             self.aio_co_wake(co);
         }

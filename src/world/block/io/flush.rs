@@ -1,13 +1,13 @@
 //! Flushing a node and what is below it (`block/io.c:bdrv_co_flush`).
 
-use super::backend::BdrvNext;
-use super::driver::Driver;
 use crate::base::errno::Ret;
 use crate::block::event::BlkdebugEvent;
 use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::aio::coroutine::Wait;
 use crate::world::arena::NodeId;
+use crate::world::block::backend::BdrvNext;
+use crate::world::block::driver::Driver;
 use crate::world::block::driver::DriverFrame;
 use crate::world::block::driver::blkdebug::BlkdebugFrame;
 use crate::world::block::graph::GraphFrame;

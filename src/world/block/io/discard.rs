@@ -1,11 +1,11 @@
 //! Discarding, and setting the length of a node (`block/io.c:bdrv_co_pdiscard`, `bdrv_co_truncate`).
 
-use super::driver::Driver;
 use crate::base::errno::Errno;
 use crate::base::units::{BDRV_MAX_LENGTH, align_down};
 use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::arena::NodeId;
+use crate::world::block::driver::Driver;
 use crate::world::block::driver::DriverFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;

@@ -8,7 +8,7 @@ use crate::world::value::Val;
 
 impl World {
     /// `bdrv_write_threshold_check_write`
-    pub(super) fn write_threshold_check(&mut self, node: NodeId, offset: u64, bytes: u64) {
+    pub(in crate::world) fn write_threshold_check(&mut self, node: NodeId, offset: u64, bytes: u64) {
         let n = &mut self.graph.nodes[node];
         let end = offset + bytes;
         if n.write_threshold > 0 && end > n.write_threshold {

@@ -1,6 +1,5 @@
 //! Requests as the block layer knows them, and those that are tracked because others must wait for them (`block/io.c`).
 
-use super::driver::Driver;
 use crate::base::errno::Errno;
 use crate::base::units::{align_down, align_up};
 use crate::block::content::Data;
@@ -9,6 +8,7 @@ use crate::trace::{Level, Phase, RecordKind};
 use crate::world::World;
 use crate::world::aio::coroutine::Wait;
 use crate::world::arena::{CoId, JobId, NodeId, lowest_free};
+use crate::world::block::driver::Driver;
 use crate::world::watch::feed::Seen;
 
 /// `BDRV_REQ_*` flags.
@@ -126,7 +126,7 @@ impl TrackedRequest {
 
 impl World {
     /// `tracked_request_begin`
-    pub(super) fn tracked_begin(&mut self, node: NodeId, op: &'static str, offset: u64, bytes: u64) -> u32 {
+    pub(in crate::world) fn tracked_begin(&mut self, node: NodeId, op: &'static str, offset: u64, bytes: u64) -> u32 {
         let co = self.current();
         let n = &mut self.graph.nodes[node];
         n.in_flight += 1;
@@ -168,7 +168,7 @@ impl World {
     /// A read, write or discard begins; whoever changes a node's size drains it himself. Those of a job that is cancelled do not count:
     /// QEMU wakes it from its pause whoever else wants it to be quiet, and a backup that an error had stopped begins to copy again
     /// before it looks (`backup_loop`).
-    pub(super) fn see_request(&mut self, node: NodeId) {
+    pub(in crate::world) fn see_request(&mut self, node: NodeId) {
         let n = &self.graph.nodes[node];
         if self.feed.on && n.quiesce_counter > 0 && !self.works_for_cancelled() {
             let name = n.node_name.clone();
@@ -184,7 +184,7 @@ impl World {
     }
 
     /// `tracked_request_end` and `bdrv_dec_in_flight`
-    pub(super) fn tracked_end(&mut self, node: NodeId, id: u32, errno: Option<Errno>) {
+    pub(in crate::world) fn tracked_end(&mut self, node: NodeId, id: u32, errno: Option<Errno>) {
         self.trace_tracked(node, id, Phase::Complete(errno));
         let n = &mut self.graph.nodes[node];
         let i = n.tracked.iter().position(|t| t.id == id).expect("the request was tracked");
@@ -198,7 +198,7 @@ impl World {
     }
 
     /// `bdrv_wait_serialising_requests`: yields if this request overlaps one that it must wait for.
-    pub(super) fn wait_serialising(&mut self, node: NodeId, id: u32) -> Option<Wait> {
+    pub(in crate::world) fn wait_serialising(&mut self, node: NodeId, id: u32) -> Option<Wait> {
         let co = self.current();
         let n = &mut self.graph.nodes[node];
         if n.tracked_apart == 0 {
@@ -218,7 +218,7 @@ impl World {
         Some(Wait::Queue("an overlapping request"))
     }
 
-    pub(super) fn make_serialising(&mut self, node: NodeId, id: u32, align: u64) {
+    pub(in crate::world) fn make_serialising(&mut self, node: NodeId, id: u32, align: u64) {
         self.set_apart(node, id, |own| {
             let end = align_up(own.overlap_offset + own.overlap_bytes, align);
             own.serialising = true;
@@ -227,7 +227,7 @@ impl World {
         });
     }
 
-    pub(super) fn stop_waiting(&mut self, node: NodeId, id: u32) {
+    pub(in crate::world) fn stop_waiting(&mut self, node: NodeId, id: u32) {
         if self.graph.nodes[node].tracked_apart > 0 {
             self.set_apart(node, id, |own| own.waiting = false);
         }
