@@ -15,8 +15,9 @@ use std::path::{Path, PathBuf};
 const NAME: &str = "campaign.jsonl";
 
 /// The first line of a campaign over a file, or over generated scenarios.
-pub(super) fn head(file: Option<&Path>, watch: &WatchArgs, campaign: &Campaign) -> Head {
-    let file = file.map_or("--generate".to_owned(), |file| file.to_string_lossy().into_owned());
+pub(super) fn head(file: Option<&Path>, kind: Option<&str>, watch: &WatchArgs, campaign: &Campaign) -> Head {
+    let generated = || kind.map_or("--generate".to_owned(), |kind| format!("--generate --kind {kind}"));
+    let file = file.map_or_else(generated, |file| file.to_string_lossy().into_owned());
     Head::new(file, watch.written(), campaign)
 }
 
@@ -27,17 +28,18 @@ pub(super) struct CampaignFile {
 }
 
 impl CampaignFile {
-    /// A new one. One that is there is kept under another name.
+    /// A new one; one that is there stays, and is refused.
     pub fn create(dir: &Path, head: &Head) -> Result<CampaignFile, String> {
         std::fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
         let path = dir.join(NAME);
-        if path.exists() {
-            let old = (1..).map(|n| dir.join(format!("{NAME}.{n}"))).find(|old| !old.exists());
-            if let Some(old) = old {
-                std::fs::rename(&path, old).map_err(|error| format!("{}: {error}", path.display()))?;
-            }
-        }
-        let file = File::create(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let made = OpenOptions::new().write(true).create_new(true).open(&path);
+        let file = made.map_err(|error| match error.kind() {
+            std::io::ErrorKind::AlreadyExists => format!(
+                "{}: a campaign stands here: --resume goes on with it, another directory begins another",
+                path.display()
+            ),
+            _ => format!("{}: {error}", path.display()),
+        })?;
         let mut made = CampaignFile { file, path };
         made.line(head)?;
         Ok(made)
@@ -48,10 +50,7 @@ impl CampaignFile {
         let path = dir.join(NAME);
         let (old, blocks) = read(&path)?;
         if old != *head {
-            return Err(format!(
-                "{}: it is of another campaign: file, options and version must be the same",
-                path.display()
-            ));
+            return Err(format!("{}: it is of another campaign: {}", path.display(), head.differs(&old)));
         }
         let file =
             OpenOptions::new().append(true).open(&path).map_err(|error| format!("{}: {error}", path.display()))?;

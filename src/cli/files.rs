@@ -5,9 +5,9 @@ use super::check::WIDTH;
 use super::output::Output;
 use super::report;
 use crate::scenario::plan::Plan;
-use crate::scenario::{Library, ScenarioError, load_with};
+use crate::scenario::{Library, ScenarioError, load_partly, load_with};
 use std::fs;
-use std::io::{self, Read as _};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// Scenario files are written by hand; one larger than this is something else.
@@ -25,13 +25,23 @@ pub(super) fn plan_with(library: &mut Library, path: &Path) -> Result<Option<Pla
     load_with(library, &path.to_string_lossy(), &mut |name| text(Path::new(name)))
 }
 
+/// [`plan`], with all mistakes: those of the form, and those that can be seen without a run.
+pub(super) fn checked(library: &mut Library, path: &Path) -> Result<Option<Plan>, Vec<ScenarioError>> {
+    let read = &mut |name: &str| text(Path::new(name));
+    let (plan, mut mistakes) = load_partly(library, &path.to_string_lossy(), read);
+    let whole = mistakes.is_empty();
+    mistakes.extend(plan.iter().flat_map(|plan| crate::sim::lint::mistakes(plan, whole, read)));
+    mistakes.sort_by_key(|mistake| (mistake.place.file.clone(), mistake.place.span.line));
+    if mistakes.is_empty() { Ok(plan) } else { Err(mistakes) }
+}
+
 /// Reads a scenario that is to be run; says what is wrong if it cannot be.
 pub(super) fn scenario(path: &Path, out: &mut Output) -> Option<Plan> {
     match plan(path) {
         Ok(Some(plan)) => Some(plan),
         Ok(None) => {
             let name = path.to_string_lossy();
-            out.complain(&format!("{name}: this file holds only definitions, it is included by scenarios\n"));
+            out.error(&format!("{name}: this file holds only definitions, it is included by scenarios"));
             None
         }
         Err(error) => {
@@ -43,6 +53,9 @@ pub(super) fn scenario(path: &Path, out: &mut Output) -> Option<Plan> {
 
 /// The text of a file, or why it cannot be had.
 pub(super) fn text(path: &Path) -> Result<String, String> {
+    if path.as_os_str() == "-" {
+        return input();
+    }
     String::from_utf8(read(path, MAX_BYTES)?).map_err(|_| "it is not UTF-8 text".to_owned())
 }
 
@@ -50,6 +63,13 @@ pub(super) fn text(path: &Path) -> Result<String, String> {
 pub(super) fn campaign(path: &Path) -> Result<String, String> {
     let bytes = read(path, MAX_CAMPAIGN).map_err(|why| format!("{}: {why}", path.display()))?;
     String::from_utf8(bytes).map_err(|_| format!("{}: it is not UTF-8 text", path.display()))
+}
+
+/// What comes from standard input, all of it.
+fn input() -> Result<String, String> {
+    let mut text = String::new();
+    let read = io::stdin().lock().take(MAX_BYTES + 1).read_to_string(&mut text).map_err(|error| plain(&error))?;
+    if read as u64 > MAX_BYTES { Err(format!("it is larger than {} MiB", MAX_BYTES >> 20)) } else { Ok(text) }
 }
 
 /// The bytes of a file, or why they cannot be had.
@@ -60,6 +80,9 @@ pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, String> {
 /// All that the shell reads comes through here: a device or a pipe may have no end, and a file may be of any length.
 fn read(path: &Path, most: u64) -> Result<Vec<u8>, String> {
     let about = fs::metadata(path).map_err(|error| plain(&error))?;
+    if about.is_dir() {
+        return Err("this is a directory".to_owned());
+    }
     if !about.is_file() {
         return Err("this is no file".to_owned());
     }
@@ -74,7 +97,7 @@ fn read(path: &Path, most: u64) -> Result<Vec<u8>, String> {
 }
 
 /// What the system says of an error, without Rust's `(os error N)`.
-fn plain(error: &io::Error) -> String {
+pub(super) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
@@ -82,6 +105,9 @@ fn plain(error: &io::Error) -> String {
 /// All `.yaml` and `.yml` files in `dir` and below it, by name; `dir` itself if it is a file.
 pub(super) fn scenarios(dir: &Path) -> Result<Vec<PathBuf>, String> {
     let trouble = |path: &Path, error: &io::Error| format!("{}: {}", path.display(), plain(error));
+    if dir.as_os_str() == "-" {
+        return Ok(vec![dir.to_owned()]);
+    }
     if fs::metadata(dir).map_err(|error| trouble(dir, &error))?.is_file() {
         return Ok(vec![dir.to_owned()]);
     }
@@ -99,5 +125,20 @@ pub(super) fn scenarios(dir: &Path) -> Result<Vec<PathBuf>, String> {
         }
     }
     found.sort();
+    Ok(found)
+}
+
+/// The scenarios of several files and directories, each with the directory that it was found in, where one of these texts stands in the
+/// name (all, if there are none).
+pub(super) fn named(paths: &[PathBuf], filter: &[String]) -> Result<Vec<(PathBuf, PathBuf)>, String> {
+    let mut found = Vec::new();
+    for path in paths {
+        for file in scenarios(path)? {
+            let name = file.to_string_lossy();
+            if filter.is_empty() || filter.iter().any(|text| name.contains(&**text)) {
+                found.push((path.clone(), file));
+            }
+        }
+    }
     Ok(found)
 }

@@ -30,7 +30,7 @@ pub(super) fn shrink(args: &ShrinkArgs, out: &mut Output) -> u8 {
     let shrunk = match shrink::shrink(&failure, args.runs) {
         Ok(shrunk) => shrunk,
         Err(error) => {
-            out.complain(&format!("{}: {error}\n", args.file.display()));
+            out.error(&format!("{}: {error}", args.file.display()));
             return 1;
         }
     };
@@ -71,7 +71,7 @@ fn save(folder: &Path, file: &Path, shrunk: &Shrunk) -> Result<String, String> {
     let options = RunOptions { level: Some(Level::Client), ..RunOptions::default() };
     let run = sim::run(&shrunk.plan, sim::chooser(&shrunk.plan.schedule), &options);
     if run.outcome != Outcome::Passed {
-        said.push_str("no snapshot: it fails until what it shows is mended, then INSTA_UPDATE=always cargo test --test scenarios\n");
+        said.push_str("no snapshot: it fails until what it shows is fixed, then INSTA_UPDATE=always cargo test --test scenarios\n");
         return Ok(said);
     }
     let scenario = Path::new("sim-scenarios").join(&below).join(format!("{name}.yaml"));

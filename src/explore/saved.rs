@@ -17,7 +17,7 @@ pub struct Head {
     campaign_file: u32,
     /// Tool and version.
     tool: String,
-    /// The scenario, or `--generate`.
+    /// The scenario, or `--generate` with its kind.
     pub file: String,
     /// Quirks and checks, as options.
     pub watch: String,
@@ -33,13 +33,37 @@ impl Head {
         Head { campaign_file: 1, tool, file, watch, campaign: campaign.clone() }
     }
 
+    /// In what another head differs, for people.
+    #[must_use]
+    pub fn differs(&self, old: &Head) -> String {
+        let mut all = Vec::new();
+        let mut look = |what: &str, old: String, new: String| {
+            if old != new {
+                all.push(format!("{what} was {old} and is {new}"));
+            }
+        };
+        look("the version", old.tool.clone(), self.tool.clone());
+        look("the scenario", old.file.clone(), self.file.clone());
+        look("what is watched", format!("`{}`", old.watch.trim()), format!("`{}`", self.watch.trim()));
+        look("--runs", old.campaign.runs.to_string(), self.campaign.runs.to_string());
+        look("--keep-going", old.campaign.keep_going.to_string(), self.campaign.keep_going.to_string());
+        look("--faults", old.campaign.faults.to_string(), self.campaign.faults.to_string());
+        let strategies = |head: &Head| {
+            let stages: Vec<String> = head.campaign.stages.iter().map(Stage::name).collect();
+            stages.join("; ")
+        };
+        look("what is done", strategies(old), strategies(self));
+        if all.is_empty() { "its options differ".to_owned() } else { all.join(", ") }
+    }
+
     /// The command that shows a failure again.
     #[must_use]
     pub fn again(&self, found: &Found) -> String {
         let run = |file: &str| format!("blockjob-sim run {file} --replay '{}'{}", found.choices, self.watch);
         match found.seed {
-            Some(seed) if self.file == "--generate" => {
-                format!("blockjob-sim generate --seed {seed} > {seed}.yaml; {}", run(&format!("{seed}.yaml")))
+            Some(seed) if self.file.starts_with("--generate") => {
+                let kind = self.file.trim_start_matches("--generate");
+                format!("blockjob-sim generate --seed {seed}{kind} > {seed}.yaml; {}", run(&format!("{seed}.yaml")))
             }
             _ => run(&self.file),
         }

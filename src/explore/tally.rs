@@ -97,6 +97,13 @@ impl Tally {
         (self.stage, self.number)
     }
 
+    /// How many runs the stage that goes on may make, all its blocks together.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        let made = self.runs - self.stages.last().map_or(0, |stage| stage.runs);
+        self.campaign.runs.saturating_sub(made)
+    }
+
     /// Takes in what came of the next block.
     ///
     /// # Panics

@@ -119,7 +119,7 @@ fn shortened(text: String) -> String {
 }
 
 /// The entry of `known` that `word` was probably meant to be.
-pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let limit = 1 + word.chars().count() / 4;
     let near = known.iter().map(|k| (distance(word, k), *k)).min()?;
     (near.0 <= limit).then_some(near.1)

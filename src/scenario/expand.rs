@@ -159,20 +159,32 @@ impl Loader {
         Ok(())
     }
 
-    /// Replaces each `call` in `steps` by the steps of its procedure.
-    pub fn expand(&self, steps: &[Node]) -> Read<Vec<Expanded>> {
+    /// Replaces each `call` in `steps` by the steps of its procedure. A step that cannot be read is left out, and noted in `faults`.
+    pub fn expand(&self, steps: &[Node], faults: &mut Vec<Fault>) -> Vec<Expanded> {
         let (mut out, mut budget) = (Vec::new(), Budget::new());
         let mut walk = Walk { via: Vec::new(), budget: &mut budget, out: &mut out };
-        self.walk(steps, &Scope::new(), &mut walk).map_err(|mut fault| {
-            fault.via = walk.via.iter().rev().copied().collect();
-            fault
-        })?;
-        Ok(out)
+        for step in steps {
+            if let Err(mut fault) = self.walk(std::slice::from_ref(step), &Scope::new(), &mut walk) {
+                fault.via = walk.via.drain(..).rev().collect();
+                // A scenario that is too large would say so at each step that is left.
+                let last = matches!(&*fault.message, "the scenario is too large" | "too many steps");
+                faults.push(*fault);
+                if last {
+                    break;
+                }
+            }
+        }
+        out
     }
 
     fn walk(&self, steps: &[Node], scope: &Scope, walk: &mut Walk<'_>) -> Read {
         for step in steps {
             let node = substitute(step, scope, walk.budget)?;
+            if let Some(steps) = waits(&node)? {
+                let via: Vec<Span> = walk.via.iter().rev().copied().collect();
+                walk.out.extend(steps.into_iter().map(|node| Expanded { node, via: via.clone() }));
+                continue;
+            }
             let Some(call) = call_of(&node) else {
                 if walk.out.len() >= MAX_STEPS {
                     return Err(Fault::new(node.span, "too many steps", format!("a scenario has at most {MAX_STEPS}")));
@@ -249,6 +261,51 @@ fn call_of(step: &Node) -> Option<&Node> {
         _ => None,
     }
 }
+
+/// The steps that `wait: JOB` is short for: the block job completes (or fails, with `error`), and then it is gone (or has come to the
+/// status that `until` names).
+fn waits(step: &Node) -> Read<Option<Vec<Node>>> {
+    let Value::Map(members) = &step.value else { return Ok(None) };
+    if members.first().is_none_or(|(key, _)| &*key.name != "wait") {
+        return Ok(None);
+    }
+    let mut fields = Fields::of("wait", step)?;
+    let job = fields.req("wait")?.text()?;
+    let (error, until) = (fields.opt("error"), fields.opt("until"));
+    fields.end()?;
+    let at = |value: Value| Node { span: step.span, value };
+    let text = |text: &str| at(Value::Str(text.into()));
+    let map = |members: Vec<(&str, Node)>| {
+        let member = |(name, node): (&str, Node)| (tree::Key { span: step.span, name: name.into() }, node);
+        at(Value::Map(members.into_iter().map(member).collect()))
+    };
+    let event = |name: &str, data: Node, without: Vec<Node>| {
+        let mut members = vec![("event", text(name)), ("data", data)];
+        if !without.is_empty() {
+            members.push(("without", at(Value::List(without))));
+        }
+        map(vec![("event", map(members))])
+    };
+    let mut data = vec![("device", text(&job))];
+    if let Some(error) = error {
+        error.text()?;
+        data.push(("error", error.clone()));
+    }
+    let without = if error.is_none() { vec![text("error")] } else { Vec::new() };
+    let status = until.map_or_else(|| Ok("null".into()), Node::text)?;
+    if !STATUSES.contains(&&*status) {
+        let span = until.map_or(step.span, |node| node.span);
+        let expected = format!("expected one of: {}", STATUSES.join(", "));
+        return Err(Fault::new(span, format!("`{status}` is no status that a finished job has"), expected));
+    }
+    Ok(Some(vec![
+        event("BLOCK_JOB_COMPLETED", map(data), without),
+        event("JOB_STATUS_CHANGE", map(vec![("id", text(&job)), ("status", text(&status))]), Vec::new()),
+    ]))
+}
+
+/// What `wait` can wait for, once the job has completed.
+const STATUSES: &[&str] = &["concluded", "null"];
 
 /// `node` with its parameters in place.
 fn substitute(node: &Node, scope: &Scope, budget: &mut Budget) -> Read<Node> {

@@ -18,7 +18,8 @@ use crate::sim::{note_read, note_sent, panic_text};
 use crate::trace::{Level, Trace};
 use crate::world::World;
 use crate::world::aio::Stepped;
-use crate::world::monitor::Output;
+use crate::world::out::Output;
+use crate::world::system::board::CharDevice;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -191,6 +192,14 @@ impl Engine {
         Ok(())
     }
 
+    /// What clients are told of the character devices.
+    pub(super) fn describe(&mut self, chardevs: Vec<CharDevice>) {
+        let board = &mut self.world.machine.board;
+        if board.chardevs != chardevs {
+            Arc::make_mut(board).chardevs = chardevs;
+        }
+    }
+
     /// A descriptor that came with the command which is handed over next.
     pub(super) fn pass(&mut self, fd: Option<OwnedFd>) {
         self.world.passed.arriving = fd.as_ref().map(|fd| fd.as_raw_fd().into());
@@ -242,9 +251,9 @@ impl Engine {
         self.out.extend(self.world.out.drain(..));
     }
 
-    /// The real files become as the world's are.
-    pub(super) fn sync(&mut self) -> Vec<String> {
-        self.images.sync(&mut self.world)
+    /// The locks on the real files become what the world's nodes need.
+    pub(super) fn sync(&mut self) {
+        self.images.sync(&mut self.world);
     }
 
     /// Takes what the world put out. The trace has it read as a client does that waits for its reply, and reads on when it sends again.
@@ -436,7 +445,9 @@ impl Engine {
 /// Files that came in are part of the recording.
 fn note_found(images: &mut Images, recording: &mut Option<Recording>) {
     let found = images.take_found();
+    let refused = images.take_refused();
     if let Some(recording) = recording {
         found.iter().for_each(|path| recording.found(path));
+        refused.into_iter().for_each(|(path, failing)| recording.refused(path, failing));
     }
 }

@@ -17,6 +17,8 @@
 pub mod chardev;
 pub mod cmdline;
 mod console;
+mod daemon;
+mod describe;
 mod engine;
 mod fds;
 pub mod help;
@@ -52,6 +54,7 @@ use signals::Signals;
 use std::io::Write as _;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 use wire::{Users, Wire};
 
 /// Does what QEMU's arguments ask for. The exit code.
@@ -68,6 +71,10 @@ pub fn main(program: &str, args: &[String]) -> u8 {
                 _ => return 0,
             }
         }
+        Ok(Asked::Serve(config)) if config.daemonize && !config.daemon_child => match daemon::start() {
+            Ok(code) => return code,
+            Err(why) => Err(why),
+        },
         Ok(Asked::Serve(config)) => serve(&config),
         Err(why) => Err(why),
     };
@@ -85,6 +92,9 @@ pub fn main(program: &str, args: &[String]) -> u8 {
 /// # Errors
 /// What is wrong with the configuration, or why the process ends before its time.
 pub fn serve(config: &Config) -> Result<(), String> {
+    if config.daemon_child {
+        daemon::begin();
+    }
     for path in [&config.sim.record, &config.sim.trace].into_iter().flatten() {
         outfile::probe(path).map_err(|error| unwritten(path, &chardev::plain(&error)))?;
     }
@@ -111,6 +121,9 @@ pub fn serve(config: &Config) -> Result<(), String> {
     }
     engine.world.machine.name = config.name.as_deref().map(Into::into);
     engine.world.machine.uuid = config.uuid.as_deref().map(Into::into);
+    let chardevs = describe::all(config, &ports);
+    engine.describe(chardevs);
+    Arc::make_mut(&mut engine.world.machine.board).thread = u64::from(std::process::id());
     let booted = engine.boot(&config.block);
     let mut console = Console::new(&config.program);
     for output in std::mem::take(&mut engine.out) {
@@ -118,13 +131,15 @@ pub fn serve(config: &Config) -> Result<(), String> {
     }
     booted?;
     // Images are locked from here on, whether anybody asks for something or not.
-    for problem in engine.sync() {
-        console.complain(&problem);
-    }
+    engine.sync();
     if !config.stopped {
         engine.world.start();
     }
     let mut wire = Wire::new(console, engine, ports, Users { qmps, hmps, qtests }, signals);
+    wire.config = config.clone();
+    if config.daemon_child {
+        daemon::ready()?;
+    }
     let served = wire.serve();
     wire.sync();
     wire.drain();

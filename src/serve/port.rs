@@ -50,6 +50,18 @@ impl Port {
         self.open.path.as_deref()
     }
 
+    /// The name of its terminal.
+    pub(super) fn pty(&self) -> Option<&str> {
+        self.open.pty.as_ref().map(|(_, name)| name.as_str())
+    }
+
+    /// The path that its socket is bound to.
+    pub(super) fn own_path(&self) -> Option<String> {
+        let socket = self.open.listener.as_ref().map(|fd| fd.as_fd()).or_else(|| self.socket())?;
+        let name = rustix::net::SocketAddrUnix::try_from(rustix::net::getsockname(socket).ok()?).ok()?;
+        Some(name.path()?.to_string_lossy().into_owned())
+    }
+
     /// Whether somebody is there.
     pub(super) fn connected(&self) -> bool {
         self.open.conn.is_some()

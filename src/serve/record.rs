@@ -2,6 +2,7 @@
 
 use crate::base::Json;
 use crate::choice::ChoiceLog;
+use crate::host::{Failing, HostChange};
 use crate::quirk::Quirks;
 use crate::scenario::Pos;
 use crate::scenario::plan::{Expect, Extent, FileOp, Limits, Plan, PlannedFile, PlannedStep, Schedule, StepKind};
@@ -52,6 +53,11 @@ impl Recording {
                 *at += 1;
             }
         }
+    }
+
+    /// The host refused a request. Requests to a file are counted from the start, and so are those of the run that replays this.
+    pub(super) fn refused(&mut self, path: Arc<str>, failing: Failing) {
+        self.files.push(FileOp::Host(HostChange::Fail(path, failing)));
     }
 
     /// A command was handed over; `at` tells where the process stood, unless it was simply at rest.

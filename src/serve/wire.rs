@@ -1,5 +1,6 @@
 //! The loop of the served process: sockets, signals and the world, in one thread.
 
+use super::cmdline::Config;
 use super::console::{self, Console};
 use super::engine::{Engine, Next};
 use super::hmp::{self, Hmp};
@@ -11,7 +12,7 @@ use super::signals::Signals;
 use super::waiting::Watch;
 use crate::base::Json;
 use crate::world::World;
-use crate::world::monitor::{Event, Output};
+use crate::world::out::{Event, Output};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -44,6 +45,8 @@ pub(super) struct Wire {
     pub users: Users,
     /// Signals.
     pub signals: Signals,
+    /// The command line, for those who ask about character devices.
+    pub config: Config,
     /// The monitor whose turn it is to be looked at first.
     turn: usize,
     watch: Watch,
@@ -63,7 +66,17 @@ enum Source {
 
 impl Wire {
     pub(super) fn new(console: Console, engine: Engine, ports: Vec<Port>, users: Users, signals: Signals) -> Wire {
-        Wire { console, engine, ports, users, signals, turn: 0, watch: Watch::default(), ends: None }
+        Wire {
+            console,
+            engine,
+            ports,
+            users,
+            signals,
+            config: Config::default(),
+            turn: 0,
+            watch: Watch::default(),
+            ends: None,
+        }
     }
 
     /// Serves until the process ends.
@@ -271,6 +284,9 @@ impl Wire {
                         self.engine.at_once(client, &json);
                     }
                     Ok(json) => {
+                        if json.get("execute").and_then(Json::as_str) == Some("query-chardev") {
+                            self.engine.describe(super::describe::all(&self.config, &self.ports));
+                        }
                         let takes = matches!(json.get("execute").and_then(Json::as_str), Some("add-fd" | "getfd"));
                         let fd = if takes { self.ports[self.users.qmps[i].port].fds.pop_front() } else { None };
                         self.engine.pass(fd);
@@ -293,7 +309,7 @@ impl Wire {
         false
     }
 
-    /// Sends what the world put out to whom it concerns, once the real files are as they must be.
+    /// Sends what the world put out to whom it concerns, once the locks on real files are as they must be.
     fn deliver(&mut self) {
         if !self.engine.out.is_empty() {
             self.sync();
@@ -330,11 +346,9 @@ impl Wire {
         port.or_else(|| self.console.trouble())
     }
 
-    /// Brings the real files up to date.
+    /// Brings the locks on the real files up to date.
     pub(super) fn sync(&mut self) {
-        for problem in self.engine.sync() {
-            self.console.complain(&problem);
-        }
+        self.engine.sync();
     }
 
     fn put(&mut self, output: &Output) {

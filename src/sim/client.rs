@@ -4,6 +4,7 @@
 //! after record, up to the one it waits for. Before it sends, a calm client lets the process come to rest and reads all there is;
 //! whether it sends earlier, and how much it then leaves unread, are choices.
 
+use super::look;
 use super::outcome::{At, Outcome};
 use super::setup::{file_cost, file_op};
 use super::{MAX_CLUSTERS, MAX_STEPS, MAX_TIME};
@@ -12,11 +13,11 @@ use crate::base::{Json, Kept};
 use crate::choice::{ChoicePoint, Choose, MODES, Subject, Who};
 use crate::invariant::Broken;
 use crate::scenario::pattern;
-use crate::scenario::plan::{BitmapCheck, EventPattern, Expect, Plan, PlannedFile, PlannedStep, StepKind};
+use crate::scenario::plan::{EventPattern, Expect, Fails, Plan, PlannedFile, PlannedStep, StepKind};
 use crate::trace::compare::same_text;
 use crate::trace::{Later, Level, Note, RecordKind};
 use crate::world::World;
-use crate::world::monitor::{Event, Output};
+use crate::world::out::{Event, Output};
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -98,6 +99,10 @@ pub struct Client {
     replied: u64,
     /// The next command is sent whatever the process does (`at`).
     forced: bool,
+    /// Requests that the guest does not wait for must succeed.
+    strict: bool,
+    /// What qemu-io said of one that did not.
+    failed: Option<Arc<str>>,
 }
 
 /// The mark where exploring starts; a scenario without it is explored from its first step.
@@ -126,6 +131,8 @@ impl Client {
             started: false,
             replied: 0,
             forced: false,
+            strict: look::all_must_succeed(&plan.steps),
+            failed: None,
         }
     }
 
@@ -179,6 +186,11 @@ impl Client {
     pub(super) fn act(&mut self, world: &mut World, choose: &mut dyn Choose) -> Act {
         if self.only_waits(world) {
             return Act::Waits;
+        }
+        if let Some(what) = self.failed.take() {
+            let reason =
+                format!("a request that the guest had sent failed: {what} (`fails: any` on its step allows that)");
+            return Act::Done(Outcome::Failed { at: self.at(), reason });
         }
         let steps = self.steps.0.clone();
         let Some(step) = steps.get(self.step) else { return self.last_words(world, choose) };
@@ -384,6 +396,9 @@ impl Client {
             }
             Output::Reply { reply, .. } => Some(reply),
             Output::Stdout(text) | Output::Stderr(text) => {
+                if self.strict && !self.waits_for_hmp() {
+                    self.failed = crate::block::qemu_io_text::failure(&text).map(Into::into);
+                }
                 self.stdout.push_str(&text);
                 None
             }
@@ -392,6 +407,12 @@ impl Client {
                 None
             }
         }
+    }
+
+    /// Whether it waits for the reply of a command of the human monitor, which may itself print what is read.
+    fn waits_for_hmp(&self) -> bool {
+        let hmp = matches!(self.steps.get(self.step), Some(PlannedStep { kind: StepKind::Hmp { .. }, .. }));
+        hmp && self.state == State::Reply
     }
 
     pub(super) fn read_all(&mut self, world: &mut World) {
@@ -439,7 +460,7 @@ impl Client {
                 }
                 Ok(())
             }
-            StepKind::Hmp { output, returns, .. } => {
+            StepKind::Hmp { line, output, returns, fails } => {
                 let Some(got) = reply.get("return").and_then(Json::as_str) else {
                     return Err(format!("expected a return value, got {}", shown(reply)));
                 };
@@ -447,6 +468,17 @@ impl Client {
                     && !same_text(wanted, got)
                 {
                     return Err(format!("returned text: expected {wanted:?}, got {got:?}"));
+                }
+                match (fails, look::hmp_failure(line, got, &self.stdout)) {
+                    (Fails::No, Some(why)) => {
+                        return Err(format!(
+                            "the command failed: {why} (`fails: true` or `output:` says that this is expected)"
+                        ));
+                    }
+                    (Fails::Yes, None) => {
+                        return Err(format!("expected the command to fail, and it printed {:?}", self.stdout));
+                    }
+                    _ => {}
                 }
                 match output {
                     Some(part) if !self.stdout.contains(&**part) && !got.contains(&**part) => {
@@ -499,8 +531,8 @@ impl Client {
         self.read_all(world);
         match kind {
             StepKind::Idle => Ok(()),
-            StepKind::Bitmap(check) => look_at_bitmap(world, check),
-            StepKind::Same(images) => look_same(world, images),
+            StepKind::Bitmap(check) => look::bitmap(world, check),
+            StepKind::Same(images) => look::same(world, images),
             StepKind::NoJobs => match world.jobs.list.first() {
                 None => Ok(()),
                 Some(job) => {
@@ -557,7 +589,10 @@ impl Client {
         let mut waits = Vec::new();
         match (&self.state, self.steps.get(self.step).map(|s| &s.kind)) {
             (State::Reply, _) => waits.push("client: waits for a reply".to_owned()),
-            (_, Some(StepKind::Event(pattern))) => waits.push(format!("client: waits for the event {pattern}")),
+            (_, Some(StepKind::Event(pattern))) => {
+                waits.push(format!("client: waits for the event {pattern}"));
+                waits.extend(look::near_miss(pattern, self.queue.iter()));
+            }
             _ => waits.push("client: waits for the process".to_owned()),
         }
         waits.extend(world.waiting());
@@ -647,54 +682,4 @@ fn is_mark(kind: &StepKind, name: &str) -> bool {
 
 fn shown(json: &Json) -> String {
     crate::trace::canonical::to_string(json)
-}
-
-fn look_at_bitmap(world: &World, check: &BitmapCheck) -> Result<(), String> {
-    let Some(bs) = world.graph.lookup(Some(&check.node), Some(&check.node)) else {
-        return Err(format!("there is no node '{}'", check.node));
-    };
-    let bitmaps = &world.graph.nodes[bs].bitmaps;
-    let info = bitmaps.query().find(|info| info.name.as_deref() == Some(&*check.name));
-    let Some(info) = info else {
-        return if check.absent { Ok(()) } else { Err(format!("there is no bitmap '{}'", check.name)) };
-    };
-    if check.absent {
-        return Err(format!("there is a bitmap '{}'", check.name));
-    }
-    let differs = |what: &str, wanted: String, got: String| Err(format!("{what}: expected {wanted}, got {got}"));
-    for (what, wanted, got) in
-        [("count", check.count, info.count), ("granularity", check.granularity, info.granularity)]
-    {
-        if let Some(wanted) = wanted.filter(|w| *w != got) {
-            return differs(what, wanted.to_string(), got.to_string());
-        }
-    }
-    for (what, wanted, got) in [
-        ("busy", check.busy, info.busy),
-        ("recording", check.recording, info.recording),
-        ("persistent", check.persistent, info.persistent),
-        ("inconsistent", check.inconsistent, info.inconsistent),
-    ] {
-        if let Some(wanted) = wanted.filter(|w| *w != got) {
-            return differs(what, wanted.to_string(), got.to_string());
-        }
-    }
-    Ok(())
-}
-
-/// Images that the process has open are compared as they are on the host, with what it keeps in its caches written first in a copy of
-/// the world that is then thrown away.
-fn look_same(world: &World, images: &[Arc<str>]) -> Result<(), String> {
-    let mut files = world.flushed_files();
-    for pair in images.windows(2) {
-        match files.compare(&pair[0], &pair[1]) {
-            Ok(Ok(())) => {}
-            Ok(Err(mismatch)) => {
-                let writers = mismatch.writers(&world.writers);
-                return Err(format!("'{}' and '{}' differ: {mismatch}{writers}", pair[0], pair[1]));
-            }
-            Err(err) => return Err(err.to_string()),
-        }
-    }
-    Ok(())
 }

@@ -75,6 +75,7 @@ pub fn file_op(world: &mut World, op: &FileOp) -> Result<(), String> {
             }
             Ok(())
         }
+        FileOp::Host(change) => files.change_host(change),
         FileOp::Text { file, content } => {
             files.import(file, content.as_bytes());
             Ok(())

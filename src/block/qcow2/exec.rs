@@ -47,6 +47,15 @@ impl fmt::Display for Fault {
     }
 }
 
+/// A number as C's `%#x` prints it: no prefix for 0.
+pub(super) struct Hex(pub u64);
+
+impl fmt::Display for Hex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == 0 { f.write_str("0") } else { write!(f, "{:#x}", self.0) }
+    }
+}
+
 /// Why a procedure does not go on.
 #[derive(Clone, Debug)]
 pub(super) enum Stop {

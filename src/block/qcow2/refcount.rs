@@ -1,7 +1,7 @@
 //! Refcounts: reading, changing, finding free clusters (block/qcow2-refcount.c).
 
 use super::cache::{Held, Which};
-use super::exec::{Caught, Cx, Res, errno_of};
+use super::exec::{Caught, Cx, Hex, Res, errno_of};
 use super::op::Ask;
 use super::state::{ClusterType, DiscardType, MAX_CLUSTER_OFFSET, OFFSET_MASK, REFT_MASK, Scalars};
 use crate::base::errno::Errno;
@@ -81,7 +81,7 @@ impl Cx<'_> {
         }
         let offset = self.q.reftable.get(index as u32) & REFT_MASK;
         if self.q.sc.offset_into_cluster(offset) != 0 {
-            let message = format!("Refblock offset {offset:#x} unaligned (reftable index: {index:#x})");
+            let message = format!("Refblock offset {} unaligned (reftable index: {})", Hex(offset), Hex(index));
             return self.corrupt(message, None);
         }
         Ok(offset)
@@ -261,10 +261,12 @@ impl Cx<'_> {
         }
     }
 
-    /// `qcow2_free_clusters`: failures leak the clusters.
+    /// `qcow2_free_clusters`: failures are told on standard error, and leak the clusters.
     pub fn free_clusters(&mut self, offset: u64, size: u64, kind: DiscardType) -> Res {
         self.event(Event::ClusterFree);
-        let _ = self.update_refcount(offset, size, -1, kind).caught()?;
+        if let Err(errno) = errno_of(self.update_refcount(offset, size, -1, kind).caught()?) {
+            self.ask(|| Ask::Print(vec![format!("qcow2_free_clusters failed: {errno}")]))?;
+        }
         Ok(())
     }
 
@@ -278,7 +280,7 @@ impl Cx<'_> {
             ClusterType::Normal | ClusterType::ZeroAlloc => {
                 let offset = entry & OFFSET_MASK;
                 if self.q.sc.offset_into_cluster(offset) != 0 {
-                    return self.corrupt_mildly(format!("Cannot free unaligned cluster {offset:#x}"));
+                    return self.corrupt_mildly(format!("Cannot free unaligned cluster {}", Hex(offset)));
                 }
                 self.free_clusters(offset, self.q.sc.cluster_size(), kind)
             }

@@ -234,6 +234,16 @@ impl Hash for Tracked {
     }
 }
 
+impl Corruption {
+    /// What QEMU prints on standard error.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let (what, which) =
+            if self.fatal { ("Marking image as corrupt", "") } else { ("Image is corrupt", "non-fatal ") };
+        format!("qcow2: {what}: {}; further {which}corruption events will be suppressed", self.message)
+    }
+}
+
 /// An open qcow2 image (`BDRVQcow2State`). Cloning is cheap.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Qcow2 {

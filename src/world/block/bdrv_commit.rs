@@ -2,18 +2,26 @@
 //! (`block/commit.c:bdrv_commit`, `block/block-backend.c:blk_commit_all`).
 
 use super::driver::Driver;
-use super::graph::{Node, OpenFlags, perm};
-use super::io::IoFlags;
+use super::graph::{Node, OpenFlags};
+use super::io::request::IoFlags;
+use super::io::status::StatusReq;
 use super::open::reopen::Reopen;
-use super::status::StatusReq;
+use super::perms::perm;
 use crate::base::Json;
 use crate::base::errno::{Errno, Ret};
 use crate::block::qcow2::Op;
 use crate::qmp::hmp::report_reply;
 use crate::world::World;
 use crate::world::arena::{BackendId, NodeId};
+use crate::world::block::backend::BackendFrame;
+use crate::world::block::backend::BlkRequest;
+use crate::world::block::drain::DrainFrame;
+use crate::world::block::driver::qcow2::Qcow2Frame;
+use crate::world::block::graph::GraphFrame;
+use crate::world::block::graph_lock::GraphLockFrame;
+use crate::world::block::io::status::StatusFrame;
+use crate::world::block::open::reopen::ReopenFrame;
 use crate::world::frame::{Flow, Frame};
-use crate::world::monitor::hmp::BlkRequest;
 use crate::world::value::Val;
 use std::sync::Arc;
 
@@ -137,7 +145,7 @@ impl World {
         self.stack.push(Frame::BdrvCommit(commit, CommitStage::Writable));
         if ro {
             let writable = Reopen::set_read_only(self, backing_file_bs, false);
-            self.stack.push(Frame::Reopen(Box::new(writable)));
+            self.stack.push(ReopenFrame::Reopen(Box::new(writable)).into());
         }
         Flow::Go
     }
@@ -153,7 +161,7 @@ impl World {
                     return self.commit_done(*c, Err(Errno::EACCES));
                 }
                 let (src, bs) = (c.src, c.bs);
-                self.seq([Frame::BlkInsertBs(src, bs), next(c, CommitStage::SrcAttached)])
+                self.seq([BackendFrame::BlkInsertBs(src, bs).into(), next(c, CommitStage::SrcAttached)])
             }
             CommitStage::SrcAttached => match self.take_done() {
                 Err(err) => self.commit_reports(c, &err.desc, Errno::EPERM),
@@ -166,7 +174,7 @@ impl World {
             }
             CommitStage::FilterInPlace => {
                 let (backing, bs) = (c.backing, c.backing_file_bs);
-                self.seq([Frame::BlkInsertBs(backing, bs), next(c, CommitStage::BackingAttached)])
+                self.seq([BackendFrame::BlkInsertBs(backing, bs).into(), next(c, CommitStage::BackingAttached)])
             }
             CommitStage::BackingAttached => match self.take_done() {
                 Err(err) => self.commit_reports(c, &err.desc, Errno::EPERM),
@@ -176,14 +184,14 @@ impl World {
                     let grows = size > self.bdrv_getlength(c.backing_file_bs);
                     self.stack.push(next(c, CommitStage::Grown));
                     if grows {
-                        self.stack.push(Frame::RunCo(Box::new(Frame::BlkTruncate { blk, size })));
+                        self.stack.push(Frame::RunCo(Box::new(BackendFrame::BlkTruncate { blk, size }.into())));
                     }
                     Flow::Go
                 }
             },
-            CommitStage::Grown => match std::mem::take(&mut self.reg) {
-                Val::Opened(Err(fault)) => self.commit_reports(c, &fault.to_string(), fault.errno),
-                _ => self.commit_turn(c),
+            CommitStage::Grown => match self.take_done() {
+                Err(err) => self.commit_reports(c, &err.desc, err.errno.unwrap_or(Errno::EIO)),
+                Ok(()) => self.commit_turn(c),
             },
             CommitStage::Known => self.commit_piece_known(c),
             CommitStage::HasRead => match self.take_data() {
@@ -205,8 +213,9 @@ impl World {
                 Err(errno) if errno != Errno::ENOTSUP => self.commit_cleanup(c, Err(errno)),
                 _ => {
                     // Whether flushing works is not asked.
-                    let flush =
-                        |blk| Frame::RunCo(Box::new(Frame::BlkCo { blk, request: Box::new(BlkRequest::Flush) }));
+                    let flush = |blk| {
+                        Frame::RunCo(Box::new(BackendFrame::BlkCo { blk, request: Box::new(BlkRequest::Flush) }.into()))
+                    };
                     let (src, backing) = (flush(c.src), flush(c.backing));
                     self.seq([src, Frame::Give(Box::new(Val::None)), backing, next(c, CommitStage::Flushed)])
                 }
@@ -239,17 +248,17 @@ impl World {
         let drained = self.graph.nodes[bs].backing.map_or(bs, |edge| self.graph.bs(edge));
         self.bdrv_ref(drained);
         self.seq([
-            Frame::DrainedBegin(drained),
-            Frame::GraphWrlock,
+            DrainFrame::DrainedBegin(drained).into(),
+            GraphLockFrame::GraphWrlock.into(),
             Frame::BdrvCommit(Box::new(c.clone()), CommitStage::SetBacking(bs, below)),
-            Frame::GraphWrunlock,
-            Frame::DrainedEnd(drained),
-            Frame::BdrvUnref(drained),
+            GraphLockFrame::GraphWrunlock.into(),
+            DrainFrame::DrainedEnd(drained).into(),
+            GraphFrame::BdrvUnref(drained).into(),
         ])
     }
 
     fn commit_request(&mut self, blk: BackendId, request: BlkRequest, then: Frame) -> Flow {
-        self.seq([Frame::RunCo(Box::new(Frame::BlkCo { blk, request: Box::new(request) })), then])
+        self.seq([Frame::RunCo(Box::new(BackendFrame::BlkCo { blk, request: Box::new(request) }.into())), then])
     }
 
     /// The next piece, or all is copied and the image is emptied (`blk_make_empty`).
@@ -257,7 +266,7 @@ impl World {
         let (bs, offset) = (c.bs, c.offset);
         if offset < c.length {
             let end = self.graph.cow_bs(bs);
-            let status = Frame::StatusAbove(StatusReq::new(bs, end, offset, COMMIT_BUF_SIZE, false));
+            let status = StatusFrame::StatusAbove(StatusReq::new(bs, end, offset, COMMIT_BUF_SIZE, false)).into();
             return self.seq([Frame::RunCo(Box::new(status)), Frame::BdrvCommit(c, CommitStage::Known)]);
         }
         self.stack.push(Frame::BdrvCommit(c, CommitStage::Emptied));
@@ -265,7 +274,7 @@ impl World {
             return self.ret(Val::err(Errno::ENOTSUP));
         }
         self.reg = Val::None;
-        self.seq([Frame::RunCo(Box::new(Frame::Qcow2Op { node: bs, op: Box::new(Op::make_empty()) }))])
+        self.seq([Frame::RunCo(Box::new(Qcow2Frame::Qcow2Op { node: bs, op: Box::new(Op::make_empty()) }.into()))])
     }
 
     fn commit_piece_known(&mut self, mut c: Box<BdrvCommit>) -> Flow {
@@ -293,14 +302,14 @@ impl World {
     fn commit_cleanup(&mut self, c: Box<BdrvCommit>, ret: Ret) -> Flow {
         self.stack.push(Frame::BdrvCommit(c.clone(), CommitStage::Done(ret)));
         if c.ro {
-            self.stack.push(Frame::ReopenReadOnly(c.backing_file_bs));
+            self.stack.push(ReopenFrame::ReopenReadOnly(c.backing_file_bs).into());
         }
-        self.stack.push(Frame::BlkUnref(c.src));
-        self.stack.extend(c.commit_top_bs.map(Frame::BdrvUnref));
+        self.stack.push(BackendFrame::BlkUnref(c.src).into());
+        self.stack.extend(c.commit_top_bs.map(|bs| Frame::from(GraphFrame::BdrvUnref(bs))));
         if self.graph.cow_bs(c.bs) != Some(c.backing_file_bs) {
             self.commit_set_backing(&c, c.bs, c.backing_file_bs);
         }
-        self.seq([Frame::BlkUnref(c.backing)])
+        self.seq([BackendFrame::BlkUnref(c.backing).into()])
     }
 
     /// The end, or the next one of all.

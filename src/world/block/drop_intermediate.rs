@@ -1,10 +1,15 @@
 //! Layers are left out of a chain, and the headers of those above name the new backing file (`block.c:bdrv_drop_intermediate`).
 
-use super::graph::{Parent, Role};
+use super::edges::{Parent, Role};
 use super::open::reopen::Reopen;
 use crate::base::errno::Errno;
 use crate::world::World;
 use crate::world::arena::{ChildId, NodeId};
+use crate::world::block::drain::DrainFrame;
+use crate::world::block::graph::GraphFrame;
+use crate::world::block::graph_lock::GraphLockFrame;
+use crate::world::block::open::reopen::ReopenFrame;
+use crate::world::blockdev::change_backing::ChangeBackingFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use std::sync::Arc;
@@ -64,7 +69,11 @@ impl World {
         self.bdrv_ref(top);
         let (inherits_from, left, read_only) = (None, Vec::new(), false);
         let drop = DropIntermediate { top, base, backing_file, mask_protocol, inherits_from, left, read_only };
-        self.seq([Frame::DrainedBegin(base), Frame::GraphWrlock, Frame::Drop(DropFrame::Replace(Box::new(drop)))])
+        self.seq([
+            DrainFrame::DrainedBegin(base).into(),
+            GraphLockFrame::GraphWrlock.into(),
+            Frame::DropIntermediate(DropFrame::Replace(Box::new(drop))),
+        ])
     }
 
     /// With the graph locked: the edges are moved.
@@ -72,7 +81,7 @@ impl World {
         let (top, base) = (drop.top, drop.base);
         if !self.graph.chain_contains(top, base) {
             self.drop_end(&drop, Err(Errno::EIO));
-            return self.seq([Frame::GraphWrunlock]);
+            return self.seq([GraphLockFrame::GraphWrunlock.into()]);
         }
         let explicit_top = self.graph.skip_implicit_filters(top);
         if self.graph.inherits_from_recursive(base, explicit_top) {
@@ -86,9 +95,9 @@ impl World {
             self.drop_end(&drop, Err(Errno::EIO));
         } else {
             self.see_all_changed();
-            self.stack.push(Frame::Drop(DropFrame::Next(drop)));
+            self.stack.push(Frame::DropIntermediate(DropFrame::Next(drop)));
         }
-        self.seq([Frame::GraphWrunlock])
+        self.seq([GraphLockFrame::GraphWrunlock.into()])
     }
 
     /// Tells the next overlay (`bdrv_child_cb_update_filename`), the oldest first.
@@ -99,7 +108,10 @@ impl World {
         drop.read_only = !self.graph.nodes[overlay].flags.rdwr;
         if drop.read_only {
             let writable = Reopen::set_read_only(self, overlay, false);
-            return self.seq([Frame::Reopen(Box::new(writable)), Frame::Drop(DropFrame::Writable(drop, overlay))]);
+            return self.seq([
+                ReopenFrame::Reopen(Box::new(writable)).into(),
+                Frame::DropIntermediate(DropFrame::Writable(drop, overlay)),
+            ]);
         }
         self.drop_writable(drop, overlay)
     }
@@ -113,7 +125,10 @@ impl World {
         let driver = self.graph.nodes[drop.base].drv();
         let format = if drop.mask_protocol && driver.has_protocol_name() { "raw" } else { driver.format_name() };
         let (file, format) = (drop.backing_file.clone(), Some(format.into()));
-        self.seq([Frame::ChangeBacking { node: overlay, file, format }, Frame::Drop(DropFrame::Changed(drop, overlay))])
+        self.seq([
+            ChangeBackingFrame::ChangeBacking { node: overlay, file, format }.into(),
+            Frame::DropIntermediate(DropFrame::Changed(drop, overlay)),
+        ])
     }
 
     /// The same, after the header was written.
@@ -121,10 +136,10 @@ impl World {
         let failed = self.take_ret().err();
         let read_only = drop.read_only;
         // The error is told by whoever called, when the overlay is read-only again.
-        self.stack.push(Frame::Drop(DropFrame::Told(drop, failed)));
+        self.stack.push(Frame::DropIntermediate(DropFrame::Told(drop, failed)));
         if read_only {
             self.stack.push(Frame::Give(Box::new(Val::None)));
-            self.stack.push(Frame::ReopenReadOnly(overlay));
+            self.stack.push(ReopenFrame::ReopenReadOnly(overlay).into());
         }
         Flow::Go
     }
@@ -134,7 +149,11 @@ impl World {
         if let (Ok(()), Some(inherits_from)) = (ret, drop.inherits_from) {
             self.graph.nodes[base].inherits_from = inherits_from;
         }
-        self.seq([Frame::DrainedEnd(base), Frame::BdrvUnref(top), Frame::Give(Box::new(Val::Ret(ret)))])
+        self.seq([
+            DrainFrame::DrainedEnd(base).into(),
+            GraphFrame::BdrvUnref(top).into(),
+            Frame::Give(Box::new(Val::Ret(ret))),
+        ])
     }
 
     /// `error_report_err`: behind the program's name, unless a command is being carried out.

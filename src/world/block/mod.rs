@@ -1,16 +1,18 @@
 //! The block layer: nodes, edges, backends, and the requests that go through them (`block.c`, `block/` in QEMU's tree).
 
+pub mod backend;
 pub mod bdrv_commit;
 pub mod chain;
-pub mod copy_range;
 pub mod create;
+pub(super) mod dirty_bitmap;
 pub(in crate::world) mod drain;
 pub mod driver;
 pub mod drop_intermediate;
-pub(in crate::world) mod edges;
+pub mod edges;
 pub(in crate::world) mod filename;
-pub(in crate::world) mod flush;
 pub mod graph;
+pub(super) mod graph_lock;
+pub(in crate::world) mod host_work;
 pub mod io;
 pub mod open;
-pub mod status;
+pub mod perms;

@@ -4,7 +4,7 @@ use crate::qmp::error::{ErrorClass, QmpError};
 use crate::qmp::types::{BlockCommit, OnError};
 use crate::world::World;
 use crate::world::arena::NodeId;
-use crate::world::block::graph::perm;
+use crate::world::block::perms::perm;
 use crate::world::frame::Flow;
 use crate::world::job::JobFlags;
 use crate::world::job::commit::CommitArgs;

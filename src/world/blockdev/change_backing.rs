@@ -6,13 +6,41 @@ use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::arena::NodeId;
 use crate::world::block::driver::Driver;
+use crate::world::block::driver::qcow2::Qcow2Frame;
 use crate::world::block::open::reopen::Reopen;
+use crate::world::block::open::reopen::ReopenFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use std::sync::Arc;
 
 /// Longest name that qcow2 can hold, in bytes.
 const MAX_BACKING_FILE: usize = 1023;
+
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum ChangeBackingFrame {
+    ChangeBacking { node: NodeId, file: Option<Arc<str>>, format: Option<Arc<str>> },
+    HeaderChanged,
+    ChangedBacking(Arc<str>),
+}
+
+impl From<ChangeBackingFrame> for Frame {
+    fn from(frame: ChangeBackingFrame) -> Frame {
+        Frame::ChangeBacking(frame)
+    }
+}
+
+impl ChangeBackingFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            ChangeBackingFrame::ChangeBacking { node, file, format } => w.change_backing(node, file, format),
+            ChangeBackingFrame::HeaderChanged => w.header_changed(),
+            ChangeBackingFrame::ChangedBacking(file) => w.changed_backing(&file),
+        }
+    }
+}
 
 impl World {
     /// `qmp_change_backing_file`. Leaves `Val::Done`.
@@ -22,18 +50,18 @@ impl World {
             Err(err) => return self.ret(Val::Done(Err(err))),
         };
         let format = Some(self.graph.nodes[node].drv().format_name().into());
-        let change = Frame::ChangeBacking { node, file: Some(file.clone()), format };
-        let told = Frame::ChangedBacking(file);
+        let change = ChangeBackingFrame::ChangeBacking { node, file: Some(file.clone()), format }.into();
+        let told = ChangeBackingFrame::ChangedBacking(file).into();
         if self.graph.nodes[node].flags.rdwr {
             return self.seq([change, told]);
         }
         let [writable, as_before] = [false, true].map(|ro| Reopen::set_read_only(self, node, ro));
         self.seq([
-            Frame::Reopen(Box::new(writable)),
+            ReopenFrame::Reopen(Box::new(writable)).into(),
             Frame::StopOnError(3),
             change,
             told,
-            Frame::KeepOver(Box::new(Frame::Reopen(Box::new(as_before)))),
+            Frame::KeepOver(Box::new(ReopenFrame::Reopen(Box::new(as_before)).into())),
         ])
     }
 
@@ -85,7 +113,10 @@ impl World {
         n.backing_file = file.unwrap_or_default();
         n.backing_format = format.unwrap_or_default();
         self.reg = Val::None;
-        self.seq([Frame::RunCo(Box::new(Frame::Qcow2Op { node, op })), Frame::HeaderChanged])
+        self.seq([
+            Frame::RunCo(Box::new(Qcow2Frame::Qcow2Op { node, op }.into())),
+            ChangeBackingFrame::HeaderChanged.into(),
+        ])
     }
 
     /// After the header was written.

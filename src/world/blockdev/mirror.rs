@@ -4,7 +4,10 @@ use crate::qmp::error::QmpError;
 use crate::qmp::types::{BlockdevMirror, DriveMirror, MirrorCopyMode, NewImageMode, OnError, SyncMode};
 use crate::world::World;
 use crate::world::arena::NodeId;
+use crate::world::block::create::ImgCreateFrame;
+use crate::world::block::graph::GraphFrame;
 use crate::world::block::graph::OpenFlags;
+use crate::world::block::open::open::OpenFrame;
 use crate::world::block::open::spec::OpenSpec;
 use crate::world::frame::{Flow, Frame};
 use crate::world::job::JobFlags;
@@ -155,7 +158,10 @@ impl World {
         });
         let format = args.format.clone().expect("just set");
         let size = self.bdrv_getlength(bs);
-        self.seq([Frame::ImgCreate { path: args.target.clone(), format, backing, look: false, size }, next])
+        self.seq([
+            ImgCreateFrame::ImgCreate { path: args.target.clone(), format, backing, look: false, size }.into(),
+            next,
+        ])
     }
 
     /// `qmp_drive_mirror`, after the image was created: opens it.
@@ -176,7 +182,7 @@ impl World {
             (format, _) => OpenSpec::from_filename(&args.target, format.as_deref(), flags),
         };
         spec.node_name.clone_from(&args.node_name);
-        self.seq([Frame::BdrvOpen(Arc::new(spec)), MirrorFrame::DriveOpened { args, bs }.into()])
+        self.seq([OpenFrame::BdrvOpen(Arc::new(spec)).into(), MirrorFrame::DriveOpened { args, bs }.into()])
     }
 
     /// `qmp_drive_mirror`, after the target was opened: the job.
@@ -187,7 +193,7 @@ impl World {
             Err(err) => return self.ret(Val::Done(Err(err))),
         };
         let existing = args.mode == Some(NewImageMode::Existing);
-        self.stack.push(Frame::KeepOver(Box::new(Frame::BdrvUnref(target))));
+        self.stack.push(Frame::KeepOver(Box::new(GraphFrame::BdrvUnref(target).into())));
         let mirror = MirrorArgs {
             flags: JobFlags {
                 id: args.job_id.clone(),

@@ -1,5 +1,7 @@
 //! What the block layer's QMP commands do (`blockdev.c`, `block/monitor/`, `block/qapi.c`).
 
+pub(super) mod add_del;
+pub(super) mod backup;
 pub(in crate::world) mod bitmaps;
 pub(in crate::world) mod block_commit;
 pub(in crate::world) mod change_backing;
@@ -8,4 +10,5 @@ pub mod medium;
 pub mod mirror;
 pub(in crate::world) mod query;
 pub(in crate::world) mod resize;
+pub mod throttle;
 pub mod transaction;

@@ -8,15 +8,27 @@ use crate::qmp::error::QmpError;
 use crate::qmp::types::OnError;
 use crate::world::World;
 use crate::world::arena::{BackendId, JobId, NodeId};
+use crate::world::block::backend::BackendFrame;
+use crate::world::block::backend::BlkRequest;
+use crate::world::block::chain::ChainFrame;
+use crate::world::block::drain::DrainFrame;
 use crate::world::block::driver::Driver;
-use crate::world::block::graph::{Node, perm};
-use crate::world::block::io::IoFlags;
+use crate::world::block::edges::EdgesFrame;
+use crate::world::block::graph::GraphFrame;
+use crate::world::block::graph::Node;
+use crate::world::block::graph_lock::GraphLockFrame;
+use crate::world::block::io::request::IoFlags;
+use crate::world::block::io::status::StatusFrame;
+use crate::world::block::io::status::StatusReq;
 use crate::world::block::open::reopen::Reopen;
-use crate::world::block::status::StatusReq;
+use crate::world::block::open::reopen::ReopenFrame;
+use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
+use crate::world::job::JobFrame;
+use crate::world::job::block_job::BlockJobFrame;
+use crate::world::job::block_job::ErrorAction;
 use crate::world::job::hooks::{BlockJobHooks, JobDriver, JobHooks, WatchHooks};
-use crate::world::job::{ErrorAction, Job, JobFlags, Perms};
-use crate::world::monitor::hmp::BlkRequest;
+use crate::world::job::{Job, JobFlags, Perms};
 use crate::world::value::Val;
 use std::sync::Arc;
 
@@ -179,7 +191,7 @@ impl World {
             let text = "Invalid files for merge: top and base are the same";
             return self.ret(Val::Done(Err(QmpError::generic(text))));
         }
-        self.seq([Frame::GraphWrlock, Frame::Commit(CommitFrame::Create(args))])
+        self.seq([GraphLockFrame::GraphWrlock.into(), Frame::Commit(CommitFrame::Create(args))])
     }
 
     /// `commit_start`: the job, between lock and unlock of `block_job_create`.
@@ -188,8 +200,8 @@ impl World {
             Ok(job) => job,
             Err((err, job)) => {
                 self.stack.push(Frame::Give(Box::new(Val::Done(Err(err)))));
-                self.stack.extend(job.map(Frame::JobEarlyFail));
-                return self.seq([Frame::GraphWrunlock]);
+                self.stack.extend(job.map(|job| Frame::from(JobFrame::JobEarlyFail(job))));
+                return self.seq([GraphLockFrame::GraphWrunlock.into()]);
             }
         };
         let start = CommitStart {
@@ -207,9 +219,9 @@ impl World {
         self.stack.push(Frame::Commit(CommitFrame::Start(Box::new(start), StartStage::Reopened)));
         if read_only {
             let writable = Reopen::set_read_only(self, base, false);
-            self.stack.push(Frame::Reopen(Box::new(writable)));
+            self.stack.push(ReopenFrame::Reopen(Box::new(writable)).into());
         }
-        self.seq([Frame::GraphWrunlock])
+        self.seq([GraphLockFrame::GraphWrunlock.into()])
     }
 
     fn commit_start_stage(&mut self, mut start: Box<CommitStart>, stage: StartStage) -> Flow {
@@ -222,7 +234,7 @@ impl World {
         let next = |start, stage| Frame::Commit(CommitFrame::Start(start, stage));
         match stage {
             StartStage::Reopened => self.commit_append(start),
-            StartStage::Appended => self.seq([Frame::GraphWrlock, next(start, StartStage::AddNodes)]),
+            StartStage::Appended => self.seq([GraphLockFrame::GraphWrlock.into(), next(start, StartStage::AddNodes)]),
             StartStage::AddNodes => match self.commit_add_nodes(&mut start) {
                 Ok(()) => {
                     let resize = if start.grows { perm::RESIZE } else { 0 };
@@ -231,11 +243,11 @@ impl World {
                     start.base = Some(blk);
                     let base = start.args.base;
                     let next = next(start, StartStage::BaseAttached);
-                    self.seq([Frame::GraphWrunlock, Frame::BlkInsertBs(blk, base), next])
+                    self.seq([GraphLockFrame::GraphWrunlock.into(), BackendFrame::BlkInsertBs(blk, base).into(), next])
                 }
                 Err(err) => {
                     self.commit_start_failed(&start, err);
-                    self.seq([Frame::GraphWrunlock])
+                    self.seq([GraphLockFrame::GraphWrunlock.into()])
                 }
             },
             StartStage::BaseAttached => {
@@ -243,7 +255,7 @@ impl World {
                 self.graph.backends[blk].disable_request_queuing = true;
                 let (top, blk) = (start.args.top, self.blk_new("".into(), 0, perm::ALL));
                 start.top = Some(blk);
-                self.seq([Frame::BlkInsertBs(blk, top), next(start, StartStage::TopAttached)])
+                self.seq([BackendFrame::BlkInsertBs(blk, top).into(), next(start, StartStage::TopAttached)])
             }
             StartStage::TopAttached => self.commit_job_start(*start),
         }
@@ -255,7 +267,7 @@ impl World {
         let name = start.args.filter_node_name.clone();
         if let Err(text) = self.assign_node_name(filter, name.as_deref()) {
             self.commit_start_failed(&start, QmpError::generic(text));
-            return self.seq([Frame::BdrvUnref(filter)]);
+            return self.seq([GraphFrame::BdrvUnref(filter).into()]);
         }
         let top = start.args.top;
         let size = self.bdrv_getlength(top);
@@ -264,8 +276,8 @@ impl World {
         (node.implicit, node.never_freeze, node.size) = (name.is_none(), true, size);
         start.commit_top_bs = Some(filter);
         self.seq([
-            Frame::BdrvAppend { new: filter, top },
-            Frame::KeepOver(Box::new(Frame::BdrvUnref(filter))),
+            ChainFrame::BdrvAppend { new: filter, top }.into(),
+            Frame::KeepOver(Box::new(GraphFrame::BdrvUnref(filter).into())),
             Frame::Commit(CommitFrame::Start(start, StartStage::Appended)),
         ])
     }
@@ -307,7 +319,7 @@ impl World {
             backing_mask_protocol: start.args.backing_mask_protocol,
             len: 0,
         }));
-        self.seq([Frame::JobStart(job), Frame::Give(Box::new(Val::Done(Ok(()))))])
+        self.seq([JobFrame::JobStart(job).into(), Frame::Give(Box::new(Val::Done(Ok(()))))])
     }
 
     /// `commit_start`, from `fail` on: all is taken back. Frames that are pushed after this run before it.
@@ -319,19 +331,20 @@ impl World {
         self.stack.push(Frame::Give(Box::new(Val::Done(Err(err)))));
         if let Some(filter) = start.commit_top_bs {
             self.seq([
-                Frame::DrainedBegin(top),
-                Frame::GraphWrlock,
-                Frame::ReplaceNode { from: filter, to: top },
-                Frame::GraphWrunlock,
-                Frame::DrainedEnd(top),
+                DrainFrame::DrainedBegin(top).into(),
+                GraphLockFrame::GraphWrlock.into(),
+                EdgesFrame::ReplaceNode { from: filter, to: top }.into(),
+                GraphLockFrame::GraphWrunlock.into(),
+                DrainFrame::DrainedEnd(top).into(),
             ]);
         }
-        self.stack.push(Frame::JobEarlyFail(start.job));
+        self.stack.push(JobFrame::JobEarlyFail(start.job).into());
         if start.base_read_only {
             self.stack.push(Frame::Give(Box::new(Val::None)));
-            self.stack.push(Frame::ReopenReadOnly(base));
+            self.stack.push(ReopenFrame::ReopenReadOnly(base).into());
         }
-        self.stack.extend([start.top, start.base].into_iter().flatten().map(Frame::BlkUnref));
+        self.stack
+            .extend([start.top, start.base].into_iter().flatten().map(|blk| Frame::from(BackendFrame::BlkUnref(blk))));
         Flow::Go
     }
 }
@@ -346,7 +359,7 @@ impl World {
         self.jobs[job].commit_mut().len = len;
         let first = Frame::Commit(CommitFrame::Loop { job, offset: 0 });
         if base_len < len {
-            return self.seq([Frame::BlkTruncate { blk: base, size: len }, Frame::StopOnError(1), first]);
+            return self.seq([BackendFrame::BlkTruncate { blk: base, size: len }.into(), Frame::StopOnError(1), first]);
         }
         self.seq([first])
     }
@@ -369,9 +382,9 @@ impl World {
         let end = self.graph.filter_or_cow_bs(commit.base_overlay);
         let top = self.graph.blk_bs(commit.top).expect("the job has its nodes");
         self.seq([
-            Frame::Rdlock,
-            Frame::StatusAbove(StatusReq::new(top, end, offset, COMMIT_BUFFER_SIZE, false)),
-            Frame::Rdunlock,
+            GraphLockFrame::Rdlock.into(),
+            StatusFrame::StatusAbove(StatusReq::new(top, end, offset, COMMIT_BUFFER_SIZE, false)).into(),
+            GraphLockFrame::Rdunlock.into(),
             Frame::Commit(CommitFrame::Known { job, offset }),
         ])
     }
@@ -389,7 +402,10 @@ impl World {
         }
         let read = Box::new(BlkRequest::Read { offset, bytes });
         let blk = self.jobs[job].commit().top;
-        self.seq([Frame::BlkCo { blk, request: read }, Frame::Commit(CommitFrame::HasRead { job, offset, bytes })])
+        self.seq([
+            BackendFrame::BlkCo { blk, request: read }.into(),
+            Frame::Commit(CommitFrame::HasRead { job, offset, bytes }),
+        ])
     }
 
     fn commit_has_read(&mut self, job: JobId, offset: u64, bytes: u64) -> Flow {
@@ -399,7 +415,10 @@ impl World {
         };
         let blk = self.jobs[job].commit().base.expect("it is given up in the end");
         let write = Box::new(BlkRequest::Write { offset, data: Some(data), bytes, flags: IoFlags::NONE });
-        self.seq([Frame::BlkCo { blk, request: write }, Frame::Commit(CommitFrame::Written { job, offset, bytes })])
+        self.seq([
+            BackendFrame::BlkCo { blk, request: write }.into(),
+            Frame::Commit(CommitFrame::Written { job, offset, bytes }),
+        ])
     }
 
     fn commit_written(&mut self, job: JobId, offset: u64, bytes: u64) -> Flow {
@@ -436,7 +455,7 @@ impl World {
         self.commit_unfreeze(job);
         // The one who writes to the base has to go before the usual chain can be put together.
         let base = self.jobs[job].commit_mut().base.take().expect("it is given up once");
-        self.seq([Frame::BlkUnref(base), Frame::Commit(CommitFrame::DropIntermediate(job))])
+        self.seq([BackendFrame::BlkUnref(base).into(), Frame::Commit(CommitFrame::DropIntermediate(job))])
     }
 
     fn commit_drop_intermediate(&mut self, job: JobId) -> Flow {
@@ -463,14 +482,14 @@ impl World {
         self.bdrv_ref(top);
         self.bdrv_ref(filter);
         self.stack.push(Frame::Give(Box::new(Val::None)));
-        self.stack.push(Frame::BdrvUnref(top));
+        self.stack.push(GraphFrame::BdrvUnref(top).into());
         self.seq([
-            Frame::GraphWrlock,
-            Frame::JobRemoveAllBdrv(job),
-            Frame::GraphWrunlock,
+            GraphLockFrame::GraphWrlock.into(),
+            BlockJobFrame::JobRemoveAllBdrv(job).into(),
+            GraphLockFrame::GraphWrunlock.into(),
             Frame::Commit(CommitFrame::AbortDrop(job)),
         ]);
-        self.stack.extend(base.map(Frame::BlkUnref));
+        self.stack.extend(base.map(|blk| Frame::from(BackendFrame::BlkUnref(blk))));
         Flow::Go
     }
 
@@ -478,12 +497,12 @@ impl World {
         let filter = self.jobs[job].commit().commit_top_bs;
         let below = self.graph.filter_bs(filter).expect("the filter is in place");
         self.seq([
-            Frame::DrainedBegin(below),
-            Frame::GraphWrlock,
-            Frame::ReplaceNode { from: filter, to: below },
-            Frame::GraphWrunlock,
-            Frame::DrainedEnd(below),
-            Frame::BdrvUnref(filter),
+            DrainFrame::DrainedBegin(below).into(),
+            GraphLockFrame::GraphWrlock.into(),
+            EdgesFrame::ReplaceNode { from: filter, to: below }.into(),
+            GraphLockFrame::GraphWrunlock.into(),
+            DrainFrame::DrainedEnd(below).into(),
+            GraphFrame::BdrvUnref(filter).into(),
         ])
     }
 
@@ -491,10 +510,10 @@ impl World {
     fn commit_clean(&mut self, job: JobId) -> Flow {
         let commit = self.jobs[job].commit();
         let (base, top, read_only) = (commit.base_bs, commit.top, commit.base_read_only);
-        self.stack.push(Frame::BlkUnref(top));
+        self.stack.push(BackendFrame::BlkUnref(top).into());
         if read_only {
             self.stack.push(Frame::Give(Box::new(Val::None)));
-            self.stack.push(Frame::ReopenReadOnly(base));
+            self.stack.push(ReopenFrame::ReopenReadOnly(base).into());
         }
         Flow::Go
     }

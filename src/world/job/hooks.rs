@@ -96,12 +96,12 @@ job_drivers! {
     Backup(super::backup::BackupJob) => super::backup::HOOKS,
     /// `block/commit.c`
     Commit(Box<super::commit::CommitJob>) => super::commit::HOOKS,
-    /// `block/create.c`: `blockdev-create`
-    Create(Box<crate::world::block::create::CreateJob>) => crate::world::block::create::HOOKS,
     /// `block/mirror.c`
     Mirror(Box<super::mirror::MirrorJob>) => super::mirror::HOOKS,
     /// `block/mirror.c`: the commit of an active layer
     CommitActive(Box<super::mirror::MirrorJob>) => super::mirror::COMMIT_ACTIVE_HOOKS,
+    /// `block/create.c`: `blockdev-create`
+    Create(Box<crate::world::job::create::CreateJob>) => crate::world::block::create::HOOKS,
 }
 
 impl World {

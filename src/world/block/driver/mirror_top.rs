@@ -5,11 +5,12 @@ use crate::base::units::{align_down, align_up};
 use crate::qmp::types::MirrorCopyMode;
 use crate::world::World;
 use crate::world::arena::{JobId, NodeId};
-use crate::world::block::io::{IoFlags, WriteReq};
-use crate::world::frame::{Flow, Frame};
-use crate::world::job::ErrorAction;
+use crate::world::block::backend::BlkRequest;
+use crate::world::block::driver::DriverFrame;
+use crate::world::block::io::request::{IoFlags, WriteReq};
+use crate::world::frame::Flow;
+use crate::world::job::block_job::ErrorAction;
 use crate::world::job::mirror::MirrorFrame;
-use crate::world::monitor::hmp::BlkRequest;
 use crate::world::value::Val;
 
 /// `MirrorBDSOpaque`
@@ -61,7 +62,7 @@ impl World {
         match self.should_copy_to_target(node) {
             None => {
                 let written = MirrorFrame::TopWritten { node, offset, bytes };
-                self.seq([Frame::PassWrite { req, shift: 0 }, written.into()])
+                self.seq([DriverFrame::PassWrite { req, shift: 0 }.into(), written.into()])
             }
             Some(job) => {
                 // `active_write_prepare`
@@ -87,7 +88,7 @@ impl World {
         }
         self.mirror(job).in_flight_bitmap.set(offset, bytes);
         let req = write.req.clone();
-        self.seq([Frame::PassWrite { req, shift: 0 }, MirrorFrame::TopSourceWritten(write).into()])
+        self.seq([DriverFrame::PassWrite { req, shift: 0 }.into(), MirrorFrame::TopSourceWritten(write).into()])
     }
 
     /// `bdrv_mirror_top_do_write` in background mode: what was written, or was to be, is dirty.

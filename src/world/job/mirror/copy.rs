@@ -6,13 +6,18 @@ use crate::base::errno::{Errno, Ret};
 use crate::base::units::{align_down, align_up};
 use crate::bitmap::HBitmapIter;
 use crate::world::World;
-use crate::world::aio::{Ctx, Wait};
+use crate::world::aio::{coroutine::Wait, queue::Ctx};
 use crate::world::arena::{JobId, NodeId};
-use crate::world::block::io::IoFlags;
-use crate::world::block::status::StatusReq;
+use crate::world::block::backend::BackendFrame;
+use crate::world::block::backend::BlkRequest;
+use crate::world::block::graph_lock::GraphLockFrame;
+use crate::world::block::io::IoFrame;
+use crate::world::block::io::request::IoFlags;
+use crate::world::block::io::status::StatusFrame;
+use crate::world::block::io::status::StatusReq;
 use crate::world::frame::{Flow, Frame};
-use crate::world::job::ErrorAction;
-use crate::world::monitor::hmp::BlkRequest;
+use crate::world::job::JobFrame;
+use crate::world::job::block_job::ErrorAction;
 use crate::world::value::Val;
 
 /// What a waiting coroutine waits for.
@@ -121,7 +126,7 @@ impl World {
             self.stack.push(MirrorFrame::FirstFree { job, offset }.into());
             return Flow::Yield(wait);
         }
-        self.seq([Frame::JobPausePoint(job), MirrorFrame::IterationPaused { job, offset }.into()])
+        self.seq([JobFrame::JobPausePoint(job).into(), MirrorFrame::IterationPaused { job, offset }.into()])
     }
 
     /// `mirror_iteration`, after its pause point: takes the dirty granules that follow.
@@ -161,9 +166,9 @@ impl World {
         let bytes = chunks * s.granularity;
         let source = self.mirror_source(job);
         self.seq([
-            Frame::Rdlock,
-            Frame::StatusAbove(StatusReq::new(source, None, offset, bytes, true)),
-            Frame::Rdunlock,
+            GraphLockFrame::Rdlock.into(),
+            StatusFrame::StatusAbove(StatusReq::new(source, None, offset, bytes, true)).into(),
+            GraphLockFrame::Rdunlock.into(),
             MirrorFrame::PieceStatus { job, offset, chunks, pseudo }.into(),
         ])
     }
@@ -298,9 +303,9 @@ impl World {
         self.mirror_begins(job, op);
         let node = self.mirror_source(job);
         self.seq([
-            Frame::Rdlock,
-            Frame::Preadv { node, offset, bytes },
-            Frame::Rdunlock,
+            GraphLockFrame::Rdlock.into(),
+            IoFrame::Preadv { node, offset, bytes }.into(),
+            GraphLockFrame::Rdunlock.into(),
             MirrorFrame::ReadDone { job, op }.into(),
         ])
     }
@@ -335,7 +340,7 @@ impl World {
     /// A request to the target.
     pub(in crate::world) fn mirror_to_target(&mut self, job: JobId, request: BlkRequest, then: MirrorFrame) -> Flow {
         let blk = self.mirror(job).target.expect("it is there until the end");
-        self.seq([Frame::BlkCo { blk, request: Box::new(request) }, then.into()])
+        self.seq([BackendFrame::BlkCo { blk, request: Box::new(request) }.into(), then.into()])
     }
 
     /// `mirror_co_zero`

@@ -6,8 +6,16 @@ use crate::base::errno::{Errno, Ret};
 use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::arena::{JobId, NodeId};
+use crate::world::block::backend::BackendFrame;
+use crate::world::block::drain::DrainFrame;
+use crate::world::block::edges::EdgesFrame;
+use crate::world::block::graph::GraphFrame;
+use crate::world::block::graph_lock::GraphLockFrame;
+use crate::world::block::open::open::OpenFrame;
 use crate::world::block::open::reopen::Reopen;
+use crate::world::block::open::reopen::ReopenFrame;
 use crate::world::frame::{Flow, Frame};
+use crate::world::job::block_job::BlockJobFrame;
 use crate::world::value::Val;
 
 /// What comes next.
@@ -68,9 +76,9 @@ impl World {
         }
         let exit = Box::new(Exit { job, src, top, target, abort, ret: Ok(()), at: At::Stopped });
         self.seq([
-            Frame::BlkUnref(blk),
-            Frame::DrainedBegin(top),
-            Frame::DrainedBegin(target),
+            BackendFrame::BlkUnref(blk).into(),
+            DrainFrame::DrainedBegin(top).into(),
+            DrainFrame::DrainedBegin(target).into(),
             MirrorFrame::Exit(exit).into(),
         ])
     }
@@ -102,14 +110,13 @@ impl World {
             BackingMode::Source if !exit.abort => {
                 let backing = if none { Some(exit.src) } else { base };
                 match backing.filter(|backing| self.graph.cow_bs(target) != Some(*backing)) {
-                    Some(backing) => {
-                        self.seq([Frame::SetBackingHd { bs: target, backing }, MirrorFrame::Exit(exit).into()])
-                    }
+                    Some(backing) => self
+                        .seq([EdgesFrame::SetBackingHd { bs: target, backing }.into(), MirrorFrame::Exit(exit).into()]),
                     None => self.mirror_exit_backed(exit),
                 }
             }
             BackingMode::Open if !exit.abort => {
-                self.seq([Frame::OpenBackingFile(target), MirrorFrame::Exit(exit).into()])
+                self.seq([OpenFrame::OpenBackingFile(target).into(), MirrorFrame::Exit(exit).into()])
             }
             _ => self.mirror_exit_backed(exit),
         }
@@ -130,7 +137,7 @@ impl World {
         exit.at = At::Writable;
         if rdwr != self.graph.nodes[exit.target].flags.rdwr {
             let reopen = Reopen::set_read_only(self, exit.target, !rdwr);
-            return self.seq([Frame::Reopen(Box::new(reopen)), MirrorFrame::Exit(exit).into()]);
+            return self.seq([ReopenFrame::Reopen(Box::new(reopen)).into(), MirrorFrame::Exit(exit).into()]);
         }
         self.mirror_exit_writable(exit)
     }
@@ -145,7 +152,11 @@ impl World {
         let to_replace = self.mirror_to_replace(&exit);
         assert!(self.mirror(exit.job).in_drain, "the source is drained since the job's coroutine ended");
         exit.at = At::Replace;
-        self.seq([Frame::DrainedBegin(to_replace), Frame::GraphWrlock, MirrorFrame::Exit(exit).into()])
+        self.seq([
+            DrainFrame::DrainedBegin(to_replace).into(),
+            GraphLockFrame::GraphWrlock.into(),
+            MirrorFrame::Exit(exit).into(),
+        ])
     }
 
     /// The target takes the place of what it replaces.
@@ -165,7 +176,11 @@ impl World {
             exit.ret = Err(Errno::EPERM);
         }
         exit.at = At::Replaced;
-        self.seq([Frame::GraphWrunlock, Frame::DrainedEnd(to_replace), MirrorFrame::Exit(exit).into()])
+        self.seq([
+            GraphLockFrame::GraphWrunlock.into(),
+            DrainFrame::DrainedEnd(to_replace).into(),
+            MirrorFrame::Exit(exit).into(),
+        ])
     }
 
     /// The job gives up its nodes.
@@ -173,10 +188,15 @@ impl World {
         let job = exit.job;
         exit.at = At::DropTop;
         self.stack.push(MirrorFrame::Exit(exit).into());
-        self.stack.extend([Frame::GraphWrlock, Frame::GraphWrunlock, Frame::JobRemoveAllBdrv(job), Frame::GraphWrlock]);
+        self.stack.extend([
+            GraphLockFrame::GraphWrlock.into(),
+            GraphLockFrame::GraphWrunlock.into(),
+            BlockJobFrame::JobRemoveAllBdrv(job).into(),
+            GraphLockFrame::GraphWrlock.into(),
+        ]);
         if let Some(replaced) = self.mirror(job).to_replace.take() {
             self.graph.nodes[replaced].replace_blockers.retain(|other| *other != job);
-            return self.seq([Frame::BdrvUnref(replaced)]);
+            return self.seq([GraphFrame::BdrvUnref(replaced).into()]);
         }
         Flow::Go
     }
@@ -186,7 +206,7 @@ impl World {
         let below = self.graph.filter_bs(exit.top).expect("the filter is in place");
         self.replace_node(exit.top, below, false).expect("a filter without permissions can be taken away");
         exit.at = At::Dropped;
-        self.seq([Frame::GraphWrunlock, MirrorFrame::Exit(exit).into()])
+        self.seq([GraphLockFrame::GraphWrunlock.into(), MirrorFrame::Exit(exit).into()])
     }
 
     /// A base that was read-only is so again, unless it is the active layer now.
@@ -195,7 +215,7 @@ impl World {
         let writable = self.graph.nodes[exit.target].flags.rdwr;
         if exit.abort && self.mirror(exit.job).base_ro && writable {
             let reopen = Reopen::set_read_only(self, exit.target, true);
-            return self.seq([Frame::Reopen(Box::new(reopen)), MirrorFrame::Exit(exit).into()]);
+            return self.seq([ReopenFrame::Reopen(Box::new(reopen)).into(), MirrorFrame::Exit(exit).into()]);
         }
         self.mirror_exit_end(&exit)
     }
@@ -206,12 +226,12 @@ impl World {
         self.mirror_top(top).job = None;
         self.mirror(exit.job).in_drain = false;
         self.seq([
-            Frame::DrainedEnd(target),
-            Frame::BdrvUnref(target),
-            Frame::DrainedEnd(src),
-            Frame::DrainedEnd(top),
-            Frame::BdrvUnref(top),
-            Frame::BdrvUnref(src),
+            DrainFrame::DrainedEnd(target).into(),
+            GraphFrame::BdrvUnref(target).into(),
+            DrainFrame::DrainedEnd(src).into(),
+            DrainFrame::DrainedEnd(top).into(),
+            GraphFrame::BdrvUnref(top).into(),
+            GraphFrame::BdrvUnref(src).into(),
             Frame::Give(Box::new(Val::Ret(ret))),
         ])
     }

@@ -6,11 +6,17 @@ use crate::base::units::align_down;
 use crate::bitmap::{HBitmap, HBitmapIter};
 use crate::world::World;
 use crate::world::arena::{JobId, NodeId};
+use crate::world::block::backend::BackendFrame;
+use crate::world::block::backend::BlkRequest;
+use crate::world::block::drain::DrainFrame;
 use crate::world::block::driver::Driver;
-use crate::world::block::status::StatusReq;
+use crate::world::block::graph_lock::GraphLockFrame;
+use crate::world::block::io::status::StatusFrame;
+use crate::world::block::io::status::StatusReq;
 use crate::world::frame::{Flow, Frame};
-use crate::world::job::{ErrorAction, IoStatus};
-use crate::world::monitor::hmp::BlkRequest;
+use crate::world::job::IoStatus;
+use crate::world::job::JobFrame;
+use crate::world::job::block_job::ErrorAction;
 use crate::world::value::Val;
 
 /// `BDRV_SECTOR_SIZE`
@@ -30,7 +36,8 @@ impl World {
         if s.base == Some(target) {
             if length > target_length {
                 let blk = s.target.expect("it is there until the end");
-                return self.seq([Frame::BlkTruncate { blk, size: length }, MirrorFrame::Grown(job).into()]);
+                return self
+                    .seq([BackendFrame::BlkTruncate { blk, size: length }.into(), MirrorFrame::Grown(job).into()]);
             }
         } else if length != target_length {
             self.jobs[job].err = Some("Source and target image have different sizes".into());
@@ -41,10 +48,10 @@ impl World {
 
     /// `mirror_run`, once the base was made as long as the active layer.
     pub(super) fn mirror_grown(&mut self, job: JobId) -> Flow {
-        match self.take_done() {
+        match self.take_ret() {
             Ok(()) => self.mirror_set_up(job),
             // The text is not passed on.
-            Err(_) => self.mirror_immediate_exit(job, Err(Errno::EIO)),
+            Err(errno) => self.mirror_immediate_exit(job, Err(errno)),
         }
     }
 
@@ -80,7 +87,7 @@ impl World {
         if self.jobs[job].cancelled || self.mirror(job).should_complete {
             return self.mirror_immediate_exit(job, Ok(()));
         }
-        self.seq([Frame::JobYield(job), MirrorFrame::EmptyDisk(job).into()])
+        self.seq([JobFrame::JobYield(job).into(), MirrorFrame::EmptyDisk(job).into()])
     }
 
     /// `mirror_throttle`, then a frame.
@@ -92,7 +99,7 @@ impl World {
             s.last_pause_ns = now;
             return self.job_sleep_ns(job, 0);
         }
-        self.seq([Frame::JobPausePoint(job)])
+        self.seq([JobFrame::JobPausePoint(job).into()])
     }
 
     /// `bdrv_can_write_zeroes_with_unmap`
@@ -180,9 +187,9 @@ impl World {
         // `bdrv_is_allocated_above` with `include_base` goes down to the overlay, and no further.
         let base = self.mirror(job).base_overlay.and_then(|overlay| self.graph.filter_or_cow_bs(overlay));
         self.seq([
-            Frame::Rdlock,
-            Frame::StatusAbove(StatusReq::new(source, base, offset, bytes, false)),
-            Frame::Rdunlock,
+            GraphLockFrame::Rdlock.into(),
+            StatusFrame::StatusAbove(StatusReq::new(source, base, offset, bytes, false)).into(),
+            GraphLockFrame::Rdunlock.into(),
             MirrorFrame::Scanned { job, offset }.into(),
         ])
     }
@@ -216,7 +223,7 @@ impl World {
         if let Err(errno) = self.mirror(job).ret {
             return self.mirror_immediate_exit(job, Err(errno));
         }
-        self.seq([Frame::JobPausePoint(job), MirrorFrame::LoopPaused(job).into()])
+        self.seq([JobFrame::JobPausePoint(job).into(), MirrorFrame::LoopPaused(job).into()])
     }
 
     /// The same, after its pause point: waits for an operation, or starts new ones.
@@ -256,7 +263,7 @@ impl World {
     /// `mirror_flush`, the request.
     fn mirror_flush(&mut self, job: JobId, then: MirrorFrame) -> Flow {
         let blk = self.mirror(job).target.expect("it is there until the end");
-        self.seq([Frame::BlkCo { blk, request: Box::new(BlkRequest::Flush) }, then.into()])
+        self.seq([BackendFrame::BlkCo { blk, request: Box::new(BlkRequest::Flush) }.into(), then.into()])
     }
 
     /// `mirror_flush`, its result.
@@ -297,7 +304,7 @@ impl World {
             let s = self.mirror(job);
             s.in_drain = true;
             let source = s.source;
-            return self.seq([Frame::DrainedBegin(source), MirrorFrame::Drained(job).into()]);
+            return self.seq([DrainFrame::DrainedBegin(source).into(), MirrorFrame::Drained(job).into()]);
         }
         self.stack.push(MirrorFrame::Slept(job).into());
         if !self.jobs[job].status.is_ready() || should_complete {
@@ -327,7 +334,7 @@ impl World {
 
     fn mirror_drain_in_vain(&mut self, job: JobId) -> Flow {
         let source = self.mirror(job).source;
-        self.seq([Frame::DrainedEnd(source), MirrorFrame::Undrained(job).into()])
+        self.seq([DrainFrame::DrainedEnd(source).into(), MirrorFrame::Undrained(job).into()])
     }
 
     /// The same, after that drained section.
@@ -354,6 +361,6 @@ impl World {
         let s = self.mirror(job);
         s.in_drain = true;
         let source = s.source;
-        self.seq([Frame::DrainedBegin(source), Frame::Give(Box::new(Val::Ret(ret)))])
+        self.seq([DrainFrame::DrainedBegin(source).into(), Frame::Give(Box::new(Val::Ret(ret)))])
     }
 }

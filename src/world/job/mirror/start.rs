@@ -8,11 +8,19 @@ use crate::qmp::error::QmpError;
 use crate::qmp::types::{MirrorCopyMode, OnError, SyncMode};
 use crate::world::World;
 use crate::world::arena::{JobId, NodeId};
+use crate::world::block::backend::BackendFrame;
+use crate::world::block::drain::DrainFrame;
 use crate::world::block::driver::Driver;
 use crate::world::block::driver::mirror_top::MirrorTop;
-use crate::world::block::graph::{Node, OpenFlags, perm};
+use crate::world::block::edges::EdgesFrame;
+use crate::world::block::graph::GraphFrame;
+use crate::world::block::graph::{Node, OpenFlags};
+use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::block::open::reopen::Reopen;
+use crate::world::block::open::reopen::ReopenFrame;
+use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
+use crate::world::job::JobFrame;
 use crate::world::job::hooks::JobDriver;
 use crate::world::job::{JobFlags, Perms};
 use crate::world::value::Val;
@@ -101,7 +109,7 @@ impl World {
         }
         let writable = Reopen::set_read_only(self, args.base, false);
         let next = MirrorFrame::CommitBaseWritable(Box::new(args));
-        self.seq([Frame::Reopen(Box::new(writable)), next.into()])
+        self.seq([ReopenFrame::Reopen(Box::new(writable)).into(), next.into()])
     }
 
     /// `commit_active_start`, once a read-only base is writable, or can't be.
@@ -142,7 +150,7 @@ impl World {
             return Flow::Go;
         }
         let as_before = Reopen::set_read_only(self, base, true);
-        self.seq([Frame::KeepOver(Box::new(Frame::Reopen(Box::new(as_before))))])
+        self.seq([Frame::KeepOver(Box::new(ReopenFrame::Reopen(Box::new(as_before)).into()))])
     }
 
     /// `mirror_start_job`. Leaves `Val::Done`.
@@ -163,7 +171,7 @@ impl World {
         let top = self.bdrv_new(node);
         if let Err(text) = self.assign_node_name(top, args.filter_node_name.as_deref()) {
             self.stack.push(Frame::Give(Box::new(Val::Done(Err(QmpError::generic(text))))));
-            return self.seq([Frame::BdrvUnref(top)]);
+            return self.seq([GraphFrame::BdrvUnref(top).into()]);
         }
         let size = self.bdrv_getlength(bs);
         let node = &mut self.graph.nodes[top];
@@ -173,18 +181,18 @@ impl World {
         let state = MirrorTop { is_commit: target_is_backing, ..MirrorTop::default() };
         node.driver = Some(Driver::MirrorTop(Box::new(state)));
         let start = Box::new(Starting { args, top, target_is_backing });
-        self.stack.extend([MirrorFrame::Appended(start).into(), Frame::DrainedEnd(bs)]);
+        self.stack.extend([MirrorFrame::Appended(start).into(), DrainFrame::DrainedEnd(bs).into()]);
         self.bdrv_append(top, bs);
-        self.seq([Frame::DrainedBegin(bs)])
+        self.seq([DrainFrame::DrainedBegin(bs).into()])
     }
 
     /// `mirror_start_job`, once the filter is above the source, or can't be.
     pub(super) fn mirror_appended(&mut self, start: Box<Starting>) -> Flow {
         if let Err(err) = self.take_done() {
             self.stack.push(Frame::Give(Box::new(Val::Done(Err(err)))));
-            return self.seq([Frame::BdrvUnref(start.top)]);
+            return self.seq([GraphFrame::BdrvUnref(start.top).into()]);
         }
-        self.seq([Frame::GraphWrlock, MirrorFrame::CreateJob(start).into()])
+        self.seq([GraphLockFrame::GraphWrlock.into(), MirrorFrame::CreateJob(start).into()])
     }
 
     /// `mirror_start_job`: the job, between lock and unlock of `block_job_create`.
@@ -199,15 +207,15 @@ impl World {
                 // The job has a reference to the filter now.
                 self.graph.nodes[top].refcnt -= 1;
                 self.stack.push(MirrorFrame::TargetAttached(job, start).into());
-                self.seq([Frame::GraphWrunlock])
+                self.seq([GraphLockFrame::GraphWrunlock.into()])
             }
             Err((err, job)) => {
                 self.stack.push(Frame::Give(Box::new(Val::Done(Err(err)))));
                 self.stack.push(MirrorFrame::DropTop(start).into());
                 if let Some(job) = job {
-                    self.stack.push(Frame::JobEarlyFail(job));
+                    self.stack.push(JobFrame::JobEarlyFail(job).into());
                 }
-                self.seq([Frame::GraphWrunlock])
+                self.seq([GraphLockFrame::GraphWrunlock.into()])
             }
         }
     }
@@ -279,7 +287,7 @@ impl World {
         let blk = self.blk_new("".into(), perm, shared);
         self.graph.backends[blk].disable_request_queuing = true;
         self.mirror(job).target = Some(blk);
-        self.seq([Frame::BlkInsertBs(blk, target), MirrorFrame::TargetAttached(job, start).into()])
+        self.seq([BackendFrame::BlkInsertBs(blk, target).into(), MirrorFrame::TargetAttached(job, start).into()])
     }
 
     fn mirror_has_target(&mut self, job: JobId, start: Box<Starting>) -> Flow {
@@ -288,14 +296,20 @@ impl World {
         let bitmap = node.bitmaps.add_anonymous(node.size, granularity);
         node.bitmaps.get_mut(bitmap).expect("just made").set_enabled(false);
         self.mirror(job).dirty_bitmap = Some(bitmap);
-        self.seq([Frame::GraphWrlock, MirrorFrame::AddNodes(job, start).into()])
+        self.seq([GraphLockFrame::GraphWrlock.into(), MirrorFrame::AddNodes(job, start).into()])
     }
 
     /// `mirror_start_job`, under the graph lock: the job's edges; then it starts.
     pub(super) fn mirror_add_nodes(&mut self, job: JobId, start: Box<Starting>) -> Flow {
         match self.mirror_add_edges(job, &start) {
-            Ok(()) => self.seq([Frame::GraphWrunlock, Frame::JobStart(job), Frame::Give(Box::new(Val::Done(Ok(()))))]),
-            Err(err) => self.seq([Frame::GraphWrunlock, MirrorFrame::StartFailed(job, start, err).into()]),
+            Ok(()) => self.seq([
+                GraphLockFrame::GraphWrunlock.into(),
+                JobFrame::JobStart(job).into(),
+                Frame::Give(Box::new(Val::Done(Ok(())))),
+            ]),
+            Err(err) => {
+                self.seq([GraphLockFrame::GraphWrunlock.into(), MirrorFrame::StartFailed(job, start, err).into()])
+            }
         }
     }
 
@@ -335,9 +349,9 @@ impl World {
         }
         self.stack.push(Frame::Give(Box::new(Val::Done(Err(err)))));
         self.stack.push(MirrorFrame::DropTop(start).into());
-        self.stack.push(Frame::JobEarlyFail(job));
+        self.stack.push(JobFrame::JobEarlyFail(job).into());
         match target {
-            Some(target) => self.seq([Frame::BlkUnref(target)]),
+            Some(target) => self.seq([BackendFrame::BlkUnref(target).into()]),
             None => Flow::Go,
         }
     }
@@ -347,13 +361,13 @@ impl World {
         let (top, bs) = (start.top, start.args.bs);
         self.mirror_top(top).stop = true;
         self.seq([
-            Frame::DrainedBegin(bs),
-            Frame::GraphWrlock,
-            Frame::RefreshPerms(top),
-            Frame::ReplaceNode { from: top, to: bs },
-            Frame::GraphWrunlock,
-            Frame::DrainedEnd(bs),
-            Frame::BdrvUnref(top),
+            DrainFrame::DrainedBegin(bs).into(),
+            GraphLockFrame::GraphWrlock.into(),
+            EdgesFrame::RefreshPerms(top).into(),
+            EdgesFrame::ReplaceNode { from: top, to: bs }.into(),
+            GraphLockFrame::GraphWrunlock.into(),
+            DrainFrame::DrainedEnd(bs).into(),
+            GraphFrame::BdrvUnref(top).into(),
         ])
     }
 }
