@@ -53,7 +53,7 @@ pub(super) fn create(files: &mut HostFiles, path: &str, options: CreateOptions) 
 /// The file that an image names as its backing file, and its format where the name says it: `json:{…}` describes nodes, of which the lowest
 /// names the file. A name that describes no file stays as it is, and is not found.
 fn plain_name(name: &str) -> (String, Option<Format>) {
-    let whole = || (name.strip_prefix("file:").unwrap_or(name).to_owned(), None);
+    let whole = || (name.strip_prefix("file:").unwrap_or(name).trim_start_matches("./").to_owned(), None);
     let Some(text) = name.strip_prefix("json:") else { return whole() };
     let Ok(mut node) = serde_json::from_str::<serde_json::Value>(text) else { return whole() };
     let driver = node.get("driver").and_then(serde_json::Value::as_str);
