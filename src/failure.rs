@@ -9,7 +9,7 @@
 //! name: sim-scenarios/group/05-empty-and-failing.yaml
 //! strategy: walk
 //! seed: 17
-//! verdict: {outcome: violated, invariant: group-all-or-nothing, subject: job drive0, reason: …}
+//! verdict: {outcome: violated, invariant: group-completion, subject: job drive0, reason: …}
 //! trace-digest: 3fa5…
 //! choices: ['@17 complete-next 2/5', total 512]
 //! trace: […]

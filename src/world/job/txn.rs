@@ -4,7 +4,7 @@ use super::block_job::IoStatus;
 use crate::base::errno::Errno;
 use crate::job::status::JobStatus;
 use crate::quirk::Quirk;
-use crate::trace::{Level, RecordKind};
+use crate::trace::{Later, Level, RecordKind};
 use crate::world::World;
 use crate::world::aio::step::Cond;
 use crate::world::arena::{JobId, TxnId};
@@ -80,6 +80,11 @@ impl World {
         if j.ret.is_none() && j.force_cancel {
             j.ret = Some(Errno::ECANCELED);
         }
+        if j.ret == Some(Errno::ECANCELED) {
+            // The job notices at the end of a request of its own, but what led to its abort is what cancelled it.
+            self.trace.take_cause(Later::JobCancel(job.0));
+        }
+        let j = &mut self.jobs[job];
         if let Some(ret) = j.ret {
             if j.err.is_none() {
                 j.err = Some(ret.to_string().into());
@@ -362,6 +367,9 @@ impl World {
         let j = &mut self.jobs[job];
         if force || !j.deferred_to_main_loop {
             j.cancelled = true;
+            if force && !j.force_cancel {
+                self.trace.keep_cause(Later::JobCancel(job.0));
+            }
             j.force_cancel |= force;
         }
     }
