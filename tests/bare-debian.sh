@@ -33,7 +33,7 @@ trap 'rm -rf "$work"' EXIT
 root=${root:-$work/root}
 target=${target:-$work/target}
 # What README names, from its install line.
-packages=$(sed -n 's/^cargo install.*(rustup), *//p' README.md | tr -d ',')
+packages=$(sed -n "s/^cargo install.*(rustup), *\([^;]*\).*/\1/p" README.md | tr -d ,)
 [ -n "$packages" ] || { echo "README.md names no packages behind \`cargo install\`" >&2; exit 1; }
 if [ ! -e "$root/etc/debian_version" ]; then
     echo "== a bare Debian $suite in $root"
@@ -55,7 +55,7 @@ unshare --mount --propagation private bash -euo pipefail -c '
     [ ! -d "$registry" ] || mount --bind "$registry" "$root/root/.cargo/registry"
     echo "== apt-get install $packages"
     chroot "$root" env DEBIAN_FRONTEND=noninteractive PATH=/usr/sbin:/usr/bin:/sbin:/bin \
-        sh -c "apt-get -qq update && apt-get -qq install --no-install-recommends -y $packages" >"$root/root/apt.log" 2>&1 ||
+        sh -c "apt-get -qq update && apt-get -qq install --no-install-recommends -y $packages" </dev/null >"$root/root/apt.log" 2>&1 ||
         { cat "$root/root/apt.log"; exit 1; }
     python3 - "$root"
 ' <<'PYTHON'
