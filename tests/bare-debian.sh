@@ -57,6 +57,8 @@ unshare --mount --propagation private bash -euo pipefail -c '
     chroot "$root" env DEBIAN_FRONTEND=noninteractive PATH=/usr/sbin:/usr/bin:/sbin:/bin \
         sh -c "apt-get -qq update && apt-get -qq install --no-install-recommends -y $packages" </dev/null >"$root/root/apt.log" 2>&1 ||
         { cat "$root/root/apt.log"; exit 1; }
+    # A network that looks into connections has an authority of its own, which this machine knows.
+    cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
     python3 - "$root"
 ' <<'PYTHON'
 import os, re, subprocess, sys, time
@@ -152,6 +154,8 @@ for document in documents:
             if problem:
                 bad += 1
                 print(f"      {problem}\n" + "\n".join("      | " + line for line in got[-20:]), flush=True)
+                if command.startswith("cargo install"):
+                    sys.exit("nothing else can be tried")
 print(f"{bad} commands differ from what is written" if bad else "all as it is written")
 sys.exit(bad > 0)
 PYTHON
