@@ -40,6 +40,9 @@ pub(super) struct TimelineArgs {
     /// Begin at this time in milliseconds, or at the scenario's mark of this name
     #[arg(long, value_name = "MS|MARK")]
     from: Option<String>,
+    /// Print the node graph instead: as it is at --from, or at the end
+    #[arg(long, conflicts_with_all = ["beside", "beside_seed", "beside_replay", "beside_quirk"])]
+    graph: bool,
     /// Which trace of a file that holds several, from 1
     #[arg(long, value_name = "N", default_value = "1")]
     nth: usize,
@@ -146,11 +149,11 @@ pub(super) fn source(wanted: &Wanted<'_>, runner: Runner, out: &Output) -> Resul
     };
     let (quirks, check) = (wanted.quirks, wanted.check);
     let options = RunOptions { level: Some(wanted.level), record_choices: false, quirks, check };
-    let nodes = crate::sim::nodes(&plan, &mut chooser.clone(), &options);
+    let nodes = crate::sim::graph::nodes(&plan, &mut chooser.clone(), &options);
     let run = runner(&plan, chooser, &options);
     let quirks: String = plan.quirks.iter().chain(quirks.iter()).map(|quirk| format!(", quirk {quirk}")).collect();
     let mut source = Source::of_trace(&name, &format!("{schedule}{quirks}"), &run.trace);
-    source.nodes = nodes;
+    (source.nodes, source.graphs) = (nodes.about, nodes.graphs);
     source.outcome = Some(in_short(&run.outcome));
     Ok(source)
 }
@@ -256,6 +259,15 @@ fn second(
     source(&wanted, runner, out).map(Some)
 }
 
+/// The node graph at a record.
+fn graph(source: &Source, form: Form, from: Option<usize>) -> Result<String, String> {
+    if form != Form::Text {
+        return Err("the node graph is text: without -o, or -o FILE.txt; a page (-o FILE.html) shows it at each instant\n".into());
+    }
+    let text = source.graph_at(from.unwrap_or(usize::MAX));
+    text.map(|text| format!("{text}\n")).ok_or_else(|| "a trace holds no nodes: give the scenario\n".to_owned())
+}
+
 fn draw(args: &TimelineArgs, runner: Runner, out: &Output) -> Result<String, String> {
     let form = match (args.form, &args.output) {
         (Some(form), _) => form,
@@ -279,6 +291,9 @@ fn draw(args: &TimelineArgs, runner: Runner, out: &Output) -> Result<String, Str
     let second = second(args, &wanted, form, runner, out)?;
     let source = source(&wanted, runner, out)?;
     let from = args.from.as_deref().map(|from| start(&source, from)).transpose()?;
+    if args.graph {
+        return graph(&source, form, from);
+    }
     Ok(match form {
         Form::Text => {
             let colour = args.output.is_none() && out.colour_out;

@@ -16,6 +16,7 @@ pub mod out;
 mod rebase;
 pub mod system;
 pub mod value;
+mod waiting;
 pub mod watch;
 
 use crate::base::units::Nanos;
@@ -116,28 +117,5 @@ impl World {
             trace: Trace::off(),
             feed: watch::feed::Feed::default(),
         }
-    }
-
-    /// Who waits for what, a line each: for runs that can't go on.
-    #[must_use]
-    pub fn waiting(&self) -> Vec<String> {
-        let mut lines = Vec::new();
-        if self.aio.starved {
-            lines.push(aio::idle::hang_text());
-        }
-        for frame in self.stack.iter().rev() {
-            if let frame::Frame::Poll(cond) = frame {
-                lines.push(format!("main thread: polls while {cond:?}"));
-            }
-        }
-        for (id, co) in self.cos.iter() {
-            if let Some(wait) = &co.wait {
-                let top = co.frames.last().map(|f| format!("{f:?}"));
-                let top = top.unwrap_or_default();
-                let name = top.split([' ', '(', '{']).next().unwrap_or_default().to_owned();
-                lines.push(format!("{id:?}: waits for {wait:?}, then {name}"));
-            }
-        }
-        lines
     }
 }
