@@ -7,7 +7,7 @@ mod look;
 pub mod outcome;
 mod setup;
 
-pub use client::{Client, START, note_read, note_sent};
+pub use client::{Client, PATIENCE, START, note_read, note_sent};
 pub use setup::file_op;
 
 use crate::base::units::{Nanos, SECONDS, Shift};
