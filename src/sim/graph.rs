@@ -5,9 +5,10 @@ use super::look;
 use super::outcome::RunOptions;
 use crate::base::units::size_text;
 use crate::choice::Choose;
+use crate::job::status::JobStatus;
 use crate::scenario::plan::Plan;
 use crate::world::World;
-use crate::world::arena::{ChildId, NodeId};
+use crate::world::arena::{ChildId, JobId, NodeId};
 use crate::world::block::driver::Driver;
 use crate::world::block::edges::Parent;
 use std::collections::{BTreeMap, BTreeSet};
@@ -92,9 +93,11 @@ impl Tree<'_> {
     }
 }
 
-/// The edges of a graph: while they and the jobs' names stay, so does the picture.
-fn edges(world: &World) -> Vec<(ChildId, Parent, NodeId)> {
-    world.graph.children.iter().map(|(id, child)| (id, child.parent, child.bs)).collect()
+/// What [`lines`] depends on, in a form that is cheap to compare after each step: edges and the jobs' statuses.
+fn shape(world: &World) -> (Vec<(ChildId, Parent, NodeId)>, Vec<(JobId, JobStatus)>) {
+    let edges = world.graph.children.iter().map(|(id, child)| (id, child.parent, child.bs)).collect();
+    let jobs = world.jobs.list.iter().map(|job| (*job, world.jobs[*job].status)).collect();
+    (edges, jobs)
 }
 
 /// Runs a scenario and looks at its nodes. The trace has to be of the level of the picture, whose records are counted.
@@ -105,7 +108,7 @@ pub fn nodes(plan: &Plan, choose: &mut dyn Choose, options: &RunOptions) -> Node
     seen.about = look::nodes(&sim.world);
     let mut last = None;
     loop {
-        let now = edges(&sim.world);
+        let now = shape(&sim.world);
         if last.as_ref() != Some(&now) {
             seen.graphs.push((sim.world.trace.len(), lines(&sim.world).join("\n")));
             seen.about.extend(look::nodes(&sim.world));
