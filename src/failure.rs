@@ -1,6 +1,6 @@
-//! A failure as a file: all that is needed to see it again, and enough to judge it without.
+//! A failure as a file: all that is needed to reproduce it, and enough to judge it without doing so.
 //!
-//! The file is YAML. Its scenario stands in it as a text, whole: procedures and includes are written out.
+//! The file is YAML. It contains the whole scenario as a text, with procedures and includes expanded.
 //!
 //! ```yaml
 //! failure: 1
@@ -104,7 +104,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// A reason without its numbers and without what stands in quotes.
+/// A reason without its numbers and quoted texts.
 fn without_names(reason: &str) -> String {
     let mut out = String::new();
     let mut quote = None;
@@ -132,11 +132,11 @@ pub struct Failure {
     pub name: Arc<str>,
     /// The scenario, with all quirks that were in force.
     pub plan: Plan,
-    /// Who made the choices.
+    /// The strategy that made the choices.
     pub strategy: Arc<str>,
     /// The seed that they came from.
     pub seed: Option<u64>,
-    /// What was chosen, where it was not calm.
+    /// The deviations.
     pub choices: Arc<ChoiceLog>,
     /// How it ended.
     pub verdict: Verdict,
@@ -146,7 +146,7 @@ pub struct Failure {
     pub tail: Vec<Arc<str>>,
 }
 
-/// What came of showing a failure again.
+/// The result of reproducing a failure.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Shown {
     /// The run.

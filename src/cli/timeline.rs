@@ -17,15 +17,15 @@ use std::sync::Arc;
 /// Arguments of `timeline`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit codes:\n  0  drawn, whatever came of the run\n  2  a mistake in the arguments or in a file"
+    after_help = "Exit codes:\n  0  drawn, whether the run passed or not\n  2  a mistake in the arguments or in a file"
 )]
 pub(super) struct TimelineArgs {
     /// A scenario file, which is run; a failure file; or a trace in JSON lines, ours or a recording of QEMU
     file: PathBuf,
-    /// Where the picture goes; without, a timeline for the terminal is printed
+    /// File of the picture; without it, a timeline for the terminal is printed
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Form of the picture, where the name of the file does not say it
+    /// Format of the picture, if the file name does not say it
     #[arg(long = "as", value_name = "FORMAT")]
     form: Option<Form>,
     /// Run the scenario with choices from this seed
@@ -46,7 +46,7 @@ pub(super) struct TimelineArgs {
     /// Which trace of a file that holds several, from 1
     #[arg(long, value_name = "N", default_value = "1")]
     nth: usize,
-    /// A second run to stand below the first on a page: another scenario or trace
+    /// A second run, shown below the first on a page: another scenario or trace
     #[arg(long, value_name = "FILE")]
     beside: Option<PathBuf>,
     /// The second run: the same scenario (or that of --beside) under this seed
@@ -58,7 +58,7 @@ pub(super) struct TimelineArgs {
     /// The second run: the same scenario (or that of --beside) with this quirk on
     #[arg(long, value_name = "NAME", value_parser = str::parse::<Quirk>)]
     beside_quirk: Vec<Quirk>,
-    /// Columns of the picture for a terminal; without, as many as the terminal has, or 110
+    /// Columns of the picture for a terminal; default: those of the terminal, or 110
     #[arg(long, value_name = "N")]
     width: Option<usize>,
     #[command(flatten)]

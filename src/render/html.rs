@@ -1,6 +1,6 @@
 //! The page for a browser: everything in one file, nothing fetched from anywhere.
 //!
-//! The page's own script draws; what it draws stands in the page as JSON, made here from the same [`Model`] as the other pictures.
+//! The page's own script draws; what it draws is in the page as JSON, made here from the same [`Model`] as the other pictures.
 
 use super::model::Model;
 use super::read::{Kind, Phase, Source};

@@ -1,4 +1,4 @@
-//! Runs: a world, the client that carries out a scenario, and what comes of it.
+//! Runs: a world, the client that executes the steps of a scenario, and how the run ends.
 
 mod client;
 pub mod graph;
