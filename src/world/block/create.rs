@@ -4,7 +4,6 @@
 use crate::base::errno::Errno;
 use crate::base::units::align_up;
 use crate::block::qcow2::CreateOptions as Qcow2Options;
-use crate::job::status::JobType;
 use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::block::driver::qcow2_create::Qcow2CreateFrame;
@@ -15,7 +14,6 @@ use crate::world::block::open::open::OpenFrame;
 use crate::world::block::open::spec::OpenSpec;
 use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
-use crate::world::job::hooks::{JobHooks, WatchHooks};
 use crate::world::value::Val;
 use std::sync::Arc;
 
@@ -40,23 +38,6 @@ impl AfterCreate {
         }
     }
 }
-
-/// `blockdev_create_job_driver`
-pub(in crate::world) const HOOKS: JobHooks = JobHooks {
-    job_type: JobType::Create,
-    run: World::create_run,
-    pause: None,
-    resume: None,
-    user_resume: None,
-    complete: None,
-    prepare: None,
-    commit: None,
-    abort: None,
-    clean: None,
-    cancel: None,
-    block: None,
-    watch: WatchHooks { may_rest: None, bitmap: None, target: None },
-};
 
 /// The frames of this file: the rest of a function each.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

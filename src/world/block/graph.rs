@@ -484,7 +484,7 @@ impl World {
                 format!("#block{n}00").into()
             }
             Some(name) => {
-                if !crate::world::job::id_wellformed(name) {
+                if !crate::base::id::id_wellformed(name) {
                     return Err(format!("Invalid node-name: '{name}'"));
                 }
                 if self.graph.blk_by_name(name).is_some() {

@@ -1,7 +1,7 @@
 //! The job of `blockdev-create` (`block/create.c`).
 
 use super::JobFlags;
-use super::hooks::JobDriver;
+use super::hooks::{JobDriver, JobHooks, WatchHooks};
 use crate::base::errno::Errno;
 use crate::job::status::JobType;
 use crate::qmp::error::QmpError;
@@ -9,7 +9,6 @@ use crate::qmp::types::{BlockdevCreate, CreateOptions};
 use crate::world::World;
 use crate::world::arena::JobId;
 use crate::world::block::create::AfterCreate;
-use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::block::open::unsupported;
 use crate::world::frame::{Flow, Frame};
 use crate::world::job::JobFrame;
@@ -23,10 +22,22 @@ pub struct CreateJob {
     pub options: CreateOptions,
 }
 
-/// A bottom half that changes nothing: a reference taken or given up, also of a data file that is not there.
-pub(in crate::world) fn on_main_nothing() -> Frame {
-    Frame::OnMain(Box::new(GraphLockFrame::LockGraph(0).into()))
-}
+/// `blockdev_create_job_driver`
+pub(in crate::world) const HOOKS: JobHooks = JobHooks {
+    job_type: JobType::Create,
+    run: World::create_run,
+    pause: None,
+    resume: None,
+    user_resume: None,
+    complete: None,
+    prepare: None,
+    commit: None,
+    abort: None,
+    clean: None,
+    cancel: None,
+    block: None,
+    watch: WatchHooks { may_rest: None, bitmap: None, target: None },
+};
 
 /// The frames of this file: the rest of a function each.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

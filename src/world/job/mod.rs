@@ -12,6 +12,7 @@ pub(super) mod verbs;
 
 use crate::base::Json;
 use crate::base::errno::Errno;
+use crate::base::id::id_wellformed;
 use crate::base::units::{Nanos, Shift};
 use crate::block::ratelimit::RateLimit;
 use crate::choice::Subject;
@@ -190,14 +191,6 @@ impl Jobs {
     pub fn find(&self, id: &str) -> Option<JobId> {
         self.list.iter().copied().find(|j| &*self.jobs[*j].id == id)
     }
-}
-
-/// `id_wellformed`: a letter, then letters, digits, `-`, `.` and `_`.
-#[must_use]
-pub fn id_wellformed(id: &str) -> bool {
-    let mut bytes = id.bytes();
-    bytes.next().is_some_and(|c| c.is_ascii_alphabetic())
-        && bytes.all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_'))
 }
 
 /// The frames of this file: the rest of a function each.

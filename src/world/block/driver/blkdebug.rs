@@ -10,7 +10,6 @@ use crate::trace::{Level, RecordKind};
 use crate::world::World;
 use crate::world::aio::coroutine::Wait;
 use crate::world::arena::NodeId;
-use crate::world::block::open::open::MAX_CONFIG;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use crate::world::watch::feed::Seen;
@@ -28,6 +27,9 @@ pub struct BlkdebugDriver {
     /// `config`
     pub config: Option<Arc<str>>,
 }
+
+/// Bytes that a file of blkdebug's rules has at most.
+const MAX_CONFIG: u64 = 1 << 20;
 
 /// The frames of this file: the rest of a function each.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

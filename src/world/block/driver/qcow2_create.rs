@@ -25,7 +25,6 @@ use crate::world::block::open::open::OpenFrame;
 use crate::world::block::open::spec::{DriverSpec, OpenSpec};
 use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
-use crate::world::job::create::on_main_nothing;
 use crate::world::value::Val;
 use std::sync::Arc;
 
@@ -63,6 +62,11 @@ pub enum FormatStage {
 
 /// How long a worker thread takes to set the length of a new file, in nanoseconds.
 pub(in crate::world) const TRUNCATE: Nanos = 40_000;
+
+/// A bottom half that changes nothing: a reference taken or given up, also of a data file that is not there.
+fn on_main_nothing() -> Frame {
+    Frame::OnMain(Box::new(GraphLockFrame::LockGraph(0).into()))
+}
 
 /// The frames of this file: the rest of a function each.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

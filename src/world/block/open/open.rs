@@ -27,9 +27,6 @@ use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use std::sync::Arc;
 
-/// Bytes that a file of blkdebug's rules has at most.
-pub(in crate::world) const MAX_CONFIG: u64 = 1 << 20;
-
 /// A node that is being opened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Opening {
