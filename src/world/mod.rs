@@ -34,10 +34,6 @@ pub struct World {
     pub now: Nanos,
     /// Frames run so far, for limits.
     pub steps: u64,
-    /// The running stack: the main thread's between steps.
-    pub(crate) stack: Vec<frame::Frame>,
-    /// What the last frame left for the next.
-    pub(crate) reg: value::Val,
     /// The event loop.
     pub aio: aio::Aio,
     /// Coroutines.
@@ -91,8 +87,6 @@ impl World {
         World {
             now: 0,
             steps: 0,
-            stack: Vec::new(),
-            reg: value::Val::None,
             aio: aio::Aio::default(),
             cos: Arena::reusing(),
             graph: block::graph::Graph::default(),
@@ -125,7 +119,7 @@ impl World {
         if self.aio.starved {
             lines.push(aio::idle::hang_text());
         }
-        for frame in self.stack.iter().rev() {
+        for frame in self.frames() {
             if let frame::Frame::Poll(cond) = frame {
                 lines.push(format!("main thread: polls while {cond:?}"));
             }

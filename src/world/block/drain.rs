@@ -150,7 +150,7 @@ impl World {
         }
         self.drained_begin_nopoll(bs);
         if self.feed.on {
-            self.stack.push(WatchFrame::DrainSeen(bs).into());
+            self.push(WatchFrame::DrainSeen(bs).into());
         }
         self.seq([Frame::Poll(Cond::Drain(bs))])
     }

@@ -82,7 +82,7 @@ impl World {
             Err(err) => self.ret(Val::Done(Err(err))),
             Ok(job) => {
                 self.jobs[job].driver = JobDriver::Create(Box::new(CreateJob { options: args.options }));
-                self.stack.push(Frame::Give(Box::new(Val::Done(Ok(())))));
+                self.push(Frame::Give(Box::new(Val::Done(Ok(())))));
                 self.seq([JobFrame::JobStart(job).into()])
             }
         }
@@ -93,7 +93,7 @@ impl World {
         self.job_progress_set_remaining(job, 1);
         let JobDriver::Create(create) = &self.jobs[job].driver else { unreachable!("a create job") };
         let options = create.options.clone();
-        self.stack.push(CreateFrame::CreateDone(job).into());
+        self.push(CreateFrame::CreateDone(job).into());
         match options {
             CreateOptions::File(file) => {
                 if let Err(text) = self.may_create(&file.filename) {

@@ -108,8 +108,8 @@ impl World {
                 self.console(&crate::block::blkdebug::suspended_text(tag));
             }
             // The result of what came before is still wanted afterwards.
-            let kept = std::mem::take(&mut self.reg);
-            self.stack.push(Frame::Give(Box::new(kept)));
+            let kept = self.take_val();
+            self.push(Frame::Give(Box::new(kept)));
             return Flow::Yield(Wait::Suspended(tag.clone()));
         }
         Flow::Go
@@ -139,7 +139,7 @@ impl World {
         if failure.immediately {
             return self.ret(result);
         }
-        self.stack.push(Frame::Give(Box::new(result)));
+        self.push(Frame::Give(Box::new(result)));
         self.co_reschedule()
     }
 
