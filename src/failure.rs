@@ -30,7 +30,7 @@ use std::sync::Arc;
 pub const VERSION: u64 = 1;
 
 /// Version of the model: it grows when a change makes runs ask for other choices than before, so that recorded ones need not fit.
-pub const MODEL: u64 = 1;
+pub const MODEL: u64 = 2;
 
 /// What is written into new files: this tool's name and version.
 pub const TOOL: &str = concat!("blockjob-sim ", env!("CARGO_PKG_VERSION"));

@@ -35,7 +35,8 @@ use std::fmt;
 /// It has no influence on what is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ChoicePoint {
-    /// Which request in flight completes next. Alternatives in order of submission.
+    /// Which request in flight completes next, or which timer goes off. Alternatives by when they are due; where orders are open, requests as
+    /// they were sent, and the next timer last.
     CompleteNext,
     /// How long a request takes. Subject: the node's number. Shortest first.
     Latency(u32),

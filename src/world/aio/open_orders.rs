@@ -1,4 +1,4 @@
-//! How long requests take; and the event loop where orders are open and times are not ([`MODE_ORDER`]).
+//! The event loop where orders are open and times are not ([`MODE_ORDER`]).
 //!
 //! Requests have no latencies here: any request in flight may be done next. The clock stands still but for timers, so that worlds
 //! which differ only in how long they took are equal. What a client can see is what it can see under some choice of latencies: a
