@@ -35,10 +35,6 @@ pub struct World {
     pub now: Nanos,
     /// Frames run so far, for limits.
     pub steps: u64,
-    /// The running stack: the main thread's between steps.
-    pub(crate) stack: Vec<frame::Frame>,
-    /// What the last frame left for the next.
-    pub(crate) reg: value::Val,
     /// The event loop.
     pub aio: aio::Aio,
     /// Coroutines.
@@ -92,8 +88,6 @@ impl World {
         World {
             now: 0,
             steps: 0,
-            stack: Vec::new(),
-            reg: value::Val::None,
             aio: aio::Aio::default(),
             cos: Arena::reusing(),
             graph: block::graph::Graph::default(),

@@ -42,7 +42,7 @@ impl World {
         if self.aio.starved {
             lines.push(super::aio::idle::hang_text());
         }
-        for frame in self.stack.iter().rev() {
+        for frame in self.frames() {
             if let Frame::Poll(cond) = frame {
                 lines.push(format!("main thread: polls until {}", self.polled_for(cond)));
             }

@@ -67,8 +67,8 @@ impl World {
         self.jobs[job].busy = false;
         if self.quirks.has(Quirk::TxnCleanupBeforeConverge) {
             // Closing the target drains it, which runs the bottom halves that are ready: also those of other jobs that have ended.
-            self.stack.push(TxnFrame::JobUnref(job).into());
-            self.stack.push(TxnFrame::JobCompleted(job).into());
+            self.push(TxnFrame::JobUnref(job).into());
+            self.push(TxnFrame::JobCompleted(job).into());
             return self.aio_bh_poll();
         }
         self.seq([TxnFrame::JobCompleted(job).into(), TxnFrame::JobUnref(job).into()])
@@ -141,15 +141,15 @@ impl World {
             }
             if let Some(prepare) = self.job_hooks(*member).prepare {
                 self.jobs[job].refcnt += 1;
-                self.stack.push(TxnFrame::JobUnref(job).into());
-                self.stack.push(TxnFrame::JobPrepared { job, members: members.into(), at: at as u32 }.into());
+                self.push(TxnFrame::JobUnref(job).into());
+                self.push(TxnFrame::JobPrepared { job, members: members.into(), at: at as u32 }.into());
                 return prepare(self, *member);
             }
         }
         self.jobs[job].refcnt += 1;
-        self.stack.push(TxnFrame::JobUnref(job).into());
+        self.push(TxnFrame::JobUnref(job).into());
         for member in members.iter().rev() {
-            self.stack.push(TxnFrame::JobFinalizeSingle(*member).into());
+            self.push(TxnFrame::JobFinalizeSingle(*member).into());
         }
         Flow::Go
     }
@@ -233,23 +233,15 @@ impl World {
         self.trace.emit(Level::Job, self.now, || RecordKind::Group { job: id, what, group });
         let hooks = self.job_hooks(job);
         let before = if self.feed.on { hooks.watch.bitmap.and_then(|bitmap| bitmap(self, job)) } else { None };
-        self.stack.push(TxnFrame::JobFinalEvents(job).into());
+        self.push(TxnFrame::JobFinalEvents(job).into());
         let settled = TxnFrame::JobSettled { job, failed, committed: !aborts, before: before.map(Box::new) }.into();
         self.hook_then(job, if aborts { hooks.abort } else { hooks.commit }, settled)
     }
 
-    /// Calls a hook, then runs a frame: at once if the hook is done, as a function call in QEMU takes no turn of the loop either.
+    /// Calls a hook, then runs a frame ([`World::call_then`]).
     fn hook_then(&mut self, job: JobId, hook: Option<fn(&mut World, JobId) -> Flow>, then: Frame) -> Flow {
         let Some(hook) = hook else { return then.run(self) };
-        self.stack.push(then);
-        let depth = self.stack.len();
-        match hook(self, job) {
-            Flow::Go if self.stack.len() == depth => {
-                let then = self.stack.pop().expect("it was pushed just before");
-                then.run(self)
-            }
-            flow => flow,
-        }
+        self.call_then(|w| hook(w, job), then)
     }
 
     /// `job_finalize_single_locked`, after `job_commit` or `job_abort`: `job_clean`.
