@@ -203,6 +203,7 @@ const WORLD_FILES: &[(&str, bool)] = &[
     ("frame", true),
     ("dispatch", true),
     ("rebase", true),
+    ("waiting", true),
 ];
 
 /// Files at the top of `src/world` that all rooms may import: ids, the register, frames, `World`, what the process puts out.

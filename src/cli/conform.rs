@@ -153,7 +153,7 @@ fn conform_all(
     }
     let Counts { total, calm, timed, differing, allowed } = counts;
     out.print(&format!(
-        "{what}: {total} programs: {calm} agree calm, {timed} in another schedule, {} differ as is known, {differing} differ\n",
+        "{what}: {total} programs: {calm} equal in the calm schedule, {timed} equal in another one, {} with known differences, {differing} with new differences\n",
         allowed.values().sum::<u64>(),
     ));
     for (name, times) in &allowed {
