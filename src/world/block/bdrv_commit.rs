@@ -142,10 +142,10 @@ impl World {
             offset: 0,
             n: 0,
         });
-        self.stack.push(Frame::BdrvCommit(commit, CommitStage::Writable));
+        self.push(Frame::BdrvCommit(commit, CommitStage::Writable));
         if ro {
             let writable = Reopen::set_read_only(self, backing_file_bs, false);
-            self.stack.push(ReopenFrame::Reopen(Box::new(writable)).into());
+            self.push(ReopenFrame::Reopen(Box::new(writable)).into());
         }
         Flow::Go
     }
@@ -182,9 +182,9 @@ impl World {
                     c.length = self.bdrv_getlength(c.bs);
                     let (blk, size) = (c.backing, c.length);
                     let grows = size > self.bdrv_getlength(c.backing_file_bs);
-                    self.stack.push(next(c, CommitStage::Grown));
+                    self.push(next(c, CommitStage::Grown));
                     if grows {
-                        self.stack.push(Frame::RunCo(Box::new(BackendFrame::BlkTruncate { blk, size }.into())));
+                        self.push(Frame::RunCo(Box::new(BackendFrame::BlkTruncate { blk, size }.into())));
                     }
                     Flow::Go
                 }
@@ -221,7 +221,7 @@ impl World {
                 }
             },
             CommitStage::Flushed => {
-                self.reg = Val::None;
+                self.leave(Val::None);
                 self.commit_cleanup(c, Ok(()))
             }
             CommitStage::Done(ret) => self.commit_done(*c, ret),
@@ -238,7 +238,7 @@ impl World {
         self.graph.nodes[filter].size = self.bdrv_getlength(c.backing_file_bs);
         c.commit_top_bs = Some(filter);
         let (bs, below) = (c.bs, c.backing_file_bs);
-        self.stack.push(Frame::BdrvCommit(c.clone(), CommitStage::FilterInPlace));
+        self.push(Frame::BdrvCommit(c.clone(), CommitStage::FilterInPlace));
         self.commit_set_backing(&c, bs, filter);
         self.commit_set_backing(&c, filter, below)
     }
@@ -269,16 +269,16 @@ impl World {
             let status = StatusFrame::StatusAbove(StatusReq::new(bs, end, offset, COMMIT_BUF_SIZE, false)).into();
             return self.seq([Frame::RunCo(Box::new(status)), Frame::BdrvCommit(c, CommitStage::Known)]);
         }
-        self.stack.push(Frame::BdrvCommit(c, CommitStage::Emptied));
+        self.push(Frame::BdrvCommit(c, CommitStage::Emptied));
         if !matches!(self.graph.nodes[bs].drv(), Driver::Qcow2(_)) {
             return self.ret(Val::err(Errno::ENOTSUP));
         }
-        self.reg = Val::None;
+        self.leave(Val::None);
         self.seq([Frame::RunCo(Box::new(Qcow2Frame::Qcow2Op { node: bs, op: Box::new(Op::make_empty()) }.into()))])
     }
 
     fn commit_piece_known(&mut self, mut c: Box<BdrvCommit>) -> Flow {
-        let Val::Status(status) = std::mem::take(&mut self.reg) else { unreachable!("a status query answers so") };
+        let Val::Status(status) = self.take_val() else { unreachable!("a status query answers so") };
         match status {
             Err(errno) => self.commit_cleanup(c, Err(errno)),
             Ok(status) if status.allocated => {
@@ -300,12 +300,14 @@ impl World {
 
     /// `bdrv_commit`, from `ro_cleanup` on.
     fn commit_cleanup(&mut self, c: Box<BdrvCommit>, ret: Ret) -> Flow {
-        self.stack.push(Frame::BdrvCommit(c.clone(), CommitStage::Done(ret)));
+        self.push(Frame::BdrvCommit(c.clone(), CommitStage::Done(ret)));
         if c.ro {
-            self.stack.push(ReopenFrame::ReopenReadOnly(c.backing_file_bs).into());
+            self.push(ReopenFrame::ReopenReadOnly(c.backing_file_bs).into());
         }
-        self.stack.push(BackendFrame::BlkUnref(c.src).into());
-        self.stack.extend(c.commit_top_bs.map(|bs| Frame::from(GraphFrame::BdrvUnref(bs))));
+        self.push(BackendFrame::BlkUnref(c.src).into());
+        if let Some(bs) = c.commit_top_bs {
+            self.push(GraphFrame::BdrvUnref(bs).into());
+        }
         if self.graph.cow_bs(c.bs) != Some(c.backing_file_bs) {
             self.commit_set_backing(&c, c.bs, c.backing_file_bs);
         }

@@ -247,9 +247,7 @@ impl World {
             DrainFrame::DrainedBegin(new).into(),
             GraphLockFrame::GraphWrlock.into(),
             EdgesFrame::AttachToNode { parent: new, name: "backing", role, bs: top }.into(),
-            Frame::StopOnError(2),
-            EdgesFrame::ReplaceNode { from: top, to: new }.into(),
-            ChainFrame::BdrvAppended { new, top }.into(),
+            Frame::if_ok([EdgesFrame::ReplaceNode { from: top, to: new }.into(), ChainFrame::BdrvAppended { new, top }.into()]),
             Frame::KeepOver(Box::new(GraphLockFrame::GraphWrunlock.into())),
             Frame::KeepOver(Box::new(DrainFrame::DrainedEnd(top).into())),
             Frame::KeepOver(Box::new(DrainFrame::DrainedEnd(new).into())),
@@ -270,7 +268,7 @@ impl World {
     fn insert_node(&mut self, node: NodeId, below: NodeId) -> Flow {
         if let Err(mut err) = self.take_done() {
             err.desc = format!("Could not create node: {}", err.desc).into();
-            self.stack.push(Frame::Give(Box::new(Val::Node(Err(err)))));
+            self.push(Frame::Give(Box::new(Val::Node(Err(err)))));
             return self.seq([
                 GraphLockFrame::GraphWrlock.into(),
                 GraphFrame::UnrefChildren(node).into(),
@@ -296,7 +294,7 @@ impl World {
     fn node_inserted(&mut self, node: NodeId) -> Flow {
         if let Err(mut err) = self.take_done() {
             err.desc = format!("Could not replace node: {}", err.desc).into();
-            self.stack.push(Frame::Give(Box::new(Val::Node(Err(err)))));
+            self.push(Frame::Give(Box::new(Val::Node(Err(err)))));
             return self.seq([GraphFrame::BdrvUnref(node).into()]);
         }
         self.ret(Val::Node(Ok(node)))

@@ -95,7 +95,7 @@ impl World {
             self.drop_end(&drop, Err(Errno::EIO));
         } else {
             self.see_all_changed();
-            self.stack.push(Frame::DropIntermediate(DropFrame::Next(drop)));
+            self.push(Frame::DropIntermediate(DropFrame::Next(drop)));
         }
         self.seq([GraphLockFrame::GraphWrunlock.into()])
     }
@@ -136,10 +136,10 @@ impl World {
         let failed = self.take_ret().err();
         let read_only = drop.read_only;
         // The error is told by whoever called, when the overlay is read-only again.
-        self.stack.push(Frame::DropIntermediate(DropFrame::Told(drop, failed)));
+        self.push(Frame::DropIntermediate(DropFrame::Told(drop, failed)));
         if read_only {
-            self.stack.push(Frame::Give(Box::new(Val::None)));
-            self.stack.push(ReopenFrame::ReopenReadOnly(overlay).into());
+            self.push(Frame::Give(Box::new(Val::None)));
+            self.push(ReopenFrame::ReopenReadOnly(overlay).into());
         }
         Flow::Go
     }

@@ -149,7 +149,7 @@ impl World {
         }
         let next = Frame::from(MirrorFrame::DriveCreated { args: args.clone(), bs });
         if existing {
-            self.reg = Val::Done(Ok(()));
+            self.leave(Val::Done(Ok(())));
             return self.seq([next]);
         }
         let backing = backing.filter(|_| args.sync != SyncMode::Full).map(|node| {
@@ -187,13 +187,13 @@ impl World {
 
     /// `qmp_drive_mirror`, after the target was opened: the job.
     pub(in crate::world) fn drive_mirror_opened(&mut self, args: &DriveMirror, bs: NodeId) -> Flow {
-        let Val::Node(opened) = std::mem::take(&mut self.reg) else { unreachable!("a node or an error") };
+        let Val::Node(opened) = self.take_val() else { unreachable!("a node or an error") };
         let target = match opened {
             Ok(target) => target,
             Err(err) => return self.ret(Val::Done(Err(err))),
         };
         let existing = args.mode == Some(NewImageMode::Existing);
-        self.stack.push(Frame::KeepOver(Box::new(GraphFrame::BdrvUnref(target).into())));
+        self.push(Frame::KeepOver(Box::new(GraphFrame::BdrvUnref(target).into())));
         let mirror = MirrorArgs {
             flags: JobFlags {
                 id: args.job_id.clone(),

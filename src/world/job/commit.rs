@@ -199,8 +199,10 @@ impl World {
         let job = match self.block_job_create(&args.flags, JobType::Commit, None, args.bs, Perms::NONE) {
             Ok(job) => job,
             Err((err, job)) => {
-                self.stack.push(Frame::Give(Box::new(Val::Done(Err(err)))));
-                self.stack.extend(job.map(|job| Frame::from(JobFrame::JobEarlyFail(job))));
+                self.push(Frame::Give(Box::new(Val::Done(Err(err)))));
+                if let Some(job) = job {
+                    self.push(JobFrame::JobEarlyFail(job).into());
+                }
                 return self.seq([GraphLockFrame::GraphWrunlock.into()]);
             }
         };
@@ -216,10 +218,10 @@ impl World {
             args: *args,
         };
         let (base, read_only) = (start.args.base, start.base_read_only);
-        self.stack.push(Frame::Commit(CommitFrame::Start(Box::new(start), StartStage::Reopened)));
+        self.push(Frame::Commit(CommitFrame::Start(Box::new(start), StartStage::Reopened)));
         if read_only {
             let writable = Reopen::set_read_only(self, base, false);
-            self.stack.push(ReopenFrame::Reopen(Box::new(writable)).into());
+            self.push(ReopenFrame::Reopen(Box::new(writable)).into());
         }
         self.seq([GraphLockFrame::GraphWrunlock.into()])
     }
@@ -328,7 +330,7 @@ impl World {
         if let (Some(filter), true) = (start.commit_top_bs, start.chain_frozen) {
             self.graph.unfreeze_backing_chain(filter, Some(base));
         }
-        self.stack.push(Frame::Give(Box::new(Val::Done(Err(err)))));
+        self.push(Frame::Give(Box::new(Val::Done(Err(err)))));
         if let Some(filter) = start.commit_top_bs {
             self.seq([
                 DrainFrame::DrainedBegin(top).into(),
@@ -338,13 +340,14 @@ impl World {
                 DrainFrame::DrainedEnd(top).into(),
             ]);
         }
-        self.stack.push(JobFrame::JobEarlyFail(start.job).into());
+        self.push(JobFrame::JobEarlyFail(start.job).into());
         if start.base_read_only {
-            self.stack.push(Frame::Give(Box::new(Val::None)));
-            self.stack.push(ReopenFrame::ReopenReadOnly(base).into());
+            self.push(Frame::Give(Box::new(Val::None)));
+            self.push(ReopenFrame::ReopenReadOnly(base).into());
         }
-        self.stack
-            .extend([start.top, start.base].into_iter().flatten().map(|blk| Frame::from(BackendFrame::BlkUnref(blk))));
+        for blk in [start.top, start.base].into_iter().flatten() {
+            self.push(BackendFrame::BlkUnref(blk).into());
+        }
         Flow::Go
     }
 }
@@ -359,7 +362,7 @@ impl World {
         self.jobs[job].commit_mut().len = len;
         let first = Frame::Commit(CommitFrame::Loop { job, offset: 0 });
         if base_len < len {
-            return self.seq([BackendFrame::BlkTruncate { blk: base, size: len }.into(), Frame::StopOnError(1), first]);
+            return self.seq([BackendFrame::BlkTruncate { blk: base, size: len }.into(), Frame::if_ok([first])]);
         }
         self.seq([first])
     }
@@ -369,7 +372,7 @@ impl World {
         if offset >= self.jobs[job].commit().len {
             return self.ret(Val::Ret(Ok(())));
         }
-        self.stack.push(Frame::Commit(CommitFrame::Slept { job, offset }));
+        self.push(Frame::Commit(CommitFrame::Slept { job, offset }));
         self.block_job_ratelimit_sleep(job)
     }
 
@@ -390,7 +393,7 @@ impl World {
     }
 
     fn commit_known(&mut self, job: JobId, offset: u64) -> Flow {
-        let Val::Status(status) = std::mem::take(&mut self.reg) else { unreachable!("a status query answers so") };
+        let Val::Status(status) = self.take_val() else { unreachable!("a status query answers so") };
         let status = match status {
             Ok(status) => status,
             Err(errno) => return self.commit_error(job, offset, true, errno),
@@ -481,15 +484,17 @@ impl World {
         let top = self.graph.blk_bs(top).expect("the job has its nodes");
         self.bdrv_ref(top);
         self.bdrv_ref(filter);
-        self.stack.push(Frame::Give(Box::new(Val::None)));
-        self.stack.push(GraphFrame::BdrvUnref(top).into());
+        self.push(Frame::Give(Box::new(Val::None)));
+        self.push(GraphFrame::BdrvUnref(top).into());
         self.seq([
             GraphLockFrame::GraphWrlock.into(),
             BlockJobFrame::JobRemoveAllBdrv(job).into(),
             GraphLockFrame::GraphWrunlock.into(),
             Frame::Commit(CommitFrame::AbortDrop(job)),
         ]);
-        self.stack.extend(base.map(|blk| Frame::from(BackendFrame::BlkUnref(blk))));
+        if let Some(blk) = base {
+            self.push(BackendFrame::BlkUnref(blk).into());
+        }
         Flow::Go
     }
 
@@ -510,10 +515,10 @@ impl World {
     fn commit_clean(&mut self, job: JobId) -> Flow {
         let commit = self.jobs[job].commit();
         let (base, top, read_only) = (commit.base_bs, commit.top, commit.base_read_only);
-        self.stack.push(BackendFrame::BlkUnref(top).into());
+        self.push(BackendFrame::BlkUnref(top).into());
         if read_only {
-            self.stack.push(Frame::Give(Box::new(Val::None)));
-            self.stack.push(ReopenFrame::ReopenReadOnly(base).into());
+            self.push(Frame::Give(Box::new(Val::None)));
+            self.push(ReopenFrame::ReopenReadOnly(base).into());
         }
         Flow::Go
     }

@@ -101,7 +101,7 @@ job_drivers! {
     /// `block/mirror.c`: the commit of an active layer
     CommitActive(Box<super::mirror::MirrorJob>) => super::mirror::COMMIT_ACTIVE_HOOKS,
     /// `block/create.c`: `blockdev-create`
-    Create(Box<crate::world::job::create::CreateJob>) => crate::world::block::create::HOOKS,
+    Create(Box<super::create::CreateJob>) => super::create::HOOKS,
 }
 
 impl World {

@@ -83,7 +83,7 @@ impl World {
         let (job, op, offset, bytes) = (*job, *op, req.offset, req.bytes);
         self.mirror(job).op(op).waits = false;
         if let Some(wait) = self.mirror_conflict(job, Some(op), offset, bytes) {
-            self.stack.push(MirrorFrame::TopFree(write).into());
+            self.push(MirrorFrame::TopFree(write).into());
             return Flow::Yield(wait);
         }
         self.mirror(job).in_flight_bitmap.set(offset, bytes);

@@ -104,7 +104,7 @@ impl World {
         if self.mirror(job).in_flight == 0 {
             return Flow::Go;
         }
-        self.stack.push(MirrorFrame::WaitForAll(job).into());
+        self.push(MirrorFrame::WaitForAll(job).into());
         self.mirror_wait_for_free_slot(job)
     }
 
@@ -123,7 +123,7 @@ impl World {
     /// `mirror_iteration`: waits until nobody works on the first granule.
     pub(super) fn mirror_first_free(&mut self, job: JobId, offset: u64) -> Flow {
         if let Some(wait) = self.mirror_conflict(job, None, offset, 1) {
-            self.stack.push(MirrorFrame::FirstFree { job, offset }.into());
+            self.push(MirrorFrame::FirstFree { job, offset }.into());
             return Flow::Yield(wait);
         }
         self.seq([JobFrame::JobPausePoint(job).into(), MirrorFrame::IterationPaused { job, offset }.into()])
@@ -175,7 +175,7 @@ impl World {
 
     /// `mirror_iteration`: how much to take at once, and how.
     pub(super) fn mirror_piece_status(&mut self, job: JobId, offset: u64, chunks: u64, pseudo: u32) -> Flow {
-        let Val::Status(status) = std::mem::take(&mut self.reg) else { unreachable!("a status query answers so") };
+        let Val::Status(status) = self.take_val() else { unreachable!("a status query answers so") };
         let target = self.mirror_target(job);
         let s = self.mirror(job);
         let granularity = s.granularity;
@@ -221,7 +221,7 @@ impl World {
     ) -> Flow {
         let s = self.mirror(job);
         if s.in_flight >= MAX_IN_FLIGHT {
-            self.stack.push(MirrorFrame::Perform { job, offset, chunks, pseudo, bytes, method }.into());
+            self.push(MirrorFrame::Perform { job, offset, chunks, pseudo, bytes, method }.into());
             return self.mirror_wait_for_free_slot(job);
         }
         if s.ret.is_err() {
@@ -295,7 +295,7 @@ impl World {
         let (offset, bytes) = (s.op(op).offset, s.op(op).bytes);
         let chunks = bytes.div_ceil(s.granularity);
         if s.buf_free_count < chunks {
-            self.stack.push(MirrorFrame::ReadBuffers { job, op }.into());
+            self.push(MirrorFrame::ReadBuffers { job, op }.into());
             return self.mirror_wait_for_free_slot(job);
         }
         s.buf_free_count -= chunks;

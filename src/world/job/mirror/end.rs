@@ -105,7 +105,7 @@ impl World {
         let (mode, none, base) = (s.backing_mode, s.is_none_mode, s.base);
         exit.at = At::Backed;
         let target = self.graph.skip_filters(exit.target);
-        self.reg = Val::None;
+        self.leave(Val::None);
         match mode {
             BackingMode::Source if !exit.abort => {
                 let backing = if none { Some(exit.src) } else { base };
@@ -148,7 +148,7 @@ impl World {
 
     /// Nobody is told where the target can't be made so.
     fn mirror_exit_writable(&mut self, mut exit: Box<Exit>) -> Flow {
-        self.reg = Val::None;
+        self.leave(Val::None);
         let to_replace = self.mirror_to_replace(&exit);
         assert!(self.mirror(exit.job).in_drain, "the source is drained since the job's coroutine ended");
         exit.at = At::Replace;
@@ -187,11 +187,11 @@ impl World {
     fn mirror_exit_replaced(&mut self, mut exit: Box<Exit>) -> Flow {
         let job = exit.job;
         exit.at = At::DropTop;
-        self.stack.push(MirrorFrame::Exit(exit).into());
-        self.stack.extend([
+        self.push(MirrorFrame::Exit(exit).into());
+        self.push_all(vec![
             GraphLockFrame::GraphWrlock.into(),
-            GraphLockFrame::GraphWrunlock.into(),
             BlockJobFrame::JobRemoveAllBdrv(job).into(),
+            GraphLockFrame::GraphWrunlock.into(),
             GraphLockFrame::GraphWrlock.into(),
         ]);
         if let Some(replaced) = self.mirror(job).to_replace.take() {

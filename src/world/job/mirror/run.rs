@@ -92,7 +92,7 @@ impl World {
 
     /// `mirror_throttle`, then a frame.
     fn mirror_throttle(&mut self, job: JobId, then: MirrorFrame) -> Flow {
-        self.stack.push(then.into());
+        self.push(then.into());
         let now = self.now;
         let s = self.mirror(job);
         if now - s.last_pause_ns > SLICE_TIME {
@@ -155,11 +155,11 @@ impl World {
             return self.mirror_immediate_exit(job, Ok(()));
         }
         if self.mirror(job).in_flight >= MAX_IN_FLIGHT {
-            self.stack.push(MirrorFrame::Zeroing { job, offset }.into());
+            self.push(MirrorFrame::Zeroing { job, offset }.into());
             return self.mirror_wait_for_free_slot(job);
         }
         let bytes = self.mirror_init_piece(job, offset);
-        self.stack.push(MirrorFrame::Zeroing { job, offset: offset + bytes }.into());
+        self.push(MirrorFrame::Zeroing { job, offset: offset + bytes }.into());
         self.mirror_perform(job, offset, bytes, Method::Zero);
         Flow::Go
     }
@@ -196,7 +196,7 @@ impl World {
 
     /// The same, after its status query.
     pub(super) fn mirror_scanned(&mut self, job: JobId, offset: u64) -> Flow {
-        let Val::Status(status) = std::mem::take(&mut self.reg) else { unreachable!("a status query answers so") };
+        let Val::Status(status) = self.take_val() else { unreachable!("a status query answers so") };
         let status = match status {
             Ok(status) => status,
             Err(errno) => return self.mirror_immediate_exit(job, Err(errno)),
@@ -238,11 +238,11 @@ impl World {
         self.job_progress_set_remaining(job, remaining);
         if delta < SLICE_TIME && self.jobs[job].iostatus == IoStatus::Ok {
             if in_flight >= MAX_IN_FLIGHT || no_buffer || (cnt == 0 && in_flight > 0) {
-                self.stack.push(MirrorFrame::Loop(job).into());
+                self.push(MirrorFrame::Loop(job).into());
                 return self.mirror_wait_for_free_slot(job);
             }
             if cnt > 0 {
-                self.stack.push(MirrorFrame::Iterated { job, cnt }.into());
+                self.push(MirrorFrame::Iterated { job, cnt }.into());
                 return self.mirror_iteration(job);
             }
         }
@@ -306,7 +306,7 @@ impl World {
             let source = s.source;
             return self.seq([DrainFrame::DrainedBegin(source).into(), MirrorFrame::Drained(job).into()]);
         }
-        self.stack.push(MirrorFrame::Slept(job).into());
+        self.push(MirrorFrame::Slept(job).into());
         if !self.jobs[job].status.is_ready() || should_complete {
             return self.block_job_ratelimit_sleep(job);
         }

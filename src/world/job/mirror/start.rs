@@ -122,7 +122,7 @@ impl World {
 
     fn commit_active_begin(&mut self, args: CommitActiveArgs, base_ro: bool) -> Flow {
         let base = args.base;
-        self.stack.push(MirrorFrame::CommitStarted { base, was_read_only: base_ro }.into());
+        self.push(MirrorFrame::CommitStarted { base, was_read_only: base_ro }.into());
         self.mirror_start_job(MirrorArgs {
             flags: args.flags,
             bs: args.bs,
@@ -146,7 +146,7 @@ impl World {
 
     /// The end of `commit_active_start`: without a job the base is read-only again if it was.
     pub(super) fn commit_active_started(&mut self, base: NodeId, was_read_only: bool) -> Flow {
-        if !was_read_only || !matches!(self.reg, Val::Done(Err(_))) {
+        if !was_read_only || !matches!(self.peek(), Val::Done(Err(_))) {
             return Flow::Go;
         }
         let as_before = Reopen::set_read_only(self, base, true);
@@ -170,7 +170,7 @@ impl World {
         node.flags = OpenFlags { rdwr: true, ..OpenFlags::default() };
         let top = self.bdrv_new(node);
         if let Err(text) = self.assign_node_name(top, args.filter_node_name.as_deref()) {
-            self.stack.push(Frame::Give(Box::new(Val::Done(Err(QmpError::generic(text))))));
+            self.push(Frame::Give(Box::new(Val::Done(Err(QmpError::generic(text))))));
             return self.seq([GraphFrame::BdrvUnref(top).into()]);
         }
         let size = self.bdrv_getlength(bs);
@@ -181,7 +181,8 @@ impl World {
         let state = MirrorTop { is_commit: target_is_backing, ..MirrorTop::default() };
         node.driver = Some(Driver::MirrorTop(Box::new(state)));
         let start = Box::new(Starting { args, top, target_is_backing });
-        self.stack.extend([MirrorFrame::Appended(start).into(), DrainFrame::DrainedEnd(bs).into()]);
+        self.push(MirrorFrame::Appended(start).into());
+        self.push(DrainFrame::DrainedEnd(bs).into());
         self.bdrv_append(top, bs);
         self.seq([DrainFrame::DrainedBegin(bs).into()])
     }
@@ -189,7 +190,7 @@ impl World {
     /// `mirror_start_job`, once the filter is above the source, or can't be.
     pub(super) fn mirror_appended(&mut self, start: Box<Starting>) -> Flow {
         if let Err(err) = self.take_done() {
-            self.stack.push(Frame::Give(Box::new(Val::Done(Err(err)))));
+            self.push(Frame::Give(Box::new(Val::Done(Err(err)))));
             return self.seq([GraphFrame::BdrvUnref(start.top).into()]);
         }
         self.seq([GraphLockFrame::GraphWrlock.into(), MirrorFrame::CreateJob(start).into()])
@@ -206,14 +207,14 @@ impl World {
                 self.mirror_init_job(job, top, args);
                 // The job has a reference to the filter now.
                 self.graph.nodes[top].refcnt -= 1;
-                self.stack.push(MirrorFrame::TargetAttached(job, start).into());
+                self.push(MirrorFrame::TargetAttached(job, start).into());
                 self.seq([GraphLockFrame::GraphWrunlock.into()])
             }
             Err((err, job)) => {
-                self.stack.push(Frame::Give(Box::new(Val::Done(Err(err)))));
-                self.stack.push(MirrorFrame::DropTop(start).into());
+                self.push(Frame::Give(Box::new(Val::Done(Err(err)))));
+                self.push(MirrorFrame::DropTop(start).into());
                 if let Some(job) = job {
-                    self.stack.push(JobFrame::JobEarlyFail(job).into());
+                    self.push(JobFrame::JobEarlyFail(job).into());
                 }
                 self.seq([GraphLockFrame::GraphWrunlock.into()])
             }
@@ -347,9 +348,9 @@ impl World {
         if let Some(bitmap) = bitmap {
             self.graph.nodes[top].bitmaps.release(bitmap);
         }
-        self.stack.push(Frame::Give(Box::new(Val::Done(Err(err)))));
-        self.stack.push(MirrorFrame::DropTop(start).into());
-        self.stack.push(JobFrame::JobEarlyFail(job).into());
+        self.push(Frame::Give(Box::new(Val::Done(Err(err)))));
+        self.push(MirrorFrame::DropTop(start).into());
+        self.push(JobFrame::JobEarlyFail(job).into());
         match target {
             Some(target) => self.seq([BackendFrame::BlkUnref(target).into()]),
             None => Flow::Go,
