@@ -146,8 +146,10 @@ impl Frame {
             Frame::CreateOver(options) => w.create_over(&options),
             Frame::CreateDone(job) => w.create_done(job),
 
-            Frame::Preadv { node, offset, bytes } => w.bdrv_co_preadv(node, offset, bytes),
-            Frame::PreadvAligned { node, offset, bytes, id } => w.preadv_aligned(node, offset, bytes, id),
+            Frame::Preadv { node, offset, bytes, flags } => w.bdrv_co_preadv(node, offset, bytes, flags),
+            Frame::PreadvAligned { node, offset, bytes, id, flags } => w.preadv_aligned(node, offset, bytes, id, flags),
+            Frame::CopyOnReadv(read) => w.copy_on_readv(read),
+            Frame::DriverPwritev(req) => w.driver_pwritev(req),
             Frame::PreadvPieces(pieces) => w.preadv_pieces(pieces),
             Frame::PreadvEnd { node, id, skip, bytes } => w.preadv_end(node, id, skip, bytes),
             Frame::Pwritev(req) => w.bdrv_co_pwritev(req),
@@ -217,6 +219,7 @@ impl Frame {
             Frame::Qcow2Open(node) => w.qcow2_open(node),
             Frame::Qcow2Opened(node) => w.qcow2_opened(node),
             Frame::Qcow2Close(node) => w.qcow2_close(node),
+            Frame::CorPreadv(read) => w.cor_preadv(read),
             Frame::CbwWaitFrozen { node, from, len } => w.cbw_wait_frozen(node, from, len),
             Frame::SnapshotReadDone(read) => w.snapshot_read_done(read),
             Frame::SnapshotStatusDone { cbw, frozen } => w.snapshot_status_done(cbw, frozen),
@@ -302,6 +305,8 @@ impl Frame {
             Frame::DriveBackupDrained { args, bs, txn } => w.drive_backup_drained(args, bs, txn),
             Frame::DriveBackupCreated { args, bs, txn } => w.drive_backup_created(args, bs, txn),
             Frame::DriveBackupOpened { args, bs, txn } => w.drive_backup_opened(args, bs, txn),
+
+            Frame::Stream(stream) => stream.run(w),
 
             Frame::TranPrepare(tran, index) => w.tran_prepare(tran, index),
             Frame::TranPrepared(tran, index) => w.tran_prepared(tran, index),

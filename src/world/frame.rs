@@ -12,7 +12,9 @@ use super::block::driver::qcow2_create::{FormatStage, Formatting};
 use super::block::driver::snapshot_access::SnapshotRead;
 use super::block::driver::throttle::{DriveLimits, Member};
 use super::block::graph::{BdrvNext, Role};
-use super::block::io::WriteReq;
+use super::block::copy_on_readv::CopyOnReadv;
+use super::block::driver::copy_on_read::CorPreadv;
+use super::block::io::{IoFlags, WriteReq};
 use super::block::open::open::{OpenStage, Opening};
 use super::block::open::reopen::Reopen;
 use super::block::open::spec::OpenSpec;
@@ -20,6 +22,7 @@ use super::block::status::StatusReq;
 use super::blockdev::external_snapshot::SnapshotStage;
 use super::blockdev::medium::MediumOp;
 use super::job::backup::BackupArgs;
+use super::job::stream::StreamFrame;
 use super::monitor::hmp::BlkRequest;
 use super::monitor::qemu_io_map::Walk;
 use super::system::hotplug::Plugged;
@@ -62,6 +65,8 @@ pub struct Pieces {
     pub piece: u64,
     /// What was read so far.
     pub data: Data,
+    /// Flags.
+    pub flags: IoFlags,
     /// Nothing was asked for yet.
     pub first: bool,
 }
@@ -218,13 +223,17 @@ pub enum Frame {
         node: NodeId,
         offset: u64,
         bytes: u64,
+        flags: IoFlags,
     },
     PreadvAligned {
         node: NodeId,
         offset: u64,
         bytes: u64,
         id: u32,
+        flags: IoFlags,
     },
+    CopyOnReadv(Box<CopyOnReadv>),
+    DriverPwritev(Box<WriteReq>),
     PreadvPieces(Box<Pieces>),
     PreadvEnd {
         node: NodeId,
@@ -419,6 +428,7 @@ pub enum Frame {
     Qcow2Open(NodeId),
     Qcow2Opened(NodeId),
     Qcow2Close(NodeId),
+    CorPreadv(Box<CorPreadv>),
     CbwWaitFrozen {
         node: NodeId,
         from: u64,
@@ -610,6 +620,9 @@ pub enum Frame {
         bs: NodeId,
         txn: Option<TxnId>,
     },
+
+    // Other jobs.
+    Stream(StreamFrame),
 
     // Transactions and commands.
     TranPrepare(TranId, usize),

@@ -102,6 +102,8 @@ pub struct OpenFlags {
     pub force_share: bool,
     /// `BDRV_O_AUTO_RDONLY`
     pub auto_read_only: bool,
+    /// `BDRV_O_COPY_ON_READ`
+    pub copy_on_read: bool,
 }
 
 /// `detect-zeroes`
@@ -243,6 +245,8 @@ pub struct Node {
     pub block_status_cache: Option<(u64, u64)>,
     /// `inherits_from`: the node in whose options it was described.
     pub inherits_from: Option<NodeId>,
+    /// `copy_on_read`: how many want that what is read and comes from below is written to the node, too.
+    pub copy_on_read: u32,
     /// `implicit`: a filter that a job put there and nobody named; queries pass over it.
     pub implicit: bool,
     /// `never_freeze`: the filter of a job that takes itself away.
@@ -287,6 +291,7 @@ impl Node {
             write_threshold: 0,
             block_status_cache: None,
             inherits_from: None,
+            copy_on_read: 0,
             implicit: false,
             never_freeze: false,
         }
@@ -697,6 +702,8 @@ impl Graph {
             }
             Driver::Cbw(_) => (perm::WRITE, perm::ALL & !perm::RESIZE),
             Driver::SnapshotAccess | Driver::CommitTop => (0, perm::ALL),
+            // `cor_child_perm`
+            Driver::CopyOnRead(_) => (taken | perm::WRITE_UNCHANGED, shared | perm::WRITE_UNCHANGED),
             Driver::Blkdebug(blkdebug) => (taken | blkdebug.take_child_perms, shared & !blkdebug.unshare_child_perms),
             Driver::Raw(_) => {
                 let role = if role == Role::RawImage { Role::Filtered } else { role };

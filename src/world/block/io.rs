@@ -36,6 +36,10 @@ impl IoFlags {
     pub const COMPRESSED: IoFlags = IoFlags(16);
     /// `BDRV_REQ_SERIALISING`
     pub const SERIALISING: IoFlags = IoFlags(32);
+    /// `BDRV_REQ_COPY_ON_READ`
+    pub const COPY_ON_READ: IoFlags = IoFlags(64);
+    /// `BDRV_REQ_PREFETCH`: the reader does not want the data, only that it is copied.
+    pub const PREFETCH: IoFlags = IoFlags(128);
 
     /// Whether all of these flags are set.
     #[must_use]
@@ -99,7 +103,7 @@ pub fn write_zeroes(node: NodeId, offset: u64, bytes: u64, flags: IoFlags) -> Bo
 /// `INT_MAX`, the largest request that carries a buffer (`BDRV_REQUEST_MAX_BYTES`, cut to sectors).
 pub(super) const REQUEST_MAX_BYTES: u64 = i32::MAX as u64 / 512 * 512;
 /// `MAX_BOUNCE_BUFFER`
-const MAX_BOUNCE_BUFFER: u64 = 32768 << 9;
+pub(super) const MAX_BOUNCE_BUFFER: u64 = 32768 << 9;
 
 impl World {
     /// `bdrv_getlength`
@@ -201,7 +205,7 @@ impl World {
         Some(Wait::Queue("an overlapping request"))
     }
 
-    fn make_serialising(&mut self, node: NodeId, id: u32, align: u64) {
+    pub(super) fn make_serialising(&mut self, node: NodeId, id: u32, align: u64) {
         self.set_apart(node, id, |own| {
             let end = align_up(own.overlap_offset + own.overlap_bytes, align);
             own.serialising = true;
@@ -226,9 +230,18 @@ impl World {
     }
 
     /// `bdrv_co_preadv_part`
-    pub(in crate::world) fn bdrv_co_preadv(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
+    pub(in crate::world) fn bdrv_co_preadv(
+        &mut self,
+        node: NodeId,
+        offset: u64,
+        bytes: u64,
+        mut flags: IoFlags,
+    ) -> Flow {
         if bytes > REQUEST_MAX_BYTES || offset > i64::MAX as u64 - bytes {
             return self.ret(Val::Data(Err(Errno::EIO)));
+        }
+        if self.graph.nodes[node].copy_on_read > 0 {
+            flags |= IoFlags::COPY_ON_READ;
         }
         let align = self.graph.nodes[node].bl.request_alignment;
         let start = align_down(offset, align);
@@ -236,25 +249,44 @@ impl World {
         self.see_request(node);
         let id = self.tracked_begin(node, "read", start, len);
         self.seq([
-            Frame::PreadvAligned { node, offset: start, bytes: len, id },
+            Frame::PreadvAligned { node, offset: start, bytes: len, id, flags },
             Frame::PreadvEnd { node, id, skip: offset - start, bytes },
         ])
     }
 
     /// `bdrv_aligned_preadv`
-    pub(in crate::world) fn preadv_aligned(&mut self, node: NodeId, offset: u64, bytes: u64, id: u32) -> Flow {
+    pub(in crate::world) fn preadv_aligned(
+        &mut self,
+        node: NodeId,
+        offset: u64,
+        bytes: u64,
+        id: u32,
+        flags: IoFlags,
+    ) -> Flow {
         self.stop_waiting(node, id);
+        if flags.has(IoFlags::COPY_ON_READ) {
+            // Who touches the same cluster overlaps.
+            self.make_serialising(node, id, self.serialising_align(node));
+        }
         if let Some(wait) = self.wait_serialising(node, id) {
-            self.stack.push(Frame::PreadvAligned { node, offset, bytes, id });
+            self.stack.push(Frame::PreadvAligned { node, offset, bytes, id, flags });
             return Flow::Yield(wait);
         }
+        if flags.has(IoFlags::COPY_ON_READ) {
+            return self.copy_on_readv_begin(node, offset, bytes, flags.without(IoFlags::COPY_ON_READ));
+        }
+        self.preadv_forward(node, offset, bytes, flags)
+    }
+
+    /// `bdrv_aligned_preadv`, where it hands the request to the driver.
+    pub(super) fn preadv_forward(&mut self, node: NodeId, offset: u64, bytes: u64, flags: IoFlags) -> Flow {
         let n = &self.graph.nodes[node];
         let total = n.size;
         let align = n.bl.request_alignment;
         let inside = align_up(total.saturating_sub(offset), align);
         let max_transfer = if n.bl.max_transfer == 0 { u64::MAX } else { align_down(n.bl.max_transfer, align) };
         if bytes <= inside && bytes <= max_transfer {
-            return self.driver_preadv(node, offset, bytes);
+            return self.driver_preadv(node, offset, bytes, flags);
         }
         self.seq([Frame::PreadvPieces(Box::new(crate::world::frame::Pieces {
             node,
@@ -262,6 +294,7 @@ impl World {
             bytes,
             inside: inside.min(bytes),
             piece: max_transfer,
+            flags,
             data: Data::new(),
             first: true,
         }))])
@@ -282,9 +315,9 @@ impl World {
             return self.ret(Val::Data(Ok(data)));
         }
         let piece = (p.inside - done).min(p.piece);
-        let (node, offset) = (p.node, p.offset + done);
+        let (node, offset, flags) = (p.node, p.offset + done, p.flags);
         self.stack.push(Frame::PreadvPieces(p));
-        self.driver_preadv(node, offset, piece)
+        self.driver_preadv(node, offset, piece, flags)
     }
 
     /// The end of `bdrv_co_preadv_part`: cuts off the padding.
@@ -407,7 +440,7 @@ impl World {
         if inside == 0 {
             return self.ret(Val::Data(Ok(Data::new())));
         }
-        self.driver_preadv(node, offset, inside)
+        self.driver_preadv(node, offset, inside, IoFlags::NONE)
     }
 
     /// After that read.
@@ -492,10 +525,14 @@ impl World {
     pub(super) fn write_req_prepare(&mut self, node: NodeId, id: u32, flags: IoFlags) -> Option<Wait> {
         self.stop_waiting(node, id);
         if flags.has(IoFlags::SERIALISING) {
-            let cluster = self.cluster_size_of(node).unwrap_or(1).max(self.graph.nodes[node].bl.request_alignment);
-            self.make_serialising(node, id, cluster);
+            self.make_serialising(node, id, self.serialising_align(node));
         }
         self.wait_serialising(node, id)
+    }
+
+    /// `bdrv_get_cluster_size`: how far a serialising request reaches.
+    fn serialising_align(&self, node: NodeId) -> u64 {
+        self.cluster_size_of(node).unwrap_or(1).max(self.graph.nodes[node].bl.request_alignment)
     }
 
     /// The loop of `bdrv_aligned_pwritev` over pieces that the driver takes; the request shrinks from its front.
@@ -520,7 +557,7 @@ impl World {
     }
 
     /// `bdrv_driver_pwritev`: the driver's write, and a flush where it has to stand for FUA.
-    fn driver_pwritev(&mut self, req: Box<WriteReq>) -> Flow {
+    pub(in crate::world) fn driver_pwritev(&mut self, req: Box<WriteReq>) -> Flow {
         if req.flags.has(IoFlags::FUA) {
             self.stack.push(Frame::FlushAfterWrite(req.node));
         }

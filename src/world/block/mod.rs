@@ -1,6 +1,7 @@
 //! The block layer: nodes, edges, backends, and the requests that go through them (`block.c`, `block/` in QEMU's tree).
 
 pub mod chain;
+pub mod copy_on_readv;
 pub mod copy_range;
 pub mod create;
 pub(in crate::world) mod drain;

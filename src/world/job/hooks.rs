@@ -94,6 +94,8 @@ macro_rules! job_drivers {
 job_drivers! {
     /// `block/backup.c`
     Backup(super::backup::BackupJob) => super::backup::HOOKS,
+    /// `block/stream.c`
+    Stream(Box<super::stream::StreamJob>) => super::stream::HOOKS,
     /// `block/create.c`: `blockdev-create`
     Create(Box<crate::world::block::create::CreateJob>) => crate::world::block::create::HOOKS,
 }

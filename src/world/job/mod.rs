@@ -5,6 +5,7 @@
 
 pub mod backup;
 pub mod hooks;
+pub mod stream;
 pub(in crate::world) mod txn;
 
 use super::World;
@@ -641,6 +642,15 @@ impl World {
     pub(super) fn job_progress_increase_remaining(&mut self, job: JobId, delta: u64) {
         let j = &mut self.jobs[job];
         j.progress_total += delta;
+        let (current, total) = (j.progress_current, j.progress_total);
+        self.trace.emit(Level::Job, self.now, || RecordKind::JobProgress { job: j.id.clone(), current, total });
+        self.see(|| Seen::Progress { job, current, total });
+    }
+
+    /// `job_progress_update`
+    pub(super) fn job_progress_update(&mut self, job: JobId, done: u64) {
+        let j = &mut self.jobs[job];
+        j.progress_current += done;
         let (current, total) = (j.progress_current, j.progress_total);
         self.trace.emit(Level::Job, self.now, || RecordKind::JobProgress { job: j.id.clone(), current, total });
         self.see(|| Seen::Progress { job, current, total });

@@ -79,7 +79,7 @@ impl World {
             C::BlockdevMirror(_) => self.lacking("blockdev-mirror"),
             C::DriveMirror(_) => self.lacking("drive-mirror"),
             C::BlockCommit(_) => self.lacking("block-commit"),
-            C::BlockStream(_) => self.lacking("block-stream"),
+            C::BlockStream(args) => self.block_stream(&args),
             C::ChangeBackingFile { device, image_node_name, backing_file } => {
                 self.change_backing_file(&device, &image_node_name, backing_file)
             }

@@ -31,6 +31,13 @@ pub enum BlkRequest {
         /// Length.
         bytes: u64,
     },
+    /// `blk_co_preadv` with `BDRV_REQ_PREFETCH`
+    Prefetch {
+        /// First byte.
+        offset: u64,
+        /// Length.
+        bytes: u64,
+    },
     /// `blk_co_pwritev`
     Write {
         /// First byte.
@@ -57,6 +64,7 @@ impl BlkRequest {
     fn range(&self) -> (u64, u64) {
         match self {
             BlkRequest::Read { offset, bytes }
+            | BlkRequest::Prefetch { offset, bytes }
             | BlkRequest::Discard { offset, bytes }
             | BlkRequest::Write { offset, bytes, .. } => (*offset, *bytes),
             BlkRequest::Flush => (0, 0),
@@ -265,7 +273,8 @@ impl World {
             return self.ret(Val::err(Errno::EIO));
         }
         let frame = match *request {
-            BlkRequest::Read { offset, bytes } => Frame::Preadv { node, offset, bytes },
+            BlkRequest::Read { offset, bytes } => Frame::Preadv { node, offset, bytes, flags: IoFlags::NONE },
+            BlkRequest::Prefetch { offset, bytes } => Frame::Preadv { node, offset, bytes, flags: IoFlags::PREFETCH },
             BlkRequest::Discard { offset, bytes } => Frame::Pdiscard { node, offset, bytes },
             BlkRequest::Flush => Frame::BdrvCoFlush(node),
             BlkRequest::Write { offset, data, bytes, mut flags } => {

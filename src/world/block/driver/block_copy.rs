@@ -613,7 +613,8 @@ impl World {
                 self.seq([Frame::CopyRangeFrom(copy), Frame::CopyRangeDone { task }])
             }
             Method::ReadWrite | Method::ReadWriteCluster => {
-                self.seq([Frame::Preadv { node: source, offset, bytes: nbytes }, Frame::CopyReadDone { task, method }])
+                let read = Frame::Preadv { node: source, offset, bytes: nbytes, flags: IoFlags::NONE };
+                self.seq([read, Frame::CopyReadDone { task, method }])
             }
         }
     }

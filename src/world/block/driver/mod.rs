@@ -186,7 +186,7 @@ impl World {
     }
 
     /// `bdrv_driver_preadv`: the driver's read. Leaves `Val::Data`.
-    pub(in crate::world) fn driver_preadv(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
+    pub(in crate::world) fn driver_preadv(&mut self, node: NodeId, offset: u64, bytes: u64, flags: IoFlags) -> Flow {
         match self.graph.nodes[node].drv() {
             Driver::File(_) => self.device_submit(node, DeviceOp::Read, offset, bytes),
             Driver::Null(null) => {
@@ -198,7 +198,7 @@ impl World {
                 let below = self.below(node);
                 self.seq([
                     Frame::ChildEvent { node, event: BlkdebugEvent::ReadAio },
-                    Frame::Preadv { node: below, offset, bytes },
+                    Frame::Preadv { node: below, offset, bytes, flags: IoFlags::NONE },
                 ])
             }
             Driver::Blkdebug(_) => self.seq([
@@ -206,9 +206,8 @@ impl World {
                 Frame::StopOnError(1),
                 Frame::PassRead { node, offset, bytes },
             ]),
-            Driver::Cbw(_) | Driver::CopyOnRead(_) | Driver::MirrorTop(_) | Driver::CommitTop => {
-                self.pass_read(node, offset, bytes)
-            }
+            Driver::Cbw(_) | Driver::MirrorTop(_) | Driver::CommitTop => self.pass_read(node, offset, bytes),
+            Driver::CopyOnRead(_) => self.cor_co_preadv(node, offset, bytes, flags),
             Driver::Qcow2(_) => self.qcow2_preadv(node, offset, bytes),
             Driver::SnapshotAccess => self.snapshot_preadv(node, offset, bytes),
             Driver::Throttle(_) => self.seq([throttled(node, false, bytes), Frame::PassRead { node, offset, bytes }]),
@@ -218,7 +217,7 @@ impl World {
     /// A read passed on to the node below.
     pub(in crate::world) fn pass_read(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
         let below = self.below(node);
-        self.seq([Frame::Preadv { node: below, offset, bytes }])
+        self.seq([Frame::Preadv { node: below, offset, bytes, flags: IoFlags::NONE }])
     }
 
     /// The driver's write. Leaves `Val::Ret`.

@@ -237,10 +237,10 @@ impl World {
         let file = self.below(node);
         match request {
             Ask::Read { child: Child::File, offset, len } => {
-                self.seq([Frame::Preadv { node: file, offset, bytes: len }])
+                self.seq([Frame::Preadv { node: file, offset, bytes: len, flags: IoFlags::NONE }])
             }
             Ask::Read { child: Child::Backing, offset, len } => match self.graph.cow_bs(node) {
-                Some(backing) => self.seq([Frame::Preadv { node: backing, offset, bytes: len }]),
+                Some(backing) => self.seq([Frame::Preadv { node: backing, offset, bytes: len, flags: IoFlags::NONE }]),
                 None => self.ret(Val::Data(Ok(Data::zeroes(len)))),
             },
             Ask::Write { offset, data } => self.seq([Frame::Pwritev(io::write(file, offset, data, IoFlags::NONE))]),
@@ -502,6 +502,7 @@ impl World {
                 self.throttle_unregister(super::throttle::Member::Node(node));
                 self.driver_closed(node)
             }
+            Some(Driver::CopyOnRead(_)) => self.cor_close(node),
             _ => self.driver_closed(node),
         }
     }

@@ -8,6 +8,7 @@ use crate::block::content::Data;
 use crate::world::World;
 use crate::world::aio::Wait;
 use crate::world::arena::NodeId;
+use crate::world::block::io::IoFlags;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::{BlockStatus, Val};
 
@@ -101,7 +102,8 @@ impl World {
             Err(errno) => self.ret(Val::Data(Err(errno))),
             Ok(place) => {
                 (read.part, read.frozen) = (place.bytes, place.frozen);
-                let part = Frame::Preadv { node: place.node, offset: read.offset, bytes: place.bytes };
+                let (node, offset, bytes, flags) = (place.node, read.offset, place.bytes, IoFlags::NONE);
+                let part = Frame::Preadv { node, offset, bytes, flags };
                 self.seq([part, Frame::SnapshotReadDone(read)])
             }
         }

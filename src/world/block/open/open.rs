@@ -10,9 +10,11 @@ use crate::block::event::BlkdebugEvent;
 use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::arena::{BackendId, NodeId};
+use crate::world::block::driver::copy_on_read::CopyOnRead;
 use crate::world::block::driver::throttle::Member;
 use crate::world::block::driver::{BlkdebugDriver, CbwState, Driver, FileDriver, NullDriver, RawDriver};
 use crate::world::block::graph::{DetectZeroes, Node, OpenFlags, Role, perm};
+use crate::world::block::io::IoFlags;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use std::sync::Arc;
@@ -151,7 +153,7 @@ impl World {
             let file = o.file_bs.expect("just opened");
             let bytes = self.bdrv_getlength(file).min(2048);
             return self.seq([
-                Frame::RunCo(Box::new(Frame::Preadv { node: file, offset: 0, bytes })),
+                Frame::RunCo(Box::new(Frame::Preadv { node: file, offset: 0, bytes, flags: IoFlags::NONE })),
                 Frame::Open(o, OpenStage::Probed),
             ]);
         }
@@ -186,6 +188,13 @@ impl World {
             return self.open_failed(&o, QmpError::generic(text));
         }
         self.graph.nodes[bs].spec = Some(Kept::new(spec.clone()));
+        let node = &mut self.graph.nodes[bs];
+        if node.flags.copy_on_read {
+            if !node.flags.rdwr {
+                return self.open_failed(&o, QmpError::generic("Can't use copy-on-read on read-only device"));
+            }
+            node.copy_on_read += 1;
+        }
         match &spec.driver {
             DriverSpec::Probe => unreachable!("probing comes first"),
             DriverSpec::File { filename, .. } if filename.is_empty() => {
@@ -228,6 +237,10 @@ impl World {
             }
             DriverSpec::Throttle { group } => {
                 self.graph.nodes[bs].driver = Some(Driver::Throttle(group.clone()));
+                self.open_attach_file(o, Role::Filtered)
+            }
+            DriverSpec::CopyOnRead { .. } => {
+                self.graph.nodes[bs].driver = Some(Driver::CopyOnRead(CopyOnRead::default()));
                 self.open_attach_file(o, Role::Filtered)
             }
             DriverSpec::Blkdebug { rules, limits, take, unshare, config, .. } => {
@@ -362,6 +375,14 @@ impl World {
             Driver::SnapshotAccess => {
                 self.graph.nodes[bs].size = self.bdrv_getlength(self.below(bs));
                 self.open_done(o)
+            }
+            Driver::CopyOnRead(_) => {
+                let DriverSpec::CopyOnRead { bottom } = &o.spec.driver else { unreachable!("it has a bottom or none") };
+                let bottom = bottom.clone();
+                match self.cor_open(bs, bottom.as_deref()) {
+                    Ok(()) => self.open_done(o),
+                    Err(err) => self.driver_open_failed(o, err),
+                }
             }
             Driver::Qcow2(_) => {
                 let open = self.qcow2_open_frame(bs);
@@ -616,7 +637,7 @@ impl World {
 /// Flags of a node as a child inherits them (`bdrv_inherited_options`).
 #[must_use]
 pub fn inherited(parent: OpenFlags) -> OpenFlags {
-    OpenFlags { unmap: true, no_backing: false, ..parent }
+    OpenFlags { unmap: true, no_backing: false, copy_on_read: false, ..parent }
 }
 
 /// The default of `detect-zeroes`.
