@@ -6,14 +6,14 @@
 
 use super::aio::{Cond, Ctx, Wait};
 use super::arena::{BackendId, CallId, CellId, CoId, JobId, NodeId, ReqId, TranId, TxnId};
+use super::block::copy_on_readv::CopyOnReadv;
 use super::block::copy_range::CopyRange;
 use super::block::driver::block_copy::{CopyTask, Method};
+use super::block::driver::copy_on_read::CorPreadv;
 use super::block::driver::qcow2_create::{FormatStage, Formatting};
 use super::block::driver::snapshot_access::SnapshotRead;
 use super::block::driver::throttle::{DriveLimits, Member};
 use super::block::graph::{BdrvNext, Role};
-use super::block::copy_on_readv::CopyOnReadv;
-use super::block::driver::copy_on_read::CorPreadv;
 use super::block::io::{IoFlags, WriteReq};
 use super::block::open::open::{OpenStage, Opening};
 use super::block::open::reopen::Reopen;

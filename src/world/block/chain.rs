@@ -1,6 +1,6 @@
 //! Backing chains: what is below a node through filters and overlays, frozen links, and filters that come and go (`block.c`).
 
-use super::graph::Graph;
+use super::graph::{Graph, Parent};
 use crate::qmp::error::QmpError;
 use crate::quirk::Quirk;
 use crate::world::World;
@@ -56,6 +56,12 @@ impl Graph {
     #[must_use]
     pub fn filter_or_cow_bs(&self, node: NodeId) -> Option<NodeId> {
         self.filter_or_cow_child(node).map(|edge| self.bs(edge))
+    }
+
+    /// `bdrv_is_root_node`: nothing but backends is above it.
+    #[must_use]
+    pub fn is_root_node(&self, node: NodeId) -> bool {
+        self.nodes[node].parents.iter().all(|edge| matches!(self.children[*edge].parent, Parent::Backend(_)))
     }
 
     /// `bdrv_skip_filters`

@@ -6,7 +6,6 @@ use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::arena::NodeId;
 use crate::world::block::driver::Driver;
-use crate::world::block::graph::Parent;
 use crate::world::block::open::reopen::Reopen;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
@@ -41,8 +40,7 @@ impl World {
     fn change_backing_checks(&self, device: &str, image: &str) -> Result<NodeId, QmpError> {
         let fail = |text: &str| Err(QmpError::generic(text));
         let bs = self.lookup_bs(device)?;
-        let is_child = |edge: &_| matches!(self.graph.children[*edge].parent, Parent::Node(_));
-        if self.graph.nodes[bs].parents.iter().any(is_child) {
+        if !self.graph.is_root_node(bs) {
             return fail("Need a root block node");
         }
         let Some(node) = self.graph.find_node(image) else {

@@ -172,7 +172,8 @@ impl World {
 
     /// How the overlay of `blockdev-snapshot-sync` is opened: as its backing file was, without one.
     fn overlay_spec(&self, args: &BlockdevSnapshotSync, old: NodeId) -> OpenSpec {
-        let flags = OpenFlags { no_backing: true, force_share: false, copy_on_read: false, ..self.graph.nodes[old].flags };
+        let flags =
+            OpenFlags { no_backing: true, force_share: false, copy_on_read: false, ..self.graph.nodes[old].flags };
         let format = args.format.as_deref().unwrap_or("qcow2");
         let mut spec = OpenSpec::from_filename(&args.snapshot_file, Some(format), flags);
         spec.node_name.clone_from(&args.snapshot_node_name);

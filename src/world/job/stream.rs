@@ -576,11 +576,7 @@ impl World {
     fn stream_filter_dropped(&mut self, job: JobId, bs: NodeId, cow: Option<NodeId>) -> Flow {
         let Some(cow) = cow else {
             // There is nothing below to let go of.
-            return self.seq([
-                Frame::DrainedBegin(bs),
-                Frame::DrainedEnd(bs),
-                Frame::Give(Box::new(Val::Ret(Ok(())))),
-            ]);
+            return self.seq([Frame::DrainedBegin(bs), Frame::DrainedEnd(bs), Frame::Give(Box::new(Val::Ret(Ok(()))))]);
         };
         self.stack.push(Frame::Stream(StreamFrame::Drained(job, bs, cow)));
         self.seq([Frame::DrainedBegin(bs), Frame::Stream(StreamFrame::DrainCow(cow))])

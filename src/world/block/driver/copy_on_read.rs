@@ -69,6 +69,10 @@ impl World {
             Some(driver) if driver.is_filter() => return fail("is a filter"),
             Some(_) => {}
         }
+        if !self.graph.chain_contains(node, bottom) {
+            // Unlike QEMU, which looks for it for ever (`bdrv_is_backing_chain_frozen`).
+            return fail("is not in the chain");
+        }
         self.graph.freeze_backing_chain(node, Some(bottom))?;
         self.bdrv_ref(bottom);
         let cor = self.cor_mut(node).expect("it is being opened");
@@ -125,12 +129,10 @@ impl World {
                     let flags = r.flags;
                     return self.cor_preadv_piece(r, flags);
                 }
+                let Some(next) = self.graph.backing_chain_next(below) else { self.cor_passes_the_end(r.node) };
                 let bottom = self.cor_bottom(r.node);
-                let Some(next) = self.graph.backing_chain_next(below).filter(|next| self.graph.chain_contains(*next, bottom))
-                else {
-                    return self.cor_preadv_no_chain(r);
-                };
-                let end = self.graph.filter_or_cow_bs(bottom);
+                // Where the node below is the bottom itself, QEMU looks for it underneath, and copies from there.
+                let end = if self.is_above(next, bottom) { self.graph.filter_or_cow_bs(bottom) } else { None };
                 r.at = At::AllocatedAbove;
                 let status = StatusReq::new(next, end, r.offset, n, false);
                 self.seq([Frame::StatusAbove(status), Frame::CorPreadv(r)])
@@ -142,7 +144,13 @@ impl World {
                         r.n = n;
                         flags |= IoFlags::COPY_ON_READ;
                     }
-                    Ok((false, n)) => r.n = n,
+                    Ok((false, n)) => {
+                        let next = self.graph.backing_chain_next(below).expect("the chain is frozen");
+                        if n > 0 && !self.is_above(next, self.cor_bottom(r.node)) {
+                            self.cor_passes_the_end(r.node);
+                        }
+                        r.n = n;
+                    }
                     Err(_) => {
                         r.n = 0;
                         flags |= IoFlags::COPY_ON_READ;
@@ -167,10 +175,14 @@ impl World {
         }
     }
 
-    /// The node below is the bottom itself: QEMU looks for the bottom underneath it.
-    fn cor_preadv_no_chain(&mut self, r: Box<CorPreadv>) -> Flow {
-        let flags = r.flags;
-        self.cor_preadv_piece(r, flags)
+    fn is_above(&self, node: NodeId, bottom: NodeId) -> bool {
+        self.graph.chain_contains(node, bottom)
+    }
+
+    /// `bdrv_co_common_block_status_above` comes to the end of the chain and has not met its base.
+    fn cor_passes_the_end(&self, node: NodeId) -> ! {
+        let subject = format!("node {}", self.graph.nodes[node].node_name);
+        Self::qemu_aborts(subject, "bdrv_co_is_allocated_above: the chain ends before the bottom is found")
     }
 
     /// Reads the piece, unless neither read nor write is needed.

@@ -163,9 +163,14 @@ fn throttled(node: NodeId, write: bool, bytes: u64) -> Frame {
 }
 
 impl World {
-    /// The node that requests are passed on to (`bdrv_primary_bs`).
+    /// The node that requests are passed on to (`bdrv_primary_bs`). A filter that a job has taken out of its place has none, if the job
+    /// is there still: QEMU follows a null pointer then.
     pub(in crate::world) fn below(&self, node: NodeId) -> NodeId {
-        self.graph.bs(self.graph.primary_child(node).expect("the driver has a node below"))
+        let Some(edge) = self.graph.primary_child(node) else {
+            let subject = format!("node {}", self.graph.nodes[node].node_name);
+            Self::qemu_aborts(subject, "a filter that was taken away has no node below");
+        };
+        self.graph.bs(edge)
     }
 
     /// The blkdebug driver of a node.

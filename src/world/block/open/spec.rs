@@ -682,7 +682,7 @@ fn node_flags(options: &BlockdevOptions, parent: Option<OpenFlags>) -> OpenFlags
         no_backing: false,
         force_share: options.force_share.unwrap_or(base.force_share),
         auto_read_only: options.auto_read_only.unwrap_or(base.auto_read_only),
-        copy_on_read: false,
+        copy_on_read: base.copy_on_read,
     }
 }
 
