@@ -27,7 +27,7 @@ pub struct About {
     pub origin: Origin,
     /// The releases of QEMU that had it.
     pub versions: &'static str,
-    /// The commit that mended it, or the report.
+    /// The commit that fixed it, or the report.
     pub source: &'static str,
     /// What is wrong, in a sentence.
     pub says: &'static str,

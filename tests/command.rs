@@ -45,7 +45,7 @@ fn check_names_places() {
     assert!(err.contains("[bad.yaml:3:5]") && err.contains("did you mean `idle`?") && !err.contains('\x1b'), "{err}");
     let (code, _, err) = texts(&command(dir.path(), &["check", "none.yaml"]));
     assert_eq!(code, Some(2));
-    assert!(err.contains("none.yaml: cannot read the file: No such file or directory"), "{err}");
+    assert!(err.contains("error: none.yaml: No such file or directory"), "{err}");
 }
 
 #[test]

@@ -47,7 +47,7 @@ fn scenario(name: &str) -> String {
 
 fn programs_agree_with_this_program_as_qemu() {
     let dir = tempfile::tempdir().unwrap();
-    for kind in ["well", "faulty"] {
+    for kind in ["well-behaved", "hostile"] {
         let qemu = format!("{BIN} qemu -S");
         let (code, out, err) =
             command(dir.path(), &["conform", "--qemu", &qemu, "--kind", kind, "--seeds", "0..3", "--small"]);

@@ -29,6 +29,19 @@ const SIMULATED: &[&str] = &[
     "query-iothreads", "query-jobs", "query-kvm", "query-name", "query-named-block-nodes", "query-status", "query-target",
     "query-uuid", "query-version", "quit", "stop", "system_reset", "transaction",
     "x-debug-block-dirty-bitmap-sha256", "x-debug-query-block-graph",
+    // The machine around the disks, and what is answered as recorded.
+    "balloon", "device-list-properties", "migrate-set-capabilities", "migrate-set-parameters", "qom-get",
+    "qom-list", "qom-list-properties", "qom-list-types", "qom-set", "query-acpi-ospm-status", "query-audiodevs",
+    "query-balloon", "query-chardev", "query-chardev-backends", "query-colo-status", "query-command-line-options",
+    "query-cpu-definitions", "query-cpu-model-expansion", "query-cpus-fast", "query-cryptodev",
+    "query-current-machine", "query-display-options", "query-dump",
+    "query-dump-guest-memory-capability", "query-hotpluggable-cpus", "query-hv-balloon-status-report",
+    "query-machines", "query-memdev", "query-memory-devices", "query-memory-size-summary", "query-mice",
+    "query-migrate", "query-migrate-capabilities", "query-migrate-parameters", "query-migrationthreads",
+    "query-pci", "query-qmp-schema", "query-replay", "query-rx-filter", "query-sev", "query-sev-capabilities",
+    "query-sev-launch-measure", "query-sgx", "query-sgx-capabilities", "query-spice",     "query-tpm", "query-tpm-models", "query-tpm-types", "query-vcpu-dirty-limit", "query-vm-generation-id",
+    "query-vnc", "query-vnc-servers", "query-xen-replication-status", "set-action", "system_powerdown",
+    "x-query-virtio",
 ];
 
 /// Arguments of the commands that read theirs before they refuse; the others take none.
@@ -63,13 +76,8 @@ const DRIVE_OPTIONS: &[(&str, &str)] = &[
 ];
 
 /// Lines of the human monitor, and what they answer.
-const HMP: &[(&str, &str)] = &[
-    ("savevm x", "savevm"),
-    ("help", "help"),
-    ("info block -v", "info block -v"),
-    ("info qtree", "info qtree"),
-    ("p 1", "print"),
-];
+const HMP: &[(&str, &str)] =
+    &[("savevm x", "savevm"), ("info block -v", "info block -v"), ("info qtree", "info qtree"), ("p 1", "print")];
 
 /// qemu-io commands, and what they answer.
 const QEMU_IO: &[(&str, &str)] = &[

@@ -10,10 +10,13 @@
 mod common;
 
 use blockjob_sim::base::Json;
+use blockjob_sim::base::errno::Errno;
 use blockjob_sim::choice::{ChoiceLog, Preemption, Preemptions, Who};
+use blockjob_sim::host::{Failing, HostChange, Request};
 use blockjob_sim::quirk;
 use blockjob_sim::scenario::plan::{
-    Backing, Expect, FileOp, ImageFormat, Limits, PlannedFile, PlannedStep, Qcow2Options, Schedule, StepKind, WriteData,
+    Backing, Expect, Fails, FileOp, ImageFormat, Limits, PlannedFile, PlannedStep, Qcow2Options, Schedule, StepKind,
+    WriteData,
 };
 use blockjob_sim::scenario::{Plan, load, write};
 use common::{path, plan_of};
@@ -108,7 +111,7 @@ fn step() -> impl Strategy<Value = StepKind> {
     prop_oneof![
         (command, expect).prop_map(|(command, expect)| StepKind::Qmp { command, expect }),
         (word(), prop::option::of(word()), prop::option::of(word()))
-            .prop_map(|(line, output, returns)| StepKind::Hmp { line, output, returns }),
+            .prop_map(|(line, output, returns)| StepKind::Hmp { line, output, returns, fails: Fails::Any }),
         any::<u64>().prop_map(StepKind::Sleep),
         prop::collection::vec(word(), 0..3).prop_map(|except| StepKind::NoEvents { except }),
         word().prop_map(StepKind::Mark),
@@ -138,6 +141,21 @@ fn file_op() -> impl Strategy<Value = FileOp> {
         }),
         (word(), word()).prop_map(|(file, content)| FileOp::Text { file, content }),
         word().prop_map(|file| FileOp::Rebase { file, backing: None }),
+        host_change().prop_map(FileOp::Host),
+    ]
+}
+
+fn host_change() -> impl Strategy<Value = HostChange> {
+    let failing = (0..Request::NAMES.len(), 0..9u64, prop::option::of(any::<u64>())).prop_map(|(on, after, times)| {
+        let (_, on) = Request::NAMES[on];
+        Failing { on, errno: Errno::EIO, after, times }
+    });
+    prop_oneof![
+        any::<Option<u64>>().prop_map(HostChange::Capacity),
+        (word(), any::<Option<u64>>()).prop_map(|(file, bytes)| HostChange::Limit(file, bytes)),
+        (word(), 0..1u64 << 62).prop_map(|(file, size)| HostChange::Resize(file, size)),
+        (word(), failing).prop_map(|(file, failing)| HostChange::Fail(file, failing)),
+        word().prop_map(HostChange::Mend),
     ]
 }
 

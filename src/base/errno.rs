@@ -25,6 +25,12 @@ macro_rules! errnos {
             pub fn name(self) -> Option<&'static str> {
                 match self.0 { $($value => Some(stringify!($name)),)* _ => None }
             }
+
+            /// The errno of a symbolic name.
+            #[must_use]
+            pub fn by_name(name: &str) -> Option<Errno> {
+                match name { $(stringify!($name) => Some(Errno($value)),)* _ => None }
+            }
         }
     };
 }

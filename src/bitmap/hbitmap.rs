@@ -1,6 +1,15 @@
 //! The bit array under a dirty bitmap, with offsets and lengths in bytes.
 
-use super::pages::{PAGE_BITS, PAGE_WORDS, Page, Pages};
+use super::pages::{Fill, PAGE_BITS, PAGE_WORDS, Page, Pages};
+
+/// A stretch of the serialized bits of a bitmap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SerializedPiece {
+    /// So many bytes of set bits.
+    Ones(u64),
+    /// Bytes, lowest bit first.
+    Bytes(Vec<u8>),
+}
 
 /// `util/hbitmap.c:HBitmap`: one bit for each granule of a disk. All offsets, sizes and lengths are in bytes;
 /// a granule is a power of two of them.
@@ -191,6 +200,31 @@ impl HBitmap {
         let words = self.len_bits().div_ceil(64).max(1);
         let pages = words.div_ceil(PAGE_WORDS as u64);
         (0..pages).flat_map(|page| self.pages.page(page).words()).take(usize::try_from(words).unwrap_or(usize::MAX))
+    }
+
+    /// `hbitmap_serialization_size`: bytes of the serialized bits, in whole words of 64 bits; none for no bits.
+    #[must_use]
+    pub fn serialized_len(&self) -> u64 {
+        self.len_bits().div_ceil(64) * 8
+    }
+
+    /// The serialized bits where some are set, in order, each with the byte at which it begins. The last may reach behind
+    /// [`HBitmap::serialized_len`], with zeroes. Costs what is set.
+    pub fn serialized_pieces(&self) -> impl Iterator<Item = (u64, SerializedPiece)> + '_ {
+        self.pages.filled().map(|(page, fill)| {
+            let piece = match fill {
+                Fill::Ones(pages) => SerializedPiece::Ones(pages * PAGE_BITS / 8),
+                Fill::Mixed(page) => {
+                    SerializedPiece::Bytes(page.words().into_iter().flat_map(u64::to_le_bytes).collect())
+                }
+            };
+            (page * PAGE_BITS / 8, piece)
+        })
+    }
+
+    /// Sets `n` bits from `first` on, by their numbers. Bits beyond the end are ignored.
+    pub fn set_bits(&mut self, first: u64, n: u64) {
+        self.pages.write(first, first.saturating_add(n).min(self.len_bits()), true);
     }
 
     /// `hbitmap_serialize_part`: the bits from `first_bit` (a multiple of 64) on as `nbytes` bytes, lowest bit first,

@@ -11,7 +11,7 @@ mod pages;
 pub use dirty::{
     BlockDirtyInfo, CheckFlags, DirtyBitmap, MAX_NAME_SIZE, check_granularity, check_name_given, default_granularity,
 };
-pub use hbitmap::HBitmap;
+pub use hbitmap::{HBitmap, SerializedPiece};
 pub use list::{BitmapId, DirtyBitmaps};
 
 #[cfg(test)]

@@ -93,7 +93,7 @@ impl Hash for Page {
 // an allocation each time a copied bitmap is written.
 #[allow(clippy::large_enum_variant)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Fill {
+pub(super) enum Fill {
     /// So many pages with every bit set.
     Ones(u64),
     /// One page with some bits set and some not.
@@ -146,6 +146,11 @@ impl Pages {
     #[cfg(test)]
     pub(super) fn spans(&self) -> usize {
         self.spans.len()
+    }
+
+    /// What is not clear, in order: the first page, and what is there.
+    pub(super) fn filled(&self) -> impl Iterator<Item = (u64, &Fill)> + '_ {
+        self.spans.iter().map(|span| (span.first, &span.fill))
     }
 
     /// Index of the first span that ends after `page`.

@@ -229,6 +229,26 @@ pub fn resume_failed(errno: Errno) -> String {
     format!("Could not resume request: {errno}\n")
 }
 
+/// The first line by which a command of qemu-io says that a request failed; `text` is what was printed. What it says of a line that it does
+/// not understand is not among these: [`crate::block::qemu_io::parse`] has that.
+#[must_use]
+pub fn failure(text: &str) -> Option<&str> {
+    const VERBS: &[&str] =
+        &["read", "readv", "write", "writev", "aio_read", "aio_write", "discard", "is_allocated", "flush", "truncate"];
+    const BEGINNINGS: &[&str] = &[
+        "Pattern verification failed at offset",
+        "getlength: ",
+        "Could not set breakpoint: ",
+        "Could not remove breakpoint ",
+        "Could not resume request: ",
+    ];
+    let fails = |line: &&str| {
+        let verb = line.split_once(" failed: ").map_or("", |(verb, _)| verb);
+        VERBS.contains(&verb) || BEGINNINGS.iter().any(|beginning| line.starts_with(beginning))
+    };
+    text.lines().find(fails)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

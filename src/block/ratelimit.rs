@@ -30,16 +30,16 @@ impl RateLimit {
         }
         if self.slice_end < now {
             self.slice_start = now;
-            self.slice_end = now + SLICE_TIME;
+            self.slice_end = now.saturating_add(SLICE_TIME);
             self.dispatched = 0;
         }
-        self.dispatched += n;
+        self.dispatched = self.dispatched.saturating_add(n);
         if self.dispatched < self.quota {
             return 0;
         }
         // QEMU computes dispatched / quota in floating point and cuts the product to whole nanoseconds.
         let slices = u128::from(self.dispatched) * u128::from(SLICE_TIME) / u128::from(self.quota);
-        self.slice_end = self.slice_start + u64::try_from(slices).unwrap_or(u64::MAX / 2);
+        self.slice_end = self.slice_start.saturating_add(u64::try_from(slices).unwrap_or(u64::MAX / 2));
         self.slice_end.saturating_sub(now)
     }
 

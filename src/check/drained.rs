@@ -9,7 +9,7 @@ use crate::world::watch::feed::Seen;
 /// [`Invariant::Drained`]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Drained {
-    /// Nodes whose drained section is there, and has not ended.
+    /// Nodes with a drained section that is there, as requests were waited for, and has not ended; once for each such section.
     nodes: Vec<NodeId>,
 }
 
@@ -23,8 +23,11 @@ impl Watch for Drained {
                     let reason = format!("it is drained with {in_flight} requests under way");
                     return Self::broken(format!("node {name}"), reason);
                 }
-                if !self.nodes.contains(node) {
-                    self.nodes.push(*node);
+                self.nodes.push(*node);
+            }
+            Seen::DrainEnds(node) => {
+                if let Some(at) = self.nodes.iter().position(|drained| drained == node) {
+                    self.nodes.remove(at);
                 }
             }
             Seen::Undrained(node) => self.nodes.retain(|drained| drained != node),

@@ -352,6 +352,14 @@ pub enum Chooser {
     Bytes(Bytes),
 }
 
+impl Chooser {
+    /// Choices drawn from a seed, as `run --seed` makes them ([`Walk`]).
+    #[must_use]
+    pub fn seed(seed: u64) -> Chooser {
+        Chooser::Walk(Box::new(Walk::new(seed)))
+    }
+}
+
 /// Does the same for whichever variant it is.
 macro_rules! each {
     ($self:expr, $inner:ident => $what:expr, $calm:expr) => {

@@ -2,57 +2,23 @@
 //! than the blocks it was in the middle of.
 #![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the shell writes real files")]
 
+use super::files;
 use super::quirks::WatchArgs;
-use crate::explore::{Block, Campaign, Found};
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use crate::explore::saved::{self, Blocks, Head};
+use crate::explore::{Block, Campaign};
+use serde::Serialize;
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-/// Blocks by stage and number.
-type Blocks = BTreeMap<(usize, u64), Block>;
-
 /// The file in the directory of a campaign.
 const NAME: &str = "campaign.jsonl";
 
-/// The first line: which campaign it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Head {
-    /// Version of the form.
-    campaign_file: u32,
-    /// Tool and version.
-    tool: String,
-    /// The scenario.
-    pub file: String,
-    /// Quirks and checks, as options.
-    pub watch: String,
-    /// What is done.
-    pub campaign: Campaign,
-}
-
-impl Head {
-    /// Of a campaign over a file, or over generated scenarios.
-    pub fn new(file: Option<&Path>, watch: &WatchArgs, campaign: &Campaign) -> Head {
-        Head {
-            campaign_file: 1,
-            tool: concat!("blockjob-sim ", env!("CARGO_PKG_VERSION")).to_owned(),
-            file: file.map_or("--generate".to_owned(), |file| file.to_string_lossy().into_owned()),
-            watch: watch.written(),
-            campaign: campaign.clone(),
-        }
-    }
-
-    /// The command that shows a failure again.
-    pub fn again(&self, found: &Found) -> String {
-        let run = |file: &str| format!("blockjob-sim run {file} --replay '{}'{}", found.choices, self.watch);
-        match found.seed {
-            Some(seed) if self.file == "--generate" => {
-                format!("blockjob-sim generate --seed {seed} > {seed}.yaml; {}", run(&format!("{seed}.yaml")))
-            }
-            _ => run(&self.file),
-        }
-    }
+/// The first line of a campaign over a file, or over generated scenarios.
+pub(super) fn head(file: Option<&Path>, kind: Option<&str>, watch: &WatchArgs, campaign: &Campaign) -> Head {
+    let generated = || kind.map_or("--generate".to_owned(), |kind| format!("--generate --kind {kind}"));
+    let file = file.map_or_else(generated, |file| file.to_string_lossy().into_owned());
+    Head::new(file, watch.written(), campaign)
 }
 
 /// A file that lines are added to.
@@ -62,17 +28,18 @@ pub(super) struct CampaignFile {
 }
 
 impl CampaignFile {
-    /// A new one. One that is there is kept under another name.
+    /// A new one; one that is there stays, and is refused.
     pub fn create(dir: &Path, head: &Head) -> Result<CampaignFile, String> {
         std::fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
         let path = dir.join(NAME);
-        if path.exists() {
-            let old = (1..).map(|n| dir.join(format!("{NAME}.{n}"))).find(|old| !old.exists());
-            if let Some(old) = old {
-                std::fs::rename(&path, old).map_err(|error| format!("{}: {error}", path.display()))?;
-            }
-        }
-        let file = File::create(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let made = OpenOptions::new().write(true).create_new(true).open(&path);
+        let file = made.map_err(|error| match error.kind() {
+            std::io::ErrorKind::AlreadyExists => format!(
+                "{}: a campaign stands here: --resume goes on with it, another directory begins another",
+                path.display()
+            ),
+            _ => format!("{}: {error}", path.display()),
+        })?;
         let mut made = CampaignFile { file, path };
         made.line(head)?;
         Ok(made)
@@ -83,10 +50,7 @@ impl CampaignFile {
         let path = dir.join(NAME);
         let (old, blocks) = read(&path)?;
         if old != *head {
-            return Err(format!(
-                "{}: it is of another campaign: file, options and version must be the same",
-                path.display()
-            ));
+            return Err(format!("{}: it is of another campaign: {}", path.display(), head.differs(&old)));
         }
         let file =
             OpenOptions::new().append(true).open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -120,16 +84,7 @@ pub(super) fn overwrite(file: &mut File, text: &str) {
 }
 
 fn read(path: &Path) -> Result<(Head, Blocks), String> {
-    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let mut lines = text.lines();
-    let head = lines.next().and_then(|line| serde_json::from_str::<Head>(line).ok());
-    let head = head.ok_or_else(|| format!("{}: this is no file of a campaign", path.display()))?;
-    let mut blocks = BTreeMap::new();
-    // A line that was cut off when the process was killed is no block; it is done again.
-    for block in lines.filter_map(|line| serde_json::from_str::<Block>(line).ok()) {
-        blocks.insert((block.stage, block.number), block);
-    }
-    Ok((head, blocks))
+    saved::read(&path.to_string_lossy(), &files::campaign(path)?)
 }
 
 /// Reads all parts of one campaign.

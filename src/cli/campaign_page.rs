@@ -58,7 +58,7 @@ pub(super) fn write(dir: &Path, tally: &Tally, about: &About<'_>) -> Result<(), 
         if let Some(small) = &small {
             let file = format!("failure-{}.yaml", failures.len() + 1);
             let path = dir.join(&file);
-            std::fs::write(&path, small.to_yaml()).map_err(|error| trouble(&path, error))?;
+            crate::serve::outfile::write(&path, small.to_yaml().as_bytes()).map_err(|error| trouble(&path, error))?;
             failure.text.push_str(&format!(
                 "\n\nmade small, as below; the scenario is {file}\nbefore: {}\nafter:  {}",
                 small.before, small.after
@@ -68,7 +68,8 @@ pub(super) fn write(dir: &Path, tally: &Tally, about: &About<'_>) -> Result<(), 
             failure.picture = svg::draw(&source, &svg::Options::default());
             failure.page = format!("failure-{}.html", failures.len() + 1);
             let path = dir.join(&failure.page);
-            std::fs::write(&path, html::draw(&source, None, None)).map_err(|error| trouble(&path, error))?;
+            crate::serve::outfile::write(&path, html::draw(&source, None, None).as_bytes())
+                .map_err(|error| trouble(&path, error))?;
         }
         failures.push(failure);
     }
@@ -78,7 +79,7 @@ pub(super) fn write(dir: &Path, tally: &Tally, about: &About<'_>) -> Result<(), 
         campaign.traces = traces(plan, about);
     }
     let path = dir.join("index.html");
-    std::fs::write(&path, draw(&campaign)).map_err(|error| trouble(&path, error))
+    crate::serve::outfile::write(&path, draw(&campaign).as_bytes()).map_err(|error| trouble(&path, error))
 }
 
 /// Runs that making a failure small may take: pages are for looking at, `shrink` takes its time.

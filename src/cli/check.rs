@@ -2,25 +2,43 @@
 
 use super::output::Output;
 use super::{EXIT_USAGE, files, report};
+use crate::scenario::Library;
 use std::path::PathBuf;
 
 /// Columns of a report.
 pub(super) const WIDTH: usize = 120;
 
-/// Reads each file and shows its first mistake.
+/// Reads each file and shows its mistakes.
 pub(super) fn check(paths: &[PathBuf], out: &mut Output) -> u8 {
-    let mut code = 0;
-    for path in paths {
-        match files::plan(path) {
+    let found = match files::named(paths, &[]) {
+        Ok(found) => found,
+        Err(problem) => {
+            out.error(&problem);
+            return EXIT_USAGE;
+        }
+    };
+    if found.is_empty() {
+        out.error("no scenarios here: their names end in .yaml or .yml");
+        return EXIT_USAGE;
+    }
+    let (mut library, mut mistakes, mut wrong) = (Library::default(), 0, 0);
+    for (_, path) in &found {
+        match files::checked(&mut library, path) {
+            Ok(_) if out.quiet => {}
             Ok(Some(plan)) => {
                 out.print(&format!("{}: ok, steps: {}; {}\n", path.display(), plan.steps.len(), plan.about))
             }
             Ok(None) => out.print(&format!("{}: ok, definitions only\n", path.display())),
-            Err(error) => {
-                out.complain(&report::render(&error, WIDTH, out.colour_err));
-                code = EXIT_USAGE;
+            Err(errors) => {
+                for error in &errors {
+                    out.complain(&report::render(error, WIDTH, out.colour_err));
+                }
+                (mistakes, wrong) = (mistakes + errors.len(), wrong + 1);
             }
         }
     }
-    code
+    if mistakes > 1 {
+        out.complain(&format!("{mistakes} mistakes in {wrong} of {} files\n", found.len()));
+    }
+    if mistakes > 0 { EXIT_USAGE } else { 0 }
 }

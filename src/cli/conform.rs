@@ -1,5 +1,6 @@
 //! `blockjob-sim conform`.
 
+use super::kinds::KindArg;
 use super::output::Output;
 use super::{EXIT_USAGE, files, seeds};
 use crate::interop::confine;
@@ -16,6 +17,9 @@ use std::path::PathBuf;
 
 /// Arguments of `conform`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes:\n  0  QEMU and the model agree\n  1  something differs\n  2  a mistake in the arguments or in a scenario file, or QEMU does not start"
+)]
 pub(super) struct ConformArgs {
     /// The QEMU to compare with: a program, or a command line of it
     #[arg(long, value_name = "CMD", default_value = "qemu-system-x86_64")]
@@ -27,9 +31,9 @@ pub(super) struct ConformArgs {
     /// Seeds of the programs
     #[arg(long, value_name = "A..B", value_parser = seeds, default_value = "0..100")]
     seeds: Range<u64>,
-    /// Kinds of programs; without, all
-    #[arg(long, value_delimiter = ',', value_parser = str::parse::<Kind>)]
-    kind: Vec<Kind>,
+    /// What kinds of clients the programs stand for; without, all
+    #[arg(long, value_delimiter = ',')]
+    kind: Vec<KindArg>,
     /// Where images are made; without, a directory of its own that is removed again
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -56,7 +60,10 @@ pub(super) struct ConformArgs {
 /// Runs the programs; 0 if all agree.
 pub(super) fn conform(args: &ConformArgs, out: &mut Output) -> u8 {
     let command: Vec<String> = args.qemu.split_whitespace().map(str::to_owned).collect();
-    let kinds = if args.kind.is_empty() { Kind::ALL.to_vec() } else { args.kind.clone() };
+    let kinds = match args.kind.is_empty() {
+        true => Kind::ALL.to_vec(),
+        false => args.kind.iter().map(|kind| kind.of_conform()).collect(),
+    };
     // Programs from seeds are ours; files may come from anywhere.
     let guard = Guard::new(!args.trust && !args.files.is_empty());
     let scratch = match args.dir {
@@ -66,14 +73,14 @@ pub(super) fn conform(args: &ConformArgs, out: &mut Output) -> u8 {
     let scratch = match scratch.and_then(|dir| end_with_signals(&guard, dir.as_ref()).map(|()| dir)) {
         Ok(scratch) => scratch,
         Err(trouble) => {
-            out.complain(&format!("{trouble}\n"));
+            out.error(&format!("{trouble}"));
             return EXIT_USAGE;
         }
     };
     let dir = args.dir.clone().or(scratch.as_ref().map(|dir| dir.path().to_owned())).unwrap_or_default();
     let bench = Bench { command, dir, effort: Effort { tries: args.tries, ..Effort::default() }, guard };
     if let Err(trouble) = bench.starts() {
-        out.complain(&format!("--qemu {}: {trouble}\n", args.qemu));
+        out.error(&format!("--qemu {}: {trouble}", args.qemu));
         return EXIT_USAGE;
     }
     match args.files.is_empty() {
@@ -98,7 +105,7 @@ fn conform_files(args: &ConformArgs, bench: &Bench, kind: Kind, out: &mut Output
     for file in &args.files {
         let Some(plan) = files::scenario(file, out) else { return EXIT_USAGE };
         if let Err(trouble) = if args.trust { Ok(()) } else { confine::check(&plan) } {
-            out.complain(&format!("{trouble}\n"));
+            out.error(&format!("{trouble}"));
             return EXIT_USAGE;
         }
         // What both do is compared, not what the file expects of either.
@@ -137,7 +144,7 @@ fn conform_all(
         match judged {
             Ok(judged) => tell(args, &program, &judged, &mut counts, out),
             Err(trouble) => {
-                out.complain(&format!("{}: {trouble}\n", program.name));
+                out.error(&format!("{}: {trouble}", program.name));
                 if counts.total == 1 {
                     return EXIT_USAGE;
                 }
@@ -191,6 +198,6 @@ fn tell(args: &ConformArgs, program: &Program, judged: &Judged, counts: &mut Cou
             let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
             out.print(&format!("{name} kept: {}\n", paths.join(" ")));
         }
-        Err(trouble) => out.complain(&format!("{name}: {trouble}\n")),
+        Err(trouble) => out.error(&format!("{name}: {trouble}")),
     }
 }

@@ -56,7 +56,7 @@ pub(super) fn debug(args: &DebugArgs, out: &mut Output) -> u8 {
     let debugger = match start(args, out) {
         Ok(debugger) => debugger,
         Err(message) => {
-            out.complain(&message);
+            out.error(&message);
             return EXIT_USAGE;
         }
     };
@@ -64,7 +64,13 @@ pub(super) fn debug(args: &DebugArgs, out: &mut Output) -> u8 {
         return lines(debugger, out);
     }
     match debug_screen::show(debugger, &args.file.to_string_lossy()) {
-        Ok(()) => 0,
+        Ok(chosen) => {
+            if chosen.lines().count() > 1 {
+                out.remark("the choices that were made, for `blockjob-sim run --replay`:\n");
+                out.print(&chosen);
+            }
+            0
+        }
         Err(error) => {
             out.complain(&format!("the screen cannot be used ({error}): try --lines\n"));
             EXIT_USAGE

@@ -9,40 +9,80 @@ use crossterm::terminal::{self, Clear, ClearType, EnterAlternateScreen, LeaveAlt
 use crossterm::{execute, queue};
 use std::io::{self, Write};
 
-const KEYS: &str = "→ step  ← back  e event  j job  f fault  c choice  r record (capitals go back)  Tab which choice  0-9 take another  Home End  q quit";
+const KEYS: &str = "→ step  ← back  e event  j job  f fault  c choice  r record (capitals go back)  Tab which choice  0-9 take another  ? help  q quit";
 
 /// The same for narrow screens.
-const FEW_KEYS: &str = "← → step  e j f c r on (capitals back)  Tab 0-9 other way  q quit";
+const FEW_KEYS: &str = "← → step  e j f c r on (capitals back)  Tab 0-9  ? help  q quit";
 
-/// Shows a run until the reader has seen enough.
-pub(super) fn show(mut debugger: Debugger, title: &str) -> io::Result<()> {
+/// What `?` shows.
+const HELP: &[&str] = &[
+    "→  Space  s       a dispatch further",
+    "←  b              a dispatch back",
+    "PgDn  PgUp        fifty dispatches further, back",
+    "Home  End         to the start, to the end of the run",
+    "e j f c r         to the next event, change of a job, fault, choice, record",
+    "E J F C R         to the one before",
+    "Tab               another of the choices that come next",
+    "0 to 9            that choice takes this alternative: what comes after is another run",
+    "↓  ↑              scrolls what does not fit into its part of the screen",
+    ">  <              shows the right, the left end of long lines",
+    "?                 this page; any key leaves it",
+    "q  Esc  Ctrl-C    ends, and prints the choices that were made, for `run --replay`",
+];
+
+/// What of the screen is shown.
+#[derive(Default)]
+struct Looks {
+    /// Which of the choices that come next a digit answers.
+    choice: usize,
+    note: String,
+    /// Lines that the parts are scrolled down by.
+    down: usize,
+    /// Columns that they are scrolled to the right by.
+    across: usize,
+    help: bool,
+}
+
+/// Shows a run until the reader has seen enough; gives the choices that were made, as a list.
+pub(super) fn show(mut debugger: Debugger, title: &str) -> io::Result<String> {
     let mut out = io::stdout();
     terminal::enable_raw_mode()?;
     execute!(out, EnterAlternateScreen, Hide)?;
     let done = work(&mut debugger, title, &mut out);
     // The terminal is given back, whatever happened.
     let given_back = execute!(out, Show, LeaveAlternateScreen).and_then(|()| terminal::disable_raw_mode());
-    done.and(given_back)
+    done.and(given_back).map(|()| debugger.choices().deviations().to_string())
 }
 
 fn work(debugger: &mut Debugger, title: &str, out: &mut impl Write) -> io::Result<()> {
-    let mut choice = 0;
-    let mut note = String::new();
+    let mut looks = Looks::default();
     loop {
-        draw(debugger, title, choice, &note, out)?;
+        if looks.help {
+            draw_help(out)?
+        } else {
+            draw(debugger, title, &looks, out)?
+        }
         let Event::Key(key) = event::read()? else { continue };
         if key.kind == KeyEventKind::Release {
             continue;
         }
-        note.clear();
-        if !press(debugger, key, &mut choice, &mut note) {
+        looks.note.clear();
+        if std::mem::take(&mut looks.help) {
+            continue;
+        }
+        let at = debugger.step();
+        if !press(debugger, key, &mut looks) {
             return Ok(());
+        }
+        if debugger.step() != at {
+            looks.down = 0;
         }
     }
 }
 
 /// Does what a key says; false to end.
-fn press(debugger: &mut Debugger, key: KeyEvent, choice: &mut usize, note: &mut String) -> bool {
+fn press(debugger: &mut Debugger, key: KeyEvent, looks: &mut Looks) -> bool {
+    let Looks { choice, note, down, across, help } = looks;
     let goals =
         [('e', Goal::Event), ('j', Goal::Job(None)), ('f', Goal::Fault), ('c', Goal::Choice), ('r', Goal::Record)];
     match key.code {
@@ -52,6 +92,26 @@ fn press(debugger: &mut Debugger, key: KeyEvent, choice: &mut usize, note: &mut 
         KeyCode::Left | KeyCode::Char('b') => debugger.go_to(debugger.step().saturating_sub(1)),
         KeyCode::PageDown => debugger.go_to(debugger.step() + 50),
         KeyCode::PageUp => debugger.go_to(debugger.step().saturating_sub(50)),
+        KeyCode::Down => {
+            *down += 1;
+            return true;
+        }
+        KeyCode::Up => {
+            *down = down.saturating_sub(1);
+            return true;
+        }
+        KeyCode::Char('>') => {
+            *across += 20;
+            return true;
+        }
+        KeyCode::Char('<') => {
+            *across = across.saturating_sub(20);
+            return true;
+        }
+        KeyCode::Char('?') => {
+            *help = true;
+            return true;
+        }
         KeyCode::Home => debugger.go_to(0),
         KeyCode::End => {
             debugger.forth_to(&Goal::End);
@@ -101,16 +161,26 @@ fn put(out: &mut impl Write, x: u16, y: u16, width: u16, text: &str) -> io::Resu
     queue!(out, MoveTo(x, y), Print(line))
 }
 
-fn pane(out: &mut impl Write, pane: &Pane, name: &str, lines: &[String], last: bool) -> io::Result<()> {
+fn pane(
+    out: &mut impl Write,
+    pane: &Pane,
+    name: &str,
+    lines: &[String],
+    last: bool,
+    scroll: (usize, usize),
+) -> io::Result<()> {
     if pane.height == 0 {
         return Ok(());
     }
     queue!(out, SetForegroundColor(Color::Cyan), SetAttribute(Attribute::Bold))?;
     let room = usize::from(pane.height - 1);
-    let more = if lines.len() > room { format!(" ({} of {})", room, lines.len()) } else { String::new() };
+    let rest = lines.len().saturating_sub(room);
+    let (down, across) = scroll;
+    // The end of a trace is what is shown first: there, down is towards its beginning.
+    let skip = if last { rest - down.min(rest) } else { down.min(rest) };
+    let more = if rest > 0 { format!(" ({} to {} of {})", skip + 1, skip + room, lines.len()) } else { String::new() };
     put(out, pane.x, pane.y, pane.width, &format!("{name}{more}"))?;
     queue!(out, SetAttribute(Attribute::Reset), ResetColor)?;
-    let skip = if last { lines.len().saturating_sub(room) } else { 0 };
     for row in 0..pane.height - 1 {
         let none = if row == 0 && lines.is_empty() { "none" } else { "" };
         let line = lines.get(skip + usize::from(row)).map_or(none, String::as_str);
@@ -119,13 +189,25 @@ fn pane(out: &mut impl Write, pane: &Pane, name: &str, lines: &[String], last: b
         } else if line.starts_with('*') {
             queue!(out, SetForegroundColor(Color::Green))?;
         }
-        put(out, pane.x, pane.y + 1 + row, pane.width, line)?;
+        let seen: String = line.chars().skip(across).collect();
+        put(out, pane.x, pane.y + 1 + row, pane.width, &seen)?;
         queue!(out, ResetColor)?;
     }
     Ok(())
 }
 
-fn draw(debugger: &Debugger, title: &str, choice: usize, note: &str, out: &mut impl Write) -> io::Result<()> {
+fn draw_help(out: &mut impl Write) -> io::Result<()> {
+    let (width, height) = terminal::size()?;
+    queue!(out, Clear(ClearType::All))?;
+    for (row, line) in HELP.iter().enumerate().take(usize::from(height)) {
+        put(out, 0, u16::try_from(row).unwrap_or(u16::MAX), width, line)?;
+    }
+    out.flush()
+}
+
+fn draw(debugger: &Debugger, title: &str, looks: &Looks, out: &mut impl Write) -> io::Result<()> {
+    let Looks { choice, note, down, across, .. } = looks;
+    let (choice, scroll) = (*choice, (*down, *across));
     let (width, height) = terminal::size()?;
     let (width, height) = (width.max(40), height.max(12));
     queue!(out, Clear(ClearType::All), SetAttribute(Attribute::Bold))?;
@@ -141,14 +223,15 @@ fn draw(debugger: &Debugger, title: &str, choice: usize, note: &str, out: &mut i
         choices.rotate_left(*head);
     }
     let low = u16::try_from(choices.len() + 1).unwrap_or(u16::MAX).clamp(4, body / 2);
-    let trace = debugger.view_trace(usize::from(body));
-    pane(out, &Pane { x: 0, y: 1, width: left - 1, height: body - low }, "trace", &trace, true)?;
+    let trace = debugger.view_trace(usize::from(body) + *down);
+    pane(out, &Pane { x: 0, y: 1, width: left - 1, height: body - low }, "trace", &trace, true, scroll)?;
     pane(
         out,
         &Pane { x: 0, y: 1 + body - low, width: left - 1, height: low },
         "choices that come next",
         &choices,
         false,
+        scroll,
     )?;
     let views = [View::Jobs, View::Groups, View::Bitmaps, View::Requests, View::Waiting];
     let parts: Vec<Vec<String>> = views.iter().map(|view| debugger.view(*view)).collect();
@@ -160,7 +243,7 @@ fn draw(debugger: &Debugger, title: &str, choice: usize, note: &str, out: &mut i
         // Each of those below keeps two lines.
         let wanted = u16::try_from(lines.len() + 1).unwrap_or(u16::MAX).max(2);
         let height = if rest == 0 { room } else { wanted.min(room.saturating_sub(2 * rest)) };
-        pane(out, &Pane { x: left, y, width: width - left, height }, name, lines, false)?;
+        pane(out, &Pane { x: left, y, width: width - left, height }, name, lines, false, scroll)?;
         y += height;
         room = room.saturating_sub(height);
     }

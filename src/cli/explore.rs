@@ -2,6 +2,8 @@
 #![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the shell measures how long a search takes")]
 
 use super::fuzz::one_schedule_only;
+use super::interrupt::{EXIT_INTERRUPTED, Stop};
+use super::memory;
 use super::output::Output;
 use super::quirks::WatchArgs;
 use super::run::again;
@@ -24,8 +26,11 @@ pub(super) struct ExploreArgs {
     /// Give up after this many states
     #[arg(long, value_name = "N", default_value_t = Caps::default().states)]
     max_states: usize,
+    /// Give up when the search holds more memory than this; without, half of what the machine has
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    max_memory: Option<u64>,
     /// Search with this many threads; by default, with one for each processor. What is found does not depend on it
-    #[arg(long, value_name = "N")]
+    #[arg(short, long, value_name = "N")]
     jobs: Option<usize>,
     /// Where the scenario's faults strike is open too; only broken invariants and crashes count as failures then
     #[arg(long)]
@@ -38,6 +43,11 @@ pub(super) struct ExploreArgs {
     /// Print each listed trace, from where exploring starts
     #[arg(long)]
     traces: bool,
+}
+
+/// A size as scenarios have it, in bytes.
+fn size(text: &str) -> Result<u64, String> {
+    crate::base::units::parse_size(text).map_err(|_| format!("`{text}` is no size: expected 512M, 2G, …"))
 }
 
 /// Ways to fail that are told; the others are counted.
@@ -65,7 +75,9 @@ pub(super) fn explore(args: &ExploreArgs, out: &mut Output) -> u8 {
     let machine = std::thread::available_parallelism().map_or(1, usize::from);
     let jobs = args.jobs.unwrap_or(machine).clamp(1, 256);
     let search = Search::new(&start.sim, mode, caps, jobs);
-    let parts = work(&search, jobs, began, out);
+    let stop = Stop::on_signals();
+    let memory = args.max_memory.unwrap_or_else(|| memory::of_machine() / 2);
+    let parts = work(&search, jobs, (began, memory), &stop, out);
     let searched = began.elapsed();
     let rate = rate(search.states(), began);
     let mut found = Exhausted::of(&search, parts);
@@ -78,17 +90,20 @@ pub(super) fn explore(args: &ExploreArgs, out: &mut Output) -> u8 {
         list(args, &watch, (mode, &start), traces, out);
     }
     let millis = searched.as_millis();
-    out.complain(&format!(
+    out.remark(&format!(
         "searched in {}.{:03} s, {} states/s\n",
         millis / 1000,
         millis % 1000,
         grouped(&rate.to_string())
     ));
+    if stop.asked() {
+        return EXIT_INTERRUPTED;
+    }
     if found.proved() { 0 } else { found.ends.iter().map(Outcome::exit_code).max().unwrap_or(0).max(1) }
 }
 
 /// Has the workers search, and says how far they are.
-fn work(search: &Search, jobs: usize, began: Instant, out: &mut Output) -> Vec<Part> {
+fn work(search: &Search, jobs: usize, (began, limit): (Instant, u64), stop: &Stop, out: &mut Output) -> Vec<Part> {
     let (done, parts) = mpsc::channel();
     let found = std::thread::scope(|scope| {
         for _ in 0..jobs {
@@ -104,16 +119,41 @@ fn work(search: &Search, jobs: usize, began: Instant, out: &mut Output) -> Vec<P
             match parts.recv_timeout(Duration::from_millis(200)) {
                 Ok(part) => found.push(part),
                 Err(RecvTimeoutError::Disconnected) => return found,
-                Err(RecvTimeoutError::Timeout) => out.progress(&format!(
-                    "{} states, {} states/s",
-                    grouped(&search.states().to_string()),
-                    grouped(&rate(search.states(), began).to_string()),
-                )),
+                Err(RecvTimeoutError::Timeout) => {
+                    let (held, states) = (memory::held(), search.states());
+                    if stop.asked() {
+                        search.stop(&format!("Ctrl-C, after {} states", grouped(&states.to_string())));
+                    } else if held > limit {
+                        let states = grouped(&states.to_string());
+                        search.stop(&format!("{} MiB of memory, after {states} states (--max-memory)", limit >> 20));
+                    }
+                    out.progress(&progress(search, began, (held, limit)));
+                }
             }
         }
     });
     out.progress("");
     found
+}
+
+/// How far a search is. How many states there are, nobody knows before the end: what is said is how long it can go on at most, by what
+/// it needs a state.
+fn progress(search: &Search, began: Instant, (held, limit): (u64, u64)) -> String {
+    let states = search.states();
+    let per_state = (held / states.max(1) as u64).max(1);
+    let room = limit.saturating_sub(held) / per_state;
+    let room = room.min(search.room() as u64);
+    let seconds = u128::from(room) / rate(states, began).max(1);
+    format!(
+        "{} states, {} states/s, {} MiB of {} MiB; gives up in {}:{:02}:{:02} at the latest",
+        grouped(&states.to_string()),
+        grouped(&rate(states, began).to_string()),
+        held >> 20,
+        limit >> 20,
+        seconds / 3600,
+        seconds / 60 % 60,
+        seconds % 60,
+    )
 }
 
 fn rate(states: usize, since: Instant) -> u128 {
@@ -152,7 +192,7 @@ fn summary(found: &Exhausted) -> String {
 
 fn verdict(found: &Exhausted, bad: &[&Outcome]) -> String {
     let rest = match (&found.capped, found.without_end, found.cycles) {
-        (Some(cap), ..) => format!("INCOMPLETE: stopped at {cap}; nothing is proved (--max-states)\n"),
+        (Some(cap), ..) => format!("INCOMPLETE: stopped at {cap}; nothing is proved\n"),
         (None, 0, 0) if !bad.iter().any(|end| matches!(end, Outcome::Stuck { .. } | Outcome::Limit { .. })) => {
             "every schedule comes to rest\n".to_owned()
         }

@@ -16,6 +16,9 @@ use std::sync::Arc;
 
 /// Arguments of `export`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes:\n  0  the script was printed\n  1  the run of the scenario failed\n  2  a mistake in the arguments or in a scenario file"
+)]
 pub(super) struct ExportArgs {
     /// The scenario file
     file: PathBuf,

@@ -5,25 +5,28 @@
     reason = "the shell has workers, clocks and files; runs have none"
 )]
 
-use super::campaign_file::{CampaignFile, Head};
+use super::campaign_file::{self, CampaignFile};
 use super::campaign_page;
+use super::interrupt::{EXIT_INTERRUPTED, Stop};
+use super::kinds::KindArg;
 use super::output::Output;
 use super::quirks::WatchArgs;
 use super::{EXIT_CODES, EXIT_USAGE, files, seeds};
 use crate::choice::{ChoiceLog, Chooser, Mode, Replay};
+use crate::explore::saved::Head;
 use crate::explore::{
     Block, Campaign, EXHAUST, Fingerprint, Found, PORTFOLIO, Source, Stage, Start, Strategy, Tally, Worker, grouped,
 };
 use crate::failure::Failure;
 use crate::scenario::Plan;
 use crate::scenario::plan::Schedule;
+use crate::serve::outfile;
 use crate::sim::outcome::{RunOptions, Runner};
 use crate::trace::Level;
 use clap::Args;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -37,17 +40,20 @@ pub(super) struct FuzzArgs {
     /// Explore generated scenarios, one for each seed, instead of a file
     #[arg(long, conflicts_with = "file")]
     generate: bool,
-    /// Explore these seeds only, as in 0..1000
+    /// What kind of client the generated scenarios stand for; without, the seed says
+    #[arg(long, requires = "generate")]
+    kind: Option<KindArg>,
+    /// Explore these seeds only, as in 0..1000 (1000 not included)
     #[arg(long, value_name = "A..B", value_parser = seeds, conflicts_with = "runs")]
     seeds: Option<Range<u64>>,
     /// Make so many runs, if nothing ends the campaign before
-    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
     runs: u64,
     /// Stop after so many seconds; how far that gets depends on the machine
     #[arg(long, value_name = "SECONDS")]
     time: Option<u64>,
     /// How many workers there are; the result is the same with any number
-    #[arg(long, value_name = "N")]
+    #[arg(short, long, value_name = "N")]
     jobs: Option<usize>,
     /// Draw schedules by this strategy instead of going up the ladder; several take turns (`help strategies`)
     #[arg(long, value_name = "NAME")]
@@ -134,7 +140,7 @@ pub(super) fn fuzz(args: &FuzzArgs, runner: Runner, out: &mut Output) -> u8 {
     let options =
         RunOptions { level: Some(Level::Client), quirks: watch.quirks(), check: true, ..RunOptions::default() };
     let (plan, source) = match &args.file {
-        None => (None, Source::Generated(generated)),
+        None => (None, Source::Generated(generated(args.kind))),
         Some(file) => {
             let Some(plan) = files::scenario(file, out) else { return EXIT_USAGE };
             one_schedule_only(&plan, out);
@@ -147,12 +153,19 @@ pub(super) fn fuzz(args: &FuzzArgs, runner: Runner, out: &mut Output) -> u8 {
             }
         }
     };
+    for (option, dir) in [("--report", &args.report), ("--failures", &args.failures)] {
+        if let Some(Err(error)) = dir.as_ref().map(|dir| outfile::probe_dir(dir)) {
+            out.error(&format!("{option}: {}: {error}", dir.as_deref().unwrap_or("".as_ref()).display()));
+            return EXIT_USAGE;
+        }
+    }
     let campaign = Arc::new(campaign(args));
-    let head = Head::new(args.file.as_deref(), &watch, &campaign);
+    let head =
+        campaign_file::head(args.file.as_deref(), args.kind.map(|kind| kind.of_generator().name()), &watch, &campaign);
     let (file, known) = match open_state(args, &head) {
         Ok(opened) => opened,
         Err(problem) => {
-            out.complain(&format!("{problem}\n"));
+            out.error(&problem);
             return EXIT_USAGE;
         }
     };
@@ -162,6 +175,7 @@ pub(super) fn fuzz(args: &FuzzArgs, runner: Runner, out: &mut Output) -> u8 {
         runner,
         options,
         dir: args.failures.clone().or_else(|| args.state.clone()).unwrap_or_else(|| "failures".into()),
+        kind: args.kind,
     };
     let shared = Shared {
         tally: Tally::new(campaign.clone()),
@@ -171,15 +185,19 @@ pub(super) fn fuzz(args: &FuzzArgs, runner: Runner, out: &mut Output) -> u8 {
         trouble: None,
         saved: BTreeSet::new(),
     };
-    let stop = interrupted();
+    let stop = Stop::on_signals();
     let tally = match work(args, shared, &campaign, &Arc::new(source), &save, &stop, out) {
         Ok(tally) => tally,
         Err(problem) => {
-            out.complain(&format!("{problem}\n"));
+            out.error(&problem);
             return EXIT_USAGE;
         }
     };
     if let Some((part, of)) = args.shard {
+        if stop.asked() {
+            out.print(&format!("interrupted: part {part} of {of} is not done; --resume goes on with it\n"));
+            return EXIT_INTERRUPTED;
+        }
         out.print(&format!("part {part} of {of} is done; `merge` joins the parts\n"));
         return 0;
     }
@@ -187,22 +205,24 @@ pub(super) fn fuzz(args: &FuzzArgs, runner: Runner, out: &mut Output) -> u8 {
         Ok(path) => format!("blockjob-sim replay {}", path.display()),
         Err(problem) => format!("{}  ({problem})", head.again(found)),
     };
+    let mut unwritten = 0;
     if let Some(dir) = &args.report {
         let about = campaign_page::About {
             name: &save.name,
             plan: save.plan.as_ref(),
-            plan_of: &|found| save.plan.clone().or_else(|| found.seed.map(generated)),
+            plan_of: &|found| save.plan.clone().or_else(|| found.seed.map(generated(args.kind))),
             again: &again,
             runner,
             options,
             watch: &watch,
         };
         if let Err(problem) = campaign_page::write(dir, &tally, &about) {
-            out.complain(&format!("--report: {problem}\n"));
-            return EXIT_USAGE;
+            out.error(&format!("--report: {problem}"));
+            unwritten = EXIT_USAGE;
         }
     }
-    tell(&tally, args.marks, &again, out)
+    let code = tell(&tally, args.marks, &again, out);
+    if stop.asked() { EXIT_INTERRUPTED } else { code.max(unwritten) }
 }
 
 /// A scenario that holds in one schedule only fails in others, and that is no news.
@@ -214,9 +234,15 @@ pub(super) fn one_schedule_only(plan: &Plan, out: &mut Output) {
     }
 }
 
-/// The generated scenario of a seed.
-fn generated(seed: u64) -> Plan {
-    crate::generate::scenario(seed).plan
+/// Gives the generated scenario of a seed.
+fn generated(kind: Option<KindArg>) -> fn(u64) -> Plan {
+    use crate::generate::{Kind, program, scenario};
+    match kind.map(KindArg::of_generator) {
+        None => |seed| scenario(seed).plan,
+        Some(Kind::WellBehaved) => |seed| program(Kind::WellBehaved, seed).plan,
+        Some(Kind::Hostile) => |seed| program(Kind::Hostile, seed).plan,
+        Some(Kind::Racing) => |seed| program(Kind::Racing, seed).plan,
+    }
 }
 
 /// Writes failures to files.
@@ -226,6 +252,7 @@ struct Save {
     runner: Runner,
     options: RunOptions,
     dir: PathBuf,
+    kind: Option<KindArg>,
 }
 
 impl Save {
@@ -233,7 +260,7 @@ impl Save {
     fn write(&self, found: &Found) -> Result<PathBuf, String> {
         let mut plan = match (&self.plan, found.seed) {
             (Some(plan), _) => plan.clone(),
-            (None, Some(seed)) => generated(seed),
+            (None, Some(seed)) => generated(self.kind)(seed),
             (None, None) => return Err("it has no seed".to_owned()),
         };
         plan.quirks = plan.quirks.union(self.options.quirks);
@@ -244,7 +271,7 @@ impl Save {
         let strategy = found.strategy.as_deref().unwrap_or("few deviations");
         let name = match &self.plan {
             Some(_) => self.name.clone(),
-            None => format!("--generate, seed {}", found.seed.unwrap_or_default()),
+            None => format!("{}, seed {}", self.name, found.seed.unwrap_or_default()),
         };
         let failure = Failure::of(&name, &plan, strategy, found.seed, &run).ok_or("run again, it passes")?;
         let slug = |text: &str| -> String {
@@ -258,7 +285,7 @@ impl Save {
         let path = self.dir.join(format!("{}-{which}.yaml", slug(&found.kind)));
         let trouble = |error: std::io::Error| format!("{}: {error}", path.display());
         std::fs::create_dir_all(&self.dir).map_err(trouble)?;
-        std::fs::write(&path, failure.to_text()).map_err(trouble)?;
+        outfile::write(&path, failure.to_text().as_bytes()).map_err(trouble)?;
         Ok(path)
     }
 }
@@ -295,15 +322,6 @@ fn open_state(args: &FuzzArgs, head: &Head) -> Result<(Option<CampaignFile>, Kno
     Ok((Some(CampaignFile::create(dir, head)?), Known::new()))
 }
 
-/// Becomes true when Ctrl-C was pressed.
-fn interrupted() -> Arc<AtomicBool> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    // Without a handler Ctrl-C ends the process at once, and the state has what was found until then.
-    let _ = ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed));
-    stop
-}
-
 /// Has the workers do blocks until the campaign is over.
 fn work(
     args: &FuzzArgs,
@@ -311,7 +329,7 @@ fn work(
     campaign: &Arc<Campaign>,
     source: &Arc<Source>,
     save: &Save,
-    stop: &AtomicBool,
+    stop: &Stop,
     out: &mut Output,
 ) -> Result<Tally, String> {
     let machine = std::thread::available_parallelism().map_or(1, usize::from);
@@ -321,7 +339,7 @@ fn work(
     let (lock, bell, over) = (Mutex::new(shared), Condvar::new(), Condvar::new());
     let shared = || lock.lock().unwrap_or_else(PoisonError::into_inner);
     if args.shard.is_none() {
-        fold(&mut shared());
+        fold(&mut shared(), save);
     }
     std::thread::scope(|scope| {
         for number in 0..jobs {
@@ -336,7 +354,7 @@ fn work(
         loop {
             let mut state = shared();
             let late = end.is_some_and(|end| Instant::now() >= end);
-            if (stop.load(Ordering::Relaxed) || late) && state.tally.over.is_none() {
+            if (stop.asked() || late) && state.tally.over.is_none() {
                 state.tally.over = Some(if late { "the time is over" } else { "interrupted" }.to_owned());
             }
             if state.tally.over.is_some() || state.trouble.is_some() {
@@ -357,7 +375,8 @@ fn work(
         None => {
             let micros = began.elapsed().as_micros().max(1);
             let rate = u128::from(shared.tally.runs) * 1_000_000 / micros;
-            out.complain(&format!("{} runs/s, {jobs} workers\n", grouped(&rate.to_string())));
+            let threads = if jobs == 1 { "1 worker".to_owned() } else { format!("{jobs} workers") };
+            out.remark(&format!("{} runs/s, {threads}\n", grouped(&rate.to_string())));
             Ok(shared.tally)
         }
     }
@@ -367,21 +386,28 @@ fn progress(tally: &Tally, began: Instant, campaign: &Campaign, end: Option<Inst
     let micros = began.elapsed().as_micros().max(1);
     let rate = u128::from(tally.runs) * 1_000_000 / micros;
     let left = match end {
-        Some(end) => end.saturating_duration_since(Instant::now()).as_secs(),
-        None => {
-            u64::try_from(u128::from(campaign.runs - tally.runs.min(campaign.runs)) / rate.max(1)).unwrap_or(u64::MAX)
-        }
+        Some(end) => Some(end.saturating_duration_since(Instant::now()).as_secs()),
+        // A stage that is searched as a whole makes its runs at once, in the end.
+        None if rate == 0 => None,
+        None => u64::try_from(u128::from(campaign.runs - tally.runs.min(campaign.runs)) / rate).ok(),
     };
+    let left = left.filter(|left| *left < 100 * 3600).map(|left| {
+        let (hours, minutes, seconds) = (left / 3600, left / 60 % 60, left % 60);
+        if hours > 0 {
+            format!(", at most {hours}:{minutes:02}:{seconds:02} left")
+        } else {
+            format!(", at most {minutes}:{seconds:02} left")
+        }
+    });
     let stage = tally.stages.last().map_or("", |stage| stage.name.as_str());
     format!(
-        "{stage}: {} runs, {} runs/s, {} schedules, {} traces, {} failed, at most {}:{:02} left",
+        "{stage}: {} runs, {} runs/s, {} schedules, {} traces, {} failed{}",
         grouped(&tally.runs.to_string()),
         grouped(&rate.to_string()),
         grouped(&tally.schedules.count().0.to_string()),
         grouped(&tally.traces.count().0.to_string()),
         tally.failed,
-        left / 60,
-        left % 60,
+        left.unwrap_or_default(),
     )
 }
 
@@ -411,6 +437,7 @@ fn one_worker(
             bell.notify_all();
             return;
         }
+        let left = state.tally.left();
         let (stage, numbers) = match shard {
             Some(part) => match next_of_part(&mut state, &mut worker, part) {
                 Some((stage, number)) => (stage, number..number + 1),
@@ -435,12 +462,12 @@ fn one_worker(
         drop(state);
         let mut before = |what: &dyn Fn() -> String| {
             if let Some(file) = &mut running {
-                super::campaign_file::overwrite(file, &what());
+                campaign_file::overwrite(file, &what());
             }
         };
         let began = Instant::now();
         for number in numbers {
-            let block = worker.block(stage, number, &mut before);
+            let block = worker.block(stage, number, left, &mut before);
             let last = block.beyond || (block.failed > 0 && !worker.campaign.keep_going);
             done.push(block);
             if last {
@@ -468,16 +495,12 @@ fn take_in(state: &mut Shared, block: Block, shard: Option<(u64, u64)>, worker: 
         return;
     }
     state.write(&block);
-    for found in &block.found {
-        // The file of the first failure is written again in the end; this one is there in case there is no end.
-        if state.saved.insert(found.kind.clone()) {
-            let _ = save.write(found);
-        }
-    }
     if shard.is_none() {
         state.waiting.insert((block.stage, block.number), block);
-        fold(state);
-    } else if block.failed > 0 && !worker.campaign.keep_going && state.tally.over.is_none() {
+        return fold(state, save);
+    }
+    keep(state, &block, save);
+    if block.failed > 0 && !worker.campaign.keep_going && state.tally.over.is_none() {
         // What other parts do behind this block does not count, whatever comes of it.
         state.tally.over = Some("a run failed".to_owned());
     }
@@ -489,7 +512,8 @@ fn next_of_part(state: &mut Shared, worker: &mut Worker, (part, of): (u64, u64))
     let (stage, number) = state.tally.next();
     let known = state.waiting.remove(&(stage, number));
     let was_known = known.is_some();
-    match worker.foreseen(stage, number) {
+    let left = state.tally.left();
+    match worker.foreseen(stage, number, left) {
         Some(block) => {
             let mine = number % of == part && !was_known;
             if mine && block.beyond {
@@ -499,7 +523,7 @@ fn next_of_part(state: &mut Shared, worker: &mut Worker, (part, of): (u64, u64))
             (mine && !block.beyond).then_some((stage, number))
         }
         None => {
-            let block = known.unwrap_or_else(|| worker.block(stage, number, &mut |_| {}));
+            let block = known.unwrap_or_else(|| worker.block(stage, number, left, &mut |_| {}));
             if !was_known {
                 state.write(&block);
             }
@@ -509,11 +533,22 @@ fn next_of_part(state: &mut Shared, worker: &mut Worker, (part, of): (u64, u64))
     }
 }
 
-/// Takes in all results whose turn has come.
-fn fold(state: &mut Shared) {
+/// Writes a file for each kind of failure that has none. The file is written again in the end; this one is there in case there is no end.
+fn keep(state: &mut Shared, block: &Block, save: &Save) {
+    for found in &block.found {
+        if state.saved.insert(found.kind.clone()) {
+            let _ = save.write(found);
+        }
+    }
+}
+
+/// Takes in all results whose turn has come. Only these count, and only their failures get files: what a worker did behind the end of
+/// the campaign depends on who was faster.
+fn fold(state: &mut Shared, save: &Save) {
     while state.tally.over.is_none() {
         let Some(block) = state.waiting.remove(&state.tally.next()) else { break };
         state.tally.take(&block);
+        keep(state, &block, save);
         if state.tally.next().0 != block.stage {
             state.issued = state.tally.next();
         }
@@ -555,10 +590,10 @@ fn tell(tally: &Tally, marks: bool, again: &dyn Fn(&Found) -> String, out: &mut 
 
 /// Joins the parts of a campaign.
 pub(super) fn merge(args: &MergeArgs, out: &mut Output) -> u8 {
-    let (head, blocks) = match super::campaign_file::read_all(&args.parts) {
+    let (head, blocks) = match campaign_file::read_all(&args.parts) {
         Ok(read) => read,
         Err(problem) => {
-            out.complain(&format!("{problem}\n"));
+            out.error(&problem);
             return EXIT_USAGE;
         }
     };
@@ -568,7 +603,10 @@ pub(super) fn merge(args: &MergeArgs, out: &mut Output) -> u8 {
             Some(block) => tally.take(block),
             None => {
                 let (stage, number) = tally.next();
-                out.complain(&format!("block {number} of stage {stage} is in none of the parts\n"));
+                out.error(&format!(
+                    "a part is missing or not done: block {number} of stage {stage} is in none of these {}",
+                    args.parts.len()
+                ));
                 return EXIT_USAGE;
             }
         }

@@ -34,7 +34,7 @@ pub(super) fn gallery(args: &GalleryArgs, runner: Runner, out: &mut Output) -> u
             0
         }
         Err(message) => {
-            out.complain(&message);
+            out.error(&message);
             EXIT_USAGE
         }
     }

@@ -51,7 +51,7 @@ Kept for choices that no run asks for yet, as QEMU fixes the order, or nothing i
 ";
 
 const STRATEGIES: &str = "\
-A strategy says how choices are drawn from a seed. Strategy and seed are all that is needed to have a run again.
+A strategy says how choices are drawn from a seed. Strategy and seed are all that is needed to reproduce a run.
 
   calm        nothing is drawn
   walk        latencies and orders at random; how wild each kind of choice is, the seed says too
@@ -93,15 +93,20 @@ Steps; the first key says what a step does:
     returns: PATTERN                  that matches
     error: {class, desc}              or an error; also `error: any`
     reply: any                        instead of both: whatever comes
-  hmp: LINE                         sends human-monitor-command
-    output: TEXT                      which puts out this, among other things
-    returns: TEXT                     or exactly this
+  hmp: LINE                         sends human-monitor-command, which must succeed, also in the eyes of qemu-io
+    output: TEXT                      which prints this, among other things
+    returns: TEXT                     or replies exactly this
+    fails: true                       it must fail; `fails: any`: it may (so it may with `output` or `returns: TEXT`)
   event: {event, data, without}     waits for the oldest queued event that fits; also `event: NAME`
+  wait: JOB                         waits for the block job's BLOCK_JOB_COMPLETED, without an error, and until the job is gone
+    error: TEXT                       it completes with this error
+    until: concluded                  until it has this status instead (for auto-dismiss: false)
   sleep: 300ms                      lets virtual time pass
   at: {frames, time}                goes on where the process stood in a recorded run (docs/serve.md)
   idle: true                        waits until QEMU is at rest and all is read
   bitmap: {node, name, count, granularity, busy, recording, persistent, inconsistent}
-                                    looks at a bitmap from outside; `absent: true` for none
+                                    looks at a bitmap from outside; `absent: true` for none;
+                                    `ranges: [[OFFSET, LENGTH], ...]` are all its dirty areas
   same: [A, B]                      images read the same, through their backing chains
   no-jobs: true                     no job is left
   no-events: true                   no event is queued; also `no-events: {except: [NAME]}`
@@ -115,6 +120,13 @@ File steps, done from outside at that moment:
   zero: {file, format, offset, length}
   discard: {file, format, offset, length}
   rebase: {file, backing: {file, format}}     names another backing file; `backing: null` for none
+  host: {capacity: SIZE}                      all files together take no more than that (ENOSPC); `none`: no bound
+  host: {file, limit: SIZE}                   a file may be no longer (EFBIG); `none`: no bound
+  host: {file, fail: REQUEST, errno, after, times}
+                                              reads, writes, write-zeroes, discards, flushes or truncates of a file fail (`read`, `write`,
+                                              `write-zeroes`, `discard`, `flush`, `truncate`), so many times, after so many went well;
+                                              `fail: none`: none fails any more
+  host: {file, size: SIZE}                    somebody else makes a file that long
   text: {file, content}
   content: {file, size, data: [{at, hex, times}]}   a file as a recording found it
 

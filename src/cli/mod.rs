@@ -16,7 +16,11 @@ mod fuzz;
 mod gallery;
 mod generate;
 pub mod help;
+mod interrupt;
+mod kinds;
+mod memory;
 pub mod museum;
+mod new;
 mod output;
 mod qemu;
 pub mod quirks;
@@ -24,7 +28,9 @@ mod record;
 mod replay;
 pub mod report;
 mod run;
+mod schema;
 mod serve;
+mod shells;
 mod shrink;
 mod test;
 mod timeline;
@@ -48,9 +54,10 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  all passed
   1  an expectation was not met, an invariant was broken, or a run got stuck or met a limit
-  2  a mistake in the arguments or in a scenario file
+  2  a mistake in the arguments or in a scenario file, or output that could not be written
   3  the simulator crashed: a bug of its own
-  4  a replayed list of choices does not fit the run";
+  4  a replayed list of choices does not fit the run
+  130  interrupted (Ctrl-C): what was done until then was told";
 
 /// Simulates QEMU's block jobs, deterministically: a run depends on the scenario and its choices, and on nothing else.
 #[derive(Debug, Parser)]
@@ -59,16 +66,21 @@ struct Cli {
     /// When to use colours
     #[arg(long, global = true, default_value = "auto", value_name = "WHEN")]
     color: ColorChoice,
+    /// Tell results and errors only: no progress, no remarks, no lines for what passed
+    #[arg(short, long, global = true)]
+    quiet: bool,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a scenario and print its trace
+    /// Run scenarios and print what a client of QEMU sees
     Run(RunArgs),
-    /// Run every scenario of a directory and say what failed
+    /// Run every scenario of directories and files, and list the failures
     Test(TestArgs),
+    /// Write a scenario to start from
+    New(new::NewArgs),
     /// Draw a run or a trace: on the terminal, as a page, a still picture, a sequence diagram, or for Perfetto
     Timeline(timeline::TimelineArgs),
     /// Show a failure again, from its file
@@ -89,6 +101,12 @@ enum Command {
     Debug(debug::DebugArgs),
     /// Look for mistakes in scenario files, without running them
     Check(CheckArgs),
+    /// Print the JSON Schema of scenario files, by which editors complete and check them
+    Schema,
+    /// Print a script by which a shell completes this command
+    Completions(shells::CompletionsArgs),
+    /// Print the manual page, of this command or of one of its commands
+    Man(shells::ManArgs),
     /// List the wrong behaviour that can be switched on, or the invariants that are watched
     Quirks(quirks::QuirksArgs),
     /// Tell how soon each wrong behaviour is found, as a table
@@ -121,8 +139,12 @@ enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 struct RunArgs {
-    /// The scenario file
-    file: PathBuf,
+    /// Scenario files, or directories with such; `-` is standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Run only scenarios in whose name this text stands; may be given more than once
+    #[arg(long, value_name = "TEXT")]
+    filter: Vec<String>,
     /// Make choices at random from this seed; without, the schedule is calm
     #[arg(long, value_name = "N", conflicts_with = "replay")]
     seed: Option<u64>,
@@ -167,14 +189,23 @@ enum Format {
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 struct TestArgs {
-    /// Directory with scenarios, or a scenario file
-    #[arg(default_value = "sim-scenarios")]
-    dir: PathBuf,
-    /// Run each scenario under these seeds too, as in 0..1000
+    /// Directories with scenarios, or scenario files; `-` is standard input
+    #[arg(default_value = "sim-scenarios", value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Run only scenarios in whose name this text stands; may be given more than once
+    #[arg(long, value_name = "TEXT")]
+    filter: Vec<String>,
+    /// List the scenarios instead of running them
+    #[arg(long)]
+    list: bool,
+    /// Stop at the first scenario that fails
+    #[arg(long)]
+    fail_fast: bool,
+    /// Run each scenario under these seeds too, as in 0..1000 (1000 not included), or under one
     #[arg(long, value_name = "A..B", value_parser = seeds)]
     seeds: Option<Range<u64>>,
     /// How many workers there are; the result is the same with any number
-    #[arg(long, value_name = "N")]
+    #[arg(short, long, value_name = "N")]
     jobs: Option<usize>,
     #[command(flatten)]
     watch: quirks::WatchArgs,
@@ -185,9 +216,10 @@ struct TestArgs {
 
 /// Arguments of `check`.
 #[derive(Debug, Args)]
+#[command(after_help = "Exit codes:\n  0  no mistakes\n  2  mistakes")]
 struct CheckArgs {
-    /// Scenario files
-    #[arg(required = true)]
+    /// Scenario files, or directories with such; `-` is standard input
+    #[arg(required = true, value_name = "PATH")]
     files: Vec<PathBuf>,
 }
 
@@ -212,12 +244,12 @@ pub fn main(runner: Runner) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             // Also `--help` and `--version`; a closed pipe must not turn them into a panic.
-            let _ = error.print();
-            return if error.use_stderr() { EXIT_USAGE.into() } else { ExitCode::SUCCESS };
+            let unwritten = error.print().is_err_and(|error| error.kind() != std::io::ErrorKind::BrokenPipe);
+            return if error.use_stderr() || unwritten { EXIT_USAGE.into() } else { ExitCode::SUCCESS };
         }
     };
     quiet_aborts();
-    let mut out = Output::new(cli.color);
+    let mut out = Output::new(cli.color, cli.quiet);
     let code = match &cli.command {
         Command::Run(args) => run::run(args, runner, &mut out),
         Command::Test(args) => test::test(args, runner, &mut out),
@@ -231,6 +263,10 @@ pub fn main(runner: Runner) -> ExitCode {
         Command::Fuzz(args) => fuzz::fuzz(args, runner, &mut out),
         Command::Merge(args) => fuzz::merge(args, &mut out),
         Command::Check(args) => check::check(&args.files, &mut out),
+        Command::New(args) => new::new(args, &mut out),
+        Command::Schema => schema::schema(&mut out),
+        Command::Completions(args) => shells::completions(args, &mut out),
+        Command::Man(args) => shells::man(args, &mut out),
         Command::Quirks(args) => quirks::quirks(args, &mut out),
         Command::Museum(args) => museum::museum(args, runner, &mut out),
         Command::Serve(args) => serve::serve(args),
@@ -242,7 +278,8 @@ pub fn main(runner: Runner) -> ExitCode {
         Command::Validate(args) => validate::validate(args, &mut out),
         Command::Help { topic } => explain(topic.as_deref(), &mut out),
     };
-    code.into()
+    // Whoever was to read it would take what is there for all there is.
+    if code == 0 && out.failed { EXIT_USAGE.into() } else { code.into() }
 }
 
 /// A process that aborts because an invariant is broken is an outcome of its run, and told there: no message of a panic beside it.
@@ -273,7 +310,7 @@ fn explain(topic: Option<&str>, out: &mut Output) -> u8 {
     }
     let topics: Vec<&str> = help::TOPICS.iter().map(|(name, _)| *name).collect();
     let commands: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
-    out.complain(&format!("no help on `{topic}`: expected {}, {}\n", commands.join(", "), topics.join(", ")));
+    out.error(&format!("no help on `{topic}`: expected {}, {}", commands.join(", "), topics.join(", ")));
     EXIT_USAGE
 }
 

@@ -11,6 +11,9 @@ use std::path::PathBuf;
 
 /// Arguments of `record`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes:\n  0  carried out\n  1  QEMU hung or crashed, or a step did not come about\n  2  a mistake in the arguments or in a scenario file, or QEMU does not start"
+)]
 pub(super) struct RecordArgs {
     /// Scenario files
     #[arg(required = true, value_name = "FILE")]
@@ -63,7 +66,7 @@ pub(super) fn record(args: &RecordArgs, out: &mut Output) -> u8 {
                     recording.add(carried);
                 }
                 Err(trouble) => {
-                    out.complain(&format!("{name}: {trouble}\n"));
+                    out.error(&format!("{name}: {trouble}"));
                     return EXIT_USAGE;
                 }
             }

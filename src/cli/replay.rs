@@ -31,7 +31,7 @@ pub(super) fn failure(path: &Path, out: &mut Output) -> Option<Failure> {
     let text = match files::text(path) {
         Ok(text) => text,
         Err(why) => {
-            out.complain(&format!("{name}: {why}\n"));
+            out.error(&format!("{name}: {why}"));
             return None;
         }
     };

@@ -15,13 +15,41 @@ use anstyle::{AnsiColor, Style};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Runs one scenario and prints its trace; what came of it goes to standard error.
+/// Runs scenarios and prints their traces; what came of each goes to standard error.
 pub(super) fn run(args: &RunArgs, runner: Runner, out: &mut Output) -> u8 {
-    let name = args.file.to_string_lossy();
-    let plan = match files::plan(&args.file) {
+    let found = match files::named(&args.files, &args.filter) {
+        Ok(found) => found,
+        Err(problem) => {
+            out.error(&problem);
+            return EXIT_USAGE;
+        }
+    };
+    if found.is_empty() {
+        out.error("no scenario of that name");
+        return EXIT_USAGE;
+    }
+    let several = found.len() > 1;
+    let mut code = 0;
+    for (_, file) in &found {
+        if several {
+            out.remark(&format!("{}:\n", file.display()));
+        }
+        code = code.max(one(args, file, several, runner, out));
+    }
+    code
+}
+
+/// Runs one scenario; of several, those that only hold definitions are passed over.
+fn one(args: &RunArgs, file: &Path, several: bool, runner: Runner, out: &mut Output) -> u8 {
+    let name = file.to_string_lossy();
+    let plan = match files::plan(file) {
         Ok(Some(plan)) => plan,
+        Ok(None) if several => {
+            out.remark("this file holds only definitions\n");
+            return 0;
+        }
         Ok(None) => {
-            out.complain(&format!("{name}: this file holds only definitions, it is included by scenarios\n"));
+            out.error(&format!("{name}: this file holds only definitions, it is included by scenarios"));
             return EXIT_USAGE;
         }
         Err(error) => {
@@ -33,7 +61,7 @@ pub(super) fn run(args: &RunArgs, runner: Runner, out: &mut Output) -> u8 {
     let chooser = match chooser(args, &plan) {
         Ok(chooser) => chooser,
         Err(problem) => {
-            out.complain(&format!("--replay: {problem}\n"));
+            out.error(&format!("--replay: {problem}"));
             return EXIT_USAGE;
         }
     };
@@ -53,7 +81,11 @@ pub(super) fn run(args: &RunArgs, runner: Runner, out: &mut Output) -> u8 {
     } else {
         print_text(&run, out);
     }
-    out.complain(&summary(args, &run));
+    if run.outcome == Outcome::Passed {
+        out.remark(&summary(args, file, &run));
+    } else {
+        out.complain(&summary(args, file, &run));
+    }
     run.outcome.exit_code()
 }
 
@@ -118,14 +150,14 @@ fn style_of(kind: &RecordKind) -> Style {
 }
 
 /// What came of the run, and how to have it again.
-fn summary(args: &RunArgs, run: &Run) -> String {
+fn summary(args: &RunArgs, file: &Path, run: &Run) -> String {
     let mut text = format!("{}\n{}\n", run.outcome, figures(run));
     if run.trace.overflowed() {
         text.push_str("the trace is full: what came later is not in it (limits: trace)\n");
     }
     if run.outcome != Outcome::Passed {
         let seed = args.seed.map(|seed| (args.strategy, seed));
-        text.push_str(&format!("again: {}\n", again(&args.file, seed, args.replay.as_deref(), &args.watch)));
+        text.push_str(&format!("again: {}\n", again(file, seed, args.replay.as_deref(), &args.watch)));
     }
     text
 }

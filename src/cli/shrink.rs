@@ -30,7 +30,7 @@ pub(super) fn shrink(args: &ShrinkArgs, out: &mut Output) -> u8 {
     let shrunk = match shrink::shrink(&failure, args.runs) {
         Ok(shrunk) => shrunk,
         Err(error) => {
-            out.complain(&format!("{}: {error}\n", args.file.display()));
+            out.error(&format!("{}: {error}", args.file.display()));
             return 1;
         }
     };
@@ -65,13 +65,13 @@ fn save(folder: &Path, file: &Path, shrunk: &Shrunk) -> Result<String, String> {
     // A failure's file begins with its kind already.
     let name = if stem.starts_with(&**kind) { stem } else { format!("{kind}-{stem}") };
     let path = folder.join(format!("{name}.yaml"));
-    std::fs::write(&path, shrunk.to_yaml()).map_err(|error| told(&path, error))?;
+    crate::serve::outfile::write(&path, shrunk.to_yaml().as_bytes()).map_err(|error| told(&path, error))?;
     let mut said = format!("written to {}\n", path.display());
     let Some((root, below)) = scenarios_above(folder) else { return Ok(said) };
     let options = RunOptions { level: Some(Level::Client), ..RunOptions::default() };
     let run = sim::run(&shrunk.plan, sim::chooser(&shrunk.plan.schedule), &options);
     if run.outcome != Outcome::Passed {
-        said.push_str("no snapshot: it fails until what it shows is mended, then INSTA_UPDATE=always cargo test --test scenarios\n");
+        said.push_str("no snapshot: it fails until what it shows is fixed, then INSTA_UPDATE=always cargo test --test scenarios\n");
         return Ok(said);
     }
     let scenario = Path::new("sim-scenarios").join(&below).join(format!("{name}.yaml"));
@@ -80,7 +80,7 @@ fn save(folder: &Path, file: &Path, shrunk: &Shrunk) -> Result<String, String> {
     let snapshot = snapshot.join(format!("{name}.snap"));
     let lines = text::short_lines(run.trace.iter(), text::SNAPSHOT_WIDTH);
     let head = format!("---\nsource: tests/scenarios.rs\ndescription: blockjob-sim run {}\n---\n", scenario.display());
-    std::fs::write(&snapshot, head + &lines).map_err(|error| told(&snapshot, error))?;
+    crate::serve::outfile::write(&snapshot, (head + &lines).as_bytes()).map_err(|error| told(&snapshot, error))?;
     said.push_str(&format!("its snapshot: {}; `cargo test --test scenarios` runs it\n", snapshot.display()));
     Ok(said)
 }

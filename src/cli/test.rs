@@ -2,15 +2,16 @@
 #![expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,
-    reason = "the shell has workers, and writes the report to a real file"
+    reason = "the shell has workers and a clock, and writes the report to a real file"
 )]
 
 use super::check::WIDTH;
+use super::interrupt::{EXIT_INTERRUPTED, Stop};
 use super::output::Output;
 use super::run::again;
 use super::{EXIT_USAGE, TestArgs, files, report};
-use crate::choice::{Chooser, Walk};
-use crate::explore::Strategy;
+use crate::choice::Chooser;
+use crate::explore::{Strategy, grouped};
 use crate::scenario::Library;
 use crate::scenario::plan::{Plan, Schedule};
 use crate::sim;
@@ -18,42 +19,77 @@ use crate::sim::outcome::{Outcome, RunOptions, Runner};
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
-/// How many failed runs of one scenario are told; the others are counted.
+/// How many kinds of failures of one scenario are told; the others are counted.
 const SHOWN: usize = 5;
 
 /// What came of one scenario.
 struct Verdict {
     name: String,
-    /// What failed: a text for people, the first few runs.
+    /// The folder that it stands in, for reports.
+    class: String,
+    /// What failed: a text for people, the first of each kind.
     failures: Vec<String>,
     runs: u64,
     failed: u64,
     /// The worst exit code.
     code: u8,
+    /// How long it took.
+    time: Duration,
+}
+
+/// What the workers share.
+struct Shared<'a> {
+    found: &'a [(PathBuf, PathBuf)],
+    args: &'a TestArgs,
+    runner: Runner,
+    colour: bool,
+    stop: Stop,
+    /// A scenario failed, and that is enough.
+    enough: AtomicBool,
+    /// Runs made so far.
+    runs: AtomicU64,
+}
+
+impl Shared<'_> {
+    fn over(&self) -> bool {
+        self.stop.asked() || self.enough.load(Ordering::Relaxed)
+    }
 }
 
 /// Runs every scenario, calm and under each seed; one that holds in a single schedule only in that.
 pub(super) fn test(args: &TestArgs, runner: Runner, out: &mut Output) -> u8 {
-    let paths = match files::scenarios(&args.dir) {
-        Ok(paths) => paths,
+    if let Some(Err(error)) = args.junit.as_ref().map(|path| crate::serve::outfile::probe(path)) {
+        out.error(&format!("--junit: {error}"));
+        return EXIT_USAGE;
+    }
+    let found = match files::named(&args.paths, &args.filter) {
+        Ok(found) => found,
         Err(problem) => {
-            out.complain(&format!("{problem}\n"));
+            out.error(&problem);
             return EXIT_USAGE;
         }
     };
-    let mut verdicts = Vec::new();
-    all(&paths, args, runner, out.colour_out, &mut |verdict| {
-        out.progress("");
-        tell(&verdict, out);
-        out.progress(&format!("{} of {}", verdicts.len() + 1, paths.len()));
-        verdicts.push(verdict);
-    });
-    out.progress("");
-    if verdicts.is_empty() {
-        out.complain(&format!("{}: no scenarios here\n", args.dir.display()));
+    if args.list {
+        found.iter().for_each(|(_, path)| out.print(&format!("{}\n", path.display())));
+        return if found.is_empty() { EXIT_USAGE } else { 0 };
+    }
+    let shared = Shared {
+        found: &found,
+        args,
+        runner,
+        colour: out.colour_out,
+        stop: Stop::on_signals(),
+        enough: AtomicBool::new(false),
+        runs: AtomicU64::new(0),
+    };
+    let verdicts = all(&shared, out);
+    if verdicts.is_empty() && !shared.stop.asked() {
+        let paths: Vec<String> = args.paths.iter().map(|path| path.display().to_string()).collect();
+        out.error(&format!("{}: no scenarios here", paths.join(", ")));
         return EXIT_USAGE;
     }
     let failed = verdicts.iter().filter(|verdict| verdict.code != 0).count();
@@ -67,27 +103,33 @@ pub(super) fn test(args: &TestArgs, runner: Runner, out: &mut Output) -> u8 {
     if let Some(path) = &args.junit
         && let Err(problem) = write_junit(path, &verdicts)
     {
-        out.complain(&format!("{}: {problem}\n", path.display()));
+        out.error(&format!("{}: {problem}", path.display()));
         code = code.max(EXIT_USAGE);
+    }
+    if shared.stop.asked() {
+        out.complain(&format!("interrupted: what was not run yet of the {} files is not counted\n", found.len()));
+        code = EXIT_INTERRUPTED;
     }
     code
 }
 
 /// Shares the scenarios out among workers, and tells what came of each, in their order.
-fn all(paths: &[PathBuf], args: &TestArgs, runner: Runner, colour: bool, told: &mut dyn FnMut(Verdict)) {
+fn all(shared: &Shared<'_>, out: &mut Output) -> Vec<Verdict> {
     let machine = std::thread::available_parallelism().map_or(1, usize::from);
-    let jobs = args.jobs.unwrap_or(machine).clamp(1, 256).min(paths.len());
+    let total = shared.found.len();
+    let jobs = shared.args.jobs.unwrap_or(machine).clamp(1, 256).min(total);
     let taken = AtomicUsize::new(0);
+    let mut verdicts: Vec<Verdict> = Vec::new();
     std::thread::scope(|scope| {
         let (send, receive) = mpsc::channel();
         for _ in 0..jobs {
             let (send, taken) = (send.clone(), &taken);
             scope.spawn(move || {
                 let mut library = Library::default();
-                loop {
+                while !shared.over() {
                     let number = taken.fetch_add(1, Ordering::Relaxed);
-                    let Some(path) = paths.get(number) else { break };
-                    let verdict = one(&mut library, path, args, runner, colour);
+                    let Some((dir, path)) = shared.found.get(number) else { break };
+                    let verdict = one(&mut library, dir, path, shared);
                     if send.send((number, verdict)).is_err() {
                         break;
                     }
@@ -95,63 +137,104 @@ fn all(paths: &[PathBuf], args: &TestArgs, runner: Runner, colour: bool, told: &
             });
         }
         drop(send);
-        let (mut waiting, mut next) = (BTreeMap::new(), 0);
-        for (number, verdict) in receive {
-            waiting.insert(number, verdict);
+        let (mut waiting, mut next, mut done) = (BTreeMap::new(), 0, 0);
+        loop {
+            match receive.recv_timeout(Duration::from_millis(200)) {
+                Ok((number, verdict)) => {
+                    done += 1;
+                    _ = waiting.insert(number, verdict);
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
             while let Some(verdict) = waiting.remove(&next) {
                 next += 1;
-                if let Some(verdict) = verdict {
-                    told(verdict);
+                // With --fail-fast what comes behind the first failure is not told, whoever was faster.
+                if let Some(verdict) = verdict
+                    && !shared.enough.load(Ordering::Relaxed)
+                {
+                    out.progress("");
+                    tell(&verdict, out);
+                    shared.enough.store(shared.args.fail_fast && verdict.code != 0, Ordering::Relaxed);
+                    verdicts.push(verdict);
                 }
             }
+            let runs = shared.runs.load(Ordering::Relaxed);
+            out.progress(&format!("{done} of {total} scenarios, {} runs", grouped(&runs.to_string())));
         }
     });
+    out.progress("");
+    verdicts
 }
 
 /// Runs a scenario; nothing for a file that only holds definitions.
-fn one(library: &mut Library, path: &Path, args: &TestArgs, runner: Runner, colour: bool) -> Option<Verdict> {
-    let name = path.strip_prefix(&args.dir).ok().filter(|rest| *rest != Path::new("")).unwrap_or(path);
+fn one(library: &mut Library, dir: &Path, path: &Path, shared: &Shared<'_>) -> Option<Verdict> {
+    let name = path.strip_prefix(dir).ok().filter(|rest| *rest != Path::new("")).unwrap_or(path);
     let name = name.with_extension("").to_string_lossy().into_owned();
+    let class = path.parent().map_or_else(String::new, |folder| folder.to_string_lossy().replace('/', "."));
+    let began = Instant::now();
+    let mut verdict =
+        Verdict { name, class, failures: Vec::new(), runs: 0, failed: 0, code: 0, time: Duration::default() };
     match files::plan_with(library, path) {
-        Ok(None) => None,
-        Ok(Some(plan)) => Some(run_all(name, path, &plan, args, runner)),
+        Ok(None) => return None,
+        Ok(Some(plan)) => run_all(path, &plan, shared, &mut verdict),
         Err(error) => {
-            let failures = vec![report::render(&error, WIDTH, colour)];
-            Some(Verdict { name, failures, runs: 0, failed: 1, code: EXIT_USAGE })
+            verdict.failures.push(report::render(&error, WIDTH, shared.colour));
+            (verdict.failed, verdict.code) = (1, EXIT_USAGE);
         }
     }
+    verdict.time = began.elapsed();
+    Some(verdict)
 }
 
-fn run_all(name: String, path: &Path, plan: &Plan, args: &TestArgs, runner: Runner) -> Verdict {
-    let mut verdict = Verdict { name, failures: Vec::new(), runs: 0, failed: 0, code: 0 };
+fn run_all(path: &Path, plan: &Plan, shared: &Shared<'_>, verdict: &mut Verdict) {
+    let args = shared.args;
     let options = RunOptions { quirks: args.watch.quirks(), check: args.watch.check, ..RunOptions::default() };
     let seeds = args.seeds.clone().filter(|_| plan.schedule == Schedule::Any);
     // Runs differ from where the first choice is made: the images and the process are made once.
     let begun = seeds.as_ref().and_then(|_| sim::Sim::new(plan, &options).ok());
+    // The same failure under many seeds is told once, with the first command that shows it.
+    let mut kinds: BTreeMap<String, (String, u64)> = BTreeMap::new();
+    let mut order: Vec<String> = Vec::new();
     for seed in std::iter::once(None).chain(seeds.into_iter().flatten().map(Some)) {
+        if shared.stop.asked() {
+            break;
+        }
         let own = || sim::chooser(&plan.schedule);
-        let chooser = seed.map_or_else(own, |seed| Chooser::Walk(Box::new(Walk::new(seed))));
+        let chooser = seed.map_or_else(own, Chooser::seed);
         let run = match (seed, &begun) {
             (Some(_), Some(begun)) => sim::run_from(plan, begun.clone(), chooser, &options),
-            _ => runner(plan, chooser, &options),
+            _ => (shared.runner)(plan, chooser, &options),
         };
         let outcome = run.outcome;
         verdict.runs += 1;
+        shared.runs.fetch_add(1, Ordering::Relaxed);
         if outcome == Outcome::Passed {
             continue;
         }
         verdict.failed += 1;
         verdict.code = verdict.code.max(outcome.exit_code());
-        if verdict.failures.len() < SHOWN {
-            let again = again(path, seed.map(|seed| (Strategy::Walk, seed)), None, &args.watch);
-            verdict.failures.push(format!("{outcome}\n  again: {again}\n"));
+        let text = outcome.to_string();
+        if kinds.len() < SHOWN || kinds.contains_key(&text) {
+            let again = || again(path, seed.map(|seed| (Strategy::Walk, seed)), None, &args.watch);
+            if !kinds.contains_key(&text) {
+                order.push(text.clone());
+            }
+            kinds.entry(text).or_insert_with(|| (again(), 0)).1 += 1;
         }
     }
-    verdict
+    for text in order {
+        let Some((again, times)) = kinds.remove(&text) else { continue };
+        let times = if times > 1 { format!("\n  {times} runs fail like this") } else { String::new() };
+        verdict.failures.push(format!("{text}{times}\n  again: {again}\n"));
+    }
 }
 
 /// Prints a line for a scenario, and what failed below it.
 fn tell(verdict: &Verdict, out: &mut Output) {
+    if out.quiet && verdict.code == 0 {
+        return;
+    }
     let word = if verdict.code == 0 { "ok" } else { "FAILED" };
     let of = match verdict.runs {
         0 | 1 => String::new(),
@@ -163,13 +246,9 @@ fn tell(verdict: &Verdict, out: &mut Output) {
         let indented: String = failure.lines().map(|line| format!("        {line}\n")).collect();
         out.print(&indented);
     }
-    let untold = verdict.failed.saturating_sub(verdict.failures.len() as u64);
-    if untold > 0 {
-        out.print(&format!("        and {untold} more\n"));
-    }
 }
 
-/// Writes the report that continuous integration shows; it has no times, so that the same runs give the same file.
+/// Writes the report that continuous integration shows.
 fn write_junit(path: &Path, verdicts: &[Verdict]) -> Result<(), String> {
     let mut suite = TestSuite::new("scenarios");
     for verdict in verdicts {
@@ -183,10 +262,12 @@ fn write_junit(path: &Path, verdicts: &[Verdict]) -> Result<(), String> {
             });
             status.set_description(verdict.failures.join("\n"));
         }
-        suite.add_test_case(TestCase::new(verdict.name.as_str(), status));
+        let mut case = TestCase::new(verdict.name.as_str(), status);
+        case.set_classname(verdict.class.as_str()).set_time(verdict.time);
+        suite.add_test_case(case);
     }
     let mut report = Report::new("blockjob-sim");
     report.add_test_suite(suite);
     let text = report.to_string().map_err(|error| error.to_string())?;
-    std::fs::write(path, text).map_err(|error| error.to_string())
+    crate::serve::outfile::write(path, text.as_bytes()).map_err(|error| error.to_string())
 }

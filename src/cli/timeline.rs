@@ -1,5 +1,4 @@
 //! `blockjob-sim timeline`: a picture of a run, of the file of a trace, or of a failure.
-#![expect(clippy::disallowed_methods, reason = "the shell writes files")]
 
 use super::output::Output;
 use super::quirks::WatchArgs;
@@ -17,6 +16,9 @@ use std::sync::Arc;
 
 /// Arguments of `timeline`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes:\n  0  drawn, whatever came of the run\n  2  a mistake in the arguments or in a file"
+)]
 pub(super) struct TimelineArgs {
     /// A scenario file, which is run; a failure file; or a trace in JSON lines, ours or a recording of QEMU
     file: PathBuf,
@@ -53,7 +55,7 @@ pub(super) struct TimelineArgs {
     /// The second run: the same scenario (or that of --beside) with this quirk on
     #[arg(long, value_name = "NAME", value_parser = str::parse::<Quirk>)]
     beside_quirk: Vec<Quirk>,
-    /// Columns of the terminal
+    /// Columns of the picture for a terminal; without, as many as the terminal has, or 110
     #[arg(long, value_name = "N")]
     width: Option<usize>,
     #[command(flatten)]
@@ -144,9 +146,11 @@ pub(super) fn source(wanted: &Wanted<'_>, runner: Runner, out: &Output) -> Resul
     };
     let (quirks, check) = (wanted.quirks, wanted.check);
     let options = RunOptions { level: Some(wanted.level), record_choices: false, quirks, check };
+    let nodes = crate::sim::nodes(&plan, &mut chooser.clone(), &options);
     let run = runner(&plan, chooser, &options);
     let quirks: String = plan.quirks.iter().chain(quirks.iter()).map(|quirk| format!(", quirk {quirk}")).collect();
     let mut source = Source::of_trace(&name, &format!("{schedule}{quirks}"), &run.trace);
+    source.nodes = nodes;
     source.outcome = Some(in_short(&run.outcome));
     Ok(source)
 }
@@ -210,14 +214,14 @@ pub(super) fn timeline(args: &TimelineArgs, runner: Runner, out: &mut Output) ->
         Ok(text) => match &args.output {
             None => out.print(&text),
             Some(path) => {
-                if let Err(error) = std::fs::write(path, text) {
-                    out.complain(&format!("{}: {error}\n", path.display()));
+                if let Err(error) = crate::serve::outfile::write(path, text.as_bytes()) {
+                    out.error(&format!("{}: {error}", path.display()));
                     return EXIT_USAGE;
                 }
             }
         },
         Err(message) => {
-            out.complain(&message);
+            out.error(&message);
             return EXIT_USAGE;
         }
     }
@@ -278,7 +282,8 @@ fn draw(args: &TimelineArgs, runner: Runner, out: &Output) -> Result<String, Str
     Ok(match form {
         Form::Text => {
             let colour = args.output.is_none() && out.colour_out;
-            let width = args.width.unwrap_or(110).clamp(60, 400);
+            let terminal = if args.output.is_none() { out.columns() } else { None };
+            let width = args.width.or(terminal).unwrap_or(110).clamp(60, 400);
             term::draw(&source, &term::Options { width, colour, from })
         }
         Form::Html => html::draw(&source, second.as_ref(), from),

@@ -9,6 +9,9 @@ use std::path::PathBuf;
 
 /// Arguments of `validate`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes:\n  0  the model can produce the trace\n  1  no schedule was found that does\n  2  a mistake in the arguments or in a file"
+)]
 pub(super) struct ValidateArgs {
     /// The trace: JSON lines as `record` writes them, a QMP log of QEMU's iotests, or libvirt's log
     #[arg(value_name = "TRACE")]
@@ -28,14 +31,14 @@ pub(super) fn validate(args: &ValidateArgs, out: &mut Output) -> u8 {
     let text = match files::text(&args.trace) {
         Ok(text) => text,
         Err(problem) => {
-            out.complain(&format!("{name}: {problem}\n"));
+            out.error(&format!("{name}: {problem}"));
             return EXIT_USAGE;
         }
     };
     let traces = match logs::read(&text) {
         Ok(traces) => traces,
         Err(problem) => {
-            out.complain(&format!("{name}: {problem}\n"));
+            out.error(&format!("{name}: {problem}"));
             return EXIT_USAGE;
         }
     };

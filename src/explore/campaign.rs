@@ -229,17 +229,19 @@ impl Worker {
         Worker { campaign, source, options, parents: None, atlas: None }
     }
 
-    /// Does a block.
-    pub fn block(&mut self, stage: usize, number: u64, before: Before<'_>) -> Block {
+    /// Does a block of a stage that may make so many runs ([`super::Tally::left`]).
+    pub fn block(&mut self, stage: usize, number: u64, left: u64, before: Before<'_>) -> Block {
         let block = Block { stage, number, ..Block::default() };
         let source = self.source.clone();
         match (&self.campaign.clone().stages[stage], &*source) {
             (Stage::Exhaust(states), Source::Scenario(start)) => {
                 exhaust_block(&self.campaign, block, start, *states, before)
             }
-            (Stage::Preempt(bound), Source::Scenario(start)) => self.preempt_block(block, start, *bound, before),
+            (Stage::Preempt(bound), Source::Scenario(start)) => {
+                self.preempt_block(block, start, (*bound, left), before)
+            }
             (Stage::Seeds(strategies, first, end), source) => {
-                self.seeds_block(block, source, strategies, *first..*end, before)
+                self.seeds_block(block, source, strategies, *first..(*end).min(first.saturating_add(left)), before)
             }
             (_, Source::Generated(_)) => Block { beyond: true, ..block },
         }
@@ -266,20 +268,21 @@ impl Worker {
 
     /// What a tally would make of a block that finds nothing but new schedules, without doing it; `None` for one that has to be done
     /// to know. So the parts of a campaign know, each by itself, which blocks there are.
-    pub fn foreseen(&mut self, stage: usize, number: u64) -> Option<Block> {
+    pub fn foreseen(&mut self, stage: usize, number: u64, left: u64) -> Option<Block> {
         let source = self.source.clone();
         let runs = match (&self.campaign.stages[stage], &*source) {
             (Stage::Exhaust(_), Source::Scenario(_)) if number == 0 => return None,
             (Stage::Preempt(0), Source::Scenario(_)) => (number == 0).then_some(1),
             (Stage::Preempt(1), Source::Scenario(start)) => {
-                (number == 0).then(|| count_children(&calm_parent(self.campaign.mode(), start)))
+                (number == 0).then(|| count_children(&calm_parent(self.campaign.mode(), start)).min(left))
             }
             (Stage::Preempt(_), Source::Scenario(start)) => {
                 let parents = self.parents(start);
-                usize::try_from(number).ok().and_then(|number| parents.get(number)).map(count_children)
+                let own = usize::try_from(number).ok().and_then(|number| parents.get(number)).map(count_children);
+                own.map(|own| own.min(left.saturating_sub(before(&parents, number))))
             }
             (Stage::Seeds(_, first, end), _) => {
-                let left = (end - first).saturating_sub(number.saturating_mul(BLOCK));
+                let left = (end - first).min(left).saturating_sub(number.saturating_mul(BLOCK));
                 (left > 0).then_some(left.min(BLOCK))
             }
             (_, _) => None,
@@ -350,7 +353,13 @@ impl Worker {
         block.done()
     }
 
-    fn preempt_block(&mut self, mut block: Block, start: &Start, bound: u32, before: Before<'_>) -> Block {
+    fn preempt_block(
+        &mut self,
+        mut block: Block,
+        start: &Start,
+        (bound, mut left): (u32, u64),
+        before: Before<'_>,
+    ) -> Block {
         let campaign = self.campaign.clone();
         let mode = campaign.mode();
         if bound < 2 {
@@ -359,9 +368,9 @@ impl Worker {
             }
             let calm = calm_parent(mode, start);
             if bound == 0 {
-                self.deviate(&mut block, start, &[], before);
+                self.deviate(&mut block, start, &[], &mut left, before);
             } else {
-                children(&calm, &mut |deviations| self.deviate(&mut block, start, deviations, before));
+                children(&calm, &mut |deviations| self.deviate(&mut block, start, deviations, &mut left, before));
             }
             return block.done();
         }
@@ -369,13 +378,24 @@ impl Worker {
         match usize::try_from(block.number).ok().and_then(|number| parents.get(number)) {
             None => Block { beyond: true, ..block },
             Some(parent) => {
-                children(parent, &mut |deviations| self.deviate(&mut block, start, deviations, before));
+                left = left.saturating_sub(self::before(&parents, block.number));
+                children(parent, &mut |deviations| self.deviate(&mut block, start, deviations, &mut left, before));
                 block.done()
             }
         }
     }
 
-    fn deviate(&mut self, block: &mut Block, start: &Start, deviations: &[(u32, u32)], before: Before<'_>) {
+    /// A run with these deviations, if one more may be made.
+    fn deviate(
+        &mut self,
+        block: &mut Block,
+        start: &Start,
+        deviations: &[(u32, u32)],
+        left: &mut u64,
+        before: Before<'_>,
+    ) {
+        let Some(fewer) = left.checked_sub(1) else { return };
+        *left = fewer;
         let mode = self.campaign.mode();
         before(&|| format!("deviations {deviations:?}"));
         let ran = self.run(start, || Deviations::new(mode, deviations));
@@ -438,6 +458,12 @@ fn children(parent: &Parent, each: &mut Each<'_>) {
             deviations.pop();
         }
     }
+}
+
+/// How many schedules with two deviations stand before those of the parent of this number.
+fn before(parents: &[Parent], number: u64) -> u64 {
+    let number = usize::try_from(number).unwrap_or(usize::MAX).min(parents.len());
+    parents[..number].iter().map(count_children).sum()
 }
 
 /// How many these are.

@@ -128,7 +128,8 @@ impl<'a> Check<'a> {
         let mut tally = Tally::new(campaign);
         while tally.over.is_none() {
             let (stage, number) = tally.next();
-            tally.take(&worker.block(stage, number, &mut |_| {}));
+            let left = tally.left();
+            tally.take(&worker.block(stage, number, left, &mut |_| {}));
         }
         Ok(tally)
     }

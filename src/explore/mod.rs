@@ -12,6 +12,7 @@ mod exhaust;
 mod graph;
 mod join;
 mod run;
+pub mod saved;
 mod search;
 mod sketch;
 mod strategy;

@@ -115,6 +115,8 @@ pub struct Search {
     states: AtomicUsize,
     /// Nobody need go on: the cap is met, or a worker broke down.
     over: AtomicBool,
+    /// Why somebody from outside ended the search.
+    stopped: Mutex<Option<String>>,
     pool: Mutex<Pool>,
     bell: Condvar,
     /// Somebody has nothing to do.
@@ -156,6 +158,7 @@ impl Search {
             known: (0..SHARDS).map(|_| Mutex::default()).collect(),
             states: AtomicUsize::new(0),
             over: AtomicBool::new(false),
+            stopped: Mutex::default(),
             pool: Mutex::default(),
             bell: Condvar::new(),
             hungry: AtomicBool::new(false),
@@ -185,10 +188,27 @@ impl Search {
         self.states.load(Ordering::Relaxed)
     }
 
-    /// The cap that was met.
+    /// How many states may still come before the cap is met.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.caps.states.saturating_sub(self.states())
+    }
+
+    /// Ends the search; what was found until then proves nothing.
+    pub fn stop(&self, why: &str) {
+        locked(&self.stopped).get_or_insert_with(|| why.to_owned());
+        self.over.store(true, Ordering::Relaxed);
+        let _pool = locked(&self.pool);
+        self.bell.notify_all();
+    }
+
+    /// The cap that was met, or why the search was stopped.
     #[must_use]
     pub fn capped(&self) -> Option<String> {
-        (self.states() > self.caps.states).then(|| format!("{} states", self.caps.states))
+        if let Some(why) = locked(&self.stopped).clone() {
+            return Some(why);
+        }
+        (self.states() > self.caps.states).then(|| format!("{} states (--max-states)", self.caps.states))
     }
 
     fn knows(&self, state: u128) -> bool {

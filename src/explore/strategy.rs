@@ -115,6 +115,9 @@ impl FromStr for Strategy {
             return Err(format!("`{text}`: {name} takes no number"));
         }
         match bound.parse() {
+            Ok(0) if strategy.kind() == "pct" => {
+                Err(format!("`{text}`: pct has at least one priority: expected 1 to {MAX_BOUND}"))
+            }
             Ok(bound) if bound <= MAX_BOUND => Ok(strategy.with_bound(bound)),
             _ => Err(format!("`{text}`: expected a number up to {MAX_BOUND} behind the colon")),
         }
@@ -135,6 +138,7 @@ mod tests {
         let wrong = |text: &str| text.parse::<Strategy>().unwrap_err();
         assert_eq!(wrong("dfs"), "`dfs` is no strategy: expected one of calm, walk, uniform, pct, urw, preempt, delay");
         assert_eq!(wrong("urw:1"), "`urw:1`: urw takes no number");
+        assert_eq!(wrong("pct:0"), "`pct:0`: pct has at least one priority: expected 1 to 1000");
         assert_eq!(wrong("pct:many"), "`pct:many`: expected a number up to 1000 behind the colon");
     }
 }

@@ -97,6 +97,13 @@ impl Tally {
         (self.stage, self.number)
     }
 
+    /// How many runs the stage that goes on may make, all its blocks together.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        let made = self.runs - self.stages.last().map_or(0, |stage| stage.runs);
+        self.campaign.runs.saturating_sub(made)
+    }
+
     /// Takes in what came of the next block.
     ///
     /// # Panics
@@ -131,9 +138,9 @@ impl Tally {
     fn add(&mut self, block: &Block) {
         let new = block.schedules.iter().filter(|digest| self.schedules.insert(**digest)).count() as u64;
         let new_traces = block.traces.iter().filter(|digest| self.traces.insert(**digest)).count() as u64;
-        self.dry = if new > 0 { 0 } else { self.dry + block.runs };
-        self.runs += block.runs;
-        self.failed += block.failed;
+        self.dry = if new > 0 { 0 } else { self.dry.saturating_add(block.runs) };
+        self.runs = self.runs.saturating_add(block.runs);
+        self.failed = self.failed.saturating_add(block.failed);
         self.marks.join(&Marks::of_words(&block.marks));
         for found in &block.found {
             *self.kinds.entry(found.kind.clone()).or_default() += 1;
@@ -142,8 +149,8 @@ impl Tally {
             }
         }
         if let Some(stage) = self.stages.last_mut() {
-            stage.runs += block.runs;
-            stage.failed += block.failed;
+            stage.runs = stage.runs.saturating_add(block.runs);
+            stage.failed = stage.failed.saturating_add(block.failed);
             stage.new.0 += new;
             stage.new.1 += new_traces;
         }

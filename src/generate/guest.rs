@@ -5,7 +5,7 @@ use super::program::Program;
 use super::shape::waits;
 use crate::base::Json;
 use crate::base::units::{KIB, MIB, size_text};
-use crate::scenario::plan::StepKind;
+use crate::scenario::plan::{Fails, StepKind};
 
 /// A range within `size` bytes: small, or whole clusters.
 pub(super) fn range(size: u64, d: &mut Draw) -> (u64, u64) {
@@ -48,6 +48,7 @@ impl Program<'_> {
             line: format!("qemu-io {name} \"{line}\"").into(),
             output: None,
             returns: None,
+            fails: Fails::Any,
         });
     }
 

@@ -1,11 +1,17 @@
 //! `qemu-img compare`: whether two images read the same.
 
 use super::{HostError, HostFiles, Image};
+use crate::base::errno::Errno;
 use crate::block::content::{Difference, WriteTag};
+use crate::block::qcow2::Fault;
 use std::fmt;
 
-/// Bytes that are looked at in one go.
+/// Bytes that are looked at in one go, at first.
 const STEP: u64 = 2 << 20;
+/// Runs of bytes in one go up to which the next one is twice as long.
+const FEW_RUNS: usize = 64;
+/// How many pieces of two images are looked at before they are too large to be compared.
+const MAX_PIECES: u64 = 4_000_000;
 
 /// Where two images first differ, in bytes of the disk.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -33,13 +39,18 @@ impl HostFiles {
     /// the verdict.
     ///
     /// # Errors
-    /// If one cannot be opened or read.
+    /// If one cannot be opened or read, or both consist of too many pieces.
     pub fn compare(&mut self, left: &str, right: &str) -> Result<Result<(), Mismatch>, HostError> {
         let mut a = Image::open(self, left, None, false)?;
         let mut b = Image::open(self, right, None, false)?;
         let size = a.size_in(self).max(b.size_in(self));
-        let mut at = 0;
+        let (mut at, mut step, mut pieces) = (0, STEP, 0);
         while at < size {
+            pieces += 1;
+            if pieces > MAX_PIECES {
+                let text = format!("Compared up to offset {at}, and given up after {MAX_PIECES} pieces");
+                return Err(HostError::new(left, Fault::new(Errno::EFBIG, text)));
+            }
             let hole = |image: &mut Image, files: &mut HostFiles| {
                 let inside = at < image.size_in(files);
                 let status = image.status_above(files, true, at, size - at).ok().filter(|_| inside);
@@ -54,13 +65,16 @@ impl HostFiles {
                 at += holes;
                 continue;
             }
-            let len = STEP.min(size - at);
+            let len = step.min(size - at);
             let x = a.read(self, at, len).map_err(|fault| HostError::new(left, fault))?;
             let y = b.read(self, at, len).map_err(|fault| HostError::new(right, fault))?;
             if let Some(difference) = x.first_difference(&y) {
                 return Ok(Err(Mismatch::new(at, &difference)));
             }
             at += len;
+            // What a long run costs does not depend on its length.
+            let few = x.runs().count() + y.runs().count() <= FEW_RUNS;
+            step = if few { step.saturating_mul(2) } else { STEP };
         }
         Ok(Ok(()))
     }

@@ -1,6 +1,6 @@
 //! What the host's kernel does for a process that has a file open.
 
-use super::{File, HostFiles, HostOp};
+use super::{File, HostFiles};
 use crate::base::errno::{Errno, Ret};
 use crate::block::content::{BLOCK, Content, Data};
 use std::sync::Arc;
@@ -38,7 +38,6 @@ impl HostFiles {
 
     /// `open(O_CREAT | O_TRUNC)` and `ftruncate`: an empty file of this length.
     pub fn create_sparse(&mut self, path: &str, size: u64) {
-        self.note(path, || HostOp::Create(size));
         self.put(path, Arc::new(File { content: Content::new(), size }));
     }
 
@@ -59,7 +58,6 @@ impl HostFiles {
         if let Some(file) = self.change(path) {
             file.content.write(offset, data);
             file.size = file.size.max(offset + data.len());
-            self.note(path, || HostOp::Write(offset, data.clone()));
         }
     }
 
@@ -73,14 +71,13 @@ impl HostFiles {
         if there < bytes { Err(Errno::ENOSPC) } else { Ok(()) }
     }
 
-    /// `fallocate`: zeroes a range, as a hole with `unmap`.
-    pub fn zero(&mut self, path: &str, offset: u64, bytes: u64, unmap: bool) {
+    /// `fallocate`: zeroes a range. The file grows where the range ends behind its end.
+    pub fn zero(&mut self, path: &str, offset: u64, bytes: u64) {
         if let Some(file) = self.change(path) {
             // ZERO_RANGE leaves unwritten extents: holes to SEEK_DATA, until somebody reads their pages. What the page cache holds is not
             // simulated; of images made before the start, whose pages tools have just read, all is data (`Image::change`).
             file.content.zero(offset, bytes);
             file.size = file.size.max(offset + bytes);
-            self.note(path, || HostOp::Zero { offset, bytes, unmap });
         }
     }
 
@@ -88,7 +85,6 @@ impl HostFiles {
     pub fn punch(&mut self, path: &str, offset: u64, bytes: u64) {
         if let Some(file) = self.change(path) {
             file.content.zero(offset, bytes);
-            self.note(path, || HostOp::Punch(offset, bytes));
         }
     }
 
@@ -99,7 +95,6 @@ impl HostFiles {
             let was_empty = file.size == 0;
             file.content.truncate(size);
             file.size = size;
-            self.note(path, || HostOp::Truncate(size));
             if was_empty && size > 0 {
                 // `allocate_first_block`
                 self.pwrite(path, 0, &Data::zeroes(if size < BLOCK { 512 } else { BLOCK }));

@@ -38,6 +38,8 @@ pub struct Image {
     backing: Option<Box<Image>>,
     bitmaps: Vec<StoredBitmap>,
     written: bool,
+    /// The image was found corrupt: `bs->drv == NULL`.
+    dropped: bool,
     /// What reached the file, if that is recorded.
     pub trace: Option<Vec<Step>>,
 }
@@ -48,6 +50,31 @@ pub(super) fn create(files: &mut HostFiles, path: &str, options: CreateOptions) 
     image.drive(files, Op::create(options)).map(drop).map_err(|fault| HostError::new(path, fault))
 }
 
+/// The file that an image names as its backing file, and its format where the name says it: `json:{…}` describes nodes, of which the lowest
+/// names the file. A name that describes no file stays as it is, and is not found.
+fn plain_name(name: &str) -> (String, Option<Format>) {
+    let whole = || (name.strip_prefix("file:").unwrap_or(name).to_owned(), None);
+    let Some(text) = name.strip_prefix("json:") else { return whole() };
+    let Ok(mut node) = serde_json::from_str::<serde_json::Value>(text) else { return whole() };
+    let driver = node.get("driver").and_then(serde_json::Value::as_str);
+    let format = match driver {
+        // A file by itself, whatever stands in it.
+        Some("file") => Some(Format::Raw),
+        other => other.and_then(Format::from_name),
+    };
+    for _ in 0..MAX_DEPTH {
+        let named = ["filename", "file.filename"].iter().find_map(|key| node.get(key)?.as_str());
+        if let Some(file) = named {
+            return (file.to_owned(), format);
+        }
+        match node.get("file").or_else(|| node.get("image")).cloned() {
+            Some(below) => node = below,
+            None => break,
+        }
+    }
+    whole()
+}
+
 impl Image {
     fn closed(path: &str) -> Image {
         Image {
@@ -56,6 +83,7 @@ impl Image {
             backing: None,
             bitmaps: Vec::new(),
             written: false,
+            dropped: false,
             trace: None,
         }
     }
@@ -101,7 +129,8 @@ impl Image {
         });
         if let Some((file, format)) = named {
             let options = OpenOptions { writable: false, ..OpenOptions::default() };
-            let backing = Image::open_at(files, &file, format, &options, depth + 1)?;
+            let (file, said) = plain_name(&file);
+            let backing = Image::open_at(files, &file, said.or(format), &options, depth + 1)?;
             image.set_backing(Some(Box::new(backing)));
         }
         Ok(image)
@@ -187,8 +216,12 @@ impl Image {
     /// Runs an operation of the qcow2 driver to its end.
     ///
     /// # Errors
-    /// Those of the operation; `EINVAL` for a raw image.
-    pub fn drive(&mut self, files: &mut HostFiles, mut op: Op) -> Result<Out, Fault> {
+    /// Those of the operation; `EINVAL` for a raw image, `ENOMEDIUM` for one that was found corrupt.
+    pub fn drive(&mut self, files: &mut HostFiles, op: Op) -> Result<Out, Fault> {
+        if self.dropped { Err(Errno::ENOMEDIUM.into()) } else { self.drive_on(files, op) }
+    }
+
+    fn drive_on(&mut self, files: &mut HostFiles, mut op: Op) -> Result<Out, Fault> {
         let mut got = Got::Done;
         loop {
             let Some(q) = &mut self.qcow2 else { return Err(Errno::EINVAL.into()) };
@@ -199,8 +232,12 @@ impl Image {
                     Got::Done
                 }
                 Ask::Start { slot, task } => {
-                    let result = self.drive(files, *task);
+                    let result = self.drive_on(files, *task);
                     op.task_done(slot, result);
+                    Got::Done
+                }
+                Ask::DropDriver => {
+                    self.dropped = true;
                     Got::Done
                 }
                 ask => self.perform(files, ask).unwrap_or_else(Got::Failed),
@@ -463,16 +500,21 @@ impl Image {
         let recording = |bitmap: &&mut StoredBitmap| bitmap.enabled && !bitmap.readonly && !bitmap.inconsistent;
         for bitmap in self.bitmaps.iter_mut().filter(recording).filter(|_| len > 0) {
             let (first, last) = (offset / bitmap.granularity, (offset + len - 1) / bitmap.granularity);
-            let (from, to) = (first / 8, last / 8 + 1);
-            let mut bytes = bitmap.bits.slice(from, to - from).to_bytes();
-            for bit in first..=last {
-                if let Some(byte) = bytes.get_mut((bit / 8 - from) as usize) {
-                    *byte |= 1 << (bit % 8);
-                }
+            let (from, to) = (first / 8, last / 8);
+            // Between the bytes at the ends, which other bits share, all are set.
+            let shared = |at: u64| {
+                let bits = (at * 8).max(first)..=(at * 8 + 7).min(last);
+                let set = bits.fold(0, |set, bit| set | 1u8 << (bit % 8));
+                Data::pattern(bitmap.bits.byte_at(at).unwrap_or(0) | set, 1, WriteTag(0))
+            };
+            let mut marked = shared(from);
+            if to > from {
+                marked.append(&Data::pattern(0xff, to - from - 1, WriteTag(0)));
+                marked.append(&shared(to));
             }
-            let rest = bitmap.bits.slice(to, bitmap.bits.len());
-            let marked = Data::bytes(bytes.into(), WriteTag(0));
-            bitmap.bits = Data::concat([&bitmap.bits.slice(0, from), &marked, &rest]);
+            let all = bitmap.bits.len();
+            let rest = bitmap.bits.slice(to + 1, all);
+            bitmap.bits = Data::concat([&bitmap.bits.slice(0, from), &marked, &rest]).slice(0, all);
         }
     }
 

@@ -1,6 +1,7 @@
 //! The commands of qemu-io, and those of qemu-img that tell about an image.
 
 use super::{Format, HostError, HostFiles, Image};
+use crate::base::errno::Errno;
 use crate::block::content::{Data, WriteTag};
 use crate::block::qcow2::{Fault, OpenOptions, Status};
 
@@ -48,6 +49,12 @@ pub struct MapEntry {
     pub offset: Option<u64>,
 }
 
+/// `bdrv_check_request32`, as far as the image's size goes: nothing behind its end is touched.
+fn inside(files: &HostFiles, image: &Image, offset: u64, len: u64) -> Result<(), Fault> {
+    let end = offset.checked_add(len);
+    if end.is_some_and(|end| end <= image.size_in(files)) { Ok(()) } else { Err(Errno::EIO.into()) }
+}
+
 impl HostFiles {
     /// Opens an image for writing, does something with it, closes it.
     fn with<T>(
@@ -69,7 +76,10 @@ impl HostFiles {
     /// If the image cannot be opened or written.
     pub fn write(&mut self, path: &str, offset: u64, len: u64, byte: u8, tag: WriteTag) -> Result<(), HostError> {
         let data = Data::pattern(byte, len, tag);
-        self.with(path, None, &OpenOptions::default(), |files, image| image.write(files, offset, data))
+        self.with(path, None, &OpenOptions::default(), |files, image| {
+            inside(files, image, offset, len)?;
+            image.write(files, offset, data)
+        })
     }
 
     /// `qemu-io -c 'write -z OFFSET LEN'`, with `-u` if `unmap`.
@@ -77,7 +87,10 @@ impl HostFiles {
     /// # Errors
     /// If the image cannot be opened or written.
     pub fn write_zeroes(&mut self, path: &str, offset: u64, len: u64, unmap: bool) -> Result<(), HostError> {
-        self.with(path, None, &OpenOptions::default(), |files, image| image.write_zeroes(files, offset, len, unmap))
+        self.with(path, None, &OpenOptions::default(), |files, image| {
+            inside(files, image, offset, len)?;
+            image.write_zeroes(files, offset, len, unmap)
+        })
     }
 
     /// `qemu-io -d unmap -c 'discard OFFSET LEN'`
@@ -86,7 +99,10 @@ impl HostFiles {
     /// If the image cannot be opened or written.
     pub fn discard(&mut self, path: &str, offset: u64, len: u64) -> Result<(), HostError> {
         let options = OpenOptions { discard_request: true, ..OpenOptions::default() };
-        self.with(path, None, &options, |files, image| image.discard(files, offset, len))
+        self.with(path, None, &options, |files, image| {
+            inside(files, image, offset, len)?;
+            image.discard(files, offset, len)
+        })
     }
 
     /// `qemu-io -r -c 'read OFFSET LEN'`
@@ -95,7 +111,10 @@ impl HostFiles {
     /// If the image cannot be opened or read.
     pub fn read(&mut self, path: &str, offset: u64, len: u64) -> Result<Data, HostError> {
         let options = OpenOptions { writable: false, ..OpenOptions::default() };
-        self.with(path, None, &options, |files, image| image.read(files, offset, len))
+        self.with(path, None, &options, |files, image| {
+            inside(files, image, offset, len)?;
+            image.read(files, offset, len)
+        })
     }
 
     /// `qemu-img resize`, with `--shrink` where that is needed.

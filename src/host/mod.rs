@@ -6,6 +6,7 @@
 mod check;
 mod compare;
 mod device;
+mod faults;
 mod frozen;
 mod image;
 mod io;
@@ -14,6 +15,7 @@ mod rebase;
 
 pub use check::CheckResult;
 pub use compare::Mismatch;
+pub use faults::{Failing, HostChange, Request};
 pub use frozen::{Differs, Frozen, Image as FrozenImage};
 pub use image::{Image, Step};
 pub use io::{Info, MapEntry};
@@ -95,6 +97,8 @@ pub struct HostFiles {
     files: Kept<BTreeMap<Arc<str>, Arc<File>>>,
     /// Where the files are real ones.
     outside: Option<Box<outside::Outside>>,
+    /// What the simulated host refuses.
+    rules: Option<Box<faults::Rules>>,
 }
 
 impl HostFiles {
@@ -159,7 +163,8 @@ impl HostFiles {
             let format = options.backing_format.as_deref().and_then(Format::from_name);
             options.size = Image::open(self, &backing, format, false)?.size();
         }
-        options.size = options.size.next_multiple_of(512);
+        // What is out of range stays so, and is refused.
+        options.size = options.size.checked_next_multiple_of(512).unwrap_or(options.size);
         self.create(path, 0);
         let created = image::create(self, path, options);
         if created.is_err() {

@@ -1,11 +1,12 @@
 //! What stands between the files of the simulated host and real ones, for a process that is served: which names the process is
 //! about to look at, and what it did to its files, in order.
 //!
-//! This is plain data. Whoever runs the world (`crate::images`) looks at [`HostFiles::wanted`] between steps, brings the file
-//! in, and carries out what [`HostFiles::take_journal`] gives. In a run without real files there is none of this.
+//! This is plain data. Whoever runs the world (`crate::images`) looks between steps at [`HostFiles::wanted`] and brings the file
+//! in, or at [`HostFiles::asked`], carries that out and tells by [`HostFiles::answered`] what came of it. Only then the world goes on: what
+//! was refused never happened in it. In a run without real files there is none of this.
 
 use super::{File, HostFiles};
-use crate::base::errno::Errno;
+use crate::base::errno::{Errno, Ret};
 use crate::block::content::{Content, Data, Fill, Run, WriteTag};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,11 +32,13 @@ pub struct Look {
     pub is_regular: bool,
 }
 
-/// Something that was done to a file.
+/// Something that is to be done to a file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum HostOp {
-    /// `open(O_CREAT)`, cut to nothing, and then as long as this.
-    Create(u64),
+    /// `open(O_CREAT)`, and cut to nothing.
+    Create,
+    /// `pread`: offset, length.
+    Read(u64, u64),
     /// `pwrite`
     Write(u64, Data),
     /// `fallocate(FALLOC_FL_ZERO_RANGE)`, or with `unmap` a hole that may make the file longer: offset, length.
@@ -51,6 +54,19 @@ pub enum HostOp {
     Punch(u64, u64),
     /// `ftruncate`
     Truncate(u64),
+    /// `copy_file_range`
+    Copy {
+        /// The file to copy from.
+        from: Arc<str>,
+        /// Byte offset there.
+        at: u64,
+        /// Byte offset in this file.
+        offset: u64,
+        /// Length.
+        bytes: u64,
+    },
+    /// `fdatasync`
+    Flush,
 }
 
 /// The state of the connection to real files.
@@ -61,9 +77,10 @@ pub(super) struct Outside {
     /// A name that was looked at for the one who asked.
     fresh: Option<Arc<str>>,
     looks: BTreeMap<Arc<str>, Look>,
-    journal: Vec<(Arc<str>, HostOp)>,
-    /// Files of which a write failed.
-    failed: BTreeMap<Arc<str>, Errno>,
+    /// What the process waits for to be done to a file.
+    asked: Option<(Arc<str>, HostOp)>,
+    /// What came of it.
+    answer: Option<Ret>,
 }
 
 impl HostFiles {
@@ -92,7 +109,7 @@ impl HostFiles {
     /// Whether the process waits for a file.
     #[must_use]
     pub fn waits(&self) -> bool {
-        self.outside.as_ref().is_some_and(|outside| outside.wanted.is_some())
+        self.outside.as_ref().is_some_and(|outside| outside.wanted.is_some() || outside.asked.is_some())
     }
 
     /// The name that the process waits for, and whether the whole file is wanted.
@@ -123,34 +140,47 @@ impl HostFiles {
         self.look_at(name).map_or_else(|| name.clone(), |look| look.path.clone())
     }
 
-    pub(super) fn note(&mut self, path: &str, op: impl FnOnce() -> HostOp) {
+    /// Has something done to a real file. The process has to wait for [`HostFiles::answered`].
+    pub fn ask(&mut self, path: &Arc<str>, op: HostOp) {
         if let Some(outside) = &mut self.outside {
-            outside.journal.push((path.into(), op()));
+            outside.asked = Some((path.clone(), op));
         }
     }
 
-    /// What was done to files since the last call, in order.
-    pub fn take_journal(&mut self) -> Vec<(Arc<str>, HostOp)> {
-        self.outside.as_mut().map(|outside| std::mem::take(&mut outside.journal)).unwrap_or_default()
-    }
-
-    /// Whether something was done to files that nobody took note of.
+    /// What is to be done to a real file.
     #[must_use]
-    pub fn has_journal(&self) -> bool {
-        self.outside.as_ref().is_some_and(|outside| !outside.journal.is_empty())
+    pub fn asked(&self) -> Option<(Arc<str>, HostOp)> {
+        self.outside.as_ref()?.asked.clone()
     }
 
-    /// A write to the real file failed: the next requests to it fail with this.
-    pub fn set_failed(&mut self, path: &Arc<str>, errno: Errno) {
+    /// What came of it; the process goes on.
+    pub fn answered(&mut self, answer: Ret) {
         if let Some(outside) = &mut self.outside {
-            outside.failed.insert(path.clone(), errno);
+            outside.asked = None;
+            outside.answer = Some(answer);
         }
     }
 
-    /// Why requests to this file fail.
+    /// Whether it is known what came of what was asked.
     #[must_use]
-    pub fn failed(&self, path: &str) -> Option<Errno> {
-        self.outside.as_ref().filter(|outside| !outside.failed.is_empty())?.failed.get(path).copied()
+    pub fn has_answer(&self) -> bool {
+        self.outside.as_ref().is_some_and(|outside| outside.answer.is_some())
+    }
+
+    /// Takes what came of what was asked.
+    pub fn take_answer(&mut self) -> Option<Ret> {
+        self.outside.as_mut()?.answer.take()
+    }
+
+    /// A change of a real file was refused, maybe when a part of it was done: what stands in that range is read anew.
+    pub fn have_failed(&mut self, path: &str, size: u64, offset: u64, bytes: u64) {
+        let Some(file) = self.change(path) else { return };
+        let len = bytes.min(size.saturating_sub(offset));
+        if len > 0 {
+            file.content.write(offset, &Data::zeroes(len).with_tag(UNREAD));
+        }
+        file.content.truncate(size);
+        file.size = size;
     }
 
     /// A real file of this length came in, with data at these ranges (offset, length), which is not read yet.
@@ -160,9 +190,6 @@ impl HostFiles {
             content.write(offset, &Data::zeroes(len).with_tag(UNREAD));
         }
         self.put(path, Arc::new(File { content, size }));
-        if let Some(outside) = &mut self.outside {
-            outside.failed.remove(path);
-        }
     }
 
     /// The parts of a range that were not read yet: offset, length.

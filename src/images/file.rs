@@ -13,6 +13,9 @@ use std::path::Path;
 /// Bytes that are rendered and written at once.
 const PIECE: u64 = 1 << 20;
 
+/// How a hole is made that leaves the file's length as it is.
+const PUNCH: FallocateFlags = FallocateFlags::FALLOC_FL_PUNCH_HOLE.union(FallocateFlags::FALLOC_FL_KEEP_SIZE);
+
 /// A real file that is open.
 #[derive(Debug)]
 pub struct Opened {
@@ -156,21 +159,35 @@ impl Opened {
         Ok(())
     }
 
-    /// Makes a range read as zero, as a hole with `unmap`; the file grows where the range ends behind its end.
+    /// `handle_aiocb_write_zeroes`, and with `unmap` `handle_aiocb_write_zeroes_unmap`: the file grows where the range ends behind its end.
     pub fn zero(&self, offset: u64, len: u64, unmap: bool) -> Result<(), Errno> {
-        if !unmap && self.fallocate(FallocateFlags::FALLOC_FL_ZERO_RANGE, offset, len).is_ok() {
-            return Ok(());
+        let beyond = offset + len > self.size();
+        let hole = |file: &Opened| file.fallocate(PUNCH, offset, len);
+        if unmap {
+            match hole(self) {
+                Err(Errno::EOPNOTSUPP | Errno::EINVAL | Errno::EBUSY) => {}
+                Ok(()) if beyond => return self.truncate(offset + len),
+                other => return other,
+            }
         }
-        if offset + len > self.size() {
-            self.truncate(offset + len)?;
+        match self.fallocate(FallocateFlags::FALLOC_FL_ZERO_RANGE, offset, len) {
+            Err(Errno::EOPNOTSUPP | Errno::EINVAL) => {}
+            other => return other,
         }
-        self.punch(offset, len)
+        match hole(self) {
+            Ok(()) => match self.fallocate(FallocateFlags::empty(), offset, len) {
+                Err(Errno::EOPNOTSUPP) => {}
+                other => return other,
+            },
+            Err(Errno::EOPNOTSUPP | Errno::EINVAL) => {}
+            other => return other,
+        }
+        self.write(offset, &Data::zeroes(len))
     }
 
     /// Makes a hole; where the file system has none, zeroes are written up to the end of the file.
     pub fn punch(&self, offset: u64, len: u64) -> Result<(), Errno> {
-        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-        match self.fallocate(flags, offset, len) {
+        match self.fallocate(PUNCH, offset, len) {
             Err(Errno::EOPNOTSUPP) => {
                 let len = len.min(self.size().saturating_sub(offset));
                 self.write(offset, &Data::zeroes(len))

@@ -3,9 +3,10 @@
 //! The world keeps its disks in memory ([`HostFiles`](crate::host::HostFiles)) and does no I/O. [`Images`] stands between it and the real host:
 //!
 //! * a file is looked at when the process first looks at its name: its length and where it has data, but none of the data;
-//! * data is read when a request for it is in flight, and only then;
-//! * what requests did to files is carried out on the real ones in the same order, before anybody is told of it. A process that
-//!   is killed leaves what QEMU would leave: every write that was done, and none of what its caches held;
+//! * data is read when a request for it comes to its end, and only then;
+//! * what a request does is done to the real file when the request comes to its end, before anybody is told of it; where the host refuses,
+//!   the request fails with what the host said. A process that is killed leaves what QEMU would leave: every write that was done, and none
+//!   of what its caches held;
 //! * the bytes that QEMU locks for permissions are locked here too, so that its tools and we keep away from each other.
 
 #![expect(clippy::disallowed_types, reason = "this is the part of the shell that opens images")]
@@ -13,12 +14,10 @@
 mod file;
 mod locks;
 
-use crate::base::errno::Errno;
+use crate::base::errno::{Errno, Ret};
 use crate::block::content::{Data, WriteTag};
-use crate::host::{HostOp, Look};
+use crate::host::{Failing, HostOp, Look, Request};
 use crate::world::World;
-use crate::world::aio::DeviceOp;
-use crate::world::block::driver::Driver;
 use file::{Opened, folder_of};
 use locks::Locks;
 use std::collections::BTreeMap;
@@ -64,6 +63,12 @@ pub struct Images {
     kept: u64,
     /// Files that were found on the host since somebody asked.
     found: Vec<Arc<str>>,
+    /// Files were changed since somebody asked.
+    changed: bool,
+    /// Requests of each kind that came to each file, but for reads of what is known.
+    counts: BTreeMap<(Arc<str>, &'static str), u64>,
+    /// What the host refused since somebody asked.
+    refused: Vec<(Arc<str>, Failing)>,
 }
 
 impl Images {
@@ -91,42 +96,25 @@ impl Images {
         !self.fdsets.is_empty()
     }
 
-    /// To be called before each step of the world: brings in what the step will look at.
+    /// To be called before each step of the world: does what the step needs of the host.
     pub fn before_step(&mut self, world: &mut World) {
         if let Some((name, whole)) = world.files.wanted() {
             self.look(world, &name, whole);
         }
-        for i in 0..world.aio.in_flight.len() {
-            let request = &world.aio.in_flight[i];
-            let (offset, bytes) = (request.offset, request.bytes);
-            if let DeviceOp::Copy { from, at } = &request.op {
-                let (from, at) = (from.clone(), *at);
-                self.read(world, &from, at, bytes);
-                continue;
-            }
-            if !matches!(request.op, DeviceOp::Read) {
-                continue;
-            }
-            if let Some(Driver::File(file)) = world.graph.nodes.get(request.node).and_then(|n| n.driver.as_ref()) {
-                let path = file.path.clone();
-                self.read(world, &path, offset, bytes);
-            }
+        if let Some((path, op)) = world.files.asked() {
+            let answer = self.carry_out(world, &path, &op);
+            self.note(&path, &op, answer);
+            world.files.answered(answer);
         }
     }
 
-    /// Makes the real files, and the locks on them, what the world takes them to be. To be called before anything that the world put out
-    /// is passed on, and at the end. What could not be written, for the standard error.
-    pub fn sync(&mut self, world: &mut World) -> Vec<String> {
-        let mut problems = Vec::new();
-        if world.files.has_journal() {
-            for (path, op) in world.files.take_journal() {
-                if let Err(errno) = self.carry_out(&path, &op) {
-                    problems.push(format!("Could not write '{path}': {errno}"));
-                    world.files.set_failed(&path, errno);
-                }
-            }
+    /// Makes the locks on the real files what the world takes them to be, and closes those that nobody has open. To be called before
+    /// anything that the world put out is passed on, and at the end.
+    pub fn sync(&mut self, world: &mut World) {
+        // A file that is being made has no node yet.
+        if !world.files.waits() && !world.files.has_answer() {
+            self.drop_unused(world);
         }
-        self.drop_unused(world);
         for (path, held) in &mut self.held {
             let wanted = locks::wanted(world, path);
             held.locks.set(held.file.fd(), wanted);
@@ -137,7 +125,27 @@ impl Images {
                 world.files.forget_data(path);
             }
         }
-        problems
+    }
+
+    /// Counts a request, and keeps it if it was refused.
+    fn note(&mut self, path: &Arc<str>, op: &HostOp, answer: Ret) {
+        let Some(on) = Request::of(op) else { return };
+        let count = self.counts.entry((path.clone(), on.name())).or_default();
+        if let Err(errno) = answer {
+            self.refused.push((path.clone(), Failing { on, errno, after: *count, times: Some(1) }));
+            return;
+        }
+        *count += 1;
+    }
+
+    /// What the host refused since this was last asked, as rules of a simulated host that does the same: for whoever records a run.
+    pub fn take_refused(&mut self) -> Vec<(Arc<str>, Failing)> {
+        std::mem::take(&mut self.refused)
+    }
+
+    /// Whether real files were changed since this was last asked.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
     }
 
     /// Looks again which locks other processes hold. To be called when a command arrives.
@@ -155,7 +163,7 @@ impl Images {
         };
         let look = match opened {
             Ok(opened) => {
-                let look = Look {
+                let mut look = Look {
                     path: self.key_of(name, &opened),
                     read: Ok(()),
                     write: opened.write,
@@ -164,6 +172,10 @@ impl Images {
                 };
                 if opened.is_regular {
                     self.take(world, &look.path, opened);
+                }
+                if whole {
+                    let size = world.files.size(&look.path);
+                    look.read = self.read(world, &look.path, 0, size);
                 }
                 look
             }
@@ -175,10 +187,6 @@ impl Images {
                 Look { path: name.clone(), read: Err(errno), write: Err(errno), create, is_regular: true }
             }
         };
-        if whole {
-            let size = world.files.size(&look.path);
-            self.read(world, &look.path.clone(), 0, size);
-        }
         self.refresh_locks(world);
         world.files.looked(look);
     }
@@ -218,47 +226,78 @@ impl Images {
     }
 
     /// Reads what is still missing of a range.
-    fn read(&mut self, world: &mut World, path: &Arc<str>, offset: u64, bytes: u64) {
+    fn read(&mut self, world: &mut World, path: &Arc<str>, offset: u64, bytes: u64) -> Ret {
         let parts = world.files.unread(path, offset, bytes);
         if parts.is_empty() {
-            return;
-        }
-        let Some(held) = self.held.get(path) else { return };
-        for (at, len) in parts {
-            let buffer = match held.file.read(at, len) {
-                Ok(buffer) => buffer,
-                Err(errno) => {
-                    world.files.set_failed(path, errno);
-                    vec![0; len as usize]
-                }
-            };
-            self.kept += len;
-            world.files.have_read(path, at, &sparse(buffer));
-        }
-    }
-
-    /// Does to a real file what was done to its copy in the world.
-    fn carry_out(&mut self, path: &Arc<str>, op: &HostOp) -> Result<(), Errno> {
-        if let HostOp::Create(size) = op {
-            if let Some(held) = self.held.get(path).filter(|held| held.file.write.is_ok()) {
-                return held.file.truncate(0).and_then(|()| held.file.truncate(*size));
-            }
-            let file = Opened::create(path)?;
-            file.truncate(*size)?;
-            self.held.insert(path.clone(), Held { file, locks: Locks::default() });
             return Ok(());
         }
         let file = &self.held.get(path).ok_or(Errno::EBADF)?.file;
-        match op {
-            HostOp::Create(_) => Ok(()),
+        for (at, len) in parts {
+            let buffer = file.read(at, len)?;
+            self.kept += len;
+            world.files.have_read(path, at, &sparse(buffer));
+        }
+        Ok(())
+    }
+
+    /// Does to a real file what is asked for. What the host refuses may have been done in part: that is looked at again.
+    fn carry_out(&mut self, world: &mut World, path: &Arc<str>, op: &HostOp) -> Ret {
+        self.changed |= !matches!(op, HostOp::Read(..) | HostOp::Flush);
+        let (offset, bytes) = match op {
+            HostOp::Read(offset, bytes) => return self.read(world, path, *offset, *bytes),
+            HostOp::Flush => return Ok(()),
+            HostOp::Create => return self.create(path),
+            HostOp::Write(offset, data) => (*offset, data.len()),
+            HostOp::Zero { offset, bytes, .. } | HostOp::Copy { offset, bytes, .. } | HostOp::Punch(offset, bytes) => {
+                (*offset, *bytes)
+            }
+            HostOp::Truncate(size) => (*size, 0),
+        };
+        let copied = match op {
+            HostOp::Copy { from, at, bytes, .. } => {
+                let there = (*bytes).min(world.files.size(from).saturating_sub(*at));
+                self.read(world, from, *at, there)?;
+                world.files.read_in(from, *at, there)
+            }
+            _ => Data::new(),
+        };
+        let file = &self.held.get(path).ok_or(Errno::EBADF)?.file;
+        let done = match op {
             HostOp::Write(offset, data) => {
                 self.kept += data.len();
                 file.write(*offset, data)
             }
+            HostOp::Copy { offset, .. } => {
+                self.kept += copied.len();
+                file.write(*offset, &copied)
+            }
             HostOp::Zero { offset, bytes, unmap } => file.zero(*offset, *bytes, *unmap),
             HostOp::Punch(offset, bytes) => file.punch(*offset, *bytes),
-            HostOp::Truncate(size) => file.truncate(*size),
+            HostOp::Truncate(size) => {
+                let was_empty = file.size() == 0;
+                let done = file.truncate(*size);
+                if was_empty && *size > 0 && done.is_ok() {
+                    // `allocate_first_block`, whose failure nobody looks at.
+                    let _ = file.write(0, &Data::zeroes(if *size < 4096 { 512 } else { 4096 }));
+                }
+                done
+            }
+            HostOp::Create | HostOp::Read(..) | HostOp::Flush => Ok(()),
+        };
+        if done.is_err() {
+            world.files.have_failed(path, file.size(), offset, bytes);
         }
+        done
+    }
+
+    /// A file that is empty, made where there is none.
+    fn create(&mut self, path: &Arc<str>) -> Ret {
+        if let Some(held) = self.held.get(path).filter(|held| held.file.write.is_ok()) {
+            return held.file.truncate(0);
+        }
+        let file = Opened::create(path)?;
+        self.held.insert(path.clone(), Held { file, locks: Locks::default() });
+        Ok(())
     }
 
     /// Closes files that no node has open any more; their data is forgotten, as others may change it now.

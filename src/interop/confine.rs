@@ -431,6 +431,10 @@ fn file(op: &FileOp) -> Allowed {
     let (file, backing): (&str, Option<&Backing>) = match op {
         FileOp::Create { file, backing, .. } | FileOp::Rebase { file, backing } => (file, backing.as_ref()),
         FileOp::Write { file, .. } | FileOp::Content { file, .. } | FileOp::Text { file, .. } => (file, None),
+        FileOp::Host(change) => match change.file() {
+            Some(file) => (file, None),
+            None => return Ok(()),
+        },
     };
     name(file)?;
     match file {

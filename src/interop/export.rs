@@ -9,6 +9,7 @@
 use super::force::{self, By, Forced, Hold};
 use super::quote::{file_name, python};
 use crate::base::Json;
+use crate::host::HostChange;
 use crate::scenario::plan::{Backing, Expect, Extent, FileOp, ImageFormat, Plan, PlannedStep, StepKind, WriteData};
 use crate::trace::canonical;
 use crate::trace::compare::ClientLine;
@@ -213,6 +214,9 @@ fn call(name: &str, words: &[String]) -> String {
     format!("{name}({})\n", quoted.join(", "))
 }
 
+/// A real host can't be made to refuse something from a script: it ends there.
+const NO_HOST: &str = "echo 'what a host refuses cannot be set from a script' >&2; exit 1";
+
 /// What makes or changes a file from outside.
 #[derive(Debug)]
 pub(super) enum Tool<'a> {
@@ -259,6 +263,10 @@ pub(super) fn tools(op: &FileOp) -> Tool<'_> {
         }
         FileOp::Content { file, size, data } => Tool::Content { file, size: *size, data },
         FileOp::Text { file, content } => Tool::Text { file, content },
+        FileOp::Host(HostChange::Resize(file, size)) => {
+            Tool::Run(words(&["truncate", "-s", &size.to_string(), "--", file]))
+        }
+        FileOp::Host(_) => Tool::Run(words(&["sh", "-c", NO_HOST])),
     }
 }
 

@@ -7,7 +7,7 @@ use super::names::find_command;
 use super::types::{
     BitmapAdd, BitmapMerge, BitmapRef, BlockCommit, BlockIoThrottle, BlockJobChange, BlockStream, BlockdevBackup,
     BlockdevCreate, BlockdevMirror, BlockdevOptions, BlockdevSnapshot, BlockdevSnapshotInternal, BlockdevSnapshotSync,
-    ChangeMedium, DriveBackup, DriveMirror, DriveName, ObjectOptions, QmpCapability, Transaction,
+    ChangeMedium, DriveBackup, DriveMirror, DriveName, MachineCommand, ObjectOptions, QmpCapability, Transaction,
 };
 use super::visit::{At, Mode, Visit, Visitor};
 use crate::base::Json;
@@ -57,7 +57,11 @@ pub enum Command {
     },
     BlockdevChangeMedium(Box<ChangeMedium>),
     /// Its arguments are the properties of the device.
-    DeviceAdd(Json),
+    DeviceAdd {
+        options: Json,
+        /// All of them are texts, as the human monitor gives them.
+        texts: bool,
+    },
     DeviceDel {
         id: Arc<str>,
     },
@@ -178,6 +182,8 @@ pub enum Command {
     ObjectDel {
         id: Arc<str>,
     },
+    /// One that has to do with the machine and not with its disks.
+    Machine(Box<MachineCommand>),
     /// A command QEMU has and the model has not. Its arguments were not looked at.
     NotSimulated(&'static str),
 }
@@ -205,10 +211,13 @@ pub fn parse_command(name: &str, args: &Json) -> Result<Command, QmpError> {
         return Ok(Command::ObjectAdd(Box::new(ObjectOptions::visit(at)?)));
     }
     if name == "device_add" {
-        return Ok(Command::DeviceAdd(args.clone()));
+        return Ok(Command::DeviceAdd { options: args.clone(), texts: false });
+    }
+    if name == "migrate-set-parameters" {
+        return Ok(Command::Machine(Box::new(MachineCommand::MigrateSetParameters(args.clone()))));
     }
     let mut v = at.object()?;
-    for family in [plain, query, node, medium, bitmap, job, start] {
+    for family in [plain, query, node, medium, bitmap, job, start, machine] {
         if let Some(command) = family(name, &mut v)? {
             v.finish()?;
             return Ok(command);
@@ -219,7 +228,7 @@ pub fn parse_command(name: &str, args: &Json) -> Result<Command, QmpError> {
 }
 
 /// Commands without arguments.
-fn plain(name: &str, _: &mut Visitor<'_>) -> Visit<Option<Command>> {
+fn plain(name: &'static str, _: &mut Visitor<'_>) -> Visit<Option<Command>> {
     Ok(Some(match name {
         "query-version" => Command::QueryVersion,
         "query-commands" => Command::QueryCommands,
@@ -238,7 +247,7 @@ fn plain(name: &str, _: &mut Visitor<'_>) -> Visit<Option<Command>> {
 }
 
 /// The monitor itself and queries with arguments.
-fn query(name: &str, v: &mut Visitor<'_>) -> Visit<Option<Command>> {
+fn query(name: &'static str, v: &mut Visitor<'_>) -> Visit<Option<Command>> {
     Ok(Some(match name {
         "qmp_capabilities" => {
             Command::QmpCapabilities { enable: v.opt_list("enable", |at| at.enumeration())?.unwrap_or_default() }
@@ -257,7 +266,7 @@ fn query(name: &str, v: &mut Visitor<'_>) -> Visit<Option<Command>> {
 }
 
 /// Nodes and objects.
-fn node(name: &str, v: &mut Visitor<'_>) -> Visit<Option<Command>> {
+fn node(name: &'static str, v: &mut Visitor<'_>) -> Visit<Option<Command>> {
     Ok(Some(match name {
         "blockdev-del" => Command::BlockdevDel { node_name: v.str("node-name")? },
         "blockdev-reopen" => Command::BlockdevReopen { options: v.list("options", BlockdevOptions::visit)? },
@@ -289,8 +298,13 @@ fn node(name: &str, v: &mut Visitor<'_>) -> Visit<Option<Command>> {
     }))
 }
 
+/// The machine around the disks.
+fn machine(name: &'static str, v: &mut Visitor<'_>) -> Visit<Option<Command>> {
+    Ok(MachineCommand::visit(name, v)?.map(|command| Command::Machine(Box::new(command))))
+}
+
 /// Media of removable drives.
-fn medium(name: &str, v: &mut Visitor<'_>) -> Visit<Option<Command>> {
+fn medium(name: &'static str, v: &mut Visitor<'_>) -> Visit<Option<Command>> {
     let by_id = |v: &mut Visitor<'_>| Ok(DriveName { device: None, id: Some(v.str("id")?) });
     Ok(Some(match name {
         "eject" => Command::Eject { drive: DriveName::visit(v)?, force: v.opt_bool("force")? },
@@ -304,7 +318,7 @@ fn medium(name: &str, v: &mut Visitor<'_>) -> Visit<Option<Command>> {
 }
 
 /// Dirty bitmaps and transactions.
-fn bitmap(name: &str, v: &mut Visitor<'_>) -> Visit<Option<Command>> {
+fn bitmap(name: &'static str, v: &mut Visitor<'_>) -> Visit<Option<Command>> {
     Ok(Some(match name {
         "block-dirty-bitmap-add" => Command::BlockDirtyBitmapAdd(BitmapAdd::visit(v)?),
         "block-dirty-bitmap-remove" => Command::BlockDirtyBitmapRemove(BitmapRef::visit(v)?),
@@ -319,7 +333,7 @@ fn bitmap(name: &str, v: &mut Visitor<'_>) -> Visit<Option<Command>> {
 }
 
 /// Steering jobs.
-fn job(name: &str, v: &mut Visitor<'_>) -> Visit<Option<Command>> {
+fn job(name: &'static str, v: &mut Visitor<'_>) -> Visit<Option<Command>> {
     Ok(Some(match name {
         "job-pause" => Command::JobPause { id: v.str("id")? },
         "job-resume" => Command::JobResume { id: v.str("id")? },
@@ -340,7 +354,7 @@ fn job(name: &str, v: &mut Visitor<'_>) -> Visit<Option<Command>> {
 }
 
 /// Starting jobs and taking snapshots.
-fn start(name: &str, v: &mut Visitor<'_>) -> Visit<Option<Command>> {
+fn start(name: &'static str, v: &mut Visitor<'_>) -> Visit<Option<Command>> {
     Ok(Some(match name {
         "blockdev-backup" => Command::BlockdevBackup(Box::new(BlockdevBackup::visit(v)?)),
         "drive-backup" => Command::DriveBackup(Box::new(DriveBackup::visit(v)?)),

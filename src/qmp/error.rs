@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::base::Json;
+use crate::base::errno::Errno;
 
 /// The class of an error (`QapiErrorClass`, qapi/error.json).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +41,8 @@ pub struct QmpError {
     pub class: ErrorClass,
     /// The text for people.
     pub desc: Arc<str>,
+    /// What the function returns that set it, where somebody asks for that.
+    pub errno: Option<Errno>,
 }
 
 impl QmpError {
@@ -52,7 +55,13 @@ impl QmpError {
     /// An error of any class (`error_set`).
     #[must_use]
     pub fn new(class: ErrorClass, desc: impl Into<Arc<str>>) -> QmpError {
-        QmpError { class, desc: desc.into() }
+        QmpError { class, desc: desc.into(), errno: None }
+    }
+
+    /// The same, of a function that returns this errno.
+    #[must_use]
+    pub fn with_errno(self, errno: Errno) -> QmpError {
+        QmpError { errno: Some(errno), ..self }
     }
 
     /// The value of a reply's `error` member: `{"class": …, "desc": …}`.

@@ -93,6 +93,23 @@ pub const EVENTS: [&str; 55] = [
     "WATCHDOG",
 ];
 
+/// The members that the `data` of an event of the block layer can have (qapi/block-core.json, job.json, qdev.json); `None` for events of
+/// other parts of QEMU.
+#[must_use]
+pub fn members(event: &str) -> Option<&'static [&'static str]> {
+    Some(match event {
+        "BLOCK_IMAGE_CORRUPTED" => &["device", "node-name", "msg", "offset", "size", "fatal"],
+        "BLOCK_IO_ERROR" => &["qom-path", "device", "node-name", "operation", "action", "nospace", "reason"],
+        "BLOCK_JOB_CANCELLED" | "BLOCK_JOB_READY" => &["type", "device", "len", "offset", "speed"],
+        "BLOCK_JOB_COMPLETED" => &["type", "device", "len", "offset", "speed", "error"],
+        "BLOCK_JOB_ERROR" => &["device", "operation", "action"],
+        "BLOCK_JOB_PENDING" => &["type", "id"],
+        "BLOCK_WRITE_THRESHOLD" => &["node-name", "amount-exceeded", "write-threshold"],
+        "JOB_STATUS_CHANGE" => &["id", "status"],
+        _ => return None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

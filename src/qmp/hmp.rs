@@ -82,7 +82,7 @@ pub fn parse(line: &str) -> HmpLine {
 }
 
 /// Commands that the model has, with what `args_type` says of their arguments.
-const SIMULATED: [(&str, &str); 30] = [
+const SIMULATED: [(&str, &str); 36] = [
     ("block_job_cancel", "force:-f,device:B"),
     ("block_job_complete", "device:B"),
     ("block_job_pause", "device:B"),
@@ -98,10 +98,16 @@ const SIMULATED: [(&str, &str); 30] = [
     ("device_del", "id:s"),
     ("drive_backup", "reuse:-n,full:-f,compress:-c,device:B,target:s,format:s?"),
     ("eject", "force:-f,device:B"),
+    ("help", "name:S?"),
+    ("info", ""),
+    ("info balloon", ""),
     ("info block", "nodes:-n,verbose:-v,device:B?"),
     ("info block-jobs", ""),
     ("info blockstats", ""),
+    ("info cpus", ""),
     ("info iothreads", ""),
+    ("info kvm", ""),
+    ("info memory_size_summary", ""),
     ("info name", ""),
     ("info status", ""),
     ("info uuid", ""),
@@ -308,7 +314,7 @@ mod tests {
         let HmpLine::Other { name: "info block", args } = parse(" info  block  a ") else { panic!("it is simulated") };
         assert_eq!((args.text("device"), args.on("verbose")), (Some("a"), false));
         assert_eq!(parse("info qtree"), HmpLine::NotSimulated("info qtree".into()));
-        assert_eq!(parse("info"), HmpLine::NotSimulated("info".into()));
+        assert_eq!(parse("info"), HmpLine::Other { name: "info", args: HmpArgs::default() });
         assert_eq!(error_reply(&no_such_node("nope")), "Error: Cannot find device='' nor node-name='nope'\r\n");
         assert_eq!(error_reply(&no_such_qdev("nope")), "Error: Device 'nope' not found\r\n");
     }

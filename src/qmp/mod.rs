@@ -1,6 +1,7 @@
 //! The QMP protocol as data: texts, requests, arguments and errors. Nothing here runs a command.
 
 pub mod command;
+pub mod device_properties;
 pub mod drive;
 pub mod error;
 pub mod event;
@@ -12,6 +13,7 @@ pub mod lexer;
 pub mod names;
 pub mod order;
 pub mod print;
+pub mod recorded;
 pub mod request;
 pub mod types;
 pub mod visit;

@@ -82,6 +82,20 @@ enum Slot<'a> {
     Used(u32, &'a str),
 }
 
+/// The indices of `names` in the order in which a `GHashTable` lists them that they were put into one after the other.
+#[must_use]
+pub fn hash_order(names: &[&str]) -> Vec<usize> {
+    let mut table = GlibTable::new();
+    for name in names {
+        table.insert(name);
+    }
+    let listed = table.slots.iter().filter_map(|slot| match slot {
+        Slot::Used(_, key) => names.iter().position(|name| name == key),
+        _ => None,
+    });
+    listed.collect()
+}
+
 /// A set of strings that lists them as a `GHashTable` with `g_str_hash` does.
 ///
 /// QEMU's input visitor keeps the members nobody has visited in such a table,
@@ -109,12 +123,15 @@ impl<'a> GlibTable<'a> {
     /// A table of the keys of `members`, filled in wire order.
     #[must_use]
     pub fn of_dict(members: &'a [(Arc<str>, Json)]) -> GlibTable<'a> {
-        let mut table =
-            GlibTable { slots: vec![Slot::Unused; 1 << MIN_SHIFT], shift: MIN_SHIFT, nodes: 0, occupied: 0 };
+        let mut table = GlibTable::new();
         for index in wire_order(members) {
             table.insert(&members[index].0);
         }
         table
+    }
+
+    fn new() -> GlibTable<'a> {
+        GlibTable { slots: vec![Slot::Unused; 1 << MIN_SHIFT], shift: MIN_SHIFT, nodes: 0, occupied: 0 }
     }
 
     fn start(&self, hash: u32) -> usize {

@@ -206,7 +206,7 @@ fn run(source: &Source, out: &mut String) {
     });
     jobs(source, &model, out);
     list(out, "nodes", &model.nodes, |out, node| {
-        _ = write!(out, "{{\"name\":{},\"rows\":{},\"requests\":[", string(&node.name), node.rows);
+        _ = write!(out, "{{\"name\":{},\"rows\":{},\"requests\":[", string(&source.node_label(&node.name)), node.rows);
         for (i, r) in node.requests.iter().enumerate() {
             let failed = r.failed.unwrap_or(0);
             _ = write!(out, "{}{},{},{},{failed},{}", comma(i), r.span.from, r.span.to, r.row, string(&r.op));

@@ -7,6 +7,7 @@ use crate::base::Json;
 use crate::base::units::size_text;
 use crate::trace::jsonl::{self, TraceError};
 use crate::trace::{Trace, canonical};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A record, as far as pictures know it.
@@ -63,14 +64,28 @@ pub struct Source {
     pub outcome: Option<String>,
     /// The records, in their order.
     pub records: Vec<Rec>,
+    /// What is known of nodes beside their names: driver and file.
+    pub nodes: BTreeMap<Arc<str>, String>,
 }
 
 impl Source {
+    /// What a node's lane is called: its name, and what is known of it.
+    #[must_use]
+    pub fn node_label(&self, name: &str) -> String {
+        self.nodes.get(name).map_or_else(|| name.to_owned(), |about| format!("{name} · {about}"))
+    }
+
     /// From the trace of a run.
     #[must_use]
     pub fn of_trace(title: &str, schedule: &str, trace: &Trace) -> Source {
         let records = trace.iter().filter_map(|record| rec(&jsonl::value(record, true), record.time)).collect();
-        Source { title: title.to_owned(), schedule: schedule.to_owned(), outcome: None, records }
+        Source {
+            title: title.to_owned(),
+            schedule: schedule.to_owned(),
+            outcome: None,
+            records,
+            nodes: BTreeMap::new(),
+        }
     }
 
     /// From JSON lines. A file of recordings holds several traces, each behind a header: `nth` says which, from 0.

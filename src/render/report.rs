@@ -195,7 +195,8 @@ fn traces(campaign: &Campaign, out: &mut String) {
     let most = campaign.traces.iter().map(|trace| trace.count).max().unwrap_or(1).max(1);
     _ = writeln!(
         out,
-        "<h2>Distinct traces: {}</h2><section><table><tr><th>trace</th><th class=\"n\">runs</th><th></th><th>again</th></tr>",
+        "<h2>Client traces of {} more runs, by the strategy walk: {} distinct</h2><section><table><tr><th>trace</th><th class=\"n\">runs</th><th></th><th>again</th></tr>",
+        campaign.traces.iter().map(|trace| trace.count).sum::<u64>(),
         campaign.traces.len()
     );
     for trace in &campaign.traces {

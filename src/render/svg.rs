@@ -182,7 +182,7 @@ impl Drawing<'_> {
         about.extend(self.source.outcome.clone());
         let about = about.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" · ");
         let class = if self.bad_end() { "r" } else { "d" };
-        let start = 8 + title.chars().count() as u64 * 83 / 10 + 14;
+        let start = 8 + title.chars().count() as u64 * 96 / 10 + 16;
         if start + text_width(&about) < self.width {
             self.text(class, start, 20, &about);
             self.y = 46;
@@ -324,6 +324,7 @@ impl Drawing<'_> {
             steps.iter().scan(0_i64, |count, (_, change)| Some(*count + change).inspect(|now| *count = *now)).max();
         let peak = peak.unwrap_or(1).max(1).unsigned_abs();
         let about = if peak == 1 { "requests".to_owned() } else { format!("requests, up to {peak}") };
+        let about = self.source.nodes.get(&node.name).map_or_else(|| about.clone(), |what| format!("{what}, {about}"));
         self.label(y + 11, &node.name, &about);
         let mut path = format!("M{LEFT} {base}");
         let (mut count, mut drawn) = (0_i64, 0_i64);

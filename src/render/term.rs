@@ -78,10 +78,14 @@ impl Drawing<'_> {
     }
 
     fn overview(&mut self) {
-        let names = self.model.jobs.iter().map(|job| job.id.chars().count());
-        let names = names.chain(self.model.nodes.iter().map(|node| node.name.chars().count()));
+        let job_label = |id: &str| match self.model.nodes.iter().any(|node| &*node.name == id) {
+            true => format!("job {id}"),
+            false => id.to_owned(),
+        };
+        let names = self.model.jobs.iter().map(|job| job_label(&job.id).chars().count());
+        let names = names.chain(self.model.nodes.iter().map(|node| self.source.node_label(&node.name).chars().count()));
         let names = names.chain(self.model.bitmaps.iter().map(|b| b.name.chars().count() + b.node.chars().count() + 1));
-        let column = names.max().unwrap_or(0).clamp(6, 20);
+        let column = names.max().unwrap_or(0).clamp(6, 28);
         let width = self.options.width.saturating_sub(column + 3).max(20);
         let range = range(self.source, self.options.from);
         let x = positions(self.source, range, width as u64);
@@ -92,10 +96,10 @@ impl Drawing<'_> {
         };
         line(self, "client", self.client_cells(width, from, &at));
         for job in &self.model.jobs {
-            line(self, &job.id, self.job_cells(job, width, from, &at));
+            line(self, &job_label(&job.id), self.job_cells(job, width, from, &at));
         }
         for node in &self.model.nodes {
-            line(self, &node.name, self.node_cells(node, width, from, &at));
+            line(self, &self.source.node_label(&node.name), self.node_cells(node, width, from, &at));
         }
         for bitmap in &self.model.bitmaps {
             let name = format!("{}/{}", bitmap.node, bitmap.name);

@@ -36,13 +36,13 @@ pub(super) type Read<T = ()> = Result<T, Box<Fault>>;
 impl Fault {
     /// A mistake at `span`: what is wrong, and what was expected there instead.
     pub fn new(span: Span, message: impl Into<String>, expected: impl Into<String>) -> Box<Fault> {
-        let (message, label) = (message.into(), expected.into());
+        let (message, label) = (shortened(message.into()), shortened(expected.into()));
         Box::new(Fault { span, message, label, help: None, via: Vec::new() })
     }
 
     /// Adds a line of advice.
     pub fn help(mut self: Box<Self>, help: impl Into<String>) -> Box<Fault> {
-        self.help = Some(help.into());
+        self.help = Some(shortened(help.into()));
         self
     }
 }
@@ -102,8 +102,24 @@ impl Sources {
     }
 }
 
+/// Characters of a message that are shown: it may hold a key or a text of any length.
+const MAX_SHOWN: usize = 500;
+
+/// A message without its middle, if it is long.
+fn shortened(text: String) -> String {
+    if text.len() <= MAX_SHOWN {
+        return text;
+    }
+    let count = text.chars().count();
+    if count <= MAX_SHOWN {
+        return text;
+    }
+    let part = |from: usize, n: usize| text.chars().skip(from).take(n).collect::<String>();
+    format!("{} … {}", part(0, MAX_SHOWN * 2 / 3), part(count - MAX_SHOWN / 3, MAX_SHOWN))
+}
+
 /// The entry of `known` that `word` was probably meant to be.
-pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let limit = 1 + word.chars().count() / 4;
     let near = known.iter().map(|k| (distance(word, k), *k)).min()?;
     (near.0 <= limit).then_some(near.1)

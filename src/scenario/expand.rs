@@ -12,6 +12,10 @@ const MAX_CALLS: usize = 16;
 const MAX_STEPS: usize = 20_000;
 /// How many values a scenario may come to after its parameters are in place.
 const MAX_VALUES: usize = 2_000_000;
+/// How many bytes of text may be made by putting parameters in their places.
+const MAX_BYTES: usize = 32 << 20;
+/// How many bytes one such text may have.
+const MAX_TEXT: usize = 1 << 20;
 
 /// A procedure.
 #[derive(Debug)]
@@ -48,10 +52,37 @@ pub(super) struct Expanded {
     pub via: Vec<Span>,
 }
 
+/// What may still come of putting parameters in their places.
+#[derive(Debug)]
+struct Budget {
+    values: usize,
+    bytes: usize,
+}
+
+impl Budget {
+    fn new() -> Budget {
+        Budget { values: MAX_VALUES, bytes: MAX_BYTES }
+    }
+
+    /// Takes `values` and `bytes` off, for what stands at `span`.
+    fn spend(&mut self, span: Span, values: usize, bytes: usize) -> Read {
+        let spend = |left: &mut usize, n: usize, told: String| match left.checked_sub(n) {
+            Some(rest) => {
+                *left = rest;
+                Ok(())
+            }
+            None => Err(Fault::new(span, "the scenario is too large", told)),
+        };
+        spend(&mut self.values, values, format!("with its parameters in place it has more than {MAX_VALUES} values"))?;
+        let told = format!("with its parameters in place it has more than {} MiB of text", MAX_BYTES >> 20);
+        spend(&mut self.bytes, bytes, told)
+    }
+}
+
 /// Where the expansion stands.
 struct Walk<'a> {
     via: Vec<Span>,
-    values: usize,
+    budget: &'a mut Budget,
     out: &'a mut Vec<Expanded>,
 }
 
@@ -128,20 +159,32 @@ impl Loader {
         Ok(())
     }
 
-    /// Replaces each `call` in `steps` by the steps of its procedure.
-    pub fn expand(&self, steps: &[Node]) -> Read<Vec<Expanded>> {
-        let mut out = Vec::new();
-        let mut walk = Walk { via: Vec::new(), values: 0, out: &mut out };
-        self.walk(steps, &Scope::new(), &mut walk).map_err(|mut fault| {
-            fault.via = walk.via.iter().rev().copied().collect();
-            fault
-        })?;
-        Ok(out)
+    /// Replaces each `call` in `steps` by the steps of its procedure. A step that cannot be read is left out, and noted in `faults`.
+    pub fn expand(&self, steps: &[Node], faults: &mut Vec<Fault>) -> Vec<Expanded> {
+        let (mut out, mut budget) = (Vec::new(), Budget::new());
+        let mut walk = Walk { via: Vec::new(), budget: &mut budget, out: &mut out };
+        for step in steps {
+            if let Err(mut fault) = self.walk(std::slice::from_ref(step), &Scope::new(), &mut walk) {
+                fault.via = walk.via.drain(..).rev().collect();
+                // A scenario that is too large would say so at each step that is left.
+                let last = matches!(&*fault.message, "the scenario is too large" | "too many steps");
+                faults.push(*fault);
+                if last {
+                    break;
+                }
+            }
+        }
+        out
     }
 
     fn walk(&self, steps: &[Node], scope: &Scope, walk: &mut Walk<'_>) -> Read {
         for step in steps {
-            let node = substitute(step, scope, &mut walk.values)?;
+            let node = substitute(step, scope, walk.budget)?;
+            if let Some(steps) = waits(&node)? {
+                let via: Vec<Span> = walk.via.iter().rev().copied().collect();
+                walk.out.extend(steps.into_iter().map(|node| Expanded { node, via: via.clone() }));
+                continue;
+            }
             let Some(call) = call_of(&node) else {
                 if walk.out.len() >= MAX_STEPS {
                     return Err(Fault::new(node.span, "too many steps", format!("a scenario has at most {MAX_STEPS}")));
@@ -190,7 +233,8 @@ impl Loader {
             }
         };
         let params: Vec<&str> = define.params.iter().map(|param| &**param).collect();
-        if let Some((stray, _)) = given.iter().find(|(arg, _)| !params.contains(&&*arg.name)) {
+        let known: BTreeSet<&str> = params.iter().copied().collect();
+        if let Some((stray, _)) = given.iter().find(|(arg, _)| !known.contains(&*arg.name)) {
             return Err(unknown(stray, &format!("parameter of `{}`", key.name), &params));
         }
         let scope: Scope = given.iter().map(|(arg, value)| (arg.name.clone(), value.clone())).collect();
@@ -218,23 +262,61 @@ fn call_of(step: &Node) -> Option<&Node> {
     }
 }
 
-/// `node` with its parameters in place.
-fn substitute(node: &Node, scope: &Scope, values: &mut usize) -> Read<Node> {
-    *values += 1;
-    if *values > MAX_VALUES {
-        return Err(Fault::new(
-            node.span,
-            "the scenario is too large",
-            format!("it has more than {MAX_VALUES} values"),
-        ));
+/// The steps that `wait: JOB` is short for: the block job completes (or fails, with `error`), and then it is gone (or has come to the
+/// status that `until` names).
+fn waits(step: &Node) -> Read<Option<Vec<Node>>> {
+    let Value::Map(members) = &step.value else { return Ok(None) };
+    if members.first().is_none_or(|(key, _)| &*key.name != "wait") {
+        return Ok(None);
     }
+    let mut fields = Fields::of("wait", step)?;
+    let job = fields.req("wait")?.text()?;
+    let (error, until) = (fields.opt("error"), fields.opt("until"));
+    fields.end()?;
+    let at = |value: Value| Node { span: step.span, value };
+    let text = |text: &str| at(Value::Str(text.into()));
+    let map = |members: Vec<(&str, Node)>| {
+        let member = |(name, node): (&str, Node)| (tree::Key { span: step.span, name: name.into() }, node);
+        at(Value::Map(members.into_iter().map(member).collect()))
+    };
+    let event = |name: &str, data: Node, without: Vec<Node>| {
+        let mut members = vec![("event", text(name)), ("data", data)];
+        if !without.is_empty() {
+            members.push(("without", at(Value::List(without))));
+        }
+        map(vec![("event", map(members))])
+    };
+    let mut data = vec![("device", text(&job))];
+    if let Some(error) = error {
+        error.text()?;
+        data.push(("error", error.clone()));
+    }
+    let without = if error.is_none() { vec![text("error")] } else { Vec::new() };
+    let status = until.map_or_else(|| Ok("null".into()), Node::text)?;
+    if !STATUSES.contains(&&*status) {
+        let span = until.map_or(step.span, |node| node.span);
+        let expected = format!("expected one of: {}", STATUSES.join(", "));
+        return Err(Fault::new(span, format!("`{status}` is no status that a finished job has"), expected));
+    }
+    Ok(Some(vec![
+        event("BLOCK_JOB_COMPLETED", map(data), without),
+        event("JOB_STATUS_CHANGE", map(vec![("id", text(&job)), ("status", text(&status))]), Vec::new()),
+    ]))
+}
+
+/// What `wait` can wait for, once the job has completed.
+const STATUSES: &[&str] = &["concluded", "null"];
+
+/// `node` with its parameters in place.
+fn substitute(node: &Node, scope: &Scope, budget: &mut Budget) -> Read<Node> {
+    budget.spend(node.span, 1, 0)?;
     let value = match &node.value {
-        Value::Str(text) if text.contains('$') => fill(text, node.span, scope, values)?,
+        Value::Str(text) if text.contains('$') => fill(text, node.span, scope, budget)?,
         Value::List(items) => {
-            Value::List(items.iter().map(|item| substitute(item, scope, values)).collect::<Read<_>>()?)
+            Value::List(items.iter().map(|item| substitute(item, scope, budget)).collect::<Read<_>>()?)
         }
         Value::Map(members) => {
-            let filled = members.iter().map(|(key, value)| Ok((key.clone(), substitute(value, scope, values)?)));
+            let filled = members.iter().map(|(key, value)| Ok((key.clone(), substitute(value, scope, budget)?)));
             Value::Map(filled.collect::<Read<_>>()?)
         }
         other => other.clone(),
@@ -244,7 +326,7 @@ fn substitute(node: &Node, scope: &Scope, values: &mut usize) -> Read<Node> {
 
 /// Puts parameters for `$name` and `${name}`, and a dollar sign for `$$`. A text that is one parameter and nothing else becomes what the
 /// parameter is.
-fn fill(text: &str, span: Span, scope: &Scope, values: &mut usize) -> Read<Value> {
+fn fill(text: &str, span: Span, scope: &Scope, budget: &mut Budget) -> Read<Value> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -273,7 +355,8 @@ fn fill(text: &str, span: Span, scope: &Scope, values: &mut usize) -> Read<Value
             );
         };
         if out.is_empty() && after.is_empty() {
-            *values += 1;
+            // A text is shared; of a list or a mapping this is a copy.
+            budget.spend(span, node.value.count(), 0)?;
             return Ok(node.value.clone());
         }
         match &node.value {
@@ -287,11 +370,12 @@ fn fill(text: &str, span: Span, scope: &Scope, values: &mut usize) -> Read<Value
                 return Err(Fault::new(span, message, format!("it is {}", node.describe())));
             }
         }
-        if out.len() > 1 << 20 {
-            return Err(Fault::new(span, "the text is too long", "it has more than a million bytes"));
+        if out.len() > MAX_TEXT {
+            return Err(Fault::new(span, "the text is too long", format!("it has more than {} MiB", MAX_TEXT >> 20)));
         }
         rest = after;
     }
     out.push_str(rest);
+    budget.spend(span, 0, out.len())?;
     Ok(Value::Str(out.into()))
 }

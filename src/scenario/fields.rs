@@ -6,6 +6,8 @@ use crate::base::Json;
 use crate::base::units::{MICROS, MILLIS, Nanos, SECONDS, parse_size};
 use std::sync::Arc;
 
+/// The longest duration, so that times can be added to each other.
+const MAX_DURATION: Nanos = 1 << 62;
 /// How sizes are written.
 const SIZES: &str = "sizes are written 512, 0x200, 64K, 4M, 1G";
 
@@ -163,7 +165,11 @@ impl Node {
         let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
         let unit = units.iter().find(|(name, _)| *name == text[digits.len()..].trim());
         unit.and_then(|(_, nanos)| digits.parse::<u64>().ok()?.checked_mul(*nanos))
-            .ok_or_else(|| self.expected("a duration").help("durations are written 300ms, 5us, 2s, 10m, 1h"))
+            .filter(|nanos| *nanos <= MAX_DURATION)
+            .ok_or_else(|| {
+                self.expected("a duration")
+                    .help("durations are written 300ms, 5us, 2s, 10m, 1h; the longest is 146 years")
+            })
     }
 
     /// One of the words of a table.

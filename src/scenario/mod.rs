@@ -22,13 +22,15 @@
 //! | … `returns: PATTERN` | the value must match ([`pattern`]) |
 //! | … `error: {class, desc}`, `error: any` | the reply must be an error; members left out are not looked at; the command is sent as it stands, well formed or not |
 //! | … `reply: any` | the reply may be anything; the command is sent as it stands |
-//! | `hmp: LINE` | sends `human-monitor-command` |
+//! | `hmp: LINE` | sends `human-monitor-command`, which must succeed, also in the eyes of qemu-io |
 //! | … `output: TEXT` | this text must be part of the output |
-//! | … `returns: TEXT` | this text must be the whole output |
+//! | … `returns: TEXT` | this text must be the whole reply |
+//! | … `fails: true`, `fails: any` | it must fail, or may; where `output` or a `returns` that is not empty is given, it may |
 //! | `event: {event, data, without}`, `event: NAME` | waits for the oldest queued event that fits; `without` lists members that `data` may not have |
+//! | `wait: JOB` | waits for the block job's BLOCK_JOB_COMPLETED without an error, and for its end; `error: TEXT`: with that error; `until: concluded`: for that status |
 //! | `sleep: 300ms` | lets virtual time pass |
 //! | `idle: true` | waits until the process is at rest and all is read |
-//! | `bitmap: {node, name, count, granularity, busy, recording, persistent, inconsistent}` | looks at a bitmap from outside; `absent: true`: there is none |
+//! | `bitmap: {node, name, ranges, count, granularity, busy, recording, persistent, inconsistent}` | looks at a bitmap from outside; `ranges: [[OFFSET, LENGTH], …]` are all its dirty areas; `absent: true`: there is none |
 //! | `same: [A, B, …]` | the images read the same through their backing chains |
 //! | `no-jobs: true` | no job is left |
 //! | `no-events: true`, `no-events: {except: [NAME]}` | no further event is queued |
@@ -38,25 +40,30 @@
 //! | `write: {file, format, pattern, offset, length}`, `zero: {…}`, `discard: {…}` | file steps: `qemu-io` |
 //! | `rebase: {file, backing: {file, format}}` | file step: `qemu-img rebase -u`; `backing: null` for none |
 //! | `text: {file, content}` | file step: a text file |
+//! | `host: {capacity}`, `host: {file, limit}`, `host: {file, fail, errno, after, times}`, `host: {file, size}` | file step: what the host refuses from now on (`ENOSPC`, `EFBIG`, any), or a file that somebody else makes shorter or longer; `none` ends it |
 //!
 //! File steps are done outside of QEMU, at that moment. Within a procedure `$name` and `${name}` stand for a parameter in any text,
 //! `$$` for a dollar sign; a text that is `$name` and nothing else becomes whatever the parameter is. Sizes are bytes or texts such as
 //! `64K`. Free-form values (`arguments`, patterns) are JSON as YAML writes it; only `true` and `false` are booleans.
 
+mod disk;
 mod error;
 mod expand;
 mod fields;
 pub mod pattern;
 pub mod plan;
+pub mod schema;
 mod steps;
 mod tree;
 pub mod write;
 
+pub use disk::load_file;
+pub(crate) use error::nearest;
 pub use error::{Place, ScenarioError, Span};
 pub use plan::{Plan, Pos};
 
 use crate::base::Json;
-use error::Read;
+use error::{Fault, Read};
 use expand::{Expanded, Loader};
 pub use expand::{Library, ReadFile};
 use fields::Fields;
@@ -73,16 +80,67 @@ pub fn load(name: &str, read: ReadFile<'_>) -> Result<Option<Plan>, Box<Scenario
     load_with(&mut Library::default(), name, read)
 }
 
+/// Reads a scenario from a text that includes no other files. `name` is for messages.
+///
+/// ```
+/// let plan = blockjob_sim::scenario::load_str("mine.yaml", "about: Nothing happens.\nsteps: []\n")?;
+/// assert_eq!(&*plan.about, "Nothing happens.");
+/// # Ok::<(), Box<blockjob_sim::scenario::ScenarioError>>(())
+/// ```
+///
+/// # Errors
+/// The first mistake, with its place; also that it holds only definitions.
+pub fn load_str(name: &str, text: &str) -> Result<Plan, Box<ScenarioError>> {
+    let mut read = |wanted: &str| match wanted == name {
+        true => Ok(text.to_owned()),
+        false => Err("a scenario that is given as a text includes no files".to_owned()),
+    };
+    with_steps(name, load(name, &mut read)?)
+}
+
+/// A file that is to be run has steps.
+pub(crate) fn with_steps(name: &str, plan: Option<Plan>) -> Result<Plan, Box<ScenarioError>> {
+    plan.ok_or_else(|| {
+        let label = "it is included by scenarios".to_owned();
+        let place = Place { file: name.into(), text: "".into(), span: Span::default(), label };
+        let message = "this file holds only definitions".to_owned();
+        Box::new(ScenarioError { message, place, help: None, calls: Vec::new() })
+    })
+}
+
 /// [`load`], for many scenarios in a row: files that they all include are parsed once.
 ///
 /// # Errors
 /// As [`load`].
 pub fn load_with(library: &mut Library, name: &str, read: ReadFile<'_>) -> Result<Option<Plan>, Box<ScenarioError>> {
+    load_all(library, name, read).map_err(|mut errors| Box::new(errors.swap_remove(0)))
+}
+
+/// [`load_with`], with all mistakes: at most one a step, and none but the first where the text is no YAML.
+///
+/// # Errors
+/// The mistakes in the order of the file; at least one.
+pub fn load_all(library: &mut Library, name: &str, read: ReadFile<'_>) -> Result<Option<Plan>, Vec<ScenarioError>> {
+    match load_partly(library, name, read) {
+        (plan, errors) if errors.is_empty() => Ok(plan),
+        (_, errors) => Err(errors),
+    }
+}
+
+/// [`load_all`], with what could be read beside the mistakes: steps that could not are left out.
+#[must_use]
+pub fn load_partly(library: &mut Library, name: &str, read: ReadFile<'_>) -> (Option<Plan>, Vec<ScenarioError>) {
     let mut loader = Loader::default();
     loader.library = std::mem::take(library);
-    let plan = plan(&mut loader, name, read);
+    let mut faults = Vec::new();
+    let plan = plan(&mut loader, name, read, &mut faults);
     *library = std::mem::take(&mut loader.library);
-    plan.map_err(|fault| Box::new(loader.sources.error(*fault)))
+    let plan = plan.unwrap_or_else(|fault| {
+        faults.push(*fault);
+        None
+    });
+    faults.sort_by_key(|fault| (fault.span.file, fault.span.offset));
+    (plan, faults.into_iter().map(|fault| loader.sources.error(fault)).collect())
 }
 
 /// Reads a YAML text that is no scenario; only mistakes of form are found. `name` is for messages.
@@ -95,47 +153,63 @@ pub fn value(name: &str, text: &str) -> Result<Json, Box<ScenarioError>> {
     root.map(|root| root.json()).map_err(|fault| Box::new(loader.sources.error(*fault)))
 }
 
-fn plan(loader: &mut Loader, name: &str, read: ReadFile<'_>) -> Read<Option<Plan>> {
+/// Reads a scenario. Mistakes that leave the rest readable are noted in `faults`.
+fn plan(loader: &mut Loader, name: &str, read: ReadFile<'_>, faults: &mut Vec<Fault>) -> Read<Option<Plan>> {
     let root = loader.open(name, None, read)?;
     let mut top = Fields::of("a scenario", &root)?;
-    let about = top.opt("about").map(Node::text).transpose()?;
+    let about = kept(faults, top.opt("about").map(Node::text).transpose()).flatten();
+    // Without its definitions each call of one would be a mistake.
     loader.definitions(name, &mut top, read, 0)?;
     let has_defines = top.opt("define").is_some();
-    let files = top.opt("files").map_or(Ok(Vec::new()), |node| loader.expand(node.list()?))?;
-    let args = top.opt("args").map_or(Ok(Vec::new()), Node::texts)?;
-    let limits = top.opt("limits").map(steps::limits).transpose()?.unwrap_or_default();
-    let quirks = top.opt("quirks").map(steps::quirks).transpose()?.unwrap_or_default();
-    let expect_violation = top.opt("expect-violation").map(steps::invariant).transpose()?;
-    let schedule = top.opt("schedule").map(steps::schedule).transpose()?.unwrap_or_default();
-    let Some(step_list) = top.opt("steps") else {
-        if has_defines && top.opt("files").is_none() && top.opt("args").is_none() {
-            top.end()?;
-            return Ok(None);
-        }
-        top.req("steps")?;
-        return Ok(None);
-    };
-    let Some(about) = about else {
-        top.req("about")?;
-        return Ok(None);
-    };
-    let expanded = loader.expand(step_list.list()?)?;
-    top.end()?;
-    let files = files.iter().map(|file| {
-        let op = steps::file_op(&file.node).map_err(|fault| through(fault, file))?;
-        Ok(PlannedFile { pos: pos(loader, file.node.span), calls: calls(loader, file), op })
+    let files = listed(loader, faults, top.opt("files"));
+    let args = kept(faults, top.opt("args").map_or(Ok(Vec::new()), Node::texts)).unwrap_or_default();
+    let limits = read_by(faults, top.opt("limits"), steps::limits);
+    let quirks = read_by(faults, top.opt("quirks"), steps::quirks);
+    let expect_violation = read_by(faults, top.opt("expect-violation"), |node| steps::invariant(node).map(Some));
+    let schedule = read_by(faults, top.opt("schedule"), steps::schedule);
+    let definitions_only = has_defines && top.opt("files").is_none() && top.opt("args").is_none();
+    let step_list = top.opt("steps");
+    if step_list.is_none() && !definitions_only {
+        _ = kept(faults, top.req("steps"));
+    }
+    if step_list.is_some() && about.is_none() && faults.is_empty() {
+        _ = kept(faults, top.req("about"));
+    }
+    let steps = listed(loader, faults, step_list);
+    _ = kept(faults, top.end());
+    let files = files.iter().filter_map(|file| {
+        let op = kept(faults, steps::file_op(&file.node).map_err(|fault| through(fault, file)))?;
+        Some(PlannedFile { pos: pos(loader, file.node.span), calls: calls(loader, file), op })
     });
-    let files = files.collect::<Read<_>>()?;
-    let planned = expanded.iter().map(|step| {
-        let kind = steps::step(&step.node).map_err(|fault| through(fault, step))?;
-        Ok(PlannedStep { pos: pos(loader, step.node.span), calls: calls(loader, step), kind })
+    let files = files.collect();
+    let planned = steps.iter().filter_map(|step| {
+        let kind = kept(faults, steps::step(&step.node).map_err(|fault| through(fault, step)))?;
+        Some(PlannedStep { pos: pos(loader, step.node.span), calls: calls(loader, step), kind })
     });
-    let steps = planned.collect::<Read<_>>()?;
-    Ok(Some(Plan { about, files, args, steps, limits, quirks, expect_violation, schedule }))
+    let steps = planned.collect();
+    let about = about.or_else(|| (!faults.is_empty()).then(|| "".into()));
+    let plan = |about| Plan { about, files, args, steps, limits, quirks, expect_violation, schedule };
+    Ok(step_list.and(about).map(plan))
+}
+
+/// What was read; a mistake is noted.
+fn kept<T>(faults: &mut Vec<Fault>, read: Read<T>) -> Option<T> {
+    read.map_err(|fault| faults.push(*fault)).ok()
+}
+
+/// What `read` makes of a member that may be left out.
+fn read_by<T: Default>(faults: &mut Vec<Fault>, node: Option<&Node>, read: impl Fn(&Node) -> Read<T>) -> T {
+    kept(faults, node.map_or_else(|| Ok(T::default()), read)).unwrap_or_default()
+}
+
+/// The entries of a list, with procedures in place of their calls.
+fn listed(loader: &Loader, faults: &mut Vec<Fault>, node: Option<&Node>) -> Vec<Expanded> {
+    let entries = kept(faults, node.map_or(Ok(&[][..]), Node::list)).unwrap_or_default();
+    loader.expand(entries, faults)
 }
 
 /// Notes on a mistake the calls that led to it.
-fn through(mut fault: Box<error::Fault>, step: &Expanded) -> Box<error::Fault> {
+fn through(mut fault: Box<Fault>, step: &Expanded) -> Box<Fault> {
     fault.via.clone_from(&step.via);
     fault
 }

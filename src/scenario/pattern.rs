@@ -57,6 +57,17 @@ pub fn check(pattern: &Json, got: &Json) -> Result<(), Mismatch> {
     if matches(pattern, got) { Ok(()) } else { Err(explain(pattern, got, String::new())) }
 }
 
+/// How many members of an object do not fit; of another value, 0 or 1.
+#[must_use]
+pub fn differing(pattern: &Json, got: &Json) -> usize {
+    match pattern.as_dict() {
+        Some(members) if exact(pattern).is_none() => {
+            members.iter().filter(|(key, wanted)| !got.get(key).is_some_and(|value| matches(wanted, value))).count()
+        }
+        _ => usize::from(!matches(pattern, got)),
+    }
+}
+
 /// What stands behind `exact`.
 fn exact(pattern: &Json) -> Option<&Json> {
     match pattern.as_dict()? {

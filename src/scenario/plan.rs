@@ -6,6 +6,7 @@
 use crate::base::Json;
 use crate::base::units::Nanos;
 use crate::choice::{ChoiceLog, Preemptions};
+use crate::host::HostChange;
 use crate::invariant::Invariant;
 use crate::quirk::Quirks;
 use std::fmt;
@@ -219,6 +220,8 @@ pub enum FileOp {
         /// All it holds.
         content: Arc<str>,
     },
+    /// What the host refuses from now on, or what somebody else does to a file that is open.
+    Host(HostChange),
 }
 
 /// Bytes of a file: a pattern, and how often it stands there.
@@ -261,6 +264,8 @@ pub enum StepKind {
         output: Option<Arc<str>>,
         /// The whole text that must come back, compared with [`crate::trace::compare::same_text`].
         returns: Option<Arc<str>>,
+        /// Whether the command may fail.
+        fails: Fails,
     },
     /// Waits for the oldest queued event that fits, and takes it from the queue.
     Event(EventPattern),
@@ -290,6 +295,27 @@ pub enum StepKind {
     },
     /// A named place: exploring starts at `start`.
     Mark(Arc<str>),
+}
+
+/// Whether a command of the human monitor may fail. Its reply does not tell: what qemu-io says of a request that failed goes to QEMU's
+/// standard output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Fails {
+    /// It must succeed.
+    #[default]
+    No,
+    /// It must fail.
+    Yes,
+    /// Either is fine.
+    Any,
+}
+
+impl Fails {
+    /// What is meant where a step does not say it: a step that expects a text says enough.
+    #[must_use]
+    pub fn unsaid(output: Option<&str>, returns: Option<&str>) -> Fails {
+        if output.is_some() || returns.is_some_and(|text| !text.is_empty()) { Fails::Any } else { Fails::No }
+    }
 }
 
 /// What reply a command must have.
@@ -345,6 +371,8 @@ pub struct BitmapCheck {
     pub name: Arc<str>,
     /// There is no such bitmap.
     pub absent: bool,
+    /// All dirty areas in order: offset and length in bytes.
+    pub ranges: Option<Vec<(u64, u64)>>,
     /// Dirty bytes.
     pub count: Option<u64>,
     /// Bytes a bit stands for.

@@ -3,10 +3,13 @@
 use super::error::{Fault, Read};
 use super::fields::{Fields, unknown};
 use super::plan::{
-    Backing, BitmapCheck, EventPattern, Expect, Extent, FileOp, ImageFormat, Limits, Qcow2Options, Schedule, StepKind,
-    WriteData,
+    Backing, BitmapCheck, EventPattern, Expect, Extent, Fails, FileOp, ImageFormat, Limits, Qcow2Options, Schedule,
+    StepKind, WriteData,
 };
 use super::tree::{Node, Value};
+use crate::base::errno::Errno;
+use crate::base::units::BDRV_MAX_LENGTH;
+use crate::host::{Failing, HostChange, Request};
 use crate::invariant::Invariant;
 use crate::quirk::{self, Quirk, Quirks};
 use std::fmt::Display;
@@ -33,10 +36,14 @@ const STEPS: &[(&str, Reader)] = &[
     ("rebase", |node, _| rebase(node).map(StepKind::File)),
     ("content", |node, _| content(node).map(StepKind::File)),
     ("text", |node, _| text(node).map(StepKind::File)),
+    ("host", |node, _| host(node).map(StepKind::File)),
     ("no-jobs", |node, _| node.only_true().map(|()| StepKind::NoJobs)),
     ("no-events", no_events),
     ("mark", |node, _| Ok(StepKind::Mark(node.text()?))),
 ];
+
+/// What qemu-io takes as a length (`BDRV_REQUEST_MAX_BYTES`).
+const MAX_LENGTH: u64 = (i32::MAX as u64) & !511;
 
 const FORMATS: &[(&str, ImageFormat)] = &[("raw", ImageFormat::Raw), ("qcow2", ImageFormat::Qcow2)];
 
@@ -54,7 +61,7 @@ pub(super) fn step(node: &Node) -> Read<StepKind> {
         if &*key.name == "call" {
             return Err(Fault::new(key.span, "nothing may stand beside `call`", "expected this key alone"));
         }
-        let names: Vec<&str> = STEPS.iter().map(|(name, _)| *name).chain(["call"]).collect();
+        let names: Vec<&str> = STEPS.iter().map(|(name, _)| *name).chain(["wait", "call"]).collect();
         return Err(unknown(key, "kind of step", &names));
     };
     let mut fields = Fields::of(name, node)?;
@@ -71,7 +78,7 @@ pub(super) fn file_op(node: &Node) -> Read<FileOp> {
         _ => {
             let fault = Fault::new(node.span, "this step needs a running QEMU", "expected something done to a file");
             Err(fault.help(
-                "under `files` stand create, write, zero, discard, rebase, text, and calls of procedures made of these",
+                "under `files` stand create, write, zero, discard, rebase, content, text, host, and calls of procedures made of these",
             ))
         }
     }
@@ -180,7 +187,22 @@ fn expected_error(node: &Node) -> Read<Expect> {
 fn hmp(node: &Node, beside: &mut Fields<'_>) -> Read<StepKind> {
     let output = beside.opt("output").map(Node::text).transpose()?;
     let returns = beside.opt("returns").map(Node::text).transpose()?;
-    Ok(StepKind::Hmp { line: node.text()?, output, returns })
+    let fails = match beside.opt("fails") {
+        None => Fails::unsaid(output.as_deref(), returns.as_deref()),
+        Some(Node { value: Value::Bool(fails), .. }) => {
+            if *fails {
+                Fails::Yes
+            } else {
+                Fails::No
+            }
+        }
+        Some(node) if matches!(&node.value, Value::Str(word) if &**word == "any") => Fails::Any,
+        Some(node) => {
+            let expected = format!("expected `true`, `false` or `any`, found {}", node.describe());
+            return Err(Fault::new(node.span, "`fails` says whether the command fails", expected));
+        }
+    };
+    Ok(StepKind::Hmp { line: node.text()?, output, returns, fails })
 }
 
 fn event(node: &Node, _beside: &mut Fields<'_>) -> Read<StepKind> {
@@ -203,6 +225,7 @@ fn bitmap(node: &Node, _beside: &mut Fields<'_>) -> Read<StepKind> {
         node: fields.req("node")?.text()?,
         name: fields.req("name")?.text()?,
         absent: fields.opt("absent").map_or(Ok(false), Node::boolean)?,
+        ranges: fields.opt("ranges").map(ranges).transpose()?,
         count: fields.opt("count").map(Node::size).transpose()?,
         granularity: fields.opt("granularity").map(Node::size).transpose()?,
         busy: fields.opt("busy").map(Node::boolean).transpose()?,
@@ -212,6 +235,15 @@ fn bitmap(node: &Node, _beside: &mut Fields<'_>) -> Read<StepKind> {
     };
     fields.end()?;
     Ok(StepKind::Bitmap(check))
+}
+
+/// Pairs of offset and length in bytes.
+fn ranges(node: &Node) -> Read<Vec<(u64, u64)>> {
+    let pair = |node: &Node| match node.list()? {
+        [offset, length] => Ok((offset.size()?, length.size()?)),
+        _ => Err(Fault::new(node.span, "this is no range", "expected `[offset, length]`")),
+    };
+    node.list()?.iter().map(pair).collect()
 }
 
 fn same(node: &Node, _beside: &mut Fields<'_>) -> Read<StepKind> {
@@ -238,7 +270,7 @@ fn create(node: &Node) -> Read<FileOp> {
     let mut fields = Fields::of("create", node)?;
     let file = fields.req("file")?.text()?;
     let format = fields.req("format")?.word(FORMATS)?;
-    let size = fields.opt("size").map(Node::size).transpose()?;
+    let size = fields.opt("size").map(image_size).transpose()?;
     let backing = fields.opt("backing").map(backing_file).transpose()?;
     let cluster_size = fields.opt("cluster-size");
     let compat = fields.opt("compat");
@@ -274,6 +306,15 @@ fn create(node: &Node) -> Read<FileOp> {
     Ok(FileOp::Create { file, format, size, options, backing })
 }
 
+/// A size that `qemu-img create` takes.
+fn image_size(node: &Node) -> Read<u64> {
+    let size = node.size()?;
+    if size <= BDRV_MAX_LENGTH {
+        return Ok(size);
+    }
+    Err(Fault::new(node.span, "no image is that large", format!("expected at most {BDRV_MAX_LENGTH} bytes")))
+}
+
 fn qcow2_cluster_size(node: &Node) -> Read<u64> {
     let size = node.size()?;
     if size.is_power_of_two() && (512..=2 << 20).contains(&size) {
@@ -304,6 +345,10 @@ fn write(what: &'static str, node: &Node) -> Read<FileOp> {
     fields.end()?;
     let span = length.span;
     let length = length.size()?;
+    if length > MAX_LENGTH {
+        let expected = format!("expected at most {MAX_LENGTH} bytes, found {length}");
+        return Err(Fault::new(span, "qemu-io changes less than 2 GiB at once", expected));
+    }
     if length == 0 || offset.checked_add(length).is_none_or(|end| end > i64::MAX as u64) {
         return Err(Fault::new(span, "this range has no bytes or too many", "expected offset and length within 2^63"));
     }
@@ -374,4 +419,58 @@ fn text(node: &Node) -> Read<FileOp> {
     let op = FileOp::Text { file: fields.req("file")?.text()?, content: fields.req("content")?.text()? };
     fields.end()?;
     Ok(op)
+}
+
+/// What the host refuses: `capacity`, or of one `file` one of `limit`, `fail` and `size`.
+fn host(node: &Node) -> Read<FileOp> {
+    let mut fields = Fields::of("host", node)?;
+    let (capacity, file) = (fields.opt("capacity"), fields.opt("file"));
+    let (limit, fail, size) = (fields.opt("limit"), fields.opt("fail"), fields.opt("size"));
+    let change = match (capacity, file, limit, fail, size) {
+        (Some(capacity), None, None, None, None) => HostChange::Capacity(bound(capacity)?),
+        (None, Some(file), Some(limit), None, None) => HostChange::Limit(file.text()?, bound(limit)?),
+        (None, Some(file), None, None, Some(size)) => HostChange::Resize(file.text()?, length(size)?),
+        (None, Some(file), None, Some(fail), None) if is_none(fail) => HostChange::Mend(file.text()?),
+        (None, Some(file), None, Some(fail), None) => {
+            let failing = Failing {
+                on: fail.word(Request::NAMES)?,
+                errno: errno(fields.req("errno")?)?,
+                after: fields.opt("after").map_or(Ok(0), Node::uint)?,
+                times: fields.opt("times").map(Node::uint).transpose()?,
+            };
+            HostChange::Fail(file.text()?, failing)
+        }
+        _ => {
+            let expected = "expected `capacity`, or `file` and one of `limit`, `fail` and `size`";
+            return Err(Fault::new(node.span, "this is nothing that a host does", expected));
+        }
+    };
+    fields.end()?;
+    Ok(FileOp::Host(change))
+}
+
+fn is_none(node: &Node) -> bool {
+    matches!(&node.value, Value::Str(word) if &**word == "none")
+}
+
+/// A size, or `none`.
+fn bound(node: &Node) -> Read<Option<u64>> {
+    if is_none(node) { Ok(None) } else { node.size().map(Some) }
+}
+
+/// The length of a file.
+fn length(node: &Node) -> Read<u64> {
+    let size = node.size()?;
+    if size > i64::MAX as u64 {
+        return Err(Fault::new(node.span, "no file is that long", "expected less than 2^63"));
+    }
+    Ok(size)
+}
+
+fn errno(node: &Node) -> Read<Errno> {
+    let name = node.text()?;
+    Errno::by_name(&name).ok_or_else(|| {
+        let expected = format!("expected a name such as `EIO` or `ENOSPC`, found `{name}`");
+        Fault::new(node.span, "this is no errno of Linux", expected)
+    })
 }

@@ -36,6 +36,17 @@ pub(super) enum Value {
     Map(Vec<(Key, Node)>),
 }
 
+impl Value {
+    /// How many values there are in it, itself included.
+    pub fn count(&self) -> usize {
+        match self {
+            Value::List(items) => items.iter().fold(1, |sum, item| sum + item.value.count()),
+            Value::Map(members) => members.iter().fold(1, |sum, (_, item)| sum + item.value.count()),
+            _ => 1,
+        }
+    }
+}
+
 /// The key of a mapping.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Key {

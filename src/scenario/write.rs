@@ -4,10 +4,11 @@
 //! the file it came from; places are those of the new text.
 
 use super::plan::{
-    Backing, BitmapCheck, EventPattern, Expect, Extent, FileOp, ImageFormat, Plan, Schedule, StepKind, WriteData,
+    Backing, BitmapCheck, EventPattern, Expect, Extent, Fails, FileOp, ImageFormat, Plan, Schedule, StepKind, WriteData,
 };
 use crate::base::Json;
 use crate::base::units::{MICROS, MILLIS, Nanos, SECONDS, size_text};
+use crate::host::HostChange;
 use std::fmt::Write;
 
 /// Columns that a line has at most, where a value can be broken at all.
@@ -200,11 +201,20 @@ fn step(kind: &StepKind) -> Yaml {
             let reply = (*expect == Expect::Any).then(|| Yaml::plain("any"));
             Yaml::map([("qmp", Some(json(command))), ("returns", returns), ("error", error), ("reply", reply)])
         }
-        StepKind::Hmp { line, output, returns } => Yaml::map([
-            ("hmp", text(line)),
-            ("output", output.as_ref().map(|output| Yaml::filled(output))),
-            ("returns", returns.as_ref().map(|returns| Yaml::filled(returns))),
-        ]),
+        StepKind::Hmp { line, output, returns, fails } => {
+            let said = *fails != Fails::unsaid(output.as_deref(), returns.as_deref());
+            let fails = match fails {
+                Fails::No => "false",
+                Fails::Yes => "true",
+                Fails::Any => "any",
+            };
+            Yaml::map([
+                ("hmp", text(line)),
+                ("output", output.as_ref().map(|output| Yaml::filled(output))),
+                ("returns", returns.as_ref().map(|returns| Yaml::filled(returns))),
+                ("fails", said.then(|| Yaml::plain(fails))),
+            ])
+        }
         StepKind::Event(pattern) => Yaml::map([("event", Some(event(pattern)))]),
         StepKind::Sleep(time) => Yaml::map([("sleep", Some(Yaml::plain(duration(*time))))]),
         StepKind::At { frames, time } => {
@@ -245,6 +255,7 @@ fn bitmap(check: &BitmapCheck) -> Yaml {
         ("node", Some(Yaml::filled(&check.node))),
         ("name", Some(Yaml::filled(&check.name))),
         ("absent", check.absent.then(|| Yaml::bool(true))),
+        ("ranges", check.ranges.as_ref().map(|areas| Yaml::List(areas.iter().map(range).collect()))),
         ("count", check.count.map(|n| Yaml::plain(n.to_string()))),
         ("granularity", check.granularity.map(Yaml::size)),
         ("busy", check.busy.map(Yaml::bool)),
@@ -252,6 +263,10 @@ fn bitmap(check: &BitmapCheck) -> Yaml {
         ("persistent", check.persistent.map(Yaml::bool)),
         ("inconsistent", check.inconsistent.map(Yaml::bool)),
     ])
+}
+
+fn range((offset, length): &(u64, u64)) -> Yaml {
+    Yaml::List(vec![Yaml::size(*offset), Yaml::size(*length)])
 }
 
 fn format_name(format: ImageFormat) -> Yaml {
@@ -313,9 +328,29 @@ fn file_op(op: &FileOp) -> Yaml {
             let data = Yaml::List(data.iter().map(extent).collect());
             ("content", Yaml::map([("file", text(file)), ("size", Some(Yaml::size(*size))), ("data", Some(data))]))
         }
+        FileOp::Host(change) => ("host", host(change)),
         FileOp::Text { file, content } => ("text", Yaml::map([("file", text(file)), ("content", text(content))])),
     };
     Yaml::map([(name, Some(value))])
+}
+
+fn host(change: &HostChange) -> Yaml {
+    let text = |text: &str| Some(Yaml::filled(text));
+    let bound = |bytes: Option<u64>| Some(bytes.map_or_else(|| Yaml::plain("none"), Yaml::size));
+    let number = |n: u64| Yaml::plain(n.to_string());
+    match change {
+        HostChange::Capacity(bytes) => Yaml::map([("capacity", bound(*bytes))]),
+        HostChange::Limit(file, bytes) => Yaml::map([("file", text(file)), ("limit", bound(*bytes))]),
+        HostChange::Resize(file, size) => Yaml::map([("file", text(file)), ("size", Some(Yaml::size(*size)))]),
+        HostChange::Mend(file) => Yaml::map([("file", text(file)), ("fail", text("none"))]),
+        HostChange::Fail(file, failing) => Yaml::map([
+            ("file", text(file)),
+            ("fail", text(failing.on.name())),
+            ("errno", text(failing.errno.name().unwrap_or("EIO"))),
+            ("after", (failing.after > 0).then(|| number(failing.after))),
+            ("times", failing.times.map(number)),
+        ]),
+    }
 }
 
 /// The largest unit that leaves no rest.

@@ -37,6 +37,10 @@ pub enum Kind {
     },
     /// `file`: output goes there, no input comes.
     File(String),
+    /// `pty`: a terminal of its own. Nothing is read from it.
+    Pty,
+    /// `spicevmc`, and the name of its channel: nobody is there.
+    Spice(String),
 }
 
 /// A character device of the command line.
@@ -51,7 +55,7 @@ pub struct Chardev {
 }
 
 /// Drivers of QEMU that are not simulated; all are known by name.
-const OTHERS: [&str; 17] = [
+const OTHERS: [&str; 15] = [
     "chardev",
     "console",
     "dbus",
@@ -61,12 +65,10 @@ const OTHERS: [&str; 17] = [
     "mux",
     "parallel",
     "pipe",
-    "pty",
     "qemu-vdagent",
     "ringbuf",
     "serial",
     "spiceport",
-    "spicevmc",
     "testdev",
     "udp",
 ];
@@ -102,6 +104,11 @@ pub fn parse(text: &str) -> Result<Chardev, String> {
         }
         "file" => Kind::File(take(&mut options, "path").ok_or("chardev: file: no filename given")?),
         "socket" => socket(&mut options)?,
+        "pty" => {
+            take(&mut options, "path");
+            Kind::Pty
+        }
+        "spicevmc" => Kind::Spice(take(&mut options, "name").ok_or("chardev: spice channel: no name given")?),
         other if OTHERS.contains(&other) => return Err(format!("not simulated: chardev {other}")),
         other => return Err(format!("'{other}' is not a valid char driver name")),
     };
@@ -178,7 +185,7 @@ pub fn parse_compat(id: &str, text: &str, option: &str) -> Result<Result<Chardev
     if let Some(id) = text.strip_prefix("chardev:") {
         return Ok(Err(id.to_owned()));
     }
-    let long = if matches!(text, "null" | "stdio" | "none") {
+    let long = if matches!(text, "null" | "stdio" | "none" | "pty") {
         format!("{},id={id}", if text == "none" { "null" } else { text })
     } else if let Some(rest) = text.strip_prefix("unix:") {
         format!("socket,id={id},path={rest}")
@@ -226,6 +233,8 @@ pub(super) struct Open {
     pub path: Option<String>,
     /// The client.
     pub conn: Option<Conn>,
+    /// A terminal, and its name.
+    pub pty: Option<(OwnedFd, String)>,
 }
 
 /// What the system says of an error, without Rust's `(os error N)`.
@@ -253,7 +262,7 @@ impl Chardev {
     /// # Errors
     /// What QEMU says when it can't.
     pub(super) fn open(&self) -> Result<Open, String> {
-        let none = Open { listener: None, path: None, conn: None };
+        let none = Open { listener: None, path: None, conn: None, pty: None };
         let Kind::Socket { address, server, .. } = &self.kind else {
             return match &self.kind {
                 Kind::Stdio => Ok(Open { conn: Some(Conn::Stdio), ..none }),
@@ -262,6 +271,10 @@ impl Chardev {
                     let file = options.write(true).create(true).truncate(true).open(path);
                     let file = file.map_err(|e| format!("Unable to open '{path}': {}", plain(&e)))?;
                     Ok(Open { conn: Some(Conn::Sink(file.into())), ..none })
+                }
+                Kind::Pty => {
+                    let (fd, name) = open_pty().map_err(|errno| format!("Failed to create PTY: {errno}"))?;
+                    Ok(Open { pty: Some((fd, name)), ..none })
                 }
                 _ => Ok(none),
             };
@@ -281,7 +294,7 @@ impl Chardev {
             (Address::Unix(path), true) => {
                 let listener =
                     listen_private(path).map_err(|e| format!("Failed to bind socket to {path}: {}", plain(&e)))?;
-                Ok(Open { listener: Some(listener.into()), path: Some(path.clone()), conn: None })
+                Ok(Open { listener: Some(listener.into()), path: Some(path.clone()), ..none })
             }
             (Address::Unix(path), false) => {
                 let stream =
@@ -304,6 +317,16 @@ impl Chardev {
             }
         }
     }
+}
+
+/// The side of a new terminal that is ours, and the name of the other one.
+fn open_pty() -> rustix::io::Result<(OwnedFd, String)> {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let fd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    grantpt(&fd)?;
+    unlockpt(&fd)?;
+    let name = ptsname(&fd, Vec::new())?;
+    Ok((fd, name.to_string_lossy().into_owned()))
 }
 
 /// A listening socket that only this user can connect to. What stands at the path before is removed, as QEMU does.

@@ -1,11 +1,13 @@
 //! QEMU's command line: what is to be made of it, before anything is opened (`system/vl.c:qemu_init`).
 
-use super::chardev::{self, Chardev};
+use super::chardev::{self, Chardev, Kind};
 use super::help;
 use super::options::{self, Meaning};
 use super::sim_options::SimOptions;
 use crate::qmp::drive::split_options;
 use crate::qmp::names::is_device_model;
+use crate::world::system::board::Board;
+use std::path::Path;
 use std::sync::Arc;
 
 /// What kind of monitor listens at a character device.
@@ -69,6 +71,10 @@ pub struct Config {
     pub uuid: Option<String>,
     /// `-pidfile`
     pub pidfile: Option<String>,
+    /// `-daemonize`
+    pub daemonize: bool,
+    /// This is the process that `-daemonize` leaves behind.
+    pub daemon_child: bool,
     /// How the world is run.
     pub sim: SimOptions,
 }
@@ -89,6 +95,7 @@ struct Defaults {
     nographic: bool,
     monitor_given: bool,
     serial_given: bool,
+    accel_given: bool,
 }
 
 /// Reads the arguments behind the program's name.
@@ -107,6 +114,10 @@ pub fn parse(program: &str, args: &[String]) -> Result<Asked, String> {
             continue;
         };
         let name = name.strip_prefix('-').unwrap_or(name);
+        if name == super::daemon::CHILD {
+            parser.config.daemon_child = true;
+            continue;
+        }
         if let Some(sim) = name.strip_prefix("sim-") {
             let (key, inline) = sim.split_once('=').map_or((sim, None), |(key, value)| (key, Some(value)));
             let mut value = || {
@@ -125,7 +136,7 @@ pub fn parse(program: &str, args: &[String]) -> Result<Asked, String> {
         };
         let shown = if known.argument { format!("{arg} {value}") } else { arg.clone() };
         match known.meaning {
-            Meaning::Accepted => parser.accepted(known.name, value, &shown)?,
+            Meaning::Accepted => {}
             Meaning::Lacking => return Err(format!("{shown}: not simulated: -{}", known.name)),
             Meaning::Done => {
                 if let Some(text) = help::text(program, known.name, value) {
@@ -144,15 +155,6 @@ struct CommandLine {
 }
 
 impl CommandLine {
-    /// An option without effect: some values of it would have one.
-    fn accepted(&self, name: &str, value: &str, shown: &str) -> Result<(), String> {
-        match name {
-            "vnc" if value != "none" => Err(format!("{shown}: not simulated: -vnc")),
-            "spice" => Err(format!("{shown}: not simulated: -spice")),
-            _ => Ok(()),
-        }
-    }
-
     fn option(&mut self, name: &'static str, value: &str, shown: &str) -> Result<(), String> {
         let at = |why: String| format!("{shown}: {why}");
         match name {
@@ -166,9 +168,18 @@ impl CommandLine {
                 machine(value)?;
                 self.config.block.push("-machine".into());
                 self.config.block.push(value.into());
+                if let Some((_, accel)) = split_options(value).into_iter().find(|(key, _)| key == "accel") {
+                    self.accel(&accel, false).map_err(at)?;
+                }
             }
-            "accel" => Self::accel(value).map_err(at)?,
-            "display" => Self::display(value).map_err(at)?,
+            "accel" => self.accel(value, true).map_err(at)?,
+            "display" => {
+                Self::display(value).map_err(at)?;
+                self.board(name, value, shown)?;
+            }
+            "cpu" | "m" | "smp" | "spice" | "vnc" => self.board(name, value, shown)?,
+            "enable-kvm" => self.accel("kvm", true)?,
+            "daemonize" => self.config.daemonize = true,
             "chardev" => {
                 let chardev = chardev::parse(value).map_err(at)?;
                 self.add_chardev(chardev)?;
@@ -229,14 +240,30 @@ impl CommandLine {
         Ok(())
     }
 
-    fn accel(value: &str) -> Result<(), String> {
-        for name in value.split(',').next().unwrap_or_default().split(':') {
-            let name = name.strip_prefix("accel=").unwrap_or(name);
-            match name {
-                "tcg" | "kvm" | "xen" | "qtest" => {}
-                other => return Err(format!("invalid accelerator {other}")),
-            }
+    /// The first of those named that the host has: it is what `query-kvm` tells of. `-accel` may be given again, then the first counts.
+    fn accel(&mut self, value: &str, option: bool) -> Result<(), String> {
+        let names = value.split(',').next().unwrap_or_default();
+        let names: Vec<&str> = names.strip_prefix("accel=").unwrap_or(names).split(':').collect();
+        if let Some(other) = names.iter().find(|name| !["tcg", "kvm", "xen", "qtest"].contains(name)) {
+            return Err(format!("invalid accelerator {other}"));
         }
+        let usable = |name: &&&str| **name != "xen" && (**name != "kvm" || kvm_usable());
+        let taken = names.iter().find(usable).or(names.last()).copied().unwrap_or_default();
+        if option && self.defaults.accel_given {
+            return Ok(());
+        }
+        self.defaults.accel_given |= option;
+        self.config.block.push("-accel".into());
+        self.config.block.push(taken.into());
+        Ok(())
+    }
+
+    /// An option that only shows in queries.
+    fn board(&mut self, name: &str, value: &str, shown: &str) -> Result<(), String> {
+        let option = format!("-{name}");
+        Board::default().option(&option, value).map_err(|why| format!("{shown}: {why}"))?;
+        self.config.block.push(option.into());
+        self.config.block.push(value.into());
         Ok(())
     }
 
@@ -306,6 +333,25 @@ impl CommandLine {
         Ok(())
     }
 
+    /// What a daemon can't have, and where its files are once it has gone to `/`.
+    fn daemonized(&mut self) -> Result<(), String> {
+        let Defaults { nodefaults, nographic, monitor_given, serial_given, .. } = self.defaults;
+        if nographic && !nodefaults && !(monitor_given && serial_given) {
+            return Err("-nographic cannot be used with -daemonize".to_owned());
+        }
+        if let Some(chardev) = self.config.chardevs.iter().find(|chardev| chardev.kind == Kind::Stdio) {
+            return Err(format!("{}: cannot use stdio with -daemonize", chardev.option));
+        }
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        if let Some(path) = &mut self.config.pidfile {
+            *path = absolute(Path::new(path)).to_string_lossy().into_owned();
+        }
+        for path in [&mut self.config.sim.record, &mut self.config.sim.trace].into_iter().flatten() {
+            *path = absolute(path);
+        }
+        Ok(())
+    }
+
     fn finish(mut self) -> Result<Asked, String> {
         // As in QEMU, `-nographic` without other words puts the monitor on standard input.
         if self.defaults.nographic
@@ -314,6 +360,9 @@ impl CommandLine {
             && !self.defaults.nodefaults
         {
             self.compat("compat_monitor", "stdio", Mode::Readline, "-nographic")?;
+        }
+        if self.config.daemonize {
+            self.daemonized()?;
         }
         for user in &self.config.users {
             if !self.config.chardevs.iter().any(|chardev| chardev.id == user.chardev) {
@@ -333,6 +382,11 @@ impl CommandLine {
         }
         Ok(Asked::Serve(Box::new(self.config)))
     }
+}
+
+/// Whether `/dev/kvm` can be opened, as QEMU finds out. Nothing is done with it.
+fn kvm_usable() -> bool {
+    std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok()
 }
 
 /// `-name guest=NAME,…` or `-name NAME`.

@@ -19,19 +19,30 @@ use crate::trace::{Level, Trace};
 use crate::world::World;
 use crate::world::aio::Stepped;
 use crate::world::monitor::Output;
+use crate::world::system::board::CharDevice;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Frames after which a command is looked at though the world is not at rest: some jobs never come to rest.
-const PATIENCE: u64 = 50_000_000;
+/// Frames after which a command is looked at though the world is not at rest: some jobs never come to rest, such as those that ignore
+/// errors which do not end.
+const PATIENCE: u64 = 300_000;
+/// Events without a command after which the world goes on in small steps, and so no faster than its clients take in what it puts out.
+const FLOOD: u64 = 20_000;
+/// The frames of such a step.
+const SMALL_STEP: u64 = 500;
 /// How long a calm client of a scenario waits for a world that does not come to rest.
 const SOON: Nanos = 50 * MILLIS;
 /// Records that a trace holds.
 const MAX_TRACE: usize = 10_000_000;
 /// How long the world runs before what it put out is handed on and the sockets are looked at.
 const SLICE: Duration = Duration::from_millis(5);
+
+/// How long a command that is under way may take to come to its end when the process is to end.
+const PATIENT: Duration = Duration::from_secs(5);
+/// Slices that the world gets when qtest moves the clock.
+const SLICES: u32 = 400;
 
 /// How the world's run goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +116,10 @@ pub(super) struct Engine {
     sleeps: Sleeps,
     /// Frames run when the last command ended.
     since: u64,
+    /// Frames after which a command is looked at.
+    patience: u64,
+    /// Events put out since the last command ended.
+    events: u64,
     /// And when that was.
     replied: Nanos,
     /// The next command is sent as by a calm client of a scenario: when the world first rests.
@@ -142,6 +157,8 @@ impl Engine {
             fresh: false,
             sleeps: Sleeps::new(options.pace),
             since: 0,
+            patience: PATIENCE,
+            events: 0,
             replied: 0,
             plain: seed.is_none(),
             unread: Vec::new(),
@@ -173,6 +190,14 @@ impl Engine {
             self.check = Some(Box::new(Checker::watching(&mut self.world)));
         }
         Ok(())
+    }
+
+    /// What clients are told of the character devices.
+    pub(super) fn describe(&mut self, chardevs: Vec<CharDevice>) {
+        let board = &mut self.world.machine.board;
+        if board.chardevs != chardevs {
+            Arc::make_mut(board).chardevs = chardevs;
+        }
     }
 
     /// A descriptor that came with the command which is handed over next.
@@ -226,9 +251,9 @@ impl Engine {
         self.out.extend(self.world.out.drain(..));
     }
 
-    /// The real files become as the world's are.
-    pub(super) fn sync(&mut self) -> Vec<String> {
-        self.images.sync(&mut self.world)
+    /// The locks on the real files become what the world's nodes need.
+    pub(super) fn sync(&mut self) {
+        self.images.sync(&mut self.world);
     }
 
     /// Takes what the world put out. The trace has it read as a client does that waits for its reply, and reads on when it sends again.
@@ -242,7 +267,10 @@ impl Engine {
                 }
             }
             match &output {
-                Output::Event { .. } => self.fresh = true,
+                Output::Event { .. } => {
+                    self.fresh = true;
+                    self.events += 1;
+                }
                 Output::Reply { client, .. } if self.serving == Some(*client) => {
                     self.fresh = true;
                     self.serving = None;
@@ -250,6 +278,8 @@ impl Engine {
                         sorting = true;
                     }
                     self.since = self.world.steps;
+                    self.patience = self.since + PATIENCE;
+                    self.events = 0;
                     self.replied = self.world.now;
                     self.plain = self.stops.is_none();
                 }
@@ -263,7 +293,9 @@ impl Engine {
     }
 
     /// The run is over: the trace, and the recording as a scenario.
-    pub(super) fn finish(&mut self) -> (Trace, Option<String>) {
+    ///
+    /// The recording is an error where no scenario can hold it.
+    pub(super) fn finish(&mut self) -> (Trace, Option<Result<String, String>>) {
         for output in std::mem::take(&mut self.unread) {
             note_read(&mut self.world, &output);
         }
@@ -277,12 +309,16 @@ impl Engine {
     pub(super) fn go_on(&mut self) {
         self.holds = false;
         self.fresh = false;
+        if self.world.steps >= self.patience {
+            self.patience = self.world.steps + if self.events > FLOOD { SMALL_STEP } else { PATIENCE };
+        }
     }
 
     /// The host asks the process to end. False if it can't, because it polls for something that does not come.
     pub(super) fn shut_down(&mut self) -> bool {
+        let began = Instant::now();
         while !self.world.in_main_loop() {
-            if self.step() != Stepped::Ran {
+            if self.step() != Stepped::Ran || began.elapsed() > PATIENT {
                 return false;
             }
         }
@@ -298,7 +334,12 @@ impl Engine {
         let by = by.unwrap_or_else(|| next.map_or(0, |next| next.saturating_sub(self.world.now)));
         let target = self.world.now.saturating_add(by);
         self.sleeps.allow(target);
-        while self.run() == Next::Runs {}
+        // What never comes to rest is not waited for.
+        for _ in 0..SLICES {
+            if self.run() != Next::Runs {
+                break;
+            }
+        }
         if self.world.at_rest() {
             self.world.now = self.world.now.max(target);
         }
@@ -364,6 +405,7 @@ impl Engine {
         {
             // Whoever asked has gone, and what was asked is done: there will be no reply.
             (self.serving, self.since, self.replied, self.plain) = (None, self.world.steps, self.world.now, false);
+            (self.patience, self.events) = (self.since + PATIENCE, 0);
         }
         if self.broken.is_some() {
             return Some(Next::Ended);
@@ -386,7 +428,8 @@ impl Engine {
             self.plain &= next.is_some();
             return next;
         }
-        if self.world.steps - self.since > PATIENCE {
+        if self.world.steps > self.patience {
+            self.plain = false;
             return Some(Next::Holds);
         }
         let stops = self.stops.as_mut()?;
@@ -402,7 +445,9 @@ impl Engine {
 /// Files that came in are part of the recording.
 fn note_found(images: &mut Images, recording: &mut Option<Recording>) {
     let found = images.take_found();
+    let refused = images.take_refused();
     if let Some(recording) = recording {
         found.iter().for_each(|path| recording.found(path));
+        refused.into_iter().for_each(|(path, failing)| recording.refused(path, failing));
     }
 }

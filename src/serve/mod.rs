@@ -16,11 +16,15 @@
 
 pub mod chardev;
 pub mod cmdline;
+mod console;
+mod daemon;
+mod describe;
 mod engine;
 mod fds;
 pub mod help;
 mod hmp;
 pub mod options;
+pub mod outfile;
 pub mod pace;
 mod pidfile;
 mod port;
@@ -39,6 +43,7 @@ use crate::trace::jsonl::{self, Header};
 use crate::world::World;
 use chardev::Kind;
 use cmdline::{AddFd, Asked, Config, Mode};
+use console::Console;
 use engine::Engine;
 use hmp::Hmp;
 use pidfile::PidFile;
@@ -49,6 +54,7 @@ use signals::Signals;
 use std::io::Write as _;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 use wire::{Users, Wire};
 
 /// Does what QEMU's arguments ask for. The exit code.
@@ -56,9 +62,19 @@ use wire::{Users, Wire};
 pub fn main(program: &str, args: &[String]) -> u8 {
     let done = match cmdline::parse(program, args) {
         Ok(Asked::Print(text)) => {
-            let _ = std::io::stdout().write_all(text.as_bytes());
-            return 0;
+            let mut stdout = std::io::stdout();
+            let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+            match written {
+                Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                    Err(format!("Could not write to standard output: {}", chardev::plain(&error)))
+                }
+                _ => return 0,
+            }
         }
+        Ok(Asked::Serve(config)) if config.daemonize && !config.daemon_child => match daemon::start() {
+            Ok(code) => return code,
+            Err(why) => Err(why),
+        },
         Ok(Asked::Serve(config)) => serve(&config),
         Err(why) => Err(why),
     };
@@ -76,11 +92,18 @@ pub fn main(program: &str, args: &[String]) -> u8 {
 /// # Errors
 /// What is wrong with the configuration, or why the process ends before its time.
 pub fn serve(config: &Config) -> Result<(), String> {
-    let signals = Signals::catch()?;
+    if config.daemon_child {
+        daemon::begin();
+    }
+    for path in [&config.sim.record, &config.sim.trace].into_iter().flatten() {
+        outfile::probe(path).map_err(|error| unwritten(path, &chardev::plain(&error)))?;
+    }
     // Before anything else is made, as in QEMU; it goes with this function, however that ends.
     let _pidfile = config.pidfile.as_deref().map(PidFile::write).transpose()?;
     let fds = take_fds(config)?;
     let ports = open_ports(config)?;
+    // As QEMU's, the process that still waits for its clients ends as signals end processes.
+    let signals = Signals::catch()?;
     let (mut qmps, mut hmps, mut qtests) = (Vec::new(), Vec::new(), Vec::new());
     for user in &config.users {
         let port = config.chardevs.iter().position(|chardev| chardev.id == user.chardev).expect("checked before");
@@ -98,45 +121,58 @@ pub fn serve(config: &Config) -> Result<(), String> {
     }
     engine.world.machine.name = config.name.as_deref().map(Into::into);
     engine.world.machine.uuid = config.uuid.as_deref().map(Into::into);
+    let chardevs = describe::all(config, &ports);
+    engine.describe(chardevs);
+    Arc::make_mut(&mut engine.world.machine.board).thread = u64::from(std::process::id());
     let booted = engine.boot(&config.block);
+    let mut console = Console::new(&config.program);
     for output in std::mem::take(&mut engine.out) {
-        wire::print(&output, &config.program);
+        console.put(&output);
     }
     booted?;
     // Images are locked from here on, whether anybody asks for something or not.
-    for problem in engine.sync() {
-        let _ = writeln!(std::io::stderr(), "{}: {problem}", config.program);
-    }
+    engine.sync();
     if !config.stopped {
         engine.world.start();
     }
-    let mut wire = Wire::new(config.program.clone(), engine, ports, Users { qmps, hmps, qtests }, signals);
+    let mut wire = Wire::new(console, engine, ports, Users { qmps, hmps, qtests }, signals);
+    wire.config = config.clone();
+    if config.daemon_child {
+        daemon::ready()?;
+    }
     let served = wire.serve();
     wire.sync();
+    wire.drain();
     wire.clean_up();
     keep(config, &mut wire.engine)?;
-    let Some(broken) = &wire.engine.broken else { return served };
+    let Some(broken) = &wire.engine.broken else { return served.and_then(|()| wire.trouble().map_or(Ok(()), Err)) };
     Err(match &config.sim.record {
         Some(file) => format!("{broken}\nagain: blockjob-sim run --check {}", file.display()),
         None => format!("{broken}\nwith --sim-record FILE the run can be had again"),
     })
 }
 
-/// Writes the trace and the recording.
+/// Writes the trace and the recording, each whatever comes of the other.
 fn keep(config: &Config, engine: &mut Engine) -> Result<(), String> {
     let (trace, yaml) = engine.finish();
     let write = |path: &Path, text: &str| {
-        std::fs::write(path, text).map_err(|e| format!("Could not write '{}': {}", path.display(), chardev::plain(&e)))
+        outfile::write(path, text.as_bytes()).map_err(|error| unwritten(path, &chardev::plain(&error)))
     };
+    let mut troubles = Vec::new();
     if let (Some(path), Some(yaml)) = (&config.sim.record, yaml) {
-        write(path, &yaml)?;
+        troubles.extend(yaml.map_err(|why| unwritten(path, &why)).and_then(|yaml| write(path, &yaml)).err());
     }
     if let Some(path) = &config.sim.trace {
         let schedule = config.sim.seed.map_or_else(|| "calm".to_owned(), |seed| format!("seed {seed}"));
         let header = Header { scenario: "served".into(), schedule: schedule.into(), level: config.sim.level };
-        write(path, &jsonl::to_string(&header, &trace, true))?;
+        troubles.extend(write(path, &jsonl::to_string(&header, &trace, true)).err());
     }
-    Ok(())
+    if troubles.is_empty() { Ok(()) } else { Err(troubles.join("\n")) }
+}
+
+/// A file that could not be written.
+fn unwritten(path: &Path, why: &str) -> String {
+    format!("Could not write '{}': {why}", path.display())
 }
 
 /// Takes the descriptors of `-add-fd` over.

@@ -23,13 +23,14 @@ pub struct Known {
 }
 
 /// Options with an argument that are carried out.
-const DONE_WITH: [&str; 25] = [
+const DONE_WITH: [&str; 30] = [
     "M",
     "accel",
     "add-fd",
     "blockdev",
     "cdrom",
     "chardev",
+    "cpu",
     "device",
     "display",
     "drive",
@@ -37,6 +38,7 @@ const DONE_WITH: [&str; 25] = [
     "hdb",
     "hdc",
     "hdd",
+    "m",
     "machine",
     "mon",
     "monitor",
@@ -48,12 +50,16 @@ const DONE_WITH: [&str; 25] = [
     "qmp-pretty",
     "qtest",
     "serial",
+    "smp",
+    "spice",
     "uuid",
+    "vnc",
 ];
 /// Options without one that are.
-const DONE: [&str; 7] = ["S", "h", "help", "nodefaults", "nographic", "no-user-config", "version"];
+const DONE: [&str; 9] =
+    ["S", "daemonize", "enable-kvm", "h", "help", "nodefaults", "nographic", "no-user-config", "version"];
 /// Options with an argument and without effect.
-const ACCEPTED_WITH: [&str; 57] = [
+const ACCEPTED_WITH: [&str; 52] = [
     "D",
     "L",
     "acpitable",
@@ -64,7 +70,6 @@ const ACCEPTED_WITH: [&str; 57] = [
     "bios",
     "boot",
     "compat",
-    "cpu",
     "d",
     "debugcon",
     "dfilter",
@@ -79,7 +84,6 @@ const ACCEPTED_WITH: [&str; 57] = [
     "iscsi",
     "k",
     "kernel",
-    "m",
     "mem-path",
     "msg",
     "net",
@@ -98,14 +102,11 @@ const ACCEPTED_WITH: [&str; 57] = [
     "set",
     "shim",
     "smbios",
-    "smp",
-    "spice",
     "tb-size",
     "trace",
     "usbdevice",
     "vga",
     "virtfs",
-    "vnc",
     "watchdog",
     "watchdog-action",
     "xen-domid",
@@ -113,8 +114,7 @@ const ACCEPTED_WITH: [&str; 57] = [
     "tpmdev",
 ];
 /// Options without an argument and without effect.
-const ACCEPTED: [&str; 14] = [
-    "enable-kvm",
+const ACCEPTED: [&str; 13] = [
     "enable-sync-profile",
     "full-screen",
     "jitdump",
@@ -133,7 +133,7 @@ const ACCEPTED: [&str; 14] = [
 const LACKING_WITH: [&str; 11] =
     ["dump-vmstate", "fda", "fdb", "gdb", "incoming", "loadvm", "mtdblock", "pflash", "readconfig", "run-with", "sd"];
 /// Options without one that are refused.
-const LACKING: [&str; 4] = ["daemonize", "preconfig", "s", "snapshot"];
+const LACKING: [&str; 3] = ["preconfig", "s", "snapshot"];
 
 /// The option of that name.
 #[must_use]

@@ -1,9 +1,11 @@
 //! Connections: bytes in, bytes out, one client after the other.
 
 use super::chardev::{Conn, Open};
+use super::console::write_now;
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags};
 use std::collections::VecDeque;
-use std::io::{IoSliceMut, Write as _};
+use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
@@ -34,16 +36,30 @@ pub(super) struct Port {
     out: VecDeque<u8>,
     /// Descriptors that came with the client's bytes.
     pub fds: VecDeque<OwnedFd>,
+    /// Why what was sent could not be written to standard output or a file.
+    pub failed: Option<Errno>,
 }
 
 impl Port {
     pub(super) fn new(open: Open) -> Port {
-        Port { open, out: VecDeque::new(), fds: VecDeque::new() }
+        Port { open, out: VecDeque::new(), fds: VecDeque::new(), failed: None }
     }
 
     /// The path of its socket, to be removed in the end.
     pub(super) fn path(&self) -> Option<&str> {
         self.open.path.as_deref()
+    }
+
+    /// The name of its terminal.
+    pub(super) fn pty(&self) -> Option<&str> {
+        self.open.pty.as_ref().map(|(_, name)| name.as_str())
+    }
+
+    /// The path that its socket is bound to.
+    pub(super) fn own_path(&self) -> Option<String> {
+        let socket = self.open.listener.as_ref().map(|fd| fd.as_fd()).or_else(|| self.socket())?;
+        let name = rustix::net::SocketAddrUnix::try_from(rustix::net::getsockname(socket).ok()?).ok()?;
+        Some(name.path()?.to_string_lossy().into_owned())
     }
 
     /// Whether somebody is there.
@@ -69,9 +85,16 @@ impl Port {
     /// Where bytes can't be put just now.
     pub(super) fn clogged(&self) -> Option<BorrowedFd<'_>> {
         match &self.open.conn {
-            Some(Conn::Socket(fd)) if !self.out.is_empty() => Some(fd.as_fd()),
-            _ => None,
+            _ if self.out.is_empty() => None,
+            Some(Conn::Socket(fd) | Conn::Sink(fd)) => Some(fd.as_fd()),
+            Some(Conn::Stdio) => Some(rustix::stdio::stdout()),
+            None => None,
         }
+    }
+
+    /// Whether it is at the standard streams of the process.
+    pub(super) fn is_stdio(&self) -> bool {
+        matches!(self.open.conn, Some(Conn::Stdio))
     }
 
     /// The socket of the client.
@@ -154,19 +177,19 @@ impl Port {
             let (bytes, _) = self.out.as_slices();
             let sent = match &self.open.conn {
                 Some(Conn::Socket(fd)) => rustix::net::send(fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL),
-                Some(Conn::Sink(fd)) => rustix::io::write(fd, bytes),
-                Some(Conn::Stdio) => {
-                    let mut stdout = std::io::stdout().lock();
-                    let done = stdout.write_all(bytes).and_then(|()| stdout.flush());
-                    done.map(|()| bytes.len()).map_err(|_| rustix::io::Errno::PIPE)
-                }
+                Some(Conn::Sink(fd)) => write_now(fd.as_fd(), bytes),
+                Some(Conn::Stdio) => write_now(rustix::stdio::stdout(), bytes),
                 None => Ok(bytes.len()),
             };
             match sent {
                 Ok(n) => drop(self.out.drain(..n)),
                 Err(rustix::io::Errno::AGAIN) => return self.out.len() <= TOO_MUCH,
                 Err(rustix::io::Errno::INTR) => {}
-                Err(_) => {
+                Err(errno) => {
+                    // A client that has gone is none to be sorry for.
+                    if errno != Errno::PIPE && !matches!(self.open.conn, Some(Conn::Socket(_))) {
+                        self.failed = Some(errno);
+                    }
                     self.out.clear();
                     return false;
                 }

@@ -14,6 +14,8 @@ pub(super) enum Asked {
     ClockSet(u64),
 }
 
+/// The last time that the clock may show, in 146 years: what comes later has room.
+pub(super) const LAST: u64 = 1 << 62;
 /// Lines that are longer are no lines.
 const MAX_LINE: usize = 1 << 20;
 

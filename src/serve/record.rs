@@ -2,6 +2,7 @@
 
 use crate::base::Json;
 use crate::choice::ChoiceLog;
+use crate::host::{Failing, HostChange};
 use crate::quirk::Quirks;
 use crate::scenario::Pos;
 use crate::scenario::plan::{Expect, Extent, FileOp, Limits, Plan, PlannedFile, PlannedStep, Schedule, StepKind};
@@ -15,15 +16,25 @@ use std::sync::Arc;
 const BLOCK: u64 = 4096;
 /// Bytes of an extent that is no repeated byte.
 const LINE: usize = 64 << 10;
+/// Bytes of images, repeated ones apart, that a recording holds: scenario files have at most 16 MiB, and a byte takes two digits.
+const MAX_DATA: u64 = 7 << 20;
 
 /// What happened so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Recording {
+    /// Bytes of images that may still come; 0 if there were more.
+    left: u64,
     args: Vec<Arc<str>>,
     files: Vec<FileOp>,
     steps: Vec<StepKind>,
     /// Where files belong that come in while a command runs: before it.
     command: Option<usize>,
+}
+
+impl Default for Recording {
+    fn default() -> Recording {
+        Recording { left: MAX_DATA, args: Vec::new(), files: Vec::new(), steps: Vec::new(), command: None }
+    }
 }
 
 impl Recording {
@@ -34,7 +45,7 @@ impl Recording {
 
     /// A file was found on the host.
     pub(super) fn found(&mut self, path: &Arc<str>) {
-        let Some(op) = content(path) else { return };
+        let Some(op) = content(path, &mut self.left) else { return };
         match &mut self.command {
             None => self.files.push(op),
             Some(at) => {
@@ -42,6 +53,11 @@ impl Recording {
                 *at += 1;
             }
         }
+    }
+
+    /// The host refused a request. Requests to a file are counted from the start, and so are those of the run that replays this.
+    pub(super) fn refused(&mut self, path: Arc<str>, failing: Failing) {
+        self.files.push(FileOp::Host(HostChange::Fail(path, failing)));
     }
 
     /// A command was handed over; `at` tells where the process stood, unless it was simply at rest.
@@ -56,7 +72,18 @@ impl Recording {
     }
 
     /// The scenario. `choices` are given where the seed does not tell the whole run.
-    pub(super) fn to_yaml(&self, seed: Option<u64>, choices: Option<&ChoiceLog>, quirks: Quirks) -> String {
+    ///
+    /// # Errors
+    /// The images hold more than a scenario may.
+    pub(super) fn to_yaml(
+        &self,
+        seed: Option<u64>,
+        choices: Option<&ChoiceLog>,
+        quirks: Quirks,
+    ) -> Result<String, String> {
+        if self.left == 0 {
+            return Err(format!("the images hold more than {} MiB of data", MAX_DATA >> 20));
+        }
         let pos = Pos { file: "".into(), line: 1, column: 1 };
         let schedule = match (choices, seed) {
             (Some(choices), _) => Schedule::Choices(Arc::new(choices.deviations())),
@@ -65,7 +92,7 @@ impl Recording {
         };
         let file = |op: &FileOp| PlannedFile { pos: pos.clone(), calls: Arc::new([]), op: op.clone() };
         let step = |kind: &StepKind| PlannedStep { pos: pos.clone(), calls: Arc::new([]), kind: kind.clone() };
-        to_yaml(&Plan {
+        Ok(to_yaml(&Plan {
             about: "Recorded while a client was served.".into(),
             files: self.files.iter().map(file).collect(),
             args: self.args.clone(),
@@ -74,12 +101,12 @@ impl Recording {
             quirks,
             expect_violation: None,
             schedule,
-        })
+        }))
     }
 }
 
 /// A file as it stands on the host.
-fn content(path: &Arc<str>) -> Option<FileOp> {
+fn content(path: &Arc<str>, left: &mut u64) -> Option<FileOp> {
     let file = File::open(&**path).ok()?;
     let size = file.metadata().ok()?.len();
     let mut data = Vec::new();
@@ -87,14 +114,14 @@ fn content(path: &Arc<str>) -> Option<FileOp> {
     while at < size {
         let Ok(start) = rustix::fs::seek(&file, SeekFrom::Data(at)) else { break };
         let end = rustix::fs::seek(&file, SeekFrom::Hole(start)).unwrap_or(size).min(size);
-        read(&file, start, end, &mut data)?;
+        read(&file, start, end, &mut data, left)?;
         at = end.max(start + 1);
     }
     Some(FileOp::Content { file: path.clone(), size, data })
 }
 
 /// Reads a range that holds data: blocks of one byte become patterns.
-fn read(file: &File, start: u64, end: u64, data: &mut Vec<Extent>) -> Option<()> {
+fn read(file: &File, start: u64, end: u64, data: &mut Vec<Extent>, left: &mut u64) -> Option<()> {
     let mut at = start;
     while at < end {
         let len = BLOCK.min(end - at);
@@ -102,6 +129,11 @@ fn read(file: &File, start: u64, end: u64, data: &mut Vec<Extent>) -> Option<()>
         file.read_exact_at(&mut bytes, at).ok()?;
         let first = bytes[0];
         let plain = bytes.iter().all(|byte| *byte == first);
+        // What stands in a line of its own takes room as well.
+        *left = left.saturating_sub(if plain { 32 } else { len });
+        if *left == 0 {
+            return None;
+        }
         match data.last_mut() {
             Some(last) if plain && last.bytes == [first] && last.at + last.times == at => last.times += len,
             Some(last)

@@ -1,5 +1,7 @@
 //! The loop of the served process: sockets, signals and the world, in one thread.
 
+use super::cmdline::Config;
+use super::console::{self, Console};
 use super::engine::{Engine, Next};
 use super::hmp::{self, Hmp};
 use super::port::{Input, Port};
@@ -12,11 +14,12 @@ use crate::base::Json;
 use crate::world::World;
 use crate::world::monitor::{Event, Output};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::io::Write as _;
 use std::time::{Duration, Instant, SystemTime};
 
 /// How often clients are looked at while the world holds.
 const GLANCE: Duration = Duration::from_millis(1);
+/// A signal that comes so long after the first ends the process at once.
+const IMPATIENT: Duration = Duration::from_secs(1);
 
 /// Who uses the connections.
 #[derive(Debug)]
@@ -32,8 +35,8 @@ pub(super) struct Users {
 /// Everything that the process is.
 #[derive(Debug)]
 pub(super) struct Wire {
-    /// The name that messages begin with.
-    pub program: String,
+    /// Standard output and standard error.
+    pub console: Console,
     /// The world.
     pub engine: Engine,
     /// Connections.
@@ -42,9 +45,13 @@ pub(super) struct Wire {
     pub users: Users,
     /// Signals.
     pub signals: Signals,
+    /// The command line, for those who ask about character devices.
+    pub config: Config,
     /// The monitor whose turn it is to be looked at first.
     turn: usize,
     watch: Watch,
+    /// When a signal first asked the process to end.
+    ends: Option<Instant>,
 }
 
 /// What a descriptor of a poll is for.
@@ -53,24 +60,23 @@ enum Source {
     Signals,
     Listener(usize),
     Client(usize),
-}
-
-/// What goes to the standard streams of the process, if it is that.
-pub(super) fn print(output: &Output, program: &str) {
-    let _ = match output {
-        Output::Stdout(text) => {
-            let mut stdout = std::io::stdout().lock();
-            stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
-        }
-        Output::Stderr(text) => std::io::stderr().write_all(text.as_bytes()),
-        Output::Report(text) => writeln!(std::io::stderr(), "{program}: {text}"),
-        Output::Event { .. } | Output::Reply { .. } => Ok(()),
-    };
+    /// Somebody can be written to.
+    Writable,
 }
 
 impl Wire {
-    pub(super) fn new(program: String, engine: Engine, ports: Vec<Port>, users: Users, signals: Signals) -> Wire {
-        Wire { program, engine, ports, users, signals, turn: 0, watch: Watch::default() }
+    pub(super) fn new(console: Console, engine: Engine, ports: Vec<Port>, users: Users, signals: Signals) -> Wire {
+        Wire {
+            console,
+            engine,
+            ports,
+            users,
+            signals,
+            config: Config::default(),
+            turn: 0,
+            watch: Watch::default(),
+            ends: None,
+        }
     }
 
     /// Serves until the process ends.
@@ -117,6 +123,8 @@ impl Wire {
                         self.opened(port);
                     }
                 }
+                // All of it is written in `deliver`.
+                Source::Writable => {}
                 Source::Client(port) => {
                     if flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
                         self.read(port);
@@ -138,17 +146,19 @@ impl Wire {
             let wanted = if self.wants(i) { port.source() } else { None };
             // That a client has gone is noticed also while its command runs, if it was at a socket.
             let gone = if wanted.is_none() && self.serves(i) { port.socket() } else { None };
-            let flags = match (wanted.is_some(), port.clogged().is_some()) {
-                (true, true) => PollFlags::IN | PollFlags::OUT,
-                (true, false) => PollFlags::IN,
-                (false, true) => PollFlags::OUT,
-                (false, false) if gone.is_some() => PollFlags::empty(),
-                (false, false) => continue,
-            };
-            if let Some(fd) = wanted.or(port.clogged()).or(gone) {
+            if let Some(fd) = port.clogged() {
+                sources.push(Source::Writable);
+                fds.push(PollFd::from_borrowed_fd(fd, PollFlags::OUT));
+            }
+            if let Some(fd) = wanted.or(gone) {
                 sources.push(Source::Client(i));
+                let flags = if wanted.is_some() { PollFlags::IN } else { PollFlags::empty() };
                 fds.push(PollFd::from_borrowed_fd(fd, flags));
             }
+        }
+        for fd in self.console.clogged() {
+            sources.push(Source::Writable);
+            fds.push(PollFd::from_borrowed_fd(fd, PollFlags::OUT));
         }
         let timeout = timeout.map(|t| Timespec {
             tv_sec: i64::try_from(t.as_secs()).unwrap_or(i64::MAX),
@@ -236,11 +246,15 @@ impl Wire {
 
     /// Carries out a line of the test protocol.
     fn qtest(&mut self, i: usize, line: &str) -> String {
+        let clock = self.users.qtests[i].clock;
         let by = match qtest::parse(line) {
             qtest::Asked::Answer(answer) => return answer,
             qtest::Asked::ClockStep(by) => by,
-            qtest::Asked::ClockSet(time) => Some(time.saturating_sub(self.users.qtests[i].clock)),
+            qtest::Asked::ClockSet(time) => Some(time.saturating_sub(clock)),
         };
+        if by.is_some_and(|by| by > qtest::LAST.saturating_sub(clock.max(self.engine.world.now))) {
+            return format!("FAIL the clock goes up to {} ns\n", qtest::LAST);
+        }
         let by = self.engine.clock_step(by);
         let qtest = &mut self.users.qtests[i];
         qtest.clock = qtest.clock.saturating_add(by);
@@ -270,6 +284,9 @@ impl Wire {
                         self.engine.at_once(client, &json);
                     }
                     Ok(json) => {
+                        if json.get("execute").and_then(Json::as_str) == Some("query-chardev") {
+                            self.engine.describe(super::describe::all(&self.config, &self.ports));
+                        }
                         let takes = matches!(json.get("execute").and_then(Json::as_str), Some("add-fd" | "getfd"));
                         let fd = if takes { self.ports[self.users.qmps[i].port].fds.pop_front() } else { None };
                         self.engine.pass(fd);
@@ -292,7 +309,7 @@ impl Wire {
         false
     }
 
-    /// Sends what the world put out to whom it concerns, once the real files are as they must be.
+    /// Sends what the world put out to whom it concerns, once the locks on real files are as they must be.
     fn deliver(&mut self) {
         if !self.engine.out.is_empty() {
             self.sync();
@@ -303,18 +320,45 @@ impl Wire {
         for port in 0..self.ports.len() {
             self.flush(port);
         }
+        self.console.flush();
     }
 
-    /// Brings the real files up to date.
-    pub(super) fn sync(&mut self) {
-        for problem in self.engine.sync() {
-            let _ = writeln!(std::io::stderr(), "{}: {problem}", self.program);
+    /// Waits until all is written to the standard streams, or a signal comes: the process ends then, whoever does not read.
+    pub(super) fn drain(&mut self) {
+        while self.ends.is_none() {
+            self.deliver();
+            let stdio = self.ports.iter().filter(|port| port.is_stdio()).filter_map(Port::clogged);
+            let out: Vec<_> = stdio.chain(self.console.clogged()).collect();
+            if out.is_empty() {
+                return;
+            }
+            let mut fds = vec![PollFd::from_borrowed_fd(self.signals.fd(), PollFlags::IN)];
+            fds.extend(out.into_iter().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::OUT)));
+            if !matches!(poll(&mut fds, None), Ok(_) | Err(rustix::io::Errno::INTR)) || !fds[0].revents().is_empty() {
+                return;
+            }
         }
+    }
+
+    /// Why something could not be written.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let port = self.ports.iter().find_map(|port| Some(format!("Could not write: {}", console::text(port.failed?))));
+        port.or_else(|| self.console.trouble())
+    }
+
+    /// Brings the locks on the real files up to date.
+    pub(super) fn sync(&mut self) {
+        self.engine.sync();
     }
 
     fn put(&mut self, output: &Output) {
         match output {
-            Output::Stdout(_) | Output::Stderr(_) | Output::Report(_) => print(output, &self.program),
+            Output::Stdout(text) => match self.ports.iter_mut().find(|port| port.is_stdio()) {
+                // A monitor is there too: one after the other.
+                Some(port) => port.send(text.as_bytes()),
+                None => self.console.put(output),
+            },
+            Output::Stderr(_) | Output::Report(_) => self.console.put(output),
             Output::Reply { client, reply, .. } => {
                 let ends = self.engine.world.quitting;
                 if let Some(qmp) = self.users.qmps.iter().find(|qmp| qmp.client == Some(*client)) {
@@ -347,7 +391,12 @@ impl Wire {
     /// A signal came: the process ends as after `quit`.
     fn signalled(&mut self) -> Result<(), String> {
         let Some(text) = self.signals.read() else { return Ok(()) };
-        let _ = writeln!(std::io::stderr(), "{}: {text}", self.program);
+        self.console.complain(&text);
+        let first = *self.ends.get_or_insert_with(Instant::now);
+        if first.elapsed() > IMPATIENT {
+            // Something goes on for ever, and somebody asks again.
+            return Err("ended in the middle of what goes on".to_owned());
+        }
         if self.engine.shut_down() { Ok(()) } else { Err("ended in the middle of a command".to_owned()) }
     }
 

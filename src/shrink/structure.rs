@@ -2,7 +2,7 @@
 
 use super::{Candidate, Seen, Tester, json, with_steps};
 use crate::base::units::{KIB, MIB};
-use crate::scenario::plan::{FileOp, Plan, PlannedFile, PlannedStep, Qcow2Options, StepKind, WriteData};
+use crate::scenario::plan::{Fails, FileOp, Plan, PlannedFile, PlannedStep, Qcow2Options, StepKind, WriteData};
 use crate::trace::canonical;
 use std::sync::Arc;
 
@@ -145,7 +145,7 @@ fn sizes(candidate: &mut Candidate, seen: &mut Seen, tester: &mut Tester) {
     for step in 0..candidate.plan.steps.len() {
         let StepKind::Hmp { line, .. } = &candidate.plan.steps[step].kind else { continue };
         for line in simpler_lines(line) {
-            let kind = StepKind::Hmp { line, output: None, returns: None };
+            let kind = StepKind::Hmp { line, output: None, returns: None, fails: Fails::Any };
             if take(candidate, seen, tester, |candidate| with_step(candidate, step, kind)) {
                 break;
             }
@@ -186,7 +186,7 @@ fn simpler(op: &FileOp) -> Vec<FileOp> {
                 }
             }
         }
-        FileOp::Rebase { .. } | FileOp::Text { .. } | FileOp::Content { .. } => {}
+        FileOp::Rebase { .. } | FileOp::Text { .. } | FileOp::Content { .. } | FileOp::Host(_) => {}
     }
     out
 }

@@ -4,15 +4,16 @@
 //! after record, up to the one it waits for. Before it sends, a calm client lets the process come to rest and reads all there is;
 //! whether it sends earlier, and how much it then leaves unread, are choices.
 
+use super::look;
 use super::outcome::{At, Outcome};
-use super::setup::file_op;
-use super::{MAX_STEPS, MAX_TIME};
+use super::setup::{file_cost, file_op};
+use super::{MAX_CLUSTERS, MAX_STEPS, MAX_TIME};
 use crate::base::units::{MILLIS, Nanos, Shift};
 use crate::base::{Json, Kept};
 use crate::choice::{ChoicePoint, Choose, MODES, Subject, Who};
 use crate::invariant::Broken;
 use crate::scenario::pattern;
-use crate::scenario::plan::{BitmapCheck, EventPattern, Expect, Plan, PlannedFile, PlannedStep, StepKind};
+use crate::scenario::plan::{EventPattern, Expect, Fails, Plan, PlannedFile, PlannedStep, StepKind};
 use crate::trace::compare::same_text;
 use crate::trace::{Later, Level, Note, RecordKind};
 use crate::world::World;
@@ -88,6 +89,8 @@ pub struct Client {
     ready_since: Option<Nanos>,
     max_steps: u64,
     max_time: Nanos,
+    /// Clusters that steps which change files may still touch.
+    clusters: u64,
     /// The step before which exploring starts.
     start: usize,
     /// Whether it has started.
@@ -96,6 +99,10 @@ pub struct Client {
     replied: u64,
     /// The next command is sent whatever the process does (`at`).
     forced: bool,
+    /// Requests that the guest does not wait for must succeed.
+    strict: bool,
+    /// What qemu-io said of one that did not.
+    failed: Option<Arc<str>>,
 }
 
 /// The mark where exploring starts; a scenario without it is explored from its first step.
@@ -119,10 +126,13 @@ impl Client {
             ready_since: None,
             max_steps: plan.limits.steps.unwrap_or(MAX_STEPS),
             max_time: plan.limits.time.unwrap_or(MAX_TIME),
+            clusters: MAX_CLUSTERS,
             start: plan.steps.iter().position(|s| is_mark(&s.kind, START)).unwrap_or(0),
             started: false,
             replied: 0,
             forced: false,
+            strict: look::all_must_succeed(&plan.steps),
+            failed: None,
         }
     }
 
@@ -177,6 +187,11 @@ impl Client {
         if self.only_waits(world) {
             return Act::Waits;
         }
+        if let Some(what) = self.failed.take() {
+            let reason =
+                format!("a request that the guest had sent failed: {what} (`fails: any` on its step allows that)");
+            return Act::Done(Outcome::Failed { at: self.at(), reason });
+        }
         let steps = self.steps.0.clone();
         let Some(step) = steps.get(self.step) else { return self.last_words(world, choose) };
         match (&self.state, &step.kind) {
@@ -189,7 +204,7 @@ impl Client {
             }),
             (State::Before, StepKind::Event(pattern)) => self.wait_event(world, pattern),
             (State::Before, StepKind::Sleep(ns)) => {
-                self.state = State::Sleep(world.now + ns);
+                self.state = State::Sleep(world.now.saturating_add(*ns));
                 Act::Acted
             }
             (State::Before, StepKind::At { frames, time }) => {
@@ -197,12 +212,18 @@ impl Client {
                     return Act::Waits;
                 }
                 world.now = world.now.max(*time);
+                if let Some(outcome) = self.over_limit(world) {
+                    return Act::Done(outcome);
+                }
                 self.replied = 0;
                 let act = self.next();
                 self.forced = true;
                 act
             }
             (State::Before, StepKind::File(op)) => {
+                if let Some(outcome) = self.spend(file_cost(world, op)) {
+                    return Act::Done(outcome);
+                }
                 let done = file_op(world, op);
                 self.checked(done)
             }
@@ -375,6 +396,9 @@ impl Client {
             }
             Output::Reply { reply, .. } => Some(reply),
             Output::Stdout(text) | Output::Stderr(text) => {
+                if self.strict && !self.waits_for_hmp() {
+                    self.failed = crate::block::qemu_io_text::failure(&text).map(Into::into);
+                }
                 self.stdout.push_str(&text);
                 None
             }
@@ -383,6 +407,12 @@ impl Client {
                 None
             }
         }
+    }
+
+    /// Whether it waits for the reply of a command of the human monitor, which may itself print what is read.
+    fn waits_for_hmp(&self) -> bool {
+        let hmp = matches!(self.steps.get(self.step), Some(PlannedStep { kind: StepKind::Hmp { .. }, .. }));
+        hmp && self.state == State::Reply
     }
 
     pub(super) fn read_all(&mut self, world: &mut World) {
@@ -430,7 +460,7 @@ impl Client {
                 }
                 Ok(())
             }
-            StepKind::Hmp { output, returns, .. } => {
+            StepKind::Hmp { line, output, returns, fails } => {
                 let Some(got) = reply.get("return").and_then(Json::as_str) else {
                     return Err(format!("expected a return value, got {}", shown(reply)));
                 };
@@ -438,6 +468,17 @@ impl Client {
                     && !same_text(wanted, got)
                 {
                     return Err(format!("returned text: expected {wanted:?}, got {got:?}"));
+                }
+                match (fails, look::hmp_failure(line, got, &self.stdout)) {
+                    (Fails::No, Some(why)) => {
+                        return Err(format!(
+                            "the command failed: {why} (`fails: true` or `output:` says that this is expected)"
+                        ));
+                    }
+                    (Fails::Yes, None) => {
+                        return Err(format!("expected the command to fail, and it printed {:?}", self.stdout));
+                    }
+                    _ => {}
                 }
                 match output {
                     Some(part) if !self.stdout.contains(&**part) && !got.contains(&**part) => {
@@ -473,14 +514,14 @@ impl Client {
             self.read_all(world);
         }
         if world.now >= until {
-            return self.next();
+            return self.over_limit(world).map_or_else(|| self.next(), Act::Done);
         }
         let first = world.next_deadline().is_none_or(|due| due > until);
         // Where times are not open, a sleep may end whenever no timer comes first.
         let early = world.aio.order && first && world.in_main_loop();
         if (world.at_rest() && first) || (early && self.decide(choose, 2) == 1) {
             world.now = until;
-            return self.next();
+            return self.over_limit(world).map_or_else(|| self.next(), Act::Done);
         }
         Act::Waits
     }
@@ -490,8 +531,8 @@ impl Client {
         self.read_all(world);
         match kind {
             StepKind::Idle => Ok(()),
-            StepKind::Bitmap(check) => look_at_bitmap(world, check),
-            StepKind::Same(images) => look_same(world, images),
+            StepKind::Bitmap(check) => look::bitmap(world, check),
+            StepKind::Same(images) => look::same(world, images),
             StepKind::NoJobs => match world.jobs.list.first() {
                 None => Ok(()),
                 Some(job) => {
@@ -506,6 +547,20 @@ impl Client {
                 }
             }
             other => unreachable!("{other:?} does more than look"),
+        }
+    }
+
+    /// A step changes so many clusters of an image: the outcome, if all together are too many.
+    pub(super) fn spend(&mut self, clusters: u64) -> Option<Outcome> {
+        match self.clusters.checked_sub(clusters) {
+            Some(left) => {
+                self.clusters = left;
+                None
+            }
+            None => {
+                let what = format!("more than {MAX_CLUSTERS} clusters changed by steps that change files");
+                Some(Outcome::Limit { at: self.at(), what, waits: Vec::new() })
+            }
         }
     }
 
@@ -534,7 +589,10 @@ impl Client {
         let mut waits = Vec::new();
         match (&self.state, self.steps.get(self.step).map(|s| &s.kind)) {
             (State::Reply, _) => waits.push("client: waits for a reply".to_owned()),
-            (_, Some(StepKind::Event(pattern))) => waits.push(format!("client: waits for the event {pattern}")),
+            (_, Some(StepKind::Event(pattern))) => {
+                waits.push(format!("client: waits for the event {pattern}"));
+                waits.extend(look::near_miss(pattern, self.queue.iter()));
+            }
             _ => waits.push("client: waits for the process".to_owned()),
         }
         waits.extend(world.waiting());
@@ -624,54 +682,4 @@ fn is_mark(kind: &StepKind, name: &str) -> bool {
 
 fn shown(json: &Json) -> String {
     crate::trace::canonical::to_string(json)
-}
-
-fn look_at_bitmap(world: &World, check: &BitmapCheck) -> Result<(), String> {
-    let Some(bs) = world.graph.lookup(Some(&check.node), Some(&check.node)) else {
-        return Err(format!("there is no node '{}'", check.node));
-    };
-    let bitmaps = &world.graph.nodes[bs].bitmaps;
-    let info = bitmaps.query().find(|info| info.name.as_deref() == Some(&*check.name));
-    let Some(info) = info else {
-        return if check.absent { Ok(()) } else { Err(format!("there is no bitmap '{}'", check.name)) };
-    };
-    if check.absent {
-        return Err(format!("there is a bitmap '{}'", check.name));
-    }
-    let differs = |what: &str, wanted: String, got: String| Err(format!("{what}: expected {wanted}, got {got}"));
-    for (what, wanted, got) in
-        [("count", check.count, info.count), ("granularity", check.granularity, info.granularity)]
-    {
-        if let Some(wanted) = wanted.filter(|w| *w != got) {
-            return differs(what, wanted.to_string(), got.to_string());
-        }
-    }
-    for (what, wanted, got) in [
-        ("busy", check.busy, info.busy),
-        ("recording", check.recording, info.recording),
-        ("persistent", check.persistent, info.persistent),
-        ("inconsistent", check.inconsistent, info.inconsistent),
-    ] {
-        if let Some(wanted) = wanted.filter(|w| *w != got) {
-            return differs(what, wanted.to_string(), got.to_string());
-        }
-    }
-    Ok(())
-}
-
-/// Images that the process has open are compared as they are on the host, with what it keeps in its caches written first in a copy of
-/// the world that is then thrown away.
-fn look_same(world: &World, images: &[Arc<str>]) -> Result<(), String> {
-    let mut files = world.flushed_files();
-    for pair in images.windows(2) {
-        match files.compare(&pair[0], &pair[1]) {
-            Ok(Ok(())) => {}
-            Ok(Err(mismatch)) => {
-                let writers = mismatch.writers(&world.writers);
-                return Err(format!("'{}' and '{}' differ: {mismatch}{writers}", pair[0], pair[1]));
-            }
-            Err(err) => return Err(err.to_string()),
-        }
-    }
-    Ok(())
 }

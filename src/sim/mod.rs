@@ -1,6 +1,8 @@
 //! Runs: a world, the client that carries out a scenario, and what comes of it.
 
 mod client;
+pub mod lint;
+mod look;
 pub mod outcome;
 mod setup;
 
@@ -17,7 +19,9 @@ use crate::trace::Trace;
 use crate::world::World;
 use crate::world::aio::Stepped;
 use outcome::{At, Outcome, Run, RunOptions};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
 
 /// Frames after which a run is given up, unless the scenario says otherwise.
 pub const MAX_STEPS: u64 = 50_000_000;
@@ -25,6 +29,8 @@ pub const MAX_STEPS: u64 = 50_000_000;
 pub const MAX_TIME: Nanos = 24 * 3600 * SECONDS;
 /// Records that a trace holds at most, unless the scenario says otherwise.
 pub const MAX_TRACE: u64 = 1_000_000;
+/// Clusters of images that the file steps of a run may change, all together.
+pub const MAX_CLUSTERS: u64 = 4_000_000;
 
 /// A run in the middle: plain data, so that it can be cloned and continued twice.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -47,6 +53,9 @@ impl Sim {
         world.quirks = options.quirks.union(plan.quirks);
         let mut client = Client::new(plan);
         for file in &plan.files {
+            if let Some(outcome) = client.spend(setup::file_cost(&world, &file.op)) {
+                return Err(outcome);
+            }
             file_op(&mut world, &file.op).map_err(|reason| client.failed_file(file, reason))?;
         }
         world.boot(&plan.args).map_err(|reason| Outcome::Failed { at: None, reason })?;
@@ -200,6 +209,17 @@ pub fn run_with(plan: &Plan, choose: &mut dyn Choose, options: &RunOptions) -> (
             (outcome, Some(sim))
         }
     }
+}
+
+/// What the nodes of a scenario are, by name, at its start and at the end of a run: driver and file, for pictures.
+#[must_use]
+pub fn nodes(plan: &Plan, chooser: &mut Chooser, options: &RunOptions) -> BTreeMap<Arc<str>, String> {
+    let options = RunOptions { level: None, ..*options };
+    let mut known = Sim::new(plan, &options).map(|sim| look::nodes(&sim.world)).unwrap_or_default();
+    if let (_, Some(sim)) = run_with(plan, chooser, &options) {
+        known.extend(look::nodes(&sim.world));
+    }
+    known
 }
 
 /// Runs a scenario from its start to its end. A panic of the simulator becomes [`Outcome::Crash`].

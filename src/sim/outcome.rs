@@ -152,7 +152,11 @@ impl fmt::Display for Outcome {
         };
         match at {
             Some(At { step, pos, calls }) => {
-                write!(f, "{}:{}: {} in step {}: {reason}", pos.file, pos.line, self.word(), step + 1)?;
+                // A step of a failure file stands in no other file.
+                if !pos.file.is_empty() {
+                    write!(f, "{}:{}: ", pos.file, pos.line)?;
+                }
+                write!(f, "{} in step {}: {reason}", self.word(), step + 1)?;
                 for call in calls.iter().rev() {
                     write!(f, "\n  called from {call}")?;
                 }

@@ -1,5 +1,6 @@
 //! What a scenario does to files from outside of the process.
 
+use crate::base::units::BDRV_MAX_LENGTH;
 use crate::block::content::{Data, WriteTag};
 use crate::block::qcow2::CreateOptions;
 use crate::scenario::plan::{FileOp, ImageFormat, WriteData};
@@ -12,6 +13,14 @@ fn name(format: ImageFormat) -> &'static str {
     }
 }
 
+/// How many clusters of an image it changes; nothing where the image is no qcow2 image: the cost of all else does not depend on sizes.
+pub fn file_cost(world: &World, op: &FileOp) -> u64 {
+    let FileOp::Write { file, format: ImageFormat::Qcow2, length, .. } = op else { return 0 };
+    let Some(image) = world.files.get(file) else { return 0 };
+    let cluster_bits = image.content.read(20, 4).be_at(0, 4).clamp(9, 21);
+    length >> cluster_bits
+}
+
 /// Does it.
 ///
 /// # Errors
@@ -20,7 +29,9 @@ pub fn file_op(world: &mut World, op: &FileOp) -> Result<(), String> {
     let files = &mut world.files;
     match op {
         FileOp::Create { file, format: ImageFormat::Raw, size, .. } => {
-            files.create(file, size.unwrap_or(0).next_multiple_of(512));
+            let size = size.unwrap_or(0).checked_next_multiple_of(512).filter(|size| *size <= BDRV_MAX_LENGTH);
+            let size = size.ok_or("The image size is too large for file format 'raw'")?;
+            files.create(file, size);
             Ok(())
         }
         FileOp::Create { file, format: ImageFormat::Qcow2, size, options, backing } => {
@@ -64,6 +75,7 @@ pub fn file_op(world: &mut World, op: &FileOp) -> Result<(), String> {
             }
             Ok(())
         }
+        FileOp::Host(change) => files.change_host(change),
         FileOp::Text { file, content } => {
             files.import(file, content.as_bytes());
             Ok(())
@@ -77,7 +89,7 @@ fn writer(world: &mut World, file: &str, byte: u8, offset: u64, length: u64) -> 
 }
 
 fn write_raw(world: &mut World, file: &str, offset: u64, length: u64, data: WriteData) -> Result<(), String> {
-    if offset + length > world.files.size(file) {
+    if offset.checked_add(length).is_none_or(|end| end > world.files.size(file)) {
         return Err(format!("'{file}': Input/output error"));
     }
     match data {

@@ -114,8 +114,8 @@ impl Trace {
             assert_eq!(kind.level(), level, "{kind:?}");
             let cause = self.cause();
             let leads = kind.leads();
-            self.push(Record { time, kind, cause });
-            if leads {
+            let kept = self.push(Record { time, kind, cause });
+            if leads && kept {
                 self.set_cause(u32::try_from(self.len - 1).ok());
             }
         }
@@ -169,13 +169,15 @@ impl Trace {
         self.causes.as_ref().and_then(|causes| causes.get(work))
     }
 
-    fn push(&mut self, record: Record) {
+    /// Keeps a record, if there is room. Whether there was.
+    fn push(&mut self, record: Record) -> bool {
         if self.len >= self.limit {
             self.overflowed = true;
-            return;
+            return false;
         }
         self.tail.push(record);
         self.len += 1;
+        true
     }
 
     /// Whether a record had to be thrown away because the trace is full.

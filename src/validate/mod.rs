@@ -11,7 +11,7 @@ pub mod target;
 
 pub use search::{Answer, Effort, HANG, Refusal, search, validate, validate_like, validate_printed};
 
-use crate::scenario::plan::{Expect, Plan, PlannedStep, Pos, StepKind};
+use crate::scenario::plan::{Expect, Fails, Plan, PlannedStep, Pos, StepKind};
 use crate::trace::compare::ClientLine;
 use std::sync::Arc;
 
@@ -21,7 +21,9 @@ pub fn unexpecting(plan: &Plan) -> Plan {
     let bare_step = |step: &PlannedStep| -> PlannedStep {
         let kind = match &step.kind {
             StepKind::Qmp { command, .. } => StepKind::Qmp { command: command.clone(), expect: Expect::Any },
-            StepKind::Hmp { line, .. } => StepKind::Hmp { line: line.clone(), output: None, returns: None },
+            StepKind::Hmp { line, .. } => {
+                StepKind::Hmp { line: line.clone(), output: None, returns: None, fails: Fails::Any }
+            }
             StepKind::Bitmap(_)
             | StepKind::Same(_)
             | StepKind::NoJobs

@@ -4,6 +4,7 @@ use super::World;
 use super::aio::{Cond, Wait};
 use super::frame::{Flow, Frame};
 use super::value::Val;
+use crate::base::errno::Errno;
 use crate::block::accounting::AcctType;
 use crate::block::qemu_io_text::Done;
 
@@ -53,15 +54,17 @@ impl Frame {
             }
             Frame::Idle => unreachable!("starting the process stops here"),
             Frame::StopOnError(n) => w.stop_on_error(n),
-            Frame::PrefixError(prefix) => {
-                if let Val::Done(Err(err)) = &mut w.reg {
-                    err.desc = format!("{prefix}{}", err.desc).into();
+            Frame::ImgCreated(format) => {
+                if let Val::Done(Err(err)) = &mut w.reg
+                    && err.errno == Some(Errno::EFBIG)
+                {
+                    err.desc = super::block::host_work::too_large(&format).into();
                 }
                 Flow::Go
             }
             Frame::Sleep(ns) => {
                 let co = w.current();
-                w.timer_set(w.now + ns, super::aio::TimerKind::CoSleep(co));
+                w.timer_set(w.now.saturating_add(ns), super::aio::TimerKind::CoSleep(co));
                 Flow::Yield(Wait::Sleep)
             }
 
@@ -109,6 +112,7 @@ impl Frame {
             Frame::BlkNewOpened { perm } => w.blk_new_opened(perm),
             Frame::BlkInsertBs(blk, bs) => w.blk_insert_bs(blk, bs),
             Frame::BlkAttach(blk, bs) => w.blk_attach(blk, bs),
+            Frame::ReplaceRoot { blk, new } => w.replace_root(blk, new),
             Frame::BlkUnref(blk) => w.blk_unref(blk),
             Frame::BlkDetach(blk) => w.blk_detach(blk),
             Frame::DropBacking(node) => w.drop_backing(node),
@@ -143,6 +147,8 @@ impl Frame {
             Frame::Qcow2CreateFile { file, options } => w.qcow2_create_file_co(file, options),
             Frame::Formatting(formatting, stage) => w.formatting(formatting, stage),
             Frame::RawTruncate(file) => w.raw_truncate(file),
+            Frame::RawTruncated => w.raw_truncated(),
+            Frame::RawCreate { path, size, made, then } => w.raw_create(path, size, made, then),
             Frame::CreateOver(options) => w.create_over(&options),
             Frame::CreateDone(job) => w.create_done(job),
 

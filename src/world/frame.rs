@@ -100,8 +100,8 @@ pub enum Frame {
     KeepOver(Box<Frame>),
     /// If the register holds a failure, drops this many frames below.
     StopOnError(u32),
-    /// Puts text in front of an error.
-    PrefixError(Arc<str>),
+    /// The end of making an image of that format: what is said where it is too large.
+    ImgCreated(Arc<str>),
     Sleep(Nanos),
     /// The bottom of the stack while the process starts.
     Idle,
@@ -150,6 +150,11 @@ pub enum Frame {
     },
     BlkInsertBs(BackendId, NodeId),
     BlkAttach(BackendId, NodeId),
+    /// `bdrv_replace_child_bs` of a backend's root, in the write lock.
+    ReplaceRoot {
+        blk: BackendId,
+        new: NodeId,
+    },
     BlkUnref(BackendId),
     BlkDetach(BackendId),
     AttachToNode {
@@ -215,6 +220,13 @@ pub enum Frame {
     },
     Formatting(Box<Formatting>, FormatStage),
     RawTruncate(NodeId),
+    RawTruncated,
+    RawCreate {
+        path: Arc<str>,
+        size: u64,
+        made: bool,
+        then: Box<super::block::create::AfterCreate>,
+    },
     CreateOver(Box<CreateQcow2>),
     CreateDone(JobId),
 

@@ -120,6 +120,9 @@ impl World {
     #[must_use]
     pub fn waiting(&self) -> Vec<String> {
         let mut lines = Vec::new();
+        if self.aio.starved {
+            lines.push(aio::idle::hang_text());
+        }
         for frame in self.stack.iter().rev() {
             if let frame::Frame::Poll(cond) = frame {
                 lines.push(format!("main thread: polls while {cond:?}"));

@@ -3,7 +3,7 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::bitmap::HBitmap;
+use crate::bitmap::{HBitmap, SerializedPiece};
 
 const KIB: u64 = 1 << 10;
 const TIB: u64 = 1 << 40;
@@ -182,6 +182,18 @@ fn compare(fast: &HBitmap, slow: &Naive, probes: &[(u16, u16, u16)]) {
     assert_eq!(fast.is_empty(), set == 0);
     assert_eq!(fast.size(), slow.size);
     assert_eq!(fast.serialized_words().collect::<Vec<_>>(), slow.words());
+    let mut bytes = vec![0; usize::try_from(fast.serialized_len()).expect("short")];
+    for (at, piece) in fast.serialized_pieces() {
+        let piece = match piece {
+            SerializedPiece::Ones(len) => vec![0xff; usize::try_from(len).expect("short")],
+            SerializedPiece::Bytes(bytes) => bytes,
+        };
+        for (to, byte) in bytes.iter_mut().skip(usize::try_from(at).expect("short")).zip(piece) {
+            *to = byte;
+        }
+    }
+    let words = slow.words().into_iter().flat_map(u64::to_le_bytes);
+    assert_eq!(bytes, words.take(bytes.len()).collect::<Vec<u8>>());
     for &(at, len, max) in probes {
         let at = place(at, slow.size + 1000);
         // From nothing to beyond the end.

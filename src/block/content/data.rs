@@ -123,6 +123,54 @@ impl Data {
         out
     }
 
+    /// The parts of `size` bytes, counted from the start, in which a byte is not zero: their numbers, and what they hold. The last of all
+    /// may be shorter. Costs what is not zero.
+    pub fn nonzero_parts(&self, size: u64) -> impl Iterator<Item = (u64, Data)> + '_ {
+        let runs = self.as_runs();
+        // The run that comes next and where it begins; parts before `next` are done.
+        let (mut run, mut run_at, mut next) = (0, 0, 0);
+        std::iter::from_fn(move || {
+            loop {
+                let here = runs.get(run)?;
+                let end = run_at + here.len;
+                let at = run_at.max(next * size);
+                if at >= end || here.is_zero() {
+                    (run, run_at) = (run + 1, end);
+                    continue;
+                }
+                let number = at / size;
+                next = number + 1;
+                let part = self.part_from(run, run_at, number * size, size);
+                if !part.is_zero() {
+                    return Some((number, part));
+                }
+            }
+        })
+    }
+
+    /// [`Data::slice`] for a part that run `run`, which begins at `run_at`, has a share in.
+    fn part_from(&self, run: usize, run_at: u64, offset: u64, len: u64) -> Data {
+        let runs = self.as_runs();
+        let end = offset.saturating_add(len).min(self.len);
+        let (mut first, mut at) = (run, run_at);
+        while at > offset {
+            first -= 1;
+            at -= runs[first].len;
+        }
+        let mut out = Data::default();
+        for run in &runs[first..] {
+            if at >= end {
+                break;
+            }
+            let (from, to) = (at.max(offset), (at + run.len).min(end));
+            if from < to {
+                out.push(run.part(from - at, to - from));
+            }
+            at += run.len;
+        }
+        out
+    }
+
     /// Puts `more` behind the end. Lengths are bounded by `u64::MAX`; what would lie behind is dropped.
     pub fn append(&mut self, more: &Data) {
         if self.is_empty() {

@@ -218,6 +218,10 @@ proptest! {
         // Cut in two and put together it is what it was, also in how it is held.
         prop_assert_eq!(Data::concat([&joined.slice(0, offset), &joined.slice(offset, u64::MAX)]), joined.clone());
         prop_assert_eq!(joined.byte_at(offset), bytes.get(offset as usize).copied());
+        let parts: Vec<(u64, Vec<u8>)> =
+            joined.nonzero_parts(len + 1).map(|(number, part)| (number, part.to_bytes())).collect();
+        let chunks = (0..).zip(bytes.chunks(len as usize + 1)).map(|(number, part)| (number, part.to_vec()));
+        prop_assert_eq!(parts, chunks.filter(|(_, part)| part.iter().any(|&byte| byte != 0)).collect::<Vec<_>>());
         let mut eight = [0; 8];
         for (to, from) in eight.iter_mut().zip(bytes.get(offset as usize..).unwrap_or_default()) {
             *to = *from;

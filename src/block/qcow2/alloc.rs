@@ -1,7 +1,7 @@
 //! Allocating clusters for writes, and linking them (block/qcow2-cluster.c).
 
 use super::cache::{Held, Which};
-use super::exec::{Caught, Cx, Fault, Res};
+use super::exec::{Caught, Cx, Fault, Hex, Res};
 use super::state::{COPIED, ClusterType, DiscardType, INT_MAX, L2Meta, OFFSET_MASK};
 
 /// What [`Cx::alloc_host_offset`] found.
@@ -148,7 +148,7 @@ impl Cx<'_> {
         let cluster = entry & OFFSET_MASK;
         if self.q.sc.offset_into_cluster(cluster) != 0 {
             let kind = if ClusterType::of(entry) == ClusterType::ZeroAlloc { "Preallocated zero" } else { "Data" };
-            let message = format!("{kind} cluster offset {cluster:#x} unaligned (guest offset: {offset:#x})");
+            let message = format!("{kind} cluster offset {} unaligned (guest offset: {})", Hex(cluster), Hex(offset));
             return self.corrupt(message, None);
         }
         // QEMU compares with the exact offset, so that inside a cluster nothing matches; the result is the same.

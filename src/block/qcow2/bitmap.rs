@@ -4,11 +4,11 @@
 //! little-endian.
 
 use super::exec::{Caught, Cx, Fault, Res, errno_of};
-use super::header::{MAX_BITMAP_DIRECTORY, MAX_BITMAPS};
-use super::refgrow::be64;
+use super::header::{MAX_BITMAP_DIRECTORY, MAX_BITMAPS, c_string};
 use super::state::{AUTOCLEAR_BITMAPS, DiscardType, Qcow2, Scalars};
 use crate::base::errno::Errno;
-use crate::block::content::{Data, WriteTag};
+use crate::block::content::{Data, Table, WriteTag};
+use std::sync::Arc;
 
 /// `BME_MAX_TABLE_SIZE`, in entries.
 const MAX_TABLE: u64 = 0x800_0000;
@@ -162,7 +162,7 @@ fn parse_directory(sc: &Scalars, dir: &Data) -> Result<Vec<Entry>, Fault> {
         if extra != 0 {
             return fail("Bitmap extra data is not supported");
         }
-        let name = String::from_utf8_lossy(&dir.slice(at + DIR_ENTRY, name_len).to_bytes()).into_owned();
+        let name = c_string(&dir.slice(at + DIR_ENTRY, name_len));
         let entry = Entry {
             table_offset: dir.be_at(at, 8),
             table_size: dir.be_at(at + 8, 4),
@@ -261,30 +261,32 @@ impl Cx<'_> {
     }
 
     /// `bitmap_table_load`
-    fn load_bitmap_table(&mut self, offset: u64, size: u64) -> Res<Vec<u64>> {
-        let data = self.read(offset, size * 8)?;
+    fn load_bitmap_table(&mut self, offset: u64, size: u64) -> Res<Arc<Table>> {
+        let table = self.read(offset, size * 8)?.to_table(8);
         let cluster_size = self.q.sc.cluster_size();
-        let table: Vec<u64> = (0..size).map(|i| data.be_at(i * 8, 8)).collect();
-        if table.iter().all(|&entry| table_entry_ok(entry, cluster_size)) { Ok(table) } else { Cx::fail(Errno::EINVAL) }
+        if table.any(|entry| !table_entry_ok(entry, cluster_size)) { Cx::fail(Errno::EINVAL) } else { Ok(table) }
     }
 
     /// `load_bitmap_data`
-    fn load_bits(&mut self, entry: &Entry, table: &[u64]) -> Res<Data> {
+    fn load_bits(&mut self, entry: &Entry, table: &Table) -> Res<Data> {
         let cluster_size = self.q.sc.cluster_size();
         let total = serialized_size(self.q.sc.size, entry.granularity_bits);
         if total.div_ceil(cluster_size) != entry.table_size {
             return Cx::fail(Errno::EINVAL);
         }
         let mut bits = Data::new();
-        for (i, &place) in table.iter().enumerate() {
-            let len = cluster_size.min(total - i as u64 * cluster_size);
+        for (i, place) in table.iter() {
+            let start = u64::from(i) * cluster_size;
+            let len = cluster_size.min(total - start);
             let part = match place & ENTRY_OFFSET {
                 0 if place & ENTRY_ONES != 0 => Data::pattern(0xff, len, WriteTag(0)),
-                0 => Data::zeroes(len),
+                0 => continue,
                 at => self.read(at, cluster_size)?.slice(0, len),
             };
+            bits.append(&Data::zeroes(start - bits.len()));
             bits.append(&part);
         }
+        bits.append(&Data::zeroes(total - bits.len()));
         Ok(bits)
     }
 
@@ -351,7 +353,7 @@ impl Cx<'_> {
         for entry in self.load_directory()? {
             refs.push((entry.table_offset, entry.table_size * 8));
             let table = self.load_bitmap_table(entry.table_offset, entry.table_size)?;
-            let places = table.iter().map(|place| place & ENTRY_OFFSET).filter(|&place| place != 0);
+            let places = table.iter().map(|(_, place)| place & ENTRY_OFFSET).filter(|&place| place != 0);
             refs.extend(places.map(|place| (place, self.q.sc.cluster_size())));
         }
         Ok(refs)
@@ -427,8 +429,8 @@ impl Cx<'_> {
     }
 
     /// `clear_bitmap_table`
-    fn free_bits(&mut self, table: &[u64]) -> Res {
-        for place in table.iter().map(|entry| entry & ENTRY_OFFSET).filter(|&place| place != 0) {
+    fn free_bits(&mut self, table: &Table) -> Res {
+        for place in table.iter().map(|(_, entry)| entry & ENTRY_OFFSET).filter(|&place| place != 0) {
             let size = self.q.sc.cluster_size();
             self.free_clusters(place, size, DiscardType::Always)?;
         }
@@ -549,12 +551,14 @@ impl Cx<'_> {
     /// `store_bitmap`: where its table is, and how many entries that has.
     fn store_bitmap(&mut self, bitmap: &StoreBitmap) -> Res<(u64, u64)> {
         let name = &bitmap.name;
-        let mut table = vec![0; bitmap.bits.len().div_ceil(self.q.sc.cluster_size()) as usize];
-        if let Err(fault) = self.store_bits(bitmap, &mut table).caught()? {
+        let entries = bitmap.bits.len().div_ceil(self.q.sc.cluster_size());
+        let mut table = Table::new(8);
+        if let Err(fault) = self.store_bits(bitmap, entries, &mut table).caught()? {
             self.free_bits(&table)?;
             return Err(Fault { errno: Errno::EINVAL, ..fault }.into());
         }
-        let len = table.len() as u64 * 8;
+        let table = Arc::new(table);
+        let len = entries * 8;
         let offset = match errno_of(self.alloc_clusters(len).caught()?) {
             Ok(offset) => offset,
             Err(errno) => {
@@ -564,7 +568,7 @@ impl Cx<'_> {
         };
         let text = format!("Failed to write bitmap '{name}' to file");
         let written = match self.overlap_check(None, offset, len).say("Qcow2 overlap check failed").caught()? {
-            Ok(()) => self.write(offset, || be64(&table)).say(&text).caught()?,
+            Ok(()) => self.write(offset, || Data::table(table.clone(), len, WriteTag(0))).say(&text).caught()?,
             Err(fault) => Err(fault),
         };
         if let Err(fault) = written {
@@ -572,32 +576,28 @@ impl Cx<'_> {
             self.free_clusters(offset, len, DiscardType::Other)?;
             return Err(fault.into());
         }
-        Ok((offset, table.len() as u64))
+        Ok((offset, entries))
     }
 
     /// `store_bitmap_data`: writes the clusters with set bits.
-    fn store_bits(&mut self, bitmap: &StoreBitmap, table: &mut [u64]) -> Res {
+    fn store_bits(&mut self, bitmap: &StoreBitmap, entries: u64, table: &mut Table) -> Res {
         let name = &bitmap.name;
         let cluster_size = self.q.sc.cluster_size();
-        if table.len() as u64 > MAX_TABLE || table.len() as u64 * cluster_size > MAX_PHYS {
+        if entries > MAX_TABLE || entries * cluster_size > MAX_PHYS {
             return Err(Fault::new(Errno::EINVAL, format!("Bitmap '{name}' is too big")).into());
         }
         // `g_try_new0` of no entries gives no memory: a bitmap of an empty image is lost.
-        if table.is_empty() {
+        if entries == 0 {
             return Err(Fault::new(Errno::EINVAL, "No memory").into());
         }
-        for (at, place) in (0..).step_by(cluster_size as usize).zip(table) {
-            let mut part = bitmap.bits.slice(at, cluster_size);
-            if part.is_zero() {
-                continue;
-            }
+        for (number, mut part) in bitmap.bits.nonzero_parts(cluster_size) {
             part.append(&Data::zeroes(cluster_size - part.len()));
             let text = format!("Failed to allocate clusters for bitmap '{name}'");
             let offset = self.alloc_clusters(cluster_size).say(&text)?;
-            *place = offset;
+            table.set(number as u32, offset);
             self.overlap_check(None, offset, cluster_size).say("Qcow2 overlap check failed")?;
             let text = format!("Failed to write bitmap '{name}' to file");
-            self.write(offset, || part).say(&text)?;
+            self.write(offset, || Data::bytes(part.to_bytes().into(), WriteTag(0))).say(&text)?;
         }
         Ok(())
     }

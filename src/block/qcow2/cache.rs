@@ -2,7 +2,7 @@
 //!
 //! The number of places, which one an entry takes and the order of writing back are QEMU's. An empty place has no slot.
 
-use super::exec::{Caught, Cx, Fault, Res, Undo};
+use super::exec::{Caught, Cx, Fault, Hex, Res, Undo};
 use super::op::Ask;
 use crate::base::errno::Errno;
 use crate::block::content::{Data, Table, WriteTag};
@@ -197,7 +197,7 @@ impl Cx<'_> {
                 Which::L2 => "L2 table",
                 Which::Refcount => "refcount block",
             };
-            let message = format!("Cannot get entry from {name} cache: Offset {offset:#x} is unaligned");
+            let message = format!("Cannot get entry from {name} cache: Offset {} is unaligned", Hex(offset));
             return self.corrupt(message, None);
         }
         let lookup = ((offset / table_size).wrapping_mul(4) % u64::from(size)) as u32;

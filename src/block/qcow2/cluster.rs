@@ -1,7 +1,7 @@
 //! L1 and L2 tables: looking up, making, growing, shrinking (block/qcow2-cluster.c).
 
 use super::cache::{Held, Which};
-use super::exec::{Caught, Cx, Res, Undo};
+use super::exec::{Caught, Cx, Hex, Res, Undo};
 use super::refgrow::be64;
 use super::state::{COPIED, ClusterType, DiscardType, INT_MAX, MAX_L1_SIZE, OFFSET_MASK, Scalars};
 use crate::base::errno::Errno;
@@ -50,8 +50,8 @@ impl Cx<'_> {
         let kind = ClusterType::of(entry);
         let zero = matches!(kind, ClusterType::ZeroPlain | ClusterType::ZeroAlloc);
         if sc.version < 3 && zero {
-            let message =
-                format!("Zero cluster entry found in pre-v3 image (L2 offset: {l2_offset:#x}, L2 index: {index:#x})");
+            let (at, index) = (Hex(l2_offset), Hex(index));
+            let message = format!("Zero cluster entry found in pre-v3 image (L2 offset: {at}, L2 index: {index})");
             return self.corrupt(message, None);
         }
         let host = match kind {
@@ -60,9 +60,9 @@ impl Cx<'_> {
             ClusterType::ZeroAlloc | ClusterType::Normal => {
                 let host = entry & OFFSET_MASK;
                 if sc.offset_into_cluster(host) != 0 {
-                    let message = format!(
-                        "Cluster allocation offset {host:#x} unaligned (L2 offset: {l2_offset:#x}, L2 index: {index:#x})"
-                    );
+                    let (host, at, index) = (Hex(host), Hex(l2_offset), Hex(index));
+                    let message =
+                        format!("Cluster allocation offset {host} unaligned (L2 offset: {at}, L2 index: {index})");
                     return self.corrupt(message, None);
                 }
                 host + in_cluster
@@ -99,7 +99,8 @@ impl Cx<'_> {
         if self.q.sc.offset_into_cluster(l2_offset) == 0 {
             return Ok(());
         }
-        self.corrupt(format!("L2 table offset {l2_offset:#x} unaligned (L1 index: {l1_index:#x})"), None)
+        let (offset, index) = (Hex(l2_offset), Hex(l1_index));
+        self.corrupt(format!("L2 table offset {offset} unaligned (L1 index: {index})"), None)
     }
 
     /// `l2_load`: the slice for a guest offset.

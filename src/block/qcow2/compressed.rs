@@ -149,7 +149,7 @@ impl CompressedTask {
                 TaskAt::Start => {
                     let mut whole = self.data.clone();
                     whole.append(&Data::zeroes(q.sc.cluster_size() - whole.len()));
-                    if let Some(small) = compress(&whole) {
+                    if let Some(small) = compress(&whole, q.sc.compression_type) {
                         self.data = small;
                         self.at = TaskAt::Locked;
                         return Ask::Lock;

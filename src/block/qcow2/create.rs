@@ -4,7 +4,7 @@ use super::exec::{Caught, Cx, Exec, Fault, Res};
 use super::op::{Ask, Got, Out};
 use super::open::OpenOptions;
 use super::refgrow::be64;
-use super::state::{COMPAT_LAZY, MAGIC, Qcow2};
+use super::state::{COMPAT_LAZY, INCOMPAT_COMPRESSION, MAGIC, Qcow2};
 use crate::base::errno::Errno;
 use crate::base::units::BDRV_MAX_LENGTH;
 use crate::block::content::{Data, WriteTag};
@@ -27,6 +27,8 @@ pub struct CreateOptions {
     pub lazy_refcounts: bool,
     /// Width of a refcount in bits.
     pub refcount_bits: u32,
+    /// `compression_type=zstd`, instead of zlib.
+    pub zstd: bool,
 }
 
 impl CreateOptions {
@@ -41,6 +43,7 @@ impl CreateOptions {
             backing_format: None,
             lazy_refcounts: false,
             refcount_bits: 16,
+            zstd: false,
         }
     }
 
@@ -64,6 +67,8 @@ impl CreateOptions {
         } else if self.version < 3 && self.refcount_bits != 16 {
             "Different refcount widths than 16 bits require compatibility level 1.1 or above (use version=v3 or greater)"
                 .to_owned()
+        } else if self.version < 3 && self.zstd {
+            format!("Non-zlib compression type is only supported with {newer}")
         } else {
             return Ok(());
         };
@@ -83,12 +88,15 @@ impl CreateOptions {
         out.resize(48, 0);
         out.extend(cluster.to_be_bytes());
         be32(&mut out, 1);
-        out.resize(80, 0);
+        out.resize(72, 0);
+        let incompatible = if self.zstd { INCOMPAT_COMPRESSION } else { 0 };
+        out.extend(incompatible.to_be_bytes());
         let lazy = if self.lazy_refcounts { COMPAT_LAZY } else { 0 };
         out.extend(lazy.to_be_bytes());
         out.resize(96, 0);
         be32(&mut out, u64::from(self.refcount_bits.trailing_zeros()));
         be32(&mut out, super::header::HEADER_LEN);
+        out.push(u8::from(self.zstd));
         out.resize(112, 0);
         let mut data = Data::bytes(out.into(), WriteTag(0));
         data.append(&Data::zeroes(cluster - 112));

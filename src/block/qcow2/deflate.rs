@@ -130,9 +130,13 @@ impl Writer {
     }
 }
 
-/// A cluster, compressed; `None` if that is no shorter. The bytes carry the tag of the first of them.
-pub(super) fn compress(data: &Data) -> Option<Data> {
+/// A cluster, compressed as images of that compression type have it (`qcow2_co_compress`); `None` if that is no shorter. The bytes carry
+/// the tag of the first of them.
+pub(super) fn compress(data: &Data, compression_type: u8) -> Option<Data> {
     let run = data.runs().next()?;
+    if compression_type != 0 {
+        return super::zstd::compress(&data.to_bytes()).map(|out| Data::bytes(out.into(), run.tag()));
+    }
     let mut writer = Writer::start();
     match (data.as_runs().len(), run.fill()) {
         (1, Fill::Zero) => repeat(&mut writer, 0, data.len() as usize),
@@ -321,11 +325,10 @@ fn inflate_block(input: &mut Reader<'_>, codes: &(Codes, Codes), out: &mut Vec<u
 
 /// The contents of a compressed cluster (`qcow2_co_decompress`).
 pub(super) fn decompress(input: &Data, compression_type: u8, cluster_size: u64) -> Result<Data, Fault> {
-    if compression_type != 0 {
-        return Err(Fault::new(Errno::ENOTSUP, "Compression type zstd is not simulated"));
-    }
     let tag = input.runs().next().map_or(WriteTag(0), |run| run.tag());
-    let out = inflate(&input.to_bytes(), cluster_size as usize).ok_or(Errno::EIO)?;
+    let (input, len) = (input.to_bytes(), cluster_size as usize);
+    let out = if compression_type == 0 { inflate(&input, len) } else { super::zstd::decompress(&input, len) };
+    let out = out.ok_or(Errno::EIO)?;
     Ok(Data::bytes(out.into(), tag))
 }
 
@@ -335,7 +338,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn round_trip(data: &Data) {
-        if let Some(small) = compress(data) {
+        if let Some(small) = compress(data, 0) {
             let back = decompress(&small, 0, data.len()).expect("a sound stream");
             assert!(back.same_bytes(data));
         }
@@ -346,7 +349,7 @@ mod tests {
         for len in [512, 65_536, 2 << 20] {
             for byte in [0, 7, 200] {
                 let data = Data::pattern(byte, len, WriteTag(3));
-                assert_eq!(compress(&data).map(|small| small.len() < len / 10), Some(true));
+                assert_eq!(compress(&data, 0).map(|small| small.len() < len / 10), Some(true));
                 round_trip(&data);
             }
         }

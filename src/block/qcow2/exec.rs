@@ -22,7 +22,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    pub(super) fn new(errno: Errno, message: impl Into<String>) -> Fault {
+    pub(crate) fn new(errno: Errno, message: impl Into<String>) -> Fault {
         Fault { errno, message: Some(message.into().into_boxed_str()) }
     }
 
@@ -44,6 +44,15 @@ impl fmt::Display for Fault {
             Some(message) => f.write_str(message),
             None => self.errno.fmt(f),
         }
+    }
+}
+
+/// A number as C's `%#x` prints it: no prefix for 0.
+pub(super) struct Hex(pub u64);
+
+impl fmt::Display for Hex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == 0 { f.write_str("0") } else { write!(f, "{:#x}", self.0) }
     }
 }
 

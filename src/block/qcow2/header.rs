@@ -1,6 +1,7 @@
 //! The header: reading its fields and extensions, writing it back (block/qcow2.c).
 
 use super::exec::{Caught, Cx, Fault, Res};
+use super::op::Ask;
 use super::state::{AUTOCLEAR_BITMAPS, Corruption, INCOMPAT_CORRUPT, INCOMPAT_DIRTY, MAGIC, Names};
 use crate::base::errno::Errno;
 use crate::block::content::{Data, WriteTag};
@@ -109,6 +110,13 @@ impl Header {
         }
         Ok(header)
     }
+}
+
+/// Text as C has it: it ends at the first NUL, if there is one.
+pub(super) fn c_string(data: &Data) -> String {
+    let bytes = data.to_bytes();
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
 /// Puts a header extension behind `out` (`header_ext_add`).
@@ -233,16 +241,19 @@ impl Cx<'_> {
         self.update_header()
     }
 
-    /// `qcow2_signal_corruption`, fatal: the image is marked corrupt and the node becomes unusable. Always fails.
+    /// `qcow2_signal_corruption`, fatal where the image may be written: it is marked corrupt, and the node loses its driver. Always fails.
     pub fn corrupt<T>(&mut self, message: String, place: Option<(u64, u64)>) -> Res<T> {
         let fatal = self.q.sc.writable;
         let marked = self.q.sc.incompatible & INCOMPAT_CORRUPT != 0;
         if self.q.sc.corruption.is_none() || (fatal && !marked) {
+            let corruption = Arc::new(Corruption { message, fatal, place });
+            self.ask(|| Ask::Corrupted(corruption.clone()))?;
             if fatal {
                 self.q.sc.incompatible |= INCOMPAT_CORRUPT;
                 let _ = self.update_header().caught()?;
+                self.ask(|| Ask::DropDriver)?;
             }
-            self.q.sc.corruption = Some(Arc::new(Corruption { message, fatal, place }));
+            self.q.sc.corruption = Some(corruption);
         }
         Cx::fail(Errno::EIO)
     }
@@ -250,7 +261,9 @@ impl Cx<'_> {
     /// `qcow2_signal_corruption`, not fatal: only reported, and only once.
     pub fn corrupt_mildly(&mut self, message: String) -> Res {
         if self.q.sc.corruption.is_none() {
-            self.q.sc.corruption = Some(Arc::new(Corruption { message, fatal: false, place: None }));
+            let corruption = Arc::new(Corruption { message, fatal: false, place: None });
+            self.ask(|| Ask::Corrupted(corruption.clone()))?;
+            self.q.sc.corruption = Some(corruption);
         }
         Ok(())
     }
@@ -275,7 +288,7 @@ impl Cx<'_> {
                         return einval(&text);
                     }
                     let data = self.read(at, len).say("ERROR: ext_backing_format: Could not read format name")?;
-                    names.backing_format = Some(String::from_utf8_lossy(&data.to_bytes()).into_owned());
+                    names.backing_format = Some(c_string(&data));
                 }
                 EXT_FEATURES => {}
                 EXT_CRYPTO => return einval("CRYPTO header extension only expected with LUKS encryption method"),

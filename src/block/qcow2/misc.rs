@@ -88,6 +88,10 @@ impl LockedOp {
         }
     }
 
+    pub fn takes_error(&self) -> bool {
+        !matches!(self.what, Locked::Discard(..) | Locked::FlushToOs)
+    }
+
     fn takes_lock(&self) -> bool {
         !matches!(
             self.what,

@@ -38,6 +38,7 @@ mod state;
 mod tests;
 mod truncate;
 mod write;
+mod zstd;
 
 pub use bitmap::{BitmapCheck, ListedBitmap, MemoryBitmap, StoreBitmap, StoredBitmap};
 pub use create::{CreateOptions, CreateStep};

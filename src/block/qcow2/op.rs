@@ -8,7 +8,7 @@ use super::exec::{Exec, Fault};
 use super::misc::{Locked, LockedOp, StatusOp, ZeroesOp};
 use super::open::OpenOptions;
 use super::read::{ReadOp, ReadTask};
-use super::state::Qcow2;
+use super::state::{Corruption, Qcow2};
 use super::truncate::TruncateOp;
 use super::write::{WriteOp, WriteTask};
 use crate::base::errno::{Errno, Ret};
@@ -128,6 +128,10 @@ pub enum Ask {
     Print(Vec<String>),
     /// Report an error on standard error (`error_report`).
     Report(String),
+    /// The image is found corrupt: say so on standard error, and send BLOCK_IMAGE_CORRUPTED.
+    Corrupted(Arc<Corruption>),
+    /// `bs->drv = NULL`: the node can't be used any more. Operations under way go on.
+    DropDriver,
     /// The operation is over.
     Done(Result<Out, Fault>),
 }
@@ -387,6 +391,16 @@ impl Op {
                 self.ex.answer(std::mem::replace(&mut answer, Got::Done));
             }
             self.due = Some(self.step(q, answer));
+        }
+    }
+
+    /// Whether its callback takes an `Error`, so that what it says when it fails reaches the client. All others give an errno.
+    #[must_use]
+    pub fn takes_error(&self) -> bool {
+        match &self.kind {
+            Kind::Truncate(_) | Kind::Create(_) => true,
+            Kind::Locked(op) => op.takes_error(),
+            _ => false,
         }
     }
 

@@ -3,10 +3,10 @@
 use super::bitmap::StoredBitmap;
 use super::cache::{CacheState, Which};
 use super::exec::{Caught, Cx, Fault, Res};
-use super::header::{HEADER_LEN, Header};
+use super::header::{HEADER_LEN, Header, c_string};
 use super::state::{
-    AUTOCLEAR_MASK, COMPAT_LAZY, INCOMPAT_CORRUPT, INT_MAX, MAX_L1_SIZE, MAX_REFTABLE_SIZE, Names, Qcow2, REFT_MASK,
-    Scalars,
+    AUTOCLEAR_DATA_FILE_RAW, AUTOCLEAR_MASK, COMPAT_LAZY, INCOMPAT_COMPRESSION, INCOMPAT_CORRUPT, INT_MAX, MAX_L1_SIZE,
+    MAX_REFTABLE_SIZE, Names, Qcow2, REFT_MASK, Scalars,
 };
 use crate::base::errno::Errno;
 use crate::block::event::BlkdebugEvent as Event;
@@ -15,7 +15,6 @@ use std::sync::Arc;
 /// `QCOW2_INCOMPAT_MASK`
 const INCOMPAT_KNOWN: u64 = 0x1f;
 const INCOMPAT_DATA_FILE: u64 = 4;
-const INCOMPAT_COMPRESSION: u64 = 8;
 const INCOMPAT_EXTL2: u64 = 16;
 /// `DEFAULT_L2_CACHE_MAX_SIZE`, in bytes.
 const L2_CACHE_MAX: u64 = 32 << 20;
@@ -170,13 +169,16 @@ impl Cx<'_> {
         self.update_options(options)?;
         self.refcount_init()?;
         let mut update = self.read_extensions(header.header_len, ext_end, &mut names)?;
+        if self.q.sc.autoclear & AUTOCLEAR_DATA_FILE_RAW != 0 {
+            einval("data-file-raw requires a data file")?;
+        }
         if header.backing_offset != 0 {
             let len = header.backing_len;
             if len > 1023.min(cluster_size - header.backing_offset) {
                 einval("Backing file name too long")?;
             }
             let name = self.read(header.backing_offset, len).say("Could not read backing file name")?;
-            names.backing_file = Some(String::from_utf8_lossy(&name.to_bytes()).into_owned());
+            names.backing_file = Some(c_string(&name));
         }
         self.q.sc.names = Arc::new(names);
         update |= self.q.sc.autoclear & !AUTOCLEAR_MASK != 0;
@@ -227,7 +229,9 @@ impl Cx<'_> {
         check_table(sc, sc.reft_offset, header.reft_clusters, cluster, MAX_REFTABLE_SIZE, "Reference count table")?;
         check_table(sc, header.snapshots_offset, header.nb_snapshots, 40, 40 * 65_536, "Snapshot table")?;
         check_table(sc, sc.l1_offset, sc.l1_size, 8, MAX_L1_SIZE, "Active L1 table")?;
-        let needed = sc.size_to_l1(header.size);
+        // `size_to_l1` overflows for sizes near 2^64; these are refused when the node's length is looked at.
+        let l1_shift = sc.l2_bits() + sc.cluster_bits;
+        let needed = header.size.wrapping_add((1 << l1_shift) - 1) >> l1_shift;
         if needed > INT_MAX {
             return Err(Fault::new(Errno::EFBIG, "Image is too big"));
         }

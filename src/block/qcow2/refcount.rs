@@ -1,7 +1,7 @@
 //! Refcounts: reading, changing, finding free clusters (block/qcow2-refcount.c).
 
 use super::cache::{Held, Which};
-use super::exec::{Caught, Cx, Res, errno_of};
+use super::exec::{Caught, Cx, Hex, Res, errno_of};
 use super::op::Ask;
 use super::state::{ClusterType, DiscardType, MAX_CLUSTER_OFFSET, OFFSET_MASK, REFT_MASK, Scalars};
 use crate::base::errno::Errno;
@@ -81,7 +81,7 @@ impl Cx<'_> {
         }
         let offset = self.q.reftable.get(index as u32) & REFT_MASK;
         if self.q.sc.offset_into_cluster(offset) != 0 {
-            let message = format!("Refblock offset {offset:#x} unaligned (reftable index: {index:#x})");
+            let message = format!("Refblock offset {} unaligned (reftable index: {})", Hex(offset), Hex(index));
             return self.corrupt(message, None);
         }
         Ok(offset)
@@ -261,10 +261,12 @@ impl Cx<'_> {
         }
     }
 
-    /// `qcow2_free_clusters`: failures leak the clusters.
+    /// `qcow2_free_clusters`: failures are told on standard error, and leak the clusters.
     pub fn free_clusters(&mut self, offset: u64, size: u64, kind: DiscardType) -> Res {
         self.event(Event::ClusterFree);
-        let _ = self.update_refcount(offset, size, -1, kind).caught()?;
+        if let Err(errno) = errno_of(self.update_refcount(offset, size, -1, kind).caught()?) {
+            self.ask(|| Ask::Print(vec![format!("qcow2_free_clusters failed: {errno}")]))?;
+        }
         Ok(())
     }
 
@@ -278,7 +280,7 @@ impl Cx<'_> {
             ClusterType::Normal | ClusterType::ZeroAlloc => {
                 let offset = entry & OFFSET_MASK;
                 if self.q.sc.offset_into_cluster(offset) != 0 {
-                    return self.corrupt_mildly(format!("Cannot free unaligned cluster {offset:#x}"));
+                    return self.corrupt_mildly(format!("Cannot free unaligned cluster {}", Hex(offset)));
                 }
                 self.free_clusters(offset, self.q.sc.cluster_size(), kind)
             }
@@ -286,29 +288,65 @@ impl Cx<'_> {
         }
     }
 
-    /// `qcow2_get_last_cluster`: index of the last cluster in use in a file of `size` bytes.
+    /// `qcow2_get_last_cluster`: index of the last cluster in use in a file of `size` bytes. As with
+    /// [`Cx::detect_preallocation`], only blocks that are there are looked at.
     pub fn last_cluster(&mut self, size: u64) -> Res<u64> {
-        for cluster in (0..self.q.sc.size_to_clusters(size)).rev() {
-            if self.get_refcount(cluster)? > 0 {
-                return Ok(cluster);
+        let clusters = self.q.sc.size_to_clusters(size);
+        for (index, _) in self.q.reftable.clone().iter().rev() {
+            let first = u64::from(index) << self.q.sc.refblock_bits();
+            if first < clusters
+                && let Some(last) = self.used_in_block(first, clusters, |used| used.next_back())?
+            {
+                return Ok(first + last);
             }
         }
         self.corrupt("There are no references in the refcount table.".to_owned(), None)
     }
 
-    /// `qcow2_detect_metadata_preallocation`: whether more clusters are in use than the file has storage for.
+    /// `qcow2_detect_metadata_preallocation`: whether more clusters are in use than the file has storage for. QEMU asks for the refcount of
+    /// each cluster up to the end of the file, which may lie far out; those without a refcount block have none. Sets checkpoints.
     pub fn detect_preallocation(&mut self) -> Res<bool> {
+        // Progress: entries of the refcount table that need not be looked at again, and clusters that were found in use.
+        const COUNT_BITS: u32 = 40;
         let length = self.file_length()?;
         let allocated = self.ask(|| Ask::GetAllocatedSize)?.number();
         let real = allocated >> self.q.sc.cluster_bits;
         let threshold = (real * 10 / 9).max(real + 2);
-        let mut used = 0;
-        for cluster in 0..self.q.sc.size_to_clusters(length) {
-            if used >= threshold {
+        let clusters = self.q.sc.size_to_clusters(length);
+        let (done, mut used) = (self.progress() >> COUNT_BITS, self.progress() & ((1 << COUNT_BITS) - 1));
+        for (index, _) in self.q.reftable.clone().range(done as u32..=u32::MAX) {
+            let first = u64::from(index) << self.q.sc.refblock_bits();
+            if used >= threshold || first >= clusters {
                 break;
             }
-            used += u64::from(self.get_refcount(cluster)? != 0);
+            let most = usize::try_from(threshold - used).unwrap_or(usize::MAX);
+            used += self.used_in_block(first, clusters, |used| used.take(most).count() as u64)?;
+            self.checkpoint((u64::from(index) + 1) << COUNT_BITS | used.min((1 << COUNT_BITS) - 1));
         }
         Ok(used >= threshold)
+    }
+
+    /// What `look` makes of the clusters in use, by their number in the block of cluster `first`, up to cluster `end` of the file.
+    fn used_in_block<T: Default>(
+        &mut self,
+        first: u64,
+        end: u64,
+        look: impl FnOnce(&mut dyn DoubleEndedIterator<Item = u64>) -> T,
+    ) -> Res<T> {
+        let offset = self.refblock_of(first)?;
+        if offset == 0 {
+            return Ok(T::default());
+        }
+        let block = self.get(Which::Refcount, offset, true)?;
+        let table = self.table(block);
+        let per_entry = 8u64 >> self.q.sc.refcount_order.min(3);
+        let clusters = (end - first).min(self.q.sc.refblock_size());
+        let entries = table.range(0..=((clusters - 1) / per_entry) as u32);
+        let in_use = entries
+            .flat_map(|(entry, _)| (0..per_entry).map(move |i| u64::from(entry) * per_entry + i))
+            .filter(|&cluster| cluster < clusters && self.refcount_in(block, cluster) != 0);
+        let found = look(&mut { in_use });
+        self.put(block);
+        Ok(found)
     }
 }

@@ -1,7 +1,7 @@
 //! Refcount blocks and the refcount table: making, growing, shrinking (block/qcow2-refcount.c).
 
 use super::cache::{Held, Which};
-use super::exec::{Caught, Cx, Res, Undo};
+use super::exec::{Caught, Cx, Hex, Res, Undo};
 use super::state::{DiscardType, MAX_REFTABLE_SIZE, REFT_MASK};
 use crate::base::errno::Errno;
 use crate::block::content::{Data, Table, WriteTag};
@@ -256,7 +256,7 @@ impl Cx<'_> {
         let cluster = offset >> self.q.sc.cluster_bits;
         let covering = self.refblock_of(cluster)?;
         if covering == 0 {
-            let message = format!("Refblock at {offset:#x} is not covered by the refcount structures");
+            let message = format!("Refblock at {} is not covered by the refcount structures", Hex(offset));
             return self.corrupt(message, None);
         }
         let block = self.get(Which::Refcount, covering, true)?;

@@ -32,7 +32,7 @@ fn open(files: &mut HostFiles) -> Result<Vec<String>, String> {
                 Got::Done
             }
             Ask::Discard { offset, len } => {
-                files.zero("a", offset, len, true);
+                files.zero("a", offset, len);
                 Got::Done
             }
             _ => Got::Done,

@@ -32,10 +32,14 @@ pub(super) const INT_MAX: u64 = i32::MAX as u64;
 pub(super) const INCOMPAT_DIRTY: u64 = 1;
 /// `QCOW2_INCOMPAT_CORRUPT`
 pub(super) const INCOMPAT_CORRUPT: u64 = 2;
+/// `QCOW2_INCOMPAT_COMPRESSION`
+pub(super) const INCOMPAT_COMPRESSION: u64 = 8;
 /// `QCOW2_COMPAT_LAZY_REFCOUNTS`
 pub(super) const COMPAT_LAZY: u64 = 1;
 /// `QCOW2_AUTOCLEAR_BITMAPS`
 pub(super) const AUTOCLEAR_BITMAPS: u64 = 1;
+/// `QCOW2_AUTOCLEAR_DATA_FILE_RAW`
+pub(super) const AUTOCLEAR_DATA_FILE_RAW: u64 = 2;
 /// `QCOW2_AUTOCLEAR_MASK`
 pub(super) const AUTOCLEAR_MASK: u64 = 3;
 
@@ -227,6 +231,16 @@ impl Eq for Tracked {}
 impl Hash for Tracked {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.now.hash(state);
+    }
+}
+
+impl Corruption {
+    /// What QEMU prints on standard error.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let (what, which) =
+            if self.fatal { ("Marking image as corrupt", "") } else { ("Image is corrupt", "non-fatal ") };
+        format!("qcow2: {what}: {}; further {which}corruption events will be suppressed", self.message)
     }
 }
 

@@ -29,12 +29,12 @@ impl Kind {
     /// All of them.
     pub const ALL: [Kind; 3] = [Kind::Well, Kind::Faulty, Kind::Racing];
 
-    /// Its name.
+    /// Its name: the one that the generator of `blockjob-sim generate` has for it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Kind::Well => "well",
-            Kind::Faulty => "faulty",
+            Kind::Well => "well-behaved",
+            Kind::Faulty => "hostile",
             Kind::Racing => "racing",
         }
     }

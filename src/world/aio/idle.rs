@@ -2,13 +2,35 @@
 
 use super::TimerKind;
 use crate::base::units::Nanos;
+use crate::choice::Choose;
 use crate::world::World;
+
+/// What one call of [`World::step`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stepped {
+    /// Something ran.
+    Ran,
+    /// Nothing can run before somebody outside acts; the main loop is idle.
+    Idle,
+    /// Nothing can run, and the main thread polls for something that can't come.
+    Hang,
+}
+
+/// Messages that coroutines may put out before they yield.
+const STARVED: usize = 5_000;
+
+/// What is said of a process that [`World::starves`].
+pub(in crate::world) fn hang_text() -> String {
+    format!(
+        "the process hangs: its main loop does not go on, while coroutines put out more than {STARVED} messages (the limit)"
+    )
+}
 
 impl World {
     /// Whether the main loop (not a nested poll) is what would run next.
     #[must_use]
     pub fn in_main_loop(&self) -> bool {
-        self.stack.is_empty()
+        self.stack.is_empty() && !self.aio.starved
     }
 
     /// Whether nothing is ready and nothing is in flight: only timers can still go off, and not yet. A job that sleeps for no time, as a
@@ -16,7 +38,7 @@ impl World {
     #[must_use]
     pub fn at_rest(&self) -> bool {
         let is_due = |timer: Nanos| timer <= self.now;
-        self.stack.is_empty()
+        self.in_main_loop()
             && !self.aio.main.ready()
             && !self.aio.iohandler.ready()
             && self.aio.in_flight.is_empty()
@@ -34,5 +56,24 @@ impl World {
         let timer = self.next_timer().map(|t| t.deadline);
         let request = self.aio.in_flight.iter().filter_map(|r| r.due).min();
         timer.into_iter().chain(request).min()
+    }
+
+    /// One dispatch: main-thread frames until they must wait, then one round of the event loop.
+    pub fn step(&mut self, choose: &mut dyn Choose) -> Stepped {
+        if self.aio.starved {
+            return Stepped::Hang;
+        }
+        let stepped = self.dispatch(choose);
+        if self.aio.starved { Stepped::Hang } else { stepped }
+    }
+
+    /// Whether coroutines put out message after message and do not yield, so that the main loop does not go on: a job that ignores errors
+    /// which come at once and do not end. QEMU runs on for ever, and answers nobody; the model's process stands still from then on.
+    pub(super) fn starves(&mut self, before: usize) -> bool {
+        if self.out.len().saturating_sub(before) > STARVED && !self.aio.starved {
+            self.aio.starved = true;
+            self.error_report(&hang_text());
+        }
+        self.aio.starved
     }
 }

@@ -15,7 +15,8 @@ use crate::base::Spare;
 use crate::base::units::{MICROS, Nanos};
 use crate::block::content::Data;
 use crate::choice::{ChoicePoint, Choose, Subject};
-use crate::trace::{Later, Level, Phase};
+use crate::trace::Later;
+pub use idle::Stepped;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -137,6 +138,8 @@ pub enum Wait {
     CopyCall,
     /// The next QMP request.
     Request,
+    /// What the real host does to a file.
+    Host,
 }
 
 /// A coroutine: a stack of frames that waits to be entered.
@@ -249,20 +252,11 @@ pub enum Cond {
     Break(Option<NodeId>, Arc<str>),
 }
 
-/// What one call of [`World::step`] did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Stepped {
-    /// Something ran.
-    Ran,
-    /// Nothing can run before somebody outside acts; the main loop is idle.
-    Idle,
-    /// Nothing can run, and the main thread polls for something that can't come.
-    Hang,
-}
-
 /// Event-loop state of the process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Aio {
+    /// Coroutines were found not to yield any more.
+    pub starved: bool,
     /// Bottom halves of `qemu_aio_context`.
     pub main: BhQueue,
     /// Bottom halves of `iohandler_ctx`.
@@ -289,12 +283,16 @@ pub struct Aio {
     pub faults: bool,
     /// `bdrv_close_all` is under way: what coroutines wait for is gone.
     pub closing: bool,
+    /// The coroutine that waits for the real host.
+    pub host_waiter: Option<CoId>,
     /// Stacks of coroutines that are gone.
     spare_stacks: Spare<Frame>,
 }
 
 /// Virtual time that one round of the event loop takes, so that no loop is free.
 const ROUND: Nanos = MICROS;
+/// The last time at which a timer goes off, in 146 years: so times can be added to each other.
+const LAST: Nanos = 1 << 62;
 
 impl World {
     /// `aio_bh_schedule_oneshot(qemu_get_aio_context(), ...)`
@@ -360,7 +358,11 @@ impl World {
         let mut pending = self.co_run(co, ctx);
         // Those woken last go first; the list is almost always empty.
         pending.reverse();
+        let before = self.out.len();
         while let Some(next) = pending.pop() {
+            if self.starves(before) {
+                return;
+            }
             let woken = self.co_run(next, ctx);
             pending.extend(woken.into_iter().rev());
         }
@@ -404,10 +406,14 @@ impl World {
     }
 
     fn run_frames(&mut self) -> Option<Wait> {
+        let before = self.out.len();
         while let Some(frame) = self.stack.pop() {
             self.steps += 1;
             if let Flow::Yield(wait) = frame.run(self) {
                 return Some(wait);
+            }
+            if self.starves(before) {
+                return Some(Wait::Queue("nothing: it does not yield"));
             }
         }
         None
@@ -465,19 +471,6 @@ impl World {
         value
     }
 
-    /// Sends a request to the device below a protocol node; the running coroutine then yields with the wait returned.
-    pub fn device_submit(&mut self, node: NodeId, op: DeviceOp, offset: u64, bytes: u64) -> Flow {
-        let id = ReqId(super::block::io::lowest_free(self.aio.in_flight.iter().map(|r| r.id.0)));
-        let co = self.current();
-        let request = DeviceRequest { id, node, op, offset, bytes, sent: self.now, due: None, co, worked: None };
-        if self.trace.wants(Level::Io) {
-            self.trace_device(&request, Phase::Submit);
-            self.trace.keep_cause(Later::Device(id.0));
-        }
-        self.aio.in_flight.push(request);
-        Flow::Yield(Wait::Device(id))
-    }
-
     /// `timer_mod`
     pub fn timer_set(&mut self, deadline: Nanos, kind: TimerKind) {
         self.timer_del(kind);
@@ -486,7 +479,8 @@ impl World {
             TimerKind::CoSleep(co) => Later::CoSleep(co.0),
             TimerKind::Throttle(who, write) => Later::Throttle(who.number(), write),
         });
-        self.aio.timers.push(Timer { deadline, kind });
+        // A timer that is further away than all times is one that never goes off.
+        self.aio.timers.push(Timer { deadline: deadline.min(LAST.max(self.now)), kind });
     }
 
     /// `timer_del`
@@ -518,12 +512,15 @@ impl World {
         }
     }
 
-    /// One dispatch: main-thread frames until they must wait, then one round of the event loop.
-    pub fn step(&mut self, choose: &mut dyn Choose) -> Stepped {
+    /// The work of [`World::step`].
+    pub(super) fn dispatch(&mut self, choose: &mut dyn Choose) -> Stepped {
         assert!(self.aio.current.is_none());
         self.monitor.goes_on();
         if self.aio.faults {
             self.place_faults(choose);
+        }
+        if self.host_answers() {
+            return Stepped::Ran;
         }
         let mut ran = false;
         while let Some(frame) = self.stack.pop() {
@@ -562,6 +559,10 @@ impl World {
                 ran = true;
                 self.ask_for_more(choose, point);
             } else if let Frame::Complete(id) = frame
+                && self.host_works_first(id)
+            {
+                return Stepped::Ran;
+            } else if let Frame::Complete(id) = frame
                 && self.another_may_have_worked(id)
             {
                 self.stack.push(frame);
@@ -575,7 +576,7 @@ impl World {
                 frame.run(self);
                 // A nested `aio_bh_poll` may have to look at the clock again; worlds are cloned only between steps. A file of the
                 // real host is brought in between two steps as well.
-                if self.stack.is_empty() || self.files.waits() {
+                if self.stack.is_empty() || self.files.waits() || self.aio.starved {
                     return Stepped::Ran;
                 }
             }
@@ -585,7 +586,7 @@ impl World {
 
     /// `aio_poll(qemu_get_aio_context(), true)`
     fn aio_poll(&mut self, choose: &mut dyn Choose) -> bool {
-        self.now += if self.aio.order { 0 } else { ROUND };
+        self.now = self.now.saturating_add(if self.aio.order { 0 } else { ROUND });
         if self.aio.main.ready() {
             self.poll_nonblocking(choose);
             return true;
@@ -595,7 +596,7 @@ impl World {
 
     /// `os_host_main_loop_wait`: the sources of both contexts, `qemu_aio_context` first.
     fn main_loop_wait(&mut self, choose: &mut dyn Choose) -> Stepped {
-        self.now += if self.aio.order { 0 } else { ROUND };
+        self.now = self.now.saturating_add(if self.aio.order { 0 } else { ROUND });
         if self.aio.main.ready() || self.aio.iohandler.ready() {
             if self.aio.iohandler.ready() {
                 self.aio.iohandler.begin_poll();

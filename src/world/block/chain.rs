@@ -13,6 +13,9 @@ impl Graph {
     #[must_use]
     pub fn filter_child(&self, node: NodeId) -> Option<ChildId> {
         let n = &self.nodes[node];
+        if n.dropped {
+            return None;
+        }
         let row = n.driver.as_ref()?.row();
         match (row.is_filter, row.filtered_child_is_backing) {
             (false, _) => None,
@@ -25,7 +28,7 @@ impl Graph {
     #[must_use]
     pub fn cow_child(&self, node: NodeId) -> Option<ChildId> {
         let n = &self.nodes[node];
-        n.backing.filter(|_| n.driver.as_ref().is_some_and(|driver| !driver.is_filter()))
+        n.backing.filter(|_| n.has_drv() && n.driver.as_ref().is_some_and(|driver| !driver.is_filter()))
     }
 
     /// `bdrv_filter_or_cow_child`

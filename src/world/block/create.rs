@@ -10,7 +10,7 @@ use crate::base::units::{Nanos, align_up};
 use crate::block::qcow2::CreateOptions as Qcow2Options;
 use crate::job::status::JobType;
 use crate::qmp::error::QmpError;
-use crate::qmp::types::{BlockdevCreate, BlockdevRef, CreateOptions, CreateQcow2, Qcow2Version};
+use crate::qmp::types::{BlockdevCreate, BlockdevRef, CreateOptions, CreateQcow2, Qcow2CompressionType, Qcow2Version};
 use crate::world::World;
 use crate::world::aio::DeviceOp;
 use crate::world::arena::{JobId, NodeId};
@@ -28,6 +28,28 @@ const TRUNCATE: Nanos = 40_000;
 pub struct CreateJob {
     /// What to create.
     pub options: CreateOptions,
+}
+
+/// For what a file was made.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum AfterCreate {
+    /// As an image of this format, which is the file.
+    Image(Arc<str>),
+    /// As a qcow2 image.
+    Qcow2(Qcow2Options),
+    /// By a `blockdev-create` job.
+    Job,
+}
+
+impl AfterCreate {
+    /// The format of which `bdrv_img_create` says that it cannot have that size.
+    pub(in crate::world) fn format(&self) -> Option<&str> {
+        match self {
+            AfterCreate::Image(format) => Some(format),
+            AfterCreate::Qcow2(_) => Some("qcow2"),
+            AfterCreate::Job => None,
+        }
+    }
 }
 
 /// `blockdev_create_job_driver`
@@ -77,9 +99,7 @@ impl World {
         match format {
             "file" | "raw" => {
                 self.console(&format!("Formatting '{path}', fmt={format} size={size}"));
-                self.files.create(&self.files.key(&path), align_up(size, 512));
-                // Worker threads make the file as long as it is to be, and QEMU polls for them: what is ready runs here.
-                self.seq([Frame::BhPoll, Frame::Give(Box::new(Val::Done(Ok(()))))])
+                self.raw_create(path, align_up(size, 512), false, Box::new(AfterCreate::Image(format.into())))
             }
             "qcow2" => {
                 if backing.as_ref().is_some_and(|(file, _)| *file == path) {
@@ -145,14 +165,24 @@ impl World {
              lazy_refcounts=off refcount_bits=16",
             below.unwrap_or_default()
         ));
-        self.files.create(&self.files.key(path), 0);
         let (file, format) = backing.map_or((None, None), |(file, format)| (Some(file), Some(format)));
         let options = Qcow2Options {
             backing_file: file.map(|f| f.to_string()),
             backing_format: format.map(|f| f.to_string()),
             ..Qcow2Options::new(align_up(size, 512))
         };
-        self.qcow2_create_file(path, options)
+        self.raw_create(path.clone(), 0, false, Box::new(AfterCreate::Qcow2(options)))
+    }
+
+    /// What comes after the file was made as long as it is to be, by worker threads.
+    pub(in crate::world) fn raw_created(&mut self, path: Arc<str>, then: Box<AfterCreate>) -> Flow {
+        let done = Frame::Give(Box::new(Val::Done(Ok(()))));
+        match *then {
+            // QEMU polls for them: what is ready runs here.
+            AfterCreate::Image(_) => self.seq([Frame::BhPoll, done]),
+            AfterCreate::Job => self.seq([Frame::Sleep(TRUNCATE), done]),
+            AfterCreate::Qcow2(options) => self.qcow2_create_file(&path, options),
+        }
     }
 
     /// `qcow2_co_create_opts`: a node for the new file, formatted and given up again.
@@ -169,7 +199,7 @@ impl World {
         let file = self.bdrv_new(node);
         self.assign_node_name(file, None).expect("a made-up name is free");
         let create = Frame::Qcow2CreateFile { file, options: Box::new(options) };
-        self.seq([Frame::RunCo(Box::new(create)), Frame::PrefixError(format!("{path}: ").into())])
+        self.seq([Frame::RunCo(Box::new(create)), Frame::ImgCreated("qcow2".into())])
     }
 
     /// `qcow2_co_create_opts`, in its coroutine. What it does to the graph is done by the main thread, in bottom halves.
@@ -233,8 +263,7 @@ impl World {
                     return self.ret(Val::Done(Err(QmpError::generic(text))));
                 }
                 // `raw_co_create` leaves the rounding to its callers; a worker thread makes the file as long as it is to be.
-                self.files.create(&self.files.key(&file.filename), file.size);
-                self.seq([Frame::Sleep(TRUNCATE), Frame::Give(Box::new(Val::Done(Ok(()))))])
+                self.raw_create(file.filename.clone(), file.size, false, Box::new(AfterCreate::Job))
             }
             CreateOptions::Qcow2(qcow2) => self.create_qcow2(&qcow2),
             CreateOptions::Other(driver, _) => unreachable!("{} was refused by the command", driver.name()),
@@ -288,6 +317,7 @@ impl World {
             backing_format: q.backing_fmt.map(|d| d.name().to_owned()),
             lazy_refcounts: q.lazy_refcounts.unwrap_or(false),
             refcount_bits: u32::try_from(q.refcount_bits.unwrap_or(16)).unwrap_or(0),
+            zstd: q.compression_type == Some(Qcow2CompressionType::Zstd),
         };
         self.seq([Frame::Qcow2Format { file, options: Box::new(options) }])
     }

@@ -125,8 +125,14 @@ impl World {
             self.bh_schedule(crate::world::aio::Bh::CoDrain { co, bs, begin: false });
             return Flow::Yield(Wait::Bh("bdrv_drained_end"));
         }
-        self.drained_end(bs);
+        self.polled_section_ends(bs);
         Flow::Go
+    }
+
+    /// `bdrv_drained_end`, from the main thread, of a section that [`World::drained_begin`] began.
+    pub(in crate::world) fn polled_section_ends(&mut self, bs: NodeId) {
+        self.see(|| Seen::DrainEnds(bs));
+        self.drained_end(bs);
     }
 
     /// `bdrv_co_drain_bh_cb`

@@ -1,7 +1,7 @@
 //! Changing the graph: attaching, replacing, referencing and closing nodes (`block.c`, `block/block-backend.c`).
 
 use super::driver::Driver;
-use super::graph::{Backend, Child, Node, Parent, Role};
+use super::graph::{Backend, Child, Graph, Node, Parent, Role};
 use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::arena::{BackendId, ChildId, NodeId};
@@ -13,6 +13,15 @@ use std::sync::Arc;
 pub(in crate::world) fn no_backing(node: &Node) -> QmpError {
     let (format, name) = (node.drv().format_name(), &node.node_name);
     QmpError::generic(format!("Driver '{format}' of node '{name}' does not support backing files"))
+}
+
+impl Graph {
+    /// `bdrv_is_inserted`: whether a node, and all below it, have their drivers.
+    #[must_use]
+    pub fn is_inserted(&self, node: NodeId) -> bool {
+        let n = &self.nodes[node];
+        !self.any_dropped || (!n.dropped && n.children.iter().all(|child| self.is_inserted(self.bs(*child))))
+    }
 }
 
 impl World {
@@ -335,6 +344,19 @@ impl World {
         if self.graph.nodes[to].quiesce_counter == 0 && self.graph.children[child].quiesced_parent {
             self.parent_drained_end_single(child);
         }
+    }
+
+    /// `bdrv_replace_child_bs` of a backend's root, in the write lock. Leaves `Val::Done`.
+    pub(in crate::world) fn replace_root(&mut self, blk: BackendId, new: NodeId) -> Flow {
+        let root = self.graph.backends[blk].root.expect("it had one when the command began");
+        let old = self.graph.bs(root);
+        let before = self.graph.clone();
+        self.replace_child_noperm(root, new);
+        let done = self.perms_of(&[new, old]);
+        if done.is_err() {
+            self.graph = before;
+        }
+        self.ret(Val::Done(done))
     }
 
     /// `blk_new`

@@ -36,7 +36,10 @@ impl World {
 
     /// `bdrv_co_flush`
     pub(in crate::world) fn bdrv_co_flush(&mut self, node: NodeId) -> Flow {
-        if self.graph.nodes[node].driver.is_none() || !self.graph.nodes[node].flags.rdwr {
+        if self.graph.nodes[node].driver.is_none()
+            || !self.graph.is_inserted(node)
+            || !self.graph.nodes[node].flags.rdwr
+        {
             return self.ret(Val::Ret(Ok(())));
         }
         self.node_inc_in_flight(node);

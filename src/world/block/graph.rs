@@ -182,6 +182,8 @@ pub struct Node {
     pub node_name: Arc<str>,
     /// The driver with its state; `None` while it is not open.
     pub driver: Option<Driver>,
+    /// `bs->drv == NULL` though it is open: its image was found corrupt. The driver's state stays for what is under way.
+    pub dropped: bool,
     /// Edges to its children, newest first.
     pub children: Vec<ChildId>,
     /// Edges from its parents, newest first.
@@ -260,6 +262,7 @@ impl Node {
         Node {
             node_name: Arc::default(),
             driver: None,
+            dropped: false,
             children: Vec::new(),
             parents: Vec::new(),
             file: None,
@@ -295,6 +298,12 @@ impl Node {
             implicit: false,
             never_freeze: false,
         }
+    }
+
+    /// Whether it has a driver (`bs->drv`).
+    #[must_use]
+    pub fn has_drv(&self) -> bool {
+        self.driver.is_some() && !self.dropped
     }
 
     /// The open driver.
@@ -389,6 +398,8 @@ pub struct Graph {
     pub foreign_locks: BTreeMap<Arc<str>, (u8, u8)>,
     /// Nodes that were writable before they were reopened, while that is not settled.
     pub reopening: Vec<NodeId>,
+    /// Some node has lost its driver.
+    pub any_dropped: bool,
 }
 
 impl Default for Graph {
@@ -402,6 +413,7 @@ impl Default for Graph {
             next_auto_name: 0,
             foreign_locks: BTreeMap::new(),
             reopening: Vec::new(),
+            any_dropped: false,
         }
     }
 }
@@ -453,7 +465,7 @@ impl Graph {
     #[must_use]
     pub fn available(&self, blk: BackendId) -> Option<NodeId> {
         let backend = self.backends.get(blk)?;
-        if backend.tray && backend.tray_open { None } else { self.blk_bs(blk) }
+        if backend.tray && backend.tray_open { None } else { self.blk_bs(blk).filter(|bs| self.is_inserted(*bs)) }
     }
 
     /// The node at the lower end of an edge.

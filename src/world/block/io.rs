@@ -1,4 +1,4 @@
-//! Requests to a node: alignment, tracking, dirty bits, flush generations (`block/io.c`).
+//! Requests to a node: alignment, tracking, dirty bits, flush generations (`block/io.c`). Reads are in `read.rs`.
 
 use super::driver::Driver;
 use super::graph::{DetectZeroes, TrackedRequest};
@@ -171,7 +171,7 @@ impl World {
     }
 
     /// `tracked_request_end` and `bdrv_dec_in_flight`
-    fn tracked_end(&mut self, node: NodeId, id: u32, errno: Option<Errno>) {
+    pub(super) fn tracked_end(&mut self, node: NodeId, id: u32, errno: Option<Errno>) {
         self.trace_tracked(node, id, Phase::Complete(errno));
         let n = &mut self.graph.nodes[node];
         let i = n.tracked.iter().position(|t| t.id == id).expect("the request was tracked");
@@ -229,106 +229,11 @@ impl World {
         n.tracked_apart = n.tracked_apart + u32::from(own.is_apart()) - u32::from(before);
     }
 
-    /// `bdrv_co_preadv_part`
-    pub(in crate::world) fn bdrv_co_preadv(
-        &mut self,
-        node: NodeId,
-        offset: u64,
-        bytes: u64,
-        mut flags: IoFlags,
-    ) -> Flow {
-        if bytes > REQUEST_MAX_BYTES || offset > i64::MAX as u64 - bytes {
-            return self.ret(Val::Data(Err(Errno::EIO)));
-        }
-        if self.graph.nodes[node].copy_on_read > 0 {
-            flags |= IoFlags::COPY_ON_READ;
-        }
-        let align = self.graph.nodes[node].bl.request_alignment;
-        let start = align_down(offset, align);
-        let len = align_up(offset + bytes, align) - start;
-        self.see_request(node);
-        let id = self.tracked_begin(node, "read", start, len);
-        self.seq([
-            Frame::PreadvAligned { node, offset: start, bytes: len, id, flags },
-            Frame::PreadvEnd { node, id, skip: offset - start, bytes },
-        ])
-    }
-
-    /// `bdrv_aligned_preadv`
-    pub(in crate::world) fn preadv_aligned(
-        &mut self,
-        node: NodeId,
-        offset: u64,
-        bytes: u64,
-        id: u32,
-        flags: IoFlags,
-    ) -> Flow {
-        self.stop_waiting(node, id);
-        if flags.has(IoFlags::COPY_ON_READ) {
-            // Who touches the same cluster overlaps.
-            self.make_serialising(node, id, self.serialising_align(node));
-        }
-        if let Some(wait) = self.wait_serialising(node, id) {
-            self.stack.push(Frame::PreadvAligned { node, offset, bytes, id, flags });
-            return Flow::Yield(wait);
-        }
-        if flags.has(IoFlags::COPY_ON_READ) {
-            return self.copy_on_readv_begin(node, offset, bytes, flags.without(IoFlags::COPY_ON_READ));
-        }
-        self.preadv_forward(node, offset, bytes, flags)
-    }
-
-    /// `bdrv_aligned_preadv`, where it hands the request to the driver.
-    pub(super) fn preadv_forward(&mut self, node: NodeId, offset: u64, bytes: u64, flags: IoFlags) -> Flow {
-        let n = &self.graph.nodes[node];
-        let total = n.size;
-        let align = n.bl.request_alignment;
-        let inside = align_up(total.saturating_sub(offset), align);
-        let max_transfer = if n.bl.max_transfer == 0 { u64::MAX } else { align_down(n.bl.max_transfer, align) };
-        if bytes <= inside && bytes <= max_transfer {
-            return self.driver_preadv(node, offset, bytes, flags);
-        }
-        self.seq([Frame::PreadvPieces(Box::new(crate::world::frame::Pieces {
-            node,
-            offset,
-            bytes,
-            inside: inside.min(bytes),
-            piece: max_transfer,
-            flags,
-            data: Data::new(),
-            first: true,
-        }))])
-    }
-
-    /// The loop of `bdrv_aligned_preadv` over pieces that the driver takes.
-    pub(in crate::world) fn preadv_pieces(&mut self, mut p: Box<crate::world::frame::Pieces>) -> Flow {
-        if !std::mem::take(&mut p.first) {
-            match self.take_data() {
-                Ok(data) => p.data.append(&data),
-                Err(errno) => return self.ret(Val::Data(Err(errno))),
-            }
-        }
-        let done = p.data.len();
-        if done >= p.inside {
-            let mut data = p.data;
-            data.append(&Data::zeroes(p.bytes - done));
-            return self.ret(Val::Data(Ok(data)));
-        }
-        let piece = (p.inside - done).min(p.piece);
-        let (node, offset, flags) = (p.node, p.offset + done, p.flags);
-        self.stack.push(Frame::PreadvPieces(p));
-        self.driver_preadv(node, offset, piece, flags)
-    }
-
-    /// The end of `bdrv_co_preadv_part`: cuts off the padding.
-    pub(in crate::world) fn preadv_end(&mut self, node: NodeId, id: u32, skip: u64, bytes: u64) -> Flow {
-        let data = self.take_data();
-        self.tracked_end(node, id, data.as_ref().err().copied());
-        self.ret(Val::Data(data.map(|d| if d.len() == bytes { d } else { d.slice(skip, bytes) })))
-    }
-
     /// `bdrv_co_pwritev_part`
     pub(in crate::world) fn bdrv_co_pwritev(&mut self, mut req: Box<WriteReq>) -> Flow {
+        if !self.graph.is_inserted(req.node) {
+            return self.ret(Val::err(Errno::ENOMEDIUM));
+        }
         let zero = req.flags.has(IoFlags::ZERO_WRITE);
         if (!zero && req.bytes > REQUEST_MAX_BYTES) || req.offset > i64::MAX as u64 - req.bytes {
             return self.ret(Val::err(Errno::EIO));
@@ -484,6 +389,9 @@ impl World {
     /// `bdrv_aligned_pwritev`
     pub(in crate::world) fn pwritev_aligned(&mut self, mut req: Box<WriteReq>) -> Flow {
         let node = req.node;
+        if self.graph.nodes[node].dropped {
+            return self.ret(Val::err(Errno::ENOMEDIUM));
+        }
         if self.graph.nodes[node].bitmaps.has_readonly() {
             return self.ret(Val::err(Errno::EPERM));
         }
@@ -531,7 +439,7 @@ impl World {
     }
 
     /// `bdrv_get_cluster_size`: how far a serialising request reaches.
-    fn serialising_align(&self, node: NodeId) -> u64 {
+    pub(super) fn serialising_align(&self, node: NodeId) -> u64 {
         self.cluster_size_of(node).unwrap_or(1).max(self.graph.nodes[node].bl.request_alignment)
     }
 
@@ -582,6 +490,9 @@ impl World {
                 return self.seq([Frame::BdrvCoFlush(req.node)]);
             }
             return self.ret(Val::Ret(Ok(())));
+        }
+        if self.graph.nodes[req.node].dropped {
+            return self.ret(Val::err(Errno::ENOMEDIUM));
         }
         let n = &self.graph.nodes[req.node];
         let mut flags = req.flags;
@@ -682,6 +593,9 @@ impl World {
 
     /// `bdrv_co_pdiscard`
     pub(in crate::world) fn bdrv_co_pdiscard(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
+        if !self.graph.is_inserted(node) {
+            return self.ret(Val::err(Errno::ENOMEDIUM));
+        }
         if self.quirks.has(Quirk::DiscardBypassesCbw) && matches!(self.graph.nodes[node].drv(), Driver::Cbw(_)) {
             return self.pass_discard(node, offset, bytes);
         }
@@ -727,6 +641,9 @@ impl World {
         if bytes == 0 {
             return self.ret(Val::Ret(Ok(())));
         }
+        if self.graph.nodes[node].dropped {
+            return self.ret(Val::err(Errno::ENOMEDIUM));
+        }
         let bl = self.graph.nodes[node].bl;
         let align = bl.pdiscard_alignment.max(bl.request_alignment);
         let max = if bl.max_pdiscard == 0 { i64::MAX as u64 } else { bl.max_pdiscard };
@@ -766,6 +683,9 @@ impl World {
     pub(in crate::world) fn bdrv_co_truncate(&mut self, node: NodeId, size: u64) -> Flow {
         let n = &self.graph.nodes[node];
         let fail = |text: &str| Val::Done(Err(crate::qmp::error::QmpError::generic(text)));
+        if n.dropped {
+            return self.ret(fail("No medium inserted"));
+        }
         if size > BDRV_MAX_LENGTH {
             return self.ret(fail(&format!("offset({size}) exceeds maximum({BDRV_MAX_LENGTH})")));
         }

@@ -10,6 +10,8 @@ pub(in crate::world) mod edges;
 pub(in crate::world) mod filename;
 pub(in crate::world) mod flush;
 pub mod graph;
+pub(in crate::world) mod host_work;
 pub mod io;
 pub mod open;
+pub mod read;
 pub mod status;

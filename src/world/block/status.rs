@@ -1,6 +1,7 @@
 //! Block status: what a node holds, through its chain (`block/io.c:bdrv_co_do_block_status`).
 
 use super::driver::Driver;
+use crate::base::errno::Errno;
 use crate::world::World;
 use crate::world::arena::NodeId;
 use crate::world::frame::{Flow, Frame};
@@ -37,6 +38,9 @@ impl World {
     /// `bdrv_co_do_block_status`
     pub(in crate::world) fn block_status(&mut self, node: NodeId, offset: u64, bytes: u64, want_zero: bool) -> Flow {
         let n = &self.graph.nodes[node];
+        if n.dropped {
+            return self.ret(Val::Status(Err(Errno::ENOMEDIUM)));
+        }
         let total = n.size;
         if offset >= total {
             return self.ret(Val::Status(Ok(BlockStatus { eof: true, ..BlockStatus::default() })));

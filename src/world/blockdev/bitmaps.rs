@@ -1,5 +1,6 @@
 //! Commands and actions about dirty bitmaps (`block/monitor/bitmap-qmp-cmds.c`).
 
+use crate::base::errno::Errno;
 use crate::bitmap::{BitmapId, CheckFlags, HBitmap, check_granularity, check_name_given, default_granularity};
 use crate::block::qcow2::Op;
 use crate::qmp::error::QmpError;
@@ -54,6 +55,9 @@ impl World {
             self.can_store_bitmap(bs, &args.name, granularity)?;
         }
         let n = &mut self.graph.nodes[bs];
+        if n.dropped && n.bitmaps.find(&args.name).is_none() {
+            return Err(QmpError::generic(format!("could not get length of device: {}", Errno::ENOMEDIUM)));
+        }
         let size = n.size;
         let id = n.bitmaps.add(Some(&args.name), size, granularity).map_err(QmpError::generic)?;
         let bitmap = n.bitmaps.get_mut(id).expect("just added");
@@ -66,11 +70,14 @@ impl World {
     /// `bdrv_can_store_new_dirty_bitmap`
     fn can_store_bitmap(&self, bs: NodeId, name: &str, granularity: u64) -> Result<(), QmpError> {
         let n = &self.graph.nodes[bs];
-        let Driver::Qcow2(q) = n.drv() else {
+        let cannot = |errno: Errno| {
             let device = self.graph.device_or_node_name(bs);
-            let text = format!("Can't store persistent bitmaps to {device}: Operation not supported");
-            return Err(QmpError::generic(text));
+            Err(QmpError::generic(format!("Can't store persistent bitmaps to {device}: {errno}")))
         };
+        if n.dropped {
+            return cannot(Errno::ENOMEDIUM);
+        }
+        let Driver::Qcow2(q) = n.drv() else { return cannot(Errno::ENOTSUP) };
         if n.bitmaps.find(name).is_some() {
             return Err(QmpError::generic(format!("Bitmap already exists: {name}")));
         }

@@ -43,6 +43,9 @@ impl World {
         if !self.graph.is_root_node(bs) {
             return fail("Need a root block node");
         }
+        if !self.graph.is_inserted(bs) {
+            return fail("Device has no medium");
+        }
         let Some(node) = self.graph.find_node(image) else {
             return fail(&format!("Cannot find device='' nor node-name='{image}'"));
         };

@@ -70,6 +70,10 @@ impl World {
         let next = |stage| Frame::Snapshot(tran, index, stage);
         match stage {
             SnapshotStage::Drained => {
+                if !self.graph.is_inserted(old) {
+                    let name = self.graph.device_or_node_name(old);
+                    return fail(self, format!("Device '{name}' has no medium"));
+                }
                 if let Some(err) = self.op_blocked(old).or_else(|| self.cow_blocked(old)) {
                     return self.ret(Val::Done(Err(err)));
                 }
@@ -235,7 +239,7 @@ impl World {
 
     /// `external_snapshot_clean`
     pub(super) fn external_snapshot_clean(&mut self, state: ExternalSnapshot) -> Flow {
-        self.drained_end(state.old);
+        self.polled_section_ends(state.old);
         match state.new {
             Some(new) => self.seq([Frame::BdrvUnref(new)]),
             None => Flow::Go,

@@ -315,7 +315,7 @@ impl World {
             // The second backup action by one device drains the first one's filter, which is gone once that job was cancelled, or
             // hangs on one that is. Unlike QEMU, which aborts there (`bdrv_do_drained_end`), there is nothing left to end.
             if self.graph.nodes.get(bs).is_some_and(|node| node.quiesce_counter > 0) {
-                self.drained_end(bs);
+                self.polled_section_ends(bs);
             }
         }
         if let ActionState::Snapshot(state) = self.trans[tran].states[index] {
@@ -483,6 +483,9 @@ impl World {
             Ok(bs) => bs,
             Err(err) => return self.ret(Val::Done(Err(err))),
         };
+        if !self.graph.nodes[bs].has_drv() {
+            return self.ret(Val::Done(Err(QmpError::generic("Device has no medium"))));
+        }
         self.trans[tran].states[index] = ActionState::Backup(Some(bs), None);
         self.seq([Frame::DrainedBegin(bs), Frame::DriveBackupDrained { args, bs, txn }, Frame::TranJob(tran, index)])
     }

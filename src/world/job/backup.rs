@@ -10,7 +10,7 @@ use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::aio::Wait;
 use crate::world::arena::{CallId, JobId, NodeId, TxnId};
-use crate::world::block::driver::block_copy::{BlockCopyState, CLUSTER_SIZE_DEFAULT, CallEnd, CopyCall};
+use crate::world::block::driver::block_copy::{BlockCopyState, CLUSTER_SIZE_DEFAULT, CallEnd, CopyCall, MAX_MEM};
 use crate::world::block::driver::{CbwState, Driver};
 use crate::world::block::edges::no_backing;
 use crate::world::block::graph::{Node, OpenFlags, Parent, Role, perm};
@@ -161,6 +161,9 @@ impl World {
         if args.source == args.target {
             return generic("Source and target cannot be the same".to_owned());
         }
+        if let Some(node) = [args.source, args.target].into_iter().find(|node| !self.graph.is_inserted(*node)) {
+            return generic(format!("Device is not inserted: {}", self.graph.device_name(node)));
+        }
         if args.compress && !self.supports_compressed_writes(args.target) {
             let name = self.graph.device_name(args.target);
             return generic(format!("Compression is not supported for this drive {name}"));
@@ -239,6 +242,12 @@ impl World {
         let target = self.graph.bs(target_edge);
         if min_cluster > 0 && !min_cluster.is_power_of_two() {
             return fail(self, "Cannot create block-copy-state: min-cluster-size needs to be a power of 2".to_owned());
+        }
+        // Unlike QEMU, which aborts when it copies the first cluster (`co_get_from_shres`), or from 4 GiB on when it makes the bitmaps
+        // (`bdrv_create_dirty_bitmap`), as one cluster is more than all copies may hold.
+        if min_cluster > MAX_MEM {
+            let text = format!("Cannot create block-copy-state: min-cluster-size too large: {min_cluster} > {MAX_MEM}");
+            return fail(self, text);
         }
         let target_cluster = match self.quirks.has(Quirk::TargetClusterLarger) {
             true => 0,

@@ -41,10 +41,13 @@ impl World {
             C::Cont => self.vm_state(true),
             C::Quit => self.shutdown("host-qmp-quit"),
             C::HumanMonitorCommand { command_line, .. } => self.human_monitor_command(&command_line),
-            C::QueryBlock => self.query(World::query_block),
+            C::QueryBlock => {
+                let blocks = self.query_block();
+                self.ret(Val::Json(blocks))
+            }
             C::QueryNamedBlockNodes { flat } => {
                 let nodes = self.query_named_block_nodes(flat.unwrap_or(false));
-                self.ret(Val::Json(Ok(nodes)))
+                self.ret(Val::Json(nodes))
             }
             C::QueryBlockJobs => self.query(World::query_block_jobs),
             C::QueryJobs => self.query(World::query_jobs),
@@ -100,7 +103,7 @@ impl World {
                 self.ret(Val::Done(done))
             }
             C::SystemReset => self.system_reset(),
-            C::DeviceAdd(options) => self.device_add(&options),
+            C::DeviceAdd { options, texts } => self.device_add(&options, texts),
             C::Eject { drive, force } => self.eject(&drive, force.unwrap_or(false)),
             C::BlockdevOpenTray { drive, force } => self.open_tray(&drive, force.unwrap_or(false)),
             C::BlockdevCloseTray(drive) => self.close_tray(&drive),
@@ -115,12 +118,8 @@ impl World {
             C::DeviceDel { id } => self.device_del(&id),
             // Nothing is exported, and there are no persistent reservations.
             C::NotSimulated("query-block-exports" | "query-pr-managers") => self.query(|_| Json::list(Vec::new())),
-            C::NotSimulated("query-iothreads") => self.query(World::query_iothreads),
-            C::NotSimulated("query-uuid") => self.query(World::query_uuid),
             C::NotSimulated("query-target") => self.query(|_| Json::dict(vec![("arch", "x86_64".into())])),
-            C::NotSimulated("query-kvm") => {
-                self.query(|_| Json::dict(vec![("enabled", false.into()), ("present", true.into())]))
-            }
+            C::Machine(command) => self.machine_command(*command),
             C::NotSimulated(name) => self.lacking(name),
             job => self.job_command(job),
         }

@@ -7,6 +7,7 @@ use crate::qmp::command::{Command, parse_command};
 use crate::qmp::error::QmpError;
 use crate::qmp::hmp::{error_reply, report_reply};
 use crate::qmp::hmp_args::HmpArgs;
+use crate::qmp::recorded;
 use crate::world::World;
 use crate::world::frame::{Flow, Frame};
 use crate::world::system::boot::device_options;
@@ -30,6 +31,9 @@ impl World {
             "info block" => self.info_block(args.on("nodes"), args.text("device")),
             "info block-jobs" => self.info_block_jobs(),
             "info blockstats" => self.info_blockstats(),
+            "help" => help(args.text("name").unwrap_or_default()),
+            "info" => help("info"),
+            "info balloon" | "info cpus" | "info kvm" | "info memory_size_summary" => self.info_machine(name),
             "info iothreads" => self.info_iothreads(),
             "info name" => self.machine.name.as_deref().map(report_reply).unwrap_or_default(),
             "info status" => {
@@ -56,6 +60,44 @@ impl World {
         self.ret(Val::Json(Ok(text.into())))
     }
 
+    /// What `info` tells of the machine (`machine-hmp-cmds.c`).
+    fn info_machine(&self, name: &str) -> String {
+        let command = match name {
+            "info balloon" => "query-balloon",
+            "info cpus" => "query-cpus-fast",
+            "info kvm" => "query-kvm",
+            _ => "query-memory-size-summary",
+        };
+        let answer = match self.query_machine(command) {
+            Ok(answer) => answer,
+            Err(err) => return error_reply(&err.desc),
+        };
+        let number = |of: &Json, key: &str| of.get(key).and_then(Json::as_u64).unwrap_or(0);
+        match name {
+            "info balloon" => report_reply(&format!("balloon: actual={}", number(&answer, "actual") >> 20)),
+            "info cpus" => {
+                let cpu = |cpu: &Json| {
+                    let index = number(cpu, "cpu-index");
+                    let mark = if index == 0 { '*' } else { ' ' };
+                    report_reply(&format!("{mark} CPU #{index}: thread_id={}", number(cpu, "thread-id")))
+                };
+                answer.as_list().unwrap_or_default().iter().map(cpu).collect()
+            }
+            "info kvm" => {
+                let on = answer.get("enabled").and_then(Json::as_bool) == Some(true);
+                report_reply(if on { "kvm support: enabled" } else { "kvm support: disabled" })
+            }
+            _ => {
+                let (base, plugged) = (number(&answer, "base-memory"), number(&answer, "plugged-memory"));
+                format!(
+                    "{}{}",
+                    report_reply(&format!("base memory: {base}")),
+                    report_reply(&format!("plugged memory: {plugged}"))
+                )
+            }
+        }
+    }
+
     /// The QMP command that does what a command of the human monitor says.
     fn command_of(&self, name: &str, args: &HmpArgs) -> Result<Command, QmpError> {
         let text = |key: &str| args.text(key).unwrap_or_default();
@@ -77,7 +119,7 @@ impl World {
             "change" if args.text("read-only-mode").is_some_and(|mode| !READ_ONLY_MODES.contains(&mode)) => {
                 return Err(QmpError::generic(format!("invalid parameter value: {}", text("read-only-mode"))));
             }
-            "device_add" => Command::DeviceAdd(device_options(&device)?),
+            "device_add" => Command::DeviceAdd { options: device_options(&device)?, texts: true },
             other => return parse_command(&qmp_name(other), &self.qmp_arguments(other, args)),
         })
     }
@@ -173,10 +215,10 @@ impl World {
             printed
         };
         let device = |item: &Json, out: &mut String| print_block_info(Some(item), item.get("inserted"), out);
-        let done = !nodes && (print(&self.query_block(), "device", &device) || wanted.is_none());
+        let done = !nodes && (print(&self.query_block().unwrap_or(Json::Null), "device", &device) || wanted.is_none());
         if !done {
             let node = |item: &Json, out: &mut String| print_block_info(None, Some(item), out);
-            print(&self.query_named_block_nodes(false), "node-name", &node);
+            print(&self.query_named_block_nodes(false).unwrap_or(Json::Null), "node-name", &node);
         }
         out
     }
@@ -320,4 +362,26 @@ fn print_throttling(node: &Json, out: &mut String) {
     }
     let group = node.get("group").and_then(Json::as_str).unwrap_or_default();
     let _ = write!(out, " iops_size={} group={group}\r\n", number("iops_size"));
+}
+
+/// `hmp_help_cmd`: all commands, those of that name, or the items of `info`; a command may stand there with its aliases.
+fn help(name: &str) -> String {
+    let of = |key: &str| match recorded::answer(key) {
+        Some(Ok(Json::Str(text))) => text.to_string(),
+        other => unreachable!("{key} is recorded as a text, not as {other:?}"),
+    };
+    let (first, item) = name.trim().split_once(' ').unwrap_or((name.trim(), ""));
+    let lines = |text: String, is: &dyn Fn(&str) -> bool| -> String {
+        text.split_inclusive('\n').filter(|line| is(line)).collect()
+    };
+    match (first, item) {
+        ("", _) => of("hmp help"),
+        ("info", "") => of("hmp info"),
+        ("info", item) => lines(of("hmp info"), &|line| line.split(' ').nth(1) == Some(item)),
+        (command, _) => {
+            let is = |line: &str| line.split(' ').next().is_some_and(|names| names.split('|').any(|n| n == command));
+            let found = lines(of("hmp help"), &is);
+            if found.is_empty() { report_reply(&format!("unknown command: '{command}'")) } else { found }
+        }
+    }
 }

@@ -82,8 +82,14 @@ impl World {
             let mut value = || args.next().ok_or_else(|| format!("{option}: requires an argument"));
             match &**option {
                 "-blockdev" | "-drive" | "-device" | "-object" => found.push((&**option, value()?)),
-                "-machine" | "-M" => self.machine.kind = machine_type(value()?).or(self.machine.kind.take()),
-                "-accel" | "-display" => drop(value()?),
+                "-machine" | "-M" => {
+                    let value = value()?;
+                    self.machine.kind = machine_type(value).or(self.machine.kind.take());
+                    Arc::make_mut(&mut self.machine.board).option(option, value)?;
+                }
+                "-accel" | "-cpu" | "-display" | "-m" | "-smp" | "-spice" | "-vnc" => {
+                    Arc::make_mut(&mut self.machine.board).option(option, value()?)?;
+                }
                 "-nodefaults" | "-S" => {}
                 other => return Err(format!("{other}: invalid option")),
             }
@@ -264,7 +270,7 @@ impl World {
         if let Some(id) = options.get("id").and_then(Json::as_str).filter(|id| self.machine.device(id).is_some()) {
             return Err(format!("Duplicate ID '{id}' for device"));
         }
-        let (device, drive) = self.device_new(&options)?;
+        let (device, drive) = self.device_new(&options, !text.starts_with('{'))?;
         let Some(drive) = drive else { return self.device_attach(device, None) };
         if let Some(blk) = self.graph.blk_by_name(&drive) {
             return self.device_attach(device, Some(blk));

@@ -24,7 +24,7 @@ pub struct Plugged {
 
 impl World {
     /// `qmp_device_add`. Leaves `Val::Done`.
-    pub(in crate::world) fn device_add(&mut self, options: &Json) -> Flow {
+    pub(in crate::world) fn device_add(&mut self, options: &Json, texts: bool) -> Flow {
         let fail = |w: &mut World, text: String| w.ret(Val::Done(Err(QmpError::generic(text))));
         if let Some(model) = options.get("driver").and_then(Json::as_str) {
             if !is_device_model(model) {
@@ -34,8 +34,8 @@ impl World {
                 return fail(self, format!("Bus '{bus}' does not support hotplugging"));
             }
         }
-        let (device, drive) = match self.device_new(options) {
-            Ok(new) => new,
+        let (device, drive) = match self.device_new(options, texts) {
+            Ok((device, drive)) => (Device { hotplugged: true, ..device }, drive),
             Err(text) => return fail(self, text),
         };
         let Some(drive) = drive else {

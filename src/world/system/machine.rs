@@ -2,8 +2,10 @@
 //!
 //! No guest runs, so a device is only a name in front of a backend, with its rules about what it can be attached to.
 
+use super::board::Board;
 use crate::base::Json;
 use crate::block::throttle::Limits;
+use crate::qmp::device_properties::check;
 use crate::qmp::error::{ErrorClass, QmpError};
 use crate::qmp::types::ObjectOptions;
 use crate::world::World;
@@ -27,19 +29,40 @@ pub struct Device {
     pub share_rw: bool,
     /// `write-cache`, if it is not as its drive has it.
     pub write_cache: Option<bool>,
+    /// Its properties, as they were given.
+    pub options: Json,
+    /// It came by `device_add`.
+    pub hotplugged: bool,
 }
 
 impl Device {
     /// A device without a name.
     #[must_use]
     pub fn new(driver: Arc<str>) -> Device {
-        Device { id: None, driver, backend: None, leaving: false, share_rw: false, write_cache: None }
+        Device {
+            id: None,
+            driver,
+            backend: None,
+            leaving: false,
+            share_rw: false,
+            write_cache: None,
+            options: Json::empty(),
+            hotplugged: false,
+        }
     }
 
     /// It is a device within a device.
     #[must_use]
     pub fn is_virtio_disk(&self) -> bool {
         family(&self.driver) == Some("virtio-blk")
+    }
+
+    /// Whether it may come and go while the guest runs: not on the bus of a Q35's root.
+    #[must_use]
+    pub fn hotpluggable(&self, machine: &Machine) -> bool {
+        let bus = self.options.get("bus").and_then(Json::as_str);
+        let root = machine.is_q35() && bus.is_none_or(|bus| bus == "pcie.0");
+        !(root && self.asks_guest() || self.driver.starts_with("ide-"))
     }
 
     /// Whether a guest has to agree that it goes, as with all on a PCI bus.
@@ -58,6 +81,8 @@ pub struct Object {
     pub kind: &'static str,
     /// Its properties that are numbers.
     pub numbers: Vec<(&'static str, i64)>,
+    /// Its properties, as they were given.
+    pub properties: Json,
 }
 
 /// The machine.
@@ -75,6 +100,8 @@ pub struct Machine {
     pub name: Option<Arc<str>>,
     /// `-uuid`
     pub uuid: Option<Arc<str>>,
+    /// Processors, memory, character devices, displays.
+    pub board: Arc<Board>,
 }
 
 /// Models that bring a SCSI bus.
@@ -171,7 +198,7 @@ impl World {
     ///
     /// # Errors
     /// What QEMU says about it.
-    pub(super) fn device_new(&self, options: &Json) -> Result<(Device, Option<Arc<str>>), String> {
+    pub(super) fn device_new(&self, options: &Json, texts: bool) -> Result<(Device, Option<Arc<str>>), String> {
         let text =
             |key: &str| options.get(key).and_then(Json::as_str).filter(|text| !text.is_empty()).map(Arc::<str>::from);
         let driver = text("driver").ok_or("Parameter 'driver' is missing")?;
@@ -184,6 +211,7 @@ impl World {
             id: text("id"),
             share_rw: on("share-rw") == Some(true),
             write_cache: on("write-cache"),
+            options: options.clone(),
             ..Device::new(driver.clone())
         };
         if let Some(id) = device.id.as_deref().filter(|id| self.machine.device(id).is_some()) {
@@ -195,6 +223,7 @@ impl World {
         if driver.starts_with("ide-") && !self.machine.is_pc() {
             return Err(format!("No 'IDE' bus found for device '{driver}'"));
         }
+        check(&super::qom::type_of(&driver), options, texts)?;
         if let Some(thread) = text("iothread")
             && self.machine.object(&thread).is_none_or(|object| object.kind != "iothread")
         {
@@ -236,6 +265,8 @@ impl World {
             // virtio's disk is a device within the device, and has no id of its own.
             let dev = match (family, &device.id) {
                 (Some("virtio-blk"), _) => format!("{path}/virtio-backend"),
+                // Its disk is a SCSI disk of its own on a bus of its own.
+                (Some("usb-storage"), Some(id)) => format!("{path}/{id}.0/legacy[0]"),
                 (_, Some(id)) => id.to_string(),
                 (_, None) => path,
             };
@@ -254,8 +285,8 @@ impl World {
     /// # Errors
     /// As for any other device.
     pub(super) fn attach_on_board(&mut self, blk: BackendId, cdrom: bool) -> Result<(), String> {
-        let first = if self.machine.is_q35() { 13 } else { 4 };
-        let dev = format!("/machine/unattached/device[{}]", first + self.machine.on_board);
+        let first = u64::from(if self.machine.is_q35() { 13_u32 } else { 4 }) + self.cpus().saturating_sub(1);
+        let dev = format!("/machine/unattached/device[{}]", first + u64::from(self.machine.on_board));
         self.machine.on_board += 1;
         self.take_over(blk, dev, if cdrom { "ide-cd" } else { "ide-hd" }, false)
     }
@@ -369,7 +400,12 @@ impl World {
             limits.check().map_err(QmpError::generic)?;
             self.throttling.add(options.id.clone(), limits, true);
         }
-        self.machine.objects.push(Object { id: options.id.clone(), kind, numbers });
+        self.machine.objects.push(Object {
+            id: options.id.clone(),
+            kind,
+            numbers,
+            properties: options.properties.clone(),
+        });
         Ok(())
     }
 
@@ -404,11 +440,13 @@ impl World {
         Json::dict(vec![("UUID", Json::Str(uuid))])
     }
 
-    /// `query-iothreads`. No thread is there: the numbers are those of the objects.
+    /// `query-iothreads`. Those threads are not there: the number is that of the one that does their work, or the object's.
     pub(in crate::world) fn query_iothreads(&self) -> Json {
         let threads = self.machine.objects.iter().enumerate().filter(|(_, object)| object.kind == "iothread");
+        let thread = |number: u64| if self.machine.board.thread == 0 { number } else { self.machine.board.thread };
         let info = |(i, object): (usize, &Object)| {
-            let mut members = vec![("id", Json::Str(object.id.clone())), ("thread-id", Json::uint(i as u64 + 1))];
+            let mut members =
+                vec![("id", Json::Str(object.id.clone())), ("thread-id", Json::uint(thread(i as u64 + 1)))];
             members.extend(object.numbers.iter().take(4).map(|(name, n)| (*name, Json::Int(*n))));
             Json::dict(members)
         };

@@ -1,5 +1,8 @@
 //! The process and its machine: the command line, devices and objects, those that come and go (`system/`).
 
+pub mod board;
 pub(in crate::world) mod boot;
 pub mod hotplug;
 pub mod machine;
+mod qom;
+mod qom_set;

@@ -110,6 +110,9 @@ pub enum Seen {
         /// Requests under way on it.
         in_flight: u32,
     },
+    /// A drained section that began with [`Seen::Drained`] ends. Others may go on, among them some that wait for no requests
+    /// (`bdrv_graph_wrlock`), in which requests begin.
+    DrainEnds(NodeId),
     /// The last drained section of a node ended.
     Undrained(NodeId),
     /// A request begins on a node that is being, or is, drained.
@@ -346,6 +349,7 @@ impl World {
         let below = |edge: Option<_>| edge.map(|edge| self.frozen(self.graph.bs(edge)));
         match &n.driver {
             None => Frozen::Unknown,
+            Some(_) if n.dropped => Frozen::Unknown,
             Some(Driver::Null(null)) if null.read_zeroes => Frozen::Zero,
             Some(Driver::Null(_) | Driver::SnapshotAccess) => Frozen::Unknown,
             // What a real file holds was not all read.

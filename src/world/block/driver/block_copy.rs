@@ -23,7 +23,7 @@ const MAX_COPY_RANGE: u64 = 16 * MIB;
 /// `BLOCK_COPY_MAX_BUFFER`
 const MAX_BUFFER: u64 = MIB;
 /// `BLOCK_COPY_MAX_MEM`
-const MAX_MEM: u64 = 128 * MIB;
+pub(in crate::world) const MAX_MEM: u64 = 128 * MIB;
 /// `BLOCK_COPY_MAX_WORKERS`
 pub const MAX_WORKERS: u32 = 64;
 /// `BLOCK_COPY_CLUSTER_SIZE_DEFAULT`
@@ -432,7 +432,7 @@ impl World {
                 self.copy_task_end(&task, true);
                 let co = self.current();
                 self.calls[call].sleeping = Some(co);
-                self.timer_set(now + delay, TimerKind::CoSleep(co));
+                self.timer_set(now.saturating_add(delay), TimerKind::CoSleep(co));
                 self.stack.push(Frame::CopyDirty { call, offset: from, bytes: end - from });
                 self.stack.push(Frame::CopySlept(call));
                 return Flow::Yield(Wait::Sleep);

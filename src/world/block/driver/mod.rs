@@ -20,9 +20,9 @@ use crate::block::content::Data;
 use crate::block::event::BlkdebugEvent;
 use crate::qmp::error::QmpError;
 use crate::quirk::Quirk;
-use crate::trace::{Level, Phase, RecordKind};
+use crate::trace::{Level, RecordKind};
 use crate::world::World;
-use crate::world::aio::{DeviceOp, DeviceRequest, TimerKind, Wait};
+use crate::world::aio::{DeviceOp, TimerKind, Wait};
 use crate::world::arena::{ChildId, CoId, NodeId};
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::{BlockStatus, Val};
@@ -192,6 +192,9 @@ impl World {
 
     /// `bdrv_driver_preadv`: the driver's read. Leaves `Val::Data`.
     pub(in crate::world) fn driver_preadv(&mut self, node: NodeId, offset: u64, bytes: u64, flags: IoFlags) -> Flow {
+        if self.graph.nodes[node].dropped {
+            return self.ret(Val::Data(Err(Errno::ENOMEDIUM)));
+        }
         match self.graph.nodes[node].drv() {
             Driver::File(_) => self.device_submit(node, DeviceOp::Read, offset, bytes),
             Driver::Null(null) => {
@@ -228,6 +231,9 @@ impl World {
     /// The driver's write. Leaves `Val::Ret`.
     pub(in crate::world) fn driver_write(&mut self, req: Box<WriteReq>) -> Flow {
         let node = req.node;
+        if self.graph.nodes[node].dropped {
+            return self.ret(Val::err(Errno::ENOMEDIUM));
+        }
         match self.graph.nodes[node].drv() {
             Driver::File(_) => {
                 let data = req.data.expect("a write carries data");
@@ -277,6 +283,9 @@ impl World {
 
     /// `bdrv_driver_pwritev_compressed`
     pub(in crate::world) fn driver_pwritev_compressed(&mut self, req: Box<WriteReq>) -> Flow {
+        if self.graph.nodes[req.node].dropped {
+            return self.ret(Val::err(Errno::ENOMEDIUM));
+        }
         match self.graph.nodes[req.node].drv() {
             Driver::Qcow2(_) => self.qcow2_pwritev_compressed(req),
             Driver::Throttle(_) => self.write_throttled(req),
@@ -290,7 +299,7 @@ impl World {
     pub fn supports_compressed_writes(&self, node: NodeId) -> bool {
         let n = &self.graph.nodes[node];
         match n.drv() {
-            Driver::Qcow2(_) => true,
+            Driver::Qcow2(_) => !n.dropped,
             Driver::Throttle(_) | Driver::CopyOnRead(_) => self.supports_compressed_writes(self.below(node)),
             Driver::Blkdebug(_)
             | Driver::Cbw(_)
@@ -396,6 +405,9 @@ impl World {
 
     /// `bdrv_co_flush_to_disk`
     pub(in crate::world) fn driver_flush_to_disk(&mut self, node: NodeId) -> Flow {
+        if self.graph.nodes[node].dropped {
+            return self.ret(Val::err(Errno::ENOMEDIUM));
+        }
         match self.graph.nodes[node].drv() {
             Driver::File(_) => self.device_submit(node, DeviceOp::Flush, 0, 0),
             Driver::Null(null) => {
@@ -465,66 +477,6 @@ impl World {
         }
         self.stack.push(Frame::Give(Box::new(result)));
         self.device_submit(node, DeviceOp::Nothing, 0, latency)
-    }
-
-    /// What the host does for a request, when it is done.
-    pub(in crate::world) fn device_work(&mut self, request: &DeviceRequest) -> Val {
-        let Some(node) = self.graph.nodes.get(request.node) else { return Val::err(Errno::EIO) };
-        let Driver::File(file) = node.drv() else { return Val::Ret(Ok(())) };
-        let path = file.path.clone();
-        if self.trace.wants(Level::Io) {
-            self.trace_device(request, Phase::Complete(None));
-        }
-        if let Some(errno) = self.files.failed(&path) {
-            return Val::err(errno);
-        }
-        match &request.op {
-            DeviceOp::Read => Val::Data(Ok(self.files.read_in(&path, request.offset, request.bytes))),
-            DeviceOp::Write(data) => {
-                self.files.pwrite(&path, request.offset, data);
-                Val::Ret(Ok(()))
-            }
-            DeviceOp::Copy { from, at } => {
-                Val::Ret(self.files.copy_range(from, *at, &path, request.offset, request.bytes))
-            }
-            DeviceOp::Zero { unmap } => {
-                self.files.zero(&path, request.offset, request.bytes, *unmap);
-                Val::Ret(Ok(()))
-            }
-            DeviceOp::Discard => {
-                self.files.punch(&path, request.offset, request.bytes);
-                if let Some(Driver::File(file)) = self.graph.nodes[request.node].driver.as_mut() {
-                    file.discards = (file.discards.0 + 1, file.discards.1 + request.bytes);
-                }
-                Val::Ret(Ok(()))
-            }
-            DeviceOp::Truncate => {
-                self.files.truncate(&path, request.offset);
-                Val::Ret(Ok(()))
-            }
-            DeviceOp::Flush | DeviceOp::Nothing => Val::Ret(Ok(())),
-        }
-    }
-
-    /// Notes a request to a file, where it begins and where it ends.
-    pub(in crate::world) fn trace_device(&mut self, request: &DeviceRequest, phase: Phase) {
-        let Some(node) = self.graph.nodes.get(request.node).filter(|node| matches!(node.drv(), Driver::File(_))) else {
-            return;
-        };
-        let node = node.node_name.clone();
-        let op = match request.op {
-            DeviceOp::Read => "read",
-            DeviceOp::Write(_) => "write",
-            DeviceOp::Copy { .. } => "copy-range",
-            DeviceOp::Zero { .. } => "write-zeroes",
-            DeviceOp::Discard => "discard",
-            DeviceOp::Flush => "flush",
-            DeviceOp::Truncate | DeviceOp::Nothing => "truncate",
-        };
-        let (id, offset, bytes) = (u64::from(request.id.0), request.offset, request.bytes);
-        let who: Arc<str> = format!("{:?}", request.co).into();
-        let kind = || RecordKind::Request { id, node, op, offset, bytes, who, phase };
-        self.trace.emit(Level::Io, self.now, kind);
     }
 
     /// `BLKDBG_CO_EVENT` on the child `bs->file` of a node.
@@ -737,7 +689,7 @@ impl World {
         let fail = |text: &str| Val::Done(Err(QmpError::generic(text)));
         match self.graph.nodes[node].drv() {
             Driver::File(_) => {
-                self.stack.push(Frame::Give(Box::new(Val::Done(Ok(())))));
+                self.stack.push(Frame::RawTruncated);
                 self.device_submit(node, DeviceOp::Truncate, size, 0)
             }
             Driver::Null(_) | Driver::SnapshotAccess => self.ret(fail("Image format driver does not support resize")),

@@ -1,10 +1,13 @@
 //! The qcow2 driver in the world: carries out what an operation of [`crate::block::qcow2`] asks for.
 
 use super::Driver;
+use crate::base::Json;
 use crate::base::errno::{Errno, Ret};
-use crate::block::content::Data;
+use crate::bitmap::{HBitmap, SerializedPiece};
+use crate::block::content::{Data, Fill, WriteTag};
 use crate::block::qcow2::{
-    Ask, BitmapCheck, Child, Fault, FileTraits, Got, Op, OpenOptions, Out, Qcow2, Status, StoreBitmap, StoredBitmap,
+    Ask, BitmapCheck, Child, Corruption, Fault, FileTraits, Got, Op, OpenOptions, Out, Qcow2, Status, StoreBitmap,
+    StoredBitmap,
 };
 use crate::qmp::error::QmpError;
 use crate::quirk::Quirk;
@@ -65,6 +68,34 @@ impl Qcow2Node {
 impl Default for Qcow2Node {
     fn default() -> Self {
         Qcow2Node::new()
+    }
+}
+
+/// The bits of a bitmap as its image stores them. Costs what is set.
+fn serialized(bitmap: &HBitmap) -> Data {
+    let mut bits = Data::new();
+    for (at, piece) in bitmap.serialized_pieces() {
+        bits.append(&Data::zeroes(at - bits.len()));
+        bits.append(&match piece {
+            SerializedPiece::Ones(len) => Data::pattern(0xff, len, WriteTag(0)),
+            SerializedPiece::Bytes(bytes) => Data::bytes(bytes.into(), WriteTag(0)),
+        });
+    }
+    let len = bitmap.serialized_len();
+    bits.append(&Data::zeroes(len.saturating_sub(bits.len())));
+    bits.slice(0, len)
+}
+
+/// Enters the bits that an image stores in a clean bitmap. Costs what is set.
+fn load_bits(bitmap: &mut HBitmap, bits: &Data) {
+    /// Bytes that are rendered at once.
+    const PART: u64 = 64 << 10;
+    for (number, part) in bits.nonzero_parts(PART) {
+        let first_bit = number * PART * 8;
+        match part.as_runs() {
+            [run] if matches!(run.fill(), Fill::Byte(0xff)) => bitmap.set_bits(first_bit, part.len() * 8),
+            _ => bitmap.load_bytes(first_bit, &part.to_bytes()),
+        }
     }
 }
 
@@ -143,7 +174,7 @@ impl World {
             Val::Data(Ok(data)) => Got::Data(data),
             Val::Num(Ok(n)) => Got::Number(n),
             Val::Status(Ok(status)) => Got::Status(status_to(status)),
-            Val::Done(Err(_)) => Got::Failed(Errno::EIO),
+            Val::Done(Err(err)) => Got::Failed(err.errno.unwrap_or(Errno::EIO)),
             other => panic!("no answer for qcow2: {other:?}"),
         }
     }
@@ -220,7 +251,16 @@ impl World {
                     self.error_report(&text);
                     got = Got::Done;
                 }
-                Ask::Done(result) => return self.qcow2_done(result),
+                Ask::Corrupted(corruption) => {
+                    self.qcow2_corrupted(node, &corruption);
+                    got = Got::Done;
+                }
+                Ask::DropDriver => {
+                    self.graph.nodes[node].dropped = true;
+                    self.graph.any_dropped = true;
+                    got = Got::Done;
+                }
+                Ask::Done(result) => return self.qcow2_done(op.takes_error(), result),
                 Ask::Event(event) => {
                     self.stack.push(Frame::Qcow2Op { node, op });
                     return self.child_event(node, event);
@@ -231,6 +271,22 @@ impl World {
                 }
             }
         }
+    }
+
+    /// `qcow2_signal_corruption`, what others learn of it.
+    fn qcow2_corrupted(&mut self, node: NodeId, corruption: &Corruption) {
+        self.console_error(&corruption.text());
+        let mut data = vec![("device", Json::Str(self.graph.device_name(node)))];
+        let name = self.graph.nodes[node].node_name.clone();
+        if !name.is_empty() {
+            data.push(("node-name", Json::Str(name)));
+        }
+        data.push(("msg", Json::str(&corruption.message)));
+        if let Some((offset, size)) = corruption.place {
+            data.extend([("offset", Json::uint(offset)), ("size", Json::uint(size))]);
+        }
+        data.push(("fatal", corruption.fatal.into()));
+        self.emit("BLOCK_IMAGE_CORRUPTED", Json::dict(data));
     }
 
     fn qcow2_request(&mut self, node: NodeId, request: Ask) -> Flow {
@@ -306,7 +362,7 @@ impl World {
         Flow::Go
     }
 
-    fn qcow2_done(&mut self, result: Result<Out, Fault>) -> Flow {
+    fn qcow2_done(&mut self, takes_error: bool, result: Result<Out, Fault>) -> Flow {
         let value = match result {
             Ok(Out::Done) => Val::Ret(Ok(())),
             Ok(Out::Data(data)) => Val::Data(Ok(data)),
@@ -322,7 +378,7 @@ impl World {
                 }
                 Val::Ret(Ok(()))
             }
-            Err(fault) if fault.message.is_some() => Val::Opened(Err(fault)),
+            Err(fault) if takes_error && fault.message.is_some() => Val::Opened(Err(fault)),
             Err(fault) => Val::err(fault.errno),
         };
         self.ret(value)
@@ -460,7 +516,7 @@ impl World {
             if stored.inconsistent {
                 bitmap.set_inconsistent();
             } else {
-                bitmap.bitmap_mut().load_bytes(0, &stored.bits.to_bytes());
+                load_bits(bitmap.bitmap_mut(), &stored.bits);
                 bitmap.set_enabled(stored.enabled);
                 bitmap.set_readonly(stored.readonly);
             }
@@ -469,17 +525,12 @@ impl World {
 
     /// The bitmaps that closing an image stores.
     pub(in crate::world) fn bitmaps_to_store(&self, node: NodeId) -> Vec<StoreBitmap> {
-        let store = |b: &crate::bitmap::DirtyBitmap| {
-            // `hbitmap_serialization_size`: nothing is nothing, while the bitmap itself has a word at least.
-            let words = b.bitmap().serialized_words().take(if b.bitmap().len_bits() == 0 { 0 } else { usize::MAX });
-            let words = words.flat_map(u64::to_le_bytes).collect::<Vec<u8>>();
-            StoreBitmap {
-                name: b.name().map(ToString::to_string).unwrap_or_default(),
-                granularity: b.granularity(),
-                enabled: b.enabled(),
-                readonly: b.readonly(),
-                bits: Data::bytes(words.into(), crate::block::content::WriteTag(0)),
-            }
+        let store = |b: &crate::bitmap::DirtyBitmap| StoreBitmap {
+            name: b.name().map(ToString::to_string).unwrap_or_default(),
+            granularity: b.granularity(),
+            enabled: b.enabled(),
+            readonly: b.readonly(),
+            bits: serialized(b.bitmap()),
         };
         let bitmaps = &self.graph.nodes[node].bitmaps;
         bitmaps.iter().filter(|b| b.name().is_some() && b.to_be_stored() && !b.inconsistent()).map(store).collect()
@@ -488,7 +539,7 @@ impl World {
     /// `bs->drv->bdrv_close`
     pub(in crate::world) fn driver_close(&mut self, node: NodeId) -> Flow {
         match self.graph.nodes[node].driver.as_ref() {
-            Some(Driver::Qcow2(_)) if self.graph.nodes[node].file.is_some() => {
+            Some(Driver::Qcow2(_)) if self.graph.nodes[node].file.is_some() && !self.graph.nodes[node].dropped => {
                 self.seq([Frame::RunCo(Box::new(Frame::Qcow2Close(node))), Frame::DriverClosed(node)])
             }
             Some(Driver::Cbw(cbw)) => {
@@ -543,7 +594,7 @@ impl World {
         let mut files = self.files.clone();
         for (id, node) in self.graph.nodes.iter() {
             let Some(Driver::Qcow2(state)) = &node.driver else { continue };
-            if !node.flags.rdwr || node.file.is_none() || !state.q.has_dirty_caches() {
+            if !node.flags.rdwr || node.dropped || node.file.is_none() || !state.q.has_dirty_caches() {
                 continue;
             }
             let Some(path) = self.host_path(id) else { continue };
@@ -559,7 +610,7 @@ impl World {
                         Got::Done
                     }
                     Ask::WriteZeroes { offset, len, .. } => {
-                        files.zero(&path, offset, len, false);
+                        files.zero(&path, offset, len);
                         Got::Done
                     }
                     Ask::GetLength => Got::Number(files.size(&path)),

@@ -101,7 +101,7 @@ impl World {
         match std::mem::take(&mut self.reg) {
             Val::Backend(blk) => f.blk = Some(blk?),
             Val::Opened(Err(fault)) => return Err(QmpError::generic(fault.to_string())),
-            Val::Ret(Err(errno)) => return Err(QmpError::generic(format!("{what}: {errno}"))),
+            Val::Ret(Err(errno)) => return Err(QmpError::generic(format!("{what}: {errno}")).with_errno(errno)),
             _ => {}
         }
         Ok(())

@@ -3,7 +3,7 @@
 use super::spec::{BackingSpec, DriverSpec, OpenSpec};
 use crate::base::Kept;
 use crate::base::errno::Errno;
-use crate::base::units::{GIB, align_up};
+use crate::base::units::{BDRV_MAX_LENGTH, GIB, align_up};
 use crate::block::blkdebug::{Blkdebug, Limits, Rule};
 use crate::block::blkdebug_config;
 use crate::block::event::BlkdebugEvent;
@@ -18,6 +18,9 @@ use crate::world::block::io::IoFlags;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use std::sync::Arc;
+
+/// Bytes that a file of blkdebug's rules has at most.
+const MAX_CONFIG: u64 = 1 << 20;
 
 /// A node that is being opened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -462,6 +465,13 @@ impl World {
     /// The end of `bdrv_open_common`; the backend for probing goes.
     pub(in crate::world) fn open_done(&mut self, mut o: Box<Opening>) -> Flow {
         let bs = o.bs;
+        let null_size =
+            if let DriverSpec::Null { size, .. } = &o.spec.driver { size.map(i64::unsigned_abs) } else { None };
+        // `bdrv_co_refresh_total_sectors`
+        if null_size.unwrap_or(self.graph.nodes[bs].size) > BDRV_MAX_LENGTH {
+            let text = format!("Could not refresh total sector count: {}", Errno::EFBIG);
+            return self.driver_open_failed(o, QmpError::generic(text));
+        }
         self.refresh_limits(bs);
         match o.probe.take() {
             Some(probe) => self.seq([Frame::BlkUnref(probe), Frame::Open(o, OpenStage::ProbeGone)]),
@@ -555,8 +565,12 @@ impl World {
     fn blkdebug_engine(&self, rules: &[Rule], config: Option<&Arc<str>>, limits: Limits) -> Result<Blkdebug, String> {
         let mut all = Vec::new();
         if let Some(path) = config {
-            let text =
-                self.files.export(&self.files.key(path)).ok_or_else(|| blkdebug_config::open_error(Errno::ENOENT))?;
+            let file = self.files.get(&self.files.key(path));
+            let file = file.ok_or_else(|| blkdebug_config::open_error(Errno::ENOENT))?;
+            if file.size > MAX_CONFIG {
+                return Err(format!("Could not read blkdebug config file: it has more than {MAX_CONFIG} bytes"));
+            }
+            let text = file.content.read(0, file.size).to_bytes();
             all = blkdebug_config::parse(&String::from_utf8_lossy(&text))?;
         }
         all.extend_from_slice(rules);

@@ -246,6 +246,11 @@ impl World {
         let Some(entry) = r.entries.get(i) else { return self.reopen_at(r, At::Permissions) };
         let (bs, flags) = (entry.bs, entry.flags);
         let node = &self.graph.nodes[bs];
+        if node.dropped {
+            // Unlike QEMU, which aborts (`assert(reopen_state->bs->drv != NULL)`).
+            let text = format!("Device '{}' has no medium", self.graph.device_or_node_name(bs));
+            return self.reopen_fail(r, QmpError::generic(text));
+        }
         if node.copy_on_read > 0 && !flags.rdwr {
             let name = self.graph.device_or_node_name(bs);
             let text = format!("Can't set node '{name}' to r/o with copy-on-read enabled");
@@ -587,7 +592,7 @@ impl World {
     /// `bdrv_reopen_queue_free`
     fn reopen_end(&mut self, r: &Reopen) -> Flow {
         for bs in &r.drains {
-            self.drained_end(*bs);
+            self.polled_section_ends(*bs);
         }
         self.ret(Val::Done(r.error.clone().map_or(Ok(()), Err)))
     }

@@ -5,7 +5,7 @@
 //! (`overlap-check`), what a guest device does on errors (`werror`, `rerror`).
 
 use crate::qmp::drive::DriveOptions;
-use crate::qmp::types::{BlockdevOptions, CreateOptions, DriverOptions, PreallocMode, Qcow2CompressionType};
+use crate::qmp::types::{BlockdevOptions, CreateOptions, DriverOptions, PreallocMode};
 
 /// The first option of a node that is not simulated.
 #[must_use]
@@ -57,7 +57,6 @@ pub fn create_option(options: &CreateOptions) -> Option<&'static str> {
             (qcow2.extended_l2 == Some(true), "extended-l2"),
             (qcow2.encrypt.is_some(), "encrypt"),
             (allocates(qcow2.preallocation), "preallocation"),
-            (qcow2.compression_type == Some(Qcow2CompressionType::Zstd), "compression-type=zstd"),
         ]),
         CreateOptions::Other(driver, _) => CreateOptions::UNREAD.into_iter().find(|name| *name == driver.name()),
     }

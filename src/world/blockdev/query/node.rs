@@ -1,9 +1,11 @@
 //! What queries show of nodes and devices (`block/qapi.c`). Members are put in the order of the schema.
 
 use crate::base::Json;
+use crate::base::errno::Errno;
 use crate::base::units::align_up;
 use crate::bitmap::BlockDirtyInfo;
 use crate::block::qcow2::{ListedBitmap, Qcow2};
+use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::arena::{BackendId, NodeId};
 use crate::world::block::driver::Driver;
@@ -16,21 +18,25 @@ const HOST_BLOCK: u64 = 4096;
 
 impl World {
     /// `query-block`: backends with a name or a guest device.
-    #[must_use]
-    pub fn query_block(&self) -> Json {
+    ///
+    /// # Errors
+    /// An image below has lost its driver.
+    pub fn query_block(&self) -> Result<Json, QmpError> {
         let shown = self.graph.backends.iter().filter(|(_, b)| !b.name.is_empty() || b.dev.is_some());
-        Json::list(shown.map(|(id, _)| self.block_info(id)).collect())
+        shown.map(|(id, _)| self.block_info(id)).collect::<Result<_, _>>().map(Json::list)
     }
 
     /// `query-named-block-nodes`, newest first. With `flat` backing nodes are not repeated within their overlays.
-    #[must_use]
-    pub fn query_named_block_nodes(&self, flat: bool) -> Json {
+    ///
+    /// # Errors
+    /// A node has lost its driver.
+    pub fn query_named_block_nodes(&self, flat: bool) -> Result<Json, QmpError> {
         let nodes = self.graph.named.iter().rev().filter(|n| self.graph.nodes[**n].driver.is_some());
-        Json::list(nodes.map(|n| self.block_device_info(None, *n, flat)).collect())
+        nodes.map(|n| self.block_device_info(None, *n, flat)).collect::<Result<_, _>>().map(Json::list)
     }
 
     /// `bdrv_query_info`
-    fn block_info(&self, blk: BackendId) -> Json {
+    fn block_info(&self, blk: BackendId) -> Result<Json, QmpError> {
         let backend = &self.graph.backends[blk];
         let mut info: Members = vec![("device", Json::Str(backend.name.clone()))];
         if let Some(dev) = backend.dev.as_ref().filter(|dev| !dev.is_empty()) {
@@ -44,20 +50,23 @@ impl World {
         }
         // Nodes that the user isn't aware of are passed over.
         let bs = self.graph.blk_bs(blk).map(|bs| self.graph.skip_implicit_filters(bs));
-        if let Some(bs) = bs.filter(|bs| self.graph.nodes[*bs].driver.is_some()) {
-            info.push(("inserted", self.block_device_info(Some(blk), bs, false)));
+        if let Some(bs) = bs.filter(|bs| self.graph.nodes[*bs].has_drv()) {
+            info.push(("inserted", self.block_device_info(Some(blk), bs, false)?));
         }
         if backend.iostatus_enabled {
             // No guest runs, so no request of a device has failed.
             info.push(("io-status", "ok".into()));
         }
-        Json::dict(info)
+        Ok(Json::dict(info))
     }
 
     /// `bdrv_block_device_info`
-    fn block_device_info(&self, blk: Option<BackendId>, bs: NodeId, flat: bool) -> Json {
+    fn block_device_info(&self, blk: Option<BackendId>, bs: NodeId, flat: bool) -> Result<Json, QmpError> {
         let n = &self.graph.nodes[bs];
-        let (image, depth) = self.image_info(bs, flat, blk.is_some());
+        if n.dropped {
+            return Err(QmpError::generic(format!("Block device {} is ejected", n.node_name)));
+        }
+        let (image, depth) = self.image_info(bs, flat, blk.is_some())?;
         let mut info: Members = vec![
             ("file", Json::Str(self.filename_of(bs))),
             ("node-name", Json::Str(n.node_name.clone())),
@@ -85,7 +94,7 @@ impl World {
         if !n.bitmaps.is_empty() {
             info.push(("dirty-bitmaps", Json::list(n.bitmaps.query().map(dirty_info).collect())));
         }
-        Json::dict(info)
+        Ok(Json::dict(info))
     }
 
     /// The limits of a drive. Only those that are set have a burst.
@@ -116,16 +125,20 @@ impl World {
     }
 
     /// `bdrv_query_image_info`, and how many images are shown below this one. With `skip` implicit filters are none of them.
-    fn image_info(&self, bs: NodeId, flat: bool, skip: bool) -> (Json, u64) {
+    fn image_info(&self, bs: NodeId, flat: bool, skip: bool) -> Result<(Json, u64), QmpError> {
+        if self.graph.nodes[bs].dropped {
+            let (name, errno) = (self.filename_of(bs), Errno::ENOMEDIUM);
+            return Err(QmpError::generic(format!("Can't get image size '{name}': {errno}")));
+        }
         let mut info = self.node_info(bs);
         let mut depth = 0;
         if !flat && let Some(below) = self.graph.filter_or_cow_bs(bs) {
             let below = if skip { self.graph.skip_implicit_filters(below) } else { below };
-            let (image, deeper) = self.image_info(below, false, skip);
+            let (image, deeper) = self.image_info(below, false, skip)?;
             info.push(("backing-image", image));
             depth = deeper + 1;
         }
-        (Json::dict(info), depth)
+        Ok((Json::dict(info), depth))
     }
 
     /// `bdrv_do_query_node_info`

@@ -1,0 +1,304 @@
+//! What a newcomer meets: mistakes that `check` finds, steps that must not pass silently, the habits of a command line.
+
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests read files, run programs and print"
+)]
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+const DISK: &str = "files: [{create: {file: disk.qcow2, format: qcow2, size: 1M}}]
+args: [-drive, 'if=none,id=drive0,file=disk.qcow2,format=qcow2,node-name=disk']
+";
+const RACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sim-scenarios/iotest-124/transaction-failure-race.yaml");
+
+/// Exit code, standard output, standard error.
+fn sim(dir: &Path, args: &[&str], input: &str) -> (i32, String, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_blockjob-sim"))
+        .args(args)
+        .current_dir(dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
+}
+
+fn folder(files: &[(&str, String)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    dir
+}
+
+/// A scenario on one disk, from standard input: how it ends.
+fn run(steps: &str) -> (i32, String) {
+    let dir = folder(&[]);
+    let (code, _, err) = sim(dir.path(), &["run", "-"], &format!("about: A test.\n{DISK}steps:\n{steps}"));
+    (code, err)
+}
+
+#[test]
+fn check_tells_all_mistakes_of_a_file() {
+    let steps = "steps:
+  - qmp: {execute: query-jbos}
+  - event: BLOCK_JOB_COMPLETE
+  - idel: true
+  - qmp: {execute: blockdev-backup, arguments: {device: disk, target: t, sync: ful}}
+  - qmp: {execute: block-dirty-bitmap-add, arguments: {node: disk, name: b, granularity: 33}}
+  - qmp: {execute: query-jobs, arguments: {}}
+    error: {class: GenericErr}
+  - event: {event: JOB_STATUS_CHANGE, data: {id: j, status: finished}}
+  - event: {event: BLOCK_JOB_COMPLETED, data: {job: j}}
+  - hmp: qemu-io drive0 \"wirte 0 1M\"
+";
+    let dir = folder(&[("sub/bad.yaml", format!("about: x\n{DISK}{steps}"))]);
+    let (code, _, err) = sim(dir.path(), &["check", "."], "");
+    assert_eq!(code, 2, "{err}");
+    let expected = [
+        "did you mean `query-jobs`?",
+        "did you mean `BLOCK_JOB_COMPLETED`?",
+        "did you mean `idle`?",
+        "does not accept value 'ful'",
+        "Granularity must be power of 2",
+        "did you mean `GenericError`?",
+        "no status `finished`",
+        "no member of BLOCK_JOB_COMPLETED `job`",
+        "command \"wirte\" not found",
+        "9 mistakes in 1 of 1 files",
+    ];
+    for word in expected {
+        assert!(err.contains(word), "{word}: {err}");
+    }
+}
+
+#[test]
+fn check_refuses_what_cannot_start() {
+    let missing = "about: x\nargs: [-drive, 'if=none,id=d,file=missing.qcow2,format=qcow2']\nsteps: [{idle: true}]\n";
+    let rule = "about: x\nfiles: [{create: {file: a.raw, format: raw, size: 1M}}]\nargs:\n  - -blockdev\n  - '{\"driver\": \"blkdebug\", \
+                \"node-name\": \"n\", \"image\": {\"driver\": \"file\", \"filename\": \"a.raw\"}, \"set-state\": [{\"event\": \"l1_update\"}]}'\n\
+                steps: [{idle: true}]\n";
+    for (text, word) in [(missing, "missing.qcow2"), (rule, "new_state")] {
+        let dir = folder(&[]);
+        let (code, _, err) = sim(dir.path(), &["check", "-"], text);
+        assert!(code == 2 && err.contains(word), "{code} {err}");
+        let (code, _, err) = sim(dir.path(), &["run", "-"], text);
+        assert!(code == 1 && err.contains(word), "{code} {err}");
+    }
+    let nobody = format!(
+        "about: x\n{DISK}steps:\n  - qmp: {{execute: blockdev-add, arguments: {{driver: file, node-name: n, filename: dsk.qcow2}}}}\n"
+    );
+    let (code, _, err) = sim(folder(&[]).path(), &["check", "-"], &nobody);
+    assert!(code == 2 && err.contains("did you mean `disk.qcow2`?"), "{code} {err}");
+}
+
+#[test]
+fn what_fails_in_the_eyes_of_qemu_io_fails() {
+    for (step, why) in [
+        ("- {hmp: 'qemu-io drive0 \"wirte 0 1M\"', returns: ''}", "command \"wirte\" not found"),
+        ("- hmp: qemu-io drive0 \"read -P 9 0 512\"", "Pattern verification failed"),
+        ("- hmp: qemu-io nothing \"read 0 512\"", "nor node-name='nothing'"),
+        ("- hmp: qemu-io drive0 \"write 2M 512\"", "write failed: Input/output error"),
+        ("- hmp: nonsense", "unknown command"),
+    ] {
+        let (code, err) = run(step);
+        assert!(code == 1 && err.contains(why), "{step}: {err}");
+        for fails in ["true", "any"] {
+            let allowed = match step.strip_suffix('}') {
+                Some(step) => format!("{step}, fails: {fails}}}"),
+                None => format!("{step}\n  fails: {fails}"),
+            };
+            assert_eq!(run(&allowed).0, 0, "{allowed}");
+        }
+    }
+    let (code, err) = run("- hmp: qemu-io drive0 \"read 0 512\"\n  fails: true");
+    assert!(code == 1 && err.contains("expected the command to fail"), "{err}");
+    assert_eq!(run("- hmp: qemu-io drive0 \"read -P 9 0 512\"\n  output: Pattern verification failed").0, 0);
+}
+
+#[test]
+fn a_bitmap_says_where_it_is_dirty() {
+    let add = "- qmp: {execute: block-dirty-bitmap-add, arguments: {node: disk, name: b, granularity: 65536}}
+- hmp: qemu-io drive0 \"write 64k 1\"
+- hmp: qemu-io drive0 \"write 256k 128k\"
+";
+    assert_eq!(run(&format!("{add}- bitmap: {{node: disk, name: b, ranges: [[64K, 64K], [256K, 128K]]}}")).0, 0);
+    let (code, err) = run(&format!("{add}- bitmap: {{node: disk, name: b, ranges: []}}"));
+    assert!(code == 1 && err.contains("ranges: expected none, got 65536+65536, 262144+131072"), "{err}");
+}
+
+#[test]
+fn wait_is_short_for_two_events() {
+    let target = "- qmp: {execute: blockdev-add, arguments: {driver: null-co, node-name: t, size: 1048576}}\n";
+    let backup = "- qmp: {execute: blockdev-backup, arguments: {job-id: j, device: disk, target: t, sync: full}}\n";
+    assert_eq!(run(&format!("{target}{backup}- wait: j\n- no-jobs: true")).0, 0);
+    let (code, err) = run(&format!("{target}{backup}- {{wait: j, error: Input/output error}}"));
+    assert_eq!(code, 1, "{err}");
+    // The event that came is named, and in which member it differs.
+    assert!(err.contains("-:7: stuck") && err.contains("read BLOCK_JOB_COMPLETED {"), "{err}");
+    assert!(err.contains("at error: expected \"Input/output error\", got nothing"), "{err}");
+}
+
+#[test]
+fn several_files_filters_and_lists() {
+    let good = || "about: Nothing.\nsteps: [{idle: true}]\n".to_owned();
+    let bad = || "about: Waits.\nsteps: [{event: STOP}]\n".to_owned();
+    let dir = folder(&[("a/one.yaml", good()), ("a/two.yaml", bad()), ("b/three.yaml", bad())]);
+    let (code, out, _) = sim(dir.path(), &["test", "a", "b/three.yaml", "--list"], "");
+    assert_eq!((code, out.as_str()), (0, "a/one.yaml\na/two.yaml\nb/three.yaml\n"));
+    let (code, out, _) = sim(dir.path(), &["test", "a", "b", "--filter", "one"], "");
+    assert!(code == 0 && out.contains("1 scenarios, 1 runs: 1 passed, 0 failed"), "{out}");
+    let (code, out, _) = sim(dir.path(), &["test", "a", "b", "--fail-fast", "-j", "1"], "");
+    assert!(code == 1 && out.contains("two") && !out.contains("three"), "{out}");
+    let (code, out, err) = sim(dir.path(), &["-q", "test", "a", "b"], "");
+    assert!(code == 1 && !out.contains("ok ") && err.is_empty(), "{out}{err}");
+    let (code, _, err) = sim(dir.path(), &["run", "a/one.yaml", "a/two.yaml"], "");
+    assert!(code == 1 && err.contains("a/one.yaml:\npassed") && err.contains("a/two.yaml:2"), "{err}");
+    let junit = dir.path().join("report.xml");
+    sim(dir.path(), &["test", "a", "--junit", "report.xml"], "");
+    let text = fs::read_to_string(junit).unwrap();
+    assert!(text.contains("classname=\"a\"") && text.contains("time=\""), "{text}");
+}
+
+#[test]
+fn a_scenario_to_start_from_passes() {
+    let dir = folder(&[]);
+    assert_eq!(sim(dir.path(), &["new", "mine"], "").0, 0);
+    assert_eq!(sim(dir.path(), &["check", "mine.yaml"], "").0, 0);
+    let (code, out, _) = sim(dir.path(), &["test", "mine.yaml", "--seeds", "0..20"], "");
+    assert_eq!(code, 0, "{out}");
+    let (code, _, err) = sim(dir.path(), &["new", "mine"], "");
+    assert!(code == 2 && err.contains("error: mine.yaml: File exists"), "{err}");
+    let (code, out, _) = sim(dir.path(), &["schema"], "");
+    assert!(code == 0 && serde_json::from_str::<serde_json::Value>(&out).is_ok());
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(sim(dir.path(), &["completions", shell], "").1.contains("blockjob"), "{shell}");
+    }
+    assert!(sim(dir.path(), &["man", "fuzz"], "").1.contains(".TH blockjob-sim-fuzz"));
+}
+
+#[test]
+fn a_campaign_makes_the_runs_that_were_asked_for() {
+    let dir = folder(&[]);
+    for runs in ["1", "300", "700"] {
+        let more: &[&[&str]] = &[&["--max-states", "0"], &["--strategy", "walk"]];
+        for more in more {
+            let (_, out, err) = sim(dir.path(), &[&["fuzz", RACE, "--runs", runs][..], more].concat(), "");
+            let line = out.lines().find(|line| line.starts_with("runs ")).unwrap_or_default();
+            assert_eq!(line.split_whitespace().last(), Some(runs), "{more:?} {out}{err}");
+        }
+    }
+    let (code, _, err) = sim(dir.path(), &["fuzz", RACE, "--runs", "0"], "");
+    assert!(code == 2 && err.contains("0 is not in 1.."), "{err}");
+    let state = &["fuzz", RACE, "--seeds", "0..10", "--state", "st"];
+    assert_eq!(sim(dir.path(), state, "").0, 0);
+    let before = fs::read(dir.path().join("st/campaign.jsonl")).unwrap();
+    let (code, _, err) = sim(dir.path(), state, "");
+    assert!(code == 2 && err.contains("a campaign stands here"), "{err}");
+    assert_eq!(fs::read(dir.path().join("st/campaign.jsonl")).unwrap(), before);
+    let (code, _, err) =
+        sim(dir.path(), &[&state[..2], &["--seeds", "0..9", "--state", "st", "--resume"]].concat(), "");
+    assert!(code == 2 && err.contains("--runs was 10 and is 9"), "{err}");
+}
+
+#[test]
+fn generated_scenarios_of_one_kind_are_explored() {
+    let dir = folder(&[]);
+    for kind in ["well-behaved", "hostile", "racing"] {
+        let (code, out, err) = sim(dir.path(), &["fuzz", "--generate", "--kind", kind, "--runs", "20"], "");
+        assert!(code == 0 && out.contains("no run failed"), "{kind} {out}{err}");
+    }
+    for command in ["generate", "conform"] {
+        let (code, _, err) = sim(dir.path(), &[command, "--seed", "1", "--kind", "x"], "");
+        assert_eq!(code, 2);
+        assert!(command == "conform" || err.contains("[possible values: well-behaved, hostile, racing]"), "{err}");
+    }
+}
+
+/// A worker that is ahead of the campaign's end leaves no file of what does not count.
+#[test]
+fn files_do_not_depend_on_the_workers() {
+    let scenario = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/explore/query-during-backup.yaml");
+    let names = |jobs: &str| {
+        let dir = folder(&[]);
+        let args =
+            ["fuzz", scenario, "--strategy", "walk", "--runs", "130", "-j", jobs, "--keep-going", "--failures", "f"];
+        let (_, out, _) = sim(dir.path(), &args, "");
+        let entries = fs::read_dir(dir.path().join("f")).map(|list| list.map(|entry| entry.unwrap().file_name()));
+        let mut names: Vec<_> = entries.into_iter().flatten().collect();
+        names.sort();
+        (names, out)
+    };
+    let one = names("1");
+    for jobs in ["2", "4"] {
+        assert_eq!(names(jobs), one);
+    }
+}
+
+#[test]
+fn explore_gives_up_at_its_limit_of_memory() {
+    let dir = folder(&[]);
+    let scenario = concat!(env!("CARGO_MANIFEST_DIR"), "/sim-scenarios/group/03-older-fails.yaml");
+    let (code, out, _) = sim(dir.path(), &["explore", scenario, "--max-memory", "1M"], "");
+    assert!(code == 1 && out.contains("INCOMPLETE") && out.contains("--max-memory"), "{out}");
+}
+
+#[test]
+fn ctrl_c_tells_what_was_done() {
+    let dir = folder(&[]);
+    let args = ["test", RACE, "--seeds", "0..100000000"];
+    let child = Command::new(env!("CARGO_BIN_EXE_blockjob-sim"))
+        .args(args)
+        .current_dir(dir.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let out = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(130), "{out}");
+    assert!(out.contains("1 scenarios, ") && out.contains("1 passed"), "{out}");
+}
+
+/// QEMU writes such names into images whose overlay was made of a node that no file name describes.
+#[test]
+fn images_are_compared_through_json_names() {
+    let scenario = "about: x
+files:
+  - create: {file: a.qcow2, format: qcow2, size: 1M}
+  - write: {file: a.qcow2, format: qcow2, pattern: 0x41, offset: 0, length: 64K}
+  - create: {file: b.qcow2, format: qcow2, size: 1M, backing: {file: a.qcow2, format: qcow2}}
+steps:
+  - rebase: {file: b.qcow2, backing: {file: 'json:{\"driver\": \"qcow2\", \"file\": {\"driver\": \"file\", \"filename\": \"a.qcow2\"}}', format: qcow2}}
+  - same: [a.qcow2, b.qcow2]
+";
+    let (code, _, err) = sim(folder(&[]).path(), &["run", "-"], scenario);
+    assert_eq!(code, 0, "{err}");
+}
+
+#[test]
+fn what_cannot_be_written_is_found_out_before_the_work() {
+    let dir = folder(&[("file", String::new())]);
+    for args in [
+        &["fuzz", RACE, "--seeds", "0..100000000", "--report", "file/pages"][..],
+        &["test", RACE, "--seeds", "0..100000000", "--junit", "nowhere/report.xml"],
+    ] {
+        let (code, out, err) = sim(dir.path(), args, "");
+        assert!(code == 2 && out.is_empty() && err.starts_with("error: --"), "{args:?} {out}{err}");
+    }
+}
