@@ -17,7 +17,7 @@ use blockjob_sim::sim::outcome::{Outcome, RunOptions};
 use blockjob_sim::trace::canonical;
 use blockjob_sim::world::World;
 use blockjob_sim::world::aio::Stepped;
-use blockjob_sim::world::monitor::Output;
+use blockjob_sim::world::out::Output;
 use common::{from_nothing, incremental};
 use divan::Bencher;
 use divan::counter::ItemsCount;

@@ -19,7 +19,7 @@ use blockjob_sim::qmp::json::parse_one;
 use blockjob_sim::qmp::print::{Order, to_text};
 use blockjob_sim::world::World;
 use blockjob_sim::world::aio::Stepped;
-use blockjob_sim::world::monitor::Output;
+use blockjob_sim::world::out::Output;
 use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;

@@ -20,7 +20,7 @@ use blockjob_sim::qmp::json::parse_one;
 use blockjob_sim::qmp::print::{Order, to_text};
 use blockjob_sim::world::World;
 use blockjob_sim::world::aio::Stepped;
-use blockjob_sim::world::monitor::Output;
+use blockjob_sim::world::out::Output;
 use harness::{Tool, needing, trials};
 use std::io::{BufRead, Write};
 use std::path::Path;

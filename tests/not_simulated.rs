@@ -9,7 +9,7 @@ use blockjob_sim::qmp::visit::QapiEnum;
 use blockjob_sim::trace::canonical;
 use blockjob_sim::world::World;
 use blockjob_sim::world::aio::Stepped;
-use blockjob_sim::world::monitor::Output;
+use blockjob_sim::world::out::Output;
 use std::collections::BTreeSet;
 
 const PAGE: &str = include_str!("../docs/not-simulated.md");

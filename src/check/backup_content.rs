@@ -8,7 +8,7 @@ use crate::invariant::{Broken, Invariant};
 use crate::qmp::types::SyncMode;
 use crate::world::World;
 use crate::world::arena::{JobId, NodeId};
-use crate::world::monitor::hmp::BlkRequest;
+use crate::world::block::backend::BlkRequest;
 use crate::world::watch::feed::{BackupBegins, Seen, Settled};
 
 /// [`Invariant::BackupContent`]

@@ -4,7 +4,7 @@ use super::nothing_left::suspended;
 use crate::invariant::{Broken, Invariant};
 use crate::job::status::JobStatus;
 use crate::world::World;
-use crate::world::aio::Wait;
+use crate::world::aio::coroutine::Wait;
 use crate::world::arena::JobId;
 
 /// Looks at a process in which nothing happens any more.

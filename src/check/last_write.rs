@@ -7,9 +7,9 @@ use crate::host::Frozen;
 use crate::invariant::{Broken, Invariant};
 use crate::world::World;
 use crate::world::arena::{CoId, NodeId};
+use crate::world::block::backend::BlkRequest;
 use crate::world::block::driver::Driver;
 use crate::world::block::graph::Node;
-use crate::world::monitor::hmp::BlkRequest;
 use crate::world::watch::feed::Seen;
 
 /// A node that guests use.

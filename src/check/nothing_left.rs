@@ -3,7 +3,7 @@
 use super::Watch;
 use crate::invariant::{Broken, Invariant};
 use crate::world::World;
-use crate::world::block::graph::Parent;
+use crate::world::block::edges::Parent;
 use crate::world::watch::feed::Seen;
 
 /// [`Invariant::NothingLeft`]
@@ -61,5 +61,5 @@ impl NothingLeft {
 
 /// Whether blkdebug holds a request because a client asked for it.
 pub(super) fn suspended(world: &World) -> bool {
-    world.cos.iter().any(|(_, co)| matches!(co.wait, Some(crate::world::aio::Wait::Suspended(_))))
+    world.cos.iter().any(|(_, co)| matches!(co.wait, Some(crate::world::aio::coroutine::Wait::Suspended(_))))
 }

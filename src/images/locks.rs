@@ -2,7 +2,7 @@
 
 use crate::world::World;
 use crate::world::block::driver::Driver;
-use crate::world::block::graph::perm;
+use crate::world::block::perms::perm;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use std::os::fd::BorrowedFd;

@@ -1,7 +1,7 @@
 //! Standard output and standard error of the served process. Nobody need read them: what can't be written now waits, and nobody else
 //! waits for it.
 
-use crate::world::monitor::Output;
+use crate::world::out::Output;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::collections::VecDeque;

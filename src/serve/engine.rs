@@ -18,7 +18,7 @@ use crate::sim::{note_read, note_sent, panic_text};
 use crate::trace::{Level, Trace};
 use crate::world::World;
 use crate::world::aio::Stepped;
-use crate::world::monitor::Output;
+use crate::world::out::Output;
 use crate::world::system::board::CharDevice;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

@@ -6,7 +6,7 @@
 use super::engine::Next;
 use crate::base::units::Nanos;
 use crate::world::World;
-use crate::world::aio::TimerKind;
+use crate::world::aio::timer::TimerKind;
 use std::time::{Duration, Instant};
 
 /// `--sim-pace`

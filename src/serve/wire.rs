@@ -12,7 +12,7 @@ use super::signals::Signals;
 use super::waiting::Watch;
 use crate::base::Json;
 use crate::world::World;
-use crate::world::monitor::{Event, Output};
+use crate::world::out::{Event, Output};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::time::{Duration, Instant, SystemTime};
 

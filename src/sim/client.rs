@@ -17,7 +17,7 @@ use crate::scenario::plan::{EventPattern, Expect, Fails, Plan, PlannedFile, Plan
 use crate::trace::compare::same_text;
 use crate::trace::{Later, Level, Note, RecordKind};
 use crate::world::World;
-use crate::world::monitor::{Event, Output};
+use crate::world::out::{Event, Output};
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;

@@ -7,7 +7,7 @@ use crate::scenario::plan::{BitmapCheck, EventPattern, Fails, PlannedStep, StepK
 use crate::trace::canonical;
 use crate::world::World;
 use crate::world::block::driver::Driver;
-use crate::world::monitor::Event;
+use crate::world::out::Event;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

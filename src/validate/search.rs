@@ -14,7 +14,7 @@ use crate::sim::Sim;
 use crate::sim::outcome::{Outcome, RunOptions};
 use crate::trace::Trace;
 use crate::trace::compare::ClientLine;
-use crate::world::monitor::Output;
+use crate::world::out::Output;
 use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
 

@@ -2,7 +2,7 @@
 
 use crate::base::Json;
 use crate::trace::compare::{ClientLine, same};
-use crate::world::monitor::Output;
+use crate::world::out::Output;
 
 /// A trace, taken apart.
 #[derive(Clone, Debug)]

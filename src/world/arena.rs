@@ -191,3 +191,32 @@ pub(super) fn used_after_free(id: &dyn std::fmt::Debug) -> ! {
     let reason = "it was freed before, and is used again";
     panic!("{}", Broken::new(Invariant::UsedAfterFree, format!("{id:?}"), reason))
 }
+
+/// Who has its requests throttled (`ThrottleGroupMember`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Member {
+    /// A `throttle` node.
+    Node(NodeId),
+    /// A drive with limits of its own.
+    Backend(BackendId),
+}
+
+impl Member {
+    /// A number of its own.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        match self {
+            Member::Node(bs) => u64::from(bs.0) << 1,
+            Member::Backend(blk) => u64::from(blk.0) << 1 | 1,
+        }
+    }
+}
+
+/// The lowest number that is not used.
+pub(super) fn lowest_free(used: impl Iterator<Item = u32> + Clone) -> u32 {
+    let mask = used.clone().filter(|id| *id < 128).fold(0u128, |mask, id| mask | 1 << id);
+    if mask != u128::MAX {
+        return mask.trailing_ones();
+    }
+    (128..).find(|id| used.clone().all(|other| other != *id)).expect("fewer than 2^32 are in use")
+}

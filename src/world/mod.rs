@@ -12,6 +12,8 @@ mod dispatch;
 pub mod frame;
 pub mod job;
 pub mod monitor;
+pub mod out;
+mod rebase;
 pub mod system;
 pub mod value;
 pub mod watch;
@@ -39,7 +41,7 @@ pub struct World {
     /// The event loop.
     pub aio: aio::Aio,
     /// Coroutines.
-    pub cos: Arena<CoId, aio::Coroutine>,
+    pub cos: Arena<CoId, aio::coroutine::Coroutine>,
     /// Nodes, edges, backends.
     pub graph: block::graph::Graph,
     /// Coroutines that wait for the graph lock.
@@ -47,7 +49,7 @@ pub struct World {
     /// Jobs and groups.
     pub jobs: job::Jobs,
     /// Copy calls.
-    calls: Arena<CallId, block::driver::block_copy::CopyCall>,
+    calls: Arena<CallId, block::driver::block_copy_state::CopyCall>,
     /// Transactions being prepared.
     trans: Arena<TranId, blockdev::transaction::Transaction>,
     /// What was read around unaligned writes.
@@ -55,7 +57,7 @@ pub struct World {
     /// The QMP monitors.
     pub monitor: monitor::Monitor,
     /// What the process put out and nobody took yet.
-    pub out: VecDeque<monitor::Output>,
+    pub out: VecDeque<out::Output>,
     /// Files of the simulated host.
     pub files: HostFiles,
     /// Who wrote what: `WriteTag(n)` is `writers[n - 1]`.

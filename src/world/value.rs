@@ -69,7 +69,7 @@ impl Val {
 
 impl World {
     /// The result in the register as a plain status.
-    pub fn take_ret(&mut self) -> Ret {
+    pub(in crate::world) fn take_ret(&mut self) -> Ret {
         match std::mem::take(&mut self.reg) {
             Val::Ret(ret) => ret,
             Val::None => Ok(()),
@@ -78,11 +78,21 @@ impl World {
     }
 
     /// The result in the register as data.
-    pub fn take_data(&mut self) -> Ret<Data> {
+    pub(in crate::world) fn take_data(&mut self) -> Ret<Data> {
         match std::mem::take(&mut self.reg) {
             Val::Data(data) => data,
             Val::Ret(Err(errno)) => Err(errno),
             other => panic!("expected data, found {other:?}"),
+        }
+    }
+
+    /// The plain success or failure that a frame left.
+    pub(super) fn take_done(&mut self) -> Result<(), QmpError> {
+        match std::mem::take(&mut self.reg) {
+            Val::Done(done) => done,
+            Val::None | Val::Ret(Ok(())) => Ok(()),
+            Val::Ret(Err(errno)) => Err(QmpError::generic(errno.to_string())),
+            other => panic!("expected success or an error, found {other:?}"),
         }
     }
 }

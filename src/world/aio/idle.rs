@@ -1,20 +1,8 @@
 //! What those who drive a world ask of its event loop: whether it rests, and until when.
 
-use super::TimerKind;
+use super::timer::TimerKind;
 use crate::base::units::Nanos;
-use crate::choice::Choose;
 use crate::world::World;
-
-/// What one call of [`World::step`] did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Stepped {
-    /// Something ran.
-    Ran,
-    /// Nothing can run before somebody outside acts; the main loop is idle.
-    Idle,
-    /// Nothing can run, and the main thread polls for something that can't come.
-    Hang,
-}
 
 /// Messages that coroutines may put out before they yield.
 const STARVED: usize = 5_000;
@@ -56,15 +44,6 @@ impl World {
         let timer = self.next_timer().map(|t| t.deadline);
         let request = self.aio.in_flight.iter().filter_map(|r| r.due).min();
         timer.into_iter().chain(request).min()
-    }
-
-    /// One dispatch: main-thread frames until they must wait, then one round of the event loop.
-    pub fn step(&mut self, choose: &mut dyn Choose) -> Stepped {
-        if self.aio.starved {
-            return Stepped::Hang;
-        }
-        let stepped = self.dispatch(choose);
-        if self.aio.starved { Stepped::Hang } else { stepped }
     }
 
     /// Whether coroutines put out message after message and do not yield, so that the main loop does not go on: a job that ignores errors

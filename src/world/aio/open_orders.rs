@@ -6,59 +6,19 @@
 //! as were sent for those that are done, as QEMU's thread pool looks again after each one. Of requests for the same bytes any may have
 //! been done first, whichever is noticed first.
 
-use crate::base::units::{MICROS, Nanos, Shift};
+use super::device::{DeviceOp, DeviceRequest};
+use super::queue::Ctx;
+use super::step::Cond;
 use crate::choice::{ChoicePoint, Choose, MODE_FAULTS, MODE_ORDER, Subject};
-use crate::trace::Later;
 use crate::world::World;
-use crate::world::aio::{Cond, Ctx, DeviceOp, DeviceRequest, Timer, TimerKind};
-use crate::world::arena::{JobId, NodeId, ReqId};
+use crate::world::arena::{NodeId, ReqId};
 use crate::world::block::driver::Driver;
-use crate::world::frame::{Flow, Frame};
-use crate::world::monitor::Output;
-use std::sync::Arc;
+use crate::world::frame::Frame;
 
 /// How many answers there are to how many requests a fault spares: none to one less.
 const SPARES: u32 = 9;
 
-/// Bytes that count as one chunk of a job's remaining work, each a read and a write.
-const CHUNK: u64 = 65_536;
-
 impl World {
-    /// Where times are open: says of each request that was not looked at yet when it will be done.
-    pub(super) fn assign_latencies(&mut self, choose: &mut dyn Choose) {
-        for i in 0..self.aio.in_flight.len() {
-            if self.aio.in_flight[i].due.is_none() {
-                let calm = self.calm_latency(&self.aio.in_flight[i]);
-                let request = &self.aio.in_flight[i];
-                let (point, about) = (ChoicePoint::Latency(request.node.0), &mut |_| self.request_who(request));
-                let pick = choose.choose_about(point, LATENCIES.len() as u32, about);
-                let (times, over) = LATENCIES[pick as usize];
-                let request = &mut self.aio.in_flight[i];
-                request.due = Some(request.sent + calm * times / over);
-            }
-        }
-    }
-
-    /// Requests in flight by the time they are due, ties by age.
-    pub(super) fn by_due(&self) -> Vec<ReqId> {
-        let mut ids: Vec<(Nanos, usize)> =
-            self.aio.in_flight.iter().enumerate().map(|(i, r)| (r.due.unwrap_or(Nanos::MAX), i)).collect();
-        ids.sort_unstable();
-        ids.into_iter().map(|(_, i)| self.aio.in_flight[i].id).collect()
-    }
-
-    /// How long a device takes on a quiet machine.
-    fn calm_latency(&self, request: &DeviceRequest) -> Nanos {
-        let per_kib = request.bytes / 1024 * 100;
-        match request.op {
-            DeviceOp::Read => 60 * MICROS + per_kib,
-            DeviceOp::Write(_) | DeviceOp::Copy { .. } => 80 * MICROS + per_kib,
-            DeviceOp::Zero { .. } | DeviceOp::Discard | DeviceOp::Truncate => 40 * MICROS,
-            DeviceOp::Flush => 500 * MICROS,
-            DeviceOp::Nothing => request.bytes,
-        }
-    }
-
     /// Sets what is left open from here on: an answer to [`ChoicePoint::Mode`].
     pub fn set_mode(&mut self, mode: u32) {
         self.aio.order = mode & MODE_ORDER != 0;
@@ -92,44 +52,6 @@ impl World {
         self.aio.main.ready() || self.aio.iohandler.ready()
     }
 
-    /// Sets the clock to `base`, and all that refers to it, so that worlds which differ only in what time it is become equal. Does
-    /// nothing while something that cannot be moved is under way (a `qemu-io` command that measures its time). `base` must leave room
-    /// for what began some time ago: a slice of a rate limit.
-    pub fn rebase(&mut self, base: Nanos) {
-        let measures = |frame: &Frame| {
-            matches!(
-                frame,
-                Frame::QemuIoReadDone { .. }
-                    | Frame::QemuIoWriteDone { .. }
-                    | Frame::QemuIoDiscardDone { .. }
-                    | Frame::QemuIoFlushed { .. }
-            )
-        };
-        let shift = Shift { from: self.now, to: base };
-        if shift.from == base || self.stack.iter().chain(self.cos.iter().flat_map(|(_, co)| &co.frames)).any(measures) {
-            return;
-        }
-        self.now = base;
-        for timer in &mut self.aio.timers {
-            timer.deadline = shift.of(timer.deadline);
-        }
-        for request in &mut self.aio.in_flight {
-            request.sent = base;
-        }
-        for output in &mut self.out {
-            if let Output::Event { time, .. } | Output::Reply { time, .. } = output {
-                *time = base;
-            }
-        }
-        let accessed = self.graph.backends.iter().filter_map(|(blk, backend)| Some((blk, backend.stats.last_access?)));
-        for (blk, last) in accessed.collect::<Vec<_>>() {
-            Arc::make_mut(&mut self.graph.backends[blk].stats).last_access = Some(shift.of(last));
-        }
-        self.rebase_copying(shift);
-        self.jobs.rebase(shift);
-        self.throttling.groups.iter_mut().for_each(|group| group.state.rebase(shift));
-    }
-
     /// Where faults are open: asks of each blkdebug rule that is new how many requests it lets through before it strikes.
     pub(super) fn place_faults(&mut self, choose: &mut dyn Choose) {
         while let Some((node, rules)) = self.unplaced_faults() {
@@ -143,39 +65,6 @@ impl World {
             Some(Driver::Blkdebug(driver)) if driver.engine.unspared() > 0 => Some((id, driver.engine.unspared())),
             _ => None,
         })
-    }
-
-    /// A task with what it has left to do.
-    pub(in crate::world) fn subject(&self, task: u32) -> Subject {
-        let job = task.checked_sub(Subject::job(0)).and_then(|job| self.jobs.get(JobId(job)));
-        let left = job.map_or(1, |job| {
-            let bytes = job.progress_total.saturating_sub(job.progress_current);
-            u32::try_from(bytes.div_ceil(CHUNK).saturating_mul(2)).unwrap_or(u32::MAX).saturating_add(1)
-        });
-        Subject { task, left }
-    }
-
-    /// For whom a request in flight works.
-    pub(super) fn subject_of(&self, request: ReqId) -> Subject {
-        let co = self.aio.in_flight.iter().find(|r| r.id == request).map(|r| r.co);
-        let task = co.and_then(|co| self.cos.get(co)).map_or(Subject::PROCESS, |co| co.task);
-        self.subject(task)
-    }
-
-    pub(super) fn next_timer(&self) -> Option<&Timer> {
-        // `min_by_key` gives the first of equals: the one that was set first.
-        self.aio.timers.iter().min_by_key(|t| t.deadline)
-    }
-
-    /// Whom a timer wakes.
-    pub(super) fn subject_of_timer(&self, timer: Option<&Timer>) -> Subject {
-        let task = match timer.map(|timer| timer.kind) {
-            Some(TimerKind::JobSleep(job)) => Subject::job(job.0),
-            Some(TimerKind::Throttle(..)) => Subject::PROCESS,
-            Some(TimerKind::CoSleep(co)) => self.cos.get(co).map_or(Subject::PROCESS, |co| co.task),
-            None => Subject::PROCESS,
-        };
-        self.subject(task)
     }
 
     /// A round with bottom halves to run. Requests may be done as it begins, others when its bottom halves have run.
@@ -231,20 +120,6 @@ impl World {
         let due = || self.aio.timers.iter().any(|timer| timer.deadline <= self.now);
         let waited_for = || self.stack.iter().any(|frame| matches!(frame, Frame::Poll(_)));
         !self.aio.in_flight.is_empty() && (self.anything_ready() || due() || waited_for())
-    }
-
-    /// `Frame::Complete`: the device did its work; the coroutine goes on.
-    pub(in crate::world) fn complete(&mut self, id: ReqId) -> Flow {
-        let Some(i) = self.aio.in_flight.iter().position(|r| r.id == id) else { return Flow::Go };
-        let mut request = self.aio.in_flight.remove(i);
-        self.trace.set_cause(None);
-        self.trace.take_cause(Later::Device(id.0));
-        let value = match request.worked.take() {
-            Some(value) => *value,
-            None => self.device_work(&request),
-        };
-        self.wake_with(request.co, value);
-        Flow::Go
     }
 
     /// Whether orders are open and it makes a difference if worker threads did another request before this one.
@@ -323,6 +198,3 @@ fn changes(op: &DeviceOp) -> Option<bool> {
         DeviceOp::Flush | DeviceOp::Truncate | DeviceOp::Nothing => None,
     }
 }
-
-/// Latencies a seed may choose, as multiples of the calm one.
-const LATENCIES: [(u64, u64); 8] = [(1, 1), (1, 4), (1, 2), (3, 4), (3, 2), (2, 1), (4, 1), (16, 1)];

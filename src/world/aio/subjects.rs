@@ -1,9 +1,11 @@
 //! Whom the alternatives of a choice are about, in words that stay the same when other choices change.
 
-use crate::choice::Who;
+use super::device::{DeviceOp, DeviceRequest};
+use super::latency::CHUNK;
+use super::timer::{Timer, TimerKind};
+use crate::choice::{Subject, Who};
 use crate::world::World;
-use crate::world::aio::{DeviceOp, DeviceRequest, Timer, TimerKind};
-use crate::world::arena::ReqId;
+use crate::world::arena::{JobId, ReqId};
 use crate::world::block::driver::Driver;
 
 impl World {
@@ -50,5 +52,33 @@ impl World {
             Some(TimerKind::Throttle(..)) => Who::Timer("throttle group".into()),
             None => Who::Nobody,
         }
+    }
+
+    /// A task with what it has left to do.
+    pub(in crate::world) fn subject(&self, task: u32) -> Subject {
+        let job = task.checked_sub(Subject::job(0)).and_then(|job| self.jobs.get(JobId(job)));
+        let left = job.map_or(1, |job| {
+            let bytes = job.progress_total.saturating_sub(job.progress_current);
+            u32::try_from(bytes.div_ceil(CHUNK).saturating_mul(2)).unwrap_or(u32::MAX).saturating_add(1)
+        });
+        Subject { task, left }
+    }
+
+    /// For whom a request in flight works.
+    pub(super) fn subject_of(&self, request: ReqId) -> Subject {
+        let co = self.aio.in_flight.iter().find(|r| r.id == request).map(|r| r.co);
+        let task = co.and_then(|co| self.cos.get(co)).map_or(Subject::PROCESS, |co| co.task);
+        self.subject(task)
+    }
+
+    /// Whom a timer wakes.
+    pub(super) fn subject_of_timer(&self, timer: Option<&Timer>) -> Subject {
+        let task = match timer.map(|timer| timer.kind) {
+            Some(TimerKind::JobSleep(job)) => Subject::job(job.0),
+            Some(TimerKind::Throttle(..)) => Subject::PROCESS,
+            Some(TimerKind::CoSleep(co)) => self.cos.get(co).map_or(Subject::PROCESS, |co| co.task),
+            None => Subject::PROCESS,
+        };
+        self.subject(task)
     }
 }

@@ -1,10 +1,15 @@
 //! Backing chains: what is below a node through filters and overlays, frozen links, and filters that come and go (`block.c`).
 
-use super::graph::{Graph, Parent};
 use crate::qmp::error::QmpError;
 use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::arena::{ChildId, NodeId};
+use crate::world::block::drain::DrainFrame;
+use crate::world::block::edges::EdgesFrame;
+use crate::world::block::edges::Parent;
+use crate::world::block::graph::Graph;
+use crate::world::block::graph::GraphFrame;
+use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 
@@ -196,39 +201,72 @@ impl Graph {
     }
 }
 
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum ChainFrame {
+    DropFilter { filter: NodeId, below: NodeId },
+    InsertNode { node: NodeId, below: NodeId },
+    NodeInserted(NodeId),
+    FilterDrop(NodeId),
+    FilterDropDrained { filter: NodeId, below: NodeId },
+}
+
+impl From<ChainFrame> for Frame {
+    fn from(frame: ChainFrame) -> Frame {
+        Frame::Chain(frame)
+    }
+}
+
+impl ChainFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            ChainFrame::DropFilter { filter, below } => {
+                w.replace_node(filter, below, true).expect("dropping a filter cannot cause a conflict");
+                Flow::Go
+            }
+            ChainFrame::InsertNode { node, below } => w.insert_node(node, below),
+            ChainFrame::NodeInserted(node) => w.node_inserted(node),
+            ChainFrame::FilterDrop(filter) => w.filter_drop(filter),
+            ChainFrame::FilterDropDrained { filter, below } => w.filter_drop_drained(filter, below),
+        }
+    }
+}
+
 impl World {
     /// `bdrv_insert_node`, once the new node was opened (`Val::Done`): it takes the place of `below`, which it filters. Leaves `Val::Node`.
-    pub(in crate::world) fn insert_node(&mut self, node: NodeId, below: NodeId) -> Flow {
+    fn insert_node(&mut self, node: NodeId, below: NodeId) -> Flow {
         if let Err(mut err) = self.take_done() {
             err.desc = format!("Could not create node: {}", err.desc).into();
             self.stack.push(Frame::Give(Box::new(Val::Node(Err(err)))));
             return self.seq([
-                Frame::GraphWrlock,
-                Frame::UnrefChildren(node),
-                Frame::GraphWrunlock,
-                Frame::BdrvUnref(node),
+                GraphLockFrame::GraphWrlock.into(),
+                GraphFrame::UnrefChildren(node).into(),
+                GraphLockFrame::GraphWrunlock.into(),
+                GraphFrame::BdrvUnref(node).into(),
             ]);
         }
         self.bdrv_ref(below);
         self.seq([
-            Frame::DrainedBegin(below),
-            Frame::DrainedBegin(node),
-            Frame::GraphWrlock,
-            Frame::ReplaceNode { from: below, to: node },
-            Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
-            Frame::DrainedEnd(node),
-            Frame::DrainedEnd(below),
-            Frame::KeepOver(Box::new(Frame::BdrvUnref(below))),
-            Frame::NodeInserted(node),
+            DrainFrame::DrainedBegin(below).into(),
+            DrainFrame::DrainedBegin(node).into(),
+            GraphLockFrame::GraphWrlock.into(),
+            EdgesFrame::ReplaceNode { from: below, to: node }.into(),
+            Frame::KeepOver(Box::new(GraphLockFrame::GraphWrunlock.into())),
+            DrainFrame::DrainedEnd(node).into(),
+            DrainFrame::DrainedEnd(below).into(),
+            Frame::KeepOver(Box::new(GraphFrame::BdrvUnref(below).into())),
+            ChainFrame::NodeInserted(node).into(),
         ])
     }
 
     /// The end of `bdrv_insert_node`.
-    pub(in crate::world) fn node_inserted(&mut self, node: NodeId) -> Flow {
+    fn node_inserted(&mut self, node: NodeId) -> Flow {
         if let Err(mut err) = self.take_done() {
             err.desc = format!("Could not replace node: {}", err.desc).into();
             self.stack.push(Frame::Give(Box::new(Val::Node(Err(err)))));
-            return self.seq([Frame::BdrvUnref(node)]);
+            return self.seq([GraphFrame::BdrvUnref(node).into()]);
         }
         self.ret(Val::Node(Ok(node)))
     }
@@ -239,12 +277,12 @@ impl World {
         self.cor_unfreeze(filter);
         let below = self.graph.filter_bs(filter).expect("the filter is in place");
         self.bdrv_ref(below);
-        self.seq([Frame::DrainedBegin(below), Frame::FilterDropDrained { filter, below }])
+        self.seq([DrainFrame::DrainedBegin(below).into(), ChainFrame::FilterDropDrained { filter, below }.into()])
     }
 
     /// `bdrv_drop_filter`, once the node below is drained. If that was another job's filter, its job may have ended meanwhile and have
     /// taken it away. Unlike QEMU, which goes on with the freed node and aborts, the one below that is drained then.
-    pub(in crate::world) fn filter_drop_drained(&mut self, filter: NodeId, below: NodeId) -> Flow {
+    fn filter_drop_drained(&mut self, filter: NodeId, below: NodeId) -> Flow {
         if self.graph.filter_bs(filter) != Some(below) {
             if self.quirks.has(Quirk::DropFilterOverFreedNode) {
                 let subject = format!("node {}", self.graph.nodes[filter].node_name);
@@ -253,15 +291,19 @@ impl World {
                     "bdrv_replace_node_common: from->quiesce_counter is 0, the node below it was freed",
                 );
             }
-            return self.seq([Frame::DrainedEnd(below), Frame::BdrvUnref(below), Frame::FilterDrop(filter)]);
+            return self.seq([
+                DrainFrame::DrainedEnd(below).into(),
+                GraphFrame::BdrvUnref(below).into(),
+                ChainFrame::FilterDrop(filter).into(),
+            ]);
         }
         self.seq([
-            Frame::GraphWrlock,
-            Frame::DropFilter { filter, below },
-            Frame::GraphWrunlock,
-            Frame::DrainedEnd(below),
-            Frame::BdrvUnref(below),
-            Frame::BdrvUnref(filter),
+            GraphLockFrame::GraphWrlock.into(),
+            ChainFrame::DropFilter { filter, below }.into(),
+            GraphLockFrame::GraphWrunlock.into(),
+            DrainFrame::DrainedEnd(below).into(),
+            GraphFrame::BdrvUnref(below).into(),
+            GraphFrame::BdrvUnref(filter).into(),
         ])
     }
 }

@@ -3,20 +3,57 @@
 //! A drained section is opened from a node upwards: every parent is told to be quiet. Jobs answer by pausing, which a client
 //! sees as `paused` and, when the section ends, `running`.
 
-use super::driver::throttle::Member;
-use super::graph::{Node, Parent};
 use crate::job::status::JobStatus;
 use crate::quirk::Quirk;
 use crate::world::World;
-use crate::world::aio::{Cond, Ctx, Wait};
-use crate::world::arena::{ChildId, CoId, NodeId};
+use crate::world::aio::coroutine::Wait;
+use crate::world::aio::step::Cond;
+use crate::world::arena::{ChildId, CoId, Member, NodeId};
+use crate::world::block::edges::Parent;
 use crate::world::frame::{Flow, Frame};
 use crate::world::watch::feed::Seen;
+use crate::world::watch::feed::WatchFrame;
 use crate::world::watch::marks::Place;
+
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum DrainFrame {
+    DrainedBegin(NodeId),
+    DrainedEnd(NodeId),
+    DrainAll,
+    DrainAllBegin,
+    DrainAllEnd,
+}
+
+impl From<DrainFrame> for Frame {
+    fn from(frame: DrainFrame) -> Frame {
+        Frame::Drain(frame)
+    }
+}
+
+impl DrainFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            DrainFrame::DrainedBegin(bs) => w.drained_begin(bs),
+            DrainFrame::DrainedEnd(bs) => w.bdrv_drained_end(bs),
+            DrainFrame::DrainAll => w.drain_all(),
+            DrainFrame::DrainAllBegin => {
+                w.drain_all_begin_nopoll();
+                w.seq([Frame::Poll(Cond::DrainAll)])
+            }
+            DrainFrame::DrainAllEnd => {
+                w.drain_all_end();
+                Flow::Go
+            }
+        }
+    }
+}
 
 impl World {
     /// `bdrv_parent_drained_begin_single`
-    pub fn parent_drained_begin_single(&mut self, child: ChildId) {
+    pub(in crate::world) fn parent_drained_begin_single(&mut self, child: ChildId) {
         let c = &mut self.graph.children[child];
         assert!(!c.quiesced_parent, "{child:?} is quiesced already");
         c.quiesced_parent = true;
@@ -39,7 +76,7 @@ impl World {
     }
 
     /// `bdrv_parent_drained_end_single`
-    pub fn parent_drained_end_single(&mut self, child: ChildId) {
+    pub(in crate::world) fn parent_drained_end_single(&mut self, child: ChildId) {
         let c = &mut self.graph.children[child];
         assert!(c.quiesced_parent, "{child:?} is not quiesced");
         c.quiesced_parent = false;
@@ -62,7 +99,7 @@ impl World {
     }
 
     /// `bdrv_do_drained_begin` without polling, from the main thread.
-    pub fn drained_begin_nopoll(&mut self, bs: NodeId) {
+    fn drained_begin_nopoll(&mut self, bs: NodeId) {
         let node = &mut self.graph.nodes[bs];
         node.quiesce_counter += 1;
         if node.quiesce_counter == 1 {
@@ -76,7 +113,7 @@ impl World {
     }
 
     /// `bdrv_do_drained_end` from the main thread.
-    pub fn drained_end(&mut self, bs: NodeId) {
+    pub(in crate::world) fn drained_end(&mut self, bs: NodeId) {
         let node = &mut self.graph.nodes[bs];
         assert!(node.quiesce_counter > 0, "{bs:?} is not drained");
         node.quiesce_counter -= 1;
@@ -92,7 +129,7 @@ impl World {
 
     /// `bdrv_drain_poll`: whether a drained node still has requests or a parent that is not quiet.
     #[must_use]
-    pub fn bdrv_drain_poll(&self, bs: NodeId, ignore_bds_parents: bool) -> bool {
+    pub(in crate::world) fn bdrv_drain_poll(&self, bs: NodeId, ignore_bds_parents: bool) -> bool {
         let Some(node) = self.graph.nodes.get(bs).filter(|_| !self.quirks.has(Quirk::SeededDrainDoesNotWait)) else {
             return false;
         };
@@ -105,24 +142,24 @@ impl World {
     }
 
     /// `bdrv_drained_begin`: quiesce, then poll until nothing is under way.
-    pub(in crate::world) fn drained_begin(&mut self, bs: NodeId) -> Flow {
+    fn drained_begin(&mut self, bs: NodeId) -> Flow {
         if let Some(co) = self.aio.current {
             self.node_inc_in_flight(bs);
-            self.bh_schedule(crate::world::aio::Bh::CoDrain { co, bs, begin: true });
+            self.bh_schedule(crate::world::aio::queue::Bh::CoDrain { co, bs, begin: true });
             return Flow::Yield(Wait::Bh("bdrv_drained_begin"));
         }
         self.drained_begin_nopoll(bs);
         if self.feed.on {
-            self.stack.push(Frame::DrainSeen(bs));
+            self.stack.push(WatchFrame::DrainSeen(bs).into());
         }
         self.seq([Frame::Poll(Cond::Drain(bs))])
     }
 
     /// `bdrv_drained_end`
-    pub(in crate::world) fn bdrv_drained_end(&mut self, bs: NodeId) -> Flow {
+    fn bdrv_drained_end(&mut self, bs: NodeId) -> Flow {
         if let Some(co) = self.aio.current {
             self.node_inc_in_flight(bs);
-            self.bh_schedule(crate::world::aio::Bh::CoDrain { co, bs, begin: false });
+            self.bh_schedule(crate::world::aio::queue::Bh::CoDrain { co, bs, begin: false });
             return Flow::Yield(Wait::Bh("bdrv_drained_end"));
         }
         self.polled_section_ends(bs);
@@ -141,17 +178,14 @@ impl World {
         if self.aio.closing {
             return Flow::Go;
         }
-        self.seq([if begin { Frame::DrainedBegin(bs) } else { Frame::DrainedEnd(bs) }, Frame::Wake(co)])
-    }
-
-    /// `bdrv_new`: a node that comes while all are drained is drained as often.
-    pub(in crate::world) fn bdrv_new(&mut self, mut node: Node) -> NodeId {
-        node.quiesce_counter = self.graph.drain_all_count;
-        self.graph.nodes.insert(node)
+        self.seq([
+            if begin { DrainFrame::DrainedBegin(bs).into() } else { DrainFrame::DrainedEnd(bs).into() },
+            Frame::Wake(co),
+        ])
     }
 
     /// `bdrv_drain_all_begin_nopoll`
-    pub fn drain_all_begin_nopoll(&mut self) {
+    pub(in crate::world) fn drain_all_begin_nopoll(&mut self) {
         self.graph.drain_all_count += 1;
         let mut next = 0;
         while let Some(bs) = self.graph.state_from(next) {
@@ -161,7 +195,7 @@ impl World {
     }
 
     /// `bdrv_drain_all_end`
-    pub fn drain_all_end(&mut self) {
+    pub(in crate::world) fn drain_all_end(&mut self) {
         let mut next = 0;
         while let Some(bs) = self.graph.state_from(next) {
             self.drained_end(bs);
@@ -171,68 +205,17 @@ impl World {
     }
 
     /// `bdrv_drain_all`
-    pub(in crate::world) fn drain_all(&mut self) -> Flow {
+    fn drain_all(&mut self) -> Flow {
         self.drain_all_begin_nopoll();
-        self.seq([Frame::Poll(Cond::DrainAll), Frame::DrainAllEnd])
+        self.seq([Frame::Poll(Cond::DrainAll), DrainFrame::DrainAllEnd.into()])
     }
 
     /// Whether a drained section that is opened and closed at once would change nothing: no job has an edge to a node, no reader and
     /// no queued request is about. Most graph changes are made so, and walking the whole graph twice for each was most of their cost.
-    fn nobody_sees_a_drain(&self) -> bool {
+    pub(super) fn nobody_sees_a_drain(&self) -> bool {
         self.aio.readers == 0
             && self.jobs.list.iter().all(|job| self.jobs[*job].nodes.is_empty())
             && self.graph.backends.iter().all(|(_, backend)| backend.queued_requests.is_empty())
             && self.throttling.groups.is_empty()
-    }
-
-    /// `bdrv_graph_wrlock`: drains everything without waiting, waits for readers only, and undrains before it returns.
-    pub(in crate::world) fn graph_wrlock(&mut self) -> Flow {
-        assert!(!self.aio.has_writer, "the graph is locked for writing already");
-        if self.nobody_sees_a_drain() {
-            self.aio.has_writer = true;
-            return Flow::Go;
-        }
-        self.drain_all_begin_nopoll();
-        self.seq([Frame::Poll(Cond::Readers), Frame::GraphWrlockTaken])
-    }
-
-    /// The second half of `bdrv_graph_wrlock`.
-    pub(in crate::world) fn graph_wrlock_taken(&mut self) -> Flow {
-        self.aio.has_writer = true;
-        self.drain_all_end();
-        Flow::Go
-    }
-
-    /// `bdrv_graph_wrunlock`: lets readers in, then runs the bottom halves that the locked section left.
-    pub(in crate::world) fn graph_wrunlock(&mut self) -> Flow {
-        self.aio.has_writer = false;
-        for co in std::mem::take(&mut self.graph_readers_waiting) {
-            self.co_enter(co, Ctx::Main);
-        }
-        self.aio_bh_poll()
-    }
-
-    /// `bdrv_graph_co_rdlock`
-    pub(in crate::world) fn graph_co_rdlock(&mut self) -> Flow {
-        if self.aio.has_writer {
-            let co = self.current();
-            self.graph_readers_waiting.push(co);
-            self.stack.push(Frame::Rdlock);
-            return Flow::Yield(Wait::Queue("the graph lock"));
-        }
-        self.aio.readers += 1;
-        Flow::Go
-    }
-
-    /// `bdrv_inc_in_flight`
-    pub fn node_inc_in_flight(&mut self, bs: NodeId) {
-        self.graph.nodes[bs].in_flight += 1;
-    }
-
-    /// `bdrv_dec_in_flight`
-    pub fn node_dec_in_flight(&mut self, bs: NodeId) {
-        let node = &mut self.graph.nodes[bs];
-        assert!(node.in_flight > 0, "{bs:?} has no request in flight");
-        node.in_flight -= 1;
     }
 }

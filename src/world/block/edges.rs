@@ -1,13 +1,16 @@
 //! Changing the graph: attaching, replacing, referencing and closing nodes (`block.c`, `block/block-backend.c`).
 
-use super::driver::Driver;
-use super::graph::{Backend, Child, Graph, Node, Parent, Role};
 use crate::qmp::error::QmpError;
 use crate::world::World;
-use crate::world::arena::{BackendId, ChildId, NodeId};
+use crate::world::arena::{BackendId, ChildId, JobId, NodeId};
+use crate::world::block::drain::DrainFrame;
+use crate::world::block::driver::Driver;
+use crate::world::block::graph::GraphFrame;
+use crate::world::block::graph::{Graph, Node};
+use crate::world::block::graph_lock::GraphLockFrame;
+use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
-use std::sync::Arc;
 
 /// `bdrv_set_file_or_backing_noperm`, of a node that can't have a backing file.
 pub(in crate::world) fn no_backing(node: &Node) -> QmpError {
@@ -24,26 +27,107 @@ impl Graph {
     }
 }
 
+/// What a node needs a child for (`BdrvChildRole`, as far as permissions depend on it).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// `BDRV_CHILD_FILTERED`: the parent passes requests on.
+    Filtered,
+    /// `BDRV_CHILD_IMAGE`: data and metadata of a format.
+    Image,
+    /// `BDRV_CHILD_FILTERED` for a raw node without offset and size: `raw_child_perm` trims what it does not need.
+    RawImage,
+    /// `BDRV_CHILD_DATA`: data only.
+    Data,
+    /// `BDRV_CHILD_COW`: a backing file.
+    Cow,
+    /// The parent is no node.
+    Root,
+}
+
+/// Who holds the upper end of an edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Parent {
+    /// A node (`child_of_bds`).
+    Node(NodeId),
+    /// A backend (`child_root`).
+    Backend(BackendId),
+    /// A block job (`child_job`).
+    Job(JobId),
+}
+
+/// `BdrvChild`
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Child {
+    /// `file`, `backing`, `image`, `target`, `root`, `main node`
+    pub name: &'static str,
+    /// What the parent needs it for.
+    pub role: Role,
+    /// The upper end.
+    pub parent: Parent,
+    /// The lower end.
+    pub bs: NodeId,
+    /// Permissions taken.
+    pub perm: u8,
+    /// Permissions left to others.
+    pub shared: u8,
+    /// `quiesced_parent`: the parent was told to be quiet because of this edge.
+    pub quiesced_parent: bool,
+    /// `frozen`: a job relies on where the edge leads to.
+    pub frozen: bool,
+}
+
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum EdgesFrame {
+    /// `bdrv_replace_child_bs` of a backend's root, in the write lock.
+    ReplaceRoot {
+        blk: BackendId,
+        new: NodeId,
+    },
+    AttachToNode {
+        parent: NodeId,
+        name: &'static str,
+        role: Role,
+        bs: NodeId,
+    },
+    ReplaceNode {
+        from: NodeId,
+        to: NodeId,
+    },
+    SetBackingHd {
+        bs: NodeId,
+        backing: NodeId,
+    },
+}
+
+impl From<EdgesFrame> for Frame {
+    fn from(frame: EdgesFrame) -> Frame {
+        Frame::Edges(frame)
+    }
+}
+
+impl EdgesFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            EdgesFrame::ReplaceRoot { blk, new } => w.replace_root(blk, new),
+            EdgesFrame::AttachToNode { parent, name, role, bs } => w.attach_to_node(parent, name, role, bs),
+            EdgesFrame::ReplaceNode { from, to } => {
+                let done = w.replace_node(from, to, false);
+                w.ret(Val::Done(done))
+            }
+            EdgesFrame::SetBackingHd { bs, backing } => w.set_backing_hd(bs, backing),
+        }
+    }
+}
+
 impl World {
-    pub(super) fn perms_of(&mut self, roots: &[NodeId]) -> Result<(), QmpError> {
-        let jobs = &self.jobs;
-        let desc = |job| {
-            let j = &jobs[job];
-            format!("{} job '{}'", j.job_type.name(), j.id)
-        };
-        self.graph.refresh_perms(roots, &desc).map_err(QmpError::generic)
-    }
-
-    /// `bdrv_ref`
-    pub fn bdrv_ref(&mut self, bs: NodeId) {
-        self.graph.nodes[bs].refcnt += 1;
-    }
-
     /// `bdrv_attach_child_noperm` + permission update. The caller holds the write lock and, on failure, its own reference.
     ///
     /// # Errors
     /// The permission conflict that stands in the way; the graph is then as before.
-    pub fn attach_child(
+    pub(in crate::world) fn attach_child(
         &mut self,
         bs: NodeId,
         name: &'static str,
@@ -116,7 +200,7 @@ impl World {
     }
 
     /// `bdrv_child_cb_attach`: the parent knows what the new edge is to it.
-    pub(in crate::world) fn note_child(&mut self, parent: NodeId, child: ChildId) {
+    pub(super) fn note_child(&mut self, parent: NodeId, child: ChildId) {
         let (name, bs) = (self.graph.children[child].name, self.graph.bs(child));
         let node = &mut self.graph.nodes[parent];
         match name {
@@ -157,65 +241,23 @@ impl World {
     }
 
     /// `bdrv_root_unref_child` under the write lock: the reference is dropped by a bottom half.
-    pub fn root_unref_child(&mut self, child: ChildId) {
+    pub(in crate::world) fn root_unref_child(&mut self, child: ChildId) {
         let bs = self.graph.bs(child);
         self.detach_child(child);
         self.perms_of(&[bs]).expect("taking a user away cannot cause a conflict");
-        self.bh_schedule(crate::world::aio::Bh::BdrvUnref(bs));
-    }
-
-    /// `bdrv_unref`
-    pub(in crate::world) fn bdrv_unref(&mut self, bs: NodeId) -> Flow {
-        let node = &mut self.graph.nodes[bs];
-        assert!(node.refcnt > 0, "{bs:?} has no reference left");
-        node.refcnt -= 1;
-        if node.refcnt > 0 {
-            return Flow::Go;
-        }
-        let was_named = self.graph.named.iter().position(|n| *n == bs);
-        if let Some(i) = was_named {
-            self.graph.named.remove(i);
-        }
-        self.seq([Frame::BdrvClose(bs), Frame::BdrvFree(bs)])
-    }
-
-    /// `bdrv_close`
-    pub(in crate::world) fn bdrv_close(&mut self, bs: NodeId) -> Flow {
-        self.seq([
-            Frame::DrainedBegin(bs),
-            Frame::RunCo(Box::new(Frame::BdrvCoFlush(bs))),
-            Frame::DrainedBegin(bs),
-            Frame::DrainedEnd(bs),
-            Frame::DriverClose(bs),
-            Frame::GraphWrlock,
-            Frame::UnrefChildren(bs),
-            Frame::GraphWrunlock,
-        ])
-    }
-
-    /// `bdrv_close`'s loop over the children.
-    pub(in crate::world) fn unref_children(&mut self, bs: NodeId) -> Flow {
-        for child in self.graph.nodes[bs].children.clone() {
-            self.root_unref_child(child);
-        }
-        Flow::Go
-    }
-
-    /// The end of `bdrv_close`, and `bdrv_delete`.
-    pub(in crate::world) fn bdrv_free(&mut self, bs: NodeId) -> Flow {
-        self.drained_end(bs);
-        while self.graph.nodes[bs].quiesce_counter > 0 {
-            self.drained_end(bs);
-        }
-        self.graph.nodes.remove(bs);
-        Flow::Go
+        self.bh_schedule(crate::world::aio::queue::Bh::BdrvUnref(bs));
     }
 
     /// `bdrv_replace_node_noperm` with `auto_skip`, then permissions: moves the parents of `from` to `to`.
     ///
     /// # Errors
     /// The permission conflict; the graph is then as before.
-    pub fn replace_node(&mut self, from: NodeId, to: NodeId, detach_subchain: bool) -> Result<(), QmpError> {
+    pub(in crate::world) fn replace_node(
+        &mut self,
+        from: NodeId,
+        to: NodeId,
+        detach_subchain: bool,
+    ) -> Result<(), QmpError> {
         // Taking a filter away cannot fail.
         let before = (!detach_subchain).then(|| self.graph.clone());
         let parents = self.graph.nodes[from].parents.clone();
@@ -270,7 +312,7 @@ impl World {
         }
         if let Some(backing) = backing {
             self.bdrv_ref(backing);
-            let (parent, shared) = (Parent::Node(bs), super::graph::perm::ALL);
+            let (parent, shared) = (Parent::Node(bs), perm::ALL);
             let (perm, quiesced_parent, frozen) = (0, false, false);
             let edge = Child { name: "backing", role, parent, bs: backing, perm, shared, quiesced_parent, frozen };
             let edge = self.attach_child_noperm(edge);
@@ -286,7 +328,7 @@ impl World {
             return Err(err);
         }
         if let Some(below) = gone {
-            self.bh_schedule(crate::world::aio::Bh::BdrvUnref(below));
+            self.bh_schedule(crate::world::aio::queue::Bh::BdrvUnref(below));
         }
         Ok(())
     }
@@ -294,7 +336,7 @@ impl World {
     fn detach_and_schedule_unref(&mut self, edge: ChildId) {
         let bs = self.graph.bs(edge);
         self.detach_child(edge);
-        self.bh_schedule(crate::world::aio::Bh::BdrvUnref(bs));
+        self.bh_schedule(crate::world::aio::queue::Bh::BdrvUnref(bs));
     }
 
     /// `should_update_child`
@@ -347,7 +389,7 @@ impl World {
     }
 
     /// `bdrv_replace_child_bs` of a backend's root, in the write lock. Leaves `Val::Done`.
-    pub(in crate::world) fn replace_root(&mut self, blk: BackendId, new: NodeId) -> Flow {
+    fn replace_root(&mut self, blk: BackendId, new: NodeId) -> Flow {
         let root = self.graph.backends[blk].root.expect("it had one when the command began");
         let old = self.graph.bs(root);
         let before = self.graph.clone();
@@ -359,94 +401,27 @@ impl World {
         self.ret(Val::Done(done))
     }
 
-    /// `blk_new`
-    pub fn blk_new(&mut self, name: Arc<str>, perm: u8, shared: u8) -> BackendId {
-        self.graph.backends.insert(Backend {
-            name,
-            root: None,
-            perm,
-            shared,
-            quiesce_counter: 0,
-            in_flight: 0,
-            queued_requests: Vec::new(),
-            write_cache: true,
-            allow_write_beyond_eof: false,
-            disable_request_queuing: false,
-            dev: None,
-            removable: false,
-            tray: false,
-            tray_open: false,
-            iostatus_enabled: false,
-            last_flags: super::graph::OpenFlags::default(),
-            stats: Arc::default(),
-        })
-    }
-
-    /// `blk_insert_bs`, as frames: write lock, attach, unlock. Leaves `Val::Done`.
-    pub(in crate::world) fn blk_insert_bs(&mut self, blk: BackendId, bs: NodeId) -> Flow {
-        self.seq([Frame::GraphWrlock, Frame::BlkAttach(blk, bs), Frame::KeepOver(Box::new(Frame::GraphWrunlock))])
-    }
-
-    /// The attaching itself.
-    pub(in crate::world) fn blk_attach(&mut self, blk: BackendId, bs: NodeId) -> Flow {
-        let backend = &self.graph.backends[blk];
-        let (perm, shared) = (backend.perm, backend.shared);
-        let result = self.attach_child(bs, "root", Role::Root, Parent::Backend(blk), perm, shared);
-        let done = result.map(|child| self.graph.backends[blk].root = Some(child));
-        self.ret(Val::Done(done))
-    }
-
-    /// `blk_set_perm`
-    ///
-    /// # Errors
-    /// The permission conflict; the backend then keeps what it had.
-    pub fn blk_set_perm(&mut self, blk: BackendId, perm: u8, shared: u8) -> Result<(), QmpError> {
-        if let Some(root) = self.graph.backends[blk].root {
-            let child = &mut self.graph.children[root];
-            let old = (child.perm, child.shared);
-            (child.perm, child.shared) = (perm, shared);
-            let bs = child.bs;
-            if let Err(err) = self.perms_of(&[bs]) {
-                let child = &mut self.graph.children[root];
-                (child.perm, child.shared) = old;
-                return Err(err);
-            }
-        }
-        let backend = &mut self.graph.backends[blk];
-        (backend.perm, backend.shared) = (perm, shared);
-        Ok(())
-    }
-
-    /// `blk_unref` of the last reference: `blk_remove_bs`, then gone.
-    pub(in crate::world) fn blk_unref(&mut self, blk: BackendId) -> Flow {
-        if self.graph.backends[blk].root.is_none() {
-            self.graph.backends.remove(blk);
-            return Flow::Go;
-        }
-        // `blk_drain`
-        let bs = self.graph.blk_bs(blk).expect("it has a root");
+    /// `bdrv_set_backing_hd`. Leaves `Val::Done`.
+    fn set_backing_hd(&mut self, bs: NodeId, backing: NodeId) -> Flow {
         self.bdrv_ref(bs);
-        let idle = Frame::Poll(crate::world::aio::Cond::Backend(blk));
-        // Both `blk_unref` and `blk_remove_bs` drain.
         self.seq([
-            Frame::DrainedBegin(bs),
-            idle.clone(),
-            Frame::DrainedEnd(bs),
-            Frame::DrainedBegin(bs),
-            idle,
-            Frame::DrainedEnd(bs),
-            Frame::BdrvUnref(bs),
-            Frame::GraphWrlock,
-            Frame::BlkDetach(blk),
-            Frame::GraphWrunlock,
+            DrainFrame::DrainedBegin(bs).into(),
+            GraphLockFrame::GraphWrlock.into(),
+            EdgesFrame::AttachToNode { parent: bs, name: "backing", role: Role::Cow, bs: backing }.into(),
+            Frame::KeepOver(Box::new(GraphLockFrame::GraphWrunlock.into())),
+            DrainFrame::DrainedEnd(bs).into(),
+            Frame::KeepOver(Box::new(GraphFrame::BdrvUnref(bs).into())),
         ])
     }
 
-    /// The detaching itself.
-    pub(in crate::world) fn blk_detach(&mut self, blk: BackendId) -> Flow {
-        let root = self.graph.backends[blk].root.take().expect("it has a root");
-        self.root_unref_child(root);
-        self.graph.backends.remove(blk);
-        Flow::Go
+    /// A node opens its own edge to another (`bdrv_open_child`, by reference). Leaves `Val::Done`.
+    fn attach_to_node(&mut self, parent: NodeId, name: &'static str, role: Role, bs: NodeId) -> Flow {
+        let node = &self.graph.nodes[parent];
+        if name == "backing" && !node.drv().supports_backing() {
+            return self.ret(Val::Done(Err(no_backing(node))));
+        }
+        let result = self.attach_child(bs, name, role, Parent::Node(parent), 0, perm::ALL);
+        let done = result.map(|child| self.note_child(parent, child));
+        self.ret(Val::Done(done))
     }
 }

@@ -1,10 +1,10 @@
 //! File names of nodes (`block.c:bdrv_refresh_filename`).
 
-use super::driver::Driver;
 use crate::base::Json;
 use crate::qmp::print::{Order, to_text};
 use crate::world::World;
 use crate::world::arena::NodeId;
+use crate::world::block::driver::Driver;
 use std::sync::Arc;
 
 /// `PATH_MAX`: a longer `json:` name is cut off.
@@ -12,7 +12,7 @@ const PATH_MAX: usize = 4096;
 
 /// What describes a node in place of its name.
 #[derive(Clone, Debug)]
-pub(in crate::world) struct Names {
+struct Names {
     /// `exact_filename`: a name that opens the same tree; empty where there is none.
     pub exact: Arc<str>,
     /// `filename`: the exact one, or else `json:` and the options.
@@ -24,13 +24,13 @@ pub(in crate::world) struct Names {
 impl World {
     /// `bs->filename`, as messages and image headers give it.
     #[must_use]
-    pub fn filename_of(&self, node: NodeId) -> Arc<str> {
+    pub(in crate::world) fn filename_of(&self, node: NodeId) -> Arc<str> {
         self.names_of(node).filename
     }
 
     /// The host file that holds a node's data, where that is one.
     #[must_use]
-    pub fn host_path(&self, node: NodeId) -> Option<Arc<str>> {
+    pub(in crate::world) fn host_path(&self, node: NodeId) -> Option<Arc<str>> {
         let n = &self.graph.nodes[node];
         match n.driver.as_ref() {
             Some(Driver::File(file)) => Some(file.path.clone()),
@@ -48,7 +48,7 @@ impl World {
     }
 
     /// `bdrv_refresh_filename`
-    pub(super) fn names_of(&self, node: NodeId) -> Names {
+    fn names_of(&self, node: NodeId) -> Names {
         let n = &self.graph.nodes[node];
         let Some(driver) = &n.driver else {
             return Names { exact: "".into(), filename: "".into(), options: Json::empty() };

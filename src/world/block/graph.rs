@@ -1,89 +1,22 @@
 //! The block graph: nodes, the edges between them, backends, permissions and op blockers (`block.c`, `block/block-backend.c`).
 
-use super::driver::Driver;
 use crate::base::Kept;
 use crate::bitmap::DirtyBitmaps;
-use crate::block::accounting::Accounting;
+use crate::qmp::error::QmpError;
+use crate::world::World;
 use crate::world::arena::{Arena, BackendId, ChildId, CoId, JobId, NodeId};
+use crate::world::block::backend::BackendFrame;
+use crate::world::block::backend::{Backend, BdrvNext};
+use crate::world::block::drain::DrainFrame;
+use crate::world::block::driver::Driver;
+use crate::world::block::driver::DriverFrame;
+use crate::world::block::edges::{Child, Parent};
+use crate::world::block::graph_lock::GraphLockFrame;
+use crate::world::block::io::flush::FlushFrame;
+use crate::world::block::io::request::TrackedRequest;
+use crate::world::frame::{Flow, Frame};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// `BLK_PERM_*` bits.
-pub mod perm {
-    /// `BLK_PERM_CONSISTENT_READ`
-    pub const CONSISTENT_READ: u8 = 1;
-    /// `BLK_PERM_WRITE`
-    pub const WRITE: u8 = 2;
-    /// `BLK_PERM_WRITE_UNCHANGED`
-    pub const WRITE_UNCHANGED: u8 = 4;
-    /// `BLK_PERM_RESIZE`
-    pub const RESIZE: u8 = 8;
-    /// `BLK_PERM_ALL`
-    pub const ALL: u8 = 15;
-
-    const NAMES: [(u8, &str); 4] = [
-        (CONSISTENT_READ, "consistent read"),
-        (WRITE, "write"),
-        (WRITE_UNCHANGED, "write unchanged"),
-        (RESIZE, "resize"),
-    ];
-
-    /// `bdrv_perm_names`: the names in a message, separated by commas.
-    #[must_use]
-    pub fn names(perm: u8) -> String {
-        let named: Vec<&str> = NAMES.iter().filter(|(bit, _)| perm & bit != 0).map(|(_, name)| *name).collect();
-        named.join(", ")
-    }
-}
-
-/// What a node needs a child for (`BdrvChildRole`, as far as permissions depend on it).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// `BDRV_CHILD_FILTERED`: the parent passes requests on.
-    Filtered,
-    /// `BDRV_CHILD_IMAGE`: data and metadata of a format.
-    Image,
-    /// `BDRV_CHILD_FILTERED` for a raw node without offset and size: `raw_child_perm` trims what it does not need.
-    RawImage,
-    /// `BDRV_CHILD_DATA`: data only.
-    Data,
-    /// `BDRV_CHILD_COW`: a backing file.
-    Cow,
-    /// The parent is no node.
-    Root,
-}
-
-/// Who holds the upper end of an edge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Parent {
-    /// A node (`child_of_bds`).
-    Node(NodeId),
-    /// A backend (`child_root`).
-    Backend(BackendId),
-    /// A block job (`child_job`).
-    Job(JobId),
-}
-
-/// `BdrvChild`
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Child {
-    /// `file`, `backing`, `image`, `target`, `root`, `main node`
-    pub name: &'static str,
-    /// What the parent needs it for.
-    pub role: Role,
-    /// The upper end.
-    pub parent: Parent,
-    /// The lower end.
-    pub bs: NodeId,
-    /// Permissions taken.
-    pub perm: u8,
-    /// Permissions left to others.
-    pub shared: u8,
-    /// `quiesced_parent`: the parent was told to be quiet because of this edge.
-    pub quiesced_parent: bool,
-    /// `frozen`: a job relies on where the edge leads to.
-    pub frozen: bool,
-}
 
 /// How a node was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -147,34 +80,6 @@ pub struct BlockLimits {
     pub max_pdiscard: u64,
 }
 
-/// `BdrvTrackedRequest`: a request that is under way at a node.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct TrackedRequest {
-    /// Distinguishes requests of one node; the lowest free number.
-    pub id: u32,
-    /// `read`, `write`, `discard`, `truncate`.
-    pub op: &'static str,
-    /// Byte range that must not overlap with a serialising one.
-    pub overlap_offset: u64,
-    /// Its length.
-    pub overlap_bytes: u64,
-    /// Nobody may overlap with it.
-    pub serialising: bool,
-    /// The coroutine that carries it out.
-    pub co: CoId,
-    /// `waiting_for`: it waits for another one itself.
-    pub waiting: bool,
-    /// Coroutines that wait for its end, oldest first.
-    pub wait_queue: Vec<CoId>,
-}
-
-impl TrackedRequest {
-    /// Whether others must look at it: no request waits for another but next to such a one.
-    pub(super) fn is_apart(&self) -> bool {
-        self.serialising || self.waiting
-    }
-}
-
 /// `BlockDriverState`
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Node {
@@ -234,7 +139,7 @@ pub struct Node {
     /// The name was made up.
     pub auto_named: bool,
     /// How it was opened.
-    pub spec: Option<Kept<Arc<super::open::spec::OpenSpec>>>,
+    pub spec: Option<Kept<Arc<crate::world::block::open::spec::OpenSpec>>>,
     /// The backing file name in the image header.
     pub backing_file: Arc<str>,
     /// The backing format in the image header.
@@ -319,63 +224,6 @@ impl Node {
 impl Default for Node {
     fn default() -> Self {
         Node::new()
-    }
-}
-
-/// `BlockBackend`
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Backend {
-    /// `drive0`, or empty for one that only QEMU knows.
-    pub name: Arc<str>,
-    /// The edge to its node.
-    pub root: Option<ChildId>,
-    /// Permissions it takes.
-    pub perm: u8,
-    /// Permissions it leaves to others.
-    pub shared: u8,
-    /// Open drained sections.
-    pub quiesce_counter: u32,
-    /// Requests under way.
-    pub in_flight: u32,
-    /// Coroutines whose requests wait for the end of a drained section, oldest first.
-    pub queued_requests: Vec<CoId>,
-    /// `enable_write_cache`: false makes every write be followed by a flush.
-    pub write_cache: bool,
-    /// `blk_set_allow_write_beyond_eof`, as of one who formats an image.
-    pub allow_write_beyond_eof: bool,
-    /// `blk_set_disable_request_queuing`: its requests do not wait for the end of a drained section, as those of a job that is told to
-    /// pause.
-    pub disable_request_queuing: bool,
-    /// A guest device is attached, by its path or id.
-    pub dev: Option<Arc<str>>,
-    /// The device's media can be taken out.
-    pub removable: bool,
-    /// The device has a tray.
-    pub tray: bool,
-    /// It is open.
-    pub tray_open: bool,
-    /// The device says how its last request failed (`blk_iostatus_enable`).
-    pub iostatus_enabled: bool,
-    /// `root_state`: how the last medium was opened.
-    pub last_flags: OpenFlags,
-    /// What its guest did.
-    pub stats: Arc<Accounting>,
-}
-
-/// How far a walk over all images got (`BdrvNextIterator`).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct BdrvNext {
-    /// Whether it is at the monitor's nodes.
-    monitor: bool,
-    blk: Option<BackendId>,
-    bs: Option<NodeId>,
-}
-
-impl BdrvNext {
-    /// The node that was given last.
-    #[must_use]
-    pub fn node(&self) -> Option<NodeId> {
-        self.bs
     }
 }
 
@@ -537,223 +385,179 @@ impl Graph {
             _ => None,
         })
     }
+}
 
-    /// `bdrv_get_cumulative_perm`
-    #[must_use]
-    pub fn cumulative_perm(&self, node: NodeId) -> (u8, u8) {
-        self.nodes[node].parents.iter().fold((0, perm::ALL), |(taken, shared), c| {
-            let child = &self.children[*c];
-            (taken | child.perm, shared & child.shared)
-        })
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum GraphFrame {
+    BdrvUnref(NodeId),
+    BdrvClose(NodeId),
+    BdrvFree(NodeId),
+    UnrefChildren(NodeId),
+    CloseAll,
+}
+
+impl From<GraphFrame> for Frame {
+    fn from(frame: GraphFrame) -> Frame {
+        Frame::Graph(frame)
     }
+}
 
-    /// `bdrv_child_user_desc`
-    fn user_desc(&self, child: ChildId, job_desc: &dyn Fn(JobId) -> String) -> String {
-        match self.children[child].parent {
-            Parent::Node(n) => format!("node '{}'", self.nodes[n].node_name),
-            Parent::Job(job) => job_desc(job),
-            Parent::Backend(blk) => {
-                let b = &self.backends[blk];
-                match (&*b.name, &b.dev) {
-                    ("", Some(dev)) if !dev.is_empty() => format!("block device '{dev}'"),
-                    ("", _) => "an unnamed block device".to_owned(),
-                    (name, _) => format!("block device '{name}'"),
-                }
-            }
-        }
-    }
-
-    /// `bdrv_parent_perms_conflict`: the text of the first conflict among the users of a node.
-    fn parents_conflict(&self, node: NodeId, job_desc: &dyn Fn(JobId) -> String) -> Option<String> {
-        let parents = &self.nodes[node].parents;
-        for a in parents {
-            for b in parents {
-                let (user_a, user_b) = (&self.children[*a], &self.children[*b]);
-                let missing = user_b.perm & !user_a.shared;
-                if a != b && missing != 0 {
-                    let name = &self.nodes[node].node_name;
-                    return Some(format!(
-                        "Permission conflict on node '{name}': permissions '{}' are both required by {} (uses node \
-                         '{name}' as '{}' child) and unshared by {} (uses node '{name}' as '{}' child).",
-                        perm::names(missing),
-                        self.user_desc(*b, job_desc),
-                        user_b.name,
-                        self.user_desc(*a, job_desc),
-                        user_a.name,
-                    ));
-                }
-            }
-        }
-        None
-    }
-
-    /// `bdrv_list_refresh_perms`: recomputes the permissions below the given nodes; on a conflict nothing is changed.
-    ///
-    /// # Errors
-    /// The text of the conflict.
-    pub fn refresh_perms(&mut self, roots: &[NodeId], job_desc: &dyn Fn(JobId) -> String) -> Result<(), String> {
-        let order = self.topological(roots);
-        let mut old = Vec::new();
-        for node in &order {
-            let result = match self.parents_conflict(*node, job_desc) {
-                Some(text) => Err(text),
-                None => self.node_refresh_perm(*node, &mut old),
-            };
-            if let Err(text) = result {
-                for (child, perm, shared) in old.into_iter().rev() {
-                    let child: &mut Child = &mut self.children[child];
-                    child.perm = perm;
-                    child.shared = shared;
-                }
-                return Err(text);
-            }
-        }
-        Ok(())
-    }
-
-    /// Parents before children.
-    fn topological(&self, roots: &[NodeId]) -> Vec<NodeId> {
-        fn visit(graph: &Graph, node: NodeId, found: &mut Vec<NodeId>, order: &mut Vec<NodeId>) {
-            if found.contains(&node) {
-                return;
-            }
-            found.push(node);
-            for child in &graph.nodes[node].children {
-                visit(graph, graph.bs(*child), found, order);
-            }
-            order.push(node);
-        }
-        let (mut found, mut order) = (Vec::new(), Vec::new());
-        for root in roots {
-            visit(self, *root, &mut found, &mut order);
-        }
-        order.reverse();
-        order
-    }
-
-    /// `bdrv_node_refresh_perm`
-    fn node_refresh_perm(&mut self, node: NodeId, old: &mut Vec<(ChildId, u8, u8)>) -> Result<(), String> {
-        let (taken, shared) = self.cumulative_perm(node);
-        let n = &self.nodes[node];
-        let writes = taken & (perm::WRITE | perm::WRITE_UNCHANGED) != 0;
-        if writes && !n.flags.rdwr {
-            if self.reopening.contains(&node) {
-                return Err(format!("Read-only block node '{}' cannot support read-write users", n.node_name));
-            }
-            return Err("Block node is read-only".to_owned());
-        }
-        if writes && taken & perm::RESIZE == 0 && !n.size.is_multiple_of(n.bl.request_alignment) {
-            return Err("Cannot get 'write' permission without 'resize': Image size is not a multiple of request \
-                        alignment"
-                .to_owned());
-        }
-        if n.driver.is_none() {
-            return Ok(());
-        }
-        if let Some(Driver::File(file)) = &n.driver
-            && !n.flags.force_share
-            && file.locking
-            && let Some(text) = self.file_lock_conflict(&file.path, Some(node), taken, shared)
-        {
-            return Err(text);
-        }
-        for child in n.children.clone() {
-            let (p, s) = self.child_perm(node, child, taken, shared);
-            let c = &self.children[child];
-            if (c.perm, c.shared) != (p, s) {
-                old.push((child, c.perm, c.shared));
-                let c = &mut self.children[child];
-                c.perm = p;
-                c.shared = s;
-            }
-        }
-        Ok(())
-    }
-
-    /// `raw_check_lock_bytes`: what the locks of other nodes with the same host file say against these permissions.
-    #[must_use]
-    pub fn file_lock_conflict(&self, path: &str, own: Option<NodeId>, taken: u8, shared: u8) -> Option<String> {
-        let (mut others_taken, others_unshared) = self.foreign_locks.get(path).copied().unwrap_or((0, 0));
-        let mut others_shared = perm::ALL & !others_unshared;
-        for (id, node) in self.nodes.iter() {
-            if let Some(Driver::File(file)) = &node.driver
-                && Some(id) != own
-                && *file.path == *path
-                && !node.flags.force_share
-                && file.locking
-            {
-                let (t, s) = self.cumulative_perm(id);
-                others_taken |= t;
-                others_shared &= s;
-            }
-        }
-        // The first bit in QEMU's order is the one that is named.
-        let named = |bits: u8| perm::names(bits & bits.wrapping_neg());
-        let (not_shared, not_left) = (taken & !others_shared, others_taken & !shared);
-        if not_shared != 0 {
-            return Some(format!("Failed to get \"{}\" lock", named(not_shared)));
-        }
-        if not_left != 0 {
-            return Some(format!("Failed to get shared \"{}\" lock", named(not_left)));
-        }
-        None
-    }
-
-    /// `bdrv_child_perm`: what a node asks of one child.
-    fn child_perm(&self, node: NodeId, child: ChildId, taken: u8, shared: u8) -> (u8, u8) {
-        let n = &self.nodes[node];
-        let role = self.children[child].role;
-        match n.drv() {
-            Driver::Cbw(cbw) if role == Role::Filtered => {
-                let discard = if cbw.discard_source { perm::WRITE } else { 0 };
-                if n.parents.is_empty() {
-                    (taken, shared)
-                } else {
-                    (taken | perm::CONSISTENT_READ | discard, shared & !(perm::WRITE | perm::RESIZE))
-                }
-            }
-            Driver::Cbw(_) => (perm::WRITE, perm::ALL & !perm::RESIZE),
-            Driver::SnapshotAccess | Driver::CommitTop => (0, perm::ALL),
-            // `cor_child_perm`
-            Driver::CopyOnRead(_) => (taken | perm::WRITE_UNCHANGED, shared | perm::WRITE_UNCHANGED),
-            Driver::Blkdebug(blkdebug) => (taken | blkdebug.take_child_perms, shared & !blkdebug.unshare_child_perms),
-            Driver::Raw(_) => {
-                let role = if role == Role::RawImage { Role::Filtered } else { role };
-                let (p, s) = default_perms(n.flags, role, taken, shared);
-                let own = perm::WRITE | perm::RESIZE;
-                ((p & !own) | (taken & own), s)
-            }
-            _ => default_perms(n.flags, role, taken, shared),
+impl GraphFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            GraphFrame::BdrvUnref(bs) => w.bdrv_unref(bs),
+            GraphFrame::BdrvClose(bs) => w.bdrv_close(bs),
+            GraphFrame::BdrvFree(bs) => w.bdrv_free(bs),
+            GraphFrame::UnrefChildren(bs) => w.unref_children(bs),
+            GraphFrame::CloseAll => w.close_all(),
         }
     }
 }
 
-/// `bdrv_default_perms`
-fn default_perms(flags: OpenFlags, role: Role, taken: u8, shared: u8) -> (u8, u8) {
-    let (mut p, mut s) = (taken, shared);
-    match role {
-        Role::Filtered | Role::RawImage | Role::Root => {}
-        Role::Cow => {
-            p &= perm::CONSISTENT_READ;
-            s = if shared & perm::WRITE != 0 { perm::WRITE | perm::RESIZE } else { 0 };
-            s |= perm::CONSISTENT_READ | perm::WRITE_UNCHANGED;
-        }
-        Role::Image | Role::Data => {
-            if role == Role::Image {
-                if flags.rdwr {
-                    p |= perm::WRITE | perm::RESIZE;
-                }
-                p |= perm::CONSISTENT_READ;
-                s &= !perm::WRITE;
-            }
-            s &= !perm::RESIZE;
-            if p & perm::WRITE_UNCHANGED != 0 {
-                p |= perm::WRITE;
-            }
-            if p & perm::WRITE != 0 {
-                p |= perm::RESIZE;
-            }
-        }
+impl World {
+    /// `bdrv_ref`
+    pub(in crate::world) fn bdrv_ref(&mut self, bs: NodeId) {
+        self.graph.nodes[bs].refcnt += 1;
     }
-    (p, s)
+
+    /// `bdrv_unref`
+    fn bdrv_unref(&mut self, bs: NodeId) -> Flow {
+        let node = &mut self.graph.nodes[bs];
+        assert!(node.refcnt > 0, "{bs:?} has no reference left");
+        node.refcnt -= 1;
+        if node.refcnt > 0 {
+            return Flow::Go;
+        }
+        let was_named = self.graph.named.iter().position(|n| *n == bs);
+        if let Some(i) = was_named {
+            self.graph.named.remove(i);
+        }
+        self.seq([GraphFrame::BdrvClose(bs).into(), GraphFrame::BdrvFree(bs).into()])
+    }
+
+    /// `bdrv_close`
+    fn bdrv_close(&mut self, bs: NodeId) -> Flow {
+        self.seq([
+            DrainFrame::DrainedBegin(bs).into(),
+            Frame::RunCo(Box::new(FlushFrame::BdrvCoFlush(bs).into())),
+            DrainFrame::DrainedBegin(bs).into(),
+            DrainFrame::DrainedEnd(bs).into(),
+            DriverFrame::DriverClose(bs).into(),
+            GraphLockFrame::GraphWrlock.into(),
+            GraphFrame::UnrefChildren(bs).into(),
+            GraphLockFrame::GraphWrunlock.into(),
+        ])
+    }
+
+    /// `bdrv_close`'s loop over the children.
+    fn unref_children(&mut self, bs: NodeId) -> Flow {
+        for child in self.graph.nodes[bs].children.clone() {
+            self.root_unref_child(child);
+        }
+        Flow::Go
+    }
+
+    /// The end of `bdrv_close`, and `bdrv_delete`.
+    fn bdrv_free(&mut self, bs: NodeId) -> Flow {
+        self.drained_end(bs);
+        while self.graph.nodes[bs].quiesce_counter > 0 {
+            self.drained_end(bs);
+        }
+        self.graph.nodes.remove(bs);
+        Flow::Go
+    }
+
+    /// `bdrv_new`: a node that comes while all are drained is drained as often.
+    pub(super) fn bdrv_new(&mut self, mut node: Node) -> NodeId {
+        node.quiesce_counter = self.graph.drain_all_count;
+        self.graph.nodes.insert(node)
+    }
+
+    /// `bdrv_assign_node_name`
+    ///
+    /// # Errors
+    /// The text that refuses the name.
+    pub(super) fn assign_node_name(&mut self, bs: NodeId, name: Option<&str>) -> Result<(), String> {
+        let name: Arc<str> = match name {
+            None => {
+                let n = self.graph.next_auto_name;
+                self.graph.next_auto_name += 1;
+                self.graph.nodes[bs].auto_named = true;
+                format!("#block{n}00").into()
+            }
+            Some(name) => {
+                if !crate::world::job::id_wellformed(name) {
+                    return Err(format!("Invalid node-name: '{name}'"));
+                }
+                if self.graph.blk_by_name(name).is_some() {
+                    return Err(format!("node-name={name} is conflicting with a device id"));
+                }
+                if self.graph.find_node(name).is_some() {
+                    return Err(format!("Duplicate nodes with node-name='{name}'"));
+                }
+                if name.len() > 31 {
+                    return Err("Node name too long".to_owned());
+                }
+                name.into()
+            }
+        };
+        self.graph.nodes[bs].node_name = name;
+        self.graph.named.push(bs);
+        Ok(())
+    }
+
+    /// The node of a name, for commands that take either a device or a node.
+    ///
+    /// # Errors
+    /// There is neither.
+    pub(in crate::world) fn lookup_bs(&self, name: &str) -> Result<NodeId, QmpError> {
+        self.bdrv_lookup_bs(Some(name), Some(name))
+    }
+
+    /// `bdrv_lookup_bs`
+    ///
+    /// # Errors
+    /// There is neither, or the device has no medium.
+    pub(in crate::world) fn bdrv_lookup_bs(
+        &self,
+        device: Option<&str>,
+        node: Option<&str>,
+    ) -> Result<NodeId, QmpError> {
+        self.graph.lookup(device, node).ok_or_else(|| {
+            let (device, node) = (device.unwrap_or_default(), node.unwrap_or_default());
+            QmpError::generic(match self.graph.blk_by_name(device) {
+                Some(_) => format!("Device '{device}' has no medium"),
+                None => format!("Cannot find device='{device}' nor node-name='{node}'"),
+            })
+        })
+    }
+
+    /// The blocker that a node whose backing file this is puts on it (`bdrv_backing_attach`).
+    pub(in crate::world) fn cow_blocked(&self, bs: NodeId) -> Option<QmpError> {
+        let (_, user) = self.graph.nodes[bs].cow_blockers.first()?;
+        let name = self.graph.device_or_node_name(bs);
+        Some(QmpError::generic(format!("Node '{name}' is busy: node is used as backing hd of '{user}'")))
+    }
+
+    /// `bdrv_close_all`: after the jobs, every backend and every node that the monitor owns goes.
+    ///
+    /// Unlike QEMU, a command that is a coroutine and still waits for a bottom half goes no further: QEMU's would go on with nodes that
+    /// are gone.
+    fn close_all(&mut self) -> Flow {
+        self.aio.closing = true;
+        let backends: Vec<BackendId> = self.graph.backends.iter().map(|(id, _)| id).collect();
+        for node in self.graph.named.clone() {
+            if self.graph.nodes[node].monitor_owned {
+                self.graph.nodes[node].monitor_owned = false;
+                self.stack.push(GraphFrame::BdrvUnref(node).into());
+            }
+        }
+        for blk in backends {
+            self.stack.push(BackendFrame::BlkUnref(blk).into());
+        }
+        Flow::Go
+    }
 }

@@ -1,15 +1,16 @@
 //! What the host does for the process, or refuses. Where the files are real ones, the world says what is to be done, its step ends, and it
 //! goes on when it knows what came of it (`crate::host::HostOp`); the simulated host answers at once (`HostFiles::verdict`).
 
-use super::create::AfterCreate;
-use super::driver::Driver;
 use crate::base::errno::{Errno, Ret};
 use crate::host::HostOp;
 use crate::qmp::error::QmpError;
-use crate::trace::{Later, Level, Phase, RecordKind};
 use crate::world::World;
-use crate::world::aio::{Ctx, DeviceOp, DeviceRequest, Wait};
-use crate::world::arena::{NodeId, ReqId};
+use crate::world::aio::coroutine::Wait;
+use crate::world::aio::device::{DeviceOp, DeviceRequest};
+use crate::world::aio::queue::Ctx;
+use crate::world::arena::ReqId;
+use crate::world::block::create::AfterCreate;
+use crate::world::block::driver::Driver;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use std::sync::Arc;
@@ -29,80 +30,31 @@ fn op_of(request: &DeviceRequest) -> Option<HostOp> {
     })
 }
 
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum HostWorkFrame {
+    RawTruncated,
+    RawCreate { path: Arc<str>, size: u64, made: bool, then: Box<crate::world::block::create::AfterCreate> },
+}
+
+impl From<HostWorkFrame> for Frame {
+    fn from(frame: HostWorkFrame) -> Frame {
+        Frame::HostWork(frame)
+    }
+}
+
+impl HostWorkFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            HostWorkFrame::RawTruncated => w.raw_truncated(),
+            HostWorkFrame::RawCreate { path, size, made, then } => w.raw_create(path, size, made, then),
+        }
+    }
+}
+
 impl World {
-    /// Sends a request to the device below a protocol node; the running coroutine then yields with the wait returned.
-    pub fn device_submit(&mut self, node: NodeId, op: DeviceOp, offset: u64, bytes: u64) -> Flow {
-        let id = ReqId(super::io::lowest_free(self.aio.in_flight.iter().map(|r| r.id.0)));
-        let co = self.current();
-        let request = DeviceRequest { id, node, op, offset, bytes, sent: self.now, due: None, co, worked: None };
-        if self.trace.wants(Level::Io) {
-            self.trace_device(&request, Phase::Submit);
-            self.trace.keep_cause(Later::Device(id.0));
-        }
-        self.aio.in_flight.push(request);
-        Flow::Yield(Wait::Device(id))
-    }
-
-    /// What the host does for a request, when it is done.
-    pub(in crate::world) fn device_work(&mut self, request: &DeviceRequest) -> Val {
-        let Some(node) = self.graph.nodes.get(request.node) else { return Val::err(Errno::EIO) };
-        let Driver::File(file) = node.drv() else { return Val::Ret(Ok(())) };
-        let path = file.path.clone();
-        if self.trace.wants(Level::Io) {
-            self.trace_device(request, Phase::Complete(None));
-        }
-        if let Err(errno) = self.host_verdict(&path, request) {
-            return Val::err(errno);
-        }
-        match &request.op {
-            DeviceOp::Read => Val::Data(Ok(self.files.read_in(&path, request.offset, request.bytes))),
-            DeviceOp::Write(data) => {
-                self.files.pwrite(&path, request.offset, data);
-                Val::Ret(Ok(()))
-            }
-            DeviceOp::Copy { from, at } => {
-                Val::Ret(self.files.copy_range(from, *at, &path, request.offset, request.bytes))
-            }
-            DeviceOp::Zero { .. } => {
-                self.files.zero(&path, request.offset, request.bytes);
-                Val::Ret(Ok(()))
-            }
-            DeviceOp::Discard => {
-                self.files.punch(&path, request.offset, request.bytes);
-                if let Some(Driver::File(file)) = self.graph.nodes[request.node].driver.as_mut() {
-                    file.discards = (file.discards.0 + 1, file.discards.1 + request.bytes);
-                }
-                Val::Ret(Ok(()))
-            }
-            DeviceOp::Truncate => {
-                self.files.truncate(&path, request.offset);
-                Val::Ret(Ok(()))
-            }
-            DeviceOp::Flush | DeviceOp::Nothing => Val::Ret(Ok(())),
-        }
-    }
-
-    /// Notes a request to a file, where it begins and where it ends.
-    pub(in crate::world) fn trace_device(&mut self, request: &DeviceRequest, phase: Phase) {
-        let Some(node) = self.graph.nodes.get(request.node).filter(|node| matches!(node.drv(), Driver::File(_))) else {
-            return;
-        };
-        let node = node.node_name.clone();
-        let op = match request.op {
-            DeviceOp::Read => "read",
-            DeviceOp::Write(_) => "write",
-            DeviceOp::Copy { .. } => "copy-range",
-            DeviceOp::Zero { .. } => "write-zeroes",
-            DeviceOp::Discard => "discard",
-            DeviceOp::Flush => "flush",
-            DeviceOp::Truncate | DeviceOp::Nothing => "truncate",
-        };
-        let (id, offset, bytes) = (u64::from(request.id.0), request.offset, request.bytes);
-        let who: Arc<str> = format!("{:?}", request.co).into();
-        let kind = || RecordKind::Request { id, node, op, offset, bytes, who, phase };
-        self.trace.emit(Level::Io, self.now, kind);
-    }
-
     /// Whether a real host has to do the work of a request before the process may see that it is done. Asks for it then.
     pub(in crate::world) fn host_works_first(&mut self, id: ReqId) -> bool {
         if !self.files.is_connected() || self.files.has_answer() {
@@ -127,7 +79,7 @@ impl World {
     }
 
     /// Whether the host did what a request asks for.
-    pub(in crate::world) fn host_verdict(&mut self, path: &str, request: &DeviceRequest) -> Ret {
+    pub(super) fn host_verdict(&mut self, path: &str, request: &DeviceRequest) -> Ret {
         if self.files.is_connected() {
             return self.files.take_answer().unwrap_or(Ok(()));
         }
@@ -171,7 +123,7 @@ impl World {
         let op = if made { HostOp::Truncate(size) } else { HostOp::Create };
         match self.host_does(&key, &op) {
             None => {
-                self.stack.push(Frame::RawCreate { path, size, made, then });
+                self.stack.push(HostWorkFrame::RawCreate { path, size, made, then }.into());
                 match self.aio.current {
                     None => Flow::Go,
                     Some(co) => {
@@ -203,7 +155,7 @@ impl World {
     }
 
     /// `raw_regular_truncate`, when the worker thread has done its work. Leaves `Val::Done`.
-    pub(in crate::world) fn raw_truncated(&mut self) -> Flow {
+    fn raw_truncated(&mut self) -> Flow {
         let done = self.take_ret().map_err(resize_failed);
         self.ret(Val::Done(done))
     }

@@ -1,25 +1,47 @@
 //! Commands and actions about dirty bitmaps (`block/monitor/bitmap-qmp-cmds.c`).
 
+use crate::base::Json;
 use crate::base::errno::Errno;
 use crate::bitmap::{BitmapId, CheckFlags, HBitmap, check_granularity, check_name_given, default_granularity};
 use crate::block::qcow2::Op;
 use crate::qmp::error::QmpError;
 use crate::qmp::types::{BitmapAdd, BitmapMerge, BitmapRef, BitmapSource};
-use crate::trace::{Level, RecordKind};
 use crate::world::World;
-use crate::world::arena::{NodeId, used_after_free};
-use crate::world::block::driver::Driver;
+use crate::world::arena::NodeId;
+use crate::world::block::driver::qcow2::Qcow2Frame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
-use std::collections::BTreeMap;
-use std::sync::Arc;
+
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum BitmapsFrame {
+    BitmapRelease(NodeId, BitmapId),
+    BitmapStoreRemoved,
+}
+
+impl From<BitmapsFrame> for Frame {
+    fn from(frame: BitmapsFrame) -> Frame {
+        Frame::Bitmaps(frame)
+    }
+}
+
+impl BitmapsFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            BitmapsFrame::BitmapRelease(bs, id) => w.bitmap_release(bs, id),
+            BitmapsFrame::BitmapStoreRemoved => w.bitmap_store_removed(),
+        }
+    }
+}
 
 impl World {
     /// `block_dirty_bitmap_lookup`
     ///
     /// # Errors
     /// The node or the bitmap does not exist.
-    pub fn bitmap_lookup(&self, at: &BitmapRef) -> Result<(NodeId, BitmapId), QmpError> {
+    pub(in crate::world) fn bitmap_lookup(&self, at: &BitmapRef) -> Result<(NodeId, BitmapId), QmpError> {
         let Some(bs) = self.graph.lookup(Some(&at.node), Some(&at.node)) else {
             return Err(QmpError::generic(format!("Node '{}' not found", at.node)));
         };
@@ -31,7 +53,7 @@ impl World {
     ///
     /// # Errors
     /// The flag that stands in the way.
-    pub fn bitmap_check(&self, bs: NodeId, id: BitmapId, flags: CheckFlags) -> Result<(), QmpError> {
+    pub(in crate::world) fn bitmap_check(&self, bs: NodeId, id: BitmapId, flags: CheckFlags) -> Result<(), QmpError> {
         let bitmap = self.graph.nodes[bs].bitmaps.get(id).expect("the bitmap was just found");
         bitmap.check(flags).map_err(QmpError::generic)
     }
@@ -40,7 +62,7 @@ impl World {
     ///
     /// # Errors
     /// A bad name, node or granularity, or an image that can't store bitmaps.
-    pub fn bitmap_add(&mut self, args: &BitmapAdd) -> Result<(NodeId, BitmapId), QmpError> {
+    pub(in crate::world) fn bitmap_add(&mut self, args: &BitmapAdd) -> Result<(NodeId, BitmapId), QmpError> {
         check_name_given(&args.name).map_err(QmpError::generic)?;
         let bs = self.lookup_bs(&args.node)?;
         let granularity = match args.granularity {
@@ -67,33 +89,14 @@ impl World {
         Ok((bs, id))
     }
 
-    /// `bdrv_can_store_new_dirty_bitmap`
-    fn can_store_bitmap(&self, bs: NodeId, name: &str, granularity: u64) -> Result<(), QmpError> {
-        let n = &self.graph.nodes[bs];
-        let cannot = |errno: Errno| {
-            let device = self.graph.device_or_node_name(bs);
-            Err(QmpError::generic(format!("Can't store persistent bitmaps to {device}: {errno}")))
-        };
-        if n.dropped {
-            return cannot(Errno::ENOMEDIUM);
-        }
-        let Driver::Qcow2(q) = n.drv() else { return cannot(Errno::ENOTSUP) };
-        if n.bitmaps.find(name).is_some() {
-            return Err(QmpError::generic(format!("Bitmap already exists: {name}")));
-        }
-        let pending: Vec<&str> =
-            n.bitmaps.iter().filter(|b| b.persistent()).filter_map(|b| b.name().map(|name| &**name)).collect();
-        let device = self.graph.device_or_node_name(bs);
-        q.q.can_store_bitmap(name, granularity, pending.iter().copied()).map_err(|reason| {
-            QmpError::generic(format!("Can't make bitmap '{name}' persistent in '{device}': {reason}"))
-        })
-    }
-
     /// `block_dirty_bitmap_merge`: all sources or none. Gives the data from before.
     ///
     /// # Errors
     /// The first source that does not fit; the target is then as before.
-    pub fn bitmap_merge(&mut self, args: &BitmapMerge) -> Result<(NodeId, BitmapId, HBitmap), QmpError> {
+    pub(in crate::world) fn bitmap_merge(
+        &mut self,
+        args: &BitmapMerge,
+    ) -> Result<(NodeId, BitmapId, HBitmap), QmpError> {
         let target = BitmapRef { node: args.node.clone(), name: args.target.clone() };
         let (bs, id) = self.bitmap_lookup(&target)?;
         let before = self.graph.nodes[bs].bitmaps.get(id).expect("just found").bitmap().clone();
@@ -132,7 +135,7 @@ impl World {
             Ok(found) => found,
             Err(err) => return self.ret(Val::Done(Err(err))),
         };
-        self.stack.push(Frame::BitmapRelease(bs, id));
+        self.stack.push(BitmapsFrame::BitmapRelease(bs, id).into());
         if self.graph.nodes[bs].bitmaps.get(id).is_some_and(|b| b.persistent()) {
             return self.remove_stored_bitmap(bs, &at.name);
         }
@@ -146,11 +149,14 @@ impl World {
         }
         let op = Box::new(Op::remove_bitmap(name));
         self.reg = Val::None;
-        self.seq([Frame::RunCo(Box::new(Frame::Qcow2Op { node: bs, op })), Frame::BitmapStoreRemoved])
+        self.seq([
+            Frame::RunCo(Box::new(Qcow2Frame::Qcow2Op { node: bs, op }.into())),
+            BitmapsFrame::BitmapStoreRemoved.into(),
+        ])
     }
 
     /// After the stored copy was removed.
-    pub(in crate::world) fn bitmap_store_removed(&mut self) -> Flow {
+    fn bitmap_store_removed(&mut self) -> Flow {
         let done = match std::mem::take(&mut self.reg) {
             Val::Opened(Err(fault)) => Err(QmpError::generic(fault.to_string())),
             Val::Ret(Err(errno)) => Err(QmpError::generic(errno.to_string())),
@@ -160,7 +166,7 @@ impl World {
     }
 
     /// The end of `qmp_block_dirty_bitmap_remove`.
-    pub(in crate::world) fn bitmap_release(&mut self, bs: NodeId, id: BitmapId) -> Flow {
+    fn bitmap_release(&mut self, bs: NodeId, id: BitmapId) -> Flow {
         let done = self.take_done();
         if done.is_ok() {
             let released = self.graph.nodes[bs].bitmaps.release(id);
@@ -169,85 +175,33 @@ impl World {
         self.ret(Val::Done(done))
     }
 
-    /// The bits of a bitmap.
-    #[must_use]
-    pub fn bits(&self, node: NodeId, id: BitmapId) -> &HBitmap {
-        self.graph.nodes[node].bitmaps.get(id).unwrap_or_else(|| used_after_free(&id)).bitmap()
-    }
-
-    /// The bits of a bitmap, to be changed.
-    pub fn bits_mut(&mut self, node: NodeId, id: BitmapId) -> &mut HBitmap {
-        self.graph.nodes[node].bitmaps.get_mut(id).unwrap_or_else(|| used_after_free(&id)).bitmap_mut()
-    }
-
-    /// Notes in the trace what a write did to the bitmaps of a node.
-    pub(in crate::world) fn trace_bitmap_set(&mut self, node: NodeId, offset: u64, bytes: u64) {
-        let n = &self.graph.nodes[node];
-        let name = n.node_name.clone();
-        let bitmaps: Vec<(Arc<str>, u64, bool)> =
-            n.bitmaps.query().filter_map(|b| b.name.clone().map(|bitmap| (bitmap, b.count, b.busy))).collect();
-        for (bitmap, count, busy) in bitmaps {
-            let seen = (name.clone(), bitmap.clone());
-            let Some(known) = self.trace.bitmaps.get_mut(&seen) else {
-                self.trace.bitmaps.insert(seen, (count, busy));
-                self.trace_bitmap(&name, &bitmap, "add", 0, 0, count);
-                continue;
-            };
-            known.0 = count;
-            self.trace_bitmap(&name, &bitmap, "set", offset, bytes, count);
-        }
-    }
-
-    fn trace_bitmap(
+    pub(in crate::world) fn bitmap_simple(
         &mut self,
-        node: &Arc<str>,
-        name: &Arc<str>,
-        what: &'static str,
-        offset: u64,
-        bytes: u64,
-        count: u64,
-    ) {
-        let (node, name) = (node.clone(), name.clone());
-        self.trace.emit(Level::Io, self.now, || RecordKind::Bitmap { node, name, what, offset, bytes, count });
+        at: &crate::qmp::types::BitmapRef,
+        flags: CheckFlags,
+        act: fn(&mut crate::bitmap::DirtyBitmap),
+    ) -> Flow {
+        let done = self.bitmap_lookup(at).and_then(|(bs, id)| {
+            self.bitmap_check(bs, id, flags)?;
+            let bitmap = self.graph.nodes[bs].bitmaps.get_mut(id).expect("just found");
+            let was = bitmap.enabled();
+            act(bitmap);
+            if bitmap.enabled() == was && bitmap.bitmap().is_empty() {
+                self.see_fresh_bitmap(bs, id);
+            } else {
+                let name = bitmap.name().cloned();
+                self.see_stale_bitmap(bs, name);
+            }
+            Ok(())
+        });
+        self.ret(Val::Done(done))
     }
 
-    /// Notes in the trace what has become of the bitmaps with names since the last look: for whoever steps this world. Does nothing
-    /// unless the trace wants it.
-    pub fn watch_bitmaps(&mut self) {
-        if !self.trace.wants(Level::Io) {
-            return;
-        }
-        let mut now: BTreeMap<(Arc<str>, Arc<str>), (u64, bool)> = BTreeMap::new();
-        for (_, node) in self.graph.nodes.iter() {
-            for info in node.bitmaps.query() {
-                if let Some(name) = info.name {
-                    now.insert((node.node_name.clone(), name), (info.count, info.busy));
-                }
-            }
-        }
-        if now == self.trace.bitmaps {
-            return;
-        }
-        let before = std::mem::replace(&mut self.trace.bitmaps, now.clone());
-        for ((node, name), (count, busy)) in &now {
-            let what = match before.get(&(node.clone(), name.clone())) {
-                None => "add",
-                Some((_, was_busy)) if was_busy != busy => {
-                    if *busy {
-                        "busy"
-                    } else {
-                        "free"
-                    }
-                }
-                Some((was, _)) if was != count => "change",
-                Some(_) => continue,
-            };
-            self.trace_bitmap(node, name, what, 0, 0, *count);
-        }
-        for ((node, name), (count, _)) in &before {
-            if !now.contains_key(&(node.clone(), name.clone())) {
-                self.trace_bitmap(node, name, "remove", 0, 0, *count);
-            }
-        }
+    pub(in crate::world) fn bitmap_sha256(&mut self, at: &crate::qmp::types::BitmapRef) -> Flow {
+        let result = self.bitmap_lookup(at).map(|(bs, id)| {
+            let hash = crate::base::sha256::of_words(self.bits(bs, id).serialized_words());
+            Json::dict(vec![("sha256", hash.into())])
+        });
+        self.ret(Val::Json(result))
     }
 }

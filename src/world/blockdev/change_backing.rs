@@ -6,13 +6,41 @@ use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::arena::NodeId;
 use crate::world::block::driver::Driver;
+use crate::world::block::driver::qcow2::Qcow2Frame;
 use crate::world::block::open::reopen::Reopen;
+use crate::world::block::open::reopen::ReopenFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use std::sync::Arc;
 
 /// Longest name that qcow2 can hold, in bytes.
 const MAX_BACKING_FILE: usize = 1023;
+
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum ChangeBackingFrame {
+    ChangeBacking { node: NodeId, file: Option<Arc<str>>, format: Option<Arc<str>> },
+    HeaderChanged,
+    ChangedBacking(Arc<str>),
+}
+
+impl From<ChangeBackingFrame> for Frame {
+    fn from(frame: ChangeBackingFrame) -> Frame {
+        Frame::ChangeBacking(frame)
+    }
+}
+
+impl ChangeBackingFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            ChangeBackingFrame::ChangeBacking { node, file, format } => w.change_backing(node, file, format),
+            ChangeBackingFrame::HeaderChanged => w.header_changed(),
+            ChangeBackingFrame::ChangedBacking(file) => w.changed_backing(&file),
+        }
+    }
+}
 
 impl World {
     /// `qmp_change_backing_file`. Leaves `Val::Done`.
@@ -22,18 +50,18 @@ impl World {
             Err(err) => return self.ret(Val::Done(Err(err))),
         };
         let format = Some(self.graph.nodes[node].drv().format_name().into());
-        let change = Frame::ChangeBacking { node, file: Some(file.clone()), format };
-        let told = Frame::ChangedBacking(file);
+        let change = ChangeBackingFrame::ChangeBacking { node, file: Some(file.clone()), format }.into();
+        let told = ChangeBackingFrame::ChangedBacking(file).into();
         if self.graph.nodes[node].flags.rdwr {
             return self.seq([change, told]);
         }
         let [writable, as_before] = [false, true].map(|ro| Reopen::set_read_only(self, node, ro));
         self.seq([
-            Frame::Reopen(Box::new(writable)),
+            ReopenFrame::Reopen(Box::new(writable)).into(),
             Frame::StopOnError(3),
             change,
             told,
-            Frame::KeepOver(Box::new(Frame::Reopen(Box::new(as_before)))),
+            Frame::KeepOver(Box::new(ReopenFrame::Reopen(Box::new(as_before)).into())),
         ])
     }
 
@@ -62,19 +90,14 @@ impl World {
     }
 
     /// The end of `qmp_change_backing_file`.
-    pub(in crate::world) fn changed_backing(&mut self, file: &str) -> Flow {
+    fn changed_backing(&mut self, file: &str) -> Flow {
         let fail = |errno| QmpError::generic(format!("Could not change backing file to '{file}': {errno}"));
         let done = self.take_ret().map_err(fail);
         self.ret(Val::Done(done))
     }
 
     /// `bdrv_change_backing_file`: the name of the backing file in an image, or none. Leaves `Val::Ret`.
-    pub(in crate::world) fn change_backing(
-        &mut self,
-        node: NodeId,
-        file: Option<Arc<str>>,
-        format: Option<Arc<str>>,
-    ) -> Flow {
+    fn change_backing(&mut self, node: NodeId, file: Option<Arc<str>>, format: Option<Arc<str>>) -> Flow {
         if file.is_none() && format.is_some() {
             return self.ret(Val::err(Errno::EINVAL));
         }
@@ -91,11 +114,14 @@ impl World {
         n.backing_file = file.unwrap_or_default();
         n.backing_format = format.unwrap_or_default();
         self.reg = Val::None;
-        self.seq([Frame::RunCo(Box::new(Frame::Qcow2Op { node, op })), Frame::HeaderChanged])
+        self.seq([
+            Frame::RunCo(Box::new(Qcow2Frame::Qcow2Op { node, op }.into())),
+            ChangeBackingFrame::HeaderChanged.into(),
+        ])
     }
 
     /// After the header was written.
-    pub(in crate::world) fn header_changed(&mut self) -> Flow {
+    fn header_changed(&mut self) -> Flow {
         let ret = match std::mem::take(&mut self.reg) {
             Val::Opened(Err(fault)) => Err(fault.errno),
             Val::Ret(Err(errno)) => Err(errno),

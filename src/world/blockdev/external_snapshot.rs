@@ -5,9 +5,19 @@ use crate::qmp::error::QmpError;
 use crate::qmp::types::{BlockdevSnapshotSync, NewImageMode, TransactionAction};
 use crate::world::World;
 use crate::world::arena::{NodeId, TranId};
-use crate::world::block::graph::{OpenFlags, Role, perm};
+use crate::world::block::create::ImgCreateFrame;
+use crate::world::block::drain::DrainFrame;
+use crate::world::block::edges::EdgesFrame;
+use crate::world::block::edges::Role;
+use crate::world::block::graph::GraphFrame;
+use crate::world::block::graph::OpenFlags;
+use crate::world::block::graph_lock::GraphLockFrame;
+use crate::world::block::io::flush::FlushFrame;
+use crate::world::block::open::open::OpenFrame;
 use crate::world::block::open::reopen::Reopen;
+use crate::world::block::open::reopen::ReopenFrame;
 use crate::world::block::open::spec::OpenSpec;
+use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use std::sync::Arc;
@@ -40,6 +50,30 @@ pub enum SnapshotStage {
     Replaced,
 }
 
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum ExternalSnapshotFrame {
+    DropBacking(NodeId),
+    Snapshot(TranId, usize, SnapshotStage),
+}
+
+impl From<ExternalSnapshotFrame> for Frame {
+    fn from(frame: ExternalSnapshotFrame) -> Frame {
+        Frame::ExternalSnapshot(frame)
+    }
+}
+
+impl ExternalSnapshotFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            ExternalSnapshotFrame::DropBacking(node) => w.drop_backing(node),
+            ExternalSnapshotFrame::Snapshot(tran, index, stage) => w.snapshot_stage(tran, index, stage),
+        }
+    }
+}
+
 impl World {
     /// `external_snapshot_action`. Leaves `Val::Done`.
     pub(super) fn external_snapshot_action(&mut self, tran: TranId, index: usize, action: &TransactionAction) -> Flow {
@@ -53,7 +87,10 @@ impl World {
             Err(err) => return self.ret(Val::Done(Err(err))),
         };
         self.trans[tran].states[index] = ActionState::Snapshot(ExternalSnapshot { old, new: None, appended: false });
-        self.seq([Frame::DrainedBegin(old), Frame::Snapshot(tran, index, SnapshotStage::Drained)])
+        self.seq([
+            DrainFrame::DrainedBegin(old).into(),
+            ExternalSnapshotFrame::Snapshot(tran, index, SnapshotStage::Drained).into(),
+        ])
     }
 
     fn external_snapshot(&mut self, tran: TranId, index: usize) -> &mut ExternalSnapshot {
@@ -64,10 +101,10 @@ impl World {
     }
 
     /// One stage of preparing a snapshot. Leaves `Val::Done` in the end.
-    pub(in crate::world) fn snapshot_stage(&mut self, tran: TranId, index: usize, stage: SnapshotStage) -> Flow {
+    fn snapshot_stage(&mut self, tran: TranId, index: usize, stage: SnapshotStage) -> Flow {
         let fail = |w: &mut World, text: String| w.ret(Val::Done(Err(QmpError::generic(text))));
         let ExternalSnapshot { old, new, .. } = *self.external_snapshot(tran, index);
-        let next = |stage| Frame::Snapshot(tran, index, stage);
+        let next = |stage| ExternalSnapshotFrame::Snapshot(tran, index, stage).into();
         match stage {
             SnapshotStage::Drained => {
                 if !self.graph.is_inserted(old) {
@@ -78,7 +115,7 @@ impl World {
                     return self.ret(Val::Done(Err(err)));
                 }
                 if self.graph.nodes[old].flags.rdwr {
-                    let flush = Frame::RunCo(Box::new(Frame::BdrvCoFlush(old)));
+                    let flush = Frame::RunCo(Box::new(FlushFrame::BdrvCoFlush(old).into()));
                     return self.seq([flush, next(SnapshotStage::Flushed)]);
                 }
                 self.seq([next(SnapshotStage::Flushed)])
@@ -99,7 +136,7 @@ impl World {
                     TransactionAction::SnapshotSync(args) => self.overlay_spec(&args.clone(), old),
                     other => unreachable!("{} takes no snapshot", other.name()),
                 };
-                self.seq([Frame::BdrvOpen(Arc::new(spec)), next(SnapshotStage::Opened)])
+                self.seq([OpenFrame::BdrvOpen(Arc::new(spec)).into(), next(SnapshotStage::Opened)])
             }
             SnapshotStage::Opened => {
                 let Val::Node(opened) = std::mem::take(&mut self.reg) else { unreachable!("a node or an error") };
@@ -112,20 +149,26 @@ impl World {
                     return fail(self, text.to_owned());
                 }
                 self.seq([
-                    Frame::DrainedBegin(old),
-                    Frame::DrainedBegin(new),
-                    Frame::GraphWrlock,
-                    Frame::AttachToNode { parent: new, name: "backing", role: Role::Cow, bs: old },
+                    DrainFrame::DrainedBegin(old).into(),
+                    DrainFrame::DrainedBegin(new).into(),
+                    GraphLockFrame::GraphWrlock.into(),
+                    EdgesFrame::AttachToNode { parent: new, name: "backing", role: Role::Cow, bs: old }.into(),
                     next(SnapshotStage::Attached),
                 ])
             }
             SnapshotStage::Attached => {
                 let new = new.expect("it was opened");
-                let frames = [Frame::DrainedEnd(new), Frame::DrainedEnd(old), Frame::GraphWrunlock];
+                let frames = [
+                    DrainFrame::DrainedEnd(new).into(),
+                    DrainFrame::DrainedEnd(old).into(),
+                    GraphLockFrame::GraphWrunlock.into(),
+                ];
                 self.stack.extend(frames.map(|frame| Frame::KeepOver(Box::new(frame))));
                 match self.take_done() {
                     Err(err) => self.ret(Val::Done(Err(err))),
-                    Ok(()) => self.seq([Frame::ReplaceNode { from: old, to: new }, next(SnapshotStage::Replaced)]),
+                    Ok(()) => {
+                        self.seq([EdgesFrame::ReplaceNode { from: old, to: new }.into(), next(SnapshotStage::Replaced)])
+                    }
                 }
             }
             SnapshotStage::Replaced => {
@@ -148,7 +191,7 @@ impl World {
 
     /// `blockdev-snapshot-sync` makes the overlay first.
     fn snapshot_create(&mut self, tran: TranId, index: usize, old: NodeId) -> Flow {
-        let next = Frame::Snapshot(tran, index, SnapshotStage::Created);
+        let next = ExternalSnapshotFrame::Snapshot(tran, index, SnapshotStage::Created).into();
         let TransactionAction::SnapshotSync(args) = self.trans[tran].actions[index].clone() else {
             self.reg = Val::Done(Ok(()));
             return self.seq([next]);
@@ -171,7 +214,10 @@ impl World {
         let (size, format) = (self.bdrv_getlength(old), self.graph.nodes[old].drv().format_name());
         let backing = Some((self.filename_of(old), Arc::from(format)));
         let format = args.format.clone().unwrap_or_else(|| "qcow2".into());
-        self.seq([Frame::ImgCreate { path: args.snapshot_file.clone(), format, backing, look: false, size }, next])
+        self.seq([
+            ImgCreateFrame::ImgCreate { path: args.snapshot_file.clone(), format, backing, look: false, size }.into(),
+            next,
+        ])
     }
 
     /// How the overlay of `blockdev-snapshot-sync` is opened: as its backing file was, without one.
@@ -206,7 +252,7 @@ impl World {
             return Flow::Go;
         }
         let reopen = Reopen::set_read_only(self, state.old, true);
-        self.seq([Frame::Reopen(Box::new(reopen)), Frame::Give(Box::new(Val::None))])
+        self.seq([ReopenFrame::Reopen(Box::new(reopen)).into(), Frame::Give(Box::new(Val::None))])
     }
 
     /// `external_snapshot_abort`
@@ -215,22 +261,22 @@ impl World {
         let old = state.old;
         self.bdrv_ref(old);
         self.seq([
-            Frame::DrainedBegin(old),
-            Frame::GraphWrlock,
-            Frame::DropBacking(new),
-            Frame::GraphWrunlock,
-            Frame::DrainedEnd(old),
-            Frame::DrainedBegin(new),
-            Frame::GraphWrlock,
-            Frame::ReplaceNode { from: new, to: old },
-            Frame::GraphWrunlock,
-            Frame::DrainedEnd(new),
-            Frame::BdrvUnref(old),
+            DrainFrame::DrainedBegin(old).into(),
+            GraphLockFrame::GraphWrlock.into(),
+            ExternalSnapshotFrame::DropBacking(new).into(),
+            GraphLockFrame::GraphWrunlock.into(),
+            DrainFrame::DrainedEnd(old).into(),
+            DrainFrame::DrainedBegin(new).into(),
+            GraphLockFrame::GraphWrlock.into(),
+            EdgesFrame::ReplaceNode { from: new, to: old }.into(),
+            GraphLockFrame::GraphWrunlock.into(),
+            DrainFrame::DrainedEnd(new).into(),
+            GraphFrame::BdrvUnref(old).into(),
         ])
     }
 
     /// `bdrv_set_backing_hd` to none, the change itself.
-    pub(in crate::world) fn drop_backing(&mut self, node: NodeId) -> Flow {
+    fn drop_backing(&mut self, node: NodeId) -> Flow {
         if let Some(edge) = self.graph.nodes[node].backing {
             self.root_unref_child(edge);
         }
@@ -241,7 +287,7 @@ impl World {
     pub(super) fn external_snapshot_clean(&mut self, state: ExternalSnapshot) -> Flow {
         self.polled_section_ends(state.old);
         match state.new {
-            Some(new) => self.seq([Frame::BdrvUnref(new)]),
+            Some(new) => self.seq([GraphFrame::BdrvUnref(new).into()]),
             None => Flow::Go,
         }
     }

@@ -4,9 +4,14 @@ use crate::base::Json;
 use crate::qmp::error::QmpError;
 use crate::qmp::types::{ChangeMedium, DriveName};
 use crate::world::World;
-use crate::world::aio::Cond;
+use crate::world::aio::step::Cond;
 use crate::world::arena::{BackendId, NodeId};
+use crate::world::block::backend::BackendFrame;
+use crate::world::block::drain::DrainFrame;
+use crate::world::block::graph::GraphFrame;
 use crate::world::block::graph::{DetectZeroes, OpenFlags};
+use crate::world::block::graph_lock::GraphLockFrame;
+use crate::world::block::open::open::OpenFrame;
 use crate::world::block::open::spec::OpenSpec;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
@@ -35,6 +40,32 @@ impl DriveName {
     /// Where QEMU prefers the other one.
     fn device_first(&self) -> Arc<str> {
         self.device.clone().or_else(|| self.id.clone()).unwrap_or_default()
+    }
+}
+
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum MediumFrame {
+    MediumOpened(Box<MediumOp>),
+    MediumStep(Box<MediumOp>),
+    MediumGone(BackendId),
+}
+
+impl From<MediumFrame> for Frame {
+    fn from(frame: MediumFrame) -> Frame {
+        Frame::Medium(frame)
+    }
+}
+
+impl MediumFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            MediumFrame::MediumOpened(op) => w.medium_opened(op),
+            MediumFrame::MediumStep(op) => w.medium_step(op),
+            MediumFrame::MediumGone(blk) => w.medium_gone(blk),
+        }
     }
 }
 
@@ -103,11 +134,11 @@ impl World {
         let mut spec = OpenSpec::from_filename(&args.filename, args.format.as_deref(), flags);
         spec.detect_zeroes = DetectZeroes::Off;
         let op = MediumOp { open: Some(args.force.unwrap_or(false)), remove: true, close: true, ..op };
-        self.seq([Frame::BdrvOpen(Arc::new(spec)), Frame::MediumOpened(Box::new(op))])
+        self.seq([OpenFrame::BdrvOpen(Arc::new(spec)).into(), MediumFrame::MediumOpened(Box::new(op)).into()])
     }
 
     /// The new medium was opened, or not.
-    pub(in crate::world) fn medium_opened(&mut self, mut op: Box<MediumOp>) -> Flow {
+    fn medium_opened(&mut self, mut op: Box<MediumOp>) -> Flow {
         let Val::Node(opened) = std::mem::take(&mut self.reg) else { unreachable!("a node or an error") };
         match opened {
             Err(err) => self.ret(Val::Done(Err(err))),
@@ -119,7 +150,7 @@ impl World {
     }
 
     /// The next thing to do. Leaves `Val::Done` in the end.
-    pub(in crate::world) fn medium_step(&mut self, mut op: Box<MediumOp>) -> Flow {
+    fn medium_step(&mut self, mut op: Box<MediumOp>) -> Flow {
         if let Some(force) = op.open.take()
             && let Err(err) = self.do_open_tray(&op, force)
         {
@@ -133,7 +164,7 @@ impl World {
                 return self.medium_end(&op, Err(QmpError::generic(text)));
             }
             op.inserted = true;
-            return self.seq([Frame::BlkInsertBs(op.blk, bs), Frame::MediumStep(op)]);
+            return self.seq([BackendFrame::BlkInsertBs(op.blk, bs).into(), MediumFrame::MediumStep(op).into()]);
         }
         if std::mem::take(&mut op.inserted) {
             if let Err(err) = self.take_done() {
@@ -160,7 +191,7 @@ impl World {
         match op.held {
             Some(bs) => {
                 self.stack.push(Frame::Give(Box::new(Val::Done(done))));
-                self.seq([Frame::BdrvUnref(bs)])
+                self.seq([GraphFrame::BdrvUnref(bs).into()])
             }
             None => self.ret(Val::Done(done)),
         }
@@ -226,19 +257,19 @@ impl World {
         self.graph.backends[blk].last_flags = self.graph.nodes[bs].flags;
         self.bdrv_ref(bs);
         self.seq([
-            Frame::DrainedBegin(bs),
+            DrainFrame::DrainedBegin(bs).into(),
             Frame::Poll(Cond::Backend(blk)),
-            Frame::DrainedEnd(bs),
-            Frame::BdrvUnref(bs),
-            Frame::GraphWrlock,
-            Frame::MediumGone(blk),
-            Frame::GraphWrunlock,
-            Frame::MediumStep(op),
+            DrainFrame::DrainedEnd(bs).into(),
+            GraphFrame::BdrvUnref(bs).into(),
+            GraphLockFrame::GraphWrlock.into(),
+            MediumFrame::MediumGone(blk).into(),
+            GraphLockFrame::GraphWrunlock.into(),
+            MediumFrame::MediumStep(op).into(),
         ])
     }
 
     /// `blk_remove_bs`
-    pub(in crate::world) fn medium_gone(&mut self, blk: BackendId) -> Flow {
+    fn medium_gone(&mut self, blk: BackendId) -> Flow {
         let root = self.graph.backends[blk].root.take().expect("there was a medium");
         self.root_unref_child(root);
         if !self.graph.backends[blk].tray {

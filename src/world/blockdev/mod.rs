@@ -1,9 +1,13 @@
 //! What the block layer's QMP commands do (`blockdev.c`, `block/monitor/`, `block/qapi.c`).
 
+pub(super) mod add_del;
+pub(super) mod backup;
 pub(in crate::world) mod bitmaps;
+pub(in crate::world) mod block_stream;
 pub(in crate::world) mod change_backing;
 pub mod external_snapshot;
 pub mod medium;
 pub(in crate::world) mod query;
 pub(in crate::world) mod resize;
+pub mod throttle;
 pub mod transaction;

@@ -5,11 +5,40 @@
 
 use crate::qmp::error::QmpError;
 use crate::world::World;
-use crate::world::arena::{BackendId, NodeId};
-use crate::world::block::graph::perm;
+use crate::world::arena::NodeId;
+use crate::world::block::backend::BackendFrame;
+use crate::world::block::drain::DrainFrame;
+use crate::world::block::graph_lock::GraphLockFrame;
+use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use std::sync::Arc;
+
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum ResizeFrame {
+    BlockResize { device: Option<Arc<str>>, node_name: Option<Arc<str>>, size: i64 },
+    ResizeAllowed { bs: NodeId, size: u64 },
+    ResizeAttached { bs: NodeId, size: u64 },
+}
+
+impl From<ResizeFrame> for Frame {
+    fn from(frame: ResizeFrame) -> Frame {
+        Frame::Resize(frame)
+    }
+}
+
+impl ResizeFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            ResizeFrame::BlockResize { device, node_name, size } => w.block_resize(device, node_name, size),
+            ResizeFrame::ResizeAllowed { bs, size } => w.resize_allowed(bs, size),
+            ResizeFrame::ResizeAttached { bs, size } => w.resize_attached(bs, size),
+        }
+    }
+}
 
 impl World {
     /// `qmp_block_resize`. Runs in a coroutine. Leaves `Val::Done`.
@@ -27,38 +56,34 @@ impl World {
             let text = "Parameter 'size' expects a >0 size";
             return self.ret(Val::Done(Err(QmpError::generic(text))));
         };
-        self.seq([Frame::Rdlock, Frame::ResizeAllowed { bs, size }])
+        self.seq([GraphLockFrame::Rdlock.into(), ResizeFrame::ResizeAllowed { bs, size }.into()])
     }
 
     /// With the graph's reader lock: whether somebody forbids it (`BLOCK_OP_TYPE_RESIZE`).
-    pub(in crate::world) fn resize_allowed(&mut self, bs: NodeId, size: u64) -> Flow {
+    fn resize_allowed(&mut self, bs: NodeId, size: u64) -> Flow {
         let blocked = self.op_blocked(bs).or_else(|| self.cow_blocked(bs));
         if let Some(err) = blocked {
-            self.stack.push(Frame::Rdunlock);
+            self.stack.push(GraphLockFrame::Rdunlock.into());
             return self.ret(Val::Done(Err(err)));
         }
-        let attach = Frame::BlkNewWithBs { bs, perm: perm::RESIZE, beyond_eof: false };
-        self.seq([Frame::Rdunlock, Frame::OnMain(Box::new(attach)), Frame::ResizeAttached { bs, size }])
-    }
-
-    /// `blk_co_truncate`. Leaves `Val::Done`.
-    pub(in crate::world) fn blk_co_truncate(&mut self, blk: BackendId, size: u64) -> Flow {
-        match self.graph.available(blk) {
-            Some(node) => self.seq([Frame::Rdlock, Frame::Truncate { node, size }, Frame::Rdunlock]),
-            None => self.ret(Val::Done(Err(QmpError::generic("No medium inserted")))),
-        }
+        let attach = BackendFrame::BlkNewWithBs { bs, perm: perm::RESIZE, beyond_eof: false }.into();
+        self.seq([
+            GraphLockFrame::Rdunlock.into(),
+            Frame::OnMain(Box::new(attach)),
+            ResizeFrame::ResizeAttached { bs, size }.into(),
+        ])
     }
 
     /// Once it has its backend, or could not have it.
-    pub(in crate::world) fn resize_attached(&mut self, bs: NodeId, size: u64) -> Flow {
+    fn resize_attached(&mut self, bs: NodeId, size: u64) -> Flow {
         let Val::Backend(attached) = std::mem::take(&mut self.reg) else { unreachable!("a backend or an error") };
         match attached {
             Err(err) => self.ret(Val::Done(Err(err))),
             Ok(blk) => self.seq([
-                Frame::DrainedBegin(bs),
-                Frame::BlkTruncate { blk, size },
-                Frame::KeepOver(Box::new(Frame::DrainedEnd(bs))),
-                Frame::KeepOver(Box::new(Frame::OnMain(Box::new(Frame::BlkUnref(blk))))),
+                DrainFrame::DrainedBegin(bs).into(),
+                BackendFrame::BlkTruncate { blk, size }.into(),
+                Frame::KeepOver(Box::new(DrainFrame::DrainedEnd(bs).into())),
+                Frame::KeepOver(Box::new(Frame::OnMain(Box::new(BackendFrame::BlkUnref(blk).into())))),
             ]),
         }
     }

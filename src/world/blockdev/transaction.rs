@@ -4,22 +4,17 @@
 //! up in reverse order, the failing one first.
 
 use super::external_snapshot::ExternalSnapshot;
-use crate::base::Json;
 use crate::bitmap::{BitmapId, CheckFlags, DirtyBitmap, HBitmap};
 use crate::qmp::error::QmpError;
-use crate::qmp::types::{
-    ActionCompletionMode, BackupCommon, BackupPerf, BitmapSyncMode, BlockdevBackup, DriveBackup, NewImageMode, OnError,
-    SyncMode, Transaction as TransactionArgs, TransactionAction,
-};
+use crate::qmp::types::{ActionCompletionMode, Transaction as TransactionArgs, TransactionAction};
 use crate::quirk::Quirk;
 use crate::trace::{Level, RecordKind, TxnPhase};
 use crate::world::World;
 use crate::world::arena::{JobId, NodeId, TranId, TxnId, used_after_free};
-use crate::world::block::graph::OpenFlags;
-use crate::world::block::open::spec::OpenSpec;
+use crate::world::block::drain::DrainFrame;
 use crate::world::frame::{Flow, Frame};
-use crate::world::job::JobFlags;
-use crate::world::job::backup::BackupArgs;
+use crate::world::job::JobFrame;
+use crate::world::job::txn::TxnFrame;
 use crate::world::value::Val;
 use crate::world::watch::feed::Seen;
 use crate::world::watch::marks::Place;
@@ -57,6 +52,38 @@ pub struct Transaction {
     pub error: Option<QmpError>,
 }
 
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum TransactionFrame {
+    TranPrepare(TranId, usize),
+    TranPrepared(TranId, usize),
+    TranCommit(TranId, usize),
+    TranAbort(TranId, usize),
+    TranClean(TranId, usize),
+    TranEnd(TranId),
+}
+
+impl From<TransactionFrame> for Frame {
+    fn from(frame: TransactionFrame) -> Frame {
+        Frame::Transaction(frame)
+    }
+}
+
+impl TransactionFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            TransactionFrame::TranPrepare(tran, index) => w.tran_prepare(tran, index),
+            TransactionFrame::TranPrepared(tran, index) => w.tran_prepared(tran, index),
+            TransactionFrame::TranCommit(tran, index) => w.tran_commit(tran, index),
+            TransactionFrame::TranAbort(tran, index) => w.tran_abort(tran, index),
+            TransactionFrame::TranClean(tran, index) => w.tran_clean(tran, index),
+            TransactionFrame::TranEnd(tran) => w.tran_end(tran),
+        }
+    }
+}
+
 impl World {
     /// `qmp_transaction`. Leaves `Val::Done`.
     pub(in crate::world) fn qmp_transaction(&mut self, args: &TransactionArgs) -> Flow {
@@ -75,7 +102,7 @@ impl World {
         let txn = grouped.then(|| self.job_txn_new(true));
         let actions: Arc<[TransactionAction]> = args.actions.clone().into();
         let tran = self.trans.insert(Transaction { actions, states: Vec::new(), txn, error: None });
-        self.seq([Frame::DrainAll, Frame::TranPrepare(tran, 0)])
+        self.seq([DrainFrame::DrainAll.into(), TransactionFrame::TranPrepare(tran, 0).into()])
     }
 
     /// `blockdev_do_action`
@@ -93,7 +120,7 @@ impl World {
     }
 
     /// Prepares the next action, or goes on to committing.
-    pub(in crate::world) fn tran_prepare(&mut self, tran: TranId, index: usize) -> Flow {
+    fn tran_prepare(&mut self, tran: TranId, index: usize) -> Flow {
         if self.feed.on && index == 0 {
             let standing = self.standing();
             self.feed.seen.push(Seen::TranBegin(tran, standing));
@@ -101,12 +128,16 @@ impl World {
         let t = &mut self.trans[tran];
         let Some(action) = t.actions.get(index).cloned() else {
             let last = t.states.len();
-            return self.seq([Frame::TranCommit(tran, last), Frame::TranClean(tran, last), Frame::TranEnd(tran)]);
+            return self.seq([
+                TransactionFrame::TranCommit(tran, last).into(),
+                TransactionFrame::TranClean(tran, last).into(),
+                TransactionFrame::TranEnd(tran).into(),
+            ]);
         };
         t.states.push(ActionState::Nothing);
         let txn = t.txn;
         self.trace_tran(TxnPhase::Prepare, tran, index);
-        self.stack.push(Frame::TranPrepared(tran, index));
+        self.stack.push(TransactionFrame::TranPrepared(tran, index).into());
         match action {
             TransactionAction::BlockdevBackup(args) => self.blockdev_backup_action(tran, index, args, txn),
             TransactionAction::DriveBackup(args) => self.drive_backup_action(tran, index, args, txn),
@@ -130,15 +161,19 @@ impl World {
     }
 
     /// After an action was prepared.
-    pub(in crate::world) fn tran_prepared(&mut self, tran: TranId, index: usize) -> Flow {
+    fn tran_prepared(&mut self, tran: TranId, index: usize) -> Flow {
         match self.take_done() {
-            Ok(()) => self.seq([Frame::TranPrepare(tran, index + 1)]),
+            Ok(()) => self.seq([TransactionFrame::TranPrepare(tran, index + 1).into()]),
             Err(err) => {
                 self.trace_tran(TxnPhase::Refuse, tran, index);
                 let t = &mut self.trans[tran];
                 t.error = Some(err);
                 let last = t.states.len();
-                self.seq([Frame::TranAbort(tran, last), Frame::TranClean(tran, last), Frame::TranEnd(tran)])
+                self.seq([
+                    TransactionFrame::TranAbort(tran, last).into(),
+                    TransactionFrame::TranClean(tran, last).into(),
+                    TransactionFrame::TranEnd(tran).into(),
+                ])
             }
         }
     }
@@ -192,13 +227,13 @@ impl World {
     }
 
     /// Commits action `index - 1` and those before it.
-    pub(in crate::world) fn tran_commit(&mut self, tran: TranId, index: usize) -> Flow {
+    fn tran_commit(&mut self, tran: TranId, index: usize) -> Flow {
         let Some(index) = index.checked_sub(1) else { return Flow::Go };
         self.trace_tran(TxnPhase::Commit, tran, index);
-        self.stack.push(Frame::TranCommit(tran, index));
+        self.stack.push(TransactionFrame::TranCommit(tran, index).into());
         match self.trans[tran].states[index].clone() {
             ActionState::Backup(_, Some(_)) if self.quirks.has(Quirk::TxnStartInPrepare) => Flow::Go,
-            ActionState::Backup(_, Some(job)) => self.seq([Frame::JobStart(job)]),
+            ActionState::Backup(_, Some(job)) => self.seq([JobFrame::JobStart(job).into()]),
             ActionState::Snapshot(state) => self.external_snapshot_commit(state),
             ActionState::BitmapRemoved(bs, id) => {
                 let bitmaps = &mut self.graph.nodes[bs].bitmaps;
@@ -214,9 +249,9 @@ impl World {
     }
 
     /// Aborts action `left - 1` and those before it.
-    pub(in crate::world) fn tran_abort(&mut self, tran: TranId, left: usize) -> Flow {
+    fn tran_abort(&mut self, tran: TranId, left: usize) -> Flow {
         let Some(index) = left.checked_sub(1) else { return Flow::Go };
-        self.stack.push(Frame::TranAbort(tran, index));
+        self.stack.push(TransactionFrame::TranAbort(tran, index).into());
         let fifo = self.quirks.has(Quirk::TxnAbortFifo);
         let index = if fifo { self.trans[tran].states.len() - left } else { index };
         self.trace_tran(TxnPhase::Abort, tran, index);
@@ -224,7 +259,7 @@ impl World {
             ActionState::Backup(_, Some(job)) if self.jobs.get(job).is_none() => {}
             ActionState::Backup(_, Some(job)) => {
                 self.reach(Place::UndoBackup);
-                return self.seq([Frame::JobCancelSync(job)]);
+                return self.seq([TxnFrame::JobCancelSync(job).into()]);
             }
             ActionState::Snapshot(state) => return self.external_snapshot_abort(state),
             ActionState::BitmapAdded(bs, id) => self.bitmap_add_abort(tran, index, bs, id),
@@ -299,10 +334,10 @@ impl World {
     }
 
     /// Cleans up after action `index - 1` and those before it.
-    pub(in crate::world) fn tran_clean(&mut self, tran: TranId, index: usize) -> Flow {
+    fn tran_clean(&mut self, tran: TranId, index: usize) -> Flow {
         let Some(index) = index.checked_sub(1) else { return Flow::Go };
         self.trace_tran(TxnPhase::Clean, tran, index);
-        self.stack.push(Frame::TranClean(tran, index));
+        self.stack.push(TransactionFrame::TranClean(tran, index).into());
         let t = &self.trans[tran];
         let leaves = self.quirks.has(Quirk::TxnEarlyFailLeavesDrain)
             && matches!(
@@ -325,7 +360,7 @@ impl World {
     }
 
     /// The end of a transaction.
-    pub(in crate::world) fn tran_end(&mut self, tran: TranId) -> Flow {
+    fn tran_end(&mut self, tran: TranId) -> Flow {
         let t = self.trans.remove(tran).expect("it is under way");
         if let Some(txn) = t.txn
             && self.jobs.txns.get(txn).is_some_and(|group| group.jobs.is_empty())
@@ -338,269 +373,5 @@ impl World {
             self.feed.seen.push(seen);
         }
         self.ret(Val::Done(done))
-    }
-
-    /// `blockdev_backup_action`
-    fn blockdev_backup_action(
-        &mut self,
-        tran: TranId,
-        index: usize,
-        args: Box<BlockdevBackup>,
-        txn: Option<TxnId>,
-    ) -> Flow {
-        let nodes = self.lookup_bs(&args.common.device).and_then(|bs| Ok((bs, self.lookup_bs(&args.target)?)));
-        let (source, target) = match nodes {
-            Ok(nodes) => nodes,
-            Err(err) => return self.ret(Val::Done(Err(err))),
-        };
-        self.trans[tran].states[index] = ActionState::Backup(Some(source), None);
-        let common = Box::new(args.common);
-        self.seq([
-            Frame::DrainedBegin(source),
-            Frame::BackupCommon { common, source, target, txn },
-            Frame::TranJob(tran, index),
-        ])
-    }
-
-    /// Notes the job of a backup action.
-    pub(in crate::world) fn tran_job(&mut self, tran: TranId, index: usize) -> Flow {
-        let Val::Job(job) = std::mem::take(&mut self.reg) else { unreachable!("a job or an error") };
-        let early = self.quirks.has(Quirk::TxnStartInPrepare);
-        let mut starts = None;
-        let done = job.map(|job| {
-            if let ActionState::Backup(drained, slot) = &mut self.trans[tran].states[index] {
-                *slot = Some(job);
-                // A drained section did not hold up a job's start then.
-                starts = drained.take_if(|_| early).map(|bs| (bs, job));
-            }
-        });
-        match starts {
-            Some((bs, job)) => {
-                self.seq([Frame::DrainedEnd(bs), Frame::JobStart(job), Frame::Give(Box::new(Val::Done(done)))])
-            }
-            None => self.ret(Val::Done(done)),
-        }
-    }
-
-    /// `do_backup_common`. Leaves `Val::Job`.
-    pub(in crate::world) fn do_backup_common(
-        &mut self,
-        common: &BackupCommon,
-        source: NodeId,
-        target: NodeId,
-        txn: Option<TxnId>,
-    ) -> Flow {
-        // A job that ended while its source was drained took its filter with it. Unlike QEMU, which goes on with memory that it freed,
-        // the name is then no longer one of a node.
-        if let Some(err) = self.vanished(&[source, target], &common.device) {
-            return self.ret(Val::Job(Err(err)));
-        }
-        match self.backup_args(common, source, target, txn) {
-            Ok(args) => self.backup_job_create(Box::new(args)),
-            Err(err) => self.ret(Val::Job(Err(err))),
-        }
-    }
-
-    /// The error if one of the nodes is gone.
-    fn vanished(&self, nodes: &[NodeId], device: &str) -> Option<QmpError> {
-        let gone = nodes.iter().any(|bs| self.graph.nodes.get(*bs).is_none_or(|node| node.driver.is_none()));
-        let text = || QmpError::generic(format!("Cannot find device='{device}' nor node-name='{device}'"));
-        gone.then(text)
-    }
-
-    fn backup_args(
-        &self,
-        common: &BackupCommon,
-        source: NodeId,
-        target: NodeId,
-        txn: Option<TxnId>,
-    ) -> Result<BackupArgs, QmpError> {
-        let generic = |text: String| Err(QmpError::generic(text));
-        let (mut sync_mode, mut bitmap_mode) = (common.sync, common.bitmap_mode);
-        if matches!(sync_mode, SyncMode::Bitmap | SyncMode::Incremental) && common.bitmap.is_none() {
-            return generic(format!("must provide a valid bitmap name for '{}' sync mode", sync_mode.name()));
-        }
-        if sync_mode == SyncMode::Incremental {
-            if bitmap_mode.is_some_and(|mode| mode != BitmapSyncMode::OnSuccess) {
-                return generic("Bitmap sync mode must be 'on-success' when using sync mode 'incremental'".to_owned());
-            }
-            sync_mode = SyncMode::Bitmap;
-            bitmap_mode = Some(BitmapSyncMode::OnSuccess);
-        }
-        let mut sync_bitmap = None;
-        if let Some(name) = &common.bitmap {
-            let Some(id) = self.graph.nodes[source].bitmaps.find(name) else {
-                return generic(format!("Bitmap '{name}' could not be found"));
-            };
-            let Some(mode) = bitmap_mode else {
-                return generic("Bitmap sync mode must be given when providing a bitmap".to_owned());
-            };
-            self.bitmap_check(source, id, CheckFlags::ALLOW_RO)?;
-            if sync_mode == SyncMode::None {
-                return generic("sync mode 'none' does not produce meaningful bitmap outputs".to_owned());
-            }
-            if mode == BitmapSyncMode::Never && sync_mode != SyncMode::Bitmap {
-                return generic(format!(
-                    "Bitmap sync mode 'never' has no meaningful effect when combined with sync mode '{}'",
-                    sync_mode.name()
-                ));
-            }
-            sync_bitmap = Some(id);
-        } else if bitmap_mode.is_some() {
-            return generic("Cannot specify bitmap sync mode without a bitmap".to_owned());
-        }
-        let perf = common.x_perf.clone().unwrap_or(BackupPerf {
-            use_copy_range: None,
-            max_workers: None,
-            max_chunk: None,
-            min_cluster_size: None,
-        });
-        Ok(BackupArgs {
-            flags: JobFlags {
-                id: common.job_id.clone(),
-                auto_finalize: common.auto_finalize.unwrap_or(true),
-                auto_dismiss: common.auto_dismiss.unwrap_or(true),
-                speed: common.speed.unwrap_or(0),
-            },
-            source,
-            target,
-            sync_mode,
-            sync_bitmap,
-            bitmap_mode: bitmap_mode.unwrap_or(BitmapSyncMode::OnSuccess),
-            compress: common.compress.unwrap_or(false),
-            discard_source: common.discard_source.unwrap_or(false),
-            filter_node_name: common.filter_node_name.clone(),
-            perf,
-            on_source_error: common.on_source_error.unwrap_or(OnError::Report),
-            on_target_error: common.on_target_error.unwrap_or(OnError::Report),
-            txn,
-        })
-    }
-
-    /// `drive_backup_action`
-    fn drive_backup_action(&mut self, tran: TranId, index: usize, args: Box<DriveBackup>, txn: Option<TxnId>) -> Flow {
-        let bs = match self.lookup_bs(&args.common.device) {
-            Ok(bs) => bs,
-            Err(err) => return self.ret(Val::Done(Err(err))),
-        };
-        if !self.graph.nodes[bs].has_drv() {
-            return self.ret(Val::Done(Err(QmpError::generic("Device has no medium"))));
-        }
-        self.trans[tran].states[index] = ActionState::Backup(Some(bs), None);
-        self.seq([Frame::DrainedBegin(bs), Frame::DriveBackupDrained { args, bs, txn }, Frame::TranJob(tran, index)])
-    }
-
-    /// `drive_backup_action`, in its drained section: makes the target. Leaves `Val::Job`.
-    pub(in crate::world) fn drive_backup_drained(
-        &mut self,
-        mut args: Box<DriveBackup>,
-        bs: NodeId,
-        txn: Option<TxnId>,
-    ) -> Flow {
-        if let Some(err) = self.vanished(&[bs], &args.common.device).or_else(|| self.op_blocked(bs)) {
-            return self.ret(Val::Job(Err(err)));
-        }
-        let existing = args.mode == Some(NewImageMode::Existing);
-        if args.format.is_none() && !existing {
-            args.format = Some(self.graph.nodes[bs].drv().format_name().into());
-        }
-        let mut backing = None;
-        match args.common.sync {
-            SyncMode::Top => match self.graph.cow_bs(self.graph.skip_filters(bs)) {
-                Some(below) => backing = Some(below),
-                None => args.common.sync = SyncMode::Full,
-            },
-            SyncMode::None => backing = Some(bs),
-            _ => {}
-        }
-        let next = Frame::DriveBackupCreated { args: args.clone(), bs, txn };
-        if existing {
-            self.reg = Val::Done(Ok(()));
-            return self.seq([next]);
-        }
-        let format = args.format.clone().expect("just set");
-        let backing =
-            backing.map(|node| (self.filename_of(node), Arc::from(self.graph.nodes[node].drv().format_name())));
-        let size = self.bdrv_getlength(bs);
-        let look = args.common.sync != SyncMode::None;
-        self.seq([Frame::ImgCreate { path: args.target.clone(), format, backing, look, size }, next])
-    }
-
-    /// `drive_backup_action`, after the image was created: opens it.
-    pub(in crate::world) fn drive_backup_created(
-        &mut self,
-        args: Box<DriveBackup>,
-        bs: NodeId,
-        txn: Option<TxnId>,
-    ) -> Flow {
-        if let Err(err) = self.take_done() {
-            return self.ret(Val::Job(Err(err)));
-        }
-        let none = args.common.sync == SyncMode::None;
-        let flags = OpenFlags {
-            rdwr: true,
-            unmap: true,
-            no_backing: none,
-            auto_read_only: false,
-            force_share: false,
-            ..self.graph.nodes[bs].flags
-        };
-        // The flags of the source are the target's, and among them that it is a protocol: an existing image is then not probed.
-        let mut spec = match (&args.format, self.graph.nodes[bs].drv().has_protocol_name()) {
-            (None, true) => OpenSpec::from_protocol_name(&args.target, flags),
-            (format, _) => OpenSpec::from_filename(&args.target, format.as_deref(), flags),
-        };
-        spec.detect_zeroes = crate::world::block::graph::DetectZeroes::Unmap;
-        self.seq([Frame::BdrvOpen(Arc::new(spec)), Frame::DriveBackupOpened { args, bs, txn }])
-    }
-
-    /// `drive_backup_action`, after the target was opened: the job.
-    pub(in crate::world) fn drive_backup_opened(
-        &mut self,
-        args: Box<DriveBackup>,
-        bs: NodeId,
-        txn: Option<TxnId>,
-    ) -> Flow {
-        let Val::Node(opened) = std::mem::take(&mut self.reg) else { unreachable!("a node or an error") };
-        let target = match opened {
-            Ok(target) => target,
-            Err(err) => return self.ret(Val::Job(Err(err))),
-        };
-        let job = Frame::BackupCommon { common: Box::new(args.common.clone()), source: bs, target, txn };
-        let release = Frame::KeepOver(Box::new(Frame::BdrvUnref(target)));
-        if self.quirks.has(Quirk::RejectedBackupLeaksTarget)
-            && let Some(name) = &args.common.bitmap
-            && let Some(id) = self.graph.nodes[bs].bitmaps.find(name)
-            && self.bitmap_check(bs, id, CheckFlags::DEFAULT).is_err()
-        {
-            return self.seq([job]);
-        }
-        if args.common.sync == SyncMode::None {
-            let backing = Frame::SetBackingHd { bs: target, backing: bs };
-            return self.seq([backing, Frame::JobOrError(Box::new(job)), release]);
-        }
-        self.seq([job, release])
-    }
-
-    /// Runs the frame that makes a job, unless what came before failed.
-    pub(in crate::world) fn job_or_error(&mut self, frame: Frame) -> Flow {
-        match self.take_done() {
-            Ok(()) => self.seq([frame]),
-            Err(err) => self.ret(Val::Job(Err(err))),
-        }
-    }
-
-    /// `qmp_blockdev_*` that only polls for a job: shutdown. `quit` ends with the reply.
-    pub(in crate::world) fn shutdown(&mut self, reason: &str) -> Flow {
-        self.emit("SHUTDOWN", Json::dict(vec![("guest", false.into()), ("reason", reason.into())]));
-        self.quitting = true;
-        // `vm_shutdown` drains and flushes; jobs are cancelled in a drained section that is never ended.
-        self.seq([Frame::DrainAll, Frame::FlushAll, Frame::DrainAllBegin, Frame::JobCancelSyncAll, Frame::CloseAll])
-    }
-
-    /// A signal asks the process to end. To be called in the main loop; the process has ended when it is there again.
-    pub fn host_shutdown(&mut self) {
-        assert!(self.in_main_loop());
-        self.shutdown("host-signal");
     }
 }

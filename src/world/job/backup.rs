@@ -1,23 +1,26 @@
 //! The backup job (`block/backup.c`) and the filter it puts above its source (`bdrv_cbw_append`, `bdrv_cbw_drop`).
 
+use super::block_job::ErrorAction;
+use super::hooks::{BlockJobHooks, JobDriver, JobHooks, WatchHooks};
+use super::{Job, JobFlags, Perms};
 use crate::base::errno::Errno;
 use crate::base::units::align_up;
-use crate::bitmap::{BitmapId, DirtyBitmap};
+use crate::bitmap::BitmapId;
 use crate::job::status::JobType;
 use crate::qmp::error::QmpError;
 use crate::qmp::types::{BackupPerf, BitmapSyncMode, OnError, SyncMode};
 use crate::quirk::Quirk;
 use crate::world::World;
-use crate::world::aio::Wait;
+use crate::world::aio::coroutine::Wait;
 use crate::world::arena::{CallId, JobId, NodeId, TxnId};
-use crate::world::block::driver::block_copy::{BlockCopyState, CLUSTER_SIZE_DEFAULT, CallEnd, CopyCall, MAX_MEM};
-use crate::world::block::driver::{CbwState, Driver};
-use crate::world::block::edges::no_backing;
-use crate::world::block::graph::{Node, OpenFlags, Parent, Role, perm};
-use crate::world::block::open::spec::DriverSpec;
+use crate::world::block::chain::ChainFrame;
+use crate::world::block::driver::block_copy::BlockCopyFrame;
+use crate::world::block::driver::block_copy_state::{CallEnd, CopyCall};
+use crate::world::block::driver::copy_before_write::CopyBeforeWriteFrame;
+use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::frame::{Flow, Frame};
-use crate::world::job::hooks::{BlockJobHooks, JobDriver, JobHooks, WatchHooks};
-use crate::world::job::{ErrorAction, Job, JobFlags, Perms};
+use crate::world::job::JobFrame;
+use crate::world::job::block_job::BlockJobFrame;
 use crate::world::value::Val;
 use crate::world::watch::marks::Place;
 use std::sync::Arc;
@@ -137,6 +140,48 @@ impl Job {
     }
 }
 
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum BackupFrame {
+    BackupCbwAppended(Box<BackupArgs>),
+    BackupCreateJob { cbw: NodeId, args: Box<BackupArgs> },
+    BackupCreateFailed { cbw: NodeId, args: Box<BackupArgs>, err: QmpError },
+    BackupCbwDrop(JobId),
+    BackupLoop(JobId),
+    BackupWait(JobId),
+    BackupCallCancelled(JobId),
+    BackupIdle(JobId),
+    BackupScan { job: JobId, offset: u64 },
+    BackupScanPaused { job: JobId, offset: u64 },
+    BackupScanned { job: JobId, offset: u64 },
+}
+
+impl From<BackupFrame> for Frame {
+    fn from(frame: BackupFrame) -> Frame {
+        Frame::Backup(frame)
+    }
+}
+
+impl BackupFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            BackupFrame::BackupCbwAppended(args) => w.backup_cbw_appended(args),
+            BackupFrame::BackupCreateJob { cbw, args } => w.backup_create_job(cbw, args),
+            BackupFrame::BackupCreateFailed { cbw, args, err } => w.backup_create_failed_frame(cbw, &args, err),
+            BackupFrame::BackupCbwDrop(job) => w.backup_cbw_drop(job),
+            BackupFrame::BackupLoop(job) => w.backup_loop(job),
+            BackupFrame::BackupWait(job) => w.backup_wait(job),
+            BackupFrame::BackupCallCancelled(job) => w.backup_call_cancelled(job),
+            BackupFrame::BackupIdle(job) => w.backup_idle(job),
+            BackupFrame::BackupScan { job, offset } => w.backup_scan(job, offset),
+            BackupFrame::BackupScanPaused { job, offset } => w.backup_scan_paused(job, offset),
+            BackupFrame::BackupScanned { job, offset } => w.backup_scanned(job, offset),
+        }
+    }
+}
+
 impl World {
     /// `backup_job_create`: checks, then the filter, then the job. Leaves `Val::Job`.
     pub(in crate::world) fn backup_job_create(&mut self, args: Box<BackupArgs>) -> Flow {
@@ -153,7 +198,7 @@ impl World {
             self.backup_thaw_bitmap(&args);
             return self.ret(Val::Job(Err(QmpError::generic("Source and target image have different sizes"))));
         }
-        self.seq([Frame::CbwAppend(args.clone()), Frame::BackupCbwAppended(args)])
+        self.seq([CopyBeforeWriteFrame::CbwAppend(args.clone()).into(), BackupFrame::BackupCbwAppended(args).into()])
     }
 
     fn backup_checks(&self, args: &BackupArgs) -> Result<(), QmpError> {
@@ -199,114 +244,8 @@ impl World {
         }
     }
 
-    /// `bdrv_cbw_append`: opens the filter on source and target and puts it above the source. Leaves `Val::Node`.
-    pub(in crate::world) fn cbw_append(&mut self, args: &BackupArgs) -> Flow {
-        let fail = |w: &mut World, text: String| w.ret(Val::Node(Err(QmpError::generic(text))));
-        let min_cluster = args.perf.min_cluster_size.unwrap_or(0);
-        if min_cluster > i64::MAX as u64 {
-            return fail(self, format!("min-cluster-size too large: {min_cluster} > {}", i64::MAX));
-        }
-        let mut node = Node::new();
-        node.flags = OpenFlags { rdwr: true, ..OpenFlags::default() };
-        let cbw = self.bdrv_new(node);
-        if let Err(text) = self.assign_node_name(cbw, args.filter_node_name.as_deref()) {
-            let err = QmpError::generic(format!("Could not create node: {text}"));
-            self.stack.push(Frame::Give(Box::new(Val::Node(Err(err)))));
-            return self.seq([Frame::BdrvUnref(cbw)]);
-        }
-        let len = self.bdrv_getlength(args.source);
-        let node = &mut self.graph.nodes[cbw];
-        node.size = len;
-        node.driver = Some(Driver::Cbw(Box::new(CbwState::new(len, args.discard_source))));
-        let (source, target) = (args.source, args.target);
-        let attach = |name, role, bs| Frame::AttachToNode { parent: cbw, name, role, bs };
-        self.seq([
-            Frame::GraphWrlock,
-            attach("file", Role::Filtered, source),
-            Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
-            Frame::StopOnError(5),
-            Frame::GraphWrlock,
-            attach("target", Role::Data, target),
-            Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
-            Frame::StopOnError(1),
-            Frame::CbwOpened { cbw, discard_source: args.discard_source, min_cluster },
-            Frame::InsertNode { node: cbw, below: source },
-        ])
-    }
-
-    /// The end of `cbw_open`. Leaves `Val::Done`.
-    pub(in crate::world) fn cbw_opened(&mut self, cbw: NodeId, discard_source: bool, min_cluster: u64) -> Flow {
-        let fail = |w: &mut World, text: String| w.ret(Val::Done(Err(QmpError::generic(text))));
-        let target_edge = self.cbw(cbw).target.expect("the target was attached");
-        let source = self.graph.bs(self.graph.nodes[cbw].file.expect("the source was attached"));
-        let target = self.graph.bs(target_edge);
-        if min_cluster > 0 && !min_cluster.is_power_of_two() {
-            return fail(self, "Cannot create block-copy-state: min-cluster-size needs to be a power of 2".to_owned());
-        }
-        // Unlike QEMU, which aborts when it copies the first cluster (`co_get_from_shres`), or from 4 GiB on when it makes the bitmaps
-        // (`bdrv_create_dirty_bitmap`), as one cluster is more than all copies may hold.
-        if min_cluster > MAX_MEM {
-            let text = format!("Cannot create block-copy-state: min-cluster-size too large: {min_cluster} > {MAX_MEM}");
-            return fail(self, text);
-        }
-        let target_cluster = match self.quirks.has(Quirk::TargetClusterLarger) {
-            true => 0,
-            false => self.cluster_size_of(target).unwrap_or(0),
-        };
-        let cluster_size = min_cluster.max(CLUSTER_SIZE_DEFAULT).max(target_cluster);
-        let wanted = match self.cbw_wanted(cbw) {
-            Ok(wanted) => wanted,
-            Err(err) => return self.ret(Val::Done(Err(err))),
-        };
-        let len = self.bdrv_getlength(source);
-        let node = &mut self.graph.nodes[cbw];
-        node.size = len;
-        let copy_bitmap = node.bitmaps.add_anonymous(len, cluster_size);
-        let done_bitmap = node.bitmaps.add_anonymous(len, cluster_size);
-        let access_bitmap = node.bitmaps.add_anonymous(len, cluster_size);
-        for bitmap in [copy_bitmap, done_bitmap, access_bitmap] {
-            node.bitmaps.get_mut(bitmap).expect("just made").set_enabled(false);
-        }
-        if let Some(wanted) = &wanted {
-            if let Err(text) = node.bitmaps.merge(copy_bitmap, wanted, false) {
-                let name = wanted.name().cloned().unwrap_or_default();
-                let text = format!(
-                    "Cannot create block-copy-state: Failed to merge bitmap '{name}' to internal copy-bitmap: {text}"
-                );
-                return fail(self, text);
-            }
-            let copy = node.bitmaps.get(copy_bitmap).expect("just made").bitmap().clone();
-            node.bitmaps.merge_internal(access_bitmap, &copy);
-        } else {
-            for bitmap in [copy_bitmap, access_bitmap] {
-                node.bitmaps.get_mut(bitmap).expect("just made").bitmap_mut().set_all();
-            }
-        }
-        let limit = |bl: u64| if bl == 0 { i32::MAX as u64 } else { bl };
-        let max_transfer = limit(self.graph.nodes[source].bl.max_transfer)
-            .min(limit(self.graph.nodes[target].bl.max_transfer))
-            .min(i32::MAX as u64);
-        let serialising = self.graph.chain_contains(target, source);
-        let bcs = BlockCopyState::new(cluster_size, len, max_transfer, serialising, discard_source);
-        let state = self.cbw(cbw);
-        state.bcs = bcs;
-        (state.copy_bitmap, state.done_bitmap, state.access_bitmap) = (copy_bitmap, done_bitmap, access_bitmap);
-        self.refresh_limits(cbw);
-        self.ret(Val::Done(Ok(())))
-    }
-
-    /// The bitmap that says what a filter copies (`bitmap`), where one was named.
-    fn cbw_wanted(&self, cbw: NodeId) -> Result<Option<DirtyBitmap>, QmpError> {
-        let spec = self.graph.nodes[cbw].spec.as_ref();
-        let Some(DriverSpec::CopyBeforeWrite { bitmap: Some(at), .. }) = spec.map(|spec| &spec.driver) else {
-            return Ok(None);
-        };
-        let (bs, id) = self.bitmap_lookup(at)?;
-        Ok(self.graph.nodes[bs].bitmaps.get(id).cloned())
-    }
-
     /// `backup_job_create`, after the filter is in place.
-    pub(in crate::world) fn backup_cbw_appended(&mut self, args: Box<BackupArgs>) -> Flow {
+    fn backup_cbw_appended(&mut self, args: Box<BackupArgs>) -> Flow {
         let Val::Node(appended) = std::mem::take(&mut self.reg) else { unreachable!("a node or an error") };
         let cbw = match appended {
             Ok(cbw) => cbw,
@@ -323,45 +262,40 @@ impl World {
             ));
             return self.backup_create_failed(&args, cbw, err);
         }
-        self.seq([Frame::GraphWrlock, Frame::BackupCreateJob { cbw, args }])
+        self.seq([GraphLockFrame::GraphWrlock.into(), BackupFrame::BackupCreateJob { cbw, args }.into()])
     }
 
     fn backup_create_failed(&mut self, args: &BackupArgs, cbw: NodeId, err: QmpError) -> Flow {
         self.backup_thaw_bitmap(args);
         self.stack.push(Frame::Give(Box::new(Val::Job(Err(err)))));
-        self.seq([Frame::FilterDrop(cbw)])
+        self.seq([ChainFrame::FilterDrop(cbw).into()])
     }
 
     /// `backup_job_create`: the job itself, between lock and unlock of `block_job_create`.
-    pub(in crate::world) fn backup_create_job(&mut self, cbw: NodeId, args: Box<BackupArgs>) -> Flow {
+    fn backup_create_job(&mut self, cbw: NodeId, args: Box<BackupArgs>) -> Flow {
         match self.block_job_create(&args.flags, JobType::Backup, args.txn, cbw, Perms::NONE) {
             Ok(job) => {
                 self.backup_init_job(job, cbw, &args);
                 self.seq([
-                    Frame::GraphWrunlock,
-                    Frame::GraphWrlock,
-                    Frame::JobAddBdrv { job, name: "target", bs: args.target },
-                    Frame::GraphWrunlock,
+                    GraphLockFrame::GraphWrunlock.into(),
+                    GraphLockFrame::GraphWrlock.into(),
+                    BlockJobFrame::JobAddBdrv { job, name: "target", bs: args.target }.into(),
+                    GraphLockFrame::GraphWrunlock.into(),
                     Frame::Give(Box::new(Val::Job(Ok(job)))),
                 ])
             }
             Err((err, job)) => {
-                self.stack.push(Frame::BackupCreateFailed { cbw, args, err });
+                self.stack.push(BackupFrame::BackupCreateFailed { cbw, args, err }.into());
                 if let Some(job) = job {
-                    self.stack.push(Frame::JobEarlyFail(job));
+                    self.stack.push(JobFrame::JobEarlyFail(job).into());
                 }
-                self.seq([Frame::GraphWrunlock])
+                self.seq([GraphLockFrame::GraphWrunlock.into()])
             }
         }
     }
 
     /// After `block_job_create` failed.
-    pub(in crate::world) fn backup_create_failed_frame(
-        &mut self,
-        cbw: NodeId,
-        args: &BackupArgs,
-        err: QmpError,
-    ) -> Flow {
+    fn backup_create_failed_frame(&mut self, cbw: NodeId, args: &BackupArgs, err: QmpError) -> Flow {
         self.backup_create_failed(args, cbw, err)
     }
 
@@ -394,11 +328,16 @@ impl World {
 
     /// `backup_clean`: gives up its nodes, then takes the filter away.
     fn backup_clean(&mut self, job: JobId) -> Flow {
-        self.seq([Frame::GraphWrlock, Frame::JobRemoveAllBdrv(job), Frame::GraphWrunlock, Frame::BackupCbwDrop(job)])
+        self.seq([
+            GraphLockFrame::GraphWrlock.into(),
+            BlockJobFrame::JobRemoveAllBdrv(job).into(),
+            GraphLockFrame::GraphWrunlock.into(),
+            BackupFrame::BackupCbwDrop(job).into(),
+        ])
     }
 
     /// `backup_clean`, second half.
-    pub(in crate::world) fn backup_cbw_drop(&mut self, job: JobId) -> Flow {
+    fn backup_cbw_drop(&mut self, job: JobId) -> Flow {
         let cbw = self.jobs[job].backup().cbw;
         self.filter_drop(cbw)
     }
@@ -446,7 +385,7 @@ impl World {
     }
 
     /// `backup_run`
-    pub(super) fn backup_run(&mut self, job: JobId) -> Flow {
+    fn backup_run(&mut self, job: JobId) -> Flow {
         let b = self.jobs[job].backup();
         let (cbw, source, mode, sync_bitmap) = (b.cbw, b.source, b.sync_mode, b.sync_bitmap);
         let copy = self.cbw(cbw).copy_bitmap;
@@ -462,42 +401,42 @@ impl World {
         let estimate = self.bits(cbw, copy).count_bytes();
         self.job_progress_set_remaining(job, estimate);
         match mode {
-            SyncMode::Top => self.seq([Frame::BackupScan { job, offset: 0 }]),
-            SyncMode::None => self.seq([Frame::BackupIdle(job)]),
-            _ => self.seq([Frame::BackupLoop(job)]),
+            SyncMode::Top => self.seq([BackupFrame::BackupScan { job, offset: 0 }.into()]),
+            SyncMode::None => self.seq([BackupFrame::BackupIdle(job).into()]),
+            _ => self.seq([BackupFrame::BackupLoop(job).into()]),
         }
     }
 
     /// `backup_run`, sync=top: one step of the scan for allocated clusters.
-    pub(in crate::world) fn backup_scan(&mut self, job: JobId, offset: u64) -> Flow {
+    fn backup_scan(&mut self, job: JobId, offset: u64) -> Flow {
         let b = self.jobs[job].backup();
         let (cbw, len) = (b.cbw, b.len);
         if offset >= len {
             self.cbw(cbw).bcs.skip_unallocated = false;
-            return self.seq([Frame::BackupLoop(job)]);
+            return self.seq([BackupFrame::BackupLoop(job).into()]);
         }
         if self.job_is_cancelled(job) {
             return self.ret(Val::err(Errno::ECANCELED));
         }
-        self.seq([Frame::JobPausePoint(job), Frame::BackupScanPaused { job, offset }])
+        self.seq([JobFrame::JobPausePoint(job).into(), BackupFrame::BackupScanPaused { job, offset }.into()])
     }
 
     /// The same, after its pause point.
-    pub(in crate::world) fn backup_scan_paused(&mut self, job: JobId, offset: u64) -> Flow {
+    fn backup_scan_paused(&mut self, job: JobId, offset: u64) -> Flow {
         if self.job_is_cancelled(job) {
             return self.ret(Val::err(Errno::ECANCELED));
         }
         let cbw = self.jobs[job].backup().cbw;
         self.seq([
-            Frame::Rdlock,
-            Frame::CopyResetUnallocated { cbw, offset },
-            Frame::Rdunlock,
-            Frame::BackupScanned { job, offset },
+            GraphLockFrame::Rdlock.into(),
+            BlockCopyFrame::CopyResetUnallocated { cbw, offset }.into(),
+            GraphLockFrame::Rdunlock.into(),
+            BackupFrame::BackupScanned { job, offset }.into(),
         ])
     }
 
     /// The same, after its status query.
-    pub(in crate::world) fn backup_scanned(&mut self, job: JobId, offset: u64) -> Flow {
+    fn backup_scanned(&mut self, job: JobId, offset: u64) -> Flow {
         let Val::Num(count) = std::mem::take(&mut self.reg) else { unreachable!("a count") };
         match count {
             Ok(count) => self.backup_scan(job, offset + count),
@@ -506,11 +445,11 @@ impl World {
     }
 
     /// `backup_run`, sync=none: sleeps until it is cancelled.
-    pub(in crate::world) fn backup_idle(&mut self, job: JobId) -> Flow {
+    fn backup_idle(&mut self, job: JobId) -> Flow {
         if self.job_is_cancelled(job) {
             return self.ret(Val::Ret(Ok(())));
         }
-        self.seq([Frame::JobYield(job), Frame::BackupIdle(job)])
+        self.seq([JobFrame::JobYield(job).into(), BackupFrame::BackupIdle(job).into()])
     }
 
     /// `backup_loop`: starts a copy call over the whole disk.
@@ -531,16 +470,16 @@ impl World {
     }
 
     /// `backup_loop`: waits for the call, then decides.
-    pub(in crate::world) fn backup_wait(&mut self, job: JobId) -> Flow {
+    fn backup_wait(&mut self, job: JobId) -> Flow {
         let call = self.backup_call(job);
         let cancelled = self.job_is_cancelled(job);
         if !self.calls[call].finished {
             if !cancelled {
-                return self.seq([Frame::JobYield(job), Frame::BackupWait(job)]);
+                return self.seq([JobFrame::JobYield(job).into(), BackupFrame::BackupWait(job).into()]);
             }
             self.block_copy_call_cancel(call);
             self.jobs[job].backup_mut().wait = true;
-            self.stack.push(Frame::BackupCallCancelled(job));
+            self.stack.push(BackupFrame::BackupCallCancelled(job).into());
             return Flow::Yield(Wait::CopyCall);
         }
         let c = &self.calls[call];
@@ -560,13 +499,13 @@ impl World {
         self.trace.take_cause(crate::trace::Later::Call(call.0));
         match self.block_job_error_action(job, on_error, is_read, errno) {
             ErrorAction::Report => self.ret(Val::err(errno)),
-            ErrorAction::Stop => self.seq([Frame::JobPausePoint(job), Frame::BackupLoop(job)]),
-            ErrorAction::Ignore => self.seq([Frame::BackupLoop(job)]),
+            ErrorAction::Stop => self.seq([JobFrame::JobPausePoint(job).into(), BackupFrame::BackupLoop(job).into()]),
+            ErrorAction::Ignore => self.seq([BackupFrame::BackupLoop(job).into()]),
         }
     }
 
     /// `backup_loop`, the end without an error of its own.
-    pub(in crate::world) fn backup_call_cancelled(&mut self, job: JobId) -> Flow {
+    fn backup_call_cancelled(&mut self, job: JobId) -> Flow {
         let call = self.backup_call(job);
         assert!(self.calls[call].finished);
         self.calls.remove(call);
@@ -585,7 +524,7 @@ impl World {
     }
 
     /// `backup_pause`: ends the copy call and waits for its tasks.
-    pub(in crate::world) fn backup_pause(&mut self, job: JobId) -> Flow {
+    fn backup_pause(&mut self, job: JobId) -> Flow {
         if self.quirks.has(Quirk::SeededCopiesWhilePaused) {
             return Flow::Go;
         }
@@ -600,7 +539,7 @@ impl World {
     }
 
     /// `backup_set_speed`
-    pub(in crate::world) fn backup_set_speed(&mut self, job: JobId, speed: i64) {
+    fn backup_set_speed(&mut self, job: JobId, speed: i64) {
         let b = self.jobs[job].backup();
         let (cbw, call) = (b.cbw, b.bg_bcs_call);
         if self.graph.nodes.get(cbw).is_some() {
@@ -609,22 +548,5 @@ impl World {
         if let Some(call) = call {
             self.block_copy_kick(call);
         }
-    }
-
-    /// A node opens its own edge to another (`bdrv_open_child`, by reference). Leaves `Val::Done`.
-    pub(in crate::world) fn attach_to_node(
-        &mut self,
-        parent: NodeId,
-        name: &'static str,
-        role: Role,
-        bs: NodeId,
-    ) -> Flow {
-        let node = &self.graph.nodes[parent];
-        if name == "backing" && !node.drv().supports_backing() {
-            return self.ret(Val::Done(Err(no_backing(node))));
-        }
-        let result = self.attach_child(bs, name, role, Parent::Node(parent), 0, perm::ALL);
-        let done = result.map(|child| self.note_child(parent, child));
-        self.ret(Val::Done(done))
     }
 }

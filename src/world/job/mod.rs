@@ -1,57 +1,37 @@
 //! Jobs and their groups: the life cycle that all job types share (`job.c`, `blockjob.c`).
 //!
-//! A job's coroutine runs [`Frame::JobCoEntry`]; everything that ends or cancels a job runs on the main thread's stack, because it
+//! A job's coroutine runs [`JobFrame::JobCoEntry`]; everything that ends or cancels a job runs on the main thread's stack, because it
 //! may poll.
 
 pub mod backup;
+pub mod block_job;
+pub mod create;
 pub mod hooks;
 pub mod stream;
 pub(in crate::world) mod txn;
+pub(super) mod verbs;
 
-use super::World;
-use super::aio::{Bh, TimerKind, Wait};
-use super::arena::{Arena, ChildId, CoId, JobId, NodeId, TxnId};
-use super::block::graph::{Parent, Role, perm};
-use super::frame::{Flow, Frame};
-use super::watch::feed::Seen;
-use super::watch::marks::Place;
 use crate::base::Json;
 use crate::base::errno::Errno;
 use crate::base::units::{Nanos, Shift};
 use crate::block::ratelimit::RateLimit;
 use crate::choice::Subject;
 use crate::invariant::{Broken, Invariant};
-use crate::job::status::{JobStatus, JobType, JobVerb, can_transition};
+use crate::job::status::{JobStatus, JobType, can_transition};
 use crate::qmp::error::QmpError;
-use crate::qmp::types::OnError;
-use crate::quirk::Quirk;
 use crate::trace::{Level, RecordKind};
+use crate::world::World;
+use crate::world::aio::coroutine::Wait;
+use crate::world::aio::queue::Bh;
+use crate::world::aio::timer::TimerKind;
+use crate::world::arena::{Arena, ChildId, CoId, JobId, TxnId};
+use crate::world::block::perms::perm;
+use crate::world::frame::{Flow, Frame};
+use crate::world::watch::feed::Seen;
+use crate::world::watch::marks::Place;
+use block_job::IoStatus;
 use hooks::JobDriver;
 use std::sync::Arc;
-
-/// `BlockDeviceIoStatus`
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum IoStatus {
-    /// No error.
-    #[default]
-    Ok,
-    /// Stopped by another error.
-    Failed,
-    /// Stopped because the target was full.
-    Nospace,
-}
-
-impl IoStatus {
-    /// QMP's name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            IoStatus::Ok => "ok",
-            IoStatus::Failed => "failed",
-            IoStatus::Nospace => "nospace",
-        }
-    }
-}
 
 /// `Job` and `BlockJob`
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -192,7 +172,7 @@ impl Jobs {
     }
 
     /// Frees a job; its id is never given again.
-    pub(in crate::world) fn free(&mut self, id: JobId) {
+    pub(super) fn free(&mut self, id: JobId) {
         self.list.retain(|job| *job != id);
         self.jobs.remove(id);
     }
@@ -221,9 +201,49 @@ pub fn id_wellformed(id: &str) -> bool {
         && bytes.all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_'))
 }
 
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum JobFrame {
+    JobCoEntry(JobId),
+    JobRun(JobId),
+    JobRunDone(JobId),
+    JobRatelimitSlept(JobId),
+    JobPausePoint(JobId),
+    JobPausePointHooked(JobId),
+    JobPausePointWoken(JobId, JobStatus),
+    JobYield(JobId),
+    JobStart(JobId),
+    JobEarlyFail(JobId),
+}
+
+impl From<JobFrame> for Frame {
+    fn from(frame: JobFrame) -> Frame {
+        Frame::Job(frame)
+    }
+}
+
+impl JobFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            JobFrame::JobCoEntry(job) => w.job_co_entry(job),
+            JobFrame::JobRun(job) => w.job_run(job),
+            JobFrame::JobRunDone(job) => w.job_run_done(job),
+            JobFrame::JobRatelimitSlept(job) => w.job_ratelimit_slept(job),
+            JobFrame::JobPausePoint(job) => w.job_pause_point(job),
+            JobFrame::JobPausePointHooked(job) => w.job_pause_point_hooked(job),
+            JobFrame::JobPausePointWoken(job, status) => w.job_pause_point_woken(job, status),
+            JobFrame::JobYield(job) => w.job_yield(job),
+            JobFrame::JobStart(job) => w.job_start(job),
+            JobFrame::JobEarlyFail(job) => w.job_early_fail(job),
+        }
+    }
+}
+
 impl World {
     /// `job_txn_new`
-    pub fn job_txn_new(&mut self, grouped: bool) -> TxnId {
+    pub(in crate::world) fn job_txn_new(&mut self, grouped: bool) -> TxnId {
         self.jobs.txns.insert(JobTxn { jobs: Vec::new(), aborting: false, grouped })
     }
 
@@ -231,7 +251,7 @@ impl World {
     ///
     /// # Panics
     /// If the table does not allow it: QEMU would abort, too.
-    pub fn job_state_transition(&mut self, job: JobId, to: JobStatus) {
+    pub(in crate::world) fn job_state_transition(&mut self, job: JobId, to: JobStatus) {
         let j = &mut self.jobs[job];
         let from = j.status;
         if !can_transition(from, to) {
@@ -256,7 +276,12 @@ impl World {
     ///
     /// # Errors
     /// A malformed or used ID.
-    pub fn job_create(&mut self, flags: &JobFlags, kind: JobType, txn: Option<TxnId>) -> Result<JobId, QmpError> {
+    pub(in crate::world) fn job_create(
+        &mut self,
+        flags: &JobFlags,
+        kind: JobType,
+        txn: Option<TxnId>,
+    ) -> Result<JobId, QmpError> {
         let Some(id) = flags.id.clone() else {
             return Err(QmpError::generic("An explicit job ID is required"));
         };
@@ -304,80 +329,9 @@ impl World {
         Ok(job)
     }
 
-    /// `block_job_create`, between lock and unlock; `bs` is the node it works on, with what the job wants of it and lets others do.
-    ///
-    /// # Errors
-    /// A bad ID, a permission conflict or a negative speed. In the last two cases the client saw `created`; `Frame::JobEarlyFail`
-    /// shows `null`.
-    pub fn block_job_create(
-        &mut self,
-        flags: &JobFlags,
-        kind: JobType,
-        txn: Option<TxnId>,
-        bs: NodeId,
-        perms: Perms,
-    ) -> Result<JobId, (QmpError, Option<JobId>)> {
-        let mut flags = flags.clone();
-        if flags.id.is_none() {
-            flags.id = Some(self.graph.device_name(bs));
-        }
-        let job = self.job_create(&flags, kind, txn).map_err(|err| (err, None))?;
-        self.block_job_add_bdrv(job, "main node", bs, perms).map_err(|err| (err, Some(job)))?;
-        if flags.speed < 0 {
-            let err = QmpError::generic("Parameter 'speed' expects a non-negative value");
-            return Err((err, Some(job)));
-        }
-        let j = &mut self.jobs[job];
-        j.speed = flags.speed;
-        j.limit.set_speed(flags.speed.unsigned_abs());
-        Ok(job)
-    }
-
-    /// `block_job_add_bdrv`
-    ///
-    /// # Errors
-    /// A permission conflict.
-    pub fn block_job_add_bdrv(
-        &mut self,
-        job: JobId,
-        name: &'static str,
-        bs: NodeId,
-        perms: Perms,
-    ) -> Result<(), QmpError> {
-        let child = self.attach_child(bs, name, Role::Root, Parent::Job(job), perms.perm, perms.shared)?;
-        self.jobs[job].nodes.insert(0, child);
-        self.graph.nodes[bs].op_blockers.insert(0, job);
-        Ok(())
-    }
-
-    /// `block_job_remove_all_bdrv`, between lock and unlock.
-    pub(in crate::world) fn job_remove_all_bdrv(&mut self, job: JobId) -> Flow {
-        for child in std::mem::take(&mut self.jobs[job].nodes) {
-            let bs = self.graph.bs(child);
-            self.graph.nodes[bs].op_blockers.retain(|j| *j != job);
-            self.root_unref_child(child);
-        }
-        Flow::Go
-    }
-
-    /// `bdrv_op_is_blocked`: the text that refuses an operation on a node that a job works on.
-    #[must_use]
-    pub fn op_blocked(&self, bs: NodeId) -> Option<QmpError> {
-        let node = &self.graph.nodes[bs];
-        let name = || self.graph.device_or_node_name(bs);
-        if let Some(job) = node.op_blockers.first() {
-            let kind = self.jobs[*job].job_type.name();
-            return Some(QmpError::generic(format!(
-                "Node '{}' is busy: block device is in use by block job: {kind}",
-                name()
-            )));
-        }
-        None
-    }
-
     /// `job_start`
-    pub(in crate::world) fn job_start(&mut self, job: JobId) -> Flow {
-        let co = self.co_create([Frame::JobCoEntry(job)]);
+    fn job_start(&mut self, job: JobId) -> Flow {
+        let co = self.co_create([JobFrame::JobCoEntry(job).into()]);
         self.cos[co].task = Subject::job(job.0);
         let j = &mut self.jobs[job];
         assert!(j.co.is_none() && j.paused, "the job is started once");
@@ -390,17 +344,17 @@ impl World {
     }
 
     /// `job_co_entry`
-    pub(in crate::world) fn job_co_entry(&mut self, job: JobId) -> Flow {
-        self.seq([Frame::JobPausePoint(job), Frame::JobRun(job), Frame::JobRunDone(job)])
+    fn job_co_entry(&mut self, job: JobId) -> Flow {
+        self.seq([JobFrame::JobPausePoint(job).into(), JobFrame::JobRun(job).into(), JobFrame::JobRunDone(job).into()])
     }
 
     /// `job->driver->run`
-    pub(in crate::world) fn job_run(&mut self, job: JobId) -> Flow {
+    fn job_run(&mut self, job: JobId) -> Flow {
         (self.job_hooks(job).run)(self, job)
     }
 
     /// The end of `job_co_entry`.
-    pub(in crate::world) fn job_run_done(&mut self, job: JobId) -> Flow {
+    fn job_run_done(&mut self, job: JobId) -> Flow {
         let ret = self.take_ret();
         let j = &mut self.jobs[job];
         j.ret = ret.err();
@@ -412,17 +366,17 @@ impl World {
 
     /// `job_is_cancelled_locked`: by force.
     #[must_use]
-    pub fn job_is_cancelled(&self, job: JobId) -> bool {
+    pub(in crate::world) fn job_is_cancelled(&self, job: JobId) -> bool {
         self.jobs[job].force_cancel
     }
 
     /// `job_pause_point`, up to the driver's pause hook.
-    pub(in crate::world) fn job_pause_point(&mut self, job: JobId) -> Flow {
+    fn job_pause_point(&mut self, job: JobId) -> Flow {
         let j = &self.jobs[job];
         if j.pause_count == 0 || j.force_cancel {
             return Flow::Go;
         }
-        self.stack.push(Frame::JobPausePointHooked(job));
+        self.stack.push(JobFrame::JobPausePointHooked(job).into());
         match self.job_hooks(job).pause {
             Some(pause) => pause(self, job),
             None => Flow::Go,
@@ -430,7 +384,7 @@ impl World {
     }
 
     /// `job_pause_point`, after the hook: go to sleep if there still is a reason.
-    pub(in crate::world) fn job_pause_point_hooked(&mut self, job: JobId) -> Flow {
+    fn job_pause_point_hooked(&mut self, job: JobId) -> Flow {
         let j = &self.jobs[job];
         if j.pause_count == 0 || j.force_cancel {
             return Flow::Go;
@@ -439,12 +393,12 @@ impl World {
         let asleep = if status == JobStatus::Ready { JobStatus::Standby } else { JobStatus::Paused };
         self.job_state_transition(job, asleep);
         self.jobs[job].paused = true;
-        self.stack.push(Frame::JobPausePointWoken(job, status));
+        self.stack.push(JobFrame::JobPausePointWoken(job, status).into());
         self.job_do_yield(job)
     }
 
     /// `job_pause_point`, after it was entered again.
-    pub(in crate::world) fn job_pause_point_woken(&mut self, job: JobId, status: JobStatus) -> Flow {
+    fn job_pause_point_woken(&mut self, job: JobId, status: JobStatus) -> Flow {
         self.jobs[job].paused = false;
         self.job_state_transition(job, status);
         match self.job_hooks(job).resume {
@@ -454,13 +408,13 @@ impl World {
     }
 
     /// `job_sleep_ns`, called as the last thing of a frame: sleeps that long, unless the job is cancelled or is to pause.
-    pub(super) fn job_sleep_ns(&mut self, job: JobId, ns: Nanos) -> Flow {
+    fn job_sleep_ns(&mut self, job: JobId, ns: Nanos) -> Flow {
         let j = &self.jobs[job];
         assert!(j.busy, "job '{}' sleeps while it works", j.id);
         if j.force_cancel {
             return Flow::Go;
         }
-        self.stack.push(Frame::JobPausePoint(job));
+        self.stack.push(JobFrame::JobPausePoint(job).into());
         if j.pause_count > 0 {
             return Flow::Go;
         }
@@ -469,28 +423,28 @@ impl World {
     }
 
     /// `block_job_ratelimit_processed_bytes`
-    pub(super) fn block_job_ratelimit_processed_bytes(&mut self, job: JobId, bytes: u64) {
+    fn block_job_ratelimit_processed_bytes(&mut self, job: JobId, bytes: u64) {
         let now = self.now;
         self.jobs[job].limit.calculate_delay(now, bytes);
     }
 
     /// `block_job_ratelimit_sleep`: sleeps at least once, and on until the speed allows more.
-    pub(super) fn block_job_ratelimit_sleep(&mut self, job: JobId) -> Flow {
+    fn block_job_ratelimit_sleep(&mut self, job: JobId) -> Flow {
         let now = self.now;
         let delay = self.jobs[job].limit.calculate_delay(now, 0);
         if delay > 0 {
-            self.stack.push(Frame::JobRatelimitSlept(job));
+            self.stack.push(JobFrame::JobRatelimitSlept(job).into());
         }
         self.job_sleep_ns(job, delay)
     }
 
     /// `block_job_ratelimit_sleep`, after a sleep that was due: the speed may have changed meanwhile.
-    pub(super) fn job_ratelimit_slept(&mut self, job: JobId) -> Flow {
+    fn job_ratelimit_slept(&mut self, job: JobId) -> Flow {
         if self.job_is_cancelled(job) { Flow::Go } else { self.block_job_ratelimit_sleep(job) }
     }
 
     /// `job_transition_to_ready`
-    pub(super) fn job_transition_to_ready(&mut self, job: JobId) {
+    fn job_transition_to_ready(&mut self, job: JobId) {
         self.job_state_transition(job, JobStatus::Ready);
         let j = &self.jobs[job];
         if j.job_type.is_block_job() {
@@ -505,17 +459,17 @@ impl World {
     }
 
     /// `job_yield`
-    pub(in crate::world) fn job_yield(&mut self, job: JobId) -> Flow {
+    fn job_yield(&mut self, job: JobId) -> Flow {
         let j = &self.jobs[job];
         if j.force_cancel {
             return Flow::Go;
         }
-        self.stack.push(Frame::JobPausePoint(job));
+        self.stack.push(JobFrame::JobPausePoint(job).into());
         if j.pause_count == 0 { self.job_do_yield(job) } else { Flow::Go }
     }
 
     /// `job_enter_cond_locked` without a condition.
-    pub fn job_enter(&mut self, job: JobId) {
+    pub(in crate::world) fn job_enter(&mut self, job: JobId) {
         self.job_enter_cond(job, |_, _| true);
     }
 
@@ -537,12 +491,12 @@ impl World {
     }
 
     /// `block_job_user_resume`
-    pub(super) fn block_job_user_resume(&mut self, job: JobId) {
+    fn block_job_user_resume(&mut self, job: JobId) {
         self.jobs[job].iostatus = IoStatus::Ok;
     }
 
     /// `job_pause_locked`
-    pub fn job_pause(&mut self, job: JobId) {
+    pub(in crate::world) fn job_pause(&mut self, job: JobId) {
         let j = &mut self.jobs[job];
         j.pause_count += 1;
         self.trace.emit(Level::Job, self.now, || RecordKind::JobPause { job: j.id.clone(), count: j.pause_count });
@@ -552,7 +506,7 @@ impl World {
     }
 
     /// `job_resume_locked`
-    pub fn job_resume(&mut self, job: JobId) {
+    pub(in crate::world) fn job_resume(&mut self, job: JobId) {
         let j = &mut self.jobs[job];
         assert!(j.pause_count > 0, "job '{}' is not paused", j.id);
         j.pause_count -= 1;
@@ -562,84 +516,8 @@ impl World {
         }
     }
 
-    /// `child_job_drained_poll`
-    #[must_use]
-    pub fn child_job_drained_poll(&self, job: JobId) -> bool {
-        let j = &self.jobs[job];
-        if !j.busy || j.status.is_completed() {
-            return false;
-        }
-        let poll = j.driver.hooks().and_then(|hooks| hooks.block.as_ref()).and_then(|block| block.drained_poll);
-        poll.is_none_or(|poll| poll(self, job))
-    }
-
-    /// `job_apply_verb_locked`
-    ///
-    /// # Errors
-    /// QEMU's refusal.
-    pub fn job_apply_verb(&mut self, job: JobId, verb: JobVerb) -> Result<(), QmpError> {
-        let j = &self.jobs[job];
-        let mut done = crate::job::status::apply_verb(&j.id, verb, j.status).map_err(QmpError::generic);
-        if verb == JobVerb::Pause && self.quirks.has(Quirk::SeededVerbInAnyStatus) {
-            done = Ok(());
-        }
-        let (id, status, taken) = (j.id.clone(), j.status, done.is_ok());
-        self.see(|| Seen::Verb { id, verb, status, taken });
-        done
-    }
-
-    /// `block_job_error_action`: the event, and for `stop` the pause.
-    pub(super) fn block_job_error_action(
-        &mut self,
-        job: JobId,
-        on_error: OnError,
-        is_read: bool,
-        error: Errno,
-    ) -> ErrorAction {
-        let action = match on_error {
-            OnError::Report => ErrorAction::Report,
-            OnError::Ignore => ErrorAction::Ignore,
-            OnError::Stop => ErrorAction::Stop,
-            OnError::Enospc | OnError::Auto if error == Errno::ENOSPC => ErrorAction::Stop,
-            OnError::Enospc | OnError::Auto => ErrorAction::Report,
-        };
-        self.reach(match (on_error, action, is_read) {
-            (OnError::Report, _, true) => Place::SourceReport,
-            (OnError::Report, _, false) => Place::TargetReport,
-            (OnError::Ignore, _, true) => Place::SourceIgnore,
-            (OnError::Ignore, _, false) => Place::TargetIgnore,
-            (OnError::Stop, _, true) => Place::SourceStop,
-            (OnError::Stop, _, false) => Place::TargetStop,
-            (OnError::Enospc | OnError::Auto, ErrorAction::Stop, true) => Place::SourceEnospcStops,
-            (OnError::Enospc | OnError::Auto, ErrorAction::Stop, false) => Place::TargetEnospcStops,
-            (OnError::Enospc | OnError::Auto, _, true) => Place::SourceEnospcReports,
-            (OnError::Enospc | OnError::Auto, _, false) => Place::TargetEnospcReports,
-        });
-        let id = self.jobs[job].id.clone();
-        let operation = if is_read { "read" } else { "write" };
-        self.emit(
-            "BLOCK_JOB_ERROR",
-            Json::dict(vec![
-                ("device", Json::Str(id)),
-                ("operation", operation.into()),
-                ("action", action.name().into()),
-            ]),
-        );
-        if action == ErrorAction::Stop {
-            if !self.jobs[job].user_paused {
-                self.job_pause(job);
-                self.jobs[job].user_paused = true;
-            }
-            let j = &mut self.jobs[job];
-            if j.iostatus == IoStatus::Ok {
-                j.iostatus = if error == Errno::ENOSPC { IoStatus::Nospace } else { IoStatus::Failed };
-            }
-        }
-        action
-    }
-
     /// `job_progress_increase_remaining`
-    pub(super) fn job_progress_increase_remaining(&mut self, job: JobId, delta: u64) {
+    fn job_progress_increase_remaining(&mut self, job: JobId, delta: u64) {
         let j = &mut self.jobs[job];
         j.progress_total += delta;
         let (current, total) = (j.progress_current, j.progress_total);
@@ -657,7 +535,7 @@ impl World {
     }
 
     /// `job_progress_set_remaining`
-    pub fn job_progress_set_remaining(&mut self, job: JobId, remaining: u64) {
+    pub(in crate::world) fn job_progress_set_remaining(&mut self, job: JobId, remaining: u64) {
         let j = &mut self.jobs[job];
         j.progress_total = j.progress_current + remaining;
         let (current, total) = (j.progress_current, j.progress_total);
@@ -665,58 +543,11 @@ impl World {
         self.see(|| Seen::Progress { job, current, total });
     }
 
-    /// `BLOCK_JOB_COMPLETED` or `BLOCK_JOB_CANCELLED`
-    pub(super) fn emit_block_job_end(&mut self, job: JobId) {
-        let j = &self.jobs[job];
-        let mut data = block_job_progress(j);
-        let name = if j.force_cancel { "BLOCK_JOB_CANCELLED" } else { "BLOCK_JOB_COMPLETED" };
-        if !j.force_cancel && j.ret.is_some() {
-            data.push(("error", Json::Str(j.err.clone().unwrap_or_default())));
-        }
-        if self.feed.on {
-            let (cancelled, failed) = (j.force_cancel, j.ret.is_some());
-            let (id, offset, len) = (j.id.clone(), j.progress_current, j.progress_total);
-            self.feed.seen.push(Seen::JobEnd { job, id, cancelled, failed, offset, len });
-        }
-        self.emit(name, Json::dict(data));
-    }
-
-    pub(super) fn emit_block_job_pending(&mut self, job: JobId) {
-        let j = &self.jobs[job];
-        if j.job_type.is_block_job() {
-            let data = vec![("type", Json::str(j.job_type.name())), ("id", Json::Str(j.id.clone()))];
-            self.emit("BLOCK_JOB_PENDING", Json::dict(data));
-        }
-    }
-
     /// The end of a creation that failed after the client saw `created` (`job_early_fail`); keeps the error in the register.
-    pub(in crate::world) fn job_early_fail(&mut self, job: JobId) -> Flow {
+    fn job_early_fail(&mut self, job: JobId) -> Flow {
         self.reach(Place::EarlyFail);
         let err = std::mem::take(&mut self.reg);
         self.stack.push(Frame::Give(Box::new(err)));
         self.job_do_dismiss(job)
-    }
-}
-
-/// `BlockErrorAction`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ErrorAction {
-    /// Go on as if nothing had happened.
-    Ignore,
-    /// Fail the job.
-    Report,
-    /// Pause it until the user resumes it.
-    Stop,
-}
-
-impl ErrorAction {
-    /// QMP's name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            ErrorAction::Ignore => "ignore",
-            ErrorAction::Report => "report",
-            ErrorAction::Stop => "stop",
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! The stream job (`block/stream.c`, `blockdev.c:qmp_block_stream`): fills an image with what its backing files hold, and lets go of them.
+//! The stream job (`block/stream.c`): fills an image with what its backing files hold, and lets go of them.
 
 use crate::base::errno::Errno;
 use crate::job::status::JobType;
@@ -6,15 +6,19 @@ use crate::qmp::error::QmpError;
 use crate::qmp::types::{BlockStream, OnError};
 use crate::world::World;
 use crate::world::arena::{BackendId, JobId, NodeId};
-use crate::world::block::driver::Driver;
-use crate::world::block::driver::copy_on_read::CopyOnRead;
-use crate::world::block::graph::{Node, OpenFlags, Role, perm};
-use crate::world::block::open::reopen::Reopen;
-use crate::world::block::status::StatusReq;
+use crate::world::block::backend::{BackendFrame, BlkRequest};
+use crate::world::block::chain::ChainFrame;
+use crate::world::block::drain::DrainFrame;
+use crate::world::block::graph::GraphFrame;
+use crate::world::block::graph_lock::GraphLockFrame;
+use crate::world::block::io::status::{StatusFrame, StatusReq};
+use crate::world::block::open::reopen::{Reopen, ReopenFrame};
+use crate::world::block::perms::perm;
+use crate::world::blockdev::change_backing::ChangeBackingFrame;
 use crate::world::frame::{Flow, Frame};
+use crate::world::job::block_job::ErrorAction;
 use crate::world::job::hooks::{BlockJobHooks, JobDriver, JobHooks, WatchHooks};
-use crate::world::job::{ErrorAction, Job, JobFlags, Perms};
-use crate::world::monitor::hmp::BlkRequest;
+use crate::world::job::{Job, JobFlags, JobFrame, Perms};
 use crate::world::value::Val;
 use std::sync::Arc;
 
@@ -84,8 +88,6 @@ pub struct StreamEnd {
 #[expect(missing_docs, reason = "each variant is explained at the method that it runs")]
 pub enum StreamFrame {
     Reopened(Box<StreamStart>),
-    Append(Box<StreamStart>),
-    CorAttached(NodeId, Arc<str>),
     Inserted(Box<StreamStart>),
     CreateJob(Box<StreamStart>),
     Attached(JobId, BackendId),
@@ -106,13 +108,17 @@ pub enum StreamFrame {
     ReadOnlyAgain(NodeId),
 }
 
+impl From<StreamFrame> for Frame {
+    fn from(frame: StreamFrame) -> Frame {
+        Frame::Stream(frame)
+    }
+}
+
 impl StreamFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {
         match self {
             StreamFrame::Reopened(start) => w.stream_reopened(start),
-            StreamFrame::Append(start) => w.stream_append(start),
-            StreamFrame::CorAttached(cor, bottom) => w.stream_cor_attached(cor, &bottom),
             StreamFrame::Inserted(start) => w.stream_inserted(start),
             StreamFrame::CreateJob(start) => w.stream_create_job(*start),
             StreamFrame::Attached(job, blk) => w.stream_attached(job, blk),
@@ -127,7 +133,7 @@ impl StreamFrame {
             StreamFrame::FilterDropped(job, bs, cow) => w.stream_filter_dropped(job, bs, cow),
             StreamFrame::DrainCow(cow) => {
                 w.bdrv_ref(cow);
-                w.seq([Frame::DrainedBegin(cow)])
+                w.seq([DrainFrame::DrainedBegin(cow).into()])
             }
             StreamFrame::Drained(job, bs, cow) => w.stream_drained(job, bs, cow),
             StreamFrame::SetBacking(end) => w.stream_set_backing(&end),
@@ -135,7 +141,7 @@ impl StreamFrame {
             StreamFrame::HeaderWritten(err) => w.stream_header_written(err),
             StreamFrame::ReadOnlyAgain(target) => {
                 let reopen = Reopen::set_read_only(w, target, true);
-                w.seq([Frame::Reopen(Box::new(reopen))])
+                w.seq([ReopenFrame::Reopen(Box::new(reopen)).into()])
             }
         }
     }
@@ -176,72 +182,8 @@ impl Job {
 }
 
 impl World {
-    /// `qmp_block_stream`. Leaves `Val::Done`.
-    pub(in crate::world) fn block_stream(&mut self, args: &BlockStream) -> Flow {
-        match self.block_stream_checks(args) {
-            Err(err) => self.ret(Val::Done(Err(err))),
-            Ok(start) => self.stream_start(start),
-        }
-    }
-
-    fn block_stream_checks(&self, args: &BlockStream) -> Result<Box<StreamStart>, QmpError> {
-        let fail = |text: String| Err(QmpError::generic(text));
-        let (base, base_node, bottom) = (args.base.as_deref(), args.base_node.as_deref(), args.bottom.as_deref());
-        let both = match (base, base_node, bottom) {
-            (Some(_), Some(_), _) => Some(("base", "base-node")),
-            (Some(_), _, Some(_)) => Some(("base", "bottom")),
-            (_, Some(_), Some(_)) => Some(("bottom", "base-node")),
-            _ => None,
-        };
-        if let Some((one, other)) = both {
-            return fail(format!("'{one}' and '{other}' cannot be specified at the same time"));
-        }
-        let device = &args.device;
-        let bs = self.lookup_bs(device)?;
-        let by_name = |name| self.bdrv_lookup_bs(None, Some(name));
-        let mut base_bs = None;
-        if let Some(base) = base {
-            base_bs = self.find_backing_image(bs, base);
-            if base_bs.is_none() {
-                return fail(format!("Can't find '{base}' in the backing chain"));
-            }
-        }
-        if let Some(name) = base_node {
-            let node = by_name(name)?;
-            if node == bs || !self.graph.chain_contains(bs, node) {
-                return fail(format!("Node '{name}' is not a backing image of '{device}'"));
-            }
-            base_bs = Some(node);
-        }
-        let bottom_bs = bottom.map(by_name).transpose()?;
-        if let (Some(name), Some(node)) = (bottom, bottom_bs) {
-            match &self.graph.nodes[node].driver {
-                None => return fail(format!("Node '{name}' is not open")),
-                Some(driver) if driver.is_filter() => {
-                    return fail(format!("Node '{name}' is a filter, use a non-filter node as 'bottom'"));
-                }
-                Some(_) => {}
-            }
-            if !self.graph.chain_contains(bs, node) {
-                return fail(format!("Node '{name}' is not in a chain starting from '{device}'"));
-            }
-        }
-        let end = bottom_bs.map_or(base_bs, |bottom| self.graph.filter_or_cow_bs(bottom));
-        let mut iter = Some(bs);
-        while let Some(node) = iter.filter(|node| Some(*node) != end) {
-            if let Some(err) = self.op_blocked(node) {
-                return Err(err);
-            }
-            iter = self.graph.filter_or_cow_bs(node);
-        }
-        if base_bs.is_none() && args.backing_file.is_some() {
-            return fail("backing file specified, but streaming the entire chain".to_owned());
-        }
-        self.stream_start_checks(args, bs, base_bs, bottom_bs)
-    }
-
     /// `stream_start`, up to where the target is made writable.
-    fn stream_start_checks(
+    pub(in crate::world) fn stream_start_checks(
         &self,
         args: &BlockStream,
         bs: NodeId,
@@ -290,7 +232,7 @@ impl World {
     }
 
     /// `stream_start`: a target that is read-only is made writable; meanwhile the chain is held.
-    fn stream_start(&mut self, start: Box<StreamStart>) -> Flow {
+    pub(in crate::world) fn stream_start(&mut self, start: Box<StreamStart>) -> Flow {
         let s = &start.state;
         if !s.was_read_only {
             return self.stream_append(start);
@@ -300,7 +242,7 @@ impl World {
             return self.ret(Val::Done(Err(err)));
         }
         let reopen = Reopen::set_read_only(self, bs, false);
-        self.seq([Frame::Reopen(Box::new(reopen)), Frame::Stream(StreamFrame::Reopened(start))])
+        self.seq([ReopenFrame::Reopen(Box::new(reopen)).into(), StreamFrame::Reopened(start).into()])
     }
 
     /// `stream_start`, after `bdrv_reopen_set_read_only`.
@@ -314,34 +256,10 @@ impl World {
 
     /// `stream_start`: the filter is opened and put above the target (`bdrv_insert_node`).
     fn stream_append(&mut self, start: Box<StreamStart>) -> Flow {
-        let mut node = Node::new();
-        node.flags = OpenFlags { rdwr: true, ..OpenFlags::default() };
-        let cor = self.bdrv_new(node);
-        if let Err(text) = self.assign_node_name(cor, start.filter_node_name.as_deref()) {
-            let err = QmpError::generic(format!("Could not create node: {text}"));
-            let failed = self.stream_failed(&start.state, None, err);
-            self.stack.extend(failed.into_iter().rev());
-            return self.seq([Frame::BdrvUnref(cor)]);
-        }
-        self.graph.nodes[cor].driver = Some(Driver::CopyOnRead(CopyOnRead::default()));
-        let below = start.state.target;
-        let bottom = self.graph.nodes[start.state.base_overlay].node_name.clone();
-        self.seq([
-            Frame::GraphWrlock,
-            Frame::AttachToNode { parent: cor, name: "file", role: Role::Filtered, bs: below },
-            Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
-            Frame::StopOnError(1),
-            Frame::Stream(StreamFrame::CorAttached(cor, bottom)),
-            Frame::InsertNode { node: cor, below },
-            Frame::Stream(StreamFrame::Inserted(start)),
-        ])
-    }
-
-    /// The filter's `cor_open`, after its edge is there.
-    fn stream_cor_attached(&mut self, cor: NodeId, bottom: &str) -> Flow {
-        let done = self.cor_open(cor, Some(bottom));
-        self.refresh_limits(cor);
-        self.ret(Val::Done(done))
+        let (below, bottom) = (start.state.target, start.state.base_overlay);
+        let name = start.filter_node_name.clone();
+        self.stack.push(StreamFrame::Inserted(start).into());
+        self.cor_insert(below, bottom, name.as_deref())
     }
 
     /// `stream_start`, after `bdrv_insert_node`.
@@ -356,7 +274,7 @@ impl World {
             Ok(cor) => {
                 self.graph.nodes[cor].implicit = start.filter_node_name.is_none();
                 start.state.cor_filter = Some(cor);
-                self.seq([Frame::GraphWrlock, Frame::Stream(StreamFrame::CreateJob(start))])
+                self.seq([GraphLockFrame::GraphWrlock.into(), StreamFrame::CreateJob(start).into()])
             }
         }
     }
@@ -368,15 +286,15 @@ impl World {
             Err((err, job)) => {
                 let failed = self.stream_failed(&start.state, job, err);
                 self.stack.extend(failed.into_iter().rev());
-                self.seq([Frame::GraphWrunlock])
+                self.seq([GraphLockFrame::GraphWrunlock.into()])
             }
             Ok(job) => {
                 self.jobs[job].driver = JobDriver::Stream(Box::new(start.state));
                 let blk = self.blk_new("".into(), perm::CONSISTENT_READ, BASIC_FLAGS | perm::WRITE);
                 self.seq([
-                    Frame::GraphWrunlock,
-                    Frame::BlkInsertBs(blk, cor),
-                    Frame::Stream(StreamFrame::Attached(job, blk)),
+                    GraphLockFrame::GraphWrunlock.into(),
+                    BackendFrame::BlkInsertBs(blk, cor).into(),
+                    StreamFrame::Attached(job, blk).into(),
                 ])
             }
         }
@@ -395,10 +313,10 @@ impl World {
                 self.graph.backends[blk].disable_request_queuing = true;
                 self.jobs[job].stream_mut().blk = Some(blk);
                 self.seq([
-                    Frame::GraphWrlock,
-                    Frame::Stream(StreamFrame::AddNodes(job)),
-                    Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
-                    Frame::Stream(StreamFrame::NodesAdded(job)),
+                    GraphLockFrame::GraphWrlock.into(),
+                    StreamFrame::AddNodes(job).into(),
+                    Frame::KeepOver(Box::new(GraphLockFrame::GraphWrunlock.into())),
+                    StreamFrame::NodesAdded(job).into(),
                 ])
             }
         }
@@ -423,7 +341,7 @@ impl World {
     /// The end of `stream_start`.
     fn stream_nodes_added(&mut self, job: JobId) -> Flow {
         match self.take_done() {
-            Ok(()) => self.seq([Frame::JobStart(job), Frame::Give(Box::new(Val::Done(Ok(()))))]),
+            Ok(()) => self.seq([JobFrame::JobStart(job).into(), Frame::Give(Box::new(Val::Done(Ok(()))))]),
             Err(err) => {
                 // QEMU forgets the job's backend: it stays on the target, unnamed.
                 let failed = self.stream_failed(&self.jobs[job].stream().clone(), Some(job), err);
@@ -436,10 +354,10 @@ impl World {
     /// `stream_start`, label `fail`: all is taken back. The last frame leaves the error.
     fn stream_failed(&self, s: &StreamJob, job: Option<JobId>, err: QmpError) -> Vec<Frame> {
         let mut frames = Vec::new();
-        frames.extend(job.map(Frame::JobEarlyFail));
-        frames.extend(s.cor_filter.map(Frame::FilterDrop));
+        frames.extend(job.map(|job| JobFrame::JobEarlyFail(job).into()));
+        frames.extend(s.cor_filter.map(|filter| ChainFrame::FilterDrop(filter).into()));
         if s.was_read_only {
-            frames.push(Frame::Reopen(Box::new(Reopen::set_read_only(self, s.target, true))));
+            frames.push(ReopenFrame::Reopen(Box::new(Reopen::set_read_only(self, s.target, true))).into());
         }
         frames.push(Frame::Give(Box::new(Val::Done(Err(err)))));
         frames
@@ -447,19 +365,19 @@ impl World {
 
     /// `stream_run`
     fn stream_run(&mut self, job: JobId) -> Flow {
-        self.seq([Frame::Rdlock, Frame::Stream(StreamFrame::Run(job))])
+        self.seq([GraphLockFrame::Rdlock.into(), StreamFrame::Run(job).into()])
     }
 
     /// `stream_run`: how much there is to do, with the graph locked.
     fn stream_run_locked(&mut self, job: JobId) -> Flow {
         let s = self.jobs[job].stream();
         if self.graph.skip_filters(s.target) == s.base_overlay {
-            return self.seq([Frame::Rdunlock, Frame::Give(Box::new(Val::Ret(Ok(()))))]);
+            return self.seq([GraphLockFrame::Rdunlock.into(), Frame::Give(Box::new(Val::Ret(Ok(()))))]);
         }
         let len = self.bdrv_getlength(s.target);
         self.job_progress_set_remaining(job, len);
         let run = StreamRun { job, len, offset: 0, n: 0, error: None };
-        self.seq([Frame::Rdunlock, Frame::Stream(StreamFrame::Loop(run))])
+        self.seq([GraphLockFrame::Rdunlock.into(), StreamFrame::Loop(run).into()])
     }
 
     /// The loop of `stream_run`: sleeps before each run of bytes, at least for a turn of the loop.
@@ -468,7 +386,7 @@ impl World {
         if run.offset >= run.len {
             return self.stream_ran(run);
         }
-        self.stack.push(Frame::Stream(StreamFrame::Slept(run)));
+        self.stack.push(StreamFrame::Slept(run).into());
         self.block_job_ratelimit_sleep(run.job)
     }
 
@@ -484,9 +402,9 @@ impl World {
         }
         let node = self.graph.skip_filters(self.jobs[run.job].stream().target);
         self.seq([
-            Frame::Rdlock,
-            Frame::Status { node, offset: run.offset, bytes: STREAM_CHUNK, want_zero: false },
-            Frame::Stream(StreamFrame::Allocated(run)),
+            GraphLockFrame::Rdlock.into(),
+            StatusFrame::Status { node, offset: run.offset, bytes: STREAM_CHUNK, want_zero: false }.into(),
+            StreamFrame::Allocated(run).into(),
         ])
     }
 
@@ -507,7 +425,7 @@ impl World {
             Ok((false, n)) => {
                 let cow = self.graph.cow_bs(self.graph.skip_filters(target)).expect("the filter holds the chain");
                 let status = StatusReq::new(cow, self.graph.filter_or_cow_bs(overlay), run.offset, n, false);
-                self.seq([Frame::StatusAbove(status), Frame::Stream(StreamFrame::AllocatedAbove(run))])
+                self.seq([StatusFrame::StatusAbove(status).into(), StreamFrame::AllocatedAbove(run).into()])
             }
         }
     }
@@ -526,7 +444,7 @@ impl World {
                 run.n = n;
                 let blk = self.jobs[run.job].stream().blk.expect("the job runs");
                 let request = Box::new(BlkRequest::Prefetch { offset: run.offset, bytes: n });
-                self.seq([Frame::BlkCo { blk, request }, Frame::Stream(StreamFrame::Populated(run))])
+                self.seq([BackendFrame::BlkCo { blk, request }.into(), StreamFrame::Populated(run).into()])
             }
         }
     }
@@ -549,7 +467,7 @@ impl World {
             let action = self.block_job_error_action(job, on_error, true, errno);
             if action == ErrorAction::Stop {
                 run.n = 0;
-                return self.seq([Frame::Stream(StreamFrame::Loop(run))]);
+                return self.seq([StreamFrame::Loop(run).into()]);
             }
             run.error.get_or_insert(errno);
             if action == ErrorAction::Report {
@@ -560,7 +478,7 @@ impl World {
         if copied {
             self.block_job_ratelimit_processed_bytes(job, run.n);
         }
-        self.seq([Frame::Stream(StreamFrame::Loop(run))])
+        self.seq([StreamFrame::Loop(run).into()])
     }
 
     /// `stream_prepare`: the filter goes first, as it holds the chain.
@@ -569,17 +487,21 @@ impl World {
         let (target, cor) = (s.target, s.cor_filter.take().expect("the filter is in place"));
         let bs = self.graph.skip_filters(target);
         let cow = self.graph.cow_bs(bs);
-        self.seq([Frame::FilterDrop(cor), Frame::Stream(StreamFrame::FilterDropped(job, bs, cow))])
+        self.seq([ChainFrame::FilterDrop(cor).into(), StreamFrame::FilterDropped(job, bs, cow).into()])
     }
 
     /// `stream_prepare`: drains both ends of the link now, as polling might change the graph.
     fn stream_filter_dropped(&mut self, job: JobId, bs: NodeId, cow: Option<NodeId>) -> Flow {
         let Some(cow) = cow else {
             // There is nothing below to let go of.
-            return self.seq([Frame::DrainedBegin(bs), Frame::DrainedEnd(bs), Frame::Give(Box::new(Val::Ret(Ok(()))))]);
+            return self.seq([
+                DrainFrame::DrainedBegin(bs).into(),
+                DrainFrame::DrainedEnd(bs).into(),
+                Frame::Give(Box::new(Val::Ret(Ok(())))),
+            ]);
         };
-        self.stack.push(Frame::Stream(StreamFrame::Drained(job, bs, cow)));
-        self.seq([Frame::DrainedBegin(bs), Frame::Stream(StreamFrame::DrainCow(cow))])
+        self.stack.push(StreamFrame::Drained(job, bs, cow).into());
+        self.seq([DrainFrame::DrainedBegin(bs).into(), StreamFrame::DrainCow(cow).into()])
     }
 
     /// `stream_prepare`: the base that counts is the one that is below now.
@@ -596,13 +518,13 @@ impl World {
         }
         let end = Box::new(StreamEnd { job, bs, cow, base, file, format });
         self.seq([
-            Frame::GraphWrlock,
-            Frame::Stream(StreamFrame::SetBacking(end.clone())),
-            Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
-            Frame::Stream(StreamFrame::BackingSet(end)),
-            Frame::KeepOver(Box::new(Frame::DrainedEnd(cow))),
-            Frame::KeepOver(Box::new(Frame::BdrvUnref(cow))),
-            Frame::KeepOver(Box::new(Frame::DrainedEnd(bs))),
+            GraphLockFrame::GraphWrlock.into(),
+            StreamFrame::SetBacking(end.clone()).into(),
+            Frame::KeepOver(Box::new(GraphLockFrame::GraphWrunlock.into())),
+            StreamFrame::BackingSet(end).into(),
+            Frame::KeepOver(Box::new(DrainFrame::DrainedEnd(cow).into())),
+            Frame::KeepOver(Box::new(GraphFrame::BdrvUnref(cow).into())),
+            Frame::KeepOver(Box::new(DrainFrame::DrainedEnd(bs).into())),
         ])
     }
 
@@ -616,7 +538,10 @@ impl World {
     fn stream_backing_set(&mut self, end: StreamEnd) -> Flow {
         let err = self.take_done().err().map(Box::new);
         let StreamEnd { bs: node, file, format, .. } = end;
-        self.seq([Frame::ChangeBacking { node, file, format }, Frame::Stream(StreamFrame::HeaderWritten(err))])
+        self.seq([
+            ChangeBackingFrame::ChangeBacking { node, file, format }.into(),
+            StreamFrame::HeaderWritten(err).into(),
+        ])
     }
 
     /// The end of `stream_prepare`. Leaves `Val::Ret`: where the header could not be written, the graph is changed all the same.
@@ -633,10 +558,10 @@ impl World {
         let s = self.jobs[job].stream_mut();
         let (cor, blk, target, was_read_only) = (s.cor_filter.take(), s.blk.take(), s.target, s.was_read_only);
         if was_read_only {
-            self.stack.push(Frame::Stream(StreamFrame::ReadOnlyAgain(target)));
+            self.stack.push(StreamFrame::ReadOnlyAgain(target).into());
         }
-        self.stack.extend(blk.map(Frame::BlkUnref));
-        self.stack.extend(cor.map(Frame::FilterDrop));
+        self.stack.extend(blk.map(|blk| BackendFrame::BlkUnref(blk).into()));
+        self.stack.extend(cor.map(|filter| ChainFrame::FilterDrop(filter).into()));
         Flow::Go
     }
 }

@@ -1,29 +1,77 @@
 //! How jobs end: completion, groups, finalisation, cancelling (`job.c:job_completed_locked` and what follows).
 
+use super::block_job::IoStatus;
 use crate::base::errno::Errno;
 use crate::job::status::JobStatus;
 use crate::quirk::Quirk;
 use crate::trace::{Level, RecordKind};
 use crate::world::World;
-use crate::world::aio::Cond;
+use crate::world::aio::step::Cond;
 use crate::world::arena::{JobId, TxnId};
+use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::frame::{Flow, Frame};
-use crate::world::job::IoStatus;
+use crate::world::job::block_job::BlockJobFrame;
 use crate::world::watch::feed::{BitmapEnd, Seen};
 use crate::world::watch::marks::Place;
 
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum TxnFrame {
+    JobPrepared { job: JobId, members: Box<[JobId]>, at: u32 },
+    JobSettled { job: JobId, failed: bool, committed: bool, before: Option<Box<BitmapEnd>> },
+    JobExit(JobId),
+    JobCompleted(JobId),
+    JobDoFinalize(JobId),
+    JobTxnAbortLoop(TxnId),
+    JobFinalizeSingle(JobId),
+    JobFinalEvents(JobId),
+    JobUnref(JobId),
+    JobFree(JobId),
+    JobCancel(JobId, bool),
+    JobCancelSync(JobId),
+    JobCancelSyncAll,
+}
+
+impl From<TxnFrame> for Frame {
+    fn from(frame: TxnFrame) -> Frame {
+        Frame::Txn(frame)
+    }
+}
+
+impl TxnFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            TxnFrame::JobPrepared { job, members, at } => w.job_prepared(job, &members, at),
+            TxnFrame::JobSettled { job, failed, committed, before } => w.job_settled(job, failed, committed, before),
+            TxnFrame::JobExit(job) => w.job_exit(job),
+            TxnFrame::JobCompleted(job) => w.job_completed(job),
+            TxnFrame::JobDoFinalize(job) => w.job_do_finalize(job),
+            TxnFrame::JobTxnAbortLoop(txn) => w.job_txn_abort_loop(txn),
+            TxnFrame::JobFinalizeSingle(job) => w.job_finalize_single(job),
+            TxnFrame::JobFinalEvents(job) => w.job_final_events(job),
+            TxnFrame::JobUnref(job) => w.job_unref(job),
+            TxnFrame::JobFree(job) => w.job_free(job),
+            TxnFrame::JobCancel(job, force) => w.job_cancel(job, force),
+            TxnFrame::JobCancelSync(job) => w.job_cancel_sync(job),
+            TxnFrame::JobCancelSyncAll => w.job_cancel_sync_all(),
+        }
+    }
+}
+
 impl World {
     /// `job_exit`
-    pub(in crate::world) fn job_exit(&mut self, job: JobId) -> Flow {
+    fn job_exit(&mut self, job: JobId) -> Flow {
         self.jobs[job].refcnt += 1;
         self.jobs[job].busy = false;
         if self.quirks.has(Quirk::TxnCleanupBeforeConverge) {
             // Closing the target drains it, which runs the bottom halves that are ready: also those of other jobs that have ended.
-            self.stack.push(Frame::JobUnref(job));
-            self.stack.push(Frame::JobCompleted(job));
+            self.stack.push(TxnFrame::JobUnref(job).into());
+            self.stack.push(TxnFrame::JobCompleted(job).into());
             return self.aio_bh_poll();
         }
-        self.seq([Frame::JobCompleted(job), Frame::JobUnref(job)])
+        self.seq([TxnFrame::JobCompleted(job).into(), TxnFrame::JobUnref(job).into()])
     }
 
     /// `job_update_rc_locked`
@@ -41,7 +89,7 @@ impl World {
     }
 
     /// `job_completed_locked`
-    pub(in crate::world) fn job_completed(&mut self, job: JobId) -> Flow {
+    fn job_completed(&mut self, job: JobId) -> Flow {
         self.job_update_rc(job);
         if self.jobs[job].ret.is_some() { self.job_txn_abort(job) } else { self.job_txn_success(job) }
     }
@@ -73,7 +121,7 @@ impl World {
     }
 
     /// `job_do_finalize_locked`
-    pub(in crate::world) fn job_do_finalize(&mut self, job: JobId) -> Flow {
+    fn job_do_finalize(&mut self, job: JobId) -> Flow {
         let members = self.jobs.txns[self.txn_of(job)].jobs.clone();
         self.job_prepare_from(job, &members, 0)
     }
@@ -88,21 +136,21 @@ impl World {
             }
             if let Some(prepare) = self.job_hooks(*member).prepare {
                 self.jobs[job].refcnt += 1;
-                self.stack.push(Frame::JobUnref(job));
-                self.stack.push(Frame::JobPrepared { job, members: members.into(), at: at as u32 });
+                self.stack.push(TxnFrame::JobUnref(job).into());
+                self.stack.push(TxnFrame::JobPrepared { job, members: members.into(), at: at as u32 }.into());
                 return prepare(self, *member);
             }
         }
         self.jobs[job].refcnt += 1;
-        self.stack.push(Frame::JobUnref(job));
+        self.stack.push(TxnFrame::JobUnref(job).into());
         for member in members.iter().rev() {
-            self.stack.push(Frame::JobFinalizeSingle(*member));
+            self.stack.push(TxnFrame::JobFinalizeSingle(*member).into());
         }
         Flow::Go
     }
 
     /// `job_prepare_locked`, after the hook.
-    pub(in crate::world) fn job_prepared(&mut self, job: JobId, members: &[JobId], at: u32) -> Flow {
+    fn job_prepared(&mut self, job: JobId, members: &[JobId], at: u32) -> Flow {
         let member = members[at as usize];
         self.jobs[member].ret = self.take_ret().err();
         self.job_update_rc(member);
@@ -113,7 +161,7 @@ impl World {
     }
 
     /// `job_completed_txn_abort_locked`
-    pub(super) fn job_txn_abort(&mut self, job: JobId) -> Flow {
+    fn job_txn_abort(&mut self, job: JobId) -> Flow {
         let txn = self.txn_of(job);
         if self.jobs.txns[txn].aborting {
             return Flow::Go;
@@ -135,7 +183,7 @@ impl World {
                 self.job_cancel_async(other, true);
             }
         }
-        self.seq([Frame::JobTxnAbortLoop(txn), Frame::JobUnref(job)])
+        self.seq([TxnFrame::JobTxnAbortLoop(txn).into(), TxnFrame::JobUnref(job).into()])
     }
 
     /// `job_txn_unref` of the last member; a transaction that is under way holds its group, too.
@@ -146,30 +194,30 @@ impl World {
     }
 
     /// The loop of `job_completed_txn_abort_locked`: always the head.
-    pub(in crate::world) fn job_txn_abort_loop(&mut self, txn: TxnId) -> Flow {
+    fn job_txn_abort_loop(&mut self, txn: TxnId) -> Flow {
         let Some(head) = self.jobs.txns[txn].jobs.first().copied() else {
             self.drop_group(txn);
             return Flow::Go;
         };
         if self.jobs[head].status.is_completed() {
-            return self.seq([Frame::JobFinalizeSingle(head), Frame::JobTxnAbortLoop(txn)]);
+            return self.seq([TxnFrame::JobFinalizeSingle(head).into(), TxnFrame::JobTxnAbortLoop(txn).into()]);
         }
         if self.jobs[head].co.is_none() && !self.quirks.has(Quirk::GroupedUndoWaitsForUnstarted) {
             // Unlike QEMU, which waits for it and hangs: a job that was never started will not end by itself.
             self.job_update_rc(head);
-            return self.seq([Frame::JobFinalizeSingle(head), Frame::JobTxnAbortLoop(txn)]);
+            return self.seq([TxnFrame::JobFinalizeSingle(head).into(), TxnFrame::JobTxnAbortLoop(txn).into()]);
         }
         self.jobs[head].refcnt += 1;
         self.seq([
             Frame::Poll(Cond::JobCompleted(head)),
-            Frame::JobUnref(head),
-            Frame::JobFinalizeSingle(head),
-            Frame::JobTxnAbortLoop(txn),
+            TxnFrame::JobUnref(head).into(),
+            TxnFrame::JobFinalizeSingle(head).into(),
+            TxnFrame::JobTxnAbortLoop(txn).into(),
         ])
     }
 
     /// `job_finalize_single_locked`
-    pub(in crate::world) fn job_finalize_single(&mut self, job: JobId) -> Flow {
+    fn job_finalize_single(&mut self, job: JobId) -> Flow {
         assert!(self.jobs[job].status.is_completed());
         let was = self.jobs[job].ret.is_some();
         self.job_update_rc(job);
@@ -180,8 +228,8 @@ impl World {
         self.trace.emit(Level::Job, self.now, || RecordKind::Group { job: id, what, group });
         let hooks = self.job_hooks(job);
         let before = if self.feed.on { hooks.watch.bitmap.and_then(|bitmap| bitmap(self, job)) } else { None };
-        self.stack.push(Frame::JobFinalEvents(job));
-        let settled = Frame::JobSettled { job, failed, committed: !aborts, before: before.map(Box::new) };
+        self.stack.push(TxnFrame::JobFinalEvents(job).into());
+        let settled = TxnFrame::JobSettled { job, failed, committed: !aborts, before: before.map(Box::new) }.into();
         self.hook_then(job, if aborts { hooks.abort } else { hooks.commit }, settled)
     }
 
@@ -200,13 +248,7 @@ impl World {
     }
 
     /// `job_finalize_single_locked`, after `job_commit` or `job_abort`: `job_clean`.
-    pub(in crate::world) fn job_settled(
-        &mut self,
-        job: JobId,
-        failed: bool,
-        committed: bool,
-        before: Option<Box<BitmapEnd>>,
-    ) -> Flow {
+    fn job_settled(&mut self, job: JobId, failed: bool, committed: bool, before: Option<Box<BitmapEnd>>) -> Flow {
         if self.feed.on {
             self.see_settled(job, failed, committed, before.map(|before| *before));
         }
@@ -217,7 +259,7 @@ impl World {
     }
 
     /// The rest of `job_finalize_single_locked`: events, leave the group, conclude.
-    pub(in crate::world) fn job_final_events(&mut self, job: JobId) -> Flow {
+    fn job_final_events(&mut self, job: JobId) -> Flow {
         let id = self.jobs[job].id.clone();
         if self.feed.on {
             self.feed.seen.push(Seen::Cleaned { job, id: id.clone() });
@@ -254,7 +296,7 @@ impl World {
     }
 
     /// `job_do_dismiss_locked`
-    pub(in crate::world) fn job_do_dismiss(&mut self, job: JobId) -> Flow {
+    pub(super) fn job_do_dismiss(&mut self, job: JobId) -> Flow {
         if !self.jobs[job].auto_dismiss && self.jobs[job].co.is_some() && self.quirks.has(Quirk::SeededTwoEnds) {
             self.emit_block_job_end(job);
         }
@@ -264,11 +306,11 @@ impl World {
         j.deferred_to_main_loop = true;
         self.job_txn_del_job(job);
         self.job_state_transition(job, JobStatus::Null);
-        self.seq([Frame::JobUnref(job)])
+        self.seq([TxnFrame::JobUnref(job).into()])
     }
 
     /// `job_unref_locked`; the last one frees the job, and a block job takes the graph lock for that.
-    pub(in crate::world) fn job_unref(&mut self, job: JobId) -> Flow {
+    fn job_unref(&mut self, job: JobId) -> Flow {
         let j = &mut self.jobs[job];
         j.refcnt -= 1;
         if j.refcnt > 0 {
@@ -277,17 +319,17 @@ impl World {
         assert!(j.status == JobStatus::Null, "job '{}' is freed in state '{}'", j.id, j.status.name());
         if j.job_type.is_block_job() {
             return self.seq([
-                Frame::GraphWrlock,
-                Frame::JobRemoveAllBdrv(job),
-                Frame::GraphWrunlock,
-                Frame::JobFree(job),
+                GraphLockFrame::GraphWrlock.into(),
+                BlockJobFrame::JobRemoveAllBdrv(job).into(),
+                GraphLockFrame::GraphWrunlock.into(),
+                TxnFrame::JobFree(job).into(),
             ]);
         }
         self.job_free(job)
     }
 
     /// The end of `job_unref_locked`.
-    pub(in crate::world) fn job_free(&mut self, job: JobId) -> Flow {
+    fn job_free(&mut self, job: JobId) -> Flow {
         if self.feed.on {
             let id = self.jobs[job].id.clone();
             self.feed.seen.push(Seen::JobFreed { job, id });
@@ -325,7 +367,7 @@ impl World {
     }
 
     /// `job_cancel_locked`
-    pub(in crate::world) fn job_cancel(&mut self, job: JobId, force: bool) -> Flow {
+    fn job_cancel(&mut self, job: JobId, force: bool) -> Flow {
         if self.jobs[job].status == JobStatus::Concluded {
             self.reach(Place::CancelConcluded);
             return self.job_do_dismiss(job);
@@ -359,9 +401,13 @@ impl World {
     }
 
     /// `job_cancel_sync`
-    pub(in crate::world) fn job_cancel_sync(&mut self, job: JobId) -> Flow {
+    fn job_cancel_sync(&mut self, job: JobId) -> Flow {
         self.jobs[job].refcnt += 1;
-        self.seq([Frame::JobCancel(job, true), Frame::Poll(Cond::JobCompleted(job)), Frame::JobUnref(job)])
+        self.seq([
+            TxnFrame::JobCancel(job, true).into(),
+            Frame::Poll(Cond::JobCompleted(job)),
+            TxnFrame::JobUnref(job).into(),
+        ])
     }
 
     /// `job_cancel_sync_all`: the newest job, until none is left.
@@ -369,7 +415,7 @@ impl World {
         match self.jobs.list.first().copied() {
             Some(job) => {
                 self.reach(Place::CancelAll);
-                self.seq([Frame::JobCancelSync(job), Frame::JobCancelSyncAll])
+                self.seq([TxnFrame::JobCancelSync(job).into(), TxnFrame::JobCancelSyncAll.into()])
             }
             None => Flow::Go,
         }

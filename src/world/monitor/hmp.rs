@@ -1,78 +1,319 @@
-//! `human-monitor-command` and its `qemu-io`: guest I/O through a backend (`block/monitor/block-hmp-cmds.c`, `qemu-io-cmds.c`,
-//! `block/block-backend.c`).
+//! Commands of the human monitor other than `qemu-io`: the guest's state, what block devices and jobs there are, steering jobs
+//! (`block/monitor/block-hmp-cmds.c`, `monitor/hmp-cmds.c`).
 
 use crate::base::Json;
-use crate::base::errno::{Errno, Ret};
-use crate::base::units::Nanos;
-use crate::block::accounting::AcctType;
-use crate::block::content::{Data, WriteTag};
-use crate::block::qemu_io::{self, QemuIo, Read, Write, WriteData};
-use crate::block::qemu_io_text as text;
-use crate::qmp::hmp::{self, HmpLine};
+use crate::qmp::command::{Command, parse_command};
+use crate::qmp::error::QmpError;
+use crate::qmp::hmp::{self, HmpLine, error_reply, report_reply};
+use crate::qmp::hmp_args::HmpArgs;
+use crate::qmp::recorded;
 use crate::world::World;
-use crate::world::aio::{Cond, Wait};
-use crate::world::arena::{BackendId, NodeId};
-use crate::world::block::driver::Driver;
-use crate::world::block::driver::throttle::Member;
-use crate::world::block::graph::perm;
-use crate::world::block::io::{self, IoFlags};
+use crate::world::block::backend::BackendFrame;
+use crate::world::block::open::unsupported::not_simulated;
+use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
+use crate::world::monitor::qemu_io::QemuIoFrame;
+use crate::world::system::boot::device_options;
 use crate::world::value::Val;
-use crate::world::watch::marks::Place;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
-/// A request that a backend sends to its node.
+/// `BlockdevChangeReadOnlyMode`
+const READ_ONLY_MODES: [&str; 3] = ["retain", "read-only", "read-write"];
+
+/// The frames of this file: the rest of a function each.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum BlkRequest {
-    /// `blk_co_preadv`
-    Read {
-        /// First byte.
-        offset: u64,
-        /// Length.
-        bytes: u64,
-    },
-    /// `blk_co_preadv` with `BDRV_REQ_PREFETCH`
-    Prefetch {
-        /// First byte.
-        offset: u64,
-        /// Length.
-        bytes: u64,
-    },
-    /// `blk_co_pwritev`
-    Write {
-        /// First byte.
-        offset: u64,
-        /// What to write; `None` with `ZERO_WRITE`.
-        data: Option<Data>,
-        /// Length.
-        bytes: u64,
-        /// Flags.
-        flags: IoFlags,
-    },
-    /// `blk_co_pdiscard`
-    Discard {
-        /// First byte.
-        offset: u64,
-        /// Length.
-        bytes: u64,
-    },
-    /// `blk_co_flush`
-    Flush,
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum HmpFrame {
+    /// The end of a QMP command that the human monitor ran.
+    HmpDone,
 }
 
-impl BlkRequest {
-    fn range(&self) -> (u64, u64) {
+impl From<HmpFrame> for Frame {
+    fn from(frame: HmpFrame) -> Frame {
+        Frame::Hmp(frame)
+    }
+}
+
+impl HmpFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
         match self {
-            BlkRequest::Read { offset, bytes }
-            | BlkRequest::Prefetch { offset, bytes }
-            | BlkRequest::Discard { offset, bytes }
-            | BlkRequest::Write { offset, bytes, .. } => (*offset, *bytes),
-            BlkRequest::Flush => (0, 0),
+            HmpFrame::HmpDone => w.hmp_done(),
         }
     }
 }
 
 impl World {
+    /// Runs a command by its full name. Leaves `Val::Json`.
+    fn hmp_command(&mut self, name: &'static str, args: &HmpArgs) -> Flow {
+        let device = args.text("device").unwrap_or_default();
+        let text = match name {
+            "commit" => match self.hmp_commit(device) {
+                Ok(text) => text,
+                Err(name) => return self.ret(Val::Json(Err(not_simulated(name)))),
+            },
+            "info block" if args.on("verbose") => return self.ret(Val::Json(Err(not_simulated("info block -v")))),
+            "info block" => self.info_block(args.on("nodes"), args.text("device")),
+            "info block-jobs" => self.info_block_jobs(),
+            "info blockstats" => self.info_blockstats(),
+            "help" => help(args.text("name").unwrap_or_default()),
+            "info" => help("info"),
+            "info balloon" | "info cpus" | "info kvm" | "info memory_size_summary" => self.info_machine(name),
+            "info iothreads" => self.info_iothreads(),
+            "info name" => self.machine.name.as_deref().map(report_reply).unwrap_or_default(),
+            "info status" => {
+                let status = self.query_status();
+                match status.get("status").and_then(Json::as_str).unwrap_or_default() {
+                    "running" => report_reply("VM status: running"),
+                    "paused" => report_reply("VM status: paused"),
+                    other => report_reply(&format!("VM status: paused ({other})")),
+                }
+            }
+            "info uuid" => report_reply(self.machine.uuid.as_deref().unwrap_or("00000000-0000-0000-0000-000000000000")),
+            "info version" => report_reply("10.0.2"),
+            "object_add" => match self.add_object(args.text("object").unwrap_or_default(), false) {
+                Ok(()) => String::new(),
+                Err(text) => error_reply(&text),
+            },
+            _ => {
+                return match self.command_of(name, args) {
+                    Ok(command) => self.hmp_run(command),
+                    Err(err) => self.ret(Val::Json(Ok(error_reply(&err.desc).into()))),
+                };
+            }
+        };
+        self.ret(Val::Json(Ok(text.into())))
+    }
+
+    /// What `info` tells of the machine (`machine-hmp-cmds.c`).
+    fn info_machine(&self, name: &str) -> String {
+        let command = match name {
+            "info balloon" => "query-balloon",
+            "info cpus" => "query-cpus-fast",
+            "info kvm" => "query-kvm",
+            _ => "query-memory-size-summary",
+        };
+        let answer = match self.query_machine(command) {
+            Ok(answer) => answer,
+            Err(err) => return error_reply(&err.desc),
+        };
+        let number = |of: &Json, key: &str| of.get(key).and_then(Json::as_u64).unwrap_or(0);
+        match name {
+            "info balloon" => report_reply(&format!("balloon: actual={}", number(&answer, "actual") >> 20)),
+            "info cpus" => {
+                let cpu = |cpu: &Json| {
+                    let index = number(cpu, "cpu-index");
+                    let mark = if index == 0 { '*' } else { ' ' };
+                    report_reply(&format!("{mark} CPU #{index}: thread_id={}", number(cpu, "thread-id")))
+                };
+                answer.as_list().unwrap_or_default().iter().map(cpu).collect()
+            }
+            "info kvm" => {
+                let on = answer.get("enabled").and_then(Json::as_bool) == Some(true);
+                report_reply(if on { "kvm support: enabled" } else { "kvm support: disabled" })
+            }
+            _ => {
+                let (base, plugged) = (number(&answer, "base-memory"), number(&answer, "plugged-memory"));
+                format!(
+                    "{}{}",
+                    report_reply(&format!("base memory: {base}")),
+                    report_reply(&format!("plugged memory: {plugged}"))
+                )
+            }
+        }
+    }
+
+    /// The QMP command that does what a command of the human monitor says.
+    fn command_of(&self, name: &str, args: &HmpArgs) -> Result<Command, QmpError> {
+        let text = |key: &str| args.text(key).unwrap_or_default();
+        let device: Arc<str> = text("device").into();
+        Ok(match name {
+            "quit" => Command::Quit,
+            "stop" => Command::Stop,
+            "cont" => Command::Cont,
+            "system_reset" => Command::SystemReset,
+            "block_job_cancel" => Command::BlockJobCancel { device, force: Some(args.on("force")) },
+            "block_job_pause" => Command::BlockJobPause { device },
+            "block_job_resume" => Command::BlockJobResume { device },
+            "block_job_complete" => Command::BlockJobComplete { device },
+            "block_job_set_speed" => Command::BlockJobSetSpeed { device, speed: args.int("speed").unwrap_or_default() },
+            "block_resize" => {
+                let size = args.int("size").unwrap_or_default();
+                Command::BlockResize { device: Some(device), node_name: None, size }
+            }
+            "change" if args.text("read-only-mode").is_some_and(|mode| !READ_ONLY_MODES.contains(&mode)) => {
+                return Err(QmpError::generic(format!("invalid parameter value: {}", text("read-only-mode"))));
+            }
+            "device_add" => Command::DeviceAdd { options: device_options(&device)?, texts: true },
+            other => return parse_command(&qmp_name(other), &self.qmp_arguments(other, args)),
+        })
+    }
+
+    /// The arguments of the QMP command, where the two differ in more than in how they are written.
+    fn qmp_arguments(&self, name: &str, args: &HmpArgs) -> Json {
+        let device = args.text("device").unwrap_or_default();
+        let given = |key: &'static str, from: &str| args.text(from).map(|text| (key, Json::str(text)));
+        let mode = if args.on("reuse") { "existing" } else { "absolute-paths" };
+        let mut members: Vec<(&'static str, Json)> = Vec::new();
+        match name {
+            "device_del" | "object_del" => members.extend(given("id", "id")),
+            "eject" => members.extend([("device", Json::str(device)), ("force", args.on("force").into())]),
+            "change" => {
+                members.extend([("device", Json::str(device)), ("force", args.on("force").into())]);
+                members.extend(given("filename", "target"));
+                members.extend(given("format", "arg"));
+                members.extend(given("read-only-mode", "read-only-mode"));
+            }
+            "block_stream" => {
+                members.extend([("device", Json::str(device)), ("job-id", Json::str(device))]);
+                members.extend(args.int("speed").map(|speed| ("speed", Json::Int(speed))));
+                members.extend(given("base", "base"));
+            }
+            "drive_backup" => {
+                let sync = if args.on("full") { "full" } else { "top" };
+                members.extend([("device", Json::str(device)), ("sync", sync.into()), ("mode", mode.into())]);
+                members.extend(given("target", "target"));
+                members.extend(given("format", "format"));
+                members.extend(args.on("compress").then_some(("compress", true.into())));
+            }
+            "snapshot_blkdev" => {
+                members.extend([("device", Json::str(device)), ("mode", mode.into())]);
+                members.extend(given("snapshot-file", "snapshot-file"));
+                members.extend(given("format", "format"));
+            }
+            "block_set_io_throttle" => {
+                // A drive by its name, or a guest device by its id.
+                let key = if self.graph.blk_by_name(device).is_some() { "device" } else { "id" };
+                members.push((key, Json::str(device)));
+                let limits = ["bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"];
+                members.extend(limits.map(|key| (key, Json::Int(args.int(key).unwrap_or_default()))));
+            }
+            other => unreachable!("{other} has no arguments of its own"),
+        }
+        Json::dict(members)
+    }
+
+    /// Runs a QMP command for the human monitor.
+    fn hmp_run(&mut self, command: Command) -> Flow {
+        self.stack.push(HmpFrame::HmpDone.into());
+        self.run_command(0, command)
+    }
+
+    /// What the human monitor says of a QMP command that has ended.
+    fn hmp_done(&mut self) -> Flow {
+        let text = match std::mem::take(&mut self.reg) {
+            Val::Json(Err(err)) | Val::Done(Err(err)) => error_reply(&err.desc),
+            _ => String::new(),
+        };
+        self.ret(Val::Json(Ok(text.into())))
+    }
+
+    /// `hmp_commit`. The error is what is not simulated.
+    fn hmp_commit(&self, device: &str) -> Result<String, &'static str> {
+        if device == "all" {
+            let has_backing = self.graph.backends.iter().any(|(blk, _)| {
+                self.graph.blk_bs(blk).is_some_and(|bs| self.graph.cow_bs(self.graph.skip_filters(bs)).is_some())
+            });
+            return if has_backing { Err("commit") } else { Ok(String::new()) };
+        }
+        if self.graph.blk_by_name(device).is_none() {
+            return Ok(report_reply(&format!("Device '{device}' not found")));
+        }
+        Err("commit")
+    }
+
+    /// `hmp_info_block`: devices; then nodes, if they are asked for or a name is none of a device.
+    fn info_block(&self, nodes: bool, wanted: Option<&str>) -> String {
+        let (mut out, mut printed) = (String::new(), false);
+        let mut print = |list: &Json, key: &str, show: &dyn Fn(&Json, &mut String)| {
+            for (i, item) in list.as_list().unwrap_or_default().iter().enumerate() {
+                let name = item.get(key).and_then(Json::as_str).unwrap_or_default();
+                if wanted.is_some_and(|wanted| name != wanted) {
+                    continue;
+                }
+                if i > 0 {
+                    out.push_str("\r\n");
+                }
+                show(item, &mut out);
+                printed = true;
+            }
+            printed
+        };
+        let device = |item: &Json, out: &mut String| print_block_info(Some(item), item.get("inserted"), out);
+        let done = !nodes && (print(&self.query_block().unwrap_or(Json::Null), "device", &device) || wanted.is_none());
+        if !done {
+            let node = |item: &Json, out: &mut String| print_block_info(None, Some(item), out);
+            print(&self.query_named_block_nodes(false).unwrap_or(Json::Null), "node-name", &node);
+        }
+        out
+    }
+
+    /// `hmp_info_block_jobs`
+    fn info_block_jobs(&self) -> String {
+        let jobs = self.query_block_jobs();
+        let jobs = jobs.as_list().unwrap_or_default();
+        if jobs.is_empty() {
+            return report_reply("No active jobs");
+        }
+        let mut out = String::new();
+        for job in jobs {
+            let text = |key: &str| job.get(key).and_then(Json::as_str).unwrap_or_default();
+            let number = |key: &str| job.get(key).and_then(Json::as_u64).unwrap_or_default();
+            let (offset, len, speed) = (number("offset"), number("len"), number("speed"));
+            let done =
+                format!("device {}: Completed {offset} of {len} bytes, speed limit {speed} bytes/s", text("device"));
+            let line = if text("type") == "stream" {
+                format!("Streaming {done}")
+            } else {
+                format!("Type {}, {done}", text("type"))
+            };
+            out.push_str(&report_reply(&line));
+        }
+        out
+    }
+
+    /// `hmp_info_blockstats`
+    fn info_blockstats(&self) -> String {
+        const SHOWN: [&str; 11] = [
+            "rd_bytes",
+            "wr_bytes",
+            "rd_operations",
+            "wr_operations",
+            "flush_operations",
+            "wr_total_time_ns",
+            "rd_total_time_ns",
+            "flush_total_time_ns",
+            "rd_merged",
+            "wr_merged",
+            "idle_time_ns",
+        ];
+        let mut out = String::new();
+        for device in self.query_blockstats(false).as_list().unwrap_or_default() {
+            let _ = write!(out, "{}:", device.get("device").and_then(Json::as_str).unwrap_or_default());
+            for key in SHOWN {
+                let number = device.get("stats").and_then(|stats| stats.get(key)).and_then(Json::as_u64);
+                let _ = write!(out, " {key}={}", number.unwrap_or_default());
+            }
+            out.push_str("\r\n");
+        }
+        out
+    }
+
+    /// `hmp_info_iothreads`
+    fn info_iothreads(&self) -> String {
+        let mut out = String::new();
+        for thread in self.query_iothreads().as_list().unwrap_or_default() {
+            let number = |key: &str| thread.get(key).and_then(Json::as_u64).unwrap_or_default();
+            let id = thread.get("id").and_then(Json::as_str).unwrap_or_default();
+            let _ = write!(out, "{id}:\r\n  thread_id={}\r\n", number("thread-id"));
+            for key in ["poll-max-ns", "poll-grow", "poll-shrink", "aio-max-batch"] {
+                let _ = write!(out, "  {key}={}\r\n", number(key));
+            }
+        }
+        out
+    }
+
     /// `qmp_human_monitor_command`. Leaves `Val::Json`.
     pub(super) fn human_monitor_command(&mut self, line: &str) -> Flow {
         let give = |w: &mut World, text: &str| w.ret(Val::Json(Ok(Json::str(text))));
@@ -82,16 +323,18 @@ impl World {
                 self.console_raw(&refusal.stdout);
                 give(self, &refusal.reply)
             }
-            HmpLine::NotSimulated(name) => self.ret(Val::Json(Err(super::commands::not_simulated(&name)))),
+            HmpLine::NotSimulated(name) => {
+                self.ret(Val::Json(Err(crate::world::block::open::unsupported::not_simulated(&name))))
+            }
             HmpLine::Other { name, args } => self.hmp_command(name, &args),
             HmpLine::QemuIo { qdev: true, device, command } => match self.blk_by_qdev_id(&device) {
-                Ok(blk) => self.seq([Frame::QemuIo { blk, command: command.into() }]),
+                Ok(blk) => self.seq([QemuIoFrame::QemuIo { blk, command: command.into() }.into()]),
                 Err(err) => give(self, &hmp::error_reply(&err.desc)),
             },
             HmpLine::QemuIo { device, command, .. } => {
                 let command: Arc<str> = command.into();
                 if let Some(blk) = self.graph.blk_by_name(&device) {
-                    return self.seq([Frame::QemuIo { blk, command }]);
+                    return self.seq([QemuIoFrame::QemuIo { blk, command }.into()]);
                 }
                 let Some(bs) = self.graph.find_node(&device) else {
                     let reply = hmp::error_reply(&hmp::no_such_node(&device));
@@ -99,379 +342,108 @@ impl World {
                 };
                 let blk = self.blk_new("".into(), 0, perm::ALL);
                 self.seq([
-                    Frame::BlkInsertBs(blk, bs),
-                    Frame::QemuIoAttached { blk, command },
-                    Frame::KeepOver(Box::new(Frame::BlkUnref(blk))),
+                    BackendFrame::BlkInsertBs(blk, bs).into(),
+                    QemuIoFrame::QemuIoAttached { blk, command }.into(),
+                    Frame::KeepOver(Box::new(BackendFrame::BlkUnref(blk).into())),
                 ])
             }
         }
     }
+}
 
-    /// `hmp_qemu_io` by node name, once the temporary backend is attached.
-    pub(in crate::world) fn qemu_io_attached(&mut self, blk: BackendId, command: Arc<str>) -> Flow {
-        match self.take_done() {
-            Ok(()) => self.seq([Frame::QemuIo { blk, command }]),
-            Err(err) => {
-                let reply = hmp::error_reply(&err.desc);
-                self.ret(Val::Json(Ok(reply.into())))
+/// The name in QMP of a command that has one.
+fn qmp_name(name: &str) -> String {
+    match name {
+        "change" => "blockdev-change-medium".to_owned(),
+        "snapshot_blkdev" => "blockdev-snapshot-sync".to_owned(),
+        "block_stream" | "drive_backup" | "object_del" => name.replace('_', "-"),
+        other => other.to_owned(),
+    }
+}
+
+/// `print_block_info`
+fn print_block_info(info: Option<&Json>, inserted: Option<&Json>, out: &mut String) {
+    let text = |json: Option<&Json>, key: &str| {
+        json.and_then(|json| json.get(key)).and_then(Json::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
+    };
+    let is = |json: Option<&Json>, key: &str| json.and_then(|json| json.get(key)).and_then(Json::as_bool) == Some(true);
+    let node = text(inserted, "node-name");
+    match (text(info, "device"), node) {
+        (Some(device), Some(node)) => drop(write!(out, "{device} ({node})")),
+        (Some(name), None) | (None, Some(name)) => out.push_str(&name),
+        (None, None) => out.push_str(&text(info, "qdev").unwrap_or_else(|| "<anonymous>".to_owned())),
+    }
+    match inserted {
+        None => out.push_str(": [not inserted]\r\n"),
+        Some(_) => {
+            let (file, drv) = (text(inserted, "file").unwrap_or_default(), text(inserted, "drv").unwrap_or_default());
+            let _ = write!(out, ": {file} ({drv}{})\r\n", if is(inserted, "ro") { ", read-only" } else { "" });
+        }
+    }
+    if let Some(qdev) = text(info, "qdev") {
+        let _ = write!(out, "    Attached to:      {qdev}\r\n");
+    }
+    if is(info, "removable") {
+        let (locked, tray) = (is(info, "locked"), is(info, "tray_open"));
+        let (locked, tray) = (if locked { "" } else { "not " }, if tray { "open" } else { "closed" });
+        let _ = write!(out, "    Removable device: {locked}locked, tray {tray}\r\n");
+    }
+    let Some(node) = inserted else { return };
+    let cache = node.get("cache");
+    let _ = write!(
+        out,
+        "    Cache mode:       {}{}{}\r\n",
+        if is(cache, "writeback") { "writeback" } else { "writethrough" },
+        if is(cache, "direct") { ", direct" } else { "" },
+        if is(cache, "no-flush") { ", ignore flushes" } else { "" },
+    );
+    if let Some(backing) = text(inserted, "backing_file") {
+        let depth = node.get("backing_file_depth").and_then(Json::as_u64).unwrap_or_default();
+        let _ = write!(out, "    Backing file:     {backing} (chain depth: {depth})\r\n");
+    }
+    if let Some(mode) = text(inserted, "detect_zeroes").filter(|mode| mode != "off") {
+        let _ = write!(out, "    Detect zeroes:    {mode}\r\n");
+    }
+    print_throttling(node, out);
+}
+
+/// The limits of a drive, if there are any.
+fn print_throttling(node: &Json, out: &mut String) {
+    const LIMITS: [&str; 6] = ["bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"];
+    let number = |key: &str| node.get(key).and_then(Json::as_u64).unwrap_or_default();
+    if LIMITS.iter().all(|key| number(key) == 0) {
+        return;
+    }
+    out.push_str("    I/O throttling:  ");
+    for half in LIMITS.chunks(3) {
+        for suffix in ["", "_max"] {
+            for key in half {
+                let _ = write!(out, " {key}{suffix}={}", number(&format!("{key}{suffix}")));
             }
         }
     }
+    let group = node.get("group").and_then(Json::as_str).unwrap_or_default();
+    let _ = write!(out, " iops_size={} group={group}\r\n", number("iops_size"));
+}
 
-    /// `qemuio_command`
-    pub(in crate::world) fn qemu_io(&mut self, blk: BackendId, line: &str) -> Flow {
-        let nothing = |w: &mut World| w.ret(Val::Json(Ok(Json::str(""))));
-        let Some(command) = qemu_io::parse(line) else { return nothing(self) };
-        let mut need = 0;
-        if command.perms.write {
-            need |= perm::WRITE;
-        }
-        if command.perms.resize {
-            need |= perm::RESIZE;
-        }
-        let backend = &self.graph.backends[blk];
-        let (has, shared) = (backend.perm, backend.shared);
-        if has & need != need
-            && let Err(err) = self.blk_set_perm(blk, has | need, shared)
-        {
-            return self.ret(Val::Json(Ok(hmp::report_reply(&err.desc).into())));
-        }
-        match command.what {
-            Err(output) => {
-                self.console_raw(&output.stdout);
-                if let Some(kind) = output.invalid {
-                    let now = self.now;
-                    Arc::make_mut(&mut self.graph.backends[blk].stats).invalid(kind, now);
-                }
-                if !output.stderr.is_empty() {
-                    self.out.push_back(super::Output::Stderr(output.stderr.into()));
-                }
-                let reply = output.report.map(|r| hmp::report_reply(&r)).unwrap_or_default();
-                self.ret(Val::Json(Ok(reply.into())))
-            }
-            Ok(QemuIo::NotSimulated(name)) => {
-                let err = super::commands::not_simulated(&format!("qemu-io {name}"));
-                self.ret(Val::Json(Err(err)))
-            }
-            Ok(io) => {
-                self.stack.push(Frame::Give(Box::new(Val::Json(Ok(Json::str(""))))));
-                self.qemu_io_run(blk, io)
-            }
-        }
-    }
-
-    /// A new writer: whoever wants to know who wrote a range looks it up by its tag.
-    fn new_writer(&mut self, what: String) -> WriteTag {
-        self.writers.push(what.into());
-        WriteTag(u32::try_from(self.writers.len()).expect("few writers"))
-    }
-
-    fn qemu_io_run(&mut self, blk: BackendId, io: QemuIo) -> Flow {
-        let start = self.now;
-        match io {
-            QemuIo::Read(read) => {
-                let request = BlkRequest::Read { offset: read.offset, bytes: read.bytes };
-                let done = Frame::QemuIoReadDone { blk, read: Box::new(read), start };
-                self.qemu_io_submit(blk, request, done, read.submit == qemu_io::Submit::Aio)
-            }
-            QemuIo::Write(write) => {
-                let request = self.qemu_io_write(blk, &write);
-                let done = Frame::QemuIoWriteDone { blk, write: Box::new(write), start };
-                self.qemu_io_submit(blk, request, done, write.submit == qemu_io::Submit::Aio)
-            }
-            QemuIo::Discard { offset, bytes, report } => {
-                let request = BlkRequest::Discard { offset, bytes };
-                let done = Frame::QemuIoDiscardDone { offset, bytes, report, start };
-                self.qemu_io_submit(blk, request, done, false)
-            }
-            QemuIo::Flush => self.qemu_io_submit(blk, BlkRequest::Flush, Frame::Give(Box::new(Val::None)), false),
-            QemuIo::AioFlush => self.seq([Frame::DrainAll, Frame::QemuIoFlushed { blk, start }]),
-            QemuIo::Truncate { offset, .. } => {
-                self.seq([Frame::RunCo(Box::new(Frame::BlkTruncate { blk, size: offset })), Frame::QemuIoTruncated])
-            }
-            QemuIo::Length => {
-                let length = self.graph.available(blk).map(|bs| self.bdrv_getlength(bs)).ok_or(Errno::ENOMEDIUM);
-                self.console_raw(&text::length(length));
-                Flow::Go
-            }
-            QemuIo::Break { event, tag } => self.qemu_io_break(blk, &event, &tag),
-            QemuIo::RemoveBreak { tag } => self.qemu_io_remove_break(blk, &tag),
-            QemuIo::Resume { tag } => self.qemu_io_resume(blk, &tag),
-            QemuIo::WaitBreak { tag } => self.seq([Frame::Poll(Cond::Break(self.debug_node(blk), tag))]),
-            QemuIo::Sleep { milliseconds } => {
-                let ns = milliseconds * crate::base::units::MILLIS;
-                self.run_co(Frame::Sleep(ns))
-            }
-            QemuIo::Map => self.qemu_io_map(blk),
-            QemuIo::Alloc { offset, bytes } => self.qemu_io_alloc(blk, offset, bytes),
-            QemuIo::Info => self.qemu_io_info(blk),
-            QemuIo::NotSimulated(name) => {
-                self.stack.pop();
-                self.ret(Val::Json(Err(super::commands::not_simulated(&format!("qemu-io {name}")))))
-            }
-        }
-    }
-
-    fn qemu_io_submit(&mut self, blk: BackendId, request: BlkRequest, done: Frame, background: bool) -> Flow {
-        let request = Frame::BlkCo { blk, request: Box::new(request) };
-        if !background {
-            return self.seq([Frame::RunCo(Box::new(request)), done]);
-        }
-        let co = self.co_create([done, request]);
-        self.seq([Frame::Enter(co)])
-    }
-
-    fn qemu_io_write(&mut self, blk: BackendId, write: &Write) -> BlkRequest {
-        let name = self.graph.backends[blk].name.clone();
-        let (offset, bytes) = (write.offset, write.bytes);
-        let mut flags = if write.fua { IoFlags::FUA } else { IoFlags::NONE };
-        let pattern = match write.data {
-            WriteData::Pattern(byte) => byte,
-            WriteData::Compressed(byte) => {
-                flags |= IoFlags::COMPRESSED;
-                byte
-            }
-            WriteData::Zeroes { unmap, no_fallback } => {
-                flags |= IoFlags::ZERO_WRITE;
-                if unmap {
-                    flags |= IoFlags::MAY_UNMAP;
-                }
-                if no_fallback {
-                    flags |= IoFlags::NO_FALLBACK;
-                }
-                return BlkRequest::Write { offset, data: None, bytes, flags };
-            }
-        };
-        let tag = self.new_writer(format!("guest write of {pattern:#04x} at {offset}+{bytes} through '{name}'"));
-        BlkRequest::Write { offset, data: Some(Data::pattern(pattern, bytes, tag)), bytes, flags }
-    }
-
-    /// `blk_co_do_*`: counts the request, waits for the end of a drained section, checks the range.
-    pub(in crate::world) fn blk_co(&mut self, blk: BackendId, request: Box<BlkRequest>) -> Flow {
-        let co = self.current();
-        let backend = &mut self.graph.backends[blk];
-        if backend.quiesce_counter > 0 && !backend.disable_request_queuing {
-            backend.queued_requests.push(co);
-            self.reach(Place::DrainedRequestWaits);
-            self.stack.push(Frame::BlkCo { blk, request });
-            return Flow::Yield(Wait::Queue("the end of a drained section"));
-        }
-        backend.in_flight += 1;
-        let write_through = !backend.write_cache;
-        let beyond_eof = backend.allow_write_beyond_eof;
-        let is_guest = !beyond_eof && !backend.disable_request_queuing;
-        if is_guest {
-            self.see_guest(blk, &request);
-        }
-        let throttled = self.throttling.group_of(Member::Backend(blk)).is_some();
-        self.stack.push(Frame::BlkCoDone(blk));
-        let Some(node) = self.graph.available(blk) else { return self.ret(Val::err(Errno::ENOMEDIUM)) };
-        let (offset, bytes) = request.range();
-        let length = self.bdrv_getlength(node);
-        let checked = !beyond_eof && !matches!(*request, BlkRequest::Flush);
-        if checked && (offset > length || length - offset < bytes) {
-            return self.ret(Val::err(Errno::EIO));
-        }
-        let frame = match *request {
-            BlkRequest::Read { offset, bytes } => Frame::Preadv { node, offset, bytes, flags: IoFlags::NONE },
-            BlkRequest::Prefetch { offset, bytes } => Frame::Preadv { node, offset, bytes, flags: IoFlags::PREFETCH },
-            BlkRequest::Discard { offset, bytes } => Frame::Pdiscard { node, offset, bytes },
-            BlkRequest::Flush => Frame::BdrvCoFlush(node),
-            BlkRequest::Write { offset, data, bytes, mut flags } => {
-                if write_through {
-                    flags |= IoFlags::FUA;
-                }
-                Frame::Pwritev(match data {
-                    Some(data) => io::write(node, offset, data, flags),
-                    None => io::write_zeroes(node, offset, bytes, flags),
-                })
-            }
-        };
-        let limited = match &frame {
-            Frame::Preadv { .. } => Some(false),
-            Frame::Pwritev(_) => Some(true),
-            _ => None,
-        };
-        match limited.filter(|_| throttled) {
-            Some(write) => {
-                let wait = Frame::ThrottleWait { who: Member::Backend(blk), write, bytes };
-                self.seq([Frame::Rdlock, wait, frame, Frame::Rdunlock])
-            }
-            None => self.seq([Frame::Rdlock, frame, Frame::Rdunlock]),
-        }
-    }
-
-    /// `blk_dec_in_flight`
-    pub(in crate::world) fn blk_co_done(&mut self, blk: BackendId) -> Flow {
-        self.graph.backends[blk].in_flight -= 1;
-        Flow::Go
-    }
-
-    /// `info_f`. What is specific to the format is printed on the monitor, and so is the reply.
-    fn qemu_io_info(&mut self, blk: BackendId) -> Flow {
-        let Some(node) = self.graph.blk_bs(blk) else { return Flow::Go };
-        let driver = self.graph.nodes[node].drv();
-        let name = driver.format_name();
-        let protocol = driver.has_protocol_name().then_some(name);
-        // `bdrv_get_info`: filters and raw pass it on.
-        let mut at = node;
-        while self.graph.nodes[at].drv().has_raw_status() {
-            at = self.below(at);
-        }
-        let sizes = match self.graph.nodes[at].drv() {
-            Driver::Qcow2(state) => Some((state.q.cluster_size(), state.q.vm_state_offset())),
-            Driver::File(_) => Some((0, 0)),
-            _ => None,
-        };
-        let specific = match self.graph.nodes[node].drv() {
-            Driver::Qcow2(state) => {
-                let q = &state.q;
-                let mut lines = vec![format!("compat: {}", if q.version() == 2 { "0.10" } else { "1.1" })];
-                lines.push(format!("compression type: {}", q.compression_type()));
-                if q.version() > 2 {
-                    lines.push(format!("lazy refcounts: {}", q.lazy_refcounts()));
-                }
-                lines.push(format!("refcount bits: {}", q.refcount_bits()));
-                if q.version() > 2 {
-                    lines.extend([format!("corrupt: {}", q.is_corrupt()), "extended l2: false".to_owned()]);
-                }
-                lines
-            }
-            _ => Vec::new(),
-        };
-        self.console_raw(&text::info(name, protocol, sizes));
-        let lines: String = specific.iter().map(|line| format!("    {line}\r\n")).collect();
-        if !lines.is_empty() {
-            self.stack.pop();
-            return self.ret(Val::Json(Ok(Json::str(&format!("Format specific information:\r\n{lines}")))));
-        }
-        Flow::Go
-    }
-
-    /// `block_acct_done`, `block_acct_failed`
-    pub(in crate::world) fn account(
-        &mut self,
-        blk: BackendId,
-        kind: AcctType,
-        bytes: u64,
-        start: Nanos,
-        failed: bool,
-    ) -> Flow {
-        let now = self.now;
-        if let Some(backend) = self.graph.backends.get_mut(blk) {
-            Arc::make_mut(&mut backend.stats).done(kind, bytes, start, now, failed);
-        }
-        Flow::Go
-    }
-
-    /// What `read` prints.
-    pub(in crate::world) fn qemu_io_read_done(&mut self, blk: BackendId, read: &Read, start: Nanos) -> Flow {
-        let result = self.take_data();
-        if read.submit == qemu_io::Submit::Aio {
-            let _ = self.account(blk, AcctType::Read, read.bytes, start, result.is_err());
-        }
-        let line = match result {
-            Err(errno) => read.failed(errno),
-            // The bytes are needed only to verify or to show them.
-            Ok(data) if read.verify.is_some() || read.dump => read.succeeded(&data.to_bytes(), self.now - start),
-            Ok(_) => read.succeeded(&[], self.now - start),
-        };
-        self.console_raw(&line);
-        Flow::Go
-    }
-
-    /// What `write` prints.
-    pub(in crate::world) fn qemu_io_write_done(&mut self, blk: BackendId, write: &Write, start: Nanos) -> Flow {
-        let result = self.take_ret();
-        // QEMU does not note the start of `aio_write -z`, and counts nothing.
-        if write.submit == qemu_io::Submit::Aio && !matches!(write.data, WriteData::Zeroes { .. }) {
-            let _ = self.account(blk, AcctType::Write, write.bytes, start, result.is_err());
-        }
-        let line = match result {
-            Err(errno) => write.failed(errno),
-            Ok(()) => write.succeeded(self.now - start),
-        };
-        self.console_raw(&line);
-        Flow::Go
-    }
-
-    /// What `discard` prints.
-    pub(in crate::world) fn qemu_io_discard_done(&mut self, done: text::Done, report: qemu_io::Report) -> Flow {
-        let line = match self.take_ret() {
-            Err(errno) => text::discard_failed(errno),
-            Ok(()) => text::report("discard", report, done),
-        };
-        self.console_raw(&line);
-        Flow::Go
-    }
-
-    /// What `truncate` prints.
-    pub(in crate::world) fn qemu_io_truncated(&mut self) -> Flow {
-        match self.take_done() {
-            Ok(()) => Flow::Go,
-            Err(err) => self.qemu_io_reports(&err.desc),
-        }
-    }
-
-    /// `error_report` of a command of qemu-io: the reply, instead of none.
-    pub(super) fn qemu_io_reports(&mut self, message: &str) -> Flow {
-        self.stack.pop();
-        self.ret(Val::Json(Ok(Json::str(&hmp::report_reply(message)))))
-    }
-
-    /// `bdrv_debug_breakpoint`: the first blkdebug down the primary children.
-    fn debug_node(&self, blk: BackendId) -> Option<NodeId> {
-        let mut node = self.graph.blk_bs(blk)?;
-        loop {
-            if let Driver::Blkdebug(_) = self.graph.nodes[node].drv() {
-                return Some(node);
-            }
-            node = self.graph.bs(self.graph.nodes[node].file?);
-        }
-    }
-
-    fn qemu_io_break(&mut self, blk: BackendId, event: &str, tag: &str) -> Flow {
-        let result: Ret = match self.debug_node(blk) {
-            None => Err(Errno::ENOTSUP),
-            Some(node) => self.blkdebug_mut(node).expect("just found").engine.set_break(event, tag),
-        };
-        if let Err(errno) = result {
-            self.console_raw(&text::break_failed(errno));
-        }
-        Flow::Go
-    }
-
-    fn qemu_io_remove_break(&mut self, blk: BackendId, tag: &str) -> Flow {
-        let Some(node) = self.debug_node(blk) else {
-            self.console_raw(&text::remove_break_failed(tag, Errno::ENOTSUP));
-            return Flow::Go;
-        };
-        let (resumed, result) = self.blkdebug_mut(node).expect("just found").engine.remove_break(tag);
-        for one in resumed {
-            self.resumed(&one, tag);
-        }
-        if let Err(errno) = result {
-            self.console_raw(&text::remove_break_failed(tag, errno));
-        }
-        Flow::Go
-    }
-
-    fn qemu_io_resume(&mut self, blk: BackendId, tag: &str) -> Flow {
-        let result = match self.debug_node(blk) {
-            None => Err(Errno::ENOTSUP),
-            Some(node) => self.blkdebug_mut(node).expect("just found").engine.resume(tag),
-        };
-        match result {
-            Ok(one) => self.resumed(&one, tag),
-            Err(errno) => self.console_raw(&text::resume_failed(errno)),
-        }
-        Flow::Go
-    }
-
-    fn resumed(&mut self, one: &crate::block::blkdebug::Resumed, tag: &str) {
-        self.console(&crate::block::blkdebug::resuming_text(tag));
-        if one.runs {
-            self.aio_co_wake(crate::world::arena::CoId(one.request));
+/// `hmp_help_cmd`: all commands, those of that name, or the items of `info`; a command may stand there with its aliases.
+fn help(name: &str) -> String {
+    let of = |key: &str| match recorded::answer(key) {
+        Some(Ok(Json::Str(text))) => text.to_string(),
+        other => unreachable!("{key} is recorded as a text, not as {other:?}"),
+    };
+    let (first, item) = name.trim().split_once(' ').unwrap_or((name.trim(), ""));
+    let lines = |text: String, is: &dyn Fn(&str) -> bool| -> String {
+        text.split_inclusive('\n').filter(|line| is(line)).collect()
+    };
+    match (first, item) {
+        ("", _) => of("hmp help"),
+        ("info", "") => of("hmp info"),
+        ("info", item) => lines(of("hmp info"), &|line| line.split(' ').nth(1) == Some(item)),
+        (command, _) => {
+            let is = |line: &str| line.split(' ').next().is_some_and(|names| names.split('|').any(|n| n == command));
+            let found = lines(of("hmp help"), &is);
+            if found.is_empty() { report_reply(&format!("unknown command: '{command}'")) } else { found }
         }
     }
 }

@@ -6,93 +6,22 @@
 
 pub(in crate::world) mod commands;
 pub mod fdsets;
-pub mod hmp;
-pub(super) mod hmp_commands;
+pub(super) mod hmp;
+pub mod qemu_io;
 pub mod qemu_io_map;
 
-use super::World;
-use super::aio::{Bh, Ctx};
-use super::frame::{Flow, Frame};
-use super::value::Val;
 use crate::base::Json;
-use crate::job::status::JobStatus;
 use crate::qmp::command::Command;
-use crate::qmp::error::QmpError;
+use crate::qmp::error::{ErrorClass, QmpError};
 use crate::qmp::names::COROUTINE_COMMANDS;
 use crate::qmp::request::{Request, parse_request, reply};
-use crate::trace::{Cause, Later};
+use crate::trace::Later;
+use crate::world::World;
+use crate::world::aio::queue::{Bh, Ctx};
+use crate::world::frame::{Flow, Frame};
+use crate::world::out::Output;
+use crate::world::value::Val;
 use std::collections::VecDeque;
-use std::sync::Arc;
-
-/// Something that the process puts out.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Output {
-    /// An event, to every client that has negotiated.
-    Event {
-        /// Virtual time of its creation.
-        time: u64,
-        /// What happened.
-        event: Event,
-        /// The record of the trace that led to it.
-        cause: Cause,
-    },
-    /// A reply to one client.
-    Reply {
-        /// Virtual time.
-        time: u64,
-        /// The client.
-        client: u32,
-        /// The whole reply.
-        reply: Json,
-    },
-    /// Text on the standard output of the process.
-    Stdout(Arc<str>),
-    /// Text on its standard error.
-    Stderr(Arc<str>),
-    /// A line on its standard error, behind the name by which the program was called.
-    Report(Arc<str>),
-}
-
-/// An event. The most frequent one is spelled out so that it costs nothing to make.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Event {
-    /// `JOB_STATUS_CHANGE`
-    JobStatus {
-        /// The job.
-        id: Arc<str>,
-        /// Its new state.
-        status: JobStatus,
-    },
-    /// Any other.
-    Other {
-        /// Its name.
-        name: &'static str,
-        /// Its data; an empty object if it has none.
-        data: Json,
-    },
-}
-
-impl Event {
-    /// The event's name.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Event::JobStatus { .. } => "JOB_STATUS_CHANGE",
-            Event::Other { name, .. } => name,
-        }
-    }
-
-    /// The event's data.
-    #[must_use]
-    pub fn data(&self) -> Json {
-        match self {
-            Event::JobStatus { id, status } => {
-                Json::dict(vec![("id", Json::Str(id.clone())), ("status", status.name().into())])
-            }
-            Event::Other { data, .. } => data.clone(),
-        }
-    }
-}
 
 /// One connected client.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -145,8 +74,32 @@ impl Monitor {
     }
 
     /// Something happens.
-    pub(in crate::world) fn goes_on(&mut self) {
+    pub(super) fn goes_on(&mut self) {
         self.looked = false;
+    }
+}
+
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum MonitorFrame {
+    QmpCommand,
+    QmpCommandDone,
+}
+
+impl From<MonitorFrame> for Frame {
+    fn from(frame: MonitorFrame) -> Frame {
+        Frame::Monitor(frame)
+    }
+}
+
+impl MonitorFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            MonitorFrame::QmpCommand => w.qmp_command(),
+            MonitorFrame::QmpCommandDone => w.qmp_command_done(),
+        }
     }
 }
 
@@ -217,7 +170,7 @@ impl World {
     }
 
     /// `monitor_qmp_dispatcher_co`: takes the next request.
-    pub(super) fn qmp_pop(&mut self) -> Flow {
+    fn qmp_pop(&mut self) -> Flow {
         let waiting = |w: &World, t: &u32| !w.monitor.clients[*t as usize].requests.is_empty();
         let Some(i) = self.monitor.turn.iter().position(|t| waiting(self, t)) else {
             self.monitor.busy = false;
@@ -236,7 +189,7 @@ impl World {
                 let coroutine = COROUTINE_COMMANDS.contains(&&*request.command);
                 self.monitor.current = Some((client, request));
                 if coroutine {
-                    let co = self.co_create([Frame::QmpCommandDone, Frame::QmpCommand]);
+                    let co = self.co_create([MonitorFrame::QmpCommandDone.into(), MonitorFrame::QmpCommand.into()]);
                     self.aio_co_schedule(Ctx::Main, co);
                 } else {
                     self.aio.iohandler.schedule(Bh::QmpDispatch);
@@ -251,7 +204,7 @@ impl World {
     }
 
     /// The handler of the current command. Leaves its result in the register.
-    pub(in crate::world) fn qmp_command(&mut self) -> Flow {
+    fn qmp_command(&mut self) -> Flow {
         let (client, request) = self.monitor.current.clone().expect("a command is being dispatched");
         let negotiated = self.monitor.clients[client as usize].negotiated;
         match request.typed(negotiated) {
@@ -261,7 +214,7 @@ impl World {
     }
 
     /// After the handler: the dispatcher goes on in the next round.
-    pub(in crate::world) fn qmp_command_done(&mut self) -> Flow {
+    fn qmp_command_done(&mut self) -> Flow {
         let result = match std::mem::take(&mut self.reg) {
             Val::Json(result) => result,
             Val::Done(done) => done.map(|()| Json::empty()),
@@ -276,7 +229,7 @@ impl World {
     }
 
     /// Writes the reply and looks for the next request.
-    pub(super) fn qmp_reply(&mut self) -> Flow {
+    fn qmp_reply(&mut self) -> Flow {
         let (client, request) = self.monitor.current.take().expect("a command was dispatched");
         let result = self.monitor.result.take().expect("it has ended");
         self.put_reply(client, reply(result, request.id));
@@ -292,50 +245,26 @@ impl World {
         }
     }
 
-    /// `qapi_event_send_*`
-    pub fn emit(&mut self, name: &'static str, data: Json) {
-        let time = self.now;
-        let cause = self.trace.cause();
-        self.out.push_back(Output::Event { time, event: Event::Other { name, data }, cause });
-    }
-
-    /// `qapi_event_send_job_status_change`
-    pub fn emit_job_status(&mut self, id: Arc<str>, status: JobStatus) {
-        let time = self.now;
-        let cause = self.trace.cause();
-        self.out.push_back(Output::Event { time, event: Event::JobStatus { id, status }, cause });
-    }
-
-    /// Text on the standard output of the process, without its last line end.
-    pub fn console(&mut self, text: &str) {
-        self.out.push_back(Output::Stdout(format!("{text}\n").into()));
-    }
-
-    /// Text on the standard output, as it is.
-    pub fn console_raw(&mut self, text: &str) {
-        if !text.is_empty() {
-            self.out.push_back(Output::Stdout(text.into()));
-        }
-    }
-
-    /// `error_report` where no monitor command is being carried out (`print_loc`): behind the program's name.
-    pub fn error_report(&mut self, text: &str) {
-        self.out.push_back(Output::Report(text.into()));
-    }
-
-    /// Text on the standard error, without its last line end.
-    pub fn console_error(&mut self, text: &str) {
-        self.out.push_back(Output::Stderr(format!("{text}\n").into()));
-    }
-
     /// The bottom halves of this module.
-    pub(in crate::world) fn monitor_bh(&mut self, bh: &Bh, ctx: Ctx) -> Flow {
+    pub(super) fn monitor_bh(&mut self, bh: &Bh, ctx: Ctx) -> Flow {
         assert_eq!(ctx, Ctx::Iohandler);
         match bh {
             Bh::QmpPop => self.qmp_pop(),
             Bh::QmpReply => self.qmp_reply(),
-            _ => self.seq([Frame::QmpCommand, Frame::QmpCommandDone]),
+            _ => self.seq([MonitorFrame::QmpCommand.into(), MonitorFrame::QmpCommandDone.into()]),
         }
+    }
+
+    /// `qmp_qmp_capabilities`
+    fn negotiate(&mut self, client: u32, oob: bool) -> Result<(), QmpError> {
+        let c = &mut self.monitor.clients[client as usize];
+        if c.negotiated {
+            let text = "Capabilities negotiation is already complete, command ignored";
+            return Err(QmpError::new(ErrorClass::CommandNotFound, text));
+        }
+        c.negotiated = true;
+        c.oob = oob;
+        Ok(())
     }
 }
 

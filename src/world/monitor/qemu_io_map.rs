@@ -3,6 +3,7 @@
 use crate::block::qemu_io_text as text;
 use crate::world::World;
 use crate::world::arena::{BackendId, NodeId};
+use crate::world::block::io::status::StatusFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 
@@ -23,6 +24,28 @@ pub struct Walk {
     sum: u64,
     /// How many bytes `alloc` speaks of.
     count: u64,
+}
+
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum QemuIoMapFrame {
+    QemuIoWalked(Box<Walk>),
+}
+
+impl From<QemuIoMapFrame> for Frame {
+    fn from(frame: QemuIoMapFrame) -> Frame {
+        Frame::QemuIoMap(frame)
+    }
+}
+
+impl QemuIoMapFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            QemuIoMapFrame::QemuIoWalked(walk) => w.qemu_io_walked(*walk),
+        }
+    }
 }
 
 impl World {
@@ -53,12 +76,12 @@ impl World {
         }
         let (node, offset, bytes) = (walk.node, walk.offset, walk.left);
         // `bdrv_is_allocated` asks the top layer alone.
-        let status = Frame::Status { node, offset, bytes, want_zero: false };
-        self.seq([Frame::RunCo(Box::new(status)), Frame::QemuIoWalked(Box::new(walk))])
+        let status = StatusFrame::Status { node, offset, bytes, want_zero: false }.into();
+        self.seq([Frame::RunCo(Box::new(status)), QemuIoMapFrame::QemuIoWalked(Box::new(walk)).into()])
     }
 
     /// The answer to [`World::walk`].
-    pub(in crate::world) fn qemu_io_walked(&mut self, mut walk: Walk) -> Flow {
+    fn qemu_io_walked(&mut self, mut walk: Walk) -> Flow {
         let Val::Status(status) = std::mem::take(&mut self.reg) else { unreachable!("a status query answers so") };
         let (allocated, len) = match status.map(|status| (status.allocated, status.pnum)) {
             Ok(answer) => answer,

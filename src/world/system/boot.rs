@@ -12,9 +12,14 @@ use crate::qmp::types::{BlockdevOptions, ObjectOptions};
 use crate::qmp::visit::{At, Mode};
 use crate::world::World;
 use crate::world::arena::BackendId;
-use crate::world::block::graph::{OpenFlags, perm};
+use crate::world::block::backend::BackendFrame;
+use crate::world::block::graph::GraphFrame;
+use crate::world::block::graph::OpenFlags;
+use crate::world::block::open::open::OpenFrame;
 use crate::world::block::open::spec::OpenSpec;
 use crate::world::block::open::unsupported;
+use crate::world::block::perms::perm;
+use crate::world::blockdev::add_del::BlockdevFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use std::sync::Arc;
@@ -57,6 +62,28 @@ pub(in crate::world) fn device_options(text: &str) -> Result<Json, QmpError> {
     }
     let members = options.into_iter().map(|(key, value)| (Arc::from(key), Json::str(&value)));
     Ok(Json::Dict(Arc::new(members.collect())))
+}
+
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum BootFrame {
+    DriveOpened { blk: BackendId },
+}
+
+impl From<BootFrame> for Frame {
+    fn from(frame: BootFrame) -> Frame {
+        Frame::Boot(frame)
+    }
+}
+
+impl BootFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            BootFrame::DriveOpened { blk } => w.drive_opened(blk),
+        }
+    }
 }
 
 impl World {
@@ -151,7 +178,7 @@ impl World {
             return Err("'node-name' must be specified for the root node".to_owned());
         }
         let spec = Arc::new(OpenSpec::from_options(&options, None));
-        match self.boot_run(vec![Frame::BdrvOpen(spec), Frame::BlockdevAdded], between) {
+        match self.boot_run(vec![OpenFrame::BdrvOpen(spec).into(), BlockdevFrame::BlockdevAdded.into()], between) {
             Val::Done(done) => done.map_err(|err| err.desc.to_string()),
             other => unreachable!("blockdev-add ends with {other:?}"),
         }
@@ -176,10 +203,13 @@ impl World {
         let [account_invalid, account_failed] = drive.account;
         self.graph.backends[blk].stats = Accounting::new(account_invalid, account_failed).into();
         self.graph.backends[blk].last_flags = flags;
-        let limits = crate::world::block::driver::throttle::drive_limits(&drive.throttling)?;
+        let limits = crate::world::blockdev::throttle::drive_limits(&drive.throttling)?;
         if has_medium {
             let spec = OpenSpec::from_drive(&drive, flags).map_err(|err| err.desc.to_string())?;
-            match self.boot_run(vec![Frame::BdrvOpen(Arc::new(spec)), Frame::DriveOpened { blk }], between) {
+            match self.boot_run(
+                vec![OpenFrame::BdrvOpen(Arc::new(spec)).into(), BootFrame::DriveOpened { blk }.into()],
+                between,
+            ) {
                 Val::Done(done) => done.map_err(|err| err.desc.to_string())?,
                 other => unreachable!("-drive ends with {other:?}"),
             }
@@ -234,14 +264,17 @@ impl World {
     }
 
     /// `blk_new_open`, after the node was opened. Leaves `Val::Done`.
-    pub(in crate::world) fn drive_opened(&mut self, blk: BackendId) -> Flow {
+    fn drive_opened(&mut self, blk: BackendId) -> Flow {
         let Val::Node(opened) = std::mem::take(&mut self.reg) else { unreachable!("a node or an error") };
         match opened {
             Err(err) => {
                 self.graph.backends.remove(blk);
                 self.ret(Val::Done(Err(err)))
             }
-            Ok(bs) => self.seq([Frame::BlkInsertBs(blk, bs), Frame::KeepOver(Box::new(Frame::BdrvUnref(bs)))]),
+            Ok(bs) => self.seq([
+                BackendFrame::BlkInsertBs(blk, bs).into(),
+                Frame::KeepOver(Box::new(GraphFrame::BdrvUnref(bs).into())),
+            ]),
         }
     }
 
@@ -277,29 +310,10 @@ impl World {
         }
         let bs = self.graph.find_node(&drive).expect("it was there when the device was looked at");
         let blk = self.blk_new("".into(), 0, perm::ALL);
-        match self.boot_run(vec![Frame::BlkInsertBs(blk, bs)], between) {
+        match self.boot_run(vec![BackendFrame::BlkInsertBs(blk, bs).into()], between) {
             Val::Done(done) => done.map_err(|err| err.desc.to_string())?,
             other => unreachable!("attaching ends with {other:?}"),
         }
         self.device_attach(device, Some(blk))
-    }
-
-    /// `bdrv_close_all`: after the jobs, every backend and every node that the monitor owns goes.
-    ///
-    /// Unlike QEMU, a command that is a coroutine and still waits for a bottom half goes no further: QEMU's would go on with nodes that
-    /// are gone.
-    pub(in crate::world) fn close_all(&mut self) -> Flow {
-        self.aio.closing = true;
-        let backends: Vec<BackendId> = self.graph.backends.iter().map(|(id, _)| id).collect();
-        for node in self.graph.named.clone() {
-            if self.graph.nodes[node].monitor_owned {
-                self.graph.nodes[node].monitor_owned = false;
-                self.stack.push(Frame::BdrvUnref(node));
-            }
-        }
-        for blk in backends {
-            self.stack.push(Frame::BlkUnref(blk));
-        }
-        Flow::Go
     }
 }

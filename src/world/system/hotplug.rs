@@ -7,7 +7,8 @@ use crate::qmp::error::{ErrorClass, QmpError};
 use crate::qmp::names::is_device_model;
 use crate::world::World;
 use crate::world::arena::BackendId;
-use crate::world::block::graph::perm;
+use crate::world::block::backend::BackendFrame;
+use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use std::sync::Arc;
@@ -20,6 +21,32 @@ const GRACE: Nanos = 10 * MILLIS;
 pub struct Plugged {
     device: Device,
     blk: BackendId,
+}
+
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum HotplugFrame {
+    DevicePlugged(Box<Plugged>),
+    UnplugOnReset,
+    DeviceGone { id: Option<Arc<str>>, path: Arc<str>, inner: bool },
+}
+
+impl From<HotplugFrame> for Frame {
+    fn from(frame: HotplugFrame) -> Frame {
+        Frame::Hotplug(frame)
+    }
+}
+
+impl HotplugFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            HotplugFrame::DevicePlugged(plugged) => w.device_plugged(*plugged),
+            HotplugFrame::UnplugOnReset => w.unplug_on_reset(),
+            HotplugFrame::DeviceGone { id, path, inner } => w.device_gone(id, &path, inner),
+        }
+    }
 }
 
 impl World {
@@ -48,17 +75,20 @@ impl World {
         }
         let bs = self.graph.find_node(&drive).expect("it was there when the device was looked at");
         let blk = self.blk_new("".into(), 0, perm::ALL);
-        self.seq([Frame::BlkInsertBs(blk, bs), Frame::DevicePlugged(Box::new(Plugged { device, blk }))])
+        self.seq([
+            BackendFrame::BlkInsertBs(blk, bs).into(),
+            HotplugFrame::DevicePlugged(Box::new(Plugged { device, blk })).into(),
+        ])
     }
 
     /// A device whose backend has its node.
-    pub(in crate::world) fn device_plugged(&mut self, plugged: Plugged) -> Flow {
+    fn device_plugged(&mut self, plugged: Plugged) -> Flow {
         let Plugged { device, blk } = plugged;
         let done = self.take_done().and_then(|()| self.device_attach(device, Some(blk)).map_err(QmpError::generic));
         if done.is_err() {
             self.graph.backends[blk].dev = None;
             self.stack.push(Frame::Give(Box::new(Val::Done(done))));
-            return self.seq([Frame::BlkUnref(blk)]);
+            return self.seq([BackendFrame::BlkUnref(blk).into()]);
         }
         self.ret(Val::Done(done))
     }
@@ -97,10 +127,10 @@ impl World {
     }
 
     /// The devices that a guest was asked to let go are gone after a reset (`acpi_pcihp_reset`).
-    pub(in crate::world) fn unplug_on_reset(&mut self) -> Flow {
+    fn unplug_on_reset(&mut self) -> Flow {
         match self.machine.devices.iter().position(|device| device.leaving) {
             Some(at) => {
-                self.stack.push(Frame::UnplugOnReset);
+                self.stack.push(HotplugFrame::UnplugOnReset.into());
                 self.unplug(at)
             }
             None => Flow::Go,
@@ -112,20 +142,20 @@ impl World {
         let device = self.machine.devices.remove(at);
         let path: Arc<str> = format!("/machine/peripheral/{}", device.id.as_deref().unwrap_or_default()).into();
         let inner = device.is_virtio_disk();
-        let gone = Frame::DeviceGone { id: device.id, path, inner };
+        let gone = HotplugFrame::DeviceGone { id: device.id, path, inner }.into();
         let co = self.co_create([gone, Frame::Sleep(GRACE)]);
         let backend = device.backend.filter(|blk| self.graph.backends.get(*blk).is_some());
         match backend {
             Some(blk) => {
                 self.graph.backends[blk].dev = None;
-                self.seq([Frame::BlkUnref(blk), Frame::Enter(co)])
+                self.seq([BackendFrame::BlkUnref(blk).into(), Frame::Enter(co)])
             }
             None => self.seq([Frame::Enter(co)]),
         }
     }
 
     /// `device_finalize`
-    pub(in crate::world) fn device_gone(&mut self, id: Option<Arc<str>>, path: &str, inner: bool) -> Flow {
+    fn device_gone(&mut self, id: Option<Arc<str>>, path: &str, inner: bool) -> Flow {
         if inner {
             self.emit("DEVICE_DELETED", Json::dict(vec![("path", format!("{path}/virtio-backend").into())]));
         }

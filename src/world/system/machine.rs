@@ -10,8 +10,8 @@ use crate::qmp::error::{ErrorClass, QmpError};
 use crate::qmp::types::ObjectOptions;
 use crate::world::World;
 use crate::world::arena::BackendId;
-use crate::world::block::graph::perm;
-use crate::world::monitor::commands::not_simulated;
+use crate::world::block::open::unsupported::not_simulated;
+use crate::world::block::perms::perm;
 use std::sync::Arc;
 
 /// A device of the command line.
@@ -120,6 +120,7 @@ const SCSI_CONTROLLERS: [&str; 13] = [
     "vhost-user-scsi",
     "esp",
 ];
+
 /// Models that are disks.
 const DISKS: [&str; 14] = [
     "virtio-blk",
@@ -137,6 +138,7 @@ const DISKS: [&str; 14] = [
     "sd-card",
     "sd-card-spi",
 ];
+
 /// Properties of an iothread.
 const IOTHREAD: [(&str, i64); 6] = [
     ("poll-max-ns", 32_768),
@@ -341,7 +343,7 @@ impl World {
     ///
     /// # Errors
     /// There is no such device, or it has no disk.
-    pub fn blk_by_qdev_id(&self, id: &str) -> Result<BackendId, QmpError> {
+    pub(in crate::world) fn blk_by_qdev_id(&self, id: &str) -> Result<BackendId, QmpError> {
         let by_path = self.graph.backends.iter().find(|(_, b)| b.dev.as_deref() == Some(id)).map(|(blk, _)| blk);
         if let Some(blk) = by_path {
             return Ok(blk);
@@ -435,7 +437,7 @@ impl World {
     }
 
     /// `query-uuid`
-    pub(in crate::world) fn query_uuid(&self) -> Json {
+    pub(super) fn query_uuid(&self) -> Json {
         let uuid = self.machine.uuid.clone().unwrap_or_else(|| "00000000-0000-0000-0000-000000000000".into());
         Json::dict(vec![("UUID", Json::Str(uuid))])
     }

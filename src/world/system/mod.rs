@@ -6,3 +6,4 @@ pub mod hotplug;
 pub mod machine;
 mod qom;
 mod qom_set;
+pub(super) mod runstate;

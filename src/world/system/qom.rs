@@ -14,7 +14,7 @@ use crate::world::World;
 use std::sync::Arc;
 
 /// `qmp_qom_list_types`
-pub(in crate::world) fn list_types(implements: Option<&str>, with_abstract: bool) -> Json {
+pub(super) fn list_types(implements: Option<&str>, with_abstract: bool) -> Json {
     let key = if with_abstract { "qom-list-types abstract" } else { "qom-list-types" };
     let of = |key: &str| recorded::answer(key).and_then(Result::ok).unwrap_or_else(|| Json::list(Vec::new()));
     let (types, all) = (of(key), of("qom-list-types abstract"));
@@ -42,7 +42,7 @@ pub(in crate::world) fn list_types(implements: Option<&str>, with_abstract: bool
 }
 
 /// `qmp_device_list_properties`
-pub(in crate::world) fn device_properties(type_name: &str) -> Result<Json, QmpError> {
+pub(super) fn device_properties(type_name: &str) -> Result<Json, QmpError> {
     if let Some(all) = recorded::properties(Of::Device, type_name) {
         return Ok(Json::list(all));
     }
@@ -53,7 +53,7 @@ pub(in crate::world) fn device_properties(type_name: &str) -> Result<Json, QmpEr
 }
 
 /// `qmp_qom_list_properties`
-pub(in crate::world) fn object_properties(type_name: &str) -> Result<Json, QmpError> {
+pub(super) fn object_properties(type_name: &str) -> Result<Json, QmpError> {
     if let Some(all) = recorded::properties(Of::Object, type_name) {
         return Ok(Json::list(all));
     }
@@ -117,7 +117,7 @@ fn anonymous(devices: &[Device]) -> impl Iterator<Item = (String, &Device)> {
 }
 
 /// The name without the aliases that exist for some models.
-pub(in crate::world) fn type_of(driver: &str) -> String {
+pub(super) fn type_of(driver: &str) -> String {
     match driver {
         "virtio-blk" | "virtio-scsi" | "virtio-net" | "virtio-balloon" | "virtio-rng" | "virtio-serial"
         | "virtio-gpu" | "virtio-input-host" | "virtio-keyboard" | "virtio-mouse" | "virtio-tablet" | "virtio-9p" => {
@@ -194,14 +194,14 @@ impl World {
     }
 
     /// `qmp_qom_list`
-    pub(in crate::world) fn qom_list(&self, path: &str) -> Result<Json, QmpError> {
+    pub(super) fn qom_list(&self, path: &str) -> Result<Json, QmpError> {
         let rows = self.rows(&self.place(path)?);
         let info = |(name, kind, _): Row| Json::dict(vec![("name", Json::Str(name)), ("type", Json::Str(kind))]);
         Ok(Json::list(rows.into_iter().map(info).collect()))
     }
 
     /// `qmp_qom_get`
-    pub(in crate::world) fn qom_get(&self, path: &str, property: &str) -> Result<Json, QmpError> {
+    pub(super) fn qom_get(&self, path: &str, property: &str) -> Result<Json, QmpError> {
         let place = self.place(path)?;
         let Some((_, kind, value)) = self.rows(&place).into_iter().find(|(name, ..)| &**name == property) else {
             let text = format!("Property '{}.{property}' not found", self.type_at(&place));
@@ -216,7 +216,7 @@ impl World {
             Some(_) => {
                 Err(QmpError::generic(format!("Property '{}.{property}' is not readable", self.type_at(&place))))
             }
-            None => Err(crate::world::monitor::commands::not_simulated(&format!(
+            None => Err(crate::world::block::open::unsupported::not_simulated(&format!(
                 "qom-get {}.{property}",
                 self.type_at(&place)
             ))),
@@ -417,7 +417,7 @@ fn typed(kind: &str, value: &Json) -> Json {
 }
 
 /// What `query-pci` says of a device, if it is one on a PCI bus: models with their numbers of class, vendor and device.
-pub(in crate::world) fn pci_info(device: &Device) -> Option<Json> {
+pub(super) fn pci_info(device: &Device) -> Option<Json> {
     let type_name = type_of(&device.driver);
     let (_, class, desc, vendor, id, pin) = PCI_MODELS.into_iter().find(|(model, ..)| *model == type_name)?;
     let addr = device.options.get("addr").and_then(Json::as_str).unwrap_or("0");

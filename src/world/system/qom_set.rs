@@ -5,6 +5,10 @@ use crate::base::Json;
 use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::arena::BackendId;
+use crate::world::block::drain::DrainFrame;
+use crate::world::block::edges::EdgesFrame;
+use crate::world::block::graph::GraphFrame;
+use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use std::sync::Arc;
@@ -27,9 +31,9 @@ impl World {
         let backend = self.machine.device(&name).map(|device| (device.backend, device.driver.clone()));
         match (backend, property) {
             (Some((Some(blk), driver)), "drive") if !driver.starts_with("usb-storage") => self.set_drive(blk, value),
-            (Some((None, _)), "drive") => self.ret(Val::Done(Err(crate::world::monitor::commands::not_simulated(
-                "qom-set drive of a device without one",
-            )))),
+            (Some((None, _)), "drive") => self.ret(Val::Done(Err(
+                crate::world::block::open::unsupported::not_simulated("qom-set drive of a device without one"),
+            ))),
             (Some(_), "guest-stats-polling-interval") => self.ret(Val::Done(Ok(()))),
             (Some((_, driver)), _) => {
                 let kind = super::qom::type_of(&driver);
@@ -42,9 +46,9 @@ impl World {
                 let done = self.set_number(&name, property, value);
                 self.ret(Val::Done(done))
             }
-            (None, _) => {
-                self.ret(Val::Done(Err(crate::world::monitor::commands::not_simulated(&format!("qom-set {property}")))))
-            }
+            (None, _) => self.ret(Val::Done(Err(crate::world::block::open::unsupported::not_simulated(&format!(
+                "qom-set {property}"
+            ))))),
         }
     }
 
@@ -84,14 +88,14 @@ impl World {
         }
         self.bdrv_ref(old);
         self.seq([
-            Frame::DrainedBegin(old),
-            Frame::DrainedBegin(new),
-            Frame::GraphWrlock,
-            Frame::ReplaceRoot { blk, new },
-            Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
-            Frame::KeepOver(Box::new(Frame::DrainedEnd(old))),
-            Frame::KeepOver(Box::new(Frame::DrainedEnd(new))),
-            Frame::KeepOver(Box::new(Frame::BdrvUnref(old))),
+            DrainFrame::DrainedBegin(old).into(),
+            DrainFrame::DrainedBegin(new).into(),
+            GraphLockFrame::GraphWrlock.into(),
+            EdgesFrame::ReplaceRoot { blk, new }.into(),
+            Frame::KeepOver(Box::new(GraphLockFrame::GraphWrunlock.into())),
+            Frame::KeepOver(Box::new(DrainFrame::DrainedEnd(old).into())),
+            Frame::KeepOver(Box::new(DrainFrame::DrainedEnd(new).into())),
+            Frame::KeepOver(Box::new(GraphFrame::BdrvUnref(old).into())),
         ])
     }
 

@@ -14,9 +14,10 @@ use crate::job::status::{JobStatus, JobType, JobVerb};
 use crate::qmp::types::{BitmapSyncMode, SyncMode};
 use crate::world::World;
 use crate::world::arena::{BackendId, CoId, JobId, NodeId, TranId, TxnId};
+use crate::world::block::backend::BlkRequest;
 use crate::world::block::driver::Driver;
+use crate::world::frame::Flow;
 use crate::world::frame::Frame;
-use crate::world::monitor::hmp::BlkRequest;
 use std::sync::Arc;
 
 /// Something that happened.
@@ -291,6 +292,38 @@ pub struct Feed {
     pub marks: Marks,
 }
 
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum WatchFrame {
+    /// Somebody watches: a guest's request has ended.
+    GuestSeen,
+    /// Somebody watches: a drained section is there.
+    DrainSeen(NodeId),
+}
+
+impl From<WatchFrame> for Frame {
+    fn from(frame: WatchFrame) -> Frame {
+        Frame::Watch(frame)
+    }
+}
+
+impl WatchFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            WatchFrame::GuestSeen => {
+                w.see_guest_end();
+                Flow::Go
+            }
+            WatchFrame::DrainSeen(bs) => {
+                w.see_drained(bs);
+                Flow::Go
+            }
+        }
+    }
+}
+
 impl World {
     /// Notes what happened, if somebody watches.
     #[inline]
@@ -372,7 +405,7 @@ impl World {
     }
 
     /// A drained section is there.
-    pub(in crate::world) fn see_drained(&mut self, node: NodeId) {
+    fn see_drained(&mut self, node: NodeId) {
         let Some(n) = self.graph.nodes.get(node) else { return };
         let (name, in_flight) = (n.node_name.clone(), n.in_flight);
         self.see(|| Seen::Drained { node, name, in_flight });
@@ -431,11 +464,11 @@ impl World {
         }
         let co = self.current();
         self.feed.seen.push(Seen::GuestBegin { co, node, request: Box::new(request.clone()), content });
-        self.stack.push(Frame::GuestSeen);
+        self.stack.push(WatchFrame::GuestSeen.into());
     }
 
     /// A guest's request has ended; its result stays in the register.
-    pub(in crate::world) fn see_guest_end(&mut self) {
+    fn see_guest_end(&mut self) {
         let co = self.current();
         let (ok, data) = match &self.reg {
             crate::world::value::Val::Data(Ok(data)) => (true, Some(data.clone())),

@@ -10,6 +10,7 @@ use std::hash::{Hash, Hasher};
 
 /// Statuses of jobs.
 const STATUSES: usize = JobStatus::ALL.len();
+
 /// Verbs, in enum order.
 const VERBS: [JobVerb; 8] = [
     JobVerb::Cancel,
@@ -21,8 +22,10 @@ const VERBS: [JobVerb; 8] = [
     JobVerb::Finalize,
     JobVerb::Change,
 ];
+
 /// Steps of transactions.
 const PHASES: [TxnPhase; 5] = [TxnPhase::Prepare, TxnPhase::Refuse, TxnPhase::Commit, TxnPhase::Abort, TxnPhase::Clean];
+
 /// Actions that are simulated.
 const ACTIONS: [&str; 9] = [
     "abort",
@@ -35,6 +38,7 @@ const ACTIONS: [&str; 9] = [
     "blockdev-backup",
     "drive-backup",
 ];
+
 /// Places in the code that are worth reaching; the order is that of [`PLACES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the table says what each is")]
@@ -140,6 +144,7 @@ const PLACES: [(&str, bool); 47] = [
     ("job: fails while it is made", false),
     ("quit: all jobs are cancelled", true),
 ];
+
 /// How jobs end, and transactions.
 const ENDS: [&str; 5] = [
     "job ends completed",
@@ -150,10 +155,15 @@ const ENDS: [&str; 5] = [
 ];
 
 const VERB_AT: usize = STATUSES * STATUSES;
+
 const TXN_AT: usize = VERB_AT + VERBS.len() * STATUSES * 2;
+
 const END_AT: usize = TXN_AT + ACTIONS.len() * PHASES.len();
+
 const PLACE_AT: usize = END_AT + ENDS.len();
+
 const BITS: usize = PLACE_AT + PLACES.len();
+
 const WORDS: usize = BITS.div_ceil(64);
 
 /// What was reached, a bit a mark.

@@ -1,265 +1,87 @@
 //! The parallel copying engine of backup and copy-before-write (`block/block-copy.c`, `block/reqlist.c`, `block/aio_task.c`).
 
-use crate::base::errno::{Errno, Ret};
-use crate::base::units::{MIB, Shift, align_down, align_up};
-use crate::block::ratelimit::RateLimit;
+use super::block_copy_state::{BlockReq, CallEnd, CopyCall, CopyTask, Method, TaskPool};
+use crate::base::units::{align_down, align_up};
 use crate::quirk::Quirk;
 use crate::trace::Later;
 use crate::world::World;
-use crate::world::aio::{TimerKind, Wait};
-use crate::world::arena::{CallId, CoId, JobId, NodeId};
-use crate::world::block::copy_range::CopyRange;
-use crate::world::block::driver::{CbwState, Driver};
-use crate::world::block::graph::Node;
-use crate::world::block::io::IoFlags;
-use crate::world::block::status::StatusReq;
+use crate::world::aio::coroutine::Wait;
+use crate::world::aio::timer::TimerKind;
+use crate::world::arena::{CallId, CoId, NodeId};
+use crate::world::block::graph_lock::GraphLockFrame;
+use crate::world::block::io::IoFrame;
+use crate::world::block::io::copy_range::CopyRange;
+use crate::world::block::io::copy_range::CopyRangeFrame;
+use crate::world::block::io::discard::DiscardFrame;
+use crate::world::block::io::request::IoFlags;
+use crate::world::block::io::status::StatusFrame;
+use crate::world::block::io::status::StatusReq;
+use crate::world::block::io::write::WriteFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use crate::world::watch::feed::Seen;
 use crate::world::watch::marks::Place;
 
-/// `BLOCK_COPY_MAX_COPY_RANGE`
-const MAX_COPY_RANGE: u64 = 16 * MIB;
-/// `BLOCK_COPY_MAX_BUFFER`
-const MAX_BUFFER: u64 = MIB;
-/// `BLOCK_COPY_MAX_MEM`
-pub(in crate::world) const MAX_MEM: u64 = 128 * MIB;
-/// `BLOCK_COPY_MAX_WORKERS`
-pub const MAX_WORKERS: u32 = 64;
-/// `BLOCK_COPY_CLUSTER_SIZE_DEFAULT`
-pub const CLUSTER_SIZE_DEFAULT: u64 = 64 << 10;
-
-/// `BlockCopyMethod`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Method {
-    /// One cluster at a time.
-    ReadWriteCluster,
-    /// Through a buffer.
-    ReadWrite,
-    /// Nothing to read.
-    WriteZeroes,
-    /// `copy_file_range`, until the first success.
-    RangeSmall,
-    /// `copy_file_range`, in large pieces.
-    RangeFull,
-}
-
-/// `BlockReq`: a range that somebody is copying.
+/// The frames of this file: the rest of a function each.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct BlockReq {
-    /// First byte.
-    pub offset: u64,
-    /// Length.
-    pub bytes: u64,
-    /// Who waits for it, oldest first.
-    pub wait_queue: Vec<CoId>,
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum BlockCopyFrame {
+    CopyCommon(CallId),
+    CopyDirty { call: CallId, offset: u64, bytes: u64 },
+    CopyTaskStatus { task: CopyTask, from: u64, end: u64 },
+    CopySlept(CallId),
+    CopyGetMem { task: CopyTask },
+    CopyTaskRun { task: CopyTask, end: u64 },
+    CopyInlineDone(CallId, u64, u64),
+    CopyPoolTaskDone(CallId),
+    CopyWaitAll(CallId),
+    CopyPassDone(CallId),
+    CopyWaited(CallId),
+    CopyTaskEntry(CopyTask),
+    CopyDo { task: CopyTask, method: Method },
+    CopyReadDone { task: CopyTask, method: Method },
+    CopyTaskDone { task: CopyTask, method: Method, read: bool },
+    CopyRangeDone { task: CopyTask },
+    CopyResetUnallocated { cbw: NodeId, offset: u64 },
+    CopyResetStatus { cbw: NodeId, offset: u64, counted: u64 },
 }
 
-/// `BlockCopyState`
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct BlockCopyState {
-    /// Bytes a bit of the copy bitmap stands for.
-    pub cluster_size: u64,
-    /// Largest request.
-    pub max_transfer: u64,
-    /// Bytes to copy at most.
-    pub len: u64,
-    /// `BDRV_REQ_SERIALISING`: the source is in the target's backing chain.
-    pub serialising: bool,
-    /// `BDRV_REQ_WRITE_COMPRESSED`
-    pub compress: bool,
-    /// Bytes that tasks work on.
-    pub in_flight_bytes: u64,
-    /// How to copy.
-    pub method: Method,
-    /// `discard-source`
-    pub discard_source: bool,
-    /// Ranges being copied, newest last.
-    pub reqs: Vec<BlockReq>,
-    /// sync=top: the copy bitmap is not final yet.
-    pub skip_unallocated: bool,
-    /// Whose progress the copying counts for.
-    pub progress: Option<JobId>,
-    /// `BLOCK_COPY_MAX_MEM` not yet used.
-    pub mem: u64,
-    /// Tasks that wait for memory, with what they want, oldest first.
-    pub mem_queue: Vec<(CoId, u64)>,
-    /// `speed`
-    pub rate_limit: RateLimit,
+impl From<BlockCopyFrame> for Frame {
+    fn from(frame: BlockCopyFrame) -> Frame {
+        Frame::BlockCopy(frame)
+    }
 }
 
-impl BlockCopyState {
-    /// `block_copy_state_new`, the part without the bitmap.
-    #[must_use]
-    pub fn new(cluster_size: u64, len: u64, max_transfer: u64, serialising: bool, discard_source: bool) -> Self {
-        BlockCopyState {
-            cluster_size,
-            max_transfer: align_down(max_transfer, cluster_size),
-            len,
-            serialising,
-            compress: false,
-            in_flight_bytes: 0,
-            method: Method::ReadWrite,
-            discard_source,
-            reqs: Vec::new(),
-            skip_unallocated: false,
-            progress: None,
-            mem: MAX_MEM,
-            mem_queue: Vec::new(),
-            rate_limit: RateLimit::default(),
+impl BlockCopyFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            BlockCopyFrame::CopyCommon(call) => w.copy_common(call),
+            BlockCopyFrame::CopyDirty { call, offset, bytes } => w.copy_dirty(call, offset, bytes),
+            BlockCopyFrame::CopyTaskStatus { task, from, end } => w.copy_task_status(task, from, end),
+            BlockCopyFrame::CopySlept(call) => {
+                w.calls[call].sleeping = None;
+                Flow::Go
+            }
+            BlockCopyFrame::CopyGetMem { task } => w.copy_get_mem(task),
+            BlockCopyFrame::CopyTaskRun { task, end } => w.copy_task_run(task, end),
+            BlockCopyFrame::CopyInlineDone(call, offset, bytes) => w.copy_inline_done(call, offset, bytes),
+            BlockCopyFrame::CopyPoolTaskDone(call) => w.copy_pool_task_done(call),
+            BlockCopyFrame::CopyWaitAll(call) => w.copy_wait_all(call),
+            BlockCopyFrame::CopyPassDone(call) => w.copy_pass_done(call),
+            BlockCopyFrame::CopyWaited(call) => w.copy_waited(call),
+            BlockCopyFrame::CopyTaskEntry(task) => w.copy_task_entry(task),
+            BlockCopyFrame::CopyDo { task, method } => w.copy_do(task, method),
+            BlockCopyFrame::CopyReadDone { task, method } => w.copy_read_done(task, method),
+            BlockCopyFrame::CopyTaskDone { task, method, read } => w.copy_task_done(task, method, read),
+            BlockCopyFrame::CopyRangeDone { task } => w.copy_range_done(task),
+            BlockCopyFrame::CopyResetUnallocated { cbw, offset } => w.copy_reset_unallocated(cbw, offset, 0),
+            BlockCopyFrame::CopyResetStatus { cbw, offset, counted } => w.copy_reset_status(cbw, offset, counted),
         }
     }
-
-    /// `block_copy_set_copy_opts`
-    pub fn set_copy_opts(&mut self, use_copy_range: bool, compress: bool) {
-        self.compress = compress;
-        self.method = if self.max_transfer < self.cluster_size || compress {
-            Method::ReadWriteCluster
-        } else if use_copy_range {
-            Method::RangeSmall
-        } else {
-            Method::ReadWrite
-        };
-    }
-
-    /// `block_copy_chunk_size`
-    fn chunk_size(&self) -> u64 {
-        match self.method {
-            Method::ReadWriteCluster => self.cluster_size,
-            Method::ReadWrite | Method::RangeSmall => self.cluster_size.max(MAX_BUFFER).min(self.max_transfer),
-            Method::RangeFull => self.cluster_size.max(MAX_COPY_RANGE).min(self.max_transfer),
-            Method::WriteZeroes => unreachable!("a state never copies zeroes only"),
-        }
-    }
-
-    /// `reqlist_find_conflict`
-    fn conflict(&self, offset: u64, bytes: u64) -> Option<usize> {
-        self.reqs.iter().rposition(|r| offset < r.offset + r.bytes && r.offset < offset + bytes)
-    }
-}
-
-/// Who is told when a copy call ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CallEnd {
-    /// `backup_block_copy_callback`
-    Backup(JobId),
-    /// `copy-before-write.c:block_copy_cb`
-    Cbw(NodeId),
-}
-
-/// `AioTaskPool`
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct TaskPool {
-    /// The coroutine that fills it.
-    pub main_co: CoId,
-    /// `max_busy_tasks`
-    pub max_busy: u32,
-    /// Tasks that run.
-    pub busy: u32,
-    /// The first failure.
-    pub status: Ret,
-    /// The filling coroutine waits.
-    pub waiting: bool,
-}
-
-/// `BlockCopyCallState`
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct CopyCall {
-    /// The filter whose state it uses.
-    pub cbw: NodeId,
-    /// First byte.
-    pub offset: u64,
-    /// Length.
-    pub bytes: u64,
-    /// Tasks at a time.
-    pub max_workers: u32,
-    /// Largest task, 0 is no limit.
-    pub max_chunk: u64,
-    /// As for guest writes.
-    pub ignore_ratelimit: bool,
-    /// Who is told.
-    pub end: CallEnd,
-    /// It has ended.
-    pub finished: bool,
-    /// It was asked to end.
-    pub cancelled: bool,
-    /// The first failure, and whether it was a read.
-    pub failure: Option<(Errno, bool)>,
-    /// Its coroutine sleeps.
-    pub sleeping: Option<CoId>,
-    /// Tasks of the pass that runs.
-    pub pool: Option<TaskPool>,
-    /// A pass found something to do.
-    pub found_dirty: bool,
-    /// Who waits for it no longer than `cbw-timeout`.
-    pub waiter: Option<CoId>,
-    /// Nobody waits.
-    pub abandoned: bool,
-}
-
-impl CopyCall {
-    /// A call that has not begun: one task at a time, of any size, within the rate limit.
-    pub fn new(cbw: NodeId, offset: u64, bytes: u64, end: CallEnd) -> CopyCall {
-        CopyCall {
-            cbw,
-            offset,
-            bytes,
-            max_workers: 1,
-            max_chunk: 0,
-            ignore_ratelimit: false,
-            end,
-            finished: false,
-            cancelled: false,
-            failure: None,
-            sleeping: None,
-            pool: None,
-            found_dirty: false,
-            waiter: None,
-            abandoned: false,
-        }
-    }
-}
-
-/// `BlockCopyTask`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct CopyTask {
-    /// Its call.
-    pub call: CallId,
-    /// First byte.
-    pub offset: u64,
-    /// Length.
-    pub bytes: u64,
-    /// How it copies.
-    pub method: Method,
 }
 
 impl World {
-    /// The filter's state.
-    pub fn cbw(&mut self, node: NodeId) -> &mut CbwState {
-        match self.graph.nodes[node].driver.as_mut() {
-            Some(Driver::Cbw(cbw)) => cbw,
-            other => panic!("{node:?} is no copy-before-write filter: {other:?}"),
-        }
-    }
-
-    /// Sets the clock of all copying. A node that is only looked at stays shared with other worlds, and keeps its hash.
-    pub(in crate::world) fn rebase_copying(&mut self, shift: Shift) {
-        let has_times = |node: &Node| matches!(&node.driver, Some(Driver::Cbw(cbw)) if cbw.bcs.rate_limit.has_times());
-        let ids: Vec<NodeId> = self.graph.nodes.iter().filter(|(_, node)| has_times(node)).map(|(id, _)| id).collect();
-        for id in ids {
-            if let Some(Driver::Cbw(cbw)) = self.graph.nodes[id].driver.as_mut() {
-                cbw.bcs.rate_limit.rebase(shift);
-            }
-        }
-    }
-
-    fn cbw_ref(&self, node: NodeId) -> &CbwState {
-        match self.graph.nodes[node].driver.as_ref() {
-            Some(Driver::Cbw(cbw)) => cbw,
-            other => panic!("{node:?} is no copy-before-write filter: {other:?}"),
-        }
-    }
-
     fn copy_source(&self, cbw: NodeId) -> NodeId {
         self.graph.bs(self.graph.nodes[cbw].file.expect("a filter has a source"))
     }
@@ -280,8 +102,12 @@ impl World {
     /// `block_copy_async`: starts a call in a coroutine of its own, at once.
     pub(in crate::world) fn block_copy_async(&mut self, call: CopyCall) -> CallId {
         let call = self.calls.insert(call);
-        let co = self.co_create([Frame::Rdunlock, Frame::CopyCommon(call), Frame::Rdlock]);
-        self.co_enter(co, crate::world::aio::Ctx::Main);
+        let co = self.co_create([
+            GraphLockFrame::Rdunlock.into(),
+            BlockCopyFrame::CopyCommon(call).into(),
+            GraphLockFrame::Rdlock.into(),
+        ]);
+        self.co_enter(co, crate::world::aio::queue::Ctx::Main);
         call
     }
 
@@ -300,24 +126,24 @@ impl World {
     }
 
     /// `block_copy_common`, start of a pass.
-    pub(in crate::world) fn copy_common(&mut self, call: CallId) -> Flow {
+    fn copy_common(&mut self, call: CallId) -> Flow {
         let c = &mut self.calls[call];
         c.found_dirty = false;
         c.pool = None;
         let (offset, bytes) = (c.offset, c.bytes);
-        self.seq([Frame::CopyDirty { call, offset, bytes }, Frame::CopyPassDone(call)])
+        self.seq([BlockCopyFrame::CopyDirty { call, offset, bytes }.into(), BlockCopyFrame::CopyPassDone(call).into()])
     }
 
     /// `block_copy_dirty_clusters`: one turn of its loop, up to the status query.
-    pub(in crate::world) fn copy_dirty(&mut self, call: CallId, offset: u64, bytes: u64) -> Flow {
+    fn copy_dirty(&mut self, call: CallId, offset: u64, bytes: u64) -> Flow {
         let c = &self.calls[call];
         let pool_ok = c.pool.as_ref().is_none_or(|p| p.status.is_ok());
         if bytes == 0 || !pool_ok || c.cancelled {
-            return self.seq([Frame::CopyWaitAll(call)]);
+            return self.seq([BlockCopyFrame::CopyWaitAll(call).into()]);
         }
         let (cbw, max_chunk) = (c.cbw, c.max_chunk);
         let Some(task) = self.copy_task_create(call, offset, bytes, max_chunk) else {
-            return self.seq([Frame::CopyWaitAll(call)]);
+            return self.seq([BlockCopyFrame::CopyWaitAll(call).into()]);
         };
         self.calls[call].found_dirty = true;
         if matches!(self.calls[call].end, CallEnd::Cbw(_)) {
@@ -326,8 +152,8 @@ impl World {
         let source = self.copy_source(cbw);
         let base = if self.cbw_ref(cbw).bcs.skip_unallocated { self.graph.backing_chain_next(source) } else { None };
         self.seq([
-            Frame::StatusAbove(StatusReq::new(source, base, task.offset, task.bytes, true)),
-            Frame::CopyTaskStatus { task, from: offset, end: offset + bytes },
+            StatusFrame::StatusAbove(StatusReq::new(source, base, task.offset, task.bytes, true)).into(),
+            BlockCopyFrame::CopyTaskStatus { task, from: offset, end: offset + bytes }.into(),
         ])
     }
 
@@ -394,14 +220,8 @@ impl World {
         self.wake_all(req.wait_queue);
     }
 
-    pub(super) fn wake_all(&mut self, waiters: Vec<CoId>) {
-        for co in waiters {
-            self.aio_co_wake(co);
-        }
-    }
-
     /// `block_copy_dirty_clusters`, after the status query of `block_copy_block_status`.
-    pub(in crate::world) fn copy_task_status(&mut self, mut task: CopyTask, from: u64, end: u64) -> Flow {
+    fn copy_task_status(&mut self, mut task: CopyTask, from: u64, end: u64) -> Flow {
         let Val::Status(status) = std::mem::take(&mut self.reg) else { unreachable!("a status query answers so") };
         let call = task.call;
         let cbw = self.calls[call].cbw;
@@ -420,7 +240,7 @@ impl World {
         if skip && !allocated {
             self.reach(Place::CopySkips);
             self.copy_task_end(&task, false);
-            return self.seq([Frame::CopyDirty { call, offset: after, bytes: end - after }]);
+            return self.seq([BlockCopyFrame::CopyDirty { call, offset: after, bytes: end - after }.into()]);
         }
         if zero {
             task.method = Method::WriteZeroes;
@@ -433,18 +253,18 @@ impl World {
                 let co = self.current();
                 self.calls[call].sleeping = Some(co);
                 self.timer_set(now.saturating_add(delay), TimerKind::CoSleep(co));
-                self.stack.push(Frame::CopyDirty { call, offset: from, bytes: end - from });
-                self.stack.push(Frame::CopySlept(call));
+                self.stack.push(BlockCopyFrame::CopyDirty { call, offset: from, bytes: end - from }.into());
+                self.stack.push(BlockCopyFrame::CopySlept(call).into());
                 return Flow::Yield(Wait::Sleep);
             }
         }
         let now = self.now;
         self.cbw(cbw).bcs.rate_limit.calculate_delay(now, task.bytes);
-        self.seq([Frame::CopyGetMem { task }, Frame::CopyTaskRun { task, end }])
+        self.seq([BlockCopyFrame::CopyGetMem { task }.into(), BlockCopyFrame::CopyTaskRun { task, end }.into()])
     }
 
     /// `co_get_from_shres`
-    pub(in crate::world) fn copy_get_mem(&mut self, task: CopyTask) -> Flow {
+    fn copy_get_mem(&mut self, task: CopyTask) -> Flow {
         let cbw = self.calls[task.call].cbw;
         let co = self.current();
         let state = &mut self.cbw(cbw).bcs;
@@ -453,7 +273,7 @@ impl World {
             return Flow::Go;
         }
         state.mem_queue.push((co, task.bytes));
-        self.stack.push(Frame::CopyGetMem { task });
+        self.stack.push(BlockCopyFrame::CopyGetMem { task }.into());
         Flow::Yield(Wait::Queue("memory for copying"))
     }
 
@@ -466,7 +286,7 @@ impl World {
     }
 
     /// `block_copy_task_run`: inline if it is the only piece, else in the pool.
-    pub(in crate::world) fn copy_task_run(&mut self, task: CopyTask, end: u64) -> Flow {
+    fn copy_task_run(&mut self, task: CopyTask, end: u64) -> Flow {
         let call = task.call;
         let after = task.offset + task.bytes;
         let bytes = end - after;
@@ -476,36 +296,40 @@ impl World {
             c.pool = Some(TaskPool { main_co, max_busy: c.max_workers, busy: 0, status: Ok(()), waiting: false });
         }
         let Some(pool) = &mut c.pool else {
-            return self.seq([Frame::CopyTaskEntry(task), Frame::CopyInlineDone(call, after, bytes)]);
+            return self.seq([
+                BlockCopyFrame::CopyTaskEntry(task).into(),
+                BlockCopyFrame::CopyInlineDone(call, after, bytes).into(),
+            ]);
         };
         if pool.busy >= pool.max_busy {
             pool.waiting = true;
-            self.stack.push(Frame::CopyTaskRun { task, end });
+            self.stack.push(BlockCopyFrame::CopyTaskRun { task, end }.into());
             return Flow::Yield(Wait::TaskPool);
         }
         if pool.status.is_err() {
             let cbw = c.cbw;
             self.copy_put_mem(cbw, task.bytes);
             self.copy_task_end(&task, true);
-            return self.seq([Frame::CopyWaitAll(call)]);
+            return self.seq([BlockCopyFrame::CopyWaitAll(call).into()]);
         }
         pool.busy += 1;
-        self.stack.push(Frame::CopyDirty { call, offset: after, bytes });
-        let co = self.co_create([Frame::CopyPoolTaskDone(call), Frame::CopyTaskEntry(task)]);
-        self.co_enter(co, crate::world::aio::Ctx::Main);
+        self.stack.push(BlockCopyFrame::CopyDirty { call, offset: after, bytes }.into());
+        let co =
+            self.co_create([BlockCopyFrame::CopyPoolTaskDone(call).into(), BlockCopyFrame::CopyTaskEntry(task).into()]);
+        self.co_enter(co, crate::world::aio::queue::Ctx::Main);
         Flow::Go
     }
 
     /// After a task that ran inline.
-    pub(in crate::world) fn copy_inline_done(&mut self, call: CallId, offset: u64, bytes: u64) -> Flow {
+    fn copy_inline_done(&mut self, call: CallId, offset: u64, bytes: u64) -> Flow {
         match self.take_ret() {
-            Ok(()) => self.seq([Frame::CopyDirty { call, offset, bytes }]),
+            Ok(()) => self.seq([BlockCopyFrame::CopyDirty { call, offset, bytes }.into()]),
             Err(errno) => self.ret(Val::err(errno)),
         }
     }
 
     /// The end of `aio_task_co`.
-    pub(in crate::world) fn copy_pool_task_done(&mut self, call: CallId) -> Flow {
+    fn copy_pool_task_done(&mut self, call: CallId) -> Flow {
         let ret = self.take_ret();
         let pool = self.calls[call].pool.as_mut().expect("the pool outlives its tasks");
         pool.busy -= 1;
@@ -520,11 +344,11 @@ impl World {
     }
 
     /// `aio_task_pool_wait_all`
-    pub(in crate::world) fn copy_wait_all(&mut self, call: CallId) -> Flow {
+    fn copy_wait_all(&mut self, call: CallId) -> Flow {
         match &mut self.calls[call].pool {
             Some(pool) if pool.busy > 0 => {
                 pool.waiting = true;
-                self.stack.push(Frame::CopyWaitAll(call));
+                self.stack.push(BlockCopyFrame::CopyWaitAll(call).into());
                 Flow::Yield(Wait::TaskPool)
             }
             pool => {
@@ -535,13 +359,13 @@ impl World {
     }
 
     /// `block_copy_common`, end of a pass: again, wait for somebody else's copying, or done.
-    pub(in crate::world) fn copy_pass_done(&mut self, call: CallId) -> Flow {
+    fn copy_pass_done(&mut self, call: CallId) -> Flow {
         let failed = self.take_ret().is_err();
         let c = &self.calls[call];
         let (cbw, offset, bytes) = (c.cbw, c.offset, c.bytes);
         if !failed && !c.cancelled {
             if c.found_dirty {
-                return self.seq([Frame::CopyCommon(call)]);
+                return self.seq([BlockCopyFrame::CopyCommon(call).into()]);
             }
             let co = self.current();
             let guest = matches!(c.end, CallEnd::Cbw(_));
@@ -549,19 +373,23 @@ impl World {
                 self.reach(if guest { Place::CbwWaits } else { Place::JobWaitsForCbw });
                 let state = &mut self.cbw(cbw).bcs;
                 state.reqs[i].wait_queue.push(co);
-                self.stack.push(Frame::CopyWaited(call));
+                self.stack.push(BlockCopyFrame::CopyWaited(call).into());
                 return Flow::Yield(Wait::Queue("a range that is being copied"));
             }
             if self.copy_bits(cbw).next_dirty(offset, bytes).is_some() {
-                return self.seq([Frame::CopyCommon(call)]);
+                return self.seq([BlockCopyFrame::CopyCommon(call).into()]);
             }
         }
         self.copy_finished(call)
     }
 
     /// After waiting for another request of the list.
-    pub(in crate::world) fn copy_waited(&mut self, call: CallId) -> Flow {
-        if self.calls[call].cancelled { self.copy_finished(call) } else { self.seq([Frame::CopyCommon(call)]) }
+    fn copy_waited(&mut self, call: CallId) -> Flow {
+        if self.calls[call].cancelled {
+            self.copy_finished(call)
+        } else {
+            self.seq([BlockCopyFrame::CopyCommon(call).into()])
+        }
     }
 
     fn copy_finished(&mut self, call: CallId) -> Flow {
@@ -574,8 +402,8 @@ impl World {
     }
 
     /// `block_copy_task_entry`
-    pub(in crate::world) fn copy_task_entry(&mut self, task: CopyTask) -> Flow {
-        self.seq([Frame::Rdlock, Frame::CopyDo { task, method: task.method }])
+    fn copy_task_entry(&mut self, task: CopyTask) -> Flow {
+        self.seq([GraphLockFrame::Rdlock.into(), BlockCopyFrame::CopyDo { task, method: task.method }.into()])
     }
 
     fn copy_nbytes(&self, task: &CopyTask) -> u64 {
@@ -584,7 +412,7 @@ impl World {
     }
 
     /// `block_copy_do_copy`
-    pub(in crate::world) fn copy_do(&mut self, task: CopyTask, method: Method) -> Flow {
+    fn copy_do(&mut self, task: CopyTask, method: Method) -> Flow {
         let cbw = self.calls[task.call].cbw;
         let nbytes = self.copy_nbytes(&task);
         let target = self.copy_target(cbw);
@@ -603,24 +431,25 @@ impl World {
             Method::WriteZeroes => {
                 self.reach(Place::CopyZeroes);
                 self.seq([
-                    Frame::Pwritev(crate::world::block::io::write_zeroes(target, offset, nbytes, flags)),
-                    Frame::CopyTaskDone { task, method, read: false },
+                    WriteFrame::Pwritev(crate::world::block::io::request::write_zeroes(target, offset, nbytes, flags))
+                        .into(),
+                    BlockCopyFrame::CopyTaskDone { task, method, read: false }.into(),
                 ])
             }
             Method::RangeSmall | Method::RangeFull => {
                 let (src, dst) = (source, target);
                 let copy = CopyRange { src, src_offset: offset, dst, dst_offset: offset, bytes: nbytes, flags };
-                self.seq([Frame::CopyRangeFrom(copy), Frame::CopyRangeDone { task }])
+                self.seq([CopyRangeFrame::CopyRangeFrom(copy).into(), BlockCopyFrame::CopyRangeDone { task }.into()])
             }
-            Method::ReadWrite | Method::ReadWriteCluster => {
-                let read = Frame::Preadv { node: source, offset, bytes: nbytes, flags: IoFlags::NONE };
-                self.seq([read, Frame::CopyReadDone { task, method }])
-            }
+            Method::ReadWrite | Method::ReadWriteCluster => self.seq([
+                IoFrame::Preadv { node: source, offset, bytes: nbytes, flags: IoFlags::NONE }.into(),
+                BlockCopyFrame::CopyReadDone { task, method }.into(),
+            ]),
         }
     }
 
     /// After `bdrv_co_copy_range`: fall back to a buffer for good if it did not work.
-    pub(in crate::world) fn copy_range_done(&mut self, task: CopyTask) -> Flow {
+    fn copy_range_done(&mut self, task: CopyTask) -> Flow {
         match self.take_ret() {
             Ok(()) => {
                 self.reach(Place::CopyRange);
@@ -635,7 +464,7 @@ impl World {
     }
 
     /// Between read and write of `block_copy_do_copy`.
-    pub(in crate::world) fn copy_read_done(&mut self, task: CopyTask, method: Method) -> Flow {
+    fn copy_read_done(&mut self, task: CopyTask, method: Method) -> Flow {
         match self.take_data() {
             Err(errno) => {
                 self.reg = Val::err(errno);
@@ -650,15 +479,16 @@ impl World {
                 }
                 let target = self.copy_target(cbw);
                 self.seq([
-                    Frame::Pwritev(crate::world::block::io::write(target, task.offset, data, flags)),
-                    Frame::CopyTaskDone { task, method, read: false },
+                    WriteFrame::Pwritev(crate::world::block::io::request::write(target, task.offset, data, flags))
+                        .into(),
+                    BlockCopyFrame::CopyTaskDone { task, method, read: false }.into(),
                 ])
             }
         }
     }
 
     /// `block_copy_task_entry`, after the copying.
-    pub(in crate::world) fn copy_task_done(&mut self, task: CopyTask, method: Method, read: bool) -> Flow {
+    fn copy_task_done(&mut self, task: CopyTask, method: Method, read: bool) -> Flow {
         let ret = self.take_ret();
         self.aio.readers -= 1;
         let cbw = self.calls[task.call].cbw;
@@ -687,9 +517,9 @@ impl World {
             let source = self.copy_source(cbw);
             let bytes = self.copy_nbytes(&task);
             return self.seq([
-                Frame::Rdlock,
-                Frame::Pdiscard { node: source, offset: task.offset, bytes },
-                Frame::Rdunlock,
+                GraphLockFrame::Rdlock.into(),
+                DiscardFrame::Pdiscard { node: source, offset: task.offset, bytes }.into(),
+                GraphLockFrame::Rdunlock.into(),
                 Frame::Give(Box::new(Val::Ret(Ok(())))),
             ]);
         }
@@ -698,18 +528,18 @@ impl World {
 
     /// `block_copy_reset_unallocated`, one status query of `block_copy_is_cluster_allocated`. `counted` bytes before `offset` are
     /// known to be unallocated.
-    pub(in crate::world) fn copy_reset_unallocated(&mut self, cbw: NodeId, offset: u64, counted: u64) -> Flow {
+    fn copy_reset_unallocated(&mut self, cbw: NodeId, offset: u64, counted: u64) -> Flow {
         let source = self.copy_source(cbw);
         let len = self.cbw_ref(cbw).bcs.len;
         let from = offset + counted;
         self.seq([
-            Frame::Status { node: source, offset: from, bytes: len - from, want_zero: false },
-            Frame::CopyResetStatus { cbw, offset, counted },
+            StatusFrame::Status { node: source, offset: from, bytes: len - from, want_zero: false }.into(),
+            BlockCopyFrame::CopyResetStatus { cbw, offset, counted }.into(),
         ])
     }
 
     /// After that query. Leaves the number of bytes dealt with.
-    pub(in crate::world) fn copy_reset_status(&mut self, cbw: NodeId, offset: u64, counted: u64) -> Flow {
+    fn copy_reset_status(&mut self, cbw: NodeId, offset: u64, counted: u64) -> Flow {
         let Val::Status(status) = std::mem::take(&mut self.reg) else { unreachable!("a status query answers so") };
         let status = match status {
             Ok(status) => status,

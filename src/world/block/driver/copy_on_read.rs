@@ -5,8 +5,14 @@ use crate::block::content::Data;
 use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::arena::NodeId;
-use crate::world::block::io::IoFlags;
-use crate::world::block::status::StatusReq;
+use crate::world::block::chain::ChainFrame;
+use crate::world::block::driver::DriverFrame;
+use crate::world::block::edges::{EdgesFrame, Role};
+use crate::world::block::graph::{GraphFrame, Node, OpenFlags};
+use crate::world::block::graph_lock::GraphLockFrame;
+use crate::world::block::io::IoFrame;
+use crate::world::block::io::request::IoFlags;
+use crate::world::block::io::status::{StatusFrame, StatusReq};
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 
@@ -46,6 +52,30 @@ pub struct CorPreadv {
     data: Data,
 }
 
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum CopyOnReadFrame {
+    CorAttached { cor: NodeId, bottom: NodeId },
+    CorPreadv(Box<CorPreadv>),
+}
+
+impl From<CopyOnReadFrame> for Frame {
+    fn from(frame: CopyOnReadFrame) -> Frame {
+        Frame::CopyOnRead(frame)
+    }
+}
+
+impl CopyOnReadFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            CopyOnReadFrame::CorAttached { cor, bottom } => w.cor_attached(cor, bottom),
+            CopyOnReadFrame::CorPreadv(read) => w.cor_preadv(read),
+        }
+    }
+}
+
 impl World {
     /// The `copy-on-read` driver of a node.
     pub(in crate::world) fn cor_mut(&mut self, node: NodeId) -> Option<&mut CopyOnRead> {
@@ -80,6 +110,35 @@ impl World {
         Ok(())
     }
 
+    /// `bdrv_insert_node` of a filter with a bottom: opens it and puts it above a node. Leaves `Val::Node`.
+    pub(in crate::world) fn cor_insert(&mut self, below: NodeId, bottom: NodeId, name: Option<&str>) -> Flow {
+        let mut node = Node::new();
+        node.flags = OpenFlags { rdwr: true, ..OpenFlags::default() };
+        let cor = self.bdrv_new(node);
+        if let Err(text) = self.assign_node_name(cor, name) {
+            let err = QmpError::generic(format!("Could not create node: {text}"));
+            self.stack.push(Frame::Give(Box::new(Val::Node(Err(err)))));
+            return self.seq([GraphFrame::BdrvUnref(cor).into()]);
+        }
+        self.graph.nodes[cor].driver = Some(Driver::CopyOnRead(CopyOnRead::default()));
+        self.seq([
+            GraphLockFrame::GraphWrlock.into(),
+            EdgesFrame::AttachToNode { parent: cor, name: "file", role: Role::Filtered, bs: below }.into(),
+            Frame::KeepOver(Box::new(GraphLockFrame::GraphWrunlock.into())),
+            Frame::StopOnError(1),
+            CopyOnReadFrame::CorAttached { cor, bottom }.into(),
+            ChainFrame::InsertNode { node: cor, below }.into(),
+        ])
+    }
+
+    /// The filter's `cor_open`, after its edge is there. Leaves `Val::Done`.
+    fn cor_attached(&mut self, cor: NodeId, bottom: NodeId) -> Flow {
+        let bottom = self.graph.nodes[bottom].node_name.clone();
+        let done = self.cor_open(cor, Some(&bottom));
+        self.refresh_limits(cor);
+        self.ret(Val::Done(done))
+    }
+
     /// The chain down to the bottom may change again (`cor_close`, `bdrv_cor_filter_drop`).
     pub(in crate::world) fn cor_unfreeze(&mut self, node: NodeId) {
         let Some(cor) = self.cor_mut(node) else { return };
@@ -93,7 +152,7 @@ impl World {
     pub(in crate::world) fn cor_close(&mut self, node: NodeId) -> Flow {
         self.cor_unfreeze(node);
         match self.cor_mut(node).and_then(|cor| cor.bottom.take()) {
-            Some(bottom) => self.seq([Frame::BdrvUnref(bottom), Frame::DriverClosed(node)]),
+            Some(bottom) => self.seq([GraphFrame::BdrvUnref(bottom).into(), DriverFrame::DriverClosed(node).into()]),
             None => self.driver_closed(node),
         }
     }
@@ -104,14 +163,14 @@ impl World {
         if cor.bottom.is_none() {
             let flags = flags | IoFlags::COPY_ON_READ;
             let below = self.below(node);
-            return self.seq([Frame::Preadv { node: below, offset, bytes, flags }]);
+            return self.seq([IoFrame::Preadv { node: below, offset, bytes, flags }.into()]);
         }
         let read = CorPreadv { node, offset, bytes, flags, at: At::Next, n: 0, data: Data::new() };
-        self.seq([Frame::CorPreadv(Box::new(read))])
+        self.seq([CopyOnReadFrame::CorPreadv(Box::new(read)).into()])
     }
 
     /// The loop of `cor_co_preadv_part`.
-    pub(in crate::world) fn cor_preadv(&mut self, mut r: Box<CorPreadv>) -> Flow {
+    fn cor_preadv(&mut self, mut r: Box<CorPreadv>) -> Flow {
         let below = self.below(r.node);
         match r.at {
             At::Next => {
@@ -120,7 +179,10 @@ impl World {
                 }
                 let (offset, bytes) = (r.offset, r.bytes);
                 r.at = At::Allocated;
-                self.seq([Frame::Status { node: below, offset, bytes, want_zero: false }, Frame::CorPreadv(r)])
+                self.seq([
+                    StatusFrame::Status { node: below, offset, bytes, want_zero: false }.into(),
+                    CopyOnReadFrame::CorPreadv(r).into(),
+                ])
             }
             At::Allocated => {
                 let (allocated, n) = self.take_allocated().unwrap_or((false, 0));
@@ -135,7 +197,7 @@ impl World {
                 let end = if self.is_above(next, bottom) { self.graph.filter_or_cow_bs(bottom) } else { None };
                 r.at = At::AllocatedAbove;
                 let status = StatusReq::new(next, end, r.offset, n, false);
-                self.seq([Frame::StatusAbove(status), Frame::CorPreadv(r)])
+                self.seq([StatusFrame::StatusAbove(status).into(), CopyOnReadFrame::CorPreadv(r).into()])
             }
             At::AllocatedAbove => {
                 let mut flags = r.flags;
@@ -198,13 +260,13 @@ impl World {
         }
         let (node, offset, bytes) = (self.below(r.node), r.offset, r.n);
         r.at = At::Read;
-        self.seq([Frame::Preadv { node, offset, bytes, flags }, Frame::CorPreadv(r)])
+        self.seq([IoFrame::Preadv { node, offset, bytes, flags }.into(), CopyOnReadFrame::CorPreadv(r).into()])
     }
 
     fn cor_preadv_advance(&mut self, mut r: Box<CorPreadv>) -> Flow {
         r.offset += r.n;
         r.bytes -= r.n;
         r.at = At::Next;
-        self.seq([Frame::CorPreadv(r)])
+        self.seq([CopyOnReadFrame::CorPreadv(r).into()])
     }
 }

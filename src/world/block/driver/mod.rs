@@ -1,37 +1,50 @@
 //! The block drivers: what each does with a request (`block/file-posix.c`, `null.c`, `raw-format.c`, `blkdebug.c`,
 //! `copy-before-write.c`; `qcow2` is in `qcow2.rs`).
 
+pub mod blkdebug;
 pub mod block_copy;
+pub mod block_copy_state;
+pub mod copy_before_write;
 pub mod copy_on_read;
+pub mod file;
 pub mod mirror_top;
+pub mod null;
 pub mod qcow2;
 pub mod qcow2_create;
+pub mod raw;
 pub mod rows;
 pub mod snapshot_access;
 pub mod throttle;
 
-use super::graph::BlockLimits;
-use super::io::{IoFlags, WriteReq};
-use crate::base::errno::Errno;
-use crate::base::units::{Nanos, align_down, align_up};
-use crate::bitmap::BitmapId;
-use crate::block::blkdebug::{Blkdebug, IoType};
+use crate::base::errno::{Errno, Ret};
+use crate::base::units::align_up;
+use crate::block::blkdebug::IoType;
 use crate::block::content::Data;
 use crate::block::event::BlkdebugEvent;
 use crate::qmp::error::QmpError;
-use crate::quirk::Quirk;
-use crate::trace::{Level, RecordKind};
 use crate::world::World;
-use crate::world::aio::{DeviceOp, TimerKind, Wait};
-use crate::world::arena::{ChildId, CoId, NodeId};
+use crate::world::aio::device::DeviceOp;
+use crate::world::arena::NodeId;
+use crate::world::block::driver::blkdebug::BlkdebugFrame;
+use crate::world::block::driver::copy_before_write::CopyBeforeWriteFrame;
+use crate::world::block::driver::qcow2::Qcow2Frame;
+use crate::world::block::graph::BlockLimits;
+use crate::world::block::host_work::HostWorkFrame;
+use crate::world::block::io::IoFrame;
+use crate::world::block::io::discard::DiscardFrame;
+use crate::world::block::io::request::{IoFlags, WriteReq};
+use crate::world::block::io::status::StatusFrame;
+use crate::world::block::io::write::WriteFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::{BlockStatus, Val};
-use crate::world::watch::feed::Seen;
-use crate::world::watch::marks::Place;
-use block_copy::{BlockCopyState, CLUSTER_SIZE_DEFAULT, CallEnd, CopyCall, MAX_WORKERS};
+use blkdebug::BlkdebugDriver;
+use copy_before_write::CbwState;
+use file::FileDriver;
+use null::NullDriver;
 use qcow2::Qcow2Node;
+use raw::RawDriver;
 use std::sync::Arc;
-use throttle::Member;
+use throttle::throttled;
 
 /// A driver with its state (`BDRV*State`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -60,106 +73,42 @@ pub enum Driver {
     CommitTop,
 }
 
-/// `BDRVRawState` of `file-posix.c`
+/// The frames of this file: the rest of a function each.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct FileDriver {
-    /// Name of the file on the simulated host.
-    pub path: Arc<str>,
-    /// The name it was opened by.
-    pub filename: Arc<str>,
-    /// `locking`: whether others on the host are kept away.
-    pub locking: bool,
-    /// `discard_nb_ok`, `discard_bytes_ok`: how many discards there were, and of how many bytes.
-    pub discards: (u64, u64),
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum DriverFrame {
+    DriverClose(NodeId),
+    DriverClosed(NodeId),
+    PassRead { node: NodeId, offset: u64, bytes: u64 },
+    PassWrite { req: Box<WriteReq>, shift: u64 },
+    PassDiscard { node: NodeId, offset: u64, bytes: u64 },
+    DriverFlushToOs(NodeId),
+    DriverFlushToDisk(NodeId),
+    DriverTruncate { node: NodeId, size: u64, zero: bool },
+    StatusRaw { node: NodeId, offset: u64, bytes: u64, want_zero: bool },
 }
 
-/// `BDRVNullState`
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct NullDriver {
-    /// It is `null-aio`.
-    pub aio: bool,
-    /// Nanoseconds a request takes.
-    pub latency_ns: Nanos,
-    /// `read-zeroes`
-    pub read_zeroes: bool,
-}
-
-/// `BDRVRawState` of `raw-format.c`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct RawDriver {
-    /// Bytes skipped in the file.
-    pub offset: u64,
-    /// `size` was given.
-    pub size: Option<u64>,
-    /// The format was guessed (`bs->probed`).
-    pub probed: bool,
-}
-
-/// `BDRVBlkdebugState`
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct BlkdebugDriver {
-    /// Rules, state, breakpoints and limits.
-    pub engine: Blkdebug,
-    /// `take-child-perms`
-    pub take_child_perms: u8,
-    /// `unshare-child-perms`
-    pub unshare_child_perms: u8,
-    /// `config`
-    pub config: Option<Arc<str>>,
-}
-
-/// `BDRVCopyBeforeWriteState`
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct CbwState {
-    /// `BlockCopyState`
-    pub bcs: BlockCopyState,
-    /// The edge to the target, once attached.
-    pub target: Option<ChildId>,
-    /// `discard-source`
-    pub discard_source: bool,
-    /// What is left to copy.
-    pub copy_bitmap: BitmapId,
-    /// What was copied for guest writes.
-    pub done_bitmap: BitmapId,
-    /// What a fleecing reader may see.
-    pub access_bitmap: BitmapId,
-    /// `on-cbw-error=break-snapshot`
-    pub break_snapshot: bool,
-    /// `cbw-timeout`; 0 is none.
-    pub timeout: Nanos,
-    /// Why the snapshot is broken.
-    pub snapshot_error: Option<Errno>,
-    /// Ranges that fleecing readers are reading from the source: offset, length.
-    pub frozen_reads: Vec<(u64, u64)>,
-    /// Guest writes that wait for them.
-    pub frozen_waiters: Vec<CoId>,
-}
-
-impl CbwState {
-    /// The state before `cbw_open`, above a node of `len` bytes.
-    #[must_use]
-    pub fn new(len: u64, discard_source: bool) -> CbwState {
-        let [copy_bitmap, done_bitmap, access_bitmap] = [BitmapId(u32::MAX); 3];
-        let bcs = BlockCopyState::new(CLUSTER_SIZE_DEFAULT, len, 0, false, discard_source);
-        CbwState {
-            bcs,
-            target: None,
-            discard_source,
-            copy_bitmap,
-            done_bitmap,
-            access_bitmap,
-            break_snapshot: false,
-            timeout: 0,
-            snapshot_error: None,
-            frozen_reads: Vec::new(),
-            frozen_waiters: Vec::new(),
-        }
+impl From<DriverFrame> for Frame {
+    fn from(frame: DriverFrame) -> Frame {
+        Frame::Driver(frame)
     }
 }
 
-/// A request of a `throttle` node waits for its turn.
-fn throttled(node: NodeId, write: bool, bytes: u64) -> Frame {
-    Frame::ThrottleWait { who: Member::Node(node), write, bytes }
+impl DriverFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            DriverFrame::DriverClose(bs) => w.driver_close(bs),
+            DriverFrame::DriverClosed(bs) => w.driver_closed(bs),
+            DriverFrame::PassRead { node, offset, bytes } => w.pass_read(node, offset, bytes),
+            DriverFrame::PassWrite { req, shift } => w.pass_write(req, shift),
+            DriverFrame::PassDiscard { node, offset, bytes } => w.pass_discard(node, offset, bytes),
+            DriverFrame::DriverFlushToOs(node) => w.driver_flush_to_os(node),
+            DriverFrame::DriverFlushToDisk(node) => w.driver_flush_to_disk(node),
+            DriverFrame::DriverTruncate { node, size, zero } => w.driver_truncate(node, size, zero),
+            DriverFrame::StatusRaw { node, offset, bytes, want_zero } => w.status_raw(node, offset, bytes, want_zero),
+        }
+    }
 }
 
 impl World {
@@ -171,23 +120,6 @@ impl World {
             Self::qemu_aborts(subject, "a filter that was taken away has no node below");
         };
         self.graph.bs(edge)
-    }
-
-    /// The blkdebug driver of a node.
-    pub(in crate::world) fn blkdebug_mut(&mut self, node: NodeId) -> Option<&mut BlkdebugDriver> {
-        match self.graph.nodes.get_mut(node)?.driver.as_mut()? {
-            Driver::Blkdebug(b) => Some(b),
-            _ => None,
-        }
-    }
-
-    /// `wait_break`'s condition.
-    #[must_use]
-    pub fn blkdebug_is_suspended(&self, node: NodeId, tag: &str) -> bool {
-        match self.graph.nodes.get(node).and_then(|n| n.driver.as_ref()) {
-            Some(Driver::Blkdebug(b)) => b.engine.is_suspended(tag),
-            _ => false,
-        }
     }
 
     /// `bdrv_driver_preadv`: the driver's read. Leaves `Val::Data`.
@@ -205,27 +137,29 @@ impl World {
                 let offset = offset + raw.offset;
                 let below = self.below(node);
                 self.seq([
-                    Frame::ChildEvent { node, event: BlkdebugEvent::ReadAio },
-                    Frame::Preadv { node: below, offset, bytes, flags: IoFlags::NONE },
+                    BlkdebugFrame::ChildEvent { node, event: BlkdebugEvent::ReadAio }.into(),
+                    IoFrame::Preadv { node: below, offset, bytes, flags: IoFlags::NONE }.into(),
                 ])
             }
             Driver::Blkdebug(_) => self.seq([
-                Frame::RuleCheck { node, iotype: IoType::Read, offset, bytes },
+                BlkdebugFrame::RuleCheck { node, iotype: IoType::Read, offset, bytes }.into(),
                 Frame::StopOnError(1),
-                Frame::PassRead { node, offset, bytes },
+                DriverFrame::PassRead { node, offset, bytes }.into(),
             ]),
             Driver::Cbw(_) | Driver::MirrorTop(_) | Driver::CommitTop => self.pass_read(node, offset, bytes),
             Driver::CopyOnRead(_) => self.cor_co_preadv(node, offset, bytes, flags),
             Driver::Qcow2(_) => self.qcow2_preadv(node, offset, bytes),
             Driver::SnapshotAccess => self.snapshot_preadv(node, offset, bytes),
-            Driver::Throttle(_) => self.seq([throttled(node, false, bytes), Frame::PassRead { node, offset, bytes }]),
+            Driver::Throttle(_) => {
+                self.seq([throttled(node, false, bytes), DriverFrame::PassRead { node, offset, bytes }.into()])
+            }
         }
     }
 
     /// A read passed on to the node below.
-    pub(in crate::world) fn pass_read(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
+    fn pass_read(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
         let below = self.below(node);
-        self.seq([Frame::Preadv { node: below, offset, bytes, flags: IoFlags::NONE }])
+        self.seq([IoFrame::Preadv { node: below, offset, bytes, flags: IoFlags::NONE }.into()])
     }
 
     /// The driver's write. Leaves `Val::Ret`.
@@ -245,14 +179,20 @@ impl World {
             }
             Driver::Raw(raw) => {
                 let shift = raw.offset;
-                self.seq([Frame::ChildEvent { node, event: BlkdebugEvent::WriteAio }, Frame::PassWrite { req, shift }])
+                self.seq([
+                    BlkdebugFrame::ChildEvent { node, event: BlkdebugEvent::WriteAio }.into(),
+                    DriverFrame::PassWrite { req, shift }.into(),
+                ])
             }
             Driver::Blkdebug(_) => {
-                let check = Frame::RuleCheck { node, iotype: IoType::Write, offset: req.offset, bytes: req.bytes };
+                let check =
+                    BlkdebugFrame::RuleCheck { node, iotype: IoType::Write, offset: req.offset, bytes: req.bytes }
+                        .into();
                 self.write_after(check, req)
             }
             Driver::Cbw(_) => {
-                let copy = Frame::CbwCopyBeforeWrite { node, offset: req.offset, bytes: req.bytes };
+                let copy =
+                    CopyBeforeWriteFrame::CbwCopyBeforeWrite { node, offset: req.offset, bytes: req.bytes }.into();
                 self.write_after(copy, req)
             }
             Driver::Qcow2(_) => self.qcow2_pwritev(req),
@@ -264,21 +204,16 @@ impl World {
 
     /// What a filter does first, and if that went well the write, passed on.
     fn write_after(&mut self, first: Frame, req: Box<WriteReq>) -> Flow {
-        self.seq([first, Frame::StopOnError(1), Frame::PassWrite { req, shift: 0 }])
-    }
-
-    /// A write that waits for its turn, and is passed on.
-    fn write_throttled(&mut self, req: Box<WriteReq>) -> Flow {
-        self.seq([throttled(req.node, true, req.bytes), Frame::PassWrite { req, shift: 0 }])
+        self.seq([first, Frame::StopOnError(1), DriverFrame::PassWrite { req, shift: 0 }.into()])
     }
 
     /// A write passed on to the node below.
-    pub(in crate::world) fn pass_write(&mut self, mut req: Box<WriteReq>, shift: u64) -> Flow {
+    fn pass_write(&mut self, mut req: Box<WriteReq>, shift: u64) -> Flow {
         req.node = self.below(req.node);
         req.offset += shift;
         req.unpadded = None;
         req.flags = req.flags.without(IoFlags::SERIALISING).without(IoFlags::FUA);
-        self.seq([Frame::Pwritev(req)])
+        self.seq([WriteFrame::Pwritev(req).into()])
     }
 
     /// `bdrv_driver_pwritev_compressed`
@@ -296,7 +231,7 @@ impl World {
 
     /// `bdrv_supports_compressed_writes`
     #[must_use]
-    pub fn supports_compressed_writes(&self, node: NodeId) -> bool {
+    pub(in crate::world) fn supports_compressed_writes(&self, node: NodeId) -> bool {
         let n = &self.graph.nodes[node];
         match n.drv() {
             Driver::Qcow2(_) => !n.dropped,
@@ -314,7 +249,7 @@ impl World {
 
     /// Whether the node takes zero writes with `BDRV_REQ_NO_FALLBACK` (`supported_zero_flags`).
     #[must_use]
-    pub fn supports_zero_no_fallback(&self, node: NodeId) -> bool {
+    pub(in crate::world) fn supports_zero_no_fallback(&self, node: NodeId) -> bool {
         let n = &self.graph.nodes[node];
         match n.drv() {
             Driver::File(_) => true,
@@ -346,12 +281,18 @@ impl World {
                 if req.bytes < align {
                     return self.ret(Val::err(Errno::ENOTSUP));
                 }
-                let check =
-                    Frame::RuleCheck { node, iotype: IoType::WriteZeroes, offset: req.offset, bytes: req.bytes };
+                let check = BlkdebugFrame::RuleCheck {
+                    node,
+                    iotype: IoType::WriteZeroes,
+                    offset: req.offset,
+                    bytes: req.bytes,
+                }
+                .into();
                 self.write_after(check, req)
             }
             Driver::Cbw(_) => {
-                let copy = Frame::CbwCopyBeforeWrite { node, offset: req.offset, bytes: req.bytes };
+                let copy =
+                    CopyBeforeWriteFrame::CbwCopyBeforeWrite { node, offset: req.offset, bytes: req.bytes }.into();
                 self.write_after(copy, req)
             }
             Driver::Qcow2(_) => self.qcow2_pwrite_zeroes(req),
@@ -369,34 +310,36 @@ impl World {
             Driver::Raw(raw) => {
                 let offset = offset + raw.offset;
                 let below = self.below(node);
-                self.seq([Frame::Pdiscard { node: below, offset, bytes }])
+                self.seq([DiscardFrame::Pdiscard { node: below, offset, bytes }.into()])
             }
             Driver::Blkdebug(_) => self.seq([
-                Frame::RuleCheck { node, iotype: IoType::Discard, offset, bytes },
+                BlkdebugFrame::RuleCheck { node, iotype: IoType::Discard, offset, bytes }.into(),
                 Frame::StopOnError(1),
-                Frame::PassDiscard { node, offset, bytes },
+                DriverFrame::PassDiscard { node, offset, bytes }.into(),
             ]),
             Driver::Cbw(_) => self.seq([
-                Frame::CbwCopyBeforeWrite { node, offset, bytes },
+                CopyBeforeWriteFrame::CbwCopyBeforeWrite { node, offset, bytes }.into(),
                 Frame::StopOnError(1),
-                Frame::PassDiscard { node, offset, bytes },
+                DriverFrame::PassDiscard { node, offset, bytes }.into(),
             ]),
             Driver::Qcow2(_) => self.qcow2_pdiscard(node, offset, bytes),
             Driver::SnapshotAccess => self.snapshot_pdiscard(node, offset, bytes),
             Driver::CommitTop => self.ret(Val::err(Errno::ENOTSUP)),
             Driver::CopyOnRead(_) | Driver::MirrorTop(_) => self.pass_discard(node, offset, bytes),
-            Driver::Throttle(_) => self.seq([throttled(node, true, bytes), Frame::PassDiscard { node, offset, bytes }]),
+            Driver::Throttle(_) => {
+                self.seq([throttled(node, true, bytes), DriverFrame::PassDiscard { node, offset, bytes }.into()])
+            }
         }
     }
 
     /// A discard passed on to the node below.
     pub(in crate::world) fn pass_discard(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
         let below = self.below(node);
-        self.seq([Frame::Pdiscard { node: below, offset, bytes }])
+        self.seq([DiscardFrame::Pdiscard { node: below, offset, bytes }.into()])
     }
 
     /// `bdrv_co_flush_to_os`
-    pub(in crate::world) fn driver_flush_to_os(&mut self, node: NodeId) -> Flow {
+    fn driver_flush_to_os(&mut self, node: NodeId) -> Flow {
         match self.graph.nodes[node].drv() {
             Driver::Qcow2(_) => self.qcow2_flush_to_os(node),
             _ => self.ret(Val::Ret(Ok(()))),
@@ -404,7 +347,7 @@ impl World {
     }
 
     /// `bdrv_co_flush_to_disk`
-    pub(in crate::world) fn driver_flush_to_disk(&mut self, node: NodeId) -> Flow {
+    fn driver_flush_to_disk(&mut self, node: NodeId) -> Flow {
         if self.graph.nodes[node].dropped {
             return self.ret(Val::err(Errno::ENOMEDIUM));
         }
@@ -414,7 +357,9 @@ impl World {
                 let latency = null.latency_ns;
                 self.null_request(node, latency, Val::Ret(Ok(())))
             }
-            Driver::Blkdebug(_) => self.seq([Frame::RuleCheck { node, iotype: IoType::Flush, offset: 0, bytes: 0 }]),
+            Driver::Blkdebug(_) => {
+                self.seq([BlkdebugFrame::RuleCheck { node, iotype: IoType::Flush, offset: 0, bytes: 0 }.into()])
+            }
             Driver::Raw(_)
             | Driver::Cbw(_)
             | Driver::Qcow2(_)
@@ -452,9 +397,9 @@ impl World {
                 self.status_raw(node, offset, bytes, want_zero)
             }
             Driver::Blkdebug(_) => self.seq([
-                Frame::RuleCheck { node, iotype: IoType::BlockStatus, offset, bytes },
-                Frame::StatusOrError,
-                Frame::StatusRaw { node, offset, bytes, want_zero },
+                BlkdebugFrame::RuleCheck { node, iotype: IoType::BlockStatus, offset, bytes }.into(),
+                StatusFrame::StatusOrError.into(),
+                DriverFrame::StatusRaw { node, offset, bytes, want_zero }.into(),
             ]),
             Driver::Qcow2(_) => self.qcow2_block_status(node, offset, bytes, want_zero),
             Driver::SnapshotAccess => self.snapshot_status(node, offset, bytes, want_zero),
@@ -462,167 +407,14 @@ impl World {
     }
 
     /// `BDRV_BLOCK_RAW`: the answer is the one of the node below.
-    pub(in crate::world) fn status_raw(&mut self, node: NodeId, offset: u64, bytes: u64, want_zero: bool) -> Flow {
+    fn status_raw(&mut self, node: NodeId, offset: u64, bytes: u64, want_zero: bool) -> Flow {
         let below = self.below(node);
-        self.seq([Frame::Status { node: below, offset, bytes, want_zero }])
-    }
-
-    /// A request to a null device: at once, or after its latency.
-    fn null_request(&mut self, node: NodeId, latency: Nanos, result: Val) -> Flow {
-        if latency == 0 {
-            let aio = matches!(self.graph.nodes[node].drv(), Driver::Null(n) if n.aio);
-            if !aio {
-                return self.ret(result);
-            }
-        }
-        self.stack.push(Frame::Give(Box::new(result)));
-        self.device_submit(node, DeviceOp::Nothing, 0, latency)
-    }
-
-    /// `BLKDBG_CO_EVENT` on the child `bs->file` of a node.
-    pub(in crate::world) fn child_event(&mut self, node: NodeId, event: BlkdebugEvent) -> Flow {
-        match self.graph.nodes[node].file {
-            Some(child) => {
-                let below = self.graph.bs(child);
-                self.blkdebug_event(below, event)
-            }
-            None => Flow::Go,
-        }
-    }
-
-    /// `blkdebug_co_debug_event`, if the node is a blkdebug.
-    pub(in crate::world) fn blkdebug_event(&mut self, node: NodeId, event: BlkdebugEvent) -> Flow {
-        let Driver::Blkdebug(driver) = self.graph.nodes[node].drv() else { return Flow::Go };
-        if !driver.engine.listens(event) {
-            return Flow::Go;
-        }
-        let co = self.current();
-        let driver = self.blkdebug_mut(node).expect("just looked");
-        let effects = driver.engine.event(event, co.0);
-        if self.trace.wants(Level::Io) {
-            let name = self.graph.nodes[node].node_name.clone();
-            if let Some(change) = &effects.state {
-                let (from, to) = (change.from.unsigned_abs(), change.to.unsigned_abs());
-                let kind = || RecordKind::BlkdebugState { node: name, event: event.name(), from, to };
-                self.trace.emit(Level::Io, self.now, kind);
-            }
-        }
-        if let Some(tag) = effects.suspended.first() {
-            for tag in &effects.suspended {
-                self.console(&crate::block::blkdebug::suspended_text(tag));
-            }
-            // The result of what came before is still wanted afterwards.
-            let kept = std::mem::take(&mut self.reg);
-            self.stack.push(Frame::Give(Box::new(kept)));
-            return Flow::Yield(Wait::Suspended(tag.clone()));
-        }
-        Flow::Go
-    }
-
-    /// `blkdebug.c:rule_check`. Leaves `Val::Ret`.
-    pub(in crate::world) fn rule_check(&mut self, node: NodeId, iotype: IoType, offset: u64, bytes: u64) -> Flow {
-        let quirks = self.quirks;
-        let driver = self.blkdebug_mut(node).expect("the node is a blkdebug");
-        let Some(failure) = driver.engine.check(iotype, offset, bytes) else {
-            return self.ret(Val::Ret(Ok(())));
-        };
-        if let Some(rule) = failure.rule.filter(|rule| driver.engine.fires_once(*rule)) {
-            if quirks.has(Quirk::BlkdebugOnceRearms) {
-                driver.engine.rearm(rule);
-            }
-            let name = self.graph.nodes[node].node_name.clone();
-            self.see(|| Seen::Fault { node, name, rule, once: true });
-        }
-        if self.trace.wants(Level::Io) {
-            let name = self.graph.nodes[node].node_name.clone();
-            let (rule, errno) = (failure.rule.map_or(u32::MAX, u32::from), failure.errno);
-            let kind = || RecordKind::Fault { node: name, rule, errno, op: iotype.name(), offset, bytes };
-            self.trace.emit(Level::Io, self.now, kind);
-        }
-        let result = Val::err(failure.errno);
-        if failure.immediately {
-            return self.ret(result);
-        }
-        self.stack.push(Frame::Give(Box::new(result)));
-        self.co_reschedule()
-    }
-
-    /// `cbw_do_copy_before_write`. Leaves `Val::Ret`.
-    pub(in crate::world) fn cbw_copy_before_write(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
-        if self.cbw(node).snapshot_error.is_some() {
-            return self.ret(Val::Ret(Ok(())));
-        }
-        let cluster = self.cbw(node).bcs.cluster_size;
-        let from = align_down(offset, cluster);
-        let len = align_up(offset + bytes, cluster) - from;
-        self.node_inc_in_flight(node);
-        let call = self.calls.insert(CopyCall {
-            max_workers: MAX_WORKERS,
-            ignore_ratelimit: true,
-            ..CopyCall::new(node, from, len, CallEnd::Cbw(node))
-        });
-        let copied = Frame::CbwCopied { node, call, from, len };
-        let timeout = self.cbw(node).timeout;
-        if timeout == 0 {
-            return self.seq([Frame::Rdlock, Frame::CopyCommon(call), Frame::Rdunlock, copied]);
-        }
-        // `qemu_co_timeout`
-        let waiter = self.current();
-        self.calls[call].waiter = Some(waiter);
-        let co = self.co_create([Frame::CbwCallEnded(call), Frame::Rdunlock, Frame::CopyCommon(call), Frame::Rdlock]);
-        self.aio_co_wake(co);
-        self.timer_set(self.now.saturating_add(timeout), TimerKind::CoSleep(waiter));
-        self.stack.push(copied);
-        Flow::Yield(Wait::Sleep)
-    }
-
-    /// `qemu_co_timeout_entry`: the copying has come to an end; who still waits for it goes on.
-    pub(in crate::world) fn cbw_call_ended(&mut self, call: crate::world::arena::CallId) -> Flow {
-        let ended = &mut self.calls[call];
-        if ended.abandoned {
-            self.calls.remove(call);
-        } else if let Some(waiter) = ended.waiter.take() {
-            self.timer_del(TimerKind::CoSleep(waiter));
-            self.aio_co_wake(waiter);
-        }
-        Flow::Go
-    }
-
-    /// The end of `cbw_do_copy_before_write`.
-    pub(in crate::world) fn cbw_copied(
-        &mut self,
-        node: NodeId,
-        call: crate::world::arena::CallId,
-        from: u64,
-        len: u64,
-    ) -> Flow {
-        let failure = if self.calls[call].finished {
-            self.calls.remove(call).and_then(|call| call.failure).map(|(errno, _)| errno)
-        } else {
-            self.calls[call].abandoned = true;
-            self.block_copy_call_cancel(call);
-            Some(Errno::ETIMEDOUT)
-        };
-        if let Some(errno) = failure {
-            self.reach(Place::CbwFails);
-            let state = self.cbw(node);
-            if !state.break_snapshot {
-                return self.ret(Val::err(errno));
-            }
-            state.snapshot_error.get_or_insert(errno);
-        } else {
-            let done = self.cbw(node).done_bitmap;
-            let bits = self.bits_mut(node, done);
-            // A format above writes behind the end of its file, which was shorter when the job began. Unlike QEMU, which aborts
-            // (`hbitmap_set`), there is nothing to note of what the backup does not cover.
-            bits.set(from, len.min(bits.size().saturating_sub(from)));
-        }
-        self.cbw_wait_frozen(node, from, len)
+        self.seq([StatusFrame::Status { node: below, offset, bytes, want_zero }.into()])
     }
 
     /// `bdrv_get_info`'s cluster size: `None` where the driver has no such notion.
     #[must_use]
-    pub fn cluster_size_of(&self, node: NodeId) -> Option<u64> {
+    pub(in crate::world) fn cluster_size_of(&self, node: NodeId) -> Option<u64> {
         match self.graph.nodes[node].driver.as_ref()? {
             Driver::Qcow2(q) => Some(q.cluster_size()),
             Driver::Raw(_)
@@ -638,7 +430,7 @@ impl World {
     }
 
     /// `bdrv_refresh_limits`
-    pub fn refresh_limits(&mut self, node: NodeId) {
+    pub(in crate::world) fn refresh_limits(&mut self, node: NodeId) {
         let n = &self.graph.nodes[node];
         let mut bl = BlockLimits { request_alignment: 1, ..BlockLimits::default() };
         if let Some(child) = self.graph.primary_child(node) {
@@ -673,7 +465,7 @@ impl World {
     }
 
     /// `bdrv_refresh_total_sectors` after a resize: nodes that only pass on have the length of the node below.
-    pub fn refresh_total_sectors(&mut self, node: NodeId) {
+    pub(in crate::world) fn refresh_total_sectors(&mut self, node: NodeId) {
         let size = match self.graph.nodes[node].drv() {
             Driver::Raw(raw) if raw.size.is_none() => self.bdrv_getlength(self.below(node)).saturating_sub(raw.offset),
             driver if driver.row().length_of_below => self.bdrv_getlength(self.below(node)),
@@ -685,11 +477,11 @@ impl World {
     }
 
     /// The driver's truncate. Leaves `Val::Done`.
-    pub(in crate::world) fn driver_truncate(&mut self, node: NodeId, size: u64, zero: bool) -> Flow {
+    fn driver_truncate(&mut self, node: NodeId, size: u64, zero: bool) -> Flow {
         let fail = |text: &str| Val::Done(Err(QmpError::generic(text)));
         match self.graph.nodes[node].drv() {
             Driver::File(_) => {
-                self.stack.push(Frame::RawTruncated);
+                self.stack.push(HostWorkFrame::RawTruncated.into());
                 self.device_submit(node, DeviceOp::Truncate, size, 0)
             }
             Driver::Null(_) | Driver::SnapshotAccess => self.ret(fail("Image format driver does not support resize")),
@@ -699,7 +491,7 @@ impl World {
                 }
                 let size = size + raw.offset;
                 let below = self.below(node);
-                self.seq([Frame::Truncate { node: below, size }])
+                self.seq([DiscardFrame::Truncate { node: below, size }.into()])
             }
             Driver::Blkdebug(_)
             | Driver::Cbw(_)
@@ -708,24 +500,53 @@ impl World {
             | Driver::MirrorTop(_)
             | Driver::CommitTop => {
                 let below = self.below(node);
-                self.seq([Frame::Truncate { node: below, size }])
+                self.seq([DiscardFrame::Truncate { node: below, size }.into()])
             }
             Driver::Qcow2(_) => self.qcow2_truncate(node, size, zero),
         }
     }
 
-    /// `bdrv_write_threshold_check_write`
-    pub(in crate::world) fn write_threshold_check(&mut self, node: NodeId, offset: u64, bytes: u64) {
-        let n = &mut self.graph.nodes[node];
-        let end = offset + bytes;
-        if n.write_threshold > 0 && end > n.write_threshold {
-            let threshold = std::mem::take(&mut n.write_threshold);
-            let data = crate::base::Json::dict(vec![
-                ("node-name", crate::base::Json::Str(n.node_name.clone())),
-                ("amount-exceeded", crate::base::Json::uint(end - threshold)),
-                ("write-threshold", crate::base::Json::uint(threshold)),
-            ]);
-            self.emit("BLOCK_WRITE_THRESHOLD", data);
+    /// `bs->drv->bdrv_close`
+    fn driver_close(&mut self, node: NodeId) -> Flow {
+        match self.graph.nodes[node].driver.as_ref() {
+            Some(Driver::Qcow2(_)) if self.graph.nodes[node].file.is_some() && !self.graph.nodes[node].dropped => self
+                .seq([
+                    Frame::RunCo(Box::new(Qcow2Frame::Qcow2Close(node).into())),
+                    DriverFrame::DriverClosed(node).into(),
+                ]),
+            Some(Driver::Cbw(cbw)) => {
+                let own = [cbw.access_bitmap, cbw.done_bitmap, cbw.copy_bitmap];
+                for bitmap in own {
+                    self.graph.nodes[node].bitmaps.release(bitmap);
+                }
+                self.driver_closed(node)
+            }
+            Some(Driver::Throttle(_)) => {
+                self.throttle_unregister(crate::world::arena::Member::Node(node));
+                self.driver_closed(node)
+            }
+            Some(Driver::CopyOnRead(_)) => self.cor_close(node),
+            _ => self.driver_closed(node),
+        }
+    }
+
+    /// `bs->drv = NULL`. The driver's state stays until the children are gone; nobody sends requests any more.
+    fn driver_closed(&mut self, node: NodeId) -> Flow {
+        self.reg = Val::None;
+        self.graph.nodes[node].bitmaps.release_named();
+        Flow::Go
+    }
+
+    /// `bdrv_co_get_allocated_file_size`, in bytes.
+    ///
+    /// # Errors
+    /// `ENOTSUP` for protocols that cannot tell. To QEMU blkdebug is one.
+    pub(in crate::world) fn allocated_size(&self, node: NodeId) -> Ret<u64> {
+        match self.graph.nodes[node].driver.as_ref() {
+            Some(Driver::File(file)) => Ok(self.files.allocated(&file.path)),
+            Some(Driver::Null(_)) => Ok(0),
+            None | Some(Driver::Blkdebug(_)) => Err(Errno::ENOTSUP),
+            Some(_) => self.allocated_size(self.below(node)),
         }
     }
 }

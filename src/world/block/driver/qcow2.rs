@@ -2,7 +2,7 @@
 
 use super::Driver;
 use crate::base::Json;
-use crate::base::errno::{Errno, Ret};
+use crate::base::errno::Errno;
 use crate::bitmap::{HBitmap, SerializedPiece};
 use crate::block::content::{Data, Fill, WriteTag};
 use crate::block::qcow2::{
@@ -12,12 +12,17 @@ use crate::block::qcow2::{
 use crate::qmp::error::QmpError;
 use crate::quirk::Quirk;
 use crate::world::World;
-use crate::world::aio::Wait;
+use crate::world::aio::coroutine::Wait;
 use crate::world::arena::{CoId, NodeId};
-use crate::world::block::copy_range::CopyRange;
-use crate::world::block::io::{self, IoFlags, WriteReq};
+use crate::world::block::io::IoFrame;
+use crate::world::block::io::copy_range::CopyRange;
+use crate::world::block::io::discard::DiscardFrame;
+use crate::world::block::io::flush::FlushFrame;
+use crate::world::block::io::request::{self, IoFlags, WriteReq};
+use crate::world::block::io::status::StatusFrame;
+use crate::world::block::io::status::StatusReq;
+use crate::world::block::io::write::WriteFrame;
 use crate::world::block::open::spec::DriverSpec;
-use crate::world::block::status::StatusReq;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::{BlockStatus, Val};
 use std::sync::Arc;
@@ -125,6 +130,42 @@ fn status_to(status: BlockStatus) -> Status {
     }
 }
 
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum Qcow2Frame {
+    Qcow2Op { node: NodeId, op: Box<Op> },
+    Qcow2Relock { node: NodeId, op: Box<Op> },
+    Qcow2TaskDone { node: NodeId, parent: CoId, slot: u32 },
+    Qcow2Truncated(NodeId),
+    Qcow2Copied(NodeId),
+    Qcow2Open(NodeId),
+    Qcow2Opened(NodeId),
+    Qcow2Close(NodeId),
+}
+
+impl From<Qcow2Frame> for Frame {
+    fn from(frame: Qcow2Frame) -> Frame {
+        Frame::Qcow2(frame)
+    }
+}
+
+impl Qcow2Frame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            Qcow2Frame::Qcow2Op { node, op } => w.qcow2_run(node, op),
+            Qcow2Frame::Qcow2Relock { node, op } => w.qcow2_relock(node, op),
+            Qcow2Frame::Qcow2TaskDone { node, parent, slot } => w.qcow2_task_done(node, parent, slot),
+            Qcow2Frame::Qcow2Truncated(node) => w.qcow2_truncated(node),
+            Qcow2Frame::Qcow2Copied(node) => w.qcow2_copied(node),
+            Qcow2Frame::Qcow2Open(node) => w.qcow2_open(node),
+            Qcow2Frame::Qcow2Opened(node) => w.qcow2_opened(node),
+            Qcow2Frame::Qcow2Close(node) => w.qcow2_close(node),
+        }
+    }
+}
+
 impl World {
     /// The qcow2 state of a node.
     pub(in crate::world) fn qcow2(&mut self, node: NodeId) -> &mut Qcow2Node {
@@ -136,7 +177,7 @@ impl World {
 
     /// The qcow2 state of a node, to look at.
     #[must_use]
-    pub fn qcow2_ref(&self, node: NodeId) -> Option<&Qcow2> {
+    pub(in crate::world) fn qcow2_ref(&self, node: NodeId) -> Option<&Qcow2> {
         match self.graph.nodes.get(node)?.driver.as_ref()? {
             Driver::Qcow2(q) => Some(&q.q),
             _ => None,
@@ -152,12 +193,12 @@ impl World {
     pub(in crate::world) fn qcow2_copy(&mut self, node: NodeId, copy: CopyRange, op: Op) -> Flow {
         let co = self.current();
         self.qcow2(node).copies.push((co, copy));
-        self.stack.push(Frame::Qcow2Copied(node));
+        self.stack.push(Qcow2Frame::Qcow2Copied(node).into());
         self.qcow2_start(node, op)
     }
 
     /// The end of such an operation.
-    pub(in crate::world) fn qcow2_copied(&mut self, node: NodeId) -> Flow {
+    fn qcow2_copied(&mut self, node: NodeId) -> Flow {
         let co = self.current();
         let copies = &mut self.qcow2(node).copies;
         let last = copies.iter().rposition(|(of, _)| *of == co).expect("a copy of this coroutine was under way");
@@ -180,7 +221,7 @@ impl World {
     }
 
     /// Runs an operation until it waits for something. Leaves `Val::Ret`, `Data`, `Status` or, for open and truncate, `Done`.
-    pub(in crate::world) fn qcow2_run(&mut self, node: NodeId, mut op: Box<Op>) -> Flow {
+    fn qcow2_run(&mut self, node: NodeId, mut op: Box<Op>) -> Flow {
         let co = self.current();
         let mut got = self.take_got();
         loop {
@@ -195,7 +236,7 @@ impl World {
                 Ask::Lock => {
                     if state.locked {
                         state.lock_queue.push(co);
-                        self.stack.push(Frame::Qcow2Op { node, op });
+                        self.stack.push(Qcow2Frame::Qcow2Op { node, op }.into());
                         return Flow::Yield(Wait::Queue("the lock of a qcow2 image"));
                     }
                     state.locked = true;
@@ -204,7 +245,7 @@ impl World {
                 Ask::WaitAlloc(id) => {
                     state.alloc_queue.push((id, co));
                     self.qcow2_unlock(node);
-                    self.stack.push(Frame::Qcow2Relock { node, op });
+                    self.stack.push(Qcow2Frame::Qcow2Relock { node, op }.into());
                     return Flow::Yield(Wait::Queue("an allocation in a qcow2 image"));
                 }
                 Ask::WakeAllocs(id) => {
@@ -221,15 +262,15 @@ impl World {
                 }
                 Ask::Start { slot, task } => {
                     let task = self.co_create([
-                        Frame::Qcow2TaskDone { node, parent: co, slot },
-                        Frame::Qcow2Op { node, op: task },
+                        Qcow2Frame::Qcow2TaskDone { node, parent: co, slot }.into(),
+                        Qcow2Frame::Qcow2Op { node, op: task }.into(),
                     ]);
-                    self.co_enter(task, crate::world::aio::Ctx::Main);
+                    self.co_enter(task, crate::world::aio::queue::Ctx::Main);
                 }
                 Ask::WaitTask => {
                     if !self.qcow2(node).results.iter().any(|(parent, ..)| *parent == co) {
                         self.qcow2(node).waiting.push(co);
-                        self.stack.push(Frame::Qcow2Op { node, op });
+                        self.stack.push(Qcow2Frame::Qcow2Op { node, op }.into());
                         return Flow::Yield(Wait::TaskPool);
                     }
                 }
@@ -262,11 +303,11 @@ impl World {
                 }
                 Ask::Done(result) => return self.qcow2_done(op.takes_error(), result),
                 Ask::Event(event) => {
-                    self.stack.push(Frame::Qcow2Op { node, op });
+                    self.stack.push(Qcow2Frame::Qcow2Op { node, op }.into());
                     return self.child_event(node, event);
                 }
                 request => {
-                    self.stack.push(Frame::Qcow2Op { node, op });
+                    self.stack.push(Qcow2Frame::Qcow2Op { node, op }.into());
                     return self.qcow2_request(node, request);
                 }
             }
@@ -293,13 +334,17 @@ impl World {
         let file = self.below(node);
         match request {
             Ask::Read { child: Child::File, offset, len } => {
-                self.seq([Frame::Preadv { node: file, offset, bytes: len, flags: IoFlags::NONE }])
+                self.seq([IoFrame::Preadv { node: file, offset, bytes: len, flags: IoFlags::NONE }.into()])
             }
             Ask::Read { child: Child::Backing, offset, len } => match self.graph.cow_bs(node) {
-                Some(backing) => self.seq([Frame::Preadv { node: backing, offset, bytes: len, flags: IoFlags::NONE }]),
+                Some(backing) => {
+                    self.seq([IoFrame::Preadv { node: backing, offset, bytes: len, flags: IoFlags::NONE }.into()])
+                }
                 None => self.ret(Val::Data(Ok(Data::zeroes(len)))),
             },
-            Ask::Write { offset, data } => self.seq([Frame::Pwritev(io::write(file, offset, data, IoFlags::NONE))]),
+            Ask::Write { offset, data } => {
+                self.seq([WriteFrame::Pwritev(request::write(file, offset, data, IoFlags::NONE)).into()])
+            }
             Ask::WriteZeroes { offset, len, no_fallback, may_unmap } => {
                 let mut flags = IoFlags::NONE;
                 if no_fallback {
@@ -308,14 +353,16 @@ impl World {
                 if may_unmap {
                     flags |= IoFlags::MAY_UNMAP;
                 }
-                self.seq([Frame::Pwritev(io::write_zeroes(file, offset, len, flags))])
+                self.seq([WriteFrame::Pwritev(request::write_zeroes(file, offset, len, flags)).into()])
             }
             Ask::CopyFrom { .. } | Ask::CopyTo { .. } => self.qcow2_copy_request(node, &request),
-            Ask::Discard { offset, len } => self.seq([Frame::Pdiscard { node: file, offset, bytes: len }]),
-            Ask::Flush => self.seq([Frame::BdrvCoFlush(file)]),
-            Ask::Truncate { size } => self.seq([Frame::Truncate { node: file, size }]),
+            Ask::Discard { offset, len } => {
+                self.seq([DiscardFrame::Pdiscard { node: file, offset, bytes: len }.into()])
+            }
+            Ask::Flush => self.seq([FlushFrame::BdrvCoFlush(file).into()]),
+            Ask::Truncate { size } => self.seq([DiscardFrame::Truncate { node: file, size }.into()]),
             Ask::BlockStatusAbove { offset, len, want_zero } => {
-                self.seq([Frame::StatusAbove(StatusReq::new(node, None, offset, len, want_zero))])
+                self.seq([StatusFrame::StatusAbove(StatusReq::new(node, None, offset, len, want_zero)).into()])
             }
             other => unreachable!("{other:?} is no request to a child"),
         }
@@ -334,9 +381,9 @@ impl World {
     }
 
     /// After waiting for an allocation: takes the lock again.
-    pub(in crate::world) fn qcow2_relock(&mut self, node: NodeId, op: Box<Op>) -> Flow {
+    fn qcow2_relock(&mut self, node: NodeId, op: Box<Op>) -> Flow {
         let co = self.current();
-        self.stack.push(Frame::Qcow2Op { node, op });
+        self.stack.push(Qcow2Frame::Qcow2Op { node, op }.into());
         let state_locked = std::mem::replace(&mut self.qcow2(node).locked, true);
         if state_locked {
             self.qcow2(node).lock_queue.push(co);
@@ -346,7 +393,7 @@ impl World {
     }
 
     /// An operation that another one started is over.
-    pub(in crate::world) fn qcow2_task_done(&mut self, node: NodeId, parent: CoId, slot: u32) -> Flow {
+    fn qcow2_task_done(&mut self, node: NodeId, parent: CoId, slot: u32) -> Flow {
         let result = match std::mem::take(&mut self.reg) {
             Val::Ret(Ok(())) | Val::None => Ok(Out::Done),
             Val::Ret(Err(errno)) | Val::Data(Err(errno)) => Err(Fault::from(errno)),
@@ -421,7 +468,7 @@ impl World {
 
     /// `qcow2_co_block_status`
     pub(super) fn qcow2_block_status(&mut self, node: NodeId, offset: u64, bytes: u64, _want_zero: bool) -> Flow {
-        self.stack.push(Frame::StatusVal);
+        self.stack.push(StatusFrame::StatusVal.into());
         self.qcow2_start(node, Op::block_status(offset, bytes))
     }
 
@@ -435,12 +482,12 @@ impl World {
                 Some(BitmapCheck { name, problem: b.check(crate::bitmap::CheckFlags::DEFAULT).err() })
             })
             .collect();
-        self.stack.push(Frame::Qcow2Truncated(node));
+        self.stack.push(Qcow2Frame::Qcow2Truncated(node).into());
         self.qcow2_start(node, Op::truncate(size, zero, checks.into()))
     }
 
     /// After a truncate. The node has the new size from before the header is written, also where that fails then.
-    pub(in crate::world) fn qcow2_truncated(&mut self, node: NodeId) -> Flow {
+    fn qcow2_truncated(&mut self, node: NodeId) -> Flow {
         self.refresh_total_sectors(node);
         let done = match std::mem::take(&mut self.reg) {
             Val::Ret(Ok(())) | Val::None => Ok(()),
@@ -453,11 +500,11 @@ impl World {
 
     /// `qcow2_open`, as a frame for a coroutine of its own. Leaves `Val::Done`.
     pub(in crate::world) fn qcow2_open_frame(&self, node: NodeId) -> Frame {
-        Frame::Qcow2Open(node)
+        Qcow2Frame::Qcow2Open(node).into()
     }
 
     /// `qcow2_open`
-    pub(in crate::world) fn qcow2_open(&mut self, node: NodeId) -> Flow {
+    fn qcow2_open(&mut self, node: NodeId) -> Flow {
         let n = &self.graph.nodes[node];
         let file = self.below(node);
         let spec = n.spec.clone().expect("the node is being opened");
@@ -479,12 +526,12 @@ impl World {
             request_alignment: u32::try_from(self.graph.nodes[file].bl.request_alignment).unwrap_or(1),
         };
         self.qcow2(node).q = Qcow2::new(traits);
-        self.stack.push(Frame::Qcow2Opened(node));
+        self.stack.push(Qcow2Frame::Qcow2Opened(node).into());
         self.qcow2_start(node, Op::open(options))
     }
 
     /// The end of `qcow2_open`.
-    pub(in crate::world) fn qcow2_opened(&mut self, node: NodeId) -> Flow {
+    fn qcow2_opened(&mut self, node: NodeId) -> Flow {
         let bitmaps = match std::mem::take(&mut self.reg) {
             Val::Opened(Ok(bitmaps)) => bitmaps,
             Val::Opened(Err(fault)) => return self.ret(Val::Done(Err(QmpError::generic(fault.to_string())))),
@@ -536,88 +583,10 @@ impl World {
         bitmaps.iter().filter(|b| b.name().is_some() && b.to_be_stored() && !b.inconsistent()).map(store).collect()
     }
 
-    /// `bs->drv->bdrv_close`
-    pub(in crate::world) fn driver_close(&mut self, node: NodeId) -> Flow {
-        match self.graph.nodes[node].driver.as_ref() {
-            Some(Driver::Qcow2(_)) if self.graph.nodes[node].file.is_some() && !self.graph.nodes[node].dropped => {
-                self.seq([Frame::RunCo(Box::new(Frame::Qcow2Close(node))), Frame::DriverClosed(node)])
-            }
-            Some(Driver::Cbw(cbw)) => {
-                let own = [cbw.access_bitmap, cbw.done_bitmap, cbw.copy_bitmap];
-                for bitmap in own {
-                    self.graph.nodes[node].bitmaps.release(bitmap);
-                }
-                self.driver_closed(node)
-            }
-            Some(Driver::Throttle(_)) => {
-                self.throttle_unregister(super::throttle::Member::Node(node));
-                self.driver_closed(node)
-            }
-            Some(Driver::CopyOnRead(_)) => self.cor_close(node),
-            _ => self.driver_closed(node),
-        }
-    }
-
     /// `qcow2_close`
-    pub(in crate::world) fn qcow2_close(&mut self, node: NodeId) -> Flow {
+    fn qcow2_close(&mut self, node: NodeId) -> Flow {
         let bitmaps: Arc<[StoreBitmap]> = self.bitmaps_to_store(node).into();
         let name = self.graph.nodes[node].node_name.clone();
         self.qcow2_start(node, Op::close(bitmaps, &name))
-    }
-
-    /// `bs->drv = NULL`. The driver's state stays until the children are gone; nobody sends requests any more.
-    pub(in crate::world) fn driver_closed(&mut self, node: NodeId) -> Flow {
-        self.reg = Val::None;
-        self.graph.nodes[node].bitmaps.release_named();
-        Flow::Go
-    }
-
-    /// `bdrv_co_get_allocated_file_size`, in bytes.
-    ///
-    /// # Errors
-    /// `ENOTSUP` for protocols that cannot tell. To QEMU blkdebug is one.
-    pub fn allocated_size(&self, node: NodeId) -> Ret<u64> {
-        match self.graph.nodes[node].driver.as_ref() {
-            Some(Driver::File(file)) => Ok(self.files.allocated(&file.path)),
-            Some(Driver::Null(_)) => Ok(0),
-            None | Some(Driver::Blkdebug(_)) => Err(Errno::ENOTSUP),
-            Some(_) => self.allocated_size(self.below(node)),
-        }
-    }
-}
-
-impl World {
-    /// The host's files as they would be if every open image wrote its caches now. The world stays as it is, and no fault rule
-    /// sees it.
-    #[must_use]
-    pub fn flushed_files(&self) -> crate::host::HostFiles {
-        let mut files = self.files.clone();
-        for (id, node) in self.graph.nodes.iter() {
-            let Some(Driver::Qcow2(state)) = &node.driver else { continue };
-            if !node.flags.rdwr || node.dropped || node.file.is_none() || !state.q.has_dirty_caches() {
-                continue;
-            }
-            let Some(path) = self.host_path(id) else { continue };
-            let mut q = state.q.clone();
-            let mut op = Op::flush_to_os();
-            let mut got = Got::Done;
-            loop {
-                got = match op.resume(&mut q, got) {
-                    Ask::Done(_) => break,
-                    Ask::Read { offset, len, .. } => Got::Data(files.pread(&path, offset, len)),
-                    Ask::Write { offset, data } => {
-                        files.pwrite(&path, offset, &data);
-                        Got::Done
-                    }
-                    Ask::WriteZeroes { offset, len, .. } => {
-                        files.zero(&path, offset, len);
-                        Got::Done
-                    }
-                    Ask::GetLength => Got::Number(files.size(&path)),
-                    _ => Got::Done,
-                };
-            }
-        }
-        files
     }
 }

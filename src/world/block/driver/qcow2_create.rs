@@ -2,16 +2,30 @@
 //!
 //! It is work like any other. Bystanders see each change of the graph, and its requests wait where all is drained.
 
+use super::Driver;
+use super::file::FileDriver;
+use crate::base::units::{Nanos, align_up};
 use crate::block::content::Data;
-use crate::block::qcow2::{CreateOptions, CreateStep, Op};
+use crate::block::qcow2::{CreateOptions, CreateOptions as Qcow2Options, CreateStep, Op};
 use crate::qmp::error::QmpError;
+use crate::qmp::types::{BlockdevRef, CreateQcow2, Qcow2CompressionType, Qcow2Version};
 use crate::world::World;
+use crate::world::aio::device::DeviceOp;
 use crate::world::arena::{BackendId, NodeId};
-use crate::world::block::graph::{OpenFlags, perm};
-use crate::world::block::io::IoFlags;
+use crate::world::block::backend::BackendFrame;
+use crate::world::block::backend::BlkRequest;
+use crate::world::block::create::AfterCreate;
+use crate::world::block::create::ImgCreateFrame;
+use crate::world::block::driver::qcow2::Qcow2Frame;
+use crate::world::block::graph::GraphFrame;
+use crate::world::block::graph::{Node, OpenFlags};
+use crate::world::block::graph_lock::GraphLockFrame;
+use crate::world::block::io::request::IoFlags;
+use crate::world::block::open::open::OpenFrame;
 use crate::world::block::open::spec::{DriverSpec, OpenSpec};
+use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
-use crate::world::monitor::hmp::BlkRequest;
+use crate::world::job::create::on_main_nothing;
 use crate::world::value::Val;
 use std::sync::Arc;
 
@@ -21,7 +35,7 @@ pub struct Formatting {
     /// What the image will be in.
     file: NodeId,
     /// The backend of the moment.
-    blk: Option<BackendId>,
+    pub(in crate::world) blk: Option<BackendId>,
     /// How.
     options: CreateOptions,
 }
@@ -47,16 +61,51 @@ pub enum FormatStage {
     Reopened,
 }
 
+/// How long a worker thread takes to set the length of a new file, in nanoseconds.
+pub(in crate::world) const TRUNCATE: Nanos = 40_000;
+
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum Qcow2CreateFrame {
+    ImgCreateQcow2 { path: Arc<str>, backing: Option<(Arc<str>, Arc<str>)>, size: u64 },
+    Qcow2Format { file: NodeId, options: Box<CreateOptions> },
+    Qcow2CreateFile { file: NodeId, options: Box<CreateOptions> },
+    Formatting(Box<Formatting>, FormatStage),
+    RawTruncate(NodeId),
+    CreateOver(Box<CreateQcow2>),
+}
+
+impl From<Qcow2CreateFrame> for Frame {
+    fn from(frame: Qcow2CreateFrame) -> Frame {
+        Frame::Qcow2Create(frame)
+    }
+}
+
+impl Qcow2CreateFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            Qcow2CreateFrame::ImgCreateQcow2 { path, backing, size } => w.img_create_qcow2(&path, backing, size),
+            Qcow2CreateFrame::Qcow2Format { file, options } => w.qcow2_format(file, options),
+            Qcow2CreateFrame::Qcow2CreateFile { file, options } => w.qcow2_create_file_co(file, options),
+            Qcow2CreateFrame::Formatting(formatting, stage) => w.formatting(formatting, stage),
+            Qcow2CreateFrame::RawTruncate(file) => w.raw_truncate(file),
+            Qcow2CreateFrame::CreateOver(options) => w.create_over(&options),
+        }
+    }
+}
+
 impl World {
     /// `qcow2_co_create`, but for the reference to `file` that it takes. Runs in a coroutine. Leaves `Val::Done`.
-    pub(in crate::world) fn qcow2_format(&mut self, file: NodeId, options: Box<CreateOptions>) -> Flow {
+    fn qcow2_format(&mut self, file: NodeId, options: Box<CreateOptions>) -> Flow {
         if let Err(fault) = options.check() {
             return self.ret(Val::Done(Err(QmpError::generic(fault.to_string()))));
         }
         let (perm, beyond_eof) = (perm::WRITE | perm::RESIZE, true);
-        let attach = Frame::BlkNewWithBs { bs: file, perm, beyond_eof };
+        let attach = BackendFrame::BlkNewWithBs { bs: file, perm, beyond_eof }.into();
         let f = Box::new(Formatting { file, blk: None, options: *options });
-        self.seq([Frame::OnMain(Box::new(attach)), Frame::Formatting(f, FormatStage::Attached)])
+        self.seq([Frame::OnMain(Box::new(attach)), Qcow2CreateFrame::Formatting(f, FormatStage::Attached).into()])
     }
 
     /// One stage of formatting.
@@ -111,16 +160,20 @@ impl World {
         let blk = f.blk.expect("it has a backend");
         let (bytes, flags) = (data.len(), IoFlags::NONE);
         let request = Box::new(BlkRequest::Write { offset, data: Some(data), bytes, flags });
-        self.seq([Frame::BlkCo { blk, request }, Frame::Formatting(f, next)])
+        self.seq([BackendFrame::BlkCo { blk, request }.into(), Qcow2CreateFrame::Formatting(f, next).into()])
     }
 
     /// The backend of the moment goes, and one that opens the image comes.
     fn format_open(&mut self, mut f: Box<Formatting>, flags: OpenFlags, perm: u8, next: FormatStage) -> Flow {
-        let gone = Frame::BlkUnref(f.blk.take().expect("it has a backend"));
+        let gone = BackendFrame::BlkUnref(f.blk.take().expect("it has a backend")).into();
         let file = OpenSpec::reference(self.graph.nodes[f.file].node_name.clone());
         let spec = OpenSpec { file: Some(Arc::new(file)), ..OpenSpec::new(DriverSpec::qcow2(), flags) };
-        let open = Frame::BlkNewOpen { spec: Arc::new(spec), perm };
-        self.seq([Frame::OnMain(Box::new(gone)), Frame::OnMain(Box::new(open)), Frame::Formatting(f, next)])
+        let open = BackendFrame::BlkNewOpen { spec: Arc::new(spec), perm }.into();
+        self.seq([
+            Frame::OnMain(Box::new(gone)),
+            Frame::OnMain(Box::new(open)),
+            Qcow2CreateFrame::Formatting(f, next).into(),
+        ])
     }
 
     /// Work on the open image, under the graph's reader lock.
@@ -128,44 +181,125 @@ impl World {
         let node = f.blk.and_then(|blk| self.graph.blk_bs(blk)).expect("the image is open");
         let op = Box::new(Op::create_step(f.options.clone(), step));
         self.seq([
-            Frame::Rdlock,
-            Frame::RunCo(Box::new(Frame::Qcow2Op { node, op })),
-            Frame::KeepOver(Box::new(Frame::Rdunlock)),
-            Frame::Formatting(f, next),
+            GraphLockFrame::Rdlock.into(),
+            Frame::RunCo(Box::new(Qcow2Frame::Qcow2Op { node, op }.into())),
+            Frame::KeepOver(Box::new(GraphLockFrame::Rdunlock.into())),
+            Qcow2CreateFrame::Formatting(f, next).into(),
         ])
     }
 
     fn format_end(&mut self, f: &Formatting, done: Result<(), QmpError>) -> Flow {
         self.stack.push(Frame::Give(Box::new(Val::Done(done))));
-        let gone = f.blk.map_or(Frame::LockGraph(0), Frame::BlkUnref);
+        let gone = f.blk.map_or(GraphLockFrame::LockGraph(0).into(), |blk| BackendFrame::BlkUnref(blk).into());
         self.seq([Frame::OnMain(Box::new(gone))])
     }
 
-    /// `blk_new_with_bs`, with all shared. Leaves `Val::Backend`.
-    pub(in crate::world) fn blk_new_with_bs(&mut self, bs: NodeId, perm: u8, beyond_eof: bool) -> Flow {
-        let blk = self.blk_new("".into(), perm, perm::ALL);
-        self.graph.backends[blk].allow_write_beyond_eof = beyond_eof;
-        self.seq([Frame::BlkInsertBs(blk, bs), Frame::BlkNewAttached(blk)])
+    /// `bdrv_img_create`: the image itself. Leaves `Val::Done`.
+    fn img_create_qcow2(&mut self, path: &Arc<str>, backing: Option<(Arc<str>, Arc<str>)>, size: u64) -> Flow {
+        let below = backing.as_ref().map(|(file, format)| format!(" backing_file={file} backing_fmt={format}"));
+        self.console(&format!(
+            "Formatting '{path}', fmt=qcow2 cluster_size=65536 extended_l2=off compression_type=zlib size={size}{} \
+             lazy_refcounts=off refcount_bits=16",
+            below.unwrap_or_default()
+        ));
+        let (file, format) = backing.map_or((None, None), |(file, format)| (Some(file), Some(format)));
+        let options = Qcow2Options {
+            backing_file: file.map(|f| f.to_string()),
+            backing_format: format.map(|f| f.to_string()),
+            ..Qcow2Options::new(align_up(size, 512))
+        };
+        self.raw_create(path.clone(), 0, false, Box::new(AfterCreate::Qcow2(options)))
     }
 
-    /// The end of `blk_new_with_bs`.
-    pub(in crate::world) fn blk_new_attached(&mut self, blk: BackendId) -> Flow {
-        let done = self.take_done();
-        if done.is_err() {
-            self.graph.backends.remove(blk);
+    /// `qcow2_co_create_opts`: a node for the new file, formatted and given up again.
+    pub(in crate::world) fn qcow2_create_file(&mut self, path: &Arc<str>, options: Qcow2Options) -> Flow {
+        let mut node = Node::new();
+        node.flags = OpenFlags { rdwr: true, unmap: true, ..OpenFlags::default() };
+        node.driver = Some(Driver::File(FileDriver {
+            path: self.files.key(path),
+            filename: path.clone(),
+            locking: true,
+            discards: (0, 0),
+        }));
+        node.size = 0;
+        let file = self.bdrv_new(node);
+        self.assign_node_name(file, None).expect("a made-up name is free");
+        let create = Qcow2CreateFrame::Qcow2CreateFile { file, options: Box::new(options) }.into();
+        self.seq([Frame::RunCo(Box::new(create)), ImgCreateFrame::ImgCreated("qcow2".into()).into()])
+    }
+
+    /// `qcow2_co_create_opts`, in its coroutine. What it does to the graph is done by the main thread, in bottom halves.
+    fn qcow2_create_file_co(&mut self, file: NodeId, options: Box<Qcow2Options>) -> Flow {
+        self.seq([
+            // `raw_co_create` empties the file, and makes it as long as it is to be.
+            Qcow2CreateFrame::RawTruncate(file).into(),
+            Qcow2CreateFrame::RawTruncate(file).into(),
+            // `bdrv_co_open`: the node is there already, to have something that the file's requests are of.
+            on_main_nothing(),
+            // `qcow2_co_create` takes a reference and gives it up.
+            on_main_nothing(),
+            Qcow2CreateFrame::Qcow2Format { file, options }.into(),
+            Frame::KeepOver(Box::new(on_main_nothing())),
+            Frame::KeepOver(Box::new(on_main_nothing())),
+            Frame::KeepOver(Box::new(Frame::OnMain(Box::new(GraphFrame::BdrvUnref(file).into())))),
+            Frame::KeepOver(Box::new(on_main_nothing())),
+        ])
+    }
+
+    /// A worker thread sets the length of a new file.
+    fn raw_truncate(&mut self, file: NodeId) -> Flow {
+        self.device_submit(file, DeviceOp::Nothing, 0, TRUNCATE)
+    }
+
+    /// `qcow2_co_create` for a job, in its coroutine.
+    pub(in crate::world) fn create_qcow2(&mut self, q: &CreateQcow2) -> Flow {
+        match &q.file {
+            // `bdrv_co_open_blockdev_ref`: opened for this, and closed again.
+            BlockdevRef::Definition(options) => {
+                let spec = Arc::new(OpenSpec::from_options(options, None));
+                let open = Frame::OnMain(Box::new(OpenFrame::BdrvOpen(spec).into()));
+                self.seq([open, Qcow2CreateFrame::CreateOver(Box::new(q.clone())).into()])
+            }
+            BlockdevRef::Reference(name) => {
+                // A reference is taken and given up by the main thread, too.
+                match self.lookup_bs(name) {
+                    Ok(file) => {
+                        self.stack.push(Frame::KeepOver(Box::new(on_main_nothing())));
+                        self.stack.push(Frame::KeepOver(Box::new(on_main_nothing())));
+                        let _ = self.create_over_node(q, file);
+                    }
+                    Err(err) => self.stack.push(Frame::Give(Box::new(Val::Done(Err(err))))),
+                }
+                self.seq([on_main_nothing()])
+            }
         }
-        self.ret(Val::Backend(done.map(|()| blk)))
     }
 
-    /// `blk_new_open`, once the node is open or not. Leaves `Val::Backend`.
-    pub(in crate::world) fn blk_new_opened(&mut self, perm: u8) -> Flow {
+    /// The same, over a file that was opened.
+    fn create_over(&mut self, q: &CreateQcow2) -> Flow {
         match std::mem::take(&mut self.reg) {
-            Val::Node(Ok(bs)) => self.seq([
-                Frame::BlkNewWithBs { bs, perm, beyond_eof: false },
-                Frame::KeepOver(Box::new(Frame::BdrvUnref(bs))),
-            ]),
-            Val::Node(Err(err)) => self.ret(Val::Backend(Err(err))),
+            Val::Node(Ok(file)) => {
+                let unref = Frame::OnMain(Box::new(GraphFrame::BdrvUnref(file).into()));
+                self.stack.push(Frame::KeepOver(Box::new(on_main_nothing())));
+                self.stack.push(Frame::KeepOver(Box::new(unref)));
+                self.create_over_node(q, file)
+            }
+            Val::Node(Err(err)) => self.ret(Val::Done(Err(err))),
             other => unreachable!("a node or an error, not {other:?}"),
         }
+    }
+
+    fn create_over_node(&mut self, q: &CreateQcow2, file: NodeId) -> Flow {
+        let options = Qcow2Options {
+            size: q.size,
+            version: if q.version == Some(Qcow2Version::V2) { 2 } else { 3 },
+            cluster_size: q.cluster_size.unwrap_or(65_536),
+            backing_file: q.backing_file.as_ref().map(ToString::to_string),
+            backing_format: q.backing_fmt.map(|d| d.name().to_owned()),
+            lazy_refcounts: q.lazy_refcounts.unwrap_or(false),
+            refcount_bits: u32::try_from(q.refcount_bits.unwrap_or(16)).unwrap_or(0),
+            zstd: q.compression_type == Some(Qcow2CompressionType::Zstd),
+        };
+        self.seq([Qcow2CreateFrame::Qcow2Format { file, options: Box::new(options) }.into()])
     }
 }

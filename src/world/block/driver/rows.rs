@@ -67,14 +67,23 @@ const PROTOCOL: Row = Row {
 };
 
 const FILE: Row = Row { format_name: "file", ..PROTOCOL };
+
 const NULL_CO: Row = Row { format_name: "null-co", has_pwrite_zeroes: false, has_pdiscard: false, ..PROTOCOL };
+
 const NULL_AIO: Row = Row { format_name: "null-aio", ..NULL_CO };
+
 const RAW: Row = Row { format_name: "raw", is_filter: false, length_of_below: false, ..FILTER };
+
 const BLKDEBUG: Row = Row { format_name: "blkdebug", has_protocol_name: true, ..FILTER };
+
 const COPY_BEFORE_WRITE: Row = Row { format_name: "copy-before-write", can_reopen: false, ..FILTER };
+
 const COPY_ON_READ: Row = Row { format_name: "copy-on-read", can_reopen: false, ..FILTER };
+
 const THROTTLE: Row = Row { format_name: "throttle", ..FILTER };
+
 const MIRROR_TOP: Row = Row { format_name: "mirror_top", filtered_child_is_backing: true, can_reopen: false, ..FILTER };
+
 const COMMIT_TOP: Row = Row {
     format_name: "commit_top",
     filtered_child_is_backing: true,
@@ -83,6 +92,7 @@ const COMMIT_TOP: Row = Row {
     can_reopen: false,
     ..FILTER
 };
+
 const QCOW2: Row = Row {
     format_name: "qcow2",
     is_filter: false,
@@ -91,6 +101,7 @@ const QCOW2: Row = Row {
     length_of_below: false,
     ..FILTER
 };
+
 const SNAPSHOT_ACCESS: Row = Row {
     format_name: "snapshot-access",
     is_filter: false,

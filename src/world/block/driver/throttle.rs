@@ -2,39 +2,19 @@
 
 use super::Driver;
 use crate::block::throttle::{Limits, State};
-use crate::qmp::error::{ErrorClass, QmpError};
-use crate::qmp::types::BlockIoThrottle;
 use crate::world::World;
-use crate::world::aio::{TimerKind, Wait};
-use crate::world::arena::{BackendId, CoId, NodeId};
+use crate::world::aio::coroutine::Wait;
+use crate::world::aio::timer::TimerKind;
+use crate::world::arena::{CoId, Member, NodeId};
+use crate::world::block::driver::DriverFrame;
+use crate::world::block::io::request::WriteReq;
 use crate::world::frame::{Flow, Frame};
-use crate::world::value::Val;
 use std::sync::Arc;
-
-/// Who has its requests throttled (`ThrottleGroupMember`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Member {
-    /// A `throttle` node.
-    Node(NodeId),
-    /// A drive with limits of its own.
-    Backend(BackendId),
-}
-
-impl Member {
-    /// A number of its own.
-    #[must_use]
-    pub fn number(self) -> u64 {
-        match self {
-            Member::Node(bs) => u64::from(bs.0) << 1,
-            Member::Backend(blk) => u64::from(blk.0) << 1 | 1,
-        }
-    }
-}
 
 /// What one member has waiting; each pair is for reads and writes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Waiting {
-    who: Member,
+    pub(in crate::world) who: Member,
     pending: [u32; 2],
     queues: [Vec<CoId>; 2],
 }
@@ -52,27 +32,6 @@ pub struct Group {
     members: Vec<Waiting>,
     tokens: [Option<Member>; 2],
     armed: [bool; 2],
-}
-
-/// What a drive's limits are to be.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct DriveLimits {
-    blk: BackendId,
-    limits: Limits,
-    group: Option<Arc<str>>,
-}
-
-/// The limits of `-drive`, by their names there.
-///
-/// # Errors
-/// They contradict each other.
-pub(in crate::world) fn drive_limits(given: &[(Arc<str>, u64)]) -> Result<Limits, String> {
-    let mut limits = Limits::default();
-    for (name, value) in given {
-        limits.set(name.strip_prefix("throttling.").unwrap_or(name), *value);
-    }
-    limits.check()?;
-    Ok(limits)
 }
 
 /// All groups, in order.
@@ -149,6 +108,39 @@ impl Group {
     }
 }
 
+/// A request of a `throttle` node waits for its turn.
+pub(super) fn throttled(node: NodeId, write: bool, bytes: u64) -> Frame {
+    ThrottleFrame::ThrottleWait { who: Member::Node(node), write, bytes }.into()
+}
+
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum ThrottleFrame {
+    ThrottleWait { who: Member, write: bool, bytes: u64 },
+    ThrottleWoken { who: Member, write: bool },
+    ThrottleGo { who: Member, write: bool, bytes: u64 },
+    ThrottleRestart { who: Member, write: bool },
+}
+
+impl From<ThrottleFrame> for Frame {
+    fn from(frame: ThrottleFrame) -> Frame {
+        Frame::Throttle(frame)
+    }
+}
+
+impl ThrottleFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            ThrottleFrame::ThrottleWait { who, write, bytes } => w.throttle_intercept(who, write, bytes),
+            ThrottleFrame::ThrottleWoken { who, write } => w.throttle_woken(who, write),
+            ThrottleFrame::ThrottleGo { who, write, bytes } => w.throttle_go(who, write, bytes),
+            ThrottleFrame::ThrottleRestart { who, write } => w.throttle_restart(who, write),
+        }
+    }
+}
+
 impl World {
     /// `io_limits_disabled`: the member is being drained.
     fn unlimited(&self, who: Member) -> bool {
@@ -171,7 +163,7 @@ impl World {
     }
 
     /// `throttle_group_unregister_tgm`. Nothing waits any more.
-    pub(super) fn throttle_unregister(&mut self, who: Member) {
+    pub(in crate::world) fn throttle_unregister(&mut self, who: Member) {
         let Some(index) = self.throttling.index_of(who) else { return };
         let group = &mut self.throttling.groups[index];
         for dir in 0..2 {
@@ -215,25 +207,25 @@ impl World {
     }
 
     /// `throttle_group_co_io_limits_intercept`: waits for its turn.
-    pub(in crate::world) fn throttle_intercept(&mut self, who: Member, write: bool, bytes: u64) -> Flow {
+    fn throttle_intercept(&mut self, who: Member, write: bool, bytes: u64) -> Flow {
         let Some(index) = self.throttling.index_of(who) else { return Flow::Go };
         let dir = usize::from(write);
         let token = self.throttling.groups[index].next_token(who, dir, self.unlimited(who));
         let must_wait = self.throttle_must_wait(index, token, dir);
         let co = self.current();
-        self.stack.push(Frame::ThrottleGo { who, write, bytes });
+        self.stack.push(ThrottleFrame::ThrottleGo { who, write, bytes }.into());
         let member = self.throttling.groups[index].member(who);
         if must_wait || member.pending[dir] > 0 {
             member.pending[dir] += 1;
             member.queues[dir].push(co);
-            self.stack.push(Frame::ThrottleWoken { who, write });
+            self.stack.push(ThrottleFrame::ThrottleWoken { who, write }.into());
             return Flow::Yield(Wait::Queue("its throttle group"));
         }
         Flow::Go
     }
 
     /// A request that waited goes on.
-    pub(in crate::world) fn throttle_woken(&mut self, who: Member, write: bool) -> Flow {
+    fn throttle_woken(&mut self, who: Member, write: bool) -> Flow {
         if let Some(index) = self.throttling.index_of(who) {
             self.throttling.groups[index].member(who).pending[usize::from(write)] -= 1;
         }
@@ -241,7 +233,7 @@ impl World {
     }
 
     /// A request is carried out: it counts, and the next one has its turn.
-    pub(in crate::world) fn throttle_go(&mut self, who: Member, write: bool, bytes: u64) -> Flow {
+    fn throttle_go(&mut self, who: Member, write: bool, bytes: u64) -> Flow {
         if let Some(index) = self.throttling.index_of(who) {
             self.throttling.groups[index].state.account(write, bytes);
             self.throttle_schedule_next(index, who, usize::from(write));
@@ -278,7 +270,7 @@ impl World {
     }
 
     /// `throttle_group_restart_queue_entry`, in a coroutine of its own.
-    pub(in crate::world) fn throttle_restart(&mut self, who: Member, write: bool) -> Flow {
+    fn throttle_restart(&mut self, who: Member, write: bool) -> Flow {
         let dir = usize::from(write);
         if let Some(index) = self.throttling.index_of(who)
             && !self.throttle_wake_one(index, who, dir)
@@ -292,7 +284,7 @@ impl World {
     pub(in crate::world) fn throttle_timer(&mut self, who: Member, write: bool) {
         if let Some(index) = self.throttling.index_of(who) {
             self.throttling.groups[index].armed[usize::from(write)] = false;
-            let co = self.co_create([Frame::ThrottleRestart { who, write }]);
+            let co = self.co_create([ThrottleFrame::ThrottleRestart { who, write }.into()]);
             self.aio_co_wake(co);
         }
     }
@@ -305,7 +297,7 @@ impl World {
                 self.timer_del(timer);
                 self.throttle_timer(who, write);
             } else if self.throttling.index_of(who).is_some() {
-                let co = self.co_create([Frame::ThrottleRestart { who, write }]);
+                let co = self.co_create([ThrottleFrame::ThrottleRestart { who, write }.into()]);
                 self.aio_co_wake(co);
             }
         }
@@ -319,7 +311,7 @@ impl World {
     }
 
     /// `throttle_group_config`
-    pub(super) fn throttle_config(&mut self, who: Member, limits: Limits) {
+    pub(in crate::world) fn throttle_config(&mut self, who: Member, limits: Limits) {
         let now = self.now;
         if let Some(index) = self.throttling.index_of(who) {
             self.throttling.groups[index].state.configure(limits, now);
@@ -327,95 +319,8 @@ impl World {
         }
     }
 
-    /// `qmp_block_set_io_throttle`. Leaves `Val::Done`.
-    pub(in crate::world) fn block_set_io_throttle(&mut self, args: &BlockIoThrottle) -> Flow {
-        let fail = |w: &mut World, err: QmpError| w.ret(Val::Done(Err(err)));
-        let blk = match self.blk_of(args.device.as_ref(), args.id.as_ref()) {
-            Ok(blk) => blk,
-            Err(err) => return fail(self, err),
-        };
-        let Some(bs) = self.graph.blk_bs(blk) else {
-            return fail(self, QmpError::generic("Device has no medium"));
-        };
-        let mut limits = Limits::default();
-        for (i, bucket) in limits.buckets.iter_mut().enumerate() {
-            // A negative number is a large one, and refused as such.
-            bucket.avg = args.limits[i].cast_unsigned();
-            bucket.max = args.extras[i].unwrap_or(0).cast_unsigned();
-            bucket.burst_length = args.extras[6 + i].unwrap_or(1).cast_unsigned();
-        }
-        limits.op_size = args.extras[12].unwrap_or(0).cast_unsigned();
-        if let Err(text) = limits.check() {
-            return fail(self, QmpError::generic(text));
-        }
-        let known = self.throttling.group_of(Member::Backend(blk)).map(|group| group.name.clone());
-        let group = match (&known, &args.group) {
-            (None, None) => args.device.clone().or_else(|| args.id.clone()),
-            (_, group) => group.clone(),
-        };
-        let leaves = known.is_some_and(|known| !limits.enabled() || group.as_ref().is_some_and(|name| *name != known));
-        let set = Frame::DriveLimits(Box::new(DriveLimits { blk, limits, group }));
-        if leaves {
-            // What waits is let go before the drive leaves its group.
-            return self.seq([Frame::DrainedBegin(bs), set, Frame::KeepOver(Box::new(Frame::DrainedEnd(bs)))]);
-        }
-        self.seq([set])
-    }
-
-    /// `Frame::DriveLimits`. Leaves `Val::Done`.
-    pub(in crate::world) fn drive_limits(&mut self, wanted: &DriveLimits) -> Flow {
-        let done = self.set_drive_limits(wanted.blk, wanted.limits, wanted.group.as_ref());
-        self.ret(Val::Done(done))
-    }
-
-    /// `qmp_get_blk`
-    ///
-    /// # Errors
-    /// There is no such drive or device, or both or none were named.
-    pub(in crate::world) fn blk_of(
-        &self,
-        device: Option<&Arc<str>>,
-        id: Option<&Arc<str>>,
-    ) -> Result<BackendId, QmpError> {
-        match (device, id) {
-            (None, Some(id)) => self.blk_by_qdev_id(id),
-            (Some(device), None) => self
-                .graph
-                .blk_by_name(device)
-                .ok_or_else(|| QmpError::new(ErrorClass::DeviceNotFound, format!("Device '{device}' not found"))),
-            _ => Err(QmpError::generic("Need exactly one of 'device' and 'id'")),
-        }
-    }
-
-    /// The limits of a drive, from the command line or by `block_set_io_throttle`.
-    ///
-    /// # Errors
-    /// The limits contradict each other.
-    pub(in crate::world) fn set_drive_limits(
-        &mut self,
-        blk: BackendId,
-        limits: Limits,
-        group: Option<&Arc<str>>,
-    ) -> Result<(), QmpError> {
-        limits.check().map_err(QmpError::generic)?;
-        let who = Member::Backend(blk);
-        let member = self.throttling.group_of(who).map(|known| known.name.clone());
-        if limits.enabled() {
-            match (member, group) {
-                (None, group) => {
-                    let name = group.cloned().unwrap_or_else(|| self.graph.backends[blk].name.clone());
-                    self.throttle_register(who, &name);
-                }
-                (Some(known), Some(name)) if known != *name => {
-                    self.throttle_unregister(who);
-                    self.throttle_register(who, name);
-                }
-                _ => {}
-            }
-            self.throttle_config(who, limits);
-        } else if member.is_some() {
-            self.throttle_unregister(who);
-        }
-        Ok(())
+    /// A write that waits for its turn, and is passed on.
+    pub(super) fn write_throttled(&mut self, req: Box<WriteReq>) -> Flow {
+        self.seq([throttled(req.node, true, req.bytes), DriverFrame::PassWrite { req, shift: 0 }.into()])
     }
 }

@@ -3,24 +3,34 @@
 use super::spec::{BackingSpec, DriverSpec, OpenSpec};
 use crate::base::Kept;
 use crate::base::errno::Errno;
-use crate::base::units::{BDRV_MAX_LENGTH, GIB, align_up};
-use crate::block::blkdebug::{Blkdebug, Limits, Rule};
-use crate::block::blkdebug_config;
+use crate::base::units::{BDRV_MAX_LENGTH, GIB};
 use crate::block::event::BlkdebugEvent;
 use crate::qmp::error::QmpError;
 use crate::world::World;
-use crate::world::arena::{BackendId, NodeId};
+use crate::world::arena::{BackendId, Member, NodeId};
+use crate::world::block::backend::BackendFrame;
+use crate::world::block::driver::Driver;
+use crate::world::block::driver::blkdebug::BlkdebugDriver;
+use crate::world::block::driver::blkdebug::BlkdebugFrame;
+use crate::world::block::driver::copy_before_write::CbwState;
+use crate::world::block::driver::copy_before_write::CopyBeforeWriteFrame;
 use crate::world::block::driver::copy_on_read::CopyOnRead;
-use crate::world::block::driver::throttle::Member;
-use crate::world::block::driver::{BlkdebugDriver, CbwState, Driver, FileDriver, NullDriver, RawDriver};
-use crate::world::block::graph::{DetectZeroes, Node, OpenFlags, Role, perm};
-use crate::world::block::io::IoFlags;
+use crate::world::block::driver::null::NullDriver;
+use crate::world::block::driver::raw::RawDriver;
+use crate::world::block::edges::EdgesFrame;
+use crate::world::block::edges::Role;
+use crate::world::block::graph::GraphFrame;
+use crate::world::block::graph::{DetectZeroes, Node, OpenFlags};
+use crate::world::block::graph_lock::GraphLockFrame;
+use crate::world::block::io::IoFrame;
+use crate::world::block::io::request::IoFlags;
+use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use std::sync::Arc;
 
 /// Bytes that a file of blkdebug's rules has at most.
-const MAX_CONFIG: u64 = 1 << 20;
+pub(in crate::world) const MAX_CONFIG: u64 = 1 << 20;
 
 /// A node that is being opened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -66,9 +76,39 @@ pub enum OpenStage {
     BackingAttached,
 }
 
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum OpenFrame {
+    BdrvOpen(Arc<OpenSpec>),
+    Open(Box<Opening>, OpenStage),
+    OpenDone(Box<Opening>),
+    OpenFail(Box<Opening>, QmpError),
+    OpenFormatFailed(Box<Opening>, QmpError),
+}
+
+impl From<OpenFrame> for Frame {
+    fn from(frame: OpenFrame) -> Frame {
+        Frame::Open(frame)
+    }
+}
+
+impl OpenFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            OpenFrame::BdrvOpen(spec) => w.bdrv_open(&spec),
+            OpenFrame::Open(opening, stage) => w.open_stage(opening, stage),
+            OpenFrame::OpenDone(opening) => w.open_done(opening),
+            OpenFrame::OpenFail(opening, err) => w.open_fail(&opening, err),
+            OpenFrame::OpenFormatFailed(opening, err) => w.open_format_failed(opening, err),
+        }
+    }
+}
+
 impl World {
     /// `bdrv_open_inherit`. Leaves `Val::Node` with a reference for the caller.
-    pub(in crate::world) fn bdrv_open(&mut self, spec: &Arc<OpenSpec>) -> Flow {
+    fn bdrv_open(&mut self, spec: &Arc<OpenSpec>) -> Flow {
         if let Some(name) = &spec.reference {
             let found = self.lookup_bs(name);
             if let Ok(bs) = &found {
@@ -88,14 +128,14 @@ impl World {
         match &spec.file {
             Some(file) if spec.driver.opens_file_first() => {
                 let file = file.clone();
-                self.seq([Frame::BdrvOpen(file), Frame::Open(opening, OpenStage::FileOpened)])
+                self.seq([OpenFrame::BdrvOpen(file).into(), OpenFrame::Open(opening, OpenStage::FileOpened).into()])
             }
-            _ => self.seq([Frame::Open(opening, OpenStage::Driver)]),
+            _ => self.seq([OpenFrame::Open(opening, OpenStage::Driver).into()]),
         }
     }
 
     /// One stage of opening a node.
-    pub(in crate::world) fn open_stage(&mut self, o: Box<Opening>, stage: OpenStage) -> Flow {
+    fn open_stage(&mut self, o: Box<Opening>, stage: OpenStage) -> Flow {
         match stage {
             OpenStage::FileOpened => self.open_file_opened(o),
             OpenStage::ProbeAttached => self.open_probe_attached(o),
@@ -118,9 +158,9 @@ impl World {
 
     fn open_failed(&mut self, o: &Opening, err: QmpError) -> Flow {
         self.stack.push(Frame::Give(Box::new(Val::Node(Err(err)))));
-        self.stack.push(Frame::BdrvUnref(o.bs));
+        self.stack.push(GraphFrame::BdrvUnref(o.bs).into());
         if let Some(probe) = o.probe {
-            self.stack.push(Frame::BlkUnref(probe));
+            self.stack.push(BackendFrame::BlkUnref(probe).into());
         }
         Flow::Go
     }
@@ -140,9 +180,9 @@ impl World {
                 let probe = self.blk_new("".into(), 0, perm::ALL);
                 o.probe = Some(probe);
                 self.seq([
-                    Frame::BlkInsertBs(probe, file_bs),
-                    Frame::KeepOver(Box::new(Frame::BdrvUnref(file_bs))),
-                    Frame::Open(o, OpenStage::ProbeAttached),
+                    BackendFrame::BlkInsertBs(probe, file_bs).into(),
+                    Frame::KeepOver(Box::new(GraphFrame::BdrvUnref(file_bs).into())),
+                    OpenFrame::Open(o, OpenStage::ProbeAttached).into(),
                 ])
             }
         }
@@ -156,8 +196,8 @@ impl World {
             let file = o.file_bs.expect("just opened");
             let bytes = self.bdrv_getlength(file).min(2048);
             return self.seq([
-                Frame::RunCo(Box::new(Frame::Preadv { node: file, offset: 0, bytes, flags: IoFlags::NONE })),
-                Frame::Open(o, OpenStage::Probed),
+                Frame::RunCo(Box::new(IoFrame::Preadv { node: file, offset: 0, bytes, flags: IoFlags::NONE }.into())),
+                OpenFrame::Open(o, OpenStage::Probed).into(),
             ]);
         }
         self.open_driver(o)
@@ -185,7 +225,7 @@ impl World {
         let bs = o.bs;
         let spec = o.spec.clone();
         if self.wants_host_file(&spec.driver) {
-            return self.seq([Frame::Open(o, OpenStage::Driver)]);
+            return self.seq([OpenFrame::Open(o, OpenStage::Driver).into()]);
         }
         if let Err(text) = self.assign_node_name(bs, spec.node_name.as_deref()) {
             return self.open_failed(&o, QmpError::generic(text));
@@ -260,7 +300,7 @@ impl World {
                 self.graph.nodes[bs].driver = Some(Driver::Blkdebug(Box::new(driver)));
                 let image = spec.file.clone().expect("blkdebug has an image");
                 o.file_bs = None;
-                self.seq([Frame::BdrvOpen(image), Frame::Open(o, OpenStage::ChildOpened)])
+                self.seq([OpenFrame::BdrvOpen(image).into(), OpenFrame::Open(o, OpenStage::ChildOpened).into()])
             }
         }
     }
@@ -275,11 +315,11 @@ impl World {
                     self.inherits(target, parent, Some(spec));
                 }
                 self.seq([
-                    Frame::GraphWrlock,
-                    Frame::AttachToNode { parent, name: "target", role: Role::Data, bs: target },
-                    Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
-                    Frame::KeepOver(Box::new(Frame::BdrvUnref(target))),
-                    Frame::Open(o, OpenStage::TargetAttached),
+                    GraphLockFrame::GraphWrlock.into(),
+                    EdgesFrame::AttachToNode { parent, name: "target", role: Role::Data, bs: target }.into(),
+                    Frame::KeepOver(Box::new(GraphLockFrame::GraphWrunlock.into())),
+                    Frame::KeepOver(Box::new(GraphFrame::BdrvUnref(target).into())),
+                    OpenFrame::Open(o, OpenStage::TargetAttached).into(),
                 ])
             }
         }
@@ -293,7 +333,10 @@ impl World {
             unreachable!("only it has a target")
         };
         let (cbw, discard_source, min_cluster) = (o.bs, false, *min_cluster);
-        self.seq([Frame::CbwOpened { cbw, discard_source, min_cluster }, Frame::Open(o, OpenStage::CbwOpened)])
+        self.seq([
+            CopyBeforeWriteFrame::CbwOpened { cbw, discard_source, min_cluster }.into(),
+            OpenFrame::Open(o, OpenStage::CbwOpened).into(),
+        ])
     }
 
     /// Notes in whose options a node was described; one that was named by another is its own.
@@ -308,10 +351,10 @@ impl World {
         let parent = o.bs;
         self.inherits(file, parent, o.spec.file.as_deref());
         self.seq([
-            Frame::GraphWrlock,
-            Frame::AttachToNode { parent, name: "file", role, bs: file },
-            Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
-            Frame::Open(o, OpenStage::ChildAttached),
+            GraphLockFrame::GraphWrlock.into(),
+            EdgesFrame::AttachToNode { parent, name: "file", role, bs: file }.into(),
+            Frame::KeepOver(Box::new(GraphLockFrame::GraphWrunlock.into())),
+            OpenFrame::Open(o, OpenStage::ChildAttached).into(),
         ])
     }
 
@@ -323,11 +366,11 @@ impl World {
                 let parent = o.bs;
                 self.inherits(image, parent, o.spec.file.as_deref());
                 self.seq([
-                    Frame::GraphWrlock,
-                    Frame::AttachToNode { parent, name: "image", role: Role::Filtered, bs: image },
-                    Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
-                    Frame::KeepOver(Box::new(Frame::BdrvUnref(image))),
-                    Frame::Open(o, OpenStage::ChildAttached),
+                    GraphLockFrame::GraphWrlock.into(),
+                    EdgesFrame::AttachToNode { parent, name: "image", role: Role::Filtered, bs: image }.into(),
+                    Frame::KeepOver(Box::new(GraphLockFrame::GraphWrunlock.into())),
+                    Frame::KeepOver(Box::new(GraphFrame::BdrvUnref(image).into())),
+                    OpenFrame::Open(o, OpenStage::ChildAttached).into(),
                 ])
             }
         }
@@ -363,7 +406,7 @@ impl World {
             Driver::Cbw(_) => {
                 let DriverSpec::CopyBeforeWrite { target, .. } = &o.spec.driver else { unreachable!("it opens one") };
                 let target = target.clone();
-                self.seq([Frame::BdrvOpen(target), Frame::Open(o, OpenStage::TargetOpened)])
+                self.seq([OpenFrame::BdrvOpen(target).into(), OpenFrame::Open(o, OpenStage::TargetOpened).into()])
             }
             Driver::Throttle(group) => {
                 let group = group.clone();
@@ -389,32 +432,10 @@ impl World {
             }
             Driver::Qcow2(_) => {
                 let open = self.qcow2_open_frame(bs);
-                self.seq([Frame::RunCo(Box::new(open)), Frame::Open(o, OpenStage::FormatOpened)])
+                self.seq([Frame::RunCo(Box::new(open)), OpenFrame::Open(o, OpenStage::FormatOpened).into()])
             }
             other => unreachable!("{other:?} has no child"),
         }
-    }
-
-    /// `raw_apply_options`
-    fn open_raw(&mut self, bs: NodeId, raw: &RawDriver) -> Result<(), String> {
-        let below = self.bdrv_getlength(self.below(bs));
-        if below < raw.offset {
-            return Err(format!(
-                "Offset ({}) cannot be greater than size of the containing file ({below})",
-                raw.offset
-            ));
-        }
-        if let Some(size) = raw.size
-            && below - raw.offset < size
-        {
-            return Err(format!(
-                "The sum of offset ({}) and size ({size}) has to be smaller or equal to the actual size of the \
-                 containing file ({below})",
-                raw.offset
-            ));
-        }
-        self.graph.nodes[bs].size = raw.size.unwrap_or(below - raw.offset);
-        Ok(())
     }
 
     fn open_blkdebug(&mut self, o: Box<Opening>) -> Flow {
@@ -428,8 +449,8 @@ impl World {
             return self.driver_open_failed(o, QmpError::generic(text));
         }
         self.seq([
-            Frame::RunCo(Box::new(Frame::BlkdebugEvent { node: bs, event: BlkdebugEvent::None })),
-            Frame::OpenDone(o),
+            Frame::RunCo(Box::new(BlkdebugFrame::BlkdebugEvent { node: bs, event: BlkdebugEvent::None }.into())),
+            OpenFrame::OpenDone(o).into(),
         ])
     }
 
@@ -438,14 +459,14 @@ impl World {
             Ok(()) => self.open_done(o),
             Err(err) => {
                 // Measured: a format that refuses its image takes the graph lock once more than a protocol.
-                self.stack.push(Frame::OpenFormatFailed(o, err));
-                self.seq([Frame::LockGraph(1)])
+                self.stack.push(OpenFrame::OpenFormatFailed(o, err).into());
+                self.seq([GraphLockFrame::LockGraph(1).into()])
             }
         }
     }
 
     /// A format refused its image.
-    pub(in crate::world) fn open_format_failed(&mut self, o: Box<Opening>, err: QmpError) -> Flow {
+    fn open_format_failed(&mut self, o: Box<Opening>, err: QmpError) -> Flow {
         self.driver_open_failed(o, err)
     }
 
@@ -453,17 +474,21 @@ impl World {
     fn driver_open_failed(&mut self, o: Box<Opening>, err: QmpError) -> Flow {
         let bs = o.bs;
         self.graph.nodes[bs].driver = None;
-        self.stack.push(Frame::OpenFail(o, err));
-        self.seq([Frame::GraphWrlock, Frame::UnrefChildren(bs), Frame::GraphWrunlock])
+        self.stack.push(OpenFrame::OpenFail(o, err).into());
+        self.seq([
+            GraphLockFrame::GraphWrlock.into(),
+            GraphFrame::UnrefChildren(bs).into(),
+            GraphLockFrame::GraphWrunlock.into(),
+        ])
     }
 
     /// The end of an opening that failed.
-    pub(in crate::world) fn open_fail(&mut self, o: &Opening, err: QmpError) -> Flow {
+    fn open_fail(&mut self, o: &Opening, err: QmpError) -> Flow {
         self.open_failed(o, err)
     }
 
     /// The end of `bdrv_open_common`; the backend for probing goes.
-    pub(in crate::world) fn open_done(&mut self, mut o: Box<Opening>) -> Flow {
+    fn open_done(&mut self, mut o: Box<Opening>) -> Flow {
         let bs = o.bs;
         let null_size =
             if let DriverSpec::Null { size, .. } = &o.spec.driver { size.map(i64::unsigned_abs) } else { None };
@@ -474,7 +499,9 @@ impl World {
         }
         self.refresh_limits(bs);
         match o.probe.take() {
-            Some(probe) => self.seq([Frame::BlkUnref(probe), Frame::Open(o, OpenStage::ProbeGone)]),
+            Some(probe) => {
+                self.seq([BackendFrame::BlkUnref(probe).into(), OpenFrame::Open(o, OpenStage::ProbeGone).into()])
+            }
             None => self.open_backing(o),
         }
     }
@@ -497,7 +524,9 @@ impl World {
             }
         };
         match backing {
-            Some(spec) => self.seq([Frame::BdrvOpen(spec), Frame::Open(o, OpenStage::BackingOpened)]),
+            Some(spec) => {
+                self.seq([OpenFrame::BdrvOpen(spec).into(), OpenFrame::Open(o, OpenStage::BackingOpened).into()])
+            }
             None => self.open_end(&o),
         }
     }
@@ -533,9 +562,9 @@ impl World {
                     self.graph.nodes[bs].auto_backing_file = self.filename_of(backing);
                 }
                 self.seq([
-                    Frame::SetBackingHd { bs, backing },
-                    Frame::KeepOver(Box::new(Frame::BdrvUnref(backing))),
-                    Frame::Open(o, OpenStage::BackingAttached),
+                    EdgesFrame::SetBackingHd { bs, backing }.into(),
+                    Frame::KeepOver(Box::new(GraphFrame::BdrvUnref(backing).into())),
+                    OpenFrame::Open(o, OpenStage::BackingAttached).into(),
                 ])
             }
         }
@@ -546,105 +575,6 @@ impl World {
             Err(err) => self.open_failed(&o, err),
             Ok(()) => self.open_end(&o),
         }
-    }
-
-    /// `bdrv_set_backing_hd`. Leaves `Val::Done`.
-    pub(in crate::world) fn set_backing_hd(&mut self, bs: NodeId, backing: NodeId) -> Flow {
-        self.bdrv_ref(bs);
-        self.seq([
-            Frame::DrainedBegin(bs),
-            Frame::GraphWrlock,
-            Frame::AttachToNode { parent: bs, name: "backing", role: Role::Cow, bs: backing },
-            Frame::KeepOver(Box::new(Frame::GraphWrunlock)),
-            Frame::DrainedEnd(bs),
-            Frame::KeepOver(Box::new(Frame::BdrvUnref(bs))),
-        ])
-    }
-
-    /// Rules of a file, then those given as options.
-    fn blkdebug_engine(&self, rules: &[Rule], config: Option<&Arc<str>>, limits: Limits) -> Result<Blkdebug, String> {
-        let mut all = Vec::new();
-        if let Some(path) = config {
-            let file = self.files.get(&self.files.key(path));
-            let file = file.ok_or_else(|| blkdebug_config::open_error(Errno::ENOENT))?;
-            if file.size > MAX_CONFIG {
-                return Err(format!("Could not read blkdebug config file: it has more than {MAX_CONFIG} bytes"));
-            }
-            let text = file.content.read(0, file.size).to_bytes();
-            all = blkdebug_config::parse(&String::from_utf8_lossy(&text))?;
-        }
-        all.extend_from_slice(rules);
-        Ok(Blkdebug::new(&all, limits))
-    }
-
-    /// `raw_open_common`
-    fn open_host_file(&mut self, bs: NodeId, filename: &Arc<str>, locking: bool) -> Result<(), QmpError> {
-        let fail = |errno: Errno| Err(QmpError::generic(format!("Could not open '{filename}': {errno}")));
-        if let Some(look) = self.files.look_at(filename) {
-            let flags = &mut self.graph.nodes[bs].flags;
-            match (look.write, flags.rdwr) {
-                (Err(Errno::EACCES | Errno::EROFS), true) if flags.auto_read_only => flags.rdwr = false,
-                (Err(errno), true) => return fail(errno),
-                _ => {}
-            }
-            if let Err(errno) = look.read {
-                return fail(errno);
-            }
-            if !look.is_regular {
-                let text = format!("'file' driver requires '{filename}' to be a regular file");
-                return Err(QmpError::generic(text));
-            }
-        }
-        let path = self.files.key(filename);
-        if !self.files.exists(&path) {
-            return fail(Errno::ENOENT);
-        }
-        let node = &mut self.graph.nodes[bs];
-        node.size = align_up(self.files.size(&path), 512);
-        node.driver = Some(Driver::File(FileDriver { path, filename: filename.clone(), locking, discards: (0, 0) }));
-        Ok(())
-    }
-
-    /// A name of the host that opening this node will look at: the file, or blkdebug's rules.
-    fn wants_host_file(&mut self, driver: &DriverSpec) -> bool {
-        match driver {
-            DriverSpec::File { filename, .. } => !self.files.look(filename, false),
-            DriverSpec::Blkdebug { config: Some(config), .. } => !self.files.look(config, true),
-            _ => false,
-        }
-    }
-
-    /// `bdrv_assign_node_name`
-    ///
-    /// # Errors
-    /// The text that refuses the name.
-    pub(in crate::world) fn assign_node_name(&mut self, bs: NodeId, name: Option<&str>) -> Result<(), String> {
-        let name: Arc<str> = match name {
-            None => {
-                let n = self.graph.next_auto_name;
-                self.graph.next_auto_name += 1;
-                self.graph.nodes[bs].auto_named = true;
-                format!("#block{n}00").into()
-            }
-            Some(name) => {
-                if !crate::world::job::id_wellformed(name) {
-                    return Err(format!("Invalid node-name: '{name}'"));
-                }
-                if self.graph.blk_by_name(name).is_some() {
-                    return Err(format!("node-name={name} is conflicting with a device id"));
-                }
-                if self.graph.find_node(name).is_some() {
-                    return Err(format!("Duplicate nodes with node-name='{name}'"));
-                }
-                if name.len() > 31 {
-                    return Err("Node name too long".to_owned());
-                }
-                name.into()
-            }
-        };
-        self.graph.nodes[bs].node_name = name;
-        self.graph.named.push(bs);
-        Ok(())
     }
 }
 

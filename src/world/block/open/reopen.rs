@@ -1,5 +1,6 @@
 //! Changing nodes that are open: `blockdev-reopen`, and what makes a backing file read-only (`block.c:bdrv_reopen_multiple`).
 
+use super::reopen_options::{changed_option, child_spec, no_node, still_inherited};
 use super::spec::{BackingSpec, DriverSpec, OpenSpec};
 use crate::base::Kept;
 use crate::block::qcow2::{MemoryBitmap, Op, OpenOptions};
@@ -7,9 +8,16 @@ use crate::qmp::error::QmpError;
 use crate::qmp::types::BlockdevOptions;
 use crate::world::World;
 use crate::world::arena::{ChildId, NodeId};
-use crate::world::block::driver::{Driver, RawDriver};
-use crate::world::block::edges::no_backing;
-use crate::world::block::graph::{Child, DetectZeroes, OpenFlags, Parent, Role, perm};
+use crate::world::block::drain::DrainFrame;
+use crate::world::block::driver::Driver;
+use crate::world::block::driver::qcow2::Qcow2Frame;
+use crate::world::block::driver::raw::RawDriver;
+use crate::world::block::edges::{Child, Parent, Role, no_backing};
+use crate::world::block::graph::GraphFrame;
+use crate::world::block::graph::{DetectZeroes, OpenFlags};
+use crate::world::block::graph_lock::GraphLockFrame;
+use crate::world::block::io::flush::FlushFrame;
+use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use std::sync::Arc;
@@ -20,7 +28,7 @@ pub struct ReopenEntry {
     /// The node.
     bs: NodeId,
     /// Its new options; without, it keeps those it has.
-    spec: Option<Arc<OpenSpec>>,
+    pub(super) spec: Option<Arc<OpenSpec>>,
     flags: OpenFlags,
     detect_zeroes: DetectZeroes,
     old_flags: OpenFlags,
@@ -30,11 +38,11 @@ pub struct ReopenEntry {
 /// A child that is taken for another one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Swap {
-    parent: NodeId,
-    name: &'static str,
+    pub(super) parent: NodeId,
+    pub(super) name: &'static str,
     role: Role,
-    old: Option<NodeId>,
-    new: Option<NodeId>,
+    pub(super) old: Option<NodeId>,
+    pub(super) new: Option<NodeId>,
     /// The new edge.
     edge: Option<ChildId>,
 }
@@ -70,7 +78,7 @@ pub struct Reopen {
 }
 
 impl Reopen {
-    fn new() -> Reopen {
+    pub(super) fn new() -> Reopen {
         let (entries, drains, wanted, swaps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         Reopen { entries, drains, wanted, swaps, at: At::Drain(0), error: None }
     }
@@ -126,36 +134,27 @@ impl Reopen {
     }
 }
 
-/// What a description says of a child: nothing, that there is none, or which.
-#[expect(clippy::option_option, reason = "`null` and absent differ")]
-fn child_spec<'a>(spec: &'a OpenSpec, name: &str) -> Option<Option<&'a Arc<OpenSpec>>> {
-    match name {
-        "backing" => match &spec.backing {
-            BackingSpec::FromImage => None,
-            BackingSpec::None => Some(None),
-            BackingSpec::Spec(spec) => Some(Some(spec)),
-        },
-        "target" => match &spec.driver {
-            DriverSpec::CopyBeforeWrite { target, .. } => Some(Some(target)),
-            _ => None,
-        },
-        _ => spec.file.as_ref().map(Some),
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum ReopenFrame {
+    Reopen(Box<Reopen>),
+    ReopenUnswap(Box<Reopen>),
+}
+
+impl From<ReopenFrame> for Frame {
+    fn from(frame: ReopenFrame) -> Frame {
+        Frame::Reopen(frame)
     }
 }
 
-/// A child that keeps its options follows its parent where it did so before. That it was told the same as its parent counts as that.
-fn still_inherited(name: &str, before: OpenFlags, parent: OpenFlags, child: OpenFlags) -> OpenFlags {
-    let follow = |was: bool, is: bool, own: bool| if own == was { is } else { own };
-    let backing = name == "backing";
-    OpenFlags {
-        rdwr: if backing { child.rdwr } else { follow(before.rdwr, parent.rdwr, child.rdwr) },
-        auto_read_only: match backing {
-            true => child.auto_read_only,
-            false => follow(before.auto_read_only, parent.auto_read_only, child.auto_read_only),
-        },
-        nocache: follow(before.nocache, parent.nocache, child.nocache),
-        no_flush: follow(before.no_flush, parent.no_flush, child.no_flush),
-        ..child
+impl ReopenFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            ReopenFrame::Reopen(reopen) => w.reopen(reopen),
+            ReopenFrame::ReopenUnswap(reopen) => w.reopen_unswap(reopen),
+        }
     }
 }
 
@@ -190,7 +189,7 @@ impl World {
             At::Drain(i) => match r.drains.get(i).copied() {
                 Some(bs) => {
                     r.at = At::Drain(i + 1);
-                    self.seq([Frame::DrainedBegin(bs), Frame::Reopen(r)])
+                    self.seq([DrainFrame::DrainedBegin(bs).into(), ReopenFrame::Reopen(r).into()])
                 }
                 None => {
                     self.see_work_in_drain();
@@ -200,7 +199,10 @@ impl World {
             At::Flush(i) => match r.entries.get(i).map(|entry| entry.bs) {
                 Some(bs) => {
                     r.at = At::Flushed(i);
-                    self.seq([Frame::RunCo(Box::new(Frame::BdrvCoFlush(bs))), Frame::Reopen(r)])
+                    self.seq([
+                        Frame::RunCo(Box::new(FlushFrame::BdrvCoFlush(bs).into())),
+                        ReopenFrame::Reopen(r).into(),
+                    ])
                 }
                 None => self.reopen_at(r, At::Prepare(0)),
             },
@@ -238,7 +240,7 @@ impl World {
     fn reopen_fail(&mut self, mut r: Box<Reopen>, err: QmpError) -> Flow {
         r.error = Some(err);
         r.at = At::Undo(0);
-        self.seq([Frame::GraphWrlock, Frame::ReopenUnswap(r)])
+        self.seq([GraphLockFrame::GraphWrlock.into(), ReopenFrame::ReopenUnswap(r).into()])
     }
 
     /// `bdrv_reopen_prepare`, up to the driver's own.
@@ -280,7 +282,7 @@ impl World {
         let op = self.qcow2_reopen_op(bs, spec.as_deref(), flags);
         r.at = At::Prepared(i);
         self.reg = Val::None;
-        self.seq([Frame::RunCo(Box::new(Frame::Qcow2Op { node: bs, op })), Frame::Reopen(r)])
+        self.seq([Frame::RunCo(Box::new(Qcow2Frame::Qcow2Op { node: bs, op }.into())), ReopenFrame::Reopen(r).into()])
     }
 
     fn qcow2_reopen_op(&self, bs: NodeId, spec: Option<&OpenSpec>, flags: OpenFlags) -> Box<Op> {
@@ -394,9 +396,13 @@ impl World {
         match old {
             Some(old) => {
                 self.bdrv_ref(old);
-                self.seq([Frame::DrainedBegin(old), Frame::GraphWrlock, Frame::Reopen(r)])
+                self.seq([
+                    DrainFrame::DrainedBegin(old).into(),
+                    GraphLockFrame::GraphWrlock.into(),
+                    ReopenFrame::Reopen(r).into(),
+                ])
             }
-            None => self.seq([Frame::GraphWrlock, Frame::Reopen(r)]),
+            None => self.seq([GraphLockFrame::GraphWrlock.into(), ReopenFrame::Reopen(r).into()]),
         }
     }
 
@@ -407,11 +413,11 @@ impl World {
             r.error = Some(err);
             r.at = At::Undo(0);
             return self.seq([
-                Frame::GraphWrunlock,
-                Frame::DrainedEnd(old),
-                Frame::BdrvUnref(old),
-                Frame::GraphWrlock,
-                Frame::ReopenUnswap(r),
+                GraphLockFrame::GraphWrunlock.into(),
+                DrainFrame::DrainedEnd(old).into(),
+                GraphFrame::BdrvUnref(old).into(),
+                GraphLockFrame::GraphWrlock.into(),
+                ReopenFrame::ReopenUnswap(r).into(),
             ]);
         }
         self.take_edge(swap.parent, swap.name);
@@ -422,10 +428,13 @@ impl World {
         r.swaps.push(swap);
         r.at = At::Swap(i);
         match old {
-            Some(old) => {
-                self.seq([Frame::GraphWrunlock, Frame::DrainedEnd(old), Frame::BdrvUnref(old), Frame::Reopen(r)])
-            }
-            None => self.seq([Frame::GraphWrunlock, Frame::Reopen(r)]),
+            Some(old) => self.seq([
+                GraphLockFrame::GraphWrunlock.into(),
+                DrainFrame::DrainedEnd(old).into(),
+                GraphFrame::BdrvUnref(old).into(),
+                ReopenFrame::Reopen(r).into(),
+            ]),
+            None => self.seq([GraphLockFrame::GraphWrunlock.into(), ReopenFrame::Reopen(r).into()]),
         }
     }
 
@@ -508,12 +517,16 @@ impl World {
         }
         for swap in std::mem::take(&mut r.swaps) {
             if let Some(old) = swap.old {
-                self.bh_schedule(crate::world::aio::Bh::BdrvUnref(old));
+                self.bh_schedule(crate::world::aio::queue::Bh::BdrvUnref(old));
             }
         }
         let left = r.entries.len();
         r.at = At::Bitmaps(left);
-        self.seq([Frame::GraphWrlock, Frame::GraphWrunlock, Frame::Reopen(r)])
+        self.seq([
+            GraphLockFrame::GraphWrlock.into(),
+            GraphLockFrame::GraphWrunlock.into(),
+            ReopenFrame::Reopen(r).into(),
+        ])
     }
 
     /// `qcow2_reopen_commit_post`, from the last node to the first.
@@ -535,7 +548,7 @@ impl World {
         let op = Box::new(Op::bitmaps_writable(bitmaps.into()));
         r.at = At::BitmapsDone(index);
         self.reg = Val::None;
-        self.seq([Frame::RunCo(Box::new(Frame::Qcow2Op { node: bs, op })), Frame::Reopen(r)])
+        self.seq([Frame::RunCo(Box::new(Qcow2Frame::Qcow2Op { node: bs, op }.into())), ReopenFrame::Reopen(r).into()])
     }
 
     fn reopen_bitmaps_done(&mut self, r: &Reopen, index: usize) {
@@ -560,11 +573,11 @@ impl World {
     }
 
     /// The children are as they were: `tran_abort`, with the graph locked.
-    pub(in crate::world) fn reopen_unswap(&mut self, mut r: Box<Reopen>) -> Flow {
+    fn reopen_unswap(&mut self, mut r: Box<Reopen>) -> Flow {
         for swap in std::mem::take(&mut r.swaps).into_iter().rev() {
             if let (Some(edge), Some(new)) = (swap.edge, swap.new) {
                 self.detach_child(edge);
-                self.bh_schedule(crate::world::aio::Bh::BdrvUnref(new));
+                self.bh_schedule(crate::world::aio::queue::Bh::BdrvUnref(new));
             }
             if let Some(old) = swap.old {
                 self.put_edge(&swap, old);
@@ -572,7 +585,7 @@ impl World {
         }
         let roots: Vec<NodeId> = r.entries.iter().map(|entry| entry.bs).collect();
         self.perms_of(&roots).expect("it was so before");
-        self.seq([Frame::GraphWrunlock, Frame::Reopen(r)])
+        self.seq([GraphLockFrame::GraphWrunlock.into(), ReopenFrame::Reopen(r).into()])
     }
 
     /// `bdrv_reopen_abort`: the drivers are as they were.
@@ -586,7 +599,7 @@ impl World {
         let op = self.qcow2_reopen_op(bs, spec.as_deref(), flags);
         r.at = At::Undone(i);
         self.reg = Val::None;
-        self.seq([Frame::RunCo(Box::new(Frame::Qcow2Op { node: bs, op })), Frame::Reopen(r)])
+        self.seq([Frame::RunCo(Box::new(Qcow2Frame::Qcow2Op { node: bs, op }.into())), ReopenFrame::Reopen(r).into()])
     }
 
     /// `bdrv_reopen_queue_free`
@@ -595,40 +608,5 @@ impl World {
             self.polled_section_ends(*bs);
         }
         self.ret(Val::Done(r.error.clone().map_or(Ok(()), Err)))
-    }
-}
-
-/// `bdrv_lookup_bs(NULL, name)`
-fn no_node(name: &str) -> Arc<str> {
-    format!("Cannot find device='' nor node-name='{name}'").into()
-}
-
-/// The first option that differs and may not.
-fn changed_option(old: &DriverSpec, new: &DriverSpec) -> Option<&'static str> {
-    use DriverSpec as D;
-    match (old, new) {
-        (D::File { filename: a, locking: la, .. }, D::File { filename: b, locking: lb, .. }) => {
-            match (a != b, la != lb) {
-                (true, _) => Some("filename"),
-                (false, true) => Some("locking"),
-                _ => None,
-            }
-        }
-        (
-            D::Null { aio: a, size: sa, latency_ns: la, read_zeroes: ra },
-            D::Null { aio: b, size: sb, latency_ns: lb, read_zeroes: rb },
-        ) => [("driver", a != b), ("size", sa != sb), ("latency-ns", la != lb), ("read-zeroes", ra != rb)]
-            .into_iter()
-            .find_map(|(name, differs)| differs.then_some(name)),
-        (D::Raw { .. }, D::Raw { .. })
-        | (D::Qcow2 { .. }, D::Qcow2 { .. })
-        | (D::Throttle { .. }, D::Throttle { .. }) => None,
-        (
-            D::Blkdebug { config: a, limits: la, rules: ra, .. },
-            D::Blkdebug { config: b, limits: lb, rules: rb, .. },
-        ) => [("config", a != b), ("align", la != lb), ("inject-error.0.event", ra != rb)]
-            .into_iter()
-            .find_map(|(name, differs)| differs.then_some(name)),
-        _ => Some("driver"),
     }
 }

@@ -5,6 +5,7 @@
 //! (`overlap-check`), what a guest device does on errors (`werror`, `rerror`).
 
 use crate::qmp::drive::DriveOptions;
+use crate::qmp::error::QmpError;
 use crate::qmp::types::{BlockdevOptions, CreateOptions, DriverOptions, PreallocMode};
 
 /// The first option of a node that is not simulated.
@@ -64,4 +65,10 @@ pub fn create_option(options: &CreateOptions) -> Option<&'static str> {
 
 fn first(options: &[(bool, &'static str)]) -> Option<&'static str> {
     options.iter().find(|(given, _)| *given).map(|(_, name)| *name)
+}
+
+/// What QEMU has and the model lacks.
+#[must_use]
+pub fn not_simulated(name: &str) -> QmpError {
+    QmpError::generic(format!("not simulated: {name}"))
 }

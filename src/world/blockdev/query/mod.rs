@@ -26,7 +26,7 @@ pub fn commands() -> Json {
 impl World {
     /// `query-status`
     #[must_use]
-    pub fn query_status(&self) -> Json {
+    pub(in crate::world) fn query_status(&self) -> Json {
         let status = match (self.running, self.ran) {
             (true, _) => "running",
             (false, true) => "paused",
@@ -37,14 +37,14 @@ impl World {
 
     /// `query-block-jobs`
     #[must_use]
-    pub fn query_block_jobs(&self) -> Json {
+    pub(in crate::world) fn query_block_jobs(&self) -> Json {
         let jobs = self.jobs.list.iter().filter(|id| self.jobs[**id].job_type.is_block_job());
         Json::list(jobs.map(|id| self.block_job_info(*id)).collect())
     }
 
     /// `query-jobs`
     #[must_use]
-    pub fn query_jobs(&self) -> Json {
+    pub(in crate::world) fn query_jobs(&self) -> Json {
         Json::list(self.jobs.list.iter().map(|id| job_info(&self.jobs[*id])).collect())
     }
 

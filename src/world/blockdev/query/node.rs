@@ -7,9 +7,8 @@ use crate::bitmap::BlockDirtyInfo;
 use crate::block::qcow2::{ListedBitmap, Qcow2};
 use crate::qmp::error::QmpError;
 use crate::world::World;
-use crate::world::arena::{BackendId, NodeId};
+use crate::world::arena::{BackendId, Member, NodeId};
 use crate::world::block::driver::Driver;
-use crate::world::block::driver::throttle::Member;
 
 pub(in crate::world) type Members = Vec<(&'static str, Json)>;
 
@@ -21,7 +20,7 @@ impl World {
     ///
     /// # Errors
     /// An image below has lost its driver.
-    pub fn query_block(&self) -> Result<Json, QmpError> {
+    pub(in crate::world) fn query_block(&self) -> Result<Json, QmpError> {
         let shown = self.graph.backends.iter().filter(|(_, b)| !b.name.is_empty() || b.dev.is_some());
         shown.map(|(id, _)| self.block_info(id)).collect::<Result<_, _>>().map(Json::list)
     }
@@ -30,7 +29,7 @@ impl World {
     ///
     /// # Errors
     /// A node has lost its driver.
-    pub fn query_named_block_nodes(&self, flat: bool) -> Result<Json, QmpError> {
+    pub(in crate::world) fn query_named_block_nodes(&self, flat: bool) -> Result<Json, QmpError> {
         let nodes = self.graph.named.iter().rev().filter(|n| self.graph.nodes[**n].driver.is_some());
         nodes.map(|n| self.block_device_info(None, *n, flat)).collect::<Result<_, _>>().map(Json::list)
     }

@@ -10,7 +10,7 @@ use crate::world::block::driver::Driver;
 impl World {
     /// `qmp_query_blockstats`: of backends with a name or a guest device, or of all nodes.
     #[must_use]
-    pub fn query_blockstats(&self, nodes: bool) -> Json {
+    pub(in crate::world) fn query_blockstats(&self, nodes: bool) -> Json {
         if nodes {
             // `bdrv_next_node`: the oldest first.
             return Json::list(

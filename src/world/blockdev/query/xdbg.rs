@@ -3,7 +3,7 @@
 use crate::base::Json;
 use crate::world::World;
 use crate::world::arena::{BackendId, ChildId, JobId, NodeId};
-use crate::world::block::graph::perm;
+use crate::world::block::perms::perm;
 use std::sync::Arc;
 
 /// `BlockPermission`, in the order of the replies: the last one first.
@@ -64,7 +64,7 @@ impl Drawing {
 impl World {
     /// `x-debug-query-block-graph`
     #[must_use]
-    pub fn query_block_graph(&self) -> Json {
+    pub(in crate::world) fn query_block_graph(&self) -> Json {
         let mut drawing = Drawing::default();
         for (id, blk) in self.graph.backends.iter() {
             let name = if blk.name.is_empty() { blk.dev.clone().unwrap_or_default() } else { blk.name.clone() };

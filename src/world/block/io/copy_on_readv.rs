@@ -1,11 +1,15 @@
 //! Copy-on-read: what a node's reader gets from the nodes below is written to the node, too (`block/io.c:bdrv_co_do_copy_on_readv`).
 
-use super::io::{self, IoFlags, MAX_BOUNCE_BUFFER, REQUEST_MAX_BYTES};
+use super::REQUEST_MAX_BYTES;
+use super::request::{self, IoFlags};
+use super::status::StatusFrame;
+use super::write::{MAX_BOUNCE_BUFFER, WriteFrame};
 use crate::base::units::{align_down, align_up};
 use crate::block::content::Data;
 use crate::block::event::BlkdebugEvent;
 use crate::world::World;
 use crate::world::arena::NodeId;
+use crate::world::block::driver::blkdebug::BlkdebugFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 
@@ -47,6 +51,28 @@ pub struct CopyOnReadv {
     bounce: Data,
 }
 
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum CopyOnReadvFrame {
+    CopyOnReadv(Box<CopyOnReadv>),
+}
+
+impl From<CopyOnReadvFrame> for Frame {
+    fn from(frame: CopyOnReadvFrame) -> Frame {
+        Frame::CopyOnReadv(frame)
+    }
+}
+
+impl CopyOnReadvFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            CopyOnReadvFrame::CopyOnReadv(read) => w.copy_on_readv(read),
+        }
+    }
+}
+
 impl World {
     /// `bdrv_aligned_preadv` with `BDRV_REQ_COPY_ON_READ`: is there anything to copy?
     pub(super) fn copy_on_readv_begin(&mut self, node: NodeId, offset: u64, bytes: u64, flags: IoFlags) -> Flow {
@@ -67,11 +93,14 @@ impl World {
             data: Data::new(),
             bounce: Data::new(),
         };
-        self.seq([Frame::Status { node, offset, bytes, want_zero: false }, Frame::CopyOnReadv(Box::new(read))])
+        self.seq([
+            StatusFrame::Status { node, offset, bytes, want_zero: false }.into(),
+            CopyOnReadvFrame::CopyOnReadv(Box::new(read)).into(),
+        ])
     }
 
     /// `bdrv_co_do_copy_on_readv`. Leaves `Val::Data`.
-    pub(in crate::world) fn copy_on_readv(&mut self, mut r: Box<CopyOnReadv>) -> Flow {
+    fn copy_on_readv(&mut self, mut r: Box<CopyOnReadv>) -> Flow {
         match r.at {
             At::Begin => match self.take_allocated() {
                 Err(errno) => self.ret(Val::Data(Err(errno))),
@@ -130,7 +159,10 @@ impl World {
         let (node, offset) = (r.node, r.align_offset);
         let bytes = r.align_bytes.min(self.copy_on_readv_max(node));
         r.at = At::Allocated;
-        self.seq([Frame::Status { node, offset, bytes, want_zero: false }, Frame::CopyOnReadv(r)])
+        self.seq([
+            StatusFrame::Status { node, offset, bytes, want_zero: false }.into(),
+            CopyOnReadvFrame::CopyOnReadv(r).into(),
+        ])
     }
 
     fn copy_on_readv_allocated(&mut self, mut r: Box<CopyOnReadv>) -> Flow {
@@ -146,7 +178,7 @@ impl World {
             r.pnum = pnum.min(MAX_BOUNCE_BUFFER);
             let (offset, bytes) = (r.align_offset, r.pnum);
             r.at = At::Read;
-            self.stack.push(Frame::CopyOnReadv(r));
+            self.stack.push(CopyOnReadvFrame::CopyOnReadv(r).into());
             return self.driver_preadv(node, offset, bytes, IoFlags::NONE);
         }
         let left = r.bytes - r.data.len();
@@ -155,7 +187,7 @@ impl World {
         }
         let (offset, bytes) = (r.offset + r.data.len(), (pnum - r.skip).min(left));
         r.at = At::ReadDirectly;
-        self.stack.push(Frame::CopyOnReadv(r));
+        self.stack.push(CopyOnReadvFrame::CopyOnReadv(r).into());
         self.driver_preadv(node, offset, bytes, IoFlags::NONE)
     }
 
@@ -167,13 +199,13 @@ impl World {
             r.bounce = data.clone();
         }
         r.at = At::Written;
-        let event = Frame::BlkdebugEvent { node, event: BlkdebugEvent::CorWrite };
+        let event = BlkdebugFrame::BlkdebugEvent { node, event: BlkdebugEvent::CorWrite }.into();
         if zero {
-            let write = Frame::PwriteZeroes(io::write_zeroes(node, offset, bytes, IoFlags::NONE));
-            return self.seq([event, write, Frame::CopyOnReadv(r)]);
+            let write = WriteFrame::PwriteZeroes(request::write_zeroes(node, offset, bytes, IoFlags::NONE)).into();
+            return self.seq([event, write, CopyOnReadvFrame::CopyOnReadv(r).into()]);
         }
-        let write = Frame::DriverPwritev(io::write(node, offset, data, IoFlags::NONE));
-        self.seq([event, write, Frame::CopyOnReadv(r)])
+        let write = WriteFrame::DriverPwritev(request::write(node, offset, data, IoFlags::NONE)).into();
+        self.seq([event, write, CopyOnReadvFrame::CopyOnReadv(r).into()])
     }
 
     fn copy_on_readv_advance(&mut self, mut r: Box<CopyOnReadv>) -> Flow {

@@ -1,6 +1,5 @@
 //! Block status: what a node holds, through its chain (`block/io.c:bdrv_co_do_block_status`).
 
-use super::driver::Driver;
 use crate::base::errno::Errno;
 use crate::world::World;
 use crate::world::arena::NodeId;
@@ -19,7 +18,7 @@ pub struct StatusReq {
     /// Length in bytes, as far as all layers so far agree.
     pub bytes: u64,
     /// Whether zeroes are looked for where that takes time; else a host file counts as data (`want_zero`).
-    want_zero: bool,
+    pub(in crate::world) want_zero: bool,
     /// Where the top layer ends, if within the range.
     eof: Option<u64>,
     /// Whether this is the top layer.
@@ -31,6 +30,67 @@ impl StatusReq {
     #[must_use]
     pub fn new(node: NodeId, base: Option<NodeId>, offset: u64, bytes: u64, want_zero: bool) -> Box<StatusReq> {
         Box::new(StatusReq { node, base, offset, bytes, want_zero, eof: None, top: true })
+    }
+}
+
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum StatusFrame {
+    Status {
+        node: NodeId,
+        offset: u64,
+        bytes: u64,
+        want_zero: bool,
+    },
+    StatusDone {
+        node: NodeId,
+        offset: u64,
+        bytes: u64,
+        want_zero: bool,
+    },
+    StatusRecursed {
+        node: NodeId,
+        offset: u64,
+        status: Box<BlockStatus>,
+    },
+    StatusAbove(Box<StatusReq>),
+    StatusAboveNext(Box<StatusReq>),
+    /// Turns a failure into the answer of a status query and drops the query below.
+    StatusOrError,
+    /// Turns a plain result into the answer of a status query.
+    StatusVal,
+}
+
+impl From<StatusFrame> for Frame {
+    fn from(frame: StatusFrame) -> Frame {
+        Frame::Status(frame)
+    }
+}
+
+impl StatusFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            StatusFrame::Status { node, offset, bytes, want_zero } => w.block_status(node, offset, bytes, want_zero),
+            StatusFrame::StatusDone { node, offset, bytes, want_zero } => w.status_done(node, offset, bytes, want_zero),
+            StatusFrame::StatusRecursed { node, offset, status } => w.status_recursed(node, offset, *status),
+            StatusFrame::StatusAbove(req) => w.status_above(req),
+            StatusFrame::StatusAboveNext(req) => w.status_above_next(req),
+            StatusFrame::StatusOrError => {
+                if let Err(errno) = w.take_ret() {
+                    w.stack.pop();
+                    w.reg = Val::Status(Err(errno));
+                }
+                Flow::Go
+            }
+            StatusFrame::StatusVal => {
+                if let Val::Ret(Err(errno)) = w.reg {
+                    w.reg = Val::Status(Err(errno));
+                }
+                Flow::Go
+            }
+        }
     }
 }
 
@@ -50,37 +110,12 @@ impl World {
             return self.ret(Val::Status(Ok(BlockStatus::default())));
         }
         self.node_inc_in_flight(node);
-        self.stack.push(Frame::StatusDone { node, offset, bytes, want_zero });
+        self.stack.push(StatusFrame::StatusDone { node, offset, bytes, want_zero }.into());
         self.driver_block_status(node, offset, bytes, want_zero)
     }
 
-    /// `raw_co_block_status` of a host file, or what the block-status cache has: the last range that was found to be data. A write next
-    /// to that range is not seen until somebody asks behind its end, and so a range of data may be told in two parts.
-    pub(super) fn file_block_status(&mut self, node: NodeId, offset: u64, bytes: u64, want_zero: bool) -> BlockStatus {
-        let n = &self.graph.nodes[node];
-        let status = |data, pnum| BlockStatus { data, zero: !data, map: Some(offset), pnum, ..BlockStatus::default() };
-        if let Some((start, end)) = n.block_status_cache
-            && (start..end).contains(&offset)
-        {
-            return status(true, end - offset);
-        }
-        let Driver::File(file) = n.drv() else { unreachable!("only files have a cache") };
-        if !want_zero {
-            return status(true, bytes);
-        }
-        let (data, mut run) = self.files.status(&file.path, offset, bytes);
-        if data {
-            let left = self.files.size(&file.path).saturating_sub(offset);
-            if run == bytes && left > bytes {
-                run = self.files.status(&file.path, offset, left).1;
-            }
-            self.graph.nodes[node].block_status_cache = Some((offset, offset + run));
-        }
-        status(data, run)
-    }
-
     /// `bdrv_bsc_invalidate_range`
-    pub(super) fn bsc_invalidate_range(&mut self, node: NodeId, offset: u64, bytes: u64) {
+    pub(in crate::world) fn bsc_invalidate_range(&mut self, node: NodeId, offset: u64, bytes: u64) {
         if let Some((start, end)) = self.graph.nodes[node].block_status_cache
             && offset < end
             && start < offset + bytes
@@ -90,7 +125,7 @@ impl World {
     }
 
     /// `bdrv_co_do_block_status`, after the driver.
-    pub(in crate::world) fn status_done(&mut self, node: NodeId, offset: u64, bytes: u64, want_zero: bool) -> Flow {
+    fn status_done(&mut self, node: NodeId, offset: u64, bytes: u64, want_zero: bool) -> Flow {
         let Val::Status(status) = std::mem::take(&mut self.reg) else { unreachable!("a status query answers so") };
         let mut status = match status {
             Ok(status) => status,
@@ -120,14 +155,14 @@ impl World {
             && !status.zero
             && let (Some(map), Some(file)) = (status.map, file)
         {
-            self.stack.push(Frame::StatusRecursed { node, offset, status: Box::new(status) });
-            return self.seq([Frame::Status { node: file, offset: map, bytes: status.pnum, want_zero }]);
+            self.stack.push(StatusFrame::StatusRecursed { node, offset, status: Box::new(status) }.into());
+            return self.seq([StatusFrame::Status { node: file, offset: map, bytes: status.pnum, want_zero }.into()]);
         }
         self.status_end(node, offset, status)
     }
 
     /// `bdrv_co_do_block_status`, after asking the file below (`BDRV_BLOCK_RECURSE`).
-    pub(in crate::world) fn status_recursed(&mut self, node: NodeId, offset: u64, mut status: BlockStatus) -> Flow {
+    fn status_recursed(&mut self, node: NodeId, offset: u64, mut status: BlockStatus) -> Flow {
         let Val::Status(below) = std::mem::take(&mut self.reg) else { unreachable!("a status query answers so") };
         if let Ok(below) = below {
             if below.eof && (below.pnum == 0 || below.zero) {
@@ -153,11 +188,14 @@ impl World {
             return self.ret(Val::Status(Ok(BlockStatus { pnum: req.bytes, ..BlockStatus::default() })));
         }
         let (node, offset, bytes, want_zero) = (req.node, req.offset, req.bytes, req.want_zero);
-        self.seq([Frame::Status { node, offset, bytes, want_zero }, Frame::StatusAboveNext(req)])
+        self.seq([
+            StatusFrame::Status { node, offset, bytes, want_zero }.into(),
+            StatusFrame::StatusAboveNext(req).into(),
+        ])
     }
 
     /// `bdrv_co_common_block_status_above`: go on below?
-    pub(in crate::world) fn status_above_next(&mut self, mut req: Box<StatusReq>) -> Flow {
+    fn status_above_next(&mut self, mut req: Box<StatusReq>) -> Flow {
         let Val::Status(status) = std::mem::take(&mut self.reg) else { unreachable!("a status query answers so") };
         let mut status = match status {
             Ok(status) => status,
@@ -184,7 +222,10 @@ impl World {
             Some(below) if Some(below) != req.base => {
                 req.node = below;
                 let (offset, bytes, want_zero) = (req.offset, req.bytes, req.want_zero);
-                self.seq([Frame::Status { node: below, offset, bytes, want_zero }, Frame::StatusAboveNext(req)])
+                self.seq([
+                    StatusFrame::Status { node: below, offset, bytes, want_zero }.into(),
+                    StatusFrame::StatusAboveNext(req).into(),
+                ])
             }
             _ => self.status_above_end(&req, status),
         }

@@ -2,13 +2,14 @@
 //! files, the host copies from one to the other (`block/io.c`, `copy_file_range`). Where one of the drivers on the way does not take
 //! part, it fails with `ENOTSUP`, and whoever asked takes a buffer.
 
-use super::driver::Driver;
-use super::io::{self, IoFlags};
 use crate::base::errno::Errno;
 use crate::block::qcow2::{Ask, Child, Op};
 use crate::world::World;
-use crate::world::aio::DeviceOp;
 use crate::world::arena::NodeId;
+use crate::world::block::driver::Driver;
+use crate::world::block::io;
+use crate::world::block::io::request::{self, IoFlags};
+use crate::world::block::io::write::WriteFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 
@@ -29,6 +30,34 @@ pub struct CopyRange {
     pub flags: IoFlags,
 }
 
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum CopyRangeFrame {
+    CopyRangeFrom(CopyRange),
+    CopyRangeFromBegun { copy: CopyRange, id: u32 },
+    CopyRangeTo(CopyRange),
+    CopyRangeToBegun { copy: CopyRange, id: u32 },
+}
+
+impl From<CopyRangeFrame> for Frame {
+    fn from(frame: CopyRangeFrame) -> Frame {
+        Frame::CopyRange(frame)
+    }
+}
+
+impl CopyRangeFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            CopyRangeFrame::CopyRangeFrom(copy) => w.copy_range_from(copy),
+            CopyRangeFrame::CopyRangeFromBegun { copy, id } => w.copy_range_from_begun(copy, id),
+            CopyRangeFrame::CopyRangeTo(copy) => w.copy_range_to(copy),
+            CopyRangeFrame::CopyRangeToBegun { copy, id } => w.copy_range_to_begun(copy, id),
+        }
+    }
+}
+
 impl World {
     fn copy_range_check(&self, copy: &CopyRange) -> Result<(), Errno> {
         let inside = |offset: u64| offset <= i64::MAX as u64 - copy.bytes;
@@ -47,24 +76,27 @@ impl World {
         }
         self.see_request(copy.src);
         let id = self.tracked_begin(copy.src, "read", copy.src_offset, copy.bytes);
-        self.seq([Frame::CopyRangeFromBegun { copy, id }, Frame::PwritevEnd { node: copy.src, id }])
+        self.seq([
+            CopyRangeFrame::CopyRangeFromBegun { copy, id }.into(),
+            WriteFrame::PwritevEnd { node: copy.src, id }.into(),
+        ])
     }
 
     /// The same, after overlapping requests: `bdrv_co_copy_range_from` of the driver.
-    pub(in crate::world) fn copy_range_from_begun(&mut self, mut copy: CopyRange, id: u32) -> Flow {
+    fn copy_range_from_begun(&mut self, mut copy: CopyRange, id: u32) -> Flow {
         self.stop_waiting(copy.src, id);
         if let Some(wait) = self.wait_serialising(copy.src, id) {
-            self.stack.push(Frame::CopyRangeFromBegun { copy, id });
+            self.stack.push(CopyRangeFrame::CopyRangeFromBegun { copy, id }.into());
             return Flow::Yield(wait);
         }
         match self.graph.nodes[copy.src].drv() {
             Driver::Raw(raw) => {
                 copy.src_offset += raw.offset;
                 copy.src = self.below(copy.src);
-                self.seq([Frame::CopyRangeFrom(copy)])
+                self.seq([CopyRangeFrame::CopyRangeFrom(copy).into()])
             }
             Driver::Qcow2(_) => self.qcow2_copy(copy.src, copy, Op::copy_range_from(copy.src_offset, copy.bytes)),
-            _ => self.seq([Frame::CopyRangeTo(copy)]),
+            _ => self.seq([CopyRangeFrame::CopyRangeTo(copy).into()]),
         }
     }
 
@@ -75,43 +107,37 @@ impl World {
         }
         self.see_request(copy.dst);
         let id = self.tracked_begin(copy.dst, "write", copy.dst_offset, copy.bytes);
-        self.seq([Frame::CopyRangeToBegun { copy, id }, Frame::PwritevEnd { node: copy.dst, id }])
+        self.seq([
+            CopyRangeFrame::CopyRangeToBegun { copy, id }.into(),
+            WriteFrame::PwritevEnd { node: copy.dst, id }.into(),
+        ])
     }
 
     /// The same, after `bdrv_co_write_req_prepare`: `bdrv_co_copy_range_to` of the driver.
-    pub(in crate::world) fn copy_range_to_begun(&mut self, mut copy: CopyRange, id: u32) -> Flow {
+    fn copy_range_to_begun(&mut self, mut copy: CopyRange, id: u32) -> Flow {
         let (node, offset, bytes) = (copy.dst, copy.dst_offset, copy.bytes);
         if let Some(wait) = self.write_req_prepare(node, id, copy.flags) {
-            self.stack.push(Frame::CopyRangeToBegun { copy, id });
+            self.stack.push(CopyRangeFrame::CopyRangeToBegun { copy, id }.into());
             return Flow::Yield(wait);
         }
         if self.graph.nodes[node].bitmaps.has_readonly() || !self.graph.nodes[node].flags.rdwr {
             return self.ret(Val::err(Errno::EPERM));
         }
         self.write_threshold_check(node, offset, bytes);
-        self.stack.push(Frame::PwritevFinish { node, offset, bytes });
+        self.stack.push(WriteFrame::PwritevFinish { node, offset, bytes }.into());
         match self.graph.nodes[node].drv() {
             Driver::Raw(raw) => {
                 copy.dst_offset += raw.offset;
                 copy.dst = self.below(node);
-                self.seq([Frame::CopyRangeTo(copy)])
+                self.seq([CopyRangeFrame::CopyRangeTo(copy).into()])
             }
             Driver::Qcow2(_) => self.qcow2_copy(node, copy, Op::copy_range_to(offset, bytes)),
             _ => self.copy_file_range(&copy),
         }
     }
 
-    /// `block/file-posix.c:raw_co_copy_range_to`
-    fn copy_file_range(&mut self, copy: &CopyRange) -> Flow {
-        let Driver::File(file) = self.graph.nodes[copy.src].drv() else {
-            return self.ret(Val::err(Errno::ENOTSUP));
-        };
-        let op = DeviceOp::Copy { from: file.path.clone(), at: copy.src_offset };
-        self.device_submit(copy.dst, op, copy.dst_offset, copy.bytes)
-    }
-
     /// What a qcow2 node asks for a copy that it takes part in.
-    pub(super) fn qcow2_copy_request(&mut self, node: NodeId, request: &Ask) -> Flow {
+    pub(in crate::world) fn qcow2_copy_request(&mut self, node: NodeId, request: &Ask) -> Flow {
         let co = self.current();
         let copies = &self.qcow2(node).copies;
         let copy = copies.iter().rfind(|(of, _)| *of == co).expect("a copy of this coroutine is under way").1;
@@ -121,16 +147,30 @@ impl World {
                     Some(Child::File) => self.below(node),
                     Some(Child::Backing) => self.graph.cow_bs(node).expect("it has a backing file"),
                     None => {
-                        let zeroes = io::write_zeroes(copy.dst, copy.dst_offset + into, len, copy.flags);
-                        return self.seq([Frame::Pwritev(zeroes)]);
+                        let zeroes = request::write_zeroes(copy.dst, copy.dst_offset + into, len, copy.flags);
+                        return self.seq([WriteFrame::Pwritev(zeroes).into()]);
                     }
                 };
                 let dst_offset = copy.dst_offset + into;
-                self.seq([Frame::CopyRangeFrom(CopyRange { src, src_offset: offset, dst_offset, bytes: len, ..copy })])
+                self.seq([CopyRangeFrame::CopyRangeFrom(CopyRange {
+                    src,
+                    src_offset: offset,
+                    dst_offset,
+                    bytes: len,
+                    ..copy
+                })
+                .into()])
             }
             Ask::CopyTo { from, offset, len } => {
                 let (dst, src_offset) = (self.below(node), copy.src_offset + from);
-                self.seq([Frame::CopyRangeTo(CopyRange { src_offset, dst, dst_offset: offset, bytes: len, ..copy })])
+                self.seq([CopyRangeFrame::CopyRangeTo(CopyRange {
+                    src_offset,
+                    dst,
+                    dst_offset: offset,
+                    bytes: len,
+                    ..copy
+                })
+                .into()])
             }
             _ => unreachable!("{request:?} is no copy"),
         }

@@ -1,0 +1,137 @@
+//! Bottom halves, and the contexts that they run in (`util/async.c`).
+
+use crate::trace::Later;
+use crate::world::World;
+use crate::world::arena::{CoId, JobId, NodeId};
+use crate::world::frame::{Flow, Frame};
+use std::collections::VecDeque;
+
+/// The two `AioContext`s of the main thread. A nested `aio_poll` runs only [`Ctx::Main`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ctx {
+    /// `qemu_aio_context`: block layer and jobs.
+    Main,
+    /// `iohandler_ctx`: the QMP dispatcher.
+    Iohandler,
+}
+
+/// A bottom half: a callback that runs in the next round of its context.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Bh {
+    /// `util/async.c:co_schedule_bh_cb`: enters the scheduled coroutines in the order they were scheduled.
+    CoSchedule,
+    /// `job.c:job_exit`
+    JobExit(JobId),
+    /// `block.c:bdrv_schedule_unref_bh`
+    BdrvUnref(NodeId),
+    /// `block/io.c:bdrv_co_drain_bh_cb`: a coroutine asked for a drained section.
+    CoDrain {
+        /// The coroutine that waits.
+        co: CoId,
+        /// The node to drain.
+        bs: NodeId,
+        /// Begin or end of the section.
+        begin: bool,
+    },
+    /// `qapi/qmp-dispatch.c:do_qmp_dispatch_bh`: runs the handler of the command that is being dispatched.
+    QmpDispatch,
+    /// `monitor_qmp_dispatcher_co`: looks for the next request.
+    QmpPop,
+    /// The dispatcher writes the reply of the command that has ended.
+    QmpReply,
+    /// A graph operation on behalf of a coroutine (the `no_co_wrapper`s, such as `blk_co_new_with_bs` and `blk_co_unref`).
+    CoCall(CoId, Box<Frame>),
+}
+
+impl Bh {
+    /// Under what its cause is kept; [`Bh::CoSchedule`] has none, the coroutines that it enters have theirs.
+    pub(in crate::world) fn work(&self) -> Option<Later> {
+        match self {
+            Bh::CoSchedule => None,
+            Bh::JobExit(job) => Some(Later::JobExit(job.0)),
+            Bh::BdrvUnref(bs) => Some(Later::Unref(bs.0)),
+            Bh::CoDrain { co, .. } | Bh::CoCall(co, _) => Some(Later::CoBh(co.0)),
+            Bh::QmpDispatch | Bh::QmpPop | Bh::QmpReply => Some(Later::Command),
+        }
+    }
+}
+
+/// One context's bottom halves. `list` holds the newest last and is drained from its end: newest first, as QEMU's list does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct BhQueue {
+    list: Vec<Bh>,
+    slices: VecDeque<Vec<Bh>>,
+    pub(in crate::world) scheduled_coroutines: Vec<CoId>,
+}
+
+impl BhQueue {
+    /// `aio_bh_enqueue`
+    pub fn schedule(&mut self, bh: Bh) {
+        self.list.push(bh);
+    }
+
+    /// Whether a round of this context would run something.
+    #[must_use]
+    pub fn ready(&self) -> bool {
+        !self.list.is_empty() || !self.slices.is_empty()
+    }
+
+    pub(super) fn begin_poll(&mut self) {
+        self.slices.push_back(std::mem::take(&mut self.list));
+    }
+
+    /// Whether more bottom halves of this round are to come.
+    fn is_amid(&self) -> bool {
+        self.slices.front().is_some_and(|slice| !slice.is_empty())
+    }
+
+    pub(super) fn next(&mut self) -> Option<Bh> {
+        while let Some(slice) = self.slices.front_mut() {
+            if let Some(bh) = slice.pop() {
+                return Some(bh);
+            }
+            self.slices.pop_front();
+        }
+        None
+    }
+
+    /// The bottom halves that wait, oldest first.
+    pub fn waiting(&self) -> impl Iterator<Item = &Bh> {
+        self.slices.iter().flatten().chain(self.list.iter())
+    }
+}
+
+impl World {
+    /// `aio_bh_schedule_oneshot(qemu_get_aio_context(), ...)`
+    pub(in crate::world) fn bh_schedule(&mut self, bh: Bh) {
+        if let Some(work) = bh.work() {
+            self.trace.keep_cause(work);
+        }
+        self.aio.main.schedule(bh);
+    }
+
+    /// `Frame::BhLoop`: `aio_bh_poll`, one bottom half at a time.
+    pub(in crate::world) fn bh_loop(&mut self, ctx: Ctx) -> Flow {
+        let queue = match ctx {
+            Ctx::Main => &mut self.aio.main,
+            Ctx::Iohandler => &mut self.aio.iohandler,
+        };
+        let Some(bh) = queue.next() else { return Flow::Go };
+        let more = queue.is_amid() && self.aio.order && self.aio.bh_order;
+        self.stack.push(Frame::BhLoop(ctx));
+        if more {
+            self.stack.push(Frame::MoreBetween);
+        }
+        self.run_bh(bh, ctx)
+    }
+
+    /// `aio_bh_poll` called by itself (`bdrv_graph_wrunlock`). The thread pool tells by a bottom half what is done, so that requests may
+    /// come to their end here, too; what the main thread does next finds them so.
+    pub(in crate::world) fn aio_bh_poll(&mut self) -> Flow {
+        self.aio.main.begin_poll();
+        if self.aio.order && !self.aio.in_flight.is_empty() {
+            return self.seq([Frame::MoreHere, Frame::BhLoop(Ctx::Main)]);
+        }
+        self.seq([Frame::BhLoop(Ctx::Main)])
+    }
+}

@@ -1,0 +1,57 @@
+//! Timers of the main loop (`util/qemu-timer.c`).
+
+use super::LAST;
+use crate::base::units::Nanos;
+use crate::trace::Later;
+use crate::world::World;
+use crate::world::arena::{CoId, JobId};
+
+/// What a timer does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TimerKind {
+    /// `job.c:job_sleep_timer_cb`
+    JobSleep(JobId),
+    /// `util/qemu-coroutine-sleep.c:co_sleep_cb`
+    CoSleep(CoId),
+    /// `block/throttle-groups.c:timer_cb`; for writes, or for reads.
+    Throttle(crate::world::arena::Member, bool),
+}
+
+/// A timer of `QEMU_CLOCK_REALTIME`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Timer {
+    /// When it fires.
+    pub deadline: Nanos,
+    /// What it does then.
+    pub kind: TimerKind,
+}
+
+impl World {
+    /// `timer_mod`
+    pub(in crate::world) fn timer_set(&mut self, deadline: Nanos, kind: TimerKind) {
+        self.timer_del(kind);
+        self.trace.keep_cause(match kind {
+            TimerKind::JobSleep(job) => Later::JobSleep(job.0),
+            TimerKind::CoSleep(co) => Later::CoSleep(co.0),
+            TimerKind::Throttle(who, write) => Later::Throttle(who.number(), write),
+        });
+        // A timer that is further away than all times is one that never goes off.
+        self.aio.timers.push(Timer { deadline: deadline.min(LAST.max(self.now)), kind });
+    }
+
+    /// `timer_del`
+    pub(in crate::world) fn timer_del(&mut self, kind: TimerKind) {
+        self.aio.timers.retain(|t| t.kind != kind);
+    }
+
+    /// `timer_pending`
+    #[must_use]
+    pub(in crate::world) fn timer_pending(&self, kind: TimerKind) -> bool {
+        self.aio.timers.iter().any(|t| t.kind == kind)
+    }
+
+    pub(in crate::world) fn next_timer(&self) -> Option<&Timer> {
+        // `min_by_key` gives the first of equals: the one that was set first.
+        self.aio.timers.iter().min_by_key(|t| t.deadline)
+    }
+}

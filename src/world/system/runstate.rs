@@ -1,0 +1,93 @@
+//! The guest runs and stops, the machine is reset, the process ends (`system/runstate.c`, `system/cpus.c`).
+
+use crate::base::Json;
+use crate::world::World;
+use crate::world::block::drain::DrainFrame;
+use crate::world::block::graph::GraphFrame;
+use crate::world::block::io::flush::FlushFrame;
+use crate::world::frame::{Flow, Frame};
+use crate::world::job::block_job::IoStatus;
+use crate::world::job::txn::TxnFrame;
+use crate::world::system::hotplug::HotplugFrame;
+use crate::world::value::Val;
+
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum RunstateFrame {
+    ResetDone,
+}
+
+impl From<RunstateFrame> for Frame {
+    fn from(frame: RunstateFrame) -> Frame {
+        Frame::Runstate(frame)
+    }
+}
+
+impl RunstateFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            RunstateFrame::ResetDone => w.reset_done(),
+        }
+    }
+}
+
+impl World {
+    /// `qmp_system_reset`: whoever watches is told when the guest would notice.
+    pub(in crate::world) fn system_reset(&mut self) -> Flow {
+        self.seq([HotplugFrame::UnplugOnReset.into(), RunstateFrame::ResetDone.into()])
+    }
+
+    /// The end of `qemu_system_reset`.
+    fn reset_done(&mut self) -> Flow {
+        self.emit("RESET", Json::dict(vec![("guest", false.into()), ("reason", "host-qmp-system-reset".into())]));
+        self.ret(Val::Done(Ok(())))
+    }
+
+    /// The guest runs from the start (no `-S`): nobody is told.
+    pub fn start(&mut self) {
+        self.running = true;
+        self.ran = true;
+    }
+
+    pub(in crate::world) fn vm_state(&mut self, running: bool) -> Flow {
+        if self.running != running {
+            self.running = running;
+            self.ran |= running;
+            self.emit(if running { "RESUME" } else { "STOP" }, Json::empty());
+        }
+        if !running {
+            return self.seq([
+                DrainFrame::DrainAll.into(),
+                FlushFrame::FlushAll.into(),
+                Frame::Give(Box::new(Val::Done(Ok(())))),
+            ]);
+        }
+        // `qmp_cont`: what jobs stopped for is forgotten.
+        for job in self.jobs.list.clone() {
+            self.jobs[job].iostatus = IoStatus::Ok;
+        }
+        self.ret(Val::Done(Ok(())))
+    }
+
+    /// `qmp_blockdev_*` that only polls for a job: shutdown. `quit` ends with the reply.
+    pub(in crate::world) fn shutdown(&mut self, reason: &str) -> Flow {
+        self.emit("SHUTDOWN", Json::dict(vec![("guest", false.into()), ("reason", reason.into())]));
+        self.quitting = true;
+        // `vm_shutdown` drains and flushes; jobs are cancelled in a drained section that is never ended.
+        self.seq([
+            DrainFrame::DrainAll.into(),
+            FlushFrame::FlushAll.into(),
+            DrainFrame::DrainAllBegin.into(),
+            TxnFrame::JobCancelSyncAll.into(),
+            GraphFrame::CloseAll.into(),
+        ])
+    }
+
+    /// A signal asks the process to end. To be called in the main loop; the process has ended when it is there again.
+    pub fn host_shutdown(&mut self) {
+        assert!(self.in_main_loop());
+        self.shutdown("host-signal");
+    }
+}
