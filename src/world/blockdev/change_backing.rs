@@ -58,10 +58,7 @@ impl World {
         let [writable, as_before] = [false, true].map(|ro| Reopen::set_read_only(self, node, ro));
         self.seq([
             ReopenFrame::Reopen(Box::new(writable)).into(),
-            Frame::StopOnError(3),
-            change,
-            told,
-            Frame::KeepOver(Box::new(ReopenFrame::Reopen(Box::new(as_before)).into())),
+            Frame::if_ok([change, told, Frame::KeepOver(Box::new(ReopenFrame::Reopen(Box::new(as_before)).into()))]),
         ])
     }
 
@@ -113,7 +110,7 @@ impl World {
         n.auto_backing_file = file.clone().unwrap_or_default();
         n.backing_file = file.unwrap_or_default();
         n.backing_format = format.unwrap_or_default();
-        self.reg = Val::None;
+        self.leave(Val::None);
         self.seq([
             Frame::RunCo(Box::new(Qcow2Frame::Qcow2Op { node, op }.into())),
             ChangeBackingFrame::HeaderChanged.into(),
@@ -122,7 +119,7 @@ impl World {
 
     /// After the header was written.
     fn header_changed(&mut self) -> Flow {
-        let ret = match std::mem::take(&mut self.reg) {
+        let ret = match self.take_val() {
             Val::Opened(Err(fault)) => Err(fault.errno),
             Val::Ret(Err(errno)) => Err(errno),
             _ => Ok(()),

@@ -97,7 +97,7 @@ job_drivers! {
     /// `block/stream.c`
     Stream(Box<super::stream::StreamJob>) => super::stream::HOOKS,
     /// `block/create.c`: `blockdev-create`
-    Create(Box<crate::world::job::create::CreateJob>) => crate::world::block::create::HOOKS,
+    Create(Box<super::create::CreateJob>) => super::create::HOOKS,
 }
 
 impl World {

@@ -258,17 +258,17 @@ impl World {
     fn stream_append(&mut self, start: Box<StreamStart>) -> Flow {
         let (below, bottom) = (start.state.target, start.state.base_overlay);
         let name = start.filter_node_name.clone();
-        self.stack.push(StreamFrame::Inserted(start).into());
+        self.push(StreamFrame::Inserted(start).into());
         self.cor_insert(below, bottom, name.as_deref())
     }
 
     /// `stream_start`, after `bdrv_insert_node`.
     fn stream_inserted(&mut self, mut start: Box<StreamStart>) -> Flow {
-        let Val::Node(inserted) = std::mem::take(&mut self.reg) else { unreachable!("a node or an error") };
+        let Val::Node(inserted) = self.take_val() else { unreachable!("a node or an error") };
         match inserted {
             Err(err) => {
                 let failed = self.stream_failed(&start.state, None, err);
-                self.stack.extend(failed.into_iter().rev());
+                self.push_all(failed);
                 Flow::Go
             }
             Ok(cor) => {
@@ -285,7 +285,7 @@ impl World {
         match self.block_job_create(&start.flags, JobType::Stream, None, cor, Perms::NONE) {
             Err((err, job)) => {
                 let failed = self.stream_failed(&start.state, job, err);
-                self.stack.extend(failed.into_iter().rev());
+                self.push_all(failed);
                 self.seq([GraphLockFrame::GraphWrunlock.into()])
             }
             Ok(job) => {
@@ -306,7 +306,7 @@ impl World {
             Err(err) => {
                 self.graph.backends.remove(blk);
                 let failed = self.stream_failed(&self.jobs[job].stream().clone(), Some(job), err);
-                self.stack.extend(failed.into_iter().rev());
+                self.push_all(failed);
                 Flow::Go
             }
             Ok(()) => {
@@ -345,7 +345,7 @@ impl World {
             Err(err) => {
                 // QEMU forgets the job's backend: it stays on the target, unnamed.
                 let failed = self.stream_failed(&self.jobs[job].stream().clone(), Some(job), err);
-                self.stack.extend(failed.into_iter().rev());
+                self.push_all(failed);
                 Flow::Go
             }
         }
@@ -386,7 +386,7 @@ impl World {
         if run.offset >= run.len {
             return self.stream_ran(run);
         }
-        self.stack.push(StreamFrame::Slept(run).into());
+        self.push(StreamFrame::Slept(run).into());
         self.block_job_ratelimit_sleep(run.job)
     }
 
@@ -451,7 +451,7 @@ impl World {
 
     /// `stream_run`, after `stream_populate`.
     fn stream_populated(&mut self, run: StreamRun) -> Flow {
-        let ret = match std::mem::take(&mut self.reg) {
+        let ret = match self.take_val() {
             Val::Data(data) => data.map(drop),
             Val::Ret(ret) => ret,
             other => unreachable!("a read ends with {other:?}"),
@@ -500,7 +500,7 @@ impl World {
                 Frame::Give(Box::new(Val::Ret(Ok(())))),
             ]);
         };
-        self.stack.push(StreamFrame::Drained(job, bs, cow).into());
+        self.push(StreamFrame::Drained(job, bs, cow).into());
         self.seq([DrainFrame::DrainedBegin(bs).into(), StreamFrame::DrainCow(cow).into()])
     }
 
@@ -558,10 +558,14 @@ impl World {
         let s = self.jobs[job].stream_mut();
         let (cor, blk, target, was_read_only) = (s.cor_filter.take(), s.blk.take(), s.target, s.was_read_only);
         if was_read_only {
-            self.stack.push(StreamFrame::ReadOnlyAgain(target).into());
+            self.push(StreamFrame::ReadOnlyAgain(target).into());
         }
-        self.stack.extend(blk.map(|blk| BackendFrame::BlkUnref(blk).into()));
-        self.stack.extend(cor.map(|filter| ChainFrame::FilterDrop(filter).into()));
+        if let Some(blk) = blk {
+            self.push(BackendFrame::BlkUnref(blk).into());
+        }
+        if let Some(filter) = cor {
+            self.push(ChainFrame::FilterDrop(filter).into());
+        }
         Flow::Go
     }
 }

@@ -117,7 +117,7 @@ impl World {
         let cor = self.bdrv_new(node);
         if let Err(text) = self.assign_node_name(cor, name) {
             let err = QmpError::generic(format!("Could not create node: {text}"));
-            self.stack.push(Frame::Give(Box::new(Val::Node(Err(err)))));
+            self.push(Frame::Give(Box::new(Val::Node(Err(err)))));
             return self.seq([GraphFrame::BdrvUnref(cor).into()]);
         }
         self.graph.nodes[cor].driver = Some(Driver::CopyOnRead(CopyOnRead::default()));
@@ -125,8 +125,7 @@ impl World {
             GraphLockFrame::GraphWrlock.into(),
             EdgesFrame::AttachToNode { parent: cor, name: "file", role: Role::Filtered, bs: below }.into(),
             Frame::KeepOver(Box::new(GraphLockFrame::GraphWrunlock.into())),
-            Frame::StopOnError(1),
-            CopyOnReadFrame::CorAttached { cor, bottom }.into(),
+            Frame::if_ok([CopyOnReadFrame::CorAttached { cor, bottom }.into()]),
             ChainFrame::InsertNode { node: cor, below }.into(),
         ])
     }

@@ -140,7 +140,7 @@ impl World {
 
     /// The answer of `bdrv_co_is_allocated`: whether, and how many bytes.
     pub(in crate::world) fn take_allocated(&mut self) -> crate::base::errno::Ret<(bool, u64)> {
-        let Val::Status(status) = std::mem::take(&mut self.reg) else { unreachable!("a status query answers so") };
+        let Val::Status(status) = self.take_val() else { unreachable!("a status query answers so") };
         status.map(|status| (status.allocated, status.pnum))
     }
 
@@ -178,7 +178,7 @@ impl World {
             r.pnum = pnum.min(MAX_BOUNCE_BUFFER);
             let (offset, bytes) = (r.align_offset, r.pnum);
             r.at = At::Read;
-            self.stack.push(CopyOnReadvFrame::CopyOnReadv(r).into());
+            self.push(CopyOnReadvFrame::CopyOnReadv(r).into());
             return self.driver_preadv(node, offset, bytes, IoFlags::NONE);
         }
         let left = r.bytes - r.data.len();
@@ -187,7 +187,7 @@ impl World {
         }
         let (offset, bytes) = (r.offset + r.data.len(), (pnum - r.skip).min(left));
         r.at = At::ReadDirectly;
-        self.stack.push(CopyOnReadvFrame::CopyOnReadv(r).into());
+        self.push(CopyOnReadvFrame::CopyOnReadv(r).into());
         self.driver_preadv(node, offset, bytes, IoFlags::NONE)
     }
 

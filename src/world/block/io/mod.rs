@@ -109,7 +109,7 @@ impl World {
             self.make_serialising(node, id, self.serialising_align(node));
         }
         if let Some(wait) = self.wait_serialising(node, id) {
-            self.stack.push(IoFrame::PreadvAligned { node, offset, bytes, id, flags }.into());
+            self.push(IoFrame::PreadvAligned { node, offset, bytes, id, flags }.into());
             return Flow::Yield(wait);
         }
         if flags.has(IoFlags::COPY_ON_READ) {
@@ -157,7 +157,7 @@ impl World {
         }
         let piece = (p.inside - done).min(p.piece);
         let (node, offset, flags) = (p.node, p.offset + done, p.flags);
-        self.stack.push(IoFrame::PreadvPieces(p).into());
+        self.push(IoFrame::PreadvPieces(p).into());
         self.driver_preadv(node, offset, piece, flags)
     }
 
