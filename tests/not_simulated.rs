@@ -20,7 +20,7 @@ const SIMULATED: &[&str] = &[
     "block-commit", "blockdev-mirror", "drive-mirror",
     "block-dirty-bitmap-add", "block-dirty-bitmap-clear", "block-dirty-bitmap-disable", "block-dirty-bitmap-enable",
     "block-dirty-bitmap-merge", "block-dirty-bitmap-remove", "block-job-cancel", "block-job-change", "block-job-complete",
-    "block-job-dismiss", "block-job-finalize", "block-job-pause", "block-job-resume", "block-job-set-speed",
+    "block-job-dismiss", "block-job-finalize", "block-job-pause", "block-job-resume", "block-job-set-speed", "block-stream",
     "add-fd", "block-set-write-threshold", "block_resize", "block_set_io_throttle", "blockdev-change-medium", "blockdev-close-tray",
     "blockdev-insert-medium", "blockdev-open-tray", "blockdev-remove-medium", "blockdev-reopen", "blockdev-snapshot",
     "blockdev-snapshot-sync", "change-backing-file", "closefd", "device_add", "device_del", "eject", "getfd", "query-block-exports", "query-fdsets", "remove-fd", "query-pr-managers", "blockdev-add", "blockdev-backup", "blockdev-create", "blockdev-del", "cont",
@@ -48,7 +48,6 @@ const SIMULATED: &[&str] = &[
 /// Arguments of the commands that read theirs before they refuse; the others take none.
 const ARGUMENTS: &[(&str, &str)] = &[
     ("block-commit", r#"{"device": "n"}"#),
-    ("block-stream", r#"{"device": "n"}"#),
     ("blockdev-mirror", r#"{"device": "n", "target": "m", "sync": "full"}"#),
     ("blockdev-set-active", r#"{"active": true}"#),
     ("blockdev-snapshot-delete-internal-sync", r#"{"device": "n"}"#),
@@ -71,10 +70,7 @@ const NODE_OPTIONS: &[(&str, &str)] = &[
 ];
 
 /// Options of `-drive`, and what they answer.
-const DRIVE_OPTIONS: &[(&str, &str)] = &[
-    ("if=none,id=d,file=f,format=raw,snapshot=on", "snapshot=on"),
-    ("if=none,id=d,file=f,format=raw,copy-on-read=on", "copy-on-read=on"),
-];
+const DRIVE_OPTIONS: &[(&str, &str)] = &[("if=none,id=d,file=f,format=raw,snapshot=on", "snapshot=on")];
 
 /// Lines of the human monitor, and what they answer.
 const HMP: &[(&str, &str)] =
@@ -181,6 +177,7 @@ fn drivers() {
                 | Driver::CopyBeforeWrite
                 | Driver::SnapshotAccess
                 | Driver::Throttle
+                | Driver::CopyOnRead
         );
         assert_eq!(lacks.as_deref(), (!simulated).then_some(*name), "{name}");
         assert_eq!(listed.contains(name), !simulated, "the page, about {name}");

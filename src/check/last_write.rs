@@ -61,7 +61,7 @@ fn meet(a: (u64, u64), b: (u64, u64)) -> bool {
 impl LastWrite {
     fn begin(&mut self, co: CoId, node: NodeId, request: &BlkRequest) {
         let (offset, len, write) = match request {
-            BlkRequest::Read { offset, bytes } => (*offset, *bytes, None),
+            BlkRequest::Read { offset, bytes } | BlkRequest::Prefetch { offset, bytes } => (*offset, *bytes, None),
             BlkRequest::Write { offset, data, bytes, .. } => {
                 let data = data.clone().unwrap_or_else(|| Data::zeroes(*bytes));
                 (*offset, *bytes, Some(Write::Data(data)))

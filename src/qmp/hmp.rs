@@ -82,13 +82,14 @@ pub fn parse(line: &str) -> HmpLine {
 }
 
 /// Commands that the model has, with what `args_type` says of their arguments.
-const SIMULATED: [(&str, &str); 36] = [
+const SIMULATED: [(&str, &str); 37] = [
     ("block_job_cancel", "force:-f,device:B"),
     ("block_job_complete", "device:B"),
     ("block_job_pause", "device:B"),
     ("block_job_resume", "device:B"),
     ("block_job_set_speed", "device:B,speed:o"),
     ("block_resize", "device:B,size:o"),
+    ("block_stream", "device:B,speed:o?,base:s?"),
     ("block_set_io_throttle", "device:B,bps:l,bps_rd:l,bps_wr:l,iops:l,iops_rd:l,iops_wr:l"),
     ("change", "device:B,force:-f,target:F,arg:s?,read-only-mode:s?"),
     ("commit", "device:B"),

@@ -19,6 +19,7 @@ use crate::world::block::driver::DriverFrame;
 use crate::world::block::driver::blkdebug::BlkdebugFrame;
 use crate::world::block::driver::block_copy::BlockCopyFrame;
 use crate::world::block::driver::copy_before_write::CopyBeforeWriteFrame;
+use crate::world::block::driver::copy_on_read::CopyOnReadFrame;
 use crate::world::block::driver::qcow2::Qcow2Frame;
 use crate::world::block::driver::qcow2_create::Qcow2CreateFrame;
 use crate::world::block::driver::throttle::ThrottleFrame;
@@ -28,6 +29,7 @@ use crate::world::block::graph::GraphFrame;
 use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::block::host_work::HostWorkFrame;
 use crate::world::block::io::IoFrame;
+use crate::world::block::io::copy_on_readv::CopyOnReadvFrame;
 use crate::world::block::io::copy_range::CopyRangeFrame;
 use crate::world::block::io::discard::DiscardFrame;
 use crate::world::block::io::flush::FlushFrame;
@@ -50,6 +52,7 @@ use crate::world::job::block_job::BlockJobFrame;
 use crate::world::job::commit::CommitFrame;
 use crate::world::job::create::CreateFrame;
 use crate::world::job::mirror::MirrorFrame;
+use crate::world::job::stream::StreamFrame;
 use crate::world::job::txn::TxnFrame;
 use crate::world::monitor::MonitorFrame;
 use crate::world::monitor::hmp::HmpFrame;
@@ -110,6 +113,7 @@ pub enum Frame {
     Mirror(MirrorFrame),
     Backend(BackendFrame),
     Chain(ChainFrame),
+    CopyOnReadv(CopyOnReadvFrame),
     CopyRange(CopyRangeFrame),
     ImgCreate(ImgCreateFrame),
     Discard(DiscardFrame),
@@ -135,6 +139,7 @@ pub enum Frame {
     BlockJob(BlockJobFrame),
     Create(CreateFrame),
     Job(JobFrame),
+    Stream(StreamFrame),
     Txn(TxnFrame),
     Hmp(HmpFrame),
     Monitor(MonitorFrame),
@@ -147,6 +152,7 @@ pub enum Frame {
     Blkdebug(BlkdebugFrame),
     BlockCopy(BlockCopyFrame),
     CopyBeforeWrite(CopyBeforeWriteFrame),
+    CopyOnRead(CopyOnReadFrame),
     Driver(DriverFrame),
     Qcow2(Qcow2Frame),
     Qcow2Create(Qcow2CreateFrame),

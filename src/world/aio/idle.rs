@@ -21,10 +21,16 @@ impl World {
         self.aio.stack.is_empty() && !self.aio.starved
     }
 
-    /// Whether nothing is ready and nothing is in flight: only timers can still go off.
+    /// Whether nothing is ready and nothing is in flight: only timers can still go off, and not yet. A job that sleeps for no time, as a
+    /// stream does before each chunk, does not rest.
     #[must_use]
     pub fn at_rest(&self) -> bool {
-        self.in_main_loop() && !self.aio.main.ready() && !self.aio.iohandler.ready() && self.aio.in_flight.is_empty()
+        let is_due = |timer: Nanos| timer <= self.now;
+        self.in_main_loop()
+            && !self.aio.main.ready()
+            && !self.aio.iohandler.ready()
+            && self.aio.in_flight.is_empty()
+            && !self.next_timer().is_some_and(|timer| is_due(timer.deadline))
     }
 
     /// The timers with their deadlines, in the order they were set.

@@ -94,6 +94,13 @@ pub enum BlkRequest {
         /// Length.
         bytes: u64,
     },
+    /// `blk_co_preadv` with `BDRV_REQ_PREFETCH`
+    Prefetch {
+        /// First byte.
+        offset: u64,
+        /// Length.
+        bytes: u64,
+    },
     /// `blk_co_pwritev`
     Write {
         /// First byte.
@@ -120,6 +127,7 @@ impl BlkRequest {
     fn range(&self) -> (u64, u64) {
         match self {
             BlkRequest::Read { offset, bytes }
+            | BlkRequest::Prefetch { offset, bytes }
             | BlkRequest::Discard { offset, bytes }
             | BlkRequest::Write { offset, bytes, .. } => (*offset, *bytes),
             BlkRequest::Flush => (0, 0),
@@ -324,7 +332,10 @@ impl World {
             return self.ret(Val::err(Errno::EIO));
         }
         let frame = match *request {
-            BlkRequest::Read { offset, bytes } => Frame::Io(IoFrame::Preadv { node, offset, bytes }),
+            BlkRequest::Read { offset, bytes } => IoFrame::Preadv { node, offset, bytes, flags: IoFlags::NONE }.into(),
+            BlkRequest::Prefetch { offset, bytes } => {
+                IoFrame::Preadv { node, offset, bytes, flags: IoFlags::PREFETCH }.into()
+            }
             BlkRequest::Discard { offset, bytes } => DiscardFrame::Pdiscard { node, offset, bytes }.into(),
             BlkRequest::Flush => FlushFrame::BdrvCoFlush(node).into(),
             BlkRequest::Write { offset, data, bytes, mut flags } => {

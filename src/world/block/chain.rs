@@ -302,6 +302,8 @@ impl World {
 
     /// `bdrv_drop_filter` and giving the filter up (`bdrv_cbw_drop`, `bdrv_cor_filter_drop`)
     pub(in crate::world) fn filter_drop(&mut self, filter: NodeId) -> Flow {
+        // Else its place could not be taken.
+        self.cor_unfreeze(filter);
         let below = self.graph.filter_bs(filter).expect("the filter is in place");
         self.bdrv_ref(below);
         self.seq([DrainFrame::DrainedBegin(below).into(), ChainFrame::FilterDropDrained { filter, below }.into()])

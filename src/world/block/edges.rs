@@ -361,8 +361,8 @@ impl World {
             self.graph.nodes[backing].inherits_from = Some(bs);
         }
         self.refresh_limits(bs);
-        let roots: Vec<NodeId> = std::iter::once(bs).chain(gone).collect();
-        if let Err(err) = self.perms_of(&roots) {
+        // Below the node that is let go of, the permissions stay as they were.
+        if let Err(err) = self.perms_of(&[bs]) {
             self.graph = before;
             return Err(err);
         }

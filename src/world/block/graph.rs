@@ -35,6 +35,8 @@ pub struct OpenFlags {
     pub force_share: bool,
     /// `BDRV_O_AUTO_RDONLY`
     pub auto_read_only: bool,
+    /// `BDRV_O_COPY_ON_READ`
+    pub copy_on_read: bool,
 }
 
 /// `detect-zeroes`
@@ -152,6 +154,8 @@ pub struct Node {
     pub block_status_cache: Option<(u64, u64)>,
     /// `inherits_from`: the node in whose options it was described.
     pub inherits_from: Option<NodeId>,
+    /// `copy_on_read`: how many want that what is read and comes from below is written to the node, too.
+    pub copy_on_read: u32,
     /// `implicit`: a filter that a job put there and nobody named; queries pass over it.
     pub implicit: bool,
     /// `never_freeze`: the filter of a job that takes itself away.
@@ -198,6 +202,7 @@ impl Node {
             write_threshold: 0,
             block_status_cache: None,
             inherits_from: None,
+            copy_on_read: 0,
             implicit: false,
             never_freeze: false,
         }

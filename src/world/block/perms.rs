@@ -254,6 +254,8 @@ impl Graph {
             Driver::Cbw(_) => (perm::WRITE, perm::ALL & !perm::RESIZE),
             Driver::SnapshotAccess | Driver::CommitTop => (0, perm::ALL),
             Driver::MirrorTop(top) => mirror_top_perms(top, taken, shared),
+            // `cor_child_perm`
+            Driver::CopyOnRead(_) => (taken | perm::WRITE_UNCHANGED, shared | perm::WRITE_UNCHANGED),
             Driver::Blkdebug(blkdebug) => (taken | blkdebug.take_child_perms, shared & !blkdebug.unshare_child_perms),
             Driver::Raw(_) => {
                 let role = if role == Role::RawImage { Role::Filtered } else { role };

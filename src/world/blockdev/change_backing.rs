@@ -81,19 +81,14 @@ impl World {
     }
 
     /// The end of `qmp_change_backing_file`.
-    pub(in crate::world) fn changed_backing(&mut self, file: &str) -> Flow {
+    fn changed_backing(&mut self, file: &str) -> Flow {
         let fail = |errno| QmpError::generic(format!("Could not change backing file to '{file}': {errno}"));
         let done = self.take_ret().map_err(fail);
         self.ret(Val::Done(done))
     }
 
     /// `bdrv_change_backing_file`: the name of the backing file in an image, or none. Leaves `Val::Ret`.
-    pub(in crate::world) fn change_backing(
-        &mut self,
-        node: NodeId,
-        file: Option<Arc<str>>,
-        format: Option<Arc<str>>,
-    ) -> Flow {
+    fn change_backing(&mut self, node: NodeId, file: Option<Arc<str>>, format: Option<Arc<str>>) -> Flow {
         if file.is_none() && format.is_some() {
             return self.ret(Val::err(Errno::EINVAL));
         }

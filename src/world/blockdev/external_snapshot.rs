@@ -224,7 +224,8 @@ impl World {
 
     /// How the overlay of `blockdev-snapshot-sync` is opened: as its backing file was, without one.
     fn overlay_spec(&self, args: &BlockdevSnapshotSync, old: NodeId) -> OpenSpec {
-        let flags = OpenFlags { no_backing: true, force_share: false, ..self.graph.nodes[old].flags };
+        let flags =
+            OpenFlags { no_backing: true, force_share: false, copy_on_read: false, ..self.graph.nodes[old].flags };
         let format = args.format.as_deref().unwrap_or("qcow2");
         let mut spec = OpenSpec::from_filename(&args.snapshot_file, Some(format), flags);
         spec.node_name.clone_from(&args.snapshot_node_name);
@@ -249,6 +250,9 @@ impl World {
 
     /// `external_snapshot_commit`: the backing file becomes read-only. If that fails nobody is told.
     pub(super) fn external_snapshot_commit(&mut self, state: ExternalSnapshot) -> Flow {
+        if self.graph.nodes[state.old].copy_on_read > 0 {
+            return Flow::Go;
+        }
         let reopen = Reopen::set_read_only(self, state.old, true);
         self.seq([ReopenFrame::Reopen(Box::new(reopen)).into(), Frame::Give(Box::new(Val::None))])
     }

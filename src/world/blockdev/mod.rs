@@ -4,6 +4,7 @@ pub(super) mod add_del;
 pub(super) mod backup;
 pub(in crate::world) mod bitmaps;
 pub(in crate::world) mod block_commit;
+pub(in crate::world) mod block_stream;
 pub(in crate::world) mod change_backing;
 pub mod external_snapshot;
 pub mod medium;

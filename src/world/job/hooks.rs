@@ -100,6 +100,8 @@ job_drivers! {
     Mirror(Box<super::mirror::MirrorJob>) => super::mirror::HOOKS,
     /// `block/mirror.c`: the commit of an active layer
     CommitActive(Box<super::mirror::MirrorJob>) => super::mirror::COMMIT_ACTIVE_HOOKS,
+    /// `block/stream.c`
+    Stream(Box<super::stream::StreamJob>) => super::stream::HOOKS,
     /// `block/create.c`: `blockdev-create`
     Create(Box<super::create::CreateJob>) => super::create::HOOKS,
 }

@@ -9,6 +9,7 @@ pub mod commit;
 pub mod create;
 pub mod hooks;
 pub mod mirror;
+pub mod stream;
 pub(in crate::world) mod txn;
 pub(super) mod verbs;
 

@@ -76,7 +76,7 @@ impl World {
             C::BlockdevMirror(args) => self.blockdev_mirror(&args),
             C::DriveMirror(args) => self.drive_mirror(args),
             C::BlockCommit(args) => self.block_commit(&args),
-            C::BlockStream(_) => self.lacking("block-stream"),
+            C::BlockStream(args) => self.block_stream(&args),
             C::ChangeBackingFile { device, image_node_name, backing_file } => {
                 self.change_backing_file(&device, &image_node_name, backing_file)
             }

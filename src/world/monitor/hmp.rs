@@ -162,6 +162,11 @@ impl World {
                 members.extend(given("format", "arg"));
                 members.extend(given("read-only-mode", "read-only-mode"));
             }
+            "block_stream" => {
+                members.extend([("device", Json::str(device)), ("job-id", Json::str(device))]);
+                members.extend(args.int("speed").map(|speed| ("speed", Json::Int(speed))));
+                members.extend(given("base", "base"));
+            }
             "drive_backup" | "drive_mirror" => {
                 let sync = if args.on("full") { "full" } else { "top" };
                 members.extend([("device", Json::str(device)), ("sync", sync.into()), ("mode", mode.into())]);
@@ -331,7 +336,7 @@ fn qmp_name(name: &str) -> String {
     match name {
         "change" => "blockdev-change-medium".to_owned(),
         "snapshot_blkdev" => "blockdev-snapshot-sync".to_owned(),
-        "drive_backup" | "drive_mirror" | "object_del" => name.replace('_', "-"),
+        "block_stream" | "drive_backup" | "drive_mirror" | "object_del" => name.replace('_', "-"),
         other => other.to_owned(),
     }
 }

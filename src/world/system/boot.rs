@@ -184,7 +184,8 @@ impl World {
         if let Some(name) = unsupported::drive_option(&drive, has_medium) {
             return Err(format!("not simulated: {name}"));
         }
-        let flags = OpenFlags { rdwr: !drive.read_only, ..OpenFlags::default() };
+        let (rdwr, copy_on_read) = (!drive.read_only, drive.copy_on_read);
+        let flags = OpenFlags { rdwr, copy_on_read, ..OpenFlags::default() };
         let blk = self.blk_new("".into(), perm::CONSISTENT_READ, perm::ALL);
         self.graph.backends[blk].write_cache = drive.writeback;
         let [account_invalid, account_failed] = drive.account;

@@ -444,7 +444,7 @@ impl World {
                 self.seq([CopyRangeFrame::CopyRangeFrom(copy).into(), BlockCopyFrame::CopyRangeDone { task }.into()])
             }
             Method::ReadWrite | Method::ReadWriteCluster => self.seq([
-                IoFrame::Preadv { node: source, offset, bytes: nbytes }.into(),
+                IoFrame::Preadv { node: source, offset, bytes: nbytes, flags: IoFlags::NONE }.into(),
                 BlockCopyFrame::CopyReadDone { task, method }.into(),
             ]),
         }

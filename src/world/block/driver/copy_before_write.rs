@@ -21,6 +21,7 @@ use crate::world::block::graph::GraphFrame;
 use crate::world::block::graph::{Node, OpenFlags};
 use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::block::io::IoFrame;
+use crate::world::block::io::request::IoFlags;
 use crate::world::block::open::spec::DriverSpec;
 use crate::world::frame::{Flow, Frame};
 use crate::world::job::backup::BackupArgs;
@@ -392,7 +393,9 @@ impl World {
             Err(errno) => self.ret(Val::Data(Err(errno))),
             Ok(place) => {
                 (read.part, read.frozen) = (place.bytes, place.frozen);
-                let part = IoFrame::Preadv { node: place.node, offset: read.offset, bytes: place.bytes }.into();
+                let part =
+                    IoFrame::Preadv { node: place.node, offset: read.offset, bytes: place.bytes, flags: IoFlags::NONE }
+                        .into();
                 self.seq([part, CopyBeforeWriteFrame::SnapshotReadDone(read).into()])
             }
         }

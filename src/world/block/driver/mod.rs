@@ -112,13 +112,18 @@ impl DriverFrame {
 }
 
 impl World {
-    /// The node that requests are passed on to (`bdrv_primary_bs`).
+    /// The node that requests are passed on to (`bdrv_primary_bs`). A filter that a job has taken out of its place has none, if the job
+    /// is there still: QEMU follows a null pointer then.
     pub(in crate::world) fn below(&self, node: NodeId) -> NodeId {
-        self.graph.bs(self.graph.primary_child(node).expect("the driver has a node below"))
+        let Some(edge) = self.graph.primary_child(node) else {
+            let subject = format!("node {}", self.graph.nodes[node].node_name);
+            Self::qemu_aborts(subject, "a filter that was taken away has no node below");
+        };
+        self.graph.bs(edge)
     }
 
     /// `bdrv_driver_preadv`: the driver's read. Leaves `Val::Data`.
-    pub(in crate::world) fn driver_preadv(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
+    pub(in crate::world) fn driver_preadv(&mut self, node: NodeId, offset: u64, bytes: u64, flags: IoFlags) -> Flow {
         if self.graph.nodes[node].dropped {
             return self.ret(Val::Data(Err(Errno::ENOMEDIUM)));
         }
@@ -133,16 +138,15 @@ impl World {
                 let below = self.below(node);
                 self.seq([
                     BlkdebugFrame::ChildEvent { node, event: BlkdebugEvent::ReadAio }.into(),
-                    IoFrame::Preadv { node: below, offset, bytes }.into(),
+                    IoFrame::Preadv { node: below, offset, bytes, flags: IoFlags::NONE }.into(),
                 ])
             }
             Driver::Blkdebug(_) => self.seq([
                 BlkdebugFrame::RuleCheck { node, iotype: IoType::Read, offset, bytes }.into(),
                 Frame::if_ok([DriverFrame::PassRead { node, offset, bytes }.into()]),
             ]),
-            Driver::Cbw(_) | Driver::CopyOnRead(_) | Driver::MirrorTop(_) | Driver::CommitTop => {
-                self.pass_read(node, offset, bytes)
-            }
+            Driver::Cbw(_) | Driver::MirrorTop(_) | Driver::CommitTop => self.pass_read(node, offset, bytes),
+            Driver::CopyOnRead(_) => self.cor_co_preadv(node, offset, bytes, flags),
             Driver::Qcow2(_) => self.qcow2_preadv(node, offset, bytes),
             Driver::SnapshotAccess => self.snapshot_preadv(node, offset, bytes),
             Driver::Throttle(_) => {
@@ -154,7 +158,7 @@ impl World {
     /// A read passed on to the node below.
     fn pass_read(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
         let below = self.below(node);
-        self.seq([IoFrame::Preadv { node: below, offset, bytes }.into()])
+        self.seq([IoFrame::Preadv { node: below, offset, bytes, flags: IoFlags::NONE }.into()])
     }
 
     /// The driver's write. Leaves `Val::Ret`.
@@ -520,6 +524,7 @@ impl World {
                 self.throttle_unregister(crate::world::arena::Member::Node(node));
                 self.driver_closed(node)
             }
+            Some(Driver::CopyOnRead(_)) => self.cor_close(node),
             _ => self.driver_closed(node),
         }
     }

@@ -334,10 +334,12 @@ impl World {
         let file = self.below(node);
         match request {
             Ask::Read { child: Child::File, offset, len } => {
-                self.seq([IoFrame::Preadv { node: file, offset, bytes: len }.into()])
+                self.seq([IoFrame::Preadv { node: file, offset, bytes: len, flags: IoFlags::NONE }.into()])
             }
             Ask::Read { child: Child::Backing, offset, len } => match self.graph.cow_bs(node) {
-                Some(backing) => self.seq([IoFrame::Preadv { node: backing, offset, bytes: len }.into()]),
+                Some(backing) => {
+                    self.seq([IoFrame::Preadv { node: backing, offset, bytes: len, flags: IoFlags::NONE }.into()])
+                }
                 None => self.ret(Val::Data(Ok(Data::zeroes(len)))),
             },
             Ask::Write { offset, data } => {

@@ -1,5 +1,6 @@
 //! Requests to a node: alignment, tracking, dirty bits, flush generations (`block/io.c`).
 
+pub mod copy_on_readv;
 pub mod copy_range;
 pub(in crate::world) mod discard;
 pub(in crate::world) mod flush;
@@ -13,6 +14,7 @@ use crate::base::units::{align_down, align_up};
 use crate::block::content::Data;
 use crate::world::World;
 use crate::world::arena::{CoId, NodeId};
+use crate::world::block::io::request::IoFlags;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 
@@ -34,6 +36,8 @@ pub struct Pieces {
     pub piece: u64,
     /// What was read so far.
     pub data: Data,
+    /// Flags.
+    pub flags: IoFlags,
     /// Nothing was asked for yet.
     pub first: bool,
 }
@@ -42,8 +46,8 @@ pub struct Pieces {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
 pub enum IoFrame {
-    Preadv { node: NodeId, offset: u64, bytes: u64 },
-    PreadvAligned { node: NodeId, offset: u64, bytes: u64, id: u32 },
+    Preadv { node: NodeId, offset: u64, bytes: u64, flags: IoFlags },
+    PreadvAligned { node: NodeId, offset: u64, bytes: u64, id: u32, flags: IoFlags },
     PreadvPieces(Box<Pieces>),
     PreadvEnd { node: NodeId, id: u32, skip: u64, bytes: u64 },
 }
@@ -58,8 +62,10 @@ impl IoFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {
         match self {
-            IoFrame::Preadv { node, offset, bytes } => w.bdrv_co_preadv(node, offset, bytes),
-            IoFrame::PreadvAligned { node, offset, bytes, id } => w.preadv_aligned(node, offset, bytes, id),
+            IoFrame::Preadv { node, offset, bytes, flags } => w.bdrv_co_preadv(node, offset, bytes, flags),
+            IoFrame::PreadvAligned { node, offset, bytes, id, flags } => {
+                w.preadv_aligned(node, offset, bytes, id, flags)
+            }
             IoFrame::PreadvPieces(pieces) => w.preadv_pieces(pieces),
             IoFrame::PreadvEnd { node, id, skip, bytes } => w.preadv_end(node, id, skip, bytes),
         }
@@ -74,12 +80,15 @@ impl World {
     }
 
     /// `bdrv_co_preadv_part`
-    fn bdrv_co_preadv(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
+    fn bdrv_co_preadv(&mut self, node: NodeId, offset: u64, bytes: u64, mut flags: IoFlags) -> Flow {
         if !self.graph.is_inserted(node) {
             return self.ret(Val::Data(Err(Errno::ENOMEDIUM)));
         }
         if bytes > REQUEST_MAX_BYTES || offset > i64::MAX as u64 - bytes {
             return self.ret(Val::Data(Err(Errno::EIO)));
+        }
+        if self.graph.nodes[node].copy_on_read > 0 {
+            flags |= IoFlags::COPY_ON_READ;
         }
         let align = self.graph.nodes[node].bl.request_alignment;
         let start = align_down(offset, align);
@@ -87,25 +96,37 @@ impl World {
         self.see_request(node);
         let id = self.tracked_begin(node, "read", start, len);
         self.seq([
-            IoFrame::PreadvAligned { node, offset: start, bytes: len, id }.into(),
+            IoFrame::PreadvAligned { node, offset: start, bytes: len, id, flags }.into(),
             IoFrame::PreadvEnd { node, id, skip: offset - start, bytes }.into(),
         ])
     }
 
     /// `bdrv_aligned_preadv`
-    fn preadv_aligned(&mut self, node: NodeId, offset: u64, bytes: u64, id: u32) -> Flow {
+    fn preadv_aligned(&mut self, node: NodeId, offset: u64, bytes: u64, id: u32, flags: IoFlags) -> Flow {
         self.stop_waiting(node, id);
+        if flags.has(IoFlags::COPY_ON_READ) {
+            // Who touches the same cluster overlaps.
+            self.make_serialising(node, id, self.serialising_align(node));
+        }
         if let Some(wait) = self.wait_serialising(node, id) {
-            self.push(IoFrame::PreadvAligned { node, offset, bytes, id }.into());
+            self.push(IoFrame::PreadvAligned { node, offset, bytes, id, flags }.into());
             return Flow::Yield(wait);
         }
+        if flags.has(IoFlags::COPY_ON_READ) {
+            return self.copy_on_readv_begin(node, offset, bytes, flags.without(IoFlags::COPY_ON_READ));
+        }
+        self.preadv_forward(node, offset, bytes, flags)
+    }
+
+    /// `bdrv_aligned_preadv`, where it hands the request to the driver.
+    fn preadv_forward(&mut self, node: NodeId, offset: u64, bytes: u64, flags: IoFlags) -> Flow {
         let n = &self.graph.nodes[node];
         let total = n.size;
         let align = n.bl.request_alignment;
         let inside = align_up(total.saturating_sub(offset), align);
         let max_transfer = if n.bl.max_transfer == 0 { u64::MAX } else { align_down(n.bl.max_transfer, align) };
         if bytes <= inside && bytes <= max_transfer {
-            return self.driver_preadv(node, offset, bytes);
+            return self.driver_preadv(node, offset, bytes, flags);
         }
         self.seq([IoFrame::PreadvPieces(Box::new(crate::world::block::io::Pieces {
             node,
@@ -113,6 +134,7 @@ impl World {
             bytes,
             inside: inside.min(bytes),
             piece: max_transfer,
+            flags,
             data: Data::new(),
             first: true,
         }))
@@ -134,9 +156,9 @@ impl World {
             return self.ret(Val::Data(Ok(data)));
         }
         let piece = (p.inside - done).min(p.piece);
-        let (node, offset) = (p.node, p.offset + done);
+        let (node, offset, flags) = (p.node, p.offset + done, p.flags);
         self.push(IoFrame::PreadvPieces(p).into());
-        self.driver_preadv(node, offset, piece)
+        self.driver_preadv(node, offset, piece, flags)
     }
 
     /// The end of `bdrv_co_preadv_part`: cuts off the padding.

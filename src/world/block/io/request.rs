@@ -37,6 +37,12 @@ impl IoFlags {
     /// `BDRV_REQ_SERIALISING`
     pub const SERIALISING: IoFlags = IoFlags(32);
 
+    /// `BDRV_REQ_COPY_ON_READ`
+    pub const COPY_ON_READ: IoFlags = IoFlags(64);
+
+    /// `BDRV_REQ_PREFETCH`: the reader does not want the data, only that it is copied.
+    pub const PREFETCH: IoFlags = IoFlags(128);
+
     /// Whether all of these flags are set.
     #[must_use]
     pub const fn has(self, other: IoFlags) -> bool {
@@ -225,6 +231,11 @@ impl World {
             own.overlap_offset = align_down(own.overlap_offset, align);
             own.overlap_bytes = end - own.overlap_offset;
         });
+    }
+
+    /// `bdrv_get_cluster_size`: how far a serialising request reaches.
+    pub(in crate::world) fn serialising_align(&self, node: NodeId) -> u64 {
+        self.cluster_size_of(node).unwrap_or(1).max(self.graph.nodes[node].bl.request_alignment)
     }
 
     pub(in crate::world) fn stop_waiting(&mut self, node: NodeId, id: u32) {

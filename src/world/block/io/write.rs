@@ -19,7 +19,7 @@ use crate::world::value::Val;
 use crate::world::watch::feed::Seen;
 
 /// `MAX_BOUNCE_BUFFER`
-const MAX_BOUNCE_BUFFER: u64 = 32768 << 9;
+pub(super) const MAX_BOUNCE_BUFFER: u64 = 32768 << 9;
 
 fn n_has_zeroes(driver: &Driver) -> bool {
     driver.has_pwrite_zeroes()
@@ -29,6 +29,7 @@ fn n_has_zeroes(driver: &Driver) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
 pub enum WriteFrame {
+    DriverPwritev(Box<WriteReq>),
     Pwritev(Box<WriteReq>),
     PwritevPad(Box<WriteReq>),
     PaddingRead { node: NodeId, offset: u64, bytes: u64 },
@@ -53,6 +54,7 @@ impl WriteFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {
         match self {
+            WriteFrame::DriverPwritev(req) => w.driver_pwritev(req),
             WriteFrame::Pwritev(req) => w.bdrv_co_pwritev(req),
             WriteFrame::PwritevPad(req) => w.pwritev_pad(req),
             WriteFrame::PaddingRead { node, offset, bytes } => w.padding_read(node, offset, bytes),
@@ -185,7 +187,7 @@ impl World {
         if inside == 0 {
             return self.ret(Val::Data(Ok(Data::new())));
         }
-        self.driver_preadv(node, offset, inside)
+        self.driver_preadv(node, offset, inside, IoFlags::NONE)
     }
 
     /// After that read.
@@ -277,8 +279,7 @@ impl World {
     pub(in crate::world) fn write_req_prepare(&mut self, node: NodeId, id: u32, flags: IoFlags) -> Option<Wait> {
         self.stop_waiting(node, id);
         if flags.has(IoFlags::SERIALISING) {
-            let cluster = self.cluster_size_of(node).unwrap_or(1).max(self.graph.nodes[node].bl.request_alignment);
-            self.make_serialising(node, id, cluster);
+            self.make_serialising(node, id, self.serialising_align(node));
         }
         self.wait_serialising(node, id)
     }

@@ -14,6 +14,7 @@ use crate::world::block::driver::blkdebug::BlkdebugDriver;
 use crate::world::block::driver::blkdebug::BlkdebugFrame;
 use crate::world::block::driver::copy_before_write::CbwState;
 use crate::world::block::driver::copy_before_write::CopyBeforeWriteFrame;
+use crate::world::block::driver::copy_on_read::CopyOnRead;
 use crate::world::block::driver::null::NullDriver;
 use crate::world::block::driver::raw::RawDriver;
 use crate::world::block::edges::EdgesFrame;
@@ -22,6 +23,7 @@ use crate::world::block::graph::GraphFrame;
 use crate::world::block::graph::{DetectZeroes, Node, OpenFlags};
 use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::block::io::IoFrame;
+use crate::world::block::io::request::IoFlags;
 use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
@@ -192,7 +194,7 @@ impl World {
             let file = o.file_bs.expect("just opened");
             let bytes = self.bdrv_getlength(file).min(2048);
             return self.seq([
-                Frame::RunCo(Box::new(IoFrame::Preadv { node: file, offset: 0, bytes }.into())),
+                Frame::RunCo(Box::new(IoFrame::Preadv { node: file, offset: 0, bytes, flags: IoFlags::NONE }.into())),
                 OpenFrame::Open(o, OpenStage::Probed).into(),
             ]);
         }
@@ -227,6 +229,13 @@ impl World {
             return self.open_failed(&o, QmpError::generic(text));
         }
         self.graph.nodes[bs].spec = Some(Kept::new(spec.clone()));
+        let node = &mut self.graph.nodes[bs];
+        if node.flags.copy_on_read {
+            if !node.flags.rdwr {
+                return self.open_failed(&o, QmpError::generic("Can't use copy-on-read on read-only device"));
+            }
+            node.copy_on_read += 1;
+        }
         match &spec.driver {
             DriverSpec::Probe => unreachable!("probing comes first"),
             DriverSpec::File { filename, .. } if filename.is_empty() => {
@@ -269,6 +278,10 @@ impl World {
             }
             DriverSpec::Throttle { group } => {
                 self.graph.nodes[bs].driver = Some(Driver::Throttle(group.clone()));
+                self.open_attach_file(o, Role::Filtered)
+            }
+            DriverSpec::CopyOnRead { .. } => {
+                self.graph.nodes[bs].driver = Some(Driver::CopyOnRead(CopyOnRead::default()));
                 self.open_attach_file(o, Role::Filtered)
             }
             DriverSpec::Blkdebug { rules, limits, take, unshare, config, .. } => {
@@ -406,6 +419,14 @@ impl World {
             Driver::SnapshotAccess => {
                 self.graph.nodes[bs].size = self.bdrv_getlength(self.below(bs));
                 self.open_done(o)
+            }
+            Driver::CopyOnRead(_) => {
+                let DriverSpec::CopyOnRead { bottom } = &o.spec.driver else { unreachable!("it has a bottom or none") };
+                let bottom = bottom.clone();
+                match self.cor_open(bs, bottom.as_deref()) {
+                    Ok(()) => self.open_done(o),
+                    Err(err) => self.driver_open_failed(o, err),
+                }
             }
             Driver::Qcow2(_) => {
                 let open = self.qcow2_open_frame(bs);
@@ -588,7 +609,7 @@ impl World {
 /// Flags of a node as a child inherits them (`bdrv_inherited_options`).
 #[must_use]
 pub fn inherited(parent: OpenFlags) -> OpenFlags {
-    OpenFlags { unmap: true, no_backing: false, ..parent }
+    OpenFlags { unmap: true, no_backing: false, copy_on_read: false, ..parent }
 }
 
 /// The default of `detect-zeroes`.

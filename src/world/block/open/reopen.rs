@@ -259,6 +259,11 @@ impl World {
             let text = format!("Device '{}' has no medium", self.graph.device_or_node_name(bs));
             return self.reopen_fail(r, QmpError::generic(text));
         }
+        if node.copy_on_read > 0 && !flags.rdwr {
+            let name = self.graph.device_or_node_name(bs);
+            let text = format!("Can't set node '{name}' to r/o with copy-on-read enabled");
+            return self.reopen_fail(r, QmpError::generic(text));
+        }
         let driver = match node.drv() {
             driver if !driver.row().can_reopen => {
                 let (format, name) = (node.drv().format_name(), self.graph.device_or_node_name(bs));
@@ -373,8 +378,12 @@ impl World {
                 }
             },
         };
-        if old == new {
+        if old == new || old.is_some_and(|old| Some(self.graph.skip_implicit_filters(old)) == new) {
             return Ok(None);
+        }
+        if old.is_some_and(|old| self.graph.nodes[old].implicit) {
+            let text = format!("Cannot replace implicit {key} child of {}", self.graph.nodes[bs].node_name);
+            return Err(QmpError::generic(text));
         }
         if name == "image" {
             return Err(QmpError::generic(format!("Cannot change the option '{key}'")));
@@ -404,6 +413,17 @@ impl World {
     fn reopen_swapping(&mut self, mut r: Box<Reopen>, i: usize) -> Flow {
         let mut swap = r.wanted.remove(0);
         let old = swap.old;
+        if let (Some(err), Some(old)) = (self.frozen_link(swap.parent, swap.name), old) {
+            r.error = Some(err);
+            r.at = At::Undo(0);
+            return self.seq([
+                GraphLockFrame::GraphWrunlock.into(),
+                DrainFrame::DrainedEnd(old).into(),
+                GraphFrame::BdrvUnref(old).into(),
+                GraphLockFrame::GraphWrlock.into(),
+                ReopenFrame::ReopenUnswap(r).into(),
+            ]);
+        }
         self.take_edge(swap.parent, swap.name);
         if let Some(new) = swap.new {
             self.bdrv_ref(new);
@@ -420,6 +440,15 @@ impl World {
             ]),
             None => self.seq([GraphLockFrame::GraphWrunlock.into(), ReopenFrame::Reopen(r).into()]),
         }
+    }
+
+    /// `bdrv_set_file_or_backing_noperm`: the text that refuses to change a frozen link.
+    fn frozen_link(&self, parent: NodeId, name: &str) -> Option<QmpError> {
+        let node = &self.graph.nodes[parent];
+        let edge = if name == "backing" { node.backing } else { node.file };
+        let child = edge.map(|edge| &self.graph.children[edge]).filter(|child| child.frozen)?;
+        let (from, to) = (&node.node_name, &self.graph.nodes[child.bs].node_name);
+        Some(QmpError::generic(format!("Cannot change frozen '{name}' link from '{from}' to '{to}'")))
     }
 
     fn take_edge(&mut self, parent: NodeId, name: &str) {

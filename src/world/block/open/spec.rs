@@ -119,6 +119,11 @@ pub enum DriverSpec {
         /// `throttle-group`
         group: Arc<str>,
     },
+    /// `copy-on-read`
+    CopyOnRead {
+        /// `bottom`
+        bottom: Option<Arc<str>>,
+    },
     /// `blkdebug`
     Blkdebug {
         /// Rules given as options.
@@ -153,7 +158,10 @@ impl DriverSpec {
         match self {
             DriverSpec::Probe | DriverSpec::Raw { .. } | DriverSpec::Qcow2 { .. } => true,
             // Filters too, where the node below goes by the name of `file`.
-            DriverSpec::CopyBeforeWrite { .. } | DriverSpec::SnapshotAccess | DriverSpec::Throttle { .. } => true,
+            DriverSpec::CopyBeforeWrite { .. }
+            | DriverSpec::SnapshotAccess
+            | DriverSpec::Throttle { .. }
+            | DriverSpec::CopyOnRead { .. } => true,
             DriverSpec::File { .. } | DriverSpec::Null { .. } | DriverSpec::Blkdebug { .. } => false,
         }
     }
@@ -380,7 +388,11 @@ impl OpenSpec {
                 (driver, Some(child(&cbw.file, below)), None)
             }
             DriverOptions::SnapshotAccess(file) => (DriverSpec::SnapshotAccess, Some(child(file, below)), None),
-            DriverOptions::CopyOnRead(_) => return not_simulated("copy-on-read"),
+            DriverOptions::CopyOnRead(cor) => {
+                // A filter's child inherits everything.
+                let pass = Some(OpenFlags { no_backing: false, ..inherited(flags) });
+                (DriverSpec::CopyOnRead { bottom: cor.bottom.clone() }, Some(child(&cor.file, pass)), None)
+            }
             DriverOptions::Throttle(throttle) => {
                 // A filter's child inherits everything.
                 let pass = Some(OpenFlags { no_backing: false, ..inherited(flags) });
@@ -459,6 +471,7 @@ fn node_flags(options: &BlockdevOptions, parent: Option<OpenFlags>) -> OpenFlags
         no_backing: false,
         force_share: options.force_share.unwrap_or(base.force_share),
         auto_read_only: options.auto_read_only.unwrap_or(base.auto_read_only),
+        copy_on_read: base.copy_on_read,
     }
 }
 

@@ -230,6 +230,7 @@ impl OpenSpec {
             DriverSpec::CopyBeforeWrite { .. } => ("copy-before-write", "file."),
             DriverSpec::SnapshotAccess => ("snapshot-access", "file."),
             DriverSpec::Throttle { .. } => ("throttle", "file."),
+            DriverSpec::CopyOnRead { .. } => ("copy-on-read", "file."),
         };
         self.given = crate::world::block::open::strong_options::strong_of_flat(driver, flat, prefix);
         if let Some(file) = &mut self.file {

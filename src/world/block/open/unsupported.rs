@@ -32,7 +32,6 @@ pub fn node_option(options: &BlockdevOptions) -> Option<&'static str> {
 pub fn drive_option(drive: &DriveOptions, has_medium: bool) -> Option<&'static str> {
     first(&[
         (drive.snapshot, "snapshot=on"),
-        (drive.copy_on_read, "copy-on-read=on"),
         (
             drive.node.as_dict().is_some_and(|dict| dict.iter().any(|(key, _)| key.starts_with("stats-intervals"))),
             "stats-intervals",

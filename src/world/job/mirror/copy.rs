@@ -304,7 +304,7 @@ impl World {
         let node = self.mirror_source(job);
         self.seq([
             GraphLockFrame::Rdlock.into(),
-            IoFrame::Preadv { node, offset, bytes }.into(),
+            IoFrame::Preadv { node, offset, bytes, flags: IoFlags::NONE }.into(),
             GraphLockFrame::Rdunlock.into(),
             MirrorFrame::ReadDone { job, op }.into(),
         ])
