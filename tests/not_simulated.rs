@@ -24,7 +24,7 @@ const SIMULATED: &[&str] = &[
     "add-fd", "block-set-write-threshold", "block_resize", "block_set_io_throttle", "blockdev-change-medium", "blockdev-close-tray",
     "blockdev-insert-medium", "blockdev-open-tray", "blockdev-remove-medium", "blockdev-reopen", "blockdev-snapshot",
     "blockdev-snapshot-sync", "change-backing-file", "closefd", "device_add", "device_del", "eject", "getfd", "query-block-exports", "query-fdsets", "remove-fd", "query-pr-managers", "blockdev-add", "blockdev-backup", "blockdev-create", "blockdev-del", "cont",
-    "drive-backup", "human-monitor-command", "job-cancel", "job-complete", "job-dismiss", "job-finalize", "job-pause",
+    "block-commit", "drive-backup", "human-monitor-command", "x-blockdev-change", "job-cancel", "job-complete", "job-dismiss", "job-finalize", "job-pause",
     "job-resume", "object-add", "object-del", "qmp_capabilities", "query-block", "query-block-jobs",
     "query-blockstats", "query-commands",
     "query-iothreads", "query-jobs", "query-kvm", "query-name", "query-named-block-nodes", "query-status", "query-target",
@@ -40,22 +40,18 @@ const SIMULATED: &[&str] = &[
     "query-machines", "query-memdev", "query-memory-devices", "query-memory-size-summary", "query-mice",
     "query-migrate", "query-migrate-capabilities", "query-migrate-parameters", "query-migrationthreads",
     "query-pci", "query-qmp-schema", "query-replay", "query-rx-filter", "query-sev", "query-sev-capabilities",
-    "query-sev-launch-measure", "query-sgx", "query-sgx-capabilities", "query-spice",     "query-tpm", "query-tpm-models", "query-tpm-types", "query-vcpu-dirty-limit", "query-vm-generation-id",
+    "query-sev-launch-measure", "query-sgx", "query-sgx-capabilities", "query-spice", "query-tpm", "query-tpm-models", "query-tpm-types", "query-vcpu-dirty-limit", "query-vm-generation-id",
     "query-vnc", "query-vnc-servers", "query-xen-replication-status", "set-action", "system_powerdown",
     "x-query-virtio",
 ];
 
 /// Arguments of the commands that read theirs before they refuse; the others take none.
 const ARGUMENTS: &[(&str, &str)] = &[
-    ("block-commit", r#"{"device": "n"}"#),
-    ("blockdev-mirror", r#"{"device": "n", "target": "m", "sync": "full"}"#),
     ("blockdev-set-active", r#"{"active": true}"#),
     ("blockdev-snapshot-delete-internal-sync", r#"{"device": "n"}"#),
     ("blockdev-snapshot-internal-sync", r#"{"device": "n", "name": "s"}"#),
-    ("drive-mirror", r#"{"device": "n", "target": "m", "sync": "full"}"#),
     ("object-add", r#"{"qom-type": "throttle-group", "id": "g"}"#),
     ("object-del", r#"{"id": "g"}"#),
-    ("x-blockdev-change", r#"{"parent": "n"}"#),
 ];
 
 /// Options of `blockdev-add`, and what they answer.

@@ -73,6 +73,7 @@ impl Frame {
             Frame::Backend(frame) => frame.run(w),
             Frame::BdrvCommit(commit, stage) => w.bdrv_commit_stage(commit, stage),
             Frame::Commit(frame) => frame.run(w),
+            Frame::BlockdevChange(frame) => frame.run(w),
             Frame::DropIntermediate(frame) => frame.run(w),
             Frame::Mirror(frame) => frame.run(w),
             Frame::Chain(frame) => frame.run(w),

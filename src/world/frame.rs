@@ -46,6 +46,7 @@ use crate::world::blockdev::medium::MediumFrame;
 use crate::world::blockdev::resize::ResizeFrame;
 use crate::world::blockdev::throttle::DriveLimitsFrame;
 use crate::world::blockdev::transaction::TransactionFrame;
+use crate::world::blockdev::x_blockdev_change::BlockdevChangeFrame;
 use crate::world::job::JobFrame;
 use crate::world::job::backup::BackupFrame;
 use crate::world::job::block_job::BlockJobFrame;
@@ -109,6 +110,7 @@ pub enum Frame {
     // The frames of a file each.
     BdrvCommit(Box<BdrvCommit>, CommitStage),
     Commit(CommitFrame),
+    BlockdevChange(BlockdevChangeFrame),
     DropIntermediate(DropFrame),
     Mirror(MirrorFrame),
     Backend(BackendFrame),

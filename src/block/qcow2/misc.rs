@@ -184,7 +184,7 @@ impl Cx<'_> {
         self.event(Event::L1Update);
         let cluster_size = self.q.sc.cluster_size();
         self.write_zeroes(self.q.sc.l1_offset, l1_clusters * cluster_size)?;
-        self.replace_l1(Arc::default());
+        self.replace_l1(Arc::new(Table::new(8)));
         self.event(Event::EmptyImagePrepare);
         self.write_zeroes(cluster_size, (2 + l1_clusters) * cluster_size)?;
         self.event(Event::L1Update);

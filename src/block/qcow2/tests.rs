@@ -275,7 +275,11 @@ fn emptying() {
          cluster_alloc R refblock_alloc refblock_load refblock_update_part W F W"
     );
     assert_eq!(b.files.get("a").map(|file| file.size), Some(4 * CLUSTER));
-    assert!(b.reopen().files.check("a").expect("checked").is_clean());
+    b.write(0, CLUSTER);
+    let mut b = b.reopen();
+    assert!(b.files.check("a").expect("checked").is_clean());
+    assert_eq!(b.files.get("a").map(|file| file.size), Some(6 * CLUSTER));
+    assert_eq!(b.read(0, CLUSTER).matches("read_aio").count(), 1);
 }
 
 #[test]

@@ -116,6 +116,9 @@ impl World {
             let text = report_reply(&format!("'commit' error for '{device}': {errno}"));
             w.ret(Val::Json(Ok(text.into())))
         };
+        if self.graph.nodes[bs].dropped {
+            return refuse(self, Errno::ENOMEDIUM);
+        }
         let Some(backing_file_bs) = self.graph.cow_bs(bs) else { return refuse(self, Errno::ENOTSUP) };
         let blocked = self.op_blocked(bs).or_else(|| self.cow_blocked(bs)).or_else(|| self.op_blocked(backing_file_bs));
         if blocked.is_some() {

@@ -79,7 +79,7 @@ impl World {
     /// With the graph locked: the edges are moved.
     fn drop_replace(&mut self, mut drop: Box<DropIntermediate>) -> Flow {
         let (top, base) = (drop.top, drop.base);
-        if !self.graph.chain_contains(top, base) {
+        if self.graph.nodes[base].dropped || !self.graph.chain_contains(top, base) {
             self.drop_end(&drop, Err(Errno::EIO));
             return self.seq([GraphLockFrame::GraphWrunlock.into()]);
         }

@@ -224,6 +224,10 @@ impl World {
     /// The inverse of attaching, without dropping the reference to the lower node.
     pub(super) fn detach_child(&mut self, child: ChildId) {
         let c = self.graph.children[child].clone();
+        if c.frozen {
+            let subject = format!("node {}", self.graph.nodes[c.bs].node_name);
+            Self::qemu_aborts(subject, "bdrv_replace_child_noperm: the link to it is frozen");
+        }
         self.graph.nodes[c.bs].parents.retain(|p| *p != child);
         if let Parent::Node(parent) = c.parent {
             let node = &mut self.graph.nodes[parent];

@@ -13,3 +13,4 @@ pub(in crate::world) mod query;
 pub(in crate::world) mod resize;
 pub mod throttle;
 pub mod transaction;
+pub mod x_blockdev_change;

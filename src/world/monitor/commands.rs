@@ -80,7 +80,7 @@ impl World {
             C::ChangeBackingFile { device, image_node_name, backing_file } => {
                 self.change_backing_file(&device, &image_node_name, backing_file)
             }
-            C::XBlockdevChange { .. } => self.lacking("x-blockdev-change"),
+            C::XBlockdevChange { parent, child, node } => self.x_blockdev_change(parent, child, node),
             C::BlockdevReopen { options } => self.blockdev_reopen(&options),
             C::BlockdevSetActive { .. } => self.lacking("blockdev-set-active"),
             C::BlockSetIoThrottle(args) => self.block_set_io_throttle(&args),
