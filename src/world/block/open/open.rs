@@ -1,5 +1,7 @@
 //! Opening nodes: `blockdev-add` trees, file names, probing, backing files (`block.c:bdrv_open_inherit`).
 
+use super::reopen_options::UNMAP_WITHOUT_DISCARD;
+use super::runtime_options::RuntimeOptions;
 use super::spec::{BackingSpec, DriverSpec, OpenSpec};
 use crate::base::Kept;
 use crate::base::errno::Errno;
@@ -117,6 +119,8 @@ impl World {
         let mut node = Node::new();
         node.flags = spec.flags;
         node.detect_zeroes = spec.detect_zeroes;
+        node.explicit_options = Kept::new(spec.explicit.clone());
+        node.options = Kept::new(RuntimeOptions::opened(&spec.explicit, spec.flags));
         let bs = self.bdrv_new(node);
         let opening = Box::new(Opening { spec: spec.clone(), bs, file_bs: None, probe: None });
         if let Some(err) = &spec.error {
@@ -229,6 +233,9 @@ impl World {
             return self.open_failed(&o, QmpError::generic(text));
         }
         self.graph.nodes[bs].spec = Some(Kept::new(spec.clone()));
+        if spec.detect_zeroes == DetectZeroes::Unmap && !spec.flags.unmap {
+            return self.driver_open_failed(o, QmpError::generic(UNMAP_WITHOUT_DISCARD));
+        }
         match &spec.driver {
             DriverSpec::Probe => unreachable!("probing comes first"),
             DriverSpec::File { filename, .. } if filename.is_empty() => {

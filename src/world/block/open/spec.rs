@@ -1,6 +1,7 @@
 //! What is to be opened: the options of a node with all that it inherits, ready to be carried out by `open.rs`.
 
 use super::open::{NO_DETECTION, inherited};
+use super::runtime_options::RuntimeOptions;
 use super::string_options::{says_more, with_drivers, with_member};
 use super::unsupported;
 use crate::base::Json;
@@ -45,6 +46,8 @@ pub struct OpenSpec {
     pub unknown: Option<(Arc<str>, bool)>,
     /// The options given that change the data (`append_strong_runtime_options`), flat, without `driver` and `filename`.
     pub given: Json,
+    /// What was said of this node, not inherited: it stays when the node is opened again.
+    pub explicit: RuntimeOptions,
 }
 
 /// The backing file of a node.
@@ -194,6 +197,7 @@ impl OpenSpec {
             to_be_probed: None,
             unknown: None,
             given: Json::empty(),
+            explicit: RuntimeOptions::default(),
         }
     }
 
@@ -400,6 +404,8 @@ impl OpenSpec {
             file,
             backing: backing.unwrap_or(BackingSpec::FromImage),
             given: super::strong_options::strong_options(&options.driver),
+            explicit: RuntimeOptions::explicit(options),
+            unknown: RuntimeOptions::empty(options).map(|name| (name, false)),
             ..OpenSpec::new(driver, flags)
         }
     }
