@@ -333,8 +333,7 @@ impl Runner {
         let format = text(&info, "format").to_owned();
         let data = &info["format-specific"]["data"];
         let map = parsed(self.tool("qemu-img", &["map", "--output", "json", name]));
-        let map: Vec<Value> =
-            map.as_array().into_iter().flatten().map(|m| json!([m["start"], m["length"], m["depth"], m["data"]])).collect();
+        let map = allocated(&map);
         let (_, sum) = self.tool("sh", &["-c", &format!("qemu-img convert -f {format} -O raw {name} .out; sha256sum < .out; rm .out")]);
         let mut image = json!({
             "image": name, "format": format, "size": info["virtual-size"], "map": map, "content": sum.trim_end(),
@@ -349,6 +348,20 @@ impl Runner {
         }
         image
     }
+}
+
+/// Which ranges are allocated, and at what depth.
+fn allocated(map: &Value) -> Vec<Value> {
+    let mut ranges: Vec<(u64, u64, Value, Value)> = Vec::new();
+    for range in map.as_array().into_iter().flatten() {
+        let number = |name: &str| range[name].as_u64().expect("a number");
+        let (start, length) = (number("start"), number("length"));
+        match ranges.last_mut() {
+            Some(last) if last.2 == range["depth"] && last.3 == range["present"] => last.1 += length,
+            _ => ranges.push((start, length, range["depth"].clone(), range["present"].clone())),
+        }
+    }
+    ranges.into_iter().map(|(start, length, depth, present)| json!([start, length, depth, present])).collect()
 }
 
 /// How a process ended.

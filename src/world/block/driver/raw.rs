@@ -38,7 +38,7 @@ impl World {
 
     /// `raw_open`
     pub(in crate::world) fn open_raw(&mut self, bs: NodeId, raw: &RawDriver) -> Result<(), String> {
-        self.graph.nodes[bs].size = self.raw_apply_options(bs, raw.offset, raw.size)?;
+        self.graph.nodes[bs].size = self.raw_apply_options(bs, raw.offset, raw.size)?.next_multiple_of(512);
         Ok(())
     }
 }

@@ -236,6 +236,9 @@ impl World {
         if spec.detect_zeroes == DetectZeroes::Unmap && !spec.flags.unmap {
             return self.driver_open_failed(o, QmpError::generic(UNMAP_WITHOUT_DISCARD));
         }
+        if let Some(text) = spec.refused.clone().filter(|_| !matches!(spec.driver, DriverSpec::Qcow2 { .. })) {
+            return self.driver_open_failed(o, QmpError::generic(text));
+        }
         match &spec.driver {
             DriverSpec::Probe => unreachable!("probing comes first"),
             DriverSpec::File { filename, .. } if filename.is_empty() => {
@@ -252,7 +255,8 @@ impl World {
             DriverSpec::Null { aio, size, latency_ns, read_zeroes } => {
                 let null = NullDriver { aio: *aio, latency_ns: *latency_ns, read_zeroes: *read_zeroes };
                 let node = &mut self.graph.nodes[bs];
-                node.size = size.map_or(GIB, i64::unsigned_abs) / 512 * 512;
+                // A part of a sector counts as one.
+                node.size = size.map_or(GIB, i64::unsigned_abs).next_multiple_of(512);
                 node.driver = Some(Driver::Null(null));
                 self.open_done(o)
             }

@@ -204,8 +204,8 @@ impl World {
                 return self.ret(Val::Done(Err(QmpError::generic(text))));
             };
             let spec = OpenSpec::from_options(options, None);
-            if let Some(err) = spec.error {
-                return self.ret(Val::Done(Err(err)));
+            if let (Some(err), DriverSpec::Probe) = (&spec.error, &spec.driver) {
+                return self.ret(Val::Done(Err(err.clone())));
             }
             let options = spec.explicit.clone();
             reopen.queue(self, bs, Wanted { spec: Some(Arc::new(spec)), options, keep: false, parent: None });
@@ -322,6 +322,9 @@ impl World {
 
     /// `bdrv_reopen_prepare` of drivers that do no I/O there.
     fn reopen_driver(&self, bs: NodeId, spec: Option<&OpenSpec>) -> Result<(), String> {
+        if let Some(text) = spec.and_then(|spec| spec.refused.as_deref()) {
+            return Err(text.to_owned());
+        }
         match (self.graph.nodes[bs].drv(), spec.map(|spec| &spec.driver)) {
             (Driver::Raw(_), Some(DriverSpec::Raw { offset, size })) => {
                 self.raw_apply_options(bs, *offset, *size).map(drop)
@@ -372,6 +375,9 @@ impl World {
         let has_backing = node.backing.is_some() || !node.backing_file.is_empty();
         if node.drv().supports_backing() && spec.backing == BackingSpec::FromImage && has_backing {
             return Err(QmpError::generic(format!("backing is missing for '{}'", node.node_name)));
+        }
+        if let Some(err) = &spec.error {
+            return Err(err.clone());
         }
         if node.drv().is_filter() && spec.backing != BackingSpec::FromImage {
             let (format, name) = (node.drv().format_name(), &node.node_name);
@@ -529,7 +535,7 @@ impl World {
                     let raw = RawDriver { offset: *offset, size: *size, probed: raw.probed };
                     let below = self.bdrv_getlength(self.below(bs));
                     let node = &mut self.graph.nodes[bs];
-                    node.size = size.unwrap_or_else(|| below.saturating_sub(*offset));
+                    node.size = size.unwrap_or_else(|| below.saturating_sub(*offset)).next_multiple_of(512);
                     node.driver = Some(Driver::Raw(raw));
                 }
                 if let DriverSpec::Throttle { group } = &spec.driver {

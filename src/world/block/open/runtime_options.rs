@@ -1,5 +1,6 @@
 //! The options of a node that is open (`bs->options`, `bs->explicit_options`), which decide what it becomes when it is opened again.
 
+use super::spec::DriverSpec;
 use super::strong_options::flatten;
 use crate::base::Json;
 use crate::qmp::order::wire_order;
@@ -145,6 +146,33 @@ impl RuntimeOptions {
             ("filename", Driver::File(file)) => Some(Json::Str(file.filename.clone())),
             _ => self.own.get(key).cloned(),
         }
+    }
+
+    /// The first number that its driver does not take as a size (`parse_option_size`, `qcow2_update_options_prepare`).
+    #[must_use]
+    pub fn out_of_range(&self, driver: &DriverSpec) -> Option<String> {
+        let own = members(&self.own);
+        let number = |key: &str| match self.own.get(key) {
+            Some(Json::Str(text)) => text.parse().ok(),
+            Some(Json::Int(number)) => Some(*number),
+            _ => None,
+        };
+        let is_size = |key: &str| match driver {
+            DriverSpec::Raw { .. } => matches!(key, "offset" | "size"),
+            DriverSpec::Qcow2 { .. } => key.ends_with("cache-size") || key == "l2-cache-entry-size",
+            DriverSpec::Blkdebug { .. } => {
+                matches!(key, "align" | "max-transfer" | "opt-write-zero" | "max-write-zero" | "opt-discard" | "max-discard")
+            }
+            _ => false,
+        };
+        let wrong = |key: &str| number(key).filter(|number| is_size(key) && *number < 0);
+        let mut found = wire_order(own).into_iter().filter_map(|i| Some((&own[i].0, wrong(&own[i].0)?)));
+        if let Some((key, number)) = found.next() {
+            return Some(format!("Value '{number}' is out of range for parameter '{key}'"));
+        }
+        let interval = number("cache-clean-interval").filter(|_| matches!(driver, DriverSpec::Qcow2 { .. }));
+        let too_big = interval.is_some_and(|interval| u32::try_from(interval).is_err());
+        too_big.then(|| "Cache clean interval too big".to_owned())
     }
 
     /// An empty list or dictionary, which is not taken apart, so that no driver takes it (`qdict_flatten`); the first one that QEMU

@@ -46,6 +46,8 @@ pub struct OpenSpec {
     pub unknown: Option<(Arc<str>, bool)>,
     /// The options given that change the data (`append_strong_runtime_options`), flat, without `driver` and `filename`.
     pub given: Json,
+    /// What the driver says of its options instead of opening.
+    pub refused: Option<Arc<str>>,
     /// What was said of this node, not inherited: it stays when the node is opened again.
     pub explicit: RuntimeOptions,
 }
@@ -197,6 +199,7 @@ impl OpenSpec {
             to_be_probed: None,
             unknown: None,
             given: Json::empty(),
+            refused: None,
             explicit: RuntimeOptions::default(),
         }
     }
@@ -322,9 +325,6 @@ impl OpenSpec {
     /// `blockdev-add` and `-blockdev`. `parent` is what an inline child inherits.
     #[must_use]
     pub fn from_options(options: &BlockdevOptions, parent: Option<OpenFlags>) -> OpenSpec {
-        if let Some(name) = unsupported::node_option(options) {
-            return not_simulated(name);
-        }
         let flags = node_flags(options, parent);
         let below = Some(inherited(flags));
         let (driver, file, backing) = match &options.driver {
@@ -394,7 +394,9 @@ impl OpenSpec {
             DriverOptions::Preallocate(_) => return not_simulated("preallocate"),
             DriverOptions::Other(name, _) => return not_simulated(name),
         };
+        let explicit = RuntimeOptions::explicit(options);
         OpenSpec {
+            error: unsupported::node_option(options).map(unsupported::not_simulated),
             node_name: options.node_name.clone(),
             detect_zeroes: match options.detect_zeroes {
                 None | Some(DetectZeroesOption::Off) => DetectZeroes::Off,
@@ -403,8 +405,9 @@ impl OpenSpec {
             },
             file,
             backing: backing.unwrap_or(BackingSpec::FromImage),
-            given: super::strong_options::strong_options(&options.driver),
-            explicit: RuntimeOptions::explicit(options),
+            given: super::strong_options::strong_options(&options.driver, parent.is_some()),
+            refused: explicit.out_of_range(&driver).map(Into::into),
+            explicit,
             unknown: RuntimeOptions::empty(options).map(|name| (name, false)),
             ..OpenSpec::new(driver, flags)
         }
