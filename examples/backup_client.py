@@ -13,7 +13,12 @@ PROGRAM = os.environ.get("BLOCKJOB_SIM", os.path.abspath("target/release/blockjo
 class Qmp:
     def __init__(self, path):
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.connect(path)
+        while True:
+            try:
+                self.socket.connect(path)
+                break
+            except ConnectionRefusedError:
+                pass  # It is there already, and listens in a moment.
         self.file = self.socket.makefile("rw")
         self.events = []
         self.read()

@@ -7,7 +7,7 @@ use blockjob_sim::host::HostFiles;
 use blockjob_sim::qmp::json::parse_one;
 use blockjob_sim::qmp::print::{Order, to_text};
 use blockjob_sim::world::World;
-use blockjob_sim::world::monitor::Output;
+use blockjob_sim::world::out::Output;
 
 fn main() -> Result<(), String> {
     let mut world = World::new(HostFiles::new());

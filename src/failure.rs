@@ -1,15 +1,15 @@
-//! A failure as a file: all that is needed to see it again, and enough to judge it without.
+//! A failure as a file: all that is needed to reproduce it, and enough to judge it without doing so.
 //!
-//! The file is YAML. Its scenario stands in it as a text, whole: procedures and includes are written out.
+//! The file is YAML. It contains the whole scenario as a text, with procedures and includes expanded.
 //!
 //! ```yaml
 //! failure: 1
 //! tool: blockjob-sim 0.1.0
-//! model: 1
+//! model: 2
 //! name: sim-scenarios/group/05-empty-and-failing.yaml
 //! strategy: walk
 //! seed: 17
-//! verdict: {outcome: violated, invariant: group-all-or-nothing, subject: job drive0, reason: …}
+//! verdict: {outcome: violated, invariant: group-completion, subject: job drive0, reason: …}
 //! trace-digest: 3fa5…
 //! choices: ['@17 complete-next 2/5', total 512]
 //! trace: […]
@@ -30,7 +30,12 @@ use std::sync::Arc;
 pub const VERSION: u64 = 1;
 
 /// Version of the model: it grows when a change makes runs ask for other choices than before, so that recorded ones need not fit.
-pub const MODEL: u64 = 1;
+///
+/// | model | what runs ask otherwise than with the one before |
+/// |---|---|
+/// | 1 | |
+/// | 2 | requests at devices are carried out when they complete; commands such as `block_resize` are coroutines; what the host refuses is part of a run; filters stand over `backing` too; more kinds of choices (`bh-order`, `client-wait`, `fault`) |
+pub const MODEL: u64 = 2;
 
 /// What is written into new files: this tool's name and version.
 pub const TOOL: &str = concat!("blockjob-sim ", env!("CARGO_PKG_VERSION"));
@@ -99,7 +104,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// A reason without its numbers and without what stands in quotes.
+/// A reason without its numbers and quoted texts.
 fn without_names(reason: &str) -> String {
     let mut out = String::new();
     let mut quote = None;
@@ -127,11 +132,11 @@ pub struct Failure {
     pub name: Arc<str>,
     /// The scenario, with all quirks that were in force.
     pub plan: Plan,
-    /// Who made the choices.
+    /// The strategy that made the choices.
     pub strategy: Arc<str>,
     /// The seed that they came from.
     pub seed: Option<u64>,
-    /// What was chosen, where it was not calm.
+    /// The deviations.
     pub choices: Arc<ChoiceLog>,
     /// How it ended.
     pub verdict: Verdict,
@@ -141,7 +146,7 @@ pub struct Failure {
     pub tail: Vec<Arc<str>>,
 }
 
-/// What came of showing a failure again.
+/// The result of reproducing a failure.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Shown {
     /// The run.

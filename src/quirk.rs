@@ -1,6 +1,6 @@
-//! Quirks: wrong behaviour that QEMU really had, as switches; and a few bugs made for tests.
+//! Quirks: bugs that some version of QEMU had, as switches; and a few bugs made for tests.
 //!
-//! Each is asked for in one place, where the model does the right thing without it. The museum (`docs/museum.md`,
+//! The model looks at each quirk in one place, where it does the right thing without it. The museum (`docs/museum.md`,
 //! `sim-scenarios/museum`) has a scenario for each.
 
 use crate::invariant::Invariant;
@@ -40,7 +40,7 @@ pub struct About {
 macro_rules! quirks {
     ($($variant:ident = $name:literal, $origin:ident, $versions:literal, $source:literal, breaks $breaks:ident,
         $says:literal, $looks:literal;)*) => {
-        /// A wrong behaviour that can be switched on.
+        /// A bug of some QEMU that can be switched on.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Quirk {
             $(#[doc = $says] $variant,)*
@@ -149,7 +149,7 @@ impl Quirk {
         &TABLE[self as usize]
     }
 
-    /// Its name.
+    /// The name, as on the command line.
     #[must_use]
     pub fn name(self) -> &'static str {
         self.about().name

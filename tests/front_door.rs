@@ -302,3 +302,32 @@ fn what_cannot_be_written_is_found_out_before_the_work() {
         assert!(code == 2 && out.is_empty() && err.starts_with("error: --"), "{args:?} {out}{err}");
     }
 }
+
+#[test]
+fn the_node_graph_is_drawn_at_an_instant() {
+    let dir = folder(&[]);
+    let (code, out, err) = sim(dir.path(), &["timeline", RACE, "--graph", "--from", "18"], "");
+    assert_eq!(code, 0, "{err}");
+    // The filter of a running job stands between the drive and its node, and the job holds both ends.
+    let filter = "drive drive0 (device /machine/peripheral-anon/device[0]/virtio-backend)\n  root → #block1900 · copy-before-write, 64M\n    \
+                  file → node0 · qcow2, 64M\n      file → #block000 · file drive0.qcow2\n";
+    assert!(out.starts_with(filter), "{out}");
+    assert!(out.contains("job drive0 (waiting)\n  main node → #block1900 (written out above)\n"), "{out}");
+    let (_, end, _) = sim(dir.path(), &["timeline", RACE, "--graph"], "");
+    assert!(!end.contains("copy-before-write") && !end.contains("job "), "{end}");
+    let (code, _, err) = sim(dir.path(), &["timeline", RACE, "--graph", "-o", "x.svg"], "");
+    assert!(code == 2 && err.contains("the node graph is text"), "{err}");
+}
+
+#[test]
+fn the_debugger_says_who_waits_in_qemus_words() {
+    let (code, out, err) = sim(folder(&[]).path(), &["debug", "--lines", RACE], "fault\nwaiting\ngraph\n");
+    assert_eq!(code, 0, "{err}");
+    for line in [
+        "  job 'drive1' (coroutine 4): waits for a read of 256K at 576K at node '#block200' (drive1.qcow2), then preadv_end",
+        "waits for its AioTaskPool: a free slot, or the end of all tasks",
+        "    main node → #block2400 · copy-before-write, 64M",
+    ] {
+        assert!(out.contains(line), "{line}: {out}");
+    }
+}

@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         trials![programs_agree_with_this_program_as_qemu, what_differs_is_made_smaller, it_is_said_who_is_wrong,],
     );
     all.extend(needing(Tool::Python, trials![an_exported_script_is_python]));
+    all.extend(needing(Tool::Python, needing(Tool::QemuImg, trials![the_example_of_a_client_runs])));
     all.extend(trials![
         what_is_recorded_of_an_end_is_possible,
         a_hang_is_kept_with_a_script_that_needs_nothing_of_ours,
@@ -238,4 +239,13 @@ fn an_exported_script_is_python() {
     fs::write(&path, &script).unwrap();
     let read = Command::new("python3").args(["-m", "py_compile"]).arg(&path).output().unwrap();
     assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+}
+
+/// `examples/backup_client.py` against the served program, under three seeds.
+fn the_example_of_a_client_runs() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/backup_client.py");
+    let mut python = std::process::Command::new("python3");
+    python.args([example, "3"]).env("BLOCKJOB_SIM", env!("CARGO_BIN_EXE_blockjob-sim"));
+    let output = python.output().expect("python3 starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -102,6 +102,46 @@ fn the_race_is_in_the_picture() {
     assert!(drawn.contains("BLOCK_JOB_CANCELLED drive0") && drawn.contains("Input/output error"));
 }
 
+/// Three records that lead to each other: the neighbour's abort, the group's, that of the job that failed.
+#[test]
+fn a_neighbour_is_aborted_by_the_job_that_failed() {
+    let node = |name: &str, file: &str| format!("driver=qcow2,node-name={name},file.driver=file,file.filename={file}");
+    let failing = "{\"driver\": \"qcow2\", \"node-name\": \"t1\", \"file\": {\"driver\": \"blkdebug\", \"image\": {\"driver\": \
+                   \"file\", \"filename\": \"t1\"}, \"inject-error\": [{\"event\": \"write_aio\", \"errno\": 28, \"once\": true}]}}";
+    let backup = |job: &str, device: &str, target: &str, speed: u64| {
+        format!("{{type: blockdev-backup, data: {{job-id: {job}, device: {device}, target: {target}, sync: full, speed: {speed}}}}}")
+    };
+    let images: String = ["a", "b", "t0", "t1"].iter().map(|f| format!("  - create: {{file: {f}, format: qcow2, size: 2M}}\n")).collect();
+    let writes: String = ["a", "b"]
+        .iter()
+        .map(|f| format!("  - write: {{file: {f}, format: qcow2, pattern: 1, offset: 0, length: 2M}}\n"))
+        .collect();
+    let text = format!(
+        "about: One of two grouped backups fails while the other one runs.\nfiles:\n{images}{writes}args: [-blockdev, '{}', -blockdev, '{}', \
+         -blockdev, '{}', -blockdev, '{failing}']\nsteps:\n  - qmp: {{execute: transaction, arguments: {{properties: {{completion-mode: \
+         grouped}}, actions: [{}, {}]}}}}\n  - event: {{event: BLOCK_JOB_CANCELLED, data: {{device: j0}}}}\n",
+        node("a", "a"),
+        node("b", "b"),
+        node("t0", "t0"),
+        backup("j0", "a", "t0", 65536),
+        backup("j1", "b", "t1", 0)
+    );
+    let plan = blockjob_sim::scenario::load_str("group", &text).unwrap_or_else(|error| panic!("{error:?}"));
+    for seed in [None, Some(1), Some(2), Some(3)] {
+        let chooser = seed.map_or(Chooser::Calm, Chooser::seed);
+        let options = RunOptions { level: Some(Level::Io), ..RunOptions::default() };
+        let run = blockjob_sim::sim::run(&plan, chooser, &options);
+        let source = Source::of_trace("group", "", &run.trace);
+        let aborts = |id: &str| {
+            let wanted = |kind: &Kind| matches!(kind, Kind::Status { job, to, .. } if **job == *id && to == "aborting");
+            source.records.iter().position(|record| wanted(&record.kind)).unwrap_or_else(|| panic!("{id}: {}", run.outcome))
+        };
+        let group = source.records[aborts("j0")].cause.expect("it has a cause");
+        assert!(matches!(&source.records[group].kind, Kind::Group { job, what, .. } if **job == *"j1" && what == "aborts"), "seed {seed:?}");
+        assert_eq!(source.records[group].cause, Some(aborts("j1")), "seed {seed:?}");
+    }
+}
+
 #[test]
 fn causes_come_before_what_they_lead_to() {
     for seed in [None, Some(1), Some(2)] {

@@ -151,7 +151,7 @@ fn provoke(quirk: &str, args: &[&str]) -> (Option<i32>, String) {
 }
 
 #[test]
-fn a_broken_invariant_ends_the_process_and_says_how_to_have_it_again() {
+fn a_broken_invariant_ends_the_process_and_says_how_to_reproduce_it() {
     let dir = tempfile::tempdir().expect("a directory");
     let record = dir.path().join("broken.yaml");
     let file = record.display().to_string();
@@ -167,7 +167,7 @@ fn a_broken_invariant_ends_the_process_and_says_how_to_have_it_again() {
     assert!(told.contains("no-abort"), "{told}");
     let (code, printed) = provoke("txn-undo-unprepared", &["--sim-check"]);
     assert_eq!(code, Some(1), "{printed}");
-    assert!(printed.contains("with --sim-record FILE the run can be had again"), "{printed}");
+    assert!(printed.contains("with --sim-record FILE the run can be reproduced"), "{printed}");
     // Without the wrong behaviour nothing is broken.
     let (code, printed) = provoke("discard-not-dirty", &["--sim-check"]);
     assert_eq!(code, Some(0), "{printed}");

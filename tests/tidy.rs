@@ -154,6 +154,64 @@ const FLOATS: &[&str] = &["src/trace/canonical.rs", "src/scenario/tree.rs", "src
 /// Lines a file may have, tests included.
 const MAX_LINES: usize = 800;
 
+/// The rooms of `src/world`, bottom up, and which of the rooms above them in this list each may import. A folder that has no line of its
+/// own belongs to the one that it stands in.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("aio", &[]),
+    ("watch", &[]),
+    ("block", &["aio", "watch"]),
+    ("block/io", &["aio", "watch", "block"]),
+    ("block/driver", &["aio", "watch", "block", "block/io"]),
+    ("block/open", &["aio", "watch", "block", "block/io", "block/driver"]),
+    ("job", &["aio", "watch", "block", "block/io", "block/driver", "block/open"]),
+    ("blockdev", &["aio", "watch", "block", "block/io", "block/driver", "block/open", "job"]),
+    ("system", &["aio", "watch", "block", "block/io", "block/driver", "block/open", "job", "blockdev"]),
+    ("monitor", &["aio", "watch", "block", "block/io", "block/driver", "block/open", "job", "blockdev", "system"]),
+];
+
+/// Which room imports one that stands below it in [`ROOMS`], and why. QEMU has the same ways back.
+const BACK: &[(&str, &str, &str)] = &[
+    (
+        "aio",
+        "block/driver",
+        "a device works on the file of a node (`thread_pool_submit`); orders and faults are offered by file",
+    ),
+    ("watch", "block", "what a guest asks of a drive is told as it was asked"),
+    ("watch", "block/driver", "what a node's file held at an instant is frozen by driver"),
+    ("block", "block/io", "a node lists its requests (`tracked_requests`); a backend sends them on (`blk_co_preadv`)"),
+    ("block", "block/driver", "a node holds its driver and its driver's state (`bs->drv`, `bs->opaque`)"),
+    ("block", "block/open", "a node keeps what it was opened with; making an image opens it (`blk_new_open`)"),
+    ("block/io", "block/driver", "`bdrv_co_preadv` and the like call the driver"),
+    (
+        "block/driver",
+        "block/open",
+        "`bdrv_open` of a driver reads its own options; making a qcow2 image opens its file",
+    ),
+    ("block/driver", "job", "`bdrv_cbw_append` takes what the backup job was told"),
+    ("job", "monitor", "`blockdev-create` is run again when the host was asked for its file"),
+];
+
+/// Exceptions there may be.
+const MAX_BACK: usize = 15;
+
+/// Files at the top of `src/world`, and whether they see the rooms; what sees none may be imported by all.
+const WORLD_FILES: &[(&str, bool)] = &[
+    ("arena", false),
+    ("out", false),
+    ("value", false),
+    ("mod", true),
+    ("frame", true),
+    ("dispatch", true),
+    ("rebase", true),
+    ("waiting", true),
+];
+
+/// Files at the top of `src/world` that all rooms may import: ids, the register, frames, `World`, what the process puts out.
+const WORLD_SHARED: &[&str] = &["arena", "out", "value", "mod", "frame"];
+
+/// Lines that a file of `src/world` may have, and files a folder.
+const MAX_WORLD: (usize, usize) = (600, 16);
+
 struct Source {
     /// Relative to the crate, with `/`.
     path: String,
@@ -263,6 +321,135 @@ fn modules_import_only_what_lies_below_them() {
         }
     }
     complain(&problems);
+}
+
+/// Where in `src/world` a path of modules leads: a room, or a file at the top.
+fn place_in_world(path: &[String]) -> &str {
+    let inside =
+        |room: &&(&str, _)| room.0.split('/').count() <= path.len() && room.0.split('/').zip(path).all(|(a, b)| a == b);
+    let room = ROOMS.iter().filter(inside).max_by_key(|room| room.0.len());
+    let file = || WORLD_FILES.iter().find(|(file, _)| path.first().is_some_and(|first| first == file));
+    room.map(|room| room.0).or_else(|| file().map(|file| file.0)).unwrap_or("mod")
+}
+
+/// The paths below `world` that a line names as `crate::world::…` or `super::…`, for a file that is the module `own` of it.
+fn world_paths(line: &str, own: &[String]) -> Vec<Vec<String>> {
+    let name = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let mut found = Vec::new();
+    let mut add = |base: &[String], rest: &str| {
+        let (mut path, mut rest) = (base.to_vec(), rest);
+        while let Some(next) = rest.strip_prefix("::") {
+            if let Some(list) = next.strip_prefix('{') {
+                let parts = list.split('}').next().unwrap_or_default().split(',');
+                found.extend(parts.map(|part| [path.as_slice(), &[name(part.trim())]].concat()));
+                return;
+            }
+            path.push(name(next));
+            rest = &next[name(next).len()..];
+        }
+        found.push(path);
+    };
+    for (at, _) in line.match_indices("crate::world") {
+        add(&[], &line[at + "crate::world".len()..]);
+    }
+    let mut rest = line;
+    while let Some(at) = rest.find("super::") {
+        let (mut up, before) = (0, rest[..at].chars().next_back());
+        rest = &rest[at..];
+        while let Some(next) = rest.strip_prefix("super::") {
+            (up, rest) = (up + 1, next);
+        }
+        if up <= own.len() && !before.is_some_and(|c| c.is_alphanumeric() || c == '_') {
+            add(&own[..own.len() - up], &format!("::{rest}"));
+        }
+    }
+    found
+}
+
+/// Each import between two places of `src/world`: from, to, and where it stands.
+fn world_imports() -> Vec<(String, String, String)> {
+    let mut found = Vec::new();
+    for source in sources() {
+        let Some(file) = source.path.strip_prefix("src/world/") else { continue };
+        let parts = file.trim_end_matches(".rs").split('/').map(str::to_owned);
+        let own: Vec<String> = parts.clone().filter(|part| part != "mod").collect();
+        let here = place_in_world(&own).to_owned();
+        let unknown = own.first().is_some_and(|first| here == "mod" && first != "mod");
+        assert!(!unknown, "{}: stands in no room of tests/tidy.rs", source.path);
+        for (number, line) in source.code.iter().enumerate() {
+            for path in world_paths(line, &own) {
+                let there = place_in_world(&path);
+                if there != here {
+                    found.push((here.clone(), there.to_owned(), format!("{}:{}", source.path, number + 1)));
+                }
+            }
+        }
+    }
+    assert!(found.len() > 300, "only {} imports were found between the rooms of the world", found.len());
+    found
+}
+
+#[test]
+fn rooms_of_the_world_import_only_what_stands_above_them() {
+    assert!(BACK.len() <= MAX_BACK, "{} exceptions", BACK.len());
+    let order: Vec<&str> = ROOMS.iter().map(|room| room.0).collect();
+    for (i, (room, may)) in ROOMS.iter().enumerate() {
+        // With this there is no circle but through an exception.
+        assert!(may.iter().all(|other| order[..i].contains(other)), "`{room}` may import what does not stand above it");
+    }
+    let mut problems = BTreeSet::new();
+    let mut used = BTreeSet::new();
+    for (from, to, place) in world_imports() {
+        let sees_all = WORLD_FILES.iter().find(|(file, _)| *file == from).map(|(_, all)| *all);
+        let row = ROOMS.iter().find(|room| room.0 == from);
+        let back = BACK.iter().find(|back| back.0 == from && back.1 == to);
+        used.extend(back.map(|back| (back.0, back.1)));
+        let may = match (sees_all, row) {
+            (Some(all), _) => all || WORLD_SHARED.contains(&to.as_str()),
+            (_, Some((_, may))) => may.contains(&to.as_str()) || WORLD_SHARED.contains(&to.as_str()) || back.is_some(),
+            _ => false,
+        };
+        if !may {
+            problems.insert(format!("{place}: `{from}` may not import `{to}`"));
+        }
+    }
+    let unused = BACK.iter().filter(|back| !used.contains(&(back.0, back.1)));
+    problems.extend(unused.map(|(from, to, _)| format!("`{from}` may import `{to}` and does not")));
+    complain(&problems);
+}
+
+#[test]
+fn rooms_of_the_world_are_small() {
+    let (max_lines, max_files) = MAX_WORLD;
+    let mut problems = BTreeSet::new();
+    let mut folders: BTreeMap<String, usize> = BTreeMap::new();
+    for source in sources().iter().filter(|source| source.path.starts_with("src/world/")) {
+        let lines = source.text.lines().count();
+        if lines > max_lines {
+            problems.insert(format!("{}: {lines} lines, more than {max_lines}", source.path));
+        }
+        let folder = source.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        *folders.entry(folder.to_owned()).or_default() += 1;
+    }
+    for (folder, files) in folders.iter().filter(|(_, files)| **files > max_files) {
+        problems.insert(format!("{folder}: {files} files, more than {max_files}"));
+    }
+    complain(&problems);
+}
+
+#[test]
+fn imports_of_the_world_are_read_as_they_are_written() {
+    let own = ["job", "txn"].map(str::to_owned);
+    let path = |text: &str| text.split('/').map(str::to_owned).collect::<Vec<String>>();
+    assert_eq!(
+        world_paths("use crate::world::block::io::{flush, write};", &own),
+        [path("block/io/flush"), path("block/io/write")]
+    );
+    assert_eq!(world_paths("use super::super::aio::queue::Bh;", &own), [path("aio/queue/Bh")]);
+    assert_eq!(world_paths("use super::{Job, hooks};", &own), [path("job/Job"), path("job/hooks")]);
+    assert_eq!(place_in_world(&path("block/io/flush")), "block/io");
+    assert_eq!(place_in_world(&path("block/graph")), "block");
+    assert_eq!(place_in_world(&path("World")), "mod");
 }
 
 /// Whether `word` stands in `line` by itself, and not as part of a longer name.

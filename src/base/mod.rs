@@ -2,6 +2,7 @@
 
 pub mod digest;
 pub mod errno;
+pub mod id;
 pub mod json;
 pub mod sha256;
 pub mod spare;

@@ -5,6 +5,7 @@
 //! value is ignored, and a line of one word is a key.
 
 use crate::base::Errno;
+use crate::base::id::id_wellformed;
 use crate::block::blkdebug::{Action, InjectError, IoType, IoTypeMask, Rule};
 use crate::block::cvtnum::{c_int, is_space};
 use crate::block::event::BlkdebugEvent;
@@ -211,13 +212,6 @@ impl Groups {
         list.push(group);
         Ok(())
     }
-}
-
-/// `util/id.c:id_wellformed`
-fn id_wellformed(id: &str) -> bool {
-    let mut bytes = id.bytes();
-    bytes.next().is_some_and(|b| b.is_ascii_alphabetic())
-        && bytes.all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
 }
 
 /// A number as `strtoull` with base 0 reads it, so that negative ones wrap

@@ -1,6 +1,6 @@
 //! The checker: watches a run from outside and says when an invariant does not hold.
 //!
-//! After each step it takes what stands in the world's feed, so what it costs follows from what happened and not from the size of
+//! After each step it takes the observations in the world's feed, so its cost depends on what happened and not on the size of
 //! the world. What it remembers is plain data, part of the state of a run. The list of watchers below is the register: one file an
 //! invariant.
 

@@ -35,7 +35,9 @@ use std::fmt;
 /// It has no influence on what is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ChoicePoint {
-    /// Which request in flight completes next. Alternatives in order of submission.
+    /// Which request in flight completes next. Alternatives as they are due, those of one time in order of submission; where orders are
+    /// open ([`ChoicePoint::Mode`]), nothing is due and they stand in order of submission. The next timer is one of them where it could go
+    /// off before a request: at its own time, or last where orders are open.
     CompleteNext,
     /// How long a request takes. Subject: the node's number. Shortest first.
     Latency(u32),

@@ -24,35 +24,34 @@ pub(super) struct ConformArgs {
     /// The QEMU to compare with: a program, or a command line of it
     #[arg(long, value_name = "CMD", default_value = "qemu-system-x86_64")]
     qemu: String,
-    /// Scenario files to carry out instead of programs from seeds; at the pace of the kind, the first if several are given. What they
-    /// expect is not looked at
+    /// Scenario files to run instead of generated programs, at the pace of --kind (of the first, if several are given); their expectations are ignored
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Seeds of the programs
     #[arg(long, value_name = "A..B", value_parser = seeds, default_value = "0..100")]
     seeds: Range<u64>,
-    /// What kinds of clients the programs stand for; without, all
+    /// The kinds of clients; without it, all
     #[arg(long, value_delimiter = ',')]
     kind: Vec<KindArg>,
-    /// Where images are made; without, a directory of its own that is removed again
+    /// Directory for images; default: a temporary directory
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Draw programs from a second source of their own, which makes smaller ones and names things that are not there more often
+    /// Use a second generator, which makes smaller programs and more often names objects that do not exist
     #[arg(long)]
     small: bool,
-    /// Make what differs smaller, on both sides
+    /// Shrink the programs that differ, running them on both sides
     #[arg(long)]
     shrink: bool,
-    /// Attempts at finding a schedule that gives the real trace, of each kind of schedule
+    /// Attempts to find a schedule that reproduces the real trace, for each kind of schedule
     #[arg(long, value_name = "N", default_value_t = 200_000)]
     tries: u32,
-    /// Carry out what may reach out of a file's directory, too: any option, command and file name
+    /// Also run scenarios that may touch files outside of their directory: allow any option, command and file name
     #[arg(long)]
     trust: bool,
     /// Show the program of each difference
     #[arg(long)]
     show: bool,
-    /// Where to keep what differs, and what crashes or hangs QEMU: a failure file, the trace, and for these a shell script
+    /// Directory for programs that differ, or crash or hang QEMU: a failure file, the trace, and for the latter a shell script
     #[arg(long, value_name = "DIR", default_value = "failures")]
     failures: PathBuf,
 }
@@ -154,7 +153,7 @@ fn conform_all(
     }
     let Counts { total, calm, timed, differing, allowed } = counts;
     out.print(&format!(
-        "{what}: {total} programs: {calm} agree calm, {timed} in another schedule, {} differ as is known, {differing} differ\n",
+        "{what}: {total} programs: {calm} equal in the calm schedule, {timed} equal in another one, {} with known differences, {differing} with new differences\n",
         allowed.values().sum::<u64>(),
     ));
     for (name, times) in &allowed {

@@ -23,7 +23,7 @@ moving; each also as `back …`, and with a number where it says N
   fault          the next fault             choice     before the next choice
   start, end     to the begin, to the end   goto N     to dispatch N
 looking
-  where jobs groups bitmaps requests waiting choices all      trace [N]   the last N records
+  where jobs groups bitmaps requests waiting graph choices all      trace [N]   the last N records
 changing
   take PICK [@INDEX]   make a choice that comes next another way
   chosen               the choices so far, as a list for --replay

@@ -233,7 +233,7 @@ fn draw(debugger: &Debugger, title: &str, looks: &Looks, out: &mut impl Write) -
         false,
         scroll,
     )?;
-    let views = [View::Jobs, View::Groups, View::Bitmaps, View::Requests, View::Waiting];
+    let views = [View::Jobs, View::Groups, View::Bitmaps, View::Requests, View::Waiting, View::Graph];
     let parts: Vec<Vec<String>> = views.iter().map(|view| debugger.view(*view)).collect();
     let mut y = 1;
     let mut room = body;

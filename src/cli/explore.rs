@@ -26,13 +26,13 @@ pub(super) struct ExploreArgs {
     /// Give up after this many states
     #[arg(long, value_name = "N", default_value_t = Caps::default().states)]
     max_states: usize,
-    /// Give up when the search holds more memory than this; without, half of what the machine has
+    /// Give up when the search uses more memory than this; default: half of the machine's
     #[arg(long, value_name = "SIZE", value_parser = size)]
     max_memory: Option<u64>,
-    /// Search with this many threads; by default, with one for each processor. What is found does not depend on it
+    /// Number of threads; default: one for each processor. The result does not depend on it
     #[arg(short, long, value_name = "N")]
     jobs: Option<usize>,
-    /// Where the scenario's faults strike is open too; only broken invariants and crashes count as failures then
+    /// Also vary which request each fault of the scenario hits; then only broken invariants and crashes count as failures
     #[arg(long)]
     faults: bool,
     /// How many client traces are listed
@@ -50,7 +50,7 @@ fn size(text: &str) -> Result<u64, String> {
     crate::base::units::parse_size(text).map_err(|_| format!("`{text}` is no size: expected 512M, 2G, …"))
 }
 
-/// Ways to fail that are told; the others are counted.
+/// Kinds of failures that are listed; the others are only counted.
 const TOLD: usize = 5;
 
 /// Explores one scenario exhaustively.

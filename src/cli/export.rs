@@ -22,19 +22,19 @@ use std::sync::Arc;
 pub(super) struct ExportArgs {
     /// The scenario file
     file: PathBuf,
-    /// What to make of it
+    /// Kind of script
     #[arg(long = "as", value_name = "FORM", default_value = "qmp-script")]
     form: Form,
-    /// Send each command right behind the reply before it, instead of when QEMU is at rest
+    /// Send each command immediately after the previous reply, instead of when QEMU is at rest
     #[arg(long)]
     racing: bool,
-    /// Force the order that the model gives in the schedule of this seed; a scenario's own schedule is forced without
+    /// Force the order of events that the model has under this seed; without it, that of the scenario's own `schedule`
     #[arg(long, value_name = "N", conflicts_with = "racing")]
     seed: Option<u64>,
-    /// Force the order that the model gives with these choices: a list of them, or its file
+    /// Force the order of events that the model has with these choices: a list, or a file with it
     #[arg(long, value_name = "LIST", conflicts_with_all = ["racing", "seed"])]
     replay: Option<String>,
-    /// Export what may reach out of the script's directory, too: any option, command and file name
+    /// Also export scenarios that may touch files outside of the script's directory: allow any option, command and file name
     #[arg(long)]
     trust: bool,
 }

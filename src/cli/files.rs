@@ -51,7 +51,7 @@ pub(super) fn scenario(path: &Path, out: &mut Output) -> Option<Plan> {
     }
 }
 
-/// The text of a file, or why it cannot be had.
+/// The text of a file, or why it cannot be read.
 pub(super) fn text(path: &Path) -> Result<String, String> {
     if path.as_os_str() == "-" {
         return input();
@@ -59,7 +59,7 @@ pub(super) fn text(path: &Path) -> Result<String, String> {
     String::from_utf8(read(path, MAX_BYTES)?).map_err(|_| "it is not UTF-8 text".to_owned())
 }
 
-/// The text of the file of a campaign, or why it cannot be had.
+/// The text of the file of a campaign, or why it cannot be read.
 pub(super) fn campaign(path: &Path) -> Result<String, String> {
     let bytes = read(path, MAX_CAMPAIGN).map_err(|why| format!("{}: {why}", path.display()))?;
     String::from_utf8(bytes).map_err(|_| format!("{}: it is not UTF-8 text", path.display()))
@@ -72,7 +72,7 @@ fn input() -> Result<String, String> {
     if read as u64 > MAX_BYTES { Err(format!("it is larger than {} MiB", MAX_BYTES >> 20)) } else { Ok(text) }
 }
 
-/// The bytes of a file, or why they cannot be had.
+/// The bytes of a file, or why they cannot be read.
 pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, String> {
     read(path, MAX_BYTES).map_err(|why| format!("{}: {why}", path.display()))
 }

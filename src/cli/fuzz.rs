@@ -40,54 +40,54 @@ pub(super) struct FuzzArgs {
     /// Explore generated scenarios, one for each seed, instead of a file
     #[arg(long, conflicts_with = "file")]
     generate: bool,
-    /// What kind of client the generated scenarios stand for; without, the seed says
+    /// The kind of client in the generated scenarios; without it, the seed decides
     #[arg(long, requires = "generate")]
     kind: Option<KindArg>,
     /// Explore these seeds only, as in 0..1000 (1000 not included)
     #[arg(long, value_name = "A..B", value_parser = seeds, conflicts_with = "runs")]
     seeds: Option<Range<u64>>,
-    /// Make so many runs, if nothing ends the campaign before
+    /// Make this many runs, unless the campaign ends earlier
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
     runs: u64,
-    /// Stop after so many seconds; how far that gets depends on the machine
+    /// Stop after this many seconds; the number of runs then depends on the machine
     #[arg(long, value_name = "SECONDS")]
     time: Option<u64>,
-    /// How many workers there are; the result is the same with any number
+    /// Number of worker threads; the result does not depend on it
     #[arg(short, long, value_name = "N")]
     jobs: Option<usize>,
     /// Draw schedules by this strategy instead of going up the ladder; several take turns (`help strategies`)
     #[arg(long, value_name = "NAME")]
     strategy: Vec<Strategy>,
-    /// Exhaust the scenario first if it has no more states than this; 0 for not at all
+    /// First try every schedule, if the scenario has no more states than this; 0: skip that
     #[arg(long, value_name = "N", default_value_t = EXHAUST)]
     max_states: usize,
     #[command(flatten)]
     watch: WatchArgs,
-    /// Run each seed twice and say where the two differ
+    /// Run each seed twice and report where the two runs differ
     #[arg(long)]
     check_determinism: bool,
-    /// Where the scenario's faults strike is open too; only broken invariants and crashes count as failures then
+    /// Also vary which request each fault of the scenario hits; then only broken invariants and crashes count as failures
     #[arg(long)]
     faults: bool,
     /// Go on after a failure
     #[arg(long)]
     keep_going: bool,
-    /// Do the I-th of N parts of the seeds, counted from 0; `merge` joins their states
+    /// Run part I of N, counted from 0; `merge` joins the states of all parts
     #[arg(long, value_name = "I/N", value_parser = shard, requires = "state")]
     shard: Option<(u64, u64)>,
-    /// Write down what is found while it is found, in this directory
+    /// Save the progress and results of the campaign in this directory
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
-    /// Go on with the campaign that stands in the directory of --state
+    /// Continue the campaign in the directory of --state
     #[arg(long, requires = "state")]
     resume: bool,
-    /// Where files of failures go; without, to the directory of --state, or to `failures`
+    /// Directory for failure files; default: that of --state, or `failures`
     #[arg(long, value_name = "DIR")]
     failures: Option<PathBuf>,
     /// List the marks that were not reached
     #[arg(long)]
     marks: bool,
-    /// Make pages of the campaign in this directory: index.html, and one for each kind of failure
+    /// Write pages about the campaign into this directory: index.html, and one for each kind of failure
     #[arg(long, value_name = "DIR", conflicts_with = "shard")]
     report: Option<PathBuf>,
 }
@@ -501,7 +501,7 @@ fn take_in(state: &mut Shared, block: Block, shard: Option<(u64, u64)>, worker: 
     }
     keep(state, &block, save);
     if block.failed > 0 && !worker.campaign.keep_going && state.tally.over.is_none() {
-        // What other parts do behind this block does not count, whatever comes of it.
+        // What other parts do after this block does not count, whatever the result.
         state.tally.over = Some("a run failed".to_owned());
     }
 }

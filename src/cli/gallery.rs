@@ -19,7 +19,7 @@ const HALF: u64 = 620;
 /// Arguments of `gallery`.
 #[derive(Debug, Args)]
 pub(super) struct GalleryArgs {
-    /// Directory for the pictures and their page; it is made, and what an older gallery left there goes
+    /// Directory for the pictures and their page; it is created, and pictures of an older gallery are removed from it
     dir: PathBuf,
     /// Directory of the scenarios
     #[arg(long, value_name = "DIR", default_value = "sim-scenarios")]

@@ -8,13 +8,13 @@ use clap::Args;
 /// Arguments of `generate`.
 #[derive(Debug, Args)]
 pub(super) struct GenerateArgs {
-    /// The seed that everything is drawn from
+    /// The seed
     #[arg(long, value_name = "N")]
     seed: u64,
-    /// What kind of client the program stands for; without, the seed says
+    /// The kind of client; without it, the seed decides
     #[arg(long)]
     kind: Option<KindArg>,
-    /// Leave out what QEMU 10.0.2 is known to crash on, for programs that a real QEMU is to run
+    /// Leave out what is known to crash QEMU 10.0.2, for programs that will run on a real QEMU
     #[arg(long)]
     no_crashes: bool,
     /// Print the knobs alone

@@ -54,7 +54,7 @@ const STRATEGIES: &str = "\
 A strategy says how choices are drawn from a seed. Strategy and seed are all that is needed to reproduce a run.
 
   calm        nothing is drawn
-  walk        latencies and orders at random; how wild each kind of choice is, the seed says too
+  walk        latencies and orders at random; the seed also sets how far each kind of choice strays from calm
   uniform     orders at random, each alternative equally likely
   urw         orders at random, a job's requests weighted by the work it has left
   pct:D       each job and the client have a random priority; D-1 times the first in line becomes the last
@@ -82,9 +82,9 @@ A scenario is a YAML file:
     - call: {backup: {drive: drive0}}
     - event: {event: BLOCK_JOB_COMPLETED, data: {device: drive0}, without: [error]}
   limits: {steps: 100000, time: 1h, trace: 100000}
-  quirks: [txn-abort-fifo]       wrong behaviour that is switched on (`blockjob-sim quirks`)
+  quirks: [txn-abort-fifo]       bugs of older QEMUs that are switched on (`blockjob-sim quirks`)
   expect-violation: NAME         the invariant that it breaks on purpose (`quirks --invariants`)
-  schedule: calm                 or `seed 7`, `{choices: [...]}`, `{preemptions: [...]}`: what is expected comes about in
+  schedule: calm                 or `seed 7`, `{choices: [...]}`, `{preemptions: [...]}`: the expectations hold in
                                  this schedule only; without it, in all (`help choices`)
 
 Steps; the first key says what a step does:
@@ -92,7 +92,7 @@ Steps; the first key says what a step does:
   qmp: {execute, arguments, id}     sends a command and reads its reply, which must be a return value
     returns: PATTERN                  that matches
     error: {class, desc}              or an error; also `error: any`
-    reply: any                        instead of both: whatever comes
+    reply: any                        instead of both: any reply
   hmp: LINE                         sends human-monitor-command, which must succeed, also in the eyes of qemu-io
     output: TEXT                      which prints this, among other things
     returns: TEXT                     or replies exactly this
@@ -102,7 +102,7 @@ Steps; the first key says what a step does:
     error: TEXT                       it completes with this error
     until: concluded                  until it has this status instead (for auto-dismiss: false)
   sleep: 300ms                      lets virtual time pass
-  at: {frames, time}                goes on where the process stood in a recorded run (docs/serve.md)
+  at: {frames, time}                waits until the process is where it was in a recorded run (docs/serve.md)
   idle: true                        waits until QEMU is at rest and all is read
   bitmap: {node, name, count, granularity, busy, recording, persistent, inconsistent}
                                     looks at a bitmap from outside; `absent: true` for none;

@@ -1,4 +1,4 @@
-//! Ctrl-C: a long command stops at the next good place, tells what it has done, and says in its exit code that it was interrupted.
+//! Ctrl-C: a long command stops at the next safe place, reports what it has done, and exits with the code for an interruption.
 #![expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,

@@ -57,7 +57,7 @@ Exit codes:
   2  a mistake in the arguments or in a scenario file, or output that could not be written
   3  the simulator crashed: a bug of its own
   4  a replayed list of choices does not fit the run
-  130  interrupted (Ctrl-C): what was done until then was told";
+  130  interrupted (Ctrl-C); the report covers the runs until then";
 
 /// Simulates QEMU's block jobs, deterministically: a run depends on the scenario and its choices, and on nothing else.
 #[derive(Debug, Parser)]
@@ -66,7 +66,7 @@ struct Cli {
     /// When to use colours
     #[arg(long, global = true, default_value = "auto", value_name = "WHEN")]
     color: ColorChoice,
-    /// Tell results and errors only: no progress, no remarks, no lines for what passed
+    /// Print results and errors only: no progress, no remarks, no lines for what passed
     #[arg(short, long, global = true)]
     quiet: bool,
     #[command(subcommand)]
@@ -83,35 +83,35 @@ enum Command {
     New(new::NewArgs),
     /// Draw a run or a trace: on the terminal, as a page, a still picture, a sequence diagram, or for Perfetto
     Timeline(timeline::TimelineArgs),
-    /// Show a failure again, from its file
+    /// Reproduce a failure from its file
     Replay(replay::ReplayArgs),
-    /// Make a failure small: fewest preemptions, then fewest steps, faults, drives, bytes
+    /// Make a failure smaller: fewest deviations, then fewest steps, faults, drives, bytes
     Shrink(shrink::ShrinkArgs),
-    /// Print a scenario that is made from a seed
+    /// Print a scenario generated from a seed
     Generate(generate::GenerateArgs),
     /// Try every schedule of a scenario, each state once, and list what a client can see
     Explore(explore::ExploreArgs),
-    /// Explore schedules of a scenario: the whole ladder of strategies, or one
+    /// Run a campaign: many schedules of a scenario, by a ladder of strategies or by one
     Fuzz(fuzz::FuzzArgs),
     /// Join the parts of a campaign that `fuzz --shard` made
     Merge(fuzz::MergeArgs),
-    /// Make the pictures of docs/gallery
+    /// Draw the pictures of docs/gallery
     Gallery(gallery::GalleryArgs),
-    /// Step through a run, forwards and backwards, and take other ways
+    /// Step through a run, forwards and backwards, and take other alternatives
     Debug(debug::DebugArgs),
     /// Look for mistakes in scenario files, without running them
     Check(CheckArgs),
     /// Print the JSON Schema of scenario files, by which editors complete and check them
     Schema,
-    /// Print a script by which a shell completes this command
+    /// Print a shell's completion script for this command
     Completions(shells::CompletionsArgs),
     /// Print the manual page, of this command or of one of its commands
     Man(shells::ManArgs),
-    /// List the wrong behaviour that can be switched on, or the invariants that are watched
+    /// List the quirks (bugs of older QEMUs) that can be switched on, or the invariants that are checked
     Quirks(quirks::QuirksArgs),
-    /// Tell how soon each wrong behaviour is found, as a table
+    /// Measure how soon each quirk is found, as a table
     Museum(museum::MuseumArgs),
-    /// Be a QEMU that QMP clients talk to: takes QEMU's options (`blockjob-sim qemu -help`)
+    /// Stand for QEMU in tests of QMP clients: takes QEMU's options (`blockjob-sim qemu -help`)
     #[command(disable_help_flag = true)]
     Qemu {
         /// QEMU's options
@@ -120,11 +120,11 @@ enum Command {
     },
     /// Run random programs on a real QEMU and on the model, and say what differs
     Conform(conform::ConformArgs),
-    /// Turn a scenario into a script for a real QEMU that needs nothing of ours
+    /// Turn a scenario into a script for a real QEMU that does not need this program
     Export(export::ExportArgs),
-    /// Carry out scenarios on a real QEMU and print what its client saw
+    /// Run scenarios on a real QEMU and print the client traces
     Record(record::RecordArgs),
-    /// Say whether a trace of a real client is one that the model can produce
+    /// Check whether the model can produce the trace of a real client
     Validate(validate::ValidateArgs),
     /// Serve QMP at a socket, or on standard input and output
     Serve(serve::ServeArgs),
@@ -139,10 +139,10 @@ enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES)]
 struct RunArgs {
-    /// Scenario files, or directories with such; `-` is standard input
+    /// Scenario files, or directories of them; `-` is standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Run only scenarios in whose name this text stands; may be given more than once
+    /// Run only scenarios whose name contains this text; may be given more than once
     #[arg(long, value_name = "TEXT")]
     filter: Vec<String>,
     /// Make choices at random from this seed; without, the schedule is calm
@@ -157,12 +157,12 @@ struct RunArgs {
     /// Make a choice of each byte of this file, for fuzzers; zero, and what comes after the end, is calm
     #[arg(long, value_name = "FILE", conflicts_with_all = ["seed", "replay"])]
     bytes: Option<PathBuf>,
-    /// Go on calmly where the list of --replay does not fit, instead of ending with code 4
+    /// Continue with calm choices where the list of --replay does not fit, instead of ending with code 4
     #[arg(long, requires = "replay")]
     lenient: bool,
     #[command(flatten)]
     watch: quirks::WatchArgs,
-    /// How much the trace tells: client, job, io or co (`help trace`)
+    /// Detail of the trace: client, job, io or co (`help trace`)
     #[arg(long, default_value = "client", value_parser = str::parse::<Level>)]
     level: Level,
     /// Form of the trace
@@ -171,7 +171,7 @@ struct RunArgs {
     /// Leave times out of JSON lines
     #[arg(long)]
     no_times: bool,
-    /// Print the list of choices that were not calm instead of the trace
+    /// Print the list of deviations (choices that were not calm) instead of the trace
     #[arg(long)]
     choices: bool,
 }
@@ -192,7 +192,7 @@ struct TestArgs {
     /// Directories with scenarios, or scenario files; `-` is standard input
     #[arg(default_value = "sim-scenarios", value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// Run only scenarios in whose name this text stands; may be given more than once
+    /// Run only scenarios whose name contains this text; may be given more than once
     #[arg(long, value_name = "TEXT")]
     filter: Vec<String>,
     /// List the scenarios instead of running them
@@ -204,7 +204,7 @@ struct TestArgs {
     /// Run each scenario under these seeds too, as in 0..1000 (1000 not included), or under one
     #[arg(long, value_name = "A..B", value_parser = seeds)]
     seeds: Option<Range<u64>>,
-    /// How many workers there are; the result is the same with any number
+    /// Number of worker threads; the result does not depend on it
     #[arg(short, long, value_name = "N")]
     jobs: Option<usize>,
     #[command(flatten)]
@@ -218,7 +218,7 @@ struct TestArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Exit codes:\n  0  no mistakes\n  2  mistakes")]
 struct CheckArgs {
-    /// Scenario files, or directories with such; `-` is standard input
+    /// Scenario files, or directories of them; `-` is standard input
     #[arg(required = true, value_name = "PATH")]
     files: Vec<PathBuf>,
 }
@@ -282,7 +282,7 @@ pub fn main(runner: Runner) -> ExitCode {
     if code == 0 && out.failed { EXIT_USAGE.into() } else { code.into() }
 }
 
-/// A process that aborts because an invariant is broken is an outcome of its run, and told there: no message of a panic beside it.
+/// A process that aborts because an invariant is broken is an outcome of its run and reported there, without a panic's message beside it.
 fn quiet_aborts() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {

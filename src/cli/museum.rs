@@ -1,4 +1,4 @@
-//! `blockjob-sim museum`: how soon each wrong behaviour is found, as a table.
+//! `blockjob-sim museum`: how soon each quirk is found, as a table.
 #![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the shell measures how long a search takes")]
 
 use super::output::Output;
@@ -14,19 +14,19 @@ use std::time::{Duration, SystemTime};
 /// Arguments of `museum`.
 #[derive(Debug, Args)]
 pub struct MuseumArgs {
-    /// Tell only of these quirks
+    /// Only these quirks
     #[arg(value_parser = str::parse::<Quirk>)]
     names: Vec<Quirk>,
     /// Searches for each quirk, each from another seed; figures are medians over them
     #[arg(long, default_value_t = 20, value_name = "N")]
     starts: u64,
-    /// Runs after which a search is given up
+    /// Runs after which a search gives up
     #[arg(long, default_value_t = 1000, value_name = "N")]
     runs: u64,
-    /// Search in this way only, instead of all (`help strategies`, or ladder); may be given more than once
+    /// Search with this strategy only, instead of with all (`help strategies`, or ladder); may be given more than once
     #[arg(long, value_name = "NAME")]
     strategy: Vec<Way>,
-    /// Search among generated scenarios, and not in the one written for the quirk; by `walk`, unless another way is named
+    /// Search generated scenarios instead of the one written for the quirk; with `walk`, unless --strategy names another
     #[arg(long)]
     generated: bool,
     /// Folder with the scenarios

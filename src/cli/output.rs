@@ -15,7 +15,7 @@ pub(super) struct Output {
     pub colour_out: bool,
     /// Whether a progress line may be shown.
     pub progress: bool,
-    /// Whether only results and errors are told.
+    /// Whether only results and errors are printed.
     pub quiet: bool,
     /// The reader of standard output has gone.
     closed: bool,
@@ -44,7 +44,7 @@ impl Output {
         }
     }
 
-    /// Writes to standard output. A closed pipe swallows this and all that follows; any other trouble is told once.
+    /// Writes to standard output. A closed pipe swallows this and all that follows; any other error is reported once.
     pub fn print(&mut self, text: &str) {
         if self.closed {
             return;

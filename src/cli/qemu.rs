@@ -23,7 +23,7 @@ pub(super) fn called_as_qemu() -> Option<u8> {
     None
 }
 
-/// Where invariants are watched, the one that is broken is told; otherwise an abort looks like one.
+/// Where invariants are checked, the broken one is reported; otherwise the process aborts as QEMU does.
 fn serve(name: &str, args: &[String]) -> u8 {
     if args.iter().any(|arg| arg == "--sim-check") {
         super::quiet_aborts();

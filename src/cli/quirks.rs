@@ -8,10 +8,10 @@ use clap::Args;
 /// What a run has beside its scenario: quirks, and whether invariants are watched.
 #[derive(Clone, Debug, Default, Args)]
 pub struct WatchArgs {
-    /// Switch a wrong behaviour on (`blockjob-sim quirks` lists them); may be given more than once
+    /// Switch a quirk on, a bug of an older QEMU (`blockjob-sim quirks`); may be given more than once
     #[arg(long = "quirk", value_name = "NAME", value_parser = str::parse::<Quirk>)]
     quirk: Vec<Quirk>,
-    /// Watch all invariants; the run ends at the first that is broken
+    /// Check all invariants; the run ends when one is broken
     #[arg(long)]
     pub check: bool,
 }
@@ -34,10 +34,10 @@ impl WatchArgs {
 /// Arguments of `quirks`.
 #[derive(Debug, Args)]
 pub struct QuirksArgs {
-    /// Tell only of these
+    /// Only these
     #[arg(value_parser = str::parse::<Quirk>)]
     names: Vec<Quirk>,
-    /// List the invariants that are watched instead
+    /// List the invariants instead
     #[arg(long, conflicts_with = "names")]
     invariants: bool,
 }

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 /// Arguments of `record`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit codes:\n  0  carried out\n  1  QEMU hung or crashed, or a step did not come about\n  2  a mistake in the arguments or in a scenario file, or QEMU does not start"
+    after_help = "Exit codes:\n  0  all scenarios were run\n  1  QEMU hung or crashed, or a step could not be done\n  2  a mistake in the arguments or in a scenario file, or QEMU does not start"
 )]
 pub(super) struct RecordArgs {
     /// Scenario files
@@ -21,13 +21,13 @@ pub(super) struct RecordArgs {
     /// The QEMU: a program, or a command line of it
     #[arg(long, value_name = "CMD", default_value = "qemu-system-x86_64")]
     qemu: String,
-    /// Run each so often, and keep the distinct traces, the most frequent first
+    /// Run each scenario this often, and print the distinct traces, the most frequent first
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
-    /// Do not wait for QEMU to come to rest before sending; gaps come from this seed
+    /// Send commands without waiting for QEMU to come to rest; the gaps between them come from this seed
     #[arg(long, value_name = "SEED")]
     racing: Option<u64>,
-    /// Carry out what may reach out of the scenario's directory, too: any option, command and file name
+    /// Also run scenarios that may touch files outside of their directory: allow any option, command and file name
     #[arg(long)]
     trust: bool,
 }

@@ -17,10 +17,10 @@ use std::path::{Path, PathBuf};
 pub(super) struct ReplayArgs {
     /// The failure file
     file: PathBuf,
-    /// Go on calmly where the recorded choices no longer fit, instead of ending with code 4
+    /// Continue with calm choices where the recorded ones no longer fit, instead of ending with code 4
     #[arg(long)]
     lenient: bool,
-    /// How much the trace tells: client, job, io or co (`help trace`)
+    /// Detail of the trace: client, job, io or co (`help trace`)
     #[arg(long, default_value = "client", value_parser = str::parse::<Level>)]
     level: Level,
 }

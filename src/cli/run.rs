@@ -149,7 +149,7 @@ fn style_of(kind: &RecordKind) -> Style {
     }
 }
 
-/// What came of the run, and how to have it again.
+/// How the run ended, and the command that reproduces it.
 fn summary(args: &RunArgs, file: &Path, run: &Run) -> String {
     let mut text = format!("{}\n{}\n", run.outcome, figures(run));
     if run.trace.overflowed() {

@@ -6,10 +6,10 @@ use clap::Args;
 /// Arguments of `serve`.
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
-    /// Listen at this path; without, clients speak over standard input and output
+    /// Listen at this path; without it, QMP is on standard input and output
     #[arg(long, value_name = "PATH")]
     socket: Option<String>,
-    /// Start only when a client is there
+    /// Start only when a client has connected
     #[arg(long, requires = "socket")]
     wait: bool,
     /// A block node: `driver=…,node-name=…`, or JSON
@@ -21,7 +21,7 @@ pub(super) struct ServeArgs {
     /// How sleeps pass: with the wall clock (real), or at once (asap)
     #[arg(long, value_name = "PACE", default_value = "real")]
     pace: String,
-    /// Draw orders and durations, and when commands are looked at, from this seed
+    /// Choose orders, durations, and the moments at which commands are executed, from this seed
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// Write the run as a scenario to this file
@@ -30,7 +30,7 @@ pub(super) struct ServeArgs {
     /// Write the trace as JSON lines to this file
     #[arg(long, value_name = "FILE")]
     trace: Option<String>,
-    /// With this wrong behaviour (`blockjob-sim quirks`); may be given again
+    /// Switch a quirk on, a bug of an older QEMU (`blockjob-sim quirks`); may be given more than once
     #[arg(long, value_name = "NAME")]
     quirk: Vec<String>,
     /// End when an invariant is broken

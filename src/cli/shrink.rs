@@ -19,7 +19,7 @@ pub(super) struct ShrinkArgs {
     /// snapshot is written too, into snapshots beside that
     #[arg(long, value_name = "DIR")]
     save: Option<PathBuf>,
-    /// Make at most so many runs
+    /// Make at most this many runs
     #[arg(long, value_name = "N", default_value_t = shrink::MAX_RUNS)]
     runs: u32,
 }

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-/// How many kinds of failures of one scenario are told; the others are counted.
+/// How many kinds of failures of one scenario are listed; the others are only counted.
 const SHOWN: usize = 5;
 
 /// What came of one scenario.
@@ -113,7 +113,7 @@ pub(super) fn test(args: &TestArgs, runner: Runner, out: &mut Output) -> u8 {
     code
 }
 
-/// Shares the scenarios out among workers, and tells what came of each, in their order.
+/// Distributes the scenarios among workers, and reports the result of each, in their order.
 fn all(shared: &Shared<'_>, out: &mut Output) -> Vec<Verdict> {
     let machine = std::thread::available_parallelism().map_or(1, usize::from);
     let total = shared.found.len();
@@ -149,7 +149,7 @@ fn all(shared: &Shared<'_>, out: &mut Output) -> Vec<Verdict> {
             }
             while let Some(verdict) = waiting.remove(&next) {
                 next += 1;
-                // With --fail-fast what comes behind the first failure is not told, whoever was faster.
+                // With --fail-fast scenarios after the first failure are not reported, whichever worker was faster.
                 if let Some(verdict) = verdict
                     && !shared.enough.load(Ordering::Relaxed)
                 {
@@ -193,7 +193,7 @@ fn run_all(path: &Path, plan: &Plan, shared: &Shared<'_>, verdict: &mut Verdict)
     let seeds = args.seeds.clone().filter(|_| plan.schedule == Schedule::Any);
     // Runs differ from where the first choice is made: the images and the process are made once.
     let begun = seeds.as_ref().and_then(|_| sim::Sim::new(plan, &options).ok());
-    // The same failure under many seeds is told once, with the first command that shows it.
+    // The same failure under many seeds is reported once, with the first command that reproduces it.
     let mut kinds: BTreeMap<String, (String, u64)> = BTreeMap::new();
     let mut order: Vec<String> = Vec::new();
     for seed in std::iter::once(None).chain(seeds.into_iter().flatten().map(Some)) {

@@ -17,15 +17,15 @@ use std::sync::Arc;
 /// Arguments of `timeline`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit codes:\n  0  drawn, whatever came of the run\n  2  a mistake in the arguments or in a file"
+    after_help = "Exit codes:\n  0  drawn, whether the run passed or not\n  2  a mistake in the arguments or in a file"
 )]
 pub(super) struct TimelineArgs {
     /// A scenario file, which is run; a failure file; or a trace in JSON lines, ours or a recording of QEMU
     file: PathBuf,
-    /// Where the picture goes; without, a timeline for the terminal is printed
+    /// File of the picture; without it, a timeline for the terminal is printed
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Form of the picture, where the name of the file does not say it
+    /// Format of the picture, if the file name does not say it
     #[arg(long = "as", value_name = "FORMAT")]
     form: Option<Form>,
     /// Run the scenario with choices from this seed
@@ -40,10 +40,13 @@ pub(super) struct TimelineArgs {
     /// Begin at this time in milliseconds, or at the scenario's mark of this name
     #[arg(long, value_name = "MS|MARK")]
     from: Option<String>,
+    /// Print the node graph instead: as it is at --from, or at the end
+    #[arg(long, conflicts_with_all = ["beside", "beside_seed", "beside_replay", "beside_quirk"])]
+    graph: bool,
     /// Which trace of a file that holds several, from 1
     #[arg(long, value_name = "N", default_value = "1")]
     nth: usize,
-    /// A second run to stand below the first on a page: another scenario or trace
+    /// A second run, shown below the first on a page: another scenario or trace
     #[arg(long, value_name = "FILE")]
     beside: Option<PathBuf>,
     /// The second run: the same scenario (or that of --beside) under this seed
@@ -55,7 +58,7 @@ pub(super) struct TimelineArgs {
     /// The second run: the same scenario (or that of --beside) with this quirk on
     #[arg(long, value_name = "NAME", value_parser = str::parse::<Quirk>)]
     beside_quirk: Vec<Quirk>,
-    /// Columns of the picture for a terminal; without, as many as the terminal has, or 110
+    /// Columns of the picture for a terminal; default: those of the terminal, or 110
     #[arg(long, value_name = "N")]
     width: Option<usize>,
     #[command(flatten)]
@@ -146,11 +149,11 @@ pub(super) fn source(wanted: &Wanted<'_>, runner: Runner, out: &Output) -> Resul
     };
     let (quirks, check) = (wanted.quirks, wanted.check);
     let options = RunOptions { level: Some(wanted.level), record_choices: false, quirks, check };
-    let nodes = crate::sim::nodes(&plan, &mut chooser.clone(), &options);
+    let nodes = crate::sim::graph::nodes(&plan, &mut chooser.clone(), &options);
     let run = runner(&plan, chooser, &options);
     let quirks: String = plan.quirks.iter().chain(quirks.iter()).map(|quirk| format!(", quirk {quirk}")).collect();
     let mut source = Source::of_trace(&name, &format!("{schedule}{quirks}"), &run.trace);
-    source.nodes = nodes;
+    (source.nodes, source.graphs) = (nodes.about, nodes.graphs);
     source.outcome = Some(in_short(&run.outcome));
     Ok(source)
 }
@@ -256,6 +259,15 @@ fn second(
     source(&wanted, runner, out).map(Some)
 }
 
+/// The node graph at a record.
+fn graph(source: &Source, form: Form, from: Option<usize>) -> Result<String, String> {
+    if form != Form::Text {
+        return Err("the node graph is text: without -o, or -o FILE.txt; a page (-o FILE.html) shows it at each instant\n".into());
+    }
+    let text = source.graph_at(from.unwrap_or(usize::MAX));
+    text.map(|text| format!("{text}\n")).ok_or_else(|| "a trace holds no nodes: give the scenario\n".to_owned())
+}
+
 fn draw(args: &TimelineArgs, runner: Runner, out: &Output) -> Result<String, String> {
     let form = match (args.form, &args.output) {
         (Some(form), _) => form,
@@ -279,6 +291,9 @@ fn draw(args: &TimelineArgs, runner: Runner, out: &Output) -> Result<String, Str
     let second = second(args, &wanted, form, runner, out)?;
     let source = source(&wanted, runner, out)?;
     let from = args.from.as_deref().map(|from| start(&source, from)).transpose()?;
+    if args.graph {
+        return graph(&source, form, from);
+    }
     Ok(match form {
         Form::Text => {
             let colour = args.output.is_none() && out.colour_out;

@@ -10,16 +10,16 @@ use std::path::PathBuf;
 /// Arguments of `validate`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit codes:\n  0  the model can produce the trace\n  1  no schedule was found that does\n  2  a mistake in the arguments or in a file"
+    after_help = "Exit codes:\n  0  the model can produce the trace\n  1  no such schedule was found\n  2  a mistake in the arguments or in a file"
 )]
 pub(super) struct ValidateArgs {
     /// The trace: JSON lines as `record` writes them, a QMP log of QEMU's iotests, or libvirt's log
     #[arg(value_name = "TRACE")]
     trace: PathBuf,
-    /// The scenario: its images and QEMU's arguments; if it sends nothing, what the trace says was sent is sent
+    /// The scenario with the images and QEMU's arguments; if it has no commands, those of the trace are sent
     #[arg(long, value_name = "FILE")]
     scenario: PathBuf,
-    /// Attempts at finding a schedule, of each kind of schedule
+    /// Attempts to find a schedule, for each kind of schedule
     #[arg(long, value_name = "N", default_value_t = 3_000)]
     tries: u32,
 }

@@ -2,6 +2,7 @@
 
 use super::Debugger;
 use crate::base::units::size_text;
+use crate::sim;
 use crate::trace::Record;
 use crate::trace::text::write_line;
 
@@ -26,6 +27,8 @@ pub enum View {
     Requests,
     /// Who waits for what.
     Waiting,
+    /// The node graph.
+    Graph,
     /// The choices that come next, with their alternatives.
     Choices,
     /// The last records.
@@ -34,13 +37,14 @@ pub enum View {
 
 impl View {
     /// All of them, with the words that name them.
-    pub const ALL: [(&'static str, View); 8] = [
+    pub const ALL: [(&'static str, View); 9] = [
         ("where", View::Where),
         ("jobs", View::Jobs),
         ("groups", View::Groups),
         ("bitmaps", View::Bitmaps),
         ("requests", View::Requests),
         ("waiting", View::Waiting),
+        ("graph", View::Graph),
         ("choices", View::Choices),
         ("trace", View::Trace),
     ];
@@ -68,6 +72,7 @@ impl Debugger {
             View::Bitmaps => self.view_bitmaps(),
             View::Requests => self.view_requests(),
             View::Waiting => self.sim().world.waiting(),
+            View::Graph => sim::graph::lines(&self.sim().world),
             View::Choices => self.view_choices(),
             View::Trace => self.view_trace(12),
         }

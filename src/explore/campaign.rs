@@ -123,7 +123,7 @@ pub struct Found {
     pub choices: String,
     /// [`Outcome::word`]
     pub outcome: String,
-    /// The invariant's name, or what else tells kinds of failures apart.
+    /// The invariant's name, or what else identifies the kind of failure.
     pub kind: String,
     /// All there is to say.
     pub text: String,
@@ -166,7 +166,7 @@ pub struct Block {
     pub beyond: bool,
 }
 
-/// Failures that a block tells; the others are counted.
+/// Failures that the result of a block lists; the others are only counted.
 const TOLD: usize = 4;
 
 impl Block {

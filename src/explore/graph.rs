@@ -1,4 +1,4 @@
-//! The graph of states that a search found, and what can be told from it: how many schedules there are, which client traces they give,
+//! The graph of states that a search found, and what follows from it: how many schedules there are, which client traces they produce,
 //! and whether all of them come to rest.
 
 use super::count::Count;

@@ -1,6 +1,6 @@
-//! Exploring: many schedules of one scenario, and what came of them.
+//! Exploring: many schedules of one scenario, and their results.
 //!
-//! A run is a pure function of its scenario and its choices, so all that a schedule needs to be had again is a [`Strategy`] and a seed.
+//! A run is a pure function of its scenario and its choices, so a [`Strategy`] and a seed are enough to reproduce a schedule.
 //! [`exhaust`] tries every schedule, each state once; a [`Campaign`] makes many runs in stages; [`check`] is a campaign for a `#[test]`.
 
 mod atlas;

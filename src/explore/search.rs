@@ -79,7 +79,7 @@ type Taken = (Sim, Vec<Choice>, Option<Outcome>);
 enum Arrived {
     /// A state that was entered before.
     Known(u128),
-    /// A state that nobody knew: the run just before the choice, and what comes of calm answers.
+    /// A new state: the run just before the choice, and where the calm alternative leads.
     New(u128, Box<Sim>, Box<Taken>),
     /// The end.
     End(Outcome),
@@ -305,7 +305,7 @@ impl Search {
         }
     }
 
-    /// Runs on to the next choice. Whether the state there is known is asked before it is found out what comes of calm answers.
+    /// Runs on to the next choice. Looks up whether the state there is known before it follows the calm alternative.
     fn follow(&self, mut sim: Sim, mut outcome: Option<Outcome>, records: &mut Vec<u64>) -> Arrived {
         let mut ran = 0;
         loop {

@@ -16,7 +16,7 @@ impl Sketch {
     /// How many digests are kept; below it the count is exact.
     pub const ROOM: usize = 1 << 15;
 
-    /// Takes a digest in; whether that told something new.
+    /// Adds a digest; whether it was new.
     pub fn insert(&mut self, digest: u64) -> bool {
         if self.smallest.len() < Sketch::ROOM {
             return self.smallest.insert(digest);

@@ -17,7 +17,7 @@ const DRY: u64 = 2048;
 /// What came of a stage.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StageReport {
-    /// Its name.
+    /// The mark's name, as the report lists it.
     pub name: String,
     /// Runs made in it.
     pub runs: u64,

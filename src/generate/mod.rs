@@ -1,6 +1,6 @@
 //! Scenarios from a seed: drives, images and faults, and a program of commands for them.
 //!
-//! All that is generated is within what the model simulates (`docs/not-simulated.md`); what comes of it, nobody knows beforehand, so every
+//! All that is generated is within what the model simulates (`docs/not-simulated.md`); their results are not known in advance, so every
 //! reply is taken as it comes ([`Expect::Any`](crate::scenario::plan::Expect::Any)): what is right is for invariants to say, or for a
 //! real QEMU. How much there is of what is drawn too ([`Knobs`]), so that programs differ in kind and not in order alone.
 //!

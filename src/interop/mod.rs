@@ -1,5 +1,4 @@
-//! Dealings with a real QEMU: it is started, scenarios are carried out on it over QMP, and what its client saw is held against the
-//! model.
+//! A real QEMU beside the model: starts it, runs scenarios on it over QMP, and compares the client traces with the model's.
 //!
 //! This belongs to the shell: it starts processes, opens sockets and makes files. Everything happens below a directory of its own,
 //! which is the working directory of the process, so that a scenario's file names mean the same there as in the model.
@@ -17,7 +16,7 @@ pub mod shell;
 
 use std::fmt;
 
-/// Why a real process could not be had, or could not be talked to.
+/// Why a real process could not be started, or did not answer.
 #[derive(Debug)]
 pub struct Trouble(pub String);
 

@@ -1,6 +1,7 @@
 //! `-drive` options and `json:` file names: block device descriptions whose scalars are all text
 //! (util/qemu-option.c, blockdev.c:drive_new, block.c:parse_json_filename).
 
+use crate::base::id::id_wellformed;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -118,12 +119,6 @@ pub fn split_options(text: &str) -> Vec<(String, String)> {
         rest = after;
     }
     pairs
-}
-
-/// `id_wellformed`: a letter, then letters, digits, `-`, `.` and `_`.
-fn id_wellformed(id: &str) -> bool {
-    id.starts_with(|c: char| c.is_ascii_alphabetic())
-        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
 }
 
 fn take(members: &mut Members, key: &str) -> Option<Arc<str>> {

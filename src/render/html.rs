@@ -1,6 +1,6 @@
 //! The page for a browser: everything in one file, nothing fetched from anywhere.
 //!
-//! The page's own script draws; what it draws stands in the page as JSON, made here from the same [`Model`] as the other pictures.
+//! The page's own script draws; what it draws is in the page as JSON, made here from the same [`Model`] as the other pictures.
 
 use super::model::Model;
 use super::read::{Kind, Phase, Source};
@@ -205,6 +205,7 @@ fn run(source: &Source, out: &mut String) {
         _ = write!(out, "[{event},{state},{},{bad}]", string(format!("{name} {subject}").trim()));
     });
     jobs(source, &model, out);
+    list(out, "graphs", &source.graphs, |out, (from, text)| _ = write!(out, "[{from},{}]", string(text)));
     list(out, "nodes", &model.nodes, |out, node| {
         _ = write!(out, "{{\"name\":{},\"rows\":{},\"requests\":[", string(&source.node_label(&node.name)), node.rows);
         for (i, r) in node.requests.iter().enumerate() {

@@ -18,7 +18,7 @@ pub struct Span {
 pub struct Command {
     /// From the command to the reply.
     pub span: Span,
-    /// Its name.
+    /// `execute`.
     pub name: String,
     /// What it is about.
     pub subject: String,
@@ -29,7 +29,7 @@ pub struct Command {
 /// A job, with all its lives: QEMU lets an ID be used again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
-    /// Its ID.
+    /// The job's ID.
     pub id: Arc<str>,
     /// Its states, one after the other.
     pub states: Vec<(Span, String)>,
@@ -67,7 +67,7 @@ pub struct Request {
 /// A node with its requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// Its name.
+    /// `node-name`.
     pub name: Arc<str>,
     /// Requests, by their begin.
     pub requests: Vec<Request>,
@@ -82,7 +82,7 @@ pub struct Node {
 pub struct Bitmap {
     /// Name of its node.
     pub node: Arc<str>,
-    /// Its name.
+    /// The bitmap's name.
     pub name: Arc<str>,
     /// From which record on how many bytes are dirty; `None` where there is no such bitmap.
     pub counts: Vec<(usize, Option<u64>)>,

@@ -66,6 +66,8 @@ pub struct Source {
     pub records: Vec<Rec>,
     /// What is known of nodes beside their names: driver and file.
     pub nodes: BTreeMap<Arc<str>, String>,
+    /// The node graph as text, each time that it changes: from which record on, and what it is.
+    pub graphs: Vec<(usize, String)>,
 }
 
 impl Source {
@@ -73,6 +75,12 @@ impl Source {
     #[must_use]
     pub fn node_label(&self, name: &str) -> String {
         self.nodes.get(name).map_or_else(|| name.to_owned(), |about| format!("{name} · {about}"))
+    }
+
+    /// The node graph when this record was made, as text; nothing where it is not known.
+    #[must_use]
+    pub fn graph_at(&self, record: usize) -> Option<&str> {
+        self.graphs.iter().rev().find(|(from, _)| *from <= record).map(|(_, text)| text.as_str())
     }
 
     /// From the trace of a run.
@@ -85,6 +93,7 @@ impl Source {
             outcome: None,
             records,
             nodes: BTreeMap::new(),
+            graphs: Vec::new(),
         }
     }
 

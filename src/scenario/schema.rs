@@ -155,7 +155,7 @@ const STEPS: &[Step] = &[
     step("sleep", "lets virtual time pass", Type::Duration),
     step(
         "at",
-        "goes on where the process stood in a recorded run",
+        "waits until the process is where it was in a recorded run",
         Type::Map(&[
             req("frames", Type::Uint, "dispatches since the last reply"),
             req("time", Type::Duration, "virtual time since the start"),
@@ -252,7 +252,7 @@ const TOP: &[Member] = &[
         ]),
         "when a run is given up",
     ),
-    opt("quirks", Type::Texts, "wrong behaviour that is switched on (`blockjob-sim quirks`)"),
+    opt("quirks", Type::Texts, "bugs of older QEMUs that are switched on (`blockjob-sim quirks`)"),
     opt("expect-violation", Type::Text, "the invariant that it breaks on purpose (`quirks --invariants`)"),
     opt(
         "schedule",

@@ -46,7 +46,7 @@ pub enum Kind {
 /// A character device of the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chardev {
-    /// Its name.
+    /// `id` of `-chardev`.
     pub id: String,
     /// What it is.
     pub kind: Kind,

@@ -10,7 +10,7 @@ use std::io::Read as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
-/// What the second process is told by.
+/// The environment variable that marks the second process.
 pub(super) const CHILD: &str = "sim-daemon-child";
 
 /// Starts the second process and waits until it listens. The exit code.

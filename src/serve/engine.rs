@@ -8,13 +8,13 @@ use super::pace::Sleeps;
 use super::record::Recording;
 use super::sim_options::SimOptions;
 use crate::base::Json;
-use crate::base::units::{MILLIS, Nanos};
+use crate::base::units::Nanos;
 use crate::check::Checker;
 use crate::choice::{Choice, ChoiceLog, ChoicePoint, Choose, Chooser, Walk};
 use crate::images::Images;
 use crate::invariant::Broken;
 use crate::scenario::plan::StepKind;
-use crate::sim::{note_read, note_sent, panic_text};
+use crate::sim::{self, note_read, note_sent, panic_text};
 use crate::trace::{Level, Trace};
 use crate::world::World;
 use crate::world::aio::Stepped;
@@ -32,8 +32,6 @@ const PATIENCE: u64 = 300_000;
 const FLOOD: u64 = 20_000;
 /// The frames of such a step.
 const SMALL_STEP: u64 = 500;
-/// How long a calm client of a scenario waits for a world that does not come to rest.
-const SOON: Nanos = 50 * MILLIS;
 /// Records that a trace holds.
 const MAX_TRACE: usize = 10_000_000;
 /// How long the world runs before what it put out is handed on and the sockets are looked at.
@@ -226,7 +224,7 @@ impl Engine {
         self.images.refresh_locks(&mut self.world);
         if let Some(recording) = &mut self.recording {
             let (frames, time) = (self.world.steps - self.since, self.world.now);
-            let simple = self.plain && !slept && time - self.replied <= SOON;
+            let simple = self.plain && !slept && time - self.replied <= sim::PATIENCE;
             recording.submit((!simple).then_some(StepKind::At { frames, time }), &command);
         }
         for output in std::mem::take(&mut self.unread) {

@@ -1,7 +1,7 @@
 //! The served world: a QEMU that real clients talk to.
 //!
-//! One thread owns the [`World`](crate::world::World) and the connections. It lets the world come to rest, hands on what was put out,
-//! waits for input, hands the next command over. [`cmdline`] reads QEMU's options, [`chardev`] opens what they name, `wire` is the loop,
+//! One thread owns the [`World`](crate::world::World) and the connections. It lets the world come to rest, sends its output to the clients,
+//! waits for input, and submits the next command. [`cmdline`] reads QEMU's options, [`chardev`] opens what they name, `wire` is the loop,
 //! `engine` runs the world and decides when it looks at the next command, `pace` lets sleeps pass. Real image
 //! files come from [`images`](crate::images).
 //!
@@ -148,11 +148,11 @@ pub fn serve(config: &Config) -> Result<(), String> {
     let Some(broken) = &wire.engine.broken else { return served.and_then(|()| wire.trouble().map_or(Ok(()), Err)) };
     Err(match &config.sim.record {
         Some(file) => format!("{broken}\nagain: blockjob-sim run --check {}", file.display()),
-        None => format!("{broken}\nwith --sim-record FILE the run can be had again"),
+        None => format!("{broken}\nwith --sim-record FILE the run can be reproduced"),
     })
 }
 
-/// Writes the trace and the recording, each whatever comes of the other.
+/// Writes the trace and the recording; a failure of one does not prevent the other.
 fn keep(config: &Config, engine: &mut Engine) -> Result<(), String> {
     let (trace, yaml) = engine.finish();
     let write = |path: &Path, text: &str| {

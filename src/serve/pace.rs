@@ -15,7 +15,7 @@ pub enum Pace {
     /// Sleeps follow the wall clock; all else happens at once.
     #[default]
     Real,
-    /// Sleeps pass at once too.
+    /// Sleeps take no time too.
     Asap,
 }
 

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 pub(super) struct PidFile {
     /// Holds the lock.
     file: File,
-    /// Where it is, links resolved; `None`: it cannot be told, and the file stays.
+    /// Where it is, links resolved; `None`: it is unknown, and the file stays.
     path: Option<PathBuf>,
 }
 

@@ -4,7 +4,7 @@
 
 /// The longest line.
 const MAX: usize = 4095;
-/// Lines that can be had back.
+/// The history: lines that can be recalled.
 const HISTORY: usize = 64;
 
 /// What stands before each line.

@@ -60,7 +60,7 @@ impl Recording {
         self.files.push(FileOp::Host(HostChange::Fail(path, failing)));
     }
 
-    /// A command was handed over; `at` tells where the process stood, unless it was simply at rest.
+    /// A command was submitted; `at` is the step of the process at that moment, unless it was simply at rest.
     pub(super) fn submit(&mut self, at: Option<StepKind>, command: &Json) {
         if command.as_dict().is_none() {
             // No scenario can hold it, and it has no effect.

@@ -16,7 +16,7 @@ pub struct SimOptions {
     pub record: Option<PathBuf>,
     /// `--sim-trace`
     pub trace: Option<PathBuf>,
-    /// `--sim-level`: what the trace tells.
+    /// `--sim-level`: detail of the trace.
     pub level: Level,
     /// `--sim-quirk`, as often as given.
     pub quirks: Quirks,

@@ -22,8 +22,8 @@ use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-/// How long, in virtual time, a calm client waits for a process that never comes to rest.
-const PATIENCE: Nanos = 250 * MILLIS;
+/// How long, in virtual time, a calm client waits for a process that never comes to rest; then it sends its next command all the same.
+pub const PATIENCE: Nanos = 250 * MILLIS;
 
 /// What the client can do.
 #[derive(Debug)]

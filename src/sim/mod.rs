@@ -1,12 +1,13 @@
-//! Runs: a world, the client that carries out a scenario, and what comes of it.
+//! Runs: a world, the client that executes the steps of a scenario, and how the run ends.
 
 mod client;
+pub mod graph;
 pub mod lint;
 mod look;
 pub mod outcome;
 mod setup;
 
-pub use client::{Client, START, note_read, note_sent};
+pub use client::{Client, PATIENCE, START, note_read, note_sent};
 pub use setup::file_op;
 
 use crate::base::units::{Nanos, SECONDS, Shift};
@@ -19,9 +20,7 @@ use crate::trace::Trace;
 use crate::world::World;
 use crate::world::aio::Stepped;
 use outcome::{At, Outcome, Run, RunOptions};
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Arc;
 
 /// Frames after which a run is given up, unless the scenario says otherwise.
 pub const MAX_STEPS: u64 = 50_000_000;
@@ -209,17 +208,6 @@ pub fn run_with(plan: &Plan, choose: &mut dyn Choose, options: &RunOptions) -> (
             (outcome, Some(sim))
         }
     }
-}
-
-/// What the nodes of a scenario are, by name, at its start and at the end of a run: driver and file, for pictures.
-#[must_use]
-pub fn nodes(plan: &Plan, chooser: &mut Chooser, options: &RunOptions) -> BTreeMap<Arc<str>, String> {
-    let options = RunOptions { level: None, ..*options };
-    let mut known = Sim::new(plan, &options).map(|sim| look::nodes(&sim.world)).unwrap_or_default();
-    if let (_, Some(sim)) = run_with(plan, chooser, &options) {
-        known.extend(look::nodes(&sim.world));
-    }
-    known
 }
 
 /// Runs a scenario from its start to its end. A panic of the simulator becomes [`Outcome::Crash`].

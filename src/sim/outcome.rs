@@ -1,4 +1,4 @@
-//! What comes of a run.
+//! How a run ends.
 
 use crate::base::units::Nanos;
 use crate::choice::{ChoiceLog, Chooser, Divergence};

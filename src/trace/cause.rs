@@ -22,6 +22,8 @@ pub enum Later {
     CoBh(u32),
     /// The bottom half that ends a job.
     JobExit(u32),
+    /// A job that was asked to cancel: its end, whatever it does until it notices.
+    JobCancel(u32),
     /// The bottom half that drops a node.
     Unref(u32),
     /// A job's timer.

@@ -34,12 +34,12 @@ impl Frame {
                 Flow::Go
             }
             Frame::WakeWithReg(co) => {
-                let value = std::mem::take(&mut w.reg);
+                let value = w.take_val();
                 w.wake_with(co, value);
                 Flow::Go
             }
             Frame::CoReturn(cell) => {
-                w.aio.cells[cell.0 as usize] = Some(std::mem::take(&mut w.reg));
+                w.aio.cells[cell.0 as usize] = Some(w.take_val());
                 Flow::Go
             }
             Frame::TakeCell(cell) => {
@@ -47,17 +47,23 @@ impl Frame {
                 w.ret(value)
             }
             Frame::RunCo(frame) => {
-                w.reg = Val::None;
+                w.leave(Val::None);
                 w.run_co(*frame)
             }
             Frame::OnMain(frame) => w.co_call_main(*frame, "the main thread"),
             Frame::Give(value) => w.ret(*value),
             Frame::KeepOver(frame) => {
-                let kept = std::mem::take(&mut w.reg);
+                let kept = w.take_val();
                 w.seq([*frame, Frame::Give(Box::new(kept))])
             }
             Frame::Idle => unreachable!("starting the process stops here"),
-            Frame::StopOnError(n) => w.stop_on_error(n),
+            Frame::IfOk(frames) => {
+                if !w.peek().is_err() {
+                    w.leave(Val::None);
+                    w.push_all(frames.into_vec());
+                }
+                Flow::Go
+            }
             Frame::Sleep(ns) => {
                 let co = w.current();
                 w.timer_set(w.now.saturating_add(ns), crate::world::aio::timer::TimerKind::CoSleep(co));
@@ -114,21 +120,6 @@ impl Frame {
 }
 
 impl World {
-    /// `Frame::StopOnError`
-    fn stop_on_error(&mut self, n: u32) -> Flow {
-        let failed = matches!(
-            &self.reg,
-            Val::Ret(Err(_)) | Val::Data(Err(_)) | Val::Done(Err(_)) | Val::Status(Err(_)) | Val::Opened(Err(_))
-        );
-        if failed {
-            let keep = self.stack.len() - n as usize;
-            self.stack.truncate(keep);
-        } else {
-            self.reg = Val::None;
-        }
-        Flow::Go
-    }
-
     pub(super) fn run_bh(&mut self, bh: Bh, ctx: Ctx) -> Flow {
         self.trace.set_cause(None);
         match bh.work() {
@@ -181,7 +172,7 @@ impl World {
             return Flow::Go;
         };
         self.timer_del(timer.kind);
-        self.stack.push(Frame::RunTimers);
+        self.push(Frame::RunTimers);
         self.trace.set_cause(None);
         match timer.kind {
             TimerKind::JobSleep(job) => {

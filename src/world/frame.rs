@@ -1,7 +1,7 @@
 //! The frames: every place where QEMU's code stands while something else runs, as data.
 //!
 //! A frame is the rest of a function after a call. It is popped, runs to its next call or yield, and pushes what comes after that;
-//! results travel in the register ([`Val`]). One frame, one method of [`World`](super::World) of the same meaning; `run_frame.rs`
+//! results travel in the register ([`Val`]). One frame, one method of [`World`](super::World) of the same meaning; `dispatch.rs`
 //! says which.
 
 use super::aio::coroutine::Wait;
@@ -91,8 +91,8 @@ pub enum Frame {
     Give(Box<Val>),
     /// Runs a frame and keeps the register over it.
     KeepOver(Box<Frame>),
-    /// If the register holds a failure, drops this many frames below.
-    StopOnError(u32),
+    /// Runs these frames unless the register holds a failure, which then is the result of all of them ([`Frame::if_ok`]).
+    IfOk(Box<[Frame]>),
     Sleep(Nanos),
     /// The bottom of the stack while the process starts.
     Idle,
@@ -145,6 +145,14 @@ pub enum Frame {
     Throttle(ThrottleFrame),
     Open(OpenFrame),
     Reopen(ReopenFrame),
+}
+
+impl Frame {
+    /// What is done only if what ran before went well: `if (ret < 0) { return ret; }` and the rest of that function.
+    #[must_use]
+    pub fn if_ok<const N: usize>(frames: [Frame; N]) -> Frame {
+        Frame::IfOk(Box::new(frames))
+    }
 }
 
 #[cfg(test)]

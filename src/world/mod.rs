@@ -16,6 +16,7 @@ pub mod out;
 mod rebase;
 pub mod system;
 pub mod value;
+mod waiting;
 pub mod watch;
 
 use crate::base::units::Nanos;
@@ -34,10 +35,6 @@ pub struct World {
     pub now: Nanos,
     /// Frames run so far, for limits.
     pub steps: u64,
-    /// The running stack: the main thread's between steps.
-    pub(crate) stack: Vec<frame::Frame>,
-    /// What the last frame left for the next.
-    pub(crate) reg: value::Val,
     /// The event loop.
     pub aio: aio::Aio,
     /// Coroutines.
@@ -91,8 +88,6 @@ impl World {
         World {
             now: 0,
             steps: 0,
-            stack: Vec::new(),
-            reg: value::Val::None,
             aio: aio::Aio::default(),
             cos: Arena::reusing(),
             graph: block::graph::Graph::default(),
@@ -116,28 +111,5 @@ impl World {
             trace: Trace::off(),
             feed: watch::feed::Feed::default(),
         }
-    }
-
-    /// Who waits for what, a line each: for runs that can't go on.
-    #[must_use]
-    pub fn waiting(&self) -> Vec<String> {
-        let mut lines = Vec::new();
-        if self.aio.starved {
-            lines.push(aio::idle::hang_text());
-        }
-        for frame in self.stack.iter().rev() {
-            if let frame::Frame::Poll(cond) = frame {
-                lines.push(format!("main thread: polls while {cond:?}"));
-            }
-        }
-        for (id, co) in self.cos.iter() {
-            if let Some(wait) = &co.wait {
-                let top = co.frames.last().map(|f| format!("{f:?}"));
-                let top = top.unwrap_or_default();
-                let name = top.split([' ', '(', '{']).next().unwrap_or_default().to_owned();
-                lines.push(format!("{id:?}: waits for {wait:?}, then {name}"));
-            }
-        }
-        lines
     }
 }

@@ -26,7 +26,7 @@ impl World {
             )
         };
         let shift = Shift { from: self.now, to: base };
-        if shift.from == base || self.stack.iter().chain(self.cos.iter().flat_map(|(_, co)| &co.frames)).any(measures) {
+        if shift.from == base || self.frames().chain(self.cos.iter().flat_map(|(_, co)| &co.frames)).any(measures) {
             return;
         }
         self.now = base;

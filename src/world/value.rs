@@ -59,7 +59,91 @@ pub enum Val {
     Opened(Result<Vec<StoredBitmap>, Fault>),
 }
 
+/// What one frame leaves and another one expects.
+pub(in crate::world) trait Returned: Sized {
+    /// In words, for the message where something else was left.
+    const WHAT: &'static str;
+
+    /// The value, or what it is instead.
+    fn from_val(value: Val) -> Result<Self, Val>;
+}
+
+macro_rules! returned {
+    ($($type:ty = $what:literal: $($pattern:pat => $value:expr),*;)*) => {
+        $(impl Returned for $type {
+            const WHAT: &'static str = $what;
+
+            fn from_val(value: Val) -> Result<Self, Val> {
+                match value {
+                    $($pattern => Ok($value),)*
+                    other => Err(other),
+                }
+            }
+        })*
+    };
+}
+
+returned! {
+    Ret = "a status": Val::Ret(ret) => ret, Val::None => Ok(());
+    Ret<Data> = "data": Val::Data(data) => data, Val::Ret(Err(errno)) => Err(errno);
+    Ret<BlockStatus> = "a block status": Val::Status(status) => status;
+    Ret<u64> = "a number": Val::Num(number) => number;
+    Result<NodeId, QmpError> = "a node or an error": Val::Node(node) => node;
+    Result<BackendId, QmpError> = "a backend or an error": Val::Backend(blk) => blk;
+    Result<JobId, QmpError> = "a job or an error": Val::Job(job) => job;
+    Result<(), QmpError> = "success or an error":
+        Val::Done(done) => done,
+        Val::None | Val::Ret(Ok(())) => Ok(()),
+        Val::Ret(Err(errno)) => Err(QmpError::generic(errno.to_string()));
+}
+
 impl Val {
+    /// Whether it is a failure.
+    #[must_use]
+    pub fn is_err(&self) -> bool {
+        match self {
+            Val::None | Val::Free | Val::Bool(_) => false,
+            Val::Ret(ret) => ret.is_err(),
+            Val::Data(data) => data.is_err(),
+            Val::Status(status) => status.is_err(),
+            Val::Node(node) => node.is_err(),
+            Val::Backend(blk) => blk.is_err(),
+            Val::Job(job) => job.is_err(),
+            Val::Done(done) => done.is_err(),
+            Val::Json(json) => json.is_err(),
+            Val::Num(number) => number.is_err(),
+            Val::Opened(opened) => opened.is_err(),
+        }
+    }
+
+    /// The failure as an error for the client; `None` if it is none.
+    #[must_use]
+    pub fn error(self) -> Option<QmpError> {
+        let of_errno = |errno: Errno| QmpError::generic(errno.to_string()).with_errno(errno);
+        match self {
+            Val::None | Val::Free | Val::Bool(_) => None,
+            Val::Ret(ret) => ret.err().map(of_errno),
+            Val::Data(data) => data.err().map(of_errno),
+            Val::Status(status) => status.err().map(of_errno),
+            Val::Num(number) => number.err().map(of_errno),
+            Val::Node(node) => node.err(),
+            Val::Backend(blk) => blk.err(),
+            Val::Job(job) => job.err(),
+            Val::Done(done) => done.err(),
+            Val::Json(json) => json.err(),
+            Val::Opened(opened) => opened.err().map(|fault| QmpError::generic(fault.to_string())),
+        }
+    }
+
+    /// The failure as a number; `EIO` where an error has only words. `None` if it is no failure.
+    #[must_use]
+    pub fn errno(self) -> Option<Errno> {
+        match self {
+            Val::Opened(opened) => opened.err().map(|fault| fault.errno),
+            other => other.error().map(|err| err.errno.unwrap_or(Errno::EIO)),
+        }
+    }
+
     /// A plain failure.
     #[must_use]
     pub fn err(errno: Errno) -> Val {
@@ -69,30 +153,20 @@ impl Val {
 
 impl World {
     /// The result in the register as a plain status.
+    #[track_caller]
     pub(in crate::world) fn take_ret(&mut self) -> Ret {
-        match std::mem::take(&mut self.reg) {
-            Val::Ret(ret) => ret,
-            Val::None => Ok(()),
-            other => panic!("expected a status, found {other:?}"),
-        }
+        self.take()
     }
 
     /// The result in the register as data.
+    #[track_caller]
     pub(in crate::world) fn take_data(&mut self) -> Ret<Data> {
-        match std::mem::take(&mut self.reg) {
-            Val::Data(data) => data,
-            Val::Ret(Err(errno)) => Err(errno),
-            other => panic!("expected data, found {other:?}"),
-        }
+        self.take()
     }
 
     /// The plain success or failure that a frame left.
-    pub(super) fn take_done(&mut self) -> Result<(), QmpError> {
-        match std::mem::take(&mut self.reg) {
-            Val::Done(done) => done,
-            Val::None | Val::Ret(Ok(())) => Ok(()),
-            Val::Ret(Err(errno)) => Err(QmpError::generic(errno.to_string())),
-            other => panic!("expected success or an error, found {other:?}"),
-        }
+    #[track_caller]
+    pub(in crate::world) fn take_done(&mut self) -> Result<(), QmpError> {
+        self.take()
     }
 }

@@ -80,6 +80,8 @@ function side() {
     html += '<h2>Requests in flight</h2>' + (flying.length ? '<table>' + flying.map(({node, list}) =>
       `<tr><td>${escapeHtml(node.name)}</td><td class="n">${list.length}</td><td class="none">${escapeHtml([...new Set(list.map(q => q.op))].join(', '))}</td></tr>`).join('') + '</table>' : '<p class="none">none</p>');
   }
+  const graph = run.last(run.graphs, i);
+  if (graph) html += `<h2>Node graph</h2><pre class="graph" id="graph">${escapeHtml(graph[1])}</pre>`;
   html += '<h2>Colours</h2><div class="legend">' + data.states.filter(s => runs.some(r => r.jobs.some(j => j.states.some(x => x[2] === s[0])))).map(s => `<span><i style="background:${s[1]}"></i>${s[0]}</span>`).join('') +
     `<span><i style="background:var(--request)"></i>read</span><span><i style="background:var(--request-edge)"></i>write, flush, …</span><span><i style="background:var(--bad)"></i>failed</span></div>`;
   $('side').innerHTML = html;

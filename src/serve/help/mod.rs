@@ -60,7 +60,7 @@ Options are QEMU's. These have an effect:
 -qmp DEV                a QMP monitor at unix:PATH,server=on,wait=off, stdio, …
 -qmp-pretty DEV         the same, on several lines
 -monitor DEV            a monitor for people
--serial DEV             a serial port that nobody uses
+-serial DEV             a serial port without a guest that uses it
 -qtest DEV              the test protocol; clock_step moves virtual time
 -accel qtest            with it, time stands still otherwise
 -S                      the guest does not run at first
@@ -70,11 +70,11 @@ Options are QEMU's. These have an effect:
                         as in QEMU, as far as anything of it is simulated
 
 Options of the simulator:
---sim-pace real|asap    sleeps follow the wall clock (default), or pass at once
+--sim-pace real|asap    sleeps follow the wall clock (default), or take no time
 --sim-seed N            orders and durations drawn from a seed
 --sim-record FILE       write the run as a scenario
 --sim-trace FILE        write the trace as JSON lines
---sim-level LEVEL       how much the trace tells (`blockjob-sim help trace`)
---sim-quirk NAME        with this bug of an older QEMU
+--sim-level LEVEL       detail of the trace: client, job, io or co
+--sim-quirk NAME        switch on this bug of an older QEMU
 --sim-check             end when an invariant is broken
 ";

@@ -1,4 +1,4 @@
-//! Coroutines: made, entered, woken, and how frames are pushed (`util/qemu-coroutine.c`, `util/async.c`).
+//! Coroutines: made, entered, woken (`util/qemu-coroutine.c`, `util/async.c`).
 
 use super::queue::{Bh, Ctx};
 use super::step::Cond;
@@ -135,13 +135,13 @@ impl World {
         let frames = std::mem::take(&mut coroutine.frames);
         let reg = std::mem::take(&mut coroutine.reg);
         let caller = self.aio.current.replace(to);
-        let caller_frames = std::mem::replace(&mut self.stack, frames);
-        let caller_reg = std::mem::replace(&mut self.reg, reg);
+        let caller_frames = std::mem::replace(&mut self.aio.stack, frames);
+        let caller_reg = std::mem::replace(&mut self.aio.reg, reg);
         let caller_wakeups = std::mem::take(&mut self.aio.wakeups);
         let wait = self.run_frames();
         let woken = std::mem::replace(&mut self.aio.wakeups, caller_wakeups);
-        let frames = std::mem::replace(&mut self.stack, caller_frames);
-        self.reg = caller_reg;
+        let frames = std::mem::replace(&mut self.aio.stack, caller_frames);
+        self.aio.reg = caller_reg;
         self.aio.current = caller;
         self.trace.set_cause(before);
         match wait {
@@ -161,7 +161,7 @@ impl World {
 
     fn run_frames(&mut self) -> Option<Wait> {
         let before = self.out.len();
-        while let Some(frame) = self.stack.pop() {
+        while let Some(frame) = self.aio.stack.pop() {
             self.steps += 1;
             if let Flow::Yield(wait) = frame.run(self) {
                 return Some(wait);
@@ -171,18 +171,6 @@ impl World {
             }
         }
         None
-    }
-
-    /// Pushes frames so that they run in the order given.
-    pub fn seq<const N: usize>(&mut self, frames: [Frame; N]) -> Flow {
-        self.stack.extend(frames.into_iter().rev());
-        Flow::Go
-    }
-
-    /// Ends the running frame with a result for the one below.
-    pub fn ret(&mut self, value: Val) -> Flow {
-        self.reg = value;
-        Flow::Go
     }
 
     /// The running coroutine.

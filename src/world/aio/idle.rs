@@ -18,7 +18,7 @@ impl World {
     /// Whether the main loop (not a nested poll) is what would run next.
     #[must_use]
     pub fn in_main_loop(&self) -> bool {
-        self.stack.is_empty() && !self.aio.starved
+        self.aio.stack.is_empty() && !self.aio.starved
     }
 
     /// Whether nothing is ready and nothing is in flight: only timers can still go off.

@@ -9,6 +9,7 @@ pub(in crate::world) mod idle;
 pub(super) mod latency;
 pub(super) mod open_orders;
 pub mod queue;
+mod stack;
 pub mod step;
 pub(super) mod subjects;
 pub mod timer;
@@ -29,6 +30,10 @@ use timer::Timer;
 /// Event-loop state of the process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Aio {
+    /// The running stack: the main thread's between steps.
+    stack: Vec<Frame>,
+    /// The register: what the last frame left for the next.
+    reg: Val,
     /// Coroutines were found not to yield any more.
     pub starved: bool,
     /// Bottom halves of `qemu_aio_context`.
@@ -78,25 +83,25 @@ impl World {
             return Stepped::Ran;
         }
         let mut ran = false;
-        while let Some(frame) = self.stack.pop() {
+        while let Some(frame) = self.aio.stack.pop() {
             self.steps += 1;
             if matches!(frame, Frame::Idle) {
-                self.stack.push(frame);
+                self.aio.stack.push(frame);
                 return Stepped::Ran;
             }
             if let Frame::Poll(cond) = frame {
                 if ran && self.aio.order {
-                    self.stack.push(Frame::Poll(cond));
+                    self.aio.stack.push(Frame::Poll(cond));
                     return Stepped::Ran;
                 }
                 ran = true;
                 if self.poll_holds(&cond) {
-                    self.trace.keep_cause(Later::Poll(self.stack.len() as u32));
-                    self.stack.push(Frame::Poll(cond));
+                    self.trace.keep_cause(Later::Poll(self.aio.stack.len() as u32));
+                    self.aio.stack.push(Frame::Poll(cond));
                     return if self.aio_poll(choose) { Stepped::Ran } else { Stepped::Hang };
                 }
-                self.reg = Val::None;
-                self.trace.take_cause(Later::Poll(self.stack.len() as u32));
+                self.aio.reg = Val::None;
+                self.trace.take_cause(Later::Poll(self.aio.stack.len() as u32));
             } else if let Frame::More | Frame::MoreHere | Frame::MoreBetween = frame {
                 let matters = match frame {
                     Frame::More => self.more_matters(),
@@ -107,7 +112,7 @@ impl World {
                 }
                 let point =
                     if matches!(frame, Frame::MoreBetween) { ChoicePoint::BhOrder } else { ChoicePoint::WorkNext };
-                self.stack.push(frame);
+                self.aio.stack.push(frame);
                 if ran {
                     return Stepped::Ran;
                 }
@@ -120,7 +125,7 @@ impl World {
             } else if let Frame::Complete(id) = frame
                 && self.another_may_have_worked(id)
             {
-                self.stack.push(frame);
+                self.aio.stack.push(frame);
                 if ran {
                     return Stepped::Ran;
                 }
@@ -131,7 +136,7 @@ impl World {
                 frame.run(self);
                 // A nested `aio_bh_poll` may have to look at the clock again; worlds are cloned only between steps. A file of the
                 // real host is brought in between two steps as well.
-                if self.stack.is_empty() || self.files.waits() || self.aio.starved {
+                if self.aio.stack.is_empty() || self.files.waits() || self.aio.starved {
                     return Stepped::Ran;
                 }
             }

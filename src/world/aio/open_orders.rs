@@ -1,4 +1,4 @@
-//! How long requests take; and the event loop where orders are open and times are not ([`MODE_ORDER`]).
+//! The event loop where orders are open and times are not ([`MODE_ORDER`]).
 //!
 //! Requests have no latencies here: any request in flight may be done next. The clock stands still but for timers, so that worlds
 //! which differ only in how long they took are equal. What a client can see is what it can see under some choice of latencies: a
@@ -38,7 +38,7 @@ impl World {
         if self.aio.faults && self.unplaced_faults().is_some() {
             return true;
         }
-        match self.stack.last() {
+        match self.aio.stack.last() {
             Some(Frame::Poll(Cond::JobCompleted(_))) => true,
             Some(Frame::More) => self.more_matters(),
             Some(Frame::MoreHere | Frame::MoreBetween) => requests > 0,
@@ -74,12 +74,12 @@ impl World {
         if ready {
             self.aio.main.begin_poll();
         }
-        self.stack.push(Frame::Handlers);
+        self.aio.stack.push(Frame::Handlers);
         if ready {
-            self.stack.extend([Frame::More, Frame::BhLoop(Ctx::Main)]);
+            self.aio.stack.extend([Frame::More, Frame::BhLoop(Ctx::Main)]);
         }
         if let Some(first) = first {
-            self.stack.extend([Frame::More, Frame::Complete(first)]);
+            self.aio.stack.extend([Frame::More, Frame::Complete(first)]);
         }
     }
 
@@ -107,9 +107,9 @@ impl World {
         match timer {
             Some(timer) if pick == open.len() => {
                 self.now = self.now.max(timer.deadline);
-                self.stack.push(Frame::RunTimers);
+                self.aio.stack.push(Frame::RunTimers);
             }
-            _ => self.stack.extend([Frame::More, Frame::Complete(open[pick])]),
+            _ => self.aio.stack.extend([Frame::More, Frame::Complete(open[pick])]),
         }
         true
     }
@@ -118,7 +118,7 @@ impl World {
     /// are due, and before a condition that is waited for is looked at again. Otherwise the next round finds all as it is.
     pub(super) fn more_matters(&self) -> bool {
         let due = || self.aio.timers.iter().any(|timer| timer.deadline <= self.now);
-        let waited_for = || self.stack.iter().any(|frame| matches!(frame, Frame::Poll(_)));
+        let waited_for = || self.aio.stack.iter().any(|frame| matches!(frame, Frame::Poll(_)));
         !self.aio.in_flight.is_empty() && (self.anything_ready() || due() || waited_for())
     }
 
@@ -157,7 +157,7 @@ impl World {
         let pick = choose.choose_of(ChoicePoint::WorkNext, among, &of, &mut |i| self.who_of(nth(i)));
         let first = nth(pick);
         if pick == 0 {
-            self.stack.pop();
+            self.aio.stack.pop();
             self.complete(id);
         } else if let Some(i) = self.aio.in_flight.iter().position(|r| r.id == first) {
             let value = self.device_work(&self.aio.in_flight[i].clone());
@@ -168,8 +168,8 @@ impl World {
     /// `Frame::More` and `Frame::MoreHere`, which stay until no more is done. Requests count that were sent in this very round.
     pub(super) fn ask_for_more(&mut self, choose: &mut dyn Choose, point: ChoicePoint) {
         match self.one_more(choose, point) {
-            Some(request) => self.stack.push(Frame::Complete(request)),
-            None => drop(self.stack.pop()),
+            Some(request) => self.aio.stack.push(Frame::Complete(request)),
+            None => drop(self.aio.stack.pop()),
         }
     }
 

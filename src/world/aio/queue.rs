@@ -118,9 +118,9 @@ impl World {
         };
         let Some(bh) = queue.next() else { return Flow::Go };
         let more = queue.is_amid() && self.aio.order && self.aio.bh_order;
-        self.stack.push(Frame::BhLoop(ctx));
+        self.aio.stack.push(Frame::BhLoop(ctx));
         if more {
-            self.stack.push(Frame::MoreBetween);
+            self.aio.stack.push(Frame::MoreBetween);
         }
         self.run_bh(bh, ctx)
     }

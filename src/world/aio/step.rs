@@ -67,7 +67,7 @@ impl World {
         if self.aio.main.ready() || self.aio.iohandler.ready() {
             if self.aio.iohandler.ready() {
                 self.aio.iohandler.begin_poll();
-                self.stack.push(Frame::BhLoop(Ctx::Iohandler));
+                self.aio.stack.push(Frame::BhLoop(Ctx::Iohandler));
             }
             self.poll_nonblocking(choose);
             return Stepped::Ran;
@@ -84,7 +84,7 @@ impl World {
             self.aio.main.begin_poll();
             self.seq([Frame::BhLoop(Ctx::Main), Frame::Handlers]);
         } else {
-            self.stack.push(Frame::Handlers);
+            self.aio.stack.push(Frame::Handlers);
         }
         // A request may be done just when this round begins: its completion is the newest bottom half then.
         if !self.aio.in_flight.is_empty() {
@@ -95,7 +95,7 @@ impl World {
             let about = &mut |alternative| self.alternative_who(alternative as usize - 1);
             let pick = choose.choose_of(ChoicePoint::WorkNext, among, &of, about);
             if pick > 0 {
-                self.stack.push(Frame::Complete(order[pick as usize - 1]));
+                self.aio.stack.push(Frame::Complete(order[pick as usize - 1]));
             }
         }
     }
@@ -152,11 +152,11 @@ impl World {
                 if pick == 0 {
                     self.now = self.now.max(due);
                 }
-                self.stack.push(Frame::Complete(id));
+                self.aio.stack.push(Frame::Complete(id));
             }
             (None, Some(timer)) => {
                 self.now = self.now.max(timer.deadline);
-                self.stack.push(Frame::RunTimers);
+                self.aio.stack.push(Frame::RunTimers);
             }
             (None, None) => unreachable!("an alternative was picked that was not offered"),
         }

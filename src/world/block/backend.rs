@@ -297,13 +297,13 @@ impl World {
 
     /// `blk_new_open`, once the node is open or not. Leaves `Val::Backend`.
     fn blk_new_opened(&mut self, perm: u8) -> Flow {
-        match std::mem::take(&mut self.reg) {
-            Val::Node(Ok(bs)) => self.seq([
+        let opened: Result<NodeId, QmpError> = self.take();
+        match opened {
+            Ok(bs) => self.seq([
                 BackendFrame::BlkNewWithBs { bs, perm, beyond_eof: false }.into(),
                 Frame::KeepOver(Box::new(GraphFrame::BdrvUnref(bs).into())),
             ]),
-            Val::Node(Err(err)) => self.ret(Val::Backend(Err(err))),
-            other => unreachable!("a node or an error, not {other:?}"),
+            Err(err) => self.ret(Val::Backend(Err(err))),
         }
     }
 
@@ -314,7 +314,7 @@ impl World {
         if backend.quiesce_counter > 0 {
             backend.queued_requests.push(co);
             self.reach(Place::DrainedRequestWaits);
-            self.stack.push(BackendFrame::BlkCo { blk, request }.into());
+            self.push(BackendFrame::BlkCo { blk, request }.into());
             return Flow::Yield(Wait::Queue("the end of a drained section"));
         }
         backend.in_flight += 1;
@@ -324,7 +324,7 @@ impl World {
             self.see_guest(blk, &request);
         }
         let throttled = self.throttling.group_of(Member::Backend(blk)).is_some();
-        self.stack.push(BackendFrame::BlkCoDone(blk).into());
+        self.push(BackendFrame::BlkCoDone(blk).into());
         let Some(node) = self.graph.available(blk) else { return self.ret(Val::err(Errno::ENOMEDIUM)) };
         let (offset, bytes) = request.range();
         let length = self.bdrv_getlength(node);

@@ -222,7 +222,7 @@ impl World {
     fn insert_node(&mut self, node: NodeId, below: NodeId) -> Flow {
         if let Err(mut err) = self.take_done() {
             err.desc = format!("Could not create node: {}", err.desc).into();
-            self.stack.push(Frame::Give(Box::new(Val::Node(Err(err)))));
+            self.push(Frame::Give(Box::new(Val::Node(Err(err)))));
             return self.seq([
                 GraphLockFrame::GraphWrlock.into(),
                 GraphFrame::UnrefChildren(node).into(),
@@ -248,7 +248,7 @@ impl World {
     fn node_inserted(&mut self, node: NodeId) -> Flow {
         if let Err(mut err) = self.take_done() {
             err.desc = format!("Could not replace node: {}", err.desc).into();
-            self.stack.push(Frame::Give(Box::new(Val::Node(Err(err)))));
+            self.push(Frame::Give(Box::new(Val::Node(Err(err)))));
             return self.seq([GraphFrame::BdrvUnref(node).into()]);
         }
         self.ret(Val::Node(Ok(node)))

@@ -4,9 +4,9 @@
 use crate::base::errno::Errno;
 use crate::base::units::align_up;
 use crate::block::qcow2::CreateOptions as Qcow2Options;
-use crate::job::status::JobType;
 use crate::qmp::error::QmpError;
 use crate::world::World;
+use crate::world::arena::NodeId;
 use crate::world::block::driver::qcow2_create::Qcow2CreateFrame;
 use crate::world::block::driver::qcow2_create::TRUNCATE;
 use crate::world::block::graph::GraphFrame;
@@ -15,7 +15,6 @@ use crate::world::block::open::open::OpenFrame;
 use crate::world::block::open::spec::OpenSpec;
 use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
-use crate::world::job::hooks::{JobHooks, WatchHooks};
 use crate::world::value::Val;
 use std::sync::Arc;
 
@@ -40,23 +39,6 @@ impl AfterCreate {
         }
     }
 }
-
-/// `blockdev_create_job_driver`
-pub(in crate::world) const HOOKS: JobHooks = JobHooks {
-    job_type: JobType::Create,
-    run: World::create_run,
-    pause: None,
-    resume: None,
-    user_resume: None,
-    complete: None,
-    prepare: None,
-    commit: None,
-    abort: None,
-    clean: None,
-    cancel: None,
-    block: None,
-    watch: WatchHooks { may_rest: None, bitmap: None, target: None },
-};
 
 /// The frames of this file: the rest of a function each.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -85,7 +67,7 @@ impl ImgCreateFrame {
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {
         match self {
             ImgCreateFrame::ImgCreated(format) => {
-                if let Val::Done(Err(err)) = &mut w.reg
+                if let Val::Done(Err(err)) = w.peek_mut()
                     && err.errno == Some(Errno::EFBIG)
                 {
                     err.desc = crate::world::block::host_work::too_large(&format).into();
@@ -142,8 +124,7 @@ impl World {
                         self.seq([
                             OpenFrame::BdrvOpen(Arc::new(spec)).into(),
                             ImgCreateFrame::ImgBackingOpened.into(),
-                            Frame::StopOnError(1),
-                            create,
+                            Frame::if_ok([create]),
                         ])
                     }
                 }
@@ -170,13 +151,13 @@ impl World {
 
     /// `bdrv_img_create`, once the backing file was opened. Leaves `Val::Done`.
     fn img_backing_opened(&mut self) -> Flow {
-        match std::mem::take(&mut self.reg) {
-            Val::Node(Ok(bs)) => {
-                self.stack.push(Frame::Give(Box::new(Val::Done(Ok(())))));
+        let opened: Result<NodeId, QmpError> = self.take();
+        match opened {
+            Ok(bs) => {
+                self.push(Frame::Give(Box::new(Val::Done(Ok(())))));
                 self.seq([GraphFrame::BdrvUnref(bs).into()])
             }
-            Val::Node(Err(err)) => self.ret(Val::Done(Err(err))),
-            other => unreachable!("a node or an error, not {other:?}"),
+            Err(err) => self.ret(Val::Done(Err(err))),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Drained sections and the graph lock (`block/io.c`, `block/graph-lock.c`).
+//! Drained sections: of a node, of all (`block/io.c:bdrv_drained_begin`, `bdrv_drain_all_begin`).
 //!
 //! A drained section is opened from a node upwards: every parent is told to be quiet. Jobs answer by pausing, which a client
 //! sees as `paused` and, when the section ends, `running`.
@@ -150,7 +150,7 @@ impl World {
         }
         self.drained_begin_nopoll(bs);
         if self.feed.on {
-            self.stack.push(WatchFrame::DrainSeen(bs).into());
+            self.push(WatchFrame::DrainSeen(bs).into());
         }
         self.seq([Frame::Poll(Cond::Drain(bs))])
     }

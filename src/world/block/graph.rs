@@ -491,7 +491,7 @@ impl World {
                 format!("#block{n}00").into()
             }
             Some(name) => {
-                if !crate::world::job::id_wellformed(name) {
+                if !crate::base::id::id_wellformed(name) {
                     return Err(format!("Invalid node-name: '{name}'"));
                 }
                 if self.graph.blk_by_name(name).is_some() {
@@ -554,11 +554,11 @@ impl World {
         for node in self.graph.named.clone() {
             if self.graph.nodes[node].monitor_owned {
                 self.graph.nodes[node].monitor_owned = false;
-                self.stack.push(GraphFrame::BdrvUnref(node).into());
+                self.push(GraphFrame::BdrvUnref(node).into());
             }
         }
         for blk in backends {
-            self.stack.push(BackendFrame::BlkUnref(blk).into());
+            self.push(BackendFrame::BlkUnref(blk).into());
         }
         Flow::Go
     }

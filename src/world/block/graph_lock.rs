@@ -80,7 +80,7 @@ impl World {
         if self.aio.has_writer {
             let co = self.current();
             self.graph_readers_waiting.push(co);
-            self.stack.push(GraphLockFrame::Rdlock.into());
+            self.push(GraphLockFrame::Rdlock.into());
             return Flow::Yield(Wait::Queue("the graph lock"));
         }
         self.aio.readers += 1;

@@ -72,7 +72,7 @@ impl World {
             let path = file.path.clone();
             self.files.ask(&path, op);
             // The frame comes again, and counts then.
-            self.stack.push(Frame::Complete(id));
+            self.push(Frame::Complete(id));
             self.steps -= 1;
         }
         !in_memory
@@ -123,7 +123,7 @@ impl World {
         let op = if made { HostOp::Truncate(size) } else { HostOp::Create };
         match self.host_does(&key, &op) {
             None => {
-                self.stack.push(HostWorkFrame::RawCreate { path, size, made, then }.into());
+                self.push(HostWorkFrame::RawCreate { path, size, made, then }.into());
                 match self.aio.current {
                     None => Flow::Go,
                     Some(co) => {

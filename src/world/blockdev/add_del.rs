@@ -46,7 +46,7 @@ impl World {
 
     /// The end of `qmp_blockdev_add`.
     fn blockdev_added(&mut self) -> Flow {
-        let Val::Node(node) = std::mem::take(&mut self.reg) else { unreachable!("a node or an error") };
+        let node: Result<NodeId, QmpError> = self.take();
         let done = node.map(|bs| self.graph.nodes[bs].monitor_owned = true);
         self.ret(Val::Done(done))
     }
@@ -58,7 +58,7 @@ impl World {
             Err(err) => self.ret(Val::Done(Err(err))),
             Ok(bs) => {
                 self.graph.nodes[bs].monitor_owned = false;
-                self.stack.push(Frame::Give(Box::new(Val::Done(Ok(())))));
+                self.push(Frame::Give(Box::new(Val::Done(Ok(())))));
                 self.seq([GraphFrame::BdrvUnref(bs).into()])
             }
         }

@@ -8,6 +8,7 @@ use crate::qmp::types::{
 };
 use crate::quirk::Quirk;
 use crate::world::World;
+use crate::world::arena::JobId;
 use crate::world::arena::{NodeId, TranId, TxnId};
 use crate::world::block::create::ImgCreateFrame;
 use crate::world::block::drain::DrainFrame;
@@ -82,7 +83,7 @@ impl World {
 
     /// Notes the job of a backup action.
     fn tran_job(&mut self, tran: TranId, index: usize) -> Flow {
-        let Val::Job(job) = std::mem::take(&mut self.reg) else { unreachable!("a job or an error") };
+        let job: Result<JobId, QmpError> = self.take();
         let early = self.quirks.has(Quirk::TxnStartInPrepare);
         let mut starts = None;
         let done = job.map(|job| {
@@ -234,7 +235,7 @@ impl World {
         }
         let next = BackupCommandFrame::DriveBackupCreated { args: args.clone(), bs, txn }.into();
         if existing {
-            self.reg = Val::Done(Ok(()));
+            self.leave(Val::Done(Ok(())));
             return self.seq([next]);
         }
         let format = args.format.clone().expect("just set");
@@ -273,7 +274,7 @@ impl World {
 
     /// `drive_backup_action`, after the target was opened: the job.
     fn drive_backup_opened(&mut self, args: Box<DriveBackup>, bs: NodeId, txn: Option<TxnId>) -> Flow {
-        let Val::Node(opened) = std::mem::take(&mut self.reg) else { unreachable!("a node or an error") };
+        let opened: Result<NodeId, QmpError> = self.take();
         let target = match opened {
             Ok(target) => target,
             Err(err) => return self.ret(Val::Job(Err(err))),

@@ -135,7 +135,7 @@ impl World {
             Ok(found) => found,
             Err(err) => return self.ret(Val::Done(Err(err))),
         };
-        self.stack.push(BitmapsFrame::BitmapRelease(bs, id).into());
+        self.push(BitmapsFrame::BitmapRelease(bs, id).into());
         if self.graph.nodes[bs].bitmaps.get(id).is_some_and(|b| b.persistent()) {
             return self.remove_stored_bitmap(bs, &at.name);
         }
@@ -148,7 +148,7 @@ impl World {
             return self.ret(Val::Done(Ok(())));
         }
         let op = Box::new(Op::remove_bitmap(name));
-        self.reg = Val::None;
+        self.leave(Val::None);
         self.seq([
             Frame::RunCo(Box::new(Qcow2Frame::Qcow2Op { node: bs, op }.into())),
             BitmapsFrame::BitmapStoreRemoved.into(),
@@ -157,11 +157,7 @@ impl World {
 
     /// After the stored copy was removed.
     fn bitmap_store_removed(&mut self) -> Flow {
-        let done = match std::mem::take(&mut self.reg) {
-            Val::Opened(Err(fault)) => Err(QmpError::generic(fault.to_string())),
-            Val::Ret(Err(errno)) => Err(QmpError::generic(errno.to_string())),
-            _ => Ok(()),
-        };
+        let done = self.take_val().error().map_or(Ok(()), Err);
         self.ret(Val::Done(done))
     }
 

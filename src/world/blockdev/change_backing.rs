@@ -51,9 +51,7 @@ impl World {
         let [writable, as_before] = [false, true].map(|ro| Reopen::set_read_only(self, node, ro));
         self.seq([
             ReopenFrame::Reopen(Box::new(writable)).into(),
-            Frame::StopOnError(2),
-            change,
-            Frame::KeepOver(Box::new(ReopenFrame::Reopen(Box::new(as_before)).into())),
+            Frame::if_ok([change, Frame::KeepOver(Box::new(ReopenFrame::Reopen(Box::new(as_before)).into()))]),
         ])
     }
 
@@ -90,7 +88,7 @@ impl World {
             return self.ret(Val::Done(Err(QmpError::generic(text))));
         }
         let op = Box::new(Op::change_backing_file(Some(&file), Some(format)));
-        self.reg = Val::None;
+        self.leave(Val::None);
         self.seq([
             Frame::RunCo(Box::new(Qcow2Frame::Qcow2Op { node, op }.into())),
             ChangeBackingFrame::ChangedBacking { node, file }.into(),
@@ -99,12 +97,7 @@ impl World {
 
     /// After the header was written.
     fn changed_backing(&mut self, node: NodeId, file: Arc<str>) -> Flow {
-        let failed = match std::mem::take(&mut self.reg) {
-            Val::Opened(Err(fault)) => Some(fault.errno),
-            Val::Ret(Err(errno)) => Some(errno),
-            _ => None,
-        };
-        let done = match failed {
+        let done = match self.take_val().errno() {
             Some(errno) => Err(QmpError::generic(format!("Could not change backing file to '{file}': {errno}"))),
             None => {
                 let n = &mut self.graph.nodes[node];

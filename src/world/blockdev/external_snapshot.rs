@@ -139,7 +139,7 @@ impl World {
                 self.seq([OpenFrame::BdrvOpen(Arc::new(spec)).into(), next(SnapshotStage::Opened)])
             }
             SnapshotStage::Opened => {
-                let Val::Node(opened) = std::mem::take(&mut self.reg) else { unreachable!("a node or an error") };
+                let opened: Result<NodeId, QmpError> = self.take();
                 let new = match opened {
                     Ok(new) => new,
                     Err(err) => return self.ret(Val::Done(Err(err))),
@@ -163,7 +163,9 @@ impl World {
                     DrainFrame::DrainedEnd(old).into(),
                     GraphLockFrame::GraphWrunlock.into(),
                 ];
-                self.stack.extend(frames.map(|frame| Frame::KeepOver(Box::new(frame))));
+                for frame in frames {
+                    self.push(Frame::KeepOver(Box::new(frame)));
+                }
                 match self.take_done() {
                     Err(err) => self.ret(Val::Done(Err(err))),
                     Ok(()) => {
@@ -193,7 +195,7 @@ impl World {
     fn snapshot_create(&mut self, tran: TranId, index: usize, old: NodeId) -> Flow {
         let next = ExternalSnapshotFrame::Snapshot(tran, index, SnapshotStage::Created).into();
         let TransactionAction::SnapshotSync(args) = self.trans[tran].actions[index].clone() else {
-            self.reg = Val::Done(Ok(()));
+            self.leave(Val::Done(Ok(())));
             return self.seq([next]);
         };
         let name = args.snapshot_node_name.as_deref();
@@ -208,7 +210,7 @@ impl World {
             return self.ret(Val::Done(Err(QmpError::generic(text))));
         }
         if args.mode == Some(NewImageMode::Existing) {
-            self.reg = Val::Done(Ok(()));
+            self.leave(Val::Done(Ok(())));
             return self.seq([next]);
         }
         let (size, format) = (self.bdrv_getlength(old), self.graph.nodes[old].drv().format_name());

@@ -139,7 +139,7 @@ impl World {
 
     /// The new medium was opened, or not.
     fn medium_opened(&mut self, mut op: Box<MediumOp>) -> Flow {
-        let Val::Node(opened) = std::mem::take(&mut self.reg) else { unreachable!("a node or an error") };
+        let opened: Result<NodeId, QmpError> = self.take();
         match opened {
             Err(err) => self.ret(Val::Done(Err(err))),
             Ok(bs) => {
@@ -190,7 +190,7 @@ impl World {
     fn medium_end(&mut self, op: &MediumOp, done: Result<(), QmpError>) -> Flow {
         match op.held {
             Some(bs) => {
-                self.stack.push(Frame::Give(Box::new(Val::Done(done))));
+                self.push(Frame::Give(Box::new(Val::Done(done))));
                 self.seq([GraphFrame::BdrvUnref(bs).into()])
             }
             None => self.ret(Val::Done(done)),

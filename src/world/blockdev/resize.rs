@@ -5,6 +5,7 @@
 
 use crate::qmp::error::QmpError;
 use crate::world::World;
+use crate::world::arena::BackendId;
 use crate::world::arena::NodeId;
 use crate::world::block::backend::BackendFrame;
 use crate::world::block::drain::DrainFrame;
@@ -63,7 +64,7 @@ impl World {
     fn resize_allowed(&mut self, bs: NodeId, size: u64) -> Flow {
         let blocked = self.op_blocked(bs).or_else(|| self.cow_blocked(bs));
         if let Some(err) = blocked {
-            self.stack.push(GraphLockFrame::Rdunlock.into());
+            self.push(GraphLockFrame::Rdunlock.into());
             return self.ret(Val::Done(Err(err)));
         }
         let attach = BackendFrame::BlkNewWithBs { bs, perm: perm::RESIZE, beyond_eof: false }.into();
@@ -76,7 +77,7 @@ impl World {
 
     /// Once it has its backend, or could not have it.
     fn resize_attached(&mut self, bs: NodeId, size: u64) -> Flow {
-        let Val::Backend(attached) = std::mem::take(&mut self.reg) else { unreachable!("a backend or an error") };
+        let attached: Result<BackendId, QmpError> = self.take();
         match attached {
             Err(err) => self.ret(Val::Done(Err(err))),
             Ok(blk) => self.seq([

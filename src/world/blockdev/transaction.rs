@@ -137,7 +137,7 @@ impl World {
         t.states.push(ActionState::Nothing);
         let txn = t.txn;
         self.trace_tran(TxnPhase::Prepare, tran, index);
-        self.stack.push(TransactionFrame::TranPrepared(tran, index).into());
+        self.push(TransactionFrame::TranPrepared(tran, index).into());
         match action {
             TransactionAction::BlockdevBackup(args) => self.blockdev_backup_action(tran, index, args, txn),
             TransactionAction::DriveBackup(args) => self.drive_backup_action(tran, index, args, txn),
@@ -230,7 +230,7 @@ impl World {
     fn tran_commit(&mut self, tran: TranId, index: usize) -> Flow {
         let Some(index) = index.checked_sub(1) else { return Flow::Go };
         self.trace_tran(TxnPhase::Commit, tran, index);
-        self.stack.push(TransactionFrame::TranCommit(tran, index).into());
+        self.push(TransactionFrame::TranCommit(tran, index).into());
         match self.trans[tran].states[index].clone() {
             ActionState::Backup(_, Some(_)) if self.quirks.has(Quirk::TxnStartInPrepare) => Flow::Go,
             ActionState::Backup(_, Some(job)) => self.seq([JobFrame::JobStart(job).into()]),
@@ -251,7 +251,7 @@ impl World {
     /// Aborts action `left - 1` and those before it.
     fn tran_abort(&mut self, tran: TranId, left: usize) -> Flow {
         let Some(index) = left.checked_sub(1) else { return Flow::Go };
-        self.stack.push(TransactionFrame::TranAbort(tran, index).into());
+        self.push(TransactionFrame::TranAbort(tran, index).into());
         let fifo = self.quirks.has(Quirk::TxnAbortFifo);
         let index = if fifo { self.trans[tran].states.len() - left } else { index };
         self.trace_tran(TxnPhase::Abort, tran, index);
@@ -337,7 +337,7 @@ impl World {
     fn tran_clean(&mut self, tran: TranId, index: usize) -> Flow {
         let Some(index) = index.checked_sub(1) else { return Flow::Go };
         self.trace_tran(TxnPhase::Clean, tran, index);
-        self.stack.push(TransactionFrame::TranClean(tran, index).into());
+        self.push(TransactionFrame::TranClean(tran, index).into());
         let t = &self.trans[tran];
         let leaves = self.quirks.has(Quirk::TxnEarlyFailLeavesDrain)
             && matches!(

@@ -4,6 +4,7 @@ use super::block_job::ErrorAction;
 use super::hooks::{BlockJobHooks, JobDriver, JobHooks, WatchHooks};
 use super::{Job, JobFlags, Perms};
 use crate::base::errno::Errno;
+use crate::base::errno::Ret;
 use crate::base::units::align_up;
 use crate::bitmap::BitmapId;
 use crate::job::status::JobType;
@@ -246,7 +247,7 @@ impl World {
 
     /// `backup_job_create`, after the filter is in place.
     fn backup_cbw_appended(&mut self, args: Box<BackupArgs>) -> Flow {
-        let Val::Node(appended) = std::mem::take(&mut self.reg) else { unreachable!("a node or an error") };
+        let appended: Result<NodeId, QmpError> = self.take();
         let cbw = match appended {
             Ok(cbw) => cbw,
             Err(err) => {
@@ -267,7 +268,7 @@ impl World {
 
     fn backup_create_failed(&mut self, args: &BackupArgs, cbw: NodeId, err: QmpError) -> Flow {
         self.backup_thaw_bitmap(args);
-        self.stack.push(Frame::Give(Box::new(Val::Job(Err(err)))));
+        self.push(Frame::Give(Box::new(Val::Job(Err(err)))));
         self.seq([ChainFrame::FilterDrop(cbw).into()])
     }
 
@@ -285,9 +286,9 @@ impl World {
                 ])
             }
             Err((err, job)) => {
-                self.stack.push(BackupFrame::BackupCreateFailed { cbw, args, err }.into());
+                self.push(BackupFrame::BackupCreateFailed { cbw, args, err }.into());
                 if let Some(job) = job {
-                    self.stack.push(JobFrame::JobEarlyFail(job).into());
+                    self.push(JobFrame::JobEarlyFail(job).into());
                 }
                 self.seq([GraphLockFrame::GraphWrunlock.into()])
             }
@@ -437,7 +438,7 @@ impl World {
 
     /// The same, after its status query.
     fn backup_scanned(&mut self, job: JobId, offset: u64) -> Flow {
-        let Val::Num(count) = std::mem::take(&mut self.reg) else { unreachable!("a count") };
+        let count: Ret<u64> = self.take();
         match count {
             Ok(count) => self.backup_scan(job, offset + count),
             Err(errno) => self.ret(Val::err(errno)),
@@ -479,7 +480,7 @@ impl World {
             }
             self.block_copy_call_cancel(call);
             self.jobs[job].backup_mut().wait = true;
-            self.stack.push(BackupFrame::BackupCallCancelled(job).into());
+            self.push(BackupFrame::BackupCallCancelled(job).into());
             return Flow::Yield(Wait::CopyCall);
         }
         let c = &self.calls[call];

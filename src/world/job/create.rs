@@ -1,7 +1,7 @@
 //! The job of `blockdev-create` (`block/create.c`).
 
 use super::JobFlags;
-use super::hooks::JobDriver;
+use super::hooks::{JobDriver, JobHooks, WatchHooks};
 use crate::base::errno::Errno;
 use crate::job::status::JobType;
 use crate::qmp::error::QmpError;
@@ -9,7 +9,6 @@ use crate::qmp::types::{BlockdevCreate, CreateOptions};
 use crate::world::World;
 use crate::world::arena::JobId;
 use crate::world::block::create::AfterCreate;
-use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::block::open::unsupported;
 use crate::world::frame::{Flow, Frame};
 use crate::world::job::JobFrame;
@@ -23,10 +22,22 @@ pub struct CreateJob {
     pub options: CreateOptions,
 }
 
-/// A bottom half that changes nothing: a reference taken or given up, also of a data file that is not there.
-pub(in crate::world) fn on_main_nothing() -> Frame {
-    Frame::OnMain(Box::new(GraphLockFrame::LockGraph(0).into()))
-}
+/// `blockdev_create_job_driver`
+pub(in crate::world) const HOOKS: JobHooks = JobHooks {
+    job_type: JobType::Create,
+    run: World::create_run,
+    pause: None,
+    resume: None,
+    user_resume: None,
+    complete: None,
+    prepare: None,
+    commit: None,
+    abort: None,
+    clean: None,
+    cancel: None,
+    block: None,
+    watch: WatchHooks { may_rest: None, bitmap: None, target: None },
+};
 
 /// The frames of this file: the rest of a function each.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -71,7 +82,7 @@ impl World {
             Err(err) => self.ret(Val::Done(Err(err))),
             Ok(job) => {
                 self.jobs[job].driver = JobDriver::Create(Box::new(CreateJob { options: args.options }));
-                self.stack.push(Frame::Give(Box::new(Val::Done(Ok(())))));
+                self.push(Frame::Give(Box::new(Val::Done(Ok(())))));
                 self.seq([JobFrame::JobStart(job).into()])
             }
         }
@@ -82,7 +93,7 @@ impl World {
         self.job_progress_set_remaining(job, 1);
         let JobDriver::Create(create) = &self.jobs[job].driver else { unreachable!("a create job") };
         let options = create.options.clone();
-        self.stack.push(CreateFrame::CreateDone(job).into());
+        self.push(CreateFrame::CreateDone(job).into());
         match options {
             CreateOptions::File(file) => {
                 if let Err(text) = self.may_create(&file.filename) {

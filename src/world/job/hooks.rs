@@ -95,7 +95,7 @@ job_drivers! {
     /// `block/backup.c`
     Backup(super::backup::BackupJob) => super::backup::HOOKS,
     /// `block/create.c`: `blockdev-create`
-    Create(Box<crate::world::job::create::CreateJob>) => crate::world::block::create::HOOKS,
+    Create(Box<super::create::CreateJob>) => super::create::HOOKS,
 }
 
 impl World {

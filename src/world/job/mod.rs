@@ -12,6 +12,7 @@ pub(super) mod verbs;
 
 use crate::base::Json;
 use crate::base::errno::Errno;
+use crate::base::id::id_wellformed;
 use crate::base::units::{Nanos, Shift};
 use crate::block::ratelimit::RateLimit;
 use crate::choice::Subject;
@@ -192,14 +193,6 @@ impl Jobs {
     }
 }
 
-/// `id_wellformed`: a letter, then letters, digits, `-`, `.` and `_`.
-#[must_use]
-pub fn id_wellformed(id: &str) -> bool {
-    let mut bytes = id.bytes();
-    bytes.next().is_some_and(|c| c.is_ascii_alphabetic())
-        && bytes.all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_'))
-}
-
 /// The frames of this file: the rest of a function each.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
@@ -375,7 +368,7 @@ impl World {
         if j.pause_count == 0 || j.force_cancel {
             return Flow::Go;
         }
-        self.stack.push(JobFrame::JobPausePointHooked(job).into());
+        self.push(JobFrame::JobPausePointHooked(job).into());
         match self.job_hooks(job).pause {
             Some(pause) => pause(self, job),
             None => Flow::Go,
@@ -392,7 +385,7 @@ impl World {
         let asleep = if status == JobStatus::Ready { JobStatus::Standby } else { JobStatus::Paused };
         self.job_state_transition(job, asleep);
         self.jobs[job].paused = true;
-        self.stack.push(JobFrame::JobPausePointWoken(job, status).into());
+        self.push(JobFrame::JobPausePointWoken(job, status).into());
         self.job_do_yield(job)
     }
 
@@ -413,8 +406,9 @@ impl World {
         if j.force_cancel {
             return Flow::Go;
         }
-        self.stack.push(JobFrame::JobPausePoint(job).into());
-        if j.pause_count > 0 {
+        let pauses = j.pause_count > 0;
+        self.push(JobFrame::JobPausePoint(job).into());
+        if pauses {
             return Flow::Go;
         }
         self.timer_set(self.now.saturating_add(ns), TimerKind::JobSleep(job));
@@ -432,7 +426,7 @@ impl World {
         let now = self.now;
         let delay = self.jobs[job].limit.calculate_delay(now, 0);
         if delay > 0 {
-            self.stack.push(JobFrame::JobRatelimitSlept(job).into());
+            self.push(JobFrame::JobRatelimitSlept(job).into());
         }
         self.job_sleep_ns(job, delay)
     }
@@ -463,8 +457,9 @@ impl World {
         if j.force_cancel {
             return Flow::Go;
         }
-        self.stack.push(JobFrame::JobPausePoint(job).into());
-        if j.pause_count == 0 { self.job_do_yield(job) } else { Flow::Go }
+        let pauses = j.pause_count > 0;
+        self.push(JobFrame::JobPausePoint(job).into());
+        if !pauses { self.job_do_yield(job) } else { Flow::Go }
     }
 
     /// `job_enter_cond_locked` without a condition.
@@ -536,8 +531,8 @@ impl World {
     /// The end of a creation that failed after the client saw `created` (`job_early_fail`); keeps the error in the register.
     fn job_early_fail(&mut self, job: JobId) -> Flow {
         self.reach(Place::EarlyFail);
-        let err = std::mem::take(&mut self.reg);
-        self.stack.push(Frame::Give(Box::new(err)));
+        let err = self.take_val();
+        self.push(Frame::Give(Box::new(err)));
         self.job_do_dismiss(job)
     }
 }

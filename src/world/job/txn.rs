@@ -4,7 +4,7 @@ use super::block_job::IoStatus;
 use crate::base::errno::Errno;
 use crate::job::status::JobStatus;
 use crate::quirk::Quirk;
-use crate::trace::{Level, RecordKind};
+use crate::trace::{Later, Level, RecordKind};
 use crate::world::World;
 use crate::world::aio::step::Cond;
 use crate::world::arena::{JobId, TxnId};
@@ -67,8 +67,8 @@ impl World {
         self.jobs[job].busy = false;
         if self.quirks.has(Quirk::TxnCleanupBeforeConverge) {
             // Closing the target drains it, which runs the bottom halves that are ready: also those of other jobs that have ended.
-            self.stack.push(TxnFrame::JobUnref(job).into());
-            self.stack.push(TxnFrame::JobCompleted(job).into());
+            self.push(TxnFrame::JobUnref(job).into());
+            self.push(TxnFrame::JobCompleted(job).into());
             return self.aio_bh_poll();
         }
         self.seq([TxnFrame::JobCompleted(job).into(), TxnFrame::JobUnref(job).into()])
@@ -80,6 +80,11 @@ impl World {
         if j.ret.is_none() && j.force_cancel {
             j.ret = Some(Errno::ECANCELED);
         }
+        if j.ret == Some(Errno::ECANCELED) {
+            // The job notices at the end of a request of its own, but what led to its abort is what cancelled it.
+            self.trace.take_cause(Later::JobCancel(job.0));
+        }
+        let j = &mut self.jobs[job];
         if let Some(ret) = j.ret {
             if j.err.is_none() {
                 j.err = Some(ret.to_string().into());
@@ -136,15 +141,15 @@ impl World {
             }
             if let Some(prepare) = self.job_hooks(*member).prepare {
                 self.jobs[job].refcnt += 1;
-                self.stack.push(TxnFrame::JobUnref(job).into());
-                self.stack.push(TxnFrame::JobPrepared { job, members: members.into(), at: at as u32 }.into());
+                self.push(TxnFrame::JobUnref(job).into());
+                self.push(TxnFrame::JobPrepared { job, members: members.into(), at: at as u32 }.into());
                 return prepare(self, *member);
             }
         }
         self.jobs[job].refcnt += 1;
-        self.stack.push(TxnFrame::JobUnref(job).into());
+        self.push(TxnFrame::JobUnref(job).into());
         for member in members.iter().rev() {
-            self.stack.push(TxnFrame::JobFinalizeSingle(*member).into());
+            self.push(TxnFrame::JobFinalizeSingle(*member).into());
         }
         Flow::Go
     }
@@ -228,23 +233,15 @@ impl World {
         self.trace.emit(Level::Job, self.now, || RecordKind::Group { job: id, what, group });
         let hooks = self.job_hooks(job);
         let before = if self.feed.on { hooks.watch.bitmap.and_then(|bitmap| bitmap(self, job)) } else { None };
-        self.stack.push(TxnFrame::JobFinalEvents(job).into());
+        self.push(TxnFrame::JobFinalEvents(job).into());
         let settled = TxnFrame::JobSettled { job, failed, committed: !aborts, before: before.map(Box::new) }.into();
         self.hook_then(job, if aborts { hooks.abort } else { hooks.commit }, settled)
     }
 
-    /// Calls a hook, then runs a frame: at once if the hook is done, as a function call in QEMU takes no turn of the loop either.
+    /// Calls a hook, then runs a frame ([`World::call_then`]).
     fn hook_then(&mut self, job: JobId, hook: Option<fn(&mut World, JobId) -> Flow>, then: Frame) -> Flow {
         let Some(hook) = hook else { return then.run(self) };
-        self.stack.push(then);
-        let depth = self.stack.len();
-        match hook(self, job) {
-            Flow::Go if self.stack.len() == depth => {
-                let then = self.stack.pop().expect("it was pushed just before");
-                then.run(self)
-            }
-            flow => flow,
-        }
+        self.call_then(|w| hook(w, job), then)
     }
 
     /// `job_finalize_single_locked`, after `job_commit` or `job_abort`: `job_clean`.
@@ -362,6 +359,9 @@ impl World {
         let j = &mut self.jobs[job];
         if force || !j.deferred_to_main_loop {
             j.cancelled = true;
+            if force && !j.force_cancel {
+                self.trace.keep_cause(Later::JobCancel(job.0));
+            }
             j.force_cancel |= force;
         }
     }

@@ -109,7 +109,7 @@ impl World {
         match self.job_apply_verb(job, JobVerb::Cancel) {
             Err(err) => self.ret(Val::Done(Err(err))),
             Ok(()) => {
-                self.stack.push(Frame::Give(Box::new(Val::Done(Ok(())))));
+                self.push(Frame::Give(Box::new(Val::Done(Ok(())))));
                 self.seq([TxnFrame::JobCancel(job, force).into()])
             }
         }
@@ -138,7 +138,7 @@ impl World {
             Err(err) => self.ret(Val::Done(Err(err))),
             Ok(()) => {
                 self.jobs[job].refcnt += 1;
-                self.stack.push(Frame::Give(Box::new(Val::Done(Ok(())))));
+                self.push(Frame::Give(Box::new(Val::Done(Ok(())))));
                 self.seq([TxnFrame::JobDoFinalize(job).into(), TxnFrame::JobUnref(job).into()])
             }
         }
@@ -149,7 +149,7 @@ impl World {
         match self.job_apply_verb(job, JobVerb::Dismiss) {
             Err(err) => self.ret(Val::Done(Err(err))),
             Ok(()) => {
-                self.stack.push(Frame::Give(Box::new(Val::Done(Ok(())))));
+                self.push(Frame::Give(Box::new(Val::Done(Ok(())))));
                 self.job_do_dismiss(job)
             }
         }

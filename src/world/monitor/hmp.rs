@@ -191,16 +191,13 @@ impl World {
 
     /// Runs a QMP command for the human monitor.
     fn hmp_run(&mut self, command: Command) -> Flow {
-        self.stack.push(HmpFrame::HmpDone.into());
+        self.push(HmpFrame::HmpDone.into());
         self.run_command(0, command)
     }
 
     /// What the human monitor says of a QMP command that has ended.
     fn hmp_done(&mut self) -> Flow {
-        let text = match std::mem::take(&mut self.reg) {
-            Val::Json(Err(err)) | Val::Done(Err(err)) => error_reply(&err.desc),
-            _ => String::new(),
-        };
+        let text = self.take_val().error().map(|err| error_reply(&err.desc)).unwrap_or_default();
         self.ret(Val::Json(Ok(text.into())))
     }
 

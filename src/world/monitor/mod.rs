@@ -215,7 +215,7 @@ impl World {
 
     /// After the handler: the dispatcher goes on in the next round.
     fn qmp_command_done(&mut self) -> Flow {
-        let result = match std::mem::take(&mut self.reg) {
+        let result = match self.take_val() {
             Val::Json(result) => result,
             Val::Done(done) => done.map(|()| Json::empty()),
             Val::None | Val::Ret(Ok(())) => Ok(Json::empty()),

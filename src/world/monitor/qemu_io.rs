@@ -107,7 +107,7 @@ impl World {
                 self.ret(Val::Json(Err(err)))
             }
             Ok(io) => {
-                self.stack.push(Frame::Give(Box::new(Val::Json(Ok(Json::str(""))))));
+                self.push(Frame::Give(Box::new(Val::Json(Ok(Json::str(""))))));
                 self.qemu_io_run(blk, io)
             }
         }
@@ -161,12 +161,9 @@ impl World {
             QemuIo::Map => self.qemu_io_map(blk),
             QemuIo::Alloc { offset, bytes } => self.qemu_io_alloc(blk, offset, bytes),
             QemuIo::Info => self.qemu_io_info(blk),
-            QemuIo::NotSimulated(name) => {
-                self.stack.pop();
-                self.ret(Val::Json(Err(crate::world::block::open::unsupported::not_simulated(&format!(
-                    "qemu-io {name}"
-                )))))
-            }
+            QemuIo::NotSimulated(name) => self.give_instead(Val::Json(Err(
+                crate::world::block::open::unsupported::not_simulated(&format!("qemu-io {name}")),
+            ))),
         }
     }
 
@@ -239,8 +236,7 @@ impl World {
         self.console_raw(&text::info(name, protocol, sizes));
         let lines: String = specific.iter().map(|line| format!("    {line}\r\n")).collect();
         if !lines.is_empty() {
-            self.stack.pop();
-            return self.ret(Val::Json(Ok(Json::str(&format!("Format specific information:\r\n{lines}")))));
+            return self.give_instead(Val::Json(Ok(Json::str(&format!("Format specific information:\r\n{lines}")))));
         }
         Flow::Go
     }
@@ -296,8 +292,7 @@ impl World {
 
     /// `error_report` of a command of qemu-io: the reply, instead of none.
     pub(super) fn qemu_io_reports(&mut self, message: &str) -> Flow {
-        self.stack.pop();
-        self.ret(Val::Json(Ok(Json::str(&hmp::report_reply(message)))))
+        self.give_instead(Val::Json(Ok(Json::str(&hmp::report_reply(message)))))
     }
 
     /// `bdrv_debug_breakpoint`: the first blkdebug down the primary children.

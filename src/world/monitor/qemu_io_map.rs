@@ -1,11 +1,12 @@
 //! `map` and `alloc` of qemu-io: what of an image is allocated in its top layer (`qemu-io-cmds.c`).
 
+use crate::base::errno::Ret;
 use crate::block::qemu_io_text as text;
 use crate::world::World;
 use crate::world::arena::{BackendId, NodeId};
 use crate::world::block::io::status::StatusFrame;
 use crate::world::frame::{Flow, Frame};
-use crate::world::value::Val;
+use crate::world::value::BlockStatus;
 
 /// A walk through an image under way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -82,7 +83,7 @@ impl World {
 
     /// The answer to [`World::walk`].
     fn qemu_io_walked(&mut self, mut walk: Walk) -> Flow {
-        let Val::Status(status) = std::mem::take(&mut self.reg) else { unreachable!("a status query answers so") };
+        let status: Ret<BlockStatus> = self.take();
         let (allocated, len) = match status.map(|status| (status.allocated, status.pnum)) {
             Ok(answer) => answer,
             Err(errno) if walk.map => return self.qemu_io_reports(&text::map_failed(errno)),

@@ -3,7 +3,6 @@
 use super::machine::Device;
 use crate::base::Json;
 use crate::block::accounting::Accounting;
-use crate::choice::Calm;
 use crate::qmp::drive::{DriveOptions, split_options};
 use crate::qmp::error::QmpError;
 use crate::qmp::json::parse_one;
@@ -12,6 +11,7 @@ use crate::qmp::types::{BlockdevOptions, ObjectOptions};
 use crate::qmp::visit::{At, Mode};
 use crate::world::World;
 use crate::world::arena::BackendId;
+use crate::world::arena::NodeId;
 use crate::world::block::backend::BackendFrame;
 use crate::world::block::graph::GraphFrame;
 use crate::world::block::graph::OpenFlags;
@@ -160,25 +160,13 @@ impl World {
         }
     }
 
-    /// Runs main-thread frames until they are done.
-    fn boot_run(&mut self, frames: Vec<Frame>, between: &mut dyn FnMut(&mut World)) -> Val {
-        self.stack.push(Frame::Idle);
-        self.stack.extend(frames.into_iter().rev());
-        while self.stack.last() != Some(&Frame::Idle) {
-            between(self);
-            self.step(&mut Calm);
-        }
-        self.stack.pop();
-        std::mem::take(&mut self.reg)
-    }
-
     fn boot_blockdev(&mut self, text: &str, between: &mut dyn FnMut(&mut World)) -> Result<(), String> {
         let options = BlockdevOptions::from_option(text).map_err(|err| err.desc.to_string())?;
         if options.node_name.is_none() {
             return Err("'node-name' must be specified for the root node".to_owned());
         }
         let spec = Arc::new(OpenSpec::from_options(&options, None));
-        match self.boot_run(vec![OpenFrame::BdrvOpen(spec).into(), BlockdevFrame::BlockdevAdded.into()], between) {
+        match self.run_to_end(vec![OpenFrame::BdrvOpen(spec).into(), BlockdevFrame::BlockdevAdded.into()], between) {
             Val::Done(done) => done.map_err(|err| err.desc.to_string()),
             other => unreachable!("blockdev-add ends with {other:?}"),
         }
@@ -205,7 +193,7 @@ impl World {
         let limits = crate::world::blockdev::throttle::drive_limits(&drive.throttling)?;
         if has_medium {
             let spec = OpenSpec::from_drive(&drive, flags).map_err(|err| err.desc.to_string())?;
-            match self.boot_run(
+            match self.run_to_end(
                 vec![OpenFrame::BdrvOpen(Arc::new(spec)).into(), BootFrame::DriveOpened { blk }.into()],
                 between,
             ) {
@@ -264,7 +252,7 @@ impl World {
 
     /// `blk_new_open`, after the node was opened. Leaves `Val::Done`.
     fn drive_opened(&mut self, blk: BackendId) -> Flow {
-        let Val::Node(opened) = std::mem::take(&mut self.reg) else { unreachable!("a node or an error") };
+        let opened: Result<NodeId, QmpError> = self.take();
         match opened {
             Err(err) => {
                 self.graph.backends.remove(blk);
@@ -309,7 +297,7 @@ impl World {
         }
         let bs = self.graph.find_node(&drive).expect("it was there when the device was looked at");
         let blk = self.blk_new("".into(), 0, perm::ALL);
-        match self.boot_run(vec![BackendFrame::BlkInsertBs(blk, bs).into()], between) {
+        match self.run_to_end(vec![BackendFrame::BlkInsertBs(blk, bs).into()], between) {
             Val::Done(done) => done.map_err(|err| err.desc.to_string())?,
             other => unreachable!("attaching ends with {other:?}"),
         }

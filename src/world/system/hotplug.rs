@@ -91,7 +91,7 @@ impl World {
         let done = self.take_done().and_then(|()| self.device_attach(device, Some(blk)).map_err(QmpError::generic));
         if done.is_err() {
             self.graph.backends[blk].dev = None;
-            self.stack.push(Frame::Give(Box::new(Val::Done(done))));
+            self.push(Frame::Give(Box::new(Val::Done(done))));
             return self.seq([BackendFrame::BlkUnref(blk).into()]);
         }
         self.ret(Val::Done(done))
@@ -126,7 +126,7 @@ impl World {
             device.leaving = true;
             return self.ret(Val::Done(Ok(())));
         }
-        self.stack.push(Frame::Give(Box::new(Val::Done(Ok(())))));
+        self.push(Frame::Give(Box::new(Val::Done(Ok(())))));
         self.unplug(at)
     }
 
@@ -134,7 +134,7 @@ impl World {
     fn unplug_on_reset(&mut self) -> Flow {
         match self.machine.devices.iter().position(|device| device.leaving) {
             Some(at) => {
-                self.stack.push(HotplugFrame::UnplugOnReset.into());
+                self.push(HotplugFrame::UnplugOnReset.into());
                 self.unplug(at)
             }
             None => Flow::Go,

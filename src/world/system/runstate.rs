@@ -48,7 +48,7 @@ impl World {
         let disks = self.machine.devices.iter().filter(|device| device.drains_on_reset());
         let backends: Vec<BackendId> = disks.filter_map(|device| device.backend).collect();
         for blk in backends.into_iter().rev().filter(|blk| self.graph.backends.get(*blk).is_some()).collect::<Vec<_>>() {
-            self.stack.push(BackendFrame::BlkDrain(blk).into());
+            self.push(BackendFrame::BlkDrain(blk).into());
         }
         Flow::Go
     }

@@ -464,13 +464,13 @@ impl World {
         }
         let co = self.current();
         self.feed.seen.push(Seen::GuestBegin { co, node, request: Box::new(request.clone()), content });
-        self.stack.push(WatchFrame::GuestSeen.into());
+        self.push(WatchFrame::GuestSeen.into());
     }
 
     /// A guest's request has ended; its result stays in the register.
     fn see_guest_end(&mut self) {
         let co = self.current();
-        let (ok, data) = match &self.reg {
+        let (ok, data) = match self.peek() {
             crate::world::value::Val::Data(Ok(data)) => (true, Some(data.clone())),
             crate::world::value::Val::Data(Err(_)) | crate::world::value::Val::Ret(Err(_)) => (false, None),
             _ => (true, None),

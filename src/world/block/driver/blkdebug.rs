@@ -10,7 +10,6 @@ use crate::trace::{Level, RecordKind};
 use crate::world::World;
 use crate::world::aio::coroutine::Wait;
 use crate::world::arena::NodeId;
-use crate::world::block::open::open::MAX_CONFIG;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use crate::world::watch::feed::Seen;
@@ -28,6 +27,9 @@ pub struct BlkdebugDriver {
     /// `config`
     pub config: Option<Arc<str>>,
 }
+
+/// Bytes that a file of blkdebug's rules has at most.
+const MAX_CONFIG: u64 = 1 << 20;
 
 /// The frames of this file: the rest of a function each.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -106,8 +108,8 @@ impl World {
                 self.console(&crate::block::blkdebug::suspended_text(tag));
             }
             // The result of what came before is still wanted afterwards.
-            let kept = std::mem::take(&mut self.reg);
-            self.stack.push(Frame::Give(Box::new(kept)));
+            let kept = self.take_val();
+            self.push(Frame::Give(Box::new(kept)));
             return Flow::Yield(Wait::Suspended(tag.clone()));
         }
         Flow::Go
@@ -137,7 +139,7 @@ impl World {
         if failure.immediately {
             return self.ret(result);
         }
-        self.stack.push(Frame::Give(Box::new(result)));
+        self.push(Frame::Give(Box::new(result)));
         self.co_reschedule()
     }
 

@@ -1,6 +1,7 @@
 //! The parallel copying engine of backup and copy-before-write (`block/block-copy.c`, `block/reqlist.c`, `block/aio_task.c`).
 
 use super::block_copy_state::{BlockReq, CallEnd, CopyCall, CopyTask, Method, TaskPool};
+use crate::base::errno::Ret;
 use crate::base::units::{align_down, align_up};
 use crate::quirk::Quirk;
 use crate::trace::Later;
@@ -18,6 +19,7 @@ use crate::world::block::io::status::StatusFrame;
 use crate::world::block::io::status::StatusReq;
 use crate::world::block::io::write::WriteFrame;
 use crate::world::frame::{Flow, Frame};
+use crate::world::value::BlockStatus;
 use crate::world::value::Val;
 use crate::world::watch::feed::Seen;
 use crate::world::watch::marks::Place;
@@ -222,7 +224,7 @@ impl World {
 
     /// `block_copy_dirty_clusters`, after the status query of `block_copy_block_status`.
     fn copy_task_status(&mut self, mut task: CopyTask, from: u64, end: u64) -> Flow {
-        let Val::Status(status) = std::mem::take(&mut self.reg) else { unreachable!("a status query answers so") };
+        let status: Ret<BlockStatus> = self.take();
         let call = task.call;
         let cbw = self.calls[call].cbw;
         let state = &self.cbw_ref(cbw).bcs;
@@ -253,8 +255,8 @@ impl World {
                 let co = self.current();
                 self.calls[call].sleeping = Some(co);
                 self.timer_set(now.saturating_add(delay), TimerKind::CoSleep(co));
-                self.stack.push(BlockCopyFrame::CopyDirty { call, offset: from, bytes: end - from }.into());
-                self.stack.push(BlockCopyFrame::CopySlept(call).into());
+                self.push(BlockCopyFrame::CopyDirty { call, offset: from, bytes: end - from }.into());
+                self.push(BlockCopyFrame::CopySlept(call).into());
                 return Flow::Yield(Wait::Sleep);
             }
         }
@@ -273,7 +275,7 @@ impl World {
             return Flow::Go;
         }
         state.mem_queue.push((co, task.bytes));
-        self.stack.push(BlockCopyFrame::CopyGetMem { task }.into());
+        self.push(BlockCopyFrame::CopyGetMem { task }.into());
         Flow::Yield(Wait::Queue("memory for copying"))
     }
 
@@ -303,7 +305,7 @@ impl World {
         };
         if pool.busy >= pool.max_busy {
             pool.waiting = true;
-            self.stack.push(BlockCopyFrame::CopyTaskRun { task, end }.into());
+            self.push(BlockCopyFrame::CopyTaskRun { task, end }.into());
             return Flow::Yield(Wait::TaskPool);
         }
         if pool.status.is_err() {
@@ -313,7 +315,7 @@ impl World {
             return self.seq([BlockCopyFrame::CopyWaitAll(call).into()]);
         }
         pool.busy += 1;
-        self.stack.push(BlockCopyFrame::CopyDirty { call, offset: after, bytes }.into());
+        self.push(BlockCopyFrame::CopyDirty { call, offset: after, bytes }.into());
         let co =
             self.co_create([BlockCopyFrame::CopyPoolTaskDone(call).into(), BlockCopyFrame::CopyTaskEntry(task).into()]);
         self.co_enter(co, crate::world::aio::queue::Ctx::Main);
@@ -348,7 +350,7 @@ impl World {
         match &mut self.calls[call].pool {
             Some(pool) if pool.busy > 0 => {
                 pool.waiting = true;
-                self.stack.push(BlockCopyFrame::CopyWaitAll(call).into());
+                self.push(BlockCopyFrame::CopyWaitAll(call).into());
                 Flow::Yield(Wait::TaskPool)
             }
             pool => {
@@ -373,7 +375,7 @@ impl World {
                 self.reach(if guest { Place::CbwWaits } else { Place::JobWaitsForCbw });
                 let state = &mut self.cbw(cbw).bcs;
                 state.reqs[i].wait_queue.push(co);
-                self.stack.push(BlockCopyFrame::CopyWaited(call).into());
+                self.push(BlockCopyFrame::CopyWaited(call).into());
                 return Flow::Yield(Wait::Queue("a range that is being copied"));
             }
             if self.copy_bits(cbw).next_dirty(offset, bytes).is_some() {
@@ -453,7 +455,7 @@ impl World {
         match self.take_ret() {
             Ok(()) => {
                 self.reach(Place::CopyRange);
-                self.reg = Val::Ret(Ok(()));
+                self.leave(Val::Ret(Ok(())));
                 self.copy_task_done(task, Method::RangeFull, false)
             }
             Err(_) => {
@@ -467,7 +469,7 @@ impl World {
     fn copy_read_done(&mut self, task: CopyTask, method: Method) -> Flow {
         match self.take_data() {
             Err(errno) => {
-                self.reg = Val::err(errno);
+                self.leave(Val::err(errno));
                 self.copy_task_done(task, method, true)
             }
             Ok(data) => {
@@ -540,7 +542,7 @@ impl World {
 
     /// After that query. Leaves the number of bytes dealt with.
     fn copy_reset_status(&mut self, cbw: NodeId, offset: u64, counted: u64) -> Flow {
-        let Val::Status(status) = std::mem::take(&mut self.reg) else { unreachable!("a status query answers so") };
+        let status: Ret<BlockStatus> = self.take();
         let status = match status {
             Ok(status) => status,
             Err(errno) => return self.ret(Val::Num(Err(errno))),

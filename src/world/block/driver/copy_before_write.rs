@@ -168,7 +168,7 @@ impl World {
         let cbw = self.bdrv_new(node);
         if let Err(text) = self.assign_node_name(cbw, args.filter_node_name.as_deref()) {
             let err = QmpError::generic(format!("Could not create node: {text}"));
-            self.stack.push(Frame::Give(Box::new(Val::Node(Err(err)))));
+            self.push(Frame::Give(Box::new(Val::Node(Err(err)))));
             return self.seq([GraphFrame::BdrvUnref(cbw).into()]);
         }
         let len = self.bdrv_getlength(args.source);
@@ -181,12 +181,17 @@ impl World {
             GraphLockFrame::GraphWrlock.into(),
             attach("file", Role::Filtered, source),
             Frame::KeepOver(Box::new(GraphLockFrame::GraphWrunlock.into())),
-            Frame::StopOnError(5),
-            GraphLockFrame::GraphWrlock.into(),
-            attach("target", Role::Data, target),
-            Frame::KeepOver(Box::new(GraphLockFrame::GraphWrunlock.into())),
-            Frame::StopOnError(1),
-            CopyBeforeWriteFrame::CbwOpened { cbw, discard_source: args.discard_source, min_cluster }.into(),
+            Frame::if_ok([
+                GraphLockFrame::GraphWrlock.into(),
+                attach("target", Role::Data, target),
+                Frame::KeepOver(Box::new(GraphLockFrame::GraphWrunlock.into())),
+                Frame::if_ok([CopyBeforeWriteFrame::CbwOpened {
+                    cbw,
+                    discard_source: args.discard_source,
+                    min_cluster,
+                }
+                .into()]),
+            ]),
             ChainFrame::InsertNode { node: cbw, below: source }.into(),
         ])
     }
@@ -297,7 +302,7 @@ impl World {
         ]);
         self.aio_co_wake(co);
         self.timer_set(self.now.saturating_add(timeout), TimerKind::CoSleep(waiter));
-        self.stack.push(copied);
+        self.push(copied);
         Flow::Yield(Wait::Sleep)
     }
 
@@ -345,7 +350,7 @@ impl World {
         let state = self.cbw(node);
         if state.frozen_reads.iter().any(|(offset, bytes)| *offset < from + len && from < offset + bytes) {
             state.frozen_waiters.push(co);
-            self.stack.push(CopyBeforeWriteFrame::CbwWaitFrozen { node, from, len }.into());
+            self.push(CopyBeforeWriteFrame::CbwWaitFrozen { node, from, len }.into());
             return Flow::Yield(Wait::Queue("reads of the snapshot"));
         }
         self.ret(Val::Ret(Ok(())))
@@ -410,7 +415,7 @@ impl World {
     /// The status of a part is known. Leaves `Val::Status`.
     fn snapshot_status_done(&mut self, cbw: NodeId, frozen: Option<(u64, u64)>) -> Flow {
         self.snapshot_unlock(cbw, frozen);
-        let Val::Status(status) = std::mem::take(&mut self.reg) else { unreachable!("a status query answers so") };
+        let status: Ret<BlockStatus> = self.take();
         // Where it lies in another node's file says nothing here.
         let status = status.map(|status| BlockStatus { map: None, eof: false, ..status });
         self.ret(Val::Status(status))

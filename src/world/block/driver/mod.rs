@@ -138,8 +138,7 @@ impl World {
             }
             Driver::Blkdebug(_) => self.seq([
                 BlkdebugFrame::RuleCheck { node, iotype: IoType::Read, offset, bytes }.into(),
-                Frame::StopOnError(1),
-                DriverFrame::PassRead { node, offset, bytes }.into(),
+                Frame::if_ok([DriverFrame::PassRead { node, offset, bytes }.into()]),
             ]),
             Driver::Cbw(_) | Driver::CopyOnRead(_) | Driver::MirrorTop(_) | Driver::CommitTop => {
                 self.pass_read(node, offset, bytes)
@@ -200,7 +199,7 @@ impl World {
 
     /// What a filter does first, and if that went well the write, passed on.
     fn write_after(&mut self, first: Frame, req: Box<WriteReq>) -> Flow {
-        self.seq([first, Frame::StopOnError(1), DriverFrame::PassWrite { req, shift: 0 }.into()])
+        self.seq([first, Frame::if_ok([DriverFrame::PassWrite { req, shift: 0 }.into()])])
     }
 
     /// A write passed on to the node below.
@@ -310,13 +309,11 @@ impl World {
             }
             Driver::Blkdebug(_) => self.seq([
                 BlkdebugFrame::RuleCheck { node, iotype: IoType::Discard, offset, bytes }.into(),
-                Frame::StopOnError(1),
-                DriverFrame::PassDiscard { node, offset, bytes }.into(),
+                Frame::if_ok([DriverFrame::PassDiscard { node, offset, bytes }.into()]),
             ]),
             Driver::Cbw(_) => self.seq([
                 CopyBeforeWriteFrame::CbwCopyBeforeWrite { node, offset, bytes }.into(),
-                Frame::StopOnError(1),
-                DriverFrame::PassDiscard { node, offset, bytes }.into(),
+                Frame::if_ok([DriverFrame::PassDiscard { node, offset, bytes }.into()]),
             ]),
             Driver::Qcow2(_) => self.qcow2_pdiscard(node, offset, bytes),
             Driver::SnapshotAccess => self.snapshot_pdiscard(node, offset, bytes),
@@ -394,8 +391,8 @@ impl World {
             }
             Driver::Blkdebug(_) => self.seq([
                 BlkdebugFrame::RuleCheck { node, iotype: IoType::BlockStatus, offset, bytes }.into(),
-                StatusFrame::StatusOrError.into(),
-                DriverFrame::StatusRaw { node, offset, bytes, want_zero }.into(),
+                StatusFrame::StatusIfOk(Box::new(DriverFrame::StatusRaw { node, offset, bytes, want_zero }.into()))
+                    .into(),
             ]),
             Driver::Qcow2(_) => self.qcow2_block_status(node, offset, bytes, want_zero),
             Driver::SnapshotAccess => self.snapshot_status(node, offset, bytes, want_zero),
@@ -477,7 +474,7 @@ impl World {
         let fail = |text: &str| Val::Done(Err(QmpError::generic(text)));
         match self.graph.nodes[node].drv() {
             Driver::File(_) => {
-                self.stack.push(HostWorkFrame::RawTruncated.into());
+                self.push(HostWorkFrame::RawTruncated.into());
                 self.device_submit(node, DeviceOp::Truncate, size, 0)
             }
             Driver::Null(_) | Driver::SnapshotAccess => self.ret(fail("Image format driver does not support resize")),
@@ -527,7 +524,7 @@ impl World {
 
     /// `bs->drv = NULL`. The driver's state stays until the children are gone; nobody sends requests any more.
     fn driver_closed(&mut self, node: NodeId) -> Flow {
-        self.reg = Val::None;
+        self.leave(Val::None);
         self.graph.nodes[node].bitmaps.release_named();
         Flow::Go
     }

@@ -28,7 +28,7 @@ impl World {
                 return self.ret(result);
             }
         }
-        self.stack.push(Frame::Give(Box::new(result)));
+        self.push(Frame::Give(Box::new(result)));
         self.device_submit(node, DeviceOp::Nothing, 0, latency)
     }
 }

@@ -185,7 +185,7 @@ impl World {
     }
 
     fn qcow2_start(&mut self, node: NodeId, op: Op) -> Flow {
-        self.reg = Val::None;
+        self.leave(Val::None);
         self.qcow2_run(node, Box::new(op))
     }
 
@@ -193,7 +193,7 @@ impl World {
     pub(in crate::world) fn qcow2_copy(&mut self, node: NodeId, copy: CopyRange, op: Op) -> Flow {
         let co = self.current();
         self.qcow2(node).copies.push((co, copy));
-        self.stack.push(Qcow2Frame::Qcow2Copied(node).into());
+        self.push(Qcow2Frame::Qcow2Copied(node).into());
         self.qcow2_start(node, op)
     }
 
@@ -207,7 +207,7 @@ impl World {
     }
 
     fn take_got(&mut self) -> Got {
-        match std::mem::take(&mut self.reg) {
+        match self.take_val() {
             Val::None | Val::Ret(Ok(())) | Val::Done(Ok(())) => Got::Done,
             Val::Ret(Err(errno)) | Val::Data(Err(errno)) | Val::Status(Err(errno)) | Val::Num(Err(errno)) => {
                 Got::Failed(errno)
@@ -236,7 +236,7 @@ impl World {
                 Ask::Lock => {
                     if state.locked {
                         state.lock_queue.push(co);
-                        self.stack.push(Qcow2Frame::Qcow2Op { node, op }.into());
+                        self.push(Qcow2Frame::Qcow2Op { node, op }.into());
                         return Flow::Yield(Wait::Queue("the lock of a qcow2 image"));
                     }
                     state.locked = true;
@@ -245,7 +245,7 @@ impl World {
                 Ask::WaitAlloc(id) => {
                     state.alloc_queue.push((id, co));
                     self.qcow2_unlock(node);
-                    self.stack.push(Qcow2Frame::Qcow2Relock { node, op }.into());
+                    self.push(Qcow2Frame::Qcow2Relock { node, op }.into());
                     return Flow::Yield(Wait::Queue("an allocation in a qcow2 image"));
                 }
                 Ask::WakeAllocs(id) => {
@@ -270,7 +270,7 @@ impl World {
                 Ask::WaitTask => {
                     if !self.qcow2(node).results.iter().any(|(parent, ..)| *parent == co) {
                         self.qcow2(node).waiting.push(co);
-                        self.stack.push(Qcow2Frame::Qcow2Op { node, op }.into());
+                        self.push(Qcow2Frame::Qcow2Op { node, op }.into());
                         return Flow::Yield(Wait::TaskPool);
                     }
                 }
@@ -303,11 +303,11 @@ impl World {
                 }
                 Ask::Done(result) => return self.qcow2_done(op.takes_error(), result),
                 Ask::Event(event) => {
-                    self.stack.push(Qcow2Frame::Qcow2Op { node, op }.into());
+                    self.push(Qcow2Frame::Qcow2Op { node, op }.into());
                     return self.child_event(node, event);
                 }
                 request => {
-                    self.stack.push(Qcow2Frame::Qcow2Op { node, op }.into());
+                    self.push(Qcow2Frame::Qcow2Op { node, op }.into());
                     return self.qcow2_request(node, request);
                 }
             }
@@ -381,7 +381,7 @@ impl World {
     /// After waiting for an allocation: takes the lock again.
     fn qcow2_relock(&mut self, node: NodeId, op: Box<Op>) -> Flow {
         let co = self.current();
-        self.stack.push(Qcow2Frame::Qcow2Op { node, op }.into());
+        self.push(Qcow2Frame::Qcow2Op { node, op }.into());
         let state_locked = std::mem::replace(&mut self.qcow2(node).locked, true);
         if state_locked {
             self.qcow2(node).lock_queue.push(co);
@@ -392,7 +392,7 @@ impl World {
 
     /// An operation that another one started is over.
     fn qcow2_task_done(&mut self, node: NodeId, parent: CoId, slot: u32) -> Flow {
-        let result = match std::mem::take(&mut self.reg) {
+        let result = match self.take_val() {
             Val::Ret(Ok(())) | Val::None => Ok(Out::Done),
             Val::Ret(Err(errno)) | Val::Data(Err(errno)) => Err(Fault::from(errno)),
             Val::Data(Ok(data)) => Ok(Out::Data(data)),
@@ -466,7 +466,7 @@ impl World {
 
     /// `qcow2_co_block_status`
     pub(super) fn qcow2_block_status(&mut self, node: NodeId, offset: u64, bytes: u64, _want_zero: bool) -> Flow {
-        self.stack.push(StatusFrame::StatusVal.into());
+        self.push(StatusFrame::StatusVal.into());
         self.qcow2_start(node, Op::block_status(offset, bytes))
     }
 
@@ -480,14 +480,14 @@ impl World {
                 Some(BitmapCheck { name, problem: b.check(crate::bitmap::CheckFlags::DEFAULT).err() })
             })
             .collect();
-        self.stack.push(Qcow2Frame::Qcow2Truncated(node).into());
+        self.push(Qcow2Frame::Qcow2Truncated(node).into());
         self.qcow2_start(node, Op::truncate(size, zero, checks.into()))
     }
 
     /// After a truncate. The node has the new size from before the header is written, also where that fails then.
     fn qcow2_truncated(&mut self, node: NodeId) -> Flow {
         self.refresh_total_sectors(node);
-        let done = match std::mem::take(&mut self.reg) {
+        let done = match self.take_val() {
             Val::Ret(Ok(())) | Val::None => Ok(()),
             Val::Opened(Err(fault)) => Err(QmpError::generic(fault.to_string())),
             Val::Ret(Err(errno)) => Err(QmpError::generic(format!("Failed to resize the image: {errno}"))),
@@ -524,13 +524,13 @@ impl World {
             request_alignment: u32::try_from(self.graph.nodes[file].bl.request_alignment).unwrap_or(1),
         };
         self.qcow2(node).q = Qcow2::new(traits);
-        self.stack.push(Qcow2Frame::Qcow2Opened(node).into());
+        self.push(Qcow2Frame::Qcow2Opened(node).into());
         self.qcow2_start(node, Op::open(options))
     }
 
     /// The end of `qcow2_open`.
     fn qcow2_opened(&mut self, node: NodeId) -> Flow {
-        let bitmaps = match std::mem::take(&mut self.reg) {
+        let bitmaps = match self.take_val() {
             Val::Opened(Ok(bitmaps)) => bitmaps,
             Val::Opened(Err(fault)) => return self.ret(Val::Done(Err(QmpError::generic(fault.to_string())))),
             Val::Ret(Err(errno)) => {

@@ -25,7 +25,6 @@ use crate::world::block::open::open::OpenFrame;
 use crate::world::block::open::spec::{DriverSpec, OpenSpec};
 use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
-use crate::world::job::create::on_main_nothing;
 use crate::world::value::Val;
 use std::sync::Arc;
 
@@ -63,6 +62,11 @@ pub enum FormatStage {
 
 /// How long a worker thread takes to set the length of a new file, in nanoseconds.
 pub(in crate::world) const TRUNCATE: Nanos = 40_000;
+
+/// A bottom half that changes nothing: a reference taken or given up, also of a data file that is not there.
+fn on_main_nothing() -> Frame {
+    Frame::OnMain(Box::new(GraphLockFrame::LockGraph(0).into()))
+}
 
 /// The frames of this file: the rest of a function each.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -147,13 +151,14 @@ impl World {
             FormatStage::TableWritten => "Could not write refcount table",
             _ => "Could not create image",
         };
-        match std::mem::take(&mut self.reg) {
-            Val::Backend(blk) => f.blk = Some(blk?),
-            Val::Opened(Err(fault)) => return Err(QmpError::generic(fault.to_string())),
-            Val::Ret(Err(errno)) => return Err(QmpError::generic(format!("{what}: {errno}")).with_errno(errno)),
-            _ => {}
+        match self.take_val() {
+            Val::Backend(blk) => {
+                f.blk = Some(blk?);
+                Ok(())
+            }
+            Val::Ret(Err(errno)) => Err(QmpError::generic(format!("{what}: {errno}")).with_errno(errno)),
+            other => other.error().map_or(Ok(()), Err),
         }
-        Ok(())
     }
 
     fn format_write(&mut self, f: Box<Formatting>, offset: u64, data: Data, next: FormatStage) -> Flow {
@@ -189,7 +194,7 @@ impl World {
     }
 
     fn format_end(&mut self, f: &Formatting, done: Result<(), QmpError>) -> Flow {
-        self.stack.push(Frame::Give(Box::new(Val::Done(done))));
+        self.push(Frame::Give(Box::new(Val::Done(done))));
         let gone = f.blk.map_or(GraphLockFrame::LockGraph(0).into(), |blk| BackendFrame::BlkUnref(blk).into());
         self.seq([Frame::OnMain(Box::new(gone))])
     }
@@ -264,11 +269,11 @@ impl World {
                 // A reference is taken and given up by the main thread, too.
                 match self.lookup_bs(name) {
                     Ok(file) => {
-                        self.stack.push(Frame::KeepOver(Box::new(on_main_nothing())));
-                        self.stack.push(Frame::KeepOver(Box::new(on_main_nothing())));
+                        self.push(Frame::KeepOver(Box::new(on_main_nothing())));
+                        self.push(Frame::KeepOver(Box::new(on_main_nothing())));
                         let _ = self.create_over_node(q, file);
                     }
-                    Err(err) => self.stack.push(Frame::Give(Box::new(Val::Done(Err(err))))),
+                    Err(err) => self.push(Frame::Give(Box::new(Val::Done(Err(err))))),
                 }
                 self.seq([on_main_nothing()])
             }
@@ -277,15 +282,15 @@ impl World {
 
     /// The same, over a file that was opened.
     fn create_over(&mut self, q: &CreateQcow2) -> Flow {
-        match std::mem::take(&mut self.reg) {
-            Val::Node(Ok(file)) => {
+        let opened: Result<NodeId, QmpError> = self.take();
+        match opened {
+            Ok(file) => {
                 let unref = Frame::OnMain(Box::new(GraphFrame::BdrvUnref(file).into()));
-                self.stack.push(Frame::KeepOver(Box::new(on_main_nothing())));
-                self.stack.push(Frame::KeepOver(Box::new(unref)));
+                self.push(Frame::KeepOver(Box::new(on_main_nothing())));
+                self.push(Frame::KeepOver(Box::new(unref)));
                 self.create_over_node(q, file)
             }
-            Val::Node(Err(err)) => self.ret(Val::Done(Err(err))),
-            other => unreachable!("a node or an error, not {other:?}"),
+            Err(err) => self.ret(Val::Done(Err(err))),
         }
     }
 

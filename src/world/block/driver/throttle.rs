@@ -213,12 +213,12 @@ impl World {
         let token = self.throttling.groups[index].next_token(who, dir, self.unlimited(who));
         let must_wait = self.throttle_must_wait(index, token, dir);
         let co = self.current();
-        self.stack.push(ThrottleFrame::ThrottleGo { who, write, bytes }.into());
+        self.push(ThrottleFrame::ThrottleGo { who, write, bytes }.into());
         let member = self.throttling.groups[index].member(who);
         if must_wait || member.pending[dir] > 0 {
             member.pending[dir] += 1;
             member.queues[dir].push(co);
-            self.stack.push(ThrottleFrame::ThrottleWoken { who, write }.into());
+            self.push(ThrottleFrame::ThrottleWoken { who, write }.into());
             return Flow::Yield(Wait::Queue("its throttle group"));
         }
         Flow::Go

@@ -86,7 +86,7 @@ impl World {
     fn copy_range_from_begun(&mut self, mut copy: CopyRange, id: u32) -> Flow {
         self.stop_waiting(copy.src, id);
         if let Some(wait) = self.wait_serialising(copy.src, id) {
-            self.stack.push(CopyRangeFrame::CopyRangeFromBegun { copy, id }.into());
+            self.push(CopyRangeFrame::CopyRangeFromBegun { copy, id }.into());
             return Flow::Yield(wait);
         }
         match self.graph.nodes[copy.src].drv() {
@@ -117,14 +117,14 @@ impl World {
     fn copy_range_to_begun(&mut self, mut copy: CopyRange, id: u32) -> Flow {
         let (node, offset, bytes) = (copy.dst, copy.dst_offset, copy.bytes);
         if let Some(wait) = self.write_req_prepare(node, id, copy.flags) {
-            self.stack.push(CopyRangeFrame::CopyRangeToBegun { copy, id }.into());
+            self.push(CopyRangeFrame::CopyRangeToBegun { copy, id }.into());
             return Flow::Yield(wait);
         }
         if self.graph.nodes[node].bitmaps.has_readonly() || !self.graph.nodes[node].flags.rdwr {
             return self.ret(Val::err(Errno::EPERM));
         }
         self.write_threshold_check(node, offset, bytes);
-        self.stack.push(WriteFrame::PwritevFinish { node, offset, bytes }.into());
+        self.push(WriteFrame::PwritevFinish { node, offset, bytes }.into());
         match self.graph.nodes[node].drv() {
             Driver::Raw(raw) => {
                 copy.dst_offset += raw.offset;

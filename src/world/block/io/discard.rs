@@ -66,7 +66,7 @@ impl World {
         self.bsc_invalidate_range(node, offset, bytes);
         self.see_request(node);
         let id = self.tracked_begin(node, "discard", offset, bytes);
-        self.stack.push(DiscardFrame::PdiscardEnd { node, offset, bytes, id }.into());
+        self.push(DiscardFrame::PdiscardEnd { node, offset, bytes, id }.into());
         if read_only {
             return self.ret(Val::err(Errno::EPERM));
         }
@@ -77,7 +77,7 @@ impl World {
     fn pdiscard_begin(&mut self, node: NodeId, offset: u64, bytes: u64, id: u32) -> Flow {
         self.stop_waiting(node, id);
         if let Some(wait) = self.wait_serialising(node, id) {
-            self.stack.push(DiscardFrame::PdiscardBegin { node, offset, bytes, id }.into());
+            self.push(DiscardFrame::PdiscardBegin { node, offset, bytes, id }.into());
             return Flow::Yield(wait);
         }
         self.write_threshold_check(node, offset, bytes);
@@ -86,7 +86,7 @@ impl World {
 
     /// One piece of a discard.
     fn pdiscard_piece(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
-        if let Val::Ret(Err(errno)) = std::mem::take(&mut self.reg)
+        if let Some(errno) = self.take_val().errno()
             && errno != Errno::ENOTSUP
         {
             return self.ret(Val::err(errno));
@@ -115,7 +115,7 @@ impl World {
             }
         }
         num = num.min(align_down(max, align));
-        self.stack.push(DiscardFrame::PdiscardPiece { node, offset: offset + num, bytes: bytes - num }.into());
+        self.push(DiscardFrame::PdiscardPiece { node, offset: offset + num, bytes: bytes - num }.into());
         self.driver_pdiscard(node, offset, num)
     }
 

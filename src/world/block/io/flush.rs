@@ -62,8 +62,8 @@ impl World {
         let next = self.graph.bdrv_next(&mut it);
         if let Some(node) = next {
             self.bdrv_ref(node);
-            self.stack.push(FlushFrame::FlushNext(it).into());
-            self.stack.push(Frame::RunCo(Box::new(FlushFrame::BdrvCoFlush(node).into())));
+            self.push(FlushFrame::FlushNext(it).into());
+            self.push(Frame::RunCo(Box::new(FlushFrame::BdrvCoFlush(node).into())));
         }
         match old {
             Some(old) => self.seq([GraphFrame::BdrvUnref(old).into()]),
@@ -90,12 +90,12 @@ impl World {
         let n = &mut self.graph.nodes[node];
         if n.active_flush {
             n.flush_queue.push(co.expect("flushes run in coroutines"));
-            self.stack.push(FlushFrame::FlushTurn { node, generation }.into());
+            self.push(FlushFrame::FlushTurn { node, generation }.into());
             return Flow::Yield(Wait::Queue("another flush"));
         }
         n.active_flush = true;
-        self.stack.push(FlushFrame::FlushEnd { node, generation }.into());
-        if let Driver::Cbw(_) = n.drv() {
+        self.push(FlushFrame::FlushEnd { node, generation }.into());
+        if let Driver::Cbw(_) = self.graph.nodes[node].drv() {
             // A filter that is being dropped has no node below any more.
             return match self.graph.filter_bs(node) {
                 Some(below) => self.seq([FlushFrame::BdrvCoFlush(below).into()]),
@@ -105,8 +105,7 @@ impl World {
         self.seq([
             BlkdebugFrame::ChildEvent { node, event: BlkdebugEvent::FlushToOs }.into(),
             DriverFrame::DriverFlushToOs(node).into(),
-            Frame::StopOnError(1),
-            FlushFrame::FlushToDisk { node, generation }.into(),
+            Frame::if_ok([FlushFrame::FlushToDisk { node, generation }.into()]),
         ])
     }
 
@@ -123,8 +122,7 @@ impl World {
         self.seq([
             BlkdebugFrame::ChildEvent { node, event: BlkdebugEvent::FlushToDisk }.into(),
             DriverFrame::DriverFlushToDisk(node).into(),
-            Frame::StopOnError(1),
-            FlushFrame::FlushChildren { node, index: 0, ret: Ok(()) }.into(),
+            Frame::if_ok([FlushFrame::FlushChildren { node, index: 0, ret: Ok(()) }.into()]),
         ])
     }
 
@@ -140,7 +138,7 @@ impl World {
                 let written = c.perm
                     & (crate::world::block::perms::perm::WRITE | crate::world::block::perms::perm::WRITE_UNCHANGED)
                     != 0;
-                self.stack.push(FlushFrame::FlushChildren { node, index: index + 1, ret }.into());
+                self.push(FlushFrame::FlushChildren { node, index: index + 1, ret }.into());
                 if written { self.seq([FlushFrame::BdrvCoFlush(below).into()]) } else { self.ret(Val::Ret(Ok(()))) }
             }
         }

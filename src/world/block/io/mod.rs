@@ -96,7 +96,7 @@ impl World {
     fn preadv_aligned(&mut self, node: NodeId, offset: u64, bytes: u64, id: u32) -> Flow {
         self.stop_waiting(node, id);
         if let Some(wait) = self.wait_serialising(node, id) {
-            self.stack.push(IoFrame::PreadvAligned { node, offset, bytes, id }.into());
+            self.push(IoFrame::PreadvAligned { node, offset, bytes, id }.into());
             return Flow::Yield(wait);
         }
         let n = &self.graph.nodes[node];
@@ -135,7 +135,7 @@ impl World {
         }
         let piece = (p.inside - done).min(p.piece);
         let (node, offset) = (p.node, p.offset + done);
-        self.stack.push(IoFrame::PreadvPieces(p).into());
+        self.push(IoFrame::PreadvPieces(p).into());
         self.driver_preadv(node, offset, piece)
     }
 

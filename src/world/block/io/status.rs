@@ -1,6 +1,7 @@
 //! Block status: what a node holds, through its chain (`block/io.c:bdrv_co_do_block_status`).
 
 use crate::base::errno::Errno;
+use crate::base::errno::Ret;
 use crate::world::World;
 use crate::world::arena::NodeId;
 use crate::world::frame::{Flow, Frame};
@@ -56,8 +57,8 @@ pub enum StatusFrame {
     },
     StatusAbove(Box<StatusReq>),
     StatusAboveNext(Box<StatusReq>),
-    /// Turns a failure into the answer of a status query and drops the query below.
-    StatusOrError,
+    /// Runs a frame unless the register holds a failure, which then is the answer of a status query.
+    StatusIfOk(Box<Frame>),
     /// Turns a plain result into the answer of a status query.
     StatusVal,
 }
@@ -77,16 +78,13 @@ impl StatusFrame {
             StatusFrame::StatusRecursed { node, offset, status } => w.status_recursed(node, offset, *status),
             StatusFrame::StatusAbove(req) => w.status_above(req),
             StatusFrame::StatusAboveNext(req) => w.status_above_next(req),
-            StatusFrame::StatusOrError => {
-                if let Err(errno) = w.take_ret() {
-                    w.stack.pop();
-                    w.reg = Val::Status(Err(errno));
-                }
-                Flow::Go
-            }
+            StatusFrame::StatusIfOk(then) => match w.take_ret() {
+                Ok(()) => w.seq([*then]),
+                Err(errno) => w.ret(Val::Status(Err(errno))),
+            },
             StatusFrame::StatusVal => {
-                if let Val::Ret(Err(errno)) = w.reg {
-                    w.reg = Val::Status(Err(errno));
+                if let Val::Ret(Err(errno)) = *w.peek() {
+                    w.leave(Val::Status(Err(errno)));
                 }
                 Flow::Go
             }
@@ -110,7 +108,7 @@ impl World {
             return self.ret(Val::Status(Ok(BlockStatus::default())));
         }
         self.node_inc_in_flight(node);
-        self.stack.push(StatusFrame::StatusDone { node, offset, bytes, want_zero }.into());
+        self.push(StatusFrame::StatusDone { node, offset, bytes, want_zero }.into());
         self.driver_block_status(node, offset, bytes, want_zero)
     }
 
@@ -126,7 +124,7 @@ impl World {
 
     /// `bdrv_co_do_block_status`, after the driver.
     fn status_done(&mut self, node: NodeId, offset: u64, bytes: u64, want_zero: bool) -> Flow {
-        let Val::Status(status) = std::mem::take(&mut self.reg) else { unreachable!("a status query answers so") };
+        let status: Ret<BlockStatus> = self.take();
         let mut status = match status {
             Ok(status) => status,
             Err(errno) => {
@@ -155,7 +153,7 @@ impl World {
             && !status.zero
             && let (Some(map), Some(file)) = (status.map, file)
         {
-            self.stack.push(StatusFrame::StatusRecursed { node, offset, status: Box::new(status) }.into());
+            self.push(StatusFrame::StatusRecursed { node, offset, status: Box::new(status) }.into());
             return self.seq([StatusFrame::Status { node: file, offset: map, bytes: status.pnum, want_zero }.into()]);
         }
         self.status_end(node, offset, status)
@@ -163,7 +161,7 @@ impl World {
 
     /// `bdrv_co_do_block_status`, after asking the file below (`BDRV_BLOCK_RECURSE`).
     fn status_recursed(&mut self, node: NodeId, offset: u64, mut status: BlockStatus) -> Flow {
-        let Val::Status(below) = std::mem::take(&mut self.reg) else { unreachable!("a status query answers so") };
+        let below: Ret<BlockStatus> = self.take();
         if let Ok(below) = below {
             if below.eof && (below.pnum == 0 || below.zero) {
                 status.zero = true;
@@ -196,7 +194,7 @@ impl World {
 
     /// `bdrv_co_common_block_status_above`: go on below?
     fn status_above_next(&mut self, mut req: Box<StatusReq>) -> Flow {
-        let Val::Status(status) = std::mem::take(&mut self.reg) else { unreachable!("a status query answers so") };
+        let status: Ret<BlockStatus> = self.take();
         let mut status = match status {
             Ok(status) => status,
             Err(errno) => return self.ret(Val::Status(Err(errno))),

@@ -93,7 +93,7 @@ impl World {
         let op = if zero { "write-zeroes" } else { "write" };
         let (from, length) = if zero { (req.offset, req.bytes) } else { (start, len) };
         req.tracked = self.tracked_begin(req.node, op, from, length);
-        self.stack.push(WriteFrame::PwritevEnd { node: req.node, id: req.tracked }.into());
+        self.push(WriteFrame::PwritevEnd { node: req.node, id: req.tracked }.into());
         if unaligned && zero {
             self.make_serialising(req.node, req.tracked, align);
             return self.zero_pwritev_parts(&req, align);
@@ -131,12 +131,11 @@ impl World {
         if last < end {
             frames.push(piece(last, end));
         }
-        for (i, frame) in frames.into_iter().enumerate().rev() {
-            self.stack.push(frame);
-            if i > 0 {
-                self.stack.push(Frame::StopOnError(1));
-            }
-        }
+        // Each piece only if those before it went well.
+        let mut pieces = frames.into_iter();
+        let first = pieces.next();
+        let frames = first.into_iter().chain(pieces.map(|piece| Frame::if_ok([piece]))).collect();
+        self.push_all(frames);
         Flow::Go
     }
 
@@ -145,7 +144,7 @@ impl World {
         let node = req.node;
         self.stop_waiting(node, req.tracked);
         if let Some(wait) = self.wait_serialising(node, req.tracked) {
-            self.stack.push(WriteFrame::PwritevPad(req).into());
+            self.push(WriteFrame::PwritevPad(req).into());
             return Flow::Yield(wait);
         }
         let align = self.graph.nodes[node].bl.request_alignment;
@@ -173,8 +172,8 @@ impl World {
                 read(stop - align, align, &[rmw_tail], &[after_tail]);
             }
         }
-        self.stack.push(WriteFrame::PwritevPadded(req).into());
-        self.stack.extend(frames.into_iter().rev());
+        self.push(WriteFrame::PwritevPadded(req).into());
+        self.push_all(frames);
         Flow::Go
     }
 
@@ -182,7 +181,7 @@ impl World {
     fn padding_read(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
         let total = self.graph.nodes[node].size;
         let inside = align_up(total.saturating_sub(offset), self.graph.nodes[node].bl.request_alignment).min(bytes);
-        self.stack.push(WriteFrame::PaddingReadDone { node, offset, bytes }.into());
+        self.push(WriteFrame::PaddingReadDone { node, offset, bytes }.into());
         if inside == 0 {
             return self.ret(Val::Data(Ok(Data::new())));
         }
@@ -237,7 +236,7 @@ impl World {
             return self.ret(Val::err(Errno::EPERM));
         }
         if let Some(wait) = self.write_req_prepare(node, req.tracked, req.flags) {
-            self.stack.push(WriteFrame::PwritevAligned(req).into());
+            self.push(WriteFrame::PwritevAligned(req).into());
             return Flow::Yield(wait);
         }
         let n = &self.graph.nodes[node];
@@ -255,8 +254,8 @@ impl World {
             }
         }
         let (offset, bytes) = (req.offset, req.bytes);
-        self.stack.push(WriteFrame::PwritevFinish { node, offset, bytes }.into());
-        self.stack.push(BlkdebugFrame::BlkdebugEvent { node, event: BlkdebugEvent::PwritevDone }.into());
+        self.push(WriteFrame::PwritevFinish { node, offset, bytes }.into());
+        self.push(BlkdebugFrame::BlkdebugEvent { node, event: BlkdebugEvent::PwritevDone }.into());
         if read_only {
             return self.ret(Val::err(Errno::EPERM));
         }
@@ -286,7 +285,7 @@ impl World {
 
     /// The loop of `bdrv_aligned_pwritev` over pieces that the driver takes; the request shrinks from its front.
     fn pwritev_pieces(&mut self, mut req: Box<WriteReq>) -> Flow {
-        if let Val::Ret(Err(errno)) = std::mem::take(&mut self.reg) {
+        if let Some(errno) = self.take_val().errno() {
             return self.ret(Val::err(errno));
         }
         let bl = self.graph.nodes[req.node].bl;
@@ -301,14 +300,14 @@ impl World {
         req.offset += max;
         req.bytes -= max;
         req.data = Some(data.slice(max, req.bytes));
-        self.stack.push(WriteFrame::PwritevPieces(req).into());
+        self.push(WriteFrame::PwritevPieces(req).into());
         self.driver_pwritev(piece)
     }
 
     /// `bdrv_driver_pwritev`: the driver's write, and a flush where it has to stand for FUA.
     fn driver_pwritev(&mut self, req: Box<WriteReq>) -> Flow {
         if req.flags.has(IoFlags::FUA) {
-            self.stack.push(WriteFrame::FlushAfterWrite(req.node).into());
+            self.push(WriteFrame::FlushAfterWrite(req.node).into());
         }
         self.driver_write(req)
     }
@@ -323,7 +322,7 @@ impl World {
 
     /// `bdrv_co_do_pwrite_zeroes`: pieces that the driver can take, with a fallback to buffers of zeroes.
     pub(in crate::world) fn pwrite_zeroes(&mut self, req: Box<WriteReq>) -> Flow {
-        if let Val::Ret(Err(errno)) = std::mem::take(&mut self.reg) {
+        if let Some(errno) = self.take_val().errno() {
             return self.ret(Val::err(errno));
         }
         if req.bytes == 0 {
@@ -359,7 +358,7 @@ impl World {
         let mut piece = req.clone();
         piece.bytes = num;
         piece.flags = flags;
-        self.stack.push(WriteFrame::PwriteZeroesPiece { rest: req, num }.into());
+        self.push(WriteFrame::PwriteZeroesPiece { rest: req, num }.into());
         if n_has_zeroes(self.graph.nodes[piece.node].drv()) {
             self.driver_pwrite_zeroes(piece)
         } else {
@@ -385,7 +384,7 @@ impl World {
                 piece.flags = IoFlags::NONE;
                 rest.offset += num;
                 rest.bytes -= num;
-                self.stack.push(WriteFrame::PwriteZeroes(rest).into());
+                self.push(WriteFrame::PwriteZeroes(rest).into());
                 self.driver_write(piece)
             }
             Err(errno) => self.ret(Val::err(errno)),

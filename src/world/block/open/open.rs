@@ -29,9 +29,6 @@ use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use std::sync::Arc;
 
-/// Bytes that a file of blkdebug's rules has at most.
-pub(in crate::world) const MAX_CONFIG: u64 = 1 << 20;
-
 /// A node that is being opened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Opening {
@@ -159,19 +156,16 @@ impl World {
     }
 
     fn open_failed(&mut self, o: &Opening, err: QmpError) -> Flow {
-        self.stack.push(Frame::Give(Box::new(Val::Node(Err(err)))));
-        self.stack.push(GraphFrame::BdrvUnref(o.bs).into());
+        self.push(Frame::Give(Box::new(Val::Node(Err(err)))));
+        self.push(GraphFrame::BdrvUnref(o.bs).into());
         if let Some(probe) = o.probe {
-            self.stack.push(BackendFrame::BlkUnref(probe).into());
+            self.push(BackendFrame::BlkUnref(probe).into());
         }
         Flow::Go
     }
 
     fn take_node(&mut self) -> Result<NodeId, QmpError> {
-        match std::mem::take(&mut self.reg) {
-            Val::Node(node) => node,
-            other => panic!("expected a node, found {other:?}"),
-        }
+        self.take()
     }
 
     fn open_file_opened(&mut self, mut o: Box<Opening>) -> Flow {
@@ -449,7 +443,7 @@ impl World {
             Ok(()) => self.open_done(o),
             Err(err) => {
                 // Measured: a format that refuses its image takes the graph lock once more than a protocol.
-                self.stack.push(OpenFrame::OpenFormatFailed(o, err).into());
+                self.push(OpenFrame::OpenFormatFailed(o, err).into());
                 self.seq([GraphLockFrame::LockGraph(1).into()])
             }
         }
@@ -464,7 +458,7 @@ impl World {
     fn driver_open_failed(&mut self, o: Box<Opening>, err: QmpError) -> Flow {
         let bs = o.bs;
         self.graph.nodes[bs].driver = None;
-        self.stack.push(OpenFrame::OpenFail(o, err).into());
+        self.push(OpenFrame::OpenFail(o, err).into());
         self.seq([
             GraphLockFrame::GraphWrlock.into(),
             GraphFrame::UnrefChildren(bs).into(),

@@ -256,7 +256,7 @@ impl World {
             }
             At::Undo(i) => self.reopen_undo(r, i),
             At::Undone(i) => {
-                self.reg = Val::None;
+                self.leave(Val::None);
                 self.reopen_at(r, At::Undo(i + 1))
             }
         }
@@ -310,13 +310,13 @@ impl World {
             return self.reopen_fail(r, err);
         }
         if !matches!(driver, Driver::Qcow2(_)) {
-            self.reg = Val::None;
+            self.leave(Val::None);
             return self.reopen_at(r, At::Prepared(i));
         }
         let spec = entry.spec.clone().or_else(|| node.spec.as_deref().cloned());
         let op = self.qcow2_reopen_op(bs, spec.as_deref(), flags);
         r.at = At::Prepared(i);
-        self.reg = Val::None;
+        self.leave(Val::None);
         self.seq([Frame::RunCo(Box::new(Qcow2Frame::Qcow2Op { node: bs, op }.into())), ReopenFrame::Reopen(r).into()])
     }
 
@@ -357,10 +357,8 @@ impl World {
 
     /// The rest of `bdrv_reopen_prepare`: what may not change, and which children are to.
     fn reopen_prepared(&mut self, r: &mut Reopen, i: usize) -> Result<(), QmpError> {
-        match std::mem::take(&mut self.reg) {
-            Val::Opened(Err(fault)) => return Err(QmpError::generic(fault.to_string())),
-            Val::Ret(Err(errno)) => return Err(QmpError::generic(errno.to_string())),
-            _ => {}
+        if let Some(err) = self.take_val().error() {
+            return Err(err);
         }
         let entry = &mut r.entries[i];
         entry.prepared = true;
@@ -580,21 +578,16 @@ impl World {
         let bitmaps: Vec<MemoryBitmap> = self.graph.nodes[bs].bitmaps.iter().filter_map(memory).collect();
         let op = Box::new(Op::bitmaps_writable(bitmaps.into()));
         r.at = At::BitmapsDone(index);
-        self.reg = Val::None;
+        self.leave(Val::None);
         self.seq([Frame::RunCo(Box::new(Qcow2Frame::Qcow2Op { node: bs, op }.into())), ReopenFrame::Reopen(r).into()])
     }
 
     fn reopen_bitmaps_done(&mut self, r: &Reopen, index: usize) {
         let bs = r.entries[index].bs;
-        let failed = match std::mem::take(&mut self.reg) {
-            Val::Opened(Err(fault)) => Some(fault.to_string()),
-            Val::Ret(Err(errno)) => Some(errno.to_string()),
-            _ => None,
-        };
-        match failed {
-            Some(text) => {
+        match self.take_val().error() {
+            Some(err) => {
                 let name = &self.graph.nodes[bs].node_name;
-                let text = format!("{name}: Failed to make dirty bitmaps writable: {text}");
+                let text = format!("{name}: Failed to make dirty bitmaps writable: {}", err.desc);
                 self.console_error(&text);
             }
             None => {
@@ -631,7 +624,7 @@ impl World {
         let spec = self.graph.nodes[bs].spec.as_deref().cloned();
         let op = self.qcow2_reopen_op(bs, spec.as_deref(), flags);
         r.at = At::Undone(i);
-        self.reg = Val::None;
+        self.leave(Val::None);
         self.seq([Frame::RunCo(Box::new(Qcow2Frame::Qcow2Op { node: bs, op }.into())), ReopenFrame::Reopen(r).into()])
     }
 
