@@ -34,6 +34,8 @@ pub struct BlockdevOptions {
     pub force_share: Option<bool>,
     /// Default off.
     pub detect_zeroes: Option<DetectZeroes>,
+    /// The whole object, as it was given.
+    pub given: Json,
 }
 
 /// Cache mode of a node (`BlockdevCacheOptions`).
@@ -231,6 +233,7 @@ impl BlockdevOptions {
         let auto_read_only = v.opt_bool("auto-read-only")?;
         let force_share = v.opt_bool("force-share")?;
         let detect_zeroes = v.opt_enum("detect-zeroes")?;
+        let given = at.any().clone();
         let driver = Self::visit_driver(driver, at.any(), &mut v)?;
         if matches!(driver, DriverOptions::Other(..)) {
             v.leave();
@@ -247,6 +250,7 @@ impl BlockdevOptions {
             auto_read_only,
             force_share,
             detect_zeroes,
+            given,
         })
     }
 

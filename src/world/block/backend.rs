@@ -146,6 +146,7 @@ pub enum BackendFrame {
     BlkInsertBs(BackendId, NodeId),
     BlkAttach(BackendId, NodeId),
     BlkUnref(BackendId),
+    BlkDrain(BackendId),
     BlkDetach(BackendId),
     BlkTruncate { blk: BackendId, size: u64 },
     BlkCo { blk: BackendId, request: Box<BlkRequest> },
@@ -172,6 +173,7 @@ impl BackendFrame {
             BackendFrame::BlkInsertBs(blk, bs) => w.blk_insert_bs(blk, bs),
             BackendFrame::BlkAttach(blk, bs) => w.blk_attach(blk, bs),
             BackendFrame::BlkUnref(blk) => w.blk_unref(blk),
+            BackendFrame::BlkDrain(blk) => w.blk_drain(blk),
             BackendFrame::BlkDetach(blk) => w.blk_detach(blk),
             BackendFrame::BlkTruncate { blk, size } => w.blk_co_truncate(blk, size),
             BackendFrame::BlkCo { blk, request } => w.blk_co(blk, request),
@@ -242,6 +244,18 @@ impl World {
         let backend = &mut self.graph.backends[blk];
         (backend.perm, backend.shared) = (perm, shared);
         Ok(())
+    }
+
+    /// `blk_drain`
+    fn blk_drain(&mut self, blk: BackendId) -> Flow {
+        let Some(bs) = self.graph.blk_bs(blk) else { return Flow::Go };
+        self.bdrv_ref(bs);
+        self.seq([
+            DrainFrame::DrainedBegin(bs).into(),
+            Frame::Poll(crate::world::aio::step::Cond::Backend(blk)),
+            DrainFrame::DrainedEnd(bs).into(),
+            GraphFrame::BdrvUnref(bs).into(),
+        ])
     }
 
     /// `blk_unref` of the last reference: `blk_remove_bs`, then gone.

@@ -14,6 +14,7 @@ use crate::world::block::edges::{Child, Parent};
 use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::block::io::flush::FlushFrame;
 use crate::world::block::io::request::TrackedRequest;
+use crate::world::block::open::runtime_options::RuntimeOptions;
 use crate::world::frame::{Flow, Frame};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -142,6 +143,10 @@ pub struct Node {
     pub auto_named: bool,
     /// How it was opened.
     pub spec: Option<Kept<Arc<crate::world::block::open::spec::OpenSpec>>>,
+    /// `options`
+    pub options: Kept<RuntimeOptions>,
+    /// `explicit_options`
+    pub explicit_options: Kept<RuntimeOptions>,
     /// The backing file name in the image header.
     pub backing_file: Arc<str>,
     /// The backing format in the image header.
@@ -196,6 +201,8 @@ impl Node {
             monitor_owned: false,
             auto_named: false,
             spec: None,
+            options: Kept::new(RuntimeOptions::default()),
+            explicit_options: Kept::new(RuntimeOptions::default()),
             backing_file: Arc::default(),
             backing_format: Arc::default(),
             auto_backing_file: Arc::default(),

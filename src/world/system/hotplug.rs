@@ -6,10 +6,12 @@ use crate::base::units::{MILLIS, Nanos};
 use crate::qmp::error::{ErrorClass, QmpError};
 use crate::qmp::names::is_device_model;
 use crate::world::World;
-use crate::world::arena::BackendId;
+use crate::world::arena::{BackendId, JobId};
 use crate::world::block::backend::BackendFrame;
 use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
+use crate::world::job::Job;
+use crate::world::job::txn::TxnFrame;
 use crate::world::value::Val;
 use std::sync::Arc;
 
@@ -29,6 +31,7 @@ pub struct Plugged {
 pub enum HotplugFrame {
     DevicePlugged(Box<Plugged>),
     UnplugOnReset,
+    MarkAutoDel(BackendId),
     DeviceGone { id: Option<Arc<str>>, path: Arc<str>, inner: bool },
 }
 
@@ -44,6 +47,7 @@ impl HotplugFrame {
         match self {
             HotplugFrame::DevicePlugged(plugged) => w.device_plugged(*plugged),
             HotplugFrame::UnplugOnReset => w.unplug_on_reset(),
+            HotplugFrame::MarkAutoDel(blk) => w.mark_auto_del(blk),
             HotplugFrame::DeviceGone { id, path, inner } => w.device_gone(id, &path, inner),
         }
     }
@@ -137,20 +141,44 @@ impl World {
         }
     }
 
-    /// `qdev_simple_device_unplug_cb`: the device goes at once, whoever watches is told a little later.
+    /// `qdev_simple_device_unplug_cb`, `scsi_qdev_unrealize`, `virtio_blk_device_unrealize`: requests of the disk end, and so do jobs
+    /// where it is a drive; its backend goes with the last reference to the device, and then whoever watches is told.
     fn unplug(&mut self, at: usize) -> Flow {
         let device = self.machine.devices.remove(at);
         let path: Arc<str> = format!("/machine/peripheral/{}", device.id.as_deref().unwrap_or_default()).into();
         let inner = device.is_virtio_disk();
-        let gone = HotplugFrame::DeviceGone { id: device.id, path, inner }.into();
-        let co = self.co_create([gone, Frame::Sleep(GRACE)]);
+        let gone: Frame = HotplugFrame::DeviceGone { id: device.id, path, inner }.into();
         let backend = device.backend.filter(|blk| self.graph.backends.get(*blk).is_some());
         match backend {
             Some(blk) => {
                 self.graph.backends[blk].dev = None;
-                self.seq([BackendFrame::BlkUnref(blk).into(), Frame::Enter(co)])
+                let unref = Frame::OnMain(Box::new(BackendFrame::BlkUnref(blk).into()));
+                let co = self.co_create([gone, unref, Frame::Sleep(GRACE)]);
+                self.seq([BackendFrame::BlkDrain(blk).into(), HotplugFrame::MarkAutoDel(blk).into(), Frame::Enter(co)])
             }
-            None => self.seq([Frame::Enter(co)]),
+            None => {
+                let co = self.co_create([gone, Frame::Sleep(GRACE)]);
+                self.seq([Frame::Enter(co)])
+            }
+        }
+    }
+
+    /// `blockdev_mark_auto_del`: jobs on the node of a `-drive` are cancelled, but for those whose coroutine has ended. Unlike in QEMU,
+    /// these can still be finalized: there the process aborts then, as the drained section of their node has gone with the drive
+    /// (`docs/findings/unplugged-while-pending.md`).
+    fn mark_auto_del(&mut self, blk: BackendId) -> Flow {
+        let Some(backend) = self.graph.backends.get(blk).filter(|backend| !backend.name.is_empty()) else {
+            return Flow::Go;
+        };
+        let Some(bs) = backend.root.map(|root| self.graph.children[root].bs) else { return Flow::Go };
+        let has_bdrv = |job: &Job| job.nodes.iter().any(|edge| self.graph.children[*edge].bs == bs);
+        let to_cancel = |job: &JobId| {
+            let job = &self.jobs[*job];
+            !job.cancelled && !job.deferred_to_main_loop && job.job_type.is_block_job() && has_bdrv(job)
+        };
+        match self.jobs.list.iter().copied().find(to_cancel) {
+            Some(job) => self.seq([TxnFrame::JobCancel(job, false).into(), HotplugFrame::MarkAutoDel(blk).into()]),
+            None => Flow::Go,
         }
     }
 

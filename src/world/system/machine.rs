@@ -65,6 +65,12 @@ impl Device {
         !(root && self.asks_guest() || self.driver.starts_with("ide-"))
     }
 
+    /// Whether its requests are waited for when the machine is reset: unlike floppies and the disks of IDE.
+    #[must_use]
+    pub fn drains_on_reset(&self) -> bool {
+        self.is_virtio_disk() || !self.asks_guest()
+    }
+
     /// Whether a guest has to agree that it goes, as with all on a PCI bus.
     #[must_use]
     pub fn asks_guest(&self) -> bool {
@@ -485,7 +491,11 @@ fn throttle_limits(members: &[(Arc<str>, Json)]) -> Result<Limits, QmpError> {
     let mut all = Limits::default();
     let mut put = |members: &[(Arc<str>, Json)], key: &str, name: &str| -> Result<(), QmpError> {
         let Some(value) = number(members, key)? else { return Ok(()) };
-        let value = u64::try_from(value).map_err(|_| QmpError::generic("Property values cannot be negative"))?;
+        // Only a property of an object says that it is no number of bytes; a limit is held against its range later.
+        if value < 0 && key.starts_with("x-") {
+            return Err(QmpError::generic("Property values cannot be negative"));
+        }
+        let value = u64::try_from(value).unwrap_or(u64::MAX);
         all.set(name, value);
         Ok(())
     };

@@ -2,6 +2,8 @@
 
 use crate::base::Json;
 use crate::world::World;
+use crate::world::arena::BackendId;
+use crate::world::block::backend::BackendFrame;
 use crate::world::block::drain::DrainFrame;
 use crate::world::block::graph::GraphFrame;
 use crate::world::block::io::flush::FlushFrame;
@@ -15,6 +17,7 @@ use crate::world::value::Val;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
 pub enum RunstateFrame {
+    ResetDevices,
     ResetDone,
 }
 
@@ -28,6 +31,7 @@ impl RunstateFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {
         match self {
+            RunstateFrame::ResetDevices => w.reset_devices(),
             RunstateFrame::ResetDone => w.reset_done(),
         }
     }
@@ -36,7 +40,17 @@ impl RunstateFrame {
 impl World {
     /// `qmp_system_reset`: whoever watches is told when the guest would notice.
     pub(in crate::world) fn system_reset(&mut self) -> Flow {
-        self.seq([HotplugFrame::UnplugOnReset.into(), RunstateFrame::ResetDone.into()])
+        self.seq([HotplugFrame::UnplugOnReset.into(), RunstateFrame::ResetDevices.into(), RunstateFrame::ResetDone.into()])
+    }
+
+    /// `scsi_device_purge_requests`, `virtio_blk_reset`: each disk is drained as it is reset.
+    fn reset_devices(&mut self) -> Flow {
+        let disks = self.machine.devices.iter().filter(|device| device.drains_on_reset());
+        let backends: Vec<BackendId> = disks.filter_map(|device| device.backend).collect();
+        for blk in backends.into_iter().rev().filter(|blk| self.graph.backends.get(*blk).is_some()).collect::<Vec<_>>() {
+            self.push(BackendFrame::BlkDrain(blk).into());
+        }
+        Flow::Go
     }
 
     /// The end of `qemu_system_reset`.

@@ -4,6 +4,7 @@
 pub mod open;
 pub mod reopen;
 pub(in crate::world) mod reopen_options;
+pub mod runtime_options;
 pub mod spec;
 pub(in crate::world) mod string_options;
 pub(in crate::world) mod strong_options;

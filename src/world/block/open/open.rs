@@ -1,5 +1,7 @@
 //! Opening nodes: `blockdev-add` trees, file names, probing, backing files (`block.c:bdrv_open_inherit`).
 
+use super::reopen_options::UNMAP_WITHOUT_DISCARD;
+use super::runtime_options::RuntimeOptions;
 use super::spec::{BackingSpec, DriverSpec, OpenSpec};
 use crate::base::Kept;
 use crate::base::errno::Errno;
@@ -120,6 +122,8 @@ impl World {
         let mut node = Node::new();
         node.flags = spec.flags;
         node.detect_zeroes = spec.detect_zeroes;
+        node.explicit_options = Kept::new(spec.explicit.clone());
+        node.options = Kept::new(RuntimeOptions::opened(&spec.explicit, spec.flags));
         let bs = self.bdrv_new(node);
         let opening = Box::new(Opening { spec: spec.clone(), bs, file_bs: None, probe: None });
         if let Some(err) = &spec.error {
@@ -236,6 +240,12 @@ impl World {
             }
             node.copy_on_read += 1;
         }
+        if spec.detect_zeroes == DetectZeroes::Unmap && !spec.flags.unmap {
+            return self.driver_open_failed(o, QmpError::generic(UNMAP_WITHOUT_DISCARD));
+        }
+        if let Some(text) = spec.refused.clone().filter(|_| !matches!(spec.driver, DriverSpec::Qcow2 { .. })) {
+            return self.driver_open_failed(o, QmpError::generic(text));
+        }
         match &spec.driver {
             DriverSpec::Probe => unreachable!("probing comes first"),
             DriverSpec::File { filename, .. } if filename.is_empty() => {
@@ -252,7 +262,8 @@ impl World {
             DriverSpec::Null { aio, size, latency_ns, read_zeroes } => {
                 let null = NullDriver { aio: *aio, latency_ns: *latency_ns, read_zeroes: *read_zeroes };
                 let node = &mut self.graph.nodes[bs];
-                node.size = size.map_or(GIB, i64::unsigned_abs) / 512 * 512;
+                // A part of a sector counts as one.
+                node.size = size.map_or(GIB, i64::unsigned_abs).next_multiple_of(512);
                 node.driver = Some(Driver::Null(null));
                 self.open_done(o)
             }

@@ -1,6 +1,7 @@
 //! Changing nodes that are open: `blockdev-reopen`, and what makes a backing file read-only (`block.c:bdrv_reopen_multiple`).
 
-use super::reopen_options::{changed_option, child_spec, no_node, still_inherited};
+use super::reopen_options::{UNMAP_WITHOUT_DISCARD, child_spec, no_node};
+use super::runtime_options::RuntimeOptions;
 use super::spec::{BackingSpec, DriverSpec, OpenSpec};
 use crate::base::Kept;
 use crate::block::qcow2::{MemoryBitmap, Op, OpenOptions};
@@ -30,7 +31,9 @@ pub struct ReopenEntry {
     /// Its new options; without, it keeps those it has.
     pub(super) spec: Option<Arc<OpenSpec>>,
     flags: OpenFlags,
-    detect_zeroes: DetectZeroes,
+    /// Its options then, and those of them that were given.
+    options: RuntimeOptions,
+    explicit: RuntimeOptions,
     old_flags: OpenFlags,
     prepared: bool,
 }
@@ -87,51 +90,81 @@ impl Reopen {
     #[must_use]
     pub fn set_read_only(world: &World, bs: NodeId, read_only: bool) -> Reopen {
         let mut reopen = Reopen::new();
-        let node = &world.graph.nodes[bs];
-        let flags = OpenFlags { rdwr: !read_only, ..node.flags };
-        reopen.queue(world, bs, None, flags, node.detect_zeroes);
+        let options = RuntimeOptions { read_only: Some(read_only), ..RuntimeOptions::default() };
+        reopen.queue(world, bs, Wanted { spec: None, options, keep: true, parent: None });
         reopen
     }
 
     /// `bdrv_reopen_queue_child`: the node, and those below it that were described in its options.
-    fn queue(
-        &mut self,
-        world: &World,
-        bs: NodeId,
-        spec: Option<Arc<OpenSpec>>,
-        flags: OpenFlags,
-        detect_zeroes: DetectZeroes,
-    ) {
+    fn queue(&mut self, world: &World, bs: NodeId, wanted: Wanted) {
         let node = &world.graph.nodes[bs];
+        let Wanted { spec, mut options, keep, parent } = wanted;
         self.drains.push(bs);
-        let entry =
-            ReopenEntry { bs, spec: spec.clone(), flags, detect_zeroes, old_flags: node.flags, prepared: false };
-        match self.entries.iter_mut().find(|entry| entry.bs == bs) {
-            Some(known) => *known = entry,
+        let known = self.entries.iter().position(|entry| entry.bs == bs);
+        // What was given stays given; then comes what is inherited, then what it had.
+        match known {
+            Some(known) => options.join(&self.entries[known].explicit),
+            None if keep => options.join(&node.explicit_options),
+            None => {}
+        }
+        let explicit = options.clone();
+        let mut flags = node.flags;
+        if let Some((parent, above, backing)) = &parent {
+            options.inherit(parent, *backing);
+            flags.unmap = above.unmap;
+        }
+        if keep {
+            options.join(&node.options);
+        }
+        let flags = options.flags(flags);
+        let (below, spec_below) = (options.clone(), spec.clone());
+        let entry = ReopenEntry { bs, spec, flags, options, explicit, old_flags: node.flags, prepared: false };
+        match known {
+            Some(known) => {
+                let spec = entry.spec.clone().or_else(|| self.entries[known].spec.clone());
+                self.entries[known] = ReopenEntry { spec, ..entry };
+            }
             None => self.entries.push(entry),
         }
         for edge in &node.children {
-            let (name, below) = (world.graph.children[*edge].name, world.graph.bs(*edge));
-            if world.graph.nodes[below].inherits_from != Some(bs) {
+            let (name, child) = (world.graph.children[*edge].name, world.graph.bs(*edge));
+            if world.graph.nodes[child].inherits_from != Some(bs) {
                 continue;
             }
-            let child = &world.graph.nodes[below];
-            let wanted = spec.as_ref().and_then(|spec| child_spec(spec, name));
-            match wanted {
+            let parent = Some((below.clone(), flags, name == "backing"));
+            let named = |wanted: &OpenSpec| wanted.reference.clone();
+            match spec_below.as_ref().map(|spec| child_spec(spec, name)) {
                 // Another node comes in its place, or none.
-                Some(Some(wanted)) if wanted.reference.as_ref().is_some_and(|name| *name != child.node_name) => {}
-                Some(None) => {}
-                Some(Some(wanted)) if wanted.reference.is_none() => {
-                    let keep = OpenFlags { force_share: child.flags.force_share, ..wanted.flags };
-                    self.queue(world, below, Some(wanted.clone()), keep, wanted.detect_zeroes);
-                }
-                _ => {
-                    let flags = still_inherited(name, node.flags, flags, child.flags);
-                    self.queue(world, below, None, flags, child.detect_zeroes);
+                Some(Some(None)) => {}
+                Some(Some(Some(wanted))) => match named(wanted) {
+                    Some(reference) if reference != world.graph.nodes[child].node_name => {}
+                    Some(_) => {
+                        let options = RuntimeOptions::default();
+                        self.queue(world, child, Wanted { spec: None, options, keep: true, parent });
+                    }
+                    None => {
+                        let (spec, options) = (Some(wanted.clone()), wanted.explicit.clone());
+                        self.queue(world, child, Wanted { spec, options, keep: false, parent });
+                    }
+                },
+                // Nothing is said of it.
+                Some(None) | None => {
+                    let options = RuntimeOptions::default();
+                    self.queue(world, child, Wanted { spec: None, options, keep, parent });
                 }
             }
         }
     }
+}
+
+/// What a node is to become: the arguments of `bdrv_reopen_queue_child`.
+struct Wanted {
+    spec: Option<Arc<OpenSpec>>,
+    options: RuntimeOptions,
+    /// `keep_old_opts`
+    keep: bool,
+    /// Options and flags of the node above, and whether this one is its backing file.
+    parent: Option<(RuntimeOptions, OpenFlags, bool)>,
 }
 
 /// The frames of this file: the rest of a function each.
@@ -177,14 +210,11 @@ impl World {
                 return self.ret(Val::Done(Err(QmpError::generic(text))));
             };
             let spec = OpenSpec::from_options(options, None);
-            if let Some(err) = spec.error {
-                return self.ret(Val::Done(Err(err)));
+            if let (Some(err), DriverSpec::Probe) = (&spec.error, &spec.driver) {
+                return self.ret(Val::Done(Err(err.clone())));
             }
-            let old = self.graph.nodes[bs].flags;
-            let unmap = if options.discard.is_some() { spec.flags.unmap } else { old.unmap };
-            let flags = OpenFlags { unmap, force_share: old.force_share, ..spec.flags };
-            let detect_zeroes = spec.detect_zeroes;
-            reopen.queue(self, bs, Some(Arc::new(spec)), flags, detect_zeroes);
+            let options = spec.explicit.clone();
+            reopen.queue(self, bs, Wanted { spec: Some(Arc::new(spec)), options, keep: false, parent: None });
         }
         self.reopen(Box::new(reopen))
     }
@@ -259,6 +289,9 @@ impl World {
             let text = format!("Device '{}' has no medium", self.graph.device_or_node_name(bs));
             return self.reopen_fail(r, QmpError::generic(text));
         }
+        if entry.options.detect_zeroes == Some(DetectZeroes::Unmap) && !flags.unmap {
+            return self.reopen_fail(r, QmpError::generic(UNMAP_WITHOUT_DISCARD));
+        }
         if node.copy_on_read > 0 && !flags.rdwr {
             let name = self.graph.device_or_node_name(bs);
             let text = format!("Can't set node '{name}' to r/o with copy-on-read enabled");
@@ -272,6 +305,13 @@ impl World {
             }
             driver => driver,
         };
+        if let Some(name) = node.options.cannot_reset(&entry.options, driver) {
+            let text = format!("Option '{name}' cannot be reset to its default value");
+            return self.reopen_fail(r, QmpError::generic(text));
+        }
+        if let Err(text) = self.reopen_driver(bs, entry.spec.as_deref()) {
+            return self.reopen_fail(r, QmpError::generic(text));
+        }
         if let Driver::File(file) = driver
             && flags.rdwr
             && !entry.old_flags.rdwr
@@ -289,6 +329,22 @@ impl World {
         r.at = At::Prepared(i);
         self.leave(Val::None);
         self.seq([Frame::RunCo(Box::new(Qcow2Frame::Qcow2Op { node: bs, op }.into())), ReopenFrame::Reopen(r).into()])
+    }
+
+    /// `bdrv_reopen_prepare` of drivers that do no I/O there.
+    fn reopen_driver(&self, bs: NodeId, spec: Option<&OpenSpec>) -> Result<(), String> {
+        if let Some(text) = spec.and_then(|spec| spec.refused.as_deref()) {
+            return Err(text.to_owned());
+        }
+        match (self.graph.nodes[bs].drv(), spec.map(|spec| &spec.driver)) {
+            (Driver::Raw(_), Some(DriverSpec::Raw { offset, size })) => {
+                self.raw_apply_options(bs, *offset, *size).map(drop)
+            }
+            (Driver::Throttle(_), Some(DriverSpec::Throttle { group })) if self.throttling.group(group).is_none() => {
+                Err(format!("Throttle group '{group}' does not exist"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn qcow2_reopen_op(&self, bs: NodeId, spec: Option<&OpenSpec>, flags: OpenFlags) -> Box<Op> {
@@ -329,6 +385,9 @@ impl World {
         if node.drv().supports_backing() && spec.backing == BackingSpec::FromImage && has_backing {
             return Err(QmpError::generic(format!("backing is missing for '{}'", node.node_name)));
         }
+        if let Some(err) = &spec.error {
+            return Err(err.clone());
+        }
         if node.drv().is_filter() && spec.backing != BackingSpec::FromImage {
             let (format, name) = (node.drv().format_name(), &node.node_name);
             let text = format!("'{name}' is a {format} filter node that does not support a backing child");
@@ -346,7 +405,7 @@ impl World {
                 r.wanted.push(swap);
             }
         }
-        match node.spec.as_ref().and_then(|old| changed_option(&old.driver, &spec.driver)) {
+        match node.options.cannot_change(&r.entries[i].options, node.drv()) {
             Some(name) => Err(QmpError::generic(format!("Cannot change the option '{name}'"))),
             None => Ok(()),
         }
@@ -499,14 +558,17 @@ impl World {
     fn reopen_commit(&mut self, mut r: Box<Reopen>) -> Flow {
         for entry in r.entries.iter().rev() {
             let bs = entry.bs;
-            self.graph.nodes[bs].detect_zeroes = entry.detect_zeroes;
+            let node = &mut self.graph.nodes[bs];
+            node.detect_zeroes = entry.options.detect_zeroes.unwrap_or(DetectZeroes::Off);
+            node.options = Kept::new(entry.options.clone());
+            node.explicit_options = Kept::new(entry.explicit.clone());
             if let Some(spec) = &entry.spec {
                 if let (Driver::Raw(raw), DriverSpec::Raw { offset, size }) = (self.graph.nodes[bs].drv(), &spec.driver)
                 {
                     let raw = RawDriver { offset: *offset, size: *size, probed: raw.probed };
                     let below = self.bdrv_getlength(self.below(bs));
                     let node = &mut self.graph.nodes[bs];
-                    node.size = size.unwrap_or_else(|| below.saturating_sub(*offset));
+                    node.size = size.unwrap_or_else(|| below.saturating_sub(*offset)).next_multiple_of(512);
                     node.driver = Some(Driver::Raw(raw));
                 }
                 if let DriverSpec::Throttle { group } = &spec.driver {

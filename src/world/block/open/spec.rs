@@ -1,6 +1,7 @@
 //! What is to be opened: the options of a node with all that it inherits, ready to be carried out by `open.rs`.
 
 use super::open::{NO_DETECTION, inherited};
+use super::runtime_options::RuntimeOptions;
 use super::string_options::{says_more, with_drivers, with_member};
 use super::unsupported;
 use crate::base::Json;
@@ -45,6 +46,10 @@ pub struct OpenSpec {
     pub unknown: Option<(Arc<str>, bool)>,
     /// The options given that change the data (`append_strong_runtime_options`), flat, without `driver` and `filename`.
     pub given: Json,
+    /// What the driver says of its options instead of opening.
+    pub refused: Option<Arc<str>>,
+    /// What was said of this node, not inherited: it stays when the node is opened again.
+    pub explicit: RuntimeOptions,
 }
 
 /// The backing file of a node.
@@ -202,6 +207,8 @@ impl OpenSpec {
             to_be_probed: None,
             unknown: None,
             given: Json::empty(),
+            refused: None,
+            explicit: RuntimeOptions::default(),
         }
     }
 
@@ -326,9 +333,6 @@ impl OpenSpec {
     /// `blockdev-add` and `-blockdev`. `parent` is what an inline child inherits.
     #[must_use]
     pub fn from_options(options: &BlockdevOptions, parent: Option<OpenFlags>) -> OpenSpec {
-        if let Some(name) = unsupported::node_option(options) {
-            return not_simulated(name);
-        }
         let flags = node_flags(options, parent);
         let below = Some(inherited(flags));
         let (driver, file, backing) = match &options.driver {
@@ -402,7 +406,9 @@ impl OpenSpec {
             DriverOptions::Preallocate(_) => return not_simulated("preallocate"),
             DriverOptions::Other(name, _) => return not_simulated(name),
         };
+        let explicit = RuntimeOptions::explicit(options);
         OpenSpec {
+            error: unsupported::node_option(options).map(unsupported::not_simulated),
             node_name: options.node_name.clone(),
             detect_zeroes: match options.detect_zeroes {
                 None | Some(DetectZeroesOption::Off) => DetectZeroes::Off,
@@ -411,7 +417,10 @@ impl OpenSpec {
             },
             file,
             backing: backing.unwrap_or(BackingSpec::FromImage),
-            given: super::strong_options::strong_options(&options.driver),
+            given: super::strong_options::strong_options(&options.driver, parent.is_some()),
+            refused: explicit.out_of_range(&driver).map(Into::into),
+            explicit,
+            unknown: RuntimeOptions::empty(options).map(|name| (name, false)),
             ..OpenSpec::new(driver, flags)
         }
     }

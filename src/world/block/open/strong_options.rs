@@ -34,9 +34,10 @@ fn put<T: Into<Json>>(out: &mut Members, name: impl Into<Arc<str>>, value: Optio
     }
 }
 
-/// The strong options of a node that was described in QMP: they keep their types.
+/// The strong options of a node that was described in QMP: they keep their types. Each time QEMU copies them, those in one bucket of its
+/// hash table change places; those of a child (`inner`) are copied once more.
 #[must_use]
-pub fn strong_options(options: &DriverOptions) -> Json {
+pub fn strong_options(options: &DriverOptions, inner: bool) -> Json {
     let mut out = Members::new();
     match options {
         DriverOptions::Null(null) => {
@@ -50,6 +51,9 @@ pub fn strong_options(options: &DriverOptions) -> Json {
         DriverOptions::Throttle(throttle) => put(&mut out, "throttle-group", Some(&*throttle.throttle_group)),
         DriverOptions::Blkdebug(blkdebug) => strong_blkdebug(blkdebug, &mut out),
         _ => {}
+    }
+    if !inner {
+        out.reverse();
     }
     Json::Dict(Arc::new(out))
 }

@@ -1,0 +1,223 @@
+//! The options of a node that is open (`bs->options`, `bs->explicit_options`), which decide what it becomes when it is opened again.
+
+use super::spec::DriverSpec;
+use super::strong_options::flatten;
+use crate::base::Json;
+use crate::qmp::order::wire_order;
+use crate::qmp::types::{BlockdevOptions, DetectZeroes as DetectZeroesOption, DiscardOption};
+use crate::world::block::driver::Driver;
+use crate::world::block::graph::{DetectZeroes, OpenFlags};
+use std::sync::Arc;
+
+/// Options of a node: those that all drivers have, and its driver's own. `None` is absent, which differs from the default where a
+/// child inherits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RuntimeOptions {
+    /// `read-only`
+    pub read_only: Option<bool>,
+    /// `auto-read-only`
+    pub auto_read_only: Option<bool>,
+    /// `cache.direct`
+    pub direct: Option<bool>,
+    /// `cache.no-flush`
+    pub no_flush: Option<bool>,
+    /// `discard=unmap`
+    pub unmap: Option<bool>,
+    /// `detect-zeroes`
+    pub detect_zeroes: Option<DetectZeroes>,
+    /// All others, flat, without those of children, as they were given.
+    pub own: Json,
+}
+
+/// Those of [`RuntimeOptions`] that have a member.
+const GENERIC: [&str; 6] =
+    ["read-only", "auto-read-only", "cache.direct", "cache.no-flush", "discard", "detect-zeroes"];
+
+/// Children, which have options of their own.
+const CHILDREN: [&str; 4] = ["file", "image", "backing", "target"];
+
+impl Default for RuntimeOptions {
+    fn default() -> RuntimeOptions {
+        let (read_only, auto_read_only, direct, no_flush, unmap) = (None, None, None, None, None);
+        let (detect_zeroes, own) = (None, Json::empty());
+        RuntimeOptions { read_only, auto_read_only, direct, no_flush, unmap, detect_zeroes, own }
+    }
+}
+
+impl RuntimeOptions {
+    /// What was said of a node in so many words.
+    #[must_use]
+    pub fn explicit(options: &BlockdevOptions) -> RuntimeOptions {
+        let cache = options.cache.unwrap_or_default();
+        let mut flat = Vec::new();
+        flatten(&options.given, "", &mut flat);
+        flat.retain(|(key, _)| !GENERIC.contains(&&**key) && !is_childs(key));
+        RuntimeOptions {
+            read_only: options.read_only,
+            auto_read_only: options.auto_read_only,
+            direct: cache.direct,
+            no_flush: cache.no_flush,
+            unmap: options.discard.map(|discard| discard == DiscardOption::Unmap),
+            detect_zeroes: options.detect_zeroes.map(|detect| match detect {
+                DetectZeroesOption::Off => DetectZeroes::Off,
+                DetectZeroesOption::On => DetectZeroes::On,
+                DetectZeroesOption::Unmap => DetectZeroes::Unmap,
+            }),
+            own: Json::Dict(Arc::new(flat)),
+        }
+    }
+
+    /// Those of a node that was just opened: flags have become options (`update_options_from_flags`).
+    #[must_use]
+    pub fn opened(explicit: &RuntimeOptions, flags: OpenFlags) -> RuntimeOptions {
+        RuntimeOptions {
+            read_only: Some(!flags.rdwr),
+            auto_read_only: Some(flags.auto_read_only),
+            direct: Some(flags.nocache),
+            no_flush: Some(flags.no_flush),
+            unmap: explicit.unmap.or(flags.unmap.then_some(true)),
+            ..explicit.clone()
+        }
+    }
+
+    /// `bdrv_join_options`: what is absent is as in the others.
+    pub fn join(&mut self, old: &RuntimeOptions) {
+        self.read_only = self.read_only.or(old.read_only);
+        self.auto_read_only = self.auto_read_only.or(old.auto_read_only);
+        self.direct = self.direct.or(old.direct);
+        self.no_flush = self.no_flush.or(old.no_flush);
+        self.unmap = self.unmap.or(old.unmap);
+        self.detect_zeroes = self.detect_zeroes.or(old.detect_zeroes);
+        let mut own = members(&self.own).to_vec();
+        let missing = members(&old.own).iter().filter(|(key, _)| self.own.get(key).is_none());
+        own.extend(missing.cloned());
+        self.own = Json::Dict(Arc::new(own));
+    }
+
+    /// `bdrv_inherited_options`: what a child has from its parent where it says nothing.
+    pub fn inherit(&mut self, parent: &RuntimeOptions, backing: bool) {
+        self.direct = self.direct.or(parent.direct);
+        self.no_flush = self.no_flush.or(parent.no_flush);
+        if backing {
+            self.read_only = self.read_only.or(Some(true));
+            self.auto_read_only = self.auto_read_only.or(Some(false));
+        } else {
+            self.read_only = self.read_only.or(parent.read_only);
+            self.auto_read_only = self.auto_read_only.or(parent.auto_read_only);
+        }
+        self.unmap = self.unmap.or(Some(true));
+    }
+
+    /// `update_flags_from_options`, and `discard`, which `bdrv_reopen_prepare` reads.
+    #[must_use]
+    pub fn flags(&self, before: OpenFlags) -> OpenFlags {
+        OpenFlags {
+            rdwr: !self.read_only.unwrap_or(false),
+            auto_read_only: self.auto_read_only.unwrap_or(false),
+            nocache: self.direct.unwrap_or(false),
+            no_flush: self.no_flush.unwrap_or(false),
+            unmap: self.unmap.unwrap_or(before.unmap),
+            ..before
+        }
+    }
+
+    /// `bdrv_reset_options_allowed`: an option that was given, is not any more, and has no default to go back to.
+    #[must_use]
+    pub fn cannot_reset(&self, new: &RuntimeOptions, driver: &Driver) -> Option<Arc<str>> {
+        let old = members(&self.own);
+        let lost = |key: &str| new.own.get(key).is_none() && key != "node-name" && !may_change(driver, key);
+        wire_order(old).into_iter().map(|i| &old[i].0).find(|key| lost(key)).cloned()
+    }
+
+    /// The first option that differs from those of the open node and may not (the end of `bdrv_reopen_prepare`).
+    #[must_use]
+    pub fn cannot_change(&self, new: &RuntimeOptions, driver: &Driver) -> Option<Arc<str>> {
+        let given = members(&new.own);
+        let differs = |(key, value): &(Arc<str>, Json)| {
+            !may_change(driver, key) && self.now(driver, key) != Some(as_compared(driver, key, value))
+        };
+        wire_order(given).into_iter().find(|&i| differs(&given[i])).map(|i| given[i].0.clone())
+    }
+
+    /// The value that an option of an open node has.
+    fn now(&self, driver: &Driver, key: &str) -> Option<Json> {
+        match (key, driver) {
+            ("driver", driver) => Some(driver.format_name().into()),
+            ("filename", Driver::File(file)) => Some(Json::Str(file.filename.clone())),
+            _ => self.own.get(key).cloned(),
+        }
+    }
+
+    /// The first number that its driver does not take as a size (`parse_option_size`, `qcow2_update_options_prepare`).
+    #[must_use]
+    pub fn out_of_range(&self, driver: &DriverSpec) -> Option<String> {
+        let own = members(&self.own);
+        let number = |key: &str| match self.own.get(key) {
+            Some(Json::Str(text)) => text.parse().ok(),
+            Some(Json::Int(number)) => Some(*number),
+            _ => None,
+        };
+        let is_size = |key: &str| match driver {
+            DriverSpec::Raw { .. } => matches!(key, "offset" | "size"),
+            DriverSpec::Qcow2 { .. } => key.ends_with("cache-size") || key == "l2-cache-entry-size",
+            DriverSpec::Blkdebug { .. } => {
+                matches!(key, "align" | "max-transfer" | "opt-write-zero" | "max-write-zero" | "opt-discard" | "max-discard")
+            }
+            _ => false,
+        };
+        let wrong = |key: &str| number(key).filter(|number| is_size(key) && *number < 0);
+        let mut found = wire_order(own).into_iter().filter_map(|i| Some((&own[i].0, wrong(&own[i].0)?)));
+        if let Some((key, number)) = found.next() {
+            return Some(format!("Value '{number}' is out of range for parameter '{key}'"));
+        }
+        let interval = number("cache-clean-interval").filter(|_| matches!(driver, DriverSpec::Qcow2 { .. }));
+        let too_big = interval.is_some_and(|interval| u32::try_from(interval).is_err());
+        too_big.then(|| "Cache clean interval too big".to_owned())
+    }
+
+    /// An empty list or dictionary, which is not taken apart, so that no driver takes it (`qdict_flatten`); the first one that QEMU
+    /// names.
+    #[must_use]
+    pub fn empty(options: &BlockdevOptions) -> Option<Arc<str>> {
+        let mut flat = Vec::new();
+        flatten(&options.given, "", &mut flat);
+        flat.retain(|(key, value)| {
+            let empty = match value {
+                Json::Dict(members) => members.is_empty(),
+                Json::List(items) => items.is_empty(),
+                _ => false,
+            };
+            empty && !is_childs(key)
+        });
+        wire_order(&flat).first().map(|&i| flat[i].0.clone())
+    }
+}
+
+fn members(dict: &Json) -> &[(Arc<str>, Json)] {
+    dict.as_dict().unwrap_or_default()
+}
+
+fn is_childs(key: &str) -> bool {
+    CHILDREN.iter().any(|child| key.strip_prefix(child).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
+}
+
+/// Options that a driver takes when it is opened again, and takes as absent (`BlockDriver.mutable_opts`).
+fn may_change(driver: &Driver, key: &str) -> bool {
+    match driver {
+        Driver::Qcow2(_) => !matches!(key, "driver" | "node-name" | "force-share" | "active"),
+        Driver::Raw(_) => matches!(key, "offset" | "size"),
+        Driver::Throttle(_) => key == "throttle-group",
+        Driver::File(_) => matches!(key, "x-check-cache-dropped" | "drop-cache"),
+        _ => false,
+    }
+}
+
+/// The value of an option as it is when it is compared: where a list of options has read it, it is text (`qemu_opts_to_qdict`).
+fn as_compared(driver: &Driver, key: &str, value: &Json) -> Json {
+    let read = matches!(driver, Driver::File(_)) || matches!(key, "force-share" | "active");
+    match value {
+        Json::Bool(on) if read => if *on { "on" } else { "off" }.into(),
+        Json::Int(number) if read => Json::str(&number.to_string()),
+        value => value.clone(),
+    }
+}

@@ -1,0 +1,117 @@
+//! Programs that users of QEMU reported, in our own words, against what the real QEMU 10.0.2 did with them.
+//!
+//! `tests/data/reported/NAME/program.json` is a whole program: images to make, the arguments of a process, and steps, among which the
+//! process may end, be killed and start again, and shell commands look at its images. `real.jsonl` is what QEMU showed: commands,
+//! replies and events as they came, exit statuses, what was printed, and at last each image as qemu-img tells of it. The served program
+//! has to show the same. Each program is a test of its own.
+
+#![allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests read files, run programs and print"
+)]
+
+#[path = "common/harness.rs"]
+mod harness;
+#[path = "common/program.rs"]
+mod program;
+
+use harness::{Tool, needing, trial};
+use libtest_mimic::Trial;
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Programs that need what the model does not have, or of which it does another thing on purpose, and why.
+const SKIPPED: &[(&str, &str)] = &[];
+
+/// The lines of a recording. Which parts of a raw file are allocated is its file system's affair.
+fn lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| same_on_all_hosts(serde_json::from_str(line).expect("JSON"))).collect()
+}
+
+fn same_on_all_hosts(mut line: Value) -> Value {
+    if line.get("image").is_some() {
+        // Some recordings say of each range whether it is data, zero and allocated, the others only the last.
+        for range in line["map"].as_array_mut().into_iter().flatten() {
+            let range = range.as_array_mut().expect("a range");
+            if range.len() > 4 {
+                range.drain(3..5);
+            }
+        }
+        if line["format"] == "raw" {
+            line["map"] = Value::Null;
+        }
+    }
+    line
+}
+
+/// The way to the first value that differs, and both.
+fn deep(way: &str, real: &Value, ours: &Value) -> String {
+    match (real, ours) {
+        (Value::Object(a), Value::Object(b)) => {
+            let names = a.keys().chain(b.keys());
+            let differs = |name: &&String| a.get(*name) != b.get(*name);
+            let name = names.into_iter().find(differs).expect("they differ");
+            let of = |members: &serde_json::Map<String, Value>| members.get(name).cloned().unwrap_or(Value::Null);
+            deep(&format!("{way}.{name}"), &of(a), &of(b))
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            let i = (0..a.len()).find(|&i| a[i] != b[i]).expect("they differ");
+            deep(&format!("{way}[{i}]"), &a[i], &b[i])
+        }
+        _ => format!("at {way}\nQEMU: {real}\nours: {ours}"),
+    }
+}
+
+/// Replies and all else in order, and events in order: what does not depend on when the client read.
+fn apart(lines: &[Value]) -> (Vec<&Value>, Vec<&Value>) {
+    lines.iter().partition(|line| line.get("event").is_none())
+}
+
+/// Where the lists differ first.
+fn difference(real: &[&Value], ours: &[&Value]) -> Option<String> {
+    let length = real.len().max(ours.len());
+    let place = (0..length).find(|&i| real.get(i) != ours.get(i))?;
+    let end = Value::from("(the end)");
+    let before = place.checked_sub(1).map_or(String::new(), |i| format!("after {}\n", real[i]));
+    let found = deep("", real.get(place).unwrap_or(&&end), ours.get(place).unwrap_or(&&end));
+    Some(format!("line {}: {before}{found}", place + 1))
+}
+
+fn run(dir: &Path) {
+    let read = |name: &str| fs::read_to_string(dir.join(name)).expect("a file");
+    let program: Value = serde_json::from_str(&read("program.json")).expect("JSON");
+    let real = lines(&read("real.jsonl"));
+    let ours: Vec<Value> = program::carry_out(&program).into_iter().map(same_on_all_hosts).collect();
+    // A client that sends without waiting for the process to come to rest may read events sooner or later.
+    let calm = program.get("calm").is_some();
+    let found = if calm {
+        difference(&real.iter().collect::<Vec<_>>(), &ours.iter().collect::<Vec<_>>())
+    } else {
+        let ((real, events), (ours, our_events)) = (apart(&real), apart(&ours));
+        difference(&real, &ours).or_else(|| difference(&events, &our_events))
+    };
+    if let Some(found) = found {
+        panic!("{found}");
+    }
+}
+
+fn main() -> ExitCode {
+    let mut dirs: Vec<_> = fs::read_dir("tests/data/reported").unwrap().map(|e| e.unwrap().path()).collect();
+    dirs.sort();
+    assert!(dirs.len() > 50, "the programs are there");
+    let skipped = |name: &str| SKIPPED.iter().find(|(skipped, _)| *skipped == name).map(|(_, why)| *why);
+    let all = dirs.into_iter().map(|dir| -> Trial {
+        let name = dir.file_name().unwrap().to_str().unwrap().to_owned();
+        let why = skipped(&name);
+        let test = trial(name, move || run(&dir));
+        match why {
+            Some(why) => test.with_kind(why).with_ignored_flag(true),
+            None => test,
+        }
+    });
+    harness::main(needing(Tool::QemuImg, all.collect()))
+}
