@@ -98,7 +98,7 @@ fn a_cap_ends_the_search_of_all_workers() {
         threads.into_iter().map(|thread| thread.join().expect("it does not panic")).collect()
     });
     let found = Exhausted::of(&search, parts);
-    assert_eq!((found.capped.as_deref(), found.states, found.proved()), (Some("100 states"), 0, false));
+    assert_eq!((found.capped.as_deref(), found.states, found.proved()), (Some("100 states (--max-states)"), 0, false));
     assert!(search.states() > 100);
 }
 

@@ -37,8 +37,11 @@ const LIVE: u64 = 1_000;
 /// Seeds within which a quirk that is on must be found.
 const ON: u64 = 200;
 
+/// What is tested of a piece.
+type Test = fn(&About);
+
 /// What must hold of each, with its quirk off or on.
-const OF_EACH: &[(&str, fn(&About))] = &[
+const OF_EACH: &[(&str, Test)] = &[
     ("off/passes-under-seeds", passes_under_seeds),
     ("off/passes-under-every-strategy", passes_under_every_strategy),
     ("off/passes-in-every-schedule", passes_in_every_schedule),

@@ -109,9 +109,14 @@ fn a_neighbour_is_aborted_by_the_job_that_failed() {
     let failing = "{\"driver\": \"qcow2\", \"node-name\": \"t1\", \"file\": {\"driver\": \"blkdebug\", \"image\": {\"driver\": \
                    \"file\", \"filename\": \"t1\"}, \"inject-error\": [{\"event\": \"write_aio\", \"errno\": 28, \"once\": true}]}}";
     let backup = |job: &str, device: &str, target: &str, speed: u64| {
-        format!("{{type: blockdev-backup, data: {{job-id: {job}, device: {device}, target: {target}, sync: full, speed: {speed}}}}}")
+        format!(
+            "{{type: blockdev-backup, data: {{job-id: {job}, device: {device}, target: {target}, sync: full, speed: {speed}}}}}"
+        )
     };
-    let images: String = ["a", "b", "t0", "t1"].iter().map(|f| format!("  - create: {{file: {f}, format: qcow2, size: 2M}}\n")).collect();
+    let images: String = ["a", "b", "t0", "t1"]
+        .iter()
+        .map(|f| format!("  - create: {{file: {f}, format: qcow2, size: 2M}}\n"))
+        .collect();
     let writes: String = ["a", "b"]
         .iter()
         .map(|f| format!("  - write: {{file: {f}, format: qcow2, pattern: 1, offset: 0, length: 2M}}\n"))
@@ -134,10 +139,17 @@ fn a_neighbour_is_aborted_by_the_job_that_failed() {
         let source = Source::of_trace("group", "", &run.trace);
         let aborts = |id: &str| {
             let wanted = |kind: &Kind| matches!(kind, Kind::Status { job, to, .. } if **job == *id && to == "aborting");
-            source.records.iter().position(|record| wanted(&record.kind)).unwrap_or_else(|| panic!("{id}: {}", run.outcome))
+            source
+                .records
+                .iter()
+                .position(|record| wanted(&record.kind))
+                .unwrap_or_else(|| panic!("{id}: {}", run.outcome))
         };
         let group = source.records[aborts("j0")].cause.expect("it has a cause");
-        assert!(matches!(&source.records[group].kind, Kind::Group { job, what, .. } if **job == *"j1" && what == "aborts"), "seed {seed:?}");
+        assert!(
+            matches!(&source.records[group].kind, Kind::Group { job, what, .. } if **job == *"j1" && what == "aborts"),
+            "seed {seed:?}"
+        );
         assert_eq!(source.records[group].cause, Some(aborts("j1")), "seed {seed:?}");
     }
 }

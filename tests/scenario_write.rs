@@ -185,7 +185,7 @@ proptest! {
         files in prop::collection::vec(file_op(), 0..4),
         args in prop::collection::vec(word(), 0..4),
         steps in prop::collection::vec(step(), 0..6),
-        time in any::<Option<u64>>(),
+        time in prop::option::of(0..=1_u64 << 62),
         schedule in schedule(),
     ) {
         let plan = Plan {

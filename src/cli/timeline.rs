@@ -262,7 +262,10 @@ fn second(
 /// The node graph at a record.
 fn graph(source: &Source, form: Form, from: Option<usize>) -> Result<String, String> {
     if form != Form::Text {
-        return Err("the node graph is text: without -o, or -o FILE.txt; a page (-o FILE.html) shows it at each instant\n".into());
+        return Err(
+            "the node graph is text: without -o, or -o FILE.txt; a page (-o FILE.html) shows it at each instant\n"
+                .into(),
+        );
     }
     let text = source.graph_at(from.unwrap_or(usize::MAX));
     text.map(|text| format!("{text}\n")).ok_or_else(|| "a trace holds no nodes: give the scenario\n".to_owned())

@@ -56,6 +56,7 @@ const COMMANDS: &[&str] = &[
     "blockdev-snapshot-sync",
     "change-backing-file",
     "cont",
+    "device-list-properties",
     "device_add",
     "device_del",
     "drive-backup",
@@ -71,11 +72,17 @@ const COMMANDS: &[&str] = &[
     "object-add",
     "object-del",
     "qmp_capabilities",
+    "qom-get",
+    "qom-list",
+    "qom-list-properties",
+    "qom-list-types",
+    "qom-set",
     "quit",
     "stop",
     "system_powerdown",
     "system_reset",
     "transaction",
+    "x-blockdev-change",
     "x-debug-block-dirty-bitmap-sha256",
     "x-debug-query-block-graph",
     "foo",
@@ -382,6 +389,11 @@ fn qmp(command: &Json) -> Allowed {
         }
         if of("device_add") {
             members(arguments, "driver", Some(DEVICES))?;
+        } else if of("qom-set") {
+            // Other properties of objects name files of the host, or chardevs.
+            for (key, value) in arguments.as_dict().unwrap_or_default().iter().filter(|(key, _)| &**key == "property") {
+                listed(key, value.as_str().unwrap_or_default(), &["drive"])?;
+            }
         } else if of("human-monitor-command") {
             for (key, value) in arguments.as_dict().unwrap_or_default().iter() {
                 match value.as_str() {

@@ -64,12 +64,7 @@ pub fn file_name(name: &str) -> String {
 }
 
 #[cfg(test)]
-#[expect(
-    clippy::disallowed_types,
-    clippy::disallowed_methods,
-    clippy::disallowed_macros,
-    reason = "tests run programs"
-)]
+#[expect(clippy::disallowed_types, clippy::disallowed_macros, reason = "tests run programs")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -159,7 +159,12 @@ fn qmp(node: &Node, beside: &mut Fields<'_>) -> Read<StepKind> {
         Some(error) => expected_error(error)?,
         None => {
             let mut fields = Fields::of("qmp", node)?;
-            fields.opt("exec-oob").map_or_else(|| fields.req("execute"), Ok)?.text()?;
+            let (out_of_band, command) = (fields.opt("exec-oob"), fields.opt("execute"));
+            if let (Some(_), Some(command)) = (out_of_band, command) {
+                let expected = "expected `execute` or `exec-oob`, not both";
+                return Err(Fault::new(command.span, "a command is sent in one way", expected));
+            }
+            out_of_band.or(command).map_or_else(|| fields.req("execute"), Ok)?.text()?;
             fields.opt("arguments").map(Node::object).transpose()?;
             fields.opt("id");
             fields.end()?;

@@ -93,8 +93,11 @@ impl Tree<'_> {
     }
 }
 
+/// Edges with the node below, jobs with their status.
+type Shape = (Vec<(ChildId, Parent, NodeId)>, Vec<(JobId, JobStatus)>);
+
 /// What [`lines`] depends on, in a form that is cheap to compare after each step: edges and the jobs' statuses.
-fn shape(world: &World) -> (Vec<(ChildId, Parent, NodeId)>, Vec<(JobId, JobStatus)>) {
+fn shape(world: &World) -> Shape {
     let edges = world.graph.children.iter().map(|(id, child)| (id, child.parent, child.bs)).collect();
     let jobs = world.jobs.list.iter().map(|job| (*job, world.jobs[*job].status)).collect();
     (edges, jobs)

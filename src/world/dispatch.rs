@@ -93,6 +93,7 @@ impl Frame {
             Frame::Blockdev(frame) => frame.run(w),
             Frame::BackupCommand(frame) => frame.run(w),
             Frame::Bitmaps(frame) => frame.run(w),
+            Frame::BackingName(frame) => frame.run(w),
             Frame::ChangeBacking(frame) => frame.run(w),
             Frame::ExternalSnapshot(frame) => frame.run(w),
             Frame::Medium(frame) => frame.run(w),

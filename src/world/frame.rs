@@ -11,6 +11,7 @@ use super::arena::{CellId, CoId, ReqId};
 use super::value::Val;
 use crate::base::units::Nanos;
 use crate::world::block::backend::BackendFrame;
+use crate::world::block::backing_name::BackingNameFrame;
 use crate::world::block::bdrv_commit::{BdrvCommit, CommitStage};
 use crate::world::block::chain::ChainFrame;
 use crate::world::block::create::ImgCreateFrame;
@@ -131,6 +132,7 @@ pub enum Frame {
     Blockdev(BlockdevFrame),
     BackupCommand(BackupCommandFrame),
     Bitmaps(BitmapsFrame),
+    BackingName(BackingNameFrame),
     ChangeBacking(ChangeBackingFrame),
     ExternalSnapshot(ExternalSnapshotFrame),
     Medium(MediumFrame),

@@ -84,7 +84,10 @@ impl World {
         match cond {
             Cond::Drain(bs) => {
                 let in_flight = self.graph.nodes.get(*bs).map_or(0, |node| node.in_flight);
-                format!("{} is drained (bdrv_drained_begin); requests in flight there: {in_flight}", self.node_name(*bs))
+                format!(
+                    "{} is drained (bdrv_drained_begin); requests in flight there: {in_flight}",
+                    self.node_name(*bs)
+                )
             }
             Cond::DrainAll => "all nodes are drained (bdrv_drain_all_begin)".to_owned(),
             Cond::Readers => "no coroutine holds the graph lock for reading (bdrv_graph_wrlock)".to_owned(),

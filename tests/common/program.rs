@@ -133,7 +133,8 @@ impl Runner {
             let (status, _) = self.tool("qemu-img", &args);
             assert_eq!(status, 0, "{create}");
         } else if let Some(write) = file.get("write") {
-            let number = |name: &str| write.get(name).map_or("0".to_owned(), |value| value.to_string().replace('"', ""));
+            let number =
+                |name: &str| write.get(name).map_or("0".to_owned(), |value| value.to_string().replace('"', ""));
             let command = format!("write -P {} {} {}", number("pattern"), number("offset"), number("length"));
             let (status, _) = self.tool("qemu-io", &["-f", text(write, "format"), "-c", &command, text(write, "file")]);
             assert_eq!(status, 0, "{write}");
@@ -146,9 +147,8 @@ impl Runner {
     fn start(&mut self, args: &[Value], first: bool) {
         self.started += 1;
         let socket = format!("qmp{}.sock", self.started);
-        let open = |name: &str| {
-            fs::OpenOptions::new().create(true).append(true).open(self.path().join(name)).expect("a file")
-        };
+        let open =
+            |name: &str| fs::OpenOptions::new().create(true).append(true).open(self.path().join(name)).expect("a file");
         let mut command = Command::new(self.path().join(CALLED));
         command.args(["-nodefaults", "-display", "none", "-S", "-qmp"]);
         command.arg(format!("unix:{socket},server=on,wait=off"));
@@ -284,7 +284,8 @@ impl Runner {
     }
 
     fn wait_for(&mut self, wanted: &Value) {
-        let has = |line: &Value| wanted.as_object().is_some_and(|wanted| wanted.iter().all(|(k, v)| line.get(k) == Some(v)));
+        let has =
+            |line: &Value| wanted.as_object().is_some_and(|wanted| wanted.iter().all(|(k, v)| line.get(k) == Some(v)));
         while let Some(line) = self.line(PATIENCE) {
             let found = has(&line);
             self.out.push(line);
@@ -315,7 +316,8 @@ impl Runner {
 
     /// Each image, as qemu-img tells of it.
     fn images(&mut self) {
-        let mut names: Vec<PathBuf> = fs::read_dir(self.path()).expect("a directory").map(|e| e.expect("a name").path()).collect();
+        let mut names: Vec<PathBuf> =
+            fs::read_dir(self.path()).expect("a directory").map(|e| e.expect("a name").path()).collect();
         names.sort();
         for path in names {
             let name = path.file_name().and_then(|name| name.to_str()).expect("text");
@@ -334,7 +336,10 @@ impl Runner {
         let data = &info["format-specific"]["data"];
         let map = parsed(self.tool("qemu-img", &["map", "--output", "json", name]));
         let map = allocated(&map);
-        let (_, sum) = self.tool("sh", &["-c", &format!("qemu-img convert -f {format} -O raw {name} .out; sha256sum < .out; rm .out")]);
+        let (_, sum) = self.tool(
+            "sh",
+            &["-c", &format!("qemu-img convert -f {format} -O raw {name} .out; sha256sum < .out; rm .out")],
+        );
         let mut image = json!({
             "image": name, "format": format, "size": info["virtual-size"], "map": map, "content": sum.trim_end(),
             "backing": info["backing-filename"], "bfmt": info["backing-filename-format"], "cluster": info["cluster-size"],
@@ -343,7 +348,8 @@ impl Runner {
         });
         if format == "qcow2" {
             let (status, out) = self.tool("qemu-img", &["check", name]);
-            let says: Vec<&str> = out.lines().filter(|line| line.contains("refcount=") || line.contains("ERROR")).collect();
+            let says: Vec<&str> =
+                out.lines().filter(|line| line.contains("refcount=") || line.contains("ERROR")).collect();
             image["check"] = json!([status, says.join("\n")]);
         }
         image

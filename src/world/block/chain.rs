@@ -247,7 +247,10 @@ impl World {
             DrainFrame::DrainedBegin(new).into(),
             GraphLockFrame::GraphWrlock.into(),
             EdgesFrame::AttachToNode { parent: new, name: "backing", role, bs: top }.into(),
-            Frame::if_ok([EdgesFrame::ReplaceNode { from: top, to: new }.into(), ChainFrame::BdrvAppended { new, top }.into()]),
+            Frame::if_ok([
+                EdgesFrame::ReplaceNode { from: top, to: new }.into(),
+                ChainFrame::BdrvAppended { new, top }.into(),
+            ]),
             Frame::KeepOver(Box::new(GraphLockFrame::GraphWrunlock.into())),
             Frame::KeepOver(Box::new(DrainFrame::DrainedEnd(top).into())),
             Frame::KeepOver(Box::new(DrainFrame::DrainedEnd(new).into())),

@@ -5,11 +5,11 @@ use super::open::reopen::Reopen;
 use crate::base::errno::Errno;
 use crate::world::World;
 use crate::world::arena::{ChildId, NodeId};
+use crate::world::block::backing_name::BackingNameFrame;
 use crate::world::block::drain::DrainFrame;
 use crate::world::block::graph::GraphFrame;
 use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::block::open::reopen::ReopenFrame;
-use crate::world::blockdev::change_backing::ChangeBackingFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use std::sync::Arc;
@@ -126,7 +126,7 @@ impl World {
         let format = if drop.mask_protocol && driver.has_protocol_name() { "raw" } else { driver.format_name() };
         let (file, format) = (drop.backing_file.clone(), Some(format.into()));
         self.seq([
-            ChangeBackingFrame::ChangeBacking { node: overlay, file, format }.into(),
+            BackingNameFrame::ChangeBackingFile { node: overlay, file, format }.into(),
             Frame::DropIntermediate(DropFrame::Changed(drop, overlay)),
         ])
     }

@@ -1,6 +1,7 @@
 //! The block layer: nodes, edges, backends, and the requests that go through them (`block.c`, `block/` in QEMU's tree).
 
 pub mod backend;
+pub mod backing_name;
 pub mod bdrv_commit;
 pub mod chain;
 pub mod create;

@@ -1,27 +1,19 @@
 //! `change-backing-file`: another name in the header of an image (`blockdev.c:qmp_change_backing_file`).
 
-use crate::base::Errno;
-use crate::block::qcow2::Op;
 use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::arena::NodeId;
-use crate::world::block::driver::Driver;
-use crate::world::block::driver::qcow2::Qcow2Frame;
+use crate::world::block::backing_name::BackingNameFrame;
 use crate::world::block::open::reopen::Reopen;
 use crate::world::block::open::reopen::ReopenFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use std::sync::Arc;
 
-/// Longest name that qcow2 can hold, in bytes.
-const MAX_BACKING_FILE: usize = 1023;
-
 /// The frames of this file: the rest of a function each.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
 pub enum ChangeBackingFrame {
-    ChangeBacking { node: NodeId, file: Option<Arc<str>>, format: Option<Arc<str>> },
-    HeaderChanged,
     ChangedBacking(Arc<str>),
 }
 
@@ -35,8 +27,6 @@ impl ChangeBackingFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {
         match self {
-            ChangeBackingFrame::ChangeBacking { node, file, format } => w.change_backing(node, file, format),
-            ChangeBackingFrame::HeaderChanged => w.header_changed(),
             ChangeBackingFrame::ChangedBacking(file) => w.changed_backing(&file),
         }
     }
@@ -50,7 +40,7 @@ impl World {
             Err(err) => return self.ret(Val::Done(Err(err))),
         };
         let format = Some(self.graph.nodes[node].drv().format_name().into());
-        let change = ChangeBackingFrame::ChangeBacking { node, file: Some(file.clone()), format }.into();
+        let change = BackingNameFrame::ChangeBackingFile { node, file: Some(file.clone()), format }.into();
         let told = ChangeBackingFrame::ChangedBacking(file).into();
         if self.graph.nodes[node].flags.rdwr {
             return self.seq([change, told]);
@@ -85,39 +75,5 @@ impl World {
         let fail = |errno| QmpError::generic(format!("Could not change backing file to '{file}': {errno}"));
         let done = self.take_ret().map_err(fail);
         self.ret(Val::Done(done))
-    }
-
-    /// `bdrv_change_backing_file`: the name of the backing file in an image, or none. Leaves `Val::Ret`.
-    fn change_backing(&mut self, node: NodeId, file: Option<Arc<str>>, format: Option<Arc<str>>) -> Flow {
-        if file.is_none() && format.is_some() {
-            return self.ret(Val::err(Errno::EINVAL));
-        }
-        if !matches!(self.graph.nodes[node].drv(), Driver::Qcow2(_)) {
-            return self.ret(Val::err(Errno::ENOTSUP));
-        }
-        if file.as_ref().is_some_and(|file| file.len() > MAX_BACKING_FILE) {
-            return self.ret(Val::err(Errno::EINVAL));
-        }
-        let op = Box::new(Op::change_backing_file(file.as_deref(), format.as_deref()));
-        // What is noted of the image changes even where the header can't be written (`qcow2_co_change_backing_file`).
-        let n = &mut self.graph.nodes[node];
-        n.auto_backing_file = file.clone().unwrap_or_default();
-        n.backing_file = file.unwrap_or_default();
-        n.backing_format = format.unwrap_or_default();
-        self.leave(Val::None);
-        self.seq([
-            Frame::RunCo(Box::new(Qcow2Frame::Qcow2Op { node, op }.into())),
-            ChangeBackingFrame::HeaderChanged.into(),
-        ])
-    }
-
-    /// After the header was written.
-    pub(in crate::world) fn header_changed(&mut self) -> Flow {
-        let ret = match self.take_val() {
-            Val::Opened(Err(fault)) => Err(fault.errno),
-            Val::Ret(Err(errno)) => Err(errno),
-            _ => Ok(()),
-        };
-        self.ret(Val::Ret(ret))
     }
 }

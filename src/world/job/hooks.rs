@@ -45,6 +45,11 @@ pub struct JobHooks {
     pub watch: WatchHooks,
 }
 
+/// Changes options of a running job.
+type Change = fn(&mut World, JobId, &BlockJobChange) -> Result<(), QmpError>;
+/// Members that a job adds to its entry in `query-block-jobs`.
+type Query = fn(&World, JobId) -> Vec<(&'static str, Json)>;
+
 /// `BlockJobDriver` (`include/block/blockjob_int.h`)
 pub struct BlockJobHooks {
     /// `drained_poll`: whether the job has requests under way though it was told to pause. Without it, as long as it is busy.
@@ -52,9 +57,9 @@ pub struct BlockJobHooks {
     /// `set_speed`: after the job's own limit was set, in bytes a second; 0 is unlimited.
     pub set_speed: Option<fn(&mut World, JobId, i64)>,
     /// `change`: `block-job-change`.
-    pub change: Option<fn(&mut World, JobId, &BlockJobChange) -> Result<(), QmpError>>,
+    pub change: Option<Change>,
     /// `query`: what `query-block-jobs` shows on top.
-    pub query: Option<fn(&World, JobId) -> Vec<(&'static str, Json)>>,
+    pub query: Option<Query>,
 }
 
 /// What those who watch a run want to know of a job that only its own file can say.

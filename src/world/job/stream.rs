@@ -7,6 +7,7 @@ use crate::qmp::types::{BlockStream, OnError};
 use crate::world::World;
 use crate::world::arena::{BackendId, JobId, NodeId};
 use crate::world::block::backend::{BackendFrame, BlkRequest};
+use crate::world::block::backing_name::BackingNameFrame;
 use crate::world::block::chain::ChainFrame;
 use crate::world::block::drain::DrainFrame;
 use crate::world::block::graph::GraphFrame;
@@ -14,7 +15,6 @@ use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::block::io::status::{StatusFrame, StatusReq};
 use crate::world::block::open::reopen::{Reopen, ReopenFrame};
 use crate::world::block::perms::perm;
-use crate::world::blockdev::change_backing::ChangeBackingFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::job::block_job::ErrorAction;
 use crate::world::job::hooks::{BlockJobHooks, JobDriver, JobHooks, WatchHooks};
@@ -539,7 +539,7 @@ impl World {
         let err = self.take_done().err().map(Box::new);
         let StreamEnd { bs: node, file, format, .. } = end;
         self.seq([
-            ChangeBackingFrame::ChangeBacking { node, file, format }.into(),
+            BackingNameFrame::ChangeBackingFile { node, file, format }.into(),
             StreamFrame::HeaderWritten(err).into(),
         ])
     }

@@ -17,6 +17,7 @@ use crate::world::watch::marks::Place;
 /// The frames of this file: the rest of a function each.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+#[expect(clippy::enum_variant_names, reason = "they are named as the functions of `job.c`")]
 pub enum TxnFrame {
     JobPrepared { job: JobId, members: Box<[JobId]>, at: u32 },
     JobSettled { job: JobId, failed: bool, committed: bool, before: Option<Box<BitmapEnd>> },

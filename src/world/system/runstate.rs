@@ -40,14 +40,19 @@ impl RunstateFrame {
 impl World {
     /// `qmp_system_reset`: whoever watches is told when the guest would notice.
     pub(in crate::world) fn system_reset(&mut self) -> Flow {
-        self.seq([HotplugFrame::UnplugOnReset.into(), RunstateFrame::ResetDevices.into(), RunstateFrame::ResetDone.into()])
+        self.seq([
+            HotplugFrame::UnplugOnReset.into(),
+            RunstateFrame::ResetDevices.into(),
+            RunstateFrame::ResetDone.into(),
+        ])
     }
 
     /// `scsi_device_purge_requests`, `virtio_blk_reset`: each disk is drained as it is reset.
     fn reset_devices(&mut self) -> Flow {
         let disks = self.machine.devices.iter().filter(|device| device.drains_on_reset());
         let backends: Vec<BackendId> = disks.filter_map(|device| device.backend).collect();
-        for blk in backends.into_iter().rev().filter(|blk| self.graph.backends.get(*blk).is_some()).collect::<Vec<_>>() {
+        for blk in backends.into_iter().rev().filter(|blk| self.graph.backends.get(*blk).is_some()).collect::<Vec<_>>()
+        {
             self.push(BackendFrame::BlkDrain(blk).into());
         }
         Flow::Go

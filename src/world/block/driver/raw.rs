@@ -16,7 +16,12 @@ pub struct RawDriver {
 
 impl World {
     /// `raw_apply_options`, and the size that the node has then.
-    pub(in crate::world) fn raw_apply_options(&self, bs: NodeId, offset: u64, size: Option<u64>) -> Result<u64, String> {
+    pub(in crate::world) fn raw_apply_options(
+        &self,
+        bs: NodeId,
+        offset: u64,
+        size: Option<u64>,
+    ) -> Result<u64, String> {
         let below = self.bdrv_getlength(self.below(bs));
         if below < offset {
             return Err(format!("Offset ({offset}) cannot be greater than size of the containing file ({below})"));

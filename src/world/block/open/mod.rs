@@ -1,8 +1,10 @@
 //! From options to open nodes: what to open, opening it, changing it when it is open (`bdrv_open` and around it in `block.c`).
 
+pub(super) mod backing;
 #[expect(clippy::module_inception, reason = "`bdrv_open` has its file in the folder of opening, by its name")]
 pub mod open;
 pub mod reopen;
+pub(in crate::world) mod reopen_child;
 pub(in crate::world) mod reopen_options;
 pub mod runtime_options;
 pub mod spec;

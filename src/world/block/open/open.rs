@@ -2,7 +2,7 @@
 
 use super::reopen_options::UNMAP_WITHOUT_DISCARD;
 use super::runtime_options::RuntimeOptions;
-use super::spec::{BackingSpec, DriverSpec, OpenSpec};
+use super::spec::{DriverSpec, OpenSpec};
 use crate::base::Kept;
 use crate::base::errno::Errno;
 use crate::base::units::{BDRV_MAX_LENGTH, GIB};
@@ -161,7 +161,7 @@ impl World {
         }
     }
 
-    fn open_failed(&mut self, o: &Opening, err: QmpError) -> Flow {
+    pub(super) fn open_failed(&mut self, o: &Opening, err: QmpError) -> Flow {
         self.push(Frame::Give(Box::new(Val::Node(Err(err)))));
         self.push(GraphFrame::BdrvUnref(o.bs).into());
         if let Some(probe) = o.probe {
@@ -170,7 +170,7 @@ impl World {
         Flow::Go
     }
 
-    fn take_node(&mut self) -> Result<NodeId, QmpError> {
+    pub(super) fn take_node(&mut self) -> Result<NodeId, QmpError> {
         self.take()
     }
 
@@ -349,7 +349,7 @@ impl World {
     }
 
     /// Notes in whose options a node was described; one that was named by another is its own.
-    fn inherits(&mut self, bs: NodeId, parent: NodeId, spec: Option<&OpenSpec>) {
+    pub(super) fn inherits(&mut self, bs: NodeId, parent: NodeId, spec: Option<&OpenSpec>) {
         if spec.is_none_or(|spec| spec.reference.is_none()) {
             self.graph.nodes[bs].inherits_from = Some(parent);
         }
@@ -515,63 +515,8 @@ impl World {
         }
     }
 
-    /// `bdrv_open_backing_file`
-    fn open_backing(&mut self, o: Box<Opening>) -> Flow {
-        let node = &self.graph.nodes[o.bs];
-        let backing = match &o.spec.backing {
-            _ if !node.drv().supports_backing() || o.spec.flags.no_backing => None,
-            BackingSpec::None => None,
-            BackingSpec::Spec(spec) => Some(spec.clone()),
-            BackingSpec::FromImage if node.backing_file.is_empty() && o.spec.backing_options.is_none() => None,
-            BackingSpec::FromImage => {
-                let format = Some(&*node.backing_format).filter(|f| !f.is_empty());
-                let name = match node.backing_file.is_empty() {
-                    true => String::new(),
-                    false => self.full_backing_filename_of(o.bs).unwrap_or_default(),
-                };
-                Some(Arc::new(OpenSpec::backing_of(&name, format, &o.spec)))
-            }
-        };
-        match backing {
-            Some(spec) => {
-                self.seq([OpenFrame::BdrvOpen(spec).into(), OpenFrame::Open(o, OpenStage::BackingOpened).into()])
-            }
-            None => self.open_end(&o),
-        }
-    }
-
-    /// `bdrv_open_backing_file` of a node that was opened without one. Leaves `Val::Done`.
-    pub(in crate::world) fn open_backing_file(&mut self, bs: NodeId) -> Flow {
-        let node = &mut self.graph.nodes[bs];
-        if node.backing.is_some() {
-            return self.ret(Val::Done(Ok(())));
-        }
-        node.flags.no_backing = false;
-        let flags = node.flags;
-        let spec = node.spec.as_deref().cloned().expect("it was opened by a description");
-        let spec = OpenSpec { flags, backing: BackingSpec::FromImage, unknown: None, ..OpenSpec::clone(&spec) };
-        // A failure gives up a reference.
-        self.bdrv_ref(bs);
-        self.push(OpenFrame::OpenedBackingFile(bs).into());
-        self.open_backing(Box::new(Opening { spec: Arc::new(spec), bs, file_bs: None, probe: None }))
-    }
-
-    /// The end of `bdrv_open_backing_file`.
-    pub(in crate::world) fn opened_backing_file(&mut self, bs: NodeId) -> Flow {
-        match self.take_node() {
-            Ok(_) => {
-                self.graph.nodes[bs].refcnt -= 1;
-                self.ret(Val::Done(Ok(())))
-            }
-            Err(err) => {
-                self.graph.nodes[bs].flags.no_backing = true;
-                self.ret(Val::Done(Err(err)))
-            }
-        }
-    }
-
     /// The end of `bdrv_open_inherit`: options that nobody took.
-    fn open_end(&mut self, o: &Opening) -> Flow {
+    pub(super) fn open_end(&mut self, o: &Opening) -> Flow {
         let Some((key, protocol)) = &o.spec.unknown else { return self.ret(Val::Node(Ok(o.bs))) };
         let driver = self.graph.nodes[o.bs].drv();
         // A driver that was named may be a protocol too (`bdrv_fill_options`).
@@ -582,38 +527,6 @@ impl World {
             false => format!("Block format '{driver}' does not support the option '{key}'"),
         };
         self.open_failed(o, QmpError::generic(text))
-    }
-
-    fn open_backing_opened(&mut self, o: Box<Opening>) -> Flow {
-        match self.take_node() {
-            Err(mut err) => {
-                err.desc = format!("Could not open backing file: {}", err.desc).into();
-                self.open_failed(&o, err)
-            }
-            Ok(backing) => {
-                let bs = o.bs;
-                let spec = match &o.spec.backing {
-                    BackingSpec::Spec(spec) => Some(&**spec),
-                    BackingSpec::FromImage | BackingSpec::None => None,
-                };
-                self.inherits(backing, bs, spec);
-                if o.spec.backing == BackingSpec::FromImage && o.spec.backing_options.is_none() {
-                    self.graph.nodes[bs].auto_backing_file = self.filename_of(backing);
-                }
-                self.seq([
-                    EdgesFrame::SetBackingHd { bs, backing }.into(),
-                    Frame::KeepOver(Box::new(GraphFrame::BdrvUnref(backing).into())),
-                    OpenFrame::Open(o, OpenStage::BackingAttached).into(),
-                ])
-            }
-        }
-    }
-
-    fn open_backing_attached(&mut self, o: Box<Opening>) -> Flow {
-        match self.take_done() {
-            Err(err) => self.open_failed(&o, err),
-            Ok(()) => self.open_end(&o),
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Changing nodes that are open: `blockdev-reopen`, and what makes a backing file read-only (`block.c:bdrv_reopen_multiple`).
 
-use super::reopen_options::{UNMAP_WITHOUT_DISCARD, child_spec, no_node};
+use super::reopen_child::Swap;
+use super::reopen_options::{UNMAP_WITHOUT_DISCARD, child_spec};
 use super::runtime_options::RuntimeOptions;
 use super::spec::{BackingSpec, DriverSpec, OpenSpec};
 use crate::base::Kept;
@@ -8,17 +9,15 @@ use crate::block::qcow2::{MemoryBitmap, Op, OpenOptions};
 use crate::qmp::error::QmpError;
 use crate::qmp::types::BlockdevOptions;
 use crate::world::World;
-use crate::world::arena::{ChildId, NodeId};
+use crate::world::arena::NodeId;
 use crate::world::block::drain::DrainFrame;
 use crate::world::block::driver::Driver;
 use crate::world::block::driver::qcow2::Qcow2Frame;
 use crate::world::block::driver::raw::RawDriver;
-use crate::world::block::edges::{Child, Parent, Role, no_backing};
-use crate::world::block::graph::GraphFrame;
+use crate::world::block::edges::no_backing;
 use crate::world::block::graph::{DetectZeroes, OpenFlags};
 use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::block::io::flush::FlushFrame;
-use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use std::sync::Arc;
@@ -38,21 +37,9 @@ pub struct ReopenEntry {
     prepared: bool,
 }
 
-/// A child that is taken for another one.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Swap {
-    pub(super) parent: NodeId,
-    pub(super) name: &'static str,
-    role: Role,
-    pub(super) old: Option<NodeId>,
-    pub(super) new: Option<NodeId>,
-    /// The new edge.
-    edge: Option<ChildId>,
-}
-
 /// What comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum At {
+pub(super) enum At {
     Drain(usize),
     Flush(usize),
     Flushed(usize),
@@ -74,10 +61,10 @@ pub struct Reopen {
     entries: Vec<ReopenEntry>,
     drains: Vec<NodeId>,
     /// Children that the node being prepared wants changed.
-    wanted: Vec<Swap>,
-    swaps: Vec<Swap>,
-    at: At,
-    error: Option<QmpError>,
+    pub(super) wanted: Vec<Swap>,
+    pub(super) swaps: Vec<Swap>,
+    pub(super) at: At,
+    pub(super) error: Option<QmpError>,
 }
 
 impl Reopen {
@@ -268,7 +255,7 @@ impl World {
         }
     }
 
-    fn reopen_at(&mut self, mut r: Box<Reopen>, at: At) -> Flow {
+    pub(super) fn reopen_at(&mut self, mut r: Box<Reopen>, at: At) -> Flow {
         r.at = at;
         self.reopen(r)
     }
@@ -409,127 +396,6 @@ impl World {
             Some(name) => Err(QmpError::generic(format!("Cannot change the option '{name}'"))),
             None => Ok(()),
         }
-    }
-
-    /// `bdrv_reopen_parse_file_or_backing`
-    #[expect(clippy::option_option, reason = "`null` and absent differ")]
-    fn reopen_child(
-        &self,
-        bs: NodeId,
-        name: &'static str,
-        key: &str,
-        edge: Option<ChildId>,
-        wanted: Option<Option<&Arc<OpenSpec>>>,
-    ) -> Result<Option<Swap>, QmpError> {
-        let Some(wanted) = wanted else { return Ok(None) };
-        let old = edge.map(|edge| self.graph.bs(edge));
-        let new = match wanted {
-            None => None,
-            Some(spec) => match &spec.reference {
-                // Described in place: it must be the child that was, which is reopened itself.
-                None if old.is_some_and(|old| self.graph.nodes[old].inherits_from == Some(bs)) => return Ok(None),
-                None => return Err(QmpError::generic(format!("Cannot change the option '{key}.driver'"))),
-                Some(reference) => {
-                    let found = self.graph.find_node(reference);
-                    let new = found.ok_or_else(|| QmpError::generic(no_node(reference)))?;
-                    self.no_cycle(new, key, bs)?;
-                    Some(new)
-                }
-            },
-        };
-        if old == new || old.is_some_and(|old| Some(self.graph.skip_implicit_filters(old)) == new) {
-            return Ok(None);
-        }
-        if old.is_some_and(|old| self.graph.nodes[old].implicit) {
-            let text = format!("Cannot replace implicit {key} child of {}", self.graph.nodes[bs].node_name);
-            return Err(QmpError::generic(text));
-        }
-        if name == "image" {
-            return Err(QmpError::generic(format!("Cannot change the option '{key}'")));
-        }
-        let role = edge.map_or(Role::Cow, |edge| self.graph.children[edge].role);
-        Ok(Some(Swap { parent: bs, name, role, old, new, edge: None }))
-    }
-
-    /// Changes the next child that the node being prepared wants changed.
-    fn reopen_swap(&mut self, mut r: Box<Reopen>, i: usize) -> Flow {
-        let Some(swap) = r.wanted.first() else { return self.reopen_at(r, At::Prepare(i + 1)) };
-        let old = swap.old;
-        r.at = At::Swapping(i);
-        match old {
-            Some(old) => {
-                self.bdrv_ref(old);
-                self.seq([
-                    DrainFrame::DrainedBegin(old).into(),
-                    GraphLockFrame::GraphWrlock.into(),
-                    ReopenFrame::Reopen(r).into(),
-                ])
-            }
-            None => self.seq([GraphLockFrame::GraphWrlock.into(), ReopenFrame::Reopen(r).into()]),
-        }
-    }
-
-    fn reopen_swapping(&mut self, mut r: Box<Reopen>, i: usize) -> Flow {
-        let mut swap = r.wanted.remove(0);
-        let old = swap.old;
-        if let (Some(err), Some(old)) = (self.frozen_link(swap.parent, swap.name), old) {
-            r.error = Some(err);
-            r.at = At::Undo(0);
-            return self.seq([
-                GraphLockFrame::GraphWrunlock.into(),
-                DrainFrame::DrainedEnd(old).into(),
-                GraphFrame::BdrvUnref(old).into(),
-                GraphLockFrame::GraphWrlock.into(),
-                ReopenFrame::ReopenUnswap(r).into(),
-            ]);
-        }
-        self.take_edge(swap.parent, swap.name);
-        if let Some(new) = swap.new {
-            self.bdrv_ref(new);
-            swap.edge = Some(self.put_edge(&swap, new));
-        }
-        r.swaps.push(swap);
-        r.at = At::Swap(i);
-        match old {
-            Some(old) => self.seq([
-                GraphLockFrame::GraphWrunlock.into(),
-                DrainFrame::DrainedEnd(old).into(),
-                GraphFrame::BdrvUnref(old).into(),
-                ReopenFrame::Reopen(r).into(),
-            ]),
-            None => self.seq([GraphLockFrame::GraphWrunlock.into(), ReopenFrame::Reopen(r).into()]),
-        }
-    }
-
-    /// `bdrv_set_file_or_backing_noperm`: the text that refuses to change a frozen link.
-    fn frozen_link(&self, parent: NodeId, name: &str) -> Option<QmpError> {
-        let node = &self.graph.nodes[parent];
-        let edge = if name == "backing" { node.backing } else { node.file };
-        let child = edge.map(|edge| &self.graph.children[edge]).filter(|child| child.frozen)?;
-        let (from, to) = (&node.node_name, &self.graph.nodes[child.bs].node_name);
-        Some(QmpError::generic(format!("Cannot change frozen '{name}' link from '{from}' to '{to}'")))
-    }
-
-    fn take_edge(&mut self, parent: NodeId, name: &str) {
-        let node = &self.graph.nodes[parent];
-        if let Some(edge) = if name == "backing" { node.backing } else { node.file } {
-            self.detach_child(edge);
-        }
-    }
-
-    fn put_edge(&mut self, swap: &Swap, bs: NodeId) -> ChildId {
-        let edge = self.attach_child_noperm(Child {
-            name: swap.name,
-            role: swap.role,
-            parent: Parent::Node(swap.parent),
-            bs,
-            perm: 0,
-            shared: perm::ALL,
-            quiesced_parent: false,
-            frozen: false,
-        });
-        self.note_child(swap.parent, edge);
-        edge
     }
 
     /// The permissions that all nodes need together.

@@ -161,7 +161,10 @@ impl RuntimeOptions {
             DriverSpec::Raw { .. } => matches!(key, "offset" | "size"),
             DriverSpec::Qcow2 { .. } => key.ends_with("cache-size") || key == "l2-cache-entry-size",
             DriverSpec::Blkdebug { .. } => {
-                matches!(key, "align" | "max-transfer" | "opt-write-zero" | "max-write-zero" | "opt-discard" | "max-discard")
+                matches!(
+                    key,
+                    "align" | "max-transfer" | "opt-write-zero" | "max-write-zero" | "opt-discard" | "max-discard"
+                )
             }
             _ => false,
         };
