@@ -15,6 +15,7 @@ mod common;
 mod harness;
 
 use blockjob_sim::base::Json;
+use blockjob_sim::base::time;
 use blockjob_sim::render::html;
 use blockjob_sim::render::read::{Kind, Source};
 use blockjob_sim::trace::{Level, canonical};
@@ -303,7 +304,7 @@ fn the_page_works() {
     let waiting = source
         .records
         .iter()
-        .position(|r| r.kind.line() == "drive0: running → waiting" && r.time > 15_000_000)
+        .position(|r| r.kind.line() == "drive0: running → waiting" && r.time > time::Instant::from_nanos(15_000_000))
         .unwrap();
     let x: f64 =
         browser.value(&format!("xOf(runs[0], {waiting}) + 6 + canvas.getBoundingClientRect().left")).parse().unwrap();
@@ -394,14 +395,15 @@ fn a_hundred_thousand_records_stay_usable() {
     let mut browser = Browser::start(chromium());
     // A long run, made from a short one: it happens again and again.
     let one = race(None);
-    let (mut long, end) = (Source { title: "long".to_owned(), ..Source::default() }, one.records.last().unwrap().time);
+    let mut long = Source { title: "long".to_owned(), ..Source::default() };
+    let end = one.records.last().unwrap().time - time::Instant::START;
     for round in 0.. {
         if long.records.len() >= 100_000 {
             break;
         }
         let first = long.records.len();
         long.records.extend(one.records.iter().cloned().map(|mut record| {
-            record.time += round * end;
+            record.time += end * round;
             record.cause = record.cause.map(|cause| cause + first);
             record
         }));

@@ -164,9 +164,9 @@ fn summary(args: &RunArgs, file: &Path, run: &Run) -> String {
 
 /// How much there was of everything.
 pub(super) fn figures(run: &Run) -> String {
-    let (whole, rest) = (run.time / 1_000_000, run.time % 1_000_000);
     format!(
-        "{whole}.{rest:06} ms of virtual time, {} dispatches, {} choices, {} of them not calm",
+        "{} of virtual time, {} dispatches, {} choices, {} of them not calm",
+        run.time,
         run.dispatches,
         run.choices.len(),
         run.choices.deviations().len()

@@ -207,7 +207,7 @@ pub(super) fn start(source: &Source, from: &str) -> Result<usize, String> {
     source
         .records
         .iter()
-        .position(|record| record.time >= number)
+        .position(|record| record.time.as_nanos() >= number)
         .ok_or_else(|| format!("--from {from}: the run is over by then\n"))
 }
 

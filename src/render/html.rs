@@ -6,6 +6,7 @@ use super::model::Model;
 use super::read::{Kind, Phase, Source};
 use super::style::{STATES, escape};
 use crate::base::Json;
+use crate::base::time::Instant;
 use crate::trace::canonical;
 use crate::trace::compare::same_text;
 use std::fmt::Write;
@@ -229,9 +230,9 @@ fn run(source: &Source, out: &mut String) {
 }
 
 fn records(source: &Source, model: &Model, out: &mut String) {
-    let mut last = 0;
+    let mut last = Instant::START;
     list(out, "dt", &source.records, |out, record| {
-        _ = write!(out, "{}", record.time - last);
+        _ = write!(out, "{}", (record.time - last).as_nanos());
         last = record.time;
     });
     list(out, "cause", source.records.iter().enumerate(), |out, (i, record)| match record.cause.filter(|c| *c < i) {

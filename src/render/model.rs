@@ -1,6 +1,7 @@
 //! What is in a picture: lanes for the client, each job, each node and each bitmap, made from the records.
 
 use super::read::{Kind, Phase, Source};
+use crate::base::time::{self, Instant};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -267,10 +268,10 @@ impl Builder {
 #[must_use]
 pub fn positions(source: &Source, range: Span, width: u64) -> Vec<u64> {
     let mut sums = Vec::with_capacity(source.records.len());
-    let (mut sum, mut last) = (0_u64, source.records.get(range.from).map_or(0, |record| record.time));
+    let (mut sum, mut last) = (0_u64, source.records.get(range.from).map_or(Instant::START, |record| record.time));
     for (i, record) in source.records.iter().enumerate() {
         if i > range.from && i <= range.to {
-            let micros = (record.time - last) / 1000;
+            let micros = (record.time - last) / time::Span::MICROSECOND;
             let gap = if micros == 0 { 0 } else { 2 + 3 * u64::from((micros / 4).max(1).ilog2()) };
             sum += gap + weight(&source.records[i - 1].kind);
         }

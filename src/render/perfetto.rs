@@ -58,7 +58,7 @@ fn micros(time: u64) -> String {
 impl Events<'_> {
     fn time(&self, record: usize) -> u64 {
         let records = &self.source.records;
-        records.get(record).or(records.last()).map_or(0, |record| record.time)
+        records.get(record).or(records.last()).map_or(0, |record| record.time.as_nanos())
     }
 
     fn put(&mut self, time: u64, phase: char, name: &str, pid: u32, tid: usize, more: &str) {

@@ -4,6 +4,7 @@
 //! picture where they tell the same.
 
 use crate::base::Json;
+use crate::base::time::Instant;
 use crate::base::units::size_text;
 use crate::trace::jsonl::{self, TraceError};
 use crate::trace::{Trace, canonical};
@@ -14,7 +15,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rec {
     /// Virtual time in nanoseconds; in a file without times, the number of the line in microseconds.
-    pub time: u64,
+    pub time: Instant,
     /// Number of the record that led to it.
     pub cause: Option<usize>,
     /// What happened.
@@ -103,7 +104,7 @@ impl Source {
     /// A line that is no record, and a trace that is not there.
     pub fn parse(title: &str, text: &str, nth: usize) -> Result<Source, TraceError> {
         let mut source = Source { title: title.to_owned(), ..Source::default() };
-        let (mut headers, mut records, mut last) = (0_usize, 0_usize, 0);
+        let (mut headers, mut records, mut last) = (0_usize, 0_usize, Instant::START);
         for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             let wrong = |problem: String| TraceError { line: i + 1, problem };
             let value = canonical::parse(line).map_err(wrong)?;
@@ -122,7 +123,8 @@ impl Source {
             if headers.max(1) != nth + 1 {
                 continue;
             }
-            let time = value.get("time").and_then(Json::as_u64).unwrap_or(records as u64 * 1000).max(last);
+            let time = value.get("time").and_then(Json::as_u64).unwrap_or(records as u64 * 1000);
+            let time = Instant::from_nanos(time).max(last);
             last = time;
             records += 1;
             let known = rec(&value, time).ok_or_else(|| wrong("this is no record of a trace".to_owned()))?;
@@ -146,7 +148,7 @@ fn header(value: &Json) -> Option<String> {
 }
 
 /// A record out of its JSON form; `None` for what is none.
-fn rec(value: &Json, time: u64) -> Option<Rec> {
+fn rec(value: &Json, time: Instant) -> Option<Rec> {
     let cause = value.get("cause").and_then(Json::as_u64).and_then(|n| usize::try_from(n).ok());
     Some(Rec { time, cause, kind: kind(value)? })
 }

@@ -64,9 +64,9 @@ impl Frame {
                 }
                 Flow::Go
             }
-            Frame::Sleep(ns) => {
+            Frame::Sleep(span) => {
                 let co = w.current();
-                w.timer_set(w.now.saturating_add(ns), crate::world::aio::timer::TimerKind::CoSleep(co));
+                w.timer_set(w.now + span, crate::world::aio::timer::TimerKind::CoSleep(co));
                 Flow::Yield(Wait::Sleep)
             }
             Frame::BhPoll => w.aio_bh_poll(),
@@ -108,6 +108,7 @@ impl Frame {
             Frame::Txn(frame) => frame.run(w),
             Frame::Hmp(frame) => frame.run(w),
             Frame::Monitor(frame) => frame.run(w),
+            Frame::Measured(frame) => frame.run(w),
             Frame::QemuIo(frame) => frame.run(w),
             Frame::QemuIoMap(frame) => frame.run(w),
             Frame::Boot(frame) => frame.run(w),

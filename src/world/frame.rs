@@ -9,7 +9,7 @@ use super::aio::queue::Ctx;
 use super::aio::step::Cond;
 use super::arena::{CellId, CoId, ReqId};
 use super::value::Val;
-use crate::base::units::Nanos;
+use crate::base::time::Span;
 use crate::world::block::backend::BackendFrame;
 use crate::world::block::backing_name::BackingNameFrame;
 use crate::world::block::bdrv_commit::{BdrvCommit, CommitStage};
@@ -58,7 +58,7 @@ use crate::world::job::stream::StreamFrame;
 use crate::world::job::txn::TxnFrame;
 use crate::world::monitor::MonitorFrame;
 use crate::world::monitor::hmp::HmpFrame;
-use crate::world::monitor::qemu_io::QemuIoFrame;
+use crate::world::monitor::qemu_io::{MeasuredFrame, QemuIoFrame};
 use crate::world::monitor::qemu_io_map::QemuIoMapFrame;
 use crate::world::system::boot::BootFrame;
 use crate::world::system::hotplug::HotplugFrame;
@@ -102,7 +102,7 @@ pub enum Frame {
     KeepOver(Box<Frame>),
     /// Runs these frames unless the register holds a failure, which then is the result of all of them ([`Frame::if_ok`]).
     IfOk(Box<[Frame]>),
-    Sleep(Nanos),
+    Sleep(Span),
     /// The bottom of the stack while the process starts.
     Idle,
     /// `aio_bh_poll`
@@ -147,6 +147,7 @@ pub enum Frame {
     Txn(TxnFrame),
     Hmp(HmpFrame),
     Monitor(MonitorFrame),
+    Measured(MeasuredFrame),
     QemuIo(QemuIoFrame),
     QemuIoMap(QemuIoMapFrame),
     Boot(BootFrame),
@@ -164,6 +165,85 @@ pub enum Frame {
     Open(OpenFrame),
     Reopen(ReopenFrame),
 }
+
+crate::rebase!(enum Frame {
+    Poll(frame),
+    BhLoop(frame),
+    Handlers,
+    RunTimers,
+    Complete(frame),
+    More,
+    MoreHere,
+    MoreBetween,
+    Enter(frame),
+    Wake(frame),
+    WakeWithReg(frame),
+    CoReturn(frame),
+    TakeCell(frame),
+    RunCo(frame) moves,
+    OnMain(frame) moves,
+    Give(frame),
+    KeepOver(frame) moves,
+    IfOk(frame) moves,
+    Sleep(frame),
+    Idle,
+    BhPoll,
+    BdrvCommit(commit, stage),
+    Commit(frame),
+    BlockdevChange(frame),
+    DropIntermediate(frame),
+    Mirror(frame),
+    Backend(frame),
+    Chain(frame),
+    CopyOnReadv(frame),
+    CopyRange(frame),
+    ImgCreate(frame),
+    Discard(frame),
+    Drain(frame),
+    Edges(frame),
+    Flush(frame),
+    Graph(frame),
+    GraphLock(frame),
+    HostWork(frame),
+    Io(frame),
+    Status(frame),
+    Write(frame),
+    Blockdev(frame),
+    BackupCommand(frame),
+    Bitmaps(frame),
+    BackingName(frame),
+    ChangeBacking(frame),
+    ExternalSnapshot(frame),
+    Medium(frame),
+    Resize(frame),
+    DriveLimits(frame),
+    Transaction(frame),
+    Backup(frame),
+    BlockJob(frame),
+    Create(frame),
+    Job(frame),
+    Stream(frame),
+    Txn(frame),
+    Hmp(frame),
+    Monitor(frame),
+    Measured(frame) moves,
+    QemuIo(frame),
+    QemuIoMap(frame),
+    Boot(frame),
+    Hotplug(frame),
+    Runstate(frame),
+    Watch(frame),
+    Blkdebug(frame),
+    BlockCopy(frame),
+    CopyBeforeWrite(frame),
+    CopyOnRead(frame),
+    Driver(frame),
+    Qcow2(frame),
+    Qcow2Create(frame),
+    Throttle(frame),
+    Open(frame),
+    Reopen(frame),
+});
 
 impl Frame {
     /// What is done only if what ran before went well: `if (ret < 0) { return ret; }` and the rest of that function.

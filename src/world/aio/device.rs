@@ -1,7 +1,7 @@
 //! Requests at devices: what is in flight below the lowest nodes.
 
 use super::coroutine::Wait;
-use crate::base::units::Nanos;
+use crate::base::time::{Instant, Rebase, Shift, timeless};
 use crate::block::content::Data;
 use crate::trace::{Later, Level, Phase, RecordKind};
 use crate::world::World;
@@ -54,13 +54,26 @@ pub struct DeviceRequest {
     /// Length in bytes.
     pub bytes: u64,
     /// When it was sent.
-    pub sent: Nanos,
+    pub sent: Instant,
     /// When it will be done; chosen at the first look after it was sent.
-    pub due: Option<Nanos>,
+    pub due: Option<Instant>,
     /// The coroutine that waits for it.
     pub co: CoId,
     /// What came of it, if a worker thread has done it already and nobody has noticed yet.
     pub worked: Option<Box<Val>>,
+}
+
+/// Where orders are open, nobody asks when a request was sent, and none is due: all are as if sent just now.
+impl Rebase for DeviceRequest {
+    fn has_instants(&self) -> bool {
+        true
+    }
+
+    fn rebase(&mut self, shift: Shift) {
+        let DeviceRequest { id, node, op, offset, bytes, sent, due: _, co, worked } = self;
+        timeless(&(id, node, op, offset, bytes, co, worked));
+        *sent = shift.to;
+    }
 }
 
 impl World {

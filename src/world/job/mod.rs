@@ -16,7 +16,7 @@ pub(super) mod verbs;
 use crate::base::Json;
 use crate::base::errno::Errno;
 use crate::base::id::id_wellformed;
-use crate::base::units::{Nanos, Shift};
+use crate::base::time::Span;
 use crate::block::ratelimit::RateLimit;
 use crate::choice::Subject;
 use crate::invariant::{Broken, Invariant};
@@ -89,6 +89,13 @@ pub struct Job {
     pub driver: JobDriver,
 }
 
+crate::rebase!(Job {
+    moves: limit, driver;
+    rest: id, job_type, status, refcnt, pause_count, paused, user_paused, busy, cancelled, force_cancel,
+        deferred_to_main_loop, auto_finalize, auto_dismiss, ret, err, co, txn, progress_current, progress_total,
+        nodes, speed, iostatus
+});
+
 /// `JobTxn`
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct JobTxn {
@@ -148,6 +155,11 @@ pub struct Jobs {
     pub txns: Arena<TxnId, JobTxn>,
 }
 
+crate::rebase!(Jobs {
+    moves: jobs;
+    rest: list, txns
+});
+
 impl Default for Jobs {
     fn default() -> Self {
         Jobs { jobs: Arena::unique(), list: Vec::new(), txns: Arena::unique() }
@@ -178,15 +190,6 @@ impl Jobs {
     pub(super) fn free(&mut self, id: JobId) {
         self.list.retain(|job| *job != id);
         self.jobs.remove(id);
-    }
-
-    /// The clock is set to another time.
-    pub(super) fn rebase(&mut self, shift: Shift) {
-        for id in &self.list {
-            if self.jobs[*id].limit.has_times() {
-                self.jobs[*id].limit.rebase(shift);
-            }
-        }
     }
 
     /// `job_get`
@@ -403,7 +406,7 @@ impl World {
     }
 
     /// `job_sleep_ns`, called as the last thing of a frame: sleeps that long, unless the job is cancelled or is to pause.
-    fn job_sleep_ns(&mut self, job: JobId, ns: Nanos) -> Flow {
+    fn job_sleep_ns(&mut self, job: JobId, span: Span) -> Flow {
         let j = &self.jobs[job];
         assert!(j.busy, "job '{}' sleeps while it works", j.id);
         if j.force_cancel {
@@ -414,7 +417,7 @@ impl World {
         if pauses {
             return Flow::Go;
         }
-        self.timer_set(self.now.saturating_add(ns), TimerKind::JobSleep(job));
+        self.timer_set(self.now + span, TimerKind::JobSleep(job));
         self.job_do_yield(job)
     }
 
@@ -428,7 +431,7 @@ impl World {
     fn block_job_ratelimit_sleep(&mut self, job: JobId) -> Flow {
         let now = self.now;
         let delay = self.jobs[job].limit.calculate_delay(now, 0);
-        if delay > 0 {
+        if delay > Span::ZERO {
             self.push(JobFrame::JobRatelimitSlept(job).into());
         }
         self.job_sleep_ns(job, delay)

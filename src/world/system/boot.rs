@@ -148,7 +148,7 @@ impl World {
         for blk in implied {
             self.device_attach(Device::new("virtio-blk".into()), Some(blk))?;
         }
-        self.now = 0;
+        self.now = crate::base::time::Instant::START;
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use super::block_copy_state::{BlockReq, CallEnd, CopyCall, CopyTask, Method, TaskPool};
 use crate::base::errno::Ret;
+use crate::base::time::Span;
 use crate::base::units::{align_down, align_up};
 use crate::quirk::Quirk;
 use crate::trace::Later;
@@ -250,11 +251,11 @@ impl World {
         if !self.calls[call].ignore_ratelimit {
             let now = self.now;
             let delay = self.cbw(cbw).bcs.rate_limit.calculate_delay(now, 0);
-            if delay > 0 {
+            if delay > Span::ZERO {
                 self.copy_task_end(&task, true);
                 let co = self.current();
                 self.calls[call].sleeping = Some(co);
-                self.timer_set(now.saturating_add(delay), TimerKind::CoSleep(co));
+                self.timer_set(now + delay, TimerKind::CoSleep(co));
                 self.push(BlockCopyFrame::CopyDirty { call, offset: from, bytes: end - from }.into());
                 self.push(BlockCopyFrame::CopySlept(call).into());
                 return Flow::Yield(Wait::Sleep);

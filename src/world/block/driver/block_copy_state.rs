@@ -79,6 +79,12 @@ pub struct BlockCopyState {
     pub rate_limit: RateLimit,
 }
 
+crate::rebase!(BlockCopyState {
+    moves: rate_limit;
+    rest: cluster_size, max_transfer, len, serialising, compress, in_flight_bytes, method, discard_source, reqs,
+        skip_unallocated, progress, mem, mem_queue
+});
+
 impl BlockCopyState {
     /// `block_copy_state_new`, the part without the bitmap.
     #[must_use]

@@ -73,6 +73,20 @@ pub enum Driver {
     CommitTop,
 }
 
+crate::rebase!(enum Driver {
+    File(file),
+    Null(null),
+    Raw(raw),
+    Blkdebug(blkdebug),
+    Cbw(cbw) moves,
+    Qcow2(qcow2),
+    SnapshotAccess,
+    Throttle(group),
+    CopyOnRead(cor),
+    MirrorTop(top),
+    CommitTop,
+});
+
 /// The frames of this file: the rest of a function each.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
@@ -86,6 +100,7 @@ pub enum DriverFrame {
     DriverFlushToDisk(NodeId),
     DriverTruncate { node: NodeId, size: u64, zero: bool },
     StatusRaw { node: NodeId, offset: u64, bytes: u64, want_zero: bool },
+    StatusRawIfOk { node: NodeId, offset: u64, bytes: u64, want_zero: bool },
 }
 
 impl From<DriverFrame> for Frame {
@@ -107,6 +122,10 @@ impl DriverFrame {
             DriverFrame::DriverFlushToDisk(node) => w.driver_flush_to_disk(node),
             DriverFrame::DriverTruncate { node, size, zero } => w.driver_truncate(node, size, zero),
             DriverFrame::StatusRaw { node, offset, bytes, want_zero } => w.status_raw(node, offset, bytes, want_zero),
+            DriverFrame::StatusRawIfOk { node, offset, bytes, want_zero } => match w.take_ret() {
+                Ok(()) => w.seq([DriverFrame::StatusRaw { node, offset, bytes, want_zero }.into()]),
+                Err(errno) => w.ret(Val::Status(Err(errno))),
+            },
         }
     }
 }
@@ -130,7 +149,7 @@ impl World {
         match self.graph.nodes[node].drv() {
             Driver::File(_) => self.device_submit(node, DeviceOp::Read, offset, bytes),
             Driver::Null(null) => {
-                let latency = null.latency_ns;
+                let latency = null.latency;
                 self.null_request(node, latency, Val::Data(Ok(Data::zeroes(bytes))))
             }
             Driver::Raw(raw) => {
@@ -173,7 +192,7 @@ impl World {
                 self.device_submit(node, DeviceOp::Write(data), req.offset, req.bytes)
             }
             Driver::Null(null) => {
-                let latency = null.latency_ns;
+                let latency = null.latency;
                 self.null_request(node, latency, Val::Ret(Ok(())))
             }
             Driver::Raw(raw) => {
@@ -353,7 +372,7 @@ impl World {
         match self.graph.nodes[node].drv() {
             Driver::File(_) => self.device_submit(node, DeviceOp::Flush, 0, 0),
             Driver::Null(null) => {
-                let latency = null.latency_ns;
+                let latency = null.latency;
                 self.null_request(node, latency, Val::Ret(Ok(())))
             }
             Driver::Blkdebug(_) => {
@@ -397,8 +416,7 @@ impl World {
             }
             Driver::Blkdebug(_) => self.seq([
                 BlkdebugFrame::RuleCheck { node, iotype: IoType::BlockStatus, offset, bytes }.into(),
-                StatusFrame::StatusIfOk(Box::new(DriverFrame::StatusRaw { node, offset, bytes, want_zero }.into()))
-                    .into(),
+                DriverFrame::StatusRawIfOk { node, offset, bytes, want_zero }.into(),
             ]),
             Driver::Qcow2(_) => self.qcow2_block_status(node, offset, bytes, want_zero),
             Driver::SnapshotAccess => self.snapshot_status(node, offset, bytes, want_zero),

@@ -34,12 +34,22 @@ pub struct Group {
     armed: [bool; 2],
 }
 
+crate::rebase!(Group {
+    moves: state;
+    rest: name, object, members, tokens, armed
+});
+
 /// All groups, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Throttling {
     /// See [`Group`].
     pub groups: Vec<Group>,
 }
+
+crate::rebase!(Throttling {
+    moves: groups;
+    rest:
+});
 
 impl Throttling {
     /// `throttle_group_by_name`
@@ -202,7 +212,7 @@ impl World {
         let Some(wait) = group.state.wait(now, dir == 1) else { return false };
         group.tokens[dir] = Some(who);
         group.armed[dir] = true;
-        self.timer_set(now.saturating_add(wait), TimerKind::Throttle(who, dir == 1));
+        self.timer_set(now + wait, TimerKind::Throttle(who, dir == 1));
         true
     }
 

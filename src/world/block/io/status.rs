@@ -58,7 +58,6 @@ pub enum StatusFrame {
     StatusAbove(Box<StatusReq>),
     StatusAboveNext(Box<StatusReq>),
     /// Runs a frame unless the register holds a failure, which then is the answer of a status query.
-    StatusIfOk(Box<Frame>),
     /// Turns a plain result into the answer of a status query.
     StatusVal,
 }
@@ -78,10 +77,6 @@ impl StatusFrame {
             StatusFrame::StatusRecursed { node, offset, status } => w.status_recursed(node, offset, *status),
             StatusFrame::StatusAbove(req) => w.status_above(req),
             StatusFrame::StatusAboveNext(req) => w.status_above_next(req),
-            StatusFrame::StatusIfOk(then) => match w.take_ret() {
-                Ok(()) => w.seq([*then]),
-                Err(errno) => w.ret(Val::Status(Err(errno))),
-            },
             StatusFrame::StatusVal => {
                 if let Val::Ret(Err(errno)) = *w.peek() {
                     w.leave(Val::Status(Err(errno)));

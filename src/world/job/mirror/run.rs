@@ -2,6 +2,7 @@
 
 use super::{MAX_IN_FLIGHT, Method, MirrorFrame, SLICE_TIME};
 use crate::base::errno::{Errno, Ret};
+use crate::base::time::Span;
 use crate::base::units::align_down;
 use crate::bitmap::{HBitmap, HBitmapIter};
 use crate::world::World;
@@ -75,7 +76,7 @@ impl World {
             s.cow_bitmap = Some(HBitmap::new(s.bdev_length, s.granularity));
         }
         s.buf_free_count = s.buf_size.div_ceil(s.granularity);
-        s.last_pause_ns = now;
+        s.last_pause = now;
         if s.is_none_mode {
             return self.mirror_initialised(job);
         }
@@ -95,9 +96,9 @@ impl World {
         self.push(then.into());
         let now = self.now;
         let s = self.mirror(job);
-        if now - s.last_pause_ns > SLICE_TIME {
-            s.last_pause_ns = now;
-            return self.job_sleep_ns(job, 0);
+        if now - s.last_pause > SLICE_TIME {
+            s.last_pause = now;
+            return self.job_sleep_ns(job, Span::ZERO);
         }
         self.seq([JobFrame::JobPausePoint(job).into()])
     }
@@ -234,7 +235,7 @@ impl World {
         let (cnt, now) = (self.mirror_dirty_count(job), self.now);
         let s = self.mirror(job);
         let remaining = s.bytes_in_flight + cnt + s.active_write_bytes_in_flight;
-        let (in_flight, no_buffer, delta) = (s.in_flight, s.buf_free_count == 0, now - s.last_pause_ns);
+        let (in_flight, no_buffer, delta) = (s.in_flight, s.buf_free_count == 0, now - s.last_pause);
         self.job_progress_set_remaining(job, remaining);
         if delta < SLICE_TIME && self.jobs[job].iostatus == IoStatus::Ok {
             if in_flight >= MAX_IN_FLIGHT || no_buffer || (cnt == 0 && in_flight > 0) {
@@ -319,7 +320,7 @@ impl World {
     /// `mirror_run`, after the sleep at the end of a turn.
     pub(super) fn mirror_slept(&mut self, job: JobId) -> Flow {
         let now = self.now;
-        self.mirror(job).last_pause_ns = now;
+        self.mirror(job).last_pause = now;
         self.mirror_loop(job)
     }
 
