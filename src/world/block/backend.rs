@@ -159,12 +159,6 @@ pub enum BackendFrame {
     BlkCoDone(BackendId),
 }
 
-impl From<BackendFrame> for Frame {
-    fn from(frame: BackendFrame) -> Frame {
-        Frame::Backend(frame)
-    }
-}
-
 impl BackendFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

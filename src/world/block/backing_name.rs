@@ -21,12 +21,6 @@ pub enum BackingNameFrame {
     HeaderChanged,
 }
 
-impl From<BackingNameFrame> for Frame {
-    fn from(frame: BackingNameFrame) -> Frame {
-        Frame::BackingName(frame)
-    }
-}
-
 impl BackingNameFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {
@@ -45,7 +39,7 @@ impl World {
         if file.is_none() && format.is_some() {
             return self.ret(Val::err(Errno::EINVAL));
         }
-        if !matches!(self.graph.nodes[node].drv(), Driver::Qcow2(_)) {
+        if !self.graph.nodes[node].drv().row().has_change_backing_file {
             return self.ret(Val::err(Errno::ENOTSUP));
         }
         if file.as_ref().is_some_and(|file| file.len() > MAX_BACKING_FILE) {

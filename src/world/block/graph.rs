@@ -421,12 +421,6 @@ pub enum GraphFrame {
     CloseAll,
 }
 
-impl From<GraphFrame> for Frame {
-    fn from(frame: GraphFrame) -> Frame {
-        Frame::Graph(frame)
-    }
-}
-
 impl GraphFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

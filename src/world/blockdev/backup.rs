@@ -36,12 +36,6 @@ pub enum BackupCommandFrame {
     TranJob(TranId, usize),
 }
 
-impl From<BackupCommandFrame> for Frame {
-    fn from(frame: BackupCommandFrame) -> Frame {
-        Frame::BackupCommand(frame)
-    }
-}
-
 impl BackupCommandFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

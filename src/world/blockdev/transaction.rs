@@ -64,12 +64,6 @@ pub enum TransactionFrame {
     TranEnd(TranId),
 }
 
-impl From<TransactionFrame> for Frame {
-    fn from(frame: TransactionFrame) -> Frame {
-        Frame::Transaction(frame)
-    }
-}
-
 impl TransactionFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

@@ -114,6 +114,9 @@ job_drivers! {
     Stream(Box<super::stream::StreamJob>) => super::stream::HOOKS,
     /// `block/create.c`: `blockdev-create`
     Create(Box<super::create::CreateJob>) => super::create::HOOKS,
+    /// Of unit tests.
+    #[cfg(test)]
+    Test(Box<super::tests::TestJob>) => super::tests::HOOKS,
 }
 
 impl World {

@@ -10,6 +10,8 @@ pub mod create;
 pub mod hooks;
 pub mod mirror;
 pub mod stream;
+#[cfg(test)]
+pub mod tests;
 pub(in crate::world) mod txn;
 pub(super) mod verbs;
 
@@ -213,12 +215,6 @@ pub enum JobFrame {
     JobYield(JobId),
     JobStart(JobId),
     JobEarlyFail(JobId),
-}
-
-impl From<JobFrame> for Frame {
-    fn from(frame: JobFrame) -> Frame {
-        Frame::Job(frame)
-    }
 }
 
 impl JobFrame {

@@ -87,12 +87,6 @@ pub enum MonitorFrame {
     QmpCommandDone,
 }
 
-impl From<MonitorFrame> for Frame {
-    fn from(frame: MonitorFrame) -> Frame {
-        Frame::Monitor(frame)
-    }
-}
-
 impl MonitorFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

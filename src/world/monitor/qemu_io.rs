@@ -33,12 +33,6 @@ pub enum QemuIoFrame {
     QemuIoTruncated,
 }
 
-impl From<QemuIoFrame> for Frame {
-    fn from(frame: QemuIoFrame) -> Frame {
-        Frame::QemuIo(frame)
-    }
-}
-
 impl QemuIoFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {
@@ -58,12 +52,6 @@ pub enum MeasuredFrame {
     QemuIoWriteDone { blk: BackendId, write: Box<Write>, start: Instant },
     QemuIoDiscardDone { offset: u64, bytes: u64, report: Report, start: Instant },
     QemuIoFlushed { blk: BackendId, start: Instant },
-}
-
-impl From<MeasuredFrame> for Frame {
-    fn from(frame: MeasuredFrame) -> Frame {
-        Frame::Measured(frame)
-    }
 }
 
 impl Rebase for MeasuredFrame {

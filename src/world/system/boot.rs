@@ -71,12 +71,6 @@ pub enum BootFrame {
     DriveOpened { blk: BackendId },
 }
 
-impl From<BootFrame> for Frame {
-    fn from(frame: BootFrame) -> Frame {
-        Frame::Boot(frame)
-    }
-}
-
 impl BootFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

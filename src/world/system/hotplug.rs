@@ -35,12 +35,6 @@ pub enum HotplugFrame {
     DeviceGone { id: Option<Arc<str>>, path: Arc<str>, inner: bool },
 }
 
-impl From<HotplugFrame> for Frame {
-    fn from(frame: HotplugFrame) -> Frame {
-        Frame::Hotplug(frame)
-    }
-}
-
 impl HotplugFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

@@ -302,12 +302,6 @@ pub enum WatchFrame {
     DrainSeen(NodeId),
 }
 
-impl From<WatchFrame> for Frame {
-    fn from(frame: WatchFrame) -> Frame {
-        Frame::Watch(frame)
-    }
-}
-
 impl WatchFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

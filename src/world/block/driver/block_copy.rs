@@ -49,12 +49,6 @@ pub enum BlockCopyFrame {
     CopyResetStatus { cbw: NodeId, offset: u64, counted: u64 },
 }
 
-impl From<BlockCopyFrame> for Frame {
-    fn from(frame: BlockCopyFrame) -> Frame {
-        Frame::BlockCopy(frame)
-    }
-}
-
 impl BlockCopyFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

@@ -122,12 +122,6 @@ pub enum CopyBeforeWriteFrame {
     CbwOpened { cbw: NodeId, discard_source: bool, min_cluster: u64 },
 }
 
-impl From<CopyBeforeWriteFrame> for Frame {
-    fn from(frame: CopyBeforeWriteFrame) -> Frame {
-        Frame::CopyBeforeWrite(frame)
-    }
-}
-
 impl CopyBeforeWriteFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

@@ -81,12 +81,6 @@ pub enum Qcow2CreateFrame {
     CreateOver(Box<CreateQcow2>),
 }
 
-impl From<Qcow2CreateFrame> for Frame {
-    fn from(frame: Qcow2CreateFrame) -> Frame {
-        Frame::Qcow2Create(frame)
-    }
-}
-
 impl Qcow2CreateFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

@@ -133,12 +133,6 @@ pub enum ThrottleFrame {
     ThrottleRestart { who: Member, write: bool },
 }
 
-impl From<ThrottleFrame> for Frame {
-    fn from(frame: ThrottleFrame) -> Frame {
-        Frame::Throttle(frame)
-    }
-}
-
 impl ThrottleFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

@@ -58,12 +58,6 @@ pub enum CopyOnReadvFrame {
     CopyOnReadv(Box<CopyOnReadv>),
 }
 
-impl From<CopyOnReadvFrame> for Frame {
-    fn from(frame: CopyOnReadvFrame) -> Frame {
-        Frame::CopyOnReadv(frame)
-    }
-}
-
 impl CopyOnReadvFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

@@ -23,12 +23,6 @@ pub enum DiscardFrame {
     TruncateEnd { node: NodeId, size: u64, id: u32 },
 }
 
-impl From<DiscardFrame> for Frame {
-    fn from(frame: DiscardFrame) -> Frame {
-        Frame::Discard(frame)
-    }
-}
-
 impl DiscardFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

@@ -28,12 +28,6 @@ pub enum FlushFrame {
     FlushEnd { node: NodeId, generation: u64 },
 }
 
-impl From<FlushFrame> for Frame {
-    fn from(frame: FlushFrame) -> Frame {
-        Frame::Flush(frame)
-    }
-}
-
 impl FlushFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {
@@ -95,7 +89,7 @@ impl World {
         }
         n.active_flush = true;
         self.push(FlushFrame::FlushEnd { node, generation }.into());
-        if let Driver::Cbw(_) | Driver::MirrorTop(_) = self.graph.nodes[node].drv() {
+        if self.graph.nodes[node].drv().row().has_flush {
             // A filter that is being dropped has no node below any more.
             return match self.graph.filter_bs(node) {
                 Some(below) => self.seq([FlushFrame::BdrvCoFlush(below).into()]),

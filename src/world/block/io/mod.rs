@@ -52,12 +52,6 @@ pub enum IoFrame {
     PreadvEnd { node: NodeId, id: u32, skip: u64, bytes: u64 },
 }
 
-impl From<IoFrame> for Frame {
-    fn from(frame: IoFrame) -> Frame {
-        Frame::Io(frame)
-    }
-}
-
 impl IoFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

@@ -163,7 +163,7 @@ impl World {
             return;
         }
         let n = &self.graph.nodes[node];
-        let Some(t) = n.tracked.iter().find(|t| t.id == id).filter(|_| !matches!(n.drv(), Driver::File(_))) else {
+        let Some(t) = n.tracked.iter().find(|t| t.id == id).filter(|_| !n.drv().row().traced_at_device) else {
             return;
         };
         let (op, offset, bytes) = (t.op, t.overlap_offset, t.overlap_bytes);

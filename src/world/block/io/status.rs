@@ -62,12 +62,6 @@ pub enum StatusFrame {
     StatusVal,
 }
 
-impl From<StatusFrame> for Frame {
-    fn from(frame: StatusFrame) -> Frame {
-        Frame::Status(frame)
-    }
-}
-
 impl StatusFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

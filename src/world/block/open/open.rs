@@ -88,12 +88,6 @@ pub enum OpenFrame {
     OpenedBackingFile(NodeId),
 }
 
-impl From<OpenFrame> for Frame {
-    fn from(frame: OpenFrame) -> Frame {
-        Frame::Open(frame)
-    }
-}
-
 impl OpenFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

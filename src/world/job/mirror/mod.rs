@@ -230,12 +230,6 @@ pub enum MirrorFrame {
     TopTargetWritten { job: JobId, op: u32, offset: u64, bytes: u64 },
 }
 
-impl From<MirrorFrame> for Frame {
-    fn from(frame: MirrorFrame) -> Frame {
-        Frame::Mirror(frame)
-    }
-}
-
 impl MirrorFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

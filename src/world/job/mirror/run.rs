@@ -11,6 +11,7 @@ use crate::world::block::backend::BackendFrame;
 use crate::world::block::backend::BlkRequest;
 use crate::world::block::drain::DrainFrame;
 use crate::world::block::driver::Driver;
+use crate::world::block::driver::rows::ZeroFlags;
 use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::block::io::status::StatusFrame;
 use crate::world::block::io::status::StatusReq;
@@ -110,13 +111,12 @@ impl World {
 
     /// Whether zero writes with `BDRV_REQ_MAY_UNMAP` reach the driver (`supported_zero_flags`).
     fn supports_zero_may_unmap(&self, node: NodeId) -> bool {
-        match self.graph.nodes[node].drv() {
-            Driver::File(_) => true,
-            Driver::Qcow2(q) => q.q.version() >= 3,
-            Driver::Null(_) | Driver::SnapshotAccess | Driver::MirrorTop(_) | Driver::CommitTop => false,
-            Driver::Raw(_) | Driver::Blkdebug(_) | Driver::Cbw(_) | Driver::Throttle(_) | Driver::CopyOnRead(_) => {
-                self.supports_zero_may_unmap(self.below(node))
-            }
+        let driver = self.graph.nodes[node].drv();
+        match (driver.row().zero_flags, driver) {
+            (ZeroFlags::Own, Driver::Qcow2(q)) => q.q.version() >= 3,
+            (ZeroFlags::Own, _) => true,
+            (ZeroFlags::OfBelow, _) => self.supports_zero_may_unmap(self.below(node)),
+            (ZeroFlags::None | ZeroFlags::NoFallbackOfBelow, _) => false,
         }
     }
 
