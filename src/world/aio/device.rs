@@ -6,7 +6,6 @@ use crate::block::content::Data;
 use crate::trace::{Later, Level, Phase, RecordKind};
 use crate::world::World;
 use crate::world::arena::{CoId, NodeId, ReqId};
-use crate::world::block::driver::Driver;
 use crate::world::frame::Flow;
 use crate::world::value::Val;
 use std::sync::Arc;

@@ -4,7 +4,6 @@ use crate::base::Errno;
 use crate::block::qcow2::Op;
 use crate::world::World;
 use crate::world::arena::NodeId;
-use crate::world::block::driver::Driver;
 use crate::world::block::driver::qcow2::Qcow2Frame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;

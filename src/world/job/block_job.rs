@@ -10,7 +10,6 @@ use crate::world::World;
 use crate::world::arena::{JobId, NodeId, TxnId};
 use crate::world::block::edges::{Parent, Role};
 use crate::world::frame::Flow;
-use crate::world::frame::Frame;
 use crate::world::value::Val;
 use crate::world::watch::feed::Seen;
 use crate::world::watch::marks::Place;

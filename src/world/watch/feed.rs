@@ -17,7 +17,6 @@ use crate::world::arena::{BackendId, CoId, JobId, NodeId, TranId, TxnId};
 use crate::world::block::backend::BlkRequest;
 use crate::world::block::driver::Driver;
 use crate::world::frame::Flow;
-use crate::world::frame::Frame;
 use std::sync::Arc;
 
 /// Something that happened.

@@ -10,7 +10,7 @@ use crate::block::event::BlkdebugEvent;
 use crate::world::World;
 use crate::world::arena::NodeId;
 use crate::world::block::driver::blkdebug::BlkdebugFrame;
-use crate::world::frame::{Flow, Frame};
+use crate::world::frame::Flow;
 use crate::world::value::Val;
 
 /// What the frame waits for.

@@ -10,7 +10,7 @@ use crate::world::block::driver::Driver;
 use crate::world::block::io;
 use crate::world::block::io::request::{self, IoFlags};
 use crate::world::block::io::write::WriteFrame;
-use crate::world::frame::{Flow, Frame};
+use crate::world::frame::Flow;
 use crate::world::value::Val;
 
 /// A copy under way, as far down as it got.

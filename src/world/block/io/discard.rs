@@ -7,7 +7,7 @@ use crate::world::World;
 use crate::world::arena::NodeId;
 use crate::world::block::driver::Driver;
 use crate::world::block::driver::DriverFrame;
-use crate::world::frame::{Flow, Frame};
+use crate::world::frame::Flow;
 use crate::world::value::Val;
 use crate::world::watch::feed::Seen;
 

@@ -7,7 +7,6 @@ use crate::world::World;
 use crate::world::aio::coroutine::Wait;
 use crate::world::arena::NodeId;
 use crate::world::block::backend::BdrvNext;
-use crate::world::block::driver::Driver;
 use crate::world::block::driver::DriverFrame;
 use crate::world::block::driver::blkdebug::BlkdebugFrame;
 use crate::world::block::graph::GraphFrame;

@@ -15,7 +15,7 @@ use crate::block::content::Data;
 use crate::world::World;
 use crate::world::arena::{CoId, NodeId};
 use crate::world::block::io::request::IoFlags;
-use crate::world::frame::{Flow, Frame};
+use crate::world::frame::Flow;
 use crate::world::value::Val;
 
 /// `INT_MAX`, the largest request that carries a buffer (`BDRV_REQUEST_MAX_BYTES`, cut to sectors).

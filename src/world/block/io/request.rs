@@ -8,7 +8,6 @@ use crate::trace::{Level, Phase, RecordKind};
 use crate::world::World;
 use crate::world::aio::coroutine::Wait;
 use crate::world::arena::{CoId, JobId, NodeId, lowest_free};
-use crate::world::block::driver::Driver;
 use crate::world::watch::feed::Seen;
 
 /// `BDRV_REQ_*` flags.

@@ -4,7 +4,7 @@ use crate::base::errno::Errno;
 use crate::base::errno::Ret;
 use crate::world::World;
 use crate::world::arena::NodeId;
-use crate::world::frame::{Flow, Frame};
+use crate::world::frame::Flow;
 use crate::world::value::{BlockStatus, Val};
 
 /// A status query through a chain (`bdrv_co_common_block_status_above`).

@@ -21,7 +21,7 @@ use crate::qmp::types::{BlockJobChange, DriveMirror, MirrorCopyMode, OnError};
 use crate::world::World;
 use crate::world::arena::{BackendId, CoId, JobId, NodeId};
 use crate::world::block::driver::mirror_top::TopWrite;
-use crate::world::frame::{Flow, Frame};
+use crate::world::frame::Flow;
 use crate::world::job::Job;
 use crate::world::job::block_job::ErrorAction;
 use crate::world::job::hooks::{BlockJobHooks, JobDriver, JobHooks, WatchHooks};
