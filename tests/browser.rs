@@ -17,7 +17,7 @@ mod harness;
 use blockjob_sim::base::Json;
 use blockjob_sim::base::time;
 use blockjob_sim::render::html;
-use blockjob_sim::render::read::{Kind, Source};
+use blockjob_sim::render::read::{RecKind, Source};
 use blockjob_sim::trace::{Level, canonical};
 use common::{case, path, run};
 use harness::{Tool, needing, trials};
@@ -292,7 +292,7 @@ fn the_page_works() {
     let mut browser = Browser::start(chromium());
     let source = race(None);
     let start =
-        source.records.iter().position(|r| matches!(r.kind, Kind::Note { .. }) && r.kind.line() == "mark: start");
+        source.records.iter().position(|r| matches!(r.kind, RecKind::Note { .. }) && r.kind.line() == "mark: start");
     browser.colours("light");
     browser.open(&html::draw(&source, None, start));
     browser.picture("race-light");

@@ -103,7 +103,7 @@ impl Limits {
 
 /// `ThrottleState`
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct State {
+pub struct ThrottleState {
     /// What it is set to.
     pub limits: Limits,
     levels: [u128; 6],
@@ -111,16 +111,16 @@ pub struct State {
     previous_leak: Instant,
 }
 
-impl State {
+impl ThrottleState {
     /// Empty buckets.
     #[must_use]
-    pub fn new(limits: Limits) -> State {
-        State { limits, levels: [0; 6], burst_levels: [0; 6], previous_leak: Instant::START }
+    pub fn new(limits: Limits) -> ThrottleState {
+        ThrottleState { limits, levels: [0; 6], burst_levels: [0; 6], previous_leak: Instant::START }
     }
 
     /// `throttle_config`
     pub fn configure(&mut self, limits: Limits, now: Instant) {
-        *self = State { previous_leak: now, ..State::new(limits) };
+        *self = ThrottleState { previous_leak: now, ..ThrottleState::new(limits) };
     }
 
     /// `throttle_do_leak`
@@ -179,7 +179,7 @@ impl State {
     }
 }
 
-rebase!(State { moves: previous_leak; rest: limits, levels, burst_levels });
+rebase!(ThrottleState { moves: previous_leak; rest: limits, levels, burst_levels });
 
 #[cfg(test)]
 mod tests {
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_tenth_of_a_second_passes_at_once() {
-        let mut state = State::new(limits(0, 1000, 0, 1));
+        let mut state = ThrottleState::new(limits(0, 1000, 0, 1));
         state.account(false, 100);
         assert_eq!(state.wait(at(0), false), None);
         state.account(true, 50);
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn reads_and_writes_have_buckets_of_their_own() {
-        let mut state = State::new(limits(2, 1000, 0, 1));
+        let mut state = ThrottleState::new(limits(2, 1000, 0, 1));
         state.account(true, 1000);
         assert_eq!(state.wait(at(0), false), None);
         assert_eq!(state.wait(at(0), true), Some(Span::from_nanos(900_000_000)));
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn bursts_are_limited_in_length_and_rate() {
-        let mut state = State::new(limits(3, 10, 100, 2));
+        let mut state = ThrottleState::new(limits(3, 10, 100, 2));
         for _ in 0..10 {
             state.account(false, 512);
         }
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn large_operations_count_several_times() {
-        let mut state = State::new(Limits { op_size: 4096, ..limits(3, 10, 0, 1) });
+        let mut state = ThrottleState::new(Limits { op_size: 4096, ..limits(3, 10, 0, 1) });
         state.account(false, 8192);
         assert_eq!(state.wait(at(0), false), Some(Span::from_nanos(100_000_000)));
     }

@@ -7,9 +7,9 @@ use super::Driver;
 
 /// Where block status comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
+pub enum StatusFrom {
     /// The driver knows (`bdrv_co_block_status`).
-    Own,
+    Driver,
     /// It is that of the node below, at the same or a shifted place (`BDRV_BLOCK_RAW`; a filter without `bdrv_co_block_status`).
     Below,
 }
@@ -43,7 +43,7 @@ pub struct Row {
     /// `supports_backing`
     pub supports_backing: bool,
     /// `bdrv_co_block_status`
-    pub status: Status,
+    pub status: StatusFrom,
     /// `bdrv_co_pwrite_zeroes`
     pub has_pwrite_zeroes: bool,
     /// `bdrv_co_pdiscard`
@@ -76,7 +76,7 @@ const FILTER: Row = Row {
     is_filter: true,
     filtered_child_is_backing: false,
     supports_backing: false,
-    status: Status::Below,
+    status: StatusFrom::Below,
     has_pwrite_zeroes: true,
     has_pdiscard: true,
     has_flush: false,
@@ -95,7 +95,7 @@ const PROTOCOL: Row = Row {
     has_protocol_name: true,
     is_protocol: true,
     is_filter: false,
-    status: Status::Own,
+    status: StatusFrom::Driver,
     length_of_below: false,
     zero_flags: ZeroFlags::None,
     ..FILTER
@@ -154,7 +154,7 @@ const QCOW2: Row = Row {
     format_name: "qcow2",
     is_filter: false,
     supports_backing: true,
-    status: Status::Own,
+    status: StatusFrom::Driver,
     has_copy_range: true,
     has_change_backing_file: true,
     has_make_empty: true,
@@ -166,7 +166,7 @@ const QCOW2: Row = Row {
 const SNAPSHOT_ACCESS: Row = Row {
     format_name: "snapshot-access",
     is_filter: false,
-    status: Status::Own,
+    status: StatusFrom::Driver,
     named_as_below: true,
     zero_flags: ZeroFlags::None,
     length_of_below: false,
@@ -217,7 +217,7 @@ impl Driver {
     /// Whether its block status is the one of the node below.
     #[must_use]
     pub fn has_raw_status(&self) -> bool {
-        self.row().status == Status::Below
+        self.row().status == StatusFrom::Below
     }
 
     /// Whether it is a protocol driver: nothing is below it.

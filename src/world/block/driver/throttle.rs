@@ -1,7 +1,7 @@
 //! Throttling: groups of drives and `throttle` nodes that share limits (`block/throttle-groups.c`, `block/throttle.c`).
 
 use super::Driver;
-use crate::block::throttle::{Limits, State};
+use crate::block::throttle::{Limits, ThrottleState};
 use crate::world::World;
 use crate::world::aio::coroutine::Wait;
 use crate::world::aio::timer::TimerKind;
@@ -21,11 +21,11 @@ struct Waiting {
 
 /// `ThrottleGroup`; each pair is for reads and writes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Group {
+pub struct ThrottleGroup {
     /// Its name.
     pub name: Arc<str>,
     /// Limits and levels.
-    pub state: State,
+    pub state: ThrottleState,
     /// It is an object that a user made.
     pub object: bool,
     /// Newest first.
@@ -34,7 +34,7 @@ pub struct Group {
     armed: [bool; 2],
 }
 
-crate::rebase!(Group {
+crate::rebase!(ThrottleGroup {
     moves: state;
     rest: name, object, members, tokens, armed
 });
@@ -42,8 +42,8 @@ crate::rebase!(Group {
 /// All groups, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Throttling {
-    /// See [`Group`].
-    pub groups: Vec<Group>,
+    /// See [`ThrottleGroup`].
+    pub groups: Vec<ThrottleGroup>,
 }
 
 crate::rebase!(Throttling {
@@ -54,13 +54,13 @@ crate::rebase!(Throttling {
 impl Throttling {
     /// `throttle_group_by_name`
     #[must_use]
-    pub fn group(&self, name: &str) -> Option<&Group> {
+    pub fn group(&self, name: &str) -> Option<&ThrottleGroup> {
         self.groups.iter().find(|group| &*group.name == name)
     }
 
     /// The group of a member.
     #[must_use]
-    pub fn group_of(&self, who: Member) -> Option<&Group> {
+    pub fn group_of(&self, who: Member) -> Option<&ThrottleGroup> {
         self.groups.iter().find(|group| group.members.iter().any(|member| member.who == who))
     }
 
@@ -70,8 +70,15 @@ impl Throttling {
 
     /// A group with these limits.
     pub fn add(&mut self, name: Arc<str>, limits: Limits, object: bool) {
-        let state = State::new(limits);
-        self.groups.push(Group { name, state, object, members: Vec::new(), tokens: [None; 2], armed: [false; 2] });
+        let state = ThrottleState::new(limits);
+        self.groups.push(ThrottleGroup {
+            name,
+            state,
+            object,
+            members: Vec::new(),
+            tokens: [None; 2],
+            armed: [false; 2],
+        });
     }
 
     /// Whether a node or drive uses the group.
@@ -89,7 +96,7 @@ impl Throttling {
     }
 }
 
-impl Group {
+impl ThrottleGroup {
     fn member(&mut self, who: Member) -> &mut Waiting {
         self.members.iter_mut().find(|member| member.who == who).expect("it is a member")
     }

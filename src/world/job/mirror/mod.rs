@@ -54,7 +54,7 @@ pub enum BackingMode {
 
 /// `MirrorMethod`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Method {
+pub enum MirrorMethod {
     /// Read and write.
     Copy,
     /// Write zeroes.
@@ -214,7 +214,7 @@ pub enum MirrorFrame {
     IterationPaused { job: JobId, offset: u64 },
     Piece { job: JobId, offset: u64, chunks: u64, pseudo: u32 },
     PieceStatus { job: JobId, offset: u64, chunks: u64, pseudo: u32 },
-    Perform { job: JobId, offset: u64, chunks: u64, pseudo: u32, bytes: u64, method: Method },
+    Perform { job: JobId, offset: u64, chunks: u64, pseudo: u32, bytes: u64, method: MirrorMethod },
     CoRead { job: JobId, op: u32 },
     ReadBuffers { job: JobId, op: u32 },
     ReadDone { job: JobId, op: u32 },

@@ -1,6 +1,6 @@
 //! The mirror's coroutine: what is dirty at first, the loop that copies it, READY, and the last turn (`block/mirror.c:mirror_run`).
 
-use super::{MAX_IN_FLIGHT, Method, MirrorFrame, SLICE_TIME};
+use super::{MAX_IN_FLIGHT, MirrorFrame, MirrorMethod, SLICE_TIME};
 use crate::base::errno::{Errno, Ret};
 use crate::base::time::Span;
 use crate::base::units::align_down;
@@ -161,7 +161,7 @@ impl World {
         }
         let bytes = self.mirror_init_piece(job, offset);
         self.push(MirrorFrame::Zeroing { job, offset: offset + bytes }.into());
-        self.mirror_perform(job, offset, bytes, Method::Zero);
+        self.mirror_perform(job, offset, bytes, MirrorMethod::Zero);
         Flow::Go
     }
 
