@@ -166,7 +166,7 @@ pub enum Frame {
     Reopen(ReopenFrame),
 }
 
-crate::rebase!(enum Frame {
+crate::base::time::rebase!(enum Frame {
     Poll(frame),
     BhLoop(frame),
     Handlers,

@@ -73,7 +73,7 @@ pub enum Driver {
     CommitTop,
 }
 
-crate::rebase!(enum Driver {
+crate::base::time::rebase!(enum Driver {
     File(file),
     Null(null),
     Raw(raw),

@@ -34,7 +34,7 @@ pub struct Group {
     armed: [bool; 2],
 }
 
-crate::rebase!(Group {
+crate::base::time::rebase!(Group {
     moves: state;
     rest: name, object, members, tokens, armed
 });
@@ -46,7 +46,7 @@ pub struct Throttling {
     pub groups: Vec<Group>,
 }
 
-crate::rebase!(Throttling {
+crate::base::time::rebase!(Throttling {
     moves: groups;
     rest:
 });
