@@ -1,7 +1,7 @@
 //! Virtual time: points of it, stretches of it, and clocks that are set to another time.
 //!
 //! Exploring sets the clock of a world back, so that worlds which differ only in what time it is become equal ([`Rebase`]). A field that is
-//! forgotten there does not compile: [`rebase!`](crate::rebase) takes a value apart without `..`, and a field that it is told holds no instant
+//! forgotten there does not compile: `rebase!` takes a value apart without `..`, and a field that it is told holds no instant
 //! has to be [`Timeless`], which the compiler looks up through all that the field is made of.
 
 use std::collections::VecDeque;
@@ -260,7 +260,7 @@ impl<T: Rebase + Clone> Rebase for Arc<T> {
 /// The compiler finds out: an auto trait holds for a type if it holds for all that the type is made of, behind boxes and in collections too.
 /// There is no way to declare one in stable Rust. `RefUnwindSafe` serves: nothing else in a world lacks it, and nobody needs it of one. The
 /// error of a field that is no such thing tells the way from there down to its `Instant`: list the field under `moves`, and give the types on
-/// that way a [`rebase!`](crate::rebase) of their own.
+/// that way a `rebase!` of their own.
 pub trait Timeless: RefUnwindSafe {}
 
 impl<T: RefUnwindSafe + ?Sized> Timeless for T {}
@@ -273,7 +273,6 @@ pub fn timeless<T: Timeless + ?Sized>(_: &T) {}
 ///
 /// A struct names all its fields: `moves` are rebased themselves, `stays` keep their instants as they are, `rest` holds none. An enum names all
 /// its variants with their values; those behind which `moves` stands are rebased.
-#[macro_export]
 macro_rules! rebase {
     (@has; $($value:ident),*) => {{
         $($crate::base::time::timeless($value);)*
@@ -302,18 +301,20 @@ macro_rules! rebase {
         impl $crate::base::time::Rebase for $name {
             fn has_instants(&self) -> bool {
                 match self {
-                    $($(#[$attr])* $name::$variant $(($($value),+))? => $crate::rebase!(@has $($moves)?; $($($value),+)?),)*
+                    $($(#[$attr])* $name::$variant $(($($value),+))? => $crate::base::time::rebase!(@has $($moves)?; $($($value),+)?),)*
                 }
             }
 
             fn rebase(&mut self, shift: $crate::base::time::Shift) {
                 match self {
-                    $($(#[$attr])* $name::$variant $(($($value),+))? => $crate::rebase!(@shift shift $($moves)?; $($($value),+)?),)*
+                    $($(#[$attr])* $name::$variant $(($($value),+))? => $crate::base::time::rebase!(@shift shift $($moves)?; $($($value),+)?),)*
                 }
             }
         }
     };
 }
+
+pub(crate) use rebase;
 
 #[cfg(test)]
 mod tests {

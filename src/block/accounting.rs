@@ -1,8 +1,7 @@
 //! What a backend counts of the requests of its guest (block/accounting.c:BlockAcctStats). In this machine, where no guest runs, these
 //! are the ones of `aio_read`, `aio_write` and `aio_flush` of qemu-io.
 
-use crate::base::time::{Instant, Span};
-use crate::rebase;
+use crate::base::time::{Instant, Span, rebase};
 
 /// A kind of request (`enum BlockAcctType`). Appending to zones is not simulated, so it counts nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

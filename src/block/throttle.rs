@@ -2,8 +2,7 @@
 //!
 //! QEMU computes in floating point; here a level is a whole number of billionths, so that nothing depends on rounding.
 
-use crate::base::time::{Instant, Span};
-use crate::rebase;
+use crate::base::time::{Instant, Span, rebase};
 
 /// Billionths.
 const UNIT: u128 = 1_000_000_000;

@@ -118,7 +118,7 @@ pub struct Client {
     failed: Option<Arc<str>>,
 }
 
-crate::rebase!(Client {
+crate::base::time::rebase!(Client {
     moves: state, ready_since;
     // Without timers the clock stands still, so how long the client has waited is what it has waited for timers. What a scenario says of times
     // is the same all through a run.

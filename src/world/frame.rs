@@ -125,7 +125,7 @@ macro_rules! declare_frames {
             $($(#[$when])? $file(super::$($path)::+),)*
         }
 
-        crate::rebase!(enum Frame {
+        crate::base::time::rebase!(enum Frame {
             Poll(frame),
             BhLoop(frame),
             Handlers,

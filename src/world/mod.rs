@@ -81,7 +81,7 @@ pub struct World {
     pub feed: watch::feed::Feed,
 }
 
-crate::rebase!(World {
+crate::base::time::rebase!(World {
     moves: now, aio, cos, graph, jobs, out, throttling;
     // Records tell of what was.
     stays: trace;

@@ -56,7 +56,7 @@ pub struct Coroutine {
     pub task: u32,
 }
 
-crate::rebase!(Coroutine {
+crate::base::time::rebase!(Coroutine {
     moves: frames;
     rest: reg, wait, ctx, running, scheduled, task
 });

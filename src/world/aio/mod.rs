@@ -68,7 +68,7 @@ pub struct Aio {
     spare_stacks: Spare<Frame>,
 }
 
-crate::rebase!(Aio {
+crate::base::time::rebase!(Aio {
     moves: stack, main, iohandler, in_flight, timers;
     // Stacks without frames.
     stays: spare_stacks;

@@ -81,7 +81,7 @@ pub struct BhQueue {
     pub(in crate::world) scheduled_coroutines: Vec<CoId>,
 }
 
-crate::rebase!(BhQueue { moves: list, slices; rest: scheduled_coroutines });
+crate::base::time::rebase!(BhQueue { moves: list, slices; rest: scheduled_coroutines });
 
 impl BhQueue {
     /// `aio_bh_enqueue`

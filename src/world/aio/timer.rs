@@ -26,7 +26,7 @@ pub struct Timer {
     pub kind: TimerKind,
 }
 
-crate::rebase!(Timer {
+crate::base::time::rebase!(Timer {
     moves: deadline;
     rest: kind
 });

@@ -67,7 +67,7 @@ pub struct Backend {
     pub stats: Arc<Accounting>,
 }
 
-crate::rebase!(Backend {
+crate::base::time::rebase!(Backend {
     moves: stats;
     rest: name, root, perm, shared, quiesce_counter, in_flight, queued_requests, write_cache, allow_write_beyond_eof,
         disable_request_queuing, dev, removable, tray, tray_open, iostatus_enabled, last_flags

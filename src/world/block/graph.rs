@@ -167,9 +167,8 @@ pub struct Node {
     pub never_freeze: bool,
 }
 
-crate::rebase!(Node {
-    moves: driver;
-    rest: node_name, dropped, children, parents, file, backing, refcnt, quiesce_counter, in_flight, size,
+crate::base::time::rebase!(Node {
+    moves: driver; rest: node_name, dropped, children, parents, file, backing, refcnt, quiesce_counter, in_flight, size,
         wr_highest_offset, flags, detect_zeroes, bl, write_gen, flushed_gen, active_flush, flush_queue, tracked,
         tracked_ids, tracked_apart, bitmaps, op_blockers, replace_blockers, cow_blockers, monitor_owned, auto_named,
         spec, options, explicit_options, backing_file, backing_format, auto_backing_file, write_threshold,
@@ -269,9 +268,8 @@ pub struct Graph {
     pub any_dropped: bool,
 }
 
-crate::rebase!(Graph {
-    moves: nodes, backends;
-    rest: drain_all_count, children, named, next_auto_name, foreign_locks, reopening, any_dropped
+crate::base::time::rebase!(Graph {
+    moves: nodes, backends; rest: drain_all_count, children, named, next_auto_name, foreign_locks, reopening, any_dropped
 });
 
 impl Default for Graph {

@@ -83,7 +83,7 @@ macro_rules! job_drivers {
             $($(#[doc = $doc])* $(#[cfg($when)])? $kind($state),)*
         }
 
-        crate::rebase!(enum JobDriver {
+        crate::base::time::rebase!(enum JobDriver {
             Unset,
             $($(#[cfg($when)])? $kind(state) $($moves)?,)*
         });

@@ -91,7 +91,7 @@ pub struct Job {
     pub driver: JobDriver,
 }
 
-crate::rebase!(Job {
+crate::base::time::rebase!(Job {
     moves: limit, driver;
     rest: id, job_type, status, refcnt, pause_count, paused, user_paused, busy, cancelled, force_cancel,
         deferred_to_main_loop, auto_finalize, auto_dismiss, ret, err, co, txn, progress_current, progress_total,
@@ -157,7 +157,7 @@ pub struct Jobs {
     pub txns: Arena<TxnId, JobTxn>,
 }
 
-crate::rebase!(Jobs {
+crate::base::time::rebase!(Jobs {
     moves: jobs;
     rest: list, txns
 });

@@ -79,7 +79,7 @@ pub struct BlockCopyState {
     pub rate_limit: RateLimit,
 }
 
-crate::rebase!(BlockCopyState {
+crate::base::time::rebase!(BlockCopyState {
     moves: rate_limit;
     rest: cluster_size, max_transfer, len, serialising, compress, in_flight_bytes, method, discard_source, reqs,
         skip_unallocated, progress, mem, mem_queue

@@ -56,7 +56,7 @@ pub struct CbwState {
     pub frozen_waiters: Vec<CoId>,
 }
 
-crate::rebase!(CbwState {
+crate::base::time::rebase!(CbwState {
     moves: bcs;
     rest: target, discard_source, copy_bitmap, done_bitmap, access_bitmap, break_snapshot, timeout, snapshot_error,
         frozen_reads, frozen_waiters

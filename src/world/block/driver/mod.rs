@@ -77,7 +77,7 @@ pub enum Driver {
     TestFilter,
 }
 
-crate::rebase!(enum Driver {
+crate::base::time::rebase!(enum Driver {
     File(file),
     Null(null),
     Raw(raw),

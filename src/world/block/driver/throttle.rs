@@ -34,7 +34,7 @@ pub struct ThrottleGroup {
     armed: [bool; 2],
 }
 
-crate::rebase!(ThrottleGroup {
+crate::base::time::rebase!(ThrottleGroup {
     moves: state;
     rest: name, object, members, tokens, armed
 });
@@ -46,7 +46,7 @@ pub struct Throttling {
     pub groups: Vec<ThrottleGroup>,
 }
 
-crate::rebase!(Throttling {
+crate::base::time::rebase!(Throttling {
     moves: groups;
     rest:
 });

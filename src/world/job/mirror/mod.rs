@@ -167,7 +167,7 @@ pub struct MirrorJob {
     pub base_ro: bool,
 }
 
-crate::rebase!(MirrorJob {
+crate::base::time::rebase!(MirrorJob {
     moves: last_pause;
     rest: target, top, source, base, base_overlay, replaces, to_replace, is_none_mode, backing_mode, zero_target,
         copy_mode, on_source_error, on_target_error, actively_synced, should_complete, granularity, buf_size,
