@@ -7,8 +7,10 @@
 //! A program ends: after the last command its jobs are let run, then cancelled, finalised and dismissed, and what is left is asked for.
 
 mod backup;
+mod chain;
 mod draw;
 mod guest;
+mod jobs;
 mod knobs;
 mod program;
 mod shape;
