@@ -89,9 +89,9 @@ enum Command {
     Shrink(shrink::ShrinkArgs),
     /// Print a scenario generated from a seed
     Generate(generate::GenerateArgs),
-    /// Try every schedule of a scenario, each state once, and list what a client can see
+    /// Try every schedule of a scenario, each state once, and list what a client can see; checks all invariants
     Explore(explore::ExploreArgs),
-    /// Run a campaign: many schedules of a scenario, by a ladder of strategies or by one
+    /// Run a campaign: many schedules of a scenario, by a ladder of strategies or by one; checks all invariants
     Fuzz(fuzz::FuzzArgs),
     /// Join the parts of a campaign that `fuzz --shard` made
     Merge(fuzz::MergeArgs),
@@ -232,6 +232,11 @@ fn seeds(text: &str) -> Result<Range<u64>, String> {
         None => number(text)?..number(text)?.checked_add(1).ok_or_else(wrong)?,
     };
     if range.is_empty() { Err(wrong()) } else { Ok(range) }
+}
+
+/// So many of something, in words.
+fn counted(number: u64, what: &str) -> String {
+    format!("{} {what}{}", crate::explore::grouped(&number.to_string()), if number == 1 { "" } else { "s" })
 }
 
 /// The whole command: reads the arguments, does what they say with `runner`, gives the exit code.

@@ -93,6 +93,11 @@ impl SourceCode for Excerpt {
     }
 }
 
+/// Whether a mistake stands in a line: line 0 stands for a file that could not be read at all.
+fn placed(place: &Place) -> bool {
+    place.span.line > 0
+}
+
 /// A scenario error dressed for `miette`.
 #[derive(Debug)]
 struct Report {
@@ -105,10 +110,7 @@ struct Report {
 impl Report {
     fn new(message: String, place: &Place, help: Option<String>) -> Report {
         let source = Excerpt::of(place);
-        // Line 0 stands for a file that could not be read at all.
-        let label =
-            (place.span.line > 0).then(|| LabeledSpan::new_primary_with_span(Some(place.label.clone()), source.at));
-        let message = if label.is_some() { message } else { format!("{}: {message}: {}", place.file, place.label) };
+        let label = placed(place).then(|| LabeledSpan::new_primary_with_span(Some(place.label.clone()), source.at));
         Report { message, help, source, label }
     }
 }
@@ -138,6 +140,9 @@ impl Diagnostic for Report {
 /// The mistake as text of at most `width` columns, coloured or not.
 #[must_use]
 pub fn render(error: &ScenarioError, width: usize, colour: bool) -> String {
+    if !placed(&error.place) && error.help.is_none() && error.calls.is_empty() {
+        return format!("error: {}: {}: {}\n", error.place.file, error.message, error.place.label);
+    }
     let mut help: Vec<String> = error.help.iter().cloned().collect();
     help.extend(error.calls.iter().take(MAX_CALLS).map(|call| format!("called from {call}")));
     if error.calls.len() > MAX_CALLS {
