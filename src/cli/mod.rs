@@ -57,7 +57,7 @@ Exit codes:
   2  a mistake in the arguments or in a scenario file, or output that could not be written
   3  the simulator crashed: a bug of its own
   4  a replayed list of choices does not fit the run
-  130  interrupted (Ctrl-C); the report covers the runs until then";
+  130  interrupted (Ctrl-C, SIGTERM, SIGHUP); the report covers the runs until then";
 
 /// Simulates QEMU's block jobs, deterministically: a run depends on the scenario and its choices, and on nothing else.
 #[derive(Debug, Parser)]

@@ -5,7 +5,7 @@ use super::run::quoted;
 use super::{EXIT_USAGE, files};
 use clap::{Args, ValueEnum};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Arguments of `new`.
 #[derive(Debug, Args)]
@@ -143,6 +143,12 @@ pub(super) fn new(args: &NewArgs, out: &mut Output) -> u8 {
         let mut name = path.into_os_string();
         name.push(".yaml");
         path = name.into();
+    }
+    if let Some(folder) = path.parent().filter(|folder| *folder != Path::new(""))
+        && let Err(error) = std::fs::create_dir_all(folder)
+    {
+        out.error(&format!("{}: {}", folder.display(), files::plain(&error)));
+        return EXIT_USAGE;
     }
     let made = std::fs::OpenOptions::new().write(true).create_new(true).open(&path);
     if let Err(error) = made.and_then(|mut file| file.write_all(text.as_bytes())) {
