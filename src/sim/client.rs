@@ -597,17 +597,24 @@ impl Client {
 
     /// The outcome of a run that cannot go on.
     pub(super) fn stuck(&self, world: &World) -> Outcome {
-        let mut waits = Vec::new();
-        match (&self.state, self.steps.get(self.step).map(|s| &s.kind)) {
-            (State::Reply, _) => waits.push("client: waits for a reply".to_owned()),
-            (_, Some(StepKind::Event(pattern))) => {
-                waits.push(format!("client: waits for the event {pattern}"));
-                waits.extend(look::near_miss(pattern, self.queue.iter()));
-            }
-            _ => waits.push("client: waits for the process".to_owned()),
+        let mut waits = self.waits();
+        if waits.is_empty() {
+            waits.push("client: waits for the process".to_owned());
         }
         waits.extend(world.waiting());
         Outcome::Stuck { at: self.at(), waits }
+    }
+
+    /// What the client waits for, and which event came instead.
+    fn waits(&self) -> Vec<String> {
+        match (&self.state, self.steps.get(self.step).map(|s| &s.kind)) {
+            (State::Reply, _) => vec!["client: waits for a reply".to_owned()],
+            (State::Before, Some(StepKind::Event(pattern))) => {
+                let waits = format!("client: waits for the event {pattern}");
+                std::iter::once(waits).chain(look::near_miss(pattern, self.queue.iter())).collect()
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// The outcome of a run that met a limit.
@@ -621,7 +628,10 @@ impl Client {
         } else {
             return None;
         };
-        Some(Outcome::Limit { at: self.at(), what, waits: world.waiting() })
+        // A job that is ready sleeps and wakes for ever: a client that waits for its end meets the limit, and is never stuck.
+        let mut waits = self.waits();
+        waits.extend(world.waiting());
+        Some(Outcome::Limit { at: self.at(), what, waits })
     }
 
     /// The outcome of a broken invariant.
