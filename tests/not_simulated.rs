@@ -57,7 +57,6 @@ const ARGUMENTS: &[(&str, &str)] = &[
 /// Options of `blockdev-add`, and what they answer.
 const NODE_OPTIONS: &[(&str, &str)] = &[
     (r#""driver": "file", "filename": "f", "pr-manager": "p""#, "pr-manager"),
-    (r#""driver": "file", "filename": "f", "x-check-cache-dropped": true"#, "x-check-cache-dropped"),
     (r#""driver": "qcow2", "file": "n", "encrypt": {"format": "luks"}"#, "encrypt"),
     (r#""driver": "qcow2", "file": "n", "data-file": "n""#, "data-file"),
     (r#""driver": "qcow2", "file": "n", "discard-no-unref": true"#, "discard-no-unref"),
@@ -76,7 +75,7 @@ const HMP: &[(&str, &str)] =
 const QEMU_IO: &[(&str, &str)] = &[
     ("abort", "qemu-io abort"),
     ("help", "qemu-io help"),
-    ("reopen", "qemu-io reopen"),
+    ("reopen -o backing=x", "qemu-io reopen -o"),
     ("sigraise 1", "qemu-io sigraise"),
     ("zone_append 0 512 512", "qemu-io zone_append"),
     ("zone_close 0 512", "qemu-io zone_close"),

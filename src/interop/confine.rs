@@ -141,6 +141,7 @@ const QEMU_IO: &[&str] = &[
     "readv",
     "rv",
     "remove_break",
+    "reopen",
     "resume",
     "truncate",
     "t",

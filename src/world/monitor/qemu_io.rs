@@ -34,6 +34,8 @@ pub enum QemuIoFrame {
     QemuIoWriteDone { blk: BackendId, write: Box<Write>, start: Nanos },
     QemuIoDiscardDone { offset: u64, bytes: u64, report: Report, start: Nanos },
     QemuIoTruncated,
+    QemuIoReopen { blk: BackendId, reopen: Box<qemu_io::Reopen> },
+    QemuIoReopened { blk: BackendId, writethrough: bool },
 }
 
 impl From<QemuIoFrame> for Frame {
@@ -55,6 +57,8 @@ impl QemuIoFrame {
                 w.qemu_io_discard_done(Done { offset, bytes, elapsed }, report)
             }
             QemuIoFrame::QemuIoTruncated => w.qemu_io_truncated(),
+            QemuIoFrame::QemuIoReopen { blk, reopen } => w.qemu_io_reopen_drained(blk, &reopen),
+            QemuIoFrame::QemuIoReopened { blk, writethrough } => w.qemu_io_reopened(blk, writethrough),
         }
     }
 }
@@ -158,6 +162,7 @@ impl World {
                 let ns = milliseconds * crate::base::units::MILLIS;
                 self.run_co(Frame::Sleep(ns))
             }
+            QemuIo::Reopen(reopen) => self.qemu_io_reopen(blk, reopen),
             QemuIo::Map => self.qemu_io_map(blk),
             QemuIo::Alloc { offset, bytes } => self.qemu_io_alloc(blk, offset, bytes),
             QemuIo::Info => self.qemu_io_info(blk),

@@ -20,7 +20,6 @@ use crate::base::errno::{Errno, Ret};
 use crate::base::units::align_up;
 use crate::block::blkdebug::IoType;
 use crate::block::content::Data;
-use crate::block::event::BlkdebugEvent;
 use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::aio::device::DeviceOp;
@@ -133,14 +132,7 @@ impl World {
                 let latency = null.latency_ns;
                 self.null_request(node, latency, Val::Data(Ok(Data::zeroes(bytes))))
             }
-            Driver::Raw(raw) => {
-                let offset = offset + raw.offset;
-                let below = self.below(node);
-                self.seq([
-                    BlkdebugFrame::ChildEvent { node, event: BlkdebugEvent::ReadAio }.into(),
-                    IoFrame::Preadv { node: below, offset, bytes, flags: IoFlags::NONE }.into(),
-                ])
-            }
+            Driver::Raw(_) => self.raw_preadv(node, offset, bytes),
             Driver::Blkdebug(_) => self.seq([
                 BlkdebugFrame::RuleCheck { node, iotype: IoType::Read, offset, bytes }.into(),
                 Frame::if_ok([DriverFrame::PassRead { node, offset, bytes }.into()]),
@@ -176,13 +168,7 @@ impl World {
                 let latency = null.latency_ns;
                 self.null_request(node, latency, Val::Ret(Ok(())))
             }
-            Driver::Raw(raw) => {
-                let shift = raw.offset;
-                self.seq([
-                    BlkdebugFrame::ChildEvent { node, event: BlkdebugEvent::WriteAio }.into(),
-                    DriverFrame::PassWrite { req, shift }.into(),
-                ])
-            }
+            Driver::Raw(_) => self.raw_pwritev(req),
             Driver::Blkdebug(_) => {
                 let check =
                     BlkdebugFrame::RuleCheck { node, iotype: IoType::Write, offset: req.offset, bytes: req.bytes }
@@ -272,10 +258,7 @@ impl World {
                 self.device_submit(node, op, req.offset, req.bytes)
             }
             Driver::Null(_) => self.ret(Val::err(Errno::ENOTSUP)),
-            Driver::Raw(raw) => {
-                let shift = raw.offset;
-                self.pass_write(req, shift)
-            }
+            Driver::Raw(_) => self.raw_pwrite_zeroes(req),
             Driver::Blkdebug(b) => {
                 let align = b.engine.limits().opt_write_zero.max(self.graph.nodes[node].bl.request_alignment);
                 if req.bytes < align {
@@ -308,11 +291,7 @@ impl World {
         match self.graph.nodes[node].drv() {
             Driver::File(_) => self.device_submit(node, DeviceOp::Discard, offset, bytes),
             Driver::Null(_) => self.ret(Val::err(Errno::ENOTSUP)),
-            Driver::Raw(raw) => {
-                let offset = offset + raw.offset;
-                let below = self.below(node);
-                self.seq([DiscardFrame::Pdiscard { node: below, offset, bytes }.into()])
-            }
+            Driver::Raw(_) => self.raw_pdiscard(node, offset, bytes),
             Driver::Blkdebug(_) => self.seq([
                 BlkdebugFrame::RuleCheck { node, iotype: IoType::Discard, offset, bytes }.into(),
                 Frame::if_ok([DriverFrame::PassDiscard { node, offset, bytes }.into()]),

@@ -43,9 +43,8 @@ impl World {
         let new = match wanted {
             None => None,
             Some(spec) => match &spec.reference {
-                // Described in place: it must be the child that was, which is reopened itself.
-                None if old.is_some_and(|old| self.graph.nodes[old].inherits_from == Some(bs)) => return Ok(None),
-                None => return Err(QmpError::generic(format!("Cannot change the option '{key}.driver'"))),
+                // Described in place: it is no other child.
+                None => return Ok(None),
                 Some(reference) => {
                     let found = self.graph.find_node(reference);
                     let new = found.ok_or_else(|| QmpError::generic(no_node(reference)))?;

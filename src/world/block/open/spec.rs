@@ -317,7 +317,10 @@ impl OpenSpec {
         let flags = OpenFlags { rdwr, auto_read_only: false, ..inherited(overlay.flags) };
         let mut spec = OpenSpec::from_filename(filename, format, flags);
         spec.node_name = text("node-name").map(Into::into).or(spec.node_name);
-        spec.backing_options = options.and_then(|options| options.get("backing")).cloned();
+        match options.and_then(|options| options.get("backing")) {
+            Some(Json::Str(name)) => spec.backing = BackingSpec::Spec(Arc::new(OpenSpec::reference(name.clone()))),
+            backing => spec.backing_options = backing.cloned(),
+        }
         spec
     }
 
@@ -368,7 +371,6 @@ impl OpenSpec {
                 };
                 let backing = qcow2.backing.as_ref().map(|b| match b {
                     BlockdevRefOrNull::Null => BackingSpec::None,
-                    BlockdevRefOrNull::Ref(BlockdevRef::Reference(name)) if name.is_empty() => BackingSpec::None,
                     BlockdevRefOrNull::Ref(r) => {
                         let inherits = OpenFlags { rdwr: false, auto_read_only: false, ..inherited(flags) };
                         BackingSpec::Spec(child(r, Some(inherits)))
@@ -404,7 +406,9 @@ impl OpenSpec {
                 (driver, Some(child(&throttle.file, pass)), None)
             }
             DriverOptions::Preallocate(_) => return not_simulated("preallocate"),
-            DriverOptions::Other(name, _) => return not_simulated(name),
+            DriverOptions::Other(name, _) => {
+                return OpenSpec { explicit: RuntimeOptions::explicit(options), ..not_simulated(name) };
+            }
         };
         let explicit = RuntimeOptions::explicit(options);
         OpenSpec {
