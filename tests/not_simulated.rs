@@ -153,9 +153,14 @@ fn drivers() {
             Driver::File => r#", "filename": "f""#,
             Driver::CopyBeforeWrite => r#", "file": "n", "target": "n""#,
             Driver::Throttle => r#", "file": "n", "throttle-group": "g""#,
-            Driver::Raw | Driver::Qcow2 | Driver::CopyOnRead | Driver::Preallocate | Driver::SnapshotAccess => {
-                r#", "file": "n""#
-            }
+            Driver::Raw
+            | Driver::Qcow2
+            | Driver::CopyOnRead
+            | Driver::Compress
+            | Driver::Preallocate
+            | Driver::SnapshotAccess => r#", "file": "n""#,
+            Driver::Quorum => r#", "children": ["n"], "vote-threshold": 1"#,
+            Driver::Blkverify => r#", "test": "n", "raw": "n""#,
             Driver::Blkdebug => r#", "image": "n""#,
             Driver::NullCo | Driver::NullAio | Driver::Other(_) => "",
         };
@@ -173,6 +178,9 @@ fn drivers() {
                 | Driver::SnapshotAccess
                 | Driver::Throttle
                 | Driver::CopyOnRead
+                | Driver::Compress
+                | Driver::Quorum
+                | Driver::Blkverify
         );
         assert_eq!(lacks.as_deref(), (!simulated).then_some(*name), "{name}");
         assert_eq!(listed.contains(name), !simulated, "the page, about {name}");

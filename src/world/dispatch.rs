@@ -118,6 +118,7 @@ impl Frame {
             Frame::BlockCopy(frame) => frame.run(w),
             Frame::CopyBeforeWrite(frame) => frame.run(w),
             Frame::CopyOnRead(frame) => frame.run(w),
+            Frame::Copies(frame) => frame.run(w),
             Frame::Driver(frame) => frame.run(w),
             Frame::Qcow2(frame) => frame.run(w),
             Frame::Qcow2Create(frame) => frame.run(w),

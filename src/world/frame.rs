@@ -19,6 +19,7 @@ use crate::world::block::drain::DrainFrame;
 use crate::world::block::driver::DriverFrame;
 use crate::world::block::driver::blkdebug::BlkdebugFrame;
 use crate::world::block::driver::block_copy::BlockCopyFrame;
+use crate::world::block::driver::copies::CopiesFrame;
 use crate::world::block::driver::copy_before_write::CopyBeforeWriteFrame;
 use crate::world::block::driver::copy_on_read::CopyOnReadFrame;
 use crate::world::block::driver::qcow2::Qcow2Frame;
@@ -157,6 +158,7 @@ pub enum Frame {
     BlockCopy(BlockCopyFrame),
     CopyBeforeWrite(CopyBeforeWriteFrame),
     CopyOnRead(CopyOnReadFrame),
+    Copies(CopiesFrame),
     Driver(DriverFrame),
     Qcow2(Qcow2Frame),
     Qcow2Create(Qcow2CreateFrame),

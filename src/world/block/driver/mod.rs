@@ -4,6 +4,8 @@
 pub mod blkdebug;
 pub mod block_copy;
 pub mod block_copy_state;
+pub mod compress;
+pub mod copies;
 pub mod copy_before_write;
 pub mod copy_on_read;
 pub mod file;
@@ -27,7 +29,8 @@ use crate::world::arena::NodeId;
 use crate::world::block::driver::blkdebug::BlkdebugFrame;
 use crate::world::block::driver::copy_before_write::CopyBeforeWriteFrame;
 use crate::world::block::driver::qcow2::Qcow2Frame;
-use crate::world::block::graph::BlockLimits;
+use crate::world::block::graph::{BlockLimits, GraphFrame};
+use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::block::host_work::HostWorkFrame;
 use crate::world::block::io::IoFrame;
 use crate::world::block::io::discard::DiscardFrame;
@@ -70,6 +73,12 @@ pub enum Driver {
     MirrorTop(Box<mirror_top::MirrorTop>),
     /// `commit_top`
     CommitTop,
+    /// `compress`
+    Compress,
+    /// `quorum`
+    Quorum(Box<copies::quorum::Quorum>),
+    /// `blkverify`: its requests under way.
+    Blkverify(copies::Fans),
 }
 
 /// The frames of this file: the rest of a function each.
@@ -137,7 +146,11 @@ impl World {
                 BlkdebugFrame::RuleCheck { node, iotype: IoType::Read, offset, bytes }.into(),
                 Frame::if_ok([DriverFrame::PassRead { node, offset, bytes }.into()]),
             ]),
-            Driver::Cbw(_) | Driver::MirrorTop(_) | Driver::CommitTop => self.pass_read(node, offset, bytes),
+            Driver::Cbw(_) | Driver::MirrorTop(_) | Driver::CommitTop | Driver::Compress => {
+                self.pass_read(node, offset, bytes)
+            }
+            Driver::Quorum(_) => self.quorum_preadv(node, offset, bytes),
+            Driver::Blkverify(_) => self.blkverify_preadv(node, offset, bytes),
             Driver::CopyOnRead(_) => self.cor_co_preadv(node, offset, bytes, flags),
             Driver::Qcow2(_) => self.qcow2_preadv(node, offset, bytes),
             Driver::SnapshotAccess => self.snapshot_preadv(node, offset, bytes),
@@ -185,6 +198,9 @@ impl World {
             Driver::Throttle(_) => self.write_throttled(req),
             Driver::CopyOnRead(_) => self.pass_write(req, 0),
             Driver::MirrorTop(_) => self.mirror_top_write(req),
+            Driver::Compress => self.compress_pwritev(req),
+            Driver::Quorum(_) => self.quorum_pwritev(&req),
+            Driver::Blkverify(_) => self.blkverify_pwritev(&req),
         }
     }
 
@@ -229,6 +245,9 @@ impl World {
             | Driver::File(_)
             | Driver::Null(_)
             | Driver::Raw(_)
+            | Driver::Compress
+            | Driver::Quorum(_)
+            | Driver::Blkverify(_)
             | Driver::SnapshotAccess => false,
         }
     }
@@ -239,8 +258,14 @@ impl World {
         let n = &self.graph.nodes[node];
         match n.drv() {
             Driver::File(_) => true,
-            Driver::Null(_) | Driver::Qcow2(_) | Driver::SnapshotAccess | Driver::CommitTop => false,
-            Driver::Raw(_)
+            Driver::Null(_) | Driver::Qcow2(_) | Driver::SnapshotAccess | Driver::CommitTop | Driver::Blkverify(_) => {
+                false
+            }
+            Driver::Quorum(_) => {
+                self.quorum_children(node).into_iter().all(|child| self.supports_zero_no_fallback(child))
+            }
+            Driver::Compress
+            | Driver::Raw(_)
             | Driver::Blkdebug(_)
             | Driver::Cbw(_)
             | Driver::Throttle(_)
@@ -281,8 +306,10 @@ impl World {
             Driver::Qcow2(_) => self.qcow2_pwrite_zeroes(req),
             Driver::SnapshotAccess | Driver::CommitTop => self.ret(Val::err(Errno::ENOTSUP)),
             Driver::Throttle(_) => self.write_throttled(req),
-            Driver::CopyOnRead(_) => self.pass_write(req, 0),
+            Driver::CopyOnRead(_) | Driver::Compress => self.pass_write(req, 0),
             Driver::MirrorTop(_) => self.mirror_top_write(req),
+            Driver::Quorum(_) => self.quorum_pwritev(&req),
+            Driver::Blkverify(_) => self.ret(Val::err(Errno::ENOTSUP)),
         }
     }
 
@@ -302,8 +329,8 @@ impl World {
             ]),
             Driver::Qcow2(_) => self.qcow2_pdiscard(node, offset, bytes),
             Driver::SnapshotAccess => self.snapshot_pdiscard(node, offset, bytes),
-            Driver::CommitTop => self.ret(Val::err(Errno::ENOTSUP)),
-            Driver::CopyOnRead(_) | Driver::MirrorTop(_) => self.pass_discard(node, offset, bytes),
+            Driver::CommitTop | Driver::Quorum(_) | Driver::Blkverify(_) => self.ret(Val::err(Errno::ENOTSUP)),
+            Driver::CopyOnRead(_) | Driver::MirrorTop(_) | Driver::Compress => self.pass_discard(node, offset, bytes),
             Driver::Throttle(_) => {
                 self.seq([throttled(node, true, bytes), DriverFrame::PassDiscard { node, offset, bytes }.into()])
             }
@@ -345,6 +372,9 @@ impl World {
             | Driver::Throttle(_)
             | Driver::CopyOnRead(_)
             | Driver::MirrorTop(_)
+            | Driver::Compress
+            | Driver::Quorum(_)
+            | Driver::Blkverify(_)
             | Driver::CommitTop => self.ret(Val::Ret(Ok(()))),
         }
     }
@@ -371,9 +401,14 @@ impl World {
                 let offset = offset + raw.offset;
                 self.status_raw(node, offset, bytes, want_zero)
             }
-            Driver::Cbw(_) | Driver::Throttle(_) | Driver::CopyOnRead(_) | Driver::MirrorTop(_) | Driver::CommitTop => {
-                self.status_raw(node, offset, bytes, want_zero)
-            }
+            Driver::Cbw(_)
+            | Driver::Throttle(_)
+            | Driver::CopyOnRead(_)
+            | Driver::MirrorTop(_)
+            | Driver::Compress
+            | Driver::Blkverify(_)
+            | Driver::CommitTop => self.status_raw(node, offset, bytes, want_zero),
+            Driver::Quorum(_) => self.quorum_block_status(node, offset, bytes, want_zero),
             Driver::Blkdebug(_) => self.seq([
                 BlkdebugFrame::RuleCheck { node, iotype: IoType::BlockStatus, offset, bytes }.into(),
                 StatusFrame::StatusIfOk(Box::new(DriverFrame::StatusRaw { node, offset, bytes, want_zero }.into()))
@@ -401,9 +436,11 @@ impl World {
             | Driver::Throttle(_)
             | Driver::CopyOnRead(_)
             | Driver::MirrorTop(_)
+            | Driver::Compress
+            | Driver::Blkverify(_)
             | Driver::CommitTop => self.cluster_size_of(self.below(node)),
             Driver::File(_) => Some(0),
-            Driver::Null(_) | Driver::SnapshotAccess => None,
+            Driver::Null(_) | Driver::SnapshotAccess | Driver::Quorum(_) => None,
         }
     }
 
@@ -413,6 +450,10 @@ impl World {
         let mut bl = BlockLimits { request_alignment: 1, ..BlockLimits::default() };
         if let Some(child) = self.graph.primary_child(node) {
             bl.max_transfer = self.graph.nodes[self.graph.bs(child)].bl.max_transfer;
+        }
+        if let Some(Driver::Quorum(_)) = n.driver {
+            let limits = self.quorum_children(node).into_iter().map(|child| self.graph.nodes[child].bl.max_transfer);
+            bl.max_transfer = limits.filter(|limit| *limit > 0).min().unwrap_or(0);
         }
         match n.drv() {
             Driver::Blkdebug(b) => {
@@ -429,6 +470,9 @@ impl World {
                 bl.pwrite_zeroes_alignment = q.cluster_size();
                 bl.pdiscard_alignment = q.cluster_size();
             }
+            Driver::Compress if self.graph.primary_child(node).is_some() => {
+                bl.request_alignment = self.cluster_size_of(node).unwrap_or(0).max(1);
+            }
             Driver::File(_)
             | Driver::Null(_)
             | Driver::Raw(_)
@@ -437,6 +481,9 @@ impl World {
             | Driver::Throttle(_)
             | Driver::CopyOnRead(_)
             | Driver::MirrorTop(_)
+            | Driver::Compress
+            | Driver::Quorum(_)
+            | Driver::Blkverify(_)
             | Driver::CommitTop => {}
         }
         self.graph.nodes[node].bl = bl;
@@ -446,6 +493,10 @@ impl World {
     pub(in crate::world) fn refresh_total_sectors(&mut self, node: NodeId) {
         let size = match self.graph.nodes[node].drv() {
             Driver::Raw(raw) if raw.size.is_none() => self.bdrv_getlength(self.below(node)).saturating_sub(raw.offset),
+            Driver::Blkverify(_) => match self.blkverify_test(node) {
+                Some(test) => self.bdrv_getlength(test),
+                None => return,
+            },
             driver if driver.row().length_of_below => self.bdrv_getlength(self.below(node)),
             Driver::File(file) => align_up(self.files.size(&file.path), 512),
             Driver::Qcow2(q) => q.size(),
@@ -462,7 +513,9 @@ impl World {
                 self.push(HostWorkFrame::RawTruncated.into());
                 self.device_submit(node, DeviceOp::Truncate, size, 0)
             }
-            Driver::Null(_) | Driver::SnapshotAccess => self.ret(fail("Image format driver does not support resize")),
+            Driver::Null(_) | Driver::SnapshotAccess | Driver::Quorum(_) => {
+                self.ret(fail("Image format driver does not support resize"))
+            }
             Driver::Raw(raw) => {
                 if raw.size.is_some() {
                     return self.ret(fail("Cannot resize fixed-size raw disks"));
@@ -476,6 +529,8 @@ impl World {
             | Driver::Throttle(_)
             | Driver::CopyOnRead(_)
             | Driver::MirrorTop(_)
+            | Driver::Compress
+            | Driver::Blkverify(_)
             | Driver::CommitTop => {
                 let below = self.below(node);
                 self.seq([DiscardFrame::Truncate { node: below, size }.into()])
@@ -504,6 +559,12 @@ impl World {
                 self.driver_closed(node)
             }
             Some(Driver::CopyOnRead(_)) => self.cor_close(node),
+            Some(Driver::Quorum(_)) => self.seq([
+                GraphLockFrame::GraphWrlock.into(),
+                GraphFrame::UnrefChildren(node).into(),
+                GraphLockFrame::GraphWrunlock.into(),
+                DriverFrame::DriverClosed(node).into(),
+            ]),
             _ => self.driver_closed(node),
         }
     }
@@ -523,7 +584,10 @@ impl World {
         match self.graph.nodes[node].driver.as_ref() {
             Some(Driver::File(file)) => Ok(self.files.allocated(&file.path)),
             Some(Driver::Null(_)) => Ok(0),
-            None | Some(Driver::Blkdebug(_)) => Err(Errno::ENOTSUP),
+            None | Some(Driver::Blkdebug(_) | Driver::Blkverify(_)) => Err(Errno::ENOTSUP),
+            Some(Driver::Quorum(_)) => {
+                self.quorum_children(node).into_iter().map(|child| self.allocated_size(child)).sum()
+            }
             Some(_) => self.allocated_size(self.below(node)),
         }
     }

@@ -111,6 +111,28 @@ const SNAPSHOT_ACCESS: Row = Row {
     ..FILTER
 };
 
+const COMPRESS: Row = Row { format_name: "compress", can_reopen: false, ..FILTER };
+
+const BLKVERIFY: Row = Row {
+    format_name: "blkverify",
+    has_protocol_name: true,
+    has_pwrite_zeroes: false,
+    has_pdiscard: false,
+    length_of_below: false,
+    can_reopen: false,
+    ..FILTER
+};
+
+const QUORUM: Row = Row {
+    format_name: "quorum",
+    is_filter: false,
+    status: Status::Own,
+    has_pdiscard: false,
+    length_of_below: false,
+    can_reopen: false,
+    ..FILTER
+};
+
 impl Driver {
     /// The driver's row.
     #[must_use]
@@ -128,6 +150,9 @@ impl Driver {
             Driver::CopyOnRead(_) => &COPY_ON_READ,
             Driver::MirrorTop(_) => &MIRROR_TOP,
             Driver::CommitTop => &COMMIT_TOP,
+            Driver::Compress => &COMPRESS,
+            Driver::Blkverify(_) => &BLKVERIFY,
+            Driver::Quorum(_) => &QUORUM,
         }
     }
 

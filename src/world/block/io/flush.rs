@@ -102,6 +102,12 @@ impl World {
                 None => self.ret(Val::Ret(Ok(()))),
             };
         }
+        if let Driver::Quorum(_) = self.graph.nodes[node].drv() {
+            return self.quorum_flush(node);
+        }
+        if let (Driver::Blkverify(_), Some(test)) = (self.graph.nodes[node].drv(), self.blkverify_test(node)) {
+            return self.seq([FlushFrame::BdrvCoFlush(test).into()]);
+        }
         self.seq([
             BlkdebugFrame::ChildEvent { node, event: BlkdebugEvent::FlushToOs }.into(),
             DriverFrame::DriverFlushToOs(node).into(),

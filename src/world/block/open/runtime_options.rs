@@ -34,7 +34,7 @@ const GENERIC: [&str; 6] =
     ["read-only", "auto-read-only", "cache.direct", "cache.no-flush", "discard", "detect-zeroes"];
 
 /// Children, which have options of their own.
-const CHILDREN: [&str; 4] = ["file", "image", "backing", "target"];
+const CHILDREN: [&str; 7] = ["file", "image", "backing", "target", "raw", "test", "children"];
 
 impl Default for RuntimeOptions {
     fn default() -> RuntimeOptions {

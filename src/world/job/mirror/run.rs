@@ -112,10 +112,20 @@ impl World {
         match self.graph.nodes[node].drv() {
             Driver::File(_) => true,
             Driver::Qcow2(q) => q.q.version() >= 3,
-            Driver::Null(_) | Driver::SnapshotAccess | Driver::MirrorTop(_) | Driver::CommitTop => false,
-            Driver::Raw(_) | Driver::Blkdebug(_) | Driver::Cbw(_) | Driver::Throttle(_) | Driver::CopyOnRead(_) => {
-                self.supports_zero_may_unmap(self.below(node))
+            Driver::Null(_)
+            | Driver::SnapshotAccess
+            | Driver::MirrorTop(_)
+            | Driver::CommitTop
+            | Driver::Blkverify(_) => false,
+            Driver::Quorum(_) => {
+                self.quorum_children(node).into_iter().all(|child| self.supports_zero_may_unmap(child))
             }
+            Driver::Raw(_)
+            | Driver::Blkdebug(_)
+            | Driver::Cbw(_)
+            | Driver::Throttle(_)
+            | Driver::Compress
+            | Driver::CopyOnRead(_) => self.supports_zero_may_unmap(self.below(node)),
         }
     }
 
