@@ -19,7 +19,7 @@ pub mod snapshot_access;
 pub mod throttle;
 
 use crate::base::errno::{Errno, Ret};
-use crate::base::units::align_up;
+use crate::base::units::{SECTOR, align_up};
 use crate::block::blkdebug::IoType;
 use crate::block::content::Data;
 use crate::qmp::error::QmpError;
@@ -470,6 +470,7 @@ impl World {
                 bl.pwrite_zeroes_alignment = q.cluster_size();
                 bl.pdiscard_alignment = q.cluster_size();
             }
+            Driver::Raw(raw) if raw.probed => bl.request_alignment = SECTOR,
             Driver::Compress if self.graph.primary_child(node).is_some() => {
                 bl.request_alignment = self.cluster_size_of(node).unwrap_or(0).max(1);
             }

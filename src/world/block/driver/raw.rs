@@ -2,6 +2,7 @@
 
 use crate::base::errno::{Errno, Ret};
 use crate::block::event::BlkdebugEvent;
+use crate::block::probe::{PROBE_SIZE, probe};
 use crate::world::World;
 use crate::world::arena::NodeId;
 use crate::world::block::driver::DriverFrame;
@@ -60,6 +61,14 @@ impl World {
     /// `raw_co_pwritev`. Leaves `Val::Ret`.
     pub(super) fn raw_pwritev(&mut self, req: Box<WriteReq>) -> Flow {
         let node = req.node;
+        if let (super::Driver::Raw(raw), Some(data)) = (self.graph.nodes[node].drv(), &req.data)
+            && raw.probed
+            && req.offset < PROBE_SIZE
+            && probe(&data.slice(0, data.len().min(PROBE_SIZE)).to_bytes()) != "raw"
+        {
+            // The next one who guesses the format would take the image for another one.
+            return self.ret(Val::err(Errno::EPERM));
+        }
         match self.raw_adjust_offset(node, req.offset, req.bytes, true) {
             Ok(offset) => {
                 let shift = offset - req.offset;

@@ -7,6 +7,7 @@ use crate::base::Kept;
 use crate::base::errno::Errno;
 use crate::base::units::{BDRV_MAX_LENGTH, GIB};
 use crate::block::event::BlkdebugEvent;
+use crate::block::probe::probe;
 use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::arena::{BackendId, Member, NodeId};
@@ -215,7 +216,7 @@ impl World {
         self.open_driver(o)
     }
 
-    /// `find_image_format`: qcow2 by its magic, everything else is raw.
+    /// `find_image_format`
     fn open_probed(&mut self, mut o: Box<Opening>) -> Flow {
         let data = match self.take_data() {
             Ok(data) => data,
@@ -224,8 +225,11 @@ impl World {
                 return self.open_failed(&o, QmpError::generic(text));
             }
         };
-        let head = data.slice(0, data.len().min(4)).to_bytes();
-        match o.spec.probed(if head == *b"QFI\xfb" { "qcow2" } else { "raw" }) {
+        let format = probe(&data.to_bytes());
+        if !matches!(format, "raw" | "qcow2") {
+            return self.open_failed(&o, super::unsupported::not_simulated(format));
+        }
+        match o.spec.probed(format) {
             Ok(spec) => o.spec = Arc::new(spec),
             Err(err) => return self.open_failed(&o, err),
         }

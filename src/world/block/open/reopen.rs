@@ -421,6 +421,12 @@ impl World {
                         flat_options(spec, key, &mut left);
                     }
                 }
+                // Another node can't come in its place.
+                None if name == "image" => {
+                    let name = wanted.flatten().and_then(|spec| spec.reference.clone());
+                    let now = edge.map(|edge| &self.graph.nodes[self.graph.bs(edge)].node_name);
+                    left.extend(name.filter(|name| now != Some(name)).map(|name| (key.into(), Json::Str(name))));
+                }
                 None => r.wanted.extend(self.reopen_child(bs, name, key, edge, wanted)?),
             }
         }

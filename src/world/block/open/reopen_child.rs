@@ -60,9 +60,6 @@ impl World {
             let text = format!("Cannot replace implicit {key} child of {}", self.graph.nodes[bs].node_name);
             return Err(QmpError::generic(text));
         }
-        if name == "image" {
-            return Err(QmpError::generic(format!("Cannot change the option '{key}'")));
-        }
         let role = edge.map_or(Role::Cow, |edge| self.graph.children[edge].role);
         Ok(Some(Swap { parent: bs, name, role, old, new, edge: None }))
     }
