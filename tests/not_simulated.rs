@@ -57,7 +57,6 @@ const ARGUMENTS: &[(&str, &str)] = &[
 /// Options of `blockdev-add`, and what they answer.
 const NODE_OPTIONS: &[(&str, &str)] = &[
     (r#""driver": "file", "filename": "f", "pr-manager": "p""#, "pr-manager"),
-    (r#""driver": "file", "filename": "f", "x-check-cache-dropped": true"#, "x-check-cache-dropped"),
     (r#""driver": "qcow2", "file": "n", "encrypt": {"format": "luks"}"#, "encrypt"),
     (r#""driver": "qcow2", "file": "n", "data-file": "n""#, "data-file"),
     (r#""driver": "qcow2", "file": "n", "discard-no-unref": true"#, "discard-no-unref"),
@@ -76,7 +75,7 @@ const HMP: &[(&str, &str)] =
 const QEMU_IO: &[(&str, &str)] = &[
     ("abort", "qemu-io abort"),
     ("help", "qemu-io help"),
-    ("reopen", "qemu-io reopen"),
+    ("reopen -o backing=x", "qemu-io reopen -o"),
     ("sigraise 1", "qemu-io sigraise"),
     ("zone_append 0 512 512", "qemu-io zone_append"),
     ("zone_close 0 512", "qemu-io zone_close"),
@@ -154,9 +153,14 @@ fn drivers() {
             Driver::File => r#", "filename": "f""#,
             Driver::CopyBeforeWrite => r#", "file": "n", "target": "n""#,
             Driver::Throttle => r#", "file": "n", "throttle-group": "g""#,
-            Driver::Raw | Driver::Qcow2 | Driver::CopyOnRead | Driver::Preallocate | Driver::SnapshotAccess => {
-                r#", "file": "n""#
-            }
+            Driver::Raw
+            | Driver::Qcow2
+            | Driver::CopyOnRead
+            | Driver::Compress
+            | Driver::Preallocate
+            | Driver::SnapshotAccess => r#", "file": "n""#,
+            Driver::Quorum => r#", "children": ["n"], "vote-threshold": 1"#,
+            Driver::Blkverify => r#", "test": "n", "raw": "n""#,
             Driver::Blkdebug => r#", "image": "n""#,
             Driver::NullCo | Driver::NullAio | Driver::Other(_) => "",
         };
@@ -174,6 +178,9 @@ fn drivers() {
                 | Driver::SnapshotAccess
                 | Driver::Throttle
                 | Driver::CopyOnRead
+                | Driver::Compress
+                | Driver::Quorum
+                | Driver::Blkverify
         );
         assert_eq!(lacks.as_deref(), (!simulated).then_some(*name), "{name}");
         assert_eq!(listed.contains(name), !simulated, "the page, about {name}");

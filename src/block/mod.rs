@@ -6,6 +6,7 @@ pub mod blkdebug_config;
 pub mod content;
 pub mod cvtnum;
 pub mod event;
+pub mod probe;
 pub mod qcow2;
 pub mod qemu_io;
 pub mod qemu_io_text;

@@ -146,6 +146,42 @@ pub enum Prealloc {
     Full,
 }
 
+/// `reopen`; none of it is held against the others yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Reopen {
+    /// `-c`, the last one: whether the host's cache is used, flushes are left out, and each write is flushed.
+    pub cache: Option<CacheMode>,
+    /// `-w` is false, `-r` true.
+    pub read_only: Option<bool>,
+    /// `-o`: options with their values, as they came.
+    pub options: Vec<Arc<str>>,
+}
+
+/// What a name of a cache mode stands for (`bdrv_parse_cache_mode`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CacheMode {
+    /// `cache.direct`
+    pub direct: bool,
+    /// `cache.no-flush`
+    pub no_flush: bool,
+    /// `cache.writeback` is off.
+    pub writethrough: bool,
+}
+
+impl CacheMode {
+    fn of(name: &str) -> Option<CacheMode> {
+        let (direct, no_flush, writethrough) = match name {
+            "off" | "none" => (true, false, false),
+            "directsync" => (true, false, true),
+            "writeback" => (false, false, false),
+            "unsafe" => (false, true, false),
+            "writethrough" => (false, false, true),
+            _ => return None,
+        };
+        Some(CacheMode { direct, no_flush, writethrough })
+    }
+}
+
 /// A command that is ready to run.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum QemuIo {
@@ -208,6 +244,8 @@ pub enum QemuIo {
         /// Tag of the request.
         tag: Arc<str>,
     },
+    /// `reopen`
+    Reopen(Box<Reopen>),
     /// `sleep`
     Sleep {
         /// How long.
@@ -299,7 +337,11 @@ const COMMANDS: [Info; 29] = [
     options("read", Some("r"), NONE, ("[-abCqrv] [-P pattern [-s off] [-l len]] off len", READS)),
     options("readv", None, NONE, ("[-Cqrv] [-P pattern] off len [len..]", READS)),
     plain("remove_break", None, 1, 1),
-    Info { max: None, ..plain("reopen", None, 0, 0) },
+    Info {
+        max: None,
+        usage: ("[(-r|-w)] [-c cache] [-o options]", "reopens an image with new options"),
+        ..plain("reopen", None, 0, 0)
+    },
     plain("resume", None, 1, 1),
     plain("sigraise", None, 1, 1),
     plain("sleep", None, 1, 1),
@@ -368,8 +410,31 @@ impl Info {
             "resume" => Ok(QemuIo::Resume { tag: tag(0) }),
             "wait_break" => Ok(QemuIo::WaitBreak { tag: tag(0) }),
             "sleep" => sleep(args[0]),
+            "reopen" => self.reopen(typed, args),
             name => Ok(QemuIo::NotSimulated(name)),
         }
+    }
+
+    fn reopen(&self, typed: &str, args: &[&str]) -> Result<QemuIo, Output> {
+        let parsed = getopt(args, "c:o:rw");
+        let mut reopen = Reopen::default();
+        for option in parsed.options {
+            match option {
+                Opt::Wrong(complaint) => return Err(self.bad_option(typed, &complaint)),
+                Opt::Flag('c', mode) => {
+                    let mode = mode.unwrap_or_default();
+                    let wrong = || Output::report(format!("Invalid cache option: {mode}"));
+                    reopen.cache = Some(CacheMode::of(mode).ok_or_else(wrong)?);
+                }
+                Opt::Flag('o', text) => reopen.options.push(text.unwrap_or_default().into()),
+                Opt::Flag(flag, _) => {
+                    if reopen.read_only.replace(flag == 'r').is_some() {
+                        return Err(Output::report("Only one -r/-w option may be given".to_owned()));
+                    }
+                }
+            }
+        }
+        if parsed.operands.is_empty() { Ok(QemuIo::Reopen(Box::new(reopen))) } else { Err(self.usage()) }
     }
 
     fn read(&self, typed: &str, args: &[&str]) -> Result<QemuIo, Output> {

@@ -158,7 +158,14 @@ fn commands_are_understood() {
         ("f", QemuIo::Flush),
         ("write -b 0 512", QemuIo::NotSimulated("write -b")),
         ("write -s x 0 512", QemuIo::NotSimulated("write -s")),
-        ("reopen -r", QemuIo::NotSimulated("reopen")),
+        (
+            "reopen -r -c none -o a=b",
+            QemuIo::Reopen(Box::new(Reopen {
+                cache: Some(CacheMode { direct: true, no_flush: false, writethrough: false }),
+                read_only: Some(true),
+                options: vec!["a=b".into()],
+            })),
+        ),
         ("?", QemuIo::NotSimulated("help")),
     ];
     for (line, command) in table {

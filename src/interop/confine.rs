@@ -141,6 +141,7 @@ const QEMU_IO: &[&str] = &[
     "readv",
     "rv",
     "remove_break",
+    "reopen",
     "resume",
     "truncate",
     "t",
@@ -155,6 +156,8 @@ const QEMU_IO: &[&str] = &[
 /// Drivers and formats; the last three are none, and stand for what QEMU says then.
 const DRIVERS: &[&str] = &[
     "blkdebug",
+    "blkverify",
+    "compress",
     "copy-before-write",
     "copy-on-read",
     "file",
@@ -162,6 +165,7 @@ const DRIVERS: &[&str] = &[
     "null-co",
     "preallocate",
     "qcow2",
+    "quorum",
     "raw",
     "snapshot-access",
     "throttle",

@@ -106,6 +106,8 @@ pub fn members(event: &str) -> Option<&'static [&'static str]> {
         "BLOCK_JOB_PENDING" => &["type", "id"],
         "BLOCK_WRITE_THRESHOLD" => &["node-name", "amount-exceeded", "write-threshold"],
         "JOB_STATUS_CHANGE" => &["id", "status"],
+        "QUORUM_FAILURE" => &["reference", "sector-num", "sectors-count"],
+        "QUORUM_REPORT_BAD" => &["type", "error", "node-name", "sector-num", "sectors-count"],
         _ => return None,
     })
 }

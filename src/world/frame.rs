@@ -35,6 +35,7 @@ macro_rules! files_with_frames {
             Blkdebug(block::driver::blkdebug::BlkdebugFrame),
             BlockCopy(block::driver::block_copy::BlockCopyFrame),
             CopyBeforeWrite(block::driver::copy_before_write::CopyBeforeWriteFrame),
+            Copies(block::driver::copies::CopiesFrame),
             CopyOnRead(block::driver::copy_on_read::CopyOnReadFrame),
             Qcow2(block::driver::qcow2::Qcow2Frame),
             Qcow2Create(block::driver::qcow2_create::Qcow2CreateFrame),

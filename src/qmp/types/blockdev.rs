@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::drivers::{
-    BlkdebugOptions, CbwOptions, CorOptions, FileOptions, NullOptions, PreallocateOptions, Qcow2Options, RawOptions,
-    ThrottleOptions,
+    BlkdebugOptions, BlkverifyOptions, CbwOptions, CorOptions, FileOptions, NullOptions, PreallocateOptions,
+    Qcow2Options, QuorumOptions, RawOptions, ThrottleOptions,
 };
 use super::enums::{DetectZeroes, DiscardOption};
 use crate::base::Json;
@@ -70,6 +70,12 @@ pub enum DriverOptions {
     Preallocate(Box<PreallocateOptions>),
     /// `snapshot-access`: the copy-before-write filter below.
     SnapshotAccess(Box<BlockdevRef>),
+    /// `quorum`
+    Quorum(Box<QuorumOptions>),
+    /// `blkverify`
+    Blkverify(Box<BlkverifyOptions>),
+    /// `compress`: the node below.
+    Compress(Box<BlockdevRef>),
     /// Any other driver QEMU knows; its options were not looked at.
     Other(&'static str, Json),
 }
@@ -117,6 +123,12 @@ pub enum Driver {
     Preallocate,
     /// `snapshot-access`
     SnapshotAccess,
+    /// `quorum`
+    Quorum,
+    /// `blkverify`
+    Blkverify,
+    /// `compress`
+    Compress,
     /// A driver that QEMU has and the model has not.
     Other(&'static str),
 }
@@ -127,10 +139,10 @@ impl QapiEnum for Driver {
         (Driver::Blkdebug, "blkdebug"),
         (Driver::Other("blklogwrites"), "blklogwrites"),
         (Driver::Other("blkreplay"), "blkreplay"),
-        (Driver::Other("blkverify"), "blkverify"),
+        (Driver::Blkverify, "blkverify"),
         (Driver::Other("bochs"), "bochs"),
         (Driver::Other("cloop"), "cloop"),
-        (Driver::Other("compress"), "compress"),
+        (Driver::Compress, "compress"),
         (Driver::CopyBeforeWrite, "copy-before-write"),
         (Driver::CopyOnRead, "copy-on-read"),
         (Driver::Other("dmg"), "dmg"),
@@ -155,7 +167,7 @@ impl QapiEnum for Driver {
         (Driver::Other("qcow"), "qcow"),
         (Driver::Qcow2, "qcow2"),
         (Driver::Other("qed"), "qed"),
-        (Driver::Other("quorum"), "quorum"),
+        (Driver::Quorum, "quorum"),
         (Driver::Raw, "raw"),
         (Driver::Other("rbd"), "rbd"),
         (Driver::Other("replication"), "replication"),
@@ -185,6 +197,9 @@ impl Driver {
             Driver::Throttle => "throttle",
             Driver::Preallocate => "preallocate",
             Driver::SnapshotAccess => "snapshot-access",
+            Driver::Quorum => "quorum",
+            Driver::Blkverify => "blkverify",
+            Driver::Compress => "compress",
             Driver::Other(name) => name,
         }
     }
@@ -206,6 +221,9 @@ impl DriverOptions {
             DriverOptions::Throttle(_) => Driver::Throttle,
             DriverOptions::Preallocate(_) => Driver::Preallocate,
             DriverOptions::SnapshotAccess(_) => Driver::SnapshotAccess,
+            DriverOptions::Quorum(_) => Driver::Quorum,
+            DriverOptions::Blkverify(_) => Driver::Blkverify,
+            DriverOptions::Compress(_) => Driver::Compress,
             DriverOptions::Other(name, _) => Driver::Other(name),
         }
     }
@@ -289,6 +307,9 @@ impl BlockdevOptions {
             Driver::Throttle => DriverOptions::Throttle(Box::new(ThrottleOptions::visit(v)?)),
             Driver::Preallocate => DriverOptions::Preallocate(Box::new(PreallocateOptions::visit(v)?)),
             Driver::SnapshotAccess => DriverOptions::SnapshotAccess(Box::new(v.with("file", BlockdevRef::visit)?)),
+            Driver::Quorum => DriverOptions::Quorum(Box::new(QuorumOptions::visit(v)?)),
+            Driver::Blkverify => DriverOptions::Blkverify(Box::new(BlkverifyOptions::visit(v)?)),
+            Driver::Compress => DriverOptions::Compress(Box::new(v.with("file", BlockdevRef::visit)?)),
             Driver::Other(name) => DriverOptions::Other(name, whole.clone()),
         })
     }

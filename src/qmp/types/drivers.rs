@@ -6,6 +6,7 @@ use super::bitmap::BitmapRef;
 use super::blockdev::{BlockdevRef, BlockdevRefOrNull};
 use super::enums::{
     AioOption, BlkdebugIoType, BlockPermission, OnCbwError, OnOffAuto, Qcow2EncryptionFormat, Qcow2OverlapCheckMode,
+    QuorumReadPattern,
 };
 use crate::base::Json;
 use crate::block::event::BlkdebugEvent;
@@ -372,6 +373,48 @@ pub struct CorOptions {
 impl CorOptions {
     pub(super) fn visit(v: &mut Visitor<'_>) -> Visit<CorOptions> {
         Ok(CorOptions { file: v.with("file", BlockdevRef::visit)?, bottom: v.opt_str("bottom")? })
+    }
+}
+
+/// `quorum` (`BlockdevOptionsQuorum`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct QuorumOptions {
+    /// The process ends where the two nodes differ; default false.
+    pub blkverify: Option<bool>,
+    /// The nodes.
+    pub children: Vec<BlockdevRef>,
+    /// How many have to agree.
+    pub vote_threshold: i64,
+    /// What is read and not agreed on is written again; default false.
+    pub rewrite_corrupted: Option<bool>,
+    /// Default quorum.
+    pub read_pattern: Option<QuorumReadPattern>,
+}
+
+impl QuorumOptions {
+    pub(super) fn visit(v: &mut Visitor<'_>) -> Visit<QuorumOptions> {
+        Ok(QuorumOptions {
+            blkverify: v.opt_bool("blkverify")?,
+            children: v.list("children", BlockdevRef::visit)?,
+            vote_threshold: v.int("vote-threshold")?,
+            rewrite_corrupted: v.opt_bool("rewrite-corrupted")?,
+            read_pattern: v.opt_enum("read-pattern")?,
+        })
+    }
+}
+
+/// `blkverify` (`BlockdevOptionsBlkverify`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct BlkverifyOptions {
+    /// The node under test.
+    pub test: BlockdevRef,
+    /// The one that it is compared with.
+    pub raw: BlockdevRef,
+}
+
+impl BlkverifyOptions {
+    pub(super) fn visit(v: &mut Visitor<'_>) -> Visit<BlkverifyOptions> {
+        Ok(BlkverifyOptions { test: v.with("test", BlockdevRef::visit)?, raw: v.with("raw", BlockdevRef::visit)? })
     }
 }
 

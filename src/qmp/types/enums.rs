@@ -132,6 +132,11 @@ qapi_enums! {
         BreakGuestWrite = "break-guest-write",
         BreakSnapshot = "break-snapshot",
     }
+    /// Whom a quorum asks when it reads (`QuorumReadPattern`).
+    QuorumReadPattern {
+        Quorum = "quorum",
+        Fifo = "fifo",
+    }
     /// The requests a blkdebug rule can fail (`BlkdebugIOType`).
     BlkdebugIoType {
         Read = "read",

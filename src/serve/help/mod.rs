@@ -8,7 +8,7 @@ const DEVICES: &str = crate::qmp::names::DEVICES;
 const OBJECTS: &str = include_str!("objects.txt");
 
 /// What `-drive format=help` lists: what is simulated and no more, so that a test which asks skips what it could not do here.
-const FORMATS: &str = "blkdebug copy-before-write file null-aio null-co qcow2 raw snapshot-access throttle";
+const FORMATS: &str = "blkdebug blkverify compress copy-before-write copy-on-read file null-aio null-co qcow2 quorum raw snapshot-access throttle";
 
 /// The names of machines.
 pub fn machines() -> impl Iterator<Item = &'static str> {

@@ -203,7 +203,9 @@ impl World {
         let (name, bs) = (self.graph.children[child].name, self.graph.bs(child));
         let node = &mut self.graph.nodes[parent];
         match name {
-            "file" | "image" => node.file = Some(child),
+            "file" | "image" | "raw" => node.file = Some(child),
+            // Its driver knows it by its name.
+            "test" => {}
             "backing" if node.driver.as_ref().is_some_and(Driver::is_filter) => node.backing = Some(child),
             "backing" => {
                 node.backing = Some(child);
@@ -211,7 +213,12 @@ impl World {
                 let user = self.graph.device_or_node_name(parent);
                 self.graph.nodes[bs].cow_blockers.insert(0, (parent, user));
             }
-            _ => self.cbw(parent).target = Some(child),
+            "target" => self.cbw(parent).target = Some(child),
+            _ => {
+                if let Some(Driver::Quorum(quorum)) = &mut node.driver {
+                    quorum.children.push(child);
+                }
+            }
         }
     }
 
@@ -228,6 +235,9 @@ impl World {
             node.children.retain(|x| *x != child);
             if node.file == Some(child) {
                 node.file = None;
+            }
+            if let Some(Driver::Quorum(quorum)) = &mut node.driver {
+                quorum.children.retain(|x| *x != child);
             }
             if node.backing == Some(child) {
                 node.backing = None;

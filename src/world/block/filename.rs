@@ -64,7 +64,11 @@ impl World {
             options.push((Arc::from("filename"), Json::Str(file.filename.clone())));
         }
         options.extend(given.iter().cloned());
-        for child in &n.children {
+        if let Driver::Quorum(_) = driver {
+            let children = self.quorum_children(node).into_iter().map(|child| self.names_of(child).options);
+            options.push((Arc::from("children"), Json::list(children.collect())));
+        }
+        for child in n.children.iter().filter(|_| !matches!(driver, Driver::Quorum(_))) {
             if n.backing != Some(*child) || overridden {
                 let child = &self.graph.children[*child];
                 options.push((Arc::from(child.name), self.names_of(child.bs).options));
@@ -95,6 +99,11 @@ impl World {
                     return "".into();
                 }
                 format!("blkdebug:{}:{exact}", blkdebug.config.as_deref().unwrap_or_default())
+            }
+            (Driver::Blkverify(_), Some(below)) => {
+                let test = self.blkverify_test(node).map(|test| self.names_of(test).exact).unwrap_or_default();
+                let raw = self.names_of(below).exact;
+                if raw.is_empty() || test.is_empty() { String::new() } else { format!("blkverify:{raw}:{test}") }
             }
             (Driver::Raw(_) | Driver::Qcow2(_), Some(below)) if plain => {
                 let has_protocol = Driver::has_protocol_name;

@@ -257,6 +257,7 @@ impl Graph {
             // `cor_child_perm`
             Driver::CopyOnRead(_) => (taken | perm::WRITE_UNCHANGED, shared | perm::WRITE_UNCHANGED),
             Driver::Blkdebug(blkdebug) => (taken | blkdebug.take_child_perms, shared & !blkdebug.unshare_child_perms),
+            Driver::Quorum(quorum) => quorum.child_perm(taken, shared),
             Driver::Raw(_) => {
                 let role = if role == Role::RawImage { Role::Filtered } else { role };
                 let (p, s) = default_perms(n.flags, role, taken, shared);

@@ -5,6 +5,7 @@ use crate::qmp::types::{BlockdevMirror, DriveMirror, MirrorCopyMode, NewImageMod
 use crate::world::World;
 use crate::world::arena::NodeId;
 use crate::world::block::create::ImgCreateFrame;
+use crate::world::block::driver::Driver;
 use crate::world::block::graph::GraphFrame;
 use crate::world::block::graph::OpenFlags;
 use crate::world::block::open::open::OpenFrame;
@@ -19,12 +20,22 @@ use std::sync::Arc;
 const GRANULARITY: std::ops::RangeInclusive<u64> = 512..=64 << 20;
 
 impl World {
-    /// `bdrv_recurse_can_replace`: nothing but filters stands between the two.
+    /// `bdrv_recurse_can_replace`: nothing but filters stands between the two, or it is a child of a quorum.
     pub(in crate::world) fn bdrv_recurse_can_replace(&self, bs: NodeId, to_replace: NodeId) -> bool {
         let mut at = Some(bs);
         while let Some(node) = at {
             if node == to_replace {
                 return true;
+            }
+            match &self.graph.nodes[node].driver {
+                Some(Driver::Quorum(_)) => return self.quorum_can_replace(node, to_replace),
+                Some(Driver::Blkverify(_)) => {
+                    let test = self.blkverify_test(node);
+                    if test.is_some_and(|test| self.bdrv_recurse_can_replace(test, to_replace)) {
+                        return true;
+                    }
+                }
+                _ => {}
             }
             at = self.graph.filter_bs(node);
         }

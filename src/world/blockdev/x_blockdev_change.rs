@@ -1,8 +1,8 @@
-//! `x-blockdev-change`: a child is added to a node, or taken from it (`blockdev.c:qmp_x_blockdev_change`). Only quorum can do that, which
-//! the model lacks; what is left is how it is refused.
+//! `x-blockdev-change`: a child is added to a node, or taken from it (`blockdev.c:qmp_x_blockdev_change`). Only a quorum can do that.
 
 use crate::qmp::error::QmpError;
 use crate::world::World;
+use crate::world::block::driver::Driver;
 use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
@@ -20,8 +20,8 @@ impl BlockdevChangeFrame {
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {
         match self {
             BlockdevChangeFrame::Locked { parent, child, node } => {
-                let err = w.blockdev_change_refused(&parent, child.as_deref(), node.as_deref());
-                w.ret(Val::Done(Err(err)))
+                let done = w.blockdev_change(&parent, child.as_deref(), node.as_deref());
+                w.ret(Val::Done(done))
             }
         }
     }
@@ -42,27 +42,31 @@ impl World {
         ])
     }
 
-    fn blockdev_change_refused(&self, parent: &str, child: Option<&str>, node: Option<&str>) -> QmpError {
-        let bs = match self.lookup_bs(parent) {
-            Ok(bs) => bs,
-            Err(err) => return err,
-        };
+    fn blockdev_change(&mut self, parent: &str, child: Option<&str>, node: Option<&str>) -> Result<(), QmpError> {
+        let bs = self.lookup_bs(parent)?;
         let name = self.graph.device_or_node_name(bs);
-        QmpError::generic(match (child, node) {
+        let is_quorum = matches!(self.graph.nodes[bs].driver, Some(Driver::Quorum(_)));
+        let refused = match (child, node) {
             (Some(_), Some(_)) => "The parameters child and node are in conflict".to_owned(),
             (None, None) => "Either child or node must be specified".to_owned(),
             (Some(child), None) => {
-                let mut children = self.graph.nodes[bs].children.iter();
-                if children.any(|edge| self.graph.children[*edge].name == child) {
-                    format!("The node {name} does not support removing a child")
-                } else {
-                    format!("Node '{parent}' does not have child '{child}'")
+                let edges = self.graph.nodes[bs].children.iter();
+                let edge = edges.copied().find(|edge| self.graph.children[*edge].name == child);
+                match edge {
+                    None => format!("Node '{parent}' does not have child '{child}'"),
+                    Some(edge) if is_quorum => return self.quorum_del_child(bs, edge),
+                    Some(_) => format!("The node {name} does not support removing a child"),
                 }
             }
             (None, Some(node)) => match self.graph.find_node(node) {
                 None => format!("Node '{node}' not found"),
-                Some(_) => format!("The node {name} does not support adding a child"),
+                Some(_) if !is_quorum => format!("The node {name} does not support adding a child"),
+                Some(new) if !self.graph.nodes[new].parents.is_empty() => {
+                    format!("The node {node} already has a parent")
+                }
+                Some(new) => return self.quorum_add_child(bs, new),
             },
-        })
+        };
+        Err(QmpError::generic(refused))
     }
 }

@@ -9,6 +9,7 @@ pub mod fdsets;
 pub(super) mod hmp;
 pub mod qemu_io;
 pub mod qemu_io_map;
+pub mod qemu_io_reopen;
 
 use crate::base::Json;
 use crate::qmp::command::Command;

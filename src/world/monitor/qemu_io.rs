@@ -31,6 +31,8 @@ pub enum QemuIoFrame {
     QemuIo { blk: BackendId, command: Arc<str> },
     QemuIoAttached { blk: BackendId, command: Arc<str> },
     QemuIoTruncated,
+    QemuIoReopen { blk: BackendId, reopen: Box<qemu_io::Reopen> },
+    QemuIoReopened { blk: BackendId, writethrough: bool },
 }
 
 impl QemuIoFrame {
@@ -40,6 +42,8 @@ impl QemuIoFrame {
             QemuIoFrame::QemuIo { blk, command } => w.qemu_io(blk, &command),
             QemuIoFrame::QemuIoAttached { blk, command } => w.qemu_io_attached(blk, command),
             QemuIoFrame::QemuIoTruncated => w.qemu_io_truncated(),
+            QemuIoFrame::QemuIoReopen { blk, reopen } => w.qemu_io_reopen_drained(blk, &reopen),
+            QemuIoFrame::QemuIoReopened { blk, writethrough } => w.qemu_io_reopened(blk, writethrough),
         }
     }
 }
@@ -196,6 +200,7 @@ impl World {
                 let span = Span::from_millis(milliseconds);
                 self.run_co(Frame::Sleep(span))
             }
+            QemuIo::Reopen(reopen) => self.qemu_io_reopen(blk, reopen),
             QemuIo::Map => self.qemu_io_map(blk),
             QemuIo::Alloc { offset, bytes } => self.qemu_io_alloc(blk, offset, bytes),
             QemuIo::Info => self.qemu_io_info(blk),

@@ -137,7 +137,8 @@ impl World {
             attached.map_err(|err| format!("-drive {value}: {}", self.with_hint(err)))?;
         }
         for value in of("-device") {
-            self.boot_device(value, between).map_err(|err| format!("-device {value}: {err}"))?;
+            let attached = self.boot_device(value, between);
+            attached.map_err(|err| format!("-device {value}: {}", self.with_hint(err)))?;
         }
         for blk in implied {
             self.device_attach(Device::new("virtio-blk".into()), Some(blk))?;

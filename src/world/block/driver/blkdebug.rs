@@ -145,7 +145,8 @@ impl World {
         limits: Limits,
     ) -> Result<Blkdebug, String> {
         let mut all = Vec::new();
-        if let Some(path) = config {
+        // Where nothing is in it, a device of the host's serves as well.
+        if let Some(path) = config.filter(|path| ***path != *"/dev/null") {
             let file = self.files.get(&self.files.key(path));
             let file = file.ok_or_else(|| blkdebug_config::open_error(Errno::ENOENT))?;
             if file.size > MAX_CONFIG {

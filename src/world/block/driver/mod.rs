@@ -4,6 +4,8 @@
 pub mod blkdebug;
 pub mod block_copy;
 pub mod block_copy_state;
+pub mod compress;
+pub mod copies;
 pub mod copy_before_write;
 pub mod copy_on_read;
 pub mod file;
@@ -17,10 +19,9 @@ pub mod snapshot_access;
 pub mod throttle;
 
 use crate::base::errno::{Errno, Ret};
-use crate::base::units::align_up;
+use crate::base::units::{SECTOR, align_up};
 use crate::block::blkdebug::IoType;
 use crate::block::content::Data;
-use crate::block::event::BlkdebugEvent;
 use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::aio::device::DeviceOp;
@@ -28,7 +29,8 @@ use crate::world::arena::NodeId;
 use crate::world::block::driver::blkdebug::BlkdebugFrame;
 use crate::world::block::driver::copy_before_write::CopyBeforeWriteFrame;
 use crate::world::block::driver::qcow2::Qcow2Frame;
-use crate::world::block::graph::BlockLimits;
+use crate::world::block::graph::{BlockLimits, GraphFrame};
+use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::block::host_work::HostWorkFrame;
 use crate::world::block::io::IoFrame;
 use crate::world::block::io::discard::DiscardFrame;
@@ -75,6 +77,12 @@ pub enum Driver {
     /// Of unit tests.
     #[cfg(test)]
     TestFilter,
+    /// `compress`
+    Compress,
+    /// `quorum`
+    Quorum(Box<copies::quorum::Quorum>),
+    /// `blkverify`: its requests under way.
+    Blkverify(copies::Fans),
 }
 
 crate::base::time::rebase!(enum Driver {
@@ -91,6 +99,9 @@ crate::base::time::rebase!(enum Driver {
     CommitTop,
     #[cfg(test)]
     TestFilter,
+    Compress,
+    Quorum(quorum),
+    Blkverify(fans),
 });
 
 /// The frames of this file: the rest of a function each.
@@ -152,21 +163,18 @@ impl World {
                 let latency = null.latency;
                 self.null_request(node, latency, Val::Data(Ok(Data::zeroes(bytes))))
             }
-            Driver::Raw(raw) => {
-                let offset = offset + raw.offset;
-                let below = self.below(node);
-                self.seq([
-                    BlkdebugFrame::ChildEvent { node, event: BlkdebugEvent::ReadAio }.into(),
-                    IoFrame::Preadv { node: below, offset, bytes, flags: IoFlags::NONE }.into(),
-                ])
-            }
+            Driver::Raw(_) => self.raw_preadv(node, offset, bytes),
             Driver::Blkdebug(_) => self.seq([
                 BlkdebugFrame::RuleCheck { node, iotype: IoType::Read, offset, bytes }.into(),
                 Frame::if_ok([DriverFrame::PassRead { node, offset, bytes }.into()]),
             ]),
-            Driver::Cbw(_) | Driver::MirrorTop(_) | Driver::CommitTop => self.pass_read(node, offset, bytes),
+            Driver::Cbw(_) | Driver::MirrorTop(_) | Driver::CommitTop | Driver::Compress => {
+                self.pass_read(node, offset, bytes)
+            }
             #[cfg(test)]
             Driver::TestFilter => self.pass_read(node, offset, bytes),
+            Driver::Quorum(_) => self.quorum_preadv(node, offset, bytes),
+            Driver::Blkverify(_) => self.blkverify_preadv(node, offset, bytes),
             Driver::CopyOnRead(_) => self.cor_co_preadv(node, offset, bytes, flags),
             Driver::Qcow2(_) => self.qcow2_preadv(node, offset, bytes),
             Driver::SnapshotAccess => self.snapshot_preadv(node, offset, bytes),
@@ -197,13 +205,7 @@ impl World {
                 let latency = null.latency;
                 self.null_request(node, latency, Val::Ret(Ok(())))
             }
-            Driver::Raw(raw) => {
-                let shift = raw.offset;
-                self.seq([
-                    BlkdebugFrame::ChildEvent { node, event: BlkdebugEvent::WriteAio }.into(),
-                    DriverFrame::PassWrite { req, shift }.into(),
-                ])
-            }
+            Driver::Raw(_) => self.raw_pwritev(req),
             Driver::Blkdebug(_) => {
                 let check =
                     BlkdebugFrame::RuleCheck { node, iotype: IoType::Write, offset: req.offset, bytes: req.bytes }
@@ -222,6 +224,9 @@ impl World {
             Driver::MirrorTop(_) => self.mirror_top_write(req),
             #[cfg(test)]
             Driver::TestFilter => self.pass_write(req, 0),
+            Driver::Compress => self.compress_pwritev(req),
+            Driver::Quorum(_) => self.quorum_pwritev(&req),
+            Driver::Blkverify(_) => self.blkverify_pwritev(&req),
         }
     }
 
@@ -270,6 +275,9 @@ impl World {
         match (driver.row().zero_flags, driver) {
             (ZeroFlags::None, _) | (ZeroFlags::Own, Driver::Qcow2(_)) => false,
             (ZeroFlags::Own, _) => true,
+            (ZeroFlags::OfAllBelow, _) => {
+                self.quorum_children(node).into_iter().all(|child| self.supports_zero_no_fallback(child))
+            }
             (ZeroFlags::OfBelow | ZeroFlags::NoFallbackOfBelow, _) => self.supports_zero_no_fallback(self.below(node)),
         }
     }
@@ -283,10 +291,7 @@ impl World {
                 self.device_submit(node, op, req.offset, req.bytes)
             }
             Driver::Null(_) => self.ret(Val::err(Errno::ENOTSUP)),
-            Driver::Raw(raw) => {
-                let shift = raw.offset;
-                self.pass_write(req, shift)
-            }
+            Driver::Raw(_) => self.raw_pwrite_zeroes(req),
             Driver::Blkdebug(b) => {
                 let align = b.engine.limits().opt_write_zero.max(self.graph.nodes[node].bl.request_alignment);
                 if req.bytes < align {
@@ -309,10 +314,12 @@ impl World {
             Driver::Qcow2(_) => self.qcow2_pwrite_zeroes(req),
             Driver::SnapshotAccess | Driver::CommitTop => self.ret(Val::err(Errno::ENOTSUP)),
             Driver::Throttle(_) => self.write_throttled(req),
-            Driver::CopyOnRead(_) => self.pass_write(req, 0),
+            Driver::CopyOnRead(_) | Driver::Compress => self.pass_write(req, 0),
             Driver::MirrorTop(_) => self.mirror_top_write(req),
             #[cfg(test)]
             Driver::TestFilter => self.pass_write(req, 0),
+            Driver::Quorum(_) => self.quorum_pwritev(&req),
+            Driver::Blkverify(_) => self.ret(Val::err(Errno::ENOTSUP)),
         }
     }
 
@@ -321,11 +328,7 @@ impl World {
         match self.graph.nodes[node].drv() {
             Driver::File(_) => self.device_submit(node, DeviceOp::Discard, offset, bytes),
             Driver::Null(_) => self.ret(Val::err(Errno::ENOTSUP)),
-            Driver::Raw(raw) => {
-                let offset = offset + raw.offset;
-                let below = self.below(node);
-                self.seq([DiscardFrame::Pdiscard { node: below, offset, bytes }.into()])
-            }
+            Driver::Raw(_) => self.raw_pdiscard(node, offset, bytes),
             Driver::Blkdebug(_) => self.seq([
                 BlkdebugFrame::RuleCheck { node, iotype: IoType::Discard, offset, bytes }.into(),
                 Frame::if_ok([DriverFrame::PassDiscard { node, offset, bytes }.into()]),
@@ -336,8 +339,8 @@ impl World {
             ]),
             Driver::Qcow2(_) => self.qcow2_pdiscard(node, offset, bytes),
             Driver::SnapshotAccess => self.snapshot_pdiscard(node, offset, bytes),
-            Driver::CommitTop => self.ret(Val::err(Errno::ENOTSUP)),
-            Driver::CopyOnRead(_) | Driver::MirrorTop(_) => self.pass_discard(node, offset, bytes),
+            Driver::CommitTop | Driver::Quorum(_) | Driver::Blkverify(_) => self.ret(Val::err(Errno::ENOTSUP)),
+            Driver::CopyOnRead(_) | Driver::MirrorTop(_) | Driver::Compress => self.pass_discard(node, offset, bytes),
             #[cfg(test)]
             Driver::TestFilter => self.pass_discard(node, offset, bytes),
             Driver::Throttle(_) => {
@@ -400,6 +403,7 @@ impl World {
                 let offset = offset + raw.offset;
                 self.status_raw(node, offset, bytes, want_zero)
             }
+            Driver::Quorum(_) => self.quorum_block_status(node, offset, bytes, want_zero),
             Driver::Blkdebug(_) => self.seq([
                 BlkdebugFrame::RuleCheck { node, iotype: IoType::BlockStatus, offset, bytes }.into(),
                 DriverFrame::StatusRawIfOk { node, offset, bytes, want_zero }.into(),
@@ -423,7 +427,7 @@ impl World {
         match self.graph.nodes[node].driver.as_ref()? {
             Driver::Qcow2(q) => Some(q.cluster_size()),
             Driver::File(_) => Some(0),
-            Driver::Null(_) | Driver::SnapshotAccess => None,
+            Driver::Null(_) | Driver::SnapshotAccess | Driver::Quorum(_) => None,
             _ => self.cluster_size_of(self.below(node)),
         }
     }
@@ -434,6 +438,10 @@ impl World {
         let mut bl = BlockLimits { request_alignment: 1, ..BlockLimits::default() };
         if let Some(child) = self.graph.primary_child(node) {
             bl.max_transfer = self.graph.nodes[self.graph.bs(child)].bl.max_transfer;
+        }
+        if let Some(Driver::Quorum(_)) = n.driver {
+            let limits = self.quorum_children(node).into_iter().map(|child| self.graph.nodes[child].bl.max_transfer);
+            bl.max_transfer = limits.filter(|limit| *limit > 0).min().unwrap_or(0);
         }
         match n.drv() {
             Driver::Blkdebug(b) => {
@@ -450,6 +458,10 @@ impl World {
                 bl.pwrite_zeroes_alignment = q.cluster_size();
                 bl.pdiscard_alignment = q.cluster_size();
             }
+            Driver::Raw(raw) if raw.probed => bl.request_alignment = SECTOR,
+            Driver::Compress if self.graph.primary_child(node).is_some() => {
+                bl.request_alignment = self.cluster_size_of(node).unwrap_or(0).max(1);
+            }
             _ => {}
         }
         self.graph.nodes[node].bl = bl;
@@ -459,6 +471,10 @@ impl World {
     pub(in crate::world) fn refresh_total_sectors(&mut self, node: NodeId) {
         let size = match self.graph.nodes[node].drv() {
             Driver::Raw(raw) if raw.size.is_none() => self.bdrv_getlength(self.below(node)).saturating_sub(raw.offset),
+            Driver::Blkverify(_) => match self.blkverify_test(node) {
+                Some(test) => self.bdrv_getlength(test),
+                None => return,
+            },
             driver if driver.row().length_of_below => self.bdrv_getlength(self.below(node)),
             Driver::File(file) => align_up(self.files.size(&file.path), 512),
             Driver::Qcow2(q) => q.size(),
@@ -475,7 +491,9 @@ impl World {
                 self.push(HostWorkFrame::RawTruncated.into());
                 self.device_submit(node, DeviceOp::Truncate, size, 0)
             }
-            Driver::Null(_) | Driver::SnapshotAccess => self.ret(fail("Image format driver does not support resize")),
+            Driver::Null(_) | Driver::SnapshotAccess | Driver::Quorum(_) => {
+                self.ret(fail("Image format driver does not support resize"))
+            }
             Driver::Raw(raw) => {
                 if raw.size.is_some() {
                     return self.ret(fail("Cannot resize fixed-size raw disks"));
@@ -513,6 +531,12 @@ impl World {
                 self.driver_closed(node)
             }
             Some(Driver::CopyOnRead(_)) => self.cor_close(node),
+            Some(Driver::Quorum(_)) => self.seq([
+                GraphLockFrame::GraphWrlock.into(),
+                GraphFrame::UnrefChildren(node).into(),
+                GraphLockFrame::GraphWrunlock.into(),
+                DriverFrame::DriverClosed(node).into(),
+            ]),
             _ => self.driver_closed(node),
         }
     }
@@ -532,7 +556,10 @@ impl World {
         match self.graph.nodes[node].driver.as_ref() {
             Some(Driver::File(file)) => Ok(self.files.allocated(&file.path)),
             Some(Driver::Null(_)) => Ok(0),
-            None | Some(Driver::Blkdebug(_)) => Err(Errno::ENOTSUP),
+            None | Some(Driver::Blkdebug(_) | Driver::Blkverify(_)) => Err(Errno::ENOTSUP),
+            Some(Driver::Quorum(_)) => {
+                self.quorum_children(node).into_iter().map(|child| self.allocated_size(child)).sum()
+            }
             Some(_) => self.allocated_size(self.below(node)),
         }
     }

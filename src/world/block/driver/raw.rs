@@ -1,7 +1,17 @@
 //! The raw format (`block/raw-format.c`).
 
+use crate::base::errno::{Errno, Ret};
+use crate::block::event::BlkdebugEvent;
+use crate::block::probe::{PROBE_SIZE, probe};
 use crate::world::World;
 use crate::world::arena::NodeId;
+use crate::world::block::driver::DriverFrame;
+use crate::world::block::driver::blkdebug::BlkdebugFrame;
+use crate::world::block::io::IoFrame;
+use crate::world::block::io::discard::DiscardFrame;
+use crate::world::block::io::request::{IoFlags, WriteReq};
+use crate::world::frame::Flow;
+use crate::world::value::Val;
 
 /// `BDRVRawState` of `raw-format.c`
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -14,7 +24,85 @@ pub struct RawDriver {
     pub probed: bool,
 }
 
+impl RawDriver {
+    /// `raw_adjust_offset`: where a request is in the file below.
+    ///
+    /// # Errors
+    /// It goes beyond the size that was given; then there is no space for a write, and nothing to read.
+    pub fn adjust_offset(&self, offset: u64, bytes: u64, is_write: bool) -> Ret<u64> {
+        if self.size.is_some_and(|size| offset > size || bytes > size - offset) {
+            return Err(if is_write { Errno::ENOSPC } else { Errno::EINVAL });
+        }
+        offset.checked_add(self.offset).filter(|offset| i64::try_from(*offset).is_ok()).ok_or(Errno::EINVAL)
+    }
+}
+
 impl World {
+    fn raw_adjust_offset(&self, node: NodeId, offset: u64, bytes: u64, is_write: bool) -> Ret<u64> {
+        match self.graph.nodes[node].drv() {
+            super::Driver::Raw(raw) => raw.adjust_offset(offset, bytes, is_write),
+            other => unreachable!("{other:?} is not raw"),
+        }
+    }
+
+    /// `raw_co_preadv`. Leaves `Val::Data`.
+    pub(super) fn raw_preadv(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
+        let offset = match self.raw_adjust_offset(node, offset, bytes, false) {
+            Ok(offset) => offset,
+            Err(errno) => return self.ret(Val::Data(Err(errno))),
+        };
+        let below = self.below(node);
+        self.seq([
+            BlkdebugFrame::ChildEvent { node, event: BlkdebugEvent::ReadAio }.into(),
+            IoFrame::Preadv { node: below, offset, bytes, flags: IoFlags::NONE }.into(),
+        ])
+    }
+
+    /// `raw_co_pwritev`. Leaves `Val::Ret`.
+    pub(super) fn raw_pwritev(&mut self, req: Box<WriteReq>) -> Flow {
+        let node = req.node;
+        if let (super::Driver::Raw(raw), Some(data)) = (self.graph.nodes[node].drv(), &req.data)
+            && raw.probed
+            && req.offset < PROBE_SIZE
+            && probe(&data.slice(0, data.len().min(PROBE_SIZE)).to_bytes()) != "raw"
+        {
+            // The next one who guesses the format would take the image for another one.
+            return self.ret(Val::err(Errno::EPERM));
+        }
+        match self.raw_adjust_offset(node, req.offset, req.bytes, true) {
+            Ok(offset) => {
+                let shift = offset - req.offset;
+                self.seq([
+                    BlkdebugFrame::ChildEvent { node, event: BlkdebugEvent::WriteAio }.into(),
+                    DriverFrame::PassWrite { req, shift }.into(),
+                ])
+            }
+            Err(errno) => self.ret(Val::err(errno)),
+        }
+    }
+
+    /// `raw_co_pwrite_zeroes`. Leaves `Val::Ret`.
+    pub(super) fn raw_pwrite_zeroes(&mut self, req: Box<WriteReq>) -> Flow {
+        match self.raw_adjust_offset(req.node, req.offset, req.bytes, true) {
+            Ok(offset) => {
+                let shift = offset - req.offset;
+                self.pass_write(req, shift)
+            }
+            Err(errno) => self.ret(Val::err(errno)),
+        }
+    }
+
+    /// `raw_co_pdiscard`. Leaves `Val::Ret`.
+    pub(super) fn raw_pdiscard(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
+        match self.raw_adjust_offset(node, offset, bytes, true) {
+            Ok(offset) => {
+                let below = self.below(node);
+                self.seq([DiscardFrame::Pdiscard { node: below, offset, bytes }.into()])
+            }
+            Err(errno) => self.ret(Val::err(errno)),
+        }
+    }
+
     /// `raw_apply_options`, and the size that the node has then.
     pub(in crate::world) fn raw_apply_options(
         &self,

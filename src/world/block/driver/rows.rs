@@ -23,6 +23,8 @@ pub enum ZeroFlags {
     Own,
     /// Those of the node below.
     OfBelow,
+    /// Those that all of its children have.
+    OfAllBelow,
     /// Those of the node below, but for `BDRV_REQ_MAY_UNMAP`.
     NoFallbackOfBelow,
 }
@@ -174,6 +176,30 @@ const SNAPSHOT_ACCESS: Row = Row {
     ..FILTER
 };
 
+const COMPRESS: Row = Row { format_name: "compress", can_reopen: false, ..FILTER };
+
+const BLKVERIFY: Row = Row {
+    format_name: "blkverify",
+    zero_flags: ZeroFlags::None,
+    has_protocol_name: true,
+    has_pwrite_zeroes: false,
+    has_pdiscard: false,
+    length_of_below: false,
+    can_reopen: false,
+    ..FILTER
+};
+
+const QUORUM: Row = Row {
+    format_name: "quorum",
+    zero_flags: ZeroFlags::OfAllBelow,
+    is_filter: false,
+    status: StatusFrom::Driver,
+    has_pdiscard: false,
+    length_of_below: false,
+    can_reopen: false,
+    ..FILTER
+};
+
 impl Driver {
     /// The driver's row.
     #[must_use]
@@ -193,6 +219,9 @@ impl Driver {
             Driver::CommitTop => &COMMIT_TOP,
             #[cfg(test)]
             Driver::TestFilter => &TEST_FILTER,
+            Driver::Compress => &COMPRESS,
+            Driver::Blkverify(_) => &BLKVERIFY,
+            Driver::Quorum(_) => &QUORUM,
         }
     }
 

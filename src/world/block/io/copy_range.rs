@@ -84,7 +84,10 @@ impl World {
         }
         match self.graph.nodes[copy.src].drv() {
             Driver::Raw(raw) => {
-                copy.src_offset += raw.offset;
+                match raw.adjust_offset(copy.src_offset, copy.bytes, false) {
+                    Ok(offset) => copy.src_offset = offset,
+                    Err(errno) => return self.ret(Val::err(errno)),
+                }
                 copy.src = self.below(copy.src);
                 self.seq([CopyRangeFrame::CopyRangeFrom(copy).into()])
             }
@@ -120,7 +123,10 @@ impl World {
         self.push(WriteFrame::PwritevFinish { node, offset, bytes }.into());
         match self.graph.nodes[node].drv() {
             Driver::Raw(raw) => {
-                copy.dst_offset += raw.offset;
+                match raw.adjust_offset(offset, bytes, true) {
+                    Ok(offset) => copy.dst_offset = offset,
+                    Err(errno) => return self.ret(Val::err(errno)),
+                }
                 copy.dst = self.below(node);
                 self.seq([CopyRangeFrame::CopyRangeTo(copy).into()])
             }

@@ -7,7 +7,7 @@ use crate::world::World;
 use crate::world::aio::coroutine::Wait;
 use crate::world::arena::NodeId;
 use crate::world::block::backend::BdrvNext;
-use crate::world::block::driver::DriverFrame;
+use crate::world::block::driver::{Driver, DriverFrame};
 use crate::world::block::driver::blkdebug::BlkdebugFrame;
 use crate::world::block::graph::GraphFrame;
 use crate::world::frame::{Flow, Frame};
@@ -94,6 +94,12 @@ impl World {
                 Some(below) => self.seq([FlushFrame::BdrvCoFlush(below).into()]),
                 None => self.ret(Val::Ret(Ok(()))),
             };
+        }
+        if let Driver::Quorum(_) = self.graph.nodes[node].drv() {
+            return self.quorum_flush(node);
+        }
+        if let (Driver::Blkverify(_), Some(test)) = (self.graph.nodes[node].drv(), self.blkverify_test(node)) {
+            return self.seq([FlushFrame::BdrvCoFlush(test).into()]);
         }
         self.seq([
             BlkdebugFrame::ChildEvent { node, event: BlkdebugEvent::FlushToOs }.into(),

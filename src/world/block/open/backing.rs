@@ -17,6 +17,8 @@ impl World {
         let backing = match &o.spec.backing {
             _ if !node.drv().supports_backing() || o.spec.flags.no_backing => None,
             BackingSpec::None => None,
+            // An empty name stands for none, but not where a node is opened again.
+            BackingSpec::Spec(spec) if spec.reference.as_deref() == Some("") => None,
             BackingSpec::Spec(spec) => Some(spec.clone()),
             BackingSpec::FromImage if node.backing_file.is_empty() && o.spec.backing_options.is_none() => None,
             BackingSpec::FromImage => {

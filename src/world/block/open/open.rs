@@ -7,6 +7,7 @@ use crate::base::Kept;
 use crate::base::errno::Errno;
 use crate::base::units::{BDRV_MAX_LENGTH, GIB};
 use crate::block::event::BlkdebugEvent;
+use crate::block::probe::probe;
 use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::arena::{BackendId, Member, NodeId};
@@ -14,8 +15,9 @@ use crate::world::block::backend::BackendFrame;
 use crate::world::block::driver::Driver;
 use crate::world::block::driver::blkdebug::BlkdebugDriver;
 use crate::world::block::driver::blkdebug::BlkdebugFrame;
+use crate::world::block::driver::copies::Fans;
+use crate::world::block::driver::copies::quorum::Quorum;
 use crate::world::block::driver::copy_before_write::CbwState;
-use crate::world::block::driver::copy_before_write::CopyBeforeWriteFrame;
 use crate::world::block::driver::copy_on_read::CopyOnRead;
 use crate::world::block::driver::null::NullDriver;
 use crate::world::block::driver::raw::RawDriver;
@@ -59,6 +61,10 @@ pub enum OpenStage {
     ChildOpened,
     /// The child was attached.
     ChildAttached,
+    /// A quorum's child of that number was opened.
+    CopyOpened(usize),
+    /// It was attached.
+    CopyAttached(usize),
     /// The target of a copy-before-write filter was opened.
     TargetOpened,
     /// It was attached.
@@ -144,6 +150,11 @@ impl World {
             OpenStage::ChildAttached => self.open_child_attached(o),
             OpenStage::TargetOpened => self.open_target_opened(o),
             OpenStage::TargetAttached => self.open_target_attached(o),
+            OpenStage::CopyOpened(index) => self.open_copy_opened(o, index),
+            OpenStage::CopyAttached(index) => match self.take_done() {
+                Ok(()) => self.open_copies(o, index + 1),
+                Err(err) => self.driver_open_failed(o, err),
+            },
             OpenStage::CbwOpened => match self.take_done() {
                 Ok(()) => self.open_done(o),
                 Err(err) => self.driver_open_failed(o, err),
@@ -199,7 +210,7 @@ impl World {
         self.open_driver(o)
     }
 
-    /// `find_image_format`: qcow2 by its magic, everything else is raw.
+    /// `find_image_format`
     fn open_probed(&mut self, mut o: Box<Opening>) -> Flow {
         let data = match self.take_data() {
             Ok(data) => data,
@@ -208,8 +219,11 @@ impl World {
                 return self.open_failed(&o, QmpError::generic(text));
             }
         };
-        let head = data.slice(0, data.len().min(4)).to_bytes();
-        match o.spec.probed(if head == *b"QFI\xfb" { "qcow2" } else { "raw" }) {
+        let format = probe(&data.to_bytes());
+        if !matches!(format, "raw" | "qcow2") {
+            return self.open_failed(&o, super::unsupported::not_simulated(format));
+        }
+        match o.spec.probed(format) {
             Ok(spec) => o.spec = Arc::new(spec),
             Err(err) => return self.open_failed(&o, err),
         }
@@ -289,6 +303,23 @@ impl World {
                 self.graph.nodes[bs].driver = Some(Driver::CopyOnRead(CopyOnRead::default()));
                 self.open_attach_file(o, Role::Filtered)
             }
+            DriverSpec::Compress => {
+                self.graph.nodes[bs].driver = Some(Driver::Compress);
+                self.open_attach_file(o, Role::Filtered)
+            }
+            DriverSpec::Blkverify { .. } => {
+                self.graph.nodes[bs].driver = Some(Driver::Blkverify(Fans::default()));
+                let raw = spec.file.clone().expect("blkverify has a raw node");
+                o.file_bs = None;
+                self.seq([OpenFrame::BdrvOpen(raw).into(), OpenFrame::Open(o, OpenStage::ChildOpened).into()])
+            }
+            DriverSpec::Quorum { children, config } => {
+                if let Some(text) = Quorum::refused(*config, children.len()) {
+                    return self.driver_open_failed(o, QmpError::generic(text));
+                }
+                self.graph.nodes[bs].driver = Some(Driver::Quorum(Box::new(Quorum::new(*config))));
+                self.open_copies(o, 0)
+            }
             DriverSpec::Blkdebug { rules, limits, take, unshare, config, .. } => {
                 let engine = match self.blkdebug_engine(rules, config.as_ref(), *limits) {
                     Ok(engine) => engine,
@@ -306,40 +337,6 @@ impl World {
                 self.seq([OpenFrame::BdrvOpen(image).into(), OpenFrame::Open(o, OpenStage::ChildOpened).into()])
             }
         }
-    }
-
-    /// The target of a copy-before-write filter is there, or not.
-    fn open_target_opened(&mut self, o: Box<Opening>) -> Flow {
-        match self.take_node() {
-            Err(err) => self.driver_open_failed(o, err),
-            Ok(target) => {
-                let parent = o.bs;
-                if let DriverSpec::CopyBeforeWrite { target: spec, .. } = &o.spec.driver {
-                    self.inherits(target, parent, Some(spec));
-                }
-                self.seq([
-                    GraphLockFrame::GraphWrlock.into(),
-                    EdgesFrame::AttachToNode { parent, name: "target", role: Role::Data, bs: target }.into(),
-                    Frame::KeepOver(Box::new(GraphLockFrame::GraphWrunlock.into())),
-                    Frame::KeepOver(Box::new(GraphFrame::BdrvUnref(target).into())),
-                    OpenFrame::Open(o, OpenStage::TargetAttached).into(),
-                ])
-            }
-        }
-    }
-
-    fn open_target_attached(&mut self, o: Box<Opening>) -> Flow {
-        if let Err(err) = self.take_done() {
-            return self.driver_open_failed(o, err);
-        }
-        let DriverSpec::CopyBeforeWrite { min_cluster, .. } = &o.spec.driver else {
-            unreachable!("only it has a target")
-        };
-        let (cbw, discard_source, min_cluster) = (o.bs, false, *min_cluster);
-        self.seq([
-            CopyBeforeWriteFrame::CbwOpened { cbw, discard_source, min_cluster }.into(),
-            OpenFrame::Open(o, OpenStage::CbwOpened).into(),
-        ])
     }
 
     /// Notes in whose options a node was described; one that was named by another is its own.
@@ -368,9 +365,10 @@ impl World {
                 o.file_bs = Some(image);
                 let parent = o.bs;
                 self.inherits(image, parent, o.spec.file.as_deref());
+                let name = if matches!(o.spec.driver, DriverSpec::Blkverify { .. }) { "raw" } else { "image" };
                 self.seq([
                     GraphLockFrame::GraphWrlock.into(),
-                    EdgesFrame::AttachToNode { parent, name: "image", role: Role::Filtered, bs: image }.into(),
+                    EdgesFrame::AttachToNode { parent, name, role: Role::Filtered, bs: image }.into(),
                     Frame::KeepOver(Box::new(GraphLockFrame::GraphWrunlock.into())),
                     Frame::KeepOver(Box::new(GraphFrame::BdrvUnref(image).into())),
                     OpenFrame::Open(o, OpenStage::ChildAttached).into(),
@@ -411,6 +409,15 @@ impl World {
                 let target = target.clone();
                 self.seq([OpenFrame::BdrvOpen(target).into(), OpenFrame::Open(o, OpenStage::TargetOpened).into()])
             }
+            Driver::Blkverify(_) => {
+                let DriverSpec::Blkverify { test } = &o.spec.driver else { unreachable!("it opens one") };
+                let test = test.clone();
+                self.seq([OpenFrame::BdrvOpen(test).into(), OpenFrame::Open(o, OpenStage::TargetOpened).into()])
+            }
+            Driver::Compress => match self.compress_open(bs) {
+                Ok(()) => self.open_done(o),
+                Err(text) => self.driver_open_failed(o, QmpError::generic(text)),
+            },
             Driver::Throttle(group) => {
                 let group = group.clone();
                 if self.throttling.group(&group).is_none() {
@@ -474,7 +481,7 @@ impl World {
     }
 
     /// `bdrv_open_driver`, where the driver refuses: its children go under the graph lock, whether it has any or not.
-    fn driver_open_failed(&mut self, o: Box<Opening>, err: QmpError) -> Flow {
+    pub(super) fn driver_open_failed(&mut self, o: Box<Opening>, err: QmpError) -> Flow {
         let bs = o.bs;
         self.graph.nodes[bs].driver = None;
         self.push(OpenFrame::OpenFail(o, err).into());
@@ -491,7 +498,7 @@ impl World {
     }
 
     /// The end of `bdrv_open_common`; the backend for probing goes.
-    fn open_done(&mut self, mut o: Box<Opening>) -> Flow {
+    pub(super) fn open_done(&mut self, mut o: Box<Opening>) -> Flow {
         let bs = o.bs;
         let null_size =
             if let DriverSpec::Null { size, .. } = &o.spec.driver { size.map(i64::unsigned_abs) } else { None };

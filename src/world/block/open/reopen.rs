@@ -1,15 +1,17 @@
 //! Changing nodes that are open: `blockdev-reopen`, and what makes a backing file read-only (`block.c:bdrv_reopen_multiple`).
 
 use super::reopen_child::Swap;
-use super::reopen_options::{UNMAP_WITHOUT_DISCARD, child_spec};
+use super::reopen_options::{UNMAP_WITHOUT_DISCARD, child_spec, flat_options, take_of_child};
 use super::runtime_options::RuntimeOptions;
 use super::spec::{BackingSpec, DriverSpec, OpenSpec};
-use crate::base::Kept;
+use super::unsupported::not_simulated;
+use crate::base::{Json, Kept};
 use crate::block::qcow2::{MemoryBitmap, Op, OpenOptions};
 use crate::qmp::error::QmpError;
+use crate::qmp::order::wire_order;
 use crate::qmp::types::BlockdevOptions;
 use crate::world::World;
-use crate::world::arena::NodeId;
+use crate::world::arena::{ChildId, NodeId};
 use crate::world::block::drain::DrainFrame;
 use crate::world::block::driver::Driver;
 use crate::world::block::driver::qcow2::Qcow2Frame;
@@ -33,6 +35,8 @@ pub struct ReopenEntry {
     /// Its options then, and those of them that were given.
     options: RuntimeOptions,
     explicit: RuntimeOptions,
+    /// Options that neither the driver nor a child takes.
+    left: Vec<(Arc<str>, Json)>,
     old_flags: OpenFlags,
     prepared: bool,
 }
@@ -78,15 +82,30 @@ impl Reopen {
     pub fn set_read_only(world: &World, bs: NodeId, read_only: bool) -> Reopen {
         let mut reopen = Reopen::new();
         let options = RuntimeOptions { read_only: Some(read_only), ..RuntimeOptions::default() };
-        reopen.queue(world, bs, Wanted { spec: None, options, keep: true, parent: None });
+        reopen.queue(world, bs, Wanted { spec: None, options, below: Vec::new(), keep: true, parent: None });
         reopen
+    }
+
+    /// `bdrv_reopen` that keeps the old options; `given` is flat, and its values are texts.
+    ///
+    /// # Errors
+    /// QEMU's complaint about a value.
+    pub fn with_texts(world: &World, bs: NodeId, given: &[(Arc<str>, Json)]) -> Result<Reopen, QmpError> {
+        let mut reopen = Reopen::new();
+        let (options, below) = RuntimeOptions::of_texts(given)?;
+        reopen.queue(world, bs, Wanted { spec: None, options, below, keep: true, parent: None });
+        reopen.error.take().map_or(Ok(reopen), Err)
     }
 
     /// `bdrv_reopen_queue_child`: the node, and those below it that were described in its options.
     fn queue(&mut self, world: &World, bs: NodeId, wanted: Wanted) {
         let node = &world.graph.nodes[bs];
-        let Wanted { spec, mut options, keep, parent } = wanted;
+        let Wanted { spec, mut options, mut below, keep, parent } = wanted;
         self.drains.push(bs);
+        let mut left = if spec.is_none() { node.options.not_taken(&options, node.drv()) } else { Vec::new() };
+        if spec.is_none() && options.changes_driver(node.drv()) {
+            self.error = Some(not_simulated("qemu-io reopen -o"));
+        }
         let known = self.entries.iter().position(|entry| entry.bs == bs);
         // What was given stays given; then comes what is inherited, then what it had.
         match known {
@@ -104,8 +123,13 @@ impl Reopen {
             options.join(&node.options);
         }
         let flags = options.flags(flags);
-        let (below, spec_below) = (options.clone(), spec.clone());
-        let entry = ReopenEntry { bs, spec, flags, options, explicit, old_flags: node.flags, prepared: false };
+        let (inherited, spec_below) = (options.clone(), spec.clone());
+        let child_of = |edge: &ChildId| (world.graph.children[*edge].name, world.graph.bs(*edge));
+        let inherits = |child: NodeId| world.graph.nodes[child].inherits_from == Some(bs);
+        let children: Vec<_> = node.children.iter().map(child_of).filter(|(_, child)| inherits(*child)).collect();
+        let mut of_children: Vec<_> = children.iter().map(|(name, _)| take_of_child(&mut below, name)).collect();
+        left.extend(below);
+        let entry = ReopenEntry { bs, spec, flags, options, explicit, left, old_flags: node.flags, prepared: false };
         match known {
             Some(known) => {
                 let spec = entry.spec.clone().or_else(|| self.entries[known].spec.clone());
@@ -113,12 +137,8 @@ impl Reopen {
             }
             None => self.entries.push(entry),
         }
-        for edge in &node.children {
-            let (name, child) = (world.graph.children[*edge].name, world.graph.bs(*edge));
-            if world.graph.nodes[child].inherits_from != Some(bs) {
-                continue;
-            }
-            let parent = Some((below.clone(), flags, name == "backing"));
+        for (i, (name, child)) in children.into_iter().enumerate() {
+            let parent = Some((inherited.clone(), flags, name == "backing"));
             let named = |wanted: &OpenSpec| wanted.reference.clone();
             match spec_below.as_ref().map(|spec| child_spec(spec, name)) {
                 // Another node comes in its place, or none.
@@ -126,19 +146,21 @@ impl Reopen {
                 Some(Some(Some(wanted))) => match named(wanted) {
                     Some(reference) if reference != world.graph.nodes[child].node_name => {}
                     Some(_) => {
-                        let options = RuntimeOptions::default();
-                        self.queue(world, child, Wanted { spec: None, options, keep: true, parent });
+                        let (options, below) = (RuntimeOptions::default(), Vec::new());
+                        self.queue(world, child, Wanted { spec: None, options, below, keep: true, parent });
                     }
                     None => {
                         let (spec, options) = (Some(wanted.clone()), wanted.explicit.clone());
-                        self.queue(world, child, Wanted { spec, options, keep: false, parent });
+                        self.queue(world, child, Wanted { spec, options, below: Vec::new(), keep: false, parent });
                     }
                 },
-                // Nothing is said of it.
-                Some(None) | None => {
-                    let options = RuntimeOptions::default();
-                    self.queue(world, child, Wanted { spec: None, options, keep, parent });
-                }
+                // Nothing is said of it, or some options.
+                Some(None) | None => match RuntimeOptions::of_texts(&std::mem::take(&mut of_children[i])) {
+                    Ok((options, below)) => {
+                        self.queue(world, child, Wanted { spec: None, options, below, keep, parent });
+                    }
+                    Err(err) => self.error = Some(err),
+                },
             }
         }
     }
@@ -148,6 +170,8 @@ impl Reopen {
 struct Wanted {
     spec: Option<Arc<OpenSpec>>,
     options: RuntimeOptions,
+    /// Options for children, flat.
+    below: Vec<(Arc<str>, Json)>,
     /// `keep_old_opts`
     keep: bool,
     /// Options and flags of the node above, and whether this one is its backing file.
@@ -191,11 +215,9 @@ impl World {
                 return self.ret(Val::Done(Err(QmpError::generic(text))));
             };
             let spec = OpenSpec::from_options(options, None);
-            if let (Some(err), DriverSpec::Probe) = (&spec.error, &spec.driver) {
-                return self.ret(Val::Done(Err(err.clone())));
-            }
             let options = spec.explicit.clone();
-            reopen.queue(self, bs, Wanted { spec: Some(Arc::new(spec)), options, keep: false, parent: None });
+            let (spec, below) = (Some(Arc::new(spec)), Vec::new());
+            reopen.queue(self, bs, Wanted { spec, options, below, keep: false, parent: None });
         }
         self.reopen(Box::new(reopen))
     }
@@ -360,14 +382,16 @@ impl World {
                 bitmap.set_readonly(true);
             }
         }
-        let Some(spec) = spec else { return Ok(()) };
+        let Some(spec) = spec else {
+            return match wire_order(&entry.left).first() {
+                None => Ok(()),
+                Some(&first) => Err(QmpError::generic(format!("Cannot change the option '{}'", entry.left[first].0))),
+            };
+        };
         let node = &self.graph.nodes[bs];
         let has_backing = node.backing.is_some() || !node.backing_file.is_empty();
         if node.drv().supports_backing() && spec.backing == BackingSpec::FromImage && has_backing {
             return Err(QmpError::generic(format!("backing is missing for '{}'", node.node_name)));
-        }
-        if let Some(err) = &spec.error {
-            return Err(err.clone());
         }
         if node.drv().is_filter() && spec.backing != BackingSpec::FromImage {
             let (format, name) = (node.drv().format_name(), &node.node_name);
@@ -377,18 +401,32 @@ impl World {
         if !node.drv().supports_backing() && spec.backing != BackingSpec::FromImage {
             return Err(no_backing(node));
         }
+        // Options of children that were not described in this node's: nobody takes them.
+        let mut left = Vec::new();
         for (name, key) in [("backing", "backing"), ("file", "file"), ("image", "image")] {
             let edge = if name == "backing" { node.backing } else { node.file };
             if name != "backing" && edge.is_none_or(|edge| self.graph.children[edge].name != name) {
                 continue;
             }
-            if let Some(swap) = self.reopen_child(bs, name, key, edge, child_spec(&spec, name))? {
-                r.wanted.push(swap);
+            let wanted = child_spec(&spec, name);
+            match wanted.flatten().filter(|spec| spec.reference.is_none()) {
+                Some(spec) => {
+                    if edge.is_none_or(|edge| self.graph.nodes[self.graph.bs(edge)].inherits_from != Some(bs)) {
+                        flat_options(spec, key, &mut left);
+                    }
+                }
+                // Another node can't come in its place.
+                None if name == "image" => {
+                    let name = wanted.flatten().and_then(|spec| spec.reference.clone());
+                    let now = edge.map(|edge| &self.graph.nodes[self.graph.bs(edge)].node_name);
+                    left.extend(name.filter(|name| now != Some(name)).map(|name| (key.into(), Json::Str(name))));
+                }
+                None => r.wanted.extend(self.reopen_child(bs, name, key, edge, wanted)?),
             }
         }
-        match node.options.cannot_change(&r.entries[i].options, node.drv()) {
+        match node.options.cannot_change(&r.entries[i].options, node.drv(), &left) {
             Some(name) => Err(QmpError::generic(format!("Cannot change the option '{name}'"))),
-            None => Ok(()),
+            None => spec.error.clone().map_or(Ok(()), Err),
         }
     }
 

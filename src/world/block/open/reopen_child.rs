@@ -43,9 +43,8 @@ impl World {
         let new = match wanted {
             None => None,
             Some(spec) => match &spec.reference {
-                // Described in place: it must be the child that was, which is reopened itself.
-                None if old.is_some_and(|old| self.graph.nodes[old].inherits_from == Some(bs)) => return Ok(None),
-                None => return Err(QmpError::generic(format!("Cannot change the option '{key}.driver'"))),
+                // Described in place: it is no other child.
+                None => return Ok(None),
                 Some(reference) => {
                     let found = self.graph.find_node(reference);
                     let new = found.ok_or_else(|| QmpError::generic(no_node(reference)))?;
@@ -60,9 +59,6 @@ impl World {
         if old.is_some_and(|old| self.graph.nodes[old].implicit) {
             let text = format!("Cannot replace implicit {key} child of {}", self.graph.nodes[bs].node_name);
             return Err(QmpError::generic(text));
-        }
-        if name == "image" {
-            return Err(QmpError::generic(format!("Cannot change the option '{key}'")));
         }
         let role = edge.map_or(Role::Cow, |edge| self.graph.children[edge].role);
         Ok(Some(Swap { parent: bs, name, role, old, new, edge: None }))

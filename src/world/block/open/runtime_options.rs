@@ -34,7 +34,7 @@ const GENERIC: [&str; 6] =
     ["read-only", "auto-read-only", "cache.direct", "cache.no-flush", "discard", "detect-zeroes"];
 
 /// Children, which have options of their own.
-const CHILDREN: [&str; 4] = ["file", "image", "backing", "target"];
+const CHILDREN: [&str; 7] = ["file", "image", "backing", "target", "raw", "test", "children"];
 
 impl Default for RuntimeOptions {
     fn default() -> RuntimeOptions {
@@ -131,12 +131,23 @@ impl RuntimeOptions {
 
     /// The first option that differs from those of the open node and may not (the end of `bdrv_reopen_prepare`).
     #[must_use]
-    pub fn cannot_change(&self, new: &RuntimeOptions, driver: &Driver) -> Option<Arc<str>> {
+    /// `left` is what nobody took.
+    pub fn cannot_change(&self, new: &RuntimeOptions, driver: &Driver, left: &[(Arc<str>, Json)]) -> Option<Arc<str>> {
         let given = members(&new.own);
-        let differs = |(key, value): &(Arc<str>, Json)| {
-            !may_change(driver, key) && self.now(driver, key) != Some(as_compared(driver, key, value))
-        };
-        wire_order(given).into_iter().find(|&i| differs(&given[i])).map(|i| given[i].0.clone())
+        let differs = |(key, value): &&(Arc<str>, Json)| self.differs(driver, key, value);
+        let mut wrong: Vec<_> = given.iter().filter(differs).cloned().collect();
+        wrong.extend_from_slice(left);
+        wire_order(&wrong).first().map(|&i| wrong[i].0.clone())
+    }
+
+    /// Whether an option may not change and does.
+    pub(super) fn differs(&self, driver: &Driver, key: &str, value: &Json) -> bool {
+        !may_change(driver, key) && self.now(driver, key) != Some(as_compared(driver, key, value))
+    }
+
+    /// Whether there are options that the driver takes when it is opened again.
+    pub(super) fn changes_driver(&self, driver: &Driver) -> bool {
+        members(&self.own).iter().any(|(key, _)| may_change(driver, key))
     }
 
     /// The value that an option of an open node has.

@@ -11,8 +11,9 @@ use crate::qmp::error::QmpError;
 use crate::qmp::types::{
     AioOption, BitmapRef, BlkdebugIoType, BlkdebugOptions, BlockPermission, BlockdevOptions, BlockdevRef,
     BlockdevRefOrNull, CacheOptions, DetectZeroes as DetectZeroesOption, DiscardOption, DriverOptions, OnCbwError,
-    OnOffAuto,
+    OnOffAuto, QuorumReadPattern,
 };
+use crate::world::block::driver::copies::quorum::QuorumConfig;
 use crate::world::block::graph::{DetectZeroes, OpenFlags};
 use crate::world::block::perms::perm;
 use std::sync::Arc;
@@ -129,6 +130,20 @@ pub enum DriverSpec {
         /// `bottom`
         bottom: Option<Arc<str>>,
     },
+    /// `compress`
+    Compress,
+    /// `quorum`
+    Quorum {
+        /// Its nodes.
+        children: Arc<[Arc<OpenSpec>]>,
+        /// Its own options.
+        config: QuorumConfig,
+    },
+    /// `blkverify`
+    Blkverify {
+        /// The node under test.
+        test: Arc<OpenSpec>,
+    },
     /// `blkdebug`
     Blkdebug {
         /// Rules given as options.
@@ -166,8 +181,13 @@ impl DriverSpec {
             DriverSpec::CopyBeforeWrite { .. }
             | DriverSpec::SnapshotAccess
             | DriverSpec::Throttle { .. }
+            | DriverSpec::Compress
             | DriverSpec::CopyOnRead { .. } => true,
-            DriverSpec::File { .. } | DriverSpec::Null { .. } | DriverSpec::Blkdebug { .. } => false,
+            DriverSpec::File { .. }
+            | DriverSpec::Null { .. }
+            | DriverSpec::Quorum { .. }
+            | DriverSpec::Blkverify { .. }
+            | DriverSpec::Blkdebug { .. } => false,
         }
     }
 
@@ -317,7 +337,10 @@ impl OpenSpec {
         let flags = OpenFlags { rdwr, auto_read_only: false, ..inherited(overlay.flags) };
         let mut spec = OpenSpec::from_filename(filename, format, flags);
         spec.node_name = text("node-name").map(Into::into).or(spec.node_name);
-        spec.backing_options = options.and_then(|options| options.get("backing")).cloned();
+        match options.and_then(|options| options.get("backing")) {
+            Some(Json::Str(name)) => spec.backing = BackingSpec::Spec(Arc::new(OpenSpec::reference(name.clone()))),
+            backing => spec.backing_options = backing.cloned(),
+        }
         spec
     }
 
@@ -368,7 +391,6 @@ impl OpenSpec {
                 };
                 let backing = qcow2.backing.as_ref().map(|b| match b {
                     BlockdevRefOrNull::Null => BackingSpec::None,
-                    BlockdevRefOrNull::Ref(BlockdevRef::Reference(name)) if name.is_empty() => BackingSpec::None,
                     BlockdevRefOrNull::Ref(r) => {
                         let inherits = OpenFlags { rdwr: false, auto_read_only: false, ..inherited(flags) };
                         BackingSpec::Spec(child(r, Some(inherits)))
@@ -403,8 +425,31 @@ impl OpenSpec {
                 let driver = DriverSpec::Throttle { group: throttle.throttle_group.clone() };
                 (driver, Some(child(&throttle.file, pass)), None)
             }
+            DriverOptions::Compress(file) => {
+                // A filter's child inherits everything.
+                let pass = Some(OpenFlags { no_backing: false, ..inherited(flags) });
+                (DriverSpec::Compress, Some(child(file, pass)), None)
+            }
+            DriverOptions::Quorum(quorum) => {
+                let children = quorum.children.iter().map(|one| child(one, below)).collect();
+                let config = QuorumConfig {
+                    threshold: quorum.vote_threshold,
+                    blkverify: quorum.blkverify.unwrap_or(false),
+                    rewrite: quorum.rewrite_corrupted.unwrap_or(false),
+                    fifo: quorum.read_pattern == Some(QuorumReadPattern::Fifo),
+                };
+                (DriverSpec::Quorum { children, config }, None, None)
+            }
+            DriverOptions::Blkverify(blkverify) => {
+                let driver = DriverSpec::Blkverify { test: child(&blkverify.test, below) };
+                // A filter's child inherits everything.
+                let pass = Some(OpenFlags { no_backing: false, ..inherited(flags) });
+                (driver, Some(child(&blkverify.raw, pass)), None)
+            }
             DriverOptions::Preallocate(_) => return not_simulated("preallocate"),
-            DriverOptions::Other(name, _) => return not_simulated(name),
+            DriverOptions::Other(name, _) => {
+                return OpenSpec { explicit: RuntimeOptions::explicit(options), ..not_simulated(name) };
+            }
         };
         let explicit = RuntimeOptions::explicit(options);
         OpenSpec {
@@ -439,7 +484,6 @@ pub(super) fn null_filename(name: &str) -> Option<Result<bool, QmpError>> {
 /// The driver of a protocol in a file name that QEMU has, as Debian builds it, and the model lacks (`bdrv_find_protocol`).
 fn protocol_driver(protocol: &str) -> Option<&'static str> {
     Some(match protocol {
-        "blkverify" => "blkverify",
         "fat" => "vvfat",
         "ftp" => "ftp",
         "ftps" => "ftps",

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Names under which the description of a node holds those of other nodes.
-const CHILDREN: [&str; 4] = ["file", "image", "backing", "target"];
+const CHILDREN: [&str; 6] = ["file", "image", "backing", "target", "raw", "test"];
 
 /// Options that are sizes.
 const SIZES: [&str; 13] = [
@@ -231,10 +231,21 @@ impl OpenSpec {
             DriverSpec::SnapshotAccess => ("snapshot-access", "file."),
             DriverSpec::Throttle { .. } => ("throttle", "file."),
             DriverSpec::CopyOnRead { .. } => ("copy-on-read", "file."),
+            DriverSpec::Compress => ("compress", "file."),
+            DriverSpec::Quorum { .. } => ("quorum", ""),
+            DriverSpec::Blkverify { .. } => ("blkverify", "raw."),
         };
         self.given = crate::world::block::open::strong_options::strong_of_flat(driver, flat, prefix);
         if let Some(file) = &mut self.file {
             Arc::make_mut(file).keep_flat(flat, &format!("{prefix}{below}"));
+        }
+        if let DriverSpec::Quorum { children, .. } = &mut self.driver {
+            for (i, child) in Arc::make_mut(children).iter_mut().enumerate() {
+                Arc::make_mut(child).keep_flat(flat, &format!("{prefix}children.{i}."));
+            }
+        }
+        if let DriverSpec::Blkverify { test } = &mut self.driver {
+            Arc::make_mut(test).keep_flat(flat, &format!("{prefix}test."));
         }
         if let BackingSpec::Spec(backing) = &mut self.backing {
             Arc::make_mut(backing).keep_flat(flat, &format!("{prefix}backing."));
@@ -297,6 +308,11 @@ fn split_backing(node: &Json, format_is_known: bool) -> (Json, Option<Json>) {
 /// Options whose scalars are text. A node that names no driver is a file, or a format to be probed: it is read as raw, and again when
 /// the format is known.
 pub(super) fn with_drivers(node: &Json, flags: OpenFlags) -> Result<OpenSpec, QmpError> {
+    if let Some((node, copies)) = take_copies(node) {
+        let mut spec = with_drivers(&node, flags)?;
+        spec.put_copies(&copies)?;
+        return Ok(spec);
+    }
     let format_is_known = node.get("driver").is_some();
     let named = if format_is_known { node.clone() } else { with_member(node, "driver", "raw".into()) };
     let (own, backing_options) = split_backing(&with_protocols(&named), format_is_known);
@@ -313,6 +329,40 @@ pub(super) fn with_drivers(node: &Json, flags: OpenFlags) -> Result<OpenSpec, Qm
         }
     }
     Ok(spec)
+}
+
+/// The children of a quorum that are described without a driver, in a node's options or below: what each is, is found out where it is
+/// opened. Names stand in their places.
+fn take_copies(node: &Json) -> Option<(Json, Vec<Json>)> {
+    if node.get("driver").and_then(Json::as_str) != Some("quorum") {
+        let (file, copies) = take_copies(node.get("file")?)?;
+        return Some((with_member(node, "file", file), copies));
+    }
+    let Some(Json::List(copies)) = node.get("children") else { return None };
+    if !copies.iter().any(|copy| matches!(copy, Json::Dict(_))) {
+        return None;
+    }
+    let names = copies.iter().map(|copy| if let Json::Str(name) = copy { Json::Str(name.clone()) } else { "".into() });
+    Some((with_member(node, "children", Json::list(names.collect())), copies.to_vec()))
+}
+
+impl OpenSpec {
+    /// What [`take_copies`] took.
+    fn put_copies(&mut self, copies: &[Json]) -> Result<(), QmpError> {
+        let flags = super::open::inherited(self.flags);
+        let DriverSpec::Quorum { children, .. } = &mut self.driver else {
+            return self.file.as_mut().map_or(Ok(()), |file| Arc::make_mut(file).put_copies(copies));
+        };
+        let mut specs = Vec::with_capacity(copies.len());
+        for copy in copies {
+            specs.push(Arc::new(match copy {
+                Json::Str(name) => OpenSpec::reference(name.clone()),
+                copy => with_drivers(&with_protocols(copy), flags)?,
+            }));
+        }
+        *children = specs.into();
+        Ok(())
+    }
 }
 
 /// A file name given beside options: it goes down through formats to the protocol below them (`bdrv_open_inherit`, `bdrv_fill_options`).

@@ -1,15 +1,16 @@
 //! Options that change a node's data (`BlockDriver.strong_runtime_opts`): only these appear in `json:` file names.
 
 use crate::base::Json;
-use crate::qmp::types::{BlkdebugOptions, DriverOptions};
+use crate::qmp::types::{BlkdebugOptions, DriverOptions, QuorumReadPattern};
 use std::sync::Arc;
 
 /// Strong options by driver. A name that ends with a dot stands for all that begin with it.
-const STRONG: [(&str, &[&str]); 5] = [
+const STRONG: [(&str, &[&str]); 6] = [
     ("null-co", &["size", "read-zeroes"]),
     ("null-aio", &["size", "read-zeroes"]),
     ("raw", &["offset", "size"]),
     ("throttle", &["throttle-group"]),
+    ("quorum", &["vote-threshold", "blkverify", "rewrite-corrupted", "read-pattern"]),
     (
         "blkdebug",
         &[
@@ -50,6 +51,12 @@ pub fn strong_options(options: &DriverOptions, inner: bool) -> Json {
         }
         DriverOptions::Throttle(throttle) => put(&mut out, "throttle-group", Some(&*throttle.throttle_group)),
         DriverOptions::Blkdebug(blkdebug) => strong_blkdebug(blkdebug, &mut out),
+        DriverOptions::Quorum(quorum) => {
+            put(&mut out, "vote-threshold", Some(quorum.vote_threshold));
+            put(&mut out, "blkverify", quorum.blkverify);
+            put(&mut out, "rewrite-corrupted", quorum.rewrite_corrupted);
+            put(&mut out, "read-pattern", quorum.read_pattern.map(QuorumReadPattern::name));
+        }
         _ => {}
     }
     if !inner {

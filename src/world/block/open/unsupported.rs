@@ -1,7 +1,7 @@
 //! Options of nodes and drives that QEMU has and the model lacks. Each is refused by name: nothing is silently ignored.
 //!
 //! Options that change neither what a client sees nor what an image holds are accepted: how the host file is accessed (`aio`,
-//! `aio-max-batch`, `drop-cache`), when a cache is cleaned (`cache-clean-interval`), which metadata writes are checked
+//! `aio-max-batch`, `drop-cache`, and `x-check-cache-dropped`, which looks only where a migration ends), when a cache is cleaned (`cache-clean-interval`), which metadata writes are checked
 //! (`overlap-check`), what a guest device does on errors (`werror`, `rerror`).
 
 use crate::qmp::drive::DriveOptions;
@@ -12,10 +12,7 @@ use crate::qmp::types::{BlockdevOptions, CreateOptions, DriverOptions, PreallocM
 #[must_use]
 pub fn node_option(options: &BlockdevOptions) -> Option<&'static str> {
     let own = match &options.driver {
-        DriverOptions::File(file) => first(&[
-            (file.pr_manager.is_some(), "pr-manager"),
-            (file.x_check_cache_dropped == Some(true), "x-check-cache-dropped"),
-        ]),
+        DriverOptions::File(file) => first(&[(file.pr_manager.is_some(), "pr-manager")]),
         DriverOptions::Qcow2(qcow2) => first(&[
             (qcow2.encrypt.is_some(), "encrypt"),
             (qcow2.data_file.is_some(), "data-file"),

@@ -176,7 +176,7 @@ impl World {
         match self.graph.nodes[bs].drv() {
             Driver::Qcow2(q) => Some((q.cluster_size(), q.q.is_dirty())),
             Driver::File(_) => Some((0, false)),
-            Driver::Null(_) | Driver::SnapshotAccess => None,
+            Driver::Null(_) | Driver::SnapshotAccess | Driver::Quorum(_) => None,
             _ => self.driver_info(self.below(bs)),
         }
     }
@@ -186,8 +186,11 @@ impl World {
         match self.graph.nodes[bs].drv() {
             Driver::File(file) => Some(align_up(self.files.allocated(&file.path), HOST_BLOCK)),
             Driver::Null(_) => Some(0),
-            // It has a protocol name, so it is taken for something that keeps its data elsewhere.
-            Driver::Blkdebug(_) => None,
+            // They have a protocol name, so each is taken for something that keeps its data elsewhere.
+            Driver::Blkdebug(_) | Driver::Blkverify(_) => None,
+            Driver::Quorum(_) => {
+                self.quorum_children(bs).into_iter().map(|child| self.allocated_file_size(child)).sum()
+            }
             _ => self.allocated_file_size(self.below(bs)),
         }
     }

@@ -116,6 +116,9 @@ impl World {
             (ZeroFlags::Own, Driver::Qcow2(q)) => q.q.version() >= 3,
             (ZeroFlags::Own, _) => true,
             (ZeroFlags::OfBelow, _) => self.supports_zero_may_unmap(self.below(node)),
+            (ZeroFlags::OfAllBelow, _) => {
+                self.quorum_children(node).into_iter().all(|child| self.supports_zero_may_unmap(child))
+            }
             (ZeroFlags::None | ZeroFlags::NoFallbackOfBelow, _) => false,
         }
     }
