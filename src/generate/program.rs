@@ -4,7 +4,7 @@ use super::draw::{Draw, Part};
 use super::knobs::Knobs;
 use super::shape::{Shape, waits};
 use crate::base::Json;
-use crate::base::units::MICROS;
+use crate::base::time::Span;
 use crate::scenario::plan::{Expect, StepKind};
 use std::sync::Arc;
 
@@ -171,7 +171,7 @@ impl<'a> Program<'a> {
             self.ended();
         } else {
             let micros = self.order.pick(&[20, 100, 300, 1_000, 5_000, 100_000]);
-            self.steps.push(StepKind::Sleep(micros * MICROS));
+            self.steps.push(StepKind::Sleep(Span::from_micros(micros)));
         }
     }
 
