@@ -19,6 +19,9 @@ impl Program<'_> {
     /// A guest request, through qemu-io.
     pub(super) fn guest(&mut self) {
         let number = self.arguments.below(self.shape.drives.len());
+        if self.held.contains(&number) {
+            return;
+        }
         let (mut offset, mut length) = range(self.shape.drives[number].size, &mut self.arguments);
         if self.wrong.one_in(self.knobs.wrong_one_in) {
             (offset, length) = self.wrong.pick(&[(1 << 40, 512), (offset + 100, 1000), (offset, 64 << 20)]);
@@ -55,6 +58,9 @@ impl Program<'_> {
     /// A change of a drive's size.
     pub(super) fn resize(&mut self) {
         let number = self.arguments.below(self.shape.drives.len());
+        if self.held.contains(&number) {
+            return;
+        }
         let drive = &self.shape.drives[number];
         let (node, size) = (drive.node.clone(), drive.size);
         let new = match self.arguments.below(5) {

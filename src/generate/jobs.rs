@@ -157,6 +157,10 @@ impl Program<'_> {
     }
 
     fn started(&mut self, command: &'static str, arguments: Vec<(&'static str, Json)>, job: Job) {
+        let by_hand = arguments.iter().any(|(key, value)| *key == "auto-finalize" && value.as_bool() == Some(false));
+        if let Some(about) = job.about.as_ref().filter(|about| by_hand && about.is_ready()) {
+            self.held.push(about.drive);
+        }
         self.jobs.push(job);
         self.command(command, arguments);
         self.settle();

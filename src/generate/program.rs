@@ -29,6 +29,8 @@ pub(super) struct Program<'a> {
     pub wrong: Draw,
     pub chain: Draw,
     pub steps: Vec<StepKind>,
+    /// Drives of which a job may stay drained until it is finalised: a request of the guest would wait for that, and with it the monitor.
+    pub held: Vec<usize>,
     pub jobs: Vec<Job>,
     /// How many names were made up so far.
     pub names: usize,
@@ -54,6 +56,7 @@ impl<'a> Program<'a> {
             wrong: Draw::new(seed, Part::Wrong),
             chain: Draw::new(seed, Part::Jobs),
             steps: Vec::new(),
+            held: Vec::new(),
             jobs: Vec::new(),
             names: 0,
             last_bitmap: None,

@@ -42,7 +42,8 @@ impl Draw {
         }
     }
 
-    fn common(&mut self) -> String {
+    /// `by_hand`: it may have to be finalised. A mirror or an active commit keeps its source drained until then, and a request of the guest waits.
+    fn common(&mut self, by_hand: bool) -> String {
         let id = self.job_id();
         let mut more = format!(r#""job-id": "{id}""#);
         if self.one_in(4) {
@@ -52,7 +53,7 @@ impl Draw {
             };
             more.push_str(&format!(r#", "speed": {speed}"#));
         }
-        if self.one_in(5) {
+        if by_hand && self.one_in(5) {
             more.push_str(r#", "auto-finalize": false"#);
         }
         if self.one_in(10) {
@@ -66,7 +67,7 @@ impl Draw {
     }
 
     fn mirror(&mut self) {
-        let (device, mut more) = (self.top(), self.common());
+        let (device, mut more) = (self.top(), self.common(false));
         let sync = self.pick(&["full", "full", "top", "none"]);
         more.push_str(&format!(r#", "device": "{device}", "sync": "{sync}""#));
         if self.one_in(3) {
@@ -109,7 +110,7 @@ impl Draw {
     }
 
     fn commit(&mut self) {
-        let (device, mut more) = (self.top(), self.common());
+        let (device, mut more) = (self.top(), self.common(false));
         more.push_str(&format!(r#", "device": "{device}""#));
         for key in ["top", "base"] {
             match self.below(6) {
@@ -136,7 +137,7 @@ impl Draw {
     }
 
     fn stream(&mut self) {
-        let (device, mut more) = (self.top(), self.common());
+        let (device, mut more) = (self.top(), self.common(true));
         more.push_str(&format!(r#", "device": "{device}""#));
         match self.below(6) {
             0 | 1 => {

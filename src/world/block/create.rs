@@ -90,6 +90,11 @@ impl World {
         if matches!(format, "file" | "raw") && backing.is_some() {
             return fail(self, format!("Backing file not supported for file format '{format}'"));
         }
+        // Before anybody looks at the file, whose lock the backing node may hold.
+        if format == "qcow2" && backing.as_ref().is_some_and(|(file, _)| *file == path) {
+            let text = "Error: Trying to create an image with the same filename as the backing file";
+            return fail(self, text.to_owned());
+        }
         if matches!(format, "file" | "raw" | "qcow2") && !self.files.look(&path, false) {
             return self.seq([ImgCreateFrame::ImgCreate { path, format: format.into(), backing, look, size }.into()]);
         }
@@ -104,10 +109,6 @@ impl World {
                 self.raw_create(path, align_up(size, 512), false, Box::new(AfterCreate::Image(format.into())))
             }
             "qcow2" => {
-                if backing.as_ref().is_some_and(|(file, _)| *file == path) {
-                    let text = "Error: Trying to create an image with the same filename as the backing file";
-                    return fail(self, text.to_owned());
-                }
                 let create = Qcow2CreateFrame::ImgCreateQcow2 { path, backing: backing.clone(), size }.into();
                 match backing.filter(|_| look) {
                     None => self.seq([create]),
