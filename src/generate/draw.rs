@@ -18,6 +18,10 @@ pub(super) enum Part {
     Wrong = 1004,
     /// Fault rules.
     Faults = 1005,
+    /// What programs of block jobs seldom have.
+    Odd = 1007,
+    /// How much of that there is.
+    OddKnobs = 1008,
 }
 
 /// Draws for one part.

@@ -86,6 +86,8 @@ pub struct Knobs {
     pub wrong_one_in: u32,
     pub chained_one_in: u32,
     pub failing_tail_one_in: u32,
+    /// Of ten commands, how many are about what such programs seldom have.
+    pub odd_in_ten: u32,
 }
 
 impl Knobs {
@@ -132,6 +134,7 @@ impl Knobs {
             },
             chained_one_in: d.pick(&[1, 2, 4]),
             failing_tail_one_in: d.pick(&[0, 2, 4]),
+            odd_in_ten: Draw::new(seed, Part::OddKnobs).pick(&[0, 0, 0, 2, 4]),
         }
     }
 
@@ -166,6 +169,7 @@ impl Knobs {
             ("wrong arguments", once(self.wrong_one_in)),
             ("actions about what others added", once(self.chained_one_in)),
             ("transactions that fail at their end", once(self.failing_tail_one_in)),
+            ("hotplug, resets, reopening, odd numbers", format!("{} of 10 commands", self.odd_in_ten)),
         ];
         let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         rows.iter().map(|(name, value)| format!("{name:<width$}  {value}\n")).collect()

@@ -25,6 +25,7 @@ pub(super) struct Program<'a> {
     pub order: Draw,
     pub arguments: Draw,
     pub wrong: Draw,
+    pub odd: Draw,
     pub steps: Vec<StepKind>,
     pub jobs: Vec<Job>,
     /// How many names were made up so far.
@@ -36,6 +37,8 @@ pub(super) struct Program<'a> {
     /// Drives that the transaction being written backs up.
     pub backed_up: Vec<usize>,
     pub in_transaction: bool,
+    /// Drives that a disk of the machine stands on.
+    pub plugged: Vec<usize>,
 }
 
 /// A command or action: its name and its arguments.
@@ -49,6 +52,7 @@ impl<'a> Program<'a> {
             order: Draw::new(seed, Part::Program),
             arguments: Draw::new(seed, Part::Arguments),
             wrong: Draw::new(seed, Part::Wrong),
+            odd: Draw::new(seed, Part::Odd),
             steps: Vec::new(),
             jobs: Vec::new(),
             names: 0,
@@ -56,6 +60,7 @@ impl<'a> Program<'a> {
             fresh: Vec::new(),
             backed_up: Vec::new(),
             in_transaction: false,
+            plugged: Vec::new(),
         }
     }
 
@@ -98,6 +103,9 @@ impl<'a> Program<'a> {
     }
 
     fn next(&mut self) {
+        if self.turns_odd() {
+            return self.next_odd();
+        }
         let k = self.knobs;
         let verbs = if self.jobs.iter().any(|job| !job.over) { k.weight_verb * 3 } else { k.weight_verb.min(1) };
         match self.order.weighted(&[

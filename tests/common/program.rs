@@ -126,8 +126,10 @@ impl Runner {
             if let Some(options) = create.get("options").and_then(Value::as_str) {
                 args.extend(["-o", options]);
             }
-            if let Some(backing) = create.get("backing").and_then(Value::as_str) {
-                args.extend(["-b", backing, "-F", text(create, "backing-format")]);
+            match create.get("backing") {
+                Some(Value::String(backing)) => args.extend(["-b", backing, "-F", text(create, "backing-format")]),
+                Some(backing) => args.extend(["-b", text(backing, "file"), "-F", text(backing, "format")]),
+                None => {}
             }
             args.extend([text(create, "file"), text(create, "size")]);
             let (status, _) = self.tool("qemu-img", &args);
@@ -347,7 +349,7 @@ impl Runner {
             "dirty": info["dirty-flag"],
         });
         if format == "qcow2" {
-            let (status, out) = self.tool("qemu-img", &["check", name]);
+            let (status, out) = self.tool("sh", &["-c", &format!("qemu-img check {name} 2>&1")]);
             let says: Vec<&str> =
                 out.lines().filter(|line| line.contains("refcount=") || line.contains("ERROR")).collect();
             image["check"] = json!([status, says.join("\n")]);
