@@ -60,6 +60,9 @@ fn same_on_all_hosts(mut line: Value) -> Value {
 fn deep(way: &str, real: &Value, ours: &Value) -> String {
     match (real, ours) {
         (Value::Object(a), Value::Object(b)) => {
+            if a.keys().ne(b.keys()) {
+                return format!("at {way}\nQEMU: {real}\nours: {ours}");
+            }
             let names = a.keys().chain(b.keys());
             let differs = |name: &&String| a.get(*name) != b.get(*name);
             let name = names.into_iter().find(differs).expect("they differ");

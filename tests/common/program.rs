@@ -54,7 +54,7 @@ pub fn carry_out(program: &Value) -> Vec<Value> {
         let text = speeds(&String::from_utf8_lossy(&text).replace(&format!("{CALLED}:"), "PROG:"));
         runner.out.push(json!({ what: text }));
     }
-    runner.out
+    std::mem::take(&mut runner.out)
 }
 
 fn list<'a>(of: &'a Value, member: &str) -> &'a [Value] {
@@ -104,6 +104,16 @@ fn neutral(value: &mut Value) {
         Value::Array(items) => items.iter_mut().for_each(neutral),
         Value::String(text) => *text = numbers(&speeds(text)),
         _ => {}
+    }
+}
+
+/// A test that fails leaves no process behind.
+impl Drop for Runner {
+    fn drop(&mut self) {
+        if let Some(process) = &mut self.process {
+            let _ = process.child.kill();
+            let _ = process.child.wait();
+        }
     }
 }
 

@@ -191,7 +191,10 @@ fn count_skeleton(cx: &mut Cx<'_>, options: &CreateOptions) -> Res {
 fn resize(cx: &mut Cx<'_>, options: &CreateOptions) -> Res {
     if options.size > BDRV_MAX_LENGTH {
         // `bdrv_check_request32`, before the driver is asked.
-        let text = format!("Could not resize image: offset({}) exceeds maximum({BDRV_MAX_LENGTH})", options.size);
+        let text = match i64::try_from(options.size) {
+            Ok(size) => format!("Could not resize image: offset({size}) exceeds maximum({BDRV_MAX_LENGTH})"),
+            Err(_) => "Could not resize image: Image size cannot be negative".to_owned(),
+        };
         return Err(Fault::new(Errno::EIO, text).into());
     }
     let resized = match cx.grow_to(options.size).caught()? {

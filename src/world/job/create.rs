@@ -99,10 +99,6 @@ impl World {
                 if let Err(text) = self.may_create(&file.filename) {
                     return self.ret(Val::Done(Err(QmpError::generic(text))));
                 }
-                if i64::try_from(file.size).is_err() {
-                    let text = format!("Could not resize file: {}", Errno::EINVAL);
-                    return self.ret(Val::Done(Err(QmpError::generic(text))));
-                }
                 // `raw_co_create` leaves the rounding to its callers; a worker thread makes the file as long as it is to be.
                 self.raw_create(file.filename.clone(), file.size, false, Box::new(AfterCreate::Job))
             }

@@ -388,8 +388,11 @@ impl World {
         match kind {
             "iothread" => {
                 for (name, default) in IOTHREAD {
-                    numbers.push((name, number(members, name, name, options.texts)?.unwrap_or(default)));
+                    let given = number(members, name, name, options.texts)?;
+                    in_range(name, given)?;
+                    numbers.push((name, given.unwrap_or(default)));
                 }
+                check_thread_pool(numbers[4].1, numbers[5].1)?;
                 no_others(members, |key| IOTHREAD.iter().any(|(name, _)| *name == key))?;
             }
             "throttle-group" => limits = Some(throttle_limits(members, options.texts)?),
@@ -488,6 +491,22 @@ fn number(members: &[(Arc<str>, Json)], name: &str, path: &str, texts: bool) -> 
     }
 }
 
+/// `iothread_set_param`, `event_loop_base_set_param`, `thread_pool` of an iothread.
+pub(super) fn in_range(property: &str, value: Option<i64>) -> Result<(), QmpError> {
+    if value.is_some_and(|value| value < 0) {
+        return Err(QmpError::generic(format!("{property} value must be in range [0, {}]", i64::MAX)));
+    }
+    Ok(())
+}
+
+/// `aio_context_set_thread_pool_params`
+fn check_thread_pool(min: i64, max: i64) -> Result<(), QmpError> {
+    match i32::try_from(max) {
+        Ok(1..) if min <= max => Ok(()),
+        _ => Err(QmpError::generic("bad thread-pool-min/thread-pool-max values")),
+    }
+}
+
 fn no_others(members: &[(Arc<str>, Json)], known: impl Fn(&str) -> bool) -> Result<(), QmpError> {
     match members.iter().find(|(key, _)| &**key != "id" && &**key != "qom-type" && !known(key)) {
         None => Ok(()),
@@ -510,6 +529,10 @@ fn throttle_limits(members: &[(Arc<str>, Json)], texts: bool) -> Result<Limits, 
         // Only a property of an object says that it is no number of bytes; a limit is held against its range later.
         if value < 0 && key.starts_with("x-") {
             return Err(QmpError::generic("Property values cannot be negative"));
+        }
+        // A length that the group itself looks at first (`throttle_group_set`).
+        if key.ends_with("-length") && u32::try_from(value).is_err() {
+            return Err(QmpError::generic(format!("{key} value must be in the range [0, {}]", u32::MAX)));
         }
         let value = u64::try_from(value).unwrap_or(u64::MAX);
         all.set(name, value);

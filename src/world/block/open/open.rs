@@ -259,6 +259,9 @@ impl World {
                 Ok(()) => self.open_done(o),
                 Err(err) => self.driver_open_failed(o, err),
             },
+            DriverSpec::Null { latency_ns, .. } if i64::try_from(*latency_ns).is_err() => {
+                self.driver_open_failed(o, QmpError::generic("latency-ns is invalid"))
+            }
             DriverSpec::Null { aio, size, latency_ns, read_zeroes } => {
                 let null = NullDriver { aio: *aio, latency_ns: *latency_ns, read_zeroes: *read_zeroes };
                 let node = &mut self.graph.nodes[bs];
