@@ -20,6 +20,10 @@ pub(super) enum Part {
     Faults = 1005,
     /// Mirrors, commits, streams, and the chains they work on.
     Jobs = 1006,
+    /// What programs of block jobs seldom have.
+    Odd = 1007,
+    /// How much of that there is.
+    OddKnobs = 1008,
 }
 
 /// Draws for one part.

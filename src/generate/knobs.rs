@@ -90,6 +90,8 @@ pub struct Knobs {
     pub jobs_in_ten: u32,
     pub layers: usize,
     pub ends_at_once_one_in: u32,
+    /// Of ten commands, how many are about what such programs seldom have.
+    pub odd_in_ten: u32,
 }
 
 impl Knobs {
@@ -141,6 +143,7 @@ impl Knobs {
             jobs_in_ten,
             layers: jobs.range(1, 5),
             ends_at_once_one_in: if jobs_in_ten == 0 { 0 } else { jobs.pick(&[0, 4, 8]) },
+            odd_in_ten: Draw::new(seed, Part::OddKnobs).pick(&[0, 0, 0, 2, 4]),
         }
     }
 
@@ -178,6 +181,7 @@ impl Knobs {
             ("mirrors, commits and streams", format!("{} of 10 commands", self.jobs_in_ten)),
             ("layers of a chain", format!("up to {}", if self.jobs_in_ten == 0 { 3 } else { self.layers })),
             ("ended while jobs run", once(self.ends_at_once_one_in)),
+            ("hotplug, resets, reopening, odd numbers", format!("{} of 10 commands", self.odd_in_ten)),
         ];
         let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         rows.iter().map(|(name, value)| format!("{name:<width$}  {value}\n")).collect()

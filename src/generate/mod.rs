@@ -12,6 +12,7 @@ mod draw;
 mod guest;
 mod jobs;
 mod knobs;
+mod odd;
 mod program;
 mod shape;
 #[cfg(feature = "proptest")]
@@ -88,7 +89,10 @@ pub fn with_commands(options: &Options, seed: u64, commands: usize) -> Generated
 }
 
 fn drawn_with(knobs: Knobs, seed: u64) -> Generated {
-    let shape = Shape::draw(&knobs, seed);
+    let mut shape = Shape::draw(&knobs, seed);
+    if knobs.odd_in_ten > 0 {
+        shape.controller();
+    }
     let files = shape.files.iter().cloned().map(PlannedFile::new).collect();
     let args = shape.args.clone();
     let steps = Program::new(&knobs, shape, seed).write();

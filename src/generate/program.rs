@@ -28,6 +28,7 @@ pub(super) struct Program<'a> {
     pub arguments: Draw,
     pub wrong: Draw,
     pub chain: Draw,
+    pub odd: Draw,
     pub steps: Vec<StepKind>,
     /// Drives of which a job may stay drained until it is finalised: a request of the guest would wait for that, and with it the monitor.
     pub held: Vec<usize>,
@@ -41,6 +42,8 @@ pub(super) struct Program<'a> {
     /// Drives that the transaction being written backs up.
     pub backed_up: Vec<usize>,
     pub in_transaction: bool,
+    /// Drives that a disk of the machine stands on.
+    pub plugged: Vec<usize>,
 }
 
 /// A command or action: its name and its arguments.
@@ -55,6 +58,7 @@ impl<'a> Program<'a> {
             arguments: Draw::new(seed, Part::Arguments),
             wrong: Draw::new(seed, Part::Wrong),
             chain: Draw::new(seed, Part::Jobs),
+            odd: Draw::new(seed, Part::Odd),
             steps: Vec::new(),
             held: Vec::new(),
             jobs: Vec::new(),
@@ -63,6 +67,7 @@ impl<'a> Program<'a> {
             fresh: Vec::new(),
             backed_up: Vec::new(),
             in_transaction: false,
+            plugged: Vec::new(),
         }
     }
 
@@ -112,6 +117,9 @@ impl<'a> Program<'a> {
     }
 
     fn next(&mut self) {
+        if self.turns_odd() {
+            return self.next_odd();
+        }
         let k = self.knobs;
         let verbs = if self.jobs.iter().any(|job| !job.over) { k.weight_verb * 3 } else { k.weight_verb.min(1) };
         match self.order.weighted(&[

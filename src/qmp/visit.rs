@@ -100,6 +100,12 @@ impl<'a> At<'a> {
         At { value, path: Path::Root, mode }
     }
 
+    /// Whether numbers and booleans are texts.
+    #[must_use]
+    pub fn texts(&self) -> bool {
+        self.mode == Mode::Keyval
+    }
+
     /// The value itself (`visit_type_any`).
     #[must_use]
     pub fn any(&self) -> &'a Json {

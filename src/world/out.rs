@@ -130,6 +130,11 @@ impl World {
         self.out.push_back(Output::Report(text.into()));
     }
 
+    /// Text on the standard error, as it is (`error_printf`).
+    pub(in crate::world) fn console_error_raw(&mut self, text: &str) {
+        self.out.push_back(Output::Stderr(text.into()));
+    }
+
     /// Text on the standard error, without its last line end.
     pub(in crate::world) fn console_error(&mut self, text: &str) {
         self.out.push_back(Output::Stderr(format!("{text}\n").into()));

@@ -54,7 +54,7 @@ pub fn carry_out(program: &Value) -> Vec<Value> {
         let text = speeds(&String::from_utf8_lossy(&text).replace(&format!("{CALLED}:"), "PROG:"));
         runner.out.push(json!({ what: text }));
     }
-    runner.out
+    std::mem::take(&mut runner.out)
 }
 
 fn list<'a>(of: &'a Value, member: &str) -> &'a [Value] {
@@ -107,6 +107,16 @@ fn neutral(value: &mut Value) {
     }
 }
 
+/// A test that fails leaves no process behind.
+impl Drop for Runner {
+    fn drop(&mut self) {
+        if let Some(process) = &mut self.process {
+            let _ = process.child.kill();
+            let _ = process.child.wait();
+        }
+    }
+}
+
 impl Runner {
     fn path(&self) -> &Path {
         self.dir.path()
@@ -126,8 +136,10 @@ impl Runner {
             if let Some(options) = create.get("options").and_then(Value::as_str) {
                 args.extend(["-o", options]);
             }
-            if let Some(backing) = create.get("backing").and_then(Value::as_str) {
-                args.extend(["-b", backing, "-F", text(create, "backing-format")]);
+            match create.get("backing") {
+                Some(Value::String(backing)) => args.extend(["-b", backing, "-F", text(create, "backing-format")]),
+                Some(backing) => args.extend(["-b", text(backing, "file"), "-F", text(backing, "format")]),
+                None => {}
             }
             args.extend([text(create, "file"), text(create, "size")]);
             let (status, _) = self.tool("qemu-img", &args);
@@ -347,7 +359,7 @@ impl Runner {
             "dirty": info["dirty-flag"],
         });
         if format == "qcow2" {
-            let (status, out) = self.tool("qemu-img", &["check", name]);
+            let (status, out) = self.tool("sh", &["-c", &format!("qemu-img check {name} 2>&1")]);
             let says: Vec<&str> =
                 out.lines().filter(|line| line.contains("refcount=") || line.contains("ERROR")).collect();
             image["check"] = json!([status, says.join("\n")]);

@@ -29,6 +29,8 @@ pub struct CreateOptions {
     pub refcount_bits: u32,
     /// `compression_type=zstd`, instead of zlib.
     pub zstd: bool,
+    /// `preallocation`, other than off: only for its check, as it is not simulated.
+    pub preallocation: bool,
 }
 
 impl CreateOptions {
@@ -44,6 +46,7 @@ impl CreateOptions {
             lazy_refcounts: false,
             refcount_bits: 16,
             zstd: false,
+            preallocation: false,
         }
     }
 
@@ -58,6 +61,8 @@ impl CreateOptions {
             "Image size must be a multiple of 512 bytes".to_owned()
         } else if !self.cluster_size.is_power_of_two() || !(512..=2 << 20).contains(&self.cluster_size) {
             "Cluster size must be a power of two between 512 and 2048k".to_owned()
+        } else if self.preallocation && self.backing_file.is_some() {
+            "Backing file and preallocation can only be used at the same time if extended_l2 is on".to_owned()
         } else if self.backing_format.is_some() && self.backing_file.is_none() {
             "Backing format cannot be used without backing file".to_owned()
         } else if self.version < 3 && self.lazy_refcounts {
@@ -186,7 +191,10 @@ fn count_skeleton(cx: &mut Cx<'_>, options: &CreateOptions) -> Res {
 fn resize(cx: &mut Cx<'_>, options: &CreateOptions) -> Res {
     if options.size > BDRV_MAX_LENGTH {
         // `bdrv_check_request32`, before the driver is asked.
-        let text = format!("Could not resize image: offset({}) exceeds maximum({BDRV_MAX_LENGTH})", options.size);
+        let text = match i64::try_from(options.size) {
+            Ok(size) => format!("Could not resize image: offset({size}) exceeds maximum({BDRV_MAX_LENGTH})"),
+            Err(_) => "Could not resize image: Image size cannot be negative".to_owned(),
+        };
         return Err(Fault::new(Errno::EIO, text).into());
     }
     let resized = match cx.grow_to(options.size).caught()? {

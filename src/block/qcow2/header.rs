@@ -292,7 +292,11 @@ impl Cx<'_> {
                 }
                 EXT_FEATURES => {}
                 EXT_CRYPTO => return einval("CRYPTO header extension only expected with LUKS encryption method"),
-                EXT_BITMAPS => update |= self.read_bitmaps_extension(at, len)?,
+                EXT_BITMAPS => {
+                    let lost = self.read_bitmaps_extension(at, len)?;
+                    names.lost_bitmaps |= lost;
+                    update |= lost;
+                }
                 EXT_DATA_FILE => return einval("'data-file' is required for this image"),
                 _ => {
                     let data = self.read(at, len).say("ERROR: unknown extension: Could not read data")?;

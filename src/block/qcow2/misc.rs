@@ -24,6 +24,7 @@ pub(super) enum Locked {
     RemoveBitmap(Box<str>),
     MakeEmpty,
     Reopen(OpenOptions, Arc<[StoreBitmap]>),
+    ReopenAbort(OpenOptions),
     BitmapsWritable(Arc<[MemoryBitmap]>),
 }
 
@@ -99,6 +100,7 @@ impl LockedOp {
                 | Locked::ChangeBacking(..)
                 | Locked::MakeEmpty
                 | Locked::Reopen(..)
+                | Locked::ReopenAbort(_)
                 | Locked::BitmapsWritable(..)
         )
     }
@@ -123,6 +125,10 @@ impl Cx<'_> {
             Locked::RemoveBitmap(name) => self.remove_bitmap(name)?,
             Locked::MakeEmpty => self.make_empty()?,
             Locked::Reopen(options, bitmaps) => self.reopen(options, bitmaps)?,
+            Locked::ReopenAbort(options) => {
+                self.update_options(options)?;
+                self.reopened(options);
+            }
             Locked::BitmapsWritable(bitmaps) => self.bitmaps_writable(bitmaps)?,
         }
         Ok(Out::Done)
@@ -147,10 +153,14 @@ impl Cx<'_> {
             self.flush_caches()?;
             self.mark_image_clean()?;
         }
+        self.reopened(options);
+        Ok(())
+    }
+
+    fn reopened(&mut self, options: &OpenOptions) {
         self.q.sc.writable = options.writable;
         self.q.sc.discard_request = options.discard_request;
         self.q.sc.options = Arc::new(options.clone());
-        Ok(())
     }
 
     /// `qcow2_co_change_backing_file`

@@ -345,6 +345,12 @@ impl Op {
         Op::locked(Locked::Reopen(options, bitmaps))
     }
 
+    /// `qcow2_reopen_abort`: the options are the old ones again, and nothing is stored.
+    #[must_use]
+    pub fn reopen_abort(options: OpenOptions) -> Op {
+        Op::locked(Locked::ReopenAbort(options))
+    }
+
     /// `qcow2_reopen_bitmaps_rw`: the stored bitmaps are marked as in use. Those given are the ones in memory.
     #[must_use]
     pub fn bitmaps_writable(bitmaps: Arc<[MemoryBitmap]>) -> Op {

@@ -36,6 +36,10 @@ pub struct OpenOptions {
     pub refcount_cache_size: Option<u64>,
     /// `cache-size` in bytes.
     pub cache_size: Option<u64>,
+    /// `cache-clean-interval` in seconds; nothing is ever cleaned, but the number has a range.
+    pub cache_clean_interval: u64,
+    /// What is wrong with a size, which is found before all else.
+    pub refused: Option<Arc<str>>,
 }
 
 impl Default for OpenOptions {
@@ -48,6 +52,8 @@ impl Default for OpenOptions {
             l2_cache_entry_size: None,
             refcount_cache_size: None,
             cache_size: None,
+            cache_clean_interval: 0,
+            refused: None,
         }
     }
 }
@@ -262,6 +268,9 @@ impl Cx<'_> {
 
     /// `qcow2_update_options`: caches of the right size, empty. What they held before is written first.
     pub fn update_options(&mut self, options: &OpenOptions) -> Res {
+        if let Some(text) = &options.refused {
+            einval(&**text)?;
+        }
         let (l2_places, entry, refcount_places) = cache_sizes(&self.q.sc, options)?;
         if self.q.caches[0].size > 0 {
             self.flush_cache(Which::L2).say("Failed to flush the L2 table cache")?;
@@ -269,6 +278,9 @@ impl Cx<'_> {
         }
         self.forget_cache(Which::L2);
         self.forget_cache(Which::Refcount);
+        if options.cache_clean_interval > u64::from(u32::MAX) {
+            einval("Cache clean interval too big")?;
+        }
         let lazy = options.lazy_refcounts.unwrap_or(self.q.sc.compatible & COMPAT_LAZY != 0);
         if lazy && self.q.sc.version < 3 {
             einval("Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level")?;

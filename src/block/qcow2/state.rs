@@ -80,6 +80,8 @@ pub(super) struct Names {
     pub unknown_fields: Vec<u8>,
     /// Extensions that are kept though not understood, newest first, as QEMU writes them back.
     pub unknown_extensions: Vec<(u32, Vec<u8>)>,
+    /// The image had stored bitmaps when it was opened, and they were not valid any more.
+    pub lost_bitmaps: bool,
 }
 
 /// An allocation that is not linked yet (`QCowL2Meta`).
@@ -325,6 +327,19 @@ impl Qcow2 {
     #[must_use]
     pub fn corruption(&self) -> Option<&Corruption> {
         self.sc.corruption.as_deref()
+    }
+
+    /// What QEMU says of stored bitmaps that were not valid any more when the image was opened, if there were any.
+    #[must_use]
+    pub fn lost_bitmaps(&self) -> Option<&'static str> {
+        let text = match self.sc.version {
+            2 => {
+                "This qcow2 v2 image contains bitmaps, but they may have been modified by a program without persistent \
+                 bitmap support; so now they must all be considered inconsistent"
+            }
+            _ => "a program lacking bitmap support modified this file, so all bitmaps are now considered inconsistent",
+        };
+        self.sc.names.lost_bitmaps.then_some(text)
     }
 
     /// Name of the backing file as it stands in the header.

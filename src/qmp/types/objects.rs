@@ -72,6 +72,8 @@ pub struct ObjectOptions {
     pub id: Arc<str>,
     /// All arguments; those of the type were not looked at.
     pub properties: Json,
+    /// They come from a command line: numbers are texts.
+    pub texts: bool,
 }
 
 impl ObjectOptions {
@@ -81,7 +83,7 @@ impl ObjectOptions {
     /// What QEMU says about these two.
     pub fn visit(at: At<'_>) -> Visit<ObjectOptions> {
         let mut v = at.object()?;
-        let options = ObjectOptions { qom_type: v.enum_("qom-type")?, id: v.str("id")?, properties: at.any().clone() };
+        let options = ObjectOptions { qom_type: v.enum_("qom-type")?, id: v.str("id")?, properties: at.any().clone(), texts: at.texts() };
         v.leave();
         Ok(options)
     }

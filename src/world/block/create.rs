@@ -87,6 +87,9 @@ impl World {
         size: u64,
     ) -> Flow {
         let fail = |w: &mut World, text: String| w.ret(Val::Done(Err(QmpError::generic(text))));
+        if let Some(err) = OpenSpec::unknown_protocol(&path) {
+            return self.ret(Val::Done(Err(err)));
+        }
         if matches!(format, "file" | "raw") && backing.is_some() {
             return fail(self, format!("Backing file not supported for file format '{format}'"));
         }

@@ -38,6 +38,33 @@ impl World {
         }
     }
 
+    /// The hint that stands behind the message of a lock that another one has (`raw_check_lock_bytes`). `said` is what was asked for: of
+    /// several files that are locked, it is one that stands there, or one below what stands there.
+    #[must_use]
+    pub(in crate::world) fn lock_hint(&self, text: &str, said: &str) -> Option<String> {
+        if !text.ends_with("\" lock") {
+            return None;
+        }
+        let word = |c: char| !(c.is_alphanumeric() || "#._-/".contains(c));
+        let node = |word: &str| {
+            self.graph.find_node(word).or_else(|| self.graph.blk_by_name(word).and_then(|blk| self.graph.blk_bs(blk)))
+        };
+        let below = || said.split(word).find_map(|word| self.host_filename(node(word)?));
+        let opened = self.graph.nodes.iter().filter_map(|(id, _)| self.host_filename(id));
+        let all: Vec<Arc<str>> = self.graph.foreign_locks.keys().cloned().chain(opened).collect();
+        let file = all.iter().find(|file| said.contains(&***file)).cloned();
+        let file = file.or_else(below).or_else(|| all.first().cloned())?;
+        Some(format!("Is another process using the image [{file}]?"))
+    }
+
+    /// The name by which the host file that holds a node's data was opened.
+    fn host_filename(&self, node: NodeId) -> Option<Arc<str>> {
+        match self.graph.nodes[node].driver.as_ref() {
+            Some(Driver::File(file)) => Some(file.filename.clone()),
+            _ => self.graph.primary_child(node).and_then(|c| self.host_filename(self.graph.bs(c))),
+        }
+    }
+
     /// `bdrv_backing_overridden`
     fn backing_overridden(&self, node: NodeId) -> bool {
         let n = &self.graph.nodes[node];

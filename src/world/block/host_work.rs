@@ -113,6 +113,9 @@ impl World {
         made: bool,
         then: Box<AfterCreate>,
     ) -> Flow {
+        if made && i64::try_from(size).is_err() {
+            return self.ret(Val::Done(Err(resize_failed(Errno::EINVAL))));
+        }
         let key = self.files.key(&path);
         let op = if made { HostOp::Truncate(size) } else { HostOp::Create };
         match self.host_does(&key, &op) {

@@ -193,7 +193,10 @@ impl World {
 
     /// What the human monitor says of a QMP command that has ended.
     fn hmp_done(&mut self) -> Flow {
-        let text = self.take_val().error().map(|err| error_reply(&err.desc)).unwrap_or_default();
+        let mut text = self.take_val().error().map(|err| error_reply(&err.desc)).unwrap_or_default();
+        if let Some(hint) = self.lock_hint(text.trim_end(), "") {
+            text.push_str(&report_reply(&hint));
+        }
         self.ret(Val::Json(Ok(text.into())))
     }
 

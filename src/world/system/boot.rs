@@ -7,7 +7,7 @@ use crate::qmp::drive::{DriveOptions, split_options};
 use crate::qmp::error::QmpError;
 use crate::qmp::json::parse_one;
 use crate::qmp::keyval::parse_keyval;
-use crate::qmp::types::{BlockdevOptions, ObjectOptions};
+use crate::qmp::types::{AioOption, BlockdevOptions, ObjectOptions};
 use crate::qmp::visit::{At, Mode};
 use crate::world::World;
 use crate::world::arena::BackendId;
@@ -21,6 +21,7 @@ use crate::world::block::open::unsupported;
 use crate::world::block::perms::perm;
 use crate::world::blockdev::add_del::BlockdevFrame;
 use crate::world::frame::{Flow, Frame};
+use crate::world::out::Output;
 use crate::world::value::Val;
 use std::sync::Arc;
 
@@ -36,6 +37,11 @@ enum Place {
     },
     /// A device of its own.
     Virtio,
+    /// One of the two drives of the machine's own floppy controller.
+    Floppy {
+        /// Which.
+        unit: u64,
+    },
 }
 
 /// The type that `-machine` names, if it names one.
@@ -120,25 +126,41 @@ impl World {
             self.add_object(value, true).map_err(|err| format!("-object {value}: {err}"))?;
         }
         for value in of("-blockdev") {
-            self.boot_blockdev(value, between).map_err(|err| format!("-blockdev {value}: {}", self.with_hint(err)))?;
+            let from = self.out.len();
+            let opened = self.boot_blockdev(value, between);
+            self.reports_of("-blockdev", value, from);
+            opened.map_err(|err| format!("-blockdev {value}: {}", self.with_hint(err, value)))?;
         }
         // `if=virtio` stands for a `-device` behind all others.
         let mut implied = Vec::new();
+        let mut floppies = Vec::new();
+        let is_floppy = |value: &&Arc<str>| split_options(value).iter().any(|(key, to)| key == "if" && to == "floppy");
+        let drives = of("-drive").filter(is_floppy).count() as u64;
         for value in of("-drive") {
+            let from = self.out.len();
             let opened = self.boot_drive(value, between);
+            self.reports_of("-drive", value, from);
             let attached = opened.and_then(|(blk, place)| match place {
                 Place::None => Ok(()),
-                Place::OnBoard { cdrom } => self.attach_on_board(blk, cdrom),
+                Place::OnBoard { cdrom } => self.attach_on_board(blk, cdrom, drives),
                 Place::Virtio => {
                     implied.push(blk);
                     Ok(())
                 }
+                Place::Floppy { unit } => {
+                    floppies.push((unit, blk));
+                    Ok(())
+                }
             });
-            attached.map_err(|err| format!("-drive {value}: {}", self.with_hint(err)))?;
+            attached.map_err(|err| format!("-drive {value}: {}", self.with_hint(err, value)))?;
+        }
+        floppies.sort_unstable();
+        for (n, (_, blk)) in (0..).zip(floppies) {
+            self.attach_floppy(blk, n)?;
         }
         for value in of("-device") {
             let attached = self.boot_device(value, between);
-            attached.map_err(|err| format!("-device {value}: {}", self.with_hint(err)))?;
+            attached.map_err(|err| format!("-device {value}: {}", self.with_hint(err, value)))?;
         }
         for blk in implied {
             self.device_attach(Device::new("virtio-blk".into()), Some(blk))?;
@@ -147,11 +169,19 @@ impl World {
         Ok(())
     }
 
-    /// The hint that QEMU prints where another process has a lock (`raw_check_lock_bytes`).
-    fn with_hint(&self, text: String) -> String {
-        match self.graph.foreign_locks.keys().next() {
-            Some(path) if text.ends_with("\" lock") => format!("{text}\nIs another process using the image [{path}]?"),
-            _ => text,
+    fn with_hint(&self, text: String, said: &str) -> String {
+        match self.lock_hint(&text, said) {
+            Some(hint) => format!("{text}\n{hint}"),
+            None => text,
+        }
+    }
+
+    /// Messages since `from` begin with the option that is being read (`print_loc`).
+    fn reports_of(&mut self, option: &str, value: &str, from: usize) {
+        for output in self.out.iter_mut().skip(from) {
+            if let Output::Report(text) = output {
+                *text = format!("{option} {value}: {text}").into();
+            }
         }
     }
 
@@ -188,7 +218,10 @@ impl World {
         self.graph.backends[blk].last_flags = flags;
         let limits = crate::world::blockdev::throttle::drive_limits(&drive.throttling)?;
         if has_medium {
-            let spec = OpenSpec::from_drive(&drive, flags).map_err(|err| err.desc.to_string())?;
+            let mut spec = OpenSpec::from_drive(&drive, flags).map_err(|err| err.desc.to_string())?;
+            if drive.aio == Some(AioOption::Native) {
+                spec.access_natively();
+            }
             match self.run_to_end(
                 vec![OpenFrame::BdrvOpen(Arc::new(spec)).into(), BootFrame::DriveOpened { blk }.into()],
                 between,
@@ -238,7 +271,19 @@ impl World {
                 let virtio = &*interface == "virtio";
                 Ok((if virtio { Place::Virtio } else { Place::None }, name(place).into()))
             }
-            "floppy" | "pflash" => Err(format!("not simulated: if={interface}")),
+            "floppy" if self.machine.is_pc() => {
+                let free = |n: &u64| !taken(&format!("floppy{n}"));
+                let place = index.or(unit).or_else(|| (0..).find(free)).unwrap_or(0);
+                let bus = bus.unwrap_or(0);
+                if bus > 0 || place > 1 {
+                    return Err(format!("machine type does not support if=floppy,bus={bus},unit={place}"));
+                }
+                if !free(&place) {
+                    return Err(format!("drive with bus=0, unit={place} (index={place}) exists"));
+                }
+                Ok((Place::Floppy { unit: place }, format!("floppy{place}").into()))
+            }
+            "pflash" => Err(format!("not simulated: if={interface}")),
             other => {
                 let (bus, unit) = (bus.unwrap_or(0), unit.or(index).unwrap_or(0));
                 Err(format!("machine type does not support if={other},bus={bus},unit={unit}"))

@@ -292,11 +292,27 @@ impl World {
     ///
     /// # Errors
     /// As for any other device.
-    pub(super) fn attach_on_board(&mut self, blk: BackendId, cdrom: bool) -> Result<(), String> {
-        let first = u64::from(if self.machine.is_q35() { 13_u32 } else { 4 }) + self.cpus().saturating_sub(1);
+    pub(super) fn attach_on_board(&mut self, blk: BackendId, cdrom: bool, floppies: u64) -> Result<(), String> {
+        // A Q35 has a floppy controller only where it has a drive, and before its disks.
+        let first = match (self.machine.is_q35(), floppies) {
+            (true, 0) => 13,
+            (true, n) => 14 + n,
+            (false, _) => 4,
+        };
+        let first = first + self.cpus().saturating_sub(1);
         let dev = format!("/machine/unattached/device[{}]", first + u64::from(self.machine.on_board));
         self.machine.on_board += 1;
         self.take_over(blk, dev, if cdrom { "ide-cd" } else { "ide-hd" }, false)
+    }
+
+    /// A drive of the floppy controller on board takes a backend over; `n`: the how manieth.
+    ///
+    /// # Errors
+    /// As for any other device.
+    pub(super) fn attach_floppy(&mut self, blk: BackendId, n: u64) -> Result<(), String> {
+        let first = if self.machine.is_q35() { 9 } else { 10 + u64::from(self.machine.on_board) };
+        let dev = format!("/machine/unattached/device[{}]", first + self.cpus().saturating_sub(1) + n);
+        self.take_over(blk, dev, "floppy", false)
     }
 
     fn take_over(&mut self, blk: BackendId, dev: String, family: &str, share_rw: bool) -> Result<(), String> {
@@ -372,11 +388,14 @@ impl World {
         match kind {
             "iothread" => {
                 for (name, default) in IOTHREAD {
-                    numbers.push((name, number(members, name)?.unwrap_or(default)));
+                    let given = number(members, name, name, options.texts)?;
+                    in_range(name, given)?;
+                    numbers.push((name, given.unwrap_or(default)));
                 }
+                check_thread_pool(numbers[4].1, numbers[5].1)?;
                 no_others(members, |key| IOTHREAD.iter().any(|(name, _)| *name == key))?;
             }
-            "throttle-group" => limits = Some(throttle_limits(members)?),
+            "throttle-group" => limits = Some(throttle_limits(members, options.texts)?),
             "memory-backend-file"
             | "memory-backend-ram"
             | "memory-backend-memfd"
@@ -462,13 +481,29 @@ impl World {
     }
 }
 
-fn number(members: &[(Arc<str>, Json)], name: &str) -> Result<Option<i64>, QmpError> {
+/// A number by its name, which an error calls by its path; `texts`: on the command line all values are texts.
+fn number(members: &[(Arc<str>, Json)], name: &str, path: &str, texts: bool) -> Result<Option<i64>, QmpError> {
     match members.iter().find(|(key, _)| &**key == name) {
         None => Ok(None),
         Some((_, Json::Int(n))) => Ok(Some(*n)),
-        // On the command line all values are texts.
-        Some((_, Json::Str(text))) if text.parse::<i64>().is_ok() => Ok(text.parse().ok()),
-        Some(_) => Err(QmpError::generic(format!("Invalid parameter type for '{name}', expected: integer"))),
+        Some((_, Json::Str(text))) if texts && text.parse::<i64>().is_ok() => Ok(text.parse().ok()),
+        Some(_) => Err(QmpError::generic(format!("Invalid parameter type for '{path}', expected: integer"))),
+    }
+}
+
+/// `iothread_set_param`, `event_loop_base_set_param`, `thread_pool` of an iothread.
+pub(super) fn in_range(property: &str, value: Option<i64>) -> Result<(), QmpError> {
+    if value.is_some_and(|value| value < 0) {
+        return Err(QmpError::generic(format!("{property} value must be in range [0, {}]", i64::MAX)));
+    }
+    Ok(())
+}
+
+/// `aio_context_set_thread_pool_params`
+fn check_thread_pool(min: i64, max: i64) -> Result<(), QmpError> {
+    match i32::try_from(max) {
+        Ok(1..) if min <= max => Ok(()),
+        _ => Err(QmpError::generic("bad thread-pool-min/thread-pool-max values")),
     }
 }
 
@@ -487,13 +522,17 @@ fn is_limit(key: &str) -> bool {
 }
 
 /// `throttle_group_set`, `throttle_group_set_limits`
-fn throttle_limits(members: &[(Arc<str>, Json)]) -> Result<Limits, QmpError> {
+fn throttle_limits(members: &[(Arc<str>, Json)], texts: bool) -> Result<Limits, QmpError> {
     let mut all = Limits::default();
-    let mut put = |members: &[(Arc<str>, Json)], key: &str, name: &str| -> Result<(), QmpError> {
-        let Some(value) = number(members, key)? else { return Ok(()) };
+    let mut put = |members: &[(Arc<str>, Json)], key: &str, name: &str, path: &str| -> Result<(), QmpError> {
+        let Some(value) = number(members, key, path, texts)? else { return Ok(()) };
         // Only a property of an object says that it is no number of bytes; a limit is held against its range later.
         if value < 0 && key.starts_with("x-") {
             return Err(QmpError::generic("Property values cannot be negative"));
+        }
+        // A length that the group itself looks at first (`throttle_group_set`).
+        if key.ends_with("-length") && u32::try_from(value).is_err() {
+            return Err(QmpError::generic(format!("{key} value must be in the range [0, {}]", u32::MAX)));
         }
         let value = u64::try_from(value).unwrap_or(u64::MAX);
         all.set(name, value);
@@ -502,7 +541,7 @@ fn throttle_limits(members: &[(Arc<str>, Json)]) -> Result<Limits, QmpError> {
     no_others(members, |key| key == "limits" || key.strip_prefix("x-").is_some_and(is_limit))?;
     for (key, _) in members {
         if let Some(name) = key.strip_prefix("x-") {
-            put(members, key, name)?;
+            put(members, key, name, key)?;
         }
     }
     if let Some((_, limits)) = members.iter().find(|(key, _)| &**key == "limits") {
@@ -513,7 +552,7 @@ fn throttle_limits(members: &[(Arc<str>, Json)]) -> Result<Limits, QmpError> {
             return Err(QmpError::generic(format!("Parameter 'limits.{key}' is unexpected")));
         }
         for (key, _) in limits {
-            put(limits, key, key)?;
+            put(limits, key, key, &format!("limits.{key}"))?;
         }
     }
     Ok(all)

@@ -3,6 +3,7 @@
 
 use crate::base::Json;
 use crate::qmp::error::QmpError;
+use crate::world::system::machine::in_range;
 use crate::world::World;
 use crate::world::arena::BackendId;
 use crate::world::block::drain::DrainFrame;
@@ -57,10 +58,7 @@ impl World {
         let Json::Int(number) = value else {
             return Err(QmpError::generic(format!("Invalid parameter type for '{property}', expected: integer")));
         };
-        if *number < 0 {
-            let text = format!("{property} value must be in range [0, {}]", i64::MAX);
-            return Err(QmpError::generic(text));
-        }
+        in_range(property, Some(*number))?;
         let object = self.machine.objects.iter_mut().find(|object| &*object.id == id);
         for (name, old) in object.into_iter().flat_map(|object| &mut object.numbers) {
             if *name == property {

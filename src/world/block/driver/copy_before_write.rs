@@ -204,6 +204,11 @@ impl World {
         let target_edge = self.cbw(cbw).target.expect("the target was attached");
         let source = self.graph.bs(self.graph.nodes[cbw].file.expect("the source was attached"));
         let target = self.graph.bs(target_edge);
+        let largest = i64::MAX;
+        if i64::try_from(min_cluster).is_err() {
+            let text = format!("Cannot create block-copy-state: min-cluster-size too large: {min_cluster} > {largest}");
+            return fail(self, text);
+        }
         if min_cluster > 0 && !min_cluster.is_power_of_two() {
             return fail(self, "Cannot create block-copy-state: min-cluster-size needs to be a power of 2".to_owned());
         }

@@ -515,6 +515,8 @@ impl World {
             l2_cache_size: caches[1],
             l2_cache_entry_size: caches[2],
             refcount_cache_size: caches[3],
+            cache_clean_interval: spec.explicit.unsigned("cache-clean-interval").unwrap_or(0),
+            refused: spec.refused.clone(),
         };
         let traits = FileTraits {
             events: matches!(self.graph.nodes[file].drv(), Driver::Blkdebug(_)),
@@ -528,6 +530,10 @@ impl World {
 
     /// The end of `qcow2_open`.
     fn qcow2_opened(&mut self, node: NodeId) -> Flow {
+        if let Some(text) = self.qcow2(node).q.lost_bitmaps() {
+            self.error_report(&format!("warning: {text}"));
+            self.console_error_raw("Some clusters may be leaked, run 'qemu-img check -r' on the image file to fix.");
+        }
         let bitmaps = match self.take_val() {
             Val::Opened(Ok(bitmaps)) => bitmaps,
             Val::Opened(Err(fault)) => return self.ret(Val::Done(Err(QmpError::generic(fault.to_string())))),

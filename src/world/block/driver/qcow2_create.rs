@@ -9,7 +9,7 @@ use crate::base::units::align_up;
 use crate::block::content::Data;
 use crate::block::qcow2::{CreateOptions, CreateOptions as Qcow2Options, CreateStep, Op};
 use crate::qmp::error::QmpError;
-use crate::qmp::types::{BlockdevRef, CreateQcow2, Qcow2CompressionType, Qcow2Version};
+use crate::qmp::types::{BlockdevRef, CreateQcow2, PreallocMode, Qcow2CompressionType, Qcow2Version};
 use crate::world::World;
 use crate::world::aio::device::DeviceOp;
 use crate::world::arena::{BackendId, NodeId};
@@ -299,6 +299,7 @@ impl World {
             lazy_refcounts: q.lazy_refcounts.unwrap_or(false),
             refcount_bits: u32::try_from(q.refcount_bits.unwrap_or(16)).unwrap_or(0),
             zstd: q.compression_type == Some(Qcow2CompressionType::Zstd),
+            preallocation: q.preallocation.is_some_and(|mode| mode != PreallocMode::Off),
         };
         self.seq([Qcow2CreateFrame::Qcow2Format { file, options: Box::new(options) }.into()])
     }

@@ -267,6 +267,9 @@ impl World {
                 Ok(()) => self.open_done(o),
                 Err(err) => self.driver_open_failed(o, err),
             },
+            DriverSpec::Null { latency, .. } if i64::try_from(latency.as_nanos()).is_err() => {
+                self.driver_open_failed(o, QmpError::generic("latency-ns is invalid"))
+            }
             DriverSpec::Null { aio, size, latency, read_zeroes } => {
                 let null = NullDriver { aio: *aio, latency: *latency, read_zeroes: *read_zeroes };
                 let node = &mut self.graph.nodes[bs];

@@ -328,7 +328,7 @@ impl World {
             return self.reopen_at(r, At::Prepared(i));
         }
         let spec = entry.spec.clone().or_else(|| node.spec.as_deref().cloned());
-        let op = self.qcow2_reopen_op(bs, spec.as_deref(), flags);
+        let op = Box::new(Op::reopen(Self::qcow2_options(spec.as_deref(), flags), self.bitmaps_to_store(bs).into()));
         r.at = At::Prepared(i);
         self.leave(Val::None);
         self.seq([Frame::RunCo(Box::new(Qcow2Frame::Qcow2Op { node: bs, op }.into())), ReopenFrame::Reopen(r).into()])
@@ -350,14 +350,14 @@ impl World {
         }
     }
 
-    fn qcow2_reopen_op(&self, bs: NodeId, spec: Option<&OpenSpec>, flags: OpenFlags) -> Box<Op> {
+    fn qcow2_options(spec: Option<&OpenSpec>, flags: OpenFlags) -> OpenOptions {
         let (discard, lazy_refcounts, caches) = match spec.map(|spec| &spec.driver) {
             Some(DriverSpec::Qcow2 { discard_request, lazy_refcounts, caches }) => {
                 (*discard_request, *lazy_refcounts, *caches)
             }
             _ => (None, None, [None; 4]),
         };
-        let options = OpenOptions {
+        OpenOptions {
             writable: flags.rdwr,
             discard_request: discard.unwrap_or(flags.unmap),
             lazy_refcounts,
@@ -365,8 +365,9 @@ impl World {
             l2_cache_size: caches[1],
             l2_cache_entry_size: caches[2],
             refcount_cache_size: caches[3],
-        };
-        Box::new(Op::reopen(options, self.bitmaps_to_store(bs).into()))
+            cache_clean_interval: spec.and_then(|spec| spec.explicit.unsigned("cache-clean-interval")).unwrap_or(0),
+            refused: spec.and_then(|spec| spec.refused.clone()),
+        }
     }
 
     /// The rest of `bdrv_reopen_prepare`: what may not change, and which children are to.
@@ -555,7 +556,7 @@ impl World {
             return self.reopen_at(r, At::Undo(i + 1));
         }
         let spec = self.graph.nodes[bs].spec.as_deref().cloned();
-        let op = self.qcow2_reopen_op(bs, spec.as_deref(), flags);
+        let op = Box::new(Op::reopen_abort(Self::qcow2_options(spec.as_deref(), flags)));
         r.at = At::Undone(i);
         self.leave(Val::None);
         self.seq([Frame::RunCo(Box::new(Qcow2Frame::Qcow2Op { node: bs, op }.into())), ReopenFrame::Reopen(r).into()])

@@ -159,15 +159,10 @@ impl RuntimeOptions {
         }
     }
 
-    /// The first number that its driver does not take as a size (`parse_option_size`, `qcow2_update_options_prepare`).
+    /// The first number that its driver does not take as a size (`parse_option_size`).
     #[must_use]
     pub fn out_of_range(&self, driver: &DriverSpec) -> Option<String> {
         let own = members(&self.own);
-        let number = |key: &str| match self.own.get(key) {
-            Some(Json::Str(text)) => text.parse().ok(),
-            Some(Json::Int(number)) => Some(*number),
-            _ => None,
-        };
         let is_size = |key: &str| match driver {
             DriverSpec::Raw { .. } => matches!(key, "offset" | "size"),
             DriverSpec::Qcow2 { .. } => key.ends_with("cache-size") || key == "l2-cache-entry-size",
@@ -179,14 +174,24 @@ impl RuntimeOptions {
             }
             _ => false,
         };
-        let wrong = |key: &str| number(key).filter(|number| is_size(key) && *number < 0);
+        let wrong = |key: &str| self.number(key).filter(|number| is_size(key) && *number < 0);
         let mut found = wire_order(own).into_iter().filter_map(|i| Some((&own[i].0, wrong(&own[i].0)?)));
-        if let Some((key, number)) = found.next() {
-            return Some(format!("Value '{number}' is out of range for parameter '{key}'"));
+        let (key, number) = found.next()?;
+        Some(format!("Value '{number}' is out of range for parameter '{key}'"))
+    }
+
+    /// A number as `qemu_opt_get_number` has it: one below zero is a large one.
+    #[must_use]
+    pub fn unsigned(&self, key: &str) -> Option<u64> {
+        self.number(key).map(i64::cast_unsigned)
+    }
+
+    fn number(&self, key: &str) -> Option<i64> {
+        match self.own.get(key)? {
+            Json::Str(text) => text.parse().ok(),
+            Json::Int(number) => Some(*number),
+            _ => None,
         }
-        let interval = number("cache-clean-interval").filter(|_| matches!(driver, DriverSpec::Qcow2 { .. }));
-        let too_big = interval.is_some_and(|interval| u32::try_from(interval).is_err());
-        too_big.then(|| "Cache clean interval too big".to_owned())
     }
 
     /// An empty list or dictionary, which is not taken apart, so that no driver takes it (`qdict_flatten`); the first one that QEMU

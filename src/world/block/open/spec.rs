@@ -344,6 +344,26 @@ impl OpenSpec {
         spec
     }
 
+    /// `BDRV_O_NATIVE_AIO`, for all below.
+    pub fn access_natively(&mut self) {
+        if let DriverSpec::File { native, .. } = &mut self.driver {
+            *native = true;
+        }
+        if let Some(file) = &mut self.file {
+            Arc::make_mut(file).access_natively();
+        }
+    }
+
+    /// What is wrong with the protocol of a file name, of which a new image is to be made (`bdrv_find_protocol`).
+    #[must_use]
+    pub fn unknown_protocol(filename: &str) -> Option<QmpError> {
+        let named = filename.starts_with("json:") || filename.starts_with("blkdebug:");
+        if named || null_filename(filename).is_some() {
+            return None;
+        }
+        OpenSpec::host_file(filename, OpenFlags::default()).error
+    }
+
     /// The host file at the bottom.
     #[must_use]
     pub fn filename(&self) -> Option<&str> {

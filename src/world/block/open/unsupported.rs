@@ -54,7 +54,8 @@ pub fn create_option(options: &CreateOptions) -> Option<&'static str> {
             (qcow2.data_file_raw == Some(true), "data-file-raw"),
             (qcow2.extended_l2 == Some(true), "extended-l2"),
             (qcow2.encrypt.is_some(), "encrypt"),
-            (allocates(qcow2.preallocation), "preallocation"),
+            // With a backing file it is refused, unless L2 entries are extended.
+            (allocates(qcow2.preallocation) && qcow2.backing_file.is_none(), "preallocation"),
         ]),
         CreateOptions::Other(driver, _) => CreateOptions::UNREAD.into_iter().find(|name| *name == driver.name()),
     }
