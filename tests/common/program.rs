@@ -32,6 +32,8 @@ struct Runner {
     process: Option<Process>,
     started: usize,
     calm: bool,
+    /// How the process before ended that was killed, where none was started after it.
+    killed: Option<Value>,
 }
 
 /// What happened, line by line, in the form of the recordings.
@@ -39,7 +41,7 @@ pub fn carry_out(program: &Value) -> Vec<Value> {
     let dir = tempfile::tempdir().expect("a directory");
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_blockjob-sim"), dir.path().join(CALLED)).expect("a link");
     let calm = program.get("calm").is_some();
-    let mut runner = Runner { dir, out: Vec::new(), process: None, started: 0, calm };
+    let mut runner = Runner { dir, out: Vec::new(), process: None, started: 0, calm, killed: None };
     for file in list(program, "files") {
         runner.prepare(file);
     }
@@ -158,6 +160,7 @@ impl Runner {
     /// Starts the process; of one that fails to start, and of all after the first, this is told.
     fn start(&mut self, args: &[Value], first: bool) {
         self.started += 1;
+        self.killed = None;
         let socket = format!("qmp{}.sock", self.started);
         let open =
             |name: &str| fs::OpenOptions::new().create(true).append(true).open(self.path().join(name)).expect("a file");
@@ -298,6 +301,11 @@ impl Runner {
     fn wait_for(&mut self, wanted: &Value) {
         let has =
             |line: &Value| wanted.as_object().is_some_and(|wanted| wanted.iter().all(|(k, v)| line.get(k) == Some(v)));
+        // It may have come with the reply to the last command.
+        let since = self.out.iter().rposition(|line| line.get("command").is_some()).unwrap_or(0);
+        if self.out[since..].iter().any(has) {
+            return;
+        }
         while let Some(line) = self.line(PATIENCE) {
             let found = has(&line);
             self.out.push(line);
@@ -317,12 +325,16 @@ impl Runner {
         if let Some(process) = self.process.take() {
             self.out.push(ended(process.child));
         }
+        // The recordings tell it again at their end.
+        self.out.extend(self.killed.take());
     }
 
     fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.child.kill().expect("it runs");
-            self.out.push(ended(process.child));
+            let status = ended(process.child);
+            self.killed = Some(status.clone());
+            self.out.push(status);
         }
     }
 

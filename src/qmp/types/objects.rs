@@ -83,7 +83,12 @@ impl ObjectOptions {
     /// What QEMU says about these two.
     pub fn visit(at: At<'_>) -> Visit<ObjectOptions> {
         let mut v = at.object()?;
-        let options = ObjectOptions { qom_type: v.enum_("qom-type")?, id: v.str("id")?, properties: at.any().clone(), texts: at.texts() };
+        let options = ObjectOptions {
+            qom_type: v.enum_("qom-type")?,
+            id: v.str("id")?,
+            properties: at.any().clone(),
+            texts: at.texts(),
+        };
         v.leave();
         Ok(options)
     }

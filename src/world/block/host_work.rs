@@ -11,6 +11,7 @@ use crate::world::aio::queue::Ctx;
 use crate::world::arena::ReqId;
 use crate::world::block::create::AfterCreate;
 use crate::world::block::driver::Driver;
+use crate::world::block::driver::qcow2_create::TRUNCATE;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use std::sync::Arc;
@@ -114,7 +115,9 @@ impl World {
         then: Box<AfterCreate>,
     ) -> Flow {
         if made && i64::try_from(size).is_err() {
-            return self.ret(Val::Done(Err(resize_failed(Errno::EINVAL))));
+            // It is the worker thread that finds out.
+            return self
+                .seq([Frame::Sleep(TRUNCATE), Frame::Give(Box::new(Val::Done(Err(resize_failed(Errno::EINVAL)))))]);
         }
         let key = self.files.key(&path);
         let op = if made { HostOp::Truncate(size) } else { HostOp::Create };

@@ -32,6 +32,7 @@ pub enum HotplugFrame {
     DevicePlugged(Box<Plugged>),
     UnplugOnReset,
     MarkAutoDel(BackendId),
+    ReleaseDrive(BackendId),
     DeviceGone { id: Option<Arc<str>>, path: Arc<str>, inner: bool },
 }
 
@@ -42,6 +43,7 @@ impl HotplugFrame {
             HotplugFrame::DevicePlugged(plugged) => w.device_plugged(*plugged),
             HotplugFrame::UnplugOnReset => w.unplug_on_reset(),
             HotplugFrame::MarkAutoDel(blk) => w.mark_auto_del(blk),
+            HotplugFrame::ReleaseDrive(blk) => w.release_drive(blk),
             HotplugFrame::DeviceGone { id, path, inner } => w.device_gone(id, &path, inner),
         }
     }
@@ -145,9 +147,8 @@ impl World {
         let backend = device.backend.filter(|blk| self.graph.backends.get(*blk).is_some());
         match backend {
             Some(blk) => {
-                self.graph.backends[blk].dev = None;
-                let unref = Frame::OnMain(Box::new(BackendFrame::BlkUnref(blk).into()));
-                let co = self.co_create([gone, unref, Frame::Sleep(GRACE)]);
+                let release = Frame::OnMain(Box::new(HotplugFrame::ReleaseDrive(blk).into()));
+                let co = self.co_create([gone, release, Frame::Sleep(GRACE)]);
                 self.seq([BackendFrame::BlkDrain(blk).into(), HotplugFrame::MarkAutoDel(blk).into(), Frame::Enter(co)])
             }
             None => {
@@ -174,6 +175,12 @@ impl World {
             Some(job) => self.seq([TxnFrame::JobCancel(job, false).into(), HotplugFrame::MarkAutoDel(blk).into()]),
             None => Flow::Go,
         }
+    }
+
+    /// `release_drive`: until then the drive is in use, and no other device gets it.
+    fn release_drive(&mut self, blk: BackendId) -> Flow {
+        self.graph.backends[blk].dev = None;
+        self.seq([BackendFrame::BlkUnref(blk).into()])
     }
 
     /// `device_finalize`

@@ -3,7 +3,6 @@
 
 use crate::base::Json;
 use crate::qmp::error::QmpError;
-use crate::world::system::machine::in_range;
 use crate::world::World;
 use crate::world::arena::BackendId;
 use crate::world::block::drain::DrainFrame;
@@ -11,6 +10,7 @@ use crate::world::block::edges::EdgesFrame;
 use crate::world::block::graph::GraphFrame;
 use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::frame::{Flow, Frame};
+use crate::world::system::machine::in_range;
 use crate::world::value::Val;
 use std::sync::Arc;
 
