@@ -12,7 +12,7 @@ pub use start::{CommitActiveArgs, MirrorArgs};
 
 use crate::base::Json;
 use crate::base::errno::{Errno, Ret};
-use crate::base::units::{MIB, MILLIS, Nanos};
+use crate::base::units::{MIB, MILLIS, Nanos, Shift};
 use crate::bitmap::{BitmapId, HBitmap, HBitmapIter};
 use crate::job::status::JobType;
 use crate::qmp::error::QmpError;
@@ -164,6 +164,13 @@ pub struct MirrorJob {
     pub in_drain: bool,
     /// `base_ro`: the base was read-only before.
     pub base_ro: bool,
+}
+
+impl MirrorJob {
+    /// The clock is set to another time.
+    pub(super) fn rebase(&mut self, shift: Shift) {
+        self.last_pause_ns = shift.of(self.last_pause_ns);
+    }
 }
 
 /// The frames of this job and of its filter.
