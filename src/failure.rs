@@ -356,6 +356,8 @@ mod tests {
         let gone = failed(r#"{"class": "DeviceNotActive", "desc": "Block job 'job0' not found"}"#);
         assert!(gone.same_kind(&failed(r#"{"class": "DeviceNotActive", "desc": "Block job 'j' not found"}"#)));
         assert!(!gone.same_kind(&failed(r#"{"class": "GenericError", "desc": "QMP input lacks member 'execute'"}"#)));
-        assert!(!gone.same_kind(&failed(r#"{"class": "DeviceNotActive", "desc": "No active block job on device 'd'"}"#)));
+        assert!(
+            !gone.same_kind(&failed(r#"{"class": "DeviceNotActive", "desc": "No active block job on device 'd'"}"#))
+        );
     }
 }

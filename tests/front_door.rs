@@ -157,13 +157,17 @@ fn a_client_waits_until_a_mirror_is_ready() {
     let target = "- qmp: {execute: blockdev-add, arguments: {driver: null-co, node-name: t, size: 1048576}}\n";
     let mirror = "- qmp: {execute: blockdev-mirror, arguments: {job-id: j, device: disk, target: t, sync: full}}\n";
     let complete = "- qmp: {execute: block-job-complete, arguments: {device: j}}\n";
-    let (code, err) = run(&format!("{target}{mirror}- {{wait: j, until: ready}}\n{complete}- wait: j\n- no-jobs: true"));
+    let (code, err) =
+        run(&format!("{target}{mirror}- {{wait: j, until: ready}}\n{complete}- wait: j\n- no-jobs: true"));
     assert_eq!(code, 0, "{err}");
     // A mirror that is ready sleeps and wakes for ever, so nothing is stuck; what came instead is said all the same.
     let event = "- event: {event: BLOCK_JOB_READY, data: {device: other}}\nlimits: {time: 2s}\n";
     let (code, err) = run(&format!("{target}{mirror}{event}"));
     assert!(code == 1 && err.contains("limit in step 3: more than 2000 ms of virtual time"), "{err}");
-    assert!(err.contains("read BLOCK_JOB_READY {") && err.contains("at device: expected \"other\", got \"j\""), "{err}");
+    assert!(
+        err.contains("read BLOCK_JOB_READY {") && err.contains("at device: expected \"other\", got \"j\""),
+        "{err}"
+    );
     let (code, err) = run("- {wait: j, until: redy}");
     assert!(code == 2 && err.contains("expected one of: ready, concluded, null"), "{err}");
     assert_eq!(run("- {wait: j, until: ready, error: x}").0, 2);
@@ -348,7 +352,10 @@ fn errors_have_one_form() {
         &["run", RACE, "--replay", "@x"],
     ] {
         let (code, out, err) = sim(dir.path(), args, "");
-        assert!(code == 2 && out.is_empty() && err.starts_with("error: ") && err.lines().count() == 1, "{args:?} {out}{err}");
+        assert!(
+            code == 2 && out.is_empty() && err.starts_with("error: ") && err.lines().count() == 1,
+            "{args:?} {out}{err}"
+        );
     }
 }
 

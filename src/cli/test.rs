@@ -62,7 +62,11 @@ impl Shared<'_> {
 /// Runs every scenario, calm and under each seed; one that holds in a single schedule only in that.
 pub(super) fn test(args: &TestArgs, runner: Runner, out: &mut Output) -> u8 {
     if let Some(Err(error)) = args.junit.as_ref().map(|path| crate::serve::outfile::probe(path)) {
-        out.error(&format!("--junit: {}: {}", args.junit.as_deref().unwrap_or("".as_ref()).display(), files::plain(&error)));
+        out.error(&format!(
+            "--junit: {}: {}",
+            args.junit.as_deref().unwrap_or("".as_ref()).display(),
+            files::plain(&error)
+        ));
         return EXIT_USAGE;
     }
     let found = match files::named(&args.paths, &args.filter) {
