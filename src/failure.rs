@@ -86,7 +86,10 @@ impl Verdict {
         }
         match &self.invariant {
             Some(_) => kind(&self.subject) == kind(&other.subject),
-            None => without_names(&self.reason) == without_names(&other.reason),
+            None => {
+                without_names(&self.reason) == without_names(&other.reason)
+                    && error_of(&self.reason) == error_of(&other.reason)
+            }
         }
     }
 }
@@ -102,6 +105,13 @@ impl fmt::Display for Verdict {
         }
         write!(f, ": {}", self.reason)
     }
+}
+
+/// The error that a command gave, in a reason that shows one: its class, and its text without names and numbers. Without that, whoever
+/// makes a failure small would end with a command that is no command.
+fn error_of(reason: &str) -> Option<(&str, String)> {
+    let between = |begin: &str, end: &str| Some(reason.split_once(begin)?.1.split_once(end)?.0);
+    Some((between("\"class\": \"", "\"")?, without_names(between("\"desc\": \"", "\"}")?)))
 }
 
 /// A reason without its numbers and quoted texts.
@@ -330,4 +340,24 @@ fn tail(trace: &Trace) -> Vec<Arc<str>> {
     };
     let records = trace.iter().count();
     trace.iter().skip(records.saturating_sub(TAIL)).map(lines).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(error: &str) -> Verdict {
+        let reason = format!("expected a return value, got {{\"error\": {error}}}");
+        Verdict::of(&Outcome::Failed { at: None, reason }).expect("it fails")
+    }
+
+    #[test]
+    fn an_error_is_another_failure_than_another_error() {
+        let gone = failed(r#"{"class": "DeviceNotActive", "desc": "Block job 'job0' not found"}"#);
+        assert!(gone.same_kind(&failed(r#"{"class": "DeviceNotActive", "desc": "Block job 'j' not found"}"#)));
+        assert!(!gone.same_kind(&failed(r#"{"class": "GenericError", "desc": "QMP input lacks member 'execute'"}"#)));
+        assert!(
+            !gone.same_kind(&failed(r#"{"class": "DeviceNotActive", "desc": "No active block job on device 'd'"}"#))
+        );
+    }
 }

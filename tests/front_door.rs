@@ -153,6 +153,27 @@ fn wait_is_short_for_two_events() {
 }
 
 #[test]
+fn a_client_waits_until_a_mirror_is_ready() {
+    let target = "- qmp: {execute: blockdev-add, arguments: {driver: null-co, node-name: t, size: 1048576}}\n";
+    let mirror = "- qmp: {execute: blockdev-mirror, arguments: {job-id: j, device: disk, target: t, sync: full}}\n";
+    let complete = "- qmp: {execute: block-job-complete, arguments: {device: j}}\n";
+    let (code, err) =
+        run(&format!("{target}{mirror}- {{wait: j, until: ready}}\n{complete}- wait: j\n- no-jobs: true"));
+    assert_eq!(code, 0, "{err}");
+    // A mirror that is ready sleeps and wakes for ever, so nothing is stuck; what came instead is said all the same.
+    let event = "- event: {event: BLOCK_JOB_READY, data: {device: other}}\nlimits: {time: 2s}\n";
+    let (code, err) = run(&format!("{target}{mirror}{event}"));
+    assert!(code == 1 && err.contains("limit in step 3: more than 2000 ms of virtual time"), "{err}");
+    assert!(
+        err.contains("read BLOCK_JOB_READY {") && err.contains("at device: expected \"other\", got \"j\""),
+        "{err}"
+    );
+    let (code, err) = run("- {wait: j, until: redy}");
+    assert!(code == 2 && err.contains("expected one of: ready, concluded, null"), "{err}");
+    assert_eq!(run("- {wait: j, until: ready, error: x}").0, 2);
+}
+
+#[test]
 fn several_files_filters_and_lists() {
     let good = || "about: Nothing.\nsteps: [{idle: true}]\n".to_owned();
     let bad = || "about: Waits.\nsteps: [{event: STOP}]\n".to_owned();
@@ -177,9 +198,20 @@ fn several_files_filters_and_lists() {
 fn a_scenario_to_start_from_passes() {
     let dir = folder(&[]);
     assert_eq!(sim(dir.path(), &["new", "mine"], "").0, 0);
-    assert_eq!(sim(dir.path(), &["check", "mine.yaml"], "").0, 0);
-    let (code, out, _) = sim(dir.path(), &["test", "mine.yaml", "--seeds", "0..20"], "");
-    assert_eq!(code, 0, "{out}");
+    for job in ["backup", "mirror", "commit", "stream"] {
+        assert_eq!(sim(dir.path(), &["new", &format!("jobs/{job}"), "--job", job], "").0, 0);
+    }
+    assert_eq!(sim(dir.path(), &["check", "mine.yaml", "jobs"], "").0, 0);
+    let (code, out, _) = sim(dir.path(), &["test", "jobs", "--seeds", "0..20"], "");
+    assert!(code == 0 && out.contains("4 scenarios, 84 runs: 4 passed, 0 failed"), "{out}");
+    // The calm schedule and seeds are not all: an exhaustive search turns back the clock.
+    for job in ["backup", "mirror", "commit", "stream"] {
+        let file = format!("jobs/{job}.yaml");
+        let (code, out, _) = sim(dir.path(), &["fuzz", &file, "--runs", "64", "--max-states", "100"], "");
+        assert!(code == 0 && out.contains("no run failed"), "{job} {out}");
+    }
+    let same = |a: &str, b: &str| fs::read(dir.path().join(a)).unwrap() == fs::read(dir.path().join(b)).unwrap();
+    assert!(same("mine.yaml", "jobs/backup.yaml") && !same("mine.yaml", "jobs/mirror.yaml"));
     let (code, _, err) = sim(dir.path(), &["new", "mine"], "");
     assert!(code == 2 && err.contains("error: mine.yaml: File exists"), "{err}");
     let (code, out, _) = sim(dir.path(), &["schema"], "");
@@ -257,22 +289,81 @@ fn explore_gives_up_at_its_limit_of_memory() {
 }
 
 #[test]
-fn ctrl_c_tells_what_was_done() {
+fn signals_tell_what_was_done() {
     let dir = folder(&[]);
     let args = ["test", RACE, "--seeds", "0..100000000"];
-    let child = Command::new(env!("CARGO_BIN_EXE_blockjob-sim"))
-        .args(args)
+    for signal in ["-INT", "-TERM", "-HUP"] {
+        let child = Command::new(env!("CARGO_BIN_EXE_blockjob-sim"))
+            .args(args)
+            .current_dir(dir.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_secs(2));
+        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+        let output = child.wait_with_output().unwrap();
+        let out = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(130), "{signal} {out}");
+        assert!(out.contains("1 scenario, ") && out.contains("1 passed"), "{signal} {out}");
+    }
+}
+
+/// A disk that gets full takes no report away: what was found until then is printed.
+#[test]
+fn a_campaign_that_cannot_be_written_down_is_reported() {
+    let dir = folder(&[]);
+    let fuzz = "fuzz \"$1\" --strategy walk --seeds 0..100000 --state st";
+    let script = format!("trap '' XFSZ; ulimit -f 4; exec \"$0\" {fuzz}");
+    let output = Command::new("sh")
+        .args(["-c", &script, env!("CARGO_BIN_EXE_blockjob-sim"), RACE])
         .current_dir(dir.path())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
+        .output()
         .unwrap();
-    std::thread::sleep(Duration::from_secs(2));
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
-    let output = child.wait_with_output().unwrap();
-    let out = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert_eq!(output.status.code(), Some(130), "{out}");
-    assert!(out.contains("1 scenario, ") && out.contains("1 passed"), "{out}");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(2), "{out}{err}");
+    assert!(out.contains("over: the state could not be written") && out.contains("no run failed"), "{out}{err}");
+    assert!(err.contains("error: st/campaign.jsonl: "), "{err}");
+}
+
+#[test]
+fn a_part_that_is_missing_is_named() {
+    let dir = folder(&[]);
+    for part in ["0/3", "1/3"] {
+        let state = format!("s{}", &part[..1]);
+        let args = ["fuzz", RACE, "--strategy", "walk", "--seeds", "0..400", "--shard", part, "--state", &state];
+        assert_eq!(sim(dir.path(), &args, "").0, 0);
+    }
+    let (code, _, err) = sim(dir.path(), &["merge", "s0", "s1"], "");
+    assert!(code == 2 && err.contains("part 2 of 3 is missing or not done (`--shard 2/3`)"), "{err}");
+}
+
+#[test]
+fn errors_have_one_form() {
+    let dir = folder(&[("parts.yaml", "define: {a: {steps: []}}\n".to_owned())]);
+    for args in [
+        &["run", "nothing.yaml"][..],
+        &["explore", "nothing.yaml"],
+        &["timeline", "nothing.yaml"],
+        &["debug", "nothing.yaml", "--lines"],
+        &["museum"],
+        &["explore", "parts.yaml"],
+        &["test", "nowhere"],
+        &["run", RACE, "--replay", "@x"],
+    ] {
+        let (code, out, err) = sim(dir.path(), args, "");
+        assert!(
+            code == 2 && out.is_empty() && err.starts_with("error: ") && err.lines().count() == 1,
+            "{args:?} {out}{err}"
+        );
+    }
+}
+
+#[test]
+fn a_seed_is_run_twice_where_that_is_asked_for() {
+    let scenario = concat!(env!("CARGO_MANIFEST_DIR"), "/sim-scenarios/backup/full.yaml");
+    let (code, out, _) = sim(folder(&[]).path(), &["fuzz", scenario, "--check-determinism", "--runs", "50"], "");
+    assert!(code == 0 && out.contains("each seed was run twice: both runs were the same"), "{out}");
 }
 
 /// QEMU writes such names into images whose overlay was made of a node that no file name describes.

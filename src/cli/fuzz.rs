@@ -15,7 +15,8 @@ use super::{EXIT_CODES, EXIT_USAGE, counted, files, seeds};
 use crate::choice::{ChoiceLog, Chooser, Mode, Replay};
 use crate::explore::saved::Head;
 use crate::explore::{
-    ANOTHER_RUN, Block, Campaign, EXHAUST, Fingerprint, Found, PORTFOLIO, Source, Stage, Start, Strategy, Tally, Worker, grouped,
+    ANOTHER_RUN, Block, Campaign, EXHAUST, Fingerprint, Found, PORTFOLIO, Source, Stage, Start, Strategy, Tally,
+    Worker, grouped,
 };
 use crate::failure::Failure;
 use crate::scenario::Plan;
@@ -612,7 +613,9 @@ pub(super) fn merge(args: &MergeArgs, out: &mut Output) -> u8 {
             None => {
                 let (stage, number) = tally.next();
                 out.error(&match head.parts {
-                    Some(of) => format!("part {} of {of} is missing or not done (`--shard {}/{of}`)", number % of, number % of),
+                    Some(of) => {
+                        format!("part {} of {of} is missing or not done (`--shard {}/{of}`)", number % of, number % of)
+                    }
                     None => format!("the campaign is not done: block {number} of stage {stage} is missing"),
                 });
                 return EXIT_USAGE;

@@ -164,14 +164,16 @@ mod tests {
         let text = format!("steps: \x1b{} \u{e9}wrong{}\nnext", "a".repeat(300), "b".repeat(500));
         let offset = u32::try_from(text.find("wrong").unwrap_or_default()).unwrap_or_default();
         let span = Span { offset, len: 1000, line: 1, column: 311, ..Span::default() };
-        let place = |span| Place { file: "f".into(), text: text.as_str().into(), span, label: "what\tis it".to_owned() };
+        let place =
+            |span| Place { file: "f".into(), text: text.as_str().into(), span, label: "what\tis it".to_owned() };
         let error = |span| ScenarioError { message: "m".to_owned(), place: place(span), help: None, calls: Vec::new() };
         let shown = render(&error(span), 80, false);
         assert!(shown.contains("[f:1:311]") && shown.contains(" 1 │ …a") && shown.contains("a éwrongb"), "{shown}");
         assert!(!shown.contains('\x1b') && shown.lines().all(|line| line.chars().count() < 220), "{shown}");
         // At the very end, and behind it.
         for offset in [text.len(), text.len() + 9] {
-            let span = Span { offset: u32::try_from(offset).unwrap_or_default(), line: 2, column: 5, ..Span::default() };
+            let span =
+                Span { offset: u32::try_from(offset).unwrap_or_default(), line: 2, column: 5, ..Span::default() };
             assert!(render(&error(span), 80, false).contains(" 2 │ next\n   ·     ┬\n"), "{offset}");
         }
     }

@@ -51,7 +51,9 @@ impl Builder {
     #[must_use]
     pub fn write(self, file: &str, format: &str, pattern: u8, offset: u64, length: u64) -> Builder {
         let (pattern, what) = (u64::from(pattern), "write");
-        self.file(json!({what: {"file": file, "format": format, "pattern": pattern, "offset": offset, "length": length}}))
+        self.file(
+            json!({what: {"file": file, "format": format, "pattern": pattern, "offset": offset, "length": length}}),
+        )
     }
 
     /// Any file step (`blockjob-sim help scenario`), done before QEMU starts.
@@ -122,7 +124,9 @@ impl Builder {
     pub fn to_yaml(&self) -> String {
         let list = |name: &str, steps: &[Value]| match steps.is_empty() {
             true => format!("{name}: []\n"),
-            false => format!("{name}:\n{}", steps.iter().map(|step| format!("  - {}\n", first(step))).collect::<String>()),
+            false => {
+                format!("{name}:\n{}", steps.iter().map(|step| format!("  - {}\n", first(step))).collect::<String>())
+            }
         };
         let mut text = format!("about: {}\n", Value::from(self.about.as_str()));
         text.push_str(&list("files", &self.files));
@@ -178,6 +182,9 @@ mod tests {
     fn a_mistake_has_the_line_of_its_step() {
         let wrong = Builder::new("Wrong.").step(json!({"mark": "start"})).step(json!({"wati": "j"})).plan();
         let error = wrong.expect_err("it is wrong");
-        assert!(error.to_string().contains("scenario built in Rust:6:") && error.place.label.contains("wait"), "{error}");
+        assert!(
+            error.to_string().contains("scenario built in Rust:6:") && error.place.label.contains("wait"),
+            "{error}"
+        );
     }
 }

@@ -120,9 +120,9 @@ impl Bench {
         fresh(&dir)?;
         match Qemu::start(&self.command, &dir, &[], &self.guard)? {
             Started::Runs(_) => Ok(()),
-            Started::Not(ending) => {
+            Started::Not(_) => {
                 let (_, stderr) = printed(&dir);
-                Err(Trouble(format!("QEMU does not start ({ending:?}): {}", stderr.trim())))
+                Err(Trouble(format!("QEMU does not start: {}", stderr.trim())))
             }
         }
     }
