@@ -87,7 +87,7 @@ pub(super) fn museum(args: &MuseumArgs, runner: Runner, out: &mut Output) -> u8 
     let heads: String = ways.iter().map(|way| format!(" {} |", way.name())).collect();
     out.print(&format!("| quirk | breaks |{heads}\n|---|---|{}\n", "---:|".repeat(ways.len())));
     let mut lost = 0;
-    for about in TABLE.iter().filter(|about| about.origin == Origin::Qemu) {
+    for about in TABLE.iter().filter(|about| about.origin != Origin::Seeded) {
         if !args.names.is_empty() && !args.names.contains(&about.quirk) {
             continue;
         }

@@ -324,7 +324,8 @@ impl World {
             Driver::Qcow2(_) => self.qcow2_pdiscard(node, offset, bytes),
             Driver::SnapshotAccess => self.snapshot_pdiscard(node, offset, bytes),
             Driver::CommitTop => self.ret(Val::err(Errno::ENOTSUP)),
-            Driver::CopyOnRead(_) | Driver::MirrorTop(_) => self.pass_discard(node, offset, bytes),
+            Driver::CopyOnRead(_) => self.pass_discard(node, offset, bytes),
+            Driver::MirrorTop(_) => self.mirror_top_discard(node, offset, bytes),
             Driver::Throttle(_) => {
                 self.seq([throttled(node, true, bytes), DriverFrame::PassDiscard { node, offset, bytes }.into()])
             }

@@ -16,6 +16,7 @@ use crate::base::units::{MIB, MILLIS, Nanos};
 use crate::bitmap::{BitmapId, HBitmap, HBitmapIter};
 use crate::job::status::JobType;
 use crate::qmp::error::QmpError;
+use crate::quirk::Quirk;
 use crate::qmp::types::{BlockJobChange, DriveMirror, MirrorCopyMode, OnError};
 use crate::world::World;
 use crate::world::arena::{BackendId, CoId, JobId, NodeId};
@@ -164,6 +165,16 @@ pub struct MirrorJob {
     pub in_drain: bool,
     /// `base_ro`: the base was read-only before.
     pub base_ro: bool,
+    /// An error makes it forget that it was READY ([`Quirk::MirrorReadyTwice`]).
+    pub forgets_ready: bool,
+}
+
+impl MirrorJob {
+    /// Whether the target gets the source's backing file, so that it reads as the source where nothing was copied.
+    #[must_use]
+    pub fn follows_source(&self) -> bool {
+        self.backing_mode == BackingMode::Source
+    }
 }
 
 /// The frames of this job and of its filter.
@@ -384,8 +395,10 @@ impl World {
 
     /// `mirror_error_action`
     pub(in crate::world) fn mirror_error_action(&mut self, job: JobId, is_read: bool, error: Errno) -> ErrorAction {
+        let forgets_ready = self.quirks.has(Quirk::MirrorReadyTwice);
         let s = self.mirror(job);
         s.actively_synced = false;
+        s.forgets_ready |= forgets_ready;
         let on_error = if is_read { s.on_source_error } else { s.on_target_error };
         self.block_job_error_action(job, on_error, is_read, error)
     }
@@ -402,6 +415,9 @@ impl World {
                 return self.ret(Val::Done(Err(QmpError::generic(format!("Node name '{name}' not found")))));
             };
             if self.mirror(job).to_replace.is_some() {
+                if !self.quirks.has(Quirk::MirrorDuplicateComplete) {
+                    return self.ret(Val::Done(Ok(())));
+                }
                 Self::qemu_aborts(format!("job {id}"), "error_setv: replace_blocker is set already");
             }
             self.graph.nodes[node].replace_blockers.insert(0, job);
