@@ -163,7 +163,7 @@ quirks! {
     MirrorZeroLengthSkipsReady = "mirror-zero-length-skips-ready", Qemu, "up to 2.0", "9e48b02540 (2.1)", breaks ReadyOnce,
         "A mirror of an empty disk ends at once.",
         "COMPLETED without BLOCK_JOB_READY, and no pivot";
-    MirrorUnalignedActiveWrite = "mirror-unaligned-active-write", Qemu, "3.0 – 4.0", "9adc1cb49a (4.1)", breaks PivotContent,
+    MirrorUnalignedActiveWrite = "mirror-unaligned-active-write", Qemu, "3.0 – 4.0", "9adc1cb49a (4.1)", breaks ActivelySynced,
         "A guest's write that goes to both sides clears the dirty bits of all granules that it touches.",
         "the rest of such a granule is not copied";
     MirrorConflictDeadlock = "mirror-conflict-deadlock", Qemu, "3.0 – 6.0", "d44dae1a7c (6.1)", breaks ComesToRest,

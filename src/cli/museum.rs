@@ -198,7 +198,7 @@ fn found_by(about: &About, plan: Option<&Plan>, strategy: Strategy, seed: u64, r
     };
     violated(&runner(plan, strategy.chooser(seed), &options).outcome)
         // What fails without the quirk, too, is not its doing.
-        && !violated(&runner(plan, strategy.chooser(seed), &RunOptions { quirks: Quirks::NONE, ..options }).outcome)
+        && !violated(&runner(plan, strategy.chooser(seed), &RunOptions { quirks: Quirks::NONE.without(about.quirk), ..options }).outcome)
 }
 
 /// Goes up the ladder until the first violation. A stage that exhausts has a run for each of the client's traces.

@@ -59,6 +59,8 @@ fn kind_name(kind: &Kind) -> &'static str {
         Kind::Blkdebug { .. } => "blkdebug",
         Kind::Bitmap { .. } => "bitmap",
         Kind::Drain { .. } => "drain",
+        Kind::Graph { .. } => "graph",
+        Kind::Copying { .. } => "copying",
         Kind::Co { .. } => "coroutine",
         Kind::Note { .. } => "note",
     }
@@ -267,6 +269,7 @@ fn lane(model: &Model, kind: &Kind) -> Option<usize> {
         Kind::Status { job: id, .. }
         | Kind::Pause { job: id, .. }
         | Kind::Progress { job: id, .. }
+        | Kind::Copying { job: id, .. }
         | Kind::Group { job: id, .. } => job(id),
         Kind::Request { node: name, .. }
         | Kind::Fault { node: name, .. }
@@ -276,7 +279,7 @@ fn lane(model: &Model, kind: &Kind) -> Option<usize> {
             let at = model.bitmaps.iter().position(|bitmap| bitmap.node == *node && bitmap.name == *name)?;
             Some(1 + model.jobs.len() + model.nodes.len() + at)
         }
-        Kind::Txn { .. } | Kind::Co { .. } | Kind::Note { .. } => None,
+        Kind::Txn { .. } | Kind::Graph { .. } | Kind::Co { .. } | Kind::Note { .. } => None,
     }
 }
 

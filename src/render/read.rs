@@ -38,6 +38,8 @@ pub enum Kind {
     Blkdebug { node: Arc<str>, event: String, from: u64, to: u64 },
     Bitmap { node: Arc<str>, name: Arc<str>, what: String, offset: u64, bytes: u64, count: u64 },
     Drain { node: Arc<str>, what: String },
+    Graph { what: String, node: Arc<str>, other: Arc<str> },
+    Copying { job: Arc<str>, len: u64, dirty: Vec<(u64, u64)>, active: Vec<(u64, u64)> },
     Co { co: u64, entry: String, what: String },
     Note { what: String, text: String },
 }
@@ -212,6 +214,13 @@ fn kind(value: &Json) -> Option<Kind> {
             bytes: number("bytes"),
             count: number("count"),
         },
+        "graph" => Kind::Graph { what: text("what"), node: arc("node"), other: arc("other") },
+        "copying" => Kind::Copying {
+            job: arc("job"),
+            len: number("len"),
+            dirty: ranges(f, "dirty"),
+            active: ranges(f, "in-flight"),
+        },
         "drain" => Kind::Drain { node: arc("node"), what: text("what") },
         "coroutine" => Kind::Co { co: number("co"), entry: text("entry"), what: text("what") },
         "note" => Kind::Note { what: text("what"), text: text("text") },
@@ -234,6 +243,16 @@ fn command(command: &Json) -> Kind {
         subject = format!("{} action{}", actions.len(), if actions.len() == 1 { "" } else { "s" });
     }
     Kind::Command { name, subject, detail }
+}
+
+/// A list of ranges, each `[offset, bytes]`.
+fn ranges(value: &Json, key: &str) -> Vec<(u64, u64)> {
+    let range = |range: &Json| match range.as_list()? {
+        [offset, bytes] => Some((offset.as_u64()?, bytes.as_u64()?)),
+        _ => None,
+    };
+    let list = value.get(key).and_then(Json::as_list).unwrap_or_default();
+    list.iter().filter_map(range).collect()
 }
 
 fn string(value: &Json, key: &str) -> String {
@@ -294,6 +313,12 @@ impl Kind {
             Kind::Blkdebug { node, event, from, to } => format!("{node}: {event}, state {from} → {to}"),
             Kind::Bitmap { node, name, what, count, .. } => {
                 format!("{node}/{name}: {what}, {} dirty", size_text(*count))
+            }
+            Kind::Graph { what, node, other } if what == "pivot" => format!("pivot: {node} → {other}"),
+            Kind::Graph { what, node, other } => format!("{node} {what} over {other}"),
+            Kind::Copying { job, dirty, active, .. } => {
+                let sum = |all: &[(u64, u64)]| size_text(all.iter().map(|(_, bytes)| bytes).sum());
+                format!("{job}: {} dirty, {} in flight", sum(dirty), sum(active))
             }
             Kind::Drain { node, what } => format!("{node}: drain {what}"),
             Kind::Co { co, entry, what } => format!("coroutine {co}: {what} {entry}"),

@@ -16,7 +16,8 @@ pub(super) fn judge(job: &Followed, ends: &ChainEnds, requests: &Requests) -> Op
         let tell = |(_, name, writable): &(_, std::sync::Arc<str>, bool)| {
             format!("{name}{}", if *writable { "" } else { " (read-only)" })
         };
-        let [before, after] = [&job.layers, &ends.layers].map(|all| all.iter().map(tell).collect::<Vec<_>>().join(" on "));
+        let [before, after] =
+            [&job.layers, &ends.layers].map(|all| all.iter().map(tell).collect::<Vec<_>>().join(" on "));
         let reason = format!("it failed, and its chain is {after}, where it was {before}");
         return Some(job.wrong(INVARIANT, job.excused(), reason));
     }

@@ -323,7 +323,8 @@ impl World {
             backing_mask_protocol: start.args.backing_mask_protocol,
             len: 0,
         }));
-        self.see_chain_begins(job, ChainKind::Commit, start.args.bs, Some(start.args.base), true);
+        let read_only = start.base_read_only.then_some(start.args.base);
+        self.see_chain_begins(job, ChainKind::Commit, start.args.bs, Some(start.args.base), true, read_only);
         self.seq([JobFrame::JobStart(job).into(), Frame::Give(Box::new(Val::Done(Ok(()))))])
     }
 

@@ -344,8 +344,8 @@ impl World {
     fn stream_nodes_added(&mut self, job: JobId) -> Flow {
         match self.take_done() {
             Ok(()) => {
-                let target = self.jobs[job].stream().target;
-                self.see_chain_begins(job, ChainKind::Stream, target, None, true);
+                let (target, read_only) = (self.jobs[job].stream().target, self.jobs[job].stream().was_read_only);
+                self.see_chain_begins(job, ChainKind::Stream, target, None, true, read_only.then_some(target));
                 self.seq([JobFrame::JobStart(job).into(), Frame::Give(Box::new(Val::Done(Ok(()))))])
             }
             Err(err) => {

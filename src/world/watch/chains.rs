@@ -3,8 +3,8 @@
 
 use super::feed::Seen;
 use crate::host::Frozen;
-use crate::quirk::Quirk;
 use crate::qmp::types::MirrorCopyMode;
+use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::arena::{JobId, NodeId};
 use crate::world::block::driver::Driver;
@@ -76,6 +76,8 @@ pub struct ChainEnds {
     pub failed: bool,
     /// It was cancelled, by force or not.
     pub cancelled: bool,
+    /// It was told to complete.
+    pub completes: bool,
     /// What the device reads as now.
     pub content: Frozen,
     /// All layers below the device now.
@@ -117,11 +119,13 @@ impl World {
         };
         let whole = !s.is_none_mode && s.base.is_none();
         let promised = whole || kind == ChainKind::ActiveCommit || s.follows_source();
+        let read_only = s.base_ro;
         let (source, target) = (self.mirror_source(job), self.mirror_target(job));
-        self.see_chain_begins(job, kind, source, Some(target), promised);
+        let read_only = read_only.then_some(target);
+        self.see_chain_begins(job, kind, source, Some(target), promised, read_only);
     }
 
-    /// A job on a chain begins.
+    /// A job on a chain begins. `read_only` is a node that was made writable for it.
     pub(in crate::world) fn see_chain_begins(
         &mut self,
         job: JobId,
@@ -129,12 +133,15 @@ impl World {
         top: NodeId,
         target: Option<NodeId>,
         promised: bool,
+        read_only: Option<NodeId>,
     ) {
         if !self.feed.on {
             return;
         }
         let node = self.graph.skip_filters(top);
         self.feed.chains.push((job, node));
+        let mut layers = self.layers(node);
+        layers.iter_mut().filter(|(layer, ..)| Some(*layer) == read_only).for_each(|(.., writable)| *writable = false);
         let begins = ChainBegins {
             job,
             id: self.jobs[job].id.clone(),
@@ -143,7 +150,7 @@ impl World {
             filter: kind.is_mirror().then(|| self.jobs[job].mirror().top),
             target: target.map(|target| self.graph.skip_filters(target)),
             content: self.frozen(node),
-            layers: self.layers(node),
+            layers,
             promised,
         };
         self.feed.seen.push(Seen::ChainBegins(Box::new(begins)));
@@ -171,6 +178,10 @@ impl World {
             job,
             failed: j.ret.is_some(),
             cancelled: j.cancelled,
+            completes: match &j.driver {
+                JobDriver::Mirror(s) | JobDriver::CommitActive(s) => s.should_complete,
+                _ => false,
+            },
             content: self.frozen(node),
             layers: self.layers(node),
         };
@@ -218,9 +229,6 @@ impl World {
     #[must_use]
     pub(in crate::world) fn is_job_filter(&self, node: NodeId) -> bool {
         let n = &self.graph.nodes[node];
-        let filter = |driver: &Driver| {
-            matches!(driver, Driver::Cbw(_) | Driver::CopyOnRead(_) | Driver::MirrorTop(_) | Driver::CommitTop)
-        };
-        !n.monitor_owned && n.driver.as_ref().is_some_and(filter)
+        !n.monitor_owned && n.driver.as_ref().is_some_and(Driver::is_job_filter)
     }
 }

@@ -500,7 +500,8 @@ impl World {
         let Some(mut node) = self.graph.blk_bs(blk) else { return };
         let mut path = vec![node];
         while let Some(below) = self.graph.filter_bs(path[path.len() - 1]) {
-            if node == path[path.len() - 1] && self.is_copying_filter(node) {
+            if node == path[path.len() - 1] && self.graph.nodes[node].driver.as_ref().is_some_and(Driver::is_job_filter)
+            {
                 node = below;
             }
             path.push(below);
@@ -518,14 +519,6 @@ impl World {
         let co = self.current();
         self.feed.seen.push(Seen::GuestBegin { co, node, path, discards, request: Box::new(request.clone()), content });
         self.push(WatchFrame::GuestSeen.into());
-    }
-
-    /// Whether a node is a filter that reads as the node below, and through which jobs copy.
-    fn is_copying_filter(&self, node: NodeId) -> bool {
-        matches!(
-            self.graph.nodes[node].driver,
-            Some(Driver::Cbw(_) | Driver::CopyOnRead(_) | Driver::MirrorTop(_) | Driver::CommitTop)
-        )
     }
 
     /// A guest's request has ended; its result stays in the register.

@@ -80,15 +80,17 @@ impl World {
             self.bdrv_ref(bs);
         }
         let exit = Box::new(Exit { job, src, top, target, abort, ret: Ok(()), at: At::Stopped });
-        let begin = Frame::from(DrainFrame::DrainedBegin(src));
-        let again = Some(begin).filter(|_| !abort && self.quirks.has(Quirk::MirrorSwitchWindow));
-        self.push_all(again.into_iter().collect());
         self.seq([
             BackendFrame::BlkUnref(blk).into(),
             DrainFrame::DrainedBegin(top).into(),
             DrainFrame::DrainedBegin(target).into(),
             MirrorFrame::Exit(exit).into(),
-        ])
+        ]);
+        // It is drained since the coroutine ended, but with `Quirk::MirrorSwitchWindow`.
+        if !std::mem::replace(&mut self.mirror(job).in_drain, true) {
+            self.push(DrainFrame::DrainedBegin(src).into());
+        }
+        Flow::Go
     }
 
     /// One step of `mirror_exit_common`.
@@ -185,7 +187,10 @@ impl World {
             )))
         };
         match done {
-            Ok(()) => self.see_pivot(exit.job, exit.target),
+            Ok(()) => {
+                self.trace_pivot(to_replace, exit.target);
+                self.see_pivot(exit.job, exit.target);
+            }
             Err(err) => {
                 self.console_error(&err.desc);
                 exit.ret = Err(Errno::EPERM);

@@ -360,7 +360,9 @@ impl World {
             return self.mirror_drain_in_vain(job);
         }
         if self.quirks.has(Quirk::MirrorSwitchWindow) {
-            let source = self.mirror(job).source;
+            let s = self.mirror(job);
+            s.in_drain = false;
+            let source = s.source;
             return self.seq([DrainFrame::DrainedEnd(source).into(), Frame::Give(Box::new(Val::Ret(Ok(()))))]);
         }
         self.ret(Val::Ret(Ok(())))
