@@ -12,7 +12,8 @@ pub use start::{CommitActiveArgs, MirrorArgs};
 
 use crate::base::Json;
 use crate::base::errno::{Errno, Ret};
-use crate::base::units::{MIB, MILLIS, Nanos, Shift};
+use crate::base::time::{Instant, Span};
+use crate::base::units::MIB;
 use crate::bitmap::{BitmapId, HBitmap, HBitmapIter};
 use crate::job::status::JobType;
 use crate::qmp::error::QmpError;
@@ -21,7 +22,7 @@ use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::arena::{BackendId, CoId, JobId, NodeId};
 use crate::world::block::driver::mirror_top::TopWrite;
-use crate::world::frame::{Flow, Frame};
+use crate::world::frame::Flow;
 use crate::world::job::Job;
 use crate::world::job::block_job::ErrorAction;
 use crate::world::job::hooks::{BlockJobHooks, JobDriver, JobHooks, WatchHooks};
@@ -37,7 +38,7 @@ const MAX_IO_BYTES: u64 = MIB;
 /// `DEFAULT_MIRROR_BUF_SIZE`
 const DEFAULT_BUF_SIZE: u64 = MAX_IN_FLIGHT as u64 * MAX_IO_BYTES;
 /// `BLOCK_JOB_SLICE_TIME`
-const SLICE_TIME: Nanos = 100 * MILLIS;
+const SLICE_TIME: Span = Span::from_millis(100);
 /// `IOV_MAX`: `max_iov` of each of the drivers here.
 const MAX_IOV: u64 = 1024;
 
@@ -54,7 +55,7 @@ pub enum BackingMode {
 
 /// `MirrorMethod`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Method {
+pub enum MirrorMethod {
     /// Read and write.
     Copy,
     /// Write zeroes.
@@ -134,7 +135,7 @@ pub struct MirrorJob {
     /// Free buffers, of one granule each.
     pub buf_free_count: u64,
     /// When it slept last.
-    pub last_pause_ns: Nanos,
+    pub last_pause: Instant,
     /// `in_flight_bitmap`: granules that operations work on.
     pub in_flight_bitmap: HBitmap,
     /// Operations under way.
@@ -170,18 +171,21 @@ pub struct MirrorJob {
 }
 
 impl MirrorJob {
-    /// Sets its clock. Less than a millisecond of its slice is none: rounds of the loop are to make no other state.
-    pub(in crate::world) fn rebase(&mut self, shift: Shift) {
-        let last = self.last_pause_ns;
-        self.last_pause_ns = if shift.from.saturating_sub(last) < MILLIS { shift.to } else { shift.of(last) };
-    }
-
     /// Whether the target gets the source's backing file, so that it reads as the source where nothing was copied.
     #[must_use]
     pub fn follows_source(&self) -> bool {
         self.backing_mode == BackingMode::Source
     }
 }
+
+crate::base::time::rebase!(MirrorJob {
+    moves: last_pause;
+    rest: target, top, source, base, base_overlay, replaces, to_replace, is_none_mode, backing_mode, zero_target,
+        copy_mode, on_source_error, on_target_error, actively_synced, should_complete, granularity, buf_size,
+        bdev_length, cow_bitmap, dirty_bitmap, dbi, buf_free_count, in_flight_bitmap, in_flight, bytes_in_flight,
+        ops, next_op, bytes_handled, ret, unmap, target_cluster_size, initial_zeroing_ongoing,
+        in_active_write_counter, active_write_bytes_in_flight, prepared, in_drain, base_ro, forgets_ready
+});
 
 /// The frames of this job and of its filter.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -221,7 +225,7 @@ pub enum MirrorFrame {
     IterationPaused { job: JobId, offset: u64 },
     Piece { job: JobId, offset: u64, chunks: u64, pseudo: u32 },
     PieceStatus { job: JobId, offset: u64, chunks: u64, pseudo: u32 },
-    Perform { job: JobId, offset: u64, chunks: u64, pseudo: u32, bytes: u64, method: Method },
+    Perform { job: JobId, offset: u64, chunks: u64, pseudo: u32, bytes: u64, method: MirrorMethod },
     CoRead { job: JobId, op: u32 },
     ReadBuffers { job: JobId, op: u32 },
     ReadDone { job: JobId, op: u32 },
@@ -235,12 +239,6 @@ pub enum MirrorFrame {
     TopWritten { node: NodeId, offset: u64, bytes: u64 },
     TopSourceWritten(Box<TopWrite>),
     TopTargetWritten { job: JobId, op: u32, offset: u64, bytes: u64 },
-}
-
-impl From<MirrorFrame> for Frame {
-    fn from(frame: MirrorFrame) -> Frame {
-        Frame::Mirror(frame)
-    }
 }
 
 impl MirrorFrame {
