@@ -51,6 +51,14 @@ invariants! {
     NothingLeft = "nothing-left", "Nothing is left of a job that was dismissed, nor at rest of anything that nobody holds: nodes, blockers, edges, busy bitmaps, groups, drained sections, requests.";
     ComesToRest = "comes-to-rest", "Every job that was started comes to rest once faults and clients stop, unless it waits for its user.";
     TransactionUndone = "transaction-undone", "A transaction that fails leaves bitmaps, jobs and drained sections as they were.";
+    PivotContent = "pivot-content", "After a pivot the device reads as before it: what takes the place of a mirror's source, or of an active layer that was committed, reads as that did.";
+    CancelledMirror = "cancelled-mirror", "A mirror, or the commit of an active layer, that is cancelled leaves the device on its source, which reads as its guest left it.";
+    CommitContent = "commit-content", "A commit never loses a guest's byte: the chain reads after it as before.";
+    StreamContent = "stream-content", "A stream never changes what its node reads as.";
+    FailedChain = "failed-chain", "A mirror, commit or stream that fails leaves the chain that it found: the same nodes, as writable as before, and it reads the same.";
+    ReadyOnce = "ready-once", "READY is said once of a mirror or of the commit of an active layer, and before it succeeds.";
+    ActivelySynced = "actively-synced", "With copy-mode=write-blocking, source and target agree while `actively-synced` is true and no request is under way.";
+    DiscardArrives = "discard-arrives", "A guest's discard that succeeds was passed on to its node, if that and what the user put above it take discards.";
 }
 
 impl Invariant {

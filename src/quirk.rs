@@ -12,6 +12,8 @@ use std::str::FromStr;
 pub enum Origin {
     /// QEMU had it.
     Qemu,
+    /// QEMU 10.0.2 has it, and so has the model, unless it is switched off. What follows from it is reported under its name.
+    Live,
     /// Made to break an invariant that no bug on record breaks.
     Seeded,
 }
@@ -140,13 +142,72 @@ quirks! {
     DropFilterOverFreedNode = "drop-filter-over-freed-node", Qemu, "10.0.2 (others not tried)", "none yet", breaks NoAbort,
         "A backup that ends drains the node below its filter; if that is another backup's filter, and that job ends meanwhile, it goes on with what was freed.",
         "a crash when two backups of one node end at about the same time";
+    MirrorStartupMissedWrite = "mirror-startup-missed-write", Live, "8.2 – 10.2.1", "167ef239fb, gitlab #3273", breaks PivotContent,
+        "What a guest writes while a mirror looks for what is allocated is recorded by nobody: dirty tracking was switched off, and the filter does not know its job yet.",
+        "the job succeeds, and the disk lacks the write after the pivot";
+    FilterSwallowsDiscard = "filter-swallows-discard", Live, "10.0.2 (others not tried)", "none yet", breaks DiscardArrives,
+        "The filter of a job is opened without discard=unmap, so that a guest's discard ends there and succeeds.",
+        "images do not shrink while a job runs on them";
+    MirrorFailedPivot = "mirror-failed-pivot", Live, "10.0.2 (others not tried)", "none yet", breaks FailedChain,
+        "A drive-mirror with mode=existing that cannot open its target's backing file fails, and moves the device to the target all the same.",
+        "COMPLETED with an error, and the guest reads zeroes where the backing file had data";
+    StreamHalfDone = "stream-half-done", Live, "10.0.2 (others not tried)", "none yet", breaks FailedChain,
+        "A stream that cannot write the header of its image has let go of the backing files before.",
+        "COMPLETED with an error, and the header names a backing file that the node does not have";
+    MirrorDuplicateComplete = "mirror-duplicate-complete", Live, "10.0.2 (others not tried)", "9ac85f4cc7", breaks NoAbort,
+        "A second job-complete of a mirror with `replaces` blocks the node that is to be replaced once more.",
+        "a crash when a paused mirror that is READY is told twice to complete";
+    MirrorReadyTwice = "mirror-ready-twice", Qemu, "up to 6.1", "a3810da5cf (6.2)", breaks ReadyOnce,
+        "An error makes a mirror forget that it was READY before (from 2.12 on an assertion stopped it there).",
+        "a second BLOCK_JOB_READY after the error was dealt with";
+    MirrorZeroLengthSkipsReady = "mirror-zero-length-skips-ready", Qemu, "up to 2.0", "9e48b02540 (2.1)", breaks ReadyOnce,
+        "A mirror of an empty disk ends at once.",
+        "COMPLETED without BLOCK_JOB_READY, and no pivot";
+    MirrorUnalignedActiveWrite = "mirror-unaligned-active-write", Qemu, "3.0 – 4.0", "9adc1cb49a (4.1)", breaks ActivelySynced,
+        "A guest's write that goes to both sides clears the dirty bits of all granules that it touches.",
+        "the rest of such a granule is not copied";
+    MirrorConflictDeadlock = "mirror-conflict-deadlock", Qemu, "3.0 – 6.0", "d44dae1a7c (6.1)", breaks ComesToRest,
+        "A guest's write waits for another one that itself waits.",
+        "overlapping writes and the job hang for ever, with copy-mode=write-blocking";
+    MirrorWaitsForItself = "mirror-waits-for-itself", Qemu, "3.0 – 4.2", "ce8cabbd17 (5.0), bug 1794692", breaks ComesToRest,
+        "An operation without buffers waits for the oldest one, which may be itself.",
+        "the job hangs with a small buf-size";
+    MirrorSwitchWindow = "mirror-switch-window", Qemu, "up to 2.5", "ab27c3b5e7 (2.6), bug 1570134", breaks PivotContent,
+        "The source is drained for the last look, and not until the target has taken its place.",
+        "a guest's write between the two is lost";
+    MirrorTrustsExistingTarget = "mirror-trusts-existing-target", Qemu, "up to 4.1", "cdf3bc934a (4.2)", breaks PivotContent,
+        "What the source does not have is not copied, as if the target were new.",
+        "what was in the target before shines through";
+    MirrorExitTwice = "mirror-exit-twice", Qemu, "3.1 – 4.1", "f93c3add3a (4.2)", breaks NoAbort,
+        "The end of a mirror runs again to abort the job when it has failed itself.",
+        "a crash when the target cannot take the place of the source";
+    CommitLeavesBaseWritable = "commit-leaves-base-writable", Qemu, "3.1 – 9.0", "7d99ae59a2 (9.1)", breaks FailedChain,
+        "The commit of an active layer that is aborted does not make its base read-only again.",
+        "a backing file stays writable";
+    CompleteRefusedInStandby = "complete-refused-in-standby", Qemu, "2.12 – 5.2", "53ddb9c892 (6.0), bug 1945635", breaks JobTables,
+        "job-complete is refused while the job is paused, also by a drained section that nobody asked for.",
+        "`Job in state 'standby' cannot accept command verb 'complete'`";
+    SeededCancelledMirrorPivots = "seeded-cancelled-mirror-pivots", Seeded, "", "", breaks CancelledMirror,
+        "A mirror that is cancelled without force moves the device to its target.", "a disk in another image after block-job-cancel";
+    SeededCommitDropsPiece = "seeded-commit-drops-piece", Seeded, "", "", breaks CommitContent,
+        "A commit does not write what it reads behind the first piece.", "old data after the commit";
+    SeededStreamDropsPiece = "seeded-stream-drops-piece", Seeded, "", "", breaks StreamContent,
+        "A stream does not copy what it finds behind the first piece.", "zeroes after the stream";
 }
 
 impl Quirk {
+    /// How its mending is called: what is in force by default has to be switched off.
+    pub const MENDED: &str = "no-";
     /// What is known of it.
     #[must_use]
     pub fn about(self) -> &'static About {
         &TABLE[self as usize]
+    }
+
+    /// Whether it is in force by default.
+    #[must_use]
+    pub fn is_live(self) -> bool {
+        self.about().origin == Origin::Live
     }
 
     /// The name, as on the command line.
@@ -174,49 +235,124 @@ impl FromStr for Quirk {
     }
 }
 
+/// A quirk that is switched on, or one of those that are in force by default switched off: `NAME`, `no-NAME`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Switch {
+    /// It is in force, and what it breaks counts as broken.
+    On(Quirk),
+    /// It is not in force, though QEMU 10.0.2 has it.
+    Mended(Quirk),
+}
+
+impl FromStr for Switch {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Switch, String> {
+        let live = |name: &&str| name.parse::<Quirk>().is_ok_and(Quirk::is_live);
+        match name.strip_prefix(Quirk::MENDED).filter(live) {
+            Some(name) => name.parse().map(Switch::Mended),
+            None => name.parse().map(Switch::On),
+        }
+    }
+}
+
+/// The quirks that are in force by default.
+const LIVE: u64 = {
+    let (mut bits, mut i) = (0, 0);
+    while i < TABLE.len() {
+        if matches!(TABLE[i].origin, Origin::Live) {
+            bits |= 1 << i;
+        }
+        i += 1;
+    }
+    bits
+};
+
 /// A set of quirks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Quirks(u64);
+pub struct Quirks {
+    /// Switched on.
+    on: u64,
+    /// Of those that are in force by default, switched off.
+    mended: u64,
+}
 
 impl Quirks {
-    /// No quirk: what QEMU 10.0.2 is meant to do.
-    pub const NONE: Quirks = Quirks(0);
+    /// Nothing is switched: what QEMU 10.0.2 does, or is meant to do where it crashes.
+    pub const NONE: Quirks = Quirks { on: 0, mended: 0 };
 
     /// Whether a quirk is in force.
     #[inline]
     #[must_use]
     pub fn has(self, quirk: Quirk) -> bool {
-        self.0 & (1 << quirk as u64) != 0
+        (self.on | LIVE & !self.mended) & 1 << quirk as u64 != 0
+    }
+
+    /// Whether what follows from a quirk is a failure: it was switched on. What follows from one that is in force by default is a finding.
+    #[must_use]
+    pub fn counts(self, quirk: Quirk) -> bool {
+        self.on & 1 << quirk as u64 != 0
     }
 
     /// The set with one more, and with what that one cannot do without.
     #[must_use]
     pub fn with(self, quirk: Quirk) -> Quirks {
-        let set = Quirks(self.0 | (1 << quirk as u64));
+        let bit = 1 << quirk as u64;
+        let set = Quirks { on: self.on | bit, mended: self.mended & !bit };
         if quirk == Quirk::TxnDanglingMember { set.with(Quirk::TxnStartInPrepare) } else { set }
     }
 
-    /// The set without one.
+    /// The set without one; one that is in force by default is mended.
     #[must_use]
     pub fn without(self, quirk: Quirk) -> Quirks {
-        Quirks(self.0 & !(1 << quirk as u64))
+        let bit = 1 << quirk as u64;
+        Quirks { on: self.on & !bit, mended: self.mended | bit & LIVE }
     }
 
-    /// What is in either set.
+    /// The set with a switch thrown.
+    #[must_use]
+    pub fn switched(self, switch: Switch) -> Quirks {
+        match switch {
+            Switch::On(quirk) => self.with(quirk),
+            Switch::Mended(quirk) => self.without(quirk),
+        }
+    }
+
+    /// Nothing of what QEMU 10.0.2 does wrong by default.
+    #[must_use]
+    pub fn mended() -> Quirks {
+        Quirks { on: 0, mended: LIVE }
+    }
+
+    /// What is switched in either set.
     #[must_use]
     pub fn union(self, other: Quirks) -> Quirks {
-        Quirks(self.0 | other.0)
+        let on = self.on | other.on;
+        Quirks { on, mended: (self.mended | other.mended) & !on }
     }
 
-    /// Whether there is none.
+    /// Whether nothing is switched.
     #[must_use]
     pub fn is_empty(self) -> bool {
-        self.0 == 0
+        self == Quirks::NONE
     }
 
-    /// The quirks in it, in the order of the table.
+    /// The quirks that are switched on, in the order of the table.
     pub fn iter(self) -> impl Iterator<Item = Quirk> {
-        TABLE.iter().map(|about| about.quirk).filter(move |quirk| self.has(*quirk))
+        TABLE.iter().map(|about| about.quirk).filter(move |quirk| self.counts(*quirk))
+    }
+
+    /// What is switched, as it is written: those that are on, then those that are mended.
+    pub fn names(self) -> impl Iterator<Item = String> {
+        let mended = TABLE.iter().filter(move |about| self.mended & 1 << about.quirk as u64 != 0);
+        let mended = mended.map(|about| format!("{}{}", Quirk::MENDED, about.name));
+        self.iter().map(|quirk| quirk.name().to_owned()).chain(mended)
+    }
+}
+
+impl FromIterator<Switch> for Quirks {
+    fn from_iter<T: IntoIterator<Item = Switch>>(switches: T) -> Quirks {
+        switches.into_iter().fold(Quirks::NONE, Quirks::switched)
     }
 }
 
@@ -228,8 +364,7 @@ impl FromIterator<Quirk> for Quirks {
 
 impl fmt::Display for Quirks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<&str> = self.iter().map(Quirk::name).collect();
-        f.write_str(&names.join(", "))
+        f.write_str(&self.names().collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -255,5 +390,18 @@ mod tests {
         assert_eq!(one.iter().collect::<Quirks>(), one);
         assert_eq!(one.without(Quirk::TxnAbortFifo), Quirks::NONE);
         assert_eq!(one.to_string(), "txn-abort-fifo");
+    }
+
+    #[test]
+    fn what_is_in_force_by_default_counts_only_if_it_is_asked_for() {
+        let quirk = Quirk::FilterSwallowsDiscard;
+        assert!(Quirks::NONE.has(quirk) && !Quirks::NONE.counts(quirk));
+        let on = Quirks::NONE.with(quirk);
+        assert!(on.has(quirk) && on.counts(quirk) && on != Quirks::NONE);
+        let off: Quirks = ["no-filter-swallows-discard".parse::<Switch>().unwrap()].into_iter().collect();
+        assert!(!off.has(quirk) && !off.is_empty());
+        assert_eq!(off.to_string(), "no-filter-swallows-discard");
+        assert_eq!((off.union(on), on.without(quirk), off.with(quirk)), (on, off, on));
+        assert!("no-txn-abort-fifo".parse::<Switch>().is_err(), "it is off unless it is switched on");
     }
 }

@@ -17,6 +17,7 @@ mod harness;
 use blockjob_sim::choice::Calm;
 use blockjob_sim::explore::{self, Caps, PORTFOLIO, Start, Strategy, exhaust};
 use blockjob_sim::generate;
+use blockjob_sim::invariant::Invariant;
 use blockjob_sim::quirk::{About, Origin, Quirk, Quirks, TABLE};
 use blockjob_sim::scenario::Plan;
 use blockjob_sim::sim::outcome::{Outcome, RunOptions};
@@ -46,6 +47,7 @@ const OF_EACH: &[(&str, Test)] = &[
     ("off/passes-under-every-strategy", passes_under_every_strategy),
     ("off/passes-in-every-schedule", passes_in_every_schedule),
     ("on/breaks-its-invariant", breaks_its_invariant),
+    ("default/is-a-finding", what_is_live_is_a_finding),
     ("on/has-a-shrunk-trace", has_a_shrunk_trace),
 ];
 
@@ -63,12 +65,17 @@ fn main() -> ExitCode {
 }
 
 fn exhibits() -> Vec<&'static About> {
-    TABLE.iter().filter(|about| about.origin == Origin::Qemu).collect()
+    TABLE.iter().filter(|about| about.origin != Origin::Seeded).collect()
 }
 
 fn plan(about: &About) -> Plan {
     let file = format!("sim-scenarios/museum/{}.yaml", about.name);
     plan_of(&file).unwrap_or_else(|| panic!("{file} has no steps"))
+}
+
+/// The quirk is off; where QEMU 10.0.2 has it, so that is mended.
+fn off(about: &About) -> Quirks {
+    Quirks::NONE.without(about.quirk)
 }
 
 fn outcome(plan: &Plan, seed: Option<u64>, quirks: Quirks) -> Outcome {
@@ -81,9 +88,9 @@ fn there_are_enough() {
 
 fn passes_under_seeds(about: &About) {
     let plan = plan(about);
-    assert!(plan.quirks.is_empty());
+    assert_eq!(plan.quirks.iter().next(), None);
     for seed in std::iter::once(None).chain((0..OFF).map(Some)) {
-        let outcome = outcome(&plan, seed, Quirks::NONE);
+        let outcome = outcome(&plan, seed, off(about));
         assert_eq!(outcome, Outcome::Passed, "under {seed:?}: {outcome}");
     }
 }
@@ -103,17 +110,34 @@ fn breaks_its_invariant(about: &About) {
 fn passes_under_every_strategy(about: &About) {
     let plan = plan(about);
     for strategy in Strategy::ALL {
-        let report = explore::check(&plan).strategy(strategy).runs(RUNS).run().expect("it starts");
+        let report = explore::check(&plan).quirks(off(about)).strategy(strategy).runs(RUNS).run().expect("it starts");
         assert_eq!(report.failed, 0, "under {strategy}: {:?}", report.found[0]);
     }
 }
 
-/// All are small enough to be exhausted.
+/// In these qemu-io measures its time beside a READY mirror, which wakes up for ever: no two states are the same.
+const TIMED: [Quirk; 3] =
+    [Quirk::FilterSwallowsDiscard, Quirk::MirrorUnalignedActiveWrite, Quirk::MirrorConflictDeadlock];
+
+/// All others are small enough to be exhausted.
 fn passes_in_every_schedule(about: &About) {
-    let options = RunOptions { level: Some(Level::Client), check: true, ..RunOptions::default() };
+    if TIMED.contains(&about.quirk) {
+        return;
+    }
+    let options = RunOptions { level: Some(Level::Client), quirks: off(about), check: true, ..RunOptions::default() };
     let start = Start::watched(&plan(about), &options).expect("it starts");
     let found = exhaust(&start, Caps { states: STATES, ..Caps::default() });
     assert!(found.proved(), "{} states, capped {:?}, ends {:?}", found.states, found.capped, found.ends);
+}
+
+/// What QEMU 10.0.2 does wrong is reported as a finding, and is no failure; unless it crashes.
+fn what_is_live_is_a_finding(about: &About) {
+    if about.quirk.is_live() && about.breaks != Invariant::NoAbort {
+        let plan = plan(about);
+        let run = sim::run(&plan, chooser(None), &RunOptions { check: true, ..RunOptions::default() });
+        assert_eq!(run.outcome, Outcome::Passed, "{}", run.outcome);
+        assert!(run.findings.iter().any(|finding| finding.quirk == about.quirk), "{:?}", run.findings);
+    }
 }
 
 /// What was found and made small stands beside the scenario that it was found in.

@@ -26,7 +26,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("host", &["base", "block"]),
     ("scenario", &["base", "host", "invariant", "quirk", "choice", "trace"]),
     ("world", &["base", "invariant", "quirk", "choice", "bitmap", "job", "trace", "block", "qmp", "host"]),
-    ("check", &["base", "invariant", "bitmap", "job", "block", "qmp", "host", "world"]),
+    ("check", &["base", "invariant", "quirk", "bitmap", "job", "block", "qmp", "host", "world"]),
     (
         "sim",
         &[
@@ -178,6 +178,7 @@ const BACK: &[(&str, &str, &str)] = &[
     ),
     ("watch", "block", "what a guest asks of a drive is told as it was asked"),
     ("watch", "block/driver", "what a node's file held at an instant is frozen by driver"),
+    ("watch", "job", "what a mirror has still to copy is looked at in the job's own state"),
     ("block", "block/io", "a node lists its requests (`tracked_requests`); a backend sends them on (`blk_co_preadv`)"),
     ("block", "block/driver", "a node holds its driver and its driver's state (`bs->drv`, `bs->opaque`)"),
     ("block", "block/open", "a node keeps what it was opened with; making an image opens it (`blk_new_open`)"),

@@ -157,6 +157,11 @@ impl Watch for BitmapCovers {
             Seen::BitmapFresh { node, name, content } => self.fresh(*node, name, Kept::new((**content).clone())),
             Seen::BitmapStale { node, name } => self.forget(*node, name),
             Seen::PaddingLost => self.bitmaps.clear(),
+            Seen::ChainBegins(begins) => {
+                if let Some(target) = begins.target {
+                    self.bitmaps.retain(|since| begins.leaves(since.node) || !world.stands_on(since.node, target));
+                }
+            }
             Seen::Changed(node) => self.bitmaps.retain(|since| !world.stands_on(since.node, *node)),
             Seen::TranBegin(tran, _) => {
                 let jobs = self.jobs.iter().map(|(job, ..)| *job).collect();

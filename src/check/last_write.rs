@@ -1,47 +1,13 @@
 //! Guests read what was last written.
 
 use super::Watch;
-use crate::base::Kept;
-use crate::block::content::{Content, Data, WriteTag};
-use crate::host::Frozen;
+use super::disk::{Disk, Requests};
 use crate::invariant::{Broken, Invariant};
 use crate::world::World;
-use crate::world::arena::{CoId, NodeId};
-use crate::world::block::backend::BlkRequest;
+use crate::world::arena::NodeId;
 use crate::world::block::driver::Driver;
 use crate::world::block::graph::Node;
 use crate::world::watch::feed::Seen;
-
-/// A node that guests use.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Disk {
-    node: NodeId,
-    /// What it read as when the first request went there.
-    first: Kept<Frozen>,
-    /// What was written since.
-    written: Content,
-    /// Ranges of which nothing is known: of writes that failed or met others on the way, of discards.
-    unsure: Vec<(u64, u64)>,
-}
-
-/// A request under way.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Request {
-    co: CoId,
-    node: NodeId,
-    offset: u64,
-    end: u64,
-    /// What it writes; `None` for reads.
-    write: Option<Write>,
-    /// It met a write on the way.
-    met: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Write {
-    Data(Data),
-    Discard,
-}
 
 /// [`Invariant::LastWrite`]
 ///
@@ -50,94 +16,9 @@ enum Write {
 /// was a discard, and of what a backup with `discard-source` takes away.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct LastWrite {
-    disks: Vec<Disk>,
-    requests: Vec<Request>,
-}
-
-fn meet(a: (u64, u64), b: (u64, u64)) -> bool {
-    a.0 < b.1 && b.0 < a.1
-}
-
-impl LastWrite {
-    fn begin(&mut self, co: CoId, node: NodeId, request: &BlkRequest) {
-        let (offset, len, write) = match request {
-            BlkRequest::Read { offset, bytes } | BlkRequest::Prefetch { offset, bytes } => (*offset, *bytes, None),
-            BlkRequest::Write { offset, data, bytes, .. } => {
-                let data = data.clone().unwrap_or_else(|| Data::zeroes(*bytes));
-                (*offset, *bytes, Some(Write::Data(data)))
-            }
-            BlkRequest::Discard { offset, bytes } => (*offset, *bytes, Some(Write::Discard)),
-            BlkRequest::Flush => return,
-        };
-        let end = offset.saturating_add(len);
-        let mut met = false;
-        for other in &mut self.requests {
-            let both = other.write.is_some() || write.is_some();
-            if both && other.node == node && meet((other.offset, other.end), (offset, end)) {
-                other.met = true;
-                met = true;
-            }
-        }
-        self.requests.retain(|request| request.co != co);
-        self.requests.push(Request { co, node, offset, end, write, met });
-    }
-
-    fn end(&mut self, co: CoId, ok: bool, data: Option<&Data>) -> Result<(), Broken> {
-        let Some(at) = self.requests.iter().position(|request| request.co == co) else { return Ok(()) };
-        let request = self.requests.remove(at);
-        let Some(disk) = self.disks.iter_mut().find(|disk| disk.node == request.node) else { return Ok(()) };
-        let range = (request.offset, request.end);
-        match (request.write, data) {
-            (Some(Write::Data(data)), _) if ok => {
-                disk.written.write(request.offset, &data.with_tag(WriteTag(0)));
-                if request.met { disk.unsure.push(range) } else { disk.sure(range) }
-            }
-            (Some(_), _) => disk.unsure.push(range),
-            (None, Some(data)) if ok && !request.met => return disk.hold(range, data),
-            (None, _) => {}
-        }
-        Ok(())
-    }
-}
-
-impl Disk {
-    /// All of a range is known again.
-    fn sure(&mut self, range: (u64, u64)) {
-        let mut left = Vec::new();
-        for part in std::mem::take(&mut self.unsure) {
-            if !meet(part, range) {
-                left.push(part);
-                continue;
-            }
-            left.extend([(part.0, range.0), (range.1, part.1)].into_iter().filter(|(start, end)| start < end));
-        }
-        self.unsure = left;
-    }
-
-    /// Holds what was read against what was written.
-    fn hold(&mut self, range: (u64, u64), read: &Data) -> Result<(), Broken> {
-        let mut at = range.0;
-        while at < range.1 {
-            let inside = |part: &&(u64, u64)| part.0 <= at && at < part.1;
-            if let Some(part) = self.unsure.iter().find(inside) {
-                at = part.1;
-                continue;
-            }
-            let next = self.unsure.iter().map(|part| part.0).filter(|start| *start > at).min();
-            let end = next.unwrap_or(u64::MAX).min(range.1);
-            let (ours, len) = self.written.status(at, end - at);
-            let wanted = if ours { Ok(self.written.read(at, len)) } else { self.first.clone().take().read(at, len) };
-            if let Ok(wanted) = wanted
-                && let Some(differs) = read.slice(at - range.0, len).first_difference(&wanted)
-            {
-                let reason =
-                    format!("a guest reads at byte {} what was not last written there: {differs}", at + differs.offset);
-                return LastWrite::broken("a guest's read".into(), reason);
-            }
-            at += len.max(1);
-        }
-        Ok(())
-    }
+    /// Nodes that guests use, from the first request on that goes there.
+    disks: Vec<(NodeId, Disk)>,
+    requests: Requests,
 }
 
 /// Whether a backup that is there discards what it has copied of that node, or of what its filters stand on.
@@ -158,28 +39,35 @@ impl Watch for LastWrite {
 
     fn see(&mut self, seen: &Seen, world: &World) -> Result<(), Broken> {
         match seen {
-            Seen::GuestBegin { co, node, request, content } => {
+            Seen::GuestBegin { co, node, request, content, .. } => {
                 if let Some(content) = content
                     && content.keeps_writes()
                     && !discarded(*node, world)
                 {
-                    let disk = Disk {
-                        node: *node,
-                        first: Kept::new((**content).clone()),
-                        written: Content::new(),
-                        unsure: Vec::new(),
-                    };
-                    self.disks.push(disk);
+                    self.disks.push((*node, Disk::new((**content).clone())));
                 }
-                self.begin(*co, *node, request);
+                self.requests.begin(*co, *node, request);
             }
-            Seen::GuestEnd { co, ok, data } => return self.end(*co, *ok, data.as_ref()),
+            Seen::GuestEnd { co, ok, data } => {
+                if let Some(request) = self.requests.end(*co)
+                    && let Some((_, disk)) = self.disks.iter_mut().find(|(node, _)| *node == request.node)
+                {
+                    let held = disk.ended(request, *ok, data.as_ref());
+                    return held.or_else(|reason| Self::broken("a guest's read".into(), reason));
+                }
+            }
             Seen::PaddingLost => self.disks.clear(),
-            Seen::Changed(node) => self.disks.retain(|disk| !world.stands_on(disk.node, *node)),
+            Seen::Changed(node) => self.disks.retain(|(disk, _)| !world.stands_on(*disk, *node)),
             Seen::BackupBegins(begins) => {
                 let changed =
-                    |disk: &Disk| disk.node == begins.target_node || begins.discards && disk.node == begins.source_node;
-                self.disks.retain(|disk| !changed(disk));
+                    |disk: NodeId| disk == begins.target_node || begins.discards && disk == begins.source_node;
+                self.disks.retain(|(disk, _)| !changed(*disk));
+            }
+            // What a job writes changes all that stands on it, but its own device.
+            Seen::ChainBegins(begins) => {
+                let target = begins.target;
+                let changed = |disk: NodeId| target.is_some_and(|target| world.stands_on(disk, target));
+                self.disks.retain(|(disk, _)| begins.leaves(*disk) || !changed(*disk));
             }
             _ => {}
         }

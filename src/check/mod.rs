@@ -7,7 +7,10 @@
 mod backup_content;
 mod bitmap_after_job;
 mod bitmap_covers;
+mod chain;
 mod comes_to_rest;
+mod discard_arrives;
+mod disk;
 mod drained;
 mod faults;
 mod flushed;
@@ -17,9 +20,11 @@ mod job_tables;
 mod last_write;
 mod nothing_left;
 mod quiet;
+mod ready_once;
 mod transaction_undone;
 
 use crate::invariant::{Broken, Invariant};
+use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::watch::feed::Seen;
 
@@ -43,6 +48,9 @@ macro_rules! watchers {
         #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
         pub struct Checker {
             $($field: $watcher,)*
+            chains: chain::Chains,
+            discard_arrives: discard_arrives::DiscardArrives,
+            findings: Vec<Finding>,
         }
 
         /// The invariants that have a watcher. `used-after-free` and `no-abort` have none: whoever uses an id that was freed, or fails
@@ -52,10 +60,26 @@ macro_rules! watchers {
         impl Checker {
             fn see(&mut self, seen: &Seen, world: &World) -> Result<(), Broken> {
                 $(self.$field.see(seen, world)?;)*
-                Ok(())
+                let wrong = self.chains.see(seen, world).or_else(|| self.discard_arrives.see(seen));
+                wrong.map_or(Ok(()), |wrong| self.wrong(wrong, world))
             }
         }
     };
+}
+
+/// The invariants that bugs of QEMU 10.0.2 may break by default: that is a finding, unless the bug was switched on as a quirk.
+pub const JUDGED: [Invariant; 7] = {
+    let [a, b, c, d, e, f] = chain::JUDGED;
+    [a, b, c, d, e, f, discard_arrives::INVARIANT]
+};
+
+/// A bug that QEMU 10.0.2 has was met in a run.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Finding {
+    /// The bug.
+    pub quirk: Quirk,
+    /// What it broke first.
+    pub broken: Broken,
 }
 
 watchers! {
@@ -72,6 +96,7 @@ watchers! {
     flushed: flushed::Flushed,
     faults_once: faults::FaultsOnce,
     nothing_left: nothing_left::NothingLeft,
+    ready_once: ready_once::ReadyOnce,
 }
 
 impl Checker {
@@ -89,6 +114,24 @@ impl Checker {
     #[inline]
     pub fn step(&mut self, world: &mut World) -> Result<(), Broken> {
         if world.feed.seen.is_empty() { Ok(()) } else { self.look(world) }
+    }
+
+    /// Bugs of QEMU 10.0.2 that were met, each once.
+    #[must_use]
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    fn wrong(&mut self, wrong: chain::Wrong, world: &World) -> Result<(), Broken> {
+        match wrong.known.filter(|quirk| !world.quirks.counts(*quirk)) {
+            None => Err(wrong.broken),
+            Some(quirk) => {
+                if !self.findings.iter().any(|finding| finding.quirk == quirk) {
+                    self.findings.push(Finding { quirk, broken: wrong.broken });
+                }
+                Ok(())
+            }
+        }
     }
 
     /// Looks at a process in which nothing happens any more, or whose client is done.

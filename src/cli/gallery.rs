@@ -5,7 +5,7 @@ use super::output::Output;
 use super::timeline::{self, Wanted};
 use super::{EXIT_USAGE, files};
 use crate::quirk::{Quirk, Quirks, TABLE};
-use crate::render::gallery::{CASES, Entry, Part, page};
+use crate::render::gallery::{CASES, CHAINS, Entry, Part, page};
 use crate::render::read::{RecKind, Source};
 use crate::render::svg;
 use crate::sim::outcome::Runner;
@@ -43,6 +43,7 @@ pub(super) fn gallery(args: &GalleryArgs, runner: Runner, out: &mut Output) -> u
 fn make(args: &GalleryArgs, runner: Runner, out: &Output) -> Result<usize, String> {
     let mut made: Vec<(String, String)> = Vec::new();
     let mut parts = vec![cases(args, runner, out, &mut made)?];
+    parts.push(chains(args, runner, out, &mut made)?);
     let museum = museum(args, runner, out, &mut made)?;
     if !museum.entries.is_empty() {
         parts.push(museum);
@@ -106,6 +107,33 @@ fn cases(args: &GalleryArgs, runner: Runner, out: &Output, made: &mut Vec<(Strin
     })
 }
 
+fn chains(args: &GalleryArgs, runner: Runner, out: &Output, made: &mut Vec<(String, String)>) -> Result<Part, String> {
+    let mut entries = Vec::new();
+    for (folder, name, text) in CHAINS {
+        let file = args.scenarios.join(folder).join(format!("{name}.yaml"));
+        if !file.is_file() {
+            continue;
+        }
+        let source = run(&file, Quirks::NONE, false, runner, out)?;
+        let (picture, title) = (format!("{folder}-{name}.svg"), format!("{folder}/{name}"));
+        let options = svg::Options { from: None, heading: Some(title.clone()), width: None };
+        made.push((picture.clone(), svg::draw(&source, &options)));
+        entries.push(Entry {
+            title: title.clone(),
+            text: format!("{} {text}", about(&file)?),
+            command: format!("blockjob-sim timeline sim-scenarios/{title}.yaml -o page.html"),
+            pictures: vec![(title, picture)],
+        });
+    }
+    Ok(Part {
+        title: "Mirror, commit and stream".to_owned(),
+        text: "The jobs on backing chains, in the calm schedule: a pivot, the commit of an active layer, a soft cancel, and the two \
+               without READY."
+            .to_owned(),
+        entries,
+    })
+}
+
 fn museum(args: &GalleryArgs, runner: Runner, out: &Output, made: &mut Vec<(String, String)>) -> Result<Part, String> {
     let dir = args.scenarios.join("museum");
     let found = if dir.is_dir() { files::scenarios(&dir).map_err(|why| format!("{why}\n"))? } else { Vec::new() };
@@ -116,7 +144,7 @@ fn museum(args: &GalleryArgs, runner: Runner, out: &Output, made: &mut Vec<(Stri
         let Some(known) = TABLE.iter().find(|about| about.quirk == quirk) else { continue };
         let mut pictures = Vec::new();
         let mut ends = Vec::new();
-        for (word, quirks) in [("off", Quirks::NONE), ("on", Quirks::NONE.with(quirk))] {
+        for (word, quirks) in [("off", Quirks::NONE.without(quirk)), ("on", Quirks::NONE.with(quirk))] {
             let source = run(&file, quirks, true, runner, out)?;
             let picture = format!("museum-{name}-{word}.svg");
             let options = svg::Options { from: None, heading: Some(format!("quirk {word}")), width: Some(HALF) };

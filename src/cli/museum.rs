@@ -87,7 +87,7 @@ pub(super) fn museum(args: &MuseumArgs, runner: Runner, out: &mut Output) -> u8 
     let heads: String = ways.iter().map(|way| format!(" {} |", way.name())).collect();
     let mut lost = 0;
     let mut head = Some(format!("| quirk | breaks |{heads}\n|---|---|{}\n", "---:|".repeat(ways.len())));
-    for about in TABLE.iter().filter(|about| about.origin == Origin::Qemu) {
+    for about in TABLE.iter().filter(|about| about.origin != Origin::Seeded) {
         if !args.names.is_empty() && !args.names.contains(&about.quirk) {
             continue;
         }
@@ -200,7 +200,7 @@ fn found_by(about: &About, plan: Option<&Plan>, strategy: Strategy, seed: u64, r
     };
     violated(&runner(plan, strategy.chooser(seed), &options).outcome)
         // What fails without the quirk, too, is not its doing.
-        && !violated(&runner(plan, strategy.chooser(seed), &RunOptions { quirks: Quirks::NONE, ..options }).outcome)
+        && !violated(&runner(plan, strategy.chooser(seed), &RunOptions { quirks: Quirks::NONE.without(about.quirk), ..options }).outcome)
 }
 
 /// Goes up the ladder until the first violation. A stage that exhausts has a run for each of the client's traces.

@@ -2,15 +2,15 @@
 
 use super::output::Output;
 use crate::invariant::Invariant;
-use crate::quirk::{Origin, Quirk, Quirks, TABLE};
+use crate::quirk::{Origin, Quirk, Quirks, Switch, TABLE};
 use clap::Args;
 
 /// What a run has beside its scenario: quirks, and whether invariants are watched.
 #[derive(Clone, Debug, Default, Args)]
 pub struct WatchArgs {
-    /// Switch a quirk on, a bug of an older QEMU (`blockjob-sim quirks`); may be given more than once
-    #[arg(long = "quirk", value_name = "NAME", value_parser = str::parse::<Quirk>)]
-    quirk: Vec<Quirk>,
+    /// Switch a quirk on, a bug of some QEMU (`blockjob-sim quirks`), or with `no-NAME` one off that is on by default; may be given more than once
+    #[arg(long = "quirk", value_name = "NAME", value_parser = str::parse::<Switch>)]
+    quirk: Vec<Switch>,
     /// Check all invariants; the run ends when one is broken
     #[arg(long)]
     pub check: bool,
@@ -26,7 +26,7 @@ impl WatchArgs {
     /// The options as they are written on a command line, each with a space before it.
     #[must_use]
     pub fn written(&self) -> String {
-        let quirks: String = self.quirks().iter().map(|quirk| format!(" --quirk {quirk}")).collect();
+        let quirks: String = self.quirks().names().map(|quirk| format!(" --quirk {quirk}")).collect();
         format!("{quirks}{}", if self.check { " --check" } else { "" })
     }
 }
@@ -34,9 +34,9 @@ impl WatchArgs {
 /// The same for a command that watches all invariants anyway.
 #[derive(Clone, Debug, Default, Args)]
 pub struct AlwaysWatchArgs {
-    /// Switch a quirk on, a bug of an older QEMU (`blockjob-sim quirks`); may be given more than once
-    #[arg(long = "quirk", value_name = "NAME", value_parser = str::parse::<Quirk>)]
-    quirk: Vec<Quirk>,
+    /// Switch a quirk on, a bug of some QEMU (`blockjob-sim quirks`), or with `no-NAME` one off that is on by default; may be given more than once
+    #[arg(long = "quirk", value_name = "NAME", value_parser = str::parse::<Switch>)]
+    quirk: Vec<Switch>,
     /// Without effect, so that options of `run` can be taken over: all invariants are checked
     #[arg(long, hide = true)]
     check: bool,
@@ -72,6 +72,7 @@ pub(super) fn quirks(args: &QuirksArgs, out: &mut Output) -> u8 {
     for about in TABLE.iter().filter(|about| args.names.is_empty() || args.names.contains(&about.quirk)) {
         let origin = match about.origin {
             Origin::Qemu => format!("QEMU {}; {}", about.versions, about.source),
+            Origin::Live => format!("on by default; QEMU {}; {}", about.versions, about.source),
             Origin::Seeded => "made for tests".to_owned(),
         };
         out.print(&format!(

@@ -6,6 +6,7 @@ use super::quirks::WatchArgs;
 use super::{EXIT_USAGE, Format, RunArgs, files, report};
 use crate::choice::{Bytes, ChoiceLog, Chooser, Mode, Replay};
 use crate::explore::Strategy;
+use crate::invariant::Broken;
 use crate::scenario::plan::{Plan, Schedule};
 use crate::sim;
 use crate::sim::outcome::{Outcome, Run, RunOptions, Runner};
@@ -152,6 +153,10 @@ fn style_of(kind: &RecordKind) -> Style {
 /// How the run ended, and the command that reproduces it.
 fn summary(args: &RunArgs, file: &Path, run: &Run) -> String {
     let mut text = format!("{}\n{}\n", run.outcome, figures(run));
+    for finding in &run.findings {
+        let Broken { invariant, subject, reason } = &finding.broken;
+        text.push_str(&format!("QEMU's {}: {}: {subject}: {reason}\n", finding.quirk, invariant.name()));
+    }
     if run.trace.overflowed() {
         text.push_str("the trace is full: what came later is not in it (limits: trace)\n");
     }

@@ -87,6 +87,40 @@ pub const CASES: &[(&str, &str)] = &[
     ),
 ];
 
+/// What to see of the jobs on chains, by the folder and name of the scenario.
+pub const CHAINS: &[(&str, &str, &str)] = &[
+    (
+        "mirror",
+        "full-complete",
+        "The filter enters above the source before the job runs. All of the disk is dirty (violet) and is copied (teal) from top to bottom, data in \
+         pieces, what is zero in one go. READY comes when nothing is dirty and the target was flushed. At job-complete the source is \
+         drained, the target takes its place at the dashed line, and the filter leaves.",
+    ),
+    (
+        "commit",
+        "active-complete",
+        "The same job with the base of the chain as its target: dirty is only what lies above the base. At the pivot the base takes \
+         the place of the active layer.",
+    ),
+    (
+        "commit",
+        "active-soft-cancel",
+        "A job that is READY and is cancelled without force ends well: the target is flushed once more, BLOCK_JOB_COMPLETED comes, and \
+         the filter leaves. There is no dashed line: the device stays where it was.",
+    ),
+    (
+        "commit",
+        "intermediate",
+        "The commit of a layer that nobody writes to has neither READY nor a pivot. It reads and writes a piece at a time, and at the end \
+         the overlay's header names the base.",
+    ),
+    (
+        "stream",
+        "base-node",
+        "A stream reads through its filter, which writes to the top what came from below. The base stays.",
+    ),
+];
+
 /// The page.
 #[must_use]
 pub fn page(parts: &[Part]) -> String {
@@ -97,7 +131,8 @@ pub fn page(parts: &[Part]) -> String {
          created, started and paused in no time can be seen; passing time takes room by its logarithm. On top is the client: bars from a \
          command to its reply, below them the events it read. Then a band for each job, coloured by its state; a dotted line below the \
          band where it is in a group. Grey areas are requests in flight at each node, red crosses are faults that blkdebug injected. Violet areas are \
-         dirty bitmaps, with a bar below while a job uses them. Arrows lead to a job's creation and to its abort, from what caused it.\n\n\
+         dirty bitmaps, with a bar below while a job uses them. Below a mirror, its disk from top to bottom: violet is dirty, teal is being copied. \
+         Filters of jobs have a bar while they are in the chain, and a dashed line is a pivot. Arrows lead to a job's creation and to its abort, from what caused it.\n\n\
          The same run in a browser, to zoom and step through: `blockjob-sim timeline SCENARIO -o page.html`.\n",
     );
     for part in parts {

@@ -60,6 +60,8 @@ fn kind_name(kind: &RecKind) -> &'static str {
         RecKind::Blkdebug { .. } => "blkdebug",
         RecKind::Bitmap { .. } => "bitmap",
         RecKind::Drain { .. } => "drain",
+        RecKind::Graph { .. } => "graph",
+        RecKind::Copying { .. } => "copying",
         RecKind::Co { .. } => "coroutine",
         RecKind::Note { .. } => "note",
     }
@@ -269,6 +271,7 @@ fn lane(model: &Model, kind: &RecKind) -> Option<usize> {
         RecKind::Status { job: id, .. }
         | RecKind::Pause { job: id, .. }
         | RecKind::Progress { job: id, .. }
+        | RecKind::Copying { job: id, .. }
         | RecKind::Group { job: id, .. } => job(id),
         RecKind::Request { node: name, .. }
         | RecKind::Fault { node: name, .. }
@@ -278,7 +281,7 @@ fn lane(model: &Model, kind: &RecKind) -> Option<usize> {
             let at = model.bitmaps.iter().position(|bitmap| bitmap.node == *node && bitmap.name == *name)?;
             Some(1 + model.jobs.len() + model.nodes.len() + at)
         }
-        RecKind::Txn { .. } | RecKind::Co { .. } | RecKind::Note { .. } => None,
+        RecKind::Txn { .. } | RecKind::Graph { .. } | RecKind::Co { .. } | RecKind::Note { .. } => None,
     }
 }
 

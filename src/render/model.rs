@@ -93,6 +93,45 @@ pub struct Bitmap {
     pub max: u64,
 }
 
+/// What a mirror has still to copy, over time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Regions {
+    /// The job's ID.
+    pub job: Arc<str>,
+    /// Length of the disk in bytes.
+    pub len: u64,
+    /// From which record to which what is dirty, as first byte and length.
+    pub dirty: Vec<(Span, u64, u64)>,
+    /// And what is in flight.
+    pub active: Vec<(Span, u64, u64)>,
+}
+
+impl Regions {
+    fn take(open: &mut Vec<(Span, u64, u64)>, i: usize, end: usize, now: &[(u64, u64)]) {
+        for (span, offset, bytes) in open.iter_mut().filter(|(span, ..)| span.to == end) {
+            if !now.contains(&(*offset, *bytes)) {
+                span.to = i;
+            }
+        }
+        for (offset, bytes) in now {
+            if !open.iter().any(|(span, o, b)| span.to == end && o == offset && b == bytes) {
+                open.push((Span { from: i, to: end }, *offset, *bytes));
+            }
+        }
+    }
+}
+
+/// A filter of a job, from when it enters to when it leaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The node below it at first.
+    pub over: Arc<str>,
+    /// While it is there.
+    pub span: Span,
+}
+
 /// All that is in a picture.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Model {
@@ -108,6 +147,12 @@ pub struct Model {
     pub nodes: Vec<Node>,
     /// Bitmaps in order of their first appearance.
     pub bitmaps: Vec<Bitmap>,
+    /// What mirrors have still to copy.
+    pub regions: Vec<Regions>,
+    /// Filters of mirrors, commits and streams.
+    pub filters: Vec<Filter>,
+    /// Records of pivots.
+    pub pivots: Vec<usize>,
     /// Records of marks in the scenario.
     pub marks: Vec<usize>,
 }
@@ -178,6 +223,14 @@ impl Builder {
                 self.model.nodes[node].faults.push(i);
             }
             RecKind::Bitmap { node, name, what, count, .. } => self.bitmap(i, node, name, what, *count),
+            RecKind::Graph { what, .. } if what == "pivot" => self.model.pivots.push(i),
+            RecKind::Graph { what, node, other } => self.filter(i, what, node, other),
+            RecKind::Copying { job, len, dirty, active } => {
+                let regions = self.regions(job);
+                regions.len = regions.len.max(*len);
+                Regions::take(&mut regions.dirty, i, end, dirty);
+                Regions::take(&mut regions.active, i, end, active);
+            }
             RecKind::Note { what, .. } if what == "mark" => self.model.marks.push(i),
             _ => {}
         }
@@ -240,6 +293,27 @@ impl Builder {
         }
     }
 
+    fn filter(&mut self, i: usize, what: &str, node: &Arc<str>, other: &Arc<str>) {
+        let end = self.model.len;
+        let open = self.model.filters.iter_mut().find(|filter| filter.name == *node && filter.span.to == end);
+        match open {
+            Some(filter) if what == "leaves" => filter.span.to = i,
+            Some(_) => {}
+            None => {
+                let span = Span { from: i, to: end };
+                self.model.filters.push(Filter { name: node.clone(), over: other.clone(), span });
+            }
+        }
+    }
+
+    fn regions(&mut self, job: &Arc<str>) -> &mut Regions {
+        let at = self.model.regions.iter().position(|regions| regions.job == *job).unwrap_or_else(|| {
+            self.model.regions.push(Regions { job: job.clone(), len: 0, dirty: Vec::new(), active: Vec::new() });
+            self.model.regions.len() - 1
+        });
+        &mut self.model.regions[at]
+    }
+
     fn bitmap(&mut self, i: usize, node: &Arc<str>, name: &Arc<str>, what: &str, count: u64) {
         let end = self.model.len;
         let index = *self.bitmaps.entry((node.clone(), name.clone())).or_insert_with(|| {
@@ -294,6 +368,8 @@ fn weight(kind: &RecKind) -> u64 {
         RecKind::Fault { .. } => 40,
         RecKind::Bitmap { .. } | RecKind::Txn { .. } | RecKind::Group { .. } | RecKind::Blkdebug { .. } => 4,
         RecKind::Request { .. } => 1,
+        RecKind::Graph { .. } => 30,
+        RecKind::Copying { .. } => 2,
         RecKind::Pause { .. }
         | RecKind::Progress { .. }
         | RecKind::Drain { .. }

@@ -39,6 +39,8 @@ pub enum RecKind {
     Blkdebug { node: Arc<str>, event: String, from: u64, to: u64 },
     Bitmap { node: Arc<str>, name: Arc<str>, what: String, offset: u64, bytes: u64, count: u64 },
     Drain { node: Arc<str>, what: String },
+    Graph { what: String, node: Arc<str>, other: Arc<str> },
+    Copying { job: Arc<str>, len: u64, dirty: Vec<(u64, u64)>, active: Vec<(u64, u64)> },
     Co { co: u64, entry: String, what: String },
     Note { what: String, text: String },
 }
@@ -214,6 +216,13 @@ fn kind(value: &Json) -> Option<RecKind> {
             bytes: number("bytes"),
             count: number("count"),
         },
+        "graph" => RecKind::Graph { what: text("what"), node: arc("node"), other: arc("other") },
+        "copying" => RecKind::Copying {
+            job: arc("job"),
+            len: number("len"),
+            dirty: ranges(f, "dirty"),
+            active: ranges(f, "in-flight"),
+        },
         "drain" => RecKind::Drain { node: arc("node"), what: text("what") },
         "coroutine" => RecKind::Co { co: number("co"), entry: text("entry"), what: text("what") },
         "note" => RecKind::Note { what: text("what"), text: text("text") },
@@ -236,6 +245,16 @@ fn command(command: &Json) -> RecKind {
         subject = format!("{} action{}", actions.len(), if actions.len() == 1 { "" } else { "s" });
     }
     RecKind::Command { name, subject, detail }
+}
+
+/// A list of ranges, each `[offset, bytes]`.
+fn ranges(value: &Json, key: &str) -> Vec<(u64, u64)> {
+    let range = |range: &Json| match range.as_list()? {
+        [offset, bytes] => Some((offset.as_u64()?, bytes.as_u64()?)),
+        _ => None,
+    };
+    let list = value.get(key).and_then(Json::as_list).unwrap_or_default();
+    list.iter().filter_map(range).collect()
 }
 
 fn string(value: &Json, key: &str) -> String {
@@ -296,6 +315,12 @@ impl RecKind {
             RecKind::Blkdebug { node, event, from, to } => format!("{node}: {event}, state {from} → {to}"),
             RecKind::Bitmap { node, name, what, count, .. } => {
                 format!("{node}/{name}: {what}, {} dirty", size_text(*count))
+            }
+            RecKind::Graph { what, node, other } if what == "pivot" => format!("pivot: {node} → {other}"),
+            RecKind::Graph { what, node, other } => format!("{node} {what} over {other}"),
+            RecKind::Copying { job, dirty, active, .. } => {
+                let sum = |all: &[(u64, u64)]| size_text(all.iter().map(|(_, bytes)| bytes).sum());
+                format!("{job}: {} dirty, {} in flight", sum(dirty), sum(active))
             }
             RecKind::Drain { node, what } => format!("{node}: drain {what}"),
             RecKind::Co { co, entry, what } => format!("coroutine {co}: {what} {entry}"),

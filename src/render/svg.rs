@@ -1,6 +1,6 @@
 //! The still picture: an SVG for a document, readable on light and on dark ground.
 
-use super::model::{Bitmap, Job, Model, Node, Span, positions};
+use super::model::{Bitmap, Job, Model, Node, Regions, Span, positions};
 use super::read::{RecKind, Source, errno_name};
 use super::style::{STATES, escape, millis, notable, state_colour};
 use crate::base::units::size_text;
@@ -18,7 +18,8 @@ text{font:11px system-ui,-apple-system,'Segoe UI','DejaVu Sans',sans-serif;fill:
 .h{font-size:14px;font-weight:600}.d{fill:#66717c}.l{font-weight:600}.g{stroke:#dfe4e8}.b{fill:#ffffff}\
 .a{fill:#b9c7d3}.m{fill:#cfc3ea;stroke:#8b62cf}.c{fill:#33414e}.e{fill:#d64550}.v{fill:none;stroke:#8a97a3}\
 .x{stroke:#d64550;stroke-width:2.2;fill:none}.k{fill:none;stroke:#d64550;stroke-width:1.3;opacity:.75}\
-.q{fill:none;stroke:#8a97a3;opacity:.6}.r{fill:#d64550;font-weight:600}.s{font-size:10px}\
+.q{fill:none;stroke:#8a97a3;opacity:.6}.r{fill:#d64550;font-weight:600}.s{font-size:10px}.o{fill:none;stroke:#8a97a3;opacity:.7}\
+.f{fill:#1f9ba8;opacity:.8}.p{fill:none;stroke:#1f9ba8;stroke-width:1.6;stroke-dasharray:5 3}.pt{fill:#1f9ba8;font-weight:600}\
 @media(prefers-color-scheme:dark){text{fill:#e3e8ec}.d{fill:#97a3ad}.g{stroke:#2c353d}.b{fill:#12181d}\
 .a{fill:#45545f}.m{fill:#4b3d6b;stroke:#a98be0}.c{fill:#b4c0ca}.r{fill:#ff7b84}.x,.k{stroke:#ff7b84}.e{fill:#ff7b84}}";
 
@@ -139,8 +140,12 @@ impl Drawing<'_> {
         for job in &self.model.jobs {
             if job.states.iter().any(|(span, _)| span.to > self.range.from) {
                 self.job(job);
+                for regions in self.model.regions.iter().filter(|regions| regions.job == job.id && regions.len > 0) {
+                    self.regions(regions);
+                }
             }
         }
+        self.filters();
         // Files have names that nobody gave; together they say enough, but for those that failed.
         let mut others = Node { name: "other nodes".into(), requests: Vec::new(), faults: Vec::new(), rows: 0 };
         for node in &self.model.nodes {
@@ -166,8 +171,68 @@ impl Drawing<'_> {
                 top - 4
             ));
         }
+        self.pivots(top);
         self.arrows();
         self.legend();
+    }
+
+    /// What a mirror has still to copy: the disk from top to bottom.
+    fn regions(&mut self, regions: &Regions) {
+        let (y, height, len) = (self.y, 44_u64, regions.len);
+        self.label(y + 12, "its disk", &format!("{}, top to bottom", size_text(len)));
+        let (left, right) = (LEFT, self.width - RIGHT - LEFT);
+        self.put(&format!("<rect class=\"o\" x=\"{left}\" y=\"{y}\" width=\"{right}\" height=\"{height}\"/>"));
+        let begin = self.range.from;
+        for (class, what, all) in [("m", "dirty", &regions.dirty), ("f", "in flight", &regions.active)] {
+            for (span, offset, bytes) in all.iter().filter(|(span, ..)| span.to > begin) {
+                let (a, b) = (self.at(span.from.max(begin)), self.at(span.to));
+                let (from, to) = (y + offset * height / len, y + (offset + bytes).min(len) * height / len);
+                let range = format!("{what}: {} at {}", size_text(*bytes), size_text(*offset));
+                self.put(&format!(
+                    "<rect class=\"{class}\" x=\"{a}\" y=\"{from}\" width=\"{}\" height=\"{}\"><title>{}</title></rect>",
+                    (b - a).max(1),
+                    (to - from).max(1),
+                    escape(&range)
+                ));
+            }
+        }
+        self.y = y + height + 12;
+    }
+
+    /// Filters of jobs, from when they enter to when they leave.
+    fn filters(&mut self) {
+        let begin = self.range.from;
+        for filter in self.model.filters.iter().filter(|filter| filter.span.to > begin) {
+            let y = self.y;
+            self.label(y + 10, &filter.name, "filter");
+            let (a, b) = (self.at(filter.span.from.max(begin)), self.at(filter.span.to));
+            self.put(&format!(
+                "<rect class=\"o\" x=\"{a}\" y=\"{y}\" width=\"{}\" height=\"14\" rx=\"7\"/>",
+                (b - a).max(3)
+            ));
+            let words = format!("over {}", filter.over);
+            if text_width(&words) + 12 < b - a {
+                self.text("d", a + 8, y + 11, &words);
+            }
+            self.y = y + 30;
+        }
+    }
+
+    /// Lines through all lanes where a target takes the place of its source.
+    fn pivots(&mut self, top: u64) {
+        let begin = self.range.from;
+        for pivot in self.model.pivots.iter().copied().filter(|pivot| *pivot >= begin) {
+            let RecKind::Graph { node, other, .. } = &self.source.records[pivot].kind else { continue };
+            let words = format!("pivot: {node} → {other}");
+            let (x, y) = (self.at(pivot), self.y);
+            self.put(&format!(
+                "<path class=\"p\" d=\"M{x}.5 {}V{y}\"><title>{}</title></path>",
+                top - 4,
+                escape(&words)
+            ));
+            let at = (x + 4).min(self.width.saturating_sub(text_width(&words)));
+            self.text("pt", at, y.saturating_sub(2), &words);
+        }
     }
 
     /// Whether the run ended as it should not.

@@ -12,7 +12,7 @@ use crate::base::time::Instant;
 use crate::base::units::BDRV_MAX_LENGTH;
 use crate::host::{Failing, HostChange, Request};
 use crate::invariant::Invariant;
-use crate::quirk::{self, Quirk, Quirks};
+use crate::quirk::{self, Quirk, Quirks, Switch};
 use std::fmt::Display;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -130,7 +130,11 @@ fn parsed<T: FromStr<Err: Display>>(node: &Node) -> Read<T> {
 /// Reads the `quirks` of a scenario.
 pub(super) fn quirks(node: &Node) -> Read<Quirks> {
     let table: Vec<(&'static str, Quirk)> = quirk::TABLE.iter().map(|about| (about.name, about.quirk)).collect();
-    node.list()?.iter().map(|name| name.word(&table)).collect()
+    let switch = |name: &Node| match name.text()?.parse() {
+        Ok(switch) => Ok(switch),
+        Err(_) => name.word(&table).map(Switch::On),
+    };
+    node.list()?.iter().map(switch).collect()
 }
 
 /// Reads what stands behind `expect-violation`.

@@ -39,7 +39,7 @@ pub fn with_remarks(plan: &Plan, remarks: &Remarks) -> String {
     comments(&remarks.head, "", &mut out);
     member("about", &Yaml::text(&plan.about), &mut out);
     if !plan.quirks.is_empty() {
-        member("quirks", &Yaml::List(plan.quirks.iter().map(|quirk| Yaml::plain(quirk.name())).collect()), &mut out);
+        member("quirks", &Yaml::List(plan.quirks.names().map(|name| Yaml::plain(&name)).collect()), &mut out);
     }
     if let Some(invariant) = plan.expect_violation {
         member("expect-violation", &Yaml::plain(invariant.name()), &mut out);

@@ -54,7 +54,7 @@ impl SimOptions {
             "record" => self.record = Some(value()?.into()),
             "trace" => self.trace = Some(value()?.into()),
             "level" => self.level = value()?.parse()?,
-            "quirk" => self.quirks = self.quirks.with(value()?.parse()?),
+            "quirk" => self.quirks = self.quirks.switched(value()?.parse()?),
             "check" => self.check = true,
             _ => return Ok(false),
         }

@@ -220,7 +220,7 @@ pub fn run(plan: &Plan, chooser: Chooser, options: &RunOptions) -> Run {
         Err(outcome) => {
             let mut recorder = Recorder::new(chooser);
             let outcome = as_expected(plan, finish_replay(&mut recorder.inner, outcome));
-            Run { outcome, trace: Trace::off(), choices: recorder.log, time: Instant::START, dispatches: 0 }
+            Run { outcome, trace: Trace::off(), choices: recorder.log, time: Instant::START, dispatches: 0, findings: Vec::new() }
         }
     }
 }
@@ -236,7 +236,8 @@ pub fn run_from(plan: &Plan, mut sim: Sim, chooser: Chooser, options: &RunOption
     let outcome = finished.unwrap_or_else(|payload| sim.client.crashed(&panic_text(&*payload)));
     let outcome = as_expected(plan, finish_replay(&mut recorder.inner, outcome));
     let World { trace, now, steps, .. } = sim.world;
-    Run { outcome, trace, choices: recorder.log, time: now, dispatches: steps }
+    let findings = sim.check.map_or_else(Vec::new, |check| check.findings().to_vec());
+    Run { outcome, trace, choices: recorder.log, time: now, dispatches: steps, findings }
 }
 
 fn finish_replay(chooser: &mut Chooser, outcome: Outcome) -> Outcome {

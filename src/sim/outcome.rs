@@ -1,6 +1,7 @@
 //! How a run ends.
 
 use crate::base::time::Instant;
+use crate::check::Finding;
 use crate::choice::{ChoiceLog, Chooser, Divergence};
 use crate::quirk::Quirks;
 use crate::scenario::Pos;
@@ -35,6 +36,8 @@ pub struct Run {
     pub time: Instant,
     /// Dispatches of the main loop.
     pub dispatches: u64,
+    /// Bugs of QEMU 10.0.2 that it met, if invariants were watched.
+    pub findings: Vec<Finding>,
 }
 
 /// Something that can run scenarios: [`crate::sim`]'s own runner, or a stand-in of a test.

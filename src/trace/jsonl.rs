@@ -154,6 +154,16 @@ fn inner(kind: &RecordKind) -> (&'static str, Vec<(&'static str, Json)>) {
                 ("count", Json::uint(*count)),
             ],
         ),
+        RecordKind::Graph { what, node, other } => {
+            ("graph", vec![("what", Json::str(what)), ("node", text(node)), ("other", text(other))])
+        }
+        RecordKind::Copying { job, copying } => {
+            let range = |(offset, bytes): &(u64, u64)| Json::list(vec![Json::uint(*offset), Json::uint(*bytes)]);
+            let ranges = |all: &[(u64, u64)]| Json::list(all.iter().map(range).collect::<Vec<_>>());
+            let (dirty, active) = (ranges(&copying.dirty), ranges(&copying.active));
+            let len = Json::uint(copying.len);
+            ("copying", vec![("job", text(job)), ("len", len), ("dirty", dirty), ("in-flight", active)])
+        }
         RecordKind::Drain { node, what } => ("drain", vec![("node", text(node)), ("what", Json::str(what))]),
         RecordKind::Co { co, entry, what } => (
             "coroutine",

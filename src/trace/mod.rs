@@ -12,7 +12,7 @@ mod record;
 pub mod text;
 
 pub use cause::{Cause, Later};
-pub use record::{Note, Phase, Record, RecordKind, TxnPhase};
+pub use record::{Copying, Note, Phase, Record, RecordKind, TxnPhase};
 
 use crate::base::time::Instant;
 use cause::Causes;
@@ -74,6 +74,10 @@ pub struct Trace {
     causes: Option<Box<Causes>>,
     /// Bitmaps as records last told of them, by node and name: dirty bytes, and whether a job uses it.
     pub bitmaps: BTreeMap<(Arc<str>, Arc<str>), (u64, bool)>,
+    /// Filters of jobs on chains as records last told of them, and the node below each.
+    pub filters: BTreeMap<Arc<str>, Arc<str>>,
+    /// What mirrors have still to copy, as records last told of it, by job.
+    pub copying: BTreeMap<Arc<str>, Copying>,
 }
 
 impl Trace {
@@ -90,6 +94,8 @@ impl Trace {
             overflowed: false,
             causes,
             bitmaps: BTreeMap::new(),
+            filters: BTreeMap::new(),
+            copying: BTreeMap::new(),
         }
     }
 

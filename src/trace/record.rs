@@ -139,6 +139,22 @@ pub enum RecordKind {
         /// `begin`, `drained`, `end`
         what: &'static str,
     },
+    /// The node graph changed by a job on a chain.
+    Graph {
+        /// What: a filter `enters` above its node or `leaves` it; `pivot`, the target takes the place of the source.
+        what: &'static str,
+        /// Name of the filter, or of the source.
+        node: Arc<str>,
+        /// Name of the node below the filter, or of the target.
+        other: Arc<str>,
+    },
+    /// What a mirror, or the commit of an active layer, has still to do.
+    Copying {
+        /// Id of the job.
+        job: Arc<str>,
+        /// What there is to copy.
+        copying: Copying,
+    },
     /// A coroutine switch.
     Co {
         /// Number of the coroutine.
@@ -150,6 +166,17 @@ pub enum RecordKind {
     },
     /// Something of the scenario's own.
     Note(Note),
+}
+
+/// Ranges of a mirror: first byte and length of each, in order; the first 64.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Copying {
+    /// Length of the disk in bytes; 0 as long as it is not known, and at the end.
+    pub len: u64,
+    /// Dirty: they have to be copied, perhaps again.
+    pub dirty: Vec<(u64, u64)>,
+    /// In flight: they are being copied, or a guest writes them to both sides.
+    pub active: Vec<(u64, u64)>,
 }
 
 /// A word on the scenario: a step, a mark, an expectation.
@@ -220,6 +247,8 @@ impl RecordKind {
             RecordKind::JobPause { .. }
                 | RecordKind::JobProgress { .. }
                 | RecordKind::Bitmap { .. }
+                | RecordKind::Graph { .. }
+                | RecordKind::Copying { .. }
                 | RecordKind::Reply(_)
                 | RecordKind::Event { .. }
                 | RecordKind::Note(_)
@@ -242,6 +271,8 @@ impl RecordKind {
             | RecordKind::Fault { .. }
             | RecordKind::BlkdebugState { .. }
             | RecordKind::Bitmap { .. }
+            | RecordKind::Graph { .. }
+            | RecordKind::Copying { .. }
             | RecordKind::Drain { .. } => Level::Io,
             RecordKind::Co { .. } => Level::Co,
         }

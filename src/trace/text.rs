@@ -58,6 +58,8 @@ Levels of detail; each shows the records of those before it too:
     flt     a blkdebug rule that made a request fail: the rule's number, the error, the request
     dbg     a blkdebug state: the event, old -> new
     bmp     a dirty bitmap node/name: what happened to which bytes, and the dirty bytes then
+    gph     the filter of a mirror, commit or stream enters or leaves; a pivot
+    cpy     what a mirror has still to copy, and what it copies
     drn     a drained section
   co        coroutines
     co      enter, yield, end; the entry function under QEMU's name
@@ -139,6 +141,17 @@ fn columns(kind: &RecordKind) -> Columns<'_> {
         RecordKind::BlkdebugState { node, event, from, to } => line("dbg", node, event, format!("{from} -> {to}")),
         RecordKind::Bitmap { node, name, what, offset, bytes, count } => {
             line("bmp", node, what, format!("{name} {} count {count}", range(*offset, *bytes)))
+        }
+        RecordKind::Graph { what, node, other } => {
+            let details = if *what == "pivot" { format!("to {other}") } else { format!("over {other}") };
+            line("gph", node, what, details)
+        }
+        RecordKind::Copying { job, copying } => {
+            let ranges = |all: &[(u64, u64)]| {
+                all.iter().map(|(offset, bytes)| range(*offset, *bytes)).collect::<Vec<_>>().join(", ")
+            };
+            let details = format!("dirty {}; in flight {}", ranges(&copying.dirty), ranges(&copying.active));
+            line("cpy", job, "ranges", details)
         }
         RecordKind::Drain { node, what } => line("drn", node, what, String::new()),
         RecordKind::Co { co, entry, what } => line("co", "", what, format!("{entry} #{co}")),

@@ -81,6 +81,7 @@ impl World {
         if !self.trace.wants(Level::Io) {
             return;
         }
+        self.watch_chains();
         let mut now: BTreeMap<(Arc<str>, Arc<str>), (u64, bool)> = BTreeMap::new();
         for (_, node) in self.graph.nodes.iter() {
             for info in node.bitmaps.query() {

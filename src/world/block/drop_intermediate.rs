@@ -94,7 +94,6 @@ impl World {
             self.report_somewhere(&err.desc);
             self.drop_end(&drop, Err(Errno::EIO));
         } else {
-            self.see_all_changed();
             self.push(Frame::DropIntermediate(DropFrame::Next(drop)));
         }
         self.seq([GraphLockFrame::GraphWrunlock.into()])

@@ -6,6 +6,7 @@ use crate::base::errno::Errno;
 use crate::job::status::JobType;
 use crate::qmp::error::QmpError;
 use crate::qmp::types::OnError;
+use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::arena::{BackendId, JobId, NodeId};
 use crate::world::block::backend::BackendFrame;
@@ -30,6 +31,7 @@ use crate::world::job::block_job::ErrorAction;
 use crate::world::job::hooks::{BlockJobHooks, JobDriver, JobHooks, WatchHooks};
 use crate::world::job::{Job, JobFlags, Perms};
 use crate::world::value::Val;
+use crate::world::watch::chains::ChainKind;
 use std::sync::Arc;
 
 /// `COMMIT_BUFFER_SIZE`: the most that is copied at once, in bytes.
@@ -321,6 +323,8 @@ impl World {
             backing_mask_protocol: start.args.backing_mask_protocol,
             len: 0,
         }));
+        let read_only = start.base_read_only.then_some(start.args.base);
+        self.see_chain_begins(job, ChainKind::Commit, start.args.bs, Some(start.args.base), true, read_only);
         self.seq([JobFrame::JobStart(job).into(), Frame::Give(Box::new(Val::Done(Ok(()))))])
     }
 
@@ -416,6 +420,10 @@ impl World {
             Ok(data) => data,
             Err(errno) => return self.commit_error(job, offset, true, errno),
         };
+        if offset > 0 && self.quirks.has(Quirk::SeededCommitDropsPiece) {
+            self.job_progress_update(job, bytes);
+            return self.commit_loop(job, offset + bytes);
+        }
         let blk = self.jobs[job].commit().base.expect("it is given up in the end");
         let write = Box::new(BlkRequest::Write { offset, data: Some(data), bytes, flags: IoFlags::NONE });
         self.seq([

@@ -441,6 +441,13 @@ impl World {
     /// `job_transition_to_ready`
     fn job_transition_to_ready(&mut self, job: JobId) {
         self.job_state_transition(job, JobStatus::Ready);
+        self.job_event_ready(job);
+    }
+
+    /// `job_event_ready_locked`
+    fn job_event_ready(&mut self, job: JobId) {
+        let id = self.jobs[job].id.clone();
+        self.see(|| Seen::Ready { job, id });
         let j = &self.jobs[job];
         if j.job_type.is_block_job() {
             self.emit("BLOCK_JOB_READY", Json::dict(block_job_progress(j)));

@@ -4,6 +4,7 @@ use crate::base::errno::Errno;
 use crate::job::status::JobType;
 use crate::qmp::error::QmpError;
 use crate::qmp::types::{BlockStream, OnError};
+use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::arena::{BackendId, JobId, NodeId};
 use crate::world::block::backend::{BackendFrame, BlkRequest};
@@ -20,6 +21,7 @@ use crate::world::job::block_job::ErrorAction;
 use crate::world::job::hooks::{BlockJobHooks, JobDriver, JobHooks, WatchHooks};
 use crate::world::job::{Job, JobFlags, JobFrame, Perms};
 use crate::world::value::Val;
+use crate::world::watch::chains::ChainKind;
 use std::sync::Arc;
 
 /// `STREAM_CHUNK`: the most that is copied in one go, in bytes.
@@ -104,7 +106,7 @@ pub enum StreamFrame {
     Drained(JobId, NodeId, NodeId),
     SetBacking(Box<StreamEnd>),
     BackingSet(Box<StreamEnd>),
-    HeaderWritten(Option<Box<QmpError>>),
+    HeaderWritten(Box<StreamEnd>, Option<Box<QmpError>>),
     ReadOnlyAgain(NodeId),
 }
 
@@ -131,8 +133,8 @@ impl StreamFrame {
             }
             StreamFrame::Drained(job, bs, cow) => w.stream_drained(job, bs, cow),
             StreamFrame::SetBacking(end) => w.stream_set_backing(&end),
-            StreamFrame::BackingSet(end) => w.stream_backing_set(*end),
-            StreamFrame::HeaderWritten(err) => w.stream_header_written(err),
+            StreamFrame::BackingSet(end) => w.stream_backing_set(end),
+            StreamFrame::HeaderWritten(end, err) => w.stream_header_written(end, err),
             StreamFrame::ReadOnlyAgain(target) => {
                 let reopen = Reopen::set_read_only(w, target, true);
                 w.seq([ReopenFrame::Reopen(Box::new(reopen)).into()])
@@ -335,7 +337,11 @@ impl World {
     /// The end of `stream_start`.
     fn stream_nodes_added(&mut self, job: JobId) -> Flow {
         match self.take_done() {
-            Ok(()) => self.seq([JobFrame::JobStart(job).into(), Frame::Give(Box::new(Val::Done(Ok(()))))]),
+            Ok(()) => {
+                let (target, read_only) = (self.jobs[job].stream().target, self.jobs[job].stream().was_read_only);
+                self.see_chain_begins(job, ChainKind::Stream, target, None, true, read_only.then_some(target));
+                self.seq([JobFrame::JobStart(job).into(), Frame::Give(Box::new(Val::Done(Ok(()))))])
+            }
             Err(err) => {
                 // QEMU forgets the job's backend: it stays on the target, unnamed.
                 let failed = self.stream_failed(&self.jobs[job].stream().clone(), Some(job), err);
@@ -434,6 +440,10 @@ impl World {
                 run.n = if n == 0 { run.len - run.offset } else { n };
                 self.stream_chunk_done(run, Ok(()), false)
             }
+            Ok((true, n)) if run.offset > 0 && self.quirks.has(Quirk::SeededStreamDropsPiece) => {
+                run.n = n;
+                self.stream_chunk_done(run, Ok(()), false)
+            }
             Ok((true, n)) => {
                 run.n = n;
                 let blk = self.jobs[run.job].stream().blk.expect("the job runs");
@@ -529,22 +539,34 @@ impl World {
     }
 
     /// `stream_prepare`: the header, whatever came of the change of the graph.
-    fn stream_backing_set(&mut self, end: StreamEnd) -> Flow {
+    fn stream_backing_set(&mut self, end: Box<StreamEnd>) -> Flow {
         let err = self.take_done().err().map(Box::new);
-        let StreamEnd { bs: node, file, format, .. } = end;
+        let (node, file, format) = (end.bs, end.file.clone(), end.format.clone());
         self.seq([
             BackingNameFrame::ChangeBackingFile { node, file, format }.into(),
-            StreamFrame::HeaderWritten(err).into(),
+            StreamFrame::HeaderWritten(end, err).into(),
         ])
     }
 
     /// The end of `stream_prepare`. Leaves `Val::Ret`: where the header could not be written, the graph is changed all the same.
-    fn stream_header_written(&mut self, err: Option<Box<QmpError>>) -> Flow {
+    fn stream_header_written(&mut self, mut end: Box<StreamEnd>, err: Option<Box<QmpError>>) -> Flow {
         if let Some(err) = err {
             self.console_error(&err.desc);
             return self.ret(Val::err(Errno::EPERM));
         }
-        Flow::Go
+        let Val::Ret(Err(errno)) = *self.peek() else { return Flow::Go };
+        if self.quirks.has(Quirk::StreamHalfDone) {
+            self.see_excuse(end.job, Quirk::StreamHalfDone, None);
+            return Flow::Go;
+        }
+        end.base = Some(end.cow);
+        self.leave(Val::None);
+        self.seq([
+            GraphLockFrame::GraphWrlock.into(),
+            StreamFrame::SetBacking(end).into(),
+            GraphLockFrame::GraphWrunlock.into(),
+            Frame::Give(Box::new(Val::err(errno))),
+        ])
     }
 
     /// `stream_clean`

@@ -255,6 +255,7 @@ impl World {
         let id = self.jobs[job].id.clone();
         if self.feed.on {
             self.feed.seen.push(Seen::Cleaned { job, id: id.clone() });
+            self.see_chain_ends(job);
         }
         let group = self.jobs[job].txn.map_or(0, |txn| txn.0);
         self.trace.emit(Level::Job, self.now, || RecordKind::Group { job: id, what: "clean", group });

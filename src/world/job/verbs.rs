@@ -1,6 +1,6 @@
 //! Commands that act on one job (`job-qmp.c`, and the `qmp_block_job_*` of `blockdev.c`).
 
-use crate::job::status::JobVerb;
+use crate::job::status::{JobStatus, JobVerb};
 use crate::qmp::command::Command;
 use crate::qmp::error::{ErrorClass, QmpError};
 use crate::quirk::Quirk;
@@ -164,6 +164,11 @@ impl World {
         let mut done = crate::job::status::apply_verb(&j.id, verb, j.status).map_err(QmpError::generic);
         if verb == JobVerb::Pause && self.quirks.has(Quirk::SeededVerbInAnyStatus) {
             done = Ok(());
+        }
+        let standby = verb == JobVerb::Complete && j.status == JobStatus::Standby;
+        if standby && self.quirks.has(Quirk::CompleteRefusedInStandby) {
+            let text = format!("Job '{}' in state 'standby' cannot accept command verb 'complete'", j.id);
+            done = Err(QmpError::generic(text));
         }
         let (id, status, taken) = (j.id.clone(), j.status, done.is_ok());
         self.see(|| Seen::Verb { id, verb, status, taken });

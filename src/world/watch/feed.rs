@@ -5,6 +5,7 @@
 //!
 //! What has to be looked at in the moment itself, because the rest of the step may change it, is looked at here.
 
+use super::chains::{ChainBegins, ChainEnds, Excuse};
 use super::marks::{Marks, Place};
 use crate::bitmap::{BitmapId, DirtyBitmap, HBitmap};
 use crate::block::content::Data;
@@ -153,6 +154,10 @@ pub enum Seen {
         co: CoId,
         /// The node it goes to, below filters of jobs.
         node: NodeId,
+        /// The nodes that it passes: that of its backend, and the filters below.
+        path: Vec<NodeId>,
+        /// It is a discard, and its node and what the user put above it take them.
+        discards: bool,
         /// What is asked for.
         request: Box<BlkRequest>,
         /// What the node reads as, the first time that a guest's request goes there.
@@ -171,6 +176,44 @@ pub enum Seen {
     Changed(NodeId),
     /// What stands around an unaligned write could not be read; as QEMU does, zeroes are written there.
     PaddingLost,
+    /// A discard begins on a node.
+    Discards {
+        /// Its coroutine.
+        co: CoId,
+        /// The node.
+        node: NodeId,
+    },
+    /// The filter of a job has swallowed a discard.
+    DiscardSwallowed(CoId),
+    /// A mirror, commit or stream begins.
+    ChainBegins(Box<ChainBegins>),
+    /// It ends.
+    ChainEnds(Box<ChainEnds>),
+    /// The target of a mirror, or of the commit of an active layer, has taken the place of its source.
+    Pivot {
+        /// The job.
+        job: JobId,
+        /// The node that the device stands on now.
+        to: NodeId,
+        /// What it reads as.
+        content: Box<Frozen>,
+    },
+    /// A mirror is in sync, by its own word, and nothing is under way.
+    Synced {
+        /// The job.
+        job: JobId,
+        /// What its target reads as.
+        target: Box<Frozen>,
+    },
+    /// QEMU 10.0.2 itself does something wrong.
+    Excuse(Excuse),
+    /// `BLOCK_JOB_READY` was sent.
+    Ready {
+        /// The job.
+        job: JobId,
+        /// Its ID.
+        id: Arc<str>,
+    },
     /// A flush found nothing to do: what was written before had been flushed already.
     FlushSkipped {
         /// The node.
@@ -287,6 +330,8 @@ pub struct Feed {
     pub seen: Vec<Seen>,
     /// Nodes whose content was told when a guest's request first went there.
     touched: Vec<NodeId>,
+    /// Jobs on chains, and the topmost layer of each.
+    pub(super) chains: Vec<(JobId, NodeId)>,
     /// What was reached since the run began; no part of the world's state.
     pub marks: Marks,
 }
@@ -446,17 +491,26 @@ impl World {
             return;
         }
         let Some(mut node) = self.graph.blk_bs(blk) else { return };
-        while let Some(Driver::Cbw(_)) = self.graph.nodes[node].driver {
-            let Some(below) = self.graph.filter_bs(node) else { break };
-            node = below;
+        let mut path = vec![node];
+        while let Some(below) = self.graph.filter_bs(path[path.len() - 1]) {
+            if node == path[path.len() - 1] && self.graph.nodes[node].driver.as_ref().is_some_and(Driver::is_job_filter)
+            {
+                node = below;
+            }
+            path.push(below);
         }
+        let takes = |node: &NodeId| {
+            let n = &self.graph.nodes[*node];
+            self.is_job_filter(*node) || n.flags.unmap && n.driver.as_ref().is_some_and(Driver::has_pdiscard)
+        };
+        let discards = matches!(request, BlkRequest::Discard { .. }) && path.iter().all(takes);
         let new = !self.feed.touched.contains(&node);
         let content = new.then(|| Box::new(self.frozen(node)));
         if new {
             self.feed.touched.push(node);
         }
         let co = self.current();
-        self.feed.seen.push(Seen::GuestBegin { co, node, request: Box::new(request.clone()), content });
+        self.feed.seen.push(Seen::GuestBegin { co, node, path, discards, request: Box::new(request.clone()), content });
         self.push(WatchFrame::GuestSeen.into());
     }
 
@@ -469,6 +523,7 @@ impl World {
             _ => (true, None),
         };
         self.see(|| Seen::GuestEnd { co, ok, data });
+        self.see_synced();
     }
 
     /// A backup job was created.

@@ -89,11 +89,14 @@ pub enum Place {
     GroupWaits,
     GroupToFinalize,
     EarlyFail,
+    MirrorMissesWrite,
+    DiscardSwallowed,
+    FailedHalfDone,
     CancelAll,
 }
 
 /// What they are, and whether a campaign need not reach them.
-const PLACES: [(&str, bool); 47] = [
+const PLACES: [(&str, bool); 50] = [
     ("undo: a backup's job is cancelled", false),
     ("undo: an added bitmap goes", false),
     ("undo: an added bitmap goes that a job has replaced", true),
@@ -142,6 +145,9 @@ const PLACES: [(&str, bool); 47] = [
     ("group: waits for its last member", false),
     ("group: waits to be finalised", false),
     ("job: fails while it is made", false),
+    ("QEMU's: a write during a mirror's scan is recorded by nobody", true),
+    ("QEMU's: a discard ends at a job's filter", true),
+    ("QEMU's: a failed job leaves half a change", true),
     ("quit: all jobs are cancelled", true),
 ];
 

@@ -2,7 +2,9 @@
 
 use super::Driver;
 use crate::base::units::{align_down, align_up};
+use crate::bitmap::DirtyBitmap;
 use crate::qmp::types::MirrorCopyMode;
+use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::arena::{JobId, NodeId};
 use crate::world::block::backend::BlkRequest;
@@ -10,6 +12,7 @@ use crate::world::block::driver::DriverFrame;
 use crate::world::block::io::request::{IoFlags, WriteReq};
 use crate::world::frame::Flow;
 use crate::world::job::block_job::ErrorAction;
+use crate::world::job::hooks::JobDriver;
 use crate::world::job::mirror::MirrorFrame;
 use crate::world::value::Val;
 
@@ -99,8 +102,29 @@ impl World {
         {
             self.mirror(job).actively_synced = false;
             self.mirror_set_dirty(job, offset, bytes);
+        } else if self.feed.on {
+            self.see_missed_write(node, offset, bytes);
         }
         Flow::Go
+    }
+
+    /// What was written while the job looks for what is allocated ([`Quirk::MirrorStartupMissedWrite`]).
+    fn see_missed_write(&mut self, node: NodeId, offset: u64, bytes: u64) {
+        let scanning = |job: &&JobId| match &self.jobs[**job].driver {
+            JobDriver::Mirror(s) | JobDriver::CommitActive(s) => s.top == node && !s.prepared,
+            _ => false,
+        };
+        let job = self.jobs.list.iter().find(scanning).copied();
+        let recorded = self.graph.nodes[node].bitmaps.iter().any(DirtyBitmap::enabled);
+        if let Some(job) = job.filter(|_| !recorded) {
+            self.see_excuse(job, Quirk::MirrorStartupMissedWrite, Some((offset, offset + bytes)));
+        }
+    }
+
+    /// `bdrv_mirror_top_pdiscard`, which no guest reaches in QEMU 10.0.2 ([`Quirk::FilterSwallowsDiscard`]).
+    pub(super) fn mirror_top_discard(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
+        let written = MirrorFrame::TopWritten { node, offset, bytes };
+        self.seq([DriverFrame::PassDiscard { node, offset, bytes }.into(), written.into()])
     }
 
     /// `bdrv_mirror_top_do_write`, after the source was written: the target, if that went well.
@@ -118,18 +142,22 @@ impl World {
     fn do_sync_target_write(&mut self, job: JobId, op: u32, req: WriteReq) -> Flow {
         let granularity = self.mirror(job).granularity;
         let (mut start, mut end) = (req.offset, req.offset + req.bytes);
+        let outward = self.quirks.has(Quirk::MirrorUnalignedActiveWrite);
         let bits = self.mirror_bits(job);
-        if !start.is_multiple_of(granularity) && bits.get(start) {
+        if !outward && !start.is_multiple_of(granularity) && bits.get(start) {
             start = align_up(start, granularity);
         }
-        if start < end && !end.is_multiple_of(granularity) && bits.get(end - 1) {
+        if !outward && start < end && !end.is_multiple_of(granularity) && bits.get(end - 1) {
             end = align_down(end, granularity);
         }
         if start >= end {
             self.active_write_settle(job, op);
             return self.ret(Val::Ret(Ok(())));
         }
-        let (from, to) = (align_up(start, granularity), align_down(end, granularity));
+        let (from, to) = match outward {
+            true => (align_down(start, granularity), align_up(end, granularity)),
+            false => (align_up(start, granularity), align_down(end, granularity)),
+        };
         if from < to {
             bits.reset(from, to - from);
         }

@@ -340,7 +340,8 @@ impl World {
             Driver::Qcow2(_) => self.qcow2_pdiscard(node, offset, bytes),
             Driver::SnapshotAccess => self.snapshot_pdiscard(node, offset, bytes),
             Driver::CommitTop | Driver::Quorum(_) | Driver::Blkverify(_) => self.ret(Val::err(Errno::ENOTSUP)),
-            Driver::CopyOnRead(_) | Driver::MirrorTop(_) | Driver::Compress => self.pass_discard(node, offset, bytes),
+            Driver::CopyOnRead(_) | Driver::Compress => self.pass_discard(node, offset, bytes),
+            Driver::MirrorTop(_) => self.mirror_top_discard(node, offset, bytes),
             #[cfg(test)]
             Driver::TestFilter => self.pass_discard(node, offset, bytes),
             Driver::Throttle(_) => {

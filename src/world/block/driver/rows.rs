@@ -237,6 +237,12 @@ impl Driver {
         self.row().is_filter
     }
 
+    /// Whether it is the filter of a kind of job, which reads as the node below.
+    #[must_use]
+    pub fn is_job_filter(&self) -> bool {
+        matches!(self, Driver::Cbw(_) | Driver::CopyOnRead(_) | Driver::MirrorTop(_) | Driver::CommitTop)
+    }
+
     /// `supports_backing`
     #[must_use]
     pub fn supports_backing(&self) -> bool {

@@ -53,12 +53,24 @@ impl World {
         if offset > i64::MAX as u64 - bytes {
             return self.ret(Val::err(Errno::EIO));
         }
-        if !n.flags.unmap || !n.drv().has_pdiscard() {
+        let mut takes = n.flags.unmap && n.drv().has_pdiscard();
+        if !takes && n.drv().is_filter() && self.is_job_filter(node) {
+            takes = n.drv().has_pdiscard() && !self.quirks.has(Quirk::FilterSwallowsDiscard);
+            if !takes && self.feed.on {
+                self.see_swallowed();
+            }
+        }
+        if !takes {
             return self.ret(Val::Ret(Ok(())));
         }
+        let n = &self.graph.nodes[node];
         let read_only = !n.flags.rdwr;
         self.bsc_invalidate_range(node, offset, bytes);
         self.see_request(node);
+        if self.feed.on {
+            let co = self.current();
+            self.feed.seen.push(Seen::Discards { co, node });
+        }
         let id = self.tracked_begin(node, "discard", offset, bytes);
         self.push(DiscardFrame::PdiscardEnd { node, offset, bytes, id }.into());
         if read_only {

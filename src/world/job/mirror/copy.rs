@@ -5,6 +5,7 @@ use super::{MAX_IN_FLIGHT, MAX_IO_BYTES, MAX_IOV, MirrorFrame, MirrorJob, Mirror
 use crate::base::errno::{Errno, Ret};
 use crate::base::units::{align_down, align_up};
 use crate::bitmap::HBitmapIter;
+use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::aio::{coroutine::Wait, queue::Ctx};
 use crate::world::arena::{JobId, NodeId};
@@ -81,8 +82,10 @@ impl World {
             from < start + len && start < to
         };
         // One that waits itself is not waited for by a guest's write: it may wait for that write.
+        let any = self.quirks.has(Quirk::MirrorConflictDeadlock);
+        let s = self.mirror(job);
         let mut others = s.ops.iter_mut().filter(|op| Some(op.id) != own && overlaps(op));
-        let other = others.find(|op| own.is_none() || !op.waits)?;
+        let other = others.find(|op| own.is_none() || !op.waits || any)?;
         other.waiting.push(co);
         if let Some(own) = own {
             s.op(own).waits = true;
@@ -92,9 +95,9 @@ impl World {
 
     /// `mirror_wait_for_free_in_flight_slot`, called as the last thing of a frame: until some operation ends.
     pub(super) fn mirror_wait_for_free_slot(&mut self, job: JobId) -> Flow {
-        let co = self.current();
+        let (co, any) = (self.current(), self.quirks.has(Quirk::MirrorWaitsForItself));
         let s = self.mirror(job);
-        let real = |op: &&mut MirrorOp| !op.is_pseudo_op && op.is_in_flight && !op.is_active_write;
+        let real = |op: &&mut MirrorOp| !op.is_pseudo_op && (op.is_in_flight || any) && !op.is_active_write;
         s.ops.iter_mut().find(real).expect("an operation is in flight").waiting.push(co);
         Flow::Yield(Wait::Queue("the end of an operation"))
     }

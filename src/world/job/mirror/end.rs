@@ -4,6 +4,7 @@
 use super::{BackingMode, MirrorFrame};
 use crate::base::errno::{Errno, Ret};
 use crate::qmp::error::QmpError;
+use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::arena::{JobId, NodeId};
 use crate::world::block::backend::BackendFrame;
@@ -57,6 +58,10 @@ impl World {
     /// `mirror_exit_common`: `prepare`, or `abort` where there was none. Leaves `Val::Ret`.
     pub(super) fn mirror_exit_common(&mut self, job: JobId) -> Flow {
         if self.mirror(job).prepared {
+            if self.quirks.has(Quirk::MirrorExitTwice) {
+                let subject = format!("job {}", self.jobs[job].id);
+                Self::qemu_aborts(subject, "mirror_exit_common: it runs again, and the job's target is gone");
+            }
             return self.ret(Val::Ret(Ok(())));
         }
         let (src, target) = (self.mirror_source(job), self.mirror_target(job));
@@ -80,7 +85,12 @@ impl World {
             DrainFrame::DrainedBegin(top).into(),
             DrainFrame::DrainedBegin(target).into(),
             MirrorFrame::Exit(exit).into(),
-        ])
+        ]);
+        // It is drained since the coroutine ended, but with `Quirk::MirrorSwitchWindow`.
+        if !std::mem::replace(&mut self.mirror(job).in_drain, true) {
+            self.push(DrainFrame::DrainedBegin(src).into());
+        }
+        Flow::Go
     }
 
     /// One step of `mirror_exit_common`.
@@ -128,8 +138,13 @@ impl World {
             self.console_error(&err.desc);
             let opened = self.jobs[exit.job].mirror().backing_mode == BackingMode::Open;
             exit.ret = Err(if opened { Errno::EINVAL } else { Errno::EPERM });
+            if !self.quirks.has(Quirk::MirrorFailedPivot) {
+                return self.mirror_exit_replaced(exit);
+            }
+            self.see_excuse(exit.job, Quirk::MirrorFailedPivot, None);
         }
-        if exit.abort || !self.mirror(exit.job).should_complete {
+        let soft = self.jobs[exit.job].cancelled && self.quirks.has(Quirk::SeededCancelledMirrorPivots);
+        if exit.abort || !(soft || self.mirror(exit.job).should_complete) {
             return self.mirror_exit_replaced(exit);
         }
         let to_replace = self.mirror_to_replace(&exit);
@@ -171,9 +186,15 @@ impl World {
                  not lead to an abrupt change of visible data"
             )))
         };
-        if let Err(err) = done {
-            self.console_error(&err.desc);
-            exit.ret = Err(Errno::EPERM);
+        match done {
+            Ok(()) => {
+                self.trace_pivot(to_replace, exit.target);
+                self.see_pivot(exit.job, exit.target);
+            }
+            Err(err) => {
+                self.console_error(&err.desc);
+                exit.ret = Err(Errno::EPERM);
+            }
         }
         exit.at = At::Replaced;
         self.seq([
@@ -213,7 +234,8 @@ impl World {
     fn mirror_exit_dropped(&mut self, mut exit: Box<Exit>) -> Flow {
         exit.at = At::End;
         let writable = self.graph.nodes[exit.target].flags.rdwr;
-        if exit.abort && self.mirror(exit.job).base_ro && writable {
+        let forgotten = self.quirks.has(Quirk::CommitLeavesBaseWritable);
+        if exit.abort && self.mirror(exit.job).base_ro && writable && !forgotten {
             let reopen = Reopen::set_read_only(self, exit.target, true);
             return self.seq([ReopenFrame::Reopen(Box::new(reopen)).into(), MirrorFrame::Exit(exit).into()]);
         }

@@ -18,6 +18,7 @@ use crate::bitmap::{BitmapId, HBitmap, HBitmapIter};
 use crate::job::status::JobType;
 use crate::qmp::error::QmpError;
 use crate::qmp::types::{BlockJobChange, DriveMirror, MirrorCopyMode, OnError};
+use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::arena::{BackendId, CoId, JobId, NodeId};
 use crate::world::block::driver::mirror_top::TopWrite;
@@ -165,6 +166,16 @@ pub struct MirrorJob {
     pub in_drain: bool,
     /// `base_ro`: the base was read-only before.
     pub base_ro: bool,
+    /// An error makes it forget that it was READY ([`Quirk::MirrorReadyTwice`]).
+    pub forgets_ready: bool,
+}
+
+impl MirrorJob {
+    /// Whether the target gets the source's backing file, so that it reads as the source where nothing was copied.
+    #[must_use]
+    pub fn follows_source(&self) -> bool {
+        self.backing_mode == BackingMode::Source
+    }
 }
 
 crate::base::time::rebase!(MirrorJob {
@@ -173,7 +184,7 @@ crate::base::time::rebase!(MirrorJob {
         copy_mode, on_source_error, on_target_error, actively_synced, should_complete, granularity, buf_size,
         bdev_length, cow_bitmap, dirty_bitmap, dbi, buf_free_count, in_flight_bitmap, in_flight, bytes_in_flight,
         ops, next_op, bytes_handled, ret, unmap, target_cluster_size, initial_zeroing_ongoing,
-        in_active_write_counter, active_write_bytes_in_flight, prepared, in_drain, base_ro
+        in_active_write_counter, active_write_bytes_in_flight, prepared, in_drain, base_ro, forgets_ready
 });
 
 /// The frames of this job and of its filter.
@@ -388,8 +399,10 @@ impl World {
 
     /// `mirror_error_action`
     pub(in crate::world) fn mirror_error_action(&mut self, job: JobId, is_read: bool, error: Errno) -> ErrorAction {
+        let forgets_ready = self.quirks.has(Quirk::MirrorReadyTwice);
         let s = self.mirror(job);
         s.actively_synced = false;
+        s.forgets_ready |= forgets_ready;
         let on_error = if is_read { s.on_source_error } else { s.on_target_error };
         self.block_job_error_action(job, on_error, is_read, error)
     }
@@ -406,6 +419,9 @@ impl World {
                 return self.ret(Val::Done(Err(QmpError::generic(format!("Node name '{name}' not found")))));
             };
             if self.mirror(job).to_replace.is_some() {
+                if !self.quirks.has(Quirk::MirrorDuplicateComplete) {
+                    return self.ret(Val::Done(Ok(())));
+                }
                 Self::qemu_aborts(format!("job {id}"), "error_setv: replace_blocker is set already");
             }
             self.graph.nodes[node].replace_blockers.insert(0, job);

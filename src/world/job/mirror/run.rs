@@ -5,6 +5,7 @@ use crate::base::errno::{Errno, Ret};
 use crate::base::time::Span;
 use crate::base::units::align_down;
 use crate::bitmap::{HBitmap, HBitmapIter};
+use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::arena::{JobId, NodeId};
 use crate::world::block::backend::BackendFrame;
@@ -61,6 +62,9 @@ impl World {
     fn mirror_set_up(&mut self, job: JobId) -> Flow {
         let target = self.mirror_target(job);
         if self.mirror(job).bdev_length == 0 {
+            if self.quirks.has(Quirk::MirrorZeroLengthSkipsReady) {
+                return self.mirror_immediate_exit(job, Ok(()));
+            }
             self.job_transition_to_ready(job);
             self.mirror(job).actively_synced = true;
             return self.mirror_empty_disk(job);
@@ -216,8 +220,10 @@ impl World {
         if self.job_is_cancelled(job) && !self.mirror(job).is_none_mode {
             return self.mirror_immediate_exit(job, Ok(()));
         }
-        let top = self.mirror(job).top;
+        let s = self.mirror(job);
+        let (top, bitmap) = (s.top, s.dirty_bitmap.expect("the bitmap lives until the end"));
         self.mirror_top(top).job = Some(job);
+        self.graph.nodes[top].bitmaps.get_mut(bitmap).expect("it is there").set_enabled(false);
         self.mirror(job).dbi = Some(HBitmapIter::new(&self.mirror_bits(job).clone(), 0));
         self.mirror_loop(job)
     }
@@ -258,7 +264,7 @@ impl World {
         if self.mirror(job).in_flight > 0 || cnt > 0 {
             return self.mirror_may_complete(job, cnt, false);
         }
-        if self.jobs[job].status.is_ready() {
+        if self.jobs[job].status.is_ready() && !self.mirror(job).forgets_ready {
             return self.mirror_synced(job);
         }
         self.mirror_flush(job, MirrorFrame::FirstFlushed(job))
@@ -286,7 +292,11 @@ impl World {
         if self.mirror_flushed(job).is_err() {
             return self.mirror_loop(job);
         }
-        self.job_transition_to_ready(job);
+        if std::mem::take(&mut self.mirror(job).forgets_ready) && self.jobs[job].status.is_ready() {
+            self.job_event_ready(job);
+        } else {
+            self.job_transition_to_ready(job);
+        }
         self.mirror_synced(job)
     }
 
@@ -298,6 +308,7 @@ impl World {
             s.actively_synced = true;
         }
         let should_complete = s.should_complete || cancelled;
+        self.see_synced();
         let cnt = self.mirror_dirty_count(job);
         self.mirror_may_complete(job, cnt, should_complete)
     }
@@ -351,6 +362,12 @@ impl World {
     pub(super) fn mirror_last_flushed(&mut self, job: JobId) -> Flow {
         if self.mirror_flushed(job).is_err() {
             return self.mirror_drain_in_vain(job);
+        }
+        if self.quirks.has(Quirk::MirrorSwitchWindow) {
+            let s = self.mirror(job);
+            s.in_drain = false;
+            let source = s.source;
+            return self.seq([DrainFrame::DrainedEnd(source).into(), Frame::Give(Box::new(Val::Ret(Ok(()))))]);
         }
         self.ret(Val::Ret(Ok(())))
     }

@@ -6,6 +6,7 @@ use crate::bitmap::{HBitmap, default_granularity};
 use crate::job::status::JobType;
 use crate::qmp::error::QmpError;
 use crate::qmp::types::{MirrorCopyMode, OnError, SyncMode};
+use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::arena::{JobId, NodeId};
 use crate::world::block::backend::BackendFrame;
@@ -98,6 +99,7 @@ impl World {
             return self.ret(Val::Done(Err(QmpError::generic(text))));
         }
         args.is_none_mode = sync == SyncMode::None;
+        args.zero_target &= !self.quirks.has(Quirk::MirrorTrustsExistingTarget);
         args.base = if sync == SyncMode::Top { self.graph.backing_chain_next(args.bs) } else { None };
         self.mirror_start_job(args)
     }
@@ -262,6 +264,7 @@ impl World {
             prepared: false,
             in_drain: false,
             base_ro: args.base_ro,
+            forgets_ready: false,
         });
         self.jobs[job].driver = if args.is_mirror { JobDriver::Mirror(state) } else { JobDriver::CommitActive(state) };
     }
@@ -295,7 +298,9 @@ impl World {
         let (top, granularity) = (start.top, start.args.granularity);
         let node = &mut self.graph.nodes[top];
         let bitmap = node.bitmaps.add_anonymous(node.size, granularity);
-        node.bitmaps.get_mut(bitmap).expect("just made").set_enabled(false);
+        if self.quirks.has(Quirk::MirrorStartupMissedWrite) {
+            node.bitmaps.get_mut(bitmap).expect("just made").set_enabled(false);
+        }
         self.mirror(job).dirty_bitmap = Some(bitmap);
         self.seq([GraphLockFrame::GraphWrlock.into(), MirrorFrame::AddNodes(job, start).into()])
     }
@@ -303,11 +308,14 @@ impl World {
     /// `mirror_start_job`, under the graph lock: the job's edges; then it starts.
     pub(super) fn mirror_add_nodes(&mut self, job: JobId, start: Box<Starting>) -> Flow {
         match self.mirror_add_edges(job, &start) {
-            Ok(()) => self.seq([
-                GraphLockFrame::GraphWrunlock.into(),
-                JobFrame::JobStart(job).into(),
-                Frame::Give(Box::new(Val::Done(Ok(())))),
-            ]),
+            Ok(()) => {
+                self.see_mirror_begins(job);
+                self.seq([
+                    GraphLockFrame::GraphWrunlock.into(),
+                    JobFrame::JobStart(job).into(),
+                    Frame::Give(Box::new(Val::Done(Ok(())))),
+                ])
+            }
             Err(err) => {
                 self.seq([GraphLockFrame::GraphWrunlock.into(), MirrorFrame::StartFailed(job, start, err).into()])
             }
