@@ -12,7 +12,7 @@ mod common;
 use blockjob_sim::base::Json;
 use blockjob_sim::base::errno::Errno;
 use blockjob_sim::choice::{ChoiceLog, Preemption, Preemptions, Who};
-use blockjob_sim::host::{Failing, HostChange, Request};
+use blockjob_sim::host::{DiskRates, Failing, HostChange, Request};
 use blockjob_sim::quirk;
 use blockjob_sim::scenario::plan::{
     Backing, Expect, Fails, FileOp, ImageFormat, Limits, PlannedFile, PlannedStep, Qcow2Options, Schedule, StepKind,
@@ -156,6 +156,9 @@ fn host_change() -> impl Strategy<Value = HostChange> {
         (word(), 0..1u64 << 62).prop_map(|(file, size)| HostChange::Resize(file, size)),
         (word(), failing).prop_map(|(file, failing)| HostChange::Fail(file, failing)),
         word().prop_map(HostChange::Mend),
+        Just(HostChange::Disk(None)),
+        (1..=u64::MAX, 1..=u64::MAX)
+            .prop_map(|(bytes, requests)| HostChange::Disk(Some(DiskRates { bytes, requests }))),
     ]
 }
 

@@ -9,6 +9,7 @@
 use super::force::{self, By, Forced, Hold};
 use super::quote::{file_name, python};
 use crate::base::Json;
+use super::carry::ONE_PROCESS;
 use crate::host::HostChange;
 use crate::scenario::plan::{Backing, Expect, Extent, FileOp, ImageFormat, Plan, PlannedStep, StepKind, WriteData};
 use crate::trace::canonical;
@@ -263,9 +264,21 @@ pub(super) fn tools(op: &FileOp) -> Tool<'_> {
         }
         FileOp::Content { file, size, data } => Tool::Content { file, size: *size, data },
         FileOp::Text { file, content } => Tool::Text { file, content },
+        FileOp::Bytes { file, at, bytes } => {
+            let octal: String = bytes.iter().map(|byte| format!("\\{byte:03o}")).collect();
+            let script = "printf \"$2\" | dd of=\"$0\" bs=1 seek=\"$1\" conv=notrunc status=none";
+            Tool::Run(words(&["sh", "-c", script, file, &at.to_string(), &octal]))
+        }
+        FileOp::Resize { file, size } => {
+            Tool::Run(words(&["qemu-img", "resize", "-q", "--shrink", &file_name(file), &size.to_string()]))
+        }
+        // It says with its exit code that it found something, as the scenario expects.
+        FileOp::Check { file, .. } => Tool::Run(words(&["sh", "-c", "qemu-img check \"$0\" || true", &file_name(file)])),
         FileOp::Host(HostChange::Resize(file, size)) => {
             Tool::Run(words(&["truncate", "-s", &size.to_string(), "--", file]))
         }
+        // The real disk is as fast as it is.
+        FileOp::Host(HostChange::Disk(_)) => Tool::Run(words(&["true"])),
         FileOp::Host(_) => Tool::Run(words(&["sh", "-c", NO_HOST])),
     }
 }
@@ -515,6 +528,7 @@ fn one(kind: &StepKind, calm: bool) -> String {
         }
         StepKind::Sleep(ns) => format!("time.sleep({}.{:09})\n", ns / 1_000_000_000, ns % 1_000_000_000),
         StepKind::File(op) => file(op),
+        StepKind::Process(_) => call("run", &["sh", "-c", &format!("echo '{ONE_PROCESS}' >&2; exit 1")].map(str::to_owned)),
         StepKind::Mark(name) => format!("{}\n", python(name)),
         // Where the simulated process stood says nothing of a real one.
         StepKind::At { .. } => String::new(),

@@ -7,6 +7,7 @@ use super::carry::Pace;
 use super::export::{Tool, tools};
 use super::quote::{file_name, grep, shell as word};
 use crate::base::Json;
+use super::carry::ONE_PROCESS;
 use crate::scenario::plan::{EventPattern, FileOp, Plan, StepKind};
 use crate::trace::canonical;
 
@@ -167,6 +168,7 @@ fn one(kind: &StepKind, gaps: &mut Option<super::carry::Gaps>, awaited: &mut Vec
         }
         StepKind::Sleep(ns) => format!("sleep {}.{:09}\n", ns / 1_000_000_000, ns % 1_000_000_000),
         StepKind::File(op) => file(op),
+        StepKind::Process(_) => format!("echo '{ONE_PROCESS}' >&2; exit 1\n"),
         StepKind::Mark(_) | StepKind::At { .. } | StepKind::Same(_) => String::new(),
         StepKind::Idle | StepKind::NoJobs | StepKind::NoEvents { .. } | StepKind::Bitmap(_) => "sleep 0.3\n".to_owned(),
     }

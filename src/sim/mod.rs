@@ -4,6 +4,7 @@ mod client;
 pub mod graph;
 pub mod lint;
 mod look;
+mod process;
 pub mod outcome;
 mod setup;
 
@@ -114,6 +115,12 @@ impl Sim {
         }
         match self.client.act(&mut self.world, choose) {
             client::Act::Acted => None,
+            client::Act::Restarted => {
+                if self.check.is_some() {
+                    self.watch();
+                }
+                None
+            }
             client::Act::Done(outcome) => Some(outcome),
             client::Act::Waits => match self.world_step(choose) {
                 Stepped::Ran => self.client.over_limit(&self.world),

@@ -36,6 +36,7 @@ impl World {
         for request in &mut self.aio.in_flight {
             request.sent = base;
         }
+        self.aio.rebase_disk(shift);
         for output in &mut self.out {
             if let Output::Event { time, .. } | Output::Reply { time, .. } = output {
                 *time = base;

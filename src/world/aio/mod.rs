@@ -42,6 +42,8 @@ pub struct Aio {
     pub iohandler: BhQueue,
     /// Requests in flight, oldest first.
     pub in_flight: Vec<DeviceRequest>,
+    /// Where the disk has rates: when it has done all that it was sent.
+    disk_free: Nanos,
     /// Timers in the order they were set.
     pub timers: Vec<Timer>,
     /// Cells that polling main frames wait for.
