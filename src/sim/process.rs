@@ -6,10 +6,18 @@
 use super::client::{Act, Client};
 use super::outcome::Outcome;
 use crate::choice::Choose;
+use crate::host::HostFiles;
 use crate::scenario::plan::ProcessOp;
 use crate::trace::Trace;
 use crate::world::World;
 use std::sync::Arc;
+
+/// A process that has ended.
+fn nobody(files: HostFiles) -> World {
+    let mut world = World::new(files);
+    world.quitting = true;
+    world
+}
 
 impl Client {
     /// Carries out a step that concerns the process as a whole.
@@ -23,7 +31,7 @@ impl Client {
                 self.read_all(world);
                 self.note(world, "signal", "KILL".into());
                 let files = std::mem::take(&mut world.files);
-                self.replace(world, World { quitting: true, ..World::new(files) });
+                self.replace(world, nobody(files));
                 self.restarted()
             }
             ProcessOp::Signal(signal) => {
@@ -58,7 +66,7 @@ impl Client {
         let booted = next.boot(args);
         let shown = args.iter().map(|arg| &**arg).collect::<Vec<_>>().join(" ");
         if booted.is_err() {
-            next = World { quitting: true, ..World::new(std::mem::take(&mut next.files)) };
+            next = nobody(std::mem::take(&mut next.files));
         }
         self.replace(world, next);
         self.note(world, "start", shown.into());
