@@ -120,7 +120,7 @@ fn step() -> impl Strategy<Value = StepKind> {
 }
 
 fn file_op() -> impl Strategy<Value = FileOp> {
-    let qcow2 = (word(), any::<u64>(), 9u32..=21, any::<Option<bool>>(), prop::option::of(word())).prop_map(
+    let qcow2 = (word(), 0..1u64 << 62, 9u32..=21, any::<Option<bool>>(), prop::option::of(word())).prop_map(
         |(file, size, bits, compat_v3, below)| FileOp::Create {
             file,
             format: ImageFormat::Qcow2,
