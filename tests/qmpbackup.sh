@@ -69,7 +69,8 @@ P
 }
 # Rebases the incremental backups onto each other and merges them: what comes out must be the disk.
 restore() {
-    python3 "$source/qmprestore" merge --dir "$PWD/backup/$1" --targetfile "$PWD/restored/$1" && qemu-img compare "restored/$1" "$1"
+    # By the node's name, or in older versions the drive's.
+    python3 "$source/qmprestore" merge --dir "$(dirname "$PWD"/backup/*/FULL-*-"$1")" --targetfile "$PWD/restored/$1" && qemu-img compare "restored/$1" "$1"
 }
 plain() { sed -E -e 's/\[?[0-9]{4}-[0-9]{2}-[0-9]{2}[ T][0-9:,.]+\]?//g; s/(FULL|INC|COPY|PARTIAL)-[0-9]+/\1-N/g; s/[0-9]{9,}/N/g; s/(Qemu version: .*) \[.*/\1/; s/Block job .*finished/Block job finished/; s/#block[0-9]+/#block/g' \
     -e 's/\x1b\[[0-9;]*m//g; /[Pp]rogress|%|seconds|uration|speed|bytes\]|Wrote Offset/d' -e "s#$PWD#DIR#g" -e 's/[0-9a-f]{8}-[0-9a-f-]{27}/UUID/g' "$1"; }
