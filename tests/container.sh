@@ -31,7 +31,8 @@ unshare --mount --pid --fork --propagation private bash -eu -c '
                 [ "$file" = blockjob-sim ] && from=$program || from=$file
                 mkdir -p "$root$to"; cp "$from" "$root$to$file"; chmod +x "$root$to$file"
             done ;;
+        USER) user=$rest ;;
         WORKDIR) at=$rest ;;
-        CMD) echo "== CMD $rest"; enter "cd $at && $rest" ;;
+        CMD) echo "== CMD $rest"; enter "cd $at && exec setpriv --reuid=$user --regid=$user --clear-groups env HOME=$at $rest" ;;
         esac
     done <Containerfile'

@@ -40,6 +40,8 @@ def prompt():
     text = b""
     while not text.endswith(b"(qemu) "):
         text += s.recv(4096)
+    if b"Error" in text:
+        raise SystemExit(text.decode())
 prompt()
 for line in sys.argv[1:]:
     s.sendall(line.encode() + b"\n"); prompt()
@@ -80,11 +82,11 @@ session() { # RUN EXECUTABLE OPTIONS...
     for disk in disk1 disk2; do qemu-img create -q -f qcow2 $disk.qcow2 16M; qemu-io -f qcow2 -c 'write -P 1 0 8M' $disk.qcow2 >/dev/null; done
     start "$@"
     step full backup --level full --target backup
-    step write hmp 'qemu-io v1/virtio-backend "write -P 2 1M 64k"' 'qemu-io v2/virtio-backend "write -P 3 0 128k"'
+    step write hmp 'qemu-io -d /machine/peripheral/v1/virtio-backend "write -P 2 1M 64k"' 'qemu-io -d /machine/peripheral/v2/virtio-backend "write -P 3 0 128k"'
     # Names of increments have seconds in them.
     sleep 1.1
     step incremental backup --level inc --target backup
-    step write-again hmp 'qemu-io v1/virtio-backend "write -P 4 2M 64k"'
+    step write-again hmp 'qemu-io -d /machine/peripheral/v1/virtio-backend "write -P 4 2M 64k"'
     sleep 1.1
     step incremental-again backup --level inc --target backup
     step copy backup --level copy --target copied

@@ -6,22 +6,16 @@
 # SIM_OPTIONS are further options of the simulator, such as "--sim-pace disk:hdd"; BLOCKJOB_SIM is the program.
 set -u
 [ $# -ge 2 ] || { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ "$(id -u)" != 0 ] || { echo "it starts the libvirt daemon of a user, and root has none: run it as a user" >&2; exit 2; }
 first=${1%%..*} last=${1##*..}; shift
 sim=$(command -v "${BLOCKJOB_SIM:-blockjob-sim}") || { echo "there is no ${BLOCKJOB_SIM:-blockjob-sim}" >&2; exit 2; }
 DIR=${DIR:-$PWD/nasty}; export DIR
 mkdir -p "$DIR/bin" failures
 # Under this name the program takes QEMU's options. A copy: others may not read the directory of the original.
 cp "$sim" "$DIR/bin/qemu-system-x86_64"
-if [ "$(id -u)" = 0 ]; then
-    # The system's daemon, of a container: without what a container has not.
-    export LIBVIRT_DEFAULT_URI=qemu:///system
-    printf 'user = "root"\ngroup = "root"\nsecurity_driver = "none"\nnamespaces = []\ncgroup_controllers = []\nstdio_handler = "file"\n' \
-        >/etc/libvirt/qemu.conf
-else
-    export LIBVIRT_DEFAULT_URI=qemu:///session XDG_RUNTIME_DIR="$DIR/run" XDG_CONFIG_HOME="$DIR/config" XDG_CACHE_HOME="$DIR/cache"
-    mkdir -p "$XDG_RUNTIME_DIR" "$XDG_CONFIG_HOME/libvirt" "$XDG_CACHE_HOME"
-    printf 'security_driver = "none"\nnamespaces = []\nstdio_handler = "file"\n' >"$XDG_CONFIG_HOME/libvirt/qemu.conf"
-fi
+export LIBVIRT_DEFAULT_URI=qemu:///session XDG_RUNTIME_DIR="$DIR/run" XDG_CONFIG_HOME="$DIR/config" XDG_CACHE_HOME="$DIR/cache"
+mkdir -p "$XDG_RUNTIME_DIR" "$XDG_CONFIG_HOME/libvirt" "$XDG_CACHE_HOME"
+printf 'security_driver = "none"\nnamespaces = []\nstdio_handler = "file"\n' >"$XDG_CONFIG_HOME/libvirt/qemu.conf"
 libvirtd --timeout 300 >"$DIR/libvirtd.log" 2>&1 &
 daemon=$!
 trap 'virsh -q destroy guest >/dev/null 2>&1; kill $daemon' EXIT
