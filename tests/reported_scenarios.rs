@@ -94,7 +94,9 @@ fn file(step: &Value) -> FileOp {
     if let Some(create) = step.get("create") {
         assert!(create.get("options").is_none(), "{create}");
         let backing = create.get("backing").map(|backing| match backing {
-            Value::String(file) => Backing { file: file.as_str().into(), format: format(text(create, "backing-format")) },
+            Value::String(file) => {
+                Backing { file: file.as_str().into(), format: format(text(create, "backing-format")) }
+            }
             other => Backing { file: text(other, "file").into(), format: format(text(other, "format")) },
         });
         return FileOp::Create {
@@ -246,7 +248,8 @@ fn convert(program: &Value, real: &[Value]) -> Plan {
     let failed = real.iter().filter(|line| line["start"] == "failed").count();
     let said = stderr.split("PROG: ").skip(1).map(|message| message.trim_end().to_owned());
     let stderr = if failed > 0 { said.collect() } else { Vec::new() };
-    let mut converter = Converter { real, at: 0, alive: false, calm: program.get("calm").is_some(), steps: Vec::new(), stderr };
+    let mut converter =
+        Converter { real, at: 0, alive: false, calm: program.get("calm").is_some(), steps: Vec::new(), stderr };
     let (mut args, error) = converter.start(list(program, "args"));
     if error.is_some() {
         let args = std::mem::take(&mut args);

@@ -6,10 +6,10 @@
 //!
 //! Texts of the scenario stand in it as literals ([`super::quote`]). Whatever ends it, its QEMU and its directory go with it.
 
+use super::carry::ONE_PROCESS;
 use super::force::{self, By, Forced, Hold};
 use super::quote::{file_name, python};
 use crate::base::Json;
-use super::carry::ONE_PROCESS;
 use crate::host::HostChange;
 use crate::scenario::plan::{Backing, Expect, Extent, FileOp, ImageFormat, Plan, PlannedStep, StepKind, WriteData};
 use crate::trace::canonical;
@@ -273,7 +273,9 @@ pub(super) fn tools(op: &FileOp) -> Tool<'_> {
             Tool::Run(words(&["qemu-img", "resize", "-q", "--shrink", &file_name(file), &size.to_string()]))
         }
         // It says with its exit code that it found something, as the scenario expects.
-        FileOp::Check { file, .. } => Tool::Run(words(&["sh", "-c", "qemu-img check \"$0\" || true", &file_name(file)])),
+        FileOp::Check { file, .. } => {
+            Tool::Run(words(&["sh", "-c", "qemu-img check \"$0\" || true", &file_name(file)]))
+        }
         FileOp::Host(HostChange::Resize(file, size)) => {
             Tool::Run(words(&["truncate", "-s", &size.to_string(), "--", file]))
         }
@@ -528,7 +530,9 @@ fn one(kind: &StepKind, calm: bool) -> String {
         }
         StepKind::Sleep(ns) => format!("time.sleep({}.{:09})\n", ns / 1_000_000_000, ns % 1_000_000_000),
         StepKind::File(op) => file(op),
-        StepKind::Process(_) => call("run", &["sh", "-c", &format!("echo '{ONE_PROCESS}' >&2; exit 1")].map(str::to_owned)),
+        StepKind::Process(_) => {
+            call("run", &["sh", "-c", &format!("echo '{ONE_PROCESS}' >&2; exit 1")].map(str::to_owned))
+        }
         StepKind::Mark(name) => format!("{}\n", python(name)),
         // Where the simulated process stood says nothing of a real one.
         StepKind::At { .. } => String::new(),

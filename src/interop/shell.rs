@@ -3,11 +3,11 @@
 //! It is what stands beside a crash or a hang that `conform` found: QEMU is started with a pair of pipes for its monitor, the commands
 //! are sent one after the other, each behind the reply to the one before, and in the end the script says how QEMU ended.
 
+use super::carry::ONE_PROCESS;
 use super::carry::Pace;
 use super::export::{Tool, tools};
 use super::quote::{file_name, grep, shell as word};
 use crate::base::Json;
-use super::carry::ONE_PROCESS;
 use crate::scenario::plan::{EventPattern, FileOp, Plan, StepKind};
 use crate::trace::canonical;
 

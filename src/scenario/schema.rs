@@ -225,7 +225,11 @@ const STEPS: &[Step] = &[
         "a text file",
         Type::Map(&[req("file", Type::Text, "the file"), req("content", Type::Text, "all it holds")]),
     ),
-    step("host", "what the host refuses, and how fast its disk is: a full disk, a limit of a file, requests that fail", Type::Object),
+    step(
+        "host",
+        "what the host refuses, and how fast its disk is: a full disk, a limit of a file, requests that fail",
+        Type::Object,
+    ),
     step("no-jobs", "no job is left", Type::True),
     step(
         "no-events",

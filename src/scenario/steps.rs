@@ -2,9 +2,9 @@
 
 use super::error::{Fault, Read};
 use super::fields::{Fields, unknown};
-use super::plan::{ProcessOp, Signal, 
-    Backing, BitmapCheck, EventPattern, Expect, Extent, Fails, FileOp, ImageFormat, Limits, Qcow2Options, Schedule,
-    StepKind, WriteData,
+use super::plan::{
+    Backing, BitmapCheck, EventPattern, Expect, Extent, Fails, FileOp, ImageFormat, Limits, ProcessOp, Qcow2Options,
+    Schedule, Signal, StepKind, WriteData,
 };
 use super::tree::{Node, Value};
 use crate::base::errno::Errno;

@@ -3,8 +3,9 @@
 //! What fits on a line stands on a line, everything else in blocks. Procedures are gone from a plan, so the text is longer than
 //! the file it came from; places are those of the new text.
 
-use super::plan::{ProcessOp, 
-    Backing, BitmapCheck, EventPattern, Expect, Extent, Fails, FileOp, ImageFormat, Plan, Schedule, StepKind, WriteData,
+use super::plan::{
+    Backing, BitmapCheck, EventPattern, Expect, Extent, Fails, FileOp, ImageFormat, Plan, ProcessOp, Schedule,
+    StepKind, WriteData,
 };
 use crate::base::Json;
 use crate::base::units::{MICROS, MILLIS, Nanos, SECONDS, size_text};

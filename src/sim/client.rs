@@ -363,8 +363,10 @@ impl Client {
 
     /// Whether the client could ask for a choice now: true where in doubt.
     pub(super) fn may_choose(&self, world: &World) -> bool {
-        let sends =
-            matches!(self.steps.get(self.step).map(|s| &s.kind), Some(StepKind::Qmp { .. } | StepKind::Hmp { .. } | StepKind::Process(_)));
+        let sends = matches!(
+            self.steps.get(self.step).map(|s| &s.kind),
+            Some(StepKind::Qmp { .. } | StepKind::Hmp { .. } | StepKind::Process(_))
+        );
         let quiet = world.at_rest() && world.out.is_empty() && world.next_deadline().is_none();
         match self.state {
             State::Reply => false,

@@ -4,8 +4,8 @@ mod client;
 pub mod graph;
 pub mod lint;
 mod look;
-mod process;
 pub mod outcome;
+mod process;
 mod setup;
 
 pub use client::{Client, PATIENCE, START, note_read, note_sent};
