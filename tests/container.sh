@@ -18,7 +18,7 @@ for cert in /usr/local/share/ca-certificates/*.crt; do
 done
 export root program
 unshare --mount --pid --fork --propagation private bash -eu -c '
-    mount -t proc proc "$root/proc"; mount --rbind /dev "$root/dev"; mount -t tmpfs tmpfs "$root/run"
+    mount -t proc proc "$root/proc"; mount --rbind /dev "$root/dev"; mount --rbind /sys "$root/sys"; mount -t tmpfs tmpfs "$root/run"
     enter() { chroot "$root" env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin sh -ec "$1" </dev/null; }
     enter update-ca-certificates >/dev/null 2>&1 || true
     at=/

@@ -48,7 +48,7 @@ X
     echo "$verdict      seed $seed"
     if [ $verdict = FAILED ]; then
         failed=$((failed + 1))
-        tail -5 "$DIR/output"
+        tail -n 5 "$DIR/output" || tail -n 5 "$DIR/libvirtd.log"
         cp "$DIR/run.yaml" "failures/$seed.yaml" && echo "  again: blockjob-sim run failures/$seed.yaml"
     fi
 done
