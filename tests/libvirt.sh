@@ -1,53 +1,61 @@
-#!/bin/sh
+#!/bin/bash
 # libvirt drives the simulator, unmodified: tests/libvirt.sh PROGRAM [DIR]
 #
 # A libvirtd of its own (a session's, with its own directories) starts a domain with two disks whose emulator is PROGRAM, and takes it
-# through what backup software asks of libvirt. It ends by itself and prints what failed. Where libvirt or qemu-img is missing it says so
-# and is skipped. With KEEP=1 the directory stays: domain.log is libvirtd's log, with all of QMP in it.
+# through what backup software asks of libvirt. It does so up to three times:
+#   disk    requests take time as on a slow disk (--sim-pace disk:…), so that libvirt meets jobs while they run
+#   seeded  under a seed, with the invariants watched and the run recorded; then the recording is run again by itself
+#   real    under a real QEMU, where one is installed (REAL_QEMU names it; empty: none)
+# and compares disk and real, reply by reply and event by event (not between operations, where it depends on the machine what comes first).
+# It ends by itself and prints what failed. Where libvirt or qemu-img is missing it says so and is skipped. With KEEP=1 the directory
+# stays: SESSION/domain.log is libvirtd's log, with all of QMP in it, SESSION/conversation is what is compared.
 set -u
 program=$(readlink -f "$1")
-dir=${2:-$(mktemp -d)}
-for tool in libvirtd virsh qemu-img setpriv; do
+top=${2:-$(mktemp -d)}
+here=$(dirname "$(readlink -f "$0")")
+real=${REAL_QEMU-$(command -v qemu-system-x86_64)}
+for tool in libvirtd virsh qemu-img qemu-io setpriv python3; do
     command -v $tool >/dev/null || { echo "skipped: no $tool"; exit 0; }
 done
-mkdir -p "$dir/run" "$dir/config/libvirt" "$dir/cache" "$dir/data" "$dir/bin"
-cp "$program" "$dir/bin/qemu-system-x86_64"
-cd "$dir" || exit 1
-qemu-img create -q -f qcow2 a.qcow2 64M
-qemu-img create -q -f qcow2 b.qcow2 32M
-printf 'security_driver = "none"\nnamespaces = []\nstdio_handler = "file"\n' >config/libvirt/qemu.conf
-# As root, a session's daemon is started as nobody: root's would be the system's.
+failed=0 done=0 daemon=
 as=""
-if [ "$(id -u)" = 0 ]; then
-    chown -R 65534 "$dir"; chmod 755 "$dir"
-    as="setpriv --reuid=65534 --regid=65534 --clear-groups"
-fi
-export HOME="$dir" XDG_RUNTIME_DIR="$dir/run" XDG_CONFIG_HOME="$dir/config" XDG_CACHE_HOME="$dir/cache" XDG_DATA_HOME="$dir/data"
-export LIBVIRT_LOG_FILTERS="${FILTERS:-1:qemu_monitor}" LIBVIRT_LOG_OUTPUTS="1:file:$dir/domain.log" LIBVIRT_AUTOSTART=0
-$as libvirtd --timeout 120 >libvirtd.out 2>&1 &
-daemon=$!
-v() { timeout 60 $as virsh -q -c qemu:///session "$@"; }
-clean() {
-    v destroy guest >/dev/null 2>&1
-    kill $daemon 2>/dev/null
-    wait $daemon 2>/dev/null
-    [ "${KEEP:-}" ] && echo "kept: $dir" || rm -rf "$dir"
-}
-trap clean EXIT
-for _ in $(seq 100); do v version >/dev/null 2>&1 && break; sleep 0.1; done
+# As root, a session's daemon is started as nobody: root's would be the system's.
+[ "$(id -u)" = 0 ] && as="setpriv --reuid=65534 --regid=65534 --clear-groups"
 
-failed=0 done=0
+v() { timeout 120 $as virsh -q -c qemu:///session "$@"; }
+fail() { echo "FAILED  $session/$name: $(tr '\n' ' ' <out | cut -c1-300)"; failed=$((failed + 1)); }
 # step NAME COMMAND...: what libvirt is asked for has to succeed.
 step() {
     name=$1; shift
     done=$((done + 1))
-    if "$@" >out 2>&1; then echo "ok      $name"; else failed=$((failed + 1)); echo "FAILED  $name: $(tr '\n' ' ' <out | cut -c1-300)"; fi
+    echo "== $name" >>"$dir/steps"; date +%s.%N >>"$dir/steps"
+    if "$@" >out 2>&1; then echo "ok      $session/$name"; else fail; fi
 }
-has() { grep -q "$1" out || { echo "FAILED  $name: no $1 in $(tr '\n' ' ' <out | cut -c1-300)"; failed=$((failed + 1)); }; }
+has() { grep -q "$1" out || { echo "no $1 in: $(cat out)" >out; fail; }; }
 
-cat >guest.xml <<X
-<domain type='qemu'>
-  <name>guest</name><memory unit='MiB'>64</memory><vcpu>2</vcpu>
+begin() { # SESSION EMULATOR OPTIONS...
+    session=$1 dir=$top/$1
+    emulator=$2; shift 2
+    rm -rf "$dir"; mkdir -p "$dir/run" "$dir/config/libvirt" "$dir/cache" "$dir/data" "$dir/bin"
+    cp "$emulator" "$dir/bin/qemu-system-x86_64"
+    cd "$dir" || exit 1
+    qemu-img create -q -f qcow2 a.qcow2 64M
+    qemu-io -f qcow2 -c 'write -P 5 0 12M' a.qcow2 >/dev/null
+    qemu-img create -q -f qcow2 b.qcow2 32M
+    qemu-img create -q -f qcow2 c.qcow2 16M
+    printf 'security_driver = "none"\nnamespaces = []\nstdio_handler = "file"\n' >config/libvirt/qemu.conf
+    [ "$as" ] && { chown -R 65534 "$dir"; chmod 755 "$top" "$dir"; }
+    export HOME="$dir" XDG_RUNTIME_DIR="$dir/run" XDG_CONFIG_HOME="$dir/config" XDG_CACHE_HOME="$dir/cache" XDG_DATA_HOME="$dir/data"
+    export LIBVIRT_LOG_FILTERS="1:qemu_monitor" LIBVIRT_LOG_OUTPUTS="1:file:$dir/domain.log" LIBVIRT_AUTOSTART=0
+    $as libvirtd --timeout 120 >libvirtd.out 2>&1 &
+    daemon=$!
+    for _ in $(seq 200); do v version >/dev/null 2>&1 && break; sleep 0.1; done
+    options=
+    for option; do options="$options<qemu:arg value='$option'/>"; done
+    [ "$options" ] && options="<qemu:commandline>$options</qemu:commandline>"
+    cat >guest.xml <<X
+<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
+  <name>guest</name><uuid>5b2f4a08-3f11-4f8b-9a53-0a8d6c0a1b2c</uuid><memory unit='MiB'>64</memory><vcpu>2</vcpu>
   <os><type arch='x86_64' machine='${MACHINE:-pc}'>hvm</type></os>
   <features><acpi/></features>
   <devices>
@@ -64,58 +72,145 @@ cat >guest.xml <<X
     <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>
     <memballoon model='virtio'/>
   </devices>
+  $options
 </domain>
 X
-backup() { # NAME CHECKPOINT INCREMENTAL
-    { echo "<domainbackup>"; [ "$3" ] && echo "<incremental>$3</incremental>"
-      echo "<disks><disk name='vda' type='file'><target file='$dir/$1.a'/><driver type='qcow2'/></disk>"
-      echo "<disk name='vdb' type='file'><target file='$dir/$1.b'/><driver type='qcow2'/></disk></disks></domainbackup>"; } >backup.xml
-    echo "<domaincheckpoint><name>$2</name></domaincheckpoint>" >checkpoint.xml
-    v backup-begin guest backup.xml checkpoint.xml || return 1
-    for _ in $(seq 100); do v domjobinfo guest | grep -q 'Job type: *None' && break; sleep 0.1; done
-    v domjobinfo guest --completed
+}
+end() {
+    [ "$daemon" ] || return 0
+    v destroy guest >/dev/null 2>&1
+    kill "$daemon" 2>/dev/null
+    wait "$daemon" 2>/dev/null
+    daemon=
+    python3 "$here/libvirt-conversation.py" "$dir" >conversation
+}
+clean() {
+    end
+    if [ "${KEEP:-}" ]; then echo "kept: $top"; else cd /; rm -rf "$top"; fi
+}
+trap clean EXIT
+
+checkpoint() { echo "<domaincheckpoint><name>$1</name></domaincheckpoint>" >checkpoint.xml; }
+# backup_xml NAME INCREMENTAL FORMAT DISK...
+backup_xml() {
+    echo "<domainbackup>"; [ "$2" ] && echo "<incremental>$2</incremental>"
+    echo "<disks>"
+    for disk in vda vdb; do
+        case " $4 " in
+            *" $disk "*) echo "<disk name='$disk' type='file'><target file='$dir/$1.$disk'/><driver type='$3'/></disk>";;
+            *) echo "<disk name='$disk' backup='no'/>";;
+        esac
+    done
+    echo "</disks></domainbackup>"
+}
+finished() { for _ in $(seq 300); do v domjobinfo guest | grep -q 'Job type: *None' && break; sleep 0.1; done; v domjobinfo guest --completed; }
+# backup NAME CHECKPOINT INCREMENTAL [FORMAT] [DISKS]
+backup() {
+    backup_xml "$1" "$3" "${4:-qcow2}" "${5:-vda vdb}" >backup.xml
+    if [ "$2" ]; then checkpoint "$2"; v backup-begin guest backup.xml checkpoint.xml; else v backup-begin guest backup.xml; fi || return 1
+    finished
+}
+aborted() {
+    backup_xml aborted "" qcow2 vda >backup.xml
+    v backup-begin guest backup.xml && v domjobinfo guest && v domjobabort guest && finished
 }
 write() { v qemu-monitor-command guest --hmp "qemu-io -d $1/virtio-backend \"write -P $2 $3\""; }
+snapshot() { v snapshot-create-as guest "$1" --disk-only --no-metadata --diskspec "vda,file=$dir/$1.qcow2" --diskspec vdb,snapshot=no; }
+copy_aborted() {
+    v blockcopy guest vda "$dir/early.qcow2" --transient-job --format qcow2 --bandwidth 1048576 --bytes &&
+        v blockjob guest vda --bandwidth 2097152 --bytes && v blockjob guest vda --abort
+}
 
-step capabilities v domcapabilities --virttype qemu --emulatorbin "$dir/bin/qemu-system-x86_64" --machine pc
-step define v define guest.xml
-step start v start guest --paused
-step resume v resume guest
-step domstate v domstate guest; has running
-step domblkinfo v domblkinfo guest vda; has 67108864
-step domblkstat v domblkstat guest vda
-step domstats v domstats guest
-step vcpucount v vcpucount guest
-step dommemstat v dommemstat guest
-step ttyconsole v ttyconsole guest; has /dev/pts
-step blkiotune v blkdeviotune guest vda --total-bytes-sec 10000000
-step blkiotune-get v blkdeviotune guest vda; has 10000000
-step blkiotune-off v blkdeviotune guest vda --total-bytes-sec 0
-step write write /machine/peripheral/virtio-disk0 7 "1M 128k"
-step backup-full backup full c1 ""; has 'Completed'
-step write-more write /machine/peripheral/virtio-disk0 9 "2M 64k"
-step backup-incremental backup inc c2 c1; has 'Completed'
-step checkpoint-list v checkpoint-list guest; has c2
-step checkpoint-size v checkpoint-dumpxml guest c1 --size; has size
-step checkpoint-delete v checkpoint-delete guest c1
-step checkpoint-delete-2 v checkpoint-delete guest c2
-step snapshot v snapshot-create-as guest s1 --disk-only --diskspec vda,file="$dir/s1.qcow2" --diskspec vdb,snapshot=no
-step domblklist v domblklist guest; has s1.qcow2
-step blockresize v blockresize guest vdb 48M
-step domblkinfo-resized v domblkinfo guest vdb; has 50331648
-$as qemu-img create -q -f qcow2 c.qcow2 16M
-step attach-disk v attach-disk guest "$dir/c.qcow2" sda --targetbus scsi --subdriver qcow2
-step domblklist-attached v domblklist guest; has c.qcow2
-step detach-disk v detach-disk guest sda
-step change-media v change-media guest hdc "$dir/c.qcow2" --insert --force
-step eject-media v change-media guest hdc --eject --force
-step setmem v setmem guest 32M --live
-step suspend v suspend guest
-step reset v reset guest
-step resume-again v resume guest
-step shutdown v shutdown guest
-step destroy v destroy guest
-step restore qemu-img rebase -u -b full.a -F qcow2 inc.a
-step restored qemu-img compare inc.a a.qcow2
+vda=/machine/peripheral/virtio-disk0
+disks() {
+    step capabilities v domcapabilities --virttype qemu --emulatorbin "$dir/bin/qemu-system-x86_64" --machine pc
+    step define v define guest.xml
+    step start v start guest --paused
+    step resume v resume guest
+    step domstate v domstate guest; has running
+    step domblkinfo v domblkinfo guest vda; has 67108864
+    step domblkstat v domblkstat guest vda
+    step domblkerror v domblkerror guest
+    step domstats v domstats guest
+    step vcpucount v vcpucount guest
+    step dommemstat v dommemstat guest
+    step ttyconsole v ttyconsole guest; has /dev/pts
+    step blkiotune v blkdeviotune guest vda --total-bytes-sec 10000000
+    step blkiotune-get v blkdeviotune guest vda; has 10000000
+    step blkiotune-off v blkdeviotune guest vda --total-bytes-sec 0
+    step block-threshold v domblkthreshold guest vda 1000000
+    step iothread-add v iothreadadd guest 1 --live
+    step iothread-info v iothreadinfo guest; has '^ *1 '
+    step iothread-del v iothreaddel guest 1 --live
+    step write write $vda 7 "1M 128k"
+    step backup-full backup full c1 ""; has 'Completed'
+    step write-more write $vda 9 "2M 64k"
+    step backup-incremental backup inc c2 c1; has 'Completed'
+    step backup-raw backup plain "" "" raw vda; has 'Completed'
+    checkpoint c3
+    step checkpoint-create v checkpoint-create guest checkpoint.xml
+    step checkpoint-list v checkpoint-list guest; has c3
+    step checkpoint-size v checkpoint-dumpxml guest c1 --size; has size
+    step checkpoint-delete v checkpoint-delete guest c2
+    step snapshot snapshot s1
+    step domblklist v domblklist guest; has s1.qcow2
+    step write-above write $vda 11 "3M 64k"
+    step snapshot-2 snapshot s2
+    step write-above-2 write $vda 12 "4M 64k"
+    step blockcommit-intermediate v blockcommit guest vda --base "$dir/a.qcow2" --top "$dir/s1.qcow2" --wait
+    step domblklist-committed v domblklist guest; has s2.qcow2
+    step blockcommit-active v blockcommit guest vda --active --pivot --wait
+    step domblklist-pivoted v domblklist guest; has a.qcow2
+    step snapshot-3 snapshot s3
+    step blockpull v blockpull guest vda --wait
+    step domblklist-pulled v domblklist guest; has s3.qcow2
+    step blockcopy-abort copy_aborted
+    step blockcopy v blockcopy guest vda "$dir/copy.qcow2" --transient-job --format qcow2 --wait --pivot
+    step domblklist-copied v domblklist guest; has copy.qcow2
+    step blockresize v blockresize guest vdb 48M
+    step domblkinfo-resized v domblkinfo guest vdb; has 50331648
+    step attach-disk v attach-disk guest "$dir/c.qcow2" sda --targetbus scsi --subdriver qcow2
+    step domblklist-attached v domblklist guest; has c.qcow2
+    step detach-disk v detach-disk guest sda
+    step change-media v change-media guest hdc "$dir/c.qcow2" --insert --force
+    step eject-media v change-media guest hdc --eject --force
+    step setmem v setmem guest 32M --live
+    step suspend v suspend guest
+    step reset v reset guest
+    step resume-again v resume guest
+    step shutdown v shutdown guest
+    step destroy v destroy guest
+    # Bitmaps are in the image: b's checkpoints outlive the process.
+    step start-again v start guest --paused
+    step backup-after-restart backup after "" c1 qcow2 vdb; has 'Completed'
+    # A real disk may be too fast.
+    if [ "$session" = disk ]; then step backup-abort aborted; has Cancelled; fi
+    step destroy-again v destroy guest
+    step restore qemu-img rebase -u -b full.vda -F qcow2 inc.vda
+    step restored qemu-img compare inc.vda plain.vda
+    step no-errors qemu-img check -q copy.qcow2
+    for image in full.vda full.vdb plain.vda copy.qcow2 after.vdb; do
+        echo "$image $(qemu-img convert -U -O raw $image .out 2>/dev/null && sha256sum <.out)" >>images; rm -f .out
+    done
+}
+
+begin disk "$program" --sim-pace disk:bytes=6M,requests=20000
+disks
+end
+begin seeded "$program" --sim-seed "${SEED:-1}" --sim-record "$dir/../seeded/run.yaml" --sim-check
+disks
+end
+step replay "$program" run --check run.yaml --quiet
+if [ "$real" ]; then
+    begin real "$real"
+    disks
+    end
+    name=compared session=disk
+    cmp "$top/disk/images" "$top/real/images" >out || fail
+    sed -i '/^== backup-abort/,/^== destroy-again/{/^== destroy-again/!d}' "$top/disk/conversation"
+    diff "$top/disk/conversation" "$top/real/conversation" >"$top/differences" || { grep -c '^[<>]' "$top/differences" >out; echo "lines differ" >>out; fail; }
+else
+    echo "skipped: the comparison (no qemu-system-x86_64)"
+fi
 echo "$done steps, $failed failed"
 [ $failed = 0 ]

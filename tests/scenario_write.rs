@@ -13,7 +13,7 @@ use blockjob_sim::base::Json;
 use blockjob_sim::base::errno::Errno;
 use blockjob_sim::base::time::Span;
 use blockjob_sim::choice::{ChoiceLog, Preemption, Preemptions, Who};
-use blockjob_sim::host::{Failing, HostChange, Request};
+use blockjob_sim::host::{DiskRates, Failing, HostChange, Request};
 use blockjob_sim::quirk;
 use blockjob_sim::scenario::plan::{
     Backing, Expect, Fails, FileOp, ImageFormat, Limits, PlannedFile, PlannedStep, Qcow2Options, Schedule, StepKind,
@@ -121,7 +121,7 @@ fn step() -> impl Strategy<Value = StepKind> {
 }
 
 fn file_op() -> impl Strategy<Value = FileOp> {
-    let qcow2 = (word(), any::<u64>(), 9u32..=21, any::<Option<bool>>(), prop::option::of(word())).prop_map(
+    let qcow2 = (word(), 0..1u64 << 62, 9u32..=21, any::<Option<bool>>(), prop::option::of(word())).prop_map(
         |(file, size, bits, compat_v3, below)| FileOp::Create {
             file,
             format: ImageFormat::Qcow2,
@@ -157,6 +157,9 @@ fn host_change() -> impl Strategy<Value = HostChange> {
         (word(), 0..1u64 << 62).prop_map(|(file, size)| HostChange::Resize(file, size)),
         (word(), failing).prop_map(|(file, failing)| HostChange::Fail(file, failing)),
         word().prop_map(HostChange::Mend),
+        Just(HostChange::Disk(None)),
+        (1..=u64::MAX, 1..=u64::MAX)
+            .prop_map(|(bytes, requests)| HostChange::Disk(Some(DiskRates { bytes, requests }))),
     ]
 }
 

@@ -316,7 +316,7 @@ fn options_are_refused_in_qemus_words() {
             "-qmp unix:/nonexistent/x: Failed to connect to '/nonexistent/x': No such file or directory",
         ),
         (&["-incoming", "defer"], "-incoming defer: not simulated: -incoming"),
-        (&["--sim-pace", "fast"], "--sim-pace: `fast` is no pace: expected real or asap"),
+        (&["--sim-pace", "fast"], "--sim-pace: `fast` is no pace: expected real, asap, disk or disk:RATES"),
     ] {
         let output =
             Command::new(env!("CARGO_BIN_EXE_blockjob-sim")).arg("qemu").args(args).output().expect("it starts");

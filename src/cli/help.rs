@@ -111,6 +111,10 @@ Steps; the first key says what a step does:
   same: [A, B]                      images read the same, through their backing chains
   no-jobs: true                     no job is left
   no-events: true                   no event is queued; also `no-events: {except: [NAME]}`
+  start: [ARGS]                     waits until the process has ended, and starts another on the same files
+    error: TEXT                       it must not start, and say this
+  kill: true                        SIGKILL: what is not written yet is lost
+  signal: TERM                      asks the process to end, as `quit` does; also INT, HUP
   mark: NAME                        a named place; exploring starts at `start`
   call: {NAME: {PARAMETER: VALUE}}  the steps of a procedure
 
@@ -128,6 +132,11 @@ File steps, done from outside at that moment:
                                               `write-zeroes`, `discard`, `flush`, `truncate`), so many times, after so many went well;
                                               `fail: none`: none fails any more
   host: {file, size: SIZE}                    somebody else makes a file that long
+  host: {disk: {bytes: SIZE, requests: N}}    the disk does so much in a second, one request after the other; `disk: none`: the time of a
+                                              request does not depend on others
+  resize: {file, size}                        qemu-img resize, with --shrink where that is needed
+  check: {file, leaks, corruptions}           qemu-img check must find so many; without numbers: nothing
+  bytes: {file, at, hex}                      bytes of a file are changed
   text: {file, content}
   content: {file, size, data: [{at, hex, times}]}   a file as a recording found it
 

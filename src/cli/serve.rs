@@ -18,7 +18,7 @@ pub(super) struct ServeArgs {
     /// A drive, as QEMU's -drive
     #[arg(long, value_name = "OPTIONS")]
     drive: Vec<String>,
-    /// How sleeps pass: with the wall clock (real), or at once (asap)
+    /// What takes time by the wall clock: sleeps (real), nothing (asap), or requests too (disk, disk:hdd, disk:ssd, disk:nvme, disk:bytes=SIZE,requests=N)
     #[arg(long, value_name = "PACE", default_value = "real")]
     pace: String,
     /// Choose orders, durations, and the moments at which commands are executed, from this seed

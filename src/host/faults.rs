@@ -3,7 +3,7 @@
 //! What is refused changes nothing. Unlike Linux, which may do the first part of a write, because how much it does depends on the file
 //! system.
 
-use super::{HostFiles, HostOp};
+use super::{DiskRates, HostFiles, HostOp};
 use crate::base::errno::{Errno, Ret};
 use crate::block::content::BLOCK;
 use std::collections::BTreeMap;
@@ -102,6 +102,8 @@ pub enum HostChange {
     Mend(Arc<str>),
     /// Somebody else makes a file this long, in bytes.
     Resize(Arc<str>, u64),
+    /// The disk is so fast from now on, with one request after the other; `None`: the time of a request does not depend on others.
+    Disk(Option<DiskRates>),
 }
 
 impl HostChange {
@@ -109,7 +111,7 @@ impl HostChange {
     #[must_use]
     pub fn file(&self) -> Option<&str> {
         match self {
-            HostChange::Capacity(_) => None,
+            HostChange::Capacity(_) | HostChange::Disk(_) => None,
             HostChange::Limit(file, _)
             | HostChange::Fail(file, _)
             | HostChange::Mend(file)
@@ -138,8 +140,13 @@ impl HostFiles {
     /// # Errors
     /// There is no such file to make longer or shorter.
     pub fn change_host(&mut self, change: &HostChange) -> Result<(), String> {
+        if let HostChange::Disk(rates) = change {
+            self.disk = *rates;
+            return Ok(());
+        }
         let rules = self.rules.get_or_insert_default();
         match change {
+            HostChange::Disk(_) => {}
             HostChange::Capacity(bytes) => rules.capacity = *bytes,
             HostChange::Limit(file, bytes) => rules.files.entry(file.clone()).or_default().limit = *bytes,
             HostChange::Fail(file, failing) => {

@@ -6,6 +6,7 @@
 mod check;
 mod compare;
 mod device;
+mod disk;
 mod faults;
 mod frozen;
 mod image;
@@ -15,6 +16,7 @@ mod rebase;
 
 pub use check::CheckResult;
 pub use compare::Mismatch;
+pub use disk::DiskRates;
 pub use faults::{Failing, HostChange, Request};
 pub use frozen::{Differs, Frozen, Image as FrozenImage};
 pub use image::{Image, Step};
@@ -99,6 +101,8 @@ pub struct HostFiles {
     outside: Option<Box<outside::Outside>>,
     /// What the simulated host refuses.
     rules: Option<Box<faults::Rules>>,
+    /// How fast its disk is.
+    disk: Option<DiskRates>,
 }
 
 impl HostFiles {

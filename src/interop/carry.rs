@@ -150,6 +150,9 @@ pub fn carry(command: &[String], plan: &Plan, dir: &Path, pace: Pace, guard: &Gu
     Ok(Carried { lines: client.lines, stdout, stderr, ending, stuck, version })
 }
 
+/// What is said of scenarios that start, kill or signal processes.
+pub(super) const ONE_PROCESS: &str = "a scenario of more than one process cannot be carried out on a real QEMU";
+
 impl Client {
     fn step(&mut self, kind: &StepKind, dir: &Path) -> Result<(), Stop> {
         match kind {
@@ -161,6 +164,7 @@ impl Client {
                 self.drain()
             }
             StepKind::File(op) => Ok(files::change(op, dir)?),
+            StepKind::Process(_) => Err(Stop::Trouble(Trouble(ONE_PROCESS.to_owned()))),
             // Where the simulated process stood says nothing of a real one.
             StepKind::Mark(_) | StepKind::At { .. } => Ok(()),
             StepKind::Idle | StepKind::Bitmap(_) | StepKind::Same(_) | StepKind::NoJobs | StepKind::NoEvents { .. } => {

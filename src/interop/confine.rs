@@ -9,7 +9,7 @@ use super::{Trouble, trouble};
 use crate::base::Json;
 use crate::qmp::drive::split_options;
 use crate::qmp::json::parse_one;
-use crate::scenario::plan::{Backing, FileOp, Plan, StepKind};
+use crate::scenario::plan::{Backing, FileOp, Plan, ProcessOp, StepKind};
 use std::fs;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
@@ -260,6 +260,8 @@ pub fn check(plan: &Plan) -> Result<(), Trouble> {
             | StepKind::NoJobs
             | StepKind::NoEvents { .. }
             | StepKind::Mark(_) => Ok(()),
+            StepKind::Process(ProcessOp::Start { args: all, .. }) => args(all),
+            StepKind::Process(_) => Ok(()),
         };
         allowed.map_err(|why| refused(&planned.pos, why))?;
     }
@@ -448,7 +450,12 @@ fn hmp(line: &str) -> Allowed {
 fn file(op: &FileOp) -> Allowed {
     let (file, backing): (&str, Option<&Backing>) = match op {
         FileOp::Create { file, backing, .. } | FileOp::Rebase { file, backing } => (file, backing.as_ref()),
-        FileOp::Write { file, .. } | FileOp::Content { file, .. } | FileOp::Text { file, .. } => (file, None),
+        FileOp::Write { file, .. }
+        | FileOp::Content { file, .. }
+        | FileOp::Text { file, .. }
+        | FileOp::Bytes { file, .. }
+        | FileOp::Resize { file, .. }
+        | FileOp::Check { file, .. } => (file, None),
         FileOp::Host(change) => match change.file() {
             Some(file) => (file, None),
             None => return Ok(()),

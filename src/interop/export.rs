@@ -6,6 +6,7 @@
 //!
 //! Texts of the scenario stand in it as literals ([`super::quote`]). Whatever ends it, its QEMU and its directory go with it.
 
+use super::carry::ONE_PROCESS;
 use super::force::{self, By, Forced, Hold};
 use super::quote::{file_name, python};
 use crate::base::Json;
@@ -263,9 +264,23 @@ pub(super) fn tools(op: &FileOp) -> Tool<'_> {
         }
         FileOp::Content { file, size, data } => Tool::Content { file, size: *size, data },
         FileOp::Text { file, content } => Tool::Text { file, content },
+        FileOp::Bytes { file, at, bytes } => {
+            let octal: String = bytes.iter().map(|byte| format!("\\{byte:03o}")).collect();
+            let script = "printf \"$2\" | dd of=\"$0\" bs=1 seek=\"$1\" conv=notrunc status=none";
+            Tool::Run(words(&["sh", "-c", script, file, &at.to_string(), &octal]))
+        }
+        FileOp::Resize { file, size } => {
+            Tool::Run(words(&["qemu-img", "resize", "-q", "--shrink", &file_name(file), &size.to_string()]))
+        }
+        // It says with its exit code that it found something, as the scenario expects.
+        FileOp::Check { file, .. } => {
+            Tool::Run(words(&["sh", "-c", "qemu-img check \"$0\" || true", &file_name(file)]))
+        }
         FileOp::Host(HostChange::Resize(file, size)) => {
             Tool::Run(words(&["truncate", "-s", &size.to_string(), "--", file]))
         }
+        // The real disk is as fast as it is.
+        FileOp::Host(HostChange::Disk(_)) => Tool::Run(words(&["true"])),
         FileOp::Host(_) => Tool::Run(words(&["sh", "-c", NO_HOST])),
     }
 }
@@ -517,6 +532,9 @@ fn one(kind: &StepKind, calm: bool) -> String {
             format!("time.sleep({}.{:09})\n", span.as_nanos() / 1_000_000_000, span.as_nanos() % 1_000_000_000)
         }
         StepKind::File(op) => file(op),
+        StepKind::Process(_) => {
+            call("run", &["sh", "-c", &format!("echo '{ONE_PROCESS}' >&2; exit 1")].map(str::to_owned))
+        }
         StepKind::Mark(name) => format!("{}\n", python(name)),
         // Where the simulated process stood says nothing of a real one.
         StepKind::At { .. } => String::new(),

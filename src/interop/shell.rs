@@ -3,6 +3,7 @@
 //! It is what stands beside a crash or a hang that `conform` found: QEMU is started with a pair of pipes for its monitor, the commands
 //! are sent one after the other, each behind the reply to the one before, and in the end the script says how QEMU ended.
 
+use super::carry::ONE_PROCESS;
 use super::carry::Pace;
 use super::export::{Tool, tools};
 use super::quote::{file_name, grep, shell as word};
@@ -169,6 +170,7 @@ fn one(kind: &StepKind, gaps: &mut Option<super::carry::Gaps>, awaited: &mut Vec
             format!("sleep {}.{:09}\n", span.as_nanos() / 1_000_000_000, span.as_nanos() % 1_000_000_000)
         }
         StepKind::File(op) => file(op),
+        StepKind::Process(_) => format!("echo '{ONE_PROCESS}' >&2; exit 1\n"),
         StepKind::Mark(_) | StepKind::At { .. } | StepKind::Same(_) => String::new(),
         StepKind::Idle | StepKind::NoJobs | StepKind::NoEvents { .. } | StepKind::Bitmap(_) => "sleep 0.3\n".to_owned(),
     }

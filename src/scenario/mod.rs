@@ -34,13 +34,18 @@
 //! | `same: [A, B, …]` | the images read the same through their backing chains |
 //! | `no-jobs: true` | no job is left |
 //! | `no-events: true`, `no-events: {except: [NAME]}` | no further event is queued |
+//! | `start: [ARGS]`, with `error: TEXT` | waits until the process has ended, and starts another on the same files; with `error` it must not start |
+//! | `kill: true`, `signal: TERM` | the process is killed, or asked to end (`TERM`, `INT`, `HUP`) |
 //! | `mark: NAME` | a named place; exploring starts at `start` |
 //! | `call: {NAME: {PARAMETER: VALUE}}` | the steps of a procedure |
 //! | `create: {file, format, size, backing: {file, format}, cluster-size, compat, lazy-refcounts}` | file step: `qemu-img create` |
 //! | `write: {file, format, pattern, offset, length}`, `zero: {…}`, `discard: {…}` | file steps: `qemu-io` |
 //! | `rebase: {file, backing: {file, format}}` | file step: `qemu-img rebase -u`; `backing: null` for none |
+//! | `resize: {file, size}` | file step: `qemu-img resize`, with `--shrink` |
+//! | `check: {file, leaks, corruptions}` | file step: `qemu-img check`, and what it must find; members left out are 0 |
+//! | `bytes: {file, at, hex}` | file step: bytes of a file are changed |
 //! | `text: {file, content}` | file step: a text file |
-//! | `host: {capacity}`, `host: {file, limit}`, `host: {file, fail, errno, after, times}`, `host: {file, size}` | file step: what the host refuses from now on (`ENOSPC`, `EFBIG`, any), or a file that somebody else makes shorter or longer; `none` ends it |
+//! | `host: {capacity}`, `host: {file, limit}`, `host: {file, fail, errno, after, times}`, `host: {file, size}`, `host: {disk: {bytes, requests}}` | file step: what the host refuses from now on (`ENOSPC`, `EFBIG`, any), a file that somebody else makes shorter or longer, or what the disk does in a second; `none` ends it |
 //!
 //! File steps are done outside of QEMU, at that moment. Within a procedure `$name` and `${name}` stand for a parameter in any text,
 //! `$$` for a dollar sign; a text that is `$name` and nothing else becomes whatever the parameter is. Sizes are bytes or texts such as

@@ -220,6 +220,31 @@ pub enum FileOp {
         /// All it holds.
         content: Arc<str>,
     },
+    /// Bytes of a file are changed, as by a hex editor.
+    Bytes {
+        /// The file.
+        file: Arc<str>,
+        /// The first byte.
+        at: u64,
+        /// What stands there then; not empty.
+        bytes: Vec<u8>,
+    },
+    /// `qemu-img resize`, with `--shrink` where that is needed.
+    Resize {
+        /// The image.
+        file: Arc<str>,
+        /// Its virtual size from then on.
+        size: u64,
+    },
+    /// `qemu-img check`, and what it must find.
+    Check {
+        /// The image.
+        file: Arc<str>,
+        /// Clusters whose refcount is too high.
+        leaks: u64,
+        /// Errors.
+        corruptions: u64,
+    },
     /// What the host refuses from now on, or what somebody else does to a file that is open.
     Host(HostChange),
 }
@@ -295,6 +320,46 @@ pub enum StepKind {
     },
     /// A named place: exploring starts at `start`.
     Mark(Arc<str>),
+    /// Something done to the process as a whole.
+    Process(ProcessOp),
+}
+
+/// What can be done to a process from outside.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ProcessOp {
+    /// Waits until the one before has ended, and starts another on the same files.
+    Start {
+        /// Its arguments.
+        args: Vec<Arc<str>>,
+        /// It must fail to start, with a message in which this stands.
+        error: Option<Arc<str>>,
+    },
+    /// `SIGKILL`: what it has written stays, all else is lost.
+    Kill,
+    /// A signal that asks it to end: `SIGTERM`, `SIGINT` or `SIGHUP`.
+    Signal(Signal),
+}
+
+/// Signals that ask a process to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Signal {
+    /// `SIGTERM`
+    Term,
+    /// `SIGINT`
+    Int,
+    /// `SIGHUP`
+    Hup,
+}
+
+impl Signal {
+    /// All of them by name.
+    pub const NAMES: &[(&str, Signal)] = &[("TERM", Signal::Term), ("INT", Signal::Int), ("HUP", Signal::Hup)];
+
+    /// Its name, without `SIG`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Signal::NAMES.iter().find(|(_, signal)| *signal == self).map_or("", |(name, _)| name)
+    }
 }
 
 /// Whether a command of the human monitor may fail. Its reply does not tell: what qemu-io says of a request that failed goes to QEMU's

@@ -225,13 +225,48 @@ const STEPS: &[Step] = &[
         "a text file",
         Type::Map(&[req("file", Type::Text, "the file"), req("content", Type::Text, "all it holds")]),
     ),
-    step("host", "what the host refuses: a full disk, a limit of a file, requests that fail", Type::Object),
+    step(
+        "host",
+        "what the host refuses, and how fast its disk is: a full disk, a limit of a file, requests that fail",
+        Type::Object,
+    ),
     step("no-jobs", "no job is left", Type::True),
     step(
         "no-events",
         "no event is queued",
         Type::Or(&[Type::True, Type::Map(&[req("except", Type::Texts, "but for events of these names")])]),
     ),
+    step(
+        "bytes",
+        "bytes of a file are changed",
+        Type::Map(&[
+            req("file", Type::Text, "the file"),
+            req("at", Type::Size, "the first byte"),
+            req("hex", Type::Text, "the bytes"),
+        ]),
+    ),
+    step(
+        "resize",
+        "qemu-img resize",
+        Type::Map(&[req("file", Type::Text, "the image"), req("size", Type::Size, "its size from then on")]),
+    ),
+    step(
+        "check",
+        "qemu-img check, and what it finds",
+        Type::Map(&[
+            req("file", Type::Text, "the image"),
+            opt("leaks", Type::Uint, "clusters that leaked; without: none"),
+            opt("corruptions", Type::Uint, "errors; without: none"),
+        ]),
+    ),
+    Step {
+        name: "start",
+        about: "another process starts when the one before has ended",
+        of: Type::Texts,
+        beside: &[opt("error", Type::Text, "it does not start, and this stands in its message")],
+    },
+    step("kill", "SIGKILL: what is not written is lost", Type::True),
+    step("signal", "a signal that asks the process to end", Type::Word(&["TERM", "INT", "HUP"])),
     step("mark", "a named place; exploring starts at `start`", Type::Text),
     step("call", "the steps of a procedure", Type::Or(&[Type::Text, Type::Object])),
 ];

@@ -3,14 +3,14 @@
 use super::error::{Fault, Read};
 use super::fields::{Fields, unknown};
 use super::plan::{
-    Backing, BitmapCheck, EventPattern, Expect, Extent, Fails, FileOp, ImageFormat, Limits, Qcow2Options, Schedule,
-    StepKind, WriteData,
+    Backing, BitmapCheck, EventPattern, Expect, Extent, Fails, FileOp, ImageFormat, Limits, ProcessOp, Qcow2Options,
+    Schedule, Signal, StepKind, WriteData,
 };
 use super::tree::{Node, Value};
 use crate::base::errno::Errno;
 use crate::base::time::Instant;
 use crate::base::units::BDRV_MAX_LENGTH;
-use crate::host::{Failing, HostChange, Request};
+use crate::host::{DiskRates, Failing, HostChange, Request};
 use crate::invariant::Invariant;
 use crate::quirk::{self, Quirk, Quirks, Switch};
 use std::fmt::Display;
@@ -41,6 +41,12 @@ const STEPS: &[(&str, Reader)] = &[
     ("no-jobs", |node, _| node.only_true().map(|()| StepKind::NoJobs)),
     ("no-events", no_events),
     ("mark", |node, _| Ok(StepKind::Mark(node.text()?))),
+    ("bytes", |node, _| bytes(node).map(StepKind::File)),
+    ("resize", |node, _| resize(node).map(StepKind::File)),
+    ("check", |node, _| check(node).map(StepKind::File)),
+    ("start", start),
+    ("kill", |node, _| node.only_true().map(|()| StepKind::Process(ProcessOp::Kill))),
+    ("signal", |node, _| Ok(StepKind::Process(ProcessOp::Signal(node.word(Signal::NAMES)?)))),
 ];
 
 /// What qemu-io takes as a length (`BDRV_REQUEST_MAX_BYTES`).
@@ -79,7 +85,7 @@ pub(super) fn file_op(node: &Node) -> Read<FileOp> {
         _ => {
             let fault = Fault::new(node.span, "this step needs a running QEMU", "expected something done to a file");
             Err(fault.help(
-                "under `files` stand create, write, zero, discard, rebase, content, text, host, and calls of procedures made of these",
+                "under `files` stand create, write, zero, discard, rebase, content, text, host, bytes, resize, check, and calls of procedures made of these",
             ))
         }
     }
@@ -410,12 +416,7 @@ fn extent(node: &Node) -> Read<Extent> {
     let (at, hex) = (fields.req("at")?.size()?, fields.req("hex")?);
     let times = fields.opt("times").map_or(Ok(1), Node::size)?;
     fields.end()?;
-    let text = hex.text()?;
-    let digits: Option<Vec<u8>> = text.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect();
-    let bytes: Option<Vec<u8>> = digits
-        .filter(|digits| !digits.is_empty() && digits.len().is_multiple_of(2))
-        .map(|digits| digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect());
-    match bytes {
+    match digits(&hex.text()?) {
         Some(bytes) if times == 1 || (times > 1 && bytes.len() == 1) => Ok(Extent { at, bytes, times }),
         _ => Err(Fault::new(
             hex.span,
@@ -432,11 +433,62 @@ fn text(node: &Node) -> Read<FileOp> {
     Ok(op)
 }
 
-/// What the host refuses: `capacity`, or of one `file` one of `limit`, `fail` and `size`.
+fn bytes(node: &Node) -> Read<FileOp> {
+    let mut fields = Fields::of("bytes", node)?;
+    let op = FileOp::Bytes {
+        file: fields.req("file")?.text()?,
+        at: length(fields.req("at")?)?,
+        bytes: hex(fields.req("hex")?)?,
+    };
+    fields.end()?;
+    Ok(op)
+}
+
+fn resize(node: &Node) -> Read<FileOp> {
+    let mut fields = Fields::of("resize", node)?;
+    let op = FileOp::Resize { file: fields.req("file")?.text()?, size: image_size(fields.req("size")?)? };
+    fields.end()?;
+    Ok(op)
+}
+
+fn check(node: &Node) -> Read<FileOp> {
+    let mut fields = Fields::of("check", node)?;
+    let file = fields.req("file")?.text()?;
+    let leaks = fields.opt("leaks").map_or(Ok(0), Node::uint)?;
+    let corruptions = fields.opt("corruptions").map_or(Ok(0), Node::uint)?;
+    fields.end()?;
+    Ok(FileOp::Check { file, leaks, corruptions })
+}
+
+/// `start: ARGS`, with `error:` beside it where the process must not start.
+fn start(node: &Node, beside: &mut Fields<'_>) -> Read<StepKind> {
+    let args = node.texts()?;
+    let error = beside.opt("error").map(Node::text).transpose()?;
+    Ok(StepKind::Process(ProcessOp::Start { args, error }))
+}
+
+/// Pairs of hexadecimal digits, at least one.
+fn digits(text: &str) -> Option<Vec<u8>> {
+    let digits: Option<Vec<u8>> = text.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect();
+    digits
+        .filter(|digits| !digits.is_empty() && digits.len().is_multiple_of(2))
+        .map(|digits| digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+}
+
+fn hex(node: &Node) -> Read<Vec<u8>> {
+    let expected = "expected pairs of hexadecimal digits";
+    digits(&node.text()?).ok_or_else(|| Fault::new(node.span, "these are no bytes", expected))
+}
+
+/// What the host refuses: `capacity`, how fast its `disk` is, or of one `file` one of `limit`, `fail` and `size`.
 fn host(node: &Node) -> Read<FileOp> {
     let mut fields = Fields::of("host", node)?;
     let (capacity, file) = (fields.opt("capacity"), fields.opt("file"));
     let (limit, fail, size) = (fields.opt("limit"), fields.opt("fail"), fields.opt("size"));
+    if let (None, None, Some(node)) = (capacity, file, fields.opt("disk")) {
+        fields.end()?;
+        return Ok(FileOp::Host(HostChange::Disk(disk(node)?)));
+    }
     let change = match (capacity, file, limit, fail, size) {
         (Some(capacity), None, None, None, None) => HostChange::Capacity(bound(capacity)?),
         (None, Some(file), Some(limit), None, None) => HostChange::Limit(file.text()?, bound(limit)?),
@@ -452,12 +504,29 @@ fn host(node: &Node) -> Read<FileOp> {
             HostChange::Fail(file.text()?, failing)
         }
         _ => {
-            let expected = "expected `capacity`, or `file` and one of `limit`, `fail` and `size`";
+            let expected = "expected `capacity`, `disk`, or `file` and one of `limit`, `fail` and `size`";
             return Err(Fault::new(node.span, "this is nothing that a host does", expected));
         }
     };
     fields.end()?;
     Ok(FileOp::Host(change))
+}
+
+/// How fast the disk is: `none`, or what it does in a second.
+fn disk(node: &Node) -> Read<Option<DiskRates>> {
+    if is_none(node) {
+        return Ok(None);
+    }
+    let mut fields = Fields::of("disk", node)?;
+    let (bytes, requests) = (fields.req("bytes")?, fields.req("requests")?);
+    let rates = DiskRates { bytes: bytes.size()?, requests: requests.uint()? };
+    for (node, number) in [(bytes, rates.bytes), (requests, rates.requests)] {
+        if number == 0 {
+            return Err(Fault::new(node.span, "a disk that does nothing", "expected more than 0 a second"));
+        }
+    }
+    fields.end()?;
+    Ok(Some(rates))
 }
 
 fn is_none(node: &Node) -> bool {

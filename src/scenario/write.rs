@@ -4,7 +4,8 @@
 //! the file it came from; places are those of the new text.
 
 use super::plan::{
-    Backing, BitmapCheck, EventPattern, Expect, Extent, Fails, FileOp, ImageFormat, Plan, Schedule, StepKind, WriteData,
+    Backing, BitmapCheck, EventPattern, Expect, Extent, Fails, FileOp, ImageFormat, Plan, ProcessOp, Schedule,
+    StepKind, WriteData,
 };
 use crate::base::Json;
 use crate::base::time;
@@ -235,6 +236,12 @@ fn step(kind: &StepKind) -> Yaml {
             Yaml::map([("no-events", Some(Yaml::map([("except", Some(names))])))])
         }
         StepKind::Mark(name) => Yaml::map([("mark", text(name))]),
+        StepKind::Process(ProcessOp::Start { args, error }) => {
+            let args = Yaml::List(args.iter().map(|arg| Yaml::filled(arg)).collect());
+            Yaml::map([("start", Some(args)), ("error", error.as_ref().map(|error| Yaml::filled(error)))])
+        }
+        StepKind::Process(ProcessOp::Kill) => Yaml::map([("kill", yes())]),
+        StepKind::Process(ProcessOp::Signal(signal)) => Yaml::map([("signal", text(signal.name()))]),
     }
 }
 
@@ -330,6 +337,19 @@ fn file_op(op: &FileOp) -> Yaml {
             ("content", Yaml::map([("file", text(file)), ("size", Some(Yaml::size(*size))), ("data", Some(data))]))
         }
         FileOp::Host(change) => ("host", host(change)),
+        FileOp::Bytes { file, at, bytes } => {
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            let hex = Yaml::plain(format!("\"{hex}\""));
+            ("bytes", Yaml::map([("file", text(file)), ("at", Some(Yaml::size(*at))), ("hex", Some(hex))]))
+        }
+        FileOp::Resize { file, size } => {
+            ("resize", Yaml::map([("file", text(file)), ("size", Some(Yaml::size(*size)))]))
+        }
+        FileOp::Check { file, leaks, corruptions } => {
+            let number = |n: u64| (n > 0).then(|| Yaml::plain(n.to_string()));
+            let members = [("file", text(file)), ("leaks", number(*leaks)), ("corruptions", number(*corruptions))];
+            ("check", Yaml::map(members))
+        }
         FileOp::Text { file, content } => ("text", Yaml::map([("file", text(file)), ("content", text(content))])),
     };
     Yaml::map([(name, Some(value))])
@@ -341,6 +361,11 @@ fn host(change: &HostChange) -> Yaml {
     let number = |n: u64| Yaml::plain(n.to_string());
     match change {
         HostChange::Capacity(bytes) => Yaml::map([("capacity", bound(*bytes))]),
+        HostChange::Disk(None) => Yaml::map([("disk", text("none"))]),
+        HostChange::Disk(Some(rates)) => {
+            let rates = [("bytes", Some(Yaml::size(rates.bytes))), ("requests", Some(number(rates.requests)))];
+            Yaml::map([("disk", Some(Yaml::map(rates)))])
+        }
         HostChange::Limit(file, bytes) => Yaml::map([("file", text(file)), ("limit", bound(*bytes))]),
         HostChange::Resize(file, size) => Yaml::map([("file", text(file)), ("size", Some(Yaml::size(*size)))]),
         HostChange::Mend(file) => Yaml::map([("file", text(file)), ("fail", text("none"))]),

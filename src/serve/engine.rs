@@ -4,7 +4,7 @@
 //! on a fast machine and on a slow one. With a seed the world may also stop earlier, at a place that the seed decides, and
 //! [`Next::Holds`] there until a client sends something or all of them are seen to wait.
 
-use super::pace::Sleeps;
+use super::pace::{Pace, Sleeps};
 use super::record::Recording;
 use super::sim_options::SimOptions;
 use crate::base::Json;
@@ -32,6 +32,8 @@ const PATIENCE: u64 = 300_000;
 const FLOOD: u64 = 20_000;
 /// The frames of such a step.
 const SMALL_STEP: u64 = 500;
+/// How long clients may think where time passes anyhow.
+const THINKS: Duration = Duration::from_millis(25);
 /// Records that a trace holds.
 const MAX_TRACE: usize = 10_000_000;
 /// How long the world runs before what it put out is handed on and the sockets are looked at.
@@ -107,6 +109,8 @@ pub(super) struct Engine {
     pub serving: Option<u32>,
     /// Decides how far the world runs before the next command; `None`: to its rest.
     stops: Option<Walk>,
+    /// How long clients may think before they count as waiting.
+    pub thinks: Duration,
     /// It stopped early.
     holds: bool,
     /// Something was put out since it last held.
@@ -143,6 +147,13 @@ impl Engine {
         let inner = seed.map_or(Chooser::Calm, |seed| Chooser::Walk(Box::new(Walk::new(seed))));
         let log = options.record.is_some().then(ChoiceLog::default);
         let images = Images::connect(&mut world);
+        let mut recording = options.record.is_some().then(Recording::default);
+        if let Pace::Disk(rates) = options.pace {
+            world.files.set_disk(Some(rates));
+            if let Some(recording) = &mut recording {
+                recording.disk(rates);
+            }
+        }
         Engine {
             world,
             decider: Decider { inner, sleeps_wait: false, log, amended: false },
@@ -151,6 +162,7 @@ impl Engine {
             fds: Vec::new(),
             serving: None,
             stops: seed.map(Walk::new),
+            thinks: if matches!(options.pace, Pace::Disk(_)) { THINKS } else { Duration::ZERO },
             holds: false,
             fresh: false,
             sleeps: Sleeps::new(options.pace),
@@ -160,7 +172,7 @@ impl Engine {
             replied: time::Instant::START,
             plain: seed.is_none(),
             unread: Vec::new(),
-            recording: options.record.is_some().then(Recording::default),
+            recording,
             level: options.trace.is_some().then_some(options.level),
             checks: options.check,
             check: None,
@@ -379,7 +391,7 @@ impl Engine {
         let began = Instant::now();
         loop {
             for _ in 0..64 {
-                if let Some(next) = self.look() {
+                if let Some(next) = self.look(began) {
                     return next;
                 }
                 match self.step() {
@@ -396,7 +408,7 @@ impl Engine {
     }
 
     /// Whether the world stands where a command may be looked at.
-    fn look(&mut self) -> Option<Next> {
+    fn look(&mut self, began: Instant) -> Option<Next> {
         if let Some(client) = self.serving
             && self.world.monitor.clients[client as usize].closed
             && !self.world.monitor.busy()
@@ -411,14 +423,22 @@ impl Engine {
         if self.world.quitting {
             return (self.serving.is_none() && self.world.in_main_loop()).then_some(Next::Ended);
         }
+        // A moment that has passed is none to wait for; but now and then commands are looked at though there is always more to do.
+        let blocks = self.sleeps.blocks(&mut self.world, &mut self.decider);
+        let blocks = blocks.filter(|until| *until > Instant::now() || began.elapsed() > SLICE).map(Next::Sleeps);
         if self.serving.is_some() || !self.world.in_main_loop() {
-            return None;
+            return blocks;
         }
         if self.holds {
             return Some(Next::Holds);
         }
+        if blocks.is_some() {
+            self.plain = false;
+            return blocks;
+        }
         if self.world.at_rest() {
             if self.world.next_deadline().is_none() {
+                self.sleeps.idle();
                 return Some(Next::Rests);
             }
             let next = self.sleeps.rest(&self.world);

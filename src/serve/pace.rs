@@ -1,15 +1,21 @@
-//! How sleeps pass: with the wall clock, or at once.
+//! How time passes: sleeps with the wall clock, all at once, or requests with the wall clock too.
 //!
-//! Only timers sleep. Requests take no wall time at all, whatever they take in virtual time: so a timer's sleep is counted in wall time
-//! from the moment it was set, and a request that is under way is not held up by a timer that must wait.
+//! At the pace `real` only timers sleep. Requests take no wall time at all, whatever they take in virtual time: so a timer's sleep is counted
+//! in wall time from the moment it was set, and a request that is under way is not held up by a timer that must wait.
+//!
+//! At the pace `disk` virtual time as a whole follows the wall clock while something is under way. The process blocks where QEMU's would,
+//! with nothing ready, until what comes next is due; there a command may be looked at. What happens in which order depends on virtual time
+//! alone, and so does not depend on how fast the machine is, but for the moments at which commands come.
 
 use super::engine::Next;
 use crate::base::time::{self, Span};
+use crate::choice::Choose;
+use crate::host::DiskRates;
 use crate::world::World;
 use crate::world::aio::timer::TimerKind;
 use std::time::{Duration, Instant};
 
-/// `--sim-pace`
+/// `--sim-pace`: what takes time by the wall clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pace {
     /// Sleeps follow the wall clock; all else happens at once.
@@ -17,7 +23,12 @@ pub enum Pace {
     Real,
     /// Sleeps take no time too.
     Asap,
+    /// Requests take time, too, as on a disk of these rates.
+    Disk(DiskRates),
 }
+
+/// So far the world may be behind the wall clock and still make up for it; what it is late beyond that is forgotten.
+const LATE: Duration = Duration::from_millis(100);
 
 /// A timer and when its sleep is over.
 #[derive(Debug)]
@@ -36,17 +47,19 @@ pub(super) struct Sleeps {
     rests: Option<(Instant, time::Instant)>,
     /// Timers up to here need not wait: qtest moved the clock.
     allowed: time::Instant,
+    /// Where requests take time: one moment in both times, since something is under way.
+    anchor: Option<(Instant, time::Instant)>,
 }
 
 impl Sleeps {
     pub(super) fn new(pace: Pace) -> Sleeps {
-        Sleeps { pace, sleeps: Vec::new(), rests: None, allowed: time::Instant::START }
+        Sleeps { pace, sleeps: Vec::new(), rests: None, allowed: time::Instant::START, anchor: None }
     }
 
     /// Whether the timer that is next must wait for the wall clock.
     pub(super) fn must_wait(&mut self, world: &World) -> bool {
         self.rests = None;
-        if self.pace == Pace::Asap || world.timers().next().is_none() {
+        if self.pace != Pace::Real || world.timers().next().is_none() {
             self.sleeps.clear();
             return false;
         }
@@ -74,13 +87,34 @@ impl Sleeps {
 
     /// At rest but for timers: whether a command may be looked at, and until when.
     pub(super) fn rest(&mut self, world: &World) -> Option<Next> {
-        if self.pace == Pace::Asap {
+        if self.pace != Pace::Real {
             return None;
         }
         let now = Instant::now();
         self.note(world, now);
         self.rests.get_or_insert((now, world.now));
         self.waits(now).map(Next::Sleeps)
+    }
+
+    /// Where requests take time: until when the world blocks, if it does. The moment may have passed.
+    pub(super) fn blocks(&mut self, world: &mut World, choose: &mut dyn Choose) -> Option<Instant> {
+        if !matches!(self.pace, Pace::Disk(_)) {
+            return None;
+        }
+        let due = world.blocks_until(choose)?;
+        let now = Instant::now();
+        let (since, then) = *self.anchor.get_or_insert((now, world.now));
+        let until = since + Duration::from_nanos((due - then).as_nanos());
+        if due <= self.allowed || now.saturating_duration_since(until) > LATE {
+            self.anchor = Some((now, due));
+            return Some(now);
+        }
+        Some(until)
+    }
+
+    /// Nothing is under way: how long that lasts is not counted.
+    pub(super) fn idle(&mut self) {
+        self.anchor = None;
     }
 
     /// When the world can go on though it is not at rest, if a timer is all it waits for.
@@ -91,7 +125,7 @@ impl Sleeps {
     /// A command came while the world slept: so much of the sleep is over.
     /// Whether it did.
     pub(super) fn catch_up(&mut self, world: &mut World) -> bool {
-        let Some((since, then)) = self.rests.take() else { return false };
+        let Some((since, then)) = self.rests.take().or(self.anchor) else { return false };
         let slept = u64::try_from(since.elapsed().as_nanos()).map_or(Span::MAX, Span::from_nanos);
         let mut time = then + slept;
         if let Some(next) = world.next_deadline() {

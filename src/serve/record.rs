@@ -2,7 +2,7 @@
 
 use crate::base::Json;
 use crate::choice::ChoiceLog;
-use crate::host::{Failing, HostChange};
+use crate::host::{DiskRates, Failing, HostChange};
 use crate::quirk::Quirks;
 use crate::scenario::Pos;
 use crate::scenario::plan::{Expect, Extent, FileOp, Limits, Plan, PlannedFile, PlannedStep, Schedule, StepKind};
@@ -41,6 +41,11 @@ impl Recording {
     /// The process starts with these block options.
     pub(super) fn boot(&mut self, args: &[Arc<str>]) {
         self.args = args.to_vec();
+    }
+
+    /// The disk is so fast.
+    pub(super) fn disk(&mut self, rates: DiskRates) {
+        self.files.push(FileOp::Host(HostChange::Disk(Some(rates))));
     }
 
     /// A file was found on the host.

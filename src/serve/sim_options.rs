@@ -1,6 +1,7 @@
 //! Options that QEMU does not have: how the world is run.
 
 use super::pace::Pace;
+use crate::host::DiskRates;
 use crate::quirk::Quirks;
 use crate::trace::Level;
 use std::path::PathBuf;
@@ -62,14 +63,18 @@ impl SimOptions {
     }
 }
 
-/// Reads `real` or `asap`.
+/// Reads `real`, `asap` or `disk`, the last with what the disk does.
 ///
 /// # Errors
-/// It is neither.
+/// It is none of them.
 pub fn pace(text: &str) -> Result<Pace, String> {
     match text {
         "real" => Ok(Pace::Real),
         "asap" => Ok(Pace::Asap),
-        _ => Err(format!("`{text}` is no pace: expected real or asap")),
+        "disk" => Ok(Pace::Disk(DiskRates::PRESETS[0].1)),
+        _ => match text.strip_prefix("disk:") {
+            Some(rates) => DiskRates::parse(rates).map(Pace::Disk),
+            None => Err(format!("`{text}` is no pace: expected real, asap, disk or disk:RATES")),
+        },
     }
 }

@@ -20,7 +20,9 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Looks once more. True when all were seen to wait often enough; the next look begins anew.
-    pub(super) fn all_wait(&mut self, ports: &[Port]) -> bool {
+    ///
+    /// A client may also sleep because it thinks: all are given so much time at `least`.
+    pub(super) fn all_wait(&mut self, ports: &[Port], least: Duration) -> bool {
         let since = *self.since.get_or_insert_with(Instant::now);
         let mut states = ports.iter().filter_map(Port::socket).map(|socket| {
             let pid = rustix::net::sockopt::socket_peercred(socket).ok()?.pid;
@@ -30,7 +32,7 @@ impl Watch {
             since.elapsed() > BLIND
         } else {
             self.asleep = if states.all(|state| state == Some(true)) { self.asleep + 1 } else { 0 };
-            self.asleep >= GLANCES
+            self.asleep >= GLANCES && since.elapsed() >= least
         };
         if done {
             *self = Watch::default();

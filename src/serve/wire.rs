@@ -113,7 +113,7 @@ impl Wire {
             Next::Holds => Some(GLANCE),
         };
         let ready = self.poll(timeout)?;
-        if ready.is_empty() && next == Next::Holds && self.watch.all_wait(&self.ports) {
+        if ready.is_empty() && next == Next::Holds && self.watch.all_wait(&self.ports, self.engine.thinks) {
             self.engine.go_on();
         }
         for (source, flags) in ready {

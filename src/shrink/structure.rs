@@ -186,7 +186,13 @@ fn simpler(op: &FileOp) -> Vec<FileOp> {
                 }
             }
         }
-        FileOp::Rebase { .. } | FileOp::Text { .. } | FileOp::Content { .. } | FileOp::Host(_) => {}
+        FileOp::Rebase { .. }
+        | FileOp::Text { .. }
+        | FileOp::Content { .. }
+        | FileOp::Bytes { .. }
+        | FileOp::Resize { .. }
+        | FileOp::Check { .. }
+        | FileOp::Host(_) => {}
     }
     out
 }

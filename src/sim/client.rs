@@ -32,6 +32,8 @@ pub(super) enum Act {
     Acted,
     /// It waits for the process.
     Waits,
+    /// The world is another process now.
+    Restarted,
     /// The scenario is over.
     Done(Outcome),
 }
@@ -253,6 +255,7 @@ impl Client {
                 self.note(world, "mark", name.clone());
                 self.next()
             }
+            (State::Before, StepKind::Process(op)) => self.process(world, choose, op),
             (State::Before, looks) => {
                 if !self.at_rest(world) {
                     self.read_all(world);
@@ -277,7 +280,7 @@ impl Client {
         all_seen && world.out.is_empty()
     }
 
-    fn next(&mut self) -> Act {
+    pub(super) fn next(&mut self) -> Act {
         self.step += 1;
         self.seen = 0;
         self.state = State::Before;
@@ -317,6 +320,10 @@ impl Client {
     }
 
     fn send(&mut self, world: &mut World, choose: &mut dyn Choose, command: impl FnOnce() -> Json) -> Act {
+        if world.monitor.clients.is_empty() {
+            let reason = "there is no process that could be asked: `start` starts one".to_owned();
+            return Act::Done(Outcome::Failed { at: self.at(), reason });
+        }
         let step = u32::try_from(self.step).unwrap_or(u32::MAX);
         let about = &mut |_| Who::Step(step);
         let forced = std::mem::take(&mut self.forced);
@@ -351,6 +358,25 @@ impl Client {
         Act::Acted
     }
 
+    /// Whether a signal strikes now: as a command would be sent, when the process is at rest, or where a choice says so.
+    pub(super) fn may_strike(&mut self, world: &mut World, choose: &mut dyn Choose) -> bool {
+        if std::mem::take(&mut self.forced) {
+            return true;
+        }
+        let rests = self.at_rest(world);
+        if !rests && !(world.in_main_loop() && self.decide(choose, 2) == 1) {
+            return false;
+        }
+        !self.lets_it_sleep(world, choose)
+    }
+
+    /// Events of a process that is gone do not matter any more.
+    pub(super) fn forget_events(&mut self) {
+        self.queue.change().clear();
+        self.seen = 0;
+        self.stdout.clear();
+    }
+
     /// Whether a command was sent whose reply has not come.
     #[must_use]
     pub fn waits_for_reply(&self) -> bool {
@@ -359,8 +385,10 @@ impl Client {
 
     /// Whether the client could ask for a choice now: true where in doubt.
     pub(super) fn may_choose(&self, world: &World) -> bool {
-        let sends =
-            matches!(self.steps.get(self.step).map(|s| &s.kind), Some(StepKind::Qmp { .. } | StepKind::Hmp { .. }));
+        let sends = matches!(
+            self.steps.get(self.step).map(|s| &s.kind),
+            Some(StepKind::Qmp { .. } | StepKind::Hmp { .. } | StepKind::Process(_))
+        );
         let quiet = world.at_rest() && world.out.is_empty() && world.next_deadline().is_none();
         match self.state {
             State::Reply => false,
@@ -575,11 +603,11 @@ impl Client {
         }
     }
 
-    fn note(&self, world: &mut World, what: &'static str, text: Arc<str>) {
+    pub(super) fn note(&self, world: &mut World, what: &'static str, text: Arc<str>) {
         note(world, what, text);
     }
 
-    fn at(&self) -> Option<At> {
+    pub(super) fn at(&self) -> Option<At> {
         let step = self.steps.get(self.step)?;
         let number = u32::try_from(self.step).unwrap_or(u32::MAX);
         Some(At { step: number, pos: step.pos.clone(), calls: step.calls.clone() })

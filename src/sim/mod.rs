@@ -5,6 +5,7 @@ pub mod graph;
 pub mod lint;
 mod look;
 pub mod outcome;
+mod process;
 mod setup;
 
 pub use client::{Client, PATIENCE, START, note_read, note_sent};
@@ -114,6 +115,12 @@ impl Sim {
         }
         match self.client.act(&mut self.world, choose) {
             client::Act::Acted => None,
+            client::Act::Restarted => {
+                if self.check.is_some() {
+                    self.watch();
+                }
+                None
+            }
             client::Act::Done(outcome) => Some(outcome),
             client::Act::Waits => match self.world_step(choose) {
                 Stepped::Ran => self.client.over_limit(&self.world),
@@ -220,7 +227,14 @@ pub fn run(plan: &Plan, chooser: Chooser, options: &RunOptions) -> Run {
         Err(outcome) => {
             let mut recorder = Recorder::new(chooser);
             let outcome = as_expected(plan, finish_replay(&mut recorder.inner, outcome));
-            Run { outcome, trace: Trace::off(), choices: recorder.log, time: Instant::START, dispatches: 0, findings: Vec::new() }
+            Run {
+                outcome,
+                trace: Trace::off(),
+                choices: recorder.log,
+                time: Instant::START,
+                dispatches: 0,
+                findings: Vec::new(),
+            }
         }
     }
 }

@@ -75,6 +75,26 @@ pub fn file_op(world: &mut World, op: &FileOp) -> Result<(), String> {
             }
             Ok(())
         }
+        FileOp::Bytes { file, at, bytes } => {
+            let end = at.checked_add(bytes.len() as u64);
+            if end.is_none_or(|end| end > files.size(file)) {
+                return Err(format!("'{file}': it does not reach so far"));
+            }
+            files.pwrite(file, *at, &Data::bytes(bytes.clone().into(), WriteTag(0)));
+            Ok(())
+        }
+        FileOp::Resize { file, size } => files.resize(file, *size).map_err(|err| err.to_string()),
+        FileOp::Check { file, leaks, corruptions } => {
+            let found = files.check(file).map_err(|err| err.to_string())?;
+            if (found.leaks, found.corruptions) == (*leaks, *corruptions) {
+                return Ok(());
+            }
+            let said = found.messages.join("; ");
+            Err(format!(
+                "expected {leaks} leaks and {corruptions} corruptions in '{file}', found {} and {}: {said}",
+                found.leaks, found.corruptions
+            ))
+        }
         FileOp::Host(change) => files.change_host(change),
         FileOp::Text { file, content } => {
             files.import(file, content.as_bytes());

@@ -59,11 +59,11 @@ pub fn carry_out(program: &Value) -> Vec<Value> {
     std::mem::take(&mut runner.out)
 }
 
-fn list<'a>(of: &'a Value, member: &str) -> &'a [Value] {
+pub fn list<'a>(of: &'a Value, member: &str) -> &'a [Value] {
     of.get(member).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
-fn text<'a>(of: &'a Value, member: &str) -> &'a str {
+pub fn text<'a>(of: &'a Value, member: &str) -> &'a str {
     of.get(member).and_then(Value::as_str).unwrap_or_default()
 }
 
@@ -89,7 +89,7 @@ fn numbers(text: &str) -> String {
 }
 
 /// What the host decides, not QEMU.
-fn neutral(value: &mut Value) {
+pub fn neutral(value: &mut Value) {
     match value {
         Value::Object(members) => {
             members.remove("timestamp");

@@ -54,6 +54,10 @@ pub enum MachineCommand {
     QueryCommandLineOptions {
         option: Option<Arc<str>>,
     },
+    /// `milliseconds`: of `calc-time-unit`; nothing was measured.
+    QueryDirtyRate {
+        milliseconds: bool,
+    },
     QueryRxFilter {
         name: Option<Arc<str>>,
     },
@@ -84,6 +88,18 @@ const DISPLAYS: [&str; 2] = ["query-spice", "query-vnc"];
 
 impl QapiEnum for Expansion {
     const TABLE: &'static [(Expansion, &'static str)] = &[(Expansion::Static, "static"), (Expansion::Full, "full")];
+}
+
+/// `TimeUnit`
+#[derive(Clone, Copy, Debug)]
+enum TimeUnit {
+    Second,
+    Millisecond,
+}
+
+impl QapiEnum for TimeUnit {
+    const TABLE: &'static [(TimeUnit, &'static str)] =
+        &[(TimeUnit::Second, "second"), (TimeUnit::Millisecond, "millisecond")];
 }
 
 /// A name that stands for nothing here but must be one of an enum.
@@ -154,6 +170,10 @@ impl MachineCommand {
             }
             "migrate-set-capabilities" => {
                 M::MigrateSetCapabilities { capabilities: v.list("capabilities", capability)? }
+            }
+            "query-dirty-rate" => {
+                let unit = v.opt_enum::<TimeUnit>("calc-time-unit")?;
+                M::QueryDirtyRate { milliseconds: matches!(unit, Some(TimeUnit::Millisecond)) }
             }
             "query-rx-filter" => M::QueryRxFilter { name: v.opt_str("name")? },
             _ => return Ok(None),

@@ -70,7 +70,10 @@ Options are QEMU's. These have an effect:
                         as in QEMU, as far as anything of it is simulated
 
 Options of the simulator:
---sim-pace real|asap    sleeps follow the wall clock (default), or take no time
+--sim-pace PACE         real: sleeps follow the wall clock (default); asap: they take no
+                        time; disk: requests take time as well, as on a disk of 2020;
+                        disk:hdd, disk:ssd, disk:nvme, disk:bytes=SIZE,requests=N
+                        say which disk (what it does in a second)
 --sim-seed N            orders and durations drawn from a seed
 --sim-record FILE       write the run as a scenario
 --sim-trace FILE        write the trace as JSON lines

@@ -1,8 +1,11 @@
 //! What those who drive a world ask of its event loop: whether it rests, and until when.
 
+use super::step::Cond;
 use super::timer::TimerKind;
-use crate::base::time::Instant;
+use crate::base::time::{Instant, Rebase, Shift};
+use crate::choice::Choose;
 use crate::world::World;
+use crate::world::frame::Frame;
 
 /// Messages that coroutines may put out before they yield.
 const STARVED: usize = 5_000;
@@ -46,6 +49,29 @@ impl World {
         timer.into_iter().chain(request).min()
     }
 
+    /// Until when the main thread would block now, nothing being ready; `None` if it has something to do, or nothing to wait for. Says of
+    /// each request when it is due, as the loop would do next.
+    pub fn blocks_until(&mut self, choose: &mut dyn Choose) -> Option<Instant> {
+        if self.aio.order || self.aio.starved || self.aio.main.ready() || self.files.waits() {
+            return None;
+        }
+        let blocks = match self.aio.stack.last() {
+            None => !self.aio.iohandler.ready(),
+            // To ask whether the job is completed enters it.
+            Some(Frame::Poll(Cond::JobCompleted(_))) => false,
+            Some(Frame::Poll(cond)) => {
+                let cond = cond.clone();
+                self.poll_holds(&cond)
+            }
+            Some(_) => false,
+        };
+        if !blocks {
+            return None;
+        }
+        self.assign_latencies(choose);
+        self.next_deadline()
+    }
+
     /// Whether coroutines put out message after message and do not yield, so that the main loop does not go on: a job that ignores errors
     /// which come at once and do not end. QEMU runs on for ever, and answers nobody; the model's process stands still from then on.
     pub(super) fn starves(&mut self, before: usize) -> bool {
@@ -54,5 +80,20 @@ impl World {
             self.error_report(&hang_text());
         }
         self.aio.starved
+    }
+}
+
+/// When the disk has done all that it was sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct DiskFree(pub(super) Instant);
+
+impl Rebase for DiskFree {
+    fn has_instants(&self) -> bool {
+        true
+    }
+
+    /// A disk that has nothing to do is as one that never had.
+    fn rebase(&mut self, shift: Shift) {
+        self.0 = if self.0 <= shift.from { Instant::START } else { shift.of(self.0) };
     }
 }

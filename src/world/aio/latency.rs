@@ -1,6 +1,8 @@
 //! How long requests take, where times are open.
 
+use super::LAST;
 use super::device::{DeviceOp, DeviceRequest};
+use super::idle::DiskFree;
 use crate::base::time::{Instant, Span};
 use crate::choice::{ChoicePoint, Choose};
 use crate::world::World;
@@ -22,8 +24,8 @@ impl World {
                 let (point, about) = (ChoicePoint::Latency(request.node.0), &mut |_| self.request_who(request));
                 let pick = choose.choose_about(point, LATENCIES.len() as u32, about);
                 let (times, over) = LATENCIES[pick as usize];
-                let request = &mut self.aio.in_flight[i];
-                request.due = Some(request.sent + calm * times / over);
+                let begins = self.begins(i, calm);
+                self.aio.in_flight[i].due = Some((begins + calm * times / over).min(LAST.max(self.now)));
             }
         }
     }
@@ -36,8 +38,26 @@ impl World {
         ids.into_iter().map(|(_, i)| self.aio.in_flight[i].id).collect()
     }
 
+    /// When the device turns to a request that takes it so long: at once, or, where the disk has rates, after those that came before.
+    fn begins(&mut self, nth: usize, takes: Span) -> Instant {
+        let request = &self.aio.in_flight[nth];
+        if self.files.disk().is_none() || matches!(request.op, DeviceOp::Nothing) {
+            return request.sent;
+        }
+        let begins = request.sent.max(self.aio.disk_free.0);
+        self.aio.disk_free = DiskFree((begins + takes).min(LAST.max(self.now)));
+        begins
+    }
+
     /// How long a device takes on a quiet machine.
     fn calm_latency(&self, request: &DeviceRequest) -> Span {
+        if let Some(rates) = self.files.disk() {
+            return match request.op {
+                DeviceOp::Read | DeviceOp::Write(_) | DeviceOp::Copy { .. } => rates.time(request.bytes),
+                DeviceOp::Zero { .. } | DeviceOp::Discard | DeviceOp::Truncate | DeviceOp::Flush => rates.time(0),
+                DeviceOp::Nothing => Span::from_nanos(request.bytes),
+            };
+        }
         let per_kib = Span::from_nanos(request.bytes / 1024 * 100);
         match request.op {
             DeviceOp::Read => Span::from_micros(60) + per_kib,

@@ -42,6 +42,8 @@ pub struct Aio {
     pub iohandler: BhQueue,
     /// Requests in flight, oldest first.
     pub in_flight: Vec<DeviceRequest>,
+    /// Where the disk has rates: when it has done all that it was sent.
+    disk_free: idle::DiskFree,
     /// Timers in the order they were set.
     pub timers: Vec<Timer>,
     /// Cells that polling main frames wait for.
@@ -69,7 +71,7 @@ pub struct Aio {
 }
 
 crate::base::time::rebase!(Aio {
-    moves: stack, main, iohandler, in_flight, timers;
+    moves: stack, main, iohandler, in_flight, disk_free, timers;
     // Stacks without frames.
     stays: spare_stacks;
     rest: reg, starved, cells, readers, has_writer, wakeups, current, order, bh_order, faults,

@@ -255,6 +255,14 @@ impl World {
             }
             M::MigrateSetParameters(parameters) => self.migrate_set_parameters(&parameters),
             M::QueryCommandLineOptions { option } => command_line_options(option.as_deref()),
+            M::QueryDirtyRate { milliseconds } => Ok(Json::dict(vec![
+                ("status", "unstarted".into()),
+                ("sample-pages", Json::uint(0)),
+                ("mode", "page-sampling".into()),
+                ("calc-time-unit", if milliseconds { "millisecond" } else { "second" }.into()),
+                ("start-time", Json::uint(0)),
+                ("calc-time", Json::uint(0)),
+            ])),
             M::QueryRxFilter { name: None } => Ok(Json::list(Vec::new())),
             M::QueryRxFilter { name: Some(name) } => Err(QmpError::generic(format!("invalid net client name: {name}"))),
         };
