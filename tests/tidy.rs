@@ -20,12 +20,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("choice", &["base"]),
     ("bitmap", &["base"]),
     ("job", &["base"]),
+    ("nbd", &["base"]),
     ("trace", &["base"]),
     ("block", &["base"]),
     ("qmp", &["base", "block"]),
     ("host", &["base", "block"]),
     ("scenario", &["base", "host", "invariant", "quirk", "choice", "trace"]),
-    ("world", &["base", "invariant", "quirk", "choice", "bitmap", "job", "trace", "block", "qmp", "host"]),
+    ("world", &["base", "invariant", "quirk", "choice", "bitmap", "job", "nbd", "trace", "block", "qmp", "host"]),
     ("check", &["base", "invariant", "bitmap", "job", "block", "qmp", "host", "world"]),
     (
         "sim",
@@ -164,8 +165,9 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("block/driver", &["aio", "watch", "block", "block/io"]),
     ("block/open", &["aio", "watch", "block", "block/io", "block/driver"]),
     ("job", &["aio", "watch", "block", "block/io", "block/driver", "block/open"]),
+    ("export", &["aio", "watch", "block", "block/io", "block/driver", "block/open"]),
     ("blockdev", &["aio", "watch", "block", "block/io", "block/driver", "block/open", "job"]),
-    ("system", &["aio", "watch", "block", "block/io", "block/driver", "block/open", "job", "blockdev"]),
+    ("system", &["aio", "watch", "block", "block/io", "block/driver", "block/open", "job", "export", "blockdev"]),
     ("monitor", &["aio", "watch", "block", "block/io", "block/driver", "block/open", "job", "blockdev", "system"]),
 ];
 

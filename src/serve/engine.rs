@@ -4,7 +4,8 @@
 //! on a fast machine and on a slow one. With a seed the world may also stop earlier, at a place that the seed decides, and
 //! [`Next::Holds`] there until a client sends something or all of them are seen to wait.
 
-use super::pace::Sleeps;
+use super::nbd::NbdSockets;
+use super::pace::{Pace, Sleeps};
 use super::record::Recording;
 use super::sim_options::SimOptions;
 use crate::base::Json;
@@ -99,6 +100,8 @@ pub(super) struct Engine {
     pub decider: Decider,
     /// Its real files.
     pub images: Images,
+    /// The sockets of its NBD server.
+    pub nbd: NbdSockets,
     /// What it put out and nobody was sent yet.
     pub out: Vec<Output>,
     /// Descriptors that clients passed and that are in no set.
@@ -143,10 +146,13 @@ impl Engine {
         let inner = seed.map_or(Chooser::Calm, |seed| Chooser::Walk(Box::new(Walk::new(seed))));
         let log = options.record.is_some().then(ChoiceLog::default);
         let images = Images::connect(&mut world);
+        // Where sleeps take no time, no client could be as fast as a time limit asks.
+        world.nbd_on_real_sockets(options.pace == Pace::Real);
         Engine {
             world,
             decider: Decider { inner, sleeps_wait: false, log, amended: false },
             images,
+            nbd: NbdSockets::default(),
             out: Vec::new(),
             fds: Vec::new(),
             serving: None,
@@ -303,6 +309,11 @@ impl Engine {
         (std::mem::replace(&mut self.world.trace, Trace::off()), yaml)
     }
 
+    /// Bytes of an NBD client have come: the world need not hold any more.
+    pub(super) fn nbd_arrived(&mut self) {
+        self.holds = false;
+    }
+
     /// All clients wait: the world need not hold any more.
     pub(super) fn go_on(&mut self) {
         self.holds = false;
@@ -346,6 +357,7 @@ impl Engine {
 
     fn step(&mut self) -> Stepped {
         self.images.before_step(&mut self.world);
+        self.nbd.before_step(&mut self.world);
         note_found(&mut self.images, &mut self.recording);
         self.decider.sleeps_wait = self.sleeps.must_wait(&self.world);
         let stepped = match self.watched() {

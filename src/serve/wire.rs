@@ -4,6 +4,7 @@ use super::cmdline::Config;
 use super::console::{self, Console};
 use super::engine::{Engine, Next};
 use super::hmp::{self, Hmp};
+use super::nbd::NbdSource;
 use super::port::{Input, Port};
 use super::qmp::{Qmp, parse_error};
 use super::qtest::{self, Qtest};
@@ -60,6 +61,7 @@ enum Source {
     Signals,
     Listener(usize),
     Client(usize),
+    Nbd(NbdSource),
     /// Somebody can be written to.
     Writable,
 }
@@ -123,6 +125,11 @@ impl Wire {
                         self.opened(port);
                     }
                 }
+                Source::Nbd(source) => {
+                    if self.engine.nbd.ready(&mut self.engine.world, source) {
+                        self.engine.nbd_arrived();
+                    }
+                }
                 // All of it is written in `deliver`.
                 Source::Writable => {}
                 Source::Client(port) => {
@@ -155,6 +162,10 @@ impl Wire {
                 let flags = if wanted.is_some() { PollFlags::IN } else { PollFlags::empty() };
                 fds.push(PollFd::from_borrowed_fd(fd, flags));
             }
+        }
+        for (source, fd, flags) in self.engine.nbd.sources(&self.engine.world) {
+            sources.push(Source::Nbd(source));
+            fds.push(PollFd::from_borrowed_fd(fd, flags));
         }
         for fd in self.console.clogged() {
             sources.push(Source::Writable);
@@ -317,6 +328,7 @@ impl Wire {
                 self.put(&output);
             }
         }
+        self.engine.nbd.deliver(&mut self.engine.world);
         for port in 0..self.ports.len() {
             self.flush(port);
         }
@@ -402,6 +414,7 @@ impl Wire {
 
     /// Removes what was put into the file system.
     pub(super) fn clean_up(&mut self) {
+        self.engine.nbd.close();
         for path in self.ports.iter().filter_map(Port::path) {
             let _ = std::fs::remove_file(path);
         }

@@ -48,6 +48,7 @@ use crate::world::blockdev::resize::ResizeFrame;
 use crate::world::blockdev::throttle::DriveLimitsFrame;
 use crate::world::blockdev::transaction::TransactionFrame;
 use crate::world::blockdev::x_blockdev_change::BlockdevChangeFrame;
+use crate::world::export::ExportFrame;
 use crate::world::job::JobFrame;
 use crate::world::job::backup::BackupFrame;
 use crate::world::job::block_job::BlockJobFrame;
@@ -122,6 +123,7 @@ pub enum Frame {
     Discard(DiscardFrame),
     Drain(DrainFrame),
     Edges(EdgesFrame),
+    Export(ExportFrame),
     Flush(FlushFrame),
     Graph(GraphFrame),
     GraphLock(GraphLockFrame),

@@ -7,6 +7,7 @@ use crate::world::block::backend::BackendFrame;
 use crate::world::block::drain::DrainFrame;
 use crate::world::block::graph::GraphFrame;
 use crate::world::block::io::flush::FlushFrame;
+use crate::world::export::ExportFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::job::block_job::IoStatus;
 use crate::world::job::txn::TxnFrame;
@@ -94,8 +95,9 @@ impl World {
     pub(in crate::world) fn shutdown(&mut self, reason: &str) -> Flow {
         self.emit("SHUTDOWN", Json::dict(vec![("guest", false.into()), ("reason", reason.into())]));
         self.quitting = true;
-        // `vm_shutdown` drains and flushes; jobs are cancelled in a drained section that is never ended.
+        // Exports go first. `vm_shutdown` drains and flushes; jobs are cancelled in a drained section that is never ended.
         self.seq([
+            ExportFrame::CloseAllExports.into(),
             DrainFrame::DrainAll.into(),
             FlushFrame::FlushAll.into(),
             DrainFrame::DrainAllBegin.into(),
