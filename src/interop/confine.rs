@@ -254,6 +254,7 @@ pub fn check(plan: &Plan) -> Result<(), Trouble> {
             | StepKind::Idle
             | StepKind::Bitmap(_)
             | StepKind::NoJobs
+            | StepKind::Nbd(_)
             | StepKind::NoEvents { .. }
             | StepKind::Mark(_) => Ok(()),
         };

@@ -68,7 +68,7 @@ fn wrong_client_flags_end_the_connection() {
 
 #[test]
 fn what_stands_behind_the_queries_is_the_next_option() {
-    let mut shake = Handshake { mode: Mode::Structured, ..Handshake::default() };
+    let mut shake = Handshake::default();
     assert_eq!(shake.step(&[0, 0, 0, 3], &[], &mut Vec::new()), Step::Went(4));
     let mut option = magic::OPTS.to_be_bytes().to_vec();
     option.extend(opt::LIST_META_CONTEXT.to_be_bytes());

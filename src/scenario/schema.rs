@@ -226,6 +226,7 @@ const STEPS: &[Step] = &[
         Type::Map(&[req("file", Type::Text, "the file"), req("content", Type::Text, "all it holds")]),
     ),
     step("host", "what the host refuses: a full disk, a limit of a file, requests that fail", Type::Object),
+    step("nbd", "what a client of the NBD server does or expects", Type::Object),
     step("no-jobs", "no job is left", Type::True),
     step(
         "no-events",

@@ -33,6 +33,8 @@ pub(super) struct NbdSockets {
     /// To be removed when the server stops.
     path: Option<String>,
     sockets: Vec<Socket>,
+    /// Something was taken from the world since somebody asked: who waited for room in a socket goes on.
+    took: bool,
 }
 
 /// What a descriptor of a poll is for.
@@ -137,6 +139,7 @@ impl NbdSockets {
             loop {
                 if socket.out.1 == socket.out.0.len() {
                     socket.out = (world.nbd_take(socket.conn), 0);
+                    self.took |= !socket.out.0.is_empty();
                 }
                 if socket.out.0.is_empty() || !socket.send() {
                     break;
@@ -156,6 +159,11 @@ impl NbdSockets {
         if self.listener.is_some() && !world.nbd_listens() {
             self.close();
         }
+    }
+
+    /// Whether the world may have more to do since the last delivery.
+    pub(super) fn took(&mut self) -> bool {
+        std::mem::take(&mut self.took)
     }
 
     /// The server does not listen any more.

@@ -107,8 +107,10 @@ impl Wire {
 
     /// Waits for what comes next, and takes it in.
     fn wait(&mut self, next: Next) -> Result<(), String> {
+        let took = self.engine.nbd.took();
         let timeout = match next {
             Next::Runs | Next::Ended => Some(Duration::ZERO),
+            _ if took => Some(Duration::ZERO),
             Next::Rests => None,
             Next::Sleeps(until) => Some(until.saturating_duration_since(Instant::now())),
             Next::Holds => Some(GLANCE),

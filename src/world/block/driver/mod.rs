@@ -253,7 +253,8 @@ impl World {
         let n = &self.graph.nodes[node];
         match n.drv() {
             Driver::File(_) => true,
-            Driver::Null(_) | Driver::Qcow2(_) | Driver::SnapshotAccess | Driver::CommitTop => false,
+            Driver::Qcow2(q) => q.q.version() >= 3,
+            Driver::Null(_) | Driver::SnapshotAccess | Driver::CommitTop => false,
             Driver::Raw(_)
             | Driver::Blkdebug(_)
             | Driver::Cbw(_)
