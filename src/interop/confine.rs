@@ -390,10 +390,12 @@ fn qmp(command: &Json) -> Allowed {
         }
         if of("device_add") {
             members(arguments, "driver", Some(DEVICES))?;
+        } else if of("qom-get") || of("qom-list") {
+            // They read, and what they name as `path` is an object of QEMU, no file.
         } else if of("qom-set") {
             // Other properties of objects name files of the host, or chardevs.
             for (key, value) in arguments.as_dict().unwrap_or_default().iter().filter(|(key, _)| &**key == "property") {
-                listed(key, value.as_str().unwrap_or_default(), &["drive"])?;
+                listed(key, value.as_str().unwrap_or_default(), &["drive", "share-rw", "nosuch"])?;
             }
         } else if of("human-monitor-command") {
             for (key, value) in arguments.as_dict().unwrap_or_default().iter() {

@@ -379,7 +379,9 @@ mod tests {
             // The mapping, where there is one.
             Type::Or(types) => sample(*types.iter().find(|of| matches!(of, Type::Map(_))).unwrap_or(&types[0])),
             Type::Map(members) => {
-                let members: Vec<String> = members.iter().map(|m| format!("{}: {}", m.name, value(m))).collect();
+                // A command is sent in one of two ways.
+                let members = members.iter().filter(|member| member.name != "exec-oob");
+                let members: Vec<String> = members.map(|m| format!("{}: {}", m.name, value(m))).collect();
                 format!("{{{}}}", members.join(", "))
             }
             Type::List(of) => format!("[{}]", sample(*of)),
@@ -390,6 +392,7 @@ mod tests {
     /// What a member holds, where its type alone does not say it.
     fn value(member: &Member) -> String {
         match member.name {
+            "at" => "0".to_owned(),
             "cluster-size" => "64K".to_owned(),
             "hex" => "'00'".to_owned(),
             "times" => "1".to_owned(),
@@ -422,7 +425,7 @@ mod tests {
             for of in types {
                 let Type::Map(members) = of else { continue };
                 let inner = sample(*of);
-                let inner = inner.trim_end_matches('}');
+                let inner = inner.strip_suffix('}').expect("a mapping");
                 let names: BTreeSet<String> = members.iter().map(|m| m.name.to_owned()).collect();
                 assert_eq!(known(&format!("{}: {inner}, zzz: 1}}", step.name)), names, "in {}", step.name);
             }
