@@ -96,14 +96,17 @@ impl World {
         self.emit("SHUTDOWN", Json::dict(vec![("guest", false.into()), ("reason", reason.into())]));
         self.quitting = true;
         // Exports go first. `vm_shutdown` drains and flushes; jobs are cancelled in a drained section that is never ended.
-        self.seq([
-            ExportFrame::CloseAllExports.into(),
+        let flow = self.seq([
             DrainFrame::DrainAll.into(),
             FlushFrame::FlushAll.into(),
             DrainFrame::DrainAllBegin.into(),
             TxnFrame::JobCancelSyncAll.into(),
             GraphFrame::CloseAll.into(),
-        ])
+        ]);
+        if !self.exports.list.is_empty() {
+            self.push(ExportFrame::CloseAllExports.into());
+        }
+        flow
     }
 
     /// A signal asks the process to end. To be called in the main loop; the process has ended when it is there again.
