@@ -15,8 +15,9 @@ mod common;
 mod harness;
 
 use blockjob_sim::base::Json;
+use blockjob_sim::base::time;
 use blockjob_sim::render::html;
-use blockjob_sim::render::read::{Kind, Source};
+use blockjob_sim::render::read::{RecKind, Source};
 use blockjob_sim::trace::{Level, canonical};
 use common::{case, path, run};
 use harness::{Tool, needing, trials};
@@ -291,7 +292,7 @@ fn the_page_works() {
     let mut browser = Browser::start(chromium());
     let source = race(None);
     let start =
-        source.records.iter().position(|r| matches!(r.kind, Kind::Note { .. }) && r.kind.line() == "mark: start");
+        source.records.iter().position(|r| matches!(r.kind, RecKind::Note { .. }) && r.kind.line() == "mark: start");
     browser.colours("light");
     browser.open(&html::draw(&source, None, start));
     browser.picture("race-light");
@@ -303,7 +304,7 @@ fn the_page_works() {
     let waiting = source
         .records
         .iter()
-        .position(|r| r.kind.line() == "drive0: running → waiting" && r.time > 15_000_000)
+        .position(|r| r.kind.line() == "drive0: running → waiting" && r.time > time::Instant::from_nanos(15_000_000))
         .unwrap();
     let x: f64 =
         browser.value(&format!("xOf(runs[0], {waiting}) + 6 + canvas.getBoundingClientRect().left")).parse().unwrap();
@@ -394,14 +395,15 @@ fn a_hundred_thousand_records_stay_usable() {
     let mut browser = Browser::start(chromium());
     // A long run, made from a short one: it happens again and again.
     let one = race(None);
-    let (mut long, end) = (Source { title: "long".to_owned(), ..Source::default() }, one.records.last().unwrap().time);
+    let mut long = Source { title: "long".to_owned(), ..Source::default() };
+    let end = one.records.last().unwrap().time - time::Instant::START;
     for round in 0.. {
         if long.records.len() >= 100_000 {
             break;
         }
         let first = long.records.len();
         long.records.extend(one.records.iter().cloned().map(|mut record| {
-            record.time += round * end;
+            record.time += end * round;
             record.cause = record.cause.map(|cause| cause + first);
             record
         }));

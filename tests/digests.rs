@@ -51,7 +51,7 @@ fn digest(name: &str, schedule: &str, seed: Option<u64>) {
     let run = run(&case(name), seed, Level::Co);
     assert_eq!(run.outcome, Outcome::Passed, "{}", run.outcome);
     let records: Vec<&Record> = run.trace.iter().collect();
-    let times: String = records.iter().map(|record| format!("{}\n", record.time)).collect();
+    let times: String = records.iter().map(|record| format!("{}\n", record.time.as_nanos())).collect();
     let hashes: Vec<String> = records.iter().map(record_hash).collect();
     let mut shown = format!("times {}\nrecords {}\n", hash(times.as_bytes(), 8), records.len());
     for line in hashes.chunks(LINE) {

@@ -160,7 +160,7 @@ fn several_files_filters_and_lists() {
     let (code, out, _) = sim(dir.path(), &["test", "a", "b/three.yaml", "--list"], "");
     assert_eq!((code, out.as_str()), (0, "a/one.yaml\na/two.yaml\nb/three.yaml\n"));
     let (code, out, _) = sim(dir.path(), &["test", "a", "b", "--filter", "one"], "");
-    assert!(code == 0 && out.contains("1 scenarios, 1 runs: 1 passed, 0 failed"), "{out}");
+    assert!(code == 0 && out.contains("1 scenario, 1 run: 1 passed, 0 failed"), "{out}");
     let (code, out, _) = sim(dir.path(), &["test", "a", "b", "--fail-fast", "-j", "1"], "");
     assert!(code == 1 && out.contains("two") && !out.contains("three"), "{out}");
     let (code, out, err) = sim(dir.path(), &["-q", "test", "a", "b"], "");
@@ -272,7 +272,7 @@ fn ctrl_c_tells_what_was_done() {
     let output = child.wait_with_output().unwrap();
     let out = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(130), "{out}");
-    assert!(out.contains("1 scenarios, ") && out.contains("1 passed"), "{out}");
+    assert!(out.contains("1 scenario, ") && out.contains("1 passed"), "{out}");
 }
 
 /// QEMU writes such names into images whose overlay was made of a node that no file name describes.

@@ -13,7 +13,7 @@ use blockjob_sim::base::Json;
 use blockjob_sim::choice::{Chooser, Mode, Replay};
 use blockjob_sim::debug::{Debugger, Goal, View};
 use blockjob_sim::render::model::Model;
-use blockjob_sim::render::read::{Kind, Source};
+use blockjob_sim::render::read::{RecKind, Source};
 use blockjob_sim::render::{html, mermaid, perfetto, svg, term};
 use blockjob_sim::sim::outcome::RunOptions;
 use blockjob_sim::trace::jsonl::{self, Header};
@@ -138,7 +138,8 @@ fn a_neighbour_is_aborted_by_the_job_that_failed() {
         let run = blockjob_sim::sim::run(&plan, chooser, &options);
         let source = Source::of_trace("group", "", &run.trace);
         let aborts = |id: &str| {
-            let wanted = |kind: &Kind| matches!(kind, Kind::Status { job, to, .. } if **job == *id && to == "aborting");
+            let wanted =
+                |kind: &RecKind| matches!(kind, RecKind::Status { job, to, .. } if **job == *id && to == "aborting");
             source
                 .records
                 .iter()
@@ -147,7 +148,7 @@ fn a_neighbour_is_aborted_by_the_job_that_failed() {
         };
         let group = source.records[aborts("j0")].cause.expect("it has a cause");
         assert!(
-            matches!(&source.records[group].kind, Kind::Group { job, what, .. } if **job == *"j1" && what == "aborts"),
+            matches!(&source.records[group].kind, RecKind::Group { job, what, .. } if **job == *"j1" && what == "aborts"),
             "seed {seed:?}"
         );
         assert_eq!(source.records[group].cause, Some(aborts("j1")), "seed {seed:?}");
@@ -165,13 +166,13 @@ fn causes_come_before_what_they_lead_to() {
                 known += 1;
             }
             // The end of the failing job goes back to a fault; that of its neighbour to the group.
-            if let Kind::Status { job, to, .. } = &record.kind
+            if let RecKind::Status { job, to, .. } = &record.kind
                 && to == "aborting"
             {
                 let mut chain = std::iter::successors(Some(i), |at| source.records[*at].cause);
                 let wanted = |at: usize| match &source.records[at].kind {
-                    Kind::Fault { .. } => &**job == "drive1",
-                    Kind::Group { job: other, what, .. } => what == "aborts" && other != job,
+                    RecKind::Fault { .. } => &**job == "drive1",
+                    RecKind::Group { job: other, what, .. } => what == "aborts" && other != job,
                     _ => false,
                 };
                 assert!(chain.any(wanted), "seed {seed:?}: {job} aborts for no reason");
@@ -400,8 +401,8 @@ fn the_first_difference_is_found() {
     let a = source(RACE, None);
     assert_eq!(html::difference(&a, &a), None);
     let mut b = a.clone();
-    let at = b.records.iter().rposition(|record| matches!(record.kind, Kind::Event { .. })).unwrap();
-    let Kind::Event { subject, .. } = &mut b.records[at].kind else { unreachable!() };
+    let at = b.records.iter().rposition(|record| matches!(record.kind, RecKind::Event { .. })).unwrap();
+    let RecKind::Event { subject, .. } = &mut b.records[at].kind else { unreachable!() };
     "another".clone_into(subject);
     let found = html::difference(&a, &b).expect("they differ");
     assert_eq!(found.at, [at, at]);

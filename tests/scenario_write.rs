@@ -11,6 +11,7 @@ mod common;
 
 use blockjob_sim::base::Json;
 use blockjob_sim::base::errno::Errno;
+use blockjob_sim::base::time::Span;
 use blockjob_sim::choice::{ChoiceLog, Preemption, Preemptions, Who};
 use blockjob_sim::host::{Failing, HostChange, Request};
 use blockjob_sim::quirk;
@@ -112,7 +113,7 @@ fn step() -> impl Strategy<Value = StepKind> {
         (command, expect).prop_map(|(command, expect)| StepKind::Qmp { command, expect }),
         (word(), prop::option::of(word()), prop::option::of(word()))
             .prop_map(|(line, output, returns)| StepKind::Hmp { line, output, returns, fails: Fails::Any }),
-        any::<u64>().prop_map(StepKind::Sleep),
+        any::<u64>().prop_map(|n| StepKind::Sleep(Span::from_nanos(n))),
         prop::collection::vec(word(), 0..3).prop_map(|except| StepKind::NoEvents { except }),
         word().prop_map(StepKind::Mark),
         file_op().prop_map(StepKind::File),
@@ -193,7 +194,7 @@ proptest! {
             files: files.into_iter().map(PlannedFile::new).collect(),
             args,
             steps: steps.into_iter().map(PlannedStep::new).collect(),
-            limits: Limits { steps: time, time, trace: None },
+            limits: Limits { steps: time, time: time.map(Span::from_nanos), trace: None },
             quirks: quirk::TABLE.iter().take(usize::from(about.len() % 2 == 0)).map(|about| about.quirk).collect(),
             expect_violation: None,
             schedule,

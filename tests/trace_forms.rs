@@ -7,6 +7,7 @@
     reason = "tests read files, run programs and print"
 )]
 
+use blockjob_sim::base::time::Instant;
 use blockjob_sim::base::{Errno, Json};
 use blockjob_sim::trace::compare::{ClientLine, client_lines, first_difference};
 use blockjob_sim::trace::jsonl::{self, Header, parse_client};
@@ -71,7 +72,7 @@ fn one_of_each() -> Trace {
     ];
     let mut trace = Trace::new(Some(Level::Co), 1000);
     for (i, record) in records.into_iter().enumerate() {
-        trace.emit(record.level(), i as u64 * 1_234_567, || record);
+        trace.emit(record.level(), Instant::from_nanos(i as u64 * 1_234_567), || record);
     }
     trace
 }

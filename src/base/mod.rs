@@ -6,6 +6,7 @@ pub mod id;
 pub mod json;
 pub mod sha256;
 pub mod spare;
+pub mod time;
 pub mod units;
 
 pub use digest::{Digest, Kept};

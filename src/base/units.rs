@@ -12,36 +12,6 @@ pub const GIB: u64 = 1 << 30;
 /// `BDRV_SECTOR_SIZE`: bytes in a sector.
 pub const SECTOR: u64 = 512;
 
-/// Virtual time and durations, in nanoseconds since the simulated process started.
-pub type Nanos = u64;
-/// Nanoseconds in a microsecond.
-pub const MICROS: Nanos = 1_000;
-/// Nanoseconds in a millisecond.
-pub const MILLIS: Nanos = 1_000_000;
-/// Nanoseconds in a second.
-pub const SECONDS: Nanos = 1_000_000_000;
-
-/// A clock that is set to another time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Shift {
-    /// What it showed.
-    pub from: Nanos,
-    /// What it shows from now on.
-    pub to: Nanos,
-}
-
-impl Shift {
-    /// A time on the new clock; what was before its beginning is its beginning.
-    #[must_use]
-    pub const fn of(self, time: Nanos) -> Nanos {
-        if self.to >= self.from {
-            time.saturating_add(self.to - self.from)
-        } else {
-            time.saturating_sub(self.from - self.to)
-        }
-    }
-}
-
 /// `QEMU_ALIGN_DOWN`: the largest multiple of `m` that is not above `n`.
 #[must_use]
 pub const fn align_down(n: u64, m: u64) -> u64 {

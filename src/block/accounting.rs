@@ -1,7 +1,7 @@
 //! What a backend counts of the requests of its guest (block/accounting.c:BlockAcctStats). In this machine, where no guest runs, these
 //! are the ones of `aio_read`, `aio_write` and `aio_flush` of qemu-io.
 
-use crate::base::units::Nanos;
+use crate::base::time::{Instant, Span, rebase};
 
 /// A kind of request (`enum BlockAcctType`). Appending to zones is not simulated, so it counts nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,7 +26,7 @@ pub struct Counters {
     /// `invalid_ops`: those that were not even sent.
     pub invalid: u64,
     /// `total_time_ns`
-    pub time: Nanos,
+    pub time: Span,
 }
 
 /// The counters of a backend.
@@ -34,7 +34,7 @@ pub struct Counters {
 pub struct Accounting {
     counters: [Counters; 3],
     /// `last_access_time_ns`, if there was one.
-    pub last_access: Option<Nanos>,
+    pub last_access: Option<Instant>,
     /// `stats-account-invalid`: invalid requests count as an access.
     pub account_invalid: bool,
     /// `stats-account-failed`: failed requests count as an access, and their time is added.
@@ -62,7 +62,7 @@ impl Accounting {
     }
 
     /// `block_acct_done`, `block_acct_failed`: a request of so many bytes that began at `start` is over at `now`.
-    pub fn done(&mut self, kind: AcctType, bytes: u64, start: Nanos, now: Nanos, failed: bool) {
+    pub fn done(&mut self, kind: AcctType, bytes: u64, start: Instant, now: Instant, failed: bool) {
         let counters = &mut self.counters[kind as usize];
         if failed {
             counters.failed += 1;
@@ -77,10 +77,12 @@ impl Accounting {
     }
 
     /// `block_acct_invalid`
-    pub fn invalid(&mut self, kind: AcctType, now: Nanos) {
+    pub fn invalid(&mut self, kind: AcctType, now: Instant) {
         self.counters[kind as usize].invalid += 1;
         if self.account_invalid {
             self.last_access = Some(now);
         }
     }
 }
+
+rebase!(Accounting { moves: last_access; rest: counters, account_invalid, account_failed });

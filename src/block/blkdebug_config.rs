@@ -139,22 +139,23 @@ fn bucket(key: &str) -> u32 {
 }
 
 #[derive(Clone, Copy)]
-enum Kind {
+enum ValueKind {
     Text,
     Number,
     Bool,
 }
 
-const INJECT_KEYS: [(&str, Kind); 7] = [
-    ("event", Kind::Text),
-    ("state", Kind::Number),
-    ("iotype", Kind::Text),
-    ("errno", Kind::Number),
-    ("sector", Kind::Number),
-    ("once", Kind::Bool),
-    ("immediately", Kind::Bool),
+const INJECT_KEYS: [(&str, ValueKind); 7] = [
+    ("event", ValueKind::Text),
+    ("state", ValueKind::Number),
+    ("iotype", ValueKind::Text),
+    ("errno", ValueKind::Number),
+    ("sector", ValueKind::Number),
+    ("once", ValueKind::Bool),
+    ("immediately", ValueKind::Bool),
 ];
-const SET_STATE_KEYS: [(&str, Kind); 3] = [("event", Kind::Text), ("state", Kind::Number), ("new_state", Kind::Number)];
+const SET_STATE_KEYS: [(&str, ValueKind); 3] =
+    [("event", ValueKind::Text), ("state", ValueKind::Number), ("new_state", ValueKind::Number)];
 
 /// A group whose keys and values are of the right form.
 #[derive(Default)]
@@ -204,9 +205,9 @@ impl Groups {
                 return Err(format!("Invalid parameter '{key}'"));
             };
             match kind {
-                Kind::Text => group.texts.push((*key, value.clone())),
-                Kind::Number => group.numbers.push((*key, number(key, value)?)),
-                Kind::Bool => group.numbers.push((*key, u64::from(boolean(key, value)?))),
+                ValueKind::Text => group.texts.push((*key, value.clone())),
+                ValueKind::Number => group.numbers.push((*key, number(key, value)?)),
+                ValueKind::Bool => group.numbers.push((*key, u64::from(boolean(key, value)?))),
             }
         }
         list.push(group);

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use crate::base::Errno;
-use crate::base::units::{Nanos, SECONDS};
+use crate::base::time::Span;
 use crate::block::cvtnum::{bytes_text, cvtstr, decimal};
 use crate::block::qemu_io::{Read, Report, Submit, Write};
 
@@ -16,7 +16,7 @@ pub struct Done {
     /// Length in bytes.
     pub bytes: u64,
     /// How long it took. After `aio_write -z` QEMU forgets to note the start and shows the host's uptime.
-    pub elapsed: Nanos,
+    pub elapsed: Span,
 }
 
 impl Read {
@@ -30,7 +30,7 @@ impl Read {
 
     /// Everything a successful read prints; `data` is what was read.
     #[must_use]
-    pub fn succeeded(&self, data: &[u8], elapsed: Nanos) -> String {
+    pub fn succeeded(&self, data: &[u8], elapsed: Span) -> String {
         let mut text = String::new();
         if let Some(verify) = self.verify {
             let (start, end) = (verify.start as usize, (verify.start + verify.bytes) as usize);
@@ -62,7 +62,7 @@ impl Write {
 
     /// Everything a successful write prints.
     #[must_use]
-    pub fn succeeded(&self, elapsed: Nanos) -> String {
+    pub fn succeeded(&self, elapsed: Span) -> String {
         report("wrote", self.report, Done { offset: self.offset, bytes: self.bytes, elapsed })
     }
 }
@@ -90,7 +90,7 @@ pub fn report(verb: &str, report: Report, done: Done) -> String {
             format!("{bytes},1,{time},{rate},{ops}\n")
         }
         Report::Human => {
-            let time = if elapsed < SECONDS { format!("{} sec", hundredths(elapsed)) } else { clock(elapsed) };
+            let time = if elapsed < Span::SECOND { format!("{} sec", hundredths(elapsed)) } else { clock(elapsed) };
             let (size, rate, ops) = (bytes_text(bytes), rate_text(bytes, elapsed), per_second(1, elapsed, 4));
             format!(
                 "{verb} {bytes}/{bytes} bytes at offset {offset}\n{size}, 1 ops; {time} ({rate}/sec and {ops} ops/sec)\n"
@@ -99,16 +99,19 @@ pub fn report(verb: &str, report: Report, done: Done) -> String {
     }
 }
 
+/// In nanoseconds.
+const SECOND: u128 = Span::SECOND.as_nanos() as u128;
+
 /// `h:mm:ss.hh`
-fn clock(elapsed: Nanos) -> String {
-    let seconds = elapsed / SECONDS;
-    format!("{}:{:02}:{}", seconds / 3600, seconds / 60 % 60, hundredths(elapsed % (60 * SECONDS)))
+fn clock(elapsed: Span) -> String {
+    let seconds = elapsed / Span::SECOND;
+    format!("{}:{:02}:{}", seconds / 3600, seconds / 60 % 60, hundredths(elapsed % Span::from_secs(60)))
 }
 
 /// Seconds with two decimals, two digits before the point. `printf` rounds the `double` next to the number, which
 /// decides the case of exactly half a hundredth.
-fn hundredths(elapsed: Nanos) -> String {
-    const HUNDREDTH: Nanos = SECONDS / 100;
+fn hundredths(elapsed: Span) -> String {
+    const HUNDREDTH: Span = Span::from_millis(10);
     let (whole, rest) = (elapsed / HUNDREDTH, elapsed % HUNDREDTH);
     let up =
         if rest == HUNDREDTH / 2 { double_is_above(elapsed).unwrap_or(whole % 2 == 1) } else { rest > HUNDREDTH / 2 };
@@ -116,10 +119,10 @@ fn hundredths(elapsed: Nanos) -> String {
     format!("{:02}.{:02}", rounded / 100, rounded % 100)
 }
 
-/// Whether the `double` nearest to so many nanoseconds, in seconds, is above them; none if it is equal.
-fn double_is_above(nanos: Nanos) -> Option<bool> {
-    let den = u128::from(SECONDS);
-    let mut num = u128::from(nanos);
+/// Whether the `double` nearest to the seconds it took is above them; none if it is equal.
+fn double_is_above(elapsed: Span) -> Option<bool> {
+    let den = SECOND;
+    let mut num = u128::from(elapsed.as_nanos());
     while num < den << 52 {
         num <<= 1;
     }
@@ -128,20 +131,20 @@ fn double_is_above(nanos: Nanos) -> Option<bool> {
     if rest == 0 { None } else { Some(up) }
 }
 
-fn rate_text(bytes: u64, elapsed: Nanos) -> String {
+fn rate_text(bytes: u64, elapsed: Span) -> String {
     match (bytes, elapsed) {
         // What the division of doubles gives on x86.
-        (0, 0) => "-nan bytes".to_owned(),
-        (_, 0) => "inf EiB".to_owned(),
-        _ => cvtstr(u128::from(bytes) * u128::from(SECONDS), u128::from(elapsed)),
+        (0, Span::ZERO) => "-nan bytes".to_owned(),
+        (_, Span::ZERO) => "inf EiB".to_owned(),
+        _ => cvtstr(u128::from(bytes) * SECOND, u128::from(elapsed.as_nanos())),
     }
 }
 
-fn per_second(n: u64, elapsed: Nanos, decimals: u32) -> String {
+fn per_second(n: u64, elapsed: Span, decimals: u32) -> String {
     match (n, elapsed) {
-        (0, 0) => "-nan".to_owned(),
-        (_, 0) => "inf".to_owned(),
-        _ => decimal(u128::from(n) * u128::from(SECONDS), u128::from(elapsed), decimals),
+        (0, Span::ZERO) => "-nan".to_owned(),
+        (_, Span::ZERO) => "inf".to_owned(),
+        _ => decimal(u128::from(n) * SECOND, u128::from(elapsed.as_nanos()), decimals),
     }
 }
 
@@ -252,45 +255,49 @@ pub fn failure(text: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::units::{MICROS, MILLIS};
 
-    fn done(bytes: u64, elapsed: Nanos) -> Done {
+    fn done(bytes: u64, elapsed: Span) -> Done {
         Done { offset: 65536, bytes, elapsed }
     }
 
     #[test]
     fn reports_look_like_qemu_io_s() {
         assert_eq!(
-            report("wrote", Report::Human, done(65536, MILLIS)),
+            report("wrote", Report::Human, done(65536, Span::MILLISECOND)),
             "wrote 65536/65536 bytes at offset 65536\n64 KiB, 1 ops; 00.00 sec (62.500 MiB/sec and 1000.0000 ops/sec)\n"
         );
         assert_eq!(
-            report("read", Report::Human, done(0, MILLIS)),
+            report("read", Report::Human, done(0, Span::MILLISECOND)),
             "read 0/0 bytes at offset 65536\n0 bytes, 1 ops; 00.00 sec (0 bytes/sec and 1000.0000 ops/sec)\n"
         );
         assert_eq!(
-            report("discard", Report::Human, done(512, 3_723_456 * MILLIS)),
+            report("discard", Report::Human, done(512, Span::from_millis(3_723_456))),
             "discard 512/512 bytes at offset 65536\n512 bytes, 1 ops; 1:02:03.46 (0.137507 bytes/sec and 0.0003 ops/sec)\n"
         );
-        assert_eq!(report("wrote", Report::Machine, done(512, 4 * MILLIS)), "512,1,0:00:00.00,128000.000,250.000\n");
-        assert_eq!(report("wrote", Report::Quiet, done(512, 1)), "");
-        assert!(report("wrote", Report::Human, done(512, 0)).contains("00.00 sec (inf EiB/sec and inf ops/sec)"));
-        assert!(report("wrote", Report::Human, done(0, 0)).contains("(-nan bytes/sec and inf ops/sec)"));
+        assert_eq!(
+            report("wrote", Report::Machine, done(512, Span::from_millis(4))),
+            "512,1,0:00:00.00,128000.000,250.000\n"
+        );
+        assert_eq!(report("wrote", Report::Quiet, done(512, Span::from_nanos(1))), "");
+        assert!(
+            report("wrote", Report::Human, done(512, Span::ZERO)).contains("00.00 sec (inf EiB/sec and inf ops/sec)")
+        );
+        assert!(report("wrote", Report::Human, done(0, Span::ZERO)).contains("(-nan bytes/sec and inf ops/sec)"));
     }
 
     #[test]
     fn hundredths_round_like_printf() {
-        for (nanos, text) in [
-            (0, "00.00"),
-            (5 * MILLIS, "00.01"),
-            (15 * MILLIS, "00.01"),
-            (25 * MILLIS, "00.03"),
-            (125 * MILLIS, "00.12"),
-            (375 * MILLIS, "00.38"),
-            (995 * MILLIS, "00.99"),
-            (999_600 * MICROS, "01.00"),
+        for (elapsed, text) in [
+            (Span::ZERO, "00.00"),
+            (Span::from_millis(5), "00.01"),
+            (Span::from_millis(15), "00.01"),
+            (Span::from_millis(25), "00.03"),
+            (Span::from_millis(125), "00.12"),
+            (Span::from_millis(375), "00.38"),
+            (Span::from_millis(995), "00.99"),
+            (Span::from_micros(999_600), "01.00"),
         ] {
-            assert_eq!(hundredths(nanos), text, "{nanos}");
+            assert_eq!(hundredths(elapsed), text, "{elapsed:?}");
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! QEMU computes in floating point; here a level is a whole number of billionths, so that nothing depends on rounding.
 
-use crate::base::units::{Nanos, Shift};
+use crate::base::time::{Instant, Span, rebase};
 
 /// Billionths.
 const UNIT: u128 = 1_000_000_000;
@@ -102,29 +102,29 @@ impl Limits {
 
 /// `ThrottleState`
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct State {
+pub struct ThrottleState {
     /// What it is set to.
     pub limits: Limits,
     levels: [u128; 6],
     burst_levels: [u128; 6],
-    previous_leak: Nanos,
+    previous_leak: Instant,
 }
 
-impl State {
+impl ThrottleState {
     /// Empty buckets.
     #[must_use]
-    pub fn new(limits: Limits) -> State {
-        State { limits, levels: [0; 6], burst_levels: [0; 6], previous_leak: 0 }
+    pub fn new(limits: Limits) -> ThrottleState {
+        ThrottleState { limits, levels: [0; 6], burst_levels: [0; 6], previous_leak: Instant::START }
     }
 
     /// `throttle_config`
-    pub fn configure(&mut self, limits: Limits, now: Nanos) {
-        *self = State { previous_leak: now, ..State::new(limits) };
+    pub fn configure(&mut self, limits: Limits, now: Instant) {
+        *self = ThrottleState { previous_leak: now, ..ThrottleState::new(limits) };
     }
 
     /// `throttle_do_leak`
-    fn leak(&mut self, now: Nanos) {
-        let passed = u128::from(now.saturating_sub(self.previous_leak));
+    fn leak(&mut self, now: Instant) {
+        let passed = u128::from((now - self.previous_leak).as_nanos());
         self.previous_leak = self.previous_leak.max(now);
         for (i, bucket) in self.limits.buckets.iter().enumerate() {
             self.levels[i] = self.levels[i].saturating_sub(u128::from(bucket.avg) * passed);
@@ -153,12 +153,12 @@ impl State {
         if burst_length > 1 { self.burst_levels[i].saturating_sub(burst_size) / max } else { 0 }
     }
 
-    /// `throttle_schedule_timer`: nanoseconds that a request of this kind has to wait.
-    pub fn wait(&mut self, now: Nanos, write: bool) -> Option<Nanos> {
+    /// `throttle_schedule_timer`: how long a request of this kind has to wait.
+    pub fn wait(&mut self, now: Instant, write: bool) -> Option<Span> {
         self.leak(now);
         let own = if write { 2 } else { 1 };
         let longest = [0, 3, own, 3 + own].into_iter().map(|i| self.bucket_wait(i)).max().unwrap_or(0);
-        (longest > 0).then(|| Nanos::try_from(longest).unwrap_or(Nanos::MAX))
+        (longest > 0).then(|| u64::try_from(longest).map_or(Span::MAX, Span::from_nanos))
     }
 
     /// `throttle_account`
@@ -176,12 +176,9 @@ impl State {
             }
         }
     }
-
-    /// The clock shows another time.
-    pub fn rebase(&mut self, shift: Shift) {
-        self.previous_leak = shift.of(self.previous_leak);
-    }
 }
+
+rebase!(ThrottleState { moves: previous_leak; rest: limits, levels, burst_levels });
 
 #[cfg(test)]
 mod tests {
@@ -193,45 +190,57 @@ mod tests {
         limits
     }
 
+    fn at(nanos: u64) -> Instant {
+        Instant::from_nanos(nanos)
+    }
+
     #[test]
     fn a_tenth_of_a_second_passes_at_once() {
-        let mut state = State::new(limits(0, 1000, 0, 1));
+        let mut state = ThrottleState::new(limits(0, 1000, 0, 1));
         state.account(false, 100);
-        assert_eq!(state.wait(0, false), None);
+        assert_eq!(state.wait(at(0), false), None);
         state.account(true, 50);
-        assert_eq!(state.wait(0, true), Some(50_000_000));
-        assert_eq!(state.wait(30_000_000, true), Some(20_000_000));
-        assert_eq!(state.wait(50_000_000, true), None);
+        assert_eq!(state.wait(at(0), true), Some(Span::from_nanos(50_000_000)));
+        assert_eq!(state.wait(at(30_000_000), true), Some(Span::from_nanos(20_000_000)));
+        assert_eq!(state.wait(at(50_000_000), true), None);
     }
 
     #[test]
     fn reads_and_writes_have_buckets_of_their_own() {
-        let mut state = State::new(limits(2, 1000, 0, 1));
+        let mut state = ThrottleState::new(limits(2, 1000, 0, 1));
         state.account(true, 1000);
-        assert_eq!(state.wait(0, false), None);
-        assert_eq!(state.wait(0, true), Some(900_000_000));
+        assert_eq!(state.wait(at(0), false), None);
+        assert_eq!(state.wait(at(0), true), Some(Span::from_nanos(900_000_000)));
     }
 
     #[test]
     fn bursts_are_limited_in_length_and_rate() {
-        let mut state = State::new(limits(3, 10, 100, 2));
+        let mut state = ThrottleState::new(limits(3, 10, 100, 2));
         for _ in 0..10 {
             state.account(false, 512);
         }
-        assert_eq!(state.wait(0, false), None);
+        assert_eq!(state.wait(at(0), false), None);
         state.account(false, 512);
-        assert_eq!(state.wait(0, false), Some(10_000_000), "no more than a tenth of a second at the burst's rate");
+        assert_eq!(
+            state.wait(at(0), false),
+            Some(Span::from_nanos(10_000_000)),
+            "no more than a tenth of a second at the burst's rate"
+        );
         for _ in 0..190 {
             state.account(false, 512);
         }
-        assert_eq!(state.wait(0, false), Some(100_000_000), "one operation more than the burst may have");
+        assert_eq!(
+            state.wait(at(0), false),
+            Some(Span::from_nanos(100_000_000)),
+            "one operation more than the burst may have"
+        );
     }
 
     #[test]
     fn large_operations_count_several_times() {
-        let mut state = State::new(Limits { op_size: 4096, ..limits(3, 10, 0, 1) });
+        let mut state = ThrottleState::new(Limits { op_size: 4096, ..limits(3, 10, 0, 1) });
         state.account(false, 8192);
-        assert_eq!(state.wait(0, false), Some(100_000_000));
+        assert_eq!(state.wait(at(0), false), Some(Span::from_nanos(100_000_000)));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::fuzz::one_schedule_only;
 use super::interrupt::{EXIT_INTERRUPTED, Stop};
 use super::memory;
 use super::output::Output;
-use super::quirks::WatchArgs;
+use super::quirks::{AlwaysWatchArgs, WatchArgs};
 use super::run::again;
 use super::{EXIT_CODES, EXIT_USAGE, files};
 use crate::choice::{MODE_FAULTS, MODE_ORDER};
@@ -39,7 +39,7 @@ pub(super) struct ExploreArgs {
     #[arg(long, value_name = "N", default_value_t = 20)]
     list: usize,
     #[command(flatten)]
-    watch: WatchArgs,
+    watch: AlwaysWatchArgs,
     /// Print each listed trace, from where exploring starts
     #[arg(long)]
     traces: bool,
@@ -58,8 +58,7 @@ pub(super) fn explore(args: &ExploreArgs, out: &mut Output) -> u8 {
     let Some(plan) = files::scenario(&args.file, out) else { return EXIT_USAGE };
     one_schedule_only(&plan, out);
     // Invariants are always watched here: they cost little beside the search.
-    let mut watch = args.watch.clone();
-    watch.check = true;
+    let watch = args.watch.watch();
     let level = args.traces.then_some(Level::Client);
     let options = RunOptions { level, quirks: watch.quirks(), check: true, ..RunOptions::default() };
     let start = match Start::of(&plan, &options) {

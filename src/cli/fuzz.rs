@@ -10,12 +10,12 @@ use super::campaign_page;
 use super::interrupt::{EXIT_INTERRUPTED, Stop};
 use super::kinds::KindArg;
 use super::output::Output;
-use super::quirks::WatchArgs;
-use super::{EXIT_CODES, EXIT_USAGE, files, seeds};
+use super::quirks::AlwaysWatchArgs;
+use super::{EXIT_CODES, EXIT_USAGE, counted, files, seeds};
 use crate::choice::{ChoiceLog, Chooser, Mode, Replay};
 use crate::explore::saved::Head;
 use crate::explore::{
-    Block, Campaign, EXHAUST, Fingerprint, Found, PORTFOLIO, Source, Stage, Start, Strategy, Tally, Worker, grouped,
+    ANOTHER_RUN, Block, Campaign, EXHAUST, Fingerprint, Found, PORTFOLIO, Source, Stage, Start, Strategy, Tally, Worker, grouped,
 };
 use crate::failure::Failure;
 use crate::scenario::Plan;
@@ -62,7 +62,7 @@ pub(super) struct FuzzArgs {
     #[arg(long, value_name = "N", default_value_t = EXHAUST)]
     max_states: usize,
     #[command(flatten)]
-    watch: WatchArgs,
+    watch: AlwaysWatchArgs,
     /// Run each seed twice and report where the two runs differ
     #[arg(long)]
     check_determinism: bool,
@@ -135,8 +135,7 @@ impl Shared {
 
 /// Explores schedules of a scenario, or generated scenarios, until something ends the campaign.
 pub(super) fn fuzz(args: &FuzzArgs, runner: Runner, out: &mut Output) -> u8 {
-    let mut watch = args.watch.clone();
-    watch.check = true;
+    let watch = args.watch.watch();
     let options =
         RunOptions { level: Some(Level::Client), quirks: watch.quirks(), check: true, ..RunOptions::default() };
     let (plan, source) = match &args.file {
@@ -160,8 +159,9 @@ pub(super) fn fuzz(args: &FuzzArgs, runner: Runner, out: &mut Output) -> u8 {
         }
     }
     let campaign = Arc::new(campaign(args));
-    let head =
+    let mut head =
         campaign_file::head(args.file.as_deref(), args.kind.map(|kind| kind.of_generator().name()), &watch, &campaign);
+    head.parts = args.shard.map(|(_, of)| of);
     let (file, known) = match open_state(args, &head) {
         Ok(opened) => opened,
         Err(problem) => {
@@ -186,14 +186,12 @@ pub(super) fn fuzz(args: &FuzzArgs, runner: Runner, out: &mut Output) -> u8 {
         saved: BTreeSet::new(),
     };
     let stop = Stop::on_signals();
-    let tally = match work(args, shared, &campaign, &Arc::new(source), &save, &stop, out) {
-        Ok(tally) => tally,
-        Err(problem) => {
-            out.error(&problem);
+    let (tally, trouble) = work(args, shared, &campaign, &Arc::new(source), &save, &stop, out);
+    if let Some((part, of)) = args.shard {
+        if let Some(problem) = trouble {
+            out.error(&format!("{problem}; part {part} of {of} is not done, --resume goes on with it"));
             return EXIT_USAGE;
         }
-    };
-    if let Some((part, of)) = args.shard {
         if stop.asked() {
             out.print(&format!("interrupted: part {part} of {of} is not done; --resume goes on with it\n"));
             return EXIT_INTERRUPTED;
@@ -205,7 +203,7 @@ pub(super) fn fuzz(args: &FuzzArgs, runner: Runner, out: &mut Output) -> u8 {
         Ok(path) => format!("blockjob-sim replay {}", path.display()),
         Err(problem) => format!("{}  ({problem})", head.again(found)),
     };
-    let mut unwritten = 0;
+    let mut unwritten = if trouble.is_some() { EXIT_USAGE } else { 0 };
     if let Some(dir) = &args.report {
         let about = campaign_page::About {
             name: &save.name,
@@ -222,6 +220,13 @@ pub(super) fn fuzz(args: &FuzzArgs, runner: Runner, out: &mut Output) -> u8 {
         }
     }
     let code = tell(&tally, args.marks, &again, out);
+    if args.check_determinism && !tally.found.iter().any(|found| found.text.contains(ANOTHER_RUN)) {
+        out.print("each seed was run twice: both runs were the same\n");
+    }
+    // What was found is said all the same; the directory of --state has the blocks that could be written.
+    if let Some(problem) = trouble {
+        out.error(&problem);
+    }
     if stop.asked() { EXIT_INTERRUPTED } else { code.max(unwritten) }
 }
 
@@ -294,7 +299,8 @@ fn campaign(args: &FuzzArgs) -> Campaign {
     let strategies = if args.strategy.is_empty() { &PORTFOLIO[..] } else { &args.strategy };
     let mut campaign = match &args.seeds {
         Some(range) => Campaign::seeds(strategies, range.start, range.end),
-        None if args.generate || !args.strategy.is_empty() => {
+        // Two runs of a seed are compared, so there have to be seeds.
+        None if args.generate || args.check_determinism || !args.strategy.is_empty() => {
             Campaign { runs: args.runs, ..Campaign::seeds(strategies, 0, u64::MAX) }
         }
         None => Campaign::ladder(args.max_states, args.runs),
@@ -331,7 +337,7 @@ fn work(
     save: &Save,
     stop: &Stop,
     out: &mut Output,
-) -> Result<Tally, String> {
+) -> (Tally, Option<String>) {
     let machine = std::thread::available_parallelism().map_or(1, usize::from);
     let jobs = args.jobs.unwrap_or(machine).clamp(1, 256);
     let began = Instant::now();
@@ -370,16 +376,17 @@ fn work(
     });
     out.progress("");
     let shared = lock.into_inner().unwrap_or_else(PoisonError::into_inner);
-    match shared.trouble {
-        Some(trouble) => Err(trouble),
-        None => {
-            let micros = began.elapsed().as_micros().max(1);
-            let rate = u128::from(shared.tally.runs) * 1_000_000 / micros;
-            let threads = if jobs == 1 { "1 worker".to_owned() } else { format!("{jobs} workers") };
-            out.remark(&format!("{} runs/s, {threads}\n", grouped(&rate.to_string())));
-            Ok(shared.tally)
-        }
+    let Shared { mut tally, trouble, .. } = shared;
+    if trouble.is_some() && tally.over.is_none() {
+        tally.over = Some("the state could not be written".to_owned());
     }
+    // A search makes its few runs at once, in the end: their rate says nothing.
+    if tally.exhausted.is_none() {
+        let micros = began.elapsed().as_micros().max(1);
+        let rate = u128::from(tally.runs) * 1_000_000 / micros;
+        out.remark(&format!("{} runs/s, {}\n", grouped(&rate.to_string()), counted(jobs as u64, "worker")));
+    }
+    (tally, trouble)
 }
 
 fn progress(tally: &Tally, began: Instant, campaign: &Campaign, end: Option<Instant>) -> String {
@@ -565,7 +572,7 @@ fn tell(tally: &Tally, marks: bool, again: &dyn Fn(&Found) -> String, out: &mut 
         out.print("no run failed\n");
         return 0;
     }
-    out.print(&format!("FAILED: {} runs\n", grouped(&tally.failed.to_string())));
+    out.print(&format!("FAILED: {}\n", counted(tally.failed, "run")));
     let mut told: Vec<&str> = Vec::new();
     for found in &tally.found {
         if told.contains(&found.kind.as_str()) {
@@ -578,8 +585,9 @@ fn tell(tally: &Tally, marks: bool, again: &dyn Fn(&Found) -> String, out: &mut 
         };
         let times = tally.kinds.get(&found.kind).copied().unwrap_or(1);
         out.print(&format!(
-            "\n{} ({times} told), first by {schedule}\n{}\n  again: {}\n",
+            "\n{} ({}), first by {schedule}\n{}\n  again: {}\n",
             found.kind,
+            counted(times, "run"),
             found.text,
             again(found)
         ));
@@ -603,10 +611,10 @@ pub(super) fn merge(args: &MergeArgs, out: &mut Output) -> u8 {
             Some(block) => tally.take(block),
             None => {
                 let (stage, number) = tally.next();
-                out.error(&format!(
-                    "a part is missing or not done: block {number} of stage {stage} is in none of these {}",
-                    args.parts.len()
-                ));
+                out.error(&match head.parts {
+                    Some(of) => format!("part {} of {of} is missing or not done (`--shard {}/{of}`)", number % of, number % of),
+                    None => format!("the campaign is not done: block {number} of stage {stage} is missing"),
+                });
                 return EXIT_USAGE;
             }
         }

@@ -6,7 +6,7 @@ use super::timeline::{self, Wanted};
 use super::{EXIT_USAGE, files};
 use crate::quirk::{Quirk, Quirks, TABLE};
 use crate::render::gallery::{CASES, Entry, Part, page};
-use crate::render::read::{Kind, Source};
+use crate::render::read::{RecKind, Source};
 use crate::render::svg;
 use crate::sim::outcome::Runner;
 use crate::trace::Level;
@@ -86,7 +86,7 @@ fn cases(args: &GalleryArgs, runner: Runner, out: &Output, made: &mut Vec<(Strin
             .records
             .iter()
             .enumerate()
-            .filter(|(_, record)| matches!(&record.kind, Kind::Note { what, .. } if what == "mark"));
+            .filter(|(_, record)| matches!(&record.kind, RecKind::Note { what, .. } if what == "mark"));
         let from = marks.next_back().map(|(i, _)| i);
         let heading = Some((*name).to_owned());
         made.push((picture.clone(), svg::draw(&source, &svg::Options { from, heading, width: None })));

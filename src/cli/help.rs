@@ -101,6 +101,7 @@ Steps; the first key says what a step does:
   wait: JOB                         waits for the block job's BLOCK_JOB_COMPLETED, without an error, and until the job is gone
     error: TEXT                       it completes with this error
     until: concluded                  until it has this status instead (for auto-dismiss: false)
+    until: ready                      waits for BLOCK_JOB_READY instead: a mirror, or a commit of the active layer, is in sync
   sleep: 300ms                      lets virtual time pass
   at: {frames, time}                waits until the process is where it was in a recorded run (docs/serve.md)
   idle: true                        waits until QEMU is at rest and all is read

@@ -57,7 +57,7 @@ Exit codes:
   2  a mistake in the arguments or in a scenario file, or output that could not be written
   3  the simulator crashed: a bug of its own
   4  a replayed list of choices does not fit the run
-  130  interrupted (Ctrl-C); the report covers the runs until then";
+  130  interrupted (Ctrl-C, SIGTERM, SIGHUP); the report covers the runs until then";
 
 /// Simulates QEMU's block jobs, deterministically: a run depends on the scenario and its choices, and on nothing else.
 #[derive(Debug, Parser)]
@@ -89,9 +89,9 @@ enum Command {
     Shrink(shrink::ShrinkArgs),
     /// Print a scenario generated from a seed
     Generate(generate::GenerateArgs),
-    /// Try every schedule of a scenario, each state once, and list what a client can see
+    /// Try every schedule of a scenario, each state once, and list what a client can see; checks all invariants
     Explore(explore::ExploreArgs),
-    /// Run a campaign: many schedules of a scenario, by a ladder of strategies or by one
+    /// Run a campaign: many schedules of a scenario, by a ladder of strategies or by one; checks all invariants
     Fuzz(fuzz::FuzzArgs),
     /// Join the parts of a campaign that `fuzz --shard` made
     Merge(fuzz::MergeArgs),
@@ -232,6 +232,11 @@ fn seeds(text: &str) -> Result<Range<u64>, String> {
         None => number(text)?..number(text)?.checked_add(1).ok_or_else(wrong)?,
     };
     if range.is_empty() { Err(wrong()) } else { Ok(range) }
+}
+
+/// So many of something, in words.
+fn counted(number: u64, what: &str) -> String {
+    format!("{} {what}{}", crate::explore::grouped(&number.to_string()), if number == 1 { "" } else { "s" })
 }
 
 /// The whole command: reads the arguments, does what they say with `runner`, gives the exit code.

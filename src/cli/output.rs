@@ -68,7 +68,7 @@ impl Output {
     /// An error, in the form that wrong arguments have it too.
     pub fn error(&mut self, message: &str) {
         // A mistake in a file comes with its lines, in a frame of its own.
-        if message.trim_start().starts_with('×') {
+        if message.trim_start().starts_with('×') || message.starts_with("error: ") {
             return self.complain(message);
         }
         let style = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));

@@ -31,6 +31,25 @@ impl WatchArgs {
     }
 }
 
+/// The same for a command that watches all invariants anyway.
+#[derive(Clone, Debug, Default, Args)]
+pub struct AlwaysWatchArgs {
+    /// Switch a quirk on, a bug of an older QEMU (`blockjob-sim quirks`); may be given more than once
+    #[arg(long = "quirk", value_name = "NAME", value_parser = str::parse::<Quirk>)]
+    quirk: Vec<Quirk>,
+    /// Without effect, so that options of `run` can be taken over: all invariants are checked
+    #[arg(long, hide = true)]
+    check: bool,
+}
+
+impl AlwaysWatchArgs {
+    /// The quirks asked for, and all invariants.
+    #[must_use]
+    pub fn watch(&self) -> WatchArgs {
+        WatchArgs { quirk: self.quirk.clone(), check: true }
+    }
+}
+
 /// Arguments of `quirks`.
 #[derive(Debug, Args)]
 pub struct QuirksArgs {

@@ -39,7 +39,7 @@ pub(super) fn record(args: &RecordArgs, out: &mut Output) -> u8 {
     let scratch = match Scratch::new().and_then(|dir| end_with_signals(&guard, Some(&dir)).map(|()| dir)) {
         Ok(scratch) => scratch,
         Err(trouble) => {
-            out.complain(&format!("{trouble}\n"));
+            out.error(&trouble.to_string());
             return EXIT_USAGE;
         }
     };
@@ -47,7 +47,7 @@ pub(super) fn record(args: &RecordArgs, out: &mut Output) -> u8 {
     for file in &args.files {
         let Some(plan) = files::scenario(file, out) else { return EXIT_USAGE };
         if let Err(trouble) = if args.trust { Ok(()) } else { confine::check(&plan) } {
-            out.complain(&format!("{trouble}\n"));
+            out.error(&trouble.to_string());
             return EXIT_USAGE;
         }
         let name = file.with_extension("").to_string_lossy().trim_start_matches("sim-scenarios/").to_owned();

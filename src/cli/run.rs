@@ -158,15 +158,20 @@ fn summary(args: &RunArgs, file: &Path, run: &Run) -> String {
     if run.outcome != Outcome::Passed {
         let seed = args.seed.map(|seed| (args.strategy, seed));
         text.push_str(&format!("again: {}\n", again(file, seed, args.replay.as_deref(), &args.watch)));
+        // `timeline` draws no other strategies.
+        if args.bytes.is_none() && seed.is_none_or(|(strategy, _)| strategy == Strategy::Walk) {
+            let command = again(file, seed, args.replay.as_deref(), &args.watch);
+            text.push_str(&format!("look:  {} -o out.html\n", command.replacen(" run ", " timeline ", 1)));
+        }
     }
     text
 }
 
 /// How much there was of everything.
 pub(super) fn figures(run: &Run) -> String {
-    let (whole, rest) = (run.time / 1_000_000, run.time % 1_000_000);
     format!(
-        "{whole}.{rest:06} ms of virtual time, {} dispatches, {} choices, {} of them not calm",
+        "{} of virtual time, {} dispatches, {} choices, {} of them not calm",
+        run.time,
         run.dispatches,
         run.choices.len(),
         run.choices.deviations().len()

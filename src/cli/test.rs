@@ -9,9 +9,9 @@ use super::check::WIDTH;
 use super::interrupt::{EXIT_INTERRUPTED, Stop};
 use super::output::Output;
 use super::run::again;
-use super::{EXIT_USAGE, TestArgs, files, report};
+use super::{EXIT_USAGE, TestArgs, counted, files, report};
 use crate::choice::Chooser;
-use crate::explore::{Strategy, grouped};
+use crate::explore::Strategy;
 use crate::scenario::Library;
 use crate::scenario::plan::{Plan, Schedule};
 use crate::sim;
@@ -63,7 +63,7 @@ impl Shared<'_> {
 /// Runs every scenario, calm and under each seed; one that holds in a single schedule only in that.
 pub(super) fn test(args: &TestArgs, runner: Runner, out: &mut Output) -> u8 {
     if let Some(Err(error)) = args.junit.as_ref().map(|path| crate::serve::outfile::probe(path)) {
-        out.error(&format!("--junit: {error}"));
+        out.error(&format!("--junit: {}: {}", args.junit.as_deref().unwrap_or("".as_ref()).display(), files::plain(&error)));
         return EXIT_USAGE;
     }
     let found = match files::named(&args.paths, &args.filter) {
@@ -95,8 +95,9 @@ pub(super) fn test(args: &TestArgs, runner: Runner, out: &mut Output) -> u8 {
     let failed = verdicts.iter().filter(|verdict| verdict.code != 0).count();
     let runs: u64 = verdicts.iter().map(|verdict| verdict.runs).sum();
     out.print(&format!(
-        "{} scenarios, {runs} runs: {} passed, {failed} failed\n",
-        verdicts.len(),
+        "{}, {}: {} passed, {failed} failed\n",
+        counted(verdicts.len() as u64, "scenario"),
+        counted(runs, "run"),
         verdicts.len() - failed
     ));
     let mut code = verdicts.iter().map(|verdict| verdict.code).max().unwrap_or(0);
@@ -160,7 +161,7 @@ fn all(shared: &Shared<'_>, out: &mut Output) -> Vec<Verdict> {
                 }
             }
             let runs = shared.runs.load(Ordering::Relaxed);
-            out.progress(&format!("{done} of {total} scenarios, {} runs", grouped(&runs.to_string())));
+            out.progress(&format!("{done} of {total} scenarios, {}", counted(runs, "run")));
         }
     });
     out.progress("");

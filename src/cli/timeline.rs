@@ -6,7 +6,7 @@ use super::{EXIT_USAGE, files, report, run};
 use crate::choice::{ChoiceLog, Chooser, Mode, Replay, Walk};
 use crate::failure::{Failure, FailureError};
 use crate::quirk::{Quirk, Quirks};
-use crate::render::read::{Kind, Source};
+use crate::render::read::{RecKind, Source};
 use crate::render::{html, mermaid, perfetto, svg, term};
 use crate::sim::outcome::{Outcome, RunOptions, Runner};
 use crate::trace::Level;
@@ -185,13 +185,13 @@ pub(super) fn start(source: &Source, from: &str) -> Result<usize, String> {
     let mark = source
         .records
         .iter()
-        .position(|record| matches!(&record.kind, Kind::Note { what, text } if what == "mark" && text == from));
+        .position(|record| matches!(&record.kind, RecKind::Note { what, text } if what == "mark" && text == from));
     if let Some(mark) = mark {
         return Ok(mark);
     }
     let wrong = || {
         let marks = source.records.iter().filter_map(|record| match &record.kind {
-            Kind::Note { what, text } if what == "mark" => Some(format!(" `{text}`")),
+            RecKind::Note { what, text } if what == "mark" => Some(format!(" `{text}`")),
             _ => None,
         });
         let marks: String = marks.collect();
@@ -207,7 +207,7 @@ pub(super) fn start(source: &Source, from: &str) -> Result<usize, String> {
     source
         .records
         .iter()
-        .position(|record| record.time >= number)
+        .position(|record| record.time.as_nanos() >= number)
         .ok_or_else(|| format!("--from {from}: the run is over by then\n"))
 }
 

@@ -50,10 +50,6 @@ impl View {
     ];
 }
 
-fn millis(time: u64) -> String {
-    format!("{}.{:06} ms", time / 1_000_000, time % 1_000_000)
-}
-
 /// A record in few words.
 fn short(record: &Record) -> String {
     let mut line = String::new();
@@ -84,7 +80,7 @@ impl Debugger {
         let mut lines = vec![format!(
             "dispatch {}, {}, step {} of the scenario, {} records, {} choices ({few} not calm)",
             self.step(),
-            millis(sim.world.now),
+            sim.world.now,
             sim.client.step + 1,
             sim.world.trace.len(),
             log.len()
@@ -178,13 +174,13 @@ impl Debugger {
         for request in &world.aio.in_flight {
             let node = world.graph.nodes.get(request.node).map_or("?", |node| &*node.node_name);
             let op = format!("{:?}", request.op).split(['(', ' ', '{']).next().unwrap_or_default().to_lowercase();
-            let due = request.due.map_or("not yet".to_owned(), millis);
+            let due = request.due.map_or("not yet".to_owned(), |due| due.to_string());
             lines.push(format!(
                 "device of {node}: {op} +{} @{} for {:?}, sent {}, due {due}",
                 size_text(request.bytes),
                 size_text(request.offset),
                 request.co,
-                millis(request.sent)
+                request.sent
             ));
         }
         for (_, node) in world.graph.nodes.iter() {

@@ -169,6 +169,9 @@ pub struct Block {
 /// Failures that the result of a block lists; the others are only counted.
 const TOLD: usize = 4;
 
+/// How a failure begins where a seed was run twice, and the runs differ.
+pub const ANOTHER_RUN: &str = "the same seed gave another run";
+
 impl Block {
     fn take(&mut self, campaign: &Campaign, ran: &Ran, found: impl FnOnce() -> Found) {
         self.runs += 1;
@@ -340,7 +343,7 @@ impl Worker {
             if self.campaign.check_determinism
                 && let Some(difference) = differs(start, strategy.chooser_in(mode, seed))
             {
-                let reason = format!("the same seed gave another run: {difference}");
+                let reason = format!("{ANOTHER_RUN}: {difference}");
                 let outcome = Outcome::Crash { at: None, message: reason };
                 block.failed += 1;
                 block.found.push(Found::new(Some(name.clone()), Some(seed), String::new(), &outcome));

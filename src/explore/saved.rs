@@ -21,6 +21,9 @@ pub struct Head {
     pub file: String,
     /// Quirks and checks, as options.
     pub watch: String,
+    /// Into how many parts it is divided, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parts: Option<u64>,
     /// What is done.
     pub campaign: Campaign,
 }
@@ -30,7 +33,7 @@ impl Head {
     #[must_use]
     pub fn new(file: String, watch: String, campaign: &Campaign) -> Head {
         let tool = concat!("blockjob-sim ", env!("CARGO_PKG_VERSION")).to_owned();
-        Head { campaign_file: 1, tool, file, watch, campaign: campaign.clone() }
+        Head { campaign_file: 1, tool, file, watch, parts: None, campaign: campaign.clone() }
     }
 
     /// In what another head differs, for people.
@@ -45,6 +48,8 @@ impl Head {
         look("the version", old.tool.clone(), self.tool.clone());
         look("the scenario", old.file.clone(), self.file.clone());
         look("what is watched", format!("`{}`", old.watch.trim()), format!("`{}`", self.watch.trim()));
+        let parts = |head: &Head| head.parts.map_or_else(|| "none".to_owned(), |parts| parts.to_string());
+        look("the number of parts", parts(old), parts(self));
         look("--runs", old.campaign.runs.to_string(), self.campaign.runs.to_string());
         look("--keep-going", old.campaign.keep_going.to_string(), self.campaign.keep_going.to_string());
         look("--faults", old.campaign.faults.to_string(), self.campaign.faults.to_string());

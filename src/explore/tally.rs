@@ -204,16 +204,26 @@ impl Tally {
                 of(&self.traces)
             )),
         }
-        text.push_str(&self.coverage(all_marks));
-        let missed = self.missed().len();
-        if missed > 0 && !all_marks {
-            text.push_str(&format!("{missed} marks that are not rare were never reached (--marks lists them)\n"));
-        }
+        text.push_str(&if all_marks { self.coverage() } else { self.reached() });
         text
     }
 
+    /// How many marks of each kind were reached, in a line.
+    fn reached(&self) -> String {
+        let catalogue = catalogue();
+        let counts: Vec<String> = KINDS
+            .iter()
+            .map(|kind| {
+                let of_kind = || catalogue.iter().filter(|mark| mark.kind == *kind);
+                let reached = of_kind().filter(|mark| self.marks.has(mark.bit)).count();
+                format!("{kind} {reached} of {}", of_kind().count())
+            })
+            .collect();
+        format!("marks reached        {} (--marks lists the others)\n", counts.join(", "))
+    }
+
     /// Marks reached and missed.
-    fn coverage(&self, all: bool) -> String {
+    fn coverage(&self) -> String {
         let catalogue = catalogue();
         let mut text = String::new();
         for kind in KINDS {
@@ -226,7 +236,7 @@ impl Tally {
             };
             for (rare, label) in [(false, "never reached"), (true, "rare, not reached")] {
                 let missed = missed(rare);
-                if !missed.is_empty() && all {
+                if !missed.is_empty() {
                     text.push_str(&format!("  {label}: {missed}\n"));
                 }
             }

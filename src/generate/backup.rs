@@ -38,7 +38,7 @@ impl Program<'_> {
         if let Some(target) = target {
             self.shape.targets[target].job = Some(self.jobs.len());
         }
-        self.jobs.push(Job { id, lingers: endless || manual || sync == "none", over: false });
+        self.jobs.push(Job { id, lingers: endless || manual || sync == "none", over: false, about: None });
         if self.in_transaction {
             self.backed_up.push(drive);
         }
@@ -62,7 +62,7 @@ impl Program<'_> {
     }
 
     /// A node that no job is believed to use; `None` for a backup that names a file.
-    fn free_target(&mut self, drive: usize) -> Option<usize> {
+    pub(super) fn free_target(&mut self, drive: usize) -> Option<usize> {
         let any = self.wrong.one_in(self.knobs.wrong_one_in * 2);
         let free = |(_, target): &(usize, &super::shape::Target)| {
             target.added && (target.job.is_none() && target.drive == drive || any)
@@ -132,7 +132,7 @@ impl Program<'_> {
     }
 
     /// Speed and what happens on errors; whether the job will not end by itself.
-    fn rules(&mut self, arguments: &mut Vec<(&'static str, Json)>) -> bool {
+    pub(super) fn rules(&mut self, arguments: &mut Vec<(&'static str, Json)>) -> bool {
         let endless = self.arguments.one_in(self.knobs.endless_one_in);
         if endless {
             // After a first chunk it sleeps for as long as any program lasts.
@@ -156,7 +156,7 @@ impl Program<'_> {
     }
 
     /// `auto-finalize` and `auto-dismiss`; whether something is left to do by hand.
-    fn ending(&mut self, arguments: &mut Vec<(&'static str, Json)>) -> bool {
+    pub(super) fn ending(&mut self, arguments: &mut Vec<(&'static str, Json)>) -> bool {
         let mut manual = false;
         for key in ["auto-finalize", "auto-dismiss"] {
             if self.arguments.one_in(self.knobs.manual_one_in) {

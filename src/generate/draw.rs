@@ -18,6 +18,8 @@ pub(super) enum Part {
     Wrong = 1004,
     /// Fault rules.
     Faults = 1005,
+    /// Mirrors, commits, streams, and the chains they work on.
+    Jobs = 1006,
 }
 
 /// Draws for one part.

@@ -86,6 +86,10 @@ pub struct Knobs {
     pub wrong_one_in: u32,
     pub chained_one_in: u32,
     pub failing_tail_one_in: u32,
+    /// Of ten commands, how many are about mirrors, commits and streams; 0 in a program that has none.
+    pub jobs_in_ten: u32,
+    pub layers: usize,
+    pub ends_at_once_one_in: u32,
 }
 
 impl Knobs {
@@ -101,6 +105,8 @@ impl Knobs {
         let (weight_node, weight_resize, weight_wait) = (weight(1), weight(1), weight(2));
         let faults = d.pick(&[0, 1, 2, 3]);
         let wrong = d.pick(&[0, 3, 6, 12, 24]);
+        let mut jobs = Draw::new(seed, Part::Jobs);
+        let jobs_in_ten = jobs.pick(&[0, 0, 3, 5, 7]);
         Knobs {
             kind,
             crashes: options.crashes,
@@ -132,6 +138,9 @@ impl Knobs {
             },
             chained_one_in: d.pick(&[1, 2, 4]),
             failing_tail_one_in: d.pick(&[0, 2, 4]),
+            jobs_in_ten,
+            layers: jobs.range(1, 5),
+            ends_at_once_one_in: if jobs_in_ten == 0 { 0 } else { jobs.pick(&[0, 4, 8]) },
         }
     }
 
@@ -166,6 +175,9 @@ impl Knobs {
             ("wrong arguments", once(self.wrong_one_in)),
             ("actions about what others added", once(self.chained_one_in)),
             ("transactions that fail at their end", once(self.failing_tail_one_in)),
+            ("mirrors, commits and streams", format!("{} of 10 commands", self.jobs_in_ten)),
+            ("layers of a chain", format!("up to {}", if self.jobs_in_ten == 0 { 3 } else { self.layers })),
+            ("ended while jobs run", once(self.ends_at_once_one_in)),
         ];
         let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         rows.iter().map(|(name, value)| format!("{name:<width$}  {value}\n")).collect()

@@ -7,8 +7,10 @@
 //! A program ends: after the last command its jobs are let run, then cancelled, finalised and dismissed, and what is left is asked for.
 
 mod backup;
+mod chain;
 mod draw;
 mod guest;
+mod jobs;
 mod knobs;
 mod program;
 mod shape;
@@ -18,7 +20,7 @@ mod wrong;
 
 pub use knobs::{Kind, Knobs};
 
-use crate::base::units::SECONDS;
+use crate::base::time::Span;
 use crate::scenario::plan::{Limits, Plan, PlannedFile, PlannedStep, Schedule};
 use crate::scenario::write::Remarks;
 use program::Program;
@@ -95,7 +97,7 @@ fn drawn_with(knobs: Knobs, seed: u64) -> Generated {
         files,
         args,
         steps: steps.into_iter().map(PlannedStep::new).collect(),
-        limits: Limits { steps: Some(5_000_000), time: Some(10_000 * 3600 * SECONDS), trace: Some(100_000) },
+        limits: Limits { steps: Some(5_000_000), time: Some(Span::from_secs(10_000 * 3600)), trace: Some(100_000) },
         quirks: crate::quirk::Quirks::NONE,
         expect_violation: None,
         schedule: Schedule::Any,

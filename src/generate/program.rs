@@ -4,7 +4,7 @@ use super::draw::{Draw, Part};
 use super::knobs::Knobs;
 use super::shape::{Shape, waits};
 use crate::base::Json;
-use crate::base::units::MICROS;
+use crate::base::time::Span;
 use crate::scenario::plan::{Expect, StepKind};
 use std::sync::Arc;
 
@@ -16,6 +16,8 @@ pub(super) struct Job {
     pub lingers: bool,
     /// It is believed to be gone.
     pub over: bool,
+    /// What it does to the images of a drive, if it succeeds; `None` for a backup.
+    pub about: Option<super::jobs::About>,
 }
 
 /// A program that is being written.
@@ -25,6 +27,7 @@ pub(super) struct Program<'a> {
     pub order: Draw,
     pub arguments: Draw,
     pub wrong: Draw,
+    pub chain: Draw,
     pub steps: Vec<StepKind>,
     pub jobs: Vec<Job>,
     /// How many names were made up so far.
@@ -49,6 +52,7 @@ impl<'a> Program<'a> {
             order: Draw::new(seed, Part::Program),
             arguments: Draw::new(seed, Part::Arguments),
             wrong: Draw::new(seed, Part::Wrong),
+            chain: Draw::new(seed, Part::Jobs),
             steps: Vec::new(),
             jobs: Vec::new(),
             names: 0,
@@ -72,9 +76,11 @@ impl<'a> Program<'a> {
         }
         self.steps.push(StepKind::Mark("start".into()));
         for _ in 0..self.knobs.commands {
-            self.next();
+            if self.knobs.jobs_in_ten > self.chain_draw(10) { self.next_of_jobs() } else { self.next() }
         }
-        self.finale();
+        if !self.chain.one_in(self.knobs.ends_at_once_one_in) {
+            self.finale();
+        }
         self.steps
     }
 
@@ -89,7 +95,12 @@ impl<'a> Program<'a> {
         self.push(name, arguments);
     }
 
-    fn push(&mut self, name: &str, arguments: Json) {
+    /// A number of the part about chains, where the program has one.
+    fn chain_draw(&mut self, among: usize) -> u32 {
+        if self.knobs.jobs_in_ten == 0 { 0 } else { u32::try_from(self.chain.below(among)).unwrap_or(0) }
+    }
+
+    pub(super) fn push(&mut self, name: &str, arguments: Json) {
         let mut command = vec![("execute", name.into())];
         if arguments != Json::empty() {
             command.push(("arguments", arguments));
@@ -140,8 +151,10 @@ impl<'a> Program<'a> {
 
     /// Jobs that do not linger are over now.
     fn ended(&mut self) {
-        for job in self.jobs.iter_mut().filter(|job| !job.lingers) {
-            job.over = true;
+        for job in 0..self.jobs.len() {
+            if !self.jobs[job].lingers && !self.jobs[job].over {
+                self.over(job);
+            }
         }
         let jobs = &self.jobs;
         for target in &mut self.shape.targets {
@@ -155,7 +168,7 @@ impl<'a> Program<'a> {
             self.ended();
         } else {
             let micros = self.order.pick(&[20, 100, 300, 1_000, 5_000, 100_000]);
-            self.steps.push(StepKind::Sleep(micros * MICROS));
+            self.steps.push(StepKind::Sleep(Span::from_micros(micros)));
         }
     }
 
@@ -345,6 +358,14 @@ impl<'a> Program<'a> {
         self.settle();
     }
 
+    /// A job is believed to have ended well.
+    pub(super) fn over(&mut self, job: usize) {
+        self.jobs[job].over = true;
+        if let Some(about) = self.jobs[job].about.take() {
+            about.done(&mut self.shape.drives);
+        }
+    }
+
     /// What makes an end of everything, and shows what is left.
     fn finale(&mut self) {
         self.steps.push(StepKind::Idle);
@@ -364,6 +385,7 @@ impl<'a> Program<'a> {
                 self.push("block-job-resume", Json::dict(vec![device(job)]));
             }
             self.steps.push(StepKind::Idle);
+            self.last_words(&left);
             let force = self.arguments.one_in(2);
             for job in &left {
                 self.push("block-job-cancel", Json::dict(vec![device(job), ("force", force.into())]));

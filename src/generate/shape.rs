@@ -28,6 +28,17 @@ pub(super) struct Drive {
     pub stores_bitmaps: bool,
     /// Whether discards go through.
     pub unmap: bool,
+    /// Its images, from the uppermost to the lowest.
+    pub layers: Vec<Layer>,
+}
+
+/// An image of a chain.
+#[derive(Clone, Debug)]
+pub(super) struct Layer {
+    /// Its node, where it has a name.
+    pub node: Option<Arc<str>>,
+    pub file: Arc<str>,
+    pub format: &'static str,
 }
 
 /// A node to copy to.
@@ -105,6 +116,7 @@ impl Shape {
             bitmaps: Vec::new(),
             stores_bitmaps: false,
             unmap,
+            layers: Vec::new(),
         };
         if format == "null-co" {
             let mut options =
@@ -117,7 +129,9 @@ impl Shape {
             self.drives.push(drive);
             return;
         }
-        let file = self.images(number, format, size, knobs, d);
+        let layers = self.images(number, format, size, knobs, d);
+        let file = layers[0].file.clone();
+        drive.layers = layers;
         drive.stores_bitmaps = format == "qcow2" && !matches!(self.files.iter().rev().find_map(compat), Some(false));
         let zeroes = d.one_in(8).then(|| if unmap { d.pick(&["on", "unmap"]) } else { "on" });
         if faults.one_in(knobs.faulty_drive_one_in) {
@@ -130,22 +144,32 @@ impl Shape {
             below.extend(self.rules(format, "source", faults));
             drive.debug = Some(debug);
             self.first.push(format_node(format, &node, Json::dict(below), unmap, zeroes));
+            drive.layers[0].node = Some(node);
+        } else if knobs.jobs_in_ten > 0 && drive.layers.len() > 1 {
+            self.chain(&mut drive, unmap, zeroes, knobs, d, faults);
         } else if d.one_in(3) {
             self.blockdev(&format_node(format, &node, file_node(&file, unmap), unmap, zeroes));
+            drive.layers[0].node = Some(node);
         } else {
             let mut option = format!("if=none,id=drive{number},file={file},format={format},node-name={node}");
             option.push_str(if unmap { ",discard=unmap" } else { "" });
             option.push_str(&zeroes.map(|zeroes| format!(",detect-zeroes={zeroes}")).unwrap_or_default());
             self.args.extend(["-drive".into(), option.into()]);
             (drive.name, drive.is_device) = (format!("drive{number}").into(), true);
+            drive.layers[0].node = Some(node);
         }
         self.drives.push(drive);
     }
 
-    /// The image of a drive and those below it; the name of the uppermost.
-    fn images(&mut self, number: usize, format: &'static str, size: u64, knobs: &Knobs, d: &mut Draw) -> Arc<str> {
+    /// The image of a drive and those below it, the uppermost first.
+    fn images(&mut self, number: usize, format: &'static str, size: u64, knobs: &Knobs, d: &mut Draw) -> Vec<Layer> {
         let mut below: Option<Backing> = None;
-        let depth = if format == "qcow2" && d.one_in(knobs.backing_one_in) { d.range(1, 2) } else { 0 };
+        let mut layers = Vec::new();
+        let depth = match format {
+            "qcow2" if knobs.jobs_in_ten > 0 => d.range(knobs.layers.min(2), knobs.layers) - 1,
+            "qcow2" if d.one_in(knobs.backing_one_in) => d.range(1, 2),
+            _ => 0,
+        };
         for level in (0..=depth).rev() {
             let file: Arc<str> = match level {
                 0 => format!("d{number}.{format}").into(),
@@ -159,12 +183,21 @@ impl Shape {
             for _ in 0..d.below(knobs.images_written_in + 1) {
                 self.write(&file, own, size, d);
             }
-            below = Some(Backing { file, format: own });
+            below = Some(Backing { file: file.clone(), format: own });
+            let format = if is_raw { "raw" } else { "qcow2" };
+            layers.insert(0, Layer { node: None, file, format });
         }
-        below.expect("at least one image").file
+        layers
     }
 
-    fn create(&mut self, file: &Arc<str>, format: ImageFormat, size: u64, backing: Option<Backing>, d: &mut Draw) {
+    pub(super) fn create(
+        &mut self,
+        file: &Arc<str>,
+        format: ImageFormat,
+        size: u64,
+        backing: Option<Backing>,
+        d: &mut Draw,
+    ) {
         let mut options = Qcow2Options::default();
         let (cluster_size, old, lazy) = (d.pick(&CLUSTERS), d.one_in(8), d.one_in(12));
         if format == ImageFormat::Qcow2 {
@@ -186,7 +219,7 @@ impl Shape {
         }
     }
 
-    fn blockdev(&mut self, options: &Json) {
+    pub(super) fn blockdev(&mut self, options: &Json) {
         self.args.extend(["-blockdev".into(), canonical::to_string(options).into()]);
     }
 
@@ -235,7 +268,7 @@ impl Shape {
     }
 
     /// Fault rules: what fails, after what, and how often.
-    fn rules(&mut self, format: &str, role: &str, d: &mut Draw) -> Vec<(&'static str, Json)> {
+    pub(super) fn rules(&mut self, format: &str, role: &str, d: &mut Draw) -> Vec<(&'static str, Json)> {
         let events: &[&str] = match (format, role) {
             ("qcow2", "source") => {
                 &["read_aio", "read_aio", "read_aio", "write_aio", "cow_read", "flush_to_disk", "l2_load"]
@@ -284,7 +317,7 @@ fn compat(op: &FileOp) -> Option<bool> {
 }
 
 /// The host's file below a node.
-fn file_node(file: &str, unmap: bool) -> Json {
+pub(super) fn file_node(file: &str, unmap: bool) -> Json {
     let mut options = vec![("driver", "file".into()), ("filename", file.into())];
     if unmap {
         options.push(("discard", "unmap".into()));
@@ -292,7 +325,7 @@ fn file_node(file: &str, unmap: bool) -> Json {
     Json::dict(options)
 }
 
-fn format_node(format: &str, node: &Arc<str>, below: Json, unmap: bool, zeroes: Option<&str>) -> Json {
+pub(super) fn format_node(format: &str, node: &Arc<str>, below: Json, unmap: bool, zeroes: Option<&str>) -> Json {
     let mut options = vec![("driver", format.into()), ("node-name", Json::Str(node.clone()))];
     if unmap {
         options.push(("discard", "unmap".into()));

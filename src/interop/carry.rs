@@ -162,8 +162,8 @@ impl Client {
             }
             StepKind::Hmp { line, .. } => self.command(&hmp(line)),
             StepKind::Event(pattern) => self.event(pattern),
-            StepKind::Sleep(ns) => {
-                std::thread::sleep(Duration::from_nanos(*ns));
+            StepKind::Sleep(span) => {
+                std::thread::sleep(Duration::from_nanos(span.as_nanos()));
                 self.drain()
             }
             StepKind::File(op) => Ok(files::change(op, dir)?),

@@ -513,7 +513,9 @@ fn one(kind: &StepKind, calm: bool) -> String {
             let data = pattern.data.clone().unwrap_or_else(Json::empty);
             format!("qmp.event({}, {})\n", python(&pattern.name), loads(&data))
         }
-        StepKind::Sleep(ns) => format!("time.sleep({}.{:09})\n", ns / 1_000_000_000, ns % 1_000_000_000),
+        StepKind::Sleep(span) => {
+            format!("time.sleep({}.{:09})\n", span.as_nanos() / 1_000_000_000, span.as_nanos() % 1_000_000_000)
+        }
         StepKind::File(op) => file(op),
         StepKind::Mark(name) => format!("{}\n", python(name)),
         // Where the simulated process stood says nothing of a real one.

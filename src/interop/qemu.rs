@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 /// How long a process may take from its start to its greeting.
 const START: Duration = Duration::from_secs(30);
 /// A process that owes an answer and does nothing for this long hangs.
-const HANG: Duration = Duration::from_nanos(validate::HANG);
+const HANG: Duration = Duration::from_nanos(validate::HANG.as_nanos());
 /// A process that owes an answer for this long hangs, whatever it does.
 const SPIN: Duration = Duration::from_secs(60);
 /// How long a client waits for a process that never comes to rest.

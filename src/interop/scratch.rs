@@ -67,7 +67,7 @@ impl Scratch {
         let mut builder = tempfile::Builder::new();
         builder.prefix("blockjob-sim-").rand_bytes(16).permissions(fs::Permissions::from_mode(0o700));
         let dir = builder.tempdir_in(&above);
-        let dir = dir.map_err(|error| trouble(&format!("a directory in {}", above.display()), &error.kind()))?;
+        let dir = dir.map_err(|error| trouble(&format!("no directory can be made in {} (TMPDIR)", above.display()), &error.kind()))?;
         Ok(Scratch { dir })
     }
 

@@ -165,7 +165,9 @@ fn one(kind: &StepKind, gaps: &mut Option<super::carry::Gaps>, awaited: &mut Vec
             awaited.push(regex);
             text
         }
-        StepKind::Sleep(ns) => format!("sleep {}.{:09}\n", ns / 1_000_000_000, ns % 1_000_000_000),
+        StepKind::Sleep(span) => {
+            format!("sleep {}.{:09}\n", span.as_nanos() / 1_000_000_000, span.as_nanos() % 1_000_000_000)
+        }
         StepKind::File(op) => file(op),
         StepKind::Mark(_) | StepKind::Nbd(_) | StepKind::At { .. } | StepKind::Same(_) => String::new(),
         StepKind::Idle | StepKind::NoJobs | StepKind::NoEvents { .. } | StepKind::Bitmap(_) => "sleep 0.3\n".to_owned(),

@@ -1,9 +1,9 @@
 //! The names of QMP events and which of them are held back when they come too fast (monitor/monitor.c).
 
-use crate::base::units::{Nanos, SECONDS};
+use crate::base::time::Span;
 
 /// The least time between two events of a rate-limited kind (`monitor_qapi_event_conf`).
-pub const RATE_LIMIT: Nanos = SECONDS;
+pub const RATE_LIMIT: Span = Span::SECOND;
 
 /// A rate-limited kind of event. Of those that come within [`RATE_LIMIT`] of the one sent before,
 /// the last is sent when that time is over, the others are lost.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::error::QmpError;
-use super::lexer::{Kind, Lexer};
+use super::lexer::{Lexer, TokenKind};
 use super::print::is_noncharacter;
 use crate::base::Json;
 
@@ -30,8 +30,8 @@ pub struct Parser {
 /// The tokens of the value that is being read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Tokens {
-    /// Kind of each token and where in `text` it ends.
-    list: Vec<(Kind, usize)>,
+    /// TokenKind of each token and where in `text` it ends.
+    list: Vec<(TokenKind, usize)>,
     /// The tokens' bytes.
     text: Vec<u8>,
     /// `{` minus `}`.
@@ -102,13 +102,13 @@ fn parse_error(text: &str) -> QmpError {
 
 impl Tokens {
     /// `json_message_process_token`: one more token; gives a result if that ends the value.
-    fn add(&mut self, kind: Kind, text: &[u8]) -> Option<Parsed> {
+    fn add(&mut self, kind: TokenKind, text: &[u8]) -> Option<Parsed> {
         match kind {
-            Kind::LCurly => self.braces += 1,
-            Kind::RCurly => self.braces -= 1,
-            Kind::LSquare => self.brackets += 1,
-            Kind::RSquare => self.brackets -= 1,
-            Kind::Error => {
+            TokenKind::LCurly => self.braces += 1,
+            TokenKind::RCurly => self.braces -= 1,
+            TokenKind::LSquare => self.brackets += 1,
+            TokenKind::RSquare => self.brackets -= 1,
+            TokenKind::Error => {
                 let end = text.iter().position(|b| *b == 0).unwrap_or(text.len());
                 let error = QmpError::generic(format!("JSON parse error, stray '{}'", lossy(&text[..end])));
                 self.clear();
@@ -176,11 +176,11 @@ struct OpenDict {
 }
 
 impl<'t> Grammar<'t> {
-    fn peek(&self) -> Result<Kind, QmpError> {
+    fn peek(&self) -> Result<TokenKind, QmpError> {
         self.tokens.list.get(self.next).map(|(kind, _)| *kind).ok_or_else(|| parse_error("premature EOI"))
     }
 
-    fn pop(&mut self) -> Result<(Kind, &'t [u8]), QmpError> {
+    fn pop(&mut self) -> Result<(TokenKind, &'t [u8]), QmpError> {
         let kind = self.peek()?;
         let end = self.tokens.list[self.next].1;
         let text = &self.tokens.text[self.start..end];
@@ -200,7 +200,7 @@ impl<'t> Grammar<'t> {
                     None => return Ok(value),
                     Some(Open::List(items)) => {
                         items.push(value);
-                        (Kind::RSquare, "expected separator in list")
+                        (TokenKind::RSquare, "expected separator in list")
                     }
                     Some(Open::Dict(dict)) => {
                         let Some(key) = dict.key.take() else {
@@ -208,11 +208,11 @@ impl<'t> Grammar<'t> {
                             break;
                         };
                         dict.put(key, value)?;
-                        (Kind::RCurly, "expected separator in dict")
+                        (TokenKind::RCurly, "expected separator in dict")
                     }
                 };
                 match self.pop()?.0 {
-                    Kind::Comma => break,
+                    TokenKind::Comma => break,
                     kind if kind == end => {}
                     _ => return Err(parse_error(otherwise)),
                 }
@@ -228,11 +228,11 @@ impl<'t> Grammar<'t> {
     /// Reads a scalar or an empty container, or opens a container.
     fn begin(&mut self, stack: &mut Vec<Open>) -> Result<Option<Json>, QmpError> {
         Ok(Some(match self.peek()? {
-            open @ (Kind::LCurly | Kind::LSquare) => {
+            open @ (TokenKind::LCurly | TokenKind::LSquare) => {
                 self.pop()?;
                 let (end, empty, opened) = match open {
-                    Kind::LCurly => (Kind::RCurly, Json::empty(), Open::Dict(OpenDict::default())),
-                    _ => (Kind::RSquare, Json::list(Vec::new()), Open::List(Vec::new())),
+                    TokenKind::LCurly => (TokenKind::RCurly, Json::empty(), Open::Dict(OpenDict::default())),
+                    _ => (TokenKind::RSquare, Json::list(Vec::new()), Open::List(Vec::new())),
                 };
                 if self.peek()? != end {
                     stack.push(opened);
@@ -241,10 +241,10 @@ impl<'t> Grammar<'t> {
                 self.pop()?;
                 empty
             }
-            Kind::Integer => integer(&ascii(self.pop()?.1)),
-            Kind::Float => Json::Number(print_double(&ascii(self.pop()?.1)).into()),
-            Kind::String => Json::Str(string(self.pop()?.1)?.into()),
-            Kind::Keyword => match self.pop()?.1 {
+            TokenKind::Integer => integer(&ascii(self.pop()?.1)),
+            TokenKind::Float => Json::Number(print_double(&ascii(self.pop()?.1)).into()),
+            TokenKind::String => Json::Str(string(self.pop()?.1)?.into()),
+            TokenKind::Keyword => match self.pop()?.1 {
                 b"true" => Json::Bool(true),
                 b"false" => Json::Bool(false),
                 b"null" => Json::Null,
@@ -259,7 +259,7 @@ impl<'t> Grammar<'t> {
         let Json::Str(key) = value else {
             return Err(parse_error("key is not a string in object"));
         };
-        if self.pop()?.0 != Kind::Colon {
+        if self.pop()?.0 != TokenKind::Colon {
             return Err(parse_error("missing : in object pair"));
         }
         dict.key = Some(key);

@@ -2,7 +2,7 @@
 
 /// What a token is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum TokenKind {
     /// `{`
     LCurly,
     /// `}`
@@ -54,9 +54,9 @@ enum Next {
     /// The byte belongs to the token, which goes on.
     Go(State),
     /// The byte is the last of a token.
-    Ends(Kind),
+    Ends(TokenKind),
     /// The byte is beyond the end of a token.
-    Before(Kind),
+    Before(TokenKind),
     /// The byte belongs to nothing; back to the start with the token dropped.
     Skip,
     /// The byte is to be looked at again from the start.
@@ -84,7 +84,7 @@ impl Lexer {
     }
 
     /// Takes one byte; `emit` gets the tokens that are complete with it.
-    pub fn feed(&mut self, byte: u8, mut emit: impl FnMut(Kind, &[u8])) {
+    pub fn feed(&mut self, byte: u8, mut emit: impl FnMut(TokenKind, &[u8])) {
         loop {
             match next(self.state, byte) {
                 Next::Go(State::Recovery) => {
@@ -105,7 +105,7 @@ impl Lexer {
                     self.token.push(byte);
                     emit(kind, &self.token);
                     self.token.clear();
-                    self.state = if kind == Kind::Error { State::Recovery } else { State::Start };
+                    self.state = if kind == TokenKind::Error { State::Recovery } else { State::Start };
                     return;
                 }
                 Next::Before(kind) => {
@@ -118,12 +118,12 @@ impl Lexer {
     }
 
     /// The end of the input: completes or rejects the unfinished token.
-    pub fn flush(&mut self, mut emit: impl FnMut(Kind, &[u8])) {
+    pub fn flush(&mut self, mut emit: impl FnMut(TokenKind, &[u8])) {
         match next(self.state, 0) {
             _ if self.state == State::Start => {}
             Next::Before(kind) => emit(kind, &self.token),
             Next::Restart => {}
-            _ => emit(Kind::Error, &self.token),
+            _ => emit(TokenKind::Error, &self.token),
         }
         self.reset();
     }
@@ -138,24 +138,24 @@ fn next(state: State, byte: u8) -> Next {
         (State::Recovery, b'\t') => Go(State::Recovery),
         (State::Recovery, ..=0x1F | 0xFE.. | b'[' | b']' | b'{' | b'}' | b':' | b',') => Next::Restart,
         (State::Recovery, _) => Go(State::Recovery),
-        (State::Quoted(_) | State::Escape(_), ..=0x1F | 0xFE..) => Ends(Kind::Error),
+        (State::Quoted(_) | State::Escape(_), ..=0x1F | 0xFE..) => Ends(TokenKind::Error),
         (State::Quoted(_), b'\\') => Go(escape(state)),
-        (State::Quoted(quote), _) if byte == quote => Ends(Kind::String),
+        (State::Quoted(quote), _) if byte == quote => Ends(TokenKind::String),
         (State::Quoted(quote) | State::Escape(quote), _) => Go(State::Quoted(quote)),
-        (State::Zero, b'0'..=b'9') => Ends(Kind::Error),
+        (State::Zero, b'0'..=b'9') => Ends(TokenKind::Error),
         (State::Zero | State::Digits, b'.') => Go(State::Mantissa),
         (State::Digits, b'0'..=b'9') => Go(State::Digits),
         (State::Digits | State::MantissaDigits, b'e' | b'E') => Go(State::ExpE),
-        (State::Zero | State::Digits, _) => Before(Kind::Integer),
+        (State::Zero | State::Digits, _) => Before(TokenKind::Integer),
         (State::Sign, b'0') => Go(State::Zero),
         (State::Sign, b'1'..=b'9') => Go(State::Digits),
         (State::Mantissa | State::MantissaDigits, b'0'..=b'9') => Go(State::MantissaDigits),
         (State::ExpE, b'-' | b'+') => Go(State::ExpSign),
         (State::ExpE | State::ExpSign | State::ExpDigits, b'0'..=b'9') => Go(State::ExpDigits),
-        (State::MantissaDigits | State::ExpDigits, _) => Before(Kind::Float),
+        (State::MantissaDigits | State::ExpDigits, _) => Before(TokenKind::Float),
         (State::Keyword, b'a'..=b'z') => Go(State::Keyword),
-        (State::Keyword, _) => Before(Kind::Keyword),
-        (State::Sign | State::Mantissa | State::ExpE | State::ExpSign, _) => Ends(Kind::Error),
+        (State::Keyword, _) => Before(TokenKind::Keyword),
+        (State::Sign | State::Mantissa | State::ExpE | State::ExpSign, _) => Ends(TokenKind::Error),
     }
 }
 
@@ -173,14 +173,14 @@ fn start(byte: u8) -> Next {
         b'0' => Go(State::Zero),
         b'1'..=b'9' => Go(State::Digits),
         b'-' => Go(State::Sign),
-        b'{' => Ends(Kind::LCurly),
-        b'}' => Ends(Kind::RCurly),
-        b'[' => Ends(Kind::LSquare),
-        b']' => Ends(Kind::RSquare),
-        b',' => Ends(Kind::Comma),
-        b':' => Ends(Kind::Colon),
+        b'{' => Ends(TokenKind::LCurly),
+        b'}' => Ends(TokenKind::RCurly),
+        b'[' => Ends(TokenKind::LSquare),
+        b']' => Ends(TokenKind::RSquare),
+        b',' => Ends(TokenKind::Comma),
+        b':' => Ends(TokenKind::Colon),
         b'a'..=b'z' => Go(State::Keyword),
         b' ' | b'\t' | b'\r' | b'\n' => Next::Skip,
-        _ => Ends(Kind::Error),
+        _ => Ends(TokenKind::Error),
     }
 }

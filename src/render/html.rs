@@ -3,9 +3,10 @@
 //! The page's own script draws; what it draws is in the page as JSON, made here from the same [`Model`] as the other pictures.
 
 use super::model::Model;
-use super::read::{Kind, Phase, Source};
+use super::read::{Phase, RecKind, Source};
 use super::style::{STATES, escape};
 use crate::base::Json;
+use crate::base::time::Instant;
 use crate::trace::canonical;
 use crate::trace::compare::same_text;
 use std::fmt::Write;
@@ -39,28 +40,28 @@ const KINDS: &[(&str, u64)] = &[
     ("note", 0),
 ];
 
-fn kind_name(kind: &Kind) -> &'static str {
+fn kind_name(kind: &RecKind) -> &'static str {
     match kind {
-        Kind::Command { .. } => "command",
-        Kind::Reply { error: None, .. } => "reply",
-        Kind::Reply { error: Some(_), .. } => "error",
-        Kind::Event { name, status: Some(_), .. } if name == "JOB_STATUS_CHANGE" => "status-event",
-        Kind::Event { name, error, .. } if error.is_some() || is_bad(name) => "bad-event",
-        Kind::Event { .. } => "event",
-        Kind::Status { .. } => "status",
-        Kind::Pause { .. } => "pause",
-        Kind::Progress { .. } => "progress",
-        Kind::Txn { .. } => "transaction",
-        Kind::Group { .. } => "group",
-        Kind::Request { phase: Phase::Submit, .. } => "submit",
-        Kind::Request { phase: Phase::Done, .. } => "done",
-        Kind::Request { phase: Phase::Failed(_), .. } => "failed",
-        Kind::Fault { .. } => "fault",
-        Kind::Blkdebug { .. } => "blkdebug",
-        Kind::Bitmap { .. } => "bitmap",
-        Kind::Drain { .. } => "drain",
-        Kind::Co { .. } => "coroutine",
-        Kind::Note { .. } => "note",
+        RecKind::Command { .. } => "command",
+        RecKind::Reply { error: None, .. } => "reply",
+        RecKind::Reply { error: Some(_), .. } => "error",
+        RecKind::Event { name, status: Some(_), .. } if name == "JOB_STATUS_CHANGE" => "status-event",
+        RecKind::Event { name, error, .. } if error.is_some() || is_bad(name) => "bad-event",
+        RecKind::Event { .. } => "event",
+        RecKind::Status { .. } => "status",
+        RecKind::Pause { .. } => "pause",
+        RecKind::Progress { .. } => "progress",
+        RecKind::Txn { .. } => "transaction",
+        RecKind::Group { .. } => "group",
+        RecKind::Request { phase: Phase::Submit, .. } => "submit",
+        RecKind::Request { phase: Phase::Done, .. } => "done",
+        RecKind::Request { phase: Phase::Failed(_), .. } => "failed",
+        RecKind::Fault { .. } => "fault",
+        RecKind::Blkdebug { .. } => "blkdebug",
+        RecKind::Bitmap { .. } => "bitmap",
+        RecKind::Drain { .. } => "drain",
+        RecKind::Co { .. } => "coroutine",
+        RecKind::Note { .. } => "note",
     }
 }
 
@@ -81,7 +82,8 @@ pub struct Difference {
 #[must_use]
 pub fn difference(a: &Source, b: &Source) -> Option<Difference> {
     let client = |source: &Source| -> Vec<usize> {
-        let is_client = |kind: &Kind| matches!(kind, Kind::Command { .. } | Kind::Reply { .. } | Kind::Event { .. });
+        let is_client =
+            |kind: &RecKind| matches!(kind, RecKind::Command { .. } | RecKind::Reply { .. } | RecKind::Event { .. });
         (0..source.records.len()).filter(|i| is_client(&source.records[*i].kind)).collect()
     };
     let all = |source: &Source| -> Vec<usize> { (0..source.records.len()).collect() };
@@ -104,16 +106,16 @@ fn part(a: &Source, b: &Source, in_a: &[usize], in_b: &[usize]) -> Option<Differ
 }
 
 /// Line and details of a record.
-fn whole(kind: &Kind) -> String {
+fn whole(kind: &RecKind) -> String {
     match details(kind) {
         Some(details) if !details.is_empty() => format!("{} {details}", kind.line()),
         _ => kind.line(),
     }
 }
 
-fn details(kind: &Kind) -> Option<&str> {
+fn details(kind: &RecKind) -> Option<&str> {
     match kind {
-        Kind::Command { detail, .. } | Kind::Reply { detail, .. } | Kind::Event { detail, .. } => Some(detail),
+        RecKind::Command { detail, .. } | RecKind::Reply { detail, .. } | RecKind::Event { detail, .. } => Some(detail),
         _ => None,
     }
 }
@@ -190,7 +192,7 @@ fn run(source: &Source, out: &mut String) {
     let about = [source.schedule.as_str(), source.outcome.as_deref().unwrap_or("")];
     let about = about.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" · ");
     _ = write!(out, "{{\"title\":{},\"about\":{},", string(&source.title), string(&about));
-    let has_status = source.records.iter().any(|record| matches!(record.kind, Kind::Status { .. }));
+    let has_status = source.records.iter().any(|record| matches!(record.kind, RecKind::Status { .. }));
     let bad = source.outcome.as_deref().is_some_and(|outcome| outcome != "passed");
     _ = write!(out, "\"hasStatus\":{has_status},\"bad\":{bad},");
     records(source, &model, out);
@@ -199,7 +201,7 @@ fn run(source: &Source, out: &mut String) {
         _ = write!(out, "[{},{},{name},{}]", command.span.from, command.span.to, u8::from(command.error.is_some()));
     });
     list(out, "events", &model.events, |out, event| {
-        let Kind::Event { name, subject, status, error, .. } = &source.records[*event].kind else { return };
+        let RecKind::Event { name, subject, status, error, .. } = &source.records[*event].kind else { return };
         let state = status.as_ref().filter(|_| name == "JOB_STATUS_CHANGE").map_or("null".to_owned(), |s| string(s));
         let bad = u8::from(error.is_some() || is_bad(name));
         _ = write!(out, "[{event},{state},{},{bad}]", string(format!("{name} {subject}").trim()));
@@ -229,9 +231,9 @@ fn run(source: &Source, out: &mut String) {
 }
 
 fn records(source: &Source, model: &Model, out: &mut String) {
-    let mut last = 0;
+    let mut last = Instant::START;
     list(out, "dt", &source.records, |out, record| {
-        _ = write!(out, "{}", record.time - last);
+        _ = write!(out, "{}", (record.time - last).as_nanos());
         last = record.time;
     });
     list(out, "cause", source.records.iter().enumerate(), |out, (i, record)| match record.cause.filter(|c| *c < i) {
@@ -259,31 +261,31 @@ fn records(source: &Source, model: &Model, out: &mut String) {
 }
 
 /// The number of the lane that shows a record: the client's is 0, then jobs, nodes, bitmaps.
-fn lane(model: &Model, kind: &Kind) -> Option<usize> {
+fn lane(model: &Model, kind: &RecKind) -> Option<usize> {
     let job = |id: &str| model.jobs.iter().position(|job| &*job.id == id).map(|i| 1 + i);
     let node = |name: &str| model.nodes.iter().position(|node| &*node.name == name).map(|i| 1 + model.jobs.len() + i);
     match kind {
-        Kind::Command { .. } | Kind::Reply { .. } | Kind::Event { .. } => Some(0),
-        Kind::Status { job: id, .. }
-        | Kind::Pause { job: id, .. }
-        | Kind::Progress { job: id, .. }
-        | Kind::Group { job: id, .. } => job(id),
-        Kind::Request { node: name, .. }
-        | Kind::Fault { node: name, .. }
-        | Kind::Blkdebug { node: name, .. }
-        | Kind::Drain { node: name, .. } => node(name),
-        Kind::Bitmap { node, name, .. } => {
+        RecKind::Command { .. } | RecKind::Reply { .. } | RecKind::Event { .. } => Some(0),
+        RecKind::Status { job: id, .. }
+        | RecKind::Pause { job: id, .. }
+        | RecKind::Progress { job: id, .. }
+        | RecKind::Group { job: id, .. } => job(id),
+        RecKind::Request { node: name, .. }
+        | RecKind::Fault { node: name, .. }
+        | RecKind::Blkdebug { node: name, .. }
+        | RecKind::Drain { node: name, .. } => node(name),
+        RecKind::Bitmap { node, name, .. } => {
             let at = model.bitmaps.iter().position(|bitmap| bitmap.node == *node && bitmap.name == *name)?;
             Some(1 + model.jobs.len() + model.nodes.len() + at)
         }
-        Kind::Txn { .. } | Kind::Co { .. } | Kind::Note { .. } => None,
+        RecKind::Txn { .. } | RecKind::Co { .. } | RecKind::Note { .. } => None,
     }
 }
 
 fn jobs(source: &Source, model: &Model, out: &mut String) {
-    let of = |id: &Arc<str>, kind: &Kind| match kind {
-        Kind::Pause { job, count } if job == id => Some(vec![*count]),
-        Kind::Progress { job, current, total } if job == id => Some(vec![*current, *total]),
+    let of = |id: &Arc<str>, kind: &RecKind| match kind {
+        RecKind::Pause { job, count } if job == id => Some(vec![*count]),
+        RecKind::Progress { job, current, total } if job == id => Some(vec![*current, *total]),
         _ => None,
     };
     list(out, "jobs", &model.jobs, |out, job| {

@@ -1,7 +1,7 @@
 //! A sequence diagram of client, jobs and drives, in Mermaid's language: for documents that draw it themselves.
 
 use super::model::{Model, Span, range};
-use super::read::{Kind, Phase, Source, errno_name};
+use super::read::{Phase, RecKind, Source, errno_name};
 use super::style::{millis, notable};
 use std::fmt::Write;
 
@@ -62,11 +62,11 @@ impl Diagram<'_> {
     fn owners(&mut self) {
         for (i, record) in self.source.records.iter().enumerate() {
             let own = match &record.kind {
-                Kind::Status { job, .. }
-                | Kind::Pause { job, .. }
-                | Kind::Progress { job, .. }
-                | Kind::Group { job, .. } => self.model.jobs.iter().position(|known| known.id == *job),
-                Kind::Command { .. } => None,
+                RecKind::Status { job, .. }
+                | RecKind::Pause { job, .. }
+                | RecKind::Progress { job, .. }
+                | RecKind::Group { job, .. } => self.model.jobs.iter().position(|known| known.id == *job),
+                RecKind::Command { .. } => None,
                 _ => record.cause.filter(|cause| *cause < i).and_then(|cause| self.owners[cause]),
             };
             self.owners.push(own);
@@ -118,29 +118,29 @@ impl Diagram<'_> {
     fn record(&mut self, i: usize) -> usize {
         let source = self.source;
         match &source.records[i].kind {
-            Kind::Command { name, subject, .. } => {
+            RecKind::Command { name, subject, .. } => {
                 let time = millis(source.records[i].time, 3);
                 self.line(&format!("c->>q: {} ({time} ms)", plain(format!("{name} {subject}").trim())));
             }
-            Kind::Reply { error, .. } => {
+            RecKind::Reply { error, .. } => {
                 let words = error.as_ref().map_or("return".to_owned(), |error| format!("error: {error}"));
                 self.line(&format!("q-->>c: {}", plain(&words)));
             }
-            Kind::Event { name, subject, error, .. } if notable(name) => {
+            RecKind::Event { name, subject, error, .. } if notable(name) => {
                 let job = self.model.jobs.iter().position(|job| *job.id == **subject);
                 let from = job.map_or("q".to_owned(), |job| format!("j{job}"));
                 let error = error.as_ref().map_or(String::new(), |error| format!(": {error}"));
                 self.line(&format!("{from}-->>c: {}", plain(&format!("{name}{error}"))));
             }
-            Kind::Event { subject, status: Some(status), .. } => {
-                let has_status = source.records.iter().any(|record| matches!(record.kind, Kind::Status { .. }));
+            RecKind::Event { subject, status: Some(status), .. } => {
+                let has_status = source.records.iter().any(|record| matches!(record.kind, RecKind::Status { .. }));
                 let job = self.model.jobs.iter().position(|job| *job.id == **subject);
                 if let (false, Some(job)) = (has_status, job) {
                     self.line(&format!("Note over j{job}: {}", plain(status)));
                 }
             }
-            Kind::Status { .. } => return self.statuses(i),
-            Kind::Group { job, what, group } if what == "aborts" => {
+            RecKind::Status { .. } => return self.statuses(i),
+            RecKind::Group { job, what, group } if what == "aborts" => {
                 let members: Vec<String> = (0..self.model.jobs.len())
                     .filter(|n| self.model.jobs[*n].groups.iter().any(|(from, g)| *from <= i && g == group))
                     .map(|n| format!("j{n}"))
@@ -152,14 +152,14 @@ impl Diagram<'_> {
                 };
                 self.line(&format!("Note over {over}: {}", plain(&format!("{job} aborts group {group}"))));
             }
-            Kind::Request { node, op, phase: Phase::Submit, .. } => self.request(i, node, op),
-            Kind::Fault { node, op, errno, .. } => {
+            RecKind::Request { node, op, phase: Phase::Submit, .. } => self.request(i, node, op),
+            RecKind::Fault { node, op, errno, .. } => {
                 if let Some(node) = self.taking_part(node) {
                     let to = self.owners[i].map_or("q".to_owned(), |job| format!("j{job}"));
                     self.line(&format!("n{node}-x{to}: {}", plain(&format!("{op}: {}", errno_name(*errno)))));
                 }
             }
-            Kind::Note { what, text } if what == "mark" => self.line(&format!("Note over c: {}", plain(text))),
+            RecKind::Note { what, text } if what == "mark" => self.line(&format!("Note over c: {}", plain(text))),
             _ => {}
         }
         i + 1
@@ -168,13 +168,13 @@ impl Diagram<'_> {
     /// Changes of one job's state that follow each other at once, as one note.
     fn statuses(&mut self, at: usize) -> usize {
         let source = self.source;
-        let Kind::Status { job: own, .. } = &source.records[at].kind else { return at + 1 };
+        let RecKind::Status { job: own, .. } = &source.records[at].kind else { return at + 1 };
         let (mut words, mut next) = (Vec::new(), at);
         while let Some(record) = source.records.get(next) {
             match &record.kind {
-                Kind::Status { job, to, .. } if job == own => words.push(to.clone()),
-                Kind::Pause { .. } | Kind::Progress { .. } | Kind::Txn { .. } => {}
-                Kind::Group { what, .. } if what != "aborts" => {}
+                RecKind::Status { job, to, .. } if job == own => words.push(to.clone()),
+                RecKind::Pause { .. } | RecKind::Progress { .. } | RecKind::Txn { .. } => {}
+                RecKind::Group { what, .. } if what != "aborts" => {}
                 _ => break,
             }
             next += 1;

@@ -1,6 +1,7 @@
 //! What is in a picture: lanes for the client, each job, each node and each bitmap, made from the records.
 
-use super::read::{Kind, Phase, Source};
+use super::read::{Phase, RecKind, Source};
+use crate::base::time::{self, Instant};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -116,7 +117,7 @@ impl Model {
     #[must_use]
     pub fn of(source: &Source) -> Model {
         let records = &source.records;
-        let has_status = records.iter().any(|record| matches!(record.kind, Kind::Status { .. }));
+        let has_status = records.iter().any(|record| matches!(record.kind, RecKind::Status { .. }));
         let mut builder = Builder { model: Model { len: records.len(), ..Model::default() }, ..Builder::default() };
         for (i, record) in records.iter().enumerate() {
             builder.take(i, &record.kind, has_status);
@@ -146,38 +147,38 @@ struct Builder {
 }
 
 impl Builder {
-    fn take(&mut self, i: usize, kind: &Kind, has_status: bool) {
+    fn take(&mut self, i: usize, kind: &RecKind, has_status: bool) {
         let end = self.model.len;
         match kind {
-            Kind::Command { name, subject, .. } => {
+            RecKind::Command { name, subject, .. } => {
                 self.waiting = Some(self.model.commands.len());
                 let (name, subject) = (name.clone(), subject.clone());
                 self.model.commands.push(Command { span: Span { from: i, to: end }, name, subject, error: None });
             }
-            Kind::Reply { error, .. } => {
+            RecKind::Reply { error, .. } => {
                 if let Some(command) = self.waiting.take() {
                     self.model.commands[command].span.to = i;
                     self.model.commands[command].error.clone_from(error);
                 }
             }
-            Kind::Event { name, subject, status, .. } => {
+            RecKind::Event { name, subject, status, .. } => {
                 self.model.events.push(i);
                 if let ("JOB_STATUS_CHANGE", Some(status), false) = (&**name, status, has_status) {
                     self.status(i, &subject.as_str().into(), status);
                 }
             }
-            Kind::Status { job, to, .. } => self.status(i, job, to),
-            Kind::Group { job, what, group } if what == "joins" => {
+            RecKind::Status { job, to, .. } => self.status(i, job, to),
+            RecKind::Group { job, what, group } if what == "joins" => {
                 let job = self.job(job);
                 self.model.jobs[job].groups.push((i, *group));
             }
-            Kind::Request { id, node, op, phase, .. } => self.request(i, *id, node, op, *phase),
-            Kind::Fault { node, .. } => {
+            RecKind::Request { id, node, op, phase, .. } => self.request(i, *id, node, op, *phase),
+            RecKind::Fault { node, .. } => {
                 let node = self.node(node);
                 self.model.nodes[node].faults.push(i);
             }
-            Kind::Bitmap { node, name, what, count, .. } => self.bitmap(i, node, name, what, *count),
-            Kind::Note { what, .. } if what == "mark" => self.model.marks.push(i),
+            RecKind::Bitmap { node, name, what, count, .. } => self.bitmap(i, node, name, what, *count),
+            RecKind::Note { what, .. } if what == "mark" => self.model.marks.push(i),
             _ => {}
         }
     }
@@ -267,10 +268,10 @@ impl Builder {
 #[must_use]
 pub fn positions(source: &Source, range: Span, width: u64) -> Vec<u64> {
     let mut sums = Vec::with_capacity(source.records.len());
-    let (mut sum, mut last) = (0_u64, source.records.get(range.from).map_or(0, |record| record.time));
+    let (mut sum, mut last) = (0_u64, source.records.get(range.from).map_or(Instant::START, |record| record.time));
     for (i, record) in source.records.iter().enumerate() {
         if i > range.from && i <= range.to {
-            let micros = (record.time - last) / 1000;
+            let micros = (record.time - last) / time::Span::MICROSECOND;
             let gap = if micros == 0 { 0 } else { 2 + 3 * u64::from((micros / 4).max(1).ilog2()) };
             sum += gap + weight(&source.records[i - 1].kind);
         }
@@ -285,15 +286,19 @@ pub fn positions(source: &Source, range: Span, width: u64) -> Vec<u64> {
 }
 
 /// Room that a record takes.
-fn weight(kind: &Kind) -> u64 {
+fn weight(kind: &RecKind) -> u64 {
     match kind {
-        Kind::Status { .. } => 60,
-        Kind::Command { .. } => 60,
-        Kind::Event { .. } | Kind::Reply { .. } => 14,
-        Kind::Fault { .. } => 40,
-        Kind::Bitmap { .. } | Kind::Txn { .. } | Kind::Group { .. } | Kind::Blkdebug { .. } => 4,
-        Kind::Request { .. } => 1,
-        Kind::Pause { .. } | Kind::Progress { .. } | Kind::Drain { .. } | Kind::Co { .. } | Kind::Note { .. } => 0,
+        RecKind::Status { .. } => 60,
+        RecKind::Command { .. } => 60,
+        RecKind::Event { .. } | RecKind::Reply { .. } => 14,
+        RecKind::Fault { .. } => 40,
+        RecKind::Bitmap { .. } | RecKind::Txn { .. } | RecKind::Group { .. } | RecKind::Blkdebug { .. } => 4,
+        RecKind::Request { .. } => 1,
+        RecKind::Pause { .. }
+        | RecKind::Progress { .. }
+        | RecKind::Drain { .. }
+        | RecKind::Co { .. }
+        | RecKind::Note { .. } => 0,
     }
 }
 

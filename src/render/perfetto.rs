@@ -1,7 +1,7 @@
 //! The trace-event format that Perfetto and chrome://tracing open: jobs as tracks, requests as async slices, faults as instants.
 
 use super::model::{Model, Span};
-use super::read::{Kind, Source, errno_name};
+use super::read::{RecKind, Source, errno_name};
 use crate::trace::canonical;
 use std::fmt::Write;
 
@@ -58,7 +58,7 @@ fn micros(time: u64) -> String {
 impl Events<'_> {
     fn time(&self, record: usize) -> u64 {
         let records = &self.source.records;
-        records.get(record).or(records.last()).map_or(0, |record| record.time)
+        records.get(record).or(records.last()).map_or(0, |record| record.time.as_nanos())
     }
 
     fn put(&mut self, time: u64, phase: char, name: &str, pid: u32, tid: usize, more: &str) {
@@ -94,14 +94,14 @@ impl Events<'_> {
     fn client(&mut self, model: &Model) {
         let source = self.source;
         for command in &model.commands {
-            let Kind::Command { detail, .. } = &source.records[command.span.from].kind else { continue };
+            let RecKind::Command { detail, .. } = &source.records[command.span.from].kind else { continue };
             let error = command.error.as_ref().map_or(String::new(), |error| format!(", \"error\": {}", quoted(error)));
             let arguments = format!("\"arguments\": {}{error}", quoted(detail));
             let name = format!("{} {}", command.name, command.subject);
             self.slice(command.span, name.trim(), "command", CLIENT, 1, &arguments);
         }
         for event in &model.events {
-            let Kind::Event { name, subject, status, detail, .. } = &source.records[*event].kind else { continue };
+            let RecKind::Event { name, subject, status, detail, .. } = &source.records[*event].kind else { continue };
             let name = format!("{name} {subject} {}", status.as_deref().unwrap_or(""));
             let more = format!(", \"cat\": \"event\", \"s\": \"t\", \"args\": {{\"data\": {}}}", quoted(detail));
             self.put(self.time(*event), 'i', name.trim(), CLIENT, 1, &more);
@@ -124,7 +124,7 @@ impl Events<'_> {
                 number += 1;
                 let (from, to) = (self.time(request.span.from), self.time(request.span.to));
                 let common = format!(", \"cat\": \"request\", \"id\": \"0x{number:x}\"");
-                let Kind::Request { offset, bytes, who, .. } = &source.records[request.span.from].kind else {
+                let RecKind::Request { offset, bytes, who, .. } = &source.records[request.span.from].kind else {
                     continue;
                 };
                 let begin = format!(
@@ -142,7 +142,9 @@ impl Events<'_> {
                 self.put(to, 'e', &name, NODES, i + 1, &end);
             }
             for fault in &node.faults {
-                let Kind::Fault { rule, errno, op, offset, bytes, .. } = &source.records[*fault].kind else { continue };
+                let RecKind::Fault { rule, errno, op, offset, bytes, .. } = &source.records[*fault].kind else {
+                    continue;
+                };
                 let more = format!(
                     ", \"cat\": \"fault\", \"s\": \"t\", \"args\": {{\"rule\": {rule}, \"offset\": {offset}, \"bytes\": {bytes}}}"
                 );

@@ -4,6 +4,7 @@
 //! picture where they tell the same.
 
 use crate::base::Json;
+use crate::base::time::Instant;
 use crate::base::units::size_text;
 use crate::trace::jsonl::{self, TraceError};
 use crate::trace::{Trace, canonical};
@@ -14,17 +15,17 @@ use std::sync::Arc;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rec {
     /// Virtual time in nanoseconds; in a file without times, the number of the line in microseconds.
-    pub time: u64,
+    pub time: Instant,
     /// Number of the record that led to it.
     pub cause: Option<usize>,
     /// What happened.
-    pub kind: Kind,
+    pub kind: RecKind,
 }
 
 /// What happened in a record; the fields are those of [`crate::trace::RecordKind`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are those of `RecordKind`, explained there")]
-pub enum Kind {
+pub enum RecKind {
     Command { name: String, subject: String, detail: String },
     Reply { error: Option<String>, detail: String },
     Event { name: String, subject: String, status: Option<String>, error: Option<String>, detail: String },
@@ -103,7 +104,7 @@ impl Source {
     /// A line that is no record, and a trace that is not there.
     pub fn parse(title: &str, text: &str, nth: usize) -> Result<Source, TraceError> {
         let mut source = Source { title: title.to_owned(), ..Source::default() };
-        let (mut headers, mut records, mut last) = (0_usize, 0_usize, 0);
+        let (mut headers, mut records, mut last) = (0_usize, 0_usize, Instant::START);
         for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             let wrong = |problem: String| TraceError { line: i + 1, problem };
             let value = canonical::parse(line).map_err(wrong)?;
@@ -122,7 +123,8 @@ impl Source {
             if headers.max(1) != nth + 1 {
                 continue;
             }
-            let time = value.get("time").and_then(Json::as_u64).unwrap_or(records as u64 * 1000).max(last);
+            let time = value.get("time").and_then(Json::as_u64).unwrap_or(records as u64 * 1000);
+            let time = Instant::from_nanos(time).max(last);
             last = time;
             records += 1;
             let known = rec(&value, time).ok_or_else(|| wrong("this is no record of a trace".to_owned()))?;
@@ -146,23 +148,23 @@ fn header(value: &Json) -> Option<String> {
 }
 
 /// A record out of its JSON form; `None` for what is none.
-fn rec(value: &Json, time: u64) -> Option<Rec> {
+fn rec(value: &Json, time: Instant) -> Option<Rec> {
     let cause = value.get("cause").and_then(Json::as_u64).and_then(|n| usize::try_from(n).ok());
     Some(Rec { time, cause, kind: kind(value)? })
 }
 
-fn kind(value: &Json) -> Option<Kind> {
+fn kind(value: &Json) -> Option<RecKind> {
     if let Some(command) = value.get("command") {
         return Some(self::command(command));
     }
     if let Some(reply) = value.get("reply") {
         let error = reply.get("error").map(|error| string(error, "desc"));
         let detail = reply.get("return").or_else(|| reply.get("error")).map(short).unwrap_or_default();
-        return Some(Kind::Reply { error, detail });
+        return Some(RecKind::Reply { error, detail });
     }
     if let Some(name) = value.get("event").and_then(Json::as_str) {
         let data = value.get("data").cloned().unwrap_or_else(Json::empty);
-        return Some(Kind::Event {
+        return Some(RecKind::Event {
             name: name.to_owned(),
             subject: subject(&data),
             status: data.get("status").and_then(Json::as_str).map(str::to_owned),
@@ -175,12 +177,12 @@ fn kind(value: &Json) -> Option<Kind> {
     let (text, number) = (|key: &str| string(f, key), |key: &str| f.get(key).and_then(Json::as_u64).unwrap_or(0));
     let arc = |key: &str| -> Arc<str> { text(key).into() };
     Some(match &**name {
-        "job-status" => Kind::Status { job: arc("job"), from: text("from"), to: text("to") },
-        "job-pause" => Kind::Pause { job: arc("job"), count: number("count") },
-        "job-progress" => Kind::Progress { job: arc("job"), current: number("current"), total: number("total") },
-        "transaction" => Kind::Txn { step: text("step"), index: number("index"), action: text("action") },
-        "group" => Kind::Group { job: arc("job"), what: text("what"), group: number("group") },
-        "request" => Kind::Request {
+        "job-status" => RecKind::Status { job: arc("job"), from: text("from"), to: text("to") },
+        "job-pause" => RecKind::Pause { job: arc("job"), count: number("count") },
+        "job-progress" => RecKind::Progress { job: arc("job"), current: number("current"), total: number("total") },
+        "transaction" => RecKind::Txn { step: text("step"), index: number("index"), action: text("action") },
+        "group" => RecKind::Group { job: arc("job"), what: text("what"), group: number("group") },
+        "request" => RecKind::Request {
             id: number("id"),
             node: arc("node"),
             op: text("op"),
@@ -193,7 +195,7 @@ fn kind(value: &Json) -> Option<Kind> {
                 _ => Phase::Done,
             },
         },
-        "fault" => Kind::Fault {
+        "fault" => RecKind::Fault {
             node: arc("node"),
             rule: number("rule"),
             errno: number("errno"),
@@ -202,9 +204,9 @@ fn kind(value: &Json) -> Option<Kind> {
             bytes: number("bytes"),
         },
         "blkdebug-state" => {
-            Kind::Blkdebug { node: arc("node"), event: text("event"), from: number("from"), to: number("to") }
+            RecKind::Blkdebug { node: arc("node"), event: text("event"), from: number("from"), to: number("to") }
         }
-        "bitmap" => Kind::Bitmap {
+        "bitmap" => RecKind::Bitmap {
             node: arc("node"),
             name: arc("name"),
             what: text("what"),
@@ -212,14 +214,14 @@ fn kind(value: &Json) -> Option<Kind> {
             bytes: number("bytes"),
             count: number("count"),
         },
-        "drain" => Kind::Drain { node: arc("node"), what: text("what") },
-        "coroutine" => Kind::Co { co: number("co"), entry: text("entry"), what: text("what") },
-        "note" => Kind::Note { what: text("what"), text: text("text") },
+        "drain" => RecKind::Drain { node: arc("node"), what: text("what") },
+        "coroutine" => RecKind::Co { co: number("co"), entry: text("entry"), what: text("what") },
+        "note" => RecKind::Note { what: text("what"), text: text("text") },
         _ => return None,
     })
 }
 
-fn command(command: &Json) -> Kind {
+fn command(command: &Json) -> RecKind {
     let name = command.get("execute").or_else(|| command.get("exec-oob")).and_then(Json::as_str).unwrap_or("?");
     let arguments = command.get("arguments").cloned().unwrap_or_else(Json::empty);
     let mut subject = subject(&arguments);
@@ -233,7 +235,7 @@ fn command(command: &Json) -> Kind {
     if let Some(actions) = arguments.get("actions").and_then(Json::as_list) {
         subject = format!("{} action{}", actions.len(), if actions.len() == 1 { "" } else { "s" });
     }
-    Kind::Command { name, subject, detail }
+    RecKind::Command { name, subject, detail }
 }
 
 fn string(value: &Json, key: &str) -> String {
@@ -261,7 +263,7 @@ pub fn errno_name(errno: u64) -> String {
     u32::try_from(errno).map_or_else(|_| errno.to_string(), |n| crate::base::Errno(n).to_string())
 }
 
-impl Kind {
+impl RecKind {
     /// One line on the record, without its time.
     #[must_use]
     pub fn line(&self) -> String {
@@ -269,18 +271,18 @@ impl Kind {
         let words =
             |parts: &[&str]| parts.iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join(" ");
         match self {
-            Kind::Command { name, subject, .. } => words(&["command", name, subject]),
-            Kind::Reply { error: Some(error), .. } => format!("error reply: {error}"),
-            Kind::Reply { error: None, .. } => "reply".to_owned(),
-            Kind::Event { name, subject, status, error, .. } => {
+            RecKind::Command { name, subject, .. } => words(&["command", name, subject]),
+            RecKind::Reply { error: Some(error), .. } => format!("error reply: {error}"),
+            RecKind::Reply { error: None, .. } => "reply".to_owned(),
+            RecKind::Event { name, subject, status, error, .. } => {
                 words(&["event", name, subject, status.as_deref().unwrap_or(""), error.as_deref().unwrap_or("")])
             }
-            Kind::Status { job, from, to } => format!("{job}: {from} → {to}"),
-            Kind::Pause { job, count } => format!("{job}: pause count {count}"),
-            Kind::Progress { job, current, total } => format!("{job}: progress {current}/{total}"),
-            Kind::Txn { step, index, action } => format!("transaction: {step} {index} {action}"),
-            Kind::Group { job, what, group } => format!("{job}: {what} (group {group})"),
-            Kind::Request { id, node, op, offset, bytes, who, phase } => {
+            RecKind::Status { job, from, to } => format!("{job}: {from} → {to}"),
+            RecKind::Pause { job, count } => format!("{job}: pause count {count}"),
+            RecKind::Progress { job, current, total } => format!("{job}: progress {current}/{total}"),
+            RecKind::Txn { step, index, action } => format!("transaction: {step} {index} {action}"),
+            RecKind::Group { job, what, group } => format!("{job}: {what} (group {group})"),
+            RecKind::Request { id, node, op, offset, bytes, who, phase } => {
                 let end = match phase {
                     Phase::Submit => "submit".to_owned(),
                     Phase::Done => "done".to_owned(),
@@ -288,16 +290,16 @@ impl Kind {
                 };
                 format!("{node}: {op} {} #{id} for {who}, {end}", range(offset, bytes))
             }
-            Kind::Fault { node, rule, errno, op, offset, bytes } => {
+            RecKind::Fault { node, rule, errno, op, offset, bytes } => {
                 format!("{node}: fault by rule {rule}: {op} {}: {}", range(offset, bytes), errno_name(*errno))
             }
-            Kind::Blkdebug { node, event, from, to } => format!("{node}: {event}, state {from} → {to}"),
-            Kind::Bitmap { node, name, what, count, .. } => {
+            RecKind::Blkdebug { node, event, from, to } => format!("{node}: {event}, state {from} → {to}"),
+            RecKind::Bitmap { node, name, what, count, .. } => {
                 format!("{node}/{name}: {what}, {} dirty", size_text(*count))
             }
-            Kind::Drain { node, what } => format!("{node}: drain {what}"),
-            Kind::Co { co, entry, what } => format!("coroutine {co}: {what} {entry}"),
-            Kind::Note { what, text } => format!("{what}: {text}"),
+            RecKind::Drain { node, what } => format!("{node}: drain {what}"),
+            RecKind::Co { co, entry, what } => format!("coroutine {co}: {what} {entry}"),
+            RecKind::Note { what, text } => format!("{what}: {text}"),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Colours and words that all pictures share.
 
+use crate::base::time::Instant;
+
 /// Colours of job states: name, fill, text on it.
 pub const STATES: &[(&str, &str, &str)] = &[
     ("created", "#8fa3b5", "#0b1620"),
@@ -31,10 +33,11 @@ pub fn state_letter(state: &str) -> char {
     }
 }
 
-/// Nanoseconds as milliseconds, with as many places as `places`.
+/// An instant in milliseconds, with as many places as `places`.
 #[must_use]
-pub fn millis(time: u64, places: usize) -> String {
-    let text = format!("{}.{:06}", time / 1_000_000, time % 1_000_000);
+pub fn millis(time: Instant, places: usize) -> String {
+    let text = time.to_string();
+    let text = text.trim_end_matches(" ms");
     let keep = text.len() - (6 - places.min(6));
     text[..keep].trim_end_matches('.').to_owned()
 }

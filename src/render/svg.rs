@@ -1,7 +1,7 @@
 //! The still picture: an SVG for a document, readable on light and on dark ground.
 
 use super::model::{Bitmap, Job, Model, Node, Span, positions};
-use super::read::{Kind, Source, errno_name};
+use super::read::{RecKind, Source, errno_name};
 use super::style::{STATES, escape, millis, notable, state_colour};
 use crate::base::units::size_text;
 use std::fmt::Write;
@@ -202,7 +202,8 @@ impl Drawing<'_> {
         for i in self.range.from..=self.range.to {
             let Some(record) = self.source.records.get(i) else { break };
             let x = self.at(i);
-            if x < free || matches!(record.kind, Kind::Pause { .. } | Kind::Progress { .. } | Kind::Txn { .. }) {
+            if x < free || matches!(record.kind, RecKind::Pause { .. } | RecKind::Progress { .. } | RecKind::Txn { .. })
+            {
                 continue;
             }
             let text = millis(record.time, 3);
@@ -253,7 +254,9 @@ impl Drawing<'_> {
         let mut rows = 0;
         let mut marks = String::new();
         for event in self.model.events.iter().copied().filter(|event| self.shown(*event)) {
-            let Kind::Event { name, subject, status, error, .. } = &self.source.records[event].kind else { continue };
+            let RecKind::Event { name, subject, status, error, .. } = &self.source.records[event].kind else {
+                continue;
+            };
             let x = self.at(event);
             if !notable(name) {
                 let colour = status.as_deref().map_or("#8a97a3", state_colour);
@@ -347,7 +350,7 @@ impl Drawing<'_> {
         let begin = self.range.from;
         for fault in node.faults.iter().copied().filter(|fault| *fault >= begin) {
             let source = self.source;
-            let Kind::Fault { errno, op, .. } = &source.records[fault].kind else { continue };
+            let RecKind::Fault { errno, op, .. } = &source.records[fault].kind else { continue };
             let (x, m) = (self.at(fault), y + 11);
             self.put(&format!(
                 "<path class=\"x\" d=\"M{} {}l10 10m0 -10l-10 10\"><title>{} fails: {}</title></path>",
@@ -402,9 +405,9 @@ impl Drawing<'_> {
     /// The lane that a record belongs to.
     fn lane_of(&self, record: usize) -> Option<(String, u64)> {
         let name = match &self.source.records[record].kind {
-            Kind::Command { .. } => "client".to_owned(),
-            Kind::Status { job, .. } | Kind::Group { job, .. } => format!("job {job}"),
-            Kind::Fault { node, .. } => format!("node {node}"),
+            RecKind::Command { .. } => "client".to_owned(),
+            RecKind::Status { job, .. } | RecKind::Group { job, .. } => format!("job {job}"),
+            RecKind::Fault { node, .. } => format!("node {node}"),
             _ => return None,
         };
         let lane = self.lanes.iter().find(|lane| lane.name == name)?;
@@ -415,7 +418,7 @@ impl Drawing<'_> {
     fn arrows(&mut self) {
         let mut curves = String::new();
         for i in self.range.from..self.model.len.min(self.range.to.saturating_add(1)) {
-            let Kind::Status { to, .. } = &self.source.records[i].kind else { continue };
+            let RecKind::Status { to, .. } = &self.source.records[i].kind else { continue };
             if !matches!(&**to, "created" | "aborting") {
                 continue;
             }
@@ -445,9 +448,9 @@ impl Drawing<'_> {
             at = cause;
             let Some(lane) = self.lane_of(at).filter(|(name, _)| name != own) else { continue };
             match &self.source.records[at].kind {
-                Kind::Group { what, .. } if what == "aborts" => return Some((at, lane)),
+                RecKind::Group { what, .. } if what == "aborts" => return Some((at, lane)),
                 // Before a fault or a command, what went on did not yet lead here.
-                Kind::Fault { .. } | Kind::Command { .. } => return nearest.or(Some((at, lane))),
+                RecKind::Fault { .. } | RecKind::Command { .. } => return nearest.or(Some((at, lane))),
                 _ => nearest = nearest.or(Some((at, lane))),
             }
         }

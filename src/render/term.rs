@@ -1,7 +1,7 @@
 //! The timeline for a terminal: first the whole run in a few lines, then what happened, from top to bottom, a column for each job.
 
 use super::model::{Bitmap, Job, Model, Node, positions, range};
-use super::read::{Kind, Phase, Source, errno_name};
+use super::read::{Phase, RecKind, Source, errno_name};
 use super::style::{STATES, millis, notable, state_letter};
 use crate::base::units::size_text;
 use anstyle::{AnsiColor, Style};
@@ -117,7 +117,7 @@ impl Drawing<'_> {
     fn client_cells(&self, width: usize, from: usize, at: &dyn Fn(usize) -> usize) -> String {
         let mut cells = vec![' '; width];
         for event in self.model.events.iter().filter(|event| **event >= from) {
-            let Kind::Event { name, .. } = &self.source.records[*event].kind else { continue };
+            let RecKind::Event { name, .. } = &self.source.records[*event].kind else { continue };
             let cell = &mut cells[at(*event)];
             if notable(name) {
                 *cell = '!';
@@ -193,7 +193,7 @@ impl Drawing<'_> {
             let record = &self.source.records[i];
             let mut changed = None;
             let (style, words) = match &record.kind {
-                Kind::Event { name, subject, status: Some(_), .. } if !notable(name) => {
+                RecKind::Event { name, subject, status: Some(_), .. } if !notable(name) => {
                     let (words, next) = self.status_events(i, subject);
                     if let Some(job) = self.changed_by_event(i, &mut states) {
                         changed = Some(job);
@@ -201,7 +201,7 @@ impl Drawing<'_> {
                     i = next - 1;
                     (Style::new().fg_color(Some(AnsiColor::Cyan.into())), words)
                 }
-                Kind::Status { job, to, .. } => {
+                RecKind::Status { job, to, .. } => {
                     let index = self.model.jobs.iter().position(|known| known.id == *job);
                     if let Some(index) = index {
                         states[index] = (to != "null").then(|| to.clone());
@@ -227,12 +227,12 @@ impl Drawing<'_> {
     /// Status events that stand side by side and tell of one job, as one line; and the record after them. Where no record tells of
     /// states but these events, each stands by itself.
     fn status_events(&self, at: usize, job: &str) -> (String, usize) {
-        let alone = !self.source.records.iter().any(|record| matches!(record.kind, Kind::Status { .. }));
+        let alone = !self.source.records.iter().any(|record| matches!(record.kind, RecKind::Status { .. }));
         let mut words = Vec::new();
         let mut next = at;
         while let Some(record) = self.source.records.get(next) {
             match &record.kind {
-                Kind::Event { name, subject, status: Some(status), .. } if !notable(name) && subject == job => {
+                RecKind::Event { name, subject, status: Some(status), .. } if !notable(name) && subject == job => {
                     if alone && next > at {
                         break;
                     }
@@ -246,7 +246,7 @@ impl Drawing<'_> {
     }
 
     fn changed_by_event(&self, at: usize, states: &mut [Option<String>]) -> Option<usize> {
-        let Kind::Event { subject, status: Some(status), .. } = &self.source.records[at].kind else { return None };
+        let RecKind::Event { subject, status: Some(status), .. } = &self.source.records[at].kind else { return None };
         let index = self.model.jobs.iter().position(|job| *job.id == **subject)?;
         let job = &self.model.jobs[index];
         // Only where the lane itself is made from events.
@@ -289,13 +289,13 @@ fn bitmap_cells(bitmap: &Bitmap, width: usize, at: &dyn Fn(usize) -> usize) -> S
 }
 
 /// The words for a record that has a line of its own.
-fn words_of(kind: &Kind) -> Option<(Style, String)> {
+fn words_of(kind: &RecKind) -> Option<(Style, String)> {
     let colour = |colour: AnsiColor| Style::new().fg_color(Some(colour.into()));
     Some(match kind {
-        Kind::Command { name, subject, .. } => (Style::new().bold(), format!("> {name} {subject}")),
-        Kind::Reply { error: None, .. } => (Style::new().dimmed(), "< return".to_owned()),
-        Kind::Reply { error: Some(error), .. } => (colour(AnsiColor::Red), format!("< error: {error}")),
-        Kind::Event { name, subject, error, .. } => {
+        RecKind::Command { name, subject, .. } => (Style::new().bold(), format!("> {name} {subject}")),
+        RecKind::Reply { error: None, .. } => (Style::new().dimmed(), "< return".to_owned()),
+        RecKind::Reply { error: Some(error), .. } => (colour(AnsiColor::Red), format!("< error: {error}")),
+        RecKind::Event { name, subject, error, .. } => {
             let bad = error.is_some() || name.ends_with("ERROR") || name.ends_with("CANCELLED");
             let mut words = format!("! {name} {subject}");
             if let Some(error) = error {
@@ -303,20 +303,20 @@ fn words_of(kind: &Kind) -> Option<(Style, String)> {
             }
             (colour(if bad { AnsiColor::Red } else { AnsiColor::Cyan }), words)
         }
-        Kind::Fault { node, errno, op, bytes, offset, .. } => {
+        RecKind::Fault { node, errno, op, bytes, offset, .. } => {
             let at = format!("+{} @{}", size_text(*bytes), size_text(*offset));
             (colour(AnsiColor::Red).bold(), format!("✗ {node}: {op} {at}: {}", errno_name(*errno)))
         }
-        Kind::Request { node, op, phase: Phase::Failed(errno), .. } => {
+        RecKind::Request { node, op, phase: Phase::Failed(errno), .. } => {
             (colour(AnsiColor::Red), format!("✗ {node}: {op} fails: {}", errno_name(*errno)))
         }
-        Kind::Group { job, what, group } if what == "joins" || what == "aborts" => {
+        RecKind::Group { job, what, group } if what == "joins" || what == "aborts" => {
             (colour(AnsiColor::Magenta), format!("· {job} {what} group {group}"))
         }
-        Kind::Bitmap { node, name, what, count, .. } if what != "set" => {
+        RecKind::Bitmap { node, name, what, count, .. } if what != "set" => {
             (colour(AnsiColor::Magenta), format!("· {node}/{name}: {what}, {} dirty", size_text(*count)))
         }
-        Kind::Note { what, text } => (colour(AnsiColor::Yellow), format!("· {what}: {}", text.replace('\n', " "))),
+        RecKind::Note { what, text } => (colour(AnsiColor::Yellow), format!("· {what}: {}", text.replace('\n', " "))),
         _ => return None,
     })
 }

@@ -263,7 +263,7 @@ fn call_of(step: &Node) -> Option<&Node> {
 }
 
 /// The steps that `wait: JOB` is short for: the block job completes (or fails, with `error`), and then it is gone (or has come to the
-/// status that `until` names).
+/// status that `until` names). `until: ready` stands for the event by which a mirror or an active commit says that it is in sync.
 fn waits(step: &Node) -> Read<Option<Vec<Node>>> {
     let Value::Map(members) = &step.value else { return Ok(None) };
     if members.first().is_none_or(|(key, _)| &*key.name != "wait") {
@@ -287,25 +287,33 @@ fn waits(step: &Node) -> Read<Option<Vec<Node>>> {
         map(vec![("event", map(members))])
     };
     let mut data = vec![("device", text(&job))];
+    let status = until.map_or_else(|| Ok("null".into()), Node::text)?;
+    if !STATUSES.contains(&&*status) {
+        let span = until.map_or(step.span, |node| node.span);
+        let expected = format!("expected one of: {}", STATUSES.join(", "));
+        return Err(Fault::new(span, format!("`{status}` is no status that can be waited for"), expected));
+    }
+    if let Some(error) = error.filter(|_| &*status == READY) {
+        let message = "a job that becomes ready has no error".to_owned();
+        return Err(Fault::new(error.span, message, "expected no `error` beside `until: ready`".to_owned()));
+    }
+    if &*status == READY {
+        return Ok(Some(vec![event("BLOCK_JOB_READY", map(data), Vec::new())]));
+    }
     if let Some(error) = error {
         error.text()?;
         data.push(("error", error.clone()));
     }
     let without = if error.is_none() { vec![text("error")] } else { Vec::new() };
-    let status = until.map_or_else(|| Ok("null".into()), Node::text)?;
-    if !STATUSES.contains(&&*status) {
-        let span = until.map_or(step.span, |node| node.span);
-        let expected = format!("expected one of: {}", STATUSES.join(", "));
-        return Err(Fault::new(span, format!("`{status}` is no status that a finished job has"), expected));
-    }
     Ok(Some(vec![
         event("BLOCK_JOB_COMPLETED", map(data), without),
         event("JOB_STATUS_CHANGE", map(vec![("id", text(&job)), ("status", text(&status))]), Vec::new()),
     ]))
 }
 
-/// What `wait` can wait for, once the job has completed.
-const STATUSES: &[&str] = &["concluded", "null"];
+/// What `wait` can wait for: the one before a job ends, or one of those after it has completed.
+const STATUSES: &[&str] = &[READY, "concluded", "null"];
+const READY: &str = "ready";
 
 /// `node` with its parameters in place.
 fn substitute(node: &Node, scope: &Scope, budget: &mut Budget) -> Read<Node> {

@@ -3,11 +3,12 @@
 use super::error::{Fault, Read, Span, nearest};
 use super::tree::{Key, Node, Value};
 use crate::base::Json;
-use crate::base::units::{MICROS, MILLIS, Nanos, SECONDS, parse_size};
+use crate::base::time;
+use crate::base::units::parse_size;
 use std::sync::Arc;
 
 /// The longest duration, so that times can be added to each other.
-const MAX_DURATION: Nanos = 1 << 62;
+const MAX_DURATION: time::Span = time::Span::from_nanos(1 << 62);
 /// How sizes are written.
 const SIZES: &str = "sizes are written 512, 0x200, 64K, 4M, 1G";
 
@@ -146,16 +147,17 @@ impl Node {
         }
     }
 
-    /// A duration such as `300ms`, in nanoseconds.
-    pub fn duration(&self) -> Read<Nanos> {
+    /// A duration such as `300ms`.
+    pub fn duration(&self) -> Read<time::Span> {
+        const SECOND: u64 = time::Span::SECOND.as_nanos();
         let units = [
             ("ns", 1),
-            ("us", MICROS),
-            ("µs", MICROS),
-            ("ms", MILLIS),
-            ("s", SECONDS),
-            ("m", 60 * SECONDS),
-            ("h", 3600 * SECONDS),
+            ("us", SECOND / 1_000_000),
+            ("µs", SECOND / 1_000_000),
+            ("ms", SECOND / 1_000),
+            ("s", SECOND),
+            ("m", 60 * SECOND),
+            ("h", 3600 * SECOND),
         ];
         let text = match &self.value {
             Value::Str(text) => &**text,
@@ -165,7 +167,8 @@ impl Node {
         let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
         let unit = units.iter().find(|(name, _)| *name == text[digits.len()..].trim());
         unit.and_then(|(_, nanos)| digits.parse::<u64>().ok()?.checked_mul(*nanos))
-            .filter(|nanos| *nanos <= MAX_DURATION)
+            .map(time::Span::from_nanos)
+            .filter(|span| *span <= MAX_DURATION)
             .ok_or_else(|| {
                 self.expected("a duration")
                     .help("durations are written 300ms, 5us, 2s, 10m, 1h; the longest is 146 years")

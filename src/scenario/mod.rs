@@ -27,7 +27,7 @@
 //! | … `returns: TEXT` | this text must be the whole reply |
 //! | … `fails: true`, `fails: any` | it must fail, or may; where `output` or a `returns` that is not empty is given, it may |
 //! | `event: {event, data, without}`, `event: NAME` | waits for the oldest queued event that fits; `without` lists members that `data` may not have |
-//! | `wait: JOB` | waits for the block job's BLOCK_JOB_COMPLETED without an error, and for its end; `error: TEXT`: with that error; `until: concluded`: for that status |
+//! | `wait: JOB` | waits for the block job's BLOCK_JOB_COMPLETED without an error, and for its end; `error: TEXT`: with that error; `until: concluded`: for that status; `until: ready`: for BLOCK_JOB_READY |
 //! | `sleep: 300ms` | lets virtual time pass |
 //! | `idle: true` | waits until the process is at rest and all is read |
 //! | `bitmap: {node, name, ranges, count, granularity, busy, recording, persistent, inconsistent}` | looks at a bitmap from outside; `ranges: [[OFFSET, LENGTH], …]` are all its dirty areas; `absent: true`: there is none |
@@ -46,6 +46,7 @@
 //! `$$` for a dollar sign; a text that is `$name` and nothing else becomes whatever the parameter is. Sizes are bytes or texts such as
 //! `64K`. Free-form values (`arguments`, patterns) are JSON as YAML writes it; only `true` and `false` are booleans.
 
+mod build;
 mod disk;
 mod error;
 mod expand;
@@ -58,6 +59,7 @@ mod steps;
 mod tree;
 pub mod write;
 
+pub use build::Builder;
 pub use disk::load_file;
 pub(crate) use error::nearest;
 pub use error::{Place, ScenarioError, Span};

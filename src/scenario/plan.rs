@@ -1,10 +1,10 @@
 //! A scenario that was read and checked: what images there are, how QEMU is started, and what happens then.
 //!
-//! Nothing here knows of YAML. Sizes and offsets are bytes, durations nanoseconds of virtual time, file names those of the
+//! Nothing here knows of YAML. Sizes and offsets are bytes, durations virtual time, file names those of the
 //! scenario's own directory.
 
 use crate::base::Json;
-use crate::base::units::Nanos;
+use crate::base::time::{Instant, Span};
 use crate::choice::{ChoiceLog, Preemptions};
 use crate::host::HostChange;
 use crate::invariant::Invariant;
@@ -134,8 +134,8 @@ pub struct PlannedStep {
 pub struct Limits {
     /// Dispatches of the main loop.
     pub steps: Option<u64>,
-    /// Virtual time in nanoseconds.
-    pub time: Option<Nanos>,
+    /// Virtual time.
+    pub time: Option<Span>,
     /// Records in the trace.
     pub trace: Option<u64>,
 }
@@ -270,14 +270,14 @@ pub enum StepKind {
     },
     /// Waits for the oldest queued event that fits, and takes it from the queue.
     Event(EventPattern),
-    /// Lets virtual time pass, in nanoseconds.
-    Sleep(Nanos),
+    /// Lets virtual time pass.
+    Sleep(Span),
     /// Goes on once the process has run so far, at rest or not: for runs that were recorded.
     At {
         /// Frames since the last reply, or since the start.
         frames: u64,
-        /// Virtual time since the start; it may be ahead, where nothing happened meanwhile.
-        time: Nanos,
+        /// What time it is; it may be ahead, where nothing happened meanwhile.
+        time: Instant,
     },
     /// Waits until the process is at rest and the client has read everything.
     Idle,

@@ -145,11 +145,11 @@ const STEPS: &[Step] = &[
     ),
     Step {
         name: "wait",
-        about: "waits until the block job of this ID has completed and is gone",
+        about: "waits until the block job of this ID has completed and is gone, or is ready",
         of: Type::Text,
         beside: &[
             opt("error", Type::Text, "it must complete with this error"),
-            opt("until", Type::Word(&["concluded", "null"]), "the status to wait for"),
+            opt("until", Type::Word(&["ready", "concluded", "null"]), "the status to wait for"),
         ],
     },
     step("sleep", "lets virtual time pass", Type::Duration),

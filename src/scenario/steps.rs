@@ -8,6 +8,7 @@ use super::plan::{
 };
 use super::tree::{Node, Value};
 use crate::base::errno::Errno;
+use crate::base::time::Instant;
 use crate::base::units::BDRV_MAX_LENGTH;
 use crate::host::{Failing, HostChange, Request};
 use crate::invariant::Invariant;
@@ -380,7 +381,8 @@ fn rebase(node: &Node) -> Read<FileOp> {
 
 fn at(node: &Node, _beside: &mut Fields<'_>) -> Read<StepKind> {
     let mut fields = Fields::of("at", node)?;
-    let kind = StepKind::At { frames: fields.req("frames")?.uint()?, time: fields.req("time")?.duration()? };
+    let kind =
+        StepKind::At { frames: fields.req("frames")?.uint()?, time: Instant::START + fields.req("time")?.duration()? };
     fields.end()?;
     Ok(kind)
 }

@@ -7,7 +7,8 @@ use super::plan::{
     Backing, BitmapCheck, EventPattern, Expect, Extent, Fails, FileOp, ImageFormat, Plan, Schedule, StepKind, WriteData,
 };
 use crate::base::Json;
-use crate::base::units::{MICROS, MILLIS, Nanos, SECONDS, size_text};
+use crate::base::time;
+use crate::base::units::size_text;
 use crate::host::HostChange;
 use std::fmt::Write;
 
@@ -219,7 +220,7 @@ fn step(kind: &StepKind) -> Yaml {
         StepKind::Event(pattern) => Yaml::map([("event", Some(event(pattern)))]),
         StepKind::Sleep(time) => Yaml::map([("sleep", Some(Yaml::plain(duration(*time))))]),
         StepKind::At { frames, time } => {
-            let (frames, time) = (Yaml::plain(frames.to_string()), Yaml::plain(duration(*time)));
+            let (frames, time) = (Yaml::plain(frames.to_string()), Yaml::plain(duration(*time - time::Instant::START)));
             Yaml::map([("at", Some(Yaml::map([("frames", Some(frames)), ("time", Some(time))])))])
         }
         StepKind::Idle => Yaml::map([("idle", yes())]),
@@ -356,10 +357,17 @@ fn host(change: &HostChange) -> Yaml {
 }
 
 /// The largest unit that leaves no rest.
-fn duration(time: Nanos) -> String {
-    let units = [("h", 3600 * SECONDS), ("m", 60 * SECONDS), ("s", SECONDS), ("ms", MILLIS), ("us", MICROS)];
-    let unit = units.iter().find(|(_, nanos)| time >= *nanos && time.is_multiple_of(*nanos));
-    unit.map_or_else(|| format!("{time}ns"), |(name, nanos)| format!("{}{name}", time / nanos))
+fn duration(span: time::Span) -> String {
+    use time::Span;
+    let units = [
+        ("h", Span::from_secs(3600)),
+        ("m", Span::from_secs(60)),
+        ("s", Span::SECOND),
+        ("ms", Span::MILLISECOND),
+        ("us", Span::MICROSECOND),
+    ];
+    let unit = units.iter().find(|(_, unit)| span >= *unit && span % *unit == Span::ZERO);
+    unit.map_or_else(|| format!("{}ns", span.as_nanos()), |(name, unit)| format!("{}{name}", span / *unit))
 }
 
 /// A text as a scalar: bare where nothing can mistake it, in single quotes where it can be read so, in double quotes otherwise.

@@ -9,7 +9,7 @@ use super::pace::{Pace, Sleeps};
 use super::record::Recording;
 use super::sim_options::SimOptions;
 use crate::base::Json;
-use crate::base::units::Nanos;
+use crate::base::time::{self, Span};
 use crate::check::Checker;
 use crate::choice::{Choice, ChoiceLog, ChoicePoint, Choose, Chooser, Walk};
 use crate::images::Images;
@@ -122,7 +122,7 @@ pub(super) struct Engine {
     /// Events put out since the last command ended.
     events: u64,
     /// And when that was.
-    replied: Nanos,
+    replied: time::Instant,
     /// The next command is sent as by a calm client of a scenario: when the world first rests.
     plain: bool,
     /// What the trace's client has not read yet.
@@ -163,7 +163,7 @@ impl Engine {
             since: 0,
             patience: PATIENCE,
             events: 0,
-            replied: 0,
+            replied: time::Instant::START,
             plain: seed.is_none(),
             unread: Vec::new(),
             recording: options.record.is_some().then(Recording::default),
@@ -338,10 +338,10 @@ impl Engine {
     }
 
     /// Moves virtual time on by so much, or to the next timer; gives how far. What sleeps until then goes on.
-    pub(super) fn clock_step(&mut self, by: Option<Nanos>) -> Nanos {
+    pub(super) fn clock_step(&mut self, by: Option<Span>) -> Span {
         let next = self.world.timers().map(|(_, deadline)| deadline).min();
-        let by = by.unwrap_or_else(|| next.map_or(0, |next| next.saturating_sub(self.world.now)));
-        let target = self.world.now.saturating_add(by);
+        let by = by.unwrap_or_else(|| next.map_or(Span::ZERO, |next| next - self.world.now));
+        let target = self.world.now + by;
         self.sleeps.allow(target);
         // What never comes to rest is not waited for.
         for _ in 0..SLICES {

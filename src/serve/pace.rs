@@ -4,7 +4,7 @@
 //! from the moment it was set, and a request that is under way is not held up by a timer that must wait.
 
 use super::engine::Next;
-use crate::base::units::Nanos;
+use crate::base::time::{self, Span};
 use crate::world::World;
 use crate::world::aio::timer::TimerKind;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ pub enum Pace {
 #[derive(Debug)]
 struct Sleep {
     kind: TimerKind,
-    deadline: Nanos,
+    deadline: time::Instant,
     due: Instant,
 }
 
@@ -33,14 +33,14 @@ pub(super) struct Sleeps {
     pace: Pace,
     sleeps: Vec<Sleep>,
     /// Since when the world is at rest with a timer, in both times.
-    rests: Option<(Instant, Nanos)>,
+    rests: Option<(Instant, time::Instant)>,
     /// Timers up to here need not wait: qtest moved the clock.
-    allowed: Nanos,
+    allowed: time::Instant,
 }
 
 impl Sleeps {
     pub(super) fn new(pace: Pace) -> Sleeps {
-        Sleeps { pace, sleeps: Vec::new(), rests: None, allowed: 0 }
+        Sleeps { pace, sleeps: Vec::new(), rests: None, allowed: time::Instant::START }
     }
 
     /// Whether the timer that is next must wait for the wall clock.
@@ -60,7 +60,7 @@ impl Sleeps {
         self.sleeps.retain(|s| world.timers().any(|(kind, deadline)| (kind, deadline) == (s.kind, s.deadline)));
         for (kind, deadline) in world.timers() {
             if !self.sleeps.iter().any(|s| s.kind == kind) {
-                let due = now + Duration::from_nanos(deadline.saturating_sub(world.now));
+                let due = now + Duration::from_nanos((deadline - world.now).as_nanos());
                 self.sleeps.push(Sleep { kind, deadline, due });
             }
         }
@@ -92,14 +92,17 @@ impl Sleeps {
     /// Whether it did.
     pub(super) fn catch_up(&mut self, world: &mut World) -> bool {
         let Some((since, then)) = self.rests.take() else { return false };
-        let slept = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let next = world.next_deadline().unwrap_or(Nanos::MAX);
-        world.now = world.now.max(then.saturating_add(slept).min(next.saturating_sub(1)));
+        let slept = u64::try_from(since.elapsed().as_nanos()).map_or(Span::MAX, Span::from_nanos);
+        let mut time = then + slept;
+        if let Some(next) = world.next_deadline() {
+            time = time.min(next.just_before());
+        }
+        world.now = world.now.max(time);
         true
     }
 
     /// qtest's `clock_step`: timers up to `time` may go off.
-    pub(super) fn allow(&mut self, time: Nanos) {
+    pub(super) fn allow(&mut self, time: time::Instant) {
         self.allowed = self.allowed.max(time);
     }
 }

@@ -12,6 +12,7 @@ use super::readline;
 use super::signals::Signals;
 use super::waiting::Watch;
 use crate::base::Json;
+use crate::base::time::Span;
 use crate::world::World;
 use crate::world::out::{Event, Output};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -265,10 +266,10 @@ impl Wire {
             qtest::Asked::ClockStep(by) => by,
             qtest::Asked::ClockSet(time) => Some(time.saturating_sub(clock)),
         };
-        if by.is_some_and(|by| by > qtest::LAST.saturating_sub(clock.max(self.engine.world.now))) {
+        if by.is_some_and(|by| by > qtest::LAST.saturating_sub(clock.max(self.engine.world.now.as_nanos()))) {
             return format!("FAIL the clock goes up to {} ns\n", qtest::LAST);
         }
-        let by = self.engine.clock_step(by);
+        let by = self.engine.clock_step(by.map(Span::from_nanos)).as_nanos();
         let qtest = &mut self.users.qtests[i];
         qtest.clock = qtest.clock.saturating_add(by);
         format!("OK {}\n", qtest.clock)

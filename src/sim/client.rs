@@ -9,7 +9,7 @@ use super::nbd::NbdClients;
 use super::outcome::{At, Outcome};
 use super::setup::{file_cost, file_op};
 use super::{MAX_CLUSTERS, MAX_STEPS, MAX_TIME};
-use crate::base::units::{MILLIS, Nanos, Shift};
+use crate::base::time::{Instant, Rebase, Shift, Span};
 use crate::base::{Json, Kept};
 use crate::choice::{ChoicePoint, Choose, MODES, Subject, Who};
 use crate::invariant::Broken;
@@ -25,7 +25,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 /// How long, in virtual time, a calm client waits for a process that never comes to rest; then it sends its next command all the same.
-pub const PATIENCE: Nanos = 250 * MILLIS;
+pub const PATIENCE: Span = Span::from_millis(250);
 
 /// What the client can do.
 #[derive(Debug)]
@@ -45,7 +45,20 @@ enum State {
     /// A command was sent.
     Reply,
     /// Until then.
-    Sleep(Nanos),
+    Sleep(Instant),
+}
+
+impl Rebase for State {
+    fn has_instants(&self) -> bool {
+        matches!(self, State::Sleep(_))
+    }
+
+    fn rebase(&mut self, shift: Shift) {
+        match self {
+            State::Before | State::Reply => {}
+            State::Sleep(until) => *until = shift.of(*until).max(shift.to),
+        }
+    }
 }
 
 /// The steps of a scenario. They are the same all through a run, so they add nothing to the hash of a state.
@@ -88,9 +101,9 @@ pub struct Client {
     /// The last of them.
     last: Option<Kept<Json>>,
     /// Since when it would have liked to send.
-    ready_since: Option<Nanos>,
+    ready_since: Option<Instant>,
     max_steps: u64,
-    max_time: Nanos,
+    max_time: Span,
     /// Clusters that steps which change files may still touch.
     clusters: u64,
     /// The step before which exploring starts.
@@ -110,6 +123,15 @@ pub struct Client {
     /// One of them has connected and negotiates.
     nbd_connects: bool,
 }
+
+crate::base::time::rebase!(Client {
+    moves: state, ready_since;
+    // Without timers the clock stands still, so how long the client has waited is what it has waited for timers. What a scenario says of times
+    // is the same all through a run.
+    stays: steps;
+    rest: step, id, queue, seen, stdout, sent, taken, last, max_steps, max_time, clusters, start, started, replied,
+        forced, strict, failed, nbd, nbd_connects
+});
 
 /// The mark where exploring starts; a scenario without it is explored from its first step.
 pub const START: &str = "start";
@@ -212,8 +234,8 @@ impl Client {
                 Json::dict(vec![("execute", "human-monitor-command".into()), ("arguments", arguments)])
             }),
             (State::Before, StepKind::Event(pattern)) => self.wait_event(world, pattern),
-            (State::Before, StepKind::Sleep(ns)) => {
-                self.state = State::Sleep(world.now.saturating_add(*ns));
+            (State::Before, StepKind::Sleep(span)) => {
+                self.state = State::Sleep(world.now + *span);
                 Act::Acted
             }
             (State::Before, StepKind::At { frames, time }) => {
@@ -290,7 +312,7 @@ impl Client {
     /// Whether the process is at rest, or the client's patience at its end.
     fn at_rest(&mut self, world: &World) -> bool {
         let since = *self.ready_since.get_or_insert(world.now);
-        world.at_rest() || (world.in_main_loop() && world.now.saturating_sub(since) > PATIENCE)
+        world.at_rest() || (world.in_main_loop() && world.now - since > PATIENCE)
     }
 
     /// Whether the client waits for the next timer of a process that only sleeps, as when a job has used up its rate.
@@ -408,17 +430,6 @@ impl Client {
         }
     }
 
-    /// The world's clock was set to another time.
-    pub(super) fn rebase(&mut self, shift: Shift) {
-        if let State::Sleep(until) = &mut self.state {
-            *until = shift.of(*until).max(shift.to);
-        }
-        // Without timers the clock stands still, so how long the client has waited is what it has waited for timers.
-        if let Some(since) = &mut self.ready_since {
-            *since = shift.of(*since);
-        }
-    }
-
     /// How many of the steps that were made still count, if they are forgotten up to now.
     pub(super) fn rebase_steps(&mut self, steps: u64) -> u64 {
         match std::mem::take(&mut self.replied) {
@@ -428,8 +439,8 @@ impl Client {
     }
 
     /// A time of day that leaves room on both sides: for what began before, and up to the end of the run's time.
-    pub(super) fn noon(&self) -> Nanos {
-        self.max_time / 2
+    pub(super) fn noon(&self) -> Instant {
+        Instant::START + self.max_time / 2
     }
 
     /// Whether the client goes on now (1) although the process is not at rest, or did so just before the dispatcher, having
@@ -567,7 +578,7 @@ impl Client {
         }
     }
 
-    fn sleep(&mut self, world: &mut World, choose: &mut dyn Choose, until: Nanos) -> Act {
+    fn sleep(&mut self, world: &mut World, choose: &mut dyn Choose, until: Instant) -> Act {
         // Who sleeps reads nothing; it may find part of what one turn of the process said when it wakes up. Where times are not open, the
         // end is so far from all that is said that it finds all of it.
         if !world.aio.order {
@@ -650,31 +661,41 @@ impl Client {
 
     /// The outcome of a run that cannot go on.
     pub(super) fn stuck(&self, world: &World) -> Outcome {
-        let mut waits = Vec::new();
-        match (&self.state, self.steps.get(self.step).map(|s| &s.kind)) {
-            (State::Reply, _) => waits.push("client: waits for a reply".to_owned()),
-            (_, Some(StepKind::Event(pattern))) => {
-                waits.push(format!("client: waits for the event {pattern}"));
-                waits.extend(look::near_miss(pattern, self.queue.iter()));
-            }
-            _ => waits.push("client: waits for the process".to_owned()),
+        let mut waits = self.waits();
+        if waits.is_empty() {
+            waits.push("client: waits for the process".to_owned());
         }
         waits.extend(world.waiting());
         Outcome::Stuck { at: self.at(), waits }
+    }
+
+    /// What the client waits for, and which event came instead.
+    fn waits(&self) -> Vec<String> {
+        match (&self.state, self.steps.get(self.step).map(|s| &s.kind)) {
+            (State::Reply, _) => vec!["client: waits for a reply".to_owned()],
+            (State::Before, Some(StepKind::Event(pattern))) => {
+                let waits = format!("client: waits for the event {pattern}");
+                std::iter::once(waits).chain(look::near_miss(pattern, self.queue.iter())).collect()
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// The outcome of a run that met a limit.
     pub(super) fn over_limit(&self, world: &World) -> Option<Outcome> {
         let what = if world.steps > self.max_steps {
             format!("more than {} steps", self.max_steps)
-        } else if world.now > self.max_time {
-            format!("more than {} ms of virtual time", self.max_time / MILLIS)
+        } else if world.now - Instant::START > self.max_time {
+            format!("more than {} ms of virtual time", self.max_time.as_millis())
         } else if world.trace.overflowed() {
             format!("more than {} records in the trace", world.trace.len())
         } else {
             return None;
         };
-        Some(Outcome::Limit { at: self.at(), what, waits: world.waiting() })
+        // A job that is ready sleeps and wakes for ever: a client that waits for its end meets the limit, and is never stuck.
+        let mut waits = self.waits();
+        waits.extend(world.waiting());
+        Some(Outcome::Limit { at: self.at(), what, waits })
     }
 
     /// The outcome of a broken invariant.

@@ -11,7 +11,7 @@ mod setup;
 pub use client::{Client, PATIENCE, START, note_read, note_sent};
 pub use setup::file_op;
 
-use crate::base::units::{Nanos, SECONDS, Shift};
+use crate::base::time::{Instant, Rebase, Shift, Span, timeless};
 use crate::check::Checker;
 use crate::choice::{Choose, Chooser, Mode, Preempt, Recorder, Replay, Walk};
 use crate::host::HostFiles;
@@ -26,7 +26,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 /// Frames after which a run is given up, unless the scenario says otherwise.
 pub const MAX_STEPS: u64 = 50_000_000;
 /// Virtual time after which a run is given up, unless the scenario says otherwise.
-pub const MAX_TIME: Nanos = 24 * 3600 * SECONDS;
+pub const MAX_TIME: Span = Span::from_secs(24 * 3600);
 /// Records that a trace holds at most, unless the scenario says otherwise.
 pub const MAX_TRACE: u64 = 1_000_000;
 /// Clusters of images that the file steps of a run may change, all together.
@@ -152,10 +152,12 @@ impl Sim {
     /// Sets the clock to a time that is the same for all runs of a scenario and forgets the number of steps, so that runs which differ only
     /// in these are equal.
     pub fn rebase(&mut self) {
-        let from = self.world.now;
-        self.world.rebase(self.client.noon());
-        self.client.rebase(Shift { from, to: self.world.now });
-        self.world.steps = self.client.rebase_steps(self.world.steps);
+        let Sim { world, client, check } = self;
+        timeless(check);
+        let from = world.now;
+        world.set_clock(client.noon());
+        client.rebase(Shift { from, to: world.now });
+        world.steps = client.rebase_steps(world.steps);
     }
 
     /// Runs to the end.
@@ -219,7 +221,7 @@ pub fn run(plan: &Plan, chooser: Chooser, options: &RunOptions) -> Run {
         Err(outcome) => {
             let mut recorder = Recorder::new(chooser);
             let outcome = as_expected(plan, finish_replay(&mut recorder.inner, outcome));
-            Run { outcome, trace: Trace::off(), choices: recorder.log, time: 0, dispatches: 0 }
+            Run { outcome, trace: Trace::off(), choices: recorder.log, time: Instant::START, dispatches: 0 }
         }
     }
 }

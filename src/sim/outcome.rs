@@ -1,6 +1,6 @@
 //! How a run ends.
 
-use crate::base::units::Nanos;
+use crate::base::time::Instant;
 use crate::choice::{ChoiceLog, Chooser, Divergence};
 use crate::quirk::Quirks;
 use crate::scenario::Pos;
@@ -31,8 +31,8 @@ pub struct Run {
     pub trace: Trace,
     /// What was chosen; empty unless asked for.
     pub choices: ChoiceLog,
-    /// Virtual time at the end, in nanoseconds.
-    pub time: Nanos,
+    /// When it ended.
+    pub time: Instant,
     /// Dispatches of the main loop.
     pub dispatches: u64,
 }
@@ -75,8 +75,8 @@ pub enum Outcome {
         reason: Box<str>,
         /// Frames run until then.
         step: u64,
-        /// Virtual time then, in nanoseconds.
-        time: Nanos,
+        /// When that was.
+        time: Instant,
     },
     /// Nothing can go on, though the scenario is not done.
     Stuck {
@@ -141,8 +141,7 @@ impl fmt::Display for Outcome {
             Outcome::Passed => return f.write_str("passed"),
             Outcome::Failed { at, reason } => (at, reason, &[]),
             Outcome::Violated { at, invariant, subject, reason, time, .. } => {
-                let (whole, rest) = (time / 1_000_000, time % 1_000_000);
-                broken = format!("{invariant}: {subject}: {reason} (at {whole}.{rest:06} ms)");
+                broken = format!("{invariant}: {subject}: {reason} (at {time})");
                 (at, &broken, &[])
             }
             Outcome::Stuck { at, waits } => (at, "nothing can go on", waits),

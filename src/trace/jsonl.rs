@@ -76,7 +76,7 @@ fn json(record: &Record, times: bool, causes: bool) -> Json {
         members.push(("cause", Json::uint(u64::from(cause))));
     }
     if times {
-        members.push(("time", Json::uint(record.time)));
+        members.push(("time", Json::uint(record.time.as_nanos())));
     }
     Json::dict(members)
 }

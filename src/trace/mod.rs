@@ -14,7 +14,7 @@ pub mod text;
 pub use cause::{Cause, Later};
 pub use record::{Note, Phase, Record, RecordKind, TxnPhase};
 
-use crate::base::units::Nanos;
+use crate::base::time::Instant;
 use cause::Causes;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -108,7 +108,7 @@ impl Trace {
 
     /// Keeps what `kind` builds, at `time`, if records of `level` are wanted.
     #[inline]
-    pub fn emit(&mut self, level: Level, time: Nanos, kind: impl FnOnce() -> RecordKind) {
+    pub fn emit(&mut self, level: Level, time: Instant, kind: impl FnOnce() -> RecordKind) {
         if self.wants(level) {
             let kind = kind();
             assert_eq!(kind.level(), level, "{kind:?}");
@@ -229,23 +229,23 @@ mod tests {
     #[test]
     fn only_what_is_wanted_is_built() {
         let mut trace = Trace::new(Some(Level::Client), 10);
-        trace.emit(Level::Job, 0, || unreachable!());
-        trace.emit(Level::Client, 0, || RecordKind::Command(Json::empty()));
+        trace.emit(Level::Job, Instant::START, || unreachable!());
+        trace.emit(Level::Client, Instant::START, || RecordKind::Command(Json::empty()));
         assert_eq!(trace.len(), 1);
         let mut off = Trace::off();
-        off.emit(Level::Client, 0, || unreachable!());
+        off.emit(Level::Client, Instant::START, || unreachable!());
         assert!(off.is_empty() && !off.overflowed());
     }
 
     #[test]
     fn copies_go_their_own_ways() {
         let mut a = Trace::new(Some(Level::Co), 4);
-        a.emit(Level::Job, 1, || note("a"));
+        a.emit(Level::Job, Instant::from_nanos(1), || note("a"));
         a.checkpoint();
         let mut b = a.clone();
-        a.emit(Level::Job, 2, || note("b"));
+        a.emit(Level::Job, Instant::from_nanos(2), || note("b"));
         for _ in 0..4 {
-            b.emit(Level::Job, 3, || note("c"));
+            b.emit(Level::Job, Instant::from_nanos(3), || note("c"));
         }
         assert_eq!((a.iter().count(), b.iter().count()), (2, 4));
         assert_eq!((a.overflowed(), b.overflowed()), (false, true));

@@ -1,15 +1,15 @@
 //! The records themselves.
 
 use super::{Cause, Level};
-use crate::base::units::Nanos;
+use crate::base::time::Instant;
 use crate::base::{Errno, Json};
 use std::sync::Arc;
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Record {
-    /// Virtual time, in nanoseconds since the process started.
-    pub time: Nanos,
+    /// When.
+    pub time: Instant,
     /// What it was.
     pub kind: RecordKind,
     /// The record that led to it, where that is known.

@@ -82,7 +82,7 @@ pub fn to_string(trace: &Trace) -> String {
 pub fn write_line(record: &Record, out: &mut String) {
     let start = out.len();
     let columns = columns(&record.kind);
-    let (whole, rest) = (record.time / 1_000_000, record.time % 1_000_000);
+    let (whole, rest) = (record.time.as_nanos() / 1_000_000, record.time.as_nanos() % 1_000_000);
     _ = write!(
         out,
         "{whole:>6}.{rest:06}  {:<4}  {:<12}  {:<25}  {}",

@@ -7,7 +7,7 @@
 //! further back was wrong, and the trace did not tell.
 
 use super::target::{Target, line, timeless};
-use crate::base::units::{Nanos, SECONDS};
+use crate::base::time::{Instant, Span};
 use crate::choice::{Choice, ChoiceLog, ChoicePoint, Choose, MODE_ORDER, STREAMS, Stream};
 use crate::scenario::plan::Plan;
 use crate::sim::Sim;
@@ -67,7 +67,7 @@ const STUCK: u32 = 500;
 /// Attempts among schedules of one kind before the first of the other kind.
 const TURN: u32 = 500;
 /// A process that owes a reply and does nothing for this long hangs, as far as a client can tell.
-pub const HANG: Nanos = 4 * SECONDS;
+pub const HANG: Span = Span::from_secs(4);
 /// What the model gave at one place, as far as it is told.
 const TOLD: usize = 8;
 
@@ -388,7 +388,7 @@ impl<'a> Search<'a> {
     }
 
     /// Whether the last step waited for a timer for so long that a client which waits for a reply takes the process for one that hangs.
-    fn sleeps_on(&self, state: &State, since: Nanos) -> bool {
+    fn sleeps_on(&self, state: &State, since: Instant) -> bool {
         let over = state.given == self.target.outputs.len() && state.sent == self.target.sent.len();
         over && state.sim.client.waits_for_reply() && state.sim.world.now - since > HANG
     }

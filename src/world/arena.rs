@@ -5,6 +5,7 @@
 //! there, where the standard library's takes a locked exchange.
 
 use crate::base::Digest;
+use crate::base::time::{Rebase, Shift};
 use crate::invariant::{Broken, Invariant};
 use std::hash::{Hash, Hasher};
 use triomphe::Arc;
@@ -173,6 +174,22 @@ impl<I: Copy + From<u32> + Into<u32> + std::fmt::Debug, T: Clone> Arena<I, T> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+/// A thing without instants stays shared with other worlds, and keeps its hash.
+impl<I, T: Rebase + Clone> Rebase for Arena<I, T> {
+    fn has_instants(&self) -> bool {
+        self.slots.iter().filter_map(|slot| slot.thing.as_deref()).any(T::has_instants)
+    }
+
+    fn rebase(&mut self, shift: Shift) {
+        for Slot { thing, digest } in &mut self.slots {
+            if let Some(thing) = thing.as_mut().filter(|thing| thing.has_instants()) {
+                digest.clear();
+                Arc::make_mut(thing).rebase(shift);
+            }
+        }
     }
 }
 

@@ -6,128 +6,79 @@ use super::aio::queue::{Bh, Ctx};
 use super::aio::step::Cond;
 use super::aio::timer::TimerKind;
 use super::arena::{NodeId, ReqId};
-use super::frame::{Flow, Frame};
+use super::frame::{Flow, Frame, files_with_frames};
 use super::value::Val;
 use crate::trace::Later;
 use crate::world::block::graph::GraphFrame;
 use crate::world::job::txn::TxnFrame;
 
-impl Frame {
-    /// Runs the frame.
-    #[expect(clippy::too_many_lines, reason = "one line for each frame")]
-    pub(super) fn run(self, w: &mut World) -> Flow {
-        match self {
-            Frame::Poll(_) => unreachable!("only the main thread polls, and its step looks for this frame itself"),
-            Frame::BhLoop(ctx) => w.bh_loop(ctx),
-            Frame::Handlers => w.handlers(),
-            Frame::RunTimers => w.run_timers(),
-            Frame::Complete(id) => w.complete(id),
-            Frame::More | Frame::MoreHere | Frame::MoreBetween => {
-                unreachable!("`World::step` asks whether there is more")
-            }
-            Frame::Enter(co) => {
-                w.aio_co_wake(co);
-                Flow::Go
-            }
-            Frame::Wake(co) => {
-                w.aio_co_wake(co);
-                Flow::Go
-            }
-            Frame::WakeWithReg(co) => {
-                let value = w.take_val();
-                w.wake_with(co, value);
-                Flow::Go
-            }
-            Frame::CoReturn(cell) => {
-                w.aio.cells[cell.0 as usize] = Some(w.take_val());
-                Flow::Go
-            }
-            Frame::TakeCell(cell) => {
-                let value = w.take_cell(cell);
-                w.ret(value)
-            }
-            Frame::RunCo(frame) => {
-                w.leave(Val::None);
-                w.run_co(*frame)
-            }
-            Frame::OnMain(frame) => w.co_call_main(*frame, "the main thread"),
-            Frame::Give(value) => w.ret(*value),
-            Frame::KeepOver(frame) => {
-                let kept = w.take_val();
-                w.seq([*frame, Frame::Give(Box::new(kept))])
-            }
-            Frame::Idle => unreachable!("starting the process stops here"),
-            Frame::IfOk(frames) => {
-                if !w.peek().is_err() {
-                    w.leave(Val::None);
-                    w.push_all(frames.into_vec());
+macro_rules! run_frames {
+    ($($(#[$when:meta])? $file:ident($($path:ident)::+) $($moves:ident)?,)*) => {
+        impl Frame {
+            /// Runs the frame.
+            pub(super) fn run(self, w: &mut World) -> Flow {
+                match self {
+                Frame::Poll(_) => unreachable!("only the main thread polls, and its step looks for this frame itself"),
+                Frame::BhLoop(ctx) => w.bh_loop(ctx),
+                Frame::Handlers => w.handlers(),
+                Frame::RunTimers => w.run_timers(),
+                Frame::Complete(id) => w.complete(id),
+                Frame::More | Frame::MoreHere | Frame::MoreBetween => {
+                    unreachable!("`World::step` asks whether there is more")
                 }
-                Flow::Go
+                Frame::Enter(co) => {
+                    w.aio_co_wake(co);
+                    Flow::Go
+                }
+                Frame::Wake(co) => {
+                    w.aio_co_wake(co);
+                    Flow::Go
+                }
+                Frame::WakeWithReg(co) => {
+                    let value = w.take_val();
+                    w.wake_with(co, value);
+                    Flow::Go
+                }
+                Frame::CoReturn(cell) => {
+                    w.aio.cells[cell.0 as usize] = Some(w.take_val());
+                    Flow::Go
+                }
+                Frame::TakeCell(cell) => {
+                    let value = w.take_cell(cell);
+                    w.ret(value)
+                }
+                Frame::RunCo(frame) => {
+                    w.leave(Val::None);
+                    w.run_co(*frame)
+                }
+                Frame::OnMain(frame) => w.co_call_main(*frame, "the main thread"),
+                Frame::Give(value) => w.ret(*value),
+                Frame::KeepOver(frame) => {
+                    let kept = w.take_val();
+                    w.seq([*frame, Frame::Give(Box::new(kept))])
+                }
+                Frame::Idle => unreachable!("starting the process stops here"),
+                Frame::IfOk(frames) => {
+                    if !w.peek().is_err() {
+                        w.leave(Val::None);
+                        w.push_all(frames.into_vec());
+                    }
+                    Flow::Go
+                }
+                Frame::Sleep(span) => {
+                    let co = w.current();
+                    w.timer_set(w.now + span, crate::world::aio::timer::TimerKind::CoSleep(co));
+                    Flow::Yield(Wait::Sleep)
+                }
+                Frame::BhPoll => w.aio_bh_poll(),
+                    $($(#[$when])? Frame::$file(frame) => frame.run(w),)*
+                }
             }
-            Frame::Sleep(ns) => {
-                let co = w.current();
-                w.timer_set(w.now.saturating_add(ns), crate::world::aio::timer::TimerKind::CoSleep(co));
-                Flow::Yield(Wait::Sleep)
-            }
-            Frame::BhPoll => w.aio_bh_poll(),
-            Frame::Backend(frame) => frame.run(w),
-            Frame::BdrvCommit(commit, stage) => w.bdrv_commit_stage(commit, stage),
-            Frame::Commit(frame) => frame.run(w),
-            Frame::BlockdevChange(frame) => frame.run(w),
-            Frame::DropIntermediate(frame) => frame.run(w),
-            Frame::Mirror(frame) => frame.run(w),
-            Frame::Chain(frame) => frame.run(w),
-            Frame::CopyOnReadv(frame) => frame.run(w),
-            Frame::CopyRange(frame) => frame.run(w),
-            Frame::ImgCreate(frame) => frame.run(w),
-            Frame::Discard(frame) => frame.run(w),
-            Frame::Drain(frame) => frame.run(w),
-            Frame::Edges(frame) => frame.run(w),
-            Frame::Export(frame) => frame.run(w),
-            Frame::Flush(frame) => frame.run(w),
-            Frame::Graph(frame) => frame.run(w),
-            Frame::GraphLock(frame) => frame.run(w),
-            Frame::HostWork(frame) => frame.run(w),
-            Frame::Io(frame) => frame.run(w),
-            Frame::Status(frame) => frame.run(w),
-            Frame::Write(frame) => frame.run(w),
-            Frame::Blockdev(frame) => frame.run(w),
-            Frame::BackupCommand(frame) => frame.run(w),
-            Frame::Bitmaps(frame) => frame.run(w),
-            Frame::BackingName(frame) => frame.run(w),
-            Frame::ChangeBacking(frame) => frame.run(w),
-            Frame::ExternalSnapshot(frame) => frame.run(w),
-            Frame::Medium(frame) => frame.run(w),
-            Frame::Resize(frame) => frame.run(w),
-            Frame::DriveLimits(frame) => frame.run(w),
-            Frame::Transaction(frame) => frame.run(w),
-            Frame::Backup(frame) => frame.run(w),
-            Frame::BlockJob(frame) => frame.run(w),
-            Frame::Create(frame) => frame.run(w),
-            Frame::Job(frame) => frame.run(w),
-            Frame::Stream(frame) => frame.run(w),
-            Frame::Txn(frame) => frame.run(w),
-            Frame::Hmp(frame) => frame.run(w),
-            Frame::Monitor(frame) => frame.run(w),
-            Frame::QemuIo(frame) => frame.run(w),
-            Frame::QemuIoMap(frame) => frame.run(w),
-            Frame::Boot(frame) => frame.run(w),
-            Frame::Hotplug(frame) => frame.run(w),
-            Frame::Runstate(frame) => frame.run(w),
-            Frame::Watch(frame) => frame.run(w),
-            Frame::Blkdebug(frame) => frame.run(w),
-            Frame::BlockCopy(frame) => frame.run(w),
-            Frame::CopyBeforeWrite(frame) => frame.run(w),
-            Frame::CopyOnRead(frame) => frame.run(w),
-            Frame::Driver(frame) => frame.run(w),
-            Frame::Qcow2(frame) => frame.run(w),
-            Frame::Qcow2Create(frame) => frame.run(w),
-            Frame::Throttle(frame) => frame.run(w),
-            Frame::Open(frame) => frame.run(w),
-            Frame::Reopen(frame) => frame.run(w),
         }
-    }
+    };
 }
+
+files_with_frames!(run_frames);
 
 impl World {
     pub(super) fn run_bh(&mut self, bh: Bh, ctx: Ctx) -> Flow {

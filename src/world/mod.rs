@@ -20,7 +20,7 @@ pub mod value;
 mod waiting;
 pub mod watch;
 
-use crate::base::units::Nanos;
+use crate::base::time::Instant;
 use crate::block::content::{Data, WriteTag};
 use crate::host::HostFiles;
 use crate::quirk::Quirks;
@@ -32,8 +32,8 @@ use std::sync::Arc;
 /// The simulated process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct World {
-    /// Virtual time since the process started.
-    pub now: Nanos,
+    /// What time it is.
+    pub now: Instant,
     /// Frames run so far, for limits.
     pub steps: u64,
     /// The event loop.
@@ -84,12 +84,20 @@ pub struct World {
     pub feed: watch::feed::Feed,
 }
 
+crate::base::time::rebase!(World {
+    moves: now, aio, cos, graph, jobs, out, throttling;
+    // Records tell of what was.
+    stays: trace;
+    rest: steps, graph_readers_waiting, exports, calls, trans, padding, monitor, files, writers, writer, machine, passed,
+        running, ran, quitting, quirks, feed
+});
+
 impl World {
     /// A process without drives on a host with these files.
     #[must_use]
     pub fn new(files: HostFiles) -> World {
         World {
-            now: 0,
+            now: Instant::START,
             steps: 0,
             aio: aio::Aio::default(),
             cos: Arena::reusing(),

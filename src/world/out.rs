@@ -2,6 +2,7 @@
 
 use super::World;
 use crate::base::Json;
+use crate::base::time::{Instant, Rebase, Shift, timeless};
 use crate::job::status::JobStatus;
 use crate::trace::Cause;
 use std::sync::Arc;
@@ -11,8 +12,8 @@ use std::sync::Arc;
 pub enum Output {
     /// An event, to every client that has negotiated.
     Event {
-        /// Virtual time of its creation.
-        time: u64,
+        /// When it was created.
+        time: Instant,
         /// What happened.
         event: Event,
         /// The record of the trace that led to it.
@@ -20,8 +21,8 @@ pub enum Output {
     },
     /// A reply to one client.
     Reply {
-        /// Virtual time.
-        time: u64,
+        /// When it was put out.
+        time: Instant,
         /// The client.
         client: u32,
         /// The whole reply.
@@ -33,6 +34,27 @@ pub enum Output {
     Stderr(Arc<str>),
     /// A line on its standard error, behind the name by which the program was called.
     Report(Arc<str>),
+}
+
+/// When exactly something was put out makes no difference to what comes of it: all that stands there was put out just now.
+impl Rebase for Output {
+    fn has_instants(&self) -> bool {
+        matches!(self, Output::Event { .. } | Output::Reply { .. })
+    }
+
+    fn rebase(&mut self, shift: Shift) {
+        match self {
+            Output::Event { time, event, cause } => {
+                timeless(&(event, cause));
+                *time = shift.to;
+            }
+            Output::Reply { time, client, reply } => {
+                timeless(&(client, reply));
+                *time = shift.to;
+            }
+            Output::Stdout(text) | Output::Stderr(text) | Output::Report(text) => timeless(text),
+        }
+    }
 }
 
 /// An event. The most frequent one is spelled out so that it costs nothing to make.

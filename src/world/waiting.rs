@@ -8,12 +8,8 @@ use super::aio::timer::TimerKind;
 use super::arena::{CoId, JobId, NodeId, ReqId};
 use super::block::driver::Driver;
 use super::frame::Frame;
-use crate::base::units::{Nanos, size_text};
+use crate::base::units::size_text;
 use crate::choice::Subject;
-
-fn millis(time: Nanos) -> String {
-    format!("{}.{:06} ms", time / 1_000_000, time % 1_000_000)
-}
 
 /// The function that a frame goes on with, in the spelling of C: frames are named after them.
 fn function(frame: &Frame) -> String {
@@ -126,7 +122,7 @@ impl World {
         match timer {
             _ if job.user_paused => format!("is paused by its user (pause count {})", job.pause_count),
             _ if job.paused => format!("is paused (pause count {})", job.pause_count),
-            Some(timer) => format!("sleeps until {} (job_sleep_ns)", millis(timer.deadline)),
+            Some(timer) => format!("sleeps until {} (job_sleep_ns)", timer.deadline),
             None => "has yielded until job_enter".to_owned(),
         }
     }

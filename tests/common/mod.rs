@@ -95,8 +95,12 @@ pub fn client_trace(plan: &Plan, seed: Option<u64>) -> Vec<ClientLine> {
 
 /// What clients of the real QEMU saw in a case, from the most frequent trace on: each begins with a header line.
 pub fn recorded(case: &str) -> Vec<Vec<ClientLine>> {
-    let file = format!("tests/data/qemu/iotest-124/{case}.jsonl");
-    let text = fs::read_to_string(path(&file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+    traces(&format!("tests/data/qemu/iotest-124/{case}.jsonl"))
+}
+
+/// The client traces of a file: each begins with a header line.
+pub fn traces(file: &str) -> Vec<Vec<ClientLine>> {
+    let text = fs::read_to_string(path(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
     let mut traces: Vec<String> = Vec::new();
     for line in text.lines() {
         if line.contains(r#""qemu": "10.0.2""#) {

@@ -218,11 +218,11 @@ pub struct Op {
     ex: Exec,
     due: Option<Ask>,
     after_event: bool,
-    kind: Kind,
+    kind: OpKind,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Kind {
+enum OpKind {
     Read(Box<ReadOp>),
     ReadTask(ReadTask),
     Write(Box<WriteOp>),
@@ -239,12 +239,12 @@ enum Kind {
 }
 
 impl Op {
-    fn new(kind: Kind) -> Op {
+    fn new(kind: OpKind) -> Op {
         Op { ex: Exec::default(), due: None, after_event: false, kind }
     }
 
     fn locked(what: Locked) -> Op {
-        Op::new(Kind::Locked(LockedOp::new(what)))
+        Op::new(OpKind::Locked(LockedOp::new(what)))
     }
 
     /// `qcow2_open`: into a [`Qcow2::new`]. Gives [`Out::Opened`].
@@ -263,37 +263,37 @@ impl Op {
     /// `qcow2_co_preadv_part`. Gives [`Out::Data`].
     #[must_use]
     pub fn preadv(offset: u64, bytes: u64) -> Op {
-        Op::new(Kind::Read(Box::new(ReadOp::new(offset, bytes))))
+        Op::new(OpKind::Read(Box::new(ReadOp::new(offset, bytes))))
     }
 
     /// `qcow2_co_pwritev_part`
     #[must_use]
     pub fn pwritev(offset: u64, data: Data) -> Op {
-        Op::new(Kind::Write(Box::new(WriteOp::new(offset, data))))
+        Op::new(OpKind::Write(Box::new(WriteOp::new(offset, data))))
     }
 
     /// `qcow2_co_copy_range_from`
     #[must_use]
     pub fn copy_range_from(offset: u64, bytes: u64) -> Op {
-        Op::new(Kind::CopyFrom(CopyFromOp::new(offset, bytes)))
+        Op::new(OpKind::CopyFrom(CopyFromOp::new(offset, bytes)))
     }
 
     /// `qcow2_co_copy_range_to`
     #[must_use]
     pub fn copy_range_to(offset: u64, bytes: u64) -> Op {
-        Op::new(Kind::CopyTo(Box::new(CopyToOp::new(offset, bytes))))
+        Op::new(OpKind::CopyTo(Box::new(CopyToOp::new(offset, bytes))))
     }
 
     /// `qcow2_co_pwritev_compressed_part`: whole clusters, none of which may be allocated (else `EIO`).
     #[must_use]
     pub fn pwritev_compressed(offset: u64, data: Data) -> Op {
-        Op::new(Kind::Compressed(Box::new(CompressedOp::new(offset, data))))
+        Op::new(OpKind::Compressed(Box::new(CompressedOp::new(offset, data))))
     }
 
     /// `qcow2_co_pwrite_zeroes`: aligned to clusters, or inside of one. `ENOTSUP` asks the caller to write a buffer.
     #[must_use]
     pub fn pwrite_zeroes(offset: u64, bytes: u64, may_unmap: bool) -> Op {
-        Op::new(Kind::Zeroes(ZeroesOp::new(offset, bytes, may_unmap)))
+        Op::new(OpKind::Zeroes(ZeroesOp::new(offset, bytes, may_unmap)))
     }
 
     /// `qcow2_co_pdiscard`: aligned to clusters, or inside of one. `ENOTSUP` means that nothing was done.
@@ -311,14 +311,14 @@ impl Op {
     /// `qcow2_co_block_status`. Gives [`Out::Status`], without `ALLOCATED`, which the generic layer adds.
     #[must_use]
     pub fn block_status(offset: u64, bytes: u64) -> Op {
-        Op::new(Kind::Status(StatusOp::new(offset, bytes)))
+        Op::new(OpKind::Status(StatusOp::new(offset, bytes)))
     }
 
     /// `qcow2_co_truncate` without preallocation. `zero`: `BDRV_REQ_ZERO_WRITE`, the new area must read as zero, also
     /// over a backing file. `bitmaps` are those in memory.
     #[must_use]
     pub fn truncate(size: u64, zero: bool, bitmaps: Arc<[BitmapCheck]>) -> Op {
-        Op::new(Kind::Truncate(Box::new(TruncateOp::new(size, zero, bitmaps))))
+        Op::new(OpKind::Truncate(Box::new(TruncateOp::new(size, zero, bitmaps))))
     }
 
     /// `qcow2_co_change_backing_file`
@@ -354,25 +354,25 @@ impl Op {
     /// `qcow2_co_create`: formats an empty file. Uses a [`Qcow2::new`] of its own, which is worth nothing afterwards.
     #[must_use]
     pub fn create(options: CreateOptions) -> Op {
-        Op::new(Kind::Create(Box::new(CreateOp::new(options))))
+        Op::new(OpKind::Create(Box::new(CreateOp::new(options))))
     }
 
     /// One step of [`Op::create`], on the image as the one before left it.
     #[must_use]
     pub fn create_step(options: CreateOptions, step: CreateStep) -> Op {
-        Op::new(Kind::Create(Box::new(CreateOp::one(options, step))))
+        Op::new(OpKind::Create(Box::new(CreateOp::one(options, step))))
     }
 
     pub(super) fn read_task(task: ReadTask) -> Op {
-        Op::new(Kind::ReadTask(task))
+        Op::new(OpKind::ReadTask(task))
     }
 
     pub(super) fn compressed_task(task: CompressedTask) -> Op {
-        Op::new(Kind::CompressedTask(Box::new(task)))
+        Op::new(OpKind::CompressedTask(Box::new(task)))
     }
 
     pub(super) fn write_task(task: WriteTask) -> Op {
-        Op::new(Kind::WriteTask(Box::new(task)))
+        Op::new(OpKind::WriteTask(Box::new(task)))
     }
 
     /// Goes on with the answer to the last [`Ask`]; first with [`Got::Done`]. Not to be called after [`Ask::Done`].
@@ -398,8 +398,8 @@ impl Op {
     #[must_use]
     pub fn takes_error(&self) -> bool {
         match &self.kind {
-            Kind::Truncate(_) | Kind::Create(_) => true,
-            Kind::Locked(op) => op.takes_error(),
+            OpKind::Truncate(_) | OpKind::Create(_) => true,
+            OpKind::Locked(op) => op.takes_error(),
             _ => false,
         }
     }
@@ -407,32 +407,32 @@ impl Op {
     fn step(&mut self, q: &mut Qcow2, got: Got) -> Ask {
         let ex = &mut self.ex;
         match &mut self.kind {
-            Kind::Read(op) => op.step(ex, q, got),
-            Kind::ReadTask(task) => task.step(ex, q, got),
-            Kind::Write(op) => op.step(ex, q, got),
-            Kind::WriteTask(task) => task.step(ex, q, got),
-            Kind::Compressed(op) => op.step(ex, q, got),
-            Kind::CompressedTask(task) => task.step(ex, q, got),
-            Kind::CopyFrom(op) => op.step(ex, q, got),
-            Kind::CopyTo(op) => op.step(ex, q, got),
-            Kind::Zeroes(op) => op.step(ex, q, got),
-            Kind::Status(op) => op.step(ex, q, got),
-            Kind::Locked(op) => op.step(ex, q, got),
-            Kind::Truncate(op) => op.step(ex, q, got),
-            Kind::Create(op) => op.step(ex, q, got),
+            OpKind::Read(op) => op.step(ex, q, got),
+            OpKind::ReadTask(task) => task.step(ex, q, got),
+            OpKind::Write(op) => op.step(ex, q, got),
+            OpKind::WriteTask(task) => task.step(ex, q, got),
+            OpKind::Compressed(op) => op.step(ex, q, got),
+            OpKind::CompressedTask(task) => task.step(ex, q, got),
+            OpKind::CopyFrom(op) => op.step(ex, q, got),
+            OpKind::CopyTo(op) => op.step(ex, q, got),
+            OpKind::Zeroes(op) => op.step(ex, q, got),
+            OpKind::Status(op) => op.step(ex, q, got),
+            OpKind::Locked(op) => op.step(ex, q, got),
+            OpKind::Truncate(op) => op.step(ex, q, got),
+            OpKind::Create(op) => op.step(ex, q, got),
         }
     }
 
     /// An operation that this one started is over.
     pub fn task_done(&mut self, slot: u32, result: Result<Out, Fault>) {
         match &mut self.kind {
-            Kind::Read(op) => op.task_done(slot, result),
-            Kind::Write(op) => op.task_done(slot, result),
-            Kind::WriteTask(task) => task.task_done(slot, result),
-            Kind::Compressed(op) => op.task_done(slot, result),
-            Kind::CompressedTask(task) => task.task_done(slot, result),
-            Kind::CopyTo(op) => op.task_done(slot, result),
-            Kind::Truncate(op) => op.task_done(slot, result),
+            OpKind::Read(op) => op.task_done(slot, result),
+            OpKind::Write(op) => op.task_done(slot, result),
+            OpKind::WriteTask(task) => task.task_done(slot, result),
+            OpKind::Compressed(op) => op.task_done(slot, result),
+            OpKind::CompressedTask(task) => task.task_done(slot, result),
+            OpKind::CopyTo(op) => op.task_done(slot, result),
+            OpKind::Truncate(op) => op.task_done(slot, result),
             _ => {}
         }
     }

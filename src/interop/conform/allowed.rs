@@ -5,6 +5,7 @@ use super::super::qemu::Ending;
 use super::commands::{actions, text};
 use super::compare::Differs;
 use crate::base::Json;
+use crate::invariant::Invariant;
 use crate::scenario::plan::{FileOp, ImageFormat, Plan, StepKind};
 use crate::trace::canonical;
 use crate::trace::compare::ClientLine;
@@ -46,6 +47,14 @@ pub const LIST: &[(&str, &str)] = &[
          too; the model takes them for holes, and copies them in other pieces",
     ),
     (
+        "crash: a backup ends over an overlay that only its filter holds",
+        "QEMU drops the filter, with it the overlay, and ends the drain of the freed node; the model holds the overlay until then",
+    ),
+    (
+        FORETOLD,
+        "QEMU fails an assertion or follows a pointer to nothing, and the model ends its run as broken `no-abort`, as it should there",
+    ),
+    (
         "crash: a resize that failed late",
         "QEMU keeps the new size of the node and the old one of its bitmaps, and fails an assertion; the model records less",
     ),
@@ -54,6 +63,15 @@ pub const LIST: &[(&str, &str)] = &[
         "QEMU undoes the last of them, and waits for ever for one that was never started; the model undoes all",
     ),
 ];
+
+/// The name of crashes that end the model's run too.
+pub const FORETOLD: &str = "crash: foretold by the model";
+
+/// Whether QEMU was ended by a signal where the model's run ends because it would be.
+#[must_use]
+pub fn foretold(real: &Carried, crash: &Differs) -> bool {
+    matches!(&real.ending, Some(Ending::Killed(_))) && crash.how.contains(Invariant::NoAbort.name())
+}
 
 /// The name as the list has it.
 fn name(wanted: &str) -> &'static str {
@@ -80,6 +98,9 @@ pub fn crash(real: &Carried) -> Option<&'static str> {
     let backups = actions.iter().filter(|(name, _)| name.ends_with("-backup")).count();
     if backups > 1 && real.stderr.contains("bdrv_do_drained_end") {
         return Some(LIST[2].0);
+    }
+    if real.stderr.contains("bdrv_do_drained_end") && overlay_below_a_filter(&real.lines) {
+        return Some(name("crash: a backup ends over an overlay that only its filter holds"));
     }
     // What ends there is freed memory: an assertion, or a signal, once another job has ended.
     let since = real.lines.iter().rev().take_while(|line| !matches!(line, ClientLine::Command(_)));
@@ -125,6 +146,19 @@ pub fn crash(real: &Carried) -> Option<&'static str> {
         return Some(name("crash: a bitmap changed and given to a backup in a transaction that fails"));
     }
     None
+}
+
+/// Whether a node that was asked to be backed up got an overlay by its own name, which then stands between it and the backup's filter.
+fn overlay_below_a_filter(lines: &[ClientLine]) -> bool {
+    let mut copied: Vec<&str> = Vec::new();
+    lines.iter().any(|line| {
+        let ClientLine::Command(command) = line else { return false };
+        copied.extend(backups(command).map(|(_, device)| device));
+        let mut overlays = actions(command).into_iter().filter(|(name, _)| name.starts_with("blockdev-snapshot"));
+        overlays.any(|(_, data)| {
+            text(data, "node-name").or_else(|| text(data, "node")).is_some_and(|node| copied.contains(&node))
+        })
+    })
 }
 
 /// The name of a known use of freed memory that QEMU survived, in the part of the trace that the model can give: a backup looked up a

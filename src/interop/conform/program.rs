@@ -8,7 +8,7 @@ use crate::choice::Stream;
 use crate::generate;
 use crate::quirk::{Quirk, Quirks};
 use crate::scenario::plan::{
-    Backing, Expect, FileOp, ImageFormat, Limits, Plan, PlannedFile, PlannedStep, Pos, Qcow2Options, Schedule,
+    Backing, Expect, Fails, FileOp, ImageFormat, Limits, Plan, PlannedFile, PlannedStep, Pos, Qcow2Options, Schedule,
     StepKind, WriteData,
 };
 use crate::trace::canonical;
@@ -52,14 +52,14 @@ impl std::str::FromStr for Kind {
 }
 
 /// Draws a program.
-struct Draw {
+pub(super) struct Draw {
     stream: Stream,
-    kind: Kind,
+    pub(super) kind: Kind,
     files: Vec<FileOp>,
     args: Vec<Arc<str>>,
     steps: Vec<StepKind>,
     /// How many nodes and files were added on the way.
-    added: u32,
+    pub(super) added: u32,
     /// Sizes of the drives.
     sizes: Vec<u64>,
     jobs: u32,
@@ -111,15 +111,15 @@ pub fn program(kind: Kind, seed: u64) -> Plan {
 }
 
 impl Draw {
-    fn below(&mut self, among: u32) -> u32 {
+    pub(super) fn below(&mut self, among: u32) -> u32 {
         self.stream.below(among)
     }
 
-    fn one_in(&mut self, n: u32) -> bool {
+    pub(super) fn one_in(&mut self, n: u32) -> bool {
         self.below(n) == 0
     }
 
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(u32::try_from(from.len()).expect("few")) as usize]
     }
 
@@ -141,9 +141,13 @@ impl Draw {
         }
     }
 
-    fn qmp(&mut self, text: &str) {
+    pub(super) fn qmp(&mut self, text: &str) {
         let command = canonical::parse(text).unwrap_or_else(|error| panic!("{error}: {text}"));
-        self.steps.push(StepKind::Qmp { command, expect: Expect::Any });
+        self.step(StepKind::Qmp { command, expect: Expect::Any });
+    }
+
+    fn step(&mut self, kind: StepKind) {
+        self.steps.push(kind);
         if self.kind == Kind::Racing && self.one_in(3) {
             self.steps.push(StepKind::Idle);
         }
@@ -188,9 +192,22 @@ impl Draw {
             self.sizes.push(size);
             let file = format!("d{n}.img");
             if !raw && self.one_in(3) {
+                let mut below: Option<String> = None;
+                for level in (1..self.below(4)).rev() {
+                    let file = format!("base{n}.{level}.img");
+                    self.create(
+                        &file,
+                        ImageFormat::Qcow2,
+                        Some(size),
+                        below.as_deref().map(|f| (f, ImageFormat::Qcow2)),
+                    );
+                    self.fill(&file, ImageFormat::Qcow2, size);
+                    below = Some(file);
+                }
                 let base = format!("base{n}.img");
                 let base_size = if self.one_in(3) { size / 1024 * 512 } else { size };
-                self.create(&base, ImageFormat::Qcow2, Some(base_size.max(64 * K)), None);
+                let lower = below.as_deref().map(|file| (file, ImageFormat::Qcow2));
+                self.create(&base, ImageFormat::Qcow2, Some(base_size.max(64 * K)), lower);
                 self.fill(&base, ImageFormat::Qcow2, base_size.max(64 * K));
                 self.create(&file, format, Some(size), Some((&base, ImageFormat::Qcow2)));
             } else {
@@ -278,7 +295,7 @@ impl Draw {
         Some(format!(r#""inject-error": [{{{rule}}}]{more}"#))
     }
 
-    fn drive(&mut self) -> u32 {
+    pub(super) fn drive(&mut self) -> u32 {
         let drives = u32::try_from(self.sizes.len()).expect("few");
         self.below(drives)
     }
@@ -328,10 +345,8 @@ impl Draw {
             }
             _ => format!("write -P {pattern} {offset} {length}"),
         };
-        let command = format!(
-            r#"{{"execute": "human-monitor-command", "arguments": {{"command-line": "qemu-io {target} \"{line}\""}}}}"#
-        );
-        self.qmp(&command);
+        let line = format!("qemu-io {target} \"{line}\"").into();
+        self.step(StepKind::Hmp { line, output: None, returns: None, fails: Fails::Any });
     }
 
     fn bitmap_data(&mut self) -> (String, &'static str) {
@@ -380,7 +395,7 @@ impl Draw {
         }
     }
 
-    fn job_id(&mut self) -> String {
+    pub(super) fn job_id(&mut self) -> String {
         if self.one_in(4) {
             return self.pick(&JOBS).to_owned();
         }
@@ -567,7 +582,8 @@ impl Draw {
     }
 
     fn command(&mut self) {
-        match self.below(20) {
+        match self.below(30) {
+            20..=29 => self.job_of_a_chain(),
             0..=5 => self.guest(),
             6..=9 => {
                 let (name, arguments) = self.bitmap_action();
@@ -587,7 +603,7 @@ impl Draw {
     }
 
     /// The command, with something wrong in it now and then where that is wanted.
-    fn checked(&mut self, text: &str) {
+    pub(super) fn checked(&mut self, text: &str) {
         if self.kind != Kind::Faulty || !self.one_in(8) {
             return self.qmp(text);
         }

@@ -109,7 +109,7 @@ pub enum TransactionAction {
 }
 
 #[derive(Clone, Copy)]
-enum Kind {
+enum ActionKind {
     Abort,
     BitmapAdd,
     BitmapRemove,
@@ -124,20 +124,20 @@ enum Kind {
     DriveBackup,
 }
 
-impl QapiEnum for Kind {
-    const TABLE: &'static [(Kind, &'static str)] = &[
-        (Kind::Abort, "abort"),
-        (Kind::BitmapAdd, "block-dirty-bitmap-add"),
-        (Kind::BitmapRemove, "block-dirty-bitmap-remove"),
-        (Kind::BitmapClear, "block-dirty-bitmap-clear"),
-        (Kind::BitmapEnable, "block-dirty-bitmap-enable"),
-        (Kind::BitmapDisable, "block-dirty-bitmap-disable"),
-        (Kind::BitmapMerge, "block-dirty-bitmap-merge"),
-        (Kind::BlockdevBackup, "blockdev-backup"),
-        (Kind::Snapshot, "blockdev-snapshot"),
-        (Kind::SnapshotInternalSync, "blockdev-snapshot-internal-sync"),
-        (Kind::SnapshotSync, "blockdev-snapshot-sync"),
-        (Kind::DriveBackup, "drive-backup"),
+impl QapiEnum for ActionKind {
+    const TABLE: &'static [(ActionKind, &'static str)] = &[
+        (ActionKind::Abort, "abort"),
+        (ActionKind::BitmapAdd, "block-dirty-bitmap-add"),
+        (ActionKind::BitmapRemove, "block-dirty-bitmap-remove"),
+        (ActionKind::BitmapClear, "block-dirty-bitmap-clear"),
+        (ActionKind::BitmapEnable, "block-dirty-bitmap-enable"),
+        (ActionKind::BitmapDisable, "block-dirty-bitmap-disable"),
+        (ActionKind::BitmapMerge, "block-dirty-bitmap-merge"),
+        (ActionKind::BlockdevBackup, "blockdev-backup"),
+        (ActionKind::Snapshot, "blockdev-snapshot"),
+        (ActionKind::SnapshotInternalSync, "blockdev-snapshot-internal-sync"),
+        (ActionKind::SnapshotSync, "blockdev-snapshot-sync"),
+        (ActionKind::DriveBackup, "drive-backup"),
     ];
 }
 
@@ -146,25 +146,25 @@ impl TransactionAction {
     #[must_use]
     pub fn name(&self) -> &'static str {
         let kind = match self {
-            TransactionAction::Abort => Kind::Abort,
-            TransactionAction::BitmapAdd(_) => Kind::BitmapAdd,
-            TransactionAction::BitmapRemove(_) => Kind::BitmapRemove,
-            TransactionAction::BitmapClear(_) => Kind::BitmapClear,
-            TransactionAction::BitmapEnable(_) => Kind::BitmapEnable,
-            TransactionAction::BitmapDisable(_) => Kind::BitmapDisable,
-            TransactionAction::BitmapMerge(_) => Kind::BitmapMerge,
-            TransactionAction::BlockdevBackup(_) => Kind::BlockdevBackup,
-            TransactionAction::Snapshot(_) => Kind::Snapshot,
-            TransactionAction::SnapshotInternalSync(_) => Kind::SnapshotInternalSync,
-            TransactionAction::SnapshotSync(_) => Kind::SnapshotSync,
-            TransactionAction::DriveBackup(_) => Kind::DriveBackup,
+            TransactionAction::Abort => ActionKind::Abort,
+            TransactionAction::BitmapAdd(_) => ActionKind::BitmapAdd,
+            TransactionAction::BitmapRemove(_) => ActionKind::BitmapRemove,
+            TransactionAction::BitmapClear(_) => ActionKind::BitmapClear,
+            TransactionAction::BitmapEnable(_) => ActionKind::BitmapEnable,
+            TransactionAction::BitmapDisable(_) => ActionKind::BitmapDisable,
+            TransactionAction::BitmapMerge(_) => ActionKind::BitmapMerge,
+            TransactionAction::BlockdevBackup(_) => ActionKind::BlockdevBackup,
+            TransactionAction::Snapshot(_) => ActionKind::Snapshot,
+            TransactionAction::SnapshotInternalSync(_) => ActionKind::SnapshotInternalSync,
+            TransactionAction::SnapshotSync(_) => ActionKind::SnapshotSync,
+            TransactionAction::DriveBackup(_) => ActionKind::DriveBackup,
         };
-        Kind::TABLE[kind as usize].1
+        ActionKind::TABLE[kind as usize].1
     }
 
     fn visit(at: At<'_>) -> Visit<TransactionAction> {
         let mut v = at.object()?;
-        let kind: Kind = v.enum_("type")?;
+        let kind: ActionKind = v.enum_("type")?;
         let action = v.with("data", |at| {
             let mut v = at.object()?;
             let action = Self::visit_data(kind, &mut v)?;
@@ -175,20 +175,22 @@ impl TransactionAction {
         Ok(action)
     }
 
-    fn visit_data(kind: Kind, v: &mut Visitor<'_>) -> Visit<TransactionAction> {
+    fn visit_data(kind: ActionKind, v: &mut Visitor<'_>) -> Visit<TransactionAction> {
         Ok(match kind {
-            Kind::Abort => TransactionAction::Abort,
-            Kind::BitmapAdd => TransactionAction::BitmapAdd(BitmapAdd::visit(v)?),
-            Kind::BitmapRemove => TransactionAction::BitmapRemove(BitmapRef::visit(v)?),
-            Kind::BitmapClear => TransactionAction::BitmapClear(BitmapRef::visit(v)?),
-            Kind::BitmapEnable => TransactionAction::BitmapEnable(BitmapRef::visit(v)?),
-            Kind::BitmapDisable => TransactionAction::BitmapDisable(BitmapRef::visit(v)?),
-            Kind::BitmapMerge => TransactionAction::BitmapMerge(BitmapMerge::visit(v)?),
-            Kind::BlockdevBackup => TransactionAction::BlockdevBackup(Box::new(BlockdevBackup::visit(v)?)),
-            Kind::Snapshot => TransactionAction::Snapshot(BlockdevSnapshot::visit(v)?),
-            Kind::SnapshotInternalSync => TransactionAction::SnapshotInternalSync(BlockdevSnapshotInternal::visit(v)?),
-            Kind::SnapshotSync => TransactionAction::SnapshotSync(Box::new(BlockdevSnapshotSync::visit(v)?)),
-            Kind::DriveBackup => TransactionAction::DriveBackup(Box::new(DriveBackup::visit(v)?)),
+            ActionKind::Abort => TransactionAction::Abort,
+            ActionKind::BitmapAdd => TransactionAction::BitmapAdd(BitmapAdd::visit(v)?),
+            ActionKind::BitmapRemove => TransactionAction::BitmapRemove(BitmapRef::visit(v)?),
+            ActionKind::BitmapClear => TransactionAction::BitmapClear(BitmapRef::visit(v)?),
+            ActionKind::BitmapEnable => TransactionAction::BitmapEnable(BitmapRef::visit(v)?),
+            ActionKind::BitmapDisable => TransactionAction::BitmapDisable(BitmapRef::visit(v)?),
+            ActionKind::BitmapMerge => TransactionAction::BitmapMerge(BitmapMerge::visit(v)?),
+            ActionKind::BlockdevBackup => TransactionAction::BlockdevBackup(Box::new(BlockdevBackup::visit(v)?)),
+            ActionKind::Snapshot => TransactionAction::Snapshot(BlockdevSnapshot::visit(v)?),
+            ActionKind::SnapshotInternalSync => {
+                TransactionAction::SnapshotInternalSync(BlockdevSnapshotInternal::visit(v)?)
+            }
+            ActionKind::SnapshotSync => TransactionAction::SnapshotSync(Box::new(BlockdevSnapshotSync::visit(v)?)),
+            ActionKind::DriveBackup => TransactionAction::DriveBackup(Box::new(DriveBackup::visit(v)?)),
         })
     }
 }

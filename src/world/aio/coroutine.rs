@@ -56,6 +56,11 @@ pub struct Coroutine {
     pub task: u32,
 }
 
+crate::base::time::rebase!(Coroutine {
+    moves: frames;
+    rest: reg, wait, ctx, running, scheduled, task
+});
+
 impl World {
     /// `qemu_coroutine_create`: a coroutine that will run `frames`, the last one first.
     pub(in crate::world) fn co_create<const N: usize>(&mut self, frames: [Frame; N]) -> CoId {

@@ -1,12 +1,11 @@
 //! Requests at devices: what is in flight below the lowest nodes.
 
 use super::coroutine::Wait;
-use crate::base::units::Nanos;
+use crate::base::time::{Instant, Rebase, Shift, timeless};
 use crate::block::content::Data;
 use crate::trace::{Later, Level, Phase, RecordKind};
 use crate::world::World;
 use crate::world::arena::{CoId, NodeId, ReqId};
-use crate::world::block::driver::Driver;
 use crate::world::frame::Flow;
 use crate::world::value::Val;
 use std::sync::Arc;
@@ -54,13 +53,26 @@ pub struct DeviceRequest {
     /// Length in bytes.
     pub bytes: u64,
     /// When it was sent.
-    pub sent: Nanos,
+    pub sent: Instant,
     /// When it will be done; chosen at the first look after it was sent.
-    pub due: Option<Nanos>,
+    pub due: Option<Instant>,
     /// The coroutine that waits for it.
     pub co: CoId,
     /// What came of it, if a worker thread has done it already and nobody has noticed yet.
     pub worked: Option<Box<Val>>,
+}
+
+/// Where orders are open, nobody asks when a request was sent, and none is due: all are as if sent just now.
+impl Rebase for DeviceRequest {
+    fn has_instants(&self) -> bool {
+        true
+    }
+
+    fn rebase(&mut self, shift: Shift) {
+        let DeviceRequest { id, node, op, offset, bytes, sent, due: _, co, worked } = self;
+        timeless(&(id, node, op, offset, bytes, co, worked));
+        *sent = shift.to;
+    }
 }
 
 impl World {
@@ -79,7 +91,7 @@ impl World {
 
     /// Notes a request to a file, where it begins and where it ends.
     pub(in crate::world) fn trace_device(&mut self, request: &DeviceRequest, phase: Phase) {
-        let Some(node) = self.graph.nodes.get(request.node).filter(|node| matches!(node.drv(), Driver::File(_))) else {
+        let Some(node) = self.graph.nodes.get(request.node).filter(|node| node.drv().row().traced_at_device) else {
             return;
         };
         let node = node.node_name.clone();

@@ -1,7 +1,7 @@
 //! What those who drive a world ask of its event loop: whether it rests, and until when.
 
 use super::timer::TimerKind;
-use crate::base::units::Nanos;
+use crate::base::time::Instant;
 use crate::world::World;
 
 /// Messages that coroutines may put out before they yield.
@@ -25,7 +25,7 @@ impl World {
     /// stream does before each chunk, does not rest.
     #[must_use]
     pub fn at_rest(&self) -> bool {
-        let is_due = |timer: Nanos| timer <= self.now;
+        let is_due = |timer: Instant| timer <= self.now;
         self.in_main_loop()
             && !self.aio.main.ready()
             && !self.aio.iohandler.ready()
@@ -34,13 +34,13 @@ impl World {
     }
 
     /// The timers with their deadlines, in the order they were set.
-    pub fn timers(&self) -> impl Iterator<Item = (TimerKind, Nanos)> {
+    pub fn timers(&self) -> impl Iterator<Item = (TimerKind, Instant)> {
         self.aio.timers.iter().map(|t| (t.kind, t.deadline))
     }
 
     /// When the next timer or request is due, for whoever paces the world against a wall clock.
     #[must_use]
-    pub fn next_deadline(&self) -> Option<Nanos> {
+    pub fn next_deadline(&self) -> Option<Instant> {
         let timer = self.next_timer().map(|t| t.deadline);
         let request = self.aio.in_flight.iter().filter_map(|r| r.due).min();
         timer.into_iter().chain(request).min()

@@ -1,7 +1,7 @@
 //! How long requests take, where times are open.
 
 use super::device::{DeviceOp, DeviceRequest};
-use crate::base::units::{MICROS, Nanos};
+use crate::base::time::{Instant, Span};
 use crate::choice::{ChoicePoint, Choose};
 use crate::world::World;
 use crate::world::arena::ReqId;
@@ -30,21 +30,21 @@ impl World {
 
     /// Requests in flight by the time they are due, ties by age.
     pub(super) fn by_due(&self) -> Vec<ReqId> {
-        let mut ids: Vec<(Nanos, usize)> =
-            self.aio.in_flight.iter().enumerate().map(|(i, r)| (r.due.unwrap_or(Nanos::MAX), i)).collect();
+        let mut ids: Vec<(Instant, usize)> =
+            self.aio.in_flight.iter().enumerate().map(|(i, r)| (r.due.unwrap_or(Instant::MAX), i)).collect();
         ids.sort_unstable();
         ids.into_iter().map(|(_, i)| self.aio.in_flight[i].id).collect()
     }
 
     /// How long a device takes on a quiet machine.
-    fn calm_latency(&self, request: &DeviceRequest) -> Nanos {
-        let per_kib = request.bytes / 1024 * 100;
+    fn calm_latency(&self, request: &DeviceRequest) -> Span {
+        let per_kib = Span::from_nanos(request.bytes / 1024 * 100);
         match request.op {
-            DeviceOp::Read => 60 * MICROS + per_kib,
-            DeviceOp::Write(_) | DeviceOp::Copy { .. } => 80 * MICROS + per_kib,
-            DeviceOp::Zero { .. } | DeviceOp::Discard | DeviceOp::Truncate => 40 * MICROS,
-            DeviceOp::Flush => 500 * MICROS,
-            DeviceOp::Nothing => request.bytes,
+            DeviceOp::Read => Span::from_micros(60) + per_kib,
+            DeviceOp::Write(_) | DeviceOp::Copy { .. } => Span::from_micros(80) + per_kib,
+            DeviceOp::Zero { .. } | DeviceOp::Discard | DeviceOp::Truncate => Span::from_micros(40),
+            DeviceOp::Flush => Span::from_micros(500),
+            DeviceOp::Nothing => Span::from_nanos(request.bytes),
         }
     }
 }

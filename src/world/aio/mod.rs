@@ -15,7 +15,7 @@ pub(super) mod subjects;
 pub mod timer;
 
 use crate::base::Spare;
-use crate::base::units::Nanos;
+use crate::base::time::Instant;
 use crate::choice::{ChoicePoint, Choose};
 use crate::trace::Later;
 use crate::world::World;
@@ -68,8 +68,16 @@ pub struct Aio {
     spare_stacks: Spare<Frame>,
 }
 
+crate::base::time::rebase!(Aio {
+    moves: stack, main, iohandler, in_flight, timers;
+    // Stacks without frames.
+    stays: spare_stacks;
+    rest: reg, starved, cells, readers, has_writer, wakeups, current, order, bh_order, faults,
+        closing, host_waiter
+});
+
 /// The last time at which a timer goes off, in 146 years: so times can be added to each other.
-const LAST: Nanos = 1 << 62;
+const LAST: Instant = Instant::from_nanos(1 << 62);
 
 impl World {
     /// The work of [`World::step`].

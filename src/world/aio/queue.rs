@@ -1,5 +1,6 @@
 //! Bottom halves, and the contexts that they run in (`util/async.c`).
 
+use crate::base::time::{Rebase, Shift, timeless};
 use crate::trace::Later;
 use crate::world::World;
 use crate::world::arena::{CoId, ConnId, ExportId, JobId, NodeId};
@@ -62,6 +63,25 @@ impl Bh {
     }
 }
 
+impl Rebase for Bh {
+    fn has_instants(&self) -> bool {
+        matches!(self, Bh::CoCall(_, frame) if frame.has_instants())
+    }
+
+    fn rebase(&mut self, shift: Shift) {
+        match self {
+            Bh::CoCall(_, frame) => frame.rebase(shift),
+            Bh::JobExit(job) => timeless(job),
+            Bh::BlkExpDelete(export) => timeless(export),
+            Bh::NbdWakeRead(conn) => timeless(conn),
+            Bh::NbdAccept => {}
+            Bh::BdrvUnref(bs) => timeless(bs),
+            Bh::CoDrain { co, bs, begin } => timeless(&(co, bs, begin)),
+            Bh::CoSchedule | Bh::QmpDispatch | Bh::QmpPop | Bh::QmpReply => {}
+        }
+    }
+}
+
 /// One context's bottom halves. `list` holds the newest last and is drained from its end: newest first, as QEMU's list does.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct BhQueue {
@@ -69,6 +89,8 @@ pub struct BhQueue {
     slices: VecDeque<Vec<Bh>>,
     pub(in crate::world) scheduled_coroutines: Vec<CoId>,
 }
+
+crate::base::time::rebase!(BhQueue { moves: list, slices; rest: scheduled_coroutines });
 
 impl BhQueue {
     /// `aio_bh_enqueue`

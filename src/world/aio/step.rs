@@ -1,7 +1,7 @@
 //! One dispatch of the process: main-thread frames, then a round of the event loop (`util/aio-posix.c`, `util/main-loop.c`).
 
 use super::queue::Ctx;
-use crate::base::units::{MICROS, Nanos};
+use crate::base::time::{Instant, Span};
 use crate::choice::{ChoicePoint, Choose, Subject};
 use crate::world::World;
 use crate::world::arena::{CellId, JobId, NodeId, ReqId};
@@ -43,7 +43,7 @@ pub enum Stepped {
 }
 
 /// Virtual time that one round of the event loop takes, so that no loop is free.
-const ROUND: Nanos = MICROS;
+const ROUND: Span = Span::MICROSECOND;
 
 impl World {
     /// One dispatch: main-thread frames until they must wait, then one round of the event loop.
@@ -57,7 +57,7 @@ impl World {
 
     /// `aio_poll(qemu_get_aio_context(), true)`
     pub(super) fn aio_poll(&mut self, choose: &mut dyn Choose) -> bool {
-        self.now = self.now.saturating_add(if self.aio.order { 0 } else { ROUND });
+        self.now += if self.aio.order { Span::ZERO } else { ROUND };
         if self.aio.main.ready() {
             self.poll_nonblocking(choose);
             return true;
@@ -67,7 +67,7 @@ impl World {
 
     /// `os_host_main_loop_wait`: the sources of both contexts, `qemu_aio_context` first.
     pub(super) fn main_loop_wait(&mut self, choose: &mut dyn Choose) -> Stepped {
-        self.now = self.now.saturating_add(if self.aio.order { 0 } else { ROUND });
+        self.now += if self.aio.order { Span::ZERO } else { ROUND };
         if self.aio.main.ready() || self.aio.iohandler.ready() {
             if self.aio.iohandler.ready() {
                 self.aio.iohandler.begin_poll();
@@ -113,8 +113,8 @@ impl World {
         let timer = self.next_timer().cloned();
         let requests = self.aio.in_flight.len();
         let (first, due) = match self.aio.in_flight.iter().min_by_key(|r| r.due) {
-            Some(request) => (Some(request.id), request.due.unwrap_or(Nanos::MAX)),
-            None => (None, Nanos::MAX),
+            Some(request) => (Some(request.id), request.due.unwrap_or(Instant::MAX)),
+            None => (None, Instant::MAX),
         };
         let timer_first = timer.as_ref().is_some_and(|t| t.deadline < due);
         let among = requests + usize::from(timer.is_some());

@@ -1,7 +1,7 @@
 //! Timers of the main loop (`util/qemu-timer.c`).
 
 use super::LAST;
-use crate::base::units::Nanos;
+use crate::base::time::Instant;
 use crate::trace::Later;
 use crate::world::World;
 use crate::world::arena::{CoId, ConnId, JobId};
@@ -23,14 +23,19 @@ pub enum TimerKind {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Timer {
     /// When it fires.
-    pub deadline: Nanos,
+    pub deadline: Instant,
     /// What it does then.
     pub kind: TimerKind,
 }
 
+crate::base::time::rebase!(Timer {
+    moves: deadline;
+    rest: kind
+});
+
 impl World {
     /// `timer_mod`
-    pub(in crate::world) fn timer_set(&mut self, deadline: Nanos, kind: TimerKind) {
+    pub(in crate::world) fn timer_set(&mut self, deadline: Instant, kind: TimerKind) {
         self.timer_del(kind);
         match kind {
             TimerKind::JobSleep(job) => self.trace.keep_cause(Later::JobSleep(job.0)),

@@ -1,7 +1,7 @@
 //! Backends: roots of the graph that guests, jobs and the monitor use (`block/block-backend.c`).
 
 use crate::base::errno::Errno;
-use crate::base::units::Nanos;
+use crate::base::time::Instant;
 use crate::block::accounting::{Accounting, AcctType};
 use crate::block::content::Data;
 use crate::qmp::error::QmpError;
@@ -68,6 +68,12 @@ pub struct Backend {
     /// What its guest did.
     pub stats: Arc<Accounting>,
 }
+
+crate::base::time::rebase!(Backend {
+    moves: stats;
+    rest: name, root, perm, shared, quiesce_counter, in_flight, queued_requests, write_cache, allow_write_beyond_eof,
+        disable_request_queuing, dev, removable, tray, tray_open, iostatus_enabled, last_flags, export
+});
 
 /// How far a walk over all images got (`BdrvNextIterator`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -161,13 +167,6 @@ pub enum BackendFrame {
     BlkTruncate { blk: BackendId, size: u64 },
     BlkCo { blk: BackendId, request: Box<BlkRequest> },
     BlkCoDone(BackendId),
-    QemuIoFlushed { blk: BackendId, start: Nanos },
-}
-
-impl From<BackendFrame> for Frame {
-    fn from(frame: BackendFrame) -> Frame {
-        Frame::Backend(frame)
-    }
 }
 
 impl BackendFrame {
@@ -188,7 +187,6 @@ impl BackendFrame {
             BackendFrame::BlkTruncate { blk, size } => w.blk_co_truncate(blk, size),
             BackendFrame::BlkCo { blk, request } => w.blk_co(blk, request),
             BackendFrame::BlkCoDone(blk) => w.blk_co_done(blk),
-            BackendFrame::QemuIoFlushed { blk, start } => w.account(blk, AcctType::Flush, 0, start, false),
         }
     }
 }
@@ -402,7 +400,7 @@ impl World {
         blk: BackendId,
         kind: AcctType,
         bytes: u64,
-        start: Nanos,
+        start: Instant,
         failed: bool,
     ) -> Flow {
         let now = self.now;

@@ -4,7 +4,6 @@ use crate::base::Errno;
 use crate::block::qcow2::Op;
 use crate::world::World;
 use crate::world::arena::NodeId;
-use crate::world::block::driver::Driver;
 use crate::world::block::driver::qcow2::Qcow2Frame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
@@ -19,12 +18,6 @@ const MAX_BACKING_FILE: usize = 1023;
 pub enum BackingNameFrame {
     ChangeBackingFile { node: NodeId, file: Option<Arc<str>>, format: Option<Arc<str>> },
     HeaderChanged,
-}
-
-impl From<BackingNameFrame> for Frame {
-    fn from(frame: BackingNameFrame) -> Frame {
-        Frame::BackingName(frame)
-    }
 }
 
 impl BackingNameFrame {
@@ -45,7 +38,7 @@ impl World {
         if file.is_none() && format.is_some() {
             return self.ret(Val::err(Errno::EINVAL));
         }
-        if !matches!(self.graph.nodes[node].drv(), Driver::Qcow2(_)) {
+        if !self.graph.nodes[node].drv().row().has_change_backing_file {
             return self.ret(Val::err(Errno::ENOTSUP));
         }
         if file.as_ref().is_some_and(|file| file.len() > MAX_BACKING_FILE) {

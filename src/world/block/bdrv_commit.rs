@@ -79,6 +79,22 @@ pub enum CommitStage {
     Done(Ret),
 }
 
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum BdrvCommitFrame {
+    /// The rest of `bdrv_commit`, from this stage on.
+    BdrvCommit(Box<BdrvCommit>, CommitStage),
+}
+
+impl BdrvCommitFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            BdrvCommitFrame::BdrvCommit(commit, stage) => w.bdrv_commit_stage(commit, stage),
+        }
+    }
+}
+
 impl World {
     /// `hmp_commit`. Leaves `Val::Json`.
     pub(in crate::world) fn hmp_commit(&mut self, device: &str) -> Flow {
@@ -145,7 +161,7 @@ impl World {
             offset: 0,
             n: 0,
         });
-        self.push(Frame::BdrvCommit(commit, CommitStage::Writable));
+        self.push(BdrvCommitFrame::BdrvCommit(commit, CommitStage::Writable).into());
         if ro {
             let writable = Reopen::set_read_only(self, backing_file_bs, false);
             self.push(ReopenFrame::Reopen(Box::new(writable)).into());
@@ -154,8 +170,8 @@ impl World {
     }
 
     /// One stage of `bdrv_commit`. Leaves `Val::Json` in the end.
-    pub(in crate::world) fn bdrv_commit_stage(&mut self, mut c: Box<BdrvCommit>, stage: CommitStage) -> Flow {
-        let next = |c, stage| Frame::BdrvCommit(c, stage);
+    fn bdrv_commit_stage(&mut self, mut c: Box<BdrvCommit>, stage: CommitStage) -> Flow {
+        let next = |c, stage| BdrvCommitFrame::BdrvCommit(c, stage).into();
         match stage {
             CommitStage::Writable => {
                 if self.take_done().is_err() {
@@ -241,7 +257,7 @@ impl World {
         self.graph.nodes[filter].size = self.bdrv_getlength(c.backing_file_bs);
         c.commit_top_bs = Some(filter);
         let (bs, below) = (c.bs, c.backing_file_bs);
-        self.push(Frame::BdrvCommit(c.clone(), CommitStage::FilterInPlace));
+        self.push(BdrvCommitFrame::BdrvCommit(c.clone(), CommitStage::FilterInPlace).into());
         self.commit_set_backing(&c, bs, filter);
         self.commit_set_backing(&c, filter, below)
     }
@@ -253,7 +269,7 @@ impl World {
         self.seq([
             DrainFrame::DrainedBegin(drained).into(),
             GraphLockFrame::GraphWrlock.into(),
-            Frame::BdrvCommit(Box::new(c.clone()), CommitStage::SetBacking(bs, below)),
+            BdrvCommitFrame::BdrvCommit(Box::new(c.clone()), CommitStage::SetBacking(bs, below)).into(),
             GraphLockFrame::GraphWrunlock.into(),
             DrainFrame::DrainedEnd(drained).into(),
             GraphFrame::BdrvUnref(drained).into(),
@@ -270,10 +286,11 @@ impl World {
         if offset < c.length {
             let end = self.graph.cow_bs(bs);
             let status = StatusFrame::StatusAbove(StatusReq::new(bs, end, offset, COMMIT_BUF_SIZE, false)).into();
-            return self.seq([Frame::RunCo(Box::new(status)), Frame::BdrvCommit(c, CommitStage::Known)]);
+            return self
+                .seq([Frame::RunCo(Box::new(status)), BdrvCommitFrame::BdrvCommit(c, CommitStage::Known).into()]);
         }
-        self.push(Frame::BdrvCommit(c, CommitStage::Emptied));
-        if !matches!(self.graph.nodes[bs].drv(), Driver::Qcow2(_)) {
+        self.push(BdrvCommitFrame::BdrvCommit(c, CommitStage::Emptied).into());
+        if !self.graph.nodes[bs].drv().row().has_make_empty {
             return self.ret(Val::err(Errno::ENOTSUP));
         }
         self.leave(Val::None);
@@ -287,7 +304,7 @@ impl World {
             Ok(status) if status.allocated => {
                 c.n = status.pnum;
                 let (blk, read) = (c.src, BlkRequest::Read { offset: c.offset, bytes: c.n });
-                self.commit_request(blk, read, Frame::BdrvCommit(c, CommitStage::HasRead))
+                self.commit_request(blk, read, BdrvCommitFrame::BdrvCommit(c, CommitStage::HasRead).into())
             }
             Ok(status) => {
                 c.offset += status.pnum;
@@ -303,7 +320,7 @@ impl World {
 
     /// `bdrv_commit`, from `ro_cleanup` on.
     fn commit_cleanup(&mut self, c: Box<BdrvCommit>, ret: Ret) -> Flow {
-        self.push(Frame::BdrvCommit(c.clone(), CommitStage::Done(ret)));
+        self.push(BdrvCommitFrame::BdrvCommit(c.clone(), CommitStage::Done(ret)).into());
         if c.ro {
             self.push(ReopenFrame::ReopenReadOnly(c.backing_file_bs).into());
         }

@@ -214,12 +214,6 @@ pub enum ChainFrame {
     FilterDropDrained { filter: NodeId, below: NodeId },
 }
 
-impl From<ChainFrame> for Frame {
-    fn from(frame: ChainFrame) -> Frame {
-        Frame::Chain(frame)
-    }
-}
-
 impl ChainFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

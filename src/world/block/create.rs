@@ -56,12 +56,6 @@ pub enum ImgCreateFrame {
     ImgBackingOpened,
 }
 
-impl From<ImgCreateFrame> for Frame {
-    fn from(frame: ImgCreateFrame) -> Frame {
-        Frame::ImgCreate(frame)
-    }
-}
-
 impl ImgCreateFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

@@ -26,12 +26,6 @@ pub enum DrainFrame {
     DrainAllEnd,
 }
 
-impl From<DrainFrame> for Frame {
-    fn from(frame: DrainFrame) -> Frame {
-        Frame::Drain(frame)
-    }
-}
-
 impl DrainFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

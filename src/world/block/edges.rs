@@ -102,12 +102,6 @@ pub enum EdgesFrame {
     },
 }
 
-impl From<EdgesFrame> for Frame {
-    fn from(frame: EdgesFrame) -> Frame {
-        Frame::Edges(frame)
-    }
-}
-
 impl EdgesFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

@@ -86,7 +86,7 @@ impl World {
         let exact = match (driver, below) {
             (Driver::File(file), _) => return file.filename.clone(),
             (Driver::Null(_), _) if plain => return format!("{}://", driver.format_name()).into(),
-            (Driver::Cbw(_) | Driver::SnapshotAccess | Driver::MirrorTop(_) | Driver::CommitTop, Some(below)) => {
+            (driver, Some(below)) if driver.row().named_as_below => {
                 return self.filename_of(below);
             }
             (Driver::Blkdebug(blkdebug), Some(below)) => {

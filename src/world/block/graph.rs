@@ -167,6 +167,14 @@ pub struct Node {
     pub never_freeze: bool,
 }
 
+crate::base::time::rebase!(Node {
+    moves: driver; rest: node_name, dropped, children, parents, file, backing, refcnt, quiesce_counter, in_flight, size,
+        wr_highest_offset, flags, detect_zeroes, bl, write_gen, flushed_gen, active_flush, flush_queue, tracked,
+        tracked_ids, tracked_apart, bitmaps, op_blockers, replace_blockers, cow_blockers, monitor_owned, auto_named,
+        spec, options, explicit_options, backing_file, backing_format, auto_backing_file, write_threshold,
+        block_status_cache, inherits_from, copy_on_read, implicit, never_freeze
+});
+
 impl Node {
     /// A node that is not open yet (`bdrv_new`).
     #[must_use]
@@ -259,6 +267,10 @@ pub struct Graph {
     /// Some node has lost its driver.
     pub any_dropped: bool,
 }
+
+crate::base::time::rebase!(Graph {
+    moves: nodes, backends; rest: drain_all_count, children, named, next_auto_name, foreign_locks, reopening, any_dropped
+});
 
 impl Default for Graph {
     fn default() -> Self {
@@ -405,12 +417,6 @@ pub enum GraphFrame {
     BdrvFree(NodeId),
     UnrefChildren(NodeId),
     CloseAll,
-}
-
-impl From<GraphFrame> for Frame {
-    fn from(frame: GraphFrame) -> Frame {
-        Frame::Graph(frame)
-    }
 }
 
 impl GraphFrame {

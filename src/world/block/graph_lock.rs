@@ -19,12 +19,6 @@ pub enum GraphLockFrame {
     Rdunlock,
 }
 
-impl From<GraphLockFrame> for Frame {
-    fn from(frame: GraphLockFrame) -> Frame {
-        Frame::GraphLock(frame)
-    }
-}
-
 impl GraphLockFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

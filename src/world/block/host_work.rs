@@ -38,12 +38,6 @@ pub enum HostWorkFrame {
     RawCreate { path: Arc<str>, size: u64, made: bool, then: Box<crate::world::block::create::AfterCreate> },
 }
 
-impl From<HostWorkFrame> for Frame {
-    fn from(frame: HostWorkFrame) -> Frame {
-        Frame::HostWork(frame)
-    }
-}
-
 impl HostWorkFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

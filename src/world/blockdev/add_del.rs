@@ -18,12 +18,6 @@ pub enum BlockdevFrame {
     BlockdevAdded,
 }
 
-impl From<BlockdevFrame> for Frame {
-    fn from(frame: BlockdevFrame) -> Frame {
-        Frame::Blockdev(frame)
-    }
-}
-
 impl BlockdevFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

@@ -28,7 +28,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
 pub enum BackupCommandFrame {
-    JobOrError(Box<Frame>),
+    BackupIfBacked { common: Box<BackupCommon>, source: NodeId, target: NodeId, txn: Option<TxnId> },
     BackupCommon { common: Box<BackupCommon>, source: NodeId, target: NodeId, txn: Option<TxnId> },
     DriveBackupDrained { args: Box<DriveBackup>, bs: NodeId, txn: Option<TxnId> },
     DriveBackupCreated { args: Box<DriveBackup>, bs: NodeId, txn: Option<TxnId> },
@@ -36,17 +36,14 @@ pub enum BackupCommandFrame {
     TranJob(TranId, usize),
 }
 
-impl From<BackupCommandFrame> for Frame {
-    fn from(frame: BackupCommandFrame) -> Frame {
-        Frame::BackupCommand(frame)
-    }
-}
-
 impl BackupCommandFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {
         match self {
-            BackupCommandFrame::JobOrError(frame) => w.job_or_error(*frame),
+            BackupCommandFrame::BackupIfBacked { common, source, target, txn } => match w.take_done() {
+                Ok(()) => w.seq([BackupCommandFrame::BackupCommon { common, source, target, txn }.into()]),
+                Err(err) => w.ret(Val::Job(Err(err))),
+            },
             BackupCommandFrame::BackupCommon { common, source, target, txn } => {
                 w.do_backup_common(&common, source, target, txn)
             }
@@ -279,28 +276,20 @@ impl World {
             Ok(target) => target,
             Err(err) => return self.ret(Val::Job(Err(err))),
         };
-        let job =
-            BackupCommandFrame::BackupCommon { common: Box::new(args.common.clone()), source: bs, target, txn }.into();
+        let common = Box::new(args.common.clone());
         let release = Frame::KeepOver(Box::new(GraphFrame::BdrvUnref(target).into()));
         if self.quirks.has(Quirk::RejectedBackupLeaksTarget)
             && let Some(name) = &args.common.bitmap
             && let Some(id) = self.graph.nodes[bs].bitmaps.find(name)
             && self.bitmap_check(bs, id, CheckFlags::DEFAULT).is_err()
         {
-            return self.seq([job]);
+            return self.seq([BackupCommandFrame::BackupCommon { common, source: bs, target, txn }.into()]);
         }
         if args.common.sync == SyncMode::None {
             let backing = EdgesFrame::SetBackingHd { bs: target, backing: bs }.into();
-            return self.seq([backing, BackupCommandFrame::JobOrError(Box::new(job)).into(), release]);
+            let job = BackupCommandFrame::BackupIfBacked { common, source: bs, target, txn }.into();
+            return self.seq([backing, job, release]);
         }
-        self.seq([job, release])
-    }
-
-    /// Runs the frame that makes a job, unless what came before failed.
-    fn job_or_error(&mut self, frame: Frame) -> Flow {
-        match self.take_done() {
-            Ok(()) => self.seq([frame]),
-            Err(err) => self.ret(Val::Job(Err(err))),
-        }
+        self.seq([BackupCommandFrame::BackupCommon { common, source: bs, target, txn }.into(), release])
     }
 }

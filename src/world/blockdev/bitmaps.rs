@@ -20,12 +20,6 @@ pub enum BitmapsFrame {
     BitmapStoreRemoved,
 }
 
-impl From<BitmapsFrame> for Frame {
-    fn from(frame: BitmapsFrame) -> Frame {
-        Frame::Bitmaps(frame)
-    }
-}
-
 impl BitmapsFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

@@ -17,12 +17,6 @@ pub enum ChangeBackingFrame {
     ChangedBacking(Arc<str>),
 }
 
-impl From<ChangeBackingFrame> for Frame {
-    fn from(frame: ChangeBackingFrame) -> Frame {
-        Frame::ChangeBacking(frame)
-    }
-}
-
 impl ChangeBackingFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

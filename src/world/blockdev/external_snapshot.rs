@@ -58,12 +58,6 @@ pub enum ExternalSnapshotFrame {
     Snapshot(TranId, usize, SnapshotStage),
 }
 
-impl From<ExternalSnapshotFrame> for Frame {
-    fn from(frame: ExternalSnapshotFrame) -> Frame {
-        Frame::ExternalSnapshot(frame)
-    }
-}
-
 impl ExternalSnapshotFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

@@ -52,12 +52,6 @@ pub enum MediumFrame {
     MediumGone(BackendId),
 }
 
-impl From<MediumFrame> for Frame {
-    fn from(frame: MediumFrame) -> Frame {
-        Frame::Medium(frame)
-    }
-}
-
 impl MediumFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

@@ -24,12 +24,6 @@ pub enum ResizeFrame {
     ResizeAttached { bs: NodeId, size: u64 },
 }
 
-impl From<ResizeFrame> for Frame {
-    fn from(frame: ResizeFrame) -> Frame {
-        Frame::Resize(frame)
-    }
-}
-
 impl ResizeFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

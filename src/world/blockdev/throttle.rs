@@ -38,12 +38,6 @@ pub enum DriveLimitsFrame {
     DriveLimits(Box<DriveLimits>),
 }
 
-impl From<DriveLimitsFrame> for Frame {
-    fn from(frame: DriveLimitsFrame) -> Frame {
-        Frame::DriveLimits(frame)
-    }
-}
-
 impl DriveLimitsFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

@@ -12,7 +12,7 @@ use crate::trace::{Level, RecordKind, TxnPhase};
 use crate::world::World;
 use crate::world::arena::{JobId, NodeId, TranId, TxnId, used_after_free};
 use crate::world::block::drain::DrainFrame;
-use crate::world::frame::{Flow, Frame};
+use crate::world::frame::Flow;
 use crate::world::job::JobFrame;
 use crate::world::job::txn::TxnFrame;
 use crate::world::value::Val;
@@ -62,12 +62,6 @@ pub enum TransactionFrame {
     TranAbort(TranId, usize),
     TranClean(TranId, usize),
     TranEnd(TranId),
-}
-
-impl From<TransactionFrame> for Frame {
-    fn from(frame: TransactionFrame) -> Frame {
-        Frame::Transaction(frame)
-    }
 }
 
 impl TransactionFrame {

@@ -15,12 +15,6 @@ pub enum BlockdevChangeFrame {
     Locked { parent: Arc<str>, child: Option<Arc<str>>, node: Option<Arc<str>> },
 }
 
-impl From<BlockdevChangeFrame> for Frame {
-    fn from(frame: BlockdevChangeFrame) -> Frame {
-        Frame::BlockdevChange(frame)
-    }
-}
-
 impl BlockdevChangeFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

@@ -2,7 +2,7 @@
 
 use super::ExportFrame;
 use super::trip::TripFrame;
-use crate::base::units::SECONDS;
+use crate::base::time::Span;
 use crate::nbd::{Handshake, Mode, Step};
 use crate::world::World;
 use crate::world::aio::coroutine::Wait;
@@ -150,7 +150,7 @@ impl World {
         client.output.extend(Handshake::greeting());
         if timed {
             self.timer_set(
-                self.now.saturating_add(u64::from(seconds).saturating_mul(SECONDS)),
+                self.now + Span::from_secs(u64::from(seconds)),
                 TimerKind::NbdHandshake(conn),
             );
         }

@@ -121,12 +121,6 @@ pub enum ExportFrame {
     Status(StatusFrame),
 }
 
-impl From<ExportFrame> for Frame {
-    fn from(frame: ExportFrame) -> Frame {
-        Frame::Export(frame)
-    }
-}
-
 impl ExportFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

@@ -158,12 +158,6 @@ pub enum BackupFrame {
     BackupScanned { job: JobId, offset: u64 },
 }
 
-impl From<BackupFrame> for Frame {
-    fn from(frame: BackupFrame) -> Frame {
-        Frame::Backup(frame)
-    }
-}
-
 impl BackupFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

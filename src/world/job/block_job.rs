@@ -5,12 +5,11 @@ use crate::base::Json;
 use crate::base::errno::Errno;
 use crate::job::status::{JobType, JobVerb};
 use crate::qmp::error::QmpError;
-use crate::qmp::types::OnError;
+use crate::qmp::types::{BlockJobChange, OnError};
 use crate::world::World;
 use crate::world::arena::{JobId, NodeId, TxnId};
 use crate::world::block::edges::{Parent, Role};
 use crate::world::frame::Flow;
-use crate::world::frame::Frame;
 use crate::world::value::Val;
 use crate::world::watch::feed::Seen;
 use crate::world::watch::marks::Place;
@@ -68,12 +67,6 @@ impl ErrorAction {
 pub enum BlockJobFrame {
     JobRemoveAllBdrv(JobId),
     JobAddBdrv { job: JobId, name: &'static str, bs: NodeId },
-}
-
-impl From<BlockJobFrame> for Frame {
-    fn from(frame: BlockJobFrame) -> Frame {
-        Frame::BlockJob(frame)
-    }
 }
 
 impl BlockJobFrame {
@@ -259,6 +252,29 @@ impl World {
             }
             self.set_speed(job, speed);
             Ok(())
+        });
+        self.ret(Val::Done(done))
+    }
+
+    fn set_speed(&mut self, job: JobId, speed: i64) {
+        let j = &mut self.jobs[job];
+        let old_speed = std::mem::replace(&mut j.speed, speed);
+        j.limit.set_speed(speed.unsigned_abs());
+        if let Some(set_speed) = self.job_hooks(job).block.as_ref().and_then(|block| block.set_speed) {
+            set_speed(self, job, speed);
+        }
+        if speed == 0 || speed > old_speed {
+            self.job_enter_if_asleep(job);
+        }
+    }
+
+    /// `block_job_change_locked`
+    pub(super) fn block_job_change(&mut self, job: JobId, options: &BlockJobChange) -> Flow {
+        let done = self.job_apply_verb(job, JobVerb::Change).and_then(|()| {
+            match self.job_hooks(job).block.as_ref().and_then(|block| block.change) {
+                Some(change) => change(self, job, options),
+                None => Err(QmpError::generic("Job type does not support change")),
+            }
         });
         self.ret(Val::Done(done))
     }

@@ -46,12 +46,6 @@ pub enum CreateFrame {
     CreateDone(JobId),
 }
 
-impl From<CreateFrame> for Frame {
-    fn from(frame: CreateFrame) -> Frame {
-        Frame::Create(frame)
-    }
-}
-
 impl CreateFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

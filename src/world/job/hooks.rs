@@ -72,9 +72,9 @@ pub struct WatchHooks {
     pub target: Option<fn(&World, JobId) -> Option<Frozen>>,
 }
 
-/// Declares [`JobDriver`]: a kind of job, its state, its table.
+/// Declares [`JobDriver`]: a kind of job, its state (with `moves`, if it holds instants), its table.
 macro_rules! job_drivers {
-    ($($(#[doc = $doc:literal])* $(#[cfg($when:meta)])? $kind:ident($state:ty) => $hooks:expr,)*) => {
+    ($($(#[doc = $doc:literal])* $(#[cfg($when:meta)])? $kind:ident($state:ty) $($moves:ident)? => $hooks:expr,)*) => {
         /// What kind of job it is, with its own state.
         #[derive(Clone, Debug, PartialEq, Eq, Hash)]
         pub enum JobDriver {
@@ -82,6 +82,11 @@ macro_rules! job_drivers {
             Unset,
             $($(#[doc = $doc])* $(#[cfg($when)])? $kind($state),)*
         }
+
+        crate::base::time::rebase!(enum JobDriver {
+            Unset,
+            $($(#[cfg($when)])? $kind(state) $($moves)?,)*
+        });
 
         impl JobDriver {
             /// The table of its kind; a job whose own part is missing has none.
@@ -102,13 +107,16 @@ job_drivers! {
     /// `block/commit.c`
     Commit(Box<super::commit::CommitJob>) => super::commit::HOOKS,
     /// `block/mirror.c`
-    Mirror(Box<super::mirror::MirrorJob>) => super::mirror::HOOKS,
+    Mirror(Box<super::mirror::MirrorJob>) moves => super::mirror::HOOKS,
     /// `block/mirror.c`: the commit of an active layer
-    CommitActive(Box<super::mirror::MirrorJob>) => super::mirror::COMMIT_ACTIVE_HOOKS,
+    CommitActive(Box<super::mirror::MirrorJob>) moves => super::mirror::COMMIT_ACTIVE_HOOKS,
     /// `block/stream.c`
     Stream(Box<super::stream::StreamJob>) => super::stream::HOOKS,
     /// `block/create.c`: `blockdev-create`
     Create(Box<super::create::CreateJob>) => super::create::HOOKS,
+    /// Of unit tests.
+    #[cfg(test)]
+    Test(Box<super::tests::TestJob>) => super::tests::HOOKS,
 }
 
 impl World {

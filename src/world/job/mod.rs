@@ -10,13 +10,15 @@ pub mod create;
 pub mod hooks;
 pub mod mirror;
 pub mod stream;
+#[cfg(test)]
+pub mod tests;
 pub(in crate::world) mod txn;
 pub(super) mod verbs;
 
 use crate::base::Json;
 use crate::base::errno::Errno;
 use crate::base::id::id_wellformed;
-use crate::base::units::{Nanos, Shift};
+use crate::base::time::Span;
 use crate::block::ratelimit::RateLimit;
 use crate::choice::Subject;
 use crate::invariant::{Broken, Invariant};
@@ -89,6 +91,13 @@ pub struct Job {
     pub driver: JobDriver,
 }
 
+crate::base::time::rebase!(Job {
+    moves: limit, driver;
+    rest: id, job_type, status, refcnt, pause_count, paused, user_paused, busy, cancelled, force_cancel,
+        deferred_to_main_loop, auto_finalize, auto_dismiss, ret, err, co, txn, progress_current, progress_total,
+        nodes, speed, iostatus
+});
+
 /// `JobTxn`
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct JobTxn {
@@ -148,6 +157,11 @@ pub struct Jobs {
     pub txns: Arena<TxnId, JobTxn>,
 }
 
+crate::base::time::rebase!(Jobs {
+    moves: jobs;
+    rest: list, txns
+});
+
 impl Default for Jobs {
     fn default() -> Self {
         Jobs { jobs: Arena::unique(), list: Vec::new(), txns: Arena::unique() }
@@ -180,15 +194,6 @@ impl Jobs {
         self.jobs.remove(id);
     }
 
-    /// The clock is set to another time.
-    pub(super) fn rebase(&mut self, shift: Shift) {
-        for id in &self.list {
-            if self.jobs[*id].limit.has_times() {
-                self.jobs[*id].limit.rebase(shift);
-            }
-        }
-    }
-
     /// `job_get`
     #[must_use]
     pub fn find(&self, id: &str) -> Option<JobId> {
@@ -210,12 +215,6 @@ pub enum JobFrame {
     JobYield(JobId),
     JobStart(JobId),
     JobEarlyFail(JobId),
-}
-
-impl From<JobFrame> for Frame {
-    fn from(frame: JobFrame) -> Frame {
-        Frame::Job(frame)
-    }
 }
 
 impl JobFrame {
@@ -403,7 +402,7 @@ impl World {
     }
 
     /// `job_sleep_ns`, called as the last thing of a frame: sleeps that long, unless the job is cancelled or is to pause.
-    fn job_sleep_ns(&mut self, job: JobId, ns: Nanos) -> Flow {
+    fn job_sleep_ns(&mut self, job: JobId, span: Span) -> Flow {
         let j = &self.jobs[job];
         assert!(j.busy, "job '{}' sleeps while it works", j.id);
         if j.force_cancel {
@@ -414,7 +413,7 @@ impl World {
         if pauses {
             return Flow::Go;
         }
-        self.timer_set(self.now.saturating_add(ns), TimerKind::JobSleep(job));
+        self.timer_set(self.now + span, TimerKind::JobSleep(job));
         self.job_do_yield(job)
     }
 
@@ -428,7 +427,7 @@ impl World {
     fn block_job_ratelimit_sleep(&mut self, job: JobId) -> Flow {
         let now = self.now;
         let delay = self.jobs[job].limit.calculate_delay(now, 0);
-        if delay > 0 {
+        if delay > Span::ZERO {
             self.push(JobFrame::JobRatelimitSlept(job).into());
         }
         self.job_sleep_ns(job, delay)

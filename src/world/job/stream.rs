@@ -108,12 +108,6 @@ pub enum StreamFrame {
     ReadOnlyAgain(NodeId),
 }
 
-impl From<StreamFrame> for Frame {
-    fn from(frame: StreamFrame) -> Frame {
-        Frame::Stream(frame)
-    }
-}
-
 impl StreamFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

@@ -34,12 +34,6 @@ pub enum TxnFrame {
     JobCancelSyncAll,
 }
 
-impl From<TxnFrame> for Frame {
-    fn from(frame: TxnFrame) -> Frame {
-        Frame::Txn(frame)
-    }
-}
-
 impl TxnFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

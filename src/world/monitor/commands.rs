@@ -2,12 +2,9 @@
 
 use crate::base::Json;
 use crate::bitmap::CheckFlags;
-use crate::job::status::JobVerb;
 use crate::qmp::command::Command;
-use crate::qmp::error::QmpError;
-use crate::qmp::types::{BlockJobChange, TransactionAction};
+use crate::qmp::types::TransactionAction;
 use crate::world::World;
-use crate::world::arena::JobId;
 use crate::world::block::open::unsupported::not_simulated;
 use crate::world::blockdev::resize::ResizeFrame;
 use crate::world::frame::Flow;
@@ -133,28 +130,5 @@ impl World {
     fn query(&mut self, query: fn(&World) -> Json) -> Flow {
         let json = query(self);
         self.ret(Val::Json(Ok(json)))
-    }
-
-    pub(in crate::world) fn set_speed(&mut self, job: JobId, speed: i64) {
-        let j = &mut self.jobs[job];
-        let old_speed = std::mem::replace(&mut j.speed, speed);
-        j.limit.set_speed(speed.unsigned_abs());
-        if let Some(set_speed) = self.job_hooks(job).block.as_ref().and_then(|block| block.set_speed) {
-            set_speed(self, job, speed);
-        }
-        if speed == 0 || speed > old_speed {
-            self.job_enter_if_asleep(job);
-        }
-    }
-
-    /// `block_job_change_locked`
-    pub(in crate::world) fn block_job_change(&mut self, job: JobId, options: &BlockJobChange) -> Flow {
-        let done = self.job_apply_verb(job, JobVerb::Change).and_then(|()| {
-            match self.job_hooks(job).block.as_ref().and_then(|block| block.change) {
-                Some(change) => change(self, job, options),
-                None => Err(QmpError::generic("Job type does not support change")),
-            }
-        });
-        self.ret(Val::Done(done))
     }
 }

@@ -29,12 +29,6 @@ pub enum HmpFrame {
     HmpDone,
 }
 
-impl From<HmpFrame> for Frame {
-    fn from(frame: HmpFrame) -> Frame {
-        Frame::Hmp(frame)
-    }
-}
-
 impl HmpFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

@@ -18,7 +18,7 @@ use crate::qmp::request::{Request, parse_request, reply};
 use crate::trace::Later;
 use crate::world::World;
 use crate::world::aio::queue::{Bh, Ctx};
-use crate::world::frame::{Flow, Frame};
+use crate::world::frame::Flow;
 use crate::world::out::Output;
 use crate::world::value::Val;
 use std::collections::VecDeque;
@@ -85,12 +85,6 @@ impl Monitor {
 pub enum MonitorFrame {
     QmpCommand,
     QmpCommandDone,
-}
-
-impl From<MonitorFrame> for Frame {
-    fn from(frame: MonitorFrame) -> Frame {
-        Frame::Monitor(frame)
-    }
 }
 
 impl MonitorFrame {

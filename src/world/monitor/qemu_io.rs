@@ -3,7 +3,7 @@
 
 use crate::base::Json;
 use crate::base::errno::{Errno, Ret};
-use crate::base::units::Nanos;
+use crate::base::time::{Instant, Rebase, Shift, Span, timeless};
 use crate::block::accounting::AcctType;
 use crate::block::content::{Data, WriteTag};
 use crate::block::qemu_io::Report;
@@ -30,16 +30,7 @@ use std::sync::Arc;
 pub enum QemuIoFrame {
     QemuIo { blk: BackendId, command: Arc<str> },
     QemuIoAttached { blk: BackendId, command: Arc<str> },
-    QemuIoReadDone { blk: BackendId, read: Box<Read>, start: Nanos },
-    QemuIoWriteDone { blk: BackendId, write: Box<Write>, start: Nanos },
-    QemuIoDiscardDone { offset: u64, bytes: u64, report: Report, start: Nanos },
     QemuIoTruncated,
-}
-
-impl From<QemuIoFrame> for Frame {
-    fn from(frame: QemuIoFrame) -> Frame {
-        Frame::QemuIo(frame)
-    }
 }
 
 impl QemuIoFrame {
@@ -48,13 +39,60 @@ impl QemuIoFrame {
         match self {
             QemuIoFrame::QemuIo { blk, command } => w.qemu_io(blk, &command),
             QemuIoFrame::QemuIoAttached { blk, command } => w.qemu_io_attached(blk, command),
-            QemuIoFrame::QemuIoReadDone { blk, read, start } => w.qemu_io_read_done(blk, &read, start),
-            QemuIoFrame::QemuIoWriteDone { blk, write, start } => w.qemu_io_write_done(blk, &write, start),
-            QemuIoFrame::QemuIoDiscardDone { offset, bytes, report, start } => {
+            QemuIoFrame::QemuIoTruncated => w.qemu_io_truncated(),
+        }
+    }
+}
+
+/// The ends of requests that say how long they took.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum MeasuredFrame {
+    QemuIoReadDone { blk: BackendId, read: Box<Read>, start: Instant },
+    QemuIoWriteDone { blk: BackendId, write: Box<Write>, start: Instant },
+    QemuIoDiscardDone { offset: u64, bytes: u64, report: Report, start: Instant },
+    QemuIoFlushed { blk: BackendId, start: Instant },
+}
+
+impl Rebase for MeasuredFrame {
+    fn has_instants(&self) -> bool {
+        true
+    }
+
+    fn rebase(&mut self, shift: Shift) {
+        let start = match self {
+            MeasuredFrame::QemuIoReadDone { blk, read, start } => {
+                timeless(&(blk, read));
+                start
+            }
+            MeasuredFrame::QemuIoWriteDone { blk, write, start } => {
+                timeless(&(blk, write));
+                start
+            }
+            MeasuredFrame::QemuIoDiscardDone { offset, bytes, report, start } => {
+                timeless(&(offset, bytes, report));
+                start
+            }
+            MeasuredFrame::QemuIoFlushed { blk, start } => {
+                timeless(blk);
+                start
+            }
+        };
+        start.rebase(shift);
+    }
+}
+
+impl MeasuredFrame {
+    /// Runs the frame.
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            MeasuredFrame::QemuIoReadDone { blk, read, start } => w.qemu_io_read_done(blk, &read, start),
+            MeasuredFrame::QemuIoWriteDone { blk, write, start } => w.qemu_io_write_done(blk, &write, start),
+            MeasuredFrame::QemuIoDiscardDone { offset, bytes, report, start } => {
                 let elapsed = w.now - start;
                 w.qemu_io_discard_done(Done { offset, bytes, elapsed }, report)
             }
-            QemuIoFrame::QemuIoTruncated => w.qemu_io_truncated(),
+            MeasuredFrame::QemuIoFlushed { blk, start } => w.account(blk, AcctType::Flush, 0, start, false),
         }
     }
 }
@@ -124,22 +162,22 @@ impl World {
         match io {
             QemuIo::Read(read) => {
                 let request = BlkRequest::Read { offset: read.offset, bytes: read.bytes };
-                let done = QemuIoFrame::QemuIoReadDone { blk, read: Box::new(read), start }.into();
+                let done = MeasuredFrame::QemuIoReadDone { blk, read: Box::new(read), start }.into();
                 self.qemu_io_submit(blk, request, done, read.submit == qemu_io::Submit::Aio)
             }
             QemuIo::Write(write) => {
                 let request = self.qemu_io_write(blk, &write);
-                let done = QemuIoFrame::QemuIoWriteDone { blk, write: Box::new(write), start }.into();
+                let done = MeasuredFrame::QemuIoWriteDone { blk, write: Box::new(write), start }.into();
                 self.qemu_io_submit(blk, request, done, write.submit == qemu_io::Submit::Aio)
             }
             QemuIo::Discard { offset, bytes, report } => {
                 let request = BlkRequest::Discard { offset, bytes };
-                let done = QemuIoFrame::QemuIoDiscardDone { offset, bytes, report, start }.into();
+                let done = MeasuredFrame::QemuIoDiscardDone { offset, bytes, report, start }.into();
                 self.qemu_io_submit(blk, request, done, false)
             }
             QemuIo::Flush => self.qemu_io_submit(blk, BlkRequest::Flush, Frame::Give(Box::new(Val::None)), false),
             QemuIo::AioFlush => {
-                self.seq([DrainFrame::DrainAll.into(), BackendFrame::QemuIoFlushed { blk, start }.into()])
+                self.seq([DrainFrame::DrainAll.into(), MeasuredFrame::QemuIoFlushed { blk, start }.into()])
             }
             QemuIo::Truncate { offset, .. } => self.seq([
                 Frame::RunCo(Box::new(BackendFrame::BlkTruncate { blk, size: offset }.into())),
@@ -155,8 +193,8 @@ impl World {
             QemuIo::Resume { tag } => self.qemu_io_resume(blk, &tag),
             QemuIo::WaitBreak { tag } => self.seq([Frame::Poll(Cond::Break(self.debug_node(blk), tag))]),
             QemuIo::Sleep { milliseconds } => {
-                let ns = milliseconds * crate::base::units::MILLIS;
-                self.run_co(Frame::Sleep(ns))
+                let span = Span::from_millis(milliseconds);
+                self.run_co(Frame::Sleep(span))
             }
             QemuIo::Map => self.qemu_io_map(blk),
             QemuIo::Alloc { offset, bytes } => self.qemu_io_alloc(blk, offset, bytes),
@@ -242,7 +280,7 @@ impl World {
     }
 
     /// What `read` prints.
-    fn qemu_io_read_done(&mut self, blk: BackendId, read: &Read, start: Nanos) -> Flow {
+    fn qemu_io_read_done(&mut self, blk: BackendId, read: &Read, start: Instant) -> Flow {
         let result = self.take_data();
         if read.submit == qemu_io::Submit::Aio {
             let _ = self.account(blk, AcctType::Read, read.bytes, start, result.is_err());
@@ -258,7 +296,7 @@ impl World {
     }
 
     /// What `write` prints.
-    fn qemu_io_write_done(&mut self, blk: BackendId, write: &Write, start: Nanos) -> Flow {
+    fn qemu_io_write_done(&mut self, blk: BackendId, write: &Write, start: Instant) -> Flow {
         let result = self.take_ret();
         // QEMU does not note the start of `aio_write -z`, and counts nothing.
         if write.submit == qemu_io::Submit::Aio && !matches!(write.data, WriteData::Zeroes { .. }) {

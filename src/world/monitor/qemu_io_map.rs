@@ -34,12 +34,6 @@ pub enum QemuIoMapFrame {
     QemuIoWalked(Box<Walk>),
 }
 
-impl From<QemuIoMapFrame> for Frame {
-    fn from(frame: QemuIoMapFrame) -> Frame {
-        Frame::QemuIoMap(frame)
-    }
-}
-
 impl QemuIoMapFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

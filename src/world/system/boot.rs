@@ -71,12 +71,6 @@ pub enum BootFrame {
     DriveOpened { blk: BackendId },
 }
 
-impl From<BootFrame> for Frame {
-    fn from(frame: BootFrame) -> Frame {
-        Frame::Boot(frame)
-    }
-}
-
 impl BootFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {
@@ -148,7 +142,7 @@ impl World {
         for blk in implied {
             self.device_attach(Device::new("virtio-blk".into()), Some(blk))?;
         }
-        self.now = 0;
+        self.now = crate::base::time::Instant::START;
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use super::machine::Device;
 use crate::base::Json;
-use crate::base::units::{MILLIS, Nanos};
+use crate::base::time::Span;
 use crate::qmp::error::{ErrorClass, QmpError};
 use crate::qmp::names::is_device_model;
 use crate::world::World;
@@ -16,7 +16,7 @@ use crate::world::value::Val;
 use std::sync::Arc;
 
 /// When the last reference to a device is given up: another thread does that, when all have let go of it.
-const GRACE: Nanos = 10 * MILLIS;
+const GRACE: Span = Span::from_millis(10);
 
 /// `device_add`, carried out.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -33,12 +33,6 @@ pub enum HotplugFrame {
     UnplugOnReset,
     MarkAutoDel(BackendId),
     DeviceGone { id: Option<Arc<str>>, path: Arc<str>, inner: bool },
-}
-
-impl From<HotplugFrame> for Frame {
-    fn from(frame: HotplugFrame) -> Frame {
-        Frame::Hotplug(frame)
-    }
 }
 
 impl HotplugFrame {

@@ -22,12 +22,6 @@ pub enum RunstateFrame {
     ResetDone,
 }
 
-impl From<RunstateFrame> for Frame {
-    fn from(frame: RunstateFrame) -> Frame {
-        Frame::Runstate(frame)
-    }
-}
-
 impl RunstateFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

@@ -17,7 +17,6 @@ use crate::world::arena::{BackendId, CoId, JobId, NodeId, TranId, TxnId};
 use crate::world::block::backend::BlkRequest;
 use crate::world::block::driver::Driver;
 use crate::world::frame::Flow;
-use crate::world::frame::Frame;
 use std::sync::Arc;
 
 /// Something that happened.
@@ -300,12 +299,6 @@ pub enum WatchFrame {
     GuestSeen,
     /// Somebody watches: a drained section is there.
     DrainSeen(NodeId),
-}
-
-impl From<WatchFrame> for Frame {
-    fn from(frame: WatchFrame) -> Frame {
-        Frame::Watch(frame)
-    }
 }
 
 impl WatchFrame {

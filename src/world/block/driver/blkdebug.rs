@@ -40,12 +40,6 @@ pub enum BlkdebugFrame {
     ChildEvent { node: NodeId, event: BlkdebugEvent },
 }
 
-impl From<BlkdebugFrame> for Frame {
-    fn from(frame: BlkdebugFrame) -> Frame {
-        Frame::Blkdebug(frame)
-    }
-}
-
 impl BlkdebugFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

@@ -1,7 +1,8 @@
 //! The parallel copying engine of backup and copy-before-write (`block/block-copy.c`, `block/reqlist.c`, `block/aio_task.c`).
 
-use super::block_copy_state::{BlockReq, CallEnd, CopyCall, CopyTask, Method, TaskPool};
+use super::block_copy_state::{BlockReq, CallEnd, CopyCall, CopyMethod, CopyTask, TaskPool};
 use crate::base::errno::Ret;
+use crate::base::time::Span;
 use crate::base::units::{align_down, align_up};
 use crate::quirk::Quirk;
 use crate::trace::Later;
@@ -40,18 +41,12 @@ pub enum BlockCopyFrame {
     CopyPassDone(CallId),
     CopyWaited(CallId),
     CopyTaskEntry(CopyTask),
-    CopyDo { task: CopyTask, method: Method },
-    CopyReadDone { task: CopyTask, method: Method },
-    CopyTaskDone { task: CopyTask, method: Method, read: bool },
+    CopyDo { task: CopyTask, method: CopyMethod },
+    CopyReadDone { task: CopyTask, method: CopyMethod },
+    CopyTaskDone { task: CopyTask, method: CopyMethod, read: bool },
     CopyRangeDone { task: CopyTask },
     CopyResetUnallocated { cbw: NodeId, offset: u64 },
     CopyResetStatus { cbw: NodeId, offset: u64, counted: u64 },
-}
-
-impl From<BlockCopyFrame> for Frame {
-    fn from(frame: BlockCopyFrame) -> Frame {
-        Frame::BlockCopy(frame)
-    }
 }
 
 impl BlockCopyFrame {
@@ -168,7 +163,7 @@ impl World {
         let chunk = if max_chunk == 0 { chunk } else { chunk.min(max_chunk) };
         let end = offset + bytes;
         let (offset, mut bytes) = self.copy_bits(cbw).next_dirty_area(offset, end, chunk)?;
-        if method != Method::ReadWriteCluster && self.quirks.has(Quirk::CopyRangeRecopiesClean) {
+        if method != CopyMethod::ReadWriteCluster && self.quirks.has(Quirk::CopyRangeRecopiesClean) {
             let all = chunk.min(end.min(state.len) - offset);
             if state.conflict(offset, align_up(all, cluster)).is_none() {
                 bytes = all;
@@ -245,16 +240,16 @@ impl World {
             return self.seq([BlockCopyFrame::CopyDirty { call, offset: after, bytes: end - after }.into()]);
         }
         if zero {
-            task.method = Method::WriteZeroes;
+            task.method = CopyMethod::WriteZeroes;
         }
         if !self.calls[call].ignore_ratelimit {
             let now = self.now;
             let delay = self.cbw(cbw).bcs.rate_limit.calculate_delay(now, 0);
-            if delay > 0 {
+            if delay > Span::ZERO {
                 self.copy_task_end(&task, true);
                 let co = self.current();
                 self.calls[call].sleeping = Some(co);
-                self.timer_set(now.saturating_add(delay), TimerKind::CoSleep(co));
+                self.timer_set(now + delay, TimerKind::CoSleep(co));
                 self.push(BlockCopyFrame::CopyDirty { call, offset: from, bytes: end - from }.into());
                 self.push(BlockCopyFrame::CopySlept(call).into());
                 return Flow::Yield(Wait::Sleep);
@@ -414,7 +409,7 @@ impl World {
     }
 
     /// `block_copy_do_copy`
-    fn copy_do(&mut self, task: CopyTask, method: Method) -> Flow {
+    fn copy_do(&mut self, task: CopyTask, method: CopyMethod) -> Flow {
         let cbw = self.calls[task.call].cbw;
         let nbytes = self.copy_nbytes(&task);
         let target = self.copy_target(cbw);
@@ -430,7 +425,7 @@ impl World {
         let flags = if self.cbw_ref(cbw).bcs.serialising { IoFlags::SERIALISING } else { IoFlags::NONE };
         let (source, offset) = (self.copy_source(cbw), task.offset);
         match method {
-            Method::WriteZeroes => {
+            CopyMethod::WriteZeroes => {
                 self.reach(Place::CopyZeroes);
                 self.seq([
                     WriteFrame::Pwritev(crate::world::block::io::request::write_zeroes(target, offset, nbytes, flags))
@@ -438,12 +433,12 @@ impl World {
                     BlockCopyFrame::CopyTaskDone { task, method, read: false }.into(),
                 ])
             }
-            Method::RangeSmall | Method::RangeFull => {
+            CopyMethod::RangeSmall | CopyMethod::RangeFull => {
                 let (src, dst) = (source, target);
                 let copy = CopyRange { src, src_offset: offset, dst, dst_offset: offset, bytes: nbytes, flags };
                 self.seq([CopyRangeFrame::CopyRangeFrom(copy).into(), BlockCopyFrame::CopyRangeDone { task }.into()])
             }
-            Method::ReadWrite | Method::ReadWriteCluster => self.seq([
+            CopyMethod::ReadWrite | CopyMethod::ReadWriteCluster => self.seq([
                 IoFrame::Preadv { node: source, offset, bytes: nbytes, flags: IoFlags::NONE }.into(),
                 BlockCopyFrame::CopyReadDone { task, method }.into(),
             ]),
@@ -456,17 +451,17 @@ impl World {
             Ok(()) => {
                 self.reach(Place::CopyRange);
                 self.leave(Val::Ret(Ok(())));
-                self.copy_task_done(task, Method::RangeFull, false)
+                self.copy_task_done(task, CopyMethod::RangeFull, false)
             }
             Err(_) => {
                 self.reach(Place::CopyRangeFallsBack);
-                self.copy_do(task, Method::ReadWrite)
+                self.copy_do(task, CopyMethod::ReadWrite)
             }
         }
     }
 
     /// Between read and write of `block_copy_do_copy`.
-    fn copy_read_done(&mut self, task: CopyTask, method: Method) -> Flow {
+    fn copy_read_done(&mut self, task: CopyTask, method: CopyMethod) -> Flow {
         match self.take_data() {
             Err(errno) => {
                 self.leave(Val::err(errno));
@@ -490,7 +485,7 @@ impl World {
     }
 
     /// `block_copy_task_entry`, after the copying.
-    fn copy_task_done(&mut self, task: CopyTask, method: Method, read: bool) -> Flow {
+    fn copy_task_done(&mut self, task: CopyTask, method: CopyMethod, read: bool) -> Flow {
         let ret = self.take_ret();
         self.aio.readers -= 1;
         let cbw = self.calls[task.call].cbw;

@@ -22,7 +22,7 @@ pub const CLUSTER_SIZE_DEFAULT: u64 = 64 << 10;
 
 /// `BlockCopyMethod`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Method {
+pub enum CopyMethod {
     /// One cluster at a time.
     ReadWriteCluster,
     /// Through a buffer.
@@ -62,7 +62,7 @@ pub struct BlockCopyState {
     /// Bytes that tasks work on.
     pub in_flight_bytes: u64,
     /// How to copy.
-    pub method: Method,
+    pub method: CopyMethod,
     /// `discard-source`
     pub discard_source: bool,
     /// Ranges being copied, newest last.
@@ -79,6 +79,12 @@ pub struct BlockCopyState {
     pub rate_limit: RateLimit,
 }
 
+crate::base::time::rebase!(BlockCopyState {
+    moves: rate_limit;
+    rest: cluster_size, max_transfer, len, serialising, compress, in_flight_bytes, method, discard_source, reqs,
+        skip_unallocated, progress, mem, mem_queue
+});
+
 impl BlockCopyState {
     /// `block_copy_state_new`, the part without the bitmap.
     #[must_use]
@@ -90,7 +96,7 @@ impl BlockCopyState {
             serialising,
             compress: false,
             in_flight_bytes: 0,
-            method: Method::ReadWrite,
+            method: CopyMethod::ReadWrite,
             discard_source,
             reqs: Vec::new(),
             skip_unallocated: false,
@@ -105,21 +111,21 @@ impl BlockCopyState {
     pub fn set_copy_opts(&mut self, use_copy_range: bool, compress: bool) {
         self.compress = compress;
         self.method = if self.max_transfer < self.cluster_size || compress {
-            Method::ReadWriteCluster
+            CopyMethod::ReadWriteCluster
         } else if use_copy_range {
-            Method::RangeSmall
+            CopyMethod::RangeSmall
         } else {
-            Method::ReadWrite
+            CopyMethod::ReadWrite
         };
     }
 
     /// `block_copy_chunk_size`
     pub(super) fn chunk_size(&self) -> u64 {
         match self.method {
-            Method::ReadWriteCluster => self.cluster_size,
-            Method::ReadWrite | Method::RangeSmall => self.cluster_size.max(MAX_BUFFER).min(self.max_transfer),
-            Method::RangeFull => self.cluster_size.max(MAX_COPY_RANGE).min(self.max_transfer),
-            Method::WriteZeroes => unreachable!("a state never copies zeroes only"),
+            CopyMethod::ReadWriteCluster => self.cluster_size,
+            CopyMethod::ReadWrite | CopyMethod::RangeSmall => self.cluster_size.max(MAX_BUFFER).min(self.max_transfer),
+            CopyMethod::RangeFull => self.cluster_size.max(MAX_COPY_RANGE).min(self.max_transfer),
+            CopyMethod::WriteZeroes => unreachable!("a state never copies zeroes only"),
         }
     }
 
@@ -221,5 +227,5 @@ pub struct CopyTask {
     /// Length.
     pub bytes: u64,
     /// How it copies.
-    pub method: Method,
+    pub method: CopyMethod,
 }

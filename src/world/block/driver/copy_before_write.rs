@@ -3,7 +3,8 @@
 use super::Driver;
 use super::block_copy_state::{BlockCopyState, CLUSTER_SIZE_DEFAULT, CallEnd, CopyCall, MAX_MEM, MAX_WORKERS};
 use crate::base::errno::{Errno, Ret};
-use crate::base::units::{Nanos, align_down, align_up};
+use crate::base::time::Span;
+use crate::base::units::{align_down, align_up};
 use crate::bitmap::{BitmapId, DirtyBitmap};
 use crate::block::content::Data;
 use crate::qmp::error::QmpError;
@@ -46,7 +47,7 @@ pub struct CbwState {
     /// `on-cbw-error=break-snapshot`
     pub break_snapshot: bool,
     /// `cbw-timeout`; 0 is none.
-    pub timeout: Nanos,
+    pub timeout: Span,
     /// Why the snapshot is broken.
     pub snapshot_error: Option<Errno>,
     /// Ranges that fleecing readers are reading from the source: offset, length.
@@ -54,6 +55,12 @@ pub struct CbwState {
     /// Guest writes that wait for them.
     pub frozen_waiters: Vec<CoId>,
 }
+
+crate::base::time::rebase!(CbwState {
+    moves: bcs;
+    rest: target, discard_source, copy_bitmap, done_bitmap, access_bitmap, break_snapshot, timeout, snapshot_error,
+        frozen_reads, frozen_waiters
+});
 
 impl CbwState {
     /// The state before `cbw_open`, above a node of `len` bytes.
@@ -69,7 +76,7 @@ impl CbwState {
             done_bitmap,
             access_bitmap,
             break_snapshot: false,
-            timeout: 0,
+            timeout: Span::ZERO,
             snapshot_error: None,
             frozen_reads: Vec::new(),
             frozen_waiters: Vec::new(),
@@ -113,12 +120,6 @@ pub enum CopyBeforeWriteFrame {
     CbwCopied { node: NodeId, call: CallId, from: u64, len: u64 },
     CbwAppend(Box<BackupArgs>),
     CbwOpened { cbw: NodeId, discard_source: bool, min_cluster: u64 },
-}
-
-impl From<CopyBeforeWriteFrame> for Frame {
-    fn from(frame: CopyBeforeWriteFrame) -> Frame {
-        Frame::CopyBeforeWrite(frame)
-    }
 }
 
 impl CopyBeforeWriteFrame {
@@ -284,7 +285,7 @@ impl World {
         });
         let copied = CopyBeforeWriteFrame::CbwCopied { node, call, from, len }.into();
         let timeout = self.cbw(node).timeout;
-        if timeout == 0 {
+        if timeout == Span::ZERO {
             return self.seq([
                 GraphLockFrame::Rdlock.into(),
                 BlockCopyFrame::CopyCommon(call).into(),
@@ -302,7 +303,7 @@ impl World {
             GraphLockFrame::Rdlock.into(),
         ]);
         self.aio_co_wake(co);
-        self.timer_set(self.now.saturating_add(timeout), TimerKind::CoSleep(waiter));
+        self.timer_set(self.now + timeout, TimerKind::CoSleep(waiter));
         self.push(copied);
         Flow::Yield(Wait::Sleep)
     }

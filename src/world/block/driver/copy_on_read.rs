@@ -60,12 +60,6 @@ pub enum CopyOnReadFrame {
     CorPreadv(Box<CorPreadv>),
 }
 
-impl From<CopyOnReadFrame> for Frame {
-    fn from(frame: CopyOnReadFrame) -> Frame {
-        Frame::CopyOnRead(frame)
-    }
-}
-
 impl CopyOnReadFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

@@ -43,6 +43,7 @@ use file::FileDriver;
 use null::NullDriver;
 use qcow2::Qcow2Node;
 use raw::RawDriver;
+use rows::ZeroFlags;
 use std::sync::Arc;
 use throttle::throttled;
 
@@ -71,7 +72,26 @@ pub enum Driver {
     MirrorTop(Box<mirror_top::MirrorTop>),
     /// `commit_top`
     CommitTop,
+    /// Of unit tests.
+    #[cfg(test)]
+    TestFilter,
 }
+
+crate::base::time::rebase!(enum Driver {
+    File(file),
+    Null(null),
+    Raw(raw),
+    Blkdebug(blkdebug),
+    Cbw(cbw) moves,
+    Qcow2(qcow2),
+    SnapshotAccess,
+    Throttle(group),
+    CopyOnRead(cor),
+    MirrorTop(top),
+    CommitTop,
+    #[cfg(test)]
+    TestFilter,
+});
 
 /// The frames of this file: the rest of a function each.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -86,12 +106,7 @@ pub enum DriverFrame {
     DriverFlushToDisk(NodeId),
     DriverTruncate { node: NodeId, size: u64, zero: bool },
     StatusRaw { node: NodeId, offset: u64, bytes: u64, want_zero: bool },
-}
-
-impl From<DriverFrame> for Frame {
-    fn from(frame: DriverFrame) -> Frame {
-        Frame::Driver(frame)
-    }
+    StatusRawIfOk { node: NodeId, offset: u64, bytes: u64, want_zero: bool },
 }
 
 impl DriverFrame {
@@ -107,6 +122,10 @@ impl DriverFrame {
             DriverFrame::DriverFlushToDisk(node) => w.driver_flush_to_disk(node),
             DriverFrame::DriverTruncate { node, size, zero } => w.driver_truncate(node, size, zero),
             DriverFrame::StatusRaw { node, offset, bytes, want_zero } => w.status_raw(node, offset, bytes, want_zero),
+            DriverFrame::StatusRawIfOk { node, offset, bytes, want_zero } => match w.take_ret() {
+                Ok(()) => w.seq([DriverFrame::StatusRaw { node, offset, bytes, want_zero }.into()]),
+                Err(errno) => w.ret(Val::Status(Err(errno))),
+            },
         }
     }
 }
@@ -130,7 +149,7 @@ impl World {
         match self.graph.nodes[node].drv() {
             Driver::File(_) => self.device_submit(node, DeviceOp::Read, offset, bytes),
             Driver::Null(null) => {
-                let latency = null.latency_ns;
+                let latency = null.latency;
                 self.null_request(node, latency, Val::Data(Ok(Data::zeroes(bytes))))
             }
             Driver::Raw(raw) => {
@@ -146,6 +165,8 @@ impl World {
                 Frame::if_ok([DriverFrame::PassRead { node, offset, bytes }.into()]),
             ]),
             Driver::Cbw(_) | Driver::MirrorTop(_) | Driver::CommitTop => self.pass_read(node, offset, bytes),
+            #[cfg(test)]
+            Driver::TestFilter => self.pass_read(node, offset, bytes),
             Driver::CopyOnRead(_) => self.cor_co_preadv(node, offset, bytes, flags),
             Driver::Qcow2(_) => self.qcow2_preadv(node, offset, bytes),
             Driver::SnapshotAccess => self.snapshot_preadv(node, offset, bytes),
@@ -173,7 +194,7 @@ impl World {
                 self.device_submit(node, DeviceOp::Write(data), req.offset, req.bytes)
             }
             Driver::Null(null) => {
-                let latency = null.latency_ns;
+                let latency = null.latency;
                 self.null_request(node, latency, Val::Ret(Ok(())))
             }
             Driver::Raw(raw) => {
@@ -199,6 +220,8 @@ impl World {
             Driver::Throttle(_) => self.write_throttled(req),
             Driver::CopyOnRead(_) => self.pass_write(req, 0),
             Driver::MirrorTop(_) => self.mirror_top_write(req),
+            #[cfg(test)]
+            Driver::TestFilter => self.pass_write(req, 0),
         }
     }
 
@@ -236,31 +259,19 @@ impl World {
         match n.drv() {
             Driver::Qcow2(_) => !n.dropped,
             Driver::Throttle(_) | Driver::CopyOnRead(_) => self.supports_compressed_writes(self.below(node)),
-            Driver::Blkdebug(_)
-            | Driver::Cbw(_)
-            | Driver::MirrorTop(_)
-            | Driver::CommitTop
-            | Driver::File(_)
-            | Driver::Null(_)
-            | Driver::Raw(_)
-            | Driver::SnapshotAccess => false,
+            _ => false,
         }
     }
 
     /// Whether the node takes zero writes with `BDRV_REQ_NO_FALLBACK` (`supported_zero_flags`).
     #[must_use]
     pub(in crate::world) fn supports_zero_no_fallback(&self, node: NodeId) -> bool {
-        let n = &self.graph.nodes[node];
-        match n.drv() {
-            Driver::File(_) => true,
-            Driver::Qcow2(q) => q.q.version() >= 3,
-            Driver::Null(_) | Driver::SnapshotAccess | Driver::CommitTop => false,
-            Driver::Raw(_)
-            | Driver::Blkdebug(_)
-            | Driver::Cbw(_)
-            | Driver::Throttle(_)
-            | Driver::CopyOnRead(_)
-            | Driver::MirrorTop(_) => self.supports_zero_no_fallback(self.below(node)),
+        let driver = self.graph.nodes[node].drv();
+        match (driver.row().zero_flags, driver) {
+            (ZeroFlags::None, _) => false,
+            (ZeroFlags::Own, Driver::Qcow2(q)) => q.q.version() >= 3,
+            (ZeroFlags::Own, _) => true,
+            (ZeroFlags::OfBelow | ZeroFlags::NoFallbackOfBelow, _) => self.supports_zero_no_fallback(self.below(node)),
         }
     }
 
@@ -301,6 +312,8 @@ impl World {
             Driver::Throttle(_) => self.write_throttled(req),
             Driver::CopyOnRead(_) => self.pass_write(req, 0),
             Driver::MirrorTop(_) => self.mirror_top_write(req),
+            #[cfg(test)]
+            Driver::TestFilter => self.pass_write(req, 0),
         }
     }
 
@@ -326,6 +339,8 @@ impl World {
             Driver::SnapshotAccess => self.snapshot_pdiscard(node, offset, bytes),
             Driver::CommitTop => self.ret(Val::err(Errno::ENOTSUP)),
             Driver::CopyOnRead(_) | Driver::MirrorTop(_) => self.pass_discard(node, offset, bytes),
+            #[cfg(test)]
+            Driver::TestFilter => self.pass_discard(node, offset, bytes),
             Driver::Throttle(_) => {
                 self.seq([throttled(node, true, bytes), DriverFrame::PassDiscard { node, offset, bytes }.into()])
             }
@@ -354,20 +369,13 @@ impl World {
         match self.graph.nodes[node].drv() {
             Driver::File(_) => self.device_submit(node, DeviceOp::Flush, 0, 0),
             Driver::Null(null) => {
-                let latency = null.latency_ns;
+                let latency = null.latency;
                 self.null_request(node, latency, Val::Ret(Ok(())))
             }
             Driver::Blkdebug(_) => {
                 self.seq([BlkdebugFrame::RuleCheck { node, iotype: IoType::Flush, offset: 0, bytes: 0 }.into()])
             }
-            Driver::Raw(_)
-            | Driver::Cbw(_)
-            | Driver::Qcow2(_)
-            | Driver::SnapshotAccess
-            | Driver::Throttle(_)
-            | Driver::CopyOnRead(_)
-            | Driver::MirrorTop(_)
-            | Driver::CommitTop => self.ret(Val::Ret(Ok(()))),
+            _ => self.ret(Val::Ret(Ok(()))),
         }
     }
 
@@ -393,16 +401,14 @@ impl World {
                 let offset = offset + raw.offset;
                 self.status_raw(node, offset, bytes, want_zero)
             }
-            Driver::Cbw(_) | Driver::Throttle(_) | Driver::CopyOnRead(_) | Driver::MirrorTop(_) | Driver::CommitTop => {
-                self.status_raw(node, offset, bytes, want_zero)
-            }
             Driver::Blkdebug(_) => self.seq([
                 BlkdebugFrame::RuleCheck { node, iotype: IoType::BlockStatus, offset, bytes }.into(),
-                StatusFrame::StatusIfOk(Box::new(DriverFrame::StatusRaw { node, offset, bytes, want_zero }.into()))
-                    .into(),
+                DriverFrame::StatusRawIfOk { node, offset, bytes, want_zero }.into(),
             ]),
             Driver::Qcow2(_) => self.qcow2_block_status(node, offset, bytes, want_zero),
             Driver::SnapshotAccess => self.snapshot_status(node, offset, bytes, want_zero),
+            // Filters without one of their own.
+            _ => self.status_raw(node, offset, bytes, want_zero),
         }
     }
 
@@ -417,15 +423,9 @@ impl World {
     pub(in crate::world) fn cluster_size_of(&self, node: NodeId) -> Option<u64> {
         match self.graph.nodes[node].driver.as_ref()? {
             Driver::Qcow2(q) => Some(q.cluster_size()),
-            Driver::Raw(_)
-            | Driver::Blkdebug(_)
-            | Driver::Cbw(_)
-            | Driver::Throttle(_)
-            | Driver::CopyOnRead(_)
-            | Driver::MirrorTop(_)
-            | Driver::CommitTop => self.cluster_size_of(self.below(node)),
             Driver::File(_) => Some(0),
             Driver::Null(_) | Driver::SnapshotAccess => None,
+            _ => self.cluster_size_of(self.below(node)),
         }
     }
 
@@ -451,15 +451,7 @@ impl World {
                 bl.pwrite_zeroes_alignment = q.cluster_size();
                 bl.pdiscard_alignment = q.cluster_size();
             }
-            Driver::File(_)
-            | Driver::Null(_)
-            | Driver::Raw(_)
-            | Driver::Cbw(_)
-            | Driver::SnapshotAccess
-            | Driver::Throttle(_)
-            | Driver::CopyOnRead(_)
-            | Driver::MirrorTop(_)
-            | Driver::CommitTop => {}
+            _ => {}
         }
         self.graph.nodes[node].bl = bl;
     }
@@ -493,16 +485,12 @@ impl World {
                 let below = self.below(node);
                 self.seq([DiscardFrame::Truncate { node: below, size }.into()])
             }
-            Driver::Blkdebug(_)
-            | Driver::Cbw(_)
-            | Driver::Throttle(_)
-            | Driver::CopyOnRead(_)
-            | Driver::MirrorTop(_)
-            | Driver::CommitTop => {
+            Driver::Qcow2(_) => self.qcow2_truncate(node, size, zero),
+            // Filters pass it on.
+            _ => {
                 let below = self.below(node);
                 self.seq([DiscardFrame::Truncate { node: below, size }.into()])
             }
-            Driver::Qcow2(_) => self.qcow2_truncate(node, size, zero),
         }
     }
 

@@ -145,12 +145,6 @@ pub enum Qcow2Frame {
     Qcow2Close(NodeId),
 }
 
-impl From<Qcow2Frame> for Frame {
-    fn from(frame: Qcow2Frame) -> Frame {
-        Frame::Qcow2(frame)
-    }
-}
-
 impl Qcow2Frame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

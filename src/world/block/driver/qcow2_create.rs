@@ -4,7 +4,8 @@
 
 use super::Driver;
 use super::file::FileDriver;
-use crate::base::units::{Nanos, align_up};
+use crate::base::time::Span;
+use crate::base::units::align_up;
 use crate::block::content::Data;
 use crate::block::qcow2::{CreateOptions, CreateOptions as Qcow2Options, CreateStep, Op};
 use crate::qmp::error::QmpError;
@@ -61,7 +62,7 @@ pub enum FormatStage {
 }
 
 /// How long a worker thread takes to set the length of a new file, in nanoseconds.
-pub(in crate::world) const TRUNCATE: Nanos = 40_000;
+pub(in crate::world) const TRUNCATE: Span = Span::from_micros(40);
 
 /// A bottom half that changes nothing: a reference taken or given up, also of a data file that is not there.
 fn on_main_nothing() -> Frame {
@@ -78,12 +79,6 @@ pub enum Qcow2CreateFrame {
     Formatting(Box<Formatting>, FormatStage),
     RawTruncate(NodeId),
     CreateOver(Box<CreateQcow2>),
-}
-
-impl From<Qcow2CreateFrame> for Frame {
-    fn from(frame: Qcow2CreateFrame) -> Frame {
-        Frame::Qcow2Create(frame)
-    }
 }
 
 impl Qcow2CreateFrame {
@@ -253,7 +248,7 @@ impl World {
 
     /// A worker thread sets the length of a new file.
     fn raw_truncate(&mut self, file: NodeId) -> Flow {
-        self.device_submit(file, DeviceOp::Nothing, 0, TRUNCATE)
+        self.device_submit(file, DeviceOp::Nothing, 0, TRUNCATE.as_nanos())
     }
 
     /// `qcow2_co_create` for a job, in its coroutine.

@@ -7,11 +7,24 @@ use super::Driver;
 
 /// Where block status comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
+pub enum StatusFrom {
     /// The driver knows (`bdrv_co_block_status`).
-    Own,
+    Driver,
     /// It is that of the node below, at the same or a shifted place (`BDRV_BLOCK_RAW`; a filter without `bdrv_co_block_status`).
     Below,
+}
+
+/// Which flags of zero writes reach the driver (`supported_zero_flags`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ZeroFlags {
+    /// None.
+    None,
+    /// Its own ones.
+    Own,
+    /// Those of the node below.
+    OfBelow,
+    /// Those of the node below, but for `BDRV_REQ_MAY_UNMAP`.
+    NoFallbackOfBelow,
 }
 
 /// A driver's constants.
@@ -30,11 +43,25 @@ pub struct Row {
     /// `supports_backing`
     pub supports_backing: bool,
     /// `bdrv_co_block_status`
-    pub status: Status,
+    pub status: StatusFrom,
     /// `bdrv_co_pwrite_zeroes`
     pub has_pwrite_zeroes: bool,
     /// `bdrv_co_pdiscard`
     pub has_pdiscard: bool,
+    /// `bdrv_co_flush`: a flush goes to the node below at once.
+    pub has_flush: bool,
+    /// `bdrv_co_copy_range_from`, `bdrv_co_copy_range_to`
+    pub has_copy_range: bool,
+    /// `bdrv_co_change_backing_file`
+    pub has_change_backing_file: bool,
+    /// `bdrv_make_empty`
+    pub has_make_empty: bool,
+    /// `bdrv_refresh_filename` gives the name of the node below.
+    pub named_as_below: bool,
+    /// `supported_zero_flags`
+    pub zero_flags: ZeroFlags,
+    /// What traces tell of its requests is told of those to its device.
+    pub traced_at_device: bool,
     /// `bdrv_co_getlength` gives the length of the node below, so that a resize shows through.
     pub length_of_below: bool,
     /// `bdrv_reopen_prepare`: other options and flags can be given to an open node.
@@ -49,9 +76,16 @@ const FILTER: Row = Row {
     is_filter: true,
     filtered_child_is_backing: false,
     supports_backing: false,
-    status: Status::Below,
+    status: StatusFrom::Below,
     has_pwrite_zeroes: true,
     has_pdiscard: true,
+    has_flush: false,
+    has_copy_range: false,
+    has_change_backing_file: false,
+    has_make_empty: false,
+    named_as_below: false,
+    zero_flags: ZeroFlags::OfBelow,
+    traced_at_device: false,
     length_of_below: true,
     can_reopen: true,
 };
@@ -61,34 +95,57 @@ const PROTOCOL: Row = Row {
     has_protocol_name: true,
     is_protocol: true,
     is_filter: false,
-    status: Status::Own,
+    status: StatusFrom::Driver,
     length_of_below: false,
+    zero_flags: ZeroFlags::None,
     ..FILTER
 };
 
-const FILE: Row = Row { format_name: "file", ..PROTOCOL };
+const FILE: Row =
+    Row { format_name: "file", has_copy_range: true, zero_flags: ZeroFlags::Own, traced_at_device: true, ..PROTOCOL };
 
 const NULL_CO: Row = Row { format_name: "null-co", has_pwrite_zeroes: false, has_pdiscard: false, ..PROTOCOL };
 
 const NULL_AIO: Row = Row { format_name: "null-aio", ..NULL_CO };
 
-const RAW: Row = Row { format_name: "raw", is_filter: false, length_of_below: false, ..FILTER };
+const RAW: Row = Row { format_name: "raw", is_filter: false, length_of_below: false, has_copy_range: true, ..FILTER };
 
 const BLKDEBUG: Row = Row { format_name: "blkdebug", has_protocol_name: true, ..FILTER };
 
-const COPY_BEFORE_WRITE: Row = Row { format_name: "copy-before-write", can_reopen: false, ..FILTER };
+const COPY_BEFORE_WRITE: Row =
+    Row { format_name: "copy-before-write", can_reopen: false, has_flush: true, named_as_below: true, ..FILTER };
 
 const COPY_ON_READ: Row = Row { format_name: "copy-on-read", can_reopen: false, ..FILTER };
 
 const THROTTLE: Row = Row { format_name: "throttle", ..FILTER };
 
-const MIRROR_TOP: Row = Row { format_name: "mirror_top", filtered_child_is_backing: true, can_reopen: false, ..FILTER };
+const MIRROR_TOP: Row = Row {
+    format_name: "mirror_top",
+    filtered_child_is_backing: true,
+    has_flush: true,
+    named_as_below: true,
+    zero_flags: ZeroFlags::NoFallbackOfBelow,
+    can_reopen: false,
+    ..FILTER
+};
+
+/// What stands above a node in tests only: over `backing`, it passes all on.
+#[cfg(test)]
+const TEST_FILTER: Row = Row {
+    format_name: "test-filter",
+    filtered_child_is_backing: true,
+    named_as_below: true,
+    can_reopen: false,
+    ..FILTER
+};
 
 const COMMIT_TOP: Row = Row {
     format_name: "commit_top",
     filtered_child_is_backing: true,
     has_pwrite_zeroes: false,
     has_pdiscard: false,
+    named_as_below: true,
+    zero_flags: ZeroFlags::None,
     can_reopen: false,
     ..FILTER
 };
@@ -97,7 +154,11 @@ const QCOW2: Row = Row {
     format_name: "qcow2",
     is_filter: false,
     supports_backing: true,
-    status: Status::Own,
+    status: StatusFrom::Driver,
+    has_copy_range: true,
+    has_change_backing_file: true,
+    has_make_empty: true,
+    zero_flags: ZeroFlags::Own,
     length_of_below: false,
     ..FILTER
 };
@@ -105,7 +166,9 @@ const QCOW2: Row = Row {
 const SNAPSHOT_ACCESS: Row = Row {
     format_name: "snapshot-access",
     is_filter: false,
-    status: Status::Own,
+    status: StatusFrom::Driver,
+    named_as_below: true,
+    zero_flags: ZeroFlags::None,
     length_of_below: false,
     can_reopen: false,
     ..FILTER
@@ -128,6 +191,8 @@ impl Driver {
             Driver::CopyOnRead(_) => &COPY_ON_READ,
             Driver::MirrorTop(_) => &MIRROR_TOP,
             Driver::CommitTop => &COMMIT_TOP,
+            #[cfg(test)]
+            Driver::TestFilter => &TEST_FILTER,
         }
     }
 
@@ -152,7 +217,7 @@ impl Driver {
     /// Whether its block status is the one of the node below.
     #[must_use]
     pub fn has_raw_status(&self) -> bool {
-        self.row().status == Status::Below
+        self.row().status == StatusFrom::Below
     }
 
     /// Whether it is a protocol driver: nothing is below it.

@@ -1,7 +1,7 @@
 //! Throttling: groups of drives and `throttle` nodes that share limits (`block/throttle-groups.c`, `block/throttle.c`).
 
 use super::Driver;
-use crate::block::throttle::{Limits, State};
+use crate::block::throttle::{Limits, ThrottleState};
 use crate::world::World;
 use crate::world::aio::coroutine::Wait;
 use crate::world::aio::timer::TimerKind;
@@ -21,11 +21,11 @@ struct Waiting {
 
 /// `ThrottleGroup`; each pair is for reads and writes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Group {
+pub struct ThrottleGroup {
     /// Its name.
     pub name: Arc<str>,
     /// Limits and levels.
-    pub state: State,
+    pub state: ThrottleState,
     /// It is an object that a user made.
     pub object: bool,
     /// Newest first.
@@ -34,23 +34,33 @@ pub struct Group {
     armed: [bool; 2],
 }
 
+crate::base::time::rebase!(ThrottleGroup {
+    moves: state;
+    rest: name, object, members, tokens, armed
+});
+
 /// All groups, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Throttling {
-    /// See [`Group`].
-    pub groups: Vec<Group>,
+    /// See [`ThrottleGroup`].
+    pub groups: Vec<ThrottleGroup>,
 }
+
+crate::base::time::rebase!(Throttling {
+    moves: groups;
+    rest:
+});
 
 impl Throttling {
     /// `throttle_group_by_name`
     #[must_use]
-    pub fn group(&self, name: &str) -> Option<&Group> {
+    pub fn group(&self, name: &str) -> Option<&ThrottleGroup> {
         self.groups.iter().find(|group| &*group.name == name)
     }
 
     /// The group of a member.
     #[must_use]
-    pub fn group_of(&self, who: Member) -> Option<&Group> {
+    pub fn group_of(&self, who: Member) -> Option<&ThrottleGroup> {
         self.groups.iter().find(|group| group.members.iter().any(|member| member.who == who))
     }
 
@@ -60,8 +70,15 @@ impl Throttling {
 
     /// A group with these limits.
     pub fn add(&mut self, name: Arc<str>, limits: Limits, object: bool) {
-        let state = State::new(limits);
-        self.groups.push(Group { name, state, object, members: Vec::new(), tokens: [None; 2], armed: [false; 2] });
+        let state = ThrottleState::new(limits);
+        self.groups.push(ThrottleGroup {
+            name,
+            state,
+            object,
+            members: Vec::new(),
+            tokens: [None; 2],
+            armed: [false; 2],
+        });
     }
 
     /// Whether a node or drive uses the group.
@@ -79,7 +96,7 @@ impl Throttling {
     }
 }
 
-impl Group {
+impl ThrottleGroup {
     fn member(&mut self, who: Member) -> &mut Waiting {
         self.members.iter_mut().find(|member| member.who == who).expect("it is a member")
     }
@@ -121,12 +138,6 @@ pub enum ThrottleFrame {
     ThrottleWoken { who: Member, write: bool },
     ThrottleGo { who: Member, write: bool, bytes: u64 },
     ThrottleRestart { who: Member, write: bool },
-}
-
-impl From<ThrottleFrame> for Frame {
-    fn from(frame: ThrottleFrame) -> Frame {
-        Frame::Throttle(frame)
-    }
 }
 
 impl ThrottleFrame {
@@ -202,7 +213,7 @@ impl World {
         let Some(wait) = group.state.wait(now, dir == 1) else { return false };
         group.tokens[dir] = Some(who);
         group.armed[dir] = true;
-        self.timer_set(now.saturating_add(wait), TimerKind::Throttle(who, dir == 1));
+        self.timer_set(now + wait, TimerKind::Throttle(who, dir == 1));
         true
     }
 

@@ -10,7 +10,7 @@ use crate::block::event::BlkdebugEvent;
 use crate::world::World;
 use crate::world::arena::NodeId;
 use crate::world::block::driver::blkdebug::BlkdebugFrame;
-use crate::world::frame::{Flow, Frame};
+use crate::world::frame::Flow;
 use crate::world::value::Val;
 
 /// What the frame waits for.
@@ -56,12 +56,6 @@ pub struct CopyOnReadv {
 #[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
 pub enum CopyOnReadvFrame {
     CopyOnReadv(Box<CopyOnReadv>),
-}
-
-impl From<CopyOnReadvFrame> for Frame {
-    fn from(frame: CopyOnReadvFrame) -> Frame {
-        Frame::CopyOnReadv(frame)
-    }
 }
 
 impl CopyOnReadvFrame {

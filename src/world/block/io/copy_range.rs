@@ -10,7 +10,7 @@ use crate::world::block::driver::Driver;
 use crate::world::block::io;
 use crate::world::block::io::request::{self, IoFlags};
 use crate::world::block::io::write::WriteFrame;
-use crate::world::frame::{Flow, Frame};
+use crate::world::frame::Flow;
 use crate::world::value::Val;
 
 /// A copy under way, as far down as it got.
@@ -40,12 +40,6 @@ pub enum CopyRangeFrame {
     CopyRangeToBegun { copy: CopyRange, id: u32 },
 }
 
-impl From<CopyRangeFrame> for Frame {
-    fn from(frame: CopyRangeFrame) -> Frame {
-        Frame::CopyRange(frame)
-    }
-}
-
 impl CopyRangeFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {
@@ -64,8 +58,7 @@ impl World {
         if copy.bytes > io::REQUEST_MAX_BYTES || !inside(copy.src_offset) || !inside(copy.dst_offset) {
             return Err(Errno::EIO);
         }
-        let takes_part =
-            |node: NodeId| matches!(self.graph.nodes[node].drv(), Driver::File(_) | Driver::Raw(_) | Driver::Qcow2(_));
+        let takes_part = |node: NodeId| self.graph.nodes[node].drv().row().has_copy_range;
         if takes_part(copy.src) && takes_part(copy.dst) { Ok(()) } else { Err(Errno::ENOTSUP) }
     }
 

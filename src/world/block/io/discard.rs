@@ -7,7 +7,7 @@ use crate::world::World;
 use crate::world::arena::NodeId;
 use crate::world::block::driver::Driver;
 use crate::world::block::driver::DriverFrame;
-use crate::world::frame::{Flow, Frame};
+use crate::world::frame::Flow;
 use crate::world::value::Val;
 use crate::world::watch::feed::Seen;
 
@@ -21,12 +21,6 @@ pub enum DiscardFrame {
     PdiscardEnd { node: NodeId, offset: u64, bytes: u64, id: u32 },
     Truncate { node: NodeId, size: u64 },
     TruncateEnd { node: NodeId, size: u64, id: u32 },
-}
-
-impl From<DiscardFrame> for Frame {
-    fn from(frame: DiscardFrame) -> Frame {
-        Frame::Discard(frame)
-    }
 }
 
 impl DiscardFrame {

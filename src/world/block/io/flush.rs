@@ -7,7 +7,6 @@ use crate::world::World;
 use crate::world::aio::coroutine::Wait;
 use crate::world::arena::NodeId;
 use crate::world::block::backend::BdrvNext;
-use crate::world::block::driver::Driver;
 use crate::world::block::driver::DriverFrame;
 use crate::world::block::driver::blkdebug::BlkdebugFrame;
 use crate::world::block::graph::GraphFrame;
@@ -26,12 +25,6 @@ pub enum FlushFrame {
     FlushToDisk { node: NodeId, generation: u64 },
     FlushChildren { node: NodeId, index: u32, ret: Ret },
     FlushEnd { node: NodeId, generation: u64 },
-}
-
-impl From<FlushFrame> for Frame {
-    fn from(frame: FlushFrame) -> Frame {
-        Frame::Flush(frame)
-    }
 }
 
 impl FlushFrame {
@@ -95,7 +88,7 @@ impl World {
         }
         n.active_flush = true;
         self.push(FlushFrame::FlushEnd { node, generation }.into());
-        if let Driver::Cbw(_) | Driver::MirrorTop(_) = self.graph.nodes[node].drv() {
+        if self.graph.nodes[node].drv().row().has_flush {
             // A filter that is being dropped has no node below any more.
             return match self.graph.filter_bs(node) {
                 Some(below) => self.seq([FlushFrame::BdrvCoFlush(below).into()]),

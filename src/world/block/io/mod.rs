@@ -15,7 +15,7 @@ use crate::block::content::Data;
 use crate::world::World;
 use crate::world::arena::{CoId, NodeId};
 use crate::world::block::io::request::IoFlags;
-use crate::world::frame::{Flow, Frame};
+use crate::world::frame::Flow;
 use crate::world::value::Val;
 
 /// `INT_MAX`, the largest request that carries a buffer (`BDRV_REQUEST_MAX_BYTES`, cut to sectors).
@@ -50,12 +50,6 @@ pub enum IoFrame {
     PreadvAligned { node: NodeId, offset: u64, bytes: u64, id: u32, flags: IoFlags },
     PreadvPieces(Box<Pieces>),
     PreadvEnd { node: NodeId, id: u32, skip: u64, bytes: u64 },
-}
-
-impl From<IoFrame> for Frame {
-    fn from(frame: IoFrame) -> Frame {
-        Frame::Io(frame)
-    }
 }
 
 impl IoFrame {

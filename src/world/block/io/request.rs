@@ -8,7 +8,6 @@ use crate::trace::{Level, Phase, RecordKind};
 use crate::world::World;
 use crate::world::aio::coroutine::Wait;
 use crate::world::arena::{CoId, JobId, NodeId, lowest_free};
-use crate::world::block::driver::Driver;
 use crate::world::watch::feed::Seen;
 
 /// `BDRV_REQ_*` flags.
@@ -163,7 +162,7 @@ impl World {
             return;
         }
         let n = &self.graph.nodes[node];
-        let Some(t) = n.tracked.iter().find(|t| t.id == id).filter(|_| !matches!(n.drv(), Driver::File(_))) else {
+        let Some(t) = n.tracked.iter().find(|t| t.id == id).filter(|_| !n.drv().row().traced_at_device) else {
             return;
         };
         let (op, offset, bytes) = (t.op, t.overlap_offset, t.overlap_bytes);

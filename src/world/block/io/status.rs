@@ -4,7 +4,7 @@ use crate::base::errno::Errno;
 use crate::base::errno::Ret;
 use crate::world::World;
 use crate::world::arena::NodeId;
-use crate::world::frame::{Flow, Frame};
+use crate::world::frame::Flow;
 use crate::world::value::{BlockStatus, Val};
 
 /// A status query through a chain (`bdrv_co_common_block_status_above`).
@@ -60,15 +60,8 @@ pub enum StatusFrame {
     StatusAbove(Box<StatusReq>),
     StatusAboveNext(Box<StatusReq>),
     /// Runs a frame unless the register holds a failure, which then is the answer of a status query.
-    StatusIfOk(Box<Frame>),
     /// Turns a plain result into the answer of a status query.
     StatusVal,
-}
-
-impl From<StatusFrame> for Frame {
-    fn from(frame: StatusFrame) -> Frame {
-        Frame::Status(frame)
-    }
 }
 
 impl StatusFrame {
@@ -80,10 +73,6 @@ impl StatusFrame {
             StatusFrame::StatusRecursed { node, offset, status } => w.status_recursed(node, offset, *status),
             StatusFrame::StatusAbove(req) => w.status_above(req),
             StatusFrame::StatusAboveNext(req) => w.status_above_next(req),
-            StatusFrame::StatusIfOk(then) => match w.take_ret() {
-                Ok(()) => w.seq([*then]),
-                Err(errno) => w.ret(Val::Status(Err(errno))),
-            },
             StatusFrame::StatusVal => {
                 if let Val::Ret(Err(errno)) = *w.peek() {
                     w.leave(Val::Status(Err(errno)));

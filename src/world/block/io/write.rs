@@ -44,12 +44,6 @@ pub enum WriteFrame {
     PwriteZeroesPiece { rest: Box<WriteReq>, num: u64 },
 }
 
-impl From<WriteFrame> for Frame {
-    fn from(frame: WriteFrame) -> Frame {
-        Frame::Write(frame)
-    }
-}
-
 impl WriteFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

@@ -88,12 +88,6 @@ pub enum OpenFrame {
     OpenedBackingFile(NodeId),
 }
 
-impl From<OpenFrame> for Frame {
-    fn from(frame: OpenFrame) -> Frame {
-        Frame::Open(frame)
-    }
-}
-
 impl OpenFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {
@@ -259,8 +253,8 @@ impl World {
                 Ok(()) => self.open_done(o),
                 Err(err) => self.driver_open_failed(o, err),
             },
-            DriverSpec::Null { aio, size, latency_ns, read_zeroes } => {
-                let null = NullDriver { aio: *aio, latency_ns: *latency_ns, read_zeroes: *read_zeroes };
+            DriverSpec::Null { aio, size, latency, read_zeroes } => {
+                let null = NullDriver { aio: *aio, latency: *latency, read_zeroes: *read_zeroes };
                 let node = &mut self.graph.nodes[bs];
                 // A part of a sector counts as one.
                 node.size = size.map_or(GIB, i64::unsigned_abs).next_multiple_of(512);

@@ -164,12 +164,6 @@ pub enum ReopenFrame {
     ReopenReadOnly(NodeId),
 }
 
-impl From<ReopenFrame> for Frame {
-    fn from(frame: ReopenFrame) -> Frame {
-        Frame::Reopen(frame)
-    }
-}
-
 impl ReopenFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {

@@ -5,7 +5,7 @@ use super::runtime_options::RuntimeOptions;
 use super::string_options::{says_more, with_drivers, with_member};
 use super::unsupported;
 use crate::base::Json;
-use crate::base::units::{Nanos, SECONDS};
+use crate::base::time::Span;
 use crate::block::blkdebug::{Action, InjectError, IoType, IoTypeMask, Limits, Rule};
 use crate::qmp::error::QmpError;
 use crate::qmp::types::{
@@ -83,8 +83,8 @@ pub enum DriverSpec {
         aio: bool,
         /// In bytes.
         size: Option<i64>,
-        /// Nanoseconds a request takes.
-        latency_ns: u64,
+        /// `latency-ns`: how long a request takes.
+        latency: Span,
         /// `read-zeroes`
         read_zeroes: bool,
     },
@@ -113,7 +113,7 @@ pub enum DriverSpec {
         /// `min-cluster-size`
         min_cluster: u64,
         /// `cbw-timeout`, in nanoseconds; 0 is none.
-        timeout: Nanos,
+        timeout: Span,
         /// `bitmap`: what to copy.
         bitmap: Option<BitmapRef>,
     },
@@ -154,7 +154,7 @@ impl DriverSpec {
     /// `null-co` or `null-aio` with nothing set.
     #[must_use]
     pub fn null(aio: bool) -> DriverSpec {
-        DriverSpec::Null { aio, size: None, latency_ns: 0, read_zeroes: false }
+        DriverSpec::Null { aio, size: None, latency: Span::ZERO, read_zeroes: false }
     }
 
     /// Whether `bdrv_open_inherit` opens `file` before the driver does, as for every format.
@@ -345,7 +345,7 @@ impl OpenSpec {
                 let driver = DriverSpec::Null {
                     aio: null.aio,
                     size: null.size,
-                    latency_ns: null.latency_ns.unwrap_or(0),
+                    latency: Span::from_nanos(null.latency_ns.unwrap_or(0)),
                     read_zeroes: null.read_zeroes.unwrap_or(false),
                 };
                 (driver, None, None)
@@ -386,7 +386,7 @@ impl OpenSpec {
                     target: child(&cbw.target, below),
                     break_snapshot: cbw.on_cbw_error == Some(OnCbwError::BreakSnapshot),
                     min_cluster: cbw.min_cluster_size.unwrap_or(0),
-                    timeout: Nanos::from(cbw.cbw_timeout.unwrap_or(0)) * SECONDS,
+                    timeout: Span::from_secs(cbw.cbw_timeout.unwrap_or(0).into()),
                     bitmap: cbw.bitmap.clone(),
                 };
                 (driver, Some(child(&cbw.file, below)), None)

@@ -177,13 +177,7 @@ impl World {
             Driver::Qcow2(q) => Some((q.cluster_size(), q.q.is_dirty())),
             Driver::File(_) => Some((0, false)),
             Driver::Null(_) | Driver::SnapshotAccess => None,
-            Driver::Raw(_)
-            | Driver::Blkdebug(_)
-            | Driver::Cbw(_)
-            | Driver::Throttle(_)
-            | Driver::CopyOnRead(_)
-            | Driver::MirrorTop(_)
-            | Driver::CommitTop => self.driver_info(self.below(bs)),
+            _ => self.driver_info(self.below(bs)),
         }
     }
 
@@ -194,14 +188,7 @@ impl World {
             Driver::Null(_) => Some(0),
             // It has a protocol name, so it is taken for something that keeps its data elsewhere.
             Driver::Blkdebug(_) => None,
-            Driver::Raw(_)
-            | Driver::Cbw(_)
-            | Driver::Qcow2(_)
-            | Driver::SnapshotAccess
-            | Driver::Throttle(_)
-            | Driver::CopyOnRead(_)
-            | Driver::MirrorTop(_)
-            | Driver::CommitTop => self.allocated_file_size(self.below(bs)),
+            _ => self.allocated_file_size(self.below(bs)),
         }
     }
 

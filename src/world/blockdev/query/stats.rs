@@ -68,16 +68,16 @@ impl World {
             ("zone_append_operations", 0u64.into()),
             ("flush_operations", fl.operations.into()),
             ("unmap_operations", 0u64.into()),
-            ("rd_total_time_ns", rd.time.into()),
-            ("wr_total_time_ns", wr.time.into()),
+            ("rd_total_time_ns", rd.time.as_nanos().into()),
+            ("wr_total_time_ns", wr.time.as_nanos().into()),
             ("zone_append_total_time_ns", 0u64.into()),
-            ("flush_total_time_ns", fl.time.into()),
+            ("flush_total_time_ns", fl.time.as_nanos().into()),
             ("unmap_total_time_ns", 0u64.into()),
             ("wr_highest_offset", highest.into()),
         ];
         info.extend(["rd_merged", "wr_merged", "zone_append_merged", "unmap_merged"].map(|name| (name, 0u64.into())));
         if let Some(last) = blk.and_then(|stats| stats.last_access) {
-            info.push(("idle_time_ns", (self.now - last).into()));
+            info.push(("idle_time_ns", (self.now - last).as_nanos().into()));
         }
         info.extend([
             ("failed_rd_operations", rd.failed.into()),

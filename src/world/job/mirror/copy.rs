@@ -1,7 +1,7 @@
 //! The operations of a mirror: which ranges an iteration takes, how each is copied, and who waits for whom
 //! (`block/mirror.c:mirror_iteration` and what it starts).
 
-use super::{MAX_IN_FLIGHT, MAX_IO_BYTES, MAX_IOV, Method, MirrorFrame, MirrorJob, MirrorOp};
+use super::{MAX_IN_FLIGHT, MAX_IO_BYTES, MAX_IOV, MirrorFrame, MirrorJob, MirrorMethod, MirrorOp};
 use crate::base::errno::{Errno, Ret};
 use crate::base::units::{align_down, align_up};
 use crate::bitmap::HBitmapIter;
@@ -186,14 +186,14 @@ impl World {
             Ok(status) => status.pnum,
         };
         bytes = align_down(bytes, granularity);
-        let mut method = Method::Copy;
+        let mut method = MirrorMethod::Copy;
         if bytes < granularity {
             bytes = granularity;
         } else if let Ok(status) = &status
             && !status.data
             && self.round_to_subclusters(target, offset, bytes) == (offset, bytes)
         {
-            method = if status.zero { Method::Zero } else { Method::Discard };
+            method = if status.zero { MirrorMethod::Zero } else { MirrorMethod::Discard };
         }
         self.mirror_piece_perform(job, offset, chunks, pseudo, bytes, method)
     }
@@ -217,7 +217,7 @@ impl World {
         chunks: u64,
         pseudo: u32,
         bytes: u64,
-        method: Method,
+        method: MirrorMethod,
     ) -> Flow {
         let s = self.mirror(job);
         if s.in_flight >= MAX_IN_FLIGHT {
@@ -230,7 +230,8 @@ impl World {
         let bytes = bytes.min(s.bdev_length - offset);
         let handled = self.mirror_perform(job, offset, bytes, method);
         let target = self.mirror_target(job);
-        let accounted = if method != Method::Copy && self.can_write_zeroes_with_unmap(target) { 0 } else { handled };
+        let accounted =
+            if method != MirrorMethod::Copy && self.can_write_zeroes_with_unmap(target) { 0 } else { handled };
         let chunks = chunks.saturating_sub(handled.div_ceil(self.mirror(job).granularity));
         self.block_job_ratelimit_processed_bytes(job, accounted);
         self.seq([MirrorFrame::Piece { job, offset: offset + handled, chunks, pseudo }.into()])
@@ -246,12 +247,12 @@ impl World {
     }
 
     /// `mirror_perform`: starts an operation in a coroutine of its own, at once. Gives the bytes that it takes on.
-    pub(super) fn mirror_perform(&mut self, job: JobId, offset: u64, bytes: u64, method: Method) -> u64 {
+    pub(super) fn mirror_perform(&mut self, job: JobId, offset: u64, bytes: u64, method: MirrorMethod) -> u64 {
         let op = self.mirror(job).push_op(offset, bytes).id;
         let co = self.co_create([Frame::from(match method {
-            Method::Copy => MirrorFrame::CoRead { job, op },
-            Method::Zero => MirrorFrame::CoZero { job, op },
-            Method::Discard => MirrorFrame::CoDiscard { job, op },
+            MirrorMethod::Copy => MirrorFrame::CoRead { job, op },
+            MirrorMethod::Zero => MirrorFrame::CoZero { job, op },
+            MirrorMethod::Discard => MirrorFrame::CoDiscard { job, op },
         })]);
         self.co_enter(co, Ctx::Main);
         self.mirror(job).bytes_handled

@@ -12,7 +12,8 @@ pub use start::{CommitActiveArgs, MirrorArgs};
 
 use crate::base::Json;
 use crate::base::errno::{Errno, Ret};
-use crate::base::units::{MIB, MILLIS, Nanos};
+use crate::base::time::{Instant, Span};
+use crate::base::units::MIB;
 use crate::bitmap::{BitmapId, HBitmap, HBitmapIter};
 use crate::job::status::JobType;
 use crate::qmp::error::QmpError;
@@ -20,7 +21,7 @@ use crate::qmp::types::{BlockJobChange, DriveMirror, MirrorCopyMode, OnError};
 use crate::world::World;
 use crate::world::arena::{BackendId, CoId, JobId, NodeId};
 use crate::world::block::driver::mirror_top::TopWrite;
-use crate::world::frame::{Flow, Frame};
+use crate::world::frame::Flow;
 use crate::world::job::Job;
 use crate::world::job::block_job::ErrorAction;
 use crate::world::job::hooks::{BlockJobHooks, JobDriver, JobHooks, WatchHooks};
@@ -36,7 +37,7 @@ const MAX_IO_BYTES: u64 = MIB;
 /// `DEFAULT_MIRROR_BUF_SIZE`
 const DEFAULT_BUF_SIZE: u64 = MAX_IN_FLIGHT as u64 * MAX_IO_BYTES;
 /// `BLOCK_JOB_SLICE_TIME`
-const SLICE_TIME: Nanos = 100 * MILLIS;
+const SLICE_TIME: Span = Span::from_millis(100);
 /// `IOV_MAX`: `max_iov` of each of the drivers here.
 const MAX_IOV: u64 = 1024;
 
@@ -53,7 +54,7 @@ pub enum BackingMode {
 
 /// `MirrorMethod`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Method {
+pub enum MirrorMethod {
     /// Read and write.
     Copy,
     /// Write zeroes.
@@ -133,7 +134,7 @@ pub struct MirrorJob {
     /// Free buffers, of one granule each.
     pub buf_free_count: u64,
     /// When it slept last.
-    pub last_pause_ns: Nanos,
+    pub last_pause: Instant,
     /// `in_flight_bitmap`: granules that operations work on.
     pub in_flight_bitmap: HBitmap,
     /// Operations under way.
@@ -165,6 +166,15 @@ pub struct MirrorJob {
     /// `base_ro`: the base was read-only before.
     pub base_ro: bool,
 }
+
+crate::base::time::rebase!(MirrorJob {
+    moves: last_pause;
+    rest: target, top, source, base, base_overlay, replaces, to_replace, is_none_mode, backing_mode, zero_target,
+        copy_mode, on_source_error, on_target_error, actively_synced, should_complete, granularity, buf_size,
+        bdev_length, cow_bitmap, dirty_bitmap, dbi, buf_free_count, in_flight_bitmap, in_flight, bytes_in_flight,
+        ops, next_op, bytes_handled, ret, unmap, target_cluster_size, initial_zeroing_ongoing,
+        in_active_write_counter, active_write_bytes_in_flight, prepared, in_drain, base_ro
+});
 
 /// The frames of this job and of its filter.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -204,7 +214,7 @@ pub enum MirrorFrame {
     IterationPaused { job: JobId, offset: u64 },
     Piece { job: JobId, offset: u64, chunks: u64, pseudo: u32 },
     PieceStatus { job: JobId, offset: u64, chunks: u64, pseudo: u32 },
-    Perform { job: JobId, offset: u64, chunks: u64, pseudo: u32, bytes: u64, method: Method },
+    Perform { job: JobId, offset: u64, chunks: u64, pseudo: u32, bytes: u64, method: MirrorMethod },
     CoRead { job: JobId, op: u32 },
     ReadBuffers { job: JobId, op: u32 },
     ReadDone { job: JobId, op: u32 },
@@ -218,12 +228,6 @@ pub enum MirrorFrame {
     TopWritten { node: NodeId, offset: u64, bytes: u64 },
     TopSourceWritten(Box<TopWrite>),
     TopTargetWritten { job: JobId, op: u32, offset: u64, bytes: u64 },
-}
-
-impl From<MirrorFrame> for Frame {
-    fn from(frame: MirrorFrame) -> Frame {
-        Frame::Mirror(frame)
-    }
 }
 
 impl MirrorFrame {

@@ -1,7 +1,8 @@
 //! The mirror's coroutine: what is dirty at first, the loop that copies it, READY, and the last turn (`block/mirror.c:mirror_run`).
 
-use super::{MAX_IN_FLIGHT, Method, MirrorFrame, SLICE_TIME};
+use super::{MAX_IN_FLIGHT, MirrorFrame, MirrorMethod, SLICE_TIME};
 use crate::base::errno::{Errno, Ret};
+use crate::base::time::Span;
 use crate::base::units::align_down;
 use crate::bitmap::{HBitmap, HBitmapIter};
 use crate::world::World;
@@ -10,6 +11,7 @@ use crate::world::block::backend::BackendFrame;
 use crate::world::block::backend::BlkRequest;
 use crate::world::block::drain::DrainFrame;
 use crate::world::block::driver::Driver;
+use crate::world::block::driver::rows::ZeroFlags;
 use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::block::io::status::StatusFrame;
 use crate::world::block::io::status::StatusReq;
@@ -75,7 +77,7 @@ impl World {
             s.cow_bitmap = Some(HBitmap::new(s.bdev_length, s.granularity));
         }
         s.buf_free_count = s.buf_size.div_ceil(s.granularity);
-        s.last_pause_ns = now;
+        s.last_pause = now;
         if s.is_none_mode {
             return self.mirror_initialised(job);
         }
@@ -95,9 +97,9 @@ impl World {
         self.push(then.into());
         let now = self.now;
         let s = self.mirror(job);
-        if now - s.last_pause_ns > SLICE_TIME {
-            s.last_pause_ns = now;
-            return self.job_sleep_ns(job, 0);
+        if now - s.last_pause > SLICE_TIME {
+            s.last_pause = now;
+            return self.job_sleep_ns(job, Span::ZERO);
         }
         self.seq([JobFrame::JobPausePoint(job).into()])
     }
@@ -109,13 +111,12 @@ impl World {
 
     /// Whether zero writes with `BDRV_REQ_MAY_UNMAP` reach the driver (`supported_zero_flags`).
     fn supports_zero_may_unmap(&self, node: NodeId) -> bool {
-        match self.graph.nodes[node].drv() {
-            Driver::File(_) => true,
-            Driver::Qcow2(q) => q.q.version() >= 3,
-            Driver::Null(_) | Driver::SnapshotAccess | Driver::MirrorTop(_) | Driver::CommitTop => false,
-            Driver::Raw(_) | Driver::Blkdebug(_) | Driver::Cbw(_) | Driver::Throttle(_) | Driver::CopyOnRead(_) => {
-                self.supports_zero_may_unmap(self.below(node))
-            }
+        let driver = self.graph.nodes[node].drv();
+        match (driver.row().zero_flags, driver) {
+            (ZeroFlags::Own, Driver::Qcow2(q)) => q.q.version() >= 3,
+            (ZeroFlags::Own, _) => true,
+            (ZeroFlags::OfBelow, _) => self.supports_zero_may_unmap(self.below(node)),
+            (ZeroFlags::None | ZeroFlags::NoFallbackOfBelow, _) => false,
         }
     }
 
@@ -160,7 +161,7 @@ impl World {
         }
         let bytes = self.mirror_init_piece(job, offset);
         self.push(MirrorFrame::Zeroing { job, offset: offset + bytes }.into());
-        self.mirror_perform(job, offset, bytes, Method::Zero);
+        self.mirror_perform(job, offset, bytes, MirrorMethod::Zero);
         Flow::Go
     }
 
@@ -234,7 +235,7 @@ impl World {
         let (cnt, now) = (self.mirror_dirty_count(job), self.now);
         let s = self.mirror(job);
         let remaining = s.bytes_in_flight + cnt + s.active_write_bytes_in_flight;
-        let (in_flight, no_buffer, delta) = (s.in_flight, s.buf_free_count == 0, now - s.last_pause_ns);
+        let (in_flight, no_buffer, delta) = (s.in_flight, s.buf_free_count == 0, now - s.last_pause);
         self.job_progress_set_remaining(job, remaining);
         if delta < SLICE_TIME && self.jobs[job].iostatus == IoStatus::Ok {
             if in_flight >= MAX_IN_FLIGHT || no_buffer || (cnt == 0 && in_flight > 0) {
@@ -319,7 +320,7 @@ impl World {
     /// `mirror_run`, after the sleep at the end of a turn.
     pub(super) fn mirror_slept(&mut self, job: JobId) -> Flow {
         let now = self.now;
-        self.mirror(job).last_pause_ns = now;
+        self.mirror(job).last_pause = now;
         self.mirror_loop(job)
     }
 

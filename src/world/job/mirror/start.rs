@@ -246,7 +246,7 @@ impl World {
             dirty_bitmap: None,
             dbi: None,
             buf_free_count: 0,
-            last_pause_ns: 0,
+            last_pause: self.now,
             in_flight_bitmap: HBitmap::new(0, args.granularity),
             in_flight: 0,
             bytes_in_flight: 0,
