@@ -149,10 +149,7 @@ impl World {
         (client.refs, client.begun) = (1, true);
         client.output.extend(Handshake::greeting());
         if timed {
-            self.timer_set(
-                self.now + Span::from_secs(u64::from(seconds)),
-                TimerKind::NbdHandshake(conn),
-            );
+            self.timer_set(self.now + Span::from_secs(u64::from(seconds)), TimerKind::NbdHandshake(conn));
         }
         self.nbd_negotiate(conn)
     }
