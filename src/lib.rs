@@ -53,6 +53,8 @@ pub mod interop;
 pub mod invariant;
 #[doc(hidden)]
 pub mod job;
+#[doc(hidden)]
+pub mod nbd;
 pub mod qmp;
 pub mod quirk;
 #[doc(hidden)]

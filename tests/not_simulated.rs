@@ -18,6 +18,7 @@ const PAGE: &str = include_str!("../docs/not-simulated.md");
 #[rustfmt::skip]
 const SIMULATED: &[&str] = &[
     "block-commit", "blockdev-mirror", "drive-mirror",
+    "block-export-add", "block-export-del", "nbd-server-add", "nbd-server-remove", "nbd-server-start", "nbd-server-stop",
     "block-dirty-bitmap-add", "block-dirty-bitmap-clear", "block-dirty-bitmap-disable", "block-dirty-bitmap-enable",
     "block-dirty-bitmap-merge", "block-dirty-bitmap-remove", "block-job-cancel", "block-job-change", "block-job-complete",
     "block-job-dismiss", "block-job-finalize", "block-job-pause", "block-job-resume", "block-job-set-speed", "block-stream",

@@ -85,6 +85,7 @@ errnos! {
     EOPNOTSUPP = 95, "Operation not supported";
     ECONNRESET = 104, "Connection reset by peer";
     ENOBUFS = 105, "No buffer space available";
+    ESHUTDOWN = 108, "Cannot send after transport endpoint shutdown";
     ETIMEDOUT = 110, "Connection timed out";
     ECONNREFUSED = 111, "Connection refused";
     EALREADY = 114, "Operation already in progress";

@@ -67,7 +67,7 @@ impl Requests {
                 (*offset, *bytes, Some(Write::Data(data)))
             }
             BlkRequest::Discard { offset, bytes } => (*offset, *bytes, Some(Write::Discard)),
-            BlkRequest::Flush => return,
+            BlkRequest::Flush | BlkRequest::Cache { .. } => return,
         };
         let end = offset.saturating_add(len);
         let mut met = false;

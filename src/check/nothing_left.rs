@@ -31,7 +31,7 @@ impl Watch for NothingLeft {
 impl NothingLeft {
     /// Looks at a process that is at rest.
     pub(super) fn at_rest(world: &World) -> Result<(), Broken> {
-        let busy = !world.jobs.list.is_empty() || world.monitor.busy();
+        let busy = !world.jobs.list.is_empty() || !world.exports.list.is_empty() || world.monitor.busy();
         for (_, node) in world.graph.nodes.iter() {
             if node.parents.is_empty() && !node.monitor_owned && !busy {
                 let reason = format!("nobody holds it any more ({} references)", node.refcnt);

@@ -109,6 +109,12 @@ Steps; the first key says what a step does:
                                     looks at a bitmap from outside; `absent: true` for none;
                                     `ranges: [[OFFSET, LENGTH], ...]` are all its dirty areas
   same: [A, B]                      images read the same, through their backing chains
+  nbd: {client: NAME, connect: EXPORT, replies, contexts, refused}
+                                    a client of the NBD server connects and negotiates (replies: simple, structured, extended)
+  nbd: {client, read: OFFSET, length, flags}
+                                    it asks; also write (with `pattern`), zero, trim, cache, status, `flush: true`
+  nbd: {client, answer: ok}         it waits for an answer; also any, closed, {pattern: BYTE}, {error: EIO}, {extents: [[LENGTH, FLAGS], ...]}
+  nbd: {client, leave: disconnect}  it leaves; also `gone`; `stall: true`: it reads nothing from now on
   no-jobs: true                     no job is left
   no-events: true                   no event is queued; also `no-events: {except: [NAME]}`
   start: [ARGS]                     waits until the process has ended, and starts another on the same files

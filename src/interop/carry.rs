@@ -1,10 +1,12 @@
 //! Carrying out a scenario on a real process: its steps, one after the other, as the model's own client does them.
 #![expect(clippy::disallowed_methods, reason = "the shell waits in real time")]
 
+use super::nbd::NbdClients;
 use super::qemu::{Ending, Got, Qemu, Started, printed};
 use super::scratch::Guard;
 use super::{Trouble, confine, files};
 use crate::base::Json;
+use crate::scenario::nbd::NbdAction;
 use crate::scenario::plan::{EventPattern, Plan, StepKind};
 use crate::trace::compare::ClientLine;
 use std::path::Path;
@@ -48,6 +50,7 @@ struct Client {
     /// Numbers of lines with events that nobody waited for yet.
     queue: Vec<usize>,
     gaps: Option<Gaps>,
+    nbd: NbdClients,
 }
 
 /// The pauses of a racing client before it sends, one after the other.
@@ -111,7 +114,7 @@ pub fn carry(command: &[String], plan: &Plan, dir: &Path, pace: Pace, guard: &Gu
         Pace::Calm => None,
         Pace::Racing { seed, gap } => Some(Gaps::new(seed, gap)),
     };
-    let mut client = Client { qemu, lines: Vec::new(), queue: Vec::new(), gaps };
+    let mut client = Client { qemu, lines: Vec::new(), queue: Vec::new(), gaps, nbd: NbdClients::default() };
     let mut stuck = None;
     let mut closed = false;
     for (number, step) in plan.steps.iter().enumerate() {
@@ -156,7 +159,10 @@ pub(super) const ONE_PROCESS: &str = "a scenario of more than one process cannot
 impl Client {
     fn step(&mut self, kind: &StepKind, dir: &Path) -> Result<(), Stop> {
         match kind {
-            StepKind::Qmp { command, .. } => self.command(command),
+            StepKind::Qmp { command, .. } => {
+                self.nbd.note(command, dir);
+                self.command(command)
+            }
             StepKind::Hmp { line, .. } => self.command(&hmp(line)),
             StepKind::Event(pattern) => self.event(pattern),
             StepKind::Sleep(span) => {
@@ -165,6 +171,13 @@ impl Client {
             }
             StepKind::File(op) => Ok(files::change(op, dir)?),
             StepKind::Process(_) => Err(Stop::Trouble(Trouble(ONE_PROCESS.to_owned()))),
+            StepKind::Nbd(step) => {
+                // What waits for an answer waits for the client alone.
+                if self.gaps.is_none() && !matches!(step.action, NbdAction::Answer(_)) {
+                    self.rest()?;
+                }
+                self.nbd.step(step).map_err(Stop::Hangs)
+            }
             // Where the simulated process stood says nothing of a real one.
             StepKind::Mark(_) | StepKind::At { .. } => Ok(()),
             StepKind::Idle | StepKind::Bitmap(_) | StepKind::Same(_) | StepKind::NoJobs | StepKind::NoEvents { .. } => {

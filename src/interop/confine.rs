@@ -27,6 +27,8 @@ const COMMANDS: &[&str] = &[
     "block-dirty-bitmap-enable",
     "block-dirty-bitmap-merge",
     "block-dirty-bitmap-remove",
+    "block-export-add",
+    "block-export-del",
     "block-job-cancel",
     "block-job-change",
     "block-job-complete",
@@ -69,6 +71,10 @@ const COMMANDS: &[&str] = &[
     "job-finalize",
     "job-pause",
     "job-resume",
+    "nbd-server-add",
+    "nbd-server-remove",
+    "nbd-server-start",
+    "nbd-server-stop",
     "object-add",
     "object-del",
     "qmp_capabilities",
@@ -258,6 +264,7 @@ pub fn check(plan: &Plan) -> Result<(), Trouble> {
             | StepKind::Idle
             | StepKind::Bitmap(_)
             | StepKind::NoJobs
+            | StepKind::Nbd(_)
             | StepKind::NoEvents { .. }
             | StepKind::Mark(_) => Ok(()),
             StepKind::Process(ProcessOp::Start { args: all, .. }) => args(all),
@@ -393,7 +400,12 @@ fn qmp(command: &Json) -> Allowed {
         if &**key != "arguments" {
             continue;
         }
-        if of("device_add") {
+        if of("nbd-server-start") {
+            // Nothing listens on a network.
+            let addr = arguments.get("addr").and_then(|addr| addr.get("type")).and_then(Json::as_str);
+            listed("the address", addr.unwrap_or("unix"), &["unix"])?;
+            values("", arguments)?;
+        } else if of("device_add") {
             members(arguments, "driver", Some(DEVICES))?;
         } else if of("qom-get") || of("qom-list") {
             // They read, and what they name as `path` is an object of QEMU, no file.

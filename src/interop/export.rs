@@ -537,7 +537,7 @@ fn one(kind: &StepKind, calm: bool) -> String {
         }
         StepKind::Mark(name) => format!("{}\n", python(name)),
         // Where the simulated process stood says nothing of a real one.
-        StepKind::At { .. } => String::new(),
+        StepKind::At { .. } | StepKind::Nbd(_) => String::new(),
         StepKind::Idle | StepKind::NoJobs | StepKind::NoEvents { .. } | StepKind::Bitmap(_) => {
             "qmp.rest()\n".to_owned()
         }

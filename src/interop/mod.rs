@@ -8,6 +8,7 @@ pub mod confine;
 pub mod export;
 pub mod files;
 pub mod force;
+mod nbd;
 pub mod qemu;
 pub mod quote;
 pub mod record;

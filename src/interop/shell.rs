@@ -171,7 +171,7 @@ fn one(kind: &StepKind, gaps: &mut Option<super::carry::Gaps>, awaited: &mut Vec
         }
         StepKind::File(op) => file(op),
         StepKind::Process(_) => format!("echo '{ONE_PROCESS}' >&2; exit 1\n"),
-        StepKind::Mark(_) | StepKind::At { .. } | StepKind::Same(_) => String::new(),
+        StepKind::Mark(_) | StepKind::Nbd(_) | StepKind::At { .. } | StepKind::Same(_) => String::new(),
         StepKind::Idle | StepKind::NoJobs | StepKind::NoEvents { .. } | StepKind::Bitmap(_) => "sleep 0.3\n".to_owned(),
     }
 }

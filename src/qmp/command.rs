@@ -5,9 +5,10 @@ use std::sync::Arc;
 use super::error::{ErrorClass, QmpError};
 use super::names::find_command;
 use super::types::{
-    BitmapAdd, BitmapMerge, BitmapRef, BlockCommit, BlockIoThrottle, BlockJobChange, BlockStream, BlockdevBackup,
-    BlockdevCreate, BlockdevMirror, BlockdevOptions, BlockdevSnapshot, BlockdevSnapshotInternal, BlockdevSnapshotSync,
-    ChangeMedium, DriveBackup, DriveMirror, DriveName, MachineCommand, ObjectOptions, QmpCapability, Transaction,
+    BitmapAdd, BitmapMerge, BitmapRef, BlockCommit, BlockExportAdd, BlockIoThrottle, BlockJobChange, BlockStream,
+    BlockdevBackup, BlockdevCreate, BlockdevMirror, BlockdevOptions, BlockdevSnapshot, BlockdevSnapshotInternal,
+    BlockdevSnapshotSync, ChangeMedium, DriveBackup, DriveMirror, DriveName, MachineCommand, NbdServerAdd,
+    NbdServerStart, ObjectOptions, QmpCapability, RemoveMode, Transaction,
 };
 use super::visit::{At, Mode, Visit, Visitor};
 use crate::base::Json;
@@ -182,6 +183,19 @@ pub enum Command {
     ObjectDel {
         id: Arc<str>,
     },
+    NbdServerStart(Box<NbdServerStart>),
+    NbdServerAdd(Box<NbdServerAdd>),
+    NbdServerRemove {
+        name: Arc<str>,
+        mode: Option<RemoveMode>,
+    },
+    NbdServerStop,
+    BlockExportAdd(Box<BlockExportAdd>),
+    BlockExportDel {
+        id: Arc<str>,
+        mode: Option<RemoveMode>,
+    },
+    QueryBlockExports,
     /// One that has to do with the machine and not with its disks.
     Machine(Box<MachineCommand>),
     /// A command QEMU has and the model has not. Its arguments were not looked at.
@@ -207,6 +221,9 @@ pub fn parse_command(name: &str, args: &Json) -> Result<Command, QmpError> {
     if name == "blockdev-add" {
         return Ok(Command::BlockdevAdd(Box::new(BlockdevOptions::visit(at)?)));
     }
+    if name == "block-export-add" {
+        return Ok(Command::BlockExportAdd(Box::new(BlockExportAdd::visit(at)?)));
+    }
     if name == "object-add" {
         return Ok(Command::ObjectAdd(Box::new(ObjectOptions::visit(at)?)));
     }
@@ -217,7 +234,7 @@ pub fn parse_command(name: &str, args: &Json) -> Result<Command, QmpError> {
         return Ok(Command::Machine(Box::new(MachineCommand::MigrateSetParameters(args.clone()))));
     }
     let mut v = at.object()?;
-    for family in [plain, query, node, medium, bitmap, job, start, machine] {
+    for family in [plain, query, node, medium, bitmap, job, start, export, machine] {
         if let Some(command) = family(name, &mut v)? {
             v.finish()?;
             return Ok(command);
@@ -313,6 +330,19 @@ fn medium(name: &'static str, v: &mut Visitor<'_>) -> Visit<Option<Command>> {
         "blockdev-remove-medium" => Command::BlockdevRemoveMedium(by_id(v)?),
         "blockdev-insert-medium" => Command::BlockdevInsertMedium { drive: by_id(v)?, node_name: v.str("node-name")? },
         "blockdev-change-medium" => Command::BlockdevChangeMedium(Box::new(ChangeMedium::visit(v)?)),
+        _ => return Ok(None),
+    }))
+}
+
+/// Exports and the NBD server.
+fn export(name: &'static str, v: &mut Visitor<'_>) -> Visit<Option<Command>> {
+    Ok(Some(match name {
+        "nbd-server-start" => Command::NbdServerStart(Box::new(NbdServerStart::visit(v)?)),
+        "nbd-server-add" => Command::NbdServerAdd(Box::new(NbdServerAdd::visit(v)?)),
+        "nbd-server-remove" => Command::NbdServerRemove { name: v.str("name")?, mode: v.opt_enum("mode")? },
+        "nbd-server-stop" => Command::NbdServerStop,
+        "block-export-del" => Command::BlockExportDel { id: v.str("id")?, mode: v.opt_enum("mode")? },
+        "query-block-exports" => Command::QueryBlockExports,
         _ => return Ok(None),
     }))
 }

@@ -98,6 +98,7 @@ pub const EVENTS: [&str; 55] = [
 #[must_use]
 pub fn members(event: &str) -> Option<&'static [&'static str]> {
     Some(match event {
+        "BLOCK_EXPORT_DELETED" => &["id"],
         "BLOCK_IMAGE_CORRUPTED" => &["device", "node-name", "msg", "offset", "size", "fatal"],
         "BLOCK_IO_ERROR" => &["qom-path", "device", "node-name", "operation", "action", "nospace", "reason"],
         "BLOCK_JOB_CANCELLED" | "BLOCK_JOB_READY" => &["type", "device", "len", "offset", "speed"],

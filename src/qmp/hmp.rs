@@ -82,7 +82,7 @@ pub fn parse(line: &str) -> HmpLine {
 }
 
 /// Commands that the model has, with what `args_type` says of their arguments.
-const SIMULATED: [(&str, &str); 37] = [
+const SIMULATED: [(&str, &str); 41] = [
     ("block_job_cancel", "force:-f,device:B"),
     ("block_job_complete", "device:B"),
     ("block_job_pause", "device:B"),
@@ -113,6 +113,10 @@ const SIMULATED: [(&str, &str); 37] = [
     ("info status", ""),
     ("info uuid", ""),
     ("info version", ""),
+    ("nbd_server_add", "writable:-w,device:B,name:s?"),
+    ("nbd_server_remove", "force:-f,name:s"),
+    ("nbd_server_start", "all:-a,writable:-w,uri:s"),
+    ("nbd_server_stop", ""),
     ("object_add", "object:S"),
     ("object_del", "id:s"),
     ("qemu-io", "qdev:-d,device:B,command:s"),

@@ -56,6 +56,7 @@ mod disk;
 mod error;
 mod expand;
 mod fields;
+pub mod nbd;
 pub mod pattern;
 pub mod plan;
 pub mod schema;

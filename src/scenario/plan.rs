@@ -9,6 +9,7 @@ use crate::choice::{ChoiceLog, Preemptions};
 use crate::host::HostChange;
 use crate::invariant::Invariant;
 use crate::quirk::Quirks;
+use crate::scenario::nbd::NbdStep;
 use std::fmt;
 use std::sync::Arc;
 
@@ -318,6 +319,8 @@ pub enum StepKind {
         /// Names of events that do not matter.
         except: Vec<Arc<str>>,
     },
+    /// What a client of the NBD server does or expects.
+    Nbd(NbdStep),
     /// A named place: exploring starts at `start`.
     Mark(Arc<str>),
     /// Something done to the process as a whole.

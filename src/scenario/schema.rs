@@ -230,6 +230,7 @@ const STEPS: &[Step] = &[
         "what the host refuses, and how fast its disk is: a full disk, a limit of a file, requests that fail",
         Type::Object,
     ),
+    step("nbd", "what a client of the NBD server does or expects", Type::Object),
     step("no-jobs", "no job is left", Type::True),
     step(
         "no-events",

@@ -38,6 +38,7 @@ const STEPS: &[(&str, Reader)] = &[
     ("content", |node, _| content(node).map(StepKind::File)),
     ("text", |node, _| text(node).map(StepKind::File)),
     ("host", |node, _| host(node).map(StepKind::File)),
+    ("nbd", super::nbd::read),
     ("no-jobs", |node, _| node.only_true().map(|()| StepKind::NoJobs)),
     ("no-events", no_events),
     ("mark", |node, _| Ok(StepKind::Mark(node.text()?))),

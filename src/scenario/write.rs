@@ -102,7 +102,8 @@ fn comments(lines: &[String], indent: &str, out: &mut String) {
 }
 
 /// A value on its way to becoming text.
-enum Yaml {
+#[derive(Clone)]
+pub(super) enum Yaml {
     /// As it is written.
     Scalar(String),
     List(Vec<Yaml>),
@@ -110,7 +111,7 @@ enum Yaml {
 }
 
 impl Yaml {
-    fn plain(text: impl Into<String>) -> Yaml {
+    pub(super) fn plain(text: impl Into<String>) -> Yaml {
         Yaml::Scalar(text.into())
     }
 
@@ -120,19 +121,19 @@ impl Yaml {
     }
 
     /// A text in steps or files, where `$` would begin a parameter.
-    fn filled(text: &str) -> Yaml {
+    pub(super) fn filled(text: &str) -> Yaml {
         Yaml::Scalar(scalar(&text.replace('$', "$$")))
     }
 
-    fn bool(value: bool) -> Yaml {
+    pub(super) fn bool(value: bool) -> Yaml {
         Yaml::plain(if value { "true" } else { "false" })
     }
 
-    fn size(bytes: u64) -> Yaml {
+    pub(super) fn size(bytes: u64) -> Yaml {
         Yaml::plain(size_text(bytes))
     }
 
-    fn map<const N: usize>(members: [(&str, Option<Yaml>); N]) -> Yaml {
+    pub(super) fn map<'a>(members: impl IntoIterator<Item = (&'a str, Option<Yaml>)>) -> Yaml {
         Yaml::Map(members.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect())
     }
 }
@@ -235,6 +236,7 @@ fn step(kind: &StepKind) -> Yaml {
             let names = Yaml::List(except.iter().map(|name| Yaml::filled(name)).collect());
             Yaml::map([("no-events", Some(Yaml::map([("except", Some(names))])))])
         }
+        StepKind::Nbd(step) => super::nbd::write(step),
         StepKind::Mark(name) => Yaml::map([("mark", text(name))]),
         StepKind::Process(ProcessOp::Start { args, error }) => {
             let args = Yaml::List(args.iter().map(|arg| Yaml::filled(arg)).collect());

@@ -330,7 +330,7 @@ fn open_pty() -> rustix::io::Result<(OwnedFd, String)> {
 }
 
 /// A listening socket that only this user can connect to. What stands at the path before is removed, as QEMU does.
-fn listen_private(path: &str) -> io::Result<UnixListener> {
+pub(super) fn listen_private(path: &str) -> io::Result<UnixListener> {
     let is_socket =
         std::fs::symlink_metadata(path).is_ok_and(|m| std::os::unix::fs::FileTypeExt::is_socket(&m.file_type()));
     if is_socket {

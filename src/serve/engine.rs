@@ -4,6 +4,7 @@
 //! on a fast machine and on a slow one. With a seed the world may also stop earlier, at a place that the seed decides, and
 //! [`Next::Holds`] there until a client sends something or all of them are seen to wait.
 
+use super::nbd::NbdSockets;
 use super::pace::{Pace, Sleeps};
 use super::record::Recording;
 use super::sim_options::SimOptions;
@@ -101,6 +102,8 @@ pub(super) struct Engine {
     pub decider: Decider,
     /// Its real files.
     pub images: Images,
+    /// The sockets of its NBD server.
+    pub nbd: NbdSockets,
     /// What it put out and nobody was sent yet.
     pub out: Vec<Output>,
     /// Descriptors that clients passed and that are in no set.
@@ -154,10 +157,13 @@ impl Engine {
                 recording.disk(rates);
             }
         }
+        // Where sleeps take no time, no client could be as fast as a time limit asks.
+        world.nbd_on_real_sockets(options.pace == Pace::Real);
         Engine {
             world,
             decider: Decider { inner, sleeps_wait: false, log, amended: false },
             images,
+            nbd: NbdSockets::default(),
             out: Vec::new(),
             fds: Vec::new(),
             serving: None,
@@ -315,6 +321,11 @@ impl Engine {
         (std::mem::replace(&mut self.world.trace, Trace::off()), yaml)
     }
 
+    /// Bytes of an NBD client have come: the world need not hold any more.
+    pub(super) fn nbd_arrived(&mut self) {
+        self.holds = false;
+    }
+
     /// All clients wait: the world need not hold any more.
     pub(super) fn go_on(&mut self) {
         self.holds = false;
@@ -358,6 +369,7 @@ impl Engine {
 
     fn step(&mut self) -> Stepped {
         self.images.before_step(&mut self.world);
+        self.nbd.before_step(&mut self.world);
         note_found(&mut self.images, &mut self.recording);
         self.decider.sleeps_wait = self.sleeps.must_wait(&self.world);
         let stepped = match self.watched() {

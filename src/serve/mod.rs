@@ -23,6 +23,7 @@ mod engine;
 mod fds;
 pub mod help;
 mod hmp;
+mod nbd;
 pub mod options;
 pub mod outfile;
 pub mod pace;

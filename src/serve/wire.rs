@@ -4,6 +4,7 @@ use super::cmdline::Config;
 use super::console::{self, Console};
 use super::engine::{Engine, Next};
 use super::hmp::{self, Hmp};
+use super::nbd::NbdSource;
 use super::port::{Input, Port};
 use super::qmp::{Qmp, parse_error};
 use super::qtest::{self, Qtest};
@@ -61,6 +62,7 @@ enum Source {
     Signals,
     Listener(usize),
     Client(usize),
+    Nbd(NbdSource),
     /// Somebody can be written to.
     Writable,
 }
@@ -106,8 +108,10 @@ impl Wire {
 
     /// Waits for what comes next, and takes it in.
     fn wait(&mut self, next: Next) -> Result<(), String> {
+        let took = self.engine.nbd.took();
         let timeout = match next {
             Next::Runs | Next::Ended => Some(Duration::ZERO),
+            _ if took => Some(Duration::ZERO),
             Next::Rests => None,
             Next::Sleeps(until) => Some(until.saturating_duration_since(Instant::now())),
             Next::Holds => Some(GLANCE),
@@ -122,6 +126,11 @@ impl Wire {
                 Source::Listener(port) => {
                     if self.ports[port].accept() {
                         self.opened(port);
+                    }
+                }
+                Source::Nbd(source) => {
+                    if self.engine.nbd.ready(&mut self.engine.world, source) {
+                        self.engine.nbd_arrived();
                     }
                 }
                 // All of it is written in `deliver`.
@@ -156,6 +165,10 @@ impl Wire {
                 let flags = if wanted.is_some() { PollFlags::IN } else { PollFlags::empty() };
                 fds.push(PollFd::from_borrowed_fd(fd, flags));
             }
+        }
+        for (source, fd, flags) in self.engine.nbd.sources(&self.engine.world) {
+            sources.push(Source::Nbd(source));
+            fds.push(PollFd::from_borrowed_fd(fd, flags));
         }
         for fd in self.console.clogged() {
             sources.push(Source::Writable);
@@ -318,6 +331,7 @@ impl Wire {
                 self.put(&output);
             }
         }
+        self.engine.nbd.deliver(&mut self.engine.world);
         for port in 0..self.ports.len() {
             self.flush(port);
         }
@@ -403,6 +417,7 @@ impl Wire {
 
     /// Removes what was put into the file system.
     pub(super) fn clean_up(&mut self) {
+        self.engine.nbd.close();
         for path in self.ports.iter().filter_map(Port::path) {
             let _ = std::fs::remove_file(path);
         }

@@ -5,6 +5,7 @@
 //! whether it sends earlier, and how much it then leaves unread, are choices.
 
 use super::look;
+use super::nbd::NbdClients;
 use super::outcome::{At, Outcome};
 use super::setup::{file_cost, file_op};
 use super::{MAX_CLUSTERS, MAX_STEPS, MAX_TIME};
@@ -12,6 +13,7 @@ use crate::base::time::{Instant, Rebase, Shift, Span};
 use crate::base::{Json, Kept};
 use crate::choice::{ChoicePoint, Choose, MODES, Subject, Who};
 use crate::invariant::Broken;
+use crate::scenario::nbd::{NbdAction, NbdStep};
 use crate::scenario::pattern;
 use crate::scenario::plan::{EventPattern, Expect, Fails, Plan, PlannedFile, PlannedStep, StepKind};
 use crate::trace::compare::same_text;
@@ -118,6 +120,10 @@ pub struct Client {
     strict: bool,
     /// What qemu-io said of one that did not.
     failed: Option<Arc<str>>,
+    /// Clients of the NBD server.
+    nbd: NbdClients,
+    /// One of them has connected and negotiates.
+    nbd_connects: bool,
 }
 
 crate::base::time::rebase!(Client {
@@ -126,7 +132,7 @@ crate::base::time::rebase!(Client {
     // is the same all through a run.
     stays: steps;
     rest: step, id, queue, seen, stdout, sent, taken, last, max_steps, max_time, clusters, start, started, replied,
-        forced, strict, failed
+        forced, strict, failed, nbd, nbd_connects
 });
 
 /// The mark where exploring starts; a scenario without it is explored from its first step.
@@ -157,6 +163,8 @@ impl Client {
             forced: false,
             strict: look::all_must_succeed(&plan.steps),
             failed: None,
+            nbd: NbdClients::default(),
+            nbd_connects: false,
         }
     }
 
@@ -208,6 +216,7 @@ impl Client {
 
     /// Does what can be done without the process running.
     pub(super) fn act(&mut self, world: &mut World, choose: &mut dyn Choose) -> Act {
+        self.nbd.pump(world);
         if self.only_waits(world) {
             return Act::Waits;
         }
@@ -251,6 +260,7 @@ impl Client {
                 let done = file_op(world, op);
                 self.checked(done)
             }
+            (State::Before, StepKind::Nbd(step)) => self.nbd_step(world, choose, step),
             (State::Before, StepKind::Mark(name)) => {
                 self.note(world, "mark", name.clone());
                 self.next()
@@ -377,6 +387,53 @@ impl Client {
         self.stdout.clear();
     }
 
+    /// A step of an NBD client. What it sends it sends when the process is at rest, or, by choice, earlier.
+    fn nbd_step(&mut self, world: &mut World, choose: &mut dyn Choose, step: &NbdStep) -> Act {
+        let name = &step.client;
+        if let NbdAction::Answer(expected) = &step.action {
+            return match self.nbd.answered(name, expected) {
+                Ok(None) => Act::Waits,
+                Ok(Some(text)) => {
+                    self.note(world, "nbd", format!("{name}: {text}").into());
+                    self.next()
+                }
+                Err(reason) => self.checked(Err(reason)),
+            };
+        }
+        if !self.nbd_connects && !self.at_rest(world) && (!world.in_main_loop() || self.decide(choose, 2) == 0) {
+            return Act::Waits;
+        }
+        let done = match &step.action {
+            NbdAction::Connect { export, replies, contexts, refused } => {
+                if !self.nbd_connects {
+                    let connected = self.nbd.connect(world, name, export, *replies, contexts);
+                    self.nbd_connects = connected.is_ok();
+                    return if connected.is_ok() { Act::Acted } else { self.checked(connected) };
+                }
+                let negotiated = match self.nbd.negotiated(name) {
+                    Ok(None) => return Act::Waits,
+                    Ok(Some(())) => Ok(()),
+                    Err(why) => Err(why),
+                };
+                self.nbd_connects = false;
+                match (refused, negotiated) {
+                    (None, negotiated) => negotiated,
+                    (Some(_), Ok(())) => Err("the server did not refuse the client".to_owned()),
+                    (Some(wanted), Err(why)) if same_text(wanted, &why) => Ok(()),
+                    (Some(wanted), Err(why)) => Err(format!("expected to be refused with {wanted:?}, got {why:?}")),
+                }
+            }
+            NbdAction::Ask { kind, offset, length, pattern, flags } => {
+                self.nbd.ask(world, name, (*kind, *flags), (*offset, *length), *pattern)
+            }
+            NbdAction::Disconnect => self.nbd.leave(world, name, true),
+            NbdAction::Gone => self.nbd.leave(world, name, false),
+            NbdAction::Stall(on) => self.nbd.stall(name, *on),
+            NbdAction::Answer(_) => Ok(()),
+        };
+        self.checked(done)
+    }
+
     /// Whether a command was sent whose reply has not come.
     #[must_use]
     pub fn waits_for_reply(&self) -> bool {
@@ -385,10 +442,11 @@ impl Client {
 
     /// Whether the client could ask for a choice now: true where in doubt.
     pub(super) fn may_choose(&self, world: &World) -> bool {
-        let sends = matches!(
-            self.steps.get(self.step).map(|s| &s.kind),
-            Some(StepKind::Qmp { .. } | StepKind::Hmp { .. } | StepKind::Process(_))
-        );
+        let sends = match self.steps.get(self.step).map(|s| &s.kind) {
+            Some(StepKind::Qmp { .. } | StepKind::Hmp { .. } | StepKind::Process(_)) => true,
+            Some(StepKind::Nbd(step)) => !matches!(step.action, NbdAction::Answer(_)),
+            _ => false,
+        };
         let quiet = world.at_rest() && world.out.is_empty() && world.next_deadline().is_none();
         match self.state {
             State::Reply => false,
@@ -616,7 +674,11 @@ impl Client {
     /// Nothing can run: either the client can act, or nobody can.
     pub(super) fn idle(&mut self, world: &mut World) -> Option<Outcome> {
         let waits_for_event = self.state == State::Before
-            && matches!(self.steps.get(self.step).map(|s| &s.kind), Some(StepKind::Event(_) | StepKind::At { .. }));
+            && match self.steps.get(self.step).map(|s| &s.kind) {
+                Some(StepKind::Event(_) | StepKind::At { .. }) => true,
+                Some(StepKind::Nbd(step)) => self.nbd_connects || matches!(step.action, NbdAction::Answer(_)),
+                _ => false,
+            };
         if waits_for_event || self.state == State::Reply {
             return Some(self.stuck(world));
         }

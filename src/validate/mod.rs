@@ -27,6 +27,7 @@ pub fn unexpecting(plan: &Plan) -> Plan {
             StepKind::Bitmap(_)
             | StepKind::Same(_)
             | StepKind::NoJobs
+            | StepKind::Nbd(_)
             | StepKind::NoEvents { .. }
             | StepKind::Mark(_) => StepKind::Idle,
             other => other.clone(),

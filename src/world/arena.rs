@@ -59,6 +59,10 @@ ids! {
     CellId, "cell";
     /// A `Transaction` that is being prepared.
     TranId, "tran";
+    /// A `BlockExport`.
+    ExportId, "export";
+    /// A connection of the NBD server, with its `NBDClient`.
+    ConnId, "conn";
 }
 
 /// Numbered slots. A freed number of an arena that never reuses one stays free for ever, so a stale id is noticed.

@@ -104,6 +104,12 @@ impl World {
             Bh::BdrvUnref(bs) => self.seq([GraphFrame::BdrvUnref(bs).into()]),
             Bh::CoCall(..) if self.aio.closing => Flow::Go,
             Bh::CoDrain { co, bs, begin } => self.co_drain(co, bs, begin),
+            Bh::BlkExpDelete(export) => self.blk_exp_delete(export),
+            Bh::NbdAccept => self.nbd_accept(),
+            Bh::NbdWakeRead(conn) => {
+                self.nbd_wake_read(conn);
+                Flow::Go
+            }
             Bh::QmpPop | Bh::QmpDispatch | Bh::QmpReply => self.monitor_bh(&bh, ctx),
             Bh::CoCall(co, frame) => self.seq([*frame, Frame::WakeWithReg(co)]),
         }
@@ -111,11 +117,19 @@ impl World {
 
     pub(super) fn poll_holds(&mut self, cond: &Cond) -> bool {
         match cond {
-            Cond::Drain(bs) => self.bdrv_drain_poll(*bs, false),
+            Cond::Drain(bs) => {
+                let busy = self.bdrv_drain_poll(*bs, false);
+                self.nbd_wake_quiescing();
+                busy
+            }
             Cond::DrainAll => {
                 let all: Vec<NodeId> = self.graph.all_states();
-                all.into_iter().any(|bs| self.bdrv_drain_poll(bs, true))
+                let busy = all.into_iter().any(|bs| self.bdrv_drain_poll(bs, true));
+                self.nbd_wake_quiescing();
+                busy
             }
+            Cond::Exports => !self.exports.list.is_empty(),
+            Cond::NbdConnections => self.exports.server.as_ref().is_some_and(|server| !server.conns.is_empty()),
             Cond::Readers => self.aio.readers > 0,
             Cond::Cell(cell) => self.aio.cells[cell.0 as usize].is_none(),
             Cond::JobCompleted(job) => {
@@ -144,6 +158,7 @@ impl World {
                 self.trace.take_cause(Later::CoSleep(co.0));
                 self.aio_co_wake(co);
             }
+            TimerKind::NbdHandshake(conn) => self.nbd_handshake_timer(conn),
             TimerKind::Throttle(who, write) => {
                 self.trace.take_cause(Later::Throttle(who.number(), write));
                 self.throttle_timer(who, write);

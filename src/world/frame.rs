@@ -64,6 +64,7 @@ macro_rules! files_with_frames {
             DriveLimits(blockdev::throttle::DriveLimitsFrame),
             Transaction(blockdev::transaction::TransactionFrame),
             BlockdevChange(blockdev::x_blockdev_change::BlockdevChangeFrame),
+            Export(export::ExportFrame),
             Job(job::JobFrame),
             Backup(job::backup::BackupFrame),
             BlockJob(job::block_job::BlockJobFrame),

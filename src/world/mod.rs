@@ -9,6 +9,7 @@ pub mod arena;
 pub mod block;
 pub mod blockdev;
 mod dispatch;
+pub mod export;
 pub mod frame;
 pub mod job;
 pub mod monitor;
@@ -45,6 +46,8 @@ pub struct World {
     graph_readers_waiting: Vec<CoId>,
     /// Jobs and groups.
     pub jobs: job::Jobs,
+    /// Exports and the NBD server.
+    pub exports: export::Exports,
     /// Copy calls.
     calls: Arena<CallId, block::driver::block_copy_state::CopyCall>,
     /// Transactions being prepared.
@@ -85,7 +88,7 @@ crate::base::time::rebase!(World {
     moves: now, aio, cos, graph, jobs, out, throttling;
     // Records tell of what was.
     stays: trace;
-    rest: steps, graph_readers_waiting, calls, trans, padding, monitor, files, writers, writer, machine, passed,
+    rest: steps, graph_readers_waiting, exports, calls, trans, padding, monitor, files, writers, writer, machine, passed,
         running, ran, quitting, quirks, feed
 });
 
@@ -101,6 +104,7 @@ impl World {
             graph: block::graph::Graph::default(),
             graph_readers_waiting: Vec::new(),
             jobs: job::Jobs::default(),
+            exports: export::Exports::default(),
             calls: Arena::reusing(),
             trans: Arena::reusing(),
             padding: Vec::new(),

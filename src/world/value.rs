@@ -23,6 +23,8 @@ pub struct BlockStatus {
     pub recurse: bool,
     /// `BDRV_BLOCK_OFFSET_VALID`: where in the file below the range stands
     pub map: Option<u64>,
+    /// In which layer the range is allocated, the top one being 1.
+    pub depth: u32,
     /// How many bytes from the offset asked for have this status.
     pub pnum: u64,
 }

@@ -93,6 +93,8 @@ impl World {
                 let name = self.graph.backends.get(*blk).map_or("", |backend| &*backend.name);
                 format!("no request of drive '{name}' is in flight (blk_drain)")
             }
+            Cond::Exports => "no export is left (blk_exp_close_all)".to_owned(),
+            Cond::NbdConnections => "no client of the NBD server is left (nbd_server_free)".to_owned(),
             Cond::Break(_, tag) => format!("a request is suspended under the tag '{tag}' (wait_break)"),
         }
     }

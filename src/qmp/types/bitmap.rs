@@ -65,7 +65,11 @@ pub enum BitmapSource {
 }
 
 impl BitmapSource {
-    fn visit(at: At<'_>) -> Visit<BitmapSource> {
+    /// A name, or a node and a name.
+    ///
+    /// # Errors
+    /// It is neither.
+    pub fn visit(at: At<'_>) -> Visit<BitmapSource> {
         match at.any() {
             Json::Str(name) => Ok(BitmapSource::Local(name.clone())),
             Json::Dict(_) => {

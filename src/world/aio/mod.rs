@@ -146,7 +146,7 @@ impl World {
                 frame.run(self);
                 // A nested `aio_bh_poll` may have to look at the clock again; worlds are cloned only between steps. A file of the
                 // real host is brought in between two steps as well.
-                if self.aio.stack.is_empty() || self.files.waits() || self.aio.starved {
+                if self.aio.stack.is_empty() || self.files.waits() || self.nbd_asks_host() || self.aio.starved {
                     return Stepped::Ran;
                 }
             }

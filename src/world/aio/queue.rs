@@ -3,7 +3,7 @@
 use crate::base::time::{Rebase, Shift, timeless};
 use crate::trace::Later;
 use crate::world::World;
-use crate::world::arena::{CoId, JobId, NodeId};
+use crate::world::arena::{CoId, ConnId, ExportId, JobId, NodeId};
 use crate::world::frame::{Flow, Frame};
 use std::collections::VecDeque;
 
@@ -40,6 +40,12 @@ pub enum Bh {
     QmpPop,
     /// The dispatcher writes the reply of the command that has ended.
     QmpReply,
+    /// `block/export/export.c:blk_exp_delete_bh`
+    BlkExpDelete(ExportId),
+    /// `blockdev-nbd.c:nbd_accept`: somebody has connected.
+    NbdAccept,
+    /// `nbd/server.c:nbd_wake_read_bh`
+    NbdWakeRead(ConnId),
     /// A graph operation on behalf of a coroutine (the `no_co_wrapper`s, such as `blk_co_new_with_bs` and `blk_co_unref`).
     CoCall(CoId, Box<Frame>),
 }
@@ -48,7 +54,7 @@ impl Bh {
     /// Under what its cause is kept; [`Bh::CoSchedule`] has none, the coroutines that it enters have theirs.
     pub(in crate::world) fn work(&self) -> Option<Later> {
         match self {
-            Bh::CoSchedule => None,
+            Bh::CoSchedule | Bh::BlkExpDelete(_) | Bh::NbdAccept | Bh::NbdWakeRead(_) => None,
             Bh::JobExit(job) => Some(Later::JobExit(job.0)),
             Bh::BdrvUnref(bs) => Some(Later::Unref(bs.0)),
             Bh::CoDrain { co, .. } | Bh::CoCall(co, _) => Some(Later::CoBh(co.0)),
@@ -66,6 +72,9 @@ impl Rebase for Bh {
         match self {
             Bh::CoCall(_, frame) => frame.rebase(shift),
             Bh::JobExit(job) => timeless(job),
+            Bh::BlkExpDelete(export) => timeless(export),
+            Bh::NbdWakeRead(conn) => timeless(conn),
+            Bh::NbdAccept => {}
             Bh::BdrvUnref(bs) => timeless(bs),
             Bh::CoDrain { co, bs, begin } => timeless(&(co, bs, begin)),
             Bh::CoSchedule | Bh::QmpDispatch | Bh::QmpPop | Bh::QmpReply => {}

@@ -23,6 +23,10 @@ pub enum Cond {
     JobCompleted(JobId),
     /// `blk_drain`
     Backend(crate::world::arena::BackendId),
+    /// `blk_exp_close_all`: there are exports.
+    Exports,
+    /// `nbd_server_free`: clients are connected.
+    NbdConnections,
     /// `wait_break`: no request is suspended under this tag. Where nobody suspends any, it waits for ever.
     Break(Option<NodeId>, Arc<str>),
 }

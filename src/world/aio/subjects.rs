@@ -50,6 +50,7 @@ impl World {
             }
             Some(TimerKind::CoSleep(_)) => Who::Timer("coroutine".into()),
             Some(TimerKind::Throttle(..)) => Who::Timer("throttle group".into()),
+            Some(TimerKind::NbdHandshake(_)) => Who::Timer("NBD handshake".into()),
             None => Who::Nobody,
         }
     }
@@ -75,7 +76,7 @@ impl World {
     pub(super) fn subject_of_timer(&self, timer: Option<&Timer>) -> Subject {
         let task = match timer.map(|timer| timer.kind) {
             Some(TimerKind::JobSleep(job)) => Subject::job(job.0),
-            Some(TimerKind::Throttle(..)) => Subject::PROCESS,
+            Some(TimerKind::Throttle(..) | TimerKind::NbdHandshake(_)) => Subject::PROCESS,
             Some(TimerKind::CoSleep(co)) => self.cos.get(co).map_or(Subject::PROCESS, |co| co.task),
             None => Subject::PROCESS,
         };

@@ -4,7 +4,7 @@ use super::LAST;
 use crate::base::time::Instant;
 use crate::trace::Later;
 use crate::world::World;
-use crate::world::arena::{CoId, JobId};
+use crate::world::arena::{CoId, ConnId, JobId};
 
 /// What a timer does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -15,6 +15,8 @@ pub enum TimerKind {
     CoSleep(CoId),
     /// `block/throttle-groups.c:timer_cb`; for writes, or for reads.
     Throttle(crate::world::arena::Member, bool),
+    /// `nbd/server.c:nbd_handshake_timer_cb`
+    NbdHandshake(ConnId),
 }
 
 /// A timer of `QEMU_CLOCK_REALTIME`.
@@ -35,11 +37,13 @@ impl World {
     /// `timer_mod`
     pub(in crate::world) fn timer_set(&mut self, deadline: Instant, kind: TimerKind) {
         self.timer_del(kind);
-        self.trace.keep_cause(match kind {
-            TimerKind::JobSleep(job) => Later::JobSleep(job.0),
-            TimerKind::CoSleep(co) => Later::CoSleep(co.0),
-            TimerKind::Throttle(who, write) => Later::Throttle(who.number(), write),
-        });
+        match kind {
+            TimerKind::JobSleep(job) => self.trace.keep_cause(Later::JobSleep(job.0)),
+            TimerKind::CoSleep(co) => self.trace.keep_cause(Later::CoSleep(co.0)),
+            TimerKind::Throttle(who, write) => self.trace.keep_cause(Later::Throttle(who.number(), write)),
+            // What it ends is told of by who notices it.
+            TimerKind::NbdHandshake(_) => {}
+        }
         // A timer that is further away than all times is one that never goes off.
         self.aio.timers.push(Timer { deadline: deadline.min(LAST.max(self.now)), kind });
     }

@@ -7,7 +7,7 @@ use crate::block::content::Data;
 use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::aio::coroutine::Wait;
-use crate::world::arena::{BackendId, ChildId, CoId, Member, NodeId};
+use crate::world::arena::{BackendId, ChildId, CoId, ExportId, Member, NodeId};
 use crate::world::block::drain::DrainFrame;
 use crate::world::block::driver::throttle::ThrottleFrame;
 use crate::world::block::edges::{Parent, Role};
@@ -63,6 +63,8 @@ pub struct Backend {
     pub iostatus_enabled: bool,
     /// `root_state`: how the last medium was opened.
     pub last_flags: OpenFlags,
+    /// The export that it is of (`dev_ops`, `dev_opaque`).
+    pub export: Option<ExportId>,
     /// What its guest did.
     pub stats: Arc<Accounting>,
 }
@@ -70,7 +72,7 @@ pub struct Backend {
 crate::base::time::rebase!(Backend {
     moves: stats;
     rest: name, root, perm, shared, quiesce_counter, in_flight, queued_requests, write_cache, allow_write_beyond_eof,
-        disable_request_queuing, dev, removable, tray, tray_open, iostatus_enabled, last_flags
+        disable_request_queuing, dev, removable, tray, tray_open, iostatus_enabled, last_flags, export
 });
 
 /// How far a walk over all images got (`BdrvNextIterator`).
@@ -107,6 +109,13 @@ pub enum BlkRequest {
         /// Length.
         bytes: u64,
     },
+    /// `blk_co_preadv` with `BDRV_REQ_COPY_ON_READ` and `BDRV_REQ_PREFETCH`
+    Cache {
+        /// First byte.
+        offset: u64,
+        /// Length.
+        bytes: u64,
+    },
     /// `blk_co_pwritev`
     Write {
         /// First byte.
@@ -134,6 +143,7 @@ impl BlkRequest {
         match self {
             BlkRequest::Read { offset, bytes }
             | BlkRequest::Prefetch { offset, bytes }
+            | BlkRequest::Cache { offset, bytes }
             | BlkRequest::Discard { offset, bytes }
             | BlkRequest::Write { offset, bytes, .. } => (*offset, *bytes),
             BlkRequest::Flush => (0, 0),
@@ -201,6 +211,7 @@ impl World {
             tray_open: false,
             iostatus_enabled: false,
             last_flags: crate::world::block::graph::OpenFlags::default(),
+            export: None,
             stats: Arc::default(),
         })
     }
@@ -347,6 +358,9 @@ impl World {
             BlkRequest::Read { offset, bytes } => IoFrame::Preadv { node, offset, bytes, flags: IoFlags::NONE }.into(),
             BlkRequest::Prefetch { offset, bytes } => {
                 IoFrame::Preadv { node, offset, bytes, flags: IoFlags::PREFETCH }.into()
+            }
+            BlkRequest::Cache { offset, bytes } => {
+                IoFrame::Preadv { node, offset, bytes, flags: IoFlags::COPY_ON_READ | IoFlags::PREFETCH }.into()
             }
             BlkRequest::Discard { offset, bytes } => DiscardFrame::Pdiscard { node, offset, bytes }.into(),
             BlkRequest::Flush => FlushFrame::BdrvCoFlush(node).into(),

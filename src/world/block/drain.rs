@@ -56,8 +56,11 @@ impl World {
             Parent::Backend(blk) => {
                 let backend = &mut self.graph.backends[blk];
                 backend.quiesce_counter += 1;
-                if backend.quiesce_counter == 1 && !self.throttling.groups.is_empty() {
-                    self.throttle_restart_member(Member::Backend(blk));
+                if backend.quiesce_counter == 1 {
+                    self.nbd_drained_begin(blk);
+                    if !self.throttling.groups.is_empty() {
+                        self.throttle_restart_member(Member::Backend(blk));
+                    }
                 }
             }
             Parent::Job(job) => {
@@ -86,7 +89,9 @@ impl World {
         let backend = &mut self.graph.backends[blk];
         backend.quiesce_counter -= 1;
         if backend.quiesce_counter == 0 {
-            for co in std::mem::take(&mut backend.queued_requests) {
+            let queued = std::mem::take(&mut backend.queued_requests);
+            self.nbd_drained_end(blk);
+            for co in queued {
                 self.aio_co_wake(co);
             }
         }
@@ -129,7 +134,7 @@ impl World {
         };
         let parents_busy = node.parents.iter().any(|child| match self.graph.children[*child].parent {
             Parent::Node(parent) => !ignore_bds_parents && self.bdrv_drain_poll(parent, false),
-            Parent::Backend(blk) => self.graph.backends[blk].in_flight > 0,
+            Parent::Backend(blk) => self.nbd_drained_poll(blk) || self.graph.backends[blk].in_flight > 0,
             Parent::Job(job) => self.child_job_drained_poll(job),
         });
         parents_busy || node.in_flight > 0

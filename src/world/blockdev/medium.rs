@@ -249,6 +249,7 @@ impl World {
             return self.medium_end(&op, Err(err));
         }
         self.graph.backends[blk].last_flags = self.graph.nodes[bs].flags;
+        self.exports_eject(blk);
         self.bdrv_ref(bs);
         self.seq([
             DrainFrame::DrainedBegin(bs).into(),

@@ -106,6 +106,13 @@ impl World {
             C::Getfd { fdname } => self.getfd(fdname),
             C::Closefd { fdname } => self.closefd(&fdname),
             C::NotSimulated("query-fdsets") => self.query(World::query_fdsets),
+            C::NbdServerStart(args) => self.nbd_server_start(&args),
+            C::NbdServerAdd(args) => self.nbd_server_add(&args),
+            C::NbdServerRemove { name, mode } => self.block_export_del(&name, mode),
+            C::NbdServerStop => self.nbd_server_stop(),
+            C::BlockExportAdd(args) => self.block_export_add(&args),
+            C::BlockExportDel { id, mode } => self.block_export_del(&id, mode),
+            C::QueryBlockExports => self.query(World::query_block_exports),
             C::DeviceDel { id } => self.device_del(&id),
             // Nothing is exported, and there are no persistent reservations.
             C::NotSimulated("query-block-exports" | "query-pr-managers") => self.query(|_| Json::list(Vec::new())),

@@ -67,6 +67,7 @@ impl World {
                 Ok(()) => String::new(),
                 Err(text) => error_reply(&text),
             },
+            "nbd_server_start" => return self.hmp_nbd_server_start(args),
             _ => {
                 return match self.command_of(name, args) {
                     Ok(command) => self.hmp_run(command),
@@ -148,6 +149,15 @@ impl World {
         let mode = if args.on("reuse") { "existing" } else { "absolute-paths" };
         let mut members: Vec<(&'static str, Json)> = Vec::new();
         match name {
+            "nbd_server_stop" => {}
+            "nbd_server_add" => {
+                members.extend([("device", Json::str(device)), ("writable", args.on("writable").into())]);
+                members.extend(given("name", "name"));
+            }
+            "nbd_server_remove" => {
+                members.extend(given("name", "name"));
+                members.extend(args.on("force").then_some(("mode", "hard".into())));
+            }
             "device_del" | "object_del" => members.extend(given("id", "id")),
             "eject" => members.extend([("device", Json::str(device)), ("force", args.on("force").into())]),
             "change" => {
@@ -189,6 +199,12 @@ impl World {
     fn hmp_run(&mut self, command: Command) -> Flow {
         self.push(HmpFrame::HmpDone.into());
         self.run_command(0, command)
+    }
+
+    /// `hmp_nbd_server_start`
+    fn hmp_nbd_server_start(&mut self, args: &HmpArgs) -> Flow {
+        self.push(HmpFrame::HmpDone.into());
+        self.nbd_server_start_hmp(args.text("uri").unwrap_or_default(), args.on("all"), args.on("writable"))
     }
 
     /// What the human monitor says of a QMP command that has ended.
@@ -333,7 +349,8 @@ fn qmp_name(name: &str) -> String {
     match name {
         "change" => "blockdev-change-medium".to_owned(),
         "snapshot_blkdev" => "blockdev-snapshot-sync".to_owned(),
-        "block_stream" | "drive_backup" | "drive_mirror" | "object_del" => name.replace('_', "-"),
+        "block_stream" | "drive_backup" | "drive_mirror" | "nbd_server_add" | "nbd_server_remove"
+        | "nbd_server_stop" | "object_del" => name.replace('_', "-"),
         other => other.to_owned(),
     }
 }

@@ -156,7 +156,7 @@ impl World {
     }
 
     /// A new writer: whoever wants to know who wrote a range looks it up by its tag.
-    fn new_writer(&mut self, what: String) -> WriteTag {
+    pub(in crate::world) fn new_writer(&mut self, what: String) -> WriteTag {
         self.writers.push(what.into());
         WriteTag(u32::try_from(self.writers.len()).expect("few writers"))
     }

@@ -7,6 +7,7 @@ use crate::world::block::backend::BackendFrame;
 use crate::world::block::drain::DrainFrame;
 use crate::world::block::graph::GraphFrame;
 use crate::world::block::io::flush::FlushFrame;
+use crate::world::export::ExportFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::job::block_job::IoStatus;
 use crate::world::job::txn::TxnFrame;
@@ -88,14 +89,18 @@ impl World {
     pub(in crate::world) fn shutdown(&mut self, reason: &str) -> Flow {
         self.emit("SHUTDOWN", Json::dict(vec![("guest", false.into()), ("reason", reason.into())]));
         self.quitting = true;
-        // `vm_shutdown` drains and flushes; jobs are cancelled in a drained section that is never ended.
-        self.seq([
+        // Exports go first. `vm_shutdown` drains and flushes; jobs are cancelled in a drained section that is never ended.
+        let flow = self.seq([
             DrainFrame::DrainAll.into(),
             FlushFrame::FlushAll.into(),
             DrainFrame::DrainAllBegin.into(),
             TxnFrame::JobCancelSyncAll.into(),
             GraphFrame::CloseAll.into(),
-        ])
+        ]);
+        if !self.exports.list.is_empty() {
+            self.push(ExportFrame::CloseAllExports.into());
+        }
+        flow
     }
 
     /// A signal asks the process to end. To be called in the main loop; the process has ended when it is there again.

@@ -273,7 +273,8 @@ impl World {
     pub(in crate::world) fn supports_zero_no_fallback(&self, node: NodeId) -> bool {
         let driver = self.graph.nodes[node].drv();
         match (driver.row().zero_flags, driver) {
-            (ZeroFlags::None, _) | (ZeroFlags::Own, Driver::Qcow2(_)) => false,
+            (ZeroFlags::None, _) => false,
+            (ZeroFlags::Own, Driver::Qcow2(q)) => q.q.version() >= 3,
             (ZeroFlags::Own, _) => true,
             (ZeroFlags::OfAllBelow, _) => {
                 self.quorum_children(node).into_iter().all(|child| self.supports_zero_no_fallback(child))

@@ -113,6 +113,7 @@ fn status_from(status: Status) -> BlockStatus {
         eof: has(Status::EOF),
         recurse: has(Status::RECURSE),
         map: has(Status::OFFSET_VALID).then_some(status.map),
+        depth: 0,
         pnum: status.len,
     }
 }

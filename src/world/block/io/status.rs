@@ -24,13 +24,15 @@ pub struct StatusReq {
     eof: Option<u64>,
     /// Whether this is the top layer.
     top: bool,
+    /// Layers that were asked.
+    depth: u32,
 }
 
 impl StatusReq {
     /// A query that begins at `node`.
     #[must_use]
     pub fn new(node: NodeId, base: Option<NodeId>, offset: u64, bytes: u64, want_zero: bool) -> Box<StatusReq> {
-        Box::new(StatusReq { node, base, offset, bytes, want_zero, eof: None, top: true })
+        Box::new(StatusReq { node, base, offset, bytes, want_zero, eof: None, top: true, depth: 0 })
     }
 }
 
@@ -188,6 +190,8 @@ impl World {
             Ok(status) => status,
             Err(errno) => return self.ret(Val::Status(Err(errno))),
         };
+        req.depth += 1;
+        status.depth = req.depth;
         if req.top {
             if status.pnum == 0 || status.allocated {
                 return self.ret(Val::Status(Ok(status)));
@@ -197,7 +201,8 @@ impl World {
             }
         } else if status.pnum == 0 {
             // This layer is short: what lies beyond its end reads as zeroes, as if allocated here.
-            status = BlockStatus { zero: true, allocated: true, pnum: req.bytes, ..BlockStatus::default() };
+            let depth = req.depth;
+            status = BlockStatus { zero: true, allocated: true, depth, pnum: req.bytes, ..BlockStatus::default() };
             return self.status_above_end(&req, status);
         } else if status.allocated {
             status.eof = false;
