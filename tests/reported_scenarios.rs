@@ -69,7 +69,7 @@ const DIFFER: &[&str] = &[
 ];
 
 /// The recordings' client waited until nothing came for so long, where it waited.
-const REST: u64 = 200_000_000;
+const REST: blockjob_sim::base::time::Span = blockjob_sim::base::time::Span::from_nanos(200_000_000);
 
 fn to_json(value: &Value) -> Json {
     canonical::parse(&value.to_string()).expect("JSON")

@@ -1,4 +1,5 @@
 //! `blockjob-sim new`: a scenario to start from, of each job.
+#![expect(clippy::disallowed_methods, reason = "it writes a scenario where the user wants it")]
 
 use super::output::Output;
 use super::run::quoted;

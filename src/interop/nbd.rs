@@ -1,5 +1,6 @@
 //! Clients of a real NBD server, for the steps of a scenario that has some. What they are answered is compared with what the scenario
 //! expects by the model's client alone; here they only do the same at the same places.
+#![expect(clippy::disallowed_types, reason = "clients of a real QEMU's NBD server")]
 
 use crate::base::Json;
 use crate::nbd::{Greeting, Mode, Talk, cmd};

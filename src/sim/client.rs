@@ -374,7 +374,8 @@ impl Client {
             return true;
         }
         let rests = self.at_rest(world);
-        if !rests && !(world.in_main_loop() && self.decide(choose, 2) == 1) {
+        let strikes = rests || (world.in_main_loop() && self.decide(choose, 2) == 1);
+        if !strikes {
             return false;
         }
         !self.lets_it_sleep(world, choose)

@@ -88,7 +88,8 @@ impl SocketAddress {
                 if more { SocketAddress::Other("options of a TCP address") } else { SocketAddress::Inet { host, port } }
             }
             AddressType::Vsock => {
-                (v.str("cid")?, v.str("port")?);
+                v.str("cid")?;
+                v.str("port")?;
                 SocketAddress::Other("vsock")
             }
             AddressType::Fd => {

@@ -89,12 +89,15 @@ pub(super) fn take_of_child(options: &mut Vec<(Arc<str>, Json)>, name: &str) -> 
     taken
 }
 
+/// Options by their names.
+type Named = Vec<(Arc<str>, Json)>;
+
 impl RuntimeOptions {
     /// Options whose values are texts, as qemu-io's `reopen` takes them, and those of children.
     ///
     /// # Errors
     /// QEMU's complaint about a value.
-    pub(super) fn of_texts(given: &[(Arc<str>, Json)]) -> Result<(RuntimeOptions, Vec<(Arc<str>, Json)>), QmpError> {
+    pub(super) fn of_texts(given: &[(Arc<str>, Json)]) -> Result<(RuntimeOptions, Named), QmpError> {
         let (mut options, mut own, mut below) = (RuntimeOptions::default(), Vec::new(), Vec::new());
         for (key, value) in given {
             let text = value.as_str().unwrap_or_default();
