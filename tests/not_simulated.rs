@@ -17,7 +17,7 @@ const PAGE: &str = include_str!("../docs/not-simulated.md");
 /// The commands that are simulated. One that is neither here nor refused fails the test.
 #[rustfmt::skip]
 const SIMULATED: &[&str] = &[
-    "block-commit", "blockdev-mirror", "drive-mirror",
+    "block-commit", "blockdev-mirror", "drive-mirror", "query-dirty-rate",
     "block-export-add", "block-export-del", "nbd-server-add", "nbd-server-remove", "nbd-server-start", "nbd-server-stop",
     "block-dirty-bitmap-add", "block-dirty-bitmap-clear", "block-dirty-bitmap-disable", "block-dirty-bitmap-enable",
     "block-dirty-bitmap-merge", "block-dirty-bitmap-remove", "block-job-cancel", "block-job-change", "block-job-complete",

@@ -281,16 +281,36 @@ fn a_qemu_that_is_none_is_told_at_once() {
     assert!(done.stdout.is_empty() && place.left().is_empty());
 }
 
-/// README's scenario compares images at its end, which QEMU has parts of in its caches.
+/// A scenario that compares images at its end.
+const GUEST_WRITE: &str = r#"about: A guest write during a full backup does not reach the target.
+files:
+  - create: {file: s.qcow2, format: qcow2, size: 4M}
+  - write: {file: s.qcow2, format: qcow2, pattern: 0x41, offset: 0, length: 1M}
+  - create: {file: t.qcow2, format: qcow2, size: 4M}
+  - create: {file: was.qcow2, format: qcow2, size: 4M}
+  - write: {file: was.qcow2, format: qcow2, pattern: 0x41, offset: 0, length: 1M}
+args:
+  - -drive
+  - if=none,id=drive0,file=s.qcow2,format=qcow2,node-name=s
+  - -blockdev
+  - '{"driver": "qcow2", "node-name": "t", "file": {"driver": "file", "filename": "t.qcow2"}}'
+steps:
+  - qmp: {execute: blockdev-backup, arguments: {job-id: j, device: drive0, target: t, sync: full}}
+  - {hmp: 'qemu-io drive0 "write -P 0x42 512k 64k"', returns: ''}
+  - event: {event: BLOCK_JOB_COMPLETED, data: {device: j}, without: [error]}
+  - event: {event: JOB_STATUS_CHANGE, data: {id: j, status: 'null'}}
+  - same: [was.qcow2, t.qcow2]
+  - no-jobs: true
+"#;
+
+/// QEMU has parts of images in its caches when a scenario compares them at its end.
 #[test]
 fn images_are_compared_when_qemu_has_written_them() {
     if !there("python3") || !there("qemu-img") || !there("qemu-io") {
         return;
     }
     let place = Place::new();
-    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-    let at = readme.find("about: A guest write during a full backup").expect("README has its scenario");
-    let scenario = readme[at..].split("```").next().unwrap().to_owned();
+    let scenario = GUEST_WRITE.to_owned();
     // At the end QEMU is ended; before another command its nodes are flushed.
     let middle = format!("{scenario}  - qmp: {{execute: query-jobs}}\n");
     let simulated = place.program("qemu", &format!("#!/bin/sh\nexec {BIN} qemu \"$@\"\n"));

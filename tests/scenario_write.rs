@@ -113,7 +113,7 @@ fn step() -> impl Strategy<Value = StepKind> {
         (command, expect).prop_map(|(command, expect)| StepKind::Qmp { command, expect }),
         (word(), prop::option::of(word()), prop::option::of(word()))
             .prop_map(|(line, output, returns)| StepKind::Hmp { line, output, returns, fails: Fails::Any }),
-        any::<u64>().prop_map(|n| StepKind::Sleep(Span::from_nanos(n))),
+        (0..=1_u64 << 62).prop_map(|n| StepKind::Sleep(Span::from_nanos(n))),
         prop::collection::vec(word(), 0..3).prop_map(|except| StepKind::NoEvents { except }),
         word().prop_map(StepKind::Mark),
         file_op().prop_map(StepKind::File),
@@ -133,7 +133,7 @@ fn file_op() -> impl Strategy<Value = FileOp> {
     let data = prop_oneof![any::<u8>().prop_map(WriteData::Pattern), Just(WriteData::Zero), Just(WriteData::Discard)];
     prop_oneof![
         qcow2,
-        (word(), 0..1u64 << 62, 1..1u64 << 62, data).prop_map(|(file, offset, length, data)| FileOp::Write {
+        (word(), 0..1u64 << 62, 1..1u64 << 30, data).prop_map(|(file, offset, length, data)| FileOp::Write {
             file,
             format: ImageFormat::Raw,
             offset,

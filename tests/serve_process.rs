@@ -337,7 +337,10 @@ fn help_is_given() {
         (&["-accel", "help"], "Accelerators supported in QEMU binary:\ntcg\n"),
         (&["-device", "help"], "name \"virtio-blk-pci\", bus PCI, alias \"virtio-blk\"\n"),
         (&["-object", "help"], "  iothread\n"),
-        (&["-drive", "format=help"], "Supported formats: blkdebug copy-before-write file "),
+        (
+            &["-drive", "format=help"],
+            "Supported formats: blkdebug blkverify compress copy-before-write copy-on-read file ",
+        ),
         (&["--version"], "QEMU emulator version 10.0.2 ("),
         (&["-help"], "usage: qemu-system-x86_64 [options] [disk_image]\n"),
     ] {

@@ -12,6 +12,7 @@
 mod common;
 
 use blockjob_sim::choice::{Chooser, Mode, Replay};
+use blockjob_sim::scenario::plan::StepKind;
 use blockjob_sim::sim;
 use blockjob_sim::sim::outcome::RunOptions;
 use blockjob_sim::trace::Level;
@@ -92,8 +93,12 @@ fn tell_wrong_traces() -> Told {
         let text = fs::read_to_string(path(&format!("tests/data/qemu/{dir}/{name}.jsonl"))).unwrap();
         let real = blockjob_sim::validate::logs::read(&text).unwrap().remove(0);
         let plan = plan_of(&format!("sim-scenarios/{dir}/{name}.yaml")).expect("a recording has its scenario");
-        let plan = bare(&plan, &real);
         let mut told = Told::default();
+        // What clients of the NBD server do leaves nothing in a trace of QMP.
+        if plan.steps.iter().any(|step| matches!(step.kind, StepKind::Nbd(_))) {
+            return told;
+        }
+        let plan = bare(&plan, &real);
         let Answer::Possible(like) = validate(&plan, &real, EFFORT) else {
             told.wrong.push(format!("{dir}/{name}: the real trace is refused"));
             return told;

@@ -5,6 +5,7 @@ use super::disk::{Disk, Requests};
 use crate::invariant::{Broken, Invariant};
 use crate::world::World;
 use crate::world::arena::NodeId;
+use crate::world::block::backend::BlkRequest;
 use crate::world::block::driver::Driver;
 use crate::world::block::graph::Node;
 use crate::world::watch::feed::Seen;
@@ -45,6 +46,12 @@ impl Watch for LastWrite {
                     && !discarded(*node, world)
                 {
                     self.disks.push((*node, Disk::new((**content).clone())));
+                }
+                // Another guest's device may stand on the same node, or below this one.
+                if !matches!(**request, BlkRequest::Read { .. } | BlkRequest::Flush) {
+                    self.disks.retain(|(disk, _)| {
+                        disk == node || !world.stands_on(*disk, *node) && !world.stands_on(*node, *disk)
+                    });
                 }
                 self.requests.begin(*co, *node, request);
             }

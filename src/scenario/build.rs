@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 /// use serde_json::json;
 ///
 /// let plan = Builder::new("A mirror is completed when it is in sync.")
-///     .args(["-blockdev", "driver=null-co,node-name=disk,size=1M", "-blockdev", "driver=null-co,node-name=target,size=1M"])
+///     .args(["-blockdev", "driver=null-co,node-name=disk,size=1048576", "-blockdev", "driver=null-co,node-name=target,size=1048576"])
 ///     .qmp("blockdev-mirror", json!({"job-id": "job0", "device": "disk", "target": "target", "sync": "full"}))
 ///     .step(json!({"wait": "job0", "until": "ready"}))
 ///     .qmp("block-job-complete", json!({"device": "job0"}))

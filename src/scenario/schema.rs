@@ -446,8 +446,8 @@ mod tests {
 
     #[test]
     fn the_table_has_all_that_the_readers_take() {
-        // A procedure has members of its own, and of those of `host` not all go together.
-        for step in STEPS.iter().filter(|step| !matches!(step.name, "call" | "host")) {
+        // A procedure has members of its own, and of those of `host` and `nbd` not all go together.
+        for step in STEPS.iter().filter(|step| !matches!(step.name, "call" | "host" | "nbd")) {
             let beside: BTreeSet<String> =
                 step.beside.iter().map(|m| m.name.to_owned()).chain([step.name.to_owned()]).collect();
             assert_eq!(

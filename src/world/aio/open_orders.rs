@@ -86,7 +86,7 @@ impl World {
     /// Nothing is ready: a request is done, perhaps with others in the same round, or the next timer goes off.
     pub(super) fn block_for_any_event(&mut self, choose: &mut dyn Choose) -> bool {
         let open: Vec<ReqId> = self.aio.in_flight.iter().map(|r| r.id).collect();
-        let timer = self.next_timer().cloned();
+        let timer = self.timer_on_offer();
         let among = open.len() + usize::from(timer.is_some());
         let pick = match among {
             0 => return false,

@@ -1,10 +1,15 @@
 //! Timers of the main loop (`util/qemu-timer.c`).
 
 use super::LAST;
-use crate::base::time::Instant;
+use super::device::DeviceRequest;
+use crate::base::time::{Instant, Span};
 use crate::trace::Later;
 use crate::world::World;
 use crate::world::arena::{CoId, ConnId, JobId};
+
+/// Where orders are open, a request is done before timers that are further away than this: a job that looks every now and then whether it has
+/// something to do would keep it waiting for ever.
+const PATIENCE: Span = Span::from_secs(10);
 
 /// What a timer does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,6 +62,13 @@ impl World {
     #[must_use]
     pub(in crate::world) fn timer_pending(&self, kind: TimerKind) -> bool {
         self.aio.timers.iter().any(|t| t.kind == kind)
+    }
+
+    /// The next timer, where it may go off before requests that are in flight: none of them takes longer than [`PATIENCE`].
+    pub(super) fn timer_on_offer(&self) -> Option<Timer> {
+        let next = self.next_timer()?;
+        let waits = |request: &DeviceRequest| next.deadline > request.sent + PATIENCE;
+        (!self.aio.in_flight.iter().any(waits)).then(|| next.clone())
     }
 
     pub(in crate::world) fn next_timer(&self) -> Option<&Timer> {

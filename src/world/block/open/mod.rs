@@ -1,6 +1,7 @@
 //! From options to open nodes: what to open, opening it, changing it when it is open (`bdrv_open` and around it in `block.c`).
 
 pub(super) mod backing;
+mod blkdebug_spec;
 mod copies;
 #[expect(clippy::module_inception, reason = "`bdrv_open` has its file in the folder of opening, by its name")]
 pub mod open;
