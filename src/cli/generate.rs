@@ -17,6 +17,9 @@ pub(super) struct GenerateArgs {
     /// Leave out what is known to crash QEMU 10.0.2, for programs that will run on a real QEMU
     #[arg(long)]
     no_crashes: bool,
+    /// Draw mirrors, commits and streams, hotplug, resets, reopening and odd arguments too, as `conform` does
+    #[arg(long)]
+    all_kinds: bool,
     /// Print the knobs alone
     #[arg(long)]
     knobs: bool,
@@ -24,7 +27,8 @@ pub(super) struct GenerateArgs {
 
 /// Prints a generated scenario.
 pub(super) fn generate(args: &GenerateArgs, out: &mut Output) -> u8 {
-    let options = Options { kind: args.kind.map(KindArg::of_generator), crashes: !args.no_crashes };
+    let options =
+        Options { kind: args.kind.map(KindArg::of_generator), crashes: !args.no_crashes, all_kinds: args.all_kinds };
     let generated = generate::with(&options, args.seed);
     out.print(&if args.knobs { generated.knobs.table() } else { generated.to_yaml() });
     0

@@ -108,7 +108,7 @@ impl Knobs {
         let faults = d.pick(&[0, 1, 2, 3]);
         let wrong = d.pick(&[0, 3, 6, 12, 24]);
         let mut jobs = Draw::new(seed, Part::Jobs);
-        let jobs_in_ten = jobs.pick(&[0, 0, 3, 5, 7]);
+        let jobs_in_ten = if options.all_kinds { jobs.pick(&[0, 0, 3, 5, 7]) } else { 0 };
         Knobs {
             kind,
             crashes: options.crashes,
@@ -143,7 +143,7 @@ impl Knobs {
             jobs_in_ten,
             layers: jobs.range(1, 5),
             ends_at_once_one_in: if jobs_in_ten == 0 { 0 } else { jobs.pick(&[0, 4, 8]) },
-            odd_in_ten: Draw::new(seed, Part::OddKnobs).pick(&[0, 0, 0, 2, 4]),
+            odd_in_ten: if options.all_kinds { Draw::new(seed, Part::OddKnobs).pick(&[0, 0, 0, 2, 4]) } else { 0 },
         }
     }
 

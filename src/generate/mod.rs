@@ -35,11 +35,13 @@ pub struct Options {
     /// Whether there may be what QEMU 10.0.2 crashes on or hangs over: a backup by a bitmap that its own transaction adds, and what
     /// `docs/not-simulated.md` names. For comparisons with a real QEMU it is better left out.
     pub crashes: bool,
+    /// Whether there is more than backups and bitmaps: mirrors, commits and streams, hotplug, resets, reopening, odd arguments.
+    pub all_kinds: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { kind: None, crashes: true }
+        Options { kind: None, crashes: true, all_kinds: false }
     }
 }
 

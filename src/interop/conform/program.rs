@@ -78,7 +78,7 @@ pub fn generated(kind: Kind, seed: u64) -> Plan {
         Kind::Faulty => generate::Kind::Hostile,
         Kind::Racing => generate::Kind::Racing,
     };
-    let mut plan = generate::with(&generate::Options { kind: Some(kind), crashes: false }, seed).plan;
+    let mut plan = generate::with(&generate::Options { kind: Some(kind), crashes: false, all_kinds: true }, seed).plan;
     let mut steps = plan.steps.to_vec();
     let ending = ["query-jobs", "query-block", "query-named-block-nodes", "quit"]
         .map(|name| StepKind::Qmp { command: Json::dict(vec![("execute", name.into())]), expect: Expect::Any });
