@@ -19,7 +19,8 @@ class Qmp:
                 break
             except ConnectionRefusedError:
                 pass  # It is there already, and listens in a moment.
-        self.file = self.socket.makefile("rw")
+        # One for reading alone: what was read ahead must not be thrown away by a write.
+        self.file = self.socket.makefile("r")
         self.events = []
         self.read()
         self.command("qmp_capabilities")
@@ -28,8 +29,7 @@ class Qmp:
         return json.loads(self.file.readline())
 
     def command(self, name, **arguments):
-        self.file.write(json.dumps({"execute": name, "arguments": arguments}) + "\n")
-        self.file.flush()
+        self.socket.sendall(json.dumps({"execute": name, "arguments": arguments}).encode() + b"\n")
         while True:
             message = self.read()
             if "event" in message:

@@ -60,8 +60,10 @@ macro_rules! watchers {
         impl Checker {
             fn see(&mut self, seen: &Seen, world: &World) -> Result<(), Broken> {
                 $(self.$field.see(seen, world)?;)*
-                let wrong = self.chains.see(seen, world).or_else(|| self.discard_arrives.see(seen));
-                wrong.map_or(Ok(()), |wrong| self.wrong(wrong, world))
+                match self.chains.see(seen, world).or_else(|| self.discard_arrives.see(seen)) {
+                    None => Ok(()),
+                    Some(wrong) => self.wrong(wrong, world),
+                }
             }
         }
     };

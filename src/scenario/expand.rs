@@ -66,16 +66,19 @@ impl Budget {
 
     /// Takes `values` and `bytes` off, for what stands at `span`.
     fn spend(&mut self, span: Span, values: usize, bytes: usize) -> Read {
-        let spend = |left: &mut usize, n: usize, told: String| match left.checked_sub(n) {
+        let spend = |left: &mut usize, n: usize, told: &dyn Fn() -> String| match left.checked_sub(n) {
             Some(rest) => {
                 *left = rest;
                 Ok(())
             }
-            None => Err(Fault::new(span, "the scenario is too large", told)),
+            None => Err(Fault::new(span, "the scenario is too large", told())),
         };
-        spend(&mut self.values, values, format!("with its parameters in place it has more than {MAX_VALUES} values"))?;
-        let told = format!("with its parameters in place it has more than {} MiB of text", MAX_BYTES >> 20);
-        spend(&mut self.bytes, bytes, told)
+        spend(&mut self.values, values, &|| {
+            format!("with its parameters in place it has more than {MAX_VALUES} values")
+        })?;
+        spend(&mut self.bytes, bytes, &|| {
+            format!("with its parameters in place it has more than {} MiB of text", MAX_BYTES >> 20)
+        })
     }
 }
 

@@ -74,12 +74,20 @@ impl World {
 
     /// Whether coroutines put out message after message and do not yield, so that the main loop does not go on: a job that ignores errors
     /// which come at once and do not end. QEMU runs on for ever, and answers nobody; the model's process stands still from then on.
+    #[inline]
     pub(super) fn starves(&mut self, before: usize) -> bool {
-        if self.out.len().saturating_sub(before) > STARVED && !self.aio.starved {
+        if self.out.len().saturating_sub(before) > STARVED {
+            self.starved();
+        }
+        self.aio.starved
+    }
+
+    #[cold]
+    fn starved(&mut self) {
+        if !self.aio.starved {
             self.aio.starved = true;
             self.error_report(&hang_text());
         }
-        self.aio.starved
     }
 }
 

@@ -7,9 +7,9 @@ use crate::trace::Later;
 use crate::world::World;
 use crate::world::arena::{CoId, ConnId, JobId};
 
-/// Where orders are open, a request is done before timers that are further away than this: a job that looks every now and then whether it has
+/// Where orders are open, a request is done before timers that are further away than this, ten minutes: a job that looks every now and then whether it has
 /// something to do would keep it waiting for ever.
-const PATIENCE: Span = Span::from_secs(10);
+const PATIENCE: Span = Span::from_secs(600);
 
 /// What a timer does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
