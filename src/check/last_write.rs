@@ -48,7 +48,7 @@ impl Watch for LastWrite {
                     self.disks.push((*node, Disk::new((**content).clone())));
                 }
                 // Another guest's device may stand on the same node, or below this one.
-                if !matches!(**request, BlkRequest::Read { .. } | BlkRequest::Flush) {
+                if matches!(**request, BlkRequest::Write { .. } | BlkRequest::Discard { .. }) {
                     self.disks.retain(|(disk, _)| {
                         disk == node || !world.stands_on(*disk, *node) && !world.stands_on(*node, *disk)
                     });
