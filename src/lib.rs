@@ -49,6 +49,7 @@ pub mod host;
 #[cfg(feature = "serve")]
 pub mod images;
 #[doc(hidden)]
+#[cfg(feature = "serve")]
 pub mod interop;
 pub mod invariant;
 #[doc(hidden)]
