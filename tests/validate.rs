@@ -41,7 +41,7 @@ fn racing_traces_of_the_real_one_are_possible() {
         let plan = bare(&plan, &real);
         let log = match validate(&plan, &real, Effort { tries: 100_000, ..EFFORT }) {
             Answer::Possible(log) => log,
-            Answer::Refused(refusal) => panic!("{}: {refusal:?}", file.display()),
+            other => panic!("{}: {other:?}", file.display()),
         };
         let options = RunOptions { level: Some(Level::Client), ..RunOptions::default() };
         let run = sim::run(&plan, Chooser::Replay(Replay::new(Arc::new(log), Mode::Strict)), &options);
@@ -59,7 +59,7 @@ fn the_real_traces_of_iotest_124_are_possible() {
     assert_eq!(all.len(), 27);
     let wrong = in_threads(&all, |(name, number, trace)| match validate(&bare(&case(name), trace), trace, EFFORT) {
         Answer::Possible(_) => None,
-        Answer::Refused(refusal) => Some(format!("{name} {number}: {refusal:?}")),
+        other => Some(format!("{name} {number}: {other:?}")),
     });
     let wrong: Vec<String> = wrong.into_iter().flatten().collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -118,6 +118,7 @@ fn tell_wrong_traces() -> Told {
                         }
                     }
                 }
+                Answer::Dies(_, broken) => told.wrong.push(format!("{what}: the process dies: {broken}")),
                 Answer::Refused(refusal) => {
                     told.refused += 1;
                     // All before the wrong record is as it was, and so it fits; the record, or what its absence leaves, does not.
