@@ -7,7 +7,7 @@ use super::scratch::Guard;
 use super::{Trouble, confine, files};
 use crate::base::Json;
 use crate::scenario::nbd::NbdAction;
-use crate::scenario::plan::{EventPattern, Plan, StepKind};
+use crate::scenario::plan::{EventPattern, Plan, ProcessOp, StepKind};
 use crate::trace::compare::ClientLine;
 use std::path::Path;
 use std::time::Duration;
@@ -153,7 +153,7 @@ pub fn carry(command: &[String], plan: &Plan, dir: &Path, pace: Pace, guard: &Gu
     Ok(Carried { lines: client.lines, stdout, stderr, ending, stuck, version })
 }
 
-/// What is said of scenarios that start, kill or signal processes.
+/// What is said of scenarios that start or kill processes.
 pub(super) const ONE_PROCESS: &str = "a scenario of more than one process cannot be carried out on a real QEMU";
 
 impl Client {
@@ -170,6 +170,10 @@ impl Client {
                 self.drain()
             }
             StepKind::File(op) => Ok(files::change(op, dir)?),
+            StepKind::Process(ProcessOp::Signal(signal)) => {
+                self.rest()?;
+                Ok(self.qemu.signal(*signal)?)
+            }
             StepKind::Process(_) => Err(Stop::Trouble(Trouble(ONE_PROCESS.to_owned()))),
             StepKind::Nbd(step) => {
                 // What waits for an answer waits for the client alone.

@@ -8,6 +8,7 @@
 use super::scratch::Guard;
 use super::{Trouble, trouble};
 use crate::base::Json;
+use crate::scenario::plan::Signal;
 use crate::trace::canonical;
 use crate::validate;
 use std::fs;
@@ -275,6 +276,21 @@ impl Qemu {
         }
         // Writing goes on blocking.
         self.stream.set_nonblocking(false).map_err(|error| trouble("the socket", &error))
+    }
+
+    /// Asks the process to end.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn signal(&self, signal: Signal) -> Result<(), Trouble> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        let signal = match signal {
+            Signal::Term => rustix::process::Signal::TERM,
+            Signal::Int => rustix::process::Signal::INT,
+            Signal::Hup => rustix::process::Signal::HUP,
+        };
+        let sent = pid.map_or(Ok(()), |pid| rustix::process::kill_process(pid, signal));
+        sent.map_err(|error| trouble("a signal", &error.into()))
     }
 
     /// Waits for the process to end; one that does not is killed.

@@ -25,8 +25,7 @@ impl Target {
     /// Takes a trace apart.
     #[must_use]
     pub fn new(trace: &[ClientLine]) -> Target {
-        let mut target =
-            Target {
+        let mut target = Target {
             outputs: Vec::new(),
             lines: Vec::new(),
             console: None,
