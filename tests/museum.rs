@@ -115,15 +115,8 @@ fn passes_under_every_strategy(about: &About) {
     }
 }
 
-/// In these qemu-io measures its time beside a READY mirror, which wakes up for ever: no two states are the same.
-const TIMED: [Quirk; 3] =
-    [Quirk::FilterSwallowsDiscard, Quirk::MirrorUnalignedActiveWrite, Quirk::MirrorConflictDeadlock];
-
-/// All others are small enough to be exhausted.
+/// All are small enough to be exhausted.
 fn passes_in_every_schedule(about: &About) {
-    if TIMED.contains(&about.quirk) {
-        return;
-    }
     let options = RunOptions { level: Some(Level::Client), quirks: off(about), check: true, ..RunOptions::default() };
     let start = Start::watched(&plan(about), &options).expect("it starts");
     let found = exhaust(&start, Caps { states: STATES, ..Caps::default() });

@@ -8,6 +8,7 @@ usage() {
 usage: tests/remake.sh WHAT
 
   recordings [DIR/NAME…]  tests/data/qemu, by the real QEMU 10.0.2 (QEMU=… for another program); all without a name
+  interplay               tests/data/interplay/replies.jsonl, by the same
   snapshots               snapshots of scenarios
   digests                 snapshots/iotest-124/digests
   seeds                   searches the seeds for RECORDED_SEEDS (tests/common/mod.rs), and prints them
@@ -34,6 +35,11 @@ recordings)
         mkdir -p "tests/data/qemu/$(dirname "$name")"
         mv "$new" "tests/data/qemu/$name.jsonl"
     done
+    ;;
+interplay)
+    new=$(mktemp)
+    tests/interplay.py "${QEMU:-qemu-system-x86_64}" >"$new"
+    mv "$new" tests/data/interplay/replies.jsonl
     ;;
 snapshots) INSTA_UPDATE=always cargo test --locked --test scenarios ;;
 digests) INSTA_UPDATE=always cargo test --locked --test digests ;;

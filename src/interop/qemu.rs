@@ -290,7 +290,7 @@ impl Qemu {
             Signal::Hup => rustix::process::Signal::HUP,
         };
         let sent = pid.map_or(Ok(()), |pid| rustix::process::kill_process(pid, signal));
-        sent.map_err(|error| trouble("a signal", &error.into()))
+        sent.map_err(|error| trouble("a signal", &std::io::Error::from(error)))
     }
 
     /// Waits for the process to end; one that does not is killed.

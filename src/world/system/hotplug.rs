@@ -107,11 +107,20 @@ impl World {
         }
         match self.device_attach(plugged.device.clone(), Some(blk)).map_err(QmpError::generic) {
             Ok(()) => {
-                self.push(Frame::Give(Box::new(Val::Done(Ok(())))));
+                self.device_reset(&plugged);
                 look.into_iter().for_each(|look| self.push(look));
                 Flow::Go
             }
             Err(err) => self.device_refused(&plugged, err),
+        }
+    }
+
+    /// What is plugged in is reset, and its requests are waited for, which drains its node (`scsi_device_purge_requests`,
+    /// `virtio_blk_reset`). The jobs there pause.
+    fn device_reset(&mut self, plugged: &Plugged) {
+        self.push(Frame::Give(Box::new(Val::Done(Ok(())))));
+        if plugged.device.drains_at_reset() {
+            self.push(BackendFrame::BlkDrain(plugged.blk).into());
         }
     }
 
@@ -125,7 +134,10 @@ impl World {
 
     fn device_attach_plugged(&mut self, plugged: Plugged) -> Flow {
         match self.device_attach(plugged.device.clone(), Some(plugged.blk)).map_err(QmpError::generic) {
-            Ok(()) => self.ret(Val::Done(Ok(()))),
+            Ok(()) => {
+                self.device_reset(&plugged);
+                Flow::Go
+            }
             Err(err) => self.device_refused(&plugged, err),
         }
     }

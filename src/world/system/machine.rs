@@ -69,6 +69,12 @@ impl Device {
             && !["cyls", "heads", "secs"].into_iter().any(given)
     }
 
+    /// Whether its reset waits for the requests of its disk.
+    #[must_use]
+    pub fn drains_at_reset(&self) -> bool {
+        ["virtio-blk", "scsi-hd", "scsi-cd", "usb-storage"].contains(&family(&self.driver).unwrap_or_default())
+    }
+
     /// Whether it may come and go while the guest runs: not on the bus of a Q35's root.
     #[must_use]
     pub fn hotpluggable(&self, machine: &Machine) -> bool {
