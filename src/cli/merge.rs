@@ -95,7 +95,10 @@ fn missing(parts: &Parts, (stage, number): (usize, u64)) -> String {
     let undone: Vec<u64> = (0..of).filter(|part| parts.known.get(part) != Some(&true)).collect();
     if undone.is_empty() {
         // Somebody took lines out.
-        return format!("part {} of {of} says that it is done, and block {number} of stage {stage} is missing", number % of);
+        return format!(
+            "part {} of {of} says that it is done, and block {number} of stage {stage} is missing",
+            number % of
+        );
     }
     let (begun, missing): (Vec<u64>, Vec<u64>) = undone.iter().partition(|part| parts.known.contains_key(part));
     let mut text = format!("{} of {of} parts are not here yet", undone.len());
@@ -124,5 +127,12 @@ fn save(head: &Head, dir: Option<&Path>, runner: Runner, out: &mut Output) -> Re
     }
     let options =
         RunOptions { level: Some(Level::Client), quirks: watch.quirks(), check: true, ..RunOptions::default() };
-    Ok(Save { name: head.file.clone(), plan, runner, options, dir: dir.unwrap_or("failures".as_ref()).to_owned(), kind })
+    Ok(Save {
+        name: head.file.clone(),
+        plan,
+        runner,
+        options,
+        dir: dir.unwrap_or("failures".as_ref()).to_owned(),
+        kind,
+    })
 }
