@@ -80,7 +80,10 @@ fn crashes_are_foretold_after_the_same_trace() {
     assert_eq!(crashes.len(), 4);
     for (name, plan, real, signal) in crashes {
         let answer = killed(&plan, &real, Some(&signal), EFFORT);
-        assert!(matches!(&answer, Answer::Dies(_, broken) if broken.signals().contains(&&*signal)), "{name}: {answer:?}");
+        assert!(
+            matches!(&answer, Answer::Dies(_, broken) if broken.signals().contains(&&*signal)),
+            "{name}: {answer:?}"
+        );
     }
 }
 

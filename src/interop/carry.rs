@@ -101,7 +101,9 @@ pub fn carry(command: &[String], plan: &Plan, dir: &Path, pace: Pace, guard: &Gu
     let within = || if guard.confined { confine::images(dir) } else { Ok(()) };
     within()?;
     let args: Vec<&str> = plan.args.iter().map(|arg| &**arg).collect();
-    let qemu = match Qemu::start(command, dir, &args, guard)? {
+    let signals = plan.steps.iter().any(|step| matches!(step.kind, StepKind::Process(ProcessOp::Signal(_))));
+    let command = if signals { hearing(command) } else { command.to_vec() };
+    let qemu = match Qemu::start(&command, dir, &args, guard)? {
         Started::Runs(qemu) => *qemu,
         Started::Not(ending) => {
             let (stdout, stderr) = printed(dir);
@@ -151,6 +153,19 @@ pub fn carry(command: &[String], plan: &Plan, dir: &Path, pace: Pace, guard: &Gu
     let ending = (closed || hangs).then(|| client.qemu.end(hangs));
     let (stdout, stderr) = printed(dir);
     Ok(Carried { lines: client.lines, stdout, stderr, ending, stuck, version })
+}
+
+/// The command with all signals let through. Those that end this command from outside are blocked here, as a thread of its own takes them
+/// ([`super::scratch`]), and what is started inherits that.
+fn hearing(command: &[String]) -> Vec<String> {
+    const UNBLOCK: &str =
+        "import os, signal, sys; signal.pthread_sigmask(signal.SIG_SETMASK, []); os.execvp(sys.argv[1], sys.argv[1:])";
+    let mut heard = ["python3", "-c", UNBLOCK].map(str::to_owned).to_vec();
+    heard.extend_from_slice(command);
+    if command.len() == 1 {
+        heard.extend(super::qemu::ALONE.map(str::to_owned));
+    }
+    heard
 }
 
 /// What is said of scenarios that start or kill processes.

@@ -19,6 +19,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// Options of a program that is named without any.
+pub(super) const ALONE: [&str; 6] = ["-accel", "tcg", "-S", "-nodefaults", "-display", "none"];
+
 /// How long a process may take from its start to its greeting.
 const START: Duration = Duration::from_secs(30);
 /// A process that owes an answer and does nothing for this long hangs.
@@ -90,7 +93,7 @@ impl Qemu {
         let mut process = buffered_by_line(program);
         process.args(first);
         if first.is_empty() {
-            process.args(["-accel", "tcg", "-S", "-nodefaults", "-display", "none"]);
+            process.args(ALONE);
         }
         process.args(["-qmp", &format!("unix:{SOCKET},server=on,wait=off")]).args(args);
         process.current_dir(dir).stdin(Stdio::null()).stdout(out("stdout")?).stderr(out("stderr")?);
