@@ -137,7 +137,7 @@ pull() {
 pulled() { v domjobabort guest && finished; }
 nbd() { echo "nbd+unix:///${1:-}?socket=$dir/pull.sock"; }
 map() { nbdinfo --map="qemu:dirty-bitmap:changed-$1" "$(nbd "$1")" && nbdinfo --map "$(nbd "$1")"; }
-listed() { nbdinfo --list "$(nbd)" | grep -v '^\turi:\|^\tis_'; }
+listed() { nbdinfo --list "$(nbd)" | sed '/^\turi:/d; /^\tis_/d'; }
 write() { v qemu-monitor-command guest --hmp "qemu-io -d $1/virtio-backend \"write -P $2 $3\""; }
 snapshot() { v snapshot-create-as guest "$1" --disk-only --no-metadata --diskspec "vda,file=$dir/$1.qcow2" --diskspec vdb,snapshot=no; }
 copy_aborted() {
