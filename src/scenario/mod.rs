@@ -56,13 +56,17 @@ mod disk;
 mod error;
 mod expand;
 mod fields;
+mod form;
+mod kinds;
 pub mod nbd;
 pub mod pattern;
 pub mod plan;
 pub mod schema;
-mod steps;
+pub mod steps;
+mod top;
 mod tree;
 pub mod write;
+mod yaml;
 
 pub use build::Builder;
 pub use disk::load_file;
@@ -75,8 +79,10 @@ use error::{Fault, Read};
 use expand::{Expanded, Loader};
 pub use expand::{Library, ReadFile};
 use fields::Fields;
+use form::Kind;
 use plan::{PlannedFile, PlannedStep};
 use std::sync::Arc;
+use top::Bounds;
 use tree::Node;
 
 /// Reads the scenario file `name` and all that it includes, with `read` to get the text of a file (or why it cannot be read).
@@ -171,10 +177,10 @@ fn plan(loader: &mut Loader, name: &str, read: ReadFile<'_>, faults: &mut Vec<Fa
     let has_defines = top.opt("define").is_some();
     let files = listed(loader, faults, top.opt("files"));
     let args = kept(faults, top.opt("args").map_or(Ok(Vec::new()), Node::texts)).unwrap_or_default();
-    let limits = read_by(faults, top.opt("limits"), steps::limits);
-    let quirks = read_by(faults, top.opt("quirks"), steps::quirks);
-    let expect_violation = read_by(faults, top.opt("expect-violation"), |node| steps::invariant(node).map(Some));
-    let schedule = read_by(faults, top.opt("schedule"), steps::schedule);
+    let limits = read_by(faults, top.opt("limits"), Bounds::read);
+    let quirks = read_by(faults, top.opt("quirks"), top::quirks);
+    let expect_violation = read_by(faults, top.opt("expect-violation"), |node| top::invariant(node).map(Some));
+    let schedule = read_by(faults, top.opt("schedule"), top::schedule);
     let definitions_only = has_defines && top.opt("files").is_none() && top.opt("args").is_none();
     let step_list = top.opt("steps");
     if step_list.is_none() && !definitions_only {

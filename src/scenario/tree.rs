@@ -71,6 +71,14 @@ impl Node {
         }
     }
 
+    /// The member of that name, of a mapping.
+    pub fn member(&self, name: &str) -> Option<&Node> {
+        match &self.value {
+            Value::Map(members) => members.iter().find(|(key, _)| &*key.name == name).map(|(_, node)| node),
+            _ => None,
+        }
+    }
+
     /// What the node is, for messages.
     pub fn describe(&self) -> String {
         match &self.value {
