@@ -8,6 +8,7 @@ use super::drivers::{
 };
 use super::enums::{DetectZeroes, DiscardOption};
 use crate::base::Json;
+use crate::qmp::declare::{Value, members, values};
 use crate::qmp::error::QmpError;
 use crate::qmp::json::parse_one;
 use crate::qmp::keyval::parse_keyval;
@@ -38,13 +39,15 @@ pub struct BlockdevOptions {
     pub given: Json,
 }
 
-/// Cache mode of a node (`BlockdevCacheOptions`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct CacheOptions {
-    /// Default false.
-    pub direct: Option<bool>,
-    /// Default false.
-    pub no_flush: Option<bool>,
+members! {
+    /// Cache mode of a node (`BlockdevCacheOptions`).
+    #[derive(Copy, Default)]
+    pub struct CacheOptions {
+        /// Default false.
+        direct: Option<bool>,
+        /// Default false.
+        no_flush: Option<bool>,
+    }
 }
 
 /// A driver with its options; the drivers the model knows have a branch of their own.
@@ -185,23 +188,7 @@ impl Driver {
     /// The name in QMP.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Driver::File => "file",
-            Driver::NullCo => "null-co",
-            Driver::NullAio => "null-aio",
-            Driver::Raw => "raw",
-            Driver::Qcow2 => "qcow2",
-            Driver::Blkdebug => "blkdebug",
-            Driver::CopyBeforeWrite => "copy-before-write",
-            Driver::CopyOnRead => "copy-on-read",
-            Driver::Throttle => "throttle",
-            Driver::Preallocate => "preallocate",
-            Driver::SnapshotAccess => "snapshot-access",
-            Driver::Quorum => "quorum",
-            Driver::Blkverify => "blkverify",
-            Driver::Compress => "compress",
-            Driver::Other(name) => name,
-        }
+        Self::TABLE.iter().find(|(driver, _)| *driver == self).map_or("", |(_, name)| name)
     }
 }
 
@@ -245,7 +232,7 @@ impl BlockdevOptions {
         let driver: Driver = v.enum_("driver")?;
         let node_name = v.opt_str("node-name")?;
         let discard = v.opt_enum("discard")?;
-        let cache = v.opt_with("cache", CacheOptions::visit)?;
+        let cache = v.opt_with("cache", CacheOptions::value)?;
         let active = v.opt_bool("active")?;
         let read_only = v.opt_bool("read-only")?;
         let auto_read_only = v.opt_bool("auto-read-only")?;
@@ -297,8 +284,8 @@ impl BlockdevOptions {
     fn visit_driver(driver: Driver, whole: &Json, v: &mut Visitor<'_>) -> Visit<DriverOptions> {
         Ok(match driver {
             Driver::File => DriverOptions::File(Box::new(FileOptions::visit(v)?)),
-            Driver::NullCo => DriverOptions::Null(NullOptions::visit(v, false)?),
-            Driver::NullAio => DriverOptions::Null(NullOptions::visit(v, true)?),
+            Driver::NullCo => DriverOptions::Null(NullOptions::visit(v)?),
+            Driver::NullAio => DriverOptions::Null(NullOptions { aio: true, ..NullOptions::visit(v)? }),
             Driver::Raw => DriverOptions::Raw(Box::new(RawOptions::visit(v)?)),
             Driver::Qcow2 => DriverOptions::Qcow2(Box::new(Qcow2Options::visit(v)?)),
             Driver::Blkdebug => DriverOptions::Blkdebug(Box::new(BlkdebugOptions::visit(v)?)),
@@ -315,14 +302,7 @@ impl BlockdevOptions {
     }
 }
 
-impl CacheOptions {
-    fn visit(at: At<'_>) -> Visit<CacheOptions> {
-        let mut v = at.object()?;
-        let cache = CacheOptions { direct: v.opt_bool("direct")?, no_flush: v.opt_bool("no-flush")? };
-        v.finish()?;
-        Ok(cache)
-    }
-}
+values!(BlockdevOptions, BlockdevRef, BlockdevRefOrNull);
 
 impl BlockdevRef {
     /// Reads the alternate.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::base::Json;
+use crate::qmp::declare::members_by_hand;
 use crate::qmp::visit::{At, QapiEnum, Visit, Visitor};
 
 /// A QOM object type (`ObjectType`), as its name.
@@ -108,6 +109,8 @@ pub struct BlockIoThrottle {
     /// Name of the throttle group.
     pub group: Option<Arc<str>>,
 }
+
+members_by_hand!(BlockIoThrottle);
 
 impl BlockIoThrottle {
     /// Names of the mandatory limits.

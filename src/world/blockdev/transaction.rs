@@ -81,7 +81,7 @@ impl TransactionFrame {
 impl World {
     /// `qmp_transaction`. Leaves `Val::Done`.
     pub(in crate::world) fn qmp_transaction(&mut self, args: &TransactionArgs) -> Flow {
-        let grouped = args.completion_mode == Some(ActionCompletionMode::Grouped);
+        let grouped = args.properties.and_then(|p| p.completion_mode) == Some(ActionCompletionMode::Grouped);
         if grouped {
             for action in &args.actions {
                 if !matches!(action, TransactionAction::BlockdevBackup(_) | TransactionAction::DriveBackup(_)) {
@@ -101,7 +101,7 @@ impl World {
 
     /// `blockdev_do_action`
     pub(in crate::world) fn blockdev_do_action(&mut self, action: TransactionAction) -> Flow {
-        self.qmp_transaction(&TransactionArgs { actions: vec![action], completion_mode: None })
+        self.qmp_transaction(&TransactionArgs { actions: vec![action], properties: None })
     }
 
     fn trace_tran(&mut self, phase: TxnPhase, tran: TranId, index: usize) {

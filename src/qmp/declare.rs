@@ -1,0 +1,254 @@
+//! QAPI's structs, enums and commands as declarations, from which the reading follows.
+//!
+//! QEMU makes its visitors out of the schema; these macros do the same. A struct has its members once, in schema order, as fields: the name is
+//! the field's, with `-` for `_`, as QEMU's generator makes C names, or the one behind `as`; the type says how the value is read and what the
+//! error says if it is another ([`Value`]); an `Option` may be absent. Unions, of which one member decides what others there are, are read by
+//! hand: the base, then the branch.
+
+use super::visit::{At, QapiEnum, Visit, Visitor};
+use crate::base::Json;
+use std::sync::Arc;
+
+/// What a type reads out of a value.
+pub trait Value: Sized {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// What QEMU says about the value.
+    fn value(at: At<'_>) -> Visit<Self>;
+}
+
+/// A type of members: a value that must be there, or an `Option`.
+pub trait Member: Sized {
+    /// Reads the member of that name.
+    ///
+    /// # Errors
+    /// What QEMU says about the member.
+    fn member(v: &mut Visitor<'_>, name: &'static str) -> Visit<Self>;
+}
+
+impl<T: Value> Member for T {
+    fn member(v: &mut Visitor<'_>, name: &'static str) -> Visit<T> {
+        v.with(name, T::value)
+    }
+}
+
+impl<T: Value> Member for Option<T> {
+    fn member(v: &mut Visitor<'_>, name: &'static str) -> Visit<Option<T>> {
+        v.opt_with(name, T::value)
+    }
+}
+
+/// A struct whose members can stand among those of another object.
+pub trait Members: Sized {
+    /// Reads the members.
+    ///
+    /// # Errors
+    /// What QEMU says about them.
+    fn members(v: &mut Visitor<'_>) -> Visit<Self>;
+}
+
+impl<T: Members> Members for Box<T> {
+    fn members(v: &mut Visitor<'_>) -> Visit<Box<T>> {
+        T::members(v).map(Box::new)
+    }
+}
+
+macro_rules! scalars {
+    ($($type:ty: $read:ident, $qapi:literal;)*) => { $(
+        #[doc = $qapi]
+        impl Value for $type {
+            fn value(at: At<'_>) -> Visit<$type> {
+                at.$read()
+            }
+        }
+    )* };
+}
+
+scalars! {
+    Arc<str>: string, "`str`";
+    bool: boolean, "`bool`";
+    i64: int, "`int`";
+    i32: int32, "`int32`";
+    u32: uint32, "`uint32`";
+    u64: size, "`size`, in bytes; the rare `uint64` says so where it is declared";
+}
+
+impl<E: QapiEnum> Value for E {
+    fn value(at: At<'_>) -> Visit<E> {
+        at.enumeration()
+    }
+}
+
+impl<T: Value> Value for Vec<T> {
+    fn value(at: At<'_>) -> Visit<Vec<T>> {
+        at.list(T::value)
+    }
+}
+
+/// `any`
+impl Value for Json {
+    fn value(at: At<'_>) -> Visit<Json> {
+        Ok(at.any().clone())
+    }
+}
+
+/// A field's name as QAPI has it, in bytes.
+pub const fn qapi_name<const N: usize>(field: &str) -> [u8; N] {
+    let (bytes, mut name, mut i) = (field.as_bytes(), [0; N], 0);
+    while i < N {
+        name[i] = if bytes[i] == b'_' { b'-' } else { bytes[i] };
+        i += 1;
+    }
+    name
+}
+
+/// The name of a member: that of its field, or another one.
+macro_rules! member_name {
+    ($field:ident) => {{
+        const BYTES: [u8; stringify!($field).len()] = $crate::qmp::declare::qapi_name(stringify!($field));
+        const NAME: &str = match std::str::from_utf8(&BYTES) {
+            Ok(name) => name,
+            Err(_) => panic!("names are ASCII"),
+        };
+        NAME
+    }};
+    ($field:ident $name:literal) => {
+        $name
+    };
+}
+pub(super) use member_name;
+
+/// QAPI's structs. Behind a type may stand `[flat]`: the members of another struct (`base`); `[with f]` and
+/// `[opt_with f]`: a member that `f` reads;
+/// `[init value]`: no member, but what whoever reads it fills in.
+macro_rules! members {
+    ($(
+        $(#[$attr:meta])*
+        pub struct $name:ident {
+            $($(#[$doc:meta])* $field:ident $(as $key:literal)?: $type:ty $([$($how:tt)+])?,)+
+        }
+    )+) => { $(
+        $(#[$attr])*
+        #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+        pub struct $name {
+            $($(#[$doc])* pub $field: $type,)+
+        }
+
+        impl $name {
+            /// Reads the members.
+            ///
+            /// # Errors
+            /// What QEMU says about the arguments.
+            pub fn visit(v: &mut $crate::qmp::visit::Visitor<'_>) -> $crate::qmp::visit::Visit<$name> {
+                Ok($name {
+                    $($field: members!(@read v, $type, $crate::qmp::declare::member_name!($field $($key)?) $(, $($how)+)?),)+
+                })
+            }
+        }
+
+        impl $crate::qmp::declare::Members for $name {
+            fn members(v: &mut $crate::qmp::visit::Visitor<'_>) -> $crate::qmp::visit::Visit<$name> {
+                $name::visit(v)
+            }
+        }
+
+        impl $crate::qmp::declare::Value for $name {
+            fn value(at: $crate::qmp::visit::At<'_>) -> $crate::qmp::visit::Visit<$name> {
+                let mut v = at.object()?;
+                let read = $name::visit(&mut v)?;
+                v.finish()?;
+                Ok(read)
+            }
+        }
+    )+ };
+    (@read $v:ident, $type:ty, $key:expr) => { <$type as $crate::qmp::declare::Member>::member($v, $key)? };
+    (@read $v:ident, $type:ty, $key:expr, flat) => { <$type>::visit($v)? };
+    (@read $v:ident, $type:ty, $key:expr, with $read:expr) => { $v.with($key, $read)? };
+    (@read $v:ident, $type:ty, $key:expr, opt_with $read:expr) => { $v.opt_with($key, $read)? };
+    (@read $v:ident, $type:ty, $key:expr, init $value:expr) => { $value };
+}
+pub(super) use members;
+
+/// Commands, whose arguments are members of one object: the name in QMP, the variant, and its arguments, one by one as in [`members!`] or as a
+/// struct. Behind `by hand` stand variants that are not read in this way. `declared` reads the members of a command by its name.
+macro_rules! commands {
+    (
+        $(#[$attr:meta])*
+        pub enum $commands:ident {
+            $($(#[$doc:meta])* $name:literal => $variant:ident
+                $({ $($field:ident $(as $key:literal)?: $type:ty $([$($how:tt)+])?),+ $(,)? })? $(($data:ty))?,)+
+            by hand: $($hand:tt)+
+        }
+    ) => {
+        $(#[$attr])*
+        #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+        pub enum $commands {
+            $($(#[$doc])* $variant $({ $($field: $type),+ })? $(($data))?,)+
+            $($hand)+
+        }
+
+        /// Reads the members of the command `name`; `None` if it is not one of these.
+        fn declared(name: &str, v: &mut $crate::qmp::visit::Visitor<'_>) -> $crate::qmp::visit::Visit<Option<$commands>> {
+            Ok(Some(match name {
+                $($name => $commands::$variant
+                    $({ $($field: $crate::qmp::declare::members!(
+                        @read v, $type, $crate::qmp::declare::member_name!($field $($key)?) $(, $($how)+)?
+                    )),+ })?
+                    $((<$data as $crate::qmp::declare::Members>::members(v)?))?,)+
+                _ => return Ok(None),
+            }))
+        }
+    };
+}
+pub(super) use commands;
+
+/// QAPI's enums: the values with their names, in schema order.
+macro_rules! enums {
+    ($($(#[$doc:meta])* $vis:vis enum $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)+ })+) => { $(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        $vis enum $name { $(#[doc = concat!("`", $text, "`")] $(#[$vdoc])* $variant,)+ }
+
+        impl $crate::qmp::visit::QapiEnum for $name {
+            const TABLE: &'static [($name, &'static str)] = &[$(($name::$variant, $text),)+];
+        }
+
+        #[allow(dead_code, reason = "not every enum is written")]
+        impl $name {
+            /// The values with their names, in schema order.
+            $vis const TABLE: &'static [($name, &'static str)] = <$name as $crate::qmp::visit::QapiEnum>::TABLE;
+
+            /// The name in QMP.
+            #[must_use]
+            $vis fn name(self) -> &'static str {
+                match self { $($name::$variant => $text,)+ }
+            }
+        }
+    )+ };
+}
+pub(super) use enums;
+
+/// Types whose `visit` reads members by hand.
+macro_rules! members_by_hand {
+    ($($name:ident),+) => { $(
+        impl $crate::qmp::declare::Members for $name {
+            fn members(v: &mut $crate::qmp::visit::Visitor<'_>) -> $crate::qmp::visit::Visit<$name> {
+                $name::visit(v)
+            }
+        }
+    )+ };
+}
+pub(super) use members_by_hand;
+
+/// Types whose `visit` reads a value by hand.
+macro_rules! values {
+    ($($name:ident),+) => { $(
+        impl $crate::qmp::declare::Value for $name {
+            fn value(at: $crate::qmp::visit::At<'_>) -> $crate::qmp::visit::Visit<$name> {
+                $name::visit(at)
+            }
+        }
+    )+ };
+}
+pub(super) use values;
