@@ -5,7 +5,7 @@
 //! error says if it is another ([`Value`]); an `Option` may be absent. Unions, of which one member decides what others there are, are read by
 //! hand: the base, then the branch.
 
-use super::visit::{At, QapiEnum, Visit, Visitor};
+use super::visit::{QapiEnum, ValueAt, Visit, Visitor};
 use crate::base::Json;
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ pub trait Value: Sized {
     ///
     /// # Errors
     /// What QEMU says about the value.
-    fn value(at: At<'_>) -> Visit<Self>;
+    fn value(at: ValueAt<'_>) -> Visit<Self>;
 }
 
 /// A type of members: a value that must be there, or an `Option`.
@@ -58,7 +58,7 @@ macro_rules! scalars {
     ($($type:ty: $read:ident, $qapi:literal;)*) => { $(
         #[doc = $qapi]
         impl Value for $type {
-            fn value(at: At<'_>) -> Visit<$type> {
+            fn value(at: ValueAt<'_>) -> Visit<$type> {
                 at.$read()
             }
         }
@@ -75,20 +75,20 @@ scalars! {
 }
 
 impl<E: QapiEnum> Value for E {
-    fn value(at: At<'_>) -> Visit<E> {
+    fn value(at: ValueAt<'_>) -> Visit<E> {
         at.enumeration()
     }
 }
 
 impl<T: Value> Value for Vec<T> {
-    fn value(at: At<'_>) -> Visit<Vec<T>> {
+    fn value(at: ValueAt<'_>) -> Visit<Vec<T>> {
         at.list(T::value)
     }
 }
 
 /// `any`
 impl Value for Json {
-    fn value(at: At<'_>) -> Visit<Json> {
+    fn value(at: ValueAt<'_>) -> Visit<Json> {
         Ok(at.any().clone())
     }
 }
@@ -154,7 +154,7 @@ macro_rules! members {
         }
 
         impl $crate::qmp::declare::Value for $name {
-            fn value(at: $crate::qmp::visit::At<'_>) -> $crate::qmp::visit::Visit<$name> {
+            fn value(at: $crate::qmp::visit::ValueAt<'_>) -> $crate::qmp::visit::Visit<$name> {
                 let mut v = at.object()?;
                 let read = $name::visit(&mut v)?;
                 v.finish()?;
@@ -245,7 +245,7 @@ pub(super) use members_by_hand;
 macro_rules! values {
     ($($name:ident),+) => { $(
         impl $crate::qmp::declare::Value for $name {
-            fn value(at: $crate::qmp::visit::At<'_>) -> $crate::qmp::visit::Visit<$name> {
+            fn value(at: $crate::qmp::visit::ValueAt<'_>) -> $crate::qmp::visit::Visit<$name> {
                 $name::visit(at)
             }
         }

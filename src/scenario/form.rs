@@ -1,6 +1,6 @@
 //! Forms: how a value stands in a scenario file, declared once.
 //!
-//! A [`Form`] is a mapping with its members: of each its name, its kind, whether it may be left out, and a sentence for readers. A [`Kind`] is
+//! A [`Form`] is a mapping with its members: of each its name, its kind, whether it may be left out, and a sentence for readers. A [`ValueKind`] is
 //! what may stand behind a key. Both say how a value is read, how it is written back, what the JSON Schema says of it, and which names in it
 //! `check` looks up. [`form!`] makes a form of a declaration that has each member once.
 
@@ -11,7 +11,7 @@ use super::yaml::Yaml;
 
 /// What may stand behind a key, as the JSON Schema says it.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Type {
+pub(super) enum ValueType {
     /// Any value.
     Any,
     /// A text.
@@ -37,11 +37,11 @@ pub(super) enum Type {
     /// One of these words; none at all stands for `null`.
     Word(&'static [&'static str]),
     /// One of these types.
-    Or(&'static [Type]),
+    Or(&'static [ValueType]),
     /// A mapping with these members.
     Map(&'static [Member]),
     /// A list of these.
-    List(&'static Type),
+    List(&'static ValueType),
     /// A list of steps.
     Steps,
 }
@@ -50,13 +50,13 @@ pub(super) enum Type {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Member {
     pub name: &'static str,
-    pub of: Type,
+    pub of: ValueType,
     pub required: bool,
     pub about: &'static str,
 }
 
 /// A member that may be left out.
-pub(super) const fn opt(name: &'static str, of: Type, about: &'static str) -> Member {
+pub(super) const fn opt(name: &'static str, of: ValueType, about: &'static str) -> Member {
     Member { name, of, required: false, about }
 }
 
@@ -78,10 +78,10 @@ pub(super) type EachName<'n, 'a> = &'n mut dyn FnMut(NameOf, &'a str);
 pub(super) type Written = Vec<(&'static str, Yaml)>;
 
 /// What may stand behind a key.
-pub(super) trait Kind {
+pub(super) trait ValueKind {
     /// What it is read as.
     type Of;
-    const TYPE: Type;
+    const TYPE: ValueType;
     fn read(node: &Node) -> Read<Self::Of>;
     /// The value as it is written; `None` if it is one of another form.
     fn write(of: &Self::Of) -> Option<Yaml>;
@@ -104,9 +104,9 @@ pub(super) trait Form {
     fn names<'a>(of: &'a Self::Of, each: EachName<'_, 'a>);
 }
 
-impl<F: Form> Kind for F {
+impl<F: Form> ValueKind for F {
     type Of = F::Of;
-    const TYPE: Type = Type::Map(F::MEMBERS);
+    const TYPE: ValueType = ValueType::Map(F::MEMBERS);
 
     fn read(node: &Node) -> Read<F::Of> {
         let mut fields = Fields::of(F::NAME, node)?;
@@ -147,7 +147,7 @@ macro_rules! form {
             const NAME: &'static str = $name;
             const MEMBERS: &'static [$crate::scenario::form::Member] = &[$($crate::scenario::form::Member {
                 name: form!(@key $field $($key)?),
-                of: <$kind as $crate::scenario::form::Kind>::TYPE,
+                of: <$kind as $crate::scenario::form::ValueKind>::TYPE,
                 required: form!(@required $mode),
                 about: $about,
             },)*];
@@ -187,22 +187,22 @@ macro_rules! form {
     (@key $field:ident $key:literal) => { $key };
     (@required req) => { true };
     (@required $mode:ident) => { false };
-    (@take req $kind:ty, $fields:ident, $key:expr) => { <$kind as $crate::scenario::form::Kind>::read($fields.req($key)?)? };
-    (@take opt $kind:ty, $fields:ident, $key:expr) => { $fields.opt($key).map(<$kind as $crate::scenario::form::Kind>::read).transpose()? };
+    (@take req $kind:ty, $fields:ident, $key:expr) => { <$kind as $crate::scenario::form::ValueKind>::read($fields.req($key)?)? };
+    (@take opt $kind:ty, $fields:ident, $key:expr) => { $fields.opt($key).map(<$kind as $crate::scenario::form::ValueKind>::read).transpose()? };
     (@take def $kind:ty, $fields:ident, $key:expr, $default:expr) => {
         match $fields.opt($key) {
-            Some(node) => <$kind as $crate::scenario::form::Kind>::read(node)?,
+            Some(node) => <$kind as $crate::scenario::form::ValueKind>::read(node)?,
             None => $default,
         }
     };
-    (@write req $kind:ty, $field:ident) => { <$kind as $crate::scenario::form::Kind>::write($field) };
-    (@write opt $kind:ty, $field:ident) => { $field.as_ref().and_then(<$kind as $crate::scenario::form::Kind>::write) };
+    (@write req $kind:ty, $field:ident) => { <$kind as $crate::scenario::form::ValueKind>::write($field) };
+    (@write opt $kind:ty, $field:ident) => { $field.as_ref().and_then(<$kind as $crate::scenario::form::ValueKind>::write) };
     (@write def $kind:ty, $field:ident, $default:expr) => {
-        if *$field == $default { None } else { <$kind as $crate::scenario::form::Kind>::write($field) }
+        if *$field == $default { None } else { <$kind as $crate::scenario::form::ValueKind>::write($field) }
     };
     (@names opt $kind:ty, $field:ident, $each:ident) => {
-        if let Some(value) = $field { <$kind as $crate::scenario::form::Kind>::names(value, $each); }
+        if let Some(value) = $field { <$kind as $crate::scenario::form::ValueKind>::names(value, $each); }
     };
-    (@names $mode:ident $kind:ty, $field:ident, $each:ident) => { <$kind as $crate::scenario::form::Kind>::names($field, $each) };
+    (@names $mode:ident $kind:ty, $field:ident, $each:ident) => { <$kind as $crate::scenario::form::ValueKind>::names($field, $each) };
 }
 pub(super) use form;

@@ -1,7 +1,7 @@
 //! Kinds of values that stand behind the keys of a scenario: texts, numbers, sizes, words.
 
 use super::error::{Fault, Read};
-use super::form::{EachName, Kind, NameOf, Type};
+use super::form::{EachName, NameOf, ValueKind, ValueType};
 use super::plan::{ImageFormat, Signal};
 use super::tree::{Node, Value};
 use super::yaml::{Yaml, duration, json};
@@ -18,9 +18,9 @@ macro_rules! kinds {
         #[derive(Clone, Copy, Debug)]
         pub(in crate::scenario) struct $kind;
 
-        impl Kind for $kind {
+        impl ValueKind for $kind {
             type Of = $of;
-            const TYPE: Type = $type;
+            const TYPE: ValueType = $type;
 
             fn read(node: &Node) -> Read<$of> {
                 ($read)(node)
@@ -38,57 +38,57 @@ macro_rules! kinds {
 }
 kinds! {
     /// A mapping of any members.
-    Object: Type::Object, Json, Node::object, json;
+    Object: ValueType::Object, Json, Node::object, json;
     /// A text.
-    Text: Type::Text, Arc<str>, Node::text, |of: &Arc<str>| Yaml::filled(of);
+    Text: ValueType::Text, Arc<str>, Node::text, |of: &Arc<str>| Yaml::filled(of);
     /// The name of an event.
-    EventName: Type::Text, Arc<str>, Node::text, |of: &Arc<str>| Yaml::filled(of), NameOf::Event;
+    EventName: ValueType::Text, Arc<str>, Node::text, |of: &Arc<str>| Yaml::filled(of), NameOf::Event;
     /// The name of a file that the step makes.
-    NewFile: Type::Text, Arc<str>, Node::text, |of: &Arc<str>| Yaml::filled(of), NameOf::NewFile;
+    NewFile: ValueType::Text, Arc<str>, Node::text, |of: &Arc<str>| Yaml::filled(of), NameOf::NewFile;
     /// The name of a file that must be there.
-    OldFile: Type::Text, Arc<str>, Node::text, |of: &Arc<str>| Yaml::filled(of), NameOf::File;
+    OldFile: ValueType::Text, Arc<str>, Node::text, |of: &Arc<str>| Yaml::filled(of), NameOf::File;
     /// A list of texts.
-    Texts: Type::Texts, Vec<Arc<str>>, Node::texts, |of: &Vec<Arc<str>>| Yaml::texts(of);
+    Texts: ValueType::Texts, Vec<Arc<str>>, Node::texts, |of: &Vec<Arc<str>>| Yaml::texts(of);
     /// A list of events.
-    EventNames: Type::Texts, Vec<Arc<str>>, Node::texts, |of: &Vec<Arc<str>>| Yaml::texts(of), NameOf::Event;
+    EventNames: ValueType::Texts, Vec<Arc<str>>, Node::texts, |of: &Vec<Arc<str>>| Yaml::texts(of), NameOf::Event;
     /// A list of files that must be there.
-    OldFiles: Type::Texts, Vec<Arc<str>>, Node::texts, |of: &Vec<Arc<str>>| Yaml::texts(of), NameOf::File;
+    OldFiles: ValueType::Texts, Vec<Arc<str>>, Node::texts, |of: &Vec<Arc<str>>| Yaml::texts(of), NameOf::File;
     /// `true` or `false`.
-    Bool: Type::Bool, bool, Node::boolean, |of: &bool| Yaml::bool(*of);
+    Bool: ValueType::Bool, bool, Node::boolean, |of: &bool| Yaml::bool(*of);
     /// Nothing but `true`.
-    True: Type::True, (), Node::only_true, |(): &()| Yaml::bool(true);
+    True: ValueType::True, (), Node::only_true, |(): &()| Yaml::bool(true);
     /// A number that is not negative.
-    Count: Type::Uint, u64, Node::uint, |of: &u64| Yaml::plain(of.to_string());
+    Count: ValueType::Uint, u64, Node::uint, |of: &u64| Yaml::plain(of.to_string());
     /// A number of bytes, written in the largest unit that leaves no rest.
-    Size: Type::Size, u64, Node::size, |of: &u64| Yaml::size(*of);
+    Size: ValueType::Size, u64, Node::size, |of: &u64| Yaml::size(*of);
     /// A number of bytes, written in digits.
-    Bytes: Type::Size, u64, Node::size, |of: &u64| Yaml::plain(of.to_string());
+    Bytes: ValueType::Size, u64, Node::size, |of: &u64| Yaml::plain(of.to_string());
     /// A size that `qemu-img create` takes.
-    ImageSize: Type::Size, u64, image_size, |of: &u64| Yaml::size(*of);
+    ImageSize: ValueType::Size, u64, image_size, |of: &u64| Yaml::size(*of);
     /// The length of a file.
-    FileLength: Type::Size, u64, file_length, |of: &u64| Yaml::size(*of);
+    FileLength: ValueType::Size, u64, file_length, |of: &u64| Yaml::size(*of);
     /// What qcow2 takes as `cluster_size`.
-    ClusterSize: Type::Size, u64, qcow2_cluster_size, |of: &u64| Yaml::size(*of);
+    ClusterSize: ValueType::Size, u64, qcow2_cluster_size, |of: &u64| Yaml::size(*of);
     /// A byte that is written everywhere.
-    PatternByte: Type::Size, u8, pattern_byte, |of: &u8| Yaml::plain(format!("{of:#04x}"));
+    PatternByte: ValueType::Size, u8, pattern_byte, |of: &u8| Yaml::plain(format!("{of:#04x}"));
     /// Bytes in hexadecimal digits.
-    Hex: Type::Text, Vec<u8>, |node: &Node| hex(node, "expected pairs of hexadecimal digits"), hex_text;
+    Hex: ValueType::Text, Vec<u8>, |node: &Node| hex(node, "expected pairs of hexadecimal digits"), hex_text;
     /// The same, where one byte may stand for many.
-    HexPattern: Type::Text, Vec<u8>, |node: &Node| hex(node, HEX_PATTERN), hex_text;
+    HexPattern: ValueType::Text, Vec<u8>, |node: &Node| hex(node, HEX_PATTERN), hex_text;
     /// A span of virtual time.
-    Duration: Type::Duration, Span, Node::duration, |of: &Span| Yaml::plain(duration(*of));
+    Duration: ValueType::Duration, Span, Node::duration, |of: &Span| Yaml::plain(duration(*of));
     /// Virtual time since the start.
-    Moment: Type::Duration, Instant, |node: &Node| Ok(Instant::START + node.duration()?), |of: &Instant| Yaml::plain(duration(*of - Instant::START));
+    Moment: ValueType::Duration, Instant, |node: &Node| Ok(Instant::START + node.duration()?), |of: &Instant| Yaml::plain(duration(*of - Instant::START));
     /// Pairs of offset and length in bytes.
-    Ranges: Type::Ranges, Vec<(u64, u64)>, ranges, |of: &Vec<(u64, u64)>| Yaml::List(of.iter().map(range).collect());
+    Ranges: ValueType::Ranges, Vec<(u64, u64)>, ranges, |of: &Vec<(u64, u64)>| Yaml::List(of.iter().map(range).collect());
     /// `raw` or `qcow2`.
-    Format: Type::Format, ImageFormat, |node: &Node| node.word(FORMATS), |of: &ImageFormat| Yaml::plain(name(FORMATS, of));
+    Format: ValueType::Format, ImageFormat, |node: &Node| node.word(FORMATS), |of: &ImageFormat| Yaml::plain(name(FORMATS, of));
     /// The version of qcow2: whether it is 3.
-    Compat: Type::Word(&words::<4, _>(COMPAT)), bool, |node: &Node| node.word(COMPAT), |of: &bool| Yaml::text(name(COMPAT, of));
+    Compat: ValueType::Word(&words::<4, _>(COMPAT)), bool, |node: &Node| node.word(COMPAT), |of: &bool| Yaml::text(name(COMPAT, of));
     /// A signal that asks a process to end.
-    SignalName: Type::Word(&words::<3, _>(Signal::NAMES)), Signal, |node: &Node| node.word(Signal::NAMES), |of: &Signal| Yaml::text(of.name());
+    SignalName: ValueType::Word(&words::<3, _>(Signal::NAMES)), Signal, |node: &Node| node.word(Signal::NAMES), |of: &Signal| Yaml::text(of.name());
     /// The class of an error; `check` says which there are.
-    ClassName: Type::Word(&ErrorClass::NAMES), Arc<str>, Node::text, |of: &Arc<str>| Yaml::filled(of);
+    ClassName: ValueType::Word(&ErrorClass::NAMES), Arc<str>, Node::text, |of: &Arc<str>| Yaml::filled(of);
 }
 
 /// Names that `check` looks up.

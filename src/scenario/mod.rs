@@ -71,7 +71,7 @@ mod yaml;
 pub use build::Builder;
 pub use disk::load_file;
 pub(crate) use error::nearest;
-pub use error::{Place, ScenarioError, Span};
+pub use error::{ScenarioError, SourcePlace, Span};
 pub use plan::{Plan, Pos};
 
 use crate::base::Json;
@@ -79,7 +79,7 @@ use error::{Fault, Read};
 use expand::{Expanded, Loader};
 pub use expand::{Library, ReadFile};
 use fields::Fields;
-use form::Kind;
+use form::ValueKind;
 use plan::{PlannedFile, PlannedStep};
 use std::sync::Arc;
 use top::Bounds;
@@ -116,7 +116,7 @@ pub fn load_str(name: &str, text: &str) -> Result<Plan, Box<ScenarioError>> {
 pub(crate) fn with_steps(name: &str, plan: Option<Plan>) -> Result<Plan, Box<ScenarioError>> {
     plan.ok_or_else(|| {
         let label = "it is included by scenarios".to_owned();
-        let place = Place { file: name.into(), text: "".into(), span: Span::default(), label };
+        let place = SourcePlace { file: name.into(), text: "".into(), span: Span::default(), label };
         let message = "this file holds only definitions".to_owned();
         Box::new(ScenarioError { message, place, help: None, calls: Vec::new() })
     })

@@ -2,7 +2,7 @@
 
 use super::error::{Fault, Read};
 use super::fields::Fields;
-use super::form::{Kind, Type};
+use super::form::{ValueKind, ValueType};
 use super::kinds::pattern_byte;
 use super::tree::{Node, Value};
 use super::yaml::Yaml;
@@ -98,9 +98,9 @@ pub enum NbdAnswer {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Nbd;
 
-impl Kind for Nbd {
+impl ValueKind for Nbd {
     type Of = NbdStep;
-    const TYPE: Type = Type::Object;
+    const TYPE: ValueType = ValueType::Object;
 
     fn read(node: &Node) -> Read<NbdStep> {
         let mut fields = Fields::of("nbd", node)?;

@@ -3,7 +3,7 @@
 //! It follows from what is declared of steps ([`super::steps`]) and of the top ([`super::top`]). Where they are read by hand, a test holds what
 //! is declared to what is read, member by member.
 
-use super::form::{Member, Type};
+use super::form::{Member, ValueType};
 use super::steps::{STEPS, Step};
 use super::top::TOP;
 use crate::base::Json;
@@ -23,39 +23,39 @@ fn or_parameter(schema: Json) -> Json {
     dict(vec![("anyOf", Json::list(vec![schema, parameter]))])
 }
 
-fn of_type(of: Type) -> Json {
+fn of_type(of: ValueType) -> Json {
     let plain = |name: &str| dict(vec![("type", Json::str(name))]);
     let list = |of: Json| dict(vec![("type", Json::str("array")), ("items", of)]);
     match of {
-        Type::Any => dict(Vec::new()),
-        Type::Text => plain("string"),
-        Type::Object => plain("object"),
-        Type::Texts => or_parameter(list(plain("string"))),
-        Type::Bool => or_parameter(plain("boolean")),
-        Type::True => dict(vec![("const", Json::Bool(true))]),
-        Type::Uint => dict(vec![("type", Json::str("integer")), ("minimum", Json::Int(0))]),
-        Type::Size => {
+        ValueType::Any => dict(Vec::new()),
+        ValueType::Text => plain("string"),
+        ValueType::Object => plain("object"),
+        ValueType::Texts => or_parameter(list(plain("string"))),
+        ValueType::Bool => or_parameter(plain("boolean")),
+        ValueType::True => dict(vec![("const", Json::Bool(true))]),
+        ValueType::Uint => dict(vec![("type", Json::str("integer")), ("minimum", Json::Int(0))]),
+        ValueType::Size => {
             let text = dict(vec![
                 ("type", Json::str("string")),
                 ("pattern", Json::str("^(\\$.*|0x[0-9a-fA-F]+|[0-9]+[kKMGTPE]?)$")),
             ]);
-            dict(vec![("anyOf", Json::list(vec![of_type(Type::Uint), text]))])
+            dict(vec![("anyOf", Json::list(vec![of_type(ValueType::Uint), text]))])
         }
-        Type::Duration => {
+        ValueType::Duration => {
             dict(vec![("type", Json::str("string")), ("pattern", Json::str("^(\\$.*|[0-9]+ *(ns|us|µs|ms|s|m|h))$"))])
         }
-        Type::Format => or_parameter(dict(vec![("enum", texts(&["raw", "qcow2"]))])),
-        Type::Ranges => {
+        ValueType::Format => or_parameter(dict(vec![("enum", texts(&["raw", "qcow2"]))])),
+        ValueType::Ranges => {
             let pair = [("minItems", Json::Int(2)), ("maxItems", Json::Int(2))];
-            let members = [("type", Json::str("array")), ("items", of_type(Type::Size))].into_iter().chain(pair);
+            let members = [("type", Json::str("array")), ("items", of_type(ValueType::Size))].into_iter().chain(pair);
             list(dict(members.collect()))
         }
-        Type::Word([]) => plain("null"),
-        Type::Word(words) => or_parameter(dict(vec![("enum", texts(words))])),
-        Type::Or(types) => dict(vec![("anyOf", Json::list(types.iter().map(|of| of_type(*of)).collect()))]),
-        Type::Map(members) => mapping(members, &[]),
-        Type::List(of) => list(of_type(*of)),
-        Type::Steps => list(dict(vec![("$ref", Json::str("#/$defs/step"))])),
+        ValueType::Word([]) => plain("null"),
+        ValueType::Word(words) => or_parameter(dict(vec![("enum", texts(words))])),
+        ValueType::Or(types) => dict(vec![("anyOf", Json::list(types.iter().map(|of| of_type(*of)).collect()))]),
+        ValueType::Map(members) => mapping(members, &[]),
+        ValueType::List(of) => list(of_type(*of)),
+        ValueType::Steps => list(dict(vec![("$ref", Json::str("#/$defs/step"))])),
     }
 }
 
@@ -110,28 +110,30 @@ mod tests {
     use std::collections::BTreeSet;
 
     /// A value that the readers take.
-    fn sample(of: Type) -> String {
+    fn sample(of: ValueType) -> String {
         match of {
-            Type::Any | Type::Text => "x".to_owned(),
-            Type::Texts => "[x, y]".to_owned(),
-            Type::Object => "{}".to_owned(),
-            Type::Bool | Type::True => "true".to_owned(),
-            Type::Uint => "1".to_owned(),
-            Type::Size => "64".to_owned(),
-            Type::Duration => "1s".to_owned(),
-            Type::Format => "qcow2".to_owned(),
-            Type::Ranges => "[[0, 64]]".to_owned(),
-            Type::Word(words) => format!("'{}'", words[0]),
+            ValueType::Any | ValueType::Text => "x".to_owned(),
+            ValueType::Texts => "[x, y]".to_owned(),
+            ValueType::Object => "{}".to_owned(),
+            ValueType::Bool | ValueType::True => "true".to_owned(),
+            ValueType::Uint => "1".to_owned(),
+            ValueType::Size => "64".to_owned(),
+            ValueType::Duration => "1s".to_owned(),
+            ValueType::Format => "qcow2".to_owned(),
+            ValueType::Ranges => "[[0, 64]]".to_owned(),
+            ValueType::Word(words) => format!("'{}'", words[0]),
             // The mapping, where there is one.
-            Type::Or(types) => sample(*types.iter().find(|of| matches!(of, Type::Map(_))).unwrap_or(&types[0])),
-            Type::Map(members) => {
+            ValueType::Or(types) => {
+                sample(*types.iter().find(|of| matches!(of, ValueType::Map(_))).unwrap_or(&types[0]))
+            }
+            ValueType::Map(members) => {
                 // A command is sent in one of two ways.
                 let members = members.iter().filter(|member| member.name != "exec-oob");
                 let members: Vec<String> = members.map(|m| format!("{}: {}", m.name, value(m))).collect();
                 format!("{{{}}}", members.join(", "))
             }
-            Type::List(of) => format!("[{}]", sample(*of)),
-            Type::Steps => "[]".to_owned(),
+            ValueType::List(of) => format!("[{}]", sample(*of)),
+            ValueType::Steps => "[]".to_owned(),
         }
     }
 
@@ -167,9 +169,9 @@ mod tests {
                 "beside {}",
                 step.name
             );
-            let types = if let Type::Or(types) = step.of { types } else { &[step.of][..] };
+            let types = if let ValueType::Or(types) = step.of { types } else { &[step.of][..] };
             for of in types {
-                let Type::Map(members) = of else { continue };
+                let ValueType::Map(members) = of else { continue };
                 let inner = sample(*of);
                 let inner = inner.strip_suffix('}').expect("a mapping");
                 let names: BTreeSet<String> = members.iter().map(|m| m.name.to_owned()).collect();
@@ -179,11 +181,11 @@ mod tests {
     }
 
     /// All members of a mapping, and of the mappings in it.
-    fn names_in(of: Type, found: &mut Vec<&'static str>) {
+    fn names_in(of: ValueType, found: &mut Vec<&'static str>) {
         match of {
-            Type::Or(types) => types.iter().for_each(|of| names_in(*of, found)),
-            Type::List(of) => names_in(*of, found),
-            Type::Map(members) => members.iter().for_each(|member| {
+            ValueType::Or(types) => types.iter().for_each(|of| names_in(*of, found)),
+            ValueType::List(of) => names_in(*of, found),
+            ValueType::Map(members) => members.iter().for_each(|member| {
                 found.push(member.name);
                 names_in(member.of, found);
             }),

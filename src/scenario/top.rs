@@ -2,7 +2,7 @@
 
 use super::error::{Fault, Read};
 use super::fields::Fields;
-use super::form::{Kind, Member, Type, form, opt};
+use super::form::{Member, ValueKind, ValueType, form, opt};
 use super::kinds::{Count, Duration};
 use super::plan::{Limits, Schedule};
 use super::tree::{Node, Value};
@@ -23,20 +23,20 @@ form! {
 
 /// All of them; a test holds them to what [`super::load`] asks for.
 pub(super) const TOP: &[Member] = &[
-    opt("about", Type::Text, "one sentence that says what is shown"),
-    opt("include", Type::Texts, "files with procedures, relative to this one"),
-    opt("define", Type::Object, "procedures: name: {params: […], steps: […]}"),
-    opt("files", Type::Steps, "images and other files that are made before QEMU starts"),
-    opt("args", Type::Texts, "QEMU's arguments"),
-    opt("steps", Type::Steps, "what happens"),
+    opt("about", ValueType::Text, "one sentence that says what is shown"),
+    opt("include", ValueType::Texts, "files with procedures, relative to this one"),
+    opt("define", ValueType::Object, "procedures: name: {params: […], steps: […]}"),
+    opt("files", ValueType::Steps, "images and other files that are made before QEMU starts"),
+    opt("args", ValueType::Texts, "QEMU's arguments"),
+    opt("steps", ValueType::Steps, "what happens"),
     opt("limits", Bounds::TYPE, "when a run is given up"),
-    opt("quirks", Type::Texts, "bugs of older QEMUs that are switched on (`blockjob-sim quirks`)"),
-    opt("expect-violation", Type::Text, "the invariant that it breaks on purpose (`quirks --invariants`)"),
+    opt("quirks", ValueType::Texts, "bugs of older QEMUs that are switched on (`blockjob-sim quirks`)"),
+    opt("expect-violation", ValueType::Text, "the invariant that it breaks on purpose (`quirks --invariants`)"),
     opt(
         "schedule",
-        Type::Or(&[
-            Type::Text,
-            Type::Map(&[opt("choices", Type::Any, "a list"), opt("preemptions", Type::Any, "a list")]),
+        ValueType::Or(&[
+            ValueType::Text,
+            ValueType::Map(&[opt("choices", ValueType::Any, "a list"), opt("preemptions", ValueType::Any, "a list")]),
         ]),
         "the only schedule in which it holds: `calm`, `seed N`, or a list",
     ),

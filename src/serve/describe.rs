@@ -1,6 +1,6 @@
 //! What `query-chardev` says of the character devices (`chardev/char-socket.c:qemu_chr_compute_filename`).
 
-use super::chardev::{Address, Chardev, Kind};
+use super::chardev::{Address, Chardev, ChardevKind};
 use super::cmdline::Config;
 use super::port::Port;
 use crate::qmp::order::hash_order;
@@ -29,26 +29,26 @@ fn one(config: &Config, chardev: &Chardev, port: Option<&Port>) -> CharDevice {
     }
 }
 
-fn kind(kind: &Kind) -> &'static str {
+fn kind(kind: &ChardevKind) -> &'static str {
     match kind {
-        Kind::Null => "chardev-null",
-        Kind::Stdio => "chardev-stdio",
-        Kind::Socket { .. } => "chardev-socket",
-        Kind::File(_) => "chardev-file",
-        Kind::Pty => "chardev-pty",
-        Kind::Spice(_) => "chardev-spicevmc",
+        ChardevKind::Null => "chardev-null",
+        ChardevKind::Stdio => "chardev-stdio",
+        ChardevKind::Socket { .. } => "chardev-socket",
+        ChardevKind::File(_) => "chardev-file",
+        ChardevKind::Pty => "chardev-pty",
+        ChardevKind::Spice(_) => "chardev-spicevmc",
     }
 }
 
 fn filename(chardev: &Chardev, port: Option<&Port>) -> String {
     let connected = port.is_some_and(Port::connected);
     match &chardev.kind {
-        Kind::Null => "null".into(),
-        Kind::Stdio => "stdio".into(),
-        Kind::File(_) => "file".into(),
-        Kind::Spice(name) => format!("spicevmc:{name}"),
-        Kind::Pty => format!("pty:{}", port.and_then(Port::pty).unwrap_or_default()),
-        Kind::Socket { address: Address::Fd(_), server, .. } => {
+        ChardevKind::Null => "null".into(),
+        ChardevKind::Stdio => "stdio".into(),
+        ChardevKind::File(_) => "file".into(),
+        ChardevKind::Spice(name) => format!("spicevmc:{name}"),
+        ChardevKind::Pty => format!("pty:{}", port.and_then(Port::pty).unwrap_or_default()),
+        ChardevKind::Socket { address: Address::Fd(_), server, .. } => {
             let path = port.and_then(Port::own_path).unwrap_or_default();
             format!(
                 "{}unix:{path}{}",
@@ -56,7 +56,7 @@ fn filename(chardev: &Chardev, port: Option<&Port>) -> String {
                 if *server { ",server=on" } else { "" }
             )
         }
-        Kind::Socket { .. } => {
+        ChardevKind::Socket { .. } => {
             let shown = chardev.shown();
             if connected { shown.trim_start_matches("disconnected:").to_owned() } else { shown }
         }

@@ -14,7 +14,7 @@ use crate::qmp::names::COMMANDS;
 use crate::qmp::{ErrorClass, QmpError, parse_request};
 use crate::scenario::plan::{EventPattern, Expect, Fails, Plan, PlannedStep, Pos, StepKind};
 use crate::scenario::steps::{self, NameOf};
-use crate::scenario::{Place, ReadFile, ScenarioError, Span, nearest};
+use crate::scenario::{ReadFile, ScenarioError, SourcePlace, Span, nearest};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -274,7 +274,7 @@ fn placed(pos: &Pos, calls: &[Pos], mistake: Mistake, read: ReadFile<'_>) -> Sce
         let begin = text[..at + found].rfind('\n').map_or(0, |end| end + 1);
         span.column = u32::try_from(text[begin..at + found].chars().count() + 1).unwrap_or(1);
         (span.offset, span.len) = (u32::try_from(at + found).unwrap_or(0), u32::try_from(len).unwrap_or(1));
-        Place { file: pos.file.clone(), text: text.into(), span, label }
+        SourcePlace { file: pos.file.clone(), text: text.into(), span, label }
     };
     ScenarioError {
         message: mistake.message,

@@ -15,14 +15,14 @@ pub(super) struct CompressedOp {
     offset: u64,
     data: Data,
     done: u64,
-    at: At,
+    at: CompressedStage,
     pool: Pool,
     task: Option<CompressedTask>,
     failed: Option<Fault>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum At {
+enum CompressedStage {
     Start,
     /// With no data at all: the file is brought to a whole number of sectors.
     Length,
@@ -34,46 +34,56 @@ enum At {
 
 impl CompressedOp {
     pub fn new(offset: u64, data: Data) -> CompressedOp {
-        CompressedOp { offset, data, done: 0, at: At::Start, pool: Pool::default(), task: None, failed: None }
+        CompressedOp {
+            offset,
+            data,
+            done: 0,
+            at: CompressedStage::Start,
+            pool: Pool::default(),
+            task: None,
+            failed: None,
+        }
     }
 
     pub fn step(&mut self, ex: &mut Exec, q: &mut Qcow2, got: Got) -> Ask {
         let mut got = Some(got);
         loop {
             match self.at {
-                At::Start if self.data.is_empty() => {
-                    self.at = At::Length;
+                CompressedStage::Start if self.data.is_empty() => {
+                    self.at = CompressedStage::Length;
                     return Ask::GetLength;
                 }
-                At::Start => {
+                CompressedStage::Start => {
                     let partial = q.sc.offset_into_cluster(self.data.len()) != 0;
                     let inside = self.offset + self.data.len() != q.sc.size;
                     if q.sc.offset_into_cluster(self.offset) != 0 || (partial && inside) {
                         return Ask::Done(Err(Errno::EINVAL.into()));
                     }
                     got = None;
-                    self.at = At::Next;
+                    self.at = CompressedStage::Next;
                 }
-                At::Length => match got.take() {
+                CompressedStage::Length => match got.take() {
                     Some(Got::Number(size)) => {
-                        self.at = At::Truncated;
+                        self.at = CompressedStage::Truncated;
                         return Ask::Truncate { size };
                     }
                     other => return Ask::Done(Err(other.and_then(|got| got.ret().err()).unwrap_or(Errno::EIO).into())),
                 },
-                At::Truncated => {
+                CompressedStage::Truncated => {
                     let ret = got.take().map_or(Ok(()), |got| got.ret());
                     return Ask::Done(ret.map(|()| Out::Done).map_err(Fault::from));
                 }
-                At::Next if self.done == self.data.len() || self.pool.failed.is_some() => self.at = At::Wait,
-                At::Next => {
+                CompressedStage::Next if self.done == self.data.len() || self.pool.failed.is_some() => {
+                    self.at = CompressedStage::Wait
+                }
+                CompressedStage::Next => {
                     if let Some(ask) = self.next(q) {
                         return ask;
                     }
                 }
-                At::Task => {
+                CompressedStage::Task => {
                     let Some(task) = &mut self.task else {
-                        self.at = At::Wait;
+                        self.at = CompressedStage::Wait;
                         continue;
                     };
                     match task.step(ex, q, got.take().unwrap_or(Got::Done)) {
@@ -82,11 +92,11 @@ impl CompressedOp {
                     }
                     self.task = None;
                 }
-                At::Wait if self.pool.is_idle() => {
+                CompressedStage::Wait if self.pool.is_idle() => {
                     let failed = self.failed.take().or_else(|| self.pool.failed.take());
                     return Ask::Done(failed.map_or(Ok(Out::Done), Err));
                 }
-                At::Wait => return Ask::WaitTask,
+                CompressedStage::Wait => return Ask::WaitTask,
             }
         }
     }
@@ -104,7 +114,7 @@ impl CompressedOp {
             return Some(self.pool.start(Op::compressed_task(task)));
         }
         self.task = Some(task);
-        self.at = At::Task;
+        self.at = CompressedStage::Task;
         None
     }
 

@@ -31,14 +31,14 @@ pub(super) enum Locked {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct LockedOp {
     what: Locked,
-    at: At,
+    at: LockedStage,
     result: Option<Result<Out, Fault>>,
     /// What follows on the opening of an image that is marked dirty.
     repair: Option<Box<Repair>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum At {
+enum LockedStage {
     Start,
     Asked,
     Locked,
@@ -47,22 +47,22 @@ enum At {
 
 impl LockedOp {
     pub fn new(what: Locked) -> LockedOp {
-        LockedOp { what, at: At::Start, result: None, repair: None }
+        LockedOp { what, at: LockedStage::Start, result: None, repair: None }
     }
 
     pub fn step(&mut self, ex: &mut Exec, q: &mut Qcow2, _got: Got) -> Ask {
         loop {
             match self.at {
-                At::Start => {
+                LockedStage::Start => {
                     if let Err(errno) = self.precondition(q) {
                         return Ask::Done(Err(errno.into()));
                     }
-                    self.at = At::Locked;
+                    self.at = LockedStage::Locked;
                     if self.takes_lock() {
                         return Ask::Lock;
                     }
                 }
-                At::Asked | At::Locked => {
+                LockedStage::Asked | LockedStage::Locked => {
                     if let Some(repair) = &mut self.repair {
                         match repair.step(ex, q) {
                             Ok(ask) => return ask,
@@ -79,12 +79,12 @@ impl LockedOp {
                             continue;
                         }
                     }
-                    self.at = At::Unlocked;
+                    self.at = LockedStage::Unlocked;
                     if self.takes_lock() {
                         return Ask::Unlock;
                     }
                 }
-                At::Unlocked => return Ask::Done(self.result.take().unwrap_or(Ok(Out::Done))),
+                LockedStage::Unlocked => return Ask::Done(self.result.take().unwrap_or(Ok(Out::Done))),
             }
         }
     }
@@ -226,29 +226,29 @@ impl Cx<'_> {
 pub(super) struct StatusOp {
     offset: u64,
     bytes: u64,
-    at: At,
+    at: LockedStage,
     result: Option<Result<Out, Fault>>,
 }
 
 impl StatusOp {
     pub fn new(offset: u64, bytes: u64) -> StatusOp {
-        StatusOp { offset, bytes, at: At::Start, result: None }
+        StatusOp { offset, bytes, at: LockedStage::Start, result: None }
     }
 
     pub fn step(&mut self, ex: &mut Exec, q: &mut Qcow2, _got: Got) -> Ask {
         loop {
             match self.at {
-                At::Start => {
-                    self.at = At::Asked;
+                LockedStage::Start => {
+                    self.at = LockedStage::Asked;
                     return Ask::Lock;
                 }
-                At::Asked if q.sc.prealloc_checked => self.at = At::Locked,
-                At::Asked => {
+                LockedStage::Asked if q.sc.prealloc_checked => self.at = LockedStage::Locked,
+                LockedStage::Asked => {
                     let Some(found) = ex.run(q, |cx| cx.detect_preallocation()) else { return ex.take_ask() };
                     q.sc.prealloc = found.unwrap_or(false);
                     q.sc.prealloc_checked = true;
                 }
-                At::Locked => {
+                LockedStage::Locked => {
                     let (offset, bytes) = (self.offset, self.bytes.min(INT_MAX));
                     let Some(host) = ex.run(q, |cx| cx.get_host_offset(offset, bytes)) else { return ex.take_ask() };
                     self.result = Some(host.map(|host| {
@@ -265,10 +265,10 @@ impl StatusOp {
                         let map = if flags & Status::OFFSET_VALID != 0 { host.offset } else { 0 };
                         Out::Status(Status { flags, len: host.bytes, map })
                     }));
-                    self.at = At::Unlocked;
+                    self.at = LockedStage::Unlocked;
                     return Ask::Unlock;
                 }
-                At::Unlocked => return Ask::Done(self.result.take().unwrap_or(Ok(Out::Done))),
+                LockedStage::Unlocked => return Ask::Done(self.result.take().unwrap_or(Ok(Out::Done))),
             }
         }
     }

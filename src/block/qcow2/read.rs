@@ -13,7 +13,7 @@ use crate::block::event::BlkdebugEvent as Event;
 pub(super) struct ReadOp {
     offset: u64,
     bytes: u64,
-    at: At,
+    at: ReadStage,
     host: Option<Result<Host, Fault>>,
     /// What was read so far, in order; each part has its place from the start.
     parts: Vec<(Option<u32>, Data)>,
@@ -23,7 +23,7 @@ pub(super) struct ReadOp {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum At {
+enum ReadStage {
     Next,
     Locked,
     Mapped,
@@ -37,7 +37,7 @@ impl ReadOp {
         ReadOp {
             offset,
             bytes,
-            at: At::Next,
+            at: ReadStage::Next,
             host: None,
             parts: Vec::new(),
             pool: Pool::default(),
@@ -50,29 +50,29 @@ impl ReadOp {
         let mut got = Some(got);
         loop {
             match self.at {
-                At::Next if self.bytes == 0 || self.pool.failed.is_some() || self.failed.is_some() => {
-                    self.at = At::Wait;
+                ReadStage::Next if self.bytes == 0 || self.pool.failed.is_some() || self.failed.is_some() => {
+                    self.at = ReadStage::Wait;
                 }
-                At::Next => {
-                    self.at = At::Locked;
+                ReadStage::Next => {
+                    self.at = ReadStage::Locked;
                     return Ask::Lock;
                 }
-                At::Locked => {
+                ReadStage::Locked => {
                     let (offset, bytes) = (self.offset, self.bytes.min(INT_MAX));
                     let Some(host) = ex.run(q, |cx| cx.get_host_offset(offset, bytes)) else { return ex.take_ask() };
                     self.host = Some(host);
-                    self.at = At::Mapped;
+                    self.at = ReadStage::Mapped;
                     return Ask::Unlock;
                 }
-                At::Mapped => {
+                ReadStage::Mapped => {
                     if let Some(ask) = self.mapped(q) {
                         return ask;
                     }
                 }
-                At::Started => self.at = At::Next,
-                At::Task => {
+                ReadStage::Started => self.at = ReadStage::Next,
+                ReadStage::Task => {
                     let Some(task) = &mut self.task else {
-                        self.at = At::Next;
+                        self.at = ReadStage::Next;
                         continue;
                     };
                     match task.step(ex, q, got.take().unwrap_or(Got::Done)) {
@@ -81,10 +81,10 @@ impl ReadOp {
                         ask => return ask,
                     }
                     self.task = None;
-                    self.at = At::Next;
+                    self.at = ReadStage::Next;
                 }
-                At::Wait if self.pool.is_idle() => return Ask::Done(self.result()),
-                At::Wait => return Ask::WaitTask,
+                ReadStage::Wait if self.pool.is_idle() => return Ask::Done(self.result()),
+                ReadStage::Wait => return Ask::WaitTask,
             }
         }
     }
@@ -95,7 +95,7 @@ impl ReadOp {
             Some(Ok(host)) => host,
             other => {
                 self.failed = other.and_then(Result::err);
-                self.at = At::Wait;
+                self.at = ReadStage::Wait;
                 return None;
             }
         };
@@ -111,7 +111,7 @@ impl ReadOp {
         let offset = self.offset;
         self.offset += host.bytes;
         self.bytes -= host.bytes;
-        self.at = At::Next;
+        self.at = ReadStage::Next;
         if zero {
             self.parts.push((None, Data::zeroes(host.bytes)));
             return None;
@@ -119,11 +119,11 @@ impl ReadOp {
         let task = ReadTask { host, offset, sent: false };
         if self.pool.on {
             self.parts.push((Some(self.pool.next_slot()), Data::new()));
-            self.at = At::Started;
+            self.at = ReadStage::Started;
             return Some(self.pool.start(Op::read_task(task)));
         }
         self.task = Some(task);
-        self.at = At::Task;
+        self.at = ReadStage::Task;
         None
     }
 

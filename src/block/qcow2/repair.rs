@@ -44,7 +44,7 @@ pub(super) enum Note {
 
 /// What is to be looked at next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum At {
+enum RepairStage {
     Snapshots,
     Length,
     L1,
@@ -76,7 +76,7 @@ enum Fix {
 /// A repair under way (`qcow2_co_check_locked`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Repair {
-    at: At,
+    at: RepairStage,
     counts: Counts,
     file_len: u64,
     /// The refcounts were made anew, and are counted once more.
@@ -92,7 +92,7 @@ pub(super) struct Repair {
 impl Repair {
     pub fn new() -> Repair {
         Repair {
-            at: At::Snapshots,
+            at: RepairStage::Snapshots,
             counts: Counts::default(),
             file_len: 0,
             again: false,
@@ -111,7 +111,7 @@ impl Repair {
             if !self.lines.is_empty() {
                 return Ok(Ask::Print(std::mem::take(&mut self.lines)));
             }
-            if self.at == At::Done {
+            if self.at == RepairStage::Done {
                 let failed = self.failed.or((self.errors > 0).then_some(Errno::EIO));
                 return Err(failed.map_or(Ok(()), |errno| Err(Fault::of(errno, "Could not repair dirty image"))));
             }
@@ -126,10 +126,10 @@ impl Repair {
                     self.failed = failed;
                 }
                 Err(fault) => {
-                    let at = std::mem::replace(&mut self.at, At::Done);
+                    let at = std::mem::replace(&mut self.at, RepairStage::Done);
                     self.failed = Some(fault.errno);
                     // Of the others QEMU has no message, or does not ask for it.
-                    if at == At::Rebuild
+                    if at == RepairStage::Rebuild
                         && let Some(message) = fault.message
                     {
                         return Ok(Ask::Report(message.into()));
@@ -142,35 +142,35 @@ impl Repair {
     /// The next table. Nothing of the repair changes here, as it may be done again.
     fn look(&self, cx: &mut Cx<'_>) -> Res<Seen> {
         match self.at {
-            At::Snapshots => cx.check_snapshots(),
-            At::Length => {
+            RepairStage::Snapshots => cx.check_snapshots(),
+            RepairStage::Length => {
                 let length = cx.file_length()?;
-                Ok(Seen::of(vec![Note::Length(length)], At::L1))
+                Ok(Seen::of(vec![Note::Length(length)], RepairStage::L1))
             }
-            At::L1 => cx.check_l1(),
-            At::L2(index) => cx.check_l2(index, !self.again),
-            At::Reftable => {
+            RepairStage::L1 => cx.check_l1(),
+            RepairStage::L2(index) => cx.check_l2(index, !self.again),
+            RepairStage::Reftable => {
                 let (offset, len) = (cx.q.sc.reft_offset, cx.q.sc.reft_size * 8);
-                Ok(Seen::of(vec![Note::Ref(offset, len)], At::Bitmaps))
+                Ok(Seen::of(vec![Note::Ref(offset, len)], RepairStage::Bitmaps))
             }
-            At::Bitmaps => {
+            RepairStage::Bitmaps => {
                 let refs = cx.bitmap_references()?.into_iter().map(|(offset, len)| Note::Ref(offset, len)).collect();
-                Ok(Seen::of(refs, At::Refblock(0)))
+                Ok(Seen::of(refs, RepairStage::Refblock(0)))
             }
-            At::Refblock(index) => cx.check_refblock(index, self.counts.clusters, !self.again),
-            At::Compare(cluster, fix) => cx.compare(&self.counts, cluster, fix),
-            At::Rebuild => {
+            RepairStage::Refblock(index) => cx.check_refblock(index, self.counts.clusters, !self.again),
+            RepairStage::Compare(cluster, fix) => cx.compare(&self.counts, cluster, fix),
+            RepairStage::Rebuild => {
                 let (counts, length) = cx.rebuild(&self.counts)?;
-                Ok(Seen { counts: Some(counts), ..Seen::of(vec![Note::Length(length)], At::L1) })
+                Ok(Seen { counts: Some(counts), ..Seen::of(vec![Note::Length(length)], RepairStage::L1) })
             }
-            At::Copied(index) => cx.check_copied(index),
-            At::Clean => {
+            RepairStage::Copied(index) => cx.check_copied(index),
+            RepairStage::Clean => {
                 if self.errors == 0 && self.corruptions == 0 {
                     cx.mark_image_clean()?;
                 }
-                Ok(Seen::of(Vec::new(), At::Done))
+                Ok(Seen::of(Vec::new(), RepairStage::Done))
             }
-            At::Done => Ok(Seen::of(Vec::new(), At::Done)),
+            RepairStage::Done => Ok(Seen::of(Vec::new(), RepairStage::Done)),
         }
     }
 
@@ -238,27 +238,27 @@ impl Repair {
     }
 
     /// What `qcow2_check_refcounts` does between its parts.
-    fn go_on(&mut self, next: At) {
+    fn go_on(&mut self, next: RepairStage) {
         let was = std::mem::replace(&mut self.at, next);
         match (was, next) {
             // All is counted anew, and what was wrong before does not matter.
-            (At::Rebuild, _) => {
+            (RepairStage::Rebuild, _) => {
                 (self.again, self.rebuild) = (true, false);
                 (self.corruptions, self.leaks) = (0, 0);
                 self.counts.clear();
             }
-            (At::Refblock(_), At::Compare(cluster, _)) if self.again => {
-                self.at = At::Compare(cluster, Fix::Leaks);
+            (RepairStage::Refblock(_), RepairStage::Compare(cluster, _)) if self.again => {
+                self.at = RepairStage::Compare(cluster, Fix::Leaks);
             }
-            (At::Compare(_, Fix::None), At::Copied(_)) if self.rebuild => {
+            (RepairStage::Compare(_, Fix::None), RepairStage::Copied(_)) if self.rebuild => {
                 self.lines.push("Rebuilding refcount structure".to_owned());
-                self.at = At::Rebuild;
+                self.at = RepairStage::Rebuild;
             }
-            (At::Compare(_, Fix::None), At::Copied(_)) if self.leaks + self.corruptions > 0 => {
+            (RepairStage::Compare(_, Fix::None), RepairStage::Copied(_)) if self.leaks + self.corruptions > 0 => {
                 (self.corruptions, self.leaks) = (0, 0);
-                self.at = At::Compare(0, Fix::All);
+                self.at = RepairStage::Compare(0, Fix::All);
             }
-            (At::Compare(_, Fix::Leaks), At::Copied(_)) if self.rebuild => {
+            (RepairStage::Compare(_, Fix::Leaks), RepairStage::Copied(_)) if self.rebuild => {
                 self.lines.push("ERROR rebuilt refcount structure is still broken".to_owned());
             }
             _ => {}
@@ -269,7 +269,7 @@ impl Repair {
 /// What [`Repair::look`] gives.
 struct Seen {
     notes: Vec<Note>,
-    next: At,
+    next: RepairStage,
     /// The repair has failed.
     failed: Option<Errno>,
     /// The counts, where they were changed by more than the notes.
@@ -277,12 +277,12 @@ struct Seen {
 }
 
 impl Seen {
-    fn of(notes: Vec<Note>, next: At) -> Seen {
+    fn of(notes: Vec<Note>, next: RepairStage) -> Seen {
         Seen { notes, next, failed: None, counts: None }
     }
 
     fn failed(line: String, errno: Errno) -> Seen {
-        Seen { notes: vec![Note::Error(line)], next: At::Done, failed: Some(errno), counts: None }
+        Seen { notes: vec![Note::Error(line)], next: RepairStage::Done, failed: Some(errno), counts: None }
     }
 }
 
@@ -291,7 +291,7 @@ impl Cx<'_> {
     fn check_snapshots(&mut self) -> Res<Seen> {
         let (at, len) = SNAPSHOTS;
         Ok(match self.read(at, len).caught()? {
-            Ok(_) => Seen::of(Vec::new(), At::Length),
+            Ok(_) => Seen::of(Vec::new(), RepairStage::Length),
             Err(Fault { errno, .. }) => {
                 let text = "ERROR failed to read the snapshot table pointer from the image header";
                 Seen::failed(format!("{text}: {errno}"), errno)
@@ -304,12 +304,12 @@ impl Cx<'_> {
         let mut notes = vec![Note::Ref(0, self.q.cluster_size())];
         let (offset, len) = (self.q.sc.l1_offset, self.q.sc.l1_size * 8);
         if len == 0 {
-            return Ok(Seen::of(notes, At::Reftable));
+            return Ok(Seen::of(notes, RepairStage::Reftable));
         }
         notes.push(Note::Ref(offset, len));
         // It was read a moment ago, and is read again.
         match self.read(offset, len).caught()? {
-            Ok(_) => Ok(Seen::of(notes, At::L2(0))),
+            Ok(_) => Ok(Seen::of(notes, RepairStage::L2(0))),
             Err(fault) => Ok(Seen::failed("ERROR: I/O error in check_refcounts_l1".to_owned(), fault.errno)),
         }
     }
@@ -318,7 +318,7 @@ impl Cx<'_> {
     fn check_l2(&mut self, from: u32, fix: bool) -> Res<Seen> {
         let table = self.q.l1.clone();
         let Some((index, entry)) = table.range(from..=u32::MAX).next() else {
-            return Ok(Seen::of(Vec::new(), At::Reftable));
+            return Ok(Seen::of(Vec::new(), RepairStage::Reftable));
         };
         let mut notes = Vec::new();
         if entry & L1_RESERVED != 0 {
@@ -340,7 +340,7 @@ impl Cx<'_> {
         for (at, entry) in l2.iter() {
             self.check_l2_entry(l2_offset + u64::from(at) * 8, entry, fix, &mut notes)?;
         }
-        Ok(Seen::of(notes, At::L2(index + 1)))
+        Ok(Seen::of(notes, RepairStage::L2(index + 1)))
     }
 
     fn check_l2_entry(&mut self, place: u64, entry: u64, fix: bool, notes: &mut Vec<Note>) -> Res {
@@ -404,10 +404,10 @@ impl Cx<'_> {
         let table = self.q.reftable.clone();
         let next = u32::try_from(from).ok().and_then(|from| table.range(from..=u32::MAX).next());
         let Some((index, entry)) = next.filter(|&(index, _)| u64::from(index) < self.q.sc.reft_size) else {
-            return Ok(Seen::of(Vec::new(), At::Compare(0, Fix::None)));
+            return Ok(Seen::of(Vec::new(), RepairStage::Compare(0, Fix::None)));
         };
         let (offset, size) = (entry & REFT_MASK, self.q.cluster_size());
-        let after = At::Refblock(u64::from(index) + 1);
+        let after = RepairStage::Refblock(u64::from(index) + 1);
         let broken = |text: String| Ok(Seen::of(vec![Note::Corrupt(text), Note::Rebuild], after));
         if entry & !REFT_MASK != 0 {
             return broken(format!("ERROR refcount table entry {index} has reserved bits set"));
@@ -460,16 +460,16 @@ impl Cx<'_> {
                 Err(fault) => {
                     let text = format!("Can't get refcount for cluster {cluster}: {}", fault.errno);
                     notes.push(if fix == Fix::Leaks { Note::Print(text) } else { Note::Error(text) });
-                    return Ok(Seen::of(notes, At::Compare(cluster + 1, fix)));
+                    return Ok(Seen::of(notes, RepairStage::Compare(cluster + 1, fix)));
                 }
             };
             let counted = counts.get(cluster);
             cluster += 1;
             if found != counted && self.mend_refcount(cluster - 1, found, counted, fix, &mut notes)? {
-                return Ok(Seen::of(notes, At::Compare(cluster, fix)));
+                return Ok(Seen::of(notes, RepairStage::Compare(cluster, fix)));
             }
         }
-        let next = if end < counts.clusters { At::Compare(end, fix) } else { At::Copied(0) };
+        let next = if end < counts.clusters { RepairStage::Compare(end, fix) } else { RepairStage::Copied(0) };
         Ok(Seen::of(notes, next))
     }
 
@@ -514,9 +514,9 @@ impl Cx<'_> {
     fn check_copied(&mut self, from: u32) -> Res<Seen> {
         let table = self.q.l1.clone();
         let Some((index, entry)) = table.range(from..=u32::MAX).find(|(_, entry)| entry & OFFSET_MASK != 0) else {
-            return Ok(Seen::of(Vec::new(), At::Clean));
+            return Ok(Seen::of(Vec::new(), RepairStage::Clean));
         };
-        let after = At::Copied(index + 1);
+        let after = RepairStage::Copied(index + 1);
         let (l2_offset, cluster, bits) = (entry & OFFSET_MASK, self.q.cluster_size(), self.q.sc.cluster_bits);
         let Ok(refcount) = self.get_refcount(l2_offset >> bits).caught()? else {
             return Ok(Seen::of(Vec::new(), after));
@@ -529,7 +529,7 @@ impl Cx<'_> {
             self.set_l1(index, flagged(entry, refcount));
             if let Err(fault) = self.write_l1_entry(index).caught()? {
                 let failed = Some(fault.errno);
-                return Ok(Seen { failed, ..Seen::of(notes, At::Done) });
+                return Ok(Seen { failed, ..Seen::of(notes, RepairStage::Done) });
             }
         }
         let l2 = match self.read(l2_offset, cluster).caught()? {
@@ -537,7 +537,7 @@ impl Cx<'_> {
             Err(fault) => {
                 let text = format!("ERROR: Could not read L2 table: {}", fault.errno);
                 notes.push(Note::Error(text));
-                return Ok(Seen { failed: Some(fault.errno), ..Seen::of(notes, At::Done) });
+                return Ok(Seen { failed: Some(fault.errno), ..Seen::of(notes, RepairStage::Done) });
             }
         };
         let mut mended = Table::clone(&l2);
@@ -557,7 +557,7 @@ impl Cx<'_> {
             let data = || Data::table(Arc::new(mended), cluster, WriteTag(0));
             if let Err(fault) = self.write(l2_offset, data).caught()? {
                 notes.push(Note::Error(format!("ERROR: Could not write L2 table: {}", fault.errno)));
-                return Ok(Seen { failed: Some(fault.errno), ..Seen::of(notes, At::Done) });
+                return Ok(Seen { failed: Some(fault.errno), ..Seen::of(notes, RepairStage::Done) });
             }
         }
         Ok(Seen::of(notes, after))

@@ -16,7 +16,7 @@ pub(super) struct TruncateOp {
     size: u64,
     zero: bool,
     bitmaps: Arc<[BitmapCheck]>,
-    at: At,
+    at: TruncateStage,
     write: Option<Box<WriteOp>>,
     result: Option<Result<Out, Fault>>,
     stage: usize,
@@ -36,7 +36,7 @@ const SHRINK: [Stage; 6] = [
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum At {
+enum TruncateStage {
     Start,
     Tables,
     Head,
@@ -47,7 +47,7 @@ enum At {
 
 impl TruncateOp {
     pub fn new(size: u64, zero: bool, bitmaps: Arc<[BitmapCheck]>) -> TruncateOp {
-        TruncateOp { size, zero, bitmaps, at: At::Start, write: None, result: None, stage: 0 }
+        TruncateOp { size, zero, bitmaps, at: TruncateStage::Start, write: None, result: None, stage: 0 }
     }
 
     pub fn step(&mut self, ex: &mut Exec, q: &mut Qcow2, got: Got) -> Ask {
@@ -55,18 +55,18 @@ impl TruncateOp {
         let size = self.size;
         loop {
             match self.at {
-                At::Start if !size.is_multiple_of(512) => {
+                TruncateStage::Start if !size.is_multiple_of(512) => {
                     let text = "The new size must be a multiple of 512";
                     return Ask::Done(Err(Fault::new(Errno::EINVAL, text)));
                 }
-                At::Start => {
-                    self.at = At::Tables;
+                TruncateStage::Start => {
+                    self.at = TruncateStage::Tables;
                     return Ask::Lock;
                 }
-                At::Tables => {
+                TruncateStage::Tables => {
                     let stages = if size < q.sc.size { &SHRINK[..] } else { &GROW[..] };
                     let Some(stage) = stages.get(self.stage) else {
-                        self.at = At::Head;
+                        self.at = TruncateStage::Head;
                         continue;
                     };
                     match ex.run(q, |cx| stage(cx, self)) {
@@ -75,40 +75,43 @@ impl TruncateOp {
                         Some(Err(fault)) => return self.over(Err(fault)),
                     }
                 }
-                At::Head => {
+                TruncateStage::Head => {
                     let head = q.sc.round_up(q.sc.size).min(size).saturating_sub(q.sc.size);
-                    self.at = At::Finish;
+                    self.at = TruncateStage::Finish;
                     if self.zero && head > 0 {
                         self.write = Some(Box::new(WriteOp::new(q.sc.size, Data::zeroes(head))));
-                        self.at = At::HeadWrite;
+                        self.at = TruncateStage::HeadWrite;
                         return Ask::Unlock;
                     }
                 }
-                At::HeadWrite => match self.write.as_mut().map(|op| op.step(ex, q, got.take().unwrap_or(Got::Done))) {
-                    Some(Ask::Done(result)) => {
-                        self.write = None;
-                        self.result =
-                            result.err().map(|fault| Err(Fault::of(fault.errno, "Failed to zero out the new area")));
-                        return Ask::Lock;
+                TruncateStage::HeadWrite => {
+                    match self.write.as_mut().map(|op| op.step(ex, q, got.take().unwrap_or(Got::Done))) {
+                        Some(Ask::Done(result)) => {
+                            self.write = None;
+                            self.result = result
+                                .err()
+                                .map(|fault| Err(Fault::of(fault.errno, "Failed to zero out the new area")));
+                            return Ask::Lock;
+                        }
+                        Some(ask) => return ask,
+                        None => match self.result.take() {
+                            Some(failed) => return self.over(failed),
+                            None => self.at = TruncateStage::Finish,
+                        },
                     }
-                    Some(ask) => return ask,
-                    None => match self.result.take() {
-                        Some(failed) => return self.over(failed),
-                        None => self.at = At::Finish,
-                    },
-                },
-                At::Finish => {
+                }
+                TruncateStage::Finish => {
                     let Some(done) = ex.run(q, |cx| cx.resize_header(size)) else { return ex.take_ask() };
                     return self.over(done.map(|()| Out::Done));
                 }
-                At::Unlocked => return Ask::Done(self.result.take().unwrap_or(Ok(Out::Done))),
+                TruncateStage::Unlocked => return Ask::Done(self.result.take().unwrap_or(Ok(Out::Done))),
             }
         }
     }
 
     fn over(&mut self, result: Result<Out, Fault>) -> Ask {
         self.result = Some(result);
-        self.at = At::Unlocked;
+        self.at = TruncateStage::Unlocked;
         Ask::Unlock
     }
 

@@ -17,14 +17,14 @@ pub(super) struct WriteOp {
     data: Data,
     /// Bytes of `data` that have been dealt with.
     done: u64,
-    at: At,
+    at: WriteStage,
     pool: Pool,
     task: Option<WriteTask>,
     failed: Option<Fault>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum At {
+enum WriteStage {
     Next,
     Locked,
     Unlocked,
@@ -35,61 +35,61 @@ enum At {
 
 impl WriteOp {
     pub fn new(offset: u64, data: Data) -> WriteOp {
-        WriteOp { offset, data, done: 0, at: At::Next, pool: Pool::default(), task: None, failed: None }
+        WriteOp { offset, data, done: 0, at: WriteStage::Next, pool: Pool::default(), task: None, failed: None }
     }
 
     pub fn step(&mut self, ex: &mut Exec, q: &mut Qcow2, got: Got) -> Ask {
         let mut got = Some(got);
         loop {
             match self.at {
-                At::Next if self.done == self.data.len() || self.pool.failed.is_some() => {
-                    self.at = At::LastLock;
+                WriteStage::Next if self.done == self.data.len() || self.pool.failed.is_some() => {
+                    self.at = WriteStage::LastLock;
                     return Ask::Lock;
                 }
-                At::Next => {
-                    self.at = At::Locked;
+                WriteStage::Next => {
+                    self.at = WriteStage::Locked;
                     return Ask::Lock;
                 }
-                At::LastLock => {
-                    self.at = At::Wait;
+                WriteStage::LastLock => {
+                    self.at = WriteStage::Wait;
                     return Ask::Unlock;
                 }
-                At::Locked => {
+                WriteStage::Locked => {
                     if let Some(ask) = self.allocate(ex, q) {
                         return ask;
                     }
                 }
-                At::Unlocked if self.pool.on && self.pool.is_full() => return Ask::WaitTask,
-                At::Unlocked => match self.task.take() {
+                WriteStage::Unlocked if self.pool.on && self.pool.is_full() => return Ask::WaitTask,
+                WriteStage::Unlocked => match self.task.take() {
                     Some(task) if self.pool.on => {
-                        self.at = At::Next;
+                        self.at = WriteStage::Next;
                         return self.pool.start(Op::write_task(task));
                     }
                     task => {
                         self.task = task;
-                        self.at = At::Task;
+                        self.at = WriteStage::Task;
                         got = None;
                     }
                 },
-                At::Task => {
+                WriteStage::Task => {
                     let Some(task) = &mut self.task else {
-                        self.at = At::Next;
+                        self.at = WriteStage::Next;
                         continue;
                     };
                     match task.step(ex, q, got.take().unwrap_or(Got::Done)) {
                         Ask::Done(result) => {
                             self.failed = result.err();
-                            self.at = if self.failed.is_some() { At::Wait } else { At::Next };
+                            self.at = if self.failed.is_some() { WriteStage::Wait } else { WriteStage::Next };
                             self.task = None;
                         }
                         ask => return ask,
                     }
                 }
-                At::Wait if self.pool.is_idle() => {
+                WriteStage::Wait if self.pool.is_idle() => {
                     let failed = self.failed.take().or_else(|| self.pool.failed.take());
                     return Ask::Done(failed.map_or(Ok(Out::Done), Err));
                 }
-                At::Wait => return Ask::WaitTask,
+                WriteStage::Wait => return Ask::WaitTask,
             }
         }
     }
@@ -108,12 +108,12 @@ impl WriteOp {
                 self.pool.on |= bytes != self.data.len() - self.done;
                 self.done += bytes;
                 self.task = Some(WriteTask::new(host, offset, data, metas));
-                self.at = At::Unlocked;
+                self.at = WriteStage::Unlocked;
                 Some(Ask::Unlock)
             }
             Err(fault) => {
                 self.task = Some(WriteTask::given_up(fault, metas));
-                self.at = At::Task;
+                self.at = WriteStage::Task;
                 None
             }
         }

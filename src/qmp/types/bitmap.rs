@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::base::Json;
 use crate::qmp::declare::{Value, members, values};
-use crate::qmp::visit::{At, Visit};
+use crate::qmp::visit::{ValueAt, Visit};
 
 members! {
     /// A bitmap by node and name (`BlockDirtyBitmap`).
@@ -48,7 +48,7 @@ impl BitmapSource {
     ///
     /// # Errors
     /// It is neither.
-    pub fn visit(at: At<'_>) -> Visit<BitmapSource> {
+    pub fn visit(at: ValueAt<'_>) -> Visit<BitmapSource> {
         match at.any() {
             Json::Str(name) => Ok(BitmapSource::Local(name.clone())),
             Json::Dict(_) => BitmapRef::value(at).map(BitmapSource::External),

@@ -12,7 +12,7 @@ use crate::qmp::declare::{Value, members, values};
 use crate::qmp::error::QmpError;
 use crate::qmp::json::parse_one;
 use crate::qmp::keyval::parse_keyval;
-use crate::qmp::visit::{At, Mode, QapiEnum, Visit, Visitor};
+use crate::qmp::visit::{Mode, QapiEnum, ValueAt, Visit, Visitor};
 
 /// A node to be opened (`BlockdevOptions`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -224,7 +224,7 @@ impl BlockdevOptions {
     ///
     /// # Errors
     /// What QEMU says about the options.
-    pub fn visit(at: At<'_>) -> Visit<BlockdevOptions> {
+    pub fn visit(at: ValueAt<'_>) -> Visit<BlockdevOptions> {
         if at.depth() > MAX_NESTED_NODES {
             return Err(QmpError::generic("not simulated: node definitions nested this deep"));
         }
@@ -270,7 +270,7 @@ impl BlockdevOptions {
         } else {
             (parse_keyval(text, Some("driver"))?, Mode::Keyval)
         };
-        BlockdevOptions::visit(At::root(&value, mode))
+        BlockdevOptions::visit(ValueAt::root(&value, mode))
     }
 
     /// Reads options whose scalars are all text, as [`crate::qmp::drive`] makes them.
@@ -278,7 +278,7 @@ impl BlockdevOptions {
     /// # Errors
     /// What QEMU says about the options when they come as `key=value`.
     pub fn from_texts(options: &Json) -> Result<BlockdevOptions, QmpError> {
-        BlockdevOptions::visit(At::root(options, Mode::Keyval))
+        BlockdevOptions::visit(ValueAt::root(options, Mode::Keyval))
     }
 
     fn visit_driver(driver: Driver, whole: &Json, v: &mut Visitor<'_>) -> Visit<DriverOptions> {
@@ -309,7 +309,7 @@ impl BlockdevRef {
     ///
     /// # Errors
     /// Neither object nor string, or what QEMU says about the options.
-    pub fn visit(at: At<'_>) -> Visit<BlockdevRef> {
+    pub fn visit(at: ValueAt<'_>) -> Visit<BlockdevRef> {
         match at.any() {
             Json::Dict(_) => Ok(BlockdevRef::Definition(Box::new(BlockdevOptions::visit(at)?))),
             Json::Str(name) => Ok(BlockdevRef::Reference(name.clone())),
@@ -323,7 +323,7 @@ impl BlockdevRefOrNull {
     ///
     /// # Errors
     /// Neither object, string nor null, or what QEMU says about the options.
-    pub fn visit(at: At<'_>) -> Visit<BlockdevRefOrNull> {
+    pub fn visit(at: ValueAt<'_>) -> Visit<BlockdevRefOrNull> {
         match at.any() {
             Json::Null => Ok(BlockdevRefOrNull::Null),
             Json::Dict(_) | Json::Str(_) => Ok(BlockdevRefOrNull::Ref(BlockdevRef::visit(at)?)),

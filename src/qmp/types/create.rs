@@ -6,7 +6,7 @@ use super::blockdev::{BlockdevRef, Driver};
 use super::enums::{PreallocMode, Qcow2CompressionType, Qcow2Version};
 use crate::base::Json;
 use crate::qmp::declare::{members, values};
-use crate::qmp::visit::{At, Visit};
+use crate::qmp::visit::{ValueAt, Visit};
 
 members! {
     /// `blockdev-create`.
@@ -80,7 +80,7 @@ members! {
 }
 
 /// An object whose members are not looked at.
-fn unread(at: At<'_>) -> Visit<Json> {
+fn unread(at: ValueAt<'_>) -> Visit<Json> {
     at.object()?.leave();
     Ok(at.any().clone())
 }
@@ -92,7 +92,7 @@ impl CreateOptions {
     pub const UNREAD: [&str; 12] =
         ["gluster", "luks", "nfs", "parallels", "qcow", "qed", "rbd", "ssh", "vdi", "vhdx", "vmdk", "vpc"];
 
-    fn visit(at: At<'_>) -> Visit<CreateOptions> {
+    fn visit(at: ValueAt<'_>) -> Visit<CreateOptions> {
         let mut v = at.object()?;
         let driver: Driver = v.enum_("driver")?;
         let options = match driver {

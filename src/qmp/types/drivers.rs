@@ -11,7 +11,7 @@ use super::enums::{
 use crate::base::Json;
 use crate::block::event::BlkdebugEvent;
 use crate::qmp::declare::{members, values};
-use crate::qmp::visit::{At, QapiEnum, Visit};
+use crate::qmp::visit::{QapiEnum, ValueAt, Visit};
 
 members! {
     /// `file` (`BlockdevOptionsFile`).
@@ -131,7 +131,7 @@ impl Qcow2OverlapCheckFlags {
 values!(Qcow2OverlapChecks);
 
 impl Qcow2OverlapChecks {
-    fn visit(at: At<'_>) -> Visit<Qcow2OverlapChecks> {
+    fn visit(at: ValueAt<'_>) -> Visit<Qcow2OverlapChecks> {
         match at.any() {
             Json::Str(_) => Ok(Qcow2OverlapChecks::Mode(at.enumeration()?)),
             Json::Dict(_) => {

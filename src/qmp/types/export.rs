@@ -2,7 +2,7 @@
 
 use super::BitmapSource;
 use crate::qmp::declare::{enums, members};
-use crate::qmp::visit::{At, Visit, Visitor};
+use crate::qmp::visit::{ValueAt, Visit, Visitor};
 use std::sync::Arc;
 
 enums! {
@@ -84,7 +84,7 @@ impl SocketAddress {
     ///
     /// # Errors
     /// What QEMU says about the address.
-    pub fn legacy(at: At<'_>) -> Visit<SocketAddress> {
+    pub fn legacy(at: ValueAt<'_>) -> Visit<SocketAddress> {
         let mut v = at.object()?;
         let kind: AddressType = v.enum_("type")?;
         let address = v.with("data", |at| {
@@ -101,7 +101,7 @@ impl SocketAddress {
     ///
     /// # Errors
     /// What QEMU says about the address.
-    pub fn flat(at: At<'_>) -> Visit<SocketAddress> {
+    pub fn flat(at: ValueAt<'_>) -> Visit<SocketAddress> {
         let mut v = at.object()?;
         let kind: AddressType = v.enum_("type")?;
         let address = SocketAddress::of(kind, &mut v)?;
@@ -191,7 +191,7 @@ impl BlockExportAdd {
     ///
     /// # Errors
     /// What QEMU says about the arguments.
-    pub fn visit(at: At<'_>) -> Visit<BlockExportAdd> {
+    pub fn visit(at: ValueAt<'_>) -> Visit<BlockExportAdd> {
         let mut v = at.object()?;
         let base = BlockExportBase::visit(&mut v)?;
         if base.kind != ExportType::Nbd {

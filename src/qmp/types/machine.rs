@@ -4,7 +4,7 @@
 use super::super::recorded::{ANSWERED, Expansion};
 use crate::base::Json;
 use crate::qmp::declare::{commands, enums, members};
-use crate::qmp::visit::{At, QapiEnum, Visit, Visitor};
+use crate::qmp::visit::{QapiEnum, ValueAt, Visit, Visitor};
 use std::sync::Arc;
 
 commands! {
@@ -153,7 +153,7 @@ impl MachineCommand {
     }
 }
 
-fn one_of_the_capabilities(at: At<'_>) -> Visit<Arc<str>> {
+fn one_of_the_capabilities(at: ValueAt<'_>) -> Visit<Arc<str>> {
     let name = at.string()?;
     if CAPABILITIES.contains(&&*name) { Ok(name) } else { Err(at.bad_name(&name)) }
 }

@@ -6,7 +6,7 @@ use super::bitmap::{BitmapAdd, BitmapMerge, BitmapRef};
 use super::enums::{ActionCompletionMode, NewImageMode};
 use super::jobs::{BlockdevBackup, DriveBackup};
 use crate::qmp::declare::{Members, members, values};
-use crate::qmp::visit::{At, QapiEnum, Visit, Visitor};
+use crate::qmp::visit::{QapiEnum, ValueAt, Visit, Visitor};
 
 members! {
     /// `blockdev-snapshot` (`BlockdevSnapshot`).
@@ -107,7 +107,7 @@ actions! {
 }
 
 impl TransactionAction {
-    fn visit(at: At<'_>) -> Visit<TransactionAction> {
+    fn visit(at: ValueAt<'_>) -> Visit<TransactionAction> {
         let mut v = at.object()?;
         let kind: ActionKind = v.enum_("type")?;
         let action = v.with("data", |at| {

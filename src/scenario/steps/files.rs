@@ -3,7 +3,7 @@
 use super::Step;
 use super::host::Host;
 use crate::scenario::error::{Fault, Read};
-use crate::scenario::form::{Kind, Type, Written, form};
+use crate::scenario::form::{ValueKind, ValueType, Written, form};
 use crate::scenario::kinds::{
     Bool, Bytes, ClusterSize, Compat, Count, FileLength, Format, HEX_PATTERN, Hex, HexPattern, ImageSize, NewFile,
     OldFile, PatternByte, Size, Text,
@@ -121,9 +121,9 @@ fn pattern_first(written: &mut Written) {
 #[derive(Clone, Copy, Debug)]
 struct BackingOrNull;
 
-impl Kind for BackingOrNull {
+impl ValueKind for BackingOrNull {
     type Of = Option<Backing>;
-    const TYPE: Type = Type::Or(&[BackingFile::TYPE, Type::Word(&[])]);
+    const TYPE: ValueType = ValueType::Or(&[BackingFile::TYPE, ValueType::Word(&[])]);
 
     fn read(node: &Node) -> Read<Option<Backing>> {
         match node.value {
@@ -165,9 +165,9 @@ fn pattern_that_can_be_repeated(of: &Extent, node: &Node) -> Read {
 #[derive(Clone, Copy, Debug)]
 struct Extents;
 
-impl Kind for Extents {
+impl ValueKind for Extents {
     type Of = Vec<Extent>;
-    const TYPE: Type = Type::List(&ExtentOfFile::TYPE);
+    const TYPE: ValueType = ValueType::List(&ExtentOfFile::TYPE);
 
     fn read(node: &Node) -> Read<Vec<Extent>> {
         node.list()?.iter().map(ExtentOfFile::read).collect()
@@ -228,7 +228,7 @@ form! {
 }
 
 /// A step on files of a form.
-const fn on_files<K: Kind<Of = FileOp>>(name: &'static str, about: &'static str, help: &'static str) -> Step {
+const fn on_files<K: ValueKind<Of = FileOp>>(name: &'static str, about: &'static str, help: &'static str) -> Step {
     Step {
         name,
         about,

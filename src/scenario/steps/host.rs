@@ -5,7 +5,7 @@ use crate::base::errno::Errno;
 use crate::host::{DiskRates, Failing, HostChange, Request};
 use crate::scenario::error::{Fault, Read};
 use crate::scenario::fields::Fields;
-use crate::scenario::form::{Kind, Type};
+use crate::scenario::form::{ValueKind, ValueType};
 use crate::scenario::kinds::{FileLength, is_none};
 use crate::scenario::plan::FileOp;
 use crate::scenario::tree::Node;
@@ -15,9 +15,9 @@ use crate::scenario::yaml::Yaml;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Host;
 
-impl Kind for Host {
+impl ValueKind for Host {
     type Of = FileOp;
-    const TYPE: Type = Type::Object;
+    const TYPE: ValueType = ValueType::Object;
 
     fn read(node: &Node) -> Read<FileOp> {
         host(node)

@@ -1,7 +1,7 @@
 //! Steps that only look: bitmaps, images, and events that did not come.
 
 use crate::scenario::error::{Fault, Read};
-use crate::scenario::form::{EachName, Form, Kind, Type, form};
+use crate::scenario::form::{EachName, Form, ValueKind, ValueType, form};
 use crate::scenario::kinds::{Bool, Bytes, EventNames, OldFiles, Ranges, Size, Text};
 use crate::scenario::plan::BitmapCheck;
 use crate::scenario::tree::{Node, Value};
@@ -38,9 +38,9 @@ form! {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Images;
 
-impl Kind for Images {
+impl ValueKind for Images {
     type Of = Vec<Arc<str>>;
-    const TYPE: Type = OldFiles::TYPE;
+    const TYPE: ValueType = OldFiles::TYPE;
 
     fn read(node: &Node) -> Read<Vec<Arc<str>>> {
         let images = OldFiles::read(node)?;
@@ -73,9 +73,9 @@ form! {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NoEvents;
 
-impl Kind for NoEvents {
+impl ValueKind for NoEvents {
     type Of = Vec<Arc<str>>;
-    const TYPE: Type = Type::Or(&[Type::True, Type::Map(Except::MEMBERS)]);
+    const TYPE: ValueType = ValueType::Or(&[ValueType::True, ValueType::Map(Except::MEMBERS)]);
 
     fn read(node: &Node) -> Read<Vec<Arc<str>>> {
         match node.value {

@@ -8,7 +8,7 @@ mod talk;
 
 use super::error::{Fault, Read};
 use super::fields::{Fields, unknown};
-use super::form::{EachName, Form, Kind, Member, Type, Written, form, opt};
+use super::form::{EachName, Form, Member, ValueKind, ValueType, Written, form, opt};
 use super::kinds::{Count, Duration, Moment, SignalName, Text, Texts, True};
 use super::plan::{FileOp, ProcessOp, StepKind};
 use super::tree::{Node, Value};
@@ -34,7 +34,7 @@ pub(super) struct Step {
     /// It may stand under `files`, too.
     on_files: bool,
     /// What stands behind its key.
-    pub of: Type,
+    pub of: ValueType,
     /// What may stand beside its key.
     pub beside: &'static [Member],
     /// `None` for what is replaced by other steps before steps are read.
@@ -53,7 +53,7 @@ impl Step {
         seldom: 0,
         marker: false,
         on_files: false,
-        of: Type::True,
+        of: ValueType::True,
         beside: &[],
         read: None,
         write: |_| None,
@@ -68,18 +68,18 @@ macro_rules! step {
             name: $name,
             about: $about,
             help: $help,
-            of: <$kind as Kind>::TYPE,
+            of: <$kind as ValueKind>::TYPE,
             read: Some(|node, _| {
-                let $value = <$kind as Kind>::read(node)?;
+                let $value = <$kind as ValueKind>::read(node)?;
                 Ok($($shape)+)
             }),
             write: |kind| match kind {
-                $($shape)+ => Some((<$kind as Kind>::write($value)?, Vec::new())),
+                $($shape)+ => Some((<$kind as ValueKind>::write($value)?, Vec::new())),
                 _ => None,
             },
             names: |kind, each| {
                 if let $($shape)+ = kind {
-                    <$kind as Kind>::names($value, each);
+                    <$kind as ValueKind>::names($value, each);
                 }
             },
             ..Step::EMPTY
@@ -104,7 +104,7 @@ macro_rules! step {
 
 form! {
     /// Where a recorded run was.
-    Place: StepKind = "at" (StepKind::At { frames, time });
+    RecordedPlace: StepKind = "at" (StepKind::At { frames, time });
     frames: req Count, "dispatches since the last reply";
     time: req Moment, "virtual time since the start";
 }
@@ -158,10 +158,10 @@ pub(super) const STEPS: &[Step] = &[
     until: concluded                  until it has this status instead (for auto-dismiss: false)
     until: ready                      waits for BLOCK_JOB_READY instead: a mirror, or a commit of the active layer, is in sync
 ",
-        of: Type::Text,
+        of: ValueType::Text,
         beside: &[
-            opt("error", Type::Text, "it must complete with this error"),
-            opt("until", Type::Word(super::expand::STATUSES), "the status to wait for"),
+            opt("error", ValueType::Text, "it must complete with this error"),
+            opt("until", ValueType::Word(super::expand::STATUSES), "the status to wait for"),
         ],
         ..Step::EMPTY
     },
@@ -175,9 +175,9 @@ pub(super) const STEPS: &[Step] = &[
         name: "at",
         about: "waits until the process is where it was in a recorded run",
         help: "  at: {frames, time}                waits until the process is where it was in a recorded run (docs/serve.md)\n",
-        of: Place::TYPE,
-        read: Some(|node, _| Place::read(node)),
-        write: |kind| Some((Place::write(kind)?, Vec::new())),
+        of: RecordedPlace::TYPE,
+        read: Some(|node, _| RecordedPlace::read(node)),
+        write: |kind| Some((RecordedPlace::write(kind)?, Vec::new())),
         ..Step::EMPTY
     },
     step!(
@@ -264,7 +264,7 @@ pub(super) const STEPS: &[Step] = &[
         about: "the steps of a procedure",
         help: "  call: {NAME: {PARAMETER: VALUE}}  the steps of a procedure\n",
         marker: true,
-        of: Type::Or(&[Type::Text, Type::Object]),
+        of: ValueType::Or(&[ValueType::Text, ValueType::Object]),
         ..Step::EMPTY
     },
 ];

@@ -4,7 +4,7 @@ use super::Step;
 use crate::base::Json;
 use crate::scenario::error::{Fault, Read};
 use crate::scenario::fields::Fields;
-use crate::scenario::form::{EachName, Form, Kind, Member, Type, Written, form, opt};
+use crate::scenario::form::{EachName, Form, Member, ValueKind, ValueType, Written, form, opt};
 use crate::scenario::kinds::{ClassName, EventName, Object, Text, Texts};
 use crate::scenario::plan::{EventPattern, Expect, Fails, StepKind};
 use crate::scenario::tree::{Node, Value};
@@ -13,10 +13,10 @@ use std::sync::Arc;
 
 /// The members of a command that is to succeed.
 const COMMAND: &[Member] = &[
-    opt("execute", Type::Text, "the command"),
-    opt("exec-oob", Type::Text, "the command, out of band"),
-    opt("arguments", Type::Object, "its arguments"),
-    opt("id", Type::Any, "comes back with the reply"),
+    opt("execute", ValueType::Text, "the command"),
+    opt("exec-oob", ValueType::Text, "the command, out of band"),
+    opt("arguments", ValueType::Object, "its arguments"),
+    opt("id", ValueType::Any, "comes back with the reply"),
 ];
 
 form! {
@@ -34,11 +34,15 @@ pub(super) const QMP: Step = Step {
     error: {class, desc}              or an error; also `error: any`
     reply: any                        instead of both: any reply
 ",
-    of: Type::Or(&[Type::Map(COMMAND), Type::Object]),
+    of: ValueType::Or(&[ValueType::Map(COMMAND), ValueType::Object]),
     beside: &[
-        opt("returns", Type::Any, "what the return value must match"),
-        opt("error", Type::Or(&[Type::Word(&["any"]), Type::Map(WantedError::MEMBERS)]), "the reply must be an error"),
-        opt("reply", Type::Word(&["any"]), "the reply may be anything"),
+        opt("returns", ValueType::Any, "what the return value must match"),
+        opt(
+            "error",
+            ValueType::Or(&[ValueType::Word(&["any"]), ValueType::Map(WantedError::MEMBERS)]),
+            "the reply must be an error",
+        ),
+        opt("reply", ValueType::Word(&["any"]), "the reply may be anything"),
     ],
     read: Some(qmp),
     write: |kind| match kind {
@@ -112,9 +116,9 @@ fn written_qmp(command: &Json, expect: &Expect) -> (Yaml, Written) {
 #[derive(Clone, Copy, Debug)]
 struct MayFail;
 
-impl Kind for MayFail {
+impl ValueKind for MayFail {
     type Of = Fails;
-    const TYPE: Type = Type::Or(&[Type::Bool, Type::Word(&["any"])]);
+    const TYPE: ValueType = ValueType::Or(&[ValueType::Bool, ValueType::Word(&["any"])]);
 
     fn read(node: &Node) -> Read<Fails> {
         match &node.value {
@@ -156,7 +160,7 @@ pub(super) const HMP: Step = Step {
     returns: TEXT                     or replies exactly this
     fails: true                       it must fail; `fails: any`: it may (so it may with `output` or `returns: TEXT`)
 ",
-    of: Type::Text,
+    of: ValueType::Text,
     beside: BesideHmp::MEMBERS,
     read: Some(|node, beside| {
         let (output, returns, fails) = BesideHmp::take(beside)?;
@@ -184,9 +188,9 @@ form! {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Event;
 
-impl Kind for Event {
+impl ValueKind for Event {
     type Of = EventPattern;
-    const TYPE: Type = Type::Or(&[Type::Text, Type::Map(EventMembers::MEMBERS)]);
+    const TYPE: ValueType = ValueType::Or(&[ValueType::Text, ValueType::Map(EventMembers::MEMBERS)]);
 
     fn read(node: &Node) -> Read<EventPattern> {
         match &node.value {

@@ -5,7 +5,7 @@ use crate::base::time::Instant;
 use crate::invariant::Broken;
 use crate::scenario::nbd::NbdAction;
 use crate::scenario::plan::{PlannedFile, StepKind};
-use crate::sim::outcome::{At, Outcome};
+use crate::sim::outcome::{Outcome, StepAt};
 use crate::sim::{MAX_CLUSTERS, look};
 use crate::world::World;
 
@@ -98,7 +98,7 @@ impl Client {
 
     /// The outcome of a file operation that failed before the start.
     pub(in crate::sim) fn failed_file(&self, file: &PlannedFile, reason: String) -> Outcome {
-        let at = At { step: 0, pos: file.pos.clone(), calls: file.calls.clone() };
+        let at = StepAt { step: 0, pos: file.pos.clone(), calls: file.calls.clone() };
         Outcome::Failed { at: Some(at), reason }
     }
 }

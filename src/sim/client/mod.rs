@@ -11,7 +11,7 @@ mod send;
 
 use super::look;
 use super::nbd::NbdClients;
-use super::outcome::{At, Outcome};
+use super::outcome::{Outcome, StepAt};
 use super::setup::{file_cost, file_op};
 use super::{MAX_CLUSTERS, MAX_STEPS, MAX_TIME};
 use crate::base::time::{Instant, Rebase, Shift, Span};
@@ -369,10 +369,10 @@ impl Client {
         note(world, what, text);
     }
 
-    pub(super) fn at(&self) -> Option<At> {
+    pub(super) fn at(&self) -> Option<StepAt> {
         let step = self.steps.get(self.step)?;
         let number = u32::try_from(self.step).unwrap_or(u32::MAX);
-        Some(At { step: number, pos: step.pos.clone(), calls: step.calls.clone() })
+        Some(StepAt { step: number, pos: step.pos.clone(), calls: step.calls.clone() })
     }
 }
 

@@ -9,7 +9,7 @@ use crate::world::World;
 use crate::world::arena::{JobId, NodeId};
 use crate::world::block::driver::Driver;
 use crate::world::job::hooks::JobDriver;
-use crate::world::watch::marks::Place;
+use crate::world::watch::marks::CodePlace;
 use std::sync::Arc;
 
 /// A job on a chain.
@@ -191,8 +191,8 @@ impl World {
     /// What follows from a quirk that QEMU 10.0.2 has is not held against the job.
     pub(in crate::world) fn see_excuse(&mut self, job: JobId, quirk: Quirk, range: Option<(u64, u64)>) {
         self.reach(match quirk {
-            Quirk::MirrorStartupMissedWrite => Place::MirrorMissesWrite,
-            _ => Place::FailedHalfDone,
+            Quirk::MirrorStartupMissedWrite => CodePlace::MirrorMissesWrite,
+            _ => CodePlace::FailedHalfDone,
         });
         self.see(|| Seen::Excuse(Excuse { job, quirk, range }));
     }
@@ -220,7 +220,7 @@ impl World {
 
     /// A guest's discard ends at the filter of a job.
     pub(in crate::world) fn see_swallowed(&mut self) {
-        self.reach(Place::DiscardSwallowed);
+        self.reach(CodePlace::DiscardSwallowed);
         let co = self.current();
         self.see(|| Seen::DiscardSwallowed(co));
     }

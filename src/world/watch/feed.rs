@@ -6,7 +6,7 @@
 //! What has to be looked at in the moment itself, because the rest of the step may change it, is looked at here.
 
 use super::chains::{ChainBegins, ChainEnds, Excuse};
-use super::marks::{Marks, Place};
+use super::marks::{CodePlace, Marks};
 use crate::bitmap::{BitmapId, DirtyBitmap, HBitmap};
 use crate::block::content::Data;
 use crate::host::Frozen;
@@ -388,7 +388,7 @@ impl World {
 
     /// Notes that a place was reached, if somebody watches.
     #[inline]
-    pub(in crate::world) fn reach(&mut self, place: Place) {
+    pub(in crate::world) fn reach(&mut self, place: CodePlace) {
         if self.feed.on {
             self.feed.marks.note_place(place);
         }
