@@ -86,13 +86,14 @@ def replies(program, data):
             line = qemu.line()
             if line is None:
                 return found
-            reply = json.loads(line)
-            if reply.get("id") == "END":
+            if line.endswith('"id": "END"}'):
                 return found
-            if "event" in reply:
+            if line.startswith('{"timestamp"'):
                 continue
-            error = reply.get("error")
-            found.append(line if error and OF_ARGUMENTS.search(error["desc"]) else "accepted")
+            # Not all replies are JSON: QEMU gives an `id` back as the number that it read, also an infinite one.
+            error = re.search(r'"desc": "(.*)"', line) if '"error": {' in line else None
+            said = error and error[1].replace("\\'", "'")
+            found.append(line if said and OF_ARGUMENTS.search(said) else "accepted")
     finally:
         qemu.end()
 

@@ -15,7 +15,7 @@ pub(super) struct Drive {
     pub name: Arc<str>,
     /// Whether `name` is a device's.
     pub is_device: bool,
-    /// Its node.
+    /// The node name of its root.
     pub node: Arc<str>,
     /// Its blkdebug node.
     pub debug: Option<Arc<str>>,

@@ -28,7 +28,7 @@ const DIR_ENTRY: u64 = 24;
 /// A bitmap as it was found in an image.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct StoredBitmap {
-    /// Its name.
+    /// Up to 1023 bytes.
     pub name: String,
     /// Bytes that a bit stands for.
     pub granularity: u64,
@@ -45,7 +45,7 @@ pub struct StoredBitmap {
 /// A bitmap in memory that is to be stored when the image is closed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct StoreBitmap {
-    /// Its name.
+    /// Up to 1023 bytes.
     pub name: String,
     /// Bytes that a bit stands for; a power of two.
     pub granularity: u64,
@@ -60,7 +60,7 @@ pub struct StoreBitmap {
 /// A bitmap in memory, and whether it may be changed (`bdrv_dirty_bitmap_check` with `BDRV_BITMAP_DEFAULT`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BitmapCheck {
-    /// Its name.
+    /// By which the directory of the image is searched.
     pub name: String,
     /// Why it may not be changed.
     pub problem: Option<String>,
@@ -69,7 +69,7 @@ pub struct BitmapCheck {
 /// A bitmap in memory, when its image becomes writable again (`qcow2_reopen_bitmaps_rw`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MemoryBitmap {
-    /// Its name.
+    /// By which the directory of the image is searched.
     pub name: String,
     /// It may not be changed.
     pub readonly: bool,
@@ -80,7 +80,7 @@ pub struct MemoryBitmap {
 /// A bitmap as the directory of an image lists it (`Qcow2BitmapInfo`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ListedBitmap {
-    /// Its name.
+    /// As in its directory entry.
     pub name: String,
     /// Bytes that a bit stands for.
     pub granularity: u64,

@@ -193,7 +193,7 @@ impl Driver {
 }
 
 impl DriverOptions {
-    /// The driver.
+    /// The tag of the union, `driver`.
     #[must_use]
     pub fn driver(&self) -> Driver {
         match self {

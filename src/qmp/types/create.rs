@@ -108,7 +108,7 @@ impl CreateOptions {
         Ok(options)
     }
 
-    /// The driver.
+    /// The tag of the union, `driver`.
     #[must_use]
     pub fn driver(&self) -> Driver {
         match self {

@@ -258,7 +258,7 @@ members! {
     pub struct QuorumOptions {
         /// The process ends where the two nodes differ; default false.
         blkverify: Option<bool>,
-        /// The nodes.
+        /// At least one; each is asked.
         children: Vec<BlockdevRef>,
         /// How many have to agree.
         vote_threshold: i64,

@@ -153,7 +153,7 @@ members! {
         fixed_iothread: Option<bool>,
         /// Name of an iothread.
         iothread: Option<Arc<str>>,
-        /// The node.
+        /// What is exported; a node, no device.
         node_name: Arc<str>,
         /// Default false.
         writable: Option<bool>,

@@ -217,7 +217,7 @@ members! {
 /// `block-job-change` (`BlockJobChangeOptions`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BlockJobChange {
-    /// The job.
+    /// What the client called the job.
     pub id: Arc<str>,
     /// The type the caller thinks it has.
     pub job_type: JobType,

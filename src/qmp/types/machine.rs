@@ -39,7 +39,7 @@ commands! {
 members! {
     /// A model of processors (`CpuModelInfo`).
     pub struct CpuModelInfo {
-        /// Its name.
+        /// Such as `qemu64` or `max`.
         name: Arc<str>,
         /// Properties that differ from those of the model; any value, QEMU looks at it later.
         props: Option<Json>,

@@ -61,11 +61,11 @@ impl Default for Exports {
 /// A bitmap that is offered to clients.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ExportedBitmap {
-    /// Its node.
+    /// The node that has it; it need not be the one that is exported.
     pub node: NodeId,
     /// The bitmap.
     pub id: BitmapId,
-    /// Its name.
+    /// Clients ask for `qemu:dirty-bitmap:` and this.
     pub name: Arc<str>,
 }
 

@@ -43,7 +43,7 @@ use std::sync::Arc;
 pub struct Job {
     /// Its ID.
     pub id: Arc<str>,
-    /// Its kind.
+    /// `JobDriver.job_type`
     pub job_type: JobType,
     /// Where it is in its life.
     pub status: JobStatus,

@@ -42,11 +42,11 @@ impl Default for Smp {
 /// A character device, as `query-chardev` tells of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CharDevice {
-    /// Its name.
+    /// The `id` of `-chardev`, or the one that QEMU makes up.
     pub label: Arc<str>,
     /// What it is, with its address.
     pub filename: Arc<str>,
-    /// Its type.
+    /// The backend, such as `socket`.
     pub kind: &'static str,
     /// Somebody in the process uses it.
     pub open: bool,

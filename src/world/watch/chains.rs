@@ -39,7 +39,7 @@ pub type Layer = (NodeId, Arc<str>, bool);
 /// A job on a chain begins.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ChainBegins {
-    /// The job.
+    /// A mirror, commit or stream.
     pub job: JobId,
     /// Its ID.
     pub id: Arc<str>,
@@ -70,7 +70,7 @@ impl ChainBegins {
 /// It ends; its clean callback was called.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ChainEnds {
-    /// The job.
+    /// A mirror, commit or stream.
     pub job: JobId,
     /// It has an error, or was cancelled by force.
     pub failed: bool,
@@ -87,7 +87,7 @@ pub struct ChainEnds {
 /// What follows from a quirk that QEMU 10.0.2 has.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Excuse {
-    /// The job.
+    /// The one that it is excused for.
     pub job: JobId,
     /// The quirk.
     pub quirk: Quirk,

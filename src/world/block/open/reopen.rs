@@ -27,7 +27,7 @@ use std::sync::Arc;
 /// `BDRVReopenState`
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ReopenEntry {
-    /// The node.
+    /// `BDRVReopenState.state.bs`
     bs: NodeId,
     /// Its new options; without, it keeps those it has.
     pub(super) spec: Option<Arc<OpenSpec>>,
