@@ -20,6 +20,9 @@ pub trait Value: Sized {
 
 /// A type of members: a value that must be there, or an `Option`.
 pub trait Member: Sized {
+    /// Whether it may be absent.
+    const OPTIONAL: bool;
+
     /// Reads the member of that name.
     ///
     /// # Errors
@@ -28,12 +31,16 @@ pub trait Member: Sized {
 }
 
 impl<T: Value> Member for T {
+    const OPTIONAL: bool = false;
+
     fn member(v: &mut Visitor<'_>, name: &'static str) -> Visit<T> {
         v.with(name, T::value)
     }
 }
 
 impl<T: Value> Member for Option<T> {
+    const OPTIONAL: bool = true;
+
     fn member(v: &mut Visitor<'_>, name: &'static str) -> Visit<Option<T>> {
         v.opt_with(name, T::value)
     }
@@ -46,11 +53,20 @@ pub trait Members: Sized {
     /// # Errors
     /// What QEMU says about them.
     fn members(v: &mut Visitor<'_>) -> Visit<Self>;
+
+    /// Their names, and whether they are optional; `None` for a struct that is read by hand.
+    #[cfg(test)]
+    fn names() -> Option<Vec<(&'static str, bool)>>;
 }
 
 impl<T: Members> Members for Box<T> {
     fn members(v: &mut Visitor<'_>) -> Visit<Box<T>> {
         T::members(v).map(Box::new)
+    }
+
+    #[cfg(test)]
+    fn names() -> Option<Vec<(&'static str, bool)>> {
+        T::names()
     }
 }
 
@@ -151,6 +167,15 @@ macro_rules! members {
             fn members(v: &mut $crate::qmp::visit::Visitor<'_>) -> $crate::qmp::visit::Visit<$name> {
                 $name::visit(v)
             }
+
+            #[cfg(test)]
+            fn names() -> Option<Vec<(&'static str, bool)>> {
+                let mut found = Vec::new();
+                $($crate::qmp::declare::members!(
+                    @name found, $type, $crate::qmp::declare::member_name!($field $($key)?) $(, $($how)+)?
+                );)+
+                Some(found)
+            }
         }
 
         impl $crate::qmp::declare::Value for $name {
@@ -162,6 +187,11 @@ macro_rules! members {
             }
         }
     )+ };
+    (@name $found:ident, $type:ty, $key:expr) => { $found.push(($key, <$type as $crate::qmp::declare::Member>::OPTIONAL)) };
+    (@name $found:ident, $type:ty, $key:expr, flat) => { $found.extend(<$type as $crate::qmp::declare::Members>::names()?) };
+    (@name $found:ident, $type:ty, $key:expr, with $read:expr) => { $found.push(($key, false)) };
+    (@name $found:ident, $type:ty, $key:expr, opt_with $read:expr) => { $found.push(($key, true)) };
+    (@name $found:ident, $type:ty, $key:expr, init $value:expr) => {};
     (@read $v:ident, $type:ty, $key:expr) => { <$type as $crate::qmp::declare::Member>::member($v, $key)? };
     (@read $v:ident, $type:ty, $key:expr, flat) => { <$type>::visit($v)? };
     (@read $v:ident, $type:ty, $key:expr, with $read:expr) => { $v.with($key, $read)? };
@@ -199,6 +229,25 @@ macro_rules! commands {
                 _ => return Ok(None),
             }))
         }
+
+        #[cfg(test)]
+        impl $commands {
+            /// The commands with the names of their members, and whether those are optional.
+            pub(in crate::qmp) fn all_declared() -> Vec<(&'static str, Option<Vec<(&'static str, bool)>>)> {
+                vec![$(($name, $crate::qmp::declare::commands!(@names $({ $($field $(as $key)?: $type $([$($how)+])?),+ })? $(($data))?)),)+]
+            }
+        }
+    };
+    (@names) => { Some(Vec::new()) };
+    (@names ($data:ty)) => { <$data as $crate::qmp::declare::Members>::names() };
+    (@names { $($field:ident $(as $key:literal)?: $type:ty $([$($how:tt)+])?),+ }) => {
+        (|| {
+            let mut found: Vec<(&'static str, bool)> = Vec::new();
+            $($crate::qmp::declare::members!(
+                @name found, $type, $crate::qmp::declare::member_name!($field $($key)?) $(, $($how)+)?
+            );)+
+            Some(found)
+        })()
     };
 }
 pub(super) use commands;
@@ -236,6 +285,11 @@ macro_rules! members_by_hand {
             fn members(v: &mut $crate::qmp::visit::Visitor<'_>) -> $crate::qmp::visit::Visit<$name> {
                 $name::visit(v)
             }
+
+            #[cfg(test)]
+            fn names() -> Option<Vec<(&'static str, bool)>> {
+                None
+            }
         }
     )+ };
 }
@@ -252,3 +306,38 @@ macro_rules! values {
     )+ };
 }
 pub(super) use values;
+
+#[cfg(test)]
+mod tests {
+    use crate::base::Json;
+    use crate::qmp::command::Command;
+    use crate::qmp::recorded;
+    use crate::qmp::types::MachineCommand;
+
+    /// What QEMU 10.0.2 says of itself (`query-qmp-schema`): the members of a command's arguments in order, and whether they are optional.
+    fn of_qemu(schema: &[Json], command: &str) -> Vec<(String, bool)> {
+        let text = |json: &Json, key: &str| json.get(key).and_then(Json::as_str).unwrap_or_default().to_owned();
+        let entry = |kind: &str, name: &str| {
+            schema.iter().find(|entry| text(entry, "meta-type") == kind && text(entry, "name") == name)
+        };
+        let command = entry("command", command).unwrap_or_else(|| panic!("QEMU has no {command}"));
+        let arguments = entry("object", &text(command, "arg-type")).expect("its arguments");
+        let members = arguments.get("members").and_then(Json::as_list).expect("members");
+        members.iter().map(|member| (text(member, "name"), member.get("default").is_some())).collect()
+    }
+
+    #[test]
+    fn what_is_declared_is_what_qemu_has() {
+        let schema = recorded::answer("query-qmp-schema").expect("it is recorded").expect("a value");
+        let schema = schema.as_list().expect("a list");
+        let mut compared = 0;
+        for (command, declared) in Command::all_declared().into_iter().chain(MachineCommand::all_declared()) {
+            let Some(declared) = declared else { continue };
+            let declared: Vec<(String, bool)> =
+                declared.into_iter().map(|(name, opt)| (name.to_owned(), opt)).collect();
+            assert_eq!(declared, of_qemu(schema, command), "{command}");
+            compared += 1;
+        }
+        assert!(compared > 80, "only {compared}");
+    }
+}
