@@ -241,13 +241,16 @@ macro_rules! commands {
     (@names) => { Some(Vec::new()) };
     (@names ($data:ty)) => { <$data as $crate::qmp::declare::Members>::names() };
     (@names { $($field:ident $(as $key:literal)?: $type:ty $([$($how:tt)+])?),+ }) => {
-        (|| {
+        {
+            fn names() -> Option<Vec<(&'static str, bool)>> {
             let mut found: Vec<(&'static str, bool)> = Vec::new();
             $($crate::qmp::declare::members!(
                 @name found, $type, $crate::qmp::declare::member_name!($field $($key)?) $(, $($how)+)?
             );)+
             Some(found)
-        })()
+            }
+            names()
+        }
     };
 }
 pub(super) use commands;

@@ -170,7 +170,7 @@ fn hex(node: &Node, expected: &str) -> Read<Vec<u8>> {
         .ok_or_else(|| Fault::new(node.span, "these are no bytes", expected))
 }
 
-fn hex_text(bytes: &Vec<u8>) -> Yaml {
+fn hex_text(bytes: &[u8]) -> Yaml {
     let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     Yaml::plain(format!("\"{digits}\""))
 }
