@@ -1,17 +1,17 @@
 //! Writing compressed clusters (block/qcow2.c:qcow2_co_pwritev_compressed_part).
 
-use super::deflate::compress;
-use super::exec::{Caught, Cx, Exec, Fault, Res};
-use super::op::{Ask, Got, Op, Out, Pool};
-use super::state::{COMPRESSED, DiscardType, MAX_CLUSTER_OFFSET, OFFSET_MASK, Qcow2};
-use super::write::WriteOp;
 use crate::base::errno::Errno;
 use crate::block::content::Data;
 use crate::block::event::BlkdebugEvent as Event;
+use crate::block::qcow2::deflate::compress;
+use crate::block::qcow2::exec::{Caught, Cx, Exec, Fault, Res};
+use crate::block::qcow2::op::{Ask, Got, Op, Out, Pool};
+use crate::block::qcow2::state::{COMPRESSED, DiscardType, MAX_CLUSTER_OFFSET, OFFSET_MASK, Qcow2};
+use crate::block::qcow2::write::WriteOp;
 
 /// A compressed write of one or more clusters.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct CompressedOp {
+pub(in crate::block::qcow2) struct CompressedOp {
     offset: u64,
     data: Data,
     done: u64,
@@ -128,7 +128,7 @@ impl CompressedOp {
 
 /// One cluster (`qcow2_co_pwritev_compressed_task`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct CompressedTask {
+pub(in crate::block::qcow2) struct CompressedTask {
     offset: u64,
     /// The bytes; compressed once that has been done.
     data: Data,
@@ -261,7 +261,7 @@ impl Cx<'_> {
                 Err(fault) => return Err(fault.into()),
             }
         }
-        let _ = self.set_dependency(super::cache::Which::L2).caught()?;
+        let _ = self.set_dependency(crate::block::qcow2::cache::Which::L2).caught()?;
         let next = offset + size;
         self.q.sc.free_byte_offset = if self.q.sc.offset_into_cluster(next) == 0 { 0 } else { next };
         Ok(offset)

@@ -2,9 +2,9 @@
 //!
 //! What is written here, any inflater reads; zlib would mostly make it somewhat smaller.
 
-use super::exec::Fault;
 use crate::base::errno::Errno;
 use crate::block::content::{Data, Fill, WriteTag};
+use crate::block::qcow2::exec::Fault;
 
 /// Longest match.
 const MAX_MATCH: usize = 258;
@@ -132,10 +132,10 @@ impl Writer {
 
 /// A cluster, compressed as images of that compression type have it (`qcow2_co_compress`); `None` if that is no shorter. The bytes carry
 /// the tag of the first of them.
-pub(super) fn compress(data: &Data, compression_type: u8) -> Option<Data> {
+pub(in crate::block::qcow2) fn compress(data: &Data, compression_type: u8) -> Option<Data> {
     let run = data.runs().next()?;
     if compression_type != 0 {
-        return super::zstd::compress(&data.to_bytes()).map(|out| Data::bytes(out.into(), run.tag()));
+        return crate::block::qcow2::zstd::compress(&data.to_bytes()).map(|out| Data::bytes(out.into(), run.tag()));
     }
     let mut writer = Writer::start();
     match (data.as_runs().len(), run.fill()) {
@@ -324,10 +324,15 @@ fn inflate_block(input: &mut Reader<'_>, codes: &(Codes, Codes), out: &mut Vec<u
 }
 
 /// The contents of a compressed cluster (`qcow2_co_decompress`).
-pub(super) fn decompress(input: &Data, compression_type: u8, cluster_size: u64) -> Result<Data, Fault> {
+pub(in crate::block::qcow2) fn decompress(
+    input: &Data,
+    compression_type: u8,
+    cluster_size: u64,
+) -> Result<Data, Fault> {
     let tag = input.runs().next().map_or(WriteTag(0), |run| run.tag());
     let (input, len) = (input.to_bytes(), cluster_size as usize);
-    let out = if compression_type == 0 { inflate(&input, len) } else { super::zstd::decompress(&input, len) };
+    let out =
+        if compression_type == 0 { inflate(&input, len) } else { crate::block::qcow2::zstd::decompress(&input, len) };
     let out = out.ok_or(Errno::EIO)?;
     Ok(Data::bytes(out.into(), tag))
 }

@@ -1,8 +1,8 @@
 //! Discarding and zeroing by metadata alone (block/qcow2-cluster.c).
 
-use super::exec::{Caught, Cx, Res};
-use super::state::{ClusterType, DiscardType, ZERO};
 use crate::base::errno::Errno;
+use crate::block::qcow2::exec::{Caught, Cx, Res};
+use crate::block::qcow2::state::{ClusterType, DiscardType, ZERO};
 
 impl Cx<'_> {
     /// `qcow2_cluster_discard`: bounds are aligned, except at the end of the image. With `full`, the backing file
@@ -51,7 +51,7 @@ impl Cx<'_> {
     }
 
     /// The entries that a change of `nb` entries can concern: all of them, or those that are not 0.
-    fn affected(&self, slice: super::cache::Held, index: u64, nb: u64, all: bool) -> Vec<u64> {
+    fn affected(&self, slice: crate::block::qcow2::cache::Held, index: u64, nb: u64, all: bool) -> Vec<u64> {
         if all {
             return (index..index + nb).collect();
         }

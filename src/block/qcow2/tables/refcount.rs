@@ -1,11 +1,11 @@
 //! Refcounts: reading, changing, finding free clusters (block/qcow2-refcount.c).
 
-use super::cache::{Held, Which};
-use super::exec::{Caught, Cx, Hex, Res, errno_of};
-use super::op::Ask;
-use super::state::{ClusterType, DiscardType, MAX_CLUSTER_OFFSET, OFFSET_MASK, REFT_MASK, Scalars};
 use crate::base::errno::Errno;
 use crate::block::event::BlkdebugEvent as Event;
+use crate::block::qcow2::cache::{Held, Which};
+use crate::block::qcow2::exec::{Caught, Cx, Hex, Res, errno_of};
+use crate::block::qcow2::op::Ask;
+use crate::block::qcow2::state::{ClusterType, DiscardType, MAX_CLUSTER_OFFSET, OFFSET_MASK, REFT_MASK, Scalars};
 
 impl Scalars {
     /// Where a compressed cluster lies: file offset and length (`qcow2_parse_compressed_l2_entry`).
@@ -17,7 +17,7 @@ impl Scalars {
     }
 
     /// `update_refcount_discard`: notes a freed area, joined with what it touches.
-    pub(super) fn note_discard(&mut self, offset: u64, len: u64) {
+    pub(in crate::block::qcow2) fn note_discard(&mut self, offset: u64, len: u64) {
         let touching = |&(at, n): &(u64, u64)| offset <= at + n && at <= offset + len;
         let Some(found) = self.discards.iter().position(touching) else {
             self.discards.push((offset, len));

@@ -1,12 +1,12 @@
 //! Allocating clusters for writes, and linking them (block/qcow2-cluster.c).
 
-use super::cache::{Held, Which};
-use super::exec::{Caught, Cx, Fault, Hex, Res};
-use super::state::{COPIED, ClusterType, DiscardType, INT_MAX, L2Meta, OFFSET_MASK};
+use crate::block::qcow2::cache::{Held, Which};
+use crate::block::qcow2::exec::{Caught, Cx, Fault, Hex, Res};
+use crate::block::qcow2::state::{COPIED, ClusterType, DiscardType, INT_MAX, L2Meta, OFFSET_MASK};
 
 /// What [`Cx::alloc_host_offset`] found.
 #[derive(Clone, Debug)]
-pub(super) struct Allocated {
+pub(in crate::block::qcow2) struct Allocated {
     /// File offset and bytes from there on, or why there are none.
     pub place: Result<(u64, u64), Fault>,
     /// What must be linked, newest first; also after a failure, and then it must be given up.
@@ -15,7 +15,7 @@ pub(super) struct Allocated {
 
 /// How a search for clusters ended.
 #[derive(Clone, Debug)]
-pub(super) enum Search {
+pub(in crate::block::qcow2) enum Search {
     Found(Allocated),
     /// The first cluster is being allocated by somebody else, who must finish first.
     Dependency(u64),

@@ -1,17 +1,17 @@
 //! L1 and L2 tables: looking up, making, growing, shrinking (block/qcow2-cluster.c).
 
-use super::cache::{Held, Which};
-use super::exec::{Caught, Cx, Hex, Res, Undo};
-use super::refgrow::be64;
-use super::state::{COPIED, ClusterType, DiscardType, INT_MAX, MAX_L1_SIZE, OFFSET_MASK, Scalars};
 use crate::base::errno::Errno;
 use crate::block::content::{Data, Table, WriteTag};
 use crate::block::event::BlkdebugEvent as Event;
+use crate::block::qcow2::cache::{Held, Which};
+use crate::block::qcow2::exec::{Caught, Cx, Hex, Res, Undo};
+use crate::block::qcow2::refgrow::be64;
+use crate::block::qcow2::state::{COPIED, ClusterType, DiscardType, INT_MAX, MAX_L1_SIZE, OFFSET_MASK, Scalars};
 use std::sync::Arc;
 
 /// Where a guest range lies (`qcow2_get_host_offset`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Host {
+pub(in crate::block::qcow2) struct Host {
     pub kind: ClusterType,
     /// File offset, or the L2 entry of a compressed cluster; 0 if there is none.
     pub offset: u64,
@@ -131,7 +131,7 @@ impl Cx<'_> {
         Ok((slice, self.q.sc.slice_index(offset)))
     }
 
-    pub(super) fn set_l1(&mut self, index: u32, value: u64) {
+    pub(in crate::block::qcow2) fn set_l1(&mut self, index: u32, value: u64) {
         self.undo.push(Undo::L1(index, self.q.l1.get(index)));
         Arc::make_mut(&mut self.q.l1).set(index, value);
     }
@@ -186,12 +186,12 @@ impl Cx<'_> {
     }
 
     /// `qcow2_write_l1_entry`: writes as many neighbours as the file's alignment asks for.
-    pub(super) fn write_l1_entry(&mut self, index: u32) -> Res {
+    pub(in crate::block::qcow2) fn write_l1_entry(&mut self, index: u32) -> Res {
         let align = u64::from(self.q.file.request_alignment);
         let entries = align.min(self.q.sc.cluster_size()).max(8) / 8;
         let first = u64::from(index) / entries * entries;
         let at = self.q.sc.l1_offset + first * 8;
-        self.overlap_check(Some(super::overlap::Overlap::ActiveL1), at, entries * 8)?;
+        self.overlap_check(Some(crate::block::qcow2::overlap::Overlap::ActiveL1), at, entries * 8)?;
         self.event(Event::L1Update);
         let l1 = self.q.l1.clone();
         let size = self.q.sc.l1_size;
@@ -286,7 +286,7 @@ impl Cx<'_> {
         self.q.l1.range(size as u32..=u32::MAX).rev().map(|(index, _)| index).collect()
     }
 
-    pub(super) fn replace_l1(&mut self, l1: Arc<Table>) {
+    pub(in crate::block::qcow2) fn replace_l1(&mut self, l1: Arc<Table>) {
         self.undo.push(Undo::L1Table(std::mem::replace(&mut self.q.l1, l1)));
     }
 }

@@ -4,12 +4,12 @@
 //! Each table is a procedure of its own, which gives [`Note`]s; what they amount to is summed up between the procedures. So nothing is
 //! read twice, however many tables there are.
 
-use super::exec::{Caught, Cx, Exec, Fault, Res};
-use super::op::Ask;
-use super::rebuild::Counts;
-use super::state::{COPIED, ClusterType, DiscardType, OFFSET_MASK, Qcow2, REFT_MASK, ZERO};
 use crate::base::errno::Errno;
 use crate::block::content::{Data, Table, WriteTag};
+use crate::block::qcow2::exec::{Caught, Cx, Exec, Fault, Res};
+use crate::block::qcow2::op::Ask;
+use crate::block::qcow2::rebuild::Counts;
+use crate::block::qcow2::state::{COPIED, ClusterType, DiscardType, OFFSET_MASK, Qcow2, REFT_MASK, ZERO};
 use std::sync::Arc;
 
 /// `L1E_RESERVED_MASK`
@@ -21,7 +21,7 @@ const SNAPSHOTS: (u64, u64) = (60, 12);
 
 /// What a look at a table gave, in the order in which QEMU prints and counts.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Note {
+pub(in crate::block::qcow2) enum Note {
     /// A line on the console.
     Print(String),
     /// A line, and one more of `corruptions`.
@@ -75,7 +75,7 @@ enum Fix {
 
 /// A repair under way (`qcow2_co_check_locked`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Repair {
+pub(in crate::block::qcow2) struct Repair {
     at: RepairStage,
     counts: Counts,
     file_len: u64,
@@ -388,8 +388,8 @@ impl Cx<'_> {
         if !fix {
             return Ok(false);
         }
-        self.overlap_check(Some(super::overlap::Overlap::ActiveL2), place, 8)?;
-        match self.write_sync(place, || super::refgrow::be64(&[ZERO])).caught()? {
+        self.overlap_check(Some(crate::block::qcow2::overlap::Overlap::ActiveL2), place, 8)?;
+        match self.write_sync(place, || crate::block::qcow2::refgrow::be64(&[ZERO])).caught()? {
             Ok(()) => notes.push(Note::Mended),
             Err(fault) => {
                 notes.push(Note::Error(format!("ERROR: Failed to overwrite L2 table entry: {}", fault.errno)));
@@ -553,7 +553,7 @@ impl Cx<'_> {
             }
         }
         if mended != *l2 {
-            self.overlap_check(Some(super::overlap::Overlap::ActiveL2), l2_offset, cluster)?;
+            self.overlap_check(Some(crate::block::qcow2::overlap::Overlap::ActiveL2), l2_offset, cluster)?;
             let data = || Data::table(Arc::new(mended), cluster, WriteTag(0));
             if let Err(fault) = self.write(l2_offset, data).caught()? {
                 notes.push(Note::Error(format!("ERROR: Could not write L2 table: {}", fault.errno)));

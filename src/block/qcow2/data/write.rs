@@ -1,18 +1,18 @@
 //! Writing (block/qcow2.c:qcow2_co_pwritev_part, block/qcow2-cluster.c:perform_cow).
 
-use super::alloc::{Allocated, Search};
-use super::cache::Which;
-use super::exec::{Caught, Exec, Fault};
-use super::op::{Ask, Got, Op, Out, Pool, Status};
-use super::read::ReadOp;
-use super::state::{INT_MAX, L2Meta, Qcow2};
 use crate::base::errno::Errno;
 use crate::block::content::Data;
 use crate::block::event::BlkdebugEvent as Event;
+use crate::block::qcow2::alloc::{Allocated, Search};
+use crate::block::qcow2::cache::Which;
+use crate::block::qcow2::exec::{Caught, Exec, Fault};
+use crate::block::qcow2::op::{Ask, Got, Op, Out, Pool, Status};
+use crate::block::qcow2::read::ReadOp;
+use crate::block::qcow2::state::{INT_MAX, L2Meta, Qcow2};
 
 /// A write to the guest's disk.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct WriteOp {
+pub(in crate::block::qcow2) struct WriteOp {
     offset: u64,
     data: Data,
     /// Bytes of `data` that have been dealt with.
@@ -130,7 +130,12 @@ impl WriteOp {
 }
 
 /// With the lock held: finds clusters for data, and sees that they are nobody else's. `Err`: what is needed first.
-pub(super) fn find_place(ex: &mut Exec, q: &mut Qcow2, offset: u64, bytes: u64) -> Result<Allocated, Ask> {
+pub(in crate::block::qcow2) fn find_place(
+    ex: &mut Exec,
+    q: &mut Qcow2,
+    offset: u64,
+    bytes: u64,
+) -> Result<Allocated, Ask> {
     let found = ex.run(q, |cx| match cx.alloc_host_offset(offset, bytes)? {
         Search::Found(mut found) => {
             if let Ok((host, bytes)) = found.place
@@ -152,7 +157,7 @@ pub(super) fn find_place(ex: &mut Exec, q: &mut Qcow2, offset: u64, bytes: u64) 
 
 /// One contiguous part of a write, with what must be linked afterwards (`qcow2_co_pwritev_task`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct WriteTask {
+pub(in crate::block::qcow2) struct WriteTask {
     host: u64,
     offset: u64,
     data: Data,

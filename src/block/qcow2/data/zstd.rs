@@ -6,7 +6,7 @@ use zstd_safe::zstd_sys::ZSTD_EndDirective::ZSTD_e_end;
 use zstd_safe::{CCtx, DCtx, InBuffer, OutBuffer};
 
 /// `qcow2_zstd_compress`: one frame; `None` if it is no shorter than `data`.
-pub(super) fn compress(data: &[u8]) -> Option<Vec<u8>> {
+pub(in crate::block::qcow2) fn compress(data: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(data.len().checked_sub(1)?);
     let mut output = OutBuffer::around(&mut out);
     let left = CCtx::try_create()?.compress_stream2(&mut output, &mut InBuffer::around(data), ZSTD_e_end);
@@ -16,7 +16,7 @@ pub(super) fn compress(data: &[u8]) -> Option<Vec<u8>> {
 
 /// `qcow2_zstd_decompress`: the first `len` bytes of the frames in `input`, the last of which must end there. What follows them in the
 /// sector is not looked at.
-pub(super) fn decompress(input: &[u8], len: usize) -> Option<Vec<u8>> {
+pub(in crate::block::qcow2) fn decompress(input: &[u8], len: usize) -> Option<Vec<u8>> {
     let mut context = DCtx::try_create()?;
     let mut out = Vec::with_capacity(len);
     let mut input = InBuffer::around(input);

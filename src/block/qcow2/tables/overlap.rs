@@ -1,12 +1,12 @@
 //! The check that no write hits metadata (block/qcow2-refcount.c:qcow2_pre_write_overlap_check), at its default
 //! strength `cached`.
 
-use super::exec::{Cx, Res};
-use super::state::{AUTOCLEAR_BITMAPS, OFFSET_MASK, Qcow2, REFT_MASK};
+use crate::block::qcow2::exec::{Cx, Res};
+use crate::block::qcow2::state::{AUTOCLEAR_BITMAPS, OFFSET_MASK, Qcow2, REFT_MASK};
 
 /// Sections of the file that the check knows (`QCow2MetadataOverlap`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Overlap {
+pub(in crate::block::qcow2) enum Overlap {
     MainHeader,
     ActiveL1,
     ActiveL2,

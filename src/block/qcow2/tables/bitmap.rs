@@ -3,11 +3,11 @@
 //! Bits travel as QEMU serializes them: the last level of the bitmap in words of 64 bits, least significant bit first,
 //! little-endian.
 
-use super::exec::{Caught, Cx, Fault, Res, errno_of};
-use super::header::{MAX_BITMAP_DIRECTORY, MAX_BITMAPS, c_string};
-use super::state::{AUTOCLEAR_BITMAPS, DiscardType, Qcow2, Scalars};
 use crate::base::errno::Errno;
 use crate::block::content::{Data, Table, WriteTag};
+use crate::block::qcow2::exec::{Caught, Cx, Fault, Res, errno_of};
+use crate::block::qcow2::header::{MAX_BITMAP_DIRECTORY, MAX_BITMAPS, c_string};
+use crate::block::qcow2::state::{AUTOCLEAR_BITMAPS, DiscardType, Qcow2, Scalars};
 use std::sync::Arc;
 
 /// `BME_MAX_TABLE_SIZE`, in entries.
@@ -112,12 +112,12 @@ impl Qcow2 {
 
 /// An entry of the directory (`Qcow2Bitmap`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(in crate::block::qcow2) struct Entry {
     table_offset: u64,
     table_size: u64,
     flags: u32,
     granularity_bits: u32,
-    pub(super) name: String,
+    pub(in crate::block::qcow2) name: String,
 }
 
 impl Entry {
@@ -251,7 +251,7 @@ impl Qcow2 {
 
 impl Cx<'_> {
     /// `bitmap_list_load`
-    pub(super) fn load_directory(&mut self) -> Res<Vec<Entry>> {
+    pub(in crate::block::qcow2) fn load_directory(&mut self) -> Res<Vec<Entry>> {
         let (offset, size) = (self.q.sc.bitmap_dir_offset, self.q.sc.bitmap_dir_size);
         if size == 0 {
             return Err(Fault::new(Errno::EINVAL, "Requested bitmap directory size is zero").into());
@@ -336,7 +336,7 @@ impl Cx<'_> {
         if offset == 0 || dir.len() != size {
             return Cx::fail(Errno::EINVAL);
         }
-        self.overlap_check(Some(super::overlap::Overlap::BitmapDirectory), offset, size)?;
+        self.overlap_check(Some(crate::block::qcow2::overlap::Overlap::BitmapDirectory), offset, size)?;
         self.write(offset, || dir)?;
         self.update_header_sync()?;
         self.q.sc.autoclear |= AUTOCLEAR_BITMAPS;
@@ -344,7 +344,7 @@ impl Cx<'_> {
     }
 
     /// What the bitmaps refer to: offsets and lengths in the file (`qcow2_check_bitmaps_refcounts`).
-    pub(super) fn bitmap_references(&mut self) -> Res<Vec<(u64, u64)>> {
+    pub(in crate::block::qcow2) fn bitmap_references(&mut self) -> Res<Vec<(u64, u64)>> {
         let sc = &self.q.sc;
         if sc.nb_bitmaps == 0 {
             return Ok(Vec::new());

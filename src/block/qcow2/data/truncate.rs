@@ -1,18 +1,18 @@
 //! Changing the size of the disk (block/qcow2.c:qcow2_co_truncate).
 
-use super::bitmap::BitmapCheck;
-use super::exec::{Caught, Cx, Exec, Fault, Res};
-use super::op::{Ask, Got, Out};
-use super::refgrow::be64;
-use super::state::{DiscardType, Qcow2};
-use super::write::WriteOp;
 use crate::base::errno::Errno;
 use crate::block::content::Data;
+use crate::block::qcow2::bitmap::BitmapCheck;
+use crate::block::qcow2::exec::{Caught, Cx, Exec, Fault, Res};
+use crate::block::qcow2::op::{Ask, Got, Out};
+use crate::block::qcow2::refgrow::be64;
+use crate::block::qcow2::state::{DiscardType, Qcow2};
+use crate::block::qcow2::write::WriteOp;
 use std::sync::Arc;
 
 /// `qcow2_co_truncate`
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct TruncateOp {
+pub(in crate::block::qcow2) struct TruncateOp {
     size: u64,
     zero: bool,
     bitmaps: Arc<[BitmapCheck]>,

@@ -1,16 +1,16 @@
 //! Copying by the host (block/qcow2.c:qcow2_co_copy_range_from, qcow2_co_copy_range_to). Which other node takes part, and where there,
 //! is the business of whoever embeds the driver: the operations say how far into the copied range a part begins.
 
-use super::alloc::Allocated;
-use super::exec::{Exec, Fault};
-use super::op::{Ask, Child, Got, Out};
-use super::state::{ClusterType, INT_MAX, L2Meta, Qcow2};
-use super::write::{WriteTask, find_place};
 use crate::base::errno::Errno;
+use crate::block::qcow2::alloc::Allocated;
+use crate::block::qcow2::exec::{Exec, Fault};
+use crate::block::qcow2::op::{Ask, Child, Got, Out};
+use crate::block::qcow2::state::{ClusterType, INT_MAX, L2Meta, Qcow2};
+use crate::block::qcow2::write::{WriteTask, find_place};
 
 /// A copy from the guest's disk.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct CopyFromOp {
+pub(in crate::block::qcow2) struct CopyFromOp {
     offset: u64,
     bytes: u64,
     /// How much of it is done.
@@ -108,7 +108,7 @@ impl CopyFromOp {
 
 /// A copy to the guest's disk.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct CopyToOp {
+pub(in crate::block::qcow2) struct CopyToOp {
     offset: u64,
     bytes: u64,
     done: u64,

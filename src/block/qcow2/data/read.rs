@@ -1,16 +1,16 @@
 //! Reading (block/qcow2.c:qcow2_co_preadv_part).
 
-use super::cluster::Host;
-use super::exec::{Exec, Fault};
-use super::op::{Ask, Child, Got, Op, Out, Pool};
-use super::state::{ClusterType, INT_MAX, Qcow2};
 use crate::base::errno::Errno;
 use crate::block::content::Data;
 use crate::block::event::BlkdebugEvent as Event;
+use crate::block::qcow2::cluster::Host;
+use crate::block::qcow2::exec::{Exec, Fault};
+use crate::block::qcow2::op::{Ask, Child, Got, Op, Out, Pool};
+use crate::block::qcow2::state::{ClusterType, INT_MAX, Qcow2};
 
 /// A read of the guest's disk.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct ReadOp {
+pub(in crate::block::qcow2) struct ReadOp {
     offset: u64,
     bytes: u64,
     at: ReadStage,
@@ -146,7 +146,7 @@ impl ReadOp {
 
 /// One contiguous part of a read (`qcow2_co_preadv_task`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct ReadTask {
+pub(in crate::block::qcow2) struct ReadTask {
     host: Host,
     offset: u64,
     sent: bool,
@@ -183,7 +183,7 @@ impl ReadTask {
 
     /// `qcow2_co_preadv_compressed`, behind the read.
     fn inflate(&self, q: &Qcow2, data: &Data) -> Result<Out, Fault> {
-        let whole = super::deflate::decompress(data, q.sc.compression_type, q.sc.cluster_size())?;
+        let whole = crate::block::qcow2::deflate::decompress(data, q.sc.compression_type, q.sc.cluster_size())?;
         Ok(Out::Data(whole.slice(q.sc.offset_into_cluster(self.offset), self.host.bytes)))
     }
 }

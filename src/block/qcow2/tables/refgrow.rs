@@ -1,15 +1,15 @@
 //! Refcount blocks and the refcount table: making, growing, shrinking (block/qcow2-refcount.c).
 
-use super::cache::{Held, Which};
-use super::exec::{Caught, Cx, Hex, Res, Undo};
-use super::state::{DiscardType, MAX_REFTABLE_SIZE, REFT_MASK};
 use crate::base::errno::Errno;
 use crate::block::content::{Data, Table, WriteTag};
 use crate::block::event::BlkdebugEvent as Event;
+use crate::block::qcow2::cache::{Held, Which};
+use crate::block::qcow2::exec::{Caught, Cx, Hex, Res, Undo};
+use crate::block::qcow2::state::{DiscardType, MAX_REFTABLE_SIZE, REFT_MASK};
 use std::sync::Arc;
 
 /// Big-endian bytes of a number, as a request payload.
-pub(super) fn be64(values: &[u64]) -> Data {
+pub(in crate::block::qcow2) fn be64(values: &[u64]) -> Data {
     let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_be_bytes()).collect();
     Data::bytes(bytes.into(), WriteTag(0))
 }
@@ -37,13 +37,13 @@ fn refblocks_needed(mut clusters: u64, cluster_size: u64, refcount_order: u32, m
 }
 
 impl Cx<'_> {
-    pub(super) fn set_reftable_entry(&mut self, index: u64, value: u64) {
+    pub(in crate::block::qcow2) fn set_reftable_entry(&mut self, index: u64, value: u64) {
         let index = index as u32;
         self.undo.push(Undo::Reft(index, self.q.reftable.get(index)));
         Arc::make_mut(&mut self.q.reftable).set(index, value);
     }
 
-    pub(super) fn replace_reftable(&mut self, table: Arc<Table>) {
+    pub(in crate::block::qcow2) fn replace_reftable(&mut self, table: Arc<Table>) {
         self.undo.push(Undo::ReftTable(std::mem::replace(&mut self.q.reftable, table)));
     }
 

@@ -1,21 +1,21 @@
 //! Operations that are one procedure under the lock, and those that are little more.
 
-use super::bitmap::{MemoryBitmap, StoreBitmap};
-use super::cache::Which;
-use super::exec::{Caught, Cx, Exec, Fault, Res};
-use super::op::{Ask, Got, Out, Status};
-use super::open::OpenOptions;
-use super::refgrow::be64;
-use super::repair::Repair;
-use super::state::{ClusterType, DiscardType, INT_MAX, Names, Qcow2};
 use crate::base::errno::Errno;
 use crate::block::content::{Data, Table, WriteTag};
 use crate::block::event::BlkdebugEvent as Event;
+use crate::block::qcow2::bitmap::{MemoryBitmap, StoreBitmap};
+use crate::block::qcow2::cache::Which;
+use crate::block::qcow2::exec::{Caught, Cx, Exec, Fault, Res};
+use crate::block::qcow2::op::{Ask, Got, Out, Status};
+use crate::block::qcow2::open::OpenOptions;
+use crate::block::qcow2::refgrow::be64;
+use crate::block::qcow2::repair::Repair;
+use crate::block::qcow2::state::{ClusterType, DiscardType, INT_MAX, Names, Qcow2};
 use std::sync::Arc;
 
 /// A procedure that an operation consists of.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Locked {
+pub(in crate::block::qcow2) enum Locked {
     Open(OpenOptions),
     Close(Arc<[StoreBitmap]>, Box<str>),
     Discard(u64, u64),
@@ -29,7 +29,7 @@ pub(super) enum Locked {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct LockedOp {
+pub(in crate::block::qcow2) struct LockedOp {
     what: Locked,
     at: LockedStage,
     result: Option<Result<Out, Fault>>,
@@ -223,7 +223,7 @@ impl Cx<'_> {
 
 /// `qcow2_co_block_status`
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct StatusOp {
+pub(in crate::block::qcow2) struct StatusOp {
     offset: u64,
     bytes: u64,
     at: LockedStage,
@@ -276,7 +276,7 @@ impl StatusOp {
 
 /// `qcow2_co_pwrite_zeroes`
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct ZeroesOp {
+pub(in crate::block::qcow2) struct ZeroesOp {
     offset: u64,
     bytes: u64,
     may_unmap: bool,

@@ -1,9 +1,9 @@
 //! Making all refcounts anew (block/qcow2-refcount.c:rebuild_refcount_structure).
 
-use super::cache::Which;
-use super::exec::{Caught, Cx, Res};
-use super::refgrow::be64;
 use crate::block::content::{Data, Table, WriteTag};
+use crate::block::qcow2::cache::Which;
+use crate::block::qcow2::exec::{Caught, Cx, Res};
+use crate::block::qcow2::refgrow::be64;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ const REFTABLE_OFFSET: u64 = 48;
 
 /// How often each cluster of the file is referred to (`IMRT`, the in-memory refcount table).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Counts {
+pub(in crate::block::qcow2) struct Counts {
     counts: BTreeMap<u64, u64>,
     /// For how many clusters it has room.
     pub clusters: u64,
