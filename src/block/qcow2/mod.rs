@@ -34,4 +34,4 @@ pub use exec::Fault;
 pub use op::{Ask, Child, Got, Op, Out, Status};
 pub use open::OpenOptions;
 pub use state::{Corruption, FileTraits, Qcow2};
-use tables::{alloc, bitmap, cluster, discard, overlap, refcount, refgrow};
+use tables::{alloc, bitmap, cluster, overlap, refgrow};
