@@ -25,7 +25,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("block", &["base"]),
     ("qmp", &["base", "block"]),
     ("host", &["base", "block"]),
-    ("scenario", &["base", "host", "invariant", "quirk", "choice", "trace"]),
+    ("scenario", &["base", "host", "invariant", "quirk", "choice", "trace", "qmp"]),
     ("world", &["base", "invariant", "quirk", "choice", "bitmap", "job", "nbd", "trace", "block", "qmp", "host"]),
     ("check", &["base", "invariant", "quirk", "bitmap", "job", "block", "qmp", "host", "world"]),
     (
