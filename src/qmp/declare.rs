@@ -312,35 +312,104 @@ pub(super) use values;
 
 #[cfg(test)]
 mod tests {
+    use super::Members;
     use crate::base::Json;
     use crate::qmp::command::Command;
     use crate::qmp::recorded;
-    use crate::qmp::types::MachineCommand;
+    use crate::qmp::types::{
+        BlkdebugOptions, BlkverifyOptions, BlockExportBase, BlockExportNbd, CbwOptions, CorOptions, CreateFile,
+        CreateQcow2, FileOptions, MachineCommand, NullOptions, PreallocateOptions, Qcow2Options, QuorumOptions,
+        RawOptions, ThrottleOptions,
+    };
 
-    /// What QEMU 10.0.2 says of itself (`query-qmp-schema`): the members of a command's arguments in order, and whether they are optional.
-    fn of_qemu(schema: &[Json], command: &str) -> Vec<(String, bool)> {
-        let text = |json: &Json, key: &str| json.get(key).and_then(Json::as_str).unwrap_or_default().to_owned();
-        let entry = |kind: &str, name: &str| {
-            schema.iter().find(|entry| text(entry, "meta-type") == kind && text(entry, "name") == name)
-        };
-        let command = entry("command", command).unwrap_or_else(|| panic!("QEMU has no {command}"));
-        let arguments = entry("object", &text(command, "arg-type")).expect("its arguments");
-        let members = arguments.get("members").and_then(Json::as_list).expect("members");
-        members.iter().map(|member| (text(member, "name"), member.get("default").is_some())).collect()
+    /// What is known of members: their names, and whether they are optional.
+    type Known = Vec<(String, bool)>;
+
+    fn text(json: &Json, key: &str) -> String {
+        json.get(key).and_then(Json::as_str).unwrap_or_default().to_owned()
+    }
+
+    /// What QEMU 10.0.2 says of itself (`query-qmp-schema`).
+    struct Schema(Vec<Json>);
+
+    impl Schema {
+        fn recorded() -> Schema {
+            let schema = recorded::answer("query-qmp-schema").expect("it is recorded").expect("a value");
+            Schema(schema.as_list().expect("a list").to_vec())
+        }
+
+        fn entry(&self, kind: &str, name: &str) -> &Json {
+            let found = self.0.iter().find(|entry| text(entry, "meta-type") == kind && text(entry, "name") == name);
+            found.unwrap_or_else(|| panic!("QEMU has no {kind} {name}"))
+        }
+
+        /// The members of an object, in order; those of a branch not among them.
+        fn members(&self, object: &str) -> Known {
+            let members = self.entry("object", object).get("members").and_then(Json::as_list).expect("members");
+            members.iter().map(|member| (text(member, "name"), member.get("default").is_some())).collect()
+        }
+
+        /// The name of the type of a member.
+        fn member_type(&self, object: &str, name: &str) -> String {
+            let members = self.entry("object", object).get("members").and_then(Json::as_list).expect("members");
+            text(members.iter().find(|member| text(member, "name") == name).expect("a member"), "type")
+        }
+
+        /// The name of the type of a command's arguments.
+        fn arguments(&self, command: &str) -> String {
+            text(self.entry("command", command), "arg-type")
+        }
+
+        /// The members of a branch of a union.
+        fn branch(&self, union: &str, case: &str) -> Known {
+            let variants = self.entry("object", union).get("variants").and_then(Json::as_list).expect("branches");
+            let found = variants.iter().find(|variant| text(variant, "case") == case).expect("a branch");
+            self.members(&text(found, "type"))
+        }
+    }
+
+    fn known(declared: Option<Vec<(&'static str, bool)>>) -> Known {
+        declared.expect("it is declared").into_iter().map(|(name, opt)| (name.to_owned(), opt)).collect()
     }
 
     #[test]
     fn what_is_declared_is_what_qemu_has() {
-        let schema = recorded::answer("query-qmp-schema").expect("it is recorded").expect("a value");
-        let schema = schema.as_list().expect("a list");
+        let schema = Schema::recorded();
         let mut compared = 0;
         for (command, declared) in Command::all_declared().into_iter().chain(MachineCommand::all_declared()) {
-            let Some(declared) = declared else { continue };
-            let declared: Vec<(String, bool)> =
-                declared.into_iter().map(|(name, opt)| (name.to_owned(), opt)).collect();
-            assert_eq!(declared, of_qemu(schema, command), "{command}");
-            compared += 1;
+            if declared.is_some() {
+                assert_eq!(known(declared), schema.members(&schema.arguments(command)), "{command}");
+                compared += 1;
+            }
         }
         assert!(compared > 80, "only {compared}");
+    }
+
+    #[test]
+    fn branches_are_what_qemu_has() {
+        let schema = Schema::recorded();
+        let node = schema.arguments("blockdev-add");
+        for (driver, declared) in [
+            ("file", FileOptions::names()),
+            ("null-co", NullOptions::names()),
+            ("null-aio", NullOptions::names()),
+            ("raw", RawOptions::names()),
+            ("qcow2", Qcow2Options::names()),
+            ("blkdebug", BlkdebugOptions::names()),
+            ("copy-before-write", CbwOptions::names()),
+            ("copy-on-read", CorOptions::names()),
+            ("throttle", ThrottleOptions::names()),
+            ("preallocate", PreallocateOptions::names()),
+            ("quorum", QuorumOptions::names()),
+            ("blkverify", BlkverifyOptions::names()),
+        ] {
+            assert_eq!(known(declared), schema.branch(&node, driver), "{driver}");
+        }
+        let create = schema.member_type(&schema.arguments("blockdev-create"), "options");
+        assert_eq!(known(CreateFile::names()), schema.branch(&create, "file"), "blockdev-create of file");
+        assert_eq!(known(CreateQcow2::names()), schema.branch(&create, "qcow2"), "blockdev-create of qcow2");
+        let export = schema.arguments("block-export-add");
+        assert_eq!(known(BlockExportBase::names()), schema.members(&export), "block-export-add");
+        assert_eq!(known(BlockExportNbd::names()), schema.branch(&export, "nbd"), "block-export-add of NBD");
     }
 }
