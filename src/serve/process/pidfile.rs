@@ -1,6 +1,6 @@
 //! `-pidfile`: a file that says which process it is, locked as long as that runs (`qemu_write_pidfile`).
 
-use super::chardev::plain;
+use crate::serve::chardev::plain;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 /// The file of a process. It goes when this is dropped.
 #[derive(Debug)]
-pub(super) struct PidFile {
+pub(in crate::serve) struct PidFile {
     /// Holds the lock.
     file: File,
     /// Where it is, links resolved; `None`: it is unknown, and the file stays.
@@ -20,7 +20,7 @@ impl PidFile {
     ///
     /// # Errors
     /// What QEMU says: another process has it locked, or the host refuses.
-    pub(super) fn write(path: &str) -> Result<PidFile, String> {
+    pub(in crate::serve) fn write(path: &str) -> Result<PidFile, String> {
         written(path).map_err(|why| format!("cannot create PID file: {why}"))
     }
 }

@@ -1,13 +1,13 @@
 //! What `query-chardev` says of the character devices (`chardev/char-socket.c:qemu_chr_compute_filename`).
 
-use super::chardev::{Address, Chardev, ChardevKind};
-use super::cmdline::Config;
-use super::port::Port;
 use crate::qmp::order::hash_order;
+use crate::serve::chardev::{Address, Chardev, ChardevKind};
+use crate::serve::cmdline::Config;
+use crate::serve::port::Port;
 use crate::world::system::board::CharDevice;
 
 /// The devices in the order in which QEMU lists them.
-pub(super) fn all(config: &Config, ports: &[Port]) -> Vec<CharDevice> {
+pub(in crate::serve) fn all(config: &Config, ports: &[Port]) -> Vec<CharDevice> {
     let labels: Vec<&str> = config.chardevs.iter().map(|chardev| chardev.id.as_str()).collect();
     let order = hash_order(&labels);
     order.into_iter().rev().map(|i| one(config, &config.chardevs[i], ports.get(i))).collect()

@@ -5,7 +5,7 @@
 
 /// What a line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
+pub(in crate::serve) enum Asked {
     /// Nothing that has to do with the world: this is the answer.
     Answer(String),
     /// `clock_step [NS]`; without a number, to the next timer.
@@ -15,13 +15,13 @@ pub(super) enum Asked {
 }
 
 /// The last time that the clock may show, in 146 years: what comes later has room.
-pub(super) const LAST: u64 = 1 << 62;
+pub(in crate::serve) const LAST: u64 = 1 << 62;
 /// Lines that are longer are no lines.
 const MAX_LINE: usize = 1 << 20;
 
 /// The connection's side of it.
 #[derive(Debug)]
-pub(super) struct Qtest {
+pub(in crate::serve) struct Qtest {
     /// The port it listens at.
     pub port: usize,
     /// What it says the time is.
@@ -30,12 +30,12 @@ pub(super) struct Qtest {
 }
 
 impl Qtest {
-    pub(super) fn new(port: usize) -> Qtest {
+    pub(in crate::serve) fn new(port: usize) -> Qtest {
         Qtest { port, clock: 0, line: Vec::new() }
     }
 
     /// Takes bytes in; gives the lines that are complete.
-    pub(super) fn feed(&mut self, bytes: &[u8]) -> Vec<String> {
+    pub(in crate::serve) fn feed(&mut self, bytes: &[u8]) -> Vec<String> {
         let mut lines = Vec::new();
         for byte in bytes {
             match byte {
@@ -48,13 +48,13 @@ impl Qtest {
     }
 
     /// A client has gone.
-    pub(super) fn reset(&mut self) {
+    pub(in crate::serve) fn reset(&mut self) {
         self.line.clear();
     }
 }
 
 /// Reads a line.
-pub(super) fn parse(line: &str) -> Asked {
+pub(in crate::serve) fn parse(line: &str) -> Asked {
     let words: Vec<&str> = line.split_whitespace().collect();
     let number = |i: usize| words.get(i).and_then(|word| number(word));
     let fail = |why: String| Asked::Answer(format!("FAIL {why}\n"));

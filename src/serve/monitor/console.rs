@@ -19,7 +19,7 @@ const TERMINAL: usize = 256;
 ///
 /// # Errors
 /// `EAGAIN` where it would have to wait; else what the system says.
-pub(super) fn write_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
+pub(in crate::serve) fn write_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
     let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
     poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
     if fds[0].revents().is_empty() {
@@ -71,7 +71,7 @@ impl Stream {
 
 /// Both.
 #[derive(Debug)]
-pub(super) struct Console {
+pub(in crate::serve) struct Console {
     program: String,
     out: Stream,
     err: Stream,
@@ -79,13 +79,13 @@ pub(super) struct Console {
 
 impl Console {
     /// Of the process, whose messages begin with `program`.
-    pub(super) fn new(program: &str) -> Console {
+    pub(in crate::serve) fn new(program: &str) -> Console {
         let (out, err) = (Stream::new(rustix::stdio::stdout()), Stream::new(rustix::stdio::stderr()));
         Console { program: program.to_owned(), out, err }
     }
 
     /// What the world put out, if it goes to the standard streams.
-    pub(super) fn put(&mut self, output: &Output) {
+    pub(in crate::serve) fn put(&mut self, output: &Output) {
         match output {
             Output::Stdout(text) => self.out.write(text),
             Output::Stderr(text) => self.err.write(text),
@@ -95,24 +95,24 @@ impl Console {
     }
 
     /// A message, with the program's name before it.
-    pub(super) fn complain(&mut self, text: &str) {
+    pub(in crate::serve) fn complain(&mut self, text: &str) {
         let line = format!("{}: {text}\n", self.program);
         self.err.write(&line);
     }
 
     /// Writes what can be written now.
-    pub(super) fn flush(&mut self) {
+    pub(in crate::serve) fn flush(&mut self) {
         self.out.flush();
         self.err.flush();
     }
 
     /// What waits to be written to.
-    pub(super) fn clogged(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+    pub(in crate::serve) fn clogged(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         [&self.out, &self.err].into_iter().filter(|s| !s.waiting.is_empty()).map(|s| s.fd.as_fd())
     }
 
     /// Why some of it could not be written.
-    pub(super) fn trouble(&self) -> Option<String> {
+    pub(in crate::serve) fn trouble(&self) -> Option<String> {
         let named = [("standard output", &self.out), ("standard error", &self.err)];
         named
             .into_iter()
@@ -121,6 +121,6 @@ impl Console {
 }
 
 /// What the system says of an error.
-pub(super) fn text(errno: Errno) -> String {
-    super::chardev::plain(&errno.into())
+pub(in crate::serve) fn text(errno: Errno) -> String {
+    crate::serve::chardev::plain(&errno.into())
 }

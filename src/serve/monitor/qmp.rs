@@ -11,7 +11,7 @@ const QUEUE: usize = 8;
 
 /// One monitor.
 #[derive(Debug)]
-pub(super) struct Qmp {
+pub(in crate::serve) struct Qmp {
     /// The port it listens at.
     pub port: usize,
     /// Its number in the world, while somebody is connected.
@@ -23,34 +23,34 @@ pub(super) struct Qmp {
 }
 
 impl Qmp {
-    pub(super) fn new(port: usize, pretty: bool) -> Qmp {
+    pub(in crate::serve) fn new(port: usize, pretty: bool) -> Qmp {
         Qmp { port, client: None, pretty, parser: Parser::new(), queue: VecDeque::new() }
     }
 
     /// Takes bytes in.
-    pub(super) fn feed(&mut self, bytes: &[u8]) {
+    pub(in crate::serve) fn feed(&mut self, bytes: &[u8]) {
         self.queue.extend(self.parser.feed(bytes));
     }
 
     /// Everything that was begun is dropped: the client has gone.
-    pub(super) fn reset(&mut self) {
+    pub(in crate::serve) fn reset(&mut self) {
         self.client = None;
         self.parser = Parser::new();
         self.queue.clear();
     }
 
     /// Whether more input can be taken (`monitor_suspend`): without out-of-band execution one request at a time.
-    pub(super) fn open(&self, oob: bool) -> bool {
+    pub(in crate::serve) fn open(&self, oob: bool) -> bool {
         self.queue.len() < if oob { QUEUE } else { 1 }
     }
 
     /// The oldest request.
-    pub(super) fn take(&mut self) -> Option<Parsed> {
+    pub(in crate::serve) fn take(&mut self) -> Option<Parsed> {
         self.queue.pop_front()
     }
 
     /// Takes the out-of-band requests out of the queue, wherever they stand.
-    pub(super) fn take_oob(&mut self) -> Vec<Json> {
+    pub(in crate::serve) fn take_oob(&mut self) -> Vec<Json> {
         let is_oob = |parsed: &Parsed| {
             parsed.as_ref().is_ok_and(|json| json.get("exec-oob").is_some() && json.get("execute").is_none())
         };
@@ -63,10 +63,10 @@ impl Qmp {
     }
 
     /// A value as a line of the wire.
-    pub(super) fn line(&self, value: &Json) -> Vec<u8> {
+    pub(in crate::serve) fn line(&self, value: &Json) -> Vec<u8> {
         let mut text = String::with_capacity(128);
         if self.pretty {
-            super::pretty::write(value, 0, &mut text);
+            crate::serve::pretty::write(value, 0, &mut text);
         } else {
             write_value(value, Order::Wire, &mut text);
         }
@@ -76,6 +76,6 @@ impl Qmp {
 }
 
 /// The reply to input that is no request at all.
-pub(super) fn parse_error(error: &QmpError) -> Json {
+pub(in crate::serve) fn parse_error(error: &QmpError) -> Json {
     Json::dict(vec![("error", error.to_json())])
 }

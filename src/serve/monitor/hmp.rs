@@ -1,15 +1,15 @@
 //! A human monitor on a connection: a line editor in front of `human-monitor-command` (`monitor/hmp.c`).
 
-use super::readline::{PROMPT, Readline};
 use crate::base::Json;
+use crate::serve::readline::{PROMPT, Readline};
 use std::collections::VecDeque;
 
 /// What the monitor says first.
-pub(super) const BANNER: &str = "QEMU 10.0.2 monitor - type 'help' for more information\r\n";
+pub(in crate::serve) const BANNER: &str = "QEMU 10.0.2 monitor - type 'help' for more information\r\n";
 
 /// One monitor.
 #[derive(Debug)]
-pub(super) struct Hmp {
+pub(in crate::serve) struct Hmp {
     /// The port it listens at.
     pub port: usize,
     /// Its number in the world, while somebody is connected.
@@ -24,17 +24,17 @@ pub(super) struct Hmp {
 }
 
 impl Hmp {
-    pub(super) fn new(port: usize) -> Hmp {
+    pub(in crate::serve) fn new(port: usize) -> Hmp {
         Hmp { port, client: None, editor: Readline::default(), waiting: VecDeque::new(), line: None, busy: false }
     }
 
     /// Whether more input can be taken.
-    pub(super) fn open(&self) -> bool {
+    pub(in crate::serve) fn open(&self) -> bool {
         !self.busy && self.line.is_none()
     }
 
     /// Takes bytes in; gives what is echoed.
-    pub(super) fn feed(&mut self, bytes: &[u8]) -> Vec<u8> {
+    pub(in crate::serve) fn feed(&mut self, bytes: &[u8]) -> Vec<u8> {
         self.waiting.extend(bytes);
         self.read_on()
     }
@@ -49,7 +49,7 @@ impl Hmp {
     }
 
     /// The line to carry out, as a command.
-    pub(super) fn take(&mut self) -> Option<Json> {
+    pub(in crate::serve) fn take(&mut self) -> Option<Json> {
         let line = self.line.take()?;
         self.busy = true;
         let arguments = Json::dict(vec![("command-line", Json::str(&line))]);
@@ -57,7 +57,7 @@ impl Hmp {
     }
 
     /// The line is done: what to print, with the next prompt and what was typed meanwhile, unless the process ends.
-    pub(super) fn done(&mut self, reply: &Json, ends: bool) -> Vec<u8> {
+    pub(in crate::serve) fn done(&mut self, reply: &Json, ends: bool) -> Vec<u8> {
         self.busy = false;
         let text = match (reply.get("return"), reply.get("error")) {
             (Some(text), _) => text.as_str().unwrap_or_default().to_owned(),
@@ -74,7 +74,7 @@ impl Hmp {
     }
 
     /// A client has gone.
-    pub(super) fn reset(&mut self) {
+    pub(in crate::serve) fn reset(&mut self) {
         *self = Hmp::new(self.port);
     }
 }

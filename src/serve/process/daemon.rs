@@ -4,20 +4,20 @@
 //! in a session of its own. Its standard input is a pipe to the first process, to which it writes one zero byte when it listens; the
 //! first one's exit code is 0 then. If the pipe ends without it, something went wrong, and the error stands on standard error.
 
-use super::chardev::plain;
+use crate::serve::chardev::plain;
 use rustix::fs::{Mode, OFlags};
 use std::io::Read as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
 /// The environment variable that marks the second process.
-pub(super) const CHILD: &str = "sim-daemon-child";
+pub(in crate::serve) const CHILD: &str = "sim-daemon-child";
 
 /// Starts the second process and waits until it listens. The exit code.
 ///
 /// # Errors
 /// It can't be started.
-pub(super) fn start() -> Result<u8, String> {
+pub(in crate::serve) fn start() -> Result<u8, String> {
     let failed = |e: std::io::Error| format!("-daemonize: {}", plain(&e));
     let (mut reader, writer) = std::io::pipe().map_err(failed)?;
     let mut args = std::env::args_os();
@@ -35,7 +35,7 @@ pub(super) fn start() -> Result<u8, String> {
 }
 
 /// The second process begins: away from the terminal.
-pub(super) fn begin() {
+pub(in crate::serve) fn begin() {
     let _ = rustix::process::setsid();
     rustix::process::umask(Mode::WGRP | Mode::RWXO);
 }
@@ -44,7 +44,7 @@ pub(super) fn begin() {
 ///
 /// # Errors
 /// There is no `/dev/null`, or the first process has gone.
-pub(super) fn ready() -> Result<(), String> {
+pub(in crate::serve) fn ready() -> Result<(), String> {
     let failed = |errno: rustix::io::Errno| format!("-daemonize: {errno}");
     rustix::process::chdir("/").map_err(|errno| format!("not able to chdir to /: {errno}"))?;
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;

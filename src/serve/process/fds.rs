@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 ///
 /// # Errors
 /// There is no such descriptor.
-pub(super) fn take(number: i32) -> io::Result<OwnedFd> {
+pub(in crate::serve) fn take(number: i32) -> io::Result<OwnedFd> {
     let (from, to) = UnixStream::pair()?;
     let rights = [ControlMessage::ScmRights(&[number])];
     sendmsg::<()>(from.as_raw_fd(), &[IoSlice::new(b"f")], &rights, MsgFlags::empty(), None)?;

@@ -8,11 +8,11 @@ const MAX: usize = 4095;
 const HISTORY: usize = 64;
 
 /// What stands before each line.
-pub(super) const PROMPT: &str = "(qemu) ";
+pub(in crate::serve) const PROMPT: &str = "(qemu) ";
 
 /// The editor of one connection.
 #[derive(Debug, Default)]
-pub(super) struct Readline {
+pub(in crate::serve) struct Readline {
     line: Vec<u8>,
     cursor: usize,
     /// The line as the terminal shows it.
@@ -25,7 +25,7 @@ pub(super) struct Readline {
 
 impl Readline {
     /// Takes a byte; appends what is echoed to `out`. A complete line, if this ended one.
-    pub(super) fn key(&mut self, byte: u8, out: &mut Vec<u8>) -> Option<String> {
+    pub(in crate::serve) fn key(&mut self, byte: u8, out: &mut Vec<u8>) -> Option<String> {
         if !self.escape.is_empty() {
             self.escape.push(byte);
             match (self.escape.as_slice(), byte) {

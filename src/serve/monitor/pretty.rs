@@ -5,7 +5,7 @@ use crate::qmp::order::wire_order;
 use crate::qmp::print::{Order, write_value};
 
 /// Prints `value` with its inner lines indented below `depth`.
-pub(super) fn write(value: &Json, depth: usize, out: &mut String) {
+pub(in crate::serve) fn write(value: &Json, depth: usize, out: &mut String) {
     let line = |out: &mut String, depth: usize| {
         out.push_str("\r\n");
         out.extend(std::iter::repeat_n("    ", depth));

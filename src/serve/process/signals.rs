@@ -6,7 +6,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 
 /// The signals that wait.
 #[derive(Debug)]
-pub(super) struct Signals {
+pub(in crate::serve) struct Signals {
     fd: SignalFd,
 }
 
@@ -15,7 +15,7 @@ impl Signals {
     ///
     /// # Errors
     /// The system has no such thing.
-    pub(super) fn catch() -> Result<Signals, String> {
+    pub(in crate::serve) fn catch() -> Result<Signals, String> {
         let mut set = SigSet::empty();
         for signal in [Signal::SIGINT, Signal::SIGHUP, Signal::SIGTERM] {
             set.add(signal);
@@ -27,12 +27,12 @@ impl Signals {
     }
 
     /// What to wait for.
-    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+    pub(in crate::serve) fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 
     /// The next one, in QEMU's words.
-    pub(super) fn read(&self) -> Option<String> {
+    pub(in crate::serve) fn read(&self) -> Option<String> {
         let info = self.fd.read_signal().ok().flatten()?;
         let (number, pid) = (info.ssi_signo, info.ssi_pid);
         if pid == 0 {
