@@ -26,7 +26,7 @@ pub struct LastWrite {
 fn discarded(node: NodeId, world: &World) -> bool {
     let mut below = Some(node);
     while let Some(bs) = below {
-        let takes = |of: &Node| matches!(&of.driver, Some(Driver::Cbw(cbw)) if cbw.discard_source);
+        let takes = |of: &Node| of.driver.as_ref().is_some_and(Driver::discards_source);
         if world.graph.nodes.iter().any(|(id, of)| takes(of) && (id == bs || world.graph.filter_bs(id) == Some(bs))) {
             return true;
         }
