@@ -9,6 +9,7 @@ use crate::world::block::backend::BlkRequest;
 use crate::world::block::driver::Driver;
 use crate::world::block::graph::Node;
 use crate::world::watch::feed::Seen;
+use crate::world::watch::kinds::{Kind, Kinds};
 
 /// [`Invariant::LastWrite`]
 ///
@@ -37,6 +38,14 @@ fn discarded(node: NodeId, world: &World) -> bool {
 
 impl Watch for LastWrite {
     const INVARIANT: Invariant = Invariant::LastWrite;
+    const HEARS: Kinds = Kinds::of(&[
+        Kind::BackupBegins,
+        Kind::GuestBegin,
+        Kind::GuestEnd,
+        Kind::Changed,
+        Kind::PaddingLost,
+        Kind::ChainBegins,
+    ]);
 
     fn see(&mut self, seen: &Seen, world: &World) -> Result<(), Broken> {
         match seen {

@@ -183,8 +183,7 @@ const RAW: Row = Row {
     ..FILTER
 };
 
-const BLKDEBUG: Row =
-    Row { format_name: "blkdebug", has_protocol_name: true, has_debug_breakpoint: true, ..FILTER };
+const BLKDEBUG: Row = Row { format_name: "blkdebug", has_protocol_name: true, has_debug_breakpoint: true, ..FILTER };
 
 const COPY_BEFORE_WRITE: Row = Row {
     format_name: "copy-before-write",
@@ -198,8 +197,7 @@ const COPY_BEFORE_WRITE: Row = Row {
 
 const COPY_ON_READ: Row = Row { format_name: "copy-on-read", is_job_filter: true, can_reopen: false, ..FILTER };
 
-const THROTTLE: Row =
-    Row { format_name: "throttle", mutable_opts: MutableOpts::Only(&["throttle-group"]), ..FILTER };
+const THROTTLE: Row = Row { format_name: "throttle", mutable_opts: MutableOpts::Only(&["throttle-group"]), ..FILTER };
 
 const MIRROR_TOP: Row = Row {
     format_name: "mirror_top",
