@@ -23,11 +23,13 @@ mod quiet;
 mod ready_once;
 mod transaction_undone;
 
+use crate::base::Digest;
 use crate::invariant::{Broken, Invariant};
 use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::watch::feed::Seen;
 use crate::world::watch::kinds::Kinds;
+use std::hash::{Hash, Hasher};
 
 /// Watches for one invariant.
 trait Watch {
@@ -49,8 +51,10 @@ trait Watch {
 macro_rules! watchers {
     ($($field:ident: $watcher:path,)*) => {
         /// What the watchers of all invariants remember.
-        #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct Checker {
+            /// Of all that stands below, until something is looked at.
+            digest: Digest,
             $($field: $watcher,)*
             chains: chain::Chains,
             discard_arrives: discard_arrives::DiscardArrives,
@@ -60,6 +64,18 @@ macro_rules! watchers {
         /// The invariants that have a watcher. `used-after-free` and `no-abort` have none: whoever uses an id that was freed, or fails
         /// one of QEMU's assertions, ends the step. `comes-to-rest` is looked at when nothing happens any more.
         pub const WATCHED: &[Invariant] = &[$(<$watcher as Watch>::INVARIANT,)*];
+
+        impl Hash for Checker {
+            fn hash<H: Hasher>(&self, state: &mut H) {
+                let Checker { digest, $($field,)* chains, discard_arrives, findings } = self;
+                state.write_u64(digest.of(|hasher| {
+                    $($field.hash(hasher);)*
+                    chains.hash(hasher);
+                    discard_arrives.hash(hasher);
+                    findings.hash(hasher);
+                }));
+            }
+        }
 
         impl Checker {
             fn see(&mut self, seen: &Seen, world: &World) -> Result<(), Broken> {
@@ -162,6 +178,7 @@ impl Checker {
     }
 
     fn look(&mut self, world: &mut World) -> Result<(), Broken> {
+        self.digest.clear();
         let mut seen = std::mem::take(&mut world.feed.seen);
         seen.iter().for_each(|seen| world.feed.marks.note(seen));
         let checked = seen.iter().try_for_each(|seen| self.see(seen, world));
