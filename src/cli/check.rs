@@ -2,6 +2,7 @@
 
 use super::output::Output;
 use super::{EXIT_USAGE, files, report};
+use crate::base::{counted, part_of};
 use crate::scenario::Library;
 use std::path::PathBuf;
 
@@ -38,7 +39,11 @@ pub(super) fn check(paths: &[PathBuf], out: &mut Output) -> u8 {
         }
     }
     if mistakes > 1 {
-        out.complain(&format!("{mistakes} mistakes in {wrong} of {} files\n", found.len()));
+        out.complain(&format!(
+            "{} in {}\n",
+            counted(mistakes as u64, "mistake"),
+            part_of(wrong, found.len() as u64, "file")
+        ));
     }
     if mistakes > 0 { EXIT_USAGE } else { 0 }
 }

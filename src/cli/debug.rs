@@ -4,6 +4,7 @@
 use super::output::Output;
 use super::quirks::WatchArgs;
 use super::{EXIT_USAGE, debug_screen, files, report, run};
+use crate::base::counted;
 use crate::choice::{Chooser, Mode, Replay, Walk};
 use crate::debug::{Debugger, Goal, View};
 use crate::scenario::plan::{Plan, Schedule};
@@ -228,7 +229,7 @@ fn new_records(debugger: &Debugger, before: usize) -> String {
     let count = debugger.sim().world.trace.len().saturating_sub(before);
     let mut out = String::new();
     if count > SHOWN {
-        out.push_str(&format!("  … {} records before these\n", count - SHOWN));
+        out.push_str(&format!("  … {} before these\n", counted((count - SHOWN) as u64, "record")));
     }
     for record in debugger.records(before + count.saturating_sub(SHOWN)) {
         text::write_line(record, &mut out);

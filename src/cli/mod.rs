@@ -234,11 +234,6 @@ fn seeds(text: &str) -> Result<Range<u64>, String> {
     if range.is_empty() { Err(wrong()) } else { Ok(range) }
 }
 
-/// So many of something, in words.
-fn counted(number: u64, what: &str) -> String {
-    format!("{} {what}{}", crate::explore::grouped(&number.to_string()), if number == 1 { "" } else { "s" })
-}
-
 /// The whole command: reads the arguments, does what they say with `runner`, gives the exit code.
 #[must_use]
 pub fn main(runner: Runner) -> ExitCode {

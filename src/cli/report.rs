@@ -1,5 +1,6 @@
 //! Mistakes in scenario files as people see them: the line, a caret, advice.
 
+use crate::base::counted;
 use crate::scenario::{Place, ScenarioError};
 use anstyle::{AnsiColor, Style};
 
@@ -48,7 +49,7 @@ pub fn render(error: &ScenarioError, width: usize, colour: bool) -> String {
     let mut help: Vec<String> = error.help.iter().cloned().collect();
     help.extend(error.calls.iter().take(MAX_CALLS).map(|call| format!("called from {call}")));
     if error.calls.len() > MAX_CALLS {
-        help.push(format!("and through {} more calls", error.calls.len() - MAX_CALLS));
+        help.push(format!("and through {}", counted((error.calls.len() - MAX_CALLS) as u64, "more call")));
     }
     let help: Vec<String> = help.iter().flat_map(|text| wrapped(text, width.saturating_sub(8))).collect();
     if !help.is_empty() {

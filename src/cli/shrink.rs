@@ -3,6 +3,7 @@
 
 use super::output::Output;
 use super::{EXIT_USAGE, replay};
+use crate::base::counted;
 use crate::shrink::{self, Shrunk};
 use crate::sim;
 use crate::sim::outcome::{Outcome, RunOptions};
@@ -35,7 +36,11 @@ pub(super) fn shrink(args: &ShrinkArgs, out: &mut Output) -> u8 {
         }
     };
     let mut said = format!("{}\nbefore: {}\nafter:  {}\n", shrunk.verdict, shrunk.before, shrunk.after);
-    said.push_str(&format!("{} runs, {} of them until the schedule was small\n", shrunk.runs, shrunk.schedule_runs));
+    said.push_str(&format!(
+        "{}, {} of them until the schedule was small\n",
+        counted(u64::from(shrunk.runs), "run"),
+        shrunk.schedule_runs
+    ));
     let code = match &args.save {
         None => {
             out.print(&shrunk.to_yaml());

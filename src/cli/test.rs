@@ -9,7 +9,8 @@ use super::check::WIDTH;
 use super::interrupt::{EXIT_INTERRUPTED, Stop};
 use super::output::Output;
 use super::run::again;
-use super::{EXIT_USAGE, TestArgs, counted, files, report};
+use super::{EXIT_USAGE, TestArgs, files, report};
+use crate::base::{counted, part_of};
 use crate::choice::Chooser;
 use crate::explore::Strategy;
 use crate::scenario::Library;
@@ -111,7 +112,10 @@ pub(super) fn test(args: &TestArgs, runner: Runner, out: &mut Output) -> u8 {
         code = code.max(EXIT_USAGE);
     }
     if shared.stop.asked() {
-        out.complain(&format!("interrupted: what was not run yet of the {} files is not counted\n", found.len()));
+        out.complain(&format!(
+            "interrupted: what was not run yet of the {} is not counted\n",
+            counted(found.len() as u64, "file")
+        ));
         code = EXIT_INTERRUPTED;
     }
     code
@@ -164,7 +168,7 @@ fn all(shared: &Shared<'_>, out: &mut Output) -> Vec<Verdict> {
                 }
             }
             let runs = shared.runs.load(Ordering::Relaxed);
-            out.progress(&format!("{done} of {total} scenarios, {}", counted(runs, "run")));
+            out.progress(&format!("{}, {}", part_of(done, total as u64, "scenario"), counted(runs, "run")));
         }
     });
     out.progress("");
@@ -229,7 +233,7 @@ fn run_all(path: &Path, plan: &Plan, shared: &Shared<'_>, verdict: &mut Verdict)
     }
     for text in order {
         let Some((again, times)) = kinds.remove(&text) else { continue };
-        let times = if times > 1 { format!("\n  {times} runs fail like this") } else { String::new() };
+        let times = if times > 1 { format!("\n  {} fail like this", counted(times, "run")) } else { String::new() };
         verdict.failures.push(format!("{text}{times}\n  again: {again}\n"));
     }
 }
@@ -242,8 +246,8 @@ fn tell(verdict: &Verdict, out: &mut Output) {
     let word = if verdict.code == 0 { "ok" } else { "FAILED" };
     let of = match verdict.runs {
         0 | 1 => String::new(),
-        runs if verdict.failed == 0 => format!("  {runs} runs"),
-        runs => format!("  {} of {runs} runs", verdict.failed),
+        runs if verdict.failed == 0 => format!("  {}", counted(runs, "run")),
+        runs => format!("  {}", part_of(verdict.failed, runs, "run")),
     };
     out.print(&format!("{word:<6}  {}{of}\n", verdict.name));
     for failure in &verdict.failures {
@@ -278,7 +282,7 @@ fn junit(verdicts: &[Verdict]) -> String {
         let kind = if verdict.code == 1 { "failure" } else { "error" };
         let message = match verdict.runs {
             0 => "a mistake in the file".to_owned(),
-            runs => format!("{} of {runs} runs failed", verdict.failed),
+            runs => format!("{} failed", part_of(verdict.failed, runs, "run")),
         };
         let failures = xml(&verdict.failures.join("\n"));
         text.push_str(&format!(">\n      <{kind} message=\"{message}\">{failures}</{kind}>\n    </testcase>\n"));
@@ -327,7 +331,7 @@ mod tests {
             "<testsuite name=\"scenarios\" tests=\"3\" failures=\"1\" errors=\"1\" time=\"3.750\">",
             "<testcase name=\"one\" classname=\"a\" time=\"1.250\"/>",
             "<testcase name=\"&lt;two&gt;\" classname=\"a\" time=\"1.250\">",
-            "<failure message=\"1 of 1 runs failed\">× &lt;a&gt; &amp; &quot;b&quot; \u{fffd}</failure>",
+            "<failure message=\"1 run failed\">× &lt;a&gt; &amp; &quot;b&quot; \u{fffd}</failure>",
             "<error message=\"a mistake in the file\">]]&gt;</error>",
         ] {
             assert!(text.contains(part), "{part}\n{text}");

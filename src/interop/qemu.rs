@@ -10,6 +10,7 @@ use super::{Trouble, trouble};
 use crate::base::Json;
 use crate::trace::canonical;
 use crate::validate;
+use std::fmt;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -38,6 +39,16 @@ pub enum Ending {
     Killed(String),
     /// It did not answer, and was killed.
     Hung,
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ending::Exited(code) => write!(f, "QEMU left with code {code}"),
+            Ending::Killed(signal) => write!(f, "QEMU was ended by {signal}"),
+            Ending::Hung => f.write_str("QEMU hangs"),
+        }
+    }
 }
 
 /// What was to be read.
