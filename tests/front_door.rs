@@ -78,7 +78,7 @@ fn check_tells_all_mistakes_of_a_file() {
         "no status `finished`",
         "no member of BLOCK_JOB_COMPLETED `job`",
         "command \"wirte\" not found",
-        "9 mistakes in 1 of 1 files",
+        "9 mistakes in 1 file",
     ];
     for word in expected {
         assert!(err.contains(word), "{word}: {err}");

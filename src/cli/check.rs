@@ -27,7 +27,8 @@ pub(super) fn check(paths: &[PathBuf], out: &mut Output) -> u8 {
         match files::checked(&mut library, path) {
             Ok(_) if out.quiet => {}
             Ok(Some(plan)) => {
-                out.print(&format!("{}: ok, steps: {}; {}\n", path.display(), plan.steps.len(), plan.about))
+                let about = plan.about.split_whitespace().collect::<Vec<_>>().join(" ");
+                out.print(&format!("{}: ok, {}: {about}\n", path.display(), counted(plan.steps.len() as u64, "step")))
             }
             Ok(None) => out.print(&format!("{}: ok, definitions only\n", path.display())),
             Err(errors) => {
