@@ -30,7 +30,7 @@ pub(super) struct CampaignFile {
 impl CampaignFile {
     /// A new one; one that is there stays, and is refused.
     pub fn create(dir: &Path, head: &Head) -> Result<CampaignFile, String> {
-        std::fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+        std::fs::create_dir_all(dir).map_err(|error| format!("{}: {}", dir.display(), super::files::plain(&error)))?;
         let path = dir.join(NAME);
         let made = OpenOptions::new().write(true).create_new(true).open(&path);
         let file = made.map_err(|error| match error.kind() {
@@ -38,7 +38,7 @@ impl CampaignFile {
                 "{}: a campaign stands here: --resume goes on with it, another directory begins another",
                 path.display()
             ),
-            _ => format!("{}: {error}", path.display()),
+            _ => format!("{}: {}", path.display(), super::files::plain(&error)),
         })?;
         let mut made = CampaignFile { file, path };
         made.line(head)?;
@@ -52,8 +52,10 @@ impl CampaignFile {
         if old != *head {
             return Err(format!("{}: it is of another campaign: {}", path.display(), head.differs(&old)));
         }
-        let file =
-            OpenOptions::new().append(true).open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let file = OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .map_err(|error| format!("{}: {}", path.display(), super::files::plain(&error)))?;
         let mut made = CampaignFile { file, path };
         // The last line may have been cut off.
         made.write("\n")?;
@@ -72,7 +74,9 @@ impl CampaignFile {
     }
 
     fn write(&mut self, text: &str) -> Result<(), String> {
-        self.file.write_all(text.as_bytes()).map_err(|error| format!("{}: {error}", self.path.display()))
+        self.file
+            .write_all(text.as_bytes())
+            .map_err(|error| format!("{}: {}", self.path.display(), super::files::plain(&error)))
     }
 }
 

@@ -41,7 +41,7 @@ pub(super) struct About<'a> {
 
 /// Writes `index.html` into `dir`, and a page for each kind of failure.
 pub(super) fn write(dir: &Path, tally: &Tally, about: &About<'_>) -> Result<(), String> {
-    let trouble = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
+    let trouble = |path: &Path, error: std::io::Error| format!("{}: {}", path.display(), super::files::plain(&error));
     std::fs::create_dir_all(dir).map_err(|error| trouble(dir, error))?;
     let mut failures: Vec<Failure> = Vec::new();
     for found in &tally.found {

@@ -19,7 +19,7 @@ pub(super) fn check(paths: &[PathBuf], out: &mut Output) -> u8 {
         }
     };
     if found.is_empty() {
-        out.error("no scenarios here: their names end in .yaml or .yml");
+        out.error(&files::none(paths, &[]));
         return EXIT_USAGE;
     }
     let (mut library, mut mistakes, mut wrong) = (Library::default(), 0, 0);

@@ -73,7 +73,7 @@ pub(super) fn debug(args: &DebugArgs, out: &mut Output) -> u8 {
             0
         }
         Err(error) => {
-            out.complain(&format!("the screen cannot be used ({error}): try --lines\n"));
+            out.error(&format!("the screen cannot be used: {}; try --lines", super::files::plain(&error)));
             EXIT_USAGE
         }
     }

@@ -14,7 +14,7 @@ use crate::explore::{Caps, ClientTrace, Exhausted, Part, Search, Start, listed, 
 use crate::sim::outcome::{Outcome, RunOptions};
 use crate::trace::{Level, RecordKind, text};
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -65,7 +65,7 @@ pub(super) fn explore(args: &ExploreArgs, out: &mut Output) -> u8 {
     let start = match Start::of(&plan, &options) {
         Ok(start) => start,
         Err(outcome) => {
-            out.complain(&format!("the scenario ended before exploring could start\n{outcome}\n"));
+            out.error(&ended_early(&args.file, &outcome));
             return outcome.exit_code().max(1);
         }
     };
@@ -100,6 +100,11 @@ pub(super) fn explore(args: &ExploreArgs, out: &mut Output) -> u8 {
         return EXIT_INTERRUPTED;
     }
     if found.proved() { 0 } else { found.ends.iter().map(Outcome::exit_code).max().unwrap_or(0).max(1) }
+}
+
+/// What is said of a scenario that has no schedules to explore.
+pub(super) fn ended_early(file: &Path, outcome: &Outcome) -> String {
+    format!("{}: the scenario ended before exploring could start: {outcome}", file.display())
 }
 
 /// Has the workers search, and says how far they are.

@@ -147,7 +147,7 @@ pub(super) fn fuzz(args: &FuzzArgs, runner: Runner, out: &mut Output) -> u8 {
             match Start::watched(&plan, &options) {
                 Ok(start) => (Some(plan), Source::Scenario(Box::new(start))),
                 Err(outcome) => {
-                    out.complain(&format!("the scenario ended before exploring could start\n{outcome}\n"));
+                    out.error(&super::explore::ended_early(file, &outcome));
                     return outcome.exit_code().max(1);
                 }
             }
@@ -155,7 +155,11 @@ pub(super) fn fuzz(args: &FuzzArgs, runner: Runner, out: &mut Output) -> u8 {
     };
     for (option, dir) in [("--report", &args.report), ("--failures", &args.failures)] {
         if let Some(Err(error)) = dir.as_ref().map(|dir| outfile::probe_dir(dir)) {
-            out.error(&format!("{option}: {}: {error}", dir.as_deref().unwrap_or("".as_ref()).display()));
+            out.error(&format!(
+                "{option}: {}: {}",
+                dir.as_deref().unwrap_or("".as_ref()).display(),
+                files::plain(&error)
+            ));
             return EXIT_USAGE;
         }
     }
@@ -289,7 +293,7 @@ impl Save {
             None => format!("{:08x}", Fingerprint::of(&found.choices) as u32),
         };
         let path = self.dir.join(format!("{}-{which}.yaml", slug(&found.kind)));
-        let trouble = |error: std::io::Error| format!("{}: {error}", path.display());
+        let trouble = |error: std::io::Error| format!("{}: {}", path.display(), files::plain(&error));
         std::fs::create_dir_all(&self.dir).map_err(trouble)?;
         outfile::write(&path, failure.to_text().as_bytes()).map_err(trouble)?;
         Ok(path)

@@ -53,7 +53,7 @@ impl Output {
             self.closed = true;
             if error.kind() != io::ErrorKind::BrokenPipe {
                 self.failed = true;
-                self.complain(&format!("cannot write to standard output: {error}\n"));
+                self.error(&format!("cannot write to standard output: {}", super::files::plain(&error)));
             }
         }
     }

@@ -44,7 +44,7 @@ pub fn render(error: &ScenarioError, width: usize, colour: bool) -> String {
             let message = wrapped(&error.message, width.saturating_sub(4)).join("\n  │ ");
             format!("  {style}×{style:#} {message}\n{}", excerpt(place, &looks))
         }
-        false => format!("error: {}: {}: {}\n", place.file, error.message, place.label),
+        false => format!("error: {}: {}\n", place.file, place.label),
     };
     let mut help: Vec<String> = error.help.iter().cloned().collect();
     help.extend(error.calls.iter().take(MAX_CALLS).map(|call| format!("called from {call}")));

@@ -27,7 +27,7 @@ pub(super) fn run(args: &RunArgs, runner: Runner, out: &mut Output) -> u8 {
         }
     };
     if found.is_empty() {
-        out.error("no scenario of that name");
+        out.error(&files::none(&args.files, &args.filter));
         return EXIT_USAGE;
     }
     let several = found.len() > 1;
@@ -51,7 +51,7 @@ fn one(args: &RunArgs, file: &Path, several: bool, runner: Runner, out: &mut Out
             return 0;
         }
         Ok(None) => {
-            out.error(&format!("{name}: this file holds only definitions, it is included by scenarios"));
+            out.error(&files::definitions_only(file));
             return EXIT_USAGE;
         }
         Err(error) => {
@@ -63,7 +63,8 @@ fn one(args: &RunArgs, file: &Path, several: bool, runner: Runner, out: &mut Out
     let chooser = match chooser(args, &plan) {
         Ok(chooser) => chooser,
         Err(problem) => {
-            out.error(&format!("--replay: {problem}"));
+            let option = if args.bytes.is_some() { "--bytes" } else { "--replay" };
+            out.error(&format!("{option}: {problem}"));
             return EXIT_USAGE;
         }
     };

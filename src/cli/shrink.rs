@@ -2,7 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "the shell writes the result to a real file")]
 
 use super::output::Output;
-use super::{EXIT_USAGE, replay};
+use super::{EXIT_USAGE, files, replay};
 use crate::base::counted;
 use crate::shrink::{self, Shrunk};
 use crate::sim;
@@ -52,8 +52,9 @@ pub(super) fn shrink(args: &ShrinkArgs, out: &mut Output) -> u8 {
                 0
             }
             Err(why) => {
-                said.push_str(&format!("{}: {why}\n", folder.display()));
-                EXIT_USAGE
+                out.complain(&said);
+                out.error(&format!("--save: {why}"));
+                return EXIT_USAGE;
             }
         },
     };
@@ -63,8 +64,8 @@ pub(super) fn shrink(args: &ShrinkArgs, out: &mut Output) -> u8 {
 
 /// Writes the scenario into a folder, under the name of the invariant and of the failure's file, and its snapshot; says where.
 fn save(folder: &Path, file: &Path, shrunk: &Shrunk) -> Result<String, String> {
-    let told = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
-    std::fs::create_dir_all(folder).map_err(|error| error.to_string())?;
+    let told = |path: &Path, error: std::io::Error| format!("{}: {}", path.display(), files::plain(&error));
+    std::fs::create_dir_all(folder).map_err(|error| told(folder, error))?;
     let kind = shrunk.verdict.invariant.as_ref().unwrap_or(&shrunk.verdict.outcome);
     let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     // A failure's file begins with its kind already.

@@ -92,8 +92,7 @@ pub(super) fn test(args: &TestArgs, runner: Runner, out: &mut Output) -> u8 {
     };
     let verdicts = all(&shared, out);
     if verdicts.is_empty() && !shared.stop.asked() {
-        let paths: Vec<String> = args.paths.iter().map(|path| path.display().to_string()).collect();
-        out.error(&format!("{}: no scenarios here", paths.join(", ")));
+        out.error(&files::none(&args.paths, &args.filter));
         return EXIT_USAGE;
     }
     let failed = verdicts.iter().filter(|verdict| verdict.code != 0).count();
