@@ -1,6 +1,6 @@
 //! Starting and ending the process: the block options of its command line, and shutdown.
 
-use super::machine::Device;
+use super::machine::{Device, geometry_read};
 use crate::base::Json;
 use crate::block::accounting::Accounting;
 use crate::qmp::drive::{DriveOptions, split_options};
@@ -142,7 +142,13 @@ impl World {
             self.reports_of("-drive", value, from);
             let attached = opened.and_then(|(blk, place)| match place {
                 Place::None => Ok(()),
-                Place::OnBoard { cdrom } => self.attach_on_board(blk, cdrom, drives),
+                Place::OnBoard { cdrom } => {
+                    let attached = self.attach_on_board(blk, cdrom, drives);
+                    if attached.is_ok() && !cdrom {
+                        self.run_to_end(vec![geometry_read(blk)], between);
+                    }
+                    attached
+                }
                 Place::Virtio => {
                     implied.push(blk);
                     Ok(())
@@ -163,9 +169,9 @@ impl World {
             attached.map_err(|err| format!("-device {value}: {}", self.with_hint(err, value)))?;
         }
         for blk in implied {
-            self.device_attach(Device::new("virtio-blk".into()), Some(blk))?;
+            self.boot_attach(Device::new("virtio-blk".into()), blk, between)?;
         }
-        self.now = crate::base::time::Instant::START;
+        self.set_clock(crate::base::time::Instant::START);
         Ok(())
     }
 
@@ -334,7 +340,7 @@ impl World {
         let (device, drive) = self.device_new(&options, !text.starts_with('{'))?;
         let Some(drive) = drive else { return self.device_attach(device, None) };
         if let Some(blk) = self.graph.blk_by_name(&drive) {
-            return self.device_attach(device, Some(blk));
+            return self.boot_attach(device, blk, between);
         }
         let bs = self.graph.find_node(&drive).expect("it was there when the device was looked at");
         let blk = self.blk_new("".into(), 0, perm::ALL);
@@ -342,6 +348,21 @@ impl World {
             Val::Done(done) => done.map_err(|err| err.desc.to_string())?,
             other => unreachable!("attaching ends with {other:?}"),
         }
-        self.device_attach(device, Some(blk))
+        self.boot_attach(device, blk, between)
+    }
+
+    /// A device of the command line takes its backend over and is realised.
+    fn boot_attach(
+        &mut self,
+        device: Device,
+        blk: BackendId,
+        between: &mut dyn FnMut(&mut World),
+    ) -> Result<(), String> {
+        let guesses = device.guesses_geometry();
+        self.device_attach(device, Some(blk))?;
+        if guesses {
+            self.run_to_end(vec![geometry_read(blk)], between);
+        }
+        Ok(())
     }
 }

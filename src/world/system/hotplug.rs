@@ -1,6 +1,6 @@
 //! Devices that come and go while the process runs: `device_add`, `device_del` (`system/qdev-monitor.c`, `hw/core/qdev.c`).
 
-use super::machine::Device;
+use super::machine::{Device, geometry_read};
 use crate::base::Json;
 use crate::base::time::Span;
 use crate::qmp::error::{ErrorClass, QmpError};
@@ -30,6 +30,7 @@ pub struct Plugged {
 #[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
 pub enum HotplugFrame {
     DevicePlugged(Box<Plugged>),
+    DeviceRealized,
     UnplugOnReset,
     MarkAutoDel(BackendId),
     ReleaseDrive(BackendId),
@@ -41,6 +42,7 @@ impl HotplugFrame {
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {
         match self {
             HotplugFrame::DevicePlugged(plugged) => w.device_plugged(*plugged),
+            HotplugFrame::DeviceRealized => w.device_realized(),
             HotplugFrame::UnplugOnReset => w.unplug_on_reset(),
             HotplugFrame::MarkAutoDel(blk) => w.mark_auto_del(blk),
             HotplugFrame::ReleaseDrive(blk) => w.release_drive(blk),
@@ -70,8 +72,11 @@ impl World {
             return self.ret(Val::Done(done));
         };
         if let Some(blk) = self.graph.blk_by_name(&drive) {
-            let done = self.device_attach(device, Some(blk)).map_err(QmpError::generic);
-            return self.ret(Val::Done(done));
+            let guesses = device.guesses_geometry();
+            return match self.device_attach(device, Some(blk)) {
+                Ok(()) if guesses => self.seq([geometry_read(blk), HotplugFrame::DeviceRealized.into()]),
+                done => self.ret(Val::Done(done.map_err(QmpError::generic))),
+            };
         }
         let bs = self.graph.find_node(&drive).expect("it was there when the device was looked at");
         let blk = self.blk_new("".into(), 0, perm::ALL);
@@ -84,13 +89,23 @@ impl World {
     /// A device whose backend has its node.
     fn device_plugged(&mut self, plugged: Plugged) -> Flow {
         let Plugged { device, blk } = plugged;
+        let guesses = device.guesses_geometry();
         let done = self.take_done().and_then(|()| self.device_attach(device, Some(blk)).map_err(QmpError::generic));
         if done.is_err() {
             self.graph.backends[blk].dev = None;
             self.push(Frame::Give(Box::new(Val::Done(done))));
             return self.seq([BackendFrame::BlkUnref(blk).into()]);
         }
-        self.ret(Val::Done(done))
+        match guesses {
+            true => self.seq([geometry_read(blk), HotplugFrame::DeviceRealized.into()]),
+            false => self.ret(Val::Done(done)),
+        }
+    }
+
+    /// A device has guessed its geometry, from what it read or, if it could not, from its size.
+    fn device_realized(&mut self) -> Flow {
+        let _ = self.take_val();
+        self.ret(Val::Done(Ok(())))
     }
 
     /// The bus of a model that can't be plugged in.

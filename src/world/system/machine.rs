@@ -10,8 +10,10 @@ use crate::qmp::error::{ErrorClass, QmpError};
 use crate::qmp::types::ObjectOptions;
 use crate::world::World;
 use crate::world::arena::BackendId;
+use crate::world::block::backend::{BackendFrame, BlkRequest};
 use crate::world::block::open::unsupported::not_simulated;
 use crate::world::block::perms::perm;
+use crate::world::frame::Frame;
 use std::sync::Arc;
 
 /// A device of the command line.
@@ -69,6 +71,16 @@ impl Device {
     #[must_use]
     pub fn drains_on_reset(&self) -> bool {
         self.is_virtio_disk() || !self.asks_guest()
+    }
+
+    /// Whether QEMU guesses the geometry of its disk when it is realised, and reads the first sector for that (`blkconf_geometry`).
+    #[must_use]
+    pub fn guesses_geometry(&self) -> bool {
+        let given = |key| {
+            self.options.get(key).is_some_and(|value| !matches!(value.as_str(), Some("0")) && value.as_u64() != Some(0))
+        };
+        GUESSED.iter().any(|disk| family(&self.driver) == Some(disk))
+            && !["cyls", "heads", "secs"].into_iter().any(given)
     }
 
     /// Whether a guest has to agree that it goes, as with all on a PCI bus.
@@ -195,6 +207,16 @@ fn family(driver: &str) -> Option<&'static str> {
 
 /// Those whose disk may get another size; they and CDs also have an I/O status.
 const RESIZABLE: [&str; 5] = ["virtio-blk", "scsi-hd", "ide-hd", "ide-cf", "usb-storage"];
+
+/// Those that have cylinders, heads and sectors.
+const GUESSED: [&str; 5] = ["virtio-blk", "scsi-hd", "ide-hd", "ide-cf", "usb-storage"];
+
+/// `guess_disk_lchs`: a partition table would tell the geometry. What is read, and whether it can be, makes no difference to a client; that it
+/// is read, does: a fault rule may be used up, a cluster copied on read, a budget spent.
+pub(super) fn geometry_read(blk: BackendId) -> Frame {
+    let request = Box::new(BlkRequest::Read { offset: 0, bytes: 512 });
+    Frame::RunCo(Box::new(BackendFrame::BlkCo { blk, request }.into()))
+}
 
 /// What a model's property is called in messages.
 fn owner(family: &str) -> &str {
