@@ -108,7 +108,7 @@ fn chooser(args: &RunArgs, plan: &Plan) -> Result<Chooser, String> {
 
 /// A list of choices: the text of one, or the name of its file.
 pub(super) fn choices(choices: &str) -> Result<ChoiceLog, String> {
-    let inline = choices.trim_start().starts_with('@') || choices.trim_start().starts_with("total");
+    let inline = choices.trim_start().starts_with(['@', '#']) || choices.trim_start().starts_with("total");
     let (name, text) = match inline {
         true => ("the list", choices.to_owned()),
         false => (choices, files::text(Path::new(choices)).map_err(|why| format!("{choices}: {why}"))?),
