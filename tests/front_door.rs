@@ -116,6 +116,7 @@ fn check_knows_jobs_drives_and_bitmaps() {
     for (step, message, advice) in slips {
         let (code, out, err) = sim(folder(&[]).path(), &["check", "-"], &format!("about: x\n{DISK}{steps}{step}"));
         assert!(code == 2 && err.contains(message) && err.contains(advice), "{step} {code} {out}{err}");
+        assert_eq!(err.matches("error: ").count(), 1, "{err}");
     }
     for step in [
         "  - wait: job0\n",

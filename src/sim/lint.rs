@@ -55,7 +55,11 @@ pub fn mistakes(plan: &Plan, whole: bool, read: ReadFile<'_>) -> Vec<ScenarioErr
             mistakes = names.missing_in(step);
         }
         for mistake in mistakes {
-            found.push(placed(&step.pos, &step.calls, mistake, read));
+            let mistake = placed(&step.pos, &step.calls, mistake, read);
+            // `wait:` stands for several steps.
+            if found.last() != Some(&mistake) {
+                found.push(mistake);
+            }
         }
     }
     if found.is_empty()

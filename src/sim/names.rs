@@ -211,14 +211,24 @@ impl Names {
         if own {
             return None;
         }
-        missing(name, &self.nodes, format!("there is no node or drive `{name}`"), "a name that `args` or a step gives")
+        missing(
+            name,
+            &self.nodes,
+            format!("there is no node or drive `{name}`"),
+            "a name that `args` or a step gives, or that the step is to fail (`error:`, `fails: true`)",
+        )
     }
 
     fn bitmap(&self, name: &str) -> Option<Mistake> {
         if self.any_bitmap {
             return None;
         }
-        missing(name, &self.bitmaps, format!("no step adds a bitmap `{name}`"), "a bitmap that a step adds")
+        missing(
+            name,
+            &self.bitmaps,
+            format!("no step adds a bitmap `{name}`"),
+            "a bitmap that a step adds, or that the step is to fail (`error:`)",
+        )
     }
 }
 
@@ -229,7 +239,7 @@ fn missing(name: &str, made: &BTreeSet<String>, message: String, expected: &str)
     let known: Vec<&str> = made.iter().map(String::as_str).collect();
     let expected = match nearest(name, &known) {
         Some(near) => format!("did you mean `{near}`?"),
-        None => format!("expected {expected}; a step that is to fail says so (`error:`, `fails: true`)"),
+        None => format!("expected {expected}"),
     };
     Some(Mistake::new(message, expected, Some(name)))
 }
