@@ -270,7 +270,7 @@ pub fn main(runner: Runner) -> ExitCode {
         Command::Man(args) => shells::man(args, &mut out),
         Command::Quirks(args) => quirks::quirks(args, &mut out),
         Command::Museum(args) => museum::museum(args, runner, &mut out),
-        Command::Serve(args) => serve::serve(args),
+        Command::Serve(args) => serve::serve(args, &mut out),
         // Behind `--color` alone.
         Command::Qemu { args } => crate::serve::main("blockjob-sim", args),
         Command::Conform(args) => conform::conform(args, &mut out),

@@ -72,7 +72,8 @@ pub(super) fn validate(args: &ValidateArgs, out: &mut Output) -> u8 {
                 let came = refusal.came.as_ref().map_or("(the end)".to_owned(), ClientLine::to_string);
                 out.print(&format!("  the trace has {came}\n"));
                 for line in &refusal.allowed {
-                    out.print(&format!("  the model gives {line}\n"));
+                    let who = if matches!(line, ClientLine::Command(_)) { "scenario sends" } else { "model gives" };
+                    out.print(&format!("  the {who} {line}\n"));
                 }
                 if let Some(reason) = &refusal.reason {
                     out.print(&format!("  {reason}\n"));
