@@ -85,7 +85,9 @@ impl Excerpt {
         }
         let from = shown.len() + before.len();
         shown.push_str(&format!("{before}{wrong}{after}"));
-        let wrong = from..(from + wrong.len()).max(from + 1).min(shown.len().max(from));
+        // Where nothing is wrong but that something is missing, the next character is marked.
+        let next = shown[from..].chars().next().map_or(0, char::len_utf8);
+        let wrong = from..from + wrong.len().max(next);
         if let Some(next) = text[line_begin..].split('\n').nth(1).filter(|next| !next.is_empty()) {
             shown.push_str(&format!("\n{}", shortened(next.trim_end_matches('\r'), MAX_LINE)));
         }
@@ -150,6 +152,15 @@ mod tests {
         let shown = render(&error(span), 80, false);
         assert!(shown.contains("f:1:311") && shown.contains("1 | …a") && shown.contains("a éwrongb"), "{shown}");
         assert!(!shown.contains('\x1b') && shown.lines().all(|line| line.chars().count() < 220), "{shown}");
+        // A place without a length before a character of several bytes.
+        let wide = Place {
+            file: "f".into(),
+            text: "a\u{1f574}b".into(),
+            span: Span { offset: 1, line: 1, column: 2, ..Span::default() },
+            label: "l".into(),
+        };
+        let wide = ScenarioError { message: "m".to_owned(), place: wide, help: None, calls: Vec::new() };
+        assert!(render(&wide, 80, false).contains("1 | a\u{1f574}b"), "{}", render(&wide, 80, false));
         // At the very end, and behind it.
         for offset in [text.len(), text.len() + 9] {
             let span =
