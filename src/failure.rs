@@ -114,12 +114,6 @@ fn error_of(reason: &str) -> Option<(&str, String)> {
     Some((between("\"class\": \"", "\"")?, without_names(between("\"desc\": \"", "\"}")?)))
 }
 
-/// The class of the error that a command gave, in a reason that shows one.
-#[must_use]
-pub fn error_class(reason: &str) -> Option<&str> {
-    error_of(reason).map(|(class, _)| class)
-}
-
 /// A reason without its numbers and quoted texts.
 fn without_names(reason: &str) -> String {
     let mut out = String::new();

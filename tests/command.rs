@@ -42,7 +42,7 @@ fn check_names_places() {
     assert_eq!(out, "good.yaml: ok, 1 step: Nothing happens.\ncommon/x.yaml: ok, definitions only\n");
     let (code, _, err) = texts(&command(dir.path(), &["check", "bad.yaml", "good.yaml"]));
     assert_eq!(code, Some(2));
-    assert!(err.contains("[bad.yaml:3:5]") && err.contains("did you mean `idle`?") && !err.contains('\x1b'), "{err}");
+    assert!(err.contains("--> bad.yaml:3:5") && err.contains("did you mean `idle`?") && !err.contains('\x1b'), "{err}");
     let (code, _, err) = texts(&command(dir.path(), &["check", "none.yaml"]));
     assert_eq!(code, Some(2));
     assert!(err.contains("error: none.yaml: No such file or directory"), "{err}");

@@ -441,13 +441,6 @@ impl Client {
         self.state == State::Reply
     }
 
-    /// Whether it waits for an event.
-    #[must_use]
-    pub fn waits_for_event(&self) -> bool {
-        self.state == State::Before
-            && matches!(self.steps.get(self.step), Some(PlannedStep { kind: StepKind::Event(_), .. }))
-    }
-
     /// Whether the client could ask for a choice now: true where in doubt.
     pub(super) fn may_choose(&self, world: &World) -> bool {
         let sends = match self.steps.get(self.step).map(|s| &s.kind) {

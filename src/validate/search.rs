@@ -9,7 +9,7 @@
 use super::target::{Target, line, timeless};
 use crate::base::time::{Instant, Span};
 use crate::choice::{Choice, ChoiceLog, ChoicePoint, Choose, MODE_ORDER, STREAMS, Stream};
-use crate::scenario::plan::Plan;
+use crate::scenario::plan::{Plan, StepKind};
 use crate::sim::Sim;
 use crate::sim::outcome::{Outcome, RunOptions};
 use crate::trace::Trace;
@@ -160,6 +160,8 @@ impl Guide<'_> {
 
 struct Search<'a> {
     hint: Option<ChoiceLog>,
+    /// By number, whether a step waits for an event.
+    waits: Vec<bool>,
     target: &'a Target,
     /// Orders are open instead of times.
     order: bool,
@@ -252,6 +254,7 @@ impl<'a> Search<'a> {
         kept[0].push(State { sim, log: ChoiceLog::default(), given: 0, sent: 0, printed: 0, since: Instant::START });
         Ok(Search {
             hint,
+            waits: plan.steps.iter().map(|step| matches!(step.kind, StepKind::Event(_))).collect(),
             target,
             order: false,
             bh_order: false,
@@ -404,7 +407,10 @@ impl<'a> Search<'a> {
 
     /// Whether nothing came for so long that a client which waits for an event gives it up, though a timer goes on: that of a job that is ready.
     fn waits_on(&self, state: &State) -> bool {
-        self.over(state) && state.sim.client.waits_for_event() && state.sim.world.now - state.since > HANG
+        self.over(state)
+            && !state.sim.client.waits_for_reply()
+            && self.waits.get(state.sim.client.step) == Some(&true)
+            && state.sim.world.now - state.since > HANG
     }
 
     /// Whether all of the trace came.
