@@ -216,7 +216,7 @@ steps:
     let (told, code) = sim(&["fuzz", file.to_str().unwrap(), "--keep-going", "--failures", failures.to_str().unwrap()]);
     assert_eq!(code, 1, "{told}");
     let number = |line: &str, before: &str| -> u64 {
-        let digits: String = line.split_once(before).unwrap().1.chars().take_while(char::is_ascii_digit).collect();
+        let digits: String = line.rsplit_once(before).unwrap().1.chars().take_while(char::is_ascii_digit).collect();
         digits.parse().unwrap()
     };
     let all = told.lines().find(|line| line.starts_with("FAILED: ")).map(|line| number(line, "FAILED: ")).unwrap();
