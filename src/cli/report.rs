@@ -1,7 +1,7 @@
 //! Mistakes in scenario files as people see them: the line, a caret, advice.
 
 use crate::base::counted;
-use crate::scenario::{Place, ScenarioError};
+use crate::scenario::{ScenarioError, SourcePlace};
 use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
 
 /// How many of the calls that led to a mistake are shown.
@@ -61,7 +61,7 @@ struct Excerpt {
 }
 
 impl Excerpt {
-    fn of(place: &Place) -> Excerpt {
+    fn of(place: &SourcePlace) -> Excerpt {
         let (text, number) = (&*place.text, place.span.line as usize);
         let boundary = |at: usize| (0..=at.min(text.len())).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
         let begin = boundary(place.span.offset as usize);
@@ -147,13 +147,13 @@ mod tests {
         let offset = u32::try_from(text.find("wrong").unwrap_or_default()).unwrap_or_default();
         let span = Span { offset, len: 1000, line: 1, column: 311, ..Span::default() };
         let place =
-            |span| Place { file: "f".into(), text: text.as_str().into(), span, label: "what\tis it".to_owned() };
+            |span| SourcePlace { file: "f".into(), text: text.as_str().into(), span, label: "what\tis it".to_owned() };
         let error = |span| ScenarioError { message: "m".to_owned(), place: place(span), help: None, calls: Vec::new() };
         let shown = render(&error(span), 80, false);
         assert!(shown.contains("f:1:311") && shown.contains("1 | …a") && shown.contains("a éwrongb"), "{shown}");
         assert!(!shown.contains('\x1b') && shown.lines().all(|line| line.chars().count() < 220), "{shown}");
         // A place without a length before a character of several bytes.
-        let wide = Place {
+        let wide = SourcePlace {
             file: "f".into(),
             text: "a\u{1f574}b".into(),
             span: Span { offset: 1, line: 1, column: 2, ..Span::default() },

@@ -27,9 +27,9 @@ pub enum HmpLine {
     },
     /// Another command that the model has, by its full name (`info block`), with the words behind it.
     Other {
-        /// Its name.
+        /// Such as `info block`.
         name: &'static str,
-        /// Its arguments.
+        /// As its argument types say.
         args: HmpArgs,
     },
     /// An error, in QEMU's words.
@@ -210,7 +210,9 @@ pub(super) fn lossy(text: &[u8]) -> String {
 
 /// The command of that name, by all its names.
 fn find(table: &[&'static str], name: &[u8]) -> Option<&'static str> {
-    table.iter().find(|names| names.split('|').any(|n| n.as_bytes() == name)).copied()
+    // Most have one name, and nearly all lines begin with one of those.
+    let alone = table.iter().find(|names| names.as_bytes() == name);
+    alone.or_else(|| table.iter().find(|names| names.split('|').any(|n| n.as_bytes() == name))).copied()
 }
 
 fn unknown(so_far: &[u8]) -> HmpLine {

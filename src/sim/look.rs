@@ -16,10 +16,11 @@ pub(super) fn hmp_failure(line: &str, reply: &str, printed: &str) -> Option<Stri
     if let Some(message) = reply.strip_prefix("Error: ") {
         return Some(message.trim_end().to_owned());
     }
-    if let Some(why) = hmp_refusal(line) {
+    let line = hmp::parse(line);
+    if let Some(why) = refusal(&line) {
         return Some(why);
     }
-    match hmp::parse(line) {
+    match line {
         HmpLine::QemuIo { command, .. } => {
             let words = command.split(' ').find(|word| !word.is_empty()).unwrap_or_default();
             // What `info` knows of a format goes to the monitor too.
@@ -34,10 +35,14 @@ pub(super) fn hmp_failure(line: &str, reply: &str, printed: &str) -> Option<Stri
 
 /// Why QEMU does not even begin to carry out a line of the human monitor; `None` if it does.
 pub(super) fn hmp_refusal(line: &str) -> Option<String> {
-    match hmp::parse(line) {
+    refusal(&hmp::parse(line))
+}
+
+fn refusal(line: &HmpLine) -> Option<String> {
+    match line {
         HmpLine::Refused(refusal) => Some(first_line(&refusal.stdout, &refusal.reply)),
         HmpLine::QemuIo { command, .. } => {
-            let output = qemu_io::parse(&command)?.what.err()?;
+            let output = qemu_io::parse(command)?.what.err()?;
             let said = format!("{}{}{}", output.stderr, output.report.unwrap_or_default(), output.stdout);
             // `-i` only counts a request as invalid.
             output.invalid.is_none().then(|| first_line(&said, ""))
@@ -135,6 +140,25 @@ pub(super) fn bitmap(world: &World, check: &BitmapCheck) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// What a `no-jobs` step expects.
+pub(super) fn no_jobs(world: &World) -> Result<(), String> {
+    match world.jobs.list.first() {
+        None => Ok(()),
+        Some(job) => {
+            let j = &world.jobs[*job];
+            Err(format!("expected no job, found '{}' in state '{}'", j.id, j.status.name()))
+        }
+    }
+}
+
+/// What a `no-events` step expects of the events that were read and not waited for.
+pub(super) fn no_events<'a>(queue: impl IntoIterator<Item = &'a Event>, except: &[Arc<str>]) -> Result<(), String> {
+    match queue.into_iter().find(|e| !except.iter().any(|name| **name == *e.name())) {
+        None => Ok(()),
+        Some(e) => Err(format!("expected no further event, found {} {}", e.name(), canonical::to_string(&e.data()))),
+    }
 }
 
 /// Images that the process has open are compared as they are on the host, with what it keeps in its caches written first in a copy of

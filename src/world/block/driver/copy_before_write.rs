@@ -27,7 +27,7 @@ use crate::world::block::open::spec::DriverSpec;
 use crate::world::frame::{Flow, Frame};
 use crate::world::job::backup::BackupArgs;
 use crate::world::value::{BlockStatus, Val};
-use crate::world::watch::marks::Place;
+use crate::world::watch::marks::CodePlace;
 
 /// `BDRVCopyBeforeWriteState`
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -54,6 +54,14 @@ pub struct CbwState {
     pub frozen_reads: Vec<(u64, u64)>,
     /// Guest writes that wait for them.
     pub frozen_waiters: Vec<CoId>,
+}
+
+impl Driver {
+    /// Whether what is copied is then discarded from the source (`discard-source`).
+    #[must_use]
+    pub fn discards_source(&self) -> bool {
+        matches!(self, Driver::Cbw(cbw) if cbw.discard_source)
+    }
 }
 
 crate::base::time::rebase!(CbwState {
@@ -335,7 +343,7 @@ impl World {
             Some(Errno::ETIMEDOUT)
         };
         if let Some(errno) = failure {
-            self.reach(Place::CbwFails);
+            self.reach(CodePlace::CbwFails);
             let state = self.cbw(node);
             if !state.break_snapshot {
                 return self.ret(Val::err(errno));
