@@ -12,7 +12,7 @@ use super::search::Caps;
 use super::strategy::Strategy;
 use crate::choice::{ChoicePoint, Choose, MODE_FAULTS, MODE_ORDER};
 use crate::scenario::Plan;
-use crate::sim::outcome::{At, Outcome, RunOptions, error_class};
+use crate::sim::outcome::{Outcome, RunOptions, StepAt, error_class};
 use crate::trace::Level;
 use crate::world::watch::marks::Marks;
 use serde::{Deserialize, Serialize};
@@ -140,7 +140,7 @@ impl Found {
 /// that is not met by its step and the error that came instead, where all runs are of one scenario (`of_one`).
 fn kind(outcome: &Outcome, of_one: bool) -> (String, String) {
     let word = outcome.word();
-    let at = |at: &Option<At>| {
+    let at = |at: &Option<StepAt>| {
         at.as_ref().filter(|_| of_one).map_or_else(String::new, |at| format!(" in step {}", at.step + 1))
     };
     match outcome {
