@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 """Tests a backup client on the simulated QEMU: the same client under many seeds, with real image files.
 
-    cargo build --release && python3 examples/backup_client.py [SEEDS]
+    python3 examples/backup_client.py [SEEDS]
 
-The client below makes a full backup over QMP and waits for it. Replace it by yours: it only sees a socket.
+It takes the installed `blockjob-sim`, or the one that BLOCKJOB_SIM names. The client below makes a full backup over QMP and waits for it.
+Replace it by yours: it only sees a socket. The run of a seed that fails is kept as `seed-N.yaml` in the current directory, a scenario that
+`blockjob-sim run` reproduces without the client.
 """
-import json, os, socket, subprocess, sys, tempfile
+import json, os, shutil, socket, subprocess, sys, tempfile
 
-PROGRAM = os.environ.get("BLOCKJOB_SIM", os.path.abspath("target/release/blockjob-sim"))
+NAME = os.environ.get("BLOCKJOB_SIM", "blockjob-sim")
+PROGRAM = shutil.which(NAME)
 
 
 class Qmp:
@@ -53,7 +56,21 @@ def client(qmp):
     assert "error" not in done, done
 
 
+def end(qemu, qmp):
+    """Ends the simulated QEMU, so that its recording is whole."""
+    try:
+        qmp.command("quit")
+        qemu.wait(10)
+    except Exception:
+        qemu.terminate()
+        qemu.wait()
+
+
 def main():
+    if PROGRAM is None:
+        sys.exit(f"no program {NAME}: install it (cargo install --path . --locked), or set BLOCKJOB_SIM to its path")
+    if shutil.which("qemu-img") is None:
+        sys.exit("no program qemu-img: install it (Debian: apt-get install qemu-utils)")
     for seed in range(int(sys.argv[1]) if len(sys.argv) > 1 else 20):
         with tempfile.TemporaryDirectory() as work:
             for name in ("disk", "target"):
@@ -64,20 +81,26 @@ def main():
                 for word in ("-blockdev", f"driver=qcow2,node-name={name},file.driver=file,file.filename={name}.qcow2")
             ]
             qemu = subprocess.Popen(
-                [PROGRAM, "qemu", "-nodefaults", *nodes, "-qmp", "unix:qmp.sock,server=on,wait=off"]
+                [os.path.abspath(PROGRAM), "qemu", "-nodefaults", *nodes, "-qmp", "unix:qmp.sock,server=on,wait=off"]
                 + ["--sim-pace", "asap", "--sim-seed", str(seed), "--sim-record", "run.yaml"],
                 cwd=work,
             )
+            qmp = None
             try:
                 while not os.path.exists(f"{work}/qmp.sock"):
                     assert qemu.poll() is None, "the simulated QEMU did not start"
-                client(Qmp(f"{work}/qmp.sock"))
-            except BaseException:
-                print(f"seed {seed} fails", file=sys.stderr)
+                qmp = Qmp(f"{work}/qmp.sock")
+                client(qmp)
+            except BaseException as failure:
+                end(qemu, qmp)
+                kept = f"seed-{seed}.yaml"
+                if os.path.exists(f"{work}/run.yaml"):
+                    shutil.copy(f"{work}/run.yaml", kept)
+                    print(f"seed {seed} fails; again: blockjob-sim run {kept} --level io", file=sys.stderr)
+                if isinstance(failure, Exception):
+                    sys.exit(f"{type(failure).__name__}: {failure}")
                 raise
-            finally:
-                qemu.terminate()
-                qemu.wait()
+            end(qemu, qmp)
     print("all seeds pass")
 
 

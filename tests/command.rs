@@ -39,10 +39,10 @@ fn check_names_places() {
     let dir = folder(&[GOOD, COMMON, ("bad.yaml", "about: x\nsteps:\n  - idel: true\n")]);
     let (code, out, err) = texts(&command(dir.path(), &["check", "good.yaml", "common/x.yaml"]));
     assert_eq!((code, err.as_str()), (Some(0), ""));
-    assert_eq!(out, "good.yaml: ok, steps: 1; Nothing happens.\ncommon/x.yaml: ok, definitions only\n");
+    assert_eq!(out, "good.yaml: ok, 1 step: Nothing happens.\ncommon/x.yaml: ok, definitions only\n");
     let (code, _, err) = texts(&command(dir.path(), &["check", "bad.yaml", "good.yaml"]));
     assert_eq!(code, Some(2));
-    assert!(err.contains("[bad.yaml:3:5]") && err.contains("did you mean `idle`?") && !err.contains('\x1b'), "{err}");
+    assert!(err.contains("--> bad.yaml:3:5") && err.contains("did you mean `idle`?") && !err.contains('\x1b'), "{err}");
     let (code, _, err) = texts(&command(dir.path(), &["check", "none.yaml"]));
     assert_eq!(code, Some(2));
     assert!(err.contains("error: none.yaml: No such file or directory"), "{err}");

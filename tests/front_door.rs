@@ -78,11 +78,64 @@ fn check_tells_all_mistakes_of_a_file() {
         "no status `finished`",
         "no member of BLOCK_JOB_COMPLETED `job`",
         "command \"wirte\" not found",
-        "9 mistakes in 1 of 1 files",
+        "9 mistakes in 1 file",
     ];
     for word in expected {
         assert!(err.contains(word), "{word}: {err}");
     }
+}
+
+/// Names that nothing makes are slips of the pen, unless a step says that it is to fail.
+#[test]
+fn check_knows_jobs_drives_and_bitmaps() {
+    let steps = "steps:
+  - qmp: {execute: blockdev-add, arguments: {driver: null-co, node-name: t, size: 1048576}}
+  - qmp: {execute: block-dirty-bitmap-add, arguments: {node: disk, name: bitmap0}}
+  - qmp: {execute: blockdev-backup, arguments: {job-id: job0, device: drive0, target: t, sync: full}}
+";
+    let slips = [
+        ("  - wait: jbo0\n", "no step makes a job `jbo0`", "did you mean `job0`?"),
+        (
+            "  - qmp: {execute: job-cancel, arguments: {id: jbo0}}\n",
+            "no step makes a job `jbo0`",
+            "did you mean `job0`?",
+        ),
+        ("  - hmp: qemu-io drive7 \"write 0 1M\"\n", "there is no node or drive `drive7`", "did you mean `drive0`?"),
+        ("  - bitmap: {node: disk, name: bitmap7}\n", "no step adds a bitmap `bitmap7`", "did you mean `bitmap0`?"),
+        (
+            "  - qmp: {execute: transaction, arguments: {actions: [{type: block-dirty-bitmap-clear, data: {node: disk, name: nothing}}]}}\n",
+            "no step adds a bitmap `nothing`",
+            "`error:`",
+        ),
+        (
+            "  - qmp: {execute: blockdev-backup, arguments: {job-id: j, device: drive0, target: tt, sync: full}}\n",
+            "there is no node or drive `tt`",
+            "did you mean `t`?",
+        ),
+    ];
+    for (step, message, advice) in slips {
+        let (code, out, err) = sim(folder(&[]).path(), &["check", "-"], &format!("about: x\n{DISK}{steps}{step}"));
+        assert!(code == 2 && err.contains(message) && err.contains(advice), "{step} {code} {out}{err}");
+        assert_eq!(err.matches("error: ").count(), 1, "{err}");
+    }
+    for step in [
+        "  - wait: job0\n",
+        "  - qmp: {execute: job-cancel, arguments: {id: jbo0}}\n    error: any\n",
+        "  - hmp: qemu-io drive7 \"write 0 1M\"\n    fails: true\n",
+        "  - bitmap: {node: disk, name: bitmap7, absent: true}\n",
+        "  - hmp: qemu-io disk \"read 0 512\"\n",
+    ] {
+        let (code, out, err) = sim(folder(&[]).path(), &["check", "-"], &format!("about: x\n{DISK}{steps}{step}"));
+        assert_eq!(code, 0, "{step} {out}{err}");
+    }
+}
+
+/// The scenarios of this repository name what is there.
+#[test]
+fn the_scenarios_of_this_repository_pass_the_check() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (code, _, err) = sim(dir, &["check", "sim-scenarios"], "");
+    assert_eq!(code, 0, "{err}");
 }
 
 #[test]
@@ -367,7 +420,10 @@ fn a_part_that_is_missing_is_named() {
 
 #[test]
 fn errors_have_one_form() {
-    let dir = folder(&[("parts.yaml", "define: {a: {steps: []}}\n".to_owned())]);
+    let missing =
+        "about: x\nargs: [-drive, 'if=none,id=d,file=nothing.raw,format=raw']\nsteps: [{idle: true}]\n".to_owned();
+    let parts = "define: {a: {steps: []}}\n".to_owned();
+    let dir = folder(&[("parts.yaml", parts), ("empty/x.txt", String::new()), ("missing.yaml", missing)]);
     for args in [
         &["run", "nothing.yaml"][..],
         &["explore", "nothing.yaml"],
@@ -376,11 +432,26 @@ fn errors_have_one_form() {
         &["museum"],
         &["explore", "parts.yaml"],
         &["test", "nowhere"],
+        &["test", "empty"],
+        &["check", "empty"],
+        &["run", "empty"],
+        &["run", RACE, "--filter", "nothing"],
         &["run", RACE, "--replay", "@x"],
+        &["run", RACE, "--bytes", "nothing"],
+        &["replay", RACE],
+        &["shrink", RACE],
+        &["fuzz", RACE, "--state", "/proc/nothing"],
+        &["fuzz", RACE, "--report", "/proc/nothing"],
+        &["explore", "missing.yaml"],
+        &["export", "nothing.yaml"],
     ] {
         let (code, out, err) = sim(dir.path(), args, "");
         assert!(
-            code == 2 && out.is_empty() && err.starts_with("error: ") && err.lines().count() == 1,
+            (code == 2 || args[1] == "missing.yaml" && code == 1)
+                && out.is_empty()
+                && err.starts_with("error: ")
+                && err.lines().count() == 1
+                && !err.contains("os error"),
             "{args:?} {out}{err}"
         );
     }
@@ -447,5 +518,25 @@ fn the_debugger_says_who_waits_in_qemus_words() {
         "    main node → #block2400 · copy-before-write, 64M",
     ] {
         assert!(out.contains(line), "{line}: {out}");
+    }
+}
+
+/// One of something is one; a run without deviations is called calm.
+#[test]
+fn numbers_and_nouns_agree() {
+    let dir = folder(&[(
+        "a.yaml",
+        format!("about: x\n{DISK}steps:\n  - qmp: {{execute: query-jobs}}\n    returns: [{{}}]\n"),
+    )]);
+    let (_, out, _) = sim(dir.path(), &["explore", "a.yaml"], "");
+    assert!(out.contains("FAILED, 1 different failure:\n") && !out.contains("1 schedules"), "{out}");
+    let (_, out, _) = sim(dir.path(), &["test", "a.yaml", "--seeds", "0..3"], "");
+    assert!(out.contains("FAILED  a  all 4 runs\n") && out.contains("1 scenario, 4 runs: 0 passed, 1 failed"), "{out}");
+    let (_, out, err) = sim(dir.path(), &["run", "a.yaml", "--choices"], "");
+    assert!(out.starts_with("# calm: no choice deviates\n") && !err.contains(" 0 of them"), "{out}{err}");
+    fs::write(dir.path().join("choices"), &out).unwrap();
+    for list in ["choices", out.trim()] {
+        let (code, _, err) = sim(dir.path(), &["run", "a.yaml", "--replay", list], "");
+        assert!(code == 1 && err.contains("failed in step 1"), "the list is that of the run: {err}");
     }
 }

@@ -178,3 +178,50 @@ fn checks_in_a_few_lines() {
         assert!(report.found.is_empty(), "seed {earlier} fails too");
     }
 }
+
+/// Whoever stops a campaign does not wait for the end of a block.
+#[test]
+fn a_block_ends_when_nobody_wants_the_rest() {
+    use blockjob_sim::explore::{Campaign, Source, Worker};
+    use blockjob_sim::sim::outcome::RunOptions;
+    use std::sync::Arc;
+    let campaign = Arc::new(Campaign::seeds(&[Strategy::Walk], 0, 1_000));
+    let source = Arc::new(Source::Generated(|seed| blockjob_sim::generate::scenario(seed).plan));
+    let mut worker = Worker::new(campaign, source, RunOptions::default());
+    let mut made = 0;
+    let block = worker.block(0, 0, 1_000, &mut |_| {
+        made += 1;
+        made <= 3
+    });
+    assert_eq!((block.runs, made), (3, 4));
+}
+
+/// Failures of several kinds are told one by one, with how many runs there were of each: all of those that are counted.
+#[test]
+fn every_failure_that_is_counted_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("two.yaml");
+    let text = "about: A slow backup is paused, and then cancelled.
+files: [{create: {file: disk.img, format: raw, size: 4M}}, {write: {file: disk.img, format: raw, pattern: 1, offset: 0, length: 4M}}]
+args: [-blockdev, 'driver=file,node-name=disk,filename=disk.img', -blockdev, 'driver=null-co,node-name=target,size=4194304']
+steps:
+  - qmp: {execute: blockdev-backup, arguments: {job-id: job0, device: disk, target: target, sync: full, speed: 1048576}}
+  - qmp: {execute: query-block-jobs}
+    returns: [{device: job0}]
+  - qmp: {execute: block-job-cancel, arguments: {device: job0}}
+  - event: {event: BLOCK_JOB_CANCELLED, data: {device: job0}}
+";
+    fs::write(&file, text).unwrap();
+    let failures = dir.path().join("failures");
+    let (told, code) = sim(&["fuzz", file.to_str().unwrap(), "--keep-going", "--failures", failures.to_str().unwrap()]);
+    assert_eq!(code, 1, "{told}");
+    let number = |line: &str, before: &str| -> u64 {
+        let digits: String = line.rsplit_once(before).unwrap().1.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().unwrap()
+    };
+    let all = told.lines().find(|line| line.starts_with("FAILED: ")).map(|line| number(line, "FAILED: ")).unwrap();
+    let kinds: Vec<&str> = told.lines().filter(|line| line.contains(" failed runs), first by ")).collect();
+    assert!(kinds.len() == 2 && kinds[0].starts_with("failed in step ") && kinds[0] != kinds[1], "{told}");
+    assert_eq!(kinds.iter().map(|line| number(line, "(")).sum::<u64>(), all, "{told}");
+    assert_eq!(fs::read_dir(&failures).unwrap().count(), 2, "a file for each kind");
+}

@@ -22,13 +22,15 @@ fn main() -> ExitCode {
         Tool::QemuImg,
         trials![programs_agree_with_this_program_as_qemu, what_differs_is_made_smaller, it_is_said_who_is_wrong,],
     );
-    all.extend(needing(Tool::Python, trials![an_exported_script_is_python]));
+    all.extend(needing(Tool::Python, trials![an_exported_script_is_python, a_failing_run_is_shown_by_its_script]));
     all.extend(needing(Tool::Python, needing(Tool::QemuImg, trials![the_example_of_a_client_runs])));
     all.extend(trials![
         what_is_recorded_of_an_end_is_possible,
         a_hang_is_kept_with_a_script_that_needs_nothing_of_ours,
         a_crash_is_kept_with_a_script_that_needs_nothing_of_ours,
         an_exported_schedule_says_how_its_order_is_forced,
+        an_expectation_that_fails_on_both_is_no_hang,
+        a_signal_tells_what_was_compared_and_recorded,
     ]);
     harness::main(all)
 }
@@ -53,7 +55,7 @@ fn programs_agree_with_this_program_as_qemu() {
         let (code, out, err) =
             command(dir.path(), &["conform", "--qemu", &qemu, "--kind", kind, "--seeds", "0..3", "--small"]);
         assert_eq!(code, Some(0), "{out}{err}");
-        assert!(out.contains("3 programs") && out.ends_with("0 with new differences\n"), "{out}");
+        assert!(out.contains("3 programs:") && out.ends_with("0 with new differences\n"), "{out}");
     }
     assert!(!dir.path().join("failures").exists(), "nothing was found, and nothing is kept");
 }
@@ -241,6 +243,86 @@ fn an_exported_script_is_python() {
     assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
 }
 
+/// The failing example of README.md: a slow backup that is over before its cancel arrives.
+const CANCEL: &str = "about: A slow backup is cancelled.
+files: [{create: {file: disk.img, format: raw, size: 4M}}, {write: {file: disk.img, format: raw, pattern: 1, offset: 0, length: 4M}}]
+args: [-blockdev, 'driver=file,node-name=disk,filename=disk.img', -blockdev, 'driver=null-co,node-name=target,size=4194304']
+steps:
+  - qmp: {execute: blockdev-backup, arguments: {job-id: job0, device: disk, target: target, sync: full, speed: 1048576}}
+  - qmp: {execute: block-job-cancel, arguments: {device: job0}}
+  - event: {event: BLOCK_JOB_CANCELLED, data: {device: job0}}
+";
+
+/// Its script ends where the run does, and the cancel waits for the end of the job.
+fn a_failing_run_is_shown_by_its_script() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("cancel.yaml"), CANCEL).unwrap();
+    let (code, script, err) = command(dir.path(), &["export", "cancel.yaml", "--seed", "21"]);
+    assert!(code == Some(0) && err.contains("failed in step 2"), "{code:?} {err}");
+    assert!(script.contains("in range(5)") && !script.contains("BLOCK_JOB_CANCELLED"), "{script}");
+    let path = dir.path().join("script.py");
+    fs::write(&path, &script).unwrap();
+    let run = Command::new("python3").arg(&path).args([BIN, "qemu", "-S"]).output().unwrap();
+    let said = String::from_utf8_lossy(&run.stdout).into_owned() + &String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success() && said.contains("QEMU gave this order, in attempt 1 of at most 5"), "{said}");
+    assert!(said.contains("Block job 'job0' not found"), "{said}");
+    // A list that does not fit is no order.
+    let (code, script, err) = command(dir.path(), &["export", "cancel.yaml", "--replay", "@0 complete-next 1/9"]);
+    assert!(code == Some(4) && script.is_empty() && err.starts_with("error: cancel.yaml: diverged"), "{code:?} {err}");
+}
+
+/// A client that waits for what neither side sends has made the mistake itself, and QEMU does not hang.
+fn an_expectation_that_fails_on_both_is_no_hang() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = CANCEL
+        .replace(", speed: 1048576", "")
+        .replace("  - qmp: {execute: block-job-cancel, arguments: {device: job0}}\n", "");
+    fs::write(dir.path().join("wait.yaml"), text).unwrap();
+    let qemu = format!("{BIN} qemu -S");
+    let (code, trace, err) = command(dir.path(), &["record", "--qemu", &qemu, "wait.yaml"]);
+    assert!(code == Some(1) && err.contains("did not come; QEMU is at rest and answers"), "{code:?} {err}");
+    fs::write(dir.path().join("wait.jsonl"), &trace).unwrap();
+    let (code, out, err) = command(dir.path(), &["validate", "wait.jsonl", "--scenario", "wait.yaml"]);
+    assert_eq!(code, Some(0), "{out}{err}");
+    assert!(out.contains("what the scenario expects fails in it") && out.contains("stuck in step 2"), "{out}");
+    // One line more is another trace.
+    let event = r#"{"data": {"id": "job0", "status": "null"}, "event": "JOB_STATUS_CHANGE"}"#;
+    fs::write(dir.path().join("more.jsonl"), format!("{trace}{event}\n")).unwrap();
+    let (code, out, _) = command(dir.path(), &["validate", "more.jsonl", "--scenario", "wait.yaml", "--tries", "20"]);
+    assert_eq!(code, Some(1), "{out}");
+    if Tool::QemuImg.found().is_some() {
+        let (code, out, err) = command(dir.path(), &["conform", "--qemu", &qemu, "wait.yaml"]);
+        assert_eq!(code, Some(0), "{out}{err}");
+        assert!(out.contains("wait.yaml:6: what step 2 of the scenario expects fails on both"), "{out}");
+        assert!(!out.contains("wrong") && !dir.path().join("failures").exists(), "{out}");
+    }
+}
+
+/// Ctrl-C says what was done until then, and in the exit code that it was not all.
+fn a_signal_tells_what_was_compared_and_recorded() {
+    let dir = tempfile::tempdir().unwrap();
+    let qemu = format!("{BIN} qemu -S");
+    let simple = scenario("smoke/simple");
+    for (args, out_has, err_has) in [
+        (&["record", "--repeat", "1000000", &simple][..], "\"case\": ", " of 1,000,000 times"),
+        (
+            &["conform", "--seeds", "0..1000000", "--kind", "well-behaved", "--small"],
+            "well-behaved: ",
+            "was not compared to its end",
+        ),
+    ] {
+        let mut child = Command::new(BIN);
+        child.args(args).args(["--qemu", &qemu]).current_dir(dir.path());
+        let child = child.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_secs(3));
+        assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+        let output = child.wait_with_output().unwrap();
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(130), "{args:?} {out}{err}");
+        assert!(out.contains(out_has) && err.contains("interrupted: ") && err.contains(err_has), "{args:?} {out}{err}");
+    }
+}
+
 /// `examples/backup_client.py` against the served program, under three seeds.
 fn the_example_of_a_client_runs() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/backup_client.py");
@@ -248,4 +330,28 @@ fn the_example_of_a_client_runs() {
     python.args([example, "3"]).env("BLOCKJOB_SIM", env!("CARGO_BIN_EXE_blockjob-sim"));
     let output = python.output().expect("python3 starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.stderr.is_empty(),
+        "nothing is said of processes that end: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    // A program that is not there is told in a line; the run of a seed that fails is kept.
+    let dir = tempfile::tempdir().unwrap();
+    let output = Command::new("python3").args([example, "1"]).env("BLOCKJOB_SIM", "/nope").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.code() == Some(1) && said.starts_with("no program /nope: ") && said.lines().count() == 1,
+        "{said}"
+    );
+    let failing =
+        fs::read_to_string(example).unwrap().replace("assert \"error\" not in done", "assert \"error\" in done");
+    fs::write(dir.path().join("client.py"), failing).unwrap();
+    let mut python = Command::new("python3");
+    python.args(["client.py", "2"]).env("BLOCKJOB_SIM", BIN).current_dir(dir.path());
+    let output = python.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && !said.contains("Traceback"), "{said}");
+    assert!(said.contains("seed 0 fails; again: blockjob-sim run seed-0.yaml"), "{said}");
+    let (code, out, err) = command(dir.path(), &["run", "seed-0.yaml"]);
+    assert!(code == Some(0) && out.contains("BLOCK_JOB_COMPLETED"), "{out}{err}");
 }

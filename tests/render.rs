@@ -235,7 +235,7 @@ fn recordings_of_the_real_qemu_can_be_drawn() {
         assert!(recorded.any(|read| count(&read) == count(&ours)), "{name}: states seen by a client");
     }
     let wrong = Source::parse("x", "{\"reply\": {}}\n", 1).unwrap_err();
-    assert_eq!(wrong.to_string(), "line 1: there are 1 traces in this file, and no number 2");
+    assert_eq!(wrong.to_string(), "line 1: this file has 1 trace, and no number 2");
     assert!(Source::parse("x", "{\"nonsense\": 1}", 0).is_err());
     assert!(Source::parse("x", "no json", 0).is_err());
 }

@@ -234,7 +234,7 @@ fn a_signal_leaves_neither_qemu_nor_directory() {
     let qemu = silent(&place);
     let file = place.write("s.yaml", &format!("about: x\n{HEAD}steps:\n  - qmp: {{execute: query-block}}\n"));
     for command in ["record", "conform"] {
-        for (name, number) in [("TERM", 15), ("INT", 2), ("HUP", 1)] {
+        for name in ["TERM", "INT", "HUP"] {
             let (mut child, pid) = started(&place, BIN, &[command, "--qemu", &qemu, &file]);
             let dirs = place.left();
             assert_eq!(dirs.len(), 1, "{command}: {dirs:?}");
@@ -243,7 +243,7 @@ fn a_signal_leaves_neither_qemu_nor_directory() {
             assert!(!unguessable.contains(&child.id().to_string()), "{unguessable}");
             signal(&child, name);
             let status = child.wait().unwrap();
-            assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(number), "{command}, {name}");
+            assert_eq!(status.code(), Some(130), "{command}, {name}");
             wait_for("QEMU ends", || !lives(&pid));
             assert_eq!(place.left(), [] as [PathBuf; 0], "{command}, {name}");
         }

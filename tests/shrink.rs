@@ -13,6 +13,7 @@ use blockjob_sim::choice::{ChoiceLog, Chooser, Mode, Replay, Walk};
 use blockjob_sim::explore::{self, Strategy};
 use blockjob_sim::failure::Failure;
 use blockjob_sim::quirk::{About, Origin, Quirk, Quirks, TABLE};
+use blockjob_sim::scenario::plan::Schedule;
 use blockjob_sim::scenario::{Plan, load};
 use blockjob_sim::shrink::{MAX_RUNS, Shrunk, shrink};
 use blockjob_sim::sim;
@@ -196,4 +197,25 @@ fn the_command_prints_and_saves() {
     let (code, _, said) = run(&[]);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("does not come about again"), "{said}");
+}
+
+/// A client that cancels a job which has ended: made small, it is still the end of the job that comes first, and not a job that was never there.
+#[test]
+fn an_expectation_that_fails_stays_the_same_one() {
+    let text = "about: A slow backup is cancelled.
+files: [{create: {file: disk.img, format: raw, size: 4M}}, {write: {file: disk.img, format: raw, pattern: 1, offset: 0, length: 4M}}]
+args: [-blockdev, 'driver=file,node-name=disk,filename=disk.img', -blockdev, 'driver=null-co,node-name=target,size=4194304']
+steps:
+  - qmp: {execute: query-block-jobs}
+  - qmp: {execute: blockdev-backup, arguments: {job-id: job0, device: disk, target: target, sync: full, speed: 1048576}}
+  - qmp: {execute: block-job-cancel, arguments: {device: job0}}
+  - event: {event: BLOCK_JOB_CANCELLED, data: {device: job0}}
+";
+    let failure = found("cancel", &parse(text), 200).expect("a seed fails");
+    let shrunk = shrink(&failure, MAX_RUNS).expect("it comes about again");
+    assert_eq!(shrunk.after.steps, 2, "{}", shrunk.to_yaml());
+    assert!(shrunk.after.preemptions > 0 && shrunk.to_yaml().contains("speed: "), "{}", shrunk.to_yaml());
+    fails_again(&shrunk);
+    let calm = Plan { schedule: Schedule::Calm, ..shrunk.plan.clone() };
+    assert_eq!(sim::run(&calm, sim::chooser(&calm.schedule), &options()).outcome, Outcome::Passed, "it is a race");
 }

@@ -8,8 +8,10 @@ pub mod sha256;
 pub mod spare;
 pub mod time;
 pub mod units;
+pub mod words;
 
 pub use digest::{Digest, Kept};
 pub use errno::Errno;
 pub use json::Json;
 pub use spare::Spare;
+pub use words::{counted, grouped, part_of};

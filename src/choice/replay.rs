@@ -1,6 +1,7 @@
 //! Repeating a recorded run.
 
 use super::{Choice, ChoiceLog, ChoicePoint, Choose};
+use crate::base::counted;
 use std::fmt;
 use std::sync::Arc;
 
@@ -29,7 +30,11 @@ pub struct Divergence {
 impl fmt::Display for Divergence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(missed) = &self.missed {
-            return write!(f, "after {} choices: `{missed}` could not be carried out", self.index);
+            return write!(
+                f,
+                "after {}: `{missed}` could not be carried out",
+                counted(u64::from(self.index), "choice")
+            );
         }
         write!(f, "choice {}: the log has ", self.index)?;
         match self.expected {

@@ -31,7 +31,7 @@ pub(super) struct CampaignFile {
 impl CampaignFile {
     /// A new one; one that is there stays, and is refused.
     pub fn create(dir: &Path, head: &Head) -> Result<CampaignFile, String> {
-        std::fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+        std::fs::create_dir_all(dir).map_err(|error| format!("{}: {}", dir.display(), files::plain(&error)))?;
         let path = dir.join(NAME);
         let made = OpenOptions::new().write(true).create_new(true).open(&path);
         let file = made.map_err(|error| match error.kind() {
@@ -39,7 +39,7 @@ impl CampaignFile {
                 "{}: a campaign stands here: --resume goes on with it, another directory begins another",
                 path.display()
             ),
-            _ => format!("{}: {error}", path.display()),
+            _ => format!("{}: {}", path.display(), files::plain(&error)),
         })?;
         let mut made = CampaignFile::locked(file, path)?;
         made.line(head)?;
@@ -49,9 +49,9 @@ impl CampaignFile {
     /// The one that is there, with what it holds; a new one if none is there, so that whoever gives the same command again and again gets
     /// on with it. A file without a whole first line is none: its process was killed when it had only just begun.
     pub fn resume(dir: &Path, head: &Head) -> Result<(CampaignFile, Saved), String> {
-        std::fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+        std::fs::create_dir_all(dir).map_err(|error| format!("{}: {}", dir.display(), files::plain(&error)))?;
         let path = dir.join(NAME);
-        let trouble = |error: std::io::Error| format!("{}: {error}", path.display());
+        let trouble = |error: std::io::Error| format!("{}: {}", path.display(), files::plain(&error));
         let file = OpenOptions::new().read(true).append(true).create(true).open(&path).map_err(trouble)?;
         let mut made = CampaignFile::locked(file, path.clone())?;
         if files::campaign(&path)?.contains('\n') {
@@ -94,7 +94,9 @@ impl CampaignFile {
     }
 
     fn write(&mut self, text: &str) -> Result<(), String> {
-        self.file.write_all(text.as_bytes()).map_err(|error| format!("{}: {error}", self.path.display()))
+        self.file
+            .write_all(text.as_bytes())
+            .map_err(|error| format!("{}: {}", self.path.display(), files::plain(&error)))
     }
 }
 

@@ -3,8 +3,9 @@
 
 use super::quirks::WatchArgs;
 use super::run::quoted;
+use crate::base::{counted, grouped, part_of};
 use crate::choice::{ChoiceLog, Chooser, Mode, Replay, Walk};
-use crate::explore::{Fingerprint, Found, Tally, grouped};
+use crate::explore::{Fingerprint, Found, Tally};
 use crate::render::read::Source;
 use crate::render::report::{Campaign, Failure, Mark, Stage, TraceCount, draw};
 use crate::render::{html, svg};
@@ -40,7 +41,7 @@ pub(super) struct About<'a> {
 
 /// Writes `index.html` into `dir`, and a page for each kind of failure.
 pub(super) fn write(dir: &Path, tally: &Tally, about: &About<'_>) -> Result<(), String> {
-    let trouble = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
+    let trouble = |path: &Path, error: std::io::Error| format!("{}: {}", path.display(), super::files::plain(&error));
     std::fs::create_dir_all(dir).map_err(|error| trouble(dir, error))?;
     let mut failures: Vec<Failure> = Vec::new();
     for found in &tally.found {
@@ -51,7 +52,7 @@ pub(super) fn write(dir: &Path, tally: &Tally, about: &About<'_>) -> Result<(), 
             title: found.kind.clone(),
             text: found.text.clone(),
             again: (about.again)(found),
-            count: tally.kinds.get(&found.kind).copied().unwrap_or(1),
+            count: tally.kinds.get(&found.kind).map_or(1, |times| times.runs),
             ..Failure::default()
         };
         let small = small(found, about);
@@ -133,13 +134,18 @@ fn summary(tally: &Tally, about: &About<'_>) -> Campaign {
         ("distinct client traces".to_owned(), count(tally.traces.count())),
     ];
     if let Some((states, transitions, schedules)) = &tally.exhausted {
-        let all = format!("{} schedules, by {states} states and {transitions} transitions", grouped(schedules));
+        let all = format!(
+            "{} schedules, by {} and {}",
+            grouped(schedules),
+            counted(*states as u64, "state"),
+            counted(*transitions as u64, "transition")
+        );
         figures.push(("exhausted".to_owned(), all));
     }
     let outcome = match (tally.failed, &tally.over) {
         (0, Some(over)) => format!("no run failed; over: {over}"),
         (0, None) => "no run failed".to_owned(),
-        (failed, _) => format!("{} of {} runs failed", number(failed), number(tally.runs)),
+        (failed, _) => format!("{} failed", part_of(failed, tally.runs, "run")),
     };
     let stage = |stage: &crate::explore::StageReport| Stage {
         name: stage.name.clone(),
@@ -171,7 +177,7 @@ fn traces(plan: &Plan, about: &About<'_>) -> Vec<TraceCount> {
     let mut traces: Vec<TraceCount> = counts
         .into_iter()
         .map(|(lines, (count, seed))| TraceCount {
-            name: format!("{:08x}, {} lines", Fingerprint::of(&lines) as u32, lines.len()),
+            name: format!("{:08x}, {}", Fingerprint::of(&lines) as u32, counted(lines.len() as u64, "line")),
             count,
             again: format!("blockjob-sim run {} --seed {seed}{}", quoted(about.name), about.watch.written()),
         })

@@ -2,6 +2,7 @@
 
 use super::output::Output;
 use super::{EXIT_USAGE, files, report};
+use crate::base::{counted, part_of};
 use crate::scenario::Library;
 use std::path::PathBuf;
 
@@ -18,7 +19,7 @@ pub(super) fn check(paths: &[PathBuf], out: &mut Output) -> u8 {
         }
     };
     if found.is_empty() {
-        out.error("no scenarios here: their names end in .yaml or .yml");
+        out.error(&files::none(paths, &[]));
         return EXIT_USAGE;
     }
     let (mut library, mut mistakes, mut wrong) = (Library::default(), 0, 0);
@@ -26,7 +27,8 @@ pub(super) fn check(paths: &[PathBuf], out: &mut Output) -> u8 {
         match files::checked(&mut library, path) {
             Ok(_) if out.quiet => {}
             Ok(Some(plan)) => {
-                out.print(&format!("{}: ok, steps: {}; {}\n", path.display(), plan.steps.len(), plan.about))
+                let about = plan.about.split_whitespace().collect::<Vec<_>>().join(" ");
+                out.print(&format!("{}: ok, {}: {about}\n", path.display(), counted(plan.steps.len() as u64, "step")))
             }
             Ok(None) => out.print(&format!("{}: ok, definitions only\n", path.display())),
             Err(errors) => {
@@ -38,7 +40,11 @@ pub(super) fn check(paths: &[PathBuf], out: &mut Output) -> u8 {
         }
     }
     if mistakes > 1 {
-        out.complain(&format!("{mistakes} mistakes in {wrong} of {} files\n", found.len()));
+        out.complain(&format!(
+            "{} in {}\n",
+            counted(mistakes as u64, "mistake"),
+            part_of(wrong, found.len() as u64, "file")
+        ));
     }
     if mistakes > 0 { EXIT_USAGE } else { 0 }
 }

@@ -1,14 +1,16 @@
 //! `blockjob-sim conform`.
 
+use super::interrupt::EXIT_INTERRUPTED;
 use super::kinds::KindArg;
 use super::output::Output;
 use super::{EXIT_USAGE, files, seeds};
+use crate::base::counted;
 use crate::interop::confine;
 use crate::interop::conform::allowed::LIST;
 use crate::interop::conform::program::{ProgramKind, generated, program};
 use crate::interop::conform::shrink::shrink;
 use crate::interop::conform::{self, Bench, Judged, Program, Verdict, found};
-use crate::interop::scratch::{Guard, Scratch, end_with_signals};
+use crate::interop::scratch::{Guard, Scratch, SoFar, end_with_signals};
 use crate::validate::{Effort, unexpecting};
 use clap::Args;
 use std::collections::BTreeMap;
@@ -18,7 +20,7 @@ use std::path::PathBuf;
 /// Arguments of `conform`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit codes:\n  0  QEMU and the model agree\n  1  something differs\n  2  a mistake in the arguments or in a scenario file, or QEMU does not start"
+    after_help = "Exit codes:\n  0  QEMU and the model agree\n  1  something differs\n  2  a mistake in the arguments or in a scenario file, or QEMU does not start\n  130  interrupted (Ctrl-C, SIGTERM, SIGHUP); what was compared until then is printed"
 )]
 pub(super) struct ConformArgs {
     /// The QEMU to compare with: a program, or a command line of it
@@ -69,7 +71,7 @@ pub(super) fn conform(args: &ConformArgs, out: &mut Output) -> u8 {
         Some(_) => Ok(None),
         None => Scratch::new().map(Some),
     };
-    let scratch = match scratch.and_then(|dir| end_with_signals(&guard, dir.as_ref()).map(|()| dir)) {
+    let scratch = match scratch.and_then(|dir| end_with_signals(&guard, dir.as_ref(), EXIT_INTERRUPTED).map(|()| dir)) {
         Ok(scratch) => scratch,
         Err(trouble) => {
             out.error(&format!("{trouble}"));
@@ -122,6 +124,8 @@ struct Counts {
     calm: u64,
     timed: u64,
     differing: u64,
+    /// Equal, and both stopped where the scenario waits for what neither sends.
+    unmet: u64,
     allowed: BTreeMap<&'static str, u64>,
 }
 
@@ -134,11 +138,13 @@ fn conform_all(
 ) -> u8 {
     let mut counts = Counts::default();
     for program in programs {
-        counts.total += 1;
         out.progress(&program.name);
+        bench.guard.tell(SoFar { out: counts.told(what), err: interrupted(&program.name, out) });
         let pace = program.pace;
         let judged = bench.one(&program.plan, pace);
         let judged = judged.map(|judged| if args.shrink { shrink(bench, judged, pace) } else { judged });
+        bench.guard.goes_on();
+        counts.total += 1;
         out.progress("");
         match judged {
             Ok(judged) => tell(args, &program, &judged, &mut counts, out),
@@ -151,16 +157,37 @@ fn conform_all(
             }
         }
     }
-    let Counts { total, calm, timed, differing, allowed } = counts;
-    out.print(&format!(
-        "{what}: {total} programs: {calm} equal in the calm schedule, {timed} equal in another one, {} with known differences, {differing} with new differences\n",
-        allowed.values().sum::<u64>(),
-    ));
-    for (name, times) in &allowed {
-        let reason = LIST.iter().find(|(known, _)| known == name).map_or("", |(_, reason)| reason);
-        out.print(&format!("  {times} × {name}: {reason}\n"));
+    out.print(&counts.told(what));
+    u8::from(counts.differing > 0)
+}
+
+/// What is said when a signal ends the command while it is at this program.
+fn interrupted(name: &str, out: &Output) -> String {
+    let clear = if out.progress { "\r\x1b[K" } else { "" };
+    format!("{clear}interrupted: {name} was not compared to its end, nor what comes after it\n")
+}
+
+impl Counts {
+    /// How many programs of this kind came out how.
+    fn told(&self, what: &str) -> String {
+        let Counts { total, calm, timed, differing, unmet, allowed } = self;
+        let known: u64 = allowed.values().sum();
+        let mut text = format!(
+            "{what}: {}: {calm} equal in the calm schedule, {timed} equal in another one, {known} with known differences, \
+             {differing} with new differences\n",
+            counted(*total, "program"),
+        );
+        if *unmet > 0 {
+            text.push_str(&format!(
+                "  {unmet} of the equal ones stopped where the scenario expects what neither side does\n"
+            ));
+        }
+        for (name, times) in allowed {
+            let reason = LIST.iter().find(|(known, _)| known == name).map_or("", |(_, reason)| reason);
+            text.push_str(&format!("  {times} × {name}: {reason}\n"));
+        }
+        text
     }
-    u8::from(differing > 0)
 }
 
 /// Says what differs and whose fault that is, and keeps it; also what QEMU does wrong where the model foresaw it.
@@ -175,6 +202,16 @@ fn tell(args: &ConformArgs, program: &Program, judged: &Judged, counts: &mut Cou
         Verdict::Differs { plan, differences } => Some((plan, differences)),
         _ => None,
     };
+    if let (Some((step, what)), None, None) = (&judged.real.stuck, &judged.real.ending, &differing) {
+        counts.unmet += 1;
+        let place = program.plan.steps.get(*step).map(|step| &step.pos).filter(|pos| !pos.file.is_empty());
+        let place = place.map_or_else(String::new, |pos| format!("{}:{}: ", pos.file, pos.line));
+        out.print(&format!(
+            "{}: {place}what step {} of the scenario expects fails on both, QEMU and the model: {what}\n",
+            program.name,
+            step + 1
+        ));
+    }
     if differing.is_none() && judged.broken.is_none() {
         return;
     }

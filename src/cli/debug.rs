@@ -4,6 +4,7 @@
 use super::output::Output;
 use super::quirks::WatchArgs;
 use super::{EXIT_USAGE, debug_screen, files, report, run};
+use crate::base::counted;
 use crate::choice::{Chooser, Mode, Replay, Walk};
 use crate::debug::{Debugger, Goal, View};
 use crate::scenario::plan::{Plan, Schedule};
@@ -72,7 +73,7 @@ pub(super) fn debug(args: &DebugArgs, out: &mut Output) -> u8 {
             0
         }
         Err(error) => {
-            out.complain(&format!("the screen cannot be used ({error}): try --lines\n"));
+            out.error(&format!("the screen cannot be used: {}; try --lines", super::files::plain(&error)));
             EXIT_USAGE
         }
     }
@@ -228,7 +229,7 @@ fn new_records(debugger: &Debugger, before: usize) -> String {
     let count = debugger.sim().world.trace.len().saturating_sub(before);
     let mut out = String::new();
     if count > SHOWN {
-        out.push_str(&format!("  … {} records before these\n", count - SHOWN));
+        out.push_str(&format!("  … {} before these\n", counted((count - SHOWN) as u64, "record")));
     }
     for record in debugger.records(before + count.saturating_sub(SHOWN)) {
         text::write_line(record, &mut out);

@@ -8,12 +8,13 @@ use super::output::Output;
 use super::quirks::{AlwaysWatchArgs, WatchArgs};
 use super::run::again;
 use super::{EXIT_CODES, EXIT_USAGE, files};
+use crate::base::{counted, grouped, part_of};
 use crate::choice::{MODE_FAULTS, MODE_ORDER};
-use crate::explore::{Caps, ClientTrace, Exhausted, Part, Search, Start, grouped, listed, off_script};
+use crate::explore::{Caps, ClientTrace, Exhausted, Part, Search, Start, listed, off_script};
 use crate::sim::outcome::{Outcome, RunOptions};
 use crate::trace::{Level, RecordKind, text};
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -64,7 +65,7 @@ pub(super) fn explore(args: &ExploreArgs, out: &mut Output) -> u8 {
     let start = match Start::of(&plan, &options) {
         Ok(start) => start,
         Err(outcome) => {
-            out.complain(&format!("the scenario ended before exploring could start\n{outcome}\n"));
+            out.error(&ended_early(&args.file, &outcome));
             return outcome.exit_code().max(1);
         }
     };
@@ -101,6 +102,11 @@ pub(super) fn explore(args: &ExploreArgs, out: &mut Output) -> u8 {
     if found.proved() { 0 } else { found.ends.iter().map(Outcome::exit_code).max().unwrap_or(0).max(1) }
 }
 
+/// What is said of a scenario that has no schedules to explore.
+pub(super) fn ended_early(file: &Path, outcome: &Outcome) -> String {
+    format!("{}: the scenario ended before exploring could start: {outcome}", file.display())
+}
+
 /// Has the workers search, and says how far they are.
 fn work(search: &Search, jobs: usize, (began, limit): (Instant, u64), stop: &Stop, out: &mut Output) -> Vec<Part> {
     let (done, parts) = mpsc::channel();
@@ -121,10 +127,10 @@ fn work(search: &Search, jobs: usize, (began, limit): (Instant, u64), stop: &Sto
                 Err(RecvTimeoutError::Timeout) => {
                     let (held, states) = (memory::held(), search.states());
                     if stop.asked() {
-                        search.stop(&format!("Ctrl-C, after {} states", grouped(&states.to_string())));
+                        search.stop(&format!("Ctrl-C, after {}", counted(states as u64, "state")));
                     } else if held > limit {
-                        let states = grouped(&states.to_string());
-                        search.stop(&format!("{} MiB of memory, after {states} states (--max-memory)", limit >> 20));
+                        let states = counted(states as u64, "state");
+                        search.stop(&format!("{} MiB of memory, after {states} (--max-memory)", limit >> 20));
                     }
                     out.progress(&progress(search, began, (held, limit)));
                 }
@@ -144,8 +150,8 @@ fn progress(search: &Search, began: Instant, (held, limit): (u64, u64)) -> Strin
     let room = room.min(search.room() as u64);
     let seconds = u128::from(room) / rate(states, began).max(1);
     format!(
-        "{} states, {} states/s, {} MiB of {} MiB; gives up in {}:{:02}:{:02} at the latest",
-        grouped(&states.to_string()),
+        "{}, {} states/s, {} MiB of {} MiB; gives up in {}:{:02}:{:02} at the latest",
+        counted(states as u64, "state"),
         grouped(&rate(states, began).to_string()),
         held >> 20,
         limit >> 20,
@@ -168,10 +174,11 @@ fn summary(found: &Exhausted) -> String {
         line("states", &n(found.states));
         line("transitions", &n(found.transitions));
         line("depth", &n(found.depth));
-        let round = if found.cycles > 0 { ", and without bound round cycles" } else { "" };
+        let round = if found.cycles > 0 { ", and infinitely many that repeat a cycle" } else { "" };
         line("complete schedules", &format!("{}{round}", found.schedules));
         if found.cycles > 0 {
-            line("cycles", &format!("{} transitions lead back", n(found.cycles)));
+            let back = if found.cycles == 1 { "leads" } else { "lead" };
+            line("cycles", &format!("{} {back} to an earlier state", counted(found.cycles as u64, "transition")));
         }
         match &found.traces {
             Some(traces) => line("client traces", &n(traces.len())),
@@ -184,7 +191,7 @@ fn summary(found: &Exhausted) -> String {
         text.push_str(&format!("{end}\n"));
     }
     if bad.len() > TOLD {
-        text.push_str(&format!("and {} more ways\n", n(bad.len() - TOLD)));
+        text.push_str(&format!("and {}\n", counted((bad.len() - TOLD) as u64, "other failure")));
     }
     text
 }
@@ -197,16 +204,17 @@ fn verdict(found: &Exhausted, bad: &[&Outcome]) -> String {
         }
         (None, 0, 0) => "NOT every schedule comes to rest\n".to_owned(),
         (None, 0, _) => {
-            "every schedule comes to rest that does not go round a cycle for ever; from each state an end can be \
-                         reached\n"
+            "every schedule comes to rest, except those that repeat a cycle for ever; an end can be reached from each state\n"
                 .to_owned()
         }
-        (None, lost, _) => format!("NOT every schedule comes to rest: from {lost} states no end can be reached\n"),
+        (None, lost, _) => {
+            format!("NOT every schedule comes to rest: no end can be reached from {}\n", counted(lost as u64, "state"))
+        },
     };
     let passed = match (bad.len(), &found.capped) {
         (0, None) => "every schedule passed\n".to_owned(),
         (0, Some(_)) => "no schedule failed so far\n".to_owned(),
-        (n, _) => format!("FAILED in {n} ways:\n"),
+        (n, _) => format!("FAILED, {}:\n", counted(n as u64, "different failure")),
     };
     rest + &passed
 }
@@ -215,15 +223,23 @@ fn verdict(found: &Exhausted, bad: &[&Outcome]) -> String {
 fn list(args: &ExploreArgs, watch: &WatchArgs, (mode, start): (u32, &Start), traces: &[ClientTrace], out: &mut Output) {
     for (number, trace) in traces.iter().take(args.list).enumerate() {
         let (log, records, outcome) = listed(mode, start, &trace.picks);
+        let schedules = match trace.schedules.to_string() {
+            one if one == "1" => "1 schedule".to_owned(),
+            many => format!("{many} schedules"),
+        };
+        let calm = match (trace.deviations, u64::from(trace.choices)) {
+            (0, 0) => "no choice".to_owned(),
+            (0, all) => format!("{} calm", part_of(all, all, "choice")),
+            (few, all) => format!("{} not calm", part_of(u64::from(few), all, "choice")),
+        };
         out.print(&format!(
-            "\ntrace {} of {}: {:016x}, {}, {} schedules, {} of {} choices not calm\n",
+            "\ntrace {} of {}: {:016x}, {}, {}, {}\n",
             number + 1,
             traces.len(),
             trace.digest.0,
             outcome.word(),
-            trace.schedules,
-            trace.deviations,
-            trace.choices,
+            schedules,
+            calm,
         ));
         out.print(&format!("  {}\n", again(&args.file, None, Some(&log.deviations().one_line()), watch)));
         if args.traces {

@@ -2,14 +2,13 @@
 
 use super::output::Output;
 use super::{EXIT_USAGE, files};
+use crate::base::time::Instant;
 use crate::choice::{Chooser, Mode, Replay, Walk};
 use crate::interop::confine;
-use crate::interop::export::{in_order, script};
+use crate::interop::export::{given, in_order, script};
 use crate::scenario::plan::Schedule;
 use crate::sim;
 use crate::sim::outcome::{Outcome, RunOptions};
-use crate::trace::Level;
-use crate::trace::compare::client_lines;
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use std::sync::Arc;
 /// Arguments of `export`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit codes:\n  0  the script was printed\n  1  the run of the scenario failed\n  2  a mistake in the arguments or in a scenario file"
+    after_help = "Exit codes:\n  0  the script was printed\n  2  a mistake in the arguments or in a scenario file"
 )]
 pub(super) struct ExportArgs {
     /// The scenario file
@@ -50,14 +49,14 @@ enum Form {
 pub(super) fn export(args: &ExportArgs, out: &mut Output) -> u8 {
     let Some(plan) = files::scenario(&args.file, out) else { return EXIT_USAGE };
     if let Err(trouble) = if args.trust { Ok(()) } else { confine::check(&plan) } {
-        out.complain(&format!("{trouble}\n"));
+        out.error(&trouble.to_string());
         return EXIT_USAGE;
     }
-    let chooser = match (&args.replay, args.seed, &plan.schedule) {
+    let chosen = match (&args.replay, args.seed, &plan.schedule) {
         (Some(list), _, _) => match super::run::choices(list) {
             Ok(log) => Chooser::Replay(Replay::new(Arc::new(log), Mode::Strict)),
             Err(problem) => {
-                out.complain(&format!("--replay: {problem}\n"));
+                out.error(&format!("--replay: {problem}"));
                 return EXIT_USAGE;
             }
         },
@@ -69,15 +68,20 @@ pub(super) fn export(args: &ExportArgs, out: &mut Output) -> u8 {
         }
         (None, None, schedule) => sim::chooser(schedule),
     };
-    let run = sim::run(&plan, chooser, &RunOptions { level: Some(Level::Client), ..RunOptions::default() });
-    if let outcome @ (Outcome::Diverged(_) | Outcome::Crash { .. }) = &run.outcome {
-        out.complain(&format!("{}: {outcome}\n", args.file.display()));
+    let mut chooser = chosen.clone();
+    let run = sim::run(&plan, chosen, &RunOptions::default());
+    let outcome = run.outcome;
+    if let Outcome::Diverged(_) | Outcome::Crash { .. } = &outcome {
+        out.error(&format!("{}: {outcome}", args.file.display()));
         return outcome.exit_code();
     }
-    let (script, cannot) = in_order(&plan, &client_lines(&run.trace));
+    let (script, cannot) = in_order(&plan, &given(&plan, &mut chooser), &outcome, run.time - Instant::START);
     out.print(&script);
+    if outcome != Outcome::Passed {
+        out.remark(&format!("the run fails, and the script goes as far as it does: {outcome}\n"));
+    }
     for what in cannot {
-        out.complain(&format!("cannot be forced, the script tries until it comes: {what}\n"));
+        out.remark(&format!("cannot be forced, the script tries until it comes: {what}\n"));
     }
     0
 }

@@ -40,8 +40,7 @@ pub(super) fn scenario(path: &Path, out: &mut Output) -> Option<Plan> {
     match plan(path) {
         Ok(Some(plan)) => Some(plan),
         Ok(None) => {
-            let name = path.to_string_lossy();
-            out.error(&format!("{name}: this file holds only definitions, it is included by scenarios"));
+            out.error(&definitions_only(path));
             None
         }
         Err(error) => {
@@ -126,6 +125,20 @@ pub(super) fn scenarios(dir: &Path) -> Result<Vec<PathBuf>, String> {
     }
     found.sort();
     Ok(found)
+}
+
+/// What is said where there are no scenarios in these places, or none of such a name.
+pub(super) fn none(paths: &[PathBuf], filter: &[String]) -> String {
+    let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    match filter.is_empty() {
+        true => format!("{}: no scenarios here (their names end in .yaml or .yml)", paths.join(", ")),
+        false => format!("{}: no scenario here whose name contains `{}`", paths.join(", "), filter.join("` or `")),
+    }
+}
+
+/// What is said of a file that is included by scenarios and is none.
+pub(super) fn definitions_only(path: &Path) -> String {
+    format!("{}: this file holds only definitions, it is included by scenarios", path.display())
 }
 
 /// The scenarios of several files and directories, each with the directory that it was found in, where one of these texts stands in the

@@ -11,12 +11,12 @@ use super::interrupt::{EXIT_INTERRUPTED, Stop};
 use super::kinds::KindArg;
 use super::output::Output;
 use super::quirks::AlwaysWatchArgs;
-use super::{EXIT_CODES, EXIT_USAGE, counted, files, seeds};
+use super::{EXIT_CODES, EXIT_USAGE, files, seeds};
+use crate::base::{counted, grouped, part_of};
 use crate::choice::{ChoiceLog, Chooser, Mode, Replay};
 use crate::explore::saved::{Blocks, Head, Part};
 use crate::explore::{
-    ANOTHER_RUN, Block, Campaign, EXHAUST, Fingerprint, Found, PORTFOLIO, Source, Stage, Start, Strategy, Tally,
-    Worker, grouped,
+    ANOTHER_RUN, Block, Campaign, EXHAUST, Fingerprint, Found, PORTFOLIO, Source, Stage, Start, Strategy, Tally, Worker,
 };
 use crate::failure::Failure;
 use crate::scenario::Plan;
@@ -135,7 +135,7 @@ pub(super) fn fuzz(args: &FuzzArgs, runner: Runner, out: &mut Output) -> u8 {
             match Start::watched(&plan, &options) {
                 Ok(start) => (Some(plan), Source::Scenario(Box::new(start))),
                 Err(outcome) => {
-                    out.complain(&format!("the scenario ended before exploring could start\n{outcome}\n"));
+                    out.error(&super::explore::ended_early(file, &outcome));
                     return outcome.exit_code().max(1);
                 }
             }
@@ -143,7 +143,11 @@ pub(super) fn fuzz(args: &FuzzArgs, runner: Runner, out: &mut Output) -> u8 {
     };
     for (option, dir) in [("--report", &args.report), ("--failures", &args.failures)] {
         if let Some(Err(error)) = dir.as_ref().map(|dir| outfile::probe_dir(dir)) {
-            out.error(&format!("{option}: {}: {error}", dir.as_deref().unwrap_or("".as_ref()).display()));
+            out.error(&format!(
+                "{option}: {}: {}",
+                dir.as_deref().unwrap_or("".as_ref()).display(),
+                files::plain(&error)
+            ));
             return EXIT_USAGE;
         }
     }
@@ -280,7 +284,7 @@ impl Save {
             None => format!("{:08x}", Fingerprint::of(&found.choices) as u32),
         };
         let path = self.dir.join(format!("{}-{which}.yaml", slug(&found.kind)));
-        let trouble = |error: std::io::Error| format!("{}: {error}", path.display());
+        let trouble = |error: std::io::Error| format!("{}: {}", path.display(), files::plain(&error));
         std::fs::create_dir_all(&self.dir).map_err(trouble)?;
         outfile::write(&path, failure.to_text().as_bytes()).map_err(trouble)?;
         Ok(path)
@@ -390,7 +394,7 @@ fn work(
             let (lock, bell, over) = (&lock, &bell, &over);
             let running = args.state.as_ref().map(|dir| dir.join(format!("running-{number}")));
             scope.spawn(move || {
-                one_worker(worker, lock, bell, args.shard, jobs, running, save);
+                one_worker(worker, lock, bell, args.shard, jobs, running, (save, stop));
                 over.notify_one();
             });
         }
@@ -445,11 +449,11 @@ fn progress(tally: &Tally, began: Instant, campaign: &Campaign, end: Option<Inst
     });
     let stage = tally.stages.last().map_or("", |stage| stage.name.as_str());
     format!(
-        "{stage}: {} runs, {} runs/s, {} schedules, {} traces, {} failed{}",
-        grouped(&tally.runs.to_string()),
+        "{stage}: {}, {}/s, {}, {}, {} failed{}",
+        counted(tally.runs, "run"),
         grouped(&rate.to_string()),
-        grouped(&tally.schedules.count().0.to_string()),
-        grouped(&tally.traces.count().0.to_string()),
+        counted(tally.schedules.count().0, "schedule"),
+        counted(tally.traces.count().0, "trace"),
         tally.failed,
         left.unwrap_or_default(),
     )
@@ -470,7 +474,7 @@ fn one_worker(
     shard: Option<(u64, u64)>,
     jobs: usize,
     running: Option<PathBuf>,
-    save: &Save,
+    (save, stop): (&Save, &Stop),
 ) {
     let mut running = running.and_then(|path| std::fs::File::create(path).ok());
     let locked = || lock.lock().unwrap_or_else(PoisonError::into_inner);
@@ -508,10 +512,15 @@ fn one_worker(
             if let Some(file) = &mut running {
                 campaign_file::overwrite(file, &what());
             }
+            !stop.asked()
         };
         let began = Instant::now();
         for number in numbers {
             let block = worker.block(stage, number, left, &mut before);
+            // It may have ended before its end.
+            if stop.asked() {
+                return;
+            }
             let last = block.beyond || (block.failed > 0 && !worker.campaign.keep_going);
             done.push(block);
             if last {
@@ -567,7 +576,7 @@ fn next_of_part(state: &mut Shared, worker: &mut Worker, (part, of): (u64, u64))
             (mine && !block.beyond).then_some((stage, number))
         }
         None => {
-            let block = known.unwrap_or_else(|| worker.block(stage, number, left, &mut |_| {}));
+            let block = known.unwrap_or_else(|| worker.block(stage, number, left, &mut |_| true));
             if !was_known {
                 state.write(&block);
             }
@@ -610,24 +619,29 @@ pub(super) fn tell(tally: &Tally, marks: bool, again: &dyn Fn(&Found) -> String,
         return 0;
     }
     out.print(&format!("FAILED: {}\n", counted(tally.failed, "run")));
-    let mut told: Vec<&str> = Vec::new();
     for found in &tally.found {
-        if told.contains(&found.kind.as_str()) {
-            continue;
-        }
-        told.push(&found.kind);
         let schedule = match (&found.strategy, found.seed) {
             (Some(strategy), Some(seed)) => format!("{strategy}, seed {seed}"),
             _ => "a schedule of few deviations".to_owned(),
         };
-        let times = tally.kinds.get(&found.kind).copied().unwrap_or(1);
+        let times = tally.kinds.get(&found.kind).cloned().unwrap_or_default();
         out.print(&format!(
             "\n{} ({}), first by {schedule}\n{}\n  again: {}\n",
             found.kind,
-            counted(times, "run"),
+            part_of(times.runs, tally.failed, "failed run"),
             found.text,
             again(found)
         ));
+        // The words of the first one stand above.
+        let others = times.words.iter().skip(1).map(|(words, runs)| (words.as_str(), *runs));
+        let rest = times.runs - times.words.iter().map(|(_, runs)| runs).sum::<u64>().min(times.runs);
+        for (words, runs) in others.chain((rest > 0).then_some(("yet other words", rest))) {
+            out.print(&format!("  of this kind, {} with: {words}\n", counted(runs, "run")));
+        }
+    }
+    let listed: Vec<&str> = tally.found.iter().map(|found| found.kind.as_str()).collect();
+    for (kind, times) in tally.kinds.iter().filter(|(kind, _)| !listed.contains(&kind.as_str())) {
+        out.print(&format!("\n{kind} ({})\n", part_of(times.runs, tally.failed, "failed run")));
     }
     let crashed = tally.found.iter().any(|found| found.outcome == "crash");
     if crashed { 3 } else { 1 }

@@ -4,6 +4,7 @@
 use super::output::Output;
 use super::timeline::{self, Wanted};
 use super::{EXIT_USAGE, files};
+use crate::base::counted;
 use crate::quirk::{Quirk, Quirks, TABLE};
 use crate::render::gallery::{CASES, CHAINS, Entry, Part, page};
 use crate::render::read::{RecKind, Source};
@@ -30,7 +31,7 @@ pub(super) struct GalleryArgs {
 pub(super) fn gallery(args: &GalleryArgs, runner: Runner, out: &mut Output) -> u8 {
     match make(args, runner, out) {
         Ok(count) => {
-            out.complain(&format!("{count} files in {}\n", args.dir.display()));
+            out.complain(&format!("{} in {}\n", counted(count as u64, "file"), args.dir.display()));
             0
         }
         Err(message) => {

@@ -235,11 +235,6 @@ fn seeds(text: &str) -> Result<Range<u64>, String> {
     if range.is_empty() { Err(wrong()) } else { Ok(range) }
 }
 
-/// So many of something, in words.
-fn counted(number: u64, what: &str) -> String {
-    format!("{} {what}{}", crate::explore::grouped(&number.to_string()), if number == 1 { "" } else { "s" })
-}
-
 /// The whole command: reads the arguments, does what they say with `runner`, gives the exit code.
 #[must_use]
 pub fn main(runner: Runner) -> ExitCode {
@@ -275,7 +270,7 @@ pub fn main(runner: Runner) -> ExitCode {
         Command::Man(args) => shells::man(args, &mut out),
         Command::Quirks(args) => quirks::quirks(args, &mut out),
         Command::Museum(args) => museum::museum(args, runner, &mut out),
-        Command::Serve(args) => serve::serve(args),
+        Command::Serve(args) => serve::serve(args, &mut out),
         // Behind `--color` alone.
         Command::Qemu { args } => crate::serve::main("blockjob-sim", args),
         Command::Conform(args) => conform::conform(args, &mut out),

@@ -150,7 +150,7 @@ fn plan_of(file: &Path, generated: bool, out: &mut Output) -> Result<Option<Plan
     match files::plan(file) {
         Ok(Some(plan)) => Ok(Some(plan)),
         Ok(None) => {
-            out.error(&format!("{}: this file holds only definitions", file.display()));
+            out.error(&files::definitions_only(file));
             Err(EXIT_USAGE)
         }
         Err(error) => {

@@ -53,7 +53,7 @@ impl Output {
             self.closed = true;
             if error.kind() != io::ErrorKind::BrokenPipe {
                 self.failed = true;
-                self.complain(&format!("cannot write to standard output: {error}\n"));
+                self.error(&format!("cannot write to standard output: {}", super::files::plain(&error)));
             }
         }
     }
@@ -67,8 +67,8 @@ impl Output {
 
     /// An error, in the form that wrong arguments have it too.
     pub fn error(&mut self, message: &str) {
-        // A mistake in a file comes with its lines, in a frame of its own.
-        if message.trim_start().starts_with('×') || message.starts_with("error: ") {
+        // A mistake in a file comes with its lines, and is in that form already.
+        if anstream::adapter::strip_str(message).to_string().starts_with("error: ") {
             return self.complain(message);
         }
         let style = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));

@@ -1,18 +1,20 @@
 //! `blockjob-sim record`: scenarios on a real QEMU.
 
+use super::interrupt::EXIT_INTERRUPTED;
 use super::output::Output;
 use super::{EXIT_USAGE, files};
+use crate::base::counted;
 use crate::interop::carry::Pace;
 use crate::interop::confine;
 use crate::interop::record::{self, Recording};
-use crate::interop::scratch::{Guard, Scratch, end_with_signals};
+use crate::interop::scratch::{Guard, Scratch, SoFar, end_with_signals};
 use clap::Args;
 use std::path::PathBuf;
 
 /// Arguments of `record`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit codes:\n  0  all scenarios were run\n  1  QEMU hung or crashed, or a step could not be done\n  2  a mistake in the arguments or in a scenario file, or QEMU does not start"
+    after_help = "Exit codes:\n  0  all scenarios were run\n  1  QEMU hung or crashed, or a step could not be done\n  2  a mistake in the arguments or in a scenario file, or QEMU does not start\n  130  interrupted (Ctrl-C, SIGTERM, SIGHUP); what was recorded until then is printed"
 )]
 pub(super) struct RecordArgs {
     /// Scenario files
@@ -36,13 +38,14 @@ pub(super) struct RecordArgs {
 pub(super) fn record(args: &RecordArgs, out: &mut Output) -> u8 {
     let command: Vec<String> = args.qemu.split_whitespace().map(str::to_owned).collect();
     let guard = Guard::new(!args.trust);
-    let scratch = match Scratch::new().and_then(|dir| end_with_signals(&guard, Some(&dir)).map(|()| dir)) {
-        Ok(scratch) => scratch,
-        Err(trouble) => {
-            out.error(&trouble.to_string());
-            return EXIT_USAGE;
-        }
-    };
+    let scratch =
+        match Scratch::new().and_then(|dir| end_with_signals(&guard, Some(&dir), EXIT_INTERRUPTED).map(|()| dir)) {
+            Ok(scratch) => scratch,
+            Err(trouble) => {
+                out.error(&trouble.to_string());
+                return EXIT_USAGE;
+            }
+        };
     let mut code = 0;
     for file in &args.files {
         let Some(plan) = files::scenario(file, out) else { return EXIT_USAGE };
@@ -55,12 +58,25 @@ pub(super) fn record(args: &RecordArgs, out: &mut Output) -> u8 {
         for run in 0..args.repeat {
             out.progress(&format!("{name} {}/{}", run + 1, args.repeat));
             let pace = args.racing.map_or(Pace::Calm, |seed| Pace::Racing { seed: seed + u64::from(run), gap: 2_000 });
-            match record::once(&command, &plan, pace, &guard, &scratch) {
+            let clear = if out.progress { "\r\x1b[K" } else { "" };
+            guard.tell(SoFar {
+                out: recording.to_string(),
+                err: format!(
+                    "{clear}interrupted: {name} was run {run} of {}\n",
+                    counted(u64::from(args.repeat), "time")
+                ),
+            });
+            let once = record::once(&command, &plan, pace, &guard, &scratch);
+            guard.goes_on();
+            match once {
                 Ok(carried) => {
                     if let Some((step, what)) = &carried.stuck {
-                        let ending = carried.ending.as_ref().map(|e| format!(", {e:?}")).unwrap_or_default();
                         out.progress("");
-                        out.complain(&format!("{name}: step {}: {what}{ending}\n", step + 1));
+                        let end = match &carried.ending {
+                            None => "; QEMU is at rest and answers".to_owned(),
+                            Some(ending) => format!("; {ending}"),
+                        };
+                        out.complain(&format!("{name}: step {}: {what}{end}\n", step + 1));
                         code = 1;
                     }
                     recording.add(carried);

@@ -42,7 +42,7 @@ pub(super) fn failure(path: &Path, out: &mut Output) -> Option<Failure> {
             None
         }
         Err(error) => {
-            out.complain(&format!("{error}\n"));
+            out.error(&error.to_string());
             None
         }
     }

@@ -1,7 +1,8 @@
 //! Mistakes in scenario files as people see them: the line, a caret, advice.
 
+use crate::base::counted;
 use crate::scenario::{ScenarioError, SourcePlace};
-use anstyle::{AnsiColor, Style};
+use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
 
 /// How many of the calls that led to a mistake are shown.
 const MAX_CALLS: usize = 3;
@@ -13,103 +14,85 @@ const MAX_BEFORE: usize = 80;
 /// Stands where something was cut off.
 const ELLIPSIS: char = '…';
 
-/// How the parts of a report look.
-#[derive(Default)]
-struct Looks {
-    mistake: Style,
-    number: Style,
-    mark: Style,
-    help: Style,
-}
-
-impl Looks {
-    fn coloured() -> Looks {
-        let colour = |colour: AnsiColor| Style::new().fg_color(Some(colour.into()));
-        let (mistake, help) = (colour(AnsiColor::Red), colour(AnsiColor::Cyan));
-        Looks { mistake, number: Style::new().dimmed(), mark: colour(AnsiColor::Magenta).bold(), help }
-    }
-}
-
-/// The mistake as text of at most `width` columns, coloured or not.
+/// The mistake as text of some `width` columns, coloured or not.
 #[must_use]
 pub fn render(error: &ScenarioError, width: usize, colour: bool) -> String {
-    let looks = if colour { Looks::coloured() } else { Looks::default() };
     let place = &error.place;
     // Line 0 stands for a file that could not be read at all.
-    let placed = place.span.line > 0;
-    let mut out = match placed {
-        true => {
-            let style = looks.mistake;
-            let message = wrapped(&error.message, width.saturating_sub(4)).join("\n  │ ");
-            format!("  {style}×{style:#} {message}\n{}", excerpt(place, &looks))
+    if place.span.line == 0 {
+        return format!("error: {}: {}\n", place.file, place.label);
+    }
+    let excerpt = Excerpt::of(place);
+    let mark = AnnotationKind::Primary.span(excerpt.wrong.clone()).label(&*place.label);
+    let snippet = Snippet::source(&*excerpt.text).line_start(excerpt.first).fold(false).annotation(mark);
+    let title = Level::ERROR.primary_title(&*error.message);
+    let mut group = match excerpt.whole {
+        true => title.element(snippet.path(&*place.file)),
+        // The place in the excerpt is not that in the file.
+        false => {
+            let origin = Origin::path(&*place.file).line(place.span.line as usize);
+            title.element(origin.char_column(place.span.column as usize)).element(snippet)
         }
-        false => format!("error: {}: {}: {}\n", place.file, error.message, place.label),
     };
-    let mut help: Vec<String> = error.help.iter().cloned().collect();
-    help.extend(error.calls.iter().take(MAX_CALLS).map(|call| format!("called from {call}")));
+    if let Some(help) = &error.help {
+        group = group.element(Level::HELP.message(wrapped(help, width.saturating_sub(14))));
+    }
+    for call in error.calls.iter().take(MAX_CALLS) {
+        group = group.element(Level::NOTE.message(format!("called from {call}")));
+    }
     if error.calls.len() > MAX_CALLS {
-        help.push(format!("and through {} more calls", error.calls.len() - MAX_CALLS));
+        let more = counted((error.calls.len() - MAX_CALLS) as u64, "more call");
+        group = group.element(Level::NOTE.message(format!("and through {more}")));
     }
-    let help: Vec<String> = help.iter().flat_map(|text| wrapped(text, width.saturating_sub(8))).collect();
-    if !help.is_empty() {
-        let style = looks.help;
-        out.push_str(&format!("  {style}help:{style:#} {}\n", help.join("\n        ")));
-    }
-    out
+    let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
+    // Lines are cut to what is worth showing already.
+    renderer.term_width(width.max(2 * MAX_LINE)).render(&[group]) + "\n"
 }
 
-/// The line of a mistake between its neighbours, with what is wrong underlined.
-fn excerpt(place: &SourcePlace, looks: &Looks) -> String {
-    let (text, number) = (&*place.text, place.span.line as usize);
-    let boundary = |at: usize| (0..=at.min(text.len())).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
-    let begin = boundary(place.span.offset as usize);
-    let line_begin = text[..begin].rfind('\n').map_or(0, |end| end + 1);
-    let line = text[line_begin..].split('\n').next().unwrap_or_default().trim_end_matches('\r');
-    let at = (begin - line_begin).min(line.len());
-    let end = boundary(begin + place.span.len.max(1) as usize).clamp(line_begin + at, line_begin + line.len());
-    // The part of the line that is kept: around the mistake, or its beginning.
-    let long = line.chars().count() > MAX_LINE;
-    let skip = line[..at].char_indices().rev().nth(MAX_BEFORE).filter(|_| long).map_or(0, |(skip, _)| skip);
-    let before = format!("{}{}", if skip > 0 { "…" } else { "" }, plain(&line[skip..at]));
-    let wrong = shortened(&plain(&text[line_begin + at..end]), MAX_LINE - MAX_BEFORE);
-    let after = &line[(end - line_begin).max(at)..];
-    let room = MAX_LINE.saturating_sub(before.chars().count() + wrong.chars().count());
-    let after = if wrong.ends_with(ELLIPSIS) { String::new() } else { shortened(&plain(after), room) };
-    let last = text[line_begin..].split('\n').nth(1);
-    let gutter = (number + usize::from(last.is_some())).to_string().len();
-    let Looks { number: dim, mark, .. } = looks;
-    let shown = |number: usize, line: &str| format!(" {dim}{number:>gutter$}{dim:#} │ {line}\n");
-    let mut out = format!("{:1$}╭─[{2}:{number}:{3}]\n", "", gutter + 2, place.file, place.span.column);
-    if number > 1 && line_begin > 0 {
-        let before = text[..line_begin - 1].rsplit('\n').next().unwrap_or_default();
-        out.push_str(&shown(number - 1, &shortened(&plain(before), MAX_LINE)));
-    }
-    out.push_str(&shown(number, &format!("{before}{wrong}{after}")));
-    let (indent, len) = (before.chars().count(), wrong.chars().count().max(1));
-    let (left, right) = ("─".repeat(len / 2), "─".repeat(len - len / 2 - 1));
-    let margin = format!("{:1$}· ", "", gutter + 2);
-    out.push_str(&format!("{margin}{:indent$}{mark}{left}┬{right}{mark:#}\n", ""));
-    let indent = indent + len / 2;
-    out.push_str(&format!("{margin}{:indent$}{mark}╰── {}{mark:#}\n", "", plain(&place.label)));
-    if let Some(next) = last {
-        out.push_str(&shown(number + 1, &shortened(&plain(next), MAX_LINE)));
-    }
-    out.push_str(&format!("{:1$}╰────\n", "", gutter + 2));
-    out
+/// The line of a mistake between its neighbours, none of them longer than is worth showing.
+struct Excerpt {
+    text: String,
+    /// Number of its first line.
+    first: usize,
+    /// What is wrong in it.
+    wrong: std::ops::Range<usize>,
+    /// Nothing was cut off before that.
+    whole: bool,
 }
 
-/// A part of a line as a terminal can show it: a tab has a width, and other control characters have none.
-fn plain(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '\t' => out.push_str("    "),
-            '\r' => {}
-            letter if letter.is_control() => out.push(char::REPLACEMENT_CHARACTER),
-            letter => out.push(letter),
+impl Excerpt {
+    fn of(place: &SourcePlace) -> Excerpt {
+        let (text, number) = (&*place.text, place.span.line as usize);
+        let boundary = |at: usize| (0..=at.min(text.len())).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+        let begin = boundary(place.span.offset as usize);
+        let line_begin = text[..begin].rfind('\n').map_or(0, |end| end + 1);
+        let line = text[line_begin..].split('\n').next().unwrap_or_default().trim_end_matches('\r');
+        let at = (begin - line_begin).min(line.len());
+        let end = boundary(begin + place.span.len.max(1) as usize).clamp(line_begin + at, line_begin + line.len());
+        // The part of the line that is kept: around the mistake, or its beginning.
+        let long = line.chars().count() > MAX_LINE;
+        let skip = line[..at].char_indices().rev().nth(MAX_BEFORE).filter(|_| long).map_or(0, |(skip, _)| skip);
+        let before = format!("{}{}", if skip > 0 { "…" } else { "" }, &line[skip..at]);
+        let wrong = shortened(&text[line_begin + at..end], MAX_LINE - MAX_BEFORE);
+        let room = MAX_LINE.saturating_sub(before.chars().count() + wrong.chars().count());
+        let after = &line[(end - line_begin).max(at)..];
+        let after = if wrong.ends_with(ELLIPSIS) { String::new() } else { shortened(after, room) };
+        let (mut shown, mut first) = (String::new(), number);
+        if number > 1 && line_begin > 0 {
+            let neighbour = text[..line_begin - 1].rsplit('\n').next().unwrap_or_default().trim_end_matches('\r');
+            shown.push_str(&format!("{}\n", shortened(neighbour, MAX_LINE)));
+            first -= 1;
         }
+        let from = shown.len() + before.len();
+        shown.push_str(&format!("{before}{wrong}{after}"));
+        // Where nothing is wrong but that something is missing, the next character is marked.
+        let next = shown[from..].chars().next().map_or(0, char::len_utf8);
+        let wrong = from..from + wrong.len().max(next);
+        if let Some(next) = text[line_begin..].split('\n').nth(1).filter(|next| !next.is_empty()) {
+            shown.push_str(&format!("\n{}", shortened(next.trim_end_matches('\r'), MAX_LINE)));
+        }
+        Excerpt { text: shown, first, wrong, whole: skip == 0 }
     }
-    out
 }
 
 /// At most so many characters of a text.
@@ -121,11 +104,11 @@ fn shortened(text: &str, most: usize) -> String {
 }
 
 /// A text in lines of at most `width` characters, unless a word is longer.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
+fn wrapped(text: &str, width: usize) -> String {
     let mut lines = Vec::new();
     for part in text.lines() {
         let (mut line, mut length) = (String::new(), 0);
-        for word in plain(part).split(' ') {
+        for word in part.split(' ') {
             let letters = word.chars().count();
             if length > 0 && length + 1 + letters > width {
                 lines.push(std::mem::take(&mut line));
@@ -140,7 +123,7 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
         }
         lines.push(line);
     }
-    if lines.is_empty() { vec![String::new()] } else { lines }
+    lines.join("\n")
 }
 
 #[cfg(test)]
@@ -151,12 +134,11 @@ mod tests {
     #[test]
     fn the_frame_of_a_mistake() {
         let error = load_str("a.yaml", "about: x\nsteps:\n  - idel: true\n  - mark: m\n").expect_err("a mistake");
-        let wanted = "  × `idel` is no kind of step\n   ╭─[a.yaml:3:5]\n 2 │ steps:\n 3 │   - idel: true\n   ·     ──┬─\n   ·       ╰── did \
-                      you mean `idle`?\n 4 │   - mark: m\n   ╰────\n  help: known are: ";
+        let wanted = "error: `idel` is no kind of step\n --> a.yaml:3:5\n  |\n2 | steps:\n3 |   - idel: true\n  |     ^^^^ did you mean \
+                      `idle`?\n4 |   - mark: m\n  |\n  = help: known are: ";
         let shown = render(&error, 120, false);
         assert!(shown.starts_with(wanted) && shown.lines().all(|line| line.chars().count() <= 120), "{shown}");
-        let coloured = render(&error, 120, true);
-        assert!(coloured.contains("\x1b[31m×\x1b[0m"), "{coloured:?}");
+        assert!(render(&error, 120, true).contains("\x1b["), "no colours");
     }
 
     #[test]
@@ -168,13 +150,23 @@ mod tests {
             |span| SourcePlace { file: "f".into(), text: text.as_str().into(), span, label: "what\tis it".to_owned() };
         let error = |span| ScenarioError { message: "m".to_owned(), place: place(span), help: None, calls: Vec::new() };
         let shown = render(&error(span), 80, false);
-        assert!(shown.contains("[f:1:311]") && shown.contains(" 1 │ …a") && shown.contains("a éwrongb"), "{shown}");
+        assert!(shown.contains("f:1:311") && shown.contains("1 | …a") && shown.contains("a éwrongb"), "{shown}");
         assert!(!shown.contains('\x1b') && shown.lines().all(|line| line.chars().count() < 220), "{shown}");
+        // A place without a length before a character of several bytes.
+        let wide = SourcePlace {
+            file: "f".into(),
+            text: "a\u{1f574}b".into(),
+            span: Span { offset: 1, line: 1, column: 2, ..Span::default() },
+            label: "l".into(),
+        };
+        let wide = ScenarioError { message: "m".to_owned(), place: wide, help: None, calls: Vec::new() };
+        assert!(render(&wide, 80, false).contains("1 | a\u{1f574}b"), "{}", render(&wide, 80, false));
         // At the very end, and behind it.
         for offset in [text.len(), text.len() + 9] {
             let span =
                 Span { offset: u32::try_from(offset).unwrap_or_default(), line: 2, column: 5, ..Span::default() };
-            assert!(render(&error(span), 80, false).contains(" 2 │ next\n   ·     ┬\n"), "{offset}");
+            let shown = render(&error(span), 80, false);
+            assert!(shown.contains("2 | next\n  |     ^"), "{shown}");
         }
     }
 }

@@ -4,6 +4,7 @@ use super::check::WIDTH;
 use super::output::Output;
 use super::quirks::WatchArgs;
 use super::{EXIT_USAGE, Format, RunArgs, files, report};
+use crate::base::counted;
 use crate::choice::{Bytes, ChoiceLog, Chooser, Mode, Replay};
 use crate::explore::Strategy;
 use crate::invariant::Broken;
@@ -26,7 +27,7 @@ pub(super) fn run(args: &RunArgs, runner: Runner, out: &mut Output) -> u8 {
         }
     };
     if found.is_empty() {
-        out.error("no scenario of that name");
+        out.error(&files::none(&args.files, &args.filter));
         return EXIT_USAGE;
     }
     let several = found.len() > 1;
@@ -50,7 +51,7 @@ fn one(args: &RunArgs, file: &Path, several: bool, runner: Runner, out: &mut Out
             return 0;
         }
         Ok(None) => {
-            out.error(&format!("{name}: this file holds only definitions, it is included by scenarios"));
+            out.error(&files::definitions_only(file));
             return EXIT_USAGE;
         }
         Err(error) => {
@@ -62,7 +63,8 @@ fn one(args: &RunArgs, file: &Path, several: bool, runner: Runner, out: &mut Out
     let chooser = match chooser(args, &plan) {
         Ok(chooser) => chooser,
         Err(problem) => {
-            out.error(&format!("--replay: {problem}"));
+            let option = if args.bytes.is_some() { "--bytes" } else { "--replay" };
+            out.error(&format!("{option}: {problem}"));
             return EXIT_USAGE;
         }
     };
@@ -70,7 +72,7 @@ fn one(args: &RunArgs, file: &Path, several: bool, runner: Runner, out: &mut Out
     let options = RunOptions { level: (!args.choices).then_some(args.level), record_choices: true, quirks, check };
     let run = runner(&plan, chooser, &options);
     if args.choices {
-        out.print(&run.choices.deviations().to_string());
+        out.print(&listed(&run.choices));
     } else if args.format == Format::Jsonl {
         let schedule = match (seed, &args.replay, &plan.schedule) {
             (Some(seed), _, _) => schedule(args.strategy, seed),
@@ -106,7 +108,7 @@ fn chooser(args: &RunArgs, plan: &Plan) -> Result<Chooser, String> {
 
 /// A list of choices: the text of one, or the name of its file.
 pub(super) fn choices(choices: &str) -> Result<ChoiceLog, String> {
-    let inline = choices.trim_start().starts_with('@') || choices.trim_start().starts_with("total");
+    let inline = choices.trim_start().starts_with(['@', '#']) || choices.trim_start().starts_with("total");
     let (name, text) = match inline {
         true => ("the list", choices.to_owned()),
         false => (choices, files::text(Path::new(choices)).map_err(|why| format!("{choices}: {why}"))?),
@@ -117,6 +119,12 @@ pub(super) fn choices(choices: &str) -> Result<ChoiceLog, String> {
 /// The schedule of a seed, for the header of a trace.
 fn schedule(strategy: Strategy, seed: u64) -> String {
     if strategy == Strategy::Walk { format!("seed {seed}") } else { format!("{strategy} seed {seed}") }
+}
+
+/// The deviations of a run as a list that `--replay` takes; where there are none, it says so.
+pub(super) fn listed(choices: &ChoiceLog) -> String {
+    let deviations = choices.deviations();
+    format!("{}{deviations}", if deviations.is_empty() { "# calm: no choice deviates\n" } else { "" })
 }
 
 pub(super) fn print_text(run: &Run, out: &mut Output) {
@@ -174,13 +182,14 @@ fn summary(args: &RunArgs, file: &Path, run: &Run) -> String {
 
 /// How much there was of everything.
 pub(super) fn figures(run: &Run) -> String {
-    format!(
-        "{} of virtual time, {} dispatches, {} choices, {} of them not calm",
-        run.time,
-        run.dispatches,
-        run.choices.len(),
-        run.choices.deviations().len()
-    )
+    let choices = counted(run.choices.len() as u64, "choice");
+    let calm = match (run.choices.len(), run.choices.deviations().len()) {
+        (0, _) => String::new(),
+        (1, 0) => ", calm".to_owned(),
+        (_, 0) => ", all calm".to_owned(),
+        (_, few) => format!(", {few} of them not calm"),
+    };
+    format!("{} of virtual time, {}, {choices}{calm}", run.time, counted(run.dispatches, "dispatch"))
 }
 
 /// The command that gives the same run once more.

@@ -1,5 +1,6 @@
 //! `blockjob-sim serve`: a QMP server, without QEMU's option style.
 
+use super::output::Output;
 use crate::serve;
 use clap::Args;
 
@@ -39,7 +40,11 @@ pub(super) struct ServeArgs {
 }
 
 /// Serves. The exit code.
-pub(super) fn serve(args: &ServeArgs) -> u8 {
+pub(super) fn serve(args: &ServeArgs, out: &mut Output) -> u8 {
+    // For people; a program that starts it waits for the socket.
+    if let Some(path) = args.socket.as_ref().filter(|_| out.progress) {
+        out.remark(&format!("QMP at {path}; Ctrl-C ends it\n"));
+    }
     serve::main("blockjob-sim", &as_qemu(args))
 }
 

@@ -2,7 +2,8 @@
 #![expect(clippy::disallowed_methods, reason = "the shell writes the result to a real file")]
 
 use super::output::Output;
-use super::{EXIT_USAGE, replay};
+use super::{EXIT_USAGE, files, replay};
+use crate::base::counted;
 use crate::shrink::{self, Shrunk};
 use crate::sim;
 use crate::sim::outcome::{Outcome, RunOptions};
@@ -35,7 +36,11 @@ pub(super) fn shrink(args: &ShrinkArgs, out: &mut Output) -> u8 {
         }
     };
     let mut said = format!("{}\nbefore: {}\nafter:  {}\n", shrunk.verdict, shrunk.before, shrunk.after);
-    said.push_str(&format!("{} runs, {} of them until the schedule was small\n", shrunk.runs, shrunk.schedule_runs));
+    said.push_str(&format!(
+        "{}, {} of them until the schedule was small\n",
+        counted(u64::from(shrunk.runs), "run"),
+        shrunk.schedule_runs
+    ));
     let code = match &args.save {
         None => {
             out.print(&shrunk.to_yaml());
@@ -47,8 +52,9 @@ pub(super) fn shrink(args: &ShrinkArgs, out: &mut Output) -> u8 {
                 0
             }
             Err(why) => {
-                said.push_str(&format!("{}: {why}\n", folder.display()));
-                EXIT_USAGE
+                out.complain(&said);
+                out.error(&format!("--save: {why}"));
+                return EXIT_USAGE;
             }
         },
     };
@@ -58,8 +64,8 @@ pub(super) fn shrink(args: &ShrinkArgs, out: &mut Output) -> u8 {
 
 /// Writes the scenario into a folder, under the name of the invariant and of the failure's file, and its snapshot; says where.
 fn save(folder: &Path, file: &Path, shrunk: &Shrunk) -> Result<String, String> {
-    let told = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
-    std::fs::create_dir_all(folder).map_err(|error| error.to_string())?;
+    let told = |path: &Path, error: std::io::Error| format!("{}: {}", path.display(), files::plain(&error));
+    std::fs::create_dir_all(folder).map_err(|error| told(folder, error))?;
     let kind = shrunk.verdict.invariant.as_ref().unwrap_or(&shrunk.verdict.outcome);
     let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     // A failure's file begins with its kind already.

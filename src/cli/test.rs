@@ -9,13 +9,15 @@ use super::check::WIDTH;
 use super::interrupt::{EXIT_INTERRUPTED, Stop};
 use super::output::Output;
 use super::run::again;
-use super::{EXIT_USAGE, TestArgs, counted, files, report};
+use super::{EXIT_USAGE, TestArgs, files, report};
+use crate::base::{counted, part_of};
 use crate::choice::Chooser;
 use crate::explore::Strategy;
 use crate::scenario::Library;
 use crate::scenario::plan::{Plan, Schedule};
 use crate::sim;
 use crate::sim::outcome::{Outcome, RunOptions, Runner};
+use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -91,8 +93,7 @@ pub(super) fn test(args: &TestArgs, runner: Runner, out: &mut Output) -> u8 {
     };
     let verdicts = all(&shared, out);
     if verdicts.is_empty() && !shared.stop.asked() {
-        let paths: Vec<String> = args.paths.iter().map(|path| path.display().to_string()).collect();
-        out.error(&format!("{}: no scenarios here", paths.join(", ")));
+        out.error(&files::none(&args.paths, &args.filter));
         return EXIT_USAGE;
     }
     let failed = verdicts.iter().filter(|verdict| verdict.code != 0).count();
@@ -111,7 +112,10 @@ pub(super) fn test(args: &TestArgs, runner: Runner, out: &mut Output) -> u8 {
         code = code.max(EXIT_USAGE);
     }
     if shared.stop.asked() {
-        out.complain(&format!("interrupted: what was not run yet of the {} files is not counted\n", found.len()));
+        out.complain(&format!(
+            "interrupted: what was not run yet of the {} is not counted\n",
+            counted(found.len() as u64, "file")
+        ));
         code = EXIT_INTERRUPTED;
     }
     code
@@ -164,7 +168,7 @@ fn all(shared: &Shared<'_>, out: &mut Output) -> Vec<Verdict> {
                 }
             }
             let runs = shared.runs.load(Ordering::Relaxed);
-            out.progress(&format!("{done} of {total} scenarios, {}", counted(runs, "run")));
+            out.progress(&format!("{}, {}", part_of(done, total as u64, "scenario"), counted(runs, "run")));
         }
     });
     out.progress("");
@@ -229,7 +233,7 @@ fn run_all(path: &Path, plan: &Plan, shared: &Shared<'_>, verdict: &mut Verdict)
     }
     for text in order {
         let Some((again, times)) = kinds.remove(&text) else { continue };
-        let times = if times > 1 { format!("\n  {times} runs fail like this") } else { String::new() };
+        let times = if times > 1 { format!("\n  {} fail like this", counted(times, "run")) } else { String::new() };
         verdict.failures.push(format!("{text}{times}\n  again: {again}\n"));
     }
 }
@@ -242,8 +246,8 @@ fn tell(verdict: &Verdict, out: &mut Output) {
     let word = if verdict.code == 0 { "ok" } else { "FAILED" };
     let of = match verdict.runs {
         0 | 1 => String::new(),
-        runs if verdict.failed == 0 => format!("  {runs} runs"),
-        runs => format!("  {} of {runs} runs", verdict.failed),
+        runs if verdict.failed == 0 => format!("  {}", counted(runs, "run")),
+        runs => format!("  {}", part_of(verdict.failed, runs, "run")),
     };
     out.print(&format!("{word:<6}  {}{of}\n", verdict.name));
     for failure in &verdict.failures {
@@ -254,56 +258,36 @@ fn tell(verdict: &Verdict, out: &mut Output) {
 
 /// Writes the report that continuous integration shows.
 fn write_junit(path: &Path, verdicts: &[Verdict]) -> Result<(), String> {
-    crate::serve::outfile::write(path, junit(verdicts).as_bytes()).map_err(|error| files::plain(&error))
+    crate::serve::outfile::write(path, junit(verdicts)?.as_bytes()).map_err(|error| files::plain(&error))
 }
 
 /// The results in JUnit's form: a mistake in a file is an error, anything that a run found a failure.
-fn junit(verdicts: &[Verdict]) -> String {
-    let seconds = |time: Duration| format!("{}.{:03}", time.as_secs(), time.subsec_millis());
-    let errors = verdicts.iter().filter(|verdict| verdict.code > 1).count();
-    let failures = verdicts.iter().filter(|verdict| verdict.code == 1).count();
-    let time = seconds(verdicts.iter().map(|verdict| verdict.time).sum());
-    let counts = format!("tests=\"{}\" failures=\"{failures}\" errors=\"{errors}\" time=\"{time}\"", verdicts.len());
-    let mut text = format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites name=\"blockjob-sim\" {counts}>\n  <testsuite name=\"scenarios\" {counts}>\n"
-    );
+fn junit(verdicts: &[Verdict]) -> Result<String, String> {
+    let time = verdicts.iter().map(|verdict| verdict.time).sum();
+    let mut suite = TestSuite::new("scenarios");
+    suite.set_time(time);
     for verdict in verdicts {
-        let (name, class) = (xml(&verdict.name), xml(&verdict.class));
-        let time = seconds(verdict.time);
-        text.push_str(&format!("    <testcase name=\"{name}\" classname=\"{class}\" time=\"{time}\""));
-        if verdict.code == 0 {
-            text.push_str("/>\n");
-            continue;
-        }
-        let kind = if verdict.code == 1 { "failure" } else { "error" };
-        let message = match verdict.runs {
-            0 => "a mistake in the file".to_owned(),
-            runs => format!("{} of {runs} runs failed", verdict.failed),
+        let kind = match verdict.code {
+            0 => None,
+            1 => Some(NonSuccessKind::Failure),
+            _ => Some(NonSuccessKind::Error),
         };
-        let failures = xml(&verdict.failures.join("\n"));
-        text.push_str(&format!(">\n      <{kind} message=\"{message}\">{failures}</{kind}>\n    </testcase>\n"));
+        let status = kind.map_or_else(TestCaseStatus::success, |kind| {
+            let mut status = TestCaseStatus::non_success(kind);
+            status.set_message(match verdict.runs {
+                0 => "a mistake in the file".to_owned(),
+                runs => format!("{} failed", part_of(verdict.failed, runs, "run")),
+            });
+            status.set_description(verdict.failures.join("\n"));
+            status
+        });
+        let mut case = TestCase::new(verdict.name.as_str(), status);
+        case.set_classname(verdict.class.as_str()).set_time(verdict.time);
+        suite.add_test_case(case);
     }
-    text.push_str("  </testsuite>\n</testsuites>\n");
-    text
-}
-
-/// A text as XML has it. Sequences that colour a terminal are left out, and what no XML may hold is replaced.
-fn xml(text: &str) -> String {
-    let (mut out, mut letters) = (String::new(), text.chars());
-    while let Some(letter) = letters.next() {
-        match letter {
-            '\x1b' => _ = letters.by_ref().find(char::is_ascii_alphabetic),
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\n' | '\t' => out.push(letter),
-            '\u{fffe}' | '\u{ffff}' => out.push(char::REPLACEMENT_CHARACTER),
-            letter if letter.is_control() => out.push(char::REPLACEMENT_CHARACTER),
-            letter => out.push(letter),
-        }
-    }
-    out
+    let mut report = Report::new("blockjob-sim");
+    report.set_time(time).add_test_suite(suite);
+    report.to_string().map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -323,11 +307,12 @@ mod tests {
         };
         let coloured = "\x1b[31m×\x1b[0m <a> & \"b\" \u{1}";
         let text = junit(&[verdict("one", 0, ""), verdict("<two>", 1, coloured), verdict("three", 2, "]]>")]);
+        let text = text.expect("a report");
         for part in [
-            "<testsuite name=\"scenarios\" tests=\"3\" failures=\"1\" errors=\"1\" time=\"3.750\">",
+            "<testsuite name=\"scenarios\" tests=\"3\" skipped=\"0\" errors=\"1\" failures=\"1\" time=\"3.750\">",
             "<testcase name=\"one\" classname=\"a\" time=\"1.250\"/>",
             "<testcase name=\"&lt;two&gt;\" classname=\"a\" time=\"1.250\">",
-            "<failure message=\"1 of 1 runs failed\">× &lt;a&gt; &amp; &quot;b&quot; \u{fffd}</failure>",
+            "<failure message=\"1 run failed\">× &lt;a&gt; &amp; &quot;b&quot; </failure>",
             "<error message=\"a mistake in the file\">]]&gt;</error>",
         ] {
             assert!(text.contains(part), "{part}\n{text}");

@@ -218,7 +218,7 @@ pub(super) fn timeline(args: &TimelineArgs, runner: Runner, out: &mut Output) ->
             None => out.print(&text),
             Some(path) => {
                 if let Err(error) = crate::serve::outfile::write(path, text.as_bytes()) {
-                    out.error(&format!("{}: {error}", path.display()));
+                    out.error(&format!("{}: {}", path.display(), files::plain(&error)));
                     return EXIT_USAGE;
                 }
             }

@@ -2,10 +2,16 @@
 
 use super::output::Output;
 use super::{EXIT_USAGE, files};
+use crate::base::counted;
+use crate::choice::{ChoiceLog, Chooser, Mode, Replay};
+use crate::scenario::Plan;
+use crate::sim;
+use crate::sim::outcome::{Outcome, RunOptions};
 use crate::trace::compare::ClientLine;
 use crate::validate::{self, Answer, Effort, logs};
 use clap::Args;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Arguments of `validate`.
 #[derive(Debug, Args)]
@@ -48,7 +54,12 @@ pub(super) fn validate(args: &ValidateArgs, out: &mut Output) -> u8 {
         let bare = validate::bare(&plan, trace);
         match validate::validate(&bare, trace, Effort { tries: args.tries, ..Effort::default() }) {
             Answer::Possible(choices) => {
-                out.print(&format!("{of}: possible, by these choices:\n{}", choices.deviations()));
+                out.print(&format!("{of}: possible, by these choices:\n{}", super::run::listed(&choices)));
+                if let Some(outcome) = unmet(&plan, &bare, choices) {
+                    out.print(&format!(
+                        "what the scenario expects fails in it, on the model as in the trace:\n{outcome}\n"
+                    ));
+                }
             }
             // Nobody says of such a trace that a signal ended it.
             Answer::Dies(choices, broken) => {
@@ -58,14 +69,15 @@ pub(super) fn validate(args: &ValidateArgs, out: &mut Output) -> u8 {
                 code = 1;
                 let lines = trace.len();
                 out.print(&format!(
-                    "{of}: no schedule of {} tried gives it; the longest part that fits ends before line {} of {lines}\n",
-                    refusal.tries,
+                    "{of}: no schedule gives it, after {}; the longest part that fits ends before line {} of {lines}\n",
+                    counted(u64::from(refusal.tries), "attempt"),
                     refusal.matched + 1
                 ));
                 let came = refusal.came.as_ref().map_or("(the end)".to_owned(), ClientLine::to_string);
                 out.print(&format!("  the trace has {came}\n"));
                 for line in &refusal.allowed {
-                    out.print(&format!("  the model gives {line}\n"));
+                    let who = if matches!(line, ClientLine::Command(_)) { "scenario sends" } else { "model gives" };
+                    out.print(&format!("  the {who} {line}\n"));
                 }
                 if let Some(reason) = &refusal.reason {
                     out.print(&format!("  {reason}\n"));
@@ -74,4 +86,12 @@ pub(super) fn validate(args: &ValidateArgs, out: &mut Output) -> u8 {
         }
     }
     code
+}
+
+/// How the scenario itself ends with these choices, if what it expects is not met. One that sends what the trace does expects nothing.
+fn unmet(plan: &Plan, bare: &Plan, choices: ChoiceLog) -> Option<Outcome> {
+    let whole = if plan.steps.len() == bare.steps.len() { plan } else { bare };
+    let chooser = Chooser::Replay(Replay::new(Arc::new(choices), Mode::Lenient));
+    let outcome = sim::run(whole, chooser, &RunOptions::default()).outcome;
+    matches!(outcome, Outcome::Failed { .. } | Outcome::Stuck { .. } | Outcome::Limit { .. }).then_some(outcome)
 }

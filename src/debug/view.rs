@@ -1,6 +1,7 @@
 //! What there is to see at a place in a run, as lines of text: the terminal and scripts show the same.
 
 use super::Debugger;
+use crate::base::counted;
 use crate::base::units::size_text;
 use crate::sim;
 use crate::trace::Record;
@@ -78,12 +79,12 @@ impl Debugger {
         let (sim, log) = (self.sim(), self.choices());
         let few = log.deviations().len();
         let mut lines = vec![format!(
-            "dispatch {}, {}, step {} of the scenario, {} records, {} choices ({few} not calm)",
+            "dispatch {}, {}, step {} of the scenario, {}, {} ({few} not calm)",
             self.step(),
             sim.world.now,
             sim.client.step + 1,
-            sim.world.trace.len(),
-            log.len()
+            counted(sim.world.trace.len() as u64, "record"),
+            counted(log.len() as u64, "choice")
         )];
         if let Some(outcome) = self.outcome() {
             lines.extend(outcome.to_string().lines().map(|line| format!("the run is over: {line}")));

@@ -12,10 +12,11 @@ use super::search::Caps;
 use super::strategy::Strategy;
 use crate::choice::{ChoicePoint, Choose, MODE_FAULTS, MODE_ORDER};
 use crate::scenario::Plan;
-use crate::sim::outcome::{Outcome, RunOptions};
+use crate::sim::outcome::{Outcome, RunOptions, StepAt, error_class};
 use crate::trace::Level;
 use crate::world::watch::marks::Marks;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Runs in a block of seeds.
@@ -130,14 +131,58 @@ pub struct Found {
 }
 
 impl Found {
-    fn new(strategy: Option<String>, seed: Option<u64>, choices: String, outcome: &Outcome) -> Found {
-        let kind = match outcome {
-            Outcome::Violated { invariant, subject, .. } => {
-                format!("{invariant} ({})", subject.split(' ').next().unwrap_or_default())
-            }
-            other => other.word().to_owned(),
-        };
+    fn new(strategy: Option<String>, seed: Option<u64>, choices: String, kind: String, outcome: &Outcome) -> Found {
         Found { strategy, seed, choices, outcome: outcome.word().to_owned(), kind, text: outcome.to_string() }
+    }
+}
+
+/// The kind of a failure, and in which words it is told. A broken invariant is told by its name, for each kind of thing; an expectation
+/// that is not met by its step and the error that came instead, where all runs are of one scenario (`of_one`).
+fn kind(outcome: &Outcome, of_one: bool) -> (String, String) {
+    let word = outcome.word();
+    let at = |at: &Option<StepAt>| {
+        at.as_ref().filter(|_| of_one).map_or_else(String::new, |at| format!(" in step {}", at.step + 1))
+    };
+    match outcome {
+        Outcome::Violated { invariant, subject, reason, .. } => {
+            (format!("{invariant} ({})", subject.split(' ').next().unwrap_or_default()), format!("{subject}: {reason}"))
+        }
+        Outcome::Failed { at: step, reason } => {
+            let class = error_class(reason).map_or_else(String::new, |class| format!(" ({class})"));
+            (format!("{word}{}{class}", at(step)), reason.clone())
+        }
+        Outcome::Stuck { at: step, waits } | Outcome::Limit { at: step, waits, .. } => {
+            (format!("{word}{}", at(step)), waits.first().cloned().unwrap_or_default())
+        }
+        other => (word.to_owned(), other.to_string()),
+    }
+}
+
+/// How often one kind of failure came, and in which words.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Times {
+    /// Runs that failed so.
+    pub runs: u64,
+    /// The words with the number of their runs, in the order in which they came; of more than [`WORDS`] only the first.
+    pub words: Vec<(String, u64)>,
+}
+
+/// In how many words a kind of failure is told.
+const WORDS: usize = 8;
+
+impl Times {
+    fn count(&mut self, words: &str, runs: u64) {
+        if let Some((_, times)) = self.words.iter_mut().find(|(known, _)| known == words) {
+            *times = times.saturating_add(runs);
+        } else if self.words.len() < WORDS {
+            self.words.push((words.to_owned(), runs));
+        }
+    }
+
+    /// Takes in those of another block.
+    pub fn join(&mut self, other: &Times) {
+        self.runs = self.runs.saturating_add(other.runs);
+        other.words.iter().for_each(|(words, runs)| self.count(words, *runs));
     }
 }
 
@@ -152,8 +197,11 @@ pub struct Block {
     pub runs: u64,
     /// Failed ones among them.
     pub failed: u64,
-    /// The first failures, in order.
+    /// The first failure of each kind, in order; of more than [`TOLD`] kinds, those that came first.
     pub found: Vec<Found>,
+    /// How often each kind came.
+    #[serde(default)]
+    pub kinds: BTreeMap<String, Times>,
     /// Digests of schedules, each once.
     pub schedules: Vec<u64>,
     /// Digests of client traces, each once.
@@ -166,23 +214,33 @@ pub struct Block {
     pub beyond: bool,
 }
 
-/// Failures that the result of a block lists; the others are only counted.
-const TOLD: usize = 4;
+/// Kinds of failures that the result of a block lists; the others are only counted.
+pub const TOLD: usize = 16;
 
 /// How a failure begins where a seed was run twice, and the runs differ.
 pub const ANOTHER_RUN: &str = "the same seed gave another run";
 
 impl Block {
-    fn take(&mut self, campaign: &Campaign, ran: &Ran, found: impl FnOnce() -> Found) {
+    fn take(&mut self, campaign: &Campaign, ran: &Ran, of_one: bool, found: impl FnOnce(String) -> Found) {
         self.runs += 1;
         self.schedules.push(ran.schedule);
         self.traces.push(ran.trace.0);
         self.reach(&ran.marks);
         if campaign.failed(&ran.outcome) {
-            self.failed += 1;
-            if self.found.len() < TOLD {
-                self.found.push(found());
-            }
+            self.fail(&ran.outcome, of_one, found);
+        }
+    }
+
+    /// A run failed.
+    fn fail(&mut self, outcome: &Outcome, of_one: bool, found: impl FnOnce(String) -> Found) {
+        self.failed += 1;
+        let (kind, words) = kind(outcome, of_one);
+        let times = self.kinds.entry(kind.clone()).or_default();
+        let first = times.runs == 0;
+        times.runs += 1;
+        times.count(&words, 1);
+        if first && self.found.len() < TOLD {
+            self.found.push(found(kind));
         }
     }
 
@@ -201,8 +259,8 @@ impl Block {
     }
 }
 
-/// Who hears of each run before it is made: strategy and seed, or the list of choices.
-pub type Before<'a> = &'a mut dyn FnMut(&dyn Fn() -> String);
+/// Who hears of each run before it is made: strategy and seed, or the list of choices. False: nobody wants the rest of the block.
+pub type Before<'a> = &'a mut dyn FnMut(&dyn Fn() -> String) -> bool;
 
 /// Does the blocks of a campaign.
 pub struct Worker {
@@ -311,7 +369,9 @@ impl Worker {
             let seed = seeds.start + number;
             let name = &strategies[(number % strategies.len() as u64) as usize];
             let strategy: Strategy = name.parse().expect("a campaign holds names of strategies");
-            before(&|| format!("--strategy {name} --seed {seed}"));
+            if !before(&|| format!("--strategy {name} --seed {seed}")) {
+                break;
+            }
             let generated;
             let start = match source {
                 Source::Scenario(start) => &**start,
@@ -322,10 +382,10 @@ impl Worker {
                             &generated
                         }
                         Err(outcome) => {
-                            let found = Found::new(Some(name.clone()), Some(seed), String::new(), &outcome);
                             block.runs += 1;
-                            block.failed += 1;
-                            block.found.push(found);
+                            block.fail(&outcome, false, |kind| {
+                                Found::new(Some(name.clone()), Some(seed), String::new(), kind, &outcome)
+                            });
                             continue;
                         }
                     }
@@ -345,12 +405,13 @@ impl Worker {
             {
                 let reason = format!("{ANOTHER_RUN}: {difference}");
                 let outcome = Outcome::Crash { at: None, message: reason };
-                block.failed += 1;
-                block.found.push(Found::new(Some(name.clone()), Some(seed), String::new(), &outcome));
+                block.fail(&outcome, false, |kind| {
+                    Found::new(Some(name.clone()), Some(seed), String::new(), kind, &outcome)
+                });
             }
-            block.take(&self.campaign, &ran, || {
+            block.take(&self.campaign, &ran, matches!(source, Source::Scenario(_)), |kind| {
                 let (log, _, outcome) = recorded(start, strategy.chooser_in(mode, seed));
-                Found::new(Some(name.clone()), Some(seed), log.deviations().one_line(), &outcome)
+                Found::new(Some(name.clone()), Some(seed), log.deviations().one_line(), kind, &outcome)
             });
         }
         block.done()
@@ -400,11 +461,13 @@ impl Worker {
         let Some(fewer) = left.checked_sub(1) else { return };
         *left = fewer;
         let mode = self.campaign.mode();
-        before(&|| format!("deviations {deviations:?}"));
+        if !before(&|| format!("deviations {deviations:?}")) {
+            return *left = 0;
+        }
         let ran = self.run(start, || Deviations::new(mode, deviations));
-        block.take(&self.campaign, &ran, || {
+        block.take(&self.campaign, &ran, true, |kind| {
             let (log, _, outcome) = recorded(start, Deviations::new(mode, deviations));
-            Found::new(None, None, log.deviations().one_line(), &outcome)
+            Found::new(None, None, log.deviations().one_line(), kind, &outcome)
         });
     }
 }
@@ -413,7 +476,9 @@ fn exhaust_block(campaign: &Campaign, mut block: Block, start: &Start, states: u
     if block.number > 0 {
         return Block { beyond: true, ..block };
     }
-    before(&|| "all schedules".to_owned());
+    if !before(&|| "all schedules".to_owned()) {
+        return block;
+    }
     let mode = campaign.mode();
     let found = exhaust_in(campaign.mode(), start, Caps { states, ..Caps::default() });
     if found.capped.is_some() {
@@ -429,11 +494,10 @@ fn exhaust_block(campaign: &Campaign, mut block: Block, start: &Start, states: u
         block.schedules.push(ran.schedule);
         block.reach(&ran.marks);
         if campaign.failed(&trace.outcome) {
-            block.failed += 1;
-            if block.found.len() < TOLD {
+            block.fail(&trace.outcome, true, |kind| {
                 let (log, _, outcome) = listed(campaign.mode(), start, &trace.picks);
-                block.found.push(Found::new(None, None, log.deviations().one_line(), &outcome));
-            }
+                Found::new(None, None, log.deviations().one_line(), kind, &outcome)
+            });
         }
     }
     block.exhausted = Some((found.states, found.transitions, found.schedules.decimal()));

@@ -1,5 +1,6 @@
 //! Exact large numbers: how many schedules there are is easily beyond 128 bits.
 
+use crate::base::grouped;
 use std::fmt;
 
 /// A natural number of any size.
@@ -101,19 +102,6 @@ impl fmt::Display for Count {
         }
         Ok(())
     }
-}
-
-/// Digits with a comma at each thousand.
-#[must_use]
-pub fn grouped(digits: &str) -> String {
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ mod tally;
 pub use atlas::{Atlas, STATES};
 pub use campaign::{ANOTHER_RUN, BLOCK, Block, Campaign, EXHAUST, Found, PORTFOLIO, Source, Stage, Worker};
 pub use check::{Check, check, check_generated};
-pub use count::{Count, grouped};
+pub use count::Count;
 pub use digest::{Fingerprint, TraceDigest};
 pub use exhaust::{Exhausted, Start, exhaust, exhaust_in, listed, off_script};
 pub use graph::{ClientTrace, Graph};

@@ -2,6 +2,7 @@
 
 use super::digest::{TraceDigest, mix};
 use super::exhaust::Start;
+use crate::base::counted;
 use crate::choice::{About, ChoiceLog, ChoicePoint, Choose, Divergence, Recorder, Tasks};
 use crate::sim::Sim;
 use crate::sim::outcome::Outcome;
@@ -109,14 +110,18 @@ pub fn differs(start: &Start, choose: impl Choose + Clone) -> Option<String> {
         return Some(format!("choice {}: first {}, then {}", a.index, a.choice, b.choice));
     }
     if log.len() != other_log.len() {
-        return Some(format!("first {} choices, then {}", log.len(), other_log.len()));
+        return Some(format!("first {}, then {}", counted(log.len() as u64, "choice"), other_log.len()));
     }
     let mut records = sim.world.trace.iter().zip(other.world.trace.iter()).enumerate();
     if let Some((number, (a, b))) = records.find(|(_, (a, b))| a != b) {
         return Some(format!("record {number} of the trace: first {a:?}, then {b:?}"));
     }
     if sim.world.trace.len() != other.world.trace.len() {
-        return Some(format!("first {} records, then {}", sim.world.trace.len(), other.world.trace.len()));
+        return Some(format!(
+            "first {}, then {}",
+            counted(sim.world.trace.len() as u64, "record"),
+            other.world.trace.len()
+        ));
     }
     if outcome != other_outcome {
         return Some(format!("first it {}, then it {}", outcome.word(), other_outcome.word()));

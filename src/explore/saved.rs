@@ -4,6 +4,7 @@
 
 use super::campaign::{Block, Campaign, Found, Stage};
 use super::strategy::Strategy;
+use crate::base::counted;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -162,17 +163,23 @@ fn block_is_sound(block: &Block, campaign: &Campaign) -> Result<(), String> {
         && (schedules.is_empty() || !schedules.bytes().all(|b| b.is_ascii_digit()))
     {
         return Err(format!(
-            "`{schedules}` is no number of schedules of {states} states and {transitions} transitions"
+            "`{schedules}` is no number of schedules of {} and {}",
+            counted(*states as u64, "state"),
+            counted(*transitions as u64, "transition")
         ));
     }
     // A seed that gives another run when run again counts as a failure beside its own.
     if block.failed > block.runs.saturating_mul(2) || block.found.len() as u64 > block.failed {
         return Err(format!(
-            "a block of {} runs, {} of which failed in {} ways",
-            block.runs,
+            "a block of {}, {} of which failed in {}",
+            counted(block.runs, "run"),
             block.failed,
-            block.found.len()
+            counted(block.found.len() as u64, "way")
         ));
+    }
+    let of_kinds = block.kinds.values().try_fold(0u64, |sum, times| sum.checked_add(times.runs));
+    if of_kinds.is_none_or(|sum| sum > block.failed) {
+        return Err(format!("a block in which {} failed, with more of all kinds", counted(block.failed, "run")));
     }
     Ok(())
 }

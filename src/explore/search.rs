@@ -14,6 +14,7 @@
 use super::digest::Fingerprint;
 use super::graph::Graph;
 use super::join::{Part, Taking, join};
+use crate::base::counted;
 use crate::choice::{Choice, ChoicePoint, Choose};
 use crate::sim::Sim;
 use crate::sim::outcome::Outcome;
@@ -208,7 +209,8 @@ impl Search {
         if let Some(why) = locked(&self.stopped).clone() {
             return Some(why);
         }
-        (self.states() > self.caps.states).then(|| format!("{} states (--max-states)", self.caps.states))
+        (self.states() > self.caps.states)
+            .then(|| format!("{} (--max-states)", counted(self.caps.states as u64, "state")))
     }
 
     fn knows(&self, state: u128) -> bool {
@@ -314,7 +316,7 @@ impl Search {
                 return Arrived::End(outcome);
             }
             if ran > self.caps.steps {
-                let what = format!("more than {} steps without a choice", self.caps.steps);
+                let what = format!("more than {} without a choice", counted(self.caps.steps, "step"));
                 return Arrived::End(Outcome::Limit { at: None, what, waits: sim.world.waiting() });
             }
             let before = if sim.may_choose() {

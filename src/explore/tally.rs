@@ -1,13 +1,13 @@
 //! What a campaign has found so far, and what it does next.
 
-use super::campaign::{Block, Campaign, Found, Stage};
-use super::count::grouped;
+use super::campaign::{Block, Campaign, Found, Stage, Times};
 use super::sketch::Sketch;
+use crate::base::{counted, grouped};
 use crate::world::watch::marks::{KINDS, Marks, catalogue};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Failures that are kept; the others are counted.
+/// Kinds of failures that are kept; the others are counted.
 const KEPT: usize = 100;
 /// Runs that a bound on preemptions gets at most.
 const MOST_BOUNDED: u64 = 100_000;
@@ -41,10 +41,10 @@ pub struct Tally {
     pub runs: u64,
     /// Failed ones among them.
     pub failed: u64,
-    /// Failures in order, the first ones.
+    /// The first failure of each kind, in order.
     pub found: Vec<Found>,
     /// Failures by kind.
-    pub kinds: BTreeMap<String, u64>,
+    pub kinds: BTreeMap<String, Times>,
     /// Schedules that were run.
     pub schedules: Sketch,
     /// Client traces that came of them.
@@ -124,14 +124,14 @@ impl Tally {
         } else if let Stage::Exhaust(states) = stage {
             match &block.exhausted {
                 Some(_) => self.over("every schedule was tried"),
-                None => self.end_stage(&format!("more than {} states", grouped(&states.to_string()))),
+                None => self.end_stage(&format!("more than {}", counted(*states as u64, "state"))),
             }
         } else if self.runs >= campaign.runs {
             self.over("all runs are made");
         } else if matches!(stage, Stage::Preempt(2..)) && so_far >= (campaign.runs / 2).min(MOST_BOUNDED) {
             self.end_stage("there are more");
         } else if matches!(stage, Stage::Seeds(..)) && self.dry >= DRY.max(so_far / 2) {
-            self.end_stage(&format!("no new schedule in {} runs", self.dry));
+            self.end_stage(&format!("no new schedule in {}", counted(self.dry, "run")));
         }
     }
 
@@ -143,10 +143,13 @@ impl Tally {
         self.failed = self.failed.saturating_add(block.failed);
         self.marks.join(&Marks::of_words(&block.marks));
         for found in &block.found {
-            *self.kinds.entry(found.kind.clone()).or_default() += 1;
-            if self.found.len() < KEPT {
+            let known = self.kinds.contains_key(&found.kind);
+            if !known && self.found.len() < KEPT {
                 self.found.push(found.clone());
             }
+        }
+        for (kind, times) in &block.kinds {
+            self.kinds.entry(kind.clone()).or_default().join(times);
         }
         if let Some(stage) = self.stages.last_mut() {
             stage.runs = stage.runs.saturating_add(block.runs);
@@ -178,11 +181,11 @@ impl Tally {
             let ended = if stage.ended.is_empty() { "stopped" } else { &stage.ended };
             let failed = if stage.failed > 0 { format!(", {} failed", number(stage.failed)) } else { String::new() };
             text.push_str(&format!(
-                "{:<44} {:>10} runs, {} schedules and {} client traces new{failed}; {ended}\n",
+                "{:<44} {:>15}, {} and {} new{failed}; {ended}\n",
                 stage.name,
-                number(stage.runs),
-                number(stage.new.0),
-                number(stage.new.1),
+                counted(stage.runs, "run"),
+                counted(stage.new.0, "schedule"),
+                counted(stage.new.1, "client trace"),
             ));
         }
         let of = |sketch: &Sketch| {
@@ -192,10 +195,10 @@ impl Tally {
         text.push_str(&format!("runs                 {}\n", number(self.runs)));
         match &self.exhausted {
             Some((states, transitions, schedules)) => text.push_str(&format!(
-                "schedules            all {}, by {} states and {} transitions\nclient traces        {}, which is all\n",
+                "schedules            all {}, by {} and {}\nclient traces        {}, which is all\n",
                 grouped(schedules),
-                number(*states as u64),
-                number(*transitions as u64),
+                counted(*states as u64, "state"),
+                counted(*transitions as u64, "transition"),
                 of(&self.traces),
             )),
             None => text.push_str(&format!(

@@ -6,6 +6,7 @@ use super::qemu::{Ending, Got, Qemu, Started, printed};
 use super::scratch::Guard;
 use super::{Trouble, confine, files};
 use crate::base::Json;
+use crate::job::status::JobStatus;
 use crate::scenario::nbd::NbdAction;
 use crate::scenario::plan::{EventPattern, Plan, ProcessOp, StepKind};
 use crate::trace::compare::ClientLine;
@@ -37,7 +38,8 @@ pub struct Carried {
     pub stderr: String,
     /// How it ended; `None`: it was stopped by the client, alive.
     pub ending: Option<Ending>,
-    /// The step that could not be done, with what it waited for.
+    /// The step that could not be done, with what it waited for. If the process is alive, nothing is wrong with it: the scenario waits for
+    /// what it does not send.
     pub stuck: Option<(usize, String)>,
     /// QEMU's version; empty if it did not start.
     pub version: String,
@@ -83,6 +85,8 @@ pub(super) fn hmp(line: &std::sync::Arc<str>) -> Json {
 enum Stop {
     Closed,
     Hangs(String),
+    /// What the scenario waits for does not come, from a process that answers and has nothing to do.
+    Unmet(String),
     Trouble(Trouble),
 }
 
@@ -117,8 +121,7 @@ pub fn carry(command: &[String], plan: &Plan, dir: &Path, pace: Pace, guard: &Gu
         Pace::Racing { seed, gap } => Some(Gaps::new(seed, gap)),
     };
     let mut client = Client { qemu, lines: Vec::new(), queue: Vec::new(), gaps, nbd: NbdClients::default() };
-    let mut stuck = None;
-    let mut closed = false;
+    let (mut stuck, mut closed, mut hangs) = (None, false, false);
     for (number, step) in plan.steps.iter().enumerate() {
         if matches!(step.kind, StepKind::Qmp { .. } | StepKind::Hmp { .. }) {
             within()?;
@@ -134,6 +137,10 @@ pub fn carry(command: &[String], plan: &Plan, dir: &Path, pace: Pace, guard: &Gu
                 break;
             }
             Err(Stop::Hangs(what)) => {
+                (stuck, hangs) = (Some((number, what)), true);
+                break;
+            }
+            Err(Stop::Unmet(what)) => {
                 stuck = Some((number, what));
                 break;
             }
@@ -144,12 +151,11 @@ pub fn carry(command: &[String], plan: &Plan, dir: &Path, pace: Pace, guard: &Gu
             Ok(()) => {}
             Err(Stop::Closed) => closed = true,
             Err(Stop::Trouble(trouble)) => return Err(trouble),
-            Err(Stop::Hangs(_)) => {}
+            Err(Stop::Hangs(_) | Stop::Unmet(_)) => {}
         }
     }
     // `qemu-img` may read them next.
     within()?;
-    let hangs = stuck.is_some() && !closed;
     let ending = (closed || hangs).then(|| client.qemu.end(hangs));
     let (stdout, stderr) = printed(dir);
     Ok(Carried { lines: client.lines, stdout, stderr, ending, stuck, version })
@@ -274,9 +280,37 @@ impl Client {
             }
             match self.qemu.answer()? {
                 Got::Message(message) => _ = self.note(&message),
-                Got::Nothing => return Err(Stop::Hangs(format!("the event {pattern} did not come"))),
+                Got::Nothing => {
+                    let what = format!("the event {pattern} did not come");
+                    let lines = self.lines.len();
+                    let works = self.works()?;
+                    // What comes after so long a wait may be what is waited for.
+                    if self.lines.len() == lines {
+                        return Err(if works { Stop::Hangs(what) } else { Stop::Unmet(what) });
+                    }
+                }
                 Got::End => return Err(Stop::Closed),
             }
+        }
+    }
+
+    /// Whether a process from which nothing comes owes something: it does not answer, or it has a job that is under way. A job that is
+    /// ready, pending, concluded or paused waits for its client. What is asked for that is no part of the trace.
+    fn works(&mut self) -> Result<bool, Stop> {
+        self.qemu.send(&Json::dict(vec![("execute", "query-jobs".into())]))?;
+        loop {
+            let message = match self.qemu.answer()? {
+                Got::Message(message) => message,
+                Got::Nothing => return Ok(true),
+                Got::End => return Err(Stop::Closed),
+            };
+            if message.get("event").is_some() {
+                self.note(&message);
+                continue;
+            }
+            let jobs = message.get("return").and_then(Json::as_list).unwrap_or_default();
+            let status = |job: &Json| job.get("status").and_then(Json::as_str).and_then(JobStatus::from_name);
+            return Ok(jobs.iter().filter_map(status).any(|s| matches!(s, JobStatus::Running | JobStatus::Aborting)));
         }
     }
 }

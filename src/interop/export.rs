@@ -10,10 +10,15 @@ use super::carry::ONE_PROCESS;
 use super::force::{self, By, Forced, Hold};
 use super::quote::{file_name, python};
 use crate::base::Json;
+use crate::base::time::Span;
+use crate::choice::Choose;
 use crate::host::HostChange;
 use crate::scenario::plan::{Backing, Expect, Extent, FileOp, ImageFormat, Plan, PlannedStep, StepKind, WriteData};
+use crate::sim::Sim;
+use crate::sim::outcome::{Outcome, RunOptions};
 use crate::trace::canonical;
 use crate::trace::compare::ClientLine;
+use crate::validate::target::line;
 use std::sync::Arc;
 
 /// The part of the script that is always the same.
@@ -173,7 +178,7 @@ class Qmp:
     # Until so many replies and events were read.
     def seen(self, count):
         while len(self.outputs) < count:
-            if self.message(10) is None:
+            if self.message(WAIT) is None:
                 raise Missing("nothing more came after %d outputs" % len(self.outputs))
 
     def event(self, name, data):
@@ -385,26 +390,96 @@ fn short(line: &ClientLine) -> Option<String> {
 
 /// How often a script tries an order that it cannot force.
 const TRIES: u32 = 60;
+/// How often it tries one that it forces: on a busy machine a command may be late.
+const TRIES_FORCED: u32 = 5;
+
+/// What a run gave, in the order in which the process gave it: a command stands behind what was given when it was sent, whether the client had
+/// read that or not. A script cannot have QEMU wait for a client that does not read, but it can wait itself.
+#[must_use]
+pub fn given(plan: &Plan, choose: &mut dyn Choose) -> Vec<ClientLine> {
+    let mut sim = match Sim::new(plan, &RunOptions::default()) {
+        Ok(sim) => sim,
+        Err(_) => return Vec::new(),
+    };
+    let mut lines = Vec::new();
+    loop {
+        let (sent, before) = (sim.client.sent(), sim.client.taken() + sim.world.out.len());
+        let outcome = sim.step_caught(choose);
+        if sim.client.sent() > sent {
+            lines.extend(sim.client.last_command().cloned().map(ClientLine::Command));
+        } else {
+            let known = before.saturating_sub(sim.client.taken());
+            lines.extend(sim.world.out.iter().skip(known).filter_map(line));
+        }
+        if outcome.is_some() || choose.diverged().is_some() {
+            refused_late(&mut lines);
+            return lines;
+        }
+    }
+}
+
+/// A verb that is refused gives nothing but its error: whatever came before that was there first, and can be waited for.
+fn refused_late(lines: &mut [ClientLine]) {
+    let verb = |line: &ClientLine| match line {
+        ClientLine::Command(command) => {
+            let name = command.get("execute").and_then(Json::as_str).unwrap_or_default();
+            Some(name.starts_with("job-") || name.starts_with("block-job-"))
+        }
+        _ => None,
+    };
+    for at in 0..lines.len() {
+        let refused = matches!(&lines[at], ClientLine::Reply(reply) if reply.get("error").is_some());
+        let command = lines[..at].iter().rposition(|line| verb(line).is_some());
+        if let Some(command) = command.filter(|command| refused && verb(&lines[*command]) == Some(true)) {
+            lines[command..at].rotate_left(1);
+        }
+    }
+}
 
 /// The script that forces the order of `lines`, which is a run of `plan`; what cannot be forced comes with it.
 ///
-/// It sends each command when the client has read what stands before it, holds jobs back as [`force`] says, and compares the order in
-/// the end. Where a part cannot be forced, it tries again until it comes by itself.
+/// It sends each command when what stands before it has come, holds jobs back as [`force`] says, and compares the order in
+/// the end. Where a part cannot be forced, it tries again until it comes by itself. Of a run that failed there is nothing to send behind the
+/// step that did, and nothing to compare behind what it gave: the real process goes on. `wait` is how long the run took.
 #[must_use]
-pub fn in_order(plan: &Plan, lines: &[ClientLine]) -> (String, Vec<String>) {
+pub fn in_order(plan: &Plan, lines: &[ClientLine], outcome: &Outcome, wait: Span) -> (String, Vec<String>) {
+    let failed = match outcome {
+        Outcome::Passed => None,
+        Outcome::Failed { at, .. }
+        | Outcome::Stuck { at, .. }
+        | Outcome::Limit { at, .. }
+        | Outcome::Violated { at, .. }
+        | Outcome::Crash { at, .. } => at.as_ref(),
+        Outcome::Diverged(_) => None,
+    };
+    let mut plan = plan.clone();
+    if let Some(at) = failed {
+        plan.steps = plan.steps.iter().take(at.step as usize + 1).cloned().collect();
+    }
     let drive = |source: &str| plan.args.iter().any(|arg| !arg.starts_with('{') && force::defines(arg, source));
     let forced = force::force(lines, drive);
-    let plan = force::prepared(plan, &forced);
+    let plan = force::prepared(&plan, &forced);
     let mut remarks = vec![
-        "Forces an order of replies and events: exit code 0 if it was had, 3 if not.".to_owned(),
-        "Commands are sent when what stands before them was read; jobs are held back by breakpoints and throttling."
+        "Forces an order of replies and events: exit code 0 if QEMU gives it, 3 if not.".to_owned(),
+        "Commands are sent when what stands before them has come; jobs are held back by breakpoints and throttling."
             .to_owned(),
     ];
+    if failed.is_some() {
+        let how = outcome.to_string();
+        remarks.push(format!(
+            "The order is that of a run that failed, up to there: {}",
+            how.lines().next().unwrap_or_default()
+        ));
+    }
     remarks.extend(
         forced.cannot.iter().map(|what| format!("Cannot be forced, and so is tried again until it comes: {what}")),
     );
     let mut out = head(&plan, &remarks);
-    let tries = if forced.cannot.is_empty() { 1 } else { TRIES };
+    out.push_str(&format!(
+        "\n# Seconds without a reply or event, after which none comes any more.\nWAIT = {}\n",
+        10 + wait.as_millis().div_ceil(1_000)
+    ));
+    let tries = if forced.cannot.is_empty() { TRIES_FORCED } else { TRIES };
     let outputs: Vec<String> = lines.iter().filter_map(short).collect();
     out.push_str("\nEXPECTED = [\n");
     for output in &outputs {
@@ -418,18 +493,22 @@ pub fn in_order(plan: &Plan, lines: &[ClientLine]) -> (String, Vec<String>) {
     for step in plan.steps.iter() {
         steps.push_str(&sent.step(&step.kind));
     }
-    steps.push_str(&format!("qmp.seen({})\nqmp.rest()\n", outputs.len()));
+    steps.push_str(&format!("qmp.seen({})\n", outputs.len()));
+    if failed.is_none() {
+        steps.push_str("qmp.rest()\n");
+    }
     body.push_str(&indented(&steps));
-    body.push_str(
-        "except Missing as missing:\n    print(missing)\nqmp.process.kill()\nqmp.process.wait()\nreturn qmp.outputs\n",
-    );
+    body.push_str("except Missing as missing:\n    print(missing)\nqmp.process.kill()\nqmp.process.wait()\n");
+    body.push_str(if failed.is_some() { "return qmp.outputs[:len(EXPECTED)]\n" } else { "return qmp.outputs\n" });
     out.push_str(&indented(&body));
     out.push_str(&format!(
         "\nfor number in range({tries}):\n    there = os.path.join(HERE, str(number))\n    os.mkdir(there)\n    os.chdir(there)\n    \
          got = attempt()\n    shutil.rmtree(there, ignore_errors=True)\n    if got == EXPECTED:\n        \
-         print(\"the order was had, in attempt\", number + 1)\n        sys.exit(0)\n\
-         at = next((i for i, (a, b) in enumerate(zip(got, EXPECTED)) if a != b), min(len(got), len(EXPECTED)))\n\
-         print(\"another order, at output\", at + 1, \"- expected:\", EXPECTED[at:at + 1], \"got:\", got[at:at + 1])\nsys.exit(3)\n"
+         print(\"QEMU gave this order, in attempt\", number + 1, \"of at most {tries}\")\n        sys.exit(0)\n    \
+         at = next((i for i, (a, b) in enumerate(zip(got, EXPECTED)) if a != b), min(len(got), len(EXPECTED)))\n    \
+         side = lambda all: all[at] if at < len(all) else \"nothing more\"\n    \
+         print(\"attempt %d of at most {tries} gave another order: at output %d expected %r, got %r\" % \
+         (number + 1, at + 1, side(EXPECTED), side(got)))\nsys.exit(3)\n"
     ));
     (out, forced.cannot)
 }

@@ -11,6 +11,7 @@ use crate::base::Json;
 use crate::scenario::plan::Signal;
 use crate::trace::canonical;
 use crate::validate;
+use std::fmt;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -42,6 +43,16 @@ pub enum Ending {
     Killed(String),
     /// It did not answer, and was killed.
     Hung,
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ending::Exited(code) => write!(f, "QEMU left with code {code}"),
+            Ending::Killed(signal) => write!(f, "QEMU was ended by {signal}"),
+            Ending::Hung => f.write_str("QEMU hangs"),
+        }
+    }
 }
 
 /// What was to be read.

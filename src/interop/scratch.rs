@@ -7,13 +7,14 @@
 )]
 
 use super::{Trouble, trouble};
-use nix::sys::signal::{SigSet, Signal, raise};
+use nix::sys::signal::{SigSet, Signal};
 use rustix::process::{Pid, Signal as Kill, kill_process_group};
 use std::fs;
+use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use tempfile::TempDir;
 
 /// In place of a process: the command is ending.
@@ -28,13 +29,36 @@ pub struct Guard {
     pub confined: bool,
     /// The process that runs; 0: none.
     running: Arc<AtomicI32>,
+    /// What the command has done so far.
+    so_far: Arc<Mutex<SoFar>>,
+}
+
+/// What a command says when a signal ends it.
+#[derive(Clone, Debug, Default)]
+pub struct SoFar {
+    /// On standard output.
+    pub out: String,
+    /// On standard error.
+    pub err: String,
 }
 
 impl Guard {
     /// One of a command that runs nothing yet.
     #[must_use]
     pub fn new(confined: bool) -> Guard {
-        Guard { confined, running: Arc::default() }
+        Guard { confined, ..Guard::default() }
+    }
+
+    /// What is said from now on if a signal ends the command.
+    pub fn tell(&self, so_far: SoFar) {
+        *self.so_far.lock().unwrap_or_else(PoisonError::into_inner) = so_far;
+    }
+
+    /// Comes back unless the command is ending: what came of its QEMU then says nothing.
+    pub fn goes_on(&self) {
+        while self.running.load(Ordering::SeqCst) == ENDING {
+            std::thread::park();
+        }
     }
 
     /// A process was started. Whether it may go on: not if the command is ending.
@@ -80,11 +104,12 @@ impl Scratch {
     }
 }
 
-/// From now on a signal that ends the command ends its QEMU first, and removes `dir`. For a command that has no thread yet.
+/// From now on a signal that ends the command ends its QEMU first, removes `dir`, and says what was done so far ([`Guard::tell`]). The
+/// exit code is that of other commands which are interrupted, `code`. For a command that has no thread yet.
 ///
 /// # Errors
 /// What the system says.
-pub fn end_with_signals(guard: &Guard, dir: Option<&Scratch>) -> Result<(), Trouble> {
+pub fn end_with_signals(guard: &Guard, dir: Option<&Scratch>, code: u8) -> Result<(), Trouble> {
     let mut set = SigSet::empty();
     // What is ignored stays so, as under `nohup`.
     let ignored = ignored();
@@ -94,7 +119,9 @@ pub fn end_with_signals(guard: &Guard, dir: Option<&Scratch>) -> Result<(), Trou
     set.thread_block().map_err(|error| trouble("signals", &error))?;
     let (guard, dir) = (guard.clone(), dir.map(|dir| dir.path().to_owned()));
     std::thread::spawn(move || {
-        let Ok(signal) = set.wait() else { return };
+        if set.wait().is_err() {
+            return;
+        }
         let pid = guard.running.swap(ENDING, Ordering::SeqCst);
         if let Some(pid) = Pid::from_raw(pid) {
             let _ = kill_process_group(pid, Kill::KILL);
@@ -107,9 +134,10 @@ pub fn end_with_signals(guard: &Guard, dir: Option<&Scratch>) -> Result<(), Trou
             }
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
-        // As if nobody had waited for it.
-        let _ = set.thread_unblock();
-        let _ = raise(signal);
+        let so_far = guard.so_far.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let _ = io::stdout().write_all(so_far.out.as_bytes()).and_then(|()| io::stdout().flush());
+        let _ = io::stderr().write_all(so_far.err.as_bytes());
+        std::process::exit(i32::from(code));
     });
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! picture where they tell the same.
 
 use crate::base::Json;
+use crate::base::counted;
 use crate::base::time::Instant;
 use crate::base::units::size_text;
 use crate::trace::jsonl::{self, TraceError};
@@ -133,7 +134,8 @@ impl Source {
             source.records.push(known);
         }
         if records == 0 && headers.max(1) <= nth {
-            let problem = format!("there are {} traces in this file, and no number {}", headers.max(1), nth + 1);
+            let problem =
+                format!("this file has {}, and no number {}", counted(headers.max(1) as u64, "trace"), nth + 1);
             return Err(TraceError { line: text.lines().count().max(1), problem });
         }
         Ok(source)

@@ -1,6 +1,7 @@
 //! The page of a campaign: what was run, what was reached and missed, which traces came how often, and what failed, with pictures.
 
 use super::style::escape;
+use crate::base::counted;
 use std::fmt::Write;
 
 /// A campaign, as its page shows it. Whoever runs one fills this in.
@@ -126,7 +127,7 @@ fn failures(campaign: &Campaign, out: &mut String) {
     }
     for failure in &campaign.failures {
         let times = if failure.count > 1 {
-            format!(" <span class=\"dim\">{} runs</span>", failure.count)
+            format!(" <span class=\"dim\">{}</span>", counted(failure.count, "run"))
         } else {
             String::new()
         };
@@ -195,8 +196,8 @@ fn traces(campaign: &Campaign, out: &mut String) {
     let most = campaign.traces.iter().map(|trace| trace.count).max().unwrap_or(1).max(1);
     _ = writeln!(
         out,
-        "<h2>Client traces of {} more runs, by the strategy walk: {} distinct</h2><section><table><tr><th>trace</th><th class=\"n\">runs</th><th></th><th>again</th></tr>",
-        campaign.traces.iter().map(|trace| trace.count).sum::<u64>(),
+        "<h2>Client traces of {}, by the strategy walk: {} distinct</h2><section><table><tr><th>trace</th><th class=\"n\">runs</th><th></th><th>again</th></tr>",
+        counted(campaign.traces.iter().map(|trace| trace.count).sum::<u64>(), "more run"),
         campaign.traces.len()
     );
     for trace in &campaign.traces {

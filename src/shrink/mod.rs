@@ -5,14 +5,16 @@
 //! bisection for each that is needed; each one left out; a single early command instead of several. Then the scenario: steps,
 //! actions, arguments, faults, drives, images, sizes; and the schedule once more.
 //!
-//! A smaller candidate is taken when it fails in the same way ([`Verdict::same_kind`]) twice in a row.
+//! A smaller candidate is taken when it fails in the same way ([`Verdict::same_kind`]) twice in a row. Where an expectation is not met, the
+//! same way is the same step; and where the scenario passes in the calm schedule, so must a smaller one: it is the order of events that
+//! breaks it, and not what was taken out.
 
 mod json;
 mod schedule;
 mod slice;
 mod structure;
 
-use crate::choice::{Mode, Preempt, Preemption, PreemptionRecorder, Preemptions, Replay};
+use crate::choice::{Calm, Mode, Preempt, Preemption, PreemptionRecorder, Preemptions, Replay};
 use crate::failure::{Failure, Verdict};
 use crate::invariant::Invariant;
 use crate::scenario::plan::{FileOp, Plan, PlannedStep, Schedule, StepKind};
@@ -114,6 +116,10 @@ struct Seen {
 /// Runs candidates and counts.
 struct Tester {
     wanted: Verdict,
+    /// The step whose expectation is not met, by the number that it had at first.
+    expects: Option<u32>,
+    /// Whether the scenario passes in the calm schedule.
+    calm: bool,
     options: RunOptions,
     runs: u32,
     max_runs: u32,
@@ -127,19 +133,50 @@ impl Tester {
         let mut preempt = Preempt::new(preemptions, Mode::Lenient);
         let (outcome, sim) = sim::run_with(plan, &mut preempt, &self.options);
         let verdict = Verdict::of(&outcome).filter(|verdict| verdict.same_kind(&self.wanted))?;
+        if self.expects != expects(&outcome) {
+            return None;
+        }
         let dispatches = sim.map_or(0, |sim| sim.world.steps);
         Some(Seen { verdict, step: step_of(&outcome), dispatches, met: preempt.met().cloned().collect() })
     }
 
-    /// The same, seen twice.
+    /// The same, seen twice, and not without the order of events that it takes.
     fn twice(&mut self, plan: &Plan, list: &[Preemption]) -> Option<Seen> {
         let first = self.once(plan, list)?;
+        if self.calm && !self.passes_calm(plan) {
+            return None;
+        }
         (self.once(plan, list).as_ref() == Some(&first)).then_some(first)
+    }
+
+    /// Whether a scenario passes in the calm schedule.
+    fn passes_calm(&mut self, plan: &Plan) -> bool {
+        self.runs += 1;
+        sim::run_with(plan, &mut Calm, &self.options).0 == Outcome::Passed
     }
 
     fn spent(&self) -> bool {
         self.runs >= self.max_runs
     }
+}
+
+/// The step whose expectation was not met, by its first number, which it carries in place of a line.
+fn expects(outcome: &Outcome) -> Option<u32> {
+    match outcome {
+        Outcome::Failed { at: Some(at), .. } | Outcome::Stuck { at: Some(at), .. } => Some(at.pos.line),
+        _ => None,
+    }
+}
+
+/// The plan with steps that carry their numbers, and so can be told when others are gone.
+fn numbered(mut plan: Plan) -> Plan {
+    let with = |(number, step): (usize, &PlannedStep)| {
+        let mut step = step.clone();
+        step.pos.line = u32::try_from(number + 1).unwrap_or(u32::MAX);
+        step
+    };
+    plan.steps = plan.steps.iter().enumerate().map(with).collect();
+    plan
 }
 
 fn step_of(outcome: &Outcome) -> Option<usize> {
@@ -168,9 +205,12 @@ struct Candidate {
 pub fn shrink(failure: &Failure, max_runs: u32) -> Result<Shrunk, ShrinkError> {
     let mut plan = failure.plan.clone().without_places();
     (plan.expect_violation, plan.schedule) = (None, Schedule::Any);
+    let plan = numbered(plan);
     let options = RunOptions { check: failure.verdict.invariant.is_some(), ..RunOptions::default() };
-    let mut tester = Tester { wanted: failure.verdict.clone(), options, runs: 0, max_runs };
+    let mut tester = Tester { wanted: failure.verdict.clone(), expects: None, calm: false, options, runs: 0, max_runs };
     let list = recorded(failure, &plan, &mut tester)?;
+    // A broken invariant is the same failure wherever and whenever it breaks.
+    tester.calm = tester.expects.is_some() && tester.passes_calm(&plan);
     let before = Counts::of(&plan, preemptions(&list).len());
     let mut candidate = Candidate { plan, list };
     let seen = tester.once(&candidate.plan, &candidate.list);
@@ -182,7 +222,8 @@ pub fn shrink(failure: &Failure, max_runs: u32) -> Result<Shrunk, ShrinkError> {
     // What became possible by that.
     structure::minimise(&mut candidate, &mut seen, &mut tester);
 
-    let Candidate { mut plan, list } = candidate;
+    let Candidate { plan, list } = candidate;
+    let mut plan = plan.without_places();
     let after = Counts::of(&plan, preemptions(&list).len());
     let mut remarks = Remarks::default();
     remarks.head.push(format!("Shrunk from {} ({}).", failure.name, found_by(failure)));
@@ -212,7 +253,10 @@ fn recorded(failure: &Failure, plan: &Plan, tester: &mut Tester) -> Result<Vec<P
     let mut recorder = PreemptionRecorder::new(Replay::new(failure.choices.clone(), Mode::Strict));
     let (outcome, _) = sim::run_with(plan, &mut recorder, &tester.options);
     match Verdict::of(&outcome) {
-        Some(verdict) if verdict.same_kind(&tester.wanted) => Ok(recorder.list.list),
+        Some(verdict) if verdict.same_kind(&tester.wanted) => {
+            tester.expects = expects(&outcome);
+            Ok(recorder.list.list)
+        }
         Some(verdict) => Err(ShrinkError::Gone(format!("was {}, is {verdict}", tester.wanted))),
         None => Err(ShrinkError::Gone("the run passes".to_owned())),
     }

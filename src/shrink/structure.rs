@@ -108,7 +108,7 @@ fn commands(candidate: &mut Candidate, seen: &mut Seen, tester: &mut Tester) {
 
 fn with_step(candidate: &Candidate, step: usize, kind: StepKind) -> Candidate {
     let mut steps = candidate.plan.steps.to_vec();
-    steps[step] = PlannedStep::new(kind);
+    steps[step] = PlannedStep { kind, ..steps[step].clone() };
     Candidate { plan: Plan { steps: steps.into(), ..candidate.plan.clone() }, list: candidate.list.clone() }
 }
 

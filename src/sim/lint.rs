@@ -1,9 +1,10 @@
-//! Mistakes that can be seen without a run: names that QEMU does not know, arguments that it refuses, files that nobody makes, and what
-//! cannot start.
+//! Mistakes that can be seen without a run: names that QEMU does not know, arguments that it refuses, files that nobody makes, jobs, nodes
+//! and bitmaps that are not there, and what cannot start.
 //!
 //! A step that expects an error, or any reply, may say what it likes: it is there to see what QEMU says of it.
 
 use super::Sim;
+use super::names::Names;
 use super::outcome::{Outcome, RunOptions};
 use crate::base::Json;
 use crate::bitmap::check_granularity;
@@ -19,7 +20,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A mistake on its way to its place.
-struct Mistake {
+pub(super) struct Mistake {
     message: String,
     expected: String,
     /// The word that the caret stands at, if it is found behind the step's beginning.
@@ -27,7 +28,7 @@ struct Mistake {
 }
 
 impl Mistake {
-    fn new(message: impl Into<String>, expected: impl Into<String>, word: Option<&str>) -> Mistake {
+    pub(super) fn new(message: impl Into<String>, expected: impl Into<String>, word: Option<&str>) -> Mistake {
         Mistake { message: message.into(), expected: expected.into(), word: word.map(str::to_owned) }
     }
 
@@ -47,10 +48,19 @@ impl Mistake {
 #[must_use]
 pub fn mistakes(plan: &Plan, whole: bool, read: ReadFile<'_>) -> Vec<ScenarioError> {
     let mut found = Vec::new();
-    let files = Files::of(plan, whole);
+    let (files, names) = (Files::of(plan, whole), Names::of(plan, whole));
     for step in plan.steps.iter() {
-        for mistake in of_step(step, &files) {
-            found.push(placed(&step.pos, &step.calls, mistake, read));
+        let mut mistakes = of_step(step, &files);
+        // One mistake of a step may bring others along.
+        if mistakes.is_empty() {
+            mistakes = names.missing_in(step);
+        }
+        for mistake in mistakes {
+            let mistake = placed(&step.pos, &step.calls, mistake, read);
+            // `wait:` stands for several steps.
+            if found.last() != Some(&mistake) {
+                found.push(mistake);
+            }
         }
     }
     if found.is_empty()

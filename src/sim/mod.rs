@@ -4,6 +4,7 @@ mod client;
 pub mod graph;
 pub mod lint;
 mod look;
+mod names;
 mod nbd;
 pub mod outcome;
 mod process;

@@ -169,3 +169,9 @@ impl fmt::Display for Outcome {
         waits.iter().try_for_each(|line| write!(f, "\n  {line}"))
     }
 }
+
+/// The class of the error that a command gave, in a reason that shows one.
+#[must_use]
+pub fn error_class(reason: &str) -> Option<&str> {
+    Some(reason.split_once("\"class\": \"")?.1.split_once('"')?.0)
+}

@@ -10,7 +10,7 @@ use super::target::{Target, line, timeless};
 use crate::base::time::{Instant, Span};
 use crate::choice::{Choice, ChoiceLog, ChoicePoint, Choose, MODE_ORDER, STREAMS, Stream};
 use crate::invariant::{Broken, Invariant};
-use crate::scenario::plan::Plan;
+use crate::scenario::plan::{Plan, StepKind};
 use crate::sim::outcome::{Outcome, RunOptions};
 use crate::sim::{Sim, panic_text};
 use crate::trace::Trace;
@@ -97,6 +97,8 @@ struct State {
     sent: usize,
     /// Lines that the process printed.
     printed: usize,
+    /// When the trace last got on.
+    since: Instant,
 }
 
 /// Answers the choices of an attempt.
@@ -173,6 +175,8 @@ impl Guide<'_> {
 
 struct Search<'a> {
     hint: Option<ChoiceLog>,
+    /// By number, whether a step waits for an event.
+    waits: Vec<bool>,
     target: &'a Target,
     /// Orders are open instead of times.
     order: bool,
@@ -277,9 +281,10 @@ impl<'a> Search<'a> {
         let mut sim = Sim::new(plan, &RunOptions::default())?;
         sim.world.trace = Trace::off();
         let mut kept = vec![Vec::new(); target.outputs.len() + target.sent.len() + 1];
-        kept[0].push(State { sim, log: ChoiceLog::default(), given: 0, sent: 0, printed: 0 });
+        kept[0].push(State { sim, log: ChoiceLog::default(), given: 0, sent: 0, printed: 0, since: Instant::START });
         Ok(Search {
             hint,
+            waits: plan.steps.iter().map(|step| matches!(step.kind, StepKind::Event(_))).collect(),
             target,
             order: false,
             bh_order: false,
@@ -409,24 +414,44 @@ impl<'a> Search<'a> {
             };
             match outcome {
                 None if self.target.hangs && self.sleeps_on(&state, asleep_since) => return self.ended(state),
+                None if self.waits_on(&state) => return self.ended(state),
                 None => {}
                 Some(Outcome::Passed) => return self.ended(state),
                 Some(Outcome::Stuck { .. }) if self.target.hangs => return self.ended(state),
+                // The trace ends where its client waited for an event that did not come, as it does not come here.
+                Some(Outcome::Stuck { .. }) if self.over(&state) && !state.sim.client.waits_for_reply() => {
+                    return self.ended(state);
+                }
                 Some(other) => {
                     self.fail(progress, None, Some(other.to_string()));
                     return Attempt::Failed;
                 }
             }
-            if state.given + state.sent > progress && !self.keep(&state) {
-                return Attempt::Failed;
+            if state.given + state.sent > progress {
+                state.since = state.sim.world.now;
+                if !self.keep(&state) {
+                    return Attempt::Failed;
+                }
             }
         }
     }
 
     /// Whether the last step waited for a timer for so long that a client which waits for a reply takes the process for one that hangs.
     fn sleeps_on(&self, state: &State, since: Instant) -> bool {
-        let over = state.given == self.target.outputs.len() && state.sent == self.target.sent.len();
-        over && state.sim.client.waits_for_reply() && state.sim.world.now - since > HANG
+        self.over(state) && state.sim.client.waits_for_reply() && state.sim.world.now - since > HANG
+    }
+
+    /// Whether nothing came for so long that a client which waits for an event gives it up, though a timer goes on: that of a job that is ready.
+    fn waits_on(&self, state: &State) -> bool {
+        self.over(state)
+            && !state.sim.client.waits_for_reply()
+            && self.waits.get(state.sim.client.step) == Some(&true)
+            && state.sim.world.now - state.since > HANG
+    }
+
+    /// Whether all of the trace came.
+    fn over(&self, state: &State) -> bool {
+        state.given == self.target.outputs.len() && state.sent == self.target.sent.len()
     }
 
     /// When the next command may be sent, and how many outputs stand unread then.

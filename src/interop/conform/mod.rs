@@ -21,6 +21,7 @@ use super::carry::{Carried, Pace, carry};
 use super::qemu::{Ending, Qemu, Started, printed};
 use super::scratch::Guard;
 use super::{Trouble, trouble};
+use crate::base::{counted, part_of};
 use crate::choice::{Calm, ChoiceLog, Chooser, Mode, Replay};
 use crate::invariant::{Broken, Invariant};
 use crate::scenario::plan::{Plan, StepKind};
@@ -295,10 +296,9 @@ impl Bench {
                 let reason = refusal.reason.map(|r| format!("\n({r})")).unwrap_or_default();
                 let come: String = came.chars().take(300).collect();
                 let how = format!(
-                    "{} of {} lines fit after {} tries; QEMU gave\n  {come}\nthe model could give\n  {}{reason}",
-                    refusal.matched,
-                    real.lines.len(),
-                    refusal.tries,
+                    "{} fit after {}; QEMU gave\n  {come}\nthe model could give\n  {}{reason}",
+                    part_of(refusal.matched as u64, real.lines.len() as u64, "line"),
+                    counted(u64::from(refusal.tries), "attempt"),
                     allowed.join("\n  ")
                 );
                 Timed::Not(refusal.matched, Differs { what: "order".to_owned(), how })

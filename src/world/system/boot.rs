@@ -172,7 +172,7 @@ impl World {
             self.boot_look(&device, blk, between);
             self.device_attach(device, Some(blk))?;
         }
-        self.now = crate::base::time::Instant::START;
+        self.set_clock(crate::base::time::Instant::START);
         Ok(())
     }
 

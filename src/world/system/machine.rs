@@ -215,7 +215,7 @@ fn family(driver: &str) -> Option<&'static str> {
 const RESIZABLE: [&str; 5] = ["virtio-blk", "scsi-hd", "ide-hd", "ide-cf", "usb-storage"];
 
 /// Those that guess their disk's geometry.
-const GUESSING: [&str; 4] = ["virtio-blk", "scsi-hd", "ide-hd", "usb-storage"];
+const GUESSING: [&str; 5] = ["virtio-blk", "scsi-hd", "ide-hd", "ide-cf", "usb-storage"];
 
 /// What a model's property is called in messages.
 fn owner(family: &str) -> &str {
