@@ -24,7 +24,7 @@ mod ready_once;
 mod transaction_undone;
 
 use crate::invariant::{Broken, Invariant};
-use crate::quirk::Quirk;
+use crate::quirk::Known;
 use crate::world::World;
 use crate::world::watch::feed::Seen;
 
@@ -79,7 +79,7 @@ pub const JUDGED: [Invariant; 7] = {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Finding {
     /// The bug.
-    pub quirk: Quirk,
+    pub known: Known,
     /// What it broke first.
     pub broken: Broken,
 }
@@ -125,14 +125,26 @@ impl Checker {
     }
 
     fn wrong(&mut self, wrong: chain::Wrong, world: &World) -> Result<(), Broken> {
-        match wrong.known.filter(|quirk| !world.quirks.counts(*quirk)) {
+        match wrong.known {
+            Some(Known::Quirk(quirk)) if world.quirks.counts(quirk) => Err(wrong.broken),
             None => Err(wrong.broken),
-            Some(quirk) => {
-                if !self.findings.iter().any(|finding| finding.quirk == quirk) {
-                    self.findings.push(Finding { quirk, broken: wrong.broken });
-                }
+            Some(known) => {
+                self.find(known, wrong.broken);
                 Ok(())
             }
+        }
+    }
+
+    /// Notes it if it is a known defect of QEMU's: the run goes on then.
+    fn finds(&mut self, broken: Broken) -> Result<(), Broken> {
+        let Some(page) = broken.page else { return Err(broken) };
+        self.find(Known::Page(page), broken);
+        Ok(())
+    }
+
+    fn find(&mut self, known: Known, broken: Broken) {
+        if !self.findings.iter().any(|finding| finding.known == known) {
+            self.findings.push(Finding { known, broken });
         }
     }
 
@@ -148,7 +160,7 @@ impl Checker {
     fn look(&mut self, world: &mut World) -> Result<(), Broken> {
         let mut seen = std::mem::take(&mut world.feed.seen);
         seen.iter().for_each(|seen| world.feed.marks.note(seen));
-        let checked = seen.iter().try_for_each(|seen| self.see(seen, world));
+        let checked = seen.iter().try_for_each(|seen| self.see(seen, world).or_else(|broken| self.finds(broken)));
         seen.clear();
         world.feed.seen = seen;
         checked

@@ -39,6 +39,16 @@ pub struct Options {
     pub all_kinds: bool,
 }
 
+impl Options {
+    /// What `blockjob-sim generate` has to be told for these, a space before each word.
+    #[must_use]
+    pub fn switches(&self) -> String {
+        let kind = self.kind.map_or_else(String::new, |kind| format!(" --kind {kind}"));
+        let crashes = if self.crashes { "" } else { " --no-crashes" };
+        format!("{kind}{crashes}{}", if self.all_kinds { " --all-kinds" } else { "" })
+    }
+}
+
 impl Default for Options {
     fn default() -> Options {
         Options { kind: None, crashes: true, all_kinds: false }
@@ -54,13 +64,19 @@ pub struct Generated {
     pub plan: Plan,
     /// How much there is of what.
     pub knobs: Knobs,
+    /// Within what it was drawn.
+    pub options: Options,
 }
 
 impl Generated {
     /// The scenario as a file, with its knobs above it.
     #[must_use]
     pub fn to_yaml(&self) -> String {
-        let mut head = vec![format!("blockjob-sim generate --seed {} --kind {}", self.seed, self.knobs.kind)];
+        let mut head = vec![format!(
+            "blockjob-sim generate --seed {}{}",
+            self.seed,
+            Options { kind: Some(self.knobs.kind), ..self.options }.switches()
+        )];
         head.extend(self.knobs.table().lines().map(|line| format!("  {line}")));
         crate::scenario::write::with_remarks(&self.plan, &Remarks { head, ..Remarks::default() })
     }
@@ -81,16 +97,16 @@ pub fn program(kind: Kind, seed: u64) -> Generated {
 /// The scenario of a seed, within what the options allow.
 #[must_use]
 pub fn with(options: &Options, seed: u64) -> Generated {
-    drawn_with(Knobs::draw(options, seed), seed)
+    drawn_with(*options, Knobs::draw(options, seed), seed)
 }
 
 /// The same with so many commands. Fewer commands are the first ones of more.
 #[must_use]
 pub fn with_commands(options: &Options, seed: u64, commands: usize) -> Generated {
-    drawn_with(Knobs { commands, ..Knobs::draw(options, seed) }, seed)
+    drawn_with(*options, Knobs { commands, ..Knobs::draw(options, seed) }, seed)
 }
 
-fn drawn_with(knobs: Knobs, seed: u64) -> Generated {
+fn drawn_with(options: Options, knobs: Knobs, seed: u64) -> Generated {
     let mut shape = Shape::draw(&knobs, seed);
     if knobs.odd_in_ten > 0 {
         shape.controller();
@@ -108,5 +124,5 @@ fn drawn_with(knobs: Knobs, seed: u64) -> Generated {
         expect_violation: None,
         schedule: Schedule::Any,
     };
-    Generated { seed, plan, knobs }
+    Generated { seed, plan, knobs, options }
 }

@@ -727,13 +727,14 @@ impl Client {
 
     /// The outcome of a broken invariant.
     pub(super) fn violated(&self, world: &World, broken: Broken) -> Outcome {
-        let Broken { invariant, subject, reason } = broken;
+        let Broken { invariant, subject, reason, page } = broken;
         let (step, time) = (world.steps, world.now);
         Outcome::Violated {
             at: self.at(),
             invariant: invariant.name(),
             subject: subject.into(),
             reason: reason.into(),
+            page,
             step,
             time,
         }

@@ -231,6 +231,8 @@ pub enum Seen {
         generation: u64,
         /// It succeeded.
         ok: bool,
+        /// The node had something of its own to do.
+        own: bool,
     },
     /// A blkdebug rule made a request fail.
     Fault {
@@ -397,6 +399,11 @@ impl World {
     /// Where QEMU fails an assertion, or follows a bad pointer.
     pub(in crate::world) fn qemu_aborts(subject: String, reason: &str) -> ! {
         panic!("{}", Broken::new(Invariant::NoAbort, subject, reason))
+    }
+
+    /// The same, where a page of `docs/findings` describes it.
+    pub(in crate::world) fn qemu_is_known_to_abort(page: &'static str, subject: String, reason: &str) -> ! {
+        panic!("{}", Broken::new(Invariant::NoAbort, subject, reason).known(page))
     }
 
     /// How bitmaps, jobs and drained sections stand. Copies share their bits.
