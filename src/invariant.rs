@@ -83,17 +83,20 @@ pub struct Broken {
 }
 
 /// Pages of `docs/findings` about what a run can be ended by, or be said to have met: defects of QEMU 10.0.2 that the model has too.
-pub const PAGES: [&str; 11] = [
+pub const PAGES: [&str; 14] = [
     "aborted-snapshot-below-a-backup",
     "commit-cannot-write-its-header",
     "commit-of-a-shorter-image",
     "copy-on-read-above-its-bottom",
     "ignored-errors-starve-the-monitor",
+    "mirror-by-small-granules",
     "mirror-completed-twice",
+    "overlay-below-a-backup-filter",
     "qemu-io-without-a-medium",
     "qom-set-same-drive",
     "query-after-a-stream",
     "reopen-above-a-commit",
+    "stream-below-a-mirror",
     "stream-past-a-shorter-image",
 ];
 

@@ -31,7 +31,7 @@ pub struct BackupContent {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Copied {
     begins: Kept<BackupBegins>,
-    /// Somebody else wrote to its target, or discards its source.
+    /// Somebody else wrote to its target, discards its source, or has changed what that is.
     shared: bool,
     /// The page about a defect of QEMU's that it met.
     page: Option<&'static str>,
@@ -56,7 +56,7 @@ impl BackupContent {
 impl Watch for BackupContent {
     const INVARIANT: Invariant = Invariant::BackupContent;
 
-    fn see(&mut self, seen: &Seen, _world: &World) -> Result<(), Broken> {
+    fn see(&mut self, seen: &Seen, world: &World) -> Result<(), Broken> {
         match seen {
             Seen::BackupBegins(begins) => {
                 let shared = self.written_by_others(begins.target_node);
@@ -68,6 +68,10 @@ impl Watch for BackupContent {
                 if matches!(**request, BlkRequest::Write { .. } | BlkRequest::Discard { .. }) =>
             {
                 let _ = self.written_by_others(*node);
+            }
+            Seen::Changed(node) => {
+                let changed = |begins: &BackupBegins| world.stands_on(begins.source_node, *node);
+                self.jobs.iter_mut().filter(|job| changed(&job.begins)).for_each(|job| job.shared = true);
             }
             Seen::Excuse(Excuse { job, known: Known::Page(page), .. }) => {
                 self.jobs.iter_mut().filter(|copied| copied.begins.job == *job).for_each(|job| job.page = Some(page));

@@ -62,7 +62,14 @@ macro_rules! watchers {
                 $(self.$field.see(seen, world)?;)*
                 match self.chains.see(seen, world).or_else(|| self.discard_arrives.see(seen)) {
                     None => Ok(()),
-                    Some(wrong) => self.wrong(wrong, world),
+                    Some(wrong) => {
+                        if matches!(wrong.known, Some(Known::Page(_))) {
+                            // What disks read as has changed by no write.
+                            (self.bitmap_covers, self.last_write) = Default::default();
+                            self.backup_content = Default::default();
+                        }
+                        self.wrong(wrong, world)
+                    }
                 }
             }
         }

@@ -150,6 +150,11 @@ impl Chains {
             Seen::ChainBegins(begins) => {
                 let changes = |job: &Followed| begins.target.is_some_and(|to| world.stands_on(job.nodes[0], to));
                 self.jobs.iter_mut().for_each(|job| job.shared |= !begins.leaves(job.nodes[0]) && changes(job));
+                // It makes layers of its own writable.
+                let opens = !begins.kind.is_mirror();
+                let same =
+                    |job: &Followed| job.layers.iter().any(|(node, ..)| begins.layers.iter().any(|(n, ..)| n == node));
+                self.jobs.iter_mut().filter(|job| opens && same(job)).for_each(|job| job.layers.clear());
                 self.jobs.push(Followed::new(begins));
             }
             Seen::Excuse(excuse) => self.job(excuse.job)?.excuses.push(excuse.clone()),

@@ -199,6 +199,14 @@ impl World {
         self.see(|| Seen::Excuse(Excuse { job, known, range }));
     }
 
+    /// The sources of mirrors that drain them themselves, as they end.
+    pub fn draining_mirrors(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.jobs.list.iter().filter_map(|job| match &self.jobs[*job].driver {
+            JobDriver::Mirror(s) | JobDriver::CommitActive(s) if s.in_drain => Some(s.source),
+            _ => None,
+        })
+    }
+
     /// Source and target of each mirror that says they are in sync, where nothing is under way.
     pub(in crate::world) fn see_synced(&mut self) {
         if !self.feed.on {

@@ -547,6 +547,13 @@ impl World {
     /// `bs->drv = NULL`. The driver's state stays until the children are gone; nobody sends requests any more.
     fn driver_closed(&mut self, node: NodeId) -> Flow {
         self.leave(Val::None);
+        if let Some(busy) =
+            self.graph.nodes[node].bitmaps.iter().find(|bitmap| bitmap.name().is_some() && bitmap.busy())
+        {
+            let subject = format!("bitmap {}", busy.name().map_or("", |name| name));
+            let reason = "bdrv_release_dirty_bitmap_locked: it is in use";
+            Self::qemu_is_known_to_abort("overlay-below-a-backup-filter", subject, reason);
+        }
         self.graph.nodes[node].bitmaps.release_named();
         Flow::Go
     }

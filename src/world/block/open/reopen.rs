@@ -22,6 +22,7 @@ use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::block::io::flush::FlushFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
+use crate::world::watch::feed::Seen;
 use std::sync::Arc;
 
 /// `BDRVReopenState`
@@ -232,6 +233,12 @@ impl World {
                 }
                 None => {
                     self.see_work_in_drain();
+                    // A job that ended meanwhile took one of them along. Unlike QEMU, which goes on with memory that it freed, the name
+                    // is then no longer one of a node.
+                    if r.entries.iter().any(|entry| self.graph.nodes.get(entry.bs).is_none()) {
+                        r.error = Some(QmpError::generic("Failed to find a node: it went while it was drained"));
+                        return self.reopen_end(&r);
+                    }
                     self.reopen_at(r, At::Flush(0))
                 }
             },
@@ -464,11 +471,15 @@ impl World {
             if let Some(spec) = &entry.spec {
                 if let (Driver::Raw(raw), DriverSpec::Raw { offset, size }) = (self.graph.nodes[bs].drv(), &spec.driver)
                 {
+                    let moved = (raw.offset, raw.size) != (*offset, *size);
                     let raw = RawDriver { offset: *offset, size: *size, probed: raw.probed };
                     let below = self.bdrv_getlength(self.below(bs));
                     let node = &mut self.graph.nodes[bs];
                     node.size = size.unwrap_or_else(|| below.saturating_sub(*offset)).next_multiple_of(512);
                     node.driver = Some(Driver::Raw(raw));
+                    if moved {
+                        self.see(|| Seen::Changed(bs));
+                    }
                 }
                 if let DriverSpec::Throttle { group } = &spec.driver {
                     self.throttle_move(bs, group);
@@ -564,8 +575,12 @@ impl World {
 
     /// `bdrv_reopen_queue_free`
     fn reopen_end(&mut self, r: &Reopen) -> Flow {
-        for bs in &r.drains {
-            self.polled_section_ends(*bs);
+        if r.error.is_some() {
+            // Who wanted a node read-only again has it writable still.
+            r.entries.iter().for_each(|entry| self.see(|| Seen::Changed(entry.bs)));
+        }
+        for bs in r.drains.iter().filter(|bs| self.graph.nodes.get(**bs).is_some()).copied().collect::<Vec<_>>() {
+            self.polled_section_ends(bs);
         }
         self.ret(Val::Done(r.error.clone().map_or(Ok(()), Err)))
     }
