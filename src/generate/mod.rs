@@ -47,6 +47,24 @@ impl Options {
         let crashes = if self.crashes { "" } else { " --no-crashes" };
         format!("{kind}{crashes}{}", if self.all_kinds { " --all-kinds" } else { "" })
     }
+
+    /// The inverse of [`Options::switches`].
+    ///
+    /// # Errors
+    /// Which word is none of those.
+    pub fn of_switches(words: &str) -> Result<Options, String> {
+        let mut options = Options::default();
+        let mut words = words.split_whitespace();
+        while let Some(word) = words.next() {
+            match word {
+                "--kind" => options.kind = Some(words.next().unwrap_or_default().parse()?),
+                "--no-crashes" => options.crashes = false,
+                "--all-kinds" => options.all_kinds = true,
+                _ => return Err(format!("`{word}` says nothing of what is generated")),
+            }
+        }
+        Ok(options)
+    }
 }
 
 impl Default for Options {
@@ -125,4 +143,23 @@ fn drawn_with(options: Options, knobs: Knobs, seed: u64) -> Generated {
         schedule: Schedule::Any,
     };
     Generated { seed, plan, knobs, options }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::str::FromStr;
+
+    #[test]
+    fn switches_say_what_is_drawn() {
+        for options in [
+            Options::default(),
+            Options { kind: Some(Kind::Racing), crashes: false, all_kinds: true },
+            Options { kind: Some(Kind::Hostile), ..Options::default() },
+        ] {
+            assert_eq!(Options::of_switches(&options.switches()), Ok(options));
+        }
+        assert_eq!(Options::of_switches("--kind x").unwrap_err(), Kind::from_str("x").unwrap_err());
+        assert_eq!(Options::of_switches("all").unwrap_err(), "`all` says nothing of what is generated");
+    }
 }
