@@ -83,7 +83,7 @@ pub struct Broken {
 }
 
 /// Pages of `docs/findings` about what a run can be ended by, or be said to have met: defects of QEMU 10.0.2 that the model has too.
-pub const PAGES: [&str; 14] = [
+pub const PAGES: [&str; 15] = [
     "aborted-snapshot-below-a-backup",
     "commit-cannot-write-its-header",
     "commit-of-a-shorter-image",
@@ -91,6 +91,7 @@ pub const PAGES: [&str; 14] = [
     "ignored-errors-starve-the-monitor",
     "mirror-by-small-granules",
     "mirror-completed-twice",
+    "mirror-counts-whole-clusters",
     "overlay-below-a-backup-filter",
     "qemu-io-without-a-medium",
     "qom-set-same-drive",

@@ -294,6 +294,7 @@ impl Program<'_> {
         let size = Json::uint(self.shape.drives[drive].size);
         let null = vec![("driver", "null-co".into()), ("read-zeroes", true.into()), ("size", size)];
         let errno = Json::Int(self.odd.pick(&[5, 5, 28]));
+        let failing = format!("failing{}", self.jobs.len());
         let policies = ["report", "stop", "enospc", "auto", "ignore"];
         let most = if self.knobs.crashes { 5 } else { 4 };
         let policy = policies[self.odd.below(most)];
@@ -305,7 +306,7 @@ impl Program<'_> {
         }
         let node = vec![
             ("driver", "blkdebug".into()),
-            ("node-name", "failing".into()),
+            ("node-name", Json::str(&failing)),
             ("image", Json::dict(null)),
             ("inject-error", Json::list(vec![Json::dict(rule)])),
         ];
@@ -316,7 +317,7 @@ impl Program<'_> {
         self.jobs.push(Job { id: id.clone(), lingers: policy != "report", over: false, about: None });
         let backup: Members = vec![
             ("job-id", Json::Str(id.clone())),
-            ("device", "failing".into()),
+            ("device", Json::str(&failing)),
             ("target", to),
             ("sync", "full".into()),
             ("on-source-error", policy.into()),

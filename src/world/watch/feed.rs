@@ -438,7 +438,7 @@ impl World {
             },
             Some(Driver::Raw(raw)) => {
                 let below = Box::new(below(n.file).unwrap_or(Frozen::Unknown));
-                Frozen::Shifted { offset: raw.offset, below }
+                Frozen::Shifted { offset: raw.offset, size: raw.size, below }
             }
             Some(Driver::Qcow2(q)) => Frozen::Qcow2(Box::new(crate::host::FrozenImage {
                 driver: q.q.clone(),

@@ -40,6 +40,8 @@ pub struct ReopenEntry {
     left: Vec<(Arc<str>, Json)>,
     old_flags: OpenFlags,
     prepared: bool,
+    /// The command names it.
+    named: bool,
 }
 
 /// What comes next.
@@ -130,7 +132,8 @@ impl Reopen {
         let children: Vec<_> = node.children.iter().map(child_of).filter(|(_, child)| inherits(*child)).collect();
         let mut of_children: Vec<_> = children.iter().map(|(name, _)| take_of_child(&mut below, name)).collect();
         left.extend(below);
-        let entry = ReopenEntry { bs, spec, flags, options, explicit, left, old_flags: node.flags, prepared: false };
+        let (old_flags, named) = (node.flags, parent.is_none());
+        let entry = ReopenEntry { bs, spec, flags, options, explicit, left, old_flags, prepared: false, named };
         match known {
             Some(known) => {
                 let spec = entry.spec.clone().or_else(|| self.entries[known].spec.clone());
@@ -227,15 +230,20 @@ impl World {
     pub(in crate::world) fn reopen(&mut self, mut r: Box<Reopen>) -> Flow {
         match r.at {
             At::Drain(i) => match r.drains.get(i).copied() {
+                // A job that ended while others were drained took it along.
+                Some(bs) if self.graph.nodes.get(bs).is_none() => self.reopen_at(r, At::Drain(i + 1)),
                 Some(bs) => {
                     r.at = At::Drain(i + 1);
                     self.seq([DrainFrame::DrainedBegin(bs).into(), ReopenFrame::Reopen(r).into()])
                 }
                 None => {
                     self.see_work_in_drain();
-                    // A job that ended meanwhile took one of them along. Unlike QEMU, which goes on with memory that it freed, the name
-                    // is then no longer one of a node.
-                    if r.entries.iter().any(|entry| self.graph.nodes.get(entry.bs).is_none()) {
+                    // Unlike QEMU, which goes on with memory that it freed, the name is then no longer one of a node. A child is looked for
+                    // when its parent is drained, and not found.
+                    let gone = |entry: &ReopenEntry| self.graph.nodes.get(entry.bs).is_none();
+                    let lost = r.entries.iter().any(|entry| entry.named && gone(entry));
+                    r.entries.retain(|entry| !gone(entry));
+                    if lost {
                         r.error = Some(QmpError::generic("Failed to find a node: it went while it was drained"));
                         return self.reopen_end(&r);
                     }
@@ -468,6 +476,9 @@ impl World {
             node.detect_zeroes = entry.options.detect_zeroes.unwrap_or(DetectZeroes::Off);
             node.options = Kept::new(entry.options.clone());
             node.explicit_options = Kept::new(entry.explicit.clone());
+            if entry.spec.is_some() && entry.flags.rdwr != entry.old_flags.rdwr {
+                self.see(|| Seen::Changed(bs));
+            }
             if let Some(spec) = &entry.spec {
                 if let (Driver::Raw(raw), DriverSpec::Raw { offset, size }) = (self.graph.nodes[bs].drv(), &spec.driver)
                 {
