@@ -557,10 +557,10 @@ impl World {
     /// What there is to say of a job's bitmap before its commit or abort callback.
     pub(in crate::world) fn bitmap_before_end(&self, job: JobId) -> Option<BitmapEnd> {
         let b = self.jobs[job].backup();
-        let node = &self.graph.nodes[b.source];
+        let node = self.graph.nodes.get(b.source)?;
         let bitmap = node.bitmaps.get(b.sync_bitmap?)?;
         let since = node.bitmaps.get(bitmap.successor()?)?;
-        let Some(Driver::Cbw(cbw)) = &self.graph.nodes[b.cbw].driver else { return None };
+        let Some(Driver::Cbw(cbw)) = &self.graph.nodes.get(b.cbw)?.driver else { return None };
         Some(BitmapEnd {
             node: b.source,
             node_name: node.node_name.clone(),
@@ -582,8 +582,8 @@ impl World {
         mut bitmap: Option<BitmapEnd>,
     ) {
         if let Some(end) = &mut bitmap {
-            let bitmaps = &self.graph.nodes[end.node].bitmaps;
-            end.after = bitmaps.find(&end.name).and_then(|id| bitmaps.get(id)).cloned();
+            let bitmaps = self.graph.nodes.get(end.node).map(|node| &node.bitmaps);
+            end.after = bitmaps.and_then(|bitmaps| bitmaps.get(bitmaps.find(&end.name)?)).cloned();
         }
         let j = &self.jobs[job];
         let target = self.job_hooks(job).watch.target.filter(|_| !failed).and_then(|target| target(self, job));
