@@ -12,7 +12,7 @@ pub(super) fn judge(job: &Followed, ends: &ChainEnds, requests: &Requests) -> Op
     if !ends.failed {
         return None;
     }
-    if !job.shared && !job.layers.is_empty() && !ends.layers.is_empty() && job.layers != ends.layers {
+    if !job.shared && !job.opened && !job.layers.is_empty() && !ends.layers.is_empty() && job.layers != ends.layers {
         let tell = |(_, name, writable): &(_, std::sync::Arc<str>, bool)| {
             format!("{name}{}", if *writable { "" } else { " (read-only)" })
         };

@@ -48,6 +48,8 @@ struct Followed {
     pivoted: bool,
     /// Somebody else wrote to the layers or to the target, or exchanged them.
     shared: bool,
+    /// Another job may have made layers of it writable.
+    opened: bool,
     excuses: Vec<Excuse>,
 }
 
@@ -80,6 +82,7 @@ impl Followed {
             promised: begins.promised,
             pivoted: false,
             shared: false,
+            opened: false,
             excuses: Vec::new(),
         }
     }
@@ -154,7 +157,7 @@ impl Chains {
                 let opens = !begins.kind.is_mirror();
                 let same =
                     |job: &Followed| job.layers.iter().any(|(node, ..)| begins.layers.iter().any(|(n, ..)| n == node));
-                self.jobs.iter_mut().filter(|job| opens && same(job)).for_each(|job| job.layers.clear());
+                self.jobs.iter_mut().filter(|job| opens && same(job)).for_each(|job| job.opened = true);
                 self.jobs.push(Followed::new(begins));
             }
             Seen::Excuse(excuse) => self.job(excuse.job)?.excuses.push(excuse.clone()),
