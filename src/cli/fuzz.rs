@@ -45,9 +45,9 @@ pub(super) struct FuzzArgs {
     /// The kind of client in the generated scenarios; without it, the seed decides
     #[arg(long, requires = "generate")]
     kind: Option<KindArg>,
-    /// Draw mirrors, commits and streams, hotplug, resets, reopening and odd arguments too
+    /// Draw backups and bitmaps only: no mirrors, commits and streams, hotplug, resets, reopening and odd arguments
     #[arg(long, requires = "generate")]
-    all_kinds: bool,
+    backups_only: bool,
     /// Explore these seeds only, as in 0..1000 (1000 not included)
     #[arg(long, value_name = "A..B", value_parser = seeds, conflicts_with = "runs")]
     seeds: Option<Range<u64>>,
@@ -233,7 +233,7 @@ pub(super) fn one_schedule_only(plan: &Plan, out: &mut Output) {
 fn drawn(args: &FuzzArgs) -> generate::Options {
     generate::Options {
         kind: args.kind.map(KindArg::of_generator),
-        all_kinds: args.all_kinds,
+        all_kinds: !args.backups_only,
         ..generate::Options::default()
     }
 }

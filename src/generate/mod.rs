@@ -45,7 +45,7 @@ impl Options {
     pub fn switches(&self) -> String {
         let kind = self.kind.map_or_else(String::new, |kind| format!(" --kind {kind}"));
         let crashes = if self.crashes { "" } else { " --no-crashes" };
-        format!("{kind}{crashes}{}", if self.all_kinds { " --all-kinds" } else { "" })
+        format!("{kind}{crashes}{}", if self.all_kinds { "" } else { " --backups-only" })
     }
 
     /// The inverse of [`Options::switches`].
@@ -53,13 +53,13 @@ impl Options {
     /// # Errors
     /// Which word is none of those.
     pub fn of_switches(words: &str) -> Result<Options, String> {
-        let mut options = Options::default();
+        let mut options = Options { all_kinds: true, ..Options::default() };
         let mut words = words.split_whitespace();
         while let Some(word) = words.next() {
             match word {
                 "--kind" => options.kind = Some(words.next().unwrap_or_default().parse()?),
                 "--no-crashes" => options.crashes = false,
-                "--all-kinds" => options.all_kinds = true,
+                "--backups-only" => options.all_kinds = false,
                 _ => return Err(format!("`{word}` says nothing of what is generated")),
             }
         }
