@@ -118,7 +118,7 @@ impl Broken {
     /// The same as a defect of QEMU 10.0.2 that this page of `docs/findings` describes.
     #[must_use]
     pub fn known(self, page: &'static str) -> Broken {
-        debug_assert!(PAGES.contains(&page), "{page} is none of the pages");
+        assert!(PAGES.contains(&page), "{page} is none of the pages");
         Broken { page: Some(page), ..self }
     }
 
