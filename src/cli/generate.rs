@@ -27,8 +27,11 @@ pub(super) struct GenerateArgs {
 
 /// Prints a generated scenario.
 pub(super) fn generate(args: &GenerateArgs, out: &mut Output) -> u8 {
-    let options =
-        Options { kind: args.kind.map(KindArg::of_generator), crashes: !args.no_crashes, all_kinds: !args.backups_only };
+    let options = Options {
+        kind: args.kind.map(KindArg::of_generator),
+        crashes: !args.no_crashes,
+        all_kinds: !args.backups_only,
+    };
     let generated = generate::with(&options, args.seed);
     out.print(&if args.knobs { generated.knobs.table() } else { generated.to_yaml() });
     0

@@ -12,7 +12,7 @@ use super::{MAX_CLUSTERS, MAX_STEPS, MAX_TIME};
 use crate::base::time::{Instant, Rebase, Shift, Span};
 use crate::base::{Json, Kept};
 use crate::choice::{ChoicePoint, Choose, MODES, Subject, Who};
-use crate::invariant::Broken;
+use crate::invariant::{Broken, Page};
 use crate::scenario::nbd::{NbdAction, NbdStep};
 use crate::scenario::pattern;
 use crate::scenario::plan::{EventPattern, Expect, Fails, Plan, PlannedFile, PlannedStep, StepKind};
@@ -734,7 +734,7 @@ impl Client {
             invariant: invariant.name(),
             subject: subject.into(),
             reason: reason.into(),
-            page,
+            page: page.and_then(Page::find),
             step,
             time,
         }

@@ -3,7 +3,7 @@
 use crate::base::time::Instant;
 use crate::check::Finding;
 use crate::choice::{ChoiceLog, Chooser, Divergence};
-use crate::invariant::in_words;
+use crate::invariant::{Page, in_words};
 use crate::quirk::Quirks;
 use crate::scenario::Pos;
 use crate::scenario::plan::Plan;
@@ -78,7 +78,7 @@ pub enum Outcome {
         /// What was expected and what was found.
         reason: Box<str>,
         /// The page of `docs/findings` that describes it, if it is a known defect of QEMU 10.0.2.
-        page: Option<&'static str>,
+        page: Option<Page>,
         /// Frames run until then.
         step: u64,
         /// When that was.
@@ -130,7 +130,7 @@ impl Outcome {
     #[must_use]
     pub fn page(&self) -> Option<&'static str> {
         match self {
-            Outcome::Violated { page, .. } => *page,
+            Outcome::Violated { page, .. } => page.map(Page::name),
             _ => None,
         }
     }
@@ -156,7 +156,7 @@ impl fmt::Display for Outcome {
             Outcome::Passed => return f.write_str("passed"),
             Outcome::Failed { at, reason } => (at, reason, &[]),
             Outcome::Violated { at, invariant, subject, reason, time, page, .. } => {
-                let page = page.map_or_else(String::new, in_words);
+                let page = page.map_or_else(String::new, |page| in_words(page.name()));
                 broken = format!("{invariant}: {subject}: {reason}{page} (at {time})");
                 (at, &broken, &[])
             }
