@@ -19,7 +19,7 @@ mod shape;
 pub mod strategies;
 mod wrong;
 
-pub use knobs::{Kind, Knobs};
+pub use knobs::{ClientKind, Knobs};
 
 use crate::base::time::Span;
 use crate::scenario::plan::{Limits, Plan, PlannedFile, PlannedStep, Schedule};
@@ -31,7 +31,7 @@ use shape::Shape;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// The kind of program; `None` lets the seed say.
-    pub kind: Option<Kind>,
+    pub kind: Option<ClientKind>,
     /// Whether there may be what QEMU 10.0.2 crashes on or hangs over: a backup by a bitmap that its own transaction adds, and what
     /// `docs/not-simulated.md` names. For comparisons with a real QEMU it is better left out.
     pub crashes: bool,
@@ -108,7 +108,7 @@ pub fn scenario(seed: u64) -> Generated {
 
 /// The scenario of a seed that is of this kind.
 #[must_use]
-pub fn program(kind: Kind, seed: u64) -> Generated {
+pub fn program(kind: ClientKind, seed: u64) -> Generated {
     with(&Options { kind: Some(kind), ..Options::default() }, seed)
 }
 
@@ -154,12 +154,12 @@ mod tests {
     fn switches_say_what_is_drawn() {
         for options in [
             Options::default(),
-            Options { kind: Some(Kind::Racing), crashes: false, all_kinds: true },
-            Options { kind: Some(Kind::Hostile), ..Options::default() },
+            Options { kind: Some(ClientKind::Racing), crashes: false, all_kinds: true },
+            Options { kind: Some(ClientKind::Hostile), ..Options::default() },
         ] {
             assert_eq!(Options::of_switches(&options.switches()), Ok(options));
         }
-        assert_eq!(Options::of_switches("--kind x").unwrap_err(), Kind::from_str("x").unwrap_err());
+        assert_eq!(Options::of_switches("--kind x").unwrap_err(), ClientKind::from_str("x").unwrap_err());
         assert_eq!(Options::of_switches("all").unwrap_err(), "`all` says nothing of what is generated");
     }
 }

@@ -1,0 +1,56 @@
+//! Steps of clients of the NBD server.
+
+use super::{Act, Client};
+use crate::choice::Choose;
+use crate::scenario::nbd::{NbdAction, NbdStep};
+use crate::trace::compare::same_text;
+use crate::world::World;
+
+impl Client {
+    /// A step of an NBD client. What it sends it sends when the process is at rest, or, by choice, earlier.
+    pub(super) fn nbd_step(&mut self, world: &mut World, choose: &mut dyn Choose, step: &NbdStep) -> Act {
+        let name = &step.client;
+        if let NbdAction::Answer(expected) = &step.action {
+            return match self.nbd.answered(name, expected) {
+                Ok(None) => Act::Waits,
+                Ok(Some(text)) => {
+                    self.note(world, "nbd", format!("{name}: {text}").into());
+                    self.next()
+                }
+                Err(reason) => self.checked(Err(reason)),
+            };
+        }
+        if !self.nbd_connects && !self.at_rest(world) && (!world.in_main_loop() || self.decide(choose, 2) == 0) {
+            return Act::Waits;
+        }
+        let done = match &step.action {
+            NbdAction::Connect { export, replies, contexts, refused } => {
+                if !self.nbd_connects {
+                    let connected = self.nbd.connect(world, name, export, *replies, contexts);
+                    self.nbd_connects = connected.is_ok();
+                    return if connected.is_ok() { Act::Acted } else { self.checked(connected) };
+                }
+                let negotiated = match self.nbd.negotiated(name) {
+                    Ok(None) => return Act::Waits,
+                    Ok(Some(())) => Ok(()),
+                    Err(why) => Err(why),
+                };
+                self.nbd_connects = false;
+                match (refused, negotiated) {
+                    (None, negotiated) => negotiated,
+                    (Some(_), Ok(())) => Err("the server did not refuse the client".to_owned()),
+                    (Some(wanted), Err(why)) if same_text(wanted, &why) => Ok(()),
+                    (Some(wanted), Err(why)) => Err(format!("expected to be refused with {wanted:?}, got {why:?}")),
+                }
+            }
+            NbdAction::Ask { kind, offset, length, pattern, flags } => {
+                self.nbd.ask(world, name, (*kind, *flags), (*offset, *length), *pattern)
+            }
+            NbdAction::Disconnect => self.nbd.leave(world, name, true),
+            NbdAction::Gone => self.nbd.leave(world, name, false),
+            NbdAction::Stall(on) => self.nbd.stall(name, *on),
+            NbdAction::Answer(_) => Ok(()),
+        };
+        self.checked(done)
+    }
+}
