@@ -78,6 +78,51 @@ pub struct Broken {
     pub subject: String,
     /// What was expected and what was found.
     pub reason: String,
+    /// The page of `docs/findings` that describes it, if it is a known defect of QEMU 10.0.2: one of [`PAGES`].
+    pub page: Option<&'static str>,
+}
+
+/// Pages of `docs/findings` about what a run can be ended by, or be said to have met: defects of QEMU 10.0.2 that the model has too.
+pub const PAGES: [&str; 15] = [
+    "aborted-snapshot-below-a-backup",
+    "commit-cannot-write-its-header",
+    "commit-of-a-shorter-image",
+    "copy-on-read-above-its-bottom",
+    "ignored-errors-starve-the-monitor",
+    "mirror-by-small-granules",
+    "mirror-completed-twice",
+    "mirror-counts-whole-clusters",
+    "overlay-below-a-backup-filter",
+    "qemu-io-without-a-medium",
+    "qom-set-same-drive",
+    "query-after-a-stream",
+    "reopen-above-a-commit",
+    "stream-below-a-mirror",
+    "stream-past-a-shorter-image",
+];
+
+/// One of [`PAGES`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Page(u8);
+
+impl Page {
+    /// The page of that name.
+    #[must_use]
+    pub fn find(name: &str) -> Option<Page> {
+        PAGES.iter().position(|page| *page == name).and_then(|at| u8::try_from(at).ok()).map(Page)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        PAGES[usize::from(self.0)]
+    }
+}
+
+/// How a page is named behind what it describes.
+#[must_use]
+pub fn in_words(page: &str) -> String {
+    format!(" (docs/findings/{page}.md)")
 }
 
 const PREFIX: &str = "broken invariant ";
@@ -88,7 +133,14 @@ const BAD_POINTER: &str = "a bad pointer: ";
 impl Broken {
     /// Notes it.
     pub fn new(invariant: Invariant, subject: impl Into<String>, reason: impl Into<String>) -> Broken {
-        Broken { invariant, subject: subject.into(), reason: reason.into() }
+        Broken { invariant, subject: subject.into(), reason: reason.into(), page: None }
+    }
+
+    /// The same as a defect of QEMU 10.0.2 that this page of `docs/findings` describes.
+    #[must_use]
+    pub fn known(self, page: &'static str) -> Broken {
+        assert!(PAGES.contains(&page), "{page} is none of the pages");
+        Broken { page: Some(page), ..self }
     }
 
     /// [`Invariant::NoAbort`], where the process follows a pointer to nothing.
@@ -113,13 +165,16 @@ impl Broken {
     pub fn from_panic(message: &str) -> Option<Broken> {
         let (name, rest) = message.strip_prefix(PREFIX)?.split_once(": ")?;
         let (subject, reason) = rest.split_once(": ")?;
-        Some(Broken::new(Invariant::find(name)?, subject, reason))
+        let page = PAGES.iter().copied().find(|page| reason.ends_with(&in_words(page)));
+        let reason = page.map_or(reason, |page| reason.strip_suffix(&in_words(page)).unwrap_or(reason));
+        Some(Broken { page, ..Broken::new(Invariant::find(name)?, subject, reason) })
     }
 }
 
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{PREFIX}{}: {}: {}", self.invariant.name(), self.subject, self.reason)
+        write!(f, "{PREFIX}{}: {}: {}", self.invariant.name(), self.subject, self.reason)?;
+        self.page.map_or(Ok(()), |page| f.write_str(&in_words(page)))
     }
 }
 
@@ -136,9 +191,19 @@ mod tests {
     }
 
     #[test]
+    fn pages_find_themselves() {
+        for page in PAGES {
+            assert_eq!(Page::find(page).map(Page::name), Some(page));
+        }
+        assert_eq!(Page::find("no-such-page"), None);
+    }
+
+    #[test]
     fn a_panic_keeps_what_was_broken() {
         let broken = Broken::new(Invariant::UsedAfterFree, "job1", "it was freed: and used");
-        assert_eq!(Broken::from_panic(&broken.to_string()), Some(broken));
+        assert_eq!(Broken::from_panic(&broken.to_string()), Some(broken.clone()));
+        let known = broken.known("query-after-a-stream");
+        assert_eq!(Broken::from_panic(&known.to_string()), Some(known));
         assert_eq!(Broken::from_panic("index out of bounds"), None);
     }
 }

@@ -235,6 +235,30 @@ impl FromStr for Quirk {
     }
 }
 
+/// Why an invariant does not hold, where that is known to be QEMU 10.0.2's fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Known {
+    /// A bug that can be switched off.
+    Quirk(Quirk),
+    /// What this page of `docs/findings` describes.
+    Page(&'static str),
+}
+
+impl fmt::Display for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Known::Quirk(quirk) => quirk.fmt(f),
+            Known::Page(page) => f.write_str(page),
+        }
+    }
+}
+
+impl From<Quirk> for Known {
+    fn from(quirk: Quirk) -> Known {
+        Known::Quirk(quirk)
+    }
+}
+
 /// A quirk that is switched on, or one of those that are in force by default switched off: `NAME`, `no-NAME`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Switch {

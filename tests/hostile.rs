@@ -1,13 +1,16 @@
 //! Inputs that nobody who means well writes: nothing panics, nothing runs past its limits, and what is refused is told with its place.
 //!
-//! The fuzz targets change good inputs by a fixed seed, a count of inputs and no clock. `HOSTILE_INPUTS=N` sets the count, `HOSTILE_SEED=N` the
-//! seed; `tests/hostile.sh` runs ten million of each in release mode. An input that does harm is written to `target/hostile`.
+//! The fuzz targets change good inputs by a fixed seed, so many of them, or for so long (`common/budget.rs`); `tests/hostile.sh` gives each
+//! ten million, `.ci/run` ten seconds, both in release mode. An input that does harm is written to `target/hostile`.
 #![allow(
     clippy::disallowed_macros,
     clippy::disallowed_methods,
     clippy::disallowed_types,
     reason = "tests read files, run programs and print"
 )]
+
+#[path = "common/budget.rs"]
+mod budget;
 
 use blockjob_sim::base::Json;
 use blockjob_sim::choice::{Calm, Chooser, Mode, Walk};
@@ -21,6 +24,7 @@ use blockjob_sim::sim::outcome::{Outcome, RunOptions};
 use blockjob_sim::sim::{self, Sim};
 use blockjob_sim::world::World;
 use blockjob_sim::world::aio::Stepped;
+use budget::Budget;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -145,10 +149,10 @@ fn scenarios() -> Vec<(String, String)> {
 
 /// Gives a target so many inputs: changed ones of `corpus`.
 fn fuzz(target: &str, inputs: u64, corpus: &[String], run: &mut dyn FnMut(usize, &str)) {
-    let number = |name: &str, usual: u64| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(usual);
-    let (inputs, seed) = (number("HOSTILE_INPUTS", inputs), number("HOSTILE_SEED", 1));
+    let mut budget = Budget::of_environment(inputs, 1);
+    let seed = budget.seed;
     let mut draw = Draw(seed);
-    for n in 0..inputs {
+    while let Some(n) = budget.next() {
         let (which, other) = (draw.below(corpus.len()), draw.below(corpus.len()));
         let text = mutated(&corpus[which], &corpus[other], &mut draw);
         let done = catch_unwind(AssertUnwindSafe(|| run(which, &text)));
@@ -160,6 +164,7 @@ fn fuzz(target: &str, inputs: u64, corpus: &[String], run: &mut dyn FnMut(usize,
             panic!("{target}: input {n} of seed {seed} does harm: {}", path.display());
         }
     }
+    budget.tell(target);
 }
 
 /// Loads a text as if it stood in the file `name`, next to what it includes.
@@ -408,22 +413,29 @@ fn qtest_lines() {
         "read 0x0 16",
         "irq_intercept_in ioapic",
     ];
-    let mut lines = vec!["clock_set 18446744073709551615".to_owned()];
     let corpus: Vec<String> = good.iter().map(|line| (*line).to_owned()).collect();
-    fuzz("qtest", 20_000, &corpus, &mut |_, text| lines.push(text.replace('\n', " ")));
     let mut process = served(&["-qtest", "stdio"]);
     let (mut stdin, stdout) = (process.stdin.take().expect("piped"), process.stdout.take().expect("piped"));
-    let count = lines.len();
-    let writer = std::thread::spawn(move || {
-        let sent =
-            lines.iter().try_for_each(|line| std::io::Write::write_all(&mut stdin, format!("{line}\n").as_bytes()));
-        (sent, stdin)
+    let mut answers = std::io::BufRead::lines(std::io::BufReader::new(stdout)).map_while(Result::ok);
+    let mut send = |lines: &[String]| std::io::Write::write_all(&mut stdin, (lines.join("\n") + "\n").as_bytes());
+    send(&["clock_set 18446744073709551615".to_owned()]).expect("it reads");
+    assert_eq!(answers.next().as_deref(), Some("FAIL the clock goes up to 4611686018427387904 ns"));
+    let mut lines: Vec<String> = Vec::new();
+    let mut all_answered = |lines: &mut Vec<String>| {
+        send(lines).expect("it reads");
+        lines.drain(..).for_each(|line| assert!(answers.next().is_some(), "`{line}` has no answer"));
+    };
+    fuzz("qtest", 20_000, &corpus, &mut |_, text| {
+        lines.push(text.replace('\n', " "));
+        // No more than what fits into the pipes, so that neither side waits for the other.
+        if lines.len() == 64 {
+            all_answered(&mut lines);
+        }
     });
-    let answers = std::io::BufRead::lines(std::io::BufReader::new(stdout)).take(count);
-    let answers: Vec<String> = answers.map_while(Result::ok).collect();
-    assert_eq!(answers.len(), count, "each line has its answer");
-    assert_eq!(answers[0], "FAIL the clock goes up to 4611686018427387904 ns");
-    assert!(writer.join().expect("a thread").0.is_ok());
+    if !lines.is_empty() {
+        all_answered(&mut lines);
+    }
+    drop(stdin);
     assert_eq!(ends(process).and_then(|status| status.code()), Some(0));
 }
 

@@ -1,7 +1,7 @@
 //! Images that were made to do harm: seeded mutants of sound ones, each opened, asked about, read, written, given a bitmap, backed up
 //! and closed. None may panic, run for ever or fill the memory.
 //!
-//! `HOSTILE_INPUTS=N` sets the number of mutants, `HOSTILE_SEED=N` the first of them.
+//! `common/budget.rs` says how many mutants, or for how long, and which is the first.
 
 #![allow(
     clippy::disallowed_macros,
@@ -9,6 +9,9 @@
     clippy::disallowed_types,
     reason = "tests read files, run programs and print"
 )]
+
+#[path = "common/budget.rs"]
+mod budget;
 
 use blockjob_sim::base::Json;
 use blockjob_sim::block::content::{Data, WriteTag};
@@ -20,7 +23,7 @@ use blockjob_sim::qmp::print::{Order, to_text};
 use blockjob_sim::world::World;
 use blockjob_sim::world::aio::Stepped;
 use blockjob_sim::world::out::Output;
-use std::env;
+use budget::Budget;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -313,19 +316,17 @@ fn use_up(image: &[u8], random: &mut Random) {
     process.end();
 }
 
-fn number(name: &str) -> Option<u64> {
-    env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name} is no number: {value}")))
-}
-
 #[test]
 fn mutants_do_no_harm() {
     let bases = bases();
-    let first = number("HOSTILE_SEED").unwrap_or(0);
-    let mutants = number("HOSTILE_INPUTS").unwrap_or(MUTANTS);
+    let mut budget = Budget::of_environment(MUTANTS, 0);
+    let mut mutants = 0;
     let mut failures = Vec::new();
     let mut slowest = (Duration::ZERO, 0);
     std::panic::set_hook(Box::new(|_| {}));
-    for seed in first..first + mutants {
+    while let Some(number) = budget.next() {
+        let seed = budget.seed + number;
+        mutants += 1;
         let mut random = Random(seed.wrapping_mul(0x2545_f491_4f6c_dd1d));
         let base = &bases[(seed % bases.len() as u64) as usize];
         let image = mutate(&base.bytes, &mut random);
@@ -340,6 +341,7 @@ fn mutants_do_no_harm() {
         }
     }
     let _ = std::panic::take_hook();
+    budget.tell("images");
     println!("{mutants} mutants of {} images; the slowest took {:?} (seed {})", bases.len(), slowest.0, slowest.1);
     assert!(failures.is_empty(), "{} of {mutants} failed:\n{}", failures.len(), failures.join("\n"));
 }

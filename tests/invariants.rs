@@ -10,8 +10,8 @@
 mod common;
 
 use blockjob_sim::check::{JUDGED, WATCHED};
-use blockjob_sim::invariant::Invariant;
-use blockjob_sim::quirk::Quirks;
+use blockjob_sim::invariant::{Invariant, PAGES};
+use blockjob_sim::quirk::{Known, Quirks};
 use blockjob_sim::scenario::Plan;
 use blockjob_sim::scenario::plan::Schedule;
 use blockjob_sim::sim;
@@ -30,6 +30,37 @@ fn checked(plan: &Plan, seed: Option<u64>) -> Run {
 fn breaking(invariant: Invariant) -> Plan {
     let file = format!("sim-scenarios/invariant/{}.yaml", invariant.name());
     plan_of(&file).unwrap_or_else(|| panic!("{file} has no steps"))
+}
+
+/// Defects of QEMU's that a run names have their page, and a run that meets one says so.
+#[test]
+fn what_is_known_of_qemu_is_named() {
+    for page in PAGES {
+        assert!(path(&format!("docs/findings/{page}.md")).is_file(), "{page}");
+    }
+    let ended = [
+        ("commit/header-write-fails", "commit-cannot-write-its-header"),
+        ("commit/reopen-overlay", "reopen-above-a-commit"),
+        ("copy-on-read/bottom-is-file", "copy-on-read-above-its-bottom"),
+        ("machine/qom-set-same-drive", "qom-set-same-drive"),
+        ("mirror/replaces-complete-twice", "mirror-completed-twice"),
+        ("mirror/small-granules", "mirror-by-small-granules"),
+        ("stream/concluded-query", "query-after-a-stream"),
+    ];
+    for (name, page) in ended {
+        let plan = Plan { expect_violation: None, ..plan_of(&format!("sim-scenarios/{name}.yaml")).expect("steps") };
+        assert_eq!(checked(&plan, None).outcome.page(), Some(page), "{name}");
+    }
+    let met = [
+        ("commit/shorter-image", "commit-of-a-shorter-image"),
+        ("snapshot/undone-below-a-backup", "aborted-snapshot-below-a-backup"),
+        ("stream/past-a-shorter-image", "stream-past-a-shorter-image"),
+    ];
+    for (name, page) in met {
+        let run = checked(&plan_of(&format!("sim-scenarios/{name}.yaml")).expect("steps"), None);
+        assert_eq!(run.outcome, Outcome::Passed, "{name}");
+        assert!(run.findings.iter().any(|finding| finding.known == Known::Page(page)), "{name}: {:?}", run.findings);
+    }
 }
 
 #[test]

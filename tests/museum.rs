@@ -129,7 +129,7 @@ fn what_is_live_is_a_finding(about: &About) {
         let plan = plan(about);
         let run = sim::run(&plan, chooser(None), &RunOptions { check: true, ..RunOptions::default() });
         assert_eq!(run.outcome, Outcome::Passed, "{}", run.outcome);
-        assert!(run.findings.iter().any(|finding| finding.quirk == about.quirk), "{:?}", run.findings);
+        assert!(run.findings.iter().any(|finding| finding.known == about.quirk.into()), "{:?}", run.findings);
     }
 }
 

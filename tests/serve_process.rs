@@ -92,7 +92,7 @@ fn a_served_run_replays_without_a_client() {
     std::fs::write(&source, [vec![7; 299_520], (0..=255).collect::<Vec<u8>>().repeat(64), vec![0; 8_192]].concat())
         .expect("a file");
     let drive = format!("driver=raw,node-name=s,read-only=on,file.driver=file,file.filename={}", source.display());
-    for seed in [None, Some("3"), Some("11")] {
+    for (seed, checked) in [(None, false), (Some("3"), true), (Some("11"), false)] {
         let (trace, record) = (dir.path().join("trace.jsonl"), dir.path().join("run.yaml"));
         let mut args =
             vec!["-blockdev", &drive, "-blockdev", "driver=null-co,node-name=t,size=324096,latency-ns=50000"];
@@ -108,6 +108,8 @@ fn a_served_run_replays_without_a_client() {
             &record_file,
         ]);
         args.extend(seed.map(|seed| ["--sim-seed", seed]).into_iter().flatten());
+        // Watching moves nothing, here and where it is replayed.
+        args.extend(checked.then_some("--sim-check"));
         let served = Served::start(&args);
         let mut client = served.connect().negotiate();
         client.ok(&BACKUP.replace("n0", "s").replace("n1", "t").replace("\"sync\"", "\"speed\": 65536, \"sync\""));
@@ -120,13 +122,15 @@ fn a_served_run_replays_without_a_client() {
         let (code, printed) = served.end();
         assert_eq!(code, Some(0), "{printed}");
         assert!(printed.starts_with("read 131072/131072 bytes at offset 0\n"), "{printed}");
-        let mut replay = Command::new(env!("CARGO_BIN_EXE_blockjob-sim"));
-        replay.args(["run", "--format", "jsonl", "--level", "job"]).arg(&record);
-        let output = replay.output().expect("it starts");
-        let text = String::from_utf8(output.stdout).expect("text");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let wanted = std::fs::read_to_string(&trace).expect("a trace");
-        assert_eq!(records(&text), records(&wanted), "seed {seed:?}");
+        for check in [None, Some("--check")] {
+            let mut replay = Command::new(env!("CARGO_BIN_EXE_blockjob-sim"));
+            replay.args(["run", "--format", "jsonl", "--level", "job"]).args(check).arg(&record);
+            let output = replay.output().expect("it starts");
+            let text = String::from_utf8(output.stdout).expect("text");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            assert_eq!(records(&text), records(&wanted), "seed {seed:?}, {check:?}");
+        }
         assert!(wanted.lines().count() > 20, "{wanted}");
     }
 }

@@ -6,9 +6,11 @@ use crate::bitmap::HBitmap;
 use crate::host::Frozen;
 use crate::invariant::{Broken, Invariant};
 use crate::qmp::types::SyncMode;
+use crate::quirk::Known;
 use crate::world::World;
 use crate::world::arena::{JobId, NodeId};
 use crate::world::block::backend::BlkRequest;
+use crate::world::watch::chains::Excuse;
 use crate::world::watch::feed::{BackupBegins, Seen, Settled};
 use crate::world::watch::kinds::{Kind, Kinds};
 
@@ -23,46 +25,63 @@ use crate::world::watch::kinds::{Kind, Kinds};
 /// (docs/findings/discard-below-another-backup.md).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct BackupContent {
-    /// Each with whether somebody else wrote to its target, or discards its source.
-    jobs: Vec<(Kept<BackupBegins>, bool)>,
+    jobs: Vec<Copied>,
+}
+
+/// A backup under way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Copied {
+    begins: Kept<BackupBegins>,
+    /// Somebody else wrote to its target, discards its source, or has changed what that is.
+    shared: bool,
+    /// The page about a defect of QEMU's that it met.
+    page: Option<&'static str>,
 }
 
 impl BackupContent {
     /// Marks the jobs that copy to this node; whether there are any.
     fn written_by_others(&mut self, node: NodeId) -> bool {
         let mut any = false;
-        for (_, shared) in self.jobs.iter_mut().filter(|(begins, _)| begins.target_node == node) {
-            (*shared, any) = (true, true);
+        for job in self.jobs.iter_mut().filter(|job| job.begins.target_node == node) {
+            (job.shared, any) = (true, true);
         }
         any
     }
 
-    fn take(&mut self, job: JobId) -> Option<(Kept<BackupBegins>, bool)> {
-        let at = self.jobs.iter().position(|(begins, _)| begins.job == job)?;
+    fn take(&mut self, job: JobId) -> Option<Copied> {
+        let at = self.jobs.iter().position(|copied| copied.begins.job == job)?;
         Some(self.jobs.swap_remove(at))
     }
 }
 
 impl Watch for BackupContent {
     const INVARIANT: Invariant = Invariant::BackupContent;
-    const HEARS: Kinds = Kinds::of(&[Kind::BackupBegins, Kind::Settled, Kind::GuestBegin]);
+    const HEARS: Kinds = Kinds::of(&[Kind::BackupBegins, Kind::Settled, Kind::GuestBegin, Kind::Changed, Kind::Excuse]);
 
-    fn see(&mut self, seen: &Seen, _world: &World) -> Result<(), Broken> {
+    fn see(&mut self, seen: &Seen, world: &World) -> Result<(), Broken> {
         match seen {
             Seen::BackupBegins(begins) => {
                 let shared = self.written_by_others(begins.target_node);
                 let below = |other: &BackupBegins| begins.discards && other.source_node == begins.source_node;
-                self.jobs.iter_mut().filter(|(other, _)| below(other)).for_each(|(_, spoilt)| *spoilt = true);
-                self.jobs.push((Kept::new((**begins).clone()), shared));
+                self.jobs.iter_mut().filter(|other| below(&other.begins)).for_each(|other| other.shared = true);
+                self.jobs.push(Copied { begins: Kept::new((**begins).clone()), shared, page: None });
             }
             Seen::GuestBegin { node, request, .. }
                 if matches!(**request, BlkRequest::Write { .. } | BlkRequest::Discard { .. }) =>
             {
                 let _ = self.written_by_others(*node);
             }
+            Seen::Changed(node) => {
+                let changed = |begins: &BackupBegins| world.stands_on(begins.source_node, *node);
+                self.jobs.iter_mut().filter(|job| changed(&job.begins)).for_each(|job| job.shared = true);
+            }
+            Seen::Excuse(Excuse { job, known: Known::Page(page), .. }) => {
+                self.jobs.iter_mut().filter(|copied| copied.begins.job == *job).for_each(|job| job.page = Some(page));
+            }
             Seen::Settled(settled) => {
-                if let Some((begins, false)) = self.take(settled.job) {
-                    return compare(&begins, settled);
+                if let Some(Copied { begins, shared: false, page }) = self.take(settled.job) {
+                    let known = |broken: Broken| page.map_or(broken.clone(), |page| broken.known(page));
+                    return compare(&begins, settled).map_err(known);
                 }
             }
             _ => {}

@@ -23,6 +23,11 @@ pub(super) fn look(world: &World) -> Result<(), Broken> {
     if suspended(world) || world.quitting {
         return Ok(());
     }
+    if world.aio.starved {
+        let reason = "it goes round without a pause, as each error is ignored and what failed is tried again";
+        let starved = Broken::new(Invariant::ComesToRest, "the main thread", reason);
+        return Err(starved.known("ignored-errors-starve-the-monitor"));
+    }
     if !world.in_main_loop() && world.next_deadline().is_none() {
         return broken("the main thread".into(), "it waits for what will not happen:");
     }

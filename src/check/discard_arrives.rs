@@ -50,7 +50,7 @@ impl DiscardArrives {
                 let at = self.discards.iter().position(|discard| discard.co == *co)?;
                 let discard = self.discards.swap_remove(at);
                 if *ok && !discard.arrived {
-                    let known = discard.swallowed.then_some(Quirk::FilterSwallowsDiscard);
+                    let known = discard.swallowed.then_some(Quirk::FilterSwallowsDiscard.into());
                     let reason = "it succeeds, and was not passed on to the node below";
                     return Some(Wrong { known, broken: Broken::new(INVARIANT, "a guest's discard", reason) });
                 }

@@ -14,9 +14,6 @@ pub struct Flushed {
     nodes: Vec<(NodeId, u64)>,
     /// Nodes of which a flush has failed since that had something of the node's own to do.
     failed: Vec<NodeId>,
-    /// Nodes whose flush under way has nothing of their own to do. It goes on to the nodes below (`flush_children`), and where one of those
-    /// fails that says nothing of this one: a format's metadata is written to its file without a write to the format.
-    skipped: Vec<NodeId>,
 }
 
 impl Watch for Flushed {
@@ -33,24 +30,17 @@ impl Watch for Flushed {
                     let reason = "a flush does nothing though the one before it failed, and nothing was flushed".into();
                     return Self::broken(format!("node {name}"), reason);
                 }
-                self.skipped.push(*node);
             }
-            Seen::Flushed { node, generation, ok: true } => {
-                self.skipped.retain(|n| n != node);
+            Seen::Flushed { node, generation, ok: true, .. } => {
                 self.failed.retain(|n| n != node);
                 match self.nodes.iter_mut().find(|(n, _)| n == node) {
                     Some((_, done)) => *done = (*done).max(*generation),
                     None => self.nodes.push((*node, *generation)),
                 }
             }
-            Seen::Flushed { node, ok: false, .. } => {
-                let skipped = self.skipped.iter().position(|n| n == node);
-                match skipped {
-                    Some(at) => drop(self.skipped.remove(at)),
-                    None if !self.failed.contains(node) => self.failed.push(*node),
-                    None => {}
-                }
-            }
+            // Where a node has nothing of its own to do, its driver writes what it holds, and the nodes below are flushed. What fails there
+            // says nothing of this one: a format's metadata is written to its file without a write to the format.
+            Seen::Flushed { node, ok: false, own: true, .. } if !self.failed.contains(node) => self.failed.push(*node),
             _ => {}
         }
         Ok(())

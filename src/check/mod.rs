@@ -25,7 +25,7 @@ mod transaction_undone;
 
 use crate::base::Digest;
 use crate::invariant::{Broken, Invariant};
-use crate::quirk::Quirk;
+use crate::quirk::Known;
 use crate::world::World;
 use crate::world::watch::feed::Seen;
 use crate::world::watch::kinds::Kinds;
@@ -88,6 +88,11 @@ macro_rules! watchers {
                 if chain::Chains::HEARS.has(kind)
                     && let Some(wrong) = self.chains.see(seen, world)
                 {
+                    if matches!(wrong.known, Some(Known::Page(_))) {
+                        // What disks read as has changed by no write.
+                        (self.bitmap_covers, self.last_write) = Default::default();
+                        self.backup_content = Default::default();
+                    }
                     return self.wrong(wrong, world);
                 }
                 if discard_arrives::DiscardArrives::HEARS.has(kind)
@@ -111,7 +116,7 @@ pub const JUDGED: [Invariant; 7] = {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Finding {
     /// The bug.
-    pub quirk: Quirk,
+    pub known: Known,
     /// What it broke first.
     pub broken: Broken,
 }
@@ -157,14 +162,26 @@ impl Checker {
     }
 
     fn wrong(&mut self, wrong: chain::Wrong, world: &World) -> Result<(), Broken> {
-        match wrong.known.filter(|quirk| !world.quirks.counts(*quirk)) {
+        match wrong.known {
+            Some(Known::Quirk(quirk)) if world.quirks.counts(quirk) => Err(wrong.broken),
             None => Err(wrong.broken),
-            Some(quirk) => {
-                if !self.findings.iter().any(|finding| finding.quirk == quirk) {
-                    self.findings.push(Finding { quirk, broken: wrong.broken });
-                }
+            Some(known) => {
+                self.find(known, wrong.broken);
                 Ok(())
             }
+        }
+    }
+
+    /// Notes it if it is a known defect of QEMU's: the run goes on then.
+    fn finds(&mut self, broken: Broken) -> Result<(), Broken> {
+        let Some(page) = broken.page else { return Err(broken) };
+        self.find(Known::Page(page), broken);
+        Ok(())
+    }
+
+    fn find(&mut self, known: Known, broken: Broken) {
+        if !self.findings.iter().any(|finding| finding.known == known) {
+            self.findings.push(Finding { known, broken });
         }
     }
 
@@ -181,7 +198,7 @@ impl Checker {
         self.digest.clear();
         let mut seen = std::mem::take(&mut world.feed.seen);
         seen.iter().for_each(|seen| world.feed.marks.note(seen));
-        let checked = seen.iter().try_for_each(|seen| self.see(seen, world));
+        let checked = seen.iter().try_for_each(|seen| self.see(seen, world).or_else(|broken| self.finds(broken)));
         seen.clear();
         world.feed.seen = seen;
         checked

@@ -6,6 +6,7 @@ use super::files;
 use super::quirks::WatchArgs;
 use crate::explore::saved::{self, Blocks, Head, Part, Saved};
 use crate::explore::{Block, Campaign};
+use crate::generate::Options;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -16,8 +17,8 @@ use std::path::{Path, PathBuf};
 const NAME: &str = "campaign.jsonl";
 
 /// The first line of a campaign over a file, or over generated scenarios.
-pub(super) fn head(file: Option<&Path>, kind: Option<&str>, watch: &WatchArgs, campaign: &Campaign) -> Head {
-    let generated = || kind.map_or("--generate".to_owned(), |kind| format!("--generate --kind {kind}"));
+pub(super) fn head(file: Option<&Path>, drawn: &Options, watch: &WatchArgs, campaign: &Campaign) -> Head {
+    let generated = || format!("--generate{}", drawn.switches());
     let file = file.map_or_else(generated, |file| file.to_string_lossy().into_owned());
     Head::new(file, watch.written(), campaign)
 }

@@ -19,6 +19,7 @@ use crate::explore::{
     ANOTHER_RUN, Block, Campaign, EXHAUST, Fingerprint, Found, PORTFOLIO, Source, Stage, Start, Strategy, Tally, Worker,
 };
 use crate::failure::Failure;
+use crate::generate;
 use crate::scenario::Plan;
 use crate::scenario::plan::Schedule;
 use crate::serve::outfile;
@@ -44,6 +45,9 @@ pub(super) struct FuzzArgs {
     /// The kind of client in the generated scenarios; without it, the seed decides
     #[arg(long, requires = "generate")]
     kind: Option<KindArg>,
+    /// Draw backups and bitmaps only: no mirrors, commits and streams, hotplug, resets, reopening and odd arguments
+    #[arg(long, requires = "generate")]
+    backups_only: bool,
     /// Explore these seeds only, as in 0..1000 (1000 not included)
     #[arg(long, value_name = "A..B", value_parser = seeds, conflicts_with = "runs")]
     seeds: Option<Range<u64>>,
@@ -125,10 +129,11 @@ impl Shared {
 /// Explores schedules of a scenario, or generated scenarios, until something ends the campaign.
 pub(super) fn fuzz(args: &FuzzArgs, runner: Runner, out: &mut Output) -> u8 {
     let watch = args.watch.watch();
+    let drawn = drawn(args);
     let options =
         RunOptions { level: Some(Level::Client), quirks: watch.quirks(), check: true, ..RunOptions::default() };
     let (plan, source) = match &args.file {
-        None => (None, Source::Generated(generated(args.kind))),
+        None => (None, Source::Generated(Box::new(move |seed| generate::with(&drawn, seed).plan))),
         Some(file) => {
             let Some(plan) = files::scenario(file, out) else { return EXIT_USAGE };
             one_schedule_only(&plan, out);
@@ -152,8 +157,7 @@ pub(super) fn fuzz(args: &FuzzArgs, runner: Runner, out: &mut Output) -> u8 {
         }
     }
     let campaign = Arc::new(campaign(args));
-    let mut head =
-        campaign_file::head(args.file.as_deref(), args.kind.map(|kind| kind.of_generator().name()), &watch, &campaign);
+    let mut head = campaign_file::head(args.file.as_deref(), &drawn, &watch, &campaign);
     head.parts = args.shard.map(|(_, of)| of);
     let (mut file, known, was) = match open_state(args, &head) {
         Ok(opened) => opened,
@@ -174,7 +178,7 @@ pub(super) fn fuzz(args: &FuzzArgs, runner: Runner, out: &mut Output) -> u8 {
         runner,
         options,
         dir: args.failures.clone().or_else(|| args.state.clone()).unwrap_or_else(|| "failures".into()),
-        kind: args.kind,
+        drawn,
     };
     let shared = Shared {
         tally: Tally::new(campaign.clone()),
@@ -198,7 +202,7 @@ pub(super) fn fuzz(args: &FuzzArgs, runner: Runner, out: &mut Output) -> u8 {
         let about = campaign_page::About {
             name: &save.name,
             plan: save.plan.as_ref(),
-            plan_of: &|found| save.plan.clone().or_else(|| found.seed.map(generated(args.kind))),
+            plan_of: &|found| save.plan.clone().or_else(|| found.seed.map(|seed| generate::with(&drawn, seed).plan)),
             again: &again,
             runner,
             options,
@@ -229,14 +233,12 @@ pub(super) fn one_schedule_only(plan: &Plan, out: &mut Output) {
     }
 }
 
-/// Gives the generated scenario of a seed.
-pub(super) fn generated(kind: Option<KindArg>) -> fn(u64) -> Plan {
-    use crate::generate::{ClientKind, program, scenario};
-    match kind.map(KindArg::of_generator) {
-        None => |seed| scenario(seed).plan,
-        Some(ClientKind::WellBehaved) => |seed| program(ClientKind::WellBehaved, seed).plan,
-        Some(ClientKind::Hostile) => |seed| program(ClientKind::Hostile, seed).plan,
-        Some(ClientKind::Racing) => |seed| program(ClientKind::Racing, seed).plan,
+/// What generated scenarios are drawn from.
+fn drawn(args: &FuzzArgs) -> generate::Options {
+    generate::Options {
+        kind: args.kind.map(KindArg::of_generator),
+        all_kinds: !args.backups_only,
+        ..generate::Options::default()
     }
 }
 
@@ -253,7 +255,7 @@ pub(super) struct Save {
     /// Where the files go.
     pub dir: PathBuf,
     /// What is generated.
-    pub kind: Option<KindArg>,
+    pub drawn: generate::Options,
 }
 
 impl Save {
@@ -261,7 +263,7 @@ impl Save {
     pub fn write(&self, found: &Found) -> Result<PathBuf, String> {
         let mut plan = match (&self.plan, found.seed) {
             (Some(plan), _) => plan.clone(),
-            (None, Some(seed)) => generated(self.kind)(seed),
+            (None, Some(seed)) => generate::with(&self.drawn, seed).plan,
             (None, None) => return Err("it has no seed".to_owned()),
         };
         plan.quirks = plan.quirks.union(self.options.quirks);

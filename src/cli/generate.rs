@@ -17,9 +17,9 @@ pub(super) struct GenerateArgs {
     /// Leave out what is known to crash QEMU 10.0.2, for programs that will run on a real QEMU
     #[arg(long)]
     no_crashes: bool,
-    /// Draw mirrors, commits and streams, hotplug, resets, reopening and odd arguments too, as `conform` does
+    /// Draw backups and bitmaps only: no mirrors, commits and streams, hotplug, resets, reopening and odd arguments
     #[arg(long)]
-    all_kinds: bool,
+    backups_only: bool,
     /// Print the knobs alone
     #[arg(long)]
     knobs: bool,
@@ -27,8 +27,11 @@ pub(super) struct GenerateArgs {
 
 /// Prints a generated scenario.
 pub(super) fn generate(args: &GenerateArgs, out: &mut Output) -> u8 {
-    let options =
-        Options { kind: args.kind.map(KindArg::of_generator), crashes: !args.no_crashes, all_kinds: args.all_kinds };
+    let options = Options {
+        kind: args.kind.map(KindArg::of_generator),
+        crashes: !args.no_crashes,
+        all_kinds: !args.backups_only,
+    };
     let generated = generate::with(&options, args.seed);
     out.print(&if args.knobs { generated.knobs.table() } else { generated.to_yaml() });
     0

@@ -2,16 +2,16 @@
 
 use super::campaign_file::{self, Parts};
 use super::campaign_page;
-use super::fuzz::{Save, generated, tell};
-use super::kinds::KindArg;
+use super::fuzz::{Save, tell};
 use super::output::Output;
 use super::quirks::WatchArgs;
 use super::{EXIT_CODES, EXIT_USAGE, files};
 use crate::explore::saved::Head;
 use crate::explore::{Found, Tally};
+use crate::generate;
 use crate::sim::outcome::{RunOptions, Runner};
 use crate::trace::Level;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -64,7 +64,9 @@ fn merged(args: &MergeArgs, runner: Runner, out: &mut Output) -> Result<u8, Stri
         let about = campaign_page::About {
             name: &save.name,
             plan: save.plan.as_ref(),
-            plan_of: &|found| save.plan.clone().or_else(|| found.seed.map(generated(save.kind))),
+            plan_of: &|found| {
+                save.plan.clone().or_else(|| found.seed.map(|seed| generate::with(&save.drawn, seed).plan))
+            },
             again: &again,
             runner,
             options: save.options,
@@ -114,14 +116,9 @@ fn missing(parts: &Parts, (stage, number): (usize, u64)) -> String {
 /// What writes failure files, from what the parts say of their campaign.
 fn save(head: &Head, dir: Option<&Path>, runner: Runner, out: &mut Output) -> Result<Save, String> {
     let watch = WatchArgs::parse(&head.watch)?;
-    let (mut plan, mut kind) = (None, None);
+    let (mut plan, mut drawn) = (None, generate::Options::default());
     match head.file.strip_prefix("--generate") {
-        Some(words) => {
-            let name = words.trim().trim_start_matches("--kind").trim();
-            if !name.is_empty() {
-                kind = Some(KindArg::from_str(name, false)?);
-            }
-        }
+        Some(words) => drawn = generate::Options::of_switches(words)?,
         // What is wrong with it has been said.
         None => plan = Some(files::scenario(Path::new(&head.file), out).ok_or_else(String::new)?),
     }
@@ -133,6 +130,6 @@ fn save(head: &Head, dir: Option<&Path>, runner: Runner, out: &mut Output) -> Re
         runner,
         options,
         dir: dir.unwrap_or("failures".as_ref()).to_owned(),
-        kind,
+        drawn,
     })
 }

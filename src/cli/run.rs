@@ -162,8 +162,8 @@ fn style_of(kind: &RecordKind) -> Style {
 fn summary(args: &RunArgs, file: &Path, run: &Run) -> String {
     let mut text = format!("{}\n{}\n", run.outcome, figures(run));
     for finding in &run.findings {
-        let Broken { invariant, subject, reason } = &finding.broken;
-        text.push_str(&format!("QEMU's {}: {}: {subject}: {reason}\n", finding.quirk, invariant.name()));
+        let Broken { invariant, subject, reason, .. } = &finding.broken;
+        text.push_str(&format!("QEMU's {}: {}: {subject}: {reason}\n", finding.known, invariant.name()));
     }
     if run.trace.overflowed() {
         text.push_str("the trace is full: what came later is not in it (limits: trace)\n");

@@ -110,7 +110,7 @@ impl<'a> Check<'a> {
             RunOptions { level: Some(Level::Client), quirks: self.quirks, check: true, ..RunOptions::default() };
         let source = match self.what {
             What::Plan(plan) => Source::Scenario(Box::new(Start::watched(plan, &options)?)),
-            What::Generated(plan) => Source::Generated(plan),
+            What::Generated(plan) => Source::Generated(Box::new(plan)),
         };
         let end = self.first.saturating_add(self.runs);
         let mut campaign = match (&source, self.strategies.as_slice()) {

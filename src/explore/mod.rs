@@ -19,7 +19,7 @@ mod strategy;
 mod tally;
 
 pub use atlas::{Atlas, STATES};
-pub use campaign::{ANOTHER_RUN, BLOCK, Block, Campaign, EXHAUST, Found, PORTFOLIO, Source, Stage, Worker};
+pub use campaign::{ANOTHER_RUN, BLOCK, Block, Campaign, Drawing, EXHAUST, Found, PORTFOLIO, Source, Stage, Worker};
 pub use check::{Check, check, check_generated};
 pub use count::Count;
 pub use digest::{Fingerprint, TraceDigest};

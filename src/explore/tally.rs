@@ -45,6 +45,8 @@ pub struct Tally {
     pub found: Vec<Found>,
     /// Failures by kind.
     pub kinds: BTreeMap<String, Times>,
+    /// Runs that were ended by a known defect of QEMU's, by its page in `docs/findings`.
+    pub known: BTreeMap<String, u64>,
     /// Schedules that were run.
     pub schedules: Sketch,
     /// Client traces that came of them.
@@ -72,6 +74,7 @@ impl Tally {
             failed: 0,
             found: Vec::new(),
             kinds: BTreeMap::new(),
+            known: BTreeMap::new(),
             schedules: Sketch::default(),
             traces: Sketch::default(),
             marks: Marks::default(),
@@ -141,6 +144,10 @@ impl Tally {
         self.dry = if new > 0 { 0 } else { self.dry.saturating_add(block.runs) };
         self.runs = self.runs.saturating_add(block.runs);
         self.failed = self.failed.saturating_add(block.failed);
+        for (page, runs) in &block.known {
+            let met = self.known.entry(page.clone()).or_default();
+            *met = met.saturating_add(*runs);
+        }
         self.marks.join(&Marks::of_words(&block.marks));
         for found in &block.found {
             let known = self.kinds.contains_key(&found.kind);
@@ -206,6 +213,9 @@ impl Tally {
                 of(&self.schedules),
                 of(&self.traces)
             )),
+        }
+        for (page, runs) in &self.known {
+            text.push_str(&format!("ended by QEMU's      docs/findings/{page}.md: {} runs\n", number(*runs)));
         }
         text.push_str(&if all_marks { self.coverage() } else { self.reached() });
         text

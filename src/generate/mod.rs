@@ -39,6 +39,34 @@ pub struct Options {
     pub all_kinds: bool,
 }
 
+impl Options {
+    /// What `blockjob-sim generate` has to be told for these, a space before each word.
+    #[must_use]
+    pub fn switches(&self) -> String {
+        let kind = self.kind.map_or_else(String::new, |kind| format!(" --kind {kind}"));
+        let crashes = if self.crashes { "" } else { " --no-crashes" };
+        format!("{kind}{crashes}{}", if self.all_kinds { "" } else { " --backups-only" })
+    }
+
+    /// The inverse of [`Options::switches`].
+    ///
+    /// # Errors
+    /// Which word is none of those.
+    pub fn of_switches(words: &str) -> Result<Options, String> {
+        let mut options = Options { all_kinds: true, ..Options::default() };
+        let mut words = words.split_whitespace();
+        while let Some(word) = words.next() {
+            match word {
+                "--kind" => options.kind = Some(words.next().unwrap_or_default().parse()?),
+                "--no-crashes" => options.crashes = false,
+                "--backups-only" => options.all_kinds = false,
+                _ => return Err(format!("`{word}` says nothing of what is generated")),
+            }
+        }
+        Ok(options)
+    }
+}
+
 impl Default for Options {
     fn default() -> Options {
         Options { kind: None, crashes: true, all_kinds: false }
@@ -54,13 +82,19 @@ pub struct Generated {
     pub plan: Plan,
     /// How much there is of what.
     pub knobs: Knobs,
+    /// Within what it was drawn.
+    pub options: Options,
 }
 
 impl Generated {
     /// The scenario as a file, with its knobs above it.
     #[must_use]
     pub fn to_yaml(&self) -> String {
-        let mut head = vec![format!("blockjob-sim generate --seed {} --kind {}", self.seed, self.knobs.kind)];
+        let mut head = vec![format!(
+            "blockjob-sim generate --seed {}{}",
+            self.seed,
+            Options { kind: Some(self.knobs.kind), ..self.options }.switches()
+        )];
         head.extend(self.knobs.table().lines().map(|line| format!("  {line}")));
         crate::scenario::write::with_remarks(&self.plan, &Remarks { head, ..Remarks::default() })
     }
@@ -81,16 +115,16 @@ pub fn program(kind: ClientKind, seed: u64) -> Generated {
 /// The scenario of a seed, within what the options allow.
 #[must_use]
 pub fn with(options: &Options, seed: u64) -> Generated {
-    drawn_with(Knobs::draw(options, seed), seed)
+    drawn_with(*options, Knobs::draw(options, seed), seed)
 }
 
 /// The same with so many commands. Fewer commands are the first ones of more.
 #[must_use]
 pub fn with_commands(options: &Options, seed: u64, commands: usize) -> Generated {
-    drawn_with(Knobs { commands, ..Knobs::draw(options, seed) }, seed)
+    drawn_with(*options, Knobs { commands, ..Knobs::draw(options, seed) }, seed)
 }
 
-fn drawn_with(knobs: Knobs, seed: u64) -> Generated {
+fn drawn_with(options: Options, knobs: Knobs, seed: u64) -> Generated {
     let mut shape = Shape::draw(&knobs, seed);
     if knobs.odd_in_ten > 0 {
         shape.controller();
@@ -108,5 +142,24 @@ fn drawn_with(knobs: Knobs, seed: u64) -> Generated {
         expect_violation: None,
         schedule: Schedule::Any,
     };
-    Generated { seed, plan, knobs }
+    Generated { seed, plan, knobs, options }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::str::FromStr;
+
+    #[test]
+    fn switches_say_what_is_drawn() {
+        for options in [
+            Options::default(),
+            Options { kind: Some(ClientKind::Racing), crashes: false, all_kinds: true },
+            Options { kind: Some(ClientKind::Hostile), ..Options::default() },
+        ] {
+            assert_eq!(Options::of_switches(&options.switches()), Ok(options));
+        }
+        assert_eq!(Options::of_switches("--kind x").unwrap_err(), ClientKind::from_str("x").unwrap_err());
+        assert_eq!(Options::of_switches("all").unwrap_err(), "`all` says nothing of what is generated");
+    }
 }

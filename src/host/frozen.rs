@@ -30,6 +30,8 @@ pub enum Frozen {
     Shifted {
         /// Where it begins.
         offset: u64,
+        /// How long it is; `None`: to the end.
+        size: Option<u64>,
         /// The node below.
         below: Box<Frozen>,
     },
@@ -97,7 +99,10 @@ impl Frozen {
         match self {
             Frozen::Unknown | Frozen::Zero => None,
             Frozen::File { file, .. } => Some(file.size),
-            Frozen::Shifted { offset, below } => below.size().map(|size| size.saturating_sub(*offset)),
+            Frozen::Shifted { offset, size, below } => {
+                let all = below.size().map(|all| all.saturating_sub(*offset));
+                (*size).map_or(all, |size| Some(all.map_or(size, |all| all.min(size))))
+            }
             Frozen::Qcow2(image) => Some(image.driver.size()),
         }
     }
@@ -162,7 +167,7 @@ impl Frozen {
             Frozen::Zero => Data::zeroes(inside),
             _ if inside == 0 => Data::new(),
             Frozen::File { file, .. } => file.content.read(offset, inside),
-            Frozen::Shifted { offset: by, below } => below.read(offset + *by, inside)?,
+            Frozen::Shifted { offset: by, below, .. } => below.read(offset + *by, inside)?,
             Frozen::Qcow2(image) => match image.drive(Op::preadv(offset, inside)) {
                 Ok(Out::Data(data)) => data,
                 Ok(_) => return Err(Errno::EIO),
@@ -187,7 +192,7 @@ impl Frozen {
                 let (data, len) = file.content.status(offset, len);
                 (true, !data, len)
             }
-            Frozen::Shifted { offset: by, below } => below.status(offset + *by, len),
+            Frozen::Shifted { offset: by, below, .. } => below.status(offset + *by, len),
             Frozen::Qcow2(image) => match image.drive(Op::block_status(offset, len)) {
                 Ok(Out::Status(status)) if status.len > 0 => {
                     let has = |flag| status.flags & flag != 0;

@@ -3,6 +3,7 @@
 use crate::base::time::Instant;
 use crate::check::Finding;
 use crate::choice::{ChoiceLog, Chooser, Divergence};
+use crate::invariant::{Page, in_words};
 use crate::quirk::Quirks;
 use crate::scenario::Pos;
 use crate::scenario::plan::Plan;
@@ -76,6 +77,8 @@ pub enum Outcome {
         subject: Box<str>,
         /// What was expected and what was found.
         reason: Box<str>,
+        /// The page of `docs/findings` that describes it, if it is a known defect of QEMU 10.0.2.
+        page: Option<Page>,
         /// Frames run until then.
         step: u64,
         /// When that was.
@@ -123,6 +126,15 @@ impl Outcome {
         }
     }
 
+    /// The page of `docs/findings` that says why a run ends so, if the defect is QEMU's and known.
+    #[must_use]
+    pub fn page(&self) -> Option<&'static str> {
+        match self {
+            Outcome::Violated { page, .. } => page.map(Page::name),
+            _ => None,
+        }
+    }
+
     /// Exit code of the command: 0 passed, 1 failed (also an invariant broken, stuck, or a limit), 3 crash, 4 divergence. 2 is for mistakes in
     /// files and arguments, which no run has.
     #[must_use]
@@ -143,8 +155,9 @@ impl fmt::Display for Outcome {
         let (at, reason, waits): (_, &str, &[String]) = match self {
             Outcome::Passed => return f.write_str("passed"),
             Outcome::Failed { at, reason } => (at, reason, &[]),
-            Outcome::Violated { at, invariant, subject, reason, time, .. } => {
-                broken = format!("{invariant}: {subject}: {reason} (at {time})");
+            Outcome::Violated { at, invariant, subject, reason, time, page, .. } => {
+                let page = page.map_or_else(String::new, |page| in_words(page.name()));
+                broken = format!("{invariant}: {subject}: {reason}{page} (at {time})");
                 (at, &broken, &[])
             }
             Outcome::Stuck { at, waits } => (at, "nothing can go on", waits),

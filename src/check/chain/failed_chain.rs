@@ -7,12 +7,12 @@ use crate::world::watch::chains::ChainEnds;
 /// [`Invariant::FailedChain`]
 pub(super) const INVARIANT: Invariant = Invariant::FailedChain;
 
-/// Layers are not looked at where another job on the same chain has ended meanwhile, or the user has changed the chain.
+/// Layers are not looked at where the device has gone with its node, nor where another job on the same chain has ended meanwhile, or the user has changed the chain.
 pub(super) fn judge(job: &Followed, ends: &ChainEnds, requests: &Requests) -> Option<Wrong> {
     if !ends.failed {
         return None;
     }
-    if !job.shared && !job.layers.is_empty() && job.layers != ends.layers {
+    if !job.shared && !job.opened && !job.layers.is_empty() && !ends.layers.is_empty() && job.layers != ends.layers {
         let tell = |(_, name, writable): &(_, std::sync::Arc<str>, bool)| {
             format!("{name}{}", if *writable { "" } else { " (read-only)" })
         };

@@ -11,7 +11,7 @@ mod stream_content;
 use super::disk::{Disk, Requests};
 use crate::host::Frozen;
 use crate::invariant::{Broken, Invariant};
-use crate::quirk::Quirk;
+use crate::quirk::Known;
 use crate::world::World;
 use crate::world::arena::{JobId, NodeId};
 use crate::world::block::backend::BlkRequest;
@@ -49,13 +49,15 @@ struct Followed {
     pivoted: bool,
     /// Somebody else wrote to the layers or to the target, or exchanged them.
     shared: bool,
+    /// Another job may have made layers of it writable.
+    opened: bool,
     excuses: Vec<Excuse>,
 }
 
 /// What is found wrong of a job, and whose fault it is, if it is known.
 pub(super) struct Wrong {
     /// The bug of QEMU 10.0.2 that leads to it.
-    pub(super) known: Option<Quirk>,
+    pub(super) known: Option<Known>,
     /// The invariant that does not hold.
     pub(super) broken: Broken,
 }
@@ -81,12 +83,13 @@ impl Followed {
             promised: begins.promised,
             pivoted: false,
             shared: false,
+            opened: false,
             excuses: Vec::new(),
         }
     }
 
     /// Where something reads differently from what the device has to read as: without a known reason if there is such a place.
-    fn differs(&self, content: &Frozen, requests: &Requests) -> Option<(Option<Quirk>, String)> {
+    fn differs(&self, content: &Frozen, requests: &Requests) -> Option<(Option<Known>, String)> {
         if self.shared {
             return None;
         }
@@ -96,16 +99,16 @@ impl Followed {
         if let Some(differs) = self.disk.difference(content, &skip) {
             return Some((None, differs));
         }
-        let known = self.excuses.first()?.quirk;
+        let known = self.excuses.first()?.known;
         self.disk.difference(content, &skip[..under_way]).map(|differs| (Some(known), differs))
     }
 
     /// A reason why nothing of it can be trusted.
-    fn excused(&self) -> Option<Quirk> {
-        self.excuses.iter().find(|excuse| excuse.range.is_none()).map(|excuse| excuse.quirk)
+    fn excused(&self) -> Option<Known> {
+        self.excuses.iter().find(|excuse| excuse.range.is_none()).map(|excuse| excuse.known)
     }
 
-    fn wrong(&self, invariant: Invariant, known: Option<Quirk>, reason: String) -> Wrong {
+    fn wrong(&self, invariant: Invariant, known: Option<Known>, reason: String) -> Wrong {
         Wrong { known, broken: Broken::new(invariant, format!("job {}", self.id), reason) }
     }
 
@@ -165,6 +168,11 @@ impl Chains {
             Seen::ChainBegins(begins) => {
                 let changes = |job: &Followed| begins.target.is_some_and(|to| world.stands_on(job.nodes[0], to));
                 self.jobs.iter_mut().for_each(|job| job.shared |= !begins.leaves(job.nodes[0]) && changes(job));
+                // It makes layers of its own writable.
+                let opens = !begins.kind.is_mirror();
+                let same =
+                    |job: &Followed| job.layers.iter().any(|(node, ..)| begins.layers.iter().any(|(n, ..)| n == node));
+                self.jobs.iter_mut().filter(|job| opens && same(job)).for_each(|job| job.opened = true);
                 self.jobs.push(Followed::new(begins));
             }
             Seen::Excuse(excuse) => self.job(excuse.job)?.excuses.push(excuse.clone()),

@@ -2,7 +2,7 @@
 
 use super::{Client, State};
 use crate::base::time::Instant;
-use crate::invariant::Broken;
+use crate::invariant::{Broken, Page};
 use crate::scenario::nbd::NbdAction;
 use crate::scenario::plan::{PlannedFile, StepKind};
 use crate::sim::outcome::{Outcome, StepAt};
@@ -79,13 +79,14 @@ impl Client {
 
     /// The outcome of a broken invariant.
     pub(in crate::sim) fn violated(&self, world: &World, broken: Broken) -> Outcome {
-        let Broken { invariant, subject, reason } = broken;
+        let Broken { invariant, subject, reason, page } = broken;
         let (step, time) = (world.steps, world.now);
         Outcome::Violated {
             at: self.at(),
             invariant: invariant.name(),
             subject: subject.into(),
             reason: reason.into(),
+            page: page.and_then(Page::find),
             step,
             time,
         }

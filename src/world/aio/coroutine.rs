@@ -231,4 +231,14 @@ impl World {
         self.bh_schedule(Bh::CoCall(co, Box::new(frame)));
         Flow::Yield(Wait::Bh(what))
     }
+
+    /// The same, once the main thread is back in its own loop: whoever polls does not run it.
+    pub(in crate::world) fn co_call_main_loop(&mut self, frame: Frame, what: &'static str) -> Flow {
+        let call = Bh::CoCall(self.current(), Box::new(frame));
+        if let Some(work) = call.work() {
+            self.trace.keep_cause(work);
+        }
+        self.aio.iohandler.schedule(call);
+        Flow::Yield(Wait::Bh(what))
+    }
 }

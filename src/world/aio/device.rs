@@ -60,6 +60,8 @@ pub struct DeviceRequest {
     pub co: CoId,
     /// What came of it, if a worker thread has done it already and nobody has noticed yet.
     pub worked: Option<Box<Val>>,
+    /// Timers that went off meanwhile, where orders are open.
+    pub passed: u32,
 }
 
 /// Where orders are open, nobody asks when a request was sent, and none is due: all are as if sent just now.
@@ -69,9 +71,10 @@ impl Rebase for DeviceRequest {
     }
 
     fn rebase(&mut self, shift: Shift) {
-        let DeviceRequest { id, node, op, offset, bytes, sent, due: _, co, worked } = self;
+        let DeviceRequest { id, node, op, offset, bytes, sent, due: _, co, worked, passed } = self;
         timeless(&(id, node, op, offset, bytes, co, worked));
         *sent = shift.to;
+        *passed = 0;
     }
 }
 
@@ -80,7 +83,8 @@ impl World {
     pub(in crate::world) fn device_submit(&mut self, node: NodeId, op: DeviceOp, offset: u64, bytes: u64) -> Flow {
         let id = ReqId(crate::world::arena::lowest_free(self.aio.in_flight.iter().map(|r| r.id.0)));
         let co = self.current();
-        let request = DeviceRequest { id, node, op, offset, bytes, sent: self.now, due: None, co, worked: None };
+        let request =
+            DeviceRequest { id, node, op, offset, bytes, sent: self.now, due: None, co, worked: None, passed: 0 };
         if self.trace.wants(Level::Io) {
             self.trace_device(&request, Phase::Submit);
             self.trace.keep_cause(Later::Device(id.0));

@@ -107,6 +107,9 @@ impl World {
         match timer {
             Some(timer) if pick == open.len() => {
                 self.now = self.now.max(timer.deadline);
+                for request in &mut self.aio.in_flight {
+                    request.passed += 1;
+                }
                 self.aio.stack.push(Frame::RunTimers);
             }
             _ => self.aio.stack.extend([Frame::More, Frame::Complete(open[pick])]),

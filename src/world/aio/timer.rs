@@ -11,6 +11,9 @@ use crate::world::arena::{CoId, ConnId, JobId};
 /// something to do would keep it waiting for ever.
 const PATIENCE: Span = Span::from_secs(600);
 
+/// And it is done when so many timers went off before it: a mirror that is ready looks ten times a second.
+const PASSES: u32 = 64;
+
 /// What a timer does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TimerKind {
@@ -64,10 +67,11 @@ impl World {
         self.aio.timers.iter().any(|t| t.kind == kind)
     }
 
-    /// The next timer, where it may go off before requests that are in flight: none of them takes longer than [`PATIENCE`].
+    /// The next timer, where it may go off before requests that are in flight: none of them takes longer than [`PATIENCE`], or than
+    /// [`PASSES`] timers.
     pub(super) fn timer_on_offer(&self) -> Option<Timer> {
         let next = self.next_timer()?;
-        let waits = |request: &DeviceRequest| next.deadline > request.sent + PATIENCE;
+        let waits = |request: &DeviceRequest| request.passed >= PASSES || next.deadline > request.sent + PATIENCE;
         (!self.aio.in_flight.iter().any(waits)).then(|| next.clone())
     }
 

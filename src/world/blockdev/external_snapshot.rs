@@ -3,6 +3,7 @@
 use super::transaction::ActionState;
 use crate::qmp::error::QmpError;
 use crate::qmp::types::{BlockdevSnapshotSync, NewImageMode, TransactionAction};
+use crate::quirk::Known;
 use crate::world::World;
 use crate::world::arena::{NodeId, TranId};
 use crate::world::block::create::{ImgCreateFrame, NewImage};
@@ -101,6 +102,17 @@ impl World {
         let next = |stage| ExternalSnapshotFrame::Snapshot(tran, index, stage).into();
         match stage {
             SnapshotStage::Drained => {
+                // A job that ended while its filter was drained took it along. Unlike QEMU, which goes on with memory that it freed,
+                // the name is then no longer one of a node.
+                if self.graph.nodes.get(old).is_none_or(|node| node.driver.is_none()) {
+                    let name = match &self.trans[tran].actions[index] {
+                        TransactionAction::Snapshot(args) => Some(args.node.clone()),
+                        TransactionAction::SnapshotSync(args) => args.device.clone().or_else(|| args.node_name.clone()),
+                        _ => None,
+                    };
+                    let name = name.unwrap_or_default();
+                    return fail(self, format!("Cannot find device='{name}' nor node-name='{name}'"));
+                }
                 if !self.graph.is_inserted(old) {
                     let name = self.graph.device_or_node_name(old);
                     return fail(self, format!("Device '{name}' has no medium"));
@@ -262,6 +274,7 @@ impl World {
     pub(super) fn external_snapshot_abort(&mut self, state: ExternalSnapshot) -> Flow {
         let (Some(new), true) = (state.new, state.appended) else { return Flow::Go };
         let old = state.old;
+        self.see_detour(new);
         self.bdrv_ref(old);
         self.seq([
             DrainFrame::DrainedBegin(old).into(),
@@ -278,6 +291,17 @@ impl World {
         ])
     }
 
+    /// Jobs whose node stands on an overlay that is given up: when it has no backing file any more, and before it leaves, they go on
+    /// for a moment, and read zeroes.
+    fn see_detour(&mut self, overlay: NodeId) {
+        for job in self.jobs.list.clone() {
+            let nodes = &self.jobs[job].nodes;
+            if nodes.iter().any(|edge| self.stands_on(self.graph.bs(*edge), overlay)) {
+                self.see_excuse(job, Known::Page("aborted-snapshot-below-a-backup"), None);
+            }
+        }
+    }
+
     /// `bdrv_set_backing_hd` to none, the change itself.
     pub(in crate::world) fn drop_backing(&mut self, node: NodeId) -> Flow {
         if let Some(edge) = self.graph.nodes[node].backing {
@@ -288,7 +312,9 @@ impl World {
 
     /// `external_snapshot_clean`
     pub(super) fn external_snapshot_clean(&mut self, state: ExternalSnapshot) -> Flow {
-        self.polled_section_ends(state.old);
+        if self.graph.nodes.get(state.old).is_some_and(|node| node.quiesce_counter > 0) {
+            self.polled_section_ends(state.old);
+        }
         match state.new {
             Some(new) => self.seq([GraphFrame::BdrvUnref(new).into()]),
             None => Flow::Go,

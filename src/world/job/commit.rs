@@ -6,7 +6,7 @@ use crate::base::errno::Errno;
 use crate::job::status::JobType;
 use crate::qmp::error::QmpError;
 use crate::qmp::types::OnError;
-use crate::quirk::Quirk;
+use crate::quirk::{Known, Quirk};
 use crate::world::World;
 use crate::world::arena::{BackendId, JobId, NodeId};
 use crate::world::block::backend::BackendFrame;
@@ -365,6 +365,10 @@ impl World {
         self.job_progress_set_remaining(job, len);
         self.jobs[job].commit_mut().len = len;
         let first = Frame::Commit(CommitFrame::Loop { job, offset: 0 });
+        // What the image hid of a base that is longer shows when it is gone.
+        if base_len > len {
+            self.see_excuse(job, Known::Page("commit-of-a-shorter-image"), Some((len, u64::MAX)));
+        }
         if base_len < len {
             return self.seq([BackendFrame::BlkTruncate { blk: base, size: len }.into(), Frame::if_ok([first])]);
         }
@@ -481,10 +485,8 @@ impl World {
         let filter = self.jobs[job].commit().commit_top_bs;
         if self.graph.nodes.get(filter).is_none() {
             let subject = format!("job {}", self.jobs[job].id);
-            Self::qemu_segfaults(
-                subject,
-                "commit_abort: its filter is gone, commit_prepare failed behind bdrv_replace_node",
-            );
+            let reason = "commit_abort: its filter is gone, commit_prepare failed behind bdrv_replace_node";
+            Self::qemu_is_known_to_segfault("commit-cannot-write-its-header", subject, reason);
         }
         self.commit_unfreeze(job);
         let commit = self.jobs[job].commit_mut();

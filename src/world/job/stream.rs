@@ -4,7 +4,7 @@ use crate::base::errno::Errno;
 use crate::job::status::JobType;
 use crate::qmp::error::QmpError;
 use crate::qmp::types::{BlockStream, OnError};
-use crate::quirk::Quirk;
+use crate::quirk::{Known, Quirk};
 use crate::world::World;
 use crate::world::arena::{BackendId, JobId, NodeId};
 use crate::world::block::backend::{BackendFrame, BlkRequest};
@@ -374,8 +374,13 @@ impl World {
         if self.graph.skip_filters(s.target) == s.base_overlay {
             return self.seq([GraphLockFrame::Rdunlock.into(), Frame::Give(Box::new(Val::Ret(Ok(()))))]);
         }
-        let len = self.bdrv_getlength(s.target);
+        let (len, below) = (self.bdrv_getlength(s.target), self.graph.cow_bs(self.graph.skip_filters(s.target)));
+        let below = below.map(|below| self.bdrv_getlength(below));
         self.job_progress_set_remaining(job, len);
+        // What the first image below hides of its backing files, as it is shorter, is not copied.
+        if let Some(short) = below.filter(|below| *below < len) {
+            self.see_excuse(job, Known::Page("stream-past-a-shorter-image"), Some((short, u64::MAX)));
+        }
         let run = StreamRun { job, len, offset: 0, n: 0, error: None };
         self.seq([GraphLockFrame::Rdunlock.into(), StreamFrame::Loop(run).into()])
     }

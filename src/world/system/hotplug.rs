@@ -39,6 +39,7 @@ pub enum HotplugFrame {
     UnplugOnReset,
     MarkAutoDel(BackendId),
     ReleaseDrive(BackendId),
+    Unlocked(BackendId),
     DeviceGone { id: Option<Arc<str>>, path: Arc<str>, inner: bool },
 }
 
@@ -51,6 +52,10 @@ impl HotplugFrame {
             HotplugFrame::UnplugOnReset => w.unplug_on_reset(),
             HotplugFrame::MarkAutoDel(blk) => w.mark_auto_del(blk),
             HotplugFrame::ReleaseDrive(blk) => w.release_drive(blk),
+            HotplugFrame::Unlocked(blk) => {
+                let release = HotplugFrame::ReleaseDrive(blk).into();
+                w.co_call_main_loop(release, "the main loop to let go of the big lock")
+            }
             HotplugFrame::DeviceGone { id, path, inner } => w.device_gone(id, &path, inner),
         }
     }
@@ -205,8 +210,7 @@ impl World {
         let backend = device.backend.filter(|blk| self.graph.backends.get(*blk).is_some());
         match backend {
             Some(blk) => {
-                let release = Frame::OnMain(Box::new(HotplugFrame::ReleaseDrive(blk).into()));
-                let co = self.co_create([gone, release, Frame::Sleep(GRACE)]);
+                let co = self.co_create([gone, HotplugFrame::Unlocked(blk).into(), Frame::Sleep(GRACE)]);
                 self.seq([BackendFrame::BlkDrain(blk).into(), HotplugFrame::MarkAutoDel(blk).into(), Frame::Enter(co)])
             }
             None => {
@@ -235,7 +239,8 @@ impl World {
         }
     }
 
-    /// `release_drive`: until then the drive is in use, and no other device gets it.
+    /// `release_drive`, which `call_rcu_thread` calls with the big lock held. The main thread lets go of that in its own loop, and not
+    /// while a command polls. Until then the drive is in use, and no other device gets it.
     fn release_drive(&mut self, blk: BackendId) -> Flow {
         self.graph.backends[blk].dev = None;
         self.seq([BackendFrame::BlkUnref(blk).into()])

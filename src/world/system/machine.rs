@@ -437,6 +437,8 @@ impl World {
         if !formed {
             return Err(QmpError::generic("Parameter 'id' expects an identifier"));
         }
+        // Properties are set before the object gets its name.
+        limits.as_ref().map_or(Ok(()), |limits| limits.check()).map_err(QmpError::generic)?;
         if self.machine.object(&options.id).is_some() {
             let text = format!("attempt to add duplicate property '{}' to object (type 'container')", options.id);
             return Err(QmpError::generic(text));
@@ -445,7 +447,6 @@ impl World {
             if self.throttling.group(&options.id).is_some() {
                 return Err(QmpError::generic("A group with this name already exists"));
             }
-            limits.check().map_err(QmpError::generic)?;
             self.throttling.add(options.id.clone(), limits, true);
         }
         self.machine.objects.push(Object {

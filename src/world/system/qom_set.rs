@@ -79,10 +79,18 @@ impl World {
             Err(err) => return self.ret(Val::Done(Err(err))),
         };
         let Some(old) = self.graph.blk_bs(blk) else {
-            Self::qemu_segfaults(self.blk_subject(blk), "bdrv_replace_child_bs: the drive has no medium");
+            Self::qemu_is_known_to_segfault(
+                "qom-set-same-drive",
+                self.blk_subject(blk),
+                "bdrv_replace_child_bs: the drive has no medium",
+            );
         };
         if old == new {
-            Self::qemu_aborts(self.blk_subject(blk), "bdrv_replace_child_noperm: it has this node already");
+            Self::qemu_is_known_to_abort(
+                "qom-set-same-drive",
+                self.blk_subject(blk),
+                "bdrv_replace_child_noperm: it has this node already",
+            );
         }
         self.bdrv_ref(old);
         self.seq([

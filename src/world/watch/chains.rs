@@ -4,7 +4,7 @@
 use super::feed::Seen;
 use crate::host::Frozen;
 use crate::qmp::types::MirrorCopyMode;
-use crate::quirk::Quirk;
+use crate::quirk::{Known, Quirk};
 use crate::world::World;
 use crate::world::arena::{JobId, NodeId};
 use crate::world::block::driver::Driver;
@@ -84,13 +84,13 @@ pub struct ChainEnds {
     pub layers: Vec<Layer>,
 }
 
-/// What follows from a quirk that QEMU 10.0.2 has.
+/// What follows from a defect that QEMU 10.0.2 has.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Excuse {
     /// The one that it is excused for.
     pub job: JobId,
-    /// The quirk.
-    pub quirk: Quirk,
+    /// The defect.
+    pub known: Known,
     /// For which bytes it holds, from and to; for all that is said of the job.
     pub range: Option<(u64, u64)>,
 }
@@ -188,13 +188,23 @@ impl World {
         self.feed.seen.push(Seen::ChainEnds(Box::new(ends)));
     }
 
-    /// What follows from a quirk that QEMU 10.0.2 has is not held against the job.
-    pub(in crate::world) fn see_excuse(&mut self, job: JobId, quirk: Quirk, range: Option<(u64, u64)>) {
-        self.reach(match quirk {
-            Quirk::MirrorStartupMissedWrite => CodePlace::MirrorMissesWrite,
-            _ => CodePlace::FailedHalfDone,
-        });
-        self.see(|| Seen::Excuse(Excuse { job, quirk, range }));
+    /// What follows from a defect that QEMU 10.0.2 has is not held against the job.
+    pub(in crate::world) fn see_excuse(&mut self, job: JobId, known: impl Into<Known>, range: Option<(u64, u64)>) {
+        let known = known.into();
+        match known {
+            Known::Quirk(Quirk::MirrorStartupMissedWrite) => self.reach(CodePlace::MirrorMissesWrite),
+            Known::Quirk(_) => self.reach(CodePlace::FailedHalfDone),
+            Known::Page(_) => {}
+        }
+        self.see(|| Seen::Excuse(Excuse { job, known, range }));
+    }
+
+    /// The sources of mirrors that drain them themselves, as they end.
+    pub fn draining_mirrors(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.jobs.list.iter().filter_map(|job| match &self.jobs[*job].driver {
+            JobDriver::Mirror(s) | JobDriver::CommitActive(s) if s.in_drain => Some(s.source),
+            _ => None,
+        })
     }
 
     /// Source and target of each mirror that says they are in sync, where nothing is under way.

@@ -231,6 +231,8 @@ pub enum Seen {
         generation: u64,
         /// It succeeded.
         ok: bool,
+        /// The node had something of its own to do.
+        own: bool,
     },
     /// A blkdebug rule made a request fail.
     Fault {
@@ -355,6 +357,8 @@ impl WatchFrame {
                 Flow::Go
             }
             WatchFrame::DrainSeen(bs) => {
+                // A frame that is there only if somebody watches does not count: recordings say by the count when a client sends.
+                w.steps -= 1;
                 w.see_drained(bs);
                 Flow::Go
             }
@@ -404,6 +408,16 @@ impl World {
         panic!("{}", Broken::bad_pointer(subject, reason))
     }
 
+    /// The same, where a page of `docs/findings` describes it.
+    pub(in crate::world) fn qemu_is_known_to_abort(page: &'static str, subject: String, reason: &str) -> ! {
+        panic!("{}", Broken::new(Invariant::NoAbort, subject, reason).known(page))
+    }
+
+    /// Where QEMU follows a pointer to nothing, and a page of `docs/findings` describes it.
+    pub(in crate::world) fn qemu_is_known_to_segfault(page: &'static str, subject: String, reason: &str) -> ! {
+        panic!("{}", Broken::bad_pointer(subject, reason).known(page))
+    }
+
     /// How bitmaps, jobs and drained sections stand. Copies share their bits.
     pub(in crate::world) fn standing(&self) -> Box<Standing> {
         let mut standing = Standing { bitmaps: Vec::new(), jobs: Vec::new(), drained: Vec::new() };
@@ -436,7 +450,7 @@ impl World {
             },
             Some(Driver::Raw(raw)) => {
                 let below = Box::new(below(n.file).unwrap_or(Frozen::Unknown));
-                Frozen::Shifted { offset: raw.offset, below }
+                Frozen::Shifted { offset: raw.offset, size: raw.size, below }
             }
             Some(Driver::Qcow2(q)) => Frozen::Qcow2(Box::new(crate::host::FrozenImage {
                 driver: q.q.clone(),
@@ -555,10 +569,10 @@ impl World {
     /// What there is to say of a job's bitmap before its commit or abort callback.
     pub(in crate::world) fn bitmap_before_end(&self, job: JobId) -> Option<BitmapEnd> {
         let b = self.jobs[job].backup();
-        let node = &self.graph.nodes[b.source];
+        let node = self.graph.nodes.get(b.source)?;
         let bitmap = node.bitmaps.get(b.sync_bitmap?)?;
         let since = node.bitmaps.get(bitmap.successor()?)?;
-        let Some(Driver::Cbw(cbw)) = &self.graph.nodes[b.cbw].driver else { return None };
+        let Some(Driver::Cbw(cbw)) = &self.graph.nodes.get(b.cbw)?.driver else { return None };
         Some(BitmapEnd {
             node: b.source,
             node_name: node.node_name.clone(),
@@ -580,8 +594,8 @@ impl World {
         mut bitmap: Option<BitmapEnd>,
     ) {
         if let Some(end) = &mut bitmap {
-            let bitmaps = &self.graph.nodes[end.node].bitmaps;
-            end.after = bitmaps.find(&end.name).and_then(|id| bitmaps.get(id)).cloned();
+            let bitmaps = self.graph.nodes.get(end.node).map(|node| &node.bitmaps);
+            end.after = bitmaps.and_then(|bitmaps| bitmaps.get(bitmaps.find(&end.name)?)).cloned();
         }
         let j = &self.jobs[job];
         let target = self.job_hooks(job).watch.target.filter(|_| !failed).and_then(|target| target(self, job));

@@ -147,7 +147,8 @@ impl World {
     pub(in crate::world) fn below(&self, node: NodeId) -> NodeId {
         let Some(edge) = self.graph.primary_child(node) else {
             let subject = format!("node {}", self.graph.nodes[node].node_name);
-            Self::qemu_segfaults(subject, "a filter that was taken away has no node below");
+            let reason = "a filter that was taken away has no node below";
+            Self::qemu_is_known_to_segfault("query-after-a-stream", subject, reason);
         };
         self.graph.bs(edge)
     }
@@ -546,6 +547,13 @@ impl World {
     /// `bs->drv = NULL`. The driver's state stays until the children are gone; nobody sends requests any more.
     fn driver_closed(&mut self, node: NodeId) -> Flow {
         self.leave(Val::None);
+        if let Some(busy) =
+            self.graph.nodes[node].bitmaps.iter().find(|bitmap| bitmap.name().is_some() && bitmap.busy())
+        {
+            let subject = format!("bitmap {}", busy.name().map_or("", |name| name));
+            let reason = "bdrv_release_dirty_bitmap_locked: it is in use";
+            Self::qemu_is_known_to_abort("overlay-below-a-backup-filter", subject, reason);
+        }
         self.graph.nodes[node].bitmaps.release_named();
         Flow::Go
     }

@@ -147,10 +147,11 @@ impl World {
     fn flush_end(&mut self, node: NodeId, generation: u64) -> Flow {
         let ret = self.take_ret();
         let n = &mut self.graph.nodes[node];
+        let own = n.flushed_gen != generation;
         if ret.is_ok() || self.quirks.has(Quirk::FlushFailedMarksClean) {
             n.flushed_gen = generation;
         }
-        self.see(|| Seen::Flushed { node, generation, ok: ret.is_ok() });
+        self.see(|| Seen::Flushed { node, generation, ok: ret.is_ok(), own });
         let n = &mut self.graph.nodes[node];
         n.active_flush = false;
         if !n.flush_queue.is_empty() {

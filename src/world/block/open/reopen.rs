@@ -22,6 +22,7 @@ use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::block::io::flush::FlushFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
+use crate::world::watch::feed::Seen;
 use std::sync::Arc;
 
 /// `BDRVReopenState`
@@ -38,6 +39,8 @@ pub struct ReopenEntry {
     /// Options that neither the driver nor a child takes.
     left: Vec<(Arc<str>, Json)>,
     old_flags: OpenFlags,
+    /// The command names it.
+    named: bool,
 }
 
 /// What comes next.
@@ -127,7 +130,8 @@ impl Reopen {
         let children: Vec<_> = node.children.iter().map(child_of).filter(|(_, child)| inherits(*child)).collect();
         let mut of_children: Vec<_> = children.iter().map(|(name, _)| take_of_child(&mut below, name)).collect();
         left.extend(below);
-        let entry = ReopenEntry { bs, spec, flags, options, explicit, left, old_flags: node.flags };
+        let (old_flags, named) = (node.flags, parent.is_none());
+        let entry = ReopenEntry { bs, spec, flags, options, explicit, left, old_flags, named };
         match known {
             Some(known) => {
                 let spec = entry.spec.clone().or_else(|| self.entries[known].spec.clone());
@@ -224,12 +228,23 @@ impl World {
     pub(in crate::world) fn reopen(&mut self, mut r: Box<Reopen>) -> Flow {
         match r.at {
             ReopenStage::Drain(i) => match r.drains.get(i).copied() {
+                // A job that ended while others were drained took it along.
+                Some(bs) if self.graph.nodes.get(bs).is_none() => self.reopen_at(r, ReopenStage::Drain(i + 1)),
                 Some(bs) => {
                     r.at = ReopenStage::Drain(i + 1);
                     self.seq([DrainFrame::DrainedBegin(bs).into(), ReopenFrame::Reopen(r).into()])
                 }
                 None => {
                     self.see_work_in_drain();
+                    // Unlike QEMU, which goes on with memory that it freed, the name is then no longer one of a node. A child is looked for
+                    // when its parent is drained, and not found.
+                    let gone = |entry: &ReopenEntry| self.graph.nodes.get(entry.bs).is_none();
+                    let lost = r.entries.iter().any(|entry| entry.named && gone(entry));
+                    r.entries.retain(|entry| !gone(entry));
+                    if lost {
+                        r.error = Some(QmpError::generic("Failed to find a node: it went while it was drained"));
+                        return self.reopen_end(&r);
+                    }
                     self.reopen_at(r, ReopenStage::Flush(0))
                 }
             },
@@ -459,14 +474,21 @@ impl World {
             node.detect_zeroes = entry.options.detect_zeroes.unwrap_or(DetectZeroes::Off);
             node.options = Kept::new(entry.options.clone());
             node.explicit_options = Kept::new(entry.explicit.clone());
+            if entry.spec.is_some() && entry.flags.rdwr != entry.old_flags.rdwr {
+                self.see(|| Seen::Changed(bs));
+            }
             if let Some(spec) = &entry.spec {
                 if let (Driver::Raw(raw), DriverSpec::Raw { offset, size }) = (self.graph.nodes[bs].drv(), &spec.driver)
                 {
+                    let moved = (raw.offset, raw.size) != (*offset, *size);
                     let raw = RawDriver { offset: *offset, size: *size, probed: raw.probed };
                     let below = self.bdrv_getlength(self.below(bs));
                     let node = &mut self.graph.nodes[bs];
                     node.size = size.unwrap_or_else(|| below.saturating_sub(*offset)).next_multiple_of(512);
                     node.driver = Some(Driver::Raw(raw));
+                    if moved {
+                        self.see(|| Seen::Changed(bs));
+                    }
                 }
                 if let DriverSpec::Throttle { group } = &spec.driver {
                     self.throttle_move(bs, group);
@@ -548,8 +570,12 @@ impl World {
 
     /// `bdrv_reopen_queue_free`
     fn reopen_end(&mut self, r: &Reopen) -> Flow {
-        for bs in &r.drains {
-            self.polled_section_ends(*bs);
+        if r.error.is_some() {
+            // Who wanted a node read-only again has it writable still.
+            r.entries.iter().for_each(|entry| self.see(|| Seen::Changed(entry.bs)));
+        }
+        for bs in r.drains.iter().filter(|bs| self.graph.nodes.get(**bs).is_some()).copied().collect::<Vec<_>>() {
+            self.polled_section_ends(bs);
         }
         self.ret(Val::Done(r.error.clone().map_or(Ok(()), Err)))
     }

@@ -290,7 +290,16 @@ impl World {
         if len > max {
             len = if need_cow { align_down(max, s.target_cluster_size) } else { max };
         }
-        (start, len.min(s.bdev_length - start))
+        let len = len.min(s.bdev_length - start);
+        if start + len < offset + bytes {
+            let subject = format!("job {}", self.jobs[job].id);
+            Self::qemu_is_known_to_abort(
+                "mirror-by-small-granules",
+                subject,
+                "mirror_cow_align: less than was asked for",
+            );
+        }
+        (start, len)
     }
 
     /// `mirror_co_read`: takes buffers, as soon as there are enough, and reads.

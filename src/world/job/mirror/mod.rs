@@ -422,7 +422,11 @@ impl World {
                 if !self.quirks.has(Quirk::MirrorDuplicateComplete) {
                     return self.ret(Val::Done(Ok(())));
                 }
-                Self::qemu_aborts(format!("job {id}"), "error_setv: replace_blocker is set already");
+                Self::qemu_is_known_to_abort(
+                    "mirror-completed-twice",
+                    format!("job {id}"),
+                    "error_setv: replace_blocker is set already",
+                );
             }
             self.graph.nodes[node].replace_blockers.insert(0, job);
             self.bdrv_ref(node);

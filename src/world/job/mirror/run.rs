@@ -193,7 +193,16 @@ impl World {
         }
         let (source, bytes) = (self.mirror_source(job), self.mirror_init_piece(job, offset));
         // `bdrv_is_allocated_above` with `include_base` goes down to the overlay, and no further.
-        let base = self.mirror(job).base_overlay.and_then(|overlay| self.graph.filter_or_cow_bs(overlay));
+        let overlay = self.mirror(job).base_overlay;
+        if overlay.is_some_and(|overlay| self.graph.nodes.get(overlay).is_none()) {
+            let subject = format!("job {}", self.jobs[job].id);
+            Self::qemu_is_known_to_abort(
+                "stream-below-a-mirror",
+                subject,
+                "bdrv_is_allocated_above: the chain ends before the base",
+            );
+        }
+        let base = overlay.and_then(|overlay| self.graph.filter_or_cow_bs(overlay));
         self.seq([
             GraphLockFrame::Rdlock.into(),
             StatusFrame::StatusAbove(StatusReq::new(source, base, offset, bytes, false)).into(),
