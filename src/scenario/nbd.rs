@@ -1,4 +1,4 @@
-//! Steps of clients of the NBD server: what they do, and what they expect to be answered.
+//! Steps of clients of the NBD server: what they do, and what they expect to be answered; and of servers elsewhere, which nodes are clients of.
 
 use super::error::{Fault, Read};
 use super::fields::Fields;
@@ -6,12 +6,13 @@ use super::plan::StepKind;
 use super::tree::{Node, Value};
 use super::write::Yaml;
 use crate::base::errno::Errno;
+use crate::host::network::{NbdServer, ServerState};
 use std::sync::Arc;
 
-/// A step of an NBD client.
+/// A step of an NBD client, or of a server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NbdStep {
-    /// Its name in the scenario.
+    /// Its name in the scenario; where a server listens.
     pub client: Arc<str>,
     /// What it does or expects.
     pub action: NbdAction,
@@ -74,6 +75,10 @@ pub enum NbdAction {
     Gone,
     /// Reads no more of what the server sends, or reads on.
     Stall(bool),
+    /// A server starts on the host, outside of the process.
+    Serve(NbdServer),
+    /// It stalls, goes on, or is gone.
+    Server(ServerState),
 }
 
 /// What an answer must be.
@@ -96,6 +101,11 @@ pub enum NbdAnswer {
 /// Reads a step.
 pub(super) fn read(node: &Node, _beside: &mut Fields<'_>) -> Read<StepKind> {
     let mut fields = Fields::of("nbd", node)?;
+    if let Some(server) = fields.opt("server") {
+        let (client, action) = (server.text()?, server_action(&mut fields)?);
+        fields.end()?;
+        return Ok(StepKind::Nbd(NbdStep { client, action }));
+    }
     let client = fields.req("client")?.text()?;
     let action = action(node, &mut fields)?;
     fields.end()?;
@@ -142,6 +152,28 @@ fn action(node: &Node, fields: &mut Fields<'_>) -> Read<NbdAction> {
     let expected = "expected `connect`, a request (`read`, `write`, `flush`, `trim`, `cache`, `zero`, `status`), `answer`, \
                     `leave` or `stall`";
     Err(Fault::new(node.span, "this is nothing that an NBD client does", expected))
+}
+
+const STATES: &[(&str, ServerState)] = &[
+    ("up", ServerState::Up),
+    ("stalled", ServerState::Stalled),
+    ("killed", ServerState::Killed),
+    ("ended", ServerState::Ended),
+];
+
+/// What a server does.
+fn server_action(fields: &mut Fields<'_>) -> Read<NbdAction> {
+    if let Some(state) = fields.opt("state") {
+        return state.word(STATES).map(NbdAction::Server);
+    }
+    let flag = |node: Option<&Node>| node.map_or(Ok(false), Node::boolean);
+    Ok(NbdAction::Serve(NbdServer {
+        file: fields.req("file")?.text()?,
+        export: fields.opt("export").map_or(Ok("".into()), Node::text)?,
+        read_only: flag(fields.opt("read-only"))?,
+        unmaps: flag(fields.opt("unmap"))?,
+        state: ServerState::Up,
+    }))
 }
 
 #[derive(Clone, Copy)]
@@ -201,7 +233,8 @@ pub(super) fn write(step: &NbdStep) -> Yaml {
         table.iter().find(|(_, n)| *n == number).map_or_else(String::new, |(name, _)| (*name).to_owned())
     };
     let size = |n: u64| Some(Yaml::size(n));
-    let mut members: Vec<(String, Option<Yaml>)> = vec![("client".into(), text(&step.client))];
+    let who = if matches!(step.action, NbdAction::Serve(_) | NbdAction::Server(_)) { "server" } else { "client" };
+    let mut members: Vec<(String, Option<Yaml>)> = vec![(who.into(), text(&step.client))];
     match &step.action {
         NbdAction::Connect { export, replies, contexts, refused } => {
             let name = REPLIES.iter().find(|(_, r)| r == replies).map_or("", |(name, _)| name);
@@ -229,6 +262,16 @@ pub(super) fn write(step: &NbdStep) -> Yaml {
         NbdAction::Disconnect => members.push(("leave".into(), Some(Yaml::plain("disconnect")))),
         NbdAction::Gone => members.push(("leave".into(), Some(Yaml::plain("gone")))),
         NbdAction::Stall(on) => members.push(("stall".into(), Some(Yaml::bool(*on)))),
+        NbdAction::Serve(server) => members.extend([
+            ("file".into(), text(&server.file)),
+            ("export".into(), (!server.export.is_empty()).then(|| Yaml::filled(&server.export))),
+            ("read-only".into(), server.read_only.then(|| Yaml::bool(true))),
+            ("unmap".into(), server.unmaps.then(|| Yaml::bool(true))),
+        ]),
+        NbdAction::Server(state) => {
+            let name = STATES.iter().find(|(_, known)| known == state).map_or("", |(name, _)| name);
+            members.push(("state".into(), Some(Yaml::plain(name))));
+        }
     }
     let members = members.iter().map(|(name, value)| (name.as_str(), value.clone()));
     Yaml::map([("nbd", Some(Yaml::map(members)))])

@@ -5,6 +5,7 @@
 //! [`Next::Holds`] there until a client sends something or all of them are seen to wait.
 
 use super::nbd::NbdSockets;
+use super::nbd_links::NbdLinks;
 use super::pace::{Pace, Sleeps};
 use super::record::Recording;
 use super::sim_options::SimOptions;
@@ -104,6 +105,8 @@ pub(super) struct Engine {
     pub images: Images,
     /// The sockets of its NBD server.
     pub nbd: NbdSockets,
+    /// The sockets of its `nbd` nodes.
+    pub links: NbdLinks,
     /// What it put out and nobody was sent yet.
     pub out: Vec<Output>,
     /// Descriptors that clients passed and that are in no set.
@@ -164,6 +167,7 @@ impl Engine {
             decider: Decider { inner, sleeps_wait: false, log, amended: false },
             images,
             nbd: NbdSockets::default(),
+            links: NbdLinks::default(),
             out: Vec::new(),
             fds: Vec::new(),
             serving: None,
@@ -188,12 +192,13 @@ impl Engine {
 
     /// Carries out the block options of the command line.
     pub(super) fn boot(&mut self, args: &[Arc<str>]) -> Result<(), String> {
-        let (images, recording) = (&mut self.images, &mut self.recording);
+        let (images, recording, links) = (&mut self.images, &mut self.recording, &mut self.links);
         if let Some(recording) = recording {
             recording.boot(args);
         }
         let booted = self.world.boot_with(args, &mut |world| {
             images.before_step(world);
+            links.exchange(world);
             note_found(images, recording);
         });
         self.out.extend(
@@ -370,6 +375,7 @@ impl Engine {
     fn step(&mut self) -> Stepped {
         self.images.before_step(&mut self.world);
         self.nbd.before_step(&mut self.world);
+        self.links.before_step(&mut self.world);
         note_found(&mut self.images, &mut self.recording);
         self.decider.sleeps_wait = self.sleeps.must_wait(&self.world);
         let stepped = match self.watched() {

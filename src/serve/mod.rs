@@ -24,6 +24,7 @@ mod fds;
 pub mod help;
 mod hmp;
 mod nbd;
+mod nbd_links;
 pub mod options;
 pub mod outfile;
 pub mod pace;

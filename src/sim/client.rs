@@ -401,7 +401,14 @@ impl Client {
                 Err(reason) => self.checked(Err(reason)),
             };
         }
-        if !self.nbd_connects && !self.at_rest(world) && (!world.in_main_loop() || self.decide(choose, 2) == 0) {
+        let serves = matches!(step.action, NbdAction::Serve(_) | NbdAction::Server(_));
+        // Servers elsewhere do not ask whether the process is in its main loop: it may be waiting for them.
+        let may = if serves { !world.polls_in_vain() } else { true };
+        if may
+            && !self.nbd_connects
+            && !self.at_rest(world)
+            && ((!serves && !world.in_main_loop()) || self.decide(choose, 2) == 0)
+        {
             return Act::Waits;
         }
         let done = match &step.action {
@@ -431,6 +438,23 @@ impl Client {
             NbdAction::Gone => self.nbd.leave(world, name, false),
             NbdAction::Stall(on) => self.nbd.stall(name, *on),
             NbdAction::Answer(_) => Ok(()),
+            NbdAction::Serve(server) => {
+                if world.files.exists(&server.file) {
+                    world.files.start_nbd_server(name, server.clone());
+                    world.nbd_server_changed(name);
+                    Ok(())
+                } else {
+                    Err(format!("there is no file '{}' that a server could serve", server.file))
+                }
+            }
+            NbdAction::Server(state) => {
+                if world.files.set_nbd_server(name, *state) {
+                    world.nbd_server_changed(name);
+                    Ok(())
+                } else {
+                    Err(format!("no server was started at '{name}'"))
+                }
+            }
         };
         self.checked(done)
     }

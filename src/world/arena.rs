@@ -63,6 +63,8 @@ ids! {
     ExportId, "export";
     /// A connection of the NBD server, with its `NBDClient`.
     ConnId, "conn";
+    /// A socket of a client of another server.
+    LinkId, "link";
 }
 
 /// Numbered slots. A freed number of an arena that never reuses one stays free for ever, so a stale id is noticed.

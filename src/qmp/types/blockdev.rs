@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::drivers::{
-    BlkdebugOptions, BlkverifyOptions, CbwOptions, CorOptions, FileOptions, NullOptions, PreallocateOptions,
+    BlkdebugOptions, BlkverifyOptions, CbwOptions, CorOptions, FileOptions, NbdOptions, NullOptions, PreallocateOptions,
     Qcow2Options, QuorumOptions, RawOptions, ThrottleOptions,
 };
 use super::enums::{DetectZeroes, DiscardOption};
@@ -76,6 +76,8 @@ pub enum DriverOptions {
     Blkverify(Box<BlkverifyOptions>),
     /// `compress`: the node below.
     Compress(Box<BlockdevRef>),
+    /// `nbd`
+    Nbd(Box<NbdOptions>),
     /// Any other driver QEMU knows; its options were not looked at.
     Other(&'static str, Json),
 }
@@ -129,6 +131,8 @@ pub enum Driver {
     Blkverify,
     /// `compress`
     Compress,
+    /// `nbd`
+    Nbd,
     /// A driver that QEMU has and the model has not.
     Other(&'static str),
 }
@@ -157,7 +161,7 @@ impl QapiEnum for Driver {
         (Driver::Other("https"), "https"),
         (Driver::Other("iscsi"), "iscsi"),
         (Driver::Other("luks"), "luks"),
-        (Driver::Other("nbd"), "nbd"),
+        (Driver::Nbd, "nbd"),
         (Driver::Other("nfs"), "nfs"),
         (Driver::NullAio, "null-aio"),
         (Driver::NullCo, "null-co"),
@@ -200,6 +204,7 @@ impl Driver {
             Driver::Quorum => "quorum",
             Driver::Blkverify => "blkverify",
             Driver::Compress => "compress",
+            Driver::Nbd => "nbd",
             Driver::Other(name) => name,
         }
     }
@@ -224,6 +229,7 @@ impl DriverOptions {
             DriverOptions::Quorum(_) => Driver::Quorum,
             DriverOptions::Blkverify(_) => Driver::Blkverify,
             DriverOptions::Compress(_) => Driver::Compress,
+            DriverOptions::Nbd(_) => Driver::Nbd,
             DriverOptions::Other(name, _) => Driver::Other(name),
         }
     }
@@ -310,6 +316,7 @@ impl BlockdevOptions {
             Driver::Quorum => DriverOptions::Quorum(Box::new(QuorumOptions::visit(v)?)),
             Driver::Blkverify => DriverOptions::Blkverify(Box::new(BlkverifyOptions::visit(v)?)),
             Driver::Compress => DriverOptions::Compress(Box::new(v.with("file", BlockdevRef::visit)?)),
+            Driver::Nbd => DriverOptions::Nbd(Box::new(NbdOptions::visit(v)?)),
             Driver::Other(name) => DriverOptions::Other(name, whole.clone()),
         })
     }

@@ -10,6 +10,7 @@ use super::enums::{
 };
 use crate::base::Json;
 use crate::block::event::BlkdebugEvent;
+use super::export::SocketAddress;
 use crate::qmp::visit::{At, QapiEnum, Visit, Visitor};
 
 /// `file` (`BlockdevOptionsFile`).
@@ -450,6 +451,39 @@ impl PreallocateOptions {
             file: v.with("file", BlockdevRef::visit)?,
             prealloc_align: v.opt_int("prealloc-align")?,
             prealloc_size: v.opt_int("prealloc-size")?,
+        })
+    }
+}
+
+/// `nbd` (`BlockdevOptionsNbd`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct NbdOptions {
+    /// Where the server listens.
+    pub server: SocketAddress,
+    /// Name of the export; default "".
+    pub export: Option<Arc<str>>,
+    /// Credentials.
+    pub tls_creds: Option<Arc<str>>,
+    /// Whose certificate is expected.
+    pub tls_hostname: Option<Arc<str>>,
+    /// A context in the place of `base:allocation`.
+    pub x_dirty_bitmap: Option<Arc<str>>,
+    /// Seconds; default 0.
+    pub reconnect_delay: Option<u32>,
+    /// Seconds; default 0.
+    pub open_timeout: Option<u32>,
+}
+
+impl NbdOptions {
+    pub(super) fn visit(v: &mut Visitor<'_>) -> Visit<NbdOptions> {
+        Ok(NbdOptions {
+            server: v.with("server", SocketAddress::flat)?,
+            export: v.opt_str("export")?,
+            tls_creds: v.opt_str("tls-creds")?,
+            tls_hostname: v.opt_str("tls-hostname")?,
+            x_dirty_bitmap: v.opt_str("x-dirty-bitmap")?,
+            reconnect_delay: v.opt_uint32("reconnect-delay")?,
+            open_timeout: v.opt_uint32("open-timeout")?,
         })
     }
 }

@@ -5,6 +5,7 @@ mod blkdebug_spec;
 mod copies;
 #[expect(clippy::module_inception, reason = "`bdrv_open` has its file in the folder of opening, by its name")]
 pub mod open;
+mod nbd_name;
 pub mod reopen;
 pub(in crate::world) mod reopen_child;
 pub(in crate::world) mod reopen_options;

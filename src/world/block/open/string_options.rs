@@ -50,6 +50,9 @@ pub fn read(node: &Json) -> Result<(BlockdevOptions, Unknown), QmpError> {
         };
         let found = err.desc.strip_prefix("Parameter '").and_then(|rest| rest.strip_suffix("' is unexpected"));
         let Some(path) = found.map(|path| path.split('.').map(Arc::from).collect::<Vec<Arc<str>>>()) else {
+            if err.desc.ends_with("server' is missing") {
+                return Err(QmpError::generic("NBD server address missing"));
+            }
             return Err(err);
         };
         let Some(value) = remove(&mut node, &path) else { return Err(err) };
@@ -232,6 +235,7 @@ impl OpenSpec {
             DriverSpec::Throttle { .. } => ("throttle", "file."),
             DriverSpec::CopyOnRead { .. } => ("copy-on-read", "file."),
             DriverSpec::Compress => ("compress", "file."),
+            DriverSpec::Nbd(_) => ("nbd", ""),
             DriverSpec::Quorum { .. } => ("quorum", ""),
             DriverSpec::Blkverify { .. } => ("blkverify", "raw."),
         };
