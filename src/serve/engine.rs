@@ -375,7 +375,6 @@ impl Engine {
     fn step(&mut self) -> Stepped {
         self.images.before_step(&mut self.world);
         self.nbd.before_step(&mut self.world);
-        self.links.before_step(&mut self.world);
         note_found(&mut self.images, &mut self.recording);
         self.decider.sleeps_wait = self.sleeps.must_wait(&self.world);
         let stepped = match self.watched() {
@@ -404,6 +403,11 @@ impl Engine {
             .map_err(|payload| Broken::from_panic(&panic_text(&*payload)).unwrap_or_else(|| resume_unwind(payload)))
     }
 
+    /// Whether the step that has just found nothing to do would find something now, as a timer need not wait.
+    fn goes_on(&mut self) -> bool {
+        self.decider.sleeps_wait && self.world.timers().next().is_some() && !self.sleeps.must_wait(&self.world)
+    }
+
     /// Runs the world until a command may be looked at, or for a while.
     pub(super) fn run(&mut self) -> Next {
         let began = Instant::now();
@@ -415,6 +419,9 @@ impl Engine {
                 match self.step() {
                     Stepped::Ran => {}
                     Stepped::Idle | Stepped::Hang if self.broken.is_some() => return Next::Ended,
+                    Stepped::Idle | Stepped::Hang if self.links.dial(&mut self.world) => {}
+                    // A timer was set that is due already.
+                    Stepped::Idle | Stepped::Hang if self.goes_on() => {}
                     // Nothing can happen but what a client or a timer brings.
                     Stepped::Idle | Stepped::Hang => return self.sleeps.until().map_or(Next::Rests, Next::Sleeps),
                 }

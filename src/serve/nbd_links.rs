@@ -46,14 +46,15 @@ pub(super) struct NbdLinks {
 }
 
 impl NbdLinks {
-    /// To be called before each step of the world: connects what it wants to be connected.
-    pub(super) fn before_step(&mut self, world: &mut World) {
+    /// To be called where the world has nothing to do: connects what it wants to be connected. Whether there was something.
+    pub(super) fn dial(&mut self, world: &mut World) -> bool {
         let dials = |this: &NbdLinks, link| !this.sockets.iter().any(|socket| socket.link == link);
         let wanted: Vec<(LinkId, SocketAddress)> = world
             .nbd_links()
             .filter(|(id, link)| link.phase == Phase::Dials && dials(self, *id))
             .map(|(id, link)| (id, link.address.clone()))
             .collect();
+        let any = !wanted.is_empty();
         for (link, address) in wanted {
             match dial(link, &address) {
                 Ok(socket) => {
@@ -65,11 +66,12 @@ impl NbdLinks {
                 Err(text) => world.link_connected(link, Err(text)),
             }
         }
+        any
     }
 
     /// While the process starts: all that there is to do, and where the world waits for a server, a short wait.
     pub(super) fn exchange(&mut self, world: &mut World) {
-        self.before_step(world);
+        self.dial(world);
         self.deliver(world);
         if self.sockets.is_empty() {
             return;
@@ -145,7 +147,7 @@ fn dial(link: LinkId, address: &SocketAddress) -> Result<Socket, String> {
             let name = match is_abstract {
                 true => SocketAddrUnix::new_abstract_name(path.as_bytes()),
                 false if path.len() > 107 => {
-                    return Err(format!("UNIX socket path '{path}' is too long\nPath must be less than 108 bytes"));
+                    return Err(format!("UNIX socket path '{path}' is too long"));
                 }
                 false => SocketAddrUnix::new(&**path),
             };
@@ -158,7 +160,8 @@ fn dial(link: LinkId, address: &SocketAddress) -> Result<Socket, String> {
         }
         SocketAddress::Inet { host, port } => {
             let shown = format!("'{host}:{port}'");
-            let number = port.parse::<u16>().map_err(|_| not_resolved(host, port))?;
+            let no_port = |_| format!("address resolution failed for {host}:{port}: Servname not supported for ai_socktype");
+            let number = port.parse::<u16>().map_err(no_port)?;
             let found = (&**host, number).to_socket_addrs().map_err(|_| not_resolved(host, port))?;
             connect(link, shown, found.collect())
         }

@@ -59,9 +59,14 @@ impl Sleeps {
     /// Whether the timer that is next must wait for the wall clock.
     pub(super) fn must_wait(&mut self, world: &World) -> bool {
         self.rests = None;
-        if self.pace != Pace::Real || world.timers().next().is_none() {
+        if self.pace != Pace::Real {
             self.sleeps.clear();
             return false;
+        }
+        // One that the next step sets waits, too: the main thread may poll for it at once.
+        if world.timers().next().is_none() {
+            self.sleeps.clear();
+            return true;
         }
         let now = Instant::now();
         self.note(world, now);

@@ -496,6 +496,7 @@ impl World {
             driver if driver.row().length_of_below => self.bdrv_getlength(self.below(node)),
             Driver::File(file) => align_up(self.files.size(&file.path), 512),
             Driver::Qcow2(q) => q.size(),
+            Driver::Nbd(nbd) => align_up(nbd.info.size, SECTOR),
             _ => return,
         };
         self.graph.nodes[node].size = size;
@@ -521,7 +522,7 @@ impl World {
                 self.seq([DiscardFrame::Truncate { node: below, size }.into()])
             }
             Driver::Qcow2(_) => self.qcow2_truncate(node, size, zero),
-            Driver::Nbd(_) => self.nbd_truncate(node, size, true),
+            Driver::Nbd(_) => self.nbd_truncate(node, size),
             // Filters pass it on.
             _ => {
                 let below = self.below(node);

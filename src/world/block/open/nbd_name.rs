@@ -32,6 +32,16 @@ impl OpenSpec {
         name.split_once(':').is_some_and(|(protocol, _)| matches!(protocol, "nbd" | "nbd+tcp" | "nbd+unix"))
     }
 
+    /// Drives, and what is opened by its name for their jobs, may turn out to be read-only (`blockdev_init` sets `auto-read-only`).
+    pub(super) fn nbd_may_be_read_only(&mut self) {
+        if matches!(self.driver, DriverSpec::Nbd(_)) && self.explicit.auto_read_only.is_none() {
+            self.flags.auto_read_only = true;
+        }
+        if let Some(file) = &mut self.file {
+            Arc::make_mut(file).nbd_may_be_read_only();
+        }
+    }
+
     /// `nbd_parse_filename`
     pub(super) fn nbd_by_name(name: &str, flags: OpenFlags) -> OpenSpec {
         match parse(name) {
@@ -65,6 +75,7 @@ impl OpenSpec {
                 };
                 let given = strong_of_flat("nbd", &flat, "");
                 let by_name = Some(name.into());
+                let flags = OpenFlags { auto_read_only: true, ..flags };
                 OpenSpec { given, by_name, ..OpenSpec::new(DriverSpec::Nbd(Box::new(config)), flags) }
             }
         }

@@ -253,7 +253,7 @@ impl OpenSpec {
     #[must_use]
     pub fn from_filename(filename: &str, format: Option<&str>, flags: OpenFlags) -> OpenSpec {
         if let Some(json) = filename.strip_prefix("json:") {
-            return OpenSpec::from_json_filename(json, flags);
+            return OpenSpec::from_json_filename(json, format, flags);
         }
         let driver = match format {
             None => DriverSpec::Probe,
@@ -290,7 +290,7 @@ impl OpenSpec {
     #[must_use]
     pub fn from_protocol_name(filename: &str, flags: OpenFlags) -> OpenSpec {
         if filename.starts_with("json:") {
-            return OpenSpec::from_json_filename(filename, flags);
+            return OpenSpec::from_json_filename(filename, None, flags);
         }
         let below = OpenSpec::from_filename(filename, None, flags).file;
         match below.filter(|_| filename.starts_with("blkdebug:")) {
