@@ -10,13 +10,13 @@
     reason = "tests read files, run programs and print"
 )]
 
+use blockjob_sim::base::errno::Errno;
 use blockjob_sim::choice::Calm;
 use blockjob_sim::host::HostFiles;
+use blockjob_sim::nbd::Extents;
 use blockjob_sim::nbd::{
     Handshake, Header, Mode, Offer, Step, chunk_done, chunk_error, chunk_hole, chunk_read, chunk_status, cmd, simple,
 };
-use blockjob_sim::base::errno::Errno;
-use blockjob_sim::nbd::Extents;
 use blockjob_sim::qmp::json::parse_one;
 use blockjob_sim::world::World;
 use blockjob_sim::world::aio::Stepped;
@@ -71,7 +71,8 @@ impl Random {
                 3 => drop(bytes.remove(at)),
                 4 => bytes.insert(at, 0),
                 _ => {
-                    let odd: [u8; 4] = self.pick(&[0_u32, 1, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff, 33 << 20]).to_be_bytes();
+                    let odd: [u8; 4] =
+                        self.pick(&[0_u32, 1, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff, 33 << 20]).to_be_bytes();
                     for (place, byte) in bytes[at..].iter_mut().zip(odd) {
                         *place = byte;
                     }
@@ -353,7 +354,10 @@ fn servers_of_a_node() {
             settle_with_timers(&mut world);
         }
         assert!(world.in_main_loop(), "it waits for a server that is gone: {:?}", world.waiting());
-        world.submit(0, parse_one(r#"{"execute": "blockdev-del", "arguments": {"node-name": "t"}}"#).expect("a command"));
+        world.submit(
+            0,
+            parse_one(r#"{"execute": "blockdev-del", "arguments": {"node-name": "t"}}"#).expect("a command"),
+        );
         settle(&mut world);
         let left: Vec<_> = world.nbd_links().map(|(link, _)| link).collect();
         for link in left {

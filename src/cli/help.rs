@@ -111,6 +111,7 @@ Steps; the first key says what a step does:
   same: [A, B]                      images read the same, through their backing chains
   nbd: {client: NAME, connect: EXPORT, replies, contexts, refused}
                                     a client of the NBD server connects and negotiates (replies: simple, structured, extended)
+                                    `silent: true`: it says nothing until it connects once more
   nbd: {client, read: OFFSET, length, flags}
                                     it asks; also write (with `pattern`), zero, trim, cache, status, `flush: true`
   nbd: {client, answer: ok}         it waits for an answer; also any, closed, {pattern: BYTE}, {error: EIO}, {extents: [[LENGTH, FLAGS], ...]}

@@ -3,8 +3,8 @@
 #![expect(clippy::disallowed_types, reason = "clients of a real QEMU's NBD server")]
 
 use crate::base::Json;
-use crate::nbd::{Greeting, Mode, Talk, cmd};
 use crate::host::network::{NbdServer, ServerState};
+use crate::nbd::{Greeting, Mode, Talk, cmd};
 use crate::scenario::nbd::{NbdAction, NbdStep, Replies};
 use rustix::process::{Pid, Signal};
 use std::collections::BTreeMap;
@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct NbdClients {
     socket: Option<PathBuf>,
     clients: BTreeMap<Arc<str>, (UnixStream, Talk)>,
+    /// Those that have not said anything.
+    silent: BTreeMap<Arc<str>, UnixStream>,
     /// The directory of the scenario's files.
     dir: PathBuf,
     /// Servers, by where they listen.
@@ -62,8 +64,16 @@ impl NbdClients {
     /// No answer came, or there is no connection.
     pub(super) fn step(&mut self, step: &NbdStep) -> Result<(), String> {
         let name = &step.client;
-        if let NbdAction::Connect { export, replies, contexts, refused } = &step.action {
-            return self.connect(name, export, *replies, contexts, refused.is_some());
+        if let NbdAction::Connect { export, replies, contexts, refused, silent } = &step.action {
+            let stream = match self.silent.remove(name) {
+                Some(stream) => stream,
+                None => self.dial()?,
+            };
+            if *silent {
+                self.silent.insert(name.clone(), stream);
+                return Ok(());
+            }
+            return self.negotiate(name, stream, (export, *replies, contexts), refused.is_some());
         }
         if let NbdAction::Serve(server) = &step.action {
             return self.serve(name, server);
@@ -73,7 +83,12 @@ impl NbdClients {
         }
         if matches!(step.action, NbdAction::Gone) {
             self.clients.remove(name);
+            self.silent.remove(name);
             return Ok(());
+        }
+        if let (NbdAction::Answer(_), Some(stream)) = (&step.action, self.silent.get_mut(name)) {
+            // All that it can be answered is the end of the connection.
+            return std::io::copy(stream, &mut std::io::sink()).map(drop).map_err(|error| error.to_string());
         }
         let Some((stream, talk)) = self.clients.get_mut(name) else { return Err(format!("no NBD client '{name}'")) };
         match &step.action {
@@ -141,17 +156,20 @@ impl NbdClients {
         Ok(())
     }
 
-    fn connect(
+    fn dial(&self) -> Result<UnixStream, String> {
+        let socket = self.socket.as_ref().ok_or("no NBD server was started")?;
+        let stream = UnixStream::connect(socket).map_err(|error| format!("{}: {error}", socket.display()))?;
+        stream.set_read_timeout(Some(PATIENCE)).map_err(|error| error.to_string())?;
+        Ok(stream)
+    }
+
+    fn negotiate(
         &mut self,
         name: &Arc<str>,
-        export: &Arc<str>,
-        replies: Replies,
-        contexts: &[Arc<str>],
+        mut stream: UnixStream,
+        (export, replies, contexts): (&Arc<str>, Replies, &[Arc<str>]),
         refused: bool,
     ) -> Result<(), String> {
-        let socket = self.socket.as_ref().ok_or("no NBD server was started")?;
-        let mut stream = UnixStream::connect(socket).map_err(|error| format!("{}: {error}", socket.display()))?;
-        stream.set_read_timeout(Some(PATIENCE)).map_err(|error| error.to_string())?;
         let mode = match replies {
             Replies::Simple => Mode::Simple,
             Replies::Structured => Mode::Structured,

@@ -9,8 +9,8 @@
 mod extents;
 mod handshake;
 mod negotiate;
-mod reply;
 mod replies;
+mod reply;
 mod request;
 mod talk;
 #[cfg(test)]
@@ -18,9 +18,9 @@ mod tests;
 
 pub use extents::{Extents, MAX_EXTENTS};
 pub use handshake::{Contexts, Handshake, Offer, Step};
-pub use reply::{chunk_done, chunk_error, chunk_hole, chunk_read, chunk_status, errno_to_wire, simple};
 pub use negotiate::{Info, Negotiation, Progress};
 pub use replies::{Chunk, Reply, errno_from_wire, next_reply, request_bytes, take_chunk};
+pub use reply::{chunk_done, chunk_error, chunk_hole, chunk_read, chunk_status, errno_to_wire, simple};
 pub use request::{Checked, Header, Limits, Payload, Request, Selected, select, what_comes};
 pub use talk::{Answer, Greeting, Talk};
 

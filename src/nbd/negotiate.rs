@@ -270,9 +270,9 @@ impl Negotiation {
                 Err(format!("Server answered option {option} ({name}) with unexpected reply {kind} ({found})"))
             }
             (Stage::Meta { .. }, rep::ACK) if length != 0 => Err("Unexpected length to ACK response".to_owned()),
-            (Stage::Meta { .. }, rep::META_CONTEXT) if length <= 4 || too_long => Err(format!(
-                "Failed to negotiate meta context, server answered with unexpected length {length}"
-            )),
+            (Stage::Meta { .. }, rep::META_CONTEXT) if length <= 4 || too_long => {
+                Err(format!("Failed to negotiate meta context, server answered with unexpected length {length}"))
+            }
             (Stage::Meta { .. }, rep::ACK | rep::META_CONTEXT) => Ok(()),
             (Stage::Meta { .. }, _) => Err(format!("U{}", unexpected(rep::META_CONTEXT))),
             (Stage::List { .. }, rep::ACK) if length != 0 => Err("length too long for option end".to_owned()),

@@ -200,10 +200,7 @@ fn extent<'a>(payload: &[u8], wide: bool, context: u32, align: u32) -> Result<Ch
     }
     let (mut length, mut flags) = match wide {
         true => (be64(payload, 8).unwrap_or_default(), be64(payload, 16).unwrap_or_default()),
-        false => (
-            u64::from(be32(payload, 4).unwrap_or_default()),
-            u64::from(be32(payload, 8).unwrap_or_default()),
-        ),
+        false => (u64::from(be32(payload, 4).unwrap_or_default()), u64::from(be32(payload, 8).unwrap_or_default())),
     };
     if length == 0 {
         return Err("Protocol error: server sent status chunk with zero length");

@@ -53,6 +53,8 @@ pub enum NbdAction {
         contexts: Vec<Arc<str>>,
         /// The text with which the server must refuse it.
         refused: Option<Arc<str>>,
+        /// It only connects, and says nothing until it connects again.
+        silent: bool,
     },
     /// Sends a request and does not wait.
     Ask {
@@ -119,6 +121,7 @@ fn action(node: &Node, fields: &mut Fields<'_>) -> Read<NbdAction> {
             replies: fields.opt("replies").map_or(Ok(Replies::default()), |node| node.word(REPLIES))?,
             contexts: fields.opt("contexts").map_or(Ok(Vec::new()), Node::texts)?,
             refused: fields.opt("refused").map(Node::text).transpose()?,
+            silent: fields.opt("silent").map_or(Ok(false), Node::boolean)?,
         });
     }
     if let Some(expected) = fields.opt("answer") {
@@ -236,7 +239,7 @@ pub(super) fn write(step: &NbdStep) -> Yaml {
     let who = if matches!(step.action, NbdAction::Serve(_) | NbdAction::Server(_)) { "server" } else { "client" };
     let mut members: Vec<(String, Option<Yaml>)> = vec![(who.into(), text(&step.client))];
     match &step.action {
-        NbdAction::Connect { export, replies, contexts, refused } => {
+        NbdAction::Connect { export, replies, contexts, refused, silent } => {
             let name = REPLIES.iter().find(|(_, r)| r == replies).map_or("", |(name, _)| name);
             let contexts = (!contexts.is_empty())
                 .then(|| Yaml::List(contexts.iter().map(|context| Yaml::filled(context)).collect()));
@@ -245,6 +248,7 @@ pub(super) fn write(step: &NbdStep) -> Yaml {
                 ("replies".into(), (*replies != Replies::default()).then(|| Yaml::plain(name))),
                 ("contexts".into(), contexts),
                 ("refused".into(), refused.as_ref().map(|why| Yaml::filled(why))),
+                ("silent".into(), silent.then(|| Yaml::bool(true))),
             ]);
         }
         NbdAction::Ask { kind, offset, length, pattern, flags } => {

@@ -90,6 +90,46 @@ const RANGE: &[Member] = &[
 const WRITE: &[Member] =
     &[RANGE[0], RANGE[1], RANGE[2], RANGE[3], req("pattern", Type::Size, "the byte that is written")];
 
+/// Members of `nbd`; not all go together.
+const NBD: &[Member] = &[
+    opt("client", Type::Text, "the client's name"),
+    opt("connect", Type::Text, "it connects and negotiates: the export"),
+    opt("replies", Type::Word(&["simple", "structured", "extended"]), "how it wants to be answered"),
+    opt("contexts", Type::Texts, "the contexts that it asks for"),
+    opt("refused", Type::Text, "the text with which it must be refused"),
+    opt("silent", Type::Bool, "it says nothing until it connects once more"),
+    opt("read", Type::Size, "it reads: the first byte"),
+    opt("write", Type::Size, "it writes: the first byte"),
+    opt("zero", Type::Size, "it writes zeroes: the first byte"),
+    opt("trim", Type::Size, "it discards: the first byte"),
+    opt("cache", Type::Size, "it has data read ahead: the first byte"),
+    opt("status", Type::Size, "it asks for block status: the first byte"),
+    opt("flush", Type::True, "it flushes"),
+    opt("length", Type::Size, "of how many bytes"),
+    opt("pattern", Type::Uint, "what a write puts there"),
+    opt("flags", Type::Texts, "flags of the request: fua, no-hole, df, req-one, fast-zero"),
+    opt(
+        "answer",
+        Type::Or(&[
+            Type::Word(&["any", "ok", "closed"]),
+            Type::Map(&[
+                opt("pattern", Type::Uint, "success, and all bytes are this one"),
+                opt("error", Type::Text, "this error"),
+                opt("extents", Type::Ranges, "what the first context tells: lengths and flags"),
+            ]),
+        ]),
+        "it waits for an answer",
+    ),
+    opt("leave", Type::Word(&["disconnect", "gone"]), "it leaves"),
+    opt("stall", Type::Bool, "it reads nothing from now on, or reads on"),
+    opt("server", Type::Text, "where a server outside of the process listens"),
+    opt("file", Type::Text, "it starts and serves this raw file"),
+    opt("export", Type::Text, "under this name"),
+    opt("read-only", Type::Bool, "and nobody may write"),
+    opt("unmap", Type::Bool, "discards make holes"),
+    opt("state", Type::Word(&["up", "stalled", "killed", "ended"]), "how things stand with it from now on"),
+];
+
 const STEPS: &[Step] = &[
     Step {
         name: "qmp",
@@ -230,7 +270,11 @@ const STEPS: &[Step] = &[
         "what the host refuses, and how fast its disk is: a full disk, a limit of a file, requests that fail",
         Type::Object,
     ),
-    step("nbd", "what a client of the NBD server does or expects", Type::Object),
+    step(
+        "nbd",
+        "what a client of the NBD server does or expects; a server that `nbd` nodes are clients of",
+        Type::Map(NBD),
+    ),
     step("no-jobs", "no job is left", Type::True),
     step(
         "no-events",

@@ -160,7 +160,8 @@ fn dial(link: LinkId, address: &SocketAddress) -> Result<Socket, String> {
         }
         SocketAddress::Inet { host, port } => {
             let shown = format!("'{host}:{port}'");
-            let no_port = |_| format!("address resolution failed for {host}:{port}: Servname not supported for ai_socktype");
+            let no_port =
+                |_| format!("address resolution failed for {host}:{port}: Servname not supported for ai_socktype");
             let number = port.parse::<u16>().map_err(no_port)?;
             let found = (&**host, number).to_socket_addrs().map_err(|_| not_resolved(host, port))?;
             connect(link, shown, found.collect())

@@ -429,7 +429,7 @@ impl Wire {
 
     /// Removes what was put into the file system.
     pub(super) fn clean_up(&mut self) {
-        self.engine.nbd.close();
+        // A QEMU that ends leaves the socket of its NBD server.
         for path in self.ports.iter().filter_map(Port::path) {
             let _ = std::fs::remove_file(path);
         }

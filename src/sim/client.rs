@@ -412,9 +412,12 @@ impl Client {
             return Act::Waits;
         }
         let done = match &step.action {
-            NbdAction::Connect { export, replies, contexts, refused } => {
+            NbdAction::Connect { export, replies, contexts, refused, silent } => {
                 if !self.nbd_connects {
-                    let connected = self.nbd.connect(world, name, export, *replies, contexts);
+                    let connected = self.nbd.connect(world, name, export, (*replies, contexts), *silent);
+                    if *silent {
+                        return self.checked(connected);
+                    }
                     self.nbd_connects = connected.is_ok();
                     return if connected.is_ok() { Act::Acted } else { self.checked(connected) };
                 }

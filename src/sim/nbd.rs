@@ -15,6 +15,8 @@ struct Actor {
     talk: Talk,
     /// It reads nothing.
     stalls: bool,
+    /// It says nothing, either.
+    silent: bool,
     /// The server has closed the connection.
     closed: bool,
     /// It is gone.
@@ -31,7 +33,7 @@ impl NbdClients {
     /// Lets bytes through, both ways.
     pub(super) fn pump(&mut self, world: &mut World) {
         for actor in self.actors.values_mut().filter(|actor| !actor.left) {
-            if !actor.stalls && world.nbd_has_output(actor.conn) {
+            if !actor.stalls && !actor.silent && world.nbd_has_output(actor.conn) {
                 let bytes = world.nbd_take(actor.conn);
                 actor.talk.receive(&bytes);
             }
@@ -39,7 +41,7 @@ impl NbdClients {
             if !out.is_empty() {
                 world.nbd_receive(actor.conn, &out);
             }
-            if world.nbd_is_shut(actor.conn) && !world.nbd_has_output(actor.conn) {
+            if world.nbd_is_shut(actor.conn) && (actor.silent || !world.nbd_has_output(actor.conn)) {
                 actor.closed = true;
             }
         }
@@ -54,20 +56,24 @@ impl NbdClients {
         world: &mut World,
         name: &Arc<str>,
         export: &Arc<str>,
-        replies: Replies,
-        contexts: &[Arc<str>],
+        (replies, contexts): (Replies, &[Arc<str>]),
+        silent: bool,
     ) -> Result<(), String> {
-        if self.actors.get(name).is_some_and(|actor| !actor.left && !actor.closed) {
-            return Err(format!("the NBD client '{name}' is connected already"));
-        }
-        let Some(conn) = world.nbd_connect() else { return Err("no NBD server listens".to_owned()) };
         let mode = match replies {
             Replies::Simple => Mode::Simple,
             Replies::Structured => Mode::Structured,
             Replies::Extended => Mode::Extended,
         };
         let talk = Talk::new(Greeting { export: export.clone(), mode, contexts: contexts.to_vec() });
-        self.actors.insert(name.clone(), Actor { conn, talk, stalls: false, closed: false, left: false });
+        if let Some(actor) = self.actors.get_mut(name).filter(|actor| actor.silent && !actor.left && !actor.closed) {
+            (actor.talk, actor.silent) = (talk, silent);
+            return Ok(());
+        }
+        if self.actors.get(name).is_some_and(|actor| !actor.left && !actor.closed) {
+            return Err(format!("the NBD client '{name}' is connected already"));
+        }
+        let Some(conn) = world.nbd_connect() else { return Err("no NBD server listens".to_owned()) };
+        self.actors.insert(name.clone(), Actor { conn, talk, stalls: false, silent, closed: false, left: false });
         Ok(())
     }
 

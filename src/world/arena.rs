@@ -210,7 +210,7 @@ impl<I: Copy + From<u32> + Into<u32> + std::fmt::Debug, T: Clone> std::ops::Inde
 
 /// Ends the step: QEMU would go on with what stands in that memory now.
 #[cold]
-pub(super) fn used_after_free(id: &dyn std::fmt::Debug) -> ! {
+pub(in crate::world) fn used_after_free(id: &dyn std::fmt::Debug) -> ! {
     let reason = "it was freed before, and is used again";
     panic!("{}", Broken::new(Invariant::UsedAfterFree, format!("{id:?}"), reason))
 }

@@ -165,7 +165,7 @@ impl World {
             TimerKind::NbdHandshake(conn) => self.nbd_handshake_timer(conn),
             TimerKind::NbdOpen(node) => self.nbd_open_timer(node),
             TimerKind::NbdDelay(node) => self.nbd_delay_timer(node),
-            TimerKind::NbdRetry(node) => self.nbd_connect_attempt(node),
+            TimerKind::NbdRetry(node) => self.nbd_retry_timer(node),
             TimerKind::Throttle(who, write) => {
                 self.trace.take_cause(Later::Throttle(who.number(), write));
                 self.throttle_timer(who, write);

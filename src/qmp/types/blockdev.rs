@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::drivers::{
-    BlkdebugOptions, BlkverifyOptions, CbwOptions, CorOptions, FileOptions, NbdOptions, NullOptions, PreallocateOptions,
-    Qcow2Options, QuorumOptions, RawOptions, ThrottleOptions,
+    BlkdebugOptions, BlkverifyOptions, CbwOptions, CorOptions, FileOptions, NbdOptions, NullOptions,
+    PreallocateOptions, Qcow2Options, QuorumOptions, RawOptions, ThrottleOptions,
 };
 use super::enums::{DetectZeroes, DiscardOption};
 use crate::base::Json;

@@ -8,9 +8,9 @@ use super::enums::{
     AioOption, BlkdebugIoType, BlockPermission, OnCbwError, OnOffAuto, Qcow2EncryptionFormat, Qcow2OverlapCheckMode,
     QuorumReadPattern,
 };
+use super::export::SocketAddress;
 use crate::base::Json;
 use crate::block::event::BlkdebugEvent;
-use super::export::SocketAddress;
 use crate::qmp::visit::{At, QapiEnum, Visit, Visitor};
 
 /// `file` (`BlockdevOptionsFile`).

@@ -284,7 +284,9 @@ impl World {
         let driver = self.graph.nodes[node].drv();
         match (driver.row().zero_flags, driver) {
             (ZeroFlags::None, _) => false,
-            (ZeroFlags::Own, Driver::Nbd(nbd)) => nbd.offers(flag::SEND_WRITE_ZEROES) && nbd.offers(flag::SEND_FAST_ZERO),
+            (ZeroFlags::Own, Driver::Nbd(nbd)) => {
+                nbd.offers(flag::SEND_WRITE_ZEROES) && nbd.offers(flag::SEND_FAST_ZERO)
+            }
             (ZeroFlags::Own, Driver::Qcow2(q)) => q.q.version() >= 3,
             (ZeroFlags::Own, _) => true,
             (ZeroFlags::OfAllBelow, _) => {

@@ -3,9 +3,9 @@
 pub(super) mod backing;
 mod blkdebug_spec;
 mod copies;
+mod nbd_name;
 #[expect(clippy::module_inception, reason = "`bdrv_open` has its file in the folder of opening, by its name")]
 pub mod open;
-mod nbd_name;
 pub mod reopen;
 pub(in crate::world) mod reopen_child;
 pub(in crate::world) mod reopen_options;

@@ -1,6 +1,7 @@
 //! What is to be opened: the options of a node with all that it inherits, ready to be carried out by `open.rs`.
 
 use super::blkdebug_spec::blkdebug_spec;
+use super::nbd_name::nbd_config;
 use super::open::{NO_DETECTION, inherited};
 use super::runtime_options::RuntimeOptions;
 use super::string_options::{says_more, with_drivers, with_member};
@@ -15,7 +16,6 @@ use crate::qmp::types::{
 };
 use crate::world::block::driver::copies::quorum::QuorumConfig;
 use crate::world::block::driver::nbd::NbdConfig;
-use super::nbd_name::nbd_config;
 use crate::world::block::graph::{DetectZeroes, OpenFlags};
 use std::sync::Arc;
 

@@ -6,11 +6,12 @@ use crate::base::errno::Errno;
 use crate::base::time::Span;
 use crate::nbd::{Info, Negotiation, Progress, cmd, flag};
 use crate::qmp::error::QmpError;
+use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::aio::coroutine::Wait;
 use crate::world::aio::queue::Ctx;
 use crate::world::aio::timer::TimerKind;
-use crate::world::arena::{CoId, LinkId, NodeId};
+use crate::world::arena::{CoId, LinkId, NodeId, used_after_free};
 use crate::world::frame::Flow;
 use crate::world::value::Val;
 use std::sync::Arc;
@@ -184,13 +185,35 @@ impl World {
         }
     }
 
+    /// The helper thread has slept.
+    pub(in crate::world) fn nbd_retry_timer(&mut self, node: NodeId) {
+        if !self.nbd_stands_still(node) {
+            self.nbd_connect_attempt(node);
+        }
+    }
+
+    /// Whether nothing is done about the connection as the node is drained.
+    fn nbd_stands_still(&self, node: NodeId) -> bool {
+        let drained = self.graph.nodes.get(node).is_some_and(|node| node.quiesce_counter > 0);
+        drained && self.quirks.has(Quirk::NbdReconnectSleepsInDrain)
+    }
+
     /// `open_timer_cb`
     pub(in crate::world) fn nbd_open_timer(&mut self, node: NodeId) {
+        if self.graph.nodes.get(node).is_none() {
+            used_after_free(&node);
+        }
         self.nbd_establish_connection_cancel(node);
     }
 
     /// `reconnect_delay_timer_cb`
     pub(in crate::world) fn nbd_delay_timer(&mut self, node: NodeId) {
+        if self.graph.nodes.get(node).is_none() {
+            used_after_free(&node);
+        }
+        if self.nbd_stands_still(node) {
+            return;
+        }
         let Some(nbd) = self.nbd_mut(node).filter(|nbd| nbd.state == ClientState::ConnectingWait) else { return };
         nbd.state = ClientState::ConnectingNowait;
         self.nbd_establish_connection_cancel(node);

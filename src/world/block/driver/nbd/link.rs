@@ -66,7 +66,8 @@ impl World {
     /// # Errors
     /// The other end is known to be gone.
     pub(super) fn link_send(&mut self, link: LinkId, bytes: &[u8]) -> Ret {
-        let Some(socket) = self.links.get_mut(link).filter(|socket| socket.phase == Phase::Open && !socket.ended) else {
+        let Some(socket) = self.links.get_mut(link).filter(|socket| socket.phase == Phase::Open && !socket.ended)
+        else {
             return Err(Errno::EIO);
         };
         socket.output.extend(bytes);
@@ -122,7 +123,8 @@ impl World {
 
     /// Bytes arrive from a server.
     pub fn link_receive(&mut self, link: LinkId, bytes: &[u8]) {
-        let Some(socket) = self.links.get_mut(link).filter(|socket| socket.phase == Phase::Open && !socket.ended) else {
+        let Some(socket) = self.links.get_mut(link).filter(|socket| socket.phase == Phase::Open && !socket.ended)
+        else {
             return;
         };
         socket.input.extend(bytes);

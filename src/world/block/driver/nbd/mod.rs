@@ -15,6 +15,7 @@ use crate::block::content::Data;
 use crate::nbd::{Info, Mode, cmd, cmd_flag, flag};
 use crate::qmp::error::QmpError;
 use crate::qmp::types::SocketAddress;
+use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::aio::timer::TimerKind;
 use crate::world::arena::{CoId, LinkId, NodeId};
@@ -136,7 +137,7 @@ impl NbdDriver {
     }
 
     /// Whether the server offers this.
-    pub(super) fn offers(&self, bit: u16) -> bool {
+    pub(in crate::world) fn offers(&self, bit: u16) -> bool {
         self.info.flags & bit != 0
     }
 
@@ -226,7 +227,9 @@ impl World {
 
     /// The end of `nbd_open`.
     pub(in crate::world) fn nbd_opened(&mut self, node: NodeId) {
-        self.timer_del(TimerKind::NbdOpen(node));
+        if !self.quirks.has(Quirk::NbdOpenTimerOutlives) {
+            self.timer_del(TimerKind::NbdOpen(node));
+        }
         if let Some(nbd) = self.nbd_mut(node) {
             nbd.conn.do_retry = true;
         }
@@ -234,8 +237,15 @@ impl World {
 
     /// `nbd_clear_bdrvstate`, and the connection if there is one: the server is told, and nobody waits any more.
     pub(in crate::world) fn nbd_close(&mut self, node: NodeId) {
-        for kind in [TimerKind::NbdOpen(node), TimerKind::NbdRetry(node), TimerKind::NbdDelay(node)] {
-            self.timer_del(kind);
+        self.timer_del(TimerKind::NbdRetry(node));
+        let timers = [
+            (TimerKind::NbdOpen(node), Quirk::NbdOpenTimerOutlives),
+            (TimerKind::NbdDelay(node), Quirk::NbdReconnectTimerOutlives),
+        ];
+        for (kind, outlives) in timers {
+            if !self.quirks.has(outlives) {
+                self.timer_del(kind);
+            }
         }
         let Some(nbd) = self.nbd_mut(node) else { return };
         nbd.state = ClientState::Quit;

@@ -6,8 +6,8 @@ use super::NbdFrame;
 use super::link::Phase;
 use crate::base::errno::{Errno, Ret};
 use crate::block::content::Data;
-use crate::host::{Frozen, HostOp};
 use crate::host::network::{NbdServer, ServerState};
+use crate::host::{Frozen, HostOp};
 use crate::nbd::{
     Checked, Extents, Handshake, Header, Limits, Mode, Offer, Payload, Request, Step, chunk_done, chunk_error,
     chunk_hole, chunk_read, chunk_status, cmd, cmd_flag, flag, meta, simple, what_comes,
@@ -93,9 +93,9 @@ impl World {
 
     fn remote_of(&self, link: LinkId) -> Option<&NbdServer> {
         let socket = self.links.get(link)?;
-        self.files.nbd_server(&key(&socket.address)).filter(|server| {
-            matches!(server.state, ServerState::Up | ServerState::Stalled)
-        })
+        self.files
+            .nbd_server(&key(&socket.address))
+            .filter(|server| matches!(server.state, ServerState::Up | ServerState::Stalled))
     }
 
     /// The server accepts a connection, if there is one.
@@ -146,7 +146,9 @@ impl World {
 
     /// The server reads what it was sent, unless it stalls.
     pub(super) fn remote_pump(&mut self, link: LinkId) {
-        let Some(server) = self.remote_of(link).filter(|server| server.state == ServerState::Up).cloned() else { return };
+        let Some(server) = self.remote_of(link).filter(|server| server.state == ServerState::Up).cloned() else {
+            return;
+        };
         let offer = self.remote_offer(&server);
         let mut sent = Vec::new();
         let mut requests = Vec::new();
@@ -284,7 +286,12 @@ impl World {
     }
 
     /// What changes the file, and flushes.
-    fn remote_changes(&mut self, server: &NbdServer, request: &Request, payload: &[u8]) -> Result<(), (Errno, &'static str)> {
+    fn remote_changes(
+        &mut self,
+        server: &NbdServer,
+        request: &Request,
+        payload: &[u8],
+    ) -> Result<(), (Errno, &'static str)> {
         let (offset, bytes) = (request.from, request.len);
         let unmap = request.flags & cmd_flag::NO_HOLE == 0 && server.unmaps;
         let file = server.file.clone();

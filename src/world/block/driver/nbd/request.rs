@@ -8,6 +8,7 @@ use crate::base::errno::{Errno, Ret};
 use crate::base::time::Span;
 use crate::block::content::{Data, WriteTag};
 use crate::nbd::{self, Chunk, Mode, Reply, Request, cmd, errno_from_wire, next_reply, request_bytes};
+use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::aio::coroutine::Wait;
 use crate::world::aio::queue::{Bh, Ctx};
@@ -110,7 +111,9 @@ impl World {
     /// Its end, and `qemu_co_queue_restart_all`.
     pub(super) fn nbd_reconnect_attempted(&mut self, node: NodeId) -> Flow {
         self.take_val();
-        self.timer_del(TimerKind::NbdDelay(node));
+        if !self.quirks.has(Quirk::NbdReconnectTimerOutlives) {
+            self.timer_del(TimerKind::NbdDelay(node));
+        }
         let waiting = self.nbd_mut(node).map(|nbd| std::mem::take(&mut nbd.free_sema)).unwrap_or_default();
         for co in waiting {
             self.aio_co_wake(co);
@@ -135,7 +138,11 @@ impl World {
         asked.request.cookie = slot as u64 + 1;
         let (mode, link) = (nbd.info.mode, nbd.link.expect("it is connected"));
         let request = asked.request;
-        let data = if request.kind == cmd::READ { vec![0; usize::try_from(request.len).unwrap_or_default()] } else { Vec::new() };
+        let data = if request.kind == cmd::READ {
+            vec![0; usize::try_from(request.len).unwrap_or_default()]
+        } else {
+            Vec::new()
+        };
         nbd.requests[slot] = Some(Box::new(Slot {
             co,
             request,
@@ -316,7 +323,8 @@ impl World {
             }
             Reply::Chunk { done, kind, .. } => {
                 waiting.only_structured = true;
-                let status = (waiting.request.kind == cmd::BLOCK_STATUS).then_some((context.unwrap_or_default(), align));
+                let status =
+                    (waiting.request.kind == cmd::BLOCK_STATUS).then_some((context.unwrap_or_default(), align));
                 let read = (waiting.request.kind == cmd::READ).then_some(waiting.data.len());
                 match nbd::take_chunk(kind, done, &bytes, &waiting.request, read, status) {
                     Err(_) => (true, true),
