@@ -231,6 +231,7 @@ const NAMES: &[&str] = &[
     "tag",
     "throttle-group",
     "top-node",
+    "x-dirty-bitmap",
 ];
 
 /// Why something is not allowed.

@@ -101,7 +101,14 @@ impl NbdClients {
                 return Ok(());
             }
             NbdAction::Disconnect => talk.ask(cmd::DISC, 0, 0, 0, &[]),
-            NbdAction::Stall(_)
+            NbdAction::Stall(false) => {
+                // All that waits is read, so that the server can go on.
+                let _ = stream.set_read_timeout(Some(Duration::from_millis(300)));
+                while exchange(stream, talk).unwrap_or(false) {}
+                let _ = stream.set_read_timeout(Some(PATIENCE));
+                return Ok(());
+            }
+            NbdAction::Stall(true)
             | NbdAction::Gone
             | NbdAction::Connect { .. }
             | NbdAction::Serve(_)

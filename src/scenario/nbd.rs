@@ -83,6 +83,14 @@ pub enum NbdAction {
     Server(ServerState),
 }
 
+impl NbdAction {
+    /// Whether it is one of a server outside of the process.
+    #[must_use]
+    pub fn is_servers(&self) -> bool {
+        matches!(self, NbdAction::Serve(_) | NbdAction::Server(_))
+    }
+}
+
 /// What an answer must be.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum NbdAnswer {

@@ -70,7 +70,9 @@ impl Sleeps {
         }
         let now = Instant::now();
         self.note(world, now);
-        self.waits(now).is_some()
+        // One that goes off in the next step says nothing of those behind it.
+        let later = self.sleeps.iter().filter(|s| s.deadline > world.now).min_by_key(|s| s.deadline);
+        later.is_none_or(|next| next.due > now && next.deadline > self.allowed)
     }
 
     /// Brings the list up to date with the world's timers.

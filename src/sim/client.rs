@@ -392,34 +392,24 @@ impl Client {
     fn nbd_step(&mut self, world: &mut World, choose: &mut dyn Choose, step: &NbdStep) -> Act {
         let name = &step.client;
         if let NbdAction::Answer(expected) = &step.action {
-            return match self.nbd.answered(name, expected) {
-                Ok(None) => Act::Waits,
-                Ok(Some(text)) => {
-                    self.note(world, "nbd", format!("{name}: {text}").into());
-                    self.next()
-                }
-                Err(reason) => self.checked(Err(reason)),
-            };
+            let answered = self.nbd.answered(name, expected);
+            if let Ok(Some(text)) = &answered {
+                self.note(world, "nbd", format!("{name}: {text}").into());
+            }
+            return if answered == Ok(None) { Act::Waits } else { self.checked(answered.map(drop)) };
         }
-        let serves = matches!(step.action, NbdAction::Serve(_) | NbdAction::Server(_));
+        let serves = step.action.is_servers();
         // Servers elsewhere do not ask whether the process is in its main loop: it may be waiting for them.
-        let may = if serves { !world.polls_in_vain() } else { true };
-        if may
-            && !self.nbd_connects
-            && !self.at_rest(world)
-            && ((!serves && !world.in_main_loop()) || self.decide(choose, 2) == 0)
-        {
+        let (vain, polls) = (serves && world.polls_in_vain(), !serves && !world.in_main_loop());
+        if !vain && !self.nbd_connects && !self.at_rest(world) && (polls || self.decide(choose, 2) == 0) {
             return Act::Waits;
         }
         let done = match &step.action {
             NbdAction::Connect { export, replies, contexts, refused, silent } => {
                 if !self.nbd_connects {
                     let connected = self.nbd.connect(world, name, export, (*replies, contexts), *silent);
-                    if *silent {
-                        return self.checked(connected);
-                    }
-                    self.nbd_connects = connected.is_ok();
-                    return if connected.is_ok() { Act::Acted } else { self.checked(connected) };
+                    self.nbd_connects = connected.is_ok() && !*silent;
+                    return if self.nbd_connects { Act::Acted } else { self.checked(connected) };
                 }
                 let negotiated = match self.nbd.negotiated(name) {
                     Ok(None) => return Act::Waits,
@@ -437,27 +427,12 @@ impl Client {
             NbdAction::Ask { kind, offset, length, pattern, flags } => {
                 self.nbd.ask(world, name, (*kind, *flags), (*offset, *length), *pattern)
             }
-            NbdAction::Disconnect => self.nbd.leave(world, name, true),
-            NbdAction::Gone => self.nbd.leave(world, name, false),
+            NbdAction::Disconnect | NbdAction::Gone => {
+                self.nbd.leave(world, name, step.action == NbdAction::Disconnect)
+            }
             NbdAction::Stall(on) => self.nbd.stall(name, *on),
             NbdAction::Answer(_) => Ok(()),
-            NbdAction::Serve(server) => {
-                if world.files.exists(&server.file) {
-                    world.files.start_nbd_server(name, server.clone());
-                    world.nbd_server_changed(name);
-                    Ok(())
-                } else {
-                    Err(format!("there is no file '{}' that a server could serve", server.file))
-                }
-            }
-            NbdAction::Server(state) => {
-                if world.files.set_nbd_server(name, *state) {
-                    world.nbd_server_changed(name);
-                    Ok(())
-                } else {
-                    Err(format!("no server was started at '{name}'"))
-                }
-            }
+            action @ (NbdAction::Serve(_) | NbdAction::Server(_)) => super::nbd::serve(world, name, action),
         };
         self.checked(done)
     }
@@ -475,11 +450,13 @@ impl Client {
             Some(StepKind::Nbd(step)) => !matches!(step.action, NbdAction::Answer(_)),
             _ => false,
         };
+        let anywhere =
+            matches!(self.steps.get(self.step).map(|s| &s.kind), Some(StepKind::Nbd(s)) if s.action.is_servers());
         let quiet = world.at_rest() && world.out.is_empty() && world.next_deadline().is_none();
         match self.state {
             State::Reply => false,
             State::Before if world.at_rest() && world.next_deadline().is_some() => true,
-            State::Before => sends && world.in_main_loop() && !quiet,
+            State::Before => sends && (anywhere || world.in_main_loop()) && !quiet,
             State::Sleep(_) => world.in_main_loop() && !world.at_rest(),
         }
     }

@@ -2,7 +2,7 @@
 //! stalls.
 
 use crate::nbd::{Answer, Greeting, Mode, Talk, cmd, errno_to_wire};
-use crate::scenario::nbd::{NbdAnswer, Replies};
+use crate::scenario::nbd::{NbdAction, NbdAnswer, Replies};
 use crate::world::World;
 use crate::world::arena::ConnId;
 use std::collections::BTreeMap;
@@ -169,6 +169,25 @@ impl NbdClients {
             (false, _) => Ok(None),
         }
     }
+}
+
+/// A server on the host starts, or changes its state.
+///
+/// # Errors
+/// There is no such file, or no such server.
+pub(super) fn serve(world: &mut World, address: &Arc<str>, action: &NbdAction) -> Result<(), String> {
+    match action {
+        NbdAction::Serve(server) if !world.files.exists(&server.file) => {
+            return Err(format!("there is no file '{}' that a server could serve", server.file));
+        }
+        NbdAction::Serve(server) => world.files.start_nbd_server(address, server.clone()),
+        NbdAction::Server(state) if !world.files.set_nbd_server(address, *state) => {
+            return Err(format!("no server was started at '{address}'"));
+        }
+        _ => {}
+    }
+    world.nbd_server_changed(address);
+    Ok(())
 }
 
 /// What came of a request, in a few words.
