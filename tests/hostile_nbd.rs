@@ -345,26 +345,13 @@ fn servers_of_a_node() {
             exchange(&mut world, &mut server, random);
         }
         // The server is gone, for good: requests fail when reconnect-delay is over.
-        for _ in 0..STEPS {
-            world.out.clear();
-            if world.step(&mut Calm) == Stepped::Ran {
-                continue;
-            }
-            let links: Vec<_> = world.nbd_links().map(|(link, _)| link).collect();
-            if world.in_main_loop() || links.is_empty() {
-                break;
-            }
-            for link in links {
-                world.link_connected(link, Err("gone".to_owned()));
-                world.link_hang_up(link);
-            }
-        }
+        without_server(&mut world);
         assert!(world.in_main_loop(), "it waits for a server that is gone: {:?}", world.waiting());
         world.submit(
             0,
             parse_one(r#"{"execute": "blockdev-del", "arguments": {"node-name": "t"}}"#).expect("a command"),
         );
-        settle(&mut world);
+        without_server(&mut world);
         let left: Vec<_> = world.nbd_links().map(|(link, _)| link).collect();
         for link in left {
             world.link_take(link);
@@ -373,4 +360,22 @@ fn servers_of_a_node() {
         let left: Vec<_> = world.nbd_links().map(|(_, link)| link.phase).collect();
         assert!(left.is_empty(), "sockets are left: {left:?}");
     });
+}
+
+/// Runs until nothing is to be done but what waits for a server; there is none.
+fn without_server(world: &mut World) {
+    for _ in 0..STEPS {
+        let links: Vec<_> = world.nbd_links().map(|(link, _)| link).collect();
+        for link in links {
+            world.link_connected(link, Err("gone".to_owned()));
+            world.link_hang_up(link);
+        }
+        world.out.clear();
+        if world.step(&mut Calm) != Stepped::Ran && (world.in_main_loop() || world.nbd_links().next().is_none()) {
+            return;
+        }
+        if world.at_rest() {
+            return;
+        }
+    }
 }

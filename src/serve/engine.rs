@@ -413,13 +413,13 @@ impl Engine {
         let began = Instant::now();
         loop {
             for _ in 0..64 {
+                self.links.dial(&mut self.world);
                 if let Some(next) = self.look(began) {
                     return next;
                 }
                 match self.step() {
                     Stepped::Ran => {}
                     Stepped::Idle | Stepped::Hang if self.broken.is_some() => return Next::Ended,
-                    Stepped::Idle | Stepped::Hang if self.links.dial(&mut self.world) => {}
                     // A timer was set that is due already.
                     Stepped::Idle | Stepped::Hang if self.goes_on() => {}
                     // Nothing can happen but what a client or a timer brings.

@@ -388,7 +388,7 @@ impl Client {
         self.stdout.clear();
     }
 
-    /// A step of an NBD client. What it sends it sends when the process is at rest, or, by choice, earlier.
+    /// A step of an NBD client: it sends when the process is at rest, or, by choice, earlier; servers act also while it polls.
     fn nbd_step(&mut self, world: &mut World, choose: &mut dyn Choose, step: &NbdStep) -> Act {
         let name = &step.client;
         if let NbdAction::Answer(expected) = &step.action {
@@ -399,7 +399,6 @@ impl Client {
             return if answered == Ok(None) { Act::Waits } else { self.checked(answered.map(drop)) };
         }
         let serves = step.action.is_servers();
-        // Servers elsewhere do not ask whether the process is in its main loop: it may be waiting for them.
         let (vain, polls) = (serves && world.polls_in_vain(), !serves && !world.in_main_loop());
         if !vain && !self.nbd_connects && !self.at_rest(world) && (polls || self.decide(choose, 2) == 0) {
             return Act::Waits;
