@@ -293,7 +293,7 @@ fn campaign_files() {
     let lines =
         [head, block(0, 0, false), block(1, 0, false), block(1, 1, true), block(2, 0, false), block(2, 1, true)];
     fuzz("campaign", 10_000, &[lines.join("\n")], &mut |_, text| {
-        let Ok((head, mut blocks)) = saved::read("c", text) else { return };
+        let Ok(saved::Saved { head, mut blocks, .. }) = saved::read("c", text) else { return };
         let mut tally = Tally::new(Arc::new(head.campaign));
         while tally.over.is_none()
             && let Some(block) = blocks.remove(&tally.next())

@@ -6,6 +6,7 @@
 #   disk    requests take time as on a slow disk (--sim-pace disk:…), so that libvirt meets jobs while they run
 #   seeded  under a seed, with the invariants watched and the run recorded; then the recording is run again by itself
 #   real    under a real QEMU, where one is installed (REAL_QEMU names it; empty: none)
+#   fetch   virtnbdbackup, where it is installed, fetches backups of all its levels over NBD, and they are restored
 # and compares disk and real, reply by reply and event by event (not between operations, where it depends on the machine what comes first).
 # It ends by itself and prints what failed. Where libvirt or qemu-img is missing it says so and is skipped. With KEEP=1 the directory
 # stays: SESSION/domain.log is libvirtd's log, with all of QMP in it, SESSION/conversation is what is compared.
@@ -90,6 +91,12 @@ clean() {
 }
 trap clean EXIT
 
+# Holds two sessions against each other: images, and what was said.
+same() {
+    name=compared session=$1
+    cmp "$top/$1/images" "$top/$2/images" >out || fail
+    diff "$top/$1/conversation" "$top/$2/conversation" >"$top/differences" || { grep -c '^[<>]' "$top/differences" >out; echo "lines differ" >>out; fail; }
+}
 checkpoint() { echo "<domaincheckpoint><name>$1</name></domaincheckpoint>" >checkpoint.xml; }
 # backup_xml NAME INCREMENTAL FORMAT DISK...
 backup_xml() {
@@ -114,6 +121,23 @@ aborted() {
     backup_xml aborted "" qcow2 vda >backup.xml
     v backup-begin guest backup.xml && v domjobinfo guest && v domjobabort guest && finished
 }
+# pull CHECKPOINT INCREMENTAL: a backup that a client fetches over NBD.
+pull() {
+    {
+        echo "<domainbackup mode='pull'>"; [ "$2" ] && echo "<incremental>$2</incremental>"
+        echo "<server transport='unix' socket='$dir/pull.sock'/><disks>"
+        for disk in vda vdb; do
+            bitmap=; [ "$2" ] && bitmap="exportbitmap='changed-$disk'"
+            echo "<disk name='$disk' backup='yes' type='file' exportname='$disk' $bitmap><scratch file='$dir/scratch.$disk'/></disk>"
+        done
+        echo "</disks></domainbackup>"
+    } >backup.xml
+    checkpoint "$1"; v backup-begin guest backup.xml checkpoint.xml
+}
+pulled() { v domjobabort guest && finished; }
+nbd() { echo "nbd+unix:///${1:-}?socket=$dir/pull.sock"; }
+map() { nbdinfo --map="qemu:dirty-bitmap:changed-$1" "$(nbd "$1")" && nbdinfo --map "$(nbd "$1")"; }
+listed() { nbdinfo --list "$(nbd)" | grep -v '^\turi:\|^\tis_'; }
 write() { v qemu-monitor-command guest --hmp "qemu-io -d $1/virtio-backend \"write -P $2 $3\""; }
 snapshot() { v snapshot-create-as guest "$1" --disk-only --no-metadata --diskspec "vda,file=$dir/$1.qcow2" --diskspec vdb,snapshot=no; }
 copy_aborted() {
@@ -152,6 +176,24 @@ disks() {
     step checkpoint-list v checkpoint-list guest; has c3
     step checkpoint-size v checkpoint-dumpxml guest c1 --size; has size
     step checkpoint-delete v checkpoint-delete guest c2
+    # What the guest writes meanwhile is no part of a backup that is pulled.
+    if command -v nbdinfo >/dev/null && command -v nbdcopy >/dev/null; then
+        step pull-full pull c4 ""
+        step pull-list listed; has 'export="vdb"'; cat out >>images
+        step pull-write write $vda 13 "5M 64k"
+        step pull-copy nbdcopy "$(nbd vda)" pulled.vda
+        step pull-end pulled
+        step pull-write-2 write $vda 14 "6M 192k"
+        step pull-incremental pull c5 c4
+        step pull-write-3 write $vda 15 "6M 64k"
+        step pull-map map vda; cat out >>images
+        step pull-map-2 map vdb; cat out >>images
+        step pull-copy-2 nbdcopy "$(nbd vda)" pulled-2.vda
+        step pull-jobinfo v domjobinfo guest
+        step pull-end-2 pulled
+    else
+        echo "skipped $session: backups that are pulled (no nbdinfo, nbdcopy: libnbd-bin)"
+    fi
     step snapshot snapshot s1
     step domblklist v domblklist guest; has s1.qcow2
     step write-above write $vda 11 "3M 64k"
@@ -189,7 +231,34 @@ disks() {
     step restore qemu-img rebase -u -b full.vda -F qcow2 inc.vda
     step restored qemu-img compare inc.vda plain.vda
     step no-errors qemu-img check -q copy.qcow2
+    sha256sum pulled.vda pulled-2.vda >>images 2>/dev/null
     for image in full.vda full.vdb plain.vda copy.qcow2 after.vdb; do
+        echo "$image $(qemu-img convert -U -O raw $image .out 2>/dev/null && sha256sum <.out)" >>images; rm -f .out
+    done
+}
+
+# What virtnbdbackup fetches, in four levels, and what it makes of it.
+fetch() { level=$1; shift; $as virtnbdbackup -U qemu:///session -d guest -l $level -o "$dir/$1" -f "$dir/nbd.sock" --scratchdir "$dir" --noprogress && finished; }
+unfetch() { $as virtnbdrestore -U qemu:///session -i "$dir/$1" -o "$dir/$2" --noprogress; }
+fetched() {
+    step define v define guest.xml
+    step start v start guest --paused
+    step write write $vda 7 "1M 128k"
+    step fetch-copy fetch copy copy
+    step fetch-full fetch full chain
+    step write-2 write $vda 9 "2M 64k"
+    step fetch-incremental fetch inc chain
+    step write-3 write $vda 11 "3M 64k"
+    step fetch-differential fetch diff chain
+    step write-4 write $vda 13 "2M 32k"
+    step fetch-incremental-2 fetch inc chain
+    step destroy v destroy guest
+    step restore unfetch chain restored
+    step restore-copy unfetch copy restored-copy
+    step restored qemu-img compare -U a.qcow2 restored/a.qcow2
+    step fetched-again qemu-img compare -U b.qcow2 restored/b.qcow2
+    ls chain | sed 's/[0-9]\{10,\}/TIME/' >>images
+    for image in restored/a.qcow2 restored/b.qcow2 restored-copy/a.qcow2; do
         echo "$image $(qemu-img convert -U -O raw $image .out 2>/dev/null && sha256sum <.out)" >>images; rm -f .out
     done
 }
@@ -205,12 +274,25 @@ if [ "$real" ]; then
     begin real "$real"
     disks
     end
-    name=compared session=disk
-    cmp "$top/disk/images" "$top/real/images" >out || fail
     sed -i '/^== backup-abort/,/^== destroy-again/{/^== destroy-again/!d}' "$top/disk/conversation"
-    diff "$top/disk/conversation" "$top/real/conversation" >"$top/differences" || { grep -c '^[<>]' "$top/differences" >out; echo "lines differ" >>out; fail; }
+    same disk real
 else
     echo "skipped: the comparison (no qemu-system-x86_64)"
+fi
+if command -v virtnbdbackup >/dev/null; then
+    begin fetch-disk "$program" --sim-pace disk:bytes=6M,requests=20000
+    fetched
+    end
+    if [ "$real" ]; then
+        begin fetch-real "$real"
+        fetched
+        end
+        # Its scratch files have random names.
+        sed -i 's/backup\.[A-Z0-9]\{5\}\.vd/backup.NAME.vd/g' "$top"/fetch-*/conversation
+        same fetch-disk fetch-real
+    fi
+else
+    echo "skipped: virtnbdbackup (it is not installed)"
 fi
 echo "$done steps, $failed failed"
 [ $failed = 0 ]

@@ -4,10 +4,11 @@
 
 use super::files;
 use super::quirks::WatchArgs;
-use crate::explore::saved::{self, Blocks, Head};
+use crate::explore::saved::{self, Blocks, Head, Part, Saved};
 use crate::explore::{Block, Campaign};
 use serde::Serialize;
-use std::fs::{File, OpenOptions};
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -40,24 +41,45 @@ impl CampaignFile {
             ),
             _ => format!("{}: {error}", path.display()),
         })?;
-        let mut made = CampaignFile { file, path };
+        let mut made = CampaignFile::locked(file, path)?;
         made.line(head)?;
         Ok(made)
     }
 
-    /// The one that is there, with what it holds.
-    pub fn resume(dir: &Path, head: &Head) -> Result<(CampaignFile, Blocks), String> {
+    /// The one that is there, with what it holds; a new one if none is there, so that whoever gives the same command again and again gets
+    /// on with it. A file without a whole first line is none: its process was killed when it had only just begun.
+    pub fn resume(dir: &Path, head: &Head) -> Result<(CampaignFile, Saved), String> {
+        std::fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
         let path = dir.join(NAME);
-        let (old, blocks) = read(&path)?;
-        if old != *head {
-            return Err(format!("{}: it is of another campaign: {}", path.display(), head.differs(&old)));
+        let trouble = |error: std::io::Error| format!("{}: {error}", path.display());
+        let file = OpenOptions::new().read(true).append(true).create(true).open(&path).map_err(trouble)?;
+        let mut made = CampaignFile::locked(file, path.clone())?;
+        if files::campaign(&path)?.contains('\n') {
+            let old = read(&path)?;
+            if old.head != *head {
+                return Err(format!("{}: it is of another campaign: {}", path.display(), head.differs(&old.head)));
+            }
+            // The last line may have been cut off.
+            made.write("\n")?;
+            return Ok((made, old));
         }
-        let file =
-            OpenOptions::new().append(true).open(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let mut made = CampaignFile { file, path };
-        // The last line may have been cut off.
-        made.write("\n")?;
-        Ok((made, blocks))
+        made.file.set_len(0).map_err(trouble)?;
+        made.line(head)?;
+        Ok((made, Saved { head: head.clone(), blocks: Blocks::new(), part: None }))
+    }
+
+    /// Only one process may add lines. An engine that takes a machine for lost may start its part again while it still runs. Where the file
+    /// system has no locks, that is left to the engine.
+    fn locked(file: File, path: PathBuf) -> Result<CampaignFile, String> {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => Err(format!("{}: another process works on this campaign", path.display())),
+            Ok(()) | Err(TryLockError::Error(_)) => Ok(CampaignFile { file, path }),
+        }
+    }
+
+    /// Adds who it belongs to, or that it is done.
+    pub fn part(&mut self, part: Part) -> Result<(), String> {
+        self.line(&part)
     }
 
     /// Adds a block.
@@ -83,20 +105,36 @@ pub(super) fn overwrite(file: &mut File, text: &str) {
     let _ = written.and_then(|()| file.stream_position()).and_then(|end| file.set_len(end));
 }
 
-fn read(path: &Path) -> Result<(Head, Blocks), String> {
+fn read(path: &Path) -> Result<Saved, String> {
     saved::read(&path.to_string_lossy(), &files::campaign(path)?)
 }
 
-/// Reads all parts of one campaign.
-pub(super) fn read_all(parts: &[PathBuf]) -> Result<(Head, Blocks), String> {
-    let mut all: Option<(Head, Blocks)> = None;
+/// All parts of one campaign, read and put together.
+pub(super) struct Parts {
+    /// Which campaign it is.
+    pub head: Head,
+    /// The blocks of all parts.
+    pub blocks: Blocks,
+    /// Which parts there are, and whether each is done.
+    pub known: BTreeMap<u64, bool>,
+}
+
+/// Reads all parts of one campaign. A part that was given up and made elsewhere once more may be there twice.
+pub(super) fn read_all(parts: &[PathBuf]) -> Result<Parts, String> {
+    let mut all: Option<Parts> = None;
     for part in parts {
         let path = if part.is_dir() { part.join(NAME) } else { part.clone() };
-        let (head, blocks) = read(&path)?;
-        match &mut all {
-            None => all = Some((head, blocks)),
-            Some((first, known)) if *first == head => known.extend(blocks),
+        let Saved { head, blocks, part } = read(&path)?;
+        let all = match &mut all {
+            None => all.insert(Parts { head, blocks, known: BTreeMap::new() }),
+            Some(all) if all.head == head => {
+                all.blocks.extend(blocks);
+                all
+            }
             Some(_) => return Err(format!("{}: it is of another campaign than the first", path.display())),
+        };
+        if let Some(Part { part, done }) = part {
+            *all.known.entry(part).or_default() |= done;
         }
     }
     all.ok_or_else(|| "there are no parts".to_owned())

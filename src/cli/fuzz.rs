@@ -13,7 +13,7 @@ use super::output::Output;
 use super::quirks::AlwaysWatchArgs;
 use super::{EXIT_CODES, EXIT_USAGE, counted, files, seeds};
 use crate::choice::{ChoiceLog, Chooser, Mode, Replay};
-use crate::explore::saved::Head;
+use crate::explore::saved::{Blocks, Head, Part};
 use crate::explore::{
     ANOTHER_RUN, Block, Campaign, EXHAUST, Fingerprint, Found, PORTFOLIO, Source, Stage, Start, Strategy, Tally,
     Worker, grouped,
@@ -79,7 +79,7 @@ pub(super) struct FuzzArgs {
     /// Save the progress and results of the campaign in this directory
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
-    /// Continue the campaign in the directory of --state
+    /// Continue the campaign in the directory of --state, or begin it if there is none
     #[arg(long, requires = "state")]
     resume: bool,
     /// Directory for failure files; default: that of --state, or `failures`
@@ -91,18 +91,6 @@ pub(super) struct FuzzArgs {
     /// Write pages about the campaign into this directory: index.html, and one for each kind of failure
     #[arg(long, value_name = "DIR", conflicts_with = "shard")]
     report: Option<PathBuf>,
-}
-
-/// Arguments of `merge`.
-#[derive(Debug, Args)]
-#[command(after_help = EXIT_CODES)]
-pub(super) struct MergeArgs {
-    /// Directories that `fuzz --state` wrote, or the `campaign.jsonl` in them: all parts of one campaign
-    #[arg(required = true)]
-    parts: Vec<PathBuf>,
-    /// List the marks that were not reached
-    #[arg(long)]
-    marks: bool,
 }
 
 fn shard(text: &str) -> Result<(u64, u64), String> {
@@ -163,13 +151,19 @@ pub(super) fn fuzz(args: &FuzzArgs, runner: Runner, out: &mut Output) -> u8 {
     let mut head =
         campaign_file::head(args.file.as_deref(), args.kind.map(|kind| kind.of_generator().name()), &watch, &campaign);
     head.parts = args.shard.map(|(_, of)| of);
-    let (file, known) = match open_state(args, &head) {
+    let (mut file, known, was) = match open_state(args, &head) {
         Ok(opened) => opened,
         Err(problem) => {
             out.error(&problem);
             return EXIT_USAGE;
         }
     };
+    if let (Some((part, _)), Some(state), None) = (args.shard, &mut file, was)
+        && let Err(problem) = state.part(Part { part, done: false })
+    {
+        out.error(&problem);
+        return EXIT_USAGE;
+    }
     let save = Save {
         name: head.file.clone(),
         plan,
@@ -187,18 +181,9 @@ pub(super) fn fuzz(args: &FuzzArgs, runner: Runner, out: &mut Output) -> u8 {
         saved: BTreeSet::new(),
     };
     let stop = Stop::on_signals();
-    let (tally, trouble) = work(args, shared, &campaign, &Arc::new(source), &save, &stop, out);
-    if let Some((part, of)) = args.shard {
-        if let Some(problem) = trouble {
-            out.error(&format!("{problem}; part {part} of {of} is not done, --resume goes on with it"));
-            return EXIT_USAGE;
-        }
-        if stop.asked() {
-            out.print(&format!("interrupted: part {part} of {of} is not done; --resume goes on with it\n"));
-            return EXIT_INTERRUPTED;
-        }
-        out.print(&format!("part {part} of {of} is done; `merge` joins the parts\n"));
-        return 0;
+    let Worked { tally, trouble, file } = work(args, shared, &campaign, &Arc::new(source), &save, &stop, out);
+    if let Some(part) = args.shard {
+        return part_is_over(part, trouble, was, file, &tally, &stop, out);
     }
     let again = |found: &Found| match save.write(found) {
         Ok(path) => format!("blockjob-sim replay {}", path.display()),
@@ -241,7 +226,7 @@ pub(super) fn one_schedule_only(plan: &Plan, out: &mut Output) {
 }
 
 /// Gives the generated scenario of a seed.
-fn generated(kind: Option<KindArg>) -> fn(u64) -> Plan {
+pub(super) fn generated(kind: Option<KindArg>) -> fn(u64) -> Plan {
     use crate::generate::{Kind, program, scenario};
     match kind.map(KindArg::of_generator) {
         None => |seed| scenario(seed).plan,
@@ -252,18 +237,24 @@ fn generated(kind: Option<KindArg>) -> fn(u64) -> Plan {
 }
 
 /// Writes failures to files.
-struct Save {
-    name: String,
-    plan: Option<Plan>,
-    runner: Runner,
-    options: RunOptions,
-    dir: PathBuf,
-    kind: Option<KindArg>,
+pub(super) struct Save {
+    /// The scenario, or that scenarios are generated.
+    pub name: String,
+    /// Its plan; `None` where scenarios are generated.
+    pub plan: Option<Plan>,
+    /// Who runs.
+    pub runner: Runner,
+    /// With what.
+    pub options: RunOptions,
+    /// Where the files go.
+    pub dir: PathBuf,
+    /// What is generated.
+    pub kind: Option<KindArg>,
 }
 
 impl Save {
     /// Makes the run once more and writes down all there is to it. The name follows from the failure.
-    fn write(&self, found: &Found) -> Result<PathBuf, String> {
+    pub fn write(&self, found: &Found) -> Result<PathBuf, String> {
         let mut plan = match (&self.plan, found.seed) {
             (Some(plan), _) => plan.clone(),
             (None, Some(seed)) => generated(self.kind)(seed),
@@ -318,15 +309,60 @@ fn campaign(args: &FuzzArgs) -> Campaign {
     campaign
 }
 
-type Known = BTreeMap<(usize, u64), Block>;
-
-fn open_state(args: &FuzzArgs, head: &Head) -> Result<(Option<CampaignFile>, Known), String> {
-    let Some(dir) = &args.state else { return Ok((None, Known::new())) };
-    if args.resume {
-        let (file, known) = CampaignFile::resume(dir, head)?;
-        return Ok((Some(file), known));
+/// What `--state` and `--resume` give: the file, the blocks it has, whose part it is.
+fn open_state(args: &FuzzArgs, head: &Head) -> Result<(Option<CampaignFile>, Blocks, Option<Part>), String> {
+    let Some(dir) = &args.state else { return Ok((None, Blocks::new(), None)) };
+    if !args.resume {
+        return Ok((Some(CampaignFile::create(dir, head)?), Blocks::new(), None));
     }
-    Ok((Some(CampaignFile::create(dir, head)?), Known::new()))
+    let (file, saved) = CampaignFile::resume(dir, head)?;
+    match (args.shard, saved.part) {
+        (Some((part, of)), Some(was)) if part != was.part => {
+            Err(format!("{}: this is part {} of {of}, not part {part}", dir.display(), was.part))
+        }
+        _ => Ok((Some(file), saved.blocks, saved.part)),
+    }
+}
+
+/// Says whether a part of a campaign is done, in its file too.
+fn part_is_over(
+    (part, of): (u64, u64),
+    trouble: Option<String>,
+    was: Option<Part>,
+    file: Option<CampaignFile>,
+    tally: &Tally,
+    stop: &Stop,
+    out: &mut Output,
+) -> u8 {
+    let not_done = format!("part {part} of {of} is not done; --resume goes on with it");
+    let late = tally.over.as_deref() == Some(LATE);
+    if trouble.is_none() && (stop.asked() || late) {
+        out.print(&format!("{}: {not_done}\n", if late { LATE } else { INTERRUPTED }));
+        return EXIT_INTERRUPTED;
+    }
+    let said = match (file, was) {
+        (Some(mut file), None | Some(Part { done: false, .. })) => file.part(Part { part, done: true }),
+        _ => Ok(()),
+    };
+    if let Some(problem) = trouble.or(said.err()) {
+        out.error(&format!("{problem}; {not_done}"));
+        return EXIT_USAGE;
+    }
+    out.print(&format!("part {part} of {of} is done; `merge` joins the parts\n"));
+    0
+}
+
+/// Why a campaign is over that ran out of `--time`.
+const LATE: &str = "the time is over";
+/// Why one is over that was sent a signal.
+const INTERRUPTED: &str = "interrupted";
+
+/// What is left when all workers have stopped.
+struct Worked {
+    tally: Tally,
+    /// Why the state could not be written.
+    trouble: Option<String>,
+    file: Option<CampaignFile>,
 }
 
 /// Has the workers do blocks until the campaign is over.
@@ -338,7 +374,7 @@ fn work(
     save: &Save,
     stop: &Stop,
     out: &mut Output,
-) -> (Tally, Option<String>) {
+) -> Worked {
     let machine = std::thread::available_parallelism().map_or(1, usize::from);
     let jobs = args.jobs.unwrap_or(machine).clamp(1, 256);
     let began = Instant::now();
@@ -362,7 +398,7 @@ fn work(
             let mut state = shared();
             let late = end.is_some_and(|end| Instant::now() >= end);
             if (stop.asked() || late) && state.tally.over.is_none() {
-                state.tally.over = Some(if late { "the time is over" } else { "interrupted" }.to_owned());
+                state.tally.over = Some(if late { LATE } else { INTERRUPTED }.to_owned());
             }
             if state.tally.over.is_some() || state.trouble.is_some() {
                 bell.notify_all();
@@ -377,7 +413,7 @@ fn work(
     });
     out.progress("");
     let shared = lock.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let Shared { mut tally, trouble, .. } = shared;
+    let Shared { mut tally, trouble, file, .. } = shared;
     if trouble.is_some() && tally.over.is_none() {
         tally.over = Some("the state could not be written".to_owned());
     }
@@ -387,7 +423,7 @@ fn work(
         let rate = u128::from(tally.runs) * 1_000_000 / micros;
         out.remark(&format!("{} runs/s, {}\n", grouped(&rate.to_string()), counted(jobs as u64, "worker")));
     }
-    (tally, trouble)
+    Worked { tally, trouble, file }
 }
 
 fn progress(tally: &Tally, began: Instant, campaign: &Campaign, end: Option<Instant>) -> String {
@@ -564,7 +600,7 @@ fn fold(state: &mut Shared, save: &Save) {
 }
 
 /// Tells what was found; gives the exit code.
-fn tell(tally: &Tally, marks: bool, again: &dyn Fn(&Found) -> String, out: &mut Output) -> u8 {
+pub(super) fn tell(tally: &Tally, marks: bool, again: &dyn Fn(&Found) -> String, out: &mut Output) -> u8 {
     out.print(&tally.report(marks));
     if let Some(why) = &tally.over {
         out.print(&format!("over: {why}\n"));
@@ -595,33 +631,4 @@ fn tell(tally: &Tally, marks: bool, again: &dyn Fn(&Found) -> String, out: &mut 
     }
     let crashed = tally.found.iter().any(|found| found.outcome == "crash");
     if crashed { 3 } else { 1 }
-}
-
-/// Joins the parts of a campaign.
-pub(super) fn merge(args: &MergeArgs, out: &mut Output) -> u8 {
-    let (head, blocks) = match campaign_file::read_all(&args.parts) {
-        Ok(read) => read,
-        Err(problem) => {
-            out.error(&problem);
-            return EXIT_USAGE;
-        }
-    };
-    let mut tally = Tally::new(Arc::new(head.campaign.clone()));
-    while tally.over.is_none() {
-        match blocks.get(&tally.next()) {
-            Some(block) => tally.take(block),
-            None => {
-                let (stage, number) = tally.next();
-                out.error(&match head.parts {
-                    Some(of) => {
-                        format!("part {} of {of} is missing or not done (`--shard {}/{of}`)", number % of, number % of)
-                    }
-                    None => format!("the campaign is not done: block {number} of stage {stage} is missing"),
-                });
-                return EXIT_USAGE;
-            }
-        }
-    }
-    let again = |found: &Found| head.again(found);
-    tell(&tally, args.marks, &again, out)
 }

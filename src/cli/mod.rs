@@ -19,6 +19,7 @@ pub mod help;
 mod interrupt;
 mod kinds;
 mod memory;
+mod merge;
 pub mod museum;
 mod new;
 mod output;
@@ -94,7 +95,7 @@ enum Command {
     /// Run a campaign: many schedules of a scenario, by a ladder of strategies or by one; checks all invariants
     Fuzz(fuzz::FuzzArgs),
     /// Join the parts of a campaign that `fuzz --shard` made
-    Merge(fuzz::MergeArgs),
+    Merge(merge::MergeArgs),
     /// Draw the pictures of docs/gallery
     Gallery(gallery::GalleryArgs),
     /// Step through a run, forwards and backwards, and take other alternatives
@@ -266,7 +267,7 @@ pub fn main(runner: Runner) -> ExitCode {
         Command::Generate(args) => generate::generate(args, &mut out),
         Command::Explore(args) => explore::explore(args, &mut out),
         Command::Fuzz(args) => fuzz::fuzz(args, runner, &mut out),
-        Command::Merge(args) => fuzz::merge(args, &mut out),
+        Command::Merge(args) => merge::merge(args, runner, &mut out),
         Command::Check(args) => check::check(&args.files, &mut out),
         Command::New(args) => new::new(args, &mut out),
         Command::Schema => schema::schema(&mut out),

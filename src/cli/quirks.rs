@@ -23,6 +23,22 @@ impl WatchArgs {
         self.quirk.iter().copied().collect()
     }
 
+    /// Reads what [`WatchArgs::written`] wrote.
+    ///
+    /// # Errors
+    /// The word that is no such option.
+    pub fn parse(text: &str) -> Result<WatchArgs, String> {
+        let (mut watch, mut words) = (WatchArgs::default(), text.split_whitespace());
+        while let Some(word) = words.next() {
+            match word {
+                "--quirk" => watch.quirk.push(words.next().unwrap_or_default().parse()?),
+                "--check" => watch.check = true,
+                _ => return Err(format!("`{word}` is no option of a campaign: expected --quirk NAME or --check")),
+            }
+        }
+        Ok(watch)
+    }
+
     /// The options as they are written on a command line, each with a space before it.
     #[must_use]
     pub fn written(&self) -> String {

@@ -10,6 +10,26 @@ use std::collections::BTreeMap;
 /// Blocks by stage and number.
 pub type Blocks = BTreeMap<(usize, u64), Block>;
 
+/// A line that says whose file it is: written where a part of a campaign begins, and once more when it is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Which part, counted from 0.
+    pub part: u64,
+    /// Whether all its blocks are in the file.
+    pub done: bool,
+}
+
+/// What stands in the file of a campaign.
+#[derive(Clone, Debug)]
+pub struct Saved {
+    /// Which campaign it is.
+    pub head: Head,
+    /// The blocks that are done.
+    pub blocks: Blocks,
+    /// Which part of the campaign, if it is divided.
+    pub part: Option<Part>,
+}
+
 /// The first line: which campaign it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
@@ -79,20 +99,38 @@ impl Head {
 ///
 /// # Errors
 /// What is wrong with it, and in which line. A line that is no JSON of a block is none: it was cut off when the process was killed.
-pub fn read(name: &str, text: &str) -> Result<(Head, Blocks), String> {
+pub fn read(name: &str, text: &str) -> Result<Saved, String> {
     let mut lines = text.lines();
     let head = lines.next().and_then(|line| serde_json::from_str::<Head>(line).ok());
     let head = head.ok_or_else(|| format!("{name}: this is no file of a campaign"))?;
     head_is_sound(&head.campaign).map_err(|why| format!("{name}:1: {why}"))?;
-    let (mut blocks, mut runs): (Blocks, u64) = (BTreeMap::new(), 0);
+    let (mut blocks, mut runs, mut part): (Blocks, u64, Option<Part>) = (BTreeMap::new(), 0, None);
     for (at, line) in (2_u64..).zip(lines) {
-        let Ok(block) = serde_json::from_str::<Block>(line) else { continue };
         let wrong = |why: &str| format!("{name}:{at}: {why}");
+        if let Ok(said) = serde_json::from_str::<Part>(line) {
+            part_is_sound(said, part, head.parts).map_err(|why| wrong(&why))?;
+            part = Some(said);
+            continue;
+        }
+        let Ok(block) = serde_json::from_str::<Block>(line) else { continue };
         block_is_sound(&block, &head.campaign).map_err(|why| wrong(&why))?;
         runs = runs.checked_add(block.runs).ok_or_else(|| wrong("so far there are more than 2^64 runs"))?;
         blocks.insert((block.stage, block.number), block);
     }
-    Ok((head, blocks))
+    Ok(Saved { head, blocks, part })
+}
+
+fn part_is_sound(said: Part, before: Option<Part>, of: Option<u64>) -> Result<(), String> {
+    if of.is_none_or(|of| said.part >= of) {
+        let of = of.map_or_else(|| "a campaign that is not divided".to_owned(), |of| format!("{of}"));
+        return Err(format!("this is said to be part {} of {of}", said.part));
+    }
+    match before {
+        Some(before) if before.part != said.part => {
+            Err(format!("this is said to be part {}, and before it was part {}", said.part, before.part))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn head_is_sound(campaign: &Campaign) -> Result<(), String> {
@@ -159,7 +197,28 @@ mod tests {
         assert_eq!(wrong(&[block(4, 0, 3, 7)]), "c:2: a block of 3 runs, 7 of which failed in 0 ways");
         assert_eq!(wrong(&[block(4, u64::MAX, 3, 0)]), "c:2: a block of a number that has no next");
         let cut = format!("{}\n{{\"stage\":", text(&[block(4, 0, 3, 0)], &campaign));
-        assert_eq!(read("c", &cut).expect("a cut line is none").1.len(), 1);
+        assert_eq!(read("c", &cut).expect("a cut line is none").blocks.len(), 1);
+    }
+
+    #[test]
+    fn whose_part_it_is_is_said_once() {
+        let campaign = Campaign::ladder(10, 100);
+        let file = |of, lines: &[&str]| {
+            let mut head = Head::new("x.yaml".into(), String::new(), &campaign);
+            head.parts = of;
+            let head = serde_json::to_string(&head).expect("JSON");
+            read("c", &[&[head.as_str()], lines].concat().join("\n"))
+        };
+        let part = |part, done| Some(Part { part, done });
+        let (begun, done) = (r#"{"part":2,"done":false}"#, r#"{"part":2,"done":true}"#);
+        assert_eq!(file(Some(3), &[]).expect("no line says so").part, None);
+        assert_eq!(file(Some(3), &[begun]).expect("begun").part, part(2, false));
+        assert_eq!(file(Some(3), &[begun, done]).expect("done").part, part(2, true));
+        assert_eq!(file(Some(2), &[begun]).unwrap_err(), "c:2: this is said to be part 2 of 2");
+        let undivided = "c:2: this is said to be part 2 of a campaign that is not divided";
+        assert_eq!(file(None, &[done]).unwrap_err(), undivided);
+        let other = "c:3: this is said to be part 1, and before it was part 2";
+        assert_eq!(file(Some(3), &[begun, r#"{"part":1,"done":true}"#]).unwrap_err(), other);
     }
 
     #[test]
