@@ -420,6 +420,7 @@ impl Engine {
                 match self.step() {
                     Stepped::Ran => {}
                     Stepped::Idle | Stepped::Hang if self.broken.is_some() => return Next::Ended,
+                    Stepped::Idle | Stepped::Hang if self.links.dial(&mut self.world) => {}
                     // A timer was set that is due already.
                     Stepped::Idle | Stepped::Hang if self.goes_on() => {}
                     // Nothing can happen but what a client or a timer brings.

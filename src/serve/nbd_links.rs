@@ -46,14 +46,15 @@ pub(super) struct NbdLinks {
 }
 
 impl NbdLinks {
-    /// To be called before the world is looked at: connects what it wants to be connected.
-    pub(super) fn dial(&mut self, world: &mut World) {
+    /// To be called before the world is looked at: connects what it wants to be connected. Whether there was something.
+    pub(super) fn dial(&mut self, world: &mut World) -> bool {
         let dials = |this: &NbdLinks, link| !this.sockets.iter().any(|socket| socket.link == link);
         let wanted: Vec<(LinkId, SocketAddress)> = world
             .nbd_links()
             .filter(|(id, link)| link.phase == Phase::Dials && dials(self, *id))
             .map(|(id, link)| (id, link.address.clone()))
             .collect();
+        let any = !wanted.is_empty();
         for (link, address) in wanted {
             match dial(link, &address) {
                 Ok(socket) => {
@@ -65,6 +66,7 @@ impl NbdLinks {
                 Err(text) => world.link_connected(link, Err(text)),
             }
         }
+        any
     }
 
     /// While the process starts: all that there is to do, and where the world waits for a server, a short wait.
