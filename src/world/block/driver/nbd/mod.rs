@@ -200,8 +200,8 @@ impl World {
         if let SocketAddress::Other(what) = &config.server {
             return self.ret(fail(&format!("not simulated: {what}")));
         }
-        let too_long = |name: &Option<Arc<str>>| name.as_ref().is_some_and(|n| n.len() > crate::nbd::MAX_STRING_SIZE);
-        if too_long(&config.export) {
+        let too_long = |name: Option<&Arc<str>>| name.is_some_and(|n| n.len() > crate::nbd::MAX_STRING_SIZE);
+        if too_long(config.export.as_ref()) {
             return self.ret(fail("export name too long to send to server"));
         }
         if let Some(id) = &config.tls_creds {
@@ -211,7 +211,7 @@ impl World {
             };
             return self.ret(fail(&text));
         }
-        if too_long(&config.x_dirty_bitmap) {
+        if too_long(config.x_dirty_bitmap.as_ref()) {
             return self.ret(fail("x-dirty-bitmap query too long to send to server"));
         }
         let mut driver = NbdDriver::new(config.clone());

@@ -357,15 +357,10 @@ impl World {
         match waited.broken.or(no_extent.then_some(Errno::EIO)) {
             Some(errno) => self.nbd_again(asked, errno),
             None => {
-                let tag = self.nbd_reader_tag();
-                self.ret(answer(&asked, *waited, tag))
+                // Nobody whom the world knows wrote what another server sends.
+                self.ret(answer(&asked, &waited, WriteTag(0)))
             }
         }
-    }
-
-    /// Whose bytes those are that come from another server: nobody's whom the world knows.
-    fn nbd_reader_tag(&self) -> WriteTag {
-        WriteTag(0)
     }
 }
 
@@ -400,7 +395,7 @@ fn failed(request: &Request, errno: Errno) -> Val {
 }
 
 /// The result of a request that was answered.
-fn answer(asked: &Asked, waited: Slot, tag: WriteTag) -> Val {
+fn answer(asked: &Asked, waited: &Slot, tag: WriteTag) -> Val {
     if let Some(errno) = waited.refused {
         return failed(&asked.request, errno);
     }
@@ -433,8 +428,7 @@ fn answer(asked: &Asked, waited: Slot, tag: WriteTag) -> Val {
 fn as_data(bytes: &[u8], tag: WriteTag) -> Data {
     const PIECE: usize = 4096;
     let mut data = Data::new();
-    let mut pieces = bytes.chunks(PIECE).peekable();
-    while let Some(piece) = pieces.next() {
+    for piece in bytes.chunks(PIECE) {
         let first = piece[0];
         if piece.iter().all(|byte| *byte == first) {
             let length = piece.len() as u64;
