@@ -1,6 +1,10 @@
 //! Clients of a real NBD server, for the steps of a scenario that has some, and servers for its nodes: `qemu-nbd`. What they are answered is compared with what the scenario
 //! expects by the model's client alone; here they only do the same at the same places.
-#![expect(clippy::disallowed_types, reason = "clients of a real QEMU's NBD server")]
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "clients of a real QEMU's NBD server, and servers for it"
+)]
 
 use crate::base::Json;
 use crate::host::network::{NbdServer, ServerState};

@@ -470,7 +470,6 @@ impl World {
                 self.open_done(o)
             }
             Err(err) => {
-                self.nbd_close(bs);
                 let (None, Some(errno)) = (Some(&err.desc).filter(|desc| !desc.is_empty()), err.errno) else {
                     return self.driver_open_failed(o, err);
                 };
@@ -518,6 +517,7 @@ impl World {
     /// `bdrv_open_driver`, where the driver refuses: its children go under the graph lock, whether it has any or not.
     pub(super) fn driver_open_failed(&mut self, o: Box<Opening>, err: QmpError) -> Flow {
         let bs = o.bs;
+        self.nbd_close(bs);
         self.graph.nodes[bs].driver = None;
         self.push(OpenFrame::OpenFail(o, err).into());
         self.seq([
