@@ -315,7 +315,7 @@ pub enum FailureError {
     /// It is no failure file, or one that lacks something.
     #[error("{name}: {problem}")]
     Form {
-        /// The file.
+        /// The file's name as it was given.
         name: String,
         /// What is wrong.
         problem: String,

@@ -11,7 +11,7 @@ mod common;
 
 use blockjob_sim::base::Json;
 use blockjob_sim::choice::{Chooser, Walk};
-use blockjob_sim::generate::{self, Generated, Kind, Options};
+use blockjob_sim::generate::{self, ClientKind, Generated, Options};
 use blockjob_sim::scenario::load;
 use blockjob_sim::scenario::plan::StepKind;
 use blockjob_sim::sim;
@@ -28,7 +28,7 @@ fn run(generated: &Generated, chooser: Chooser) -> Run {
 /// 300 programs, a hundred of each kind, calm and under a seed of choices each: no invariant breaks, all end, twice the same.
 #[test]
 fn programs_run_clean_and_the_same_each_time() {
-    let seeds: Vec<(Kind, u64)> = (0..100).flat_map(|seed| Kind::ALL.map(|kind| (kind, seed))).collect();
+    let seeds: Vec<(ClientKind, u64)> = (0..100).flat_map(|seed| ClientKind::ALL.map(|kind| (kind, seed))).collect();
     let wrong: Vec<String> = in_threads(&seeds, |(kind, seed)| {
         let options = Options { kind: Some(*kind), crashes: false, all_kinds: true };
         let generated = generate::with(&options, *seed);

@@ -137,12 +137,19 @@ pull() {
 pulled() { v domjobabort guest && finished; }
 nbd() { echo "nbd+unix:///${1:-}?socket=$dir/pull.sock"; }
 map() { nbdinfo --map="qemu:dirty-bitmap:changed-$1" "$(nbd "$1")" && nbdinfo --map "$(nbd "$1")"; }
-listed() { nbdinfo --list "$(nbd)" | grep -v '^\turi:\|^\tis_'; }
+listed() { nbdinfo --list "$(nbd)" | sed '/^\turi:/d; /^\tis_/d'; }
 write() { v qemu-monitor-command guest --hmp "qemu-io -d $1/virtio-backend \"write -P $2 $3\""; }
 snapshot() { v snapshot-create-as guest "$1" --disk-only --no-metadata --diskspec "vda,file=$dir/$1.qcow2" --diskspec vdb,snapshot=no; }
 copy_aborted() {
     v blockcopy guest vda "$dir/early.qcow2" --transient-job --format qcow2 --bandwidth 1048576 --bytes &&
         v blockjob guest vda --bandwidth 2097152 --bytes && v blockjob guest vda --abort
+}
+
+# libvirt answers the event with a question, which is to belong to this step.
+reset() {
+    v reset guest || return 1
+    for _ in $(seq 100); do grep -q 'host-qmp-system-reset' "$dir/domain.log" && break; sleep 0.1; done
+    sleep 0.5
 }
 
 vda=/machine/peripheral/virtio-disk0
@@ -218,7 +225,7 @@ disks() {
     step eject-media v change-media guest hdc --eject --force
     step setmem v setmem guest 32M --live
     step suspend v suspend guest
-    step reset v reset guest
+    step reset reset
     step resume-again v resume guest
     step shutdown v shutdown guest
     step destroy v destroy guest

@@ -8,6 +8,10 @@ usage() {
 usage: tests/remake.sh WHAT
 
   recordings [DIR/NAME…]  tests/data/qemu, by the real QEMU 10.0.2 (QEMU=… for another program); all without a name
+  jobs NAME…              tests/data/jobs, likewise; PROGRAM_SEEDS in tests/qemu_traces.rs has to be looked up again
+  qmp-errors              tests/data/qmp-errors.jsonl, by the real QEMU 10.0.2
+  blockdev-options        tests/data/blockdev-options.jsonl, likewise
+  wire                    tests/data/wire, likewise
   snapshots               snapshots of scenarios
   digests                 snapshots/iotest-124/digests
   seeds                   searches the seeds for RECORDED_SEEDS (tests/common/mod.rs), and prints them
@@ -35,6 +39,19 @@ recordings)
         mv "$new" "tests/data/qemu/$name.jsonl"
     done
     ;;
+jobs)
+    [ $# -gt 0 ] || usage
+    for name in "$@"; do
+        scenario=$(sed -n "s|^    (\"$name\", \"\([a-z0-9/-]*\)\"),\$|\1|p" tests/qemu_traces.rs)
+        [ -n "$scenario" ] || { echo "tests/qemu_traces.rs names no scenario of $name" >&2; exit 1; }
+        new=$(mktemp)
+        sim record --qemu "${QEMU:-qemu-system-x86_64}" --repeat 10 "sim-scenarios/$scenario.yaml" >"$new"
+        mv "$new" "tests/data/jobs/$name.jsonl"
+    done
+    ;;
+qmp-errors) python3 tests/record-requests.py errors --qemu "${QEMU:-qemu-system-x86_64}" ;;
+blockdev-options) python3 tests/record-requests.py options --qemu "${QEMU:-qemu-system-x86_64}" ;;
+wire) python3 tests/record-requests.py wire --qemu "${QEMU:-qemu-system-x86_64}" ;;
 snapshots) INSTA_UPDATE=always cargo test --locked --test scenarios ;;
 digests) INSTA_UPDATE=always cargo test --locked --test digests ;;
 seeds | race-seeds) cargo test --release --locked --test remake -- "$what" ;;

@@ -11,13 +11,14 @@ mod common;
 
 use blockjob_sim::base::Json;
 use blockjob_sim::base::errno::Errno;
-use blockjob_sim::base::time::Span;
+use blockjob_sim::base::time::{Instant, Span};
 use blockjob_sim::choice::{ChoiceLog, Preemption, Preemptions, Who};
 use blockjob_sim::host::{DiskRates, Failing, HostChange, Request};
 use blockjob_sim::quirk;
+use blockjob_sim::scenario::nbd::{NbdAction, NbdAnswer, NbdStep, Replies};
 use blockjob_sim::scenario::plan::{
-    Backing, Expect, Fails, FileOp, ImageFormat, Limits, PlannedFile, PlannedStep, Qcow2Options, Schedule, StepKind,
-    WriteData,
+    Backing, BitmapCheck, EventPattern, Expect, Extent, Fails, FileOp, ImageFormat, Limits, PlannedFile, PlannedStep,
+    ProcessOp, Qcow2Options, Schedule, Signal, StepKind, WriteData,
 };
 use blockjob_sim::scenario::{Plan, load, write};
 use common::{path, plan_of};
@@ -117,7 +118,64 @@ fn step() -> impl Strategy<Value = StepKind> {
         prop::collection::vec(word(), 0..3).prop_map(|except| StepKind::NoEvents { except }),
         word().prop_map(StepKind::Mark),
         file_op().prop_map(StepKind::File),
+        looks(),
+        nbd().prop_map(StepKind::Nbd),
+        process().prop_map(StepKind::Process),
     ]
+}
+
+fn looks() -> impl Strategy<Value = StepKind> {
+    let event = (word(), prop::option::of(object()), prop::collection::vec(word(), 0..3));
+    let flags = (any::<bool>(), any::<[Option<bool>; 4]>(), any::<[Option<u64>; 2]>());
+    let ranges = prop::option::of(prop::collection::vec((any::<u64>(), any::<u64>()), 0..3));
+    let bitmap = (word(), word(), flags, ranges).prop_map(|(node, name, (absent, flags, numbers), ranges)| {
+        let [busy, recording, persistent, inconsistent] = flags;
+        let [count, granularity] = numbers;
+        BitmapCheck { node, name, absent, ranges, count, granularity, busy, recording, persistent, inconsistent }
+    });
+    prop_oneof![
+        event.prop_map(|(name, data, without)| StepKind::Event(EventPattern { name, data, without })),
+        bitmap.prop_map(StepKind::Bitmap),
+        prop::collection::vec(word(), 2..4).prop_map(StepKind::Same),
+        (any::<u64>(), 0..=1_u64 << 62)
+            .prop_map(|(frames, time)| StepKind::At { frames, time: Instant::START + Span::from_nanos(time) }),
+        Just(StepKind::Idle),
+        Just(StepKind::NoJobs),
+    ]
+}
+
+fn process() -> impl Strategy<Value = ProcessOp> {
+    prop_oneof![
+        (prop::collection::vec(word(), 0..3), prop::option::of(word()))
+            .prop_map(|(args, error)| ProcessOp::Start { args, error }),
+        Just(ProcessOp::Kill),
+        (0..Signal::NAMES.len()).prop_map(|i| ProcessOp::Signal(Signal::NAMES[i].1)),
+    ]
+}
+
+fn nbd() -> impl Strategy<Value = NbdStep> {
+    let replies = prop_oneof![Just(Replies::Simple), Just(Replies::Structured), Just(Replies::Extended)];
+    let answer = prop_oneof![
+        Just(NbdAnswer::Any),
+        Just(NbdAnswer::Ok),
+        Just(NbdAnswer::Closed),
+        any::<u8>().prop_map(NbdAnswer::Pattern),
+        Just(NbdAnswer::Error(Errno::EIO)),
+        prop::collection::vec(any::<(u64, u64)>(), 0..3).prop_map(NbdAnswer::Extents),
+    ];
+    let action = prop_oneof![
+        (word(), replies, prop::collection::vec(word(), 0..3), prop::option::of(word()))
+            .prop_map(|(export, replies, contexts, refused)| NbdAction::Connect { export, replies, contexts, refused }),
+        // The kinds of requests have gaps in their numbers; a flush has no place.
+        (prop::sample::select(vec![0u16, 1, 4, 5, 6, 7]), any::<u64>(), 0..32u64 << 20, any::<u8>(), 0..32u16)
+            .prop_map(|(kind, offset, length, pattern, flags)| NbdAction::Ask { kind, offset, length, pattern, flags }),
+        Just(NbdAction::Ask { kind: 3, offset: 0, length: 0, pattern: 0, flags: 0 }),
+        answer.prop_map(NbdAction::Answer),
+        Just(NbdAction::Disconnect),
+        Just(NbdAction::Gone),
+        any::<bool>().prop_map(NbdAction::Stall),
+    ];
+    (word(), action).prop_map(|(client, action)| NbdStep { client, action })
 }
 
 fn file_op() -> impl Strategy<Value = FileOp> {
@@ -142,7 +200,31 @@ fn file_op() -> impl Strategy<Value = FileOp> {
         }),
         (word(), word()).prop_map(|(file, content)| FileOp::Text { file, content }),
         word().prop_map(|file| FileOp::Rebase { file, backing: None }),
+        (word(), 0..1u64 << 62, bytes()).prop_map(|(file, at, bytes)| FileOp::Bytes { file, at, bytes }),
+        (word(), 0..1u64 << 62).prop_map(|(file, size)| FileOp::Resize { file, size }),
+        (word(), any::<u64>(), any::<u64>()).prop_map(|(file, leaks, corruptions)| FileOp::Check {
+            file,
+            leaks,
+            corruptions
+        }),
+        (word(), prop::collection::vec(extent(), 0..3)).prop_map(|(file, data)| FileOp::Content {
+            file,
+            size: 1 << 62,
+            data
+        }),
         host_change().prop_map(FileOp::Host),
+    ]
+}
+
+fn bytes() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(any::<u8>(), 1..5)
+}
+
+fn extent() -> impl Strategy<Value = Extent> {
+    let place = 0..1u64 << 61;
+    prop_oneof![
+        (place.clone(), bytes()).prop_map(|(at, bytes)| Extent { at, bytes, times: 1 }),
+        (place, any::<u8>(), 2..1u64 << 40).prop_map(|(at, byte, times)| Extent { at, bytes: vec![byte], times }),
     ]
 }
 

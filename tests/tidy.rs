@@ -25,7 +25,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("block", &["base"]),
     ("qmp", &["base", "block"]),
     ("host", &["base", "block"]),
-    ("scenario", &["base", "host", "invariant", "quirk", "choice", "trace"]),
+    ("scenario", &["base", "host", "invariant", "quirk", "choice", "trace", "qmp"]),
     ("world", &["base", "invariant", "quirk", "choice", "bitmap", "job", "nbd", "trace", "block", "qmp", "host"]),
     ("check", &["base", "invariant", "quirk", "bitmap", "job", "block", "qmp", "host", "world"]),
     (
@@ -524,6 +524,31 @@ fn tests_with_their_own_harness_list_what_they_run() {
         let own = section.contains("harness = false");
         if own && text.lines().any(|line| line.trim() == "#[test]") {
             problems.insert(format!("tests/{name}.rs: `#[test]` is not run there: list the function in `main`"));
+        }
+    }
+    complain(&problems);
+}
+
+/// `tests/data/README.md` has a row for each file, and what it says makes one anew is a door of `tests/remake.sh`.
+#[test]
+fn test_data_says_where_it_comes_from() {
+    let readme = fs::read_to_string(root().join("tests/data/README.md")).expect("a page");
+    let doors = fs::read_to_string(root().join("tests/remake.sh")).expect("a script");
+    let rows: Vec<Vec<&str>> =
+        readme.lines().filter_map(|line| Some(line.strip_prefix("| `")?.split('|').map(str::trim).collect())).collect();
+    let mut problems = BTreeSet::new();
+    for entry in fs::read_dir(root().join("tests/data")).expect("a folder") {
+        let name = entry.expect("an entry").file_name().to_string_lossy().into_owned();
+        let named = |row: &Vec<&str>| row[0].trim_end_matches('`').split('/').next() == Some(&*name);
+        if name != "README.md" && !rows.iter().any(named) {
+            problems.insert(format!("tests/data/README.md does not say where {name} comes from"));
+        }
+    }
+    for row in &rows {
+        let door = row.get(3).map_or("", |door| door.trim_matches('`'));
+        let there = doors.lines().any(|line| line.starts_with(&format!("{door})")));
+        if !door.is_empty() && !there {
+            problems.insert(format!("tests/remake.sh has no `{door}`"));
         }
     }
     complain(&problems);

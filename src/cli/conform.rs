@@ -5,7 +5,7 @@ use super::output::Output;
 use super::{EXIT_USAGE, files, seeds};
 use crate::interop::confine;
 use crate::interop::conform::allowed::LIST;
-use crate::interop::conform::program::{Kind, generated, program};
+use crate::interop::conform::program::{ProgramKind, generated, program};
 use crate::interop::conform::shrink::shrink;
 use crate::interop::conform::{self, Bench, Judged, Program, Verdict, found};
 use crate::interop::scratch::{Guard, Scratch, end_with_signals};
@@ -60,7 +60,7 @@ pub(super) struct ConformArgs {
 pub(super) fn conform(args: &ConformArgs, out: &mut Output) -> u8 {
     let command: Vec<String> = args.qemu.split_whitespace().map(str::to_owned).collect();
     let kinds = match args.kind.is_empty() {
-        true => Kind::ALL.to_vec(),
+        true => ProgramKind::ALL.to_vec(),
         false => args.kind.iter().map(|kind| kind.of_conform()).collect(),
     };
     // Programs from seeds are ours; files may come from anywhere.
@@ -88,7 +88,7 @@ pub(super) fn conform(args: &ConformArgs, out: &mut Output) -> u8 {
     }
 }
 
-fn conform_kind(args: &ConformArgs, bench: &Bench, kind: Kind, out: &mut Output) -> u8 {
+fn conform_kind(args: &ConformArgs, bench: &Bench, kind: ProgramKind, out: &mut Output) -> u8 {
     let small = if args.small { "-small" } else { "" };
     let programs = args.seeds.clone().map(|seed| Program {
         name: format!("{}{small}-{seed}", kind.name()),
@@ -99,7 +99,7 @@ fn conform_kind(args: &ConformArgs, bench: &Bench, kind: Kind, out: &mut Output)
     conform_all(args, bench, kind.name(), programs, out)
 }
 
-fn conform_files(args: &ConformArgs, bench: &Bench, kind: Kind, out: &mut Output) -> u8 {
+fn conform_files(args: &ConformArgs, bench: &Bench, kind: ProgramKind, out: &mut Output) -> u8 {
     let mut programs = Vec::new();
     for file in &args.files {
         let Some(plan) = files::scenario(file, out) else { return EXIT_USAGE };

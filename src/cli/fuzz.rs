@@ -227,12 +227,12 @@ pub(super) fn one_schedule_only(plan: &Plan, out: &mut Output) {
 
 /// Gives the generated scenario of a seed.
 pub(super) fn generated(kind: Option<KindArg>) -> fn(u64) -> Plan {
-    use crate::generate::{Kind, program, scenario};
+    use crate::generate::{ClientKind, program, scenario};
     match kind.map(KindArg::of_generator) {
         None => |seed| scenario(seed).plan,
-        Some(Kind::WellBehaved) => |seed| program(Kind::WellBehaved, seed).plan,
-        Some(Kind::Hostile) => |seed| program(Kind::Hostile, seed).plan,
-        Some(Kind::Racing) => |seed| program(Kind::Racing, seed).plan,
+        Some(ClientKind::WellBehaved) => |seed| program(ClientKind::WellBehaved, seed).plan,
+        Some(ClientKind::Hostile) => |seed| program(ClientKind::Hostile, seed).plan,
+        Some(ClientKind::Racing) => |seed| program(ClientKind::Racing, seed).plan,
     }
 }
 

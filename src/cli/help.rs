@@ -1,8 +1,27 @@
 //! What `blockjob-sim help TOPIC` says.
 
-/// Topics and their texts.
-pub const TOPICS: &[(&str, &str)] =
-    &[("trace", crate::trace::text::HELP), ("scenario", SCENARIO), ("choices", CHOICES), ("strategies", STRATEGIES)];
+use crate::scenario::steps;
+
+/// Topics of which there is a text.
+pub const TOPICS: [&str; 4] = ["trace", "scenario", "choices", "strategies"];
+
+/// The text of a topic.
+#[must_use]
+pub fn topic(name: &str) -> Option<String> {
+    Some(match name {
+        "trace" => crate::trace::text::HELP.to_owned(),
+        "scenario" => scenario(),
+        "choices" => CHOICES.to_owned(),
+        "strategies" => STRATEGIES.to_owned(),
+        _ => return None,
+    })
+}
+
+/// What a scenario file may hold. What is said of a step is declared with it.
+fn scenario() -> String {
+    let (steps, on_files) = (steps::help(false), steps::help(true));
+    format!("{SCENARIO_FILE}{steps}\nFile steps, done from outside at that moment:\n\n{on_files}\n{SCENARIO_VALUES}")
+}
 
 const CHOICES: &str = "\
 A run depends on its scenario and on its choices. Wherever QEMU leaves open what comes next, the simulation asks at a
@@ -65,7 +84,7 @@ All but calm and walk start where the scenario is marked `start` (before it all 
 which requests complete, not their times: any request in flight may be next, and the clock moves for timers only.
 ";
 
-const SCENARIO: &str = "\
+const SCENARIO_FILE: &str = "\
 A scenario is a YAML file:
 
   about: One sentence that says what is shown.
@@ -89,67 +108,9 @@ A scenario is a YAML file:
 
 Steps; the first key says what a step does:
 
-  qmp: {execute, arguments, id}     sends a command and reads its reply, which must be a return value
-    returns: PATTERN                  that matches
-    error: {class, desc}              or an error; also `error: any`
-    reply: any                        instead of both: any reply
-  hmp: LINE                         sends human-monitor-command, which must succeed, also in the eyes of qemu-io
-    output: TEXT                      which prints this, among other things
-    returns: TEXT                     or replies exactly this
-    fails: true                       it must fail; `fails: any`: it may (so it may with `output` or `returns: TEXT`)
-  event: {event, data, without}     waits for the oldest queued event that fits; also `event: NAME`
-  wait: JOB                         waits for the block job's BLOCK_JOB_COMPLETED, without an error, and until the job is gone
-    error: TEXT                       it completes with this error
-    until: concluded                  until it has this status instead (for auto-dismiss: false)
-    until: ready                      waits for BLOCK_JOB_READY instead: a mirror, or a commit of the active layer, is in sync
-  sleep: 300ms                      lets virtual time pass
-  at: {frames, time}                waits until the process is where it was in a recorded run (docs/serve.md)
-  idle: true                        waits until QEMU is at rest and all is read
-  bitmap: {node, name, count, granularity, busy, recording, persistent, inconsistent}
-                                    looks at a bitmap from outside; `absent: true` for none;
-                                    `ranges: [[OFFSET, LENGTH], ...]` are all its dirty areas
-  same: [A, B]                      images read the same, through their backing chains
-  nbd: {client: NAME, connect: EXPORT, replies, contexts, refused}
-                                    a client of the NBD server connects and negotiates (replies: simple, structured, extended)
-                                    `silent: true`: it says nothing until it connects once more
-  nbd: {client, read: OFFSET, length, flags}
-                                    it asks; also write (with `pattern`), zero, trim, cache, status, `flush: true`
-  nbd: {client, answer: ok}         it waits for an answer; also any, closed, {pattern: BYTE}, {error: EIO}, {extents: [[LENGTH, FLAGS], ...]}
-  nbd: {client, leave: disconnect}  it leaves; also `gone`; `stall: true`: it reads nothing from now on
-  nbd: {server: SOCKET, file: FILE, export, read-only, unmap}
-                                    a server starts outside of the process (`qemu-nbd`) and serves a raw file to `nbd` nodes
-  nbd: {server, state: killed}      it is gone, its socket stays; also `ended`, `stalled`, and `up` again
-  no-jobs: true                     no job is left
-  no-events: true                   no event is queued; also `no-events: {except: [NAME]}`
-  start: [ARGS]                     waits until the process has ended, and starts another on the same files
-    error: TEXT                       it must not start, and say this
-  kill: true                        SIGKILL: what is not written yet is lost
-  signal: TERM                      asks the process to end, as `quit` does; also INT, HUP
-  mark: NAME                        a named place; exploring starts at `start`
-  call: {NAME: {PARAMETER: VALUE}}  the steps of a procedure
+";
 
-File steps, done from outside at that moment:
-
-  create: {file, format, size, backing: {file, format}, cluster-size, compat, lazy-refcounts}
-  write: {file, format, pattern, offset, length}
-  zero: {file, format, offset, length}
-  discard: {file, format, offset, length}
-  rebase: {file, backing: {file, format}}     names another backing file; `backing: null` for none
-  host: {capacity: SIZE}                      all files together take no more than that (ENOSPC); `none`: no bound
-  host: {file, limit: SIZE}                   a file may be no longer (EFBIG); `none`: no bound
-  host: {file, fail: REQUEST, errno, after, times}
-                                              reads, writes, write-zeroes, discards, flushes or truncates of a file fail (`read`, `write`,
-                                              `write-zeroes`, `discard`, `flush`, `truncate`), so many times, after so many went well;
-                                              `fail: none`: none fails any more
-  host: {file, size: SIZE}                    somebody else makes a file that long
-  host: {disk: {bytes: SIZE, requests: N}}    the disk does so much in a second, one request after the other; `disk: none`: the time of a
-                                              request does not depend on others
-  resize: {file, size}                        qemu-img resize, with --shrink where that is needed
-  check: {file, leaks, corruptions}           qemu-img check must find so many; without numbers: nothing
-  bytes: {file, at, hex}                      bytes of a file are changed
-  text: {file, content}
-  content: {file, size, data: [{at, hex, times}]}   a file as a recording found it
-
+const SCENARIO_VALUES: &str = "\
 In a procedure `$name` and `${name}` stand for a parameter, `$$` for a dollar sign. Sizes are bytes, or 64K, 4M, 1G.
 
 Patterns: an object matches if its members do (others may be there); a list matches if its elements are found in this

@@ -1,6 +1,6 @@
 //! Kinds of random programs, as `generate`, `fuzz --generate` and `conform` take them: with the same words.
 
-use crate::generate::Kind;
+use crate::generate::ClientKind;
 use crate::interop::conform::program;
 use clap::ValueEnum;
 
@@ -19,20 +19,20 @@ pub(super) enum KindArg {
 
 impl KindArg {
     /// For the generator.
-    pub fn of_generator(self) -> Kind {
+    pub fn of_generator(self) -> ClientKind {
         match self {
-            KindArg::WellBehaved => Kind::WellBehaved,
-            KindArg::Hostile => Kind::Hostile,
-            KindArg::Racing => Kind::Racing,
+            KindArg::WellBehaved => ClientKind::WellBehaved,
+            KindArg::Hostile => ClientKind::Hostile,
+            KindArg::Racing => ClientKind::Racing,
         }
     }
 
     /// For a program that a real QEMU carries out too.
-    pub fn of_conform(self) -> program::Kind {
+    pub fn of_conform(self) -> program::ProgramKind {
         match self {
-            KindArg::WellBehaved => program::Kind::Well,
-            KindArg::Hostile => program::Kind::Faulty,
-            KindArg::Racing => program::Kind::Racing,
+            KindArg::WellBehaved => program::ProgramKind::Well,
+            KindArg::Hostile => program::ProgramKind::Faulty,
+            KindArg::Racing => program::ProgramKind::Racing,
         }
     }
 }

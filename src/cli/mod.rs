@@ -306,17 +306,16 @@ fn explain(topic: Option<&str>, out: &mut Output) -> u8 {
         out.print(&command.render_long_help().to_string());
         return 0;
     };
-    if let Some((_, text)) = help::TOPICS.iter().find(|(name, _)| *name == topic) {
-        out.print(text);
+    if let Some(text) = help::topic(topic) {
+        out.print(&text);
         return 0;
     }
     if let Some(sub) = command.find_subcommand_mut(topic) {
         out.print(&sub.clone().bin_name(format!("blockjob-sim {topic}")).render_long_help().to_string());
         return 0;
     }
-    let topics: Vec<&str> = help::TOPICS.iter().map(|(name, _)| *name).collect();
     let commands: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
-    out.error(&format!("no help on `{topic}`: expected {}, {}", commands.join(", "), topics.join(", ")));
+    out.error(&format!("no help on `{topic}`: expected {}, {}", commands.join(", "), help::TOPICS.join(", ")));
     EXIT_USAGE
 }
 

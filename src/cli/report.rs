@@ -1,6 +1,6 @@
 //! Mistakes in scenario files as people see them: the line, a caret, advice.
 
-use crate::scenario::{Place, ScenarioError};
+use crate::scenario::{ScenarioError, SourcePlace};
 use anstyle::{AnsiColor, Style};
 
 /// How many of the calls that led to a mistake are shown.
@@ -59,7 +59,7 @@ pub fn render(error: &ScenarioError, width: usize, colour: bool) -> String {
 }
 
 /// The line of a mistake between its neighbours, with what is wrong underlined.
-fn excerpt(place: &Place, looks: &Looks) -> String {
+fn excerpt(place: &SourcePlace, looks: &Looks) -> String {
     let (text, number) = (&*place.text, place.span.line as usize);
     let boundary = |at: usize| (0..=at.min(text.len())).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
     let begin = boundary(place.span.offset as usize);
@@ -165,7 +165,7 @@ mod tests {
         let offset = u32::try_from(text.find("wrong").unwrap_or_default()).unwrap_or_default();
         let span = Span { offset, len: 1000, line: 1, column: 311, ..Span::default() };
         let place =
-            |span| Place { file: "f".into(), text: text.as_str().into(), span, label: "what\tis it".to_owned() };
+            |span| SourcePlace { file: "f".into(), text: text.as_str().into(), span, label: "what\tis it".to_owned() };
         let error = |span| ScenarioError { message: "m".to_owned(), place: place(span), help: None, calls: Vec::new() };
         let shown = render(&error(span), 80, false);
         assert!(shown.contains("[f:1:311]") && shown.contains(" 1 │ …a") && shown.contains("a éwrongb"), "{shown}");

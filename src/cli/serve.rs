@@ -71,3 +71,19 @@ fn as_qemu(args: &ServeArgs) -> Vec<String> {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::ServeArgs;
+    use crate::serve::sim_options::SimOptions;
+    use clap::Args;
+
+    /// `serve` names the simulator's options as they are behind `--sim-`. Without the trace's level: who wants detail records a scenario.
+    #[test]
+    fn serve_has_the_options_of_the_simulator() {
+        let command = ServeArgs::augment_args(clap::Command::new("serve"));
+        for name in SimOptions::NAMES.iter().filter(|name| **name != "level") {
+            assert!(command.get_arguments().any(|arg| arg.get_long() == Some(name)), "serve lacks --{name}");
+        }
+    }
+}

@@ -50,14 +50,14 @@ impl Choose for Asker {
 
 /// A place in a run.
 #[derive(Clone, Debug)]
-struct Place {
+struct RunPlace {
     sim: Sim,
     asker: Asker,
     step: u64,
     outcome: Option<Outcome>,
 }
 
-impl Place {
+impl RunPlace {
     fn step(&mut self) {
         if self.outcome.is_some() {
             return;
@@ -108,9 +108,9 @@ pub struct Asked {
 /// A run that is stepped through.
 #[derive(Clone, Debug)]
 pub struct Debugger {
-    now: Place,
+    now: RunPlace,
     /// Copies of the run, oldest first; the first is its begin.
-    kept: Vec<Place>,
+    kept: Vec<RunPlace>,
 }
 
 impl Debugger {
@@ -121,7 +121,7 @@ impl Debugger {
     pub fn new(plan: &Plan, chooser: Chooser, options: &RunOptions) -> Result<Debugger, Outcome> {
         let sim = Sim::new(plan, options)?;
         let asker = Asker { inner: chooser, forced: BTreeMap::new(), log: ChoiceLog::default(), count: 0 };
-        let now = Place { sim, asker, step: 0, outcome: None };
+        let now = RunPlace { sim, asker, step: 0, outcome: None };
         Ok(Debugger { kept: vec![now.clone()], now })
     }
 

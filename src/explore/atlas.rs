@@ -69,7 +69,7 @@ struct Way {
 
 /// A state.
 #[derive(Debug)]
-struct Place {
+struct KnownState {
     /// The run just before something is asked.
     before: Sim,
     /// The first question's node.
@@ -144,7 +144,7 @@ enum Walked {
 pub struct Atlas {
     /// Fingerprints of states, by the numbers of their places.
     known: IndexSet<u128, FxBuildHasher>,
-    places: Vec<Place>,
+    places: Vec<KnownState>,
     nodes: Vec<Node>,
     room: usize,
 }
@@ -269,7 +269,7 @@ impl Atlas {
         before.world.feed.marks = Marks::default();
         let (number, new) = self.known.insert_full(Fingerprint::of(&before));
         if new {
-            self.places.push(Place { before, first: UNKNOWN });
+            self.places.push(KnownState { before, first: UNKNOWN });
         }
         u32::try_from(number).expect("there is less room")
     }

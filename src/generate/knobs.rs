@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 /// What kind of client a program stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub enum ClientKind {
     /// Right arguments, no faults, and a pause after each command that starts something.
     WellBehaved,
     /// The same with wrong arguments and injected faults among it.
@@ -16,17 +16,17 @@ pub enum Kind {
     Racing,
 }
 
-impl Kind {
+impl ClientKind {
     /// All kinds.
-    pub const ALL: [Kind; 3] = [Kind::WellBehaved, Kind::Hostile, Kind::Racing];
+    pub const ALL: [ClientKind; 3] = [ClientKind::WellBehaved, ClientKind::Hostile, ClientKind::Racing];
 
     /// Its name on the command line.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Kind::WellBehaved => "well-behaved",
-            Kind::Hostile => "hostile",
-            Kind::Racing => "racing",
+            ClientKind::WellBehaved => "well-behaved",
+            ClientKind::Hostile => "hostile",
+            ClientKind::Racing => "racing",
         }
     }
 
@@ -34,24 +34,24 @@ impl Kind {
     #[must_use]
     pub fn says(self) -> &'static str {
         match self {
-            Kind::WellBehaved => "a client that waits and makes no mistakes",
-            Kind::Hostile => "a client that waits and makes mistakes, on disks with faults",
-            Kind::Racing => "a client that does not wait",
+            ClientKind::WellBehaved => "a client that waits and makes no mistakes",
+            ClientKind::Hostile => "a client that waits and makes mistakes, on disks with faults",
+            ClientKind::Racing => "a client that does not wait",
         }
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for ClientKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
 }
 
-impl FromStr for Kind {
+impl FromStr for ClientKind {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Kind, String> {
-        let known = Kind::ALL.into_iter().find(|kind| kind.name() == text);
+    fn from_str(text: &str) -> Result<ClientKind, String> {
+        let known = ClientKind::ALL.into_iter().find(|kind| kind.name() == text);
         known.ok_or_else(|| format!("`{text}` is no kind of program: expected well-behaved, hostile or racing"))
     }
 }
@@ -60,7 +60,7 @@ impl FromStr for Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names say it, and `table` shows them")]
 pub struct Knobs {
-    pub kind: Kind,
+    pub kind: ClientKind,
     pub crashes: bool,
     pub drives: usize,
     pub commands: usize,
@@ -98,7 +98,7 @@ impl Knobs {
     pub(super) fn draw(options: &Options, seed: u64) -> Knobs {
         let mut d = Draw::new(seed, Part::Knobs);
         // Drawn in any case, so that a seed's other knobs do not depend on whether its kind was asked for.
-        let drawn = d.pick(&Kind::ALL);
+        let drawn = d.pick(&ClientKind::ALL);
         let kind = options.kind.unwrap_or(drawn);
         // A program without one thing shows what it hid.
         let mut weight = |usual: u32| usual * d.pick(&[0, 1, 1, 1, 2, 4]);
@@ -117,7 +117,7 @@ impl Knobs {
             bitmaps_per_drive: d.weighted(&[(1, 0), (4, 1), (3, 2), (1, 3)]),
             images_written_in: d.range(0, 4),
             backing_one_in: d.pick(&[0, 2, 3]),
-            faulty_drive_one_in: if kind == Kind::WellBehaved { 0 } else { faults },
+            faulty_drive_one_in: if kind == ClientKind::WellBehaved { 0 } else { faults },
             weight_guest,
             weight_bitmap,
             weight_backup,
@@ -133,10 +133,10 @@ impl Knobs {
             endless_one_in: d.pick(&[0, 4, 8]),
             bitmap_backup_weight: d.pick(&[1, 4, 12]),
             tuning_one_in: d.pick(&[0, 4, 8]),
-            wrong_one_in: if kind == Kind::Hostile {
+            wrong_one_in: if kind == ClientKind::Hostile {
                 wrong.max(3)
             } else {
-                wrong * 4 * u32::from(kind == Kind::Racing)
+                wrong * 4 * u32::from(kind == ClientKind::Racing)
             },
             chained_one_in: d.pick(&[1, 2, 4]),
             failing_tail_one_in: d.pick(&[0, 2, 4]),

@@ -19,7 +19,7 @@ mod shape;
 pub mod strategies;
 mod wrong;
 
-pub use knobs::{Kind, Knobs};
+pub use knobs::{ClientKind, Knobs};
 
 use crate::base::time::Span;
 use crate::scenario::plan::{Limits, Plan, PlannedFile, PlannedStep, Schedule};
@@ -31,7 +31,7 @@ use shape::Shape;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// The kind of program; `None` lets the seed say.
-    pub kind: Option<Kind>,
+    pub kind: Option<ClientKind>,
     /// Whether there may be what QEMU 10.0.2 crashes on or hangs over: a backup by a bitmap that its own transaction adds, and what
     /// `docs/not-simulated.md` names. For comparisons with a real QEMU it is better left out.
     pub crashes: bool,
@@ -74,7 +74,7 @@ pub fn scenario(seed: u64) -> Generated {
 
 /// The scenario of a seed that is of this kind.
 #[must_use]
-pub fn program(kind: Kind, seed: u64) -> Generated {
+pub fn program(kind: ClientKind, seed: u64) -> Generated {
     with(&Options { kind: Some(kind), ..Options::default() }, seed)
 }
 

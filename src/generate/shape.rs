@@ -1,7 +1,7 @@
 //! Drives, images and targets.
 
 use super::draw::{Draw, Part};
-use super::knobs::{Kind, Knobs};
+use super::knobs::{ClientKind, Knobs};
 use crate::base::Json;
 use crate::base::units::{KIB, MIB};
 use crate::scenario::plan::{Backing, FileOp, ImageFormat, Qcow2Options, WriteData};
@@ -15,7 +15,7 @@ pub(super) struct Drive {
     pub name: Arc<str>,
     /// Whether `name` is a device's.
     pub is_device: bool,
-    /// Its node.
+    /// The node name of its root.
     pub node: Arc<str>,
     /// Its blkdebug node.
     pub debug: Option<Arc<str>>,
@@ -338,6 +338,6 @@ pub(super) fn format_node(format: &str, node: &Arc<str>, below: Json, unmap: boo
 }
 
 /// Whether a program of this kind may do without waiting.
-pub(super) fn waits(kind: Kind) -> bool {
-    kind != Kind::Racing
+pub(super) fn waits(kind: ClientKind) -> bool {
+    kind != ClientKind::Racing
 }

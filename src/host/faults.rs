@@ -37,7 +37,7 @@ impl Request {
         ("truncate", Request::Truncate),
     ];
 
-    /// Its name.
+    /// As scenarios have it behind `fail`.
     #[must_use]
     pub fn name(self) -> &'static str {
         Request::NAMES.iter().find(|(_, request)| *request == self).map_or("", |(name, _)| name)

@@ -8,11 +8,11 @@ use std::sync::Arc;
 pub struct Offer {
     /// Tells exports apart that had the same name one after the other.
     pub id: u32,
-    /// Its name.
+    /// What clients ask for.
     pub name: Arc<str>,
     /// Its description.
     pub description: Option<Arc<str>>,
-    /// Its length.
+    /// In bytes.
     pub size: u64,
     /// `nbdflags`
     pub flags: u16,

@@ -22,7 +22,7 @@ pub struct Answer {
     pub kind: u16,
     /// Its first byte.
     pub offset: u64,
-    /// Its length.
+    /// In bytes, of the request that is answered.
     pub len: u64,
     /// The error, as the wire has it.
     pub error: Option<u32>,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::declare::commands;
 use super::error::{ErrorClass, QmpError};
 use super::names::find_command;
 use super::types::{
@@ -10,196 +11,106 @@ use super::types::{
     BlockdevSnapshotSync, ChangeMedium, DriveBackup, DriveMirror, DriveName, MachineCommand, NbdServerAdd,
     NbdServerStart, ObjectOptions, QmpCapability, RemoveMode, Transaction,
 };
-use super::visit::{At, Mode, Visit, Visitor};
+use super::visit::{Mode, ValueAt};
 use crate::base::Json;
 
-/// A command ready to be run. Variants are QEMU's commands of the same names.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs, reason = "variants and fields are the commands and arguments of the same names")]
-pub enum Command {
-    QmpCapabilities {
-        enable: Vec<QmpCapability>,
-    },
-    QueryVersion,
-    QueryCommands,
-    QueryName,
-    QueryStatus,
-    Stop,
-    Cont,
-    Quit,
-    SystemReset,
-    AddFd {
-        fdset_id: Option<i64>,
-        opaque: Option<Arc<str>>,
-    },
-    RemoveFd {
-        fdset_id: i64,
-        fd: Option<i64>,
-    },
-    Getfd {
-        fdname: Arc<str>,
-    },
-    Closefd {
-        fdname: Arc<str>,
-    },
-    Eject {
-        drive: DriveName,
-        force: Option<bool>,
-    },
-    BlockdevOpenTray {
-        drive: DriveName,
-        force: Option<bool>,
-    },
-    BlockdevCloseTray(DriveName),
-    BlockdevRemoveMedium(DriveName),
-    BlockdevInsertMedium {
-        drive: DriveName,
-        node_name: Arc<str>,
-    },
-    BlockdevChangeMedium(Box<ChangeMedium>),
-    /// Its arguments are the properties of the device.
-    DeviceAdd {
-        options: Json,
-        /// All of them are texts, as the human monitor gives them.
-        texts: bool,
-    },
-    DeviceDel {
-        id: Arc<str>,
-    },
-    HumanMonitorCommand {
-        command_line: Arc<str>,
-        cpu_index: Option<i64>,
-    },
-    QueryBlock,
-    QueryNamedBlockNodes {
-        flat: Option<bool>,
-    },
-    QueryBlockJobs,
-    QueryJobs,
-    QueryBlockstats {
-        query_nodes: Option<bool>,
-    },
-    XDebugQueryBlockGraph,
-    BlockdevAdd(Box<BlockdevOptions>),
-    BlockdevDel {
-        node_name: Arc<str>,
-    },
-    BlockdevReopen {
-        options: Vec<BlockdevOptions>,
-    },
-    BlockdevSetActive {
-        node_name: Option<Arc<str>>,
-        active: bool,
-    },
-    /// `size` is in bytes.
-    BlockResize {
-        device: Option<Arc<str>>,
-        node_name: Option<Arc<str>>,
-        size: i64,
-    },
-    BlockDirtyBitmapAdd(BitmapAdd),
-    BlockDirtyBitmapRemove(BitmapRef),
-    BlockDirtyBitmapClear(BitmapRef),
-    BlockDirtyBitmapEnable(BitmapRef),
-    BlockDirtyBitmapDisable(BitmapRef),
-    BlockDirtyBitmapMerge(BitmapMerge),
-    XDebugBlockDirtyBitmapSha256(BitmapRef),
-    Transaction(Transaction),
-    BlockdevBackup(Box<BlockdevBackup>),
-    DriveBackup(Box<DriveBackup>),
-    BlockdevCreate(Box<BlockdevCreate>),
-    BlockJobCancel {
-        device: Arc<str>,
-        force: Option<bool>,
-    },
-    BlockJobPause {
-        device: Arc<str>,
-    },
-    BlockJobResume {
-        device: Arc<str>,
-    },
-    BlockJobComplete {
-        device: Arc<str>,
-    },
-    /// `speed` is in bytes per second.
-    BlockJobSetSpeed {
-        device: Arc<str>,
-        speed: i64,
-    },
-    BlockJobFinalize {
-        id: Arc<str>,
-    },
-    BlockJobDismiss {
-        id: Arc<str>,
-    },
-    BlockJobChange(BlockJobChange),
-    JobPause {
-        id: Arc<str>,
-    },
-    JobResume {
-        id: Arc<str>,
-    },
-    JobCancel {
-        id: Arc<str>,
-    },
-    JobComplete {
-        id: Arc<str>,
-    },
-    JobDismiss {
-        id: Arc<str>,
-    },
-    JobFinalize {
-        id: Arc<str>,
-    },
-    BlockSetIoThrottle(Box<BlockIoThrottle>),
-    /// `write_threshold` is in bytes, 0 for none.
-    BlockSetWriteThreshold {
-        node_name: Arc<str>,
-        write_threshold: u64,
-    },
-    BlockdevSnapshot(BlockdevSnapshot),
-    BlockdevSnapshotSync(Box<BlockdevSnapshotSync>),
-    BlockdevSnapshotInternalSync(BlockdevSnapshotInternal),
-    BlockdevSnapshotDeleteInternalSync {
-        device: Arc<str>,
-        id: Option<Arc<str>>,
-        name: Option<Arc<str>>,
-    },
-    BlockdevMirror(Box<BlockdevMirror>),
-    DriveMirror(Box<DriveMirror>),
-    BlockCommit(Box<BlockCommit>),
-    BlockStream(Box<BlockStream>),
-    ChangeBackingFile {
-        device: Arc<str>,
-        image_node_name: Arc<str>,
-        backing_file: Arc<str>,
-    },
-    XBlockdevChange {
-        parent: Arc<str>,
-        child: Option<Arc<str>>,
-        node: Option<Arc<str>>,
-    },
-    ObjectAdd(Box<ObjectOptions>),
-    ObjectDel {
-        id: Arc<str>,
-    },
-    NbdServerStart(Box<NbdServerStart>),
-    NbdServerAdd(Box<NbdServerAdd>),
-    NbdServerRemove {
-        name: Arc<str>,
-        mode: Option<RemoveMode>,
-    },
-    NbdServerStop,
-    BlockExportAdd(Box<BlockExportAdd>),
-    BlockExportDel {
-        id: Arc<str>,
-        mode: Option<RemoveMode>,
-    },
-    QueryBlockExports,
-    /// One that has to do with the machine and not with its disks.
-    Machine(Box<MachineCommand>),
-    /// A command QEMU has and the model has not. Its arguments were not looked at.
-    NotSimulated(&'static str),
+commands! {
+    /// A command ready to be run. Variants are QEMU's commands of the same names.
+    #[allow(missing_docs, reason = "variants and fields are the commands and arguments of the same names")]
+    pub enum Command {
+        "qmp_capabilities" => QmpCapabilities { enable: Option<Vec<QmpCapability>> },
+        "query-version" => QueryVersion,
+        "query-commands" => QueryCommands,
+        "query-name" => QueryName,
+        "query-status" => QueryStatus,
+        "stop" => Stop,
+        "cont" => Cont,
+        "quit" => Quit,
+        "system_reset" => SystemReset,
+        "add-fd" => AddFd { fdset_id: Option<i64>, opaque: Option<Arc<str>> },
+        "remove-fd" => RemoveFd { fdset_id: i64, fd: Option<i64> },
+        "getfd" => Getfd { fdname: Arc<str> },
+        "closefd" => Closefd { fdname: Arc<str> },
+        "eject" => Eject { drive: DriveName [flat], force: Option<bool> },
+        "blockdev-open-tray" => BlockdevOpenTray { drive: DriveName [flat], force: Option<bool> },
+        "blockdev-close-tray" => BlockdevCloseTray(DriveName),
+        "blockdev-remove-medium" => BlockdevRemoveMedium { id: Arc<str> },
+        "blockdev-insert-medium" => BlockdevInsertMedium { id: Arc<str>, node_name: Arc<str> },
+        "blockdev-change-medium" => BlockdevChangeMedium(Box<ChangeMedium>),
+        "device_del" => DeviceDel { id: Arc<str> },
+        "human-monitor-command" => HumanMonitorCommand { command_line: Arc<str>, cpu_index: Option<i64> },
+        "query-block" => QueryBlock,
+        "query-named-block-nodes" => QueryNamedBlockNodes { flat: Option<bool> },
+        "query-block-jobs" => QueryBlockJobs,
+        "query-jobs" => QueryJobs,
+        "query-blockstats" => QueryBlockstats { query_nodes: Option<bool> },
+        "x-debug-query-block-graph" => XDebugQueryBlockGraph,
+        "blockdev-del" => BlockdevDel { node_name: Arc<str> },
+        "blockdev-reopen" => BlockdevReopen { options: Vec<BlockdevOptions> },
+        "blockdev-set-active" => BlockdevSetActive { node_name: Option<Arc<str>>, active: bool },
+        /// `size` is in bytes.
+        "block_resize" => BlockResize { device: Option<Arc<str>>, node_name: Option<Arc<str>>, size: i64 },
+        "block-dirty-bitmap-add" => BlockDirtyBitmapAdd(BitmapAdd),
+        "block-dirty-bitmap-remove" => BlockDirtyBitmapRemove(BitmapRef),
+        "block-dirty-bitmap-clear" => BlockDirtyBitmapClear(BitmapRef),
+        "block-dirty-bitmap-enable" => BlockDirtyBitmapEnable(BitmapRef),
+        "block-dirty-bitmap-disable" => BlockDirtyBitmapDisable(BitmapRef),
+        "block-dirty-bitmap-merge" => BlockDirtyBitmapMerge(BitmapMerge),
+        "x-debug-block-dirty-bitmap-sha256" => XDebugBlockDirtyBitmapSha256(BitmapRef),
+        "transaction" => Transaction(Transaction),
+        "blockdev-backup" => BlockdevBackup(Box<BlockdevBackup>),
+        "drive-backup" => DriveBackup(Box<DriveBackup>),
+        "blockdev-create" => BlockdevCreate(Box<BlockdevCreate>),
+        "block-job-cancel" => BlockJobCancel { device: Arc<str>, force: Option<bool> },
+        "block-job-pause" => BlockJobPause { device: Arc<str> },
+        "block-job-resume" => BlockJobResume { device: Arc<str> },
+        "block-job-complete" => BlockJobComplete { device: Arc<str> },
+        /// `speed` is in bytes per second.
+        "block-job-set-speed" => BlockJobSetSpeed { device: Arc<str>, speed: i64 },
+        "block-job-finalize" => BlockJobFinalize { id: Arc<str> },
+        "block-job-dismiss" => BlockJobDismiss { id: Arc<str> },
+        "block-job-change" => BlockJobChange(BlockJobChange),
+        "job-pause" => JobPause { id: Arc<str> },
+        "job-resume" => JobResume { id: Arc<str> },
+        "job-cancel" => JobCancel { id: Arc<str> },
+        "job-complete" => JobComplete { id: Arc<str> },
+        "job-dismiss" => JobDismiss { id: Arc<str> },
+        "job-finalize" => JobFinalize { id: Arc<str> },
+        "block_set_io_throttle" => BlockSetIoThrottle(Box<BlockIoThrottle>),
+        /// `write_threshold` is in bytes, 0 for none.
+        "block-set-write-threshold" => BlockSetWriteThreshold { node_name: Arc<str>, write_threshold: u64 [with |at| at.uint()] },
+        "blockdev-snapshot" => BlockdevSnapshot(BlockdevSnapshot),
+        "blockdev-snapshot-sync" => BlockdevSnapshotSync(Box<BlockdevSnapshotSync>),
+        "blockdev-snapshot-internal-sync" => BlockdevSnapshotInternalSync(BlockdevSnapshotInternal),
+        "blockdev-snapshot-delete-internal-sync" => BlockdevSnapshotDeleteInternalSync { device: Arc<str>, id: Option<Arc<str>>, name: Option<Arc<str>> },
+        "blockdev-mirror" => BlockdevMirror(Box<BlockdevMirror>),
+        "drive-mirror" => DriveMirror(Box<DriveMirror>),
+        "block-commit" => BlockCommit(Box<BlockCommit>),
+        "block-stream" => BlockStream(Box<BlockStream>),
+        "change-backing-file" => ChangeBackingFile { device: Arc<str>, image_node_name: Arc<str>, backing_file: Arc<str> },
+        "x-blockdev-change" => XBlockdevChange { parent: Arc<str>, child: Option<Arc<str>>, node: Option<Arc<str>> },
+        "object-del" => ObjectDel { id: Arc<str> },
+        "nbd-server-start" => NbdServerStart(Box<NbdServerStart>),
+        "nbd-server-add" => NbdServerAdd(Box<NbdServerAdd>),
+        "nbd-server-remove" => NbdServerRemove { name: Arc<str>, mode: Option<RemoveMode> },
+        "nbd-server-stop" => NbdServerStop,
+        "block-export-del" => BlockExportDel { id: Arc<str>, mode: Option<RemoveMode> },
+        "query-block-exports" => QueryBlockExports,
+        by hand:
+        /// Its arguments are the properties of the device.
+        DeviceAdd {
+            options: Json,
+            /// All of them are texts, as the human monitor gives them.
+            texts: bool,
+        },
+        BlockdevAdd(Box<BlockdevOptions>),
+        ObjectAdd(Box<ObjectOptions>),
+        BlockExportAdd(Box<BlockExportAdd>),
+        /// One that has to do with the machine and not with its disks.
+        Machine(Box<MachineCommand>),
+        /// A command QEMU has and the model has not. Its arguments were not looked at.
+        NotSimulated(&'static str),
+    }
 }
 
 /// QEMU's own copy of a command name.
@@ -217,7 +128,7 @@ pub fn known_command(name: &str) -> Result<&'static str, QmpError> {
 /// `CommandNotFound` for names QEMU does not know, otherwise what QEMU says about the arguments.
 pub fn parse_command(name: &str, args: &Json) -> Result<Command, QmpError> {
     let name = known_command(name)?;
-    let at = At::root(args, Mode::Json);
+    let at = ValueAt::root(args, Mode::Json);
     if name == "blockdev-add" {
         return Ok(Command::BlockdevAdd(Box::new(BlockdevOptions::visit(at)?)));
     }
@@ -234,172 +145,14 @@ pub fn parse_command(name: &str, args: &Json) -> Result<Command, QmpError> {
         return Ok(Command::Machine(Box::new(MachineCommand::MigrateSetParameters(args.clone()))));
     }
     let mut v = at.object()?;
-    for family in [plain, query, node, medium, bitmap, job, start, export, machine] {
-        if let Some(command) = family(name, &mut v)? {
-            v.finish()?;
-            return Ok(command);
-        }
+    let declared = match declared(name, &mut v)? {
+        None => MachineCommand::visit(name, &mut v)?.map(|command| Command::Machine(Box::new(command))),
+        found => found,
+    };
+    if let Some(command) = declared {
+        v.finish()?;
+        return Ok(command);
     }
     v.leave();
     Ok(Command::NotSimulated(name))
-}
-
-/// Commands without arguments.
-fn plain(name: &'static str, _: &mut Visitor<'_>) -> Visit<Option<Command>> {
-    Ok(Some(match name {
-        "query-version" => Command::QueryVersion,
-        "query-commands" => Command::QueryCommands,
-        "query-name" => Command::QueryName,
-        "query-status" => Command::QueryStatus,
-        "stop" => Command::Stop,
-        "cont" => Command::Cont,
-        "quit" => Command::Quit,
-        "system_reset" => Command::SystemReset,
-        "query-block" => Command::QueryBlock,
-        "query-block-jobs" => Command::QueryBlockJobs,
-        "query-jobs" => Command::QueryJobs,
-        "x-debug-query-block-graph" => Command::XDebugQueryBlockGraph,
-        _ => return Ok(None),
-    }))
-}
-
-/// The monitor itself and queries with arguments.
-fn query(name: &'static str, v: &mut Visitor<'_>) -> Visit<Option<Command>> {
-    Ok(Some(match name {
-        "qmp_capabilities" => {
-            Command::QmpCapabilities { enable: v.opt_list("enable", |at| at.enumeration())?.unwrap_or_default() }
-        }
-        "human-monitor-command" => {
-            Command::HumanMonitorCommand { command_line: v.str("command-line")?, cpu_index: v.opt_int("cpu-index")? }
-        }
-        "add-fd" => Command::AddFd { fdset_id: v.opt_int("fdset-id")?, opaque: v.opt_str("opaque")? },
-        "remove-fd" => Command::RemoveFd { fdset_id: v.int("fdset-id")?, fd: v.opt_int("fd")? },
-        "getfd" => Command::Getfd { fdname: v.str("fdname")? },
-        "closefd" => Command::Closefd { fdname: v.str("fdname")? },
-        "query-named-block-nodes" => Command::QueryNamedBlockNodes { flat: v.opt_bool("flat")? },
-        "query-blockstats" => Command::QueryBlockstats { query_nodes: v.opt_bool("query-nodes")? },
-        _ => return Ok(None),
-    }))
-}
-
-/// Nodes and objects.
-fn node(name: &'static str, v: &mut Visitor<'_>) -> Visit<Option<Command>> {
-    Ok(Some(match name {
-        "blockdev-del" => Command::BlockdevDel { node_name: v.str("node-name")? },
-        "blockdev-reopen" => Command::BlockdevReopen { options: v.list("options", BlockdevOptions::visit)? },
-        "blockdev-set-active" => {
-            Command::BlockdevSetActive { node_name: v.opt_str("node-name")?, active: v.bool("active")? }
-        }
-        "blockdev-create" => Command::BlockdevCreate(Box::new(BlockdevCreate::visit(v)?)),
-        "block_resize" => Command::BlockResize {
-            device: v.opt_str("device")?,
-            node_name: v.opt_str("node-name")?,
-            size: v.int("size")?,
-        },
-        "block_set_io_throttle" => Command::BlockSetIoThrottle(Box::new(BlockIoThrottle::visit(v)?)),
-        "block-set-write-threshold" => Command::BlockSetWriteThreshold {
-            node_name: v.str("node-name")?,
-            write_threshold: v.with("write-threshold", |at| at.uint())?,
-        },
-        "change-backing-file" => Command::ChangeBackingFile {
-            device: v.str("device")?,
-            image_node_name: v.str("image-node-name")?,
-            backing_file: v.str("backing-file")?,
-        },
-        "x-blockdev-change" => {
-            Command::XBlockdevChange { parent: v.str("parent")?, child: v.opt_str("child")?, node: v.opt_str("node")? }
-        }
-        "device_del" => Command::DeviceDel { id: v.str("id")? },
-        "object-del" => Command::ObjectDel { id: v.str("id")? },
-        _ => return Ok(None),
-    }))
-}
-
-/// The machine around the disks.
-fn machine(name: &'static str, v: &mut Visitor<'_>) -> Visit<Option<Command>> {
-    Ok(MachineCommand::visit(name, v)?.map(|command| Command::Machine(Box::new(command))))
-}
-
-/// Media of removable drives.
-fn medium(name: &'static str, v: &mut Visitor<'_>) -> Visit<Option<Command>> {
-    let by_id = |v: &mut Visitor<'_>| Ok(DriveName { device: None, id: Some(v.str("id")?) });
-    Ok(Some(match name {
-        "eject" => Command::Eject { drive: DriveName::visit(v)?, force: v.opt_bool("force")? },
-        "blockdev-open-tray" => Command::BlockdevOpenTray { drive: DriveName::visit(v)?, force: v.opt_bool("force")? },
-        "blockdev-close-tray" => Command::BlockdevCloseTray(DriveName::visit(v)?),
-        "blockdev-remove-medium" => Command::BlockdevRemoveMedium(by_id(v)?),
-        "blockdev-insert-medium" => Command::BlockdevInsertMedium { drive: by_id(v)?, node_name: v.str("node-name")? },
-        "blockdev-change-medium" => Command::BlockdevChangeMedium(Box::new(ChangeMedium::visit(v)?)),
-        _ => return Ok(None),
-    }))
-}
-
-/// Exports and the NBD server.
-fn export(name: &'static str, v: &mut Visitor<'_>) -> Visit<Option<Command>> {
-    Ok(Some(match name {
-        "nbd-server-start" => Command::NbdServerStart(Box::new(NbdServerStart::visit(v)?)),
-        "nbd-server-add" => Command::NbdServerAdd(Box::new(NbdServerAdd::visit(v)?)),
-        "nbd-server-remove" => Command::NbdServerRemove { name: v.str("name")?, mode: v.opt_enum("mode")? },
-        "nbd-server-stop" => Command::NbdServerStop,
-        "block-export-del" => Command::BlockExportDel { id: v.str("id")?, mode: v.opt_enum("mode")? },
-        "query-block-exports" => Command::QueryBlockExports,
-        _ => return Ok(None),
-    }))
-}
-
-/// Dirty bitmaps and transactions.
-fn bitmap(name: &'static str, v: &mut Visitor<'_>) -> Visit<Option<Command>> {
-    Ok(Some(match name {
-        "block-dirty-bitmap-add" => Command::BlockDirtyBitmapAdd(BitmapAdd::visit(v)?),
-        "block-dirty-bitmap-remove" => Command::BlockDirtyBitmapRemove(BitmapRef::visit(v)?),
-        "block-dirty-bitmap-clear" => Command::BlockDirtyBitmapClear(BitmapRef::visit(v)?),
-        "block-dirty-bitmap-enable" => Command::BlockDirtyBitmapEnable(BitmapRef::visit(v)?),
-        "block-dirty-bitmap-disable" => Command::BlockDirtyBitmapDisable(BitmapRef::visit(v)?),
-        "block-dirty-bitmap-merge" => Command::BlockDirtyBitmapMerge(BitmapMerge::visit(v)?),
-        "x-debug-block-dirty-bitmap-sha256" => Command::XDebugBlockDirtyBitmapSha256(BitmapRef::visit(v)?),
-        "transaction" => Command::Transaction(Transaction::visit(v)?),
-        _ => return Ok(None),
-    }))
-}
-
-/// Steering jobs.
-fn job(name: &'static str, v: &mut Visitor<'_>) -> Visit<Option<Command>> {
-    Ok(Some(match name {
-        "job-pause" => Command::JobPause { id: v.str("id")? },
-        "job-resume" => Command::JobResume { id: v.str("id")? },
-        "job-cancel" => Command::JobCancel { id: v.str("id")? },
-        "job-complete" => Command::JobComplete { id: v.str("id")? },
-        "job-dismiss" => Command::JobDismiss { id: v.str("id")? },
-        "job-finalize" => Command::JobFinalize { id: v.str("id")? },
-        "block-job-cancel" => Command::BlockJobCancel { device: v.str("device")?, force: v.opt_bool("force")? },
-        "block-job-pause" => Command::BlockJobPause { device: v.str("device")? },
-        "block-job-resume" => Command::BlockJobResume { device: v.str("device")? },
-        "block-job-complete" => Command::BlockJobComplete { device: v.str("device")? },
-        "block-job-set-speed" => Command::BlockJobSetSpeed { device: v.str("device")?, speed: v.int("speed")? },
-        "block-job-finalize" => Command::BlockJobFinalize { id: v.str("id")? },
-        "block-job-dismiss" => Command::BlockJobDismiss { id: v.str("id")? },
-        "block-job-change" => Command::BlockJobChange(BlockJobChange::visit(v)?),
-        _ => return Ok(None),
-    }))
-}
-
-/// Starting jobs and taking snapshots.
-fn start(name: &'static str, v: &mut Visitor<'_>) -> Visit<Option<Command>> {
-    Ok(Some(match name {
-        "blockdev-backup" => Command::BlockdevBackup(Box::new(BlockdevBackup::visit(v)?)),
-        "drive-backup" => Command::DriveBackup(Box::new(DriveBackup::visit(v)?)),
-        "blockdev-mirror" => Command::BlockdevMirror(Box::new(BlockdevMirror::visit(v)?)),
-        "drive-mirror" => Command::DriveMirror(Box::new(DriveMirror::visit(v)?)),
-        "block-commit" => Command::BlockCommit(Box::new(BlockCommit::visit(v)?)),
-        "block-stream" => Command::BlockStream(Box::new(BlockStream::visit(v)?)),
-        "blockdev-snapshot" => Command::BlockdevSnapshot(BlockdevSnapshot::visit(v)?),
-        "blockdev-snapshot-sync" => Command::BlockdevSnapshotSync(Box::new(BlockdevSnapshotSync::visit(v)?)),
-        "blockdev-snapshot-internal-sync" => Command::BlockdevSnapshotInternalSync(BlockdevSnapshotInternal::visit(v)?),
-        "blockdev-snapshot-delete-internal-sync" => Command::BlockdevSnapshotDeleteInternalSync {
-            device: v.str("device")?,
-            id: v.opt_str("id")?,
-            name: v.opt_str("name")?,
-        },
-        _ => return Ok(None),
-    }))
 }

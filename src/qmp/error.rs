@@ -21,16 +21,14 @@ pub enum ErrorClass {
 }
 
 impl ErrorClass {
+    /// The names in replies, in the order of the classes.
+    pub const NAMES: [&'static str; 5] =
+        ["GenericError", "CommandNotFound", "DeviceNotActive", "DeviceNotFound", "KVMMissingCap"];
+
     /// The name in replies.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            ErrorClass::GenericError => "GenericError",
-            ErrorClass::CommandNotFound => "CommandNotFound",
-            ErrorClass::DeviceNotActive => "DeviceNotActive",
-            ErrorClass::DeviceNotFound => "DeviceNotFound",
-            ErrorClass::KvmMissingCap => "KVMMissingCap",
-        }
+        Self::NAMES[self as usize]
     }
 }
 

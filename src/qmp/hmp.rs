@@ -27,9 +27,9 @@ pub enum HmpLine {
     },
     /// Another command that the model has, by its full name (`info block`), with the words behind it.
     Other {
-        /// Its name.
+        /// Such as `info block`.
         name: &'static str,
-        /// Its arguments.
+        /// As its argument types say.
         args: HmpArgs,
     },
     /// An error, in QEMU's words.

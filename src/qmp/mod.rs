@@ -1,6 +1,7 @@
 //! The QMP protocol as data: texts, requests, arguments and errors. Nothing here runs a command.
 
 pub mod command;
+pub mod declare;
 pub mod device_properties;
 pub mod drive;
 pub mod error;

@@ -1,7 +1,7 @@
 //! Reading typed values out of JSON with QEMU's order of checks and its error texts
 //! (qapi/qobject-input-visitor.c, qapi/qapi-visit-core.c).
 //!
-//! [`At`] is one value together with the place it was found at; [`Visitor`] reads the members of one object.
+//! [`ValueAt`] is one value together with the place it was found at; [`Visitor`] reads the members of one object.
 //! Members are asked for in schema order, [`Visitor::finish`] then complains about those nobody asked for.
 
 use std::fmt::Write as _;
@@ -87,17 +87,17 @@ impl Path<'_> {
 
 /// One JSON value and its place in the arguments.
 #[derive(Clone, Copy, Debug)]
-pub struct At<'a> {
+pub struct ValueAt<'a> {
     value: &'a Json,
     path: Path<'a>,
     mode: Mode,
 }
 
-impl<'a> At<'a> {
+impl<'a> ValueAt<'a> {
     /// The root of a visit.
     #[must_use]
-    pub fn root(value: &'a Json, mode: Mode) -> At<'a> {
-        At { value, path: Path::Root, mode }
+    pub fn root(value: &'a Json, mode: Mode) -> ValueAt<'a> {
+        ValueAt { value, path: Path::Root, mode }
     }
 
     /// Whether numbers and booleans are texts.
@@ -200,7 +200,7 @@ impl<'a> At<'a> {
         }
     }
 
-    /// `visit_type_size`: like [`At::uint`]; as an option it takes suffixes (`64k`).
+    /// `visit_type_size`: like [`ValueAt::uint`]; as an option it takes suffixes (`64k`).
     ///
     /// # Errors
     /// Not a size.
@@ -265,11 +265,11 @@ impl<'a> At<'a> {
     ///
     /// # Errors
     /// Not an array, or what `each` says.
-    pub fn list<T>(&self, mut each: impl FnMut(At<'_>) -> Visit<T>) -> Visit<Vec<T>> {
+    pub fn list<T>(&self, mut each: impl FnMut(ValueAt<'_>) -> Visit<T>) -> Visit<Vec<T>> {
         let Json::List(items) = self.value else {
             return Err(self.wrong_type("array"));
         };
-        let visit = |(i, value)| each(At { value, path: Path::Index(&self.path, i), mode: self.mode });
+        let visit = |(i, value)| each(ValueAt { value, path: Path::Index(&self.path, i), mode: self.mode });
         items.iter().enumerate().map(visit).collect()
     }
 }
@@ -287,20 +287,20 @@ pub struct Visitor<'a> {
 
 impl Visitor<'_> {
     /// An optional member (`visit_optional` and the visit of the value).
-    pub fn opt_at(&mut self, name: &'static str) -> Option<At<'_>> {
+    pub fn opt_at(&mut self, name: &'static str) -> Option<ValueAt<'_>> {
         let index = self.members.iter().position(|(key, _)| &**key == name)?;
         assert!(self.seen_len < MAX_MEMBERS, "a QAPI type with more members than MAX_MEMBERS");
         self.seen[self.seen_len] = u32::try_from(index).unwrap_or(u32::MAX);
         self.seen_len += 1;
-        Some(At { value: &self.members[index].1, path: Path::Member(&self.path, name), mode: self.mode })
+        Some(ValueAt { value: &self.members[index].1, path: Path::Member(&self.path, name), mode: self.mode })
     }
 
     /// A mandatory member.
     ///
     /// # Errors
     /// It is missing.
-    pub fn at(&mut self, name: &'static str) -> Visit<At<'_>> {
-        // The borrow of a returned `At` lasts as long as the caller keeps it, so the error is made first.
+    pub fn at(&mut self, name: &'static str) -> Visit<ValueAt<'_>> {
+        // The borrow of a returned `ValueAt` lasts as long as the caller keeps it, so the error is made first.
         if !self.members.iter().any(|(key, _)| &**key == name) {
             let full = Path::Member(&self.path, name).full(self.mode);
             return Err(QmpError::generic(format!("Parameter '{full}' is missing")));
@@ -408,7 +408,7 @@ impl Visitor<'_> {
     ///
     /// # Errors
     /// Missing, or what `read` says.
-    pub fn with<T>(&mut self, name: &'static str, read: impl FnOnce(At<'_>) -> Visit<T>) -> Visit<T> {
+    pub fn with<T>(&mut self, name: &'static str, read: impl FnOnce(ValueAt<'_>) -> Visit<T>) -> Visit<T> {
         read(self.at(name)?)
     }
 
@@ -416,7 +416,7 @@ impl Visitor<'_> {
     ///
     /// # Errors
     /// What `read` says.
-    pub fn opt_with<T>(&mut self, name: &'static str, read: impl FnOnce(At<'_>) -> Visit<T>) -> Visit<Option<T>> {
+    pub fn opt_with<T>(&mut self, name: &'static str, read: impl FnOnce(ValueAt<'_>) -> Visit<T>) -> Visit<Option<T>> {
         self.opt_at(name).map(read).transpose()
     }
 
@@ -424,7 +424,7 @@ impl Visitor<'_> {
     ///
     /// # Errors
     /// Missing, no array, or what `each` says.
-    pub fn list<T>(&mut self, name: &'static str, each: impl FnMut(At<'_>) -> Visit<T>) -> Visit<Vec<T>> {
+    pub fn list<T>(&mut self, name: &'static str, each: impl FnMut(ValueAt<'_>) -> Visit<T>) -> Visit<Vec<T>> {
         self.at(name)?.list(each)
     }
 
@@ -432,7 +432,11 @@ impl Visitor<'_> {
     ///
     /// # Errors
     /// No array, or what `each` says.
-    pub fn opt_list<T>(&mut self, name: &'static str, each: impl FnMut(At<'_>) -> Visit<T>) -> Visit<Option<Vec<T>>> {
+    pub fn opt_list<T>(
+        &mut self,
+        name: &'static str,
+        each: impl FnMut(ValueAt<'_>) -> Visit<T>,
+    ) -> Visit<Option<Vec<T>>> {
         self.opt_with(name, |at| at.list(each))
     }
 

@@ -124,7 +124,7 @@ impl Regions {
 /// A filter of a job, from when it enters to when it leaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filter {
-    /// Its name.
+    /// The node name, which QEMU may have made up (`#block123`).
     pub name: Arc<str>,
     /// The node below it at first.
     pub over: Arc<str>,

@@ -27,7 +27,7 @@ pub struct Campaign {
 /// A stage: a strategy and what it gave.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stage {
-    /// Its name.
+    /// As `fuzz` prints it.
     pub name: String,
     /// Runs.
     pub runs: u64,
@@ -42,7 +42,7 @@ pub struct Stage {
 /// A mark that runs may reach.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mark {
-    /// Its name.
+    /// What was reached, as the catalogue of marks says it.
     pub name: String,
     /// How many runs reached it; 0: missed.
     pub count: u64,

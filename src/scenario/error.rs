@@ -49,7 +49,7 @@ impl Fault {
 
 /// A place with what a diagnostic needs to show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct SourcePlace {
     /// Name of the file, as it was given or included.
     pub file: Arc<str>,
     /// The whole text of the file.
@@ -60,7 +60,7 @@ pub struct Place {
     pub label: String,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for SourcePlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}", self.file, self.span.line, self.span.column)
     }
@@ -73,11 +73,11 @@ pub struct ScenarioError {
     /// What is wrong.
     pub message: String,
     /// Where, and what was expected there.
-    pub place: Place,
+    pub place: SourcePlace,
     /// Advice, where there is some.
     pub help: Option<String>,
     /// The `call` steps that led to the place, innermost first.
-    pub calls: Vec<Place>,
+    pub calls: Vec<SourcePlace>,
 }
 
 /// The files read so far: name and text.
@@ -91,7 +91,7 @@ impl Sources {
     pub fn error(&self, fault: Fault) -> ScenarioError {
         let place = |span: Span, label: String| {
             let (file, text) = self.files.get(span.file as usize).cloned().unwrap_or_default();
-            Place { file, text, span, label }
+            SourcePlace { file, text, span, label }
         };
         ScenarioError {
             message: fault.message,

@@ -315,7 +315,7 @@ fn waits(step: &Node) -> Read<Option<Vec<Node>>> {
 }
 
 /// What `wait` can wait for: the one before a job ends, or one of those after it has completed.
-const STATUSES: &[&str] = &[READY, "concluded", "null"];
+pub(super) const STATUSES: &[&str] = &[READY, "concluded", "null"];
 const READY: &str = "ready";
 
 /// `node` with its parameters in place.

@@ -14,38 +14,8 @@
 //! schedule: calm                    # or `seed 7`, `{choices: […]}`, `{preemptions: […]}`: holds in this schedule only
 //! ```
 //!
-//! Each step is a mapping whose first key says what it does.
-//!
-//! | step | meaning |
-//! |---|---|
-//! | `qmp: {execute, arguments, id}` | sends a command and reads its reply, which must be a return value |
-//! | … `returns: PATTERN` | the value must match ([`pattern`]) |
-//! | … `error: {class, desc}`, `error: any` | the reply must be an error; members left out are not looked at; the command is sent as it stands, well formed or not |
-//! | … `reply: any` | the reply may be anything; the command is sent as it stands |
-//! | `hmp: LINE` | sends `human-monitor-command`, which must succeed, also in the eyes of qemu-io |
-//! | … `output: TEXT` | this text must be part of the output |
-//! | … `returns: TEXT` | this text must be the whole reply |
-//! | … `fails: true`, `fails: any` | it must fail, or may; where `output` or a `returns` that is not empty is given, it may |
-//! | `event: {event, data, without}`, `event: NAME` | waits for the oldest queued event that fits; `without` lists members that `data` may not have |
-//! | `wait: JOB` | waits for the block job's BLOCK_JOB_COMPLETED without an error, and for its end; `error: TEXT`: with that error; `until: concluded`: for that status; `until: ready`: for BLOCK_JOB_READY |
-//! | `sleep: 300ms` | lets virtual time pass |
-//! | `idle: true` | waits until the process is at rest and all is read |
-//! | `bitmap: {node, name, ranges, count, granularity, busy, recording, persistent, inconsistent}` | looks at a bitmap from outside; `ranges: [[OFFSET, LENGTH], …]` are all its dirty areas; `absent: true`: there is none |
-//! | `same: [A, B, …]` | the images read the same through their backing chains |
-//! | `no-jobs: true` | no job is left |
-//! | `no-events: true`, `no-events: {except: [NAME]}` | no further event is queued |
-//! | `start: [ARGS]`, with `error: TEXT` | waits until the process has ended, and starts another on the same files; with `error` it must not start |
-//! | `kill: true`, `signal: TERM` | the process is killed, or asked to end (`TERM`, `INT`, `HUP`) |
-//! | `mark: NAME` | a named place; exploring starts at `start` |
-//! | `call: {NAME: {PARAMETER: VALUE}}` | the steps of a procedure |
-//! | `create: {file, format, size, backing: {file, format}, cluster-size, compat, lazy-refcounts}` | file step: `qemu-img create` |
-//! | `write: {file, format, pattern, offset, length}`, `zero: {…}`, `discard: {…}` | file steps: `qemu-io` |
-//! | `rebase: {file, backing: {file, format}}` | file step: `qemu-img rebase -u`; `backing: null` for none |
-//! | `resize: {file, size}` | file step: `qemu-img resize`, with `--shrink` |
-//! | `check: {file, leaks, corruptions}` | file step: `qemu-img check`, and what it must find; members left out are 0 |
-//! | `bytes: {file, at, hex}` | file step: bytes of a file are changed |
-//! | `text: {file, content}` | file step: a text file |
-//! | `host: {capacity}`, `host: {file, limit}`, `host: {file, fail, errno, after, times}`, `host: {file, size}`, `host: {disk: {bytes, requests}}` | file step: what the host refuses from now on (`ENOSPC`, `EFBIG`, any), a file that somebody else makes shorter or longer, or what the disk does in a second; `none` ends it |
+//! Each step is a mapping whose first key says what it does. [`steps`] declares them; [`steps::help`] (`blockjob-sim help scenario`) lists them
+//! for people, [`schema`] (`blockjob-sim schema`) for editors.
 //!
 //! File steps are done outside of QEMU, at that moment. Within a procedure `$name` and `${name}` stand for a parameter in any text,
 //! `$$` for a dollar sign; a text that is `$name` and nothing else becomes whatever the parameter is. Sizes are bytes or texts such as
@@ -56,18 +26,22 @@ mod disk;
 mod error;
 mod expand;
 mod fields;
+mod form;
+mod kinds;
 pub mod nbd;
 pub mod pattern;
 pub mod plan;
 pub mod schema;
-mod steps;
+pub mod steps;
+mod top;
 mod tree;
 pub mod write;
+mod yaml;
 
 pub use build::Builder;
 pub use disk::load_file;
 pub(crate) use error::nearest;
-pub use error::{Place, ScenarioError, Span};
+pub use error::{ScenarioError, SourcePlace, Span};
 pub use plan::{Plan, Pos};
 
 use crate::base::Json;
@@ -75,8 +49,10 @@ use error::{Fault, Read};
 use expand::{Expanded, Loader};
 pub use expand::{Library, ReadFile};
 use fields::Fields;
+use form::ValueKind;
 use plan::{PlannedFile, PlannedStep};
 use std::sync::Arc;
+use top::Bounds;
 use tree::Node;
 
 /// Reads the scenario file `name` and all that it includes, with `read` to get the text of a file (or why it cannot be read).
@@ -110,7 +86,7 @@ pub fn load_str(name: &str, text: &str) -> Result<Plan, Box<ScenarioError>> {
 pub(crate) fn with_steps(name: &str, plan: Option<Plan>) -> Result<Plan, Box<ScenarioError>> {
     plan.ok_or_else(|| {
         let label = "it is included by scenarios".to_owned();
-        let place = Place { file: name.into(), text: "".into(), span: Span::default(), label };
+        let place = SourcePlace { file: name.into(), text: "".into(), span: Span::default(), label };
         let message = "this file holds only definitions".to_owned();
         Box::new(ScenarioError { message, place, help: None, calls: Vec::new() })
     })
@@ -171,10 +147,10 @@ fn plan(loader: &mut Loader, name: &str, read: ReadFile<'_>, faults: &mut Vec<Fa
     let has_defines = top.opt("define").is_some();
     let files = listed(loader, faults, top.opt("files"));
     let args = kept(faults, top.opt("args").map_or(Ok(Vec::new()), Node::texts)).unwrap_or_default();
-    let limits = read_by(faults, top.opt("limits"), steps::limits);
-    let quirks = read_by(faults, top.opt("quirks"), steps::quirks);
-    let expect_violation = read_by(faults, top.opt("expect-violation"), |node| steps::invariant(node).map(Some));
-    let schedule = read_by(faults, top.opt("schedule"), steps::schedule);
+    let limits = read_by(faults, top.opt("limits"), Bounds::read);
+    let quirks = read_by(faults, top.opt("quirks"), top::quirks);
+    let expect_violation = read_by(faults, top.opt("expect-violation"), |node| top::invariant(node).map(Some));
+    let schedule = read_by(faults, top.opt("schedule"), top::schedule);
     let definitions_only = has_defines && top.opt("files").is_none() && top.opt("args").is_none();
     let step_list = top.opt("steps");
     if step_list.is_none() && !definitions_only {

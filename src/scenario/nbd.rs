@@ -2,9 +2,10 @@
 
 use super::error::{Fault, Read};
 use super::fields::Fields;
-use super::plan::StepKind;
+use super::form::{ValueKind, ValueType};
+use super::kinds::pattern_byte;
 use super::tree::{Node, Value};
-use super::write::Yaml;
+use super::yaml::Yaml;
 use crate::base::errno::Errno;
 use crate::host::network::{NbdServer, ServerState};
 use std::sync::Arc;
@@ -108,18 +109,30 @@ pub enum NbdAnswer {
     Extents(Vec<(u64, u64)>),
 }
 
-/// Reads a step.
-pub(super) fn read(node: &Node, _beside: &mut Fields<'_>) -> Read<StepKind> {
-    let mut fields = Fields::of("nbd", node)?;
-    if let Some(server) = fields.opt("server") {
-        let (client, action) = (server.text()?, server_action(&mut fields)?);
+/// What stands behind `nbd`. Its members depend on each other, so it is read and written by hand, side by side.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Nbd;
+
+impl ValueKind for Nbd {
+    type Of = NbdStep;
+    const TYPE: ValueType = ValueType::Object;
+
+    fn read(node: &Node) -> Read<NbdStep> {
+        let mut fields = Fields::of("nbd", node)?;
+        if let Some(server) = fields.opt("server") {
+            let (client, action) = (server.text()?, server_action(&mut fields)?);
+            fields.end()?;
+            return Ok(NbdStep { client, action });
+        }
+        let client = fields.req("client")?.text()?;
+        let action = action(node, &mut fields)?;
         fields.end()?;
-        return Ok(StepKind::Nbd(NbdStep { client, action }));
+        Ok(NbdStep { client, action })
     }
-    let client = fields.req("client")?.text()?;
-    let action = action(node, &mut fields)?;
-    fields.end()?;
-    Ok(StepKind::Nbd(NbdStep { client, action }))
+
+    fn write(of: &NbdStep) -> Option<Yaml> {
+        Some(write(of))
+    }
 }
 
 fn action(node: &Node, fields: &mut Fields<'_>) -> Read<NbdAction> {
@@ -148,7 +161,7 @@ fn action(node: &Node, fields: &mut Fields<'_>) -> Read<NbdAction> {
         let Some(offset) = fields.opt(name) else { continue };
         let offset = if *name == "flush" { offset.only_true().map(|()| 0)? } else { offset.size()? };
         let length = fields.opt("length").map_or(Ok(0), Node::size)?;
-        let pattern = fields.opt("pattern").map_or(Ok(0), byte)?;
+        let pattern = fields.opt("pattern").map_or(Ok(0), pattern_byte)?;
         let mut flags = 0;
         if let Some(list) = fields.opt("flags") {
             for flag in list.list()? {
@@ -193,12 +206,6 @@ enum NbdLeave {
     Gone,
 }
 
-fn byte(node: &Node) -> Read<u8> {
-    let wrong =
-        || Fault::new(node.span, "a pattern is one byte", format!("expected 0 to 0xff, found {}", node.describe()));
-    node.size().ok().and_then(|n| u8::try_from(n).ok()).ok_or_else(wrong)
-}
-
 fn answer(node: &Node) -> Read<NbdAnswer> {
     if let Value::Str(_) = &node.value {
         return node.word(&[("any", 0), ("ok", 1), ("closed", 2)]).map(|word| match word {
@@ -211,7 +218,7 @@ fn answer(node: &Node) -> Read<NbdAnswer> {
     let (pattern, error, extents) = (fields.opt("pattern"), fields.opt("error"), fields.opt("extents"));
     fields.end()?;
     match (pattern, error, extents) {
-        (Some(pattern), None, None) => byte(pattern).map(NbdAnswer::Pattern),
+        (Some(pattern), None, None) => pattern_byte(pattern).map(NbdAnswer::Pattern),
         (None, Some(error), None) => {
             let name = error.text()?;
             let wrong = || {
@@ -238,7 +245,7 @@ fn answer(node: &Node) -> Read<NbdAnswer> {
 }
 
 /// The step as it is written.
-pub(super) fn write(step: &NbdStep) -> Yaml {
+fn write(step: &NbdStep) -> Yaml {
     let text = |text: &str| Some(Yaml::filled(text));
     let named = |table: &[(&str, u16)], number: u16| {
         table.iter().find(|(_, n)| *n == number).map_or_else(String::new, |(name, _)| (*name).to_owned())
@@ -286,7 +293,7 @@ pub(super) fn write(step: &NbdStep) -> Yaml {
         }
     }
     let members = members.iter().map(|(name, value)| (name.as_str(), value.clone()));
-    Yaml::map([("nbd", Some(Yaml::map(members)))])
+    Yaml::map(members)
 }
 
 fn write_answer(expected: &NbdAnswer) -> Yaml {

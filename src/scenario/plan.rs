@@ -154,7 +154,7 @@ pub enum ImageFormat {
 pub struct Backing {
     /// Its file name.
     pub file: Arc<str>,
-    /// Its format.
+    /// As the header of the image above says it.
     pub format: ImageFormat,
 }
 
@@ -176,7 +176,7 @@ pub enum FileOp {
     Create {
         /// The new file.
         file: Arc<str>,
-        /// Its format.
+        /// `-f`
         format: ImageFormat,
         /// Virtual size in bytes; `None`: that of the backing file.
         size: Option<u64>,
@@ -207,9 +207,9 @@ pub enum FileOp {
     },
     /// A file as it was found.
     Content {
-        /// The file.
+        /// The name that it had.
         file: Arc<str>,
-        /// Its length.
+        /// In bytes, holes included.
         size: u64,
         /// What stands in it; all else is a hole.
         data: Vec<Extent>,
@@ -223,7 +223,7 @@ pub enum FileOp {
     },
     /// Bytes of a file are changed, as by a hex editor.
     Bytes {
-        /// The file.
+        /// An image, or any other.
         file: Arc<str>,
         /// The first byte.
         at: u64,
@@ -332,7 +332,7 @@ pub enum StepKind {
 pub enum ProcessOp {
     /// Waits until the one before has ended, and starts another on the same files.
     Start {
-        /// Its arguments.
+        /// As on a command line, `-drive` and its like.
         args: Vec<Arc<str>>,
         /// It must fail to start, with a message in which this stands.
         error: Option<Arc<str>>,

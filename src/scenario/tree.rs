@@ -71,6 +71,14 @@ impl Node {
         }
     }
 
+    /// The member of that name, of a mapping.
+    pub fn member(&self, name: &str) -> Option<&Node> {
+        match &self.value {
+            Value::Map(members) => members.iter().find(|(key, _)| &*key.name == name).map(|(_, node)| node),
+            _ => None,
+        }
+    }
+
     /// What the node is, for messages.
     pub fn describe(&self) -> String {
         match &self.value {
@@ -95,9 +103,9 @@ pub(super) fn parse(file: u32, text: &str) -> Read<Node> {
         budget: serde_saphyr::budget! { max_depth: MAX_DEPTH, max_nodes: MAX_NODES, },
     };
     match serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, options) {
-        Ok(raw) => Ok(convert(&Place { file, text }, raw)),
+        Ok(raw) => Ok(convert(&FileBeingRead { file, text }, raw)),
         Err(error) => {
-            let at = error.location().map_or_else(Span::default, |at| Place { file, text }.span(&at));
+            let at = error.location().map_or_else(Span::default, |at| FileBeingRead { file, text }.span(&at));
             let whole = error.render_with_formatter(&serde_saphyr::UserMessageFormatter);
             // The first line, without the place before or after it and the snippet: our own report shows those.
             let message = whole.lines().next().unwrap_or("").trim_start_matches("error: ");
@@ -112,12 +120,12 @@ pub(super) fn parse(file: u32, text: &str) -> Read<Node> {
 }
 
 /// The file being read.
-struct Place<'a> {
+struct FileBeingRead<'a> {
     file: u32,
     text: &'a str,
 }
 
-impl Place<'_> {
+impl FileBeingRead<'_> {
     fn span(&self, at: &serde_saphyr::Location) -> Span {
         let small = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
         let bytes = at.span();
@@ -152,7 +160,7 @@ enum Raw {
     Map(Vec<(Spanned<String>, Spanned<Raw>)>),
 }
 
-fn convert(place: &Place<'_>, raw: Spanned<Raw>) -> Node {
+fn convert(place: &FileBeingRead<'_>, raw: Spanned<Raw>) -> Node {
     let mut span = place.span(&raw.referenced);
     let value = match raw.value {
         Raw::Null => Value::Null,

@@ -21,7 +21,7 @@ pub enum Address {
 
 /// What a character device is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ChardevKind {
     /// `null`: nobody is there.
     Null,
     /// `stdio`
@@ -49,7 +49,7 @@ pub struct Chardev {
     /// `id` of `-chardev`.
     pub id: String,
     /// What it is.
-    pub kind: Kind,
+    pub kind: ChardevKind,
     /// The option as it was given, for messages.
     pub option: String,
 }
@@ -97,18 +97,18 @@ pub fn parse(text: &str) -> Result<Chardev, String> {
         }
     }
     let kind = match backend.as_str() {
-        "null" => Kind::Null,
+        "null" => ChardevKind::Null,
         "stdio" => {
             take(&mut options, "signal");
-            Kind::Stdio
+            ChardevKind::Stdio
         }
-        "file" => Kind::File(take(&mut options, "path").ok_or("chardev: file: no filename given")?),
+        "file" => ChardevKind::File(take(&mut options, "path").ok_or("chardev: file: no filename given")?),
         "socket" => socket(&mut options)?,
         "pty" => {
             take(&mut options, "path");
-            Kind::Pty
+            ChardevKind::Pty
         }
-        "spicevmc" => Kind::Spice(take(&mut options, "name").ok_or("chardev: spice channel: no name given")?),
+        "spicevmc" => ChardevKind::Spice(take(&mut options, "name").ok_or("chardev: spice channel: no name given")?),
         other if OTHERS.contains(&other) => return Err(format!("not simulated: chardev {other}")),
         other => return Err(format!("'{other}' is not a valid char driver name")),
     };
@@ -135,7 +135,7 @@ fn switch(options: &mut Vec<(String, String)>, key: &str, default: bool) -> Resu
 }
 
 /// `qemu_chr_parse_socket`
-fn socket(options: &mut Vec<(String, String)>) -> Result<Kind, String> {
+fn socket(options: &mut Vec<(String, String)>) -> Result<ChardevKind, String> {
     let (path, host) = (take(options, "path"), take(options, "host"));
     let (port, fd) = (take(options, "port"), take(options, "fd"));
     if [&path, &host, &fd].into_iter().flatten().count() > 1 {
@@ -173,7 +173,7 @@ fn socket(options: &mut Vec<(String, String)>) -> Result<Kind, String> {
             return Err(format!("not simulated: chardev option {key}"));
         }
     }
-    Ok(Kind::Socket { address, server, wait })
+    Ok(ChardevKind::Socket { address, server, wait })
 }
 
 /// Reads the short form that `-qmp`, `-monitor`, `-serial` and `-qtest` take: `unix:PATH,server=on`, `stdio`, `chardev:ID`…
@@ -247,10 +247,10 @@ impl Chardev {
     /// The device in words, as QEMU shows it while nobody is connected.
     pub fn shown(&self) -> String {
         match &self.kind {
-            Kind::Socket { address: Address::Unix(path), server, .. } => {
+            ChardevKind::Socket { address: Address::Unix(path), server, .. } => {
                 format!("disconnected:unix:{path}{}", if *server { ",server=on" } else { "" })
             }
-            Kind::Socket { address: Address::Tcp(host, port), server, .. } => {
+            ChardevKind::Socket { address: Address::Tcp(host, port), server, .. } => {
                 format!("disconnected:tcp:{host}:{port}{}", if *server { ",server=on" } else { "" })
             }
             _ => self.id.clone(),
@@ -263,16 +263,16 @@ impl Chardev {
     /// What QEMU says when it can't.
     pub(super) fn open(&self) -> Result<Open, String> {
         let none = Open { listener: None, path: None, conn: None, pty: None };
-        let Kind::Socket { address, server, .. } = &self.kind else {
+        let ChardevKind::Socket { address, server, .. } = &self.kind else {
             return match &self.kind {
-                Kind::Stdio => Ok(Open { conn: Some(Conn::Stdio), ..none }),
-                Kind::File(path) => {
+                ChardevKind::Stdio => Ok(Open { conn: Some(Conn::Stdio), ..none }),
+                ChardevKind::File(path) => {
                     let mut options = std::fs::OpenOptions::new();
                     let file = options.write(true).create(true).truncate(true).open(path);
                     let file = file.map_err(|e| format!("Unable to open '{path}': {}", plain(&e)))?;
                     Ok(Open { conn: Some(Conn::Sink(file.into())), ..none })
                 }
-                Kind::Pty => {
+                ChardevKind::Pty => {
                     let (fd, name) = open_pty().map_err(|errno| format!("Failed to create PTY: {errno}"))?;
                     Ok(Open { pty: Some((fd, name)), ..none })
                 }

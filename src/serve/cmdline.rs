@@ -1,6 +1,6 @@
 //! QEMU's command line: what is to be made of it, before anything is opened (`system/vl.c:qemu_init`).
 
-use super::chardev::{self, Chardev, Kind};
+use super::chardev::{self, Chardev, ChardevKind};
 use super::help;
 use super::options::{self, Meaning};
 use super::sim_options::SimOptions;
@@ -339,7 +339,7 @@ impl CommandLine {
         if nographic && !nodefaults && !(monitor_given && serial_given) {
             return Err("-nographic cannot be used with -daemonize".to_owned());
         }
-        if let Some(chardev) = self.config.chardevs.iter().find(|chardev| chardev.kind == Kind::Stdio) {
+        if let Some(chardev) = self.config.chardevs.iter().find(|chardev| chardev.kind == ChardevKind::Stdio) {
             return Err(format!("{}: cannot use stdio with -daemonize", chardev.option));
         }
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());

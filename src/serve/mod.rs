@@ -16,26 +16,16 @@
 
 pub mod chardev;
 pub mod cmdline;
-mod console;
-mod daemon;
-mod describe;
 mod engine;
-mod fds;
 pub mod help;
-mod hmp;
+mod monitor;
 mod nbd;
 mod nbd_links;
 pub mod options;
-pub mod outfile;
 pub mod pace;
-mod pidfile;
 mod port;
-mod pretty;
-mod qmp;
-mod qtest;
-mod readline;
+mod process;
 mod record;
-mod signals;
 pub mod sim_options;
 mod waiting;
 mod wire;
@@ -43,13 +33,16 @@ mod wire;
 use crate::host::HostFiles;
 use crate::trace::jsonl::{self, Header};
 use crate::world::World;
-use chardev::Kind;
+use chardev::ChardevKind;
 use cmdline::{AddFd, Asked, Config, Mode};
 use console::Console;
 use engine::Engine;
 use hmp::Hmp;
+use monitor::{console, describe, hmp, pretty, qmp, qtest, readline};
 use pidfile::PidFile;
 use port::Port;
+pub use process::outfile;
+use process::{daemon, fds, pidfile, signals};
 use qmp::Qmp;
 use qtest::Qtest;
 use signals::Signals;
@@ -189,7 +182,7 @@ fn take_fds(config: &Config) -> Result<Vec<(i64, OwnedFd)>, String> {
 /// Opens the character devices, inherited descriptors first, and waits for clients where that is asked for.
 fn open_ports(config: &Config) -> Result<Vec<Port>, String> {
     let mut ports: Vec<Option<Port>> = config.chardevs.iter().map(|_| None).collect();
-    let inherited = |kind: &Kind| matches!(kind, Kind::Socket { address: chardev::Address::Fd(_), .. });
+    let inherited = |kind: &ChardevKind| matches!(kind, ChardevKind::Socket { address: chardev::Address::Fd(_), .. });
     for wanted in [true, false] {
         for (port, chardev) in ports.iter_mut().zip(&config.chardevs) {
             if inherited(&chardev.kind) == wanted {
@@ -200,7 +193,7 @@ fn open_ports(config: &Config) -> Result<Vec<Port>, String> {
     }
     let mut ports: Vec<Port> = ports.into_iter().flatten().collect();
     for (port, chardev) in ports.iter_mut().zip(&config.chardevs) {
-        if matches!(chardev.kind, Kind::Socket { server: true, wait: true, .. }) {
+        if matches!(chardev.kind, ChardevKind::Socket { server: true, wait: true, .. }) {
             let text = format!("{}: info: QEMU waiting for connection on: {}", chardev.option, chardev.shown());
             let _ = writeln!(std::io::stderr(), "{}: {text}", config.program);
             while !port.accept() {}

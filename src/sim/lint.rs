@@ -12,8 +12,9 @@ use crate::qmp::Command;
 use crate::qmp::event::{EVENTS, members};
 use crate::qmp::names::COMMANDS;
 use crate::qmp::{ErrorClass, QmpError, parse_request};
-use crate::scenario::plan::{EventPattern, Expect, Fails, FileOp, Plan, PlannedStep, Pos, StepKind};
-use crate::scenario::{Place, ReadFile, ScenarioError, Span, nearest};
+use crate::scenario::plan::{EventPattern, Expect, Fails, Plan, PlannedStep, Pos, StepKind};
+use crate::scenario::steps::{self, NameOf};
+use crate::scenario::{ReadFile, ScenarioError, SourcePlace, Span, nearest};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -87,14 +88,7 @@ fn of_step(step: &PlannedStep, files: &Files) -> Vec<Mistake> {
     match &step.kind {
         StepKind::Qmp { command, expect: Expect::Return(_) } => command_mistakes(command, files),
         StepKind::Qmp { expect: Expect::Error { class: Some(class), .. }, .. } => {
-            const CLASSES: [ErrorClass; 5] = [
-                ErrorClass::GenericError,
-                ErrorClass::CommandNotFound,
-                ErrorClass::DeviceNotActive,
-                ErrorClass::DeviceNotFound,
-                ErrorClass::KvmMissingCap,
-            ];
-            let known = CLASSES.map(ErrorClass::name);
+            let known = ErrorClass::NAMES;
             let wrong = !known.contains(&&**class);
             wrong.then(|| Mistake::unknown(class, "class of errors", &known)).into_iter().collect()
         }
@@ -103,16 +97,18 @@ fn of_step(step: &PlannedStep, files: &Files) -> Vec<Mistake> {
             let expected = "`fails: true` says that this is expected";
             why.map(|why| Mistake::new(format!("QEMU refuses this line: {why}"), expected, None)).into_iter().collect()
         }
-        StepKind::Event(pattern) => event_mistakes(pattern),
-        StepKind::NoEvents { except } => {
-            let unknown = except.iter().filter(|name| !EVENTS.contains(&&***name));
-            unknown.map(|name| Mistake::unknown(name, "event", &EVENTS)).collect()
+        kind => {
+            let mut found = Vec::new();
+            steps::names(kind, &mut |of, name| match of {
+                NameOf::Event if !EVENTS.contains(&name) => found.push(Mistake::unknown(name, "event", &EVENTS)),
+                NameOf::File => found.extend(files.missing(name, true)),
+                NameOf::Event | NameOf::NewFile => {}
+            });
+            match kind {
+                StepKind::Event(pattern) if found.is_empty() => event_mistakes(pattern),
+                _ => found,
+            }
         }
-        StepKind::Same(images) => images.iter().filter_map(|image| files.missing(image, true)).collect(),
-        StepKind::File(FileOp::Write { file, .. } | FileOp::Rebase { file, .. }) => {
-            files.missing(file, true).into_iter().collect()
-        }
-        _ => Vec::new(),
     }
 }
 
@@ -184,9 +180,6 @@ fn opened(value: &Json, each: &mut dyn FnMut(&str)) {
 }
 
 fn event_mistakes(pattern: &EventPattern) -> Vec<Mistake> {
-    if !EVENTS.contains(&&*pattern.name) {
-        return vec![Mistake::unknown(&pattern.name, "event", &EVENTS)];
-    }
     let mut found = Vec::new();
     let data: &[(Arc<str>, Json)] = pattern.data.as_ref().and_then(Json::as_dict).unwrap_or_default();
     if let Some(known) = members(&pattern.name) {
@@ -224,14 +217,16 @@ impl Files {
     fn of(plan: &Plan, whole: bool) -> Files {
         let mut files =
             Files { made: BTreeSet::new(), said: String::new(), opened: plan.args.join("\n"), silent: !whole };
-        let steps = plan.steps.iter().filter_map(|step| match &step.kind {
-            StepKind::File(op) => Some(op),
-            _ => None,
-        });
-        for op in plan.files.iter().map(|file| &file.op).chain(steps) {
-            if let FileOp::Create { file, .. } | FileOp::Content { file, .. } | FileOp::Text { file, .. } = op {
-                files.made.insert(file.clone());
+        let mut makes = |of, name: &str| {
+            if of == NameOf::NewFile {
+                files.made.insert(name.into());
             }
+        };
+        for file in &plan.files {
+            steps::names_on_files(&file.op, &mut makes);
+        }
+        for step in plan.steps.iter() {
+            steps::names(&step.kind, &mut makes);
         }
         for step in plan.steps.iter() {
             match &step.kind {
@@ -279,7 +274,7 @@ fn placed(pos: &Pos, calls: &[Pos], mistake: Mistake, read: ReadFile<'_>) -> Sce
         let begin = text[..at + found].rfind('\n').map_or(0, |end| end + 1);
         span.column = u32::try_from(text[begin..at + found].chars().count() + 1).unwrap_or(1);
         (span.offset, span.len) = (u32::try_from(at + found).unwrap_or(0), u32::try_from(len).unwrap_or(1));
-        Place { file: pos.file.clone(), text: text.into(), span, label }
+        SourcePlace { file: pos.file.clone(), text: text.into(), span, label }
     };
     ScenarioError {
         message: mistake.message,

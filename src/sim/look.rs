@@ -137,6 +137,25 @@ pub(super) fn bitmap(world: &World, check: &BitmapCheck) -> Result<(), String> {
     Ok(())
 }
 
+/// What a `no-jobs` step expects.
+pub(super) fn no_jobs(world: &World) -> Result<(), String> {
+    match world.jobs.list.first() {
+        None => Ok(()),
+        Some(job) => {
+            let j = &world.jobs[*job];
+            Err(format!("expected no job, found '{}' in state '{}'", j.id, j.status.name()))
+        }
+    }
+}
+
+/// What a `no-events` step expects of the events that were read and not waited for.
+pub(super) fn no_events<'a>(queue: impl IntoIterator<Item = &'a Event>, except: &[Arc<str>]) -> Result<(), String> {
+    match queue.into_iter().find(|e| !except.iter().any(|name| **name == *e.name())) {
+        None => Ok(()),
+        Some(e) => Err(format!("expected no further event, found {} {}", e.name(), canonical::to_string(&e.data()))),
+    }
+}
+
 /// Images that the process has open are compared as they are on the host, with what it keeps in its caches written first in a copy of
 /// the world that is then thrown away.
 pub(super) fn same(world: &World, images: &[Arc<str>]) -> Result<(), String> {

@@ -21,7 +21,7 @@ use crate::scenario::plan::{Plan, Schedule};
 use crate::trace::Trace;
 use crate::world::World;
 use crate::world::aio::Stepped;
-use outcome::{At, Outcome, Run, RunOptions};
+use outcome::{Outcome, Run, RunOptions, StepAt};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// Frames after which a run is given up, unless the scenario says otherwise.
@@ -292,7 +292,7 @@ fn as_expected(plan: &Plan, outcome: Outcome) -> Outcome {
         Outcome::Passed => {
             let reason = format!("expected the invariant {} to be broken, and it holds", wanted.name());
             let step = plan.steps.len().saturating_sub(1);
-            let at = plan.steps.last().map(|last| At {
+            let at = plan.steps.last().map(|last| StepAt {
                 step: u32::try_from(step).unwrap_or(u32::MAX),
                 pos: last.pos.clone(),
                 calls: last.calls.clone(),

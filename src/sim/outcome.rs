@@ -45,7 +45,7 @@ pub type Runner = fn(&Plan, Chooser, &RunOptions) -> Run;
 
 /// A step of the scenario, for messages.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct At {
+pub struct StepAt {
     /// Number of the step, from 0.
     pub step: u32,
     /// Where it stands.
@@ -62,14 +62,14 @@ pub enum Outcome {
     /// An expectation was not met.
     Failed {
         /// The step; `None` before the first.
-        at: Option<At>,
+        at: Option<StepAt>,
         /// What was expected and what was found.
         reason: String,
     },
     /// An invariant does not hold.
     Violated {
         /// The step that was under way; `None` before the first and after the last.
-        at: Option<At>,
+        at: Option<StepAt>,
         /// The invariant's name.
         invariant: &'static str,
         /// The thing it does not hold for: `job drive0`.
@@ -84,14 +84,14 @@ pub enum Outcome {
     /// Nothing can go on, though the scenario is not done.
     Stuck {
         /// The step that waits.
-        at: Option<At>,
+        at: Option<StepAt>,
         /// Who waits for what, a line each.
         waits: Vec<String>,
     },
     /// A limit was met.
     Limit {
         /// The step that was under way.
-        at: Option<At>,
+        at: Option<StepAt>,
         /// Which limit, with its value.
         what: String,
         /// Who waits for what, a line each.
@@ -100,7 +100,7 @@ pub enum Outcome {
     /// The simulator broke one of its own rules: a bug of ours.
     Crash {
         /// The step that was under way.
-        at: Option<At>,
+        at: Option<StepAt>,
         /// The message.
         message: String,
     },
@@ -153,7 +153,7 @@ impl fmt::Display for Outcome {
             Outcome::Diverged(divergence) => return write!(f, "diverged: {divergence}"),
         };
         match at {
-            Some(At { step, pos, calls }) => {
+            Some(StepAt { step, pos, calls }) => {
                 // A step of a failure file stands in no other file.
                 if !pos.file.is_empty() {
                     write!(f, "{}:{}: ", pos.file, pos.line)?;

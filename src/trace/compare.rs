@@ -17,7 +17,7 @@ pub enum ClientLine {
     Reply(Json),
     /// An event, where it was read.
     Event {
-        /// Its name.
+        /// QEMU's name of it, such as `BLOCK_JOB_COMPLETED`.
         name: Arc<str>,
         /// Its `data`.
         data: Json,

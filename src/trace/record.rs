@@ -25,7 +25,7 @@ pub enum RecordKind {
     Reply(Json),
     /// The client read an event.
     Event {
-        /// Its name.
+        /// QEMU's name of it, such as `BLOCK_JOB_COMPLETED`.
         name: &'static str,
         /// Its `data`.
         data: Json,

@@ -24,12 +24,12 @@ fn job(line: &ClientLine) -> Option<&str> {
 }
 
 /// Makes one wrong trace, at a line.
-type Kind = fn(&[ClientLine], usize) -> Option<Mutant>;
+type Mutation = fn(&[ClientLine], usize) -> Option<Mutant>;
 
 /// Up to `most` wrong traces, spread over the trace and over what can be wrong.
 #[must_use]
 pub fn mutants(trace: &[ClientLine], most: usize) -> Vec<Mutant> {
-    let kinds: [Kind; 5] = [swap, drop, double, across, number];
+    let kinds: [Mutation; 5] = [swap, drop, double, across, number];
     let mut all: Vec<Mutant> = Vec::new();
     // Strides that reach every line in an order that begins with distant ones.
     let step = (trace.len() * 5 / 8).max(1) | 1;

@@ -62,14 +62,14 @@ impl Rebase for Output {
 pub enum Event {
     /// `JOB_STATUS_CHANGE`
     JobStatus {
-        /// The job.
+        /// `id`: what the client called the job.
         id: Arc<str>,
         /// Its new state.
         status: JobStatus,
     },
     /// Any other.
     Other {
-        /// Its name.
+        /// QEMU's name of it, such as `BLOCK_IO_ERROR`.
         name: &'static str,
         /// Its data; an empty object if it has none.
         data: Json,

@@ -50,7 +50,7 @@ impl CacheState {
 
 /// What is kept about a place that is, or was, in use (`Qcow2CachedTable`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Place {
+pub(super) struct CachedTable {
     index: u32,
     /// 0 after a failed read.
     offset: u64,
@@ -62,7 +62,7 @@ pub(super) struct Place {
 /// A place and the table in it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Slot {
-    place: Place,
+    place: CachedTable,
     table: Arc<Table>,
 }
 
@@ -90,7 +90,7 @@ impl Cache {
         }
     }
 
-    pub(super) fn set_place(&mut self, place: Place) {
+    pub(super) fn set_place(&mut self, place: CachedTable) {
         if let Ok(at) = self.position(place.index) {
             self.slots[at].place = place;
         }
@@ -179,7 +179,7 @@ impl Cx<'_> {
     }
 
     /// A slot about to be changed in anything but the entries of its table.
-    fn change(&mut self, held: Held) -> Option<&mut Place> {
+    fn change(&mut self, held: Held) -> Option<&mut CachedTable> {
         let cache = &mut self.q.tables[held.which as usize];
         let at = cache.position(held.index).ok()?;
         // Only how the place was at the start counts.
@@ -222,7 +222,7 @@ impl Cx<'_> {
             self.undo.push(Undo::NoSlot(which, index));
         }
         self.q.tables[which as usize]
-            .insert(Slot { place: Place { index, offset, lru, refs: 1, dirty: false }, table });
+            .insert(Slot { place: CachedTable { index, offset, lru, refs: 1, dirty: false }, table });
         Ok(held)
     }
 
@@ -356,7 +356,7 @@ impl Cx<'_> {
 
     /// `qcow2_cache_entry_flush`
     fn flush_entry(&mut self, held: Held) -> Res {
-        let Some(&Slot { place: Place { offset, dirty: true, .. }, .. }) = self.slot(held) else { return Ok(()) };
+        let Some(&Slot { place: CachedTable { offset, dirty: true, .. }, .. }) = self.slot(held) else { return Ok(()) };
         if offset == 0 {
             return Ok(());
         }

@@ -21,7 +21,7 @@ pub struct CreateOptions {
     pub cluster_size: u64,
     /// Name of the backing file.
     pub backing_file: Option<String>,
-    /// Its format.
+    /// `backing-fmt`
     pub backing_format: Option<String>,
     /// `lazy-refcounts`
     pub lazy_refcounts: bool,

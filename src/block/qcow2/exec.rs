@@ -2,7 +2,7 @@
 //!
 //! Long loops set checkpoints, so that not everything is run again for each of their requests.
 
-use super::cache::{CacheState, Place, Saved, Slot, Which};
+use super::cache::{CacheState, CachedTable, Saved, Slot, Which};
 use super::op::{Ask, Child, Got};
 use super::state::Qcow2;
 use crate::base::errno::{Errno, Ret};
@@ -122,7 +122,7 @@ pub(super) enum Undo {
     /// Entry of a cached table.
     Entry(Which, u32, u32, u64),
     /// What is kept about a slot's table.
-    Place(Which, Place),
+    Place(Which, CachedTable),
     /// Everything of a slot.
     Slot(Which, Slot),
     /// The slot was not there.

@@ -9,40 +9,29 @@
 //! answer comes in, with the answers so far and all changes of the state undone (`exec.rs`). This is exact, as nobody else
 //! touches the state while the lock is held.
 
-mod alloc;
-mod bitmap;
 mod cache;
-mod cluster;
-mod compressed;
-mod copy_range;
+mod check;
 mod create;
-mod deflate;
-mod discard;
+mod data;
 mod exec;
 mod header;
-mod misc;
 mod op;
 mod open;
-mod overlap;
 #[cfg(test)]
 mod parallel_tests;
-mod read;
-mod rebuild;
-mod refcount;
-mod refgrow;
-mod repair;
 #[cfg(test)]
 mod repair_tests;
 mod state;
+mod tables;
 #[cfg(test)]
 mod tests;
-mod truncate;
-mod write;
-mod zstd;
 
 pub use bitmap::{BitmapCheck, ListedBitmap, MemoryBitmap, StoreBitmap, StoredBitmap};
+use check::{rebuild, repair};
 pub use create::{CreateOptions, CreateStep};
+use data::{compressed, copy_range, deflate, misc, read, truncate, write, zstd};
 pub use exec::Fault;
 pub use op::{Ask, Child, Got, Op, Out, Status};
 pub use open::OpenOptions;
 pub use state::{Corruption, FileTraits, Qcow2};
+use tables::{alloc, bitmap, cluster, overlap, refgrow};

@@ -32,7 +32,7 @@ use crate::validate::target::Target;
 use crate::validate::{self, Answer, Effort};
 use compare::Differs;
 use model::Modelled;
-use program::Kind;
+use program::ProgramKind;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -323,8 +323,8 @@ fn caught<T>(run: impl FnOnce() -> T) -> Result<T, Differs> {
 
 /// The pace at which programs of a kind are carried out.
 #[must_use]
-pub fn pace(kind: Kind, seed: u64) -> Pace {
-    if kind == Kind::Racing { Pace::Racing { seed, gap: 2_000 } } else { Pace::Calm }
+pub fn pace(kind: ProgramKind, seed: u64) -> Pace {
+    if kind == ProgramKind::Racing { Pace::Racing { seed, gap: 2_000 } } else { Pace::Calm }
 }
 
 /// A program as text, for people.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 /// What programs are like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum ProgramKind {
     /// Commands as a well-meaning client sends them.
     Well,
     /// Wrong arguments and injected faults.
@@ -25,27 +25,27 @@ pub enum Kind {
     Racing,
 }
 
-impl Kind {
+impl ProgramKind {
     /// All of them.
-    pub const ALL: [Kind; 3] = [Kind::Well, Kind::Faulty, Kind::Racing];
+    pub const ALL: [ProgramKind; 3] = [ProgramKind::Well, ProgramKind::Faulty, ProgramKind::Racing];
 
     /// Its name: the one that the generator of `blockjob-sim generate` has for it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Kind::Well => "well-behaved",
-            Kind::Faulty => "hostile",
-            Kind::Racing => "racing",
+            ProgramKind::Well => "well-behaved",
+            ProgramKind::Faulty => "hostile",
+            ProgramKind::Racing => "racing",
         }
     }
 }
 
-impl std::str::FromStr for Kind {
+impl std::str::FromStr for ProgramKind {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Kind, String> {
-        Kind::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
-            let names: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+    fn from_str(text: &str) -> Result<ProgramKind, String> {
+        ProgramKind::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
+            let names: Vec<&str> = ProgramKind::ALL.iter().map(|kind| kind.name()).collect();
             format!("`{text}` is no kind of programs: expected {}", names.join(", "))
         })
     }
@@ -54,7 +54,7 @@ impl std::str::FromStr for Kind {
 /// Draws a program.
 pub(super) struct Draw {
     stream: Stream,
-    pub(super) kind: Kind,
+    pub(super) kind: ProgramKind,
     files: Vec<FileOp>,
     args: Vec<Arc<str>>,
     steps: Vec<StepKind>,
@@ -72,11 +72,11 @@ const JOBS: [&str; 4] = ["j0", "j1", "j2", "j3"];
 
 /// The program of a seed from the generator of `blockjob-sim generate`, ended with `quit`, so that its images are whole.
 #[must_use]
-pub fn generated(kind: Kind, seed: u64) -> Plan {
+pub fn generated(kind: ProgramKind, seed: u64) -> Plan {
     let kind = match kind {
-        Kind::Well => generate::Kind::WellBehaved,
-        Kind::Faulty => generate::Kind::Hostile,
-        Kind::Racing => generate::Kind::Racing,
+        ProgramKind::Well => generate::ClientKind::WellBehaved,
+        ProgramKind::Faulty => generate::ClientKind::Hostile,
+        ProgramKind::Racing => generate::ClientKind::Racing,
     };
     let mut plan = generate::with(&generate::Options { kind: Some(kind), crashes: false, all_kinds: true }, seed).plan;
     let mut steps = plan.steps.to_vec();
@@ -89,7 +89,7 @@ pub fn generated(kind: Kind, seed: u64) -> Plan {
 
 /// The program of a seed.
 #[must_use]
-pub fn program(kind: Kind, seed: u64) -> Plan {
+pub fn program(kind: ProgramKind, seed: u64) -> Plan {
     let number = 200 + kind as u64;
     let mut draw = Draw {
         stream: Stream::new(seed, number),
@@ -148,7 +148,7 @@ impl Draw {
 
     fn step(&mut self, kind: StepKind) {
         self.steps.push(kind);
-        if self.kind == Kind::Racing && self.one_in(3) {
+        if self.kind == ProgramKind::Racing && self.one_in(3) {
             self.steps.push(StepKind::Idle);
         }
     }
@@ -254,7 +254,7 @@ impl Draw {
 
     /// Rules for blkdebug, now and then.
     fn faults(&mut self, _drive: u32) -> Option<String> {
-        if self.kind != Kind::Faulty || self.one_in(2) {
+        if self.kind != ProgramKind::Faulty || self.one_in(2) {
             return None;
         }
         let event = self.pick(&[
@@ -304,12 +304,12 @@ impl Draw {
     /// their last two digits are random there, so that a name like `#block000` is of a node in one run and of none in another.
     fn node(&mut self) -> String {
         let n = self.drive();
-        if self.kind == Kind::Faulty && self.one_in(16) {
+        if self.kind == ProgramKind::Faulty && self.one_in(16) {
             return self.pick(&["nope", "", "t0", "t1", "#block", "a-name-that-is-far-too-long-for-a-node"]).to_owned();
         }
         match self.below(6) {
             0 => format!("drive{n}"),
-            1 if self.kind != Kind::Well => format!("t{n}"),
+            1 if self.kind != ProgramKind::Well => format!("t{n}"),
             _ => format!("n{n}"),
         }
     }
@@ -320,7 +320,7 @@ impl Draw {
         let blocks = u32::try_from(size / unit).unwrap_or(1).max(1);
         let offset = u64::from(self.below(blocks)) * unit;
         let length = self.pick(&[512, 4 * K, 64 * K, 128 * K, 512 * K, 1000, 65 * K]).min(size.saturating_sub(offset));
-        if self.kind == Kind::Faulty && self.one_in(12) {
+        if self.kind == ProgramKind::Faulty && self.one_in(12) {
             return (offset + 13, length + 64 * K);
         }
         (offset, length.max(1))
@@ -340,7 +340,7 @@ impl Draw {
             5 => format!("read {offset} {length}"),
             6 => format!("aio_write -P {pattern} {offset} {length}"),
             7 => format!("writev -P {pattern} {offset} {length}"),
-            8 if self.kind == Kind::Faulty => {
+            8 if self.kind == ProgramKind::Faulty => {
                 self.pick(&["write", "nonsense 1 2", "read -P", "write 0", "length"]).to_owned()
             }
             _ => format!("write -P {pattern} {offset} {length}"),
@@ -361,7 +361,7 @@ impl Draw {
                 let mut more = String::new();
                 if self.one_in(3) {
                     let granularity = match self.kind {
-                        Kind::Faulty => self.pick(&[512, 4096, 65536, 1000, 256, 0, 131_072, 1 << 31]),
+                        ProgramKind::Faulty => self.pick(&[512, 4096, 65536, 1000, 256, 0, 131_072, 1 << 31]),
                         _ => self.pick(&[512, 4096, 32768, 131_072]),
                     };
                     more.push_str(&format!(r#", "granularity": {granularity}"#));
@@ -407,7 +407,7 @@ impl Draw {
     fn backup(&mut self) -> (&'static str, String) {
         let n = self.drive();
         let source = if self.one_in(4) { format!("drive{n}") } else { format!("n{n}") };
-        let source = if self.kind == Kind::Faulty && self.one_in(10) { self.node() } else { source };
+        let source = if self.kind == ProgramKind::Faulty && self.one_in(10) { self.node() } else { source };
         let id = self.job_id();
         let mut more = String::new();
         let sync = match self.below(8) {
@@ -436,7 +436,7 @@ impl Draw {
         };
         if self.one_in(4) {
             let speed = match self.kind {
-                Kind::Faulty => self.pick(&[-1i64, 0, 65536, 1 << 40]),
+                ProgramKind::Faulty => self.pick(&[-1i64, 0, 65536, 1 << 40]),
                 _ => self.pick(&[65536, 262_144, 0]),
             };
             more.push_str(&format!(r#", "speed": {speed}"#));
@@ -455,7 +455,7 @@ impl Draw {
         }
         if self.one_in(5) {
             let perf = match self.kind {
-                Kind::Faulty => self.pick(&[
+                ProgramKind::Faulty => self.pick(&[
                     r#"{"max-workers": 1}"#,
                     r#"{"max-workers": 0}"#,
                     r#"{"max-chunk": 1}"#,
@@ -492,7 +492,7 @@ impl Draw {
         for _ in 0..length {
             let (kind, data) = match self.below(5) {
                 0 | 1 => self.backup(),
-                2 if self.kind == Kind::Faulty && self.one_in(3) => ("abort", "{}".to_owned()),
+                2 if self.kind == ProgramKind::Faulty && self.one_in(3) => ("abort", "{}".to_owned()),
                 _ => self.bitmap_action(),
             };
             // Two backups by one device make QEMU abort: a finding of its own.
@@ -555,8 +555,8 @@ impl Draw {
             }
             _ => {
                 let size = self.pick(&[65536, M, 2 * M, 5 * M, 0, 100 * K, 512 * 7]);
-                let size = if self.kind == Kind::Well { size.max(self.sizes[n as usize]) } else { size };
-                if self.kind != Kind::Faulty {
+                let size = if self.kind == ProgramKind::Well { size.max(self.sizes[n as usize]) } else { size };
+                if self.kind != ProgramKind::Faulty {
                     self.sizes[n as usize] = size;
                 }
                 let member =
@@ -604,7 +604,7 @@ impl Draw {
 
     /// The command, with something wrong in it now and then where that is wanted.
     pub(super) fn checked(&mut self, text: &str) {
-        if self.kind != Kind::Faulty || !self.one_in(8) {
+        if self.kind != ProgramKind::Faulty || !self.one_in(8) {
             return self.qmp(text);
         }
         let command = canonical::parse(text).expect("our own");

@@ -27,9 +27,9 @@ pub fn shrink(bench: &Bench, judged: Judged, pace: Pace) -> Judged {
 }
 
 /// In what the two differ first, and the contract that QEMU breaks.
-type Kind = Option<(String, Option<Invariant>)>;
+type FirstDifference = Option<(String, Option<Invariant>)>;
 
-fn kind(judged: &Judged) -> Kind {
+fn kind(judged: &Judged) -> FirstDifference {
     let Verdict::Differs { differences, .. } = &judged.verdict else { return None };
     let invariant = judged.broken.as_ref().map(|broken| broken.invariant);
     differences.first().map(|differs| (differs.what.clone(), invariant))
@@ -38,7 +38,7 @@ fn kind(judged: &Judged) -> Kind {
 struct Shrinking<'a> {
     bench: &'a Bench,
     pace: Pace,
-    kind: Kind,
+    kind: FirstDifference,
     runs: u32,
     /// The smallest of that kind.
     best: Judged,

@@ -1,7 +1,7 @@
 //! Mirrors, commits, streams and snapshots in the programs of the second generator. Names are drawn from few, whether there is such a node, file
 //! or job or not.
 
-use super::program::{Draw, Kind};
+use super::program::{Draw, ProgramKind};
 
 impl Draw {
     /// A command about these jobs, or a snapshot.
@@ -48,7 +48,7 @@ impl Draw {
         let mut more = format!(r#""job-id": "{id}""#);
         if self.one_in(4) {
             let speed = match self.kind {
-                Kind::Faulty => self.pick(&[-1i64, 0, 65536, 1 << 40]),
+                ProgramKind::Faulty => self.pick(&[-1i64, 0, 65536, 1 << 40]),
                 _ => self.pick(&[65536, 262_144, 0]),
             };
             more.push_str(&format!(r#", "speed": {speed}"#));
@@ -76,7 +76,7 @@ impl Draw {
         }
         if self.one_in(5) {
             let granularity = match self.kind {
-                Kind::Faulty => self.pick(&[0, 3, 256, 512, 65536, 1 << 27]),
+                ProgramKind::Faulty => self.pick(&[0, 3, 256, 512, 65536, 1 << 27]),
                 _ => self.pick(&[512, 4096, 131_072]),
             };
             more.push_str(&format!(r#", "granularity": {granularity}"#));

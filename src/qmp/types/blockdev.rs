@@ -8,10 +8,11 @@ use super::drivers::{
 };
 use super::enums::{DetectZeroes, DiscardOption};
 use crate::base::Json;
+use crate::qmp::declare::{Value, members, values};
 use crate::qmp::error::QmpError;
 use crate::qmp::json::parse_one;
 use crate::qmp::keyval::parse_keyval;
-use crate::qmp::visit::{At, Mode, QapiEnum, Visit, Visitor};
+use crate::qmp::visit::{Mode, QapiEnum, ValueAt, Visit, Visitor};
 
 /// A node to be opened (`BlockdevOptions`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -38,13 +39,15 @@ pub struct BlockdevOptions {
     pub given: Json,
 }
 
-/// Cache mode of a node (`BlockdevCacheOptions`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct CacheOptions {
-    /// Default false.
-    pub direct: Option<bool>,
-    /// Default false.
-    pub no_flush: Option<bool>,
+members! {
+    /// Cache mode of a node (`BlockdevCacheOptions`).
+    #[derive(Copy, Default)]
+    pub struct CacheOptions {
+        /// Default false.
+        direct: Option<bool>,
+        /// Default false.
+        no_flush: Option<bool>,
+    }
 }
 
 /// A driver with its options; the drivers the model knows have a branch of their own.
@@ -189,29 +192,12 @@ impl Driver {
     /// The name in QMP.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Driver::File => "file",
-            Driver::NullCo => "null-co",
-            Driver::NullAio => "null-aio",
-            Driver::Raw => "raw",
-            Driver::Qcow2 => "qcow2",
-            Driver::Blkdebug => "blkdebug",
-            Driver::CopyBeforeWrite => "copy-before-write",
-            Driver::CopyOnRead => "copy-on-read",
-            Driver::Throttle => "throttle",
-            Driver::Preallocate => "preallocate",
-            Driver::SnapshotAccess => "snapshot-access",
-            Driver::Quorum => "quorum",
-            Driver::Blkverify => "blkverify",
-            Driver::Compress => "compress",
-            Driver::Nbd => "nbd",
-            Driver::Other(name) => name,
-        }
+        Self::TABLE.iter().find(|(driver, _)| *driver == self).map_or("", |(_, name)| name)
     }
 }
 
 impl DriverOptions {
-    /// The driver.
+    /// The tag of the union, `driver`.
     #[must_use]
     pub fn driver(&self) -> Driver {
         match self {
@@ -243,7 +229,7 @@ impl BlockdevOptions {
     ///
     /// # Errors
     /// What QEMU says about the options.
-    pub fn visit(at: At<'_>) -> Visit<BlockdevOptions> {
+    pub fn visit(at: ValueAt<'_>) -> Visit<BlockdevOptions> {
         if at.depth() > MAX_NESTED_NODES {
             return Err(QmpError::generic("not simulated: node definitions nested this deep"));
         }
@@ -251,7 +237,7 @@ impl BlockdevOptions {
         let driver: Driver = v.enum_("driver")?;
         let node_name = v.opt_str("node-name")?;
         let discard = v.opt_enum("discard")?;
-        let cache = v.opt_with("cache", CacheOptions::visit)?;
+        let cache = v.opt_with("cache", CacheOptions::value)?;
         let active = v.opt_bool("active")?;
         let read_only = v.opt_bool("read-only")?;
         let auto_read_only = v.opt_bool("auto-read-only")?;
@@ -289,7 +275,7 @@ impl BlockdevOptions {
         } else {
             (parse_keyval(text, Some("driver"))?, Mode::Keyval)
         };
-        BlockdevOptions::visit(At::root(&value, mode))
+        BlockdevOptions::visit(ValueAt::root(&value, mode))
     }
 
     /// Reads options whose scalars are all text, as [`crate::qmp::drive`] makes them.
@@ -297,14 +283,14 @@ impl BlockdevOptions {
     /// # Errors
     /// What QEMU says about the options when they come as `key=value`.
     pub fn from_texts(options: &Json) -> Result<BlockdevOptions, QmpError> {
-        BlockdevOptions::visit(At::root(options, Mode::Keyval))
+        BlockdevOptions::visit(ValueAt::root(options, Mode::Keyval))
     }
 
     fn visit_driver(driver: Driver, whole: &Json, v: &mut Visitor<'_>) -> Visit<DriverOptions> {
         Ok(match driver {
             Driver::File => DriverOptions::File(Box::new(FileOptions::visit(v)?)),
-            Driver::NullCo => DriverOptions::Null(NullOptions::visit(v, false)?),
-            Driver::NullAio => DriverOptions::Null(NullOptions::visit(v, true)?),
+            Driver::NullCo => DriverOptions::Null(NullOptions::visit(v)?),
+            Driver::NullAio => DriverOptions::Null(NullOptions { aio: true, ..NullOptions::visit(v)? }),
             Driver::Raw => DriverOptions::Raw(Box::new(RawOptions::visit(v)?)),
             Driver::Qcow2 => DriverOptions::Qcow2(Box::new(Qcow2Options::visit(v)?)),
             Driver::Blkdebug => DriverOptions::Blkdebug(Box::new(BlkdebugOptions::visit(v)?)),
@@ -322,21 +308,14 @@ impl BlockdevOptions {
     }
 }
 
-impl CacheOptions {
-    fn visit(at: At<'_>) -> Visit<CacheOptions> {
-        let mut v = at.object()?;
-        let cache = CacheOptions { direct: v.opt_bool("direct")?, no_flush: v.opt_bool("no-flush")? };
-        v.finish()?;
-        Ok(cache)
-    }
-}
+values!(BlockdevOptions, BlockdevRef, BlockdevRefOrNull);
 
 impl BlockdevRef {
     /// Reads the alternate.
     ///
     /// # Errors
     /// Neither object nor string, or what QEMU says about the options.
-    pub fn visit(at: At<'_>) -> Visit<BlockdevRef> {
+    pub fn visit(at: ValueAt<'_>) -> Visit<BlockdevRef> {
         match at.any() {
             Json::Dict(_) => Ok(BlockdevRef::Definition(Box::new(BlockdevOptions::visit(at)?))),
             Json::Str(name) => Ok(BlockdevRef::Reference(name.clone())),
@@ -350,7 +329,7 @@ impl BlockdevRefOrNull {
     ///
     /// # Errors
     /// Neither object, string nor null, or what QEMU says about the options.
-    pub fn visit(at: At<'_>) -> Visit<BlockdevRefOrNull> {
+    pub fn visit(at: ValueAt<'_>) -> Visit<BlockdevRefOrNull> {
         match at.any() {
             Json::Null => Ok(BlockdevRefOrNull::Null),
             Json::Dict(_) | Json::Str(_) => Ok(BlockdevRefOrNull::Ref(BlockdevRef::visit(at)?)),

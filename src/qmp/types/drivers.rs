@@ -11,140 +11,88 @@ use super::enums::{
 use super::export::SocketAddress;
 use crate::base::Json;
 use crate::block::event::BlkdebugEvent;
-use crate::qmp::visit::{At, QapiEnum, Visit, Visitor};
+use crate::qmp::declare::{members, values};
+use crate::qmp::visit::{QapiEnum, ValueAt, Visit, Visitor};
 
-/// `file` (`BlockdevOptionsFile`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct FileOptions {
-    /// Name of the host file.
-    pub filename: Arc<str>,
-    /// Persistent reservation manager object.
-    pub pr_manager: Option<Arc<str>>,
-    /// Lock the file; default auto.
-    pub locking: Option<OnOffAuto>,
-    /// Default threads.
-    pub aio: Option<AioOption>,
-    /// Default 0.
-    pub aio_max_batch: Option<i64>,
-    /// Default true.
-    pub drop_cache: Option<bool>,
-    /// Default false.
-    pub x_check_cache_dropped: Option<bool>,
-}
-
-impl FileOptions {
-    pub(super) fn visit(v: &mut Visitor<'_>) -> Visit<FileOptions> {
-        Ok(FileOptions {
-            filename: v.str("filename")?,
-            pr_manager: v.opt_str("pr-manager")?,
-            locking: v.opt_enum("locking")?,
-            aio: v.opt_enum("aio")?,
-            aio_max_batch: v.opt_int("aio-max-batch")?,
-            drop_cache: v.opt_bool("drop-cache")?,
-            x_check_cache_dropped: v.opt_bool("x-check-cache-dropped")?,
-        })
+members! {
+    /// `file` (`BlockdevOptionsFile`).
+    pub struct FileOptions {
+        /// Name of the host file.
+        filename: Arc<str>,
+        /// Persistent reservation manager object.
+        pr_manager: Option<Arc<str>>,
+        /// Lock the file; default auto.
+        locking: Option<OnOffAuto>,
+        /// Default threads.
+        aio: Option<AioOption>,
+        /// Default 0.
+        aio_max_batch: Option<i64>,
+        /// Default true.
+        drop_cache: Option<bool>,
+        /// Default false.
+        x_check_cache_dropped: Option<bool>,
     }
 }
 
-/// `null-co` and `null-aio` (`BlockdevOptionsNull`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct NullOptions {
-    /// It is `null-aio`.
-    pub aio: bool,
-    /// Size in bytes; default 1 GiB.
-    pub size: Option<i64>,
-    /// Nanoseconds each request takes; default 0.
-    pub latency_ns: Option<u64>,
-    /// Reads fill the buffer with zeroes; default false.
-    pub read_zeroes: Option<bool>,
-}
-
-impl NullOptions {
-    pub(super) fn visit(v: &mut Visitor<'_>, aio: bool) -> Visit<NullOptions> {
-        Ok(NullOptions {
-            aio,
-            size: v.opt_int("size")?,
-            latency_ns: v.opt_with("latency-ns", |at| at.uint())?,
-            read_zeroes: v.opt_bool("read-zeroes")?,
-        })
+members! {
+    /// `null-co` and `null-aio` (`BlockdevOptionsNull`).
+    pub struct NullOptions {
+        /// It is `null-aio`.
+        aio: bool [init false],
+        /// Size in bytes; default 1 GiB.
+        size: Option<i64>,
+        /// Nanoseconds each request takes; default 0.
+        latency_ns: Option<u64> [opt_with |at| at.uint()],
+        /// Reads fill the buffer with zeroes; default false.
+        read_zeroes: Option<bool>,
     }
 }
 
-/// `raw` (`BlockdevOptionsRaw`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct RawOptions {
-    /// The image.
-    pub file: BlockdevRef,
-    /// Bytes to skip in it.
-    pub offset: Option<i64>,
-    /// Bytes of it to use.
-    pub size: Option<i64>,
-}
-
-impl RawOptions {
-    pub(super) fn visit(v: &mut Visitor<'_>) -> Visit<RawOptions> {
-        Ok(RawOptions {
-            file: v.with("file", BlockdevRef::visit)?,
-            offset: v.opt_int("offset")?,
-            size: v.opt_int("size")?,
-        })
+members! {
+    /// `raw` (`BlockdevOptionsRaw`).
+    pub struct RawOptions {
+        /// The image.
+        file: BlockdevRef,
+        /// Bytes to skip in it.
+        offset: Option<i64>,
+        /// Bytes of it to use.
+        size: Option<i64>,
     }
 }
 
-/// `qcow2` (`BlockdevOptionsQcow2`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Qcow2Options {
-    /// The image.
-    pub file: BlockdevRef,
-    /// The backing image; what the header says if absent.
-    pub backing: Option<BlockdevRefOrNull>,
-    /// Default: what the header says.
-    pub lazy_refcounts: Option<bool>,
-    /// Default: true if the node has discard=unmap.
-    pub pass_discard_request: Option<bool>,
-    /// Default true.
-    pub pass_discard_snapshot: Option<bool>,
-    /// Default false.
-    pub pass_discard_other: Option<bool>,
-    /// Default false.
-    pub discard_no_unref: Option<bool>,
-    /// Default cached.
-    pub overlap_check: Option<Qcow2OverlapChecks>,
-    /// Bytes of both metadata caches.
-    pub cache_size: Option<i64>,
-    /// Bytes of the L2 cache.
-    pub l2_cache_size: Option<i64>,
-    /// Bytes of an L2 cache entry.
-    pub l2_cache_entry_size: Option<i64>,
-    /// Bytes of the refcount cache.
-    pub refcount_cache_size: Option<i64>,
-    /// Seconds.
-    pub cache_clean_interval: Option<i64>,
-    /// Encryption.
-    pub encrypt: Option<Qcow2Encryption>,
-    /// External data file.
-    pub data_file: Option<BlockdevRef>,
-}
-
-impl Qcow2Options {
-    pub(super) fn visit(v: &mut Visitor<'_>) -> Visit<Qcow2Options> {
-        Ok(Qcow2Options {
-            file: v.with("file", BlockdevRef::visit)?,
-            backing: v.opt_with("backing", BlockdevRefOrNull::visit)?,
-            lazy_refcounts: v.opt_bool("lazy-refcounts")?,
-            pass_discard_request: v.opt_bool("pass-discard-request")?,
-            pass_discard_snapshot: v.opt_bool("pass-discard-snapshot")?,
-            pass_discard_other: v.opt_bool("pass-discard-other")?,
-            discard_no_unref: v.opt_bool("discard-no-unref")?,
-            overlap_check: v.opt_with("overlap-check", Qcow2OverlapChecks::visit)?,
-            cache_size: v.opt_int("cache-size")?,
-            l2_cache_size: v.opt_int("l2-cache-size")?,
-            l2_cache_entry_size: v.opt_int("l2-cache-entry-size")?,
-            refcount_cache_size: v.opt_int("refcount-cache-size")?,
-            cache_clean_interval: v.opt_int("cache-clean-interval")?,
-            encrypt: v.opt_with("encrypt", Qcow2Encryption::visit)?,
-            data_file: v.opt_with("data-file", BlockdevRef::visit)?,
-        })
+members! {
+    /// `qcow2` (`BlockdevOptionsQcow2`).
+    pub struct Qcow2Options {
+        /// The image.
+        file: BlockdevRef,
+        /// The backing image; what the header says if absent.
+        backing: Option<BlockdevRefOrNull>,
+        /// Default: what the header says.
+        lazy_refcounts: Option<bool>,
+        /// Default: true if the node has discard=unmap.
+        pass_discard_request: Option<bool>,
+        /// Default true.
+        pass_discard_snapshot: Option<bool>,
+        /// Default false.
+        pass_discard_other: Option<bool>,
+        /// Default false.
+        discard_no_unref: Option<bool>,
+        /// Default cached.
+        overlap_check: Option<Qcow2OverlapChecks>,
+        /// Bytes of both metadata caches.
+        cache_size: Option<i64>,
+        /// Bytes of the L2 cache.
+        l2_cache_size: Option<i64>,
+        /// Bytes of an L2 cache entry.
+        l2_cache_entry_size: Option<i64>,
+        /// Bytes of the refcount cache.
+        refcount_cache_size: Option<i64>,
+        /// Seconds.
+        cache_clean_interval: Option<i64>,
+        /// Encryption.
+        encrypt: Option<Qcow2Encryption>,
+        /// External data file.
+        data_file: Option<BlockdevRef>,
     }
 }
 
@@ -181,8 +129,10 @@ impl Qcow2OverlapCheckFlags {
     ];
 }
 
+values!(Qcow2OverlapChecks);
+
 impl Qcow2OverlapChecks {
-    fn visit(at: At<'_>) -> Visit<Qcow2OverlapChecks> {
+    fn visit(at: ValueAt<'_>) -> Visit<Qcow2OverlapChecks> {
         match at.any() {
             Json::Str(_) => Ok(Qcow2OverlapChecks::Mode(at.enumeration()?)),
             Json::Dict(_) => {
@@ -200,21 +150,13 @@ impl Qcow2OverlapChecks {
     }
 }
 
-/// Encryption of a qcow2 image (`BlockdevQcow2Encryption`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Qcow2Encryption {
-    /// How it is encrypted.
-    pub format: Qcow2EncryptionFormat,
-    /// Secret object with the key.
-    pub key_secret: Option<Arc<str>>,
-}
-
-impl Qcow2Encryption {
-    fn visit(at: At<'_>) -> Visit<Qcow2Encryption> {
-        let mut v = at.object()?;
-        let encryption = Qcow2Encryption { format: v.enum_("format")?, key_secret: v.opt_str("key-secret")? };
-        v.finish()?;
-        Ok(encryption)
+members! {
+    /// Encryption of a qcow2 image (`BlockdevQcow2Encryption`).
+    pub struct Qcow2Encryption {
+        /// How it is encrypted.
+        format: Qcow2EncryptionFormat,
+        /// Secret object with the key.
+        key_secret: Option<Arc<str>>,
     }
 }
 
@@ -222,236 +164,141 @@ impl QapiEnum for BlkdebugEvent {
     const TABLE: &'static [(BlkdebugEvent, &'static str)] = &BlkdebugEvent::ALL;
 }
 
-/// `blkdebug` (`BlockdevOptionsBlkdebug`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct BlkdebugOptions {
-    /// The node below.
-    pub image: BlockdevRef,
-    /// File name of a rules file.
-    pub config: Option<Arc<str>>,
-    /// Request alignment in bytes.
-    pub align: Option<i64>,
-    /// Bytes.
-    pub max_transfer: Option<i32>,
-    /// Bytes.
-    pub opt_write_zero: Option<i32>,
-    /// Bytes.
-    pub max_write_zero: Option<i32>,
-    /// Bytes.
-    pub opt_discard: Option<i32>,
-    /// Bytes.
-    pub max_discard: Option<i32>,
-    /// Rules that fail requests.
-    pub inject_error: Option<Vec<InjectErrorOptions>>,
-    /// Rules that change the state variable.
-    pub set_state: Option<Vec<SetStateOptions>>,
-    /// Permissions taken on the image beyond those needed.
-    pub take_child_perms: Option<Vec<BlockPermission>>,
-    /// Permissions not shared on the image.
-    pub unshare_child_perms: Option<Vec<BlockPermission>>,
-}
-
-impl BlkdebugOptions {
-    pub(super) fn visit(v: &mut Visitor<'_>) -> Visit<BlkdebugOptions> {
-        Ok(BlkdebugOptions {
-            image: v.with("image", BlockdevRef::visit)?,
-            config: v.opt_str("config")?,
-            align: v.opt_int("align")?,
-            max_transfer: v.opt_int32("max-transfer")?,
-            opt_write_zero: v.opt_int32("opt-write-zero")?,
-            max_write_zero: v.opt_int32("max-write-zero")?,
-            opt_discard: v.opt_int32("opt-discard")?,
-            max_discard: v.opt_int32("max-discard")?,
-            inject_error: v.opt_list("inject-error", InjectErrorOptions::visit)?,
-            set_state: v.opt_list("set-state", SetStateOptions::visit)?,
-            take_child_perms: v.opt_list("take-child-perms", |at| at.enumeration())?,
-            unshare_child_perms: v.opt_list("unshare-child-perms", |at| at.enumeration())?,
-        })
+members! {
+    /// `blkdebug` (`BlockdevOptionsBlkdebug`).
+    pub struct BlkdebugOptions {
+        /// The node below.
+        image: BlockdevRef,
+        /// File name of a rules file.
+        config: Option<Arc<str>>,
+        /// Request alignment in bytes.
+        align: Option<i64>,
+        /// Bytes.
+        max_transfer: Option<i32>,
+        /// Bytes.
+        opt_write_zero: Option<i32>,
+        /// Bytes.
+        max_write_zero: Option<i32>,
+        /// Bytes.
+        opt_discard: Option<i32>,
+        /// Bytes.
+        max_discard: Option<i32>,
+        /// Rules that fail requests.
+        inject_error: Option<Vec<InjectErrorOptions>>,
+        /// Rules that change the state variable.
+        set_state: Option<Vec<SetStateOptions>>,
+        /// Permissions taken on the image beyond those needed.
+        take_child_perms: Option<Vec<BlockPermission>>,
+        /// Permissions not shared on the image.
+        unshare_child_perms: Option<Vec<BlockPermission>>,
     }
 }
 
-/// A rule that fails requests (`BlkdebugInjectErrorOptions`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct InjectErrorOptions {
-    /// What sets it off.
-    pub event: BlkdebugEvent,
-    /// State it applies in, 0 for any; default any.
-    pub state: Option<i64>,
-    /// Requests to fail; default all but block-status.
-    pub iotype: Option<BlkdebugIoType>,
-    /// Default 5 (EIO).
-    pub errno: Option<i64>,
-    /// Sector of 512 bytes the request must cover, -1 for any.
-    pub sector: Option<i64>,
-    /// Default false.
-    pub once: Option<bool>,
-    /// Default false.
-    pub immediately: Option<bool>,
-}
-
-impl InjectErrorOptions {
-    fn visit(at: At<'_>) -> Visit<InjectErrorOptions> {
-        let mut v = at.object()?;
-        let rule = InjectErrorOptions {
-            event: v.enum_("event")?,
-            state: v.opt_int("state")?,
-            iotype: v.opt_enum("iotype")?,
-            errno: v.opt_int("errno")?,
-            sector: v.opt_int("sector")?,
-            once: v.opt_bool("once")?,
-            immediately: v.opt_bool("immediately")?,
-        };
-        v.finish()?;
-        Ok(rule)
+members! {
+    /// A rule that fails requests (`BlkdebugInjectErrorOptions`).
+    pub struct InjectErrorOptions {
+        /// What sets it off.
+        event: BlkdebugEvent,
+        /// State it applies in, 0 for any; default any.
+        state: Option<i64>,
+        /// Requests to fail; default all but block-status.
+        iotype: Option<BlkdebugIoType>,
+        /// Default 5 (EIO).
+        errno: Option<i64>,
+        /// Sector of 512 bytes the request must cover, -1 for any.
+        sector: Option<i64>,
+        /// Default false.
+        once: Option<bool>,
+        /// Default false.
+        immediately: Option<bool>,
     }
 }
 
-/// A rule that changes the state variable (`BlkdebugSetStateOptions`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct SetStateOptions {
-    /// What sets it off.
-    pub event: BlkdebugEvent,
-    /// State it applies in, 0 for any; default any.
-    pub state: Option<i64>,
-    /// The state afterwards.
-    pub new_state: i64,
-}
-
-impl SetStateOptions {
-    fn visit(at: At<'_>) -> Visit<SetStateOptions> {
-        let mut v = at.object()?;
-        let rule =
-            SetStateOptions { event: v.enum_("event")?, state: v.opt_int("state")?, new_state: v.int("new_state")? };
-        v.finish()?;
-        Ok(rule)
+members! {
+    /// A rule that changes the state variable (`BlkdebugSetStateOptions`).
+    pub struct SetStateOptions {
+        /// What sets it off.
+        event: BlkdebugEvent,
+        /// State it applies in, 0 for any; default any.
+        state: Option<i64>,
+        /// The state afterwards.
+        new_state as "new_state": i64,
     }
 }
 
-/// `copy-before-write` (`BlockdevOptionsCbw`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct CbwOptions {
-    /// The node that is written to.
-    pub file: BlockdevRef,
-    /// The node old data is copied to.
-    pub target: BlockdevRef,
-    /// What to copy; everything if absent.
-    pub bitmap: Option<BitmapRef>,
-    /// Default break-guest-write.
-    pub on_cbw_error: Option<OnCbwError>,
-    /// Seconds, 0 for no limit; default 0.
-    pub cbw_timeout: Option<u32>,
-    /// Least cluster size of the copy in bytes; default 0.
-    pub min_cluster_size: Option<u64>,
-}
-
-impl CbwOptions {
-    pub(super) fn visit(v: &mut Visitor<'_>) -> Visit<CbwOptions> {
-        Ok(CbwOptions {
-            file: v.with("file", BlockdevRef::visit)?,
-            target: v.with("target", BlockdevRef::visit)?,
-            bitmap: v.opt_with("bitmap", |at| {
-                let mut v = at.object()?;
-                let bitmap = BitmapRef::visit(&mut v)?;
-                v.finish()?;
-                Ok(bitmap)
-            })?,
-            on_cbw_error: v.opt_enum("on-cbw-error")?,
-            cbw_timeout: v.opt_uint32("cbw-timeout")?,
-            min_cluster_size: v.opt_size("min-cluster-size")?,
-        })
+members! {
+    /// `copy-before-write` (`BlockdevOptionsCbw`).
+    pub struct CbwOptions {
+        /// The node that is written to.
+        file: BlockdevRef,
+        /// The node old data is copied to.
+        target: BlockdevRef,
+        /// What to copy; everything if absent.
+        bitmap: Option<BitmapRef>,
+        /// Default break-guest-write.
+        on_cbw_error: Option<OnCbwError>,
+        /// Seconds, 0 for no limit; default 0.
+        cbw_timeout: Option<u32>,
+        /// Least cluster size of the copy in bytes; default 0.
+        min_cluster_size: Option<u64>,
     }
 }
 
-/// `copy-on-read` (`BlockdevOptionsCor`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct CorOptions {
-    /// The node that is filled.
-    pub file: BlockdevRef,
-    /// Lowest node to take data from.
-    pub bottom: Option<Arc<str>>,
-}
-
-impl CorOptions {
-    pub(super) fn visit(v: &mut Visitor<'_>) -> Visit<CorOptions> {
-        Ok(CorOptions { file: v.with("file", BlockdevRef::visit)?, bottom: v.opt_str("bottom")? })
+members! {
+    /// `copy-on-read` (`BlockdevOptionsCor`).
+    pub struct CorOptions {
+        /// The node that is filled.
+        file: BlockdevRef,
+        /// Lowest node to take data from.
+        bottom: Option<Arc<str>>,
     }
 }
 
-/// `quorum` (`BlockdevOptionsQuorum`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct QuorumOptions {
-    /// The process ends where the two nodes differ; default false.
-    pub blkverify: Option<bool>,
-    /// The nodes.
-    pub children: Vec<BlockdevRef>,
-    /// How many have to agree.
-    pub vote_threshold: i64,
-    /// What is read and not agreed on is written again; default false.
-    pub rewrite_corrupted: Option<bool>,
-    /// Default quorum.
-    pub read_pattern: Option<QuorumReadPattern>,
-}
-
-impl QuorumOptions {
-    pub(super) fn visit(v: &mut Visitor<'_>) -> Visit<QuorumOptions> {
-        Ok(QuorumOptions {
-            blkverify: v.opt_bool("blkverify")?,
-            children: v.list("children", BlockdevRef::visit)?,
-            vote_threshold: v.int("vote-threshold")?,
-            rewrite_corrupted: v.opt_bool("rewrite-corrupted")?,
-            read_pattern: v.opt_enum("read-pattern")?,
-        })
+members! {
+    /// `quorum` (`BlockdevOptionsQuorum`).
+    pub struct QuorumOptions {
+        /// The process ends where the two nodes differ; default false.
+        blkverify: Option<bool>,
+        /// At least one; each is asked.
+        children: Vec<BlockdevRef>,
+        /// How many have to agree.
+        vote_threshold: i64,
+        /// What is read and not agreed on is written again; default false.
+        rewrite_corrupted: Option<bool>,
+        /// Default quorum.
+        read_pattern: Option<QuorumReadPattern>,
     }
 }
 
-/// `blkverify` (`BlockdevOptionsBlkverify`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct BlkverifyOptions {
-    /// The node under test.
-    pub test: BlockdevRef,
-    /// The one that it is compared with.
-    pub raw: BlockdevRef,
-}
-
-impl BlkverifyOptions {
-    pub(super) fn visit(v: &mut Visitor<'_>) -> Visit<BlkverifyOptions> {
-        Ok(BlkverifyOptions { test: v.with("test", BlockdevRef::visit)?, raw: v.with("raw", BlockdevRef::visit)? })
+members! {
+    /// `blkverify` (`BlockdevOptionsBlkverify`).
+    pub struct BlkverifyOptions {
+        /// The node under test.
+        test: BlockdevRef,
+        /// The one that it is compared with.
+        raw: BlockdevRef,
     }
 }
 
-/// `throttle` (`BlockdevOptionsThrottle`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ThrottleOptions {
-    /// Name of the group object.
-    pub throttle_group: Arc<str>,
-    /// The node that is throttled.
-    pub file: BlockdevRef,
-}
-
-impl ThrottleOptions {
-    pub(super) fn visit(v: &mut Visitor<'_>) -> Visit<ThrottleOptions> {
-        Ok(ThrottleOptions { throttle_group: v.str("throttle-group")?, file: v.with("file", BlockdevRef::visit)? })
+members! {
+    /// `throttle` (`BlockdevOptionsThrottle`).
+    pub struct ThrottleOptions {
+        /// Name of the group object.
+        throttle_group: Arc<str>,
+        /// The node that is throttled.
+        file: BlockdevRef,
     }
 }
 
-/// `preallocate` (`BlockdevOptionsPreallocate`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct PreallocateOptions {
-    /// The node below.
-    pub file: BlockdevRef,
-    /// Bytes; default 1 MiB.
-    pub prealloc_align: Option<i64>,
-    /// Bytes; default 128 MiB.
-    pub prealloc_size: Option<i64>,
-}
-
-impl PreallocateOptions {
-    pub(super) fn visit(v: &mut Visitor<'_>) -> Visit<PreallocateOptions> {
-        Ok(PreallocateOptions {
-            file: v.with("file", BlockdevRef::visit)?,
-            prealloc_align: v.opt_int("prealloc-align")?,
-            prealloc_size: v.opt_int("prealloc-size")?,
-        })
+members! {
+    /// `preallocate` (`BlockdevOptionsPreallocate`).
+    pub struct PreallocateOptions {
+        /// The node below.
+        file: BlockdevRef,
+        /// Bytes; default 1 MiB.
+        prealloc_align: Option<i64>,
+        /// Bytes; default 128 MiB.
+        prealloc_size: Option<i64>,
     }
 }
 

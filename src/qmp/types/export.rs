@@ -1,48 +1,29 @@
 //! Exports and the NBD server (qapi/block-export.json, qapi/sockets.json).
 
 use super::BitmapSource;
-use crate::qmp::visit::{At, QapiEnum, Visit, Visitor};
+use crate::qmp::declare::{enums, members};
+use crate::qmp::visit::{ValueAt, Visit, Visitor};
 use std::sync::Arc;
 
-macro_rules! names {
-    ($($(#[$doc:meta])* $name:ident { $($variant:ident = $text:literal,)+ })+) => { $(
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum $name { $(#[doc = concat!("`", $text, "`")] $variant,)+ }
-
-        impl QapiEnum for $name {
-            const TABLE: &'static [($name, &'static str)] = &[$(($name::$variant, $text),)+];
-        }
-    )+ };
-}
-
-names! {
+enums! {
     /// How clients come to what is exported (`BlockExportType`).
-    ExportType {
+    pub enum ExportType {
         Nbd = "nbd",
         VhostUserBlk = "vhost-user-blk",
         Fuse = "fuse",
         VduseBlk = "vduse-blk",
     }
     /// Whether clients are sent away when an export goes (`BlockExportRemoveMode`).
-    RemoveMode {
+    pub enum RemoveMode {
         Safe = "safe",
         Hard = "hard",
     }
     /// `SocketAddressType`
-    AddressType {
+    pub enum AddressType {
         Inet = "inet",
         Unix = "unix",
         Vsock = "vsock",
         Fd = "fd",
-    }
-}
-
-impl ExportType {
-    /// The name in QMP.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        Self::TABLE.iter().find(|(kind, _)| *kind == self).map_or("", |(_, name)| name)
     }
 }
 
@@ -103,7 +84,7 @@ impl SocketAddress {
     ///
     /// # Errors
     /// What QEMU says about the address.
-    pub fn legacy(at: At<'_>) -> Visit<SocketAddress> {
+    pub fn legacy(at: ValueAt<'_>) -> Visit<SocketAddress> {
         let mut v = at.object()?;
         let kind: AddressType = v.enum_("type")?;
         let address = v.with("data", |at| {
@@ -120,7 +101,7 @@ impl SocketAddress {
     ///
     /// # Errors
     /// What QEMU says about the address.
-    pub fn flat(at: At<'_>) -> Visit<SocketAddress> {
+    pub fn flat(at: ValueAt<'_>) -> Visit<SocketAddress> {
         let mut v = at.object()?;
         let kind: AddressType = v.enum_("type")?;
         let address = SocketAddress::of(kind, &mut v)?;
@@ -129,94 +110,80 @@ impl SocketAddress {
     }
 }
 
-/// `nbd-server-start` (`NbdServerOptionsLegacy`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct NbdServerStart {
-    /// Where it listens.
-    pub addr: SocketAddress,
-    /// Default 10, 0 for no limit.
-    pub handshake_max_seconds: Option<u32>,
-    /// Name of an object.
-    pub tls_creds: Option<Arc<str>>,
-    /// Name of an object.
-    pub tls_authz: Option<Arc<str>>,
-    /// Default 100, 0 for no limit.
-    pub max_connections: Option<u32>,
-}
-
-impl NbdServerStart {
-    /// Reads the members.
-    ///
-    /// # Errors
-    /// What QEMU says about the arguments.
-    pub fn visit(v: &mut Visitor<'_>) -> Visit<NbdServerStart> {
-        let handshake_max_seconds = v.opt_uint32("handshake-max-seconds")?;
-        let tls_creds = v.opt_str("tls-creds")?;
-        let tls_authz = v.opt_str("tls-authz")?;
-        let max_connections = v.opt_uint32("max-connections")?;
-        let addr = v.with("addr", SocketAddress::legacy)?;
-        Ok(NbdServerStart { addr, handshake_max_seconds, tls_creds, tls_authz, max_connections })
+members! {
+    /// `nbd-server-start` (`NbdServerOptionsLegacy`).
+    pub struct NbdServerStart {
+        /// Default 10, 0 for no limit.
+        handshake_max_seconds: Option<u32>,
+        /// Name of an object.
+        tls_creds: Option<Arc<str>>,
+        /// Name of an object.
+        tls_authz: Option<Arc<str>>,
+        /// Default 100, 0 for no limit.
+        max_connections: Option<u32>,
+        /// Where it listens.
+        addr: SocketAddress [with SocketAddress::legacy],
     }
 }
 
-/// `nbd-server-add` (`NbdServerAddOptions`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct NbdServerAdd {
-    /// Default: the device.
-    pub name: Option<Arc<str>>,
-    /// What clients are told of it.
-    pub description: Option<Arc<str>>,
-    /// Device or node.
-    pub device: Arc<str>,
-    /// Default false.
-    pub writable: Option<bool>,
-    /// A bitmap to offer.
-    pub bitmap: Option<Arc<str>>,
+members! {
+    /// `nbd-server-add` (`NbdServerAddOptions`).
+    pub struct NbdServerAdd {
+        /// Default: the device.
+        name: Option<Arc<str>>,
+        /// What clients are told of it.
+        description: Option<Arc<str>>,
+        /// Device or node.
+        device: Arc<str>,
+        /// Default false.
+        writable: Option<bool>,
+        /// A bitmap to offer.
+        bitmap: Option<Arc<str>>,
+    }
 }
 
-impl NbdServerAdd {
-    /// Reads the members.
-    ///
-    /// # Errors
-    /// What QEMU says about the arguments.
-    pub fn visit(v: &mut Visitor<'_>) -> Visit<NbdServerAdd> {
-        Ok(NbdServerAdd {
-            name: v.opt_str("name")?,
-            description: v.opt_str("description")?,
-            device: v.str("device")?,
-            writable: v.opt_bool("writable")?,
-            bitmap: v.opt_str("bitmap")?,
-        })
+members! {
+    /// What all exports have (`BlockExportOptions`).
+    pub struct BlockExportBase {
+        /// How clients come to it.
+        kind as "type": ExportType,
+        /// Name of the export.
+        id: Arc<str>,
+        /// Default false.
+        fixed_iothread: Option<bool>,
+        /// Name of an iothread.
+        iothread: Option<Arc<str>>,
+        /// What is exported; a node, no device.
+        node_name: Arc<str>,
+        /// Default false.
+        writable: Option<bool>,
+        /// Default false.
+        writethrough: Option<bool>,
+        /// Default false.
+        allow_inactive: Option<bool>,
+    }
+
+    /// What is told of an export by NBD (`BlockExportOptionsNbd`).
+    #[derive(Default)]
+    pub struct BlockExportNbd {
+        /// What clients call it; default the node's name.
+        name: Option<Arc<str>>,
+        /// What clients are told of it.
+        description: Option<Arc<str>>,
+        /// Bitmaps to offer.
+        bitmaps: Option<Vec<BitmapSource>>,
+        /// Default false.
+        allocation_depth: Option<bool>,
     }
 }
 
 /// `block-export-add` (`BlockExportOptions`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BlockExportAdd {
-    /// The kind.
-    pub kind: ExportType,
-    /// Name of the export.
-    pub id: Arc<str>,
-    /// Default false.
-    pub fixed_iothread: Option<bool>,
-    /// Name of an iothread.
-    pub iothread: Option<Arc<str>>,
-    /// The node.
-    pub node_name: Arc<str>,
-    /// Default false.
-    pub writable: Option<bool>,
-    /// Default false.
-    pub writethrough: Option<bool>,
-    /// Default false.
-    pub allow_inactive: Option<bool>,
-    /// What clients call it; default the node's name.
-    pub name: Option<Arc<str>>,
-    /// What clients are told of it.
-    pub description: Option<Arc<str>>,
-    /// Bitmaps to offer.
-    pub bitmaps: Vec<BitmapSource>,
-    /// Default false.
-    pub allocation_depth: Option<bool>,
+    /// What all kinds have.
+    pub base: BlockExportBase,
+    /// What is told of one by NBD; of other kinds, which the model lacks, nothing is looked at.
+    pub nbd: BlockExportNbd,
 }
 
 impl BlockExportAdd {
@@ -224,31 +191,15 @@ impl BlockExportAdd {
     ///
     /// # Errors
     /// What QEMU says about the arguments.
-    pub fn visit(at: At<'_>) -> Visit<BlockExportAdd> {
+    pub fn visit(at: ValueAt<'_>) -> Visit<BlockExportAdd> {
         let mut v = at.object()?;
-        let mut options = BlockExportAdd {
-            kind: v.enum_("type")?,
-            id: v.str("id")?,
-            fixed_iothread: v.opt_bool("fixed-iothread")?,
-            iothread: v.opt_str("iothread")?,
-            node_name: v.str("node-name")?,
-            writable: v.opt_bool("writable")?,
-            writethrough: v.opt_bool("writethrough")?,
-            allow_inactive: v.opt_bool("allow-inactive")?,
-            name: None,
-            description: None,
-            bitmaps: Vec::new(),
-            allocation_depth: None,
-        };
-        if options.kind != ExportType::Nbd {
+        let base = BlockExportBase::visit(&mut v)?;
+        if base.kind != ExportType::Nbd {
             v.leave();
-            return Ok(options);
+            return Ok(BlockExportAdd { base, nbd: BlockExportNbd::default() });
         }
-        options.name = v.opt_str("name")?;
-        options.description = v.opt_str("description")?;
-        options.bitmaps = v.opt_list("bitmaps", BitmapSource::visit)?.unwrap_or_default();
-        options.allocation_depth = v.opt_bool("allocation-depth")?;
+        let nbd = BlockExportNbd::visit(&mut v)?;
         v.finish()?;
-        Ok(options)
+        Ok(BlockExportAdd { base, nbd })
     }
 }

@@ -3,64 +3,68 @@
 
 use super::super::recorded::{ANSWERED, Expansion};
 use crate::base::Json;
-use crate::qmp::visit::{At, QapiEnum, Visit, Visitor};
+use crate::qmp::declare::{commands, enums, members};
+use crate::qmp::visit::{QapiEnum, ValueAt, Visit, Visitor};
 use std::sync::Arc;
 
-/// A command.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs, reason = "fields are the arguments of the same names")]
-pub enum MachineCommand {
-    /// Answered as recorded, whatever the machine.
-    Recorded(&'static str),
-    /// A query without arguments, or another command without any, by its name.
-    Plain(&'static str),
-    QomListTypes {
-        implements: Option<Arc<str>>,
-        is_abstract: Option<bool>,
-    },
-    DeviceListProperties {
-        typename: Arc<str>,
-    },
-    QomListProperties {
-        typename: Arc<str>,
-    },
-    QomList {
-        path: Arc<str>,
-    },
-    QomGet {
-        path: Arc<str>,
-        property: Arc<str>,
-    },
-    QomSet {
-        path: Arc<str>,
-        property: Arc<str>,
-        value: Json,
-    },
-    QueryCpuModelExpansion {
-        expansion: Expansion,
+commands! {
+    /// A command that has to do with the machine.
+    #[allow(missing_docs, reason = "fields are the arguments of the same names")]
+    pub enum MachineCommand {
+        "query-command-line-options" => QueryCommandLineOptions { option: Option<Arc<str>> },
+        "qom-list-types" => QomListTypes { implements: Option<Arc<str>>, is_abstract as "abstract": Option<bool> },
+        "device-list-properties" => DeviceListProperties { typename: Arc<str> },
+        "qom-list-properties" => QomListProperties { typename: Arc<str> },
+        "qom-list" => QomList { path: Arc<str> },
+        "qom-get" => QomGet { path: Arc<str>, property: Arc<str> },
+        "qom-set" => QomSet { path: Arc<str>, property: Arc<str>, value: Json },
+        "query-cpu-model-expansion" => QueryCpuModelExpansion { expansion as "type": Expansion, model: CpuModelInfo },
+        /// `value` is in bytes.
+        "balloon" => Balloon { value: i64 },
+        "migrate-set-capabilities" => MigrateSetCapabilities { capabilities: Vec<MigrationCapabilityStatus> },
+        "query-rx-filter" => QueryRxFilter { name: Option<Arc<str>> },
+        "set-action" => SetAction(SetAction),
+        /// How long a measurement would have taken; nothing was measured.
+        "query-dirty-rate" => QueryDirtyRate { calc_time_unit: Option<TimeUnit> },
+        by hand:
+        /// Answered as recorded, whatever the machine.
+        Recorded(&'static str),
+        /// A query without arguments, or another command without any, by its name.
+        Plain(&'static str),
+        /// Its arguments are the parameters.
+        MigrateSetParameters(Json),
+    }
+}
+
+members! {
+    /// A model of processors (`CpuModelInfo`).
+    pub struct CpuModelInfo {
+        /// Such as `qemu64` or `max`.
         name: Arc<str>,
-        props: Json,
-    },
-    /// `value` is in bytes.
-    Balloon {
-        value: i64,
-    },
-    SetAction,
-    MigrateSetCapabilities {
-        capabilities: Vec<(Arc<str>, bool)>,
-    },
-    /// Its arguments are the parameters.
-    MigrateSetParameters(Json),
-    QueryCommandLineOptions {
-        option: Option<Arc<str>>,
-    },
-    /// `milliseconds`: of `calc-time-unit`; nothing was measured.
-    QueryDirtyRate {
-        milliseconds: bool,
-    },
-    QueryRxFilter {
-        name: Option<Arc<str>>,
-    },
+        /// Properties that differ from those of the model; any value, QEMU looks at it later.
+        props: Option<Json>,
+    }
+
+    /// A capability of migration, on or off (`MigrationCapabilityStatus`).
+    pub struct MigrationCapabilityStatus {
+        /// One of [`CAPABILITIES`].
+        capability: Arc<str> [with one_of_the_capabilities],
+        /// Whether it is on.
+        state: bool,
+    }
+
+    /// What happens to a machine that ends (`set-action`).
+    #[derive(Copy)]
+    pub struct SetAction {
+        /// When its guest reboots.
+        reboot: Option<RebootAction>,
+        /// When its guest shuts down.
+        shutdown: Option<ShutdownAction>,
+        /// When its guest panics.
+        panic: Option<PanicAction>,
+        /// When its watchdog strikes.
+        watchdog: Option<WatchdogAction>,
+    }
 }
 
 /// Commands without arguments whose answer depends on the machine.
@@ -90,32 +94,40 @@ impl QapiEnum for Expansion {
     const TABLE: &'static [(Expansion, &'static str)] = &[(Expansion::Static, "static"), (Expansion::Full, "full")];
 }
 
-/// `TimeUnit`
-#[derive(Clone, Copy, Debug)]
-enum TimeUnit {
-    Second,
-    Millisecond,
+enums! {
+    /// `TimeUnit`
+    pub enum TimeUnit {
+        Second = "second",
+        Millisecond = "millisecond",
+    }
+    /// `RebootAction`
+    pub enum RebootAction {
+        Reset = "reset",
+        Shutdown = "shutdown",
+    }
+    /// `ShutdownAction`
+    pub enum ShutdownAction {
+        Poweroff = "poweroff",
+        Pause = "pause",
+    }
+    /// `PanicAction`
+    pub enum PanicAction {
+        Pause = "pause",
+        Shutdown = "shutdown",
+        ExitFailure = "exit-failure",
+        None = "none",
+    }
+    /// `WatchdogAction`
+    pub enum WatchdogAction {
+        Reset = "reset",
+        Shutdown = "shutdown",
+        Poweroff = "poweroff",
+        Pause = "pause",
+        Debug = "debug",
+        None = "none",
+        InjectNmi = "inject-nmi",
+    }
 }
-
-impl QapiEnum for TimeUnit {
-    const TABLE: &'static [(TimeUnit, &'static str)] =
-        &[(TimeUnit::Second, "second"), (TimeUnit::Millisecond, "millisecond")];
-}
-
-/// A name that stands for nothing here but must be one of an enum.
-macro_rules! names {
-    ($name:ident: $($text:literal),*) => {
-        #[derive(Clone, Copy, Debug)]
-        struct $name;
-        impl QapiEnum for $name {
-            const TABLE: &'static [($name, &'static str)] = &[$(($name, $text)),*];
-        }
-    };
-}
-names!(RebootAction: "reset", "shutdown");
-names!(ShutdownAction: "poweroff", "pause");
-names!(PanicAction: "pause", "shutdown", "exit-failure", "none");
-names!(WatchdogAction: "reset", "shutdown", "poweroff", "pause", "debug", "none", "inject-nmi");
 
 impl MachineCommand {
     /// Reads the command of that name, if it is one of these.
@@ -124,8 +136,8 @@ impl MachineCommand {
     /// What QEMU says about the arguments.
     pub fn visit(name: &'static str, v: &mut Visitor<'_>) -> Visit<Option<MachineCommand>> {
         use MachineCommand as M;
-        if name == "query-command-line-options" {
-            return Ok(Some(M::QueryCommandLineOptions { option: v.opt_str("option")? }));
+        if let Some(command) = declared(name, v)? {
+            return Ok(Some(command));
         }
         if ANSWERED.contains(&name) {
             return Ok(Some(M::Recorded(name)));
@@ -137,59 +149,11 @@ impl MachineCommand {
         if PLAIN.contains(&name) || DISPLAYS.contains(&name) {
             return Ok(Some(M::Plain(name)));
         }
-        Ok(Some(match name {
-            "qom-list-types" => {
-                M::QomListTypes { implements: v.opt_str("implements")?, is_abstract: v.opt_bool("abstract")? }
-            }
-            "device-list-properties" => M::DeviceListProperties { typename: v.str("typename")? },
-            "qom-list-properties" => M::QomListProperties { typename: v.str("typename")? },
-            "qom-list" => M::QomList { path: v.str("path")? },
-            "qom-get" => M::QomGet { path: v.str("path")?, property: v.str("property")? },
-            "qom-set" => M::QomSet {
-                path: v.str("path")?,
-                property: v.str("property")?,
-                value: v.with("value", |at| Ok(at.any().clone()))?,
-            },
-            "query-cpu-model-expansion" => {
-                let expansion = v.enum_("type")?;
-                let (name, props) = v.with("model", |at| {
-                    let mut model = at.object()?;
-                    let read = (model.str("name")?, model.opt_with("props", |at| Ok(at.any().clone()))?);
-                    model.finish()?;
-                    Ok(read)
-                })?;
-                M::QueryCpuModelExpansion { expansion, name, props: props.unwrap_or_else(Json::empty) }
-            }
-            "balloon" => M::Balloon { value: v.int("value")? },
-            "set-action" => {
-                v.opt_enum::<RebootAction>("reboot")?;
-                v.opt_enum::<ShutdownAction>("shutdown")?;
-                v.opt_enum::<PanicAction>("panic")?;
-                v.opt_enum::<WatchdogAction>("watchdog")?;
-                M::SetAction
-            }
-            "migrate-set-capabilities" => {
-                M::MigrateSetCapabilities { capabilities: v.list("capabilities", capability)? }
-            }
-            "query-dirty-rate" => {
-                let unit = v.opt_enum::<TimeUnit>("calc-time-unit")?;
-                M::QueryDirtyRate { milliseconds: matches!(unit, Some(TimeUnit::Millisecond)) }
-            }
-            "query-rx-filter" => M::QueryRxFilter { name: v.opt_str("name")? },
-            _ => return Ok(None),
-        }))
+        Ok(None)
     }
 }
 
-/// `MigrationCapabilityStatus`
-fn capability(at: At<'_>) -> Visit<(Arc<str>, bool)> {
-    let mut v = at.object()?;
-    let read = (v.with("capability", |at| one_of_the_capabilities(&at))?, v.bool("state")?);
-    v.finish()?;
-    Ok(read)
-}
-
-fn one_of_the_capabilities(at: &At<'_>) -> Visit<Arc<str>> {
+fn one_of_the_capabilities(at: ValueAt<'_>) -> Visit<Arc<str>> {
     let name = at.string()?;
     if CAPABILITIES.contains(&&*name) { Ok(name) } else { Err(at.bad_name(&name)) }
 }

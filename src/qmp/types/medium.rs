@@ -2,73 +2,59 @@
 
 use std::sync::Arc;
 
-use crate::qmp::visit::{QapiEnum, Visit, Visitor};
+use crate::qmp::declare::{enums, members};
 
-/// A drive, by its own name or that of its device; exactly one is to be given.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct DriveName {
-    /// The drive.
-    pub device: Option<Arc<str>>,
-    /// The guest device.
-    pub id: Option<Arc<str>>,
-}
-
-impl DriveName {
-    /// Reads the two members.
-    ///
-    /// # Errors
-    /// What QEMU says about the arguments.
-    pub fn visit(v: &mut Visitor<'_>) -> Visit<DriveName> {
-        Ok(DriveName { device: v.opt_str("device")?, id: v.opt_str("id")? })
+members! {
+    /// A drive, by its own name or that of its device; exactly one is to be given.
+    pub struct DriveName {
+        /// The drive.
+        device: Option<Arc<str>>,
+        /// The guest device.
+        id: Option<Arc<str>>,
     }
 }
 
-#[derive(Clone, Copy)]
-enum ReadOnlyMode {
-    Retain,
-    ReadOnly,
-    ReadWrite,
+impl DriveName {
+    /// A drive by its device.
+    #[must_use]
+    pub fn of_device(id: Arc<str>) -> DriveName {
+        DriveName { device: None, id: Some(id) }
+    }
 }
 
-impl QapiEnum for ReadOnlyMode {
-    const TABLE: &'static [(ReadOnlyMode, &'static str)] = &[
-        (ReadOnlyMode::Retain, "retain"),
-        (ReadOnlyMode::ReadOnly, "read-only"),
-        (ReadOnlyMode::ReadWrite, "read-write"),
-    ];
+enums! {
+    /// Whether a new medium may be written to (`BlockdevChangeReadOnlyMode`).
+    pub enum ReadOnlyMode {
+        Retain = "retain",
+        ReadOnly = "read-only",
+        ReadWrite = "read-write",
+    }
 }
 
-/// `blockdev-change-medium`
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ChangeMedium {
-    /// Whose medium.
-    pub drive: DriveName,
-    /// The new one.
-    pub filename: Arc<str>,
-    /// Its format; found out if absent.
-    pub format: Option<Arc<str>>,
-    /// Default false.
-    pub force: Option<bool>,
-    /// Whether it is to be written to; as the old one if absent.
-    pub read_write: Option<bool>,
+members! {
+    /// `blockdev-change-medium`
+    pub struct ChangeMedium {
+        /// Whose medium.
+        drive: DriveName [flat],
+        /// The file that is put in.
+        filename: Arc<str>,
+        /// Its format; found out if absent.
+        format: Option<Arc<str>>,
+        /// Default false.
+        force: Option<bool>,
+        /// Default retain.
+        read_only_mode: Option<ReadOnlyMode>,
+    }
 }
 
 impl ChangeMedium {
-    /// Reads the members.
-    ///
-    /// # Errors
-    /// What QEMU says about the arguments.
-    pub fn visit(v: &mut Visitor<'_>) -> Visit<ChangeMedium> {
-        Ok(ChangeMedium {
-            drive: DriveName::visit(v)?,
-            filename: v.str("filename")?,
-            format: v.opt_str("format")?,
-            force: v.opt_bool("force")?,
-            read_write: match v.opt_enum("read-only-mode")? {
-                None | Some(ReadOnlyMode::Retain) => None,
-                Some(ReadOnlyMode::ReadOnly) => Some(false),
-                Some(ReadOnlyMode::ReadWrite) => Some(true),
-            },
-        })
+    /// Whether the medium is to be written to; `None`: as the one before.
+    #[must_use]
+    pub fn read_write(&self) -> Option<bool> {
+        match self.read_only_mode {
+            None | Some(ReadOnlyMode::Retain) => None,
+            Some(ReadOnlyMode::ReadOnly) => Some(false),
+            Some(ReadOnlyMode::ReadWrite) => Some(true),
+        }
     }
 }

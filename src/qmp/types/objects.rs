@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::base::Json;
-use crate::qmp::visit::{At, QapiEnum, Visit, Visitor};
+use crate::qmp::declare::members_by_hand;
+use crate::qmp::visit::{QapiEnum, ValueAt, Visit, Visitor};
 
 /// A QOM object type (`ObjectType`), as its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,7 +82,7 @@ impl ObjectOptions {
     ///
     /// # Errors
     /// What QEMU says about these two.
-    pub fn visit(at: At<'_>) -> Visit<ObjectOptions> {
+    pub fn visit(at: ValueAt<'_>) -> Visit<ObjectOptions> {
         let mut v = at.object()?;
         let options = ObjectOptions {
             qom_type: v.enum_("qom-type")?,
@@ -108,6 +109,8 @@ pub struct BlockIoThrottle {
     /// Name of the throttle group.
     pub group: Option<Arc<str>>,
 }
+
+members_by_hand!(BlockIoThrottle);
 
 impl BlockIoThrottle {
     /// Names of the mandatory limits.

@@ -5,164 +5,109 @@ use std::sync::Arc;
 use super::bitmap::{BitmapAdd, BitmapMerge, BitmapRef};
 use super::enums::{ActionCompletionMode, NewImageMode};
 use super::jobs::{BlockdevBackup, DriveBackup};
-use crate::qmp::visit::{At, QapiEnum, Visit, Visitor};
+use crate::qmp::declare::{Members, members, values};
+use crate::qmp::visit::{QapiEnum, ValueAt, Visit, Visitor};
 
-/// `blockdev-snapshot` (`BlockdevSnapshot`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct BlockdevSnapshot {
-    /// Node or device to put the overlay on.
-    pub node: Arc<str>,
-    /// The overlay, a node or device.
-    pub overlay: Arc<str>,
-}
-
-impl BlockdevSnapshot {
-    /// Reads the members.
-    ///
-    /// # Errors
-    /// What QEMU says about the arguments.
-    pub fn visit(v: &mut Visitor<'_>) -> Visit<BlockdevSnapshot> {
-        Ok(BlockdevSnapshot { node: v.str("node")?, overlay: v.str("overlay")? })
+members! {
+    /// `blockdev-snapshot` (`BlockdevSnapshot`).
+    pub struct BlockdevSnapshot {
+        /// Node or device to put the overlay on.
+        node: Arc<str>,
+        /// The overlay, a node or device.
+        overlay: Arc<str>,
     }
 }
 
-/// `blockdev-snapshot-sync` (`BlockdevSnapshotSync`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct BlockdevSnapshotSync {
-    /// The device to put the overlay on.
-    pub device: Option<Arc<str>>,
-    /// The node to put the overlay on.
-    pub node_name: Option<Arc<str>>,
-    /// File name of the overlay.
-    pub snapshot_file: Arc<str>,
-    /// Node name of the overlay.
-    pub snapshot_node_name: Option<Arc<str>>,
-    /// Format of the overlay; default qcow2.
-    pub format: Option<Arc<str>>,
-    /// Default absolute-paths.
-    pub mode: Option<NewImageMode>,
-}
-
-impl BlockdevSnapshotSync {
-    /// Reads the members.
-    ///
-    /// # Errors
-    /// What QEMU says about the arguments.
-    pub fn visit(v: &mut Visitor<'_>) -> Visit<BlockdevSnapshotSync> {
-        Ok(BlockdevSnapshotSync {
-            device: v.opt_str("device")?,
-            node_name: v.opt_str("node-name")?,
-            snapshot_file: v.str("snapshot-file")?,
-            snapshot_node_name: v.opt_str("snapshot-node-name")?,
-            format: v.opt_str("format")?,
-            mode: v.opt_enum("mode")?,
-        })
+members! {
+    /// `blockdev-snapshot-sync` (`BlockdevSnapshotSync`).
+    pub struct BlockdevSnapshotSync {
+        /// The device to put the overlay on.
+        device: Option<Arc<str>>,
+        /// The node to put the overlay on.
+        node_name: Option<Arc<str>>,
+        /// File name of the overlay.
+        snapshot_file: Arc<str>,
+        /// Node name of the overlay.
+        snapshot_node_name: Option<Arc<str>>,
+        /// Format of the overlay; default qcow2.
+        format: Option<Arc<str>>,
+        /// Default absolute-paths.
+        mode: Option<NewImageMode>,
     }
 }
 
-/// `blockdev-snapshot-internal-sync` (`BlockdevSnapshotInternal`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct BlockdevSnapshotInternal {
-    /// Node or device.
-    pub device: Arc<str>,
-    /// Name of the snapshot.
-    pub name: Arc<str>,
-}
-
-impl BlockdevSnapshotInternal {
-    /// Reads the members.
-    ///
-    /// # Errors
-    /// What QEMU says about the arguments.
-    pub fn visit(v: &mut Visitor<'_>) -> Visit<BlockdevSnapshotInternal> {
-        Ok(BlockdevSnapshotInternal { device: v.str("device")?, name: v.str("name")? })
+members! {
+    /// `blockdev-snapshot-internal-sync` (`BlockdevSnapshotInternal`).
+    pub struct BlockdevSnapshotInternal {
+        /// Node or device.
+        device: Arc<str>,
+        /// Name of the snapshot.
+        name: Arc<str>,
     }
 }
 
-/// One action of a transaction (`TransactionAction`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum TransactionAction {
-    /// `abort`
-    Abort,
-    /// `block-dirty-bitmap-add`
-    BitmapAdd(BitmapAdd),
-    /// `block-dirty-bitmap-remove`
-    BitmapRemove(BitmapRef),
-    /// `block-dirty-bitmap-clear`
-    BitmapClear(BitmapRef),
-    /// `block-dirty-bitmap-enable`
-    BitmapEnable(BitmapRef),
-    /// `block-dirty-bitmap-disable`
-    BitmapDisable(BitmapRef),
-    /// `block-dirty-bitmap-merge`
-    BitmapMerge(BitmapMerge),
-    /// `blockdev-backup`
-    BlockdevBackup(Box<BlockdevBackup>),
-    /// `blockdev-snapshot`
-    Snapshot(BlockdevSnapshot),
-    /// `blockdev-snapshot-internal-sync`
-    SnapshotInternalSync(BlockdevSnapshotInternal),
-    /// `blockdev-snapshot-sync`
-    SnapshotSync(Box<BlockdevSnapshotSync>),
-    /// `drive-backup`
-    DriveBackup(Box<DriveBackup>),
+/// Actions: the variant, its name in QMP, and what its `data` is.
+macro_rules! actions {
+    ($($variant:ident $(($data:ty))? = $name:literal,)+) => {
+        /// One action of a transaction (`TransactionAction`).
+        #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+        pub enum TransactionAction {
+            $(#[doc = concat!("`", $name, "`")] $variant $(($data))?,)+
+        }
+
+        /// `TransactionActionKind`
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        struct ActionKind(usize);
+
+        impl QapiEnum for ActionKind {
+            const TABLE: &'static [(ActionKind, &'static str)] = &{
+                let mut table = [$((ActionKind(0), $name),)+];
+                let mut i = 0;
+                while i < table.len() {
+                    table[i].0 = ActionKind(i);
+                    i += 1;
+                }
+                table
+            };
+        }
+
+        impl TransactionAction {
+            /// The action's type in QMP.
+            #[must_use]
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(TransactionAction::$variant { .. } => $name,)+
+                }
+            }
+
+            /// Reads the members of `data`.
+            fn visit_data(kind: ActionKind, v: &mut Visitor<'_>) -> Visit<TransactionAction> {
+                Ok(match ActionKind::TABLE[kind.0].1 {
+                    $($name => TransactionAction::$variant $((<$data as Members>::members(v)?))?,)+
+                    other => unreachable!("{other} is an action"),
+                })
+            }
+        }
+    };
 }
 
-#[derive(Clone, Copy)]
-enum ActionKind {
-    Abort,
-    BitmapAdd,
-    BitmapRemove,
-    BitmapClear,
-    BitmapEnable,
-    BitmapDisable,
-    BitmapMerge,
-    BlockdevBackup,
-    Snapshot,
-    SnapshotInternalSync,
-    SnapshotSync,
-    DriveBackup,
-}
-
-impl QapiEnum for ActionKind {
-    const TABLE: &'static [(ActionKind, &'static str)] = &[
-        (ActionKind::Abort, "abort"),
-        (ActionKind::BitmapAdd, "block-dirty-bitmap-add"),
-        (ActionKind::BitmapRemove, "block-dirty-bitmap-remove"),
-        (ActionKind::BitmapClear, "block-dirty-bitmap-clear"),
-        (ActionKind::BitmapEnable, "block-dirty-bitmap-enable"),
-        (ActionKind::BitmapDisable, "block-dirty-bitmap-disable"),
-        (ActionKind::BitmapMerge, "block-dirty-bitmap-merge"),
-        (ActionKind::BlockdevBackup, "blockdev-backup"),
-        (ActionKind::Snapshot, "blockdev-snapshot"),
-        (ActionKind::SnapshotInternalSync, "blockdev-snapshot-internal-sync"),
-        (ActionKind::SnapshotSync, "blockdev-snapshot-sync"),
-        (ActionKind::DriveBackup, "drive-backup"),
-    ];
+actions! {
+    Abort = "abort",
+    BitmapAdd(BitmapAdd) = "block-dirty-bitmap-add",
+    BitmapRemove(BitmapRef) = "block-dirty-bitmap-remove",
+    BitmapClear(BitmapRef) = "block-dirty-bitmap-clear",
+    BitmapEnable(BitmapRef) = "block-dirty-bitmap-enable",
+    BitmapDisable(BitmapRef) = "block-dirty-bitmap-disable",
+    BitmapMerge(BitmapMerge) = "block-dirty-bitmap-merge",
+    BlockdevBackup(Box<BlockdevBackup>) = "blockdev-backup",
+    Snapshot(BlockdevSnapshot) = "blockdev-snapshot",
+    SnapshotInternalSync(BlockdevSnapshotInternal) = "blockdev-snapshot-internal-sync",
+    SnapshotSync(Box<BlockdevSnapshotSync>) = "blockdev-snapshot-sync",
+    DriveBackup(Box<DriveBackup>) = "drive-backup",
 }
 
 impl TransactionAction {
-    /// The action's type in QMP.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        let kind = match self {
-            TransactionAction::Abort => ActionKind::Abort,
-            TransactionAction::BitmapAdd(_) => ActionKind::BitmapAdd,
-            TransactionAction::BitmapRemove(_) => ActionKind::BitmapRemove,
-            TransactionAction::BitmapClear(_) => ActionKind::BitmapClear,
-            TransactionAction::BitmapEnable(_) => ActionKind::BitmapEnable,
-            TransactionAction::BitmapDisable(_) => ActionKind::BitmapDisable,
-            TransactionAction::BitmapMerge(_) => ActionKind::BitmapMerge,
-            TransactionAction::BlockdevBackup(_) => ActionKind::BlockdevBackup,
-            TransactionAction::Snapshot(_) => ActionKind::Snapshot,
-            TransactionAction::SnapshotInternalSync(_) => ActionKind::SnapshotInternalSync,
-            TransactionAction::SnapshotSync(_) => ActionKind::SnapshotSync,
-            TransactionAction::DriveBackup(_) => ActionKind::DriveBackup,
-        };
-        ActionKind::TABLE[kind as usize].1
-    }
-
-    fn visit(at: At<'_>) -> Visit<TransactionAction> {
+    fn visit(at: ValueAt<'_>) -> Visit<TransactionAction> {
         let mut v = at.object()?;
         let kind: ActionKind = v.enum_("type")?;
         let action = v.with("data", |at| {
@@ -174,49 +119,23 @@ impl TransactionAction {
         v.finish()?;
         Ok(action)
     }
+}
 
-    fn visit_data(kind: ActionKind, v: &mut Visitor<'_>) -> Visit<TransactionAction> {
-        Ok(match kind {
-            ActionKind::Abort => TransactionAction::Abort,
-            ActionKind::BitmapAdd => TransactionAction::BitmapAdd(BitmapAdd::visit(v)?),
-            ActionKind::BitmapRemove => TransactionAction::BitmapRemove(BitmapRef::visit(v)?),
-            ActionKind::BitmapClear => TransactionAction::BitmapClear(BitmapRef::visit(v)?),
-            ActionKind::BitmapEnable => TransactionAction::BitmapEnable(BitmapRef::visit(v)?),
-            ActionKind::BitmapDisable => TransactionAction::BitmapDisable(BitmapRef::visit(v)?),
-            ActionKind::BitmapMerge => TransactionAction::BitmapMerge(BitmapMerge::visit(v)?),
-            ActionKind::BlockdevBackup => TransactionAction::BlockdevBackup(Box::new(BlockdevBackup::visit(v)?)),
-            ActionKind::Snapshot => TransactionAction::Snapshot(BlockdevSnapshot::visit(v)?),
-            ActionKind::SnapshotInternalSync => {
-                TransactionAction::SnapshotInternalSync(BlockdevSnapshotInternal::visit(v)?)
-            }
-            ActionKind::SnapshotSync => TransactionAction::SnapshotSync(Box::new(BlockdevSnapshotSync::visit(v)?)),
-            ActionKind::DriveBackup => TransactionAction::DriveBackup(Box::new(DriveBackup::visit(v)?)),
-        })
+values!(TransactionAction);
+
+members! {
+    /// `TransactionProperties`
+    #[derive(Copy, Default)]
+    pub struct TransactionProperties {
+        /// Default individual.
+        completion_mode: Option<ActionCompletionMode>,
     }
-}
 
-/// `transaction`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Transaction {
-    /// The actions, in order.
-    pub actions: Vec<TransactionAction>,
-    /// `properties.completion-mode`; default individual.
-    pub completion_mode: Option<ActionCompletionMode>,
-}
-
-impl Transaction {
-    /// Reads the members.
-    ///
-    /// # Errors
-    /// What QEMU says about the arguments.
-    pub fn visit(v: &mut Visitor<'_>) -> Visit<Transaction> {
-        let actions = v.list("actions", TransactionAction::visit)?;
-        let completion_mode = v.opt_with("properties", |at| {
-            let mut v = at.object()?;
-            let mode = v.opt_enum("completion-mode")?;
-            v.finish()?;
-            Ok(mode)
-        })?;
-        Ok(Transaction { actions, completion_mode: completion_mode.flatten() })
+    /// `transaction`.
+    pub struct Transaction {
+        /// The actions, in order.
+        actions: Vec<TransactionAction>,
+        /// What holds for all of them.
+        properties: Option<TransactionProperties>,
     }
 }

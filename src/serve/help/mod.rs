@@ -1,5 +1,7 @@
 //! What `help` as a value, `-help` and `-version` print.
 
+use super::sim_options::SimOptions;
+
 /// As `-machine help` lists them.
 const MACHINES: &str = include_str!("machines.txt");
 /// As `-device help` lists them.
@@ -43,7 +45,7 @@ fn version() -> String {
 }
 
 fn usage(program: &str) -> String {
-    format!("{}{}", version(), USAGE.replace("PROGRAM", program))
+    format!("{}{}{}", version(), USAGE.replace("PROGRAM", program), SimOptions::HELP)
 }
 
 const USAGE: &str = "\
@@ -70,14 +72,4 @@ Options are QEMU's. These have an effect:
                         as in QEMU, as far as anything of it is simulated
 
 Options of the simulator:
---sim-pace PACE         real: sleeps follow the wall clock (default); asap: they take no
-                        time; disk: requests take time as well, as on a disk of 2020;
-                        disk:hdd, disk:ssd, disk:nvme, disk:bytes=SIZE,requests=N
-                        say which disk (what it does in a second)
---sim-seed N            orders and durations drawn from a seed
---sim-record FILE       write the run as a scenario
---sim-trace FILE        write the trace as JSON lines
---sim-level LEVEL       detail of the trace: client, job, io or co
---sim-quirk NAME        switch on this bug of an older QEMU
---sim-check             end when an invariant is broken
 ";

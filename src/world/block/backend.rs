@@ -24,7 +24,7 @@ use crate::world::block::open::spec::OpenSpec;
 use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
-use crate::world::watch::marks::Place;
+use crate::world::watch::marks::CodePlace;
 use std::sync::Arc;
 
 /// `BlockBackend`
@@ -334,7 +334,7 @@ impl World {
         let backend = &mut self.graph.backends[blk];
         if backend.quiesce_counter > 0 && !backend.disable_request_queuing {
             backend.queued_requests.push(co);
-            self.reach(Place::DrainedRequestWaits);
+            self.reach(CodePlace::DrainedRequestWaits);
             self.push(BackendFrame::BlkCo { blk, request }.into());
             return Flow::Yield(Wait::Queue("the end of a drained section"));
         }

@@ -13,7 +13,7 @@ use crate::world::block::edges::Parent;
 use crate::world::frame::{Flow, Frame};
 use crate::world::watch::feed::Seen;
 use crate::world::watch::feed::WatchFrame;
-use crate::world::watch::marks::Place;
+use crate::world::watch::marks::CodePlace;
 
 /// The frames of this file: the rest of a function each.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -65,7 +65,7 @@ impl World {
             }
             Parent::Job(job) => {
                 if self.jobs[job].status == JobStatus::Running {
-                    self.reach(Place::DrainPausesJob);
+                    self.reach(CodePlace::DrainPausesJob);
                 }
                 self.job_pause(job);
             }

@@ -123,7 +123,7 @@ impl World {
         };
         let root = self.graph.blk_bs(op.blk).map(|bs| self.graph.nodes[bs].flags);
         let before = root.unwrap_or(self.graph.backends[op.blk].last_flags);
-        let rdwr = args.read_write.unwrap_or(before.rdwr);
+        let rdwr = args.read_write().unwrap_or(before.rdwr);
         let flags = OpenFlags { rdwr, no_backing: false, auto_read_only: false, force_share: false, ..before };
         let mut spec = OpenSpec::from_filename(&args.filename, args.format.as_deref(), flags);
         spec.detect_zeroes = DetectZeroes::Off;

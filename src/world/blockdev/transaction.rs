@@ -17,7 +17,7 @@ use crate::world::job::JobFrame;
 use crate::world::job::txn::TxnFrame;
 use crate::world::value::Val;
 use crate::world::watch::feed::Seen;
-use crate::world::watch::marks::Place;
+use crate::world::watch::marks::CodePlace;
 use std::sync::Arc;
 
 /// What an action has done so far, as its commit, abort and clean need it.
@@ -81,7 +81,7 @@ impl TransactionFrame {
 impl World {
     /// `qmp_transaction`. Leaves `Val::Done`.
     pub(in crate::world) fn qmp_transaction(&mut self, args: &TransactionArgs) -> Flow {
-        let grouped = args.completion_mode == Some(ActionCompletionMode::Grouped);
+        let grouped = args.properties.and_then(|p| p.completion_mode) == Some(ActionCompletionMode::Grouped);
         if grouped {
             for action in &args.actions {
                 if !matches!(action, TransactionAction::BlockdevBackup(_) | TransactionAction::DriveBackup(_)) {
@@ -101,7 +101,7 @@ impl World {
 
     /// `blockdev_do_action`
     pub(in crate::world) fn blockdev_do_action(&mut self, action: TransactionAction) -> Flow {
-        self.qmp_transaction(&TransactionArgs { actions: vec![action], completion_mode: None })
+        self.qmp_transaction(&TransactionArgs { actions: vec![action], properties: None })
     }
 
     fn trace_tran(&mut self, phase: TxnPhase, tran: TranId, index: usize) {
@@ -252,7 +252,7 @@ impl World {
         match self.trans[tran].states[index].clone() {
             ActionState::Backup(_, Some(job)) if self.jobs.get(job).is_none() => {}
             ActionState::Backup(_, Some(job)) => {
-                self.reach(Place::UndoBackup);
+                self.reach(CodePlace::UndoBackup);
                 return self.seq([TxnFrame::JobCancelSync(job).into()]);
             }
             ActionState::Snapshot(state) => return self.external_snapshot_abort(state),
@@ -264,19 +264,19 @@ impl World {
                 }
             }
             ActionState::BitmapReplaced(bs, id, old) => {
-                self.reach(Place::UndoBitmapRestored);
+                self.reach(CodePlace::UndoBitmapRestored);
                 if let Some(bitmap) = self.bitmap_to_undo(tran, index, bs, id) {
                     bitmap.restore(old);
                 }
             }
             ActionState::BitmapSwitched(bs, id, was) => {
-                self.reach(Place::UndoBitmapSwitched);
+                self.reach(CodePlace::UndoBitmapSwitched);
                 if let Some(bitmap) = self.bitmap_to_undo(tran, index, bs, id) {
                     bitmap.set_enabled(was);
                 }
             }
             ActionState::BitmapRemoved(bs, id) => {
-                self.reach(Place::UndoBitmapKept);
+                self.reach(CodePlace::UndoBitmapKept);
                 if let Some(bitmap) = self.graph.nodes.get_mut(bs).and_then(|node| node.bitmaps.get_mut(id)) {
                     bitmap.set_skip_store(false);
                     bitmap.set_busy(false);
@@ -312,7 +312,7 @@ impl World {
     /// `block_dirty_bitmap_add_abort`
     fn bitmap_add_abort(&mut self, tran: TranId, index: usize, bs: NodeId, id: BitmapId) {
         let superseded = self.graph.nodes.get(bs).is_none_or(|node| node.bitmaps.get(id).is_none());
-        self.reach(if superseded { Place::UndoBitmapSuperseded } else { Place::UndoBitmapAdded });
+        self.reach(if superseded { CodePlace::UndoBitmapSuperseded } else { CodePlace::UndoBitmapAdded });
         if superseded && self.quirks.has(Quirk::BitmapAddUndoAfterAbdicate) {
             used_after_free(&id);
         }

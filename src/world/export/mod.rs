@@ -61,11 +61,11 @@ impl Default for Exports {
 /// A bitmap that is offered to clients.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ExportedBitmap {
-    /// Its node.
+    /// The node that has it; it need not be the one that is exported.
     pub node: NodeId,
     /// The bitmap.
     pub id: BitmapId,
-    /// Its name.
+    /// Clients ask for `qemu:dirty-bitmap:` and this.
     pub name: Arc<str>,
 }
 
@@ -148,9 +148,9 @@ impl World {
             Ok(bs) => bs,
             Err(err) => return self.ret(Val::Done(Err(err))),
         };
-        let writes = if args.writable == Some(true) { perm::WRITE } else { 0 };
+        let writes = if args.base.writable == Some(true) { perm::WRITE } else { 0 };
         let blk = self.blk_new("".into(), perm::CONSISTENT_READ | writes, perm::ALL);
-        self.graph.backends[blk].write_cache = args.writethrough != Some(true);
+        self.graph.backends[blk].write_cache = args.base.writethrough != Some(true);
         self.seq([
             BackendFrame::BlkInsertBs(blk, bs).into(),
             ExportFrame::ExportAttached(Box::new(Adding { args, blk, eject })).into(),
@@ -159,20 +159,20 @@ impl World {
 
     /// What `blk_exp_add` looks at before it makes a backend. Gives the node.
     fn blk_exp_checks(&self, args: &BlockExportAdd) -> Result<NodeId, QmpError> {
-        if args.kind != ExportType::Nbd {
-            return Err(not_simulated(&format!("export type {}", args.kind.name())));
+        if args.base.kind != ExportType::Nbd {
+            return Err(not_simulated(&format!("export type {}", args.base.kind.name())));
         }
-        if !id_wellformed(&args.id) {
+        if !id_wellformed(&args.base.id) {
             return Err(QmpError::generic("Invalid block export id"));
         }
-        if self.blk_exp_find(&args.id).is_some() {
-            return Err(QmpError::generic(format!("Block export id '{}' is already in use", args.id)));
+        if self.blk_exp_find(&args.base.id).is_some() {
+            return Err(QmpError::generic(format!("Block export id '{}' is already in use", args.base.id)));
         }
-        let bs = self.bdrv_lookup_bs(None, Some(&args.node_name))?;
-        if args.writable == Some(true) && !self.graph.nodes[bs].flags.rdwr {
+        let bs = self.bdrv_lookup_bs(None, Some(&args.base.node_name))?;
+        if args.base.writable == Some(true) && !self.graph.nodes[bs].flags.rdwr {
             return Err(QmpError::generic("Cannot export read-only node as writable"));
         }
-        if let Some(thread) = &args.iothread
+        if let Some(thread) = &args.base.iothread
             && self.machine.object(thread).is_none_or(|object| object.kind != "iothread")
         {
             return Err(QmpError::generic(format!("iothread \"{thread}\" not found")));
@@ -204,11 +204,11 @@ impl World {
         let (args, blk) = (&adding.args, adding.blk);
         let Some(server) = &self.exports.server else { return Err(QmpError::generic("NBD server not running")) };
         let multi_conn = server.max_connections != 1;
-        let name = args.name.clone().unwrap_or_else(|| args.node_name.clone());
+        let name = args.nbd.name.clone().unwrap_or_else(|| args.base.node_name.clone());
         if name.len() > MAX_STRING_SIZE {
             return Err(QmpError::generic(format!("export name '{name}' too long")));
         }
-        if let Some(description) = args.description.as_ref().filter(|text| text.len() > MAX_STRING_SIZE) {
+        if let Some(description) = args.nbd.description.as_ref().filter(|text| text.len() > MAX_STRING_SIZE) {
             return Err(QmpError::generic(format!("description '{description}' too long")));
         }
         if self.exports.named.iter().any(|export| self.exports.exports[*export].name == name) {
@@ -221,8 +221,8 @@ impl World {
         let size = self.bdrv_getlength(bs) / 512 * 512;
         let (taken, shared) = (self.graph.backends[blk].perm, self.graph.backends[blk].shared);
         self.blk_set_perm(blk, taken, shared & !perm::RESIZE)?;
-        let writable = args.writable == Some(true);
-        let bitmaps = self.bitmaps_to_export(bs, &args.bitmaps, writable)?;
+        let writable = args.base.writable == Some(true);
+        let bitmaps = self.bitmaps_to_export(bs, args.nbd.bitmaps.as_deref().unwrap_or_default(), writable)?;
         for bitmap in &bitmaps {
             self.set_bitmap_busy(bitmap, true);
         }
@@ -235,16 +235,16 @@ impl World {
             false => flag::READ_ONLY,
         };
         let export = self.exports.exports.insert(BlockExport {
-            id: args.id.clone(),
+            id: args.base.id.clone(),
             blk,
             refcount: 1,
             user_owned: true,
             name,
-            description: args.description.clone(),
+            description: args.nbd.description.clone(),
             flags,
             size,
             bitmaps,
-            allocation_depth: args.allocation_depth == Some(true),
+            allocation_depth: args.nbd.allocation_depth == Some(true),
             eject_notifier_blk: adding.eject,
             clients: Vec::new(),
         });

@@ -4,7 +4,10 @@ use super::client::{ClientFrame, NbdClient};
 use super::{BlockExport, ExportFrame};
 use crate::nbd::{MAX_BUFFER_SIZE, Offer};
 use crate::qmp::error::QmpError;
-use crate::qmp::types::{BitmapSource, BlockExportAdd, ExportType, NbdServerAdd, NbdServerStart, SocketAddress};
+use crate::qmp::types::{
+    BitmapSource, BlockExportAdd, BlockExportBase, BlockExportNbd, ExportType, NbdServerAdd, NbdServerStart,
+    SocketAddress,
+};
 use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::aio::queue::{Bh, Ctx};
@@ -141,7 +144,7 @@ impl World {
         };
         let name = args.name.clone().unwrap_or_else(|| args.device.clone());
         let node = &self.graph.nodes[bs];
-        let export = BlockExportAdd {
+        let base = BlockExportBase {
             kind: ExportType::Nbd,
             id: name.clone(),
             fixed_iothread: None,
@@ -150,11 +153,14 @@ impl World {
             writable: if node.flags.rdwr { args.writable } else { Some(false) },
             writethrough: None,
             allow_inactive: None,
+        };
+        let nbd = BlockExportNbd {
             name: Some(name),
             description: args.description.clone(),
-            bitmaps: args.bitmap.iter().cloned().map(BitmapSource::Local).collect(),
+            bitmaps: Some(args.bitmap.iter().cloned().map(BitmapSource::Local).collect()),
             allocation_depth: None,
         };
+        let export = BlockExportAdd { base, nbd };
         let eject = self.graph.blk_by_name(&args.device);
         self.blk_exp_add(export, eject)
     }

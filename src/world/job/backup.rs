@@ -23,7 +23,7 @@ use crate::world::frame::{Flow, Frame};
 use crate::world::job::JobFrame;
 use crate::world::job::block_job::BlockJobFrame;
 use crate::world::value::Val;
-use crate::world::watch::marks::Place;
+use crate::world::watch::marks::CodePlace;
 use std::sync::Arc;
 
 /// `BackupBlockJob`
@@ -234,7 +234,7 @@ impl World {
 
     fn backup_thaw_bitmap(&mut self, args: &BackupArgs) {
         if let Some(bitmap) = args.sync_bitmap {
-            self.reach(Place::BitmapThawed);
+            self.reach(CodePlace::BitmapThawed);
             self.graph.nodes[args.source].bitmaps.reclaim(bitmap).expect("it was split just before");
         }
     }
@@ -365,10 +365,10 @@ impl World {
         let always = b.bitmap_mode == BitmapSyncMode::Always;
         let sync = (!failed || always) && b.bitmap_mode != BitmapSyncMode::Never;
         self.reach(match (sync, failed) {
-            (true, false) => Place::AbdicateOnSuccess,
-            (true, true) => Place::AbdicateOnFailure,
-            (false, false) => Place::ReclaimOnSuccess,
-            (false, true) => Place::ReclaimOnFailure,
+            (true, false) => CodePlace::AbdicateOnSuccess,
+            (true, true) => CodePlace::AbdicateOnFailure,
+            (false, false) => CodePlace::ReclaimOnSuccess,
+            (false, true) => CodePlace::ReclaimOnFailure,
         });
         let bitmaps = &mut self.graph.nodes[b.source].bitmaps;
         let left = if sync { bitmaps.abdicate(bitmap) } else { bitmaps.reclaim(bitmap).map(|()| bitmap) };
@@ -485,7 +485,7 @@ impl World {
         }
         self.calls.remove(call);
         if call_cancelled {
-            self.reach(Place::CopyAgain);
+            self.reach(CodePlace::CopyAgain);
             return self.backup_loop(job);
         }
         let (errno, is_read) = failure.expect("the call failed");
@@ -528,7 +528,7 @@ impl World {
         if self.calls[call].finished {
             return Flow::Go;
         }
-        self.reach(Place::CopyPaused);
+        self.reach(CodePlace::CopyPaused);
         self.block_copy_call_cancel(call);
         self.jobs[job].backup_mut().wait = true;
         Flow::Yield(Wait::CopyCall)

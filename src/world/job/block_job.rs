@@ -12,7 +12,7 @@ use crate::world::block::edges::{Parent, Role};
 use crate::world::frame::Flow;
 use crate::world::value::Val;
 use crate::world::watch::feed::Seen;
-use crate::world::watch::marks::Place;
+use crate::world::watch::marks::CodePlace;
 
 /// `BlockDeviceIoStatus`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -186,16 +186,16 @@ impl World {
             OnError::Enospc | OnError::Auto => ErrorAction::Report,
         };
         self.reach(match (on_error, action, is_read) {
-            (OnError::Report, _, true) => Place::SourceReport,
-            (OnError::Report, _, false) => Place::TargetReport,
-            (OnError::Ignore, _, true) => Place::SourceIgnore,
-            (OnError::Ignore, _, false) => Place::TargetIgnore,
-            (OnError::Stop, _, true) => Place::SourceStop,
-            (OnError::Stop, _, false) => Place::TargetStop,
-            (OnError::Enospc | OnError::Auto, ErrorAction::Stop, true) => Place::SourceEnospcStops,
-            (OnError::Enospc | OnError::Auto, ErrorAction::Stop, false) => Place::TargetEnospcStops,
-            (OnError::Enospc | OnError::Auto, _, true) => Place::SourceEnospcReports,
-            (OnError::Enospc | OnError::Auto, _, false) => Place::TargetEnospcReports,
+            (OnError::Report, _, true) => CodePlace::SourceReport,
+            (OnError::Report, _, false) => CodePlace::TargetReport,
+            (OnError::Ignore, _, true) => CodePlace::SourceIgnore,
+            (OnError::Ignore, _, false) => CodePlace::TargetIgnore,
+            (OnError::Stop, _, true) => CodePlace::SourceStop,
+            (OnError::Stop, _, false) => CodePlace::TargetStop,
+            (OnError::Enospc | OnError::Auto, ErrorAction::Stop, true) => CodePlace::SourceEnospcStops,
+            (OnError::Enospc | OnError::Auto, ErrorAction::Stop, false) => CodePlace::TargetEnospcStops,
+            (OnError::Enospc | OnError::Auto, _, true) => CodePlace::SourceEnospcReports,
+            (OnError::Enospc | OnError::Auto, _, false) => CodePlace::TargetEnospcReports,
         });
         let id = self.jobs[job].id.clone();
         let operation = if is_read { "read" } else { "write" };

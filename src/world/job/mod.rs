@@ -33,7 +33,7 @@ use crate::world::arena::{Arena, ChildId, CoId, JobId, TxnId};
 use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
 use crate::world::watch::feed::Seen;
-use crate::world::watch::marks::Place;
+use crate::world::watch::marks::CodePlace;
 use block_job::IoStatus;
 use hooks::JobDriver;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ use std::sync::Arc;
 pub struct Job {
     /// Its ID.
     pub id: Arc<str>,
-    /// Its kind.
+    /// `JobDriver.job_type`
     pub job_type: JobType,
     /// Where it is in its life.
     pub status: JobStatus,
@@ -548,7 +548,7 @@ impl World {
 
     /// The end of a creation that failed after the client saw `created` (`job_early_fail`); keeps the error in the register.
     fn job_early_fail(&mut self, job: JobId) -> Flow {
-        self.reach(Place::EarlyFail);
+        self.reach(CodePlace::EarlyFail);
         let err = self.take_val();
         self.push(Frame::Give(Box::new(err)));
         self.job_do_dismiss(job)

@@ -12,7 +12,7 @@ use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::job::block_job::BlockJobFrame;
 use crate::world::watch::feed::{BitmapEnd, Seen};
-use crate::world::watch::marks::Place;
+use crate::world::watch::marks::CodePlace;
 
 /// The frames of this file: the rest of a function each.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -104,7 +104,7 @@ impl World {
         let txn = self.txn_of(job);
         let members = self.jobs.txns[txn].jobs.clone();
         if members.iter().any(|j| !self.jobs[*j].status.is_completed()) {
-            self.reach(Place::GroupWaits);
+            self.reach(CodePlace::GroupWaits);
             return Flow::Go;
         }
         for member in &members {
@@ -116,7 +116,7 @@ impl World {
         if members.iter().all(|j| self.jobs[*j].auto_finalize) {
             return self.job_do_finalize(job);
         }
-        self.reach(Place::GroupToFinalize);
+        self.reach(CodePlace::GroupToFinalize);
         Flow::Go
     }
 
@@ -175,9 +175,9 @@ impl World {
         for other in self.jobs.txns[txn].jobs.clone() {
             if other != job {
                 match self.jobs[other].status {
-                    JobStatus::Created => self.reach(Place::PeerCancelledBeforeStart),
-                    JobStatus::Running | JobStatus::Paused => self.reach(Place::PeerCancelledRunning),
-                    JobStatus::Waiting | JobStatus::Pending => self.reach(Place::PeerCancelledWaiting),
+                    JobStatus::Created => self.reach(CodePlace::PeerCancelledBeforeStart),
+                    JobStatus::Running | JobStatus::Paused => self.reach(CodePlace::PeerCancelledRunning),
+                    JobStatus::Waiting | JobStatus::Pending => self.reach(CodePlace::PeerCancelledWaiting),
                     _ => {}
                 }
                 self.job_cancel_async(other, true);
@@ -365,17 +365,17 @@ impl World {
     /// `job_cancel_locked`
     fn job_cancel(&mut self, job: JobId, force: bool) -> Flow {
         if self.jobs[job].status == JobStatus::Concluded {
-            self.reach(Place::CancelConcluded);
+            self.reach(CodePlace::CancelConcluded);
             return self.job_do_dismiss(job);
         }
         let j = &self.jobs[job];
         let place = match j.status {
-            JobStatus::Created => Some(Place::CancelBeforeStart),
-            _ if j.user_paused && j.iostatus != IoStatus::Ok => Some(Place::CancelStoppedByError),
-            _ if j.user_paused => Some(Place::CancelUserPaused),
-            JobStatus::Running | JobStatus::Paused => Some(Place::CancelRunning),
-            JobStatus::Waiting => Some(Place::CancelWaiting),
-            JobStatus::Pending => Some(Place::CancelPending),
+            JobStatus::Created => Some(CodePlace::CancelBeforeStart),
+            _ if j.user_paused && j.iostatus != IoStatus::Ok => Some(CodePlace::CancelStoppedByError),
+            _ if j.user_paused => Some(CodePlace::CancelUserPaused),
+            JobStatus::Running | JobStatus::Paused => Some(CodePlace::CancelRunning),
+            JobStatus::Waiting => Some(CodePlace::CancelWaiting),
+            JobStatus::Pending => Some(CodePlace::CancelPending),
             _ => None,
         };
         if let Some(place) = place {
@@ -410,7 +410,7 @@ impl World {
     pub(in crate::world) fn job_cancel_sync_all(&mut self) -> Flow {
         match self.jobs.list.first().copied() {
             Some(job) => {
-                self.reach(Place::CancelAll);
+                self.reach(CodePlace::CancelAll);
                 self.seq([TxnFrame::JobCancelSync(job).into(), TxnFrame::JobCancelSyncAll.into()])
             }
             None => Flow::Go,

@@ -3,7 +3,7 @@
 use crate::base::Json;
 use crate::bitmap::CheckFlags;
 use crate::qmp::command::Command;
-use crate::qmp::types::TransactionAction;
+use crate::qmp::types::{DriveName, TransactionAction};
 use crate::world::World;
 use crate::world::block::open::unsupported::not_simulated;
 use crate::world::blockdev::resize::ResizeFrame;
@@ -16,7 +16,7 @@ impl World {
         use Command as C;
         match command {
             C::QmpCapabilities { enable } => {
-                let done = self.negotiate(client, !enable.is_empty());
+                let done = self.negotiate(client, enable.is_some_and(|list| !list.is_empty()));
                 self.ret(Val::Done(done))
             }
             C::QueryVersion => self.ret(Val::Json(Ok(crate::world::blockdev::query::version()))),
@@ -98,8 +98,8 @@ impl World {
             C::Eject { drive, force } => self.eject(&drive, force.unwrap_or(false)),
             C::BlockdevOpenTray { drive, force } => self.open_tray(&drive, force.unwrap_or(false)),
             C::BlockdevCloseTray(drive) => self.close_tray(&drive),
-            C::BlockdevRemoveMedium(drive) => self.remove_medium(&drive),
-            C::BlockdevInsertMedium { drive, node_name } => self.insert_medium(&drive, &node_name),
+            C::BlockdevRemoveMedium { id } => self.remove_medium(&DriveName::of_device(id)),
+            C::BlockdevInsertMedium { id, node_name } => self.insert_medium(&DriveName::of_device(id), &node_name),
             C::BlockdevChangeMedium(args) => self.change_medium(&args),
             C::AddFd { fdset_id, opaque } => self.add_fd(fdset_id, opaque),
             C::RemoveFd { fdset_id, fd } => self.remove_fd(fdset_id, fd),

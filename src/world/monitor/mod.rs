@@ -153,7 +153,7 @@ impl World {
             Ok(request) => {
                 let result = match request.typed(c.negotiated) {
                     Ok(Command::QmpCapabilities { enable }) => {
-                        self.negotiate(client, !enable.is_empty()).map(|()| Json::empty())
+                        self.negotiate(client, enable.is_some_and(|list| !list.is_empty())).map(|()| Json::empty())
                     }
                     Ok(_) => out_of_band(&request),
                     Err(err) => Err(err),

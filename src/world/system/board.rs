@@ -9,7 +9,7 @@ use crate::qmp::error::{ErrorClass, QmpError};
 use crate::qmp::keyval::parse_strosz;
 use crate::qmp::recorded;
 use crate::qmp::types::MachineCommand;
-use crate::qmp::types::machine::CAPABILITIES;
+use crate::qmp::types::machine::{CAPABILITIES, MigrationCapabilityStatus, TimeUnit};
 use crate::world::World;
 use crate::world::frame::Flow;
 use crate::world::value::Val;
@@ -42,11 +42,11 @@ impl Default for Smp {
 /// A character device, as `query-chardev` tells of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CharDevice {
-    /// Its name.
+    /// The `id` of `-chardev`, or the one that QEMU makes up.
     pub label: Arc<str>,
     /// What it is, with its address.
     pub filename: Arc<str>,
-    /// Its type.
+    /// The backend, such as `socket`.
     pub kind: &'static str,
     /// Somebody in the process uses it.
     pub open: bool,
@@ -240,26 +240,28 @@ impl World {
             M::QomListProperties { typename } => super::qom::object_properties(&typename),
             M::QomList { path } => self.qom_list(&path),
             M::QomGet { path, property } => self.qom_get(&path, &property),
-            M::QueryCpuModelExpansion { expansion, name, props } => cpu_model_expansion(expansion, &name, &props),
+            M::QueryCpuModelExpansion { expansion, model } => {
+                cpu_model_expansion(expansion, &model.name, &model.props.unwrap_or_else(Json::empty))
+            }
             M::Balloon { value } if value <= 0 => Err(QmpError::generic("Parameter 'target' expects a size")),
             // No guest's driver follows.
             M::Balloon { .. } => self.balloon_there().map(|()| Json::empty()),
-            M::SetAction => Ok(Json::empty()),
+            M::SetAction(_) => Ok(Json::empty()),
             M::MigrateSetCapabilities { capabilities } => {
                 let board = Arc::make_mut(&mut self.machine.board);
-                for (name, on) in capabilities {
-                    board.capabilities.retain(|other| *other != name);
-                    board.capabilities.extend(on.then_some(name));
+                for MigrationCapabilityStatus { capability, state } in capabilities {
+                    board.capabilities.retain(|other| *other != capability);
+                    board.capabilities.extend(state.then_some(capability));
                 }
                 Ok(Json::empty())
             }
             M::MigrateSetParameters(parameters) => self.migrate_set_parameters(&parameters),
             M::QueryCommandLineOptions { option } => command_line_options(option.as_deref()),
-            M::QueryDirtyRate { milliseconds } => Ok(Json::dict(vec![
+            M::QueryDirtyRate { calc_time_unit } => Ok(Json::dict(vec![
                 ("status", "unstarted".into()),
                 ("sample-pages", Json::uint(0)),
                 ("mode", "page-sampling".into()),
-                ("calc-time-unit", if milliseconds { "millisecond" } else { "second" }.into()),
+                ("calc-time-unit", calc_time_unit.unwrap_or(TimeUnit::Second).name().into()),
                 ("start-time", Json::uint(0)),
                 ("calc-time", Json::uint(0)),
             ])),

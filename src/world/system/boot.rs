@@ -8,7 +8,7 @@ use crate::qmp::error::QmpError;
 use crate::qmp::json::parse_one;
 use crate::qmp::keyval::parse_keyval;
 use crate::qmp::types::{AioOption, BlockdevOptions, ObjectOptions};
-use crate::qmp::visit::{At, Mode};
+use crate::qmp::visit::{Mode, ValueAt};
 use crate::world::World;
 use crate::world::arena::BackendId;
 use crate::world::arena::NodeId;
@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 /// Where a drive of the command line belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum DrivePlace {
     /// `if=none`: a device of the command line takes it.
     None,
     /// A disk of the machine's own IDE bus.
@@ -141,13 +141,13 @@ impl World {
             let opened = self.boot_drive(value, between);
             self.reports_of("-drive", value, from);
             let attached = opened.and_then(|(blk, place)| match place {
-                Place::None => Ok(()),
-                Place::OnBoard { cdrom } => self.attach_on_board(blk, cdrom, drives),
-                Place::Virtio => {
+                DrivePlace::None => Ok(()),
+                DrivePlace::OnBoard { cdrom } => self.attach_on_board(blk, cdrom, drives),
+                DrivePlace::Virtio => {
                     implied.push(blk);
                     Ok(())
                 }
-                Place::Floppy { unit } => {
+                DrivePlace::Floppy { unit } => {
                     floppies.push((unit, blk));
                     Ok(())
                 }
@@ -198,7 +198,11 @@ impl World {
     }
 
     /// `drive_new`: the backend, and where it belongs.
-    fn boot_drive(&mut self, text: &str, between: &mut dyn FnMut(&mut World)) -> Result<(BackendId, Place), String> {
+    fn boot_drive(
+        &mut self,
+        text: &str,
+        between: &mut dyn FnMut(&mut World),
+    ) -> Result<(BackendId, DrivePlace), String> {
         let drive = DriveOptions::parse(text).map_err(|err| err.desc.to_string())?;
         let (place, name) = self.drive_place(&drive)?;
         let id = drive.id.clone().unwrap_or(name);
@@ -243,7 +247,7 @@ impl World {
     }
 
     /// Which bus a drive goes to, and the name it gets there if it has none.
-    fn drive_place(&self, drive: &DriveOptions) -> Result<(Place, Arc<str>), String> {
+    fn drive_place(&self, drive: &DriveOptions) -> Result<(DrivePlace, Arc<str>), String> {
         let interface = match &drive.interface {
             Some(interface) => interface.clone(),
             None if self.machine.is_pc() => "ide".into(),
@@ -263,13 +267,13 @@ impl World {
                     return Err(format!("drive with bus={bus}, unit={unit} (index={place}) exists"));
                 }
                 let kind = if drive.cdrom { "cd" } else { "hd" };
-                Ok((Place::OnBoard { cdrom: drive.cdrom }, at(place, kind).into()))
+                Ok((DrivePlace::OnBoard { cdrom: drive.cdrom }, at(place, kind).into()))
             }
             "virtio" | "none" => {
                 let name = |n: u64| format!("{interface}{n}");
                 let place = index.or(unit).or_else(|| (0..).find(|n| !taken(&name(*n)))).unwrap_or(0);
                 let virtio = &*interface == "virtio";
-                Ok((if virtio { Place::Virtio } else { Place::None }, name(place).into()))
+                Ok((if virtio { DrivePlace::Virtio } else { DrivePlace::None }, name(place).into()))
             }
             "floppy" if self.machine.is_pc() => {
                 let free = |n: &u64| !taken(&format!("floppy{n}"));
@@ -281,7 +285,7 @@ impl World {
                 if !free(&place) {
                     return Err(format!("drive with bus=0, unit={place} (index={place}) exists"));
                 }
-                Ok((Place::Floppy { unit: place }, format!("floppy{place}").into()))
+                Ok((DrivePlace::Floppy { unit: place }, format!("floppy{place}").into()))
             }
             "pflash" => Err(format!("not simulated: if={interface}")),
             other => {
@@ -311,7 +315,7 @@ impl World {
         let json = text.starts_with('{');
         let options = if json { parse_one(text) } else { parse_keyval(text, Some("qom-type")) };
         let done = options.and_then(|options| {
-            let object = ObjectOptions::visit(At::root(&options, if json { Mode::Json } else { Mode::Keyval }))?;
+            let object = ObjectOptions::visit(ValueAt::root(&options, if json { Mode::Json } else { Mode::Keyval }))?;
             if unique && self.machine.object(&object.id).is_some() {
                 return Err(QmpError::generic(format!("Duplicate ID '{}' for object", object.id)));
             }

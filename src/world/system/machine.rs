@@ -81,9 +81,9 @@ impl Device {
 /// An object of `-object` or `object-add`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Object {
-    /// Its name.
+    /// The `id` that it was made with.
     pub id: Arc<str>,
-    /// Its type.
+    /// The QOM type, such as `throttle-group`.
     pub kind: &'static str,
     /// Its properties that are numbers.
     pub numbers: Vec<(&'static str, i64)>,

@@ -72,7 +72,7 @@ fn is_type(name: &str) -> bool {
 
 /// An object in the tree.
 #[derive(Debug)]
-enum Place<'a> {
+enum QomObject<'a> {
     /// One that is recorded, with the path it has there.
     OnBoard(String),
     /// A container whose children come and go.
@@ -139,7 +139,7 @@ fn backend_type(driver: &str) -> Option<String> {
 
 impl World {
     /// `object_resolve_path`; a name without a slash before it stands for the one object whose path ends so.
-    fn resolve(&self, path: &str) -> Option<Place<'_>> {
+    fn resolve(&self, path: &str) -> Option<QomObject<'_>> {
         let machine = &self.machine;
         let path = path.trim_end_matches('/');
         let absolute = match path.starts_with('/') || path.is_empty() {
@@ -158,22 +158,22 @@ impl World {
             return within(anonymous(&machine.devices).find(|(other, _)| other == name)?.1, below);
         }
         if let Some(id) = absolute.strip_prefix("/objects/") {
-            return machine.object(id).map(Place::Object);
+            return machine.object(id).map(QomObject::Object);
         }
         if let Some(label) = absolute.strip_prefix("/chardevs/") {
             let device = machine.board.chardevs.iter().find(|device| &*device.label == label)?;
-            return Some(Place::Chardev(device.kind));
+            return Some(QomObject::Chardev(device.kind));
         }
         if let Some(cpu) = (0..self.cpus()).find(|cpu| Board::cpu_path(*cpu) == absolute) {
-            return Some(Place::Cpu(cpu));
+            return Some(QomObject::Cpu(cpu));
         }
         for container in ["/objects", "/chardevs", "/machine/peripheral", "/machine/peripheral-anon"] {
             if absolute == container {
-                return Some(Place::Container(container));
+                return Some(QomObject::Container(container));
             }
         }
         let absolute = if absolute.is_empty() { "/".to_owned() } else { self.recorded_path(&absolute) };
-        recorded::object(machine.recorded(), &absolute).map(|_| Place::OnBoard(absolute))
+        recorded::object(machine.recorded(), &absolute).map(|_| QomObject::OnBoard(absolute))
     }
 
     /// Further processors move the devices on board that QEMU makes after them.
@@ -188,7 +188,7 @@ impl World {
         moved().unwrap_or_else(|| path.to_owned())
     }
 
-    fn place(&self, path: &str) -> Result<Place<'_>, QmpError> {
+    fn place(&self, path: &str) -> Result<QomObject<'_>, QmpError> {
         let missing = || QmpError::new(ErrorClass::DeviceNotFound, format!("Device '{path}' not found"));
         self.resolve(path).ok_or_else(missing)
     }
@@ -223,37 +223,37 @@ impl World {
         }
     }
 
-    fn type_at(&self, place: &Place<'_>) -> String {
+    fn type_at(&self, place: &QomObject<'_>) -> String {
         match place {
-            Place::OnBoard(path) if path == "/machine" => self.machine.type_name(),
-            Place::OnBoard(path) => {
+            QomObject::OnBoard(path) if path == "/machine" => self.machine.type_name(),
+            QomObject::OnBoard(path) => {
                 let rows = recorded::object(self.machine.recorded(), path).unwrap_or_default();
                 let value = rows.into_iter().find(|(name, ..)| &**name == "type").and_then(|(_, _, value)| value);
                 value.as_ref().and_then(Json::as_str).unwrap_or_default().to_owned()
             }
-            Place::Container(_) => "container".into(),
-            Place::Cpu(_) => format!("{}-x86_64-cpu", self.machine.board.cpu_model()),
-            Place::Device(device) => type_of(&device.driver),
-            Place::Backend(device) => backend_type(&type_of(&device.driver)).unwrap_or_default(),
-            Place::Object(object) => object.kind.into(),
-            Place::Chardev(kind) => (*kind).into(),
+            QomObject::Container(_) => "container".into(),
+            QomObject::Cpu(_) => format!("{}-x86_64-cpu", self.machine.board.cpu_model()),
+            QomObject::Device(device) => type_of(&device.driver),
+            QomObject::Backend(device) => backend_type(&type_of(&device.driver)).unwrap_or_default(),
+            QomObject::Object(object) => object.kind.into(),
+            QomObject::Chardev(kind) => (*kind).into(),
         }
     }
 
-    fn rows(&self, place: &Place<'_>) -> Vec<Row> {
+    fn rows(&self, place: &QomObject<'_>) -> Vec<Row> {
         let row = |name: &str, kind: &str, value: Option<Json>| (Arc::from(name), Arc::from(kind), value);
         let type_name = self.type_at(place);
         match place {
-            Place::OnBoard(path) => self.on_board(path),
-            Place::Container(path) => {
+            QomObject::OnBoard(path) => self.on_board(path),
+            QomObject::Container(path) => {
                 let mut all = vec![row("type", "string", Some("container".into()))];
                 all.extend(
                     self.children(path).into_iter().map(|(name, kind)| row(&name, &format!("child<{kind}>"), None)),
                 );
                 all
             }
-            Place::Cpu(index) => self.cpu_rows(*index),
-            Place::Device(device) => {
+            QomObject::Cpu(index) => self.cpu_rows(*index),
+            QomObject::Device(device) => {
                 let mut all = given_rows(&type_name, &device.options);
                 let mut set = |name: &str, value: Json| {
                     if let Some((_, _, old)) = all.iter_mut().find(|(key, ..)| &**key == name) {
@@ -271,7 +271,7 @@ impl World {
                 }
                 all
             }
-            Place::Backend(device) => {
+            QomObject::Backend(device) => {
                 let mut all = given_rows(&type_name, &device.options);
                 if let Some(node) = device.backend.and_then(|blk| self.drive_of(blk)) {
                     all.iter_mut()
@@ -280,14 +280,14 @@ impl World {
                 }
                 all
             }
-            Place::Object(object) => {
+            QomObject::Object(object) => {
                 let mut all = given_rows(&type_name, &object.properties);
                 for (name, number) in &object.numbers {
                     all.iter_mut().filter(|(key, ..)| &**key == *name).for_each(|row| row.2 = Some(Json::Int(*number)));
                 }
                 all
             }
-            Place::Chardev(_) => given_rows(&type_name, &Json::empty()),
+            QomObject::Chardev(_) => given_rows(&type_name, &Json::empty()),
         }
     }
 
@@ -376,10 +376,10 @@ impl World {
     }
 }
 
-fn within<'a>(device: &'a Device, below: &str) -> Option<Place<'a>> {
+fn within<'a>(device: &'a Device, below: &str) -> Option<QomObject<'a>> {
     match below {
-        "" => Some(Place::Device(device)),
-        "virtio-backend" if backend_type(&type_of(&device.driver)).is_some() => Some(Place::Backend(device)),
+        "" => Some(QomObject::Device(device)),
+        "virtio-backend" if backend_type(&type_of(&device.driver)).is_some() => Some(QomObject::Backend(device)),
         _ => None,
     }
 }

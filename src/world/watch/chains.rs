@@ -9,7 +9,7 @@ use crate::world::World;
 use crate::world::arena::{JobId, NodeId};
 use crate::world::block::driver::Driver;
 use crate::world::job::hooks::JobDriver;
-use crate::world::watch::marks::Place;
+use crate::world::watch::marks::CodePlace;
 use std::sync::Arc;
 
 /// A job on a chain.
@@ -39,7 +39,7 @@ pub type Layer = (NodeId, Arc<str>, bool);
 /// A job on a chain begins.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ChainBegins {
-    /// The job.
+    /// A mirror, commit or stream.
     pub job: JobId,
     /// Its ID.
     pub id: Arc<str>,
@@ -70,7 +70,7 @@ impl ChainBegins {
 /// It ends; its clean callback was called.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ChainEnds {
-    /// The job.
+    /// A mirror, commit or stream.
     pub job: JobId,
     /// It has an error, or was cancelled by force.
     pub failed: bool,
@@ -87,7 +87,7 @@ pub struct ChainEnds {
 /// What follows from a quirk that QEMU 10.0.2 has.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Excuse {
-    /// The job.
+    /// The one that it is excused for.
     pub job: JobId,
     /// The quirk.
     pub quirk: Quirk,
@@ -191,8 +191,8 @@ impl World {
     /// What follows from a quirk that QEMU 10.0.2 has is not held against the job.
     pub(in crate::world) fn see_excuse(&mut self, job: JobId, quirk: Quirk, range: Option<(u64, u64)>) {
         self.reach(match quirk {
-            Quirk::MirrorStartupMissedWrite => Place::MirrorMissesWrite,
-            _ => Place::FailedHalfDone,
+            Quirk::MirrorStartupMissedWrite => CodePlace::MirrorMissesWrite,
+            _ => CodePlace::FailedHalfDone,
         });
         self.see(|| Seen::Excuse(Excuse { job, quirk, range }));
     }
@@ -220,7 +220,7 @@ impl World {
 
     /// A guest's discard ends at the filter of a job.
     pub(in crate::world) fn see_swallowed(&mut self) {
-        self.reach(Place::DiscardSwallowed);
+        self.reach(CodePlace::DiscardSwallowed);
         let co = self.current();
         self.see(|| Seen::DiscardSwallowed(co));
     }

@@ -6,7 +6,7 @@
 //! What has to be looked at in the moment itself, because the rest of the step may change it, is looked at here.
 
 use super::chains::{ChainBegins, ChainEnds, Excuse};
-use super::marks::{Marks, Place};
+use super::marks::{CodePlace, Marks};
 use crate::bitmap::{BitmapId, DirtyBitmap, HBitmap};
 use crate::block::content::Data;
 use crate::host::Frozen;
@@ -25,11 +25,11 @@ use std::sync::Arc;
 pub enum Seen {
     /// A job changed its status.
     JobStatus {
-        /// The job.
+        /// Its place in the arena of jobs.
         job: JobId,
         /// Its ID.
         id: Arc<str>,
-        /// Its kind.
+        /// `JobDriver.job_type`
         kind: JobType,
         /// Old status.
         from: JobStatus,
@@ -49,7 +49,7 @@ pub enum Seen {
     },
     /// `BLOCK_JOB_COMPLETED` or `BLOCK_JOB_CANCELLED` was sent.
     JobEnd {
-        /// The job.
+        /// A block job; others send no such event.
         job: JobId,
         /// Its ID.
         id: Arc<str>,
@@ -64,7 +64,7 @@ pub enum Seen {
     },
     /// A job's progress.
     Progress {
-        /// The job.
+        /// The one whose `progress_current` or `progress_remaining` was set.
         job: JobId,
         /// Bytes done.
         current: u64,
@@ -77,14 +77,14 @@ pub enum Seen {
     Settled(Box<Settled>),
     /// A job's clean callback was called.
     Cleaned {
-        /// The job.
+        /// It is freed later, when nobody refers to it.
         job: JobId,
         /// Its ID.
         id: Arc<str>,
     },
     /// A job was freed.
     JobFreed {
-        /// The job.
+        /// Its place in the arena is empty from now on.
         job: JobId,
         /// Its ID.
         id: Arc<str>,
@@ -104,9 +104,9 @@ pub enum Seen {
     TranFailed(TranId, Box<Standing>),
     /// A drained section is there: nothing may be under way on the node any more.
     Drained {
-        /// The node.
+        /// Where `quiesce_counter` is above 0.
         node: NodeId,
-        /// Its name.
+        /// `node-name`, for messages.
         name: Arc<str>,
         /// Requests under way on it.
         in_flight: u32,
@@ -118,9 +118,9 @@ pub enum Seen {
     Undrained(NodeId),
     /// A request begins on a node that is being, or is, drained.
     RequestInDrain {
-        /// The node.
+        /// Where `quiesce_counter` is above 0.
         node: NodeId,
-        /// Its name.
+        /// `node-name`, for messages.
         name: Arc<str>,
     },
     /// A write has ended, and a bitmap that records does not have it.
@@ -136,7 +136,7 @@ pub enum Seen {
     BitmapFresh {
         /// The bitmap's node.
         node: NodeId,
-        /// Its name.
+        /// Bitmaps of a node are told apart by it.
         name: Arc<str>,
         /// What the node reads as.
         content: Box<Frozen>,
@@ -145,7 +145,7 @@ pub enum Seen {
     BitmapStale {
         /// The bitmap's node.
         node: NodeId,
-        /// Its name.
+        /// Bitmaps of a node are told apart by it.
         name: Arc<str>,
     },
     /// A guest's request begins.
@@ -180,7 +180,7 @@ pub enum Seen {
     Discards {
         /// Its coroutine.
         co: CoId,
-        /// The node.
+        /// The one whose driver is asked.
         node: NodeId,
     },
     /// The filter of a job has swallowed a discard.
@@ -191,7 +191,7 @@ pub enum Seen {
     ChainEnds(Box<ChainEnds>),
     /// The target of a mirror, or of the commit of an active layer, has taken the place of its source.
     Pivot {
-        /// The job.
+        /// The one that it was the target of.
         job: JobId,
         /// The node that the device stands on now.
         to: NodeId,
@@ -200,7 +200,7 @@ pub enum Seen {
     },
     /// A mirror is in sync, by its own word, and nothing is under way.
     Synced {
-        /// The job.
+        /// A mirror, or a commit of an active layer.
         job: JobId,
         /// What its target reads as.
         target: Box<Frozen>,
@@ -209,23 +209,23 @@ pub enum Seen {
     Excuse(Excuse),
     /// `BLOCK_JOB_READY` was sent.
     Ready {
-        /// The job.
+        /// A mirror, or a commit of an active layer.
         job: JobId,
         /// Its ID.
         id: Arc<str>,
     },
     /// A flush found nothing to do: what was written before had been flushed already.
     FlushSkipped {
-        /// The node.
+        /// Where `flushed_gen` is `write_gen`.
         node: NodeId,
-        /// Its name.
+        /// `node-name`, for messages.
         name: Arc<str>,
         /// Up to which write.
         generation: u64,
     },
     /// A flush has ended.
     Flushed {
-        /// The node.
+        /// The one whose driver was asked.
         node: NodeId,
         /// Up to which write.
         generation: u64,
@@ -236,7 +236,7 @@ pub enum Seen {
     Fault {
         /// The blkdebug node.
         node: NodeId,
-        /// Its name.
+        /// The node name of the blkdebug node.
         name: Arc<str>,
         /// Number of the rule.
         rule: u32,
@@ -248,7 +248,7 @@ pub enum Seen {
 /// A backup job that was created.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BackupBegins {
-    /// The job.
+    /// Its place in the arena of jobs.
     pub job: JobId,
     /// Its source node.
     pub source_node: NodeId,
@@ -271,7 +271,7 @@ pub struct BackupBegins {
 /// A job whose commit or abort callback was called.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Settled {
-    /// The job.
+    /// Its place in the arena of jobs.
     pub job: JobId,
     /// Its ID.
     pub id: Arc<str>,
@@ -292,11 +292,11 @@ pub struct Settled {
 /// A job's bitmap before and after its end.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BitmapEnd {
-    /// Its node.
+    /// The node that has it.
     pub node: NodeId,
     /// Name of the node.
     pub node_name: Arc<str>,
-    /// Its name.
+    /// `bitmap`, as the client named it.
     pub name: Arc<str>,
     /// `bitmap-mode`
     pub mode: BitmapSyncMode,
@@ -388,7 +388,7 @@ impl World {
 
     /// Notes that a place was reached, if somebody watches.
     #[inline]
-    pub(in crate::world) fn reach(&mut self, place: Place) {
+    pub(in crate::world) fn reach(&mut self, place: CodePlace) {
         if self.feed.on {
             self.feed.marks.note_place(place);
         }

@@ -39,117 +39,76 @@ const ACTIONS: [&str; 9] = [
     "drive-backup",
 ];
 
-/// Places in the code that are worth reaching; the order is that of [`PLACES`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the table says what each is")]
-pub enum Place {
-    UndoBackup,
-    UndoBitmapAdded,
-    UndoBitmapSuperseded,
-    UndoBitmapRestored,
-    UndoBitmapSwitched,
-    UndoBitmapKept,
-    SourceReport,
-    SourceIgnore,
-    SourceStop,
-    SourceEnospcStops,
-    SourceEnospcReports,
-    TargetReport,
-    TargetIgnore,
-    TargetStop,
-    TargetEnospcStops,
-    TargetEnospcReports,
-    BitmapThawed,
-    AbdicateOnSuccess,
-    AbdicateOnFailure,
-    ReclaimOnSuccess,
-    ReclaimOnFailure,
-    CbwCopies,
-    CbwFails,
-    CbwWaits,
-    JobWaitsForCbw,
-    CopyZeroes,
-    CopyRange,
-    CopyRangeFallsBack,
-    CopyPaused,
-    CopyAgain,
-    CopySkips,
-    DrainPausesJob,
-    DrainedRequestWaits,
-    CancelBeforeStart,
-    CancelRunning,
-    CancelUserPaused,
-    CancelStoppedByError,
-    CancelWaiting,
-    CancelPending,
-    CancelConcluded,
-    PeerCancelledRunning,
-    PeerCancelledWaiting,
-    PeerCancelledBeforeStart,
-    GroupWaits,
-    GroupToFinalize,
-    EarlyFail,
-    MirrorMissesWrite,
-    DiscardSwallowed,
-    FailedHalfDone,
-    CancelAll,
+/// Places in the code that are worth reaching: what each is, and whether a campaign need not reach it.
+macro_rules! places {
+    ($($(#[$doc:meta])* $place:ident = $says:literal $(, $rare:ident)?;)+) => {
+        /// A place in the code that is worth reaching.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum CodePlace {
+            $(#[doc = $says] $place,)+
+        }
+
+        /// What they say, and whether they are rare, in their order.
+        const PLACES: &[(&str, bool)] = &[$(($says, places!(@rare $($rare)?)),)+];
+    };
+    (@rare) => { false };
+    (@rare rare) => { true };
 }
 
-/// What they are, and whether a campaign need not reach them.
-const PLACES: [(&str, bool); 50] = [
-    ("undo: a backup's job is cancelled", false),
-    ("undo: an added bitmap goes", false),
-    ("undo: an added bitmap goes that a job has replaced", true),
-    ("undo: a cleared or merged bitmap is restored", false),
-    ("undo: a bitmap is switched back", false),
-    ("undo: a removed bitmap stays", false),
-    ("on-source-error=report", false),
-    ("on-source-error=ignore", false),
-    ("on-source-error=stop", false),
-    ("on-source-error=enospc stops", true),
-    ("on-source-error=enospc reports", false),
-    ("on-target-error=report", false),
-    ("on-target-error=ignore", false),
-    ("on-target-error=stop", false),
-    ("on-target-error=enospc stops", false),
-    ("on-target-error=enospc reports", false),
-    ("bitmap: given back as the job cannot be made", false),
-    ("bitmap: its successor follows, after success", false),
-    ("bitmap: its successor follows, after failure", false),
-    ("bitmap: takes its successor in, after success", false),
-    ("bitmap: takes its successor in, after failure", false),
-    ("copy-before-write: copies", false),
-    ("copy-before-write: fails", false),
-    ("copy-before-write: waits for a range that is being copied", false),
-    ("copying: waits for a range that copy-before-write copies", true),
-    ("copying: writes zeroes", false),
-    ("copying: by copy_range", false),
-    ("copying: copy_range fails, a buffer is used", true),
-    ("copying: cut short by a pause", false),
-    ("copying: begins again after a pause", false),
+places! {
+    UndoBackup = "undo: a backup's job is cancelled";
+    UndoBitmapAdded = "undo: an added bitmap goes";
+    UndoBitmapSuperseded = "undo: an added bitmap goes that a job has replaced", rare;
+    UndoBitmapRestored = "undo: a cleared or merged bitmap is restored";
+    UndoBitmapSwitched = "undo: a bitmap is switched back";
+    UndoBitmapKept = "undo: a removed bitmap stays";
+    SourceReport = "on-source-error=report";
+    SourceIgnore = "on-source-error=ignore";
+    SourceStop = "on-source-error=stop";
+    SourceEnospcStops = "on-source-error=enospc stops", rare;
+    SourceEnospcReports = "on-source-error=enospc reports";
+    TargetReport = "on-target-error=report";
+    TargetIgnore = "on-target-error=ignore";
+    TargetStop = "on-target-error=stop";
+    TargetEnospcStops = "on-target-error=enospc stops";
+    TargetEnospcReports = "on-target-error=enospc reports";
+    BitmapThawed = "bitmap: given back as the job cannot be made";
+    AbdicateOnSuccess = "bitmap: its successor follows, after success";
+    AbdicateOnFailure = "bitmap: its successor follows, after failure";
+    ReclaimOnSuccess = "bitmap: takes its successor in, after success";
+    ReclaimOnFailure = "bitmap: takes its successor in, after failure";
+    CbwCopies = "copy-before-write: copies";
+    CbwFails = "copy-before-write: fails";
+    CbwWaits = "copy-before-write: waits for a range that is being copied";
+    JobWaitsForCbw = "copying: waits for a range that copy-before-write copies", rare;
+    CopyZeroes = "copying: writes zeroes";
+    CopyRange = "copying: by copy_range";
+    CopyRangeFallsBack = "copying: copy_range fails, a buffer is used", rare;
+    CopyPaused = "copying: cut short by a pause";
+    CopyAgain = "copying: begins again after a pause";
     // Only while a job with sync=top still looks for what is allocated.
-    ("copying: skips what is not allocated", true),
-    ("drain: pauses a running job", false),
+    CopySkips = "copying: skips what is not allocated", rare;
+    DrainPausesJob = "drain: pauses a running job";
     // No drained section lasts until the next command, unless something went wrong: `txn-early-fail-leaves-drain`.
-    ("drain: a guest's request waits for its end", true),
-    ("cancel: before the start", false),
-    ("cancel: while running", false),
-    ("cancel: paused by its user", false),
-    ("cancel: stopped by an error", false),
-    ("cancel: while waiting for its group", true),
-    ("cancel: while pending", false),
-    ("cancel: concluded, so dismissed", true),
-    ("group: a member is cancelled while running", false),
-    ("group: a member is cancelled while waiting", false),
-    ("group: a member is cancelled before its start", false),
-    ("group: waits for its last member", false),
-    ("group: waits to be finalised", false),
-    ("job: fails while it is made", false),
-    ("QEMU's: a write during a mirror's scan is recorded by nobody", true),
-    ("QEMU's: a discard ends at a job's filter", true),
-    ("QEMU's: a failed job leaves half a change", true),
-    ("quit: all jobs are cancelled", true),
-];
+    DrainedRequestWaits = "drain: a guest's request waits for its end", rare;
+    CancelBeforeStart = "cancel: before the start";
+    CancelRunning = "cancel: while running";
+    CancelUserPaused = "cancel: paused by its user";
+    CancelStoppedByError = "cancel: stopped by an error";
+    CancelWaiting = "cancel: while waiting for its group", rare;
+    CancelPending = "cancel: while pending";
+    CancelConcluded = "cancel: concluded, so dismissed", rare;
+    PeerCancelledRunning = "group: a member is cancelled while running";
+    PeerCancelledWaiting = "group: a member is cancelled while waiting";
+    PeerCancelledBeforeStart = "group: a member is cancelled before its start";
+    GroupWaits = "group: waits for its last member";
+    GroupToFinalize = "group: waits to be finalised";
+    EarlyFail = "job: fails while it is made";
+    MirrorMissesWrite = "QEMU's: a write during a mirror's scan is recorded by nobody", rare;
+    DiscardSwallowed = "QEMU's: a discard ends at a job's filter", rare;
+    FailedHalfDone = "QEMU's: a failed job leaves half a change", rare;
+    CancelAll = "quit: all jobs are cancelled", rare;
+}
 
 /// How jobs end, and transactions.
 const ENDS: [&str; 5] = [
@@ -246,7 +205,7 @@ impl Marks {
         }
     }
 
-    pub(super) fn note_place(&mut self, place: Place) {
+    pub(super) fn note_place(&mut self, place: CodePlace) {
         self.set(PLACE_AT + place as usize);
     }
 
@@ -346,9 +305,12 @@ mod tests {
         let bit = all.iter().find(|mark| mark.name == "drive-backup: abort").map(|mark| mark.bit);
         assert!(bit.is_some_and(|bit| marks.has(bit)) && marks.count() == 1);
         assert_eq!(Marks::of_words(marks.words()).words(), marks.words());
-        // The last place has the last line of the table.
-        marks.note_place(Place::CancelAll);
+        marks.note_place(CodePlace::CancelAll);
         assert!(marks.has(BITS - 1));
+        // A bit is found by the number of a value in its enum.
+        assert!(VERBS.iter().enumerate().all(|(i, verb)| *verb as usize == i));
+        assert!(PHASES.iter().enumerate().all(|(i, phase)| *phase as usize == i));
+        assert!(JobStatus::ALL.iter().enumerate().all(|(i, status)| *status as usize == i));
         assert!(all.iter().all(|mark| KINDS.contains(&mark.kind)));
     }
 }

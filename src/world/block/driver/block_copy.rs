@@ -23,7 +23,7 @@ use crate::world::frame::{Flow, Frame};
 use crate::world::value::BlockStatus;
 use crate::world::value::Val;
 use crate::world::watch::feed::Seen;
-use crate::world::watch::marks::Place;
+use crate::world::watch::marks::CodePlace;
 
 /// The frames of this file: the rest of a function each.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -144,7 +144,7 @@ impl World {
         };
         self.calls[call].found_dirty = true;
         if matches!(self.calls[call].end, CallEnd::Cbw(_)) {
-            self.reach(Place::CbwCopies);
+            self.reach(CodePlace::CbwCopies);
         }
         let source = self.copy_source(cbw);
         let base = if self.cbw_ref(cbw).bcs.skip_unallocated { self.graph.backing_chain_next(source) } else { None };
@@ -235,7 +235,7 @@ impl World {
         self.copy_task_shrink(&mut task, bytes);
         let after = task.offset + task.bytes;
         if skip && !allocated {
-            self.reach(Place::CopySkips);
+            self.reach(CodePlace::CopySkips);
             self.copy_task_end(&task, false);
             return self.seq([BlockCopyFrame::CopyDirty { call, offset: after, bytes: end - after }.into()]);
         }
@@ -367,7 +367,7 @@ impl World {
             let co = self.current();
             let guest = matches!(c.end, CallEnd::Cbw(_));
             if let Some(i) = self.cbw(cbw).bcs.conflict(offset, bytes) {
-                self.reach(if guest { Place::CbwWaits } else { Place::JobWaitsForCbw });
+                self.reach(if guest { CodePlace::CbwWaits } else { CodePlace::JobWaitsForCbw });
                 let state = &mut self.cbw(cbw).bcs;
                 state.reqs[i].wait_queue.push(co);
                 self.push(BlockCopyFrame::CopyWaited(call).into());
@@ -426,7 +426,7 @@ impl World {
         let (source, offset) = (self.copy_source(cbw), task.offset);
         match method {
             CopyMethod::WriteZeroes => {
-                self.reach(Place::CopyZeroes);
+                self.reach(CodePlace::CopyZeroes);
                 self.seq([
                     WriteFrame::Pwritev(crate::world::block::io::request::write_zeroes(target, offset, nbytes, flags))
                         .into(),
@@ -449,12 +449,12 @@ impl World {
     fn copy_range_done(&mut self, task: CopyTask) -> Flow {
         match self.take_ret() {
             Ok(()) => {
-                self.reach(Place::CopyRange);
+                self.reach(CodePlace::CopyRange);
                 self.leave(Val::Ret(Ok(())));
                 self.copy_task_done(task, CopyMethod::RangeFull, false)
             }
             Err(_) => {
-                self.reach(Place::CopyRangeFallsBack);
+                self.reach(CodePlace::CopyRangeFallsBack);
                 self.copy_do(task, CopyMethod::ReadWrite)
             }
         }

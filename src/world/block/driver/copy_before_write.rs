@@ -27,7 +27,7 @@ use crate::world::block::open::spec::DriverSpec;
 use crate::world::frame::{Flow, Frame};
 use crate::world::job::backup::BackupArgs;
 use crate::world::value::{BlockStatus, Val};
-use crate::world::watch::marks::Place;
+use crate::world::watch::marks::CodePlace;
 
 /// `BDRVCopyBeforeWriteState`
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -335,7 +335,7 @@ impl World {
             Some(Errno::ETIMEDOUT)
         };
         if let Some(errno) = failure {
-            self.reach(Place::CbwFails);
+            self.reach(CodePlace::CbwFails);
             let state = self.cbw(node);
             if !state.break_snapshot {
                 return self.ret(Val::err(errno));

@@ -27,7 +27,7 @@ pub struct CopyOnRead {
 
 /// What the frame waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum At {
+enum CorStage {
     /// Nothing: the next piece is looked at.
     Next,
     /// Whether the node below has it.
@@ -46,7 +46,7 @@ pub struct CorPreadv {
     /// Bytes that are left.
     bytes: u64,
     flags: IoFlags,
-    at: At,
+    at: CorStage,
     /// The piece.
     n: u64,
     data: Data,
@@ -158,7 +158,7 @@ impl World {
             let below = self.below(node);
             return self.seq([IoFrame::Preadv { node: below, offset, bytes, flags }.into()]);
         }
-        let read = CorPreadv { node, offset, bytes, flags, at: At::Next, n: 0, data: Data::new() };
+        let read = CorPreadv { node, offset, bytes, flags, at: CorStage::Next, n: 0, data: Data::new() };
         self.seq([CopyOnReadFrame::CorPreadv(Box::new(read)).into()])
     }
 
@@ -166,18 +166,18 @@ impl World {
     fn cor_preadv(&mut self, mut r: Box<CorPreadv>) -> Flow {
         let below = self.below(r.node);
         match r.at {
-            At::Next => {
+            CorStage::Next => {
                 if r.bytes == 0 {
                     return self.ret(Val::Data(Ok(r.data)));
                 }
                 let (offset, bytes) = (r.offset, r.bytes);
-                r.at = At::Allocated;
+                r.at = CorStage::Allocated;
                 self.seq([
                     StatusFrame::Status { node: below, offset, bytes, want_zero: false }.into(),
                     CopyOnReadFrame::CorPreadv(r).into(),
                 ])
             }
-            At::Allocated => {
+            CorStage::Allocated => {
                 let (allocated, n) = self.take_allocated().unwrap_or((false, 0));
                 r.n = n;
                 if allocated {
@@ -188,11 +188,11 @@ impl World {
                 let bottom = self.cor_bottom(r.node);
                 // Where the node below is the bottom itself, QEMU looks for it underneath, and copies from there.
                 let end = if self.is_above(next, bottom) { self.graph.filter_or_cow_bs(bottom) } else { None };
-                r.at = At::AllocatedAbove;
+                r.at = CorStage::AllocatedAbove;
                 let status = StatusReq::new(next, end, r.offset, n, false);
                 self.seq([StatusFrame::StatusAbove(status).into(), CopyOnReadFrame::CorPreadv(r).into()])
             }
-            At::AllocatedAbove => {
+            CorStage::AllocatedAbove => {
                 let mut flags = r.flags;
                 match self.take_allocated() {
                     Ok((true, n)) => {
@@ -213,7 +213,7 @@ impl World {
                 }
                 self.cor_preadv_piece(r, flags)
             }
-            At::Read => match self.take_data() {
+            CorStage::Read => match self.take_data() {
                 Err(errno) => self.ret(Val::Data(Err(errno))),
                 Ok(data) => {
                     r.data.append(&data);
@@ -252,14 +252,14 @@ impl World {
             return self.cor_preadv_advance(r);
         }
         let (node, offset, bytes) = (self.below(r.node), r.offset, r.n);
-        r.at = At::Read;
+        r.at = CorStage::Read;
         self.seq([IoFrame::Preadv { node, offset, bytes, flags }.into(), CopyOnReadFrame::CorPreadv(r).into()])
     }
 
     fn cor_preadv_advance(&mut self, mut r: Box<CorPreadv>) -> Flow {
         r.offset += r.n;
         r.bytes -= r.n;
-        r.at = At::Next;
+        r.at = CorStage::Next;
         self.seq([CopyOnReadFrame::CorPreadv(r).into()])
     }
 }

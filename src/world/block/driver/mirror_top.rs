@@ -32,7 +32,7 @@ pub struct MirrorTop {
 pub struct TopWrite {
     /// The request, as it came to the filter.
     req: Box<WriteReq>,
-    /// The job.
+    /// The mirror whose filter it is.
     job: JobId,
     /// Its operation.
     op: u32,

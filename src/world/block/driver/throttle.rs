@@ -22,7 +22,7 @@ struct Waiting {
 /// `ThrottleGroup`; each pair is for reads and writes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ThrottleGroup {
-    /// Its name.
+    /// The `id` of the object, or the drive's own name.
     pub name: Arc<str>,
     /// Limits and levels.
     pub state: ThrottleState,

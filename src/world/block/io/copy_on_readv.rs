@@ -15,7 +15,7 @@ use crate::world::value::Val;
 
 /// What the frame waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum At {
+enum ReadvStage {
     /// Whether all that is to be read is in the node already.
     Begin,
     /// Nothing: the next piece is looked at.
@@ -37,7 +37,7 @@ pub struct CopyOnReadv {
     offset: u64,
     bytes: u64,
     flags: IoFlags,
-    at: At,
+    at: ReadvStage,
     /// The next byte to look at, and how many are left: whole clusters.
     align_offset: u64,
     align_bytes: u64,
@@ -79,7 +79,7 @@ impl World {
             offset,
             bytes,
             flags,
-            at: At::Begin,
+            at: ReadvStage::Begin,
             align_offset,
             align_bytes,
             skip: offset - align_offset,
@@ -96,22 +96,22 @@ impl World {
     /// `bdrv_co_do_copy_on_readv`. Leaves `Val::Data`.
     fn copy_on_readv(&mut self, mut r: Box<CopyOnReadv>) -> Flow {
         match r.at {
-            At::Begin => match self.take_allocated() {
+            ReadvStage::Begin => match self.take_allocated() {
                 Err(errno) => self.ret(Val::Data(Err(errno))),
                 Ok((allocated, pnum)) if !allocated || pnum != r.bytes => {
-                    r.at = At::Next;
+                    r.at = ReadvStage::Next;
                     self.copy_on_readv_next(r)
                 }
                 Ok(_) if r.flags.has(IoFlags::PREFETCH) => self.ret(Val::Data(Ok(Data::zeroes(r.bytes)))),
                 Ok(_) => self.preadv_forward(r.node, r.offset, r.bytes, r.flags),
             },
-            At::Next => self.copy_on_readv_next(r),
-            At::Allocated => self.copy_on_readv_allocated(r),
-            At::Read => match self.take_data() {
+            ReadvStage::Next => self.copy_on_readv_next(r),
+            ReadvStage::Allocated => self.copy_on_readv_allocated(r),
+            ReadvStage::Read => match self.take_data() {
                 Err(errno) => self.ret(Val::Data(Err(errno))),
                 Ok(data) => self.copy_on_readv_write(r, data),
             },
-            At::Written => {
+            ReadvStage::Written => {
                 if let Err(errno) = self.take_ret() {
                     return self.ret(Val::Data(Err(errno)));
                 }
@@ -122,7 +122,7 @@ impl World {
                 }
                 self.copy_on_readv_advance(r)
             }
-            At::ReadDirectly => match self.take_data() {
+            ReadvStage::ReadDirectly => match self.take_data() {
                 Err(errno) => self.ret(Val::Data(Err(errno))),
                 Ok(data) => {
                     r.data.append(&data);
@@ -152,7 +152,7 @@ impl World {
         }
         let (node, offset) = (r.node, r.align_offset);
         let bytes = r.align_bytes.min(self.copy_on_readv_max(node));
-        r.at = At::Allocated;
+        r.at = ReadvStage::Allocated;
         self.seq([
             StatusFrame::Status { node, offset, bytes, want_zero: false }.into(),
             CopyOnReadvFrame::CopyOnReadv(r).into(),
@@ -171,7 +171,7 @@ impl World {
         if !allocated {
             r.pnum = pnum.min(MAX_BOUNCE_BUFFER);
             let (offset, bytes) = (r.align_offset, r.pnum);
-            r.at = At::Read;
+            r.at = ReadvStage::Read;
             self.push(CopyOnReadvFrame::CopyOnReadv(r).into());
             return self.driver_preadv(node, offset, bytes, IoFlags::NONE);
         }
@@ -180,7 +180,7 @@ impl World {
             return self.copy_on_readv_advance(r);
         }
         let (offset, bytes) = (r.offset + r.data.len(), (pnum - r.skip).min(left));
-        r.at = At::ReadDirectly;
+        r.at = ReadvStage::ReadDirectly;
         self.push(CopyOnReadvFrame::CopyOnReadv(r).into());
         self.driver_preadv(node, offset, bytes, IoFlags::NONE)
     }
@@ -192,7 +192,7 @@ impl World {
         if !r.flags.has(IoFlags::PREFETCH) {
             r.bounce = data.clone();
         }
-        r.at = At::Written;
+        r.at = ReadvStage::Written;
         let event = BlkdebugFrame::BlkdebugEvent { node, event: BlkdebugEvent::CorWrite }.into();
         if zero {
             let write = WriteFrame::PwriteZeroes(request::write_zeroes(node, offset, bytes, IoFlags::NONE)).into();
@@ -206,7 +206,7 @@ impl World {
         r.align_offset += r.pnum;
         r.align_bytes -= r.pnum;
         r.skip = 0;
-        r.at = At::Next;
+        r.at = ReadvStage::Next;
         self.copy_on_readv_next(r)
     }
 

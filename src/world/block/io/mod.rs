@@ -24,7 +24,7 @@ pub(in crate::world) const REQUEST_MAX_BYTES: u64 = i32::MAX as u64 / 512 * 512;
 /// A read that goes to the driver in pieces.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pieces {
-    /// The node.
+    /// The node whose driver is asked.
     pub node: NodeId,
     /// First byte.
     pub offset: u64,

@@ -110,7 +110,7 @@ pub struct TrackedRequest {
     pub op: &'static str,
     /// Byte range that must not overlap with a serialising one.
     pub overlap_offset: u64,
-    /// Its length.
+    /// In bytes.
     pub overlap_bytes: u64,
     /// Nobody may overlap with it.
     pub serialising: bool,

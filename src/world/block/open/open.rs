@@ -38,7 +38,7 @@ use std::sync::Arc;
 pub struct Opening {
     /// How.
     pub spec: Arc<OpenSpec>,
-    /// The node.
+    /// Made by `bdrv_new`, without a driver yet.
     pub bs: NodeId,
     /// The node below, opened first for probing.
     pub file_bs: Option<NodeId>,

@@ -28,7 +28,7 @@ use std::sync::Arc;
 /// `BDRVReopenState`
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ReopenEntry {
-    /// The node.
+    /// `BDRVReopenState.state.bs`
     bs: NodeId,
     /// Its new options; without, it keeps those it has.
     pub(super) spec: Option<Arc<OpenSpec>>,
@@ -44,7 +44,7 @@ pub struct ReopenEntry {
 
 /// What comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum At {
+pub(super) enum ReopenStage {
     Drain(usize),
     Flush(usize),
     Flushed(usize),
@@ -68,14 +68,14 @@ pub struct Reopen {
     /// Children that the node being prepared wants changed.
     pub(super) wanted: Vec<Swap>,
     pub(super) swaps: Vec<Swap>,
-    pub(super) at: At,
+    pub(super) at: ReopenStage,
     pub(super) error: Option<QmpError>,
 }
 
 impl Reopen {
     pub(super) fn new() -> Reopen {
         let (entries, drains, wanted, swaps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Reopen { entries, drains, wanted, swaps, at: At::Drain(0), error: None }
+        Reopen { entries, drains, wanted, swaps, at: ReopenStage::Drain(0), error: None }
     }
 
     /// `bdrv_reopen_set_read_only`
@@ -226,66 +226,66 @@ impl World {
     /// `bdrv_reopen_multiple`, one step. Leaves `Val::Done` in the end.
     pub(in crate::world) fn reopen(&mut self, mut r: Box<Reopen>) -> Flow {
         match r.at {
-            At::Drain(i) => match r.drains.get(i).copied() {
+            ReopenStage::Drain(i) => match r.drains.get(i).copied() {
                 Some(bs) => {
-                    r.at = At::Drain(i + 1);
+                    r.at = ReopenStage::Drain(i + 1);
                     self.seq([DrainFrame::DrainedBegin(bs).into(), ReopenFrame::Reopen(r).into()])
                 }
                 None => {
                     self.see_work_in_drain();
-                    self.reopen_at(r, At::Flush(0))
+                    self.reopen_at(r, ReopenStage::Flush(0))
                 }
             },
-            At::Flush(i) => match r.entries.get(i).map(|entry| entry.bs) {
+            ReopenStage::Flush(i) => match r.entries.get(i).map(|entry| entry.bs) {
                 Some(bs) => {
-                    r.at = At::Flushed(i);
+                    r.at = ReopenStage::Flushed(i);
                     self.seq([
                         Frame::RunCo(Box::new(FlushFrame::BdrvCoFlush(bs).into())),
                         ReopenFrame::Reopen(r).into(),
                     ])
                 }
-                None => self.reopen_at(r, At::Prepare(0)),
+                None => self.reopen_at(r, ReopenStage::Prepare(0)),
             },
-            At::Flushed(i) => match self.take_ret() {
-                Ok(()) => self.reopen_at(r, At::Flush(i + 1)),
+            ReopenStage::Flushed(i) => match self.take_ret() {
+                Ok(()) => self.reopen_at(r, ReopenStage::Flush(i + 1)),
                 Err(errno) => self.reopen_fail(r, QmpError::generic(format!("Error flushing drive: {errno}"))),
             },
-            At::Prepare(i) => self.reopen_prepare(r, i),
-            At::Prepared(i) => match self.reopen_prepared(&mut r, i) {
-                Ok(()) => self.reopen_at(r, At::Swap(i)),
+            ReopenStage::Prepare(i) => self.reopen_prepare(r, i),
+            ReopenStage::Prepared(i) => match self.reopen_prepared(&mut r, i) {
+                Ok(()) => self.reopen_at(r, ReopenStage::Swap(i)),
                 Err(err) => self.reopen_fail(r, err),
             },
-            At::Swap(i) => self.reopen_swap(r, i),
-            At::Swapping(i) => self.reopen_swapping(r, i),
-            At::Permissions => self.reopen_permissions(r),
-            At::Commit => self.reopen_commit(r),
-            At::Bitmaps(left) => self.reopen_bitmaps(r, left),
-            At::BitmapsDone(left) => {
+            ReopenStage::Swap(i) => self.reopen_swap(r, i),
+            ReopenStage::Swapping(i) => self.reopen_swapping(r, i),
+            ReopenStage::Permissions => self.reopen_permissions(r),
+            ReopenStage::Commit => self.reopen_commit(r),
+            ReopenStage::Bitmaps(left) => self.reopen_bitmaps(r, left),
+            ReopenStage::BitmapsDone(left) => {
                 self.reopen_bitmaps_done(&r, left);
-                self.reopen_at(r, At::Bitmaps(left))
+                self.reopen_at(r, ReopenStage::Bitmaps(left))
             }
-            At::Undo(i) => self.reopen_undo(r, i),
-            At::Undone(i) => {
+            ReopenStage::Undo(i) => self.reopen_undo(r, i),
+            ReopenStage::Undone(i) => {
                 self.leave(Val::None);
-                self.reopen_at(r, At::Undo(i + 1))
+                self.reopen_at(r, ReopenStage::Undo(i + 1))
             }
         }
     }
 
-    pub(super) fn reopen_at(&mut self, mut r: Box<Reopen>, at: At) -> Flow {
+    pub(super) fn reopen_at(&mut self, mut r: Box<Reopen>, at: ReopenStage) -> Flow {
         r.at = at;
         self.reopen(r)
     }
 
     fn reopen_fail(&mut self, mut r: Box<Reopen>, err: QmpError) -> Flow {
         r.error = Some(err);
-        r.at = At::Undo(0);
+        r.at = ReopenStage::Undo(0);
         self.seq([GraphLockFrame::GraphWrlock.into(), ReopenFrame::ReopenUnswap(r).into()])
     }
 
     /// `bdrv_reopen_prepare`, up to the driver's own.
     fn reopen_prepare(&mut self, mut r: Box<Reopen>, i: usize) -> Flow {
-        let Some(entry) = r.entries.get(i) else { return self.reopen_at(r, At::Permissions) };
+        let Some(entry) = r.entries.get(i) else { return self.reopen_at(r, ReopenStage::Permissions) };
         let (bs, flags) = (entry.bs, entry.flags);
         let node = &self.graph.nodes[bs];
         if node.dropped {
@@ -326,11 +326,11 @@ impl World {
         }
         if !matches!(driver, Driver::Qcow2(_)) {
             self.leave(Val::None);
-            return self.reopen_at(r, At::Prepared(i));
+            return self.reopen_at(r, ReopenStage::Prepared(i));
         }
         let spec = entry.spec.clone().or_else(|| node.spec.as_deref().cloned());
         let op = Box::new(Op::reopen(Self::qcow2_options(spec.as_deref(), flags), self.bitmaps_to_store(bs).into()));
-        r.at = At::Prepared(i);
+        r.at = ReopenStage::Prepared(i);
         self.leave(Val::None);
         self.seq([Frame::RunCo(Box::new(Qcow2Frame::Qcow2Op { node: bs, op }.into())), ReopenFrame::Reopen(r).into()])
     }
@@ -447,7 +447,7 @@ impl World {
         let result = self.perms_of(&roots);
         self.graph.reopening.clear();
         match result {
-            Ok(()) => self.reopen_at(r, At::Commit),
+            Ok(()) => self.reopen_at(r, ReopenStage::Commit),
             Err(err) => {
                 for entry in &r.entries {
                     self.graph.nodes[entry.bs].flags = entry.old_flags;
@@ -490,7 +490,7 @@ impl World {
             }
         }
         let left = r.entries.len();
-        r.at = At::Bitmaps(left);
+        r.at = ReopenStage::Bitmaps(left);
         self.seq([
             GraphLockFrame::GraphWrlock.into(),
             GraphLockFrame::GraphWrunlock.into(),
@@ -504,7 +504,7 @@ impl World {
         let entry = &r.entries[index];
         let bs = entry.bs;
         if !entry.flags.rdwr || self.qcow2_ref(bs).is_none() {
-            return self.reopen_at(r, At::Bitmaps(index));
+            return self.reopen_at(r, ReopenStage::Bitmaps(index));
         }
         let memory = |bitmap: &crate::bitmap::DirtyBitmap| {
             Some(MemoryBitmap {
@@ -515,7 +515,7 @@ impl World {
         };
         let bitmaps: Vec<MemoryBitmap> = self.graph.nodes[bs].bitmaps.iter().filter_map(memory).collect();
         let op = Box::new(Op::bitmaps_writable(bitmaps.into()));
-        r.at = At::BitmapsDone(index);
+        r.at = ReopenStage::BitmapsDone(index);
         self.leave(Val::None);
         self.seq([Frame::RunCo(Box::new(Qcow2Frame::Qcow2Op { node: bs, op }.into())), ReopenFrame::Reopen(r).into()])
     }
@@ -557,11 +557,11 @@ impl World {
         let Some(entry) = r.entries.get(i) else { return self.reopen_end(&r) };
         let (bs, flags) = (entry.bs, entry.old_flags);
         if !entry.prepared || self.qcow2_ref(bs).is_none() {
-            return self.reopen_at(r, At::Undo(i + 1));
+            return self.reopen_at(r, ReopenStage::Undo(i + 1));
         }
         let spec = self.graph.nodes[bs].spec.as_deref().cloned();
         let op = Box::new(Op::reopen_abort(Self::qcow2_options(spec.as_deref(), flags)));
-        r.at = At::Undone(i);
+        r.at = ReopenStage::Undone(i);
         self.leave(Val::None);
         self.seq([Frame::RunCo(Box::new(Qcow2Frame::Qcow2Op { node: bs, op }.into())), ReopenFrame::Reopen(r).into()])
     }

@@ -1,7 +1,7 @@
 //! Children that a node is given for others when it is opened again (`block.c:bdrv_reopen_parse_file_or_backing`,
 //! `bdrv_set_file_or_backing_noperm`).
 
-use super::reopen::{At, Reopen, ReopenFrame};
+use super::reopen::{Reopen, ReopenFrame, ReopenStage};
 use super::reopen_options::no_node;
 use super::spec::OpenSpec;
 use crate::qmp::error::QmpError;
@@ -66,9 +66,9 @@ impl World {
 
     /// Changes the next child that the node being prepared wants changed.
     pub(super) fn reopen_swap(&mut self, mut r: Box<Reopen>, i: usize) -> Flow {
-        let Some(swap) = r.wanted.first() else { return self.reopen_at(r, At::Prepare(i + 1)) };
+        let Some(swap) = r.wanted.first() else { return self.reopen_at(r, ReopenStage::Prepare(i + 1)) };
         let old = swap.old;
-        r.at = At::Swapping(i);
+        r.at = ReopenStage::Swapping(i);
         match old {
             Some(old) => {
                 self.bdrv_ref(old);
@@ -87,7 +87,7 @@ impl World {
         let old = swap.old;
         if let (Some(err), Some(old)) = (self.frozen_link(swap.parent, swap.name), old) {
             r.error = Some(err);
-            r.at = At::Undo(0);
+            r.at = ReopenStage::Undo(0);
             return self.seq([
                 GraphLockFrame::GraphWrunlock.into(),
                 DrainFrame::DrainedEnd(old).into(),
@@ -102,7 +102,7 @@ impl World {
             swap.edge = Some(self.put_edge(&swap, new));
         }
         r.swaps.push(swap);
-        r.at = At::Swap(i);
+        r.at = ReopenStage::Swap(i);
         match old {
             Some(old) => self.seq([
                 GraphLockFrame::GraphWrunlock.into(),

@@ -137,7 +137,7 @@ pub enum DriverSpec {
     Compress,
     /// `quorum`
     Quorum {
-        /// Its nodes.
+        /// `children`, by index.
         children: Arc<[Arc<OpenSpec>]>,
         /// Its own options.
         config: QuorumConfig,

@@ -21,7 +21,7 @@ use crate::world::value::Val;
 
 /// What comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum At {
+enum EndStage {
     /// The target's backend is gone, filter and target are drained.
     Stopped,
     /// The target's backing file was seen to.
@@ -51,7 +51,7 @@ pub struct Exit {
     /// The job failed or was cancelled by force.
     abort: bool,
     ret: Ret,
-    at: At,
+    at: EndStage,
 }
 
 impl World {
@@ -79,7 +79,7 @@ impl World {
         for bs in [src, top, target] {
             self.bdrv_ref(bs);
         }
-        let exit = Box::new(Exit { job, src, top, target, abort, ret: Ok(()), at: At::Stopped });
+        let exit = Box::new(Exit { job, src, top, target, abort, ret: Ok(()), at: EndStage::Stopped });
         self.seq([
             BackendFrame::BlkUnref(blk).into(),
             DrainFrame::DrainedBegin(top).into(),
@@ -96,14 +96,14 @@ impl World {
     /// One step of `mirror_exit_common`.
     pub(super) fn mirror_exit(&mut self, exit: Box<Exit>) -> Flow {
         match exit.at {
-            At::Stopped => self.mirror_exit_stopped(exit),
-            At::Backed => self.mirror_exit_backed(exit),
-            At::Writable => self.mirror_exit_writable(exit),
-            At::Replace => self.mirror_exit_replace(exit),
-            At::Replaced => self.mirror_exit_replaced(exit),
-            At::DropTop => self.mirror_exit_drop_top(exit),
-            At::Dropped => self.mirror_exit_dropped(exit),
-            At::End => self.mirror_exit_end(&exit),
+            EndStage::Stopped => self.mirror_exit_stopped(exit),
+            EndStage::Backed => self.mirror_exit_backed(exit),
+            EndStage::Writable => self.mirror_exit_writable(exit),
+            EndStage::Replace => self.mirror_exit_replace(exit),
+            EndStage::Replaced => self.mirror_exit_replaced(exit),
+            EndStage::DropTop => self.mirror_exit_drop_top(exit),
+            EndStage::Dropped => self.mirror_exit_dropped(exit),
+            EndStage::End => self.mirror_exit_end(&exit),
         }
     }
 
@@ -113,7 +113,7 @@ impl World {
         self.perms_of(&[exit.top]).expect("giving up permissions cannot cause a conflict");
         let s = self.jobs[exit.job].mirror();
         let (mode, none, base) = (s.backing_mode, s.is_none_mode, s.base);
-        exit.at = At::Backed;
+        exit.at = EndStage::Backed;
         let target = self.graph.skip_filters(exit.target);
         self.leave(Val::None);
         match mode {
@@ -149,7 +149,7 @@ impl World {
         }
         let to_replace = self.mirror_to_replace(&exit);
         let rdwr = self.graph.nodes[to_replace].flags.rdwr;
-        exit.at = At::Writable;
+        exit.at = EndStage::Writable;
         if rdwr != self.graph.nodes[exit.target].flags.rdwr {
             let reopen = Reopen::set_read_only(self, exit.target, !rdwr);
             return self.seq([ReopenFrame::Reopen(Box::new(reopen)).into(), MirrorFrame::Exit(exit).into()]);
@@ -166,7 +166,7 @@ impl World {
         self.leave(Val::None);
         let to_replace = self.mirror_to_replace(&exit);
         assert!(self.mirror(exit.job).in_drain, "the source is drained since the job's coroutine ended");
-        exit.at = At::Replace;
+        exit.at = EndStage::Replace;
         self.seq([
             DrainFrame::DrainedBegin(to_replace).into(),
             GraphLockFrame::GraphWrlock.into(),
@@ -196,7 +196,7 @@ impl World {
                 exit.ret = Err(Errno::EPERM);
             }
         }
-        exit.at = At::Replaced;
+        exit.at = EndStage::Replaced;
         self.seq([
             GraphLockFrame::GraphWrunlock.into(),
             DrainFrame::DrainedEnd(to_replace).into(),
@@ -207,7 +207,7 @@ impl World {
     /// The job gives up its nodes.
     fn mirror_exit_replaced(&mut self, mut exit: Box<Exit>) -> Flow {
         let job = exit.job;
-        exit.at = At::DropTop;
+        exit.at = EndStage::DropTop;
         self.push(MirrorFrame::Exit(exit).into());
         self.push_all(vec![
             GraphLockFrame::GraphWrlock.into(),
@@ -226,13 +226,13 @@ impl World {
     fn mirror_exit_drop_top(&mut self, mut exit: Box<Exit>) -> Flow {
         let below = self.graph.filter_bs(exit.top).expect("the filter is in place");
         self.replace_node(exit.top, below, false).expect("a filter without permissions can be taken away");
-        exit.at = At::Dropped;
+        exit.at = EndStage::Dropped;
         self.seq([GraphLockFrame::GraphWrunlock.into(), MirrorFrame::Exit(exit).into()])
     }
 
     /// A base that was read-only is so again, unless it is the active layer now.
     fn mirror_exit_dropped(&mut self, mut exit: Box<Exit>) -> Flow {
-        exit.at = At::End;
+        exit.at = EndStage::End;
         let writable = self.graph.nodes[exit.target].flags.rdwr;
         let forgotten = self.quirks.has(Quirk::CommitLeavesBaseWritable);
         if exit.abort && self.mirror(exit.job).base_ro && writable && !forgotten {

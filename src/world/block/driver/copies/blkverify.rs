@@ -1,7 +1,7 @@
 //! `blkverify`: a node under test beside one that is trusted; each request goes to both, and the process ends where they differ
 //! (`block/blkverify.c`).
 
-use super::Kind;
+use super::CopiesRequest;
 use crate::base::errno::Ret;
 use crate::block::content::Data;
 use crate::world::World;
@@ -30,13 +30,18 @@ impl World {
     /// `blkverify_co_pwritev`. Leaves `Val::Ret`.
     pub(in crate::world::block::driver) fn blkverify_pwritev(&mut self, req: &WriteReq) -> Flow {
         let both = self.blkverify_both(req.node);
-        self.write_all(req, Kind::Write, &both)
+        self.write_all(req, CopiesRequest::Write, &both)
     }
 
     /// The end of `blkverify_co_prwv` and of `blkverify_co_preadv`. QEMU prints where the two differ and exits.
-    pub(super) fn blkverify_compare(&mut self, kind: &Kind, range: (u64, u64), results: Vec<Ret<Data>>) -> Flow {
+    pub(super) fn blkverify_compare(
+        &mut self,
+        kind: &CopiesRequest,
+        range: (u64, u64),
+        results: Vec<Ret<Data>>,
+    ) -> Flow {
         let (offset, bytes) = range;
-        let name = if *kind == Kind::Read { "read" } else { "write" };
+        let name = if *kind == CopiesRequest::Read { "read" } else { "write" };
         let differ = |what: &str| -> ! {
             Self::qemu_aborts(format!("blkverify: {name} offset={offset} bytes={bytes}"), what);
         };
@@ -46,11 +51,11 @@ impl World {
             differ(&format!("return value mismatch {} != {}", number(&test), number(&raw)));
         }
         match (kind, test, raw) {
-            (Kind::Read, Ok(test), Ok(raw)) => match super::quorum::first_difference(&test, &raw) {
+            (CopiesRequest::Read, Ok(test), Ok(raw)) => match super::quorum::first_difference(&test, &raw) {
                 Some(at) => differ(&format!("contents mismatch at offset {}", offset + at)),
                 None => self.ret(Val::Data(Ok(test))),
             },
-            (Kind::Read, test, _) => self.ret(Val::Data(test)),
+            (CopiesRequest::Read, test, _) => self.ret(Val::Data(test)),
             (_, test, _) => self.ret(Val::Ret(test.map(drop))),
         }
     }

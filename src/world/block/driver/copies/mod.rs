@@ -20,7 +20,7 @@ use crate::world::value::Val;
 
 /// What is asked of all copies.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum CopiesRequest {
     /// A read.
     Read,
     /// A write.
@@ -35,7 +35,7 @@ pub struct Fan {
     id: u32,
     /// The coroutine that waits for all.
     co: CoId,
-    kind: Kind,
+    kind: CopiesRequest,
     offset: u64,
     bytes: u64,
     /// What came of each; a write gives no data.
@@ -79,7 +79,7 @@ impl World {
     }
 
     /// Sends a request to each of these nodes, in order, and waits for all.
-    fn fan_out(&mut self, node: NodeId, kind: Kind, range: (u64, u64), requests: Vec<Frame>) -> Flow {
+    fn fan_out(&mut self, node: NodeId, kind: CopiesRequest, range: (u64, u64), requests: Vec<Frame>) -> Flow {
         let (co, (offset, bytes)) = (self.current(), range);
         let fans = self.fans(node);
         let id = fans.next;
@@ -95,11 +95,11 @@ impl World {
     /// A read of all of these nodes.
     fn read_all(&mut self, node: NodeId, children: &[NodeId], offset: u64, bytes: u64) -> Flow {
         let read = |child: &NodeId| IoFrame::Preadv { node: *child, offset, bytes, flags: IoFlags::NONE }.into();
-        self.fan_out(node, Kind::Read, (offset, bytes), children.iter().map(read).collect())
+        self.fan_out(node, CopiesRequest::Read, (offset, bytes), children.iter().map(read).collect())
     }
 
     /// A write to all of these nodes.
-    fn write_all(&mut self, req: &WriteReq, kind: Kind, children: &[NodeId]) -> Flow {
+    fn write_all(&mut self, req: &WriteReq, kind: CopiesRequest, children: &[NodeId]) -> Flow {
         let flags = req.flags.without(IoFlags::SERIALISING).without(IoFlags::FUA);
         let write = |child: &NodeId| {
             let (node, tracked, unpadded) = (*child, 0, None);
@@ -117,10 +117,10 @@ impl World {
             Val::Ret(ret) => ret.map(|()| Data::new()),
             other => unreachable!("a request leaves {other:?}"),
         };
-        let error = result.as_ref().err().copied().filter(|_| !matches!(fan.kind, Kind::Rewrite(_)));
+        let error = result.as_ref().err().copied().filter(|_| !matches!(fan.kind, CopiesRequest::Rewrite(_)));
         fan.results[index] = Some(result);
         let (co, all) = (fan.co, fan.results.iter().all(Option::is_some));
-        let (is_read, offset, bytes) = (fan.kind == Kind::Read, fan.offset, fan.bytes);
+        let (is_read, offset, bytes) = (fan.kind == CopiesRequest::Read, fan.offset, fan.bytes);
         if let (Some(errno), true) = (error, self.is_quorum(node)) {
             let child = self.quorum_children(node)[index];
             self.quorum_report_bad(if is_read { "read" } else { "write" }, offset, bytes, child, Some(errno));
@@ -143,9 +143,9 @@ impl World {
         let results: Vec<Ret<Data>> = fan.results.into_iter().flatten().collect();
         let range = (fan.offset, fan.bytes);
         match (fan.kind, self.is_quorum(node)) {
-            (Kind::Rewrite(data), _) => self.ret(Val::Data(Ok(data))),
-            (Kind::Read, true) => self.quorum_vote(node, range, results),
-            (Kind::Write, true) => self.quorum_written(node, range, &results),
+            (CopiesRequest::Rewrite(data), _) => self.ret(Val::Data(Ok(data))),
+            (CopiesRequest::Read, true) => self.quorum_vote(node, range, results),
+            (CopiesRequest::Write, true) => self.quorum_written(node, range, &results),
             (kind, false) => self.blkverify_compare(&kind, range, results),
         }
     }

@@ -1,6 +1,6 @@
 //! `quorum`: several nodes that should hold the same; what enough of them say counts (`block/quorum.c`).
 
-use super::{CopiesFrame, Fans, Kind};
+use super::{CopiesFrame, CopiesRequest, Fans};
 use crate::base::Json;
 use crate::base::errno::{Errno, Ret};
 use crate::base::units::SECTOR;
@@ -339,7 +339,7 @@ impl World {
         }
         if self.quorum(node).config.rewrite {
             let req = request::write(node, offset, data.clone(), IoFlags::NONE);
-            return self.write_all(&req, Kind::Rewrite(data), &bad);
+            return self.write_all(&req, CopiesRequest::Rewrite(data), &bad);
         }
         self.ret(Val::Data(Ok(data)))
     }
@@ -356,7 +356,7 @@ impl World {
     /// `quorum_co_pwritev`, `quorum_co_pwrite_zeroes`. Leaves `Val::Ret`.
     pub(in crate::world::block::driver) fn quorum_pwritev(&mut self, req: &WriteReq) -> Flow {
         let children = self.quorum_children(req.node);
-        self.write_all(req, Kind::Write, &children)
+        self.write_all(req, CopiesRequest::Write, &children)
     }
 
     /// The end of `quorum_co_pwritev`.

@@ -1,0 +1,415 @@
+//! QAPI's structs, enums and commands as declarations, from which the reading follows.
+//!
+//! QEMU makes its visitors out of the schema; these macros do the same. A struct has its members once, in schema order, as fields: the name is
+//! the field's, with `-` for `_`, as QEMU's generator makes C names, or the one behind `as`; the type says how the value is read and what the
+//! error says if it is another ([`Value`]); an `Option` may be absent. Unions, of which one member decides what others there are, are read by
+//! hand: the base, then the branch.
+
+use super::visit::{QapiEnum, ValueAt, Visit, Visitor};
+use crate::base::Json;
+use std::sync::Arc;
+
+/// What a type reads out of a value.
+pub trait Value: Sized {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// What QEMU says about the value.
+    fn value(at: ValueAt<'_>) -> Visit<Self>;
+}
+
+/// A type of members: a value that must be there, or an `Option`.
+pub trait Member: Sized {
+    /// Whether it may be absent.
+    const OPTIONAL: bool;
+
+    /// Reads the member of that name.
+    ///
+    /// # Errors
+    /// What QEMU says about the member.
+    fn member(v: &mut Visitor<'_>, name: &'static str) -> Visit<Self>;
+}
+
+impl<T: Value> Member for T {
+    const OPTIONAL: bool = false;
+
+    fn member(v: &mut Visitor<'_>, name: &'static str) -> Visit<T> {
+        v.with(name, T::value)
+    }
+}
+
+impl<T: Value> Member for Option<T> {
+    const OPTIONAL: bool = true;
+
+    fn member(v: &mut Visitor<'_>, name: &'static str) -> Visit<Option<T>> {
+        v.opt_with(name, T::value)
+    }
+}
+
+/// A struct whose members can stand among those of another object.
+pub trait Members: Sized {
+    /// Reads the members.
+    ///
+    /// # Errors
+    /// What QEMU says about them.
+    fn members(v: &mut Visitor<'_>) -> Visit<Self>;
+
+    /// Their names, and whether they are optional; `None` for a struct that is read by hand.
+    #[cfg(test)]
+    fn names() -> Option<Vec<(&'static str, bool)>>;
+}
+
+impl<T: Members> Members for Box<T> {
+    fn members(v: &mut Visitor<'_>) -> Visit<Box<T>> {
+        T::members(v).map(Box::new)
+    }
+
+    #[cfg(test)]
+    fn names() -> Option<Vec<(&'static str, bool)>> {
+        T::names()
+    }
+}
+
+macro_rules! scalars {
+    ($($type:ty: $read:ident, $qapi:literal;)*) => { $(
+        #[doc = $qapi]
+        impl Value for $type {
+            fn value(at: ValueAt<'_>) -> Visit<$type> {
+                at.$read()
+            }
+        }
+    )* };
+}
+
+scalars! {
+    Arc<str>: string, "`str`";
+    bool: boolean, "`bool`";
+    i64: int, "`int`";
+    i32: int32, "`int32`";
+    u32: uint32, "`uint32`";
+    u64: size, "`size`, in bytes; the rare `uint64` says so where it is declared";
+}
+
+impl<E: QapiEnum> Value for E {
+    fn value(at: ValueAt<'_>) -> Visit<E> {
+        at.enumeration()
+    }
+}
+
+impl<T: Value> Value for Vec<T> {
+    fn value(at: ValueAt<'_>) -> Visit<Vec<T>> {
+        at.list(T::value)
+    }
+}
+
+/// `any`
+impl Value for Json {
+    fn value(at: ValueAt<'_>) -> Visit<Json> {
+        Ok(at.any().clone())
+    }
+}
+
+/// A field's name as QAPI has it, in bytes.
+pub const fn qapi_name<const N: usize>(field: &str) -> [u8; N] {
+    let (bytes, mut name, mut i) = (field.as_bytes(), [0; N], 0);
+    while i < N {
+        name[i] = if bytes[i] == b'_' { b'-' } else { bytes[i] };
+        i += 1;
+    }
+    name
+}
+
+/// The name of a member: that of its field, or another one.
+macro_rules! member_name {
+    ($field:ident) => {{
+        const BYTES: [u8; stringify!($field).len()] = $crate::qmp::declare::qapi_name(stringify!($field));
+        const NAME: &str = match std::str::from_utf8(&BYTES) {
+            Ok(name) => name,
+            Err(_) => panic!("names are ASCII"),
+        };
+        NAME
+    }};
+    ($field:ident $name:literal) => {
+        $name
+    };
+}
+pub(super) use member_name;
+
+/// QAPI's structs. Behind a type may stand `[flat]`: the members of another struct (`base`); `[with f]` and
+/// `[opt_with f]`: a member that `f` reads;
+/// `[init value]`: no member, but what whoever reads it fills in.
+macro_rules! members {
+    ($(
+        $(#[$attr:meta])*
+        pub struct $name:ident {
+            $($(#[$doc:meta])* $field:ident $(as $key:literal)?: $type:ty $([$($how:tt)+])?,)+
+        }
+    )+) => { $(
+        $(#[$attr])*
+        #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+        pub struct $name {
+            $($(#[$doc])* pub $field: $type,)+
+        }
+
+        impl $name {
+            /// Reads the members.
+            ///
+            /// # Errors
+            /// What QEMU says about the arguments.
+            pub fn visit(v: &mut $crate::qmp::visit::Visitor<'_>) -> $crate::qmp::visit::Visit<$name> {
+                Ok($name {
+                    $($field: members!(@read v, $type, $crate::qmp::declare::member_name!($field $($key)?) $(, $($how)+)?),)+
+                })
+            }
+        }
+
+        impl $crate::qmp::declare::Members for $name {
+            fn members(v: &mut $crate::qmp::visit::Visitor<'_>) -> $crate::qmp::visit::Visit<$name> {
+                $name::visit(v)
+            }
+
+            #[cfg(test)]
+            fn names() -> Option<Vec<(&'static str, bool)>> {
+                let mut found = Vec::new();
+                $($crate::qmp::declare::members!(
+                    @name found, $type, $crate::qmp::declare::member_name!($field $($key)?) $(, $($how)+)?
+                );)+
+                Some(found)
+            }
+        }
+
+        impl $crate::qmp::declare::Value for $name {
+            fn value(at: $crate::qmp::visit::ValueAt<'_>) -> $crate::qmp::visit::Visit<$name> {
+                let mut v = at.object()?;
+                let read = $name::visit(&mut v)?;
+                v.finish()?;
+                Ok(read)
+            }
+        }
+    )+ };
+    (@name $found:ident, $type:ty, $key:expr) => { $found.push(($key, <$type as $crate::qmp::declare::Member>::OPTIONAL)) };
+    (@name $found:ident, $type:ty, $key:expr, flat) => { $found.extend(<$type as $crate::qmp::declare::Members>::names()?) };
+    (@name $found:ident, $type:ty, $key:expr, with $read:expr) => { $found.push(($key, false)) };
+    (@name $found:ident, $type:ty, $key:expr, opt_with $read:expr) => { $found.push(($key, true)) };
+    (@name $found:ident, $type:ty, $key:expr, init $value:expr) => {};
+    (@read $v:ident, $type:ty, $key:expr) => { <$type as $crate::qmp::declare::Member>::member($v, $key)? };
+    (@read $v:ident, $type:ty, $key:expr, flat) => { <$type>::visit($v)? };
+    (@read $v:ident, $type:ty, $key:expr, with $read:expr) => { $v.with($key, $read)? };
+    (@read $v:ident, $type:ty, $key:expr, opt_with $read:expr) => { $v.opt_with($key, $read)? };
+    (@read $v:ident, $type:ty, $key:expr, init $value:expr) => { $value };
+}
+pub(super) use members;
+
+/// Commands, whose arguments are members of one object: the name in QMP, the variant, and its arguments, one by one as in [`members!`] or as a
+/// struct. Behind `by hand` stand variants that are not read in this way. `declared` reads the members of a command by its name.
+macro_rules! commands {
+    (
+        $(#[$attr:meta])*
+        pub enum $commands:ident {
+            $($(#[$doc:meta])* $name:literal => $variant:ident
+                $({ $($field:ident $(as $key:literal)?: $type:ty $([$($how:tt)+])?),+ $(,)? })? $(($data:ty))?,)+
+            by hand: $($hand:tt)+
+        }
+    ) => {
+        $(#[$attr])*
+        #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+        pub enum $commands {
+            $($(#[$doc])* $variant $({ $($field: $type),+ })? $(($data))?,)+
+            $($hand)+
+        }
+
+        /// Reads the members of the command `name`; `None` if it is not one of these.
+        fn declared(name: &str, v: &mut $crate::qmp::visit::Visitor<'_>) -> $crate::qmp::visit::Visit<Option<$commands>> {
+            Ok(Some(match name {
+                $($name => $commands::$variant
+                    $({ $($field: $crate::qmp::declare::members!(
+                        @read v, $type, $crate::qmp::declare::member_name!($field $($key)?) $(, $($how)+)?
+                    )),+ })?
+                    $((<$data as $crate::qmp::declare::Members>::members(v)?))?,)+
+                _ => return Ok(None),
+            }))
+        }
+
+        #[cfg(test)]
+        impl $commands {
+            /// The commands with the names of their members, and whether those are optional.
+            pub(in crate::qmp) fn all_declared() -> Vec<(&'static str, Option<Vec<(&'static str, bool)>>)> {
+                vec![$(($name, $crate::qmp::declare::commands!(@names $({ $($field $(as $key)?: $type $([$($how)+])?),+ })? $(($data))?)),)+]
+            }
+        }
+    };
+    (@names) => { Some(Vec::new()) };
+    (@names ($data:ty)) => { <$data as $crate::qmp::declare::Members>::names() };
+    (@names { $($field:ident $(as $key:literal)?: $type:ty $([$($how:tt)+])?),+ }) => {
+        {
+            fn names() -> Option<Vec<(&'static str, bool)>> {
+            let mut found: Vec<(&'static str, bool)> = Vec::new();
+            $($crate::qmp::declare::members!(
+                @name found, $type, $crate::qmp::declare::member_name!($field $($key)?) $(, $($how)+)?
+            );)+
+            Some(found)
+            }
+            names()
+        }
+    };
+}
+pub(super) use commands;
+
+/// QAPI's enums: the values with their names, in schema order.
+macro_rules! enums {
+    ($($(#[$doc:meta])* $vis:vis enum $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)+ })+) => { $(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        $vis enum $name { $(#[doc = concat!("`", $text, "`")] $(#[$vdoc])* $variant,)+ }
+
+        impl $crate::qmp::visit::QapiEnum for $name {
+            const TABLE: &'static [($name, &'static str)] = &[$(($name::$variant, $text),)+];
+        }
+
+        #[allow(dead_code, reason = "not every enum is written")]
+        impl $name {
+            /// The values with their names, in schema order.
+            $vis const TABLE: &'static [($name, &'static str)] = <$name as $crate::qmp::visit::QapiEnum>::TABLE;
+
+            /// The name in QMP.
+            #[must_use]
+            $vis fn name(self) -> &'static str {
+                match self { $($name::$variant => $text,)+ }
+            }
+        }
+    )+ };
+}
+pub(super) use enums;
+
+/// Types whose `visit` reads members by hand.
+macro_rules! members_by_hand {
+    ($($name:ident),+) => { $(
+        impl $crate::qmp::declare::Members for $name {
+            fn members(v: &mut $crate::qmp::visit::Visitor<'_>) -> $crate::qmp::visit::Visit<$name> {
+                $name::visit(v)
+            }
+
+            #[cfg(test)]
+            fn names() -> Option<Vec<(&'static str, bool)>> {
+                None
+            }
+        }
+    )+ };
+}
+pub(super) use members_by_hand;
+
+/// Types whose `visit` reads a value by hand.
+macro_rules! values {
+    ($($name:ident),+) => { $(
+        impl $crate::qmp::declare::Value for $name {
+            fn value(at: $crate::qmp::visit::ValueAt<'_>) -> $crate::qmp::visit::Visit<$name> {
+                $name::visit(at)
+            }
+        }
+    )+ };
+}
+pub(super) use values;
+
+#[cfg(test)]
+mod tests {
+    use super::Members;
+    use crate::base::Json;
+    use crate::qmp::command::Command;
+    use crate::qmp::recorded;
+    use crate::qmp::types::{
+        BlkdebugOptions, BlkverifyOptions, BlockExportBase, BlockExportNbd, CbwOptions, CorOptions, CreateFile,
+        CreateQcow2, FileOptions, MachineCommand, NullOptions, PreallocateOptions, Qcow2Options, QuorumOptions,
+        RawOptions, ThrottleOptions,
+    };
+
+    /// What is known of members: their names, and whether they are optional.
+    type Known = Vec<(String, bool)>;
+
+    fn text(json: &Json, key: &str) -> String {
+        json.get(key).and_then(Json::as_str).unwrap_or_default().to_owned()
+    }
+
+    /// What QEMU 10.0.2 says of itself (`query-qmp-schema`).
+    struct Schema(Vec<Json>);
+
+    impl Schema {
+        fn recorded() -> Schema {
+            let schema = recorded::answer("query-qmp-schema").expect("it is recorded").expect("a value");
+            Schema(schema.as_list().expect("a list").to_vec())
+        }
+
+        fn entry(&self, kind: &str, name: &str) -> &Json {
+            let found = self.0.iter().find(|entry| text(entry, "meta-type") == kind && text(entry, "name") == name);
+            found.unwrap_or_else(|| panic!("QEMU has no {kind} {name}"))
+        }
+
+        /// The members of an object, in order; those of a branch not among them.
+        fn members(&self, object: &str) -> Known {
+            let members = self.entry("object", object).get("members").and_then(Json::as_list).expect("members");
+            members.iter().map(|member| (text(member, "name"), member.get("default").is_some())).collect()
+        }
+
+        /// The name of the type of a member.
+        fn member_type(&self, object: &str, name: &str) -> String {
+            let members = self.entry("object", object).get("members").and_then(Json::as_list).expect("members");
+            text(members.iter().find(|member| text(member, "name") == name).expect("a member"), "type")
+        }
+
+        /// The name of the type of a command's arguments.
+        fn arguments(&self, command: &str) -> String {
+            text(self.entry("command", command), "arg-type")
+        }
+
+        /// The members of a branch of a union.
+        fn branch(&self, union: &str, case: &str) -> Known {
+            let variants = self.entry("object", union).get("variants").and_then(Json::as_list).expect("branches");
+            let found = variants.iter().find(|variant| text(variant, "case") == case).expect("a branch");
+            self.members(&text(found, "type"))
+        }
+    }
+
+    fn known(declared: Option<Vec<(&'static str, bool)>>) -> Known {
+        declared.expect("it is declared").into_iter().map(|(name, opt)| (name.to_owned(), opt)).collect()
+    }
+
+    #[test]
+    fn what_is_declared_is_what_qemu_has() {
+        let schema = Schema::recorded();
+        let mut compared = 0;
+        for (command, declared) in Command::all_declared().into_iter().chain(MachineCommand::all_declared()) {
+            if declared.is_some() {
+                assert_eq!(known(declared), schema.members(&schema.arguments(command)), "{command}");
+                compared += 1;
+            }
+        }
+        assert!(compared > 80, "only {compared}");
+    }
+
+    #[test]
+    fn branches_are_what_qemu_has() {
+        let schema = Schema::recorded();
+        let node = schema.arguments("blockdev-add");
+        for (driver, declared) in [
+            ("file", FileOptions::names()),
+            ("null-co", NullOptions::names()),
+            ("null-aio", NullOptions::names()),
+            ("raw", RawOptions::names()),
+            ("qcow2", Qcow2Options::names()),
+            ("blkdebug", BlkdebugOptions::names()),
+            ("copy-before-write", CbwOptions::names()),
+            ("copy-on-read", CorOptions::names()),
+            ("throttle", ThrottleOptions::names()),
+            ("preallocate", PreallocateOptions::names()),
+            ("quorum", QuorumOptions::names()),
+            ("blkverify", BlkverifyOptions::names()),
+        ] {
+            assert_eq!(known(declared), schema.branch(&node, driver), "{driver}");
+        }
+        let create = schema.member_type(&schema.arguments("blockdev-create"), "options");
+        assert_eq!(known(CreateFile::names()), schema.branch(&create, "file"), "blockdev-create of file");
+        assert_eq!(known(CreateQcow2::names()), schema.branch(&create, "qcow2"), "blockdev-create of qcow2");
+        let export = schema.arguments("block-export-add");
+        assert_eq!(known(BlockExportBase::names()), schema.members(&export), "block-export-add");
+        assert_eq!(known(BlockExportNbd::names()), schema.branch(&export, "nbd"), "block-export-add of NBD");
+    }
+}
