@@ -7,7 +7,7 @@
 
 use rustc_hash::FxHasher;
 use std::hash::{Hash, Hasher};
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 use triomphe::Arc;
 
@@ -73,7 +73,7 @@ impl Hash for Digest {
     fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
-/// Something that is kept as it is, with its hash: cloning and hashing it costs next to nothing.
+/// Something that hardly ever changes, kept with its hash: cloning and hashing it costs next to nothing.
 #[derive(Debug)]
 pub struct Kept<T> {
     inner: Arc<(Digest, T)>,
@@ -105,6 +105,13 @@ impl<T> Deref for Kept<T> {
     type Target = T;
     fn deref(&self) -> &T {
         &self.inner.1
+    }
+}
+
+/// To be changed in its place, as [`Kept::change`] has it.
+impl<T: Clone> DerefMut for Kept<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.change()
     }
 }
 

@@ -10,6 +10,7 @@ use crate::world::World;
 use crate::world::arena::{JobId, NodeId};
 use crate::world::block::backend::BlkRequest;
 use crate::world::watch::feed::{BackupBegins, Seen, Settled};
+use crate::world::watch::kinds::{Kind, Kinds};
 
 /// [`Invariant::BackupContent`]
 ///
@@ -44,6 +45,7 @@ impl BackupContent {
 
 impl Watch for BackupContent {
     const INVARIANT: Invariant = Invariant::BackupContent;
+    const HEARS: Kinds = Kinds::of(&[Kind::BackupBegins, Kind::Settled, Kind::GuestBegin]);
 
     fn see(&mut self, seen: &Seen, _world: &World) -> Result<(), Broken> {
         match seen {

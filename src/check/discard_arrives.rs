@@ -5,6 +5,7 @@ use crate::invariant::{Broken, Invariant};
 use crate::quirk::Quirk;
 use crate::world::arena::{CoId, NodeId};
 use crate::world::watch::feed::Seen;
+use crate::world::watch::kinds::{Kind, Kinds};
 
 /// [`Invariant::DiscardArrives`]
 pub(super) const INVARIANT: Invariant = Invariant::DiscardArrives;
@@ -27,6 +28,10 @@ pub(super) struct DiscardArrives {
 }
 
 impl DiscardArrives {
+    /// What it hears.
+    pub(super) const HEARS: Kinds =
+        Kinds::of(&[Kind::GuestBegin, Kind::GuestEnd, Kind::Discards, Kind::DiscardSwallowed]);
+
     /// Looks at one thing that happened. QEMU 10.0.2 itself breaks it.
     pub(super) fn see(&mut self, seen: &Seen) -> Option<Wrong> {
         match seen {

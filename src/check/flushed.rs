@@ -5,6 +5,7 @@ use crate::invariant::{Broken, Invariant};
 use crate::world::World;
 use crate::world::arena::NodeId;
 use crate::world::watch::feed::Seen;
+use crate::world::watch::kinds::{Kind, Kinds};
 
 /// [`Invariant::Flushed`]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -20,6 +21,7 @@ pub struct Flushed {
 
 impl Watch for Flushed {
     const INVARIANT: Invariant = Invariant::Flushed;
+    const HEARS: Kinds = Kinds::of(&[Kind::FlushSkipped, Kind::Flushed]);
 
     fn see(&mut self, seen: &Seen, _world: &World) -> Result<(), Broken> {
         match seen {

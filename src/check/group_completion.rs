@@ -6,6 +6,7 @@ use crate::job::status::JobStatus;
 use crate::world::World;
 use crate::world::arena::{JobId, TxnId};
 use crate::world::watch::feed::Seen;
+use crate::world::watch::kinds::{Kind, Kinds};
 use std::sync::Arc;
 
 /// How far a job is in its ending.
@@ -41,6 +42,7 @@ impl GroupCompletion {
 
 impl Watch for GroupCompletion {
     const INVARIANT: Invariant = Invariant::GroupCompletion;
+    const HEARS: Kinds = Kinds::of(&[Kind::JobStatus, Kind::JobEnd, Kind::Settled, Kind::Cleaned, Kind::JobFreed]);
 
     fn see(&mut self, seen: &Seen, _world: &World) -> Result<(), Broken> {
         match seen {

@@ -6,6 +6,7 @@ use crate::job::status::JobStatus;
 use crate::world::World;
 use crate::world::arena::JobId;
 use crate::world::watch::feed::Seen;
+use crate::world::watch::kinds::{Kind, Kinds};
 use std::sync::Arc;
 
 /// A job that has not reached `null`.
@@ -67,6 +68,7 @@ impl JobEvents {
 
 impl Watch for JobEvents {
     const INVARIANT: Invariant = Invariant::JobEvents;
+    const HEARS: Kinds = Kinds::of(&[Kind::JobStatus, Kind::JobEnd, Kind::Progress]);
 
     fn see(&mut self, seen: &Seen, _world: &World) -> Result<(), Broken> {
         match seen {

@@ -9,6 +9,7 @@ use crate::world::block::backend::BlkRequest;
 use crate::world::block::driver::Driver;
 use crate::world::block::graph::Node;
 use crate::world::watch::feed::Seen;
+use crate::world::watch::kinds::{Kind, Kinds};
 
 /// [`Invariant::LastWrite`]
 ///
@@ -26,7 +27,7 @@ pub struct LastWrite {
 fn discarded(node: NodeId, world: &World) -> bool {
     let mut below = Some(node);
     while let Some(bs) = below {
-        let takes = |of: &Node| matches!(&of.driver, Some(Driver::Cbw(cbw)) if cbw.discard_source);
+        let takes = |of: &Node| of.driver.as_ref().is_some_and(Driver::discards_source);
         if world.graph.nodes.iter().any(|(id, of)| takes(of) && (id == bs || world.graph.filter_bs(id) == Some(bs))) {
             return true;
         }
@@ -37,6 +38,14 @@ fn discarded(node: NodeId, world: &World) -> bool {
 
 impl Watch for LastWrite {
     const INVARIANT: Invariant = Invariant::LastWrite;
+    const HEARS: Kinds = Kinds::of(&[
+        Kind::BackupBegins,
+        Kind::GuestBegin,
+        Kind::GuestEnd,
+        Kind::Changed,
+        Kind::PaddingLost,
+        Kind::ChainBegins,
+    ]);
 
     fn see(&mut self, seen: &Seen, world: &World) -> Result<(), Broken> {
         match seen {

@@ -23,15 +23,21 @@ mod quiet;
 mod ready_once;
 mod transaction_undone;
 
+use crate::base::Digest;
 use crate::invariant::{Broken, Invariant};
 use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::watch::feed::Seen;
+use crate::world::watch::kinds::Kinds;
+use std::hash::{Hash, Hasher};
 
 /// Watches for one invariant.
 trait Watch {
     /// Which.
     const INVARIANT: Invariant;
+
+    /// The kinds of things that it has to hear of.
+    const HEARS: Kinds;
 
     /// Looks at one thing that happened in the step that just ended.
     fn see(&mut self, seen: &Seen, world: &World) -> Result<(), Broken>;
@@ -45,8 +51,10 @@ trait Watch {
 macro_rules! watchers {
     ($($field:ident: $watcher:path,)*) => {
         /// What the watchers of all invariants remember.
-        #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct Checker {
+            /// Of all that stands below, until something is looked at.
+            digest: Digest,
             $($field: $watcher,)*
             chains: chain::Chains,
             discard_arrives: discard_arrives::DiscardArrives,
@@ -57,13 +65,37 @@ macro_rules! watchers {
         /// one of QEMU's assertions, ends the step. `comes-to-rest` is looked at when nothing happens any more.
         pub const WATCHED: &[Invariant] = &[$(<$watcher as Watch>::INVARIANT,)*];
 
+        impl Hash for Checker {
+            fn hash<H: Hasher>(&self, state: &mut H) {
+                let Checker { digest, $($field,)* chains, discard_arrives, findings } = self;
+                state.write_u64(digest.of(|hasher| {
+                    $($field.hash(hasher);)*
+                    chains.hash(hasher);
+                    discard_arrives.hash(hasher);
+                    findings.hash(hasher);
+                }));
+            }
+        }
+
         impl Checker {
             fn see(&mut self, seen: &Seen, world: &World) -> Result<(), Broken> {
-                $(self.$field.see(seen, world)?;)*
-                match self.chains.see(seen, world).or_else(|| self.discard_arrives.see(seen)) {
-                    None => Ok(()),
-                    Some(wrong) => self.wrong(wrong, world),
+                let kind = seen.kind();
+                $(
+                    if <$watcher as Watch>::HEARS.has(kind) {
+                        self.$field.see(seen, world)?;
+                    }
+                )*
+                if chain::Chains::HEARS.has(kind)
+                    && let Some(wrong) = self.chains.see(seen, world)
+                {
+                    return self.wrong(wrong, world);
                 }
+                if discard_arrives::DiscardArrives::HEARS.has(kind)
+                    && let Some(wrong) = self.discard_arrives.see(seen)
+                {
+                    return self.wrong(wrong, world);
+                }
+                Ok(())
             }
         }
     };
@@ -146,11 +178,54 @@ impl Checker {
     }
 
     fn look(&mut self, world: &mut World) -> Result<(), Broken> {
+        self.digest.clear();
         let mut seen = std::mem::take(&mut world.feed.seen);
         seen.iter().for_each(|seen| world.feed.marks.note(seen));
         let checked = seen.iter().try_for_each(|seen| self.see(seen, world));
         seen.clear();
         world.feed.seen = seen;
         checked
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::watch::kinds::Kind;
+    use std::collections::BTreeSet;
+
+    /// A watcher that does not hear of what it looks at would never find anything wrong there.
+    #[test]
+    fn watchers_hear_what_they_look_at() {
+        macro_rules! watchers {
+            ($($file:literal: $watcher:path,)*) => { [$(($file, <$watcher>::HEARS, include_str!($file)),)*] };
+        }
+        let all = watchers! {
+            "job_tables.rs": job_tables::JobTables,
+            "job_events.rs": job_events::JobEvents,
+            "group_completion.rs": group_completion::GroupCompletion,
+            "transaction_undone.rs": transaction_undone::TransactionUndone,
+            "backup_content.rs": backup_content::BackupContent,
+            "bitmap_covers.rs": bitmap_covers::BitmapCovers,
+            "bitmap_after_job.rs": bitmap_after_job::BitmapAfterJob,
+            "quiet.rs": quiet::PausedQuiet,
+            "drained.rs": drained::Drained,
+            "last_write.rs": last_write::LastWrite,
+            "flushed.rs": flushed::Flushed,
+            "faults.rs": faults::FaultsOnce,
+            "nothing_left.rs": nothing_left::NothingLeft,
+            "ready_once.rs": ready_once::ReadyOnce,
+            "chain/mod.rs": chain::Chains,
+            "discard_arrives.rs": discard_arrives::DiscardArrives,
+        };
+        // The two that are judged apart are in no register.
+        assert_eq!(all.len(), WATCHED.len() + 2);
+        for (file, hears, text) in all {
+            let named = |text: &str| text.chars().take_while(char::is_ascii_alphanumeric).collect::<String>();
+            let looks: BTreeSet<String> = text.split("Seen::").skip(1).map(named).collect();
+            let heard = Kind::ALL.iter().filter(|kind| hears.has(**kind));
+            let heard: BTreeSet<String> = heard.map(|kind| format!("{kind:?}")).collect();
+            assert_eq!(heard, looks, "{file}");
+        }
     }
 }

@@ -7,6 +7,7 @@ use crate::invariant::{Broken, Invariant};
 use crate::world::World;
 use crate::world::arena::TranId;
 use crate::world::watch::feed::{Seen, Standing};
+use crate::world::watch::kinds::{Kind, Kinds};
 
 /// [`Invariant::TransactionUndone`]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -24,6 +25,7 @@ impl TransactionUndone {
 
 impl Watch for TransactionUndone {
     const INVARIANT: Invariant = Invariant::TransactionUndone;
+    const HEARS: Kinds = Kinds::of(&[Kind::TranBegin, Kind::TranEnd, Kind::TranFailed]);
 
     fn see(&mut self, seen: &Seen, world: &World) -> Result<(), Broken> {
         match seen {

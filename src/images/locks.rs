@@ -1,7 +1,6 @@
 //! The bytes of an image that stand for permissions (`block/file-posix.c:raw_apply_lock_bytes`).
 
 use crate::world::World;
-use crate::world::block::driver::Driver;
 use crate::world::block::perms::perm;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
@@ -59,15 +58,14 @@ pub fn foreign(fd: BorrowedFd<'_>) -> (u8, u8) {
 
 /// Whether a node has the file open.
 pub fn in_use(world: &World, path: &str) -> bool {
-    let has = |driver: &Option<Driver>| matches!(driver, Some(Driver::File(file)) if *file.path == *path);
-    world.graph.nodes.iter().any(|(_, node)| has(&node.driver))
+    world.graph.nodes.iter().any(|(_, node)| node.file_driver().is_some_and(|file| *file.path == *path))
 }
 
 /// What the nodes that have the file open use, and do not share.
 pub fn wanted(world: &World, path: &str) -> (u8, u8) {
     let mut wanted = (0, 0);
     for (id, node) in world.graph.nodes.iter() {
-        if let Some(Driver::File(file)) = &node.driver
+        if let Some(file) = node.file_driver()
             && *file.path == *path
             && file.locking
             && !node.flags.force_share

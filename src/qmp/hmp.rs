@@ -210,7 +210,9 @@ pub(super) fn lossy(text: &[u8]) -> String {
 
 /// The command of that name, by all its names.
 fn find(table: &[&'static str], name: &[u8]) -> Option<&'static str> {
-    table.iter().find(|names| names.split('|').any(|n| n.as_bytes() == name)).copied()
+    // Most have one name, and nearly all lines begin with one of those.
+    let alone = table.iter().find(|names| names.as_bytes() == name);
+    alone.or_else(|| table.iter().find(|names| names.split('|').any(|n| n.as_bytes() == name))).copied()
 }
 
 fn unknown(so_far: &[u8]) -> HmpLine {

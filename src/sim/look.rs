@@ -16,10 +16,11 @@ pub(super) fn hmp_failure(line: &str, reply: &str, printed: &str) -> Option<Stri
     if let Some(message) = reply.strip_prefix("Error: ") {
         return Some(message.trim_end().to_owned());
     }
-    if let Some(why) = hmp_refusal(line) {
+    let line = hmp::parse(line);
+    if let Some(why) = refusal(&line) {
         return Some(why);
     }
-    match hmp::parse(line) {
+    match line {
         HmpLine::QemuIo { command, .. } => {
             let words = command.split(' ').find(|word| !word.is_empty()).unwrap_or_default();
             // What `info` knows of a format goes to the monitor too.
@@ -34,10 +35,14 @@ pub(super) fn hmp_failure(line: &str, reply: &str, printed: &str) -> Option<Stri
 
 /// Why QEMU does not even begin to carry out a line of the human monitor; `None` if it does.
 pub(super) fn hmp_refusal(line: &str) -> Option<String> {
-    match hmp::parse(line) {
+    refusal(&hmp::parse(line))
+}
+
+fn refusal(line: &HmpLine) -> Option<String> {
+    match line {
         HmpLine::Refused(refusal) => Some(first_line(&refusal.stdout, &refusal.reply)),
         HmpLine::QemuIo { command, .. } => {
-            let output = qemu_io::parse(&command)?.what.err()?;
+            let output = qemu_io::parse(command)?.what.err()?;
             let said = format!("{}{}{}", output.stderr, output.report.unwrap_or_default(), output.stdout);
             // `-i` only counts a request as invalid.
             output.invalid.is_none().then(|| first_line(&said, ""))

@@ -30,6 +30,11 @@ pub(super) struct NbdClients {
 }
 
 impl NbdClients {
+    /// Whether the scenario has none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.actors.is_empty()
+    }
+
     /// Lets bytes through, both ways.
     pub(super) fn pump(&mut self, world: &mut World) {
         for actor in self.actors.values_mut().filter(|actor| !actor.left) {

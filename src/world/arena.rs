@@ -69,10 +69,11 @@ ids! {
 
 /// Numbered slots. A freed number of an arena that never reuses one stays free for ever, so a stale id is noticed.
 ///
-/// Each slot remembers the hash of its thing until somebody has it to change.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// Each slot remembers the hash of its thing until somebody has it to change, and the arena that of all slots.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arena<I, T> {
     slots: Vec<Slot<T>>,
+    digest: Digest,
     reuse: bool,
     id: std::marker::PhantomData<I>,
 }
@@ -81,6 +82,12 @@ pub struct Arena<I, T> {
 struct Slot<T> {
     thing: Option<Arc<T>>,
     digest: Digest,
+}
+
+impl<I, T: Hash> Hash for Arena<I, T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.digest.of(|hasher| self.slots.hash(hasher)));
+    }
 }
 
 impl<T: PartialEq> PartialEq for Slot<T> {
@@ -101,17 +108,18 @@ impl<I: Copy + From<u32> + Into<u32> + std::fmt::Debug, T: Clone> Arena<I, T> {
     /// An arena whose ids are never given twice: for things that others may hold on to.
     #[must_use]
     pub fn unique() -> Self {
-        Arena { slots: Vec::new(), reuse: false, id: std::marker::PhantomData }
+        Arena { slots: Vec::new(), digest: Digest::default(), reuse: false, id: std::marker::PhantomData }
     }
 
     /// An arena that gives the lowest free id: for short-lived things, so that equal situations have equal ids.
     #[must_use]
     pub fn reusing() -> Self {
-        Arena { slots: Vec::new(), reuse: true, id: std::marker::PhantomData }
+        Arena { slots: Vec::new(), digest: Digest::default(), reuse: true, id: std::marker::PhantomData }
     }
 
     /// Puts a thing into a slot.
     pub fn insert(&mut self, value: T) -> I {
+        self.digest.clear();
         let free = if self.reuse { self.slots.iter().position(|slot| slot.thing.is_none()) } else { None };
         let slot = free.unwrap_or_else(|| {
             self.slots.push(Slot { thing: None, digest: Digest::default() });
@@ -123,6 +131,7 @@ impl<I: Copy + From<u32> + Into<u32> + std::fmt::Debug, T: Clone> Arena<I, T> {
 
     /// Takes a thing out.
     pub fn remove(&mut self, id: I) -> Option<T> {
+        self.digest.clear();
         let slot: u32 = id.into();
         let taken = self.slots.get_mut(slot as usize)?;
         taken.digest.clear();
@@ -144,6 +153,7 @@ impl<I: Copy + From<u32> + Into<u32> + std::fmt::Debug, T: Clone> Arena<I, T> {
 
     /// The thing, to be changed, if it still exists.
     pub fn get_mut(&mut self, id: I) -> Option<&mut T> {
+        self.digest.clear();
         let slot: u32 = id.into();
         self.slots.get_mut(slot as usize).and_then(|slot| {
             slot.digest.clear();
@@ -188,6 +198,7 @@ impl<I, T: Rebase + Clone> Rebase for Arena<I, T> {
     fn rebase(&mut self, shift: Shift) {
         for Slot { thing, digest } in &mut self.slots {
             if let Some(thing) = thing.as_mut().filter(|thing| thing.has_instants()) {
+                self.digest.clear();
                 digest.clear();
                 Arc::make_mut(thing).rebase(shift);
             }

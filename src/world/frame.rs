@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn frames_and_registers_stay_small() {
         // They are moved at every call; what is larger goes behind a `Box`.
-        assert!(size_of::<Frame>() <= 80, "{}", size_of::<Frame>());
+        assert!(size_of::<Frame>() <= 56, "{}", size_of::<Frame>());
         assert!(size_of::<Val>() <= 64, "{}", size_of::<Val>());
     }
 }

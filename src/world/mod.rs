@@ -20,6 +20,7 @@ pub mod value;
 mod waiting;
 pub mod watch;
 
+use crate::base::Kept;
 use crate::base::time::Instant;
 use crate::block::content::{Data, WriteTag};
 use crate::host::HostFiles;
@@ -47,7 +48,7 @@ pub struct World {
     /// Jobs and groups.
     pub jobs: job::Jobs,
     /// Exports and the NBD server.
-    pub exports: export::Exports,
+    pub exports: Kept<export::Exports>,
     /// Sockets of `nbd` nodes.
     links: Arena<LinkId, block::driver::nbd::link::Link>,
     /// Copy calls.
@@ -63,13 +64,13 @@ pub struct World {
     /// Files of the simulated host.
     pub files: HostFiles,
     /// Who wrote what: `WriteTag(n)` is `writers[n - 1]`.
-    pub writers: Vec<Arc<str>>,
+    pub writers: Kept<Vec<Arc<str>>>,
     /// The tag of whoever writes just now without one of his own.
     writer: WriteTag,
     /// The machine around the block layer, as far as clients see it.
-    pub machine: system::machine::Machine,
+    pub machine: Kept<system::machine::Machine>,
     /// Descriptors that clients passed.
-    pub passed: monitor::fdsets::Passed,
+    pub passed: Kept<monitor::fdsets::Passed>,
     /// Groups of drives and nodes with limits.
     pub throttling: block::driver::throttle::Throttling,
     /// The guest runs (`cont`).
@@ -106,7 +107,7 @@ impl World {
             graph: block::graph::Graph::default(),
             graph_readers_waiting: Vec::new(),
             jobs: job::Jobs::default(),
-            exports: export::Exports::default(),
+            exports: Kept::default(),
             links: Arena::unique(),
             calls: Arena::reusing(),
             trans: Arena::reusing(),
@@ -114,10 +115,10 @@ impl World {
             monitor: monitor::Monitor::default(),
             out: VecDeque::new(),
             files,
-            writers: Vec::new(),
+            writers: Kept::default(),
             writer: WriteTag(0),
-            machine: system::machine::Machine::default(),
-            passed: monitor::fdsets::Passed::default(),
+            machine: Kept::default(),
+            passed: Kept::default(),
             throttling: block::driver::throttle::Throttling::default(),
             running: false,
             ran: false,

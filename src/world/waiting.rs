@@ -6,7 +6,6 @@ use super::aio::device::DeviceOp;
 use super::aio::step::Cond;
 use super::aio::timer::TimerKind;
 use super::arena::{CoId, JobId, NodeId, ReqId};
-use super::block::driver::Driver;
 use super::frame::Frame;
 use crate::base::units::size_text;
 use crate::choice::Subject;
@@ -68,9 +67,9 @@ impl World {
     /// A node, with its file where it opens one.
     fn node_name(&self, bs: NodeId) -> String {
         match self.graph.nodes.get(bs) {
-            Some(node) => match &node.driver {
-                Some(Driver::File(file)) => format!("node '{}' ({})", node.node_name, file.path),
-                _ => format!("node '{}'", node.node_name),
+            Some(node) => match node.file_driver() {
+                Some(file) => format!("node '{}' ({})", node.node_name, file.path),
+                None => format!("node '{}'", node.node_name),
             },
             None => format!("a node that is gone ({})", bs.0),
         }

@@ -17,6 +17,7 @@ use crate::world::arena::{JobId, NodeId};
 use crate::world::block::backend::BlkRequest;
 use crate::world::watch::chains::{ChainBegins, ChainEnds, ChainKind, Excuse, Layer};
 use crate::world::watch::feed::Seen;
+use crate::world::watch::kinds::{Kind, Kinds};
 use std::sync::Arc;
 
 /// The invariants that are judged here.
@@ -120,6 +121,20 @@ impl Followed {
 }
 
 impl Chains {
+    /// What it hears.
+    pub(super) const HEARS: Kinds = Kinds::of(&[
+        Kind::BackupBegins,
+        Kind::GuestBegin,
+        Kind::GuestEnd,
+        Kind::Changed,
+        Kind::PaddingLost,
+        Kind::ChainBegins,
+        Kind::ChainEnds,
+        Kind::Pivot,
+        Kind::Synced,
+        Kind::Excuse,
+    ]);
+
     /// Looks at one thing that happened.
     pub(super) fn see(&mut self, seen: &Seen, world: &World) -> Option<Wrong> {
         match seen {

@@ -220,7 +220,9 @@ impl Client {
 
     /// Does what can be done without the process running.
     pub(super) fn act(&mut self, world: &mut World, choose: &mut dyn Choose) -> Act {
-        self.nbd.pump(world);
+        if !self.nbd.is_empty() {
+            self.nbd.pump(world);
+        }
         if self.only_waits(world) {
             return Act::Waits;
         }

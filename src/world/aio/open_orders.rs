@@ -141,10 +141,7 @@ impl World {
     }
 
     fn same_file(&self, a: NodeId, b: NodeId) -> bool {
-        let path = |node| match &self.graph.nodes.get(node)?.driver {
-            Some(Driver::File(file)) => Some(&file.path),
-            _ => None,
-        };
+        let path = |node| Some(&self.graph.nodes.get(node)?.file_driver()?.path);
         path(a).is_some_and(|file| path(b) == Some(file))
     }
 

@@ -6,7 +6,6 @@ use super::timer::{Timer, TimerKind};
 use crate::choice::{Subject, Who};
 use crate::world::World;
 use crate::world::arena::{JobId, ReqId};
-use crate::world::block::driver::Driver;
 
 impl World {
     /// A request in flight.
@@ -22,10 +21,7 @@ impl World {
             DeviceOp::Nothing => "nothing",
         };
         let node = self.graph.nodes.get(request.node);
-        let file = node.map(|node| match &node.driver {
-            Some(Driver::File(file)) => file.path.clone(),
-            _ => node.node_name.clone(),
-        });
+        let file = node.map(|node| node.file_driver().map_or(&node.node_name, |file| &file.path).clone());
         // What a null device is told has no place.
         let offset = if matches!(request.op, DeviceOp::Nothing | DeviceOp::Flush) { 0 } else { request.offset };
         Who::Request { op, file: file.unwrap_or_default(), offset }

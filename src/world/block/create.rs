@@ -40,19 +40,28 @@ impl AfterCreate {
     }
 }
 
+/// An image to be made (`bdrv_img_create`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct NewImage {
+    /// The host file.
+    pub path: Arc<str>,
+    /// Its format.
+    pub format: Arc<str>,
+    /// File name and format of its backing file.
+    pub backing: Option<(Arc<str>, Arc<str>)>,
+    /// The backing file must be there (no `BDRV_O_NO_BACKING`).
+    pub look: bool,
+    /// Size of the disk in bytes.
+    pub size: u64,
+}
+
 /// The frames of this file: the rest of a function each.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
 pub enum ImgCreateFrame {
     /// The end of making an image of that format: what is said where it is too large.
     ImgCreated(Arc<str>),
-    ImgCreate {
-        path: Arc<str>,
-        format: Arc<str>,
-        backing: Option<(Arc<str>, Arc<str>)>,
-        look: bool,
-        size: u64,
-    },
+    ImgCreate(Box<NewImage>),
     ImgBackingOpened,
 }
 
@@ -68,55 +77,49 @@ impl ImgCreateFrame {
                 }
                 Flow::Go
             }
-            ImgCreateFrame::ImgCreate { path, format, backing, look, size } => {
-                w.img_create(path, &format, backing, look, size)
-            }
+            ImgCreateFrame::ImgCreate(image) => w.img_create(image),
             ImgCreateFrame::ImgBackingOpened => w.img_backing_opened(),
         }
     }
 }
 
 impl World {
-    /// `bdrv_img_create`. `backing` is file name and format; with `look` it must be there (no `BDRV_O_NO_BACKING`). Leaves `Val::Done`.
-    fn img_create(
-        &mut self,
-        path: Arc<str>,
-        format: &str,
-        backing: Option<(Arc<str>, Arc<str>)>,
-        look: bool,
-        size: u64,
-    ) -> Flow {
+    /// `bdrv_img_create`. Leaves `Val::Done`.
+    fn img_create(&mut self, image: Box<NewImage>) -> Flow {
+        let (path, format, size) = (&image.path, &*image.format, image.size);
         let fail = |w: &mut World, text: String| w.ret(Val::Done(Err(QmpError::generic(text))));
-        if let Some(err) = OpenSpec::unknown_protocol(&path) {
+        if let Some(err) = OpenSpec::unknown_protocol(path) {
             return self.ret(Val::Done(Err(err)));
         }
-        if OpenSpec::is_nbd_name(&path) {
+        if OpenSpec::is_nbd_name(path) {
             return fail(self, "not simulated: making an image on an NBD server".to_owned());
         }
-        if matches!(format, "file" | "raw") && backing.is_some() {
+        if matches!(format, "file" | "raw") && image.backing.is_some() {
             return fail(self, format!("Backing file not supported for file format '{format}'"));
         }
         // Before anybody looks at the file, whose lock the backing node may hold.
-        if format == "qcow2" && backing.as_ref().is_some_and(|(file, _)| *file == path) {
+        if format == "qcow2" && image.backing.as_ref().is_some_and(|(file, _)| file == path) {
             let text = "Error: Trying to create an image with the same filename as the backing file";
             return fail(self, text.to_owned());
         }
-        if matches!(format, "file" | "raw" | "qcow2") && !self.files.look(&path, false) {
-            return self.seq([ImgCreateFrame::ImgCreate { path, format: format.into(), backing, look, size }.into()]);
+        if matches!(format, "file" | "raw" | "qcow2") && !self.files.look(path, false) {
+            return self.seq([ImgCreateFrame::ImgCreate(image).into()]);
         }
         if matches!(format, "file" | "raw" | "qcow2")
-            && let Err(text) = self.may_create(&path)
+            && let Err(text) = self.may_create(path)
         {
             return fail(self, text);
         }
         match format {
             "file" | "raw" => {
                 self.console(&format!("Formatting '{path}', fmt={format} size={size}"));
-                self.raw_create(path, align_up(size, 512), false, Box::new(AfterCreate::Image(format.into())))
+                let then = Box::new(AfterCreate::Image(image.format.clone()));
+                self.raw_create(image.path, align_up(size, 512), false, then)
             }
             "qcow2" => {
-                let create = Qcow2CreateFrame::ImgCreateQcow2 { path, backing: backing.clone(), size }.into();
-                match backing.filter(|_| look) {
+                let look = image.backing.clone().filter(|_| image.look);
+                let create = Qcow2CreateFrame::ImgCreateQcow2(image).into();
+                match look {
                     None => self.seq([create]),
                     // The backing file is opened and closed to see whether it is there.
                     Some((file, format)) => {

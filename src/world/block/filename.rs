@@ -32,9 +32,9 @@ impl World {
     #[must_use]
     pub(in crate::world) fn host_path(&self, node: NodeId) -> Option<Arc<str>> {
         let n = &self.graph.nodes[node];
-        match n.driver.as_ref() {
-            Some(Driver::File(file)) => Some(file.path.clone()),
-            _ => self.graph.primary_child(node).and_then(|c| self.host_path(self.graph.bs(c))),
+        match n.file_driver() {
+            Some(file) => Some(file.path.clone()),
+            None => self.graph.primary_child(node).and_then(|c| self.host_path(self.graph.bs(c))),
         }
     }
 
@@ -59,9 +59,9 @@ impl World {
 
     /// The name by which the host file that holds a node's data was opened.
     fn host_filename(&self, node: NodeId) -> Option<Arc<str>> {
-        match self.graph.nodes[node].driver.as_ref() {
-            Some(Driver::File(file)) => Some(file.filename.clone()),
-            _ => self.graph.primary_child(node).and_then(|c| self.host_filename(self.graph.bs(c))),
+        match self.graph.nodes[node].file_driver() {
+            Some(file) => Some(file.filename.clone()),
+            None => self.graph.primary_child(node).and_then(|c| self.host_filename(self.graph.bs(c))),
         }
     }
 
@@ -87,15 +87,16 @@ impl World {
         let given = n.spec.as_ref().and_then(|spec| spec.given.as_dict()).unwrap_or_default();
         let mut options = Vec::with_capacity(given.len() + 3);
         options.push((Arc::from("driver"), Json::from(driver.format_name())));
-        if let Driver::File(file) = driver {
+        if let Some(file) = driver.file() {
             options.push((Arc::from("filename"), Json::Str(file.filename.clone())));
         }
         options.extend(given.iter().cloned());
-        if let Driver::Quorum(_) = driver {
+        let listed = driver.row().lists_children;
+        if listed {
             let children = self.quorum_children(node).into_iter().map(|child| self.names_of(child).options);
             options.push((Arc::from("children"), Json::list(children.collect())));
         }
-        for child in n.children.iter().filter(|_| !matches!(driver, Driver::Quorum(_))) {
+        for child in n.children.iter().filter(|_| !listed) {
             if n.backing != Some(*child) || overridden {
                 let child = &self.graph.children[*child];
                 options.push((Arc::from(child.name), self.names_of(child.bs).options));

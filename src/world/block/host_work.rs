@@ -10,8 +10,8 @@ use crate::world::aio::device::{DeviceOp, DeviceRequest};
 use crate::world::aio::queue::Ctx;
 use crate::world::arena::ReqId;
 use crate::world::block::create::AfterCreate;
-use crate::world::block::driver::Driver;
 use crate::world::block::driver::qcow2_create::TRUNCATE;
+use crate::world::block::graph::Node;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use std::sync::Arc;
@@ -56,8 +56,8 @@ impl World {
             return false;
         }
         let Some(request) = self.aio.in_flight.iter().find(|request| request.id == id) else { return false };
-        let node = self.graph.nodes.get(request.node).and_then(|node| node.driver.as_ref());
-        let (Some(Driver::File(file)), Some(op)) = (node, op_of(request)) else { return false };
+        let node = self.graph.nodes.get(request.node).and_then(Node::file_driver);
+        let (Some(file), Some(op)) = (node, op_of(request)) else { return false };
         let in_memory = match op {
             HostOp::Read(offset, bytes) => self.files.unread(&file.path, offset, bytes).is_empty(),
             HostOp::Flush => true,

@@ -189,7 +189,7 @@ impl Graph {
         if n.driver.is_none() {
             return Ok(());
         }
-        if let Some(Driver::File(file)) = &n.driver
+        if let Some(file) = n.file_driver()
             && !n.flags.force_share
             && file.locking
             && let Some(text) = self.file_lock_conflict(&file.path, Some(node), taken, shared)
@@ -215,7 +215,7 @@ impl Graph {
         let (mut others_taken, others_unshared) = self.foreign_locks.get(path).copied().unwrap_or((0, 0));
         let mut others_shared = perm::ALL & !others_unshared;
         for (id, node) in self.nodes.iter() {
-            if let Some(Driver::File(file)) = &node.driver
+            if let Some(file) = node.file_driver()
                 && Some(id) != own
                 && *file.path == *path
                 && !node.flags.force_share

@@ -10,7 +10,7 @@ use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::arena::JobId;
 use crate::world::arena::{NodeId, TranId, TxnId};
-use crate::world::block::create::ImgCreateFrame;
+use crate::world::block::create::{ImgCreateFrame, NewImage};
 use crate::world::block::drain::DrainFrame;
 use crate::world::block::edges::EdgesFrame;
 use crate::world::block::graph::GraphFrame;
@@ -240,7 +240,11 @@ impl World {
             backing.map(|node| (self.filename_of(node), Arc::from(self.graph.nodes[node].drv().format_name())));
         let size = self.bdrv_getlength(bs);
         let look = args.common.sync != SyncMode::None;
-        self.seq([ImgCreateFrame::ImgCreate { path: args.target.clone(), format, backing, look, size }.into(), next])
+        self.seq([
+            ImgCreateFrame::ImgCreate(Box::new(NewImage { path: args.target.clone(), format, backing, look, size }))
+                .into(),
+            next,
+        ])
     }
 
     /// `drive_backup_action`, after the image was created: opens it.

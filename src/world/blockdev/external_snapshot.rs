@@ -5,7 +5,7 @@ use crate::qmp::error::QmpError;
 use crate::qmp::types::{BlockdevSnapshotSync, NewImageMode, TransactionAction};
 use crate::world::World;
 use crate::world::arena::{NodeId, TranId};
-use crate::world::block::create::ImgCreateFrame;
+use crate::world::block::create::{ImgCreateFrame, NewImage};
 use crate::world::block::drain::DrainFrame;
 use crate::world::block::edges::EdgesFrame;
 use crate::world::block::edges::Role;
@@ -211,7 +211,14 @@ impl World {
         let backing = Some((self.filename_of(old), Arc::from(format)));
         let format = args.format.clone().unwrap_or_else(|| "qcow2".into());
         self.seq([
-            ImgCreateFrame::ImgCreate { path: args.snapshot_file.clone(), format, backing, look: false, size }.into(),
+            ImgCreateFrame::ImgCreate(Box::new(NewImage {
+                path: args.snapshot_file.clone(),
+                format,
+                backing,
+                look: false,
+                size,
+            }))
+            .into(),
             next,
         ])
     }

@@ -4,7 +4,7 @@ use crate::qmp::error::QmpError;
 use crate::qmp::types::{BlockdevMirror, DriveMirror, MirrorCopyMode, NewImageMode, OnError, SyncMode};
 use crate::world::World;
 use crate::world::arena::NodeId;
-use crate::world::block::create::ImgCreateFrame;
+use crate::world::block::create::{ImgCreateFrame, NewImage};
 use crate::world::block::driver::Driver;
 use crate::world::block::graph::GraphFrame;
 use crate::world::block::graph::OpenFlags;
@@ -170,7 +170,14 @@ impl World {
         let format = args.format.clone().expect("just set");
         let size = self.bdrv_getlength(bs);
         self.seq([
-            ImgCreateFrame::ImgCreate { path: args.target.clone(), format, backing, look: false, size }.into(),
+            ImgCreateFrame::ImgCreate(Box::new(NewImage {
+                path: args.target.clone(),
+                format,
+                backing,
+                look: false,
+                size,
+            }))
+            .into(),
             next,
         ])
     }

@@ -2,7 +2,6 @@
 
 use crate::qmp::error::QmpError;
 use crate::world::World;
-use crate::world::block::driver::Driver;
 use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
@@ -45,7 +44,7 @@ impl World {
     fn blockdev_change(&mut self, parent: &str, child: Option<&str>, node: Option<&str>) -> Result<(), QmpError> {
         let bs = self.lookup_bs(parent)?;
         let name = self.graph.device_or_node_name(bs);
-        let is_quorum = matches!(self.graph.nodes[bs].driver, Some(Driver::Quorum(_)));
+        let can_change = self.graph.nodes[bs].driver.as_ref().is_some_and(|driver| driver.row().has_add_child);
         let refused = match (child, node) {
             (Some(_), Some(_)) => "The parameters child and node are in conflict".to_owned(),
             (None, None) => "Either child or node must be specified".to_owned(),
@@ -54,13 +53,13 @@ impl World {
                 let edge = edges.copied().find(|edge| self.graph.children[*edge].name == child);
                 match edge {
                     None => format!("Node '{parent}' does not have child '{child}'"),
-                    Some(edge) if is_quorum => return self.quorum_del_child(bs, edge),
+                    Some(edge) if can_change => return self.quorum_del_child(bs, edge),
                     Some(_) => format!("The node {name} does not support removing a child"),
                 }
             }
             (None, Some(node)) => match self.graph.find_node(node) {
                 None => format!("Node '{node}' not found"),
-                Some(_) if !is_quorum => format!("The node {name} does not support adding a child"),
+                Some(_) if !can_change => format!("The node {name} does not support adding a child"),
                 Some(new) if !self.graph.nodes[new].parents.is_empty() => {
                     format!("The node {node} already has a parent")
                 }

@@ -403,8 +403,9 @@ impl World {
             client.forgotten = true;
             client.output.clear();
         }
-        if let Some(server) = &mut self.exports.server {
-            server.backlog.retain(|waiting| *waiting != conn || !self.exports.clients[conn].is_free());
+        let exports = &mut *self.exports;
+        if let Some(server) = &mut exports.server {
+            server.backlog.retain(|waiting| *waiting != conn || !exports.clients[conn].is_free());
         }
         self.nbd_free(conn);
     }

@@ -83,7 +83,7 @@ pub struct Job {
     pub nodes: Vec<ChildId>,
     /// Bytes a second, 0 is unlimited.
     pub speed: i64,
-    /// `BlockJob.limit`: what `speed` allows. Backup goes by the limit of its copying instead.
+    /// `BlockJob.limit`: what `speed` allows. A kind of job with a `set_speed` of its own may go by another limit instead.
     pub limit: RateLimit,
     /// `iostatus`
     pub iostatus: IoStatus,

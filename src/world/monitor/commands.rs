@@ -1,4 +1,7 @@
 //! What each QMP command does. The long ones are in files of their own; those the model lacks say so.
+//!
+//! This is the one place of the monitor where kinds of jobs are named: QMP has a command of its own to start each of them, and QEMU's table of
+//! commands (`qmp_init_marshal`), which this one stands for, names them too. What is done to a job afterwards names none.
 
 use crate::base::Json;
 use crate::bitmap::CheckFlags;

@@ -256,6 +256,7 @@ impl World {
             let (offset, len, speed) = (number("offset"), number("len"), number("speed"));
             let done =
                 format!("device {}: Completed {offset} of {len} bytes, speed limit {speed} bytes/s", text("device"));
+            // QEMU words the entry of a stream otherwise than those of all other jobs, and goes by the type's name for it.
             let line = if text("type") == "stream" {
                 format!("Streaming {done}")
             } else {
@@ -344,7 +345,7 @@ impl World {
     }
 }
 
-/// The name in QMP of a command that has one.
+/// The name in QMP of a command that has one. Jobs are started by commands of their own here, too, and named for that alone.
 fn qmp_name(name: &str) -> String {
     match name {
         "change" => "blockdev-change-medium".to_owned(),

@@ -11,7 +11,7 @@ pub mod qemu_io;
 pub mod qemu_io_map;
 pub mod qemu_io_reopen;
 
-use crate::base::Json;
+use crate::base::{Json, Kept};
 use crate::qmp::command::Command;
 use crate::qmp::error::{ErrorClass, QmpError};
 use crate::qmp::names::COROUTINE_COMMANDS;
@@ -49,7 +49,7 @@ pub struct Monitor {
     /// It has just written a reply and found no further request; nothing has happened since.
     looked: bool,
     /// The command that runs.
-    current: Option<(u32, Request)>,
+    current: Option<Kept<(u32, Request)>>,
     /// What it gave.
     result: Option<Result<Json, QmpError>>,
 }
@@ -58,7 +58,7 @@ impl Monitor {
     /// The client whose command runs.
     #[must_use]
     pub fn current_client(&self) -> Option<u32> {
-        self.current.as_ref().map(|(client, _)| *client)
+        self.current.as_ref().map(|current| current.0)
     }
 
     /// Whether a command is being carried out or waits.
@@ -182,7 +182,7 @@ impl World {
         match parsed {
             Ok(request) => {
                 let coroutine = COROUTINE_COMMANDS.contains(&&*request.command);
-                self.monitor.current = Some((client, request));
+                self.monitor.current = Some(Kept::new((client, request)));
                 if coroutine {
                     let co = self.co_create([MonitorFrame::QmpCommandDone.into(), MonitorFrame::QmpCommand.into()]);
                     self.aio_co_schedule(Ctx::Main, co);
@@ -200,7 +200,8 @@ impl World {
 
     /// The handler of the current command. Leaves its result in the register.
     fn qmp_command(&mut self) -> Flow {
-        let (client, request) = self.monitor.current.clone().expect("a command is being dispatched");
+        let current = self.monitor.current.clone().expect("a command is being dispatched");
+        let (client, request) = (current.0, &current.1);
         let negotiated = self.monitor.clients[client as usize].negotiated;
         match request.typed(negotiated) {
             Ok(command) => self.run_command(client, command),
@@ -226,7 +227,7 @@ impl World {
 
     /// Writes the reply and looks for the next request.
     fn qmp_reply(&mut self) -> Flow {
-        let (client, request) = self.monitor.current.take().expect("a command was dispatched");
+        let (client, request) = self.monitor.current.take().expect("a command was dispatched").take();
         let result = self.monitor.result.take().expect("it has ended");
         self.put_reply(client, reply(result, request.id));
         let flow = self.qmp_pop();

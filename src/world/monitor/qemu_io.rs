@@ -342,7 +342,7 @@ impl World {
     fn debug_node(&self, blk: BackendId) -> Option<NodeId> {
         let mut node = self.graph.blk_bs(blk)?;
         loop {
-            if let Driver::Blkdebug(_) = self.graph.nodes[node].drv() {
+            if self.graph.nodes[node].drv().row().has_debug_breakpoint {
                 return Some(node);
             }
             node = self.graph.bs(self.graph.primary_child(node)?);

@@ -4,7 +4,6 @@
 use crate::trace::{Copying, Level, RecordKind};
 use crate::world::World;
 use crate::world::arena::NodeId;
-use crate::world::block::driver::Driver;
 use crate::world::job::hooks::JobDriver;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,8 +21,9 @@ impl World {
     fn watch_filters(&mut self) {
         let mut now: BTreeMap<Arc<str>, Arc<str>> = BTreeMap::new();
         for (id, node) in self.graph.nodes.iter() {
-            let copies = matches!(node.driver, Some(Driver::MirrorTop(_) | Driver::CommitTop | Driver::CopyOnRead(_)));
-            if copies && self.is_job_filter(id) && !node.parents.is_empty() {
+            // That of a backup is drawn by what is copied through it.
+            let on_chain = node.driver.as_ref().is_some_and(|driver| !driver.row().copies_before_write);
+            if on_chain && self.is_job_filter(id) && !node.parents.is_empty() {
                 let below = self.graph.filter_bs(id).map_or_else(|| "".into(), |below| self.name_of(below));
                 now.insert(node.node_name.clone(), below);
             }

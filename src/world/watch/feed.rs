@@ -533,7 +533,7 @@ impl World {
         let bitmaps = &self.graph.nodes[b.source].bitmaps;
         let bitmap = b.sync_bitmap.and_then(|id| bitmaps.get(id));
         let bitmap = bitmap.and_then(|bitmap| Some((bitmap.name().cloned()?, bitmap.bitmap().clone())));
-        let discards = matches!(&self.graph.nodes[b.cbw].driver, Some(Driver::Cbw(cbw)) if cbw.discard_source);
+        let discards = self.graph.nodes[b.cbw].driver.as_ref().is_some_and(Driver::discards_source);
         let begins = BackupBegins {
             job,
             source_node: b.source,

@@ -3,4 +3,5 @@
 pub mod chains;
 mod drawn;
 pub mod feed;
+pub mod kinds;
 pub mod marks;

@@ -56,6 +56,14 @@ pub struct CbwState {
     pub frozen_waiters: Vec<CoId>,
 }
 
+impl Driver {
+    /// Whether what is copied is then discarded from the source (`discard-source`).
+    #[must_use]
+    pub fn discards_source(&self) -> bool {
+        matches!(self, Driver::Cbw(cbw) if cbw.discard_source)
+    }
+}
+
 crate::base::time::rebase!(CbwState {
     moves: bcs;
     rest: target, discard_source, copy_bitmap, done_bitmap, access_bitmap, break_snapshot, timeout, snapshot_error,

@@ -9,6 +9,7 @@ use crate::trace::{Level, Phase};
 use crate::world::World;
 use crate::world::aio::device::{DeviceOp, DeviceRequest};
 use crate::world::arena::NodeId;
+use crate::world::block::graph::Node;
 use crate::world::block::io::copy_range::CopyRange;
 use crate::world::block::open::spec::DriverSpec;
 use crate::world::frame::Flow;
@@ -26,6 +27,25 @@ pub struct FileDriver {
     pub locking: bool,
     /// `discard_nb_ok`, `discard_bytes_ok`: how many discards there were, and of how many bytes.
     pub discards: (u64, u64),
+}
+
+impl Driver {
+    /// Its state, if it opens a file of the host.
+    #[must_use]
+    pub fn file(&self) -> Option<&FileDriver> {
+        match self {
+            Driver::File(file) => Some(file),
+            _ => None,
+        }
+    }
+}
+
+impl Node {
+    /// The state of its driver, if that opens a file of the host.
+    #[must_use]
+    pub fn file_driver(&self) -> Option<&FileDriver> {
+        self.driver.as_ref().and_then(Driver::file)
+    }
 }
 
 impl World {

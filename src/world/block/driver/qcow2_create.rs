@@ -15,8 +15,8 @@ use crate::world::aio::device::DeviceOp;
 use crate::world::arena::{BackendId, NodeId};
 use crate::world::block::backend::BackendFrame;
 use crate::world::block::backend::BlkRequest;
-use crate::world::block::create::AfterCreate;
 use crate::world::block::create::ImgCreateFrame;
+use crate::world::block::create::{AfterCreate, NewImage};
 use crate::world::block::driver::qcow2::Qcow2Frame;
 use crate::world::block::graph::GraphFrame;
 use crate::world::block::graph::{Node, OpenFlags};
@@ -73,7 +73,7 @@ fn on_main_nothing() -> Frame {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
 pub enum Qcow2CreateFrame {
-    ImgCreateQcow2 { path: Arc<str>, backing: Option<(Arc<str>, Arc<str>)>, size: u64 },
+    ImgCreateQcow2(Box<NewImage>),
     Qcow2Format { file: NodeId, options: Box<CreateOptions> },
     Qcow2CreateFile { file: NodeId, options: Box<CreateOptions> },
     Formatting(Box<Formatting>, FormatStage),
@@ -85,7 +85,7 @@ impl Qcow2CreateFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {
         match self {
-            Qcow2CreateFrame::ImgCreateQcow2 { path, backing, size } => w.img_create_qcow2(&path, backing, size),
+            Qcow2CreateFrame::ImgCreateQcow2(image) => w.img_create_qcow2(*image),
             Qcow2CreateFrame::Qcow2Format { file, options } => w.qcow2_format(file, options),
             Qcow2CreateFrame::Qcow2CreateFile { file, options } => w.qcow2_create_file_co(file, options),
             Qcow2CreateFrame::Formatting(formatting, stage) => w.formatting(formatting, stage),
@@ -195,7 +195,8 @@ impl World {
     }
 
     /// `bdrv_img_create`: the image itself. Leaves `Val::Done`.
-    fn img_create_qcow2(&mut self, path: &Arc<str>, backing: Option<(Arc<str>, Arc<str>)>, size: u64) -> Flow {
+    fn img_create_qcow2(&mut self, image: NewImage) -> Flow {
+        let NewImage { path, backing, size, .. } = image;
         let below = backing.as_ref().map(|(file, format)| format!(" backing_file={file} backing_fmt={format}"));
         self.console(&format!(
             "Formatting '{path}', fmt=qcow2 cluster_size=65536 extended_l2=off compression_type=zlib size={size}{} \
@@ -208,7 +209,7 @@ impl World {
             backing_format: format.map(|f| f.to_string()),
             ..Qcow2Options::new(align_up(size, 512))
         };
-        self.raw_create(path.clone(), 0, false, Box::new(AfterCreate::Qcow2(options)))
+        self.raw_create(path, 0, false, Box::new(AfterCreate::Qcow2(options)))
     }
 
     /// `qcow2_co_create_opts`: a node for the new file, formatted and given up again.

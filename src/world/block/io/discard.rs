@@ -5,7 +5,6 @@ use crate::base::units::{BDRV_MAX_LENGTH, align_down};
 use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::arena::NodeId;
-use crate::world::block::driver::Driver;
 use crate::world::block::driver::DriverFrame;
 use crate::world::frame::Flow;
 use crate::world::value::Val;
@@ -43,7 +42,7 @@ impl World {
         if !self.graph.is_inserted(node) {
             return self.ret(Val::err(Errno::ENOMEDIUM));
         }
-        if self.quirks.has(Quirk::DiscardBypassesCbw) && matches!(self.graph.nodes[node].drv(), Driver::Cbw(_)) {
+        if self.quirks.has(Quirk::DiscardBypassesCbw) && self.graph.nodes[node].drv().row().copies_before_write {
             return self.pass_discard(node, offset, bytes);
         }
         let n = &self.graph.nodes[node];

@@ -7,8 +7,9 @@ use crate::world::World;
 use crate::world::aio::coroutine::Wait;
 use crate::world::arena::NodeId;
 use crate::world::block::backend::BdrvNext;
+use crate::world::block::driver::DriverFrame;
 use crate::world::block::driver::blkdebug::BlkdebugFrame;
-use crate::world::block::driver::{Driver, DriverFrame};
+use crate::world::block::driver::rows::FlushTo;
 use crate::world::block::graph::GraphFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
@@ -88,24 +89,23 @@ impl World {
         }
         n.active_flush = true;
         self.push(FlushFrame::FlushEnd { node, generation }.into());
-        if self.graph.nodes[node].drv().row().has_flush {
+        let to = match self.graph.nodes[node].drv().row().flush {
+            FlushTo::OwnCaches => {
+                return self.seq([
+                    BlkdebugFrame::ChildEvent { node, event: BlkdebugEvent::FlushToOs }.into(),
+                    DriverFrame::DriverFlushToOs(node).into(),
+                    Frame::if_ok([FlushFrame::FlushToDisk { node, generation }.into()]),
+                ]);
+            }
+            FlushTo::AllBelow => return self.quorum_flush(node),
+            FlushTo::Below => self.graph.filter_bs(node),
+            FlushTo::Test => self.blkverify_test(node),
+        };
+        match to {
+            Some(to) => self.seq([FlushFrame::BdrvCoFlush(to).into()]),
             // A filter that is being dropped has no node below any more.
-            return match self.graph.filter_bs(node) {
-                Some(below) => self.seq([FlushFrame::BdrvCoFlush(below).into()]),
-                None => self.ret(Val::Ret(Ok(()))),
-            };
+            None => self.ret(Val::Ret(Ok(()))),
         }
-        if let Driver::Quorum(_) = self.graph.nodes[node].drv() {
-            return self.quorum_flush(node);
-        }
-        if let (Driver::Blkverify(_), Some(test)) = (self.graph.nodes[node].drv(), self.blkverify_test(node)) {
-            return self.seq([FlushFrame::BdrvCoFlush(test).into()]);
-        }
-        self.seq([
-            BlkdebugFrame::ChildEvent { node, event: BlkdebugEvent::FlushToOs }.into(),
-            DriverFrame::DriverFlushToOs(node).into(),
-            Frame::if_ok([FlushFrame::FlushToDisk { node, generation }.into()]),
-        ])
     }
 
     /// `bdrv_co_flush`, after the driver's own caches.

@@ -316,7 +316,7 @@ impl World {
         if let Err(text) = self.reopen_driver(bs, entry.spec.as_deref(), flags) {
             return self.reopen_fail(r, QmpError::generic(text));
         }
-        if let Driver::File(file) = driver
+        if let Some(file) = driver.file()
             && flags.rdwr
             && !entry.old_flags.rdwr
             && let Some(Err(errno)) = self.files.look_at(&file.filename).map(|look| look.write)
@@ -324,7 +324,7 @@ impl World {
             let err = QmpError::generic(format!("Could not reopen file: {errno}"));
             return self.reopen_fail(r, err);
         }
-        if !matches!(driver, Driver::Qcow2(_)) {
+        if !driver.row().reopen_does_io {
             self.leave(Val::None);
             return self.reopen_at(r, ReopenStage::Prepared(i));
         }

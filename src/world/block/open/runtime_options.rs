@@ -125,7 +125,7 @@ impl RuntimeOptions {
     #[must_use]
     pub fn cannot_reset(&self, new: &RuntimeOptions, driver: &Driver) -> Option<Arc<str>> {
         let old = members(&self.own);
-        let lost = |key: &str| new.own.get(key).is_none() && key != "node-name" && !may_change(driver, key);
+        let lost = |key: &str| new.own.get(key).is_none() && key != "node-name" && !driver.row().mutable_opts.has(key);
         wire_order(old).into_iter().map(|i| &old[i].0).find(|key| lost(key)).cloned()
     }
 
@@ -142,19 +142,19 @@ impl RuntimeOptions {
 
     /// Whether an option may not change and does.
     pub(super) fn differs(&self, driver: &Driver, key: &str, value: &Json) -> bool {
-        !may_change(driver, key) && self.now(driver, key) != Some(as_compared(driver, key, value))
+        !driver.row().mutable_opts.has(key) && self.now(driver, key) != Some(as_compared(driver, key, value))
     }
 
     /// Whether there are options that the driver takes when it is opened again.
     pub(super) fn changes_driver(&self, driver: &Driver) -> bool {
-        members(&self.own).iter().any(|(key, _)| may_change(driver, key))
+        members(&self.own).iter().any(|(key, _)| driver.row().mutable_opts.has(key))
     }
 
     /// The value that an option of an open node has.
     fn now(&self, driver: &Driver, key: &str) -> Option<Json> {
-        match (key, driver) {
-            ("driver", driver) => Some(driver.format_name().into()),
-            ("filename", Driver::File(file)) => Some(Json::Str(file.filename.clone())),
+        match (key, driver.file()) {
+            ("driver", _) => Some(driver.format_name().into()),
+            ("filename", Some(file)) => Some(Json::Str(file.filename.clone())),
             _ => self.own.get(key).cloned(),
         }
     }
@@ -220,20 +220,9 @@ fn is_childs(key: &str) -> bool {
     CHILDREN.iter().any(|child| key.strip_prefix(child).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
 }
 
-/// Options that a driver takes when it is opened again, and takes as absent (`BlockDriver.mutable_opts`).
-fn may_change(driver: &Driver, key: &str) -> bool {
-    match driver {
-        Driver::Qcow2(_) => !matches!(key, "driver" | "node-name" | "force-share" | "active"),
-        Driver::Raw(_) => matches!(key, "offset" | "size"),
-        Driver::Throttle(_) => key == "throttle-group",
-        Driver::File(_) => matches!(key, "x-check-cache-dropped" | "drop-cache"),
-        _ => false,
-    }
-}
-
 /// The value of an option as it is when it is compared: where a list of options has read it, it is text (`qemu_opts_to_qdict`).
 fn as_compared(driver: &Driver, key: &str, value: &Json) -> Json {
-    let read = matches!(driver, Driver::File(_)) || matches!(key, "force-share" | "active");
+    let read = driver.row().options_are_text || matches!(key, "force-share" | "active");
     match value {
         Json::Bool(on) if read => if *on { "on" } else { "off" }.into(),
         Json::Int(number) if read => Json::str(&number.to_string()),

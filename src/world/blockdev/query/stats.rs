@@ -5,7 +5,6 @@ use crate::base::Json;
 use crate::block::accounting::{Accounting, AcctType, Counters};
 use crate::world::World;
 use crate::world::arena::{BackendId, NodeId};
-use crate::world::block::driver::Driver;
 
 impl World {
     /// `qmp_query_blockstats`: of backends with a name or a guest device, or of all nodes.
@@ -39,7 +38,7 @@ impl World {
         let Some(bs) = bs else { return vec![("stats", stats)] };
         let node = &self.graph.nodes[bs];
         let mut info: Members = vec![("node-name", Json::Str(node.node_name.clone())), ("stats", stats)];
-        if let Some(Driver::File(file)) = &node.driver {
+        if let Some(file) = node.file_driver() {
             info.push(("driver-specific", discards(file.discards)));
         }
         // The primary child of each of the drivers here is also what stores its data.

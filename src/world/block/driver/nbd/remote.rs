@@ -316,7 +316,7 @@ impl World {
     }
 
     fn new_nbd_writer(&mut self, request: &Request) -> crate::block::content::WriteTag {
-        self.writers.push(format!("write over NBD at {}+{}", request.from, request.len).into());
+        self.writers.change().push(format!("write over NBD at {}+{}", request.from, request.len).into());
         crate::block::content::WriteTag(u32::try_from(self.writers.len()).expect("few writers"))
     }
 
