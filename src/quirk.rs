@@ -193,6 +193,18 @@ quirks! {
         "A commit does not write what it reads behind the first piece.", "old data after the commit";
     SeededStreamDropsPiece = "seeded-stream-drops-piece", Seeded, "", "", breaks StreamContent,
         "A stream does not copy what it finds behind the first piece.", "zeroes after the stream";
+    NbdStopForgetsClients = "nbd-stop-forgets-clients", Qemu, "1.3 – 9.0", "CVE-2024-7409 (9.1)", breaks NoAbort,
+        "nbd-server-stop does not end connections that have not negotiated, and does not wait for them.",
+        "a crash when such a client leaves: `nbd_blockdev_client_closed: Assertion 'nbd_server' failed`";
+    NbdReconnectTimerOutlives = "nbd-reconnect-timer-outlives", Qemu, "6.1 – 6.2", "`nbd: Delete reconnect delay timer when done` (7.0)", breaks UsedAfterFree,
+        "The timer of reconnect-delay stays when the server is found again, and when the node is closed.",
+        "a crash some time after a node was deleted whose server had been away";
+    NbdOpenTimerOutlives = "nbd-open-timer-outlives", Qemu, "6.2", "`nbd: Delete open timer when done` (7.0)", breaks UsedAfterFree,
+        "The timer of open-timeout stays when the server is found, and when the node is closed.",
+        "a crash some time after a node was deleted that was opened with open-timeout";
+    NbdReconnectSleepsInDrain = "nbd-reconnect-sleeps-in-drain", Qemu, "4.2 – 5.0", "`block/nbd: nbd_co_reconnect_loop(): don't sleep if drained` (5.1)", breaks ComesToRest,
+        "In a drained section the search for the server stands still, and so does the time after which waiting requests fail.",
+        "QEMU hangs when something is drained while a job waits for a server that is away";
 }
 
 impl Quirk {

@@ -11,3 +11,4 @@ for target in scenario_files qmp_lines hmp_lines qtest_lines failure_files campa
     cargo test --release --test hostile -- --exact "$target" --nocapture
 done
 cargo test --release --test hostile_images -- --exact mutants_do_no_harm --nocapture
+cargo test --release --test hostile_nbd -- --nocapture

@@ -9,6 +9,7 @@
 #   --qemu PROG    the program that is tested (default: target/release/blockjob-sim)
 #   --real PROG    a real QEMU instead; if it was built without the qtest accelerator it is given another
 #   --format FMT   qcow2 (default) or raw
+#   --protocol P   file (default) or nbd: images are served by qemu-nbd
 #   --times        say what share of the time qemu-img, qemu-io, qemu-nbd and the tested program took
 #   --limit N      seconds a test may take (default: 600)
 #   --keep DIR     keep images, logs and outputs that differ in this directory
@@ -17,13 +18,14 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 program=$here/target/release/blockjob-sim
-real= format=qcow2 times= keep= limit=600
+real= format=qcow2 protocol=file times= keep= limit=600
 usage() { sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; exit "$1"; }
 while [[ ${1-} == -* ]]; do
     case $1 in
     --qemu) program=$(realpath "$2"); shift 2 ;;
     --real) real=$(command -v "$2"); shift 2 ;;
     --format) format=$2; shift 2 ;;
+    --protocol) protocol=$2; shift 2 ;;
     --limit) limit=$2; shift 2 ;;
     --times) times=yes; shift ;;
     --keep) keep=$(mkdir -p "$2" && realpath "$2"); shift 2 ;;
@@ -115,7 +117,7 @@ for test in "$@"; do
     began=$EPOCHREALTIME
     log=$work/${test//\//-}.log
     verdict=failed
-    if timeout "$limit" ./check "-$format" "${test#tests/}" >"$log" 2>&1; then verdict=passed; fi
+    if timeout "$limit" ./check "-$format" "-$protocol" "${test#tests/}" >"$log" 2>&1; then verdict=passed; fi
     ended=$EPOCHREALTIME
     grep -q '^Not run: ' "$log" && verdict='not run'
     of=$(cases_of "$test")
@@ -125,7 +127,7 @@ for test in "$@"; do
         if [[ -n $of ]]; then
             # Once more, with each case by its name.
             cp "$work/times" "$work/times.once"
-            timeout "$limit" ./check "-$format" -- "$iotests/$test" -v >"$log.cases" 2>&1 || true
+            timeout "$limit" ./check "-$format" "-$protocol" -- "$iotests/$test" -v >"$log.cases" 2>&1 || true
             mv "$work/times.once" "$work/times"
             passed=$(grep -cE ' \.\.\. (ok|skipped.*)$' "$log.cases" || true)
         fi

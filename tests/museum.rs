@@ -115,8 +115,14 @@ fn passes_under_every_strategy(about: &About) {
     }
 }
 
-/// All are small enough to be exhausted.
+/// Here a node looks for its server for ever: no two states are the same.
+const TIMED: [Quirk; 1] = [Quirk::NbdReconnectSleepsInDrain];
+
+/// All others are small enough to be exhausted.
 fn passes_in_every_schedule(about: &About) {
+    if TIMED.contains(&about.quirk) {
+        return;
+    }
     let options = RunOptions { level: Some(Level::Client), quirks: off(about), check: true, ..RunOptions::default() };
     let start = Start::watched(&plan(about), &options).expect("it starts");
     let found = exhaust(&start, Caps { states: STATES, ..Caps::default() });

@@ -163,6 +163,7 @@ fn drivers() {
             Driver::Quorum => r#", "children": ["n"], "vote-threshold": 1"#,
             Driver::Blkverify => r#", "test": "n", "raw": "n""#,
             Driver::Blkdebug => r#", "image": "n""#,
+            Driver::Nbd => r#", "server": {"type": "unix", "path": "s"}"#,
             Driver::NullCo | Driver::NullAio | Driver::Other(_) => "",
         };
         let arguments = format!(r#"{{"driver": "{name}", "node-name": "x"{own}}}"#);
@@ -182,6 +183,7 @@ fn drivers() {
                 | Driver::Compress
                 | Driver::Quorum
                 | Driver::Blkverify
+                | Driver::Nbd
         );
         assert_eq!(lacks.as_deref(), (!simulated).then_some(*name), "{name}");
         assert_eq!(listed.contains(name), !simulated, "the page, about {name}");

@@ -29,9 +29,7 @@ use std::process::ExitCode;
 const SKIPPED: &[(&str, &str)] = &[
     ("blockdev-create-errors", "not simulated: extended-l2"),
     ("cmdl-53", "not simulated: vvfat"),
-    ("gl1139-cmdline-0", "not simulated: nbd"),
     ("gl1139-cmdline-1", "not simulated: rbd"),
-    ("gl1139-nbd-target", "not simulated: nbd"),
     ("gl1139-protocols", "not simulated: rbd and others, of which a host may have installed some"),
 ];
 

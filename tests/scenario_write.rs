@@ -164,8 +164,12 @@ fn nbd() -> impl Strategy<Value = NbdStep> {
         prop::collection::vec(any::<(u64, u64)>(), 0..3).prop_map(NbdAnswer::Extents),
     ];
     let action = prop_oneof![
-        (word(), replies, prop::collection::vec(word(), 0..3), prop::option::of(word()))
-            .prop_map(|(export, replies, contexts, refused)| NbdAction::Connect { export, replies, contexts, refused }),
+        (word(), replies, prop::collection::vec(word(), 0..3), prop::option::of(word())).prop_map(
+            |(export, replies, contexts, refused)| {
+                let silent = refused.is_none() && contexts.is_empty();
+                NbdAction::Connect { export, replies, contexts, refused, silent }
+            }
+        ),
         // The kinds of requests have gaps in their numbers; a flush has no place.
         (prop::sample::select(vec![0u16, 1, 4, 5, 6, 7]), any::<u64>(), 0..32u64 << 20, any::<u8>(), 0..32u16)
             .prop_map(|(kind, offset, length, pattern, flags)| NbdAction::Ask { kind, offset, length, pattern, flags }),

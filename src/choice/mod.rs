@@ -271,6 +271,14 @@ impl<C: Choose + ?Sized> Choose for &mut C {
     fn diverged(&self) -> Option<&Divergence> {
         (**self).diverged()
     }
+
+    fn sleeps_wait(&self) -> bool {
+        (**self).sleeps_wait()
+    }
+
+    fn amend(&mut self, pick: u32) {
+        (**self).amend(pick);
+    }
 }
 
 /// The calm schedule: always alternative 0.

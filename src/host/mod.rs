@@ -11,6 +11,7 @@ mod faults;
 mod frozen;
 mod image;
 mod io;
+pub mod network;
 mod outside;
 mod rebase;
 
@@ -103,6 +104,8 @@ pub struct HostFiles {
     rules: Option<Box<faults::Rules>>,
     /// How fast its disk is.
     disk: Option<DiskRates>,
+    /// Servers that others run, by where they listen.
+    servers: BTreeMap<Arc<str>, network::NbdServer>,
 }
 
 impl HostFiles {

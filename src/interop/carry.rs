@@ -120,7 +120,7 @@ pub fn carry(command: &[String], plan: &Plan, dir: &Path, pace: Pace, guard: &Gu
         Pace::Calm => None,
         Pace::Racing { seed, gap } => Some(Gaps::new(seed, gap)),
     };
-    let mut client = Client { qemu, lines: Vec::new(), queue: Vec::new(), gaps, nbd: NbdClients::default() };
+    let mut client = Client { qemu, lines: Vec::new(), queue: Vec::new(), gaps, nbd: NbdClients::of(dir) };
     let (mut stuck, mut closed, mut hangs) = (None, false, false);
     for (number, step) in plan.steps.iter().enumerate() {
         if matches!(step.kind, StepKind::Qmp { .. } | StepKind::Hmp { .. }) {

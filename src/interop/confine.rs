@@ -9,6 +9,7 @@ use super::{Trouble, trouble};
 use crate::base::Json;
 use crate::qmp::drive::split_options;
 use crate::qmp::json::parse_one;
+use crate::scenario::nbd::NbdAction;
 use crate::scenario::plan::{Backing, FileOp, Plan, ProcessOp, StepKind};
 use std::fs;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -127,6 +128,7 @@ const LINES: &[&str] = &[
     "system_powerdown",
     "system_reset",
     "foo",
+    "nbd_server_start",
 ];
 
 /// Commands of qemu-io in its short and long forms; the last is none. `open` is none of them, nor is `sigraise`.
@@ -170,6 +172,7 @@ const DRIVERS: &[&str] = &[
     "copy-before-write",
     "copy-on-read",
     "file",
+    "nbd",
     "null-aio",
     "null-co",
     "preallocate",
@@ -228,6 +231,7 @@ const NAMES: &[&str] = &[
     "tag",
     "throttle-group",
     "top-node",
+    "x-dirty-bitmap",
 ];
 
 /// Why something is not allowed.
@@ -267,9 +271,12 @@ pub fn check(plan: &Plan) -> Result<(), Trouble> {
             | StepKind::Idle
             | StepKind::Bitmap(_)
             | StepKind::NoJobs
-            | StepKind::Nbd(_)
             | StepKind::NoEvents { .. }
             | StepKind::Mark(_) => Ok(()),
+            StepKind::Nbd(step) => match &step.action {
+                NbdAction::Serve(server) => name(&step.client).and_then(|()| name(&server.file)),
+                _ => Ok(()),
+            },
             StepKind::Process(ProcessOp::Start { args: all, .. }) => args(all),
             StepKind::Process(_) => Ok(()),
         };
@@ -303,6 +310,12 @@ fn reference(text: &str) -> Allowed {
             name(config)?;
             reference(image)
         }
+        // Servers on a network are none that a scenario may reach.
+        Some(("nbd", rest)) if rest.starts_with("unix:") => {
+            let path = rest.strip_prefix("unix:").unwrap_or(rest);
+            name(path.split(":exportname=").next().unwrap_or(path))
+        }
+        Some(("nbd+unix", rest)) => name(rest.split_once("socket=").map_or(rest, |(_, path)| path)),
         Some(("null-co" | "null-aio", rest)) => name(rest.strip_prefix("//").unwrap_or(rest)),
         Some((protocol, _)) => {
             Err(format!("`{text}` is of the protocol `{protocol}`: expected file, json, blkdebug, null-co, null-aio"))
@@ -331,6 +344,7 @@ fn word(key: &str, text: &str) -> Allowed {
         "qom-type" => listed("the object", text, OBJECTS),
         // A drive with `snapshot=on` has a file elsewhere.
         "snapshot" if text != "off" => Err(format!("`snapshot={text}` makes a file elsewhere")),
+        "host" => Err(format!("the host `{text}` is reached over a network")),
         last if NAMES.contains(&last) => Ok(()),
         _ => reference(text),
     }
@@ -450,6 +464,12 @@ fn hmp(line: &str) -> Allowed {
     }
     match command {
         "device_add" => words.try_for_each(|word| options(word, "driver", Some(DEVICES))),
+        "nbd_server_start" => {
+            words.filter(|word| !word.starts_with('-')).try_for_each(|word| match word.strip_prefix("unix:") {
+                Some(path) => name(path),
+                None => Err(format!("`{word}` listens on a network: expected unix:PATH")),
+            })
+        }
         "object_add" => words.try_for_each(|word| options(word, "qom-type", Some(OBJECTS))),
         "drive_add" => words.try_for_each(|word| options(word, "", None)),
         "change" | "drive_backup" | "drive_mirror" | "snapshot_blkdev" => {

@@ -1,14 +1,21 @@
-//! Clients of a real NBD server, for the steps of a scenario that has some. What they are answered is compared with what the scenario
+//! Clients of a real NBD server, for the steps of a scenario that has some, and servers for its nodes: `qemu-nbd`. What they are answered is compared with what the scenario
 //! expects by the model's client alone; here they only do the same at the same places.
-#![expect(clippy::disallowed_types, reason = "clients of a real QEMU's NBD server")]
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "clients of a real QEMU's NBD server, and servers for it"
+)]
 
 use crate::base::Json;
+use crate::host::network::{NbdServer, ServerState};
 use crate::nbd::{Greeting, Mode, Talk, cmd};
 use crate::scenario::nbd::{NbdAction, NbdStep, Replies};
+use rustix::process::{Pid, Signal};
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,9 +27,33 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct NbdClients {
     socket: Option<PathBuf>,
     clients: BTreeMap<Arc<str>, (UnixStream, Talk)>,
+    /// Those that have not said anything.
+    silent: BTreeMap<Arc<str>, UnixStream>,
+    /// The directory of the scenario's files.
+    dir: PathBuf,
+    /// Servers, by where they listen.
+    servers: BTreeMap<Arc<str>, Served>,
+}
+
+/// A `qemu-nbd`, and what it serves.
+#[derive(Debug)]
+struct Served {
+    server: NbdServer,
+    child: Option<Child>,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.end(Signal::KILL);
+    }
 }
 
 impl NbdClients {
+    /// None, of a scenario whose files are in `dir`.
+    pub(super) fn of(dir: &Path) -> NbdClients {
+        NbdClients { dir: dir.to_owned(), ..NbdClients::default() }
+    }
+
     /// A command is about to be sent: it may start the server.
     pub(super) fn note(&mut self, command: &Json, dir: &Path) {
         let path = command.get("arguments").and_then(|arguments| arguments.get("addr")?.get("data")?.get("path"));
@@ -37,12 +68,31 @@ impl NbdClients {
     /// No answer came, or there is no connection.
     pub(super) fn step(&mut self, step: &NbdStep) -> Result<(), String> {
         let name = &step.client;
-        if let NbdAction::Connect { export, replies, contexts, refused } = &step.action {
-            return self.connect(name, export, *replies, contexts, refused.is_some());
+        if let NbdAction::Connect { export, replies, contexts, refused, silent } = &step.action {
+            let stream = match self.silent.remove(name) {
+                Some(stream) => stream,
+                None => self.dial()?,
+            };
+            if *silent {
+                self.silent.insert(name.clone(), stream);
+                return Ok(());
+            }
+            return self.negotiate(name, stream, (export, *replies, contexts), refused.is_some());
+        }
+        if let NbdAction::Serve(server) = &step.action {
+            return self.serve(name, server);
+        }
+        if let NbdAction::Server(state) = &step.action {
+            return self.server(name, *state);
         }
         if matches!(step.action, NbdAction::Gone) {
             self.clients.remove(name);
+            self.silent.remove(name);
             return Ok(());
+        }
+        if let (NbdAction::Answer(_), Some(stream)) = (&step.action, self.silent.get_mut(name)) {
+            // All that it can be answered is the end of the connection.
+            return std::io::copy(stream, &mut std::io::sink()).map(drop).map_err(|error| error.to_string());
         }
         let Some((stream, talk)) = self.clients.get_mut(name) else { return Err(format!("no NBD client '{name}'")) };
         match &step.action {
@@ -55,7 +105,18 @@ impl NbdClients {
                 return Ok(());
             }
             NbdAction::Disconnect => talk.ask(cmd::DISC, 0, 0, 0, &[]),
-            NbdAction::Stall(_) | NbdAction::Gone | NbdAction::Connect { .. } => return Ok(()),
+            NbdAction::Stall(false) => {
+                // All that waits is read, so that the server can go on.
+                let _ = stream.set_read_timeout(Some(Duration::from_millis(300)));
+                while exchange(stream, talk).unwrap_or(false) {}
+                let _ = stream.set_read_timeout(Some(PATIENCE));
+                return Ok(());
+            }
+            NbdAction::Stall(true)
+            | NbdAction::Gone
+            | NbdAction::Connect { .. }
+            | NbdAction::Serve(_)
+            | NbdAction::Server(_) => return Ok(()),
         }
         let _ = stream.write_all(&talk.take_out());
         if matches!(step.action, NbdAction::Disconnect) {
@@ -64,17 +125,62 @@ impl NbdClients {
         Ok(())
     }
 
-    fn connect(
+    /// Starts `qemu-nbd`, and waits until it listens.
+    fn serve(&mut self, socket: &Arc<str>, server: &NbdServer) -> Result<(), String> {
+        let path = self.dir.join(&**socket);
+        let _ = std::fs::remove_file(&path);
+        let mut command = Command::new("qemu-nbd");
+        command.current_dir(&self.dir).stdin(Stdio::null()).stderr(Stdio::null());
+        command.args(["--format=raw", "--persistent", "--shared=0", "--export-name", &server.export]);
+        command.arg("--socket").arg(&path);
+        if server.read_only {
+            command.arg("--read-only");
+        }
+        if server.unmaps {
+            command.arg("--discard=unmap");
+        }
+        let child = command.arg(&*server.file).spawn().map_err(|error| format!("qemu-nbd: {error}"))?;
+        let mut served = Served { server: server.clone(), child: Some(child) };
+        for _ in 0..500 {
+            if UnixStream::connect(&path).is_ok() {
+                self.servers.insert(socket.clone(), served);
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        served.end(Signal::KILL);
+        Err(format!("qemu-nbd does not listen at {socket}"))
+    }
+
+    fn server(&mut self, socket: &Arc<str>, state: ServerState) -> Result<(), String> {
+        let served = self.servers.get_mut(socket).ok_or_else(|| format!("no server was started at '{socket}'"))?;
+        match state {
+            ServerState::Stalled => served.signal(Signal::STOP),
+            ServerState::Killed => served.end(Signal::KILL),
+            ServerState::Ended => served.end(Signal::TERM),
+            ServerState::Up if served.child.is_some() => served.signal(Signal::CONT),
+            ServerState::Up => {
+                let server = served.server.clone();
+                return self.serve(socket, &server);
+            }
+        }
+        Ok(())
+    }
+
+    fn dial(&self) -> Result<UnixStream, String> {
+        let socket = self.socket.as_ref().ok_or("no NBD server was started")?;
+        let stream = UnixStream::connect(socket).map_err(|error| format!("{}: {error}", socket.display()))?;
+        stream.set_read_timeout(Some(PATIENCE)).map_err(|error| error.to_string())?;
+        Ok(stream)
+    }
+
+    fn negotiate(
         &mut self,
         name: &Arc<str>,
-        export: &Arc<str>,
-        replies: Replies,
-        contexts: &[Arc<str>],
+        mut stream: UnixStream,
+        (export, replies, contexts): (&Arc<str>, Replies, &[Arc<str>]),
         refused: bool,
     ) -> Result<(), String> {
-        let socket = self.socket.as_ref().ok_or("no NBD server was started")?;
-        let mut stream = UnixStream::connect(socket).map_err(|error| format!("{}: {error}", socket.display()))?;
-        stream.set_read_timeout(Some(PATIENCE)).map_err(|error| error.to_string())?;
         let mode = match replies {
             Replies::Simple => Mode::Simple,
             Replies::Structured => Mode::Structured,
@@ -109,5 +215,21 @@ fn exchange(stream: &mut UnixStream, talk: &mut Talk) -> Result<bool, String> {
         }
         Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => Ok(false),
         Err(_) => Err("no answer came from the NBD server".to_owned()),
+    }
+}
+
+impl Served {
+    fn signal(&self, signal: Signal) {
+        let pid = self.child.as_ref().and_then(|child| Pid::from_raw(i32::try_from(child.id()).ok()?));
+        if let Some(pid) = pid {
+            let _ = rustix::process::kill_process(pid, signal);
+        }
+    }
+
+    fn end(&mut self, signal: Signal) {
+        self.signal(signal);
+        if let Some(mut child) = self.child.take() {
+            let _ = child.wait();
+        }
     }
 }

@@ -2,10 +2,14 @@
 //! bytes. No sockets, no world.
 //!
 //! [`Handshake`] is the whole negotiation; [`Header`] and [`Request`] are what a client asks afterwards; `reply` builds the answers,
-//! [`Extents`] what block status tells. [`Talk`] is the other end: a client that a scenario drives.
+//! [`Extents`] what block status tells.
+//!
+//! The other end, as QEMU's block driver is one (`nbd/client.c`): [`Negotiation`], `replies`. [`Talk`] is a client that a scenario drives.
 
 mod extents;
 mod handshake;
+mod negotiate;
+mod replies;
 mod reply;
 mod request;
 mod talk;
@@ -14,6 +18,8 @@ mod tests;
 
 pub use extents::{Extents, MAX_EXTENTS};
 pub use handshake::{Contexts, Handshake, Offer, Step};
+pub use negotiate::{Info, Negotiation, Progress};
+pub use replies::{Chunk, Reply, errno_from_wire, next_reply, request_bytes, take_chunk};
 pub use reply::{chunk_done, chunk_error, chunk_hole, chunk_read, chunk_status, errno_to_wire, simple};
 pub use request::{Checked, Header, Limits, Payload, Request, Selected, select, what_comes};
 pub use talk::{Answer, Greeting, Talk};

@@ -1,4 +1,4 @@
-//! Steps of clients of the NBD server: what they do, and what they expect to be answered.
+//! Steps of clients of the NBD server: what they do, and what they expect to be answered; and of servers elsewhere, which nodes are clients of.
 
 use super::error::{Fault, Read};
 use super::fields::Fields;
@@ -7,12 +7,13 @@ use super::kinds::pattern_byte;
 use super::tree::{Node, Value};
 use super::yaml::Yaml;
 use crate::base::errno::Errno;
+use crate::host::network::{NbdServer, ServerState};
 use std::sync::Arc;
 
-/// A step of an NBD client.
+/// A step of an NBD client, or of a server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NbdStep {
-    /// Its name in the scenario.
+    /// Its name in the scenario; where a server listens.
     pub client: Arc<str>,
     /// What it does or expects.
     pub action: NbdAction,
@@ -53,6 +54,8 @@ pub enum NbdAction {
         contexts: Vec<Arc<str>>,
         /// The text with which the server must refuse it.
         refused: Option<Arc<str>>,
+        /// It only connects, and says nothing until it connects again.
+        silent: bool,
     },
     /// Sends a request and does not wait.
     Ask {
@@ -75,6 +78,18 @@ pub enum NbdAction {
     Gone,
     /// Reads no more of what the server sends, or reads on.
     Stall(bool),
+    /// A server starts on the host, outside of the process.
+    Serve(NbdServer),
+    /// It stalls, goes on, or is gone.
+    Server(ServerState),
+}
+
+impl NbdAction {
+    /// Whether it is one of a server outside of the process.
+    #[must_use]
+    pub fn is_servers(&self) -> bool {
+        matches!(self, NbdAction::Serve(_) | NbdAction::Server(_))
+    }
 }
 
 /// What an answer must be.
@@ -104,6 +119,11 @@ impl ValueKind for Nbd {
 
     fn read(node: &Node) -> Read<NbdStep> {
         let mut fields = Fields::of("nbd", node)?;
+        if let Some(server) = fields.opt("server") {
+            let (client, action) = (server.text()?, server_action(&mut fields)?);
+            fields.end()?;
+            return Ok(NbdStep { client, action });
+        }
         let client = fields.req("client")?.text()?;
         let action = action(node, &mut fields)?;
         fields.end()?;
@@ -122,6 +142,7 @@ fn action(node: &Node, fields: &mut Fields<'_>) -> Read<NbdAction> {
             replies: fields.opt("replies").map_or(Ok(Replies::default()), |node| node.word(REPLIES))?,
             contexts: fields.opt("contexts").map_or(Ok(Vec::new()), Node::texts)?,
             refused: fields.opt("refused").map(Node::text).transpose()?,
+            silent: fields.opt("silent").map_or(Ok(false), Node::boolean)?,
         });
     }
     if let Some(expected) = fields.opt("answer") {
@@ -155,6 +176,28 @@ fn action(node: &Node, fields: &mut Fields<'_>) -> Read<NbdAction> {
     let expected = "expected `connect`, a request (`read`, `write`, `flush`, `trim`, `cache`, `zero`, `status`), `answer`, \
                     `leave` or `stall`";
     Err(Fault::new(node.span, "this is nothing that an NBD client does", expected))
+}
+
+const STATES: &[(&str, ServerState)] = &[
+    ("up", ServerState::Up),
+    ("stalled", ServerState::Stalled),
+    ("killed", ServerState::Killed),
+    ("ended", ServerState::Ended),
+];
+
+/// What a server does.
+fn server_action(fields: &mut Fields<'_>) -> Read<NbdAction> {
+    if let Some(state) = fields.opt("state") {
+        return state.word(STATES).map(NbdAction::Server);
+    }
+    let flag = |node: Option<&Node>| node.map_or(Ok(false), Node::boolean);
+    Ok(NbdAction::Serve(NbdServer {
+        file: fields.req("file")?.text()?,
+        export: fields.opt("export").map_or(Ok("".into()), Node::text)?,
+        read_only: flag(fields.opt("read-only"))?,
+        unmaps: flag(fields.opt("unmap"))?,
+        state: ServerState::Up,
+    }))
 }
 
 #[derive(Clone, Copy)]
@@ -208,9 +251,10 @@ fn write(step: &NbdStep) -> Yaml {
         table.iter().find(|(_, n)| *n == number).map_or_else(String::new, |(name, _)| (*name).to_owned())
     };
     let size = |n: u64| Some(Yaml::size(n));
-    let mut members: Vec<(String, Option<Yaml>)> = vec![("client".into(), text(&step.client))];
+    let who = if matches!(step.action, NbdAction::Serve(_) | NbdAction::Server(_)) { "server" } else { "client" };
+    let mut members: Vec<(String, Option<Yaml>)> = vec![(who.into(), text(&step.client))];
     match &step.action {
-        NbdAction::Connect { export, replies, contexts, refused } => {
+        NbdAction::Connect { export, replies, contexts, refused, silent } => {
             let name = REPLIES.iter().find(|(_, r)| r == replies).map_or("", |(name, _)| name);
             let contexts = (!contexts.is_empty())
                 .then(|| Yaml::List(contexts.iter().map(|context| Yaml::filled(context)).collect()));
@@ -219,6 +263,7 @@ fn write(step: &NbdStep) -> Yaml {
                 ("replies".into(), (*replies != Replies::default()).then(|| Yaml::plain(name))),
                 ("contexts".into(), contexts),
                 ("refused".into(), refused.as_ref().map(|why| Yaml::filled(why))),
+                ("silent".into(), silent.then(|| Yaml::bool(true))),
             ]);
         }
         NbdAction::Ask { kind, offset, length, pattern, flags } => {
@@ -236,6 +281,16 @@ fn write(step: &NbdStep) -> Yaml {
         NbdAction::Disconnect => members.push(("leave".into(), Some(Yaml::plain("disconnect")))),
         NbdAction::Gone => members.push(("leave".into(), Some(Yaml::plain("gone")))),
         NbdAction::Stall(on) => members.push(("stall".into(), Some(Yaml::bool(*on)))),
+        NbdAction::Serve(server) => members.extend([
+            ("file".into(), text(&server.file)),
+            ("export".into(), (!server.export.is_empty()).then(|| Yaml::filled(&server.export))),
+            ("read-only".into(), server.read_only.then(|| Yaml::bool(true))),
+            ("unmap".into(), server.unmaps.then(|| Yaml::bool(true))),
+        ]),
+        NbdAction::Server(state) => {
+            let name = STATES.iter().find(|(_, known)| known == state).map_or("", |(name, _)| name);
+            members.push(("state".into(), Some(Yaml::plain(name))));
+        }
     }
     let members = members.iter().map(|(name, value)| (name.as_str(), value.clone()));
     Yaml::map(members)

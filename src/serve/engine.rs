@@ -5,6 +5,7 @@
 //! [`Next::Holds`] there until a client sends something or all of them are seen to wait.
 
 use super::nbd::NbdSockets;
+use super::nbd_links::NbdLinks;
 use super::pace::{Pace, Sleeps};
 use super::record::Recording;
 use super::sim_options::SimOptions;
@@ -104,6 +105,8 @@ pub(super) struct Engine {
     pub images: Images,
     /// The sockets of its NBD server.
     pub nbd: NbdSockets,
+    /// The sockets of its `nbd` nodes.
+    pub links: NbdLinks,
     /// What it put out and nobody was sent yet.
     pub out: Vec<Output>,
     /// Descriptors that clients passed and that are in no set.
@@ -164,6 +167,7 @@ impl Engine {
             decider: Decider { inner, sleeps_wait: false, log, amended: false },
             images,
             nbd: NbdSockets::default(),
+            links: NbdLinks::default(),
             out: Vec::new(),
             fds: Vec::new(),
             serving: None,
@@ -188,12 +192,13 @@ impl Engine {
 
     /// Carries out the block options of the command line.
     pub(super) fn boot(&mut self, args: &[Arc<str>]) -> Result<(), String> {
-        let (images, recording) = (&mut self.images, &mut self.recording);
+        let (images, recording, links) = (&mut self.images, &mut self.recording, &mut self.links);
         if let Some(recording) = recording {
             recording.boot(args);
         }
         let booted = self.world.boot_with(args, &mut |world| {
             images.before_step(world);
+            links.exchange(world);
             note_found(images, recording);
         });
         self.out.extend(
@@ -398,17 +403,26 @@ impl Engine {
             .map_err(|payload| Broken::from_panic(&panic_text(&*payload)).unwrap_or_else(|| resume_unwind(payload)))
     }
 
+    /// Whether the step that has just found nothing to do would find something now, as a timer need not wait.
+    fn goes_on(&mut self) -> bool {
+        self.decider.sleeps_wait && self.world.timers().next().is_some() && !self.sleeps.must_wait(&self.world)
+    }
+
     /// Runs the world until a command may be looked at, or for a while.
     pub(super) fn run(&mut self) -> Next {
         let began = Instant::now();
         loop {
             for _ in 0..64 {
+                self.links.dial(&mut self.world);
                 if let Some(next) = self.look(began) {
                     return next;
                 }
                 match self.step() {
                     Stepped::Ran => {}
                     Stepped::Idle | Stepped::Hang if self.broken.is_some() => return Next::Ended,
+                    Stepped::Idle | Stepped::Hang if self.links.dial(&mut self.world) => {}
+                    // A timer was set that is due already.
+                    Stepped::Idle | Stepped::Hang if self.goes_on() => {}
                     // Nothing can happen but what a client or a timer brings.
                     Stepped::Idle | Stepped::Hang => return self.sleeps.until().map_or(Next::Rests, Next::Sleeps),
                 }

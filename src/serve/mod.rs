@@ -20,6 +20,7 @@ mod engine;
 pub mod help;
 mod monitor;
 mod nbd;
+mod nbd_links;
 pub mod options;
 pub mod pace;
 mod port;

@@ -59,13 +59,20 @@ impl Sleeps {
     /// Whether the timer that is next must wait for the wall clock.
     pub(super) fn must_wait(&mut self, world: &World) -> bool {
         self.rests = None;
-        if self.pace != Pace::Real || world.timers().next().is_none() {
+        if self.pace != Pace::Real {
             self.sleeps.clear();
             return false;
         }
+        // One that the next step sets waits, too: the main thread may poll for it at once.
+        if world.timers().next().is_none() {
+            self.sleeps.clear();
+            return true;
+        }
         let now = Instant::now();
         self.note(world, now);
-        self.waits(now).is_some()
+        // One that goes off in the next step says nothing of those behind it.
+        let later = self.sleeps.iter().filter(|s| s.deadline > world.now).min_by_key(|s| s.deadline);
+        later.is_none_or(|next| next.due > now && next.deadline > self.allowed)
     }
 
     /// Brings the list up to date with the world's timers.

@@ -63,6 +63,8 @@ enum Source {
     Listener(usize),
     Client(usize),
     Nbd(NbdSource),
+    /// The socket of an `nbd` node.
+    Link(usize),
     /// Somebody can be written to.
     Writable,
 }
@@ -133,6 +135,11 @@ impl Wire {
                         self.engine.nbd_arrived();
                     }
                 }
+                Source::Link(i) => {
+                    if self.engine.links.ready(&mut self.engine.world, i) {
+                        self.engine.nbd_arrived();
+                    }
+                }
                 // All of it is written in `deliver`.
                 Source::Writable => {}
                 Source::Client(port) => {
@@ -168,6 +175,10 @@ impl Wire {
         }
         for (source, fd, flags) in self.engine.nbd.sources(&self.engine.world) {
             sources.push(Source::Nbd(source));
+            fds.push(PollFd::from_borrowed_fd(fd, flags));
+        }
+        for (i, fd, flags) in self.engine.links.sources(&self.engine.world) {
+            sources.push(Source::Link(i));
             fds.push(PollFd::from_borrowed_fd(fd, flags));
         }
         for fd in self.console.clogged() {
@@ -332,6 +343,7 @@ impl Wire {
             }
         }
         self.engine.nbd.deliver(&mut self.engine.world);
+        self.engine.links.deliver(&mut self.engine.world);
         for port in 0..self.ports.len() {
             self.flush(port);
         }
@@ -417,7 +429,7 @@ impl Wire {
 
     /// Removes what was put into the file system.
     pub(super) fn clean_up(&mut self) {
-        self.engine.nbd.close();
+        // A QEMU that ends leaves the socket of its NBD server.
         for path in self.ports.iter().filter_map(Port::path) {
             let _ = std::fs::remove_file(path);
         }

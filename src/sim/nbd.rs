@@ -2,7 +2,7 @@
 //! stalls.
 
 use crate::nbd::{Answer, Greeting, Mode, Talk, cmd, errno_to_wire};
-use crate::scenario::nbd::{NbdAnswer, Replies};
+use crate::scenario::nbd::{NbdAction, NbdAnswer, Replies};
 use crate::world::World;
 use crate::world::arena::ConnId;
 use std::collections::BTreeMap;
@@ -15,6 +15,8 @@ struct Actor {
     talk: Talk,
     /// It reads nothing.
     stalls: bool,
+    /// It says nothing, either.
+    silent: bool,
     /// The server has closed the connection.
     closed: bool,
     /// It is gone.
@@ -36,7 +38,7 @@ impl NbdClients {
     /// Lets bytes through, both ways.
     pub(super) fn pump(&mut self, world: &mut World) {
         for actor in self.actors.values_mut().filter(|actor| !actor.left) {
-            if !actor.stalls && world.nbd_has_output(actor.conn) {
+            if !actor.stalls && !actor.silent && world.nbd_has_output(actor.conn) {
                 let bytes = world.nbd_take(actor.conn);
                 actor.talk.receive(&bytes);
             }
@@ -44,7 +46,7 @@ impl NbdClients {
             if !out.is_empty() {
                 world.nbd_receive(actor.conn, &out);
             }
-            if world.nbd_is_shut(actor.conn) && !world.nbd_has_output(actor.conn) {
+            if world.nbd_is_shut(actor.conn) && (actor.silent || !world.nbd_has_output(actor.conn)) {
                 actor.closed = true;
             }
         }
@@ -59,20 +61,24 @@ impl NbdClients {
         world: &mut World,
         name: &Arc<str>,
         export: &Arc<str>,
-        replies: Replies,
-        contexts: &[Arc<str>],
+        (replies, contexts): (Replies, &[Arc<str>]),
+        silent: bool,
     ) -> Result<(), String> {
-        if self.actors.get(name).is_some_and(|actor| !actor.left && !actor.closed) {
-            return Err(format!("the NBD client '{name}' is connected already"));
-        }
-        let Some(conn) = world.nbd_connect() else { return Err("no NBD server listens".to_owned()) };
         let mode = match replies {
             Replies::Simple => Mode::Simple,
             Replies::Structured => Mode::Structured,
             Replies::Extended => Mode::Extended,
         };
         let talk = Talk::new(Greeting { export: export.clone(), mode, contexts: contexts.to_vec() });
-        self.actors.insert(name.clone(), Actor { conn, talk, stalls: false, closed: false, left: false });
+        if let Some(actor) = self.actors.get_mut(name).filter(|actor| actor.silent && !actor.left && !actor.closed) {
+            (actor.talk, actor.silent) = (talk, silent);
+            return Ok(());
+        }
+        if self.actors.get(name).is_some_and(|actor| !actor.left && !actor.closed) {
+            return Err(format!("the NBD client '{name}' is connected already"));
+        }
+        let Some(conn) = world.nbd_connect() else { return Err("no NBD server listens".to_owned()) };
+        self.actors.insert(name.clone(), Actor { conn, talk, stalls: false, silent, closed: false, left: false });
         Ok(())
     }
 
@@ -168,6 +174,25 @@ impl NbdClients {
             (false, _) => Ok(None),
         }
     }
+}
+
+/// A server on the host starts, or changes its state.
+///
+/// # Errors
+/// There is no such file, or no such server.
+pub(super) fn serve(world: &mut World, address: &Arc<str>, action: &NbdAction) -> Result<(), String> {
+    match action {
+        NbdAction::Serve(server) if !world.files.exists(&server.file) => {
+            return Err(format!("there is no file '{}' that a server could serve", server.file));
+        }
+        NbdAction::Serve(server) => world.files.start_nbd_server(address, server.clone()),
+        NbdAction::Server(state) if !world.files.set_nbd_server(address, *state) => {
+            return Err(format!("no server was started at '{address}'"));
+        }
+        _ => {}
+    }
+    world.nbd_server_changed(address);
+    Ok(())
 }
 
 /// What came of a request, in a few words.

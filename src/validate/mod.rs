@@ -11,6 +11,7 @@ pub mod target;
 
 pub use search::{Answer, Effort, HANG, Refusal, search, validate, validate_like, validate_printed};
 
+use crate::scenario::nbd::{NbdAction, NbdStep};
 use crate::scenario::plan::{Expect, Fails, Plan, PlannedStep, Pos, StepKind};
 use crate::trace::compare::ClientLine;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ pub fn unexpecting(plan: &Plan) -> Plan {
             StepKind::Hmp { line, .. } => {
                 StepKind::Hmp { line: line.clone(), output: None, returns: None, fails: Fails::Any }
             }
+            // Servers are part of what the process finds around it.
+            StepKind::Nbd(NbdStep { action: NbdAction::Serve(_) | NbdAction::Server(_), .. }) => step.kind.clone(),
             StepKind::Bitmap(_)
             | StepKind::Same(_)
             | StepKind::NoJobs

@@ -63,6 +63,8 @@ ids! {
     ExportId, "export";
     /// A connection of the NBD server, with its `NBDClient`.
     ConnId, "conn";
+    /// A socket of a client of another server.
+    LinkId, "link";
 }
 
 /// Numbered slots. A freed number of an arena that never reuses one stays free for ever, so a stale id is noticed.
@@ -219,7 +221,7 @@ impl<I: Copy + From<u32> + Into<u32> + std::fmt::Debug, T: Clone> std::ops::Inde
 
 /// Ends the step: QEMU would go on with what stands in that memory now.
 #[cold]
-pub(super) fn used_after_free(id: &dyn std::fmt::Debug) -> ! {
+pub(in crate::world) fn used_after_free(id: &dyn std::fmt::Debug) -> ! {
     let reason = "it was freed before, and is used again";
     panic!("{}", Broken::new(Invariant::UsedAfterFree, format!("{id:?}"), reason))
 }

@@ -106,6 +106,10 @@ impl World {
             Bh::CoDrain { co, bs, begin } => self.co_drain(co, bs, begin),
             Bh::BlkExpDelete(export) => self.blk_exp_delete(export),
             Bh::NbdAccept => self.nbd_accept(),
+            Bh::NbdReplies(node) => {
+                self.nbd_replies(node);
+                Flow::Go
+            }
             Bh::NbdWakeRead(conn) => {
                 self.nbd_wake_read(conn);
                 Flow::Go
@@ -159,6 +163,9 @@ impl World {
                 self.aio_co_wake(co);
             }
             TimerKind::NbdHandshake(conn) => self.nbd_handshake_timer(conn),
+            TimerKind::NbdOpen(node) => self.nbd_open_timer(node),
+            TimerKind::NbdDelay(node) => self.nbd_delay_timer(node),
+            TimerKind::NbdRetry(node) => self.nbd_retry_timer(node),
             TimerKind::Throttle(who, write) => {
                 self.trace.take_cause(Later::Throttle(who.number(), write));
                 self.throttle_timer(who, write);

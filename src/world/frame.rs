@@ -37,6 +37,7 @@ macro_rules! files_with_frames {
             CopyBeforeWrite(block::driver::copy_before_write::CopyBeforeWriteFrame),
             Copies(block::driver::copies::CopiesFrame),
             CopyOnRead(block::driver::copy_on_read::CopyOnReadFrame),
+            Nbd(block::driver::nbd::NbdFrame),
             Qcow2(block::driver::qcow2::Qcow2Frame),
             Qcow2Create(block::driver::qcow2_create::Qcow2CreateFrame),
             Throttle(block::driver::throttle::ThrottleFrame),

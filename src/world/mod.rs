@@ -26,7 +26,7 @@ use crate::block::content::{Data, WriteTag};
 use crate::host::HostFiles;
 use crate::quirk::Quirks;
 use crate::trace::Trace;
-use arena::{Arena, CallId, CoId, NodeId, TranId};
+use arena::{Arena, CallId, CoId, LinkId, NodeId, TranId};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -49,6 +49,8 @@ pub struct World {
     pub jobs: job::Jobs,
     /// Exports and the NBD server.
     pub exports: Kept<export::Exports>,
+    /// Sockets of `nbd` nodes.
+    links: Arena<LinkId, block::driver::nbd::link::Link>,
     /// Copy calls.
     calls: Arena<CallId, block::driver::block_copy_state::CopyCall>,
     /// Transactions being prepared.
@@ -89,7 +91,7 @@ crate::base::time::rebase!(World {
     moves: now, aio, cos, graph, jobs, out, throttling;
     // Records tell of what was.
     stays: trace;
-    rest: steps, graph_readers_waiting, exports, calls, trans, padding, monitor, files, writers, writer, machine, passed,
+    rest: steps, graph_readers_waiting, exports, links, calls, trans, padding, monitor, files, writers, writer, machine, passed,
         running, ran, quitting, quirks, feed
 });
 
@@ -106,6 +108,7 @@ impl World {
             graph_readers_waiting: Vec::new(),
             jobs: job::Jobs::default(),
             exports: Kept::default(),
+            links: Arena::unique(),
             calls: Arena::reusing(),
             trans: Arena::reusing(),
             padding: Vec::new(),

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::drivers::{
-    BlkdebugOptions, BlkverifyOptions, CbwOptions, CorOptions, FileOptions, NullOptions, PreallocateOptions,
-    Qcow2Options, QuorumOptions, RawOptions, ThrottleOptions,
+    BlkdebugOptions, BlkverifyOptions, CbwOptions, CorOptions, FileOptions, NbdOptions, NullOptions,
+    PreallocateOptions, Qcow2Options, QuorumOptions, RawOptions, ThrottleOptions,
 };
 use super::enums::{DetectZeroes, DiscardOption};
 use crate::base::Json;
@@ -79,6 +79,8 @@ pub enum DriverOptions {
     Blkverify(Box<BlkverifyOptions>),
     /// `compress`: the node below.
     Compress(Box<BlockdevRef>),
+    /// `nbd`
+    Nbd(Box<NbdOptions>),
     /// Any other driver QEMU knows; its options were not looked at.
     Other(&'static str, Json),
 }
@@ -132,6 +134,8 @@ pub enum Driver {
     Blkverify,
     /// `compress`
     Compress,
+    /// `nbd`
+    Nbd,
     /// A driver that QEMU has and the model has not.
     Other(&'static str),
 }
@@ -160,7 +164,7 @@ impl QapiEnum for Driver {
         (Driver::Other("https"), "https"),
         (Driver::Other("iscsi"), "iscsi"),
         (Driver::Other("luks"), "luks"),
-        (Driver::Other("nbd"), "nbd"),
+        (Driver::Nbd, "nbd"),
         (Driver::Other("nfs"), "nfs"),
         (Driver::NullAio, "null-aio"),
         (Driver::NullCo, "null-co"),
@@ -211,6 +215,7 @@ impl DriverOptions {
             DriverOptions::Quorum(_) => Driver::Quorum,
             DriverOptions::Blkverify(_) => Driver::Blkverify,
             DriverOptions::Compress(_) => Driver::Compress,
+            DriverOptions::Nbd(_) => Driver::Nbd,
             DriverOptions::Other(name, _) => Driver::Other(name),
         }
     }
@@ -297,6 +302,7 @@ impl BlockdevOptions {
             Driver::Quorum => DriverOptions::Quorum(Box::new(QuorumOptions::visit(v)?)),
             Driver::Blkverify => DriverOptions::Blkverify(Box::new(BlkverifyOptions::visit(v)?)),
             Driver::Compress => DriverOptions::Compress(Box::new(v.with("file", BlockdevRef::visit)?)),
+            Driver::Nbd => DriverOptions::Nbd(Box::new(NbdOptions::visit(v)?)),
             Driver::Other(name) => DriverOptions::Other(name, whole.clone()),
         })
     }

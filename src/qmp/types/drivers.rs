@@ -8,10 +8,11 @@ use super::enums::{
     AioOption, BlkdebugIoType, BlockPermission, OnCbwError, OnOffAuto, Qcow2EncryptionFormat, Qcow2OverlapCheckMode,
     QuorumReadPattern,
 };
+use super::export::SocketAddress;
 use crate::base::Json;
 use crate::block::event::BlkdebugEvent;
 use crate::qmp::declare::{members, values};
-use crate::qmp::visit::{QapiEnum, ValueAt, Visit};
+use crate::qmp::visit::{QapiEnum, ValueAt, Visit, Visitor};
 
 members! {
     /// `file` (`BlockdevOptionsFile`).
@@ -298,5 +299,38 @@ members! {
         prealloc_align: Option<i64>,
         /// Bytes; default 128 MiB.
         prealloc_size: Option<i64>,
+    }
+}
+
+/// `nbd` (`BlockdevOptionsNbd`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct NbdOptions {
+    /// Where the server listens.
+    pub server: SocketAddress,
+    /// Name of the export; default "".
+    pub export: Option<Arc<str>>,
+    /// Credentials.
+    pub tls_creds: Option<Arc<str>>,
+    /// Whose certificate is expected.
+    pub tls_hostname: Option<Arc<str>>,
+    /// A context in the place of `base:allocation`.
+    pub x_dirty_bitmap: Option<Arc<str>>,
+    /// Seconds; default 0.
+    pub reconnect_delay: Option<u32>,
+    /// Seconds; default 0.
+    pub open_timeout: Option<u32>,
+}
+
+impl NbdOptions {
+    pub(super) fn visit(v: &mut Visitor<'_>) -> Visit<NbdOptions> {
+        Ok(NbdOptions {
+            server: v.with("server", SocketAddress::flat)?,
+            export: v.opt_str("export")?,
+            tls_creds: v.opt_str("tls-creds")?,
+            tls_hostname: v.opt_str("tls-hostname")?,
+            x_dirty_bitmap: v.opt_str("x-dirty-bitmap")?,
+            reconnect_delay: v.opt_uint32("reconnect-delay")?,
+            open_timeout: v.opt_uint32("open-timeout")?,
+        })
     }
 }

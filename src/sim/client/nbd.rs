@@ -7,28 +7,27 @@ use crate::trace::compare::same_text;
 use crate::world::World;
 
 impl Client {
-    /// A step of an NBD client. What it sends it sends when the process is at rest, or, by choice, earlier.
+    /// A step of an NBD client: it sends when the process is at rest, or, by choice, earlier; servers act also while it polls.
     pub(super) fn nbd_step(&mut self, world: &mut World, choose: &mut dyn Choose, step: &NbdStep) -> Act {
         let name = &step.client;
         if let NbdAction::Answer(expected) = &step.action {
-            return match self.nbd.answered(name, expected) {
-                Ok(None) => Act::Waits,
-                Ok(Some(text)) => {
-                    self.note(world, "nbd", format!("{name}: {text}").into());
-                    self.next()
-                }
-                Err(reason) => self.checked(Err(reason)),
-            };
+            let answered = self.nbd.answered(name, expected);
+            if let Ok(Some(text)) = &answered {
+                self.note(world, "nbd", format!("{name}: {text}").into());
+            }
+            return if answered == Ok(None) { Act::Waits } else { self.checked(answered.map(drop)) };
         }
-        if !self.nbd_connects && !self.at_rest(world) && (!world.in_main_loop() || self.decide(choose, 2) == 0) {
+        let serves = step.action.is_servers();
+        let (vain, polls) = (serves && world.polls_in_vain(), !serves && !world.in_main_loop());
+        if !vain && !self.nbd_connects && !self.at_rest(world) && (polls || self.decide(choose, 2) == 0) {
             return Act::Waits;
         }
         let done = match &step.action {
-            NbdAction::Connect { export, replies, contexts, refused } => {
+            NbdAction::Connect { export, replies, contexts, refused, silent } => {
                 if !self.nbd_connects {
-                    let connected = self.nbd.connect(world, name, export, *replies, contexts);
-                    self.nbd_connects = connected.is_ok();
-                    return if connected.is_ok() { Act::Acted } else { self.checked(connected) };
+                    let connected = self.nbd.connect(world, name, export, (*replies, contexts), *silent);
+                    self.nbd_connects = connected.is_ok() && !*silent;
+                    return if self.nbd_connects { Act::Acted } else { self.checked(connected) };
                 }
                 let negotiated = match self.nbd.negotiated(name) {
                     Ok(None) => return Act::Waits,
@@ -46,10 +45,12 @@ impl Client {
             NbdAction::Ask { kind, offset, length, pattern, flags } => {
                 self.nbd.ask(world, name, (*kind, *flags), (*offset, *length), *pattern)
             }
-            NbdAction::Disconnect => self.nbd.leave(world, name, true),
-            NbdAction::Gone => self.nbd.leave(world, name, false),
+            NbdAction::Disconnect | NbdAction::Gone => {
+                self.nbd.leave(world, name, step.action == NbdAction::Disconnect)
+            }
             NbdAction::Stall(on) => self.nbd.stall(name, *on),
             NbdAction::Answer(_) => Ok(()),
+            action @ (NbdAction::Serve(_) | NbdAction::Server(_)) => crate::sim::nbd::serve(world, name, action),
         };
         self.checked(done)
     }

@@ -104,11 +104,13 @@ impl Client {
             Some(StepKind::Nbd(step)) => !matches!(step.action, NbdAction::Answer(_)),
             _ => false,
         };
+        let anywhere =
+            matches!(self.steps.get(self.step).map(|s| &s.kind), Some(StepKind::Nbd(s)) if s.action.is_servers());
         let quiet = world.at_rest() && world.out.is_empty() && world.next_deadline().is_none();
         match self.state {
             State::Reply => false,
             State::Before if world.at_rest() && world.next_deadline().is_some() => true,
-            State::Before => sends && world.in_main_loop() && !quiet,
+            State::Before => sends && (anywhere || world.in_main_loop()) && !quiet,
             State::Sleep(_) => world.in_main_loop() && !world.at_rest(),
         }
     }

@@ -95,7 +95,12 @@ impl World {
 
     /// Notes a request to a file, where it begins and where it ends.
     pub(in crate::world) fn trace_device(&mut self, request: &DeviceRequest, phase: Phase) {
-        let Some(node) = self.graph.nodes.get(request.node).filter(|node| node.drv().row().traced_at_device) else {
+        let Some(node) = self
+            .graph
+            .nodes
+            .get(request.node)
+            .filter(|node| node.driver.as_ref().is_some_and(|driver| driver.row().traced_at_device))
+        else {
             return;
         };
         let node = node.node_name.clone();

@@ -24,6 +24,12 @@ impl World {
         self.aio.stack.is_empty() && !self.aio.starved
     }
 
+    /// Whether the main thread polls for something that others have to bring: nothing is ready, and nothing is in flight.
+    #[must_use]
+    pub fn polls_in_vain(&self) -> bool {
+        matches!(self.aio.stack.last(), Some(Frame::Poll(_))) && !self.aio.main.ready() && self.aio.in_flight.is_empty()
+    }
+
     /// Whether nothing is ready and nothing is in flight: only timers can still go off, and not yet. A job that sleeps for no time, as a
     /// stream does before each chunk, does not rest.
     #[must_use]

@@ -46,6 +46,8 @@ pub enum Bh {
     NbdAccept,
     /// `nbd/server.c:nbd_wake_read_bh`
     NbdWakeRead(ConnId),
+    /// `block/nbd.c:nbd_receive_replies`: something came for the requests of a node.
+    NbdReplies(NodeId),
     /// A graph operation on behalf of a coroutine (the `no_co_wrapper`s, such as `blk_co_new_with_bs` and `blk_co_unref`).
     CoCall(CoId, Box<Frame>),
 }
@@ -54,7 +56,7 @@ impl Bh {
     /// Under what its cause is kept; [`Bh::CoSchedule`] has none, the coroutines that it enters have theirs.
     pub(in crate::world) fn work(&self) -> Option<Later> {
         match self {
-            Bh::CoSchedule | Bh::BlkExpDelete(_) | Bh::NbdAccept | Bh::NbdWakeRead(_) => None,
+            Bh::CoSchedule | Bh::BlkExpDelete(_) | Bh::NbdAccept | Bh::NbdWakeRead(_) | Bh::NbdReplies(_) => None,
             Bh::JobExit(job) => Some(Later::JobExit(job.0)),
             Bh::BdrvUnref(bs) => Some(Later::Unref(bs.0)),
             Bh::CoDrain { co, .. } | Bh::CoCall(co, _) => Some(Later::CoBh(co.0)),
@@ -75,7 +77,7 @@ impl Rebase for Bh {
             Bh::BlkExpDelete(export) => timeless(export),
             Bh::NbdWakeRead(conn) => timeless(conn),
             Bh::NbdAccept => {}
-            Bh::BdrvUnref(bs) => timeless(bs),
+            Bh::BdrvUnref(node) | Bh::NbdReplies(node) => timeless(node),
             Bh::CoDrain { co, bs, begin } => timeless(&(co, bs, begin)),
             Bh::CoSchedule | Bh::QmpDispatch | Bh::QmpPop | Bh::QmpReply => {}
         }

@@ -142,7 +142,8 @@ impl World {
             pick = choose.choose_of(ChoicePoint::CompleteNext, u32::try_from(among).expect("few requests"), &of, about);
             picked = nth(&order, pick as usize);
         }
-        if picked.is_none() && choose.sleeps_wait() {
+        let is_due = timer.as_ref().is_some_and(|timer| timer.deadline <= self.now);
+        if picked.is_none() && !is_due && choose.sleeps_wait() {
             if requests == 0 {
                 return false;
             }

@@ -47,6 +47,9 @@ impl World {
             Some(TimerKind::CoSleep(_)) => Who::Timer("coroutine".into()),
             Some(TimerKind::Throttle(..)) => Who::Timer("throttle group".into()),
             Some(TimerKind::NbdHandshake(_)) => Who::Timer("NBD handshake".into()),
+            Some(TimerKind::NbdOpen(_)) => Who::Timer("open-timeout".into()),
+            Some(TimerKind::NbdDelay(_)) => Who::Timer("reconnect-delay".into()),
+            Some(TimerKind::NbdRetry(_)) => Who::Timer("NBD connection".into()),
             None => Who::Nobody,
         }
     }
@@ -72,9 +75,8 @@ impl World {
     pub(super) fn subject_of_timer(&self, timer: Option<&Timer>) -> Subject {
         let task = match timer.map(|timer| timer.kind) {
             Some(TimerKind::JobSleep(job)) => Subject::job(job.0),
-            Some(TimerKind::Throttle(..) | TimerKind::NbdHandshake(_)) => Subject::PROCESS,
             Some(TimerKind::CoSleep(co)) => self.cos.get(co).map_or(Subject::PROCESS, |co| co.task),
-            None => Subject::PROCESS,
+            Some(_) | None => Subject::PROCESS,
         };
         self.subject(task)
     }

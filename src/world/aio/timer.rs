@@ -5,7 +5,7 @@ use super::device::DeviceRequest;
 use crate::base::time::{Instant, Span};
 use crate::trace::Later;
 use crate::world::World;
-use crate::world::arena::{CoId, ConnId, JobId};
+use crate::world::arena::{CoId, ConnId, JobId, NodeId};
 
 /// Where orders are open, a request is done before timers that are further away than this, ten minutes: a job that looks every now and then whether it has
 /// something to do would keep it waiting for ever.
@@ -25,6 +25,12 @@ pub enum TimerKind {
     Throttle(crate::world::arena::Member, bool),
     /// `nbd/server.c:nbd_handshake_timer_cb`
     NbdHandshake(ConnId),
+    /// `block/nbd.c:open_timer_cb`
+    NbdOpen(NodeId),
+    /// `block/nbd.c:reconnect_delay_timer_cb`
+    NbdDelay(NodeId),
+    /// The sleep of `nbd/client-connection.c:connect_thread_func`.
+    NbdRetry(NodeId),
 }
 
 /// A timer of `QEMU_CLOCK_REALTIME`.
@@ -50,7 +56,7 @@ impl World {
             TimerKind::CoSleep(co) => self.trace.keep_cause(Later::CoSleep(co.0)),
             TimerKind::Throttle(who, write) => self.trace.keep_cause(Later::Throttle(who.number(), write)),
             // What it ends is told of by who notices it.
-            TimerKind::NbdHandshake(_) => {}
+            TimerKind::NbdHandshake(_) | TimerKind::NbdOpen(_) | TimerKind::NbdDelay(_) | TimerKind::NbdRetry(_) => {}
         }
         // A timer that is further away than all times is one that never goes off.
         self.aio.timers.push(Timer { deadline: deadline.min(LAST.max(self.now)), kind });

@@ -91,6 +91,9 @@ impl World {
         if let Some(err) = OpenSpec::unknown_protocol(path) {
             return self.ret(Val::Done(Err(err)));
         }
+        if OpenSpec::is_nbd_name(path) {
+            return fail(self, "not simulated: making an image on an NBD server".to_owned());
+        }
         if matches!(format, "file" | "raw") && image.backing.is_some() {
             return fail(self, format!("Backing file not supported for file format '{format}'"));
         }

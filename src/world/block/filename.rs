@@ -117,6 +117,7 @@ impl World {
         let plain = given.is_empty() && !overridden;
         let exact = match (driver, below) {
             (Driver::File(file), _) => return file.filename.clone(),
+            (Driver::Nbd(nbd), _) => nbd.exact_filename(),
             (Driver::Null(_), _) if plain => return format!("{}://", driver.format_name()).into(),
             (driver, Some(below)) if driver.row().named_as_below => {
                 return self.filename_of(below);

@@ -109,10 +109,11 @@ impl NbdClient {
         self.shut || self.forgotten
     }
 
-    /// Whether what is written has room.
+    /// Whether who waits to write goes on: there is room, or the client is gone. That the process has shut the socket down does not wake it:
+    /// a unix socket whose peer has not read is not writable then, either.
     #[must_use]
     pub fn writable(&self) -> bool {
-        self.is_broken() || self.output.len() < SOCKET_BUFFER
+        self.forgotten || self.output.len() < SOCKET_BUFFER
     }
 }
 

@@ -8,6 +8,7 @@ use crate::qmp::types::{
     BitmapSource, BlockExportAdd, BlockExportBase, BlockExportNbd, ExportType, NbdServerAdd, NbdServerStart,
     SocketAddress,
 };
+use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::aio::queue::{Bh, Ctx};
 use crate::world::aio::step::Cond;
@@ -217,8 +218,12 @@ impl World {
 
     /// `nbd_server_free`: no more connections, and those that there are end.
     fn nbd_server_free(&mut self) -> Flow {
+        let forgets = self.quirks.has(Quirk::NbdStopForgetsClients);
         let Some(server) = &mut self.exports.server else { return Flow::Go };
         server.listens = false;
+        if forgets {
+            server.conns.clear();
+        }
         for conn in std::mem::take(&mut server.backlog) {
             self.exports.clients[conn].shut();
         }
@@ -244,6 +249,9 @@ impl World {
 
     /// `nbd_blockdev_client_closed`, `nbd_update_server_watch`
     pub(super) fn nbd_connection_closed(&mut self, conn: ConnId) {
+        if self.exports.server.is_none() {
+            Self::qemu_aborts(format!("{conn:?}"), "nbd_blockdev_client_closed: there is no server");
+        }
         let Some(server) = &mut self.exports.server else { return };
         server.conns.retain(|listed| *listed != conn);
         if server.accepts() && !server.backlog.is_empty() {

@@ -338,7 +338,8 @@ impl World {
     }
 
     /// `backup_cancel`: every request is by force.
-    fn backup_cancel(&mut self, _job: JobId, _force: bool) -> bool {
+    fn backup_cancel(&mut self, job: JobId, _force: bool) -> bool {
+        self.bdrv_cancel_in_flight(self.jobs[job].backup().target);
         true
     }
 

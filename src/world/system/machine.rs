@@ -387,11 +387,12 @@ impl World {
     /// # Errors
     /// There is no such device, or it has no disk.
     pub(in crate::world) fn blk_by_qdev_id(&self, id: &str) -> Result<BackendId, QmpError> {
-        let by_path = self.graph.backends.iter().find(|(_, b)| b.dev.as_deref() == Some(id)).map(|(blk, _)| blk);
-        if let Some(blk) = by_path {
+        let name = id.strip_prefix("/machine/peripheral/").unwrap_or(id);
+        let is_it = |dev: &str| dev == id || dev == name;
+        let found = self.graph.backends.iter().find(|(_, b)| b.dev.as_deref().is_some_and(is_it));
+        if let Some((blk, _)) = found {
             return Ok(blk);
         }
-        let name = id.strip_prefix("/machine/peripheral/").unwrap_or(id);
         match self.machine.device(name) {
             None => Err(QmpError::new(ErrorClass::DeviceNotFound, format!("Device '{id}' not found"))),
             Some(_) => Err(QmpError::generic("Device does not have a block device backend")),

@@ -442,6 +442,7 @@ impl World {
             Some(_) if n.dropped => Frozen::Unknown,
             Some(Driver::Null(null)) if null.read_zeroes => Frozen::Zero,
             Some(Driver::Null(_) | Driver::SnapshotAccess) => Frozen::Unknown,
+            Some(Driver::Nbd(nbd)) => self.frozen_behind(nbd),
             // What a real file holds was not all read.
             Some(Driver::File(_)) if self.files.is_connected() => Frozen::Unknown,
             Some(Driver::File(file)) => match self.files.get(&file.path) {

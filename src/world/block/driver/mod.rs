@@ -10,6 +10,7 @@ pub mod copy_before_write;
 pub mod copy_on_read;
 pub mod file;
 pub mod mirror_top;
+pub mod nbd;
 pub mod null;
 pub mod qcow2;
 pub mod qcow2_create;
@@ -22,6 +23,7 @@ use crate::base::errno::{Errno, Ret};
 use crate::base::units::{SECTOR, align_up};
 use crate::block::blkdebug::IoType;
 use crate::block::content::Data;
+use crate::nbd::{cmd, flag};
 use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::aio::device::DeviceOp;
@@ -83,6 +85,8 @@ pub enum Driver {
     Quorum(Box<copies::quorum::Quorum>),
     /// `blkverify`: its requests under way.
     Blkverify(copies::Fans),
+    /// `nbd`
+    Nbd(Box<nbd::NbdDriver>),
 }
 
 crate::base::time::rebase!(enum Driver {
@@ -102,6 +106,7 @@ crate::base::time::rebase!(enum Driver {
     Compress,
     Quorum(quorum),
     Blkverify(fans),
+    Nbd(nbd),
 });
 
 /// The frames of this file: the rest of a function each.
@@ -176,6 +181,7 @@ impl World {
             Driver::TestFilter => self.pass_read(node, offset, bytes),
             Driver::Quorum(_) => self.quorum_preadv(node, offset, bytes),
             Driver::Blkverify(_) => self.blkverify_preadv(node, offset, bytes),
+            Driver::Nbd(_) => self.nbd_preadv(node, offset, bytes),
             Driver::CopyOnRead(_) => self.cor_co_preadv(node, offset, bytes, flags),
             Driver::Qcow2(_) => self.qcow2_preadv(node, offset, bytes),
             Driver::SnapshotAccess => self.snapshot_preadv(node, offset, bytes),
@@ -228,6 +234,7 @@ impl World {
             Driver::Compress => self.compress_pwritev(req),
             Driver::Quorum(_) => self.quorum_pwritev(&req),
             Driver::Blkverify(_) => self.blkverify_pwritev(&req),
+            Driver::Nbd(_) => self.nbd_pwritev(&req),
         }
     }
 
@@ -241,7 +248,10 @@ impl World {
         req.node = self.below(req.node);
         req.offset += shift;
         req.unpadded = None;
-        req.flags = req.flags.without(IoFlags::SERIALISING).without(IoFlags::FUA);
+        req.flags = req.flags.without(IoFlags::SERIALISING);
+        if !self.supports_fua(req.node) {
+            req.flags = req.flags.without(IoFlags::FUA);
+        }
         self.seq([WriteFrame::Pwritev(req).into()])
     }
 
@@ -275,6 +285,9 @@ impl World {
         let driver = self.graph.nodes[node].drv();
         match (driver.row().zero_flags, driver) {
             (ZeroFlags::None, _) => false,
+            (ZeroFlags::Own, Driver::Nbd(nbd)) => {
+                nbd.offers(flag::SEND_WRITE_ZEROES) && nbd.offers(flag::SEND_FAST_ZERO)
+            }
             (ZeroFlags::Own, Driver::Qcow2(q)) => q.q.version() >= 3,
             (ZeroFlags::Own, _) => true,
             (ZeroFlags::OfAllBelow, _) => {
@@ -322,6 +335,7 @@ impl World {
             Driver::TestFilter => self.pass_write(req, 0),
             Driver::Quorum(_) => self.quorum_pwritev(&req),
             Driver::Blkverify(_) => self.ret(Val::err(Errno::ENOTSUP)),
+            Driver::Nbd(_) => self.nbd_pwrite_zeroes(&req),
         }
     }
 
@@ -343,6 +357,7 @@ impl World {
             Driver::SnapshotAccess => self.snapshot_pdiscard(node, offset, bytes),
             Driver::CommitTop | Driver::Quorum(_) | Driver::Blkverify(_) => self.ret(Val::err(Errno::ENOTSUP)),
             Driver::CopyOnRead(_) | Driver::Compress => self.pass_discard(node, offset, bytes),
+            Driver::Nbd(_) => self.nbd_simple(node, cmd::TRIM, offset, bytes),
             Driver::MirrorTop(_) => self.mirror_top_discard(node, offset, bytes),
             #[cfg(test)]
             Driver::TestFilter => self.pass_discard(node, offset, bytes),
@@ -362,6 +377,7 @@ impl World {
     fn driver_flush_to_os(&mut self, node: NodeId) -> Flow {
         match self.graph.nodes[node].drv() {
             Driver::Qcow2(_) => self.qcow2_flush_to_os(node),
+            Driver::Nbd(_) => self.nbd_simple(node, cmd::FLUSH, 0, 0),
             _ => self.ret(Val::Ret(Ok(()))),
         }
     }
@@ -413,6 +429,7 @@ impl World {
             ]),
             Driver::Qcow2(_) => self.qcow2_block_status(node, offset, bytes, want_zero),
             Driver::SnapshotAccess => self.snapshot_status(node, offset, bytes, want_zero),
+            Driver::Nbd(_) => self.nbd_block_status(node, offset, bytes, want_zero),
             // Filters without one of their own.
             _ => self.status_raw(node, offset, bytes, want_zero),
         }
@@ -430,7 +447,7 @@ impl World {
         match self.graph.nodes[node].driver.as_ref()? {
             Driver::Qcow2(q) => Some(q.cluster_size()),
             Driver::File(_) => Some(0),
-            Driver::Null(_) | Driver::SnapshotAccess | Driver::Quorum(_) => None,
+            Driver::Null(_) | Driver::SnapshotAccess | Driver::Quorum(_) | Driver::Nbd(_) => None,
             _ => self.cluster_size_of(self.below(node)),
         }
     }
@@ -461,6 +478,7 @@ impl World {
                 bl.pwrite_zeroes_alignment = q.cluster_size();
                 bl.pdiscard_alignment = q.cluster_size();
             }
+            Driver::Nbd(nbd) => bl = nbd.limits(),
             Driver::Raw(raw) if raw.probed => bl.request_alignment = SECTOR,
             Driver::Compress if self.graph.primary_child(node).is_some() => {
                 bl.request_alignment = self.cluster_size_of(node).unwrap_or(0).max(1);
@@ -481,6 +499,7 @@ impl World {
             driver if driver.row().length_of_below => self.bdrv_getlength(self.below(node)),
             Driver::File(file) => align_up(self.files.size(&file.path), 512),
             Driver::Qcow2(q) => q.size(),
+            Driver::Nbd(nbd) => align_up(nbd.info.size, SECTOR),
             _ => return,
         };
         self.graph.nodes[node].size = size;
@@ -506,6 +525,7 @@ impl World {
                 self.seq([DiscardFrame::Truncate { node: below, size }.into()])
             }
             Driver::Qcow2(_) => self.qcow2_truncate(node, size, zero),
+            Driver::Nbd(_) => self.nbd_truncate(node, size),
             // Filters pass it on.
             _ => {
                 let below = self.below(node);
@@ -531,6 +551,10 @@ impl World {
             }
             Some(Driver::Throttle(_)) => {
                 self.throttle_unregister(crate::world::arena::Member::Node(node));
+                self.driver_closed(node)
+            }
+            Some(Driver::Nbd(_)) => {
+                self.nbd_close(node);
                 self.driver_closed(node)
             }
             Some(Driver::CopyOnRead(_)) => self.cor_close(node),
@@ -566,7 +590,7 @@ impl World {
         match self.graph.nodes[node].driver.as_ref() {
             Some(Driver::File(file)) => Ok(self.files.allocated(&file.path)),
             Some(Driver::Null(_)) => Ok(0),
-            None | Some(Driver::Blkdebug(_) | Driver::Blkverify(_)) => Err(Errno::ENOTSUP),
+            None | Some(Driver::Blkdebug(_) | Driver::Blkverify(_) | Driver::Nbd(_)) => Err(Errno::ENOTSUP),
             Some(Driver::Quorum(_)) => {
                 self.quorum_children(node).into_iter().map(|child| self.allocated_size(child)).sum()
             }

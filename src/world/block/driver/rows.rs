@@ -174,6 +174,8 @@ const NULL_CO: Row = Row { format_name: "null-co", has_pwrite_zeroes: false, has
 
 const NULL_AIO: Row = Row { format_name: "null-aio", ..NULL_CO };
 
+const NBD: Row = Row { format_name: "nbd", zero_flags: ZeroFlags::Own, ..PROTOCOL };
+
 const RAW: Row = Row {
     format_name: "raw",
     is_filter: false,
@@ -308,6 +310,7 @@ impl Driver {
             Driver::Compress => &COMPRESS,
             Driver::Blkverify(_) => &BLKVERIFY,
             Driver::Quorum(_) => &QUORUM,
+            Driver::Nbd(_) => &NBD,
         }
     }
 

@@ -301,7 +301,7 @@ impl World {
 
     /// `bdrv_driver_pwritev`: the driver's write, and a flush where it has to stand for FUA.
     fn driver_pwritev(&mut self, req: Box<WriteReq>) -> Flow {
-        if req.flags.has(IoFlags::FUA) {
+        if req.flags.has(IoFlags::FUA) && !self.supports_fua(req.node) {
             self.push(WriteFrame::FlushAfterWrite(req.node).into());
         }
         self.driver_write(req)
@@ -321,7 +321,7 @@ impl World {
             return self.ret(Val::err(errno));
         }
         if req.bytes == 0 {
-            if req.flags.has(IoFlags::FUA) {
+            if req.flags.has(IoFlags::FUA) && !self.supports_fua(req.node) {
                 return self.seq([FlushFrame::BdrvCoFlush(req.node).into()]);
             }
             return self.ret(Val::Ret(Ok(())));

@@ -3,6 +3,7 @@
 pub(super) mod backing;
 mod blkdebug_spec;
 mod copies;
+mod nbd_name;
 #[expect(clippy::module_inception, reason = "`bdrv_open` has its file in the folder of opening, by its name")]
 pub mod open;
 pub mod reopen;

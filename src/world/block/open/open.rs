@@ -5,7 +5,7 @@ use super::runtime_options::RuntimeOptions;
 use super::spec::{DriverSpec, OpenSpec};
 use crate::base::Kept;
 use crate::base::errno::Errno;
-use crate::base::units::{BDRV_MAX_LENGTH, GIB};
+use crate::base::units::{BDRV_MAX_LENGTH, GIB, SECTOR};
 use crate::block::event::BlkdebugEvent;
 use crate::block::probe::probe;
 use crate::qmp::error::QmpError;
@@ -71,6 +71,8 @@ pub enum OpenStage {
     TargetAttached,
     /// The filter is ready.
     CbwOpened,
+    /// An NBD server answered, or did not.
+    NbdOpened,
     /// The format's header was read.
     FormatOpened,
     /// The backend for probing is gone.
@@ -159,6 +161,7 @@ impl World {
                 Ok(()) => self.open_done(o),
                 Err(err) => self.driver_open_failed(o, err),
             },
+            OpenStage::NbdOpened => self.open_nbd_opened(o),
             OpenStage::FormatOpened => self.open_format_opened(o),
             OpenStage::ProbeGone => self.open_backing(o),
             OpenStage::BackingOpened => self.open_backing_opened(o),
@@ -306,6 +309,11 @@ impl World {
                 self.graph.nodes[bs].driver = Some(Driver::CopyOnRead(CopyOnRead::default()));
                 self.open_attach_file(o, Role::Filtered)
             }
+            DriverSpec::Nbd(config) => {
+                let config = config.clone();
+                self.push(OpenFrame::Open(o, OpenStage::NbdOpened).into());
+                self.nbd_open(bs, &config)
+            }
             DriverSpec::Compress => {
                 self.graph.nodes[bs].driver = Some(Driver::Compress);
                 self.open_attach_file(o, Role::Filtered)
@@ -451,6 +459,29 @@ impl World {
         }
     }
 
+    /// The end of `nbd_open`.
+    fn open_nbd_opened(&mut self, o: Box<Opening>) -> Flow {
+        let bs = o.bs;
+        match self.take_done() {
+            Ok(()) => {
+                self.nbd_opened(bs);
+                let size = self.nbd(bs).map_or(0, |nbd| nbd.info.size);
+                self.graph.nodes[bs].size = size.next_multiple_of(SECTOR);
+                self.open_done(o)
+            }
+            Err(err) => {
+                let (None, Some(errno)) = (Some(&err.desc).filter(|desc| !desc.is_empty()), err.errno) else {
+                    return self.driver_open_failed(o, err);
+                };
+                let text = match o.spec.by_name.as_deref() {
+                    Some(name) => format!("Could not open '{name}': {errno}"),
+                    None => format!("Could not open image: {errno}"),
+                };
+                self.driver_open_failed(o, QmpError::generic(text))
+            }
+        }
+    }
+
     fn open_blkdebug(&mut self, o: Box<Opening>) -> Flow {
         let bs = o.bs;
         let image = self.below(bs);
@@ -486,6 +517,7 @@ impl World {
     /// `bdrv_open_driver`, where the driver refuses: its children go under the graph lock, whether it has any or not.
     pub(super) fn driver_open_failed(&mut self, o: Box<Opening>, err: QmpError) -> Flow {
         let bs = o.bs;
+        self.nbd_close(bs);
         self.graph.nodes[bs].driver = None;
         self.push(OpenFrame::OpenFail(o, err).into());
         self.seq([

@@ -7,6 +7,7 @@ use super::spec::{BackingSpec, DriverSpec, OpenSpec};
 use super::unsupported::not_simulated;
 use crate::base::{Json, Kept};
 use crate::block::qcow2::{MemoryBitmap, Op, OpenOptions};
+use crate::nbd::flag;
 use crate::qmp::error::QmpError;
 use crate::qmp::order::wire_order;
 use crate::qmp::types::BlockdevOptions;
@@ -322,7 +323,7 @@ impl World {
             let text = format!("Option '{name}' cannot be reset to its default value");
             return self.reopen_fail(r, QmpError::generic(text));
         }
-        if let Err(text) = self.reopen_driver(bs, entry.spec.as_deref()) {
+        if let Err(text) = self.reopen_driver(bs, entry.spec.as_deref(), flags) {
             return self.reopen_fail(r, QmpError::generic(text));
         }
         if let Some(file) = driver.file()
@@ -345,13 +346,16 @@ impl World {
     }
 
     /// `bdrv_reopen_prepare` of drivers that do no I/O there.
-    fn reopen_driver(&self, bs: NodeId, spec: Option<&OpenSpec>) -> Result<(), String> {
+    fn reopen_driver(&self, bs: NodeId, spec: Option<&OpenSpec>, flags: OpenFlags) -> Result<(), String> {
         if let Some(text) = spec.and_then(|spec| spec.refused.as_deref()) {
             return Err(text.to_owned());
         }
         match (self.graph.nodes[bs].drv(), spec.map(|spec| &spec.driver)) {
             (Driver::Raw(_), Some(DriverSpec::Raw { offset, size })) => {
                 self.raw_apply_options(bs, *offset, *size).map(drop)
+            }
+            (Driver::Nbd(nbd), _) if flags.rdwr && nbd.offers(flag::READ_ONLY) => {
+                Err("Can't reopen read-only NBD mount as read/write".to_owned())
             }
             (Driver::Throttle(_), Some(DriverSpec::Throttle { group })) if self.throttling.group(group).is_none() => {
                 Err(format!("Throttle group '{group}' does not exist"))

@@ -1,6 +1,7 @@
 //! What is to be opened: the options of a node with all that it inherits, ready to be carried out by `open.rs`.
 
 use super::blkdebug_spec::blkdebug_spec;
+use super::nbd_name::nbd_config;
 use super::open::{NO_DETECTION, inherited};
 use super::runtime_options::RuntimeOptions;
 use super::string_options::{says_more, with_drivers, with_member};
@@ -14,6 +15,7 @@ use crate::qmp::types::{
     DetectZeroes as DetectZeroesOption, DiscardOption, DriverOptions, OnCbwError, OnOffAuto, QuorumReadPattern,
 };
 use crate::world::block::driver::copies::quorum::QuorumConfig;
+use crate::world::block::driver::nbd::NbdConfig;
 use crate::world::block::graph::{DetectZeroes, OpenFlags};
 use std::sync::Arc;
 
@@ -42,6 +44,8 @@ pub struct OpenSpec {
     pub backing_options: Option<Json>,
     /// The whole description, where the format is to be found out first.
     pub to_be_probed: Option<Json>,
+    /// The file name that it was opened by, where that is no file of the host.
+    pub by_name: Option<Arc<str>>,
     /// The first option that the driver does not know, and whether the node is opened as a protocol.
     pub unknown: Option<(Arc<str>, bool)>,
     /// The options given that change the data (`append_strong_runtime_options`), flat, without `driver` and `filename`.
@@ -138,6 +142,8 @@ pub enum DriverSpec {
         /// Its own options.
         config: QuorumConfig,
     },
+    /// `nbd`
+    Nbd(Box<NbdConfig>),
     /// `blkverify`
     Blkverify {
         /// The node under test.
@@ -184,6 +190,7 @@ impl DriverSpec {
             | DriverSpec::CopyOnRead { .. } => true,
             DriverSpec::File { .. }
             | DriverSpec::Null { .. }
+            | DriverSpec::Nbd(_)
             | DriverSpec::Quorum { .. }
             | DriverSpec::Blkverify { .. }
             | DriverSpec::Blkdebug { .. } => false,
@@ -224,6 +231,7 @@ impl OpenSpec {
             backing: BackingSpec::FromImage,
             backing_options: None,
             to_be_probed: None,
+            by_name: None,
             unknown: None,
             given: Json::empty(),
             refused: None,
@@ -254,12 +262,13 @@ impl OpenSpec {
     #[must_use]
     pub fn from_filename(filename: &str, format: Option<&str>, flags: OpenFlags) -> OpenSpec {
         if let Some(json) = filename.strip_prefix("json:") {
-            return OpenSpec::from_json_filename(json, flags);
+            return OpenSpec::from_json_filename(json, format, flags);
         }
         let driver = match format {
             None => DriverSpec::Probe,
             // A protocol by its own name has no format above it.
             Some("file") => return OpenSpec::host_file(filename, flags),
+            Some("nbd") => return OpenSpec::nbd_by_name(filename, flags),
             Some(name) => match DriverSpec::format(name) {
                 Some(driver) => driver,
                 None if is_known_format(name) => {
@@ -290,7 +299,7 @@ impl OpenSpec {
     #[must_use]
     pub fn from_protocol_name(filename: &str, flags: OpenFlags) -> OpenSpec {
         if filename.starts_with("json:") {
-            return OpenSpec::from_json_filename(filename, flags);
+            return OpenSpec::from_json_filename(filename, None, flags);
         }
         let below = OpenSpec::from_filename(filename, None, flags).file;
         match below.filter(|_| filename.starts_with("blkdebug:")) {
@@ -307,6 +316,9 @@ impl OpenSpec {
         if let Some((protocol, _)) = filename.split_once(':')
             && !protocol.contains('/')
         {
+            if matches!(protocol, "nbd" | "nbd+tcp" | "nbd+unix") {
+                return OpenSpec::nbd_by_name(filename, flags);
+            }
             return match protocol_driver(protocol) {
                 Some(driver) => not_simulated(driver),
                 None => OpenSpec::failing(QmpError::generic(format!("Unknown protocol '{protocol}'"))),
@@ -474,6 +486,7 @@ impl OpenSpec {
                 let pass = Some(OpenFlags { no_backing: false, ..inherited(flags) });
                 (driver, Some(child(&blkverify.raw, pass)), None)
             }
+            DriverOptions::Nbd(nbd) => (DriverSpec::Nbd(Box::new(nbd_config(nbd))), None, None),
             DriverOptions::Preallocate(_) => return not_simulated("preallocate"),
             DriverOptions::Other(name, _) => {
                 return OpenSpec { explicit: RuntimeOptions::explicit(options), ..not_simulated(name) };
@@ -490,7 +503,10 @@ impl OpenSpec {
             },
             file,
             backing: backing.unwrap_or(BackingSpec::FromImage),
-            given: super::strong_options::strong_options(&options.driver, parent.is_some()),
+            given: match &driver {
+                DriverSpec::Nbd(_) => super::strong_options::strong_of_nested("nbd", &options.given),
+                _ => super::strong_options::strong_options(&options.driver, parent.is_some()),
+            },
             refused: explicit.out_of_range(&driver).map(Into::into),
             explicit,
             unknown: RuntimeOptions::empty(options).map(|name| (name, false)),
@@ -521,7 +537,6 @@ fn protocol_driver(protocol: &str) -> Option<&'static str> {
         "http" => "http",
         "https" => "https",
         "iscsi" | "iser" => "iscsi",
-        "nbd" | "nbd+tcp" | "nbd+unix" => "nbd",
         "nfs" => "nfs",
         "nvme" => "nvme",
         "rbd" => "rbd",

@@ -50,6 +50,12 @@ pub fn read(node: &Json) -> Result<(BlockdevOptions, Unknown), QmpError> {
         };
         let found = err.desc.strip_prefix("Parameter '").and_then(|rest| rest.strip_suffix("' is unexpected"));
         let Some(path) = found.map(|path| path.split('.').map(Arc::from).collect::<Vec<Arc<str>>>()) else {
+            if err.desc.ends_with("file' is missing") {
+                return Err(QmpError::generic("A block device must be specified for \"file\""));
+            }
+            if err.desc.ends_with("server' is missing") {
+                return Err(QmpError::generic("NBD server address missing"));
+            }
             return Err(err);
         };
         let Some(value) = remove(&mut node, &path) else { return Err(err) };
@@ -99,8 +105,12 @@ fn remove(node: &mut Json, path: &[Arc<str>]) -> Option<Json> {
 }
 
 impl OpenSpec {
-    pub(super) fn from_json_filename(json: &str, flags: OpenFlags) -> OpenSpec {
-        let mut parsed = json_filename(json).and_then(|options| with_drivers(&options, flags));
+    /// `parse_json_protocol`: a format that was given stands above the driver that the name says.
+    pub(super) fn from_json_filename(json: &str, format: Option<&str>, flags: OpenFlags) -> OpenSpec {
+        let mut parsed = json_filename(json).and_then(|options| match format {
+            Some(format) => with_drivers(&with_member(&options, "driver", format.into()), flags),
+            None => with_drivers(&options, flags),
+        });
         if let Ok(spec) = &mut parsed {
             spec.keep_flat(&flat_json(json), "");
         }
@@ -232,6 +242,7 @@ impl OpenSpec {
             DriverSpec::Throttle { .. } => ("throttle", "file."),
             DriverSpec::CopyOnRead { .. } => ("copy-on-read", "file."),
             DriverSpec::Compress => ("compress", "file."),
+            DriverSpec::Nbd(_) => ("nbd", ""),
             DriverSpec::Quorum { .. } => ("quorum", ""),
             DriverSpec::Blkverify { .. } => ("blkverify", "raw."),
         };
@@ -328,6 +339,7 @@ pub(super) fn with_drivers(node: &Json, flags: OpenFlags) -> Result<OpenSpec, Qm
             spec.note_unknown(path, &key, false);
         }
     }
+    spec.nbd_may_be_read_only();
     Ok(spec)
 }
 

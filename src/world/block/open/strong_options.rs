@@ -5,7 +5,8 @@ use crate::qmp::types::{BlkdebugOptions, DriverOptions, QuorumReadPattern};
 use std::sync::Arc;
 
 /// Strong options by driver. A name that ends with a dot stands for all that begin with it.
-const STRONG: [(&str, &[&str]); 6] = [
+const STRONG: [(&str, &[&str]); 7] = [
+    ("nbd", &["path", "host", "port", "export", "tls-creds", "tls-hostname", "server."]),
     ("null-co", &["size", "read-zeroes"]),
     ("null-aio", &["size", "read-zeroes"]),
     ("raw", &["offset", "size"]),
@@ -106,6 +107,14 @@ pub fn strong_of_flat(driver: &str, flat: &[(Arc<str>, Json)], prefix: &str) -> 
     let own = flat.iter().rev().filter_map(|(key, value)| Some((key.strip_prefix(prefix)?, value)));
     let kept = own.filter(|(name, _)| is_strong(name)).map(|(name, value)| (name.into(), value.clone()));
     Json::Dict(Arc::new(kept.collect()))
+}
+
+/// The same of options that are nested.
+#[must_use]
+pub fn strong_of_nested(driver: &str, options: &Json) -> Json {
+    let mut flat = Vec::new();
+    flatten(options, "", &mut flat);
+    strong_of_flat(driver, &flat, "")
 }
 
 /// `qdict_flatten`: members of members get dotted names.

@@ -176,7 +176,7 @@ impl World {
         match self.graph.nodes[bs].drv() {
             Driver::Qcow2(q) => Some((q.cluster_size(), q.q.is_dirty())),
             Driver::File(_) => Some((0, false)),
-            Driver::Null(_) | Driver::SnapshotAccess | Driver::Quorum(_) => None,
+            Driver::Null(_) | Driver::SnapshotAccess | Driver::Quorum(_) | Driver::Nbd(_) => None,
             _ => self.driver_info(self.below(bs)),
         }
     }
@@ -187,7 +187,7 @@ impl World {
             Driver::File(file) => Some(align_up(self.files.allocated(&file.path), HOST_BLOCK)),
             Driver::Null(_) => Some(0),
             // They have a protocol name, so each is taken for something that keeps its data elsewhere.
-            Driver::Blkdebug(_) | Driver::Blkverify(_) => None,
+            Driver::Blkdebug(_) | Driver::Blkverify(_) | Driver::Nbd(_) => None,
             Driver::Quorum(_) => {
                 self.quorum_children(bs).into_iter().map(|child| self.allocated_file_size(child)).sum()
             }

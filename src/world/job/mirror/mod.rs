@@ -441,7 +441,15 @@ impl World {
 
     /// `mirror_cancel`, `commit_active_cancel`: a READY job that is not cancelled by force ends as if it were complete.
     fn mirror_cancel(&mut self, job: JobId, force: bool) -> bool {
-        force || !self.jobs[job].status.is_ready()
+        let force = force || !self.jobs[job].status.is_ready();
+        // `commit_active_cancel` does not: an overlay is never such a node.
+        if force && let JobDriver::Mirror(state) = &self.jobs[job].driver {
+            let target = state.target.and_then(|target| self.graph.blk_bs(target));
+            if let Some(target) = target {
+                self.bdrv_cancel_in_flight(target);
+            }
+        }
+        force
     }
 
     /// `mirror_drained_poll`

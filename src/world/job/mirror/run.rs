@@ -5,6 +5,7 @@ use crate::base::errno::{Errno, Ret};
 use crate::base::time::Span;
 use crate::base::units::align_down;
 use crate::bitmap::{HBitmap, HBitmapIter};
+use crate::nbd::flag;
 use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::arena::{JobId, NodeId};
@@ -118,6 +119,7 @@ impl World {
         let driver = self.graph.nodes[node].drv();
         match (driver.row().zero_flags, driver) {
             (ZeroFlags::Own, Driver::Qcow2(q)) => q.q.version() >= 3,
+            (ZeroFlags::Own, Driver::Nbd(nbd)) => nbd.offers(flag::SEND_WRITE_ZEROES),
             (ZeroFlags::Own, _) => true,
             (ZeroFlags::OfBelow, _) => self.supports_zero_may_unmap(self.below(node)),
             (ZeroFlags::OfAllBelow, _) => {

@@ -1,0 +1,269 @@
+//! The sockets of `nbd` nodes: each is connected where the world wants it, what the server sends goes to the world, and what the world sends goes
+//! to the server.
+
+use super::chardev::plain;
+use crate::qmp::types::SocketAddress;
+use crate::world::World;
+use crate::world::arena::LinkId;
+use crate::world::block::driver::nbd::link::Phase;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType};
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+/// Bytes read at once.
+const CHUNK: usize = 256 << 10;
+
+/// How long a process that starts waits for a server before it looks at its timers again.
+const MOMENT: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+const NO_TIME: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+
+/// One socket.
+#[derive(Debug)]
+struct Socket {
+    link: LinkId,
+    fd: OwnedFd,
+    /// How it is called where connecting fails.
+    shown: String,
+    /// Other addresses of the same name.
+    others: Vec<SocketAddr>,
+    /// The connection is being made.
+    dials: bool,
+    /// What the world sent and the socket did not take yet, from that byte on.
+    out: (Vec<u8>, usize),
+    /// The server sends no more.
+    ended: bool,
+    /// Nobody needs it.
+    gone: bool,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct NbdLinks {
+    sockets: Vec<Socket>,
+}
+
+impl NbdLinks {
+    /// To be called before the world is looked at: connects what it wants to be connected. Whether there was something.
+    pub(super) fn dial(&mut self, world: &mut World) -> bool {
+        let dials = |this: &NbdLinks, link| !this.sockets.iter().any(|socket| socket.link == link);
+        let wanted: Vec<(LinkId, SocketAddress)> = world
+            .nbd_links()
+            .filter(|(id, link)| link.phase == Phase::Dials && dials(self, *id))
+            .map(|(id, link)| (id, link.address.clone()))
+            .collect();
+        let any = !wanted.is_empty();
+        for (link, address) in wanted {
+            match dial(link, &address) {
+                Ok(socket) => {
+                    if !socket.dials {
+                        world.link_connected(link, Ok(()));
+                    }
+                    self.sockets.push(socket);
+                }
+                Err(text) => world.link_connected(link, Err(text)),
+            }
+        }
+        any
+    }
+
+    /// While the process starts: all that there is to do, and where the world waits for a server, a short wait.
+    pub(super) fn exchange(&mut self, world: &mut World) {
+        self.dial(world);
+        self.deliver(world);
+        if self.sockets.is_empty() {
+            return;
+        }
+        let timeout = if world.polls_in_vain() { MOMENT } else { NO_TIME };
+        let sources = self.sources(world);
+        let mut fds: Vec<PollFd<'_>> =
+            sources.iter().map(|(_, fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
+        let _ = poll(&mut fds, Some(&timeout));
+        let places = sources.iter().map(|(i, ..)| *i).zip(&fds);
+        let ready: Vec<usize> = places.filter(|(_, fd)| !fd.revents().is_empty()).map(|(i, _)| i).collect();
+        for i in ready {
+            self.ready(world, i);
+        }
+    }
+
+    /// What to wait for: which socket, its descriptor, and what it is to be ready for.
+    pub(super) fn sources(&self, world: &World) -> Vec<(usize, BorrowedFd<'_>, PollFlags)> {
+        let mut sources = Vec::new();
+        for (i, socket) in self.sockets.iter().enumerate() {
+            let mut flags = PollFlags::empty();
+            if socket.dials || socket.out.1 < socket.out.0.len() {
+                flags |= PollFlags::OUT;
+            }
+            if !socket.dials && !socket.ended && world.link_room(socket.link) > 0 {
+                flags |= PollFlags::IN;
+            }
+            if !flags.is_empty() {
+                sources.push((i, socket.fd.as_fd(), flags));
+            }
+        }
+        sources
+    }
+
+    /// Takes in what is there. Whether the world has more to do.
+    pub(super) fn ready(&mut self, world: &mut World, i: usize) -> bool {
+        let Some(socket) = self.sockets.get_mut(i) else { return false };
+        if socket.dials { socket.dialled(world) } else { socket.read(world) }
+    }
+
+    /// Sends what the world has put out, and closes what it has closed.
+    pub(super) fn deliver(&mut self, world: &mut World) {
+        for socket in &mut self.sockets {
+            while !socket.dials && !socket.gone {
+                if socket.out.1 == socket.out.0.len() {
+                    socket.out = (world.link_take(socket.link), 0);
+                }
+                if socket.out.0.is_empty() || !socket.send(world) {
+                    break;
+                }
+            }
+            let sent = socket.out.1 == socket.out.0.len();
+            let phase = world.nbd_links().find(|(id, _)| *id == socket.link).map(|(_, link)| link.phase);
+            if phase.is_none() || (phase == Some(Phase::Closed) && sent) {
+                let _ = rustix::net::shutdown(&socket.fd, Shutdown::Both);
+                world.link_gone(socket.link);
+                socket.gone = true;
+            }
+        }
+        self.sockets.retain(|socket| !socket.gone);
+    }
+}
+
+/// Begins to connect.
+///
+/// # Errors
+/// What QEMU says.
+fn dial(link: LinkId, address: &SocketAddress) -> Result<Socket, String> {
+    match address {
+        SocketAddress::Unix { path, is_abstract } => {
+            let shown = format!("'{path}'");
+            let fails = |errno: Errno| failed(&shown, errno);
+            let name = match is_abstract {
+                true => SocketAddrUnix::new_abstract_name(path.as_bytes()),
+                false if path.len() > 107 => {
+                    return Err(format!("UNIX socket path '{path}' is too long"));
+                }
+                false => SocketAddrUnix::new(&**path),
+            };
+            let flags = SocketFlags::CLOEXEC;
+            let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(fails)?;
+            // It blocks where the server has many waiting already, as QEMU's thread does.
+            rustix::net::connect(&fd, &name.map_err(fails)?).map_err(fails)?;
+            let _ = rustix::io::ioctl_fionbio(&fd, true);
+            Ok(Socket::new(link, fd, shown, Vec::new(), false))
+        }
+        SocketAddress::Inet { host, port } => {
+            let shown = format!("'{host}:{port}'");
+            let no_port =
+                |_| format!("address resolution failed for {host}:{port}: Servname not supported for ai_socktype");
+            let number = port.parse::<u16>().map_err(no_port)?;
+            let found = (&**host, number).to_socket_addrs().map_err(|_| not_resolved(host, port))?;
+            connect(link, shown, found.collect())
+        }
+        SocketAddress::Other(what) => Err(format!("not simulated: {what}")),
+    }
+}
+
+fn not_resolved(host: &Arc<str>, port: &Arc<str>) -> String {
+    format!("address resolution failed for {host}:{port}: Name or service not known")
+}
+
+fn failed(shown: &str, errno: Errno) -> String {
+    let error: std::io::Error = errno.into();
+    format!("Failed to connect to {shown}: {}", plain(&error))
+}
+
+/// Begins to connect to the first of some addresses.
+fn connect(link: LinkId, shown: String, mut addresses: Vec<SocketAddr>) -> Result<Socket, String> {
+    let mut last = Errno::CONNREFUSED;
+    while !addresses.is_empty() {
+        let address = addresses.remove(0);
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let made = rustix::net::socket_with(family, SocketType::STREAM, flags, None);
+        let begun = made.and_then(|fd| match rustix::net::connect(&fd, &address) {
+            Ok(()) => Ok((fd, false)),
+            Err(Errno::INPROGRESS) => Ok((fd, true)),
+            Err(errno) => Err(errno),
+        });
+        match begun {
+            Ok((fd, dials)) => return Ok(Socket::new(link, fd, shown, addresses, dials)),
+            Err(errno) => last = errno,
+        }
+    }
+    Err(failed(&shown, last))
+}
+
+impl Socket {
+    fn new(link: LinkId, fd: OwnedFd, shown: String, others: Vec<SocketAddr>, dials: bool) -> Socket {
+        let _ = rustix::net::sockopt::set_tcp_nodelay(&fd, true);
+        Socket { link, fd, shown, others, dials, out: (Vec::new(), 0), ended: false, gone: false }
+    }
+
+    /// The connection is there, or is not.
+    fn dialled(&mut self, world: &mut World) -> bool {
+        self.dials = false;
+        let answer = match rustix::net::sockopt::socket_error(&self.fd) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(errno)) | Err(errno) => {
+                if let Ok(next) = connect(self.link, self.shown.clone(), std::mem::take(&mut self.others)) {
+                    *self = next;
+                    if self.dials {
+                        return false;
+                    }
+                    Ok(())
+                } else {
+                    self.gone = true;
+                    Err(failed(&self.shown, errno))
+                }
+            }
+        };
+        world.link_connected(self.link, answer);
+        true
+    }
+
+    fn read(&mut self, world: &mut World) -> bool {
+        let room = world.link_room(self.link).min(CHUNK);
+        if self.ended || room == 0 {
+            return false;
+        }
+        let mut buffer = vec![0; room];
+        match rustix::net::recv(&self.fd, &mut buffer[..], RecvFlags::DONTWAIT) {
+            Ok((n, _)) if n > 0 => world.link_receive(self.link, &buffer[..n]),
+            Err(Errno::AGAIN | Errno::INTR) => return false,
+            Ok(_) | Err(_) => {
+                self.ended = true;
+                world.link_hang_up(self.link);
+            }
+        }
+        true
+    }
+
+    /// Sends what the socket takes. Whether it took all.
+    fn send(&mut self, world: &mut World) -> bool {
+        while self.out.1 < self.out.0.len() {
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            match rustix::net::send(&self.fd, &self.out.0[self.out.1..], flags) {
+                Ok(n) => self.out.1 += n,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return false,
+                Err(_) => {
+                    // What the server said before it went can still be read.
+                    self.out = (Vec::new(), 0);
+                    if !self.ended {
+                        self.ended = true;
+                        world.link_hang_up(self.link);
+                    }
+                    return false;
+                }
+            }
+        }
+        true
+    }
+}
