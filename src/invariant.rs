@@ -82,10 +82,30 @@ pub struct Broken {
 
 const PREFIX: &str = "broken invariant ";
 
+/// How a reason begins where the process follows a bad pointer, instead of failing an assertion.
+const BAD_POINTER: &str = "a bad pointer: ";
+
 impl Broken {
     /// Notes it.
     pub fn new(invariant: Invariant, subject: impl Into<String>, reason: impl Into<String>) -> Broken {
         Broken { invariant, subject: subject.into(), reason: reason.into() }
+    }
+
+    /// [`Invariant::NoAbort`], where the process follows a pointer to nothing.
+    pub fn bad_pointer(subject: impl Into<String>, reason: &str) -> Broken {
+        Broken::new(Invariant::NoAbort, subject, format!("{BAD_POINTER}{reason}"))
+    }
+
+    /// The signals that end a QEMU in which this is broken. None: it goes on, or exits by itself. What is done with freed memory is
+    /// not defined: glibc may notice, an assertion may fail, a pointer in it may lead to nothing.
+    #[must_use]
+    pub fn signals(&self) -> &'static [&'static str] {
+        match self.invariant {
+            Invariant::NoAbort if self.reason.starts_with(BAD_POINTER) => &["SIGSEGV"],
+            Invariant::NoAbort => &["SIGABRT"],
+            Invariant::UsedAfterFree => &["SIGSEGV", "SIGABRT", "SIGBUS"],
+            _ => &[],
+        }
     }
 
     /// Takes one out of the message of a panic: where QEMU would abort, the process ends with [`Broken`] as its message.

@@ -8,6 +8,7 @@ usage() {
 usage: tests/remake.sh WHAT
 
   recordings [DIR/NAME…]  tests/data/qemu, by the real QEMU 10.0.2 (QEMU=… for another program); all without a name
+  interplay               tests/data/interplay/replies.jsonl, by the same
   jobs NAME…              tests/data/jobs, likewise; PROGRAM_SEEDS in tests/qemu_traces.rs has to be looked up again
   qmp-errors              tests/data/qmp-errors.jsonl, by the real QEMU 10.0.2
   blockdev-options        tests/data/blockdev-options.jsonl, likewise
@@ -38,6 +39,11 @@ recordings)
         mkdir -p "tests/data/qemu/$(dirname "$name")"
         mv "$new" "tests/data/qemu/$name.jsonl"
     done
+    ;;
+interplay)
+    new=$(mktemp)
+    tests/interplay.py "${QEMU:-qemu-system-x86_64}" >"$new"
+    mv "$new" tests/data/interplay/replies.jsonl
     ;;
 jobs)
     [ $# -gt 0 ] || usage

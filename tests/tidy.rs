@@ -72,7 +72,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("generate", &["base", "quirk", "choice", "trace", "scenario"]),
     ("failure", &["base", "choice", "trace", "scenario", "sim"]),
     ("explore", &["base", "invariant", "quirk", "choice", "job", "trace", "scenario", "world", "check", "sim"]),
-    ("validate", &["base", "choice", "trace", "scenario", "sim", "world"]),
+    ("validate", &["base", "choice", "invariant", "trace", "scenario", "sim", "world"]),
     (
         "interop",
         &[

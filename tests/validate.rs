@@ -11,14 +11,17 @@
 
 mod common;
 
+use blockjob_sim::base::Json;
 use blockjob_sim::choice::{Chooser, Mode, Replay};
-use blockjob_sim::scenario::plan::StepKind;
+use blockjob_sim::scenario::plan::{Plan, StepKind};
 use blockjob_sim::sim;
 use blockjob_sim::sim::outcome::RunOptions;
 use blockjob_sim::trace::Level;
+use blockjob_sim::trace::canonical;
 use blockjob_sim::trace::compare::{ClientLine, client_lines, first_difference};
 use blockjob_sim::validate::mutate::mutants;
-use blockjob_sim::validate::{Answer, Effort, bare, validate, validate_like};
+use blockjob_sim::validate::target::Target;
+use blockjob_sim::validate::{Answer, Effort, bare, search, validate, validate_like};
 use common::{CASES, case, in_threads, path, plan_of, recorded};
 use std::fs;
 use std::sync::Arc;
@@ -41,12 +44,72 @@ fn racing_traces_of_the_real_one_are_possible() {
         let plan = bare(&plan, &real);
         let log = match validate(&plan, &real, Effort { tries: 100_000, ..EFFORT }) {
             Answer::Possible(log) => log,
-            Answer::Refused(refusal) => panic!("{}: {refusal:?}", file.display()),
+            other => panic!("{}: {other:?}", file.display()),
         };
         let options = RunOptions { level: Some(Level::Client), ..RunOptions::default() };
         let run = sim::run(&plan, Chooser::Replay(Replay::new(Arc::new(log), Mode::Strict)), &options);
         let difference = first_difference(&client_lines(&run.trace), &real);
         assert!(difference.is_none(), "{}: its choices give {difference:?}", file.display());
+    }
+}
+
+/// Crashes of the real one that the model foretells: the trace that ends in one, and the signal.
+fn crashes() -> Vec<(String, Plan, Vec<ClientLine>, String)> {
+    let names = fs::read_dir(path("tests/data/crashes")).unwrap().map(|entry| entry.unwrap().path());
+    let mut traces: Vec<_> = names.filter(|file| file.extension().is_some_and(|e| e == "jsonl")).collect();
+    traces.sort();
+    let read = |file: std::path::PathBuf| {
+        let text = fs::read_to_string(&file).unwrap();
+        let head = canonical::parse(text.lines().next().unwrap()).unwrap();
+        let member = |key: &str| head.get(key).and_then(Json::as_str).expect("the head says it").to_owned();
+        let real = blockjob_sim::validate::logs::read(&text).unwrap().remove(0);
+        let plan = plan_of(&member("case")).expect("a trace has its program");
+        (file.display().to_string(), bare(&plan, &real), real, member("killed"))
+    };
+    traces.into_iter().map(read).collect()
+}
+
+fn killed(plan: &Plan, trace: &[ClientLine], signal: Option<&str>, effort: Effort) -> Answer {
+    let target = Target { killed: signal.map(str::to_owned), hangs: false, ..Target::new(trace) };
+    search(plan, &target, trace, None, effort)
+}
+
+#[test]
+fn crashes_are_foretold_after_the_same_trace() {
+    let crashes = crashes();
+    assert_eq!(crashes.len(), 4);
+    for (name, plan, real, signal) in crashes {
+        let answer = killed(&plan, &real, Some(&signal), EFFORT);
+        assert!(
+            matches!(&answer, Answer::Dies(_, broken) if broken.signals().contains(&&*signal)),
+            "{name}: {answer:?}"
+        );
+    }
+}
+
+/// What ends the model's run excuses no crash that comes earlier, after another trace, or of another kind, and no process that goes on.
+#[test]
+fn other_crashes_are_not_foretold() {
+    for (name, plan, real, signal) in crashes() {
+        let none = |what: &str, trace: &[ClientLine], signal: Option<&str>| {
+            let answer = killed(&plan, trace, signal, LITTLE);
+            assert!(!answer.is_found(), "{name}, {what}: {answer:?}");
+        };
+        none("before its last line", &real[..real.len() - 1], Some(&signal));
+        none("halfway", &real[..real.len() / 2], Some(&signal));
+        let at = real.iter().rposition(|line| matches!(line, ClientLine::Event { .. })).expect("an event");
+        let mut other = real.clone();
+        other[at] = ClientLine::Event { name: "BLOCK_JOB_ERROR".into(), data: Json::empty() };
+        none("after another event", &other, Some(&signal));
+        other[at] = real[at].clone();
+        other.push(real[at].clone());
+        none("after one more event", &other, Some(&signal));
+        none("of a signal that nothing here gives", &real, Some("SIGFPE"));
+        none("where none came", &real, None);
+        let defined = !name.contains("snapshot-as-a-backup-ends");
+        if defined {
+            none("of the other signal", &real, Some(if signal == "SIGABRT" { "SIGSEGV" } else { "SIGABRT" }));
+        }
     }
 }
 
@@ -59,7 +122,7 @@ fn the_real_traces_of_iotest_124_are_possible() {
     assert_eq!(all.len(), 27);
     let wrong = in_threads(&all, |(name, number, trace)| match validate(&bare(&case(name), trace), trace, EFFORT) {
         Answer::Possible(_) => None,
-        Answer::Refused(refusal) => Some(format!("{name} {number}: {refusal:?}")),
+        other => Some(format!("{name} {number}: {other:?}")),
     });
     let wrong: Vec<String> = wrong.into_iter().flatten().collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -118,6 +181,7 @@ fn tell_wrong_traces() -> Told {
                         }
                     }
                 }
+                Answer::Dies(_, broken) => told.wrong.push(format!("{what}: the process dies: {broken}")),
                 Answer::Refused(refusal) => {
                     told.refused += 1;
                     // All before the wrong record is as it was, and so it fits; the record, or what its absence leaves, does not.

@@ -1,7 +1,7 @@
 //! What a backend counts of the requests of its guest (block/accounting.c:BlockAcctStats). In this machine, where no guest runs, these
 //! are the ones of `aio_read`, `aio_write` and `aio_flush` of qemu-io.
 
-use crate::base::time::{Instant, Span, rebase};
+use crate::base::time::{Instant, Rebase, Shift, Span, timeless};
 
 /// A kind of request (`enum BlockAcctType`). Appending to zones is not simulated, so it counts nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -85,4 +85,22 @@ impl Accounting {
     }
 }
 
-rebase!(Accounting { moves: last_access; rest: counters, account_invalid, account_failed });
+/// How long ago the last access is at most after the clock was set. Beside a job that wakes up for ever no two states would be equal if that
+/// went on to grow.
+const LONG_AGO: Span = Span::from_secs(1);
+
+impl Rebase for Accounting {
+    fn has_instants(&self) -> bool {
+        self.last_access.is_some()
+    }
+
+    fn rebase(&mut self, shift: Shift) {
+        let Accounting { counters, last_access, account_invalid, account_failed } = self;
+        timeless(&(counters, account_invalid, account_failed));
+        if let Some(last) = last_access {
+            last.rebase(shift);
+            let earliest = shift.to.as_nanos().saturating_sub(LONG_AGO.as_nanos());
+            *last = (*last).max(Instant::from_nanos(earliest));
+        }
+    }
+}

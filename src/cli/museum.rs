@@ -4,6 +4,7 @@
 use super::output::Output;
 use super::{EXIT_USAGE, files, report};
 use crate::explore::{self, PORTFOLIO, Strategy};
+use crate::generate;
 use crate::quirk::{About, Origin, Quirk, Quirks, TABLE};
 use crate::scenario::plan::Plan;
 use crate::sim::outcome::{Outcome, RunOptions, Runner};
@@ -29,6 +30,9 @@ pub struct MuseumArgs {
     /// Search generated scenarios instead of the one written for the quirk; with `walk`, unless --strategy names another
     #[arg(long)]
     generated: bool,
+    /// With --generated: scenarios of all jobs, not of backups only
+    #[arg(long, requires = "generated")]
+    all_kinds: bool,
     /// Folder with the scenarios
     #[arg(long, default_value = "sim-scenarios/museum", value_name = "DIR")]
     scenarios: PathBuf,
@@ -167,7 +171,7 @@ fn search(
 ) -> Option<First> {
     let begin = cpu_time();
     let runs = if strategy == Strategy::Calm && plan.is_some() { 1 } else { args.runs };
-    let first = (0..runs).find(|run| found_by(about, plan, strategy, start * FAR + run, runner))?;
+    let first = (0..runs).find(|run| found_by(about, plan, strategy, start * FAR + run, args, runner))?;
     Some(First {
         runs: first + 1,
         time: cpu_time().saturating_sub(begin),
@@ -179,7 +183,7 @@ fn search(
 fn search_generated_in_turn(about: &About, start: u64, args: &MuseumArgs, runner: Runner) -> Option<First> {
     let begin = cpu_time();
     let turn = |run: u64| PORTFOLIO[(run % PORTFOLIO.len() as u64) as usize];
-    let first = (0..args.runs).find(|run| found_by(about, None, turn(*run), start * FAR + run, runner))?;
+    let first = (0..args.runs).find(|run| found_by(about, None, turn(*run), start * FAR + run, args, runner))?;
     Some(First { runs: first + 1, time: cpu_time().saturating_sub(begin), by_chance: true })
 }
 
@@ -187,14 +191,22 @@ fn search_generated_in_turn(about: &About, start: u64, args: &MuseumArgs, runner
 const FAR: u64 = 1_000_000;
 
 /// Whether a seed shows the quirk.
-fn found_by(about: &About, plan: Option<&Plan>, strategy: Strategy, seed: u64, runner: Runner) -> bool {
+fn found_by(
+    about: &About,
+    plan: Option<&Plan>,
+    strategy: Strategy,
+    seed: u64,
+    args: &MuseumArgs,
+    runner: Runner,
+) -> bool {
     let quirks = Quirks::NONE.with(about.quirk);
     let options = RunOptions { quirks, check: true, ..RunOptions::default() };
     let drawn;
     let plan = match plan {
         Some(plan) => plan,
         None => {
-            drawn = crate::generate::scenario(seed).plan;
+            let options = generate::Options { all_kinds: args.all_kinds, ..generate::Options::default() };
+            drawn = generate::with(&options, seed).plan;
             &drawn
         }
     };

@@ -50,6 +50,10 @@ pub(super) fn validate(args: &ValidateArgs, out: &mut Output) -> u8 {
             Answer::Possible(choices) => {
                 out.print(&format!("{of}: possible, by these choices:\n{}", choices.deviations()));
             }
+            // Nobody says of such a trace that a signal ended it.
+            Answer::Dies(choices, broken) => {
+                out.print(&format!("{of}: possible, and the process dies ({broken}):\n{}", choices.deviations()));
+            }
             Answer::Refused(refusal) => {
                 code = 1;
                 let lines = trace.len();

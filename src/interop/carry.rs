@@ -7,7 +7,7 @@ use super::scratch::Guard;
 use super::{Trouble, confine, files};
 use crate::base::Json;
 use crate::scenario::nbd::NbdAction;
-use crate::scenario::plan::{EventPattern, Plan, StepKind};
+use crate::scenario::plan::{EventPattern, Plan, ProcessOp, StepKind};
 use crate::trace::compare::ClientLine;
 use std::path::Path;
 use std::time::Duration;
@@ -101,7 +101,9 @@ pub fn carry(command: &[String], plan: &Plan, dir: &Path, pace: Pace, guard: &Gu
     let within = || if guard.confined { confine::images(dir) } else { Ok(()) };
     within()?;
     let args: Vec<&str> = plan.args.iter().map(|arg| &**arg).collect();
-    let qemu = match Qemu::start(command, dir, &args, guard)? {
+    let signals = plan.steps.iter().any(|step| matches!(step.kind, StepKind::Process(ProcessOp::Signal(_))));
+    let command = if signals { hearing(command) } else { command.to_vec() };
+    let qemu = match Qemu::start(&command, dir, &args, guard)? {
         Started::Runs(qemu) => *qemu,
         Started::Not(ending) => {
             let (stdout, stderr) = printed(dir);
@@ -153,7 +155,20 @@ pub fn carry(command: &[String], plan: &Plan, dir: &Path, pace: Pace, guard: &Gu
     Ok(Carried { lines: client.lines, stdout, stderr, ending, stuck, version })
 }
 
-/// What is said of scenarios that start, kill or signal processes.
+/// The command with all signals let through. Those that end this command from outside are blocked here, as a thread of its own takes them
+/// ([`super::scratch`]), and what is started inherits that.
+fn hearing(command: &[String]) -> Vec<String> {
+    const UNBLOCK: &str =
+        "import os, signal, sys; signal.pthread_sigmask(signal.SIG_SETMASK, []); os.execvp(sys.argv[1], sys.argv[1:])";
+    let mut heard = ["python3", "-c", UNBLOCK].map(str::to_owned).to_vec();
+    heard.extend_from_slice(command);
+    if command.len() == 1 {
+        heard.extend(super::qemu::ALONE.map(str::to_owned));
+    }
+    heard
+}
+
+/// What is said of scenarios that start or kill processes.
 pub(super) const ONE_PROCESS: &str = "a scenario of more than one process cannot be carried out on a real QEMU";
 
 impl Client {
@@ -170,6 +185,10 @@ impl Client {
                 self.drain()
             }
             StepKind::File(op) => Ok(files::change(op, dir)?),
+            StepKind::Process(ProcessOp::Signal(signal)) => {
+                self.rest()?;
+                Ok(self.qemu.signal(*signal)?)
+            }
             StepKind::Process(_) => Err(Stop::Trouble(Trouble(ONE_PROCESS.to_owned()))),
             StepKind::Nbd(step) => {
                 // What waits for an answer waits for the client alone.

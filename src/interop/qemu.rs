@@ -8,6 +8,7 @@
 use super::scratch::Guard;
 use super::{Trouble, trouble};
 use crate::base::Json;
+use crate::scenario::plan::Signal;
 use crate::trace::canonical;
 use crate::validate;
 use std::fs;
@@ -17,6 +18,9 @@ use std::os::unix::process::{CommandExt as _, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+/// Options of a program that is named without any.
+pub(super) const ALONE: [&str; 6] = ["-accel", "tcg", "-S", "-nodefaults", "-display", "none"];
 
 /// How long a process may take from its start to its greeting.
 const START: Duration = Duration::from_secs(30);
@@ -89,7 +93,7 @@ impl Qemu {
         let mut process = buffered_by_line(program);
         process.args(first);
         if first.is_empty() {
-            process.args(["-accel", "tcg", "-S", "-nodefaults", "-display", "none"]);
+            process.args(ALONE);
         }
         process.args(["-qmp", &format!("unix:{SOCKET},server=on,wait=off")]).args(args);
         process.current_dir(dir).stdin(Stdio::null()).stdout(out("stdout")?).stderr(out("stderr")?);
@@ -275,6 +279,21 @@ impl Qemu {
         }
         // Writing goes on blocking.
         self.stream.set_nonblocking(false).map_err(|error| trouble("the socket", &error))
+    }
+
+    /// Asks the process to end.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn signal(&self, signal: Signal) -> Result<(), Trouble> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        let signal = match signal {
+            Signal::Term => rustix::process::Signal::TERM,
+            Signal::Int => rustix::process::Signal::INT,
+            Signal::Hup => rustix::process::Signal::HUP,
+        };
+        let sent = pid.map_or(Ok(()), |pid| rustix::process::kill_process(pid, signal));
+        sent.map_err(|error| trouble("a signal", &std::io::Error::from(error)))
     }
 
     /// Waits for the process to end; one that does not is killed.

@@ -9,14 +9,16 @@
 use super::target::{Target, line, timeless};
 use crate::base::time::{Instant, Span};
 use crate::choice::{Choice, ChoiceLog, ChoicePoint, Choose, MODE_ORDER, STREAMS, Stream};
+use crate::invariant::{Broken, Invariant};
 use crate::scenario::plan::Plan;
-use crate::sim::Sim;
 use crate::sim::outcome::{Outcome, RunOptions};
+use crate::sim::{Sim, panic_text};
 use crate::trace::Trace;
 use crate::trace::compare::ClientLine;
 use crate::world::out::Output;
 use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// How long a search may last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +43,19 @@ impl Default for Effort {
 pub enum Answer {
     /// The trace is one of the model's: these choices give it.
     Possible(ChoiceLog),
+    /// The trace is the model's up to its end, where a signal ended the real process: with these choices the model's ends there too, of
+    /// what gives that signal.
+    Dies(ChoiceLog, Broken),
     /// No schedule was found.
     Refused(Box<Refusal>),
+}
+
+impl Answer {
+    /// Whether a schedule was found.
+    #[must_use]
+    pub fn is_found(&self) -> bool {
+        !matches!(self, Answer::Refused(_))
+    }
 }
 
 /// How far a trace fits.
@@ -58,6 +71,8 @@ pub struct Refusal {
     pub tries: u32,
     /// Another reason than a line that does not fit.
     pub reason: Option<String>,
+    /// Freed memory that was used in a schedule which fits as far as any does: what QEMU does from there on is not defined.
+    pub freed: Option<Broken>,
 }
 
 /// States kept for one place of the trace.
@@ -176,12 +191,22 @@ struct Search<'a> {
     stuck: u32,
     allowed: Vec<ClientLine>,
     reason: Option<String>,
+    /// Freed memory that was used, and how much of the trace fits until then: the most of all attempts.
+    freed: Option<(usize, Broken)>,
 }
 
 /// How an attempt ended.
 enum Attempt {
     Found(ChoiceLog),
+    /// At the trace's end the process dies, of this.
+    Died(ChoiceLog, Broken),
     Failed,
+}
+
+/// A step; where the process would end because something is broken in it, that.
+fn stepped(sim: &mut Sim, choose: &mut dyn Choose) -> Result<Option<Outcome>, Broken> {
+    catch_unwind(AssertUnwindSafe(|| sim.step(choose)))
+        .map_err(|payload| Broken::from_panic(&panic_text(&*payload)).unwrap_or_else(|| resume_unwind(payload)))
 }
 
 /// Looks for a schedule in which `plan` ([bare](super::bare)) gives `trace`.
@@ -215,7 +240,8 @@ pub fn search(plan: &Plan, target: &Target, trace: &[ClientLine], hint: Option<C
         [Err(outcome), ..] | [_, Err(outcome), _] | [.., Err(outcome)] => {
             let outcome: Outcome = outcome;
             let (came, reason) = (trace.first().cloned(), Some(outcome.to_string()));
-            return Answer::Refused(Box::new(Refusal { matched: 0, came, allowed: Vec::new(), tries: 0, reason }));
+            let refusal = Refusal { matched: 0, came, allowed: Vec::new(), tries: 0, reason, freed: None };
+            return Answer::Refused(Box::new(refusal));
         }
     };
     if effort.seed % 2 == 1 {
@@ -226,18 +252,22 @@ pub fn search(plan: &Plan, target: &Target, trace: &[ClientLine], hint: Option<C
     while searches.iter().any(|search| search.may_go_on(effort)) {
         for search in &mut searches {
             let until = Effort { tries: effort.tries.min(search.tries.saturating_add(turn)), ..effort };
-            if let Some(log) = search.run(until) {
-                return Answer::Possible(log);
+            match search.run(until) {
+                Attempt::Found(log) => return Answer::Possible(log),
+                Attempt::Died(log, broken) => return Answer::Dies(log, broken),
+                Attempt::Failed => {}
             }
         }
         turn = turn.saturating_mul(2);
     }
     let tries = searches.iter().map(|search| search.tries).sum();
     let [mut further, others @ ..] = searches;
-    for other in others {
+    for mut other in others {
+        let freed = [further.freed.take(), other.freed.take()].into_iter().flatten().max_by_key(|(at, _)| *at);
         if other.best > further.best {
             further = other;
         }
+        further.freed = freed;
     }
     Answer::Refused(Box::new(Refusal { tries, ..further.refusal(trace) }))
 }
@@ -263,6 +293,7 @@ impl<'a> Search<'a> {
             stuck: 0,
             allowed: Vec::new(),
             reason: None,
+            freed: None,
         })
     }
 
@@ -271,25 +302,26 @@ impl<'a> Search<'a> {
     }
 
     /// Goes on until so much was tried.
-    fn run(&mut self, effort: Effort) -> Option<ChoiceLog> {
+    fn run(&mut self, effort: Effort) -> Attempt {
         while self.may_go_on(effort) {
             let state = self.pick();
             let knobs = self.knobs(self.tries > 0 || effort.seed > 0 || self.order);
             self.tries += 1;
             let found = self.attempt(state, knobs);
             self.hint = None;
-            if let Attempt::Found(log) = found {
-                return Some(log);
+            if !matches!(found, Attempt::Failed) {
+                return found;
             }
         }
-        None
+        Attempt::Failed
     }
 
     fn refusal(self, trace: &[ClientLine]) -> Refusal {
         // Progress counts outputs and commands; the trace's lines do just that.
         let matched = self.best.min(trace.len());
         let (came, allowed, reason) = (trace.get(matched).cloned(), self.allowed, self.reason);
-        Refusal { matched, came, allowed, tries: self.tries, reason }
+        let freed = self.freed.filter(|(at, _)| *at >= self.best).map(|(_, broken)| broken);
+        Refusal { matched, came, allowed, tries: self.tries, reason, freed }
     }
 
     /// Where to go on from.
@@ -363,7 +395,7 @@ impl<'a> Search<'a> {
             };
             let before = state.sim.client.taken() + state.sim.world.out.len();
             let asleep_since = state.sim.world.now;
-            let outcome = state.sim.step(&mut guide);
+            let stepped = stepped(&mut state.sim, &mut guide);
             let dead = guide.dead;
             self.stream = stream;
             self.steps += 1;
@@ -371,6 +403,10 @@ impl<'a> Search<'a> {
             if !self.took(&mut state, before) || dead {
                 return Attempt::Failed;
             }
+            let outcome = match stepped {
+                Ok(outcome) => outcome,
+                Err(broken) => return self.died(state, broken),
+            };
             match outcome {
                 None if self.target.hangs && self.sleeps_on(&state, asleep_since) => return self.ended(state),
                 None => {}
@@ -461,11 +497,28 @@ impl<'a> Search<'a> {
 
     fn ended(&mut self, state: State) -> Attempt {
         let printed = self.target.console.as_ref().is_none_or(|lines| lines.len() == state.printed);
-        let all = printed && state.given == self.target.outputs.len() && state.sent == self.target.sent.len();
+        let alive = self.target.killed.is_none();
+        let all = alive && printed && state.given == self.target.outputs.len() && state.sent == self.target.sent.len();
         if all {
             return Attempt::Found(state.log);
         }
         self.fail(state.given + state.sent, None, Some("the model's run is over".to_owned()));
+        Attempt::Failed
+    }
+
+    /// The model's process is at its end, for what is broken in it. The real one died there too if the trace ends there, and a signal
+    /// that this gives ended it. It may have been sent a command that it never looked at.
+    fn died(&mut self, state: State, broken: Broken) -> Attempt {
+        let killed = self.target.killed.as_deref().is_some_and(|signal| broken.signals().contains(&signal));
+        let ends = state.given == self.target.outputs.len();
+        if killed && ends {
+            return Attempt::Died(state.log, broken);
+        }
+        let progress = state.given + state.sent;
+        if broken.invariant == Invariant::UsedAfterFree && self.freed.as_ref().is_none_or(|(at, _)| *at < progress) {
+            self.freed = Some((progress, broken.clone()));
+        }
+        self.fail(progress, None, Some(broken.to_string()));
         Attempt::Failed
     }
 

@@ -15,6 +15,8 @@ pub struct Target {
     pub console: Option<Vec<String>>,
     /// Whether the process hung at the trace's end: a command has no reply.
     pub hangs: bool,
+    /// The signal that ended the process at the trace's end.
+    pub killed: Option<String>,
     /// For each command: how many outputs were read before it was sent, its text, and its line.
     pub sent: Vec<(usize, Json, usize)>,
 }
@@ -23,8 +25,14 @@ impl Target {
     /// Takes a trace apart.
     #[must_use]
     pub fn new(trace: &[ClientLine]) -> Target {
-        let mut target =
-            Target { outputs: Vec::new(), lines: Vec::new(), console: None, hangs: false, sent: Vec::new() };
+        let mut target = Target {
+            outputs: Vec::new(),
+            lines: Vec::new(),
+            console: None,
+            hangs: false,
+            killed: None,
+            sent: Vec::new(),
+        };
         for (number, line) in trace.iter().enumerate() {
             match line {
                 ClientLine::Command(command) => target.sent.push((target.outputs.len(), command.clone(), number)),

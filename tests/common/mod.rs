@@ -43,11 +43,11 @@ pub const RECORDED_SEEDS: &[(&str, usize, u64)] = &[
     ("incremental-transaction", 7, 411),
     ("incremental-transaction", 8, 168),
     ("transaction-failure", 0, 2),
-    ("transaction-failure", 1, 0),
-    ("transaction-failure", 2, 1),
-    ("transaction-failure", 3, 5),
-    ("transaction-failure", 4, 165),
-    ("transaction-failure", 5, 33),
+    ("transaction-failure", 1, 3),
+    ("transaction-failure", 2, 0),
+    ("transaction-failure", 3, 15),
+    ("transaction-failure", 4, 33),
+    ("transaction-failure", 5, 287),
 ];
 
 /// Seeds under which the race case's traces differ from each other.

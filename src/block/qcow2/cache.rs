@@ -474,6 +474,14 @@ impl Cx<'_> {
 }
 
 impl super::Qcow2 {
+    /// `qcow2_cache_destroy` of both: what they hold is in the image.
+    pub fn drop_clean_caches(&mut self) {
+        for cache in &mut self.tables {
+            assert!(cache.slots.iter().all(|slot| !slot.place.dirty), "a cache is dropped with what it was to write");
+            cache.slots.clear();
+        }
+    }
+
     /// `cache_clean_timer_cb`: drops what was not used since the last call. QEMU does this every 600 seconds.
     pub fn clean_caches(&mut self) {
         for (state, cache) in self.caches.iter_mut().zip(&mut self.tables) {

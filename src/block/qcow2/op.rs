@@ -339,16 +339,10 @@ impl Op {
         Op::locked(Locked::MakeEmpty)
     }
 
-    /// `qcow2_reopen_prepare`, with what commits it: other caches, or the end of writing, for which the given bitmaps are stored.
+    /// `qcow2_reopen_prepare`: other caches, or the end of writing, for which the given bitmaps are stored.
     #[must_use]
     pub fn reopen(options: OpenOptions, bitmaps: Arc<[StoreBitmap]>) -> Op {
         Op::locked(Locked::Reopen(options, bitmaps))
-    }
-
-    /// `qcow2_reopen_abort`: the options are the old ones again, and nothing is stored.
-    #[must_use]
-    pub fn reopen_abort(options: OpenOptions) -> Op {
-        Op::locked(Locked::ReopenAbort(options))
     }
 
     /// `qcow2_reopen_bitmaps_rw`: the stored bitmaps are marked as in use. Those given are the ones in memory.

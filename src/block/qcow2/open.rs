@@ -97,6 +97,30 @@ fn check_table(sc: &Scalars, offset: u64, entries: u64, each: u64, max: u64, nam
     Ok(())
 }
 
+fn lazy_refcounts(sc: &Scalars, options: &OpenOptions) -> bool {
+    options.lazy_refcounts.unwrap_or(sc.compatible & COMPAT_LAZY != 0)
+}
+
+impl Qcow2 {
+    /// `qcow2_update_options_commit`. The caches are empty.
+    fn update_options_commit(&mut self, options: &OpenOptions) {
+        let (l2_places, entry, refcount_places) = cache_sizes(&self.sc, options).expect("it was looked at before");
+        self.sc.lazy_refcounts = lazy_refcounts(&self.sc, options);
+        self.sc.l2_slice_size = entry / 8;
+        self.caches = [CacheState::new(l2_places, entry), CacheState::new(refcount_places, self.cluster_size())];
+    }
+
+    /// `qcow2_reopen_commit`: what was prepared is so from now on. Nothing was sent to the node since, so that the caches have nothing to
+    /// write.
+    pub fn reopen_commit(&mut self, options: &OpenOptions) {
+        self.drop_clean_caches();
+        self.update_options_commit(options);
+        self.sc.writable = options.writable;
+        self.sc.discard_request = options.discard_request;
+        self.sc.options = Arc::new(options.clone());
+    }
+}
+
 /// `read_cache_sizes` and the lower bounds: L2 places, bytes of a place, refcount places.
 fn cache_sizes(sc: &Scalars, options: &OpenOptions) -> Result<(u32, u64, u32), Fault> {
     let cluster = sc.cluster_size();
@@ -268,29 +292,33 @@ impl Cx<'_> {
 
     /// `qcow2_update_options`: caches of the right size, empty. What they held before is written first.
     pub fn update_options(&mut self, options: &OpenOptions) -> Res {
+        self.update_options_prepare(options)?;
+        self.forget_cache(Which::L2);
+        self.forget_cache(Which::Refcount);
+        self.q.update_options_commit(options);
+        Ok(())
+    }
+
+    /// `qcow2_update_options_prepare`: what may fail. The caches are written, and keep what they hold.
+    pub fn update_options_prepare(&mut self, options: &OpenOptions) -> Res {
         if let Some(text) = &options.refused {
             einval(&**text)?;
         }
-        let (l2_places, entry, refcount_places) = cache_sizes(&self.q.sc, options)?;
+        cache_sizes(&self.q.sc, options)?;
         if self.q.caches[0].size > 0 {
             self.flush_cache(Which::L2).say("Failed to flush the L2 table cache")?;
             self.flush_cache(Which::Refcount).say("Failed to flush the refcount block cache")?;
         }
-        self.forget_cache(Which::L2);
-        self.forget_cache(Which::Refcount);
         if options.cache_clean_interval > u64::from(u32::MAX) {
             einval("Cache clean interval too big")?;
         }
-        let lazy = options.lazy_refcounts.unwrap_or(self.q.sc.compatible & COMPAT_LAZY != 0);
+        let lazy = lazy_refcounts(&self.q.sc, options);
         if lazy && self.q.sc.version < 3 {
             einval("Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level")?;
         }
         if self.q.sc.lazy_refcounts && !lazy {
             self.mark_image_clean().say("Failed to disable lazy refcounts")?;
         }
-        self.q.sc.lazy_refcounts = lazy;
-        self.q.sc.l2_slice_size = entry / 8;
-        self.q.caches = [CacheState::new(l2_places, entry), CacheState::new(refcount_places, self.q.cluster_size())];
         Ok(())
     }
 

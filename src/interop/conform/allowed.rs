@@ -5,7 +5,7 @@ use super::super::qemu::Ending;
 use super::commands::{actions, text};
 use super::compare::Differs;
 use crate::base::Json;
-use crate::invariant::Invariant;
+use crate::invariant::{Broken, Invariant};
 use crate::scenario::plan::{FileOp, ImageFormat, Plan, StepKind};
 use crate::trace::canonical;
 use crate::trace::compare::ClientLine;
@@ -52,7 +52,16 @@ pub const LIST: &[(&str, &str)] = &[
     ),
     (
         FORETOLD,
-        "QEMU fails an assertion or follows a pointer to nothing, and the model ends its run as broken `no-abort`, as it should there",
+        "the trace is the model's up to its end, where the model's run is over as broken `no-abort`, of what gives the signal that ended QEMU",
+    ),
+    (
+        FORETOLD_FREED,
+        "the trace is the model's up to its end, where QEMU uses freed memory, as the model says, and a signal ends it",
+    ),
+    (
+        FREED,
+        "the trace is the model's up to where QEMU uses freed memory, as the model says; what it finds there, and so what follows, is not \
+         defined",
     ),
     (
         "crash: a resize that failed late",
@@ -65,12 +74,16 @@ pub const LIST: &[(&str, &str)] = &[
 ];
 
 /// The name of crashes that end the model's run too.
-pub const FORETOLD: &str = "crash: foretold by the model";
+const FORETOLD: &str = "crash: foretold by the model";
+/// That of those for which it ends as freed memory is used.
+const FORETOLD_FREED: &str = "crash: freed memory, foretold by the model";
+/// The name of what comes after memory was used that the model says is freed.
+pub const FREED: &str = "freed memory: foretold by the model";
 
-/// Whether QEMU was ended by a signal where the model's run ends because it would be.
+/// The name of a crash of which the model's run ends too, after the same trace.
 #[must_use]
-pub fn foretold(real: &Carried, crash: &Differs) -> bool {
-    matches!(&real.ending, Some(Ending::Killed(_))) && crash.how.contains(Invariant::NoAbort.name())
+pub fn foretold(broken: &Broken) -> &'static str {
+    if broken.invariant == Invariant::UsedAfterFree { FORETOLD_FREED } else { FORETOLD }
 }
 
 /// The name as the list has it.

@@ -211,9 +211,12 @@ fn map(path: &Path) -> Result<Vec<String>, Trouble> {
     let mut parts: Vec<(u64, u64, String)> = Vec::new();
     for part in json.as_list().unwrap_or_default() {
         let number = |name: &str| part.get(name).and_then(Json::as_u64).unwrap_or(0);
+        // Which blocks of a cluster with data the host allocates is the host's matter: unwritten ones count as zeroes until their pages
+        // are read.
+        let hole = |name: &&&str| **name == "zero" && part.get("data") == Some(&Json::Bool(true));
         let flags = ["depth", "present", "zero", "data", "compressed"];
-        let flags =
-            flags.iter().filter_map(|name| part.get(name).map(|v| format!("{name} {}", canonical::to_string(v))));
+        let flags = flags.iter().filter(|name| !hole(name));
+        let flags = flags.filter_map(|name| part.get(name).map(|v| format!("{name} {}", canonical::to_string(v))));
         let flags = flags.collect::<Vec<_>>().join(", ");
         match parts.last_mut() {
             Some(last) if last.2 == flags && last.1 == number("start") => last.1 += number("length"),

@@ -179,31 +179,35 @@ impl Bench {
         if let Some(name) = allowed::crash(real).or_else(|| allowed::hang(real)) {
             return Ok(Verdict::Allowed(name));
         }
-        let model = match caught(|| model::run(plan, &mut Calm)) {
-            Ok(model) => model,
-            Err(crash) if allowed::foretold(real, &crash) => return Ok(Verdict::Allowed(allowed::FORETOLD)),
+        let calm = caught(|| model::run(plan, &mut Calm));
+        // Where the model's process dies in its calm schedule, it may live in another.
+        let dies = |crash: &Differs| Broken::from_panic(&crash.how).is_some();
+        let mut differences = match calm {
+            Ok(model) => {
+                keep(&self.dir, "model.jsonl", &model.lines);
+                let differences = first_look(real, &model);
+                if differences.is_empty() {
+                    let differences = compare::images(real, real_dir, &model, our_dir)?;
+                    return Ok(match differences.is_empty() {
+                        true => Verdict::Agrees,
+                        false => self.in_other_schedules(plan, real, real_dir, our_dir, differences)?,
+                    });
+                }
+                differences
+            }
+            Err(crash) if dies(&crash) => vec![crash],
             Err(crash) => return Ok(differs(vec![crash])),
         };
-        keep(&self.dir, "model.jsonl", &model.lines);
-        let mut differences = first_look(real, &model);
-        if differences.is_empty() {
-            differences.extend(compare::images(real, real_dir, &model, our_dir)?);
-            return Ok(match differences.is_empty() {
-                true => Verdict::Agrees,
-                false => self.in_other_schedules(plan, real, real_dir, our_dir, differences)?,
-            });
-        }
         let timed = match caught(|| self.in_time(plan, real, 0)) {
             Ok(timed) => timed,
-            Err(crash) if allowed::foretold(real, &crash) => return Ok(Verdict::Allowed(allowed::FORETOLD)),
             Err(crash) => return Ok(differs(vec![crash])),
         };
         match timed {
             // Here as there the process sleeps on; only that the client gives QEMU up.
-            Ok((log, model)) if real.ending == Some(Ending::Hung) && model.outcome == Outcome::Passed => {
+            Timed::Fits(log, model) if real.ending == Some(Ending::Hung) && model.outcome == Outcome::Passed => {
                 Ok(Verdict::AgreesInTime(log))
             }
-            Ok((log, model)) => {
+            Timed::Fits(log, model) => {
                 let mut differences = first_look(real, &model);
                 differences.extend(compare::images(real, real_dir, &model, our_dir)?);
                 Ok(match differences.is_empty() {
@@ -211,7 +215,9 @@ impl Bench {
                     false => self.in_other_schedules(plan, real, real_dir, our_dir, differences)?,
                 })
             }
-            Err((fits, refusal)) => {
+            Timed::Dies(broken) => Ok(Verdict::Allowed(allowed::foretold(&broken))),
+            Timed::Freed => Ok(Verdict::Allowed(allowed::FREED)),
+            Timed::Not(fits, refusal) => {
                 if let Some(name) = allowed::freed(plan, &real.lines[..fits]) {
                     return Ok(Verdict::Allowed(name));
                 }
@@ -231,7 +237,7 @@ impl Bench {
         differences: Vec<Differs>,
     ) -> Result<Verdict, Trouble> {
         for seed in 1..=OTHER_SCHEDULES {
-            let Ok(Ok((log, model))) = caught(|| self.in_time(plan, real, seed)) else { continue };
+            let Ok(Timed::Fits(log, model)) = caught(|| self.in_time(plan, real, seed)) else { continue };
             if first_look(real, &model).is_empty() {
                 fresh(our_dir)?;
                 if compare::images(real, real_dir, &model, our_dir)?.is_empty() {
@@ -250,10 +256,16 @@ impl Bench {
     }
 
     /// A schedule that gives the real trace, and what the model left then; or how many of its lines fit, and what came instead.
-    fn in_time(&self, plan: &Plan, real: &Carried, seed: u64) -> Result<(ChoiceLog, Modelled), (usize, Differs)> {
+    fn in_time(&self, plan: &Plan, real: &Carried, seed: u64) -> Timed {
+        let killed = match &real.ending {
+            Some(Ending::Killed(signal)) => Some(signal.clone()),
+            _ => None,
+        };
         let target = Target {
-            console: Some(validate::target::timeless(&real.stdout)),
+            // What a process that is killed has in its buffers for a file is lost.
+            console: killed.is_none().then(|| validate::target::timeless(&real.stdout)),
             hangs: matches!(real.ending, Some(Ending::Hung)),
+            killed,
             ..Target::new(&real.lines)
         };
         let effort = Effort { seed, ..self.effort };
@@ -262,7 +274,8 @@ impl Bench {
         if let Answer::Refused(_) = answer.0 {
             // On a busy machine the client may have taken QEMU for idle while it waited for the disk.
             let hurried = without_rests(&answer.1);
-            if let found @ Answer::Possible(_) = validate::search(&hurried, &target, &real.lines, None, effort) {
+            let found = validate::search(&hurried, &target, &real.lines, None, effort);
+            if found.is_found() {
                 answer = (found, hurried);
             }
         }
@@ -271,8 +284,10 @@ impl Bench {
             Answer::Possible(log) => {
                 let mut replay = Chooser::Replay(Replay::new(Arc::new(log.clone()), Mode::Lenient));
                 let model = model::run(&bare, &mut replay);
-                Ok((log, model))
+                Timed::Fits(log, model)
             }
+            Answer::Dies(_, broken) => Timed::Dies(broken),
+            Answer::Refused(refusal) if refusal.freed.is_some() => Timed::Freed,
             Answer::Refused(refusal) => {
                 let came = refusal.came.as_ref().map_or("(the end)".to_owned(), ToString::to_string);
                 let allowed: Vec<String> =
@@ -286,10 +301,22 @@ impl Bench {
                     refusal.tries,
                     allowed.join("\n  ")
                 );
-                Err((refusal.matched, Differs { what: "order".to_owned(), how }))
+                Timed::Not(refusal.matched, Differs { what: "order".to_owned(), how })
             }
         }
     }
+}
+
+/// What `validate` makes of a real trace.
+enum Timed {
+    /// A schedule gives it, and then the model leaves this.
+    Fits(ChoiceLog, Modelled),
+    /// It fits up to its end, where a signal ended QEMU, and the model says what of.
+    Dies(Broken),
+    /// It fits up to where the model uses freed memory, and no further.
+    Freed,
+    /// So many lines of it fit, and then comes something else.
+    Not(usize, Differs),
 }
 
 /// The plan with a client that never waits for the process to come to rest.

@@ -94,9 +94,12 @@ impl World {
         let target = BitmapRef { node: args.node.clone(), name: args.target.clone() };
         let (bs, id) = self.bitmap_lookup(&target)?;
         let before = self.graph.nodes[bs].bitmaps.get(id).expect("just found").bitmap().clone();
-        for source in &args.bitmaps {
+        for (merged, source) in args.bitmaps.iter().enumerate() {
             if let Err(err) = self.bitmap_merge_one(bs, id, source) {
-                self.graph.nodes[bs].bitmaps.get_mut(id).expect("just found").restore(before);
+                // A bitmap of a read-only node has nothing merged into it, and must not be written.
+                if merged > 0 {
+                    self.graph.nodes[bs].bitmaps.get_mut(id).expect("just found").restore(before);
+                }
                 return Err(err);
             }
         }

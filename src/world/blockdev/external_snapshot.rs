@@ -229,7 +229,7 @@ impl World {
             OpenFlags { no_backing: true, force_share: false, copy_on_read: false, ..self.graph.nodes[old].flags };
         let format = args.format.as_deref().unwrap_or("qcow2");
         let mut spec = OpenSpec::from_filename(&args.snapshot_file, Some(format), flags);
-        spec.node_name.clone_from(&args.snapshot_node_name);
+        spec.name(args.snapshot_node_name.as_ref());
         spec
     }
 

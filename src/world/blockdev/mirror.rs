@@ -19,6 +19,26 @@ use std::sync::Arc;
 /// What a mirror's granularity may be, in bytes.
 const GRANULARITY: std::ops::RangeInclusive<u64> = 512..=64 << 20;
 
+/// What `blockdev-mirror` and `drive-mirror` have in common, as it was given: the arguments of `blockdev_mirror_common`, which knows the
+/// defaults.
+struct Arguments<'a> {
+    job_id: &'a Option<Arc<str>>,
+    replaces: &'a Option<Arc<str>>,
+    sync: SyncMode,
+    backing_mode: BackingMode,
+    zero_target: bool,
+    speed: Option<i64>,
+    granularity: Option<u32>,
+    buf_size: Option<i64>,
+    on_source_error: Option<OnError>,
+    on_target_error: Option<OnError>,
+    unmap: Option<bool>,
+    filter_node_name: &'a Option<Arc<str>>,
+    copy_mode: Option<MirrorCopyMode>,
+    auto_finalize: Option<bool>,
+    auto_dismiss: Option<bool>,
+}
+
 impl World {
     /// `bdrv_recurse_can_replace`: nothing but filters stands between the two, or it is a child of a quorum.
     pub(in crate::world) fn bdrv_recurse_can_replace(&self, bs: NodeId, to_replace: NodeId) -> bool {
@@ -49,7 +69,29 @@ impl World {
             Ok(nodes) => nodes,
             Err(err) => return self.ret(Val::Done(Err(err))),
         };
-        let mirror = MirrorArgs {
+        let args = Arguments {
+            job_id: &args.job_id,
+            replaces: &args.replaces,
+            sync: args.sync,
+            backing_mode: BackingMode::Leave,
+            zero_target: args.sync == SyncMode::Full,
+            speed: args.speed,
+            granularity: args.granularity,
+            buf_size: args.buf_size,
+            on_source_error: args.on_source_error,
+            on_target_error: args.on_target_error,
+            unmap: None,
+            filter_node_name: &args.filter_node_name,
+            copy_mode: args.copy_mode,
+            auto_finalize: args.auto_finalize,
+            auto_dismiss: args.auto_dismiss,
+        };
+        self.blockdev_mirror_common(bs, target, &args)
+    }
+
+    /// `blockdev_mirror_common`. Leaves `Val::Done`.
+    fn blockdev_mirror_common(&mut self, bs: NodeId, target: NodeId, args: &Arguments<'_>) -> Flow {
+        let mut mirror = MirrorArgs {
             flags: JobFlags {
                 id: args.job_id.clone(),
                 auto_finalize: args.auto_finalize.unwrap_or(true),
@@ -61,11 +103,11 @@ impl World {
             replaces: args.replaces.clone(),
             granularity: args.granularity.unwrap_or(0).into(),
             buf_size: args.buf_size.unwrap_or(0),
-            backing_mode: BackingMode::Leave,
-            zero_target: args.sync == SyncMode::Full,
+            backing_mode: args.backing_mode,
+            zero_target: args.zero_target,
             on_source_error: args.on_source_error.unwrap_or(OnError::Report),
             on_target_error: args.on_target_error.unwrap_or(OnError::Report),
-            unmap: true,
+            unmap: args.unmap.unwrap_or(true),
             is_none_mode: false,
             base: None,
             filter_node_name: args.filter_node_name.clone(),
@@ -73,18 +115,11 @@ impl World {
             copy_mode: args.copy_mode.unwrap_or(MirrorCopyMode::Background),
             base_ro: false,
         };
-        self.blockdev_mirror_common(mirror, args.sync)
-    }
-
-    /// `blockdev_mirror_common`. Leaves `Val::Done`.
-    fn blockdev_mirror_common(&mut self, mut args: MirrorArgs, mut sync: SyncMode) -> Flow {
-        if let Err(err) = self.mirror_checks(&mut args) {
+        if let Err(err) = self.mirror_checks(&mut mirror) {
             return self.ret(Val::Done(Err(err)));
         }
-        if sync == SyncMode::Top && self.graph.backing_chain_next(args.bs).is_none() {
-            sync = SyncMode::Full;
-        }
-        self.mirror_start(args, sync)
+        let whole = args.sync == SyncMode::Top && self.graph.backing_chain_next(bs).is_none();
+        self.mirror_start(mirror, if whole { SyncMode::Full } else { args.sync })
     }
 
     fn mirror_checks(&self, args: &mut MirrorArgs) -> Result<(), QmpError> {
@@ -199,7 +234,7 @@ impl World {
             (None, true) => OpenSpec::from_protocol_name(&args.target, flags),
             (format, _) => OpenSpec::from_filename(&args.target, format.as_deref(), flags),
         };
-        spec.node_name.clone_from(&args.node_name);
+        spec.name(args.node_name.as_ref());
         self.seq([OpenFrame::BdrvOpen(Arc::new(spec)).into(), MirrorFrame::DriveOpened { args, bs }.into()])
     }
 
@@ -212,31 +247,24 @@ impl World {
         };
         let existing = args.mode == Some(NewImageMode::Existing);
         self.push(Frame::KeepOver(Box::new(GraphFrame::BdrvUnref(target).into())));
-        let mirror = MirrorArgs {
-            flags: JobFlags {
-                id: args.job_id.clone(),
-                auto_finalize: args.auto_finalize.unwrap_or(true),
-                auto_dismiss: args.auto_dismiss.unwrap_or(true),
-                speed: args.speed.unwrap_or(0),
-            },
-            bs,
-            target,
-            replaces: args.replaces.clone(),
-            granularity: args.granularity.unwrap_or(0).into(),
-            buf_size: args.buf_size.unwrap_or(0),
+        let args = Arguments {
+            job_id: &args.job_id,
+            replaces: &args.replaces,
+            sync: args.sync,
             backing_mode: if existing { BackingMode::Open } else { BackingMode::Source },
             // An image that was just made reads as zeroes (`bdrv_has_zero_init`): that holds for all formats and files here.
             zero_target: args.sync == SyncMode::Full && existing,
-            on_source_error: args.on_source_error.unwrap_or(OnError::Report),
-            on_target_error: args.on_target_error.unwrap_or(OnError::Report),
-            unmap: args.unmap.unwrap_or(true),
-            is_none_mode: false,
-            base: None,
-            filter_node_name: None,
-            is_mirror: true,
-            copy_mode: args.copy_mode.unwrap_or(MirrorCopyMode::Background),
-            base_ro: false,
+            speed: args.speed,
+            granularity: args.granularity,
+            buf_size: args.buf_size,
+            on_source_error: args.on_source_error,
+            on_target_error: args.on_target_error,
+            unmap: args.unmap,
+            filter_node_name: &None,
+            copy_mode: args.copy_mode,
+            auto_finalize: args.auto_finalize,
+            auto_dismiss: args.auto_dismiss,
         };
-        self.blockdev_mirror_common(mirror, args.sync)
+        self.blockdev_mirror_common(bs, target, &args)
     }
 }

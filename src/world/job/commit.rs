@@ -481,7 +481,7 @@ impl World {
         let filter = self.jobs[job].commit().commit_top_bs;
         if self.graph.nodes.get(filter).is_none() {
             let subject = format!("job {}", self.jobs[job].id);
-            Self::qemu_aborts(
+            Self::qemu_segfaults(
                 subject,
                 "commit_abort: its filter is gone, commit_prepare failed behind bdrv_replace_node",
             );

@@ -17,7 +17,7 @@ impl World {
     /// `reopen_f`, up to the drain of what becomes read-only.
     pub(super) fn qemu_io_reopen(&mut self, blk: BackendId, reopen: Box<Command>) -> Flow {
         let Some(bs) = self.graph.blk_bs(blk) else {
-            Self::qemu_aborts(format!("drive {}", self.graph.backends[blk].name), "reopen_f: it has no medium");
+            Self::qemu_segfaults(format!("drive {}", self.graph.backends[blk].name), "reopen_f: it has no medium");
         };
         let backend = &self.graph.backends[blk];
         let writethrough = reopen.cache.map_or(!backend.write_cache, |cache| cache.writethrough);

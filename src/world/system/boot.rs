@@ -142,7 +142,12 @@ impl World {
             self.reports_of("-drive", value, from);
             let attached = opened.and_then(|(blk, place)| match place {
                 DrivePlace::None => Ok(()),
-                DrivePlace::OnBoard { cdrom } => self.attach_on_board(blk, cdrom, drives),
+                DrivePlace::OnBoard { cdrom } => {
+                    if !cdrom {
+                        self.boot_look(&Device::new("ide-hd".into()), blk, between);
+                    }
+                    self.attach_on_board(blk, cdrom, drives)
+                }
                 DrivePlace::Virtio => {
                     implied.push(blk);
                     Ok(())
@@ -163,7 +168,9 @@ impl World {
             attached.map_err(|err| format!("-device {value}: {}", self.with_hint(err, value)))?;
         }
         for blk in implied {
-            self.device_attach(Device::new("virtio-blk".into()), Some(blk))?;
+            let device = Device::new("virtio-blk".into());
+            self.boot_look(&device, blk, between);
+            self.device_attach(device, Some(blk))?;
         }
         self.now = crate::base::time::Instant::START;
         Ok(())
@@ -338,6 +345,7 @@ impl World {
         let (device, drive) = self.device_new(&options, !text.starts_with('{'))?;
         let Some(drive) = drive else { return self.device_attach(device, None) };
         if let Some(blk) = self.graph.blk_by_name(&drive) {
+            self.boot_look(&device, blk, between);
             return self.device_attach(device, Some(blk));
         }
         let bs = self.graph.find_node(&drive).expect("it was there when the device was looked at");
@@ -346,6 +354,14 @@ impl World {
             Val::Done(done) => done.map_err(|err| err.desc.to_string())?,
             other => unreachable!("attaching ends with {other:?}"),
         }
+        self.boot_look(&device, blk, between);
         self.device_attach(device, Some(blk))
+    }
+
+    /// A device looks at its disk. Where it is refused then, the process ends.
+    fn boot_look(&mut self, device: &Device, blk: BackendId, between: &mut dyn FnMut(&mut World)) {
+        if let Some(look) = self.first_look(device, blk) {
+            self.run_to_end(vec![look], between);
+        }
     }
 }

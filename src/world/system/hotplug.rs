@@ -7,13 +7,16 @@ use crate::qmp::error::{ErrorClass, QmpError};
 use crate::qmp::names::is_device_model;
 use crate::world::World;
 use crate::world::arena::{BackendId, JobId};
-use crate::world::block::backend::BackendFrame;
+use crate::world::block::backend::{BackendFrame, BlkRequest};
 use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
 use crate::world::job::Job;
 use crate::world::job::txn::TxnFrame;
 use crate::world::value::Val;
 use std::sync::Arc;
+
+/// `BDRV_SECTOR_SIZE`
+const SECTOR: u64 = 512;
 
 /// When the last reference to a device is given up: another thread does that, when all have let go of it.
 const GRACE: Span = Span::from_millis(10);
@@ -23,6 +26,8 @@ const GRACE: Span = Span::from_millis(10);
 pub struct Plugged {
     device: Device,
     blk: BackendId,
+    /// The backend is the device's own, made for it.
+    own: bool,
 }
 
 /// The frames of this file: the rest of a function each.
@@ -30,6 +35,7 @@ pub struct Plugged {
 #[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
 pub enum HotplugFrame {
     DevicePlugged(Box<Plugged>),
+    DeviceLooked(Box<Plugged>),
     UnplugOnReset,
     MarkAutoDel(BackendId),
     ReleaseDrive(BackendId),
@@ -41,6 +47,7 @@ impl HotplugFrame {
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {
         match self {
             HotplugFrame::DevicePlugged(plugged) => w.device_plugged(*plugged),
+            HotplugFrame::DeviceLooked(plugged) => w.device_attach_plugged(*plugged),
             HotplugFrame::UnplugOnReset => w.unplug_on_reset(),
             HotplugFrame::MarkAutoDel(blk) => w.mark_auto_del(blk),
             HotplugFrame::ReleaseDrive(blk) => w.release_drive(blk),
@@ -70,27 +77,78 @@ impl World {
             return self.ret(Val::Done(done));
         };
         if let Some(blk) = self.graph.blk_by_name(&drive) {
-            let done = self.device_attach(device, Some(blk)).map_err(QmpError::generic);
-            return self.ret(Val::Done(done));
+            return self.device_realize(Plugged { device, blk, own: false });
         }
         let bs = self.graph.find_node(&drive).expect("it was there when the device was looked at");
         let blk = self.blk_new("".into(), 0, perm::ALL);
         self.seq([
             BackendFrame::BlkInsertBs(blk, bs).into(),
-            HotplugFrame::DevicePlugged(Box::new(Plugged { device, blk })).into(),
+            HotplugFrame::DevicePlugged(Box::new(Plugged { device, blk, own: true })).into(),
         ])
     }
 
     /// A device whose backend has its node.
     fn device_plugged(&mut self, plugged: Plugged) -> Flow {
-        let Plugged { device, blk } = plugged;
-        let done = self.take_done().and_then(|()| self.device_attach(device, Some(blk)).map_err(QmpError::generic));
-        if done.is_err() {
-            self.graph.backends[blk].dev = None;
-            self.push(Frame::Give(Box::new(Val::Done(done))));
-            return self.seq([BackendFrame::BlkUnref(blk).into()]);
+        match self.take_done() {
+            Ok(()) => self.device_realize(plugged),
+            Err(err) => self.device_refused(&plugged, err),
         }
-        self.ret(Val::Done(done))
+    }
+
+    /// The disk of a device (`scsi_realize`, `ide_dev_initfn`, `virtio_blk_device_realize`): the first sector is looked at before the
+    /// permissions are taken, but for virtio's.
+    fn device_realize(&mut self, plugged: Plugged) -> Flow {
+        let blk = plugged.blk;
+        let look = self.first_look(&plugged.device, blk);
+        if !plugged.device.is_virtio_disk() {
+            self.push(HotplugFrame::DeviceLooked(Box::new(plugged)).into());
+            look.into_iter().for_each(|look| self.push(look));
+            return Flow::Go;
+        }
+        match self.device_attach(plugged.device.clone(), Some(blk)).map_err(QmpError::generic) {
+            Ok(()) => {
+                self.device_reset(&plugged);
+                look.into_iter().for_each(|look| self.push(look));
+                Flow::Go
+            }
+            Err(err) => self.device_refused(&plugged, err),
+        }
+    }
+
+    /// What is plugged in is reset, and its requests are waited for, which drains its node (`scsi_device_purge_requests`,
+    /// `virtio_blk_reset`). The jobs there pause.
+    fn device_reset(&mut self, plugged: &Plugged) {
+        self.push(Frame::Give(Box::new(Val::Done(Ok(())))));
+        if plugged.device.drains_at_reset() {
+            self.push(BackendFrame::BlkDrain(plugged.blk).into());
+        }
+    }
+
+    /// The read of the first sector, where a device looks at it. What comes of it is of no consequence. Nobody looks at a disk that
+    /// is another device's.
+    pub(super) fn first_look(&self, device: &Device, blk: BackendId) -> Option<Frame> {
+        let free = self.graph.backends[blk].dev.is_none() && self.graph.blk_bs(blk).is_some();
+        let request = Box::new(BlkRequest::Read { offset: 0, bytes: SECTOR });
+        (free && device.looks_at_disk()).then(|| Frame::RunCo(Box::new(BackendFrame::BlkCo { blk, request }.into())))
+    }
+
+    fn device_attach_plugged(&mut self, plugged: Plugged) -> Flow {
+        match self.device_attach(plugged.device.clone(), Some(plugged.blk)).map_err(QmpError::generic) {
+            Ok(()) => {
+                self.device_reset(&plugged);
+                Flow::Go
+            }
+            Err(err) => self.device_refused(&plugged, err),
+        }
+    }
+
+    fn device_refused(&mut self, plugged: &Plugged, err: QmpError) -> Flow {
+        if !plugged.own {
+            return self.ret(Val::Done(Err(err)));
+        }
+        self.graph.backends[plugged.blk].dev = None;
+        self.push(Frame::Give(Box::new(Val::Done(Err(err)))));
+        self.seq([BackendFrame::BlkUnref(plugged.blk).into()])
     }
 
     /// The bus of a model that can't be plugged in.

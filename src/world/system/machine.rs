@@ -57,6 +57,24 @@ impl Device {
         family(&self.driver) == Some("virtio-blk")
     }
 
+    /// Whether it looks at the first sector of its disk for a partition table, to guess its geometry (`hd_geometry_guess`).
+    #[must_use]
+    pub fn looks_at_disk(&self) -> bool {
+        let given = |key: &str| match self.options.get(key) {
+            None => false,
+            Some(Json::Str(text)) => &**text != "0",
+            Some(number) => number.as_u64() != Some(0),
+        };
+        GUESSING.contains(&family(&self.driver).unwrap_or_default())
+            && !["cyls", "heads", "secs"].into_iter().any(given)
+    }
+
+    /// Whether its reset waits for the requests of its disk.
+    #[must_use]
+    pub fn drains_at_reset(&self) -> bool {
+        ["virtio-blk", "scsi-hd", "scsi-cd", "usb-storage"].contains(&family(&self.driver).unwrap_or_default())
+    }
+
     /// Whether it may come and go while the guest runs: not on the bus of a Q35's root.
     #[must_use]
     pub fn hotpluggable(&self, machine: &Machine) -> bool {
@@ -195,6 +213,9 @@ fn family(driver: &str) -> Option<&'static str> {
 
 /// Those whose disk may get another size; they and CDs also have an I/O status.
 const RESIZABLE: [&str; 5] = ["virtio-blk", "scsi-hd", "ide-hd", "ide-cf", "usb-storage"];
+
+/// Those that guess their disk's geometry.
+const GUESSING: [&str; 4] = ["virtio-blk", "scsi-hd", "ide-hd", "usb-storage"];
 
 /// What a model's property is called in messages.
 fn owner(family: &str) -> &str {

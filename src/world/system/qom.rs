@@ -58,7 +58,12 @@ pub(super) fn object_properties(type_name: &str) -> Result<Json, QmpError> {
         return Ok(Json::list(all));
     }
     if recorded::DEADLY_TYPES.contains(&type_name) {
-        World::qemu_aborts(format!("type {type_name}"), "qom-list-properties: the object it makes can't be given up");
+        let (subject, reason) =
+            (format!("type {type_name}"), "qom-list-properties: the object it makes can't be given up");
+        match type_name {
+            "x-remote-object" => World::qemu_segfaults(subject, reason),
+            _ => World::qemu_aborts(subject, reason),
+        }
     }
     Err(QmpError::new(ErrorClass::DeviceNotFound, format!("Class '{type_name}' not found")))
 }

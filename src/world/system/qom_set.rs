@@ -79,7 +79,7 @@ impl World {
             Err(err) => return self.ret(Val::Done(Err(err))),
         };
         let Some(old) = self.graph.blk_bs(blk) else {
-            Self::qemu_aborts(self.blk_subject(blk), "bdrv_replace_child_bs: the drive has no medium");
+            Self::qemu_segfaults(self.blk_subject(blk), "bdrv_replace_child_bs: the drive has no medium");
         };
         if old == new {
             Self::qemu_aborts(self.blk_subject(blk), "bdrv_replace_child_noperm: it has this node already");

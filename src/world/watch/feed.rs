@@ -394,9 +394,14 @@ impl World {
         }
     }
 
-    /// Where QEMU fails an assertion, or follows a bad pointer.
+    /// Where QEMU fails an assertion.
     pub(in crate::world) fn qemu_aborts(subject: String, reason: &str) -> ! {
         panic!("{}", Broken::new(Invariant::NoAbort, subject, reason))
+    }
+
+    /// Where QEMU follows a pointer to nothing.
+    pub(in crate::world) fn qemu_segfaults(subject: String, reason: &str) -> ! {
+        panic!("{}", Broken::bad_pointer(subject, reason))
     }
 
     /// How bitmaps, jobs and drained sections stand. Copies share their bits.

@@ -24,7 +24,6 @@ pub(in crate::block::qcow2) enum Locked {
     RemoveBitmap(Box<str>),
     MakeEmpty,
     Reopen(OpenOptions, Arc<[StoreBitmap]>),
-    ReopenAbort(OpenOptions),
     BitmapsWritable(Arc<[MemoryBitmap]>),
 }
 
@@ -100,7 +99,6 @@ impl LockedOp {
                 | Locked::ChangeBacking(..)
                 | Locked::MakeEmpty
                 | Locked::Reopen(..)
-                | Locked::ReopenAbort(_)
                 | Locked::BitmapsWritable(..)
         )
     }
@@ -125,10 +123,6 @@ impl Cx<'_> {
             Locked::RemoveBitmap(name) => self.remove_bitmap(name)?,
             Locked::MakeEmpty => self.make_empty()?,
             Locked::Reopen(options, bitmaps) => self.reopen(options, bitmaps)?,
-            Locked::ReopenAbort(options) => {
-                self.update_options(options)?;
-                self.reopened(options);
-            }
             Locked::BitmapsWritable(bitmaps) => self.bitmaps_writable(bitmaps)?,
         }
         Ok(Out::Done)
@@ -145,22 +139,15 @@ impl Cx<'_> {
         Ok(messages)
     }
 
-    /// `qcow2_reopen_prepare` and what commits it. Where writing comes to an end, all that must stand in the image is written.
+    /// `qcow2_reopen_prepare`. Where writing comes to an end, all that must stand in the image is written.
     fn reopen(&mut self, options: &OpenOptions, bitmaps: &[StoreBitmap]) -> Res {
-        self.update_options(options)?;
+        self.update_options_prepare(options)?;
         if !options.writable && self.q.sc.writable {
             self.store_bitmaps(bitmaps)?;
             self.flush_caches()?;
             self.mark_image_clean()?;
         }
-        self.reopened(options);
         Ok(())
-    }
-
-    fn reopened(&mut self, options: &OpenOptions) {
-        self.q.sc.writable = options.writable;
-        self.q.sc.discard_request = options.discard_request;
-        self.q.sc.options = Arc::new(options.clone());
     }
 
     /// `qcow2_co_change_backing_file`

@@ -237,7 +237,7 @@ impl World {
     /// `bdrv_co_common_block_status_above` comes to the end of the chain and has not met its base.
     fn cor_passes_the_end(&self, node: NodeId) -> ! {
         let subject = format!("node {}", self.graph.nodes[node].node_name);
-        Self::qemu_aborts(subject, "bdrv_co_is_allocated_above: the chain ends before the bottom is found")
+        Self::qemu_segfaults(subject, "bdrv_co_is_allocated_above: the chain ends before the bottom is found")
     }
 
     /// Reads the piece, unless neither read nor write is needed.

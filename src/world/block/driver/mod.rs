@@ -152,7 +152,7 @@ impl World {
     pub(in crate::world) fn below(&self, node: NodeId) -> NodeId {
         let Some(edge) = self.graph.primary_child(node) else {
             let subject = format!("node {}", self.graph.nodes[node].node_name);
-            Self::qemu_aborts(subject, "a filter that was taken away has no node below");
+            Self::qemu_segfaults(subject, "a filter that was taken away has no node below");
         };
         self.graph.bs(edge)
     }

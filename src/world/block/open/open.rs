@@ -540,7 +540,8 @@ impl World {
         // `bdrv_co_refresh_total_sectors`
         if null_size.unwrap_or(self.graph.nodes[bs].size) > BDRV_MAX_LENGTH {
             let text = format!("Could not refresh total sector count: {}", Errno::EFBIG);
-            return self.driver_open_failed(o, QmpError::generic(text));
+            // The driver is open, and is closed with the node.
+            return self.open_failed(&o, QmpError::generic(text));
         }
         self.refresh_limits(bs);
         match o.probe.take() {

@@ -39,7 +39,6 @@ pub struct ReopenEntry {
     /// Options that neither the driver nor a child takes.
     left: Vec<(Arc<str>, Json)>,
     old_flags: OpenFlags,
-    prepared: bool,
 }
 
 /// What comes next.
@@ -56,8 +55,7 @@ pub(super) enum ReopenStage {
     Commit,
     Bitmaps(usize),
     BitmapsDone(usize),
-    Undo(usize),
-    Undone(usize),
+    Undo,
 }
 
 /// `BlockReopenQueue`, and how far it is carried out.
@@ -130,7 +128,7 @@ impl Reopen {
         let children: Vec<_> = node.children.iter().map(child_of).filter(|(_, child)| inherits(*child)).collect();
         let mut of_children: Vec<_> = children.iter().map(|(name, _)| take_of_child(&mut below, name)).collect();
         left.extend(below);
-        let entry = ReopenEntry { bs, spec, flags, options, explicit, left, old_flags: node.flags, prepared: false };
+        let entry = ReopenEntry { bs, spec, flags, options, explicit, left, old_flags: node.flags };
         match known {
             Some(known) => {
                 let spec = entry.spec.clone().or_else(|| self.entries[known].spec.clone());
@@ -264,11 +262,8 @@ impl World {
                 self.reopen_bitmaps_done(&r, left);
                 self.reopen_at(r, ReopenStage::Bitmaps(left))
             }
-            ReopenStage::Undo(i) => self.reopen_undo(r, i),
-            ReopenStage::Undone(i) => {
-                self.leave(Val::None);
-                self.reopen_at(r, ReopenStage::Undo(i + 1))
-            }
+            // `bdrv_reopen_abort`: the drivers have what they had.
+            ReopenStage::Undo => self.reopen_end(&r),
         }
     }
 
@@ -279,7 +274,7 @@ impl World {
 
     fn reopen_fail(&mut self, mut r: Box<Reopen>, err: QmpError) -> Flow {
         r.error = Some(err);
-        r.at = ReopenStage::Undo(0);
+        r.at = ReopenStage::Undo;
         self.seq([GraphLockFrame::GraphWrlock.into(), ReopenFrame::ReopenUnswap(r).into()])
     }
 
@@ -379,8 +374,7 @@ impl World {
         if let Some(err) = self.take_val().error() {
             return Err(err);
         }
-        let entry = &mut r.entries[i];
-        entry.prepared = true;
+        let entry = &r.entries[i];
         let (bs, spec, writable) = (entry.bs, entry.spec.clone(), entry.flags.rdwr);
         if !writable && entry.old_flags.rdwr {
             for bitmap in self.graph.nodes[bs].bitmaps.iter_mut().filter(|bitmap| bitmap.persistent()) {
@@ -461,7 +455,11 @@ impl World {
     fn reopen_commit(&mut self, mut r: Box<Reopen>) -> Flow {
         for entry in r.entries.iter().rev() {
             let bs = entry.bs;
+            let spec = entry.spec.clone().or_else(|| self.graph.nodes[bs].spec.as_deref().cloned());
             let node = &mut self.graph.nodes[bs];
+            if let Some(Driver::Qcow2(qcow2)) = &mut node.driver {
+                qcow2.q.reopen_commit(&Self::qcow2_options(spec.as_deref(), entry.flags));
+            }
             node.detect_zeroes = entry.options.detect_zeroes.unwrap_or(DetectZeroes::Off);
             node.options = Kept::new(entry.options.clone());
             node.explicit_options = Kept::new(entry.explicit.clone());
@@ -550,20 +548,6 @@ impl World {
         let roots: Vec<NodeId> = r.entries.iter().map(|entry| entry.bs).collect();
         self.perms_of(&roots).expect("it was so before");
         self.seq([GraphLockFrame::GraphWrunlock.into(), ReopenFrame::Reopen(r).into()])
-    }
-
-    /// `bdrv_reopen_abort`: the drivers are as they were.
-    fn reopen_undo(&mut self, mut r: Box<Reopen>, i: usize) -> Flow {
-        let Some(entry) = r.entries.get(i) else { return self.reopen_end(&r) };
-        let (bs, flags) = (entry.bs, entry.old_flags);
-        if !entry.prepared || self.qcow2_ref(bs).is_none() {
-            return self.reopen_at(r, ReopenStage::Undo(i + 1));
-        }
-        let spec = self.graph.nodes[bs].spec.as_deref().cloned();
-        let op = Box::new(Op::reopen_abort(Self::qcow2_options(spec.as_deref(), flags)));
-        r.at = ReopenStage::Undone(i);
-        self.leave(Val::None);
-        self.seq([Frame::RunCo(Box::new(Qcow2Frame::Qcow2Op { node: bs, op }.into())), ReopenFrame::Reopen(r).into()])
     }
 
     /// `bdrv_reopen_queue_free`

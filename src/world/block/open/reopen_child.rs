@@ -87,7 +87,7 @@ impl World {
         let old = swap.old;
         if let (Some(err), Some(old)) = (self.frozen_link(swap.parent, swap.name), old) {
             r.error = Some(err);
-            r.at = ReopenStage::Undo(0);
+            r.at = ReopenStage::Undo;
             return self.seq([
                 GraphLockFrame::GraphWrunlock.into(),
                 DrainFrame::DrainedEnd(old).into(),

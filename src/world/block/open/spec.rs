@@ -249,6 +249,15 @@ impl OpenSpec {
         OpenSpec { reference: Some(name), ..OpenSpec::new(DriverSpec::Probe, OpenFlags::default()) }
     }
 
+    /// Gives the node a name, as one of its options: it is compared with that when the node is opened again.
+    pub fn name(&mut self, name: Option<&Arc<str>>) {
+        let Some(name) = name else { return };
+        self.node_name = Some(name.clone());
+        let mut own = self.explicit.own.as_dict().unwrap_or_default().to_vec();
+        own.push(("node-name".into(), Json::Str(name.clone())));
+        self.explicit.own = Json::Dict(Arc::new(own));
+    }
+
     /// `bdrv_open` of a file name: with the format given, or to be probed.
     #[must_use]
     pub fn from_filename(filename: &str, format: Option<&str>, flags: OpenFlags) -> OpenSpec {
