@@ -43,7 +43,7 @@ fn what_is_known_of_qemu_is_named() {
         ("commit/reopen-overlay", "reopen-above-a-commit"),
         ("copy-on-read/bottom-is-file", "copy-on-read-above-its-bottom"),
         ("machine/qom-set-same-drive", "qom-set-same-drive"),
-        ("mirror/replaces-complete-twice", "mirror-completed-twice"),
+        ("mirror/replaces-complete-twice", "mirror-duplicate-complete"),
         ("mirror/small-granules", "mirror-by-small-granules"),
         ("stream/concluded-query", "query-after-a-stream"),
     ];

@@ -423,7 +423,7 @@ impl World {
                     return self.ret(Val::Done(Ok(())));
                 }
                 Self::qemu_is_known_to_abort(
-                    "mirror-completed-twice",
+                    "mirror-duplicate-complete",
                     format!("job {id}"),
                     "error_setv: replace_blocker is set already",
                 );
