@@ -359,15 +359,9 @@ fn output_that_cannot_be_written_is_an_error() {
     {
         let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("the device");
         let status = sim().args(args).stdout(full).stderr(Stdio::null()).status().expect("it runs");
-        // What is empty can be written anywhere.
-        let wanted = if args[0] == "run" {
-            Some(0)
-        } else if args[0] == "qemu" {
-            Some(1)
-        } else {
-            Some(2)
-        };
-        assert_eq!(status.code(), wanted, "{args:?}");
+        // QEMU ends with 1.
+        let wanted = if args[0] == "qemu" { 1 } else { 2 };
+        assert_eq!(status.code(), Some(wanted), "{args:?}");
     }
 }
 

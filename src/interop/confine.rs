@@ -331,9 +331,10 @@ fn values(key: &str, value: &Json) -> Allowed {
     if let Some(list) = value.as_list() {
         return list.iter().try_for_each(|value| values(key, value));
     }
-    match value.as_str() {
-        Some(text) => word(key, text),
-        None => Ok(()),
+    match (value.as_str(), value.as_bool()) {
+        (Some(text), _) => word(key, text),
+        (None, Some(true)) => word(key, "on"),
+        _ => Ok(()),
     }
 }
 
@@ -345,6 +346,9 @@ fn word(key: &str, text: &str) -> Allowed {
         // A drive with `snapshot=on` has a file elsewhere.
         "snapshot" if text != "off" => Err(format!("`snapshot={text}` makes a file elsewhere")),
         "host" => Err(format!("the host `{text}` is reached over a network")),
+        "cid" => Err(format!("the machine `{text}` is reached by vsock")),
+        // Its name is none of a file: it may be anybody's.
+        "abstract" if text != "off" => Err("an abstract socket stands in no directory".to_owned()),
         last if NAMES.contains(&last) => Ok(()),
         _ => reference(text),
     }

@@ -10,7 +10,6 @@ use super::marks::{CodePlace, Marks};
 use crate::bitmap::{BitmapId, DirtyBitmap, HBitmap};
 use crate::block::content::Data;
 use crate::host::Frozen;
-use crate::invariant::{Broken, Invariant};
 use crate::job::status::{JobStatus, JobType, JobVerb};
 use crate::qmp::types::{BitmapSyncMode, SyncMode};
 use crate::world::World;
@@ -396,26 +395,6 @@ impl World {
         if self.feed.on {
             self.feed.marks.note_place(place);
         }
-    }
-
-    /// Where QEMU fails an assertion.
-    pub(in crate::world) fn qemu_aborts(subject: String, reason: &str) -> ! {
-        panic!("{}", Broken::new(Invariant::NoAbort, subject, reason))
-    }
-
-    /// Where QEMU follows a pointer to nothing.
-    pub(in crate::world) fn qemu_segfaults(subject: String, reason: &str) -> ! {
-        panic!("{}", Broken::bad_pointer(subject, reason))
-    }
-
-    /// The same, where a page of `docs/findings` describes it.
-    pub(in crate::world) fn qemu_is_known_to_abort(page: &'static str, subject: String, reason: &str) -> ! {
-        panic!("{}", Broken::new(Invariant::NoAbort, subject, reason).known(page))
-    }
-
-    /// Where QEMU follows a pointer to nothing, and a page of `docs/findings` describes it.
-    pub(in crate::world) fn qemu_is_known_to_segfault(page: &'static str, subject: String, reason: &str) -> ! {
-        panic!("{}", Broken::bad_pointer(subject, reason).known(page))
     }
 
     /// How bitmaps, jobs and drained sections stand. Copies share their bits.
