@@ -83,7 +83,7 @@ pub struct Broken {
 }
 
 /// Pages of `docs/findings` about what a run can be ended by, or be said to have met: defects of QEMU 10.0.2 that the model has too.
-pub const PAGES: [&str; 15] = [
+pub const PAGES: [&str; 16] = [
     "aborted-snapshot-below-a-backup",
     "commit-cannot-write-its-header",
     "commit-of-a-shorter-image",
@@ -97,6 +97,7 @@ pub const PAGES: [&str; 15] = [
     "qom-set-same-drive",
     "query-after-a-stream",
     "reopen-above-a-commit",
+    "snapshot-as-a-backup-ends",
     "stream-below-a-mirror",
     "stream-past-a-shorter-image",
 ];

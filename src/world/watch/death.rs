@@ -23,4 +23,9 @@ impl World {
     pub(in crate::world) fn qemu_is_known_to_segfault(page: &'static str, subject: String, reason: &str) -> ! {
         panic!("{}", Broken::bad_pointer(subject, reason).known(page))
     }
+
+    /// Where QEMU uses memory that it has freed, and a page of `docs/findings` describes it.
+    pub(in crate::world) fn qemu_is_known_to_use_freed(page: &'static str, subject: String, reason: &str) -> ! {
+        panic!("{}", Broken::new(Invariant::UsedAfterFree, subject, reason).known(page))
+    }
 }
