@@ -13,7 +13,7 @@ mod common;
 
 use blockjob_sim::base::Json;
 use blockjob_sim::choice::{Chooser, Mode, Replay};
-use blockjob_sim::scenario::plan::{Plan, StepKind};
+use blockjob_sim::scenario::plan::{Plan, PlannedStep, StepKind};
 use blockjob_sim::sim;
 use blockjob_sim::sim::outcome::RunOptions;
 use blockjob_sim::trace::Level;
@@ -159,7 +159,7 @@ fn tell_wrong_traces() -> Told {
         let mut told = Told::default();
         // What clients of the NBD server do leaves nothing in a trace of QMP, and neither does the moment of a signal, for which the search
         // does not look. Traces that end with QEMU's death have a test of their own.
-        let unseen = |step: &PlannedStep| matches!(step.kind, StepKind::Nbd(_) | StepKind::Signal(_));
+        let unseen = |step: &PlannedStep| matches!(step.kind, StepKind::Nbd(_) | StepKind::Process(_));
         if plan.steps.iter().any(unseen) || plan.expect_violation.is_some() {
             return told;
         }
