@@ -187,7 +187,13 @@ fn our_scenarios_are_allowed() {
         let read = |name: &str| fs::read_to_string(name).map_err(|error| error.to_string());
         let Ok(Some(plan)) = load(&path.to_string_lossy(), &mut { read }) else { continue };
         seen += 1;
-        if path.ends_with("error/protocols-in-names.yaml") || path.ends_with("reopen/under-a-stream.yaml") {
+        const REACH_OUT: [&str; 4] = [
+            "error/protocols-in-names.yaml",
+            "reopen/under-a-stream.yaml",
+            "reported/gl1139-nbd-target.yaml",
+            "reported/gl1139-cmdline-0.yaml",
+        ];
+        if REACH_OUT.iter().any(|name| path.ends_with(name)) {
             assert!(check(&plan).is_err());
             continue;
         }

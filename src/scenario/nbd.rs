@@ -2,7 +2,7 @@
 
 use super::error::{Fault, Read};
 use super::fields::Fields;
-use super::form::{ValueKind, ValueType};
+use super::form::{Member, ValueKind, ValueType, opt};
 use super::kinds::pattern_byte;
 use super::tree::{Node, Value};
 use super::yaml::Yaml;
@@ -109,13 +109,53 @@ pub enum NbdAnswer {
     Extents(Vec<(u64, u64)>),
 }
 
+/// The members for the JSON Schema. Which go together depends on the action, so that they are read and written by hand below.
+const MEMBERS: &[Member] = &[
+    opt("client", ValueType::Text, "the client's name"),
+    opt("connect", ValueType::Text, "it connects and negotiates: the export"),
+    opt("replies", ValueType::Word(&["simple", "structured", "extended"]), "how it wants to be answered"),
+    opt("contexts", ValueType::Texts, "the contexts that it asks for"),
+    opt("refused", ValueType::Text, "the text with which it must be refused"),
+    opt("silent", ValueType::Bool, "it says nothing until it connects once more"),
+    opt("read", ValueType::Size, "it reads: the first byte"),
+    opt("write", ValueType::Size, "it writes: the first byte"),
+    opt("zero", ValueType::Size, "it writes zeroes: the first byte"),
+    opt("trim", ValueType::Size, "it discards: the first byte"),
+    opt("cache", ValueType::Size, "it has data read ahead: the first byte"),
+    opt("status", ValueType::Size, "it asks for block status: the first byte"),
+    opt("flush", ValueType::True, "it flushes"),
+    opt("length", ValueType::Size, "of how many bytes"),
+    opt("pattern", ValueType::Uint, "what a write puts there"),
+    opt("flags", ValueType::Texts, "flags of the request: fua, no-hole, df, req-one, fast-zero"),
+    opt(
+        "answer",
+        ValueType::Or(&[
+            ValueType::Word(&["any", "ok", "closed"]),
+            ValueType::Map(&[
+                opt("pattern", ValueType::Uint, "success, and all bytes are this one"),
+                opt("error", ValueType::Text, "this error"),
+                opt("extents", ValueType::Ranges, "what the first context tells: lengths and flags"),
+            ]),
+        ]),
+        "it waits for an answer",
+    ),
+    opt("leave", ValueType::Word(&["disconnect", "gone"]), "it leaves"),
+    opt("stall", ValueType::Bool, "it reads nothing from now on, or reads on"),
+    opt("server", ValueType::Text, "where a server outside of the process listens"),
+    opt("file", ValueType::Text, "it starts and serves this raw file"),
+    opt("export", ValueType::Text, "under this name"),
+    opt("read-only", ValueType::Bool, "and nobody may write"),
+    opt("unmap", ValueType::Bool, "discards make holes"),
+    opt("state", ValueType::Word(&["up", "stalled", "killed", "ended"]), "how things stand with it from now on"),
+];
+
 /// What stands behind `nbd`. Its members depend on each other, so it is read and written by hand, side by side.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Nbd;
 
 impl ValueKind for Nbd {
     type Of = NbdStep;
-    const TYPE: ValueType = ValueType::Object;
+    const TYPE: ValueType = ValueType::Map(MEMBERS);
 
     fn read(node: &Node) -> Read<NbdStep> {
         let mut fields = Fields::of("nbd", node)?;
