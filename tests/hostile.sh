@@ -3,7 +3,7 @@
 #
 #   tests/hostile.sh [COUNT] [SEED]
 #
-# HOSTILE_SECONDS=N in the environment gives each kind no more than N seconds, whatever the count. Each kind tells how many inputs it had.
+# HOSTILE_SECONDS=N in the environment gives each kind no more than N seconds as well. Each kind tells how many inputs it had.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export HOSTILE_INPUTS=${1:-10000000} HOSTILE_SEED=${2:-1}
