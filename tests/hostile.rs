@@ -195,8 +195,7 @@ fn run(mut plan: Plan, seed: u64) {
     let options = RunOptions { level: Some(blockjob_sim::trace::Level::Client), ..RunOptions::default() };
     let run = sim::run(&plan, Chooser::Walk(Box::new(Walk::new(seed))), &options);
     assert!(!matches!(run.outcome, Outcome::Crash { .. }), "{}", run.outcome);
-    // What the limit ends in the middle still polls for what it has begun.
-    assert!(run.dispatches <= STEPS + STEPS / 100, "{} dispatches", run.dispatches);
+    assert!(run.dispatches <= STEPS + 8, "{} dispatches", run.dispatches);
 }
 
 #[test]
