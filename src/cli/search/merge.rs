@@ -4,7 +4,7 @@ use crate::cli::about::quirks::WatchArgs;
 use crate::cli::output::Output;
 use crate::cli::search::campaign_file::{self, Parts};
 use crate::cli::search::campaign_page;
-use crate::cli::search::fuzz::{Save, tell};
+use crate::cli::search::fuzz::{save::Save, tell};
 use crate::cli::{EXIT_CODES, EXIT_USAGE, files};
 use crate::explore::saved::Head;
 use crate::explore::{Found, Tally};

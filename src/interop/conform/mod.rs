@@ -9,6 +9,7 @@ pub mod allowed;
 mod commands;
 pub mod compare;
 pub mod contract;
+mod drives;
 pub mod found;
 pub mod model;
 pub mod program;

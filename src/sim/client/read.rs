@@ -24,7 +24,7 @@ impl Client {
             Output::Reply { reply, .. } => Some(reply),
             Output::Stdout(text) | Output::Stderr(text) => {
                 if self.strict && !self.waits_for_hmp() {
-                    self.failed = crate::block::qemu_io_text::failure(&text).map(Into::into);
+                    self.failed = crate::block::qemu_io::text::failure(&text).map(Into::into);
                 }
                 self.stdout.push_str(&text);
                 None

@@ -4,8 +4,8 @@
 use crate::base::Json;
 use crate::qmp::command::{Command, parse_command};
 use crate::qmp::error::QmpError;
+use crate::qmp::hmp::args::HmpArgs;
 use crate::qmp::hmp::{self, HmpLine, error_reply, report_reply};
-use crate::qmp::hmp_args::HmpArgs;
 use crate::qmp::recorded;
 use crate::world::World;
 use crate::world::block::backend::BackendFrame;

@@ -1,6 +1,6 @@
 //! Arguments of a command of the human monitor (`monitor/hmp.c:monitor_parse_arguments`).
 
-use super::hmp::{Refusal, is_space, lossy, skip_space, word};
+use super::{Refusal, is_space, lossy, skip_space, word};
 use crate::block::cvtnum::strtosz;
 
 /// A value.

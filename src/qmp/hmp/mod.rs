@@ -1,6 +1,8 @@
 //! The line that human-monitor-command carries: finding the command and splitting its arguments (`monitor/hmp.c`).
 
-use super::hmp_args::HmpArgs;
+pub mod args;
+
+use args::HmpArgs;
 
 /// What QEMU answers to a line that it does not run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
