@@ -246,6 +246,27 @@ fn files_and_folders_are_small() {
 }
 
 #[test]
+fn the_life_cycle_and_the_monitor_name_no_job() {
+    let mut problems = BTreeSet::new();
+    let mut files = 0;
+    for source in sources() {
+        if !KNOWS_NO_JOB.iter().any(|place| source.path.starts_with(place)) {
+            continue;
+        }
+        files += 1;
+        for (number, line) in source.code.iter().enumerate() {
+            let text = line.to_lowercase();
+            let is_module = text.trim_start().starts_with("pub mod ") && text.trim_end().ends_with(';');
+            for name in JOB_NAMES.iter().filter(|name| !is_module && text.contains(*name)) {
+                problems.insert(format!("{}:{}: `{name}` is named there", source.path, number + 1));
+            }
+        }
+    }
+    assert!(files > KNOWS_NO_JOB.len(), "only {files} files were looked at");
+    complain(&problems);
+}
+
+#[test]
 fn imports_of_the_world_are_read_as_they_are_written() {
     let own = ["job", "txn"].map(str::to_owned);
     let path = |text: &str| text.split('/').map(str::to_owned).collect::<Vec<String>>();

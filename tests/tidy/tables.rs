@@ -184,6 +184,30 @@ pub const BACK: &[(&str, &str, &str)] = &[
     ("job", "monitor", "`blockdev-create` is run again when the host was asked for its file"),
 ];
 
+/// Where no type of job is named: the life cycle, groups, what is done to any job, and the monitor. Each job says what there is to say of
+/// it in its own file (`JobHooks`, `JobCommands`).
+pub const KNOWS_NO_JOB: &[&str] = &[
+    "src/world/monitor/",
+    "src/world/job/mod.rs",
+    "src/world/job/txn.rs",
+    "src/world/job/verbs.rs",
+    "src/world/job/block_job.rs",
+    "src/world/job/commands.rs",
+];
+
+/// What types of jobs are called, and what starts them. `commit` alone is also what a job does when all of its group succeeded.
+pub const JOB_NAMES: &[&str] = &[
+    "backup",
+    "mirror",
+    "stream",
+    "block_commit",
+    "block-commit",
+    "blockcommit",
+    "blockdev_create",
+    "blockdev-create",
+    "blockdevcreate",
+];
+
 /// Exceptions there may be.
 pub const MAX_BACK: usize = 15;
 

@@ -1,5 +1,6 @@
 //! `blockdev-mirror` and `drive-mirror` (`blockdev.c`).
 
+use crate::qmp::command::Command;
 use crate::qmp::error::QmpError;
 use crate::qmp::types::{BlockdevMirror, DriveMirror, MirrorCopyMode, NewImageMode, OnError, SyncMode};
 use crate::world::World;
@@ -12,12 +13,24 @@ use crate::world::block::open::open::OpenFrame;
 use crate::world::block::open::spec::OpenSpec;
 use crate::world::frame::{Flow, Frame};
 use crate::world::job::JobFlags;
+use crate::world::job::commands::{HmpJobCommand, JobCommands, copy_arguments};
 use crate::world::job::mirror::{BackingMode, MirrorArgs, MirrorFrame};
 use crate::world::value::Val;
 use std::sync::Arc;
 
 /// What a mirror's granularity may be, in bytes.
 const GRANULARITY: std::ops::RangeInclusive<u64> = 512..=64 << 20;
+
+/// `qmp_blockdev_mirror`, `qmp_drive_mirror`, `hmp_drive_mirror`
+pub(super) const COMMANDS: JobCommands = JobCommands {
+    qmp: |w, command| match command {
+        Command::BlockdevMirror(args) => Ok(w.blockdev_mirror(&args)),
+        Command::DriveMirror(args) => Ok(w.drive_mirror(args)),
+        other => Err(other),
+    },
+    hmp: &[HmpJobCommand { name: "drive_mirror", arguments: copy_arguments }],
+    listed_as: None,
+};
 
 /// What `blockdev-mirror` and `drive-mirror` have in common, as it was given: the arguments of `blockdev_mirror_common`, which knows the
 /// defaults.
@@ -63,7 +76,7 @@ impl World {
     }
 
     /// `qmp_blockdev_mirror`. Leaves `Val::Done`.
-    pub(in crate::world) fn blockdev_mirror(&mut self, args: &BlockdevMirror) -> Flow {
+    fn blockdev_mirror(&mut self, args: &BlockdevMirror) -> Flow {
         let nodes = self.qmp_get_root_bs(&args.device).and_then(|bs| Ok((bs, self.lookup_bs(&args.target)?)));
         let (bs, target) = match nodes {
             Ok(nodes) => nodes,
@@ -170,7 +183,7 @@ impl World {
     }
 
     /// `qmp_drive_mirror`. Leaves `Val::Done`.
-    pub(in crate::world) fn drive_mirror(&mut self, mut args: Box<DriveMirror>) -> Flow {
+    fn drive_mirror(&mut self, mut args: Box<DriveMirror>) -> Flow {
         let bs = match self.qmp_get_root_bs(&args.device) {
             Ok(bs) => bs,
             Err(err) => return self.ret(Val::Done(Err(err))),
