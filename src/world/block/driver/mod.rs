@@ -13,7 +13,6 @@ pub mod mirror_top;
 pub mod nbd;
 pub mod null;
 pub mod qcow2;
-pub mod qcow2_create;
 pub mod raw;
 pub mod rows;
 pub mod snapshot_access;

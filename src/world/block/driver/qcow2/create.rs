@@ -2,8 +2,6 @@
 //!
 //! It is work like any other. Bystanders see each change of the graph, and its requests wait where all is drained.
 
-use super::Driver;
-use super::file::FileDriver;
 use crate::base::time::Span;
 use crate::base::units::align_up;
 use crate::block::content::Data;
@@ -17,6 +15,8 @@ use crate::world::block::backend::BackendFrame;
 use crate::world::block::backend::BlkRequest;
 use crate::world::block::create::ImgCreateFrame;
 use crate::world::block::create::{AfterCreate, NewImage};
+use crate::world::block::driver::Driver;
+use crate::world::block::driver::file::FileDriver;
 use crate::world::block::driver::qcow2::Qcow2Frame;
 use crate::world::block::graph::GraphFrame;
 use crate::world::block::graph::{Node, OpenFlags};

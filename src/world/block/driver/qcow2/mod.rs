@@ -1,5 +1,7 @@
 //! The qcow2 driver in the world: carries out what an operation of [`crate::block::qcow2`] asks for.
 
+pub mod create;
+
 use super::Driver;
 use crate::base::Json;
 use crate::base::errno::Errno;
@@ -427,24 +429,24 @@ impl World {
     }
 
     /// `qcow2_co_preadv_part`
-    pub(super) fn qcow2_preadv(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
+    pub(in crate::world::block::driver) fn qcow2_preadv(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
         self.qcow2_start(node, Op::preadv(offset, bytes))
     }
 
     /// `qcow2_co_pwritev_part`
-    pub(super) fn qcow2_pwritev(&mut self, req: Box<WriteReq>) -> Flow {
+    pub(in crate::world::block::driver) fn qcow2_pwritev(&mut self, req: Box<WriteReq>) -> Flow {
         let data = req.data.expect("a write carries data");
         self.qcow2_start(req.node, Op::pwritev(req.offset, data))
     }
 
     /// `qcow2_co_pwritev_compressed_part`
-    pub(super) fn qcow2_pwritev_compressed(&mut self, req: Box<WriteReq>) -> Flow {
+    pub(in crate::world::block::driver) fn qcow2_pwritev_compressed(&mut self, req: Box<WriteReq>) -> Flow {
         let data = req.data.expect("a write carries data");
         self.qcow2_start(req.node, Op::pwritev_compressed(req.offset, data))
     }
 
     /// `qcow2_co_pwrite_zeroes`
-    pub(super) fn qcow2_pwrite_zeroes(&mut self, req: Box<WriteReq>) -> Flow {
+    pub(in crate::world::block::driver) fn qcow2_pwrite_zeroes(&mut self, req: Box<WriteReq>) -> Flow {
         if self.quirks.has(Quirk::SeededLostZeroes) {
             return self.ret(Val::Ret(Ok(())));
         }
@@ -452,23 +454,29 @@ impl World {
     }
 
     /// `qcow2_co_pdiscard`
-    pub(super) fn qcow2_pdiscard(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
+    pub(in crate::world::block::driver) fn qcow2_pdiscard(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
         self.qcow2_start(node, Op::pdiscard(offset, bytes))
     }
 
     /// `qcow2_co_flush_to_os`
-    pub(super) fn qcow2_flush_to_os(&mut self, node: NodeId) -> Flow {
+    pub(in crate::world::block::driver) fn qcow2_flush_to_os(&mut self, node: NodeId) -> Flow {
         self.qcow2_start(node, Op::flush_to_os())
     }
 
     /// `qcow2_co_block_status`
-    pub(super) fn qcow2_block_status(&mut self, node: NodeId, offset: u64, bytes: u64, _want_zero: bool) -> Flow {
+    pub(in crate::world::block::driver) fn qcow2_block_status(
+        &mut self,
+        node: NodeId,
+        offset: u64,
+        bytes: u64,
+        _want_zero: bool,
+    ) -> Flow {
         self.push(StatusFrame::StatusVal.into());
         self.qcow2_start(node, Op::block_status(offset, bytes))
     }
 
     /// `qcow2_co_truncate`. Leaves `Val::Done`.
-    pub(super) fn qcow2_truncate(&mut self, node: NodeId, size: u64, zero: bool) -> Flow {
+    pub(in crate::world::block::driver) fn qcow2_truncate(&mut self, node: NodeId, size: u64, zero: bool) -> Flow {
         let checks: Vec<BitmapCheck> = self.graph.nodes[node]
             .bitmaps
             .iter()
