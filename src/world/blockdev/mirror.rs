@@ -6,7 +6,6 @@ use crate::qmp::types::{BlockdevMirror, DriveMirror, MirrorCopyMode, NewImageMod
 use crate::world::World;
 use crate::world::arena::NodeId;
 use crate::world::block::create::{ImgCreateFrame, NewImage};
-use crate::world::block::driver::Driver;
 use crate::world::block::graph::GraphFrame;
 use crate::world::block::graph::OpenFlags;
 use crate::world::block::open::open::OpenFrame;
@@ -53,28 +52,6 @@ struct Arguments<'a> {
 }
 
 impl World {
-    /// `bdrv_recurse_can_replace`: nothing but filters stands between the two, or it is a child of a quorum.
-    pub(in crate::world) fn bdrv_recurse_can_replace(&self, bs: NodeId, to_replace: NodeId) -> bool {
-        let mut at = Some(bs);
-        while let Some(node) = at {
-            if node == to_replace {
-                return true;
-            }
-            match &self.graph.nodes[node].driver {
-                Some(Driver::Quorum(_)) => return self.quorum_can_replace(node, to_replace),
-                Some(Driver::Blkverify(_)) => {
-                    let test = self.blkverify_test(node);
-                    if test.is_some_and(|test| self.bdrv_recurse_can_replace(test, to_replace)) {
-                        return true;
-                    }
-                }
-                _ => {}
-            }
-            at = self.graph.filter_bs(node);
-        }
-        false
-    }
-
     /// `qmp_blockdev_mirror`. Leaves `Val::Done`.
     fn blockdev_mirror(&mut self, args: &BlockdevMirror) -> Flow {
         let nodes = self.qmp_get_root_bs(&args.device).and_then(|bs| Ok((bs, self.lookup_bs(&args.target)?)));

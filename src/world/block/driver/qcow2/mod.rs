@@ -1,6 +1,7 @@
 //! The qcow2 driver in the world: carries out what an operation of [`crate::block::qcow2`] asks for.
 
 pub mod create;
+mod info;
 
 use super::Driver;
 use crate::base::Json;
@@ -187,7 +188,7 @@ impl World {
     }
 
     /// An operation that takes part in a copy by the host.
-    pub(in crate::world) fn qcow2_copy(&mut self, node: NodeId, copy: CopyRange, op: Op) -> Flow {
+    fn qcow2_copy(&mut self, node: NodeId, copy: CopyRange, op: Op) -> Flow {
         let co = self.current();
         self.qcow2(node).copies.push((co, copy));
         self.push(Qcow2Frame::Qcow2Copied(node).into());
@@ -276,7 +277,7 @@ impl World {
                     got = Got::Number(self.graph.cow_bs(node).map_or(0, |bs| self.bdrv_getlength(bs)))
                 }
                 Ask::GetAllocatedSize => {
-                    let size = self.allocated_size(self.below(node));
+                    let size = self.allocated_file_size(self.below(node));
                     got = size.map_or_else(Got::Failed, Got::Number);
                 }
                 Ask::Print(lines) => {
@@ -529,7 +530,7 @@ impl World {
         };
         let traits = FileTraits {
             events: matches!(self.graph.nodes[file].drv(), Driver::Blkdebug(_)),
-            zero_no_fallback: self.supports_zero_no_fallback(file),
+            zero_no_fallback: self.supported_zero_flags(file).no_fallback,
             request_alignment: u32::try_from(self.graph.nodes[file].bl.request_alignment).unwrap_or(1),
         };
         self.qcow2(node).q = Qcow2::new(traits);
