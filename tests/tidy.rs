@@ -266,6 +266,35 @@ fn the_life_cycle_and_the_monitor_name_no_job() {
     complain(&problems);
 }
 
+/// A filter that somebody puts up is made as `Some(Driver::…)` for a node; all else that names a driver looks at one.
+#[test]
+fn drivers_are_told_apart_by_their_rows() {
+    let mut problems = BTreeSet::new();
+    let mut looked = BTreeSet::new();
+    for source in sources() {
+        if !source.path.starts_with("src/world/") || KNOWS_DRIVERS.iter().any(|place| source.path.starts_with(place)) {
+            continue;
+        }
+        for (number, line) in source.code.iter().enumerate() {
+            let names = line.match_indices("Driver::").any(|(at, _)| {
+                let before = line[..at].chars().next_back();
+                let after = line[at + "Driver::".len()..].chars().next();
+                !before.is_some_and(|c| c.is_alphanumeric() || c == ':') && after.is_some_and(char::is_uppercase)
+            });
+            if !names || line.contains(".driver = Some(Driver::") {
+                continue;
+            }
+            match LOOKS_AT_DRIVERS.iter().find(|(path, _)| *path == source.path) {
+                Some((path, _)) => drop(looked.insert(*path)),
+                None => drop(problems.insert(format!("{}:{}: a driver is looked at", source.path, number + 1))),
+            }
+        }
+    }
+    let unused = LOOKS_AT_DRIVERS.iter().filter(|(path, _)| !looked.contains(path));
+    problems.extend(unused.map(|(path, _)| format!("{path} may look at drivers and does not")));
+    complain(&problems);
+}
+
 #[test]
 fn imports_of_the_world_are_read_as_they_are_written() {
     let own = ["job", "txn"].map(str::to_owned);

@@ -14,6 +14,7 @@ mod run;
 mod scenario;
 mod search;
 
+use crate::base::nearest;
 use crate::explore::Strategy;
 use crate::invariant::Broken;
 use crate::sim::outcome::Runner;
@@ -173,7 +174,7 @@ enum Format {
 #[command(after_help = EXIT_CODES)]
 struct TestArgs {
     /// Directories with scenarios, or scenario files; `-` is standard input
-    #[arg(default_value = "sim-scenarios", value_name = "PATH")]
+    #[arg(default_value = test::DEFAULT_DIR, value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Run only scenarios whose name contains this text; may be given more than once
     #[arg(long, value_name = "TEXT")]
@@ -292,7 +293,9 @@ fn explain(topic: Option<&str>, out: &mut Output) -> u8 {
         return 0;
     }
     let commands: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
-    out.error(&format!("no help on `{topic}`: expected {}, {}", commands.join(", "), help::TOPICS.join(", ")));
+    let known: Vec<&str> = commands.iter().chain(&help::TOPICS).copied().collect();
+    let near = nearest(topic, &known).map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
+    out.error(&format!("no help on `{topic}`: {near}expected {}", known.join(", ")));
     EXIT_USAGE
 }
 

@@ -4,7 +4,7 @@
 pub const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("base", &[]),
     ("invariant", &[]),
-    ("quirk", &["invariant"]),
+    ("quirk", &["base", "invariant"]),
     ("choice", &["base"]),
     ("bitmap", &["base"]),
     ("job", &["base"]),
@@ -206,6 +206,17 @@ pub const JOB_NAMES: &[&str] = &[
     "blockdev_create",
     "blockdev-create",
     "blockdevcreate",
+];
+
+/// Where drivers are told apart by their state: they themselves, and opening them.
+pub const KNOWS_DRIVERS: &[&str] = &["src/world/block/driver/", "src/world/block/open/"];
+
+/// Others that look at a driver's state, and why. What is asked of any driver is a hook of its row.
+pub const LOOKS_AT_DRIVERS: &[(&str, &str)] = &[
+    ("src/world/block/edges.rs", "a quorum lists its children, and qcow2 knows whether it has a backing file"),
+    ("src/world/block/dirty_bitmap.rs", "only qcow2 stores bitmaps"),
+    ("src/world/aio/open_orders.rs", "faults that are open are those of blkdebug's rules"),
+    ("src/world/watch/feed.rs", "a backup's filter holds what is still to be copied"),
 ];
 
 /// Exceptions there may be.

@@ -1,7 +1,7 @@
 //! `blockjob-sim export`: a scenario as a script for a real QEMU.
 
 use crate::base::time::Instant;
-use crate::choice::{Chooser, Mode, Replay, Walk};
+use crate::choice::{Chooser, Replay, ReplayMode, Walk};
 use crate::cli::output::Output;
 use crate::cli::{EXIT_USAGE, files};
 use crate::interop::confine;
@@ -54,7 +54,7 @@ pub(in crate::cli) fn export(args: &ExportArgs, out: &mut Output) -> u8 {
     }
     let chosen = match (&args.replay, args.seed, &plan.schedule) {
         (Some(list), _, _) => match crate::cli::run::choices(list) {
-            Ok(log) => Chooser::Replay(Replay::new(Arc::new(log), Mode::Strict)),
+            Ok(log) => Chooser::Replay(Replay::new(Arc::new(log), ReplayMode::Strict)),
             Err(problem) => {
                 out.error(&format!("--replay: {problem}"));
                 return EXIT_USAGE;

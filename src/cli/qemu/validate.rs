@@ -1,7 +1,7 @@
 //! `blockjob-sim validate`: is this trace one that the model can produce?
 
 use crate::base::counted;
-use crate::choice::{ChoiceLog, Chooser, Mode, Replay};
+use crate::choice::{ChoiceLog, Chooser, Replay, ReplayMode};
 use crate::cli::output::Output;
 use crate::cli::{EXIT_USAGE, files};
 use crate::scenario::Plan;
@@ -91,7 +91,7 @@ pub(in crate::cli) fn validate(args: &ValidateArgs, out: &mut Output) -> u8 {
 /// How the scenario itself ends with these choices, if what it expects is not met. One that sends what the trace does expects nothing.
 fn unmet(plan: &Plan, bare: &Plan, choices: ChoiceLog) -> Option<Outcome> {
     let whole = if plan.steps.len() == bare.steps.len() { plan } else { bare };
-    let chooser = Chooser::Replay(Replay::new(Arc::new(choices), Mode::Lenient));
+    let chooser = Chooser::Replay(Replay::new(Arc::new(choices), ReplayMode::Lenient));
     let outcome = sim::run(whole, chooser, &RunOptions::default()).outcome;
     matches!(outcome, Outcome::Failed { .. } | Outcome::Stuck { .. } | Outcome::Limit { .. }).then_some(outcome)
 }

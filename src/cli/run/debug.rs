@@ -2,7 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "the shell reads from the terminal")]
 
 use crate::base::counted;
-use crate::choice::{Chooser, Mode, Replay, Walk};
+use crate::choice::{Chooser, Replay, ReplayMode, Walk};
 use crate::cli::about::quirks::WatchArgs;
 use crate::cli::output::Output;
 use crate::cli::run::debug_screen;
@@ -85,7 +85,7 @@ fn start(args: &DebugArgs, out: &Output) -> Result<Debugger, String> {
     let (quirks, check) = (args.watch.quirks(), args.watch.check);
     let options = RunOptions { level: Some(Level::Io), record_choices: false, quirks, check };
     if let Some(failure) = crate::cli::run::timeline::failure(&args.file)? {
-        let chooser = Chooser::Replay(Replay::new(failure.choices.clone(), Mode::Lenient));
+        let chooser = Chooser::Replay(Replay::new(failure.choices.clone(), ReplayMode::Lenient));
         let options = RunOptions { check: check || failure.verdict.invariant.is_some(), ..options };
         return Debugger::new(&failure.plan, chooser, &options).map_err(|outcome| format!("{outcome}\n"));
     }
@@ -99,7 +99,7 @@ fn start(args: &DebugArgs, out: &Output) -> Result<Debugger, String> {
         (None, Some(choices)) => {
             let log = run::choices(choices).map_err(|problem| format!("--replay: {problem}\n"))?;
             // Not strict: once another way is taken, the list may fit no more.
-            Chooser::Replay(Replay::new(Arc::new(log), Mode::Lenient))
+            Chooser::Replay(Replay::new(Arc::new(log), ReplayMode::Lenient))
         }
         (None, None) => as_scheduled(&plan, &options),
     };
@@ -113,23 +113,31 @@ fn as_scheduled(plan: &Plan, options: &RunOptions) -> Chooser {
     }
     let options = RunOptions { level: None, record_choices: true, ..*options };
     let run = sim::run(plan, sim::chooser(&plan.schedule), &options);
-    Chooser::Replay(Replay::new(Arc::new(run.choices), Mode::Lenient))
+    Chooser::Replay(Replay::new(Arc::new(run.choices), ReplayMode::Lenient))
 }
 
 fn lines(mut debugger: Debugger, out: &mut Output) -> u8 {
     let interactive = std::io::stdin().is_terminal();
+    let mut obeyed = 0;
     for line in std::io::stdin().lock().lines() {
         let Ok(line) = line else { break };
         let words: Vec<&str> = line.split_whitespace().collect();
         if !interactive && !words.is_empty() {
             out.print(&format!("> {}\n", words.join(" ")));
         }
+        obeyed += usize::from(!words.is_empty());
         match obey(&mut debugger, &words) {
             Ok(Some(text)) => out.print(&text),
             Ok(None) => return 0,
             Err(problem) => out.print(&format!("{problem}\n")),
         }
     }
+    // Without `quit`: where the run stands would be lost.
+    let commands = if obeyed == 0 { ", without a command: `help` lists them" } else { "" };
+    out.print(&format!(
+        "the input has ended{commands}; the run stands at\n{}",
+        section(&debugger, "where", View::Where)
+    ));
     0
 }
 

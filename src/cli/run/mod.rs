@@ -9,7 +9,7 @@ pub(in crate::cli) mod test;
 pub(in crate::cli) mod timeline;
 
 use crate::base::counted;
-use crate::choice::{Bytes, ChoiceLog, Chooser, Mode, Replay};
+use crate::choice::{Bytes, ChoiceLog, Chooser, Replay, ReplayMode};
 use crate::cli::about::quirks::WatchArgs;
 use crate::cli::output::Output;
 use crate::cli::scenario::check::WIDTH;
@@ -110,7 +110,7 @@ fn chooser(args: &RunArgs, plan: &Plan) -> Result<Chooser, String> {
     }
     let Some(choices) = &args.replay else { return Ok(sim::chooser(&plan.schedule)) };
     let log = self::choices(choices)?;
-    let mode = if args.lenient { Mode::Lenient } else { Mode::Strict };
+    let mode = if args.lenient { ReplayMode::Lenient } else { ReplayMode::Strict };
     Ok(Chooser::Replay(Replay::new(Arc::new(log), mode)))
 }
 

@@ -1,6 +1,6 @@
 //! `blockjob-sim replay`.
 
-use crate::choice::Mode;
+use crate::choice::ReplayMode;
 use crate::cli::output::Output;
 use crate::cli::run::{figures, print_text};
 use crate::cli::scenario::check::WIDTH;
@@ -51,7 +51,7 @@ pub(in crate::cli) fn failure(path: &Path, out: &mut Output) -> Option<Failure> 
 /// Shows a failure again.
 pub(in crate::cli) fn replay(args: &ReplayArgs, runner: Runner, out: &mut Output) -> u8 {
     let Some(failure) = failure(&args.file, out) else { return EXIT_USAGE };
-    let mode = if args.lenient { Mode::Lenient } else { Mode::Strict };
+    let mode = if args.lenient { ReplayMode::Lenient } else { ReplayMode::Strict };
     let options = RunOptions { level: Some(args.level), ..RunOptions::default() };
     let shown = failure.replay(runner, mode, &options);
     print_text(&shown.run, out);

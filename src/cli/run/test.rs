@@ -61,6 +61,9 @@ impl Shared<'_> {
     }
 }
 
+/// Where scenarios are looked for if nobody says where.
+pub(in crate::cli) const DEFAULT_DIR: &str = "sim-scenarios";
+
 /// Runs every scenario, calm and under each seed; one that holds in a single schedule only in that.
 pub(in crate::cli) fn test(args: &TestArgs, runner: Runner, out: &mut Output) -> u8 {
     if let Some(Err(error)) = args.junit.as_ref().map(|path| crate::serve::outfile::probe(path)) {
@@ -74,7 +77,13 @@ pub(in crate::cli) fn test(args: &TestArgs, runner: Runner, out: &mut Output) ->
     let found = match files::named(&args.paths, &args.filter) {
         Ok(found) => found,
         Err(problem) => {
-            out.error(&problem);
+            // Nobody has named this one.
+            let unnamed = args.paths.iter().any(|path| path.as_os_str() == DEFAULT_DIR && !path.exists());
+            out.error(&if unnamed {
+                format!("{problem}; name scenario files, or directories of them")
+            } else {
+                problem
+            });
             return EXIT_USAGE;
         }
     };

@@ -1,6 +1,6 @@
 //! `blockjob-sim timeline`: a picture of a run, of the file of a trace, or of a failure.
 
-use crate::choice::{ChoiceLog, Chooser, Mode, Replay, Walk};
+use crate::choice::{ChoiceLog, Chooser, Replay, ReplayMode, Walk};
 use crate::cli::about::quirks::WatchArgs;
 use crate::cli::output::Output;
 use crate::cli::{EXIT_USAGE, files, report, run};
@@ -26,7 +26,7 @@ pub(in crate::cli) struct TimelineArgs {
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Format of the picture, if the file name does not say it
-    #[arg(long = "as", value_name = "FORMAT")]
+    #[arg(long = "as", alias = "format", value_name = "FORMAT")]
     form: Option<Form>,
     /// Run the scenario with choices from this seed
     #[arg(long, value_name = "N", conflicts_with = "replay")]
@@ -122,7 +122,7 @@ pub(in crate::cli) fn source(wanted: &Wanted<'_>, runner: Runner, out: &Output) 
     let is_scenario = wanted.file.extension().is_some_and(|ending| ending == "yaml" || ending == "yml");
     if is_scenario && let Some(failure) = failure(wanted.file)? {
         let options = RunOptions { level: Some(wanted.level), check: wanted.check, ..RunOptions::default() };
-        let shown = failure.replay(runner, Mode::Lenient, &options);
+        let shown = failure.replay(runner, ReplayMode::Lenient, &options);
         let seed = failure.seed.map_or(String::new(), |seed| format!(", seed {seed}"));
         let mut source = Source::of_trace(&name, &format!("{}{seed}", failure.strategy), &shown.run.trace);
         source.outcome = Some(in_short(&shown.run.outcome));
@@ -143,7 +143,7 @@ pub(in crate::cli) fn source(wanted: &Wanted<'_>, runner: Runner, out: &Output) 
         (Some(seed), _) => (format!("seed {seed}"), Chooser::Walk(Box::new(Walk::new(seed)))),
         (None, Some(choices)) => {
             let log: ChoiceLog = run::choices(choices).map_err(|problem| format!("--replay: {problem}\n"))?;
-            ("replay".to_owned(), Chooser::Replay(Replay::new(Arc::new(log), Mode::Strict)))
+            ("replay".to_owned(), Chooser::Replay(Replay::new(Arc::new(log), ReplayMode::Strict)))
         }
         (None, None) => ("calm".to_owned(), Chooser::Calm),
     };

@@ -2,7 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "the shell writes files")]
 
 use crate::base::{counted, grouped, part_of};
-use crate::choice::{ChoiceLog, Chooser, Mode, Replay, Walk};
+use crate::choice::{ChoiceLog, Chooser, Replay, ReplayMode, Walk};
 use crate::cli::about::quirks::WatchArgs;
 use crate::cli::run::quoted;
 use crate::explore::{Fingerprint, Found, Tally};
@@ -22,7 +22,7 @@ use std::sync::Arc;
 const SAMPLE: u64 = 300;
 
 /// What a page is made from, beside the tally.
-pub(in crate::cli) struct About<'a> {
+pub(in crate::cli) struct CampaignInfo<'a> {
     /// The scenario, or that scenarios were generated.
     pub name: &'a str,
     /// Its plan; `None` where scenarios were generated.
@@ -40,7 +40,7 @@ pub(in crate::cli) struct About<'a> {
 }
 
 /// Writes `index.html` into `dir`, and a page for each kind of failure.
-pub(in crate::cli) fn write(dir: &Path, tally: &Tally, about: &About<'_>) -> Result<(), String> {
+pub(in crate::cli) fn write(dir: &Path, tally: &Tally, about: &CampaignInfo<'_>) -> Result<(), String> {
     let trouble =
         |path: &Path, error: std::io::Error| format!("{}: {}", path.display(), crate::cli::files::plain(&error));
     std::fs::create_dir_all(dir).map_err(|error| trouble(dir, error))?;
@@ -88,19 +88,19 @@ pub(in crate::cli) fn write(dir: &Path, tally: &Tally, about: &About<'_>) -> Res
 const SMALL: u32 = 400;
 
 /// A failure made small; `None` for one that does not come about again, or that no smaller one is known of.
-fn small(found: &Found, about: &About<'_>) -> Option<Shrunk> {
+fn small(found: &Found, about: &CampaignInfo<'_>) -> Option<Shrunk> {
     let mut plan = (about.plan_of)(found)?;
     plan.quirks = plan.quirks.union(about.options.quirks);
     let log: ChoiceLog = found.choices.parse().ok()?;
     let options = RunOptions { record_choices: true, ..about.options };
-    let run = (about.runner)(&plan, Chooser::Replay(Replay::new(Arc::new(log), Mode::Strict)), &options);
+    let run = (about.runner)(&plan, Chooser::Replay(Replay::new(Arc::new(log), ReplayMode::Strict)), &options);
     let strategy = found.strategy.as_deref().unwrap_or("few deviations");
     let failure = crate::failure::Failure::of(about.name, &plan, strategy, found.seed, &run)?;
     shrink(&failure, SMALL).ok()
 }
 
 /// Its run, in detail.
-fn shown_small(small: &Shrunk, about: &About<'_>) -> Source {
+fn shown_small(small: &Shrunk, about: &CampaignInfo<'_>) -> Source {
     let mut plan = small.plan.clone();
     plan.expect_violation = None;
     let options = RunOptions { level: Some(Level::Io), record_choices: false, ..about.options };
@@ -111,11 +111,11 @@ fn shown_small(small: &Shrunk, about: &About<'_>) -> Source {
 }
 
 /// The run of a failure, once more and in detail.
-fn shown(found: &Found, about: &About<'_>) -> Option<Source> {
+fn shown(found: &Found, about: &CampaignInfo<'_>) -> Option<Source> {
     let plan = (about.plan_of)(found)?;
     let log: ChoiceLog = found.choices.parse().ok()?;
     let options = RunOptions { level: Some(Level::Io), record_choices: false, ..about.options };
-    let run = (about.runner)(&plan, Chooser::Replay(Replay::new(Arc::new(log), Mode::Lenient)), &options);
+    let run = (about.runner)(&plan, Chooser::Replay(Replay::new(Arc::new(log), ReplayMode::Lenient)), &options);
     let schedule = match (&found.strategy, found.seed) {
         (Some(strategy), Some(seed)) => format!("{strategy}, seed {seed}"),
         _ => "few deviations".to_owned(),
@@ -125,7 +125,7 @@ fn shown(found: &Found, about: &About<'_>) -> Option<Source> {
     Some(source)
 }
 
-fn summary(tally: &Tally, about: &About<'_>) -> Campaign {
+fn summary(tally: &Tally, about: &CampaignInfo<'_>) -> Campaign {
     let number = |n: u64| grouped(&n.to_string());
     let count = |(count, exact): (u64, bool)| format!("{}{}", if exact { "" } else { "about " }, number(count));
     let mut figures = vec![
@@ -167,7 +167,7 @@ fn summary(tally: &Tally, about: &About<'_>) -> Campaign {
 }
 
 /// Distinct client traces of the scenario under seeds, most frequent first.
-fn traces(plan: &Plan, about: &About<'_>) -> Vec<TraceCount> {
+fn traces(plan: &Plan, about: &CampaignInfo<'_>) -> Vec<TraceCount> {
     let options = RunOptions { level: Some(Level::Client), record_choices: false, ..about.options };
     let mut counts: BTreeMap<Vec<String>, (u64, u64)> = BTreeMap::new();
     for seed in 0..SAMPLE {

@@ -61,7 +61,7 @@ fn merged(args: &MergeArgs, runner: Runner, out: &mut Output) -> Result<u8, Stri
         _ => head.again(found),
     };
     if let (Some(dir), Some(save)) = (&args.report, &save) {
-        let about = campaign_page::About {
+        let about = campaign_page::CampaignInfo {
             name: &save.name,
             plan: save.plan.as_ref(),
             plan_of: &|found| {

@@ -5,7 +5,7 @@ use crate::cli::output::Output;
 use crate::cli::{EXIT_USAGE, files, report};
 use crate::explore::{self, PORTFOLIO, Strategy};
 use crate::generate;
-use crate::quirk::{About, Origin, Quirk, Quirks, TABLE};
+use crate::quirk::{Origin, Quirk, QuirkInfo, Quirks, TABLE};
 use crate::scenario::plan::Plan;
 use crate::sim::outcome::{Outcome, RunOptions, Runner};
 use clap::Args;
@@ -117,7 +117,7 @@ pub(in crate::cli) fn museum(args: &MuseumArgs, runner: Runner, out: &mut Output
 
 /// The median of all searches for a quirk in one way.
 fn searches(
-    about: &About,
+    about: &QuirkInfo,
     plan: Option<&Plan>,
     way: Way,
     args: &MuseumArgs,
@@ -162,7 +162,7 @@ fn plan_of(file: &Path, generated: bool, out: &mut Output) -> Result<Option<Plan
 
 /// Runs with one strategy until the first violation.
 fn search(
-    about: &About,
+    about: &QuirkInfo,
     plan: Option<&Plan>,
     strategy: Strategy,
     start: u64,
@@ -180,7 +180,7 @@ fn search(
 }
 
 /// Generated scenarios, with the strategies of the ladder in turn, as `fuzz --generate` does it.
-fn search_generated_in_turn(about: &About, start: u64, args: &MuseumArgs, runner: Runner) -> Option<First> {
+fn search_generated_in_turn(about: &QuirkInfo, start: u64, args: &MuseumArgs, runner: Runner) -> Option<First> {
     let begin = cpu_time();
     let turn = |run: u64| PORTFOLIO[(run % PORTFOLIO.len() as u64) as usize];
     let first = (0..args.runs).find(|run| found_by(about, None, turn(*run), start * FAR + run, args, runner))?;
@@ -192,7 +192,7 @@ const FAR: u64 = 1_000_000;
 
 /// Whether a seed shows the quirk.
 fn found_by(
-    about: &About,
+    about: &QuirkInfo,
     plan: Option<&Plan>,
     strategy: Strategy,
     seed: u64,
@@ -216,7 +216,7 @@ fn found_by(
 }
 
 /// Goes up the ladder until the first violation. A stage that exhausts has a run for each of the client's traces.
-fn ladder(about: &About, plan: &Plan, start: u64, args: &MuseumArgs) -> Option<First> {
+fn ladder(about: &QuirkInfo, plan: &Plan, start: u64, args: &MuseumArgs) -> Option<First> {
     let begin = cpu_time();
     let quirks = Quirks::NONE.with(about.quirk);
     let tally = explore::check(plan).quirks(quirks).runs(args.runs).first_seed(start * FAR).run().ok()?;

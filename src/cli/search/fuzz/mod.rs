@@ -172,7 +172,7 @@ pub(in crate::cli) fn fuzz(args: &FuzzArgs, runner: Runner, out: &mut Output) ->
     };
     let mut unwritten = if trouble.is_some() { EXIT_USAGE } else { 0 };
     if let Some(dir) = &args.report {
-        let about = campaign_page::About {
+        let about = campaign_page::CampaignInfo {
             name: &save.name,
             plan: save.plan.as_ref(),
             plan_of: &|found| save.plan.clone().or_else(|| found.seed.map(|seed| generate::with(&drawn, seed).plan)),

@@ -1,7 +1,7 @@
 //! Failures of a campaign, written to files.
 #![expect(clippy::disallowed_methods, reason = "the shell has files; runs have none")]
 
-use crate::choice::{ChoiceLog, Chooser, Mode, Replay};
+use crate::choice::{ChoiceLog, Chooser, Replay, ReplayMode};
 use crate::cli::files;
 use crate::explore::{Fingerprint, Found};
 use crate::failure::Failure;
@@ -39,7 +39,7 @@ impl Save {
         plan.quirks = plan.quirks.union(self.options.quirks);
         let log: ChoiceLog = found.choices.parse().map_err(|error| format!("{error}"))?;
         let options = RunOptions { record_choices: true, ..self.options };
-        let chooser = Chooser::Replay(Replay::new(Arc::new(log), Mode::Strict));
+        let chooser = Chooser::Replay(Replay::new(Arc::new(log), ReplayMode::Strict));
         let run = (self.runner)(&plan, chooser, &options);
         let strategy = found.strategy.as_deref().unwrap_or("few deviations");
         let name = match &self.plan {
