@@ -418,7 +418,7 @@ mod tests {
             assert_eq!(about.name.parse(), Ok(about.quirk));
             assert!(about.says.ends_with('.'), "{}", about.name);
         }
-        assert!("no-such-quirk".parse::<Quirk>().unwrap_err().contains("expected one of"));
+        assert!("no-such-quirk".parse::<Quirk>().unwrap_err().contains("`blockjob-sim quirks` lists all"));
     }
 
     #[test]
