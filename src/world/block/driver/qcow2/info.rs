@@ -1,5 +1,6 @@
 //! What a qcow2 image says of itself, and its part in copies by the host.
 
+use super::Qcow2Frame;
 use crate::base::Json;
 use crate::block::qcow2::{ListedBitmap, Op, Qcow2};
 use crate::host::{Frozen, FrozenImage};
@@ -48,6 +49,23 @@ impl World {
     /// `qcow2_co_copy_range_to`
     pub(in crate::world::block::driver) fn qcow2_copy_range_to(&mut self, copy: CopyRange) -> Flow {
         self.qcow2_copy(copy.dst, copy, Op::copy_range_to(copy.dst_offset, copy.bytes))
+    }
+
+    /// An operation that takes part in a copy by the host.
+    fn qcow2_copy(&mut self, node: NodeId, copy: CopyRange, op: Op) -> Flow {
+        let co = self.current();
+        self.qcow2(node).copies.push((co, copy));
+        self.push(Qcow2Frame::Qcow2Copied(node).into());
+        self.qcow2_start(node, op)
+    }
+
+    /// The end of such an operation.
+    pub(super) fn qcow2_copied(&mut self, node: NodeId) -> Flow {
+        let co = self.current();
+        let copies = &mut self.qcow2(node).copies;
+        let last = copies.iter().rposition(|(of, _)| *of == co).expect("a copy of this coroutine was under way");
+        copies.remove(last);
+        Flow::Go
     }
 
     /// The image with what is below it.

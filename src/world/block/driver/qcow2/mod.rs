@@ -187,23 +187,6 @@ impl World {
         self.qcow2_run(node, Box::new(op))
     }
 
-    /// An operation that takes part in a copy by the host.
-    fn qcow2_copy(&mut self, node: NodeId, copy: CopyRange, op: Op) -> Flow {
-        let co = self.current();
-        self.qcow2(node).copies.push((co, copy));
-        self.push(Qcow2Frame::Qcow2Copied(node).into());
-        self.qcow2_start(node, op)
-    }
-
-    /// The end of such an operation.
-    fn qcow2_copied(&mut self, node: NodeId) -> Flow {
-        let co = self.current();
-        let copies = &mut self.qcow2(node).copies;
-        let last = copies.iter().rposition(|(of, _)| *of == co).expect("a copy of this coroutine was under way");
-        copies.remove(last);
-        Flow::Go
-    }
-
     fn take_got(&mut self) -> Got {
         match self.take_val() {
             Val::None | Val::Ret(Ok(())) | Val::Done(Ok(())) => Got::Done,
