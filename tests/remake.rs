@@ -55,7 +55,7 @@ fn record_reported(name: &str) {
     let known = dir.join("real.jsonl").exists().then(|| lines(&read("real.jsonl")));
     match known.map(|known| differs(&program, &known, &neutral)) {
         Some(None) => return println!("{name}: the same"),
-        Some(Some(difference)) => println!("{name}: {difference}"),
+        Some(Some(found)) => println!("{name}: {}", found.replace("QEMU: ", "kept: ").replace("ours: ", "new: ")),
         None => println!("{name}: new"),
     }
     let mut text = String::new();
