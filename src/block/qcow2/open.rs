@@ -10,7 +10,7 @@ use super::state::{
 };
 use crate::base::errno::Errno;
 use crate::block::event::BlkdebugEvent as Event;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 /// `QCOW2_INCOMPAT_MASK`
 const INCOMPAT_KNOWN: u64 = 0x1f;
@@ -171,9 +171,6 @@ impl Qcow2 {
     }
 }
 
-/// Before a header was read. Kept, as to open an image tries this again with each answer of the file, and what it shares is on the heap.
-static BLANK: LazyLock<Scalars> = LazyLock::new(Scalars::default);
-
 impl Cx<'_> {
     /// `qcow2_do_open`
     pub fn do_open(&mut self, options: &OpenOptions) -> Res<Vec<StoredBitmap>> {
@@ -251,7 +248,7 @@ impl Cx<'_> {
             writable: options.writable,
             discard_request: options.discard_request,
             options: Arc::new(options.clone()),
-            ..Scalars::clone(&BLANK)
+            ..Scalars::default()
         };
         self.q.caches = Default::default();
         let sc = &self.q.sc;
