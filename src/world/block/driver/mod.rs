@@ -126,6 +126,7 @@ pub enum DriverFrame {
 
 impl DriverFrame {
     /// Runs the frame.
+    #[inline(always)]
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {
         match self {
             DriverFrame::DriverClose(bs) => w.driver_close(bs),

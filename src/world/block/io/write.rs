@@ -46,6 +46,7 @@ pub enum WriteFrame {
 
 impl WriteFrame {
     /// Runs the frame.
+    #[inline(always)]
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {
         match self {
             WriteFrame::DriverPwritev(req) => w.driver_pwritev(req),

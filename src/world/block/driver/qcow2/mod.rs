@@ -150,6 +150,7 @@ pub enum Qcow2Frame {
 
 impl Qcow2Frame {
     /// Runs the frame.
+    #[inline(always)]
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {
         match self {
             Qcow2Frame::Qcow2Op { node, op } => w.qcow2_run(node, op),
