@@ -29,7 +29,9 @@ pub(super) fn look(world: &World) -> Result<(), Broken> {
         return Err(starved.known("ignored-errors-starve-the-monitor"));
     }
     if !world.in_main_loop() && world.next_deadline().is_none() {
-        return broken("the main thread".into(), "it waits for what will not happen:");
+        let stuck = broken("the main thread".into(), "it waits for what will not happen:");
+        let known = |broken: Broken| broken.known("pending-mirror-blocks-the-monitor");
+        return if waits_for_a_mirror(world) { stuck.map_err(known) } else { stuck };
     }
     if !world.at_rest() || world.next_deadline().is_some() {
         return Ok(());
@@ -47,6 +49,13 @@ pub(super) fn look(world: &World) -> Result<(), Broken> {
         Some((co, _)) => broken(format!("request {co:?}"), "it will not end:"),
         None => Ok(()),
     }
+}
+
+/// Whether a request waits for the end of the section in which a mirror that is pending has drained its source: only the monitor ends that.
+fn waits_for_a_mirror(world: &World) -> bool {
+    let pending = world.jobs.list.iter().any(|job| world.jobs[*job].status == JobStatus::Pending);
+    let waits = world.graph.backends.iter().any(|(_, blk)| !blk.queued_requests.is_empty());
+    pending && waits && world.draining_mirrors().next().is_some()
 }
 
 fn stuck(world: &World, job: JobId) -> Option<&'static str> {

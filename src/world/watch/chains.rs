@@ -199,6 +199,19 @@ impl World {
         self.see(|| Seen::Excuse(Excuse { job, known, range }));
     }
 
+    /// A copy-on-read filter has a read succeed that it has not done, for whoever reads through it.
+    pub(in crate::world) fn see_read_undone(&mut self, filter: NodeId) {
+        if !self.feed.on {
+            return;
+        }
+        for job in self.jobs.list.clone() {
+            if self.jobs[job].nodes.iter().any(|child| self.stands_on(self.graph.children[*child].bs, filter)) {
+                self.see_excuse(job, Known::Page("reads-undone-below-a-stream"), None);
+            }
+        }
+        self.see(|| Seen::ReadUndone);
+    }
+
     /// The sources of mirrors that drain them themselves, as they end.
     pub fn draining_mirrors(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.jobs.list.iter().filter_map(|job| match &self.jobs[*job].driver {
