@@ -209,6 +209,27 @@ fn scenario_files() {
     });
 }
 
+/// A commit of an image that is long and empty looks at 28,672 pieces, all in one step of the event loop.
+const LONG_COMMIT: &str = "
+files:
+  - create: {file: base.qcow2, format: qcow2, size: 14G}
+  - create: {file: mid.qcow2, format: qcow2, size: 14G, backing: {file: base.qcow2, format: qcow2}}
+  - create: {file: top.qcow2, format: qcow2, size: 14G, backing: {file: mid.qcow2, format: qcow2}}
+args: [-blockdev, 'qcow2,node-name=top,file.driver=file,file.filename=top.qcow2']
+steps:
+  - qmp: {execute: block-commit, arguments: {job-id: c, device: top, top: mid.qcow2, base: base.qcow2}}
+  - event: {event: JOB_STATUS_CHANGE, data: {id: c, status: 'null'}}
+";
+
+#[test]
+fn the_limit_ends_a_run_in_the_middle_of_a_step() {
+    let mut plan = plan("long-commit.yaml", LONG_COMMIT).expect("a scenario");
+    plan.limits.steps = Some(STEPS);
+    let run = sim::run(&plan, Chooser::Calm, &RunOptions::default());
+    assert!(matches!(run.outcome, Outcome::Limit { .. }), "{}", run.outcome);
+    assert!(run.dispatches <= STEPS + 8, "{} dispatches", run.dispatches);
+}
+
 /// A process with drives, jobs and bitmaps.
 fn process() -> World {
     let text = fs::read_to_string(root().join("tests/data/hostile/process.yaml")).expect("the scenario");

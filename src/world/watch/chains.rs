@@ -117,7 +117,7 @@ impl World {
             JobDriver::CommitActive(_) => ChainKind::ActiveCommit,
             _ => ChainKind::Mirror,
         };
-        let whole = !s.is_none_mode && s.base.is_none();
+        let whole = s.copies_all();
         let promised = whole || kind == ChainKind::ActiveCommit || s.follows_source();
         let read_only = s.base_ro;
         let (source, target) = (self.mirror_source(job), self.mirror_target(job));
@@ -228,7 +228,7 @@ impl World {
         for job in self.jobs.list.clone() {
             let JobDriver::Mirror(s) = &self.jobs[job].driver else { continue };
             let busy = s.in_flight > 0 || s.in_active_write_counter > 0 || s.prepared || s.target.is_none();
-            let whole = !s.is_none_mode && s.base.is_none();
+            let whole = s.copies_all();
             if !s.actively_synced || s.copy_mode != MirrorCopyMode::WriteBlocking || busy || !whole {
                 continue;
             }

@@ -288,7 +288,8 @@ impl World {
         let n = &self.graph.nodes[node];
         if offset + bytes > align_up(n.size, 512) && self.graph.cumulative_perm(node).0 & perm::RESIZE == 0 {
             let subject = format!("node {}", n.node_name);
-            let reason = "bdrv_co_write_req_prepare: a request is beyond the end of a node that its parent may not resize";
+            let reason =
+                "bdrv_co_write_req_prepare: a request is beyond the end of a node that its parent may not resize";
             Self::qemu_is_known_to_abort("raw-reopened-below-a-filter", subject, reason);
         }
     }
