@@ -83,8 +83,9 @@ pub struct Broken {
 }
 
 /// Pages of `docs/findings` about what a run can be ended by, or be said to have met: defects of QEMU 10.0.2 that the model has too.
-pub const PAGES: [&str; 16] = [
+pub const PAGES: [&str; 21] = [
     "aborted-snapshot-below-a-backup",
+    "backup-below-a-growing-format",
     "commit-cannot-write-its-header",
     "commit-of-a-shorter-image",
     "copy-on-read-above-its-bottom",
@@ -93,9 +94,13 @@ pub const PAGES: [&str; 16] = [
     "mirror-counts-whole-clusters",
     "mirror-duplicate-complete",
     "overlay-below-a-backup-filter",
+    "partial-write-of-an-active-mirror",
+    "pending-mirror-blocks-the-monitor",
     "qemu-io-without-a-medium",
     "qom-set-same-drive",
     "query-after-a-stream",
+    "raw-reopened-below-a-filter",
+    "reads-undone-below-a-stream",
     "reopen-above-a-commit",
     "snapshot-as-a-backup-ends",
     "stream-below-a-mirror",

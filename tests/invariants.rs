@@ -43,8 +43,10 @@ fn what_is_known_of_qemu_is_named() {
         ("commit/reopen-overlay", "reopen-above-a-commit"),
         ("copy-on-read/bottom-is-file", "copy-on-read-above-its-bottom"),
         ("machine/qom-set-same-drive", "qom-set-same-drive"),
+        ("mirror/pending-read", "pending-mirror-blocks-the-monitor"),
         ("mirror/replaces-complete-twice", "mirror-duplicate-complete"),
         ("mirror/small-granules", "mirror-by-small-granules"),
+        ("reopen/raw-shorter-below-a-filter", "raw-reopened-below-a-filter"),
         ("stream/concluded-query", "query-after-a-stream"),
     ];
     for (name, page) in ended {
@@ -53,8 +55,10 @@ fn what_is_known_of_qemu_is_named() {
     }
     let met = [
         ("commit/shorter-image", "commit-of-a-shorter-image"),
+        ("mirror/blocking-part-of-a-cluster", "partial-write-of-an-active-mirror"),
         ("snapshot/undone-below-a-backup", "aborted-snapshot-below-a-backup"),
         ("stream/past-a-shorter-image", "stream-past-a-shorter-image"),
+        ("stream/status-error-below-a-backup", "reads-undone-below-a-stream"),
     ];
     for (name, page) in met {
         let run = checked(&plan_of(&format!("sim-scenarios/{name}.yaml")).expect("steps"), None);

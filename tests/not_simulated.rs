@@ -60,7 +60,6 @@ const NODE_OPTIONS: &[(&str, &str)] = &[
     (r#""driver": "file", "filename": "f", "pr-manager": "p""#, "pr-manager"),
     (r#""driver": "qcow2", "file": "n", "encrypt": {"format": "luks"}"#, "encrypt"),
     (r#""driver": "qcow2", "file": "n", "data-file": "n""#, "data-file"),
-    (r#""driver": "qcow2", "file": "n", "discard-no-unref": true"#, "discard-no-unref"),
     (r#""driver": "qcow2", "file": "n", "pass-discard-other": true"#, "pass-discard-other"),
     (r#""driver": "null-co", "active": false"#, "active=false"),
 ];

@@ -180,6 +180,14 @@ impl Checker {
         if world.at_rest() && !world.quitting { process::nothing_left::NothingLeft::at_rest(world) } else { Ok(()) }
     }
 
+    /// Looks at a process whose run meets a limit: jobs may sleep and wake for ever while it answers nobody.
+    ///
+    /// # Errors
+    /// The main thread waits for what only the monitor could bring about.
+    pub fn limit(&self, world: &World) -> Result<(), Broken> {
+        process::comes_to_rest::unanswered(world)
+    }
+
     fn look(&mut self, world: &mut World) -> Result<(), Broken> {
         self.digest.clear();
         let mut seen = std::mem::take(&mut world.feed.seen);

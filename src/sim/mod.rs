@@ -63,7 +63,7 @@ impl Sim {
         world.boot(&plan.args).map_err(|reason| Outcome::Failed { at: None, reason })?;
         let limit = usize::try_from(plan.limits.trace.unwrap_or(MAX_TRACE)).unwrap_or(usize::MAX);
         world.trace = Trace::new(options.level, limit);
-        world.steps = 0;
+        (world.steps, world.most_steps) = (0, client.max_steps());
         client.connect(&mut world);
         let mut sim = Sim { world, client, check: None };
         if options.check || plan.expect_violation.is_some() {
@@ -98,6 +98,9 @@ impl Sim {
         let mut checked = check.step(&mut self.world);
         if checked.is_ok() && matches!(outcome, Some(Outcome::Passed | Outcome::Stuck { .. })) {
             checked = check.end(&self.world);
+        }
+        if checked.is_ok() && matches!(outcome, Some(Outcome::Limit { .. })) {
+            checked = check.limit(&self.world);
         }
         match checked {
             Ok(()) => outcome,

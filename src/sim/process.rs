@@ -90,7 +90,7 @@ impl Client {
         let order = (world.aio.order, world.aio.faults, world.aio.bh_order);
         next.trace = std::mem::replace(&mut world.trace, Trace::off());
         next.now = next.now.max(world.now);
-        next.steps = world.steps;
+        (next.steps, next.most_steps) = (world.steps, world.most_steps);
         next.quirks = world.quirks;
         next.feed = std::mem::take(&mut world.feed);
         next.feed.seen.clear();

@@ -37,6 +37,8 @@ pub struct World {
     pub now: Instant,
     /// Frames run so far, for limits.
     pub steps: u64,
+    /// With more frames than these nothing runs any more, in the middle of a step either: for whoever ends the run then.
+    pub most_steps: u64,
     /// The event loop.
     pub aio: aio::Aio,
     /// Coroutines.
@@ -91,7 +93,7 @@ crate::base::time::rebase!(World {
     moves: now, aio, cos, graph, jobs, out, throttling;
     // Records tell of what was.
     stays: trace;
-    rest: steps, graph_readers_waiting, exports, links, calls, trans, padding, monitor, files, writers, writer, machine, passed,
+    rest: steps, most_steps, graph_readers_waiting, exports, links, calls, trans, padding, monitor, files, writers, writer, machine, passed,
         running, ran, quitting, quirks, feed
 });
 
@@ -102,6 +104,7 @@ impl World {
         World {
             now: Instant::START,
             steps: 0,
+            most_steps: u64::MAX,
             aio: aio::Aio::default(),
             cos: Arena::reusing(),
             graph: block::graph::Graph::default(),

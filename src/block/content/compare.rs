@@ -19,6 +19,7 @@ pub struct Difference {
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let side = |run: &Option<Run>| match run {
+            Some(run) if run.tag == super::WriteTag::UNTOUCHED => "what a buffer held before".to_owned(),
             Some(run) => format!("{} by writer {}", super::describe(&run.fill, run.len), run.tag.0),
             None => "the end".to_owned(),
         };

@@ -35,6 +35,25 @@ impl Data {
         Data::of(Fill::Zero, len, WriteTag(0))
     }
 
+    /// Of a read that succeeds without reading: what its buffer held before, taken for zeroes where nobody knows.
+    #[must_use]
+    pub fn untouched(len: u64) -> Data {
+        Data::of(Fill::Zero, len, WriteTag::UNTOUCHED)
+    }
+
+    /// The same, in a buffer that was full of `byte` before.
+    #[must_use]
+    pub fn over(&self, byte: u8) -> Data {
+        let mut out = Data::default();
+        for run in self.as_runs() {
+            match run.tag == WriteTag::UNTOUCHED {
+                true => out.append(&Data::pattern(byte, run.len, run.tag)),
+                false => out.push(run.clone()),
+            }
+        }
+        out
+    }
+
     /// `byte`, `len` times.
     #[must_use]
     pub fn pattern(byte: u8, len: u64, tag: WriteTag) -> Data {

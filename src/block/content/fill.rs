@@ -10,6 +10,11 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WriteTag(pub u32);
 
+impl WriteTag {
+    /// Nobody: a read that succeeded did not touch these bytes of its buffer. What stands in them is no matter of the disk.
+    pub const UNTOUCHED: WriteTag = WriteTag(u32::MAX);
+}
+
 /// What the bytes of a [`Run`] are. `==` compares how they are held, not what they are.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Fill {

@@ -26,6 +26,8 @@ pub struct OpenOptions {
     pub writable: bool,
     /// `pass-discard-request`; by default on if the node has `discard=unmap`.
     pub discard_request: bool,
+    /// `discard-no-unref`: a cluster that is discarded keeps its place.
+    pub discard_no_unref: bool,
     /// `lazy-refcounts`, instead of what the header says.
     pub lazy_refcounts: Option<bool>,
     /// `l2-cache-size` in bytes.
@@ -47,6 +49,7 @@ impl Default for OpenOptions {
         OpenOptions {
             writable: true,
             discard_request: false,
+            discard_no_unref: false,
             lazy_refcounts: None,
             l2_cache_size: None,
             l2_cache_entry_size: None,
@@ -117,6 +120,7 @@ impl Qcow2 {
         self.update_options_commit(options);
         self.sc.writable = options.writable;
         self.sc.discard_request = options.discard_request;
+        self.sc.discard_no_unref = options.discard_no_unref;
         self.sc.options = Arc::new(options.clone());
     }
 }
@@ -247,6 +251,7 @@ impl Cx<'_> {
             compression_type: header.compression_type as u8,
             writable: options.writable,
             discard_request: options.discard_request,
+            discard_no_unref: options.discard_no_unref,
             options: Arc::new(options.clone()),
             ..Scalars::default()
         };
@@ -318,6 +323,9 @@ impl Cx<'_> {
         }
         if self.q.sc.lazy_refcounts && !lazy {
             self.mark_image_clean().say("Failed to disable lazy refcounts")?;
+        }
+        if options.discard_no_unref && self.q.sc.version < 3 {
+            einval("discard-no-unref is only supported since qcow2 version 3")?;
         }
         Ok(())
     }

@@ -151,6 +151,8 @@ pub(super) struct Scalars {
     pub writable: bool,
     /// `pass-discard-request`: discards of the guest reach the file.
     pub discard_request: bool,
+    /// `discard-no-unref`: what the guest discards keeps its cluster.
+    pub discard_no_unref: bool,
     pub prealloc_checked: bool,
     pub prealloc: bool,
     pub nb_bitmaps: u32,

@@ -159,6 +159,7 @@ impl Watch for BitmapCovers {
         Kind::BitmapStale,
         Kind::Changed,
         Kind::PaddingLost,
+        Kind::ReadUndone,
         Kind::ChainBegins,
     ]);
 
@@ -170,7 +171,7 @@ impl Watch for BitmapCovers {
             }
             Seen::BitmapFresh { node, name, content } => self.fresh(*node, name, Kept::new((**content).clone())),
             Seen::BitmapStale { node, name } => self.forget(*node, name),
-            Seen::PaddingLost => self.bitmaps.clear(),
+            Seen::PaddingLost | Seen::ReadUndone => self.bitmaps.clear(),
             Seen::ChainBegins(begins) => {
                 if let Some(target) = begins.target {
                     self.bitmaps.retain(|since| begins.leaves(since.node) || !world.stands_on(since.node, target));

@@ -44,6 +44,7 @@ impl Watch for LastWrite {
         Kind::GuestEnd,
         Kind::Changed,
         Kind::PaddingLost,
+        Kind::ReadUndone,
         Kind::ChainBegins,
     ]);
 
@@ -72,7 +73,7 @@ impl Watch for LastWrite {
                     return held.or_else(|reason| Self::broken("a guest's read".into(), reason));
                 }
             }
-            Seen::PaddingLost => self.disks.clear(),
+            Seen::PaddingLost | Seen::ReadUndone => self.disks.clear(),
             Seen::Changed(node) => self.disks.retain(|(disk, _)| !world.stands_on(*disk, *node)),
             Seen::BackupBegins(begins) => {
                 let changed =

@@ -12,14 +12,7 @@ use crate::world::arena::JobId;
 /// A job may wait for its user: paused, pending, or concluded; for the rest of its group; or, with sync=none, to be cancelled. One that
 /// waits for a request that a breakpoint of blkdebug holds waits for its user too, and one that sleeps will wake up.
 pub(in crate::check) fn look(world: &World) -> Result<(), Broken> {
-    let broken = |subject: String, reason: &str| {
-        let mut reason = reason.to_owned();
-        for line in world.waiting() {
-            reason.push_str("\n  ");
-            reason.push_str(&line);
-        }
-        Err(Broken::new(Invariant::ComesToRest, subject, reason))
-    };
+    let broken = |subject: String, reason: &str| Err(waiting(world, subject, reason));
     if suspended(world) || world.quitting {
         return Ok(());
     }
@@ -29,6 +22,7 @@ pub(in crate::check) fn look(world: &World) -> Result<(), Broken> {
         return Err(starved.known("ignored-errors-starve-the-monitor"));
     }
     if !world.in_main_loop() && world.next_deadline().is_none() {
+        unanswered(world)?;
         return broken("the main thread".into(), "it waits for what will not happen:");
     }
     if !world.at_rest() || world.next_deadline().is_some() {
@@ -47,6 +41,28 @@ pub(in crate::check) fn look(world: &World) -> Result<(), Broken> {
         Some((co, _)) => broken(format!("request {co:?}"), "it will not end:"),
         None => Ok(()),
     }
+}
+
+/// What is broken, and who waits for what.
+fn waiting(world: &World, subject: String, reason: &str) -> Broken {
+    let mut reason = reason.to_owned();
+    for line in world.waiting() {
+        reason.push_str("\n  ");
+        reason.push_str(&line);
+    }
+    Broken::new(Invariant::ComesToRest, subject, reason)
+}
+
+/// Looks whether the main thread waits for a request, and that for the end of the section in which a mirror that is pending has drained its
+/// source: only the monitor ends that.
+pub(in crate::check) fn unanswered(world: &World) -> Result<(), Broken> {
+    let pending = world.jobs.list.iter().any(|job| world.jobs[*job].status == JobStatus::Pending);
+    let waits = world.graph.backends.iter().any(|(_, blk)| !blk.queued_requests.is_empty());
+    if world.in_main_loop() || !pending || !waits || world.draining_mirrors().next().is_none() {
+        return Ok(());
+    }
+    let stuck = waiting(world, "the main thread".into(), "it waits for what will not happen:");
+    Err(stuck.known("pending-mirror-blocks-the-monitor"))
 }
 
 fn stuck(world: &World, job: JobId) -> Option<&'static str> {

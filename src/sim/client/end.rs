@@ -46,6 +46,11 @@ impl Client {
         }
     }
 
+    /// How many dispatches the run gets.
+    pub(in crate::sim) fn max_steps(&self) -> u64 {
+        self.max_steps
+    }
+
     /// The outcome of a run that met a limit.
     pub(in crate::sim) fn over_limit(&self, world: &World) -> Option<Outcome> {
         let what = if world.steps > self.max_steps {

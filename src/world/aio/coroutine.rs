@@ -167,6 +167,10 @@ impl World {
     fn run_frames(&mut self) -> Option<Wait> {
         let before = self.out.len();
         while let Some(frame) = self.aio.stack.pop() {
+            if self.steps > self.most_steps {
+                self.aio.stack.push(frame);
+                return Some(Wait::Queue("nothing: it has used all steps"));
+            }
             self.steps += 1;
             if let Flow::Yield(wait) = frame.run(self) {
                 return Some(wait);

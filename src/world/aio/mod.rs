@@ -94,6 +94,10 @@ impl World {
         }
         let mut ran = false;
         while let Some(frame) = self.aio.stack.pop() {
+            if self.steps > self.most_steps {
+                self.aio.stack.push(frame);
+                return Stepped::Ran;
+            }
             self.steps += 1;
             if matches!(frame, Frame::Idle) {
                 self.aio.stack.push(frame);

@@ -99,6 +99,7 @@ impl World {
             on_target_error: args.on_target_error.unwrap_or(OnError::Report),
             unmap: args.unmap.unwrap_or(true),
             is_none_mode: false,
+            is_top_mode: args.sync == SyncMode::Top,
             base: None,
             filter_node_name: args.filter_node_name.clone(),
             is_mirror: true,

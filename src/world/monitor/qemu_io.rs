@@ -269,8 +269,10 @@ impl World {
         }
         let line = match result {
             Err(errno) => read.failed(errno),
-            // The bytes are needed only to verify or to show them.
-            Ok(data) if read.verify.is_some() || read.dump => read.succeeded(&data.to_bytes(), self.now - start),
+            // The bytes are needed only to verify or to show them. Its buffer is full of 0xab before (`qemu_io_alloc`).
+            Ok(data) if read.verify.is_some() || read.dump => {
+                read.succeeded(&data.over(0xab).to_bytes(), self.now - start)
+            }
             Ok(_) => read.succeeded(&[], self.now - start),
         };
         self.console_raw(&line);

@@ -117,7 +117,7 @@ impl World {
             JobDriver::CommitActive(_) => ChainKind::ActiveCommit,
             _ => ChainKind::Mirror,
         };
-        let whole = !s.is_none_mode && s.base.is_none();
+        let whole = s.copies_all();
         let promised = whole || kind == ChainKind::ActiveCommit || s.follows_source();
         let read_only = s.base_ro;
         let (source, target) = (self.mirror_source(job), self.mirror_target(job));
@@ -199,6 +199,19 @@ impl World {
         self.see(|| Seen::Excuse(Excuse { job, known, range }));
     }
 
+    /// A copy-on-read filter has a read succeed that it has not done, for whoever reads through it.
+    pub(in crate::world) fn see_read_undone(&mut self, filter: NodeId) {
+        if !self.feed.on {
+            return;
+        }
+        for job in self.jobs.list.clone() {
+            if self.jobs[job].nodes.iter().any(|child| self.stands_on(self.graph.children[*child].bs, filter)) {
+                self.see_excuse(job, Known::Page("reads-undone-below-a-stream"), None);
+            }
+        }
+        self.see(|| Seen::ReadUndone);
+    }
+
     /// The sources of mirrors that drain them themselves, as they end.
     pub fn draining_mirrors(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.jobs.list.iter().filter_map(|job| match &self.jobs[*job].driver {
@@ -215,7 +228,7 @@ impl World {
         for job in self.jobs.list.clone() {
             let JobDriver::Mirror(s) = &self.jobs[job].driver else { continue };
             let busy = s.in_flight > 0 || s.in_active_write_counter > 0 || s.prepared || s.target.is_none();
-            let whole = !s.is_none_mode && s.base.is_none();
+            let whole = s.copies_all();
             if !s.actively_synced || s.copy_mode != MirrorCopyMode::WriteBlocking || busy || !whole {
                 continue;
             }

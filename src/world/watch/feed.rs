@@ -175,6 +175,8 @@ pub enum Seen {
     Changed(NodeId),
     /// What stands around an unaligned write could not be read; as QEMU does, zeroes are written there.
     PaddingLost,
+    /// A read has succeeded and left its buffer as it was (docs/findings/reads-undone-below-a-stream.md).
+    ReadUndone,
     /// A discard begins on a node.
     Discards {
         /// Its coroutine.

@@ -31,7 +31,7 @@ macro_rules! kinds {
 
 kinds! {
     JobStatus Verb JobEnd Progress BackupBegins Settled Cleaned JobFreed Copies TranBegin TranEnd TranFailed Drained DrainEnds Undrained
-    RequestInDrain Unrecorded BitmapFresh BitmapStale GuestBegin GuestEnd Changed PaddingLost Discards DiscardSwallowed ChainBegins ChainEnds
+    RequestInDrain Unrecorded BitmapFresh BitmapStale GuestBegin GuestEnd Changed PaddingLost ReadUndone Discards DiscardSwallowed ChainBegins ChainEnds
     Pivot Synced Excuse Ready FlushSkipped Flushed Fault
 }
 

@@ -27,7 +27,7 @@ const VERBS: [JobVerb; 8] = [
 const PHASES: [TxnPhase; 5] = [TxnPhase::Prepare, TxnPhase::Refuse, TxnPhase::Commit, TxnPhase::Abort, TxnPhase::Clean];
 
 /// Actions that are simulated.
-const ACTIONS: [&str; 9] = [
+const ACTIONS: [&str; 11] = [
     "abort",
     "block-dirty-bitmap-add",
     "block-dirty-bitmap-remove",
@@ -36,6 +36,8 @@ const ACTIONS: [&str; 9] = [
     "block-dirty-bitmap-disable",
     "block-dirty-bitmap-merge",
     "blockdev-backup",
+    "blockdev-snapshot",
+    "blockdev-snapshot-sync",
     "drive-backup",
 ];
 

@@ -2,7 +2,8 @@
 
 use crate::base::errno::Errno;
 use crate::block::qcow2::exec::{Caught, Cx, Res};
-use crate::block::qcow2::state::{ClusterType, DiscardType, ZERO};
+use crate::block::qcow2::op::Ask;
+use crate::block::qcow2::state::{ClusterType, DiscardType, OFFSET_MASK, ZERO};
 
 impl Cx<'_> {
     /// `qcow2_cluster_discard`: bounds are aligned, except at the end of the image. With `full`, the backing file
@@ -34,9 +35,10 @@ impl Cx<'_> {
         let zero = if self.q.sc.version >= 3 { ZERO } else { 0 };
         for i in self.affected(slice, index, nb, !full && self.q.has_backing) {
             let old = self.entry(slice, i);
+            let keep = !full && kind == DiscardType::Request && self.keeps_place(old);
             let new = match ClusterType::of(old) {
                 _ if full => 0,
-                kind if self.q.has_backing || kind.is_allocated() => zero,
+                kind if self.q.has_backing || kind.is_allocated() => zero | if keep { old } else { 0 },
                 _ => old,
             };
             if new == old {
@@ -44,10 +46,26 @@ impl Cx<'_> {
             }
             self.mark_dirty(slice);
             self.set_entry(slice, i, new);
-            self.free_any_cluster(old, kind)?;
+            if keep { self.discard_in_place(old)? } else { self.free_any_cluster(old, kind)? }
         }
         self.put(slice);
         Ok(nb)
+    }
+
+    /// With `discard-no-unref`, what was allocated keeps its cluster when it is discarded, unless it is compressed.
+    fn keeps_place(&self, entry: u64) -> bool {
+        self.q.sc.discard_no_unref && ClusterType::of(entry) != ClusterType::Compressed
+    }
+
+    /// The discard of a cluster that keeps its place is passed on at once. An error is of no consequence.
+    fn discard_in_place(&mut self, entry: u64) -> Res {
+        if self.q.sc.passes_discard(DiscardType::Request)
+            && matches!(ClusterType::of(entry), ClusterType::Normal | ClusterType::ZeroAlloc)
+        {
+            let (offset, len) = (entry & OFFSET_MASK, self.q.sc.cluster_size());
+            let _ = self.ask(|| Ask::Discard { offset, len }).caught()?;
+        }
+        Ok(())
     }
 
     /// The entries that a change of `nb` entries can concern: all of them, or those that are not 0.
@@ -96,14 +114,15 @@ impl Cx<'_> {
         for i in index..index + nb {
             let old = self.entry(slice, i);
             let unmap = unmaps(old);
-            let new = if unmap { ZERO } else { old | ZERO };
+            let keep = self.keeps_place(old);
+            let new = if unmap && !keep { ZERO } else { old | ZERO };
             if new == old {
                 continue;
             }
             self.mark_dirty(slice);
             self.set_entry(slice, i, new);
             if unmap {
-                self.free_any_cluster(old, DiscardType::Request)?;
+                if keep { self.discard_in_place(old)? } else { self.free_any_cluster(old, DiscardType::Request)? }
             }
         }
         self.put(slice);

@@ -50,6 +50,8 @@ pub struct CorPreadv {
     at: CorStage,
     /// The piece.
     n: u64,
+    /// What is allocated could not be found out.
+    failed: bool,
     data: Data,
 }
 
@@ -164,7 +166,7 @@ impl World {
             let below = self.below(node);
             return self.seq([IoFrame::Preadv { node: below, offset, bytes, flags }.into()]);
         }
-        let read = CorPreadv { node, offset, bytes, flags, at: CorStage::Next, n: 0, data: Data::new() };
+        let read = CorPreadv { node, offset, bytes, flags, at: CorStage::Next, n: 0, failed: false, data: Data::new() };
         self.seq([CopyOnReadFrame::CorPreadv(Box::new(read)).into()])
     }
 
@@ -184,7 +186,9 @@ impl World {
                 ])
             }
             CorStage::Allocated => {
-                let (allocated, n) = self.take_allocated().unwrap_or((false, 0));
+                let status = self.take_allocated();
+                r.failed = status.is_err();
+                let (allocated, n) = status.unwrap_or((false, 0));
                 r.n = n;
                 if allocated {
                     let flags = r.flags;
@@ -213,7 +217,7 @@ impl World {
                         r.n = n;
                     }
                     Err(_) => {
-                        r.n = 0;
+                        (r.n, r.failed) = (0, true);
                         flags |= IoFlags::COPY_ON_READ;
                     }
                 }
@@ -250,8 +254,11 @@ impl World {
     /// Reads the piece, unless neither read nor write is needed.
     fn cor_preadv_piece(&mut self, mut r: Box<CorPreadv>, flags: IoFlags) -> Flow {
         if r.n == 0 {
-            // The end of a backing file. Where a status query failed, QEMU stops here, too, and reports success.
-            r.data.append(&Data::zeroes(r.bytes));
+            // The end of a backing file. QEMU stops here, where a status query failed, too, and reports success.
+            if r.failed || !flags.has(IoFlags::PREFETCH) {
+                self.see_read_undone(r.node);
+            }
+            r.data.append(&Data::untouched(r.bytes));
             return self.ret(Val::Data(Ok(r.data)));
         }
         if flags.has(IoFlags::PREFETCH) && !flags.has(IoFlags::COPY_ON_READ) {

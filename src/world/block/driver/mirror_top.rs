@@ -4,7 +4,7 @@ use super::Driver;
 use crate::base::units::{align_down, align_up};
 use crate::bitmap::DirtyBitmap;
 use crate::qmp::types::MirrorCopyMode;
-use crate::quirk::Quirk;
+use crate::quirk::{Known, Quirk};
 use crate::world::World;
 use crate::world::arena::{JobId, NodeId};
 use crate::world::block::backend::BlkRequest;
@@ -176,12 +176,31 @@ impl World {
             bits.reset(from, to - from);
         }
         let bytes = end - start;
+        if self.feed.on {
+            self.see_partial_write(job, start, end);
+        }
         self.job_progress_increase_remaining(job, bytes);
         self.mirror(job).active_write_bytes_in_flight += bytes;
         let data = req.data.map(|data| data.slice(start - req.offset, bytes));
         let flags = req.flags.without(IoFlags::SERIALISING);
         let request = BlkRequest::Write { offset: start, data, bytes, flags };
         self.mirror_to_target(job, request, MirrorFrame::TopTargetWritten { job, op, offset: start, bytes })
+    }
+
+    /// A write of part of a cluster to a target that gets its backing file later: what the target fills the rest of the cluster with
+    /// hides what stands there in the backing file.
+    fn see_partial_write(&mut self, job: JobId, start: u64, end: u64) {
+        let target = self.mirror_target(job);
+        let s = self.mirror(job);
+        let (cluster, partial) = (s.target_cluster_size, s.is_none_mode || s.base.is_some());
+        if !partial || cluster == 0 || self.graph.backing_chain_next(target).is_some() {
+            return;
+        }
+        for rest in [(align_down(start, cluster), start), (end, align_up(end, cluster))] {
+            if rest.0 < rest.1 {
+                self.see_excuse(job, Known::Page("partial-write-of-an-active-mirror"), Some(rest));
+            }
+        }
     }
 
     /// `do_sync_target_write`, after the target was written. The guest is not told of an error.

@@ -14,6 +14,7 @@ use crate::world::block::graph::DetectZeroes;
 use crate::world::block::io::REQUEST_MAX_BYTES;
 use crate::world::block::io::flush::FlushFrame;
 use crate::world::block::io::request::{IoFlags, WriteReq};
+use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use crate::world::watch::feed::Seen;
@@ -239,6 +240,9 @@ impl World {
         let n = &self.graph.nodes[node];
         let read_only = !n.flags.rdwr;
         let detect = n.detect_zeroes;
+        if !read_only {
+            self.check_end(node, req.offset, req.bytes);
+        }
         self.write_threshold_check(node, req.offset, req.bytes);
         if detect != DetectZeroes::Off
             && !req.flags.has(IoFlags::ZERO_WRITE)
@@ -277,6 +281,18 @@ impl World {
             self.make_serialising(node, id, self.serialising_align(node));
         }
         self.wait_serialising(node, id)
+    }
+
+    /// `bdrv_co_write_req_prepare`, as far as the node's end goes: only who may resize the node writes beyond it. Which parent sends a request
+    /// is not known here, so it is enough if one of them may.
+    pub(super) fn check_end(&self, node: NodeId, offset: u64, bytes: u64) {
+        let n = &self.graph.nodes[node];
+        if offset + bytes > align_up(n.size, 512) && self.graph.cumulative_perm(node).0 & perm::RESIZE == 0 {
+            let subject = format!("node {}", n.node_name);
+            let reason =
+                "bdrv_co_write_req_prepare: a request is beyond the end of a node that its parent may not resize";
+            Self::qemu_is_known_to_abort("raw-reopened-below-a-filter", subject, reason);
+        }
     }
 
     /// The loop of `bdrv_aligned_pwritev` over pieces that the driver takes; the request shrinks from its front.
@@ -416,6 +432,11 @@ impl World {
         if ret.is_ok() && (truncate || end > n.size) {
             n.size = end.max(if truncate { offset + bytes } else { 0 });
             let size = n.size;
+            let in_use = n.bitmaps.iter().find(|bitmap| bitmap.busy());
+            if let Some(name) = in_use.map(|bitmap| bitmap.name().map_or("", |name| name)) {
+                let reason = "bdrv_dirty_bitmap_truncate: it is in use";
+                Self::qemu_is_known_to_abort("backup-below-a-growing-format", format!("bitmap {name}"), reason);
+            }
             n.bitmaps.truncate(size);
         }
         if bytes > 0 && !truncate {

@@ -365,15 +365,16 @@ impl World {
     }
 
     fn qcow2_options(spec: Option<&OpenSpec>, flags: OpenFlags) -> OpenOptions {
-        let (discard, lazy_refcounts, caches) = match spec.map(|spec| &spec.driver) {
-            Some(DriverSpec::Qcow2 { discard_request, lazy_refcounts, caches }) => {
-                (*discard_request, *lazy_refcounts, *caches)
+        let (discard, no_unref, lazy_refcounts, caches) = match spec.map(|spec| &spec.driver) {
+            Some(DriverSpec::Qcow2 { discard_request, discard_no_unref, lazy_refcounts, caches }) => {
+                (*discard_request, *discard_no_unref, *lazy_refcounts, *caches)
             }
-            _ => (None, None, [None; 4]),
+            _ => (None, false, None, [None; 4]),
         };
         OpenOptions {
             writable: flags.rdwr,
             discard_request: discard.unwrap_or(flags.unmap),
+            discard_no_unref: no_unref,
             lazy_refcounts,
             cache_size: caches[0],
             l2_cache_size: caches[1],

@@ -103,6 +103,8 @@ pub enum DriverSpec {
     Qcow2 {
         /// `pass-discard-request`
         discard_request: Option<bool>,
+        /// `discard-no-unref`
+        discard_no_unref: bool,
         /// `lazy-refcounts`
         lazy_refcounts: Option<bool>,
         /// `cache-size`, `l2-cache-size`, `l2-cache-entry-size`, `refcount-cache-size`, in bytes.
@@ -168,7 +170,7 @@ impl DriverSpec {
     /// qcow2 with nothing set.
     #[must_use]
     pub fn qcow2() -> DriverSpec {
-        DriverSpec::Qcow2 { discard_request: None, lazy_refcounts: None, caches: [None; 4] }
+        DriverSpec::Qcow2 { discard_request: None, discard_no_unref: false, lazy_refcounts: None, caches: [None; 4] }
     }
 
     /// `null-co` or `null-aio` with nothing set.
@@ -420,6 +422,7 @@ impl OpenSpec {
             DriverOptions::Qcow2(qcow2) => {
                 let driver = DriverSpec::Qcow2 {
                     discard_request: qcow2.pass_discard_request,
+                    discard_no_unref: qcow2.discard_no_unref == Some(true),
                     lazy_refcounts: qcow2.lazy_refcounts,
                     caches: [
                         qcow2.cache_size,

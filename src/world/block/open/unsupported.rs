@@ -16,7 +16,6 @@ pub fn node_option(options: &BlockdevOptions) -> Option<&'static str> {
         DriverOptions::Qcow2(qcow2) => first(&[
             (qcow2.encrypt.is_some(), "encrypt"),
             (qcow2.data_file.is_some(), "data-file"),
-            (qcow2.discard_no_unref == Some(true), "discard-no-unref"),
             (qcow2.pass_discard_other == Some(true), "pass-discard-other"),
         ]),
         _ => None,

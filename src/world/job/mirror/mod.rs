@@ -106,6 +106,8 @@ pub struct MirrorJob {
     pub to_replace: Option<NodeId>,
     /// `is_none_mode`
     pub is_none_mode: bool,
+    /// `sync=top` was asked for: what the topmost image does not have is not copied, though no image has it.
+    pub is_top_mode: bool,
     /// `backing_mode`
     pub backing_mode: BackingMode,
     /// `zero_target`: what the target holds is not known.
@@ -171,6 +173,12 @@ pub struct MirrorJob {
 }
 
 impl MirrorJob {
+    /// Whether all of the source is copied, so that its target reads as it does, whatever stood there.
+    #[must_use]
+    pub fn copies_all(&self) -> bool {
+        !self.is_none_mode && !self.is_top_mode && self.base.is_none()
+    }
+
     /// Whether the target gets the source's backing file, so that it reads as the source where nothing was copied.
     #[must_use]
     pub fn follows_source(&self) -> bool {
@@ -180,7 +188,7 @@ impl MirrorJob {
 
 crate::base::time::rebase!(MirrorJob {
     moves: last_pause;
-    rest: target, top, source, base, base_overlay, replaces, to_replace, is_none_mode, backing_mode, zero_target,
+    rest: target, top, source, base, base_overlay, replaces, to_replace, is_none_mode, is_top_mode, backing_mode, zero_target,
         copy_mode, on_source_error, on_target_error, actively_synced, should_complete, granularity, buf_size,
         bdev_length, cow_bitmap, dirty_bitmap, dbi, buf_free_count, in_flight_bitmap, in_flight, bytes_in_flight,
         ops, next_op, bytes_handled, ret, unmap, target_cluster_size, initial_zeroing_ongoing,

@@ -54,6 +54,8 @@ pub struct MirrorArgs {
     pub unmap: bool,
     /// `sync=none`
     pub is_none_mode: bool,
+    /// `sync=top`
+    pub is_top_mode: bool,
     /// What is below is not copied.
     pub base: Option<NodeId>,
     /// `filter-node-name`
@@ -99,6 +101,7 @@ impl World {
             return self.ret(Val::Done(Err(QmpError::generic(text))));
         }
         args.is_none_mode = sync == SyncMode::None;
+        args.is_top_mode |= sync == SyncMode::Top;
         args.zero_target &= !self.quirks.has(Quirk::MirrorTrustsExistingTarget);
         args.base = if sync == SyncMode::Top { self.graph.backing_chain_next(args.bs) } else { None };
         self.mirror_start_job(args)
@@ -138,6 +141,7 @@ impl World {
             on_target_error: args.on_error,
             unmap: true,
             is_none_mode: false,
+            is_top_mode: false,
             base: Some(base),
             filter_node_name: args.filter_node_name,
             is_mirror: false,
@@ -234,6 +238,7 @@ impl World {
             replaces: args.replaces.clone(),
             to_replace: None,
             is_none_mode: args.is_none_mode,
+            is_top_mode: args.is_top_mode,
             backing_mode: args.backing_mode,
             zero_target: args.zero_target,
             copy_mode: args.copy_mode,

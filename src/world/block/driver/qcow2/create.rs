@@ -197,12 +197,7 @@ impl World {
     /// `bdrv_img_create`: the image itself. Leaves `Val::Done`.
     fn img_create_qcow2(&mut self, image: NewImage) -> Flow {
         let NewImage { path, backing, size, .. } = image;
-        let below = backing.as_ref().map(|(file, format)| format!(" backing_file={file} backing_fmt={format}"));
-        self.console(&format!(
-            "Formatting '{path}', fmt=qcow2 cluster_size=65536 extended_l2=off compression_type=zlib size={size}{} \
-             lazy_refcounts=off refcount_bits=16",
-            below.unwrap_or_default()
-        ));
+        self.console(&formatting_text(&path, size, backing.as_ref().map(|(file, format)| (&**file, &**format))));
         let (file, format) = backing.map_or((None, None), |(file, format)| (Some(file), Some(format)));
         let options = Qcow2Options {
             backing_file: file.map(|f| f.to_string()),
@@ -303,5 +298,30 @@ impl World {
             preallocation: q.preallocation.is_some_and(|mode| mode != PreallocMode::Off),
         };
         self.seq([Qcow2CreateFrame::Qcow2Format { file, options: Box::new(options) }.into()])
+    }
+}
+
+/// What `bdrv_img_create` says. A comma in a value is doubled (`escaped_print`), one in the name of the file is not.
+fn formatting_text(path: &str, size: u64, backing: Option<(&str, &str)>) -> String {
+    let below = backing.map(|(file, format)| format!(" backing_file={} backing_fmt={format}", file.replace(',', ",,")));
+    format!(
+        "Formatting '{path}', fmt=qcow2 cluster_size=65536 extended_l2=off compression_type=zlib size={size}{} \
+         lazy_refcounts=off refcount_bits=16",
+        below.unwrap_or_default()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commas_are_doubled_in_values() {
+        let backing = r#"json:{"driver": "qcow2", "file": {"driver": "file", "filename": "s.qcow2"}}"#;
+        // As QEMU 10.0.2 prints it.
+        let printed = "Formatting 't,1.qcow2', fmt=qcow2 cluster_size=65536 extended_l2=off compression_type=zlib size=4194304 \
+                       backing_file=json:{\"driver\": \"qcow2\",, \"file\": {\"driver\": \"file\",, \"filename\": \"s.qcow2\"}} \
+                       backing_fmt=qcow2 lazy_refcounts=off refcount_bits=16";
+        assert_eq!(formatting_text("t,1.qcow2", 4_194_304, Some((backing, "qcow2"))), printed);
     }
 }

@@ -498,12 +498,13 @@ impl World {
         let n = &self.graph.nodes[node];
         let file = self.below(node);
         let spec = n.spec.clone().expect("the node is being opened");
-        let DriverSpec::Qcow2 { discard_request, lazy_refcounts, caches } = &spec.driver else {
+        let DriverSpec::Qcow2 { discard_request, discard_no_unref, lazy_refcounts, caches } = &spec.driver else {
             unreachable!("a qcow2 node has qcow2 options")
         };
         let options = OpenOptions {
             writable: n.flags.rdwr,
             discard_request: discard_request.unwrap_or(n.flags.unmap),
+            discard_no_unref: *discard_no_unref,
             lazy_refcounts: *lazy_refcounts,
             cache_size: caches[0],
             l2_cache_size: caches[1],
