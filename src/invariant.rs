@@ -83,7 +83,7 @@ pub struct Broken {
 }
 
 /// Pages of `docs/findings` about what a run can be ended by, or be said to have met: defects of QEMU 10.0.2 that the model has too.
-pub const PAGES: [&str; 16] = [
+pub const PAGES: [&str; 17] = [
     "aborted-snapshot-below-a-backup",
     "commit-cannot-write-its-header",
     "commit-of-a-shorter-image",
@@ -92,6 +92,7 @@ pub const PAGES: [&str; 16] = [
     "mirror-by-small-granules",
     "mirror-counts-whole-clusters",
     "mirror-duplicate-complete",
+    "node-of-an-exported-bitmap",
     "overlay-below-a-backup-filter",
     "qemu-io-without-a-medium",
     "qom-set-same-drive",

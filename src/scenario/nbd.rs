@@ -146,6 +146,7 @@ const MEMBERS: &[Member] = &[
     opt("export", ValueType::Text, "under this name"),
     opt("read-only", ValueType::Bool, "and nobody may write"),
     opt("unmap", ValueType::Bool, "discards make holes"),
+    opt("exact", ValueType::Bool, "it tells its length to the byte, and no block sizes"),
     opt("state", ValueType::Word(&["up", "stalled", "killed", "ended"]), "how things stand with it from now on"),
 ];
 
@@ -236,6 +237,7 @@ fn server_action(fields: &mut Fields<'_>) -> Read<NbdAction> {
         export: fields.opt("export").map_or(Ok("".into()), Node::text)?,
         read_only: flag(fields.opt("read-only"))?,
         unmaps: flag(fields.opt("unmap"))?,
+        exact: flag(fields.opt("exact"))?,
         state: ServerState::Up,
     }))
 }
@@ -326,6 +328,7 @@ fn write(step: &NbdStep) -> Yaml {
             ("export".into(), (!server.export.is_empty()).then(|| Yaml::filled(&server.export))),
             ("read-only".into(), server.read_only.then(|| Yaml::bool(true))),
             ("unmap".into(), server.unmaps.then(|| Yaml::bool(true))),
+            ("exact".into(), server.exact.then(|| Yaml::bool(true))),
         ]),
         NbdAction::Server(state) => {
             let name = STATES.iter().find(|(_, known)| known == state).map_or("", |(name, _)| name);
