@@ -177,6 +177,8 @@ struct Search<'a> {
     hint: Option<ChoiceLog>,
     /// By number, whether a step waits for an event.
     waits: Vec<bool>,
+    /// By number, whether it is one of an NBD client: when it acts leaves nothing in the trace.
+    unseen: Vec<bool>,
     target: &'a Target,
     /// Orders are open instead of times.
     order: bool,
@@ -285,6 +287,7 @@ impl<'a> Search<'a> {
         Ok(Search {
             hint,
             waits: plan.steps.iter().map(|step| matches!(step.kind, StepKind::Event(_))).collect(),
+            unseen: plan.steps.iter().map(|step| matches!(step.kind, StepKind::Nbd(_))).collect(),
             target,
             order: false,
             bh_order: false,
@@ -382,7 +385,8 @@ impl<'a> Search<'a> {
 
     fn attempt(&mut self, mut state: State, knobs: [u32; STREAMS]) -> Attempt {
         loop {
-            let (may_send, left) = self.client(&state);
+            let (sends, left) = self.client(&state);
+            let may_send = sends || self.unseen.get(state.sim.client.step) == Some(&true);
             let mut stream = self.stream.clone();
             let hint = self.hint.as_ref();
             let more = state.given < self.target.sent.get(state.sent).map_or(self.target.outputs.len(), |sent| sent.0);

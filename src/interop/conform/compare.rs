@@ -75,6 +75,16 @@ fn waits_alike(real: &Carried, waits: &[String]) -> bool {
     missing.is_some_and(|event| waits.iter().any(|wait| wait.contains(&event)))
 }
 
+/// The first answer to an NBD client that differs.
+#[must_use]
+pub fn answers(real: &Carried, model: &Modelled) -> Option<Differs> {
+    let (ours, theirs) = (&model.answers, real.answers.as_ref()?);
+    let at = (0..ours.len().max(theirs.len())).find(|at| ours.get(*at) != theirs.get(*at))?;
+    let shown = |of: &[String]| of.get(at).map_or("(none)".to_owned(), |answer| answer.chars().take(300).collect());
+    let how = format!("answer {}: QEMU gave\n  {}\nthe model\n  {}", at + 1, shown(theirs), shown(ours));
+    Some(Differs { what: "answers over NBD".to_owned(), how })
+}
+
 /// The first line of the trace that differs.
 #[must_use]
 pub fn trace(real: &Carried, model: &Modelled) -> Option<Differs> {

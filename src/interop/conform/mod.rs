@@ -336,6 +336,7 @@ fn first_look(real: &Carried, model: &Modelled) -> Vec<Differs> {
     differences.extend(compare::ending(real, model));
     differences.extend(compare::trace(real, model));
     differences.extend(compare::console(real, model));
+    differences.extend(compare::answers(real, model));
     differences
 }
 
