@@ -217,7 +217,7 @@ impl Handshake {
         if !self.began {
             return None;
         }
-        let text = "Unexpected end-of-file before all bytes were read";
+        let text = "Unexpected end-of-file before all data were read";
         let what = match input.len() {
             0..8 => "Failed to read opts magic: ",
             8..12 => "Failed to read option: ",
