@@ -43,6 +43,8 @@ pub struct Exports {
     pub server: Option<NbdServer>,
     /// Clients of the server.
     pub clients: Arena<ConnId, NbdClient>,
+    /// Those for whose bytes a coroutine waits, the one that has waited longest first: where several can be read at once, it is found first.
+    pub readers: Vec<ConnId>,
     /// The sockets of the host.
     pub host: Host,
 }
@@ -55,6 +57,7 @@ impl Default for Exports {
             named: Vec::new(),
             server: None,
             clients: Arena::unique(),
+            readers: Vec::new(),
             host: Host::default(),
         }
     }
@@ -349,16 +352,17 @@ impl World {
             }
         };
         let done = checked.map(|export| self.blk_exp_request_shutdown(export)).map_err(QmpError::generic);
+        self.nbd_wake_shut();
         self.ret(Val::Done(done))
     }
 
-    /// `blk_exp_request_shutdown`, with `nbd_export_request_shutdown`.
+    /// `blk_exp_request_shutdown`, with `nbd_export_request_shutdown`. Whoever reads from its clients is still to be woken.
     pub(in crate::world) fn blk_exp_request_shutdown(&mut self, export: ExportId) {
         if !self.exports.exports[export].user_owned {
             return;
         }
         for client in self.exports.exports[export].clients.clone() {
-            self.client_close(client);
+            self.client_close_unwoken(client);
         }
         self.exports.named.retain(|named| *named != export);
         self.exports.exports[export].user_owned = false;
@@ -409,6 +413,7 @@ impl World {
         for export in self.exports.list.clone() {
             self.blk_exp_request_shutdown(export);
         }
+        self.nbd_wake_shut();
         if self.exports.list.is_empty() {
             return Flow::Go;
         }
@@ -421,6 +426,7 @@ impl World {
         for export in self.exports.list.iter().copied().filter(notified).collect::<Vec<_>>() {
             self.blk_exp_request_shutdown(export);
         }
+        self.nbd_wake_shut();
     }
 
     /// `qmp_query_block_exports`
