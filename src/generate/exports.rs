@@ -123,7 +123,7 @@ impl Program<'_> {
             let arguments = vec![("node", Json::Str(node.clone())), ("name", Json::Str(bitmap.clone()))];
             self.command("block-dirty-bitmap-disable", arguments);
         }
-        let optional = |on: bool, member: &'static str| on.then(|| (member, Json::Bool(true)));
+        let optional = |on: bool, member: &'static str| on.then_some((member, Json::Bool(true)));
         if self.nbd.one_in(4) {
             let mut arguments = vec![("device", Json::Str(name.clone()))];
             arguments.extend(optional(writable, "writable"));

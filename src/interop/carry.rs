@@ -1,7 +1,7 @@
 //! Carrying out a scenario on a real process: its steps, one after the other, as the model's own client does them.
 #![expect(clippy::disallowed_methods, reason = "the shell waits in real time")]
 
-use super::nbd::NbdClients;
+use super::nbd::{NO_ANSWER, NbdClients};
 use super::qemu::{Ending, Got, Qemu, Started, printed};
 use super::scratch::Guard;
 use super::{Trouble, confine, files};
@@ -205,7 +205,12 @@ impl Client {
                 if self.gaps.is_none() && !matches!(step.action, NbdAction::Answer(_)) {
                     self.rest()?;
                 }
-                self.nbd.step(step).map_err(Stop::Hangs)
+                match self.nbd.step(step) {
+                    Err(what) if what == NO_ANSWER => {
+                        Err(if self.works()? { Stop::Hangs(what) } else { Stop::Unmet(what) })
+                    }
+                    done => done.map_err(Stop::Hangs),
+                }
             }
             // Where the simulated process stood says nothing of a real one.
             StepKind::Mark(_) | StepKind::At { .. } => Ok(()),

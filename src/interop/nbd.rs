@@ -19,6 +19,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// A client has waited in vain: what it asks for may be held up by a drained section that lasts until a job is finalised.
+pub(super) const NO_ANSWER: &str = "no answer came from the NBD server";
+
 /// How long a client waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -248,7 +251,7 @@ fn exchange(stream: &mut UnixStream, talk: &mut Talk) -> Result<bool, String> {
             Ok(true)
         }
         Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => Ok(false),
-        Err(_) => Err("no answer came from the NBD server".to_owned()),
+        Err(_) => Err(NO_ANSWER.to_owned()),
     }
 }
 
