@@ -9,12 +9,30 @@ pub mod mutate;
 pub mod search;
 pub mod target;
 
-pub use search::{Answer, Effort, HANG, Refusal, search, validate, validate_like, validate_printed};
+pub use search::{Answer, HANG, Refusal, search, validate, validate_like, validate_printed};
 
 use crate::scenario::nbd::{MAY_BE_REFUSED, NbdAction, NbdAnswer, NbdStep};
 use crate::scenario::plan::{Expect, Fails, Plan, PlannedStep, Pos, StepKind};
 use crate::trace::compare::ClientLine;
 use std::sync::Arc;
+
+/// How long a search may last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Effort {
+    /// Attempts: continuations from a kept state.
+    pub tries: u32,
+    /// Steps of the model, over all attempts.
+    pub steps: u64,
+    /// Where random choices come from. Only with 0 is the calm schedule tried first: others find others. Odd ones look among schedules
+    /// first in which requests are done in any order.
+    pub seed: u64,
+}
+
+impl Default for Effort {
+    fn default() -> Self {
+        Effort { tries: 3_000, steps: 20_000_000, seed: 0 }
+    }
+}
 
 /// The plan without what it expects: only what it does, and when it waits.
 #[must_use]

@@ -6,6 +6,7 @@
 //! at random but taken from the trace as far as it says so. Where nothing gets on for a while, what got furthest is forgotten: a choice
 //! further back was wrong, and the trace did not tell.
 
+use super::Effort;
 use super::target::{Target, line, timeless};
 use crate::base::time::{Instant, Span};
 use crate::choice::{Choice, ChoiceLog, ChoicePoint, Choose, MODE_ORDER, STREAMS, Stream};
@@ -19,24 +20,6 @@ use crate::world::out::Output;
 use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-
-/// How long a search may last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Effort {
-    /// Attempts: continuations from a kept state.
-    pub tries: u32,
-    /// Steps of the model, over all attempts.
-    pub steps: u64,
-    /// Where random choices come from. Only with 0 is the calm schedule tried first: others find others. Odd ones look among schedules
-    /// first in which requests are done in any order.
-    pub seed: u64,
-}
-
-impl Default for Effort {
-    fn default() -> Self {
-        Effort { tries: 3_000, steps: 20_000_000, seed: 0 }
-    }
-}
 
 /// The answer.
 #[derive(Clone, Debug)]
