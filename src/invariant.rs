@@ -83,7 +83,7 @@ pub struct Broken {
 }
 
 /// Pages of `docs/findings` about what a run can be ended by, or be said to have met: defects of QEMU 10.0.2 that the model has too.
-pub const PAGES: [&str; 21] = [
+pub const PAGES: [&str; 22] = [
     "aborted-snapshot-below-a-backup",
     "backup-below-a-growing-format",
     "commit-cannot-write-its-header",
@@ -93,6 +93,7 @@ pub const PAGES: [&str; 21] = [
     "mirror-by-small-granules",
     "mirror-counts-whole-clusters",
     "mirror-duplicate-complete",
+    "node-of-an-exported-bitmap",
     "overlay-below-a-backup-filter",
     "partial-write-of-an-active-mirror",
     "pending-mirror-blocks-the-monitor",

@@ -206,6 +206,12 @@ quirks! {
     NbdReconnectSleepsInDrain = "nbd-reconnect-sleeps-in-drain", Qemu, "4.2 – 5.0", "`block/nbd: nbd_co_reconnect_loop(): don't sleep if drained` (5.1)", breaks ComesToRest,
         "In a drained section the search for the server stands still, and so does the time after which waiting requests fail.",
         "QEMU hangs when something is drained while a job waits for a server that is away";
+    NbdStatusBetweenSectors = "nbd-status-between-sectors", Qemu, "2.12 – 3.1", "`nbd/client: Lower min_block for block-status, unaligned size` (4.0)", breaks NoAbort,
+        "Block status of a server that tells no block sizes is taken as it comes, though the node promises whole sectors.",
+        "a crash when a job asks for the end of an image whose length is no multiple of a sector: `bdrv_co_block_status: Assertion '*pnum && QEMU_IS_ALIGNED(*pnum, align)' failed`";
+    NbdBitmapOutlivesItsNode = "nbd-bitmap-outlives-its-node", Live, "7.2 – 11.1.3", "none yet", breaks NoAbort,
+        "An export of a bitmap does not hold the node that has it, if that is another one than it exports.",
+        "a crash on blockdev-del of that node: `bdrv_release_dirty_bitmap_locked: Assertion '!bdrv_dirty_bitmap_busy(bitmap)' failed`";
 }
 
 impl Quirk {

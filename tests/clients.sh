@@ -2,8 +2,8 @@
 # Clients that others wrote, unmodified, each with the same conversation (tests/clients/conversation.json): with PROGRAM as QEMU, and, where
 # it is installed, with the real one; what a client says that it was told has to be the same.
 #   tests/clients.sh [--install] PROGRAM [CLIENT]...
-# CLIENT: node (npm's qemu-qmp), go (go-qemu), ganeti, pve (PVE::QMPClient). What cannot be had is skipped, by name. --install
-# gets what registries have into a directory that goes away; of Debian's packages it wants golang-go and golang-github-digitalocean-go-qemu-dev,
+# CLIENT: node (npm's qemu-qmp), go (go-qemu), ganeti, pve (PVE::QMPClient), rust (the crate qapi), shell (qmp-shell -H of qemu.qmp). What
+# cannot be had is skipped, by name. --install gets what registries have into a directory that goes away; of Debian's packages it wants golang-go and golang-github-digitalocean-go-qemu-dev,
 # libio-multiplex-perl and libjson-perl, python3-bitarray, python3-pyparsing and python3-simplejson to be there. No registry has
 # PVE::QMPClient: PVE_QMP_CLIENT names its file, src/PVE/QMPClient.pm in Proxmox's repository qemu-server.
 set -euo pipefail
@@ -12,7 +12,7 @@ install=
 if [ "${1:-}" = --install ]; then install=yes; shift; fi
 program=$(realpath "$1"); shift
 clients=("$@")
-[ "${#clients[@]}" -gt 0 ] || clients=(node go ganeti pve)
+[ "${#clients[@]}" -gt 0 ] || clients=(node go ganeti pve rust shell)
 real=${REAL_QEMU-$(command -v qemu-system-x86_64 || true)}
 top=$(mktemp -d)
 trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$top"' EXIT
@@ -45,6 +45,25 @@ have_pve() {
 }
 run_pve() { perl -I "$top/pve" "$here/pve.pl" "$1" "$here/conversation.json"; }
 
+have_rust() {
+    command -v cargo >/dev/null || { echo "there is no cargo"; return 1; }
+    export QAPI_CLIENT=${QAPI_CLIENT:-$top/qapi/debug/qapi-client}
+    [ -x "$QAPI_CLIENT" ] && return
+    [ -n "$install" ] || { echo "the crate qapi is built with --install only"; return 1; }
+    cp -r "$here/qapi" "$top/qapi-source"
+    (cd "$top/qapi-source" && CARGO_TARGET_DIR=$top/qapi cargo build -q >&2) || { echo "cargo cannot build the crate qapi"; return 1; }
+}
+run_rust() { "$QAPI_CLIENT" "$1" "$here/conversation.json"; }
+have_shell() {
+    if [ -n "$install" ] && [ ! -d "$top/venv" ]; then
+        { python3 -m venv "$top/venv" && "$top/venv/bin/pip" install -q qemu.qmp; } >/dev/null 2>&1 || true
+    fi
+    export QMP_SHELL=${QMP_SHELL:-$top/venv/bin/qmp-shell}
+    [ -x "$QMP_SHELL" ] || { echo "qmp-shell of the package qemu.qmp is not here"; return 1; }
+}
+args_shell=(-drive if=none,id=hd0,file=disk.qcow2,format=qcow2)
+run_shell() { python3 "$here/shell.py" "$QMP_SHELL" "$1"; }
+
 # What differs from run to run: threads, directories, what the file system takes for a file, the order of events that came while others were read; and which build it is.
 plain() {
     python3 -c '
@@ -70,7 +89,9 @@ converse() {
     mkdir "$dir"
     qemu-img create -q -f qcow2 "$dir/disk.qcow2" 8M
     truncate -s 8M "$dir/copy.raw"
-    (cd "$dir" && exec "$@" -S -nodefaults -display none -qmp "unix:$dir/qmp,server=on,wait=off" >"$dir/qemu" 2>&1) & local qemu=$!
+    local args=()
+    [ "$client" != shell ] || args=("${args_shell[@]}")
+    (cd "$dir" && exec "$@" "${args[@]}" -S -nodefaults -display none -qmp "unix:$dir/qmp,server=on,wait=off" >"$dir/qemu" 2>&1) & local qemu=$!
     for _ in $(seq 100); do [ -S "$dir/qmp" ] && break; sleep 0.05; done
     "run_$client" "$dir/qmp" >"$dir/said" 2>"$dir/errors" || rc=$?
     kill "$qemu" 2>/dev/null || true

@@ -35,7 +35,7 @@ proptest! {
 
     #[test]
     fn generated_scenarios_hold_under_any_bytes(seed in 0u64..100, bytes in prop::collection::vec(any::<u8>(), 0..128)) {
-        let generated = generate::with(&Options { kind: None, crashes: false, all_kinds: false }, seed);
+        let generated = generate::with(&Options { kind: None, crashes: false, ..Options::default() }, seed);
         prop_assert_eq!(target(&generated.plan, &bytes), Outcome::Passed);
     }
 }

@@ -150,6 +150,9 @@ fn tell_wrong_traces() -> Told {
         let names = fs::read_dir(path(&format!("tests/data/qemu/{dir}"))).unwrap().map(|e| e.unwrap().path());
         files.extend(names.map(|f| (dir.to_owned(), f.file_stem().unwrap().to_str().unwrap().to_owned())));
     }
+    // `TRACES=nbd`: those of one folder alone.
+    let only = std::env::var("TRACES").ok();
+    files.retain(|(dir, _)| only.as_ref().is_none_or(|only| only == dir));
     files.sort();
     let work: Vec<_> = files.iter().collect();
     let told = in_threads(&work, |(dir, name)| {
@@ -157,9 +160,9 @@ fn tell_wrong_traces() -> Told {
         let real = blockjob_sim::validate::logs::read(&text).unwrap().remove(0);
         let plan = plan_of(&format!("sim-scenarios/{dir}/{name}.yaml")).expect("a recording has its scenario");
         let mut told = Told::default();
-        // What clients of the NBD server do leaves nothing in a trace of QMP, and neither does the moment of a signal, for which the search
-        // does not look. Traces that end with QEMU's death have a test of their own.
-        let unseen = |step: &PlannedStep| matches!(step.kind, StepKind::Nbd(_) | StepKind::Process(_));
+        // The moment of a signal leaves nothing in a trace of QMP, and the search does not look for it. Traces that end with QEMU's death have
+        // a test of their own.
+        let unseen = |step: &PlannedStep| matches!(step.kind, StepKind::Process(_));
         if plan.steps.iter().any(unseen) || plan.expect_violation.is_some() {
             return told;
         }
@@ -209,5 +212,5 @@ fn wrong_traces_are_refused_at_the_wrong_record() {
     let Told { refused, possible, wrong } = tell_wrong_traces();
     println!("{refused} refused, {} possible by choices that were run: {possible:#?}", possible.len());
     assert!(wrong.is_empty(), "{wrong:#?}");
-    assert!(refused > 3_000, "only {refused} were refused");
+    assert!(refused > 3_000 || std::env::var_os("TRACES").is_some(), "only {refused} were refused");
 }

@@ -24,6 +24,10 @@ pub(super) enum Part {
     Odd = 1007,
     /// How much of that there is.
     OddKnobs = 1008,
+    /// Exports, and their clients.
+    Exports = 1009,
+    /// How much there is of that.
+    ExportKnobs = 1010,
 }
 
 /// Draws for one part.

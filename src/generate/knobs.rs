@@ -92,6 +92,8 @@ pub struct Knobs {
     pub ends_at_once_one_in: u32,
     /// Of ten commands, how many are about what such programs seldom have.
     pub odd_in_ten: u32,
+    /// Of ten commands, how many are about exports and their clients.
+    pub exports_in_ten: u32,
 }
 
 impl Knobs {
@@ -144,6 +146,7 @@ impl Knobs {
             layers: jobs.range(1, 5),
             ends_at_once_one_in: if jobs_in_ten == 0 { 0 } else { jobs.pick(&[0, 4, 8]) },
             odd_in_ten: if options.all_kinds { Draw::new(seed, Part::OddKnobs).pick(&[0, 0, 0, 2, 4]) } else { 0 },
+            exports_in_ten: if options.exports { Draw::new(seed, Part::ExportKnobs).pick(&[4, 6, 8]) } else { 0 },
         }
     }
 
@@ -182,6 +185,7 @@ impl Knobs {
             ("layers of a chain", format!("up to {}", if self.jobs_in_ten == 0 { 3 } else { self.layers })),
             ("ended while jobs run", once(self.ends_at_once_one_in)),
             ("hotplug, resets, reopening, odd numbers", format!("{} of 10 commands", self.odd_in_ten)),
+            ("exports and their clients", format!("{} of 10 commands", self.exports_in_ten)),
         ];
         let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         rows.iter().map(|(name, value)| format!("{name:<width$}  {value}\n")).collect()

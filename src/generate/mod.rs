@@ -9,6 +9,7 @@
 mod backup;
 mod chain;
 mod draw;
+mod exports;
 mod guest;
 mod jobs;
 mod knobs;
@@ -37,6 +38,8 @@ pub struct Options {
     pub crashes: bool,
     /// Whether there is more than backups and bitmaps: mirrors, commits and streams, hotplug, resets, reopening, odd arguments.
     pub all_kinds: bool,
+    /// Whether there are exports of the NBD server, and clients of it.
+    pub exports: bool,
 }
 
 impl Options {
@@ -45,7 +48,8 @@ impl Options {
     pub fn switches(&self) -> String {
         let kind = self.kind.map_or_else(String::new, |kind| format!(" --kind {kind}"));
         let crashes = if self.crashes { "" } else { " --no-crashes" };
-        format!("{kind}{crashes}{}", if self.all_kinds { "" } else { " --backups-only" })
+        let exports = if self.exports { " --exports" } else { "" };
+        format!("{kind}{crashes}{}{exports}", if self.all_kinds { "" } else { " --backups-only" })
     }
 
     /// The inverse of [`Options::switches`].
@@ -60,6 +64,7 @@ impl Options {
                 "--kind" => options.kind = Some(words.next().unwrap_or_default().parse()?),
                 "--no-crashes" => options.crashes = false,
                 "--backups-only" => options.all_kinds = false,
+                "--exports" => options.exports = true,
                 _ => return Err(format!("`{word}` says nothing of what is generated")),
             }
         }
@@ -69,7 +74,7 @@ impl Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { kind: None, crashes: true, all_kinds: false }
+        Options { kind: None, crashes: true, all_kinds: false, exports: false }
     }
 }
 
@@ -154,7 +159,7 @@ mod tests {
     fn switches_say_what_is_drawn() {
         for options in [
             Options::default(),
-            Options { kind: Some(ClientKind::Racing), crashes: false, all_kinds: true },
+            Options { kind: Some(ClientKind::Racing), crashes: false, all_kinds: true, exports: true },
             Options { kind: Some(ClientKind::Hostile), ..Options::default() },
         ] {
             assert_eq!(Options::of_switches(&options.switches()), Ok(options));

@@ -29,6 +29,7 @@ pub(super) struct Program<'a> {
     pub wrong: Draw,
     pub chain: Draw,
     pub odd: Draw,
+    pub nbd: Draw,
     pub steps: Vec<StepKind>,
     /// Drives of which a job may stay drained until it is finalised: a request of the guest would wait for that, and with it the monitor.
     pub held: Vec<usize>,
@@ -44,6 +45,8 @@ pub(super) struct Program<'a> {
     pub in_transaction: bool,
     /// Drives that a disk of the machine stands on.
     pub plugged: Vec<usize>,
+    /// Exports and their clients.
+    pub exports: super::exports::Exports,
 }
 
 /// A command or action: its name and its arguments.
@@ -59,6 +62,7 @@ impl<'a> Program<'a> {
             wrong: Draw::new(seed, Part::Wrong),
             chain: Draw::new(seed, Part::Jobs),
             odd: Draw::new(seed, Part::Odd),
+            nbd: Draw::new(seed, Part::Exports),
             steps: Vec::new(),
             held: Vec::new(),
             jobs: Vec::new(),
@@ -68,6 +72,7 @@ impl<'a> Program<'a> {
             backed_up: Vec::new(),
             in_transaction: false,
             plugged: Vec::new(),
+            exports: super::exports::Exports::default(),
         }
     }
 
@@ -87,6 +92,7 @@ impl<'a> Program<'a> {
             if self.knobs.jobs_in_ten > self.chain_draw(10) { self.next_of_jobs() } else { self.next() }
         }
         if !self.chain.one_in(self.knobs.ends_at_once_one_in) {
+            self.clients_end();
             self.finale();
         }
         self.steps
@@ -117,6 +123,9 @@ impl<'a> Program<'a> {
     }
 
     fn next(&mut self) {
+        if self.turns_exports() {
+            return self.next_export();
+        }
         if self.turns_odd() {
             return self.next_odd();
         }

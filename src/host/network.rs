@@ -27,6 +27,8 @@ pub struct NbdServer {
     pub read_only: bool,
     /// Whether discards, and zeroes that may become holes, make holes.
     pub unmaps: bool,
+    /// It tells the file's length to the byte, and no block sizes, as nbdkit does. `qemu-nbd` tells whole sectors.
+    pub exact: bool,
     /// How things stand with it.
     pub state: ServerState,
 }

@@ -1,7 +1,7 @@
 //! Carrying out a scenario on a real process: its steps, one after the other, as the model's own client does them.
 #![expect(clippy::disallowed_methods, reason = "the shell waits in real time")]
 
-use super::nbd::NbdClients;
+use super::nbd::{NO_ANSWER, NbdClients};
 use super::qemu::{Ending, Got, Qemu, Started, printed};
 use super::scratch::Guard;
 use super::{Trouble, confine, files};
@@ -32,6 +32,8 @@ pub enum Pace {
 pub struct Carried {
     /// What the client saw.
     pub lines: Vec<ClientLine>,
+    /// What clients of the NBD server were answered; of those that do not wait, that depends on when they asked, and is `None`.
+    pub answers: Option<Vec<String>>,
     /// What the process printed on standard output.
     pub stdout: String,
     /// What it printed on standard error.
@@ -112,7 +114,8 @@ pub fn carry(command: &[String], plan: &Plan, dir: &Path, pace: Pace, guard: &Gu
         Started::Not(ending) => {
             let (stdout, stderr) = printed(dir);
             let lines = Vec::new();
-            return Ok(Carried { lines, stdout, stderr, ending: Some(ending), stuck: None, version: String::new() });
+            let (ending, version) = (Some(ending), String::new());
+            return Ok(Carried { lines, answers: None, stdout, stderr, ending, stuck: None, version });
         }
     };
     let version = qemu.version.clone();
@@ -158,7 +161,8 @@ pub fn carry(command: &[String], plan: &Plan, dir: &Path, pace: Pace, guard: &Gu
     within()?;
     let ending = (closed || hangs).then(|| client.qemu.end(hangs));
     let (stdout, stderr) = printed(dir);
-    Ok(Carried { lines: client.lines, stdout, stderr, ending, stuck, version })
+    let answers = (pace == Pace::Calm).then_some(client.nbd.answers);
+    Ok(Carried { lines: client.lines, answers, stdout, stderr, ending, stuck, version })
 }
 
 /// The command with all signals let through. Those that end this command from outside are blocked here, as a thread of its own takes them
@@ -201,7 +205,12 @@ impl Client {
                 if self.gaps.is_none() && !matches!(step.action, NbdAction::Answer(_)) {
                     self.rest()?;
                 }
-                self.nbd.step(step).map_err(Stop::Hangs)
+                match self.nbd.step(step) {
+                    Err(what) if what == NO_ANSWER => {
+                        Err(if self.works()? { Stop::Hangs(what) } else { Stop::Unmet(what) })
+                    }
+                    done => done.map_err(Stop::Hangs),
+                }
             }
             // Where the simulated process stood says nothing of a real one.
             StepKind::Mark(_) | StepKind::At { .. } => Ok(()),

@@ -8,16 +8,19 @@
 
 use crate::base::Json;
 use crate::host::network::{NbdServer, ServerState};
-use crate::nbd::{Greeting, Mode, Talk, cmd};
-use crate::scenario::nbd::{NbdAction, NbdStep, Replies};
+use crate::nbd::{Answer, Greeting, Mode, Talk, cmd};
+use crate::scenario::nbd::{MAY_BE_REFUSED, NbdAction, NbdStep, Replies};
 use rustix::process::{Pid, Signal};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// A client has waited in vain: what it asks for may be held up by a drained section that lasts until a job is finalised.
+pub(super) const NO_ANSWER: &str = "no answer came from the NBD server";
 
 /// How long a client waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -27,6 +30,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct NbdClients {
     socket: Option<PathBuf>,
     clients: BTreeMap<Arc<str>, (UnixStream, Talk)>,
+    /// Those that found nobody who listened.
+    alone: BTreeSet<Arc<str>>,
+    /// What they were answered, in words.
+    pub(super) answers: Vec<String>,
     /// Those that have not said anything.
     silent: BTreeMap<Arc<str>, UnixStream>,
     /// The directory of the scenario's files.
@@ -69,10 +76,16 @@ impl NbdClients {
     pub(super) fn step(&mut self, step: &NbdStep) -> Result<(), String> {
         let name = &step.client;
         if let NbdAction::Connect { export, replies, contexts, refused, silent } = &step.action {
-            let stream = match self.silent.remove(name) {
-                Some(stream) => stream,
-                None => self.dial()?,
+            let lenient = refused.as_deref() == Some(MAY_BE_REFUSED);
+            let stream = match self.silent.remove(name).map_or_else(|| self.dial(), Ok) {
+                Ok(stream) => stream,
+                Err(_) if lenient => {
+                    self.alone.insert(name.clone());
+                    return Ok(());
+                }
+                Err(why) => return Err(why),
             };
+            self.alone.remove(name);
             if *silent {
                 self.silent.insert(name.clone(), stream);
                 return Ok(());
@@ -85,6 +98,10 @@ impl NbdClients {
         if let NbdAction::Server(state) = &step.action {
             return self.server(name, *state);
         }
+        if self.alone.contains(name) {
+            self.answered(name, &step.action, None);
+            return Ok(());
+        }
         if matches!(step.action, NbdAction::Gone) {
             self.clients.remove(name);
             self.silent.remove(name);
@@ -95,16 +112,28 @@ impl NbdClients {
             return std::io::copy(stream, &mut std::io::sink()).map(drop).map_err(|error| error.to_string());
         }
         let Some((stream, talk)) = self.clients.get_mut(name) else { return Err(format!("no NBD client '{name}'")) };
+        let ready = talk.is_ready();
         match &step.action {
+            NbdAction::Ask { .. } | NbdAction::Answer(_) if !ready => {
+                self.answered(name, &step.action, None);
+                return Ok(());
+            }
             NbdAction::Ask { kind, offset, length, pattern, flags } => {
                 let bytes = if *kind == cmd::WRITE { usize::try_from(*length).unwrap_or_default() } else { 0 };
                 talk.ask(*kind, *flags, *offset, *length, &vec![*pattern; bytes]);
             }
             NbdAction::Answer(_) => {
-                while talk.answer().is_none() && exchange(stream, talk)? {}
+                let answer = loop {
+                    match talk.answer() {
+                        None if exchange(stream, talk)? => {}
+                        answer => break answer,
+                    }
+                };
+                self.answered(name, &step.action, answer.as_ref());
                 return Ok(());
             }
-            NbdAction::Disconnect => talk.ask(cmd::DISC, 0, 0, 0, &[]),
+            NbdAction::Disconnect if ready => talk.ask(cmd::DISC, 0, 0, 0, &[]),
+            NbdAction::Disconnect => {}
             NbdAction::Stall(false) => {
                 // All that waits is read, so that the server can go on.
                 let _ = stream.set_read_timeout(Some(Duration::from_millis(300)));
@@ -167,6 +196,14 @@ impl NbdClients {
         Ok(())
     }
 
+    /// Notes an answer, as the simulated client does; `None`: the connection has ended.
+    fn answered(&mut self, name: &Arc<str>, action: &NbdAction, answer: Option<&Answer>) {
+        if matches!(action, NbdAction::Answer(_)) {
+            let text = answer.map_or_else(|| "closed".to_owned(), Answer::shown);
+            self.answers.push(format!("{name}: {text}"));
+        }
+    }
+
     fn dial(&self) -> Result<UnixStream, String> {
         let socket = self.socket.as_ref().ok_or("no NBD server was started")?;
         let stream = UnixStream::connect(socket).map_err(|error| format!("{}: {error}", socket.display()))?;
@@ -214,7 +251,7 @@ fn exchange(stream: &mut UnixStream, talk: &mut Talk) -> Result<bool, String> {
             Ok(true)
         }
         Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => Ok(false),
-        Err(_) => Err("no answer came from the NBD server".to_owned()),
+        Err(_) => Err(NO_ANSWER.to_owned()),
     }
 }
 

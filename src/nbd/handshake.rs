@@ -16,7 +16,7 @@ pub struct Offer {
     pub size: u64,
     /// `nbdflags`
     pub flags: u16,
-    /// `blk_get_request_alignment`
+    /// `blk_get_request_alignment`; 0 where no block sizes are told, as other servers than QEMU may do.
     pub alignment: u32,
     /// `blk_get_max_transfer`, at most [`MAX_BUFFER_SIZE`].
     pub max_transfer: u32,
@@ -217,7 +217,7 @@ impl Handshake {
         if !self.began {
             return None;
         }
-        let text = "Unexpected end-of-file before all bytes were read";
+        let text = "Unexpected end-of-file before all data were read";
         let what = match input.len() {
             0..8 => "Failed to read opts magic: ",
             8..12 => "Failed to read option: ",
@@ -319,7 +319,9 @@ impl Handshake {
         }
         let minimum = if option == opt::INFO || block_size { offer.alignment } else { 1 };
         let sizes = [minimum, minimum.max(4096), offer.max_transfer];
-        info(out, option, 3, &sizes.map(u32::to_be_bytes).concat());
+        if offer.alignment > 0 {
+            info(out, option, 3, &sizes.map(u32::to_be_bytes).concat());
+        }
         let mut flags = offer.flags;
         if self.mode >= Mode::Structured {
             flags |= flag::SEND_DF;

@@ -116,7 +116,7 @@ impl Negotiation {
             Stage::ExportName | Stage::OldStyle => "export flags",
             _ => "option reply",
         };
-        format!("Failed to read {what}: Unexpected end-of-file before all bytes were read")
+        format!("Failed to read {what}: Unexpected end-of-file before all data were read")
     }
 
     /// Takes the next piece of what came apart, and answers it.

@@ -34,6 +34,27 @@ pub struct Answer {
     pub extents: Vec<(u32, Vec<(u64, u64)>)>,
 }
 
+impl Answer {
+    /// It in a few words.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        let what = format!("{} {}+{}", cmd::name(self.kind), self.offset, self.len);
+        if let Some(error) = self.error {
+            return format!("{what}: error {error} {}", self.text).trim_end().to_owned();
+        }
+        let mut text = format!("{what}: ok");
+        if let Some(first) = self.data.first() {
+            let uniform = self.data.iter().all(|byte| byte == first);
+            text += &if uniform { format!(", all {first:#04x}") } else { ", mixed bytes".to_owned() };
+        }
+        for (context, extents) in &self.extents {
+            let list: Vec<String> = extents.iter().map(|(length, flags)| format!("{length}:{flags}")).collect();
+            text += &format!(", context {context} {}", list.join(" "));
+        }
+        text
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Pending {
     cookie: u64,

@@ -41,6 +41,9 @@ const REQUESTS: &[(&str, u16)] =
 /// Flags of requests, with their bits on the wire.
 const FLAGS: &[(&str, u16)] = &[("fua", 1), ("no-hole", 2), ("df", 4), ("req-one", 8), ("fast-zero", 16)];
 
+/// In the place of a text: it does not matter whether the server refuses the client.
+pub const MAY_BE_REFUSED: &str = "any";
+
 /// What an NBD client does or expects.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum NbdAction {
@@ -52,7 +55,7 @@ pub enum NbdAction {
         replies: Replies,
         /// The contexts that it asks for.
         contexts: Vec<Arc<str>>,
-        /// The text with which the server must refuse it.
+        /// The text with which the server must refuse it; [`MAY_BE_REFUSED`]: it may do so or not, and what the client does then goes nowhere.
         refused: Option<Arc<str>>,
         /// It only connects, and says nothing until it connects again.
         silent: bool,
@@ -115,7 +118,7 @@ const MEMBERS: &[Member] = &[
     opt("connect", ValueType::Text, "it connects and negotiates: the export"),
     opt("replies", ValueType::Word(&["simple", "structured", "extended"]), "how it wants to be answered"),
     opt("contexts", ValueType::Texts, "the contexts that it asks for"),
-    opt("refused", ValueType::Text, "the text with which it must be refused"),
+    opt("refused", ValueType::Text, "the text with which it must be refused; any: it may be"),
     opt("silent", ValueType::Bool, "it says nothing until it connects once more"),
     opt("read", ValueType::Size, "it reads: the first byte"),
     opt("write", ValueType::Size, "it writes: the first byte"),
@@ -146,6 +149,7 @@ const MEMBERS: &[Member] = &[
     opt("export", ValueType::Text, "under this name"),
     opt("read-only", ValueType::Bool, "and nobody may write"),
     opt("unmap", ValueType::Bool, "discards make holes"),
+    opt("exact", ValueType::Bool, "it tells its length to the byte, and no block sizes"),
     opt("state", ValueType::Word(&["up", "stalled", "killed", "ended"]), "how things stand with it from now on"),
 ];
 
@@ -236,6 +240,7 @@ fn server_action(fields: &mut Fields<'_>) -> Read<NbdAction> {
         export: fields.opt("export").map_or(Ok("".into()), Node::text)?,
         read_only: flag(fields.opt("read-only"))?,
         unmaps: flag(fields.opt("unmap"))?,
+        exact: flag(fields.opt("exact"))?,
         state: ServerState::Up,
     }))
 }
@@ -326,6 +331,7 @@ fn write(step: &NbdStep) -> Yaml {
             ("export".into(), (!server.export.is_empty()).then(|| Yaml::filled(&server.export))),
             ("read-only".into(), server.read_only.then(|| Yaml::bool(true))),
             ("unmap".into(), server.unmaps.then(|| Yaml::bool(true))),
+            ("exact".into(), server.exact.then(|| Yaml::bool(true))),
         ]),
         NbdAction::Server(state) => {
             let name = STATES.iter().find(|(_, known)| known == state).map_or("", |(name, _)| name);

@@ -11,7 +11,8 @@ use std::sync::Arc;
 /// One client.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Actor {
-    conn: ConnId,
+    /// Its connection; `None` if nobody listened, so that it never had one.
+    conn: Option<ConnId>,
     talk: Talk,
     /// It reads nothing.
     stalls: bool,
@@ -38,15 +39,16 @@ impl NbdClients {
     /// Lets bytes through, both ways.
     pub(super) fn pump(&mut self, world: &mut World) {
         for actor in self.actors.values_mut().filter(|actor| !actor.left) {
-            if !actor.stalls && !actor.silent && world.nbd_has_output(actor.conn) {
-                let bytes = world.nbd_take(actor.conn);
+            let Some(conn) = actor.conn else { continue };
+            if !actor.stalls && !actor.silent && world.nbd_has_output(conn) {
+                let bytes = world.nbd_take(conn);
                 actor.talk.receive(&bytes);
             }
             let out = actor.talk.take_out();
             if !out.is_empty() {
-                world.nbd_receive(actor.conn, &out);
+                world.nbd_receive(conn, &out);
             }
-            if world.nbd_is_shut(actor.conn) && (actor.silent || !world.nbd_has_output(actor.conn)) {
+            if world.nbd_is_shut(conn) && (actor.silent || !world.nbd_has_output(conn)) {
                 actor.closed = true;
             }
         }
@@ -78,8 +80,16 @@ impl NbdClients {
             return Err(format!("the NBD client '{name}' is connected already"));
         }
         let Some(conn) = world.nbd_connect() else { return Err("no NBD server listens".to_owned()) };
+        let conn = Some(conn);
         self.actors.insert(name.clone(), Actor { conn, talk, stalls: false, silent, closed: false, left: false });
         Ok(())
+    }
+
+    /// A client that found nobody: to it the connection has ended before it began.
+    pub(super) fn nobody_listens(&mut self, name: &Arc<str>) {
+        let talk = Talk::new(Greeting { export: "".into(), mode: Mode::Simple, contexts: Vec::new() });
+        let nobody = Actor { conn: None, talk, stalls: false, silent: false, closed: true, left: false };
+        self.actors.entry(name.clone()).or_insert(nobody);
     }
 
     fn actor(&mut self, name: &str) -> Result<&mut Actor, String> {
@@ -103,7 +113,7 @@ impl NbdClients {
         }
     }
 
-    /// Sends a request.
+    /// Sends a request. To a server that has closed the connection, or has refused the client, nothing is sent.
     ///
     /// # Errors
     /// There is no such client, or it has not negotiated.
@@ -116,6 +126,9 @@ impl NbdClients {
         pattern: u8,
     ) -> Result<(), String> {
         let actor = self.actor(name)?;
+        if actor.closed || actor.talk.failure.is_some() {
+            return Ok(());
+        }
         if !actor.talk.is_ready() {
             return Err(format!("the NBD client '{name}' has not negotiated"));
         }
@@ -140,8 +153,9 @@ impl NbdClients {
         }
         let actor = self.actor(name)?;
         actor.left = true;
-        let conn = actor.conn;
-        world.nbd_forget(conn);
+        if let Some(conn) = actor.conn {
+            world.nbd_forget(conn);
+        }
         Ok(())
     }
 
@@ -161,7 +175,10 @@ impl NbdClients {
     pub(super) fn answered(&mut self, name: &str, expected: &NbdAnswer) -> Result<Option<Arc<str>>, String> {
         let actor = self.actor(name)?;
         if let Some(answer) = actor.talk.answer() {
-            return check(&answer, expected).map(|()| Some(shown(&answer).into()));
+            return check(&answer, expected).map(|()| Some(answer.shown().into()));
+        }
+        if let (NbdAnswer::Any, Some(_)) = (expected, &actor.talk.failure) {
+            return Ok(Some("closed".into()));
         }
         if let Some(why) = &actor.talk.failure {
             return Err(format!("the NBD client '{name}' does not understand the server: {why}"));
@@ -195,24 +212,6 @@ pub(super) fn serve(world: &mut World, address: &Arc<str>, action: &NbdAction) -
     Ok(())
 }
 
-/// What came of a request, in a few words.
-fn shown(answer: &Answer) -> String {
-    let what = format!("{} {}+{}", cmd::name(answer.kind), answer.offset, answer.len);
-    if let Some(error) = answer.error {
-        return format!("{what}: error {error} {}", answer.text).trim_end().to_owned();
-    }
-    let mut text = format!("{what}: ok");
-    if let Some(first) = answer.data.first() {
-        let uniform = answer.data.iter().all(|byte| byte == first);
-        text += &if uniform { format!(", all {first:#04x}") } else { ", mixed bytes".to_owned() };
-    }
-    for (context, extents) in &answer.extents {
-        let list: Vec<String> = extents.iter().map(|(length, flags)| format!("{length}:{flags}")).collect();
-        text += &format!(", context {context} {}", list.join(" "));
-    }
-    text
-}
-
 fn check(answer: &Answer, expected: &NbdAnswer) -> Result<(), String> {
     let fits = match expected {
         NbdAnswer::Any => true,
@@ -222,5 +221,5 @@ fn check(answer: &Answer, expected: &NbdAnswer) -> Result<(), String> {
         NbdAnswer::Error(errno) => answer.error == Some(errno_to_wire(*errno)),
         NbdAnswer::Extents(wanted) => answer.extents.first().is_some_and(|(_, found)| found == wanted),
     };
-    if fits { Ok(()) } else { Err(format!("expected the answer {expected:?}, got {}", shown(answer))) }
+    if fits { Ok(()) } else { Err(format!("expected the answer {expected:?}, got {}", answer.shown())) }
 }

@@ -9,12 +9,30 @@ pub mod mutate;
 pub mod search;
 pub mod target;
 
-pub use search::{Answer, Effort, HANG, Refusal, search, validate, validate_like, validate_printed};
+pub use search::{Answer, HANG, Refusal, search, validate, validate_like, validate_printed};
 
-use crate::scenario::nbd::{NbdAction, NbdStep};
+use crate::scenario::nbd::{MAY_BE_REFUSED, NbdAction, NbdAnswer, NbdStep};
 use crate::scenario::plan::{Expect, Fails, Plan, PlannedStep, Pos, StepKind};
 use crate::trace::compare::ClientLine;
 use std::sync::Arc;
+
+/// How long a search may last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Effort {
+    /// Attempts: continuations from a kept state.
+    pub tries: u32,
+    /// Steps of the model, over all attempts.
+    pub steps: u64,
+    /// Where random choices come from. Only with 0 is the calm schedule tried first: others find others. Odd ones look among schedules
+    /// first in which requests are done in any order.
+    pub seed: u64,
+}
+
+impl Default for Effort {
+    fn default() -> Self {
+        Effort { tries: 3_000, steps: 20_000_000, seed: 0 }
+    }
+}
 
 /// The plan without what it expects: only what it does, and when it waits.
 #[must_use]
@@ -25,12 +43,10 @@ pub fn unexpecting(plan: &Plan) -> Plan {
             StepKind::Hmp { line, .. } => {
                 StepKind::Hmp { line: line.clone(), output: None, returns: None, fails: Fails::Any }
             }
-            // Servers are part of what the process finds around it.
-            StepKind::Nbd(NbdStep { action: NbdAction::Serve(_) | NbdAction::Server(_), .. }) => step.kind.clone(),
+            StepKind::Nbd(step) => StepKind::Nbd(NbdStep { action: unexpecting_nbd(&step.action), ..step.clone() }),
             StepKind::Bitmap(_)
             | StepKind::Same(_)
             | StepKind::NoJobs
-            | StepKind::Nbd(_)
             | StepKind::NoEvents { .. }
             | StepKind::Mark(_) => StepKind::Idle,
             other => other.clone(),
@@ -39,6 +55,18 @@ pub fn unexpecting(plan: &Plan) -> Plan {
     };
     let steps = plan.steps.iter().map(bare_step).collect();
     Plan { steps, expect_violation: None, ..plan.clone() }
+}
+
+/// What a client of the NBD server does, without what it expects. That it waits for the end of its connection is no expectation.
+fn unexpecting_nbd(action: &NbdAction) -> NbdAction {
+    match action.clone() {
+        NbdAction::Answer(NbdAnswer::Closed) => NbdAction::Answer(NbdAnswer::Closed),
+        NbdAction::Answer(_) => NbdAction::Answer(NbdAnswer::Any),
+        NbdAction::Connect { export, replies, contexts, silent, .. } => {
+            NbdAction::Connect { export, replies, contexts, silent, refused: Some(MAY_BE_REFUSED.into()) }
+        }
+        other => other,
+    }
 }
 
 /// The same. One that sends nothing sends what the trace does.

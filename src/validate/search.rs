@@ -6,6 +6,7 @@
 //! at random but taken from the trace as far as it says so. Where nothing gets on for a while, what got furthest is forgotten: a choice
 //! further back was wrong, and the trace did not tell.
 
+use super::Effort;
 use super::target::{Target, line, timeless};
 use crate::base::time::{Instant, Span};
 use crate::choice::{Choice, ChoiceLog, ChoicePoint, Choose, MODE_ORDER, STREAMS, Stream};
@@ -19,24 +20,6 @@ use crate::world::out::Output;
 use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-
-/// How long a search may last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Effort {
-    /// Attempts: continuations from a kept state.
-    pub tries: u32,
-    /// Steps of the model, over all attempts.
-    pub steps: u64,
-    /// Where random choices come from. Only with 0 is the calm schedule tried first: others find others. Odd ones look among schedules
-    /// first in which requests are done in any order.
-    pub seed: u64,
-}
-
-impl Default for Effort {
-    fn default() -> Self {
-        Effort { tries: 3_000, steps: 20_000_000, seed: 0 }
-    }
-}
 
 /// The answer.
 #[derive(Clone, Debug)]
@@ -177,6 +160,8 @@ struct Search<'a> {
     hint: Option<ChoiceLog>,
     /// By number, whether a step waits for an event.
     waits: Vec<bool>,
+    /// By number, whether it is one of an NBD client: when it acts leaves nothing in the trace.
+    unseen: Vec<bool>,
     target: &'a Target,
     /// Orders are open instead of times.
     order: bool,
@@ -285,6 +270,7 @@ impl<'a> Search<'a> {
         Ok(Search {
             hint,
             waits: plan.steps.iter().map(|step| matches!(step.kind, StepKind::Event(_))).collect(),
+            unseen: plan.steps.iter().map(|step| matches!(step.kind, StepKind::Nbd(_))).collect(),
             target,
             order: false,
             bh_order: false,
@@ -382,7 +368,8 @@ impl<'a> Search<'a> {
 
     fn attempt(&mut self, mut state: Branch, knobs: [u32; STREAMS]) -> Attempt {
         loop {
-            let (may_send, left) = self.client(&state);
+            let (sends, left) = self.client(&state);
+            let may_send = sends || self.unseen.get(state.sim.client.step) == Some(&true);
             let mut stream = self.stream.clone();
             let hint = self.hint.as_ref();
             let more = state.given < self.target.sent.get(state.sent).map_or(self.target.outputs.len(), |sent| sent.0);

@@ -41,6 +41,9 @@ pub(in crate::cli) struct ConformArgs {
     /// Use a second generator, which makes smaller programs and more often names objects that do not exist
     #[arg(long)]
     small: bool,
+    /// Programs with exports of the NBD server, and clients of it
+    #[arg(long, conflicts_with = "small")]
+    exports: bool,
     /// Shrink the programs that differ, running them on both sides
     #[arg(long)]
     shrink: bool,
@@ -91,11 +94,15 @@ pub(in crate::cli) fn conform(args: &ConformArgs, out: &mut Output) -> u8 {
 }
 
 fn conform_kind(args: &ConformArgs, bench: &Bench, kind: ProgramKind, out: &mut Output) -> u8 {
-    let small = if args.small { "-small" } else { "" };
+    let small = match (args.small, args.exports) {
+        (true, _) => "-small",
+        (_, true) => "-exports",
+        _ => "",
+    };
     let programs = args.seeds.clone().map(|seed| Program {
         name: format!("{}{small}-{seed}", kind.name()),
         seed: Some(seed),
-        plan: if args.small { program(kind, seed) } else { generated(kind, seed) },
+        plan: if args.small { program(kind, seed) } else { generated(kind, seed, args.exports) },
         pace: conform::pace(kind, seed),
     });
     conform_all(args, bench, kind.name(), programs, out)

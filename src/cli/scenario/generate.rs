@@ -20,6 +20,9 @@ pub(in crate::cli) struct GenerateArgs {
     /// Draw backups and bitmaps only: no mirrors, commits and streams, hotplug, resets, reopening and odd arguments
     #[arg(long)]
     backups_only: bool,
+    /// Exports of the NBD server, and clients of it, among the commands
+    #[arg(long)]
+    exports: bool,
     /// Print the knobs alone
     #[arg(long)]
     knobs: bool,
@@ -31,6 +34,7 @@ pub(in crate::cli) fn generate(args: &GenerateArgs, out: &mut Output) -> u8 {
         kind: args.kind.map(KindArg::of_generator),
         crashes: !args.no_crashes,
         all_kinds: !args.backups_only,
+        exports: args.exports,
     };
     let generated = generate::with(&options, args.seed);
     out.print(&if args.knobs { generated.knobs.table() } else { generated.to_yaml() });

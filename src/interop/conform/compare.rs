@@ -6,12 +6,13 @@
 )]
 
 use super::super::carry::Carried;
+use super::super::nbd::NO_ANSWER;
 use super::super::qemu::Ending;
 use super::super::quote::file_name;
 use super::super::{Trouble, files, trouble};
 use super::model::Modelled;
 use crate::base::Json;
-use crate::sim::outcome::Outcome;
+use crate::sim::outcome::{Outcome, StepAt};
 use crate::trace::canonical;
 use crate::trace::compare::{ClientLine, Difference, first_difference};
 use crate::validate::target::timeless;
@@ -51,7 +52,9 @@ pub fn ending(real: &Carried, model: &Modelled) -> Option<Differs> {
         (Outcome::Passed, None, None) => None,
         (Outcome::Stuck { .. }, Some(_), Some(_)) => None,
         // Both wait for what the scenario expects and neither sends: a job that is ready wakes up for ever and meets a limit.
-        (Outcome::Stuck { waits, .. } | Outcome::Limit { waits, .. }, None, Some(_)) if waits_alike(real, waits) => {
+        (Outcome::Stuck { at, waits } | Outcome::Limit { at, waits, .. }, None, Some(_))
+            if waits_alike(real, waits) || nbd_waits_alike(real, at.as_ref()) =>
+        {
             None
         }
         (outcome, crash, stuck) => {
@@ -73,6 +76,22 @@ fn waits_alike(real: &Carried, waits: &[String]) -> bool {
     let event = |what: &str| Some(what.strip_prefix("the event ")?.strip_suffix(" did not come")?.to_owned());
     let missing = real.stuck.as_ref().and_then(|(_, what)| event(what));
     missing.is_some_and(|event| waits.iter().any(|wait| wait.contains(&event)))
+}
+
+/// Whether the same step waits for an answer of the NBD server, here and there.
+fn nbd_waits_alike(real: &Carried, at: Option<&StepAt>) -> bool {
+    let (Some((step, what)), Some(at)) = (&real.stuck, at) else { return false };
+    *step == at.step as usize && what == NO_ANSWER
+}
+
+/// The first answer to an NBD client that differs.
+#[must_use]
+pub fn answers(real: &Carried, model: &Modelled) -> Option<Differs> {
+    let (ours, theirs) = (&model.answers, real.answers.as_ref()?);
+    let at = (0..ours.len().max(theirs.len())).find(|at| ours.get(*at) != theirs.get(*at))?;
+    let shown = |of: &[String]| of.get(at).map_or("(none)".to_owned(), |answer| answer.chars().take(300).collect());
+    let how = format!("answer {}: QEMU gave\n  {}\nthe model\n  {}", at + 1, shown(theirs), shown(ours));
+    Some(Differs { what: "answers over NBD".to_owned(), how })
 }
 
 /// The first line of the trace that differs.

@@ -286,7 +286,7 @@ impl Bench {
             Answer::Possible(log) => {
                 let mut replay = Chooser::Replay(Replay::new(Arc::new(log.clone()), ReplayMode::Lenient));
                 let model = model::run(&bare, &mut replay);
-                Timed::Fits(log, model)
+                Timed::Fits(log, Box::new(model))
             }
             Answer::Dies(_, broken) => Timed::Dies(broken),
             Answer::Refused(refusal) if refusal.freed.is_some() => Timed::Freed,
@@ -311,7 +311,7 @@ impl Bench {
 /// What `validate` makes of a real trace.
 enum Timed {
     /// A schedule gives it, and then the model leaves this.
-    Fits(ChoiceLog, Modelled),
+    Fits(ChoiceLog, Box<Modelled>),
     /// It fits up to its end, where a signal ended QEMU, and the model says what of.
     Dies(Broken),
     /// It fits up to where the model uses freed memory, and no further.
@@ -337,6 +337,7 @@ fn first_look(real: &Carried, model: &Modelled) -> Vec<Differs> {
     differences.extend(compare::ending(real, model));
     differences.extend(compare::trace(real, model));
     differences.extend(compare::console(real, model));
+    differences.extend(compare::answers(real, model));
     differences
 }
 

@@ -15,6 +15,8 @@ pub struct Modelled {
     pub outcome: Outcome,
     /// What the client saw.
     pub lines: Vec<ClientLine>,
+    /// What clients of the NBD server were answered.
+    pub answers: Vec<String>,
     /// What the process printed.
     pub console: String,
     /// The files it left.
@@ -26,7 +28,11 @@ pub struct Modelled {
 pub fn run(plan: &Plan, choose: &mut dyn Choose) -> Modelled {
     let options = RunOptions { level: Some(Level::Job), ..RunOptions::default() };
     match Sim::new(plan, &options) {
-        Err(outcome) => Modelled { outcome, lines: Vec::new(), console: String::new(), files: HostFiles::new() },
+        Err(outcome) => {
+            let (lines, answers) = (Vec::new(), Vec::new());
+            Modelled { outcome, lines, answers, console: String::new(), files: HostFiles::new() }
+        }
+
         Ok(mut sim) => {
             let outcome = sim.finish(choose);
             of(outcome, &sim)
@@ -38,18 +44,14 @@ pub fn run(plan: &Plan, choose: &mut dyn Choose) -> Modelled {
 #[must_use]
 pub fn of(outcome: Outcome, sim: &Sim) -> Modelled {
     let trace = &sim.world.trace;
-    Modelled { outcome, lines: client_lines(trace), console: console(trace), files: sim.world.files.clone() }
+    let answers = notes(trace, "nbd").map(ToString::to_string).collect();
+    let console = notes(trace, "console").map(|line| format!("{line}\n")).collect();
+    Modelled { outcome, lines: client_lines(trace), answers, console, files: sim.world.files.clone() }
 }
 
-fn console(trace: &Trace) -> String {
-    let mut text = String::new();
-    for record in trace.iter() {
-        if let RecordKind::Note(note) = &record.kind
-            && note.what == "console"
-        {
-            text.push_str(&note.text);
-            text.push('\n');
-        }
-    }
-    text
+fn notes<'a>(trace: &'a Trace, what: &'static str) -> impl Iterator<Item = &'a str> {
+    trace.iter().filter_map(move |record| match &record.kind {
+        RecordKind::Note(note) if note.what == what => Some(&*note.text),
+        _ => None,
+    })
 }

@@ -69,10 +69,15 @@ struct Look {
     other: bool,
 }
 
+/// Commands that add an export.
+const EXPORTS: [&str; 2] = ["block-export-add", "nbd-server-add"];
+
 /// The last answer to each query.
 #[derive(Default)]
 pub(super) struct Reports {
     looks: Vec<Look>,
+    /// An export was added: it may use bitmaps, and goes when its clients do.
+    exports: bool,
 }
 
 impl Reports {
@@ -87,12 +92,13 @@ impl Reports {
         report: Option<Report>,
         jobs: &[Job],
     ) -> Result<(), Broken> {
+        self.exports |= done && EXPORTS.contains(&&*owned(&pending.command, "execute"));
         let Some(report) = report else {
             self.looks.iter_mut().for_each(|look| look.note(&pending.command, done));
             return Ok(());
         };
         let quiet = pending.no_jobs && jobs.iter().all(|job| job.status == JobStatus::Null);
-        if let Some(bitmap) = report.bitmaps.iter().find(|bitmap| bitmap.busy && quiet) {
+        if let Some(bitmap) = report.bitmaps.iter().find(|bitmap| bitmap.busy && quiet && !self.exports) {
             return Err(bitmap.broken(Invariant::NothingLeft, "it is in use, though there is no job".to_owned()));
         }
         let query = owned(&pending.command, "execute");

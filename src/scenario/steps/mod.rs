@@ -214,12 +214,12 @@ pub(super) const STEPS: &[Step] = &[
         "what a client of the NBD server does or expects; a server that `nbd` nodes are clients of",
         "  nbd: {client: NAME, connect: EXPORT, replies, contexts, refused}
                                     a client of the NBD server connects and negotiates (replies: simple, structured, extended);
-                                    `silent: true`: it says nothing until it connects once more
+                                    `silent: true`: it says nothing until it connects once more; `refused: any`: it may be refused
   nbd: {client, read: OFFSET, length, flags}
                                     it asks; also write (with `pattern`), zero, trim, cache, status, `flush: true`
   nbd: {client, answer: ok}         it waits for an answer; also any, closed, {pattern: BYTE}, {error: EIO}, {extents: [[LENGTH, FLAGS], ...]}
   nbd: {client, leave: disconnect}  it leaves; also `gone`; `stall: true`: it reads nothing from now on
-  nbd: {server: SOCKET, file: FILE, export, read-only, unmap}
+  nbd: {server: SOCKET, file: FILE, export, read-only, unmap, exact}
                                     a server starts outside of the process (`qemu-nbd`) and serves a raw file to `nbd` nodes
   nbd: {server, state: killed}      it is gone, its socket stays; also `ended`, `stalled`, and `up` again
 ",

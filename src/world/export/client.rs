@@ -204,6 +204,7 @@ impl World {
     pub(super) fn wait_to_read(&mut self, conn: ConnId, then: Frame) -> Flow {
         let co = self.current();
         self.exports.clients[conn].reader = Some(co);
+        self.exports.readers.push(conn);
         self.push(then);
         Flow::Yield(Wait::Queue("bytes of an NBD client"))
     }
@@ -218,8 +219,23 @@ impl World {
 
     /// Something can be read: the coroutine that waits for it goes on in the next round.
     pub(super) fn nbd_wake_reader(&mut self, conn: ConnId) {
-        if let Some(co) = self.exports.clients[conn].reader.take() {
+        if let Some(co) = self.nbd_take_reader(conn) {
             self.aio_co_schedule(Ctx::Main, co);
+        }
+    }
+
+    fn nbd_take_reader(&mut self, conn: ConnId) -> Option<CoId> {
+        self.exports.readers.retain(|waits| *waits != conn);
+        self.exports.clients.get_mut(conn)?.reader.take()
+    }
+
+    /// Whoever reads from a socket that was shut down finds its end: in the order in which they began to wait, and not in that in which the
+    /// sockets were shut down.
+    pub(super) fn nbd_wake_shut(&mut self) {
+        for conn in self.exports.readers.clone() {
+            if self.exports.clients.get(conn).is_some_and(NbdClient::is_shut) {
+                self.nbd_wake_reader(conn);
+            }
         }
     }
 
@@ -232,10 +248,9 @@ impl World {
         }
     }
 
-    /// `qio_channel_shutdown`: whoever reads or writes finds the end.
+    /// `qio_channel_shutdown`: whoever writes finds the end; whoever reads is still to be woken ([`nbd_wake_shut`](World::nbd_wake_shut)).
     pub(super) fn client_shutdown(&mut self, conn: ConnId) {
         self.exports.clients[conn].shut();
-        self.nbd_wake_reader(conn);
         self.nbd_wake_writer(conn);
     }
 
@@ -243,11 +258,18 @@ impl World {
     pub(in crate::world) fn nbd_handshake_timer(&mut self, conn: ConnId) {
         if self.exports.clients.get(conn).is_some() {
             self.client_shutdown(conn);
+            self.nbd_wake_shut();
         }
     }
 
     /// `client_close`
     pub(super) fn client_close(&mut self, conn: ConnId) {
+        self.client_close_unwoken(conn);
+        self.nbd_wake_shut();
+    }
+
+    /// The same; whoever reads from it is still to be woken.
+    pub(super) fn client_close_unwoken(&mut self, conn: ConnId) {
         let client = &mut self.exports.clients[conn];
         if client.closing {
             return;
@@ -338,8 +360,7 @@ impl World {
 
     /// `nbd_wake_read_bh`
     pub(in crate::world) fn nbd_wake_read(&mut self, conn: ConnId) {
-        let reader = self.exports.clients.get_mut(conn).and_then(|client| client.reader.take());
-        if let Some(co) = reader {
+        if let Some(co) = self.nbd_take_reader(conn) {
             self.aio_co_wake(co);
         }
     }

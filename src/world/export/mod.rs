@@ -12,11 +12,13 @@ use crate::bitmap::{BitmapId, CheckFlags};
 use crate::nbd::{MAX_STRING_SIZE, flag};
 use crate::qmp::error::QmpError;
 use crate::qmp::types::{BitmapSource, BlockExportAdd, ExportType, RemoveMode};
+use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::aio::queue::Bh;
 use crate::world::aio::step::Cond;
 use crate::world::arena::{Arena, BackendId, ConnId, ExportId, NodeId};
 use crate::world::block::backend::BackendFrame;
+use crate::world::block::graph::GraphFrame;
 use crate::world::block::open::unsupported::not_simulated;
 use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
@@ -41,6 +43,8 @@ pub struct Exports {
     pub server: Option<NbdServer>,
     /// Clients of the server.
     pub clients: Arena<ConnId, NbdClient>,
+    /// Those for whose bytes a coroutine waits, the one that has waited longest first: where several can be read at once, it is found first.
+    pub readers: Vec<ConnId>,
     /// The sockets of the host.
     pub host: Host,
 }
@@ -53,6 +57,7 @@ impl Default for Exports {
             named: Vec::new(),
             server: None,
             clients: Arena::unique(),
+            readers: Vec::new(),
             host: Host::default(),
         }
     }
@@ -225,6 +230,9 @@ impl World {
         let bitmaps = self.bitmaps_to_export(bs, args.nbd.bitmaps.as_deref().unwrap_or_default(), writable)?;
         for bitmap in &bitmaps {
             self.set_bitmap_busy(bitmap, true);
+            if self.holds_nodes_of_bitmaps() {
+                self.bdrv_ref(bitmap.node);
+            }
         }
         let mut flags = flag::HAS_FLAGS | flag::SEND_FLUSH | flag::SEND_FUA | flag::SEND_CACHE;
         if multi_conn {
@@ -305,6 +313,21 @@ impl World {
         self.graph.nodes[node].flags.rdwr
     }
 
+    /// Whether an export holds the nodes whose bitmaps it offers. QEMU's does not.
+    fn holds_nodes_of_bitmaps(&self) -> bool {
+        !self.quirks.has(Quirk::NbdBitmapOutlivesItsNode)
+    }
+
+    /// A node is closed, and a bitmap of it is in use: by an export, or by a job.
+    pub(in crate::world) fn busy_bitmap_goes(&self, node: NodeId, name: &str) -> ! {
+        let offers = |export: &BlockExport| export.bitmaps.iter().any(|bitmap| bitmap.node == node);
+        let page = match self.exports.exports.iter().any(|(_, export)| offers(export)) {
+            true => "node-of-an-exported-bitmap",
+            false => "overlay-below-a-backup-filter",
+        };
+        Self::qemu_is_known_to_abort(page, format!("bitmap {name}"), "bdrv_release_dirty_bitmap_locked: it is in use")
+    }
+
     fn set_bitmap_busy(&mut self, bitmap: &ExportedBitmap, busy: bool) {
         if let Some(node) = self.graph.nodes.get_mut(bitmap.node)
             && let Some(found) = node.bitmaps.get_mut(bitmap.id)
@@ -329,16 +352,17 @@ impl World {
             }
         };
         let done = checked.map(|export| self.blk_exp_request_shutdown(export)).map_err(QmpError::generic);
+        self.nbd_wake_shut();
         self.ret(Val::Done(done))
     }
 
-    /// `blk_exp_request_shutdown`, with `nbd_export_request_shutdown`.
+    /// `blk_exp_request_shutdown`, with `nbd_export_request_shutdown`. Whoever reads from its clients is still to be woken.
     pub(in crate::world) fn blk_exp_request_shutdown(&mut self, export: ExportId) {
         if !self.exports.exports[export].user_owned {
             return;
         }
         for client in self.exports.exports[export].clients.clone() {
-            self.client_close(client);
+            self.client_close_unwoken(client);
         }
         self.exports.named.retain(|named| *named != export);
         self.exports.exports[export].user_owned = false;
@@ -361,13 +385,20 @@ impl World {
         let exp = &self.exports.exports[export];
         assert!(exp.clients.is_empty(), "{export:?} still has clients");
         let blk = exp.blk;
-        for bitmap in exp.bitmaps.clone() {
-            self.set_bitmap_busy(&bitmap, false);
+        let bitmaps = exp.bitmaps.clone();
+        for bitmap in &bitmaps {
+            self.set_bitmap_busy(bitmap, false);
         }
         let backend = &mut self.graph.backends[blk];
         backend.disable_request_queuing = false;
         backend.export = None;
-        self.seq([BackendFrame::BlkUnref(blk).into(), ExportFrame::ExportDeleted(export).into()])
+        self.push(ExportFrame::ExportDeleted(export).into());
+        if self.holds_nodes_of_bitmaps() {
+            for bitmap in bitmaps {
+                self.push(GraphFrame::BdrvUnref(bitmap.node).into());
+            }
+        }
+        self.seq([BackendFrame::BlkUnref(blk).into()])
     }
 
     /// The end of `blk_exp_delete_bh`.
@@ -382,6 +413,7 @@ impl World {
         for export in self.exports.list.clone() {
             self.blk_exp_request_shutdown(export);
         }
+        self.nbd_wake_shut();
         if self.exports.list.is_empty() {
             return Flow::Go;
         }
@@ -394,6 +426,7 @@ impl World {
         for export in self.exports.list.iter().copied().filter(notified).collect::<Vec<_>>() {
             self.blk_exp_request_shutdown(export);
         }
+        self.nbd_wake_shut();
     }
 
     /// `qmp_query_block_exports`

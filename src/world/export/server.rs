@@ -230,6 +230,7 @@ impl World {
         for conn in self.exports.server.as_ref().map(|server| server.conns.clone()).unwrap_or_default() {
             self.client_shutdown(conn);
         }
+        self.nbd_wake_shut();
         self.seq([Frame::Poll(Cond::NbdConnections), ServerFrame::NbdServerFreed.into()])
     }
 

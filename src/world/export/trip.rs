@@ -196,7 +196,7 @@ impl World {
                 return self.wait_to_read(conn, TripFrame::ReceivePayload(trip).into());
             }
             client.input.clear();
-            let eof = "Unexpected end-of-file before all bytes were read";
+            let eof = "Unexpected end-of-file before all data were read";
             let text = match trip.payload {
                 Payload::Data(_) => format!("Failed to read CMD_WRITE data: {eof}"),
                 Payload::Contexts(_) => format!("Failed to read CMD_BLOCK_STATUS data: {eof}"),

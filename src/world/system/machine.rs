@@ -352,7 +352,12 @@ impl World {
         self.graph.backends[blk].removable = cdrom || family == "floppy" || family.starts_with("sd-card");
         self.graph.backends[blk].tray = cdrom;
         self.graph.backends[blk].iostatus_enabled = RESIZABLE.contains(&family) || cdrom;
-        self.device_perm(blk, family, share_rw).map_err(|err| err.desc.to_string())
+        self.device_perm(blk, family, share_rw).map_err(|err| {
+            // The device is let go of again, and the drive with it (`blk_detach_dev`).
+            (self.graph.backends[blk].dev, self.graph.backends[blk].removable) = (None, false);
+            let _ = self.blk_set_perm(blk, 0, perm::ALL);
+            err.desc.to_string()
+        })
     }
 
     /// `fd_change_cb`: only a floppy drive applies its options anew when a disk comes, and drops them when it goes.

@@ -43,6 +43,9 @@ pub(in crate::cli) struct FuzzArgs {
     /// Draw backups and bitmaps only: no mirrors, commits and streams, hotplug, resets, reopening and odd arguments
     #[arg(long, requires = "generate")]
     backups_only: bool,
+    /// Exports of the NBD server, and clients of it, among the commands
+    #[arg(long, requires = "generate")]
+    exports: bool,
     /// Explore these seeds only, as in 0..1000 (1000 not included)
     #[arg(long, value_name = "A..B", value_parser = seeds, conflicts_with = "runs")]
     seeds: Option<Range<u64>>,
@@ -211,6 +214,7 @@ fn drawn(args: &FuzzArgs) -> generate::Options {
     generate::Options {
         kind: args.kind.map(KindArg::of_generator),
         all_kinds: !args.backups_only,
+        exports: args.exports,
         ..generate::Options::default()
     }
 }

@@ -25,6 +25,7 @@ use crate::block::blkdebug::IoType;
 use crate::block::content::Data;
 use crate::nbd::cmd;
 use crate::qmp::error::QmpError;
+use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::aio::device::DeviceOp;
 use crate::world::arena::NodeId;
@@ -449,7 +450,7 @@ impl World {
                 bl.pwrite_zeroes_alignment = q.cluster_size();
                 bl.pdiscard_alignment = q.cluster_size();
             }
-            Driver::Nbd(nbd) => bl = nbd.limits(),
+            Driver::Nbd(nbd) => bl = nbd.limits(self.quirks.has(Quirk::NbdStatusBetweenSectors)),
             Driver::Raw(raw) if raw.probed => bl.request_alignment = SECTOR,
             Driver::Compress if self.graph.primary_child(node).is_some() => {
                 bl.request_alignment = self.cluster_size_of(node).unwrap_or(0).max(1);
@@ -545,9 +546,7 @@ impl World {
         if let Some(busy) =
             self.graph.nodes[node].bitmaps.iter().find(|bitmap| bitmap.name().is_some() && bitmap.busy())
         {
-            let subject = format!("bitmap {}", busy.name().map_or("", |name| name));
-            let reason = "bdrv_release_dirty_bitmap_locked: it is in use";
-            Self::qemu_is_known_to_abort("overlay-below-a-backup-filter", subject, reason);
+            self.busy_bitmap_goes(node, busy.name().map_or("", |name| name));
         }
         self.graph.nodes[node].bitmaps.release_named();
         Flow::Go

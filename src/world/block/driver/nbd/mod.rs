@@ -143,11 +143,13 @@ impl NbdDriver {
         self.info.flags & bit != 0
     }
 
-    /// `nbd_refresh_limits`
+    /// `nbd_refresh_limits`. `whole_sectors`: a server that says nothing of block sizes is asked for whole sectors, whatever it tells of
+    /// its blocks.
     #[must_use]
-    pub fn limits(&self) -> BlockLimits {
+    pub fn limits(&self, whole_sectors: bool) -> BlockLimits {
         let info = &self.info;
         let min = match info.min_block {
+            0 if whole_sectors => SECTOR,
             0 if !info.size.is_multiple_of(SECTOR) || info.context.is_some() => 1,
             0 => SECTOR,
             min => u64::from(min),
@@ -361,6 +363,13 @@ impl World {
 
     /// `bdrv_co_do_block_status`, where it fills the cache.
     fn nbd_status_done(&mut self, node: NodeId, offset: u64, want_zero: bool) -> Flow {
+        let align = self.graph.nodes[node].bl.request_alignment.max(1);
+        if let Val::Status(Ok(status)) = self.peek()
+            && !status.pnum.is_multiple_of(align)
+        {
+            let subject = format!("node {}", self.graph.nodes[node].node_name);
+            Self::qemu_aborts(subject, "bdrv_co_do_block_status: *pnum is no multiple of the alignment");
+        }
         if let Val::Status(Ok(status)) = self.peek()
             && want_zero
             && (status.data, status.zero, status.map.is_some()) == (true, false, true)

@@ -131,14 +131,15 @@ impl World {
             true => flag::READ_ONLY,
             false => flag::SEND_TRIM | flag::SEND_WRITE_ZEROES | flag::SEND_FAST_ZERO,
         };
-        let sectors = self.files.size(&server.file).next_multiple_of(512);
+        let length = self.files.size(&server.file);
+        let (size, alignment) = if server.exact { (length, 0) } else { (length.next_multiple_of(512), 1) };
         Offer {
             id: 0,
             name: server.export.clone(),
             description: None,
-            size: sectors,
+            size,
             flags,
-            alignment: 1,
+            alignment,
             max_transfer: 32 << 20,
             allocation_depth: false,
             bitmaps: Vec::new(),
