@@ -83,8 +83,9 @@ pub struct Broken {
 }
 
 /// Pages of `docs/findings` about what a run can be ended by, or be said to have met: defects of QEMU 10.0.2 that the model has too.
-pub const PAGES: [&str; 16] = [
+pub const PAGES: [&str; 18] = [
     "aborted-snapshot-below-a-backup",
+    "bitmap-of-another-size",
     "commit-cannot-write-its-header",
     "commit-of-a-shorter-image",
     "copy-on-read-above-its-bottom",
@@ -97,6 +98,7 @@ pub const PAGES: [&str; 16] = [
     "qom-set-same-drive",
     "query-after-a-stream",
     "reopen-above-a-commit",
+    "smaller-below-a-filter",
     "snapshot-as-a-backup-ends",
     "stream-below-a-mirror",
     "stream-past-a-shorter-image",

@@ -18,7 +18,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("invariant", &[]),
     ("quirk", &["invariant"]),
     ("choice", &["base"]),
-    ("bitmap", &["base"]),
+    ("bitmap", &["base", "invariant"]),
     ("job", &["base"]),
     ("nbd", &["base"]),
     ("trace", &["base"]),

@@ -106,7 +106,7 @@ pub fn carry(command: &[String], plan: &Plan, dir: &Path, pace: Pace, guard: &Gu
     within()?;
     let args: Vec<&str> = plan.args.iter().map(|arg| &**arg).collect();
     let signals = plan.steps.iter().any(|step| matches!(step.kind, StepKind::Process(ProcessOp::Signal(_))));
-    let command = if signals { hearing(command) } else { command.to_vec() };
+    let command = if signals { hearing(command, dir)? } else { command.to_vec() };
     let qemu = match Qemu::start(&command, dir, &args, guard)? {
         Started::Runs(qemu) => *qemu,
         Started::Not(ending) => {
@@ -163,15 +163,15 @@ pub fn carry(command: &[String], plan: &Plan, dir: &Path, pace: Pace, guard: &Gu
 
 /// The command with all signals let through. Those that end this command from outside are blocked here, as a thread of its own takes them
 /// ([`super::scratch`]), and what is started inherits that.
-fn hearing(command: &[String]) -> Vec<String> {
+fn hearing(command: &[String], dir: &Path) -> Result<Vec<String>, Trouble> {
     const UNBLOCK: &str =
         "import os, signal, sys; signal.pthread_sigmask(signal.SIG_SETMASK, []); os.execvp(sys.argv[1], sys.argv[1:])";
     let mut heard = ["python3", "-c", UNBLOCK].map(str::to_owned).to_vec();
     heard.extend_from_slice(command);
     if command.len() == 1 {
-        heard.extend(super::qemu::ALONE.map(str::to_owned));
+        heard.extend(super::qemu::alone(dir)?.map(str::to_owned));
     }
-    heard
+    Ok(heard)
 }
 
 /// What is said of scenarios that start or kill processes.

@@ -101,13 +101,16 @@ struct State {
     since: Instant,
 }
 
+/// A knob of [`Guide`]: no answer is the calm one.
+const NEVER_CALM: u32 = u32::MAX;
+
 /// Answers the choices of an attempt.
 struct Guide<'a> {
     /// Choices to begin with: those of a run whose trace is the same for a while.
     hint: Option<&'a ChoiceLog>,
     log: &'a mut ChoiceLog,
     stream: &'a mut Stream,
-    /// By stream number: one answer in so many is drawn; 0: all are calm.
+    /// By stream number: one answer in so many is drawn; 0: all are calm; [`NEVER_CALM`]: none is.
     knobs: [u32; STREAMS],
     /// The answer at [`ChoicePoint::ClientSend`]: false if it is too early.
     may_send: bool,
@@ -166,6 +169,7 @@ impl Guide<'_> {
     fn drawn(&mut self, point: ChoicePoint, among: u32) -> u32 {
         match self.knobs[usize::from(point.stream())] {
             0 => 0,
+            NEVER_CALM if among > 1 => 1 + self.stream.below(among - 1),
             1 => self.stream.below(among),
             n if self.stream.below(n) == 0 => self.stream.below(among),
             _ => 0,
@@ -375,6 +379,10 @@ impl<'a> Search<'a> {
         if wild {
             for knob in &mut knobs {
                 *knob = WILD[self.stream.below(8) as usize];
+            }
+            // A job whose requests are done faster than the main thread looks has a long chain of them behind it in one round.
+            if self.order && self.stream.below(16) == 0 {
+                knobs[usize::from(ChoicePoint::WorkNext.stream())] = NEVER_CALM;
             }
         }
         knobs

@@ -416,6 +416,7 @@ pub enum GraphFrame {
     BdrvClose(NodeId),
     BdrvFree(NodeId),
     UnrefChildren(NodeId),
+    UnrefFile(NodeId),
     CloseAll,
 }
 
@@ -427,6 +428,7 @@ impl GraphFrame {
             GraphFrame::BdrvClose(bs) => w.bdrv_close(bs),
             GraphFrame::BdrvFree(bs) => w.bdrv_free(bs),
             GraphFrame::UnrefChildren(bs) => w.unref_children(bs),
+            GraphFrame::UnrefFile(bs) => w.unref_file(bs),
             GraphFrame::CloseAll => w.close_all(),
         }
     }
@@ -471,6 +473,14 @@ impl World {
     fn unref_children(&mut self, bs: NodeId) -> Flow {
         for child in self.graph.nodes[bs].children.clone() {
             self.root_unref_child(child);
+        }
+        Flow::Go
+    }
+
+    /// What `bdrv_open_driver` takes back when a driver cannot be opened: `bs->file`. Other children go as the node is closed.
+    fn unref_file(&mut self, bs: NodeId) -> Flow {
+        if let Some(file) = self.graph.nodes[bs].file {
+            self.root_unref_child(file);
         }
         Flow::Go
     }

@@ -7,13 +7,14 @@ use crate::block::event::BlkdebugEvent;
 use crate::trace::Level;
 use crate::world::World;
 use crate::world::aio::coroutine::Wait;
-use crate::world::arena::NodeId;
+use crate::world::arena::{ChildId, NodeId};
 use crate::world::block::driver::Driver;
 use crate::world::block::driver::blkdebug::BlkdebugFrame;
 use crate::world::block::graph::DetectZeroes;
 use crate::world::block::io::REQUEST_MAX_BYTES;
 use crate::world::block::io::flush::FlushFrame;
 use crate::world::block::io::request::{IoFlags, WriteReq};
+use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use crate::world::watch::feed::Seen;
@@ -235,9 +236,11 @@ impl World {
             self.push(WriteFrame::PwritevAligned(req).into());
             return Flow::Yield(wait);
         }
-        let n = &self.graph.nodes[node];
-        let read_only = !n.flags.rdwr;
-        let detect = n.detect_zeroes;
+        let read_only = !self.graph.nodes[node].flags.rdwr;
+        if !read_only {
+            self.within_its_size(node, req.offset, req.bytes);
+        }
+        let detect = self.graph.nodes[node].detect_zeroes;
         self.write_threshold_check(node, req.offset, req.bytes);
         if detect != DetectZeroes::Off
             && !req.flags.has(IoFlags::ZERO_WRITE)
@@ -276,6 +279,18 @@ impl World {
             self.make_serialising(node, id, self.serialising_align(node));
         }
         self.wait_serialising(node, id)
+    }
+
+    /// What `bdrv_co_write_req_prepare` asserts: a write stays within the node, unless who writes may resize it. A filter keeps the size that
+    /// the node below it had when it came.
+    pub(super) fn within_its_size(&self, node: NodeId, offset: u64, bytes: u64) {
+        let n = &self.graph.nodes[node];
+        let protocol = n.driver.as_ref().is_none_or(Driver::is_protocol);
+        let resizes = |edge: &ChildId| self.graph.children[*edge].perm & perm::RESIZE != 0;
+        if !protocol && offset + bytes > n.size.next_multiple_of(512) && !n.parents.iter().any(resizes) {
+            let reason = "bdrv_co_write_req_prepare: a filter above it is longer, and writes beyond its end";
+            Self::qemu_is_known_to_abort("smaller-below-a-filter", format!("node {}", n.node_name), reason);
+        }
     }
 
     /// The loop of `bdrv_aligned_pwritev` over pieces that the driver takes; the request shrinks from its front.
