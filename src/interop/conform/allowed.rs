@@ -65,7 +65,7 @@ pub const LIST: &[(&str, &str)] = &[
     ),
     (
         "crash: a resize that failed late",
-        "QEMU keeps the new size of the node and the old one of its bitmaps, and fails an assertion; the model records less",
+        "QEMU keeps the new size of the node and the old one of its bitmaps, and fails an assertion, as the model does",
     ),
     (
         "crash: a min-cluster-size of 256 MiB or more",

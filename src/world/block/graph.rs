@@ -428,7 +428,11 @@ impl GraphFrame {
             GraphFrame::BdrvClose(bs) => w.bdrv_close(bs),
             GraphFrame::BdrvFree(bs) => w.bdrv_free(bs),
             GraphFrame::UnrefChildren(bs) => w.unref_children(bs),
-            GraphFrame::UnrefFile(bs) => w.unref_file(bs),
+            // `bdrv_open_driver` takes `bs->file` back where the driver can't be opened; other children go as the node is closed.
+            GraphFrame::UnrefFile(bs) => {
+                w.graph.nodes[bs].file.into_iter().for_each(|file| w.root_unref_child(file));
+                Flow::Go
+            }
             GraphFrame::CloseAll => w.close_all(),
         }
     }
@@ -473,14 +477,6 @@ impl World {
     fn unref_children(&mut self, bs: NodeId) -> Flow {
         for child in self.graph.nodes[bs].children.clone() {
             self.root_unref_child(child);
-        }
-        Flow::Go
-    }
-
-    /// What `bdrv_open_driver` takes back when a driver cannot be opened: `bs->file`. Other children go as the node is closed.
-    fn unref_file(&mut self, bs: NodeId) -> Flow {
-        if let Some(file) = self.graph.nodes[bs].file {
-            self.root_unref_child(file);
         }
         Flow::Go
     }

@@ -418,7 +418,8 @@ impl World {
     /// There is no such device, or it has no disk.
     pub(in crate::world) fn blk_by_qdev_id(&self, id: &str) -> Result<BackendId, QmpError> {
         let name = id.strip_prefix("/machine/peripheral/").unwrap_or(id);
-        let is_it = |dev: &str| dev == id || dev == name;
+        // `find_device_state`: what is no absolute path begins at `/machine/peripheral`, such as `vblk/virtio-backend`.
+        let is_it = |dev: &str| dev == id || dev.strip_prefix("/machine/peripheral/").unwrap_or(dev) == name;
         let found = self.graph.backends.iter().find(|(_, b)| b.dev.as_deref().is_some_and(is_it));
         if let Some((blk, _)) = found {
             return Ok(blk);
