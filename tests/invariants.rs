@@ -39,12 +39,15 @@ fn what_is_known_of_qemu_is_named() {
         assert!(path(&format!("docs/findings/{page}.md")).is_file(), "{page}");
     }
     let ended = [
+        ("bitmap/of-another-size", "bitmap-of-another-size"),
+        ("bitmap/shorter-than-its-node", "bitmap-of-another-size"),
         ("commit/header-write-fails", "commit-cannot-write-its-header"),
         ("commit/reopen-overlay", "reopen-above-a-commit"),
         ("copy-on-read/bottom-is-file", "copy-on-read-above-its-bottom"),
         ("machine/qom-set-same-drive", "qom-set-same-drive"),
         ("mirror/replaces-complete-twice", "mirror-duplicate-complete"),
         ("mirror/small-granules", "mirror-by-small-granules"),
+        ("reopen/smaller-below-a-filter", "smaller-below-a-filter"),
         ("stream/concluded-query", "query-after-a-stream"),
     ];
     for (name, page) in ended {
