@@ -303,11 +303,11 @@ fn an_expectation_that_fails_on_both_is_no_hang() {
     }
 }
 
-/// A byte a second: the next chunk is due in twelve days.
+/// At 64 KiB a second the next chunk, of 1 MiB, is due in sixteen seconds.
 fn a_job_that_sleeps_for_its_speed_is_no_hang() {
     let dir = tempfile::tempdir().unwrap();
     let text = CANCEL
-        .replace("speed: 1048576", "speed: 1")
+        .replace("speed: 1048576", "speed: 65536")
         .replace("  - qmp: {execute: block-job-cancel, arguments: {device: job0}}\n", "")
         .replace("BLOCK_JOB_CANCELLED", "BLOCK_JOB_COMPLETED");
     fs::write(dir.path().join("slow.yaml"), text).unwrap();
