@@ -181,6 +181,8 @@ struct Search<'a> {
     hint: Option<ChoiceLog>,
     /// By number, whether a step waits for an event.
     waits: Vec<bool>,
+    /// By number, whether a step sends a signal.
+    signals: Vec<bool>,
     target: &'a Target,
     /// Orders are open instead of times.
     order: bool,
@@ -289,6 +291,7 @@ impl<'a> Search<'a> {
         Ok(Search {
             hint,
             waits: plan.steps.iter().map(|step| matches!(step.kind, StepKind::Event(_))).collect(),
+            signals: plan.steps.iter().map(|step| matches!(step.kind, StepKind::Process(_))).collect(),
             target,
             order: false,
             bh_order: false,
@@ -393,7 +396,9 @@ impl<'a> Search<'a> {
             let (may_send, left) = self.client(&state);
             let mut stream = self.stream.clone();
             let hint = self.hint.as_ref();
-            let more = state.given < self.target.sent.get(state.sent).map_or(self.target.outputs.len(), |sent| sent.0);
+            let signal = self.signals.get(state.sim.client.step) == Some(&true);
+            let more = !signal
+                && state.given < self.target.sent.get(state.sent).map_or(self.target.outputs.len(), |sent| sent.0);
             let mut guide = Guide {
                 more,
                 hint,
@@ -464,6 +469,10 @@ impl<'a> Search<'a> {
 
     /// When the next command may be sent, and how many outputs stand unread then.
     fn client(&self, state: &State) -> (bool, u32) {
+        // When a signal was sent is in no trace, so that any moment will do.
+        if self.signals.get(state.sim.client.step) == Some(&true) {
+            return (true, 0);
+        }
         let Some((read, _, _)) = self.target.sent.get(state.sent) else { return (false, 0) };
         // Outputs on the console stand among the others and do not count.
         let mut over = state.given.saturating_sub(*read);
