@@ -83,9 +83,10 @@ pub struct Broken {
 }
 
 /// Pages of `docs/findings` about what a run can be ended by, or be said to have met: defects of QEMU 10.0.2 that the model has too.
-pub const PAGES: [&str; 22] = [
+pub const PAGES: [&str; 23] = [
     "aborted-snapshot-below-a-backup",
     "backup-below-a-growing-format",
+    "bitmap-of-another-size",
     "commit-cannot-write-its-header",
     "commit-of-a-shorter-image",
     "copy-on-read-above-its-bottom",
@@ -100,9 +101,9 @@ pub const PAGES: [&str; 22] = [
     "qemu-io-without-a-medium",
     "qom-set-same-drive",
     "query-after-a-stream",
-    "raw-reopened-below-a-filter",
     "reads-undone-below-a-stream",
     "reopen-above-a-commit",
+    "smaller-below-a-filter",
     "snapshot-as-a-backup-ends",
     "stream-below-a-mirror",
     "stream-past-a-shorter-image",

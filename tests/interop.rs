@@ -20,7 +20,12 @@ fn main() -> ExitCode {
     // Images are compared with qemu-img.
     let mut all = needing(
         Tool::QemuImg,
-        trials![programs_agree_with_this_program_as_qemu, what_differs_is_made_smaller, it_is_said_who_is_wrong,],
+        trials![
+            programs_agree_with_this_program_as_qemu,
+            what_differs_is_made_smaller,
+            it_is_said_who_is_wrong,
+            a_job_that_sleeps_for_its_speed_is_no_hang,
+        ],
     );
     all.extend(needing(Tool::Python, trials![an_exported_script_is_python, a_failing_run_is_shown_by_its_script]));
     all.extend(needing(Tool::Python, needing(Tool::QemuImg, trials![the_example_of_a_client_runs])));
@@ -296,6 +301,20 @@ fn an_expectation_that_fails_on_both_is_no_hang() {
         assert!(out.contains("wait.yaml:6: what step 2 of the scenario expects fails on both"), "{out}");
         assert!(!out.contains("wrong") && !dir.path().join("failures").exists(), "{out}");
     }
+}
+
+/// At 64 KiB a second the next chunk, of 1 MiB, is due in sixteen seconds.
+fn a_job_that_sleeps_for_its_speed_is_no_hang() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = CANCEL
+        .replace("speed: 1048576", "speed: 65536")
+        .replace("  - qmp: {execute: block-job-cancel, arguments: {device: job0}}\n", "")
+        .replace("BLOCK_JOB_CANCELLED", "BLOCK_JOB_COMPLETED");
+    fs::write(dir.path().join("slow.yaml"), text).unwrap();
+    let (code, out, err) = command(dir.path(), &["conform", "--qemu", &format!("{BIN} qemu -S"), "slow.yaml"]);
+    assert_eq!(code, Some(0), "{out}{err}");
+    assert!(out.contains("1 equal in another one") && !out.contains("hang"), "{out}{err}");
+    assert!(!dir.path().join("failures").exists(), "{out}{err}");
 }
 
 /// Ctrl-C says what was done until then, and in the exit code that it was not all.

@@ -39,6 +39,8 @@ fn what_is_known_of_qemu_is_named() {
         assert!(path(&format!("docs/findings/{page}.md")).is_file(), "{page}");
     }
     let ended = [
+        ("bitmap/of-another-size", "bitmap-of-another-size"),
+        ("bitmap/shorter-than-its-node", "bitmap-of-another-size"),
         ("commit/header-write-fails", "commit-cannot-write-its-header"),
         ("commit/reopen-overlay", "reopen-above-a-commit"),
         ("copy-on-read/bottom-is-file", "copy-on-read-above-its-bottom"),
@@ -46,7 +48,8 @@ fn what_is_known_of_qemu_is_named() {
         ("mirror/pending-read", "pending-mirror-blocks-the-monitor"),
         ("mirror/replaces-complete-twice", "mirror-duplicate-complete"),
         ("mirror/small-granules", "mirror-by-small-granules"),
-        ("reopen/raw-shorter-below-a-filter", "raw-reopened-below-a-filter"),
+        ("reopen/raw-shorter-below-a-filter", "smaller-below-a-filter"),
+        ("reopen/smaller-below-a-filter", "smaller-below-a-filter"),
         ("stream/concluded-query", "query-after-a-stream"),
     ];
     for (name, page) in ended {

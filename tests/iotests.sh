@@ -106,6 +106,18 @@ cases_of() {
     sed -n 's/^Ran \([0-9]*\) tests\?.*/\1/p' "$out" 2>/dev/null | tail -1 || true
 }
 
+# Each case with its result. That of one with a description stands on the line below its name, and that of one that prints something on a
+# line of its own behind it.
+results() {
+    awk '
+        function end(result) { print name ": " result; name = "" }
+        /^test[^ ]* \(/ { name = $1 }
+        name == "" { next }
+        / \.\.\. / { rest = $0; sub(/.* \.\.\. /, "", rest) }
+        !/ \.\.\. / { rest = $0 }
+        rest ~ /^(ok|FAIL|ERROR|skipped .*)$/ { end(rest) }' "$1"
+}
+
 failed=0 passed_cases=0 all_cases=0
 for test in "$@"; do
     if [[ ! -f $iotests/$test ]]; then
@@ -129,7 +141,8 @@ for test in "$@"; do
             cp "$work/times" "$work/times.once"
             timeout "$limit" ./check "-$format" "-$protocol" -- "$iotests/$test" -v >"$log.cases" 2>&1 || true
             mv "$work/times.once" "$work/times"
-            passed=$(grep -cE ' \.\.\. (ok|skipped.*)$' "$log.cases" || true)
+            results "$log.cases" >"$log.results"
+            passed=$(grep -cE ': (ok|skipped.*)$' "$log.results" || true)
         fi
     elif [[ $verdict == 'not run' ]]; then
         passed=0
@@ -137,10 +150,7 @@ for test in "$@"; do
     all_cases=$((all_cases + ${of:-1})) passed_cases=$((passed_cases + passed))
     seconds=$(awk -v a="$began" -v b="$ended" 'BEGIN { printf "%.1f", b - a }')
     echo "$test: $verdict, $passed of ${of:-1} cases, $seconds s"
-    [[ $verdict == failed && -n $of ]] && awk '
-        # A case with a description has its result on the line below its name.
-        /^test[^ ]* \(/ { name = $1 }
-        / \.\.\. / && name != "" { sub(/.* \.\.\. /, ""); print "    " name ": " $0; name = "" }' "$log.cases" || true
+    [[ $verdict == failed && -n $of ]] && sed 's/^/    /' "$log.results"
     [[ $verdict == 'not run' ]] && sed -n 's/^.* not run  *\[[^]]*\] *\[[^]]*\] *[^ ]* *\(.*\)/    \1/p' "$log" || true
     if [[ -n $times ]]; then
         # The tested program runs beside Python, which waits for it: its processor time tells what it took.

@@ -160,10 +160,8 @@ fn tell_wrong_traces() -> Told {
         let real = blockjob_sim::validate::logs::read(&text).unwrap().remove(0);
         let plan = plan_of(&format!("sim-scenarios/{dir}/{name}.yaml")).expect("a recording has its scenario");
         let mut told = Told::default();
-        // The moment of a signal leaves nothing in a trace of QMP, and the search does not look for it. Traces that end with QEMU's death have
-        // a test of their own.
-        let unseen = |step: &PlannedStep| matches!(step.kind, StepKind::Process(_));
-        if plan.steps.iter().any(unseen) || plan.expect_violation.is_some() {
+        // Traces that end with QEMU's death have a test of their own.
+        if plan.expect_violation.is_some() {
             return told;
         }
         let plan = bare(&plan, &real);
@@ -171,6 +169,10 @@ fn tell_wrong_traces() -> Told {
             told.wrong.push(format!("{dir}/{name}: the real trace is refused"));
             return told;
         };
+        // The moment of a signal is in no trace: with another one a wrong trace may be refused elsewhere.
+        if plan.steps.iter().any(|step: &PlannedStep| matches!(step.kind, StepKind::Process(_))) {
+            return told;
+        }
         for mutant in mutants(&real, MUTANTS) {
             let what = format!("{dir}/{name}: {} in line {}", mutant.what, mutant.line + 1);
             match validate_like(&plan, &mutant.trace, like.clone(), LITTLE) {

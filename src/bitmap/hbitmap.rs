@@ -1,6 +1,10 @@
 //! The bit array under a dirty bitmap, with offsets and lengths in bytes.
 
 use super::pages::{Fill, PAGE_BITS, PAGE_WORDS, Page, Pages};
+use crate::invariant::{Broken, Invariant};
+
+/// The page of `docs/findings` that says how a bitmap gets another size than its node.
+const OTHER_SIZE: &str = "bitmap-of-another-size";
 
 /// A stretch of the serialized bits of a bitmap.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +77,11 @@ impl HBitmap {
             return (0, 0);
         }
         let last = offset.saturating_add(bytes - 1);
-        assert!(last >> self.shift < self.len_bits(), "{offset}+{bytes} is beyond a bitmap of {}", self.size);
+        if last >> self.shift >= self.len_bits() {
+            let subject = format!("a bitmap of {} bytes", self.size);
+            let reason = format!("hbitmap_set: last < hb->size, with {offset}+{bytes}");
+            panic!("{}", Broken::new(Invariant::NoAbort, subject, reason).known(OTHER_SIZE));
+        }
         (offset >> self.shift, ((last >> self.shift) + 1).min(self.len_bits()))
     }
 
@@ -187,15 +195,19 @@ impl HBitmap {
         }
     }
 
-    /// `hbitmap_merge`: sets what is set in `other`. A different granularity is rounded outward. Unlike QEMU, which aborts where the sizes
-    /// differ (a bitmap keeps the size that its node had before a resize that failed late), what lies behind the end is left out.
+    /// `hbitmap_merge`: sets what is set in `other`. A different granularity is rounded outward.
     pub fn merge_from(&mut self, other: &HBitmap) {
+        if self.size != other.size {
+            let subject = format!("a bitmap of {} bytes", self.size);
+            let reason = format!("hbitmap_merge: b->orig_size == result->orig_size, which is {} there", other.size);
+            panic!("{}", Broken::new(Invariant::NoAbort, subject, reason).known(OTHER_SIZE));
+        }
         if self.shift == other.shift && self.size == other.size {
             self.pages.union(&other.pages);
             return;
         }
-        for (start, len) in other.areas().filter(|(start, _)| *start < self.size).collect::<Vec<_>>() {
-            self.set(start, len.min(self.size - start));
+        for (start, len) in other.areas().collect::<Vec<_>>() {
+            self.set(start, len);
         }
     }
 

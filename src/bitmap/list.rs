@@ -125,15 +125,9 @@ impl DirtyBitmaps {
     }
 
     /// `bdrv_set_dirty`: a write (or discard) of these bytes ended; every enabled bitmap records it.
-    ///
-    /// A resize that failed late leaves bitmaps shorter than their node. Unlike QEMU, which aborts then, what lies behind a bitmap's
-    /// end is not recorded.
     pub fn set_dirty(&mut self, offset: u64, bytes: u64) {
         for bitmap in self.list.iter_mut().filter(|bitmap| !bitmap.disabled) {
-            let within = bytes.min(bitmap.size().saturating_sub(offset));
-            if within > 0 {
-                bitmap.bitmap_mut().set(offset, within);
-            }
+            bitmap.bitmap_mut().set(offset, bytes);
         }
     }
 

@@ -43,6 +43,8 @@ pub struct Carried {
     /// The step that could not be done, with what it waited for. If the process is alive, nothing is wrong with it: the scenario waits for
     /// what it does not send.
     pub stuck: Option<(usize, String)>,
+    /// What it waited for may come yet: a job sleeps as long as its speed says, and a client cannot wait for that.
+    pub sleeps: bool,
     /// QEMU's version; empty if it did not start.
     pub version: String,
 }
@@ -89,7 +91,30 @@ enum Stop {
     Hangs(String),
     /// What the scenario waits for does not come, from a process that answers and has nothing to do.
     Unmet(String),
+    /// It may come yet, from a process that answers and has a job that its speed makes sleep.
+    Sleeps(String),
     Trouble(Trouble),
+}
+
+/// What a process from which nothing comes is at.
+enum At {
+    /// It does not answer, or has a job that is under way and does nothing.
+    Work,
+    /// It has jobs that are under way, and all of them sleep for their speed.
+    Sleep,
+    /// Nothing: its jobs, if there are any, wait for the client.
+    Rest,
+}
+
+impl At {
+    /// Why a step that waits in vain ends.
+    fn stop(self, what: String) -> Stop {
+        match self {
+            At::Work => Stop::Hangs(what),
+            At::Sleep => Stop::Sleeps(what),
+            At::Rest => Stop::Unmet(what),
+        }
+    }
 }
 
 impl From<Trouble> for Stop {
@@ -108,14 +133,14 @@ pub fn carry(command: &[String], plan: &Plan, dir: &Path, pace: Pace, guard: &Gu
     within()?;
     let args: Vec<&str> = plan.args.iter().map(|arg| &**arg).collect();
     let signals = plan.steps.iter().any(|step| matches!(step.kind, StepKind::Process(ProcessOp::Signal(_))));
-    let command = if signals { hearing(command) } else { command.to_vec() };
+    let command = if signals { hearing(command, dir)? } else { command.to_vec() };
     let qemu = match Qemu::start(&command, dir, &args, guard)? {
         Started::Runs(qemu) => *qemu,
         Started::Not(ending) => {
             let (stdout, stderr) = printed(dir);
             let lines = Vec::new();
             let (ending, version) = (Some(ending), String::new());
-            return Ok(Carried { lines, answers: None, stdout, stderr, ending, stuck: None, version });
+            return Ok(Carried { lines, answers: None, stdout, stderr, ending, stuck: None, sleeps: false, version });
         }
     };
     let version = qemu.version.clone();
@@ -124,7 +149,7 @@ pub fn carry(command: &[String], plan: &Plan, dir: &Path, pace: Pace, guard: &Gu
         Pace::Racing { seed, gap } => Some(Gaps::new(seed, gap)),
     };
     let mut client = Client { qemu, lines: Vec::new(), queue: Vec::new(), gaps, nbd: NbdClients::of(dir) };
-    let (mut stuck, mut closed, mut hangs) = (None, false, false);
+    let (mut stuck, mut closed, mut hangs, mut sleeps) = (None, false, false, false);
     for (number, step) in plan.steps.iter().enumerate() {
         if matches!(step.kind, StepKind::Qmp { .. } | StepKind::Hmp { .. }) {
             within()?;
@@ -147,6 +172,10 @@ pub fn carry(command: &[String], plan: &Plan, dir: &Path, pace: Pace, guard: &Gu
                 stuck = Some((number, what));
                 break;
             }
+            Err(Stop::Sleeps(what)) => {
+                (stuck, sleeps) = (Some((number, what)), true);
+                break;
+            }
         }
     }
     if stuck.is_none() && !closed {
@@ -154,7 +183,7 @@ pub fn carry(command: &[String], plan: &Plan, dir: &Path, pace: Pace, guard: &Gu
             Ok(()) => {}
             Err(Stop::Closed) => closed = true,
             Err(Stop::Trouble(trouble)) => return Err(trouble),
-            Err(Stop::Hangs(_) | Stop::Unmet(_)) => {}
+            Err(Stop::Hangs(_) | Stop::Unmet(_) | Stop::Sleeps(_)) => {}
         }
     }
     // `qemu-img` may read them next.
@@ -162,20 +191,20 @@ pub fn carry(command: &[String], plan: &Plan, dir: &Path, pace: Pace, guard: &Gu
     let ending = (closed || hangs).then(|| client.qemu.end(hangs));
     let (stdout, stderr) = printed(dir);
     let answers = (pace == Pace::Calm).then_some(client.nbd.answers);
-    Ok(Carried { lines: client.lines, answers, stdout, stderr, ending, stuck, version })
+    Ok(Carried { lines: client.lines, answers, stdout, stderr, ending, stuck, sleeps, version })
 }
 
 /// The command with all signals let through. Those that end this command from outside are blocked here, as a thread of its own takes them
 /// ([`super::scratch`]), and what is started inherits that.
-fn hearing(command: &[String]) -> Vec<String> {
+fn hearing(command: &[String], dir: &Path) -> Result<Vec<String>, Trouble> {
     const UNBLOCK: &str =
         "import os, signal, sys; signal.pthread_sigmask(signal.SIG_SETMASK, []); os.execvp(sys.argv[1], sys.argv[1:])";
     let mut heard = ["python3", "-c", UNBLOCK].map(str::to_owned).to_vec();
     heard.extend_from_slice(command);
     if command.len() == 1 {
-        heard.extend(super::qemu::ALONE.map(str::to_owned));
+        heard.extend(super::qemu::alone(dir)?.map(str::to_owned));
     }
-    heard
+    Ok(heard)
 }
 
 /// What is said of scenarios that start or kill processes.
@@ -206,9 +235,7 @@ impl Client {
                     self.rest()?;
                 }
                 match self.nbd.step(step) {
-                    Err(what) if what == NO_ANSWER => {
-                        Err(if self.works()? { Stop::Hangs(what) } else { Stop::Unmet(what) })
-                    }
+                    Err(what) if what == NO_ANSWER => Err(self.at()?.stop(what)),
                     done => done.map_err(Stop::Hangs),
                 }
             }
@@ -292,10 +319,10 @@ impl Client {
                 Got::Nothing => {
                     let what = format!("the event {pattern} did not come");
                     let lines = self.lines.len();
-                    let works = self.works()?;
+                    let at = self.at()?;
                     // What comes after so long a wait may be what is waited for.
                     if self.lines.len() == lines {
-                        return Err(if works { Stop::Hangs(what) } else { Stop::Unmet(what) });
+                        return Err(at.stop(what));
                     }
                 }
                 Got::End => return Err(Stop::Closed),
@@ -303,23 +330,41 @@ impl Client {
         }
     }
 
-    /// Whether a process from which nothing comes owes something: it does not answer, or it has a job that is under way. A job that is
-    /// ready, pending, concluded or paused waits for its client. What is asked for that is no part of the trace.
-    fn works(&mut self) -> Result<bool, Stop> {
-        self.qemu.send(&Json::dict(vec![("execute", "query-jobs".into())]))?;
+    /// What a process from which nothing comes is at. A job that is ready, pending, concluded or paused waits for its client; one with a
+    /// speed that is not busy sleeps until it may go on, which may be a day later. What is asked for that is no part of the trace.
+    fn at(&mut self) -> Result<At, Stop> {
+        let Some(jobs) = self.ask("query-jobs")? else { return Ok(At::Work) };
+        let under_way = |job: &&Json| {
+            let status = job.get("status").and_then(Json::as_str).and_then(JobStatus::from_name);
+            matches!(status, Some(JobStatus::Running | JobStatus::Aborting))
+        };
+        let under_way = jobs.iter().filter(under_way).count();
+        if under_way == 0 {
+            return Ok(At::Rest);
+        }
+        let Some(jobs) = self.ask("query-block-jobs")? else { return Ok(At::Work) };
+        let sleeps = |job: &&Json| {
+            let speed = job.get("speed").and_then(Json::as_u64).unwrap_or(0);
+            let running = job.get("status").and_then(Json::as_str) == Some(JobStatus::Running.name());
+            running && speed > 0 && job.get("busy") == Some(&Json::Bool(false))
+        };
+        Ok(if jobs.iter().filter(sleeps).count() == under_way { At::Sleep } else { At::Work })
+    }
+
+    /// The list that a query replies with; `None`: no reply came.
+    fn ask(&mut self, query: &str) -> Result<Option<Vec<Json>>, Stop> {
+        self.qemu.send(&Json::dict(vec![("execute", query.into())]))?;
         loop {
             let message = match self.qemu.answer()? {
                 Got::Message(message) => message,
-                Got::Nothing => return Ok(true),
+                Got::Nothing => return Ok(None),
                 Got::End => return Err(Stop::Closed),
             };
             if message.get("event").is_some() {
                 self.note(&message);
                 continue;
             }
-            let jobs = message.get("return").and_then(Json::as_list).unwrap_or_default();
-            let status = |job: &Json| job.get("status").and_then(Json::as_str).and_then(JobStatus::from_name);
-            return Ok(jobs.iter().filter_map(status).any(|s| matches!(s, JobStatus::Running | JobStatus::Aborting)));
+            return Ok(Some(message.get("return").and_then(Json::as_list).unwrap_or_default().to_vec()));
         }
     }
 }

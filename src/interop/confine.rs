@@ -164,11 +164,12 @@ const QEMU_IO: &[&str] = &[
     "badcmd",
 ];
 
-/// Drivers and formats; the last three are none, and stand for what QEMU says then.
+/// Drivers and formats; the last three are none, and stand for what QEMU says then. `copy-before-wri` is what a header has room for.
 const DRIVERS: &[&str] = &[
     "blkdebug",
     "blkverify",
     "compress",
+    "copy-before-wri",
     "copy-before-write",
     "copy-on-read",
     "file",

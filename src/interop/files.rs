@@ -1,6 +1,7 @@
 //! Real files of a scenario: made by the model's own image code, so that both sides begin with the same bytes.
 #![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the shell makes real files")]
 
+use super::qemu::FIRMWARE;
 use super::{Trouble, trouble};
 use crate::host::HostFiles;
 use crate::scenario::plan::{FileOp, Plan};
@@ -67,7 +68,7 @@ pub fn names(dir: &Path) -> Result<Vec<String>, Trouble> {
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let file = entry.file_type().is_ok_and(|kind| kind.is_file());
-        if file && !matches!(name.as_str(), "stdout" | "stderr" | "qmp.sock") {
+        if file && !matches!(name.as_str(), "stdout" | "stderr" | "qmp.sock" | FIRMWARE) {
             names.push(name);
         }
     }

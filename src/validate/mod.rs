@@ -4,6 +4,7 @@
 //! gave next instead. The search ([`search`]) follows the trace: what the process puts out has a fixed order, so a schedule is given
 //! up at the first output that is not the trace's next one.
 
+mod guide;
 pub mod logs;
 pub mod mutate;
 pub mod search;

@@ -7,9 +7,10 @@
 //! further back was wrong, and the trace did not tell.
 
 use super::Effort;
+use super::guide::{Guide, NEVER_CALM};
 use super::target::{Target, line, timeless};
 use crate::base::time::{Instant, Span};
-use crate::choice::{Choice, ChoiceLog, ChoicePoint, Choose, MODE_ORDER, STREAMS, Stream};
+use crate::choice::{ChoiceLog, ChoicePoint, Choose, STREAMS, Stream};
 use crate::invariant::{Broken, Invariant};
 use crate::scenario::plan::{Plan, StepKind};
 use crate::sim::outcome::{Outcome, RunOptions};
@@ -84,84 +85,14 @@ struct Branch {
     since: Instant,
 }
 
-/// Answers the choices of an attempt.
-struct Guide<'a> {
-    /// Choices to begin with: those of a run whose trace is the same for a while.
-    hint: Option<&'a ChoiceLog>,
-    log: &'a mut ChoiceLog,
-    stream: &'a mut Stream,
-    /// By stream number: one answer in so many is drawn; 0: all are calm.
-    knobs: [u32; STREAMS],
-    /// The answer at [`ChoicePoint::ClientSend`]: false if it is too early.
-    may_send: bool,
-    /// The answer at [`ChoicePoint::ClientRead`].
-    left: u32,
-    /// Whether the trace has more outputs before the next command, or before its end.
-    more: bool,
-    /// Orders are open instead of times.
-    order: bool,
-    /// Requests may be found done between bottom halves.
-    bh_order: bool,
-    /// The trace cannot go on from here.
-    dead: bool,
-}
-
-impl Choose for Guide<'_> {
-    fn choose(&mut self, point: ChoicePoint, among: u32) -> u32 {
-        let pick = match point {
-            ChoicePoint::Mode => MODE_ORDER,
-            ChoicePoint::BhOrder if self.log.len() <= 1 => 1,
-            ChoicePoint::ClientSend if !self.may_send => 0,
-            // What the trace has before the next command is still to come, and only a timer can bring it.
-            ChoicePoint::ClientWait if self.more => 1,
-            ChoicePoint::ClientRead => {
-                if self.left >= among {
-                    self.dead = true;
-                }
-                self.left.min(among - 1)
-            }
-            point => match self.hinted(point, among) {
-                Some(pick) => pick,
-                None => self.drawn(point, among),
-            },
-        };
-        self.log.push(Choice { point, among, pick });
-        pick
-    }
-
-    fn wants_mode(&self) -> bool {
-        self.order
-    }
-
-    fn wants_bh_order(&self) -> bool {
-        self.bh_order
-    }
-}
-
-impl Guide<'_> {
-    /// What the hint has for this choice.
-    fn hinted(&self, point: ChoicePoint, among: u32) -> Option<u32> {
-        let at = self.log.len();
-        let hinted = self.hint?.entries().get(at)?.choice;
-        (hinted.point == point && hinted.among == among).then_some(hinted.pick)
-    }
-
-    fn drawn(&mut self, point: ChoicePoint, among: u32) -> u32 {
-        match self.knobs[usize::from(point.stream())] {
-            0 => 0,
-            1 => self.stream.below(among),
-            n if self.stream.below(n) == 0 => self.stream.below(among),
-            _ => 0,
-        }
-    }
-}
-
 struct Search<'a> {
     hint: Option<ChoiceLog>,
     /// By number, whether a step waits for an event.
     waits: Vec<bool>,
     /// By number, whether it is one of an NBD client: when it acts leaves nothing in the trace.
     unseen: Vec<bool>,
+    /// By number, whether a step sends a signal.
+    signals: Vec<bool>,
     target: &'a Target,
     /// Orders are open instead of times.
     order: bool,
@@ -271,6 +202,7 @@ impl<'a> Search<'a> {
             hint,
             waits: plan.steps.iter().map(|step| matches!(step.kind, StepKind::Event(_))).collect(),
             unseen: plan.steps.iter().map(|step| matches!(step.kind, StepKind::Nbd(_))).collect(),
+            signals: plan.steps.iter().map(|step| matches!(step.kind, StepKind::Process(_))).collect(),
             target,
             order: false,
             bh_order: false,
@@ -362,6 +294,10 @@ impl<'a> Search<'a> {
             for knob in &mut knobs {
                 *knob = WILD[self.stream.below(8) as usize];
             }
+            // A job whose requests are done faster than the main thread looks has a long chain of them behind it in one round.
+            if self.order && self.stream.below(16) == 0 {
+                knobs[usize::from(ChoicePoint::WorkNext.stream())] = NEVER_CALM;
+            }
         }
         knobs
     }
@@ -372,7 +308,9 @@ impl<'a> Search<'a> {
             let may_send = sends || self.unseen.get(state.sim.client.step) == Some(&true);
             let mut stream = self.stream.clone();
             let hint = self.hint.as_ref();
-            let more = state.given < self.target.sent.get(state.sent).map_or(self.target.outputs.len(), |sent| sent.0);
+            let signal = self.signals.get(state.sim.client.step) == Some(&true);
+            let more = !signal
+                && state.given < self.target.sent.get(state.sent).map_or(self.target.outputs.len(), |sent| sent.0);
             let mut guide = Guide {
                 more,
                 hint,
@@ -443,6 +381,10 @@ impl<'a> Search<'a> {
 
     /// When the next command may be sent, and how many outputs stand unread then.
     fn client(&self, state: &Branch) -> (bool, u32) {
+        // When a signal was sent is in no trace, so that any moment will do.
+        if self.signals.get(state.sim.client.step) == Some(&true) {
+            return (true, 0);
+        }
         let Some((read, _, _)) = self.target.sent.get(state.sent) else { return (false, 0) };
         // Outputs on the console stand among the others and do not count.
         let mut over = state.given.saturating_sub(*read);

@@ -6,7 +6,7 @@ pub const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("invariant", &[]),
     ("quirk", &["base", "invariant"]),
     ("choice", &["base"]),
-    ("bitmap", &["base"]),
+    ("bitmap", &["base", "invariant"]),
     ("job", &["base"]),
     ("nbd", &["base"]),
     ("trace", &["base"]),

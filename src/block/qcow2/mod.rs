@@ -29,6 +29,7 @@ mod tests;
 pub use bitmap::{BitmapCheck, ListedBitmap, MemoryBitmap, StoreBitmap, StoredBitmap};
 use check::{rebuild, repair};
 pub use create::{CreateOptions, CreateStep};
+pub use data::misc::backing_format;
 use data::{compressed, copy_range, deflate, misc, read, truncate, write, zstd};
 pub use exec::Fault;
 pub use op::{Ask, Child, Got, Op, Out, Status};

@@ -65,7 +65,11 @@ pub const LIST: &[(&str, &str)] = &[
     ),
     (
         "crash: a resize that failed late",
-        "QEMU keeps the new size of the node and the old one of its bitmaps, and fails an assertion; the model records less",
+        "QEMU keeps the new size of the node and the old one of its bitmaps, and fails an assertion, as the model does",
+    ),
+    (
+        "crash: a min-cluster-size of 256 MiB or more",
+        "QEMU makes a bitmap with what fits 32 bits of it, or asks for more memory than all copies share; the model gives an error",
     ),
     (
         "hang: grouped backups in a transaction that is refused",
@@ -107,6 +111,12 @@ pub fn crash(real: &Carried) -> Option<&'static str> {
     let empty = |data: &Json| data.get("bitmaps").and_then(Json::as_list).is_some_and(<[Json]>::is_empty);
     if actions.iter().any(|(name, data)| *name == "block-dirty-bitmap-merge" && empty(data)) {
         return Some(LIST[1].0);
+    }
+    let too_large = ["bdrv_create_dirty_bitmap: Assertion `is_power_of_2", "co_get_from_shres: Assertion"];
+    if too_large.iter().any(|place| real.stderr.contains(place))
+        && canonical::to_string(command).contains("min-cluster-size")
+    {
+        return Some(name("crash: a min-cluster-size of 256 MiB or more"));
     }
     let backups = actions.iter().filter(|(name, _)| name.ends_with("-backup")).count();
     if backups > 1 && real.stderr.contains("bdrv_do_drained_end") {

@@ -1,7 +1,7 @@
 //! The name of the backing file in an image (`block.c:bdrv_change_backing_file`).
 
 use crate::base::Errno;
-use crate::block::qcow2::Op;
+use crate::block::qcow2::{Op, backing_format};
 use crate::world::World;
 use crate::world::arena::NodeId;
 use crate::world::block::driver::qcow2::Qcow2Frame;
@@ -49,7 +49,7 @@ impl World {
         let n = &mut self.graph.nodes[node];
         n.auto_backing_file = file.clone().unwrap_or_default();
         n.backing_file = file.unwrap_or_default();
-        n.backing_format = format.unwrap_or_default();
+        n.backing_format = format.map(|name| backing_format(&name).into()).unwrap_or_default();
         self.leave(Val::None);
         self.seq([
             Frame::RunCo(Box::new(Qcow2Frame::Qcow2Op { node, op }.into())),

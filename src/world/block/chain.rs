@@ -268,7 +268,7 @@ impl World {
             self.push(Frame::Give(Box::new(Val::Node(Err(err)))));
             return self.seq([
                 GraphLockFrame::GraphWrlock.into(),
-                GraphFrame::UnrefChildren(node).into(),
+                GraphFrame::UnrefFile(node).into(),
                 GraphLockFrame::GraphWrunlock.into(),
                 GraphFrame::BdrvUnref(node).into(),
             ]);

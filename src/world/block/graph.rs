@@ -416,6 +416,7 @@ pub enum GraphFrame {
     BdrvClose(NodeId),
     BdrvFree(NodeId),
     UnrefChildren(NodeId),
+    UnrefFile(NodeId),
     CloseAll,
 }
 
@@ -427,6 +428,11 @@ impl GraphFrame {
             GraphFrame::BdrvClose(bs) => w.bdrv_close(bs),
             GraphFrame::BdrvFree(bs) => w.bdrv_free(bs),
             GraphFrame::UnrefChildren(bs) => w.unref_children(bs),
+            // `bdrv_open_driver` takes `bs->file` back where the driver can't be opened; other children go as the node is closed.
+            GraphFrame::UnrefFile(bs) => {
+                w.graph.nodes[bs].file.into_iter().for_each(|file| w.root_unref_child(file));
+                Flow::Go
+            }
             GraphFrame::CloseAll => w.close_all(),
         }
     }

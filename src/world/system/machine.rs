@@ -4,7 +4,6 @@
 
 use super::board::Board;
 use crate::base::Json;
-use crate::block::throttle::Limits;
 use crate::qmp::device_properties::check;
 use crate::qmp::error::{ErrorClass, QmpError};
 use crate::qmp::types::ObjectOptions;
@@ -12,6 +11,7 @@ use crate::world::World;
 use crate::world::arena::BackendId;
 use crate::world::block::open::unsupported::not_simulated;
 use crate::world::block::perms::perm;
+use crate::world::system::throttle_limits::throttle_limits;
 use std::sync::Arc;
 
 /// A device of the command line.
@@ -67,6 +67,10 @@ impl Device {
         };
         GUESSING.contains(&family(&self.driver).unwrap_or_default())
             && !["cyls", "heads", "secs"].into_iter().any(given)
+    }
+
+    fn is_scsi_controller(&self) -> bool {
+        SCSI_CONTROLLERS.iter().any(|model| self.driver.starts_with(model))
     }
 
     /// Whether its reset waits for the requests of its disk.
@@ -199,7 +203,26 @@ impl Machine {
     }
 
     fn has_scsi(&self) -> bool {
-        self.devices.iter().any(|device| SCSI_CONTROLLERS.iter().any(|model| device.driver.starts_with(model)))
+        self.devices.iter().any(Device::is_scsi_controller)
+    }
+
+    /// The devices as a reset goes through them: on each bus the newest first, and what is on a controller's own bus with that.
+    pub(super) fn as_reset(&self) -> Vec<&Device> {
+        let bus_of = |device: &Device| device.options.get("bus").and_then(Json::as_str).map(str::to_owned);
+        let controller = |device: &Device| {
+            let bus = bus_of(device);
+            let has_it = |id: &str| bus.as_deref().is_none_or(|bus| bus.strip_suffix(".0") == Some(id));
+            let has_it = |other: &Device| other.is_scsi_controller() && has_it(other.id.as_deref().unwrap_or_default());
+            self.devices.iter().position(has_it)
+        };
+        let place = |(at, device): (usize, &Device)| match device.driver.starts_with("scsi-") {
+            true => (controller(device).unwrap_or(0), at),
+            false => (at, at),
+        };
+        let mut order: Vec<_> =
+            self.devices.iter().enumerate().map(|(at, device)| (place((at, device)), device)).collect();
+        order.sort_by_key(|(place, _)| std::cmp::Reverse(*place));
+        order.into_iter().map(|(_, device)| device).collect()
     }
 }
 
@@ -237,7 +260,8 @@ impl World {
             _ => None,
         };
         let device = Device {
-            id: text("id"),
+            // The empty one is a name, too: such a device has its place among those with a name, but nobody is told its id.
+            id: options.get("id").and_then(Json::as_str).map(Arc::<str>::from),
             share_rw: on("share-rw") == Some(true),
             write_cache: on("write-cache"),
             options: options.clone(),
@@ -353,8 +377,9 @@ impl World {
         self.graph.backends[blk].tray = cdrom;
         self.graph.backends[blk].iostatus_enabled = RESIZABLE.contains(&family) || cdrom;
         self.device_perm(blk, family, share_rw).map_err(|err| {
-            // The device is let go of again, and the drive with it (`blk_detach_dev`).
-            (self.graph.backends[blk].dev, self.graph.backends[blk].removable) = (None, false);
+            // The device goes, and with it what it had taken (`blk_detach_dev`).
+            let backend = &mut self.graph.backends[blk];
+            (backend.dev, backend.removable, backend.tray, backend.iostatus_enabled) = (None, false, false, false);
             let _ = self.blk_set_perm(blk, 0, perm::ALL);
             err.desc.to_string()
         })
@@ -393,7 +418,8 @@ impl World {
     /// There is no such device, or it has no disk.
     pub(in crate::world) fn blk_by_qdev_id(&self, id: &str) -> Result<BackendId, QmpError> {
         let name = id.strip_prefix("/machine/peripheral/").unwrap_or(id);
-        let is_it = |dev: &str| dev == id || dev == name;
+        // `find_device_state`: what is no absolute path begins at `/machine/peripheral`, such as `vblk/virtio-backend`.
+        let is_it = |dev: &str| dev == id || dev.strip_prefix("/machine/peripheral/").unwrap_or(dev) == name;
         let found = self.graph.backends.iter().find(|(_, b)| b.dev.as_deref().is_some_and(is_it));
         if let Some((blk, _)) = found {
             return Ok(blk);
@@ -510,7 +536,12 @@ impl World {
 }
 
 /// A number by its name, which an error calls by its path; `texts`: on the command line all values are texts.
-fn number(members: &[(Arc<str>, Json)], name: &str, path: &str, texts: bool) -> Result<Option<i64>, QmpError> {
+pub(super) fn number(
+    members: &[(Arc<str>, Json)],
+    name: &str,
+    path: &str,
+    texts: bool,
+) -> Result<Option<i64>, QmpError> {
     match members.iter().find(|(key, _)| &**key == name) {
         None => Ok(None),
         Some((_, Json::Int(n))) => Ok(Some(*n)),
@@ -535,53 +566,9 @@ fn check_thread_pool(min: i64, max: i64) -> Result<(), QmpError> {
     }
 }
 
-fn no_others(members: &[(Arc<str>, Json)], known: impl Fn(&str) -> bool) -> Result<(), QmpError> {
+pub(super) fn no_others(members: &[(Arc<str>, Json)], known: impl Fn(&str) -> bool) -> Result<(), QmpError> {
     match members.iter().find(|(key, _)| &**key != "id" && &**key != "qom-type" && !known(key)) {
         None => Ok(()),
         Some((key, _)) => Err(QmpError::generic(format!("Parameter '{key}' is unexpected"))),
     }
-}
-
-/// Names of limits of a throttle group.
-fn is_limit(key: &str) -> bool {
-    let name = key.strip_suffix("-max-length").or_else(|| key.strip_suffix("-max")).unwrap_or(key);
-    let limits = ["bps-total", "bps-read", "bps-write", "iops-total", "iops-read", "iops-write"];
-    key == "iops-size" || limits.contains(&name)
-}
-
-/// `throttle_group_set`, `throttle_group_set_limits`
-fn throttle_limits(members: &[(Arc<str>, Json)], texts: bool) -> Result<Limits, QmpError> {
-    let mut all = Limits::default();
-    let mut put = |members: &[(Arc<str>, Json)], key: &str, name: &str, path: &str| -> Result<(), QmpError> {
-        let Some(value) = number(members, key, path, texts)? else { return Ok(()) };
-        // Only a property of an object says that it is no number of bytes; a limit is held against its range later.
-        if value < 0 && key.starts_with("x-") {
-            return Err(QmpError::generic("Property values cannot be negative"));
-        }
-        // A length that the group itself looks at first (`throttle_group_set`).
-        if key.ends_with("-length") && u32::try_from(value).is_err() {
-            return Err(QmpError::generic(format!("{key} value must be in the range [0, {}]", u32::MAX)));
-        }
-        let value = u64::try_from(value).unwrap_or(u64::MAX);
-        all.set(name, value);
-        Ok(())
-    };
-    no_others(members, |key| key == "limits" || key.strip_prefix("x-").is_some_and(is_limit))?;
-    for (key, _) in members {
-        if let Some(name) = key.strip_prefix("x-") {
-            put(members, key, name, key)?;
-        }
-    }
-    if let Some((_, limits)) = members.iter().find(|(key, _)| &**key == "limits") {
-        let Some(limits) = limits.as_dict() else {
-            return Err(QmpError::generic("Invalid parameter type for 'limits', expected: object"));
-        };
-        if let Some((key, _)) = limits.iter().find(|(key, _)| !is_limit(key)) {
-            return Err(QmpError::generic(format!("Parameter 'limits.{key}' is unexpected")));
-        }
-        for (key, _) in limits {
-            put(limits, key, key, &format!("limits.{key}"))?;
-        }
-    }
-    Ok(all)
 }

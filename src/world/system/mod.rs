@@ -7,3 +7,4 @@ pub mod machine;
 mod qom;
 mod qom_set;
 pub(super) mod runstate;
+mod throttle_limits;

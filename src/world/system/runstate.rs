@@ -44,7 +44,7 @@ impl World {
 
     /// `scsi_device_purge_requests`, `virtio_blk_reset`: each disk is drained as it is reset.
     fn reset_devices(&mut self) -> Flow {
-        let disks = self.machine.devices.iter().filter(|device| device.drains_on_reset());
+        let disks = self.machine.as_reset().into_iter().filter(|device| device.drains_on_reset());
         let backends: Vec<BackendId> = disks.filter_map(|device| device.backend).collect();
         for blk in backends.into_iter().rev().filter(|blk| self.graph.backends.get(*blk).is_some()).collect::<Vec<_>>()
         {

@@ -13,6 +13,12 @@ use crate::block::qcow2::repair::Repair;
 use crate::block::qcow2::state::{ClusterType, DiscardType, INT_MAX, Names, Qcow2};
 use std::sync::Arc;
 
+/// The format of a backing file as a header has it: QEMU keeps the name in 16 bytes, and cuts a longer one off (`copy-before-write`).
+#[must_use]
+pub fn backing_format(name: &str) -> &str {
+    &name[..name.floor_char_boundary(15)]
+}
+
 /// A procedure that an operation consists of.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(in crate::block::qcow2) enum Locked {
@@ -157,7 +163,7 @@ impl Cx<'_> {
         }
         let mut names = Names::clone(&self.q.sc.names);
         names.backing_file = file.map(str::to_owned);
-        names.backing_format = format.map(str::to_owned);
+        names.backing_format = format.map(|name| backing_format(name).to_owned());
         self.q.sc.names = Arc::new(names);
         self.update_header()
     }

@@ -111,7 +111,7 @@ impl World {
         if self.graph.nodes[node].bitmaps.has_readonly() || !self.graph.nodes[node].flags.rdwr {
             return self.ret(Val::err(Errno::EPERM));
         }
-        self.check_end(node, offset, bytes);
+        self.within_its_size(node, offset, bytes);
         self.write_threshold_check(node, offset, bytes);
         self.push(WriteFrame::PwritevFinish { node, offset, bytes }.into());
         match self.graph.nodes[node].drv().row().copy_range_to {

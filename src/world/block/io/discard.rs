@@ -85,7 +85,7 @@ impl World {
             self.push(DiscardFrame::PdiscardBegin { node, offset, bytes, id }.into());
             return Flow::Yield(wait);
         }
-        self.check_end(node, offset, bytes);
+        self.within_its_size(node, offset, bytes);
         self.write_threshold_check(node, offset, bytes);
         self.seq([DiscardFrame::PdiscardPiece { node, offset, bytes }.into()])
     }

@@ -7,7 +7,7 @@ use crate::block::event::BlkdebugEvent;
 use crate::trace::Level;
 use crate::world::World;
 use crate::world::aio::coroutine::Wait;
-use crate::world::arena::NodeId;
+use crate::world::arena::{ChildId, NodeId};
 use crate::world::block::driver::Driver;
 use crate::world::block::driver::blkdebug::BlkdebugFrame;
 use crate::world::block::graph::DetectZeroes;
@@ -237,12 +237,11 @@ impl World {
             self.push(WriteFrame::PwritevAligned(req).into());
             return Flow::Yield(wait);
         }
-        let n = &self.graph.nodes[node];
-        let read_only = !n.flags.rdwr;
-        let detect = n.detect_zeroes;
+        let read_only = !self.graph.nodes[node].flags.rdwr;
         if !read_only {
-            self.check_end(node, req.offset, req.bytes);
+            self.within_its_size(node, req.offset, req.bytes);
         }
+        let detect = self.graph.nodes[node].detect_zeroes;
         self.write_threshold_check(node, req.offset, req.bytes);
         if detect != DetectZeroes::Off
             && !req.flags.has(IoFlags::ZERO_WRITE)
@@ -283,15 +282,15 @@ impl World {
         self.wait_serialising(node, id)
     }
 
-    /// `bdrv_co_write_req_prepare`, as far as the node's end goes: only who may resize the node writes beyond it. Which parent sends a request
-    /// is not known here, so it is enough if one of them may.
-    pub(super) fn check_end(&self, node: NodeId, offset: u64, bytes: u64) {
+    /// What `bdrv_co_write_req_prepare` asserts: a write stays within the node, unless who writes may resize it. A filter keeps the size that
+    /// the node below it had when it came.
+    pub(super) fn within_its_size(&self, node: NodeId, offset: u64, bytes: u64) {
         let n = &self.graph.nodes[node];
-        if offset + bytes > align_up(n.size, 512) && self.graph.cumulative_perm(node).0 & perm::RESIZE == 0 {
-            let subject = format!("node {}", n.node_name);
-            let reason =
-                "bdrv_co_write_req_prepare: a request is beyond the end of a node that its parent may not resize";
-            Self::qemu_is_known_to_abort("raw-reopened-below-a-filter", subject, reason);
+        let protocol = n.driver.as_ref().is_none_or(Driver::is_protocol);
+        let resizes = |edge: &ChildId| self.graph.children[*edge].perm & perm::RESIZE != 0;
+        if !protocol && offset + bytes > n.size.next_multiple_of(512) && !n.parents.iter().any(resizes) {
+            let reason = "bdrv_co_write_req_prepare: a filter above it is longer, and writes beyond its end";
+            Self::qemu_is_known_to_abort("smaller-below-a-filter", format!("node {}", n.node_name), reason);
         }
     }
 

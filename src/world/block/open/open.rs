@@ -522,7 +522,7 @@ impl World {
         self.push(OpenFrame::OpenFail(o, err).into());
         self.seq([
             GraphLockFrame::GraphWrlock.into(),
-            GraphFrame::UnrefChildren(bs).into(),
+            GraphFrame::UnrefFile(bs).into(),
             GraphLockFrame::GraphWrunlock.into(),
         ])
     }
