@@ -21,6 +21,7 @@ mod kinds;
 mod memory;
 mod merge;
 pub mod museum;
+mod museum_time;
 mod new;
 mod output;
 mod qemu;
