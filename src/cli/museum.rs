@@ -21,7 +21,7 @@ pub struct MuseumArgs {
     /// Searches for each quirk, each from another seed; figures are medians over them [default: 20, with --time 5]
     #[arg(long, value_name = "N")]
     pub(super) starts: Option<u64>,
-    /// Runs after which a search gives up [default: 1000, with --time 5000]
+    /// Runs after which a search gives up [default: 1000, with --time 4000]
     #[arg(long, value_name = "N")]
     pub(super) runs: Option<u64>,
     /// Search as `fuzz` does by default, in the quirk's own scenario and in generated ones, and tell both: runs, dispatches, processor time

@@ -18,7 +18,7 @@ use std::time::Duration;
 /// Searches for each piece, unless the command line says otherwise.
 pub(super) const STARTS: u64 = 5;
 /// Runs after which a search gives up, unless the command line says otherwise.
-pub(super) const RUNS: u64 = 5_000;
+pub(super) const RUNS: u64 = 4_000;
 
 /// What a search took until it saw a piece for the first time.
 #[derive(Clone, Copy, Debug, Default)]
@@ -87,8 +87,7 @@ pub(super) fn table(args: &MuseumArgs, pieces: &[&About], runner: Runner, out: &
         }
         let mine = Middle::of(&searches(starts, |start| ladder(about, &plan, start, runs)));
         let drawn = Middle::of(&searches(starts, |start| among_generated(about, start, runs, runner)));
-        let (breaks, mine_cells, drawn_cells) =
-            (about.breaks.name(), mine.cells(runs, false), drawn.cells(runs, true));
+        let (breaks, mine_cells, drawn_cells) = (about.breaks.name(), mine.cells(runs, false), drawn.cells(runs, true));
         out.print(&format!("| `{}` | {breaks} |{mine_cells}{drawn_cells}\n", about.name));
         own.push(mine);
         generated.push(drawn);

@@ -125,13 +125,13 @@ pub fn with_commands(options: &Options, seed: u64, commands: usize) -> Generated
 }
 
 fn drawn_with(options: Options, knobs: Knobs, seed: u64) -> Generated {
-    let mut shape = Shape::draw(&knobs, seed);
+    let (steps, mut shape) = Program::new(&knobs, Shape::draw(&knobs, seed), seed).write();
+    shape.without_unnamed(&steps);
     if knobs.odd_in_ten > 0 {
         shape.controller();
     }
-    let files = shape.files.iter().cloned().map(PlannedFile::new).collect();
-    let args = shape.args.clone();
-    let steps = Program::new(&knobs, shape, seed).write();
+    let files = shape.files.into_iter().map(PlannedFile::new).collect();
+    let args = shape.args;
     let plan = Plan {
         about: format!("Generated from seed {seed}, {}.", knobs.kind.says()).into(),
         files,

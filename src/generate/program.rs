@@ -29,6 +29,7 @@ pub(super) struct Program<'a> {
     pub wrong: Draw,
     pub chain: Draw,
     pub odd: Draw,
+    pub heels: Draw,
     pub steps: Vec<StepKind>,
     /// Drives of which a job may stay drained until it is finalised: a request of the guest would wait for that, and with it the monitor.
     pub held: Vec<usize>,
@@ -59,6 +60,7 @@ impl<'a> Program<'a> {
             wrong: Draw::new(seed, Part::Wrong),
             chain: Draw::new(seed, Part::Jobs),
             odd: Draw::new(seed, Part::Odd),
+            heels: Draw::new(seed, Part::Heels),
             steps: Vec::new(),
             held: Vec::new(),
             jobs: Vec::new(),
@@ -71,8 +73,8 @@ impl<'a> Program<'a> {
         }
     }
 
-    /// Writes it.
-    pub(super) fn write(mut self) -> Vec<StepKind> {
+    /// Writes it; beside it there is what it was written for.
+    pub(super) fn write(mut self) -> (Vec<StepKind>, Shape) {
         for options in std::mem::take(&mut self.shape.first) {
             self.push("blockdev-add", options);
         }
@@ -89,7 +91,7 @@ impl<'a> Program<'a> {
         if !self.chain.one_in(self.knobs.ends_at_once_one_in) {
             self.finale();
         }
-        self.steps
+        (self.steps, self.shape)
     }
 
     /// Sends a command whose arguments may be spoilt first.
@@ -140,7 +142,9 @@ impl<'a> Program<'a> {
             }
             2 => {
                 let (name, arguments) = self.backup();
+                let drive = self.drive_named(&arguments);
                 self.command(name, arguments);
+                self.on_its_heels(drive);
                 self.settle();
             }
             3 => self.transaction(),
@@ -348,7 +352,12 @@ impl<'a> Program<'a> {
         let word = |of_block, block, job| if of_block { block } else { job };
         let arguments = vec![both(&id, of_block)];
         match self.arguments.weighted(&[(4, 0), (4, 1), (4, 2), (3, 3), (3, 4), (2, 5), (1, 6)]) {
-            0 => self.command(word(of_block, "block-job-pause", "job-pause"), arguments),
+            0 => {
+                if let Some(job) = self.jobs.get_mut(job) {
+                    job.lingers = true;
+                }
+                self.command(word(of_block, "block-job-pause", "job-pause"), arguments);
+            }
             1 => self.command(word(of_block, "block-job-resume", "job-resume"), arguments),
             2 if of_block => {
                 let mut arguments = arguments;
@@ -383,8 +392,10 @@ impl<'a> Program<'a> {
         self.ended();
         let careful = waits(self.knobs.kind) && self.knobs.wrong_one_in == 0 && self.knobs.faulty_drive_one_in == 0;
         let mut left: Vec<Arc<str>> = Vec::new();
-        for job in self.jobs.iter().filter(|job| !job.over || !careful) {
-            if !left.contains(&job.id) {
+        for job in &self.jobs {
+            // Some that should be gone are told as well.
+            let told = !job.over || !careful && self.order.one_in(3);
+            if told && !left.contains(&job.id) {
                 left.push(job.id.clone());
             }
         }
