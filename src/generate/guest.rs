@@ -9,7 +9,12 @@ use crate::scenario::plan::{Fails, StepKind};
 
 /// A range within `size` bytes: small, or whole clusters.
 pub(super) fn range(size: u64, d: &mut Draw) -> (u64, u64) {
-    let unit = d.pick(&[512, 4 * KIB, 32 * KIB, 64 * KIB, 64 * KIB, 128 * KIB, MIB]).min(size.max(512));
+    range_of(&[512, 4 * KIB, 32 * KIB, 64 * KIB, 64 * KIB, 128 * KIB, MIB], size, d)
+}
+
+/// The same, of one to four of these units.
+pub(super) fn range_of(units: &[u64], size: u64, d: &mut Draw) -> (u64, u64) {
+    let unit = d.pick(units).min(size.max(512));
     let offset = unit * d.below(usize::try_from(size / unit).unwrap_or(1).max(1)) as u64;
     let length = unit * d.range(1, 4) as u64;
     (offset, length.min(size.saturating_sub(offset)) / 512 * 512)

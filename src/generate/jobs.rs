@@ -71,7 +71,7 @@ impl Drive {
     }
 }
 
-const POLICIES: [&str; 5] = ["report", "ignore", "stop", "enospc", "auto"];
+const POLICIES: [&str; 6] = ["report", "ignore", "stop", "stop", "enospc", "auto"];
 
 impl Program<'_> {
     /// A command about these jobs.
@@ -144,7 +144,7 @@ impl Program<'_> {
     fn policies(&mut self, keys: &[&'static str], arguments: &mut Vec<(&'static str, Json)>) -> bool {
         let mut stops = false;
         for key in keys {
-            if self.chain.one_in(3) {
+            if self.chain.one_in(if self.knobs.late_faults_one_in > 0 { 2 } else { 3 }) {
                 let policy = match self.chain.pick(&POLICIES) {
                     "ignore" if self.shape.faults_stay => "report",
                     policy => policy,
@@ -176,8 +176,11 @@ impl Program<'_> {
         let device = if self.chain.one_in(6) { of.node.clone() } else { of.name.clone() };
         arguments.push(("device", Json::Str(device)));
         let sync = self.chain.pick(&["full", "full", "full", "top", "top", "none"]);
-        arguments.push(("sync", sync.into()));
         let target = if self.chain.one_in(3) { None } else { self.free_target(drive) };
+        // What is not copied, its user says, the target has already.
+        let is_old = target.is_some_and(|number| self.shape.targets[number].is_old);
+        let sync = if is_old { "full" } else { sync };
+        arguments.push(("sync", sync.into()));
         let (command, layer, topmost) = match target {
             Some(number) => {
                 let node = self.shape.targets[number].node.clone();
@@ -204,8 +207,8 @@ impl Program<'_> {
             let size = self.chain.pick(&[1, 65_536, 65_536, 131_072, 131_072, MIB, 4 * MIB, 0]);
             arguments.push(("buf-size", Json::uint(size)));
         }
-        if self.chain.one_in(6) {
-            let replaced = self.chain.pick(&[of.node.clone(), layer.file.clone()]);
+        if self.chain.one_in(4) {
+            let replaced = self.chain.pick(&[of.node.clone(), of.node.clone(), layer.file.clone()]);
             arguments.push(("replaces", Json::Str(replaced)));
         }
         self.policies(&["on-source-error", "on-target-error"], &mut arguments);
@@ -378,8 +381,12 @@ impl Program<'_> {
         let id: Arc<str> = self.jobs.get(job).map_or_else(|| "none".into(), |job| job.id.clone());
         let device = ("device", Json::Str(id.clone()));
         let drive = self.jobs.get(job).and_then(|job| job.about.as_ref()).map(|about| about.drive);
-        match self.chain.weighted(&[(6, 0), (2, 1), (2, 2), (1, 3), (2, 4), (4, 5)]) {
+        match self.chain.weighted(&[(6, 0), (2, 1), (2, 2), (1, 3), (3, 4), (4, 5)]) {
             0 => {
+                if !waits(self.knobs.kind) && self.heels.one_in(2) {
+                    // So that it is READY.
+                    self.steps.push(StepKind::Idle);
+                }
                 self.complete(&id);
                 self.on_its_heels(drive);
                 if ready.contains(&job) && waits(self.knobs.kind) {

@@ -124,7 +124,7 @@ impl Knobs {
             kind,
             crashes: options.crashes,
             drives: d.weighted(&[(4, 1), (4, 2), (1, 3)]),
-            commands: d.pick(&[4, 4, 6, 8, 12, 20]),
+            commands: d.pick(&[3, 4, 4, 6, 8, 16]),
             bitmaps_per_drive: d.weighted(&[(1, 0), (4, 1), (3, 2), (1, 3)]),
             images_written_in: d.range(0, 4),
             backing_one_in: d.pick(&[0, 2, 3]),

@@ -422,6 +422,5 @@ impl<'a> Program<'a> {
         }
         self.push("query-jobs", Json::empty());
         self.push("query-block-jobs", Json::empty());
-        self.push("query-named-block-nodes", Json::dict(vec![("flat", true.into())]));
     }
 }

@@ -51,6 +51,8 @@ pub(super) struct Target {
     /// How to add it; it is there from the start if `added`.
     pub options: Json,
     pub added: bool,
+    /// Its image holds data of its own.
+    pub is_old: bool,
     /// The number of the job that is believed to use it.
     pub job: Option<usize>,
 }
@@ -203,7 +205,10 @@ impl Shape {
         d: &mut Draw,
     ) {
         let mut options = Qcow2Options::default();
-        let (cluster_size, old, lazy) = (d.pick(&CLUSTERS), d.one_in(8), d.one_in(12));
+        let (mut cluster_size, old, lazy) = (d.pick(&CLUSTERS), d.one_in(8), d.one_in(12));
+        if cluster_size == Some(512) && size > 512 * KIB {
+            cluster_size = Some(4 * KIB);
+        }
         if format == ImageFormat::Qcow2 {
             options.cluster_size = cluster_size;
             options.compat_v3 = old.then_some(false);
@@ -213,7 +218,8 @@ impl Shape {
     }
 
     fn write(&mut self, file: &Arc<str>, format: ImageFormat, size: u64, d: &mut Draw) {
-        let (offset, length) = super::guest::range(size, d);
+        // Making an image costs as much as running a program on it: large writes to it show nothing that small ones do not.
+        let (offset, length) = super::guest::range_of(&[512, 4 * KIB, 32 * KIB, 64 * KIB, 64 * KIB], size, d);
         let data = match d.below(8) {
             0 => WriteData::Zero,
             _ => WriteData::Pattern(d.range(1, 255) as u8),
@@ -234,6 +240,7 @@ impl Shape {
         let format = d.weighted(&[(7, "qcow2"), (3, "raw"), (1, "null-co")]);
         // The first target of a drive is there from the start.
         let added = number == 0 || !d.one_in(4);
+        let mut is_old = false;
         let options = if format == "null-co" {
             Json::dict(vec![
                 ("driver", "null-co".into()),
@@ -245,13 +252,15 @@ impl Shape {
             let file: Arc<str> = format!("t{number}.{format}").into();
             let own = if format == "raw" { ImageFormat::Raw } else { ImageFormat::Qcow2 };
             self.create(&file, own, size, None, d);
-            if traps.one_in(knobs.old_data_one_in) {
+            is_old = traps.one_in(knobs.old_data_one_in);
+            if is_old {
                 for _ in 0..traps.range(1, 2) {
                     self.write(&file, own, size, traps);
                 }
             }
             let mut below = file_node(&file, false);
-            if faults.one_in(knobs.faulty_drive_one_in * 2) {
+            let often = if knobs.late_faults_one_in == 1 { 1 } else { 2 };
+            if faults.one_in(knobs.faulty_drive_one_in * often) {
                 let mut debug = vec![("driver", "blkdebug".into()), ("image", below)];
                 let late = traps.one_in(knobs.late_faults_one_in);
                 debug.extend(if late { self.late_rules(format, traps) } else { self.rules(format, "target", faults) });
@@ -262,7 +271,7 @@ impl Shape {
         if added {
             self.blockdev(&options);
         }
-        self.targets.push(Target { node, drive, options, added, job: None });
+        self.targets.push(Target { node, drive, options, added, is_old, job: None });
     }
 
     /// Images for backups that name a file: an anchor, and a chain of two on it.
@@ -297,14 +306,18 @@ impl Shape {
             nodes.push(canonical::to_string(&target.options).into());
             needless.extend(file_of(&target.options));
         }
-        for (file, _) in self.drives.iter().flat_map(|drive| {
+        let spare = self.drives.iter().flat_map(|drive| {
             // Each stands on the one before it.
             let used = drive.spare.iter().rposition(|(file, _)| named.contains(&**file)).map_or(0, |last| last + 1);
             &drive.spare[used..]
-        }) {
-            needless.insert(file.clone());
-        }
-        self.files.retain(|op| !matches!(op, FileOp::Create { file, .. } | FileOp::Write { file, .. } | FileOp::Rebase { file, .. } if needless.contains(file)));
+        });
+        needless.extend(spare.map(|(file, _)| file.clone()));
+        self.files.retain(|op| match op {
+            FileOp::Create { file, .. } | FileOp::Write { file, .. } | FileOp::Rebase { file, .. } => {
+                !needless.contains(file)
+            }
+            _ => true,
+        });
         let args = std::mem::take(&mut self.args);
         let pairs = args.chunks(2).filter(|pair| !(&*pair[0] == "-blockdev" && nodes.contains(&pair[1])));
         self.args = pairs.flatten().cloned().collect();
