@@ -1,5 +1,4 @@
 //! `blockjob-sim museum`: how soon each quirk is found, as a table.
-#![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the shell measures how long a search takes")]
 
 use super::output::Output;
 use super::{EXIT_USAGE, files, museum_time, report};

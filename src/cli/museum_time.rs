@@ -8,6 +8,7 @@ use super::museum::{FAR, MuseumArgs, cpu_time, median_of, plan_of, shown, violat
 use super::output::Output;
 use crate::base::{counted, grouped};
 use crate::explore::{self, PORTFOLIO};
+use crate::failure::TOOL;
 use crate::generate;
 use crate::quirk::{About, Quirks};
 use crate::scenario::plan::Plan;
@@ -96,8 +97,7 @@ pub(super) fn table(args: &MuseumArgs, pieces: &[&About], runner: Runner, out: &
     out.print(&format!("| median of all | |{}{}\n\n", mine.cells(runs, false), drawn.cells(runs, true)));
     let found = |pieces: &[Middle]| pieces.iter().filter(|piece| piece.runs.is_some()).count();
     out.print(&format!(
-        "blockjob-sim {}: of {}, {} found in their own scenarios, {} in generated ones; medians of {} of up to {} each.\n",
-        env!("CARGO_PKG_VERSION"),
+        "{TOOL}: of {}, {} found in their own scenarios, {} in generated ones; medians of {} of up to {} each.\n",
         counted(pieces.len() as u64, "piece"),
         found(&own),
         found(&generated),
