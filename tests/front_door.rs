@@ -313,6 +313,31 @@ fn generated_scenarios_of_one_kind_are_explored() {
     }
 }
 
+/// How soon pieces of the museum are seen: each has a row, and what both searches find stands in it.
+#[test]
+fn the_museum_tells_how_soon_a_piece_is_found() {
+    let scenarios = concat!(env!("CARGO_MANIFEST_DIR"), "/sim-scenarios/museum");
+    let pieces = ["txn-early-fail-leaves-drain", "finalize-twice-assert"];
+    let few = ["--starts", "1", "--runs", "100", "--scenarios", scenarios];
+    let (code, out, err) = sim(Path::new("/"), &[&["museum", "--time"], &pieces[..], &few].concat(), "");
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    for piece in pieces {
+        let row = out.lines().find(|line| line.starts_with(&format!("| `{piece}` |"))).expect("a row");
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let [_, _, _, own, own_time, runs, dispatches, time, _] = cells[..] else { panic!("{row}") };
+        let number = |text: &str| text.replace(',', "").parse::<u64>().unwrap_or_else(|_| panic!("{row}"));
+        assert!((1..=100).contains(&number(own)) && (1..=100).contains(&number(runs)), "{row}");
+        assert!(number(dispatches) > number(runs) && own_time.ends_with(" ms") && time.ends_with(" ms"), "{row}");
+    }
+    assert!(out.contains("of 2 pieces, 2 found in their own scenarios, 2 in generated ones"), "{out}");
+    // What is not found within the runs is said so, and the search ends.
+    let one = ["museum", "--time", "nbd-open-timer-outlives", "--starts", "1", "--runs", "3", "--scenarios", scenarios];
+    let (code, out, err) = sim(Path::new("/"), &one, "");
+    assert!(code == 0 && out.contains("| > 3 | – | – |"), "{out}{err}");
+    let (code, _, err) = sim(Path::new("/"), &["museum", "--time", "--generated"], "");
+    assert!(code == 2 && err.contains("--generated"), "{err}");
+}
+
 /// A worker that is ahead of the campaign's end leaves no file of what does not count.
 #[test]
 fn files_do_not_depend_on_the_workers() {

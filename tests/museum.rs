@@ -54,6 +54,7 @@ const OF_EACH: &[(&str, Test)] = &[
 fn main() -> ExitCode {
     let mut all = trials![
         there_are_enough,
+        the_table_of_times_has_each,
         the_generator_finds_the_crash_that_is_alive,
         the_ladder_finds_the_race_of_2016_at_once,
         the_race_of_2016_is_found_at_once,
@@ -84,6 +85,18 @@ fn outcome(plan: &Plan, seed: Option<u64>, quirks: Quirks) -> Outcome {
 
 fn there_are_enough() {
     assert!(exhibits().len() >= 12, "{}", exhibits().len());
+}
+
+/// The table in the documents has a row for each piece, with its invariant, in the order of the quirks.
+fn the_table_of_times_has_each() {
+    let text = std::fs::read_to_string(path("docs/time-to-a-bug.md")).expect("the document");
+    let table = text.split("\n## ").find(|section| section.starts_with("Now")).expect("the newest table");
+    let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| `")).collect();
+    let heads: Vec<String> = rows.iter().map(|row| row.split('|').take(3).collect::<Vec<_>>().join("|")).collect();
+    let wanted: Vec<String> =
+        exhibits().iter().map(|about| format!("| `{}` | {} ", about.name, about.breaks.name())).collect();
+    assert_eq!(heads, wanted, "`blockjob-sim museum --time` makes it");
+    assert!(rows.iter().all(|row| row.matches('|').count() == 8), "{rows:#?}");
 }
 
 fn passes_under_seeds(about: &QuirkInfo) {

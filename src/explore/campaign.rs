@@ -7,7 +7,7 @@
 use super::atlas::{Atlas, STATES};
 use super::digest::mix;
 use super::exhaust::{Start, exhaust_in, listed, off_script};
-use super::run::{Ran, differs, finish, recorded, run};
+use super::run::{Ran, differs, finish, recorded};
 use super::search::Caps;
 use super::strategy::Strategy;
 use crate::choice::{ChoicePoint, Choose, MODE_FAULTS, MODE_ORDER};
@@ -367,6 +367,7 @@ impl Worker {
         before: Before<'_>,
     ) -> Block {
         let mode = self.campaign.mode();
+        let options = RunOptions { level: Some(Level::Client), ..self.options };
         let from = block.number.saturating_mul(BLOCK);
         if from >= seeds.end - seeds.start {
             return Block { beyond: true, ..block };
@@ -378,36 +379,32 @@ impl Worker {
             if !before(&|| format!("--strategy {name} --seed {seed}")) {
                 break;
             }
-            let generated;
-            let start = match source {
-                Source::Scenario(start) => &**start,
-                Source::Generated(plan) => {
-                    match Start::of_all(&plan(seed), &RunOptions { level: Some(Level::Client), ..self.options }) {
-                        Ok(start) => {
-                            generated = start;
-                            &generated
-                        }
-                        Err(outcome) => {
-                            block.runs += 1;
-                            block.fail(&outcome, false, |kind| {
-                                Found::new(Some(name.clone()), Some(seed), String::new(), kind, &outcome)
-                            });
-                            continue;
-                        }
-                    }
-                }
+            let begin = || match source {
+                Source::Scenario(start) => Ok((**start).clone()),
+                Source::Generated(plan) => Start::of_all(&plan(seed), &options),
             };
             let mut ran = match source {
-                Source::Scenario(_) => self.run(start, || strategy.chooser_in(mode, seed)),
-                Source::Generated(_) => {
-                    let mut ran = run(start, strategy.chooser_in(mode, seed));
-                    // Equal choices are another schedule in another scenario.
-                    ran.schedule = mix(ran.schedule, seed);
-                    ran
-                }
+                Source::Scenario(start) => self.run(start, || strategy.chooser_in(mode, seed)),
+                Source::Generated(_) => match begin() {
+                    Ok(start) => {
+                        // Nobody shares it, so that nothing of it is copied. It is made again where it is wanted again.
+                        let mut ran = finish(start.sim, strategy.chooser_in(mode, seed));
+                        // Equal choices are another schedule in another scenario.
+                        ran.schedule = mix(ran.schedule, seed);
+                        ran
+                    }
+                    Err(outcome) => {
+                        block.runs += 1;
+                        block.fail(&outcome, false, |kind| {
+                            Found::new(Some(name.clone()), Some(seed), String::new(), kind, &outcome)
+                        });
+                        continue;
+                    }
+                },
             };
+            let again = || begin().expect("it did begin");
             if self.campaign.check_determinism
-                && let Some(difference) = differs(start, strategy.chooser_in(mode, seed))
+                && let Some(difference) = differs(&again(), strategy.chooser_in(mode, seed))
             {
                 let reason = format!("{ANOTHER_RUN}: {difference}");
                 let outcome = Outcome::Crash { at: None, message: reason };
@@ -420,7 +417,7 @@ impl Worker {
                 ran.outcome = Outcome::Passed;
             }
             block.take(&self.campaign, &ran, matches!(source, Source::Scenario(_)), |kind| {
-                let (log, _, outcome) = recorded(start, strategy.chooser_in(mode, seed));
+                let (log, _, outcome) = recorded(&again(), strategy.chooser_in(mode, seed));
                 Found::new(Some(name.clone()), Some(seed), log.deviations().one_line(), kind, &outcome)
             });
         }

@@ -24,10 +24,14 @@ pub(super) enum Part {
     Odd = 1007,
     /// How much of that there is.
     OddKnobs = 1008,
+    /// What jobs stumble over: empty disks, targets that hold old data, backing files that are missing, faults that strike late.
+    Traps = 1009,
+    /// What a guest does right behind a command.
+    Heels = 1010,
     /// Exports, and their clients.
-    Exports = 1009,
+    Exports = 1011,
     /// How much there is of that.
-    ExportKnobs = 1010,
+    ExportKnobs = 1012,
 }
 
 /// Draws for one part.

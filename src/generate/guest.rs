@@ -9,7 +9,12 @@ use crate::scenario::plan::{Fails, StepKind};
 
 /// A range within `size` bytes: small, or whole clusters.
 pub(super) fn range(size: u64, d: &mut Draw) -> (u64, u64) {
-    let unit = d.pick(&[512, 4 * KIB, 32 * KIB, 64 * KIB, 64 * KIB, 128 * KIB, MIB]).min(size.max(512));
+    range_of(&[512, 4 * KIB, 32 * KIB, 64 * KIB, 64 * KIB, 128 * KIB, MIB], size, d)
+}
+
+/// The same, of one to four of these units.
+pub(super) fn range_of(units: &[u64], size: u64, d: &mut Draw) -> (u64, u64) {
+    let unit = d.pick(units).min(size.max(512));
     let offset = unit * d.below(usize::try_from(size / unit).unwrap_or(1).max(1)) as u64;
     let length = unit * d.range(1, 4) as u64;
     (offset, length.min(size.saturating_sub(offset)) / 512 * 512)
@@ -47,6 +52,47 @@ impl Program<'_> {
             other => format!("{other} {place}"),
         };
         let name = self.shape.drives[number].name.clone();
+        self.qemu_io(&name, &line);
+    }
+
+    /// The drive that a command is about.
+    pub(super) fn drive_named(&self, arguments: &[(&'static str, Json)]) -> Option<usize> {
+        let (_, name) = arguments.iter().find(|(key, _)| *key == "device")?;
+        let name = name.as_str()?;
+        self.shape.drives.iter().position(|drive| &*drive.name == name || &*drive.node == name)
+    }
+
+    /// What a guest does right behind a command about its disk, where the client does not wait: requests that are under way while a
+    /// job begins or ends, some on all of the disk and some on a part of a cluster.
+    pub(super) fn on_its_heels(&mut self, drive: Option<usize>) {
+        let Some(number) = drive.filter(|drive| !self.held.contains(drive)) else { return };
+        if !self.heels.one_in(self.knobs.heels_one_in) {
+            return;
+        }
+        let drive = &self.shape.drives[number];
+        let (name, size, discards) = (drive.name.clone(), drive.size / 512 * 512, if drive.unmap { 3 } else { 0 });
+        if size == 0 {
+            return;
+        }
+        for _ in 0..self.heels.weighted(&[(4, 1), (3, 2), (1, 3), (2, 4)]) {
+            let unit = self.heels.pick(&[512, 4 * KIB, 64 * KIB, 64 * KIB]).min(size);
+            let (offset, length) = match self.heels.one_in(3) {
+                true => (0, size),
+                false => (unit * self.heels.below(usize::try_from(size / unit).unwrap_or(1)) as u64, unit),
+            };
+            let byte = self.heels.range(1, 255);
+            let place = format!("{} {}", text(offset), text(length));
+            let kinds = [(8, "aio_write"), (discards, "discard"), (1, "write -z"), (1, "write")];
+            let line = match self.heels.weighted(&kinds) {
+                kind @ ("aio_write" | "write") => format!("{kind} -P {byte:#04x} {place}"),
+                kind => format!("{kind} {place}"),
+            };
+            self.qemu_io(&name, &line);
+        }
+    }
+
+    /// A line for qemu-io.
+    pub(super) fn qemu_io(&mut self, name: &str, line: &str) {
         self.steps.push(StepKind::Hmp {
             line: format!("qemu-io {name} \"{line}\"").into(),
             output: None,

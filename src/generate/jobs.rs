@@ -71,7 +71,7 @@ impl Drive {
     }
 }
 
-const POLICIES: [&str; 5] = ["report", "ignore", "stop", "enospc", "auto"];
+const POLICIES: [&str; 6] = ["report", "ignore", "stop", "stop", "enospc", "auto"];
 
 impl Program<'_> {
     /// A command about these jobs.
@@ -144,7 +144,7 @@ impl Program<'_> {
     fn policies(&mut self, keys: &[&'static str], arguments: &mut Vec<(&'static str, Json)>) -> bool {
         let mut stops = false;
         for key in keys {
-            if self.chain.one_in(4) {
+            if self.chain.one_in(if self.knobs.late_faults_one_in > 0 { 2 } else { 3 }) {
                 let policy = match self.chain.pick(&POLICIES) {
                     "ignore" if self.shape.faults_stay => "report",
                     policy => policy,
@@ -162,7 +162,9 @@ impl Program<'_> {
             self.held.push(about.drive);
         }
         self.jobs.push(job);
+        let drive = self.drive_named(&arguments);
         self.command(command, arguments);
+        self.on_its_heels(drive);
         self.settle();
     }
 
@@ -174,8 +176,11 @@ impl Program<'_> {
         let device = if self.chain.one_in(6) { of.node.clone() } else { of.name.clone() };
         arguments.push(("device", Json::Str(device)));
         let sync = self.chain.pick(&["full", "full", "full", "top", "top", "none"]);
-        arguments.push(("sync", sync.into()));
         let target = if self.chain.one_in(3) { None } else { self.free_target(drive) };
+        // What is not copied, its user says, the target has already.
+        let is_old = target.is_some_and(|number| self.shape.targets[number].is_old);
+        let sync = if is_old { "full" } else { sync };
+        arguments.push(("sync", sync.into()));
         let (command, layer, topmost) = match target {
             Some(number) => {
                 let node = self.shape.targets[number].node.clone();
@@ -194,16 +199,16 @@ impl Program<'_> {
             let mode = self.chain.pick(&["write-blocking", "write-blocking", "background"]);
             arguments.push(("copy-mode", mode.into()));
         }
-        if self.chain.one_in(4) {
-            let granularity = self.chain.pick(&[512, 4 * KIB, 65_536, 131_072, MIB]);
+        if self.chain.one_in(3) {
+            let granularity = self.chain.pick(&[512, 4 * KIB, 65_536, 65_536, 131_072, MIB]);
             arguments.push(("granularity", Json::uint(granularity)));
         }
-        if self.chain.one_in(5) {
-            let size = self.chain.pick(&[1, 65_536, 131_072, MIB, 4 * MIB, 0]);
+        if self.chain.one_in(3) {
+            let size = self.chain.pick(&[1, 65_536, 65_536, 131_072, 131_072, MIB, 4 * MIB, 0]);
             arguments.push(("buf-size", Json::uint(size)));
         }
-        if self.chain.one_in(12) {
-            let replaced = self.chain.pick(&[of.node.clone(), layer.file.clone()]);
+        if self.chain.one_in(4) {
+            let replaced = self.chain.pick(&[of.node.clone(), of.node.clone(), layer.file.clone()]);
             arguments.push(("replaces", Json::Str(replaced)));
         }
         self.policies(&["on-source-error", "on-target-error"], &mut arguments);
@@ -213,7 +218,8 @@ impl Program<'_> {
 
     /// A target that `drive-mirror` names by its file.
     fn mirror_file(&mut self, drive: usize, arguments: &mut Vec<(&'static str, Json)>) -> Layer {
-        let mut layer = if self.chain.one_in(4) {
+        let often = if self.knobs.missing_backing_one_in > 0 { 2 } else { 4 };
+        let mut layer = if self.chain.one_in(often) {
             let (file, format) = self.chain.pick(&self.shape.drives[drive].spare);
             arguments.push(("mode", "existing".into()));
             arguments.push(("format", format.into()));
@@ -374,13 +380,15 @@ impl Program<'_> {
         let job = if ready.is_empty() { self.jobs.len().wrapping_sub(1) } else { self.chain.pick(ready) };
         let id: Arc<str> = self.jobs.get(job).map_or_else(|| "none".into(), |job| job.id.clone());
         let device = ("device", Json::Str(id.clone()));
-        match self.chain.weighted(&[(6, 0), (2, 1), (2, 2), (1, 3)]) {
+        let drive = self.jobs.get(job).and_then(|job| job.about.as_ref()).map(|about| about.drive);
+        match self.chain.weighted(&[(6, 0), (2, 1), (2, 2), (1, 3), (3, 4), (4, 5)]) {
             0 => {
-                let of_block = self.chain.one_in(2);
-                match of_block {
-                    true => self.command("block-job-complete", vec![device]),
-                    false => self.command("job-complete", vec![("id", Json::Str(id))]),
+                if !waits(self.knobs.kind) && self.heels.one_in(2) {
+                    // So that it is READY.
+                    self.steps.push(StepKind::Idle);
                 }
+                self.complete(&id);
+                self.on_its_heels(drive);
                 if ready.contains(&job) && waits(self.knobs.kind) {
                     self.over(job);
                 }
@@ -401,9 +409,48 @@ impl Program<'_> {
                 }
                 self.command("block-job-change", arguments);
             }
-            _ => self.command("block-job-pause", vec![device]),
+            3 => self.command("block-job-pause", vec![device]),
+            4 => {
+                self.command("block-job-pause", vec![device.clone()]);
+                self.settle();
+                // QEMU crashes where one that replaces a node is told twice.
+                for _ in 0..if self.knobs.crashes { self.chain.range(1, 2) } else { 1 } {
+                    self.complete(&id);
+                }
+                if self.chain.one_in(2) {
+                    self.command("block-job-resume", vec![device]);
+                }
+            }
+            _ => {
+                self.write_behind_ready(drive);
+                if self.chain.one_in(2) {
+                    self.settle();
+                    self.command("block-job-resume", vec![device]);
+                }
+            }
         }
         self.settle();
+    }
+
+    fn complete(&mut self, id: &Arc<str>) {
+        let id = Json::Str(id.clone());
+        match self.chain.one_in(2) {
+            true => self.command("block-job-complete", vec![("device", id)]),
+            false => self.command("job-complete", vec![("id", id)]),
+        }
+    }
+
+    /// A guest goes on with its work while a job is READY: the same bytes twice, as one write may meet the copy of the other.
+    fn write_behind_ready(&mut self, drive: Option<usize>) {
+        let Some(number) = drive.filter(|drive| !self.held.contains(drive)) else { return };
+        let (name, size) = (self.shape.drives[number].name.clone(), self.shape.drives[number].size);
+        let (offset, length) = super::guest::range(size, &mut self.chain);
+        let discards = if self.shape.drives[number].unmap { 2 } else { 0 };
+        let kinds = [(4, "write -P 0x77"), (1, "write -z"), (discards, "discard")];
+        for _ in 0..self.chain.range(1, 2) {
+            let kind = self.chain.weighted(&kinds);
+            self.qemu_io(&name, &format!("{kind} {offset} {length}"));
+        }
     }
 
     /// A command that finds the links of a chain frozen, or changes one.

@@ -94,6 +94,12 @@ pub struct Knobs {
     pub odd_in_ten: u32,
     /// Of ten commands, how many are about exports and their clients.
     pub exports_in_ten: u32,
+    pub empty_disk_one_in: u32,
+    pub old_data_one_in: u32,
+    pub missing_backing_one_in: u32,
+    pub late_faults_one_in: u32,
+    /// After how many commands about a disk its guest writes at once; 0 in a program whose client waits.
+    pub heels_one_in: u32,
 }
 
 impl Knobs {
@@ -111,11 +117,16 @@ impl Knobs {
         let wrong = d.pick(&[0, 3, 6, 12, 24]);
         let mut jobs = Draw::new(seed, Part::Jobs);
         let jobs_in_ten = if options.all_kinds { jobs.pick(&[0, 0, 3, 5, 7]) } else { 0 };
+        let mut traps = Draw::new(seed, Part::Traps);
+        let mut trap = |often: &[u32]| {
+            let drawn = traps.pick(often);
+            if options.all_kinds { drawn } else { 0 }
+        };
         Knobs {
             kind,
             crashes: options.crashes,
-            drives: d.weighted(&[(3, 1), (4, 2), (1, 3)]),
-            commands: d.pick(&[4, 6, 8, 12, 16, 24]),
+            drives: d.weighted(&[(4, 1), (4, 2), (1, 3)]),
+            commands: d.pick(&[3, 4, 4, 6, 8, 16]),
             bitmaps_per_drive: d.weighted(&[(1, 0), (4, 1), (3, 2), (1, 3)]),
             images_written_in: d.range(0, 4),
             backing_one_in: d.pick(&[0, 2, 3]),
@@ -147,6 +158,11 @@ impl Knobs {
             ends_at_once_one_in: if jobs_in_ten == 0 { 0 } else { jobs.pick(&[0, 4, 8]) },
             odd_in_ten: if options.all_kinds { Draw::new(seed, Part::OddKnobs).pick(&[0, 0, 0, 2, 4]) } else { 0 },
             exports_in_ten: if options.exports { Draw::new(seed, Part::ExportKnobs).pick(&[4, 6, 8]) } else { 0 },
+            empty_disk_one_in: trap(&[0, 0, 0, 3]),
+            old_data_one_in: trap(&[0, 1, 2]),
+            missing_backing_one_in: trap(&[0, 0, 1]),
+            late_faults_one_in: trap(&[0, 1, 2]),
+            heels_one_in: if kind == ClientKind::Racing { Draw::new(seed, Part::Heels).pick(&[0, 1, 1, 2]) } else { 0 },
         }
     }
 
@@ -186,6 +202,11 @@ impl Knobs {
             ("ended while jobs run", once(self.ends_at_once_one_in)),
             ("hotplug, resets, reopening, odd numbers", format!("{} of 10 commands", self.odd_in_ten)),
             ("exports and their clients", format!("{} of 10 commands", self.exports_in_ten)),
+            ("empty disks", once(self.empty_disk_one_in)),
+            ("targets that hold old data", once(self.old_data_one_in)),
+            ("backing files that are missing", once(self.missing_backing_one_in)),
+            ("faults of targets that strike late", once(self.late_faults_one_in)),
+            ("guests that write right behind a command", once(self.heels_one_in)),
         ];
         let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         rows.iter().map(|(name, value)| format!("{name:<width$}  {value}\n")).collect()

@@ -30,6 +30,7 @@ pub(super) struct Program<'a> {
     pub chain: Draw,
     pub odd: Draw,
     pub nbd: Draw,
+    pub heels: Draw,
     pub steps: Vec<StepKind>,
     /// Drives of which a job may stay drained until it is finalised: a request of the guest would wait for that, and with it the monitor.
     pub held: Vec<usize>,
@@ -63,6 +64,7 @@ impl<'a> Program<'a> {
             chain: Draw::new(seed, Part::Jobs),
             odd: Draw::new(seed, Part::Odd),
             nbd: Draw::new(seed, Part::Exports),
+            heels: Draw::new(seed, Part::Heels),
             steps: Vec::new(),
             held: Vec::new(),
             jobs: Vec::new(),
@@ -76,8 +78,8 @@ impl<'a> Program<'a> {
         }
     }
 
-    /// Writes it.
-    pub(super) fn write(mut self) -> Vec<StepKind> {
+    /// Writes it; beside it there is what it was written for.
+    pub(super) fn write(mut self) -> (Vec<StepKind>, Shape) {
         for options in std::mem::take(&mut self.shape.first) {
             self.push("blockdev-add", options);
         }
@@ -95,7 +97,7 @@ impl<'a> Program<'a> {
             self.clients_end();
             self.finale();
         }
-        self.steps
+        (self.steps, self.shape)
     }
 
     /// Sends a command whose arguments may be spoilt first.
@@ -149,7 +151,9 @@ impl<'a> Program<'a> {
             }
             2 => {
                 let (name, arguments) = self.backup();
+                let drive = self.drive_named(&arguments);
                 self.command(name, arguments);
+                self.on_its_heels(drive);
                 self.settle();
             }
             3 => self.transaction(),
@@ -357,7 +361,12 @@ impl<'a> Program<'a> {
         let word = |of_block, block, job| if of_block { block } else { job };
         let arguments = vec![both(&id, of_block)];
         match self.arguments.weighted(&[(4, 0), (4, 1), (4, 2), (3, 3), (3, 4), (2, 5), (1, 6)]) {
-            0 => self.command(word(of_block, "block-job-pause", "job-pause"), arguments),
+            0 => {
+                if let Some(job) = self.jobs.get_mut(job) {
+                    job.lingers = true;
+                }
+                self.command(word(of_block, "block-job-pause", "job-pause"), arguments);
+            }
             1 => self.command(word(of_block, "block-job-resume", "job-resume"), arguments),
             2 if of_block => {
                 let mut arguments = arguments;
@@ -392,8 +401,10 @@ impl<'a> Program<'a> {
         self.ended();
         let careful = waits(self.knobs.kind) && self.knobs.wrong_one_in == 0 && self.knobs.faulty_drive_one_in == 0;
         let mut left: Vec<Arc<str>> = Vec::new();
-        for job in self.jobs.iter().filter(|job| !job.over || !careful) {
-            if !left.contains(&job.id) {
+        for job in &self.jobs {
+            // Some that should be gone are told as well.
+            let told = !job.over || !careful && self.order.one_in(3);
+            if told && !left.contains(&job.id) {
                 left.push(job.id.clone());
             }
         }
@@ -420,6 +431,5 @@ impl<'a> Program<'a> {
         }
         self.push("query-jobs", Json::empty());
         self.push("query-block-jobs", Json::empty());
-        self.push("query-named-block-nodes", Json::dict(vec![("flat", true.into())]));
     }
 }

@@ -4,8 +4,9 @@ use super::draw::{Draw, Part};
 use super::knobs::{ClientKind, Knobs};
 use crate::base::Json;
 use crate::base::units::{KIB, MIB};
-use crate::scenario::plan::{Backing, FileOp, ImageFormat, Qcow2Options, WriteData};
+use crate::scenario::plan::{Backing, FileOp, ImageFormat, Qcow2Options, StepKind, WriteData};
 use crate::trace::canonical;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A source of backups.
@@ -50,6 +51,8 @@ pub(super) struct Target {
     /// How to add it; it is there from the start if `added`.
     pub options: Json,
     pub added: bool,
+    /// Its image holds data of its own.
+    pub is_old: bool,
     /// The number of the job that is believed to use it.
     pub job: Option<usize>,
 }
@@ -72,8 +75,8 @@ const SIZES: [u64; 12] = [
     128 * KIB,
     192 * KIB,
     256 * KIB,
+    320 * KIB,
     512 * KIB,
-    MIB,
     MIB,
     MIB + 64 * KIB,
     2 * MIB,
@@ -88,22 +91,25 @@ impl Shape {
     pub(super) fn draw(knobs: &Knobs, seed: u64) -> Shape {
         let mut d = Draw::new(seed, Part::Shape);
         let mut faults = Draw::new(seed, Part::Faults);
+        let mut traps = Draw::new(seed, Part::Traps);
         let mut shape = Shape::default();
         for number in 0..knobs.drives {
-            shape.drive(number, knobs, &mut d, &mut faults);
+            let empty = traps.one_in(knobs.empty_disk_one_in);
+            shape.drive(number, empty, knobs, &mut d, &mut faults);
         }
         for number in 0..knobs.drives {
             for _ in 0..d.range(1, 2) {
-                shape.target(number, knobs, &mut d, &mut faults);
+                shape.target(number, knobs, &mut d, &mut faults, &mut traps);
             }
-            shape.spare_images(number, &mut d);
+            shape.spare_images(number, knobs, &mut d, &mut traps);
         }
         shape
     }
 
-    fn drive(&mut self, number: usize, knobs: &Knobs, d: &mut Draw, faults: &mut Draw) {
+    fn drive(&mut self, number: usize, empty: bool, knobs: &Knobs, d: &mut Draw, faults: &mut Draw) {
         let format = d.weighted(&[(7, "qcow2"), (2, "raw"), (1, "null-co")]);
         let size = d.pick(&SIZES);
+        let size = if empty { 0 } else { size };
         let node: Arc<str> = format!("n{number}").into();
         let unmap = d.one_in(2);
         let mut drive = Drive {
@@ -199,7 +205,10 @@ impl Shape {
         d: &mut Draw,
     ) {
         let mut options = Qcow2Options::default();
-        let (cluster_size, old, lazy) = (d.pick(&CLUSTERS), d.one_in(8), d.one_in(12));
+        let (mut cluster_size, old, lazy) = (d.pick(&CLUSTERS), d.one_in(8), d.one_in(12));
+        if cluster_size == Some(512) && size > 512 * KIB {
+            cluster_size = Some(4 * KIB);
+        }
         if format == ImageFormat::Qcow2 {
             options.cluster_size = cluster_size;
             options.compat_v3 = old.then_some(false);
@@ -209,7 +218,8 @@ impl Shape {
     }
 
     fn write(&mut self, file: &Arc<str>, format: ImageFormat, size: u64, d: &mut Draw) {
-        let (offset, length) = super::guest::range(size, d);
+        // Making an image costs as much as running a program on it: large writes to it show nothing that small ones do not.
+        let (offset, length) = super::guest::range_of(&[512, 4 * KIB, 32 * KIB, 64 * KIB, 64 * KIB], size, d);
         let data = match d.below(8) {
             0 => WriteData::Zero,
             _ => WriteData::Pattern(d.range(1, 255) as u8),
@@ -223,13 +233,14 @@ impl Shape {
         self.args.extend(["-blockdev".into(), canonical::to_string(options).into()]);
     }
 
-    fn target(&mut self, drive: usize, knobs: &Knobs, d: &mut Draw, faults: &mut Draw) {
+    fn target(&mut self, drive: usize, knobs: &Knobs, d: &mut Draw, faults: &mut Draw, traps: &mut Draw) {
         let number = self.targets.len();
         let node: Arc<str> = format!("t{number}").into();
         let size = self.drives[drive].size;
         let format = d.weighted(&[(7, "qcow2"), (3, "raw"), (1, "null-co")]);
         // The first target of a drive is there from the start.
         let added = number == 0 || !d.one_in(4);
+        let mut is_old = false;
         let options = if format == "null-co" {
             Json::dict(vec![
                 ("driver", "null-co".into()),
@@ -241,10 +252,18 @@ impl Shape {
             let file: Arc<str> = format!("t{number}.{format}").into();
             let own = if format == "raw" { ImageFormat::Raw } else { ImageFormat::Qcow2 };
             self.create(&file, own, size, None, d);
+            is_old = traps.one_in(knobs.old_data_one_in);
+            if is_old {
+                for _ in 0..traps.range(1, 2) {
+                    self.write(&file, own, size, traps);
+                }
+            }
             let mut below = file_node(&file, false);
-            if faults.one_in(knobs.faulty_drive_one_in * 2) {
+            let often = if knobs.late_faults_one_in == 1 { 1 } else { 2 };
+            if faults.one_in(knobs.faulty_drive_one_in * often) {
                 let mut debug = vec![("driver", "blkdebug".into()), ("image", below)];
-                debug.extend(self.rules(format, "target", faults));
+                let late = traps.one_in(knobs.late_faults_one_in);
+                debug.extend(if late { self.late_rules(format, traps) } else { self.rules(format, "target", faults) });
                 below = Json::dict(debug);
             }
             format_node(format, &node, below, d.one_in(4), None)
@@ -252,11 +271,11 @@ impl Shape {
         if added {
             self.blockdev(&options);
         }
-        self.targets.push(Target { node, drive, options, added, job: None });
+        self.targets.push(Target { node, drive, options, added, is_old, job: None });
     }
 
     /// Images for backups that name a file: an anchor, and a chain of two on it.
-    fn spare_images(&mut self, drive: usize, d: &mut Draw) {
+    fn spare_images(&mut self, drive: usize, knobs: &Knobs, d: &mut Draw, traps: &mut Draw) {
         let size = self.drives[drive].size;
         let mut below: Option<Backing> = None;
         for part in ["full", "inc0", "inc1"] {
@@ -265,6 +284,60 @@ impl Shape {
             self.drives[drive].spare.push((file.clone(), "qcow2"));
             below = Some(Backing { file, format: ImageFormat::Qcow2 });
         }
+        if traps.one_in(knobs.missing_backing_one_in) {
+            let (file, _) = traps.pick(&self.drives[drive].spare[1..]);
+            let backing = Some(Backing { file: "nope.qcow2".into(), format: ImageFormat::Qcow2 });
+            self.files.push(FileOp::Rebase { file, backing });
+        }
+    }
+
+    /// Images that no command names and no node opens are not made, nor are nodes to copy to: programs that differ in what they
+    /// leave alone differ in nothing, and each image costs as much as some commands.
+    pub(super) fn without_unnamed(&mut self, steps: &[StepKind]) {
+        let mut named = BTreeSet::new();
+        for step in steps {
+            if let StepKind::Qmp { command, .. } = step {
+                names_in(command, &mut named);
+            }
+        }
+        let mut needless: BTreeSet<Arc<str>> = BTreeSet::new();
+        let mut nodes: Vec<Arc<str>> = Vec::new();
+        for target in self.targets.iter().filter(|target| !named.contains(&*target.node)) {
+            nodes.push(canonical::to_string(&target.options).into());
+            needless.extend(file_of(&target.options));
+        }
+        let spare = self.drives.iter().flat_map(|drive| {
+            // Each stands on the one before it.
+            let used = drive.spare.iter().rposition(|(file, _)| named.contains(&**file)).map_or(0, |last| last + 1);
+            &drive.spare[used..]
+        });
+        needless.extend(spare.map(|(file, _)| file.clone()));
+        self.files.retain(|op| match op {
+            FileOp::Create { file, .. } | FileOp::Write { file, .. } | FileOp::Rebase { file, .. } => {
+                !needless.contains(file)
+            }
+            _ => true,
+        });
+        let args = std::mem::take(&mut self.args);
+        let pairs = args.chunks(2).filter(|pair| !(&*pair[0] == "-blockdev" && nodes.contains(&pair[1])));
+        self.args = pairs.flatten().cloned().collect();
+    }
+
+    /// Rules of a target that fails a while after it was flushed first, as a mirror does when it is READY.
+    fn late_rules(&mut self, format: &str, d: &mut Draw) -> Vec<(&'static str, Json)> {
+        let event = if format == "qcow2" { d.pick(&["write_aio", "write_aio", "l2_update"]) } else { "pwritev" };
+        let once = !d.one_in(6);
+        self.faults_stay |= !once;
+        let rule = vec![
+            ("event", event.into()),
+            ("errno", Json::Int(d.pick(&[5, 5, 28]))),
+            ("once", once.into()),
+            ("immediately", d.one_in(2).into()),
+            ("state", Json::Int(2)),
+        ];
+        let set = vec![("event", "flush_to_disk".into()), ("state", Json::Int(1)), ("new_state", Json::Int(2))];
+        let one = |members| Json::list(vec![Json::dict(members)]);
+        vec![("inject-error", one(rule)), ("set-state", one(set))]
     }
 
     /// Fault rules: what fails, after what, and how often.
@@ -306,6 +379,26 @@ impl Shape {
         }
         rules
     }
+}
+
+/// All texts in a command.
+fn names_in<'a>(json: &'a Json, names: &mut BTreeSet<&'a str>) {
+    match json {
+        Json::Str(text) => {
+            names.insert(text);
+        }
+        Json::List(items) => items.iter().for_each(|item| names_in(item, names)),
+        Json::Dict(members) => members.iter().for_each(|(_, value)| names_in(value, names)),
+        _ => {}
+    }
+}
+
+/// The file at the bottom of a node's definition.
+fn file_of(options: &Json) -> Option<Arc<str>> {
+    if let Some(Json::Str(file)) = options.get("filename") {
+        return Some(file.clone());
+    }
+    ["file", "image"].iter().find_map(|below| file_of(options.get(below)?))
 }
 
 /// `compat` of an image that is made.

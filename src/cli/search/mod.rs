@@ -7,3 +7,4 @@ pub(in crate::cli) mod fuzz;
 pub(in crate::cli) mod memory;
 pub(in crate::cli) mod merge;
 pub(in crate::cli) mod museum;
+mod museum_time;

@@ -1,6 +1,6 @@
 //! `blockjob-sim museum`: how soon each quirk is found, as a table.
-#![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the shell measures how long a search takes")]
 
+use super::museum_time;
 use crate::cli::output::Output;
 use crate::cli::{EXIT_USAGE, files, report};
 use crate::explore::{self, PORTFOLIO, Strategy};
@@ -10,7 +10,7 @@ use crate::scenario::plan::Plan;
 use crate::sim::outcome::{Outcome, RunOptions, Runner};
 use clap::Args;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// Arguments of `museum`.
 #[derive(Debug, Args)]
@@ -18,12 +18,15 @@ pub struct MuseumArgs {
     /// Only these quirks
     #[arg(value_parser = str::parse::<Quirk>)]
     names: Vec<Quirk>,
-    /// Searches for each quirk, each from another seed; figures are medians over them
-    #[arg(long, default_value_t = 20, value_name = "N")]
-    starts: u64,
-    /// Runs after which a search gives up
-    #[arg(long, default_value_t = 1000, value_name = "N")]
-    runs: u64,
+    /// Searches for each quirk, each from another seed; figures are medians over them [default: 20, with --time 5]
+    #[arg(long, value_name = "N")]
+    pub(super) starts: Option<u64>,
+    /// Runs after which a search gives up [default: 1000, with --time 4000]
+    #[arg(long, value_name = "N")]
+    pub(super) runs: Option<u64>,
+    /// Search as `fuzz` does by default, in the quirk's own scenario and in generated ones, and tell both: runs, dispatches, processor time
+    #[arg(long, conflicts_with_all = ["strategy", "generated"])]
+    time: bool,
     /// Search with this strategy only, instead of with all (`help strategies`, or ladder); may be given more than once
     #[arg(long, value_name = "NAME")]
     strategy: Vec<Way>,
@@ -35,7 +38,21 @@ pub struct MuseumArgs {
     all_kinds: bool,
     /// Folder with the scenarios
     #[arg(long, default_value = "sim-scenarios/museum", value_name = "DIR")]
-    scenarios: PathBuf,
+    pub(super) scenarios: PathBuf,
+}
+
+/// Searches for each quirk, and runs of each, unless the command line says otherwise.
+const STARTS: u64 = 20;
+const RUNS: u64 = 1000;
+
+impl MuseumArgs {
+    fn starts(&self) -> u64 {
+        self.starts.unwrap_or(STARTS)
+    }
+
+    fn runs(&self) -> u64 {
+        self.runs.unwrap_or(RUNS)
+    }
 }
 
 /// How schedules are found.
@@ -82,6 +99,14 @@ struct First {
 
 /// Searches, and prints the table.
 pub(in crate::cli) fn museum(args: &MuseumArgs, runner: Runner, out: &mut Output) -> u8 {
+    let pieces: Vec<&QuirkInfo> = TABLE
+        .iter()
+        .filter(|about| about.origin != Origin::Seeded)
+        .filter(|about| args.names.is_empty() || args.names.contains(&about.quirk))
+        .collect();
+    if args.time {
+        return museum_time::table(args, &pieces, runner, out);
+    }
     let all = || Strategy::ALL.into_iter().map(Way::Seeds).chain([Way::Ladder]);
     let ways: Vec<Way> = match (args.strategy.is_empty(), args.generated) {
         (false, _) => args.strategy.clone(),
@@ -91,12 +116,9 @@ pub(in crate::cli) fn museum(args: &MuseumArgs, runner: Runner, out: &mut Output
     let heads: String = ways.iter().map(|way| format!(" {} |", way.name())).collect();
     let mut lost = 0;
     let mut head = Some(format!("| quirk | breaks |{heads}\n|---|---|{}\n", "---:|".repeat(ways.len())));
-    for about in TABLE.iter().filter(|about| about.origin != Origin::Seeded) {
-        if !args.names.is_empty() && !args.names.contains(&about.quirk) {
-            continue;
-        }
+    for about in pieces {
         let file = args.scenarios.join(format!("{}.yaml", about.name));
-        let plan = match plan_of(&file, args.generated, out) {
+        let plan = match (!args.generated).then(|| plan_of(&file, out)).transpose() {
             Ok(plan) => plan,
             Err(code) => return code,
         };
@@ -124,9 +146,9 @@ fn searches(
     runner: Runner,
 ) -> Option<(u64, Duration)> {
     let mut found = Vec::new();
-    for start in 0..args.starts.max(1) {
+    for start in 0..args.starts().max(1) {
         // Half of them in vain are enough.
-        if found.iter().filter(|first: &&Option<First>| first.is_none()).count() as u64 > args.starts / 2 {
+        if found.iter().filter(|first: &&Option<First>| first.is_none()).count() as u64 > args.starts() / 2 {
             return None;
         }
         let first = match (way, plan) {
@@ -143,12 +165,10 @@ fn searches(
     median(found)
 }
 
-fn plan_of(file: &Path, generated: bool, out: &mut Output) -> Result<Option<Plan>, u8> {
-    if generated {
-        return Ok(None);
-    }
+/// The scenario in a file; where there is none, the exit code.
+pub(super) fn plan_of(file: &Path, out: &mut Output) -> Result<Plan, u8> {
     match files::plan(file) {
-        Ok(Some(plan)) => Ok(Some(plan)),
+        Ok(Some(plan)) => Ok(plan),
         Ok(None) => {
             out.error(&files::definitions_only(file));
             Err(EXIT_USAGE)
@@ -170,7 +190,7 @@ fn search(
     runner: Runner,
 ) -> Option<First> {
     let begin = cpu_time();
-    let runs = if strategy == Strategy::Calm && plan.is_some() { 1 } else { args.runs };
+    let runs = if strategy == Strategy::Calm && plan.is_some() { 1 } else { args.runs() };
     let first = (0..runs).find(|run| found_by(about, plan, strategy, start * FAR + run, args, runner))?;
     Some(First {
         runs: first + 1,
@@ -183,12 +203,12 @@ fn search(
 fn search_generated_in_turn(about: &QuirkInfo, start: u64, args: &MuseumArgs, runner: Runner) -> Option<First> {
     let begin = cpu_time();
     let turn = |run: u64| PORTFOLIO[(run % PORTFOLIO.len() as u64) as usize];
-    let first = (0..args.runs).find(|run| found_by(about, None, turn(*run), start * FAR + run, args, runner))?;
+    let first = (0..args.runs()).find(|run| found_by(about, None, turn(*run), start * FAR + run, args, runner))?;
     Some(First { runs: first + 1, time: cpu_time().saturating_sub(begin), by_chance: true })
 }
 
 /// How far apart the seeds are with which searches begin.
-const FAR: u64 = 1_000_000;
+pub(super) const FAR: u64 = 1_000_000;
 
 /// Whether a seed shows the quirk.
 fn found_by(
@@ -219,21 +239,19 @@ fn found_by(
 fn ladder(about: &QuirkInfo, plan: &Plan, start: u64, args: &MuseumArgs) -> Option<First> {
     let begin = cpu_time();
     let quirks = Quirks::NONE.with(about.quirk);
-    let tally = explore::check(plan).quirks(quirks).runs(args.runs).first_seed(start * FAR).run().ok()?;
+    let tally = explore::check(plan).quirks(quirks).runs(args.runs()).first_seed(start * FAR).run().ok()?;
     let found = tally.found.first()?;
     let runs = found.seed.map_or(tally.runs, |seed| tally.runs.min(seed - start * FAR + 1));
     Some(First { runs, time: cpu_time().saturating_sub(begin), by_chance: found.seed.is_some() })
 }
 
-/// Time that this thread has had a processor; where the system does not say so, time that has passed.
-fn cpu_time() -> Duration {
-    let told = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
-    let nanos = told.and_then(|text| text.split_whitespace().next()?.parse().ok());
-    let passed = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    nanos.map_or_else(passed, Duration::from_nanos)
+/// Time that this thread has had a processor.
+pub(super) fn cpu_time() -> Duration {
+    let told = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(told).unwrap_or_default()
 }
 
-fn violated(outcome: &Outcome) -> bool {
+pub(super) fn violated(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Violated { .. })
 }
 
@@ -247,7 +265,14 @@ fn median(mut searches: Vec<Option<First>>) -> Option<(u64, Duration)> {
     Some((first.runs, times[times.len() / 2]))
 }
 
-fn shown(time: Duration) -> String {
+/// The one in the middle, of an even number the lower; what is `None` is above all.
+pub(super) fn median_of<T: Ord + Copy>(figures: impl Iterator<Item = Option<T>>) -> Option<T> {
+    let mut figures: Vec<Option<T>> = figures.collect();
+    figures.sort_by_key(|figure| (figure.is_none(), *figure));
+    figures.get(figures.len().saturating_sub(1) / 2).copied().flatten()
+}
+
+pub(super) fn shown(time: Duration) -> String {
     let micros = time.as_micros();
     match micros {
         0..10_000 => format!("{}.{} ms", micros / 1000, micros % 1000 / 100),
