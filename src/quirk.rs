@@ -4,7 +4,10 @@
 //! `sim-scenarios/museum`) has a scenario for each.
 
 use crate::invariant::Invariant;
+use crate::version::Version;
+use crate::version::changes::Change;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 /// Where a quirk comes from.
@@ -304,18 +307,57 @@ const LIVE: u64 = {
     bits
 };
 
-/// A set of quirks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Which QEMU it is: a version, and the quirks that are switched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Quirks {
     /// Switched on.
     on: u64,
     /// Of those that are in force by default, switched off.
     mended: u64,
+    /// The version, if one was asked for.
+    version: Option<Version>,
+}
+
+impl Hash for Quirks {
+    /// The version counts where it is not the usual one, so that states of the usual one are called what they were called before there
+    /// were others.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.on, self.mended).hash(state);
+        if self.version.is_some() {
+            self.version.hash(state);
+        }
+    }
 }
 
 impl Quirks {
     /// Nothing is switched: what QEMU 10.0.2 does, or is meant to do where it crashes.
-    pub const NONE: Quirks = Quirks { on: 0, mended: 0 };
+    pub const NONE: Quirks = Quirks { on: 0, mended: 0, version: None };
+
+    /// The same of another version; without one, of the usual one.
+    #[must_use]
+    pub fn of(self, version: Option<Version>) -> Quirks {
+        Quirks { version, ..self }
+    }
+
+    /// The version that was asked for.
+    #[must_use]
+    pub fn asked(self) -> Option<Version> {
+        self.version
+    }
+
+    /// The version.
+    #[inline]
+    #[must_use]
+    pub fn version(self) -> Version {
+        self.version.unwrap_or_default()
+    }
+
+    /// Whether a change had come when this version was released.
+    #[inline]
+    #[must_use]
+    pub fn since(self, change: Change) -> bool {
+        self.version().has(change)
+    }
 
     /// Whether a quirk is in force.
     #[inline]
@@ -334,7 +376,7 @@ impl Quirks {
     #[must_use]
     pub fn with(self, quirk: Quirk) -> Quirks {
         let bit = 1 << quirk as u64;
-        let set = Quirks { on: self.on | bit, mended: self.mended & !bit };
+        let set = Quirks { on: self.on | bit, mended: self.mended & !bit, ..self };
         if quirk == Quirk::TxnDanglingMember { set.with(Quirk::TxnStartInPrepare) } else { set }
     }
 
@@ -342,7 +384,7 @@ impl Quirks {
     #[must_use]
     pub fn without(self, quirk: Quirk) -> Quirks {
         let bit = 1 << quirk as u64;
-        Quirks { on: self.on & !bit, mended: self.mended | bit & LIVE }
+        Quirks { on: self.on & !bit, mended: self.mended | bit & LIVE, ..self }
     }
 
     /// The set with a switch thrown.
@@ -357,20 +399,20 @@ impl Quirks {
     /// Nothing of what QEMU 10.0.2 does wrong by default.
     #[must_use]
     pub fn mended() -> Quirks {
-        Quirks { on: 0, mended: LIVE }
+        Quirks { mended: LIVE, ..Quirks::NONE }
     }
 
-    /// What is switched in either set.
+    /// What is switched in either set, of the version that `over` asks for, if it asks for one.
     #[must_use]
-    pub fn union(self, other: Quirks) -> Quirks {
-        let on = self.on | other.on;
-        Quirks { on, mended: (self.mended | other.mended) & !on }
+    pub fn union(self, over: Quirks) -> Quirks {
+        let on = self.on | over.on;
+        Quirks { on, mended: (self.mended | over.mended) & !on, version: over.version.or(self.version) }
     }
 
     /// Whether nothing is switched.
     #[must_use]
     pub fn is_empty(self) -> bool {
-        self == Quirks::NONE
+        self.of(None) == Quirks::NONE
     }
 
     /// The quirks that are switched on, in the order of the table.

@@ -137,6 +137,7 @@ pub(super) use member_name;
 
 /// QAPI's structs. Behind a type may stand `[flat]`: the members of another struct (`base`); `[with f]` and
 /// `[opt_with f]`: a member that `f` reads;
+/// `[since Change]`: one that may be left out, and that versions before the change do not know;
 /// `[init value]`: no member, but what whoever reads it fills in.
 macro_rules! members {
     ($(
@@ -188,11 +189,19 @@ macro_rules! members {
         }
     )+ };
     (@name $found:ident, $type:ty, $key:expr) => { $found.push(($key, <$type as $crate::qmp::declare::Member>::OPTIONAL)) };
+    (@name $found:ident, $type:ty, $key:expr, since $change:ident) => { $found.push(($key, true)) };
     (@name $found:ident, $type:ty, $key:expr, flat) => { $found.extend(<$type as $crate::qmp::declare::Members>::names()?) };
     (@name $found:ident, $type:ty, $key:expr, with $read:expr) => { $found.push(($key, false)) };
     (@name $found:ident, $type:ty, $key:expr, opt_with $read:expr) => { $found.push(($key, true)) };
     (@name $found:ident, $type:ty, $key:expr, init $value:expr) => {};
     (@read $v:ident, $type:ty, $key:expr) => { <$type as $crate::qmp::declare::Member>::member($v, $key)? };
+    (@read $v:ident, $type:ty, $key:expr, since $change:ident) => {
+        match $v.since($crate::version::changes::Change::$change) {
+            true => <$type as $crate::qmp::declare::Member>::member($v, $key)?,
+            // What nobody asks for is unexpected.
+            false => None,
+        }
+    };
     (@read $v:ident, $type:ty, $key:expr, flat) => { <$type>::visit($v)? };
     (@read $v:ident, $type:ty, $key:expr, with $read:expr) => { $v.with($key, $read)? };
     (@read $v:ident, $type:ty, $key:expr, opt_with $read:expr) => { $v.opt_with($key, $read)? };

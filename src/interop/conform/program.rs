@@ -70,15 +70,15 @@ const M: u64 = 1024 * 1024;
 const BITMAPS: [&str; 3] = ["b0", "b1", "b2"];
 const JOBS: [&str; 4] = ["j0", "j1", "j2", "j3"];
 
-/// The program of a seed from the generator of `blockjob-sim generate`, ended with `quit`, so that its images are whole.
+/// The program of a seed from the generator of `blockjob-sim generate`, of all kinds of jobs or of backups only, ended with `quit`, so that its images are whole.
 #[must_use]
-pub fn generated(kind: ProgramKind, seed: u64) -> Plan {
+pub fn generated(kind: ProgramKind, all_kinds: bool, seed: u64) -> Plan {
     let kind = match kind {
         ProgramKind::Well => generate::ClientKind::WellBehaved,
         ProgramKind::Faulty => generate::ClientKind::Hostile,
         ProgramKind::Racing => generate::ClientKind::Racing,
     };
-    let mut plan = generate::with(&generate::Options { kind: Some(kind), crashes: false, all_kinds: true }, seed).plan;
+    let mut plan = generate::with(&generate::Options { kind: Some(kind), crashes: false, all_kinds }, seed).plan;
     let mut steps = plan.steps.to_vec();
     let ending = ["query-jobs", "query-block", "query-named-block-nodes", "quit"]
         .map(|name| StepKind::Qmp { command: Json::dict(vec![("execute", name.into())]), expect: Expect::Any });

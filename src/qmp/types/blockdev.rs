@@ -7,6 +7,8 @@ use super::drivers::{
     PreallocateOptions, Qcow2Options, QuorumOptions, RawOptions, ThrottleOptions,
 };
 use super::enums::{DetectZeroes, DiscardOption};
+use crate::version::Version;
+use crate::version::changes::Change;
 use crate::base::Json;
 use crate::qmp::declare::{Value, members, values};
 use crate::qmp::error::QmpError;
@@ -238,7 +240,7 @@ impl BlockdevOptions {
         let node_name = v.opt_str("node-name")?;
         let discard = v.opt_enum("discard")?;
         let cache = v.opt_with("cache", CacheOptions::value)?;
-        let active = v.opt_bool("active")?;
+        let active = if v.since(Change::NodeActive) { v.opt_bool("active")? } else { None };
         let read_only = v.opt_bool("read-only")?;
         let auto_read_only = v.opt_bool("auto-read-only")?;
         let force_share = v.opt_bool("force-share")?;
@@ -269,21 +271,21 @@ impl BlockdevOptions {
     ///
     /// # Errors
     /// What QEMU says about the text or the options.
-    pub fn from_option(text: &str) -> Result<BlockdevOptions, QmpError> {
+    pub fn from_option(text: &str, version: Version) -> Result<BlockdevOptions, QmpError> {
         let (value, mode) = if text.starts_with('{') {
             (parse_one(text)?, Mode::Json)
         } else {
             (parse_keyval(text, Some("driver"))?, Mode::Keyval)
         };
-        BlockdevOptions::visit(ValueAt::root(&value, mode))
+        BlockdevOptions::visit(ValueAt::root(&value, mode, version))
     }
 
     /// Reads options whose scalars are all text, as [`crate::qmp::drive`] makes them.
     ///
     /// # Errors
     /// What QEMU says about the options when they come as `key=value`.
-    pub fn from_texts(options: &Json) -> Result<BlockdevOptions, QmpError> {
-        BlockdevOptions::visit(ValueAt::root(options, Mode::Keyval))
+    pub fn from_texts(options: &Json, version: Version) -> Result<BlockdevOptions, QmpError> {
+        BlockdevOptions::visit(ValueAt::root(options, Mode::Keyval, version))
     }
 
     fn visit_driver(driver: Driver, whole: &Json, v: &mut Visitor<'_>) -> Visit<DriverOptions> {

@@ -1,5 +1,6 @@
 //! The lock of the graph (`block/graph-lock.c`).
 
+use crate::version::changes::Change;
 use crate::world::World;
 use crate::world::aio::coroutine::Wait;
 use crate::world::aio::queue::Ctx;
@@ -44,6 +45,9 @@ impl GraphLockFrame {
 impl World {
     /// `bdrv_graph_wrlock`: drains everything without waiting, waits for readers only, and undrains before it returns.
     fn graph_wrlock(&mut self) -> Flow {
+        if !self.quirks.since(Change::GraphLock) {
+            return Flow::Go;
+        }
         assert!(!self.aio.has_writer, "the graph is locked for writing already");
         if self.nobody_sees_a_drain() {
             self.aio.has_writer = true;
@@ -62,6 +66,9 @@ impl World {
 
     /// `bdrv_graph_wrunlock`: lets readers in, then runs the bottom halves that the locked section left.
     fn graph_wrunlock(&mut self) -> Flow {
+        if !self.quirks.since(Change::GraphLock) {
+            return Flow::Go;
+        }
         self.aio.has_writer = false;
         for co in std::mem::take(&mut self.graph_readers_waiting) {
             self.co_enter(co, Ctx::Main);

@@ -9,6 +9,7 @@ use crate::bitmap::{BitmapId, DirtyBitmap};
 use crate::block::content::Data;
 use crate::qmp::error::QmpError;
 use crate::quirk::Quirk;
+use crate::version::changes::Change;
 use crate::world::World;
 use crate::world::aio::coroutine::Wait;
 use crate::world::aio::timer::TimerKind;
@@ -40,6 +41,8 @@ pub struct CbwState {
     pub discard_source: bool,
     /// What is left to copy.
     pub copy_bitmap: BitmapId,
+    /// The node that has this bitmap, where it is not the filter.
+    pub copy_bitmap_at: Option<NodeId>,
     /// What was copied for guest writes.
     pub done_bitmap: BitmapId,
     /// What a fleecing reader may see.
@@ -66,7 +69,7 @@ impl Driver {
 
 crate::base::time::rebase!(CbwState {
     moves: bcs;
-    rest: target, discard_source, copy_bitmap, done_bitmap, access_bitmap, break_snapshot, timeout, snapshot_error,
+    rest: target, discard_source, copy_bitmap, copy_bitmap_at, done_bitmap, access_bitmap, break_snapshot, timeout, snapshot_error,
         frozen_reads, frozen_waiters
 });
 
@@ -81,6 +84,7 @@ impl CbwState {
             target: None,
             discard_source,
             copy_bitmap,
+            copy_bitmap_at: None,
             done_bitmap,
             access_bitmap,
             break_snapshot: false,
@@ -236,28 +240,29 @@ impl World {
             Err(err) => return self.ret(Val::Done(Err(err))),
         };
         let len = self.bdrv_getlength(source);
-        let node = &mut self.graph.nodes[cbw];
-        node.size = len;
-        let copy_bitmap = node.bitmaps.add_anonymous(len, cluster_size);
-        let done_bitmap = node.bitmaps.add_anonymous(len, cluster_size);
-        let access_bitmap = node.bitmaps.add_anonymous(len, cluster_size);
-        for bitmap in [copy_bitmap, done_bitmap, access_bitmap] {
-            node.bitmaps.get_mut(bitmap).expect("just made").set_enabled(false);
-        }
+        let copy_bitmap_at = (!self.quirks.since(Change::CopyBitmapOfFilter)).then_some(source);
+        let copy_node = copy_bitmap_at.unwrap_or(cbw);
+        self.graph.nodes[cbw].size = len;
+        let mut add = |node: NodeId| {
+            let bitmaps = &mut self.graph.nodes[node].bitmaps;
+            let bitmap = bitmaps.add_anonymous(len, cluster_size);
+            bitmaps.get_mut(bitmap).expect("just made").set_enabled(false);
+            bitmap
+        };
+        let (copy_bitmap, done_bitmap, access_bitmap) = (add(copy_node), add(cbw), add(cbw));
         if let Some(wanted) = &wanted {
-            if let Err(text) = node.bitmaps.merge(copy_bitmap, wanted, false) {
+            if let Err(text) = self.graph.nodes[copy_node].bitmaps.merge(copy_bitmap, wanted, false) {
                 let name = wanted.name().cloned().unwrap_or_default();
                 let text = format!(
                     "Cannot create block-copy-state: Failed to merge bitmap '{name}' to internal copy-bitmap: {text}"
                 );
                 return fail(self, text);
             }
-            let copy = node.bitmaps.get(copy_bitmap).expect("just made").bitmap().clone();
-            node.bitmaps.merge_internal(access_bitmap, &copy);
+            let copy = self.bits(copy_node, copy_bitmap).clone();
+            self.graph.nodes[cbw].bitmaps.merge_internal(access_bitmap, &copy);
         } else {
-            for bitmap in [copy_bitmap, access_bitmap] {
-                node.bitmaps.get_mut(bitmap).expect("just made").bitmap_mut().set_all();
-            }
+            self.bits_mut(copy_node, copy_bitmap).set_all();
+            self.bits_mut(cbw, access_bitmap).set_all();
         }
         let limit = |bl: u64| if bl == 0 { i32::MAX as u64 } else { bl };
         let max_transfer = limit(self.graph.nodes[source].bl.max_transfer)
@@ -268,6 +273,7 @@ impl World {
         let state = self.cbw(cbw);
         state.bcs = bcs;
         (state.copy_bitmap, state.done_bitmap, state.access_bitmap) = (copy_bitmap, done_bitmap, access_bitmap);
+        state.copy_bitmap_at = copy_bitmap_at;
         self.refresh_limits(cbw);
         self.ret(Val::Done(Ok(())))
     }

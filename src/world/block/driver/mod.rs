@@ -543,9 +543,12 @@ impl World {
                     DriverFrame::DriverClosed(node).into(),
                 ]),
             Some(Driver::Cbw(cbw)) => {
-                let own = [cbw.access_bitmap, cbw.done_bitmap, cbw.copy_bitmap];
-                for bitmap in own {
-                    self.graph.nodes[node].bitmaps.release(bitmap);
+                let copy_at = cbw.copy_bitmap_at.unwrap_or(node);
+                let own = [(node, cbw.access_bitmap), (node, cbw.done_bitmap), (copy_at, cbw.copy_bitmap)];
+                for (at, bitmap) in own {
+                    if let Some(node) = self.graph.nodes.get_mut(at) {
+                        node.bitmaps.release(bitmap);
+                    }
                 }
                 self.driver_closed(node)
             }
