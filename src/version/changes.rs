@@ -117,6 +117,8 @@ changes! {
         "A transaction commits its last action first, so its jobs start last to first; and it refuses `completion-mode=grouped` before anything is prepared, with `transaction` in the text not written large.";
     ResizeSaysWhy = "resize-says-why", (8, 2), Texts, Measured, "",
         "block_resize of a node in use says by what (`Node 'X' is busy: …`, not `Device 'X' is in use`).";
+    DrainsOfChangedEdges = "drains-of-changed-edges", (8, 2), Pauses, Measured, "block: Mark bdrv_replace_node_common() GRAPH_WRLOCK",
+        "Appending a node drains both nodes, and taking a filter away drains the node below it, so that other jobs of that node are paused when a backup ends.";
     ZoneAppendStats = "zone-append-stats", (8, 1), Fields, Measured, "`since` in the schema",
         "`query-blockstats` counts zone appends.";
     DiscardNoUnref = "discard-no-unref", (8, 1), Arguments, Measured, "`since` in the schema",
@@ -137,6 +139,8 @@ changes! {
         "Nodes are active or not: query-block and query-named-block-nodes tell, blockdev-add takes `active`, block-export-add `allow-inactive`, and there is blockdev-set-active.";
     HandshakeMaxSeconds = "handshake-max-seconds", (10, 0), Arguments, Measured, "`since` in the schema",
         "nbd-server-start takes `handshake-max-seconds`.";
+    GraphLockDrained = "graph-lock-drained", (10, 1), Pauses, Measured, "block: add bdrv_graph_wrlock_drained() convenience wrapper",
+        "Whoever changes the graph waits until all jobs are quiet, and they go on when the change is made: a pause is seen where there was none before, and one section covers all edges of a node that is closed.";
     ImageLimits = "image-limits", (10, 1), Fields, Measured, "",
         "The `image` of a node has `limits`, those below it too.";
     NodeChildren = "node-children", (10, 1), Fields, Measured, "",

@@ -454,7 +454,7 @@ impl World {
         self.bdrv_ref(bs);
         self.seq([
             DrainFrame::DrainedBegin(bs).into(),
-            GraphLockFrame::GraphWrlock.into(),
+            GraphLockFrame::GraphWrlockOnly.into(),
             EdgesFrame::AttachToNode { parent: bs, name: "backing", role: Role::Cow, bs: backing }.into(),
             Frame::KeepOver(Box::new(GraphLockFrame::GraphWrunlock.into())),
             DrainFrame::DrainedEnd(bs).into(),

@@ -169,7 +169,7 @@ impl World {
         exit.at = EndStage::Replace;
         self.seq([
             DrainFrame::DrainedBegin(to_replace).into(),
-            GraphLockFrame::GraphWrlock.into(),
+            GraphLockFrame::GraphWrlockOnly.into(),
             MirrorFrame::Exit(exit).into(),
         ])
     }
