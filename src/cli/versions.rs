@@ -2,6 +2,7 @@
 
 use super::EXIT_USAGE;
 use super::output::Output;
+use crate::quirk;
 use crate::version::Version;
 use crate::version::changes::{About, Area, TABLE};
 use clap::Args;
@@ -15,7 +16,7 @@ pub struct VersionsArgs {
     /// The version that it is to run on; it may be an older one
     #[arg(value_name = "TO")]
     to: Option<Version>,
-    /// Print the table as Markdown, as it stands in docs/versions.md
+    /// Print the tables of docs/versions.md: what changed, and which quirks are alive
     #[arg(long, conflicts_with = "from")]
     markdown: bool,
 }
@@ -24,7 +25,7 @@ pub struct VersionsArgs {
 pub(super) fn versions(args: &VersionsArgs, out: &mut Output) -> u8 {
     match (args.from, args.to) {
         (Some(from), Some(to)) => between(from, to, out),
-        _ if args.markdown => out.print(&markdown()),
+        _ if args.markdown => out.print(&format!("{}\n{}", markdown(), quirks_markdown())),
         _ => list(out),
     }
     if out.failed { EXIT_USAGE } else { 0 }
@@ -88,6 +89,20 @@ pub fn markdown() -> String {
             about.evidence.word(),
             about.says
         ));
+    }
+    text
+}
+
+/// The quirks that are alive in some version, a row each.
+#[must_use]
+pub fn quirks_markdown() -> String {
+    let mut text = "| quirk | from | to | known by | in force by default in |\n|---|---|---|---|---|\n".to_owned();
+    for about in quirk::TABLE {
+        let Some((first, last, evidence)) = about.quirk.alive() else { continue };
+        let of = |version: &Version| quirk::Quirks::NONE.of(Some(*version)).has(about.quirk);
+        let in_force: Vec<&str> = Version::ALL.iter().filter(|version| of(version)).map(|v| v.name()).collect();
+        let in_force = if in_force.is_empty() { "none".to_owned() } else { in_force.join(", ") };
+        text.push_str(&format!("| `{}` | {first} | {last} | {} | {in_force} |\n", about.name, evidence.word()));
     }
     text
 }

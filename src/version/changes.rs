@@ -107,10 +107,10 @@ macro_rules! changes {
 
 
 changes! {
-    SubtreeDrains = "no-subtree-drains", (8, 0), Pauses, Measured, "stream: Replace subtree drain with a single node drain; block: Remove subtree drains",
-        "No drained section takes in what lies below its node.";
     FormatSpecificOfFiles = "format-specific-of-files", (8, 0), Fields, Measured, "`since` of ImageInfoSpecificKind in the schema",
-        "The `image` of a `file` node has `format-specific`, and qemu-io's `info` has a heading for it.";
+        "The `image` of a `file` node has `format-specific`.";
+    HeadingInTheMonitor = "heading-in-the-monitor", (8, 0), Console, Measured, "",
+        "`Format specific information:` of qemu-io's `info` is part of the reply to human-monitor-command; before, QEMU printed it to its own output.";
     GraphLock = "graph-lock", (8, 0), Pauses, Measured, "graph-lock: Introduce a lock to protect block graph operations",
         "Whoever changes the graph (blockdev-add, blockdev-del, block_resize, qemu-io, the begin and end of jobs, quit) takes its lock, which drains all nodes: each job on them is paused and resumed once more.";
     TransactionApi = "transaction-api", (8, 1), Order, Measured, "blockdev: refactor transaction to use Transaction API",

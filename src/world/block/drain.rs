@@ -5,6 +5,7 @@
 
 use crate::job::status::JobStatus;
 use crate::quirk::Quirk;
+use crate::version::changes::Change;
 use crate::world::World;
 use crate::world::aio::coroutine::Wait;
 use crate::world::aio::step::Cond;
@@ -207,6 +208,14 @@ impl World {
     fn drain_all(&mut self) -> Flow {
         self.drain_all_begin_nopoll();
         self.seq([Frame::Poll(Cond::DrainAll), DrainFrame::DrainAllEnd.into()])
+    }
+
+    /// `bdrv_try_change_aio_context`: there is one context, and what can be seen of a change is the section in which it is made. What stands on
+    /// the stack comes after it.
+    pub(in crate::world) fn try_change_aio_context(&mut self) {
+        if self.quirks.since(Change::GraphLockDrained) {
+            self.push(DrainFrame::DrainAll.into());
+        }
     }
 
     /// Whether a drained section that is opened and closed at once would change nothing: no job has an edge to a node, no reader and

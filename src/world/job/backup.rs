@@ -86,6 +86,8 @@ pub struct BackupArgs {
     pub on_source_error: OnError,
     /// `on-target-error`
     pub on_target_error: OnError,
+    /// `on-cbw-error=break-snapshot`
+    pub break_snapshot: bool,
     /// The group.
     pub txn: Option<TxnId>,
 }

@@ -11,6 +11,7 @@ use crate::block::qemu_io::{self, QemuIo, Read, Write, WriteData};
 use crate::block::qemu_io_text as text;
 use crate::block::qemu_io_text::Done;
 use crate::qmp::hmp;
+use crate::version::changes::Change;
 use crate::world::World;
 use crate::world::aio::step::Cond;
 use crate::world::arena::{BackendId, NodeId};
@@ -281,7 +282,15 @@ impl World {
         self.console_raw(&text::info(name, protocol, sizes));
         let lines: String = specific.iter().map(|line| format!("    {line}\r\n")).collect();
         if !lines.is_empty() {
-            return self.give_instead(Val::Json(Ok(Json::str(&format!("Format specific information:\r\n{lines}")))));
+            let heading = "Format specific information:";
+            let reply = match self.quirks.since(Change::HeadingInTheMonitor) {
+                true => format!("{heading}\r\n{lines}"),
+                false => {
+                    self.console_raw(&format!("{heading}\n"));
+                    lines
+                }
+            };
+            return self.give_instead(Val::Json(Ok(Json::str(&reply))));
         }
         Flow::Go
     }

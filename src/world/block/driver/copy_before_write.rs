@@ -188,7 +188,10 @@ impl World {
         let len = self.bdrv_getlength(args.source);
         let node = &mut self.graph.nodes[cbw];
         node.size = len;
-        node.driver = Some(Driver::Cbw(Box::new(CbwState::new(len, args.discard_source))));
+        node.driver = Some(Driver::Cbw(Box::new(CbwState {
+            break_snapshot: args.break_snapshot,
+            ..CbwState::new(len, args.discard_source)
+        })));
         let (source, target) = (args.source, args.target);
         let attach = |name, role, bs| EdgesFrame::AttachToNode { parent: cbw, name, role, bs }.into();
         self.seq([

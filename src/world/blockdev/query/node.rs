@@ -197,7 +197,7 @@ impl World {
         let mut info: Members = vec![("request-alignment", bl.request_alignment.into())];
         let optional = [
             ("max-discard", bl.max_pdiscard),
-            ("discard-alignment", bl.pdiscard_alignment),
+            ("discard-alignment", self.discard_alignment(bs)),
             ("max-write-zeroes", bl.max_pwrite_zeroes),
             ("write-zeroes-alignment", bl.pwrite_zeroes_alignment),
             ("max-transfer", bl.max_transfer),
@@ -207,6 +207,16 @@ impl World {
         info.push(("min-mem-alignment", self.min_mem_alignment(bs).into()));
         info.push(("opt-mem-alignment", OPT_MEM_ALIGNMENT.into()));
         Json::dict(info)
+    }
+
+    /// The alignment of discards that a node has itself, or the strictest of its children's.
+    fn discard_alignment(&self, bs: NodeId) -> u64 {
+        let n = &self.graph.nodes[bs];
+        let below = || n.children.iter().map(|child| self.discard_alignment(self.graph.children[*child].bs)).max();
+        match n.bl.pdiscard_alignment {
+            0 => below().unwrap_or(0),
+            own => own,
+        }
     }
 
     /// How the buffers of requests have to be aligned, as `bdrv_refresh_limits` finds it: a file's by whether it goes past the host's cache,

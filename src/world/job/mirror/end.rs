@@ -213,7 +213,7 @@ impl World {
             GraphLockFrame::GraphWrlock.into(),
             BlockJobFrame::JobRemoveAllBdrv(job).into(),
             GraphLockFrame::GraphWrunlock.into(),
-            GraphLockFrame::GraphWrlock.into(),
+            GraphLockFrame::GraphWrlockOnly.into(),
         ]);
         if let Some(replaced) = self.mirror(job).to_replace.take() {
             self.graph.nodes[replaced].replace_blockers.retain(|other| *other != job);
