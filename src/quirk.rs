@@ -528,9 +528,17 @@ mod tests {
     #[test]
     fn a_version_has_what_was_alive_in_it() {
         let of = |version| Quirks::NONE.of(Some(version));
-        assert!(of(Version::V7_2).has(Quirk::CommitLeavesBaseWritable) && !Quirks::NONE.has(Quirk::CommitLeavesBaseWritable));
-        assert!(!of(Version::V7_2).has(Quirk::MirrorStartupMissedWrite) && of(Version::V9_1).has(Quirk::MirrorStartupMissedWrite));
-        assert!(!of(Version::V11_1).has(Quirk::MirrorDuplicateComplete) && Quirks::NONE.has(Quirk::MirrorDuplicateComplete));
+        assert!(
+            of(Version::V7_2).has(Quirk::CommitLeavesBaseWritable)
+                && !Quirks::NONE.has(Quirk::CommitLeavesBaseWritable)
+        );
+        assert!(
+            !of(Version::V7_2).has(Quirk::MirrorStartupMissedWrite)
+                && of(Version::V9_1).has(Quirk::MirrorStartupMissedWrite)
+        );
+        assert!(
+            !of(Version::V11_1).has(Quirk::MirrorDuplicateComplete) && Quirks::NONE.has(Quirk::MirrorDuplicateComplete)
+        );
         let by_default = TABLE.iter().filter(|about| Quirks::NONE.has(about.quirk));
         assert!(by_default.eq(TABLE.iter().filter(|about| about.origin == Origin::Live)), "of 10.0 nothing changed");
         // What crashes 10.0 is not modelled by default, in no version.

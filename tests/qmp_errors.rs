@@ -7,13 +7,13 @@
     reason = "tests read files, run programs and print"
 )]
 
-use blockjob_sim::version::Version;
 use blockjob_sim::base::Json;
 use blockjob_sim::qmp::drive::{DriveOptions, json_filename};
 use blockjob_sim::qmp::json::{Parsed, Parser, parse_one};
 use blockjob_sim::qmp::print::{Order, to_text};
 use blockjob_sim::qmp::request::{parse_request, reply};
 use blockjob_sim::qmp::types::BlockdevOptions;
+use blockjob_sim::version::Version;
 use proptest::prelude::*;
 
 const RECORDED: &str = include_str!("data/qmp-errors.jsonl");

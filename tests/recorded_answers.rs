@@ -4,12 +4,12 @@
 use blockjob_sim::base::Json;
 use blockjob_sim::qmp::device_properties::{DISK_MODELS, DISK_PROPERTIES};
 use blockjob_sim::qmp::names::{COMMANDS, COROUTINE_COMMANDS, OOB_COMMANDS, is_device_model};
-use blockjob_sim::version::Version;
 use blockjob_sim::qmp::recorded::{self, ANSWERED, DEADLY_TYPES, Expansion, Of};
 use blockjob_sim::qmp::types::machine::CAPABILITIES;
 use blockjob_sim::qmp::types::{Driver, ObjectType};
 use blockjob_sim::qmp::visit::QapiEnum;
 use blockjob_sim::qmp::{Command, parse_command};
+use blockjob_sim::version::Version;
 use std::collections::BTreeSet;
 
 /// The schema, and its entries of one kind.

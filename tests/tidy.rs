@@ -27,7 +27,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("qmp", &["base", "block", "version"]),
     ("host", &["base", "block"]),
     ("scenario", &["base", "host", "invariant", "quirk", "choice", "trace", "qmp", "version"]),
-    ("world", &["base", "invariant", "quirk", "version", "choice", "bitmap", "job", "nbd", "trace", "block", "qmp", "host"]),
+    (
+        "world",
+        &["base", "invariant", "quirk", "version", "choice", "bitmap", "job", "nbd", "trace", "block", "qmp", "host"],
+    ),
     ("check", &["base", "invariant", "quirk", "bitmap", "job", "block", "qmp", "host", "world"]),
     (
         "sim",

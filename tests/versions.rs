@@ -80,7 +80,10 @@ fn recording(file: &Path, version: Version, name: &str) {
 fn the_document_has_the_table() {
     let document = fs::read_to_string("docs/versions.md").expect("the document");
     assert!(document.contains(&markdown()), "docs/versions.md lacks the table that `versions --markdown` prints");
-    assert!(document.contains(&quirks_markdown()), "docs/versions.md lacks the quirks that `versions --markdown` prints");
+    assert!(
+        document.contains(&quirks_markdown()),
+        "docs/versions.md lacks the quirks that `versions --markdown` prints"
+    );
     for version in Version::ALL {
         assert!(document.contains(&format!("| {version} |")), "{version} has no row");
     }
@@ -127,8 +130,11 @@ fn unknown_versions_are_refused() {
     let text = "about: x\nqemu: 6.2\nsteps: []\n";
     let error = scenario::load_str("x.yaml", text).expect_err("no such version");
     assert!(format!("{error:?}").contains("this version of QEMU is not simulated"), "{error:?}");
-    for (written, version) in [("7.2", Version::V7_2), ("'10.0'", Version::V10_0), ("10.0", Version::V10_0), ("11.1.3", Version::V11_1)] {
-        let plan = scenario::load_str("x.yaml", &format!("about: x\nqemu: {written}\nsteps: []\n")).expect("it is known");
+    for (written, version) in
+        [("7.2", Version::V7_2), ("'10.0'", Version::V10_0), ("10.0", Version::V10_0), ("11.1.3", Version::V11_1)]
+    {
+        let plan =
+            scenario::load_str("x.yaml", &format!("about: x\nqemu: {written}\nsteps: []\n")).expect("it is known");
         assert_eq!(plan.quirks.asked(), Some(version));
         let again = scenario::load_str("y.yaml", &scenario::write::to_yaml(&plan)).expect("what is written is read");
         assert_eq!(again.quirks, plan.quirks);
@@ -145,7 +151,9 @@ fn a_served_process_is_of_its_version() {
     }
     let dir = std::env::temp_dir().join(format!("versions-{}", std::process::id()));
     fs::create_dir_all(&dir).unwrap();
-    for (name, expected) in [("qemu-system-x86_64-7.2", "QEMU emulator version 7.2.22 ("), ("qemu-system-x86_64-6.0", "is no version")] {
+    for (name, expected) in
+        [("qemu-system-x86_64-7.2", "QEMU emulator version 7.2.22 ("), ("qemu-system-x86_64-6.0", "is no version")]
+    {
         let link = dir.join(name);
         std::os::unix::fs::symlink(BIN, &link).unwrap();
         let output = Command::new(&link).arg("-version").output().unwrap();

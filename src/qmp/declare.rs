@@ -337,9 +337,7 @@ mod tests {
     const MEASURED: [Version; 3] = [Version::V7_2, Version::V10_0, Version::V11_1];
 
     /// Members that came with a version and are not simulated.
-    const NOT_DECLARED: &[(&str, &str, Version)] = &[
-        ("blockdev-mirror", "target-is-zero", Version::V11_1),
-    ];
+    const NOT_DECLARED: &[(&str, &str, Version)] = &[("blockdev-mirror", "target-is-zero", Version::V11_1)];
 
     fn without(members: &Known, version: Version, of: &str) -> Known {
         let left_out = |name: &str| NOT_DECLARED.iter().any(|row| *row == (of, name, version));
@@ -441,13 +439,21 @@ mod tests {
             ("quorum", QuorumOptions::names(version)),
             ("blkverify", BlkverifyOptions::names(version)),
         ] {
-            assert_eq!(known(declared), without(&schema.branch(&node, driver), version, driver), "{driver} of {version}");
+            assert_eq!(
+                known(declared),
+                without(&schema.branch(&node, driver), version, driver),
+                "{driver} of {version}"
+            );
         }
         let create = schema.member_type(&schema.arguments("blockdev-create"), "options");
         assert_eq!(known(CreateFile::names(version)), schema.branch(&create, "file"), "blockdev-create of file");
         assert_eq!(known(CreateQcow2::names(version)), schema.branch(&create, "qcow2"), "blockdev-create of qcow2");
         let export = schema.arguments("block-export-add");
-        assert_eq!(known(BlockExportBase::names(version)), without(&schema.members(&export), version, "block-export-add"), "block-export-add");
+        assert_eq!(
+            known(BlockExportBase::names(version)),
+            without(&schema.members(&export), version, "block-export-add"),
+            "block-export-add"
+        );
         assert_eq!(known(BlockExportNbd::names(version)), schema.branch(&export, "nbd"), "block-export-add of NBD");
     }
 }

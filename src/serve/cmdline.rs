@@ -102,7 +102,8 @@ struct Defaults {
 /// The version that is asked for: by the option, wherever it stands, as `-version` may stand before it; or by the name of the program.
 fn version(program: &str, args: &[String]) -> Result<Option<Version>, String> {
     let words = args.iter().map(|arg| arg.trim_start_matches('-').trim_start_matches("sim-"));
-    let option = words.zip(args.iter().skip(1)).find(|(word, _)| *word == "qemu-version").map(|(_, value)| value.as_str());
+    let option =
+        words.zip(args.iter().skip(1)).find(|(word, _)| *word == "qemu-version").map(|(_, value)| value.as_str());
     let inline = || args.iter().find_map(|arg| arg.trim_start_matches('-').strip_prefix("qemu-version="));
     match option.or_else(inline) {
         Some(text) => text.parse().map(Some).map_err(|why| format!("--qemu-version: {why}")),
@@ -139,7 +140,11 @@ pub fn parse(program: &str, args: &[String]) -> Result<Asked, String> {
                 let next = inline.map(str::to_owned).or_else(|| rest.next().cloned());
                 next.ok_or_else(|| "requires an argument".to_owned())
             };
-            let taken = parser.config.sim.take(key, &mut value).map_err(|why| format!("{}: {why}", arg.split('=').next().unwrap_or(arg)))?;
+            let taken = parser
+                .config
+                .sim
+                .take(key, &mut value)
+                .map_err(|why| format!("{}: {why}", arg.split('=').next().unwrap_or(arg)))?;
             if taken {
                 continue;
             }

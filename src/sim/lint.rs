@@ -12,11 +12,11 @@ use crate::job::status::JobStatus;
 use crate::qmp::Command;
 use crate::qmp::event::{EVENTS, members};
 use crate::qmp::names::{commands, find_command};
-use crate::version::Version;
 use crate::qmp::{ErrorClass, QmpError, parse_request};
 use crate::scenario::plan::{EventPattern, Expect, Fails, Plan, PlannedStep, Pos, StepKind};
 use crate::scenario::steps::{self, NameOf};
 use crate::scenario::{ReadFile, ScenarioError, SourcePlace, Span, nearest};
+use crate::version::Version;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -130,7 +130,8 @@ fn command_mistakes(command: &Json, version: Version, files: &Files) -> Vec<Mist
     if find_command(name, version).is_none() {
         return vec![Mistake::unknown(name, "command", &commands(version))];
     }
-    let typed = parse_request(command, true).map_err(|(error, _)| error).and_then(|request| request.typed(true, version));
+    let typed =
+        parse_request(command, true).map_err(|(error, _)| error).and_then(|request| request.typed(true, version));
     match typed {
         Ok(Command::NotSimulated(name)) => {
             let message = format!("not simulated: {name}");

@@ -105,24 +105,27 @@ macro_rules! changes {
     };
 }
 
-
 changes! {
     FormatSpecificOfFiles = "format-specific-of-files", (8, 0), Fields, Measured, "`since` of ImageInfoSpecificKind in the schema",
         "The `image` of a `file` node has `format-specific`.";
     HeadingInTheMonitor = "heading-in-the-monitor", (8, 0), Console, Measured, "",
         "`Format specific information:` of qemu-io's `info` is part of the reply to human-monitor-command; before, QEMU printed it to its own output.";
+    DrainAllThroughParents = "drain-all-through-parents", (8, 0), Order, Measured, "block: Remove ignore_bds_parents parameter from drain_begin/end.",
+        "Where all nodes are drained, each tells the nodes above it, so that jobs are paused and resumed in another order.";
     GraphLock = "graph-lock", (8, 0), Pauses, Measured, "graph-lock: Introduce a lock to protect block graph operations",
         "Whoever changes the graph (blockdev-add, blockdev-del, block_resize, qemu-io, the begin and end of jobs, quit) takes its lock, which drains all nodes: each job on them is paused and resumed once more.";
     TransactionApi = "transaction-api", (8, 1), Order, Measured, "blockdev: refactor transaction to use Transaction API",
         "A transaction commits its last action first, so its jobs start last to first; and it refuses `completion-mode=grouped` before anything is prepared, with `transaction` in the text not written large.";
-    ResizeSaysWhy = "resize-says-why", (8, 2), Texts, Measured, "",
-        "block_resize of a node in use says by what (`Node 'X' is busy: …`, not `Device 'X' is in use`).";
-    DrainsOfChangedEdges = "drains-of-changed-edges", (8, 2), Pauses, Measured, "block: Mark bdrv_replace_node_common() GRAPH_WRLOCK",
-        "Appending a node drains both nodes, and taking a filter away drains the node below it, so that other jobs of that node are paused when a backup ends.";
     ZoneAppendStats = "zone-append-stats", (8, 1), Fields, Measured, "`since` in the schema",
         "`query-blockstats` counts zone appends.";
     DiscardNoUnref = "discard-no-unref", (8, 1), Arguments, Measured, "`since` in the schema",
         "The qcow2 driver takes `discard-no-unref`.";
+    ResizeSaysWhy = "resize-says-why", (8, 2), Texts, Measured, "",
+        "block_resize of a node in use says by what (`Node 'X' is busy: …`, not `Device 'X' is in use`).";
+    MirrorBitmapOfFilter = "mirror-bitmap-of-filter", (8, 2), Fields, Measured, "block/mirror: move dirty bitmap to filter",
+        "The bitmap of what a mirror still has to copy is listed at its filter, and not at the source.";
+    DrainsOfChangedEdges = "drains-of-changed-edges", (8, 2), Pauses, Measured, "block: Mark bdrv_replace_node_common() GRAPH_WRLOCK",
+        "Appending a node drains both nodes, and taking a filter away drains the node below it, so that other jobs of that node are paused when a backup ends.";
     BlockJobChange = "block-job-change", (8, 2), Commands, Measured, "`since` in the schema",
         "There is block-job-change.";
     SingleStepGone = "singlestep-gone", (9, 0), Fields, Measured, "docs/about/removed-features",

@@ -111,7 +111,10 @@ mod tests {
             assert_eq!(version.full().parse(), Ok(version));
         }
         for wrong in ["", "7", "7.20", "10", "10.0.", "10.0.2.1", "9.0", "11.1-rc1"] {
-            assert!(wrong.parse::<Version>().unwrap_err().ends_with("expected one of 7.2, 8.2, 9.1, 10.0, 11.1"), "{wrong}");
+            assert!(
+                wrong.parse::<Version>().unwrap_err().ends_with("expected one of 7.2, 8.2, 9.1, 10.0, 11.1"),
+                "{wrong}"
+            );
         }
     }
 

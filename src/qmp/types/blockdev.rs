@@ -7,14 +7,14 @@ use super::drivers::{
     PreallocateOptions, Qcow2Options, QuorumOptions, RawOptions, ThrottleOptions,
 };
 use super::enums::{DetectZeroes, DiscardOption};
-use crate::version::Version;
-use crate::version::changes::Change;
 use crate::base::Json;
 use crate::qmp::declare::{Value, members, values};
 use crate::qmp::error::QmpError;
 use crate::qmp::json::parse_one;
 use crate::qmp::keyval::parse_keyval;
 use crate::qmp::visit::{Mode, QapiEnum, ValueAt, Visit, Visitor};
+use crate::version::Version;
+use crate::version::changes::Change;
 
 /// A node to be opened (`BlockdevOptions`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -138,7 +138,11 @@ impl World {
         let txn = t.txn;
         self.trace_tran(TxnPhase::Prepare, tran, index);
         self.push(TransactionFrame::TranPrepared(tran, index).into());
-        if txn.is_some() && !self.quirks.since(Change::TransactionApi) && !groupable(&action) && action != TransactionAction::Abort {
+        if txn.is_some()
+            && !self.quirks.since(Change::TransactionApi)
+            && !groupable(&action)
+            && action != TransactionAction::Abort
+        {
             let name = action.name();
             let text = format!("Action '{name}' does not support Transaction property completion-mode = grouped");
             return self.ret(Val::Done(Err(QmpError::generic(text))));

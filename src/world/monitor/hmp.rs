@@ -234,7 +234,8 @@ impl World {
             printed
         };
         let device = |item: &Json, out: &mut String| print_block_info(Some(item), item.get("inserted"), out);
-        let done = !nodes && (print(&self.query_block(false).unwrap_or(Json::Null), "device", &device) || wanted.is_none());
+        let done =
+            !nodes && (print(&self.query_block(false).unwrap_or(Json::Null), "device", &device) || wanted.is_none());
         if !done {
             let node = |item: &Json, out: &mut String| print_block_info(None, Some(item), out);
             print(&self.query_named_block_nodes(false).unwrap_or(Json::Null), "node-name", &node);

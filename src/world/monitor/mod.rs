@@ -176,10 +176,11 @@ impl World {
         let version = self.quirks.version();
         let c = &mut self.monitor.clients[client as usize];
         let json = c.requests.pop_front().expect("just looked");
-        let parsed = parse_request(&json, c.oob).and_then(|request| match request.dispatchable(c.negotiated, version) {
-            Ok(()) => Ok(request),
-            Err(err) => Err((err, request.id)),
-        });
+        let parsed =
+            parse_request(&json, c.oob).and_then(|request| match request.dispatchable(c.negotiated, version) {
+                Ok(()) => Ok(request),
+                Err(err) => Err((err, request.id)),
+            });
         match parsed {
             Ok(request) => {
                 let coroutine = COROUTINE_COMMANDS.contains(&&*request.command);

@@ -322,7 +322,11 @@ impl World {
         let json = text.starts_with('{');
         let options = if json { parse_one(text) } else { parse_keyval(text, Some("qom-type")) };
         let done = options.and_then(|options| {
-            let object = ObjectOptions::visit(ValueAt::root(&options, if json { Mode::Json } else { Mode::Keyval }, self.quirks.version()))?;
+            let object = ObjectOptions::visit(ValueAt::root(
+                &options,
+                if json { Mode::Json } else { Mode::Keyval },
+                self.quirks.version(),
+            ))?;
             if unique && self.machine.object(&object.id).is_some() {
                 return Err(QmpError::generic(format!("Duplicate ID '{}' for object", object.id)));
             }

@@ -154,7 +154,24 @@ impl CopyBeforeWriteFrame {
     }
 }
 
+impl CbwState {
+    /// The bitmaps of a filter, each with the node that has it.
+    pub(super) fn bitmaps(&self, filter: NodeId) -> [(NodeId, BitmapId); 3] {
+        let copy_at = self.copy_bitmap_at.unwrap_or(filter);
+        [(filter, self.access_bitmap), (filter, self.done_bitmap), (copy_at, self.copy_bitmap)]
+    }
+}
+
 impl World {
+    /// The bitmaps of a filter go, as far as their nodes are still there.
+    pub(super) fn release_bitmaps(&mut self, own: &[(NodeId, BitmapId)]) {
+        for (at, bitmap) in own {
+            if let Some(node) = self.graph.nodes.get_mut(*at) {
+                node.bitmaps.release(*bitmap);
+            }
+        }
+    }
+
     /// The filter's state.
     pub fn cbw(&mut self, node: NodeId) -> &mut CbwState {
         match self.graph.nodes[node].driver.as_mut() {

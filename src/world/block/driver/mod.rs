@@ -543,13 +543,8 @@ impl World {
                     DriverFrame::DriverClosed(node).into(),
                 ]),
             Some(Driver::Cbw(cbw)) => {
-                let copy_at = cbw.copy_bitmap_at.unwrap_or(node);
-                let own = [(node, cbw.access_bitmap), (node, cbw.done_bitmap), (copy_at, cbw.copy_bitmap)];
-                for (at, bitmap) in own {
-                    if let Some(node) = self.graph.nodes.get_mut(at) {
-                        node.bitmaps.release(bitmap);
-                    }
-                }
+                let own = cbw.bitmaps(node);
+                self.release_bitmaps(&own);
                 self.driver_closed(node)
             }
             Some(Driver::Throttle(_)) => {

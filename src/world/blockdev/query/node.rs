@@ -226,7 +226,12 @@ impl World {
         match n.drv() {
             Driver::File(_) if n.flags.nocache => SECTOR,
             Driver::File(_) => 1,
-            _ => n.children.iter().map(|child| self.min_mem_alignment(self.graph.children[*child].bs)).max().unwrap_or(SECTOR),
+            _ => n
+                .children
+                .iter()
+                .map(|child| self.min_mem_alignment(self.graph.children[*child].bs))
+                .max()
+                .unwrap_or(SECTOR),
         }
     }
 

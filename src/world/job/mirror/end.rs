@@ -70,9 +70,7 @@ impl World {
         s.prepared = true;
         let top = s.top;
         let blk = s.target.take().expect("it is there until here");
-        if let Some(bitmap) = s.dirty_bitmap.take() {
-            self.graph.nodes[top].bitmaps.release(bitmap);
-        }
+        self.mirror_release_bitmap(job);
         if self.graph.chain_contains(src, target) {
             self.graph.unfreeze_backing_chain(top, Some(target));
         }
