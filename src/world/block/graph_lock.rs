@@ -18,7 +18,9 @@ pub enum GraphLockFrame {
     GraphWrlock,
     /// `bdrv_graph_wrlock` of somebody who has drained what he changes.
     GraphWrlockOnly,
-    GraphWrlockTaken,
+    GraphWrlockTaken {
+        undrain: bool,
+    },
     GraphWrunlock,
     DrainedSectionEnds,
     Rdlock,
@@ -37,13 +39,9 @@ impl GraphLockFrame {
             ]),
             GraphLockFrame::GraphWrlock => w.graph_wrlock(w.quirks.since(Change::GraphLockDrained)),
             GraphLockFrame::GraphWrlockOnly => w.graph_wrlock(false),
-            GraphLockFrame::GraphWrlockTaken => w.graph_wrlock_taken(),
+            GraphLockFrame::GraphWrlockTaken { undrain } => w.graph_wrlock_taken(undrain),
             GraphLockFrame::GraphWrunlock => w.graph_wrunlock(),
-            GraphLockFrame::DrainedSectionEnds => {
-                w.graph.wrlock_quiesced -= 1;
-                w.drain_all_end();
-                Flow::Go
-            }
+            GraphLockFrame::DrainedSectionEnds => w.drained_section_ends(),
             GraphLockFrame::Rdlock => w.graph_co_rdlock(),
             GraphLockFrame::Rdunlock => {
                 w.aio.readers -= 1;
@@ -61,26 +59,40 @@ impl World {
             return Flow::Go;
         }
         assert!(!self.aio.has_writer, "the graph is locked for writing already");
-        if self.nobody_sees_a_drain() {
+        let quiesced = self.graph.wrlock_quiesced > 0;
+        if !quiesced && self.nobody_sees_a_drain() {
             self.aio.has_writer = true;
             return Flow::Go;
         }
-        self.drain_all_begin_nopoll();
         if drained {
             self.graph.wrlock_quiesced += 1;
+            self.drain_all_begin_nopoll();
             return self.seq([
                 Frame::Poll(Cond::DrainAll),
                 Frame::Poll(Cond::Readers),
-                GraphLockFrame::GraphWrlockTaken.into(),
+                GraphLockFrame::GraphWrlockTaken { undrain: false }.into(),
             ]);
         }
-        self.seq([Frame::Poll(Cond::Readers), GraphLockFrame::GraphWrlockTaken.into()])
+        // Within somebody's section there is nothing to drain.
+        if !quiesced {
+            self.drain_all_begin_nopoll();
+        }
+        self.seq([Frame::Poll(Cond::Readers), GraphLockFrame::GraphWrlockTaken { undrain: !quiesced }.into()])
     }
 
     /// The second half of `bdrv_graph_wrlock`.
-    fn graph_wrlock_taken(&mut self) -> Flow {
+    fn graph_wrlock_taken(&mut self, undrain: bool) -> Flow {
         self.aio.has_writer = true;
-        if self.graph.wrlock_quiesced == 0 {
+        if undrain {
+            self.drain_all_end();
+        }
+        Flow::Go
+    }
+
+    /// The end of `bdrv_graph_wrunlock`: of the section that [`World::graph_wrlock`] began, unless one who locked in between has ended it.
+    fn drained_section_ends(&mut self) -> Flow {
+        if self.graph.wrlock_quiesced > 0 {
+            self.graph.wrlock_quiesced -= 1;
             self.drain_all_end();
         }
         Flow::Go
@@ -98,6 +110,7 @@ impl World {
             self.co_enter(co, Ctx::Main);
         }
         if self.graph.wrlock_quiesced > 0 {
+            // Whether it is still to be ended is looked at behind the bottom halves.
             self.push(GraphLockFrame::DrainedSectionEnds.into());
         }
         self.aio_bh_poll()

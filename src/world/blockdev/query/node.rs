@@ -214,6 +214,7 @@ impl World {
         let n = &self.graph.nodes[bs];
         let below = || n.children.iter().map(|child| self.discard_alignment(self.graph.children[*child].bs)).max();
         match n.bl.pdiscard_alignment {
+            0 if matches!(n.drv(), Driver::MirrorTop(_) | Driver::CommitTop) => 0,
             0 => below().unwrap_or(0),
             own => own,
         }
@@ -226,6 +227,8 @@ impl World {
         match n.drv() {
             Driver::File(_) if n.flags.nocache => SECTOR,
             Driver::File(_) => 1,
+            // They are made without a child, and nobody asks again when they have one.
+            Driver::MirrorTop(_) | Driver::CommitTop => SECTOR,
             _ => n
                 .children
                 .iter()
