@@ -11,7 +11,7 @@ use super::types::{
     BlockdevSnapshotSync, ChangeMedium, DriveBackup, DriveMirror, DriveName, MachineCommand, NbdServerAdd,
     NbdServerStart, ObjectOptions, QmpCapability, RemoveMode, Transaction,
 };
-use super::visit::{Mode, ValueAt};
+use super::visit::{InputVisitor, ValueAt};
 use crate::base::Json;
 use crate::version::Version;
 
@@ -129,7 +129,7 @@ pub fn known_command(name: &str, version: Version) -> Result<&'static str, QmpEr
 /// `CommandNotFound` for names QEMU does not know, otherwise what QEMU says about the arguments.
 pub fn parse_command(name: &str, args: &Json, version: Version) -> Result<Command, QmpError> {
     let name = known_command(name, version)?;
-    let at = ValueAt::root(args, Mode::Json, version);
+    let at = ValueAt::root(args, InputVisitor::Json, version);
     if name == "blockdev-add" {
         return Ok(Command::BlockdevAdd(Box::new(BlockdevOptions::visit(at)?)));
     }
