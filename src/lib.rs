@@ -70,6 +70,7 @@ pub mod sim;
 pub mod trace;
 #[doc(hidden)]
 pub mod validate;
+pub mod version;
 pub mod world;
 
 #[doc = include_str!("../docs/library.md")]

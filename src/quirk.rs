@@ -5,7 +5,10 @@
 
 use crate::base::nearest;
 use crate::invariant::Invariant;
+use crate::version::Version;
+use crate::version::changes::{Change, Evidence};
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 /// Where a quirk comes from.
@@ -223,10 +226,17 @@ impl Quirk {
         &TABLE[self as usize]
     }
 
-    /// Whether it is in force by default.
+    /// Whether it is in force by default, in 10.0 or in an older version.
     #[must_use]
     pub fn is_live(self) -> bool {
-        self.about().origin == Origin::Live
+        EVER_LIVE & 1 << self as u64 != 0
+    }
+
+    /// In which of the versions that are simulated it is alive, and how that is known; `None` if it was mended before the first of them, or
+    /// was made for tests.
+    #[must_use]
+    pub fn alive(self) -> Option<(Version, Version, Evidence)> {
+        ALIVE.iter().find(|(quirk, ..)| *quirk == self).map(|(_, first, last, evidence)| (*first, *last, *evidence))
     }
 
     /// The name, as on the command line.
@@ -300,36 +310,106 @@ impl FromStr for Switch {
     }
 }
 
-/// The quirks that are in force by default.
-const LIVE: u64 = {
+/// In which of the versions that are simulated a bug is alive, from the first to the last, both included, and whether real ones were
+/// seen to have it and not to have it. What is not listed was mended before the first of them.
+const ALIVE: &[(Quirk, Version, Version, Evidence)] = &[
+    (Quirk::BitmapAddUndoAfterAbdicate, Version::V8_2, Version::V11_1, Evidence::Measured),
+    (Quirk::GroupedUndoWaitsForUnstarted, Version::V7_2, Version::V11_1, Evidence::Measured),
+    (Quirk::DropFilterOverFreedNode, Version::V8_2, Version::V10_0, Evidence::Measured),
+    (Quirk::MirrorStartupMissedWrite, Version::V8_2, Version::V10_0, Evidence::Read),
+    (Quirk::FilterSwallowsDiscard, Version::V7_2, Version::V11_1, Evidence::Read),
+    (Quirk::MirrorFailedPivot, Version::V7_2, Version::V11_1, Evidence::Read),
+    (Quirk::StreamHalfDone, Version::V7_2, Version::V11_1, Evidence::Read),
+    (Quirk::MirrorDuplicateComplete, Version::V7_2, Version::V10_0, Evidence::Read),
+    (Quirk::CommitLeavesBaseWritable, Version::V7_2, Version::V8_2, Evidence::Read),
+];
+
+/// The quirks that are in force by default in a version: of those that are alive in it the ones that the model has by default in 10.0, and
+/// those that 10.0 does not have any more.
+const fn live(version: Version) -> u64 {
     let (mut bits, mut i) = (0, 0);
-    while i < TABLE.len() {
-        if matches!(TABLE[i].origin, Origin::Live) {
-            bits |= 1 << i;
+    while i < ALIVE.len() {
+        let (quirk, first, last, _) = ALIVE[i];
+        let within = first as u8 <= version as u8 && version as u8 <= last as u8;
+        let by_default = matches!(TABLE[quirk as usize].origin, Origin::Live) || (last as u8) < Version::V10_0 as u8;
+        if within && by_default {
+            bits |= 1 << quirk as u64;
         }
+        i += 1;
+    }
+    bits
+}
+
+/// [`live`] of each version.
+const LIVE: [u64; Version::ALL.len()] = {
+    let (mut bits, mut i) = ([0; Version::ALL.len()], 0);
+    while i < bits.len() {
+        bits[i] = live(Version::ALL[i]);
         i += 1;
     }
     bits
 };
 
-/// A set of quirks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// What can be in force without being switched on, in whatever version.
+const EVER_LIVE: u64 = LIVE[0] | LIVE[1] | LIVE[2] | LIVE[3] | LIVE[4];
+
+/// Which QEMU it is: a version, and the quirks that are switched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Quirks {
     /// Switched on.
     on: u64,
     /// Of those that are in force by default, switched off.
     mended: u64,
+    /// The version, if one was asked for.
+    version: Option<Version>,
+}
+
+impl Hash for Quirks {
+    /// The version counts where it is not the usual one, so that states of the usual one are called what they were called before there
+    /// were others.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.on, self.mended).hash(state);
+        if self.version.is_some() {
+            self.version.hash(state);
+        }
+    }
 }
 
 impl Quirks {
     /// Nothing is switched: what QEMU 10.0.2 does, or is meant to do where it crashes.
-    pub const NONE: Quirks = Quirks { on: 0, mended: 0 };
+    pub const NONE: Quirks = Quirks { on: 0, mended: 0, version: None };
+
+    /// The same of another version; without one, of the usual one.
+    #[must_use]
+    pub fn of(self, version: Option<Version>) -> Quirks {
+        Quirks { version, ..self }
+    }
+
+    /// The version that was asked for.
+    #[must_use]
+    pub fn asked(self) -> Option<Version> {
+        self.version
+    }
+
+    /// The version.
+    #[inline]
+    #[must_use]
+    pub fn version(self) -> Version {
+        self.version.unwrap_or_default()
+    }
+
+    /// Whether a change had come when this version was released.
+    #[inline]
+    #[must_use]
+    pub fn since(self, change: Change) -> bool {
+        self.version().has(change)
+    }
 
     /// Whether a quirk is in force.
     #[inline]
     #[must_use]
     pub fn has(self, quirk: Quirk) -> bool {
-        (self.on | LIVE & !self.mended) & 1 << quirk as u64 != 0
+        (self.on | LIVE[self.version() as usize] & !self.mended) & 1 << quirk as u64 != 0
     }
 
     /// Whether what follows from a quirk is a failure: it was switched on. What follows from one that is in force by default is a finding.
@@ -342,7 +422,7 @@ impl Quirks {
     #[must_use]
     pub fn with(self, quirk: Quirk) -> Quirks {
         let bit = 1 << quirk as u64;
-        let set = Quirks { on: self.on | bit, mended: self.mended & !bit };
+        let set = Quirks { on: self.on | bit, mended: self.mended & !bit, ..self };
         if quirk == Quirk::TxnDanglingMember { set.with(Quirk::TxnStartInPrepare) } else { set }
     }
 
@@ -350,7 +430,7 @@ impl Quirks {
     #[must_use]
     pub fn without(self, quirk: Quirk) -> Quirks {
         let bit = 1 << quirk as u64;
-        Quirks { on: self.on & !bit, mended: self.mended | bit & LIVE }
+        Quirks { on: self.on & !bit, mended: self.mended | bit & EVER_LIVE, ..self }
     }
 
     /// The set with a switch thrown.
@@ -365,20 +445,20 @@ impl Quirks {
     /// Nothing of what QEMU 10.0.2 does wrong by default.
     #[must_use]
     pub fn mended() -> Quirks {
-        Quirks { on: 0, mended: LIVE }
+        Quirks { mended: EVER_LIVE, ..Quirks::NONE }
     }
 
-    /// What is switched in either set.
+    /// What is switched in either set, of the version that `over` asks for, if it asks for one.
     #[must_use]
-    pub fn union(self, other: Quirks) -> Quirks {
-        let on = self.on | other.on;
-        Quirks { on, mended: (self.mended | other.mended) & !on }
+    pub fn union(self, over: Quirks) -> Quirks {
+        let on = self.on | over.on;
+        Quirks { on, mended: (self.mended | over.mended) & !on, version: over.version.or(self.version) }
     }
 
     /// Whether nothing is switched.
     #[must_use]
     pub fn is_empty(self) -> bool {
-        self == Quirks::NONE
+        self.of(None) == Quirks::NONE
     }
 
     /// The quirks that are switched on, in the order of the table.
@@ -425,6 +505,52 @@ mod tests {
             assert!(about.says.ends_with('.'), "{}", about.name);
         }
         assert!("no-such-quirk".parse::<Quirk>().unwrap_err().contains("`blockjob-sim quirks` lists all"));
+    }
+
+    /// What the table says in words of releases and what it says of the versions that are simulated.
+    #[test]
+    fn a_quirk_is_alive_where_its_releases_say() {
+        for about in TABLE {
+            let alive = about.quirk.alive();
+            if about.origin == Origin::Seeded {
+                assert_eq!(alive, None, "{}", about.name);
+                continue;
+            }
+            // "up to 6.1", "3.1 – 9.0": the last release that had it.
+            let last = about.versions.rsplit(['–', ' ']).next().unwrap_or_default().trim();
+            let numbers: Vec<u8> = last.split('.').filter_map(|n| n.parse().ok()).collect();
+            let Some((&major, &minor)) = numbers.first().zip(numbers.get(1)) else { continue };
+            let expected = Version::ALL.into_iter().rev().find(|v| (v.numbers().0, v.numbers().1) <= (major, minor));
+            match (alive, expected) {
+                (None, None) => {}
+                (Some((first, last, _)), Some(expected)) => {
+                    assert!(first <= last && last >= expected, "{}: {last}, {expected}", about.name);
+                }
+                // The last release of a branch can have what came with a later one.
+                (None, Some(_)) => assert_eq!(about.quirk, Quirk::NbdStopForgetsClients),
+                (Some(_), None) => panic!("{} was mended before the first version", about.name),
+            }
+        }
+    }
+
+    #[test]
+    fn a_version_has_what_was_alive_in_it() {
+        let of = |version| Quirks::NONE.of(Some(version));
+        assert!(
+            of(Version::V7_2).has(Quirk::CommitLeavesBaseWritable)
+                && !Quirks::NONE.has(Quirk::CommitLeavesBaseWritable)
+        );
+        assert!(
+            !of(Version::V7_2).has(Quirk::MirrorStartupMissedWrite)
+                && of(Version::V9_1).has(Quirk::MirrorStartupMissedWrite)
+        );
+        assert!(
+            !of(Version::V11_1).has(Quirk::MirrorDuplicateComplete) && Quirks::NONE.has(Quirk::MirrorDuplicateComplete)
+        );
+        let by_default = TABLE.iter().filter(|about| Quirks::NONE.has(about.quirk));
+        assert!(by_default.eq(TABLE.iter().filter(|about| about.origin == Origin::Live)), "of 10.0 nothing changed");
+        // What crashes 10.0 is not modelled by default, in no version.
+        assert!(Version::ALL.iter().all(|version| !of(*version).has(Quirk::BitmapAddUndoAfterAbdicate)));
     }
 
     #[test]

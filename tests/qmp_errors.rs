@@ -13,6 +13,7 @@ use blockjob_sim::qmp::json::{Parsed, Parser, parse_one};
 use blockjob_sim::qmp::print::{Order, to_text};
 use blockjob_sim::qmp::request::{parse_request, reply};
 use blockjob_sim::qmp::types::BlockdevOptions;
+use blockjob_sim::version::Version;
 use proptest::prelude::*;
 
 const RECORDED: &str = include_str!("data/qmp-errors.jsonl");
@@ -25,7 +26,7 @@ fn answer(parsed: Parsed) -> String {
         Err(error) => (Err(error), None),
         Ok(value) => match parse_request(&value, false) {
             Err((error, id)) => (Err(error), id),
-            Ok(request) => match request.typed(true) {
+            Ok(request) => match request.typed(true, Version::default()) {
                 Ok(_) => return "accepted".into(),
                 Err(error) => (Err(error), request.id),
             },
@@ -81,7 +82,7 @@ fn option_errors_are_those_of_qemu() {
     for line in OPTIONS.lines().skip(1) {
         let case = parse_one(line).expect("a recorded line");
         let member = |key| case.get(key).and_then(Json::as_str).expect("a string");
-        let error = BlockdevOptions::from_option(member("option")).err();
+        let error = BlockdevOptions::from_option(member("option"), Version::default()).err();
         let ours = error.map_or("OK".to_string(), |e| e.desc.to_string());
         assert_eq!(ours, member("error"), "-blockdev {}", member("option"));
     }
@@ -100,7 +101,7 @@ fn the_deepest_arguments_do_not_exhaust_the_stack() {
     }
     for fragments in [200, 1000] {
         let key = "file.".repeat(fragments);
-        assert!(BlockdevOptions::from_option(&format!("raw,{key}file=x")).is_err());
+        assert!(BlockdevOptions::from_option(&format!("raw,{key}file=x"), Version::default()).is_err());
     }
 }
 
@@ -181,7 +182,7 @@ proptest! {
     fn hostile_options_never_panic(
         text in "(driver=)?(raw|null-co|file)?(,|\\.|=|[a-z0-9_-]{1,4}|file|size|\\PC){0,20}",
     ) {
-        let _ = BlockdevOptions::from_option(&text);
+        let _ = BlockdevOptions::from_option(&text, Version::default());
         let _ = DriveOptions::parse(&text);
     }
 

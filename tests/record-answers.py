@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Records what a real QEMU 10.0.2 says of itself: src/qmp/recorded/*.z.
+"""Records what a real QEMU 10.0.2 says of itself: src/qmp/recorded/*.z; and the schemas of 7.2 and 11.1.
 
     tests/record-answers.py [QEMU]          makes the files anew
     tests/record-answers.py --check [QEMU]  says which of them would differ
@@ -34,6 +34,8 @@ query-xen-replication-status x-query-virtio
 """.split()
 # qom-list-properties of these ends the process.
 DEADLY = ["colo-compare", "memory-region-portio-list", "x-remote-object"]
+# Versions of which the schema alone is recorded, each by a QEMU of its own.
+OTHERS = {(7, 2): "7.2", (11, 1): "11.1"}
 # Whose objects are recorded, and under which name.
 MACHINES = [("none", "none"), ("pc", "pc"), ("q35", "q35")]
 
@@ -172,7 +174,12 @@ def main():
     same = []
     with Qemu("-machine", "q35") as q:
         version = q.ask("query-version")["qemu"]
-        assert (version["major"], version["minor"], version["micro"]) == (10, 0, 2), version
+        release = (version["major"], version["minor"])
+        if release in OTHERS:
+            # Of other versions the schema is kept, and nothing else.
+            schema = "query-qmp-schema\t" + text(q.ask("query-qmp-schema"))
+            sys.exit(0 if write(f"schema-{OTHERS[release]}.z", [schema]) or not CHECK else 1)
+        assert (*release, version["micro"]) == (10, 0, 2), version
         same.append(write("schema.z", ["query-qmp-schema\t" + text(q.ask("query-qmp-schema"))]))
         same.append(write("answers.z", [f"{name}\t{text(q.ask(name))}" for name in CONSTANT]
                           + ["hmp help\t" + text(q.ask("human-monitor-command", **{"command-line": "help"})),

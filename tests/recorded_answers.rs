@@ -9,6 +9,7 @@ use blockjob_sim::qmp::types::machine::CAPABILITIES;
 use blockjob_sim::qmp::types::{Driver, ObjectType};
 use blockjob_sim::qmp::visit::QapiEnum;
 use blockjob_sim::qmp::{Command, parse_command};
+use blockjob_sim::version::Version;
 use std::collections::BTreeSet;
 
 /// The schema, and its entries of one kind.
@@ -74,7 +75,7 @@ fn plain(schema: &Json, name: &str, depth: u32) -> Json {
 
 #[test]
 fn commands_are_those_of_the_schema() {
-    let schema = recorded::schema();
+    let schema = recorded::schema(Version::default());
     let names: BTreeSet<String> =
         entries(&schema, "command").iter().map(|entry| text(entry, "name").to_owned()).collect();
     assert_eq!(names, COMMANDS.iter().map(|name| (*name).to_owned()).collect());
@@ -88,7 +89,7 @@ fn commands_are_those_of_the_schema() {
 /// Arguments that the schema has are read; one that it has not is refused; and those it wants are wanted here.
 #[test]
 fn arguments_are_those_of_the_schema() {
-    let schema = recorded::schema();
+    let schema = recorded::schema(Version::default());
     for command in entries(&schema, "command") {
         let name = text(&command, "name");
         // Their arguments are properties, options or whatever an action has.
@@ -96,7 +97,7 @@ fn arguments_are_those_of_the_schema() {
             continue;
         }
         let least = plain(&schema, text(&command, "arg-type"), 0);
-        let read = parse_command(name, &least);
+        let read = parse_command(name, &least, Version::default());
         if matches!(read, Ok(Command::NotSimulated(_))) {
             continue;
         }
@@ -104,12 +105,12 @@ fn arguments_are_those_of_the_schema() {
         let members = least.as_dict().expect("an object").to_vec();
         for (key, _) in &members {
             let less = members.iter().filter(|(other, _)| other != key).map(|(key, value)| (&**key, value.clone()));
-            let without = parse_command(name, &Json::dict(less.collect()));
+            let without = parse_command(name, &Json::dict(less.collect()), Version::default());
             assert!(without.is_err(), "{name}: {key} is mandatory in the schema");
         }
         let more = members.iter().map(|(key, value)| (&**key, value.clone()));
         let more = Json::dict(more.chain([("no-such-argument", true.into())]).collect());
-        assert!(parse_command(name, &more).is_err(), "{name} takes any argument");
+        assert!(parse_command(name, &more, Version::default()).is_err(), "{name} takes any argument");
         // Each optional one by itself.
         let of = by_name(&schema, text(&command, "arg-type")).clone();
         for member in of.get("members").and_then(Json::as_list).unwrap_or_default() {
@@ -119,7 +120,7 @@ fn arguments_are_those_of_the_schema() {
             let key = text(member, "name");
             let value = plain(&schema, text(member, "type"), 0);
             let with = members.iter().map(|(key, value)| (&**key, value.clone())).chain([(key, value)]);
-            let read = parse_command(name, &Json::dict(with.collect()));
+            let read = parse_command(name, &Json::dict(with.collect()), Version::default());
             assert!(read.is_ok(), "{name} with {key}: {read:?}");
         }
     }
@@ -127,7 +128,7 @@ fn arguments_are_those_of_the_schema() {
 
 #[test]
 fn enums_are_those_of_the_schema() {
-    let schema = recorded::schema();
+    let schema = recorded::schema(Version::default());
     let values = |entry: &Json| -> BTreeSet<String> {
         let members = entry.get("members").and_then(Json::as_list).unwrap_or_default();
         members.iter().map(|member| text(member, "name").to_owned()).collect()

@@ -13,6 +13,7 @@ pub mod report;
 mod run;
 mod scenario;
 mod search;
+pub mod versions;
 
 use crate::base::nearest;
 use crate::explore::Strategy;
@@ -93,6 +94,8 @@ enum Command {
     Man(shells::ManArgs),
     /// List the quirks (bugs of older QEMUs) that can be switched on, or the invariants that are checked
     Quirks(quirks::QuirksArgs),
+    /// List the versions of QEMU that are simulated, or what changes for a client from one to another
+    Versions(versions::VersionsArgs),
     /// Measure how soon each quirk is found, as a table
     Museum(museum::MuseumArgs),
     /// Stand for QEMU in tests of QMP clients: takes QEMU's options (`blockjob-sim qemu -help`)
@@ -252,6 +255,7 @@ pub fn main(runner: Runner) -> ExitCode {
         Command::Completions(args) => shells::completions(args, &mut out),
         Command::Man(args) => shells::man(args, &mut out),
         Command::Quirks(args) => quirks::quirks(args, &mut out),
+        Command::Versions(args) => versions::versions(args, &mut out),
         Command::Museum(args) => museum::museum(args, runner, &mut out),
         Command::Serve(args) => serve::serve(args, &mut out),
         // Behind `--color` alone.

@@ -13,6 +13,7 @@ use super::types::{
 };
 use super::visit::{InputVisitor, ValueAt};
 use crate::base::Json;
+use crate::version::Version;
 
 commands! {
     /// A command ready to be run. Variants are QEMU's commands of the same names.
@@ -39,7 +40,7 @@ commands! {
         "blockdev-change-medium" => BlockdevChangeMedium(Box<ChangeMedium>),
         "device_del" => DeviceDel { id: Arc<str> },
         "human-monitor-command" => HumanMonitorCommand { command_line: Arc<str>, cpu_index: Option<i64> },
-        "query-block" => QueryBlock,
+        "query-block" => QueryBlock { flat: Option<bool> [since FlatQueryBlock] },
         "query-named-block-nodes" => QueryNamedBlockNodes { flat: Option<bool> },
         "query-block-jobs" => QueryBlockJobs,
         "query-jobs" => QueryJobs,
@@ -117,8 +118,8 @@ commands! {
 ///
 /// # Errors
 /// `CommandNotFound` for names QEMU does not know.
-pub fn known_command(name: &str) -> Result<&'static str, QmpError> {
-    find_command(name)
+pub fn known_command(name: &str, version: Version) -> Result<&'static str, QmpError> {
+    find_command(name, version)
         .ok_or_else(|| QmpError::new(ErrorClass::CommandNotFound, format!("The command {name} has not been found")))
 }
 
@@ -126,9 +127,9 @@ pub fn known_command(name: &str) -> Result<&'static str, QmpError> {
 ///
 /// # Errors
 /// `CommandNotFound` for names QEMU does not know, otherwise what QEMU says about the arguments.
-pub fn parse_command(name: &str, args: &Json) -> Result<Command, QmpError> {
-    let name = known_command(name)?;
-    let at = ValueAt::root(args, InputVisitor::Json);
+pub fn parse_command(name: &str, args: &Json, version: Version) -> Result<Command, QmpError> {
+    let name = known_command(name, version)?;
+    let at = ValueAt::root(args, InputVisitor::Json, version);
     if name == "blockdev-add" {
         return Ok(Command::BlockdevAdd(Box::new(BlockdevOptions::visit(at)?)));
     }

@@ -476,7 +476,9 @@ mod tests {
     fn a_json_file_name_may_be_nested_or_dotted() {
         let name = r#"json:{"driver":"qcow2","file.driver":"blkdebug","file":{"image":{"driver":"null-co","size":5}},
             "file.inject-error.0.event":"none","backing":null}"#;
-        let options = BlockdevOptions::from_texts(&json_filename(name).expect("JSON")).expect("options");
+        let options =
+            BlockdevOptions::from_texts(&json_filename(name).expect("JSON"), crate::version::Version::default())
+                .expect("options");
         assert_eq!(options.driver.driver(), Driver::Qcow2);
         let deep = format!("json:{{\"{}\": 1}}", "a.".repeat(100_000));
         assert!(json_filename(&deep).is_err());

@@ -1,5 +1,7 @@
 //! The names of all commands QEMU 10.0.2 has (`query-commands`; machine `none` and `pc` give the same list).
 
+use crate::version::Version;
+
 /// Every command name, sorted.
 pub const COMMANDS: [&str; 233] = [
     "add-fd",
@@ -245,9 +247,73 @@ pub const COROUTINE_COMMANDS: [&str; 2] = ["block_resize", "screendump"];
 
 /// QEMU's own copy of a command name, if it has such a command.
 #[must_use]
-pub fn find_command(name: &str) -> Option<&'static str> {
-    COMMANDS.binary_search(&name).ok().map(|i| COMMANDS[i])
+pub fn find_command(name: &str, version: Version) -> Option<&'static str> {
+    let known = COMMANDS.binary_search(&name).ok().map(|i| COMMANDS[i]);
+    let other = || NOT_ALWAYS.iter().map(|(other, ..)| *other).find(|other| *other == name);
+    known.or_else(other).filter(|name| is_there(name, version))
 }
+
+/// Whether a version has one of these commands.
+fn is_there(name: &str, version: Version) -> bool {
+    let (major, minor, _) = version.numbers();
+    let within = |(_, since, until): &&(&str, Release, Release)| *since <= (major, minor) && (major, minor) < *until;
+    NOT_ALWAYS.iter().find(|(other, ..)| *other == name).is_none_or(|row| within(&row))
+}
+
+/// The commands of a version, sorted.
+pub fn commands(version: Version) -> Vec<&'static str> {
+    let others = NOT_ALWAYS.iter().map(|(name, ..)| *name).filter(|name| COMMANDS.binary_search(name).is_err());
+    let mut all: Vec<&str> = COMMANDS.iter().copied().chain(others).filter(|name| is_there(name, version)).collect();
+    all.sort_unstable();
+    all
+}
+
+/// Major and minor.
+type Release = (u8, u8);
+
+/// Before, and after all of them.
+const EVER: Release = (0, 0);
+const NEVER: Release = (99, 0);
+
+/// Commands that not all versions have: the release in which it came, as the schema says it, and the one in which it went. Of what came
+/// or went after 10.0 the release that was measured is given.
+const NOT_ALWAYS: &[(&str, Release, Release)] = &[
+    ("block-job-change", (8, 2), NEVER),
+    ("blockdev-set-active", (10, 0), NEVER),
+    ("cxl-add-dynamic-capacity", (9, 1), NEVER),
+    ("cxl-inject-correctable-error", (8, 0), NEVER),
+    ("cxl-inject-dram-event", (8, 1), NEVER),
+    ("cxl-inject-general-media-event", (8, 1), NEVER),
+    ("cxl-inject-memory-module-event", (8, 1), NEVER),
+    ("cxl-inject-poison", (8, 1), NEVER),
+    ("cxl-inject-uncorrectable-errors", (8, 0), NEVER),
+    ("cxl-release-dynamic-capacity", (9, 1), NEVER),
+    ("device-sync-config", (9, 2), NEVER),
+    ("dump-skeys", (11, 1), NEVER),
+    ("inject-ghes-v2-error", (11, 1), NEVER),
+    ("qom-list-get", (11, 1), NEVER),
+    ("query-accelerators", (11, 1), NEVER),
+    ("query-audiodevs", (8, 0), NEVER),
+    ("query-cpu-model-baseline", (11, 1), NEVER),
+    ("query-cpu-model-comparison", (11, 1), NEVER),
+    ("query-cryptodev", (8, 0), NEVER),
+    ("query-firmware-log", (11, 1), NEVER),
+    ("query-gic-capabilities", (11, 1), NEVER),
+    ("query-hv-balloon-status-report", (8, 2), NEVER),
+    // The schema says 7.2, where a real one does not have it.
+    ("query-migrationthreads", (8, 0), (11, 1)),
+    ("query-s390x-cpu-polarization", (11, 1), NEVER),
+    ("request-ebpf", (9, 0), NEVER),
+    ("set-cpu-topology", (11, 1), NEVER),
+    ("x-accel-stats", (11, 1), NEVER),
+    ("x-query-interrupt-controllers", (9, 1), NEVER),
+    ("x-query-opcount", EVER, (11, 1)),
+    // With TCG's profiler, and with the RDMA device.
+    ("x-query-profile", EVER, (8, 1)),
+    ("x-query-rdma", EVER, (9, 1)),
+    ("xen-event-inject", (8, 0), NEVER),
+    ("xen-event-list", (8, 0), NEVER),
+];
 
 /// As `-device help` lists the models.
 pub const DEVICES: &str = include_str!("devices.txt");
@@ -265,7 +331,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_sorted() {
+    fn the_tables_are_sorted_and_of_one_mind() {
         assert!(COMMANDS.is_sorted());
+        assert!(NOT_ALWAYS.is_sorted());
+        assert_eq!(commands(Version::V10_0), COMMANDS);
+    }
+
+    /// How many each had, as it said itself (`query-commands`), and one that only it has or lacks.
+    #[test]
+    fn commands_of_versions() {
+        for (version, count, has, lacks) in [
+            (Version::V7_2, 216, "x-query-profile", "block-job-change"),
+            (Version::V10_0, 233, "block-job-change", "x-query-profile"),
+            (Version::V11_1, 242, "qom-list-get", "query-migrationthreads"),
+        ] {
+            assert_eq!(commands(version).len(), count, "{version}");
+            assert_eq!(find_command(has, version), Some(has));
+            assert_eq!(find_command(lacks, version), None);
+        }
     }
 }

@@ -7,6 +7,7 @@ use super::error::{ErrorClass, QmpError};
 use super::names::OOB_COMMANDS;
 use super::order::wire_order;
 use crate::base::Json;
+use crate::version::Version;
 
 /// A request whose envelope is in order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -71,12 +72,12 @@ impl Request {
     ///
     /// # Errors
     /// Unknown command, not allowed now or out of band.
-    pub fn dispatchable(&self, negotiated: bool) -> Result<(), QmpError> {
+    pub fn dispatchable(&self, negotiated: bool, version: Version) -> Result<(), QmpError> {
         if !negotiated && &*self.command != "qmp_capabilities" {
             let text = "Expecting capabilities negotiation with 'qmp_capabilities'";
             return Err(QmpError::new(ErrorClass::CommandNotFound, text));
         }
-        known_command(&self.command)?;
+        known_command(&self.command, version)?;
         if self.oob && !OOB_COMMANDS.contains(&&*self.command) {
             return Err(QmpError::generic(format!("The command {} does not support OOB", self.command)));
         }
@@ -87,9 +88,9 @@ impl Request {
     ///
     /// # Errors
     /// As [`Request::dispatchable`], or what is wrong with the arguments.
-    pub fn typed(&self, negotiated: bool) -> Result<Command, QmpError> {
-        self.dispatchable(negotiated)?;
-        parse_command(&self.command, &self.args)
+    pub fn typed(&self, negotiated: bool, version: Version) -> Result<Command, QmpError> {
+        self.dispatchable(negotiated, version)?;
+        parse_command(&self.command, &self.args, version)
     }
 }
 

@@ -11,6 +11,8 @@ use super::error::QmpError;
 use super::keyval::{parse_bool, parse_i64, parse_strosz, parse_u64};
 use super::order::GlibTable;
 use crate::base::Json;
+use crate::version::Version;
+use crate::version::changes::Change;
 
 /// What a visit gives: a value or the error the command answers.
 pub type Visit<T> = Result<T, QmpError>;
@@ -91,13 +93,20 @@ pub struct ValueAt<'a> {
     value: &'a Json,
     path: Path<'a>,
     mode: InputVisitor,
+    version: Version,
 }
 
 impl<'a> ValueAt<'a> {
-    /// The root of a visit.
+    /// The root of a visit, as this version of QEMU makes it.
     #[must_use]
-    pub fn root(value: &'a Json, mode: InputVisitor) -> ValueAt<'a> {
-        ValueAt { value, path: Path::Root, mode }
+    pub fn root(value: &'a Json, mode: InputVisitor, version: Version) -> ValueAt<'a> {
+        ValueAt { value, path: Path::Root, mode, version }
+    }
+
+    /// The version of QEMU.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
     }
 
     /// Whether numbers and booleans are texts.
@@ -255,7 +264,8 @@ impl<'a> ValueAt<'a> {
     pub fn object(self) -> Visit<Visitor<'a>> {
         match self.value {
             Json::Dict(members) => {
-                Ok(Visitor { members, path: self.path, mode: self.mode, seen: [0; MAX_MEMBERS], seen_len: 0 })
+                let Self { path, mode, version, .. } = self;
+                Ok(Visitor { members, path, mode, version, seen: [0; MAX_MEMBERS], seen_len: 0 })
             }
             _ => Err(self.wrong_type("object")),
         }
@@ -269,7 +279,7 @@ impl<'a> ValueAt<'a> {
         let Json::List(items) = self.value else {
             return Err(self.wrong_type("array"));
         };
-        let visit = |(i, value)| each(ValueAt { value, path: Path::Index(&self.path, i), mode: self.mode });
+        let visit = |(i, value)| each(ValueAt { value, path: Path::Index(&self.path, i), ..*self });
         items.iter().enumerate().map(visit).collect()
     }
 }
@@ -280,19 +290,27 @@ pub struct Visitor<'a> {
     members: &'a [(Arc<str>, Json)],
     path: Path<'a>,
     mode: InputVisitor,
+    version: Version,
     /// Indices of the members visited so far, in the order of the visits.
     seen: [u32; MAX_MEMBERS],
     seen_len: usize,
 }
 
 impl Visitor<'_> {
+    /// Whether this version of QEMU has what came with a change.
+    #[must_use]
+    pub fn since(&self, change: Change) -> bool {
+        self.version.has(change)
+    }
+
     /// An optional member (`visit_optional` and the visit of the value).
     pub fn opt_at(&mut self, name: &'static str) -> Option<ValueAt<'_>> {
         let index = self.members.iter().position(|(key, _)| &**key == name)?;
         assert!(self.seen_len < MAX_MEMBERS, "a QAPI type with more members than MAX_MEMBERS");
         self.seen[self.seen_len] = u32::try_from(index).unwrap_or(u32::MAX);
         self.seen_len += 1;
-        Some(ValueAt { value: &self.members[index].1, path: Path::Member(&self.path, name), mode: self.mode })
+        let (value, path) = (&self.members[index].1, Path::Member(&self.path, name));
+        Some(ValueAt { value, path, mode: self.mode, version: self.version })
     }
 
     /// A mandatory member.

@@ -9,6 +9,7 @@
 //! args: ["-drive", "file=s.qcow2,…"]
 //! steps: […]                        # what happens then
 //! limits: {steps: 100000, time: 1h, trace: 100000}
+//! qemu: 7.2                        # the version, 10.0 without it
 //! quirks: [txn-abort-fifo]         # wrong behaviour that is switched on
 //! expect-violation: NAME           # the invariant that it breaks on purpose
 //! schedule: calm                    # or `seed 7`, `{choices: […]}`, `{preemptions: […]}`: holds in this schedule only
@@ -147,7 +148,8 @@ fn plan(loader: &mut Loader, name: &str, read: ReadFile<'_>, faults: &mut Vec<Fa
     let files = listed(loader, faults, top.opt("files"));
     let args = kept(faults, top.opt("args").map_or(Ok(Vec::new()), Node::texts)).unwrap_or_default();
     let limits = read_by(faults, top.opt("limits"), Bounds::read);
-    let quirks = read_by(faults, top.opt("quirks"), top::quirks);
+    let version = read_by(faults, top.opt("qemu"), top::version);
+    let quirks = read_by(faults, top.opt("quirks"), top::quirks).of(version);
     let expect_violation = read_by(faults, top.opt("expect-violation"), |node| top::invariant(node).map(Some));
     let schedule = read_by(faults, top.opt("schedule"), top::schedule);
     let definitions_only = has_defines && top.opt("files").is_none() && top.opt("args").is_none();

@@ -9,6 +9,7 @@ use super::tree::{Node, Value};
 use super::yaml::Yaml;
 use crate::invariant::Invariant;
 use crate::quirk::{self, Quirk, Quirks, Switch};
+use crate::version::Version;
 use std::fmt::Display;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ pub(super) const TOP: &[Member] = &[
     opt("args", ValueType::Texts, "QEMU's arguments"),
     opt("steps", ValueType::Steps, "what happens"),
     opt("limits", Bounds::TYPE, "when a run is given up"),
+    opt("qemu", ValueType::Any, "the version of QEMU, 10.0 without it (`blockjob-sim versions`)"),
     opt("quirks", ValueType::Texts, "bugs of older QEMUs that are switched on (`blockjob-sim quirks`)"),
     opt("expect-violation", ValueType::Text, "the invariant that it breaks on purpose (`quirks --invariants`)"),
     opt(
@@ -85,6 +87,16 @@ fn parsed<T: FromStr<Err: Display>>(node: &Node) -> Read<T> {
         _ => node.text()?.to_string(),
     };
     text.parse().map_err(|error: T::Err| Fault::new(node.span, "this list cannot be read", error.to_string()))
+}
+
+/// Reads the `qemu` of a scenario.
+pub(super) fn version(node: &Node) -> Read<Option<Version>> {
+    let text = match &node.value {
+        // As YAML has it, most are numbers with a point; the digits are as they were written.
+        Value::Number(digits) => digits.clone(),
+        _ => node.text()?,
+    };
+    text.parse().map(Some).map_err(|why| Fault::new(node.span, "this version of QEMU is not simulated", why))
 }
 
 /// Reads the `quirks` of a scenario.

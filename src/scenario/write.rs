@@ -33,6 +33,9 @@ pub fn with_remarks(plan: &Plan, remarks: &Remarks) -> String {
     let mut out = String::new();
     comments(&remarks.head, "", &mut out);
     member("about", &Yaml::text(&plan.about), &mut out);
+    if let Some(version) = plan.quirks.asked() {
+        member("qemu", &Yaml::plain(version.name()), &mut out);
+    }
     if !plan.quirks.is_empty() {
         member("quirks", &Yaml::List(plan.quirks.names().map(|name| Yaml::plain(&name)).collect()), &mut out);
     }

@@ -6,6 +6,7 @@ use super::options::{self, Meaning};
 use super::sim_options::SimOptions;
 use crate::qmp::drive::split_options;
 use crate::qmp::names::is_device_model;
+use crate::version::Version;
 use crate::world::system::board::Board;
 use std::path::Path;
 use std::sync::Arc;
@@ -98,6 +99,18 @@ struct Defaults {
     accel_given: bool,
 }
 
+/// The version that is asked for: by the option, wherever it stands, as `-version` may stand before it; or by the name of the program.
+fn version(program: &str, args: &[String]) -> Result<Option<Version>, String> {
+    let words = args.iter().map(|arg| arg.trim_start_matches('-').trim_start_matches("sim-"));
+    let option =
+        words.zip(args.iter().skip(1)).find(|(word, _)| *word == "qemu-version").map(|(_, value)| value.as_str());
+    let inline = || args.iter().find_map(|arg| arg.trim_start_matches('-').strip_prefix("qemu-version="));
+    match option.or_else(inline) {
+        Some(text) => text.parse().map(Some).map_err(|why| format!("--qemu-version: {why}")),
+        None => Version::of_program(program),
+    }
+}
+
 /// Reads the arguments behind the program's name.
 ///
 /// # Errors
@@ -107,6 +120,8 @@ pub fn parse(program: &str, args: &[String]) -> Result<Asked, String> {
         config: Config { program: program.to_owned(), ..Config::default() },
         defaults: Defaults::default(),
     };
+    let version = version(program, args)?;
+    parser.config.sim.quirks = parser.config.sim.quirks.of(version);
     let mut rest = args.iter();
     while let Some(arg) = rest.next() {
         let Some(name) = arg.strip_prefix('-').filter(|name| !name.is_empty()) else {
@@ -118,13 +133,18 @@ pub fn parse(program: &str, args: &[String]) -> Result<Asked, String> {
             parser.config.daemon_child = true;
             continue;
         }
-        if let Some(sim) = name.strip_prefix("sim-") {
+        let sim = name.strip_prefix("sim-").or(name.starts_with("qemu-version").then_some(name));
+        if let Some(sim) = sim {
             let (key, inline) = sim.split_once('=').map_or((sim, None), |(key, value)| (key, Some(value)));
             let mut value = || {
                 let next = inline.map(str::to_owned).or_else(|| rest.next().cloned());
                 next.ok_or_else(|| "requires an argument".to_owned())
             };
-            let taken = parser.config.sim.take(key, &mut value).map_err(|why| format!("--sim-{key}: {why}"))?;
+            let taken = parser
+                .config
+                .sim
+                .take(key, &mut value)
+                .map_err(|why| format!("{}: {why}", arg.split('=').next().unwrap_or(arg)))?;
             if taken {
                 continue;
             }
@@ -139,7 +159,7 @@ pub fn parse(program: &str, args: &[String]) -> Result<Asked, String> {
             Meaning::Accepted => {}
             Meaning::Lacking => return Err(format!("{shown}: not simulated: -{}", known.name)),
             Meaning::Done => {
-                if let Some(text) = help::text(program, known.name, value) {
+                if let Some(text) = help::text(program, known.name, value, parser.config.sim.quirks.version()) {
                     return Ok(Asked::Print(text));
                 }
                 parser.option(known.name, value, &shown)?;

@@ -74,6 +74,9 @@ sim_options! {
     /// Those that are switched on; the option may be given more than once.
     quirks: Quirks = Quirks::default(), "quirk", "--sim-quirk NAME        switch on this bug of an older QEMU\n",
         |options, value| options.quirks = options.quirks.switched(value()?.parse()?);
+    /// The version of QEMU, kept with the quirks. For this one the `sim-` may be left out, as all other tools have it so.
+    versions: () = (), "qemu-version", "--qemu-version V        stand for this version of QEMU: 7.2, 8.2, 9.1, 10.0, 11.1\n",
+        |options, value| options.quirks = options.quirks.of(Some(value()?.parse()?));
     /// Invariants are watched.
     check: bool = false, "check", "--sim-check             end when an invariant is broken\n", |options, _value| options.check = true;
 }

@@ -13,7 +13,6 @@ use super::signals::Signals;
 use super::waiting::Watch;
 use crate::base::Json;
 use crate::base::time::Span;
-use crate::world::World;
 use crate::world::out::{Event, Output};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::time::{Duration, Instant, SystemTime};
@@ -220,11 +219,11 @@ impl Wire {
         let mut first = Vec::new();
         for qmp in self.users.qmps.iter_mut().filter(|qmp| qmp.port == port) {
             qmp.client = Some(self.engine.world.connect(false));
-            first.extend(qmp.line(&World::greeting()));
+            first.extend(qmp.line(&self.engine.world.greeting()));
         }
         for hmp in self.users.hmps.iter_mut().filter(|hmp| hmp.port == port) {
             hmp.client = Some(self.engine.world.connect(true));
-            first.extend(hmp::BANNER.as_bytes());
+            first.extend(hmp::banner(self.engine.world.quirks.version()).as_bytes());
             first.extend(readline::PROMPT.as_bytes());
         }
         self.ports[port].send(&first);

@@ -12,11 +12,12 @@ use crate::bitmap::check_granularity;
 use crate::job::status::JobStatus;
 use crate::qmp::Command;
 use crate::qmp::event::{EVENTS, members};
-use crate::qmp::names::COMMANDS;
+use crate::qmp::names::{commands, find_command};
 use crate::qmp::{ErrorClass, QmpError, parse_request};
 use crate::scenario::plan::{EventPattern, Expect, Fails, Plan, PlannedStep, Pos, StepKind};
 use crate::scenario::steps::{self, NameOf};
 use crate::scenario::{ReadFile, ScenarioError, SourcePlace, Span};
+use crate::version::Version;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -51,7 +52,7 @@ pub fn mistakes(plan: &Plan, whole: bool, read: ReadFile<'_>) -> Vec<ScenarioErr
     let mut found = Vec::new();
     let (files, names) = (Files::of(plan, whole), Names::of(plan, whole));
     for step in plan.steps.iter() {
-        let mut mistakes = of_step(step, &files);
+        let mut mistakes = of_step(step, plan.quirks.version(), &files);
         // One mistake of a step may bring others along.
         if mistakes.is_empty() {
             mistakes = names.missing_in(step);
@@ -95,9 +96,9 @@ fn start(plan: &Plan, read: ReadFile<'_>) -> Option<ScenarioError> {
     Some(placed(&pos, &[], mistake, read))
 }
 
-fn of_step(step: &PlannedStep, files: &Files) -> Vec<Mistake> {
+fn of_step(step: &PlannedStep, version: Version, files: &Files) -> Vec<Mistake> {
     match &step.kind {
-        StepKind::Qmp { command, expect: Expect::Return(_) } => command_mistakes(command, files),
+        StepKind::Qmp { command, expect: Expect::Return(_) } => command_mistakes(command, version, files),
         StepKind::Qmp { expect: Expect::Error { class: Some(class), .. }, .. } => {
             let known = ErrorClass::NAMES;
             let wrong = !known.contains(&&**class);
@@ -123,14 +124,15 @@ fn of_step(step: &PlannedStep, files: &Files) -> Vec<Mistake> {
     }
 }
 
-fn command_mistakes(command: &Json, files: &Files) -> Vec<Mistake> {
+fn command_mistakes(command: &Json, version: Version, files: &Files) -> Vec<Mistake> {
     let Some(name) = ["execute", "exec-oob"].iter().find_map(|key| command.get(key)).and_then(Json::as_str) else {
         return Vec::new();
     };
-    if !COMMANDS.contains(&name) {
-        return vec![Mistake::unknown(name, "command", &COMMANDS)];
+    if find_command(name, version).is_none() {
+        return vec![Mistake::unknown(name, "command", &commands(version))];
     }
-    let typed = parse_request(command, true).map_err(|(error, _)| error).and_then(|request| request.typed(true));
+    let typed =
+        parse_request(command, true).map_err(|(error, _)| error).and_then(|request| request.typed(true, version));
     match typed {
         Ok(Command::NotSimulated(name)) => {
             let message = format!("not simulated: {name}");

@@ -52,7 +52,7 @@ impl Sim {
     /// What is wrong with the scenario's files or arguments.
     pub fn new(plan: &Plan, options: &RunOptions) -> Result<Sim, Outcome> {
         let mut world = World::new(HostFiles::new());
-        world.quirks = options.quirks.union(plan.quirks);
+        world.quirks = plan.quirks.union(options.quirks);
         let mut client = Client::new(plan);
         for file in &plan.files {
             if let Some(outcome) = client.spend(setup::file_cost(&world, &file.op)) {

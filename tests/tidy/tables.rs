@@ -4,21 +4,26 @@
 pub const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("base", &[]),
     ("invariant", &[]),
-    ("quirk", &["base", "invariant"]),
+    ("version", &[]),
+    ("quirk", &["base", "invariant", "version"]),
     ("choice", &["base"]),
     ("bitmap", &["base", "invariant"]),
     ("job", &["base"]),
     ("nbd", &["base"]),
     ("trace", &["base"]),
     ("block", &["base"]),
-    ("qmp", &["base", "block"]),
+    ("qmp", &["base", "block", "version"]),
     ("host", &["base", "block"]),
-    ("scenario", &["base", "host", "invariant", "quirk", "choice", "trace", "qmp"]),
-    ("world", &["base", "invariant", "quirk", "choice", "bitmap", "job", "nbd", "trace", "block", "qmp", "host"]),
+    ("scenario", &["base", "host", "invariant", "quirk", "choice", "trace", "qmp", "version"]),
+    (
+        "world",
+        &["version", "base", "invariant", "quirk", "choice", "bitmap", "job", "nbd", "trace", "block", "qmp", "host"],
+    ),
     ("check", &["base", "invariant", "quirk", "bitmap", "job", "block", "qmp", "host", "world"]),
     (
         "sim",
         &[
+            "version",
             "base",
             "invariant",
             "quirk",
@@ -40,6 +45,7 @@ pub const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "serve",
         &[
+            "version",
             "base",
             "invariant",
             "quirk",
@@ -64,6 +70,7 @@ pub const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "interop",
         &[
+            "version",
             "base",
             "invariant",
             "choice",
@@ -84,6 +91,7 @@ pub const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
+            "version",
             "serve",
             "render",
             "debug",

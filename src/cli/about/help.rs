@@ -101,6 +101,7 @@ A scenario is a YAML file:
     - call: {backup: {drive: drive0}}
     - event: {event: BLOCK_JOB_COMPLETED, data: {device: drive0}, without: [error]}
   limits: {steps: 100000, time: 1h, trace: 100000}
+  qemu: 7.2                      the version of QEMU, 10.0 without it (`blockjob-sim versions`)
   quirks: [txn-abort-fifo]       bugs of older QEMUs that are switched on (`blockjob-sim quirks`)
   expect-violation: NAME         the invariant that it breaks on purpose (`quirks --invariants`)
   schedule: calm                 or `seed 7`, `{choices: [...]}`, `{preemptions: [...]}`: the expectations hold in

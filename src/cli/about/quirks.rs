@@ -3,6 +3,7 @@
 use crate::cli::output::Output;
 use crate::invariant::Invariant;
 use crate::quirk::{Origin, Quirk, Quirks, Switch, TABLE};
+use crate::version::Version;
 use clap::Args;
 
 /// What a run has beside its scenario: quirks, and whether invariants are watched.
@@ -11,16 +12,19 @@ pub struct WatchArgs {
     /// Switch a quirk on, a bug of some QEMU (`blockjob-sim quirks`), or with `no-NAME` one off that is on by default; may be given more than once
     #[arg(long = "quirk", value_name = "NAME", value_parser = str::parse::<Switch>)]
     quirk: Vec<Switch>,
+    /// Stand for this version of QEMU (`blockjob-sim versions`), whatever the scenario says
+    #[arg(long = "qemu-version", value_name = "V", value_parser = str::parse::<Version>)]
+    version: Option<Version>,
     /// Check all invariants; the run ends when one is broken
     #[arg(long)]
     pub check: bool,
 }
 
 impl WatchArgs {
-    /// The quirks asked for.
+    /// The quirks asked for, and the version.
     #[must_use]
     pub fn quirks(&self) -> Quirks {
-        self.quirk.iter().copied().collect()
+        self.quirk.iter().copied().collect::<Quirks>().of(self.version)
     }
 
     /// Reads what [`WatchArgs::written`] wrote.
@@ -32,8 +36,12 @@ impl WatchArgs {
         while let Some(word) = words.next() {
             match word {
                 "--quirk" => watch.quirk.push(words.next().unwrap_or_default().parse()?),
+                "--qemu-version" => watch.version = Some(words.next().unwrap_or_default().parse()?),
                 "--check" => watch.check = true,
-                _ => return Err(format!("`{word}` is no option of a campaign: expected --quirk NAME or --check")),
+                _ => {
+                    let expected = "expected --quirk NAME, --qemu-version V or --check";
+                    return Err(format!("`{word}` is no option of a campaign: {expected}"));
+                }
             }
         }
         Ok(watch)
@@ -43,7 +51,8 @@ impl WatchArgs {
     #[must_use]
     pub fn written(&self) -> String {
         let quirks: String = self.quirks().names().map(|quirk| format!(" --quirk {quirk}")).collect();
-        format!("{quirks}{}", if self.check { " --check" } else { "" })
+        let version = self.version.map(|version| format!(" --qemu-version {version}")).unwrap_or_default();
+        format!("{quirks}{version}{}", if self.check { " --check" } else { "" })
     }
 }
 
@@ -53,6 +62,9 @@ pub struct AlwaysWatchArgs {
     /// Switch a quirk on, a bug of some QEMU (`blockjob-sim quirks`), or with `no-NAME` one off that is on by default; may be given more than once
     #[arg(long = "quirk", value_name = "NAME", value_parser = str::parse::<Switch>)]
     quirk: Vec<Switch>,
+    /// Stand for this version of QEMU (`blockjob-sim versions`), whatever the scenario says
+    #[arg(long = "qemu-version", value_name = "V", value_parser = str::parse::<Version>)]
+    version: Option<Version>,
     /// Without effect, so that options of `run` can be taken over: all invariants are checked
     #[arg(long, hide = true)]
     check: bool,
@@ -62,7 +74,7 @@ impl AlwaysWatchArgs {
     /// The quirks asked for, and all invariants.
     #[must_use]
     pub fn watch(&self) -> WatchArgs {
-        WatchArgs { quirk: self.quirk.clone(), check: true }
+        WatchArgs { quirk: self.quirk.clone(), version: self.version, check: true }
     }
 }
 

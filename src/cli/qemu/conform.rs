@@ -12,6 +12,7 @@ use crate::interop::conform::shrink::shrink;
 use crate::interop::conform::{self, Bench, Judged, Program, Verdict, found};
 use crate::interop::scratch::{Guard, Scratch, SoFar, end_with_signals};
 use crate::validate::{Effort, unexpecting};
+use crate::version::Version;
 use clap::Args;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -44,6 +45,12 @@ pub(in crate::cli) struct ConformArgs {
     /// Programs with exports of the NBD server, and clients of it
     #[arg(long, conflicts_with = "small")]
     exports: bool,
+    /// Draw backups and bitmaps only: no mirrors, commits and streams, hotplug, resets, reopening and odd arguments
+    #[arg(long, conflicts_with = "small")]
+    backups_only: bool,
+    /// The version that the model stands for (`blockjob-sim versions`); it should be that of QEMU
+    #[arg(long, value_name = "V")]
+    qemu_version: Option<Version>,
     /// Shrink the programs that differ, running them on both sides
     #[arg(long)]
     shrink: bool,
@@ -102,7 +109,7 @@ fn conform_kind(args: &ConformArgs, bench: &Bench, kind: ProgramKind, out: &mut 
     let programs = args.seeds.clone().map(|seed| Program {
         name: format!("{}{small}-{seed}", kind.name()),
         seed: Some(seed),
-        plan: if args.small { program(kind, seed) } else { generated(kind, seed, args.exports) },
+        plan: if args.small { program(kind, seed) } else { generated(kind, !args.backups_only, args.exports, seed) },
         pace: conform::pace(kind, seed),
     });
     conform_all(args, bench, kind.name(), programs, out)
@@ -144,7 +151,10 @@ fn conform_all(
     out: &mut Output,
 ) -> u8 {
     let mut counts = Counts::default();
-    for program in programs {
+    for mut program in programs {
+        if args.qemu_version.is_some() {
+            program.plan.quirks = program.plan.quirks.of(args.qemu_version);
+        }
         out.progress(&program.name);
         bench.guard.tell(SoFar { out: counts.told(what), err: interrupted(&program.name, out) });
         let pace = program.pace;

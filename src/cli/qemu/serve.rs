@@ -2,6 +2,7 @@
 
 use crate::cli::output::Output;
 use crate::serve;
+use crate::version::Version;
 use clap::Args;
 
 /// Arguments of `serve`.
@@ -34,6 +35,9 @@ pub(in crate::cli) struct ServeArgs {
     /// Switch a quirk on, a bug of an older QEMU (`blockjob-sim quirks`); may be given more than once
     #[arg(long, value_name = "NAME")]
     quirk: Vec<String>,
+    /// Stand for this version of QEMU (`blockjob-sim versions`)
+    #[arg(long, value_name = "V")]
+    qemu_version: Option<Version>,
     /// End when an invariant is broken
     #[arg(long)]
     check: bool,
@@ -71,6 +75,9 @@ fn as_qemu(args: &ServeArgs) -> Vec<String> {
         }
     }
     args.quirk.iter().for_each(|value| add("--sim-quirk", value));
+    if let Some(version) = args.qemu_version {
+        add("--qemu-version", version.name());
+    }
     if args.check {
         out.push("--sim-check".to_owned());
     }

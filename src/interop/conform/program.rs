@@ -67,16 +67,16 @@ pub(super) const M: u64 = 1024 * 1024;
 const BITMAPS: [&str; 3] = ["b0", "b1", "b2"];
 const JOBS: [&str; 4] = ["j0", "j1", "j2", "j3"];
 
-/// The program of a seed from the generator of `blockjob-sim generate`, ended with `quit`, so that its images are whole. `exports`: with
-/// exports of the NBD server, and clients of it.
+/// The program of a seed from the generator of `blockjob-sim generate`, ended with `quit`, so that its images are whole. It is of all kinds of
+/// jobs, or of backups only; with `exports`, it has exports of the NBD server, and clients of it.
 #[must_use]
-pub fn generated(kind: ProgramKind, seed: u64, exports: bool) -> Plan {
+pub fn generated(kind: ProgramKind, all_kinds: bool, exports: bool, seed: u64) -> Plan {
     let kind = match kind {
         ProgramKind::Well => generate::ClientKind::WellBehaved,
         ProgramKind::Faulty => generate::ClientKind::Hostile,
         ProgramKind::Racing => generate::ClientKind::Racing,
     };
-    let options = generate::Options { kind: Some(kind), crashes: false, all_kinds: true, exports };
+    let options = generate::Options { kind: Some(kind), crashes: false, all_kinds, exports };
     let mut plan = generate::with(&options, seed).plan;
     let mut steps = plan.steps.to_vec();
     let ending = ["query-jobs", "query-block", "query-named-block-nodes", "quit"]

@@ -6,6 +6,7 @@
 //! | file | key | JSON |
 //! |---|---|---|
 //! | `schema.z` | `query-qmp-schema` | the answer |
+//! | `schema-7.2.z`, `schema-11.1.z` | `query-qmp-schema` | the answer of these versions |
 //! | `answers.z` | a command; `hmp help`, `hmp info` | the answer, or the error as `{"error": …}` |
 //! | `properties.z` | `#N` | one description of a property |
 //! | | `d TYPE`, `q TYPE` | the numbers of what `device-list-properties`, `qom-list-properties` answer |
@@ -17,12 +18,15 @@
 use super::error::{ErrorClass, QmpError};
 use super::json::parse_one;
 use crate::base::Json;
+use crate::version::Version;
 use std::sync::Arc;
 
 /// A deflated file.
 struct File(&'static [u8]);
 
 const SCHEMA: File = File(include_bytes!("schema.z"));
+const SCHEMA_7_2: File = File(include_bytes!("schema-7.2.z"));
+const SCHEMA_11_1: File = File(include_bytes!("schema-11.1.z"));
 const ANSWERS: File = File(include_bytes!("answers.z"));
 const PROPERTIES: File = File(include_bytes!("properties.z"));
 const CPUS: File = File(include_bytes!("cpus.z"));
@@ -48,20 +52,25 @@ fn parsed(text: &str) -> Json {
     parse_one(text).expect("JSON that a script wrote")
 }
 
-/// `query-qmp-schema`
+/// `query-qmp-schema`. Of 8.2 and 9.1 none was recorded: they say what 10.0 says.
 #[must_use]
-pub fn schema() -> Json {
-    SCHEMA.json("query-qmp-schema").expect("recorded")
+pub fn schema(version: Version) -> Json {
+    let file = match version {
+        Version::V7_2 => SCHEMA_7_2,
+        Version::V8_2 | Version::V9_1 | Version::V10_0 => SCHEMA,
+        Version::V11_1 => SCHEMA_11_1,
+    };
+    file.json("query-qmp-schema").expect("recorded")
 }
 
-/// The recorded answer to a command without arguments, which is the same whatever machine is asked.
+/// The recorded answer to a command without arguments, which is the same whatever machine is asked. It is that of 10.0.
 ///
 /// # Errors
 /// QEMU answered with this error.
 #[must_use]
 pub fn answer(command: &str) -> Option<Result<Json, QmpError>> {
     if command == "query-qmp-schema" {
-        return Some(Ok(schema()));
+        return Some(Ok(schema(Version::default())));
     }
     ANSWERS.json(command).map(result)
 }

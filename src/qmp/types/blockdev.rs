@@ -13,6 +13,8 @@ use crate::qmp::error::QmpError;
 use crate::qmp::json::parse_one;
 use crate::qmp::keyval::parse_keyval;
 use crate::qmp::visit::{InputVisitor, QapiEnum, ValueAt, Visit, Visitor};
+use crate::version::Version;
+use crate::version::changes::Change;
 
 /// A node to be opened (`BlockdevOptions`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -238,7 +240,7 @@ impl BlockdevOptions {
         let node_name = v.opt_str("node-name")?;
         let discard = v.opt_enum("discard")?;
         let cache = v.opt_with("cache", CacheOptions::value)?;
-        let active = v.opt_bool("active")?;
+        let active = if v.since(Change::NodeActive) { v.opt_bool("active")? } else { None };
         let read_only = v.opt_bool("read-only")?;
         let auto_read_only = v.opt_bool("auto-read-only")?;
         let force_share = v.opt_bool("force-share")?;
@@ -269,21 +271,21 @@ impl BlockdevOptions {
     ///
     /// # Errors
     /// What QEMU says about the text or the options.
-    pub fn from_option(text: &str) -> Result<BlockdevOptions, QmpError> {
+    pub fn from_option(text: &str, version: Version) -> Result<BlockdevOptions, QmpError> {
         let (value, mode) = if text.starts_with('{') {
             (parse_one(text)?, InputVisitor::Json)
         } else {
             (parse_keyval(text, Some("driver"))?, InputVisitor::Keyval)
         };
-        BlockdevOptions::visit(ValueAt::root(&value, mode))
+        BlockdevOptions::visit(ValueAt::root(&value, mode, version))
     }
 
     /// Reads options whose scalars are all text, as [`crate::qmp::drive`] makes them.
     ///
     /// # Errors
     /// What QEMU says about the options when they come as `key=value`.
-    pub fn from_texts(options: &Json) -> Result<BlockdevOptions, QmpError> {
-        BlockdevOptions::visit(ValueAt::root(options, InputVisitor::Keyval))
+    pub fn from_texts(options: &Json, version: Version) -> Result<BlockdevOptions, QmpError> {
+        BlockdevOptions::visit(ValueAt::root(options, InputVisitor::Keyval, version))
     }
 
     fn visit_driver(driver: Driver, whole: &Json, v: &mut Visitor<'_>) -> Visit<DriverOptions> {

@@ -76,7 +76,7 @@ members! {
         /// Default false.
         pass_discard_other: Option<bool>,
         /// Default false.
-        discard_no_unref: Option<bool>,
+        discard_no_unref: Option<bool> [since DiscardNoUnref],
         /// Default cached.
         overlap_check: Option<Qcow2OverlapChecks>,
         /// Bytes of both metadata caches.
@@ -240,7 +240,7 @@ members! {
         /// Seconds, 0 for no limit; default 0.
         cbw_timeout: Option<u32>,
         /// Least cluster size of the copy in bytes; default 0.
-        min_cluster_size: Option<u64>,
+        min_cluster_size: Option<u64> [since MinClusterSize],
     }
 }
 

@@ -114,7 +114,7 @@ members! {
     /// `nbd-server-start` (`NbdServerOptionsLegacy`).
     pub struct NbdServerStart {
         /// Default 10, 0 for no limit.
-        handshake_max_seconds: Option<u32>,
+        handshake_max_seconds: Option<u32> [since HandshakeMaxSeconds],
         /// Name of an object.
         tls_creds: Option<Arc<str>>,
         /// Name of an object.
@@ -160,7 +160,7 @@ members! {
         /// Default false.
         writethrough: Option<bool>,
         /// Default false.
-        allow_inactive: Option<bool>,
+        allow_inactive: Option<bool> [since NodeActive],
     }
 
     /// What is told of an export by NBD (`BlockExportOptionsNbd`).

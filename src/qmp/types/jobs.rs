@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::enums::{BitmapSyncMode, JobType, MirrorCopyMode, NewImageMode, OnError, SyncMode};
+use super::enums::{BitmapSyncMode, JobType, MirrorCopyMode, NewImageMode, OnCbwError, OnError, SyncMode};
 use crate::qmp::declare::{members, members_by_hand};
 use crate::qmp::visit::{Visit, Visitor};
 
@@ -27,6 +27,8 @@ members! {
         on_source_error: Option<OnError>,
         /// Default report.
         on_target_error: Option<OnError>,
+        /// Which side fails when the filter cannot copy; by default the guest's.
+        on_cbw_error: Option<OnCbwError> [since OnCbwErrorOfBackups],
         /// Default true.
         auto_finalize: Option<bool>,
         /// Default true.
@@ -34,7 +36,7 @@ members! {
         /// Node name of the filter; made up if absent.
         filter_node_name: Option<Arc<str>>,
         /// Discard what was copied from the source; default false.
-        discard_source: Option<bool>,
+        discard_source: Option<bool> [since DiscardSource],
         /// Tuning.
         x_perf: Option<BackupPerf>,
     }
@@ -50,7 +52,7 @@ members! {
         /// Bytes per request, 0 for no limit.
         max_chunk: Option<i64>,
         /// Least cluster size of the copy in bytes; default 0.
-        min_cluster_size: Option<u64>,
+        min_cluster_size: Option<u64> [since MinClusterSize],
     }
 }
 
@@ -170,7 +172,7 @@ members! {
         /// Backing file string to write into the image above top.
         backing_file: Option<Arc<str>>,
         /// Default false.
-        backing_mask_protocol: Option<bool>,
+        backing_mask_protocol: Option<bool> [since BackingMaskProtocol],
         /// Bytes per second, 0 for no limit.
         speed: Option<i64>,
         /// Default report.
@@ -198,7 +200,7 @@ members! {
         /// Backing file string to write into the image.
         backing_file: Option<Arc<str>>,
         /// Default false.
-        backing_mask_protocol: Option<bool>,
+        backing_mask_protocol: Option<bool> [since BackingMaskProtocol],
         /// Lowest node to take data from.
         bottom: Option<Arc<str>>,
         /// Bytes per second, 0 for no limit.

@@ -1,6 +1,7 @@
 //! What `help` as a value, `-help` and `-version` print.
 
 use super::sim_options::SimOptions;
+use crate::version::Version;
 
 /// As `-machine help` lists them.
 const MACHINES: &str = include_str!("machines.txt");
@@ -19,11 +20,11 @@ pub fn machines() -> impl Iterator<Item = &'static str> {
 
 /// What to print for an option with this value, if the value asks for help.
 #[must_use]
-pub fn text(program: &str, option: &str, value: &str) -> Option<String> {
+pub fn text(program: &str, option: &str, value: &str, of: Version) -> Option<String> {
     let asks = value == "help" || value == "?";
     match option {
-        "help" | "h" => Some(usage(program)),
-        "version" => Some(version()),
+        "help" | "h" => Some(usage(program, of)),
+        "version" => Some(version(of)),
         "machine" | "M" if asks => Some(MACHINES.to_owned()),
         "accel" if asks => Some("Accelerators supported in QEMU binary:\ntcg\nkvm\nqtest\n".to_owned()),
         "device" if asks => Some(DEVICES.to_owned()),
@@ -37,15 +38,16 @@ fn formats() -> String {
     format!("Supported formats: {FORMATS}\nSupported formats (read-only): {FORMATS}\n")
 }
 
-fn version() -> String {
+fn version(of: Version) -> String {
     format!(
-        "QEMU emulator version 10.0.2 (blockjob-sim {})\nblockjob-sim simulates the block jobs of QEMU; no QEMU runs here\n",
+        "QEMU emulator version {} (blockjob-sim {})\nblockjob-sim simulates the block jobs of QEMU; no QEMU runs here\n",
+        of.full(),
         env!("CARGO_PKG_VERSION")
     )
 }
 
-fn usage(program: &str) -> String {
-    format!("{}{}{}", version(), USAGE.replace("PROGRAM", program), SimOptions::HELP)
+fn usage(program: &str, of: Version) -> String {
+    format!("{}{}{}", version(of), USAGE.replace("PROGRAM", program), SimOptions::HELP)
 }
 
 const USAGE: &str = "\

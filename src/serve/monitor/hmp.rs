@@ -2,10 +2,13 @@
 
 use crate::base::Json;
 use crate::serve::readline::{PROMPT, Readline};
+use crate::version::Version;
 use std::collections::VecDeque;
 
 /// What the monitor says first.
-pub(in crate::serve) const BANNER: &str = "QEMU 10.0.2 monitor - type 'help' for more information\r\n";
+pub(in crate::serve) fn banner(version: Version) -> String {
+    format!("QEMU {} monitor - type 'help' for more information\r\n", version.full())
+}
 
 /// One monitor.
 #[derive(Debug)]

@@ -125,6 +125,14 @@ impl BhQueue {
         None
     }
 
+    /// Takes out what gives up a node, oldest first: before there was a lock to hold meanwhile, nobody put that off.
+    pub(in crate::world) fn take_unrefs(&mut self) -> Vec<NodeId> {
+        let (unrefs, rest) = std::mem::take(&mut self.list).into_iter().partition(|bh| matches!(bh, Bh::BdrvUnref(_)));
+        self.list = rest;
+        let unrefs: Vec<Bh> = unrefs;
+        unrefs.into_iter().filter_map(|bh| if let Bh::BdrvUnref(bs) = bh { Some(bs) } else { None }).collect()
+    }
+
     /// The bottom halves that wait, oldest first.
     pub fn waiting(&self) -> impl Iterator<Item = &Bh> {
         self.slices.iter().flatten().chain(self.list.iter())

@@ -2,6 +2,7 @@
 
 use crate::qmp::error::QmpError;
 use crate::quirk::Quirk;
+use crate::version::changes::Change;
 use crate::world::World;
 use crate::world::arena::{ChildId, NodeId};
 use crate::world::block::drain::DrainFrame;
@@ -236,6 +237,18 @@ impl World {
     /// `bdrv_append`: `new` takes the place of `top`, which becomes what it filters or its backing file. Leaves `Val::Done`.
     pub(in crate::world) fn bdrv_append(&mut self, new: NodeId, top: NodeId) -> Flow {
         let role = if self.graph.nodes[new].drv().is_filter() { Role::Filtered } else { Role::Cow };
+        if !self.quirks.since(Change::DrainsOfChangedEdges) || self.quirks.since(Change::GraphLockDrained) {
+            // Nobody, or the lock, drains the two.
+            return self.seq([
+                GraphLockFrame::GraphWrlock.into(),
+                EdgesFrame::AttachToNode { parent: new, name: "backing", role, bs: top }.into(),
+                Frame::if_ok([
+                    EdgesFrame::ReplaceNode { from: top, to: new }.into(),
+                    ChainFrame::BdrvAppended { new, top }.into(),
+                ]),
+                Frame::KeepOver(Box::new(GraphLockFrame::GraphWrunlock.into())),
+            ]);
+        }
         self.seq([
             DrainFrame::DrainedBegin(top).into(),
             DrainFrame::DrainedBegin(new).into(),
@@ -277,7 +290,7 @@ impl World {
         self.seq([
             DrainFrame::DrainedBegin(below).into(),
             DrainFrame::DrainedBegin(node).into(),
-            GraphLockFrame::GraphWrlock.into(),
+            GraphLockFrame::GraphWrlockOnly.into(),
             EdgesFrame::ReplaceNode { from: below, to: node }.into(),
             Frame::KeepOver(Box::new(GraphLockFrame::GraphWrunlock.into())),
             DrainFrame::DrainedEnd(node).into(),
@@ -303,7 +316,13 @@ impl World {
         self.cor_unfreeze(filter);
         let below = self.graph.filter_bs(filter).expect("the filter is in place");
         self.bdrv_ref(below);
-        self.seq([DrainFrame::DrainedBegin(below).into(), ChainFrame::FilterDropDrained { filter, below }.into()])
+        let drained = self.drained_for_drop(filter, below);
+        self.seq([DrainFrame::DrainedBegin(drained).into(), ChainFrame::FilterDropDrained { filter, below }.into()])
+    }
+
+    /// Whom `bdrv_drop_filter` drains: the node below, or once the filter.
+    fn drained_for_drop(&self, filter: NodeId, below: NodeId) -> NodeId {
+        if self.quirks.since(Change::DrainsOfChangedEdges) { below } else { filter }
     }
 
     /// `bdrv_drop_filter`, once the node below is drained. If that was another job's filter, its job may have ended meanwhile and have
@@ -317,17 +336,19 @@ impl World {
                     "bdrv_replace_node_common: from->quiesce_counter is 0, the node below it was freed",
                 );
             }
+            let drained = self.drained_for_drop(filter, below);
             return self.seq([
-                DrainFrame::DrainedEnd(below).into(),
+                DrainFrame::DrainedEnd(drained).into(),
                 GraphFrame::BdrvUnref(below).into(),
                 ChainFrame::FilterDrop(filter).into(),
             ]);
         }
+        let drained = self.drained_for_drop(filter, below);
         self.seq([
-            GraphLockFrame::GraphWrlock.into(),
+            GraphLockFrame::GraphWrlockOnly.into(),
             ChainFrame::DropFilter { filter, below }.into(),
             GraphLockFrame::GraphWrunlock.into(),
-            DrainFrame::DrainedEnd(below).into(),
+            DrainFrame::DrainedEnd(drained).into(),
             GraphFrame::BdrvUnref(below).into(),
             GraphFrame::BdrvUnref(filter).into(),
         ])

@@ -5,6 +5,7 @@
 
 use crate::job::status::JobStatus;
 use crate::quirk::Quirk;
+use crate::version::changes::Change;
 use crate::world::World;
 use crate::world::aio::coroutine::Wait;
 use crate::world::aio::step::Cond;
@@ -120,8 +121,12 @@ impl World {
         if node.quiesce_counter == 0 {
             self.see(|| Seen::Undrained(bs));
             let mut i = 0;
+            // Of a section that drained all, nodes above were not told once.
+            let all_told = self.quirks.since(Change::DrainAllThroughParents);
             while let Some(&child) = self.graph.nodes[bs].parents.get(i) {
-                self.parent_drained_end_single(child);
+                if all_told || self.graph.children[child].quiesced_parent {
+                    self.parent_drained_end_single(child);
+                }
                 i += 1;
             }
         }
@@ -189,8 +194,27 @@ impl World {
         self.graph.drain_all_count += 1;
         let mut next = 0;
         while let Some(bs) = self.graph.state_from(next) {
-            self.drained_begin_nopoll(bs);
+            match self.quirks.since(Change::DrainAllThroughParents) {
+                true => self.drained_begin_nopoll(bs),
+                false => self.drained_begin_below_nodes(bs),
+            }
             next = bs.0 + 1;
+        }
+    }
+
+    /// `bdrv_do_drained_begin` with `ignore_bds_parents`: parents that are nodes are not told, as each is drained itself.
+    fn drained_begin_below_nodes(&mut self, bs: NodeId) {
+        let node = &mut self.graph.nodes[bs];
+        node.quiesce_counter += 1;
+        if node.quiesce_counter == 1 {
+            let mut i = 0;
+            while let Some(&child) = self.graph.nodes[bs].parents.get(i) {
+                if !matches!(self.graph.children[child].parent, Parent::Node(_)) {
+                    self.parent_drained_begin_single(child);
+                }
+                i += 1;
+            }
+            self.throttle_drain_begin(bs);
         }
     }
 
@@ -208,6 +232,14 @@ impl World {
     fn drain_all(&mut self) -> Flow {
         self.drain_all_begin_nopoll();
         self.seq([Frame::Poll(Cond::DrainAll), DrainFrame::DrainAllEnd.into()])
+    }
+
+    /// `bdrv_try_change_aio_context`: there is one context, and what can be seen of a change is the section in which it is made. What stands on
+    /// the stack comes after it.
+    pub(in crate::world) fn try_change_aio_context(&mut self) {
+        if self.quirks.since(Change::GraphLockDrained) {
+            self.push(DrainFrame::DrainAll.into());
+        }
     }
 
     /// Whether a drained section that is opened and closed at once would change nothing: no job has an edge to a node, no reader and

@@ -1,6 +1,7 @@
 //! Changing the graph: attaching, replacing, referencing and closing nodes (`block.c`, `block/block-backend.c`).
 
 use crate::qmp::error::QmpError;
+use crate::version::changes::Change;
 use crate::world::World;
 use crate::world::arena::{BackendId, ChildId, JobId, NodeId};
 use crate::world::block::drain::DrainFrame;
@@ -452,10 +453,19 @@ impl World {
     /// `bdrv_set_backing_hd`. Leaves `Val::Done`.
     fn set_backing_hd(&mut self, bs: NodeId, backing: NodeId) -> Flow {
         self.bdrv_ref(bs);
+        let attach = EdgesFrame::AttachToNode { parent: bs, name: "backing", role: Role::Cow, bs: backing }.into();
+        if self.quirks.since(Change::GraphLockDrained) {
+            return self.seq([
+                GraphLockFrame::GraphWrlock.into(),
+                attach,
+                Frame::KeepOver(Box::new(GraphLockFrame::GraphWrunlock.into())),
+                Frame::KeepOver(Box::new(GraphFrame::BdrvUnref(bs).into())),
+            ]);
+        }
         self.seq([
             DrainFrame::DrainedBegin(bs).into(),
             GraphLockFrame::GraphWrlock.into(),
-            EdgesFrame::AttachToNode { parent: bs, name: "backing", role: Role::Cow, bs: backing }.into(),
+            attach,
             Frame::KeepOver(Box::new(GraphLockFrame::GraphWrunlock.into())),
             DrainFrame::DrainedEnd(bs).into(),
             Frame::KeepOver(Box::new(GraphFrame::BdrvUnref(bs).into())),

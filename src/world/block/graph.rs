@@ -258,6 +258,8 @@ pub struct Graph {
     pub backends: Arena<BackendId, Backend>,
     /// `graph_bdrv_states`: named nodes, oldest first.
     pub named: Vec<NodeId>,
+    /// `wrlock_quiesced_counter`: for how many holders of the lock all is drained until they give it back.
+    pub wrlock_quiesced: u32,
     /// Counter behind `#block` names.
     pub next_auto_name: u32,
     /// Locks that other processes of the host hold on files: what they use, and what they do not share.
@@ -269,7 +271,7 @@ pub struct Graph {
 }
 
 crate::base::time::rebase!(Graph {
-    moves: nodes, backends; rest: drain_all_count, children, named, next_auto_name, foreign_locks, reopening, any_dropped
+    moves: nodes, backends; rest: drain_all_count, children, named, next_auto_name, wrlock_quiesced, foreign_locks, reopening, any_dropped
 });
 
 impl Default for Graph {
@@ -281,6 +283,7 @@ impl Default for Graph {
             backends: Arena::unique(),
             named: Vec::new(),
             next_auto_name: 0,
+            wrlock_quiesced: 0,
             foreign_locks: BTreeMap::new(),
             reopening: Vec::new(),
             any_dropped: false,

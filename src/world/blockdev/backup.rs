@@ -5,7 +5,7 @@ use crate::bitmap::CheckFlags;
 use crate::qmp::command::Command;
 use crate::qmp::error::QmpError;
 use crate::qmp::types::{
-    BackupCommon, BackupPerf, BitmapSyncMode, BlockdevBackup, DriveBackup, NewImageMode, OnError, SyncMode,
+    BackupCommon, BackupPerf, BitmapSyncMode, BlockdevBackup, DriveBackup, NewImageMode, OnCbwError, OnError, SyncMode,
     TransactionAction,
 };
 use crate::quirk::Quirk;
@@ -87,11 +87,13 @@ impl World {
         };
         self.trans[tran].states[index] = ActionState::Backup(Some(source), None);
         let common = Box::new(args.common);
-        self.seq([
+        let job = self.seq([
             DrainFrame::DrainedBegin(source).into(),
             BackupCommandFrame::BackupCommon { common, source, target, txn }.into(),
             BackupCommandFrame::TranJob(tran, index).into(),
-        ])
+        ]);
+        self.try_change_aio_context();
+        job
     }
 
     /// Notes the job of a backup action.
@@ -201,6 +203,7 @@ impl World {
             perf,
             on_source_error: common.on_source_error.unwrap_or(OnError::Report),
             on_target_error: common.on_target_error.unwrap_or(OnError::Report),
+            break_snapshot: common.on_cbw_error == Some(OnCbwError::BreakSnapshot),
             txn,
         })
     }
@@ -308,8 +311,11 @@ impl World {
         if args.common.sync == SyncMode::None {
             let backing = EdgesFrame::SetBackingHd { bs: target, backing: bs }.into();
             let job = BackupCommandFrame::BackupIfBacked { common, source: bs, target, txn }.into();
-            return self.seq([backing, job, release]);
+            self.push_all(vec![backing, job, release]);
+        } else {
+            self.push_all(vec![BackupCommandFrame::BackupCommon { common, source: bs, target, txn }.into(), release]);
         }
-        self.seq([BackupCommandFrame::BackupCommon { common, source: bs, target, txn }.into(), release])
+        self.try_change_aio_context();
+        Flow::Go
     }
 }

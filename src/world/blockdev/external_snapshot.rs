@@ -151,7 +151,7 @@ impl World {
                 self.seq([
                     DrainFrame::DrainedBegin(old).into(),
                     DrainFrame::DrainedBegin(new).into(),
-                    GraphLockFrame::GraphWrlock.into(),
+                    GraphLockFrame::GraphWrlockOnly.into(),
                     EdgesFrame::AttachToNode { parent: new, name: "backing", role: Role::Cow, bs: old }.into(),
                     next(SnapshotStage::Attached),
                 ])
@@ -272,12 +272,12 @@ impl World {
         self.bdrv_ref(old);
         self.seq([
             DrainFrame::DrainedBegin(old).into(),
-            GraphLockFrame::GraphWrlock.into(),
+            GraphLockFrame::GraphWrlockOnly.into(),
             ExternalSnapshotFrame::DropBacking(new).into(),
             GraphLockFrame::GraphWrunlock.into(),
             DrainFrame::DrainedEnd(old).into(),
             DrainFrame::DrainedBegin(new).into(),
-            GraphLockFrame::GraphWrlock.into(),
+            GraphLockFrame::GraphWrlockOnly.into(),
             EdgesFrame::ReplaceNode { from: new, to: old }.into(),
             GraphLockFrame::GraphWrunlock.into(),
             DrainFrame::DrainedEnd(new).into(),

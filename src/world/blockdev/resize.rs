@@ -4,6 +4,7 @@
 //! one polls for. Its backend comes and goes in bottom halves, between which bystanders run.
 
 use crate::qmp::error::QmpError;
+use crate::version::changes::Change;
 use crate::world::World;
 use crate::world::arena::BackendId;
 use crate::world::arena::NodeId;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 #[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
 pub enum ResizeFrame {
     BlockResize { device: Option<Arc<str>>, node_name: Option<Arc<str>>, size: i64 },
-    ResizeAllowed { bs: NodeId, size: u64 },
+    ResizeAllowed { bs: NodeId, device: Option<Arc<str>>, size: u64 },
     ResizeAttached { bs: NodeId, size: u64 },
 }
 
@@ -29,7 +30,7 @@ impl ResizeFrame {
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {
         match self {
             ResizeFrame::BlockResize { device, node_name, size } => w.block_resize(device, node_name, size),
-            ResizeFrame::ResizeAllowed { bs, size } => w.resize_allowed(bs, size),
+            ResizeFrame::ResizeAllowed { bs, device, size } => w.resize_allowed(bs, device.as_deref(), size),
             ResizeFrame::ResizeAttached { bs, size } => w.resize_attached(bs, size),
         }
     }
@@ -51,14 +52,19 @@ impl World {
             let text = "Parameter 'size' expects a >0 size";
             return self.ret(Val::Done(Err(QmpError::generic(text))));
         };
-        self.seq([GraphLockFrame::Rdlock.into(), ResizeFrame::ResizeAllowed { bs, size }.into()])
+        self.seq([GraphLockFrame::Rdlock.into(), ResizeFrame::ResizeAllowed { bs, device, size }.into()])
     }
 
     /// With the graph's reader lock: whether somebody forbids it (`BLOCK_OP_TYPE_RESIZE`).
-    fn resize_allowed(&mut self, bs: NodeId, size: u64) -> Flow {
+    fn resize_allowed(&mut self, bs: NodeId, device: Option<&str>, size: u64) -> Flow {
         let blocked = self.op_blocked(bs).or_else(|| self.cow_blocked(bs));
         if let Some(err) = blocked {
             self.push(GraphLockFrame::Rdunlock.into());
+            let err = match self.quirks.since(Change::ResizeSaysWhy) {
+                true => err,
+                // A node has no device, and the text is put together by a `printf` that says so.
+                false => QmpError::generic(format!("Device '{}' is in use", device.unwrap_or("(null)"))),
+            };
             return self.ret(Val::Done(Err(err)));
         }
         let attach = BackendFrame::BlkNewWithBs { bs, perm: perm::RESIZE, beyond_eof: false }.into();

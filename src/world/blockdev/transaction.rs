@@ -9,6 +9,7 @@ use crate::qmp::error::QmpError;
 use crate::qmp::types::{ActionCompletionMode, Transaction as TransactionArgs, TransactionAction};
 use crate::quirk::Quirk;
 use crate::trace::{Level, RecordKind, TxnPhase};
+use crate::version::changes::Change;
 use crate::world::World;
 use crate::world::arena::{JobId, NodeId, TranId, TxnId, used_after_free};
 use crate::world::block::drain::DrainFrame;
@@ -78,13 +79,18 @@ impl TransactionFrame {
     }
 }
 
+/// Whether an action can be one of a group. `abort` fails in its own way where each is asked when it is prepared.
+fn groupable(action: &TransactionAction) -> bool {
+    matches!(action, TransactionAction::BlockdevBackup(_) | TransactionAction::DriveBackup(_))
+}
+
 impl World {
     /// `qmp_transaction`. Leaves `Val::Done`.
     pub(in crate::world) fn qmp_transaction(&mut self, args: &TransactionArgs) -> Flow {
         let grouped = args.properties.and_then(|p| p.completion_mode) == Some(ActionCompletionMode::Grouped);
-        if grouped {
+        if grouped && self.quirks.since(Change::TransactionApi) {
             for action in &args.actions {
-                if !matches!(action, TransactionAction::BlockdevBackup(_) | TransactionAction::DriveBackup(_)) {
+                if !groupable(action) {
                     let text = format!(
                         "Action '{}' does not support transaction property completion-mode = grouped",
                         action.name()
@@ -132,6 +138,15 @@ impl World {
         let txn = t.txn;
         self.trace_tran(TxnPhase::Prepare, tran, index);
         self.push(TransactionFrame::TranPrepared(tran, index).into());
+        if txn.is_some()
+            && !self.quirks.since(Change::TransactionApi)
+            && !groupable(&action)
+            && action != TransactionAction::Abort
+        {
+            let name = action.name();
+            let text = format!("Action '{name}' does not support Transaction property completion-mode = grouped");
+            return self.ret(Val::Done(Err(QmpError::generic(text))));
+        }
         match action {
             TransactionAction::BlockdevBackup(args) => self.blockdev_backup_action(tran, index, args, txn),
             TransactionAction::DriveBackup(args) => self.drive_backup_action(tran, index, args, txn),
@@ -220,11 +235,20 @@ impl World {
         }
     }
 
+    /// Which action is committed or cleaned up when as many are left after it: the transaction API takes the newest first.
+    fn tran_turn(&self, tran: TranId, left: usize) -> usize {
+        match self.quirks.since(Change::TransactionApi) {
+            true => left,
+            false => self.trans[tran].states.len() - 1 - left,
+        }
+    }
+
     /// Commits action `index - 1` and those before it.
     fn tran_commit(&mut self, tran: TranId, index: usize) -> Flow {
-        let Some(index) = index.checked_sub(1) else { return Flow::Go };
+        let Some(left) = index.checked_sub(1) else { return Flow::Go };
+        self.push(TransactionFrame::TranCommit(tran, left).into());
+        let index = self.tran_turn(tran, left);
         self.trace_tran(TxnPhase::Commit, tran, index);
-        self.push(TransactionFrame::TranCommit(tran, index).into());
         match self.trans[tran].states[index].clone() {
             ActionState::Backup(_, Some(_)) if self.quirks.has(Quirk::TxnStartInPrepare) => Flow::Go,
             ActionState::Backup(_, Some(job)) => self.seq([JobFrame::JobStart(job).into()]),
@@ -311,6 +335,16 @@ impl World {
 
     /// `block_dirty_bitmap_add_abort`
     fn bitmap_add_abort(&mut self, tran: TranId, index: usize, bs: NodeId, id: BitmapId) {
+        if !self.quirks.since(Change::TransactionApi) {
+            // It looks the bitmap up by its name.
+            if let TransactionAction::BitmapAdd(args) = &self.trans[tran].actions[index]
+                && let Some(now) = self.graph.nodes.get(bs).and_then(|node| node.bitmaps.find(&args.name))
+            {
+                self.reach(CodePlace::UndoBitmapAdded);
+                self.graph.nodes[bs].bitmaps.release(now);
+            }
+            return;
+        }
         let superseded = self.graph.nodes.get(bs).is_none_or(|node| node.bitmaps.get(id).is_none());
         self.reach(if superseded { CodePlace::UndoBitmapSuperseded } else { CodePlace::UndoBitmapAdded });
         if superseded && self.quirks.has(Quirk::BitmapAddUndoAfterAbdicate) {
@@ -329,9 +363,10 @@ impl World {
 
     /// Cleans up after action `index - 1` and those before it.
     fn tran_clean(&mut self, tran: TranId, index: usize) -> Flow {
-        let Some(index) = index.checked_sub(1) else { return Flow::Go };
+        let Some(left) = index.checked_sub(1) else { return Flow::Go };
+        self.push(TransactionFrame::TranClean(tran, left).into());
+        let index = self.tran_turn(tran, left);
         self.trace_tran(TxnPhase::Clean, tran, index);
-        self.push(TransactionFrame::TranClean(tran, index).into());
         let t = &self.trans[tran];
         let leaves = self.quirks.has(Quirk::TxnEarlyFailLeavesDrain)
             && matches!(

@@ -86,6 +86,8 @@ pub struct BackupArgs {
     pub on_source_error: OnError,
     /// `on-target-error`
     pub on_target_error: OnError,
+    /// `on-cbw-error=break-snapshot`
+    pub break_snapshot: bool,
     /// The group.
     pub txn: Option<TxnId>,
 }
@@ -374,8 +376,7 @@ impl World {
         let left = if sync { bitmaps.abdicate(bitmap) } else { bitmaps.reclaim(bitmap).map(|()| bitmap) };
         let left = left.expect("the bitmap is split while the job runs");
         if failed && always {
-            let copy = self.cbw(b.cbw).copy_bitmap;
-            let uncopied = self.bits(b.cbw, copy).clone();
+            let uncopied = self.copy_bits(b.cbw).clone();
             self.bits_mut(b.source, left).merge_from(&uncopied);
         }
     }
@@ -384,17 +385,16 @@ impl World {
     fn backup_run(&mut self, job: JobId) -> Flow {
         let b = self.jobs[job].backup();
         let (cbw, source, mode, sync_bitmap) = (b.cbw, b.source, b.sync_mode, b.sync_bitmap);
-        let copy = self.cbw(cbw).copy_bitmap;
         if mode == SyncMode::Bitmap {
             let bitmap = sync_bitmap.expect("sync=bitmap has a bitmap");
             let bits = self.bits(source, bitmap).clone();
-            let copy_bits = self.bits_mut(cbw, copy);
+            let copy_bits = self.copy_bitmap(cbw);
             copy_bits.reset_all();
             copy_bits.merge_from(&bits);
         } else if mode == SyncMode::Top {
             self.cbw(cbw).bcs.skip_unallocated = true;
         }
-        let estimate = self.bits(cbw, copy).count_bytes();
+        let estimate = self.copy_bits(cbw).count_bytes();
         self.job_progress_set_remaining(job, estimate);
         match mode {
             SyncMode::Top => self.seq([BackupFrame::BackupScan { job, offset: 0 }.into()]),

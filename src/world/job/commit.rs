@@ -338,7 +338,7 @@ impl World {
         if let Some(filter) = start.commit_top_bs {
             self.seq([
                 DrainFrame::DrainedBegin(top).into(),
-                GraphLockFrame::GraphWrlock.into(),
+                GraphLockFrame::GraphWrlockOnly.into(),
                 EdgesFrame::ReplaceNode { from: filter, to: top }.into(),
                 GraphLockFrame::GraphWrunlock.into(),
                 DrainFrame::DrainedEnd(top).into(),
@@ -516,7 +516,7 @@ impl World {
         let below = self.graph.filter_bs(filter).expect("the filter is in place");
         self.seq([
             DrainFrame::DrainedBegin(below).into(),
-            GraphLockFrame::GraphWrlock.into(),
+            GraphLockFrame::GraphWrlockOnly.into(),
             EdgesFrame::ReplaceNode { from: filter, to: below }.into(),
             GraphLockFrame::GraphWrunlock.into(),
             DrainFrame::DrainedEnd(below).into(),

@@ -21,8 +21,8 @@ impl World {
                 let done = self.negotiate(client, enable.is_some_and(|list| !list.is_empty()));
                 self.ret(Val::Done(done))
             }
-            C::QueryVersion => self.ret(Val::Json(Ok(crate::world::blockdev::query::version()))),
-            C::QueryCommands => self.ret(Val::Json(Ok(crate::world::blockdev::query::commands()))),
+            C::QueryVersion => self.ret(Val::Json(Ok(crate::world::blockdev::query::version(self.quirks.version())))),
+            C::QueryCommands => self.ret(Val::Json(Ok(crate::world::blockdev::query::commands(self.quirks.version())))),
             C::QueryName => self.query(World::query_name),
             C::QueryStatus => {
                 let status = self.query_status();
@@ -32,8 +32,8 @@ impl World {
             C::Cont => self.vm_state(true),
             C::Quit => self.shutdown("host-qmp-quit"),
             C::HumanMonitorCommand { command_line, .. } => self.human_monitor_command(&command_line),
-            C::QueryBlock => {
-                let blocks = self.query_block();
+            C::QueryBlock { flat } => {
+                let blocks = self.query_block(flat.unwrap_or(false));
                 self.ret(Val::Json(blocks))
             }
             C::QueryNamedBlockNodes { flat } => {

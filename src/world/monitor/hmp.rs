@@ -64,7 +64,7 @@ impl World {
                 }
             }
             "info uuid" => report_reply(self.machine.uuid.as_deref().unwrap_or("00000000-0000-0000-0000-000000000000")),
-            "info version" => report_reply("10.0.2"),
+            "info version" => report_reply(&self.quirks.version().full()),
             "object_add" => match self.add_object(args.text("object").unwrap_or_default(), false) {
                 Ok(()) => String::new(),
                 Err(text) => error_reply(&text),
@@ -140,7 +140,7 @@ impl World {
                 return Err(QmpError::generic(format!("invalid parameter value: {}", text("read-only-mode"))));
             }
             "device_add" => Command::DeviceAdd { options: device_options(&device)?, texts: true },
-            other => return parse_command(&qmp_name(other), &self.qmp_arguments(other, args)),
+            other => return parse_command(&qmp_name(other), &self.qmp_arguments(other, args), self.quirks.version()),
         })
     }
 
@@ -227,7 +227,8 @@ impl World {
             printed
         };
         let device = |item: &Json, out: &mut String| print_block_info(Some(item), item.get("inserted"), out);
-        let done = !nodes && (print(&self.query_block().unwrap_or(Json::Null), "device", &device) || wanted.is_none());
+        let done =
+            !nodes && (print(&self.query_block(false).unwrap_or(Json::Null), "device", &device) || wanted.is_none());
         if !done {
             let node = |item: &Json, out: &mut String| print_block_info(None, Some(item), out);
             print(&self.query_named_block_nodes(false).unwrap_or(Json::Null), "node-name", &node);

@@ -109,9 +109,9 @@ impl World {
 
     /// What a client reads first.
     #[must_use]
-    pub fn greeting() -> Json {
-        let members =
-            vec![("version", super::blockdev::query::version()), ("capabilities", Json::list(vec!["oob".into()]))];
+    pub fn greeting(&self) -> Json {
+        let version = super::blockdev::query::version(self.quirks.version());
+        let members = vec![("version", version), ("capabilities", Json::list(vec!["oob".into()]))];
         Json::dict(vec![("QMP", Json::dict(members))])
     }
 
@@ -151,7 +151,7 @@ impl World {
         let answer = match parse_request(request, c.oob) {
             Err((err, id)) => reply(Err(err), id),
             Ok(request) => {
-                let result = match request.typed(c.negotiated) {
+                let result = match request.typed(c.negotiated, self.quirks.version()) {
                     Ok(Command::QmpCapabilities { enable }) => {
                         self.negotiate(client, enable.is_some_and(|list| !list.is_empty())).map(|()| Json::empty())
                     }
@@ -173,12 +173,14 @@ impl World {
         };
         let client = self.monitor.turn.remove(i);
         self.monitor.turn.push(client);
+        let version = self.quirks.version();
         let c = &mut self.monitor.clients[client as usize];
         let json = c.requests.pop_front().expect("just looked");
-        let parsed = parse_request(&json, c.oob).and_then(|request| match request.dispatchable(c.negotiated) {
-            Ok(()) => Ok(request),
-            Err(err) => Err((err, request.id)),
-        });
+        let parsed =
+            parse_request(&json, c.oob).and_then(|request| match request.dispatchable(c.negotiated, version) {
+                Ok(()) => Ok(request),
+                Err(err) => Err((err, request.id)),
+            });
         match parsed {
             Ok(request) => {
                 let coroutine = COROUTINE_COMMANDS.contains(&&*request.command);
@@ -203,7 +205,7 @@ impl World {
         let current = self.monitor.current.clone().expect("a command is being dispatched");
         let (client, request) = (current.0, &current.1);
         let negotiated = self.monitor.clients[client as usize].negotiated;
-        match request.typed(negotiated) {
+        match request.typed(negotiated, self.quirks.version()) {
             Ok(command) => self.run_command(client, command),
             Err(err) => self.ret(Val::Json(Err(err))),
         }

@@ -11,6 +11,7 @@ use crate::block::qemu_io::text;
 use crate::block::qemu_io::text::Done;
 use crate::block::qemu_io::{self, QemuIo, Read, Write, WriteData};
 use crate::qmp::hmp;
+use crate::version::changes::Change;
 use crate::world::World;
 use crate::world::aio::step::Cond;
 use crate::world::arena::{BackendId, NodeId};
@@ -256,7 +257,15 @@ impl World {
         self.console_raw(&text::info(name, protocol, sizes));
         let lines = specific.map(|data| specific_dump(&data)).unwrap_or_default();
         if !lines.is_empty() {
-            return self.give_instead(Val::Json(Ok(Json::str(&format!("Format specific information:\r\n{lines}")))));
+            let heading = "Format specific information:";
+            let reply = match self.quirks.since(Change::HeadingInTheMonitor) {
+                true => format!("{heading}\r\n{lines}"),
+                false => {
+                    self.console_raw(&format!("{heading}\n"));
+                    lines
+                }
+            };
+            return self.give_instead(Val::Json(Ok(Json::str(&reply))));
         }
         Flow::Go
     }

@@ -193,7 +193,7 @@ impl World {
     }
 
     fn boot_blockdev(&mut self, text: &str, between: &mut dyn FnMut(&mut World)) -> Result<(), String> {
-        let options = BlockdevOptions::from_option(text).map_err(|err| err.desc.to_string())?;
+        let options = BlockdevOptions::from_option(text, self.quirks.version()).map_err(|err| err.desc.to_string())?;
         if options.node_name.is_none() {
             return Err("'node-name' must be specified for the root node".to_owned());
         }
@@ -325,6 +325,7 @@ impl World {
             let object = ObjectOptions::visit(ValueAt::root(
                 &options,
                 if json { InputVisitor::Json } else { InputVisitor::Keyval },
+                self.quirks.version(),
             ))?;
             if unique && self.machine.object(&object.id).is_some() {
                 return Err(QmpError::generic(format!("Duplicate ID '{}' for object", object.id)));

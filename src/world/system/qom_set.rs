@@ -96,7 +96,7 @@ impl World {
         self.seq([
             DrainFrame::DrainedBegin(old).into(),
             DrainFrame::DrainedBegin(new).into(),
-            GraphLockFrame::GraphWrlock.into(),
+            GraphLockFrame::GraphWrlockOnly.into(),
             EdgesFrame::ReplaceRoot { blk, new }.into(),
             Frame::KeepOver(Box::new(GraphLockFrame::GraphWrunlock.into())),
             Frame::KeepOver(Box::new(DrainFrame::DrainedEnd(old).into())),

@@ -532,7 +532,7 @@ impl World {
             mode: b.bitmap_mode,
             before: bitmap.bitmap().clone(),
             since: since.bitmap().clone(),
-            uncopied: self.bits(b.cbw, cbw.copy_bitmap).clone(),
+            uncopied: self.bits(cbw.copy_bitmap_at.unwrap_or(b.cbw), cbw.copy_bitmap).clone(),
             after: None,
         })
     }

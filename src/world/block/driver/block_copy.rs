@@ -88,13 +88,17 @@ impl World {
         self.graph.bs(self.cbw_ref(cbw).target.expect("the filter is open"))
     }
 
-    fn copy_bitmap(&mut self, cbw: NodeId) -> &mut crate::bitmap::HBitmap {
-        let id = self.cbw_ref(cbw).copy_bitmap;
-        self.bits_mut(cbw, id)
+    /// The bits that say what a filter still has to copy, to be changed.
+    pub(in crate::world) fn copy_bitmap(&mut self, cbw: NodeId) -> &mut crate::bitmap::HBitmap {
+        let state = self.cbw_ref(cbw);
+        let (at, id) = (state.copy_bitmap_at.unwrap_or(cbw), state.copy_bitmap);
+        self.bits_mut(at, id)
     }
 
-    fn copy_bits(&self, cbw: NodeId) -> &crate::bitmap::HBitmap {
-        self.bits(cbw, self.cbw_ref(cbw).copy_bitmap)
+    /// The bits that say what a filter still has to copy.
+    pub(in crate::world) fn copy_bits(&self, cbw: NodeId) -> &crate::bitmap::HBitmap {
+        let state = self.cbw_ref(cbw);
+        self.bits(state.copy_bitmap_at.unwrap_or(cbw), state.copy_bitmap)
     }
 
     /// `block_copy_async`: starts a call in a coroutine of its own, at once.

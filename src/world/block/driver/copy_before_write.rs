@@ -9,6 +9,7 @@ use crate::bitmap::{BitmapId, DirtyBitmap};
 use crate::block::content::Data;
 use crate::qmp::error::QmpError;
 use crate::quirk::Quirk;
+use crate::version::changes::Change;
 use crate::world::World;
 use crate::world::aio::coroutine::Wait;
 use crate::world::aio::timer::TimerKind;
@@ -42,6 +43,8 @@ pub struct CbwState {
     pub discard_source: bool,
     /// What is left to copy.
     pub copy_bitmap: BitmapId,
+    /// The node that has this bitmap, where it is not the filter.
+    pub copy_bitmap_at: Option<NodeId>,
     /// What was copied for guest writes.
     pub done_bitmap: BitmapId,
     /// What a fleecing reader may see.
@@ -68,7 +71,7 @@ impl Driver {
 
 crate::base::time::rebase!(CbwState {
     moves: bcs;
-    rest: target, discard_source, copy_bitmap, done_bitmap, access_bitmap, break_snapshot, timeout, snapshot_error,
+    rest: target, discard_source, copy_bitmap, copy_bitmap_at, done_bitmap, access_bitmap, break_snapshot, timeout, snapshot_error,
         frozen_reads, frozen_waiters
 });
 
@@ -83,6 +86,7 @@ impl CbwState {
             target: None,
             discard_source,
             copy_bitmap,
+            copy_bitmap_at: None,
             done_bitmap,
             access_bitmap,
             break_snapshot: false,
@@ -152,6 +156,14 @@ impl CopyBeforeWriteFrame {
     }
 }
 
+impl CbwState {
+    /// The bitmaps of a filter, each with the node that has it.
+    pub(super) fn bitmaps(&self, filter: NodeId) -> [(NodeId, BitmapId); 3] {
+        let copy_at = self.copy_bitmap_at.unwrap_or(filter);
+        [(filter, self.access_bitmap), (filter, self.done_bitmap), (copy_at, self.copy_bitmap)]
+    }
+}
+
 /// `cbw_child_perm`
 pub(super) fn child_perm(node: &Node, role: Role, taken: u8, shared: u8) -> (u8, u8) {
     let Driver::Cbw(cbw) = node.drv() else { unreachable!("it is its driver's hook") };
@@ -164,6 +176,15 @@ pub(super) fn child_perm(node: &Node, role: Role, taken: u8, shared: u8) -> (u8,
 }
 
 impl World {
+    /// The bitmaps of a filter go, as far as their nodes are still there.
+    pub(super) fn release_bitmaps(&mut self, own: &[(NodeId, BitmapId)]) {
+        for (at, bitmap) in own {
+            if let Some(node) = self.graph.nodes.get_mut(*at) {
+                node.bitmaps.release(*bitmap);
+            }
+        }
+    }
+
     /// The filter's state.
     pub fn cbw(&mut self, node: NodeId) -> &mut CbwState {
         match self.graph.nodes[node].driver.as_mut() {
@@ -197,7 +218,10 @@ impl World {
         let len = self.bdrv_getlength(args.source);
         let node = &mut self.graph.nodes[cbw];
         node.size = len;
-        node.driver = Some(Driver::Cbw(Box::new(CbwState::new(len, args.discard_source))));
+        node.driver = Some(Driver::Cbw(Box::new(CbwState {
+            break_snapshot: args.break_snapshot,
+            ..CbwState::new(len, args.discard_source)
+        })));
         let (source, target) = (args.source, args.target);
         let attach = |name, role, bs| EdgesFrame::AttachToNode { parent: cbw, name, role, bs }.into();
         self.seq([
@@ -249,28 +273,29 @@ impl World {
             Err(err) => return self.ret(Val::Done(Err(err))),
         };
         let len = self.bdrv_getlength(source);
-        let node = &mut self.graph.nodes[cbw];
-        node.size = len;
-        let copy_bitmap = node.bitmaps.add_anonymous(len, cluster_size);
-        let done_bitmap = node.bitmaps.add_anonymous(len, cluster_size);
-        let access_bitmap = node.bitmaps.add_anonymous(len, cluster_size);
-        for bitmap in [copy_bitmap, done_bitmap, access_bitmap] {
-            node.bitmaps.get_mut(bitmap).expect("just made").set_enabled(false);
-        }
+        let copy_bitmap_at = (!self.quirks.since(Change::CopyBitmapOfFilter)).then_some(source);
+        let copy_node = copy_bitmap_at.unwrap_or(cbw);
+        self.graph.nodes[cbw].size = len;
+        let mut add = |node: NodeId| {
+            let bitmaps = &mut self.graph.nodes[node].bitmaps;
+            let bitmap = bitmaps.add_anonymous(len, cluster_size);
+            bitmaps.get_mut(bitmap).expect("just made").set_enabled(false);
+            bitmap
+        };
+        let (copy_bitmap, done_bitmap, access_bitmap) = (add(copy_node), add(cbw), add(cbw));
         if let Some(wanted) = &wanted {
-            if let Err(text) = node.bitmaps.merge(copy_bitmap, wanted, false) {
+            if let Err(text) = self.graph.nodes[copy_node].bitmaps.merge(copy_bitmap, wanted, false) {
                 let name = wanted.name().cloned().unwrap_or_default();
                 let text = format!(
                     "Cannot create block-copy-state: Failed to merge bitmap '{name}' to internal copy-bitmap: {text}"
                 );
                 return fail(self, text);
             }
-            let copy = node.bitmaps.get(copy_bitmap).expect("just made").bitmap().clone();
-            node.bitmaps.merge_internal(access_bitmap, &copy);
+            let copy = self.bits(copy_node, copy_bitmap).clone();
+            self.graph.nodes[cbw].bitmaps.merge_internal(access_bitmap, &copy);
         } else {
-            for bitmap in [copy_bitmap, access_bitmap] {
-                node.bitmaps.get_mut(bitmap).expect("just made").bitmap_mut().set_all();
-            }
+            self.bits_mut(copy_node, copy_bitmap).set_all();
+            self.bits_mut(cbw, access_bitmap).set_all();
         }
         let limit = |bl: u64| if bl == 0 { i32::MAX as u64 } else { bl };
         let max_transfer = limit(self.graph.nodes[source].bl.max_transfer)
@@ -281,6 +306,7 @@ impl World {
         let state = self.cbw(cbw);
         state.bcs = bcs;
         (state.copy_bitmap, state.done_bitmap, state.access_bitmap) = (copy_bitmap, done_bitmap, access_bitmap);
+        state.copy_bitmap_at = copy_bitmap_at;
         self.refresh_limits(cbw);
         self.ret(Val::Done(Ok(())))
     }

@@ -515,10 +515,8 @@ impl World {
                     DriverFrame::DriverClosed(node).into(),
                 ]),
             Some(Driver::Cbw(cbw)) => {
-                let own = [cbw.access_bitmap, cbw.done_bitmap, cbw.copy_bitmap];
-                for bitmap in own {
-                    self.graph.nodes[node].bitmaps.release(bitmap);
-                }
+                let own = cbw.bitmaps(node);
+                self.release_bitmaps(&own);
                 self.driver_closed(node)
             }
             Some(Driver::Throttle(_)) => {

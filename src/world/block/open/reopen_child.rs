@@ -74,7 +74,7 @@ impl World {
                 self.bdrv_ref(old);
                 self.seq([
                     DrainFrame::DrainedBegin(old).into(),
-                    GraphLockFrame::GraphWrlock.into(),
+                    GraphLockFrame::GraphWrlockOnly.into(),
                     ReopenFrame::Reopen(r).into(),
                 ])
             }

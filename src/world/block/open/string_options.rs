@@ -10,6 +10,7 @@ use crate::qmp::error::QmpError;
 use crate::qmp::json::parse_one;
 use crate::qmp::order::wire_order;
 use crate::qmp::types::{BlockdevOptions, DetectZeroes as DetectZeroesOption};
+use crate::version::Version;
 use crate::world::block::graph::{DetectZeroes, OpenFlags};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,7 +45,7 @@ pub type Unknown = BTreeMap<Vec<Arc<str>>, Vec<(Arc<str>, Json)>>;
 pub fn read(node: &Json) -> Result<(BlockdevOptions, Unknown), QmpError> {
     let (mut node, mut unknown) = (with_sizes(node), Unknown::new());
     loop {
-        let err = match BlockdevOptions::from_texts(&node) {
+        let err = match BlockdevOptions::from_texts(&node, Version::default()) {
             Ok(options) => return Ok((options, unknown)),
             Err(err) => err,
         };

@@ -5,22 +5,26 @@ mod stats;
 mod xdbg;
 
 use crate::base::Json;
-use crate::qmp::names::COMMANDS;
+use crate::qmp::names;
+use crate::version::Version;
+use crate::version::changes::Change;
 use crate::world::World;
 use crate::world::arena::JobId;
 use crate::world::job::Job;
 
 /// `query-version`
 #[must_use]
-pub fn version() -> Json {
-    let qemu = Json::dict(vec![("major", 10u64.into()), ("minor", 0u64.into()), ("micro", 2u64.into())]);
+pub fn version(of: Version) -> Json {
+    let (major, minor, micro) = of.numbers();
+    let number = |n: u8| Json::uint(n.into());
+    let qemu = Json::dict(vec![("major", number(major)), ("minor", number(minor)), ("micro", number(micro))]);
     Json::dict(vec![("qemu", qemu), ("package", "".into())])
 }
 
 /// `query-commands`
 #[must_use]
-pub fn commands() -> Json {
-    Json::list(COMMANDS.iter().map(|name| Json::dict(vec![("name", (*name).into())])).collect())
+pub fn commands(of: Version) -> Json {
+    Json::list(names::commands(of).into_iter().map(|name| Json::dict(vec![("name", name.into())])).collect())
 }
 
 impl World {
@@ -32,7 +36,12 @@ impl World {
             (false, true) => "paused",
             (false, false) => "prelaunch",
         };
-        Json::dict(vec![("status", status.into()), ("running", self.running.into())])
+        let mut members = vec![("status", status.into())];
+        if !self.quirks.since(Change::SingleStepGone) {
+            members.push(("singlestep", false.into()));
+        }
+        members.push(("running", self.running.into()));
+        Json::dict(members)
     }
 
     /// `query-block-jobs`

@@ -4,20 +4,29 @@ use crate::base::Json;
 use crate::base::errno::Errno;
 use crate::bitmap::BlockDirtyInfo;
 use crate::qmp::error::QmpError;
+use crate::version::changes::Change;
 use crate::world::World;
-use crate::world::arena::{BackendId, Member, NodeId};
+use crate::world::arena::{BackendId, ChildId, Member, NodeId};
+use crate::world::block::driver::Driver;
 use crate::world::block::driver::info::DriverInfo;
 
 pub(in crate::world) type Members = Vec<(&'static str, Json)>;
 
+/// Sector size, in bytes.
+const SECTOR: u64 = 512;
+/// `IOV_MAX`
+const MAX_IOV: u64 = 1024;
+/// A page of the host, in bytes.
+const OPT_MEM_ALIGNMENT: u64 = 4096;
+
 impl World {
-    /// `query-block`: backends with a name or a guest device.
+    /// `query-block`: backends with a name or a guest device. With `flat` backing nodes are left out.
     ///
     /// # Errors
     /// An image below has lost its driver.
-    pub(in crate::world) fn query_block(&self) -> Result<Json, QmpError> {
+    pub(in crate::world) fn query_block(&self, flat: bool) -> Result<Json, QmpError> {
         let shown = self.graph.backends.iter().filter(|(_, b)| !b.name.is_empty() || b.dev.is_some());
-        shown.map(|(id, _)| self.block_info(id)).collect::<Result<_, _>>().map(Json::list)
+        shown.map(|(id, _)| self.block_info(id, flat)).collect::<Result<_, _>>().map(Json::list)
     }
 
     /// `query-named-block-nodes`, newest first. With `flat` backing nodes are not repeated within their overlays.
@@ -30,7 +39,7 @@ impl World {
     }
 
     /// `bdrv_query_info`
-    fn block_info(&self, blk: BackendId) -> Result<Json, QmpError> {
+    fn block_info(&self, blk: BackendId, flat: bool) -> Result<Json, QmpError> {
         let backend = &self.graph.backends[blk];
         let mut info: Members = vec![("device", Json::Str(backend.name.clone()))];
         if let Some(dev) = backend.dev.as_ref().filter(|dev| !dev.is_empty()) {
@@ -45,7 +54,7 @@ impl World {
         // Nodes that the user isn't aware of are passed over.
         let bs = self.graph.blk_bs(blk).map(|bs| self.graph.skip_implicit_filters(bs));
         if let Some(bs) = bs.filter(|bs| self.graph.nodes[*bs].has_drv()) {
-            info.push(("inserted", self.block_device_info(Some(blk), bs, false)?));
+            info.push(("inserted", self.block_device_info(Some(blk), bs, flat)?));
         }
         if backend.iostatus_enabled {
             // No guest runs, so no request of a device has failed.
@@ -71,7 +80,17 @@ impl World {
             info.push(("backing_file", Json::Str(self.filename_of(backing))));
         }
         info.push(("backing_file_depth", depth.into()));
-        info.push(("active", true.into()));
+        if self.quirks.since(Change::NodeChildren) {
+            let child = |child: &ChildId| {
+                let child = &self.graph.children[*child];
+                let below = Json::Str(self.graph.nodes[child.bs].node_name.clone());
+                Json::dict(vec![("child", child.name.into()), ("node-name", below)])
+            };
+            info.push(("children", Json::list(n.children.iter().map(child).collect())));
+        }
+        if self.quirks.since(Change::NodeActive) {
+            info.push(("active", true.into()));
+        }
         info.push(("encrypted", false.into()));
         info.push(("detect_zeroes", n.detect_zeroes.name().into()));
         self.throttle_info(blk, &mut info);
@@ -160,10 +179,61 @@ impl World {
                 info.push(("backing-filename-format", Json::Str(n.backing_format.clone())));
             }
         }
-        if let Some(specific) = self.bdrv_get_specific_info(bs) {
+        if self.quirks.since(Change::ImageLimits) {
+            info.push(("limits", self.limits_info(bs)));
+        }
+        let tells = self.quirks.since(Change::FormatSpecificOfFiles) || !matches!(n.drv(), Driver::File(_));
+        if let Some(specific) = self.bdrv_get_specific_info(bs).filter(|_| tells) {
             info.push(("format-specific", specific));
         }
         info
+    }
+
+    /// `BlockLimitsInfo`: the optional members are those that are not 0.
+    fn limits_info(&self, bs: NodeId) -> Json {
+        let bl = &self.graph.nodes[bs].bl;
+        let mut info: Members = vec![("request-alignment", bl.request_alignment.into())];
+        let optional = [
+            ("max-discard", bl.max_pdiscard),
+            ("discard-alignment", self.discard_alignment(bs)),
+            ("max-write-zeroes", bl.max_pwrite_zeroes),
+            ("write-zeroes-alignment", bl.pwrite_zeroes_alignment),
+            ("max-transfer", bl.max_transfer),
+        ];
+        info.extend(optional.into_iter().filter(|(_, limit)| *limit > 0).map(|(name, limit)| (name, limit.into())));
+        info.push(("max-iov", MAX_IOV.into()));
+        info.push(("min-mem-alignment", self.min_mem_alignment(bs).into()));
+        info.push(("opt-mem-alignment", OPT_MEM_ALIGNMENT.into()));
+        Json::dict(info)
+    }
+
+    /// The alignment of discards that a node has itself, or the strictest of its children's.
+    fn discard_alignment(&self, bs: NodeId) -> u64 {
+        let n = &self.graph.nodes[bs];
+        let below = || n.children.iter().map(|child| self.discard_alignment(self.graph.children[*child].bs)).max();
+        match n.bl.pdiscard_alignment {
+            0 if matches!(n.drv(), Driver::MirrorTop(_) | Driver::CommitTop) => 0,
+            0 => below().unwrap_or(0),
+            own => own,
+        }
+    }
+
+    /// How the buffers of requests have to be aligned, as `bdrv_refresh_limits` finds it: a file's by whether it goes past the host's cache,
+    /// that of other nodes the strictest of their children's.
+    fn min_mem_alignment(&self, bs: NodeId) -> u64 {
+        let n = &self.graph.nodes[bs];
+        match n.drv() {
+            Driver::File(_) if n.flags.nocache => SECTOR,
+            Driver::File(_) => 1,
+            // They are made without a child, and nobody asks again when they have one.
+            Driver::MirrorTop(_) | Driver::CommitTop => SECTOR,
+            _ => n
+                .children
+                .iter()
+                .map(|child| self.min_mem_alignment(self.graph.children[*child].bs))
+                .max()
+                .unwrap_or(SECTOR),
+        }
     }
 }
 

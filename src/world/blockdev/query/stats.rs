@@ -3,6 +3,7 @@
 use super::node::Members;
 use crate::base::Json;
 use crate::block::accounting::{Accounting, AcctType, Counters};
+use crate::version::changes::Change;
 use crate::world::World;
 use crate::world::arena::{BackendId, NodeId};
 
@@ -94,6 +95,9 @@ impl World {
             ("account_failed", blk.is_some_and(|stats| stats.account_failed).into()),
             ("timed_stats", Json::list(Vec::new())),
         ]);
+        if !self.quirks.since(Change::ZoneAppendStats) {
+            info.retain(|(name, _)| !name.contains("zone_append"));
+        }
         Json::dict(info)
     }
 }

@@ -70,9 +70,7 @@ impl World {
         s.prepared = true;
         let top = s.top;
         let blk = s.target.take().expect("it is there until here");
-        if let Some(bitmap) = s.dirty_bitmap.take() {
-            self.graph.nodes[top].bitmaps.release(bitmap);
-        }
+        self.mirror_release_bitmap(job);
         if self.graph.chain_contains(src, target) {
             self.graph.unfreeze_backing_chain(top, Some(target));
         }
@@ -169,7 +167,7 @@ impl World {
         exit.at = EndStage::Replace;
         self.seq([
             DrainFrame::DrainedBegin(to_replace).into(),
-            GraphLockFrame::GraphWrlock.into(),
+            GraphLockFrame::GraphWrlockOnly.into(),
             MirrorFrame::Exit(exit).into(),
         ])
     }
@@ -213,7 +211,7 @@ impl World {
             GraphLockFrame::GraphWrlock.into(),
             BlockJobFrame::JobRemoveAllBdrv(job).into(),
             GraphLockFrame::GraphWrunlock.into(),
-            GraphLockFrame::GraphWrlock.into(),
+            GraphLockFrame::GraphWrlockOnly.into(),
         ]);
         if let Some(replaced) = self.mirror(job).to_replace.take() {
             self.graph.nodes[replaced].replace_blockers.retain(|other| *other != job);

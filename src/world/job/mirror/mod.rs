@@ -130,8 +130,10 @@ pub struct MirrorJob {
     pub bdev_length: u64,
     /// `cow_bitmap`: granules of the target whose clusters are there; without, the target copies on write itself.
     pub cow_bitmap: Option<HBitmap>,
-    /// `dirty_bitmap`, on the filter.
+    /// `dirty_bitmap`
     pub dirty_bitmap: Option<BitmapId>,
+    /// The node that has it: the filter, or in older versions the source.
+    pub dirty_bitmap_at: NodeId,
     /// `dbi`: where the next iteration begins to look.
     pub dbi: Option<HBitmapIter>,
     /// Free buffers, of one granule each.
@@ -190,7 +192,7 @@ crate::base::time::rebase!(MirrorJob {
     moves: last_pause;
     rest: target, top, source, base, base_overlay, replaces, to_replace, is_none_mode, is_top_mode, backing_mode, zero_target,
         copy_mode, on_source_error, on_target_error, actively_synced, should_complete, granularity, buf_size,
-        bdev_length, cow_bitmap, dirty_bitmap, dbi, buf_free_count, in_flight_bitmap, in_flight, bytes_in_flight,
+        bdev_length, cow_bitmap, dirty_bitmap, dirty_bitmap_at, dbi, buf_free_count, in_flight_bitmap, in_flight, bytes_in_flight,
         ops, next_op, bytes_handled, ret, unmap, target_cluster_size, initial_zeroing_ongoing,
         in_active_write_counter, active_write_bytes_in_flight, prepared, in_drain, base_ro, forgets_ready
 });
@@ -390,14 +392,24 @@ impl World {
     /// `bdrv_get_dirty_count`, in bytes.
     pub(in crate::world) fn mirror_dirty_count(&self, job: JobId) -> u64 {
         let s = self.jobs[job].mirror();
-        s.dirty_bitmap.map_or(0, |bitmap| self.bits(s.top, bitmap).count_bytes())
+        s.dirty_bitmap.map_or(0, |bitmap| self.bits(s.dirty_bitmap_at, bitmap).count_bytes())
     }
 
     /// The job's dirty bits.
     pub(in crate::world) fn mirror_bits(&mut self, job: JobId) -> &mut HBitmap {
         let s = self.jobs[job].mirror();
-        let (top, bitmap) = (s.top, s.dirty_bitmap.expect("the bitmap lives until the end"));
-        self.bits_mut(top, bitmap)
+        let (at, bitmap) = (s.dirty_bitmap_at, s.dirty_bitmap.expect("the bitmap lives until the end"));
+        self.bits_mut(at, bitmap)
+    }
+
+    /// The bitmap goes.
+    pub(in crate::world) fn mirror_release_bitmap(&mut self, job: JobId) {
+        let at = self.jobs[job].mirror().dirty_bitmap_at;
+        if let Some(bitmap) = self.mirror(job).dirty_bitmap.take()
+            && let Some(node) = self.graph.nodes.get_mut(at)
+        {
+            node.bitmaps.release(bitmap);
+        }
     }
 
     /// `bdrv_set_dirty_bitmap`: the granules that the bytes touch.

@@ -6,6 +6,7 @@ use crate::base::time::Span;
 use crate::base::units::align_down;
 use crate::bitmap::{HBitmap, HBitmapIter};
 use crate::quirk::Quirk;
+use crate::version::changes::Change;
 use crate::world::World;
 use crate::world::arena::{JobId, NodeId};
 use crate::world::block::backend::BackendFrame;
@@ -216,7 +217,9 @@ impl World {
         let s = self.mirror(job);
         let (top, bitmap) = (s.top, s.dirty_bitmap.expect("the bitmap lives until the end"));
         self.mirror_top(top).job = Some(job);
-        self.graph.nodes[top].bitmaps.get_mut(bitmap).expect("it is there").set_enabled(false);
+        if self.quirks.since(Change::MirrorBitmapOfFilter) {
+            self.graph.nodes[top].bitmaps.get_mut(bitmap).expect("it is there").set_enabled(false);
+        }
         self.mirror(job).dbi = Some(HBitmapIter::new(&self.mirror_bits(job).clone(), 0));
         self.mirror_loop(job)
     }

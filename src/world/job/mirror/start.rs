@@ -7,6 +7,7 @@ use crate::job::status::JobType;
 use crate::qmp::error::QmpError;
 use crate::qmp::types::{MirrorCopyMode, OnError, SyncMode};
 use crate::quirk::Quirk;
+use crate::version::changes::Change;
 use crate::world::World;
 use crate::world::arena::{JobId, NodeId};
 use crate::world::block::backend::BackendFrame;
@@ -251,6 +252,7 @@ impl World {
             bdev_length: 0,
             cow_bitmap: None,
             dirty_bitmap: None,
+            dirty_bitmap_at: if self.quirks.since(Change::MirrorBitmapOfFilter) { top } else { args.bs },
             dbi: None,
             buf_free_count: 0,
             last_pause: self.now,
@@ -300,10 +302,13 @@ impl World {
     }
 
     fn mirror_has_target(&mut self, job: JobId, start: Box<Starting>) -> Flow {
-        let (top, granularity) = (start.top, start.args.granularity);
-        let node = &mut self.graph.nodes[top];
+        let granularity = start.args.granularity;
+        let s = self.jobs[job].mirror();
+        let blocking = s.copy_mode == MirrorCopyMode::WriteBlocking && !self.quirks.since(Change::MirrorBitmapOfFilter);
+        let at = s.dirty_bitmap_at;
+        let node = &mut self.graph.nodes[at];
         let bitmap = node.bitmaps.add_anonymous(node.size, granularity);
-        if self.quirks.has(Quirk::MirrorStartupMissedWrite) {
+        if blocking || self.quirks.has(Quirk::MirrorStartupMissedWrite) {
             node.bitmaps.get_mut(bitmap).expect("just made").set_enabled(false);
         }
         self.mirror(job).dirty_bitmap = Some(bitmap);
@@ -357,10 +362,8 @@ impl World {
         // What the failure leaves is taken down below.
         self.bdrv_ref(top);
         let s = self.mirror(job);
-        let (target, bitmap) = (s.target.take(), s.dirty_bitmap.take());
-        if let Some(bitmap) = bitmap {
-            self.graph.nodes[top].bitmaps.release(bitmap);
-        }
+        let target = s.target.take();
+        self.mirror_release_bitmap(job);
         self.push(Frame::Give(Box::new(Val::Done(Err(err)))));
         self.push(MirrorFrame::DropTop(start).into());
         self.push(JobFrame::JobEarlyFail(job).into());

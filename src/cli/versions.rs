@@ -1,0 +1,108 @@
+//! `blockjob-sim versions`.
+
+use super::EXIT_USAGE;
+use super::output::Output;
+use crate::quirk;
+use crate::version::Version;
+use crate::version::changes::{About, Area, TABLE};
+use clap::Args;
+
+/// Arguments of `versions`.
+#[derive(Debug, Args)]
+pub struct VersionsArgs {
+    /// The version that a client runs on
+    #[arg(value_name = "FROM", requires = "to")]
+    from: Option<Version>,
+    /// The version that it is to run on; it may be an older one
+    #[arg(value_name = "TO")]
+    to: Option<Version>,
+    /// Print the tables of docs/versions.md: what changed, and which quirks are alive
+    #[arg(long, conflicts_with = "from")]
+    markdown: bool,
+}
+
+/// Says which versions there are, or what changes from one to another.
+pub(super) fn versions(args: &VersionsArgs, out: &mut Output) -> u8 {
+    match (args.from, args.to) {
+        (Some(from), Some(to)) => between(from, to, out),
+        _ if args.markdown => out.print(&format!("{}\n{}", markdown(), quirks_markdown())),
+        _ => list(out),
+    }
+    if out.failed { EXIT_USAGE } else { 0 }
+}
+
+fn list(out: &mut Output) {
+    for version in Version::ALL {
+        let usual = if version == Version::default() { ", the default" } else { "" };
+        let how = if version.is_measured() {
+            format!("held against QEMU {}", version.full())
+        } else {
+            "not measured: read in QEMU's schema and documents".to_owned()
+        };
+        out.print(&format!("{:<5} {how}{usual}\n", version.name()));
+    }
+    out.print("\n`blockjob-sim versions FROM TO` says what changes for a client.\n");
+}
+
+fn between(from: Version, to: Version, out: &mut Output) {
+    let (older, newer, back) = if from <= to { (from, to, false) } else { (to, from, true) };
+    let changes: Vec<&About> = older.changes(newer).collect();
+    if changes.is_empty() {
+        out.print(&format!("{from} and {to}: nothing that the model knows of\n"));
+        return;
+    }
+    if back {
+        out.print(&format!("From {from} back to {to} these are undone:\n\n"));
+    }
+    for area in Area::ALL {
+        let of: Vec<&&About> = changes.iter().filter(|about| about.area == area).collect();
+        if of.is_empty() {
+            continue;
+        }
+        out.print(&format!("{}\n", area.title()));
+        for about in of {
+            let (major, minor) = about.since;
+            let unseen = if [older, newer].iter().all(|version| version.is_measured()) { "" } else { ", not measured" };
+            out.print(&format!("  {} (QEMU {major}.{minor}{unseen})\n      {}\n", about.name, about.says));
+        }
+    }
+    let unmeasured: Vec<&str> = [older, newer].into_iter().filter(|v| !v.is_measured()).map(Version::name).collect();
+    if !unmeasured.is_empty() {
+        out.print(&format!("\nNo real {} was held against the model.\n", unmeasured.join(" or ")));
+    }
+}
+
+/// The table, a row a change.
+#[must_use]
+pub fn markdown() -> String {
+    let heads: String = Version::ALL.iter().map(|version| format!(" {version} |")).collect();
+    let rule = "---|".repeat(Version::ALL.len());
+    let mut text = format!("| change | since |{heads} known by | what is so from then on |\n|---|---|{rule}---|---|\n");
+    for about in TABLE {
+        let (major, minor) = about.since;
+        let marks: String =
+            Version::ALL.iter().map(|version| if version.has(about.change) { " ✓ |" } else { "  |" }).collect();
+        let source = if about.source.is_empty() { String::new() } else { format!("; {}", about.source) };
+        text.push_str(&format!(
+            "| `{}` | {major}.{minor} |{marks} {}{source} | {} |\n",
+            about.name,
+            about.evidence.word(),
+            about.says
+        ));
+    }
+    text
+}
+
+/// The quirks that are alive in some version, a row each.
+#[must_use]
+pub fn quirks_markdown() -> String {
+    let mut text = "| quirk | from | to | known by | in force by default in |\n|---|---|---|---|---|\n".to_owned();
+    for about in quirk::TABLE {
+        let Some((first, last, evidence)) = about.quirk.alive() else { continue };
+        let of = |version: &Version| quirk::Quirks::NONE.of(Some(*version)).has(about.quirk);
+        let in_force: Vec<&str> = Version::ALL.iter().filter(|version| of(version)).map(|v| v.name()).collect();
+        let in_force = if in_force.is_empty() { "none".to_owned() } else { in_force.join(", ") };
+        text.push_str(&format!("| `{}` | {first} | {last} | {} | {in_force} |\n", about.name, evidence.word()));
+    }
+    text
+}
