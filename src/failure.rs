@@ -18,7 +18,7 @@
 //! ```
 
 use crate::base::{Json, sha256};
-use crate::choice::{ChoiceLog, Chooser, Mode, Replay};
+use crate::choice::{ChoiceLog, Chooser, Replay, ReplayMode};
 use crate::scenario::{self, Plan, ScenarioError, write};
 use crate::sim::outcome::{Outcome, Run, RunOptions, Runner};
 use crate::trace::jsonl::{self, Header};
@@ -189,7 +189,7 @@ impl Failure {
     /// Makes the same choices again. A list that does not fit ends the run with [`Outcome::Diverged`], or in the lenient mode is left
     /// for calm choices where it does not.
     #[must_use]
-    pub fn replay(&self, runner: Runner, mode: Mode, options: &RunOptions) -> Shown {
+    pub fn replay(&self, runner: Runner, mode: ReplayMode, options: &RunOptions) -> Shown {
         let chooser = Chooser::Replay(Replay::new(self.choices.clone(), mode));
         let level = options.level.unwrap_or(Level::Client);
         let check = options.check || self.verdict.invariant.is_some();

@@ -3,6 +3,7 @@
 //! The model looks at each quirk in one place, where it does the right thing without it. The museum (`docs/museum.md`,
 //! `sim-scenarios/museum`) has a scenario for each.
 
+use crate::base::nearest;
 use crate::invariant::Invariant;
 use std::fmt;
 use std::str::FromStr;
@@ -20,7 +21,7 @@ pub enum Origin {
 
 /// What is known of a quirk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct About {
+pub struct QuirkInfo {
     /// The quirk.
     pub quirk: Quirk,
     /// Its name on the command line and in scenarios.
@@ -49,7 +50,7 @@ macro_rules! quirks {
         }
 
         /// All quirks.
-        pub const TABLE: &[About] = &[$(About {
+        pub const TABLE: &[QuirkInfo] = &[$(QuirkInfo {
             quirk: Quirk::$variant,
             name: $name,
             origin: Origin::$origin,
@@ -212,7 +213,7 @@ impl Quirk {
     pub const MENDED: &str = "no-";
     /// What is known of it.
     #[must_use]
-    pub fn about(self) -> &'static About {
+    pub fn about(self) -> &'static QuirkInfo {
         &TABLE[self as usize]
     }
 
@@ -242,7 +243,8 @@ impl FromStr for Quirk {
         let known = TABLE.iter().find(|about| about.name == name);
         known.map(|about| about.quirk).ok_or_else(|| {
             let names: Vec<&str> = TABLE.iter().map(|about| about.name).collect();
-            format!("`{name}` is no quirk: expected one of {}", names.join(", "))
+            let near = nearest(name, &names).map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
+            format!("`{name}` is no quirk: {near}`blockjob-sim quirks` lists all {}", names.len())
         })
     }
 }
@@ -416,7 +418,7 @@ mod tests {
             assert_eq!(about.name.parse(), Ok(about.quirk));
             assert!(about.says.ends_with('.'), "{}", about.name);
         }
-        assert!("no-such-quirk".parse::<Quirk>().unwrap_err().contains("expected one of"));
+        assert!("no-such-quirk".parse::<Quirk>().unwrap_err().contains("`blockjob-sim quirks` lists all"));
     }
 
     #[test]

@@ -62,6 +62,13 @@ fn mistakes_in_arguments_end_with_2() {
         (&["test", "common"], "common: no scenarios here"),
         (&["test", "--seeds", "5..1"], "no range of seeds"),
         (&["help", "nothing"], "no help on `nothing`"),
+        (&["help", "strategis"], "no help on `strategis`: did you mean `strategies`?"),
+        (&["test"], "sim-scenarios: No such file or directory; name scenario files, or directories of them"),
+        (&["museum", "cbw-nowait"], "`cbw-nowait` is no quirk: "),
+        (
+            &["quirks", "txn-dangling-membre"],
+            "is no quirk: did you mean `txn-dangling-member`? `blockjob-sim quirks` lists all",
+        ),
         (&["frobnicate"], "unrecognized subcommand"),
     ] {
         let (code, _, err) = texts(&command(dir.path(), args));

@@ -7,7 +7,7 @@
     reason = "tests read files, run programs and print"
 )]
 
-use blockjob_sim::choice::{ChoiceLog, Chooser, Mode, Recorder, Replay, Walk};
+use blockjob_sim::choice::{ChoiceLog, Chooser, Recorder, Replay, ReplayMode, Walk};
 use blockjob_sim::qmp::names::COMMANDS;
 use blockjob_sim::scenario::plan::{Expect, PlannedStep, StepKind};
 use blockjob_sim::scenario::{Plan, load};
@@ -151,7 +151,7 @@ proptest! {
         prop_assert_eq!(&first, &second);
 
         let log: ChoiceLog = first.choices.to_string().parse().expect("a log reads back");
-        let replay = Chooser::Replay(Replay::new(Arc::new(log), Mode::Strict));
+        let replay = Chooser::Replay(Replay::new(Arc::new(log), ReplayMode::Strict));
         let replayed = sim::run(&plan, replay, &options);
         prop_assert_eq!(bytes(&first), bytes(&replayed));
         prop_assert_eq!(&first, &replayed);

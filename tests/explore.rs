@@ -9,7 +9,7 @@
 
 mod common;
 
-use blockjob_sim::choice::{ChoiceLog, ChoicePoint, Choose, Chooser, MODE_FAULTS, MODE_ORDER, Mode, Replay};
+use blockjob_sim::choice::{ChoiceLog, ChoicePoint, Choose, Chooser, MODE_FAULTS, MODE_ORDER, Replay, ReplayMode};
 use blockjob_sim::explore::{
     self, Caps, Count, Exhausted, Search, Start, Strategy, TraceDigest, exhaust, exhaust_in, listed, off_script,
 };
@@ -34,7 +34,7 @@ fn cases_pass_under_every_strategy_and_replay() {
             let run = sim::run(&plan, strategy.chooser(seed), &options);
             assert_eq!(run.outcome, Outcome::Passed, "{name}, {strategy}, seed {seed}: {}", run.outcome);
             let log: ChoiceLog = run.choices.deviations().to_string().parse().expect("a log reads back");
-            let again = sim::run(&plan, Chooser::Replay(Replay::new(Arc::new(log), Mode::Strict)), &options);
+            let again = sim::run(&plan, Chooser::Replay(Replay::new(Arc::new(log), ReplayMode::Strict)), &options);
             assert!(again == run, "{name}, {strategy}, seed {seed}: {}", again.outcome);
         }
     });

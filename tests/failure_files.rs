@@ -9,7 +9,7 @@
 
 mod common;
 
-use blockjob_sim::choice::{Chooser, Mode, Walk};
+use blockjob_sim::choice::{Chooser, ReplayMode, Walk};
 use blockjob_sim::failure::Failure;
 use blockjob_sim::scenario::{Plan, load};
 use blockjob_sim::sim;
@@ -61,7 +61,7 @@ fn a_file_comes_back_and_shows_the_failure_again() {
     assert_eq!(back.to_text(), text);
     for level in [Level::Client, Level::Co] {
         let options = RunOptions { level: Some(level), ..RunOptions::default() };
-        let shown = back.replay(sim::run, Mode::Strict, &options);
+        let shown = back.replay(sim::run, ReplayMode::Strict, &options);
         assert!(shown.same, "{:?}", shown.differences);
         assert_eq!(shown.run.outcome.word(), "failed");
     }
@@ -73,11 +73,11 @@ fn it_says_where_recorded_choices_no_longer_fit() {
     // As if the model had changed: the source is larger, so that there are more requests to choose from.
     let text = failure.to_text().replace("length: 1M", "length: 3M");
     failure = Failure::from_text("f.yaml", &text).expect("a failure file");
-    let shown = failure.replay(sim::run, Mode::Strict, &RunOptions::default());
+    let shown = failure.replay(sim::run, ReplayMode::Strict, &RunOptions::default());
     assert!(!shown.same);
     let Outcome::Diverged(divergence) = &shown.run.outcome else { panic!("{}", shown.run.outcome) };
     assert!(divergence.to_string().starts_with("choice "), "{divergence}");
-    let lenient = failure.replay(sim::run, Mode::Lenient, &RunOptions::default());
+    let lenient = failure.replay(sim::run, ReplayMode::Lenient, &RunOptions::default());
     assert!(!matches!(lenient.run.outcome, Outcome::Diverged(_)), "{}", lenient.run.outcome);
     assert!(!lenient.same);
 }

@@ -509,6 +509,22 @@ fn the_node_graph_is_drawn_at_an_instant() {
 }
 
 #[test]
+fn the_debugger_says_where_it_stands_when_input_ends() {
+    let dir = folder(&[]);
+    let (code, out, _) = sim(dir.path(), &["debug", "--lines", RACE], "event\n");
+    assert_eq!(code, 0);
+    let (_, end) = out.split_once("the input has ended; the run stands at\n").expect("the input ends");
+    assert!(end.starts_with("dispatch ") && out.matches(end.trim_end()).count() == 2, "{out}");
+    let (_, out, _) = sim(dir.path(), &["debug", "--lines", RACE], "");
+    assert!(
+        out.starts_with("the input has ended, without a command: `help` lists them; the run stands at\ndispatch 0"),
+        "{out}"
+    );
+    let (_, out, _) = sim(dir.path(), &["debug", "--lines", RACE], "quit\n");
+    assert!(!out.contains("the input has ended"), "{out}");
+}
+
+#[test]
 fn the_debugger_says_who_waits_in_qemus_words() {
     let (code, out, err) = sim(folder(&[]).path(), &["debug", "--lines", RACE], "fault\nwaiting\ngraph\n");
     assert_eq!(code, 0, "{err}");

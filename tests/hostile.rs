@@ -11,9 +11,11 @@
 
 #[path = "common/budget.rs"]
 mod budget;
+#[path = "common/random.rs"]
+mod random;
 
 use blockjob_sim::base::Json;
-use blockjob_sim::choice::{Calm, Chooser, Mode, Walk};
+use blockjob_sim::choice::{Calm, Chooser, ReplayMode, Walk};
 use blockjob_sim::explore::saved;
 use blockjob_sim::explore::{Block, Campaign, Tally};
 use blockjob_sim::failure::Failure;
@@ -25,6 +27,7 @@ use blockjob_sim::sim::{self, Sim};
 use blockjob_sim::world::World;
 use blockjob_sim::world::aio::Stepped;
 use budget::Budget;
+use random::Random;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -33,23 +36,6 @@ use std::sync::Arc;
 
 /// Dispatches that a run gets.
 const STEPS: u64 = 20_000;
-
-/// Numbers from a seed (SplitMix64).
-struct Draw(u64);
-
-impl Draw {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        usize::try_from(self.next() % (n.max(1) as u64)).unwrap_or(0)
-    }
-}
 
 /// What is put in the place of numbers and words.
 const ODD: &[&str] = &[
@@ -96,20 +82,20 @@ const ODD: &[&str] = &[
 ];
 
 /// A good text with some of it changed.
-fn mutated(good: &str, other: &str, draw: &mut Draw) -> String {
+fn mutated(good: &str, other: &str, draw: &mut Random) -> String {
     let mut bytes = good.as_bytes().to_vec();
-    for _ in 0..=draw.below(3) {
-        let at = draw.below(bytes.len());
-        let end = (at + 1 + draw.below(24)).min(bytes.len());
-        match draw.below(8) {
+    for _ in 0..=draw.index(3) {
+        let at = draw.index(bytes.len());
+        let end = (at + 1 + draw.index(24)).min(bytes.len());
+        match draw.index(8) {
             0 => bytes.truncate(at),
             1 => drop(bytes.drain(at..end)),
             2 => bytes.extend_from_within(at..end),
-            3 if !bytes.is_empty() => bytes[at] ^= 1 << draw.below(7),
+            3 if !bytes.is_empty() => bytes[at] ^= 1 << draw.index(7),
             4 => {
                 let piece = other.as_bytes();
-                let from = draw.below(piece.len());
-                let to = (from + draw.below(80)).min(piece.len());
+                let from = draw.index(piece.len());
+                let to = (from + draw.index(80)).min(piece.len());
                 bytes.splice(at..at, piece[from..to].iter().copied());
             }
             // A number or a word becomes another.
@@ -117,7 +103,7 @@ fn mutated(good: &str, other: &str, draw: &mut Draw) -> String {
                 let digit = |b: &u8| b.is_ascii_alphanumeric();
                 let Some(from) = bytes[at.min(bytes.len())..].iter().position(digit).map(|n| at + n) else { continue };
                 let to = from + bytes[from..].iter().take_while(|b| digit(b)).count();
-                let odd = ODD[draw.below(ODD.len())];
+                let odd = ODD[draw.index(ODD.len())];
                 bytes.splice(from..to, odd.bytes());
             }
         }
@@ -151,9 +137,9 @@ fn scenarios() -> Vec<(String, String)> {
 fn fuzz(target: &str, inputs: u64, corpus: &[String], run: &mut dyn FnMut(usize, &str)) {
     let mut budget = Budget::of_environment(inputs, 1);
     let seed = budget.seed;
-    let mut draw = Draw(seed);
+    let mut draw = Random(seed);
     while let Some(n) = budget.next() {
-        let (which, other) = (draw.below(corpus.len()), draw.below(corpus.len()));
+        let (which, other) = (draw.index(corpus.len()), draw.index(corpus.len()));
         let text = mutated(&corpus[which], &corpus[other], &mut draw);
         let done = catch_unwind(AssertUnwindSafe(|| run(which, &text)));
         if done.is_err() {
@@ -281,7 +267,7 @@ fn failure_files() {
     fuzz("failure", 2_000, &[text], &mut |_, text| {
         if let Ok(mut failure) = Failure::from_text("f.yaml", text) {
             failure.plan.limits = Limits { steps: Some(STEPS), time: None, trace: Some(2_000) };
-            let shown = failure.replay(sim::run, Mode::Lenient, &RunOptions::default());
+            let shown = failure.replay(sim::run, ReplayMode::Lenient, &RunOptions::default());
             assert!(!matches!(shown.run.outcome, Outcome::Crash { .. }), "{}", shown.run.outcome);
         }
     });

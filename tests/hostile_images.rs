@@ -12,6 +12,8 @@
 
 #[path = "common/budget.rs"]
 mod budget;
+#[path = "common/random.rs"]
+mod random;
 
 use blockjob_sim::base::Json;
 use blockjob_sim::block::content::{Data, WriteTag};
@@ -24,6 +26,7 @@ use blockjob_sim::world::World;
 use blockjob_sim::world::aio::Stepped;
 use blockjob_sim::world::out::Output;
 use budget::Budget;
+use random::Random;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -38,27 +41,6 @@ const STEPS: u64 = 3_000_000;
 const TIME: Duration = Duration::from_secs(if cfg!(debug_assertions) { 20 } else { 4 });
 /// Bytes of a sound image's file beyond which it is no base for mutants.
 const LARGEST: usize = 4 << 20;
-
-/// A small generator, so that a seed stands for the same mutants for ever (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
-    }
-
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
-    }
-}
 
 /// A sound image, and the file that it is based on, if any.
 struct Base {

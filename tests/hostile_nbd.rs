@@ -10,6 +10,9 @@
     reason = "tests read files, run programs and print"
 )]
 
+#[path = "common/random.rs"]
+mod random;
+
 use blockjob_sim::base::errno::Errno;
 use blockjob_sim::choice::Calm;
 use blockjob_sim::host::HostFiles;
@@ -20,6 +23,7 @@ use blockjob_sim::nbd::{
 use blockjob_sim::qmp::json::parse_one;
 use blockjob_sim::world::World;
 use blockjob_sim::world::aio::Stepped;
+use random::Random;
 use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -33,30 +37,7 @@ const SIZE: u64 = 64 << 10;
 /// Bytes that the server may have sent and nobody has taken.
 const OUTPUT: usize = 4 << 20;
 
-/// A small generator, so that a seed stands for the same conversations for ever (SplitMix64).
-struct Random(u64);
-
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[usize::try_from(self.below(from.len() as u64)).unwrap()]
-    }
-
     /// Changes a message, or not.
     fn spoil(&mut self, bytes: &mut Vec<u8>) {
         if bytes.is_empty() || !self.one_in(4) {

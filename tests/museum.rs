@@ -18,7 +18,7 @@ use blockjob_sim::choice::Calm;
 use blockjob_sim::explore::{self, Caps, PORTFOLIO, Start, Strategy, exhaust};
 use blockjob_sim::generate;
 use blockjob_sim::invariant::Invariant;
-use blockjob_sim::quirk::{About, Origin, Quirk, Quirks, TABLE};
+use blockjob_sim::quirk::{Origin, Quirk, QuirkInfo, Quirks, TABLE};
 use blockjob_sim::scenario::Plan;
 use blockjob_sim::sim::outcome::{Outcome, RunOptions};
 use blockjob_sim::sim::{self, Sim};
@@ -39,7 +39,7 @@ const LIVE: u64 = 1_000;
 const ON: u64 = 200;
 
 /// What is tested of a piece.
-type Test = fn(&About);
+type Test = fn(&QuirkInfo);
 
 /// What must hold of each, with its quirk off or on.
 const OF_EACH: &[(&str, Test)] = &[
@@ -64,17 +64,17 @@ fn main() -> ExitCode {
     harness::main(all)
 }
 
-fn exhibits() -> Vec<&'static About> {
+fn exhibits() -> Vec<&'static QuirkInfo> {
     TABLE.iter().filter(|about| about.origin != Origin::Seeded).collect()
 }
 
-fn plan(about: &About) -> Plan {
+fn plan(about: &QuirkInfo) -> Plan {
     let file = format!("sim-scenarios/museum/{}.yaml", about.name);
     plan_of(&file).unwrap_or_else(|| panic!("{file} has no steps"))
 }
 
 /// The quirk is off; where QEMU 10.0.2 has it, so that is mended.
-fn off(about: &About) -> Quirks {
+fn off(about: &QuirkInfo) -> Quirks {
     Quirks::NONE.without(about.quirk)
 }
 
@@ -86,7 +86,7 @@ fn there_are_enough() {
     assert!(exhibits().len() >= 12, "{}", exhibits().len());
 }
 
-fn passes_under_seeds(about: &About) {
+fn passes_under_seeds(about: &QuirkInfo) {
     let plan = plan(about);
     assert_eq!(plan.quirks.iter().next(), None);
     for seed in std::iter::once(None).chain((0..OFF).map(Some)) {
@@ -95,7 +95,7 @@ fn passes_under_seeds(about: &About) {
     }
 }
 
-fn breaks_its_invariant(about: &About) {
+fn breaks_its_invariant(about: &QuirkInfo) {
     let plan = plan(about);
     let quirks = Quirks::NONE.with(about.quirk);
     let seeds = std::iter::once(None).chain((0..ON).map(Some));
@@ -107,7 +107,7 @@ fn breaks_its_invariant(about: &About) {
     }
 }
 
-fn passes_under_every_strategy(about: &About) {
+fn passes_under_every_strategy(about: &QuirkInfo) {
     let plan = plan(about);
     for strategy in Strategy::ALL {
         let report = explore::check(&plan).quirks(off(about)).strategy(strategy).runs(RUNS).run().expect("it starts");
@@ -116,7 +116,7 @@ fn passes_under_every_strategy(about: &About) {
 }
 
 /// All but one are small enough to be exhausted: there a node looks for its server for ever, and no two states are the same.
-fn passes_in_every_schedule(about: &About) {
+fn passes_in_every_schedule(about: &QuirkInfo) {
     if about.quirk == Quirk::NbdReconnectSleepsInDrain {
         return;
     }
@@ -127,7 +127,7 @@ fn passes_in_every_schedule(about: &About) {
 }
 
 /// What QEMU 10.0.2 does wrong is reported as a finding, and is no failure; unless it crashes.
-fn what_is_live_is_a_finding(about: &About) {
+fn what_is_live_is_a_finding(about: &QuirkInfo) {
     if about.quirk.is_live() && about.breaks != Invariant::NoAbort {
         let plan = plan(about);
         let run = sim::run(&plan, chooser(None), &RunOptions { check: true, ..RunOptions::default() });
@@ -137,7 +137,7 @@ fn what_is_live_is_a_finding(about: &About) {
 }
 
 /// What was found and made small stands beside the scenario that it was found in.
-fn has_a_shrunk_trace(about: &About) {
+fn has_a_shrunk_trace(about: &QuirkInfo) {
     let file = format!("sim-scenarios/museum/shrunk/{}.yaml", about.name);
     let plan = plan_of(&file).unwrap_or_else(|| panic!("{file} has no steps"));
     assert_eq!(plan.quirks, Quirks::NONE.with(about.quirk), "{file}");

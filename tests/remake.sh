@@ -9,7 +9,8 @@ usage: tests/remake.sh WHAT
 
   recordings [DIR/NAME…]  tests/data/qemu, by the real QEMU 10.0.2 (QEMU=… for another program); all without a name
   interplay               tests/data/interplay/replies.jsonl, by the same
-  jobs NAME…              tests/data/jobs, likewise; PROGRAM_SEEDS in tests/qemu_traces.rs has to be looked up again
+  jobs NAME…              tests/data/jobs, likewise: adds what is new; PROGRAM_SEEDS in tests/qemu_traces.rs has to be looked up again
+  reported [NAME…]        tests/data/reported/NAME/real.jsonl, likewise, where it differs; all without a name
   qmp-errors              tests/data/qmp-errors.jsonl, by the real QEMU 10.0.2
   blockdev-options        tests/data/blockdev-options.jsonl, likewise
   wire                    tests/data/wire, likewise
@@ -52,8 +53,16 @@ jobs)
         [ -n "$scenario" ] || { echo "tests/qemu_traces.rs names no scenario of $name" >&2; exit 1; }
         new=$(mktemp)
         sim record --qemu "${QEMU:-qemu-system-x86_64}" --repeat 10 "sim-scenarios/$scenario.yaml" >"$new"
-        mv "$new" "tests/data/jobs/$name.jsonl"
+        cargo test --release --locked --test remake -- jobs "$name" "$new"
+        rm "$new"
     done
+    ;;
+reported)
+    if [ $# = 0 ]; then
+        mapfile -t names < <(ls tests/data/reported)
+        set -- "${names[@]}"
+    fi
+    cargo test --release --locked --test remake -- reported "$@"
     ;;
 qmp-errors) python3 tests/record-requests.py errors --qemu "${QEMU:-qemu-system-x86_64}" ;;
 blockdev-options) python3 tests/record-requests.py options --qemu "${QEMU:-qemu-system-x86_64}" ;;

@@ -10,7 +10,7 @@
 mod common;
 
 use blockjob_sim::base::Json;
-use blockjob_sim::choice::{Chooser, Mode, Replay};
+use blockjob_sim::choice::{Chooser, Replay, ReplayMode};
 use blockjob_sim::debug::{Debugger, Goal, View};
 use blockjob_sim::render::model::Model;
 use blockjob_sim::render::read::{RecKind, Source};
@@ -471,7 +471,7 @@ fn another_way_can_be_taken_and_had_again() {
     debugger.forth_to(&Goal::End);
     let list = debugger.choices().deviations();
     assert_eq!(list.len(), 1, "all other choices are calm");
-    let replay = Chooser::Replay(Replay::new(Arc::new(list), Mode::Strict));
+    let replay = Chooser::Replay(Replay::new(Arc::new(list), ReplayMode::Strict));
     let options = RunOptions { level: Some(Level::Io), ..RunOptions::default() };
     let again = blockjob_sim::sim::run(&case(RACE), replay, &options);
     assert_eq!(Some(&again.outcome), debugger.outcome());

@@ -9,10 +9,10 @@
 
 mod common;
 
-use blockjob_sim::choice::{ChoiceLog, Chooser, Mode, Replay, Walk};
+use blockjob_sim::choice::{ChoiceLog, Chooser, Replay, ReplayMode, Walk};
 use blockjob_sim::explore::{self, Strategy};
 use blockjob_sim::failure::Failure;
-use blockjob_sim::quirk::{About, Origin, Quirk, Quirks, TABLE};
+use blockjob_sim::quirk::{Origin, Quirk, QuirkInfo, Quirks, TABLE};
 use blockjob_sim::scenario::plan::Schedule;
 use blockjob_sim::scenario::{Plan, load};
 use blockjob_sim::shrink::{MAX_RUNS, Shrunk, shrink};
@@ -105,7 +105,7 @@ fn a_hasty_client_is_one_preemption_and_two_commands() {
 /// Each wrong behaviour of the museum: the first failure that seeds show, made small.
 #[test]
 fn races_of_the_museum_are_two_preemptions_at_most() {
-    let exhibits: Vec<&About> = TABLE.iter().filter(|about| about.origin != Origin::Seeded).collect();
+    let exhibits: Vec<&QuirkInfo> = TABLE.iter().filter(|about| about.origin != Origin::Seeded).collect();
     let told = in_threads(&exhibits, |about| {
         let name = format!("sim-scenarios/museum/{}.yaml", about.name);
         let mut plan = plan_of(&name).expect("it has steps");
@@ -136,7 +136,7 @@ fn what_exploring_finds_becomes_small() {
         let report = check.run().expect("it starts");
         let found = report.found.first().unwrap_or_else(|| panic!("{strategy:?} finds nothing"));
         let log: ChoiceLog = found.choices.parse().expect("a list of choices");
-        let chooser = Chooser::Replay(Replay::new(Arc::new(log), Mode::Strict));
+        let chooser = Chooser::Replay(Replay::new(Arc::new(log), ReplayMode::Strict));
         let run = sim::run(&plan, chooser, &options());
         let failure = Failure::of("hasty", &plan, "explored", found.seed, &run).expect("it fails again");
         let shrunk = shrink(&failure, MAX_RUNS).expect("it fails again");

@@ -12,210 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Who may import whom: below, what a module's own code may name as `crate::…`. Tests inside of a module are free.
-const MAY_IMPORT: &[(&str, &[&str])] = &[
-    ("base", &[]),
-    ("invariant", &[]),
-    ("quirk", &["invariant"]),
-    ("choice", &["base"]),
-    ("bitmap", &["base"]),
-    ("job", &["base"]),
-    ("nbd", &["base"]),
-    ("trace", &["base"]),
-    ("block", &["base"]),
-    ("qmp", &["base", "block"]),
-    ("host", &["base", "block"]),
-    ("scenario", &["base", "host", "invariant", "quirk", "choice", "trace", "qmp"]),
-    ("world", &["base", "invariant", "quirk", "choice", "bitmap", "job", "nbd", "trace", "block", "qmp", "host"]),
-    ("check", &["base", "invariant", "quirk", "bitmap", "job", "block", "qmp", "host", "world"]),
-    (
-        "sim",
-        &[
-            "base",
-            "invariant",
-            "quirk",
-            "choice",
-            "bitmap",
-            "job",
-            "nbd",
-            "trace",
-            "block",
-            "qmp",
-            "host",
-            "scenario",
-            "world",
-            "check",
-        ],
-    ),
-    ("images", &["base", "block", "host", "world"]),
-    ("render", &["base", "trace"]),
-    (
-        "serve",
-        &[
-            "base",
-            "invariant",
-            "quirk",
-            "choice",
-            "trace",
-            "block",
-            "qmp",
-            "host",
-            "scenario",
-            "world",
-            "check",
-            "sim",
-            "images",
-        ],
-    ),
-    ("shrink", &["base", "invariant", "choice", "trace", "scenario", "sim", "failure"]),
-    ("debug", &["base", "choice", "trace", "scenario", "world", "sim"]),
-    ("generate", &["base", "quirk", "choice", "trace", "scenario"]),
-    ("failure", &["base", "choice", "trace", "scenario", "sim"]),
-    ("explore", &["base", "invariant", "quirk", "choice", "job", "trace", "scenario", "world", "check", "sim"]),
-    ("validate", &["base", "choice", "invariant", "trace", "scenario", "sim", "world"]),
-    (
-        "interop",
-        &[
-            "base",
-            "invariant",
-            "choice",
-            "failure",
-            "generate",
-            "host",
-            "job",
-            "nbd",
-            "qmp",
-            "quirk",
-            "trace",
-            "scenario",
-            "sim",
-            "validate",
-            "world",
-        ],
-    ),
-    (
-        "cli",
-        &[
-            "serve",
-            "render",
-            "debug",
-            "base",
-            "invariant",
-            "quirk",
-            "choice",
-            "interop",
-            "trace",
-            "scenario",
-            "sim",
-            "explore",
-            "failure",
-            "generate",
-            "validate",
-            "shrink",
-        ],
-    ),
-];
+#[path = "tidy/tables.rs"]
+mod tables;
 
-/// The modules that touch files, sockets and the clock.
-const SHELL: &[&str] = &["src/interop", "src/cli", "src/serve", "src/images"];
-
-/// The modules that open files: beside those the one function that reads a scenario for a test.
-const FILES: &[&str] = &["src/interop", "src/cli", "src/serve", "src/images", "src/scenario/disk.rs"];
-
-/// What may not stand in a module's own code, with the modules that may have it.
-const BANNED: &[(&str, &str, &[&str])] = &[
-    ("HashMap", "hash order differs from run to run", &[]),
-    ("HashSet", "hash order differs from run to run", &[]),
-    ("RandomState", "hash order differs from run to run", &[]),
-    ("f32", "rounding differs between machines", &[]),
-    ("f64", "rounding differs between machines", FLOATS),
-    ("todo!", "what is missing answers `not simulated`", &[]),
-    ("unimplemented!", "what is missing answers `not simulated`", &[]),
-    ("dbg!", "left over", &[]),
-    ("{:p}", "addresses differ from run to run", &[]),
-    ("as_ptr", "addresses differ from run to run", &[]),
-    ("ptr_eq", "sharing is no property of a value", &["src/block/content/fill.rs", "src/block/content/sparse.rs"]),
-    ("thread_local", "nothing outside of the World keeps state", &[]),
-    ("static ", "nothing outside of the World keeps state", &["src/main.rs"]),
-    ("debug_assert", "rules hold in release builds too", &["src/cli"]),
-    ("std::time", "runs know virtual time only", SHELL),
-    ("std::thread", "a run has one thread", SHELL),
-    ("std::env", "runs see no environment", SHELL),
-    ("std::fs", "runs see no files but those of the World", FILES),
-    ("std::net", "runs see no sockets", SHELL),
-    ("std::process", "only the shell ends the process", &["src/cli", "src/interop", "src/serve", "src/main.rs"]),
-    ("std::io", "runs neither read nor print", SHELL),
-    // The workers of a search share which states are known; each has runs of its own.
-    ("Mutex", "a run has one thread", &["src/cli", "src/explore/search.rs", "src/interop/scratch.rs"]),
-    ("RefCell", "a clone of the world must be a clone", &[]),
-    ("rand_chacha", "choices come from one place", &["src/choice/stream.rs"]),
-];
-
-/// Places where a parser's interface, or a number's text, has floats; none reaches a run.
-const FLOATS: &[&str] = &["src/trace/canonical.rs", "src/scenario/tree.rs", "src/qmp/json.rs"];
-
-/// Lines a file may have, tests included.
-const MAX_LINES: usize = 800;
-
-/// The rooms of `src/world`, bottom up, and which of the rooms above them in this list each may import. A folder that has no line of its
-/// own belongs to the one that it stands in.
-const ROOMS: &[(&str, &[&str])] = &[
-    ("aio", &[]),
-    ("watch", &[]),
-    ("block", &["aio", "watch"]),
-    ("block/io", &["aio", "watch", "block"]),
-    ("block/driver", &["aio", "watch", "block", "block/io"]),
-    ("block/open", &["aio", "watch", "block", "block/io", "block/driver"]),
-    ("job", &["aio", "watch", "block", "block/io", "block/driver", "block/open"]),
-    ("export", &["aio", "watch", "block", "block/io", "block/driver", "block/open"]),
-    ("blockdev", &["aio", "watch", "block", "block/io", "block/driver", "block/open", "job"]),
-    ("system", &["aio", "watch", "block", "block/io", "block/driver", "block/open", "job", "export", "blockdev"]),
-    ("monitor", &["aio", "watch", "block", "block/io", "block/driver", "block/open", "job", "blockdev", "system"]),
-];
-
-/// Which room imports one that stands below it in [`ROOMS`], and why. QEMU has the same ways back.
-const BACK: &[(&str, &str, &str)] = &[
-    (
-        "aio",
-        "block/driver",
-        "a device works on the file of a node (`thread_pool_submit`); orders and faults are offered by file",
-    ),
-    ("watch", "block", "what a guest asks of a drive is told as it was asked"),
-    ("watch", "block/driver", "what a node's file held at an instant is frozen by driver"),
-    ("watch", "job", "what a mirror has still to copy is looked at in the job's own state"),
-    ("block", "block/io", "a node lists its requests (`tracked_requests`); a backend sends them on (`blk_co_preadv`)"),
-    ("block", "block/driver", "a node holds its driver and its driver's state (`bs->drv`, `bs->opaque`)"),
-    ("block", "block/open", "a node keeps what it was opened with; making an image opens it (`blk_new_open`)"),
-    ("block/io", "block/driver", "`bdrv_co_preadv` and the like call the driver"),
-    (
-        "block/driver",
-        "block/open",
-        "`bdrv_open` of a driver reads its own options; making a qcow2 image opens its file",
-    ),
-    ("block/driver", "job", "`bdrv_cbw_append` takes what the backup job was told"),
-    ("job", "monitor", "`blockdev-create` is run again when the host was asked for its file"),
-];
-
-/// Exceptions there may be.
-const MAX_BACK: usize = 15;
-
-/// Files at the top of `src/world`, and whether they see the rooms; what sees none may be imported by all.
-const WORLD_FILES: &[(&str, bool)] = &[
-    ("arena", false),
-    ("out", false),
-    ("value", false),
-    ("mod", true),
-    ("frame", true),
-    ("dispatch", true),
-    ("rebase", true),
-    ("waiting", true),
-];
-
-/// Files at the top of `src/world` that all rooms may import: ids, the register, frames, `World`, what the process puts out.
-const WORLD_SHARED: &[&str] = &["arena", "out", "value", "mod", "frame"];
-
-/// Lines that a file of `src/world` may have, and files a folder.
-const MAX_WORLD: (usize, usize) = (600, 16);
+use tables::*;
 
 struct Source {
     /// Relative to the crate, with `/`.
@@ -423,22 +223,75 @@ fn rooms_of_the_world_import_only_what_stands_above_them() {
     complain(&problems);
 }
 
+/// A file that was split is a file with a subject, and so is a folder: neither is long.
 #[test]
-fn rooms_of_the_world_are_small() {
-    let (max_lines, max_files) = MAX_WORLD;
+fn files_and_folders_are_small() {
+    let mut paths = Vec::new();
+    walk(&root().join("src"), ".rs", &mut paths);
+    walk(&root().join("tests"), ".rs", &mut paths);
     let mut problems = BTreeSet::new();
     let mut folders: BTreeMap<String, usize> = BTreeMap::new();
-    for source in sources().iter().filter(|source| source.path.starts_with("src/world/")) {
-        let lines = source.text.lines().count();
-        if lines > max_lines {
-            problems.insert(format!("{}: {lines} lines, more than {max_lines}", source.path));
+    for path in &paths {
+        let lines = fs::read_to_string(path).expect("a source file").lines().count();
+        let path = relative(path);
+        if lines > MAX_LINES {
+            problems.insert(format!("{path}: {lines} lines, more than {MAX_LINES}"));
         }
-        let folder = source.path.rsplit_once('/').map_or("", |(folder, _)| folder);
-        *folders.entry(folder.to_owned()).or_default() += 1;
+        let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        *folders.entry(folder.to_owned()).or_default() += usize::from(path.starts_with("src/"));
     }
-    for (folder, files) in folders.iter().filter(|(_, files)| **files > max_files) {
-        problems.insert(format!("{folder}: {files} files, more than {max_files}"));
+    let large = folders.iter().filter(|(_, files)| **files > MAX_FILES);
+    problems.extend(large.map(|(folder, files)| format!("{folder}: {files} files, more than {MAX_FILES}")));
+    complain(&problems);
+}
+
+#[test]
+fn the_life_cycle_and_the_monitor_name_no_job() {
+    let mut problems = BTreeSet::new();
+    let mut files = 0;
+    for source in sources() {
+        if !KNOWS_NO_JOB.iter().any(|place| source.path.starts_with(place)) {
+            continue;
+        }
+        files += 1;
+        for (number, line) in source.code.iter().enumerate() {
+            let text = line.to_lowercase();
+            let is_module = text.trim_start().starts_with("pub mod ") && text.trim_end().ends_with(';');
+            for name in JOB_NAMES.iter().filter(|name| !is_module && text.contains(*name)) {
+                problems.insert(format!("{}:{}: `{name}` is named there", source.path, number + 1));
+            }
+        }
     }
+    assert!(files > KNOWS_NO_JOB.len(), "only {files} files were looked at");
+    complain(&problems);
+}
+
+/// A filter that somebody puts up is made as `Some(Driver::…)` for a node; all else that names a driver looks at one.
+#[test]
+fn drivers_are_told_apart_by_their_rows() {
+    let mut problems = BTreeSet::new();
+    let mut looked = BTreeSet::new();
+    for source in sources() {
+        if !source.path.starts_with("src/world/") || KNOWS_DRIVERS.iter().any(|place| source.path.starts_with(place)) {
+            continue;
+        }
+        for (number, line) in source.code.iter().enumerate() {
+            let names = line.match_indices("Driver::").any(|(at, _)| {
+                let before = line[..at].chars().next_back();
+                let after = line[at + "Driver::".len()..].chars().next();
+                !before.is_some_and(|c| c.is_alphanumeric() || c == ':') && after.is_some_and(char::is_uppercase)
+            });
+            if !names || line.contains(".driver = Some(Driver::") {
+                continue;
+            }
+            match LOOKS_AT_DRIVERS.iter().find(|(path, _)| *path == source.path) {
+                Some((path, _)) => drop(looked.insert(*path)),
+                None => drop(problems.insert(format!("{}:{}: a driver is looked at", source.path, number + 1))),
+            }
+        }
+    }
+    let unused = LOOKS_AT_DRIVERS.iter().filter(|(path, _)| !looked.contains(path));
+    problems.extend(unused.map(|(path, _)| format!("{path} may look at drivers and does not")));
     complain(&problems);
 }
 
@@ -552,12 +405,6 @@ fn test_data_says_where_it_comes_from() {
         }
     }
     complain(&problems);
-}
-
-#[test]
-fn files_are_short() {
-    let long = sources().into_iter().filter(|source| source.text.lines().count() > MAX_LINES);
-    complain(&long.map(|source| format!("{}: more than {MAX_LINES} lines", source.path)).collect());
 }
 
 /// `sim-scenarios/A/B.yaml` has at least one snapshot whose name begins with `A/B.` or `A/B-` below `snapshots/`.

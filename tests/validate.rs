@@ -12,7 +12,7 @@
 mod common;
 
 use blockjob_sim::base::Json;
-use blockjob_sim::choice::{Chooser, Mode, Replay};
+use blockjob_sim::choice::{Chooser, Replay, ReplayMode};
 use blockjob_sim::scenario::plan::{Plan, PlannedStep, StepKind};
 use blockjob_sim::sim;
 use blockjob_sim::sim::outcome::RunOptions;
@@ -47,7 +47,7 @@ fn racing_traces_of_the_real_one_are_possible() {
             other => panic!("{}: {other:?}", file.display()),
         };
         let options = RunOptions { level: Some(Level::Client), ..RunOptions::default() };
-        let run = sim::run(&plan, Chooser::Replay(Replay::new(Arc::new(log), Mode::Strict)), &options);
+        let run = sim::run(&plan, Chooser::Replay(Replay::new(Arc::new(log), ReplayMode::Strict)), &options);
         let difference = first_difference(&client_lines(&run.trace), &real);
         assert!(difference.is_none(), "{}: its choices give {difference:?}", file.display());
     }
@@ -173,7 +173,7 @@ fn tell_wrong_traces() -> Told {
             match validate_like(&plan, &mutant.trace, like.clone(), LITTLE) {
                 // A wrong trace may be possible, as when two events of different jobs changed places. The choices must give just it.
                 Answer::Possible(log) => {
-                    let chooser = Chooser::Replay(Replay::new(Arc::new(log), Mode::Strict));
+                    let chooser = Chooser::Replay(Replay::new(Arc::new(log), ReplayMode::Strict));
                     let options = RunOptions { level: Some(Level::Client), ..RunOptions::default() };
                     let run = sim::run(&plan, chooser, &options);
                     match first_difference(&client_lines(&run.trace), &mutant.trace) {

@@ -9,6 +9,5 @@ pub mod event;
 pub mod probe;
 pub mod qcow2;
 pub mod qemu_io;
-pub mod qemu_io_text;
 pub mod ratelimit;
 pub mod throttle;

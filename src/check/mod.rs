@@ -4,24 +4,10 @@
 //! the world. What it remembers is plain data, part of the state of a run. The list of watchers below is the register: one file an
 //! invariant.
 
-mod backup_content;
-mod bitmap_after_job;
-mod bitmap_covers;
 mod chain;
-mod comes_to_rest;
-mod discard_arrives;
-mod disk;
-mod drained;
-mod faults;
-mod flushed;
-mod group_completion;
-mod job_events;
-mod job_tables;
-mod last_write;
-mod nothing_left;
-mod quiet;
-mod ready_once;
-mod transaction_undone;
+mod data;
+mod job;
+mod process;
 
 use crate::base::Digest;
 use crate::invariant::{Broken, Invariant};
@@ -57,7 +43,7 @@ macro_rules! watchers {
             digest: Digest,
             $($field: $watcher,)*
             chains: chain::Chains,
-            discard_arrives: discard_arrives::DiscardArrives,
+            discard_arrives: data::discard_arrives::DiscardArrives,
             findings: Vec<Finding>,
         }
 
@@ -95,7 +81,7 @@ macro_rules! watchers {
                     }
                     return self.wrong(wrong, world);
                 }
-                if discard_arrives::DiscardArrives::HEARS.has(kind)
+                if data::discard_arrives::DiscardArrives::HEARS.has(kind)
                     && let Some(wrong) = self.discard_arrives.see(seen)
                 {
                     return self.wrong(wrong, world);
@@ -109,7 +95,7 @@ macro_rules! watchers {
 /// The invariants that bugs of QEMU 10.0.2 may break by default: that is a finding, unless the bug was switched on as a quirk.
 pub const JUDGED: [Invariant; 7] = {
     let [a, b, c, d, e, f] = chain::JUDGED;
-    [a, b, c, d, e, f, discard_arrives::INVARIANT]
+    [a, b, c, d, e, f, data::discard_arrives::INVARIANT]
 };
 
 /// A bug that QEMU 10.0.2 has was met in a run.
@@ -122,20 +108,20 @@ pub struct Finding {
 }
 
 watchers! {
-    job_tables: job_tables::JobTables,
-    job_events: job_events::JobEvents,
-    group_completion: group_completion::GroupCompletion,
-    transaction_undone: transaction_undone::TransactionUndone,
-    backup_content: backup_content::BackupContent,
-    bitmap_covers: bitmap_covers::BitmapCovers,
-    bitmap_after_job: bitmap_after_job::BitmapAfterJob,
-    paused_quiet: quiet::PausedQuiet,
-    drained: drained::Drained,
-    last_write: last_write::LastWrite,
-    flushed: flushed::Flushed,
-    faults_once: faults::FaultsOnce,
-    nothing_left: nothing_left::NothingLeft,
-    ready_once: ready_once::ReadyOnce,
+    job_tables: job::job_tables::JobTables,
+    job_events: job::job_events::JobEvents,
+    group_completion: job::group_completion::GroupCompletion,
+    transaction_undone: job::transaction_undone::TransactionUndone,
+    backup_content: data::backup_content::BackupContent,
+    bitmap_covers: data::bitmap_covers::BitmapCovers,
+    bitmap_after_job: data::bitmap_after_job::BitmapAfterJob,
+    paused_quiet: job::quiet::PausedQuiet,
+    drained: process::drained::Drained,
+    last_write: data::last_write::LastWrite,
+    flushed: data::flushed::Flushed,
+    faults_once: process::faults::FaultsOnce,
+    nothing_left: process::nothing_left::NothingLeft,
+    ready_once: job::ready_once::ReadyOnce,
 }
 
 impl Checker {
@@ -190,8 +176,8 @@ impl Checker {
     /// # Errors
     /// The first invariant that does not hold.
     pub fn end(&self, world: &World) -> Result<(), Broken> {
-        comes_to_rest::look(world)?;
-        if world.at_rest() && !world.quitting { nothing_left::NothingLeft::at_rest(world) } else { Ok(()) }
+        process::comes_to_rest::look(world)?;
+        if world.at_rest() && !world.quitting { process::nothing_left::NothingLeft::at_rest(world) } else { Ok(()) }
     }
 
     fn look(&mut self, world: &mut World) -> Result<(), Broken> {
@@ -218,22 +204,22 @@ mod tests {
             ($($file:literal: $watcher:path,)*) => { [$(($file, <$watcher>::HEARS, include_str!($file)),)*] };
         }
         let all = watchers! {
-            "job_tables.rs": job_tables::JobTables,
-            "job_events.rs": job_events::JobEvents,
-            "group_completion.rs": group_completion::GroupCompletion,
-            "transaction_undone.rs": transaction_undone::TransactionUndone,
-            "backup_content.rs": backup_content::BackupContent,
-            "bitmap_covers.rs": bitmap_covers::BitmapCovers,
-            "bitmap_after_job.rs": bitmap_after_job::BitmapAfterJob,
-            "quiet.rs": quiet::PausedQuiet,
-            "drained.rs": drained::Drained,
-            "last_write.rs": last_write::LastWrite,
-            "flushed.rs": flushed::Flushed,
-            "faults.rs": faults::FaultsOnce,
-            "nothing_left.rs": nothing_left::NothingLeft,
-            "ready_once.rs": ready_once::ReadyOnce,
+            "job/job_tables.rs": job::job_tables::JobTables,
+            "job/job_events.rs": job::job_events::JobEvents,
+            "job/group_completion.rs": job::group_completion::GroupCompletion,
+            "job/transaction_undone.rs": job::transaction_undone::TransactionUndone,
+            "data/backup_content.rs": data::backup_content::BackupContent,
+            "data/bitmap_covers.rs": data::bitmap_covers::BitmapCovers,
+            "data/bitmap_after_job.rs": data::bitmap_after_job::BitmapAfterJob,
+            "job/quiet.rs": job::quiet::PausedQuiet,
+            "process/drained.rs": process::drained::Drained,
+            "data/last_write.rs": data::last_write::LastWrite,
+            "data/flushed.rs": data::flushed::Flushed,
+            "process/faults.rs": process::faults::FaultsOnce,
+            "process/nothing_left.rs": process::nothing_left::NothingLeft,
+            "job/ready_once.rs": job::ready_once::ReadyOnce,
             "chain/mod.rs": chain::Chains,
-            "discard_arrives.rs": discard_arrives::DiscardArrives,
+            "data/discard_arrives.rs": data::discard_arrives::DiscardArrives,
         };
         // The two that are judged apart are in no register.
         assert_eq!(all.len(), WATCHED.len() + 2);

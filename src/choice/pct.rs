@@ -7,7 +7,7 @@
 
 use super::even::Even;
 use super::stream::Stream;
-use super::{About, ChoicePoint, Choose, MODE_ORDER, Subject, Tasks};
+use super::{ChoicePoint, Choose, MODE_ORDER, Subject, Tasks, WhoOf};
 
 /// Schedules by priorities with `depth - 1` change points.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -76,7 +76,7 @@ impl Choose for Pct {
         }
     }
 
-    fn choose_of(&mut self, point: ChoicePoint, among: u32, of: Tasks<'_>, _about: About<'_>) -> u32 {
+    fn choose_of(&mut self, point: ChoicePoint, among: u32, of: Tasks<'_>, _about: WhoOf<'_>) -> u32 {
         // When the client decides whether to send, it is up against whoever went on last.
         let last = Subject { task: self.last, left: 1 };
         let of = |i| if point == ChoicePoint::ClientSend && i == 0 { last } else { of(i) };

@@ -13,7 +13,7 @@
 //! client-read step 7 #1 =2               two records are left unread then
 //! ```
 
-use super::{About, ChoicePoint, Choose, Divergence, Mode, Tasks};
+use super::{ChoicePoint, Choose, Divergence, ReplayMode, Tasks, WhoOf};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -177,7 +177,7 @@ fn preemption(text: &str) -> Result<Preemption, &'static str> {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Preempt {
     list: Arc<Preemptions>,
-    mode: Mode,
+    mode: ReplayMode,
     /// How often the subject of each entry was offered, by the entry's place.
     seen: Vec<u32>,
     /// Which entries were carried out.
@@ -190,14 +190,14 @@ pub struct Preempt {
 impl Preempt {
     /// The schedule of `list`, from its start.
     #[must_use]
-    pub fn new(list: Arc<Preemptions>, mode: Mode) -> Preempt {
+    pub fn new(list: Arc<Preemptions>, mode: ReplayMode) -> Preempt {
         let entries = list.list.len();
         Preempt { list, mode, seen: vec![0; entries], met: vec![false; entries], index: 0, divergence: None }
     }
 
     /// What happens where the list does not fit.
     #[must_use]
-    pub fn mode(&self) -> Mode {
+    pub fn mode(&self) -> ReplayMode {
         self.mode
     }
 
@@ -304,7 +304,7 @@ impl<C: Choose> Choose for PreemptionRecorder<C> {
         self.note(point, among, pick, about)
     }
 
-    fn choose_of(&mut self, point: ChoicePoint, among: u32, of: Tasks<'_>, about: About<'_>) -> u32 {
+    fn choose_of(&mut self, point: ChoicePoint, among: u32, of: Tasks<'_>, about: WhoOf<'_>) -> u32 {
         let pick = self.inner.choose_of(point, among, of, about);
         self.note(point, among, pick, about)
     }
@@ -324,7 +324,7 @@ impl<C: Choose> Choose for PreemptionRecorder<C> {
 
 impl<C: Choose> PreemptionRecorder<C> {
     /// Counts what was offered, and keeps what was not calm.
-    fn note(&mut self, point: ChoicePoint, among: u32, pick: u32, about: About<'_>) -> u32 {
+    fn note(&mut self, point: ChoicePoint, among: u32, pick: u32, about: WhoOf<'_>) -> u32 {
         let point = point.name();
         if names_alternatives(point) {
             for alternative in 1..among {
@@ -371,7 +371,7 @@ mod tests {
             let picks = run(&mut recorder);
             let list: Preemptions = recorder.list.to_string().parse().expect("its own text");
             assert_eq!(list, recorder.list);
-            let mut preempt = Preempt::new(Arc::new(list), Mode::Strict);
+            let mut preempt = Preempt::new(Arc::new(list), ReplayMode::Strict);
             assert_eq!(run(&mut preempt), picks, "seed {seed}");
             preempt.finish();
             assert_eq!(preempt.first_difference(), None);
@@ -382,14 +382,14 @@ mod tests {
     #[test]
     fn a_list_wants_asked_what_it_answers() {
         let log: ChoiceLog = "@0 mode 1/4, @1 bh-order 1/2".parse().expect("a list of choices");
-        let mut recorder = PreemptionRecorder::new(Replay::new(Arc::new(log), Mode::Strict));
+        let mut recorder = PreemptionRecorder::new(Replay::new(Arc::new(log), ReplayMode::Strict));
         assert!(recorder.wants_mode() && !recorder.wants_bh_order());
         assert_eq!(recorder.choose(ChoicePoint::Mode, 4), 1);
         assert!(recorder.wants_bh_order());
         assert_eq!(recorder.choose(ChoicePoint::BhOrder, 2), 1);
-        let preempt = Preempt::new(Arc::new(recorder.list), Mode::Strict);
+        let preempt = Preempt::new(Arc::new(recorder.list), ReplayMode::Strict);
         assert!(preempt.wants_mode() && preempt.wants_bh_order());
-        assert!(!Preempt::new(Arc::new(Preemptions::default()), Mode::Strict).wants_bh_order());
+        assert!(!Preempt::new(Arc::new(Preemptions::default()), ReplayMode::Strict).wants_bh_order());
     }
 
     #[test]
@@ -399,7 +399,7 @@ mod tests {
         for gone in 0..recorder.list.list.len() {
             let mut list = recorder.list.clone();
             list.list.remove(gone);
-            let again = run(&mut Preempt::new(Arc::new(list), Mode::Strict));
+            let again = run(&mut Preempt::new(Arc::new(list), ReplayMode::Strict));
             let differ = again.iter().zip(&picks).filter(|(a, b)| a != b).count();
             assert_eq!(differ, 1, "without {}", recorder.list.list[gone]);
         }
@@ -408,7 +408,7 @@ mod tests {
     #[test]
     fn what_cannot_be_carried_out_is_named() {
         let list: Preemptions = "client-send step 99 #1, latency read f0@512 #1 =9".parse().expect("a list");
-        let mut preempt = Preempt::new(Arc::new(list), Mode::Strict);
+        let mut preempt = Preempt::new(Arc::new(list), ReplayMode::Strict);
         assert_eq!(run(&mut preempt)[1], 7, "clamped");
         preempt.finish();
         let said = preempt.first_difference().map(ToString::to_string);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 /// What a replay does when its log no longer fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Mode {
+pub enum ReplayMode {
     /// The run is to end: [`Choose::diverged`] says where.
     Strict,
     /// A choice that does not fit is answered calmly, and the run goes on.
@@ -52,7 +52,7 @@ impl fmt::Display for Divergence {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Replay {
     log: Arc<ChoiceLog>,
-    mode: Mode,
+    mode: ReplayMode,
     /// Choices made so far.
     index: u32,
     /// The next entry of the log.
@@ -64,13 +64,13 @@ pub struct Replay {
 impl Replay {
     /// A replay of `log` from its start.
     #[must_use]
-    pub fn new(log: Arc<ChoiceLog>, mode: Mode) -> Self {
+    pub fn new(log: Arc<ChoiceLog>, mode: ReplayMode) -> Self {
         Replay { log, mode, index: 0, next: 0, divergence: None }
     }
 
     /// What happens where the log does not fit.
     #[must_use]
-    pub fn mode(&self) -> Mode {
+    pub fn mode(&self) -> ReplayMode {
         self.mode
     }
 
@@ -124,7 +124,7 @@ impl Choose for Replay {
     }
 
     fn diverged(&self) -> Option<&Divergence> {
-        self.divergence.as_ref().filter(|_| self.mode == Mode::Strict)
+        self.divergence.as_ref().filter(|_| self.mode == ReplayMode::Strict)
     }
 }
 
@@ -155,7 +155,7 @@ mod tests {
     fn whole_and_thinned_logs_replay_exactly() {
         let (picks, log) = recorded();
         for log in [log.deviations(), log] {
-            let mut replay = Replay::new(Arc::new(log), Mode::Strict);
+            let mut replay = Replay::new(Arc::new(log), ReplayMode::Strict);
             assert_eq!(ask(&mut replay, &QUESTIONS), picks);
             replay.finish();
             assert_eq!(replay.diverged(), None);
@@ -167,14 +167,14 @@ mod tests {
         let (_, log) = recorded();
         let mut other = QUESTIONS;
         other[3].1 = 8;
-        let mut replay = Replay::new(Arc::new(log.clone()), Mode::Strict);
+        let mut replay = Replay::new(Arc::new(log.clone()), ReplayMode::Strict);
         ask(&mut replay, &other);
         assert_eq!(
             replay.diverged().map(ToString::to_string).as_deref(),
             Some("choice 3: the log has complete-next among 9, the run asks complete-next among 8")
         );
 
-        let mut replay = Replay::new(Arc::new(log.clone()), Mode::Strict);
+        let mut replay = Replay::new(Arc::new(log.clone()), ReplayMode::Strict);
         ask(&mut replay, &QUESTIONS);
         replay.choose(ChoicePoint::BhOrder, 2);
         assert_eq!(
@@ -182,7 +182,7 @@ mod tests {
             Some("choice 5: the log has come to its end, the run asks bh-order among 2")
         );
 
-        let mut replay = Replay::new(Arc::new(log), Mode::Lenient);
+        let mut replay = Replay::new(Arc::new(log), ReplayMode::Lenient);
         ask(&mut replay, &QUESTIONS[..4]);
         replay.finish();
         assert_eq!(replay.diverged(), None);

@@ -3,7 +3,7 @@
 
 use super::even::Even;
 use super::stream::Stream;
-use super::{About, ChoicePoint, Choose, MODE_ORDER, Subject, Tasks};
+use super::{ChoicePoint, Choose, MODE_ORDER, Subject, Tasks, WhoOf};
 
 /// Draws tasks in proportion to what they have left to do.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -41,7 +41,7 @@ impl Choose for Urw {
     }
 
     /// A task's weight is shared by its alternatives.
-    fn choose_of(&mut self, _point: ChoicePoint, among: u32, of: Tasks<'_>, _about: About<'_>) -> u32 {
+    fn choose_of(&mut self, _point: ChoicePoint, among: u32, of: Tasks<'_>, _about: WhoOf<'_>) -> u32 {
         let n = (among as usize).min(FEW);
         let mut subjects = [Subject { task: 0, left: 1 }; FEW];
         for (i, subject) in subjects[..n].iter_mut().enumerate() {

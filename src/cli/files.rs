@@ -1,9 +1,9 @@
 //! Reading scenario files from disk.
 #![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the shell reads real files")]
 
-use super::check::WIDTH;
-use super::output::Output;
-use super::report;
+use crate::cli::output::Output;
+use crate::cli::report;
+use crate::cli::scenario::check::WIDTH;
 use crate::scenario::plan::Plan;
 use crate::scenario::{Library, ScenarioError, load_partly, load_with};
 use std::fs;

@@ -1,48 +1,31 @@
-//! The command line: one command a file.
+//! The command line: one command a file, in a folder with those on the same subject.
 //!
 //! This is the only part that reads files and writes to the terminal. What it prints goes through `output`, which keeps
 //! colours off pipes and ends quietly when the reader has gone.
 
-mod campaign_file;
-mod campaign_page;
-mod check;
-mod conform;
-mod debug;
-mod debug_screen;
-mod explore;
-mod export;
+mod about;
 mod files;
-mod fuzz;
-mod gallery;
-mod generate;
-pub mod help;
 mod interrupt;
 mod kinds;
-mod memory;
-mod merge;
-pub mod museum;
-mod new;
 mod output;
 mod qemu;
-pub mod quirks;
-mod record;
-mod replay;
 pub mod report;
 mod run;
-mod schema;
-mod serve;
-mod shells;
-mod shrink;
-mod test;
-mod timeline;
-mod validate;
+mod scenario;
+mod search;
 
+use crate::base::nearest;
 use crate::explore::Strategy;
 use crate::invariant::Broken;
 use crate::sim::outcome::Runner;
 use crate::trace::Level;
+use about::{help, quirks, shells};
 use clap::{Args, ColorChoice, CommandFactory, Parser, Subcommand, ValueEnum};
 use output::Output;
+use qemu::{conform, export, record, serve, validate};
+use run::{debug, gallery, replay, shrink, test, timeline};
+use scenario::{check, generate, new, schema};
+use search::{explore, fuzz, merge, museum};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -191,7 +174,7 @@ enum Format {
 #[command(after_help = EXIT_CODES)]
 struct TestArgs {
     /// Directories with scenarios, or scenario files; `-` is standard input
-    #[arg(default_value = "sim-scenarios", value_name = "PATH")]
+    #[arg(default_value = test::DEFAULT_DIR, value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Run only scenarios whose name contains this text; may be given more than once
     #[arg(long, value_name = "TEXT")]
@@ -238,7 +221,7 @@ fn seeds(text: &str) -> Result<Range<u64>, String> {
 /// The whole command: reads the arguments, does what they say with `runner`, gives the exit code.
 #[must_use]
 pub fn main(runner: Runner) -> ExitCode {
-    if let Some(code) = qemu::called_as_qemu() {
+    if let Some(code) = qemu::stand_in::called_as_qemu() {
         return code.into();
     }
     let cli = match Cli::try_parse() {
@@ -310,7 +293,9 @@ fn explain(topic: Option<&str>, out: &mut Output) -> u8 {
         return 0;
     }
     let commands: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
-    out.error(&format!("no help on `{topic}`: expected {}, {}", commands.join(", "), help::TOPICS.join(", ")));
+    let known: Vec<&str> = commands.iter().chain(&help::TOPICS).copied().collect();
+    let near = nearest(topic, &known).map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
+    out.error(&format!("no help on `{topic}`: {near}expected {}", known.join(", ")));
     EXIT_USAGE
 }
 

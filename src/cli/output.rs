@@ -53,7 +53,7 @@ impl Output {
             self.closed = true;
             if error.kind() != io::ErrorKind::BrokenPipe {
                 self.failed = true;
-                self.error(&format!("cannot write to standard output: {}", super::files::plain(&error)));
+                self.error(&format!("cannot write to standard output: {}", crate::cli::files::plain(&error)));
             }
         }
     }

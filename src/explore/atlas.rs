@@ -10,7 +10,7 @@
 use super::digest::{Fingerprint, TraceDigest};
 use super::exhaust::Start;
 use super::run::{Digesting, Ran, finish_in, run};
-use crate::choice::{About, ChoicePoint, Choose, Subject, Tasks, Who};
+use crate::choice::{ChoicePoint, Choose, Subject, Tasks, Who, WhoOf};
 use crate::sim::Sim;
 use crate::sim::outcome::Outcome;
 use crate::trace::{Level, Trace};
@@ -117,7 +117,7 @@ impl<C: Choose> Choose for Asking<'_, C> {
         }
         self.note(Question { point, among, subjects: None })
     }
-    fn choose_of(&mut self, point: ChoicePoint, among: u32, of: Tasks<'_>, _: About<'_>) -> u32 {
+    fn choose_of(&mut self, point: ChoicePoint, among: u32, of: Tasks<'_>, _: WhoOf<'_>) -> u32 {
         let subjects = (0..among).map(of).collect();
         self.note(Question { point, among, subjects: Some(subjects) })
     }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 /// A campaign that is being put together.
 pub struct Check<'a> {
-    what: What<'a>,
+    what: CheckInput<'a>,
     strategies: Vec<Strategy>,
     runs: u64,
     first: u64,
@@ -29,7 +29,7 @@ pub struct Check<'a> {
     quirks: Quirks,
 }
 
-enum What<'a> {
+enum CheckInput<'a> {
     Plan(&'a Plan),
     Generated(fn(u64) -> Plan),
 }
@@ -37,17 +37,17 @@ enum What<'a> {
 /// Explores the schedules of a scenario: the whole ladder, unless a strategy is named. All invariants are watched.
 #[must_use]
 pub fn check(plan: &Plan) -> Check<'_> {
-    Check::new(What::Plan(plan))
+    Check::new(CheckInput::Plan(plan))
 }
 
 /// Explores a scenario for each seed.
 #[must_use]
 pub fn check_generated(plan: fn(u64) -> Plan) -> Check<'static> {
-    Check::new(What::Generated(plan))
+    Check::new(CheckInput::Generated(plan))
 }
 
 impl<'a> Check<'a> {
-    fn new(what: What<'a>) -> Check<'a> {
+    fn new(what: CheckInput<'a>) -> Check<'a> {
         Check {
             what,
             strategies: Vec::new(),
@@ -109,8 +109,8 @@ impl<'a> Check<'a> {
         let options =
             RunOptions { level: Some(Level::Client), quirks: self.quirks, check: true, ..RunOptions::default() };
         let source = match self.what {
-            What::Plan(plan) => Source::Scenario(Box::new(Start::watched(plan, &options)?)),
-            What::Generated(plan) => Source::Generated(Box::new(plan)),
+            CheckInput::Plan(plan) => Source::Scenario(Box::new(Start::watched(plan, &options)?)),
+            CheckInput::Generated(plan) => Source::Generated(Box::new(plan)),
         };
         let end = self.first.saturating_add(self.runs);
         let mut campaign = match (&source, self.strategies.as_slice()) {

@@ -3,7 +3,7 @@
 use super::digest::{TraceDigest, mix};
 use super::exhaust::Start;
 use crate::base::counted;
-use crate::choice::{About, ChoiceLog, ChoicePoint, Choose, Divergence, Recorder, Tasks};
+use crate::choice::{ChoiceLog, ChoicePoint, Choose, Divergence, Recorder, Tasks, WhoOf};
 use crate::sim::Sim;
 use crate::sim::outcome::Outcome;
 use crate::world::watch::marks::Marks;
@@ -54,11 +54,11 @@ impl<C: Choose> Choose for Digesting<C> {
         let pick = self.inner.choose(point, among);
         if point == ChoicePoint::Mode { pick } else { self.note(pick) }
     }
-    fn choose_about(&mut self, point: ChoicePoint, among: u32, about: About<'_>) -> u32 {
+    fn choose_about(&mut self, point: ChoicePoint, among: u32, about: WhoOf<'_>) -> u32 {
         let pick = self.inner.choose_about(point, among, about);
         self.note(pick)
     }
-    fn choose_of(&mut self, point: ChoicePoint, among: u32, of: Tasks<'_>, about: About<'_>) -> u32 {
+    fn choose_of(&mut self, point: ChoicePoint, among: u32, of: Tasks<'_>, about: WhoOf<'_>) -> u32 {
         let pick = self.inner.choose_of(point, among, of, about);
         self.note(pick)
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// What a job makes of a drive's images.
 #[derive(Clone, Debug)]
-pub(super) struct About {
+pub(super) struct ChainJob {
     pub drive: usize,
     pub kind: JobKind,
 }
@@ -25,7 +25,7 @@ pub(super) enum JobKind {
     Stream { above: Arc<str>, below: Option<Arc<str>> },
 }
 
-impl About {
+impl ChainJob {
     /// Whether it becomes ready, and waits to be completed.
     fn is_ready(&self) -> bool {
         matches!(self.kind, JobKind::Mirror { .. } | JobKind::Commit { active: true, .. })
@@ -91,13 +91,13 @@ impl Program<'_> {
 
     /// Jobs that are believed to be ready.
     fn ready_jobs(&self) -> Vec<usize> {
-        let ready = |job: &Job| !job.over && job.about.as_ref().is_some_and(About::is_ready);
+        let ready = |job: &Job| !job.over && job.about.as_ref().is_some_and(ChainJob::is_ready);
         (0..self.jobs.len()).filter(|job| ready(&self.jobs[*job])).collect()
     }
 
     /// Whether there may be a stream that has ended and is not dismissed.
     pub(super) fn lingering_stream(&self) -> bool {
-        let stream = |job: &Job| matches!(&job.about, Some(About { kind: JobKind::Stream { .. }, .. }));
+        let stream = |job: &Job| matches!(&job.about, Some(ChainJob { kind: JobKind::Stream { .. }, .. }));
         self.jobs.iter().any(|job| job.lingers && !job.over && stream(job))
     }
 
@@ -207,7 +207,7 @@ impl Program<'_> {
             arguments.push(("replaces", Json::Str(replaced)));
         }
         self.policies(&["on-source-error", "on-target-error"], &mut arguments);
-        let about = Some(About { drive, kind: JobKind::Mirror { target: layer, topmost } });
+        let about = Some(ChainJob { drive, kind: JobKind::Mirror { target: layer, topmost } });
         self.started(command, arguments, Job { id, lingers: true, over: false, about });
     }
 
@@ -261,7 +261,7 @@ impl Program<'_> {
         let active = top == 0;
         let file = |at: usize| of.layers.get(at).map_or_else(|| "none".into(), |layer| layer.file.clone());
         let kind = JobKind::Commit { first: file(top), last: file(base.saturating_sub(1)), active };
-        let about = Some(About { drive, kind });
+        let about = Some(ChainJob { drive, kind });
         self.started("block-commit", arguments, Job { id, lingers: lingers || active, over: false, about });
     }
 
@@ -320,7 +320,7 @@ impl Program<'_> {
         }
         lingers |= self.policies(&["on-error"], &mut arguments);
         let file = of.layers.get(above).map_or_else(|| "none".into(), |layer| layer.file.clone());
-        let about = Some(About { drive, kind: JobKind::Stream { above: file, below } });
+        let about = Some(ChainJob { drive, kind: JobKind::Stream { above: file, below } });
         self.started("block-stream", arguments, Job { id, lingers, over: false, about });
     }
 

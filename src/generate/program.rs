@@ -17,7 +17,7 @@ pub(super) struct Job {
     /// It is believed to be gone.
     pub over: bool,
     /// What it does to the images of a drive, if it succeeds; `None` for a backup.
-    pub about: Option<super::jobs::About>,
+    pub about: Option<super::jobs::ChainJob>,
 }
 
 /// A program that is being written.

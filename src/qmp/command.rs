@@ -11,7 +11,7 @@ use super::types::{
     BlockdevSnapshotSync, ChangeMedium, DriveBackup, DriveMirror, DriveName, MachineCommand, NbdServerAdd,
     NbdServerStart, ObjectOptions, QmpCapability, RemoveMode, Transaction,
 };
-use super::visit::{Mode, ValueAt};
+use super::visit::{InputVisitor, ValueAt};
 use crate::base::Json;
 
 commands! {
@@ -128,7 +128,7 @@ pub fn known_command(name: &str) -> Result<&'static str, QmpError> {
 /// `CommandNotFound` for names QEMU does not know, otherwise what QEMU says about the arguments.
 pub fn parse_command(name: &str, args: &Json) -> Result<Command, QmpError> {
     let name = known_command(name)?;
-    let at = ValueAt::root(args, Mode::Json);
+    let at = ValueAt::root(args, InputVisitor::Json);
     if name == "blockdev-add" {
         return Ok(Command::BlockdevAdd(Box::new(BlockdevOptions::visit(at)?)));
     }

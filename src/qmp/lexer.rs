@@ -29,7 +29,7 @@ pub enum TokenKind {
 
 /// Where in a token the lexer is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-enum State {
+enum LexerState {
     #[default]
     Start,
     /// Skipping what follows an error.
@@ -52,7 +52,7 @@ enum State {
 /// What a byte does to the lexer.
 enum Next {
     /// The byte belongs to the token, which goes on.
-    Go(State),
+    Go(LexerState),
     /// The byte is the last of a token.
     Ends(TokenKind),
     /// The byte is beyond the end of a token.
@@ -66,7 +66,7 @@ enum Next {
 /// A lexer, fed byte by byte.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Lexer {
-    state: State,
+    state: LexerState,
     /// The bytes of the token so far.
     token: Vec<u8>,
 }
@@ -87,7 +87,7 @@ impl Lexer {
     pub fn feed(&mut self, byte: u8, mut emit: impl FnMut(TokenKind, &[u8])) {
         loop {
             match next(self.state, byte) {
-                Next::Go(State::Recovery) => {
+                Next::Go(LexerState::Recovery) => {
                     self.token.clear();
                     return;
                 }
@@ -100,18 +100,18 @@ impl Lexer {
                     self.token.clear();
                     return;
                 }
-                Next::Restart => self.state = State::Start,
+                Next::Restart => self.state = LexerState::Start,
                 Next::Ends(kind) => {
                     self.token.push(byte);
                     emit(kind, &self.token);
                     self.token.clear();
-                    self.state = if kind == TokenKind::Error { State::Recovery } else { State::Start };
+                    self.state = if kind == TokenKind::Error { LexerState::Recovery } else { LexerState::Start };
                     return;
                 }
                 Next::Before(kind) => {
                     emit(kind, &self.token);
                     self.token.clear();
-                    self.state = State::Start;
+                    self.state = LexerState::Start;
                 }
             }
         }
@@ -120,7 +120,7 @@ impl Lexer {
     /// The end of the input: completes or rejects the unfinished token.
     pub fn flush(&mut self, mut emit: impl FnMut(TokenKind, &[u8])) {
         match next(self.state, 0) {
-            _ if self.state == State::Start => {}
+            _ if self.state == LexerState::Start => {}
             Next::Before(kind) => emit(kind, &self.token),
             Next::Restart => {}
             _ => emit(TokenKind::Error, &self.token),
@@ -129,39 +129,39 @@ impl Lexer {
     }
 }
 
-fn next(state: State, byte: u8) -> Next {
+fn next(state: LexerState, byte: u8) -> Next {
     use Next::{Before, Ends, Go};
     match (state, byte) {
-        (State::Start, _) => start(byte),
+        (LexerState::Start, _) => start(byte),
         // Structural characters, line ends, other control characters and bytes UTF-8 never has
         // are promising places to start again.
-        (State::Recovery, b'\t') => Go(State::Recovery),
-        (State::Recovery, ..=0x1F | 0xFE.. | b'[' | b']' | b'{' | b'}' | b':' | b',') => Next::Restart,
-        (State::Recovery, _) => Go(State::Recovery),
-        (State::Quoted(_) | State::Escape(_), ..=0x1F | 0xFE..) => Ends(TokenKind::Error),
-        (State::Quoted(_), b'\\') => Go(escape(state)),
-        (State::Quoted(quote), _) if byte == quote => Ends(TokenKind::String),
-        (State::Quoted(quote) | State::Escape(quote), _) => Go(State::Quoted(quote)),
-        (State::Zero, b'0'..=b'9') => Ends(TokenKind::Error),
-        (State::Zero | State::Digits, b'.') => Go(State::Mantissa),
-        (State::Digits, b'0'..=b'9') => Go(State::Digits),
-        (State::Digits | State::MantissaDigits, b'e' | b'E') => Go(State::ExpE),
-        (State::Zero | State::Digits, _) => Before(TokenKind::Integer),
-        (State::Sign, b'0') => Go(State::Zero),
-        (State::Sign, b'1'..=b'9') => Go(State::Digits),
-        (State::Mantissa | State::MantissaDigits, b'0'..=b'9') => Go(State::MantissaDigits),
-        (State::ExpE, b'-' | b'+') => Go(State::ExpSign),
-        (State::ExpE | State::ExpSign | State::ExpDigits, b'0'..=b'9') => Go(State::ExpDigits),
-        (State::MantissaDigits | State::ExpDigits, _) => Before(TokenKind::Float),
-        (State::Keyword, b'a'..=b'z') => Go(State::Keyword),
-        (State::Keyword, _) => Before(TokenKind::Keyword),
-        (State::Sign | State::Mantissa | State::ExpE | State::ExpSign, _) => Ends(TokenKind::Error),
+        (LexerState::Recovery, b'\t') => Go(LexerState::Recovery),
+        (LexerState::Recovery, ..=0x1F | 0xFE.. | b'[' | b']' | b'{' | b'}' | b':' | b',') => Next::Restart,
+        (LexerState::Recovery, _) => Go(LexerState::Recovery),
+        (LexerState::Quoted(_) | LexerState::Escape(_), ..=0x1F | 0xFE..) => Ends(TokenKind::Error),
+        (LexerState::Quoted(_), b'\\') => Go(escape(state)),
+        (LexerState::Quoted(quote), _) if byte == quote => Ends(TokenKind::String),
+        (LexerState::Quoted(quote) | LexerState::Escape(quote), _) => Go(LexerState::Quoted(quote)),
+        (LexerState::Zero, b'0'..=b'9') => Ends(TokenKind::Error),
+        (LexerState::Zero | LexerState::Digits, b'.') => Go(LexerState::Mantissa),
+        (LexerState::Digits, b'0'..=b'9') => Go(LexerState::Digits),
+        (LexerState::Digits | LexerState::MantissaDigits, b'e' | b'E') => Go(LexerState::ExpE),
+        (LexerState::Zero | LexerState::Digits, _) => Before(TokenKind::Integer),
+        (LexerState::Sign, b'0') => Go(LexerState::Zero),
+        (LexerState::Sign, b'1'..=b'9') => Go(LexerState::Digits),
+        (LexerState::Mantissa | LexerState::MantissaDigits, b'0'..=b'9') => Go(LexerState::MantissaDigits),
+        (LexerState::ExpE, b'-' | b'+') => Go(LexerState::ExpSign),
+        (LexerState::ExpE | LexerState::ExpSign | LexerState::ExpDigits, b'0'..=b'9') => Go(LexerState::ExpDigits),
+        (LexerState::MantissaDigits | LexerState::ExpDigits, _) => Before(TokenKind::Float),
+        (LexerState::Keyword, b'a'..=b'z') => Go(LexerState::Keyword),
+        (LexerState::Keyword, _) => Before(TokenKind::Keyword),
+        (LexerState::Sign | LexerState::Mantissa | LexerState::ExpE | LexerState::ExpSign, _) => Ends(TokenKind::Error),
     }
 }
 
-fn escape(state: State) -> State {
+fn escape(state: LexerState) -> LexerState {
     match state {
-        State::Quoted(quote) => State::Escape(quote),
+        LexerState::Quoted(quote) => LexerState::Escape(quote),
         other => other,
     }
 }
@@ -169,17 +169,17 @@ fn escape(state: State) -> State {
 fn start(byte: u8) -> Next {
     use Next::{Ends, Go};
     match byte {
-        b'"' | b'\'' => Go(State::Quoted(byte)),
-        b'0' => Go(State::Zero),
-        b'1'..=b'9' => Go(State::Digits),
-        b'-' => Go(State::Sign),
+        b'"' | b'\'' => Go(LexerState::Quoted(byte)),
+        b'0' => Go(LexerState::Zero),
+        b'1'..=b'9' => Go(LexerState::Digits),
+        b'-' => Go(LexerState::Sign),
         b'{' => Ends(TokenKind::LCurly),
         b'}' => Ends(TokenKind::RCurly),
         b'[' => Ends(TokenKind::LSquare),
         b']' => Ends(TokenKind::RSquare),
         b',' => Ends(TokenKind::Comma),
         b':' => Ends(TokenKind::Colon),
-        b'a'..=b'z' => Go(State::Keyword),
+        b'a'..=b'z' => Go(LexerState::Keyword),
         b' ' | b'\t' | b'\r' | b'\n' => Next::Skip,
         _ => Ends(TokenKind::Error),
     }

@@ -7,7 +7,6 @@ pub mod drive;
 pub mod error;
 pub mod event;
 pub mod hmp;
-pub mod hmp_args;
 pub mod json;
 pub mod keyval;
 pub mod lexer;

@@ -40,7 +40,7 @@ const MAX_MEMBERS: usize = 40;
 
 /// Where scalars come from: JSON values, or the strings of `key=value` options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub enum InputVisitor {
     /// JSON as the monitor reads it (`qobject_input_visitor_new_qmp`).
     Json,
     /// Strings from [`super::keyval::parse_keyval`] (`qobject_input_visitor_new_keyval`).
@@ -57,13 +57,13 @@ impl Path<'_> {
     }
 
     /// `full_name`: all steps, e.g. `actions[0].data`.
-    fn full(&self, mode: Mode) -> String {
+    fn full(&self, mode: InputVisitor) -> String {
         let mut text = String::new();
         self.write(mode, &mut text);
         if text.is_empty() { "<anonymous>".into() } else { text }
     }
 
-    fn write(&self, mode: Mode, out: &mut String) {
+    fn write(&self, mode: InputVisitor, out: &mut String) {
         match self {
             Path::Root => {}
             Path::Member(parent, name) => {
@@ -77,8 +77,8 @@ impl Path<'_> {
                 parent.write(mode, out);
                 // Writing to a String cannot fail.
                 let _ = match mode {
-                    Mode::Json => write!(out, "[{index}]"),
-                    Mode::Keyval => write!(out, "{}{index}", if out.is_empty() { "" } else { "." }),
+                    InputVisitor::Json => write!(out, "[{index}]"),
+                    InputVisitor::Keyval => write!(out, "{}{index}", if out.is_empty() { "" } else { "." }),
                 };
             }
         }
@@ -90,20 +90,20 @@ impl Path<'_> {
 pub struct ValueAt<'a> {
     value: &'a Json,
     path: Path<'a>,
-    mode: Mode,
+    mode: InputVisitor,
 }
 
 impl<'a> ValueAt<'a> {
     /// The root of a visit.
     #[must_use]
-    pub fn root(value: &'a Json, mode: Mode) -> ValueAt<'a> {
+    pub fn root(value: &'a Json, mode: InputVisitor) -> ValueAt<'a> {
         ValueAt { value, path: Path::Root, mode }
     }
 
     /// Whether numbers and booleans are texts.
     #[must_use]
     pub fn texts(&self) -> bool {
-        self.mode == Mode::Keyval
+        self.mode == InputVisitor::Keyval
     }
 
     /// The value itself (`visit_type_any`).
@@ -157,9 +157,9 @@ impl<'a> ValueAt<'a> {
 
     fn str_ref(&self) -> Visit<&'a Arc<str>> {
         match (self.mode, self.value) {
-            (Mode::Keyval, _) => self.keyval(),
-            (Mode::Json, Json::Str(s)) => Ok(s),
-            (Mode::Json, _) => Err(self.wrong_type("string")),
+            (InputVisitor::Keyval, _) => self.keyval(),
+            (InputVisitor::Json, Json::Str(s)) => Ok(s),
+            (InputVisitor::Json, _) => Err(self.wrong_type("string")),
         }
     }
 
@@ -169,9 +169,9 @@ impl<'a> ValueAt<'a> {
     /// Not a boolean.
     pub fn boolean(&self) -> Visit<bool> {
         match (self.mode, self.value) {
-            (Mode::Keyval, _) => parse_bool(self.keyval()?).ok_or_else(|| self.expects("'on' or 'off'")),
-            (Mode::Json, Json::Bool(b)) => Ok(*b),
-            (Mode::Json, _) => Err(self.wrong_type("boolean")),
+            (InputVisitor::Keyval, _) => parse_bool(self.keyval()?).ok_or_else(|| self.expects("'on' or 'off'")),
+            (InputVisitor::Json, Json::Bool(b)) => Ok(*b),
+            (InputVisitor::Json, _) => Err(self.wrong_type("boolean")),
         }
     }
 
@@ -181,9 +181,9 @@ impl<'a> ValueAt<'a> {
     /// Not an integer, or outside `i64`.
     pub fn int(&self) -> Visit<i64> {
         match (self.mode, self.value) {
-            (Mode::Keyval, _) => parse_i64(self.keyval()?).ok_or_else(|| self.expects("integer")),
-            (Mode::Json, Json::Int(n)) => Ok(*n),
-            (Mode::Json, _) => Err(self.wrong_type("integer")),
+            (InputVisitor::Keyval, _) => parse_i64(self.keyval()?).ok_or_else(|| self.expects("integer")),
+            (InputVisitor::Json, Json::Int(n)) => Ok(*n),
+            (InputVisitor::Json, _) => Err(self.wrong_type("integer")),
         }
     }
 
@@ -193,10 +193,10 @@ impl<'a> ValueAt<'a> {
     /// Not an integer, or outside `u64`.
     pub fn uint(&self) -> Visit<u64> {
         match (self.mode, self.value) {
-            (Mode::Keyval, _) => parse_u64(self.keyval()?).ok_or_else(|| self.expects("integer")),
-            (Mode::Json, Json::Int(n)) => Ok(n.cast_unsigned()),
-            (Mode::Json, Json::Uint(n)) => Ok(*n),
-            (Mode::Json, _) => Err(self.expects("uint64")),
+            (InputVisitor::Keyval, _) => parse_u64(self.keyval()?).ok_or_else(|| self.expects("integer")),
+            (InputVisitor::Json, Json::Int(n)) => Ok(n.cast_unsigned()),
+            (InputVisitor::Json, Json::Uint(n)) => Ok(*n),
+            (InputVisitor::Json, _) => Err(self.expects("uint64")),
         }
     }
 
@@ -206,8 +206,8 @@ impl<'a> ValueAt<'a> {
     /// Not a size.
     pub fn size(&self) -> Visit<u64> {
         match self.mode {
-            Mode::Json => self.uint(),
-            Mode::Keyval => parse_strosz(self.keyval()?).ok_or_else(|| self.expects("size")),
+            InputVisitor::Json => self.uint(),
+            InputVisitor::Keyval => parse_strosz(self.keyval()?).ok_or_else(|| self.expects("size")),
         }
     }
 
@@ -279,7 +279,7 @@ impl<'a> ValueAt<'a> {
 pub struct Visitor<'a> {
     members: &'a [(Arc<str>, Json)],
     path: Path<'a>,
-    mode: Mode,
+    mode: InputVisitor,
     /// Indices of the members visited so far, in the order of the visits.
     seen: [u32; MAX_MEMBERS],
     seen_len: usize,

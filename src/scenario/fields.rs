@@ -1,8 +1,9 @@
 //! Taking a mapping apart: members by name, each read as what it has to be, nothing left over.
 
-use super::error::{Fault, Read, Span, nearest};
+use super::error::{Fault, Read, Span};
 use super::tree::{Key, Node, Value};
 use crate::base::Json;
+use crate::base::nearest;
 use crate::base::time;
 use crate::base::units::parse_size;
 use std::sync::Arc;

@@ -40,7 +40,6 @@ mod yaml;
 
 pub use build::Builder;
 pub use disk::load_file;
-pub(crate) use error::nearest;
 pub use error::{ScenarioError, SourcePlace, Span};
 pub use plan::{Plan, Pos};
 

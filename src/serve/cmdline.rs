@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 /// What kind of monitor listens at a character device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub enum ChardevMode {
     /// `control`: QMP.
     Control {
         /// On several lines.
@@ -32,7 +32,7 @@ pub struct User {
     /// The name of the device.
     pub chardev: String,
     /// Who.
-    pub mode: Mode,
+    pub mode: ChardevMode,
     /// The option, for messages.
     pub option: String,
 }
@@ -186,24 +186,24 @@ impl CommandLine {
             }
             "mon" => self.mon(value, shown).map_err(at)?,
             "qmp" | "qmp-pretty" => {
-                self.compat("compat_monitor", value, Mode::Control { pretty: name == "qmp-pretty" }, shown)?;
+                self.compat("compat_monitor", value, ChardevMode::Control { pretty: name == "qmp-pretty" }, shown)?;
             }
             "monitor" => {
                 self.defaults.monitor_given = true;
                 if value != "none" {
-                    self.compat("compat_monitor", value, Mode::Readline, shown)?;
+                    self.compat("compat_monitor", value, ChardevMode::Readline, shown)?;
                 }
             }
             "serial" | "parallel" => {
                 self.defaults.serial_given |= name == "serial";
                 if let Some(rest) = value.strip_prefix("mon:") {
                     self.defaults.monitor_given = true;
-                    self.compat("compat_monitor", rest, Mode::Readline, shown)?;
+                    self.compat("compat_monitor", rest, ChardevMode::Readline, shown)?;
                 } else if value != "none" {
-                    self.compat(name, value, Mode::Nobody, shown)?;
+                    self.compat(name, value, ChardevMode::Nobody, shown)?;
                 }
             }
-            "qtest" => self.compat("qtest", value, Mode::Qtest, shown)?,
+            "qtest" => self.compat("qtest", value, ChardevMode::Qtest, shown)?,
             "add-fd" => {
                 let fd = add_fd(value, shown).map_err(at)?;
                 self.config.fds.push(fd);
@@ -305,8 +305,8 @@ impl CommandLine {
         }
         let mode = match mode.as_str() {
             "readline" if pretty => return Err("'pretty' is not compatible with HMP monitors".to_owned()),
-            "readline" => Mode::Readline,
-            "control" => Mode::Control { pretty },
+            "readline" => ChardevMode::Readline,
+            "control" => ChardevMode::Control { pretty },
             other => return Err(format!("unknown monitor mode \"{other}\"")),
         };
         self.defaults.monitor_given = true;
@@ -316,12 +316,12 @@ impl CommandLine {
     }
 
     /// A user that brings its own device, in the short form.
-    fn compat(&mut self, prefix: &str, value: &str, mode: Mode, shown: &str) -> Result<(), String> {
-        if matches!(mode, Mode::Control { .. } | Mode::Readline) {
+    fn compat(&mut self, prefix: &str, value: &str, mode: ChardevMode, shown: &str) -> Result<(), String> {
+        if matches!(mode, ChardevMode::Control { .. } | ChardevMode::Readline) {
             self.defaults.monitor_given = true;
         }
         let number = self.config.users.iter().filter(|user| user.chardev.starts_with(prefix)).count();
-        let id = if mode == Mode::Qtest { prefix.to_owned() } else { format!("{prefix}{number}") };
+        let id = if mode == ChardevMode::Qtest { prefix.to_owned() } else { format!("{prefix}{number}") };
         let chardev = match chardev::parse_compat(&id, value, shown).map_err(|why| format!("{shown}: {why}"))? {
             Ok(chardev) => {
                 self.add_chardev(chardev)?;
@@ -359,7 +359,7 @@ impl CommandLine {
             && !self.defaults.serial_given
             && !self.defaults.nodefaults
         {
-            self.compat("compat_monitor", "stdio", Mode::Readline, "-nographic")?;
+            self.compat("compat_monitor", "stdio", ChardevMode::Readline, "-nographic")?;
         }
         if self.config.daemonize {
             self.daemonized()?;
@@ -367,7 +367,7 @@ impl CommandLine {
         for user in &self.config.users {
             if !self.config.chardevs.iter().any(|chardev| chardev.id == user.chardev) {
                 return Err(match user.mode {
-                    Mode::Nobody => format!(
+                    ChardevMode::Nobody => format!(
                         "{}: could not connect serial device to character backend '{}'",
                         user.option, user.chardev
                     ),

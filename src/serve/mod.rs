@@ -34,7 +34,7 @@ use crate::host::HostFiles;
 use crate::trace::jsonl::{self, Header};
 use crate::world::World;
 use chardev::ChardevKind;
-use cmdline::{AddFd, Asked, Config, Mode};
+use cmdline::{AddFd, Asked, ChardevMode, Config};
 use console::Console;
 use engine::Engine;
 use hmp::Hmp;
@@ -103,10 +103,10 @@ pub fn serve(config: &Config) -> Result<(), String> {
     for user in &config.users {
         let port = config.chardevs.iter().position(|chardev| chardev.id == user.chardev).expect("checked before");
         match user.mode {
-            Mode::Control { pretty } => qmps.push(Qmp::new(port, pretty)),
-            Mode::Readline => hmps.push(Hmp::new(port)),
-            Mode::Qtest => qtests.push(Qtest::new(port)),
-            Mode::Nobody => {}
+            ChardevMode::Control { pretty } => qmps.push(Qmp::new(port, pretty)),
+            ChardevMode::Readline => hmps.push(Hmp::new(port)),
+            ChardevMode::Qtest => qtests.push(Qtest::new(port)),
+            ChardevMode::Nobody => {}
         }
     }
     let mut engine = Engine::new(World::new(HostFiles::new()), &config.sim);

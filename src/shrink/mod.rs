@@ -14,7 +14,7 @@ mod schedule;
 mod slice;
 mod structure;
 
-use crate::choice::{Calm, Mode, Preempt, Preemption, PreemptionRecorder, Preemptions, Replay};
+use crate::choice::{Calm, Preempt, Preemption, PreemptionRecorder, Preemptions, Replay, ReplayMode};
 use crate::failure::{Failure, Verdict};
 use crate::invariant::Invariant;
 use crate::scenario::plan::{FileOp, Plan, PlannedStep, Schedule, StepKind};
@@ -130,7 +130,7 @@ impl Tester {
     fn once(&mut self, plan: &Plan, list: &[Preemption]) -> Option<Seen> {
         self.runs += 1;
         let preemptions = Arc::new(Preemptions { list: list.to_vec() });
-        let mut preempt = Preempt::new(preemptions, Mode::Lenient);
+        let mut preempt = Preempt::new(preemptions, ReplayMode::Lenient);
         let (outcome, sim) = sim::run_with(plan, &mut preempt, &self.options);
         let verdict = Verdict::of(&outcome).filter(|verdict| verdict.same_kind(&self.wanted))?;
         if self.expects != expects(&outcome) {
@@ -250,7 +250,7 @@ fn preemptions(list: &[Preemption]) -> Vec<Preemption> {
 /// The preemptions of the recorded run.
 fn recorded(failure: &Failure, plan: &Plan, tester: &mut Tester) -> Result<Vec<Preemption>, ShrinkError> {
     tester.runs += 1;
-    let mut recorder = PreemptionRecorder::new(Replay::new(failure.choices.clone(), Mode::Strict));
+    let mut recorder = PreemptionRecorder::new(Replay::new(failure.choices.clone(), ReplayMode::Strict));
     let (outcome, _) = sim::run_with(plan, &mut recorder, &tester.options);
     match Verdict::of(&outcome) {
         Some(verdict) if verdict.same_kind(&tester.wanted) => {
@@ -291,6 +291,6 @@ fn sends(kind: &StepKind) -> bool {
 
 /// A run with a trace that says what led to what.
 fn traced(plan: &Plan, list: &[Preemption], options: &RunOptions) -> Option<Sim> {
-    let mut preempt = Preempt::new(Arc::new(Preemptions { list: list.to_vec() }), Mode::Lenient);
+    let mut preempt = Preempt::new(Arc::new(Preemptions { list: list.to_vec() }), ReplayMode::Lenient);
     sim::run_with(plan, &mut preempt, &RunOptions { level: Some(Level::Io), ..*options }).1
 }

@@ -7,6 +7,7 @@ use super::Sim;
 use super::names::Names;
 use super::outcome::{Outcome, RunOptions};
 use crate::base::Json;
+use crate::base::nearest;
 use crate::bitmap::check_granularity;
 use crate::job::status::JobStatus;
 use crate::qmp::Command;
@@ -15,7 +16,7 @@ use crate::qmp::names::COMMANDS;
 use crate::qmp::{ErrorClass, QmpError, parse_request};
 use crate::scenario::plan::{EventPattern, Expect, Fails, Plan, PlannedStep, Pos, StepKind};
 use crate::scenario::steps::{self, NameOf};
-use crate::scenario::{ReadFile, ScenarioError, SourcePlace, Span, nearest};
+use crate::scenario::{ReadFile, ScenarioError, SourcePlace, Span};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! What steps look at beside replies and events: bitmaps and images from outside, and what a command of the human monitor printed.
 
-use crate::block::{qemu_io, qemu_io_text};
+use crate::block::qemu_io;
 use crate::qmp::hmp::{self, HmpLine};
 use crate::scenario::pattern;
 use crate::scenario::plan::{BitmapCheck, EventPattern, Fails, PlannedStep, StepKind};
@@ -27,7 +27,7 @@ pub(super) fn hmp_failure(line: &str, reply: &str, printed: &str) -> Option<Stri
             if !reply.is_empty() && !matches!(words, "info" | "i") {
                 return Some(first_line(reply, printed));
             }
-            qemu_io_text::failure(printed).map(str::to_owned)
+            qemu_io::text::failure(printed).map(str::to_owned)
         }
         _ => None,
     }

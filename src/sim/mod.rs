@@ -15,7 +15,7 @@ pub use setup::file_op;
 
 use crate::base::time::{Instant, Rebase, Shift, Span, timeless};
 use crate::check::Checker;
-use crate::choice::{Choose, Chooser, Mode, Preempt, Recorder, Replay, Walk};
+use crate::choice::{Choose, Chooser, Preempt, Recorder, Replay, ReplayMode, Walk};
 use crate::host::HostFiles;
 use crate::invariant::Broken;
 use crate::scenario::plan::{Plan, Schedule};
@@ -269,7 +269,7 @@ fn finish_replay(chooser: &mut Chooser, outcome: Outcome) -> Outcome {
         _ => return outcome,
     };
     match (&outcome, difference) {
-        (Outcome::Passed, Some(divergence)) if mode == Mode::Strict => Outcome::Diverged(divergence.clone()),
+        (Outcome::Passed, Some(divergence)) if mode == ReplayMode::Strict => Outcome::Diverged(divergence.clone()),
         _ => outcome,
     }
 }
@@ -280,8 +280,8 @@ pub fn chooser(schedule: &Schedule) -> Chooser {
     match schedule {
         Schedule::Any | Schedule::Calm => Chooser::Calm,
         Schedule::Seed(seed) => Chooser::Walk(Box::new(Walk::new(*seed))),
-        Schedule::Choices(log) => Chooser::Replay(Replay::new(log.clone(), Mode::Strict)),
-        Schedule::Preemptions(list) => Chooser::Preempt(Box::new(Preempt::new(list.clone(), Mode::Strict))),
+        Schedule::Choices(log) => Chooser::Replay(Replay::new(log.clone(), ReplayMode::Strict)),
+        Schedule::Preemptions(list) => Chooser::Preempt(Box::new(Preempt::new(list.clone(), ReplayMode::Strict))),
     }
 }
 

@@ -4,8 +4,8 @@
 
 use super::lint::Mistake;
 use crate::base::Json;
+use crate::base::nearest;
 use crate::qmp::hmp::{self, HmpLine};
-use crate::scenario::nearest;
 use crate::scenario::plan::{EventPattern, Expect, Fails, FileOp, Plan, PlannedStep, StepKind};
 use std::collections::BTreeSet;
 

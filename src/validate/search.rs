@@ -88,7 +88,7 @@ const TOLD: usize = 8;
 
 /// A run in the middle, with the choices that led there.
 #[derive(Clone)]
-struct State {
+struct SearchState {
     sim: Sim,
     log: ChoiceLog,
     /// Outputs that the process has given.
@@ -184,7 +184,7 @@ struct Search<'a> {
     bh_order: bool,
     stream: Stream,
     /// By progress.
-    kept: Vec<Vec<State>>,
+    kept: Vec<Vec<SearchState>>,
     seen: BTreeSet<u64>,
     tries: u32,
     steps: u64,
@@ -281,7 +281,14 @@ impl<'a> Search<'a> {
         let mut sim = Sim::new(plan, &RunOptions::default())?;
         sim.world.trace = Trace::off();
         let mut kept = vec![Vec::new(); target.outputs.len() + target.sent.len() + 1];
-        kept[0].push(State { sim, log: ChoiceLog::default(), given: 0, sent: 0, printed: 0, since: Instant::START });
+        kept[0].push(SearchState {
+            sim,
+            log: ChoiceLog::default(),
+            given: 0,
+            sent: 0,
+            printed: 0,
+            since: Instant::START,
+        });
         Ok(Search {
             hint,
             waits: plan.steps.iter().map(|step| matches!(step.kind, StepKind::Event(_))).collect(),
@@ -330,7 +337,7 @@ impl<'a> Search<'a> {
     }
 
     /// Where to go on from.
-    fn pick(&mut self) -> State {
+    fn pick(&mut self) -> SearchState {
         if self.tries == 0 {
             return self.kept[0][0].clone();
         }
@@ -380,7 +387,7 @@ impl<'a> Search<'a> {
         knobs
     }
 
-    fn attempt(&mut self, mut state: State, knobs: [u32; STREAMS]) -> Attempt {
+    fn attempt(&mut self, mut state: SearchState, knobs: [u32; STREAMS]) -> Attempt {
         loop {
             let (may_send, left) = self.client(&state);
             let mut stream = self.stream.clone();
@@ -437,12 +444,12 @@ impl<'a> Search<'a> {
     }
 
     /// Whether the last step waited for a timer for so long that a client which waits for a reply takes the process for one that hangs.
-    fn sleeps_on(&self, state: &State, since: Instant) -> bool {
+    fn sleeps_on(&self, state: &SearchState, since: Instant) -> bool {
         self.over(state) && state.sim.client.waits_for_reply() && state.sim.world.now - since > HANG
     }
 
     /// Whether nothing came for so long that a client which waits for an event gives it up, though a timer goes on: that of a job that is ready.
-    fn waits_on(&self, state: &State) -> bool {
+    fn waits_on(&self, state: &SearchState) -> bool {
         self.over(state)
             && !state.sim.client.waits_for_reply()
             && self.waits.get(state.sim.client.step) == Some(&true)
@@ -450,12 +457,12 @@ impl<'a> Search<'a> {
     }
 
     /// Whether all of the trace came.
-    fn over(&self, state: &State) -> bool {
+    fn over(&self, state: &SearchState) -> bool {
         state.given == self.target.outputs.len() && state.sent == self.target.sent.len()
     }
 
     /// When the next command may be sent, and how many outputs stand unread then.
-    fn client(&self, state: &State) -> (bool, u32) {
+    fn client(&self, state: &SearchState) -> (bool, u32) {
         let Some((read, _, _)) = self.target.sent.get(state.sent) else { return (false, 0) };
         // Outputs on the console stand among the others and do not count.
         let mut over = state.given.saturating_sub(*read);
@@ -478,7 +485,7 @@ impl<'a> Search<'a> {
     }
 
     /// Looks at what a step gave. Whether it fits.
-    fn took(&mut self, state: &mut State, before: usize) -> bool {
+    fn took(&mut self, state: &mut SearchState, before: usize) -> bool {
         let progress = state.given + state.sent;
         if state.sim.client.sent() > state.sent {
             let Some((read, wanted, _)) = self.target.sent.get(state.sent) else {
@@ -520,7 +527,7 @@ impl<'a> Search<'a> {
         true
     }
 
-    fn ended(&mut self, state: State) -> Attempt {
+    fn ended(&mut self, state: SearchState) -> Attempt {
         let printed = self.target.console.as_ref().is_none_or(|lines| lines.len() == state.printed);
         let alive = self.target.killed.is_none();
         let all = alive && printed && state.given == self.target.outputs.len() && state.sent == self.target.sent.len();
@@ -533,7 +540,7 @@ impl<'a> Search<'a> {
 
     /// The model's process is at its end, for what is broken in it. The real one died there too if the trace ends there, and a signal
     /// that this gives ended it. It may have been sent a command that it never looked at.
-    fn died(&mut self, state: State, broken: Broken) -> Attempt {
+    fn died(&mut self, state: SearchState, broken: Broken) -> Attempt {
         let killed = self.target.killed.as_deref().is_some_and(|signal| broken.signals().contains(&signal));
         let ends = state.given == self.target.outputs.len();
         if killed && ends {
@@ -567,7 +574,7 @@ impl<'a> Search<'a> {
     }
 
     /// Keeps a state that got on. Whether it is a new one.
-    fn keep(&mut self, state: &State) -> bool {
+    fn keep(&mut self, state: &SearchState) -> bool {
         let progress = state.given + state.sent;
         let mut hasher = rustc_hash::FxHasher::default();
         state.sim.hash(&mut hasher);

@@ -214,6 +214,7 @@ impl<I: Copy + From<u32> + Into<u32> + std::fmt::Debug, T: Clone> std::ops::Inde
 }
 
 impl<I: Copy + From<u32> + Into<u32> + std::fmt::Debug, T: Clone> std::ops::IndexMut<I> for Arena<I, T> {
+    #[inline]
     fn index_mut(&mut self, id: I) -> &mut T {
         self.get_mut(id).unwrap_or_else(|| used_after_free(&id))
     }

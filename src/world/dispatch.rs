@@ -12,6 +12,8 @@ use crate::trace::Later;
 use crate::world::block::graph::GraphFrame;
 use crate::world::job::txn::TxnFrame;
 
+// A frame is one of a file, so that two tables of jumps say what runs. The `run` of those through which all I/O goes stands in this function
+// (`inline(always)`): to call it would cost a run some per cent.
 macro_rules! run_frames {
     ($($(#[$when:meta])? $file:ident($($path:ident)::+) $($moves:ident)?,)*) => {
         impl Frame {

@@ -39,7 +39,7 @@ macro_rules! files_with_frames {
             CopyOnRead(block::driver::copy_on_read::CopyOnReadFrame),
             Nbd(block::driver::nbd::NbdFrame),
             Qcow2(block::driver::qcow2::Qcow2Frame),
-            Qcow2Create(block::driver::qcow2_create::Qcow2CreateFrame),
+            Qcow2Create(block::driver::qcow2::create::Qcow2CreateFrame),
             Throttle(block::driver::throttle::ThrottleFrame),
             DropIntermediate(block::drop_intermediate::DropFrame),
             Edges(block::edges::EdgesFrame),

@@ -101,17 +101,25 @@ pub fn recorded(case: &str) -> Vec<Vec<ClientLine>> {
 /// The client traces of a file: each begins with a header line.
 pub fn traces(file: &str) -> Vec<Vec<ClientLine>> {
     let text = fs::read_to_string(path(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
-    let mut traces: Vec<String> = Vec::new();
+    parted(&text).into_iter().map(|(_, trace)| trace).collect()
+}
+
+/// The parts of such a file, each with its header line, and the client trace of each.
+pub fn parted(text: &str) -> Vec<(String, Vec<ClientLine>)> {
+    let mut parts: Vec<(String, String)> = Vec::new();
     for line in text.lines() {
-        if line.contains(r#""qemu": "10.0.2""#) {
-            traces.push(String::new());
-            continue;
+        let is_header = line.contains(r#""qemu": "10.0.2""#);
+        if is_header {
+            parts.push(Default::default());
         }
-        let trace = traces.last_mut().expect("a header line first");
-        trace.push_str(line);
-        trace.push('\n');
+        let (part, trace) = parts.last_mut().expect("a header line first");
+        *part += &format!("{line}\n");
+        if !is_header {
+            *trace += &format!("{line}\n");
+        }
     }
-    traces.iter().map(|text| parse_client(text).unwrap_or_else(|error| panic!("{file}: {error:?}"))).collect()
+    let read = |text: &str| parse_client(text).unwrap_or_else(|error| panic!("{error:?}"));
+    parts.into_iter().map(|(part, trace)| (part, read(&trace))).collect()
 }
 
 /// Calls `each` for all items, on as many threads as the machine has; the answers come in the order of the items.

@@ -36,10 +36,15 @@ struct Runner {
     killed: Option<Value>,
 }
 
-/// What happened, line by line, in the form of the recordings.
+/// What happened with the served program, line by line, in the form of the recordings.
 pub fn carry_out(program: &Value) -> Vec<Value> {
+    carry_out_by(Path::new(env!("CARGO_BIN_EXE_blockjob-sim")), program)
+}
+
+/// What happened with the program at this path: ours, or QEMU.
+pub fn carry_out_by(qemu: &Path, program: &Value) -> Vec<Value> {
     let dir = tempfile::tempdir().expect("a directory");
-    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_blockjob-sim"), dir.path().join(CALLED)).expect("a link");
+    std::os::unix::fs::symlink(qemu, dir.path().join(CALLED)).expect("a link");
     let calm = program.get("calm").is_some();
     let mut runner = Runner { dir, out: Vec::new(), process: None, started: 0, calm, killed: None };
     for file in list(program, "files") {

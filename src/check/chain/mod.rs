@@ -8,7 +8,7 @@ mod failed_chain;
 mod pivot_content;
 mod stream_content;
 
-use super::disk::{Disk, Requests};
+use super::data::disk::{Disk, Requests};
 use crate::host::Frozen;
 use crate::invariant::{Broken, Invariant};
 use crate::quirk::Known;
@@ -148,7 +148,7 @@ impl Chains {
                 }
             }
             Seen::GuestEnd { co, ok, .. } => {
-                let request = self.requests.end(*co).filter(super::disk::Request::writes)?;
+                let request = self.requests.end(*co).filter(super::data::disk::Request::writes)?;
                 for job in self.jobs.iter_mut().filter(|job| job.nodes.contains(&request.node)) {
                     job.disk.ended(request.clone(), *ok, None).expect("it is no read");
                 }

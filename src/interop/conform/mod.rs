@@ -9,6 +9,7 @@ pub mod allowed;
 mod commands;
 pub mod compare;
 pub mod contract;
+mod drives;
 pub mod found;
 pub mod model;
 pub mod program;
@@ -22,7 +23,7 @@ use super::qemu::{Ending, Qemu, Started, printed};
 use super::scratch::Guard;
 use super::{Trouble, trouble};
 use crate::base::{counted, part_of};
-use crate::choice::{Calm, ChoiceLog, Chooser, Mode, Replay};
+use crate::choice::{Calm, ChoiceLog, Chooser, Replay, ReplayMode};
 use crate::invariant::{Broken, Invariant};
 use crate::scenario::plan::{Plan, StepKind};
 use crate::sim;
@@ -283,7 +284,7 @@ impl Bench {
         let (answer, bare) = answer;
         match answer {
             Answer::Possible(log) => {
-                let mut replay = Chooser::Replay(Replay::new(Arc::new(log.clone()), Mode::Lenient));
+                let mut replay = Chooser::Replay(Replay::new(Arc::new(log.clone()), ReplayMode::Lenient));
                 let model = model::run(&bare, &mut replay);
                 Timed::Fits(log, model)
             }

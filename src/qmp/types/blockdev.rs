@@ -12,7 +12,7 @@ use crate::qmp::declare::{Value, members, values};
 use crate::qmp::error::QmpError;
 use crate::qmp::json::parse_one;
 use crate::qmp::keyval::parse_keyval;
-use crate::qmp::visit::{Mode, QapiEnum, ValueAt, Visit, Visitor};
+use crate::qmp::visit::{InputVisitor, QapiEnum, ValueAt, Visit, Visitor};
 
 /// A node to be opened (`BlockdevOptions`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -271,9 +271,9 @@ impl BlockdevOptions {
     /// What QEMU says about the text or the options.
     pub fn from_option(text: &str) -> Result<BlockdevOptions, QmpError> {
         let (value, mode) = if text.starts_with('{') {
-            (parse_one(text)?, Mode::Json)
+            (parse_one(text)?, InputVisitor::Json)
         } else {
-            (parse_keyval(text, Some("driver"))?, Mode::Keyval)
+            (parse_keyval(text, Some("driver"))?, InputVisitor::Keyval)
         };
         BlockdevOptions::visit(ValueAt::root(&value, mode))
     }
@@ -283,7 +283,7 @@ impl BlockdevOptions {
     /// # Errors
     /// What QEMU says about the options when they come as `key=value`.
     pub fn from_texts(options: &Json) -> Result<BlockdevOptions, QmpError> {
-        BlockdevOptions::visit(ValueAt::root(options, Mode::Keyval))
+        BlockdevOptions::visit(ValueAt::root(options, InputVisitor::Keyval))
     }
 
     fn visit_driver(driver: Driver, whole: &Json, v: &mut Visitor<'_>) -> Visit<DriverOptions> {

@@ -1,6 +1,6 @@
 //! How a run ends before its last step: nobody can go on, a limit is met, an invariant is broken.
 
-use super::{Client, State};
+use super::{Client, StepState};
 use crate::base::time::Instant;
 use crate::invariant::{Broken, Page};
 use crate::scenario::nbd::NbdAction;
@@ -12,13 +12,13 @@ use crate::world::World;
 impl Client {
     /// Nothing can run: either the client can act, or nobody can.
     pub(in crate::sim) fn idle(&mut self, world: &mut World) -> Option<Outcome> {
-        let waits_for_event = self.state == State::Before
+        let waits_for_event = self.state == StepState::Before
             && match self.steps.get(self.step).map(|s| &s.kind) {
                 Some(StepKind::Event(_) | StepKind::At { .. }) => true,
                 Some(StepKind::Nbd(step)) => self.nbd_connects || matches!(step.action, NbdAction::Answer(_)),
                 _ => false,
             };
-        if waits_for_event || self.state == State::Reply {
+        if waits_for_event || self.state == StepState::Reply {
             return Some(self.stuck(world));
         }
         None
@@ -37,8 +37,8 @@ impl Client {
     /// What the client waits for, and which event came instead.
     pub(super) fn waits(&self) -> Vec<String> {
         match (&self.state, self.steps.get(self.step).map(|s| &s.kind)) {
-            (State::Reply, _) => vec!["client: waits for a reply".to_owned()],
-            (State::Before, Some(StepKind::Event(pattern))) => {
+            (StepState::Reply, _) => vec!["client: waits for a reply".to_owned()],
+            (StepState::Before, Some(StepKind::Event(pattern))) => {
                 let waits = format!("client: waits for the event {pattern}");
                 std::iter::once(waits).chain(look::near_miss(pattern, self.queue.iter())).collect()
             }

@@ -45,7 +45,7 @@ pub(super) enum Act {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum State {
+enum StepState {
     /// The step has not begun.
     Before,
     /// A command was sent.
@@ -54,15 +54,15 @@ enum State {
     Sleep(Instant),
 }
 
-impl Rebase for State {
+impl Rebase for StepState {
     fn has_instants(&self) -> bool {
-        matches!(self, State::Sleep(_))
+        matches!(self, StepState::Sleep(_))
     }
 
     fn rebase(&mut self, shift: Shift) {
         match self {
-            State::Before | State::Reply => {}
-            State::Sleep(until) => *until = shift.of(*until).max(shift.to),
+            StepState::Before | StepState::Reply => {}
+            StepState::Sleep(until) => *until = shift.of(*until).max(shift.to),
         }
     }
 }
@@ -91,7 +91,7 @@ pub struct Client {
     steps: Steps,
     /// Number of the step that is under way.
     pub step: usize,
-    state: State,
+    state: StepState,
     /// Its number at the monitor.
     id: u32,
     /// Events that were read and not waited for, oldest first.
@@ -149,7 +149,7 @@ impl Client {
         Client {
             steps: Steps(plan.steps.clone()),
             step: 0,
-            state: State::Before,
+            state: StepState::Before,
             id: 0,
             queue: Kept::new(VecDeque::new()),
             seen: 0,
@@ -234,19 +234,19 @@ impl Client {
         let steps = self.steps.0.clone();
         let Some(step) = steps.get(self.step) else { return self.last_words(world, choose) };
         match (&self.state, &step.kind) {
-            (State::Reply, kind) => self.read_reply(world, kind),
-            (State::Sleep(until), _) => self.sleep(world, choose, *until),
-            (State::Before, StepKind::Qmp { command, .. }) => self.send(world, choose, || command.clone()),
-            (State::Before, StepKind::Hmp { line, .. }) => self.send(world, choose, || {
+            (StepState::Reply, kind) => self.read_reply(world, kind),
+            (StepState::Sleep(until), _) => self.sleep(world, choose, *until),
+            (StepState::Before, StepKind::Qmp { command, .. }) => self.send(world, choose, || command.clone()),
+            (StepState::Before, StepKind::Hmp { line, .. }) => self.send(world, choose, || {
                 let arguments = Json::dict(vec![("command-line", Json::Str(line.clone()))]);
                 Json::dict(vec![("execute", "human-monitor-command".into()), ("arguments", arguments)])
             }),
-            (State::Before, StepKind::Event(pattern)) => self.wait_event(world, pattern),
-            (State::Before, StepKind::Sleep(span)) => {
-                self.state = State::Sleep(world.now + *span);
+            (StepState::Before, StepKind::Event(pattern)) => self.wait_event(world, pattern),
+            (StepState::Before, StepKind::Sleep(span)) => {
+                self.state = StepState::Sleep(world.now + *span);
                 Act::Acted
             }
-            (State::Before, StepKind::At { frames, time }) => {
+            (StepState::Before, StepKind::At { frames, time }) => {
                 if world.steps - self.replied < *frames {
                     return Act::Waits;
                 }
@@ -259,24 +259,24 @@ impl Client {
                 self.forced = true;
                 act
             }
-            (State::Before, StepKind::File(op)) => {
+            (StepState::Before, StepKind::File(op)) => {
                 if let Some(outcome) = self.spend(file_cost(world, op)) {
                     return Act::Done(outcome);
                 }
                 let done = file_op(world, op);
                 self.checked(done)
             }
-            (State::Before, StepKind::Nbd(step)) => self.nbd_step(world, choose, step),
-            (State::Before, StepKind::Mark(name)) => {
+            (StepState::Before, StepKind::Nbd(step)) => self.nbd_step(world, choose, step),
+            (StepState::Before, StepKind::Mark(name)) => {
                 self.note(world, "mark", name.clone());
                 self.next()
             }
-            (State::Before, StepKind::Process(op)) => self.process(world, choose, op),
-            (State::Before, StepKind::Idle) => self.look(world, |_, _| Ok(())),
-            (State::Before, StepKind::Bitmap(check)) => self.look(world, |_, world| look::bitmap(world, check)),
-            (State::Before, StepKind::Same(images)) => self.look(world, |_, world| look::same(world, images)),
-            (State::Before, StepKind::NoJobs) => self.look(world, |_, world| look::no_jobs(world)),
-            (State::Before, StepKind::NoEvents { except }) => {
+            (StepState::Before, StepKind::Process(op)) => self.process(world, choose, op),
+            (StepState::Before, StepKind::Idle) => self.look(world, |_, _| Ok(())),
+            (StepState::Before, StepKind::Bitmap(check)) => self.look(world, |_, world| look::bitmap(world, check)),
+            (StepState::Before, StepKind::Same(images)) => self.look(world, |_, world| look::same(world, images)),
+            (StepState::Before, StepKind::NoJobs) => self.look(world, |_, world| look::no_jobs(world)),
+            (StepState::Before, StepKind::NoEvents { except }) => {
                 self.look(world, |queue, _| look::no_events(queue, except))
             }
         }
@@ -285,12 +285,12 @@ impl Client {
     /// Whether it waits for the process to say something, and nothing new was said: most steps of a run find it so.
     fn only_waits(&self, world: &World) -> bool {
         let all_seen = match self.state {
-            State::Reply => true,
-            State::Before => {
+            StepState::Reply => true,
+            StepState::Before => {
                 let event = matches!(self.steps.get(self.step), Some(PlannedStep { kind: StepKind::Event(_), .. }));
                 event && self.seen == self.queue.len()
             }
-            State::Sleep(_) => false,
+            StepState::Sleep(_) => false,
         };
         all_seen && world.out.is_empty()
     }
@@ -322,7 +322,7 @@ impl Client {
     pub(super) fn next(&mut self) -> Act {
         self.step += 1;
         self.seen = 0;
-        self.state = State::Before;
+        self.state = StepState::Before;
         self.ready_since = None;
         Act::Acted
     }

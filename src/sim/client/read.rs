@@ -1,6 +1,6 @@
 //! What the client reads: replies, which it checks, and events, which it keeps until a step waits for them.
 
-use super::{Act, Client, State, note};
+use super::{Act, Client, StepState, note};
 use crate::base::Json;
 use crate::scenario::pattern;
 use crate::scenario::plan::{EventPattern, Expect, Fails, PlannedStep, StepKind};
@@ -24,7 +24,7 @@ impl Client {
             Output::Reply { reply, .. } => Some(reply),
             Output::Stdout(text) | Output::Stderr(text) => {
                 if self.strict && !self.waits_for_hmp() {
-                    self.failed = crate::block::qemu_io_text::failure(&text).map(Into::into);
+                    self.failed = crate::block::qemu_io::text::failure(&text).map(Into::into);
                 }
                 self.stdout.push_str(&text);
                 None
@@ -39,7 +39,7 @@ impl Client {
     /// Whether it waits for the reply of a command of the human monitor, which may itself print what is read.
     pub(super) fn waits_for_hmp(&self) -> bool {
         let hmp = matches!(self.steps.get(self.step), Some(PlannedStep { kind: StepKind::Hmp { .. }, .. }));
-        hmp && self.state == State::Reply
+        hmp && self.state == StepState::Reply
     }
 
     pub(in crate::sim) fn read_all(&mut self, world: &mut World) {

@@ -1,6 +1,6 @@
 //! When the client sends: whether it waits for the process to rest, and how much it leaves unread, are choices.
 
-use super::{Act, Client, PATIENCE, State};
+use super::{Act, Client, PATIENCE, StepState};
 use crate::base::{Json, Kept};
 use crate::choice::{ChoicePoint, Choose, Subject, Who};
 use crate::scenario::nbd::NbdAction;
@@ -45,7 +45,7 @@ impl Client {
         } else {
             world.submit(self.id, command);
         }
-        self.state = State::Reply;
+        self.state = StepState::Reply;
         Act::Acted
     }
 
@@ -94,7 +94,7 @@ impl Client {
     /// Whether a command was sent whose reply has not come.
     #[must_use]
     pub fn waits_for_reply(&self) -> bool {
-        self.state == State::Reply
+        self.state == StepState::Reply
     }
 
     /// Whether the client could ask for a choice now: true where in doubt.
@@ -108,10 +108,10 @@ impl Client {
             matches!(self.steps.get(self.step).map(|s| &s.kind), Some(StepKind::Nbd(s)) if s.action.is_servers());
         let quiet = world.at_rest() && world.out.is_empty() && world.next_deadline().is_none();
         match self.state {
-            State::Reply => false,
-            State::Before if world.at_rest() && world.next_deadline().is_some() => true,
-            State::Before => sends && (anywhere || world.in_main_loop()) && !quiet,
-            State::Sleep(_) => world.in_main_loop() && !world.at_rest(),
+            StepState::Reply => false,
+            StepState::Before if world.at_rest() && world.next_deadline().is_some() => true,
+            StepState::Before => sends && (anywhere || world.in_main_loop()) && !quiet,
+            StepState::Sleep(_) => world.in_main_loop() && !world.at_rest(),
         }
     }
 }

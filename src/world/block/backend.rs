@@ -171,6 +171,7 @@ pub enum BackendFrame {
 
 impl BackendFrame {
     /// Runs the frame.
+    #[inline(always)]
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {
         match self {
             BackendFrame::BlkNewWithBs { bs, perm, beyond_eof } => w.blk_new_with_bs(bs, perm, beyond_eof),

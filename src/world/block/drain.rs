@@ -28,6 +28,7 @@ pub enum DrainFrame {
 
 impl DrainFrame {
     /// Runs the frame.
+    #[inline(always)]
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {
         match self {
             DrainFrame::DrainedBegin(bs) => w.drained_begin(bs),

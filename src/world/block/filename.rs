@@ -21,6 +21,31 @@ struct Names {
     pub options: Json,
 }
 
+/// What `bdrv_refresh_filename` has to say of a node.
+#[derive(Clone, Copy, Debug)]
+pub struct Described<'a> {
+    /// The primary child.
+    pub below: Option<NodeId>,
+    /// Options that were given beside those of children.
+    pub given: &'a [(Arc<str>, Json)],
+    /// Its backing file is another one than the image names.
+    pub overridden: bool,
+}
+
+impl Described<'_> {
+    /// Whether a name without options says all.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.given.is_empty() && !self.overridden
+    }
+}
+
+/// A name that a driver has put together; one that is too long is none.
+#[must_use]
+pub fn filename(text: String) -> Arc<str> {
+    if text.len() >= PATH_MAX { "".into() } else { text.into() }
+}
+
 impl World {
     /// `bs->filename`, as messages and image headers give it.
     #[must_use]
@@ -105,45 +130,33 @@ impl World {
         if overridden && n.backing.is_none() {
             options.push((Arc::from("backing"), Json::Null));
         }
-        let exact = self.exact_filename(node, driver, given, overridden);
+        let below = self.graph.primary_child(node).map(|c| self.graph.bs(c));
+        let described = Described { below, given, overridden };
+        let exact = self.exact_filename(node, driver, described);
         let options = Json::Dict(Arc::new(options));
         let filename = if exact.is_empty() { json_name(&options) } else { exact.clone() };
         Names { exact, filename, options }
     }
 
-    /// What the drivers' `bdrv_refresh_filename` do, and what holds for those without.
-    fn exact_filename(&self, node: NodeId, driver: &Driver, given: &[(Arc<str>, Json)], overridden: bool) -> Arc<str> {
-        let below = self.graph.primary_child(node).map(|c| self.graph.bs(c));
-        let plain = given.is_empty() && !overridden;
-        let exact = match (driver, below) {
-            (Driver::File(file), _) => return file.filename.clone(),
-            (Driver::Nbd(nbd), _) => nbd.exact_filename(),
-            (Driver::Null(_), _) if plain => return format!("{}://", driver.format_name()).into(),
-            (driver, Some(below)) if driver.row().named_as_below => {
-                return self.filename_of(below);
-            }
-            (Driver::Blkdebug(blkdebug), Some(below)) => {
-                let exact = self.names_of(below).exact;
-                if exact.is_empty() || given.iter().any(|(name, _)| &**name != "config") {
-                    return "".into();
-                }
-                format!("blkdebug:{}:{exact}", blkdebug.config.as_deref().unwrap_or_default())
-            }
-            (Driver::Blkverify(_), Some(below)) => {
-                let test = self.blkverify_test(node).map(|test| self.names_of(test).exact).unwrap_or_default();
-                let raw = self.names_of(below).exact;
-                if raw.is_empty() || test.is_empty() { String::new() } else { format!("blkverify:{raw}:{test}") }
-            }
-            (Driver::Raw(_) | Driver::Qcow2(_), Some(below)) if plain => {
-                let has_protocol = Driver::has_protocol_name;
-                if self.graph.nodes[below].driver.as_ref().is_some_and(has_protocol) {
-                    return self.names_of(below).exact;
-                }
-                String::new()
-            }
-            _ => String::new(),
-        };
-        if exact.len() >= PATH_MAX { "".into() } else { exact.into() }
+    /// The driver's name for the node; without a hook that of the node below, if that has a protocol and there is nothing else to say.
+    fn exact_filename(&self, node: NodeId, driver: &Driver, described: Described<'_>) -> Arc<str> {
+        if let Some(refresh_filename) = driver.row().refresh_filename {
+            return refresh_filename(self, node, described);
+        }
+        let below = described.below.filter(|_| !driver.is_filter() && described.is_plain());
+        let has_protocol =
+            |below: &NodeId| self.graph.nodes[*below].driver.as_ref().is_some_and(Driver::has_protocol_name);
+        below.filter(has_protocol).map_or_else(|| "".into(), |below| self.exact_filename_of(below))
+    }
+
+    /// `exact_filename` of a node.
+    pub(in crate::world) fn exact_filename_of(&self, node: NodeId) -> Arc<str> {
+        self.names_of(node).exact
+    }
+
+    /// `bdrv_refresh_filename` of drivers that are named as the node below.
+    pub(in crate::world) fn filename_of_below(&self, _: NodeId, described: Described<'_>) -> Arc<str> {
+        described.below.map_or_else(|| "".into(), |below| self.filename_of(below))
     }
 
     /// `bdrv_find_backing_image`: the image of that name below a node.

@@ -21,6 +21,7 @@ pub enum GraphLockFrame {
 
 impl GraphLockFrame {
     /// Runs the frame.
+    #[inline(always)]
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {
         match self {
             GraphLockFrame::LockGraph(0) => Flow::Go,

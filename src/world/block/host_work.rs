@@ -10,7 +10,7 @@ use crate::world::aio::device::{DeviceOp, DeviceRequest};
 use crate::world::aio::queue::Ctx;
 use crate::world::arena::ReqId;
 use crate::world::block::create::AfterCreate;
-use crate::world::block::driver::qcow2_create::TRUNCATE;
+use crate::world::block::driver::qcow2::create::TRUNCATE;
 use crate::world::block::graph::Node;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;

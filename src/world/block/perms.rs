@@ -3,10 +3,8 @@
 use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::arena::{ChildId, JobId, NodeId};
-use crate::world::block::driver::Driver;
-use crate::world::block::driver::mirror_top::MirrorTop;
 use crate::world::block::edges::{Child, Parent, Role};
-use crate::world::block::graph::{Graph, OpenFlags};
+use crate::world::block::graph::{Graph, Node};
 
 /// `BLK_PERM_*` bits.
 pub mod perm {
@@ -36,18 +34,9 @@ pub mod perm {
     }
 }
 
-/// `bdrv_mirror_top_child_perm`: what the filter's users ask is passed on. Under a commit nobody above the base may count on consistent
-/// reads, and the base is written to.
-fn mirror_top_perms(top: &MirrorTop, taken: u8, shared: u8) -> (u8, u8) {
-    match (top.stop, top.is_commit) {
-        (true, _) => (0, perm::ALL),
-        (false, true) => (taken & !perm::CONSISTENT_READ, shared | perm::WRITE),
-        (false, false) => (taken, shared),
-    }
-}
-
 /// `bdrv_default_perms`
-fn default_perms(flags: OpenFlags, role: Role, taken: u8, shared: u8) -> (u8, u8) {
+#[must_use]
+pub fn default_child_perm(node: &Node, role: Role, taken: u8, shared: u8) -> (u8, u8) {
     let (mut p, mut s) = (taken, shared);
     match role {
         Role::Filtered | Role::RawImage | Role::Root => {}
@@ -58,7 +47,7 @@ fn default_perms(flags: OpenFlags, role: Role, taken: u8, shared: u8) -> (u8, u8
         }
         Role::Image | Role::Data => {
             if role == Role::Image {
-                if flags.rdwr {
+                if node.flags.rdwr {
                     p |= perm::WRITE | perm::RESIZE;
                 }
                 p |= perm::CONSISTENT_READ;
@@ -241,31 +230,7 @@ impl Graph {
     /// `bdrv_child_perm`: what a node asks of one child.
     fn child_perm(&self, node: NodeId, child: ChildId, taken: u8, shared: u8) -> (u8, u8) {
         let n = &self.nodes[node];
-        let role = self.children[child].role;
-        match n.drv() {
-            Driver::Cbw(cbw) if role == Role::Filtered => {
-                let discard = if cbw.discard_source { perm::WRITE } else { 0 };
-                if n.parents.is_empty() {
-                    (taken, shared)
-                } else {
-                    (taken | perm::CONSISTENT_READ | discard, shared & !(perm::WRITE | perm::RESIZE))
-                }
-            }
-            Driver::Cbw(_) => (perm::WRITE, perm::ALL & !perm::RESIZE),
-            Driver::SnapshotAccess | Driver::CommitTop => (0, perm::ALL),
-            Driver::MirrorTop(top) => mirror_top_perms(top, taken, shared),
-            // `cor_child_perm`
-            Driver::CopyOnRead(_) => (taken | perm::WRITE_UNCHANGED, shared | perm::WRITE_UNCHANGED),
-            Driver::Blkdebug(blkdebug) => (taken | blkdebug.take_child_perms, shared & !blkdebug.unshare_child_perms),
-            Driver::Quorum(quorum) => quorum.child_perm(taken, shared),
-            Driver::Raw(_) => {
-                let role = if role == Role::RawImage { Role::Filtered } else { role };
-                let (p, s) = default_perms(n.flags, role, taken, shared);
-                let own = perm::WRITE | perm::RESIZE;
-                ((p & !own) | (taken & own), s)
-            }
-            _ => default_perms(n.flags, role, taken, shared),
-        }
+        (n.drv().row().child_perm)(n, self.children[child].role, taken, shared)
     }
 }
 

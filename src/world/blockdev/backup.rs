@@ -2,9 +2,11 @@
 
 use super::transaction::ActionState;
 use crate::bitmap::CheckFlags;
+use crate::qmp::command::Command;
 use crate::qmp::error::QmpError;
 use crate::qmp::types::{
     BackupCommon, BackupPerf, BitmapSyncMode, BlockdevBackup, DriveBackup, NewImageMode, OnError, SyncMode,
+    TransactionAction,
 };
 use crate::quirk::Quirk;
 use crate::world::World;
@@ -21,8 +23,22 @@ use crate::world::frame::{Flow, Frame};
 use crate::world::job::JobFlags;
 use crate::world::job::JobFrame;
 use crate::world::job::backup::BackupArgs;
+use crate::world::job::commands::{HmpJobCommand, JobCommands, copy_arguments};
 use crate::world::value::Val;
 use std::sync::Arc;
+
+/// `qmp_blockdev_backup`, `qmp_drive_backup`, `hmp_drive_backup`
+pub(super) const COMMANDS: JobCommands = JobCommands {
+    qmp: |w, command| {
+        Ok(w.blockdev_do_action(match command {
+            Command::BlockdevBackup(args) => TransactionAction::BlockdevBackup(args),
+            Command::DriveBackup(args) => TransactionAction::DriveBackup(args),
+            other => return Err(other),
+        }))
+    },
+    hmp: &[HmpJobCommand { name: "drive_backup", arguments: copy_arguments }],
+    listed_as: None,
+};
 
 /// The frames of this file: the rest of a function each.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -1,5 +1,6 @@
 //! `block-commit`: which nodes are meant, and whether they may be (`blockdev.c:qmp_block_commit`).
 
+use crate::qmp::command::Command;
 use crate::qmp::error::{ErrorClass, QmpError};
 use crate::qmp::types::{BlockCommit, OnError};
 use crate::world::World;
@@ -7,10 +8,21 @@ use crate::world::arena::NodeId;
 use crate::world::block::perms::perm;
 use crate::world::frame::Flow;
 use crate::world::job::JobFlags;
+use crate::world::job::commands::JobCommands;
 use crate::world::job::commit::CommitArgs;
 use crate::world::job::mirror::CommitActiveArgs;
 use crate::world::value::Val;
 use std::sync::Arc;
+
+/// `qmp_block_commit`. The human monitor has none that starts a job.
+pub(super) const COMMANDS: JobCommands = JobCommands {
+    qmp: |w, command| match command {
+        Command::BlockCommit(args) => Ok(w.block_commit(&args)),
+        other => Err(other),
+    },
+    hmp: &[],
+    listed_as: None,
+};
 
 /// What a commit is to do, once all is checked.
 enum Commit {
@@ -22,7 +34,7 @@ enum Commit {
 
 impl World {
     /// `qmp_block_commit`. Leaves `Val::Done`.
-    pub(in crate::world) fn block_commit(&mut self, args: &BlockCommit) -> Flow {
+    fn block_commit(&mut self, args: &BlockCommit) -> Flow {
         match self.block_commit_checks(args) {
             Err(err) => self.ret(Val::Done(Err(err))),
             Ok(Commit::Active(start)) => self.commit_active_start(*start),

@@ -1,15 +1,38 @@
 //! `block-stream` (`blockdev.c:qmp_block_stream`).
 
+use crate::base::Json;
+use crate::qmp::command::Command;
 use crate::qmp::error::QmpError;
+use crate::qmp::hmp::args::HmpArgs;
 use crate::qmp::types::BlockStream;
 use crate::world::World;
 use crate::world::frame::Flow;
+use crate::world::job::commands::{HmpJobCommand, JobCommands};
 use crate::world::job::stream::StreamStart;
 use crate::world::value::Val;
 
+/// `qmp_block_stream`, `hmp_block_stream`
+pub(super) const COMMANDS: JobCommands = JobCommands {
+    qmp: |w, command| match command {
+        Command::BlockStream(args) => Ok(w.block_stream(&args)),
+        other => Err(other),
+    },
+    hmp: &[HmpJobCommand { name: "block_stream", arguments: hmp_arguments }],
+    listed_as: Some(("stream", "Streaming")),
+};
+
+/// The device's name is the job's, too.
+fn hmp_arguments(args: &HmpArgs) -> Vec<(&'static str, Json)> {
+    let device = args.text("device").unwrap_or_default();
+    let mut members = vec![("device", Json::str(device)), ("job-id", Json::str(device))];
+    members.extend(args.int("speed").map(|speed| ("speed", Json::Int(speed))));
+    members.extend(args.text("base").map(|base| ("base", Json::str(base))));
+    members
+}
+
 impl World {
     /// `qmp_block_stream`. Leaves `Val::Done`.
-    pub(in crate::world) fn block_stream(&mut self, args: &BlockStream) -> Flow {
+    fn block_stream(&mut self, args: &BlockStream) -> Flow {
         match self.block_stream_checks(args) {
             Err(err) => self.ret(Val::Done(Err(err))),
             Ok(start) => self.stream_start(start),

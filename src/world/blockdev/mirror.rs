@@ -1,23 +1,35 @@
 //! `blockdev-mirror` and `drive-mirror` (`blockdev.c`).
 
+use crate::qmp::command::Command;
 use crate::qmp::error::QmpError;
 use crate::qmp::types::{BlockdevMirror, DriveMirror, MirrorCopyMode, NewImageMode, OnError, SyncMode};
 use crate::world::World;
 use crate::world::arena::NodeId;
 use crate::world::block::create::{ImgCreateFrame, NewImage};
-use crate::world::block::driver::Driver;
 use crate::world::block::graph::GraphFrame;
 use crate::world::block::graph::OpenFlags;
 use crate::world::block::open::open::OpenFrame;
 use crate::world::block::open::spec::OpenSpec;
 use crate::world::frame::{Flow, Frame};
 use crate::world::job::JobFlags;
+use crate::world::job::commands::{HmpJobCommand, JobCommands, copy_arguments};
 use crate::world::job::mirror::{BackingMode, MirrorArgs, MirrorFrame};
 use crate::world::value::Val;
 use std::sync::Arc;
 
 /// What a mirror's granularity may be, in bytes.
 const GRANULARITY: std::ops::RangeInclusive<u64> = 512..=64 << 20;
+
+/// `qmp_blockdev_mirror`, `qmp_drive_mirror`, `hmp_drive_mirror`
+pub(super) const COMMANDS: JobCommands = JobCommands {
+    qmp: |w, command| match command {
+        Command::BlockdevMirror(args) => Ok(w.blockdev_mirror(&args)),
+        Command::DriveMirror(args) => Ok(w.drive_mirror(args)),
+        other => Err(other),
+    },
+    hmp: &[HmpJobCommand { name: "drive_mirror", arguments: copy_arguments }],
+    listed_as: None,
+};
 
 /// What `blockdev-mirror` and `drive-mirror` have in common, as it was given: the arguments of `blockdev_mirror_common`, which knows the
 /// defaults.
@@ -40,30 +52,8 @@ struct Arguments<'a> {
 }
 
 impl World {
-    /// `bdrv_recurse_can_replace`: nothing but filters stands between the two, or it is a child of a quorum.
-    pub(in crate::world) fn bdrv_recurse_can_replace(&self, bs: NodeId, to_replace: NodeId) -> bool {
-        let mut at = Some(bs);
-        while let Some(node) = at {
-            if node == to_replace {
-                return true;
-            }
-            match &self.graph.nodes[node].driver {
-                Some(Driver::Quorum(_)) => return self.quorum_can_replace(node, to_replace),
-                Some(Driver::Blkverify(_)) => {
-                    let test = self.blkverify_test(node);
-                    if test.is_some_and(|test| self.bdrv_recurse_can_replace(test, to_replace)) {
-                        return true;
-                    }
-                }
-                _ => {}
-            }
-            at = self.graph.filter_bs(node);
-        }
-        false
-    }
-
     /// `qmp_blockdev_mirror`. Leaves `Val::Done`.
-    pub(in crate::world) fn blockdev_mirror(&mut self, args: &BlockdevMirror) -> Flow {
+    fn blockdev_mirror(&mut self, args: &BlockdevMirror) -> Flow {
         let nodes = self.qmp_get_root_bs(&args.device).and_then(|bs| Ok((bs, self.lookup_bs(&args.target)?)));
         let (bs, target) = match nodes {
             Ok(nodes) => nodes,
@@ -170,7 +160,7 @@ impl World {
     }
 
     /// `qmp_drive_mirror`. Leaves `Val::Done`.
-    pub(in crate::world) fn drive_mirror(&mut self, mut args: Box<DriveMirror>) -> Flow {
+    fn drive_mirror(&mut self, mut args: Box<DriveMirror>) -> Flow {
         let bs = match self.qmp_get_root_bs(&args.device) {
             Ok(bs) => bs,
             Err(err) => return self.ret(Val::Done(Err(err))),

@@ -14,3 +14,10 @@ pub(in crate::world) mod resize;
 pub mod throttle;
 pub mod transaction;
 pub mod x_blockdev_change;
+
+use super::job::commands::JobCommands;
+use super::job::create;
+
+/// The commands that start jobs, a table for each type of job.
+pub(super) const JOB_COMMANDS: [&JobCommands; 5] =
+    [&backup::COMMANDS, &mirror::COMMANDS, &block_commit::COMMANDS, &block_stream::COMMANDS, &create::COMMANDS];

@@ -50,6 +50,7 @@ impl From<StatusFrame> for Frame {
 
 impl StatusFrame {
     /// Runs the frame.
+    #[inline(always)]
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {
         match self {
             StatusFrame::StatusNext(asking) => w.nbd_status_next(asking),

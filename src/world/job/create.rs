@@ -4,6 +4,7 @@ use super::JobFlags;
 use super::hooks::{JobDriver, JobHooks, WatchHooks};
 use crate::base::errno::Errno;
 use crate::job::status::JobType;
+use crate::qmp::command::Command;
 use crate::qmp::error::QmpError;
 use crate::qmp::types::{BlockdevCreate, CreateOptions};
 use crate::world::World;
@@ -12,6 +13,7 @@ use crate::world::block::create::AfterCreate;
 use crate::world::block::open::unsupported;
 use crate::world::frame::{Flow, Frame};
 use crate::world::job::JobFrame;
+use crate::world::job::commands::JobCommands;
 use crate::world::monitor::MonitorFrame;
 use crate::world::value::Val;
 
@@ -39,6 +41,16 @@ pub(in crate::world) const HOOKS: JobHooks = JobHooks {
     watch: WatchHooks { may_rest: None, bitmap: None, target: None },
 };
 
+/// `qmp_blockdev_create`
+pub(in crate::world) const COMMANDS: JobCommands = JobCommands {
+    qmp: |w, command| match command {
+        Command::BlockdevCreate(args) => Ok(w.blockdev_create(*args)),
+        other => Err(other),
+    },
+    hmp: &[],
+    listed_as: None,
+};
+
 /// The frames of this file: the rest of a function each.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
@@ -57,7 +69,7 @@ impl CreateFrame {
 
 impl World {
     /// `qmp_blockdev_create`
-    pub(in crate::world) fn blockdev_create(&mut self, args: BlockdevCreate) -> Flow {
+    fn blockdev_create(&mut self, args: BlockdevCreate) -> Flow {
         let refused = match (unsupported::create_option(&args.options), &args.options) {
             (Some(name), _) => Some(format!("not simulated: {name}")),
             (None, CreateOptions::Other(..)) => Some("Driver does not support blockdev-create".to_owned()),

@@ -5,6 +5,7 @@
 
 pub mod backup;
 pub mod block_job;
+pub mod commands;
 pub mod commit;
 pub mod create;
 pub mod hooks;

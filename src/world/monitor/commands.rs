@@ -1,7 +1,5 @@
 //! What each QMP command does. The long ones are in files of their own; those the model lacks say so.
-//!
-//! This is the one place of the monitor where kinds of jobs are named: QMP has a command of its own to start each of them, and QEMU's table of
-//! commands (`qmp_init_marshal`), which this one stands for, names them too. What is done to a job afterwards names none.
+//! Those that start a job stand in a table of its type ([`JOB_COMMANDS`]).
 
 use crate::base::Json;
 use crate::bitmap::CheckFlags;
@@ -9,6 +7,7 @@ use crate::qmp::command::Command;
 use crate::qmp::types::{DriveName, TransactionAction};
 use crate::world::World;
 use crate::world::block::open::unsupported::not_simulated;
+use crate::world::blockdev::JOB_COMMANDS;
 use crate::world::blockdev::resize::ResizeFrame;
 use crate::world::frame::Flow;
 use crate::world::value::Val;
@@ -66,17 +65,10 @@ impl World {
             }
             C::XDebugBlockDirtyBitmapSha256(at) => self.bitmap_sha256(&at),
             C::Transaction(args) => self.qmp_transaction(&args),
-            C::BlockdevBackup(args) => self.blockdev_do_action(TransactionAction::BlockdevBackup(args)),
-            C::DriveBackup(args) => self.blockdev_do_action(TransactionAction::DriveBackup(args)),
-            C::BlockdevCreate(args) => self.blockdev_create(*args),
             C::BlockdevSnapshot(args) => self.blockdev_do_action(TransactionAction::Snapshot(args)),
             C::BlockdevSnapshotSync(args) => self.blockdev_do_action(TransactionAction::SnapshotSync(args)),
             C::BlockdevSnapshotInternalSync(_) => self.lacking("blockdev-snapshot-internal-sync"),
             C::BlockdevSnapshotDeleteInternalSync { .. } => self.lacking("blockdev-snapshot-delete-internal-sync"),
-            C::BlockdevMirror(args) => self.blockdev_mirror(&args),
-            C::DriveMirror(args) => self.drive_mirror(args),
-            C::BlockCommit(args) => self.block_commit(&args),
-            C::BlockStream(args) => self.block_stream(&args),
             C::ChangeBackingFile { device, image_node_name, backing_file } => {
                 self.change_backing_file(&device, &image_node_name, backing_file)
             }
@@ -122,8 +114,19 @@ impl World {
             C::NotSimulated("query-target") => self.query(|_| Json::dict(vec![("arch", "x86_64".into())])),
             C::Machine(command) => self.machine_command(*command),
             C::NotSimulated(name) => self.lacking(name),
-            job => self.job_command(job),
+            job => self.start_job(job),
         }
+    }
+
+    /// A command that starts a job, or one about a job.
+    fn start_job(&mut self, mut command: Command) -> Flow {
+        for of_type in JOB_COMMANDS {
+            command = match (of_type.qmp)(self, command) {
+                Ok(flow) => return flow,
+                Err(other) => other,
+            };
+        }
+        self.job_command(command)
     }
 
     fn lacking(&mut self, name: &str) -> Flow {

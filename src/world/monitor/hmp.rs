@@ -4,14 +4,16 @@
 use crate::base::Json;
 use crate::qmp::command::{Command, parse_command};
 use crate::qmp::error::QmpError;
+use crate::qmp::hmp::args::HmpArgs;
 use crate::qmp::hmp::{self, HmpLine, error_reply, report_reply};
-use crate::qmp::hmp_args::HmpArgs;
 use crate::qmp::recorded;
 use crate::world::World;
 use crate::world::block::backend::BackendFrame;
 use crate::world::block::open::unsupported::not_simulated;
 use crate::world::block::perms::perm;
+use crate::world::blockdev::JOB_COMMANDS;
 use crate::world::frame::{Flow, Frame};
+use crate::world::job::commands::HmpJobCommand;
 use crate::world::monitor::qemu_io::QemuIoFrame;
 use crate::world::system::boot::device_options;
 use crate::world::value::Val;
@@ -146,7 +148,6 @@ impl World {
     fn qmp_arguments(&self, name: &str, args: &HmpArgs) -> Json {
         let device = args.text("device").unwrap_or_default();
         let given = |key: &'static str, from: &str| args.text(from).map(|text| (key, Json::str(text)));
-        let mode = if args.on("reuse") { "existing" } else { "absolute-paths" };
         let mut members: Vec<(&'static str, Json)> = Vec::new();
         match name {
             "nbd_server_stop" => {}
@@ -166,19 +167,8 @@ impl World {
                 members.extend(given("format", "arg"));
                 members.extend(given("read-only-mode", "read-only-mode"));
             }
-            "block_stream" => {
-                members.extend([("device", Json::str(device)), ("job-id", Json::str(device))]);
-                members.extend(args.int("speed").map(|speed| ("speed", Json::Int(speed))));
-                members.extend(given("base", "base"));
-            }
-            "drive_backup" | "drive_mirror" => {
-                let sync = if args.on("full") { "full" } else { "top" };
-                members.extend([("device", Json::str(device)), ("sync", sync.into()), ("mode", mode.into())]);
-                members.extend(given("target", "target"));
-                members.extend(given("format", "format"));
-                members.extend(args.on("compress").then_some(("compress", true.into())));
-            }
             "snapshot_blkdev" => {
+                let mode = if args.on("reuse") { "existing" } else { "absolute-paths" };
                 members.extend([("device", Json::str(device)), ("mode", mode.into())]);
                 members.extend(given("snapshot-file", "snapshot-file"));
                 members.extend(given("format", "format"));
@@ -190,7 +180,10 @@ impl World {
                 let limits = ["bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"];
                 members.extend(limits.map(|key| (key, Json::Int(args.int(key).unwrap_or_default()))));
             }
-            other => unreachable!("{other} has no arguments of its own"),
+            other => match starts_job(other) {
+                Some(command) => members = (command.arguments)(args),
+                None => unreachable!("{other} has no arguments of its own"),
+            },
         }
         Json::dict(members)
     }
@@ -256,11 +249,11 @@ impl World {
             let (offset, len, speed) = (number("offset"), number("len"), number("speed"));
             let done =
                 format!("device {}: Completed {offset} of {len} bytes, speed limit {speed} bytes/s", text("device"));
-            // QEMU words the entry of a stream otherwise than those of all other jobs, and goes by the type's name for it.
-            let line = if text("type") == "stream" {
-                format!("Streaming {done}")
-            } else {
-                format!("Type {}, {done}", text("type"))
+            let word =
+                JOB_COMMANDS.iter().filter_map(|of_type| of_type.listed_as).find(|(name, _)| *name == text("type"));
+            let line = match word {
+                Some((_, word)) => format!("{word} {done}"),
+                None => format!("Type {}, {done}", text("type")),
             };
             out.push_str(&report_reply(&line));
         }
@@ -345,13 +338,18 @@ impl World {
     }
 }
 
-/// The name in QMP of a command that has one. Jobs are started by commands of their own here, too, and named for that alone.
+/// The row of a command that starts a job.
+fn starts_job(name: &str) -> Option<&'static HmpJobCommand> {
+    JOB_COMMANDS.iter().flat_map(|of_type| of_type.hmp).find(|command| command.name == name)
+}
+
+/// The name in QMP of a command that has one.
 fn qmp_name(name: &str) -> String {
     match name {
         "change" => "blockdev-change-medium".to_owned(),
         "snapshot_blkdev" => "blockdev-snapshot-sync".to_owned(),
-        "block_stream" | "drive_backup" | "drive_mirror" | "nbd_server_add" | "nbd_server_remove"
-        | "nbd_server_stop" | "object_del" => name.replace('_', "-"),
+        "nbd_server_add" | "nbd_server_remove" | "nbd_server_stop" | "object_del" => name.replace('_', "-"),
+        job if starts_job(job).is_some() => job.replace('_', "-"),
         other => other.to_owned(),
     }
 }

@@ -7,9 +7,9 @@ use crate::base::time::{Instant, Rebase, Shift, Span, timeless};
 use crate::block::accounting::AcctType;
 use crate::block::content::{Data, WriteTag};
 use crate::block::qemu_io::Report;
+use crate::block::qemu_io::text;
+use crate::block::qemu_io::text::Done;
 use crate::block::qemu_io::{self, QemuIo, Read, Write, WriteData};
-use crate::block::qemu_io_text as text;
-use crate::block::qemu_io_text::Done;
 use crate::qmp::hmp;
 use crate::world::World;
 use crate::world::aio::step::Cond;
@@ -17,7 +17,6 @@ use crate::world::arena::{BackendId, NodeId};
 use crate::world::block::backend::BackendFrame;
 use crate::world::block::backend::BlkRequest;
 use crate::world::block::drain::DrainFrame;
-use crate::world::block::driver::Driver;
 use crate::world::block::io::request::IoFlags;
 use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
@@ -252,34 +251,10 @@ impl World {
         let driver = self.graph.nodes[node].drv();
         let name = driver.format_name();
         let protocol = driver.has_protocol_name().then_some(name);
-        // `bdrv_get_info`: filters and raw pass it on.
-        let mut at = node;
-        while self.graph.nodes[at].drv().has_raw_status() {
-            at = self.below(at);
-        }
-        let sizes = match self.graph.nodes[at].drv() {
-            Driver::Qcow2(state) => Some((state.q.cluster_size(), state.q.vm_state_offset())),
-            Driver::File(_) => Some((0, 0)),
-            _ => None,
-        };
-        let specific = match self.graph.nodes[node].drv() {
-            Driver::Qcow2(state) => {
-                let q = &state.q;
-                let mut lines = vec![format!("compat: {}", if q.version() == 2 { "0.10" } else { "1.1" })];
-                lines.push(format!("compression type: {}", q.compression_type()));
-                if q.version() > 2 {
-                    lines.push(format!("lazy refcounts: {}", q.lazy_refcounts()));
-                }
-                lines.push(format!("refcount bits: {}", q.refcount_bits()));
-                if q.version() > 2 {
-                    lines.extend([format!("corrupt: {}", q.is_corrupt()), "extended l2: false".to_owned()]);
-                }
-                lines
-            }
-            _ => Vec::new(),
-        };
+        let sizes = self.bdrv_get_info(node).map(|info| (info.cluster_size, info.vm_state_offset));
+        let specific = self.bdrv_get_specific_info(node).and_then(|info| info.get("data").cloned());
         self.console_raw(&text::info(name, protocol, sizes));
-        let lines: String = specific.iter().map(|line| format!("    {line}\r\n")).collect();
+        let lines = specific.map(|data| specific_dump(&data)).unwrap_or_default();
         if !lines.is_empty() {
             return self.give_instead(Val::Json(Ok(Json::str(&format!("Format specific information:\r\n{lines}")))));
         }
@@ -395,4 +370,19 @@ impl World {
             self.aio_co_wake(crate::world::arena::CoId(one.request));
         }
     }
+}
+
+/// `bdrv_image_info_specific_dump`: members in the order of QEMU's hash table; a list of bitmaps is not shown.
+fn specific_dump(data: &Json) -> String {
+    const ORDER: [&str; 6] =
+        ["compat", "compression-type", "lazy-refcounts", "refcount-bits", "corrupt", "extended-l2"];
+    let shown = ORDER.iter().filter_map(|key| {
+        let text = match data.get(key)? {
+            Json::Str(text) => text.to_string(),
+            Json::Bool(on) => on.to_string(),
+            number => number.as_u64()?.to_string(),
+        };
+        Some(format!("    {}: {text}\r\n", key.replace('-', " ")))
+    });
+    shown.collect()
 }

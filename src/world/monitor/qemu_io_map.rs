@@ -1,7 +1,7 @@
 //! `map` and `alloc` of qemu-io: what of an image is allocated in its top layer (`qemu-io-cmds.c`).
 
 use crate::base::errno::Ret;
-use crate::block::qemu_io_text as text;
+use crate::block::qemu_io::text;
 use crate::world::World;
 use crate::world::arena::{BackendId, NodeId};
 use crate::world::block::io::status::StatusFrame;

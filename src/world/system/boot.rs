@@ -8,7 +8,7 @@ use crate::qmp::error::QmpError;
 use crate::qmp::json::parse_one;
 use crate::qmp::keyval::parse_keyval;
 use crate::qmp::types::{AioOption, BlockdevOptions, ObjectOptions};
-use crate::qmp::visit::{Mode, ValueAt};
+use crate::qmp::visit::{InputVisitor, ValueAt};
 use crate::world::World;
 use crate::world::arena::BackendId;
 use crate::world::arena::NodeId;
@@ -322,7 +322,10 @@ impl World {
         let json = text.starts_with('{');
         let options = if json { parse_one(text) } else { parse_keyval(text, Some("qom-type")) };
         let done = options.and_then(|options| {
-            let object = ObjectOptions::visit(ValueAt::root(&options, if json { Mode::Json } else { Mode::Keyval }))?;
+            let object = ObjectOptions::visit(ValueAt::root(
+                &options,
+                if json { InputVisitor::Json } else { InputVisitor::Keyval },
+            ))?;
             if unique && self.machine.object(&object.id).is_some() {
                 return Err(QmpError::generic(format!("Duplicate ID '{}' for object", object.id)));
             }

@@ -411,36 +411,6 @@ impl World {
         Box::new(standing)
     }
 
-    /// What a node reads as now.
-    #[must_use]
-    pub fn frozen(&self, node: NodeId) -> Frozen {
-        let Some(n) = self.graph.nodes.get(node) else { return Frozen::Unknown };
-        let below = |edge: Option<_>| edge.map(|edge| self.frozen(self.graph.bs(edge)));
-        match &n.driver {
-            None => Frozen::Unknown,
-            Some(_) if n.dropped => Frozen::Unknown,
-            Some(Driver::Null(null)) if null.read_zeroes => Frozen::Zero,
-            Some(Driver::Null(_) | Driver::SnapshotAccess) => Frozen::Unknown,
-            Some(Driver::Nbd(nbd)) => self.frozen_behind(nbd),
-            // What a real file holds was not all read.
-            Some(Driver::File(_)) if self.files.is_connected() => Frozen::Unknown,
-            Some(Driver::File(file)) => match self.files.get(&file.path) {
-                Some(content) => Frozen::File { path: file.path.clone(), file: content.clone() },
-                None => Frozen::Unknown,
-            },
-            Some(Driver::Raw(raw)) => {
-                let below = Box::new(below(n.file).unwrap_or(Frozen::Unknown));
-                Frozen::Shifted { offset: raw.offset, size: raw.size, below }
-            }
-            Some(Driver::Qcow2(q)) => Frozen::Qcow2(Box::new(crate::host::FrozenImage {
-                driver: q.q.clone(),
-                file: below(n.file).unwrap_or(Frozen::Unknown),
-                backing: below(n.backing),
-            })),
-            Some(_) => below(self.graph.filter_child(node)).unwrap_or(Frozen::Unknown),
-        }
-    }
-
     /// A drained section is there.
     fn see_drained(&mut self, node: NodeId) {
         let Some(n) = self.graph.nodes.get(node) else { return };

@@ -10,6 +10,9 @@ use crate::trace::{Level, RecordKind};
 use crate::world::World;
 use crate::world::aio::coroutine::Wait;
 use crate::world::arena::NodeId;
+use crate::world::block::edges::Role;
+use crate::world::block::filename::{Described, filename};
+use crate::world::block::graph::Node;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use crate::world::watch::feed::Seen;
@@ -51,7 +54,24 @@ impl BlkdebugFrame {
     }
 }
 
+/// `blkdebug_child_perm`
+pub(super) fn child_perm(node: &Node, _: Role, taken: u8, shared: u8) -> (u8, u8) {
+    let Driver::Blkdebug(blkdebug) = node.drv() else { unreachable!("it is its driver's hook") };
+    (taken | blkdebug.take_child_perms, shared & !blkdebug.unshare_child_perms)
+}
+
 impl World {
+    /// `blkdebug_refresh_filename`: a name says no more than the file with the rules.
+    pub(super) fn blkdebug_refresh_filename(&self, node: NodeId, described: Described<'_>) -> Arc<str> {
+        let n = &self.graph.nodes[node];
+        let (Driver::Blkdebug(blkdebug), Some(below)) = (n.drv(), described.below) else { return "".into() };
+        let exact = self.exact_filename_of(below);
+        if exact.is_empty() || described.given.iter().any(|(name, _)| &**name != "config") {
+            return "".into();
+        }
+        filename(format!("blkdebug:{}:{exact}", blkdebug.config.as_deref().unwrap_or_default()))
+    }
+
     /// The blkdebug driver of a node.
     pub(in crate::world) fn blkdebug_mut(&mut self, node: NodeId) -> Option<&mut BlkdebugDriver> {
         match self.graph.nodes.get_mut(node)?.driver.as_mut()? {

@@ -51,6 +51,7 @@ pub enum BlockCopyFrame {
 
 impl BlockCopyFrame {
     /// Runs the frame.
+    #[inline(always)]
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {
         match self {
             BlockCopyFrame::CopyCommon(call) => w.copy_common(call),

@@ -19,11 +19,13 @@ use crate::world::block::driver::block_copy::BlockCopyFrame;
 use crate::world::block::edges::EdgesFrame;
 use crate::world::block::edges::Role;
 use crate::world::block::graph::GraphFrame;
-use crate::world::block::graph::{Node, OpenFlags};
+use crate::world::block::graph::Node;
+use crate::world::block::graph::OpenFlags;
 use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::block::io::IoFrame;
 use crate::world::block::io::request::IoFlags;
 use crate::world::block::open::spec::DriverSpec;
+use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
 use crate::world::job::backup::BackupArgs;
 use crate::world::value::{BlockStatus, Val};
@@ -147,6 +149,17 @@ impl CopyBeforeWriteFrame {
                 w.cbw_opened(cbw, discard_source, min_cluster)
             }
         }
+    }
+}
+
+/// `cbw_child_perm`
+pub(super) fn child_perm(node: &Node, role: Role, taken: u8, shared: u8) -> (u8, u8) {
+    let Driver::Cbw(cbw) = node.drv() else { unreachable!("it is its driver's hook") };
+    let discard = if cbw.discard_source { perm::WRITE } else { 0 };
+    match role {
+        Role::Filtered if node.parents.is_empty() => (taken, shared),
+        Role::Filtered => (taken | perm::CONSISTENT_READ | discard, shared & !(perm::WRITE | perm::RESIZE)),
+        _ => (perm::WRITE, perm::ALL & !perm::RESIZE),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::block::io::IoFrame;
 use crate::world::block::io::request::IoFlags;
 use crate::world::block::io::status::{StatusFrame, StatusReq};
+use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 
@@ -68,6 +69,11 @@ impl CopyOnReadFrame {
             CopyOnReadFrame::CorPreadv(read) => w.cor_preadv(read),
         }
     }
+}
+
+/// `cor_child_perm`
+pub(super) fn child_perm(_: &Node, _: Role, taken: u8, shared: u8) -> (u8, u8) {
+    (taken | perm::WRITE_UNCHANGED, shared | perm::WRITE_UNCHANGED)
 }
 
 impl World {

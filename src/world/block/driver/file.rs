@@ -1,20 +1,25 @@
 //! Files of the simulated host as protocol nodes (`block/file-posix.c`).
 
 use super::Driver;
-use crate::base::errno::Errno;
+use crate::base::errno::{Errno, Ret};
 use crate::base::units::align_up;
 use crate::block::qcow2::{Ask, Got, Op};
+use crate::host::Frozen;
 use crate::qmp::error::QmpError;
 use crate::trace::{Level, Phase};
 use crate::world::World;
 use crate::world::aio::device::{DeviceOp, DeviceRequest};
 use crate::world::arena::NodeId;
+use crate::world::block::filename::Described;
 use crate::world::block::graph::Node;
-use crate::world::block::io::copy_range::CopyRange;
+use crate::world::block::io::copy_range::{CopyRange, CopyRangeFrame};
 use crate::world::block::open::spec::DriverSpec;
 use crate::world::frame::Flow;
 use crate::world::value::{BlockStatus, Val};
 use std::sync::Arc;
+
+/// Unit in which the host's file system gives space, in bytes.
+const HOST_BLOCK: u64 = 4096;
 
 /// `BDRVRawState` of `file-posix.c`
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -156,8 +161,33 @@ impl World {
         status(data, run)
     }
 
+    /// `block/file-posix.c:raw_co_copy_range_from`: on to the target.
+    pub(super) fn file_copy_range_from(&mut self, copy: CopyRange) -> Flow {
+        self.seq([CopyRangeFrame::CopyRangeTo(copy).into()])
+    }
+
+    /// The name that it was opened by; QEMU's driver has none to give in its place.
+    pub(super) fn file_refresh_filename(&self, node: NodeId, _: Described<'_>) -> Arc<str> {
+        self.graph.nodes[node].file_driver().map_or_else(|| "".into(), |file| file.filename.clone())
+    }
+
+    /// `block/file-posix.c:raw_co_get_allocated_file_size`
+    pub(super) fn file_allocated_size(&self, node: NodeId) -> Ret<u64> {
+        let file = self.graph.nodes[node].file_driver().ok_or(Errno::ENOTSUP)?;
+        Ok(align_up(self.files.allocated(&file.path), HOST_BLOCK))
+    }
+
+    /// The file; what a real one holds was not all read.
+    pub(super) fn file_frozen(&self, node: NodeId) -> Frozen {
+        let file = self.graph.nodes[node].file_driver().filter(|_| !self.files.is_connected());
+        match file.and_then(|file| Some((file.path.clone(), self.files.get(&file.path)?.clone()))) {
+            Some((path, file)) => Frozen::File { path, file },
+            None => Frozen::Unknown,
+        }
+    }
+
     /// `block/file-posix.c:raw_co_copy_range_to`
-    pub(in crate::world) fn copy_file_range(&mut self, copy: &CopyRange) -> Flow {
+    pub(super) fn file_copy_range_to(&mut self, copy: CopyRange) -> Flow {
         let Driver::File(file) = self.graph.nodes[copy.src].drv() else {
             return self.ret(Val::err(Errno::ENOTSUP));
         };

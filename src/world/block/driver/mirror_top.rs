@@ -9,7 +9,10 @@ use crate::world::World;
 use crate::world::arena::{JobId, NodeId};
 use crate::world::block::backend::BlkRequest;
 use crate::world::block::driver::DriverFrame;
+use crate::world::block::edges::Role;
+use crate::world::block::graph::Node;
 use crate::world::block::io::request::{IoFlags, WriteReq};
+use crate::world::block::perms::perm;
 use crate::world::frame::Flow;
 use crate::world::job::block_job::ErrorAction;
 use crate::world::job::hooks::JobDriver;
@@ -36,6 +39,17 @@ pub struct TopWrite {
     job: JobId,
     /// Its operation.
     op: u32,
+}
+
+/// `bdrv_mirror_top_child_perm`: what the filter's users ask is passed on. Under a commit nobody above the base may count on consistent
+/// reads, and the base is written to.
+pub(super) fn child_perm(node: &Node, _: Role, taken: u8, shared: u8) -> (u8, u8) {
+    let Driver::MirrorTop(top) = node.drv() else { unreachable!("it is its driver's hook") };
+    match (top.stop, top.is_commit) {
+        (true, _) => (0, perm::ALL),
+        (false, true) => (taken & !perm::CONSISTENT_READ, shared | perm::WRITE),
+        (false, false) => (taken, shared),
+    }
 }
 
 impl World {

@@ -9,21 +9,21 @@ pub mod copies;
 pub mod copy_before_write;
 pub mod copy_on_read;
 pub mod file;
+pub mod info;
 pub mod mirror_top;
 pub mod nbd;
 pub mod null;
 pub mod qcow2;
-pub mod qcow2_create;
 pub mod raw;
 pub mod rows;
 pub mod snapshot_access;
 pub mod throttle;
 
-use crate::base::errno::{Errno, Ret};
+use crate::base::errno::Errno;
 use crate::base::units::{SECTOR, align_up};
 use crate::block::blkdebug::IoType;
 use crate::block::content::Data;
-use crate::nbd::{cmd, flag};
+use crate::nbd::cmd;
 use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::aio::device::DeviceOp;
@@ -47,7 +47,6 @@ use file::FileDriver;
 use null::NullDriver;
 use qcow2::Qcow2Node;
 use raw::RawDriver;
-use rows::ZeroFlags;
 use std::sync::Arc;
 use throttle::throttled;
 
@@ -127,6 +126,7 @@ pub enum DriverFrame {
 
 impl DriverFrame {
     /// Runs the frame.
+    #[inline(always)]
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {
         match self {
             DriverFrame::DriverClose(bs) => w.driver_close(bs),
@@ -279,24 +279,6 @@ impl World {
         }
     }
 
-    /// Whether the node takes zero writes with `BDRV_REQ_NO_FALLBACK` (`supported_zero_flags`).
-    #[must_use]
-    pub(in crate::world) fn supports_zero_no_fallback(&self, node: NodeId) -> bool {
-        let driver = self.graph.nodes[node].drv();
-        match (driver.row().zero_flags, driver) {
-            (ZeroFlags::None, _) => false,
-            (ZeroFlags::Own, Driver::Nbd(nbd)) => {
-                nbd.offers(flag::SEND_WRITE_ZEROES) && nbd.offers(flag::SEND_FAST_ZERO)
-            }
-            (ZeroFlags::Own, Driver::Qcow2(q)) => q.q.version() >= 3,
-            (ZeroFlags::Own, _) => true,
-            (ZeroFlags::OfAllBelow, _) => {
-                self.quorum_children(node).into_iter().all(|child| self.supports_zero_no_fallback(child))
-            }
-            (ZeroFlags::OfBelow | ZeroFlags::NoFallbackOfBelow, _) => self.supports_zero_no_fallback(self.below(node)),
-        }
-    }
-
     /// The driver's zero write. Leaves `Val::Ret`.
     pub(in crate::world) fn driver_pwrite_zeroes(&mut self, req: Box<WriteReq>) -> Flow {
         let node = req.node;
@@ -441,17 +423,6 @@ impl World {
         self.seq([StatusFrame::Status { node: below, offset, bytes, want_zero }.into()])
     }
 
-    /// `bdrv_get_info`'s cluster size: `None` where the driver has no such notion.
-    #[must_use]
-    pub(in crate::world) fn cluster_size_of(&self, node: NodeId) -> Option<u64> {
-        match self.graph.nodes[node].driver.as_ref()? {
-            Driver::Qcow2(q) => Some(q.cluster_size()),
-            Driver::File(_) => Some(0),
-            Driver::Null(_) | Driver::SnapshotAccess | Driver::Quorum(_) | Driver::Nbd(_) => None,
-            _ => self.cluster_size_of(self.below(node)),
-        }
-    }
-
     /// `bdrv_refresh_limits`
     pub(in crate::world) fn refresh_limits(&mut self, node: NodeId) {
         let n = &self.graph.nodes[node];
@@ -580,21 +551,5 @@ impl World {
         }
         self.graph.nodes[node].bitmaps.release_named();
         Flow::Go
-    }
-
-    /// `bdrv_co_get_allocated_file_size`, in bytes.
-    ///
-    /// # Errors
-    /// `ENOTSUP` for protocols that cannot tell. To QEMU blkdebug is one.
-    pub(in crate::world) fn allocated_size(&self, node: NodeId) -> Ret<u64> {
-        match self.graph.nodes[node].driver.as_ref() {
-            Some(Driver::File(file)) => Ok(self.files.allocated(&file.path)),
-            Some(Driver::Null(_)) => Ok(0),
-            None | Some(Driver::Blkdebug(_) | Driver::Blkverify(_) | Driver::Nbd(_)) => Err(Errno::ENOTSUP),
-            Some(Driver::Quorum(_)) => {
-                self.quorum_children(node).into_iter().map(|child| self.allocated_size(child)).sum()
-            }
-            Some(_) => self.allocated_size(self.below(node)),
-        }
     }
 }

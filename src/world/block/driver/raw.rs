@@ -3,13 +3,18 @@
 use crate::base::errno::{Errno, Ret};
 use crate::block::event::BlkdebugEvent;
 use crate::block::probe::{PROBE_SIZE, probe};
+use crate::host::Frozen;
 use crate::world::World;
 use crate::world::arena::NodeId;
 use crate::world::block::driver::DriverFrame;
 use crate::world::block::driver::blkdebug::BlkdebugFrame;
+use crate::world::block::edges::Role;
+use crate::world::block::graph::Node;
 use crate::world::block::io::IoFrame;
+use crate::world::block::io::copy_range::{CopyRange, CopyRangeFrame};
 use crate::world::block::io::discard::DiscardFrame;
 use crate::world::block::io::request::{IoFlags, WriteReq};
+use crate::world::block::perms::{default_child_perm, perm};
 use crate::world::frame::Flow;
 use crate::world::value::Val;
 
@@ -37,7 +42,43 @@ impl RawDriver {
     }
 }
 
+/// `raw_child_perm`: writes and resizes only where its users do.
+pub(super) fn child_perm(node: &Node, role: Role, taken: u8, shared: u8) -> (u8, u8) {
+    let role = if role == Role::RawImage { Role::Filtered } else { role };
+    let (p, s) = default_child_perm(node, role, taken, shared);
+    let own = perm::WRITE | perm::RESIZE;
+    ((p & !own) | (taken & own), s)
+}
+
 impl World {
+    /// `raw_co_copy_range_from`
+    pub(super) fn raw_copy_range_from(&mut self, mut copy: CopyRange) -> Flow {
+        match self.raw_adjust_offset(copy.src, copy.src_offset, copy.bytes, false) {
+            Ok(offset) => copy.src_offset = offset,
+            Err(errno) => return self.ret(Val::err(errno)),
+        }
+        copy.src = self.below(copy.src);
+        self.seq([CopyRangeFrame::CopyRangeFrom(copy).into()])
+    }
+
+    /// `raw_co_copy_range_to`
+    pub(super) fn raw_copy_range_to(&mut self, mut copy: CopyRange) -> Flow {
+        match self.raw_adjust_offset(copy.dst, copy.dst_offset, copy.bytes, true) {
+            Ok(offset) => copy.dst_offset = offset,
+            Err(errno) => return self.ret(Val::err(errno)),
+        }
+        copy.dst = self.below(copy.dst);
+        self.seq([CopyRangeFrame::CopyRangeTo(copy).into()])
+    }
+
+    /// A part of the file below.
+    pub(super) fn raw_frozen(&self, node: NodeId) -> Frozen {
+        let n = &self.graph.nodes[node];
+        let super::Driver::Raw(raw) = n.drv() else { unreachable!("it is its driver's hook") };
+        let below = n.file.map_or(Frozen::Unknown, |edge| self.frozen(self.graph.bs(edge)));
+        Frozen::Shifted { offset: raw.offset, size: raw.size, below: Box::new(below) }
+    }
+
     fn raw_adjust_offset(&self, node: NodeId, offset: u64, bytes: u64, is_write: bool) -> Ret<u64> {
         match self.graph.nodes[node].drv() {
             super::Driver::Raw(raw) => raw.adjust_offset(offset, bytes, is_write),

@@ -4,6 +4,19 @@
 //! in one place.
 
 use super::Driver;
+use super::info::DriverInfo;
+use crate::base::Json;
+use crate::base::errno::Ret;
+use crate::host::Frozen;
+use crate::world::World;
+use crate::world::arena::NodeId;
+use crate::world::block::edges::Role;
+use crate::world::block::filename::Described;
+use crate::world::block::graph::Node;
+use crate::world::block::io::copy_range::CopyRange;
+use crate::world::block::perms::{default_child_perm, perm};
+use crate::world::frame::Flow;
+use std::sync::Arc;
 
 /// Where block status comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,13 +27,27 @@ pub enum StatusFrom {
     Below,
 }
 
+/// Flags of zero writes that reach a driver.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ZeroSupport {
+    /// `BDRV_REQ_MAY_UNMAP`
+    pub may_unmap: bool,
+    /// `BDRV_REQ_NO_FALLBACK`
+    pub no_fallback: bool,
+}
+
+impl ZeroSupport {
+    /// All of them.
+    pub const ALL: ZeroSupport = ZeroSupport { may_unmap: true, no_fallback: true };
+}
+
 /// Which flags of zero writes reach the driver (`supported_zero_flags`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum ZeroFlags {
     /// None.
     None,
-    /// Its own ones.
-    Own,
+    /// Those that it says.
+    Own(fn(&World, NodeId) -> ZeroSupport),
     /// Those of the node below.
     OfBelow,
     /// Those that all of its children have.
@@ -62,7 +89,16 @@ impl MutableOpts {
     }
 }
 
-/// A driver's constants.
+/// `bdrv_child_perm`: what a node asks of a child with this role, where its own users take and share these permissions.
+type ChildPerm = fn(&Node, Role, u8, u8) -> (u8, u8);
+/// `bdrv_co_get_info`
+type GetInfo = fn(&World, NodeId) -> Option<DriverInfo>;
+/// `bdrv_co_copy_range_from`, `bdrv_co_copy_range_to`. Leaves `Val::Ret`.
+type CopyRangeHook = fn(&mut World, CopyRange) -> Flow;
+/// `bdrv_refresh_filename`: the exact name, empty where there is none.
+type RefreshFilename = fn(&World, NodeId, Described<'_>) -> Arc<str>;
+
+/// A driver's constants, and its hooks beside those of requests: `None` is QEMU's `NULL`.
 #[derive(Debug)]
 pub struct Row {
     /// `format_name`
@@ -89,8 +125,10 @@ pub struct Row {
     pub has_pdiscard: bool,
     /// `bdrv_co_flush`
     pub flush: FlushTo,
-    /// `bdrv_co_copy_range_from`, `bdrv_co_copy_range_to`
-    pub has_copy_range: bool,
+    /// `bdrv_co_copy_range_from`
+    pub copy_range_from: Option<CopyRangeHook>,
+    /// `bdrv_co_copy_range_to`
+    pub copy_range_to: Option<CopyRangeHook>,
     /// `bdrv_co_change_backing_file`
     pub has_change_backing_file: bool,
     /// `bdrv_make_empty`
@@ -101,8 +139,20 @@ pub struct Row {
     pub has_debug_breakpoint: bool,
     /// `bdrv_gather_child_options`: its children stand in a list among its options, not each under a name of its own.
     pub lists_children: bool,
-    /// `bdrv_refresh_filename` gives the name of the node below.
-    pub named_as_below: bool,
+    /// `bdrv_refresh_filename`
+    pub refresh_filename: Option<RefreshFilename>,
+    /// `bdrv_child_perm`
+    pub child_perm: ChildPerm,
+    /// `bdrv_co_get_info`; without it, a filter's is that of the node below.
+    pub get_info: Option<GetInfo>,
+    /// `bdrv_co_get_allocated_file_size`, in bytes; without it, that of the node below, but for drivers with a protocol name.
+    pub get_allocated_file_size: Option<fn(&World, NodeId) -> Ret<u64>>,
+    /// `bdrv_get_specific_info`
+    pub get_specific_info: Option<fn(&World, NodeId) -> Json>,
+    /// `bdrv_recurse_can_replace`: whether the second node may take the first one's place for its users.
+    pub recurse_can_replace: Option<fn(&World, NodeId, NodeId) -> bool>,
+    /// What it reads as, for watchers; without it, as the node that it filters.
+    pub frozen: Option<fn(&World, NodeId) -> Frozen>,
     /// `supported_zero_flags`
     pub zero_flags: ZeroFlags,
     /// What traces tell of its requests is told of those to its device.
@@ -119,6 +169,11 @@ pub struct Row {
     pub options_are_text: bool,
 }
 
+/// `bdrv_child_perm` of a node that reads only, whoever writes (`snapshot_access_child_perm`, `bdrv_commit_top_child_perm`).
+fn takes_nothing(_: &Node, _: Role, _: u8, _: u8) -> (u8, u8) {
+    (0, perm::ALL)
+}
+
 /// What most filters over `file` are.
 const FILTER: Row = Row {
     format_name: "",
@@ -133,13 +188,20 @@ const FILTER: Row = Row {
     has_pwrite_zeroes: true,
     has_pdiscard: true,
     flush: FlushTo::OwnCaches,
-    has_copy_range: false,
+    copy_range_from: None,
+    copy_range_to: None,
     has_change_backing_file: false,
     has_make_empty: false,
     has_add_child: false,
     has_debug_breakpoint: false,
     lists_children: false,
-    named_as_below: false,
+    refresh_filename: None,
+    child_perm: default_child_perm,
+    get_info: None,
+    get_allocated_file_size: None,
+    get_specific_info: None,
+    recurse_can_replace: None,
+    frozen: None,
     zero_flags: ZeroFlags::OfBelow,
     traced_at_device: false,
     length_of_below: true,
@@ -162,30 +224,61 @@ const PROTOCOL: Row = Row {
 
 const FILE: Row = Row {
     format_name: "file",
-    has_copy_range: true,
-    zero_flags: ZeroFlags::Own,
+    copy_range_from: Some(World::file_copy_range_from),
+    copy_range_to: Some(World::file_copy_range_to),
+    refresh_filename: Some(World::file_refresh_filename),
+    get_info: Some(|_, _| Some(DriverInfo::default())),
+    get_allocated_file_size: Some(World::file_allocated_size),
+    get_specific_info: Some(|_, _| Json::dict(vec![("type", "file".into()), ("data", Json::empty())])),
+    frozen: Some(World::file_frozen),
+    zero_flags: ZeroFlags::Own(|_, _| ZeroSupport::ALL),
     traced_at_device: true,
     mutable_opts: MutableOpts::Only(&["x-check-cache-dropped", "drop-cache"]),
     options_are_text: true,
     ..PROTOCOL
 };
 
-const NULL_CO: Row = Row { format_name: "null-co", has_pwrite_zeroes: false, has_pdiscard: false, ..PROTOCOL };
+const NULL_CO: Row = Row {
+    format_name: "null-co",
+    has_pwrite_zeroes: false,
+    has_pdiscard: false,
+    refresh_filename: Some(World::null_refresh_filename),
+    get_allocated_file_size: Some(|_, _| Ok(0)),
+    frozen: Some(World::null_frozen),
+    ..PROTOCOL
+};
 
 const NULL_AIO: Row = Row { format_name: "null-aio", ..NULL_CO };
 
-const NBD: Row = Row { format_name: "nbd", zero_flags: ZeroFlags::Own, ..PROTOCOL };
+const NBD: Row = Row {
+    format_name: "nbd",
+    refresh_filename: Some(World::nbd_refresh_filename),
+    frozen: Some(World::nbd_frozen),
+    zero_flags: ZeroFlags::Own(World::nbd_zero_flags),
+    ..PROTOCOL
+};
 
 const RAW: Row = Row {
     format_name: "raw",
     is_filter: false,
     length_of_below: false,
-    has_copy_range: true,
+    copy_range_from: Some(World::raw_copy_range_from),
+    copy_range_to: Some(World::raw_copy_range_to),
+    child_perm: super::raw::child_perm,
+    get_info: Some(|w, node| w.bdrv_get_info(w.below(node))),
+    frozen: Some(World::raw_frozen),
     mutable_opts: MutableOpts::Only(&["offset", "size"]),
     ..FILTER
 };
 
-const BLKDEBUG: Row = Row { format_name: "blkdebug", has_protocol_name: true, has_debug_breakpoint: true, ..FILTER };
+const BLKDEBUG: Row = Row {
+    format_name: "blkdebug",
+    has_protocol_name: true,
+    has_debug_breakpoint: true,
+    refresh_filename: Some(World::blkdebug_refresh_filename),
+    child_perm: super::blkdebug::child_perm,
+    ..FILTER
+};
 
 const COPY_BEFORE_WRITE: Row = Row {
     format_name: "copy-before-write",
@@ -193,11 +286,18 @@ const COPY_BEFORE_WRITE: Row = Row {
     copies_before_write: true,
     can_reopen: false,
     flush: FlushTo::Below,
-    named_as_below: true,
+    child_perm: super::copy_before_write::child_perm,
+    refresh_filename: Some(World::filename_of_below),
     ..FILTER
 };
 
-const COPY_ON_READ: Row = Row { format_name: "copy-on-read", is_job_filter: true, can_reopen: false, ..FILTER };
+const COPY_ON_READ: Row = Row {
+    format_name: "copy-on-read",
+    is_job_filter: true,
+    can_reopen: false,
+    child_perm: super::copy_on_read::child_perm,
+    ..FILTER
+};
 
 const THROTTLE: Row = Row { format_name: "throttle", mutable_opts: MutableOpts::Only(&["throttle-group"]), ..FILTER };
 
@@ -206,7 +306,8 @@ const MIRROR_TOP: Row = Row {
     is_job_filter: true,
     filtered_child_is_backing: true,
     flush: FlushTo::Below,
-    named_as_below: true,
+    child_perm: super::mirror_top::child_perm,
+    refresh_filename: Some(World::filename_of_below),
     zero_flags: ZeroFlags::NoFallbackOfBelow,
     can_reopen: false,
     ..FILTER
@@ -217,7 +318,7 @@ const MIRROR_TOP: Row = Row {
 const TEST_FILTER: Row = Row {
     format_name: "test-filter",
     filtered_child_is_backing: true,
-    named_as_below: true,
+    refresh_filename: Some(World::filename_of_below),
     can_reopen: false,
     ..FILTER
 };
@@ -226,9 +327,10 @@ const COMMIT_TOP: Row = Row {
     format_name: "commit_top",
     is_job_filter: true,
     filtered_child_is_backing: true,
+    child_perm: takes_nothing,
     has_pwrite_zeroes: false,
     has_pdiscard: false,
-    named_as_below: true,
+    refresh_filename: Some(World::filename_of_below),
     zero_flags: ZeroFlags::None,
     can_reopen: false,
     ..FILTER
@@ -239,12 +341,16 @@ const QCOW2: Row = Row {
     is_filter: false,
     supports_backing: true,
     status: StatusFrom::Driver,
-    has_copy_range: true,
+    copy_range_from: Some(World::qcow2_copy_range_from),
+    copy_range_to: Some(World::qcow2_copy_range_to),
+    get_info: Some(World::qcow2_get_info),
+    get_specific_info: Some(World::qcow2_get_specific_info),
+    frozen: Some(World::qcow2_frozen),
     has_change_backing_file: true,
     has_make_empty: true,
     reopen_does_io: true,
     mutable_opts: MutableOpts::AllBut(&["driver", "node-name", "force-share", "active"]),
-    zero_flags: ZeroFlags::Own,
+    zero_flags: ZeroFlags::Own(World::qcow2_zero_flags),
     length_of_below: false,
     ..FILTER
 };
@@ -253,7 +359,9 @@ const SNAPSHOT_ACCESS: Row = Row {
     format_name: "snapshot-access",
     is_filter: false,
     status: StatusFrom::Driver,
-    named_as_below: true,
+    child_perm: takes_nothing,
+    frozen: Some(|_, _| Frozen::Unknown),
+    refresh_filename: Some(World::filename_of_below),
     zero_flags: ZeroFlags::None,
     length_of_below: false,
     can_reopen: false,
@@ -265,6 +373,8 @@ const COMPRESS: Row = Row { format_name: "compress", can_reopen: false, ..FILTER
 const BLKVERIFY: Row = Row {
     format_name: "blkverify",
     flush: FlushTo::Test,
+    refresh_filename: Some(World::blkverify_refresh_filename),
+    recurse_can_replace: Some(World::blkverify_recurse_can_replace),
     zero_flags: ZeroFlags::None,
     has_protocol_name: true,
     has_pwrite_zeroes: false,
@@ -277,6 +387,9 @@ const BLKVERIFY: Row = Row {
 const QUORUM: Row = Row {
     format_name: "quorum",
     flush: FlushTo::AllBelow,
+    child_perm: super::copies::quorum::child_perm,
+    get_allocated_file_size: Some(World::quorum_allocated_size),
+    recurse_can_replace: Some(World::quorum_recurse_can_replace),
     has_add_child: true,
     lists_children: true,
     zero_flags: ZeroFlags::OfAllBelow,

@@ -3,10 +3,9 @@
 //! part, it fails with `ENOTSUP`, and whoever asked takes a buffer.
 
 use crate::base::errno::Errno;
-use crate::block::qcow2::{Ask, Child, Op};
+use crate::block::qcow2::{Ask, Child};
 use crate::world::World;
 use crate::world::arena::NodeId;
-use crate::world::block::driver::Driver;
 use crate::world::block::io;
 use crate::world::block::io::request::{self, IoFlags};
 use crate::world::block::io::write::WriteFrame;
@@ -58,8 +57,9 @@ impl World {
         if copy.bytes > io::REQUEST_MAX_BYTES || !inside(copy.src_offset) || !inside(copy.dst_offset) {
             return Err(Errno::EIO);
         }
-        let takes_part = |node: NodeId| self.graph.nodes[node].drv().row().has_copy_range;
-        if takes_part(copy.src) && takes_part(copy.dst) { Ok(()) } else { Err(Errno::ENOTSUP) }
+        let row = |node: NodeId| self.graph.nodes[node].drv().row();
+        let both = row(copy.src).copy_range_from.is_some() && row(copy.dst).copy_range_to.is_some();
+        if both { Ok(()) } else { Err(Errno::ENOTSUP) }
     }
 
     /// `bdrv_co_copy_range_from`
@@ -76,23 +76,15 @@ impl World {
     }
 
     /// The same, after overlapping requests: `bdrv_co_copy_range_from` of the driver.
-    fn copy_range_from_begun(&mut self, mut copy: CopyRange, id: u32) -> Flow {
+    fn copy_range_from_begun(&mut self, copy: CopyRange, id: u32) -> Flow {
         self.stop_waiting(copy.src, id);
         if let Some(wait) = self.wait_serialising(copy.src, id) {
             self.push(CopyRangeFrame::CopyRangeFromBegun { copy, id }.into());
             return Flow::Yield(wait);
         }
-        match self.graph.nodes[copy.src].drv() {
-            Driver::Raw(raw) => {
-                match raw.adjust_offset(copy.src_offset, copy.bytes, false) {
-                    Ok(offset) => copy.src_offset = offset,
-                    Err(errno) => return self.ret(Val::err(errno)),
-                }
-                copy.src = self.below(copy.src);
-                self.seq([CopyRangeFrame::CopyRangeFrom(copy).into()])
-            }
-            Driver::Qcow2(_) => self.qcow2_copy(copy.src, copy, Op::copy_range_from(copy.src_offset, copy.bytes)),
-            _ => self.seq([CopyRangeFrame::CopyRangeTo(copy).into()]),
+        match self.graph.nodes[copy.src].drv().row().copy_range_from {
+            Some(copy_range_from) => copy_range_from(self, copy),
+            None => self.ret(Val::err(Errno::ENOTSUP)),
         }
     }
 
@@ -110,7 +102,7 @@ impl World {
     }
 
     /// The same, after `bdrv_co_write_req_prepare`: `bdrv_co_copy_range_to` of the driver.
-    fn copy_range_to_begun(&mut self, mut copy: CopyRange, id: u32) -> Flow {
+    fn copy_range_to_begun(&mut self, copy: CopyRange, id: u32) -> Flow {
         let (node, offset, bytes) = (copy.dst, copy.dst_offset, copy.bytes);
         if let Some(wait) = self.write_req_prepare(node, id, copy.flags) {
             self.push(CopyRangeFrame::CopyRangeToBegun { copy, id }.into());
@@ -121,17 +113,9 @@ impl World {
         }
         self.write_threshold_check(node, offset, bytes);
         self.push(WriteFrame::PwritevFinish { node, offset, bytes }.into());
-        match self.graph.nodes[node].drv() {
-            Driver::Raw(raw) => {
-                match raw.adjust_offset(offset, bytes, true) {
-                    Ok(offset) => copy.dst_offset = offset,
-                    Err(errno) => return self.ret(Val::err(errno)),
-                }
-                copy.dst = self.below(node);
-                self.seq([CopyRangeFrame::CopyRangeTo(copy).into()])
-            }
-            Driver::Qcow2(_) => self.qcow2_copy(node, copy, Op::copy_range_to(offset, bytes)),
-            _ => self.copy_file_range(&copy),
+        match self.graph.nodes[node].drv().row().copy_range_to {
+            Some(copy_range_to) => copy_range_to(self, copy),
+            None => self.ret(Val::err(Errno::ENOTSUP)),
         }
     }
 

@@ -30,6 +30,7 @@ pub enum FlushFrame {
 
 impl FlushFrame {
     /// Runs the frame.
+    #[inline(always)]
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {
         match self {
             FlushFrame::FlushAll => w.flush_all(),

@@ -54,6 +54,7 @@ pub enum IoFrame {
 
 impl IoFrame {
     /// Runs the frame.
+    #[inline(always)]
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {
         match self {
             IoFrame::Preadv { node, offset, bytes, flags } => w.bdrv_co_preadv(node, offset, bytes, flags),

@@ -66,6 +66,7 @@ pub enum StatusFrame {
 
 impl StatusFrame {
     /// Runs the frame.
+    #[inline(always)]
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {
         match self {
             StatusFrame::Status { node, offset, bytes, want_zero } => w.block_status(node, offset, bytes, want_zero),

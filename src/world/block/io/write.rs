@@ -46,6 +46,7 @@ pub enum WriteFrame {
 
 impl WriteFrame {
     /// Runs the frame.
+    #[inline(always)]
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {
         match self {
             WriteFrame::DriverPwritev(req) => w.driver_pwritev(req),
@@ -334,7 +335,7 @@ impl World {
         if !n.flags.unmap {
             flags = flags.without(IoFlags::MAY_UNMAP);
         }
-        if flags.has(IoFlags::NO_FALLBACK) && !self.supports_zero_no_fallback(req.node) {
+        if flags.has(IoFlags::NO_FALLBACK) && !self.supported_zero_flags(req.node).no_fallback {
             return self.ret(Val::err(Errno::ENOTSUP));
         }
         self.bsc_invalidate_range(req.node, req.offset, req.bytes);

@@ -2,18 +2,13 @@
 
 use crate::base::Json;
 use crate::base::errno::Errno;
-use crate::base::units::align_up;
 use crate::bitmap::BlockDirtyInfo;
-use crate::block::qcow2::{ListedBitmap, Qcow2};
 use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::arena::{BackendId, Member, NodeId};
-use crate::world::block::driver::Driver;
+use crate::world::block::driver::info::DriverInfo;
 
 pub(in crate::world) type Members = Vec<(&'static str, Json)>;
-
-/// Unit in which the host's file system gives space, in bytes.
-const HOST_BLOCK: u64 = 4096;
 
 impl World {
     /// `query-block`: backends with a name or a guest device.
@@ -145,15 +140,15 @@ impl World {
         let n = &self.graph.nodes[bs];
         let mut info: Members =
             vec![("filename", Json::Str(self.filename_of(bs))), ("format", n.drv().format_name().into())];
-        let driver_info = self.driver_info(bs);
-        if let Some((_, dirty)) = driver_info {
-            info.push(("dirty-flag", dirty.into()));
+        let driver_info = self.bdrv_get_info(bs);
+        if let Some(driver_info) = driver_info {
+            info.push(("dirty-flag", driver_info.is_dirty.into()));
         }
-        if let Some(size) = self.allocated_file_size(bs) {
+        if let Ok(size) = self.allocated_file_size(bs) {
             info.push(("actual-size", size.into()));
         }
         info.push(("virtual-size", self.bdrv_getlength(bs).into()));
-        if let Some((cluster_size @ 1.., _)) = driver_info {
+        if let Some(DriverInfo { cluster_size: cluster_size @ 1.., .. }) = driver_info {
             info.push(("cluster-size", cluster_size.into()));
         }
         if !n.backing_file.is_empty() {
@@ -165,77 +160,11 @@ impl World {
                 info.push(("backing-filename-format", Json::Str(n.backing_format.clone())));
             }
         }
-        if let Some(specific) = self.specific_info(bs) {
+        if let Some(specific) = self.bdrv_get_specific_info(bs) {
             info.push(("format-specific", specific));
         }
         info
     }
-
-    /// `bdrv_get_info`: the cluster size in bytes, 0 where there are none, and whether the image is marked dirty.
-    fn driver_info(&self, bs: NodeId) -> Option<(u64, bool)> {
-        match self.graph.nodes[bs].drv() {
-            Driver::Qcow2(q) => Some((q.cluster_size(), q.q.is_dirty())),
-            Driver::File(_) => Some((0, false)),
-            Driver::Null(_) | Driver::SnapshotAccess | Driver::Quorum(_) | Driver::Nbd(_) => None,
-            _ => self.driver_info(self.below(bs)),
-        }
-    }
-
-    /// `bdrv_get_allocated_file_size`
-    fn allocated_file_size(&self, bs: NodeId) -> Option<u64> {
-        match self.graph.nodes[bs].drv() {
-            Driver::File(file) => Some(align_up(self.files.allocated(&file.path), HOST_BLOCK)),
-            Driver::Null(_) => Some(0),
-            // They have a protocol name, so each is taken for something that keeps its data elsewhere.
-            Driver::Blkdebug(_) | Driver::Blkverify(_) | Driver::Nbd(_) => None,
-            Driver::Quorum(_) => {
-                self.quorum_children(bs).into_iter().map(|child| self.allocated_file_size(child)).sum()
-            }
-            _ => self.allocated_file_size(self.below(bs)),
-        }
-    }
-
-    /// `bdrv_get_specific_info`
-    fn specific_info(&self, bs: NodeId) -> Option<Json> {
-        let (kind, data) = match self.graph.nodes[bs].drv() {
-            Driver::File(_) => ("file", Json::empty()),
-            Driver::Qcow2(q) => {
-                let path = self.host_path(bs);
-                let read = |offset, size| path.map(|path| self.files.pread(&path, offset, size)).unwrap_or_default();
-                ("qcow2", qcow2_info(&q.q, &q.q.listed_bitmaps(read).unwrap_or_default()))
-            }
-            _ => return None,
-        };
-        Some(Json::dict(vec![("type", kind.into()), ("data", data)]))
-    }
-}
-
-/// `qcow2_get_specific_info`
-fn qcow2_info(q: &Qcow2, bitmaps: &[ListedBitmap]) -> Json {
-    let v3 = q.version() >= 3;
-    let mut info: Members = vec![("compat", if v3 { "1.1" } else { "0.10" }.into())];
-    if v3 {
-        info.push(("extended-l2", false.into()));
-        info.push(("lazy-refcounts", q.lazy_refcounts().into()));
-        info.push(("corrupt", q.is_corrupt().into()));
-    }
-    info.push(("refcount-bits", u64::from(q.refcount_bits()).into()));
-    if !bitmaps.is_empty() {
-        info.push(("bitmaps", Json::list(bitmaps.iter().map(bitmap_info).collect())));
-    }
-    info.push(("compression-type", q.compression_type().into()));
-    Json::dict(info)
-}
-
-/// `get_bitmap_info_flags`
-fn bitmap_info(bitmap: &ListedBitmap) -> Json {
-    let flags = [(bitmap.in_use, "in-use"), (bitmap.auto, "auto")];
-    let flags = flags.iter().filter(|(set, _)| *set).map(|(_, name)| (*name).into()).collect();
-    Json::dict(vec![
-        ("name", bitmap.name.as_str().into()),
-        ("granularity", bitmap.granularity.into()),
-        ("flags", Json::list(flags)),
-    ])
 }
 
 /// `bdrv_query_dirty_bitmaps`

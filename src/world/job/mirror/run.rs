@@ -5,15 +5,12 @@ use crate::base::errno::{Errno, Ret};
 use crate::base::time::Span;
 use crate::base::units::align_down;
 use crate::bitmap::{HBitmap, HBitmapIter};
-use crate::nbd::flag;
 use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::arena::{JobId, NodeId};
 use crate::world::block::backend::BackendFrame;
 use crate::world::block::backend::BlkRequest;
 use crate::world::block::drain::DrainFrame;
-use crate::world::block::driver::Driver;
-use crate::world::block::driver::rows::ZeroFlags;
 use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::block::io::status::StatusFrame;
 use crate::world::block::io::status::StatusReq;
@@ -111,22 +108,7 @@ impl World {
 
     /// `bdrv_can_write_zeroes_with_unmap`
     pub(super) fn can_write_zeroes_with_unmap(&self, node: NodeId) -> bool {
-        self.graph.nodes[node].flags.unmap && self.supports_zero_may_unmap(node)
-    }
-
-    /// Whether zero writes with `BDRV_REQ_MAY_UNMAP` reach the driver (`supported_zero_flags`).
-    fn supports_zero_may_unmap(&self, node: NodeId) -> bool {
-        let driver = self.graph.nodes[node].drv();
-        match (driver.row().zero_flags, driver) {
-            (ZeroFlags::Own, Driver::Qcow2(q)) => q.q.version() >= 3,
-            (ZeroFlags::Own, Driver::Nbd(nbd)) => nbd.offers(flag::SEND_WRITE_ZEROES),
-            (ZeroFlags::Own, _) => true,
-            (ZeroFlags::OfBelow, _) => self.supports_zero_may_unmap(self.below(node)),
-            (ZeroFlags::OfAllBelow, _) => {
-                self.quorum_children(node).into_iter().all(|child| self.supports_zero_may_unmap(child))
-            }
-            (ZeroFlags::None | ZeroFlags::NoFallbackOfBelow, _) => false,
-        }
+        self.graph.nodes[node].flags.unmap && self.supported_zero_flags(node).may_unmap
     }
 
     /// `mirror_dirty_init`

@@ -6,15 +6,39 @@ use crate::base::errno::Ret;
 use crate::block::content::Data;
 use crate::world::World;
 use crate::world::arena::NodeId;
+use crate::world::block::filename::{Described, filename};
 use crate::world::block::io::request::WriteReq;
 use crate::world::frame::Flow;
 use crate::world::value::Val;
+use std::sync::Arc;
 
 impl World {
     /// The node under test.
     pub(in crate::world) fn blkverify_test(&self, node: NodeId) -> Option<NodeId> {
         let edges = self.graph.nodes[node].children.iter().map(|edge| &self.graph.children[*edge]);
         edges.filter(|edge| edge.name == "test").map(|edge| edge.bs).next()
+    }
+
+    /// `blkverify_refresh_filename`
+    pub(in crate::world::block::driver) fn blkverify_refresh_filename(
+        &self,
+        node: NodeId,
+        described: Described<'_>,
+    ) -> Arc<str> {
+        let Some(below) = described.below else { return "".into() };
+        let test = self.blkverify_test(node).map(|test| self.exact_filename_of(test)).unwrap_or_default();
+        let raw = self.exact_filename_of(below);
+        if raw.is_empty() || test.is_empty() { "".into() } else { filename(format!("blkverify:{raw}:{test}")) }
+    }
+
+    /// `blkverify_recurse_can_replace`: on either side.
+    pub(in crate::world::block::driver) fn blkverify_recurse_can_replace(
+        &self,
+        node: NodeId,
+        to_replace: NodeId,
+    ) -> bool {
+        let sides = [self.blkverify_test(node), self.graph.filter_bs(node)];
+        sides.into_iter().flatten().any(|side| self.bdrv_recurse_can_replace(side, to_replace))
     }
 
     fn blkverify_both(&self, node: NodeId) -> [NodeId; 2] {

@@ -9,7 +9,9 @@ use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::arena::{ChildId, NodeId};
 use crate::world::block::driver::Driver;
-use crate::world::block::edges::{Parent, Role};
+use crate::world::block::edges::Parent;
+use crate::world::block::edges::Role;
+use crate::world::block::graph::Node;
 use crate::world::block::io::IoFrame;
 use crate::world::block::io::flush::FlushFrame;
 use crate::world::block::io::request::{self, IoFlags, WriteReq};
@@ -118,18 +120,18 @@ impl QuorumFrame {
     }
 }
 
+/// `quorum_child_perm`
+pub(in crate::world::block::driver) fn child_perm(node: &Node, _: Role, taken: u8, shared: u8) -> (u8, u8) {
+    let Driver::Quorum(quorum) = node.drv() else { unreachable!("it is its driver's hook") };
+    let own = if quorum.config.rewrite { perm::WRITE } else { 0 };
+    (taken | own, shared & (perm::CONSISTENT_READ | perm::WRITE_UNCHANGED))
+}
+
 impl Quorum {
     /// A quorum without children yet.
     #[must_use]
     pub fn new(config: QuorumConfig) -> Quorum {
         Quorum { config, children: Vec::new(), next_child_index: 0, fans: Fans::default() }
-    }
-
-    /// `quorum_child_perm`
-    #[must_use]
-    pub fn child_perm(&self, taken: u8, shared: u8) -> (u8, u8) {
-        let own = if self.config.rewrite { perm::WRITE } else { 0 };
-        (taken | own, shared & (perm::CONSISTENT_READ | perm::WRITE_UNCHANGED))
     }
 
     /// What is wrong with these options (`quorum_valid_threshold`, `quorum_open`).
@@ -262,9 +264,14 @@ impl World {
     }
 
     /// `quorum_recurse_can_replace`: a child that nobody else uses.
-    pub(in crate::world) fn quorum_can_replace(&self, node: NodeId, to_replace: NodeId) -> bool {
+    pub(in crate::world::block::driver) fn quorum_recurse_can_replace(&self, node: NodeId, to_replace: NodeId) -> bool {
         let edge = self.quorum(node).children.iter().find(|edge| self.graph.bs(**edge) == to_replace);
         edge.is_some_and(|edge| self.graph.nodes[to_replace].parents == [*edge])
+    }
+
+    /// The space of all children (`bdrv_sum_allocated_file_size`).
+    pub(in crate::world::block::driver) fn quorum_allocated_size(&self, node: NodeId) -> Ret<u64> {
+        self.quorum_children(node).into_iter().map(|child| self.allocated_file_size(child)).sum()
     }
 
     /// `quorum_co_preadv`. Leaves `Val::Data`.

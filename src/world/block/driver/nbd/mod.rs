@@ -19,6 +19,8 @@ use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::aio::timer::TimerKind;
 use crate::world::arena::{CoId, LinkId, NodeId};
+use crate::world::block::driver::rows::ZeroSupport;
+use crate::world::block::filename::{Described, filename};
 use crate::world::block::graph::BlockLimits;
 use crate::world::block::io::request::{IoFlags, WriteReq};
 use crate::world::frame::{Flow, Frame};
@@ -165,8 +167,7 @@ impl NbdDriver {
     }
 
     /// `nbd_refresh_filename`; empty where no name says it.
-    #[must_use]
-    pub fn exact_filename(&self) -> String {
+    fn exact_filename(&self) -> String {
         match (&self.config.server, &self.config.export) {
             (SocketAddress::Unix { path, .. }, Some(export)) => format!("nbd+unix:///{export}?socket={path}"),
             (SocketAddress::Unix { path, .. }, None) => format!("nbd+unix://?socket={path}"),
@@ -184,6 +185,18 @@ impl World {
             Driver::Nbd(nbd) => Some(nbd),
             _ => None,
         }
+    }
+
+    /// `nbd_refresh_filename`
+    pub(super) fn nbd_refresh_filename(&self, node: NodeId, _: Described<'_>) -> Arc<str> {
+        self.nbd(node).map_or_else(|| "".into(), |nbd| filename(nbd.exact_filename()))
+    }
+
+    /// Those that the server has.
+    pub(super) fn nbd_zero_flags(&self, node: NodeId) -> ZeroSupport {
+        let offers = |flag| self.nbd(node).is_some_and(|nbd| nbd.offers(flag));
+        let may_unmap = offers(flag::SEND_WRITE_ZEROES);
+        ZeroSupport { may_unmap, no_fallback: may_unmap && offers(flag::SEND_FAST_ZERO) }
     }
 
     /// The same, to be looked at.

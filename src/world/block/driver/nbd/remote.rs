@@ -17,6 +17,7 @@ use crate::world::World;
 use crate::world::aio::device::DeviceOp;
 use crate::world::aio::queue::Ctx;
 use crate::world::arena::LinkId;
+use crate::world::arena::NodeId;
 use crate::world::frame::{Flow, Frame};
 use std::sync::Arc;
 
@@ -353,7 +354,8 @@ fn payload_of(checked: &Checked, rest: &[u8]) -> Option<Vec<u8>> {
 
 impl World {
     /// What the file of a server of the simulated host reads as.
-    pub(in crate::world) fn frozen_behind(&self, nbd: &super::NbdDriver) -> Frozen {
+    pub(in crate::world::block::driver) fn nbd_frozen(&self, node: NodeId) -> Frozen {
+        let Some(nbd) = self.nbd(node) else { return Frozen::Unknown };
         let server = self.files.nbd_server(&key(&nbd.config.server)).filter(|_| !self.files.is_connected());
         let path = server.map(|server| server.file.clone());
         match path.and_then(|path| Some((path.clone(), self.files.get(&path)?.clone()))) {

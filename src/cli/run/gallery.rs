@@ -1,0 +1,185 @@
+//! `blockjob-sim gallery`: makes the pictures of `docs/gallery`.
+#![expect(clippy::disallowed_methods, reason = "the shell writes files")]
+
+use crate::base::counted;
+use crate::cli::output::Output;
+use crate::cli::run::timeline::{self, Wanted};
+use crate::cli::{EXIT_USAGE, files};
+use crate::quirk::{Quirk, Quirks, TABLE};
+use crate::render::gallery::{CASES, CHAINS, Entry, Part, page};
+use crate::render::read::{RecKind, Source};
+use crate::render::svg;
+use crate::sim::outcome::Runner;
+use crate::trace::Level;
+use clap::Args;
+use std::path::{Path, PathBuf};
+
+/// Width of pictures that stand beside each other.
+const HALF: u64 = 620;
+
+/// Arguments of `gallery`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct GalleryArgs {
+    /// Directory for the pictures and their page; it is created, and pictures of an older gallery are removed from it
+    dir: PathBuf,
+    /// Directory of the scenarios
+    #[arg(long, value_name = "DIR", default_value = "sim-scenarios")]
+    scenarios: PathBuf,
+}
+
+/// The command.
+pub(in crate::cli) fn gallery(args: &GalleryArgs, runner: Runner, out: &mut Output) -> u8 {
+    match make(args, runner, out) {
+        Ok(count) => {
+            out.complain(&format!("{} in {}\n", counted(count as u64, "file"), args.dir.display()));
+            0
+        }
+        Err(message) => {
+            out.error(&message);
+            EXIT_USAGE
+        }
+    }
+}
+
+fn make(args: &GalleryArgs, runner: Runner, out: &Output) -> Result<usize, String> {
+    let mut made: Vec<(String, String)> = Vec::new();
+    let mut parts = vec![cases(args, runner, out, &mut made)?];
+    parts.push(chains(args, runner, out, &mut made)?);
+    let museum = museum(args, runner, out, &mut made)?;
+    if !museum.entries.is_empty() {
+        parts.push(museum);
+    }
+    made.push(("README.md".to_owned(), page(&parts)));
+    let trouble = |path: &Path, error: std::io::Error| format!("{}: {error}\n", path.display());
+    std::fs::create_dir_all(&args.dir).map_err(|error| trouble(&args.dir, error))?;
+    for entry in std::fs::read_dir(&args.dir).map_err(|error| trouble(&args.dir, error))? {
+        let path = entry.map_err(|error| trouble(&args.dir, error))?.path();
+        if path.extension().is_some_and(|ending| ending == "svg") {
+            std::fs::remove_file(&path).map_err(|error| trouble(&path, error))?;
+        }
+    }
+    for (name, text) in &made {
+        let path = args.dir.join(name);
+        std::fs::write(&path, text).map_err(|error| trouble(&path, error))?;
+    }
+    Ok(made.len())
+}
+
+/// Runs a scenario.
+fn run(file: &Path, quirks: Quirks, check: bool, runner: Runner, out: &Output) -> Result<Source, String> {
+    let wanted = Wanted { file, seed: None, replay: None, level: Level::Io, nth: 1, quirks, check };
+    timeline::source(&wanted, runner, out)
+}
+
+/// What a scenario says of itself.
+fn about(file: &Path) -> Result<String, String> {
+    let plan = files::plan(file).map_err(|error| format!("{}: {error}\n", file.display()))?;
+    Ok(plan.map_or_else(String::new, |plan| plan.about.trim().to_owned()))
+}
+
+fn cases(args: &GalleryArgs, runner: Runner, out: &Output, made: &mut Vec<(String, String)>) -> Result<Part, String> {
+    let mut entries = Vec::new();
+    for (name, text) in CASES {
+        let file = args.scenarios.join("iotest-124").join(format!("{name}.yaml"));
+        let source = run(&file, Quirks::NONE, false, runner, out)?;
+        let picture = format!("124-{name}.svg");
+        // What comes before its last mark is how the case sets its scene.
+        let mut marks = source
+            .records
+            .iter()
+            .enumerate()
+            .filter(|(_, record)| matches!(&record.kind, RecKind::Note { what, .. } if what == "mark"));
+        let from = marks.next_back().map(|(i, _)| i);
+        let heading = Some((*name).to_owned());
+        made.push((picture.clone(), svg::draw(&source, &svg::Options { from, heading, width: None })));
+        entries.push(Entry {
+            title: (*name).to_owned(),
+            text: format!("{} {text}", about(&file)?),
+            command: format!("blockjob-sim timeline sim-scenarios/iotest-124/{name}.yaml -o page.html"),
+            pictures: vec![((*name).to_owned(), picture)],
+        });
+    }
+    Ok(Part {
+        title: "The cases of iotest 124".to_owned(),
+        text: "QEMU's own test of incremental backups, in the calm schedule. Where a case marks the place where it begins in earnest, the \
+               picture begins there."
+            .to_owned(),
+        entries,
+    })
+}
+
+fn chains(args: &GalleryArgs, runner: Runner, out: &Output, made: &mut Vec<(String, String)>) -> Result<Part, String> {
+    let mut entries = Vec::new();
+    for (folder, name, text) in CHAINS {
+        let file = args.scenarios.join(folder).join(format!("{name}.yaml"));
+        if !file.is_file() {
+            continue;
+        }
+        let source = run(&file, Quirks::NONE, false, runner, out)?;
+        let (picture, title) = (format!("{folder}-{name}.svg"), format!("{folder}/{name}"));
+        let options = svg::Options { from: None, heading: Some(title.clone()), width: None };
+        made.push((picture.clone(), svg::draw(&source, &options)));
+        entries.push(Entry {
+            title: title.clone(),
+            text: format!("{} {text}", about(&file)?),
+            command: format!("blockjob-sim timeline sim-scenarios/{title}.yaml -o page.html"),
+            pictures: vec![(title, picture)],
+        });
+    }
+    Ok(Part {
+        title: "Mirror, commit and stream".to_owned(),
+        text: "The jobs on backing chains, in the calm schedule: a pivot, the commit of an active layer, a soft cancel, and the two \
+               without READY."
+            .to_owned(),
+        entries,
+    })
+}
+
+fn museum(args: &GalleryArgs, runner: Runner, out: &Output, made: &mut Vec<(String, String)>) -> Result<Part, String> {
+    let dir = args.scenarios.join("museum");
+    let found = if dir.is_dir() { files::scenarios(&dir).map_err(|why| format!("{why}\n"))? } else { Vec::new() };
+    let mut entries = Vec::new();
+    for file in found {
+        let name = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        let (Ok(quirk), Ok(Some(_))) = (name.parse::<Quirk>(), files::plan(&file)) else { continue };
+        let Some(known) = TABLE.iter().find(|about| about.quirk == quirk) else { continue };
+        let mut pictures = Vec::new();
+        let mut ends = Vec::new();
+        for (word, quirks) in [("off", Quirks::NONE.without(quirk)), ("on", Quirks::NONE.with(quirk))] {
+            let source = run(&file, quirks, true, runner, out)?;
+            let picture = format!("museum-{name}-{word}.svg");
+            let options = svg::Options { from: None, heading: Some(format!("quirk {word}")), width: Some(HALF) };
+            ends.push(source.outcome.clone().unwrap_or_default());
+            made.push((picture.clone(), svg::draw(&source, &options)));
+            pictures.push((format!("quirk {word}"), picture));
+        }
+        let text = format!(
+            "**Scenario:** {} **Quirk:** {} Without it the run ends: *{}*. With it: *{}*, at the red line.",
+            sentence(&about(&file)?),
+            sentence(known.says),
+            ends[0],
+            ends[1]
+        );
+        let text = format!("{text}\n\nWhat it looks like to a user: {}", sentence(known.looks_like));
+        let command = format!(
+            "blockjob-sim timeline sim-scenarios/museum/{name}.yaml --beside-quirk {name} --check -o page.html"
+        );
+        entries.push(Entry { title: name, text, command, pictures });
+    }
+    Ok(Part {
+        title: "The museum of bugs".to_owned(),
+        text: "Wrong behaviour that QEMU once had, or that was made for tests, as a quirk that can be switched on: the same scenario without \
+               it and with it, in the same schedule, with all invariants watched."
+            .to_owned(),
+        entries,
+    })
+}
+
+/// A text with a capital and a full stop.
+fn sentence(text: &str) -> String {
+    let text = text.trim();
+    let mut chars = text.chars();
+    let first: String = chars.next().map(|c| c.to_uppercase().collect()).unwrap_or_default();
+    let stop = if text.ends_with(['.', '!', '?']) { "" } else { "." };
+    format!("{first}{}{stop}", chars.as_str())
+}

@@ -1,0 +1,605 @@
+//! The qcow2 driver in the world: carries out what an operation of [`crate::block::qcow2`] asks for.
+
+pub mod create;
+mod info;
+
+use super::Driver;
+use crate::base::Json;
+use crate::base::errno::Errno;
+use crate::bitmap::{HBitmap, SerializedPiece};
+use crate::block::content::{Data, Fill, WriteTag};
+use crate::block::qcow2::{
+    Ask, BitmapCheck, Child, Corruption, Fault, FileTraits, Got, Op, OpenOptions, Out, Qcow2, Status, StoreBitmap,
+    StoredBitmap,
+};
+use crate::qmp::error::QmpError;
+use crate::quirk::Quirk;
+use crate::world::World;
+use crate::world::aio::coroutine::Wait;
+use crate::world::arena::{CoId, NodeId};
+use crate::world::block::io::IoFrame;
+use crate::world::block::io::copy_range::CopyRange;
+use crate::world::block::io::discard::DiscardFrame;
+use crate::world::block::io::flush::FlushFrame;
+use crate::world::block::io::request::{self, IoFlags, WriteReq};
+use crate::world::block::io::status::StatusFrame;
+use crate::world::block::io::status::StatusReq;
+use crate::world::block::io::write::WriteFrame;
+use crate::world::block::open::spec::DriverSpec;
+use crate::world::frame::{Flow, Frame};
+use crate::world::value::{BlockStatus, Val};
+use std::sync::Arc;
+
+/// `BDRVQcow2State` with the waiters of its lock.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Qcow2Node {
+    /// The driver's state.
+    pub q: Qcow2,
+    locked: bool,
+    lock_queue: Vec<CoId>,
+    alloc_queue: Vec<(u64, CoId)>,
+    /// Results of operations that another one started, for its coroutine.
+    results: Vec<(CoId, u32, Result<Out, Fault>)>,
+    waiting: Vec<CoId>,
+    /// Copies by the host that it takes part in, with their coroutines.
+    pub(in crate::world) copies: Vec<(CoId, CopyRange)>,
+}
+
+impl Qcow2Node {
+    /// A node whose image is not open yet.
+    #[must_use]
+    pub fn new() -> Qcow2Node {
+        Qcow2Node {
+            q: Qcow2::new(FileTraits::default()),
+            locked: false,
+            lock_queue: Vec::new(),
+            alloc_queue: Vec::new(),
+            results: Vec::new(),
+            waiting: Vec::new(),
+            copies: Vec::new(),
+        }
+    }
+
+    /// In bytes.
+    #[must_use]
+    pub fn cluster_size(&self) -> u64 {
+        self.q.cluster_size()
+    }
+
+    /// Guest size in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.q.size()
+    }
+}
+
+impl Default for Qcow2Node {
+    fn default() -> Self {
+        Qcow2Node::new()
+    }
+}
+
+/// The bits of a bitmap as its image stores them. Costs what is set.
+fn serialized(bitmap: &HBitmap) -> Data {
+    let mut bits = Data::new();
+    for (at, piece) in bitmap.serialized_pieces() {
+        bits.append(&Data::zeroes(at - bits.len()));
+        bits.append(&match piece {
+            SerializedPiece::Ones(len) => Data::pattern(0xff, len, WriteTag(0)),
+            SerializedPiece::Bytes(bytes) => Data::bytes(bytes.into(), WriteTag(0)),
+        });
+    }
+    let len = bitmap.serialized_len();
+    bits.append(&Data::zeroes(len.saturating_sub(bits.len())));
+    bits.slice(0, len)
+}
+
+/// Enters the bits that an image stores in a clean bitmap. Costs what is set.
+fn load_bits(bitmap: &mut HBitmap, bits: &Data) {
+    /// Bytes that are rendered at once.
+    const PART: u64 = 64 << 10;
+    for (number, part) in bits.nonzero_parts(PART) {
+        let first_bit = number * PART * 8;
+        match part.as_runs() {
+            [run] if matches!(run.fill(), Fill::Byte(0xff)) => bitmap.set_bits(first_bit, part.len() * 8),
+            _ => bitmap.load_bytes(first_bit, &part.to_bytes()),
+        }
+    }
+}
+
+fn status_from(status: Status) -> BlockStatus {
+    let has = |bit| status.flags & bit != 0;
+    BlockStatus {
+        data: has(Status::DATA),
+        zero: has(Status::ZERO),
+        allocated: has(Status::ALLOCATED),
+        eof: has(Status::EOF),
+        recurse: has(Status::RECURSE),
+        map: has(Status::OFFSET_VALID).then_some(status.map),
+        depth: 0,
+        pnum: status.len,
+    }
+}
+
+fn status_to(status: BlockStatus) -> Status {
+    let bit = |on, bit| if on { bit } else { 0 };
+    Status {
+        flags: bit(status.data, Status::DATA)
+            | bit(status.zero, Status::ZERO)
+            | bit(status.allocated, Status::ALLOCATED)
+            | bit(status.eof, Status::EOF)
+            | bit(status.map.is_some(), Status::OFFSET_VALID),
+        len: status.pnum,
+        map: status.map.unwrap_or(0),
+    }
+}
+
+/// The frames of this file: the rest of a function each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
+pub enum Qcow2Frame {
+    Qcow2Op { node: NodeId, op: Box<Op> },
+    Qcow2Relock { node: NodeId, op: Box<Op> },
+    Qcow2TaskDone { node: NodeId, parent: CoId, slot: u32 },
+    Qcow2Truncated(NodeId),
+    Qcow2Copied(NodeId),
+    Qcow2Open(NodeId),
+    Qcow2Opened(NodeId),
+    Qcow2Close(NodeId),
+}
+
+impl Qcow2Frame {
+    /// Runs the frame.
+    #[inline(always)]
+    pub(in crate::world) fn run(self, w: &mut World) -> Flow {
+        match self {
+            Qcow2Frame::Qcow2Op { node, op } => w.qcow2_run(node, op),
+            Qcow2Frame::Qcow2Relock { node, op } => w.qcow2_relock(node, op),
+            Qcow2Frame::Qcow2TaskDone { node, parent, slot } => w.qcow2_task_done(node, parent, slot),
+            Qcow2Frame::Qcow2Truncated(node) => w.qcow2_truncated(node),
+            Qcow2Frame::Qcow2Copied(node) => w.qcow2_copied(node),
+            Qcow2Frame::Qcow2Open(node) => w.qcow2_open(node),
+            Qcow2Frame::Qcow2Opened(node) => w.qcow2_opened(node),
+            Qcow2Frame::Qcow2Close(node) => w.qcow2_close(node),
+        }
+    }
+}
+
+impl World {
+    /// The qcow2 state of a node.
+    pub(in crate::world) fn qcow2(&mut self, node: NodeId) -> &mut Qcow2Node {
+        match self.graph.nodes[node].driver.as_mut() {
+            Some(Driver::Qcow2(q)) => q,
+            other => panic!("{node:?} is no qcow2 node: {other:?}"),
+        }
+    }
+
+    /// The qcow2 state of a node, to look at.
+    #[must_use]
+    pub(in crate::world) fn qcow2_ref(&self, node: NodeId) -> Option<&Qcow2> {
+        match self.graph.nodes.get(node)?.driver.as_ref()? {
+            Driver::Qcow2(q) => Some(&q.q),
+            _ => None,
+        }
+    }
+
+    fn qcow2_start(&mut self, node: NodeId, op: Op) -> Flow {
+        self.leave(Val::None);
+        self.qcow2_run(node, Box::new(op))
+    }
+
+    /// An operation that takes part in a copy by the host.
+    fn qcow2_copy(&mut self, node: NodeId, copy: CopyRange, op: Op) -> Flow {
+        let co = self.current();
+        self.qcow2(node).copies.push((co, copy));
+        self.push(Qcow2Frame::Qcow2Copied(node).into());
+        self.qcow2_start(node, op)
+    }
+
+    /// The end of such an operation.
+    fn qcow2_copied(&mut self, node: NodeId) -> Flow {
+        let co = self.current();
+        let copies = &mut self.qcow2(node).copies;
+        let last = copies.iter().rposition(|(of, _)| *of == co).expect("a copy of this coroutine was under way");
+        copies.remove(last);
+        Flow::Go
+    }
+
+    fn take_got(&mut self) -> Got {
+        match self.take_val() {
+            Val::None | Val::Ret(Ok(())) | Val::Done(Ok(())) => Got::Done,
+            Val::Ret(Err(errno)) | Val::Data(Err(errno)) | Val::Status(Err(errno)) | Val::Num(Err(errno)) => {
+                Got::Failed(errno)
+            }
+            Val::Data(Ok(data)) => Got::Data(data),
+            Val::Num(Ok(n)) => Got::Number(n),
+            Val::Status(Ok(status)) => Got::Status(status_to(status)),
+            Val::Done(Err(err)) => Got::Failed(err.errno.unwrap_or(Errno::EIO)),
+            other => panic!("no answer for qcow2: {other:?}"),
+        }
+    }
+
+    /// Runs an operation until it waits for something. Leaves `Val::Ret`, `Data`, `Status` or, for open and truncate, `Done`.
+    fn qcow2_run(&mut self, node: NodeId, mut op: Box<Op>) -> Flow {
+        let co = self.current();
+        let mut got = self.take_got();
+        loop {
+            let state = self.qcow2(node);
+            while let Some(i) = state.results.iter().position(|(parent, ..)| *parent == co) {
+                let (_, slot, result) = state.results.remove(i);
+                op.task_done(slot, result);
+            }
+            let ask = op.resume(&mut state.q, got);
+            got = Got::Done;
+            match ask {
+                Ask::Lock => {
+                    if state.locked {
+                        state.lock_queue.push(co);
+                        self.push(Qcow2Frame::Qcow2Op { node, op }.into());
+                        return Flow::Yield(Wait::Queue("the lock of a qcow2 image"));
+                    }
+                    state.locked = true;
+                }
+                Ask::Unlock => self.qcow2_unlock(node),
+                Ask::WaitAlloc(id) => {
+                    state.alloc_queue.push((id, co));
+                    self.qcow2_unlock(node);
+                    self.push(Qcow2Frame::Qcow2Relock { node, op }.into());
+                    return Flow::Yield(Wait::Queue("an allocation in a qcow2 image"));
+                }
+                Ask::WakeAllocs(id) => {
+                    let mut woken = Vec::new();
+                    state.alloc_queue.retain(|(waited, co)| {
+                        if *waited == id {
+                            woken.push(*co);
+                        }
+                        *waited != id
+                    });
+                    for co in woken {
+                        self.aio_co_wake(co);
+                    }
+                }
+                Ask::Start { slot, task } => {
+                    let task = self.co_create([
+                        Qcow2Frame::Qcow2TaskDone { node, parent: co, slot }.into(),
+                        Qcow2Frame::Qcow2Op { node, op: task }.into(),
+                    ]);
+                    self.co_enter(task, crate::world::aio::queue::Ctx::Main);
+                }
+                Ask::WaitTask => {
+                    if !self.qcow2(node).results.iter().any(|(parent, ..)| *parent == co) {
+                        self.qcow2(node).waiting.push(co);
+                        self.push(Qcow2Frame::Qcow2Op { node, op }.into());
+                        return Flow::Yield(Wait::TaskPool);
+                    }
+                }
+                Ask::GetLength => got = Got::Number(self.bdrv_getlength(self.below(node))),
+                Ask::GetBackingLength => {
+                    got = Got::Number(self.graph.cow_bs(node).map_or(0, |bs| self.bdrv_getlength(bs)))
+                }
+                Ask::GetAllocatedSize => {
+                    let size = self.allocated_file_size(self.below(node));
+                    got = size.map_or_else(Got::Failed, Got::Number);
+                }
+                Ask::Print(lines) => {
+                    for line in lines {
+                        self.console_error(&line);
+                    }
+                    got = Got::Done;
+                }
+                Ask::Report(text) => {
+                    self.error_report(&text);
+                    got = Got::Done;
+                }
+                Ask::Corrupted(corruption) => {
+                    self.qcow2_corrupted(node, &corruption);
+                    got = Got::Done;
+                }
+                Ask::DropDriver => {
+                    self.graph.nodes[node].dropped = true;
+                    self.graph.any_dropped = true;
+                    got = Got::Done;
+                }
+                Ask::Done(result) => return self.qcow2_done(op.takes_error(), result),
+                Ask::Event(event) => {
+                    self.push(Qcow2Frame::Qcow2Op { node, op }.into());
+                    return self.child_event(node, event);
+                }
+                request => {
+                    self.push(Qcow2Frame::Qcow2Op { node, op }.into());
+                    return self.qcow2_request(node, request);
+                }
+            }
+        }
+    }
+
+    /// `qcow2_signal_corruption`, what others learn of it.
+    fn qcow2_corrupted(&mut self, node: NodeId, corruption: &Corruption) {
+        self.console_error(&corruption.text());
+        let mut data = vec![("device", Json::Str(self.graph.device_name(node)))];
+        let name = self.graph.nodes[node].node_name.clone();
+        if !name.is_empty() {
+            data.push(("node-name", Json::Str(name)));
+        }
+        data.push(("msg", Json::str(&corruption.message)));
+        if let Some((offset, size)) = corruption.place {
+            data.extend([("offset", Json::uint(offset)), ("size", Json::uint(size))]);
+        }
+        data.push(("fatal", corruption.fatal.into()));
+        self.emit("BLOCK_IMAGE_CORRUPTED", Json::dict(data));
+    }
+
+    fn qcow2_request(&mut self, node: NodeId, request: Ask) -> Flow {
+        let file = self.below(node);
+        match request {
+            Ask::Read { child: Child::File, offset, len } => {
+                self.seq([IoFrame::Preadv { node: file, offset, bytes: len, flags: IoFlags::NONE }.into()])
+            }
+            Ask::Read { child: Child::Backing, offset, len } => match self.graph.cow_bs(node) {
+                Some(backing) => {
+                    self.seq([IoFrame::Preadv { node: backing, offset, bytes: len, flags: IoFlags::NONE }.into()])
+                }
+                None => self.ret(Val::Data(Ok(Data::zeroes(len)))),
+            },
+            Ask::Write { offset, data } => {
+                self.seq([WriteFrame::Pwritev(request::write(file, offset, data, IoFlags::NONE)).into()])
+            }
+            Ask::WriteZeroes { offset, len, no_fallback, may_unmap } => {
+                let mut flags = IoFlags::NONE;
+                if no_fallback {
+                    flags |= IoFlags::NO_FALLBACK;
+                }
+                if may_unmap {
+                    flags |= IoFlags::MAY_UNMAP;
+                }
+                self.seq([WriteFrame::Pwritev(request::write_zeroes(file, offset, len, flags)).into()])
+            }
+            Ask::CopyFrom { .. } | Ask::CopyTo { .. } => self.qcow2_copy_request(node, &request),
+            Ask::Discard { offset, len } => {
+                self.seq([DiscardFrame::Pdiscard { node: file, offset, bytes: len }.into()])
+            }
+            Ask::Flush => self.seq([FlushFrame::BdrvCoFlush(file).into()]),
+            Ask::Truncate { size } => self.seq([DiscardFrame::Truncate { node: file, size }.into()]),
+            Ask::BlockStatusAbove { offset, len, want_zero } => {
+                self.seq([StatusFrame::StatusAbove(StatusReq::new(node, None, offset, len, want_zero)).into()])
+            }
+            other => unreachable!("{other:?} is no request to a child"),
+        }
+    }
+
+    /// `qemu_co_mutex_unlock`: hands the lock to the first in the queue.
+    fn qcow2_unlock(&mut self, node: NodeId) {
+        let state = self.qcow2(node);
+        assert!(state.locked, "the lock is held");
+        if state.lock_queue.is_empty() {
+            state.locked = false;
+        } else {
+            let next = state.lock_queue.remove(0);
+            self.aio_co_wake(next);
+        }
+    }
+
+    /// After waiting for an allocation: takes the lock again.
+    fn qcow2_relock(&mut self, node: NodeId, op: Box<Op>) -> Flow {
+        let co = self.current();
+        self.push(Qcow2Frame::Qcow2Op { node, op }.into());
+        let state_locked = std::mem::replace(&mut self.qcow2(node).locked, true);
+        if state_locked {
+            self.qcow2(node).lock_queue.push(co);
+            return Flow::Yield(Wait::Queue("the lock of a qcow2 image"));
+        }
+        Flow::Go
+    }
+
+    /// An operation that another one started is over.
+    fn qcow2_task_done(&mut self, node: NodeId, parent: CoId, slot: u32) -> Flow {
+        let result = match self.take_val() {
+            Val::Ret(Ok(())) | Val::None => Ok(Out::Done),
+            Val::Ret(Err(errno)) | Val::Data(Err(errno)) => Err(Fault::from(errno)),
+            Val::Data(Ok(data)) => Ok(Out::Data(data)),
+            other => panic!("no result of a qcow2 task: {other:?}"),
+        };
+        let state = self.qcow2(node);
+        state.results.push((parent, slot, result));
+        if let Some(i) = state.waiting.iter().position(|co| *co == parent) {
+            state.waiting.remove(i);
+            self.aio_co_wake(parent);
+        }
+        Flow::Go
+    }
+
+    fn qcow2_done(&mut self, takes_error: bool, result: Result<Out, Fault>) -> Flow {
+        let value = match result {
+            Ok(Out::Done) => Val::Ret(Ok(())),
+            Ok(Out::Data(data)) => Val::Data(Ok(data)),
+            Ok(Out::Status(status)) => Val::Status(Ok(status_from(status))),
+            Ok(Out::Opened(bitmaps)) => Val::Opened(Ok(bitmaps)),
+            Ok(Out::Closed(messages)) => {
+                for message in messages {
+                    if self.monitor.current_client().is_some() && !self.quitting {
+                        self.console_error(&message);
+                    } else {
+                        self.error_report(&message);
+                    }
+                }
+                Val::Ret(Ok(()))
+            }
+            Err(fault) if takes_error && fault.message.is_some() => Val::Opened(Err(fault)),
+            Err(fault) => Val::err(fault.errno),
+        };
+        self.ret(value)
+    }
+
+    /// `qcow2_co_preadv_part`
+    pub(in crate::world::block::driver) fn qcow2_preadv(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
+        self.qcow2_start(node, Op::preadv(offset, bytes))
+    }
+
+    /// `qcow2_co_pwritev_part`
+    pub(in crate::world::block::driver) fn qcow2_pwritev(&mut self, req: Box<WriteReq>) -> Flow {
+        let data = req.data.expect("a write carries data");
+        self.qcow2_start(req.node, Op::pwritev(req.offset, data))
+    }
+
+    /// `qcow2_co_pwritev_compressed_part`
+    pub(in crate::world::block::driver) fn qcow2_pwritev_compressed(&mut self, req: Box<WriteReq>) -> Flow {
+        let data = req.data.expect("a write carries data");
+        self.qcow2_start(req.node, Op::pwritev_compressed(req.offset, data))
+    }
+
+    /// `qcow2_co_pwrite_zeroes`
+    pub(in crate::world::block::driver) fn qcow2_pwrite_zeroes(&mut self, req: Box<WriteReq>) -> Flow {
+        if self.quirks.has(Quirk::SeededLostZeroes) {
+            return self.ret(Val::Ret(Ok(())));
+        }
+        self.qcow2_start(req.node, Op::pwrite_zeroes(req.offset, req.bytes, req.flags.has(IoFlags::MAY_UNMAP)))
+    }
+
+    /// `qcow2_co_pdiscard`
+    pub(in crate::world::block::driver) fn qcow2_pdiscard(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
+        self.qcow2_start(node, Op::pdiscard(offset, bytes))
+    }
+
+    /// `qcow2_co_flush_to_os`
+    pub(in crate::world::block::driver) fn qcow2_flush_to_os(&mut self, node: NodeId) -> Flow {
+        self.qcow2_start(node, Op::flush_to_os())
+    }
+
+    /// `qcow2_co_block_status`
+    pub(in crate::world::block::driver) fn qcow2_block_status(
+        &mut self,
+        node: NodeId,
+        offset: u64,
+        bytes: u64,
+        _want_zero: bool,
+    ) -> Flow {
+        self.push(StatusFrame::StatusVal.into());
+        self.qcow2_start(node, Op::block_status(offset, bytes))
+    }
+
+    /// `qcow2_co_truncate`. Leaves `Val::Done`.
+    pub(in crate::world::block::driver) fn qcow2_truncate(&mut self, node: NodeId, size: u64, zero: bool) -> Flow {
+        let checks: Vec<BitmapCheck> = self.graph.nodes[node]
+            .bitmaps
+            .iter()
+            .filter_map(|b| {
+                let name = b.name()?.to_string();
+                Some(BitmapCheck { name, problem: b.check(crate::bitmap::CheckFlags::DEFAULT).err() })
+            })
+            .collect();
+        self.push(Qcow2Frame::Qcow2Truncated(node).into());
+        self.qcow2_start(node, Op::truncate(size, zero, checks.into()))
+    }
+
+    /// After a truncate. The node has the new size from before the header is written, also where that fails then.
+    fn qcow2_truncated(&mut self, node: NodeId) -> Flow {
+        self.refresh_total_sectors(node);
+        let done = match self.take_val() {
+            Val::Ret(Ok(())) | Val::None => Ok(()),
+            Val::Opened(Err(fault)) => Err(QmpError::generic(fault.to_string()).with_errno(fault.errno)),
+            Val::Ret(Err(errno)) => {
+                Err(QmpError::generic(format!("Failed to resize the image: {errno}")).with_errno(errno))
+            }
+            other => panic!("no result of a truncate: {other:?}"),
+        };
+        self.ret(Val::Done(done))
+    }
+
+    /// `qcow2_open`, as a frame for a coroutine of its own. Leaves `Val::Done`.
+    pub(in crate::world) fn qcow2_open_frame(&self, node: NodeId) -> Frame {
+        Qcow2Frame::Qcow2Open(node).into()
+    }
+
+    /// `qcow2_open`
+    fn qcow2_open(&mut self, node: NodeId) -> Flow {
+        let n = &self.graph.nodes[node];
+        let file = self.below(node);
+        let spec = n.spec.clone().expect("the node is being opened");
+        let DriverSpec::Qcow2 { discard_request, lazy_refcounts, caches } = &spec.driver else {
+            unreachable!("a qcow2 node has qcow2 options")
+        };
+        let options = OpenOptions {
+            writable: n.flags.rdwr,
+            discard_request: discard_request.unwrap_or(n.flags.unmap),
+            lazy_refcounts: *lazy_refcounts,
+            cache_size: caches[0],
+            l2_cache_size: caches[1],
+            l2_cache_entry_size: caches[2],
+            refcount_cache_size: caches[3],
+            cache_clean_interval: spec.explicit.unsigned("cache-clean-interval").unwrap_or(0),
+            refused: spec.refused.clone(),
+        };
+        let traits = FileTraits {
+            events: matches!(self.graph.nodes[file].drv(), Driver::Blkdebug(_)),
+            zero_no_fallback: self.supported_zero_flags(file).no_fallback,
+            request_alignment: u32::try_from(self.graph.nodes[file].bl.request_alignment).unwrap_or(1),
+        };
+        self.qcow2(node).q = Qcow2::new(traits);
+        self.push(Qcow2Frame::Qcow2Opened(node).into());
+        self.qcow2_start(node, Op::open(options))
+    }
+
+    /// The end of `qcow2_open`.
+    fn qcow2_opened(&mut self, node: NodeId) -> Flow {
+        if let Some(text) = self.qcow2(node).q.lost_bitmaps() {
+            self.error_report(&format!("warning: {text}"));
+            self.console_error_raw("Some clusters may be leaked, run 'qemu-img check -r' on the image file to fix.");
+        }
+        let bitmaps = match self.take_val() {
+            Val::Opened(Ok(bitmaps)) => bitmaps,
+            Val::Opened(Err(fault)) => return self.ret(Val::Done(Err(QmpError::generic(fault.to_string())))),
+            Val::Ret(Err(errno)) => {
+                return self.ret(Val::Done(Err(QmpError::generic(format!("Could not open image: {errno}")))));
+            }
+            other => panic!("no result of opening: {other:?}"),
+        };
+        let q = &self.qcow2(node).q;
+        let (size, backing) = (q.size(), q.backing_file().unwrap_or_default().to_owned());
+        let format = q.backing_format().unwrap_or_default().to_owned();
+        let n = &mut self.graph.nodes[node];
+        n.size = size;
+        n.backing_file = backing.into();
+        n.auto_backing_file = n.backing_file.clone();
+        n.backing_format = format.into();
+        self.load_bitmaps(node, bitmaps);
+        self.ret(Val::Done(Ok(())))
+    }
+
+    /// `qcow2_load_dirty_bitmaps`, what becomes of them in memory.
+    fn load_bitmaps(&mut self, node: NodeId, bitmaps: Vec<StoredBitmap>) {
+        let n = &mut self.graph.nodes[node];
+        let size = n.size;
+        for stored in bitmaps {
+            let Ok(id) = n.bitmaps.add(Some(&stored.name), size, stored.granularity) else { continue };
+            let bitmap = n.bitmaps.get_mut(id).expect("just added");
+            bitmap.set_persistence(true);
+            if stored.inconsistent {
+                bitmap.set_inconsistent();
+            } else {
+                load_bits(bitmap.bitmap_mut(), &stored.bits);
+                bitmap.set_enabled(stored.enabled);
+                bitmap.set_readonly(stored.readonly);
+            }
+        }
+    }
+
+    /// The bitmaps that closing an image stores.
+    pub(in crate::world) fn bitmaps_to_store(&self, node: NodeId) -> Vec<StoreBitmap> {
+        let store = |b: &crate::bitmap::DirtyBitmap| StoreBitmap {
+            name: b.name().map(ToString::to_string).unwrap_or_default(),
+            granularity: b.granularity(),
+            enabled: b.enabled(),
+            readonly: b.readonly(),
+            bits: serialized(b.bitmap()),
+        };
+        let bitmaps = &self.graph.nodes[node].bitmaps;
+        bitmaps.iter().filter(|b| b.name().is_some() && b.to_be_stored() && !b.inconsistent()).map(store).collect()
+    }
+
+    /// `qcow2_close`
+    fn qcow2_close(&mut self, node: NodeId) -> Flow {
+        let bitmaps: Arc<[StoreBitmap]> = self.bitmaps_to_store(node).into();
+        let name = self.graph.nodes[node].node_name.clone();
+        self.qcow2_start(node, Op::close(bitmaps, &name))
+    }
+}
