@@ -304,15 +304,15 @@ impl Client {
         };
         let patient = self.ready_since.is_none_or(|since| world.now - since <= PATIENCE);
         let rests = match self.steps.get(self.step) {
-            Some(step) => matches!(self.state, State::Before) && looks(&step.kind),
+            Some(step) => matches!(self.state, StepState::Before) && looks(&step.kind),
             None => true,
         };
         // Behind a reply it must find that it waits again.
         let goes_on = match (&self.state, self.steps.get(self.step + 1).map(|step| &step.kind)) {
-            (State::Reply, Some(StepKind::Event(pattern))) => {
+            (StepState::Reply, Some(StepKind::Event(pattern))) => {
                 self.queue.iter().any(|event| pattern.matches(event.name(), &event.data()))
             }
-            (State::Reply, Some(kind)) => !looks(kind),
+            (StepState::Reply, Some(kind)) => !looks(kind),
             _ => false,
         };
         let listens = (self.only_waits(world) && !goes_on) || (rests && patient);
