@@ -444,6 +444,15 @@ impl Blkdebug {
         Some(Failure { rule: Some(index), errno: inject.errno, immediately: inject.immediately })
     }
 
+    /// Whether it may still make a request fail or wait.
+    #[must_use]
+    pub fn can_strike(&self) -> bool {
+        let injects = |(index, rule): (RuleIndex, &Rule)| {
+            matches!(rule.action, Action::InjectError(_)) && !self.spent.contains(&index)
+        };
+        (0..).zip(self.rules.iter()).any(injects) || !self.breakpoints.is_empty() || !self.suspended.is_empty()
+    }
+
     /// Whether a rule says `once`.
     #[must_use]
     pub fn fires_once(&self, rule: RuleIndex) -> bool {

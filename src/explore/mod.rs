@@ -3,6 +3,7 @@
 //! A run is a pure function of its scenario and its choices, so a [`Strategy`] and a seed are enough to reproduce a schedule.
 //! [`exhaust`] tries every schedule, each state once; a [`Campaign`] makes many runs in stages; [`check`] is a campaign for a `#[test]`.
 
+mod alike;
 mod atlas;
 mod campaign;
 mod check;
@@ -18,6 +19,7 @@ mod sketch;
 mod strategy;
 mod tally;
 
+pub use alike::Reduction;
 pub use atlas::{Atlas, STATES};
 pub use campaign::{ANOTHER_RUN, BLOCK, Block, Campaign, Drawing, EXHAUST, Found, PORTFOLIO, Source, Stage, Worker};
 pub use check::{Check, check, check_generated};

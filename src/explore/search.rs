@@ -11,6 +11,7 @@
 
 #![expect(clippy::disallowed_types, reason = "workers share which states are known; each has runs of its own")]
 
+use super::alike::{Reduction, Spared, failed};
 use super::digest::Fingerprint;
 use super::graph::Graph;
 use super::join::{Part, Taking, join};
@@ -19,9 +20,10 @@ use crate::choice::{Choice, ChoicePoint, Choose};
 use crate::sim::Sim;
 use crate::sim::outcome::Outcome;
 use crate::trace::{Level, Trace};
+use crate::world::arena::JobId;
 use rustc_hash::FxHashSet;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// When a search gives up.
@@ -68,9 +70,10 @@ impl Choose for Script<'_> {
 }
 
 /// The answers that come next in order, or nothing after the last.
-fn next_picks(asked: &[Choice]) -> Option<Vec<u32>> {
-    let at = asked.iter().rposition(|choice| choice.pick + 1 < choice.among)?;
-    Some(asked[..at].iter().map(|choice| choice.pick).chain([asked[at].pick + 1]).collect())
+fn next_picks(asked: &[Choice], spared: &Spared) -> Option<Vec<u32>> {
+    let next = |choice: &Choice| (choice.pick + 1..choice.among).find(|pick| !spared.has(choice.point, *pick));
+    let (at, pick) = asked.iter().enumerate().rev().find_map(|(at, choice)| Some((at, next(choice)?)))?;
+    Some(asked[..at].iter().map(|choice| choice.pick).chain([pick]).collect())
 }
 
 /// What came of a step: the run behind it, what was asked and answered, the outcome if there was one.
@@ -94,6 +97,8 @@ struct Open {
     calm: Option<Box<Taken>>,
     /// The answers to take next.
     next: Option<Vec<u32>>,
+    /// Answers that are left out.
+    spared: Spared,
     taken: Vec<Taking>,
 }
 
@@ -111,6 +116,10 @@ const SHARDS: usize = 64;
 pub struct Search {
     caps: Caps,
     mode: u32,
+    reduction: Reduction,
+    /// Jobs of which orders were left out, and those that met an error, a bit each.
+    spared: AtomicU64,
+    failed: AtomicU64,
     workers: usize,
     known: Vec<Mutex<FxHashSet<u128>>>,
     states: AtomicUsize,
@@ -152,9 +161,19 @@ impl Search {
     /// Begins at `start`, a run that stands where exploring starts ([`Sim::run_to_start`]). As many as `workers` must [`Search::work`].
     #[must_use]
     pub fn new(start: &Sim, mode: u32, caps: Caps, workers: usize) -> Search {
+        Search::reduced(start, mode, caps, workers, Reduction::None)
+    }
+
+    /// The same, leaving out orders that nobody can tell apart. If the search turns out to be [`Search::doubtful`], what it found proves
+    /// nothing.
+    #[must_use]
+    pub fn reduced(start: &Sim, mode: u32, caps: Caps, workers: usize, reduction: Reduction) -> Search {
         let mut search = Search {
             caps,
             mode,
+            reduction,
+            spared: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
             workers,
             known: (0..SHARDS).map(|_| Mutex::default()).collect(),
             states: AtomicUsize::new(0),
@@ -175,7 +194,8 @@ impl Search {
             Arrived::New(state, before, calm) => {
                 search.root = state;
                 search.enter(state);
-                locked(&search.pool).open.push(Open::at(state, *before, calm));
+                let open = search.open(state, *before, calm);
+                locked(&search.pool).open.push(open);
             }
             Arrived::End(outcome) => search.root_end = Some(outcome),
         }
@@ -224,6 +244,21 @@ impl Search {
             self.over.store(true, Ordering::Relaxed);
         }
         new
+    }
+
+    /// A state that was just entered.
+    fn open(&self, state: u128, before: Sim, calm: Box<Taken>) -> Open {
+        let spared = Spared::of(&before, self.reduction);
+        for job in &spared.jobs {
+            self.spared.fetch_or(bit(*job), Ordering::Relaxed);
+        }
+        Open { state, before, calm: Some(calm), next: None, spared, taken: Vec::new() }
+    }
+
+    /// Whether a job of which orders were left out met an error: another order might have met another one.
+    #[must_use]
+    pub fn doubtful(&self) -> bool {
+        self.spared.load(Ordering::Relaxed) & self.failed.load(Ordering::Relaxed) != 0
     }
 
     /// Searches until nobody has anything left to do, or the cap is met.
@@ -290,7 +325,7 @@ impl Search {
                 return;
             }
         };
-        open.next = next_picks(&asked);
+        open.next = next_picks(&asked, &open.spared);
         let mut records = Vec::new();
         let arrived = self.follow(sim, outcome, &mut records);
         let to = match &arrived {
@@ -300,7 +335,9 @@ impl Search {
         };
         open.taken.push(Taking { to, asked, records });
         match arrived {
-            Arrived::New(state, before, calm) if self.enter(state) => stack.push_back(Open::at(state, *before, calm)),
+            Arrived::New(state, before, calm) if self.enter(state) => {
+                stack.push_back(self.open(state, *before, calm));
+            }
             Arrived::End(outcome) if self.enter(to) => part.ends.push((to, outcome)),
             // Known, or entered by another worker meanwhile.
             _ => {}
@@ -312,6 +349,10 @@ impl Search {
         let mut ran = 0;
         loop {
             drain(&mut sim, records);
+            if self.reduction != Reduction::None {
+                let failed = failed(&sim.world).fold(0, |bits, job| bits | bit(job));
+                self.failed.fetch_or(failed, Ordering::Relaxed);
+            }
             if let Some(outcome) = outcome {
                 return Arrived::End(outcome);
             }
@@ -352,10 +393,9 @@ impl Search {
     }
 }
 
-impl Open {
-    fn at(state: u128, before: Sim, calm: Box<Taken>) -> Open {
-        Open { state, before, calm: Some(calm), next: None, taken: Vec::new() }
-    }
+/// The bit of a job; those beyond the 63rd share one.
+fn bit(job: JobId) -> u64 {
+    1 << job.0.min(63)
 }
 
 /// Takes what was traced out of the run, as hashes.

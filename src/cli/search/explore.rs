@@ -10,7 +10,7 @@ use crate::cli::run::again;
 use crate::cli::search::fuzz::one_schedule_only;
 use crate::cli::search::memory;
 use crate::cli::{EXIT_CODES, EXIT_USAGE, files};
-use crate::explore::{Caps, ClientTrace, Exhausted, Part, Search, Start, listed, off_script};
+use crate::explore::{Caps, ClientTrace, Exhausted, Part, Reduction, Search, Start, listed, off_script};
 use crate::sim::outcome::{Outcome, RunOptions};
 use crate::trace::{Level, RecordKind, text};
 use clap::Args;
@@ -30,6 +30,9 @@ pub(in crate::cli) struct ExploreArgs {
     /// Give up when the search uses more memory than this; default: half of the machine's
     #[arg(long, value_name = "SIZE", value_parser = size)]
     max_memory: Option<u64>,
+    /// Leave out orders of a backup's requests that nobody can tell apart; schedules are not counted then
+    #[arg(long)]
+    reduce: bool,
     /// Number of threads; default: one for each processor. The result does not depend on it
     #[arg(short, long, value_name = "N")]
     jobs: Option<usize>,
@@ -74,10 +77,17 @@ pub(in crate::cli) fn explore(args: &ExploreArgs, out: &mut Output) -> u8 {
     let mode = if args.faults { MODE_ORDER | MODE_FAULTS } else { MODE_ORDER };
     let machine = std::thread::available_parallelism().map_or(1, usize::from);
     let jobs = args.jobs.unwrap_or(machine).clamp(1, 256);
-    let search = Search::new(&start.sim, mode, caps, jobs);
     let stop = Stop::on_signals();
     let memory = args.max_memory.unwrap_or_else(|| memory::of_machine() / 2);
-    let parts = work(&search, jobs, (began, memory), &stop, out);
+    let mut reduction = if args.reduce { Reduction::Alike } else { Reduction::None };
+    let mut search = Search::reduced(&start.sim, mode, caps, jobs, reduction);
+    let mut parts = work(&search, jobs, (began, memory), &stop, out);
+    if search.doubtful() && !stop.asked() {
+        out.remark("a job that copies in many places met an error: every order of its requests is tried\n");
+        reduction = Reduction::None;
+        search = Search::new(&start.sim, mode, caps, jobs);
+        parts = work(&search, jobs, (began, memory), &stop, out);
+    }
     let searched = began.elapsed();
     let rate = rate(search.states(), began);
     let mut found = Exhausted::of(&search, parts);
@@ -85,9 +95,9 @@ pub(in crate::cli) fn explore(args: &ExploreArgs, out: &mut Output) -> u8 {
         found.ends.retain(|end| !off_script(end));
     }
     drop(search);
-    out.print(&summary(&found));
+    out.print(&summary(&found, reduction));
     if let Some(traces) = &found.traces {
-        list(args, &watch, (mode, &start), traces, out);
+        list(args, &watch, (mode, &start, reduction), traces, out);
     }
     let millis = searched.as_millis();
     out.remark(&format!(
@@ -166,7 +176,7 @@ fn rate(states: usize, since: Instant) -> u128 {
 }
 
 /// What was found, in figures and a verdict.
-fn summary(found: &Exhausted) -> String {
+fn summary(found: &Exhausted, reduction: Reduction) -> String {
     let n = |n: usize| grouped(&n.to_string());
     let mut text = String::new();
     let mut line = |what: &str, value: &str| text.push_str(&format!("{what:<20} {value}\n"));
@@ -175,12 +185,14 @@ fn summary(found: &Exhausted) -> String {
         line("transitions", &n(found.transitions));
         line("depth", &n(found.depth));
         let round = if found.cycles > 0 { ", and infinitely many that repeat a cycle" } else { "" };
-        line("complete schedules", &format!("{}{round}", found.schedules));
+        let least = if reduction == Reduction::None { "" } else { "at least " };
+        line("complete schedules", &format!("{least}{}{round}", found.schedules));
         if found.cycles > 0 {
             let back = if found.cycles == 1 { "leads" } else { "lead" };
             line("cycles", &format!("{} {back} to an earlier state", counted(found.cycles as u64, "transition")));
         }
         match &found.traces {
+            // All of them, also where orders were left out.
             Some(traces) => line("client traces", &n(traces.len())),
             None => line("client traces", "too many to tell apart"),
         }
@@ -220,12 +232,20 @@ fn verdict(found: &Exhausted, bad: &[&Outcome]) -> String {
 }
 
 /// The client traces, each with the shortest choices that lead to it.
-fn list(args: &ExploreArgs, watch: &WatchArgs, (mode, start): (u32, &Start), traces: &[ClientTrace], out: &mut Output) {
+fn list(
+    args: &ExploreArgs,
+    watch: &WatchArgs,
+    (mode, start, reduction): (u32, &Start, Reduction),
+    traces: &[ClientTrace],
+    out: &mut Output,
+) {
+    let least = if reduction == Reduction::None { "" } else { "at least " };
+
     for (number, trace) in traces.iter().take(args.list).enumerate() {
         let (log, records, outcome) = listed(mode, start, &trace.picks);
         let schedules = match trace.schedules.to_string() {
-            one if one == "1" => "1 schedule".to_owned(),
-            many => format!("{many} schedules"),
+            one if one == "1" => format!("{least}1 schedule"),
+            many => format!("{least}{many} schedules"),
         };
         let calm = match (trace.deviations, u64::from(trace.choices)) {
             (0, 0) => "no choice".to_owned(),

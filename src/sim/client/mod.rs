@@ -295,6 +295,30 @@ impl Client {
         all_seen && world.out.is_empty()
     }
 
+    /// Whether it does nothing, and decides nothing, before the process says something or comes to rest.
+    #[must_use]
+    pub fn only_listens(&self, world: &World) -> bool {
+        let looks = |kind: &StepKind| {
+            use StepKind::{Bitmap, Idle, NoEvents, NoJobs, Same};
+            matches!(kind, Idle | Bitmap(_) | Same(_) | NoJobs | NoEvents { .. })
+        };
+        let patient = self.ready_since.is_none_or(|since| world.now - since <= PATIENCE);
+        let rests = match self.steps.get(self.step) {
+            Some(step) => matches!(self.state, StepState::Before) && looks(&step.kind),
+            None => true,
+        };
+        // Behind a reply it must find that it waits again.
+        let goes_on = match (&self.state, self.steps.get(self.step + 1).map(|step| &step.kind)) {
+            (StepState::Reply, Some(StepKind::Event(pattern))) => {
+                self.queue.iter().any(|event| pattern.matches(event.name(), &event.data()))
+            }
+            (StepState::Reply, Some(kind)) => !looks(kind),
+            _ => false,
+        };
+        let listens = (self.only_waits(world) && !goes_on) || (rests && patient);
+        self.nbd.is_empty() && self.started && self.failed.is_none() && listens
+    }
+
     pub(super) fn next(&mut self) -> Act {
         self.step += 1;
         self.seen = 0;

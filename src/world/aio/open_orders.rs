@@ -48,7 +48,7 @@ impl World {
         }
     }
 
-    fn anything_ready(&self) -> bool {
+    pub(super) fn anything_ready(&self) -> bool {
         self.aio.main.ready() || self.aio.iohandler.ready()
     }
 

@@ -53,6 +53,11 @@ pub enum Bh {
 }
 
 impl Bh {
+    /// Whether it writes the reply of a command that is done, or looks for another one.
+    pub(super) fn ends_command(&self) -> bool {
+        matches!(self, Bh::QmpReply | Bh::QmpPop)
+    }
+
     /// Under what its cause is kept; [`Bh::CoSchedule`] has none, the coroutines that it enters have theirs.
     pub(in crate::world) fn work(&self) -> Option<Later> {
         match self {

@@ -143,6 +143,18 @@ impl Job {
     }
 }
 
+impl World {
+    /// Whether a request of the copying that a backup has under way has failed.
+    #[must_use]
+    pub fn copying_failed(&self, job: JobId) -> bool {
+        let call = match &self.jobs[job].driver {
+            JobDriver::Backup(backup) => backup.bg_bcs_call.and_then(|call| self.calls.get(call)),
+            _ => None,
+        };
+        call.is_some_and(|call| call.failure.is_some())
+    }
+}
+
 /// The frames of this file: the rest of a function each.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "each variant is explained at the method that it runs")]

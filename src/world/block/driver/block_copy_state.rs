@@ -129,6 +129,13 @@ impl BlockCopyState {
         }
     }
 
+    /// Whether it copies by reading and writing, for a job, and nobody waits for a range or has other wishes.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        let special = self.serialising || self.compress || self.discard_source || self.skip_unallocated;
+        !special && self.method == CopyMethod::ReadWrite && self.reqs.iter().all(|req| req.wait_queue.is_empty())
+    }
+
     /// `reqlist_find_conflict`
     pub(super) fn conflict(&self, offset: u64, bytes: u64) -> Option<usize> {
         self.reqs.iter().rposition(|r| offset < r.offset + r.bytes && r.offset < offset + bytes)
