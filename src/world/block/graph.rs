@@ -576,8 +576,7 @@ impl World {
 
     /// The blocker that a node whose backing file this is puts on it (`bdrv_backing_attach`).
     pub(in crate::world) fn cow_blocked(&self, bs: NodeId) -> Option<QmpError> {
-        let (_, user) = self.graph.nodes[bs].cow_blockers.first()?;
-        let name = self.graph.device_or_node_name(bs);
+        let ((_, user), name) = (self.graph.nodes[bs].cow_blockers.first()?, self.graph.device_or_node_name(bs));
         Some(QmpError::generic(format!("Node '{name}' is busy: node is used as backing hd of '{user}'")))
     }
 
@@ -589,8 +588,7 @@ impl World {
         self.aio.closing = true;
         let backends: Vec<BackendId> = self.graph.backends.iter().map(|(id, _)| id).collect();
         for node in self.graph.named.clone() {
-            if self.graph.nodes[node].monitor_owned {
-                self.graph.nodes[node].monitor_owned = false;
+            if std::mem::take(&mut self.graph.nodes[node].monitor_owned) {
                 self.push(GraphFrame::BdrvUnref(node).into());
             }
         }

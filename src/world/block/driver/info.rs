@@ -1,11 +1,20 @@
 //! What a node says of its image, by the hooks of its driver, and what holds for drivers that lack a hook.
 
+use super::Driver;
 use super::rows::{ZeroFlags, ZeroSupport};
 use crate::base::Json;
 use crate::base::errno::{Errno, Ret};
 use crate::host::Frozen;
+use crate::version::changes::Change;
 use crate::world::World;
 use crate::world::arena::NodeId;
+
+/// Sector size, in bytes.
+const SECTOR: u64 = 512;
+/// `IOV_MAX`
+const MAX_IOV: u64 = 1024;
+/// A page of the host, in bytes.
+const OPT_MEM_ALIGNMENT: u64 = 4096;
 
 /// `BlockDriverInfo`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,7 +61,11 @@ impl World {
     /// `bdrv_get_specific_info`: `ImageInfoSpecific`.
     #[must_use]
     pub(in crate::world) fn bdrv_get_specific_info(&self, node: NodeId) -> Option<Json> {
-        self.graph.nodes[node].drv().row().get_specific_info.map(|info| info(self, node))
+        let driver = self.graph.nodes[node].drv();
+        if matches!(driver, Driver::File(_)) && !self.quirks.since(Change::FormatSpecificOfFiles) {
+            return None;
+        }
+        driver.row().get_specific_info.map(|info| info(self, node))
     }
 
     /// `supported_zero_flags`
@@ -97,6 +110,55 @@ impl World {
                 let below = self.graph.filter_child(node).map(|edge| self.frozen(self.graph.bs(edge)));
                 below.unwrap_or(Frozen::Unknown)
             }
+        }
+    }
+}
+
+impl World {
+    /// `BlockLimitsInfo`: the optional members are those that are not 0.
+    pub(in crate::world) fn limits_info(&self, bs: NodeId) -> Json {
+        let bl = &self.graph.nodes[bs].bl;
+        let mut info: Vec<(&'static str, Json)> = vec![("request-alignment", bl.request_alignment.into())];
+        let optional = [
+            ("max-discard", bl.max_pdiscard),
+            ("discard-alignment", self.discard_alignment(bs)),
+            ("max-write-zeroes", bl.max_pwrite_zeroes),
+            ("write-zeroes-alignment", bl.pwrite_zeroes_alignment),
+            ("max-transfer", bl.max_transfer),
+        ];
+        info.extend(optional.into_iter().filter(|(_, limit)| *limit > 0).map(|(name, limit)| (name, limit.into())));
+        info.push(("max-iov", MAX_IOV.into()));
+        info.push(("min-mem-alignment", self.min_mem_alignment(bs).into()));
+        info.push(("opt-mem-alignment", OPT_MEM_ALIGNMENT.into()));
+        Json::dict(info)
+    }
+
+    /// The alignment of discards that a node has itself, or the strictest of its children's.
+    fn discard_alignment(&self, bs: NodeId) -> u64 {
+        let n = &self.graph.nodes[bs];
+        let below = || n.children.iter().map(|child| self.discard_alignment(self.graph.children[*child].bs)).max();
+        match n.bl.pdiscard_alignment {
+            0 if matches!(n.drv(), Driver::MirrorTop(_) | Driver::CommitTop) => 0,
+            0 => below().unwrap_or(0),
+            own => own,
+        }
+    }
+
+    /// How the buffers of requests have to be aligned, as `bdrv_refresh_limits` finds it: a file's by whether it goes past the host's cache,
+    /// that of other nodes the strictest of their children's.
+    fn min_mem_alignment(&self, bs: NodeId) -> u64 {
+        let n = &self.graph.nodes[bs];
+        match n.drv() {
+            Driver::File(_) if n.flags.nocache => SECTOR,
+            Driver::File(_) => 1,
+            // They are made without a child, and nobody asks again when they have one.
+            Driver::MirrorTop(_) | Driver::CommitTop => SECTOR,
+            _ => n
+                .children
+                .iter()
+                .map(|child| self.min_mem_alignment(self.graph.children[*child].bs))
+                .max()
+                .unwrap_or(SECTOR),
         }
     }
 }

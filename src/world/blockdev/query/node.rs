@@ -7,17 +7,9 @@ use crate::qmp::error::QmpError;
 use crate::version::changes::Change;
 use crate::world::World;
 use crate::world::arena::{BackendId, ChildId, Member, NodeId};
-use crate::world::block::driver::Driver;
 use crate::world::block::driver::info::DriverInfo;
 
 pub(in crate::world) type Members = Vec<(&'static str, Json)>;
-
-/// Sector size, in bytes.
-const SECTOR: u64 = 512;
-/// `IOV_MAX`
-const MAX_IOV: u64 = 1024;
-/// A page of the host, in bytes.
-const OPT_MEM_ALIGNMENT: u64 = 4096;
 
 impl World {
     /// `query-block`: backends with a name or a guest device. With `flat` backing nodes are left out.
@@ -182,58 +174,10 @@ impl World {
         if self.quirks.since(Change::ImageLimits) {
             info.push(("limits", self.limits_info(bs)));
         }
-        let tells = self.quirks.since(Change::FormatSpecificOfFiles) || !matches!(n.drv(), Driver::File(_));
-        if let Some(specific) = self.bdrv_get_specific_info(bs).filter(|_| tells) {
+        if let Some(specific) = self.bdrv_get_specific_info(bs) {
             info.push(("format-specific", specific));
         }
         info
-    }
-
-    /// `BlockLimitsInfo`: the optional members are those that are not 0.
-    fn limits_info(&self, bs: NodeId) -> Json {
-        let bl = &self.graph.nodes[bs].bl;
-        let mut info: Members = vec![("request-alignment", bl.request_alignment.into())];
-        let optional = [
-            ("max-discard", bl.max_pdiscard),
-            ("discard-alignment", self.discard_alignment(bs)),
-            ("max-write-zeroes", bl.max_pwrite_zeroes),
-            ("write-zeroes-alignment", bl.pwrite_zeroes_alignment),
-            ("max-transfer", bl.max_transfer),
-        ];
-        info.extend(optional.into_iter().filter(|(_, limit)| *limit > 0).map(|(name, limit)| (name, limit.into())));
-        info.push(("max-iov", MAX_IOV.into()));
-        info.push(("min-mem-alignment", self.min_mem_alignment(bs).into()));
-        info.push(("opt-mem-alignment", OPT_MEM_ALIGNMENT.into()));
-        Json::dict(info)
-    }
-
-    /// The alignment of discards that a node has itself, or the strictest of its children's.
-    fn discard_alignment(&self, bs: NodeId) -> u64 {
-        let n = &self.graph.nodes[bs];
-        let below = || n.children.iter().map(|child| self.discard_alignment(self.graph.children[*child].bs)).max();
-        match n.bl.pdiscard_alignment {
-            0 if matches!(n.drv(), Driver::MirrorTop(_) | Driver::CommitTop) => 0,
-            0 => below().unwrap_or(0),
-            own => own,
-        }
-    }
-
-    /// How the buffers of requests have to be aligned, as `bdrv_refresh_limits` finds it: a file's by whether it goes past the host's cache,
-    /// that of other nodes the strictest of their children's.
-    fn min_mem_alignment(&self, bs: NodeId) -> u64 {
-        let n = &self.graph.nodes[bs];
-        match n.drv() {
-            Driver::File(_) if n.flags.nocache => SECTOR,
-            Driver::File(_) => 1,
-            // They are made without a child, and nobody asks again when they have one.
-            Driver::MirrorTop(_) | Driver::CommitTop => SECTOR,
-            _ => n
-                .children
-                .iter()
-                .map(|child| self.min_mem_alignment(self.graph.children[*child].bs))
-                .max()
-                .unwrap_or(SECTOR),
-        }
     }
 }
 
