@@ -322,6 +322,7 @@ const ALIVE: &[(Quirk, Version, Version, Evidence)] = &[
     (Quirk::StreamHalfDone, Version::V7_2, Version::V11_1, Evidence::Read),
     (Quirk::MirrorDuplicateComplete, Version::V7_2, Version::V10_0, Evidence::Read),
     (Quirk::CommitLeavesBaseWritable, Version::V7_2, Version::V8_2, Evidence::Read),
+    (Quirk::NbdBitmapOutlivesItsNode, Version::V7_2, Version::V11_1, Evidence::Measured),
 ];
 
 /// The quirks that are in force by default in a version: of those that are alive in it the ones that the model has by default in 10.0, and

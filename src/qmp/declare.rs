@@ -408,8 +408,14 @@ mod tests {
             };
             for (command, declared) in Command::all_declared(version).into_iter().chain(machine) {
                 if declared.is_some() && find_command(command, version).is_some() {
-                    let (declared, of_qemu) = (known(declared), schema.members(&schema.arguments(command)));
-                    assert_eq!(declared, without(&of_qemu, version, command), "{command} of {version}");
+                    let of_qemu = schema.members(&schema.arguments(command));
+                    let (mut declared, mut of_qemu) = (known(declared), without(&of_qemu, version, command));
+                    if version != Version::V10_0 {
+                        // The order of members is that of 10.0: it says which of several mistakes is told.
+                        declared.sort();
+                        of_qemu.sort();
+                    }
+                    assert_eq!(declared, of_qemu, "{command} of {version}");
                     compared += 1;
                 }
             }

@@ -202,11 +202,13 @@ impl Names {
     }
 
     fn node(&self, name: &str) -> Option<Mistake> {
-        // QEMU gives names of its own: `#block123`, and `ide0-hd0` where a drive has none; a path leads to a device.
+        // QEMU gives names of its own: `#block123`, and `ide0-hd0` where a drive has none; a path leads to a device, and may
+        // begin anywhere (`vblk/virtio-backend`).
         let kinds = ["ide", "scsi", "floppy", "sd", "virtio", "none", "pflash", "mtd"];
         let rest = kinds.iter().find_map(|kind| name.strip_prefix(kind));
         let own = name.is_empty()
-            || name.starts_with(['#', '/'])
+            || name.starts_with('#')
+            || name.contains('/')
             || rest.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
         if own {
             return None;
