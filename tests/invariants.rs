@@ -45,6 +45,7 @@ fn what_is_known_of_qemu_is_named() {
         ("commit/reopen-overlay", "reopen-above-a-commit"),
         ("copy-on-read/bottom-is-file", "copy-on-read-above-its-bottom"),
         ("machine/qom-set-same-drive", "qom-set-same-drive"),
+        ("mirror/base-taken-away", "base-taken-from-a-mirror"),
         ("mirror/pending-read", "pending-mirror-blocks-the-monitor"),
         ("mirror/replaces-complete-twice", "mirror-duplicate-complete"),
         ("mirror/small-granules", "mirror-by-small-granules"),

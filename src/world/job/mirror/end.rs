@@ -117,6 +117,11 @@ impl World {
         match mode {
             BackingMode::Source if !exit.abort => {
                 let backing = if none { Some(exit.src) } else { base };
+                if backing.is_some_and(|backing| self.graph.nodes.get(backing).is_none()) {
+                    let reason =
+                        "mirror_exit_common: the backing file that the source had is gone, and the target gets it";
+                    Self::qemu_is_known_to_use_freed("base-taken-from-a-mirror", format!("{base:?}"), reason);
+                }
                 match backing.filter(|backing| self.graph.cow_bs(target) != Some(*backing)) {
                     Some(backing) => self
                         .seq([EdgesFrame::SetBackingHd { bs: target, backing }.into(), MirrorFrame::Exit(exit).into()]),
