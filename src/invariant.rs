@@ -83,7 +83,7 @@ pub struct Broken {
 }
 
 /// Pages of `docs/findings` about what a run can be ended by, or be said to have met: defects of QEMU 10.0.2 that the model has too.
-pub const PAGES: [&str; 23] = [
+pub const PAGES: [&str; 24] = [
     "aborted-snapshot-below-a-backup",
     "backup-below-a-growing-format",
     "bitmap-of-another-size",
@@ -94,6 +94,7 @@ pub const PAGES: [&str; 23] = [
     "mirror-by-small-granules",
     "mirror-counts-whole-clusters",
     "mirror-duplicate-complete",
+    "mirror-with-a-small-buffer",
     "node-of-an-exported-bitmap",
     "overlay-below-a-backup-filter",
     "partial-write-of-an-active-mirror",
