@@ -95,6 +95,7 @@ pub const PAGES: [&str; 24] = [
     "mirror-by-small-granules",
     "mirror-counts-whole-clusters",
     "mirror-duplicate-complete",
+    "mirror-with-a-small-buffer",
     "node-of-an-exported-bitmap",
     "overlay-below-a-backup-filter",
     "partial-write-of-an-active-mirror",

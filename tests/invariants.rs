@@ -48,6 +48,7 @@ fn what_is_known_of_qemu_is_named() {
         ("mirror/base-taken-away", "base-taken-from-a-mirror"),
         ("mirror/pending-read", "pending-mirror-blocks-the-monitor"),
         ("mirror/replaces-complete-twice", "mirror-duplicate-complete"),
+        ("mirror/small-buffer", "mirror-with-a-small-buffer"),
         ("mirror/small-granules", "mirror-by-small-granules"),
         ("reopen/raw-shorter-below-a-filter", "smaller-below-a-filter"),
         ("reopen/smaller-below-a-filter", "smaller-below-a-filter"),

@@ -93,7 +93,8 @@ impl World {
         Some(CONFLICT)
     }
 
-    /// `mirror_wait_for_free_in_flight_slot`, called as the last thing of a frame: until some operation ends.
+    /// `mirror_wait_for_free_in_flight_slot`, called as the last thing of a frame: until some operation ends. There is one: who calls has
+    /// found no place or no buffer, which only operations in flight take, and none asks for more buffers than there are.
     pub(super) fn mirror_wait_for_free_slot(&mut self, job: JobId) -> Flow {
         let (co, any) = (self.current(), self.quirks.has(Quirk::MirrorWaitsForItself));
         let s = self.mirror(job);
@@ -270,6 +271,14 @@ impl World {
         let (start, len) =
             if s.cow_bitmap.is_some() { self.mirror_cow_align(job, offset, bytes) } else { (offset, bytes) };
         let s = self.mirror(job);
+        if len > s.buf_size {
+            let subject = format!("job {}", self.jobs[job].id);
+            Self::qemu_is_known_to_abort(
+                "mirror-with-a-small-buffer",
+                subject,
+                "mirror_co_read: whole clusters of the target that the buffer does not hold",
+            );
+        }
         let o = s.op(op);
         (o.offset, o.bytes) = (start, len);
         s.bytes_handled = start + len - offset;
