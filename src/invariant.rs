@@ -83,7 +83,7 @@ pub struct Broken {
 }
 
 /// Pages of `docs/findings` about what a run can be ended by, or be said to have met: defects of QEMU 10.0.2 that the model has too.
-pub const PAGES: [&str; 24] = [
+pub const PAGES: [&str; 25] = [
     "aborted-snapshot-below-a-backup",
     "backup-below-a-growing-format",
     "base-taken-from-a-mirror",
