@@ -9,6 +9,7 @@ use super::state::{
     MAX_REFTABLE_SIZE, Names, Qcow2, REFT_MASK, Scalars,
 };
 use crate::base::errno::Errno;
+use crate::block::content::Table;
 use crate::block::event::BlkdebugEvent as Event;
 use std::sync::Arc;
 
@@ -278,7 +279,7 @@ impl Cx<'_> {
 
     fn read_l1(&mut self) -> Res {
         let Scalars { l1_offset, l1_size, .. } = *self.q.sc;
-        let mut l1 = Arc::default();
+        let mut l1 = Arc::new(Table::new(8));
         if l1_size > 0 {
             l1 = self.read(l1_offset, l1_size * 8).say("Could not read L1 table")?.to_table(8);
         }
