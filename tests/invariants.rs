@@ -61,6 +61,7 @@ fn what_is_known_of_qemu_is_named() {
     let met = [
         ("commit/shorter-image", "commit-of-a-shorter-image"),
         ("mirror/blocking-part-of-a-cluster", "partial-write-of-an-active-mirror"),
+        ("mirror/change-during-its-flush", "mirror-change-during-its-flush"),
         ("snapshot/undone-below-a-backup", "aborted-snapshot-below-a-backup"),
         ("stream/past-a-shorter-image", "stream-past-a-shorter-image"),
         ("stream/status-error-below-a-backup", "reads-undone-below-a-stream"),

@@ -90,16 +90,22 @@ impl Followed {
 
     /// Where something reads differently from what the device has to read as: without a known reason if there is such a place.
     fn differs(&self, content: &Frozen, requests: &Requests) -> Option<(Option<Known>, String)> {
+        self.differs_but(content, requests, &[])
+    }
+
+    /// The same, with excuses that hold only now.
+    fn differs_but(&self, content: &Frozen, requests: &Requests, now: &[Excuse]) -> Option<(Option<Known>, String)> {
         if self.shared {
             return None;
         }
+        let excuses = || now.iter().chain(&self.excuses);
         let mut skip: Vec<(u64, u64)> = self.nodes.iter().flat_map(|node| requests.writing(*node)).collect();
         let under_way = skip.len();
-        skip.extend(self.excuses.iter().map(|excuse| excuse.range.unwrap_or((0, u64::MAX))));
+        skip.extend(excuses().map(|excuse| excuse.range.unwrap_or((0, u64::MAX))));
         if let Some(differs) = self.disk.difference(content, &skip) {
             return Some((None, differs));
         }
-        let known = self.excuses.first()?.known;
+        let known = excuses().next()?.known;
         self.disk.difference(content, &skip[..under_way]).map(|differs| (Some(known), differs))
     }
 
@@ -183,9 +189,9 @@ impl Chains {
                 let followed = self.jobs.iter().find(|followed| followed.job == *job)?;
                 return pivot_content::judge(followed, content, &self.requests);
             }
-            Seen::Synced { job, target } => {
+            Seen::Synced { job, target, dirty } => {
                 let followed = self.jobs.iter().find(|followed| followed.job == *job)?;
-                return active_sync::judge(followed, target, &self.requests);
+                return active_sync::judge(followed, target, dirty, &self.requests);
             }
             Seen::ChainEnds(ends) => return self.ends(ends),
             _ => {}

@@ -237,7 +237,8 @@ impl World {
                 continue;
             }
             let target = Box::new(self.frozen(target));
-            self.feed.seen.push(Seen::Synced { job, target });
+            let dirty = self.mirror_bits(job).areas().map(|(start, len)| (start, start + len)).collect();
+            self.feed.seen.push(Seen::Synced { job, target, dirty });
         }
     }
 

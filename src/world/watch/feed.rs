@@ -205,6 +205,8 @@ pub enum Seen {
         job: JobId,
         /// What its target reads as.
         target: Box<Frozen>,
+        /// What it has still to copy, as it knows itself: ranges of bytes.
+        dirty: Vec<(u64, u64)>,
     },
     /// QEMU 10.0.2 itself does something wrong.
     Excuse(Excuse),
