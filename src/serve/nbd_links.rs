@@ -69,14 +69,22 @@ impl NbdLinks {
         any
     }
 
-    /// While the process starts: all that there is to do, and where the world waits for a server, a short wait.
+    /// While the process starts: all that there is to do. Where the world waits for a server, so does this, until the next timer of the
+    /// world is due: time does not pass by itself then.
     pub(super) fn exchange(&mut self, world: &mut World) {
         self.dial(world);
         self.deliver(world);
         if self.sockets.is_empty() {
             return;
         }
-        let timeout = if world.polls_in_vain() { MOMENT } else { NO_TIME };
+        let timeout = match (world.polls_in_vain(), world.next_deadline()) {
+            (false, _) => NO_TIME,
+            (true, None) => MOMENT,
+            (true, Some(due)) => {
+                let nanos = i64::try_from(due.as_nanos().saturating_sub(world.now.as_nanos())).unwrap_or(i64::MAX);
+                Timespec { tv_sec: nanos / 1_000_000_000, tv_nsec: nanos % 1_000_000_000 }
+            }
+        };
         let sources = self.sources(world);
         let mut fds: Vec<PollFd<'_>> =
             sources.iter().map(|(_, fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
