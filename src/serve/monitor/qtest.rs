@@ -167,9 +167,8 @@ mod tests {
 
     #[test]
     fn the_log_has_what_was_asked_and_answered() {
-        let zeroes = |text: &str| -> String {
-            text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect()
-        };
+        let zeroes =
+            |text: &str| -> String { text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect() };
         let mut qtest = Qtest::new(0);
         assert_eq!(qtest.closed(), None);
         assert_eq!(zeroes(&qtest.opened()), "[I 0.000000] OPENED\n");
