@@ -74,6 +74,17 @@ impl RuntimeOptions {
         }
     }
 
+    /// What [`RuntimeOptions::explicit`] gave its type is text again.
+    pub(super) fn leave_as_text(&mut self) {
+        let mut own = members(&self.own).to_vec();
+        for (_, value) in own.iter_mut().filter(|(key, _)| matches!(&**key, "force-share" | "active")) {
+            if let Json::Bool(on) = value {
+                *value = if *on { "on" } else { "off" }.into();
+            }
+        }
+        self.own = Json::Dict(Arc::new(own));
+    }
+
     /// Those of a node that was just opened: flags have become options (`update_options_from_flags`).
     #[must_use]
     pub fn opened(explicit: &RuntimeOptions, flags: OpenFlags) -> RuntimeOptions {
