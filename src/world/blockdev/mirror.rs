@@ -28,6 +28,7 @@ pub(super) const COMMANDS: JobCommands = JobCommands {
         other => Err(other),
     },
     hmp: &[HmpJobCommand { name: "drive_mirror", arguments: copy_arguments }],
+    actions: None,
     listed_as: None,
 };
 

@@ -116,7 +116,7 @@ impl World {
     /// `block_job_add_bdrv`
     ///
     /// # Errors
-    /// A permission conflict.
+    /// The text of the permission conflict that stands in the way.
     pub(in crate::world) fn block_job_add_bdrv(
         &mut self,
         job: JobId,
