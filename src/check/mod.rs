@@ -101,7 +101,7 @@ pub const JUDGED: [Invariant; 7] = {
 /// A bug that QEMU 10.0.2 has was met in a run.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Finding {
-    /// The bug.
+    /// The quirk it is, or the page that describes it.
     pub known: Known,
     /// What it broke first.
     pub broken: Broken,

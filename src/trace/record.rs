@@ -43,7 +43,7 @@ pub enum RecordKind {
     JobPause {
         /// Id of the job.
         job: Arc<str>,
-        /// The count now.
+        /// How many reasons there are to stand still from now on; 0 is none.
         count: u32,
     },
     /// A job got on.
@@ -96,7 +96,7 @@ pub enum RecordKind {
         node: Arc<str>,
         /// Number of the rule, from 0, in the order of the options.
         rule: u32,
-        /// The error.
+        /// What the request ended with.
         errno: Errno,
         /// The request's kind, as in [`RecordKind::Request`].
         op: &'static str,
@@ -109,7 +109,7 @@ pub enum RecordKind {
     BlkdebugState {
         /// Name of the blkdebug node.
         node: Arc<str>,
-        /// The event.
+        /// Name of the `blkdebug` event.
         event: &'static str,
         /// Old state.
         from: u32,

@@ -24,7 +24,7 @@ struct Names {
 /// What `bdrv_refresh_filename` has to say of a node.
 #[derive(Clone, Copy, Debug)]
 pub struct Described<'a> {
-    /// The primary child.
+    /// The child whose name makes that of the node (`bdrv_primary_child`).
     pub below: Option<NodeId>,
     /// Options that were given beside those of children.
     pub given: &'a [(Arc<str>, Json)],

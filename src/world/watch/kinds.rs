@@ -17,7 +17,7 @@ macro_rules! kinds {
         }
 
         impl Seen {
-            /// Its kind.
+            /// Which kind of thing it tells of.
             #[inline]
             #[must_use]
             pub fn kind(&self) -> Kind {

@@ -142,7 +142,7 @@ impl World {
                 id
             }
         };
-        n.tracked.push(TrackedRequest {
+        n.tracked.push_back(TrackedRequest {
             id,
             op,
             overlap_offset: offset,
@@ -193,7 +193,7 @@ impl World {
         self.trace_tracked(node, id, Phase::Complete(errno));
         let n = &mut self.graph.nodes[node];
         let i = n.tracked.iter().position(|t| t.id == id).expect("the request was tracked");
-        let request = n.tracked.remove(i);
+        let request = n.tracked.remove(i).expect("it was found there");
         n.tracked_ids &= !1u128.checked_shl(id).unwrap_or(0);
         n.tracked_apart -= u32::from(request.is_apart());
         for co in request.wait_queue {
