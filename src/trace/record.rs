@@ -88,7 +88,7 @@ pub enum RecordKind {
         /// Who asked for it.
         who: Arc<str>,
         /// Start or end.
-        phase: Phase,
+        phase: RequestPhase,
     },
     /// A blkdebug rule made a request fail.
     Fault {
@@ -190,7 +190,7 @@ pub struct Note {
 
 /// Start or end of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Phase {
+pub enum RequestPhase {
     /// It was handed in.
     Submit,
     /// It has ended, well or with an error.
@@ -226,14 +226,14 @@ impl TxnPhase {
     }
 }
 
-impl Phase {
+impl RequestPhase {
     /// The word in traces.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Phase::Submit => "submit",
-            Phase::Complete(None) => "done",
-            Phase::Complete(Some(_)) => "failed",
+            RequestPhase::Submit => "submit",
+            RequestPhase::Complete(None) => "done",
+            RequestPhase::Complete(Some(_)) => "failed",
         }
     }
 }

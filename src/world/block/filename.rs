@@ -1,7 +1,7 @@
 //! File names of nodes (`block.c:bdrv_refresh_filename`).
 
 use crate::base::Json;
-use crate::qmp::print::{Order, to_text};
+use crate::qmp::print::{MemberOrder, to_text};
 use crate::world::World;
 use crate::world::arena::NodeId;
 use crate::world::block::driver::Driver;
@@ -214,7 +214,7 @@ impl World {
 }
 
 fn json_name(options: &Json) -> Arc<str> {
-    let mut name = format!("json:{}", to_text(options, Order::Wire));
+    let mut name = format!("json:{}", to_text(options, MemberOrder::Wire));
     if name.len() >= PATH_MAX {
         // The printer escapes everything but ASCII.
         name.truncate(PATH_MAX - 4);
