@@ -82,7 +82,10 @@ impl Served {
         let mut world = World::new(HostFiles::new());
         let mut images = Images::connect(&mut world);
         let args: Vec<_> = args.iter().map(|arg| (*arg).into()).collect();
-        world.boot_with(&args, &mut |world| images.before_step(world))?;
+        world.boot_with(&args, &mut |world| {
+            images.before_step(world);
+            false
+        })?;
         images.sync(&mut world);
         let client = world.connect(true);
         Ok(Served { world, images, choose: Chooser::Walk(Box::new(Walk::new(7))), client, events: Vec::new() })

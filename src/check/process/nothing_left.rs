@@ -3,6 +3,7 @@
 use crate::check::Watch;
 use crate::invariant::{Broken, Invariant};
 use crate::world::World;
+use crate::world::block::blockers::Blocker;
 use crate::world::block::edges::Parent;
 use crate::world::watch::feed::Seen;
 use crate::world::watch::kinds::{SeenKind, SeenKinds};
@@ -19,7 +20,7 @@ impl Watch for NothingLeft {
         let Seen::JobFreed { job, id } = seen else { return Ok(()) };
         let left = |what: String| Self::broken(format!("job {id}"), format!("it was dismissed, and {what}"));
         for (_, node) in world.graph.nodes.iter() {
-            if node.op_blockers.contains(job) {
+            if node.op_blockers.contains(&Blocker::Job(*job)) {
                 return left(format!("it still blocks node {}", node.node_name));
             }
         }

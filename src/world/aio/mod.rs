@@ -9,7 +9,7 @@ pub(in crate::world) mod idle;
 pub(super) mod latency;
 pub(super) mod open_orders;
 pub mod queue;
-mod stack;
+pub(in crate::world) mod stack;
 pub mod step;
 pub(super) mod subjects;
 pub mod timer;

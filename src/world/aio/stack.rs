@@ -2,7 +2,7 @@
 //!
 //! Between steps the stack is the main thread's; while a coroutine runs, it is that coroutine's (`co_run` exchanges them).
 
-use crate::choice::Calm;
+use crate::choice::{Calm, ChoicePoint, Choose};
 use crate::world::World;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::{Returned, Val};
@@ -44,6 +44,26 @@ macro_rules! many_frames {
 }
 
 many_frames! { 5 6 7 8 9 10 11 12 }
+
+/// What the shell does between two dispatches while the process starts. It says whether timers must not go off yet, as somebody outside
+/// is waited for.
+pub(in crate::world) type Between<'a> = &'a mut dyn FnMut(&mut World) -> bool;
+
+/// The calm schedule, while the process starts.
+#[derive(Debug)]
+struct Starting {
+    sleeps_wait: bool,
+}
+
+impl Choose for Starting {
+    fn choose(&mut self, point: ChoicePoint, among: u32) -> u32 {
+        Calm.choose(point, among)
+    }
+
+    fn sleeps_wait(&self) -> bool {
+        self.sleeps_wait
+    }
+}
 
 impl World {
     /// Pushes a frame: it runs before those that are on the stack.
@@ -160,12 +180,12 @@ impl World {
 
     /// Before the main loop runs: runs frames until they are done, `between` their dispatches whatever the caller has to do. Gives the
     /// result of the last one.
-    pub(in crate::world) fn run_to_end(&mut self, frames: Vec<Frame>, between: &mut dyn FnMut(&mut World)) -> Val {
+    pub(in crate::world) fn run_to_end(&mut self, frames: Vec<Frame>, between: Between<'_>) -> Val {
         self.push(Frame::Idle);
         self.push_all(frames);
         while self.aio.stack.last() != Some(&Frame::Idle) {
-            between(self);
-            self.step(&mut Calm);
+            let sleeps_wait = between(self);
+            self.step(&mut Starting { sleeps_wait });
         }
         self.aio.stack.pop();
         self.take_val()

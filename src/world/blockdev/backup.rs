@@ -242,7 +242,7 @@ impl World {
 
     /// `drive_backup_action`, in its drained section: makes the target. Leaves `Val::Job`.
     fn drive_backup_drained(&mut self, mut args: Box<DriveBackup>, bs: NodeId, txn: Option<TxnId>) -> Flow {
-        if let Some(err) = self.vanished(&[bs], &args.common.device).or_else(|| self.op_blocked(bs)) {
+        if let Some(err) = self.vanished(&[bs], &args.common.device).or_else(|| self.op_blocked_by_job(bs)) {
             return self.ret(Val::Job(Err(err)));
         }
         let existing = args.mode == Some(NewImageMode::Existing);

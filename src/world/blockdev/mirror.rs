@@ -123,7 +123,7 @@ impl World {
             return expects("a power of 2");
         }
         for node in [args.bs, args.target] {
-            if let Some(err) = self.op_blocked(node).or_else(|| self.cow_blocked(node)) {
+            if let Some(err) = self.op_blocked(node) {
                 return Err(err);
             }
         }
@@ -145,7 +145,7 @@ impl World {
         let Some(node) = self.graph.find_node(name) else {
             return Err(QmpError::generic(format!("Failed to find node with node-name='{name}'")));
         };
-        if let Some(err) = self.op_blocked(node).or_else(|| self.cow_blocked(node)) {
+        if let Some(err) = self.op_blocked(node) {
             return Err(err);
         }
         if !self.bdrv_recurse_can_replace(bs, node) {
@@ -167,7 +167,7 @@ impl World {
             Ok(bs) => bs,
             Err(err) => return self.ret(Val::Done(Err(err))),
         };
-        if let Some(err) = self.op_blocked(bs).or_else(|| self.cow_blocked(bs)) {
+        if let Some(err) = self.op_blocked(bs) {
             return self.ret(Val::Done(Err(err)));
         }
         let existing = args.mode == Some(NewImageMode::Existing);

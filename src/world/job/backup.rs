@@ -225,7 +225,7 @@ impl World {
             return generic(format!("Compression is not supported for this drive {name}"));
         }
         for node in [args.source, args.target] {
-            if let Some(err) = self.op_blocked(node) {
+            if let Some(err) = self.op_blocked_by_job(node) {
                 return Err(err);
             }
         }

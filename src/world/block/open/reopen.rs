@@ -398,9 +398,11 @@ impl World {
             }
         }
         let Some(spec) = spec else {
-            return match wire_order(&entry.left).first() {
+            let mut changed = entry.options.changed_by_keeping(self.graph.nodes[bs].drv());
+            changed.extend(entry.left.iter().cloned());
+            return match wire_order(&changed).first() {
                 None => Ok(()),
-                Some(&first) => Err(QmpError::generic(format!("Cannot change the option '{}'", entry.left[first].0))),
+                Some(&first) => Err(QmpError::generic(format!("Cannot change the option '{}'", changed[first].0))),
             };
         };
         let node = &self.graph.nodes[bs];

@@ -24,6 +24,9 @@ use crate::world::value::Val;
 /// `BDRV_SECTOR_SIZE`
 const SECTOR: u64 = 512;
 
+/// A host has no memory for a buffer of this size. Linux refuses what is more than all that it has.
+const TOO_MUCH_MEMORY: u64 = 32 << 30;
+
 impl World {
     /// `mirror_run`
     pub(super) fn mirror_run(&mut self, job: JobId) -> Flow {
@@ -78,6 +81,9 @@ impl World {
         if names_backing && !copies_on_write && s.granularity < cluster_size {
             s.buf_size = s.buf_size.max(cluster_size);
             s.cow_bitmap = Some(HBitmap::new(s.bdev_length, s.granularity));
+        }
+        if s.buf_size >= TOO_MUCH_MEMORY {
+            return self.mirror_immediate_exit(job, Err(Errno::ENOMEM));
         }
         s.buf_free_count = s.buf_size.div_ceil(s.granularity);
         s.last_pause = now;
