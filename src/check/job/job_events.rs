@@ -74,7 +74,7 @@ impl Watch for JobEvents {
         match seen {
             Seen::JobStatus { job, id, to, kind, .. } => self.status(*job, id, *to, *kind),
             Seen::Progress { job, current, total } => self.progress(*job, *current, *total),
-            Seen::JobEnd { job, id, cancelled, failed, offset, len } => {
+            Seen::JobEnd { job, id, cancelled, failed, forgiven, offset, len } => {
                 let name = if *cancelled { "CANCELLED" } else { "COMPLETED" };
                 let subject = format!("job {id}");
                 let Some(told) = self.told(*job) else {
@@ -94,8 +94,9 @@ impl Watch for JobEvents {
                     return if mirror { beyond.map_err(known) } else { beyond };
                 }
                 if !cancelled && !failed && offset != len {
-                    let reason = format!("it succeeded with offset {offset} short of len {len}");
-                    return Self::broken(subject, reason);
+                    let short = Self::broken(subject, format!("it succeeded with offset {offset} short of len {len}"));
+                    let known = |broken: Broken| broken.known("mirror-forgives-a-failed-write");
+                    return if *forgiven { short.map_err(known) } else { short };
                 }
                 Ok(())
             }
