@@ -83,7 +83,7 @@ pub struct Broken {
 }
 
 /// Pages of `docs/findings` about what a run can be ended by, or be said to have met: defects of QEMU 10.0.2 that the model has too.
-pub const PAGES: [&str; 29] = [
+pub const PAGES: [&str; 30] = [
     "aborted-snapshot-below-a-backup",
     "backup-below-a-growing-format",
     "base-taken-from-a-mirror",
@@ -103,6 +103,7 @@ pub const PAGES: [&str; 29] = [
     "overlay-below-a-backup-filter",
     "partial-write-of-an-active-mirror",
     "pending-mirror-blocks-the-monitor",
+    "qemu-io-as-a-commit-ends",
     "qemu-io-without-a-medium",
     "qom-set-same-drive",
     "query-after-a-stream",

@@ -42,6 +42,7 @@ fn what_is_known_of_qemu_is_named() {
         ("bitmap/of-another-size", "bitmap-of-another-size"),
         ("bitmap/shorter-than-its-node", "bitmap-of-another-size"),
         ("commit/header-write-fails", "commit-cannot-write-its-header"),
+        ("commit/qemu-io-as-it-ends", "qemu-io-as-a-commit-ends"),
         ("commit/reopen-overlay", "reopen-above-a-commit"),
         ("copy-on-read/bottom-is-file", "copy-on-read-above-its-bottom"),
         ("machine/qom-set-same-drive", "qom-set-same-drive"),
