@@ -49,7 +49,7 @@ struct Followed {
     pivoted: bool,
     /// Somebody else wrote to the layers or to the target, or exchanged them.
     shared: bool,
-    /// Another job may have made layers of it writable.
+    /// Another job, or the command that starts one, may have made layers of it writable.
     opened: bool,
     excuses: Vec<Excuse>,
 }
@@ -136,6 +136,7 @@ impl Chains {
         SeenKind::GuestBegin,
         SeenKind::GuestEnd,
         SeenKind::Changed,
+        SeenKind::Opened,
         SeenKind::PaddingLost,
         SeenKind::ChainBegins,
         SeenKind::ChainEnds,
@@ -163,6 +164,10 @@ impl Chains {
             Seen::Changed(node) => {
                 let changed = |job: &Followed| job.target != Some(*node) && world.stands_on(job.nodes[0], *node);
                 self.jobs.iter_mut().for_each(|job| job.shared |= changed(job));
+            }
+            Seen::Opened(node) => {
+                let opened = |job: &Followed| job.layers.iter().any(|(layer, ..)| layer == node);
+                self.jobs.iter_mut().for_each(|job| job.opened |= opened(job));
             }
             Seen::BackupBegins(begins) => {
                 let changes = |node: NodeId| {

@@ -68,7 +68,9 @@ impl Watch for BackupContent {
         match seen {
             Seen::BackupBegins(begins) => {
                 let shared = self.written_by_others(begins.target_node);
-                let below = |other: &BackupBegins| begins.discards && other.source_node == begins.source_node;
+                // An overlay may have come between the other's filter and its source, and this one discards there.
+                let below =
+                    |other: &BackupBegins| begins.discards && world.stands_on(begins.source_node, other.source_node);
                 self.jobs.iter_mut().filter(|other| below(&other.begins)).for_each(|other| other.shared = true);
                 self.jobs.push(Copied { begins: Kept::new((**begins).clone()), shared, page: None });
             }

@@ -3,6 +3,7 @@
 //! Between steps the stack is the main thread's; while a coroutine runs, it is that coroutine's (`co_run` exchanges them).
 
 use crate::choice::{Calm, ChoicePoint, Choose};
+use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::{Returned, Val};
@@ -179,13 +180,19 @@ impl World {
     }
 
     /// Before the main loop runs: runs frames until they are done, `between` their dispatches whatever the caller has to do. Gives the
-    /// result of the last one.
+    /// result of the last one, or an error where they have used all steps.
     pub(in crate::world) fn run_to_end(&mut self, frames: Vec<Frame>, between: Between<'_>) -> Val {
         self.push(Frame::Idle);
         self.push_all(frames);
         while self.aio.stack.last() != Some(&Frame::Idle) {
             let sleeps_wait = between(self);
             self.step(&mut Starting { sleeps_wait });
+            if self.steps > self.most_steps {
+                while self.aio.stack.last() != Some(&Frame::Idle) {
+                    self.aio.stack.pop();
+                }
+                self.leave(Val::Done(Err(QmpError::generic("it has used all steps"))));
+            }
         }
         self.aio.stack.pop();
         self.take_val()

@@ -213,7 +213,8 @@ impl World {
         if self.feed.on {
             let (cancelled, failed) = (j.force_cancel, j.ret.is_some());
             let (id, offset, len) = (j.id.clone(), j.progress_current, j.progress_total);
-            self.feed.seen.push(Seen::JobEnd { job, id, cancelled, failed, offset, len });
+            let forgiven = self.has_error_to_end_for(job);
+            self.feed.seen.push(Seen::JobEnd { job, id, cancelled, failed, forgiven, offset, len });
         }
         self.emit(name, Json::dict(data));
     }

@@ -107,6 +107,16 @@ impl World {
         layers
     }
 
+    /// The lowest node that follows a filter where that is made writable, or the node itself.
+    fn opened_along(&self, mut node: NodeId) -> NodeId {
+        while let Some(below) = self.graph.filter_bs(node)
+            && self.graph.nodes[below].inherits_from == Some(node)
+        {
+            node = below;
+        }
+        node
+    }
+
     /// A mirror begins, or the commit of an active layer.
     pub(in crate::world) fn see_mirror_begins(&mut self, job: JobId) {
         if !self.feed.on {
@@ -139,6 +149,7 @@ impl World {
             return;
         }
         let node = self.graph.skip_filters(top);
+        let read_only = read_only.map(|node| self.opened_along(node));
         self.feed.chains.push((job, node));
         let mut layers = self.layers(node);
         layers.iter_mut().filter(|(layer, ..)| Some(*layer) == read_only).for_each(|(.., writable)| *writable = false);
@@ -218,6 +229,11 @@ impl World {
             JobDriver::Mirror(s) | JobDriver::CommitActive(s) if s.in_drain => Some(s.source),
             _ => None,
         })
+    }
+
+    /// Whether a mirror was told of an error, and would end for it at its next turn.
+    pub(in crate::world) fn has_error_to_end_for(&self, job: JobId) -> bool {
+        matches!(&self.jobs[job].driver, JobDriver::Mirror(s) if s.ret.is_err())
     }
 
     /// Source and target of each mirror that says they are in sync, where nothing is under way.

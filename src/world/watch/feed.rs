@@ -56,6 +56,8 @@ pub enum Seen {
         cancelled: bool,
         /// It had an error.
         failed: bool,
+        /// It met an error that it was to end for, and is a mirror.
+        forgiven: bool,
         /// `offset`
         offset: u64,
         /// `len`
@@ -173,6 +175,8 @@ pub enum Seen {
     },
     /// A node has another size, or was changed by somebody else than a guest.
     Changed(NodeId),
+    /// A command or a job has made a node writable.
+    Opened(NodeId),
     /// What stands around an unaligned write could not be read; as QEMU does, zeroes are written there.
     PaddingLost,
     /// A read has succeeded and left its buffer as it was (docs/findings/reads-undone-below-a-stream.md).

@@ -31,8 +31,8 @@ macro_rules! kinds {
 
 kinds! {
     JobStatus Verb JobEnd Progress BackupBegins Settled Cleaned JobFreed Copies TranBegin TranEnd TranFailed Drained DrainEnds Undrained
-    RequestInDrain Unrecorded BitmapFresh BitmapStale GuestBegin GuestEnd Changed PaddingLost ReadUndone Discards DiscardSwallowed ChainBegins ChainEnds
-    Pivot Synced Excuse Ready FlushSkipped Flushed Fault
+    RequestInDrain Unrecorded BitmapFresh BitmapStale GuestBegin GuestEnd Changed Opened PaddingLost ReadUndone Discards DiscardSwallowed
+    ChainBegins ChainEnds Pivot Synced Excuse Ready FlushSkipped Flushed Fault
 }
 
 const _: () = assert!(SeenKind::ALL.len() <= 64);

@@ -292,7 +292,19 @@ fn pairs() -> impl Iterator<Item = (JobStatus, JobStatus)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::qmp::types::TransactionAction;
     use std::collections::BTreeSet;
+
+    /// What is not simulated stands in its list.
+    #[test]
+    fn actions_are_those_of_transactions() {
+        let lacking = "blockdev-snapshot-internal-sync";
+        let simulated: Vec<&str> = TransactionAction::NAMES.iter().copied().filter(|name| *name != lacking).collect();
+        assert_eq!(ACTIONS.as_slice(), simulated);
+        assert!(
+            include_str!("../../../docs/not-simulated.md").contains(&format!("`{lacking}`. The transaction fails"))
+        );
+    }
 
     #[test]
     fn each_mark_has_a_bit_of_its_own() {

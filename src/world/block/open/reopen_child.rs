@@ -96,6 +96,8 @@ impl World {
                 ReopenFrame::ReopenUnswap(r).into(),
             ]);
         }
+        // A job may end before the rest of the command is done.
+        self.see_all_changed();
         self.take_edge(swap.parent, swap.name);
         if let Some(new) = swap.new {
             self.bdrv_ref(new);

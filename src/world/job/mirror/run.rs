@@ -209,6 +209,11 @@ impl World {
             Ok(status) => status,
             Err(errno) => return self.mirror_immediate_exit(job, Err(errno)),
         };
+        if status.pnum == 0 {
+            let subject = format!("job {}", self.jobs[job].id);
+            let reason = "mirror_dirty_init: the source is shorter than it was";
+            Self::qemu_is_known_to_abort("mirror-of-a-node-made-shorter", subject, reason);
+        }
         if status.allocated {
             self.mirror_set_dirty(job, offset, status.pnum);
         }
