@@ -171,7 +171,8 @@ fn plain(text: &str) -> String {
 }
 
 fn real(dir: &Path, words: &[Arc<str>]) -> (u64, String, String) {
-    let out = Command::new("qemu-img").args(words.iter().map(|word| &**word)).current_dir(dir).output().expect("qemu-img");
+    let out =
+        Command::new("qemu-img").args(words.iter().map(|word| &**word)).current_dir(dir).output().expect("qemu-img");
     let status = out.status.code().and_then(|code| u64::try_from(code).ok()).expect("it ends by itself");
     (status, plain(&String::from_utf8_lossy(&out.stdout)), plain(&String::from_utf8_lossy(&out.stderr)))
 }
@@ -205,7 +206,9 @@ fn told(dir: &Path, image: &str) -> String {
     // Where a file of the host has holes is no matter of the image.
     let ranges = if image.ends_with(".raw") { Vec::new() } else { joined(ranges) };
     let check = if image.ends_with(".raw") { String::new() } else { run("qemu-img", &["check", "-q", image]) };
-    let content = if map.is_null() { String::new() } else {
+    let content = if map.is_null() {
+        String::new()
+    } else {
         run("sh", &["-c", "qemu-img convert -O raw \"$0\" .out && sha256sum .out", image])
     };
     let data = &info["format-specific"]["data"];
@@ -260,7 +263,16 @@ fn locked() {
     }
     save(&world.files, dir.path());
     world.boot(&plan.args).expect("it starts");
-    let qemu = ["-accel", "tcg", "-S", "-nodefaults", "-display", "none", "-drive", "if=none,id=d,file=top.qcow2,format=qcow2"];
+    let qemu = [
+        "-accel",
+        "tcg",
+        "-S",
+        "-nodefaults",
+        "-display",
+        "none",
+        "-drive",
+        "if=none,id=d,file=top.qcow2,format=qcow2",
+    ];
     let Ok(mut child) = Command::new("qemu-system-x86_64")
         .args(qemu)
         .current_dir(dir.path())
@@ -299,7 +311,10 @@ fn what_is_lacking_has_a_name() {
         let StepKind::File(op) = &plan.steps[0].kind else { panic!("{line}") };
         file_op(&mut World::new(HostFiles::new()), op)
     };
-    assert!(line("convert a b").is_err_and(|why| why.contains("expected `bitmap`, `commit`, `rebase` or `resize`, found `convert`")));
+    assert!(
+        line("convert a b")
+            .is_err_and(|why| why.contains("expected `bitmap`, `commit`, `rebase` or `resize`, found `convert`"))
+    );
     assert_eq!(line("commit -p top.qcow2"), Err("not simulated: qemu-img commit with the option p".to_owned()));
     assert_eq!(line("rebase -c -b x top.qcow2"), Err("not simulated: qemu-img rebase with the option c".to_owned()));
 }

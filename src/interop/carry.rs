@@ -152,7 +152,8 @@ pub fn carry(command: &[String], plan: &Plan, dir: &Path, pace: Pace, guard: &Gu
         Pace::Calm => None,
         Pace::Racing { seed, gap } => Some(Gaps::new(seed, gap)),
     };
-    let mut client = Client { qemu, lines: Vec::new(), queue: Vec::new(), gaps, nbd: NbdClients::of(dir), wire: Parser::new() };
+    let mut client =
+        Client { qemu, lines: Vec::new(), queue: Vec::new(), gaps, nbd: NbdClients::of(dir), wire: Parser::new() };
     let (mut stuck, mut closed, mut hangs, mut sleeps) = (None, false, false, false);
     for (number, step) in plan.steps.iter().enumerate() {
         if matches!(step.kind, StepKind::Qmp { .. } | StepKind::Hmp { .. } | StepKind::Send { .. }) {

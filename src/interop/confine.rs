@@ -8,8 +8,8 @@
 use super::{Trouble, trouble};
 use crate::base::Json;
 use crate::qmp::drive::split_options;
-use crate::qmp::json::parse_one;
 use crate::qmp::json::Parser;
+use crate::qmp::json::parse_one;
 use crate::scenario::nbd::NbdAction;
 use crate::scenario::plan::{Backing, FileOp, Plan, ProcessOp, StepKind};
 use std::fs;

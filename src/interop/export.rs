@@ -440,7 +440,9 @@ fn one(kind: &StepKind, calm: bool) -> String {
         StepKind::Process(_) => {
             call("run", &["sh", "-c", &format!("echo '{ONE_PROCESS}' >&2; exit 1")].map(str::to_owned))
         }
-        StepKind::Send { .. } => call("run", &["sh", "-c", &format!("echo '{RAW_BYTES}' >&2; exit 1")].map(str::to_owned)),
+        StepKind::Send { .. } => {
+            call("run", &["sh", "-c", &format!("echo '{RAW_BYTES}' >&2; exit 1")].map(str::to_owned))
+        }
         StepKind::Mark(name) => format!("{}\n", python(name)),
         // Where the simulated process stood says nothing of a real one.
         StepKind::At { .. } | StepKind::Nbd(_) => String::new(),

@@ -8,7 +8,7 @@ use crate::scenario::kinds::{
     Bool, Bytes, ClusterSize, Compat, Count, FileLength, Format, HEX_PATTERN, Hex, HexPattern, ImageSize, NewFile,
     OldFile, PatternByte, Size, Text,
 };
-use crate::scenario::plan::{Backing, Extent, FileOp, ImageFormat, QemuImg, Qcow2Options, StepKind, WriteData};
+use crate::scenario::plan::{Backing, Extent, FileOp, ImageFormat, Qcow2Options, QemuImg, StepKind, WriteData};
 use crate::scenario::tree::{Node, Value};
 use crate::scenario::yaml::Yaml;
 use std::sync::Arc;

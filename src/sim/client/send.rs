@@ -51,7 +51,8 @@ impl Client {
             Some(StepKind::Send { replies: Some(replies), .. }) => replies.len(),
             _ => 0,
         };
-        let done = if wanted == 0 { Ok(()) } else { Err(format!("expected {wanted} replies, and none comes to these bytes")) };
+        let done =
+            if wanted == 0 { Ok(()) } else { Err(format!("expected {wanted} replies, and none comes to these bytes")) };
         self.checked(done)
     }
 

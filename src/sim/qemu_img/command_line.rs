@@ -29,7 +29,20 @@ impl Opt {
 
 /// Options of the real one that this one lacks, of any of its commands.
 const LACKING: [&str; 14] = [
-    "p", "t", "T", "r", "U", "c", "h", "help", "object", "image-opts", "force-share", "compress", "preallocation", "o",
+    "p",
+    "t",
+    "T",
+    "r",
+    "U",
+    "c",
+    "h",
+    "help",
+    "object",
+    "image-opts",
+    "force-share",
+    "compress",
+    "preallocation",
+    "o",
 ];
 
 /// What was read.

@@ -7,6 +7,7 @@
 pub(in crate::world) mod commands;
 pub mod fdsets;
 pub(super) mod hmp;
+pub(super) mod hmp_drives;
 pub mod qemu_io;
 pub mod qemu_io_map;
 pub mod qemu_io_reopen;
@@ -182,11 +183,12 @@ impl World {
         let version = self.quirks.version();
         let c = &mut self.monitor.clients[client as usize];
         let next = c.requests.pop_front().expect("just looked").map_err(|err| (err, None));
-        let parsed =
-            next.and_then(|json| parse_request(&json, c.oob)).and_then(|request| match request.dispatchable(c.negotiated, version) {
+        let parsed = next.and_then(|json| parse_request(&json, c.oob)).and_then(|request| {
+            match request.dispatchable(c.negotiated, version) {
                 Ok(()) => Ok(request),
                 Err(err) => Err((err, request.id)),
-            });
+            }
+        });
         match parsed {
             Ok(request) => {
                 let coroutine = COROUTINE_COMMANDS.contains(&&*request.command);
