@@ -56,6 +56,14 @@ pub struct DriveOptions {
     pub node: Json,
 }
 
+impl DriveOptions {
+    /// Whether they say what to open: a file, or a driver.
+    #[must_use]
+    pub fn open_something(&self) -> bool {
+        self.file.is_some() || ["file", "driver"].iter().any(|key| self.node.get(key).is_some())
+    }
+}
+
 /// Older names of options.
 const RENAMES: [(&str, &str); 15] = [
     ("iops", "throttling.iops-total"),

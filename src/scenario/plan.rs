@@ -246,8 +246,45 @@ pub enum FileOp {
         /// Errors.
         corruptions: u64,
     },
+    /// A command of qemu-img, word by word.
+    QemuImg(QemuImg),
     /// What the host refuses from now on, or what somebody else does to a file that is open.
     Host(HostChange),
+}
+
+/// A command of qemu-img, and how it must end.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct QemuImg {
+    /// Its words, without `qemu-img`.
+    pub words: Vec<Arc<str>>,
+    /// The exit status.
+    pub status: u64,
+    /// A part of what it must print on its standard output; empty: it prints nothing.
+    pub prints: Option<Arc<str>>,
+    /// A part of what it must say on its standard error.
+    pub says: Option<Arc<str>>,
+}
+
+impl QemuImg {
+    /// Whether it ended as it must.
+    ///
+    /// # Errors
+    /// What is otherwise.
+    pub fn fits(&self, status: u64, out: &str, err: &str) -> Result<(), String> {
+        if self.status != status {
+            let expected = self.status;
+            let line = self.words.join(" ");
+            return Err(format!("qemu-img {line}: expected exit status {expected}, got {status}: {}", err.trim_end()));
+        }
+        for (wanted, got) in [(&self.prints, out), (&self.says, err)] {
+            if let Some(wanted) = wanted
+                && (!got.contains(&**wanted) || (wanted.is_empty() && !got.is_empty()))
+            {
+                return Err(format!("qemu-img {}: expected {wanted:?}, got {got:?}", self.words.join(" ")));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Bytes of a file: a pattern, and how often it stands there.
@@ -292,6 +329,13 @@ pub enum StepKind {
         returns: Option<Arc<str>>,
         /// Whether the command may fail.
         fails: Fails,
+    },
+    /// Sends bytes to the monitor as they are, and reads the replies to all values that end among them.
+    Send {
+        /// What is sent; no line end is added.
+        bytes: Arc<[u8]>,
+        /// Patterns that the replies must match, in order ([`super::pattern`]); `None`: any replies.
+        replies: Option<Vec<Json>>,
     },
     /// Waits for the oldest queued event that fits, and takes it from the queue.
     Event(EventPattern),

@@ -105,6 +105,8 @@ struct Columns<'a> {
 fn columns(kind: &RecordKind) -> Columns<'_> {
     let line = |kind, subject, what, details| Columns { kind, subject, what, details };
     match kind {
+        // Bytes that were sent as they are.
+        RecordKind::Command(text @ Json::Str(_)) => line("cmd", "", "send", canonical::to_string(text)),
         RecordKind::Command(command) => {
             let arguments = command.get("arguments");
             let name = command.get("execute").or_else(|| command.get("exec-oob")).and_then(Json::as_str).unwrap_or("");

@@ -66,7 +66,7 @@ impl World {
     /// The hint that stands behind the message of a lock that another one has (`raw_check_lock_bytes`). `said` is what was asked for: of
     /// several files that are locked, it is one that stands there, or one below what stands there.
     #[must_use]
-    pub(in crate::world) fn lock_hint(&self, text: &str, said: &str) -> Option<String> {
+    pub fn lock_hint(&self, text: &str, said: &str) -> Option<String> {
         if !text.ends_with("\" lock") {
             return None;
         }

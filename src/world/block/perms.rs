@@ -231,6 +231,23 @@ impl Graph {
         None
     }
 
+    /// What the nodes that have a host file open use of it, and do not share: the bytes that their locks are on.
+    #[must_use]
+    pub fn file_locks(&self, path: &str) -> (u8, u8) {
+        let mut locks = (0, 0);
+        for (id, node) in self.nodes.iter() {
+            if let Some(file) = node.file_driver()
+                && *file.path == *path
+                && file.locking
+                && !node.flags.force_share
+            {
+                let (taken, shared) = self.cumulative_perm(id);
+                locks = (locks.0 | taken, locks.1 | (perm::ALL & !shared));
+            }
+        }
+        locks
+    }
+
     /// `bdrv_child_perm`: what a node asks of one child.
     fn child_perm(&self, node: NodeId, child: ChildId, taken: u8, shared: u8) -> (u8, u8) {
         let n = &self.nodes[node];

@@ -101,7 +101,7 @@ impl World {
         filename: &Arc<str>,
         locking: bool,
     ) -> Result<(), QmpError> {
-        let fail = |errno: Errno| Err(QmpError::generic(format!("Could not open '{filename}': {errno}")));
+        let fail = |errno: Errno| Err(QmpError::generic(not_opened(filename, errno)));
         if let Some(look) = self.files.look_at(filename) {
             let flags = &mut self.graph.nodes[bs].flags;
             match (look.write, flags.rdwr) {
@@ -227,5 +227,14 @@ impl World {
             }
         }
         files
+    }
+}
+
+/// Why a file is not opened (`qemu_open_internal`): a name may stand for a set of descriptors.
+fn not_opened(filename: &str, errno: Errno) -> String {
+    match filename.strip_prefix("/dev/fdset/").map(str::parse::<u32>) {
+        Some(Err(_)) => format!("Could not parse fdset {filename}"),
+        Some(Ok(set)) if errno == Errno::ENOENT => format!("Failed to find fdset /dev/fdset/{set}"),
+        _ => format!("Could not open '{filename}': {errno}"),
     }
 }
