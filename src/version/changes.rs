@@ -120,6 +120,10 @@ changes! {
         "`query-blockstats` counts zone appends.";
     DiscardNoUnref = "discard-no-unref", (8, 1), Arguments, Measured, "`since` in the schema",
         "The qcow2 driver takes `discard-no-unref`.";
+    SizesBelowZero = "sizes-below-zero", (8, 1), Texts, Measured, "cutils: Use parse_uint in qemu_strtosz for negative rejection",
+        "A driver's option that is a size below zero is `out of range`, not one that `expects a non-negative number below 2^64`.";
+    JobsResumedAtShutdown = "jobs-resumed-at-shutdown", (8, 1), Pauses, Measured, "qemu_cleanup: begin drained section after vm_shutdown()",
+        "A process that ends drains and undrains all nodes, so that jobs go on once more, and drains them again to cancel its jobs; before, one section was both.";
     ResizeSaysWhy = "resize-says-why", (8, 2), Texts, Measured, "",
         "block_resize of a node in use says by what (`Node 'X' is busy: …`, not `Device 'X' is in use`).";
     MirrorBitmapOfFilter = "mirror-bitmap-of-filter", (8, 2), Fields, Measured, "block/mirror: move dirty bitmap to filter",
@@ -132,10 +136,16 @@ changes! {
         "`query-status` does not tell `singlestep`.";
     BackingMaskProtocol = "backing-mask-protocol", (9, 0), Arguments, Measured, "`since` in the schema",
         "block-commit and block-stream take `backing-mask-protocol`.";
+    ScsiDiskOfJobNodes = "scsi-disk-of-job-nodes", (9, 0), Order, Measured, "",
+        "A disk can be plugged into a virtio-scsi controller although a job uses its node.";
     DiscardSource = "discard-source", (9, 1), Arguments, Measured, "`since` in the schema",
         "drive-backup and blockdev-backup take `discard-source`.";
     CopyBitmapOfFilter = "copy-bitmap-of-filter", (9, 1), Fields, Measured, "block/copy-before-write: create block_copy bitmap in filter node",
         "The bitmap of what a backup still has to copy is listed at its filter, and not at the source.";
+    FilterReadsSource = "filter-reads-source", (9, 1), Fields, Measured, "qapi: blockdev-backup: add discard-source parameter",
+        "The filter of a backup takes the permission to read its source whoever uses it (x-debug-query-block-graph), and not only where somebody writes.";
+    DeviceAddTyped = "device-add-typed", (9, 2), Arguments, Measured, "qdev-monitor: avoid QemuOpts in QMP device_add",
+        "The properties of device_add have the types of JSON: before, all were texts, so that `\"on\"` was a boolean, what is no text, number or boolean did not count, and an ID was refused as `Duplicate ID 'X' for device`.";
     MinClusterSize = "min-cluster-size", (9, 2), Arguments, Measured, "`since` in the schema",
         "Backups (`x-perf`) and copy-before-write take `min-cluster-size`.";
     NodeActive = "node-active", (10, 0), Fields, Measured, "`since` in the schema",
@@ -144,6 +154,14 @@ changes! {
         "nbd-server-start takes `handshake-max-seconds`.";
     GraphLockDrained = "graph-lock-drained", (10, 1), Pauses, Measured, "block: add bdrv_graph_wrlock_drained() convenience wrapper",
         "Whoever changes the graph waits until all jobs are quiet, and they go on when the change is made: a pause is seen where there was none before, and one section covers all edges of a node that is closed.";
+    ZeroStatus = "zero-status", (10, 1), Order, Measured, "block: Expand block status mode from bool to flags",
+        "Where it matters whether something reads as zeroes (what qcow2 copies into a new cluster, what a commit finds), holes of files are looked for, in as many pieces as there are.";
+    MirrorSkipsZeroes = "mirror-skips-zeroes", (10, 1), Order, Measured, "mirror: Skip writing zeroes when target is already zero",
+        "A mirror finds out first whether its target reads as zeroes, and then writes none: its ready may come before the reply that started it. `sync=top` of blockdev-mirror is not `full` any more where there is no backing file.";
+    TargetIsZero = "target-is-zero", (10, 1), Arguments, Measured, "mirror: Allow QMP override to declare target already zero",
+        "blockdev-mirror takes `target-is-zero`.";
+    CommitWritesZeroes = "commit-writes-zeroes", (10, 1), Order, Measured, "block: allow commit to unmap zero blocks",
+        "The commit of an intermediate image writes what reads as zeroes as zeroes, and does not read it.";
     ImageLimits = "image-limits", (10, 1), Fields, Measured, "",
         "The `image` of a node has `limits`, those below it too.";
     NodeChildren = "node-children", (10, 1), Fields, Measured, "",
@@ -152,6 +170,12 @@ changes! {
         "query-block takes `flat`.";
     OnCbwErrorOfBackups = "on-cbw-error", (10, 1), Arguments, Measured, "",
         "drive-backup and blockdev-backup take `on-cbw-error`.";
+    MonitorErrors = "monitor-errors", (10, 2), Console, Measured, "",
+        "What `commit` of the human monitor says of an error begins with `Error: `.";
+    MirrorBitmapWithFilter = "mirror-bitmap-with-filter", (10, 2), Fields, Measured, "block/mirror: Fix missed dirty bitmap writes during startup",
+        "The bitmap of a mirror is there before its job, and is never `recording`: the filter sets it.";
+    StreamLeavesWritable = "stream-leaves-writable", (11, 0), Fields, Measured, "",
+        "The image of a stream that was read-only before is not made so again.";
 }
 
 impl Change {
