@@ -10,12 +10,14 @@
 # and compares disk and real, reply by reply and event by event (not between operations, where it depends on the machine what comes first).
 # It ends by itself and prints what failed. Where libvirt or qemu-img is missing it says so and is skipped. With KEEP=1 the directory
 # stays: SESSION/domain.log is libvirtd's log, with all of QMP in it, SESSION/conversation is what is compared.
+#
+# VERSION=7.2 tests/libvirt.sh PROGRAM: the same with PROGRAM under the name of that version, and without a real one unless REAL_QEMU names it.
 set -u
 program=$(readlink -f "$1")
 version=${VERSION-}
 top=${2:-$(mktemp -d)}
 here=$(dirname "$(readlink -f "$0")")
-real=${REAL_QEMU-$(command -v qemu-system-x86_64)}
+real=${REAL_QEMU-$([ "$version" ] || command -v qemu-system-x86_64)}
 for tool in libvirtd virsh qemu-img qemu-io setpriv python3; do
     command -v $tool >/dev/null || { echo "skipped: no $tool"; exit 0; }
 done
