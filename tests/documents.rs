@@ -203,7 +203,8 @@ fn documents_count_right() {
         number.parse().unwrap_or_else(|_| panic!("`{number}` is a number"))
     };
     let folders = fs::read_dir(root.join("tests/data/qemu")).expect("recordings");
-    let recordings: usize = folders.map(|dir| fs::read_dir(dir.expect("an entry").path()).expect("a folder").count()).sum();
+    let recordings: usize =
+        folders.map(|dir| fs::read_dir(dir.expect("an entry").path()).expect("a folder").count()).sum();
     let said = number(&read("docs/checked.md"), "more than ", " scenarios were run");
     assert!((said..said + 250).contains(&recordings), "docs/checked.md says {said}, there are {recordings}");
 }

@@ -76,7 +76,9 @@ fn meets(seed: u32, thinks: u64) -> bool {
     let served =
         Served::start(&["-blockdev", &node("s", &source), "-blockdev", &node("t", &target), "--sim-seed", &seed]);
     let mut client = served.connect().negotiate();
-    client.ok(r#"{"execute": "blockdev-backup", "arguments": {"job-id": "j", "device": "s", "target": "t", "sync": "full"}}"#);
+    client.ok(
+        r#"{"execute": "blockdev-backup", "arguments": {"job-id": "j", "device": "s", "target": "t", "sync": "full"}}"#,
+    );
     std::thread::sleep(Duration::from_millis(thinks));
     client.command(r#"{"execute": "block-job-cancel", "arguments": {"device": "j"}}"#).0.get("return").is_some()
 }

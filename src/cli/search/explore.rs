@@ -56,7 +56,11 @@ pub(in crate::cli) struct ExploreArgs {
 fn identity(text: &str) -> Result<String, String> {
     let digits = text.to_ascii_lowercase();
     let fits = (1..=16).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if fits { Ok(digits) } else { Err(format!("`{text}` is no number of a trace: expected up to 16 hexadecimal digits")) }
+    if fits {
+        Ok(digits)
+    } else {
+        Err(format!("`{text}` is no number of a trace: expected up to 16 hexadecimal digits"))
+    }
 }
 
 /// A size as scenarios have it, in bytes.
@@ -121,7 +125,10 @@ pub(in crate::cli) fn explore(args: &ExploreArgs, out: &mut Output) -> u8 {
         return EXIT_INTERRUPTED;
     }
     if missed {
-        out.error(&format!("--trace: no client trace has a number that begins with {}", args.trace.as_deref().unwrap_or("")));
+        out.error(&format!(
+            "--trace: no client trace has a number that begins with {}",
+            args.trace.as_deref().unwrap_or("")
+        ));
         return EXIT_USAGE;
     }
     if found.proved() { 0 } else { found.ends.iter().map(Outcome::exit_code).max().unwrap_or(0).max(1) }
