@@ -6,7 +6,7 @@ use crate::world::World;
 use crate::world::block::blockers::Blocker;
 use crate::world::block::edges::Parent;
 use crate::world::watch::feed::Seen;
-use crate::world::watch::kinds::{Kind, Kinds};
+use crate::world::watch::kinds::{SeenKind, SeenKinds};
 
 /// [`Invariant::NothingLeft`]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -14,7 +14,7 @@ pub struct NothingLeft;
 
 impl Watch for NothingLeft {
     const INVARIANT: Invariant = Invariant::NothingLeft;
-    const HEARS: Kinds = Kinds::of(&[Kind::JobFreed]);
+    const HEARS: SeenKinds = SeenKinds::of(&[SeenKind::JobFreed]);
 
     fn see(&mut self, seen: &Seen, world: &World) -> Result<(), Broken> {
         let Seen::JobFreed { job, id } = seen else { return Ok(()) };

@@ -64,9 +64,9 @@ pub struct Child {
     pub name: &'static str,
     /// What the parent needs it for.
     pub role: Role,
-    /// The upper end.
+    /// `opaque` and `klass`: who uses the node.
     pub parent: Parent,
-    /// The lower end.
+    /// `bs`: the node that is used.
     pub bs: NodeId,
     /// Permissions taken.
     pub perm: u8,

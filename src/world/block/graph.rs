@@ -17,7 +17,7 @@ use crate::world::block::io::flush::FlushFrame;
 use crate::world::block::io::request::TrackedRequest;
 use crate::world::block::open::runtime_options::RuntimeOptions;
 use crate::world::frame::{Flow, Frame};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// How a node was opened.
@@ -124,12 +124,12 @@ pub struct Node {
     /// Flushes that wait for it, oldest first.
     pub flush_queue: Vec<CoId>,
     /// Requests under way.
-    pub tracked: Vec<TrackedRequest>,
+    pub tracked: VecDeque<TrackedRequest>,
     /// Which of the ids below 128 they have, a bit each.
     pub(super) tracked_ids: u128,
     /// How many of them are serialising or wait for another one.
     pub(super) tracked_apart: u32,
-    /// Its dirty bitmaps.
+    /// `dirty_bitmaps`, with those that have no name.
     pub bitmaps: DirtyBitmaps,
     /// Jobs and overlays that block operations on it, newest first.
     pub op_blockers: Vec<Blocker>,
@@ -197,7 +197,7 @@ impl Node {
             flushed_gen: 0,
             active_flush: false,
             flush_queue: Vec::new(),
-            tracked: Vec::new(),
+            tracked: VecDeque::new(),
             tracked_ids: 0,
             tracked_apart: 0,
             bitmaps: DirtyBitmaps::default(),

@@ -21,6 +21,7 @@ pub(super) const COMMANDS: JobCommands = JobCommands {
         other => Err(other),
     },
     hmp: &[],
+    actions: None,
     listed_as: None,
 };
 

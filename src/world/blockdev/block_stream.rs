@@ -18,6 +18,7 @@ pub(super) const COMMANDS: JobCommands = JobCommands {
         other => Err(other),
     },
     hmp: &[HmpJobCommand { name: "block_stream", arguments: hmp_arguments }],
+    actions: None,
     listed_as: Some(("stream", "Streaming")),
 };
 

@@ -117,7 +117,7 @@ impl World {
     /// `block_job_add_bdrv`
     ///
     /// # Errors
-    /// A permission conflict.
+    /// The text of the permission conflict that stands in the way.
     pub(in crate::world) fn block_job_add_bdrv(
         &mut self,
         job: JobId,
@@ -213,7 +213,8 @@ impl World {
         if self.feed.on {
             let (cancelled, failed) = (j.force_cancel, j.ret.is_some());
             let (id, offset, len) = (j.id.clone(), j.progress_current, j.progress_total);
-            self.feed.seen.push(Seen::JobEnd { job, id, cancelled, failed, offset, len });
+            let forgiven = self.has_error_to_end_for(job);
+            self.feed.seen.push(Seen::JobEnd { job, id, cancelled, failed, forgiven, offset, len });
         }
         self.emit(name, Json::dict(data));
     }

@@ -5,9 +5,30 @@ use super::strong_options::flatten;
 use crate::base::Json;
 use crate::qmp::order::wire_order;
 use crate::qmp::types::{BlockdevOptions, DetectZeroes as DetectZeroesOption, DiscardOption};
+use crate::quirk::Quirks;
+use crate::version::changes::Change;
 use crate::world::block::driver::Driver;
 use crate::world::block::graph::{DetectZeroes, OpenFlags};
 use std::sync::Arc;
+
+/// A size below zero.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct WrongSize {
+    key: Arc<str>,
+    number: i64,
+}
+
+impl WrongSize {
+    /// What the driver says of it instead of opening.
+    #[must_use]
+    pub fn text(&self, quirks: Quirks) -> Arc<str> {
+        let WrongSize { key, number } = self;
+        match quirks.since(Change::SizesBelowZero) {
+            true => format!("Value '{number}' is out of range for parameter '{key}'").into(),
+            false => format!("Parameter '{key}' expects a non-negative number below 2^64").into(),
+        }
+    }
+}
 
 /// Options of a node: those that all drivers have, and its driver's own. `None` is absent, which differs from the default where a
 /// child inherits.
@@ -192,7 +213,7 @@ impl RuntimeOptions {
 
     /// The first number that its driver does not take as a size (`parse_option_size`).
     #[must_use]
-    pub fn out_of_range(&self, driver: &DriverSpec) -> Option<String> {
+    pub fn out_of_range(&self, driver: &DriverSpec) -> Option<WrongSize> {
         let own = members(&self.own);
         let is_size = |key: &str| match driver {
             DriverSpec::Raw { .. } => matches!(key, "offset" | "size"),
@@ -208,7 +229,7 @@ impl RuntimeOptions {
         let wrong = |key: &str| self.number(key).filter(|number| is_size(key) && *number < 0);
         let mut found = wire_order(own).into_iter().filter_map(|i| Some((&own[i].0, wrong(&own[i].0)?)));
         let (key, number) = found.next()?;
-        Some(format!("Value '{number}' is out of range for parameter '{key}'"))
+        Some(WrongSize { key: (*key).clone(), number })
     }
 
     /// A number as `qemu_opt_get_number` has it: one below zero is a large one.

@@ -145,7 +145,7 @@ impl OpenSpec {
                 node = with_filename(&node, file);
             }
         }
-        let mut spec = with_drivers(&node, flags)?;
+        let mut spec = with_drivers(&node, flags).map_err(unknown_driver)?;
         spec.keep_flat(&flat, "");
         if let Some(file) = protocol {
             spec.file = OpenSpec::from_filename(file, None, spec.flags).file;
@@ -411,4 +411,14 @@ fn with_filename(format: &Json, file: &Arc<str>) -> Json {
         },
     };
     with_member(format, "file", below)
+}
+
+/// Options that are texts are looked at one by one as drivers open them: a driver that is none has no place among them to be told
+/// (`bdrv_fill_options`).
+fn unknown_driver(err: QmpError) -> QmpError {
+    let name = err.desc.strip_prefix("Parameter '").and_then(|rest| rest.split_once("driver' does not accept value '"));
+    match name.and_then(|(_, name)| name.strip_suffix('\'')) {
+        Some(name) => QmpError::generic(format!("Unknown driver '{name}'")),
+        None => err,
+    }
 }
