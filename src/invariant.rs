@@ -127,7 +127,7 @@ impl Page {
         PAGES.iter().position(|page| *page == name).and_then(|at| u8::try_from(at).ok()).map(Page)
     }
 
-    /// Its name.
+    /// Its file name in `docs/findings`, without `.md`.
     #[must_use]
     pub fn name(self) -> &'static str {
         PAGES[usize::from(self.0)]

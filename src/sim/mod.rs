@@ -8,6 +8,7 @@ mod names;
 mod nbd;
 pub mod outcome;
 mod process;
+mod qemu_img;
 mod setup;
 
 pub use client::{Client, PATIENCE, START, note_read, note_sent};

@@ -17,7 +17,7 @@ use crate::world::arena::{JobId, NodeId};
 use crate::world::block::backend::BlkRequest;
 use crate::world::watch::chains::{ChainBegins, ChainEnds, ChainKind, Excuse, Layer};
 use crate::world::watch::feed::Seen;
-use crate::world::watch::kinds::{Kind, Kinds};
+use crate::world::watch::kinds::{SeenKind, SeenKinds};
 use std::sync::Arc;
 
 /// The invariants that are judged here.
@@ -131,18 +131,18 @@ impl Followed {
 
 impl Chains {
     /// What it hears.
-    pub(super) const HEARS: Kinds = Kinds::of(&[
-        Kind::BackupBegins,
-        Kind::GuestBegin,
-        Kind::GuestEnd,
-        Kind::Changed,
-        Kind::Opened,
-        Kind::PaddingLost,
-        Kind::ChainBegins,
-        Kind::ChainEnds,
-        Kind::Pivot,
-        Kind::Synced,
-        Kind::Excuse,
+    pub(super) const HEARS: SeenKinds = SeenKinds::of(&[
+        SeenKind::BackupBegins,
+        SeenKind::GuestBegin,
+        SeenKind::GuestEnd,
+        SeenKind::Changed,
+        SeenKind::Opened,
+        SeenKind::PaddingLost,
+        SeenKind::ChainBegins,
+        SeenKind::ChainEnds,
+        SeenKind::Pivot,
+        SeenKind::Synced,
+        SeenKind::Excuse,
     ]);
 
     /// Looks at one thing that happened.

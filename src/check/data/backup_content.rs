@@ -12,7 +12,7 @@ use crate::world::arena::{JobId, NodeId};
 use crate::world::block::backend::BlkRequest;
 use crate::world::watch::chains::Excuse;
 use crate::world::watch::feed::{BackupBegins, Seen, Settled};
-use crate::world::watch::kinds::{Kind, Kinds};
+use crate::world::watch::kinds::{SeenKind, SeenKinds};
 
 /// [`Invariant::BackupContent`]
 ///
@@ -56,7 +56,13 @@ impl BackupContent {
 
 impl Watch for BackupContent {
     const INVARIANT: Invariant = Invariant::BackupContent;
-    const HEARS: Kinds = Kinds::of(&[Kind::BackupBegins, Kind::Settled, Kind::GuestBegin, Kind::Changed, Kind::Excuse]);
+    const HEARS: SeenKinds = SeenKinds::of(&[
+        SeenKind::BackupBegins,
+        SeenKind::Settled,
+        SeenKind::GuestBegin,
+        SeenKind::Changed,
+        SeenKind::Excuse,
+    ]);
 
     fn see(&mut self, seen: &Seen, world: &World) -> Result<(), Broken> {
         match seen {

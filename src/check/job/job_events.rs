@@ -6,7 +6,7 @@ use crate::job::status::{JobStatus, JobType};
 use crate::world::World;
 use crate::world::arena::JobId;
 use crate::world::watch::feed::Seen;
-use crate::world::watch::kinds::{Kind, Kinds};
+use crate::world::watch::kinds::{SeenKind, SeenKinds};
 use std::sync::Arc;
 
 /// A job that has not reached `null`.
@@ -74,7 +74,7 @@ fn whole_clusters(broken: Broken) -> Broken {
 
 impl Watch for JobEvents {
     const INVARIANT: Invariant = Invariant::JobEvents;
-    const HEARS: Kinds = Kinds::of(&[Kind::JobStatus, Kind::JobEnd, Kind::Progress]);
+    const HEARS: SeenKinds = SeenKinds::of(&[SeenKind::JobStatus, SeenKind::JobEnd, SeenKind::Progress]);
 
     fn see(&mut self, seen: &Seen, _world: &World) -> Result<(), Broken> {
         match seen {

@@ -45,7 +45,7 @@ pub struct ChainBegins {
     pub id: Arc<str>,
     /// What it is.
     pub kind: ChainKind,
-    /// The topmost layer.
+    /// The topmost layer of the chain that it works on.
     pub node: NodeId,
     /// A mirror's filter: it hears of nothing that does not go through it.
     pub filter: Option<NodeId>,
@@ -89,7 +89,7 @@ pub struct ChainEnds {
 pub struct Excuse {
     /// The one that it is excused for.
     pub job: JobId,
-    /// The defect.
+    /// What in QEMU is to blame.
     pub known: Known,
     /// For which bytes it holds, from and to; for all that is said of the job.
     pub range: Option<(u64, u64)>,

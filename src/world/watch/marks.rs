@@ -58,7 +58,7 @@ macro_rules! places {
 }
 
 places! {
-    UndoBackup = "undo: a backup's job is cancelled";
+    UndoJob = "undo: a backup's job is cancelled";
     UndoBitmapAdded = "undo: an added bitmap goes";
     UndoBitmapSuperseded = "undo: an added bitmap goes that a job has replaced", rare;
     UndoBitmapRestored = "undo: a cleared or merged bitmap is restored";
@@ -230,7 +230,7 @@ pub struct Mark {
     pub kind: &'static str,
     /// It takes a rare moment, or what the model lacks; a campaign need not reach it.
     pub rare: bool,
-    /// Its bit.
+    /// Its place in the set of marks that were reached, from 0.
     pub bit: usize,
 }
 

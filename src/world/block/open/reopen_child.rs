@@ -23,7 +23,7 @@ pub(super) struct Swap {
     pub(super) role: Role,
     pub(super) old: Option<NodeId>,
     pub(super) new: Option<NodeId>,
-    /// The new edge.
+    /// The edge to the new child, so that it can be taken away again.
     pub(super) edge: Option<ChildId>,
 }
 

@@ -225,7 +225,7 @@ impl World {
         Flow::Go
     }
 
-    /// The filter goes.
+    /// `mirror_exit_common`: what was above the filter stands on the node below it again.
     fn mirror_exit_drop_top(&mut self, mut exit: Box<Exit>) -> Flow {
         let below = self.graph.filter_bs(exit.top).expect("the filter is in place");
         if let Err(err) = self.replace_node(exit.top, below, false) {
