@@ -11,11 +11,14 @@
 # It ends by itself, prints what failed, and at the end a line for each group of operations, of which tests/table.py makes the table in
 # docs/clients.md (tests/libvirt.sh PROGRAM | tests/table.py docs/clients.md libvirt). Where libvirt or qemu-img is missing it says so and is skipped. With KEEP=1 the directory
 # stays: SESSION/domain.log is libvirtd's log, with all of QMP in it, SESSION/conversation is what is compared.
+#
+# VERSION=7.2 tests/libvirt.sh PROGRAM: the same with PROGRAM under the name of that version, and without a real one unless REAL_QEMU names it.
 set -u
 program=$(readlink -f "$1")
+version=${VERSION-}
 top=${2:-$(mktemp -d)}
 here=$(dirname "$(readlink -f "$0")")
-real=${REAL_QEMU-$(command -v qemu-system-x86_64)}
+real=${REAL_QEMU-$([ "$version" ] || command -v qemu-system-x86_64)}
 all="life looks limits push abort checkpoints chains plugging pull compared recording virtnbdbackup"
 for tool in libvirtd virsh qemu-img qemu-io setpriv python3; do
     command -v $tool >/dev/null || { for group in $all; do echo "$group  skipped: no $tool"; done; exit 0; }
@@ -57,7 +60,9 @@ begin() { # SESSION EMULATOR OPTIONS...
     session=$1 dir=$top/$1
     emulator=$2; shift 2
     rm -rf "$dir"; mkdir -p "$dir/run" "$dir/config/libvirt" "$dir/cache" "$dir/data" "$dir/bin"
-    cp "$emulator" "$dir/bin/qemu-system-x86_64"
+    # By this name the simulator is of that version.
+    binary=$dir/bin/qemu-system-x86_64${version:+-$version}
+    cp "$emulator" "$binary"
     cd "$dir" || exit 1
     qemu-img create -q -f qcow2 a.qcow2 64M
     qemu-io -f qcow2 -c 'write -P 5 0 12M' a.qcow2 >/dev/null
@@ -79,7 +84,7 @@ begin() { # SESSION EMULATOR OPTIONS...
   <os><type arch='x86_64' machine='${MACHINE:-pc}'>hvm</type></os>
   <features><acpi/></features>
   <devices>
-    <emulator>$dir/bin/qemu-system-x86_64</emulator>
+    <emulator>$binary</emulator>
     <controller type='scsi' model='virtio-scsi'/>
     <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='$dir/a.qcow2'/><target dev='vda' bus='virtio'/></disk>
     <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='$dir/b.qcow2'/><target dev='vdb' bus='virtio'/></disk>
@@ -175,7 +180,7 @@ reset() {
 
 vda=/machine/peripheral/virtio-disk0
 disks() {
-    step capabilities v domcapabilities --virttype qemu --emulatorbin "$dir/bin/qemu-system-x86_64" --machine pc
+    step capabilities v domcapabilities --virttype qemu --emulatorbin "$binary" --machine pc
     step define v define guest.xml
     step start v start guest --paused
     step resume v resume guest

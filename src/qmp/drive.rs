@@ -441,7 +441,7 @@ fn listed(members: Members) -> Result<Json, QmpError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::qmp::print::{Order, to_text};
+    use crate::qmp::print::{MemberOrder, to_text};
     use crate::qmp::types::{BlockdevOptions, Driver};
 
     #[test]
@@ -453,7 +453,7 @@ mod tests {
         assert_eq!(drive.werror.as_deref(), Some("stop"));
         assert!(drive.writeback && !drive.snapshot);
         let node = r#"{"cache": {"direct": "on", "no-flush": "off"}, "driver": "qcow2"}"#;
-        assert_eq!(to_text(&drive.node, Order::Sorted), node);
+        assert_eq!(to_text(&drive.node, MemberOrder::Sorted), node);
     }
 
     #[test]

@@ -152,7 +152,7 @@ pub enum ImageFormat {
 /// A backing file as an image names it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Backing {
-    /// Its file name.
+    /// As the header has it: relative to the image, or with a protocol.
     pub file: Arc<str>,
     /// As the header of the image above says it.
     pub format: ImageFormat,
@@ -225,7 +225,7 @@ pub enum FileOp {
     Bytes {
         /// An image, or any other.
         file: Arc<str>,
-        /// The first byte.
+        /// Where it is written, in bytes from the start.
         at: u64,
         /// What stands there then; not empty.
         bytes: Vec<u8>,
@@ -321,7 +321,7 @@ pub enum StepKind {
     },
     /// Sends `human-monitor-command`.
     Hmp {
-        /// The command line.
+        /// `command-line`
         line: Arc<str>,
         /// A part of the text that must come back.
         output: Option<Arc<str>>,
@@ -471,6 +471,14 @@ impl EventPattern {
         *self.name == *name
             && self.data.as_ref().is_none_or(|pattern| super::pattern::matches(pattern, data))
             && self.without.iter().all(|member| data.get(member).is_none())
+    }
+
+    /// The same of an event whose data are texts alone.
+    #[must_use]
+    pub fn matches_texts(&self, name: &str, data: &[(&str, &str)]) -> bool {
+        *self.name == *name
+            && self.data.as_ref().is_none_or(|pattern| super::pattern::matches_texts(pattern, data))
+            && self.without.iter().all(|member| data.iter().all(|(name, _)| *name != &**member))
     }
 }
 

@@ -8,7 +8,7 @@
 //!     1.250000  ret                 return                     {}
 //! ```
 
-use super::{Phase, Record, RecordKind, Trace, canonical};
+use super::{Record, RecordKind, RequestPhase, Trace, canonical};
 use crate::base::Json;
 use crate::base::units::size_text;
 use std::fmt::Write;
@@ -132,7 +132,7 @@ fn columns(kind: &RecordKind) -> Columns<'_> {
         RecordKind::Group { job, what, group: _ } => line("grp", job, what, String::new()),
         RecordKind::Request { id, node, op, offset, bytes, who, phase } => {
             let mut details = format!("#{id} {op} {} for {who}", range(*offset, *bytes));
-            if let Phase::Complete(Some(errno)) = phase {
+            if let RequestPhase::Complete(Some(errno)) = phase {
                 _ = write!(details, ": {errno}");
             }
             line("req", node, phase.name(), details)

@@ -53,6 +53,7 @@ macro_rules! files_with_frames {
             Flush(block::io::flush::FlushFrame),
             Status(block::io::status::StatusFrame),
             Write(block::io::write::WriteFrame),
+            Zeroes(block::io::zeroes::ZeroesFrame),
             Open(block::open::open::OpenFrame),
             Reopen(block::open::reopen::ReopenFrame),
             Blockdev(blockdev::add_del::BlockdevFrame),

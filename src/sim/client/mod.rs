@@ -321,7 +321,7 @@ impl Client {
         // Behind a reply it must find that it waits again.
         let goes_on = match (&self.state, self.steps.get(self.step + 1).map(|step| &step.kind)) {
             (StepState::Reply, Some(StepKind::Event(pattern))) => {
-                self.queue.iter().any(|event| pattern.matches(event.name(), &event.data()))
+                self.queue.iter().any(|event| read::fits(pattern, event))
             }
             (StepState::Reply, Some(kind)) => !looks(kind),
             _ => false,

@@ -8,7 +8,7 @@ use crate::sim::look;
 use crate::trace::compare::same_text;
 use crate::trace::{Later, Level, RecordKind};
 use crate::world::World;
-use crate::world::out::Output;
+use crate::world::out::{Event, Output};
 
 impl Client {
     /// Reads the next record. A reply is given back, an event goes to the queue.
@@ -147,7 +147,7 @@ impl Client {
     pub(super) fn wait_event(&mut self, world: &mut World, pattern: &EventPattern) -> Act {
         loop {
             while let Some(event) = self.queue.get(self.seen) {
-                if *event.name() == *pattern.name && pattern.matches(event.name(), &event.data()) {
+                if fits(pattern, event) {
                     self.queue.change().remove(self.seen);
                     return self.next();
                 }
@@ -158,6 +158,16 @@ impl Client {
             }
             self.read_one(world);
         }
+    }
+}
+
+/// Whether an event is one that is meant.
+pub(super) fn fits(pattern: &EventPattern, event: &Event) -> bool {
+    match event {
+        Event::JobStatus { id, status } => {
+            pattern.matches_texts(event.name(), &[("id", &**id), ("status", status.name())])
+        }
+        Event::Other { name, data } => pattern.matches(name, data),
     }
 }
 

@@ -229,7 +229,7 @@ impl World {
         ])
     }
 
-    /// The attaching itself.
+    /// `blk_insert_bs`, once the graph is locked.
     fn blk_attach(&mut self, blk: BackendId, bs: NodeId) -> Flow {
         let backend = &self.graph.backends[blk];
         let (perm, shared) = (backend.perm, backend.shared);
@@ -296,7 +296,7 @@ impl World {
         ])
     }
 
-    /// The detaching itself.
+    /// `blk_remove_bs`, once the graph is locked.
     fn blk_detach(&mut self, blk: BackendId) -> Flow {
         let root = self.graph.backends[blk].root.take().expect("it has a root");
         self.root_unref_child(root);

@@ -65,6 +65,9 @@ pub fn default_child_perm(node: &Node, role: Role, taken: u8, shared: u8) -> (u8
     (p, s)
 }
 
+/// Nodes below one, where it is no long chain: so many find room at once.
+const MOST_CHAINS: usize = 8;
+
 impl Graph {
     /// `bdrv_get_cumulative_perm`
     #[must_use]
@@ -151,7 +154,7 @@ impl Graph {
             }
             order.push(node);
         }
-        let (mut found, mut order) = (Vec::new(), Vec::new());
+        let (mut found, mut order) = (Vec::with_capacity(MOST_CHAINS), Vec::with_capacity(MOST_CHAINS));
         for root in roots {
             visit(self, *root, &mut found, &mut order);
         }
@@ -185,7 +188,8 @@ impl Graph {
         {
             return Err(text);
         }
-        for child in n.children.clone() {
+        for i in 0..n.children.len() {
+            let child = self.nodes[node].children[i];
             let (p, s) = self.child_perm(node, child, taken, shared);
             let c = &self.children[child];
             if (c.perm, c.shared) != (p, s) {

@@ -11,6 +11,7 @@ use crate::qmp::keyval::parse_keyval;
 use crate::qmp::types::{AioOption, BlockdevOptions, ObjectOptions};
 use crate::qmp::visit::{InputVisitor, ValueAt};
 use crate::world::World;
+use crate::world::aio::stack::Between;
 use crate::world::arena::BackendId;
 use crate::world::arena::NodeId;
 use crate::world::block::backend::BackendFrame;
@@ -111,16 +112,17 @@ impl World {
     /// # Errors
     /// The option that is wrong, with what QEMU says about it.
     pub fn boot(&mut self, args: &[Arc<str>]) -> Result<(), String> {
-        let booted = self.boot_with(args, &mut |_| {});
+        let booted = self.boot_with(args, &mut |_| false);
         self.out.clear();
         booted
     }
 
-    /// [`World::boot`]; `between` is called before each step, to bring files of the real host in. What it prints stays in [`World::out`].
+    /// [`World::boot`]; `between` is called before each step, to bring files of the real host in, and what servers of it send. What it
+    /// prints stays in [`World::out`].
     ///
     /// # Errors
     /// As [`World::boot`].
-    pub fn boot_with(&mut self, args: &[Arc<str>], between: &mut dyn FnMut(&mut World)) -> Result<(), String> {
+    pub fn boot_with(&mut self, args: &[Arc<str>], between: &mut dyn FnMut(&mut World) -> bool) -> Result<(), String> {
         let mut found = Vec::new();
         let mut args = args.iter();
         while let Some(option) = args.next() {
@@ -210,7 +212,7 @@ impl World {
         }
     }
 
-    fn boot_blockdev(&mut self, text: &str, between: &mut dyn FnMut(&mut World)) -> Result<(), String> {
+    fn boot_blockdev(&mut self, text: &str, between: Between<'_>) -> Result<(), String> {
         let options = BlockdevOptions::from_option(text, self.quirks.version()).map_err(|err| err.desc.to_string())?;
         if options.node_name.is_none() {
             return Err("'node-name' must be specified for the root node".to_owned());
@@ -222,11 +224,8 @@ impl World {
         }
     }
 
-    fn boot_drive(
-        &mut self,
-        text: &str,
-        between: &mut dyn FnMut(&mut World),
-    ) -> Result<(BackendId, DrivePlace), String> {
+    /// `drive_new`: the backend, and where it belongs.
+    fn boot_drive(&mut self, text: &str, between: Between<'_>) -> Result<(BackendId, DrivePlace), String> {
         let drive = self.drive_begun(text)?;
         if let Some(spec) = &drive.spec {
             let frames =
@@ -387,7 +386,7 @@ impl World {
         })
     }
 
-    fn boot_device(&mut self, text: &str, between: &mut dyn FnMut(&mut World)) -> Result<(), String> {
+    fn boot_device(&mut self, text: &str, between: Between<'_>) -> Result<(), String> {
         let options = device_options(text).map_err(|err| err.desc.to_string())?;
         if let Some(id) = options.get("id").and_then(Json::as_str).filter(|id| self.machine.device(id).is_some()) {
             return Err(format!("Duplicate ID '{id}' for device"));
@@ -409,7 +408,7 @@ impl World {
     }
 
     /// A device looks at its disk. Where it is refused then, the process ends.
-    fn boot_look(&mut self, device: &Device, blk: BackendId, between: &mut dyn FnMut(&mut World)) {
+    fn boot_look(&mut self, device: &Device, blk: BackendId, between: Between<'_>) {
         if let Some(look) = self.first_look(device, blk) {
             self.run_to_end(vec![look], between);
         }

@@ -6,7 +6,7 @@ use crate::base::units::align_up;
 use crate::block::qcow2::{Ask, Got, Op};
 use crate::host::Frozen;
 use crate::qmp::error::QmpError;
-use crate::trace::{Level, Phase};
+use crate::trace::{Level, RequestPhase};
 use crate::world::World;
 use crate::world::aio::device::{DeviceOp, DeviceRequest};
 use crate::world::arena::NodeId;
@@ -61,7 +61,7 @@ impl World {
         let Some(Driver::File(file)) = &node.driver else { return Val::Ret(Ok(())) };
         let path = file.path.clone();
         if self.trace.wants(Level::Io) {
-            self.trace_device(request, Phase::Complete(None));
+            self.trace_device(request, RequestPhase::Complete(None));
         }
         if let Err(errno) = self.host_verdict(&path, request) {
             return Val::err(errno);

@@ -341,6 +341,7 @@ pub(super) fn with_drivers(node: &Json, flags: OpenFlags) -> Result<OpenSpec, Qm
         }
     }
     spec.nbd_may_be_read_only();
+    spec.leave_as_text();
     Ok(spec)
 }
 
@@ -360,6 +361,15 @@ fn take_copies(node: &Json) -> Option<(Json, Vec<Json>)> {
 }
 
 impl OpenSpec {
+    /// Truth values among the options stay the text that they were given as.
+    fn leave_as_text(&mut self) {
+        self.explicit.leave_as_text();
+        let backing = if let BackingSpec::Spec(backing) = &mut self.backing { Some(backing) } else { None };
+        for child in self.file.iter_mut().chain(backing) {
+            Arc::make_mut(child).leave_as_text();
+        }
+    }
+
     /// What [`take_copies`] took.
     fn put_copies(&mut self, copies: &[Json]) -> Result<(), QmpError> {
         let flags = super::open::inherited(self.flags);
