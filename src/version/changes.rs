@@ -174,6 +174,8 @@ changes! {
         "The bitmap of a mirror is there before its job, and is never `recording`: the filter sets it.";
     FlatQueryBlock = "flat-query-block", (11, 0), Arguments, Measured, "",
         "query-block takes `flat`.";
+    UnplugsAtOnce = "unplugs-at-once", (11, 0), Order, Measured, "",
+        "A disk that device_del unplugs is gone before the reply (in 10 runs of 12), and not some 10 ms after it.";
     StreamLeavesWritable = "stream-leaves-writable", (11, 0), Fields, Measured, "",
         "The image of a stream that was read-only before is not made so again.";
 }
