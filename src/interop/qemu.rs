@@ -189,8 +189,15 @@ impl Qemu {
     /// # Errors
     /// Other than a closed connection, which the next read shows.
     pub fn send(&mut self, command: &Json) -> Result<(), Trouble> {
-        let text = canonical::to_string(command);
-        match self.stream.write_all(text.as_bytes()) {
+        self.send_bytes(canonical::to_string(command).as_bytes())
+    }
+
+    /// Sends bytes as they are; likewise.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn send_bytes(&mut self, bytes: &[u8]) -> Result<(), Trouble> {
+        match self.stream.write_all(bytes) {
             Err(error) if !matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
                 Err(trouble("sending a command", &error))
             }

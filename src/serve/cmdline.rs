@@ -71,6 +71,8 @@ pub struct Config {
     pub name: Option<String>,
     /// `-uuid`
     pub uuid: Option<String>,
+    /// `-qtest-log`
+    pub qtest_log: Option<String>,
     /// `-pidfile`
     pub pidfile: Option<String>,
     /// `-daemonize`
@@ -225,6 +227,7 @@ impl CommandLine {
                 }
             }
             "qtest" => self.compat("qtest", value, ChardevMode::Qtest, shown)?,
+            "qtest-log" => self.config.qtest_log = Some(value.to_owned()),
             "add-fd" => {
                 let fd = add_fd(value, shown).map_err(at)?;
                 self.config.fds.push(fd);

@@ -79,6 +79,7 @@ macro_rules! files_with_frames {
             Txn(job::txn::TxnFrame),
             Monitor(monitor::MonitorFrame),
             Hmp(monitor::hmp::HmpFrame),
+            HmpDrives(monitor::hmp_drives::HmpDrivesFrame),
             Measured(monitor::qemu_io::MeasuredFrame) moves,
             QemuIo(monitor::qemu_io::QemuIoFrame),
             QemuIoMap(monitor::qemu_io_map::QemuIoMapFrame),

@@ -145,7 +145,7 @@ impl World {
             return refuse(self, Errno::ENOMEDIUM);
         }
         let Some(backing_file_bs) = self.graph.cow_bs(bs) else { return refuse(self, Errno::ENOTSUP) };
-        let blocked = self.op_blocked(bs).or_else(|| self.cow_blocked(bs)).or_else(|| self.op_blocked(backing_file_bs));
+        let blocked = self.op_blocked(bs).or_else(|| self.op_blocked_by_job(backing_file_bs));
         if blocked.is_some() {
             return refuse(self, Errno::EBUSY);
         }

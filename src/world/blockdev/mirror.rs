@@ -29,6 +29,7 @@ pub(super) const COMMANDS: JobCommands = JobCommands {
         other => Err(other),
     },
     hmp: &[HmpJobCommand { name: "drive_mirror", arguments: copy_arguments }],
+    actions: None,
     listed_as: None,
 };
 
@@ -143,7 +144,7 @@ impl World {
             return expects("a power of 2");
         }
         for node in [args.bs, args.target] {
-            if let Some(err) = self.op_blocked(node).or_else(|| self.cow_blocked(node)) {
+            if let Some(err) = self.op_blocked(node) {
                 return Err(err);
             }
         }
@@ -165,7 +166,7 @@ impl World {
         let Some(node) = self.graph.find_node(name) else {
             return Err(QmpError::generic(format!("Failed to find node with node-name='{name}'")));
         };
-        if let Some(err) = self.op_blocked(node).or_else(|| self.cow_blocked(node)) {
+        if let Some(err) = self.op_blocked(node) {
             return Err(err);
         }
         if !self.bdrv_recurse_can_replace(bs, node) {
@@ -187,7 +188,7 @@ impl World {
             Ok(bs) => bs,
             Err(err) => return self.ret(Val::Done(Err(err))),
         };
-        if let Some(err) = self.op_blocked(bs).or_else(|| self.cow_blocked(bs)) {
+        if let Some(err) = self.op_blocked(bs) {
             return self.ret(Val::Done(Err(err)));
         }
         let existing = args.mode == Some(NewImageMode::Existing);

@@ -66,7 +66,7 @@ pub struct StreamRun {
     offset: u64,
     /// The run of bytes that is looked at.
     n: u64,
-    /// The first error.
+    /// What the first request that failed gave; the job goes on and ends with it.
     error: Option<Errno>,
 }
 
@@ -78,7 +78,7 @@ pub struct StreamEnd {
     bs: NodeId,
     /// `unfiltered_bs_cow`: its backing node so far.
     cow: NodeId,
-    /// The new one.
+    /// `base`: what becomes the backing file; `None` if nothing does.
     base: Option<NodeId>,
     /// `base_id`
     file: Option<Arc<str>>,

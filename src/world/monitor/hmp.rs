@@ -70,6 +70,8 @@ impl World {
                 Ok(()) => String::new(),
                 Err(text) => error_reply(&text),
             },
+            "drive_add" => return self.hmp_drive_add(args.on("node"), args.text("opts").unwrap_or_default()),
+            "drive_del" => return self.hmp_drive_del(args.text("id").unwrap_or_default()),
             "nbd_server_start" => return self.hmp_nbd_server_start(args),
             _ => {
                 return match self.command_of(name, args) {

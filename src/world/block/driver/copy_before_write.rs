@@ -104,7 +104,7 @@ impl CbwState {
 /// A read of the snapshot that is under way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SnapshotRead {
-    /// The filter.
+    /// The copy-before-write node whose snapshot is read.
     pub cbw: NodeId,
     /// What is left to read: first byte.
     pub offset: u64,

@@ -38,7 +38,7 @@ pub struct TopWrite {
     req: Box<WriteReq>,
     /// The mirror whose filter it is.
     job: JobId,
-    /// Its operation.
+    /// Number of the operation in the job's list (`MirrorOp`).
     op: u32,
 }
 

@@ -228,6 +228,13 @@ impl World {
 
     /// `bdrv_reopen_multiple`, one step. Leaves `Val::Done` in the end.
     pub(in crate::world) fn reopen(&mut self, mut r: Box<Reopen>) -> Flow {
+        let gone = |entry: &&ReopenEntry| self.graph.nodes.get(entry.bs).is_none();
+        if !matches!(r.at, ReopenStage::Drain(_))
+            && let Some(entry) = r.entries.iter().find(gone)
+        {
+            let reason = "bdrv_reopen_multiple: a job that ended meanwhile took the node along";
+            Self::qemu_is_known_to_use_freed("reopen-as-a-mirror-ends", format!("{:?}", entry.bs), reason);
+        }
         match r.at {
             ReopenStage::Drain(i) => match r.drains.get(i).copied() {
                 // A job that ended while others were drained took it along.
@@ -238,15 +245,8 @@ impl World {
                 }
                 None => {
                     self.see_work_in_drain();
-                    // Unlike QEMU, which goes on with memory that it freed, the name is then no longer one of a node. A child is looked for
-                    // when its parent is drained, and not found.
-                    let gone = |entry: &ReopenEntry| self.graph.nodes.get(entry.bs).is_none();
-                    let lost = r.entries.iter().any(|entry| entry.named && gone(entry));
-                    r.entries.retain(|entry| !gone(entry));
-                    if lost {
-                        r.error = Some(QmpError::generic("Failed to find a node: it went while it was drained"));
-                        return self.reopen_end(&r);
-                    }
+                    // A child is looked for when its parent is drained, and not found.
+                    r.entries.retain(|entry| entry.named || self.graph.nodes.get(entry.bs).is_some());
                     self.reopen_at(r, ReopenStage::Flush(0))
                 }
             },
@@ -402,9 +402,11 @@ impl World {
             }
         }
         let Some(spec) = spec else {
-            return match wire_order(&entry.left).first() {
+            let mut changed = entry.options.changed_by_keeping(self.graph.nodes[bs].drv());
+            changed.extend(entry.left.iter().cloned());
+            return match wire_order(&changed).first() {
                 None => Ok(()),
-                Some(&first) => Err(QmpError::generic(format!("Cannot change the option '{}'", entry.left[first].0))),
+                Some(&first) => Err(QmpError::generic(format!("Cannot change the option '{}'", changed[first].0))),
             };
         };
         let node = &self.graph.nodes[bs];
@@ -485,6 +487,8 @@ impl World {
             node.explicit_options = Kept::new(entry.explicit.clone());
             if entry.spec.is_some() && entry.flags.rdwr != entry.old_flags.rdwr {
                 self.see(|| Seen::Changed(bs));
+            } else if entry.flags.rdwr && !entry.old_flags.rdwr {
+                self.see(|| Seen::Opened(bs));
             }
             if let Some(spec) = &entry.spec {
                 if let (Driver::Raw(raw), DriverSpec::Raw { offset, size }) = (self.graph.nodes[bs].drv(), &spec.driver)

@@ -73,6 +73,13 @@ impl RuntimeOptions {
         let mut flat = Vec::new();
         flatten(&options.given, "", &mut flat);
         flat.retain(|(key, _)| !GENERIC.contains(&&**key) && !is_childs(key));
+        // What was given as text has its type once it was read.
+        for (key, value) in &mut flat {
+            match (&**key, options.force_share, options.active) {
+                ("force-share", Some(on), _) | ("active", _, Some(on)) => *value = Json::Bool(on),
+                _ => {}
+            }
+        }
         RuntimeOptions {
             read_only: options.read_only,
             auto_read_only: options.auto_read_only,
@@ -86,6 +93,17 @@ impl RuntimeOptions {
             }),
             own: Json::Dict(Arc::new(flat)),
         }
+    }
+
+    /// What [`RuntimeOptions::explicit`] gave its type is text again.
+    pub(super) fn leave_as_text(&mut self) {
+        let mut own = members(&self.own).to_vec();
+        for (_, value) in own.iter_mut().filter(|(key, _)| matches!(&**key, "force-share" | "active")) {
+            if let Json::Bool(on) = value {
+                *value = if *on { "on" } else { "off" }.into();
+            }
+        }
+        self.own = Json::Dict(Arc::new(own));
     }
 
     /// Those of a node that was just opened: flags have become options (`update_options_from_flags`).
@@ -142,11 +160,15 @@ impl RuntimeOptions {
         }
     }
 
-    /// `bdrv_reset_options_allowed`: an option that was given, is not any more, and has no default to go back to.
+    /// `bdrv_reset_options_allowed`: an option that was given, is not any more, and has no default to go back to. `active` has been read
+    /// and taken away by then, whether it is given again or not.
     #[must_use]
     pub fn cannot_reset(&self, new: &RuntimeOptions, driver: &Driver) -> Option<Arc<str>> {
         let old = members(&self.own);
-        let lost = |key: &str| new.own.get(key).is_none() && key != "node-name" && !driver.row().mutable_opts.has(key);
+        let lost = |key: &str| {
+            let missing = key == "active" || new.own.get(key).is_none();
+            missing && key != "node-name" && !driver.row().mutable_opts.has(key)
+        };
         wire_order(old).into_iter().map(|i| &old[i].0).find(|key| lost(key)).cloned()
     }
 
@@ -159,6 +181,15 @@ impl RuntimeOptions {
         let mut wrong: Vec<_> = given.iter().filter(differs).cloned().collect();
         wrong.extend_from_slice(left);
         wire_order(&wrong).first().map(|&i| wrong[i].0.clone())
+    }
+
+    /// Options that are kept and yet count as changed: a list of options has read them, and the texts that it gives back are no numbers or
+    /// truth values, which they were (see the remark at the end of `bdrv_reopen_prepare`).
+    pub(super) fn changed_by_keeping(&self, driver: &Driver) -> Vec<(Arc<str>, Json)> {
+        let changed = |(key, value): &&(Arc<str>, Json)| {
+            !driver.row().mutable_opts.has(key) && as_compared(driver, key, value) != *value
+        };
+        members(&self.own).iter().filter(changed).cloned().collect()
     }
 
     /// Whether an option may not change and does.

@@ -36,9 +36,9 @@ pub struct OpenSpec {
     pub flags: OpenFlags,
     /// `detect-zeroes`
     pub detect_zeroes: DetectZeroes,
-    /// The node below.
+    /// `file`, if the driver has one and it is described and not referred to.
     pub file: Option<Arc<OpenSpec>>,
-    /// The backing file.
+    /// `backing`, or what the image's header says.
     pub backing: BackingSpec,
     /// What was said of the backing file, where the image says the rest: `backing.node-name` and the like.
     pub backing_options: Option<Json>,
@@ -141,7 +141,7 @@ pub enum DriverSpec {
     Quorum {
         /// `children`, by index.
         children: Arc<[Arc<OpenSpec>]>,
-        /// Its own options.
+        /// Votes, and what is done with those outvoted.
         config: QuorumConfig,
     },
     /// `nbd`

@@ -148,7 +148,7 @@ pub struct MirrorJob {
     pub in_flight_bitmap: HBitmap,
     /// Operations under way.
     pub in_flight: u32,
-    /// Their bytes.
+    /// Bytes of all operations in flight.
     pub bytes_in_flight: u64,
     /// `ops_in_flight`, oldest first.
     pub ops: Vec<MirrorOp>,
@@ -414,7 +414,7 @@ impl World {
         self.bits_mut(at, bitmap)
     }
 
-    /// The bitmap goes.
+    /// `bdrv_release_dirty_bitmap(s->dirty_bitmap)`
     pub(in crate::world) fn mirror_release_bitmap(&mut self, job: JobId) {
         let at = self.jobs[job].mirror().dirty_bitmap_at;
         if let Some(bitmap) = self.mirror(job).dirty_bitmap.take()

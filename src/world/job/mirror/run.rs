@@ -27,6 +27,9 @@ use crate::world::value::{BlockStatus, Val};
 /// `BDRV_SECTOR_SIZE`
 const SECTOR: u64 = 512;
 
+/// A host has no memory for a buffer of this size. Linux refuses what is more than all that it has.
+const TOO_MUCH_MEMORY: u64 = 32 << 30;
+
 impl World {
     /// `mirror_run`
     pub(super) fn mirror_run(&mut self, job: JobId) -> Flow {
@@ -81,6 +84,9 @@ impl World {
         if names_backing && !copies_on_write && s.granularity < cluster_size {
             s.buf_size = s.buf_size.max(cluster_size);
             s.cow_bitmap = Some(HBitmap::new(s.bdev_length, s.granularity));
+        }
+        if s.buf_size >= TOO_MUCH_MEMORY {
+            return self.mirror_immediate_exit(job, Err(Errno::ENOMEM));
         }
         s.buf_free_count = s.buf_size.div_ceil(s.granularity);
         s.last_pause = now;
@@ -248,6 +254,11 @@ impl World {
             Ok(status) => status,
             Err(errno) => return self.mirror_immediate_exit(job, Err(errno)),
         };
+        if status.pnum == 0 {
+            let subject = format!("job {}", self.jobs[job].id);
+            let reason = "mirror_dirty_init: the source is shorter than it was";
+            Self::qemu_is_known_to_abort("mirror-of-a-node-made-shorter", subject, reason);
+        }
         if status.allocated {
             self.mirror_set_dirty(job, offset, status.pnum);
         }

@@ -76,7 +76,7 @@ pub struct MirrorArgs {
 pub struct CommitActiveArgs {
     /// ID and flags.
     pub flags: JobFlags,
-    /// The active layer.
+    /// `bs`: the topmost node of the chain that is mirrored or committed.
     pub bs: NodeId,
     /// The node to commit into.
     pub base: NodeId,
@@ -90,7 +90,7 @@ pub struct CommitActiveArgs {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Starting {
     args: MirrorArgs,
-    /// The filter.
+    /// `mirror_top_bs`: the filter above it.
     top: NodeId,
     /// `target_is_backing`: the target is below the source.
     target_is_backing: bool,

@@ -186,6 +186,7 @@ impl World {
         }
     }
 
+    #[inline]
     fn qcow2_start(&mut self, node: NodeId, op: Op) -> Flow {
         self.leave(Val::None);
         self.qcow2_run(node, Box::new(op))
@@ -440,7 +441,7 @@ impl World {
     }
 
     /// `qcow2_co_pwrite_zeroes`
-    pub(in crate::world::block::driver) fn qcow2_pwrite_zeroes(&mut self, req: Box<WriteReq>) -> Flow {
+    pub(in crate::world::block::driver) fn qcow2_pwrite_zeroes(&mut self, req: &WriteReq) -> Flow {
         if self.quirks.has(Quirk::SeededLostZeroes) {
             return self.ret(Val::Ret(Ok(())));
         }
