@@ -191,3 +191,20 @@ fn pages_of_findings_are_alike() {
     }
     assert!(pages > 50 && problems.is_empty(), "{}", problems.join("\n"));
 }
+
+/// Numbers of things that grow: the documents say as many as there are.
+#[test]
+fn documents_count_right() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| fs::read_to_string(root.join(name)).expect("a document");
+    let number = |text: &str, before: &str, after: &str| -> usize {
+        let (_, rest) = text.split_once(before).unwrap_or_else(|| panic!("a document says `{before}`"));
+        let (number, _) = rest.split_once(after).unwrap_or_else(|| panic!("a document says `{before}N{after}`"));
+        number.parse().unwrap_or_else(|_| panic!("`{number}` is a number"))
+    };
+    let folders = fs::read_dir(root.join("tests/data/qemu")).expect("recordings");
+    let recordings: usize =
+        folders.map(|dir| fs::read_dir(dir.expect("an entry").path()).expect("a folder").count()).sum();
+    let said = number(&read("docs/checked.md"), "more than ", " scenarios were run");
+    assert!((said..said + 250).contains(&recordings), "docs/checked.md says {said}, there are {recordings}");
+}

@@ -20,6 +20,7 @@ const HALF: u64 = 620;
 
 /// Arguments of `gallery`.
 #[derive(Debug, Args)]
+#[command(after_help = "Exit codes:\n  0  all pictures are drawn\n  2  a mistake in the arguments or in a file")]
 pub(in crate::cli) struct GalleryArgs {
     /// Directory for the pictures and their page; it is created, and pictures of an older gallery are removed from it
     dir: PathBuf,

@@ -159,6 +159,8 @@ pub(super) const HMP: Step = Step {
     output: TEXT                      which prints this, among other things
     returns: TEXT                     or replies exactly this
     fails: true                       it must fail; `fails: any`: it may (so it may with `output` or `returns: TEXT`)
+                                    a guest's write: `qemu-io DRIVE \"write …\"`, DRIVE being the id of a -drive, or
+                                    `qemu-io -d ID/virtio-backend \"write …\"` for -device virtio-blk,id=ID
 ",
     of: ValueType::Text,
     beside: BesideHmp::MEMBERS,

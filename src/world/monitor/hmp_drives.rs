@@ -137,7 +137,7 @@ impl World {
         }
         let Some(blk) = self.graph.blk_by_name(id) else { return self.report(&format!("Device '{id}' not found")) };
         let Some(bs) = self.graph.blk_bs(blk) else { return self.hmp_drive_gone(blk) };
-        if let Some(err) = self.op_blocked(bs).or_else(|| self.cow_blocked(bs)) {
+        if let Some(err) = self.op_blocked(bs) {
             return self.report(&err.desc);
         }
         self.graph.backends[blk].last_flags = self.graph.nodes[bs].flags;

@@ -225,11 +225,7 @@ impl World {
     }
 
     /// `drive_new`: the backend, and where it belongs.
-    fn boot_drive(
-        &mut self,
-        text: &str,
-        between: Between<'_>,
-    ) -> Result<(BackendId, DrivePlace), String> {
+    fn boot_drive(&mut self, text: &str, between: Between<'_>) -> Result<(BackendId, DrivePlace), String> {
         let drive = self.drive_begun(text)?;
         if let Some(spec) = &drive.spec {
             let frames =
