@@ -315,7 +315,8 @@ end
 step replay "$program" run --check first.yaml --quiet
 step replay-after-restart "$program" run --check run.yaml --quiet
 steps=$(sed -n '/^steps:/,$p' first.yaml | grep -c '^  - ')
-step replay-of-a-thousand-steps [ "$steps" -ge 1000 ]
+# An older one is asked less.
+[ "$version" ] || step replay-of-a-thousand-steps [ "$steps" -ge 1000 ]
 echo "replayed: a recording of $steps steps"
 if [ "$real" ]; then
     begin real "$real"

@@ -19,6 +19,7 @@ use crate::job::status::JobType;
 use crate::qmp::error::QmpError;
 use crate::qmp::types::{BlockJobChange, BlockdevMirror, DriveMirror, MirrorCopyMode, OnError};
 use crate::quirk::Quirk;
+use crate::version::changes::Change;
 use crate::world::World;
 use crate::world::arena::{BackendId, CoId, JobId, NodeId};
 use crate::world::block::driver::mirror_top::TopWrite;
@@ -507,6 +508,9 @@ impl World {
 
     /// `mirror_query`
     fn mirror_query(&self, job: JobId) -> Vec<(&'static str, Json)> {
+        if !self.quirks.since(Change::MirrorTellsSynced) {
+            return Vec::new();
+        }
         vec![("actively-synced", self.jobs[job].mirror().actively_synced.into())]
     }
 }
