@@ -69,6 +69,7 @@ pub fn wanted(world: &World, path: &str) -> (u8, u8) {
             && *file.path == *path
             && file.locking
             && !node.flags.force_share
+            && !node.flags.inactive
         {
             let (taken, shared) = world.graph.cumulative_perm(id);
             wanted = (wanted.0 | taken, wanted.1 | (perm::ALL & !shared));

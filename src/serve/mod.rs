@@ -137,6 +137,7 @@ pub fn serve(config: &Config) -> Result<(), String> {
     }
     let served = wire.serve();
     wire.sync();
+    wire.close_qtests();
     wire.drain();
     wire.clean_up();
     keep(config, &mut wire.engine)?;

@@ -2,6 +2,7 @@
 //! to the server.
 
 use super::chardev::plain;
+use crate::base::time::Span;
 use crate::qmp::types::SocketAddress;
 use crate::world::World;
 use crate::world::arena::LinkId;
@@ -19,6 +20,12 @@ const CHUNK: usize = 256 << 10;
 /// How long a process that starts waits for a server before it looks at its timers again.
 const MOMENT: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 const NO_TIME: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+
+fn moment(span: Span) -> Timespec {
+    let nanos = span.as_nanos();
+    let [tv_sec, tv_nsec] = [nanos / 1_000_000_000, nanos % 1_000_000_000].map(|part| i64::try_from(part).unwrap_or(0));
+    Timespec { tv_sec, tv_nsec }
+}
 
 /// One socket.
 #[derive(Debug)]
@@ -70,13 +77,18 @@ impl NbdLinks {
     }
 
     /// While the process starts: all that there is to do, and where the world waits for a server, a short wait.
-    pub(super) fn exchange(&mut self, world: &mut World) {
+    pub(super) fn exchange(&mut self, world: &mut World, by_the_clock: bool) {
         self.dial(world);
         self.deliver(world);
         if self.sockets.is_empty() {
             return;
         }
-        let timeout = if world.polls_in_vain() { MOMENT } else { NO_TIME };
+        let timeout = match world.next_deadline().filter(|_| by_the_clock) {
+            _ if !world.polls_in_vain() => NO_TIME,
+            // A server may be slower than `open-timeout` looks in virtual time.
+            Some(deadline) => moment(deadline - world.now.min(deadline)),
+            None => MOMENT,
+        };
         let sources = self.sources(world);
         let mut fds: Vec<PollFd<'_>> =
             sources.iter().map(|(_, fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();

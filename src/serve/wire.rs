@@ -217,6 +217,9 @@ impl Wire {
     /// A client is there.
     fn opened(&mut self, port: usize) {
         let mut first = Vec::new();
+        for qtest in self.users.qtests.iter_mut().filter(|qtest| qtest.port == port) {
+            self.console.put(&Output::Stderr(qtest.opened()));
+        }
         for qmp in self.users.qmps.iter_mut().filter(|qmp| qmp.port == port) {
             qmp.client = Some(self.engine.world.connect(false));
             first.extend(qmp.line(&self.engine.world.greeting()));
@@ -245,7 +248,18 @@ impl Wire {
             }
             hmp.reset();
         }
-        self.users.qtests.iter_mut().filter(|qtest| qtest.port == port).for_each(Qtest::reset);
+        for qtest in self.users.qtests.iter_mut().filter(|qtest| qtest.port == port) {
+            if let Some(line) = qtest.closed() {
+                self.console.put(&Output::Stderr(line));
+            }
+        }
+    }
+
+    /// The process ends, and whoever speaks qtest's protocol is cut off.
+    pub(super) fn close_qtests(&mut self) {
+        for line in self.users.qtests.iter_mut().filter_map(Qtest::closed) {
+            self.console.put(&Output::Stderr(line));
+        }
     }
 
     fn read(&mut self, port: usize) {
@@ -262,7 +276,9 @@ impl Wire {
             self.ports[port].send(&echo);
         } else if let Some(i) = self.users.qtests.iter().position(|qtest| qtest.port == port) {
             for line in self.users.qtests[i].feed(&bytes) {
+                self.console.put(&Output::Stderr(self.users.qtests[i].logged('R', &line)));
                 let answer = self.qtest(i, &line);
+                self.console.put(&Output::Stderr(self.users.qtests[i].logged('S', &answer)));
                 self.ports[port].send(answer.as_bytes());
             }
         }

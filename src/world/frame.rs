@@ -25,6 +25,7 @@ pub enum Flow {
 macro_rules! files_with_frames {
     ($then:ident) => {
         $then! {
+            Active(block::active::ActiveFrame),
             Backend(block::backend::BackendFrame),
             BackingName(block::backing_name::BackingNameFrame),
             BdrvCommit(block::bdrv_commit::BdrvCommitFrame),

@@ -3,6 +3,9 @@
 //! There is no memory and no port to read or write: reads give zeroes, writes are accepted. What the clock commands move is the time of
 //! the world: sleeps that end by then are over. Unlike in QEMU, where jobs sleep by another clock, that holds for jobs too.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 /// What a line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::serve) enum Asked {
@@ -27,11 +30,13 @@ pub(in crate::serve) struct Qtest {
     /// What it says the time is.
     pub clock: u64,
     line: Vec<u8>,
+    /// Since when somebody is connected.
+    since: Option<Instant>,
 }
 
 impl Qtest {
     pub(in crate::serve) fn new(port: usize) -> Qtest {
-        Qtest { port, clock: 0, line: Vec::new() }
+        Qtest { port, clock: 0, line: Vec::new(), since: None }
     }
 
     /// Takes bytes in; gives the lines that are complete.
@@ -47,9 +52,23 @@ impl Qtest {
         lines
     }
 
-    /// A client has gone.
-    pub(in crate::serve) fn reset(&mut self) {
+    /// A client is there (`qtest_event`). Gives the line of the log, which goes to standard error.
+    pub(in crate::serve) fn opened(&mut self) -> Arc<str> {
+        self.since = Some(Instant::now());
+        "[I 0.000000] OPENED\n".into()
+    }
+
+    /// The client has gone. Gives the line of the log, if there was one.
+    pub(in crate::serve) fn closed(&mut self) -> Option<Arc<str>> {
         self.line.clear();
+        let line = self.logged('I', "CLOSED");
+        self.since.take().map(|_| line)
+    }
+
+    /// A line of the log: what was received (`R`) or sent (`S`).
+    pub(in crate::serve) fn logged(&self, what: char, text: &str) -> Arc<str> {
+        let time = self.since.map_or(Duration::ZERO, |since| since.elapsed());
+        format!("[{what} +{}.{:06}] {}\n", time.as_secs(), time.subsec_micros(), text.trim_end()).into()
     }
 }
 

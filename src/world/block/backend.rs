@@ -65,6 +65,10 @@ pub struct Backend {
     pub last_flags: OpenFlags,
     /// The export that it is of (`dev_ops`, `dev_opaque`).
     pub export: Option<ExportId>,
+    /// `disable_perm`: its node is inactive, and it takes no permissions.
+    pub disable_perm: bool,
+    /// Its node may become inactive though it may write.
+    pub force_allow_inactivate: bool,
     /// What its guest did.
     pub stats: Arc<Accounting>,
 }
@@ -72,7 +76,8 @@ pub struct Backend {
 crate::base::time::rebase!(Backend {
     moves: stats;
     rest: name, root, perm, shared, quiesce_counter, in_flight, queued_requests, write_cache, allow_write_beyond_eof,
-        disable_request_queuing, dev, removable, tray, tray_open, iostatus_enabled, last_flags, export
+        disable_request_queuing, dev, removable, tray, tray_open, iostatus_enabled, last_flags, export,
+        disable_perm, force_allow_inactivate
 });
 
 /// How far a walk over all images got (`BdrvNextIterator`).
@@ -213,6 +218,8 @@ impl World {
             iostatus_enabled: false,
             last_flags: crate::world::block::graph::OpenFlags::default(),
             export: None,
+            disable_perm: false,
+            force_allow_inactivate: false,
             stats: Arc::default(),
         })
     }
@@ -229,7 +236,11 @@ impl World {
     /// The attaching itself.
     fn blk_attach(&mut self, blk: BackendId, bs: NodeId) -> Flow {
         let backend = &self.graph.backends[blk];
-        let (perm, shared) = (backend.perm, backend.shared);
+        let (mut perm, mut shared) = (backend.perm, backend.shared);
+        if self.graph.is_inactive(bs) && self.graph.can_inactivate(blk) {
+            self.graph.backends[blk].disable_perm = true;
+            (perm, shared) = (0, perm::ALL);
+        }
         let result = self.attach_child(bs, "root", Role::Root, Parent::Backend(blk), perm, shared);
         let done = result.map(|child| self.graph.backends[blk].root = Some(child));
         self.ret(Val::Done(done))
@@ -240,7 +251,7 @@ impl World {
     /// # Errors
     /// The permission conflict; the backend then keeps what it had.
     pub(in crate::world) fn blk_set_perm(&mut self, blk: BackendId, perm: u8, shared: u8) -> Result<(), QmpError> {
-        if let Some(root) = self.graph.backends[blk].root {
+        if let (Some(root), false) = (self.graph.backends[blk].root, self.graph.backends[blk].disable_perm) {
             let child = &mut self.graph.children[root];
             let old = (child.perm, child.shared);
             (child.perm, child.shared) = (perm, shared);

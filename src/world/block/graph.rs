@@ -38,6 +38,16 @@ pub struct OpenFlags {
     pub auto_read_only: bool,
     /// `BDRV_O_COPY_ON_READ`
     pub copy_on_read: bool,
+    /// `BDRV_O_INACTIVE`: another process may be using the image, and nothing is written to it.
+    pub inactive: bool,
+}
+
+impl OpenFlags {
+    /// `bdrv_is_writable`
+    #[must_use]
+    pub fn writable(self) -> bool {
+        self.rdwr && !self.inactive
+    }
 }
 
 /// `detect-zeroes`
@@ -393,7 +403,7 @@ impl Graph {
                 _ => {}
             }
         }
-        let owned = || self.named.iter().rev().filter(|node| self.nodes[**node].monitor_owned);
+        let owned = || self.named.iter().filter(|node| self.nodes[**node].monitor_owned);
         let behind = match it.bs {
             None => 0,
             Some(last) => owned().position(|node| *node == last)? + 1,

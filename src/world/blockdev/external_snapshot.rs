@@ -6,6 +6,7 @@ use crate::qmp::types::{BlockdevSnapshotSync, NewImageMode, TransactionAction};
 use crate::quirk::Known;
 use crate::world::World;
 use crate::world::arena::{NodeId, TranId};
+use crate::world::block::active::ActiveFrame;
 use crate::world::block::create::{ImgCreateFrame, NewImage};
 use crate::world::block::drain::DrainFrame;
 use crate::world::block::edges::EdgesFrame;
@@ -45,6 +46,8 @@ pub enum SnapshotStage {
     Created,
     /// It was opened.
     Opened,
+    /// It is inactive, as the old node is.
+    Inactive,
     /// The old node is its backing file.
     Attached,
     /// It stands in the old one's place.
@@ -148,6 +151,17 @@ impl World {
                 if let Some(text) = self.no_overlay(new) {
                     return fail(self, text.to_owned());
                 }
+                if self.graph.is_inactive(old) && !self.graph.is_inactive(new) {
+                    return self.seq([ActiveFrame::Inactivate(new).into(), next(SnapshotStage::Inactive)]);
+                }
+                self.leave(Val::Done(Ok(())));
+                self.snapshot_stage(tran, index, SnapshotStage::Inactive)
+            }
+            SnapshotStage::Inactive => {
+                if let Err(err) = self.take_done() {
+                    return self.ret(Val::Done(Err(err)));
+                }
+                let new = new.expect("it was opened");
                 self.seq([
                     DrainFrame::DrainedBegin(old).into(),
                     DrainFrame::DrainedBegin(new).into(),

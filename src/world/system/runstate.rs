@@ -3,6 +3,7 @@
 use crate::base::Json;
 use crate::world::World;
 use crate::world::arena::BackendId;
+use crate::world::block::active::ActiveFrame;
 use crate::world::block::backend::BackendFrame;
 use crate::world::block::drain::DrainFrame;
 use crate::world::block::graph::GraphFrame;
@@ -20,6 +21,7 @@ use crate::world::value::Val;
 pub enum RunstateFrame {
     ResetDevices,
     ResetDone,
+    Runs,
 }
 
 impl RunstateFrame {
@@ -28,6 +30,7 @@ impl RunstateFrame {
         match self {
             RunstateFrame::ResetDevices => w.reset_devices(),
             RunstateFrame::ResetDone => w.reset_done(),
+            RunstateFrame::Runs => w.change_state(true),
         }
     }
 }
@@ -63,9 +66,20 @@ impl World {
     pub fn start(&mut self) {
         self.running = true;
         self.ran = true;
+        if self.graph.any_inactive() {
+            self.seq([ActiveFrame::ActivateAll.into(), Frame::Give(Box::new(Val::None))]);
+        }
     }
 
+    /// `qmp_stop`, `qmp_cont`. A guest that runs has all its images. Leaves `Val::Done`.
     pub(in crate::world) fn vm_state(&mut self, running: bool) -> Flow {
+        if running && self.graph.any_inactive() {
+            return self.seq([ActiveFrame::ActivateAll.into(), Frame::if_ok([RunstateFrame::Runs.into()])]);
+        }
+        self.change_state(running)
+    }
+
+    fn change_state(&mut self, running: bool) -> Flow {
         if self.running != running {
             self.running = running;
             self.ran |= running;
