@@ -7,10 +7,8 @@ use crate::world::World;
 use crate::world::arena::{BackendId, ChildId, NodeId};
 use crate::world::block::backend::BdrvNext;
 use crate::world::block::drain::DrainFrame;
-use crate::world::block::driver::Driver;
-use crate::world::block::driver::qcow2::Qcow2Frame;
 use crate::world::block::edges::{Parent, Role};
-use crate::world::block::graph::Graph;
+use crate::world::block::graph::{Graph, OpenFlags};
 use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
@@ -57,6 +55,14 @@ impl ActiveFrame {
             ActiveFrame::InactivateRoot(node) => w.inactivate_root(node),
             ActiveFrame::Inactivated(text) => w.inactivated(text),
         }
+    }
+}
+
+impl OpenFlags {
+    /// `bdrv_is_writable`
+    #[must_use]
+    pub fn writable(self) -> bool {
+        self.rdwr && !self.inactive
     }
 }
 
@@ -175,16 +181,14 @@ impl World {
             return self.activate_parents(node);
         }
         n.flags.inactive = false;
-        let (busy, is_qcow2) = (n.in_flight > 0, matches!(n.driver, Some(Driver::Qcow2(_))));
+        let (busy, invalidate) = (n.in_flight > 0, n.drv().row().invalidate_cache);
         if let Err(err) = self.perms_of(&[node]) {
             self.graph.nodes[node].flags.inactive = true;
             return self.ret(Val::Done(Err(err)));
         }
         self.leave(Val::Done(Ok(())));
-        if !is_qcow2 {
-            return self.invalidated(node);
-        }
-        let reopen = Frame::RunCo(Box::new(Qcow2Frame::Qcow2Open(node).into()));
+        let Some(invalidate) = invalidate else { return self.invalidated(node) };
+        let reopen = Frame::RunCo(Box::new(invalidate(node)));
         if busy {
             return self.seq([
                 DrainFrame::DrainedBegin(node).into(),
@@ -258,14 +262,13 @@ impl World {
         if n.flags.inactive || self.graph.has_bds_parent(node, true) {
             return self.ret(Val::Ret(Ok(())));
         }
-        let is_qcow2 = matches!(n.driver, Some(Driver::Qcow2(_)));
+        let inactivate = n.drv().row().inactivate;
         self.leave(Val::Ret(Ok(())));
-        match is_qcow2 {
-            true => self.seq([
-                Frame::RunCo(Box::new(Qcow2Frame::Qcow2Inactivate(node).into())),
-                ActiveFrame::DriverInactivated(node).into(),
-            ]),
-            false => self.driver_inactivated(node),
+        match inactivate {
+            Some(inactivate) => {
+                self.seq([Frame::RunCo(Box::new(inactivate(node))), ActiveFrame::DriverInactivated(node).into()])
+            }
+            None => self.driver_inactivated(node),
         }
     }
 

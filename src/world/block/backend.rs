@@ -11,8 +11,8 @@ use crate::world::arena::{BackendId, ChildId, CoId, ExportId, Member, NodeId};
 use crate::world::block::drain::DrainFrame;
 use crate::world::block::driver::throttle::ThrottleFrame;
 use crate::world::block::edges::{Parent, Role};
-use crate::world::block::graph::GraphFrame;
 use crate::world::block::graph::OpenFlags;
+use crate::world::block::graph::{Graph, GraphFrame};
 use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::block::io::IoFrame;
 use crate::world::block::io::discard::DiscardFrame;
@@ -94,6 +94,43 @@ impl BdrvNext {
     #[must_use]
     pub fn node(&self) -> Option<NodeId> {
         self.bs
+    }
+}
+
+impl Graph {
+    /// `bdrv_next`: the roots of backends, then the monitor's own nodes that no backend has. It looks for the latter behind the last of the
+    /// former on the monitor's list, and a root that is not on that list has none behind it: where there is a `-drive`, nodes of
+    /// `-blockdev` are passed over.
+    pub fn bdrv_next(&self, it: &mut BdrvNext) -> Option<NodeId> {
+        while !it.monitor {
+            let Some((blk, _)) = self.backends.iter().find(|(blk, _)| it.blk.is_none_or(|last| *blk > last)) else {
+                it.monitor = true;
+                break;
+            };
+            it.blk = Some(blk);
+            match self.blk_bs(blk) {
+                Some(node) if self.first_blk(node) == Some(blk) => {
+                    it.bs = Some(node);
+                    return it.bs;
+                }
+                _ => {}
+            }
+        }
+        let owned = || self.named.iter().filter(|node| self.nodes[**node].monitor_owned);
+        let behind = match it.bs {
+            None => 0,
+            Some(last) => owned().position(|node| *node == last)? + 1,
+        };
+        it.bs = owned().skip(behind).find(|node| !self.has_blk(**node)).copied();
+        it.bs
+    }
+
+    /// `bdrv_first_blk`
+    fn first_blk(&self, node: NodeId) -> Option<BackendId> {
+        self.nodes[node].parents.iter().find_map(|c| match self.children[*c].parent {
+            Parent::Backend(blk) => Some(blk),
+            _ => None,
+        })
     }
 }
 
