@@ -193,14 +193,14 @@ impl Engine {
     /// Carries out the block options of the command line.
     pub(super) fn boot(&mut self, args: &[Arc<str>]) -> Result<(), String> {
         let (images, recording, links) = (&mut self.images, &mut self.recording, &mut self.links);
-        let by_the_clock = !self.sleeps.is_asap();
         if let Some(recording) = recording {
             recording.boot(args);
         }
         let booted = self.world.boot_with(args, &mut |world| {
             images.before_step(world);
-            links.exchange(world, by_the_clock);
+            let sleeps_wait = links.exchange(world);
             note_found(images, recording);
+            sleeps_wait
         });
         self.out.extend(
             self.world.out.drain(..).filter(|output| !matches!(output, Output::Event { .. } | Output::Reply { .. })),

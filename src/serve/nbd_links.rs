@@ -21,12 +21,6 @@ const CHUNK: usize = 256 << 10;
 const MOMENT: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 const NO_TIME: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
-fn moment(span: Span) -> Timespec {
-    let nanos = span.as_nanos();
-    let [tv_sec, tv_nsec] = [nanos / 1_000_000_000, nanos % 1_000_000_000].map(|part| i64::try_from(part).unwrap_or(0));
-    Timespec { tv_sec, tv_nsec }
-}
-
 /// One socket.
 #[derive(Debug)]
 struct Socket {
@@ -76,18 +70,20 @@ impl NbdLinks {
         any
     }
 
-    /// While the process starts: all that there is to do, and where the world waits for a server, a short wait.
-    pub(super) fn exchange(&mut self, world: &mut World, by_the_clock: bool) {
+    /// While the process starts: all that there is to do. Where the world waits for a server, so does this, until the world's next timer is
+    /// due by the wall clock. Whether that timer must not go off yet.
+    pub(super) fn exchange(&mut self, world: &mut World) -> bool {
         self.dial(world);
         self.deliver(world);
-        if self.sockets.is_empty() {
-            return;
+        let waits = world.polls_in_vain();
+        if world.nbd_links().next().is_none() {
+            // The next step may make one, and then poll.
+            return !waits;
         }
-        let timeout = match world.next_deadline().filter(|_| by_the_clock) {
-            _ if !world.polls_in_vain() => NO_TIME,
-            // A server may be slower than `open-timeout` looks in virtual time.
-            Some(deadline) => moment(deadline - world.now.min(deadline)),
-            None => MOMENT,
+        let timeout = match world.next_deadline().filter(|_| waits) {
+            Some(due) => span(due - world.now),
+            None if waits => MOMENT,
+            None => NO_TIME,
         };
         let sources = self.sources(world);
         let mut fds: Vec<PollFd<'_>> =
@@ -95,9 +91,11 @@ impl NbdLinks {
         let _ = poll(&mut fds, Some(&timeout));
         let places = sources.iter().map(|(i, ..)| *i).zip(&fds);
         let ready: Vec<usize> = places.filter(|(_, fd)| !fd.revents().is_empty()).map(|(i, _)| i).collect();
+        let slept = waits && ready.is_empty();
         for i in ready {
             self.ready(world, i);
         }
+        !slept
     }
 
     /// What to wait for: which socket, its descriptor, and what it is to be ready for.
@@ -145,6 +143,11 @@ impl NbdLinks {
         }
         self.sockets.retain(|socket| !socket.gone);
     }
+}
+
+fn span(span: Span) -> Timespec {
+    let nanos = i64::try_from(span.as_nanos()).unwrap_or(i64::MAX);
+    Timespec { tv_sec: nanos / 1_000_000_000, tv_nsec: nanos % 1_000_000_000 }
 }
 
 /// Begins to connect.

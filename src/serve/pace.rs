@@ -56,11 +56,6 @@ impl Sleeps {
         Sleeps { pace, sleeps: Vec::new(), rests: None, allowed: time::Instant::START, anchor: None }
     }
 
-    /// Whether sleeps take no time.
-    pub(super) fn is_asap(&self) -> bool {
-        self.pace == Pace::Asap
-    }
-
     /// Whether the timer that is next must wait for the wall clock.
     pub(super) fn must_wait(&mut self, world: &World) -> bool {
         self.rests = None;

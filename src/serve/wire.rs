@@ -48,6 +48,8 @@ pub(super) struct Wire {
     pub signals: Signals,
     /// The command line, for those who ask about character devices.
     pub config: Config,
+    /// Where qtest's log goes.
+    pub qtest_log: qtest::Log,
     /// The monitor whose turn it is to be looked at first.
     turn: usize,
     watch: Watch,
@@ -77,6 +79,7 @@ impl Wire {
             users,
             signals,
             config: Config::default(),
+            qtest_log: qtest::Log::Nobody,
             turn: 0,
             watch: Watch::default(),
             ends: None,
@@ -217,9 +220,6 @@ impl Wire {
     /// A client is there.
     fn opened(&mut self, port: usize) {
         let mut first = Vec::new();
-        for qtest in self.users.qtests.iter_mut().filter(|qtest| qtest.port == port) {
-            self.console.put(&Output::Stderr(qtest.opened()));
-        }
         for qmp in self.users.qmps.iter_mut().filter(|qmp| qmp.port == port) {
             qmp.client = Some(self.engine.world.connect(false));
             first.extend(qmp.line(&self.engine.world.greeting()));
@@ -229,6 +229,9 @@ impl Wire {
             first.extend(hmp::banner(self.engine.world.quirks.version()).as_bytes());
             first.extend(readline::PROMPT.as_bytes());
         }
+        let said: Vec<String> =
+            self.users.qtests.iter_mut().filter(|qtest| qtest.port == port).map(Qtest::opened).collect();
+        self.log_qtest(said);
         self.ports[port].send(&first);
         self.flush(port);
     }
@@ -248,17 +251,22 @@ impl Wire {
             }
             hmp.reset();
         }
-        for qtest in self.users.qtests.iter_mut().filter(|qtest| qtest.port == port) {
-            if let Some(line) = qtest.closed() {
-                self.console.put(&Output::Stderr(line));
-            }
-        }
+        let said: Vec<String> =
+            self.users.qtests.iter_mut().filter(|qtest| qtest.port == port).filter_map(Qtest::closed).collect();
+        self.log_qtest(said);
     }
 
-    /// The process ends, and whoever speaks qtest's protocol is cut off.
+    /// Clients of the test protocol are hung up on, as the process ends.
     pub(super) fn close_qtests(&mut self) {
-        for line in self.users.qtests.iter_mut().filter_map(Qtest::closed) {
-            self.console.put(&Output::Stderr(line));
+        let said: Vec<String> = self.users.qtests.iter_mut().filter_map(Qtest::closed).collect();
+        self.log_qtest(said);
+    }
+
+    fn log_qtest(&mut self, said: Vec<String>) {
+        for text in said {
+            if let Some(text) = self.qtest_log.put(text) {
+                self.console.put(&Output::Stderr(text.into()));
+            }
         }
     }
 
@@ -276,10 +284,10 @@ impl Wire {
             self.ports[port].send(&echo);
         } else if let Some(i) = self.users.qtests.iter().position(|qtest| qtest.port == port) {
             for line in self.users.qtests[i].feed(&bytes) {
-                self.console.put(&Output::Stderr(self.users.qtests[i].logged('R', &line)));
                 let answer = self.qtest(i, &line);
-                self.console.put(&Output::Stderr(self.users.qtests[i].logged('S', &answer)));
                 self.ports[port].send(answer.as_bytes());
+                let said = self.users.qtests[i].heard(&line, &answer);
+                self.log_qtest(vec![said]);
             }
         }
     }

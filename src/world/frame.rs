@@ -25,7 +25,6 @@ pub enum Flow {
 macro_rules! files_with_frames {
     ($then:ident) => {
         $then! {
-            Active(block::active::ActiveFrame),
             Backend(block::backend::BackendFrame),
             BackingName(block::backing_name::BackingNameFrame),
             BdrvCommit(block::bdrv_commit::BdrvCommitFrame),
@@ -54,6 +53,8 @@ macro_rules! files_with_frames {
             Flush(block::io::flush::FlushFrame),
             Status(block::io::status::StatusFrame),
             Write(block::io::write::WriteFrame),
+            Zeroes(block::io::zeroes::ZeroesFrame),
+            Active(block::open::active::ActiveFrame),
             Open(block::open::open::OpenFrame),
             Reopen(block::open::reopen::ReopenFrame),
             Blockdev(blockdev::add_del::BlockdevFrame),
@@ -79,6 +80,7 @@ macro_rules! files_with_frames {
             Txn(job::txn::TxnFrame),
             Monitor(monitor::MonitorFrame),
             Hmp(monitor::hmp::HmpFrame),
+            HmpDrives(monitor::hmp_drives::HmpDrivesFrame),
             Measured(monitor::qemu_io::MeasuredFrame) moves,
             QemuIo(monitor::qemu_io::QemuIoFrame),
             QemuIoMap(monitor::qemu_io_map::QemuIoMapFrame),

@@ -17,6 +17,7 @@ use super::{MAX_CLUSTERS, MAX_STEPS, MAX_TIME};
 use crate::base::time::{Instant, Rebase, Shift, Span};
 use crate::base::{Json, Kept};
 use crate::choice::{ChoicePoint, Choose, MODES};
+use crate::qmp::json::{Parsed, Parser};
 use crate::scenario::plan::{Plan, PlannedStep, StepKind};
 use crate::trace::{Level, Note, RecordKind};
 use crate::world::World;
@@ -124,6 +125,12 @@ pub struct Client {
     strict: bool,
     /// What qemu-io said of one that did not.
     failed: Option<Arc<str>>,
+    /// What the monitor makes of the bytes that were sent to it.
+    wire: Parser,
+    /// Values among the bytes that were sent last, and mistakes, whose turn has not come.
+    owed: VecDeque<Parsed>,
+    /// How many of them were answered.
+    answered: usize,
     /// Clients of the NBD server.
     nbd: NbdClients,
     /// One of them has connected and negotiates.
@@ -136,7 +143,7 @@ crate::base::time::rebase!(Client {
     // is the same all through a run.
     stays: steps;
     rest: step, id, queue, seen, stdout, sent, taken, last, max_steps, max_time, clusters, start, started, replied,
-        forced, strict, failed, nbd, nbd_connects
+        forced, strict, failed, wire, owed, answered, nbd, nbd_connects
 });
 
 /// The mark where exploring starts; a scenario without it is explored from its first step.
@@ -167,6 +174,9 @@ impl Client {
             forced: false,
             strict: look::all_must_succeed(&plan.steps),
             failed: None,
+            wire: Parser::new(),
+            owed: VecDeque::new(),
+            answered: 0,
             nbd: NbdClients::default(),
             nbd_connects: false,
         }
@@ -241,6 +251,7 @@ impl Client {
                 let arguments = Json::dict(vec![("command-line", Json::Str(line.clone()))]);
                 Json::dict(vec![("execute", "human-monitor-command".into()), ("arguments", arguments)])
             }),
+            (StepState::Before, StepKind::Send { bytes, .. }) => self.send_bytes(world, choose, bytes),
             (StepState::Before, StepKind::Event(pattern)) => self.wait_event(world, pattern),
             (StepState::Before, StepKind::Sleep(span)) => {
                 self.state = StepState::Sleep(world.now + *span);
@@ -310,7 +321,7 @@ impl Client {
         // Behind a reply it must find that it waits again.
         let goes_on = match (&self.state, self.steps.get(self.step + 1).map(|step| &step.kind)) {
             (StepState::Reply, Some(StepKind::Event(pattern))) => {
-                self.queue.iter().any(|event| pattern.matches(event.name(), &event.data()))
+                self.queue.iter().any(|event| read::fits(pattern, event))
             }
             (StepState::Reply, Some(kind)) => !looks(kind),
             _ => false,
@@ -346,6 +357,7 @@ impl Client {
         self.queue.change().clear();
         self.seen = 0;
         self.stdout.clear();
+        self.wire = Parser::new();
     }
 
     /// How many of the steps that were made still count, if they are forgotten up to now.

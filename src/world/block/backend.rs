@@ -63,6 +63,8 @@ pub struct Backend {
     pub iostatus_enabled: bool,
     /// `root_state`: how the last medium was opened.
     pub last_flags: OpenFlags,
+    /// Of a drive with `if=none` or `if=virtio`: whether the latter, and its unit (`DriveInfo`).
+    pub drive_unit: Option<(bool, u64)>,
     /// The export that it is of (`dev_ops`, `dev_opaque`).
     pub export: Option<ExportId>,
     /// `disable_perm`: its node is inactive, and it takes no permissions.
@@ -76,7 +78,7 @@ pub struct Backend {
 crate::base::time::rebase!(Backend {
     moves: stats;
     rest: name, root, perm, shared, quiesce_counter, in_flight, queued_requests, write_cache, allow_write_beyond_eof,
-        disable_request_queuing, dev, removable, tray, tray_open, iostatus_enabled, last_flags, export,
+        disable_request_queuing, dev, removable, tray, tray_open, iostatus_enabled, last_flags, drive_unit, export,
         disable_perm, force_allow_inactivate
 });
 
@@ -254,6 +256,7 @@ impl World {
             tray_open: false,
             iostatus_enabled: false,
             last_flags: crate::world::block::graph::OpenFlags::default(),
+            drive_unit: None,
             export: None,
             disable_perm: false,
             force_allow_inactivate: false,
@@ -270,7 +273,7 @@ impl World {
         ])
     }
 
-    /// The attaching itself.
+    /// `blk_insert_bs`, once the graph is locked.
     fn blk_attach(&mut self, blk: BackendId, bs: NodeId) -> Flow {
         let backend = &self.graph.backends[blk];
         let (mut perm, mut shared) = (backend.perm, backend.shared);
@@ -341,7 +344,7 @@ impl World {
         ])
     }
 
-    /// The detaching itself.
+    /// `blk_remove_bs`, once the graph is locked.
     fn blk_detach(&mut self, blk: BackendId) -> Flow {
         let root = self.graph.backends[blk].root.take().expect("it has a root");
         self.root_unref_child(root);

@@ -1,9 +1,9 @@
 //! The block layer: nodes, edges, backends, and the requests that go through them (`block.c`, `block/` in QEMU's tree).
 
-pub(in crate::world) mod active;
 pub mod backend;
 pub mod backing_name;
 pub mod bdrv_commit;
+pub mod blockers;
 pub mod chain;
 pub mod create;
 pub(super) mod dirty_bitmap;

@@ -6,7 +6,6 @@ use crate::qmp::types::{BlockdevSnapshotSync, NewImageMode, TransactionAction};
 use crate::quirk::Known;
 use crate::world::World;
 use crate::world::arena::{NodeId, TranId};
-use crate::world::block::active::ActiveFrame;
 use crate::world::block::create::{ImgCreateFrame, NewImage};
 use crate::world::block::drain::DrainFrame;
 use crate::world::block::edges::EdgesFrame;
@@ -15,6 +14,7 @@ use crate::world::block::graph::GraphFrame;
 use crate::world::block::graph::OpenFlags;
 use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::block::io::flush::FlushFrame;
+use crate::world::block::open::active::ActiveFrame;
 use crate::world::block::open::open::OpenFrame;
 use crate::world::block::open::reopen::Reopen;
 use crate::world::block::open::reopen::ReopenFrame;
@@ -114,7 +114,7 @@ impl World {
                     let name = self.graph.device_or_node_name(old);
                     return fail(self, format!("Device '{name}' has no medium"));
                 }
-                if let Some(err) = self.op_blocked(old).or_else(|| self.cow_blocked(old)) {
+                if let Some(err) = self.op_blocked(old) {
                     return self.ret(Val::Done(Err(err)));
                 }
                 if self.graph.nodes[old].flags.rdwr {

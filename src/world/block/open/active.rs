@@ -106,7 +106,7 @@ impl Graph {
 
 impl World {
     /// What `bdrv_attach_child_noperm` and `bdrv_attach_child_common` refuse of a node that is inactive.
-    pub(super) fn refuse_inactive(
+    pub(in crate::world) fn refuse_inactive(
         &self,
         bs: NodeId,
         name: &str,
