@@ -12,7 +12,7 @@
 mod common;
 
 use blockjob_sim::choice::MODE_ORDER;
-use blockjob_sim::explore::{Caps, Exhausted, Reduction, Search, Start};
+use blockjob_sim::explore::{Caps, Exhausted, Mistake, Reduction, Search, Start};
 use blockjob_sim::generate::{self, Options};
 use blockjob_sim::quirk::{Origin, Quirks, TABLE};
 use blockjob_sim::scenario::Plan;
@@ -62,20 +62,59 @@ fn compare(plan: &Plan, quirks: Quirks, reduction: Reduction, states: usize) -> 
     Tried { decided: 1, reduced: u32::from(left_out), differ: u32::from(differ) }
 }
 
-/// Backups of a drive with data in several places: what several requests of one job are in flight for.
-fn scenario(seed: u64) -> Plan {
-    let pick = |shift: u32, among: u64| (seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> shift) % among;
-    let mut text =
-        String::from("about: A backup, generated.\nfiles:\n  - create: {file: s.qcow2, format: qcow2, size: 4M}\n");
-    for place in 0..2 + pick(8, 2) {
-        let (offset, length) = (place * 1024 + 64 * pick(16 + 2 * place as u32, 4), 64 * (1 + pick(24, 2)));
+/// The number that a seed gives for a question, below `among`.
+fn pick(seed: u64, question: u32, among: u64) -> u64 {
+    (seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(7 * question) >> 33) % among
+}
+
+fn plan(text: &str) -> Plan {
+    load("generated.yaml", &mut |_| Ok(text.to_owned())).expect("it reads").expect("it has steps")
+}
+
+/// Two or three places of a drive, so far apart that each is copied by itself, of different lengths.
+fn data(seed: u64, file: &str, format: &str, step: u64) -> String {
+    let mut text = String::new();
+    for place in 0..2 + pick(seed, 1, 2) {
+        let length = 64 * (1 + pick(seed, 2 + place as u32, 2));
+        let (offset, pattern) = (place * step, 65 + place);
         text += &format!(
-            "  - write: {{file: s.qcow2, format: qcow2, pattern: {}, offset: {offset}K, length: {length}K}}\n",
-            65 + place
+            "  - write: {{file: {file}, format: {format}, pattern: {pattern}, offset: {offset}K, length: {length}K}}\n"
         );
     }
+    text
+}
+
+/// A raw disk as a node; with `fails`, its first read does.
+fn raw_node(name: &str, fails: bool) -> String {
+    let file = match fails {
+        true => format!(
+            "{{\"driver\": \"blkdebug\", \"image\": {{\"driver\": \"file\", \"filename\": \"{name}.raw\"}}, \"inject-error\": [{{\"event\": \"read_aio\", \"iotype\": \"read\", \"errno\": 5, \"once\": true}}]}}"
+        ),
+        false => format!("{{\"driver\": \"file\", \"filename\": \"{name}.raw\"}}"),
+    };
+    format!("  - -blockdev\n  - '{{\"driver\": \"raw\", \"node-name\": \"{name}\", \"file\": {file}}}'\n")
+}
+
+/// What a client does while a job works: nothing, or it asks, or has it end.
+fn meddling(seed: u64, job: &str) -> String {
+    match pick(seed, 5, 4) {
+        0 => "  - {qmp: {execute: query-block-jobs}}\n".to_owned(),
+        1 => format!("  - qmp: {{execute: block-job-cancel, arguments: {{device: {job}}}}}\n    reply: any\n"),
+        _ => String::new(),
+    }
+}
+
+fn ended(job: &str) -> String {
+    format!("  - event: {{event: JOB_STATUS_CHANGE, data: {{id: {job}, status: 'null'}}}}\n")
+}
+
+/// A backup of a drive with data in several places: what several requests of one job are in flight for.
+fn backup(seed: u64) -> Plan {
+    let mut text =
+        String::from("about: A backup, generated.\nfiles:\n  - create: {file: s.qcow2, format: qcow2, size: 4M}\n");
+    text += &data(seed, "s.qcow2", "qcow2", 1024);
     text += "  - create: {file: t.qcow2, format: qcow2, size: 4M}\n";
-    let error = match pick(32, 4) {
+    let error = match pick(seed, 6, 4) {
         0 => ", \"inject-error\": [{\"event\": \"read_aio\", \"iotype\": \"read\", \"errno\": 5, \"once\": true}]",
         _ => "",
     };
@@ -83,14 +122,67 @@ fn scenario(seed: u64) -> Plan {
         "args:\n  - -blockdev\n  - '{{\"driver\": \"qcow2\", \"node-name\": \"s\", \"file\": {{\"driver\": \"blkdebug\", \"image\": {{\"driver\": \"file\", \"filename\": \"s.qcow2\"}}{error}}}}}'\n  - -blockdev\n  - '{{\"driver\": \"qcow2\", \"node-name\": \"t\", \"file\": {{\"driver\": \"file\", \"filename\": \"t.qcow2\"}}}}'\nsteps:\n"
     );
     text += "  - qmp: {execute: blockdev-backup, arguments: {job-id: j, device: s, target: t, sync: full}}\n";
-    match pick(40, 4) {
-        0 => text += "  - {qmp: {execute: query-block-jobs}}\n",
-        1 => text += "  - {qmp: {execute: block-job-cancel, arguments: {device: j}}}\n",
-        _ => {}
-    }
-    text += "  - event: {event: JOB_STATUS_CHANGE, data: {id: j, status: 'null'}}\n  - qmp: {execute: query-jobs}\n    returns: []\n";
-    load("generated.yaml", &mut |_| Ok(text.clone())).expect("it reads").expect("it has steps")
+    text += &meddling(seed, "j");
+    text += &ended("j");
+    text += "  - qmp: {execute: query-jobs}\n    returns: []\n";
+    plan(&text)
 }
+
+/// The same of raw disks, where a piece is a read and a write.
+fn raw_backup(seed: u64) -> Plan {
+    let mut text =
+        String::from("about: A raw backup, generated.\nfiles:\n  - create: {file: s.raw, format: raw, size: 1M}\n");
+    text += &data(seed, "s.raw", "raw", 256);
+    text += "  - create: {file: t.raw, format: raw, size: 1M}\nargs:\n";
+    text += &(raw_node("s", false) + &raw_node("t", false));
+    text += "steps:\n  - qmp: {execute: blockdev-backup, arguments: {job-id: j, device: s, target: t, sync: full}}\n";
+    text += &(meddling(seed, "j") + &ended("j"));
+    plan(&text)
+}
+
+/// A mirror that is told to pivot, or to end.
+fn mirror(seed: u64) -> Plan {
+    let mut text =
+        String::from("about: A mirror, generated.\nfiles:\n  - create: {file: s.raw, format: raw, size: 1M}\n");
+    text += &data(seed, "s.raw", "raw", 256);
+    text += "  - create: {file: t.raw, format: raw, size: 1M}\nargs:\n";
+    text += &(raw_node("s", false) + &raw_node("t", false));
+    text += "steps:\n  - qmp: {execute: blockdev-mirror, arguments: {job-id: j, device: s, target: t, sync: full}}\n";
+    text += match pick(seed, 5, 3) {
+        0 => "  - {qmp: {execute: query-block-jobs}}\n",
+        1 => "  - qmp: {execute: block-job-cancel, arguments: {device: j, force: true}}\n    reply: any\n",
+        _ => "  - event: {event: BLOCK_JOB_READY, data: {device: j}}\n",
+    };
+    text += "  - qmp: {execute: block-job-cancel, arguments: {device: j}}\n    reply: any\n";
+    text += &ended("j");
+    plan(&text)
+}
+
+/// Two backups in a group, of which one copies in several places and the other fails, or not.
+fn group(seed: u64) -> Plan {
+    let mut text =
+        String::from("about: A group, generated.\nfiles:\n  - create: {file: s.raw, format: raw, size: 512K}\n");
+    text += &data(seed, "s.raw", "raw", 192);
+    text += "  - create: {file: t.raw, format: raw, size: 512K}\n";
+    text += "  - create: {file: f.raw, format: raw, size: 64K}\n  - create: {file: g.raw, format: raw, size: 64K}\n";
+    text += "  - write: {file: f.raw, format: raw, pattern: 80, offset: 0, length: 64K}\nargs:\n";
+    text += &(raw_node("s", false) + &raw_node("t", false) + &raw_node("g", false));
+    text += &raw_node("f", pick(seed, 5, 4) > 0);
+    let start = |job: &str, device: &str, target: &str| {
+        format!("{{type: blockdev-backup, data: {{job-id: {job}, device: {device}, target: {target}, sync: full}}}}")
+    };
+    let (j, k) = (start("j", "s", "t"), start("k", "f", "g"));
+    let actions = if pick(seed, 6, 2) == 0 { format!("{j}, {k}") } else { format!("{k}, {j}") };
+    text += &format!(
+        "steps:\n  - qmp: {{execute: transaction, arguments: {{actions: [{actions}], properties: {{completion-mode: grouped}}}}}}\n"
+    );
+    text += &(ended("j") + &ended("k"));
+    plan(&text)
+}
+
+/// All of these; each reduces in most of its scenarios.
+const KINDS: [(&str, fn(u64) -> Plan); 4] =
+    [("backup", backup), ("raw backup", raw_backup), ("mirror", mirror), ("group", group)];
 
 fn seeds() -> std::ops::Range<u64> {
     let asked = std::env::var("REDUCTION_SEEDS").ok();
@@ -112,34 +204,36 @@ fn generated_scenarios_have_the_same_traces() {
     let seeds: Vec<u64> = seeds().collect();
     let options = Options { crashes: false, ..Options::default() };
     let tried = in_threads(&seeds, |seed| {
-        let backup = compare(&scenario(*seed), Quirks::NONE, Reduction::Alike, SMALL);
-        assert_eq!(backup.differ, 0, "backup {seed}");
+        let mut tried = KINDS.map(|(kind, make)| {
+            let tried = compare(&make(*seed), Quirks::NONE, Reduction::Alike, SMALL);
+            assert_eq!(tried.differ, 0, "{kind} {seed}");
+            tried
+        });
         let any = compare(&generate::with_commands(&options, *seed, 4).plan, Quirks::NONE, Reduction::Alike, SMALL);
         assert_eq!(any.differ, 0, "generated {seed}");
-        sum(&[backup, any])
+        tried[0] = sum(&[tried[0], any]);
+        tried
     });
-    let all = sum(&tried);
-    println!(
-        "{} scenarios: {} decided, {} of them reduced, {} differ",
-        2 * seeds.len(),
-        all.decided,
-        all.reduced,
-        all.differ
-    );
-    assert!(
-        all.decided >= 10 && all.reduced >= 3,
-        "{} decided, {} reduced: too few to say anything",
-        all.decided,
-        all.reduced
-    );
+    let of_kind = |kind: usize| sum(&tried.iter().map(|tried| tried[kind]).collect::<Vec<_>>());
+    for (kind, (name, _)) in KINDS.iter().enumerate() {
+        let Tried { decided, reduced, differ } = of_kind(kind);
+        println!("{name}: {decided} decided, {reduced} of them reduced, {differ} differ");
+        assert!(reduced as usize * 4 >= seeds.len(), "{name}: {reduced} reduced: too few to say anything");
+    }
 }
 
-/// Who leaves out all orders but one is found out.
+/// Who holds for independent what is not is found out, whichever of the rules it is.
 #[test]
 fn a_wrong_rule_is_noticed() {
     let seeds: Vec<u64> = seeds().collect();
-    let tried = in_threads(&seeds, |seed| compare(&scenario(*seed), Quirks::NONE, Reduction::Wrong, SMALL));
-    assert!(sum(&tried).differ > 0, "a rule that is wrong gives the same traces in all of {} scenarios", seeds.len());
+    for mistake in [Mistake::NothingBeside, Mistake::CommandsAreBlind, Mistake::EndsAreAlone] {
+        let tried = in_threads(&seeds, |seed| {
+            sum(&KINDS.map(|(_, make)| compare(&make(*seed), Quirks::NONE, Reduction::Wrong(mistake), SMALL)))
+        });
+        let all = sum(&tried);
+        println!("{mistake:?}: {} decided, {} differ", all.decided, all.differ);
+        assert!(all.differ > 0, "{mistake:?} gives the same traces in all of {} seeds", seeds.len());
+    }
 }
 
 /// Each museum piece that the plain search decides is decided the same by the reduced one, with its quirk on and off.
