@@ -18,11 +18,11 @@ use blockjob_sim::quirk::{Origin, Quirks, TABLE};
 use blockjob_sim::scenario::Plan;
 use blockjob_sim::scenario::load;
 use blockjob_sim::sim::outcome::RunOptions;
-use common::{in_threads, plan_of};
+use common::{CASES, in_threads, plan_of};
 use std::collections::BTreeSet;
 
 /// States within which a scenario counts as small.
-const SMALL: usize = 1_500;
+const SMALL: usize = 2_000;
 
 /// What both searches must agree on: whether all is proved, the client traces, and how runs end.
 type Verdict = (bool, BTreeSet<u64>, BTreeSet<String>);
@@ -71,10 +71,11 @@ fn plan(text: &str) -> Plan {
     load("generated.yaml", &mut |_| Ok(text.to_owned())).expect("it reads").expect("it has steps")
 }
 
-/// Two or three places of a drive, so far apart that each is copied by itself, of different lengths.
+/// Two places of a drive, or three of a large one, so far apart that each is copied by itself, of different lengths.
 fn data(seed: u64, file: &str, format: &str, step: u64) -> String {
     let mut text = String::new();
-    for place in 0..2 + pick(seed, 1, 2) {
+    let places = if step < 1024 { 2 } else { 2 + pick(seed, 1, 2) };
+    for place in 0..places {
         let length = 64 * (1 + pick(seed, 2 + place as u32, 2));
         let (offset, pattern) = (place * step, 65 + place);
         text += &format!(
@@ -84,13 +85,13 @@ fn data(seed: u64, file: &str, format: &str, step: u64) -> String {
     text
 }
 
-/// A raw disk as a node; with `fails`, its first read does.
-fn raw_node(name: &str, fails: bool) -> String {
+/// A raw disk as a node; its first read or write fails if that is said.
+fn raw_node(name: &str, fails: Option<&str>) -> String {
     let file = match fails {
-        true => format!(
-            "{{\"driver\": \"blkdebug\", \"image\": {{\"driver\": \"file\", \"filename\": \"{name}.raw\"}}, \"inject-error\": [{{\"event\": \"read_aio\", \"iotype\": \"read\", \"errno\": 5, \"once\": true}}]}}"
+        Some(request) => format!(
+            "{{\"driver\": \"blkdebug\", \"image\": {{\"driver\": \"file\", \"filename\": \"{name}.raw\"}}, \"inject-error\": [{{\"event\": \"{request}_aio\", \"iotype\": \"{request}\", \"errno\": 5, \"once\": true}}]}}"
         ),
-        false => format!("{{\"driver\": \"file\", \"filename\": \"{name}.raw\"}}"),
+        None => format!("{{\"driver\": \"file\", \"filename\": \"{name}.raw\"}}"),
     };
     format!("  - -blockdev\n  - '{{\"driver\": \"raw\", \"node-name\": \"{name}\", \"file\": {file}}}'\n")
 }
@@ -128,51 +129,55 @@ fn backup(seed: u64) -> Plan {
     plan(&text)
 }
 
-/// The same of raw disks, where a piece is a read and a write.
+/// A raw disk with data in two places, and one to copy it to.
+fn raw_disks(seed: u64, size: u64) -> String {
+    let mut text = format!("files:\n  - create: {{file: s.raw, format: raw, size: {size}K}}\n");
+    text += &data(seed, "s.raw", "raw", 192);
+    text + &format!("  - create: {{file: t.raw, format: raw, size: {size}K}}\n")
+}
+
+/// A backup of a raw disk, where a piece is a read and a write; with few workers, what is copied next depends on what is done.
 fn raw_backup(seed: u64) -> Plan {
-    let mut text =
-        String::from("about: A raw backup, generated.\nfiles:\n  - create: {file: s.raw, format: raw, size: 1M}\n");
-    text += &data(seed, "s.raw", "raw", 256);
-    text += "  - create: {file: t.raw, format: raw, size: 1M}\nargs:\n";
-    text += &(raw_node("s", false) + &raw_node("t", false));
-    text += "steps:\n  - qmp: {execute: blockdev-backup, arguments: {job-id: j, device: s, target: t, sync: full}}\n";
+    let workers = [2, 64][pick(seed, 6, 2) as usize];
+    let mut text = format!("about: A raw backup, generated.\n{}args:\n", raw_disks(seed, 384));
+    text += &(raw_node("s", None) + &raw_node("t", None));
+    text += &format!(
+        "steps:\n  - qmp: {{execute: blockdev-backup, arguments: {{job-id: j, device: s, target: t, sync: full, x-perf: {{max-workers: {workers}}}}}}}\n"
+    );
     text += &(meddling(seed, "j") + &ended("j"));
     plan(&text)
 }
 
-/// A mirror that is told to pivot, or to end.
+/// A mirror that pivots, or is told to end at once.
 fn mirror(seed: u64) -> Plan {
-    let mut text =
-        String::from("about: A mirror, generated.\nfiles:\n  - create: {file: s.raw, format: raw, size: 1M}\n");
-    text += &data(seed, "s.raw", "raw", 256);
-    text += "  - create: {file: t.raw, format: raw, size: 1M}\nargs:\n";
-    text += &(raw_node("s", false) + &raw_node("t", false));
+    let mut text = format!("about: A mirror, generated.\n{}args:\n", raw_disks(seed, 384));
+    text += &(raw_node("s", None) + &raw_node("t", None));
     text += "steps:\n  - qmp: {execute: blockdev-mirror, arguments: {job-id: j, device: s, target: t, sync: full}}\n";
-    text += match pick(seed, 5, 3) {
-        0 => "  - {qmp: {execute: query-block-jobs}}\n",
-        1 => "  - qmp: {execute: block-job-cancel, arguments: {device: j, force: true}}\n    reply: any\n",
-        _ => "  - event: {event: BLOCK_JOB_READY, data: {device: j}}\n",
+    text += match pick(seed, 5, 4) {
+        0 => "  - qmp: {execute: block-job-cancel, arguments: {device: j, force: true}}\n    reply: any\n",
+        _ => {
+            "  - event: {event: BLOCK_JOB_READY, data: {device: j}}\n  - {qmp: {execute: job-complete, arguments: {id: j}}}\n"
+        }
     };
-    text += "  - qmp: {execute: block-job-cancel, arguments: {device: j}}\n    reply: any\n";
     text += &ended("j");
     plan(&text)
 }
 
-/// Two backups in a group, of which one copies in several places and the other fails, or not.
+/// Two backups in a group, of which one copies in several places and the other fails when it writes, or not.
 fn group(seed: u64) -> Plan {
-    let mut text =
-        String::from("about: A group, generated.\nfiles:\n  - create: {file: s.raw, format: raw, size: 512K}\n");
-    text += &data(seed, "s.raw", "raw", 192);
-    text += "  - create: {file: t.raw, format: raw, size: 512K}\n";
+    let mut text = format!("about: A group, generated.\n{}", raw_disks(seed, 384));
     text += "  - create: {file: f.raw, format: raw, size: 64K}\n  - create: {file: g.raw, format: raw, size: 64K}\n";
     text += "  - write: {file: f.raw, format: raw, pattern: 80, offset: 0, length: 64K}\nargs:\n";
-    text += &(raw_node("s", false) + &raw_node("t", false) + &raw_node("g", false));
-    text += &raw_node("f", pick(seed, 5, 4) > 0);
+    text += &(raw_node("s", None) + &raw_node("t", None) + &raw_node("f", None));
+    text += &raw_node("g", (pick(seed, 5, 4) > 0).then_some("write"));
+    let workers = [2, 64][pick(seed, 6, 2) as usize];
     let start = |job: &str, device: &str, target: &str| {
-        format!("{{type: blockdev-backup, data: {{job-id: {job}, device: {device}, target: {target}, sync: full}}}}")
+        format!(
+            "{{type: blockdev-backup, data: {{job-id: {job}, device: {device}, target: {target}, sync: full, x-perf: {{max-workers: {workers}}}}}}}"
+        )
     };
     let (j, k) = (start("j", "s", "t"), start("k", "f", "g"));
-    let actions = if pick(seed, 6, 2) == 0 { format!("{j}, {k}") } else { format!("{k}, {j}") };
+    let actions = if pick(seed, 7, 2) == 0 { format!("{j}, {k}") } else { format!("{k}, {j}") };
     text += &format!(
         "steps:\n  - qmp: {{execute: transaction, arguments: {{actions: [{actions}], properties: {{completion-mode: grouped}}}}}}\n"
     );
@@ -218,7 +223,7 @@ fn generated_scenarios_have_the_same_traces() {
     for (kind, (name, _)) in KINDS.iter().enumerate() {
         let Tried { decided, reduced, differ } = of_kind(kind);
         println!("{name}: {decided} decided, {reduced} of them reduced, {differ} differ");
-        assert!(reduced as usize * 4 >= seeds.len(), "{name}: {reduced} reduced: too few to say anything");
+        assert!(reduced as usize * 3 >= seeds.len(), "{name}: {reduced} reduced: too few to say anything");
     }
 }
 
@@ -226,7 +231,7 @@ fn generated_scenarios_have_the_same_traces() {
 #[test]
 fn a_wrong_rule_is_noticed() {
     let seeds: Vec<u64> = seeds().collect();
-    for mistake in [Mistake::NothingBeside, Mistake::CommandsAreBlind, Mistake::EndsAreAlone] {
+    for mistake in [Mistake::NothingBeside, Mistake::CommandsAreBlind, Mistake::JobsAreAlike] {
         let tried = in_threads(&seeds, |seed| {
             sum(&KINDS.map(|(_, make)| compare(&make(*seed), Quirks::NONE, Reduction::Wrong(mistake), SMALL)))
         });
@@ -253,4 +258,20 @@ fn museum_pieces_are_found_by_both() {
     let all = sum(&tried);
     println!("{} museum pieces: {} searches decided, {} reduced", pieces.len(), all.decided, all.reduced);
     assert!(all.decided > 0);
+}
+
+/// What no search of each order comes to the end of is proved by the reduced one: the cases of iotest 124 but one, a mirror and a commit of
+/// disks as large.
+#[test]
+fn large_scenarios_are_proved() {
+    let cases = CASES.iter().filter(|case| **case != "transaction-failure");
+    let mut files: Vec<String> = cases.map(|case| format!("sim-scenarios/iotest-124/{case}.yaml")).collect();
+    files.extend(["mirror", "commit"].map(|job| format!("tests/data/explore/{job}-of-64M.yaml")));
+    in_threads(&files, |file| {
+        let plan = plan_of(file).expect("it has steps");
+        let options = RunOptions { check: true, ..RunOptions::default() };
+        let start = Start::of(&plan, &options).expect("it comes to where exploring starts");
+        let found = search(&start, Reduction::Alike, SMALL).unwrap_or_else(|| panic!("{file}: too many states"));
+        assert!(found.proved(), "{file}: {:?}", found.ends);
+    });
 }

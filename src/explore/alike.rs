@@ -62,8 +62,8 @@ pub enum Mistake {
     NothingBeside,
     /// Commands that begin do not look at jobs.
     CommandsAreBlind,
-    /// Jobs that end have nothing to do with others.
-    EndsAreAlone,
+    /// Of the requests of several jobs the oldest is tried alone, as if they were of one.
+    JobsAreAlike,
 }
 
 /// The alternatives that need not be tried in a state, where [`ChoicePoint::CompleteNext`] is asked next, and for the sake of which jobs.
@@ -98,7 +98,9 @@ impl Spared {
         }
         let mut spared = Spared { first, ..Spared::default() };
         for job in &world.jobs.list {
-            let own: Vec<u32> = requests().filter(|(_, r)| works_for(world, r, *job)).map(|(i, _)| i).collect();
+            let own =
+                |r: &DeviceRequest| works_for(world, r, *job) || reduction == Reduction::Wrong(Mistake::JobsAreAlike);
+            let own: Vec<u32> = requests().filter(|(_, r)| own(r)).map(|(i, _)| i).collect();
             if own.len() > 1 && alike(world, *job) {
                 spared.alternatives.extend(&own[1..]);
                 // Of several errors the first one counts, and there it is.
@@ -122,7 +124,7 @@ fn is_blind(world: &World, bh: &Bh, reduction: Reduction) -> bool {
     match bh {
         // Coroutines of the job itself are looked for where it is known which.
         Bh::CoSchedule => world.cos.iter().all(|(_, co)| !co.scheduled || co.task >= Subject::job(0)),
-        Bh::JobExit(job) => waits_for_its_group(world, *job) || reduction == Reduction::Wrong(Mistake::EndsAreAlone),
+        Bh::JobExit(job) => waits_for_its_group(world, *job),
         Bh::QmpDispatch => reduction == Reduction::Wrong(Mistake::CommandsAreBlind),
         bh => bh.ends_command(),
     }
@@ -169,7 +171,9 @@ fn copies(world: &World, job: &Job) -> bool {
             Some(Driver::Cbw(cbw)) => cbw.bcs.is_plain() && cbw.timeout == Span::ZERO,
             _ => false,
         },
-        JobDriver::Mirror(mirror) => job.speed == 0 && job.iostatus == IoStatus::Ok && mirror.copies_apart(),
+        JobDriver::Mirror(mirror) | JobDriver::CommitActive(mirror) => {
+            job.speed == 0 && job.iostatus == IoStatus::Ok && mirror.copies_apart()
+        }
         _ => false,
     }
 }
@@ -220,12 +224,14 @@ fn alone(world: &World, job: JobId, area: &FxHashSet<NodeId>) -> bool {
         works_for(world, request, job) || !self::area(world, vec![request.node]).iter().any(|node| area.contains(node))
     };
     let nodes = |other: &JobId| world.jobs[*other].nodes.iter().map(|edge| world.graph.children[*edge].bs);
+    // What those of a job wait for is the job's own, as no other works on its nodes.
+    let of_a_job = |task: u32| world.jobs.list.iter().any(|job| task == Subject::job(job.0));
     let by_itself = |wait: &Option<Wait>| {
         matches!(wait, Some(Wait::Device(_) | Wait::JobEnter(_) | Wait::Sleep | Wait::CopyCall | Wait::Request))
     };
     world.aio.in_flight.iter().all(elsewhere)
         && world.jobs.list.iter().all(|other| *other == job || !nodes(other).any(|node| area.contains(&node)))
-        && world.cos.iter().all(|(_, co)| co.task == Subject::job(job.0) || by_itself(&co.wait))
+        && world.cos.iter().all(|(_, co)| of_a_job(co.task) || by_itself(&co.wait))
 }
 
 /// The jobs that have met an error: they say so, or have ended with one other than that of being cancelled.
