@@ -5,7 +5,7 @@
 use blockjob_sim::choice::Chooser;
 use blockjob_sim::host::HostFiles;
 use blockjob_sim::qmp::json::parse_one;
-use blockjob_sim::qmp::print::{Order, to_text};
+use blockjob_sim::qmp::print::{MemberOrder, to_text};
 use blockjob_sim::world::World;
 use blockjob_sim::world::out::Output;
 
@@ -25,9 +25,9 @@ fn main() -> Result<(), String> {
     for output in std::mem::take(&mut world.out) {
         #[allow(clippy::disallowed_macros)]
         match output {
-            Output::Reply { time, reply, .. } => println!("{time:>9} ns  {}", to_text(&reply, Order::Wire)),
+            Output::Reply { time, reply, .. } => println!("{time:>9} ns  {}", to_text(&reply, MemberOrder::Wire)),
             Output::Event { time, event, .. } => {
-                println!("{time:>9} ns  {} {}", event.name(), to_text(&event.data(), Order::Wire));
+                println!("{time:>9} ns  {} {}", event.name(), to_text(&event.data(), MemberOrder::Wire));
             }
             Output::Stdout(text) | Output::Stderr(text) | Output::Report(text) => println!("{text}"),
         }

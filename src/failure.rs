@@ -146,7 +146,7 @@ pub struct Failure {
     pub strategy: Arc<str>,
     /// The seed that they came from.
     pub seed: Option<u64>,
-    /// The deviations.
+    /// The choices that were not calm, or all of them.
     pub choices: Arc<ChoiceLog>,
     /// How it ended.
     pub verdict: Verdict,
@@ -159,7 +159,7 @@ pub struct Failure {
 /// The result of reproducing a failure.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Shown {
-    /// The run.
+    /// How it ended, with its trace and its choices.
     pub run: Run,
     /// Whether it is the same failure and the same trace.
     pub same: bool,

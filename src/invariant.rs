@@ -83,7 +83,7 @@ pub struct Broken {
 }
 
 /// Pages of `docs/findings` about what a run can be ended by, or be said to have met: defects of QEMU 10.0.2 that the model has too.
-pub const PAGES: [&str; 26] = [
+pub const PAGES: [&str; 30] = [
     "aborted-snapshot-below-a-backup",
     "backup-below-a-growing-format",
     "base-taken-from-a-mirror",
@@ -96,16 +96,20 @@ pub const PAGES: [&str; 26] = [
     "mirror-change-during-its-flush",
     "mirror-counts-whole-clusters",
     "mirror-duplicate-complete",
+    "mirror-forgives-a-failed-write",
+    "mirror-of-a-node-made-shorter",
     "mirror-with-a-small-buffer",
     "node-of-an-exported-bitmap",
     "overlay-below-a-backup-filter",
     "partial-write-of-an-active-mirror",
     "pending-mirror-blocks-the-monitor",
+    "qemu-io-as-a-commit-ends",
     "qemu-io-without-a-medium",
     "qom-set-same-drive",
     "query-after-a-stream",
     "reads-undone-below-a-stream",
     "reopen-above-a-commit",
+    "reopen-as-a-mirror-ends",
     "smaller-below-a-filter",
     "snapshot-as-a-backup-ends",
     "stream-below-a-mirror",
@@ -123,7 +127,7 @@ impl Page {
         PAGES.iter().position(|page| *page == name).and_then(|at| u8::try_from(at).ok()).map(Page)
     }
 
-    /// Its name.
+    /// Its file name in `docs/findings`, without `.md`.
     #[must_use]
     pub fn name(self) -> &'static str {
         PAGES[usize::from(self.0)]

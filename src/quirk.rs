@@ -25,7 +25,7 @@ pub enum Origin {
 /// What is known of a quirk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuirkInfo {
-    /// The quirk.
+    /// What is switched on.
     pub quirk: Quirk,
     /// Its name on the command line and in scenarios.
     pub name: &'static str,
@@ -392,7 +392,7 @@ impl Quirks {
         self.version
     }
 
-    /// The version.
+    /// The version of QEMU that is simulated.
     #[inline]
     #[must_use]
     pub fn version(self) -> Version {

@@ -121,3 +121,50 @@ fn a_closed_pipe_ends_quietly() {
         assert_eq!(texts(&output), (Some(0), String::new(), String::new()), "{args:?}");
     }
 }
+
+/// What one command writes or prints, another one takes, or says which does.
+#[test]
+fn a_failure_file_is_no_scenario() {
+    let failure = "failure: 1\ntool: blockjob-sim 0.1.0\n";
+    let passes = "about: It does nothing.\nsteps: []\n";
+    let dir = folder(&[("failures/f.yaml", failure), ("mine.yaml", passes)]);
+    for verb in ["run", "check", "test", "explore", "fuzz", "debug"] {
+        let (code, out, err) = texts(&command(dir.path(), &[verb, "failures/f.yaml"]));
+        let said = out + &err;
+        assert_eq!(code, Some(2), "{verb}: {said}");
+        assert!(said.contains("this is a failure file") && said.contains("blockjob-sim replay"), "{verb}: {said}");
+    }
+    for verb in ["run", "check", "test"] {
+        let (code, out, err) = texts(&command(dir.path(), &[verb, "."]));
+        assert_eq!(code, Some(0), "{verb}: {out}{err}");
+    }
+}
+
+#[test]
+fn explore_takes_the_numbers_that_it_prints() {
+    let dir = folder(&[]);
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/explore/query-during-backup.yaml");
+    let (_, all, _) = texts(&command(dir.path(), &["explore", file]));
+    let line = all.lines().find(|line| line.starts_with("trace 3 of 8: ")).expect("the third trace");
+    let number = &line["trace 3 of 8: ".len()..][..16];
+    let (code, out, err) = texts(&command(dir.path(), &["explore", file, "--trace", &number[..6]]));
+    let traces: Vec<&str> = out.lines().filter(|line| line.starts_with("trace ")).collect();
+    assert_eq!((code, &traces[..]), (Some(1), &[line][..]), "{out}{err}");
+    assert!(out.contains("query-block-jobs") || out.contains("query-jobs"), "the trace itself: {out}");
+    let (code, _, err) = texts(&command(dir.path(), &["explore", file, "--trace", "0123456789abcdef"]));
+    assert!(code == Some(2) && err.contains("--trace: no client trace"), "{err}");
+    let (code, _, err) = texts(&command(dir.path(), &["explore", file, "--trace", "third"]));
+    assert!(code == Some(2) && err.contains("hexadecimal"), "{err}");
+}
+
+#[test]
+fn what_is_not_there_is_named_as_it_was_given() {
+    let dir = folder(&[("mine.yaml", "about: It does nothing.\nsteps: []\n")]);
+    for verb in ["record", "conform"] {
+        let (code, _, err) = texts(&command(dir.path(), &[verb, "mine.yaml", "--qemu", "no-such-qemu"]));
+        assert_eq!(code, Some(2), "{verb}: {err}");
+        assert!(err.contains("no-such-qemu") && !err.contains("stdbuf"), "{verb}: {err}");
+    }
+    let (code, out, err) = texts(&command(dir.path(), &["museum"]));
+    assert!(code == Some(2) && out.is_empty() && err.contains("--scenarios"), "{out}{err}");
+}

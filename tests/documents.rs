@@ -154,3 +154,57 @@ fn links_between_documents_lead_somewhere() {
     }
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
+
+/// Each page says the same things in the same order, has its row in the table, and is counted where a reader begins.
+#[test]
+fn pages_of_findings_are_alike() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &Path| fs::read_to_string(path).expect("a document");
+    let table = read(&root.join("docs/findings/README.md"));
+    let mut problems = Vec::new();
+    let mut pages = 0;
+    for entry in fs::read_dir(root.join("docs/findings")).expect("the pages") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+        if name == "README" {
+            continue;
+        }
+        pages += 1;
+        let text = read(&path);
+        let heading = |line: &str| {
+            line.strip_prefix("**").and_then(|rest| rest.split_once(":**")).map(|(name, _)| name.to_owned())
+        };
+        let headings: Vec<String> = text.lines().filter_map(heading).collect();
+        if headings != ["Sent", "What happens", "In the model", "Versions"] {
+            problems.push(format!("{name}: its headings are {headings:?}"));
+        }
+        if !text.contains("```sh\n#!/bin/") {
+            problems.push(format!("{name}: it has no script"));
+        }
+        if table.matches(&format!("| [{name}]({name}.md) |")).count() != 1 {
+            problems.push(format!("{name}: the table does not have it once"));
+        }
+    }
+    let count = format!("[{pages} defects](docs/findings/README.md)");
+    if !read(&root.join("README.md")).contains(&count) {
+        problems.push(format!("README.md does not say {count}"));
+    }
+    assert!(pages > 50 && problems.is_empty(), "{}", problems.join("\n"));
+}
+
+/// Numbers of things that grow: the documents say as many as there are.
+#[test]
+fn documents_count_right() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| fs::read_to_string(root.join(name)).expect("a document");
+    let number = |text: &str, before: &str, after: &str| -> usize {
+        let (_, rest) = text.split_once(before).unwrap_or_else(|| panic!("a document says `{before}`"));
+        let (number, _) = rest.split_once(after).unwrap_or_else(|| panic!("a document says `{before}N{after}`"));
+        number.parse().unwrap_or_else(|_| panic!("`{number}` is a number"))
+    };
+    let folders = fs::read_dir(root.join("tests/data/qemu")).expect("recordings");
+    let recordings: usize =
+        folders.map(|dir| fs::read_dir(dir.expect("an entry").path()).expect("a folder").count()).sum();
+    let said = number(&read("docs/checked.md"), "more than ", " scenarios were run");
+    assert!((said..said + 250).contains(&recordings), "docs/checked.md says {said}, there are {recordings}");
+}

@@ -29,6 +29,8 @@ use blockjob_sim::world::World;
 use blockjob_sim::world::aio::Stepped;
 use budget::Budget;
 use random::Random;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -154,17 +156,34 @@ fn fuzz(target: &str, inputs: u64, corpus: &[String], run: &mut dyn FnMut(usize,
     budget.tell(target);
 }
 
+fn included(name: &str) -> Result<String, String> {
+    let about = fs::metadata(name).map_err(|error| error.to_string())?;
+    if !about.is_file() {
+        return Err("this is no file".to_owned());
+    }
+    fs::read_to_string(name).map_err(|error| error.to_string())
+}
+
+thread_local! {
+    /// Files that were included, so that each is read once.
+    static INCLUDED: RefCell<BTreeMap<String, String>> = const { RefCell::new(BTreeMap::new()) };
+}
+
 /// Loads a text as if it stood in the file `name`, next to what it includes.
 fn plan(name: &str, text: &str) -> Option<Plan> {
-    let mut read = |asked: &str| match asked == name {
-        true => Ok(text.to_owned()),
-        false => {
-            let about = fs::metadata(asked).map_err(|error| error.to_string())?;
-            if !about.is_file() {
-                return Err("this is no file".to_owned());
-            }
-            fs::read_to_string(asked).map_err(|error| error.to_string())
+    let mut read = |asked: &str| {
+        if asked == name {
+            return Ok(text.to_owned());
         }
+        let known = INCLUDED.with_borrow(|files| files.get(asked).cloned());
+        known.map_or_else(
+            || {
+                let text = included(asked)?;
+                INCLUDED.with_borrow_mut(|files| files.insert(asked.to_owned(), text.clone()));
+                Ok(text)
+            },
+            Ok,
+        )
     };
     match load(name, &mut read) {
         Ok(plan) => plan,
@@ -223,6 +242,34 @@ fn the_limit_ends_a_run_in_the_middle_of_a_step() {
     let run = sim::run(&plan, Chooser::Calm, &RunOptions::default());
     assert!(matches!(run.outcome, Outcome::Limit { .. }), "{}", run.outcome);
     assert!(run.dispatches <= STEPS + 8, "{} dispatches", run.dispatches);
+}
+
+/// So many drives, each of which takes its dispatches before the process listens to anybody.
+#[test]
+fn the_limit_holds_while_the_process_starts() {
+    let drives: String = (0..200).map(|n| format!("  - -blockdev\n  - null-co,node-name=n{n}\n")).collect();
+    let text = |steps| {
+        format!("about: Many drives.\nlimits: {{steps: {steps}}}\nargs:\n{drives}steps: [{{qmp: query-jobs}}]\n")
+    };
+    let outcome = |steps| {
+        let plan = plan("many-drives.yaml", &text(steps)).expect("a scenario");
+        sim::run(&plan, Chooser::Calm, &RunOptions::default()).outcome
+    };
+    let met = outcome(100);
+    assert!(matches!(&met, Outcome::Limit { what, .. } if what == "more than 100 steps"), "{met}");
+    assert_eq!(outcome(100_000), Outcome::Passed);
+}
+
+/// The same for a process that a step starts.
+#[test]
+fn the_limit_holds_while_another_process_starts() {
+    let drives: String = (0..200).map(|n| format!(", -blockdev, 'null-co,node-name=n{n}'")).collect();
+    let text = format!(
+        "about: A second process.\nlimits: {{steps: 300}}\nargs: [-nodefaults]\nsteps:\n  - qmp: quit\n  - start: [-nodefaults{drives}]\n"
+    );
+    let plan = plan("second.yaml", &text).expect("a scenario");
+    let met = sim::run(&plan, Chooser::Calm, &RunOptions::default()).outcome;
+    assert!(matches!(&met, Outcome::Limit { what, .. } if what == "more than 300 steps"), "{met}");
 }
 
 /// A process with drives, jobs and bitmaps.

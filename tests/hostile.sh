@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Ten million hostile inputs of each kind, in release mode: tests/hostile.rs and tests/hostile_images.rs with a larger count.
+# Ten million hostile inputs of each kind, in release mode: tests/hostile.rs, tests/hostile_images.rs and tests/hostile_nbd.rs with a larger
+# count.
 #
 #   tests/hostile.sh [COUNT] [SEED]
 #

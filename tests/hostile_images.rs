@@ -21,7 +21,7 @@ use blockjob_sim::block::qcow2::{CreateOptions, OpenOptions};
 use blockjob_sim::choice::Chooser;
 use blockjob_sim::host::{HostFiles, Image};
 use blockjob_sim::qmp::json::parse_one;
-use blockjob_sim::qmp::print::{Order, to_text};
+use blockjob_sim::qmp::print::{MemberOrder, to_text};
 use blockjob_sim::world::World;
 use blockjob_sim::world::aio::Stepped;
 use blockjob_sim::world::out::Output;
@@ -228,7 +228,7 @@ impl Process {
             }
             said.is_some()
         });
-        said.as_ref().map_or(String::new(), |reply: &Json| to_text(reply, Order::Insertion))
+        said.as_ref().map_or(String::new(), |reply: &Json| to_text(reply, MemberOrder::Insertion))
     }
 
     fn io(&mut self, line: &str) -> String {

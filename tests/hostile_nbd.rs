@@ -1,7 +1,7 @@
 //! Bytes that nobody who means well puts on the wire: seeded conversations of NBD clients with the server, and of servers with an `nbd`
 //! node, with bytes changed, dropped, doubled and cut off. None may panic, run for ever, fill the memory, or leave anything behind.
 //!
-//! `HOSTILE_INPUTS=N` sets the number of conversations, `HOSTILE_SEED=N` the first of them; `tests/hostile.sh` runs ten million of each.
+//! `common/budget.rs` says how many conversations, or for how long, and which is the first; `tests/hostile.sh` gives each kind ten million.
 
 #![allow(
     clippy::disallowed_macros,
@@ -10,6 +10,8 @@
     reason = "tests read files, run programs and print"
 )]
 
+#[path = "common/budget.rs"]
+mod budget;
 #[path = "common/random.rs"]
 mod random;
 
@@ -23,8 +25,8 @@ use blockjob_sim::nbd::{
 use blockjob_sim::qmp::json::parse_one;
 use blockjob_sim::world::World;
 use blockjob_sim::world::aio::Stepped;
+use budget::Budget;
 use random::Random;
-use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -34,6 +36,8 @@ const INPUTS: u64 = if cfg!(debug_assertions) { 1_500 } else { 20_000 };
 const STEPS: u64 = 50_000;
 /// Length of the export.
 const SIZE: u64 = 64 << 10;
+/// Bytes by which the memory of the process may grow from the thousandth conversation on; both tests may run in it.
+const GROWTH: u64 = 64 << 20;
 /// Bytes that the server may have sent and nobody has taken.
 const OUTPUT: usize = 4 << 20;
 
@@ -66,16 +70,27 @@ impl Random {
     }
 }
 
-fn number(name: &str, default: u64) -> u64 {
-    env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}: expected a number")))
+/// Bytes that the process holds in memory, where `/proc` tells it.
+fn resident() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+    Some(text.split(' ').nth(1)?.parse::<u64>().ok()? * 4096)
 }
 
-/// Runs conversations; a harmful one is told by its seed.
+/// Runs conversations; a harmful one is told by its seed. What is in memory after the first thousand is all that it takes.
 fn converse(what: &str, one: impl Fn(&mut Random)) {
-    let (inputs, first) = (number("HOSTILE_INPUTS", INPUTS), number("HOSTILE_SEED", 1));
-    for seed in first..first + inputs {
+    let mut budget = Budget::of_environment(INPUTS, 1);
+    let mut early = None;
+    while let Some(number) = budget.next() {
+        let seed = budget.seed + number;
         let done = catch_unwind(AssertUnwindSafe(|| one(&mut Random(seed))));
         assert!(done.is_ok(), "{what}: HOSTILE_SEED={seed} HOSTILE_INPUTS=1 does harm");
+        if number == 1_000 {
+            early = resident();
+        }
+    }
+    budget.tell(what);
+    if let (Some(early), Some(late)) = (early, resident()) {
+        assert!(late < early + GROWTH, "{what}: {early} bytes in memory after 1,000 conversations, {late} at the end");
     }
 }
 

@@ -17,7 +17,7 @@ use blockjob_sim::choice::{Choose, Chooser, Walk};
 use blockjob_sim::host::HostFiles;
 use blockjob_sim::images::Images;
 use blockjob_sim::qmp::json::parse_one;
-use blockjob_sim::qmp::print::{Order, to_text};
+use blockjob_sim::qmp::print::{MemberOrder, to_text};
 use blockjob_sim::world::World;
 use blockjob_sim::world::aio::Stepped;
 use blockjob_sim::world::out::Output;
@@ -82,7 +82,10 @@ impl Served {
         let mut world = World::new(HostFiles::new());
         let mut images = Images::connect(&mut world);
         let args: Vec<_> = args.iter().map(|arg| (*arg).into()).collect();
-        world.boot_with(&args, &mut |world| images.before_step(world))?;
+        world.boot_with(&args, &mut |world| {
+            images.before_step(world);
+            false
+        })?;
         images.sync(&mut world);
         let client = world.connect(true);
         Ok(Served { world, images, choose: Chooser::Walk(Box::new(Walk::new(7))), client, events: Vec::new() })
@@ -110,7 +113,7 @@ impl Served {
                 match output {
                     Output::Reply { reply: r, .. } => reply = Some(r),
                     Output::Event { event, .. } => {
-                        self.events.push(format!("{} {}", event.name(), to_text(&event.data(), Order::Wire)));
+                        self.events.push(format!("{} {}", event.name(), to_text(&event.data(), MemberOrder::Wire)));
                     }
                     Output::Stdout(_) | Output::Stderr(_) | Output::Report(_) => {}
                 }
@@ -203,7 +206,7 @@ fn persistent_bitmaps_stand_where_qemu_finds_them_and_are_read_again() {
         let Some(Json::List(bitmaps)) = bitmaps else { panic!("no bitmaps: {block:?}") };
         ["ours", "theirs"].map(|name| {
             let named = bitmaps.iter().find(|bitmap| bitmap.get("name").and_then(Json::as_str) == Some(name));
-            to_text(named.unwrap_or_else(|| panic!("{bitmaps:?}")), Order::Wire)
+            to_text(named.unwrap_or_else(|| panic!("{bitmaps:?}")), MemberOrder::Wire)
         })
     };
     let [ours, theirs] = count(&mut served);
@@ -285,7 +288,7 @@ fn what_is_not_there_is_refused_in_qemus_words() {
     assert_eq!(std::fs::metadata(path("new.img")).unwrap().len(), 1_048_576);
     served.ok(r#"{"execute": "job-dismiss", "arguments": {"id": "j"}}"#);
     served.ok(&create(&path("no/such/folder")));
-    let jobs = to_text(&served.ok(r#"{"execute": "query-jobs"}"#), Order::Wire);
+    let jobs = to_text(&served.ok(r#"{"execute": "query-jobs"}"#), MemberOrder::Wire);
     assert!(
         jobs.contains(&format!("Could not create '{}': No such file or directory", path("no/such/folder"))),
         "{jobs}"

@@ -7,6 +7,7 @@
 # TREE   a source tree of QEMU; only tests/qemu-iotests and python are used
 # TEST   a number, or tests/NAME; without any: the tests that docs/iotests.md lists as passed
 #   --qemu PROG    the program that is tested (default: target/release/blockjob-sim)
+#   --qemu-version V  the version that it stands for; the tree should be of that version
 #   --real PROG    a real QEMU instead; if it was built without the qtest accelerator it is given another
 #   --format FMT   qcow2 (default) or raw
 #   --protocol P   file (default) or nbd: images are served by qemu-nbd
@@ -18,11 +19,12 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 program=$here/target/release/blockjob-sim
-real= format=qcow2 protocol=file times= keep= limit=600
+real= version= format=qcow2 protocol=file times= keep= limit=600
 usage() { sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; exit "$1"; }
 while [[ ${1-} == -* ]]; do
     case $1 in
     --qemu) program=$(realpath "$2"); shift 2 ;;
+    --qemu-version) version=$2; shift 2 ;;
     --real) real=$(command -v "$2"); shift 2 ;;
     --format) format=$2; shift 2 ;;
     --protocol) protocol=$2; shift 2 ;;
@@ -91,7 +93,7 @@ else
     # Under the name of a QEMU it is one; the name also stands in front of its messages.
     mkdir -p "$work/tested"
     ln -sfn "$program" "$work/tested/$qemu"
-    program $qemu "$work/tested/$qemu"
+    program $qemu "$work/tested/$qemu" "${version:+set -- --qemu-version $version \"\$@\"}"
 fi
 
 export QEMU_PROG=$work/bin/$qemu QEMU_IMG_PROG=$work/bin/qemu-img QEMU_IO_PROG=$work/bin/qemu-io

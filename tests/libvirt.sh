@@ -8,27 +8,49 @@
 #   real    under a real QEMU, where one is installed (REAL_QEMU names it; empty: none)
 #   fetch   virtnbdbackup, where it is installed, fetches backups of all its levels over NBD, and they are restored
 # and compares disk and real, reply by reply and event by event (not between operations, where it depends on the machine what comes first).
-# It ends by itself and prints what failed. Where libvirt or qemu-img is missing it says so and is skipped. With KEEP=1 the directory
+# It ends by itself, prints what failed, and at the end a line for each group of operations, of which tests/table.py makes the table in
+# docs/clients.md (tests/libvirt.sh PROGRAM | tests/table.py docs/clients.md libvirt). Where libvirt or qemu-img is missing it says so and is skipped. With KEEP=1 the directory
 # stays: SESSION/domain.log is libvirtd's log, with all of QMP in it, SESSION/conversation is what is compared.
+#
+# VERSION=7.2 tests/libvirt.sh PROGRAM: the same with PROGRAM under the name of that version, and without a real one unless REAL_QEMU names it.
 set -u
 program=$(readlink -f "$1")
+version=${VERSION-}
 top=${2:-$(mktemp -d)}
 here=$(dirname "$(readlink -f "$0")")
-real=${REAL_QEMU-$(command -v qemu-system-x86_64)}
+real=${REAL_QEMU-$([ "$version" ] || command -v qemu-system-x86_64)}
+all="life looks limits push abort checkpoints chains plugging pull compared recording virtnbdbackup"
 for tool in libvirtd virsh qemu-img qemu-io setpriv python3; do
-    command -v $tool >/dev/null || { echo "skipped: no $tool"; exit 0; }
+    command -v $tool >/dev/null || { for group in $all; do echo "$group  skipped: no $tool"; done; exit 0; }
 done
-failed=0 done=0 daemon=
+failed=0 done=0 daemon= groups= broken=
 as=""
 # As root, a session's daemon is started as nobody: root's would be the system's.
 [ "$(id -u)" = 0 ] && as="setpriv --reuid=65534 --regid=65534 --clear-groups"
 
 v() { timeout 120 $as virsh -q -c qemu:///session "$@"; }
-fail() { echo "FAILED  $session/$name: $(tr '\n' ' ' <out | cut -c1-300)"; failed=$((failed + 1)); }
+# The group that a step belongs to.
+group() {
+    case $session/$name in
+        fetch-*) echo virtnbdbackup;;
+        */compared) echo compared;;
+        */replay*) echo recording;;
+        */blkiotune*|*/block-threshold|*/iothread-*) echo limits;;
+        */domblkinfo-resized|*/domblklist-attached|*/blockresize|*/attach-disk|*/detach-disk|*/change-media|*/eject-media) echo plugging;;
+        */domblklist*|*/snapshot*|*/blockcommit*|*/blockpull|*/blockcopy*|*/write-above*|*/no-errors) echo chains;;
+        */dom[bms][lte]*|*/vcpucount|*/ttyconsole|*/setmem) echo looks;;
+        */backup-abort) echo abort;;
+        */backup-*|*/write*|*/restore*) echo push;;
+        */checkpoint-*) echo checkpoints;;
+        */pull-*) echo pull;;
+        *) echo life;;
+    esac
+}
+fail() { echo "FAILED  $session/$name: $(tr '\n' ' ' <out | cut -c1-300)"; failed=$((failed + 1)); broken="$broken $(group)"; }
 # step NAME COMMAND...: what libvirt is asked for has to succeed.
 step() {
     name=$1; shift
-    done=$((done + 1))
+    done=$((done + 1)) groups="$groups $(group)"
     echo "== $name" >>"$dir/steps"; date +%s.%N >>"$dir/steps"
     if "$@" >out 2>&1; then echo "ok      $session/$name"; else fail; fi
 }
@@ -38,7 +60,9 @@ begin() { # SESSION EMULATOR OPTIONS...
     session=$1 dir=$top/$1
     emulator=$2; shift 2
     rm -rf "$dir"; mkdir -p "$dir/run" "$dir/config/libvirt" "$dir/cache" "$dir/data" "$dir/bin"
-    cp "$emulator" "$dir/bin/qemu-system-x86_64"
+    # By this name the simulator is of that version.
+    binary=$dir/bin/qemu-system-x86_64${version:+-$version}
+    cp "$emulator" "$binary"
     cd "$dir" || exit 1
     qemu-img create -q -f qcow2 a.qcow2 64M
     qemu-io -f qcow2 -c 'write -P 5 0 12M' a.qcow2 >/dev/null
@@ -60,7 +84,7 @@ begin() { # SESSION EMULATOR OPTIONS...
   <os><type arch='x86_64' machine='${MACHINE:-pc}'>hvm</type></os>
   <features><acpi/></features>
   <devices>
-    <emulator>$dir/bin/qemu-system-x86_64</emulator>
+    <emulator>$binary</emulator>
     <controller type='scsi' model='virtio-scsi'/>
     <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='$dir/a.qcow2'/><target dev='vda' bus='virtio'/></disk>
     <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='$dir/b.qcow2'/><target dev='vdb' bus='virtio'/></disk>
@@ -93,7 +117,7 @@ trap clean EXIT
 
 # Holds two sessions against each other: images, and what was said.
 same() {
-    name=compared session=$1
+    name=compared session=$1 groups="$groups $(group)"
     cmp "$top/$1/images" "$top/$2/images" >out || fail
     diff "$top/$1/conversation" "$top/$2/conversation" >"$top/differences" || { grep -c '^[<>]' "$top/differences" >out; echo "lines differ" >>out; fail; }
 }
@@ -119,7 +143,8 @@ backup() {
 }
 aborted() {
     backup_xml aborted "" qcow2 vda >backup.xml
-    v backup-begin guest backup.xml && v domjobinfo guest && v domjobabort guest && finished
+    v backup-begin guest backup.xml && v domjobinfo guest && v domjobinfo guest | grep -q 'Job type: *\(Unb\|B\)ounded' &&
+        v domjobabort guest && finished
 }
 # pull CHECKPOINT INCREMENTAL: a backup that a client fetches over NBD.
 pull() {
@@ -142,7 +167,8 @@ write() { v qemu-monitor-command guest --hmp "qemu-io -d $1/virtio-backend \"wri
 snapshot() { v snapshot-create-as guest "$1" --disk-only --no-metadata --diskspec "vda,file=$dir/$1.qcow2" --diskspec vdb,snapshot=no; }
 copy_aborted() {
     v blockcopy guest vda "$dir/early.qcow2" --transient-job --format qcow2 --bandwidth 1048576 --bytes &&
-        v blockjob guest vda --bandwidth 2097152 --bytes && v blockjob guest vda --abort
+        v blockjob guest vda --bandwidth 2097152 --bytes && v blockjob guest vda --info 2>&1 | grep 'Block Copy' &&
+        v blockjob guest vda --abort
 }
 
 # libvirt answers the event with a question, which is to belong to this step.
@@ -154,7 +180,7 @@ reset() {
 
 vda=/machine/peripheral/virtio-disk0
 disks() {
-    step capabilities v domcapabilities --virttype qemu --emulatorbin "$dir/bin/qemu-system-x86_64" --machine pc
+    step capabilities v domcapabilities --virttype qemu --emulatorbin "$binary" --machine pc
     step define v define guest.xml
     step start v start guest --paused
     step resume v resume guest
@@ -216,6 +242,11 @@ disks() {
     step blockcopy-abort copy_aborted
     step blockcopy v blockcopy guest vda "$dir/copy.qcow2" --transient-job --format qcow2 --wait --pivot
     step domblklist-copied v domblklist guest; has copy.qcow2
+    for target in vda vdb; do
+        step domblkinfo-copied v domblkinfo guest $target; has Capacity
+        step domblkstat-copied v domblkstat guest $target
+        step domstats-copied v domstats guest --block
+    done
     step blockresize v blockresize guest vdb 48M
     step domblkinfo-resized v domblkinfo guest vdb; has 50331648
     step attach-disk v attach-disk guest "$dir/c.qcow2" sda --targetbus scsi --subdriver qcow2
@@ -277,6 +308,9 @@ begin seeded "$program" --sim-seed "${SEED:-1}" --sim-record "$dir/../seeded/run
 disks
 end
 step replay "$program" run --check run.yaml --quiet
+steps=$(sed -n '/^steps:/,$p' run.yaml | grep -c '^  - ')
+step replay-of-a-thousand-steps [ "$steps" -ge 1000 ]
+echo "replayed: a recording of $steps steps"
 if [ "$real" ]; then
     begin real "$real"
     disks
@@ -301,5 +335,11 @@ if command -v virtnbdbackup >/dev/null; then
 else
     echo "skipped: virtnbdbackup (it is not installed)"
 fi
+for group in $all; do
+    case " $groups " in
+        *" $group "*) case " $broken " in *" $group "*) echo "$group  FAILED";; *) echo "$group  ok";; esac;;
+        *) echo "$group  skipped: nothing of it was tried";;
+    esac
+done
 echo "$done steps, $failed failed"
 [ $failed = 0 ]

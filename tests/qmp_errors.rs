@@ -10,7 +10,7 @@
 use blockjob_sim::base::Json;
 use blockjob_sim::qmp::drive::{DriveOptions, json_filename};
 use blockjob_sim::qmp::json::{Parsed, Parser, parse_one};
-use blockjob_sim::qmp::print::{Order, to_text};
+use blockjob_sim::qmp::print::{MemberOrder, to_text};
 use blockjob_sim::qmp::request::{parse_request, reply};
 use blockjob_sim::qmp::types::BlockdevOptions;
 use blockjob_sim::version::Version;
@@ -32,7 +32,7 @@ fn answer(parsed: Parsed) -> String {
             },
         },
     };
-    to_text(&reply(outcome, id), Order::Wire)
+    to_text(&reply(outcome, id), MemberOrder::Wire)
 }
 
 fn answers(input: &[u8]) -> Vec<String> {
@@ -153,8 +153,8 @@ proptest! {
             let text = answer(parsed.clone());
             prop_assert!(text == "accepted" || parse_one(&text).is_ok() || text.contains("inf"));
             if let Ok(value) = parsed {
-                let _ = json_filename(&to_text(&value, Order::Insertion));
-                for order in [Order::Wire, Order::Sorted, Order::Insertion] {
+                let _ = json_filename(&to_text(&value, MemberOrder::Insertion));
+                for order in [MemberOrder::Wire, MemberOrder::Sorted, MemberOrder::Insertion] {
                     prop_assert!(!to_text(&value, order).is_empty());
                 }
             }
@@ -189,7 +189,7 @@ proptest! {
     #[test]
     fn printed_json_reads_back(text in "\\PC*", n in any::<i64>()) {
         let value = Json::dict(vec![("text", Json::str(&text)), (&text, Json::from(n))]);
-        let back = parse_one(&to_text(&value, Order::Insertion));
+        let back = parse_one(&to_text(&value, MemberOrder::Insertion));
         let noncharacter = text.chars().any(blockjob_sim::qmp::print::is_noncharacter);
         prop_assert!(noncharacter || text == "text" || back == Ok(value));
     }

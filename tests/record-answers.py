@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Records what a real QEMU 10.0.2 says of itself: src/qmp/recorded/*.z; and the schemas of 7.2 and 11.1.
+"""Records what a real QEMU 10.0.2 says of itself: src/qmp/recorded/*.z; and of 7.2 and 11.1 the schemas and what they answer otherwise.
 
     tests/record-answers.py [QEMU]          makes the files anew
     tests/record-answers.py --check [QEMU]  says which of them would differ
@@ -34,7 +34,7 @@ query-xen-replication-status x-query-virtio
 """.split()
 # qom-list-properties of these ends the process.
 DEADLY = ["colo-compare", "memory-region-portio-list", "x-remote-object"]
-# Versions of which the schema alone is recorded, each by a QEMU of its own.
+# Versions of which the schema is recorded, and those answers that differ from 10.0's, each by a QEMU of its own.
 OTHERS = {(7, 2): "7.2", (11, 1): "11.1"}
 # Whose objects are recorded, and under which name.
 MACHINES = [("none", "none"), ("pc", "pc"), ("q35", "q35")]
@@ -170,23 +170,40 @@ def cpus(q):
     return lines
 
 
+def answers(q):
+    """What is asked without arguments, and of the human monitor, and of interfaces."""
+    return ([f"{name}\t{text(q.ask(name))}" for name in CONSTANT]
+            + ["hmp help\t" + text(q.ask("human-monitor-command", **{"command-line": "help"})),
+               "query-machines compat-props\t" + text(q.ask("query-machines", **{"compat-props": True})),
+               "qom-list-types abstract\t" + text(q.ask("qom-list-types", abstract=True)),
+               "hmp info\t" + text(q.ask("human-monitor-command", **{"command-line": "info"}))]
+            + interfaces(q))
+
+
+def printed(option):
+    """What `-machine help` and the like print."""
+    return subprocess.run([QEMU, f"-{option}", "help"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+
+
+def others(q):
+    """Those of another version that are not as recorded of 10.0; of a command that it does not have there is none."""
+    known = set(zlib.decompress(open(os.path.join(HERE, "answers.z"), "rb").read(), -15).decode().splitlines())
+    helps = [f"{option} help\t{text(printed(option))}" for option in ["machine", "device"]]
+    return helps + [line for line in answers(q) if line not in known and '"CommandNotFound"' not in line and '"GenericError"' not in line]
+
+
 def main():
     same = []
     with Qemu("-machine", "q35") as q:
         version = q.ask("query-version")["qemu"]
         release = (version["major"], version["minor"])
         if release in OTHERS:
-            # Of other versions the schema is kept, and nothing else.
             schema = "query-qmp-schema\t" + text(q.ask("query-qmp-schema"))
-            sys.exit(0 if write(f"schema-{OTHERS[release]}.z", [schema]) or not CHECK else 1)
+            kept = [write(f"schema-{OTHERS[release]}.z", [schema]), write(f"answers-{OTHERS[release]}.z", others(q))]
+            sys.exit(0 if all(kept) or not CHECK else 1)
         assert (*release, version["micro"]) == (10, 0, 2), version
         same.append(write("schema.z", ["query-qmp-schema\t" + text(q.ask("query-qmp-schema"))]))
-        same.append(write("answers.z", [f"{name}\t{text(q.ask(name))}" for name in CONSTANT]
-                          + ["hmp help\t" + text(q.ask("human-monitor-command", **{"command-line": "help"})),
-                             "query-machines compat-props\t" + text(q.ask("query-machines", **{"compat-props": True})),
-                             "qom-list-types abstract\t" + text(q.ask("qom-list-types", abstract=True)),
-                             "hmp info\t" + text(q.ask("human-monitor-command", **{"command-line": "info"}))]
-                          + interfaces(q)))
+        same.append(write("answers.z", answers(q)))
         same.append(write("properties.z", properties()))
         same.append(write("cpus.z", cpus(q)))
     lines = []

@@ -156,7 +156,7 @@ fn disks_have_the_properties_that_are_not_looked_up() {
 
 #[test]
 fn device_models_are_types() {
-    let types = recorded::answer("qom-list-types").expect("recorded").expect("an answer");
+    let types = recorded::answer(Version::default(), "qom-list-types").expect("recorded").expect("an answer");
     let names: BTreeSet<&str> = types.as_list().expect("a list").iter().map(|info| text(info, "name")).collect();
     for name in names.iter().filter(|name| is_device_model(name)) {
         assert!(recorded::properties(Of::Device, name).is_some(), "{name} has properties");
@@ -170,10 +170,10 @@ fn device_models_are_types() {
 #[test]
 fn every_recorded_answer_can_be_read() {
     for command in ANSWERED {
-        assert!(recorded::answer(command).is_some(), "{command}");
+        assert!(recorded::answer(Version::default(), command).is_some(), "{command}");
         assert!(COMMANDS.contains(&command), "{command}");
     }
-    let models = recorded::answer("query-cpu-definitions").expect("recorded").expect("an answer");
+    let models = recorded::answer(Version::default(), "query-cpu-definitions").expect("recorded").expect("an answer");
     for model in models.as_list().expect("a list") {
         for expansion in [Expansion::Static, Expansion::Full] {
             assert!(recorded::cpu_properties(text(model, "name"), expansion).is_some(), "{model:?}");

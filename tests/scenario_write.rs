@@ -117,6 +117,9 @@ fn step() -> impl Strategy<Value = StepKind> {
         (0..=1_u64 << 62).prop_map(|n| StepKind::Sleep(Span::from_nanos(n))),
         prop::collection::vec(word(), 0..3).prop_map(|except| StepKind::NoEvents { except }),
         word().prop_map(StepKind::Mark),
+        (prop::collection::vec(any::<u8>(), 0..6), prop::option::of(prop::collection::vec(json(), 0..3)))
+            .prop_map(|(bytes, replies)| StepKind::Send { bytes: bytes.into(), replies }),
+        (word(), Just(None)).prop_map(|(text, replies)| StepKind::Send { bytes: text.as_bytes().into(), replies }),
         file_op().prop_map(StepKind::File),
         looks(),
         nbd().prop_map(StepKind::Nbd),

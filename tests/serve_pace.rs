@@ -48,16 +48,48 @@ fn a_job_that_is_cancelled_at_once_is_met() {
 
 #[test]
 fn with_a_seed_a_client_that_thinks_meets_it_too() {
-    for seed in ["1", "2", "3", "4"] {
-        for thinks in [0, 10] {
-            let dir = tempfile::tempdir().expect("a directory");
-            let served = start(dir.path(), &["--sim-seed", seed]);
-            let mut client = served.connect().negotiate();
-            client.ok(START);
-            std::thread::sleep(Duration::from_millis(thinks));
-            assert!(cancelled(&mut client) < 16 << 20, "seed {seed}, thinks for {thinks} ms");
+    // Beside each other: what takes time is the disk, which is none.
+    std::thread::scope(|scope| {
+        for seed in ["1", "2", "3", "4"] {
+            for thinks in [0, 10] {
+                scope.spawn(move || {
+                    let dir = tempfile::tempdir().expect("a directory");
+                    let served = start(dir.path(), &["--sim-seed", seed]);
+                    let mut client = served.connect().negotiate();
+                    client.ok(START);
+                    std::thread::sleep(Duration::from_millis(thinks));
+                    assert!(cancelled(&mut client) < 16 << 20, "seed {seed}, thinks for {thinks} ms");
+                });
+            }
         }
-    }
+    });
+}
+
+/// Whether a job that was just started is still there when a client that thinks for so long cancels it.
+fn meets(seed: u32, thinks: u64) -> bool {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (source, target) = (dir.path().join("s.img"), dir.path().join("t.img"));
+    std::fs::write(&source, vec![7; 4 << 20]).expect("a file");
+    std::fs::File::create(&target).and_then(|file| file.set_len(4 << 20)).expect("a file");
+    let node = |name: &str, path: &std::path::Path| format!("driver=file,node-name={name},filename={}", path.display());
+    let seed = seed.to_string();
+    let served =
+        Served::start(&["-blockdev", &node("s", &source), "-blockdev", &node("t", &target), "--sim-seed", &seed]);
+    let mut client = served.connect().negotiate();
+    client.ok(
+        r#"{"execute": "blockdev-backup", "arguments": {"job-id": "j", "device": "s", "target": "t", "sync": "full"}}"#,
+    );
+    std::thread::sleep(Duration::from_millis(thinks));
+    client.command(r#"{"execute": "block-job-cancel", "arguments": {"device": "j"}}"#).0.get("return").is_some()
+}
+
+#[test]
+fn with_a_seed_and_no_pace_thinking_changes_nothing() {
+    let seeds = 1..=12;
+    let met = |thinks| seeds.clone().filter(|seed| meets(*seed, thinks)).collect::<Vec<_>>();
+    let at_once = met(0);
+    assert!(at_once.len() > 6, "{at_once:?}");
+    assert_eq!(met(10), at_once);
 }
 
 fn job(client: &mut Client) -> (String, u64) {

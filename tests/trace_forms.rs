@@ -11,7 +11,7 @@ use blockjob_sim::base::time::Instant;
 use blockjob_sim::base::{Errno, Json};
 use blockjob_sim::trace::compare::{ClientLine, client_lines, first_difference};
 use blockjob_sim::trace::jsonl::{self, Header, parse_client};
-use blockjob_sim::trace::{Level, Note, Phase, RecordKind, Trace, TxnPhase, canonical, text};
+use blockjob_sim::trace::{Level, Note, RecordKind, RequestPhase, Trace, TxnPhase, canonical, text};
 use proptest::prelude::*;
 
 /// A trace with a record of each kind.
@@ -41,11 +41,11 @@ fn one_of_each() -> Trace {
         RecordKind::Co { co: 3, entry: "backup_run", what: "enter" },
         status("j0", "running"),
         RecordKind::Reply(json(r#"{"return": {}}"#)),
-        request(Phase::Submit),
+        request(RequestPhase::Submit),
         RecordKind::BlkdebugState { node: "dbg".into(), event: "flush_to_disk", from: 1, to: 2 },
         RecordKind::Fault { node: "dbg".into(), rule: 0, errno: Errno::EIO, op: "read", offset: 0, bytes: 512 },
-        request(Phase::Complete(Some(Errno::EIO))),
-        request(Phase::Complete(None)),
+        request(RequestPhase::Complete(Some(Errno::EIO))),
+        request(RequestPhase::Complete(None)),
         RecordKind::Bitmap {
             node: "node0".into(),
             name: "bitmap0".into(),

@@ -13,15 +13,25 @@ pub const GIB: u64 = 1 << 30;
 pub const SECTOR: u64 = 512;
 
 /// `QEMU_ALIGN_DOWN`: the largest multiple of `m` that is not above `n`.
+#[inline]
 #[must_use]
 pub const fn align_down(n: u64, m: u64) -> u64 {
-    n / m * m
+    // Nearly all alignments are powers of two, and a division costs as much as a call.
+    if m.is_power_of_two() { n & !(m - 1) } else { n / m * m }
 }
 
 /// `QEMU_ALIGN_UP`: the smallest multiple of `m` that is not below `n`.
+#[inline]
 #[must_use]
 pub const fn align_up(n: u64, m: u64) -> u64 {
-    n.div_ceil(m) * m
+    if m.is_power_of_two() { (n + (m - 1)) & !(m - 1) } else { n.div_ceil(m) * m }
+}
+
+/// `QEMU_IS_ALIGNED`: whether `n` is a multiple of `m`.
+#[inline]
+#[must_use]
+pub const fn is_aligned(n: u64, m: u64) -> bool {
+    if m.is_power_of_two() { n & (m - 1) == 0 } else { n.is_multiple_of(m) }
 }
 
 /// Prints a size the way a person writes it: `64K`, `1M`, or plain bytes when nothing larger divides it.

@@ -199,7 +199,7 @@ impl DirtyBitmaps {
     /// [`DirtyBitmaps::merge`] within the node.
     ///
     /// # Errors
-    /// The same.
+    /// [`DirtyBitmaps::merge`] of two bitmaps of this node.
     pub fn merge_local(&mut self, dst: BitmapId, src: BitmapId, backup: bool) -> Result<Option<HBitmap>, String> {
         let src = self.get(src).ok_or_else(|| released(src))?.clone();
         self.merge(dst, &src, backup)

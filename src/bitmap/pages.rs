@@ -1,7 +1,7 @@
 //! A bit array whose cost follows what is set in it, not how long it is.
 
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use triomphe::Arc;
 
 use bitvec::array::BitArray;
 use bitvec::order::Lsb0;

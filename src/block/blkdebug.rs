@@ -339,7 +339,7 @@ impl Blkdebug {
         self.listened & (1 << event as u64) != 0
     }
 
-    /// The state variable.
+    /// `state`: rules with another number do not fire.
     #[must_use]
     pub fn state(&self) -> i32 {
         self.state

@@ -14,7 +14,7 @@ use crate::invariant::{Broken, Invariant};
 use crate::quirk::Known;
 use crate::world::World;
 use crate::world::watch::feed::Seen;
-use crate::world::watch::kinds::Kinds;
+use crate::world::watch::kinds::SeenKinds;
 use std::hash::{Hash, Hasher};
 
 /// Watches for one invariant.
@@ -23,7 +23,7 @@ trait Watch {
     const INVARIANT: Invariant;
 
     /// The kinds of things that it has to hear of.
-    const HEARS: Kinds;
+    const HEARS: SeenKinds;
 
     /// Looks at one thing that happened in the step that just ended.
     fn see(&mut self, seen: &Seen, world: &World) -> Result<(), Broken>;
@@ -101,7 +101,7 @@ pub const JUDGED: [Invariant; 7] = {
 /// A bug that QEMU 10.0.2 has was met in a run.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Finding {
-    /// The bug.
+    /// The quirk it is, or the page that describes it.
     pub known: Known,
     /// What it broke first.
     pub broken: Broken,
@@ -202,7 +202,7 @@ impl Checker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::watch::kinds::Kind;
+    use crate::world::watch::kinds::SeenKind;
     use std::collections::BTreeSet;
 
     /// A watcher that does not hear of what it looks at would never find anything wrong there.
@@ -234,7 +234,7 @@ mod tests {
         for (file, hears, text) in all {
             let named = |text: &str| text.chars().take_while(char::is_ascii_alphanumeric).collect::<String>();
             let looks: BTreeSet<String> = text.split("Seen::").skip(1).map(named).collect();
-            let heard = Kind::ALL.iter().filter(|kind| hears.has(**kind));
+            let heard = SeenKind::ALL.iter().filter(|kind| hears.has(**kind));
             let heard: BTreeSet<String> = heard.map(|kind| format!("{kind:?}")).collect();
             assert_eq!(heard, looks, "{file}");
         }

@@ -101,7 +101,16 @@ pub(super) fn plain(error: &io::Error) -> String {
     text.split(" (os error").next().unwrap_or(&text).to_owned()
 }
 
-/// All `.yaml` and `.yml` files in `dir` and below it, by name; `dir` itself if it is a file.
+/// Whether a file is that of a failure, by its beginning. What cannot be read is told of by whoever reads it whole.
+fn is_failure(path: &Path) -> bool {
+    const BEGINNING: &[u8] = b"failure: ";
+    let mut begins = Vec::new();
+    let read = fs::File::open(path).and_then(|file| file.take(BEGINNING.len() as u64).read_to_end(&mut begins));
+    read.is_ok() && begins == BEGINNING
+}
+
+/// All `.yaml` and `.yml` files in `dir` and below it that are not failures a campaign has left there, by name; `dir` itself if it is a
+/// file.
 pub(super) fn scenarios(dir: &Path) -> Result<Vec<PathBuf>, String> {
     let trouble = |path: &Path, error: &io::Error| format!("{}: {}", path.display(), plain(error));
     if dir.as_os_str() == "-" {
@@ -118,7 +127,9 @@ pub(super) fn scenarios(dir: &Path) -> Result<Vec<PathBuf>, String> {
             // Not through links: a link to a parent would have no end.
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 open.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
+            } else if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
+                && !is_failure(&path)
+            {
                 found.push(path);
             }
         }

@@ -98,7 +98,7 @@ pub enum Goal {
 
 /// A choice that the next dispatch will ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
+pub struct ComingChoice {
     /// How many were made before.
     pub index: u32,
     /// What is asked, among how many, and what will be answered.
@@ -232,13 +232,15 @@ impl Debugger {
 
     /// The choices that the next dispatch will ask for.
     #[must_use]
-    pub fn coming(&self) -> Vec<Asked> {
+    pub fn coming(&self) -> Vec<ComingChoice> {
         let mut next = self.now.clone();
         next.asker.log = ChoiceLog::default();
         next.step();
         let asked = next.asker.log.entries().iter().enumerate();
         let first = self.now.asker.count;
-        asked.map(|(i, entry)| Asked { index: first + u32::try_from(i).unwrap_or(0), choice: entry.choice }).collect()
+        asked
+            .map(|(i, entry)| ComingChoice { index: first + u32::try_from(i).unwrap_or(0), choice: entry.choice })
+            .collect()
     }
 
     /// The records that come next, if the choice of that number is made so: `count` of them at most.
@@ -295,7 +297,7 @@ fn meets(record: &Record, goal: &Goal) -> bool {
         },
         Goal::Fault => match &record.kind {
             RecordKind::Fault { .. } => true,
-            RecordKind::Request { phase, .. } => matches!(phase, crate::trace::Phase::Complete(Some(_))),
+            RecordKind::Request { phase, .. } => matches!(phase, crate::trace::RequestPhase::Complete(Some(_))),
             _ => false,
         },
         Goal::Steps(_) | Goal::Choice | Goal::End => false,

@@ -21,7 +21,7 @@ pub enum Frozen {
     Zero,
     /// A file.
     File {
-        /// Its path.
+        /// Where it stands on the host.
         path: Arc<str>,
         /// What it holds.
         file: Arc<File>,
@@ -32,7 +32,7 @@ pub enum Frozen {
         offset: u64,
         /// How long it is; `None`: to the end.
         size: Option<u64>,
-        /// The node below.
+        /// What stands below the part that is shown.
         below: Box<Frozen>,
     },
     /// A qcow2 image.

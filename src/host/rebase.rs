@@ -1,6 +1,7 @@
 //! `qemu-img rebase`: an image gets another backing file.
 
 use super::{Format, HostError, HostFiles, Image};
+use crate::base::errno::Errno;
 use crate::block::qcow2::{Fault, Op, OpenOptions, Status};
 
 impl HostFiles {
@@ -10,9 +11,9 @@ impl HostFiles {
     /// If the image cannot be opened or written.
     pub fn rebase_unsafe(&mut self, path: &str, backing: Option<&str>, format: Option<&str>) -> Result<(), HostError> {
         let mut image = Image::open_one(self, path, None, &OpenOptions::default())?;
-        let changed = image.drive(self, Op::change_backing_file(backing, format));
+        let changed = self.change_backing(&mut image, backing, format);
         image.close(self);
-        changed.map(drop).map_err(|fault| HostError::new(path, fault))
+        changed.map_err(|fault| HostError::new(path, fault))
     }
 
     /// `qemu-img rebase`: what the new chain lacks is copied into the image first, so that it reads the same.
@@ -27,13 +28,25 @@ impl HostFiles {
         };
         let result = self
             .copy_difference(&mut image, new.as_mut())
-            .and_then(|()| image.drive(self, Op::change_backing_file(backing, format)));
+            .and_then(|()| self.change_backing(&mut image, backing, format));
         image.close(self);
-        result.map(drop).map_err(|fault| HostError::new(path, fault))
+        result.map_err(|fault| HostError::new(path, fault))
+    }
+
+    /// `bdrv_change_backing_file`, which wants a format where there is a name.
+    fn change_backing(&mut self, image: &mut Image, backing: Option<&str>, format: Option<&str>) -> Result<(), Fault> {
+        if image.qcow2().is_none() {
+            return Err(Errno::ENOTSUP.into());
+        }
+        if backing.is_some() && format.is_none() {
+            return Err(Errno::EINVAL.into());
+        }
+        image.drive(self, Op::change_backing_file(backing, format)).map(drop)
     }
 
     fn copy_difference(&mut self, image: &mut Image, mut new: Option<&mut Image>) -> Result<(), Fault> {
         let size = image.size_in(self);
+        let old_size = image.backing().map_or(0, |backing| backing.size_in(self));
         let cluster = image.qcow2().map_or(65_536, |q| q.cluster_size());
         let mut at = 0;
         while at < size {
@@ -53,7 +66,8 @@ impl HostFiles {
                 Some(new) => new.read(self, at, len)?.same_bytes(&old),
                 None => old.is_zero(),
             };
-            if !same && old.is_zero() {
+            // Where the old backing file has ended, nothing is read: zeroes are known to be some.
+            if !same && at >= old_size {
                 image.write_zeroes(self, at, len, false)?;
             } else if !same {
                 image.write(self, at, old)?;

@@ -1,7 +1,6 @@
 //! The bytes of an image that stand for permissions (`block/file-posix.c:raw_apply_lock_bytes`).
 
 use crate::world::World;
-use crate::world::block::perms::perm;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use std::os::fd::BorrowedFd;
@@ -63,16 +62,5 @@ pub fn in_use(world: &World, path: &str) -> bool {
 
 /// What the nodes that have the file open use, and do not share.
 pub fn wanted(world: &World, path: &str) -> (u8, u8) {
-    let mut wanted = (0, 0);
-    for (id, node) in world.graph.nodes.iter() {
-        if let Some(file) = node.file_driver()
-            && *file.path == *path
-            && file.locking
-            && !node.flags.force_share
-        {
-            let (taken, shared) = world.graph.cumulative_perm(id);
-            wanted = (wanted.0 | taken, wanted.1 | (perm::ALL & !shared));
-        }
-    }
-    wanted
+    world.graph.file_locks(path)
 }

@@ -7,8 +7,10 @@ use super::scratch::Guard;
 use super::{Trouble, confine, files};
 use crate::base::Json;
 use crate::job::status::JobStatus;
+use crate::qmp::json::Parser;
 use crate::scenario::nbd::NbdAction;
 use crate::scenario::plan::{EventPattern, Plan, ProcessOp, StepKind};
+use crate::trace::canonical;
 use crate::trace::compare::ClientLine;
 use std::path::Path;
 use std::time::Duration;
@@ -57,6 +59,8 @@ struct Client {
     queue: Vec<usize>,
     gaps: Option<Gaps>,
     nbd: NbdClients,
+    /// What the monitor makes of bytes that are sent as they are.
+    wire: Parser,
 }
 
 /// The pauses of a racing client before it sends, one after the other.
@@ -148,10 +152,11 @@ pub fn carry(command: &[String], plan: &Plan, dir: &Path, pace: Pace, guard: &Gu
         Pace::Calm => None,
         Pace::Racing { seed, gap } => Some(Gaps::new(seed, gap)),
     };
-    let mut client = Client { qemu, lines: Vec::new(), queue: Vec::new(), gaps, nbd: NbdClients::of(dir) };
+    let mut client =
+        Client { qemu, lines: Vec::new(), queue: Vec::new(), gaps, nbd: NbdClients::of(dir), wire: Parser::new() };
     let (mut stuck, mut closed, mut hangs, mut sleeps) = (None, false, false, false);
     for (number, step) in plan.steps.iter().enumerate() {
-        if matches!(step.kind, StepKind::Qmp { .. } | StepKind::Hmp { .. }) {
+        if matches!(step.kind, StepKind::Qmp { .. } | StepKind::Hmp { .. } | StepKind::Send { .. }) {
             within()?;
         }
         match client.step(&step.kind, dir) {
@@ -218,6 +223,11 @@ impl Client {
                 self.command(command)
             }
             StepKind::Hmp { line, .. } => self.command(&hmp(line)),
+            StepKind::Send { bytes, .. } => {
+                let shown = Json::str(&String::from_utf8_lossy(bytes));
+                let replies = self.wire.feed(bytes).len();
+                self.send(&shown, bytes, replies)
+            }
             StepKind::Event(pattern) => self.event(pattern),
             StepKind::Sleep(span) => {
                 std::thread::sleep(Duration::from_nanos(span.as_nanos()));
@@ -279,6 +289,11 @@ impl Client {
     }
 
     fn command(&mut self, command: &Json) -> Result<(), Stop> {
+        self.send(command, canonical::to_string(command).as_bytes(), 1)
+    }
+
+    /// Sends bytes, which are told as `shown`, and reads so many replies.
+    fn send(&mut self, shown: &Json, bytes: &[u8], replies: usize) -> Result<(), Stop> {
         match &mut self.gaps {
             None => self.rest()?,
             Some(gaps) => {
@@ -289,19 +304,17 @@ impl Client {
                 self.drain()?;
             }
         }
-        self.lines.push(ClientLine::Command(command.clone()));
-        self.qemu.send(command)?;
-        loop {
+        self.lines.push(ClientLine::Command(shown.clone()));
+        self.qemu.send_bytes(bytes)?;
+        let mut left = replies;
+        while left > 0 {
             match self.qemu.answer()? {
-                Got::Message(message) => {
-                    if self.note(&message) {
-                        return Ok(());
-                    }
-                }
+                Got::Message(message) => left -= usize::from(self.note(&message)),
                 Got::Nothing => return Err(Stop::Hangs("no reply came".to_owned())),
                 Got::End => return Err(Stop::Closed),
             }
         }
+        Ok(())
     }
 
     fn event(&mut self, pattern: &EventPattern) -> Result<(), Stop> {

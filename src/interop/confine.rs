@@ -8,6 +8,7 @@
 use super::{Trouble, trouble};
 use crate::base::Json;
 use crate::qmp::drive::split_options;
+use crate::qmp::json::Parser;
 use crate::qmp::json::parse_one;
 use crate::scenario::nbd::NbdAction;
 use crate::scenario::plan::{Backing, FileOp, Plan, ProcessOp, StepKind};
@@ -266,6 +267,8 @@ pub fn check(plan: &Plan) -> Result<(), Trouble> {
             StepKind::Hmp { line, .. } => hmp(line),
             StepKind::File(op) => file(op),
             StepKind::Same(images) => images.iter().try_for_each(|image| reference(image)),
+            // What is no command does nothing, and what is one is checked as such.
+            StepKind::Send { bytes, .. } => Parser::new().feed(bytes).iter().flatten().try_for_each(qmp),
             StepKind::Event(_)
             | StepKind::Sleep(_)
             | StepKind::At { .. }
@@ -496,6 +499,9 @@ fn file(op: &FileOp) -> Allowed {
         | FileOp::Bytes { file, .. }
         | FileOp::Resize { file, .. }
         | FileOp::Check { file, .. } => (file, None),
+        FileOp::QemuImg(img) => {
+            return img.words[1..].iter().filter(|word| !word.starts_with('-')).try_for_each(|word| reference(word));
+        }
         FileOp::Host(change) => match change.file() {
             Some(file) => (file, None),
             None => return Ok(()),

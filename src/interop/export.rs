@@ -40,6 +40,9 @@ fn call(name: &str, words: &[String]) -> String {
 /// A real host can't be made to refuse something from a script: it ends there.
 const NO_HOST: &str = "echo 'what a host refuses cannot be set from a script' >&2; exit 1";
 
+/// What is said of scenarios that send bytes to the monitor which are no commands.
+pub(super) const RAW_BYTES: &str = "bytes that are no command are not sent from a script";
+
 /// What makes or changes a file from outside.
 #[derive(Debug)]
 pub(super) enum Tool<'a> {
@@ -97,6 +100,12 @@ pub(super) fn tools(op: &FileOp) -> Tool<'_> {
         // It says with its exit code that it found something, as the scenario expects.
         FileOp::Check { file, .. } => {
             Tool::Run(words(&["sh", "-c", "qemu-img check \"$0\" || true", &file_name(file)]))
+        }
+        FileOp::QemuImg(img) => {
+            let ends = format!("\"$@\"; [ $? = {} ]", img.status);
+            let mut all = words(&["sh", "-c", &ends, "sh", "qemu-img"]);
+            all.extend(img.words.iter().map(|word| word.to_string()));
+            Tool::Run(all)
         }
         FileOp::Host(HostChange::Resize(file, size)) => {
             Tool::Run(words(&["truncate", "-s", &size.to_string(), "--", file]))
@@ -430,6 +439,9 @@ fn one(kind: &StepKind, calm: bool) -> String {
         StepKind::File(op) => file(op),
         StepKind::Process(_) => {
             call("run", &["sh", "-c", &format!("echo '{ONE_PROCESS}' >&2; exit 1")].map(str::to_owned))
+        }
+        StepKind::Send { .. } => {
+            call("run", &["sh", "-c", &format!("echo '{RAW_BYTES}' >&2; exit 1")].map(str::to_owned))
         }
         StepKind::Mark(name) => format!("{}\n", python(name)),
         // Where the simulated process stood says nothing of a real one.

@@ -10,6 +10,7 @@ use crate::world::World;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 /// Blocks of the host's file system, in the model.
 const BLOCK: usize = 4096;
@@ -94,6 +95,14 @@ pub fn import(dir: &Path) -> Result<HostFiles, Trouble> {
 /// # Errors
 /// What the plan's own tools say, or the host.
 pub fn change(op: &FileOp, dir: &Path) -> Result<(), Trouble> {
+    if let FileOp::QemuImg(img) = op {
+        let words = img.words.iter().map(|word| &**word);
+        let ran = Command::new("qemu-img").args(words).current_dir(dir).stdin(Stdio::null()).output();
+        let ran = ran.map_err(|error| trouble("qemu-img", &error))?;
+        let status = ran.status.code().and_then(|code| u64::try_from(code).ok()).unwrap_or(u64::MAX);
+        let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+        return img.fits(status, &out, &err).map_err(Trouble);
+    }
     let mut world = World::new(import(dir)?);
     let before = world.files.clone();
     file_op(&mut world, op).map_err(Trouble)?;

@@ -189,8 +189,15 @@ impl Qemu {
     /// # Errors
     /// Other than a closed connection, which the next read shows.
     pub fn send(&mut self, command: &Json) -> Result<(), Trouble> {
-        let text = canonical::to_string(command);
-        match self.stream.write_all(text.as_bytes()) {
+        self.send_bytes(canonical::to_string(command).as_bytes())
+    }
+
+    /// Sends bytes as they are; likewise.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn send_bytes(&mut self, bytes: &[u8]) -> Result<(), Trouble> {
+        match self.stream.write_all(bytes) {
             Err(error) if !matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
                 Err(trouble("sending a command", &error))
             }
@@ -391,12 +398,22 @@ impl Drop for Qemu {
 /// A QEMU that prints to a file keeps up to a block of text back, and loses it in a crash; `stdbuf`, where there is one, helps.
 fn buffered_by_line(program: &str) -> Command {
     const STDBUF: &str = "/usr/bin/stdbuf";
-    if !Path::new(STDBUF).exists() {
+    // Of a program that is not there the error must not be stdbuf's.
+    if !Path::new(STDBUF).exists() || !can_be_found(program) {
         return Command::new(program);
     }
     let mut command = Command::new(STDBUF);
     command.args(["-oL", program]);
     command
+}
+
+/// Whether there is such a program, where the system looks for programs.
+fn can_be_found(program: &str) -> bool {
+    if program.contains('/') {
+        return Path::new(program).is_file();
+    }
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&folders).any(|folder| folder.join(program).is_file())
 }
 
 /// A copy of `json` without one of its members.

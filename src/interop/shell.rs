@@ -5,7 +5,7 @@
 
 use super::carry::ONE_PROCESS;
 use super::carry::Pace;
-use super::export::{Tool, tools};
+use super::export::{RAW_BYTES, Tool, tools};
 use super::quote::{file_name, grep, shell as word};
 use crate::base::Json;
 use crate::scenario::plan::{EventPattern, FileOp, Plan, StepKind};
@@ -169,6 +169,7 @@ fn one(kind: &StepKind, gaps: &mut Option<super::carry::Gaps>, awaited: &mut Vec
         StepKind::Sleep(span) => {
             format!("sleep {}.{:09}\n", span.as_nanos() / 1_000_000_000, span.as_nanos() % 1_000_000_000)
         }
+        StepKind::Send { .. } => format!("echo '{RAW_BYTES}' >&2; exit 1\n"),
         StepKind::File(op) => file(op),
         StepKind::Process(_) => format!("echo '{ONE_PROCESS}' >&2; exit 1\n"),
         StepKind::Mark(_) | StepKind::Nbd(_) | StepKind::At { .. } | StepKind::Same(_) => String::new(),

@@ -56,6 +56,14 @@ pub struct DriveOptions {
     pub node: Json,
 }
 
+impl DriveOptions {
+    /// Whether they say what to open: a file, or a driver.
+    #[must_use]
+    pub fn open_something(&self) -> bool {
+        self.file.is_some() || ["file", "driver"].iter().any(|key| self.node.get(key).is_some())
+    }
+}
+
 /// Older names of options.
 const RENAMES: [(&str, &str); 15] = [
     ("iops", "throttling.iops-total"),
@@ -433,7 +441,7 @@ fn listed(members: Members) -> Result<Json, QmpError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::qmp::print::{Order, to_text};
+    use crate::qmp::print::{MemberOrder, to_text};
     use crate::qmp::types::{BlockdevOptions, Driver};
 
     #[test]
@@ -445,7 +453,7 @@ mod tests {
         assert_eq!(drive.werror.as_deref(), Some("stop"));
         assert!(drive.writeback && !drive.snapshot);
         let node = r#"{"cache": {"direct": "on", "no-flush": "off"}, "driver": "qcow2"}"#;
-        assert_eq!(to_text(&drive.node, Order::Sorted), node);
+        assert_eq!(to_text(&drive.node, MemberOrder::Sorted), node);
     }
 
     #[test]

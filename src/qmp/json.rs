@@ -47,6 +47,12 @@ impl Parser {
         Parser::default()
     }
 
+    /// Whether nothing of a value was begun.
+    #[must_use]
+    pub fn is_between_values(&self) -> bool {
+        self.tokens.list.is_empty() && self.lexer.pending() == 0
+    }
+
     /// Takes more input; gives the values and errors that are complete with it, in order.
     pub fn feed(&mut self, bytes: &[u8]) -> Vec<Parsed> {
         let mut out = Vec::new();

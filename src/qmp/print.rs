@@ -5,7 +5,7 @@ use crate::base::Json;
 
 /// In which order the members of objects are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Order {
+pub enum MemberOrder {
     /// As QEMU's dictionaries list them (qobject/qjson.c:qobject_to_json).
     Wire,
     /// By name.
@@ -16,14 +16,14 @@ pub enum Order {
 
 /// Prints a value on one line, with `", "` and `": "` between things and everything but printable ASCII escaped.
 #[must_use]
-pub fn to_text(value: &Json, order: Order) -> String {
+pub fn to_text(value: &Json, order: MemberOrder) -> String {
     let mut out = String::with_capacity(128);
     write_value(value, order, &mut out);
     out
 }
 
 /// [`to_text`], appended to `out`.
-pub fn write_value(value: &Json, order: Order, out: &mut String) {
+pub fn write_value(value: &Json, order: MemberOrder, out: &mut String) {
     match value {
         Json::Null => out.push_str("null"),
         Json::Bool(b) => out.push_str(if *b { "true" } else { "false" }),
@@ -42,9 +42,9 @@ pub fn write_value(value: &Json, order: Order, out: &mut String) {
         Json::Dict(members) => {
             out.push('{');
             let indices = match order {
-                Order::Wire => wire_order(members),
-                Order::Insertion => (0..members.len()).collect(),
-                Order::Sorted => {
+                MemberOrder::Wire => wire_order(members),
+                MemberOrder::Insertion => (0..members.len()).collect(),
+                MemberOrder::Sorted => {
                     let mut indices: Vec<usize> = (0..members.len()).collect();
                     indices.sort_by_key(|i| &members[*i].0);
                     indices
@@ -64,8 +64,8 @@ pub fn write_value(value: &Json, order: Order, out: &mut String) {
 /// `quoted_str`: QEMU escapes all but printable ASCII, with upper-case digits; and it prints the characters it
 /// regards as invalid (noncharacters) as U+FFFD. The canonical form keeps those and has lower-case digits
 /// and a bare DEL, like Python's `json.dumps`.
-fn write_string(text: &str, order: Order, out: &mut String) {
-    let canonical = order == Order::Sorted;
+fn write_string(text: &str, order: MemberOrder, out: &mut String) {
+    let canonical = order == MemberOrder::Sorted;
     out.push('"');
     for c in text.chars() {
         match c {

@@ -11,7 +11,7 @@
 
 use crate::base::Json;
 use crate::trace::canonical;
-use crate::trace::compare::same;
+use crate::trace::compare::{same, same_text};
 use std::fmt;
 
 /// The first place where a value does not fit its pattern.
@@ -47,6 +47,20 @@ pub fn matches(pattern: &Json, got: &Json) -> bool {
         }
         _ => same(exact(pattern).unwrap_or(pattern), got),
     }
+}
+
+/// [`matches`] for an object whose members are texts, which need not be made for it.
+#[must_use]
+pub fn matches_texts(pattern: &Json, got: &[(&str, &str)]) -> bool {
+    let Some(wanted) = pattern.as_dict().filter(|_| exact(pattern).is_none()) else {
+        return matches(pattern, &Json::dict(got.iter().map(|(key, text)| (*key, (*text).into())).collect()));
+    };
+    wanted.iter().all(|(key, p)| {
+        got.iter().find(|(name, _)| *name == &**key).is_some_and(|(_, text)| match p {
+            Json::Str(p) => same_text(p, text),
+            p => matches(p, &(*text).into()),
+        })
+    })
 }
 
 /// Whether `got` fits `pattern`, and where not.
@@ -148,6 +162,27 @@ mod tests {
             (r#"{"x": {"exact": []}}"#, r#"{"x": []}"#),
         ] {
             assert_eq!(verdict(pattern, got), "fits", "{pattern}");
+        }
+    }
+
+    #[test]
+    fn texts_fit_as_the_object_of_them_does() {
+        let texts = [("id", "job0"), ("status", "paused")];
+        let object = json(r#"{"id": "job0", "status": "paused"}"#);
+        for (pattern, fits) in [
+            ("{}", true),
+            (r#"{"id": "job0"}"#, true),
+            (r#"{"status": "paused", "id": "job0"}"#, true),
+            (r#"{"id": "job1"}"#, false),
+            (r#"{"id": "job0", "speed": 0}"#, false),
+            (r#"{"id": 0}"#, false),
+            (r#"{"id": {"exact": "job0"}}"#, true),
+            (r#"{"exact": {"status": "paused", "id": "job0"}}"#, true),
+            (r#"{"exact": {"id": "job0"}}"#, false),
+            ("[]", false),
+        ] {
+            let pattern = json(pattern);
+            assert_eq!((matches(&pattern, &object), matches_texts(&pattern, &texts)), (fits, fits), "{pattern:?}");
         }
     }
 

@@ -152,7 +152,7 @@ pub enum ImageFormat {
 /// A backing file as an image names it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Backing {
-    /// Its file name.
+    /// As the header has it: relative to the image, or with a protocol.
     pub file: Arc<str>,
     /// As the header of the image above says it.
     pub format: ImageFormat,
@@ -225,7 +225,7 @@ pub enum FileOp {
     Bytes {
         /// An image, or any other.
         file: Arc<str>,
-        /// The first byte.
+        /// Where it is written, in bytes from the start.
         at: u64,
         /// What stands there then; not empty.
         bytes: Vec<u8>,
@@ -246,8 +246,45 @@ pub enum FileOp {
         /// Errors.
         corruptions: u64,
     },
+    /// A command of qemu-img, word by word.
+    QemuImg(QemuImg),
     /// What the host refuses from now on, or what somebody else does to a file that is open.
     Host(HostChange),
+}
+
+/// A command of qemu-img, and how it must end.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct QemuImg {
+    /// Its words, without `qemu-img`.
+    pub words: Vec<Arc<str>>,
+    /// The exit status.
+    pub status: u64,
+    /// A part of what it must print on its standard output; empty: it prints nothing.
+    pub prints: Option<Arc<str>>,
+    /// A part of what it must say on its standard error.
+    pub says: Option<Arc<str>>,
+}
+
+impl QemuImg {
+    /// Whether it ended as it must.
+    ///
+    /// # Errors
+    /// What is otherwise.
+    pub fn fits(&self, status: u64, out: &str, err: &str) -> Result<(), String> {
+        if self.status != status {
+            let expected = self.status;
+            let line = self.words.join(" ");
+            return Err(format!("qemu-img {line}: expected exit status {expected}, got {status}: {}", err.trim_end()));
+        }
+        for (wanted, got) in [(&self.prints, out), (&self.says, err)] {
+            if let Some(wanted) = wanted
+                && (!got.contains(&**wanted) || (wanted.is_empty() && !got.is_empty()))
+            {
+                return Err(format!("qemu-img {}: expected {wanted:?}, got {got:?}", self.words.join(" ")));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Bytes of a file: a pattern, and how often it stands there.
@@ -284,7 +321,7 @@ pub enum StepKind {
     },
     /// Sends `human-monitor-command`.
     Hmp {
-        /// The command line.
+        /// `command-line`
         line: Arc<str>,
         /// A part of the text that must come back.
         output: Option<Arc<str>>,
@@ -292,6 +329,13 @@ pub enum StepKind {
         returns: Option<Arc<str>>,
         /// Whether the command may fail.
         fails: Fails,
+    },
+    /// Sends bytes to the monitor as they are, and reads the replies to all values that end among them.
+    Send {
+        /// What is sent; no line end is added.
+        bytes: Arc<[u8]>,
+        /// Patterns that the replies must match, in order ([`super::pattern`]); `None`: any replies.
+        replies: Option<Vec<Json>>,
     },
     /// Waits for the oldest queued event that fits, and takes it from the queue.
     Event(EventPattern),
@@ -427,6 +471,14 @@ impl EventPattern {
         *self.name == *name
             && self.data.as_ref().is_none_or(|pattern| super::pattern::matches(pattern, data))
             && self.without.iter().all(|member| data.get(member).is_none())
+    }
+
+    /// The same of an event whose data are texts alone.
+    #[must_use]
+    pub fn matches_texts(&self, name: &str, data: &[(&str, &str)]) -> bool {
+        *self.name == *name
+            && self.data.as_ref().is_none_or(|pattern| super::pattern::matches_texts(pattern, data))
+            && self.without.iter().all(|member| data.iter().all(|(name, _)| *name != &**member))
     }
 }
 

@@ -188,7 +188,9 @@ pub fn parse_compat(id: &str, text: &str, option: &str) -> Result<Result<Chardev
     let long = if matches!(text, "null" | "stdio" | "none" | "pty") {
         format!("{},id={id}", if text == "none" { "null" } else { text })
     } else if let Some(rest) = text.strip_prefix("unix:") {
-        format!("socket,id={id},path={rest}")
+        // The path is the first option, by name or without one.
+        let named = rest.split(',').next().is_some_and(|first| first.contains('='));
+        format!("socket,id={id},{}{rest}", if named { "" } else { "path=" })
     } else if let Some(rest) = text.strip_prefix("tcp:") {
         let (place, options) = rest.split_at(rest.find(',').unwrap_or(rest.len()));
         let Some((host, port)) = place.rsplit_once(':') else {

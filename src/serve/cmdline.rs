@@ -6,6 +6,7 @@ use super::options::{self, Meaning};
 use super::sim_options::SimOptions;
 use crate::qmp::drive::split_options;
 use crate::qmp::names::is_device_model;
+use crate::qmp::recorded;
 use crate::version::Version;
 use crate::world::system::board::Board;
 use std::path::Path;
@@ -70,6 +71,8 @@ pub struct Config {
     pub name: Option<String>,
     /// `-uuid`
     pub uuid: Option<String>,
+    /// `-qtest-log`
+    pub qtest_log: Option<String>,
     /// `-pidfile`
     pub pidfile: Option<String>,
     /// `-daemonize`
@@ -185,7 +188,7 @@ impl CommandLine {
             "uuid" => self.config.uuid = Some(value.to_owned()),
             "pidfile" => self.config.pidfile = Some(value.to_owned()),
             "machine" | "M" => {
-                machine(value)?;
+                machine(value, self.config.sim.quirks.version())?;
                 self.config.block.push("-machine".into());
                 self.config.block.push(value.into());
                 if let Some((_, accel)) = split_options(value).into_iter().find(|(key, _)| key == "accel") {
@@ -224,6 +227,7 @@ impl CommandLine {
                 }
             }
             "qtest" => self.compat("qtest", value, ChardevMode::Qtest, shown)?,
+            "qtest-log" => self.config.qtest_log = Some(value.to_owned()),
             "add-fd" => {
                 let fd = add_fd(value, shown).map_err(at)?;
                 self.config.fds.push(fd);
@@ -420,7 +424,7 @@ fn guest_name(value: &str) -> Option<String> {
 }
 
 /// The type of the machine must be one that QEMU knows; all are alike here.
-fn machine(value: &str) -> Result<(), String> {
+fn machine(value: &str, version: Version) -> Result<(), String> {
     let first = value.split(',').next().unwrap_or_default();
     let kind = match first.split_once('=') {
         Some(("type", kind)) => Some(kind),
@@ -428,7 +432,7 @@ fn machine(value: &str) -> Result<(), String> {
         None => Some(first),
     };
     match kind {
-        Some(kind) if !help::machines().any(|known| known == kind) => {
+        Some(kind) if !recorded::has_machine(version, kind) => {
             Err(format!("unsupported machine type: \"{kind}\"\nUse -machine help to list supported machines"))
         }
         _ => Ok(()),

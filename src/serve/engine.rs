@@ -198,8 +198,9 @@ impl Engine {
         }
         let booted = self.world.boot_with(args, &mut |world| {
             images.before_step(world);
-            links.exchange(world);
+            let sleeps_wait = links.exchange(world);
             note_found(images, recording);
+            sleeps_wait
         });
         self.out.extend(
             self.world.out.drain(..).filter(|output| !matches!(output, Output::Event { .. } | Output::Reply { .. })),

@@ -132,11 +132,15 @@ pub fn serve(config: &Config) -> Result<(), String> {
     }
     let mut wire = Wire::new(console, engine, ports, Users { qmps, hmps, qtests }, signals);
     wire.config = config.clone();
+    wire.qtest_log = qtest::Log::of(config.qtest_log.as_deref());
     if config.daemon_child {
         daemon::ready()?;
     }
     let served = wire.serve();
     wire.sync();
+    if wire.engine.broken.is_none() {
+        wire.close_qtests();
+    }
     wire.drain();
     wire.clean_up();
     keep(config, &mut wire.engine)?;

@@ -2,6 +2,7 @@
 //! to the server.
 
 use super::chardev::plain;
+use crate::base::time::Span;
 use crate::qmp::types::SocketAddress;
 use crate::world::World;
 use crate::world::arena::LinkId;
@@ -69,23 +70,32 @@ impl NbdLinks {
         any
     }
 
-    /// While the process starts: all that there is to do, and where the world waits for a server, a short wait.
-    pub(super) fn exchange(&mut self, world: &mut World) {
+    /// While the process starts: all that there is to do. Where the world waits for a server, so does this, until the world's next timer is
+    /// due by the wall clock. Whether that timer must not go off yet.
+    pub(super) fn exchange(&mut self, world: &mut World) -> bool {
         self.dial(world);
         self.deliver(world);
-        if self.sockets.is_empty() {
-            return;
+        let waits = world.polls_in_vain();
+        if world.nbd_links().next().is_none() {
+            // The next step may make one, and then poll.
+            return !waits;
         }
-        let timeout = if world.polls_in_vain() { MOMENT } else { NO_TIME };
+        let timeout = match world.next_deadline().filter(|_| waits) {
+            Some(due) => span(due - world.now),
+            None if waits => MOMENT,
+            None => NO_TIME,
+        };
         let sources = self.sources(world);
         let mut fds: Vec<PollFd<'_>> =
             sources.iter().map(|(_, fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
         let _ = poll(&mut fds, Some(&timeout));
         let places = sources.iter().map(|(i, ..)| *i).zip(&fds);
         let ready: Vec<usize> = places.filter(|(_, fd)| !fd.revents().is_empty()).map(|(i, _)| i).collect();
+        let slept = waits && ready.is_empty();
         for i in ready {
             self.ready(world, i);
         }
+        !slept
     }
 
     /// What to wait for: which socket, its descriptor, and what it is to be ready for.
@@ -133,6 +143,11 @@ impl NbdLinks {
         }
         self.sockets.retain(|socket| !socket.gone);
     }
+}
+
+fn span(span: Span) -> Timespec {
+    let nanos = i64::try_from(span.as_nanos()).unwrap_or(i64::MAX);
+    Timespec { tv_sec: nanos / 1_000_000_000, tv_nsec: nanos % 1_000_000_000 }
 }
 
 /// Begins to connect.

@@ -23,7 +23,7 @@ pub struct Known {
 }
 
 /// Options with an argument that are carried out.
-const DONE_WITH: [&str; 30] = [
+const DONE_WITH: [&str; 31] = [
     "M",
     "accel",
     "add-fd",
@@ -49,6 +49,7 @@ const DONE_WITH: [&str; 30] = [
     "qmp",
     "qmp-pretty",
     "qtest",
+    "qtest-log",
     "serial",
     "smp",
     "spice",
@@ -59,7 +60,7 @@ const DONE_WITH: [&str; 30] = [
 const DONE: [&str; 9] =
     ["S", "daemonize", "enable-kvm", "h", "help", "nodefaults", "nographic", "no-user-config", "version"];
 /// Options with an argument and without effect.
-const ACCEPTED_WITH: [&str; 52] = [
+const ACCEPTED_WITH: [&str; 51] = [
     "D",
     "L",
     "acpitable",
@@ -94,7 +95,6 @@ const ACCEPTED_WITH: [&str; 52] = [
     "overcommit",
     "plugin",
     "prom-env",
-    "qtest-log",
     "rtc",
     "sandbox",
     "seed",

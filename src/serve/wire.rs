@@ -48,6 +48,8 @@ pub(super) struct Wire {
     pub signals: Signals,
     /// The command line, for those who ask about character devices.
     pub config: Config,
+    /// Where qtest's log goes.
+    pub qtest_log: qtest::Log,
     /// The monitor whose turn it is to be looked at first.
     turn: usize,
     watch: Watch,
@@ -77,6 +79,7 @@ impl Wire {
             users,
             signals,
             config: Config::default(),
+            qtest_log: qtest::Log::Nobody,
             turn: 0,
             watch: Watch::default(),
             ends: None,
@@ -226,6 +229,9 @@ impl Wire {
             first.extend(hmp::banner(self.engine.world.quirks.version()).as_bytes());
             first.extend(readline::PROMPT.as_bytes());
         }
+        let said: Vec<String> =
+            self.users.qtests.iter_mut().filter(|qtest| qtest.port == port).map(Qtest::opened).collect();
+        self.log_qtest(said);
         self.ports[port].send(&first);
         self.flush(port);
     }
@@ -245,7 +251,23 @@ impl Wire {
             }
             hmp.reset();
         }
-        self.users.qtests.iter_mut().filter(|qtest| qtest.port == port).for_each(Qtest::reset);
+        let said: Vec<String> =
+            self.users.qtests.iter_mut().filter(|qtest| qtest.port == port).filter_map(Qtest::closed).collect();
+        self.log_qtest(said);
+    }
+
+    /// Clients of the test protocol are hung up on, as the process ends.
+    pub(super) fn close_qtests(&mut self) {
+        let said: Vec<String> = self.users.qtests.iter_mut().filter_map(Qtest::closed).collect();
+        self.log_qtest(said);
+    }
+
+    fn log_qtest(&mut self, said: Vec<String>) {
+        for text in said {
+            if let Some(text) = self.qtest_log.put(text) {
+                self.console.put(&Output::Stderr(text.into()));
+            }
+        }
     }
 
     fn read(&mut self, port: usize) {
@@ -264,6 +286,8 @@ impl Wire {
             for line in self.users.qtests[i].feed(&bytes) {
                 let answer = self.qtest(i, &line);
                 self.ports[port].send(answer.as_bytes());
+                let said = self.users.qtests[i].heard(&line, &answer);
+                self.log_qtest(vec![said]);
             }
         }
     }

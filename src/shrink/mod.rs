@@ -286,7 +286,7 @@ fn with_steps(candidate: &Candidate, keep: &[bool]) -> Candidate {
 
 /// Whether a step sends a command.
 fn sends(kind: &StepKind) -> bool {
-    matches!(kind, StepKind::Qmp { .. } | StepKind::Hmp { .. })
+    matches!(kind, StepKind::Qmp { .. } | StepKind::Hmp { .. } | StepKind::Send { .. })
 }
 
 /// A run with a trace that says what led to what.

@@ -192,6 +192,7 @@ fn simpler(op: &FileOp) -> Vec<FileOp> {
         | FileOp::Bytes { .. }
         | FileOp::Resize { .. }
         | FileOp::Check { .. }
+        | FileOp::QemuImg(_)
         | FileOp::Host(_) => {}
     }
     out

@@ -8,6 +8,7 @@ mod names;
 mod nbd;
 pub mod outcome;
 mod process;
+mod qemu_img;
 mod setup;
 
 pub use client::{Client, PATIENCE, START, note_read, note_sent};
@@ -60,10 +61,15 @@ impl Sim {
             }
             file_op(&mut world, &file.op).map_err(|reason| client.failed_file(file, reason))?;
         }
-        world.boot(&plan.args).map_err(|reason| Outcome::Failed { at: None, reason })?;
+        world.most_steps = client.max_steps();
+        let booted = world.boot(&plan.args);
+        if let Some(outcome) = client.over_limit(&world) {
+            return Err(outcome);
+        }
+        booted.map_err(|reason| Outcome::Failed { at: None, reason })?;
         let limit = usize::try_from(plan.limits.trace.unwrap_or(MAX_TRACE)).unwrap_or(usize::MAX);
         world.trace = Trace::new(options.level, limit);
-        (world.steps, world.most_steps) = (0, client.max_steps());
+        world.steps = 0;
         client.connect(&mut world);
         let mut sim = Sim { world, client, check: None };
         if options.check || plan.expect_violation.is_some() {

@@ -79,7 +79,7 @@ impl Names {
             _ => None,
         });
         let mut ops = plan.files.iter().map(|file| &file.op).chain(steps);
-        let any_bitmap = ops.any(|op| matches!(op, FileOp::Content { .. } | FileOp::Bytes { .. }));
+        let any_bitmap = ops.any(|op| matches!(op, FileOp::Content { .. } | FileOp::Bytes { .. } | FileOp::QemuImg(_)));
         let mut names = Names {
             jobs: BTreeSet::new(),
             nodes: BTreeSet::new(),

@@ -63,7 +63,11 @@ impl Client {
         next.quirks = world.quirks;
         next.now = world.now;
         next.writers = std::mem::take(&mut world.writers);
+        (next.steps, next.most_steps) = (world.steps, world.most_steps);
         let booted = next.boot(args);
+        if let Some(outcome) = self.over_limit(&next) {
+            return Act::Done(outcome);
+        }
         let shown = args.iter().map(|arg| &**arg).collect::<Vec<_>>().join(" ");
         if booted.is_err() {
             next = nobody(std::mem::take(&mut next.files));

@@ -95,6 +95,10 @@ pub fn file_op(world: &mut World, op: &FileOp) -> Result<(), String> {
                 found.leaks, found.corruptions
             ))
         }
+        FileOp::QemuImg(img) => {
+            let ran = super::qemu_img::run(world, &img.words)?;
+            img.fits(ran.status, &ran.out, &ran.err)
+        }
         FileOp::Host(change) => files.change_host(change),
         FileOp::Text { file, content } => {
             files.import(file, content.as_bytes());

@@ -11,7 +11,7 @@
 //! From level `io` on a record may have a `cause`: the number of the record that led to it, the first one being 0.
 
 use super::compare::ClientLine;
-use super::{Level, Phase, Record, RecordKind, Trace, canonical};
+use super::{Level, Record, RecordKind, RequestPhase, Trace, canonical};
 use crate::base::Json;
 use std::sync::Arc;
 
@@ -118,7 +118,7 @@ fn inner(kind: &RecordKind) -> (&'static str, Vec<(&'static str, Json)>) {
                 ("who", text(who)),
                 ("phase", Json::str(phase.name())),
             ];
-            if let Phase::Complete(Some(errno)) = phase {
+            if let RequestPhase::Complete(Some(errno)) = phase {
                 fields.push(("errno", Json::uint(u64::from(errno.0))));
             }
             ("request", fields)

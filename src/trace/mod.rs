@@ -12,7 +12,7 @@ mod record;
 pub mod text;
 
 pub use cause::{Cause, Later};
-pub use record::{Copying, Note, Phase, Record, RecordKind, TxnPhase};
+pub use record::{Copying, Note, Record, RecordKind, RequestPhase, TxnPhase};
 
 use crate::base::time::Instant;
 use cause::Causes;

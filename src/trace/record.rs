@@ -43,7 +43,7 @@ pub enum RecordKind {
     JobPause {
         /// Id of the job.
         job: Arc<str>,
-        /// The count now.
+        /// How many reasons there are to stand still from now on; 0 is none.
         count: u32,
     },
     /// A job got on.
@@ -88,7 +88,7 @@ pub enum RecordKind {
         /// Who asked for it.
         who: Arc<str>,
         /// Start or end.
-        phase: Phase,
+        phase: RequestPhase,
     },
     /// A blkdebug rule made a request fail.
     Fault {
@@ -96,7 +96,7 @@ pub enum RecordKind {
         node: Arc<str>,
         /// Number of the rule, from 0, in the order of the options.
         rule: u32,
-        /// The error.
+        /// What the request ended with.
         errno: Errno,
         /// The request's kind, as in [`RecordKind::Request`].
         op: &'static str,
@@ -109,7 +109,7 @@ pub enum RecordKind {
     BlkdebugState {
         /// Name of the blkdebug node.
         node: Arc<str>,
-        /// The event.
+        /// Name of the `blkdebug` event.
         event: &'static str,
         /// Old state.
         from: u32,
@@ -190,7 +190,7 @@ pub struct Note {
 
 /// Start or end of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Phase {
+pub enum RequestPhase {
     /// It was handed in.
     Submit,
     /// It has ended, well or with an error.
@@ -226,14 +226,14 @@ impl TxnPhase {
     }
 }
 
-impl Phase {
+impl RequestPhase {
     /// The word in traces.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Phase::Submit => "submit",
-            Phase::Complete(None) => "done",
-            Phase::Complete(Some(_)) => "failed",
+            RequestPhase::Submit => "submit",
+            RequestPhase::Complete(None) => "done",
+            RequestPhase::Complete(Some(_)) => "failed",
         }
     }
 }

@@ -8,7 +8,7 @@
 //!     1.250000  ret                 return                     {}
 //! ```
 
-use super::{Phase, Record, RecordKind, Trace, canonical};
+use super::{Record, RecordKind, RequestPhase, Trace, canonical};
 use crate::base::Json;
 use crate::base::units::size_text;
 use std::fmt::Write;
@@ -105,6 +105,8 @@ struct Columns<'a> {
 fn columns(kind: &RecordKind) -> Columns<'_> {
     let line = |kind, subject, what, details| Columns { kind, subject, what, details };
     match kind {
+        // Bytes that were sent as they are.
+        RecordKind::Command(text @ Json::Str(_)) => line("cmd", "", "send", canonical::to_string(text)),
         RecordKind::Command(command) => {
             let arguments = command.get("arguments");
             let name = command.get("execute").or_else(|| command.get("exec-oob")).and_then(Json::as_str).unwrap_or("");
@@ -130,7 +132,7 @@ fn columns(kind: &RecordKind) -> Columns<'_> {
         RecordKind::Group { job, what, group: _ } => line("grp", job, what, String::new()),
         RecordKind::Request { id, node, op, offset, bytes, who, phase } => {
             let mut details = format!("#{id} {op} {} for {who}", range(*offset, *bytes));
-            if let Phase::Complete(Some(errno)) = phase {
+            if let RequestPhase::Complete(Some(errno)) = phase {
                 _ = write!(details, ": {errno}");
             }
             line("req", node, phase.name(), details)

@@ -44,6 +44,7 @@ pub fn unexpecting(plan: &Plan) -> Plan {
             StepKind::Hmp { line, .. } => {
                 StepKind::Hmp { line: line.clone(), output: None, returns: None, fails: Fails::Any }
             }
+            StepKind::Send { bytes, .. } => StepKind::Send { bytes: bytes.clone(), replies: None },
             StepKind::Nbd(step) => StepKind::Nbd(NbdStep { action: unexpecting_nbd(&step.action), ..step.clone() }),
             StepKind::Bitmap(_)
             | StepKind::Same(_)

@@ -78,7 +78,7 @@ pub struct About {
     pub area: Area,
     /// How it is known.
     pub evidence: Evidence,
-    /// The commit, by its subject, or where its release is said; empty where neither is known, and the release is the measured one.
+    /// The commit, by its hash and subject, or where its release is said; empty where neither is known, and the release is the measured one.
     pub source: &'static str,
     /// What is so from then on, in a sentence.
     pub says: &'static str,
@@ -110,21 +110,25 @@ changes! {
         "The `image` of a `file` node has `format-specific`.";
     HeadingInTheMonitor = "heading-in-the-monitor", (8, 0), Console, Measured, "",
         "`Format specific information:` of qemu-io's `info` is part of the reply to human-monitor-command; before, QEMU printed it to its own output.";
-    DrainAllThroughParents = "drain-all-through-parents", (8, 0), Order, Measured, "block: Remove ignore_bds_parents parameter from drain_begin/end.",
+    DrainAllThroughParents = "drain-all-through-parents", (8, 0), Order, Measured, "a82a3bd13507 block: Remove ignore_bds_parents parameter from drain_begin/end.",
         "Where all nodes are drained, each tells the nodes above it, so that jobs are paused and resumed in another order.";
-    GraphLock = "graph-lock", (8, 0), Pauses, Measured, "graph-lock: Introduce a lock to protect block graph operations",
+    GraphLock = "graph-lock", (8, 0), Pauses, Measured, "aead9dc9d1ac graph-lock: Introduce a lock to protect block graph operations",
         "Whoever changes the graph (blockdev-add, blockdev-del, block_resize, qemu-io, the begin and end of jobs, quit) takes its lock, which drains all nodes: each job on them is paused and resumed once more.";
-    TransactionApi = "transaction-api", (8, 1), Order, Measured, "blockdev: refactor transaction to use Transaction API",
+    TransactionApi = "transaction-api", (8, 1), Order, Measured, "8187f63c9c64 blockdev: refactor transaction to use Transaction API",
         "A transaction commits its last action first, so its jobs start last to first; and it refuses `completion-mode=grouped` before anything is prepared, with `transaction` in the text not written large.";
     ZoneAppendStats = "zone-append-stats", (8, 1), Fields, Measured, "`since` in the schema",
         "`query-blockstats` counts zone appends.";
     DiscardNoUnref = "discard-no-unref", (8, 1), Arguments, Measured, "`since` in the schema",
         "The qcow2 driver takes `discard-no-unref`.";
+    SizesBelowZero = "sizes-below-zero", (8, 1), Texts, Measured, "b87ac9665105 cutils: Use parse_uint in qemu_strtosz for negative rejection",
+        "A driver's option that is a size below zero is `out of range`, not one that `expects a non-negative number below 2^64`.";
+    JobsResumedAtShutdown = "jobs-resumed-at-shutdown", (8, 1), Pauses, Measured, "ca2a5e630dc1 qemu_cleanup: begin drained section after vm_shutdown()",
+        "A process that ends drains and undrains all nodes, so that jobs go on once more, and drains them again to cancel its jobs; before, one section was both.";
     ResizeSaysWhy = "resize-says-why", (8, 2), Texts, Measured, "",
         "block_resize of a node in use says by what (`Node 'X' is busy: …`, not `Device 'X' is in use`).";
-    MirrorBitmapOfFilter = "mirror-bitmap-of-filter", (8, 2), Fields, Measured, "block/mirror: move dirty bitmap to filter",
+    MirrorBitmapOfFilter = "mirror-bitmap-of-filter", (8, 2), Fields, Measured, "058cfca5645a block/mirror: move dirty bitmap to filter",
         "The bitmap of what a mirror still has to copy is listed at its filter, and not at the source.";
-    DrainsOfChangedEdges = "drains-of-changed-edges", (8, 2), Pauses, Measured, "block: Mark bdrv_replace_node_common() GRAPH_WRLOCK",
+    DrainsOfChangedEdges = "drains-of-changed-edges", (8, 2), Pauses, Measured, "5c0ef4954f4c block: Mark bdrv_replace_node_common() GRAPH_WRLOCK",
         "Appending a node drains both nodes, and taking a filter away drains the node below it, so that other jobs of that node are paused when a backup ends.";
     BlockJobChange = "block-job-change", (8, 2), Commands, Measured, "`since` in the schema",
         "There is block-job-change.";
@@ -132,26 +136,46 @@ changes! {
         "`query-status` does not tell `singlestep`.";
     BackingMaskProtocol = "backing-mask-protocol", (9, 0), Arguments, Measured, "`since` in the schema",
         "block-commit and block-stream take `backing-mask-protocol`.";
-    DiscardSource = "discard-source", (9, 1), Arguments, Measured, "`since` in the schema",
+    ScsiDiskOfJobNodes = "scsi-disk-of-job-nodes", (9, 0), Order, Measured, "",
+        "A disk can be plugged into a virtio-scsi controller although a job uses its node.";
+    DiscardSource = "discard-source", (9, 1), Arguments, Measured, "0fd05c8d807d qapi: blockdev-backup: add discard-source parameter",
         "drive-backup and blockdev-backup take `discard-source`.";
-    CopyBitmapOfFilter = "copy-bitmap-of-filter", (9, 1), Fields, Measured, "block/copy-before-write: create block_copy bitmap in filter node",
+    CopyBitmapOfFilter = "copy-bitmap-of-filter", (9, 1), Fields, Measured, "006e845b5a4c block/copy-before-write: create block_copy bitmap in filter node",
         "The bitmap of what a backup still has to copy is listed at its filter, and not at the source.";
+    FilterReadsSource = "filter-reads-source", (9, 1), Fields, Measured, "137b4d4bd506 block/copy-before-write: fix permission",
+        "The filter of a backup takes the permission to read its source whoever uses it (x-debug-query-block-graph), and not only where somebody writes.";
+    DeviceAddTyped = "device-add-typed", (9, 2), Arguments, Measured, "qdev-monitor: avoid QemuOpts in QMP device_add",
+        "The properties of device_add have the types of JSON: before, all were texts, so that `\"on\"` was a boolean, what is no text, number or boolean did not count, and an ID was refused as `Duplicate ID 'X' for device`.";
     MinClusterSize = "min-cluster-size", (9, 2), Arguments, Measured, "`since` in the schema",
         "Backups (`x-perf`) and copy-before-write take `min-cluster-size`.";
     NodeActive = "node-active", (10, 0), Fields, Measured, "`since` in the schema",
         "Nodes are active or not: query-block and query-named-block-nodes tell, blockdev-add takes `active`, block-export-add `allow-inactive`, and there is blockdev-set-active.";
     HandshakeMaxSeconds = "handshake-max-seconds", (10, 0), Arguments, Measured, "`since` in the schema",
         "nbd-server-start takes `handshake-max-seconds`.";
-    GraphLockDrained = "graph-lock-drained", (10, 1), Pauses, Measured, "block: add bdrv_graph_wrlock_drained() convenience wrapper",
+    GraphLockDrained = "graph-lock-drained", (10, 1), Pauses, Measured, "6b89e851fabf block: add bdrv_graph_wrlock_drained() convenience wrapper",
         "Whoever changes the graph waits until all jobs are quiet, and they go on when the change is made: a pause is seen where there was none before, and one section covers all edges of a node that is closed.";
-    ImageLimits = "image-limits", (10, 1), Fields, Measured, "",
-        "The `image` of a node has `limits`, those below it too.";
-    NodeChildren = "node-children", (10, 1), Fields, Measured, "",
+    ZeroStatus = "zero-status", (10, 1), Order, Measured, "c33159dec790 block: Expand block status mode from bool to flags",
+        "Where it matters whether something reads as zeroes (what qcow2 copies into a new cluster, what a commit finds), holes of files are looked for, in as many pieces as there are.";
+    MirrorSkipsZeroes = "mirror-skips-zeroes", (10, 1), Order, Measured, "7e277545b908 mirror: Skip writing zeroes when target is already zero",
+        "A mirror finds out first whether its target reads as zeroes, and then writes none: its ready may come before the reply that started it. `sync=top` of blockdev-mirror is not `full` any more where there is no backing file.";
+    TargetIsZero = "target-is-zero", (10, 1), Arguments, Measured, "d17a34bfb94b mirror: Allow QMP override to declare target already zero",
+        "blockdev-mirror takes `target-is-zero`.";
+    CommitWritesZeroes = "commit-writes-zeroes", (10, 1), Order, Measured, "6f3199f99600 block: allow commit to unmap zero blocks",
+        "The commit of an intermediate image writes what reads as zeroes as zeroes, and does not read it.";
+    NodeChildren = "node-children", (10, 1), Fields, Measured, "`since` in the schema",
         "query-block and query-named-block-nodes list the `children` of a node.";
-    FlatQueryBlock = "flat-query-block", (10, 1), Arguments, Measured, "",
-        "query-block takes `flat`.";
-    OnCbwErrorOfBackups = "on-cbw-error", (10, 1), Arguments, Measured, "",
+    OnCbwErrorOfBackups = "on-cbw-error", (10, 1), Arguments, Measured, "`since` in the schema",
         "drive-backup and blockdev-backup take `on-cbw-error`.";
+    ImageLimits = "image-limits", (10, 2), Fields, Measured, "d2634e18286a block: Expose block limits for images in QMP",
+        "The `image` of a node has `limits`, those below it too.";
+    MonitorErrors = "monitor-errors", (10, 2), Console, Measured, "",
+        "What `commit` of the human monitor says of an error begins with `Error: `.";
+    MirrorBitmapWithFilter = "mirror-bitmap-with-filter", (10, 2), Fields, Measured, "0f51f9c342 mirror: Fix missed dirty bitmap writes during startup",
+        "The bitmap of a mirror is there before its job, and is never `recording`: the filter sets it.";
+    FlatQueryBlock = "flat-query-block", (11, 0), Arguments, Measured, "",
+        "query-block takes `flat`.";
+    StreamLeavesWritable = "stream-leaves-writable", (11, 0), Fields, Measured, "",
+        "The image of a stream that was read-only before is not made so again.";
 }
 
 impl Change {

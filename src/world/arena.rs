@@ -70,11 +70,13 @@ ids! {
 /// Numbered slots. A freed number of an arena that never reuses one stays free for ever, so a stale id is noticed.
 ///
 /// Each slot remembers the hash of its thing until somebody has it to change, and the arena that of all slots.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Arena<I, T> {
     slots: Vec<Slot<T>>,
     digest: Digest,
     reuse: bool,
+    /// All slots before this one are taken, if slots are used again.
+    taken: usize,
     id: std::marker::PhantomData<I>,
 }
 
@@ -89,6 +91,14 @@ impl<I, T: Hash> Hash for Arena<I, T> {
         state.write_u64(self.digest.of(|hasher| self.slots.hash(hasher)));
     }
 }
+
+impl<I, T: PartialEq> PartialEq for Arena<I, T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.slots == other.slots && self.reuse == other.reuse
+    }
+}
+
+impl<I, T: Eq> Eq for Arena<I, T> {}
 
 impl<T: PartialEq> PartialEq for Slot<T> {
     fn eq(&self, other: &Self) -> bool {
@@ -108,43 +118,58 @@ impl<I: Copy + From<u32> + Into<u32> + std::fmt::Debug, T: Clone> Arena<I, T> {
     /// An arena whose ids are never given twice: for things that others may hold on to.
     #[must_use]
     pub fn unique() -> Self {
-        Arena { slots: Vec::new(), digest: Digest::default(), reuse: false, id: std::marker::PhantomData }
+        Arena { slots: Vec::new(), digest: Digest::default(), reuse: false, taken: 0, id: std::marker::PhantomData }
     }
 
     /// An arena that gives the lowest free id: for short-lived things, so that equal situations have equal ids.
     #[must_use]
     pub fn reusing() -> Self {
-        Arena { slots: Vec::new(), digest: Digest::default(), reuse: true, id: std::marker::PhantomData }
+        Arena { slots: Vec::new(), digest: Digest::default(), reuse: true, taken: 0, id: std::marker::PhantomData }
     }
 
     /// Puts a thing into a slot.
     pub fn insert(&mut self, value: T) -> I {
         self.digest.clear();
-        let free = if self.reuse { self.slots.iter().position(|slot| slot.thing.is_none()) } else { None };
-        let slot = free.unwrap_or_else(|| {
-            self.slots.push(Slot { thing: None, digest: Digest::default() });
-            self.slots.len() - 1
-        });
-        self.slots[slot] = Slot { thing: Some(Arc::new(value)), digest: Digest::default() };
+        let maybe_free = if self.reuse { self.slots.get(self.taken..).unwrap_or_default() } else { &[] };
+        let free = maybe_free.iter().position(|slot| slot.thing.is_none());
+        let slot = free.map_or(self.slots.len(), |i| self.taken + i);
+        let made = Slot { thing: Some(Arc::new(value)), digest: Digest::default() };
+        match self.slots.get_mut(slot) {
+            Some(free) => *free = made,
+            None => self.slots.push(made),
+        }
+        self.taken = slot + 1;
         I::from(u32::try_from(slot).expect("fewer than 2^32 slots"))
     }
 
     /// Takes a thing out.
     pub fn remove(&mut self, id: I) -> Option<T> {
+        self.take_out(id).map(Arc::unwrap_or_clone)
+    }
+
+    /// Takes a thing out that nobody wants any more.
+    pub fn free(&mut self, id: I) {
+        drop(self.take_out(id));
+    }
+
+    fn take_out(&mut self, id: I) -> Option<Arc<T>> {
         self.digest.clear();
         let slot: u32 = id.into();
-        let taken = self.slots.get_mut(slot as usize)?;
-        taken.digest.clear();
-        let taken = taken.thing.take().map(Arc::unwrap_or_clone);
+        let slot = slot as usize;
+        let freed = self.slots.get_mut(slot)?;
+        freed.digest.clear();
+        let thing = freed.thing.take();
+        self.taken = self.taken.min(slot);
         if self.reuse {
             while matches!(self.slots.last(), Some(Slot { thing: None, .. })) {
                 self.slots.pop();
             }
         }
-        taken
+        thing
     }
 
     /// The thing, if it still exists.
+    #[inline]
     #[must_use]
     pub fn get(&self, id: I) -> Option<&T> {
         let slot: u32 = id.into();
@@ -152,13 +177,18 @@ impl<I: Copy + From<u32> + Into<u32> + std::fmt::Debug, T: Clone> Arena<I, T> {
     }
 
     /// The thing, to be changed, if it still exists.
+    #[inline]
     pub fn get_mut(&mut self, id: I) -> Option<&mut T> {
         self.digest.clear();
         let slot: u32 = id.into();
-        self.slots.get_mut(slot as usize).and_then(|slot| {
-            slot.digest.clear();
-            slot.thing.as_mut().map(Arc::make_mut)
-        })
+        let slot = self.slots.get_mut(slot as usize)?;
+        slot.digest.clear();
+        let thing = slot.thing.as_mut()?;
+        // Hardly ever another world has it as well: to copy it stands out of the way of those who only look whether one does.
+        if !thing.is_unique() {
+            unshare(thing);
+        }
+        Arc::get_mut(thing)
     }
 
     /// All things with their ids, in order of id.
@@ -208,6 +238,7 @@ impl<I, T: Rebase + Clone> Rebase for Arena<I, T> {
 
 impl<I: Copy + From<u32> + Into<u32> + std::fmt::Debug, T: Clone> std::ops::Index<I> for Arena<I, T> {
     type Output = T;
+    #[inline]
     fn index(&self, id: I) -> &T {
         self.get(id).unwrap_or_else(|| used_after_free(&id))
     }
@@ -218,6 +249,13 @@ impl<I: Copy + From<u32> + Into<u32> + std::fmt::Debug, T: Clone> std::ops::Inde
     fn index_mut(&mut self, id: I) -> &mut T {
         self.get_mut(id).unwrap_or_else(|| used_after_free(&id))
     }
+}
+
+/// Takes a copy of what another world has as well.
+#[cold]
+#[inline(never)]
+fn unshare<T: Clone>(thing: &mut Arc<T>) {
+    *thing = Arc::new(T::clone(thing));
 }
 
 /// Ends the step: QEMU would go on with what stands in that memory now.

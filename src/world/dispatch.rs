@@ -12,12 +12,13 @@ use crate::trace::Later;
 use crate::world::block::graph::GraphFrame;
 use crate::world::job::txn::TxnFrame;
 
-// A frame is one of a file, so that two tables of jumps say what runs. The `run` of those through which all I/O goes stands in this function
-// (`inline(always)`): to call it would cost a run some per cent.
+// A frame is one of a file, so that two tables of jumps say what runs. The `run` of those through which all I/O goes stands in this function,
+// and this one in the loop that runs coroutines (`inline(always)`): to call them would cost a run some per cent.
 macro_rules! run_frames {
     ($($(#[$when:meta])? $file:ident($($path:ident)::+) $($moves:ident)?,)*) => {
         impl Frame {
             /// Runs the frame.
+            #[inline(always)]
             pub(super) fn run(self, w: &mut World) -> Flow {
                 match self {
                 Frame::Poll(_) => unreachable!("only the main thread polls, and its step looks for this frame itself"),
@@ -81,6 +82,14 @@ macro_rules! run_frames {
 }
 
 files_with_frames!(run_frames);
+
+impl Frame {
+    /// [`Frame::run`], called: for who runs few frames.
+    #[inline(never)]
+    pub(super) fn call(self, w: &mut World) -> Flow {
+        self.run(w)
+    }
+}
 
 impl World {
     pub(super) fn run_bh(&mut self, bh: Bh, ctx: Ctx) -> Flow {

@@ -23,9 +23,9 @@ pub enum Output {
     Reply {
         /// When it was put out.
         time: Instant,
-        /// The client.
+        /// Number of the monitor's client that gets it.
         client: u32,
-        /// The whole reply.
+        /// The whole object: `return` or `error`, and `id`.
         reply: Json,
     },
     /// Text on the standard output of the process.
@@ -64,7 +64,7 @@ pub enum Event {
     JobStatus {
         /// `id`: what the client called the job.
         id: Arc<str>,
-        /// Its new state.
+        /// `status`
         status: JobStatus,
     },
     /// Any other.

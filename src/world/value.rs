@@ -55,7 +55,7 @@ pub enum Val {
     Json(Result<Json, QmpError>),
     /// A number such as a length.
     Num(Ret<u64>),
-    /// A truth.
+    /// A condition that was looked at.
     Bool(bool),
     /// What opening an image, or another operation with a message of its own, came to.
     Opened(Result<Vec<StoredBitmap>, Fault>),
@@ -68,31 +68,45 @@ pub(in crate::world) trait Returned: Sized {
 
     /// The value, or what it is instead.
     fn from_val(value: Val) -> Result<Self, Val>;
+
+    /// The value, where it can be had without taking what holds it.
+    #[inline]
+    fn copied(_: &Val) -> Option<Self> {
+        None
+    }
 }
 
 macro_rules! returned {
-    ($($type:ty = $what:literal: $($pattern:pat => $value:expr),*;)*) => {
+    ($($type:ty = $what:literal $([$as_is:pat => $copy:expr])?: $($pattern:pat => $value:expr),*;)*) => {
         $(impl Returned for $type {
             const WHAT: &'static str = $what;
 
+            #[inline]
             fn from_val(value: Val) -> Result<Self, Val> {
                 match value {
                     $($pattern => Ok($value),)*
                     other => Err(other),
                 }
             }
+
+            $(
+                #[inline]
+                fn copied(value: &Val) -> Option<Self> {
+                    if let $as_is = value { Some($copy) } else { None }
+                }
+            )?
         })*
     };
 }
 
 returned! {
-    Ret = "a status":
+    Ret = "a status" [Val::Ret(ret) => *ret]:
         Val::Ret(ret) => ret,
         Val::None => Ok(()),
         Val::Done(done) => done.map_err(|err| err.errno.unwrap_or(Errno::EIO));
     Ret<Data> = "data": Val::Data(data) => data, Val::Ret(Err(errno)) => Err(errno);
-    Ret<BlockStatus> = "a block status": Val::Status(status) => status;
-    Ret<u64> = "a number": Val::Num(number) => number;
+    Ret<BlockStatus> = "a block status" [Val::Status(status) => *status]: Val::Status(status) => status;
+    Ret<u64> = "a number" [Val::Num(number) => *number]: Val::Num(number) => number;
     Result<NodeId, QmpError> = "a node or an error": Val::Node(node) => node;
     Result<BackendId, QmpError> = "a backend or an error": Val::Backend(blk) => blk;
     Result<JobId, QmpError> = "a job or an error": Val::Job(job) => job;
@@ -149,7 +163,7 @@ impl Val {
         }
     }
 
-    /// A plain failure.
+    /// A failure that has a number and no words of its own.
     #[must_use]
     pub fn err(errno: Errno) -> Val {
         Val::Ret(Err(errno))

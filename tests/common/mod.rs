@@ -8,7 +8,7 @@ use blockjob_sim::sim;
 use blockjob_sim::sim::outcome::{Outcome, Run, RunOptions};
 use blockjob_sim::trace::compare::{ClientLine, client_lines, first_difference};
 use blockjob_sim::trace::jsonl::parse_client;
-use blockjob_sim::trace::{Level, Phase, Record, RecordKind, text};
+use blockjob_sim::trace::{Level, Record, RecordKind, RequestPhase, text};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -155,7 +155,7 @@ pub fn race(plan: &Plan, seed: u64) -> String {
     assert_eq!(run.outcome, Outcome::Passed, "{}\nseed {seed}", run.outcome);
     let is_mark = |record: &&Record| !matches!(&record.kind, RecordKind::Note(note) if note.what == "mark");
     lines(run.trace.iter().skip_while(is_mark).filter(|record| match &record.kind {
-        RecordKind::Request { bytes, phase, .. } => *bytes >= 65_536 && *phase != Phase::Submit,
+        RecordKind::Request { bytes, phase, .. } => *bytes >= 65_536 && *phase != RequestPhase::Submit,
         RecordKind::JobPause { .. } | RecordKind::Drain { .. } => false,
         _ => true,
     }))

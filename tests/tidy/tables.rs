@@ -201,6 +201,7 @@ pub const KNOWS_NO_JOB: &[&str] = &[
     "src/world/job/verbs.rs",
     "src/world/job/block_job.rs",
     "src/world/job/commands.rs",
+    "src/world/blockdev/transaction.rs",
 ];
 
 /// What types of jobs are called, and what starts them. `commit` alone is also what a job does when all of its group succeeded.
@@ -224,7 +225,6 @@ pub const LOOKS_AT_DRIVERS: &[(&str, &str)] = &[
     ("src/world/block/edges.rs", "a quorum lists its children, and qcow2 knows whether it has a backing file"),
     ("src/world/block/dirty_bitmap.rs", "only qcow2 stores bitmaps"),
     ("src/world/aio/open_orders.rs", "faults that are open are those of blkdebug's rules"),
-    ("src/world/watch/feed.rs", "a backup's filter holds what is still to be copied"),
 ];
 
 /// Exceptions there may be.

@@ -19,7 +19,7 @@ enum Runs {
     #[default]
     Empty,
     One(Run),
-    Many(Arc<Vec<Run>>),
+    Many(triomphe::Arc<Vec<Run>>),
 }
 
 impl Data {
@@ -76,7 +76,7 @@ impl Data {
 
     /// The first `byte_len` bytes of the rendering of a table.
     #[must_use]
-    pub fn table(table: Arc<Table>, byte_len: u64, tag: WriteTag) -> Data {
+    pub fn table(table: triomphe::Arc<Table>, byte_len: u64, tag: WriteTag) -> Data {
         Data::of(Fill::Table { table, start: 0 }, byte_len, tag)
     }
 
@@ -221,9 +221,9 @@ impl Data {
         match &mut self.runs {
             Runs::Empty => self.runs = Runs::One(run),
             Runs::One(last) if last.continues(&run) => last.len += run.len,
-            Runs::One(last) => self.runs = Runs::Many(Arc::new(vec![last.clone(), run])),
+            Runs::One(last) => self.runs = Runs::Many(triomphe::Arc::new(vec![last.clone(), run])),
             Runs::Many(runs) => {
-                let runs = Arc::make_mut(runs);
+                let runs = triomphe::Arc::make_mut(runs);
                 match runs.last_mut() {
                     Some(last) if last.continues(&run) => last.len += run.len,
                     _ => runs.push(run),
@@ -301,7 +301,7 @@ impl Data {
     /// The table that this is, shared, if it is one whole table of `width` bytes an entry, from its start to behind
     /// its last stored entry.
     #[must_use]
-    pub fn as_table(&self, width: u8) -> Option<Arc<Table>> {
+    pub fn as_table(&self, width: u8) -> Option<triomphe::Arc<Table>> {
         match &self.runs {
             Runs::One(Run { fill: Fill::Table { table, start: 0 }, len, .. })
                 if table.width == width && table.ends_within(*len) =>
@@ -315,7 +315,7 @@ impl Data {
     /// The bytes as a table of `width` bytes an entry, however they are held; shared where [`Data::as_table`] can.
     /// Costs what is not zero. A number cut by the end is filled up with zero bytes; indices end at `u32::MAX`.
     #[must_use]
-    pub fn to_table(&self, width: u8) -> Arc<Table> {
+    pub fn to_table(&self, width: u8) -> triomphe::Arc<Table> {
         if let Some(table) = self.as_table(width) {
             return table;
         }
@@ -338,7 +338,7 @@ impl Data {
                 at = end;
             }
         }
-        Arc::new(table)
+        triomphe::Arc::new(table)
     }
 
     /// Entry `index` of the bytes as a table, read from `piece`, which begins at byte `at`, where that holds it all.

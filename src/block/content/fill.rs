@@ -31,8 +31,8 @@ pub enum Fill {
     },
     /// Bytes of the rendering of a table.
     Table {
-        /// The table.
-        table: Arc<Table>,
+        /// The entries, shared with whoever else holds them.
+        table: triomphe::Arc<Table>,
         /// Byte of the rendering at which the run begins.
         start: u64,
     },
@@ -144,7 +144,7 @@ impl Fill {
                 Arc::ptr_eq(a, b) && *from as u64 + offset == *to as u64
             }
             (Fill::Table { table: a, start: from }, Fill::Table { table: b, start: to }) => {
-                Arc::ptr_eq(a, b) && from.checked_add(offset) == Some(*to)
+                triomphe::Arc::ptr_eq(a, b) && from.checked_add(offset) == Some(*to)
             }
             _ => false,
         }

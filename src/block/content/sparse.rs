@@ -4,7 +4,7 @@ use super::{Data, Fill, Run, WriteTag};
 use crate::base::Digest;
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use triomphe::Arc;
 
 /// Extents a leaf may hold. A write after a clone copies one leaf and the list of leaves.
 const LEAF_MAX: usize = 32;

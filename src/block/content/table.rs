@@ -5,7 +5,7 @@ use rustc_hash::FxHasher;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::ops::RangeInclusive;
-use std::sync::Arc;
+use triomphe::Arc;
 
 /// Entries of a page.
 const PAGE: u32 = 32;
@@ -85,12 +85,31 @@ impl Table {
             let page_start = u64::from(number) * u64::from(PAGE);
             let stop = end.min(page_start + u64::from(PAGE));
             let place = self.position(number);
-            let mut cells = place.map_or([0; PAGE as usize], |place| *self.pages[place].cells);
-            for index in at..stop {
-                let cell = &mut cells[(index - page_start) as usize];
-                *cell = new(index as u32, *cell) & mask;
+            let (from, to) = ((at - page_start) as usize, (stop - page_start) as usize);
+            let mut change = |cells: &mut [u64; PAGE as usize]| {
+                for (cell, index) in cells[from..to].iter_mut().zip(at as u32..) {
+                    *cell = new(index, *cell) & mask;
+                }
+            };
+            // A page that no clone shares is changed where it stands.
+            match place.map(|place| (place, Arc::get_mut(&mut self.pages[place].cells))) {
+                Ok((place, Some(cells))) => {
+                    change(cells);
+                    if cells.iter().all(|&value| value == 0) {
+                        self.pages.remove(place);
+                    }
+                }
+                Ok((place, None)) => {
+                    let mut cells = *self.pages[place].cells;
+                    change(&mut cells);
+                    self.put(Ok(place), number, cells);
+                }
+                Err(place) => {
+                    let mut cells = [0; PAGE as usize];
+                    change(&mut cells);
+                    self.put(Err(place), number, cells);
+                }
             }
-            self.put(place, number, cells);
             at = stop;
         }
     }
@@ -100,10 +119,7 @@ impl Table {
         let empty = cells.iter().all(|&value| value == 0);
         match place {
             Ok(at) if empty => drop(self.pages.remove(at)),
-            Ok(at) => match Arc::get_mut(&mut self.pages[at].cells) {
-                Some(old) => *old = cells,
-                None => self.pages[at].cells = Arc::new(cells),
-            },
+            Ok(at) => self.pages[at].cells = Arc::new(cells),
             Err(_) if empty => {}
             Err(at) => self.pages.insert(at, Page { number, cells: Arc::new(cells) }),
         }
@@ -140,6 +156,24 @@ impl Table {
     /// Whether one of the entries that are not 0 is such.
     pub fn any(&self, is: impl Fn(u64) -> bool) -> bool {
         self.pages.iter().any(|page| page.cells.iter().any(|&value| value != 0 && is(value)))
+    }
+
+    /// Whether one of the `n` entries from `first` on that are not 0 is such.
+    pub fn any_in(&self, first: u32, n: u32, is: impl Fn(u64) -> bool) -> bool {
+        let (mut at, end) = (u64::from(first), u64::from(first) + u64::from(n));
+        while at < end {
+            let number = at as u32 / PAGE;
+            let page_start = u64::from(number) * u64::from(PAGE);
+            let stop = end.min(page_start + u64::from(PAGE));
+            if let Ok(place) = self.position(number) {
+                let cells = &self.pages[place].cells[(at - page_start) as usize..(stop - page_start) as usize];
+                if cells.iter().any(|&value| value != 0 && is(value)) {
+                    return true;
+                }
+            }
+            at = stop;
+        }
+        false
     }
 
     /// How many entries are not 0.
@@ -274,6 +308,9 @@ mod tests {
             let pairs = |map: &BTreeMap<u32, u64>| map.iter().map(|(&i, &v)| (i, v)).collect::<Vec<_>>();
             prop_assert_eq!(table.iter().collect::<Vec<_>>(), pairs(&naive));
             prop_assert_eq!(table.count(), naive.len());
+            let odd = |value: u64| value % 2 == 1;
+            let naive_any = naive.range(from..from + len).any(|(_, &value)| odd(value));
+            prop_assert_eq!(table.any_in(from, len, odd), naive_any);
             let part: Vec<(u32, u64)> = naive.range(from..=from + len).rev().map(|(&i, &v)| (i, v)).collect();
             prop_assert_eq!(table.range(from..=from + len).rev().collect::<Vec<_>>(), part);
             let mut same = Table::new(width);

@@ -4,7 +4,7 @@ use super::*;
 use proptest::prelude::*;
 use rustc_hash::FxHasher;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use triomphe::Arc;
 
 /// Bytes of the modelled file; long enough for contents of several leaves.
 const SIZE: u64 = 1200;

@@ -7,7 +7,7 @@ use super::op::Ask;
 use crate::base::errno::Errno;
 use crate::block::content::{Data, Table, WriteTag};
 use crate::block::event::BlkdebugEvent;
-use std::sync::Arc;
+use triomphe::Arc;
 
 /// One of the two caches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -276,6 +276,11 @@ impl Cx<'_> {
     /// An entry of a held table.
     pub fn entry(&self, held: Held, index: u64) -> u64 {
         self.slot(held).map_or(0, |slot| slot.table.get(index as u32))
+    }
+
+    /// Whether one of the `n` entries of a held table from `index` on that are not 0 is such.
+    pub fn any_entry(&self, held: Held, index: u64, n: u64, is: impl Fn(u64) -> bool) -> bool {
+        self.slot(held).is_some_and(|slot| slot.table.any_in(index as u32, n as u32, is))
     }
 
     /// Sets an entry of a held table.

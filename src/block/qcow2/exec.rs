@@ -10,7 +10,6 @@ use crate::block::content::{Data, Table};
 use crate::block::event::BlkdebugEvent;
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
 
 /// Why an operation failed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -116,9 +115,9 @@ impl<T> Caught<T> for Res<T> {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Undo {
     L1(u32, u64),
-    L1Table(Arc<Table>),
+    L1Table(triomphe::Arc<Table>),
     Reft(u32, u64),
-    ReftTable(Arc<Table>),
+    ReftTable(triomphe::Arc<Table>),
     /// Entry of a cached table.
     Entry(Which, u32, u32, u64),
     /// What is kept about a slot's table.
@@ -160,6 +159,12 @@ impl Exec {
 
     pub fn next_event(&mut self) -> Option<BlkdebugEvent> {
         self.events.pop_front()
+    }
+
+    /// Whether events are due before anything else.
+    #[inline]
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
     }
 
     /// What the procedure needs, after [`Exec::run`] gave nothing.
@@ -226,9 +231,9 @@ impl Exec {
 impl Qcow2 {
     fn take_back(&mut self, step: Undo) {
         match step {
-            Undo::L1(index, old) => Arc::make_mut(&mut self.l1).set(index, old),
+            Undo::L1(index, old) => triomphe::Arc::make_mut(&mut self.l1).set(index, old),
             Undo::L1Table(old) => self.l1 = old,
-            Undo::Reft(index, old) => Arc::make_mut(&mut self.reftable).set(index, old),
+            Undo::Reft(index, old) => triomphe::Arc::make_mut(&mut self.reftable).set(index, old),
             Undo::ReftTable(old) => self.reftable = old,
             Undo::Entry(which, slot, index, old) => self.tables[which as usize].set_entry(slot, index, old),
             Undo::Place(which, old) => self.tables[which as usize].set_place(old),

@@ -119,7 +119,7 @@ pub enum Ask {
     Start {
         /// Which of the operation's tasks it is.
         slot: u32,
-        /// The operation.
+        /// What runs beside the operation that asks (`AioTask`).
         task: Box<Op>,
     },
     /// Park until one of the started operations is done; [`Op::task_done`] is called before coming back.
@@ -216,7 +216,8 @@ pub enum Out {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Op {
     ex: Exec,
-    due: Option<Ask>,
+    /// What it asks when the events before it have been fired.
+    due: Option<Box<Ask>>,
     after_event: bool,
     kind: OpKind,
 }
@@ -233,18 +234,19 @@ enum OpKind {
     CopyTo(Box<CopyToOp>),
     Zeroes(ZeroesOp),
     Status(StatusOp),
-    Locked(LockedOp),
+    Locked(Box<LockedOp>),
     Truncate(Box<TruncateOp>),
     Create(Box<CreateOp>),
 }
 
 impl Op {
+    #[inline]
     fn new(kind: OpKind) -> Op {
         Op { ex: Exec::default(), due: None, after_event: false, kind }
     }
 
     fn locked(what: Locked) -> Op {
-        Op::new(OpKind::Locked(LockedOp::new(what)))
+        Op::new(OpKind::Locked(Box::new(LockedOp::new(what))))
     }
 
     /// `qcow2_open`: into a [`Qcow2::new`]. Gives [`Out::Opened`].
@@ -261,12 +263,14 @@ impl Op {
     }
 
     /// `qcow2_co_preadv_part`. Gives [`Out::Data`].
+    #[inline]
     #[must_use]
     pub fn preadv(offset: u64, bytes: u64) -> Op {
         Op::new(OpKind::Read(Box::new(ReadOp::new(offset, bytes))))
     }
 
     /// `qcow2_co_pwritev_part`
+    #[inline]
     #[must_use]
     pub fn pwritev(offset: u64, data: Data) -> Op {
         Op::new(OpKind::Write(Box::new(WriteOp::new(offset, data))))
@@ -291,6 +295,7 @@ impl Op {
     }
 
     /// `qcow2_co_pwrite_zeroes`: aligned to clusters, or inside of one. `ENOTSUP` asks the caller to write a buffer.
+    #[inline]
     #[must_use]
     pub fn pwrite_zeroes(offset: u64, bytes: u64, may_unmap: bool) -> Op {
         Op::new(OpKind::Zeroes(ZeroesOp::new(offset, bytes, may_unmap)))
@@ -303,12 +308,14 @@ impl Op {
     }
 
     /// `qcow2_co_flush_to_os`
+    #[inline]
     #[must_use]
     pub fn flush_to_os() -> Op {
         Op::locked(Locked::FlushToOs)
     }
 
     /// `qcow2_co_block_status`. Gives [`Out::Status`], without `ALLOCATED`, which the generic layer adds.
+    #[inline]
     #[must_use]
     pub fn block_status(offset: u64, bytes: u64) -> Op {
         Op::new(OpKind::Status(StatusOp::new(offset, bytes)))
@@ -376,22 +383,29 @@ impl Op {
     }
 
     /// Goes on with the answer to the last [`Ask`]; first with [`Got::Done`]. Not to be called after [`Ask::Done`].
-    pub fn resume(&mut self, q: &mut Qcow2, got: Got) -> Ask {
-        let mut got = if std::mem::take(&mut self.after_event) { None } else { Some(got) };
-        loop {
-            if let Some(event) = self.ex.next_event() {
-                self.after_event = true;
-                return Ask::Event(event);
-            }
-            if let Some(ask) = self.due.take() {
-                return ask;
-            }
-            let mut answer = got.take().unwrap_or(Got::Done);
-            if self.ex.is_waiting() {
-                self.ex.answer(std::mem::replace(&mut answer, Got::Done));
-            }
-            self.due = Some(self.step(q, answer));
+    pub fn resume(&mut self, q: &mut Qcow2, mut got: Got) -> Ask {
+        if std::mem::take(&mut self.after_event) {
+            return self.event_or_due();
         }
+        if self.ex.is_waiting() {
+            self.ex.answer(std::mem::replace(&mut got, Got::Done));
+        }
+        let ask = self.step(q, got);
+        if !self.ex.has_events() {
+            return ask;
+        }
+        self.due = Some(Box::new(ask));
+        self.event_or_due()
+    }
+
+    /// The next event, or what is asked when all have been fired.
+    #[cold]
+    fn event_or_due(&mut self) -> Ask {
+        if let Some(event) = self.ex.next_event() {
+            self.after_event = true;
+            return Ask::Event(event);
+        }
+        *self.due.take().expect("a step that fires events asks for something after them")
     }
 
     /// Whether its callback takes an `Error`, so that what it says when it fails reaches the client. All others give an errno.
@@ -444,7 +458,7 @@ pub(super) struct Pool {
     pub on: bool,
     busy: u32,
     next: u32,
-    /// The first failure.
+    /// `ret` of the first task that failed.
     pub failed: Option<Fault>,
 }
 

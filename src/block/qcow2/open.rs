@@ -237,6 +237,9 @@ impl Cx<'_> {
             return einval("Reference count entry width too large; may not exceed 64 bits");
         }
         check_simulated(header)?;
+        // The procedure runs again for each answer: what was noted by the run before serves again.
+        let known = &self.q.sc.options;
+        let options_kept = if **known == *options { known.clone() } else { Arc::new(options.clone()) };
         *self.q.sc = Scalars {
             version: header.version as u32,
             cluster_bits: header.cluster_bits as u32,
@@ -253,8 +256,22 @@ impl Cx<'_> {
             writable: options.writable,
             discard_request: options.discard_request,
             discard_no_unref: options.discard_no_unref,
-            options: Arc::new(options.clone()),
-            ..Scalars::default()
+            options: options_kept,
+            names: Arc::default(),
+            max_reft_index: 0,
+            free_cluster_index: 0,
+            free_byte_offset: 0,
+            l2_slice_size: 0,
+            lazy_refcounts: false,
+            prealloc_checked: false,
+            prealloc: false,
+            nb_bitmaps: 0,
+            bitmap_dir_offset: 0,
+            bitmap_dir_size: 0,
+            discards: Vec::new(),
+            allocs: Vec::new(),
+            next_alloc: 0,
+            corruption: None,
         };
         self.q.caches = Default::default();
         let sc = &self.q.sc;
@@ -279,7 +296,7 @@ impl Cx<'_> {
 
     fn read_l1(&mut self) -> Res {
         let Scalars { l1_offset, l1_size, .. } = *self.q.sc;
-        let mut l1 = Arc::new(Table::new(8));
+        let mut l1 = triomphe::Arc::new(Table::new(8));
         if l1_size > 0 {
             l1 = self.read(l1_offset, l1_size * 8).say("Could not read L1 table")?.to_table(8);
         }

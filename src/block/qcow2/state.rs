@@ -253,8 +253,8 @@ impl Corruption {
 pub struct Qcow2 {
     pub(super) sc: Tracked,
     pub(super) caches: [CacheState; 2],
-    pub(super) l1: Arc<Table>,
-    pub(super) reftable: Arc<Table>,
+    pub(super) l1: triomphe::Arc<Table>,
+    pub(super) reftable: triomphe::Arc<Table>,
     pub(super) tables: [Cache; 2],
     /// Room for the undo list of a procedure; empty between procedures.
     pub(super) scratch: Vec<Undo>,

@@ -66,7 +66,7 @@ pub enum Report {
 /// The part of the read data that has to hold one byte value (`-P`, `-s`, `-l`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Verify {
-    /// The byte.
+    /// `-P`: the byte that is written, or expected to be read.
     pub pattern: u8,
     /// Start of the part, in bytes from the start of the data.
     pub start: u64,

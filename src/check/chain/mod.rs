@@ -17,7 +17,7 @@ use crate::world::arena::{JobId, NodeId};
 use crate::world::block::backend::BlkRequest;
 use crate::world::watch::chains::{ChainBegins, ChainEnds, ChainKind, Excuse, Layer};
 use crate::world::watch::feed::Seen;
-use crate::world::watch::kinds::{Kind, Kinds};
+use crate::world::watch::kinds::{SeenKind, SeenKinds};
 use std::sync::Arc;
 
 /// The invariants that are judged here.
@@ -49,7 +49,7 @@ struct Followed {
     pivoted: bool,
     /// Somebody else wrote to the layers or to the target, or exchanged them.
     shared: bool,
-    /// Another job may have made layers of it writable.
+    /// Another job, or the command that starts one, may have made layers of it writable.
     opened: bool,
     excuses: Vec<Excuse>,
 }
@@ -131,17 +131,18 @@ impl Followed {
 
 impl Chains {
     /// What it hears.
-    pub(super) const HEARS: Kinds = Kinds::of(&[
-        Kind::BackupBegins,
-        Kind::GuestBegin,
-        Kind::GuestEnd,
-        Kind::Changed,
-        Kind::PaddingLost,
-        Kind::ChainBegins,
-        Kind::ChainEnds,
-        Kind::Pivot,
-        Kind::Synced,
-        Kind::Excuse,
+    pub(super) const HEARS: SeenKinds = SeenKinds::of(&[
+        SeenKind::BackupBegins,
+        SeenKind::GuestBegin,
+        SeenKind::GuestEnd,
+        SeenKind::Changed,
+        SeenKind::Opened,
+        SeenKind::PaddingLost,
+        SeenKind::ChainBegins,
+        SeenKind::ChainEnds,
+        SeenKind::Pivot,
+        SeenKind::Synced,
+        SeenKind::Excuse,
     ]);
 
     /// Looks at one thing that happened.
@@ -163,6 +164,10 @@ impl Chains {
             Seen::Changed(node) => {
                 let changed = |job: &Followed| job.target != Some(*node) && world.stands_on(job.nodes[0], *node);
                 self.jobs.iter_mut().for_each(|job| job.shared |= changed(job));
+            }
+            Seen::Opened(node) => {
+                let opened = |job: &Followed| job.layers.iter().any(|(layer, ..)| layer == node);
+                self.jobs.iter_mut().for_each(|job| job.opened |= opened(job));
             }
             Seen::BackupBegins(begins) => {
                 let changes = |node: NodeId| {

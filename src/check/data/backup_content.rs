@@ -12,7 +12,7 @@ use crate::world::arena::{JobId, NodeId};
 use crate::world::block::backend::BlkRequest;
 use crate::world::watch::chains::Excuse;
 use crate::world::watch::feed::{BackupBegins, Seen, Settled};
-use crate::world::watch::kinds::{Kind, Kinds};
+use crate::world::watch::kinds::{SeenKind, SeenKinds};
 
 /// [`Invariant::BackupContent`]
 ///
@@ -56,13 +56,21 @@ impl BackupContent {
 
 impl Watch for BackupContent {
     const INVARIANT: Invariant = Invariant::BackupContent;
-    const HEARS: Kinds = Kinds::of(&[Kind::BackupBegins, Kind::Settled, Kind::GuestBegin, Kind::Changed, Kind::Excuse]);
+    const HEARS: SeenKinds = SeenKinds::of(&[
+        SeenKind::BackupBegins,
+        SeenKind::Settled,
+        SeenKind::GuestBegin,
+        SeenKind::Changed,
+        SeenKind::Excuse,
+    ]);
 
     fn see(&mut self, seen: &Seen, world: &World) -> Result<(), Broken> {
         match seen {
             Seen::BackupBegins(begins) => {
                 let shared = self.written_by_others(begins.target_node);
-                let below = |other: &BackupBegins| begins.discards && other.source_node == begins.source_node;
+                // An overlay may have come between the other's filter and its source, and this one discards there.
+                let below =
+                    |other: &BackupBegins| begins.discards && world.stands_on(begins.source_node, other.source_node);
                 self.jobs.iter_mut().filter(|other| below(&other.begins)).for_each(|other| other.shared = true);
                 self.jobs.push(Copied { begins: Kept::new((**begins).clone()), shared, page: None });
             }

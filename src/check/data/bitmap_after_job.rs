@@ -6,7 +6,7 @@ use crate::invariant::{Broken, Invariant};
 use crate::qmp::types::BitmapSyncMode;
 use crate::world::World;
 use crate::world::watch::feed::{BitmapEnd, Seen};
-use crate::world::watch::kinds::{Kind, Kinds};
+use crate::world::watch::kinds::{SeenKind, SeenKinds};
 
 /// [`Invariant::BitmapAfterJob`]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -14,7 +14,7 @@ pub struct BitmapAfterJob;
 
 impl Watch for BitmapAfterJob {
     const INVARIANT: Invariant = Invariant::BitmapAfterJob;
-    const HEARS: Kinds = Kinds::of(&[Kind::Settled]);
+    const HEARS: SeenKinds = SeenKinds::of(&[SeenKind::Settled]);
 
     fn see(&mut self, seen: &Seen, _world: &World) -> Result<(), Broken> {
         match seen {

@@ -10,7 +10,7 @@ use crate::qmp::types::{BitmapSyncMode, SyncMode};
 use crate::world::World;
 use crate::world::arena::{JobId, NodeId, TranId};
 use crate::world::watch::feed::{BackupBegins, Seen, Settled};
-use crate::world::watch::kinds::{Kind, Kinds};
+use crate::world::watch::kinds::{SeenKind, SeenKinds};
 use std::sync::Arc;
 
 /// A bitmap, and what its node read as when it was last clean.
@@ -148,19 +148,19 @@ impl BitmapCovers {
 
 impl Watch for BitmapCovers {
     const INVARIANT: Invariant = Invariant::BitmapCovers;
-    const HEARS: Kinds = Kinds::of(&[
-        Kind::BackupBegins,
-        Kind::Settled,
-        Kind::TranBegin,
-        Kind::TranEnd,
-        Kind::TranFailed,
-        Kind::Unrecorded,
-        Kind::BitmapFresh,
-        Kind::BitmapStale,
-        Kind::Changed,
-        Kind::PaddingLost,
-        Kind::ReadUndone,
-        Kind::ChainBegins,
+    const HEARS: SeenKinds = SeenKinds::of(&[
+        SeenKind::BackupBegins,
+        SeenKind::Settled,
+        SeenKind::TranBegin,
+        SeenKind::TranEnd,
+        SeenKind::TranFailed,
+        SeenKind::Unrecorded,
+        SeenKind::BitmapFresh,
+        SeenKind::BitmapStale,
+        SeenKind::Changed,
+        SeenKind::PaddingLost,
+        SeenKind::ReadUndone,
+        SeenKind::ChainBegins,
     ]);
 
     fn see(&mut self, seen: &Seen, world: &World) -> Result<(), Broken> {

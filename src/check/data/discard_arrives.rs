@@ -5,7 +5,7 @@ use crate::invariant::{Broken, Invariant};
 use crate::quirk::Quirk;
 use crate::world::arena::{CoId, NodeId};
 use crate::world::watch::feed::Seen;
-use crate::world::watch::kinds::{Kind, Kinds};
+use crate::world::watch::kinds::{SeenKind, SeenKinds};
 
 /// [`Invariant::DiscardArrives`]
 pub(in crate::check) const INVARIANT: Invariant = Invariant::DiscardArrives;
@@ -29,8 +29,8 @@ pub(in crate::check) struct DiscardArrives {
 
 impl DiscardArrives {
     /// What it hears.
-    pub(in crate::check) const HEARS: Kinds =
-        Kinds::of(&[Kind::GuestBegin, Kind::GuestEnd, Kind::Discards, Kind::DiscardSwallowed]);
+    pub(in crate::check) const HEARS: SeenKinds =
+        SeenKinds::of(&[SeenKind::GuestBegin, SeenKind::GuestEnd, SeenKind::Discards, SeenKind::DiscardSwallowed]);
 
     /// Looks at one thing that happened. QEMU 10.0.2 itself breaks it.
     pub(in crate::check) fn see(&mut self, seen: &Seen) -> Option<Wrong> {

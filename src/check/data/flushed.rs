@@ -5,7 +5,7 @@ use crate::invariant::{Broken, Invariant};
 use crate::world::World;
 use crate::world::arena::NodeId;
 use crate::world::watch::feed::Seen;
-use crate::world::watch::kinds::{Kind, Kinds};
+use crate::world::watch::kinds::{SeenKind, SeenKinds};
 
 /// [`Invariant::Flushed`]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -18,7 +18,7 @@ pub struct Flushed {
 
 impl Watch for Flushed {
     const INVARIANT: Invariant = Invariant::Flushed;
-    const HEARS: Kinds = Kinds::of(&[Kind::FlushSkipped, Kind::Flushed]);
+    const HEARS: SeenKinds = SeenKinds::of(&[SeenKind::FlushSkipped, SeenKind::Flushed]);
 
     fn see(&mut self, seen: &Seen, _world: &World) -> Result<(), Broken> {
         match seen {

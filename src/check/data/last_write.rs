@@ -9,7 +9,7 @@ use crate::world::block::backend::BlkRequest;
 use crate::world::block::driver::Driver;
 use crate::world::block::graph::Node;
 use crate::world::watch::feed::Seen;
-use crate::world::watch::kinds::{Kind, Kinds};
+use crate::world::watch::kinds::{SeenKind, SeenKinds};
 
 /// [`Invariant::LastWrite`]
 ///
@@ -38,14 +38,14 @@ fn discarded(node: NodeId, world: &World) -> bool {
 
 impl Watch for LastWrite {
     const INVARIANT: Invariant = Invariant::LastWrite;
-    const HEARS: Kinds = Kinds::of(&[
-        Kind::BackupBegins,
-        Kind::GuestBegin,
-        Kind::GuestEnd,
-        Kind::Changed,
-        Kind::PaddingLost,
-        Kind::ReadUndone,
-        Kind::ChainBegins,
+    const HEARS: SeenKinds = SeenKinds::of(&[
+        SeenKind::BackupBegins,
+        SeenKind::GuestBegin,
+        SeenKind::GuestEnd,
+        SeenKind::Changed,
+        SeenKind::PaddingLost,
+        SeenKind::ReadUndone,
+        SeenKind::ChainBegins,
     ]);
 
     fn see(&mut self, seen: &Seen, world: &World) -> Result<(), Broken> {

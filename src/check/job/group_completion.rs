@@ -6,7 +6,7 @@ use crate::job::status::JobStatus;
 use crate::world::World;
 use crate::world::arena::{JobId, TxnId};
 use crate::world::watch::feed::Seen;
-use crate::world::watch::kinds::{Kind, Kinds};
+use crate::world::watch::kinds::{SeenKind, SeenKinds};
 use std::sync::Arc;
 
 /// How far a job is in its ending.
@@ -42,7 +42,13 @@ impl GroupCompletion {
 
 impl Watch for GroupCompletion {
     const INVARIANT: Invariant = Invariant::GroupCompletion;
-    const HEARS: Kinds = Kinds::of(&[Kind::JobStatus, Kind::JobEnd, Kind::Settled, Kind::Cleaned, Kind::JobFreed]);
+    const HEARS: SeenKinds = SeenKinds::of(&[
+        SeenKind::JobStatus,
+        SeenKind::JobEnd,
+        SeenKind::Settled,
+        SeenKind::Cleaned,
+        SeenKind::JobFreed,
+    ]);
 
     fn see(&mut self, seen: &Seen, _world: &World) -> Result<(), Broken> {
         match seen {

@@ -6,7 +6,7 @@ use crate::job::status::{JobStatus, JobType};
 use crate::world::World;
 use crate::world::arena::JobId;
 use crate::world::watch::feed::Seen;
-use crate::world::watch::kinds::{Kind, Kinds};
+use crate::world::watch::kinds::{SeenKind, SeenKinds};
 use std::sync::Arc;
 
 /// A job that has not reached `null`.
@@ -55,26 +55,32 @@ impl JobEvents {
     fn progress(&mut self, job: JobId, current: u64, total: u64) -> Result<(), Broken> {
         let Some(told) = self.told(job) else { return Ok(()) };
         let was = std::mem::replace(&mut told.current, current);
-        let subject = format!("job {}", told.id);
+        let (subject, mirror) = (format!("job {}", told.id), told.kind == JobType::Mirror);
         if current < was {
             return Self::broken(subject, format!("its offset went back from {was} to {current}"));
         }
         if current > total {
-            return Self::broken(subject, format!("its offset {current} is beyond its length {total}"));
+            let beyond = Self::broken(subject, format!("its offset {current} is beyond its length {total}"));
+            return if mirror { beyond.map_err(whole_clusters) } else { beyond };
         }
         Ok(())
     }
 }
 
+/// It counts the whole clusters that it copied of its target, and not what it had to copy.
+fn whole_clusters(broken: Broken) -> Broken {
+    broken.known("mirror-counts-whole-clusters")
+}
+
 impl Watch for JobEvents {
     const INVARIANT: Invariant = Invariant::JobEvents;
-    const HEARS: Kinds = Kinds::of(&[Kind::JobStatus, Kind::JobEnd, Kind::Progress]);
+    const HEARS: SeenKinds = SeenKinds::of(&[SeenKind::JobStatus, SeenKind::JobEnd, SeenKind::Progress]);
 
     fn see(&mut self, seen: &Seen, _world: &World) -> Result<(), Broken> {
         match seen {
             Seen::JobStatus { job, id, to, kind, .. } => self.status(*job, id, *to, *kind),
             Seen::Progress { job, current, total } => self.progress(*job, *current, *total),
-            Seen::JobEnd { job, id, cancelled, failed, offset, len } => {
+            Seen::JobEnd { job, id, cancelled, failed, forgiven, offset, len } => {
                 let name = if *cancelled { "CANCELLED" } else { "COMPLETED" };
                 let subject = format!("job {id}");
                 let Some(told) = self.told(*job) else {
@@ -89,13 +95,12 @@ impl Watch for JobEvents {
                 if offset > len {
                     let mirror = told.kind == JobType::Mirror;
                     let beyond = Self::broken(subject, format!("{name} says offset {offset} beyond len {len}"));
-                    // It counts the whole clusters that it copied of its target, and not what it had to copy.
-                    let known = |broken: Broken| broken.known("mirror-counts-whole-clusters");
-                    return if mirror { beyond.map_err(known) } else { beyond };
+                    return if mirror { beyond.map_err(whole_clusters) } else { beyond };
                 }
                 if !cancelled && !failed && offset != len {
-                    let reason = format!("it succeeded with offset {offset} short of len {len}");
-                    return Self::broken(subject, reason);
+                    let short = Self::broken(subject, format!("it succeeded with offset {offset} short of len {len}"));
+                    let known = |broken: Broken| broken.known("mirror-forgives-a-failed-write");
+                    return if *forgiven { short.map_err(known) } else { short };
                 }
                 Ok(())
             }

@@ -5,7 +5,7 @@ use crate::invariant::{Broken, Invariant};
 use crate::job::status::{can_transition, verb_allowed};
 use crate::world::World;
 use crate::world::watch::feed::Seen;
-use crate::world::watch::kinds::{Kind, Kinds};
+use crate::world::watch::kinds::{SeenKind, SeenKinds};
 
 /// [`Invariant::JobTables`]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -13,7 +13,7 @@ pub struct JobTables;
 
 impl Watch for JobTables {
     const INVARIANT: Invariant = Invariant::JobTables;
-    const HEARS: Kinds = Kinds::of(&[Kind::JobStatus, Kind::Verb]);
+    const HEARS: SeenKinds = SeenKinds::of(&[SeenKind::JobStatus, SeenKind::Verb]);
 
     fn see(&mut self, seen: &Seen, _world: &World) -> Result<(), Broken> {
         match seen {

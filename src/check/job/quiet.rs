@@ -5,7 +5,7 @@ use crate::invariant::{Broken, Invariant};
 use crate::job::status::JobStatus;
 use crate::world::World;
 use crate::world::watch::feed::Seen;
-use crate::world::watch::kinds::{Kind, Kinds};
+use crate::world::watch::kinds::{SeenKind, SeenKinds};
 
 /// [`Invariant::PausedQuiet`]
 ///
@@ -15,7 +15,7 @@ pub struct PausedQuiet;
 
 impl Watch for PausedQuiet {
     const INVARIANT: Invariant = Invariant::PausedQuiet;
-    const HEARS: Kinds = Kinds::of(&[Kind::Copies]);
+    const HEARS: SeenKinds = SeenKinds::of(&[SeenKind::Copies]);
 
     fn see(&mut self, seen: &Seen, _world: &World) -> Result<(), Broken> {
         match seen {

@@ -5,7 +5,7 @@ use crate::invariant::{Broken, Invariant};
 use crate::world::World;
 use crate::world::arena::JobId;
 use crate::world::watch::feed::Seen;
-use crate::world::watch::kinds::{Kind, Kinds};
+use crate::world::watch::kinds::{SeenKind, SeenKinds};
 
 /// [`Invariant::ReadyOnce`]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -16,7 +16,7 @@ pub struct ReadyOnce {
 
 impl Watch for ReadyOnce {
     const INVARIANT: Invariant = Invariant::ReadyOnce;
-    const HEARS: Kinds = Kinds::of(&[Kind::JobEnd, Kind::ChainBegins, Kind::Ready]);
+    const HEARS: SeenKinds = SeenKinds::of(&[SeenKind::JobEnd, SeenKind::ChainBegins, SeenKind::Ready]);
 
     fn see(&mut self, seen: &Seen, _world: &World) -> Result<(), Broken> {
         match seen {

@@ -7,7 +7,7 @@ use crate::invariant::{Broken, Invariant};
 use crate::world::World;
 use crate::world::arena::{NodeId, TranId};
 use crate::world::watch::feed::{Seen, Standing};
-use crate::world::watch::kinds::{Kind, Kinds};
+use crate::world::watch::kinds::{SeenKind, SeenKinds};
 
 /// [`Invariant::TransactionUndone`]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -25,7 +25,7 @@ impl TransactionUndone {
 
 impl Watch for TransactionUndone {
     const INVARIANT: Invariant = Invariant::TransactionUndone;
-    const HEARS: Kinds = Kinds::of(&[Kind::TranBegin, Kind::TranEnd, Kind::TranFailed]);
+    const HEARS: SeenKinds = SeenKinds::of(&[SeenKind::TranBegin, SeenKind::TranEnd, SeenKind::TranFailed]);
 
     fn see(&mut self, seen: &Seen, world: &World) -> Result<(), Broken> {
         match seen {

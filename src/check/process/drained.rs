@@ -5,7 +5,7 @@ use crate::invariant::{Broken, Invariant};
 use crate::world::World;
 use crate::world::arena::NodeId;
 use crate::world::watch::feed::Seen;
-use crate::world::watch::kinds::{Kind, Kinds};
+use crate::world::watch::kinds::{SeenKind, SeenKinds};
 
 /// [`Invariant::Drained`]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -16,7 +16,8 @@ pub struct Drained {
 
 impl Watch for Drained {
     const INVARIANT: Invariant = Invariant::Drained;
-    const HEARS: Kinds = Kinds::of(&[Kind::Drained, Kind::DrainEnds, Kind::Undrained, Kind::RequestInDrain]);
+    const HEARS: SeenKinds =
+        SeenKinds::of(&[SeenKind::Drained, SeenKind::DrainEnds, SeenKind::Undrained, SeenKind::RequestInDrain]);
 
     fn see(&mut self, seen: &Seen, _world: &World) -> Result<(), Broken> {
         match seen {

@@ -5,7 +5,7 @@ use crate::invariant::{Broken, Invariant};
 use crate::world::World;
 use crate::world::arena::NodeId;
 use crate::world::watch::feed::Seen;
-use crate::world::watch::kinds::{Kind, Kinds};
+use crate::world::watch::kinds::{SeenKind, SeenKinds};
 
 /// [`Invariant::FaultsOnce`]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -15,7 +15,7 @@ pub struct FaultsOnce {
 
 impl Watch for FaultsOnce {
     const INVARIANT: Invariant = Invariant::FaultsOnce;
-    const HEARS: Kinds = Kinds::of(&[Kind::Fault]);
+    const HEARS: SeenKinds = SeenKinds::of(&[SeenKind::Fault]);
 
     fn see(&mut self, seen: &Seen, _world: &World) -> Result<(), Broken> {
         match seen {

@@ -3,9 +3,10 @@
 use crate::check::Watch;
 use crate::invariant::{Broken, Invariant};
 use crate::world::World;
+use crate::world::block::blockers::Blocker;
 use crate::world::block::edges::Parent;
 use crate::world::watch::feed::Seen;
-use crate::world::watch::kinds::{Kind, Kinds};
+use crate::world::watch::kinds::{SeenKind, SeenKinds};
 
 /// [`Invariant::NothingLeft`]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -13,13 +14,13 @@ pub struct NothingLeft;
 
 impl Watch for NothingLeft {
     const INVARIANT: Invariant = Invariant::NothingLeft;
-    const HEARS: Kinds = Kinds::of(&[Kind::JobFreed]);
+    const HEARS: SeenKinds = SeenKinds::of(&[SeenKind::JobFreed]);
 
     fn see(&mut self, seen: &Seen, world: &World) -> Result<(), Broken> {
         let Seen::JobFreed { job, id } = seen else { return Ok(()) };
         let left = |what: String| Self::broken(format!("job {id}"), format!("it was dismissed, and {what}"));
         for (_, node) in world.graph.nodes.iter() {
-            if node.op_blockers.contains(job) {
+            if node.op_blockers.contains(&Blocker::Job(*job)) {
                 return left(format!("it still blocks node {}", node.node_name));
             }
         }

@@ -7,10 +7,11 @@ use crate::cli::run::timeline::{self, Wanted};
 use crate::cli::{EXIT_USAGE, files};
 use crate::quirk::{Quirk, Quirks, TABLE};
 use crate::render::gallery::{CASES, CHAINS, Entry, Part, page};
-use crate::render::read::{RecKind, Source};
+use crate::render::read::{Rec, RecKind, Source};
 use crate::render::svg;
 use crate::sim::outcome::Runner;
 use crate::trace::Level;
+use crate::version::Version;
 use clap::Args;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +20,7 @@ const HALF: u64 = 620;
 
 /// Arguments of `gallery`.
 #[derive(Debug, Args)]
+#[command(after_help = "Exit codes:\n  0  all pictures are drawn\n  2  a mistake in the arguments or in a file")]
 pub(in crate::cli) struct GalleryArgs {
     /// Directory for the pictures and their page; it is created, and pictures of an older gallery are removed from it
     dir: PathBuf,
@@ -45,6 +47,7 @@ fn make(args: &GalleryArgs, runner: Runner, out: &Output) -> Result<usize, Strin
     let mut made: Vec<(String, String)> = Vec::new();
     let mut parts = vec![cases(args, runner, out, &mut made)?];
     parts.push(chains(args, runner, out, &mut made)?);
+    parts.extend(versions(args, runner, out, &mut made)?);
     let museum = museum(args, runner, out, &mut made)?;
     if !museum.entries.is_empty() {
         parts.push(museum);
@@ -133,6 +136,69 @@ fn chains(args: &GalleryArgs, runner: Runner, out: &Output, made: &mut Vec<(Stri
             .to_owned(),
         entries,
     })
+}
+
+/// The race of iotest 124 in each version of QEMU: pictures of the oldest and the newest side by side, and what a client of each reads.
+fn versions(
+    args: &GalleryArgs,
+    runner: Runner,
+    out: &Output,
+    made: &mut Vec<(String, String)>,
+) -> Result<Option<Part>, String> {
+    let (mut pictures, mut columns) = (Vec::new(), Vec::<(String, Vec<String>)>::new());
+    for version in Version::ALL {
+        let name = format!("race-of-{}", version.name().replace('.', "-"));
+        let file = args.scenarios.join("version").join(format!("{name}.yaml"));
+        if !file.is_file() {
+            return Ok(None);
+        }
+        let source = run(&file, Quirks::NONE, false, runner, out)?;
+        let begins = |record: &Rec| matches!(&record.kind, RecKind::Command { name, .. } if name == "transaction");
+        let from = source.records.iter().rposition(begins);
+        let read = read_by_client(&source.records[from.unwrap_or(0)..]);
+        match columns.iter_mut().find(|(_, other)| *other == read) {
+            Some((names, _)) => *names = format!("{names}, {version}"),
+            None => columns.push((version.to_string(), read)),
+        }
+        if [Version::V7_2, Version::V11_1].contains(&version) {
+            let (picture, heading) = (format!("version-{name}.svg"), Some(format!("QEMU {version}")));
+            made.push((picture.clone(), svg::draw(&source, &svg::Options { from, heading, width: Some(HALF) })));
+            pictures.push((format!("QEMU {version}"), picture));
+        }
+    }
+    let row = |cells: Vec<&str>| format!("| {} |\n", cells.join(" | "));
+    let mut table = row(columns.iter().map(|(names, _)| names.as_str()).collect());
+    table.push_str(&row(columns.iter().map(|_| "---").collect()));
+    for i in 0..columns.iter().map(|(_, read)| read.len()).max().unwrap_or(0) {
+        table.push_str(&row(columns.iter().map(|(_, read)| read.get(i).map_or("", String::as_str)).collect()));
+    }
+    let text = format!(
+        "Two incremental backups in a group; that of drive1 fails. What a client reads from the transaction on, in each version:\n\n{table}\n\
+         In 7.2 the job of the transaction's first action runs first, later that of its last."
+    );
+    let command = "blockjob-sim timeline sim-scenarios/version/race-of-7-2.yaml -o page.html".to_owned();
+    let entry = Entry { title: "The race of iotest 124 in 7.2 and 11.1".to_owned(), text, command, pictures };
+    Ok(Some(Part {
+        title: "Versions of QEMU".to_owned(),
+        text: "What a client sees of the same race in several versions, in the calm schedule.".to_owned(),
+        entries: vec![entry],
+    }))
+}
+
+/// What a client reads until it sends something else: the events and the reply, one a line.
+fn read_by_client(records: &[Rec]) -> Vec<String> {
+    let others = records.iter().skip(1).take_while(|record| !matches!(record.kind, RecKind::Command { .. }));
+    let line = |record: &Rec| match &record.kind {
+        RecKind::Reply { error, .. } => {
+            Some(error.as_ref().map_or("reply".to_owned(), |error| format!("error: {error}")))
+        }
+        RecKind::Event { name, subject, status, error, .. } => {
+            let what = status.as_deref().unwrap_or(name);
+            Some(format!("{subject} {what}{}", error.as_ref().map_or(String::new(), |error| format!(": {error}"))))
+        }
+        _ => None,
+    };
+    others.filter_map(line).collect()
 }
 
 fn museum(args: &GalleryArgs, runner: Runner, out: &Output, made: &mut Vec<(String, String)>) -> Result<Part, String> {

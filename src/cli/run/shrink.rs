@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 
 /// Arguments of `shrink`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes:\n  0  the smaller failure was printed or saved\n  1  the failure does not come about again\n  2  a mistake in the arguments or in the file"
+)]
 pub(in crate::cli) struct ShrinkArgs {
     /// The failure file
     file: PathBuf,

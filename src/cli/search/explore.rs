@@ -47,6 +47,20 @@ pub(in crate::cli) struct ExploreArgs {
     /// Print each listed trace, from where exploring starts
     #[arg(long)]
     traces: bool,
+    /// List and print this client trace only, named by the beginning of the hexadecimal number that stands behind its place
+    #[arg(long, value_name = "NUMBER", value_parser = identity)]
+    trace: Option<String>,
+}
+
+/// The beginning of the number of a client trace.
+fn identity(text: &str) -> Result<String, String> {
+    let digits = text.to_ascii_lowercase();
+    let fits = (1..=16).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if fits {
+        Ok(digits)
+    } else {
+        Err(format!("`{text}` is no number of a trace: expected up to 16 hexadecimal digits"))
+    }
 }
 
 /// A size as scenarios have it, in bytes.
@@ -63,7 +77,7 @@ pub(in crate::cli) fn explore(args: &ExploreArgs, out: &mut Output) -> u8 {
     one_schedule_only(&plan, out);
     // Invariants are always watched here: they cost little beside the search.
     let watch = args.watch.watch();
-    let level = args.traces.then_some(Level::Client);
+    let level = (args.traces || args.trace.is_some()).then_some(Level::Client);
     let options = RunOptions { level, quirks: watch.quirks(), check: true, ..RunOptions::default() };
     let start = match Start::of(&plan, &options) {
         Ok(start) => start,
@@ -96,8 +110,9 @@ pub(in crate::cli) fn explore(args: &ExploreArgs, out: &mut Output) -> u8 {
     }
     drop(search);
     out.print(&summary(&found, reduction));
+    let mut missed = false;
     if let Some(traces) = &found.traces {
-        list(args, &watch, (mode, &start, reduction), traces, out);
+        missed = !list(args, &watch, (mode, &start, reduction), traces, out);
     }
     let millis = searched.as_millis();
     out.remark(&format!(
@@ -108,6 +123,13 @@ pub(in crate::cli) fn explore(args: &ExploreArgs, out: &mut Output) -> u8 {
     ));
     if stop.asked() {
         return EXIT_INTERRUPTED;
+    }
+    if missed {
+        out.error(&format!(
+            "--trace: no client trace has a number that begins with {}",
+            args.trace.as_deref().unwrap_or("")
+        ));
+        return EXIT_USAGE;
     }
     if found.proved() { 0 } else { found.ends.iter().map(Outcome::exit_code).max().unwrap_or(0).max(1) }
 }
@@ -231,17 +253,19 @@ fn verdict(found: &Exhausted, bad: &[&Outcome]) -> String {
     rest + &passed
 }
 
-/// The client traces, each with the shortest choices that lead to it.
+/// The client traces, each with the shortest choices that lead to it. Whether there are those that were asked for.
 fn list(
     args: &ExploreArgs,
     watch: &WatchArgs,
     (mode, start, reduction): (u32, &Start, Reduction),
     traces: &[ClientTrace],
     out: &mut Output,
-) {
+) -> bool {
     let least = if reduction == Reduction::None { "" } else { "at least " };
-
-    for (number, trace) in traces.iter().take(args.list).enumerate() {
+    let number_of = |trace: &ClientTrace| format!("{:016x}", trace.digest.0);
+    let wanted = |trace: &ClientTrace| args.trace.as_ref().is_none_or(|begins| number_of(trace).starts_with(&**begins));
+    let listed_traces: Vec<_> = traces.iter().enumerate().filter(|(_, trace)| wanted(trace)).collect();
+    for &(number, trace) in listed_traces.iter().take(args.list) {
         let (log, records, outcome) = listed(mode, start, &trace.picks);
         let schedules = match trace.schedules.to_string() {
             one if one == "1" => format!("{least}1 schedule"),
@@ -253,16 +277,16 @@ fn list(
             (few, all) => format!("{} not calm", part_of(u64::from(few), all, "choice")),
         };
         out.print(&format!(
-            "\ntrace {} of {}: {:016x}, {}, {}, {}\n",
+            "\ntrace {} of {}: {}, {}, {}, {}\n",
             number + 1,
             traces.len(),
-            trace.digest.0,
+            number_of(trace),
             outcome.word(),
             schedules,
             calm,
         ));
         out.print(&format!("  {}\n", again(&args.file, None, Some(&log.deviations().one_line()), watch)));
-        if args.traces {
+        if args.traces || args.trace.is_some() {
             let skip = start.sim.world.trace.len();
             for record in records.iter().skip(skip).filter(|record| record.kind.level() == Level::Client) {
                 if !matches!(record.kind, RecordKind::Note(_)) {
@@ -273,7 +297,8 @@ fn list(
             }
         }
     }
-    if traces.len() > args.list {
-        out.print(&format!("\nand {} more (--list)\n", traces.len() - args.list));
+    if listed_traces.len() > args.list {
+        out.print(&format!("\nand {} more (--list)\n", listed_traces.len() - args.list));
     }
+    args.trace.is_none() || !listed_traces.is_empty()
 }

@@ -14,6 +14,9 @@ use std::time::Duration;
 
 /// Arguments of `museum`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes:\n  0  each quirk was found\n  1  a quirk was not found by any strategy\n  2  a mistake in the arguments or in a scenario file"
+)]
 pub struct MuseumArgs {
     /// Only these quirks
     #[arg(value_parser = str::parse::<Quirk>)]
@@ -104,6 +107,11 @@ pub(in crate::cli) fn museum(args: &MuseumArgs, runner: Runner, out: &mut Output
         .filter(|about| about.origin != Origin::Seeded)
         .filter(|about| args.names.is_empty() || args.names.contains(&about.quirk))
         .collect();
+    if !args.generated && !args.scenarios.is_dir() {
+        let folder = args.scenarios.display();
+        out.error(&format!("{folder}: there is no such folder; --scenarios names the one with the museum's scenarios"));
+        return EXIT_USAGE;
+    }
     if args.time {
         return museum_time::table(args, &pieces, runner, out);
     }

@@ -84,7 +84,7 @@ pub fn parse(line: &str) -> HmpLine {
 }
 
 /// Commands that the model has, with what `args_type` says of their arguments.
-const SIMULATED: [(&str, &str); 41] = [
+const SIMULATED: [(&str, &str); 43] = [
     ("block_job_cancel", "force:-f,device:B"),
     ("block_job_complete", "device:B"),
     ("block_job_pause", "device:B"),
@@ -98,7 +98,9 @@ const SIMULATED: [(&str, &str); 41] = [
     ("cont", ""),
     ("device_add", "device:O"),
     ("device_del", "id:s"),
+    ("drive_add", "node:-n,pci_addr:s,opts:s"),
     ("drive_backup", "reuse:-n,full:-f,compress:-c,device:B,target:s,format:s?"),
+    ("drive_del", "id:B"),
     ("drive_mirror", "reuse:-n,full:-f,device:B,target:s,format:s?"),
     ("eject", "force:-f,device:B"),
     ("help", "name:S?"),

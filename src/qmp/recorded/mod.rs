@@ -8,6 +8,8 @@
 //! | `schema.z` | `query-qmp-schema` | the answer |
 //! | `schema-7.2.z`, `schema-11.1.z` | `query-qmp-schema` | the answer of these versions |
 //! | `answers.z` | a command; `hmp help`, `hmp info` | the answer, or the error as `{"error": …}` |
+//! | `answers-7.2.z`, `answers-11.1.z` | the same | what these versions answer otherwise |
+//! | | `machine help`, `device help` | what these options print |
 //! | `properties.z` | `#N` | one description of a property |
 //! | | `d TYPE`, `q TYPE` | the numbers of what `device-list-properties`, `qom-list-properties` answer |
 //! | `cpus.z` | `base`, `static` | properties of the model `base`; which of them a static expansion has |
@@ -28,6 +30,8 @@ const SCHEMA: File = File(include_bytes!("schema.z"));
 const SCHEMA_7_2: File = File(include_bytes!("schema-7.2.z"));
 const SCHEMA_11_1: File = File(include_bytes!("schema-11.1.z"));
 const ANSWERS: File = File(include_bytes!("answers.z"));
+const ANSWERS_7_2: File = File(include_bytes!("answers-7.2.z"));
+const ANSWERS_11_1: File = File(include_bytes!("answers-11.1.z"));
 const PROPERTIES: File = File(include_bytes!("properties.z"));
 const CPUS: File = File(include_bytes!("cpus.z"));
 const MACHINES: File = File(include_bytes!("machines.z"));
@@ -63,16 +67,41 @@ pub fn schema(version: Version) -> Json {
     file.json("query-qmp-schema").expect("recorded")
 }
 
-/// The recorded answer to a command without arguments, which is the same whatever machine is asked. It is that of 10.0.
+/// The recorded answer to a command without arguments, which is the same whatever machine is asked. Of 8.2 and 9.1 none was recorded: they
+/// answer as 10.0.
 ///
 /// # Errors
 /// QEMU answered with this error.
 #[must_use]
-pub fn answer(command: &str) -> Option<Result<Json, QmpError>> {
+pub fn answer(version: Version, command: &str) -> Option<Result<Json, QmpError>> {
     if command == "query-qmp-schema" {
-        return Some(Ok(schema(Version::default())));
+        return Some(Ok(schema(version)));
     }
-    ANSWERS.json(command).map(result)
+    let own = match version {
+        Version::V7_2 => ANSWERS_7_2.json(command),
+        Version::V8_2 | Version::V9_1 | Version::V10_0 => None,
+        Version::V11_1 => ANSWERS_11_1.json(command),
+    };
+    own.or_else(|| ANSWERS.json(command)).map(result)
+}
+
+/// Whether a version has a machine of this name.
+#[must_use]
+pub fn has_machine(version: Version, name: &str) -> bool {
+    let Some(Ok(machines)) = answer(version, "query-machines") else { return false };
+    let is = |machine: &Json| ["name", "alias"].iter().any(|key| machine.get(key).and_then(Json::as_str) == Some(name));
+    machines.as_list().unwrap_or_default().iter().any(is)
+}
+
+/// What an option with the value `help` prints in a version of which that was recorded: `machine help`, `device help`.
+#[must_use]
+pub fn help(version: Version, option: &str) -> Option<String> {
+    let own = match version {
+        Version::V7_2 => ANSWERS_7_2,
+        Version::V8_2 | Version::V9_1 | Version::V10_0 => return None,
+        Version::V11_1 => ANSWERS_11_1,
+    };
+    own.json(&format!("{option} help"))?.as_str().map(str::to_owned)
 }
 
 fn result(answer: Json) -> Result<Json, QmpError> {

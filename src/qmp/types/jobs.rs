@@ -111,6 +111,8 @@ members! {
         auto_finalize: Option<bool>,
         /// Default true.
         auto_dismiss: Option<bool>,
+        /// The target reads as zeroes.
+        target_is_zero: Option<bool> [since TargetIsZero],
     }
 }
 

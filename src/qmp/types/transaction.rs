@@ -72,6 +72,9 @@ macro_rules! actions {
         }
 
         impl TransactionAction {
+            /// All types in QMP.
+            pub const NAMES: &'static [&'static str] = &[$($name,)+];
+
             /// The action's type in QMP.
             #[must_use]
             pub fn name(&self) -> &'static str {

@@ -3,14 +3,15 @@
 use super::Step;
 use super::host::Host;
 use crate::scenario::error::{Fault, Read};
-use crate::scenario::form::{ValueKind, ValueType, Written, form};
+use crate::scenario::form::{Form, ValueKind, ValueType, Written, form};
 use crate::scenario::kinds::{
     Bool, Bytes, ClusterSize, Compat, Count, FileLength, Format, HEX_PATTERN, Hex, HexPattern, ImageSize, NewFile,
     OldFile, PatternByte, Size, Text,
 };
-use crate::scenario::plan::{Backing, Extent, FileOp, ImageFormat, Qcow2Options, StepKind, WriteData};
+use crate::scenario::plan::{Backing, Extent, FileOp, ImageFormat, Qcow2Options, QemuImg, StepKind, WriteData};
 use crate::scenario::tree::{Node, Value};
 use crate::scenario::yaml::Yaml;
+use std::sync::Arc;
 
 /// What qemu-io takes as a length (`BDRV_REQUEST_MAX_BYTES`).
 const MAX_LENGTH: u64 = (i32::MAX as u64) & !511;
@@ -310,6 +311,74 @@ pub(super) const RESIZE: Step = on_files::<Resize>(
     "qemu-img resize",
     "  resize: {file, size}                        qemu-img resize, with --shrink where that is needed\n",
 );
+
+/// A line of words, or a list of them where one holds blanks.
+#[derive(Clone, Copy, Debug)]
+struct QemuImgLine;
+
+/// What the simulated qemu-img has beside what steps of their own do.
+pub(super) const COMMANDS: [&str; 4] = ["bitmap", "commit", "rebase", "resize"];
+
+impl ValueKind for QemuImgLine {
+    type Of = Vec<Arc<str>>;
+    const TYPE: ValueType = ValueType::Or(&[ValueType::Text, ValueType::Texts]);
+
+    fn read(node: &Node) -> Read<Vec<Arc<str>>> {
+        let words = match &node.value {
+            Value::Str(line) => line.split_whitespace().map(Arc::from).collect(),
+            _ => node.texts()?,
+        };
+        match words.first() {
+            Some(command) if COMMANDS.contains(&&**command) => Ok(words),
+            first => {
+                let found = first.map_or("nothing", |word| &**word);
+                let expected = format!("expected `bitmap`, `commit`, `rebase` or `resize`, found `{found}`");
+                Err(Fault::new(node.span, "this is no command of the simulated qemu-img", expected))
+            }
+        }
+    }
+
+    fn write(of: &Vec<Arc<str>>) -> Option<Yaml> {
+        let plain = of.iter().all(|word| !word.is_empty() && !word.contains(char::is_whitespace));
+        Some(if plain { Yaml::filled(&of.join(" ")) } else { Yaml::texts(of) })
+    }
+}
+
+/// What is said beside a command of qemu-img: its exit status, and parts of what it prints and says.
+type QemuImgEnd = (u64, Option<Arc<str>>, Option<Arc<str>>);
+
+form! {
+    /// What stands beside a command of qemu-img.
+    BesideQemuImg: QemuImgEnd = "qemu-img" ((status, prints, says));
+    status: def Count = 0, "its exit status; without: 0";
+    prints: opt Text, "a part of what it must print on its standard output";
+    says: opt Text, "a part of what it must say on its standard error";
+}
+
+pub(super) const QEMU_IMG: Step = Step {
+    name: "qemu-img",
+    about: "a command of qemu-img, as it is typed",
+    help: "  qemu-img: LINE                              bitmap, commit, rebase or resize as they are typed; also a list of words
+    status: 1                                 its exit status (without: 0)
+    prints: TEXT                              a part of what it prints; `says: TEXT`: of what it says on standard error
+",
+    on_files: true,
+    of: QemuImgLine::TYPE,
+    beside: BesideQemuImg::MEMBERS,
+    read: Some(|node, beside| {
+        let words = QemuImgLine::read(node)?;
+        let (status, prints, says) = BesideQemuImg::take(beside)?;
+        Ok(StepKind::File(FileOp::QemuImg(QemuImg { words, status, prints, says })))
+    }),
+    write: |kind| match kind {
+        StepKind::File(FileOp::QemuImg(QemuImg { words, status, prints, says })) => {
+            let beside = BesideQemuImg::members(&(*status, prints.clone(), says.clone())).unwrap_or_default();
+            Some((QemuImgLine::write(words)?, beside))
+        }
+        _ => None,
+    },
+    ..Step::EMPTY
+};
 
 pub(super) const CHECK: Step = on_files::<Check>(
     "check",

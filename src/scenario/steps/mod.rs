@@ -143,6 +143,7 @@ const START: Step = Step {
 pub(super) const STEPS: &[Step] = &[
     talk::QMP,
     talk::HMP,
+    talk::SEND,
     step!(
         "event",
         "waits for the oldest queued event that fits",
@@ -249,6 +250,7 @@ pub(super) const STEPS: &[Step] = &[
     files::BYTES,
     files::RESIZE,
     files::CHECK,
+    files::QEMU_IMG,
     START,
     step!(
         "kill",

@@ -5,7 +5,7 @@ use crate::base::Json;
 use crate::scenario::error::{Fault, Read};
 use crate::scenario::fields::Fields;
 use crate::scenario::form::{EachName, Form, Member, ValueKind, ValueType, Written, form, opt};
-use crate::scenario::kinds::{ClassName, EventName, Object, Text, Texts};
+use crate::scenario::kinds::{ClassName, EventName, Hex, Object, Text, Texts};
 use crate::scenario::plan::{EventPattern, Expect, Fails, StepKind};
 use crate::scenario::tree::{Node, Value};
 use crate::scenario::yaml::{Yaml, json};
@@ -159,6 +159,8 @@ pub(super) const HMP: Step = Step {
     output: TEXT                      which prints this, among other things
     returns: TEXT                     or replies exactly this
     fails: true                       it must fail; `fails: any`: it may (so it may with `output` or `returns: TEXT`)
+                                    a guest's write: `qemu-io DRIVE \"write …\"`, DRIVE being the id of a -drive, or
+                                    `qemu-io -d ID/virtio-backend \"write …\"` for -device virtio-blk,id=ID
 ",
     of: ValueType::Text,
     beside: BesideHmp::MEMBERS,
@@ -172,6 +174,80 @@ pub(super) const HMP: Step = Step {
         let said = (*fails != Fails::unsaid(output.as_deref(), returns.as_deref())).then_some(*fails);
         let beside = BesideHmp::members(&(output.clone(), returns.clone(), said));
         Some((Yaml::filled(line), beside.unwrap_or_default()))
+    },
+    ..Step::EMPTY
+};
+
+/// Bytes: a text, or hexadecimal digits for what is none.
+#[derive(Clone, Copy, Debug)]
+struct RawBytes;
+
+form! {
+    /// Bytes that are no text.
+    HexBytes: Vec<u8> = "send" (hex);
+    hex: req Hex, "the bytes in hexadecimal digits";
+}
+
+impl ValueKind for RawBytes {
+    type Of = Arc<[u8]>;
+    const TYPE: ValueType = ValueType::Or(&[ValueType::Text, ValueType::Map(HexBytes::MEMBERS)]);
+
+    fn read(node: &Node) -> Read<Arc<[u8]>> {
+        match &node.value {
+            Value::Map(_) => HexBytes::read(node).map(Arc::from),
+            _ => Ok(node.text()?.as_bytes().into()),
+        }
+    }
+
+    fn write(of: &Arc<[u8]>) -> Option<Yaml> {
+        match std::str::from_utf8(of) {
+            Ok(text) => Some(Yaml::filled(text)),
+            Err(_) => HexBytes::write(&of.to_vec()),
+        }
+    }
+}
+
+/// A list of patterns.
+#[derive(Clone, Copy, Debug)]
+struct Patterns;
+
+impl ValueKind for Patterns {
+    type Of = Vec<Json>;
+    const TYPE: ValueType = ValueType::List(&ValueType::Any);
+
+    fn read(node: &Node) -> Read<Vec<Json>> {
+        Ok(node.list()?.iter().map(Node::json).collect())
+    }
+
+    fn write(of: &Vec<Json>) -> Option<Yaml> {
+        Some(Yaml::List(of.iter().map(json).collect()))
+    }
+}
+
+/// The member beside `send`.
+type Replies = Option<Vec<Json>>;
+
+form! {
+    /// What stands beside bytes that are sent.
+    BesideSend: Replies = "send" ((replies));
+    replies: opt Patterns, "what the replies must match, one after the other; an empty list: none comes";
+}
+
+pub(super) const SEND: Step = Step {
+    name: "send",
+    about: "sends bytes to the monitor as they are, and reads the replies to all values that end among them",
+    help: "  send: TEXT                        sends bytes to the monitor as they are, and reads a reply to each value that ends among
+                                    them, and to each mistake; also `send: {hex: DIGITS}`
+    replies: [PATTERN, ...]           which match, in order
+",
+    of: RawBytes::TYPE,
+    beside: BesideSend::MEMBERS,
+    read: Some(|node, beside| Ok(StepKind::Send { bytes: RawBytes::read(node)?, replies: BesideSend::take(beside)? })),
+    write: |kind| match kind {
+        StepKind::Send { bytes, replies } => {
+            Some((RawBytes::write(bytes)?, BesideSend::members(replies).unwrap_or_default()))
+        }
+        _ => None,
     },
     ..Step::EMPTY
 };

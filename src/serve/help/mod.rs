@@ -1,6 +1,7 @@
 //! What `help` as a value, `-help` and `-version` print.
 
 use super::sim_options::SimOptions;
+use crate::qmp::recorded;
 use crate::version::Version;
 
 /// As `-machine help` lists them.
@@ -13,11 +14,6 @@ const OBJECTS: &str = include_str!("objects.txt");
 /// What `-drive format=help` lists: what is simulated and no more, so that a test which asks skips what it could not do here.
 const FORMATS: &str = "blkdebug blkverify compress copy-before-write copy-on-read file null-aio null-co qcow2 quorum raw snapshot-access throttle";
 
-/// The names of machines.
-pub fn machines() -> impl Iterator<Item = &'static str> {
-    MACHINES.lines().skip(1).filter_map(|line| line.split_whitespace().next())
-}
-
 /// What to print for an option with this value, if the value asks for help.
 #[must_use]
 pub fn text(program: &str, option: &str, value: &str, of: Version) -> Option<String> {
@@ -25,9 +21,9 @@ pub fn text(program: &str, option: &str, value: &str, of: Version) -> Option<Str
     match option {
         "help" | "h" => Some(usage(program, of)),
         "version" => Some(version(of)),
-        "machine" | "M" if asks => Some(MACHINES.to_owned()),
+        "machine" | "M" if asks => Some(recorded::help(of, "machine").unwrap_or_else(|| MACHINES.to_owned())),
         "accel" if asks => Some("Accelerators supported in QEMU binary:\ntcg\nkvm\nqtest\n".to_owned()),
-        "device" if asks => Some(DEVICES.to_owned()),
+        "device" if asks => Some(recorded::help(of, "device").unwrap_or_else(|| DEVICES.to_owned())),
         "object" if asks => Some(OBJECTS.to_owned()),
         "drive" if value.split(',').any(|part| part == "format=help" || part == "format=?") => Some(formats()),
         _ => None,

@@ -2,7 +2,7 @@
 
 use crate::base::Json;
 use crate::qmp::order::wire_order;
-use crate::qmp::print::{Order, write_value};
+use crate::qmp::print::{MemberOrder, write_value};
 
 /// Prints `value` with its inner lines indented below `depth`.
 pub(in crate::serve) fn write(value: &Json, depth: usize, out: &mut String) {
@@ -17,7 +17,7 @@ pub(in crate::serve) fn write(value: &Json, depth: usize, out: &mut String) {
                 out.push_str(if i == 0 { "" } else { "," });
                 line(out, depth + 1);
                 let (key, value) = &members[index];
-                write_value(&Json::Str(key.clone()), Order::Wire, out);
+                write_value(&Json::Str(key.clone()), MemberOrder::Wire, out);
                 out.push_str(": ");
                 write(value, depth + 1, out);
             }
@@ -34,6 +34,6 @@ pub(in crate::serve) fn write(value: &Json, depth: usize, out: &mut String) {
             line(out, depth);
             out.push(']');
         }
-        other => write_value(other, Order::Wire, out),
+        other => write_value(other, MemberOrder::Wire, out),
     }
 }

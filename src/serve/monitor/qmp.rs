@@ -3,7 +3,7 @@
 use crate::base::Json;
 use crate::qmp::error::QmpError;
 use crate::qmp::json::{Parsed, Parser};
-use crate::qmp::print::{Order, write_value};
+use crate::qmp::print::{MemberOrder, write_value};
 use std::collections::VecDeque;
 
 /// Requests that may wait when out-of-band execution is enabled (`QMP_REQ_QUEUE_LEN_MAX`).
@@ -68,7 +68,7 @@ impl Qmp {
         if self.pretty {
             crate::serve::pretty::write(value, 0, &mut text);
         } else {
-            write_value(value, Order::Wire, &mut text);
+            write_value(value, MemberOrder::Wire, &mut text);
         }
         text.push_str("\r\n");
         text.into_bytes()

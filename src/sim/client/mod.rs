@@ -17,6 +17,7 @@ use super::{MAX_CLUSTERS, MAX_STEPS, MAX_TIME};
 use crate::base::time::{Instant, Rebase, Shift, Span};
 use crate::base::{Json, Kept};
 use crate::choice::{ChoicePoint, Choose, MODES};
+use crate::qmp::json::{Parsed, Parser};
 use crate::scenario::plan::{EventPattern, Plan, PlannedStep, StepKind};
 use crate::trace::{Level, Note, RecordKind};
 use crate::world::World;
@@ -124,6 +125,12 @@ pub struct Client {
     strict: bool,
     /// What qemu-io said of one that did not.
     failed: Option<Arc<str>>,
+    /// What the monitor makes of the bytes that were sent to it.
+    wire: Parser,
+    /// Values among the bytes that were sent last, and mistakes, whose turn has not come.
+    owed: VecDeque<Parsed>,
+    /// How many of them were answered.
+    answered: usize,
     /// Clients of the NBD server.
     nbd: NbdClients,
     /// One of them has connected and negotiates.
@@ -136,7 +143,7 @@ crate::base::time::rebase!(Client {
     // is the same all through a run.
     stays: steps;
     rest: step, id, queue, seen, stdout, sent, taken, last, max_steps, max_time, clusters, start, started, replied,
-        forced, strict, failed, nbd, nbd_connects
+        forced, strict, failed, wire, owed, answered, nbd, nbd_connects
 });
 
 /// Whether it is a step that looks at a process that rests.
@@ -173,6 +180,9 @@ impl Client {
             forced: false,
             strict: look::all_must_succeed(&plan.steps),
             failed: None,
+            wire: Parser::new(),
+            owed: VecDeque::new(),
+            answered: 0,
             nbd: NbdClients::default(),
             nbd_connects: false,
         }
@@ -247,6 +257,7 @@ impl Client {
                 let arguments = Json::dict(vec![("command-line", Json::Str(line.clone()))]);
                 Json::dict(vec![("execute", "human-monitor-command".into()), ("arguments", arguments)])
             }),
+            (StepState::Before, StepKind::Send { bytes, .. }) => self.send_bytes(world, choose, bytes),
             (StepState::Before, StepKind::Event(pattern)) => self.wait_event(world, pattern),
             (StepState::Before, StepKind::Sleep(span)) => {
                 self.state = StepState::Sleep(world.now + *span);
@@ -320,12 +331,12 @@ impl Client {
             (StepState::Before, None) => patient,
             (StepState::Sleep(_), _) => false,
         };
-        self.nbd.is_empty() && self.started && self.failed.is_none() && listens
+        self.nbd.is_empty() && self.owed.is_empty() && self.started && self.failed.is_none() && listens
     }
 
     /// Whether an event that fits stands in the queue from its place `from` on, or among what was not read yet.
     fn has_come(&self, pattern: &EventPattern, from: usize, world: &World) -> bool {
-        let fits = |event: &Event| *event.name() == *pattern.name && pattern.matches(event.name(), &event.data());
+        let fits = |event: &Event| read::fits(pattern, event);
         let unread = world.out.iter().any(|output| matches!(output, Output::Event { event, .. } if fits(event)));
         unread || self.queue.iter().skip(from).any(fits)
     }
@@ -370,6 +381,7 @@ impl Client {
         self.queue.change().clear();
         self.seen = 0;
         self.stdout.clear();
+        self.wire = Parser::new();
     }
 
     /// How many of the steps that were made still count, if they are forgotten up to now.

@@ -8,7 +8,7 @@ use crate::sim::look;
 use crate::trace::compare::same_text;
 use crate::trace::{Later, Level, RecordKind};
 use crate::world::World;
-use crate::world::out::Output;
+use crate::world::out::{Event, Output};
 
 impl Client {
     /// Reads the next record. A reply is given back, an event goes to the queue.
@@ -58,11 +58,37 @@ impl Client {
                 ) {
                     self.replied = world.steps;
                 }
+                if let StepKind::Send { replies, .. } = kind {
+                    return self.read_another(world, replies.as_deref(), &reply);
+                }
                 let done = self.check_reply(kind, &reply);
                 return self.checked(done);
             }
         }
         Act::Waits
+    }
+
+    /// A reply to bytes that were sent as they are; what stands behind the value that it belongs to is looked at now.
+    fn read_another(&mut self, world: &mut World, replies: Option<&[Json]>, reply: &Json) -> Act {
+        let number = self.answered;
+        self.answered += 1;
+        let next = self.owed.pop_front();
+        let done = match (replies, replies.and_then(|replies| replies.get(number))) {
+            (None, _) => Ok(()),
+            (Some(_), Some(wanted)) => pattern::check(wanted, reply).map_err(|m| format!("reply {}: {m}", number + 1)),
+            (Some(replies), None) => Err(format!("expected {} replies, got one more: {}", replies.len(), shown(reply))),
+        };
+        match (next, done) {
+            (Some(next), Ok(())) => {
+                world.submit_parsed(self.id, next);
+                Act::Acted
+            }
+            (None, Ok(())) if replies.is_some_and(|replies| replies.len() > self.answered) => {
+                let wanted = replies.map_or(0, <[Json]>::len);
+                self.checked(Err(format!("expected {wanted} replies, and these bytes have {}", self.answered)))
+            }
+            (_, done) => self.checked(done),
+        }
     }
 
     pub(super) fn check_reply(&self, kind: &StepKind, reply: &Json) -> Result<(), String> {
@@ -121,7 +147,7 @@ impl Client {
     pub(super) fn wait_event(&mut self, world: &mut World, pattern: &EventPattern) -> Act {
         loop {
             while let Some(event) = self.queue.get(self.seen) {
-                if *event.name() == *pattern.name && pattern.matches(event.name(), &event.data()) {
+                if fits(pattern, event) {
                     self.queue.change().remove(self.seen);
                     return self.next();
                 }
@@ -132,6 +158,16 @@ impl Client {
             }
             self.read_one(world);
         }
+    }
+}
+
+/// Whether an event is one that is meant.
+pub(super) fn fits(pattern: &EventPattern, event: &Event) -> bool {
+    match event {
+        Event::JobStatus { id, status } => {
+            pattern.matches_texts(event.name(), &[("id", &**id), ("status", status.name())])
+        }
+        Event::Other { name, data } => pattern.matches(name, data),
     }
 }
 

@@ -3,6 +3,7 @@
 use super::{Act, Client, PATIENCE, StepState};
 use crate::base::{Json, Kept};
 use crate::choice::{ChoicePoint, Choose, Subject, Who};
+use crate::qmp::json::{Parsed, Parser};
 use crate::scenario::nbd::NbdAction;
 use crate::scenario::plan::StepKind;
 use crate::sim::outcome::Outcome;
@@ -11,9 +12,68 @@ use crate::world::World;
 
 impl Client {
     pub(super) fn send(&mut self, world: &mut World, choose: &mut dyn Choose, command: impl FnOnce() -> Json) -> Act {
+        if !self.wire.is_between_values() {
+            let reason = "the monitor has read the beginning of a value: `send` its end first".to_owned();
+            return Act::Done(Outcome::Failed { at: self.at(), reason });
+        }
+        let soon = match self.goes_out(world, choose) {
+            Ok(soon) => soon,
+            Err(act) => return act,
+        };
+        let command = command();
+        note_sent(world, &command);
+        self.wire = Parser::new();
+        self.last = Some(Kept::new(command.clone()));
+        self.hand_over(world, soon, Ok(command))
+    }
+
+    /// Sends bytes as they are. Each value that ends among them has a reply, and so has each mistake; one is taken at a time.
+    pub(super) fn send_bytes(&mut self, world: &mut World, choose: &mut dyn Choose, bytes: &[u8]) -> Act {
+        let soon = match self.goes_out(world, choose) {
+            Ok(soon) => soon,
+            Err(act) => return act,
+        };
+        let shown = Json::str(&String::from_utf8_lossy(bytes));
+        note_sent(world, &shown);
+        self.last = Some(Kept::new(shown));
+        self.answered = 0;
+        self.owed = self.wire.feed(bytes).into();
+        match self.owed.pop_front() {
+            Some(first) => self.hand_over(world, soon, first),
+            None => self.sent_in_vain(),
+        }
+    }
+
+    /// The bytes that were sent end no value: no reply comes.
+    fn sent_in_vain(&mut self) -> Act {
+        self.sent += 1;
+        let wanted = match self.steps.get(self.step).map(|step| &step.kind) {
+            Some(StepKind::Send { replies: Some(replies), .. }) => replies.len(),
+            _ => 0,
+        };
+        let done =
+            if wanted == 0 { Ok(()) } else { Err(format!("expected {wanted} replies, and none comes to these bytes")) };
+        self.checked(done)
+    }
+
+    fn hand_over(&mut self, world: &mut World, soon: bool, request: Parsed) -> Act {
+        self.stdout.clear();
+        self.sent += 1;
+        if soon {
+            world.submit_soon(self.id, request);
+        } else {
+            world.submit_parsed(self.id, request);
+        }
+        self.state = StepState::Reply;
+        Act::Acted
+    }
+
+    /// Waits for the moment to send, and reads as much as is read before. Whether it is so soon that the dispatcher finds the request
+    /// before it goes to sleep; else what is done in its place.
+    fn goes_out(&mut self, world: &mut World, choose: &mut dyn Choose) -> Result<bool, Act> {
         if world.monitor.clients.is_empty() {
             let reason = "there is no process that could be asked: `start` starts one".to_owned();
-            return Act::Done(Outcome::Failed { at: self.at(), reason });
+            return Err(Act::Done(Outcome::Failed { at: self.at(), reason }));
         }
         let step = u32::try_from(self.step).unwrap_or(u32::MAX);
         let about = &mut |_| Who::Step(step);
@@ -22,12 +82,12 @@ impl Client {
         if !forced && !self.at_rest(world) {
             let among = if world.monitor.just_looked() { 3 } else { 2 };
             match if world.in_main_loop() { self.decide(choose, among) } else { 0 } {
-                0 => return Act::Waits,
+                0 => return Err(Act::Waits),
                 pick => soon = pick == 2,
             }
         }
         if !forced && self.lets_it_sleep(world, choose) {
-            return Act::Waits;
+            return Err(Act::Waits);
         }
         let unread = u32::try_from(world.out.len()).unwrap_or(u32::MAX);
         let left =
@@ -35,18 +95,7 @@ impl Client {
         while world.out.len() > left as usize {
             self.read_one(world);
         }
-        let command = command();
-        note_sent(world, &command);
-        self.stdout.clear();
-        self.sent += 1;
-        self.last = Some(Kept::new(command.clone()));
-        if soon {
-            world.submit_soon(self.id, command);
-        } else {
-            world.submit(self.id, command);
-        }
-        self.state = StepState::Reply;
-        Act::Acted
+        Ok(soon)
     }
 
     /// Whether a signal strikes now: as a command would be sent, when the process is at rest, or where a choice says so.
@@ -100,7 +149,7 @@ impl Client {
     /// Whether the client could ask for a choice now: true where in doubt.
     pub(in crate::sim) fn may_choose(&self, world: &World) -> bool {
         let sends = match self.steps.get(self.step).map(|s| &s.kind) {
-            Some(StepKind::Qmp { .. } | StepKind::Hmp { .. } | StepKind::Process(_)) => true,
+            Some(StepKind::Qmp { .. } | StepKind::Hmp { .. } | StepKind::Send { .. } | StepKind::Process(_)) => true,
             Some(StepKind::Nbd(step)) => !matches!(step.action, NbdAction::Answer(_)),
             _ => false,
         };

@@ -66,6 +66,8 @@ impl World {
     pub(in crate::world) fn co_create<const N: usize>(&mut self, frames: [Frame; N]) -> CoId {
         let task = self.aio.current.map_or(Subject::PROCESS, |co| self.cos[co].task);
         let mut stack = self.aio.spare_stacks.take();
+        // As deep as that of a request to a qcow2 image.
+        stack.reserve(12);
         stack.extend(frames);
         self.cos.insert(Coroutine {
             frames: stack,
@@ -114,21 +116,26 @@ impl World {
 
     /// `qemu_aio_coroutine_enter`: runs the coroutine until it yields, then those it woke, depth first.
     pub(in crate::world) fn co_enter(&mut self, co: CoId, ctx: Ctx) {
-        let mut pending = self.co_run(co, ctx);
-        // Those woken last go first; the list is almost always empty.
-        pending.reverse();
+        // Those that it woke stand above the ones of whoever enters it.
+        let others = self.aio.wakeups.len();
+        self.co_run(co, ctx);
+        // Of those woken by one, the first goes first; the list is almost always empty.
+        self.aio.wakeups[others..].reverse();
         let before = self.out.len();
-        while let Some(next) = pending.pop() {
+        while self.aio.wakeups.len() > others {
             if self.starves(before) {
+                self.aio.wakeups.truncate(others);
                 return;
             }
-            let woken = self.co_run(next, ctx);
-            pending.extend(woken.into_iter().rev());
+            let next = self.aio.wakeups.pop().expect("there is one");
+            let waiting = self.aio.wakeups.len();
+            self.co_run(next, ctx);
+            self.aio.wakeups[waiting..].reverse();
         }
     }
 
-    /// Runs one coroutine until it yields or ends. Gives those that it woke, in order.
-    fn co_run(&mut self, to: CoId, ctx: Ctx) -> Vec<CoId> {
+    /// Runs one coroutine until it yields or ends. It leaves those that it woke, in order, on top of [`Aio::wakeups`](super::Aio).
+    fn co_run(&mut self, to: CoId, ctx: Ctx) {
         let coroutine = &mut self.cos[to];
         assert!(!coroutine.running, "{to:?} re-entered recursively");
         assert!(!coroutine.scheduled, "{to:?} entered while it is scheduled");
@@ -142,11 +149,9 @@ impl World {
         let caller = self.aio.current.replace(to);
         let caller_frames = std::mem::replace(&mut self.aio.stack, frames);
         let caller_reg = std::mem::replace(&mut self.aio.reg, reg);
-        let caller_wakeups = std::mem::take(&mut self.aio.wakeups);
         let wait = self.run_frames();
-        let woken = std::mem::replace(&mut self.aio.wakeups, caller_wakeups);
         let frames = std::mem::replace(&mut self.aio.stack, caller_frames);
-        self.aio.reg = caller_reg;
+        self.leave(caller_reg);
         self.aio.current = caller;
         self.trace.set_cause(before);
         match wait {
@@ -157,22 +162,20 @@ impl World {
                 coroutine.wait = Some(wait);
             }
             None => {
-                self.cos.remove(to);
+                self.cos.free(to);
                 self.aio.spare_stacks.give(frames);
             }
         }
-        woken
     }
 
     fn run_frames(&mut self) -> Option<Wait> {
         let before = self.out.len();
-        while let Some(frame) = self.aio.stack.pop() {
+        while !self.aio.stack.is_empty() {
             if self.steps > self.most_steps {
-                self.aio.stack.push(frame);
                 return Some(Wait::Queue("nothing: it has used all steps"));
             }
             self.steps += 1;
-            if let Flow::Yield(wait) = frame.run(self) {
+            if let Flow::Yield(wait) = self.pop().run(self) {
                 return Some(wait);
             }
             if self.starves(before) {

@@ -3,7 +3,7 @@
 use super::coroutine::Wait;
 use crate::base::time::{Instant, Rebase, Shift, timeless};
 use crate::block::content::Data;
-use crate::trace::{Later, Level, Phase, RecordKind};
+use crate::trace::{Later, Level, RecordKind, RequestPhase};
 use crate::world::World;
 use crate::world::arena::{CoId, NodeId, ReqId};
 use crate::world::frame::Flow;
@@ -86,7 +86,7 @@ impl World {
         let request =
             DeviceRequest { id, node, op, offset, bytes, sent: self.now, due: None, co, worked: None, passed: 0 };
         if self.trace.wants(Level::Io) {
-            self.trace_device(&request, Phase::Submit);
+            self.trace_device(&request, RequestPhase::Submit);
             self.trace.keep_cause(Later::Device(id.0));
         }
         self.aio.in_flight.push(request);
@@ -94,7 +94,7 @@ impl World {
     }
 
     /// Notes a request to a file, where it begins and where it ends.
-    pub(in crate::world) fn trace_device(&mut self, request: &DeviceRequest, phase: Phase) {
+    pub(in crate::world) fn trace_device(&mut self, request: &DeviceRequest, phase: RequestPhase) {
         let Some(node) = self
             .graph
             .nodes

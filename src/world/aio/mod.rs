@@ -9,7 +9,7 @@ pub(in crate::world) mod idle;
 pub(super) mod latency;
 pub(super) mod open_orders;
 pub mod queue;
-mod stack;
+pub(in crate::world) mod stack;
 pub mod step;
 pub(super) mod subjects;
 pub mod timer;
@@ -52,7 +52,7 @@ pub struct Aio {
     pub readers: u32,
     /// Whether the graph is locked for writing.
     pub has_writer: bool,
-    /// Coroutines of the running coroutine's `co_queue_wakeup`.
+    /// `co_queue_wakeup` of the running coroutine, above those of its callers; nobody's between steps.
     wakeups: Vec<CoId>,
     /// The running coroutine.
     pub current: Option<CoId>,
@@ -93,66 +93,75 @@ impl World {
             return Stepped::Ran;
         }
         let mut ran = false;
-        while let Some(frame) = self.aio.stack.pop() {
+        while let Some(top) = self.aio.stack.last() {
             if self.steps > self.most_steps {
-                self.aio.stack.push(frame);
                 return Stepped::Ran;
             }
             self.steps += 1;
-            if matches!(frame, Frame::Idle) {
-                self.aio.stack.push(frame);
-                return Stepped::Ran;
+            match *top {
+                Frame::Idle => return Stepped::Ran,
+                Frame::Poll(ref cond) => {
+                    if ran && self.aio.order {
+                        return Stepped::Ran;
+                    }
+                    ran = true;
+                    let cond = cond.clone();
+                    let below = self.aio.stack.len() - 1;
+                    let holds = self.poll_holds(&cond);
+                    assert!(
+                        self.aio.stack.len() == below + 1,
+                        "who looks whether to poll on calls nothing on the main stack"
+                    );
+                    if holds {
+                        self.trace.keep_cause(Later::Poll(below as u32));
+                        return if self.aio_poll(choose) { Stepped::Ran } else { Stepped::Hang };
+                    }
+                    self.pop();
+                    self.leave(Val::None);
+                    self.trace.take_cause(Later::Poll(below as u32));
+                    continue;
+                }
+                Frame::More | Frame::MoreHere | Frame::MoreBetween => {
+                    let point = match top {
+                        Frame::MoreBetween => ChoicePoint::BhOrder,
+                        _ => ChoicePoint::WorkNext,
+                    };
+                    let matters = match top {
+                        Frame::More => self.more_matters(),
+                        _ => !self.aio.in_flight.is_empty(),
+                    };
+                    if !matters {
+                        self.pop();
+                        return Stepped::Ran;
+                    }
+                    if ran {
+                        return Stepped::Ran;
+                    }
+                    ran = true;
+                    self.ask_for_more(choose, point);
+                    continue;
+                }
+                Frame::Complete(id) => {
+                    if self.host_works_first(id) {
+                        return Stepped::Ran;
+                    }
+                    if self.another_may_have_worked(id) {
+                        if ran {
+                            return Stepped::Ran;
+                        }
+                        ran = true;
+                        self.ask_who_worked_first(choose, id);
+                        continue;
+                    }
+                }
+                _ => {}
             }
-            if let Frame::Poll(cond) = frame {
-                if ran && self.aio.order {
-                    self.aio.stack.push(Frame::Poll(cond));
-                    return Stepped::Ran;
-                }
-                ran = true;
-                if self.poll_holds(&cond) {
-                    self.trace.keep_cause(Later::Poll(self.aio.stack.len() as u32));
-                    self.aio.stack.push(Frame::Poll(cond));
-                    return if self.aio_poll(choose) { Stepped::Ran } else { Stepped::Hang };
-                }
-                self.aio.reg = Val::None;
-                self.trace.take_cause(Later::Poll(self.aio.stack.len() as u32));
-            } else if let Frame::More | Frame::MoreHere | Frame::MoreBetween = frame {
-                let matters = match frame {
-                    Frame::More => self.more_matters(),
-                    _ => !self.aio.in_flight.is_empty(),
-                };
-                if !matters {
-                    return Stepped::Ran;
-                }
-                let point =
-                    if matches!(frame, Frame::MoreBetween) { ChoicePoint::BhOrder } else { ChoicePoint::WorkNext };
-                self.aio.stack.push(frame);
-                if ran {
-                    return Stepped::Ran;
-                }
-                ran = true;
-                self.ask_for_more(choose, point);
-            } else if let Frame::Complete(id) = frame
-                && self.host_works_first(id)
-            {
+            ran = true;
+            self.pop().call(self);
+            // A nested `aio_bh_poll` may have to look at the clock again; worlds are cloned only between steps. A file of the
+            // real host is brought in between two steps as well.
+            if self.aio.stack.is_empty() || self.files.waits() || self.nbd_asks_host() || self.aio.starved {
                 return Stepped::Ran;
-            } else if let Frame::Complete(id) = frame
-                && self.another_may_have_worked(id)
-            {
-                self.aio.stack.push(frame);
-                if ran {
-                    return Stepped::Ran;
-                }
-                ran = true;
-                self.ask_who_worked_first(choose, id);
-            } else {
-                ran = true;
-                frame.run(self);
-                // A nested `aio_bh_poll` may have to look at the clock again; worlds are cloned only between steps. A file of the
-                // real host is brought in between two steps as well.
-                if self.aio.stack.is_empty() || self.files.waits() || self.nbd_asks_host() || self.aio.starved {
-                    return Stepped::Ran;
-                }
             }
         }
         self.main_loop_wait(choose)

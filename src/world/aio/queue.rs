@@ -126,7 +126,11 @@ impl BhQueue {
             if let Some(bh) = slice.pop() {
                 return Some(bh);
             }
-            self.slices.pop_front();
+            let emptied = self.slices.pop_front();
+            // Its room serves those of the next round.
+            if self.list.capacity() == 0 {
+                self.list = emptied.unwrap_or_default();
+            }
         }
         None
     }

@@ -2,20 +2,81 @@
 //!
 //! Between steps the stack is the main thread's; while a coroutine runs, it is that coroutine's (`co_run` exchanges them).
 
-use crate::choice::Calm;
+use crate::choice::{Calm, ChoicePoint, Choose};
+use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::frame::{Flow, Frame};
 use crate::world::value::{Returned, Val};
 
+/// Frames in the order in which they run. They are written where they stand on the stack, one by one, where they are
+/// few: an array of them that is made first and copied then costs more than all else that is done to push them.
+pub(in crate::world) trait Frames {
+    /// Pushes them, the last one first.
+    fn push_onto(self, stack: &mut Vec<Frame>);
+}
+
+macro_rules! frames {
+    ($($n:literal: $($first:ident)* | $($reversed:ident)*;)*) => {
+        $(impl Frames for [Frame; $n] {
+            #[inline(always)]
+            fn push_onto(self, stack: &mut Vec<Frame>) {
+                let [$($first),*] = self;
+                $(stack.push($reversed);)*
+            }
+        })*
+    };
+}
+
+frames! {
+    1: a | a;
+    2: a b | b a;
+    3: a b c | c b a;
+    4: a b c d | d c b a;
+}
+
+macro_rules! many_frames {
+    ($($n:literal)*) => {
+        $(impl Frames for [Frame; $n] {
+            fn push_onto(self, stack: &mut Vec<Frame>) {
+                stack.extend(self.into_iter().rev());
+            }
+        })*
+    };
+}
+
+many_frames! { 5 6 7 8 9 10 11 12 }
+
+/// What the shell does between two dispatches while the process starts. It says whether timers must not go off yet, as somebody outside
+/// is waited for.
+pub(in crate::world) type Between<'a> = &'a mut dyn FnMut(&mut World) -> bool;
+
+/// The calm schedule, while the process starts.
+#[derive(Debug)]
+struct Starting {
+    sleeps_wait: bool,
+}
+
+impl Choose for Starting {
+    fn choose(&mut self, point: ChoicePoint, among: u32) -> u32 {
+        Calm.choose(point, among)
+    }
+
+    fn sleeps_wait(&self) -> bool {
+        self.sleeps_wait
+    }
+}
+
 impl World {
     /// Pushes a frame: it runs before those that are on the stack.
+    #[inline]
     pub(in crate::world) fn push(&mut self, frame: Frame) {
         self.aio.stack.push(frame);
     }
 
     /// Pushes frames so that they run in the order given.
-    pub fn seq<const N: usize>(&mut self, frames: [Frame; N]) -> Flow {
-        self.aio.stack.extend(frames.into_iter().rev());
+    #[inline(always)]
+    pub(in crate::world) fn seq(&mut self, frames: impl Frames) -> Flow {
+        frames.push_onto(&mut self.aio.stack);
         Flow::Go
     }
 
@@ -25,17 +86,24 @@ impl World {
     }
 
     /// Ends the running frame with a result for the one below.
+    #[inline]
     pub fn ret(&mut self, value: Val) -> Flow {
-        self.aio.reg = value;
+        self.leave(value);
         Flow::Go
     }
 
     /// Leaves a result for the frame that runs next, and goes on.
+    #[inline]
     pub(in crate::world) fn leave(&mut self, value: Val) {
-        self.aio.reg = value;
+        // What stood there was taken before, nearly always, so that there is nothing to give up.
+        match std::mem::replace(&mut self.aio.reg, value) {
+            none @ Val::None => std::mem::forget(none),
+            other => drop(other),
+        }
     }
 
     /// The result in the register, whatever it is.
+    #[inline]
     pub(in crate::world) fn take_val(&mut self) -> Val {
         std::mem::take(&mut self.aio.reg)
     }
@@ -44,12 +112,37 @@ impl World {
     ///
     /// # Panics
     /// If what ran before left something else.
+    #[inline]
     #[track_caller]
     pub(in crate::world) fn take<T: Returned>(&mut self) -> T {
+        if let Some(value) = T::copied(&self.aio.reg) {
+            self.forget_reg();
+            return value;
+        }
         match T::from_val(self.take_val()) {
             Ok(value) => value,
-            Err(other) => panic!("expected {}, found {other:?}", T::WHAT),
+            Err(other) => left_another(T::WHAT, &other),
         }
+    }
+
+    /// Empties the register, where what stands in it has nothing to give up.
+    #[inline]
+    pub(in crate::world) fn forget_reg(&mut self) {
+        std::mem::forget(std::mem::replace(&mut self.aio.reg, Val::None));
+    }
+
+    /// Takes the frame that runs next.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[inline(always)]
+    pub(super) fn pop(&mut self) -> Frame {
+        // As a whole: `Vec::pop` has its variant taken apart from the rest to tell it from `None`, and to put the two together again a
+        // processor has to wait until both are written.
+        let top = self.aio.stack.last_mut().expect("a frame is on the stack");
+        let frame = std::mem::replace(top, Frame::Idle);
+        std::mem::forget(self.aio.stack.pop());
+        frame
     }
 
     /// A look at the register; the result stays there.
@@ -79,21 +172,27 @@ impl World {
         let depth = self.aio.stack.len();
         match call(self) {
             Flow::Go if self.aio.stack.len() == depth => {
-                let then = self.aio.stack.pop().expect("it was pushed just before");
-                then.run(self)
+                let then = self.pop();
+                then.call(self)
             }
             flow => flow,
         }
     }
 
     /// Before the main loop runs: runs frames until they are done, `between` their dispatches whatever the caller has to do. Gives the
-    /// result of the last one.
-    pub(in crate::world) fn run_to_end(&mut self, frames: Vec<Frame>, between: &mut dyn FnMut(&mut World)) -> Val {
+    /// result of the last one, or an error where they have used all steps.
+    pub(in crate::world) fn run_to_end(&mut self, frames: Vec<Frame>, between: Between<'_>) -> Val {
         self.push(Frame::Idle);
         self.push_all(frames);
         while self.aio.stack.last() != Some(&Frame::Idle) {
-            between(self);
-            self.step(&mut Calm);
+            let sleeps_wait = between(self);
+            self.step(&mut Starting { sleeps_wait });
+            if self.steps > self.most_steps {
+                while self.aio.stack.last() != Some(&Frame::Idle) {
+                    self.aio.stack.pop();
+                }
+                self.leave(Val::Done(Err(QmpError::generic("it has used all steps"))));
+            }
         }
         self.aio.stack.pop();
         self.take_val()
@@ -103,4 +202,11 @@ impl World {
     pub(in crate::world) fn frames(&self) -> impl Iterator<Item = &Frame> {
         self.aio.stack.iter().rev()
     }
+}
+
+#[cold]
+#[inline(never)]
+#[track_caller]
+fn left_another(wanted: &str, found: &Val) -> ! {
+    panic!("expected {wanted}, found {found:?}")
 }

@@ -38,7 +38,7 @@ impl World {
         request.map_or(Who::Nobody, |request| self.request_who(request))
     }
 
-    /// A timer.
+    /// What a timer is for.
     pub(super) fn timer_who(&self, timer: Option<&Timer>) -> Who {
         match timer.map(|timer| timer.kind) {
             Some(TimerKind::JobSleep(job)) => {

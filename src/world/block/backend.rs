@@ -63,6 +63,8 @@ pub struct Backend {
     pub iostatus_enabled: bool,
     /// `root_state`: how the last medium was opened.
     pub last_flags: OpenFlags,
+    /// Of a drive with `if=none` or `if=virtio`: whether the latter, and its unit (`DriveInfo`).
+    pub drive_unit: Option<(bool, u64)>,
     /// The export that it is of (`dev_ops`, `dev_opaque`).
     pub export: Option<ExportId>,
     /// What its guest did.
@@ -72,7 +74,7 @@ pub struct Backend {
 crate::base::time::rebase!(Backend {
     moves: stats;
     rest: name, root, perm, shared, quiesce_counter, in_flight, queued_requests, write_cache, allow_write_beyond_eof,
-        disable_request_queuing, dev, removable, tray, tray_open, iostatus_enabled, last_flags, export
+        disable_request_queuing, dev, removable, tray, tray_open, iostatus_enabled, last_flags, drive_unit, export
 });
 
 /// How far a walk over all images got (`BdrvNextIterator`).
@@ -212,6 +214,7 @@ impl World {
             tray_open: false,
             iostatus_enabled: false,
             last_flags: crate::world::block::graph::OpenFlags::default(),
+            drive_unit: None,
             export: None,
             stats: Arc::default(),
         })
@@ -226,7 +229,7 @@ impl World {
         ])
     }
 
-    /// The attaching itself.
+    /// `blk_insert_bs`, once the graph is locked.
     fn blk_attach(&mut self, blk: BackendId, bs: NodeId) -> Flow {
         let backend = &self.graph.backends[blk];
         let (perm, shared) = (backend.perm, backend.shared);
@@ -293,7 +296,7 @@ impl World {
         ])
     }
 
-    /// The detaching itself.
+    /// `blk_remove_bs`, once the graph is locked.
     fn blk_detach(&mut self, blk: BackendId) -> Flow {
         let root = self.graph.backends[blk].root.take().expect("it has a root");
         self.root_unref_child(root);

@@ -10,7 +10,8 @@ use super::perms::perm;
 use crate::base::Json;
 use crate::base::errno::{Errno, Ret};
 use crate::block::qcow2::Op;
-use crate::qmp::hmp::report_reply;
+use crate::qmp::hmp::{error_reply, report_reply};
+use crate::version::changes::Change;
 use crate::world::World;
 use crate::world::arena::{BackendId, NodeId};
 use crate::world::block::backend::BackendFrame;
@@ -102,7 +103,10 @@ impl World {
             let left: Vec<BackendId> = self.graph.backends.iter().map(|(blk, _)| blk).collect();
             return self.commit_next(device.into(), left.into_iter().rev().collect());
         }
-        let tell = |w: &mut World, text: String| w.ret(Val::Json(Ok(report_reply(&text).into())));
+        let tell = |w: &mut World, text: String| {
+            let text = w.commit_reply(&text);
+            w.ret(Val::Json(Ok(text.into())))
+        };
         let Some(blk) = self.graph.blk_by_name(device) else {
             return tell(self, format!("Device '{device}' not found"));
         };
@@ -111,6 +115,11 @@ impl World {
         };
         let bs = self.graph.skip_implicit_filters(bs);
         self.bdrv_commit(device.into(), bs, Vec::new())
+    }
+
+    /// What `commit` prints of an error.
+    fn commit_reply(&self, text: &str) -> String {
+        if self.quirks.since(Change::MonitorErrors) { error_reply(text) } else { report_reply(text) }
     }
 
     /// `blk_commit_all`: the next device that has something to commit.
@@ -129,14 +138,14 @@ impl World {
     /// `bdrv_commit`, up to the backends.
     fn bdrv_commit(&mut self, device: Arc<str>, bs: NodeId, left: Vec<BackendId>) -> Flow {
         let refuse = |w: &mut World, errno: Errno| {
-            let text = report_reply(&format!("'commit' error for '{device}': {errno}"));
+            let text = w.commit_reply(&format!("'commit' error for '{device}': {errno}"));
             w.ret(Val::Json(Ok(text.into())))
         };
         if self.graph.nodes[bs].dropped {
             return refuse(self, Errno::ENOMEDIUM);
         }
         let Some(backing_file_bs) = self.graph.cow_bs(bs) else { return refuse(self, Errno::ENOTSUP) };
-        let blocked = self.op_blocked(bs).or_else(|| self.cow_blocked(bs)).or_else(|| self.op_blocked(backing_file_bs));
+        let blocked = self.op_blocked(bs).or_else(|| self.op_blocked_by_job(backing_file_bs));
         if blocked.is_some() {
             return refuse(self, Errno::EBUSY);
         }

@@ -43,9 +43,9 @@ impl AfterCreate {
 /// An image to be made (`bdrv_img_create`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NewImage {
-    /// The host file.
+    /// Path of the file on the host.
     pub path: Arc<str>,
-    /// Its format.
+    /// Name of the driver that formats it.
     pub format: Arc<str>,
     /// File name and format of its backing file.
     pub backing: Option<(Arc<str>, Arc<str>)>,

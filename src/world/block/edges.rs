@@ -4,6 +4,7 @@ use crate::qmp::error::QmpError;
 use crate::version::changes::Change;
 use crate::world::World;
 use crate::world::arena::{BackendId, ChildId, JobId, NodeId};
+use crate::world::block::blockers::Blocker;
 use crate::world::block::drain::DrainFrame;
 use crate::world::block::driver::Driver;
 use crate::world::block::graph::GraphFrame;
@@ -63,9 +64,9 @@ pub struct Child {
     pub name: &'static str,
     /// What the parent needs it for.
     pub role: Role,
-    /// The upper end.
+    /// `opaque` and `klass`: who uses the node.
     pub parent: Parent,
-    /// The lower end.
+    /// `bs`: the node that is used.
     pub bs: NodeId,
     /// Permissions taken.
     pub perm: u8,
@@ -212,7 +213,7 @@ impl World {
                 node.backing = Some(child);
                 self.qcow2(parent).q.has_backing = true;
                 let user = self.graph.device_or_node_name(parent);
-                self.graph.nodes[bs].cow_blockers.insert(0, (parent, user));
+                self.graph.nodes[bs].op_blockers.insert(0, Blocker::Overlay(parent, user));
             }
             "target" => self.cbw(parent).target = Some(child),
             _ => {
@@ -246,7 +247,7 @@ impl World {
                 if let Some(Driver::Qcow2(qcow2)) = &mut node.driver {
                     qcow2.q.has_backing = false;
                 }
-                self.graph.nodes[c.bs].cow_blockers.retain(|(n, _)| *n != parent);
+                self.graph.nodes[c.bs].op_blockers.retain(|blocker| !blocker.is_overlay(parent));
             }
         }
         if c.quiesced_parent {
@@ -424,12 +425,12 @@ impl World {
             children.retain(|c| *c != child);
             children.insert(0, child);
             // `bdrv_backing_detach` and `bdrv_backing_attach`: what the overlay blocks goes along.
-            if self.graph.nodes[from].cow_blockers.iter().any(|(n, _)| *n == parent)
+            if self.graph.nodes[from].op_blockers.iter().any(|blocker| blocker.is_overlay(parent))
                 && self.graph.nodes[parent].backing == Some(child)
             {
-                self.graph.nodes[from].cow_blockers.retain(|(n, _)| *n != parent);
+                self.graph.nodes[from].op_blockers.retain(|blocker| !blocker.is_overlay(parent));
                 let user = self.graph.device_or_node_name(parent);
-                self.graph.nodes[to].cow_blockers.insert(0, (parent, user));
+                self.graph.nodes[to].op_blockers.insert(0, Blocker::Overlay(parent, user));
             }
         }
         if self.graph.nodes[to].quiesce_counter == 0 && self.graph.children[child].quiesced_parent {

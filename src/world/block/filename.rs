@@ -1,7 +1,7 @@
 //! File names of nodes (`block.c:bdrv_refresh_filename`).
 
 use crate::base::Json;
-use crate::qmp::print::{Order, to_text};
+use crate::qmp::print::{MemberOrder, to_text};
 use crate::world::World;
 use crate::world::arena::NodeId;
 use crate::world::block::driver::Driver;
@@ -24,7 +24,7 @@ struct Names {
 /// What `bdrv_refresh_filename` has to say of a node.
 #[derive(Clone, Copy, Debug)]
 pub struct Described<'a> {
-    /// The primary child.
+    /// The child whose name makes that of the node (`bdrv_primary_child`).
     pub below: Option<NodeId>,
     /// Options that were given beside those of children.
     pub given: &'a [(Arc<str>, Json)],
@@ -66,7 +66,7 @@ impl World {
     /// The hint that stands behind the message of a lock that another one has (`raw_check_lock_bytes`). `said` is what was asked for: of
     /// several files that are locked, it is one that stands there, or one below what stands there.
     #[must_use]
-    pub(in crate::world) fn lock_hint(&self, text: &str, said: &str) -> Option<String> {
+    pub fn lock_hint(&self, text: &str, said: &str) -> Option<String> {
         if !text.ends_with("\" lock") {
             return None;
         }
@@ -214,7 +214,7 @@ impl World {
 }
 
 fn json_name(options: &Json) -> Arc<str> {
-    let mut name = format!("json:{}", to_text(options, Order::Wire));
+    let mut name = format!("json:{}", to_text(options, MemberOrder::Wire));
     if name.len() >= PATH_MAX {
         // The printer escapes everything but ASCII.
         name.truncate(PATH_MAX - 4);

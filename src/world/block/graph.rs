@@ -7,6 +7,7 @@ use crate::world::World;
 use crate::world::arena::{Arena, BackendId, ChildId, CoId, JobId, NodeId};
 use crate::world::block::backend::BackendFrame;
 use crate::world::block::backend::{Backend, BdrvNext};
+use crate::world::block::blockers::Blocker;
 use crate::world::block::drain::DrainFrame;
 use crate::world::block::driver::Driver;
 use crate::world::block::driver::DriverFrame;
@@ -16,7 +17,7 @@ use crate::world::block::io::flush::FlushFrame;
 use crate::world::block::io::request::TrackedRequest;
 use crate::world::block::open::runtime_options::RuntimeOptions;
 use crate::world::frame::{Flow, Frame};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// How a node was opened.
@@ -123,20 +124,17 @@ pub struct Node {
     /// Flushes that wait for it, oldest first.
     pub flush_queue: Vec<CoId>,
     /// Requests under way.
-    pub tracked: Vec<TrackedRequest>,
+    pub tracked: VecDeque<TrackedRequest>,
     /// Which of the ids below 128 they have, a bit each.
     pub(super) tracked_ids: u128,
     /// How many of them are serialising or wait for another one.
     pub(super) tracked_apart: u32,
-    /// Its dirty bitmaps.
+    /// `dirty_bitmaps`, with those that have no name.
     pub bitmaps: DirtyBitmaps,
-    /// Jobs that block operations on it, newest first.
-    pub op_blockers: Vec<JobId>,
+    /// Jobs and overlays that block operations on it, newest first.
+    pub op_blockers: Vec<Blocker>,
     /// Mirrors that were told to end and will replace it, newest first (`replace_blocker`).
     pub replace_blockers: Vec<JobId>,
-    /// Reasons of backing-chain users: nodes whose backing file it is (`bdrv_backing_attach`), by the names they had then, newest
-    /// first.
-    pub cow_blockers: Vec<(NodeId, Arc<str>)>,
     /// Made by `blockdev-add`.
     pub monitor_owned: bool,
     /// The name was made up.
@@ -170,7 +168,7 @@ pub struct Node {
 crate::base::time::rebase!(Node {
     moves: driver; rest: node_name, dropped, children, parents, file, backing, refcnt, quiesce_counter, in_flight, size,
         wr_highest_offset, flags, detect_zeroes, bl, write_gen, flushed_gen, active_flush, flush_queue, tracked,
-        tracked_ids, tracked_apart, bitmaps, op_blockers, replace_blockers, cow_blockers, monitor_owned, auto_named,
+        tracked_ids, tracked_apart, bitmaps, op_blockers, replace_blockers, monitor_owned, auto_named,
         spec, options, explicit_options, backing_file, backing_format, auto_backing_file, write_threshold,
         block_status_cache, inherits_from, copy_on_read, implicit, never_freeze
 });
@@ -199,13 +197,12 @@ impl Node {
             flushed_gen: 0,
             active_flush: false,
             flush_queue: Vec::new(),
-            tracked: Vec::new(),
+            tracked: VecDeque::new(),
             tracked_ids: 0,
             tracked_apart: 0,
             bitmaps: DirtyBitmaps::default(),
             op_blockers: Vec::new(),
             replace_blockers: Vec::new(),
-            cow_blockers: Vec::new(),
             monitor_owned: false,
             auto_named: false,
             spec: None,
@@ -572,12 +569,6 @@ impl World {
                 None => format!("Cannot find device='{device}' nor node-name='{node}'"),
             })
         })
-    }
-
-    /// The blocker that a node whose backing file this is puts on it (`bdrv_backing_attach`).
-    pub(in crate::world) fn cow_blocked(&self, bs: NodeId) -> Option<QmpError> {
-        let ((_, user), name) = (self.graph.nodes[bs].cow_blockers.first()?, self.graph.device_or_node_name(bs));
-        Some(QmpError::generic(format!("Node '{name}' is busy: node is used as backing hd of '{user}'")))
     }
 
     /// `bdrv_close_all`: after the jobs, every backend and every node that the monitor owns goes.

@@ -66,8 +66,7 @@ impl World {
         if !in_memory {
             let path = file.path.clone();
             self.files.ask(&path, op);
-            // The frame comes again, and counts then.
-            self.push(Frame::Complete(id));
+            // The frame stays, and counts when it comes again.
             self.steps -= 1;
         }
         !in_memory

@@ -3,6 +3,7 @@
 pub mod backend;
 pub mod backing_name;
 pub mod bdrv_commit;
+pub mod blockers;
 pub mod chain;
 pub mod create;
 pub(super) mod dirty_bitmap;

@@ -65,6 +65,9 @@ pub fn default_child_perm(node: &Node, role: Role, taken: u8, shared: u8) -> (u8
     (p, s)
 }
 
+/// Nodes below one, where it is no long chain: so many find room at once.
+const MOST_CHAINS: usize = 8;
+
 impl Graph {
     /// `bdrv_get_cumulative_perm`
     #[must_use]
@@ -151,7 +154,7 @@ impl Graph {
             }
             order.push(node);
         }
-        let (mut found, mut order) = (Vec::new(), Vec::new());
+        let (mut found, mut order) = (Vec::with_capacity(MOST_CHAINS), Vec::with_capacity(MOST_CHAINS));
         for root in roots {
             visit(self, *root, &mut found, &mut order);
         }
@@ -185,7 +188,8 @@ impl Graph {
         {
             return Err(text);
         }
-        for child in n.children.clone() {
+        for i in 0..n.children.len() {
+            let child = self.nodes[node].children[i];
             let (p, s) = self.child_perm(node, child, taken, shared);
             let c = &self.children[child];
             if (c.perm, c.shared) != (p, s) {
@@ -225,6 +229,23 @@ impl Graph {
             return Some(format!("Failed to get shared \"{}\" lock", named(not_left)));
         }
         None
+    }
+
+    /// What the nodes that have a host file open use of it, and do not share: the bytes that their locks are on.
+    #[must_use]
+    pub fn file_locks(&self, path: &str) -> (u8, u8) {
+        let mut locks = (0, 0);
+        for (id, node) in self.nodes.iter() {
+            if let Some(file) = node.file_driver()
+                && *file.path == *path
+                && file.locking
+                && !node.flags.force_share
+            {
+                let (taken, shared) = self.cumulative_perm(id);
+                locks = (locks.0 | taken, locks.1 | (perm::ALL & !shared));
+            }
+        }
+        locks
     }
 
     /// `bdrv_child_perm`: what a node asks of one child.

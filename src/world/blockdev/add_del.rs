@@ -65,7 +65,7 @@ impl World {
         if self.graph.has_blk(bs) {
             return Err(QmpError::generic(format!("Node {name} is in use")));
         }
-        if let Some(err) = self.op_blocked(bs).or_else(|| self.cow_blocked(bs)) {
+        if let Some(err) = self.op_blocked(bs) {
             return Err(err);
         }
         let n = &self.graph.nodes[bs];

@@ -1,6 +1,6 @@
 //! `blockdev-backup` and `drive-backup`: from arguments to a job (`blockdev.c`).
 
-use super::transaction::ActionState;
+use super::transaction::{ActionState, JobAction};
 use crate::bitmap::CheckFlags;
 use crate::qmp::command::Command;
 use crate::qmp::error::QmpError;
@@ -23,7 +23,7 @@ use crate::world::frame::{Flow, Frame};
 use crate::world::job::JobFlags;
 use crate::world::job::JobFrame;
 use crate::world::job::backup::BackupArgs;
-use crate::world::job::commands::{HmpJobCommand, JobCommands, copy_arguments};
+use crate::world::job::commands::{HmpJobCommand, JobActions, JobCommands, copy_arguments};
 use crate::world::value::Val;
 use std::sync::Arc;
 
@@ -37,6 +37,14 @@ pub(super) const COMMANDS: JobCommands = JobCommands {
         }))
     },
     hmp: &[HmpJobCommand { name: "drive_backup", arguments: copy_arguments }],
+    actions: Some(JobActions {
+        names: &["blockdev-backup", "drive-backup"],
+        prepare: |w, (tran, index), action, txn| match action {
+            TransactionAction::BlockdevBackup(args) => w.blockdev_backup_action(tran, index, args, txn),
+            TransactionAction::DriveBackup(args) => w.drive_backup_action(tran, index, args, txn),
+            other => unreachable!("{} starts no backup", other.name()),
+        },
+    }),
     listed_as: None,
 };
 
@@ -85,7 +93,7 @@ impl World {
             Ok(nodes) => nodes,
             Err(err) => return self.ret(Val::Done(Err(err))),
         };
-        self.trans[tran].states[index] = ActionState::Backup(Some(source), None);
+        self.trans[tran].states[index] = ActionState::Job(JobAction::draining(source));
         let common = Box::new(args.common);
         let job = self.seq([
             DrainFrame::DrainedBegin(source).into(),
@@ -102,10 +110,10 @@ impl World {
         let early = self.quirks.has(Quirk::TxnStartInPrepare);
         let mut starts = None;
         let done = job.map(|job| {
-            if let ActionState::Backup(drained, slot) = &mut self.trans[tran].states[index] {
-                *slot = Some(job);
+            if let ActionState::Job(action) = &mut self.trans[tran].states[index] {
+                action.job = Some(job);
                 // A drained section did not hold up a job's start then.
-                starts = drained.take_if(|_| early).map(|bs| (bs, job));
+                starts = action.drained.take_if(|_| early).map(|bs| (bs, job));
             }
         });
         match starts {
@@ -223,7 +231,8 @@ impl World {
         if !self.graph.nodes[bs].has_drv() {
             return self.ret(Val::Done(Err(QmpError::generic("Device has no medium"))));
         }
-        self.trans[tran].states[index] = ActionState::Backup(Some(bs), None);
+        let leaves_drain = self.quirks.has(Quirk::TxnEarlyFailLeavesDrain);
+        self.trans[tran].states[index] = ActionState::Job(JobAction { leaves_drain, ..JobAction::draining(bs) });
         self.seq([
             DrainFrame::DrainedBegin(bs).into(),
             BackupCommandFrame::DriveBackupDrained { args, bs, txn }.into(),
@@ -233,7 +242,7 @@ impl World {
 
     /// `drive_backup_action`, in its drained section: makes the target. Leaves `Val::Job`.
     fn drive_backup_drained(&mut self, mut args: Box<DriveBackup>, bs: NodeId, txn: Option<TxnId>) -> Flow {
-        if let Some(err) = self.vanished(&[bs], &args.common.device).or_else(|| self.op_blocked(bs)) {
+        if let Some(err) = self.vanished(&[bs], &args.common.device).or_else(|| self.op_blocked_by_job(bs)) {
             return self.ret(Val::Job(Err(err)));
         }
         let existing = args.mode == Some(NewImageMode::Existing);

@@ -21,6 +21,7 @@ pub(super) const COMMANDS: JobCommands = JobCommands {
         other => Err(other),
     },
     hmp: &[],
+    actions: None,
     listed_as: None,
 };
 
@@ -103,7 +104,7 @@ impl World {
 
     /// `BLOCK_OP_TYPE_COMMIT_SOURCE` and `BLOCK_OP_TYPE_COMMIT_TARGET`: jobs forbid it, overlays do not.
     fn not_blocked(&self, bs: NodeId) -> Result<(), QmpError> {
-        self.op_blocked(bs).map_or(Ok(()), Err)
+        self.op_blocked_by_job(bs).map_or(Ok(()), Err)
     }
 
     /// The node of `device`. libvirt tells by the class of the error whether there are commits at all.

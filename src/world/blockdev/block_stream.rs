@@ -18,6 +18,7 @@ pub(super) const COMMANDS: JobCommands = JobCommands {
         other => Err(other),
     },
     hmp: &[HmpJobCommand { name: "block_stream", arguments: hmp_arguments }],
+    actions: None,
     listed_as: Some(("stream", "Streaming")),
 };
 
@@ -84,7 +85,7 @@ impl World {
         let end = bottom_bs.map_or(base_bs, |bottom| self.graph.filter_or_cow_bs(bottom));
         let mut iter = Some(bs);
         while let Some(node) = iter.filter(|node| Some(*node) != end) {
-            if let Some(err) = self.op_blocked(node) {
+            if let Some(err) = self.op_blocked_by_job(node) {
                 return Err(err);
             }
             iter = self.graph.filter_or_cow_bs(node);

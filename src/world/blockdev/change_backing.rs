@@ -55,7 +55,7 @@ impl World {
         if self.graph.backing_chain_next(node).is_none() {
             return fail("not allowing backing file change on an image without a backing file");
         }
-        if let Some(err) = self.op_blocked(bs).or_else(|| self.cow_blocked(bs)) {
+        if let Some(err) = self.op_blocked(bs) {
             return Err(err);
         }
         if !self.graph.chain_contains(bs, node) {

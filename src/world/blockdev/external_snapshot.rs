@@ -111,7 +111,7 @@ impl World {
                     let name = self.graph.device_or_node_name(old);
                     return fail(self, format!("Device '{name}' has no medium"));
                 }
-                if let Some(err) = self.op_blocked(old).or_else(|| self.cow_blocked(old)) {
+                if let Some(err) = self.op_blocked(old) {
                     return self.ret(Val::Done(Err(err)));
                 }
                 if self.graph.nodes[old].flags.rdwr {

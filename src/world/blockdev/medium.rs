@@ -245,7 +245,7 @@ impl World {
         }
         let blk = op.blk;
         let Some(bs) = self.graph.blk_bs(blk) else { return self.medium_step(op) };
-        if let Some(err) = self.op_blocked(bs).or_else(|| self.cow_blocked(bs)) {
+        if let Some(err) = self.op_blocked(bs) {
             return self.medium_end(&op, Err(err));
         }
         self.graph.backends[blk].last_flags = self.graph.nodes[bs].flags;

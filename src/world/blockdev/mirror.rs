@@ -3,6 +3,7 @@
 use crate::qmp::command::Command;
 use crate::qmp::error::QmpError;
 use crate::qmp::types::{BlockdevMirror, DriveMirror, MirrorCopyMode, NewImageMode, OnError, SyncMode};
+use crate::version::changes::Change;
 use crate::world::World;
 use crate::world::arena::NodeId;
 use crate::world::block::create::{ImgCreateFrame, NewImage};
@@ -23,11 +24,12 @@ const GRANULARITY: std::ops::RangeInclusive<u64> = 512..=64 << 20;
 /// `qmp_blockdev_mirror`, `qmp_drive_mirror`, `hmp_drive_mirror`
 pub(super) const COMMANDS: JobCommands = JobCommands {
     qmp: |w, command| match command {
-        Command::BlockdevMirror(args) => Ok(w.blockdev_mirror(&args)),
+        Command::BlockdevMirror(args) => Ok(w.blockdev_mirror(args)),
         Command::DriveMirror(args) => Ok(w.drive_mirror(args)),
         other => Err(other),
     },
     hmp: &[HmpJobCommand { name: "drive_mirror", arguments: copy_arguments }],
+    actions: None,
     listed_as: None,
 };
 
@@ -39,6 +41,7 @@ struct Arguments<'a> {
     sync: SyncMode,
     backing_mode: BackingMode,
     zero_target: bool,
+    target_is_zero: bool,
     speed: Option<i64>,
     granularity: Option<u32>,
     buf_size: Option<i64>,
@@ -53,18 +56,34 @@ struct Arguments<'a> {
 
 impl World {
     /// `qmp_blockdev_mirror`. Leaves `Val::Done`.
-    fn blockdev_mirror(&mut self, args: &BlockdevMirror) -> Flow {
+    fn blockdev_mirror(&mut self, args: Box<BlockdevMirror>) -> Flow {
         let nodes = self.qmp_get_root_bs(&args.device).and_then(|bs| Ok((bs, self.lookup_bs(&args.target)?)));
         let (bs, target) = match nodes {
             Ok(nodes) => nodes,
             Err(err) => return self.ret(Val::Done(Err(err))),
         };
+        if !self.quirks.since(Change::GraphLockDrained) {
+            return self.blockdev_mirror_moved(&args, bs, target);
+        }
+        self.push(MirrorFrame::TargetMoved { args, bs, target }.into());
+        self.try_change_aio_context();
+        Flow::Go
+    }
+
+    /// `qmp_blockdev_mirror`, once the target is in the source's context.
+    pub(in crate::world) fn blockdev_mirror_moved(
+        &mut self,
+        args: &BlockdevMirror,
+        bs: NodeId,
+        target: NodeId,
+    ) -> Flow {
         let args = Arguments {
             job_id: &args.job_id,
             replaces: &args.replaces,
             sync: args.sync,
             backing_mode: BackingMode::Leave,
             zero_target: args.sync == SyncMode::Full,
+            target_is_zero: args.target_is_zero == Some(true),
             speed: args.speed,
             granularity: args.granularity,
             buf_size: args.buf_size,
@@ -95,6 +114,7 @@ impl World {
             buf_size: args.buf_size.unwrap_or(0),
             backing_mode: args.backing_mode,
             zero_target: args.zero_target,
+            target_is_zero: args.target_is_zero,
             on_source_error: args.on_source_error.unwrap_or(OnError::Report),
             on_target_error: args.on_target_error.unwrap_or(OnError::Report),
             unmap: args.unmap.unwrap_or(true),
@@ -109,7 +129,9 @@ impl World {
         if let Err(err) = self.mirror_checks(&mut mirror) {
             return self.ret(Val::Done(Err(err)));
         }
-        let whole = args.sync == SyncMode::Top && self.graph.backing_chain_next(bs).is_none();
+        let whole = args.sync == SyncMode::Top
+            && !self.quirks.since(Change::MirrorSkipsZeroes)
+            && self.graph.backing_chain_next(bs).is_none();
         self.mirror_start(mirror, if whole { SyncMode::Full } else { args.sync })
     }
 
@@ -122,7 +144,7 @@ impl World {
             return expects("a power of 2");
         }
         for node in [args.bs, args.target] {
-            if let Some(err) = self.op_blocked(node).or_else(|| self.cow_blocked(node)) {
+            if let Some(err) = self.op_blocked(node) {
                 return Err(err);
             }
         }
@@ -144,7 +166,7 @@ impl World {
         let Some(node) = self.graph.find_node(name) else {
             return Err(QmpError::generic(format!("Failed to find node with node-name='{name}'")));
         };
-        if let Some(err) = self.op_blocked(node).or_else(|| self.cow_blocked(node)) {
+        if let Some(err) = self.op_blocked(node) {
             return Err(err);
         }
         if !self.bdrv_recurse_can_replace(bs, node) {
@@ -166,7 +188,7 @@ impl World {
             Ok(bs) => bs,
             Err(err) => return self.ret(Val::Done(Err(err))),
         };
-        if let Some(err) = self.op_blocked(bs).or_else(|| self.cow_blocked(bs)) {
+        if let Some(err) = self.op_blocked(bs) {
             return self.ret(Val::Done(Err(err)));
         }
         let existing = args.mode == Some(NewImageMode::Existing);
@@ -230,14 +252,24 @@ impl World {
     }
 
     /// `qmp_drive_mirror`, after the target was opened: the job.
-    pub(in crate::world) fn drive_mirror_opened(&mut self, args: &DriveMirror, bs: NodeId) -> Flow {
+    pub(in crate::world) fn drive_mirror_opened(&mut self, args: Box<DriveMirror>, bs: NodeId) -> Flow {
         let Val::Node(opened) = self.take_val() else { unreachable!("a node or an error") };
         let target = match opened {
             Ok(target) => target,
             Err(err) => return self.ret(Val::Done(Err(err))),
         };
-        let existing = args.mode == Some(NewImageMode::Existing);
         self.push(Frame::KeepOver(Box::new(GraphFrame::BdrvUnref(target).into())));
+        if !self.quirks.since(Change::GraphLockDrained) {
+            return self.drive_mirror_moved(&args, bs, target);
+        }
+        self.push(MirrorFrame::DriveMoved { args, bs, target }.into());
+        self.try_change_aio_context();
+        Flow::Go
+    }
+
+    /// `qmp_drive_mirror`, once the target is in the source's context: the job.
+    pub(in crate::world) fn drive_mirror_moved(&mut self, args: &DriveMirror, bs: NodeId, target: NodeId) -> Flow {
+        let existing = args.mode == Some(NewImageMode::Existing);
         let args = Arguments {
             job_id: &args.job_id,
             replaces: &args.replaces,
@@ -245,6 +277,7 @@ impl World {
             backing_mode: if existing { BackingMode::Open } else { BackingMode::Source },
             // An image that was just made reads as zeroes (`bdrv_has_zero_init`): that holds for all formats and files here.
             zero_target: args.sync == SyncMode::Full && existing,
+            target_is_zero: !existing,
             speed: args.speed,
             granularity: args.granularity,
             buf_size: args.buf_size,

@@ -57,7 +57,7 @@ impl World {
 
     /// With the graph's reader lock: whether somebody forbids it (`BLOCK_OP_TYPE_RESIZE`).
     fn resize_allowed(&mut self, bs: NodeId, device: Option<&str>, size: u64) -> Flow {
-        let blocked = self.op_blocked(bs).or_else(|| self.cow_blocked(bs));
+        let blocked = self.op_blocked(bs);
         if let Some(err) = blocked {
             self.push(GraphLockFrame::Rdunlock.into());
             let err = match self.quirks.since(Change::ResizeSaysWhy) {

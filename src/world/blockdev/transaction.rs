@@ -1,8 +1,11 @@
-//! The `transaction` command and the two backup commands, which are transactions of one action (`blockdev.c`).
+//! The `transaction` command, and commands that are transactions of one action (`blockdev.c`).
+//!
+//! Which actions start jobs, the tables of commands that start jobs say ([`JobActions`]).
 //!
 //! Actions are prepared in order; then all are committed and cleaned up in reverse order, or, if one failed, aborted and cleaned
 //! up in reverse order, the failing one first.
 
+use super::JOB_COMMANDS;
 use super::external_snapshot::ExternalSnapshot;
 use crate::bitmap::{BitmapId, CheckFlags, DirtyBitmap, HBitmap};
 use crate::qmp::error::QmpError;
@@ -15,6 +18,7 @@ use crate::world::arena::{JobId, NodeId, TranId, TxnId, used_after_free};
 use crate::world::block::drain::DrainFrame;
 use crate::world::frame::Flow;
 use crate::world::job::JobFrame;
+use crate::world::job::commands::JobActions;
 use crate::world::job::txn::TxnFrame;
 use crate::world::value::Val;
 use crate::world::watch::feed::Seen;
@@ -34,10 +38,28 @@ pub enum ActionState {
     BitmapSwitched(NodeId, BitmapId, bool),
     /// `block_dirty_bitmap_remove_action`
     BitmapRemoved(NodeId, BitmapId),
-    /// `blockdev_backup_action`, `drive_backup_action`: the drained source and the job.
-    Backup(Option<NodeId>, Option<JobId>),
+    /// An action that starts a job.
+    Job(JobAction),
     /// `external_snapshot_action`
     Snapshot(ExternalSnapshot),
+}
+
+/// What an action that starts a job has done so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct JobAction {
+    /// The node that it drained until it is cleaned up.
+    pub(super) drained: Option<NodeId>,
+    /// Its job, once there is one.
+    pub(super) job: Option<JobId>,
+    /// The drained section does not end if there is no job yet: with a quirk.
+    pub(super) leaves_drain: bool,
+}
+
+impl JobAction {
+    /// One that has drained a node.
+    pub(super) fn draining(bs: NodeId) -> JobAction {
+        JobAction { drained: Some(bs), job: None, leaves_drain: false }
+    }
 }
 
 /// `Transaction`, with its actions.
@@ -79,9 +101,14 @@ impl TransactionFrame {
     }
 }
 
-/// Whether an action can be one of a group. `abort` fails in its own way where each is asked when it is prepared.
+/// The tables of actions that start jobs.
+fn job_actions() -> impl Iterator<Item = &'static JobActions> {
+    JOB_COMMANDS.iter().filter_map(|commands| commands.actions.as_ref())
+}
+
+/// Whether an action can be one of a group: those that start jobs can. `abort` fails in its own way where each is asked when it is prepared.
 fn groupable(action: &TransactionAction) -> bool {
-    matches!(action, TransactionAction::BlockdevBackup(_) | TransactionAction::DriveBackup(_))
+    job_actions().any(|actions| actions.names.contains(&action.name()))
 }
 
 impl World {
@@ -147,9 +174,10 @@ impl World {
             let text = format!("Action '{name}' does not support Transaction property completion-mode = grouped");
             return self.ret(Val::Done(Err(QmpError::generic(text))));
         }
+        if let Some(actions) = job_actions().find(|actions| actions.names.contains(&action.name())) {
+            return (actions.prepare)(self, (tran, index), action, txn);
+        }
         match action {
-            TransactionAction::BlockdevBackup(args) => self.blockdev_backup_action(tran, index, args, txn),
-            TransactionAction::DriveBackup(args) => self.drive_backup_action(tran, index, args, txn),
             action @ (TransactionAction::Snapshot(_) | TransactionAction::SnapshotSync(_)) => {
                 self.external_snapshot_action(tran, index, &action)
             }
@@ -250,8 +278,8 @@ impl World {
         let index = self.tran_turn(tran, left);
         self.trace_tran(TxnPhase::Commit, tran, index);
         match self.trans[tran].states[index].clone() {
-            ActionState::Backup(_, Some(_)) if self.quirks.has(Quirk::TxnStartInPrepare) => Flow::Go,
-            ActionState::Backup(_, Some(job)) => self.seq([JobFrame::JobStart(job).into()]),
+            ActionState::Job(_) if self.quirks.has(Quirk::TxnStartInPrepare) => Flow::Go,
+            ActionState::Job(JobAction { job: Some(job), .. }) => self.seq([JobFrame::JobStart(job).into()]),
             ActionState::Snapshot(state) => self.external_snapshot_commit(state),
             ActionState::BitmapRemoved(bs, id) => {
                 let bitmaps = &mut self.graph.nodes[bs].bitmaps;
@@ -274,9 +302,8 @@ impl World {
         let index = if fifo { self.trans[tran].states.len() - left } else { index };
         self.trace_tran(TxnPhase::Abort, tran, index);
         match self.trans[tran].states[index].clone() {
-            ActionState::Backup(_, Some(job)) if self.jobs.get(job).is_none() => {}
-            ActionState::Backup(_, Some(job)) => {
-                self.reach(CodePlace::UndoBackup);
+            ActionState::Job(JobAction { job: Some(job), .. }) if self.jobs.get(job).is_some() => {
+                self.reach(CodePlace::UndoJob);
                 return self.seq([TxnFrame::JobCancelSync(job).into()]);
             }
             ActionState::Snapshot(state) => return self.external_snapshot_abort(state),
@@ -306,14 +333,14 @@ impl World {
                     bitmap.set_busy(false);
                 }
             }
-            ActionState::Nothing | ActionState::Backup(_, None) => {}
+            ActionState::Nothing | ActionState::Job(_) => {}
         }
         Flow::Go
     }
 
     /// The bitmap that an action changed. Unlike QEMU, which goes on with the one that it found then even if a job with
-    /// bitmap-mode=always has replaced it when it was cancelled, this looks it up again. There is none if its node, a backup's filter, went
-    /// along with its job while another action drained it.
+    /// bitmap-mode=always has replaced it when it was cancelled, this looks it up again. There is none if its node, the filter of a job, went
+    /// along with that job while another action drained it.
     fn bitmap_to_undo(&mut self, tran: TranId, index: usize, bs: NodeId, id: BitmapId) -> Option<&mut DirtyBitmap> {
         let bitmaps = &self.graph.nodes.get(bs)?.bitmaps;
         let now = match bitmaps.get(id) {
@@ -367,16 +394,10 @@ impl World {
         self.push(TransactionFrame::TranClean(tran, left).into());
         let index = self.tran_turn(tran, left);
         self.trace_tran(TxnPhase::Clean, tran, index);
-        let t = &self.trans[tran];
-        let leaves = self.quirks.has(Quirk::TxnEarlyFailLeavesDrain)
-            && matches!(
-                (&t.actions[index], &t.states[index]),
-                (TransactionAction::DriveBackup(_), ActionState::Backup(_, None))
-            );
-        if let ActionState::Backup(Some(bs), _) = t.states[index]
-            && !leaves
+        if let ActionState::Job(JobAction { drained: Some(bs), job, leaves_drain }) = self.trans[tran].states[index]
+            && (job.is_some() || !leaves_drain)
         {
-            // The second backup action by one device drains the first one's filter, which is gone once that job was cancelled, or
+            // The second such action by one device drains the filter of the first one's job, which is gone once that was cancelled, or
             // hangs on one that is. Unlike QEMU, which aborts there (`bdrv_do_drained_end`), there is nothing left to end.
             if self.graph.nodes.get(bs).is_some_and(|node| node.quiesce_counter > 0) {
                 self.polled_section_ends(bs);

@@ -15,6 +15,7 @@ use crate::world::World;
 use crate::world::aio::coroutine::Wait;
 use crate::world::arena::{CallId, JobId, NodeId, TxnId};
 use crate::world::block::chain::ChainFrame;
+use crate::world::block::driver::Driver;
 use crate::world::block::driver::block_copy::BlockCopyFrame;
 use crate::world::block::driver::block_copy_state::{CallEnd, CopyCall};
 use crate::world::block::driver::copy_before_write::CopyBeforeWriteFrame;
@@ -23,13 +24,14 @@ use crate::world::frame::{Flow, Frame};
 use crate::world::job::JobFrame;
 use crate::world::job::block_job::BlockJobFrame;
 use crate::world::value::Val;
+use crate::world::watch::feed::{BackupBegins, BitmapEnd, Seen};
 use crate::world::watch::marks::CodePlace;
 use std::sync::Arc;
 
 /// `BackupBlockJob`
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BackupJob {
-    /// The filter.
+    /// `cbw`: the filter, which holds what is still to be copied.
     pub cbw: NodeId,
     /// The node it filters.
     pub source: NodeId,
@@ -88,7 +90,7 @@ pub struct BackupArgs {
     pub on_target_error: OnError,
     /// `on-cbw-error=break-snapshot`
     pub break_snapshot: bool,
-    /// The group.
+    /// The group that it becomes a member of; `None` makes one of its own.
     pub txn: Option<TxnId>,
 }
 
@@ -113,7 +115,7 @@ pub(in crate::world) const HOOKS: JobHooks = JobHooks {
     }),
     watch: WatchHooks {
         may_rest: Some(|job| job.backup().sync_mode == SyncMode::None),
-        bitmap: Some(World::bitmap_before_end),
+        bitmap: Some(World::backup_bitmap),
         target: Some(|w, job| Some(w.frozen(w.jobs[job].backup().target))),
     },
 };
@@ -178,7 +180,7 @@ impl BackupFrame {
         match self {
             BackupFrame::BackupCbwAppended(args) => w.backup_cbw_appended(args),
             BackupFrame::BackupCreateJob { cbw, args } => w.backup_create_job(cbw, args),
-            BackupFrame::BackupCreateFailed { cbw, args, err } => w.backup_create_failed_frame(cbw, &args, err),
+            BackupFrame::BackupCreateFailed { cbw, args, err } => w.backup_create_failed(&args, cbw, err),
             BackupFrame::BackupCbwDrop(job) => w.backup_cbw_drop(job),
             BackupFrame::BackupLoop(job) => w.backup_loop(job),
             BackupFrame::BackupWait(job) => w.backup_wait(job),
@@ -223,7 +225,7 @@ impl World {
             return generic(format!("Compression is not supported for this drive {name}"));
         }
         for node in [args.source, args.target] {
-            if let Some(err) = self.op_blocked(node) {
+            if let Some(err) = self.op_blocked_by_job(node) {
                 return Err(err);
             }
         }
@@ -301,11 +303,6 @@ impl World {
                 self.seq([GraphLockFrame::GraphWrunlock.into()])
             }
         }
-    }
-
-    /// After `block_job_create` failed.
-    fn backup_create_failed_frame(&mut self, cbw: NodeId, args: &BackupArgs, err: QmpError) -> Flow {
-        self.backup_create_failed(args, cbw, err)
     }
 
     fn backup_init_job(&mut self, job: JobId, cbw: NodeId, args: &BackupArgs) {
@@ -544,6 +541,46 @@ impl World {
         self.block_copy_call_cancel(call);
         self.jobs[job].backup_mut().wait = true;
         Flow::Yield(Wait::CopyCall)
+    }
+
+    /// A backup job was created.
+    fn see_backup(&mut self, job: JobId) {
+        let b = self.jobs[job].backup();
+        let bitmaps = &self.graph.nodes[b.source].bitmaps;
+        let bitmap = b.sync_bitmap.and_then(|id| bitmaps.get(id));
+        let bitmap = bitmap.and_then(|bitmap| Some((bitmap.name().cloned()?, bitmap.bitmap().clone())));
+        let discards = self.graph.nodes[b.cbw].driver.as_ref().is_some_and(Driver::discards_source);
+        let begins = BackupBegins {
+            job,
+            source_node: b.source,
+            target_node: b.target,
+            source: self.frozen(b.source),
+            target: self.frozen(b.target),
+            mode: b.sync_mode,
+            bitmap,
+            discards,
+            len: b.len,
+        };
+        self.feed.seen.push(Seen::BackupBegins(Box::new(begins)));
+    }
+
+    /// What there is to say of a job's bitmap before its commit or abort callback.
+    fn backup_bitmap(&self, job: JobId) -> Option<BitmapEnd> {
+        let b = self.jobs[job].backup();
+        let node = self.graph.nodes.get(b.source)?;
+        let bitmap = node.bitmaps.get(b.sync_bitmap?)?;
+        let since = node.bitmaps.get(bitmap.successor()?)?;
+        self.graph.nodes.get(b.cbw)?.driver.as_ref()?;
+        Some(BitmapEnd {
+            node: b.source,
+            node_name: node.node_name.clone(),
+            name: bitmap.name()?.clone(),
+            mode: b.bitmap_mode,
+            before: bitmap.bitmap().clone(),
+            since: since.bitmap().clone(),
+            uncopied: self.copy_bits(b.cbw).clone(),
+            after: None,
+        })
     }
 
     /// `backup_set_speed`

@@ -8,6 +8,7 @@ use crate::qmp::error::QmpError;
 use crate::qmp::types::{BlockJobChange, OnError};
 use crate::world::World;
 use crate::world::arena::{JobId, NodeId, TxnId};
+use crate::world::block::blockers::Blocker;
 use crate::world::block::edges::{Parent, Role};
 use crate::world::frame::Flow;
 use crate::world::value::Val;
@@ -116,7 +117,7 @@ impl World {
     /// `block_job_add_bdrv`
     ///
     /// # Errors
-    /// A permission conflict.
+    /// The text of the permission conflict that stands in the way.
     pub(in crate::world) fn block_job_add_bdrv(
         &mut self,
         job: JobId,
@@ -126,7 +127,7 @@ impl World {
     ) -> Result<(), QmpError> {
         let child = self.attach_child(bs, name, Role::Root, Parent::Job(job), perms.perm, perms.shared)?;
         self.jobs[job].nodes.insert(0, child);
-        self.graph.nodes[bs].op_blockers.insert(0, job);
+        self.graph.nodes[bs].op_blockers.insert(0, Blocker::Job(job));
         Ok(())
     }
 
@@ -134,29 +135,10 @@ impl World {
     fn job_remove_all_bdrv(&mut self, job: JobId) -> Flow {
         for child in std::mem::take(&mut self.jobs[job].nodes) {
             let bs = self.graph.bs(child);
-            self.graph.nodes[bs].op_blockers.retain(|j| *j != job);
+            self.graph.nodes[bs].op_blockers.retain(|blocker| *blocker != Blocker::Job(job));
             self.root_unref_child(child);
         }
         Flow::Go
-    }
-
-    /// `bdrv_op_is_blocked`: the text that refuses an operation on a node that a job works on.
-    #[must_use]
-    pub(in crate::world) fn op_blocked(&self, bs: NodeId) -> Option<QmpError> {
-        let node = &self.graph.nodes[bs];
-        let name = || self.graph.device_or_node_name(bs);
-        if !node.replace_blockers.is_empty() {
-            let text = format!("Node '{}' is busy: block device is in use by block-job-complete", name());
-            return Some(QmpError::generic(text));
-        }
-        if let Some(job) = node.op_blockers.first() {
-            let kind = self.jobs[*job].job_type.name();
-            return Some(QmpError::generic(format!(
-                "Node '{}' is busy: block device is in use by block job: {kind}",
-                name()
-            )));
-        }
-        None
     }
 
     /// `child_job_drained_poll`
@@ -231,7 +213,8 @@ impl World {
         if self.feed.on {
             let (cancelled, failed) = (j.force_cancel, j.ret.is_some());
             let (id, offset, len) = (j.id.clone(), j.progress_current, j.progress_total);
-            self.feed.seen.push(Seen::JobEnd { job, id, cancelled, failed, offset, len });
+            let forgiven = self.has_error_to_end_for(job);
+            self.feed.seen.push(Seen::JobEnd { job, id, cancelled, failed, forgiven, offset, len });
         }
         self.emit(name, Json::dict(data));
     }

@@ -7,6 +7,7 @@ use crate::job::status::JobType;
 use crate::qmp::error::QmpError;
 use crate::qmp::types::OnError;
 use crate::quirk::{Known, Quirk};
+use crate::version::changes::Change;
 use crate::world::World;
 use crate::world::arena::{BackendId, JobId, NodeId};
 use crate::world::block::backend::BackendFrame;
@@ -410,6 +411,15 @@ impl World {
         if !status.allocated {
             self.job_progress_update(job, bytes);
             return self.commit_loop(job, offset + bytes);
+        }
+        if status.zero && self.quirks.since(Change::CommitWritesZeroes) {
+            let blk = self.jobs[job].commit().base.expect("it is given up in the end");
+            let flags = IoFlags::ZERO_WRITE | IoFlags::MAY_UNMAP;
+            let write = Box::new(BlkRequest::Write { offset, data: None, bytes, flags });
+            return self.seq([
+                BackendFrame::BlkCo { blk, request: write }.into(),
+                Frame::Commit(CommitFrame::Written { job, offset, bytes }),
+            ]);
         }
         let read = Box::new(BlkRequest::Read { offset, bytes });
         let blk = self.jobs[job].commit().top;

@@ -48,6 +48,7 @@ pub(in crate::world) const COMMANDS: JobCommands = JobCommands {
         other => Err(other),
     },
     hmp: &[],
+    actions: None,
     listed_as: None,
 };
 

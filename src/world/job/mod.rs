@@ -74,7 +74,7 @@ pub struct Job {
     pub err: Option<Arc<str>>,
     /// Its coroutine, once started. Stale when `deferred_to_main_loop`.
     pub co: Option<CoId>,
-    /// Its group.
+    /// `txn`: its group, which is completed and cancelled together.
     pub txn: Option<TxnId>,
     /// Progress so far, in bytes for block jobs.
     pub progress_current: u64,

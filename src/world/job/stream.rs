@@ -5,6 +5,7 @@ use crate::job::status::JobType;
 use crate::qmp::error::QmpError;
 use crate::qmp::types::{BlockStream, OnError};
 use crate::quirk::{Known, Quirk};
+use crate::version::changes::Change;
 use crate::world::World;
 use crate::world::arena::{BackendId, JobId, NodeId};
 use crate::world::block::backend::{BackendFrame, BlkRequest};
@@ -65,7 +66,7 @@ pub struct StreamRun {
     offset: u64,
     /// The run of bytes that is looked at.
     n: u64,
-    /// The first error.
+    /// What the first request that failed gave; the job goes on and ends with it.
     error: Option<Errno>,
 }
 
@@ -77,7 +78,7 @@ pub struct StreamEnd {
     bs: NodeId,
     /// `unfiltered_bs_cow`: its backing node so far.
     cow: NodeId,
-    /// The new one.
+    /// `base`: what becomes the backing file; `None` if nothing does.
     base: Option<NodeId>,
     /// `base_id`
     file: Option<Arc<str>>,
@@ -578,7 +579,7 @@ impl World {
     fn stream_clean(&mut self, job: JobId) -> Flow {
         let s = self.jobs[job].stream_mut();
         let (cor, blk, target, was_read_only) = (s.cor_filter.take(), s.blk.take(), s.target, s.was_read_only);
-        if was_read_only {
+        if was_read_only && !self.quirks.since(Change::StreamLeavesWritable) {
             self.push(StreamFrame::ReadOnlyAgain(target).into());
         }
         if let Some(blk) = blk {

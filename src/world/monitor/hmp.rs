@@ -7,6 +7,7 @@ use crate::qmp::error::QmpError;
 use crate::qmp::hmp::args::HmpArgs;
 use crate::qmp::hmp::{self, HmpLine, error_reply, report_reply};
 use crate::qmp::recorded;
+use crate::version::Version;
 use crate::world::World;
 use crate::world::block::backend::BackendFrame;
 use crate::world::block::open::unsupported::not_simulated;
@@ -50,8 +51,8 @@ impl World {
             "info block" => self.info_block(args.on("nodes"), args.text("device")),
             "info block-jobs" => self.info_block_jobs(),
             "info blockstats" => self.info_blockstats(),
-            "help" => help(args.text("name").unwrap_or_default()),
-            "info" => help("info"),
+            "help" => help(self.quirks.version(), args.text("name").unwrap_or_default()),
+            "info" => help(self.quirks.version(), "info"),
             "info balloon" | "info cpus" | "info kvm" | "info memory_size_summary" => self.info_machine(name),
             "info iothreads" => self.info_iothreads(),
             "info name" => self.machine.name.as_deref().map(report_reply).unwrap_or_default(),
@@ -69,6 +70,8 @@ impl World {
                 Ok(()) => String::new(),
                 Err(text) => error_reply(&text),
             },
+            "drive_add" => return self.hmp_drive_add(args.on("node"), args.text("opts").unwrap_or_default()),
+            "drive_del" => return self.hmp_drive_del(args.text("id").unwrap_or_default()),
             "nbd_server_start" => return self.hmp_nbd_server_start(args),
             _ => {
                 return match self.command_of(name, args) {
@@ -421,8 +424,8 @@ fn print_throttling(node: &Json, out: &mut String) {
 }
 
 /// `hmp_help_cmd`: all commands, those of that name, or the items of `info`; a command may stand there with its aliases.
-fn help(name: &str) -> String {
-    let of = |key: &str| match recorded::answer(key) {
+fn help(version: Version, name: &str) -> String {
+    let of = |key: &str| match recorded::answer(version, key) {
         Some(Ok(Json::Str(text))) => text.to_string(),
         other => unreachable!("{key} is recorded as a text, not as {other:?}"),
     };

@@ -7,6 +7,7 @@
 pub(in crate::world) mod commands;
 pub mod fdsets;
 pub(super) mod hmp;
+pub(super) mod hmp_drives;
 pub mod qemu_io;
 pub mod qemu_io_map;
 pub mod qemu_io_reopen;
@@ -14,6 +15,7 @@ pub mod qemu_io_reopen;
 use crate::base::{Json, Kept};
 use crate::qmp::command::Command;
 use crate::qmp::error::{ErrorClass, QmpError};
+use crate::qmp::json::Parsed;
 use crate::qmp::names::COROUTINE_COMMANDS;
 use crate::qmp::request::{Request, parse_request, reply};
 use crate::trace::Later;
@@ -32,7 +34,7 @@ pub struct Client {
     /// Out-of-band execution was enabled.
     pub oob: bool,
     /// Requests that wait, oldest first.
-    pub requests: VecDeque<Json>,
+    pub requests: VecDeque<Parsed>,
     /// The connection is closed.
     pub closed: bool,
 }
@@ -125,7 +127,12 @@ impl World {
 
     /// A request arrives (`handle_qmp_command`).
     pub fn submit(&mut self, client: u32, request: Json) {
-        self.monitor.clients[client as usize].requests.push_back(request);
+        self.submit_parsed(client, Ok(request));
+    }
+
+    /// What a client's bytes came to: a value, or what was wrong with them, which is the reply when its turn comes.
+    pub fn submit_parsed(&mut self, client: u32, parsed: Parsed) {
+        self.monitor.clients[client as usize].requests.push_back(parsed);
         self.trace.keep_cause(Later::Command);
         if !self.monitor.busy {
             self.monitor.busy = true;
@@ -136,7 +143,7 @@ impl World {
     /// A request that arrived after the last reply was written and before the dispatcher looked for another one
     /// (`monitor_qmp_dispatcher_pop_any`), as when the host has the main thread wait in between: the dispatcher takes it a round earlier
     /// than one that has to wake it up. Only where it [`just_looked`](Monitor::just_looked).
-    pub fn submit_soon(&mut self, client: u32, request: Json) {
+    pub fn submit_soon(&mut self, client: u32, request: Parsed) {
         assert!(self.monitor.looked && !self.monitor.busy, "the dispatcher has not just looked");
         self.monitor.clients[client as usize].requests.push_back(request);
         self.trace.keep_cause(Later::Command);
@@ -175,12 +182,13 @@ impl World {
         self.monitor.turn.push(client);
         let version = self.quirks.version();
         let c = &mut self.monitor.clients[client as usize];
-        let json = c.requests.pop_front().expect("just looked");
-        let parsed =
-            parse_request(&json, c.oob).and_then(|request| match request.dispatchable(c.negotiated, version) {
+        let next = c.requests.pop_front().expect("just looked").map_err(|err| (err, None));
+        let parsed = next.and_then(|json| parse_request(&json, c.oob)).and_then(|request| {
+            match request.dispatchable(c.negotiated, version) {
                 Ok(()) => Ok(request),
                 Err(err) => Err((err, request.id)),
-            });
+            }
+        });
         match parsed {
             Ok(request) => {
                 let coroutine = COROUTINE_COMMANDS.contains(&&*request.command);

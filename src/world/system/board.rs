@@ -10,6 +10,7 @@ use crate::qmp::keyval::parse_strosz;
 use crate::qmp::recorded;
 use crate::qmp::types::MachineCommand;
 use crate::qmp::types::machine::{CAPABILITIES, MigrationCapabilityStatus, TimeUnit};
+use crate::version::Version;
 use crate::world::World;
 use crate::world::frame::Flow;
 use crate::world::value::Val;
@@ -231,11 +232,10 @@ impl World {
                 self.emit("POWERDOWN", Json::empty());
                 Ok(Json::empty())
             }
-            M::Recorded("query-qmp-schema") => Ok(recorded::schema(self.quirks.version())),
-            M::Recorded(name) => recorded::answer(name).expect("the parser found it there"),
+            M::Recorded(name) => recorded::answer(self.quirks.version(), name).expect("the parser found it there"),
             M::Plain(name) => self.query_machine(name),
             M::QomListTypes { implements, is_abstract } => {
-                Ok(super::qom::list_types(implements.as_deref(), is_abstract.unwrap_or(false)))
+                Ok(super::qom::list_types(self.quirks.version(), implements.as_deref(), is_abstract.unwrap_or(false)))
             }
             M::DeviceListProperties { typename } => super::qom::device_properties(&typename),
             M::QomListProperties { typename } => super::qom::object_properties(&typename),
@@ -257,7 +257,7 @@ impl World {
                 Ok(Json::empty())
             }
             M::MigrateSetParameters(parameters) => self.migrate_set_parameters(&parameters),
-            M::QueryCommandLineOptions { option } => command_line_options(option.as_deref()),
+            M::QueryCommandLineOptions { option } => command_line_options(self.quirks.version(), option.as_deref()),
             M::QueryDirtyRate { calc_time_unit } => Ok(Json::dict(vec![
                 ("status", "unstarted".into()),
                 ("sample-pages", Json::uint(0)),
@@ -421,7 +421,9 @@ impl World {
     }
 
     fn migrate_parameters(&self) -> Json {
-        let recorded = recorded::answer("query-migrate-parameters").and_then(Result::ok).unwrap_or_else(Json::empty);
+        let recorded = recorded::answer(self.quirks.version(), "query-migrate-parameters")
+            .and_then(Result::ok)
+            .unwrap_or_else(Json::empty);
         let mut all = recorded.as_dict().unwrap_or_default().to_vec();
         for (name, value) in &self.machine.board.parameters {
             match all.iter_mut().find(|(key, _)| key == name) {
@@ -513,8 +515,8 @@ impl World {
 }
 
 /// `qmp_query_command_line_options`
-fn command_line_options(option: Option<&str>) -> Result<Json, QmpError> {
-    let all = recorded::answer("query-command-line-options").expect("recorded")?;
+fn command_line_options(version: Version, option: Option<&str>) -> Result<Json, QmpError> {
+    let all = recorded::answer(version, "query-command-line-options").expect("recorded")?;
     let Some(option) = option else { return Ok(all) };
     let is = |info: &&Json| info.get("option").and_then(Json::as_str) == Some(option);
     let found: Vec<Json> = all.as_list().unwrap_or_default().iter().filter(is).cloned().collect();

@@ -3,6 +3,7 @@
 use super::machine::Device;
 use crate::base::Json;
 use crate::block::accounting::Accounting;
+use crate::block::throttle::Limits;
 use crate::qmp::drive::{DriveOptions, split_options};
 use crate::qmp::error::QmpError;
 use crate::qmp::json::parse_one;
@@ -10,6 +11,7 @@ use crate::qmp::keyval::parse_keyval;
 use crate::qmp::types::{AioOption, BlockdevOptions, ObjectOptions};
 use crate::qmp::visit::{InputVisitor, ValueAt};
 use crate::world::World;
+use crate::world::aio::stack::Between;
 use crate::world::arena::BackendId;
 use crate::world::arena::NodeId;
 use crate::world::block::backend::BackendFrame;
@@ -26,8 +28,8 @@ use crate::world::value::Val;
 use std::sync::Arc;
 
 /// Where a drive of the command line belongs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum DrivePlace {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DrivePlace {
     /// `if=none`: a device of the command line takes it.
     None,
     /// A disk of the machine's own IDE bus.
@@ -70,6 +72,23 @@ pub(in crate::world) fn device_options(text: &str) -> Result<Json, QmpError> {
     Ok(Json::Dict(Arc::new(members.collect())))
 }
 
+/// What is said of options that name neither.
+pub(in crate::world) const NOTHING_TO_OPEN: &str = "Must specify either driver or file";
+
+/// A drive whose medium is still to be opened.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DriveBegun {
+    /// Its backend, without a name.
+    pub blk: BackendId,
+    /// Where it belongs.
+    pub place: DrivePlace,
+    /// What to open; `None`: it stays without a medium.
+    pub spec: Option<Arc<OpenSpec>>,
+    id: Arc<str>,
+    limits: Limits,
+    group: Option<Arc<str>>,
+}
+
 /// The frames of this file: the rest of a function each.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
@@ -93,16 +112,17 @@ impl World {
     /// # Errors
     /// The option that is wrong, with what QEMU says about it.
     pub fn boot(&mut self, args: &[Arc<str>]) -> Result<(), String> {
-        let booted = self.boot_with(args, &mut |_| {});
+        let booted = self.boot_with(args, &mut |_| false);
         self.out.clear();
         booted
     }
 
-    /// [`World::boot`]; `between` is called before each step, to bring files of the real host in. What it prints stays in [`World::out`].
+    /// [`World::boot`]; `between` is called before each step, to bring files of the real host in, and what servers of it send. What it
+    /// prints stays in [`World::out`].
     ///
     /// # Errors
     /// As [`World::boot`].
-    pub fn boot_with(&mut self, args: &[Arc<str>], between: &mut dyn FnMut(&mut World)) -> Result<(), String> {
+    pub fn boot_with(&mut self, args: &[Arc<str>], between: &mut dyn FnMut(&mut World) -> bool) -> Result<(), String> {
         let mut found = Vec::new();
         let mut args = args.iter();
         while let Some(option) = args.next() {
@@ -192,7 +212,7 @@ impl World {
         }
     }
 
-    fn boot_blockdev(&mut self, text: &str, between: &mut dyn FnMut(&mut World)) -> Result<(), String> {
+    fn boot_blockdev(&mut self, text: &str, between: Between<'_>) -> Result<(), String> {
         let options = BlockdevOptions::from_option(text, self.quirks.version()).map_err(|err| err.desc.to_string())?;
         if options.node_name.is_none() {
             return Err("'node-name' must be specified for the root node".to_owned());
@@ -205,56 +225,76 @@ impl World {
     }
 
     /// `drive_new`: the backend, and where it belongs.
-    fn boot_drive(
-        &mut self,
-        text: &str,
-        between: &mut dyn FnMut(&mut World),
-    ) -> Result<(BackendId, DrivePlace), String> {
+    fn boot_drive(&mut self, text: &str, between: Between<'_>) -> Result<(BackendId, DrivePlace), String> {
+        let drive = self.drive_begun(text)?;
+        if let Some(spec) = &drive.spec {
+            let frames =
+                vec![OpenFrame::BdrvOpen(spec.clone()).into(), BootFrame::DriveOpened { blk: drive.blk }.into()];
+            match self.run_to_end(frames, between) {
+                Val::Done(done) => done.map_err(|err| err.desc.to_string())?,
+                other => unreachable!("-drive ends with {other:?}"),
+            }
+        }
+        self.drive_named(&drive)?;
+        Ok((drive.blk, drive.place))
+    }
+
+    /// `drive_new`, up to where the medium is opened: the backend, and where it belongs.
+    ///
+    /// # Errors
+    /// What is wrong with the options.
+    pub(in crate::world) fn drive_begun(&mut self, text: &str) -> Result<DriveBegun, String> {
         let drive = DriveOptions::parse(text).map_err(|err| err.desc.to_string())?;
-        let (place, name) = self.drive_place(&drive)?;
+        let (place, unit, name) = self.drive_place(&drive)?;
         let id = drive.id.clone().unwrap_or(name);
         if self.graph.blk_by_name(&id).is_some() {
             return Err(format!("Duplicate ID '{id}' for drive"));
         }
         let has_medium = drive.file.is_some() || drive.node.as_dict().is_some_and(|options| !options.is_empty());
-        if let Some(name) = unsupported::drive_option(&drive, has_medium) {
+        if let Some(name) = unsupported::drive_option(&drive) {
             return Err(format!("not simulated: {name}"));
+        }
+        if has_medium && !drive.open_something() {
+            return Err(NOTHING_TO_OPEN.to_owned());
         }
         let (rdwr, copy_on_read) = (!drive.read_only, drive.copy_on_read);
         let flags = OpenFlags { rdwr, copy_on_read, ..OpenFlags::default() };
-        let blk = self.blk_new("".into(), perm::CONSISTENT_READ, perm::ALL);
-        self.graph.backends[blk].write_cache = drive.writeback;
-        let [account_invalid, account_failed] = drive.account;
-        self.graph.backends[blk].stats = Accounting::new(account_invalid, account_failed).into();
-        self.graph.backends[blk].last_flags = flags;
         let limits = crate::world::blockdev::throttle::drive_limits(&drive.throttling)?;
-        if has_medium {
+        let spec = if has_medium {
             let mut spec = OpenSpec::from_drive(&drive, flags).map_err(|err| err.desc.to_string())?;
             if drive.aio == Some(AioOption::Native) {
                 spec.access_natively();
             }
-            match self.run_to_end(
-                vec![OpenFrame::BdrvOpen(Arc::new(spec)).into(), BootFrame::DriveOpened { blk }.into()],
-                between,
-            ) {
-                Val::Done(done) => done.map_err(|err| err.desc.to_string())?,
-                other => unreachable!("-drive ends with {other:?}"),
-            }
-        }
-        // `monitor_add_blk`
-        if self.graph.find_node(&id).is_some() {
-            return Err(format!("Device name '{id}' conflicts with an existing node name"));
-        }
-        self.graph.backends[blk].name = id;
-        if limits.enabled() {
-            let group = drive.throttling_group.as_ref();
-            self.set_drive_limits(blk, limits, group).map_err(|err| err.desc.to_string())?;
-        }
-        Ok((blk, place))
+            Some(Arc::new(spec))
+        } else {
+            None
+        };
+        let blk = self.blk_new("".into(), perm::CONSISTENT_READ, perm::ALL);
+        self.graph.backends[blk].drive_unit = unit;
+        self.graph.backends[blk].write_cache = drive.writeback;
+        let [account_invalid, account_failed] = drive.account;
+        self.graph.backends[blk].stats = Accounting::new(account_invalid, account_failed).into();
+        self.graph.backends[blk].last_flags = flags;
+        Ok(DriveBegun { blk, place, id, spec, limits, group: drive.throttling_group })
     }
 
-    /// Which bus a drive goes to, and the name it gets there if it has none.
-    fn drive_place(&self, drive: &DriveOptions) -> Result<(DrivePlace, Arc<str>), String> {
+    /// The end of `drive_new`: `monitor_add_blk`, and the limits.
+    ///
+    /// # Errors
+    /// What stands in the way.
+    pub(in crate::world) fn drive_named(&mut self, drive: &DriveBegun) -> Result<(), String> {
+        if self.graph.find_node(&drive.id).is_some() {
+            return Err(format!("Device name '{}' conflicts with an existing node name", drive.id));
+        }
+        self.graph.backends[drive.blk].name = drive.id.clone();
+        if drive.limits.enabled() {
+            self.set_drive_limits(drive.blk, drive.limits, drive.group.as_ref()).map_err(|err| err.desc.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Which bus a drive goes to, its unit there, and the name it gets there if it has none.
+    fn drive_place(&self, drive: &DriveOptions) -> Result<(DrivePlace, Option<(bool, u64)>, Arc<str>), String> {
         let interface = match &drive.interface {
             Some(interface) => interface.clone(),
             None if self.machine.is_pc() => "ide".into(),
@@ -274,13 +314,18 @@ impl World {
                     return Err(format!("drive with bus={bus}, unit={unit} (index={place}) exists"));
                 }
                 let kind = if drive.cdrom { "cd" } else { "hd" };
-                Ok((DrivePlace::OnBoard { cdrom: drive.cdrom }, at(place, kind).into()))
+                Ok((DrivePlace::OnBoard { cdrom: drive.cdrom }, None, at(place, kind).into()))
             }
             "virtio" | "none" => {
-                let name = |n: u64| format!("{interface}{n}");
-                let place = index.or(unit).or_else(|| (0..).find(|n| !taken(&name(*n)))).unwrap_or(0);
                 let virtio = &*interface == "virtio";
-                Ok((if virtio { DrivePlace::Virtio } else { DrivePlace::None }, name(place).into()))
+                let free = |n: &u64| self.graph.backends.iter().all(|(_, b)| b.drive_unit != Some((virtio, *n)));
+                let place = index.or(unit).or_else(|| (0..).find(free)).unwrap_or(0);
+                if !free(&place) {
+                    let index = index.map_or("-1".to_owned(), |index| index.to_string());
+                    return Err(format!("drive with bus=0, unit={place} (index={index}) exists"));
+                }
+                let place_of = if virtio { DrivePlace::Virtio } else { DrivePlace::None };
+                Ok((place_of, Some((virtio, place)), format!("{interface}{place}").into()))
             }
             "floppy" if self.machine.is_pc() => {
                 let free = |n: &u64| !taken(&format!("floppy{n}"));
@@ -292,7 +337,7 @@ impl World {
                 if !free(&place) {
                     return Err(format!("drive with bus=0, unit={place} (index={place}) exists"));
                 }
-                Ok((DrivePlace::Floppy { unit: place }, format!("floppy{place}").into()))
+                Ok((DrivePlace::Floppy { unit: place }, None, format!("floppy{place}").into()))
             }
             "pflash" => Err(format!("not simulated: if={interface}")),
             other => {
@@ -341,7 +386,7 @@ impl World {
         })
     }
 
-    fn boot_device(&mut self, text: &str, between: &mut dyn FnMut(&mut World)) -> Result<(), String> {
+    fn boot_device(&mut self, text: &str, between: Between<'_>) -> Result<(), String> {
         let options = device_options(text).map_err(|err| err.desc.to_string())?;
         if let Some(id) = options.get("id").and_then(Json::as_str).filter(|id| self.machine.device(id).is_some()) {
             return Err(format!("Duplicate ID '{id}' for device"));
@@ -363,7 +408,7 @@ impl World {
     }
 
     /// A device looks at its disk. Where it is refused then, the process ends.
-    fn boot_look(&mut self, device: &Device, blk: BackendId, between: &mut dyn FnMut(&mut World)) {
+    fn boot_look(&mut self, device: &Device, blk: BackendId, between: Between<'_>) {
         if let Some(look) = self.first_look(device, blk) {
             self.run_to_end(vec![look], between);
         }

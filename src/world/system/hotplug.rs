@@ -5,6 +5,7 @@ use crate::base::Json;
 use crate::base::time::Span;
 use crate::qmp::error::{ErrorClass, QmpError};
 use crate::qmp::names::is_device_model;
+use crate::version::changes::Change;
 use crate::world::World;
 use crate::world::arena::{BackendId, JobId};
 use crate::world::block::backend::{BackendFrame, BlkRequest};
@@ -30,12 +31,28 @@ pub struct Plugged {
     own: bool,
 }
 
+/// Options as `qemu_opts_from_qdict` has them: texts, and nothing else.
+fn as_texts(options: &Json) -> Json {
+    let Json::Dict(members) = options else { return options.clone() };
+    let text = |value: &Json| match value {
+        Json::Str(text) => Some(text.clone()),
+        Json::Bool(on) => Some(if *on { "on" } else { "off" }.into()),
+        Json::Int(number) => Some(number.to_string().into()),
+        Json::Uint(number) => Some(number.to_string().into()),
+        Json::Number(number) => Some(number.clone()),
+        _ => None,
+    };
+    let kept = members.iter().filter(|(key, value)| &**key != "id" || value.as_str().is_some());
+    Json::Dict(kept.filter_map(|(key, value)| Some((key.clone(), Json::Str(text(value)?)))).collect::<Vec<_>>().into())
+}
+
 /// The frames of this file: the rest of a function each.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
 pub enum HotplugFrame {
     DevicePlugged(Box<Plugged>),
     DeviceLooked(Box<Plugged>),
+    DeviceUnplugged(Box<(Plugged, QmpError)>),
     UnplugOnReset,
     MarkAutoDel(BackendId),
     ReleaseDrive(BackendId),
@@ -49,6 +66,10 @@ impl HotplugFrame {
         match self {
             HotplugFrame::DevicePlugged(plugged) => w.device_plugged(*plugged),
             HotplugFrame::DeviceLooked(plugged) => w.device_attach_plugged(*plugged),
+            HotplugFrame::DeviceUnplugged(unplugged) => {
+                let (plugged, err) = *unplugged;
+                w.device_refused(&plugged, err)
+            }
             HotplugFrame::UnplugOnReset => w.unplug_on_reset(),
             HotplugFrame::MarkAutoDel(blk) => w.mark_auto_del(blk),
             HotplugFrame::ReleaseDrive(blk) => w.release_drive(blk),
@@ -64,6 +85,20 @@ impl HotplugFrame {
 impl World {
     /// `qmp_device_add`. Leaves `Val::Done`.
     pub(in crate::world) fn device_add(&mut self, options: &Json, texts: bool) -> Flow {
+        if texts || self.quirks.since(Change::DeviceAddTyped) {
+            return self.qdev_device_add(options, texts);
+        }
+        let options = as_texts(options);
+        let used = options.get("id").and_then(Json::as_str).filter(|id| self.machine.device(id).is_some());
+        if let Some(id) = used {
+            let text = format!("Duplicate ID '{id}' for device");
+            return self.ret(Val::Done(Err(QmpError::generic(text))));
+        }
+        self.qdev_device_add(&options, true)
+    }
+
+    /// `qdev_device_add_from_qdict`
+    fn qdev_device_add(&mut self, options: &Json, texts: bool) -> Flow {
         let fail = |w: &mut World, text: String| w.ret(Val::Done(Err(QmpError::generic(text))));
         if let Some(model) = options.get("driver").and_then(Json::as_str) {
             if !is_device_model(model) {
@@ -140,11 +175,28 @@ impl World {
     fn device_attach_plugged(&mut self, plugged: Plugged) -> Flow {
         match self.device_attach(plugged.device.clone(), Some(plugged.blk)).map_err(QmpError::generic) {
             Ok(()) => {
+                if let Some(err) = self.refused_by_bus(&plugged) {
+                    self.machine.devices.pop();
+                    let blk = plugged.blk;
+                    // As it is reset, and when it is taken away again.
+                    return self.seq([
+                        BackendFrame::BlkDrain(blk).into(),
+                        BackendFrame::BlkDrain(blk).into(),
+                        HotplugFrame::DeviceUnplugged(Box::new((plugged, err))).into(),
+                    ]);
+                }
                 self.device_reset(&plugged);
                 Flow::Go
             }
             Err(err) => self.device_refused(&plugged, err),
         }
+    }
+
+    /// `virtio_scsi_hotplug`: the controller takes no node that a job uses.
+    fn refused_by_bus(&self, plugged: &Plugged) -> Option<QmpError> {
+        let looks =
+            plugged.own && plugged.device.driver.starts_with("scsi-") && !self.quirks.since(Change::ScsiDiskOfJobNodes);
+        self.op_blocked(self.graph.blk_bs(plugged.blk).filter(|_| looks)?)
     }
 
     fn device_refused(&mut self, plugged: &Plugged, err: QmpError) -> Flow {

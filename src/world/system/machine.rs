@@ -19,7 +19,7 @@ use std::sync::Arc;
 pub struct Device {
     /// Its name, if it was given one.
     pub id: Option<Arc<str>>,
-    /// Its model.
+    /// `driver`: the type of device, such as `virtio-blk`.
     pub driver: Arc<str>,
     /// The disk behind it.
     pub backend: Option<BackendId>,

@@ -10,13 +10,14 @@ use crate::qmp::error::{ErrorClass, QmpError};
 use crate::qmp::keyval::{parse_bool, parse_i64, parse_strosz};
 use crate::qmp::order::hash_order;
 use crate::qmp::recorded::{self, Expansion, Of, Row};
+use crate::version::Version;
 use crate::world::World;
 use std::sync::Arc;
 
 /// `qmp_qom_list_types`
-pub(super) fn list_types(implements: Option<&str>, with_abstract: bool) -> Json {
+pub(super) fn list_types(version: Version, implements: Option<&str>, with_abstract: bool) -> Json {
     let key = if with_abstract { "qom-list-types abstract" } else { "qom-list-types" };
-    let of = |key: &str| recorded::answer(key).and_then(Result::ok).unwrap_or_else(|| Json::list(Vec::new()));
+    let of = |key: &str| recorded::answer(version, key).and_then(Result::ok).unwrap_or_else(|| Json::list(Vec::new()));
     let (types, all) = (of(key), of("qom-list-types abstract"));
     let Some(implements) = implements else { return types };
     let name = |info: &Json| info.get("name").and_then(Json::as_str).map(str::to_owned);
@@ -24,7 +25,7 @@ pub(super) fn list_types(implements: Option<&str>, with_abstract: bool) -> Json 
         let info = all.as_list()?.iter().find(|info| name(info).as_deref() == Some(of))?;
         info.get("parent").and_then(Json::as_str).map(str::to_owned)
     };
-    let interface = recorded::answer(&format!("implements {implements}")).and_then(Result::ok);
+    let interface = recorded::answer(version, &format!("implements {implements}")).and_then(Result::ok);
     let is = |info: &&Json| {
         if let Some(names) = interface.as_ref().and_then(Json::as_list) {
             return names.iter().any(|other| other.as_str() == name(info).as_deref());
@@ -69,7 +70,7 @@ pub(super) fn object_properties(type_name: &str) -> Result<Json, QmpError> {
 }
 
 fn is_type(name: &str) -> bool {
-    let all = recorded::answer("qom-list-types abstract").and_then(Result::ok);
+    let all = recorded::answer(Version::default(), "qom-list-types abstract").and_then(Result::ok);
     all.is_some_and(|all| {
         all.as_list().unwrap_or_default().iter().any(|info| info.get("name").and_then(Json::as_str) == Some(name))
     })
@@ -105,11 +106,12 @@ impl Machine {
         }
     }
 
-    /// The name of its type.
-    fn type_name(&self) -> String {
+    /// The name of its type. Of versions that were not measured the machines are those of 10.0.
+    fn type_name(&self, version: Version) -> String {
+        let of = if version.is_measured() { version } else { Version::default() };
         match self.kind.as_deref() {
-            None | Some("pc") => "pc-i440fx-10.0-machine".into(),
-            Some("q35") => "pc-q35-10.0-machine".into(),
+            None | Some("pc") => format!("pc-i440fx-{of}-machine"),
+            Some("q35") => format!("pc-q35-{of}-machine"),
             Some(kind) => format!("{kind}-machine"),
         }
     }
@@ -230,7 +232,7 @@ impl World {
 
     fn type_at(&self, place: &QomObject<'_>) -> String {
         match place {
-            QomObject::OnBoard(path) if path == "/machine" => self.machine.type_name(),
+            QomObject::OnBoard(path) if path == "/machine" => self.machine.type_name(self.quirks.version()),
             QomObject::OnBoard(path) => {
                 let rows = recorded::object(self.machine.recorded(), path).unwrap_or_default();
                 let value = rows.into_iter().find(|(name, ..)| &**name == "type").and_then(|(_, _, value)| value);
@@ -311,11 +313,11 @@ impl World {
         let mut rows = recorded::object(machine.recorded(), path).unwrap_or_default();
         match path {
             "/" => {
-                let kind: Arc<str> = format!("child<{}>", machine.type_name()).into();
+                let kind: Arc<str> = format!("child<{}>", machine.type_name(self.quirks.version())).into();
                 rows.iter_mut().filter(|(name, ..)| &**name == "machine").for_each(|row| row.1 = kind.clone());
             }
             "/machine" => {
-                let kind = Json::from(machine.type_name());
+                let kind = Json::from(machine.type_name(self.quirks.version()));
                 rows.iter_mut().filter(|(name, ..)| &**name == "type").for_each(|row| row.2 = Some(kind.clone()));
             }
             "/machine/unattached" => {

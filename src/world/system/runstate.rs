@@ -1,6 +1,7 @@
 //! The guest runs and stops, the machine is reset, the process ends (`system/runstate.c`, `system/cpus.c`).
 
 use crate::base::Json;
+use crate::version::changes::Change;
 use crate::world::World;
 use crate::world::arena::BackendId;
 use crate::world::block::backend::BackendFrame;
@@ -90,13 +91,16 @@ impl World {
         self.emit("SHUTDOWN", Json::dict(vec![("guest", false.into()), ("reason", reason.into())]));
         self.quitting = true;
         // Exports go first. `vm_shutdown` drains and flushes; jobs are cancelled in a drained section that is never ended.
-        let flow = self.seq([
-            DrainFrame::DrainAll.into(),
-            FlushFrame::FlushAll.into(),
-            DrainFrame::DrainAllBegin.into(),
-            TxnFrame::JobCancelSyncAll.into(),
-            GraphFrame::CloseAll.into(),
-        ]);
+        self.seq([TxnFrame::JobCancelSyncAll.into(), GraphFrame::CloseAll.into()]);
+        let (stop, hold) =
+            ([DrainFrame::DrainAll.into(), FlushFrame::FlushAll.into()], [DrainFrame::DrainAllBegin.into()]);
+        let flow = if self.quirks.since(Change::JobsResumedAtShutdown) {
+            self.seq(hold);
+            self.seq(stop)
+        } else {
+            self.seq(stop);
+            self.seq(hold)
+        };
         if !self.exports.list.is_empty() {
             self.push(ExportFrame::CloseAllExports.into());
         }

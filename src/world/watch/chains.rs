@@ -45,7 +45,7 @@ pub struct ChainBegins {
     pub id: Arc<str>,
     /// What it is.
     pub kind: ChainKind,
-    /// The topmost layer.
+    /// The topmost layer of the chain that it works on.
     pub node: NodeId,
     /// A mirror's filter: it hears of nothing that does not go through it.
     pub filter: Option<NodeId>,
@@ -89,7 +89,7 @@ pub struct ChainEnds {
 pub struct Excuse {
     /// The one that it is excused for.
     pub job: JobId,
-    /// The defect.
+    /// What in QEMU is to blame.
     pub known: Known,
     /// For which bytes it holds, from and to; for all that is said of the job.
     pub range: Option<(u64, u64)>,
@@ -105,6 +105,16 @@ impl World {
             at = self.graph.backing_chain_next(bs);
         }
         layers
+    }
+
+    /// The lowest node that follows a filter where that is made writable, or the node itself.
+    fn opened_along(&self, mut node: NodeId) -> NodeId {
+        while let Some(below) = self.graph.filter_bs(node)
+            && self.graph.nodes[below].inherits_from == Some(node)
+        {
+            node = below;
+        }
+        node
     }
 
     /// A mirror begins, or the commit of an active layer.
@@ -139,6 +149,7 @@ impl World {
             return;
         }
         let node = self.graph.skip_filters(top);
+        let read_only = read_only.map(|node| self.opened_along(node));
         self.feed.chains.push((job, node));
         let mut layers = self.layers(node);
         layers.iter_mut().filter(|(layer, ..)| Some(*layer) == read_only).for_each(|(.., writable)| *writable = false);
@@ -218,6 +229,11 @@ impl World {
             JobDriver::Mirror(s) | JobDriver::CommitActive(s) if s.in_drain => Some(s.source),
             _ => None,
         })
+    }
+
+    /// Whether a mirror was told of an error, and would end for it at its next turn.
+    pub(in crate::world) fn has_error_to_end_for(&self, job: JobId) -> bool {
+        matches!(&self.jobs[job].driver, JobDriver::Mirror(s) if s.ret.is_err())
     }
 
     /// Source and target of each mirror that says they are in sync, where nothing is under way.

@@ -56,6 +56,8 @@ pub enum Seen {
         cancelled: bool,
         /// It had an error.
         failed: bool,
+        /// It met an error that it was to end for, and is a mirror.
+        forgiven: bool,
         /// `offset`
         offset: u64,
         /// `len`
@@ -173,6 +175,8 @@ pub enum Seen {
     },
     /// A node has another size, or was changed by somebody else than a guest.
     Changed(NodeId),
+    /// A command or a job has made a node writable.
+    Opened(NodeId),
     /// What stands around an unaligned write could not be read; as QEMU does, zeroes are written there.
     PaddingLost,
     /// A read has succeeded and left its buffer as it was (docs/findings/reads-undone-below-a-stream.md).
@@ -239,7 +243,7 @@ pub enum Seen {
     },
     /// A blkdebug rule made a request fail.
     Fault {
-        /// The blkdebug node.
+        /// The node of the `blkdebug` driver whose rule it is.
         node: NodeId,
         /// The node name of the blkdebug node.
         name: Arc<str>,
@@ -255,9 +259,9 @@ pub enum Seen {
 pub struct BackupBegins {
     /// Its place in the arena of jobs.
     pub job: JobId,
-    /// Its source node.
+    /// The node below its filter, which it copies from.
     pub source_node: NodeId,
-    /// Its target node.
+    /// Where it copies to (`target`).
     pub target_node: NodeId,
     /// What the source reads as.
     pub source: Frozen,
@@ -280,7 +284,7 @@ pub struct Settled {
     pub job: JobId,
     /// Its ID.
     pub id: Arc<str>,
-    /// Its group.
+    /// `job->txn`; a job without a group has one of its own.
     pub group: Option<TxnId>,
     /// The group was made by a grouped transaction.
     pub grouped: bool,
@@ -497,46 +501,6 @@ impl World {
         };
         self.see(|| Seen::GuestEnd { co, ok, data });
         self.see_synced();
-    }
-
-    /// A backup job was created.
-    pub(in crate::world) fn see_backup(&mut self, job: JobId) {
-        let b = self.jobs[job].backup();
-        let bitmaps = &self.graph.nodes[b.source].bitmaps;
-        let bitmap = b.sync_bitmap.and_then(|id| bitmaps.get(id));
-        let bitmap = bitmap.and_then(|bitmap| Some((bitmap.name().cloned()?, bitmap.bitmap().clone())));
-        let discards = self.graph.nodes[b.cbw].driver.as_ref().is_some_and(Driver::discards_source);
-        let begins = BackupBegins {
-            job,
-            source_node: b.source,
-            target_node: b.target,
-            source: self.frozen(b.source),
-            target: self.frozen(b.target),
-            mode: b.sync_mode,
-            bitmap,
-            discards,
-            len: b.len,
-        };
-        self.feed.seen.push(Seen::BackupBegins(Box::new(begins)));
-    }
-
-    /// What there is to say of a job's bitmap before its commit or abort callback.
-    pub(in crate::world) fn bitmap_before_end(&self, job: JobId) -> Option<BitmapEnd> {
-        let b = self.jobs[job].backup();
-        let node = self.graph.nodes.get(b.source)?;
-        let bitmap = node.bitmaps.get(b.sync_bitmap?)?;
-        let since = node.bitmaps.get(bitmap.successor()?)?;
-        let Some(Driver::Cbw(cbw)) = &self.graph.nodes.get(b.cbw)?.driver else { return None };
-        Some(BitmapEnd {
-            node: b.source,
-            node_name: node.node_name.clone(),
-            name: bitmap.name()?.clone(),
-            mode: b.bitmap_mode,
-            before: bitmap.bitmap().clone(),
-            since: since.bitmap().clone(),
-            uncopied: self.bits(cbw.copy_bitmap_at.unwrap_or(b.cbw), cbw.copy_bitmap).clone(),
-            after: None,
-        })
     }
 
     /// A job's commit or abort callback was called.

@@ -4,25 +4,25 @@ use super::feed::Seen;
 
 macro_rules! kinds {
     ($($kind:ident)*) => {
-        /// A kind of [`Seen`], named as its variant.
+        /// Which variant of [`Seen`] something is.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[allow(missing_docs, reason = "each is explained at the variant of `Seen`")]
-        pub enum Kind {
+        pub enum SeenKind {
             $($kind,)*
         }
 
-        impl Kind {
+        impl SeenKind {
             /// All kinds.
-            pub const ALL: &[Kind] = &[$(Kind::$kind,)*];
+            pub const ALL: &[SeenKind] = &[$(SeenKind::$kind,)*];
         }
 
         impl Seen {
-            /// Its kind.
+            /// Which kind of thing it tells of.
             #[inline]
             #[must_use]
-            pub fn kind(&self) -> Kind {
+            pub fn kind(&self) -> SeenKind {
                 match self {
-                    $(Seen::$kind { .. } => Kind::$kind,)*
+                    $(Seen::$kind { .. } => SeenKind::$kind,)*
                 }
             }
         }
@@ -31,33 +31,33 @@ macro_rules! kinds {
 
 kinds! {
     JobStatus Verb JobEnd Progress BackupBegins Settled Cleaned JobFreed Copies TranBegin TranEnd TranFailed Drained DrainEnds Undrained
-    RequestInDrain Unrecorded BitmapFresh BitmapStale GuestBegin GuestEnd Changed PaddingLost ReadUndone Discards DiscardSwallowed ChainBegins ChainEnds
-    Pivot Synced Excuse Ready FlushSkipped Flushed Fault
+    RequestInDrain Unrecorded BitmapFresh BitmapStale GuestBegin GuestEnd Changed Opened PaddingLost ReadUndone Discards DiscardSwallowed
+    ChainBegins ChainEnds Pivot Synced Excuse Ready FlushSkipped Flushed Fault
 }
 
-const _: () = assert!(Kind::ALL.len() <= 64);
+const _: () = assert!(SeenKind::ALL.len() <= 64);
 
 /// Kinds that somebody listens to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kinds(u64);
+pub struct SeenKinds(u64);
 
-impl Kinds {
+impl SeenKinds {
     /// These.
     #[must_use]
-    pub const fn of(kinds: &[Kind]) -> Kinds {
+    pub const fn of(kinds: &[SeenKind]) -> SeenKinds {
         let mut bits = 0;
         let mut at = 0;
         while at < kinds.len() {
             bits |= 1 << kinds[at] as u64;
             at += 1;
         }
-        Kinds(bits)
+        SeenKinds(bits)
     }
 
     /// Whether a kind is among them.
     #[inline]
     #[must_use]
-    pub const fn has(self, kind: Kind) -> bool {
+    pub const fn has(self, kind: SeenKind) -> bool {
         self.0 & (1 << kind as u64) != 0
     }
 }

@@ -58,7 +58,7 @@ macro_rules! places {
 }
 
 places! {
-    UndoBackup = "undo: a backup's job is cancelled";
+    UndoJob = "undo: a backup's job is cancelled";
     UndoBitmapAdded = "undo: an added bitmap goes";
     UndoBitmapSuperseded = "undo: an added bitmap goes that a job has replaced", rare;
     UndoBitmapRestored = "undo: a cleared or merged bitmap is restored";
@@ -230,7 +230,7 @@ pub struct Mark {
     pub kind: &'static str,
     /// It takes a rare moment, or what the model lacks; a campaign need not reach it.
     pub rare: bool,
-    /// Its bit.
+    /// Its place in the set of marks that were reached, from 0.
     pub bit: usize,
 }
 
@@ -292,7 +292,19 @@ fn pairs() -> impl Iterator<Item = (JobStatus, JobStatus)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::qmp::types::TransactionAction;
     use std::collections::BTreeSet;
+
+    /// What is not simulated stands in its list.
+    #[test]
+    fn actions_are_those_of_transactions() {
+        let lacking = "blockdev-snapshot-internal-sync";
+        let simulated: Vec<&str> = TransactionAction::NAMES.iter().copied().filter(|name| *name != lacking).collect();
+        assert_eq!(ACTIONS.as_slice(), simulated);
+        assert!(
+            include_str!("../../../docs/not-simulated.md").contains(&format!("`{lacking}`. The transaction fails"))
+        );
+    }
 
     #[test]
     fn each_mark_has_a_bit_of_its_own() {

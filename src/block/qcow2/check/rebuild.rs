@@ -5,7 +5,6 @@ use crate::block::qcow2::cache::Which;
 use crate::block::qcow2::exec::{Caught, Cx, Res};
 use crate::block::qcow2::refgrow::be64;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// `offsetof(QCowHeader, refcount_table_offset)`
 const REFTABLE_OFFSET: u64 = 48;
@@ -100,7 +99,7 @@ impl Cx<'_> {
         for (index, place) in table.iter().enumerate() {
             new.set(index as u32, *place);
         }
-        self.replace_reftable(Arc::new(new));
+        self.replace_reftable(triomphe::Arc::new(new));
         self.q.sc.reft_offset = offset;
         self.q.sc.reft_size = table.len() as u64;
         self.q.update_max_reft_index();
@@ -152,6 +151,6 @@ impl Cx<'_> {
             }
             at = cluster + 1;
         }
-        Data::table(Arc::new(block), sc.cluster_size(), WriteTag(0))
+        Data::table(triomphe::Arc::new(block), sc.cluster_size(), WriteTag(0))
     }
 }

@@ -10,7 +10,6 @@ use crate::block::qcow2::exec::{Caught, Cx, Exec, Fault, Res};
 use crate::block::qcow2::op::Ask;
 use crate::block::qcow2::rebuild::Counts;
 use crate::block::qcow2::state::{COPIED, ClusterType, DiscardType, OFFSET_MASK, Qcow2, REFT_MASK, ZERO};
-use std::sync::Arc;
 
 /// `L1E_RESERVED_MASK`
 const L1_RESERVED: u64 = 0x7f00_0000_0000_01ff;
@@ -554,7 +553,7 @@ impl Cx<'_> {
         }
         if mended != *l2 {
             self.overlap_check(Some(crate::block::qcow2::overlap::Overlap::ActiveL2), l2_offset, cluster)?;
-            let data = || Data::table(Arc::new(mended), cluster, WriteTag(0));
+            let data = || Data::table(triomphe::Arc::new(mended), cluster, WriteTag(0));
             if let Err(fault) = self.write(l2_offset, data).caught()? {
                 notes.push(Note::Error(format!("ERROR: Could not write L2 table: {}", fault.errno)));
                 return Ok(Seen { failed: Some(fault.errno), ..Seen::of(notes, RepairStage::Done) });

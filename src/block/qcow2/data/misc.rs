@@ -187,7 +187,7 @@ impl Cx<'_> {
         self.event(Event::L1Update);
         let cluster_size = self.q.sc.cluster_size();
         self.write_zeroes(self.q.sc.l1_offset, l1_clusters * cluster_size)?;
-        self.replace_l1(Arc::new(Table::new(8)));
+        self.replace_l1(triomphe::Arc::new(Table::new(8)));
         self.event(Event::EmptyImagePrepare);
         self.write_zeroes(cluster_size, (2 + l1_clusters) * cluster_size)?;
         self.event(Event::L1Update);
@@ -202,7 +202,7 @@ impl Cx<'_> {
         self.q.sc.reft_offset = cluster_size;
         self.q.sc.reft_size = cluster_size / 8;
         self.q.sc.max_reft_index = 0;
-        self.replace_reftable(Arc::new(Table::new(8)));
+        self.replace_reftable(triomphe::Arc::new(Table::new(8)));
         self.event(Event::RefblockAlloc);
         self.write_sync(cluster_size, || be64(&[2 * cluster_size]))?;
         self.set_reftable_entry(0, 2 * cluster_size);

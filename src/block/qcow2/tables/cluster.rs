@@ -7,7 +7,7 @@ use crate::block::qcow2::cache::{Held, Which};
 use crate::block::qcow2::exec::{Caught, Cx, Hex, Res, Undo};
 use crate::block::qcow2::refgrow::be64;
 use crate::block::qcow2::state::{COPIED, ClusterType, DiscardType, INT_MAX, MAX_L1_SIZE, OFFSET_MASK, Scalars};
-use std::sync::Arc;
+use triomphe::Arc;
 
 /// Where a guest range lies (`qcow2_get_host_offset`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -101,10 +101,7 @@ impl Cx<'_> {
             let kind = ClusterType::of(old);
             kind == ClusterType::Compressed || (may_unmap && kind.is_allocated())
         };
-        let table = self.table(slice);
-        let any = table.range(index as u32..=(index + nb - 1) as u32).any(|(_, old)| unmaps(old));
-        drop(table);
-        if !any {
+        if !self.any_entry(slice, index, nb, unmaps) {
             if self.map_entries(slice, index, nb, |_, old| old | ZERO) {
                 self.mark_dirty(slice);
             }

@@ -6,7 +6,7 @@ use crate::block::event::BlkdebugEvent as Event;
 use crate::block::qcow2::cache::{Held, Which};
 use crate::block::qcow2::exec::{Caught, Cx, Hex, Res, Undo};
 use crate::block::qcow2::state::{DiscardType, MAX_REFTABLE_SIZE, REFT_MASK};
-use std::sync::Arc;
+use triomphe::Arc;
 
 /// Big-endian bytes of a number, as a request payload.
 pub(in crate::block::qcow2) fn be64(values: &[u64]) -> Data {

@@ -183,7 +183,7 @@ impl World {
         let state = &mut self.cbw(cbw).bcs;
         assert!(state.conflict(offset, bytes).is_none(), "a dirty range is not being copied");
         state.in_flight_bytes += bytes;
-        state.reqs.push(BlockReq { offset, bytes, wait_queue: Vec::new() });
+        state.reqs.push_back(BlockReq { offset, bytes, wait_queue: Vec::new() });
         Some(CopyTask { call, offset, bytes, method })
     }
 
@@ -215,7 +215,7 @@ impl World {
         state.in_flight_bytes -= task.bytes;
         let remaining = dirty + state.in_flight_bytes;
         let i = state.reqs.iter().position(|r| r.offset == task.offset).expect("the task's range is listed");
-        let req = state.reqs.remove(i);
+        let req = state.reqs.remove(i).expect("it was found there");
         if let Some(job) = state.progress {
             self.job_progress_set_remaining(job, remaining);
         }

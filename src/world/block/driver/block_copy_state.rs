@@ -4,6 +4,7 @@ use crate::base::errno::{Errno, Ret};
 use crate::base::units::{MIB, align_down};
 use crate::block::ratelimit::RateLimit;
 use crate::world::arena::{CallId, CoId, JobId, NodeId};
+use std::collections::VecDeque;
 
 /// `BLOCK_COPY_MAX_COPY_RANGE`
 const MAX_COPY_RANGE: u64 = 16 * MIB;
@@ -66,7 +67,7 @@ pub struct BlockCopyState {
     /// `discard-source`
     pub discard_source: bool,
     /// Ranges being copied, newest last.
-    pub reqs: Vec<BlockReq>,
+    pub reqs: VecDeque<BlockReq>,
     /// sync=top: the copy bitmap is not final yet.
     pub skip_unallocated: bool,
     /// Whose progress the copying counts for.
@@ -98,7 +99,7 @@ impl BlockCopyState {
             in_flight_bytes: 0,
             method: CopyMethod::ReadWrite,
             discard_source,
-            reqs: Vec::new(),
+            reqs: VecDeque::new(),
             skip_unallocated: false,
             progress: None,
             mem: MAX_MEM,
@@ -160,7 +161,7 @@ pub struct TaskPool {
     pub max_busy: u32,
     /// Tasks that run.
     pub busy: u32,
-    /// The first failure.
+    /// `ret` of the first task that failed.
     pub status: Ret,
     /// The filling coroutine waits.
     pub waiting: bool,
@@ -189,7 +190,7 @@ pub struct CopyCall {
     pub cancelled: bool,
     /// The first failure, and whether it was a read.
     pub failure: Option<(Errno, bool)>,
-    /// Its coroutine sleeps.
+    /// The coroutine that sleeps for the rate limit, to be woken early by a kick.
     pub sleeping: Option<CoId>,
     /// Tasks of the pass that runs.
     pub pool: Option<TaskPool>,
@@ -227,7 +228,7 @@ impl CopyCall {
 /// `BlockCopyTask`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CopyTask {
-    /// Its call.
+    /// The call that it is a part of.
     pub call: CallId,
     /// First byte.
     pub offset: u64,

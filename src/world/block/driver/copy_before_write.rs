@@ -41,6 +41,8 @@ pub struct CbwState {
     pub target: Option<ChildId>,
     /// `discard-source`
     pub discard_source: bool,
+    /// It reads its source whoever uses it ([`Change::FilterReadsSource`]).
+    pub reads_source: bool,
     /// What is left to copy.
     pub copy_bitmap: BitmapId,
     /// The node that has this bitmap, where it is not the filter.
@@ -71,7 +73,7 @@ impl Driver {
 
 crate::base::time::rebase!(CbwState {
     moves: bcs;
-    rest: target, discard_source, copy_bitmap, copy_bitmap_at, done_bitmap, access_bitmap, break_snapshot, timeout, snapshot_error,
+    rest: target, discard_source, reads_source, copy_bitmap, copy_bitmap_at, done_bitmap, access_bitmap, break_snapshot, timeout, snapshot_error,
         frozen_reads, frozen_waiters
 });
 
@@ -85,6 +87,7 @@ impl CbwState {
             bcs,
             target: None,
             discard_source,
+            reads_source: true,
             copy_bitmap,
             copy_bitmap_at: None,
             done_bitmap,
@@ -101,7 +104,7 @@ impl CbwState {
 /// A read of the snapshot that is under way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SnapshotRead {
-    /// The filter.
+    /// The copy-before-write node whose snapshot is read.
     pub cbw: NodeId,
     /// What is left to read: first byte.
     pub offset: u64,
@@ -170,7 +173,10 @@ pub(super) fn child_perm(node: &Node, role: Role, taken: u8, shared: u8) -> (u8,
     let discard = if cbw.discard_source { perm::WRITE } else { 0 };
     match role {
         Role::Filtered if node.parents.is_empty() => (taken, shared),
-        Role::Filtered => (taken | perm::CONSISTENT_READ | discard, shared & !(perm::WRITE | perm::RESIZE)),
+        Role::Filtered => {
+            let reads = if cbw.reads_source || taken & perm::WRITE != 0 { perm::CONSISTENT_READ } else { 0 };
+            (taken | reads | discard, shared & !(perm::WRITE | perm::RESIZE))
+        }
         _ => (perm::WRITE, perm::ALL & !perm::RESIZE),
     }
 }
@@ -303,8 +309,10 @@ impl World {
             .min(i32::MAX as u64);
         let serialising = self.graph.chain_contains(target, source);
         let bcs = BlockCopyState::new(cluster_size, len, max_transfer, serialising, discard_source);
+        let reads_source = self.quirks.since(Change::FilterReadsSource);
         let state = self.cbw(cbw);
         state.bcs = bcs;
+        state.reads_source = reads_source;
         (state.copy_bitmap, state.done_bitmap, state.access_bitmap) = (copy_bitmap, done_bitmap, access_bitmap);
         state.copy_bitmap_at = copy_bitmap_at;
         self.refresh_limits(cbw);

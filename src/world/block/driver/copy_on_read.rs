@@ -35,7 +35,7 @@ enum CorStage {
     Allocated,
     /// Whether those from there down to the bottom have it.
     AllocatedAbove,
-    /// The data.
+    /// What there is is known: the data is read.
     Read,
 }
 
@@ -48,7 +48,7 @@ pub struct CorPreadv {
     bytes: u64,
     flags: IoFlags,
     at: CorStage,
-    /// The piece.
+    /// `n`: bytes of the piece that is looked at, or copied.
     n: u64,
     /// What is allocated could not be found out.
     failed: bool,

@@ -6,7 +6,7 @@ use crate::base::units::align_up;
 use crate::block::qcow2::{Ask, Got, Op};
 use crate::host::Frozen;
 use crate::qmp::error::QmpError;
-use crate::trace::{Level, Phase};
+use crate::trace::{Level, RequestPhase};
 use crate::world::World;
 use crate::world::aio::device::{DeviceOp, DeviceRequest};
 use crate::world::arena::NodeId;
@@ -61,7 +61,7 @@ impl World {
         let Some(Driver::File(file)) = &node.driver else { return Val::Ret(Ok(())) };
         let path = file.path.clone();
         if self.trace.wants(Level::Io) {
-            self.trace_device(request, Phase::Complete(None));
+            self.trace_device(request, RequestPhase::Complete(None));
         }
         if let Err(errno) = self.host_verdict(&path, request) {
             return Val::err(errno);
@@ -101,7 +101,7 @@ impl World {
         filename: &Arc<str>,
         locking: bool,
     ) -> Result<(), QmpError> {
-        let fail = |errno: Errno| Err(QmpError::generic(format!("Could not open '{filename}': {errno}")));
+        let fail = |errno: Errno| Err(QmpError::generic(not_opened(filename, errno)));
         if let Some(look) = self.files.look_at(filename) {
             let flags = &mut self.graph.nodes[bs].flags;
             match (look.write, flags.rdwr) {
@@ -227,5 +227,14 @@ impl World {
             }
         }
         files
+    }
+}
+
+/// Why a file is not opened (`qemu_open_internal`): a name may stand for a set of descriptors.
+fn not_opened(filename: &str, errno: Errno) -> String {
+    match filename.strip_prefix("/dev/fdset/").map(str::parse::<u32>) {
+        Some(Err(_)) => format!("Could not parse fdset {filename}"),
+        Some(Ok(set)) if errno == Errno::ENOENT => format!("Failed to find fdset /dev/fdset/{set}"),
+        _ => format!("Could not open '{filename}': {errno}"),
     }
 }

@@ -5,6 +5,7 @@ use crate::base::units::{align_down, align_up};
 use crate::bitmap::DirtyBitmap;
 use crate::qmp::types::MirrorCopyMode;
 use crate::quirk::{Known, Quirk};
+use crate::version::changes::Change;
 use crate::world::World;
 use crate::world::arena::{JobId, NodeId};
 use crate::world::block::backend::BlkRequest;
@@ -37,7 +38,7 @@ pub struct TopWrite {
     req: Box<WriteReq>,
     /// The mirror whose filter it is.
     job: JobId,
-    /// Its operation.
+    /// Number of the operation in the job's list (`MirrorOp`).
     op: u32,
 }
 
@@ -116,19 +117,28 @@ impl World {
         {
             self.mirror(job).actively_synced = false;
             self.mirror_set_dirty(job, offset, bytes);
+        } else if bytes > 0 && self.quirks.since(Change::MirrorBitmapWithFilter) {
+            let job = self.jobs.list.iter().find(|job| self.is_starting_above(**job, node)).copied();
+            if let Some(job) = job.filter(|job| self.jobs[*job].mirror().dirty_bitmap.is_some()) {
+                self.mirror_set_dirty(job, offset, bytes);
+            }
         } else if self.feed.on {
             self.see_missed_write(node, offset, bytes);
         }
         Flow::Go
     }
 
-    /// What was written while the job looks for what is allocated ([`Quirk::MirrorStartupMissedWrite`]).
-    fn see_missed_write(&mut self, node: NodeId, offset: u64, bytes: u64) {
-        let scanning = |job: &&JobId| match &self.jobs[**job].driver {
+    /// Whether the filter is that of a mirror that has not come to its end.
+    fn is_starting_above(&self, job: JobId, node: NodeId) -> bool {
+        match &self.jobs[job].driver {
             JobDriver::Mirror(s) | JobDriver::CommitActive(s) => s.top == node && !s.prepared,
             _ => false,
-        };
-        let job = self.jobs.list.iter().find(scanning).copied();
+        }
+    }
+
+    /// What was written while the job looks for what is allocated ([`Quirk::MirrorStartupMissedWrite`]).
+    fn see_missed_write(&mut self, node: NodeId, offset: u64, bytes: u64) {
+        let job = self.jobs.list.iter().find(|job| self.is_starting_above(**job, node)).copied();
         let recorded = self.graph.nodes[node].bitmaps.iter().any(DirtyBitmap::enabled);
         if let Some(job) = job.filter(|_| !recorded) {
             self.see_excuse(job, Quirk::MirrorStartupMissedWrite, Some((offset, offset + bytes)));
@@ -181,10 +191,18 @@ impl World {
         }
         self.job_progress_increase_remaining(job, bytes);
         self.mirror(job).active_write_bytes_in_flight += bytes;
+        let zeroes = req.data.is_none();
+        if zeroes && self.mirror(job).reads_as_zeroes(start, bytes) {
+            self.leave(Val::Ret(Ok(())));
+            return self.mirror_top_target_written(job, op, (start, bytes), false);
+        }
+        if !zeroes {
+            self.mirror(job).no_zeroes_at(start, bytes);
+        }
         let data = req.data.map(|data| data.slice(start - req.offset, bytes));
         let flags = req.flags.without(IoFlags::SERIALISING);
         let request = BlkRequest::Write { offset: start, data, bytes, flags };
-        self.mirror_to_target(job, request, MirrorFrame::TopTargetWritten { job, op, offset: start, bytes })
+        self.mirror_to_target(job, request, MirrorFrame::TopTargetWritten { job, op, offset: start, bytes, zeroes })
     }
 
     /// A write of part of a cluster to a target that gets its backing file later: what the target fills the rest of the cluster with
@@ -203,9 +221,22 @@ impl World {
         }
     }
 
-    /// `do_sync_target_write`, after the target was written. The guest is not told of an error.
-    pub(in crate::world) fn mirror_top_target_written(&mut self, job: JobId, op: u32, offset: u64, bytes: u64) -> Flow {
+    /// `do_sync_target_write`, after the target was written. The guest is not told of an error. `zeroes`: whole granules are zero now.
+    pub(in crate::world) fn mirror_top_target_written(
+        &mut self,
+        job: JobId,
+        op: u32,
+        (offset, bytes): (u64, u64),
+        zeroes: bool,
+    ) -> Flow {
         let ret = self.take_ret();
+        if zeroes && ret.is_ok() {
+            let s = self.mirror(job);
+            let (from, to) = (align_up(offset, s.granularity), align_down(offset + bytes, s.granularity));
+            if let Some(zero) = s.zero_bitmap.as_mut().filter(|_| from < to) {
+                zero.set(from, to - from);
+            }
+        }
         self.mirror(job).active_write_bytes_in_flight -= bytes;
         match ret {
             Ok(()) => self.jobs[job].progress_current += bytes,

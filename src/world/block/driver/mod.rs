@@ -281,7 +281,7 @@ impl World {
     }
 
     /// The driver's zero write. Leaves `Val::Ret`.
-    pub(in crate::world) fn driver_pwrite_zeroes(&mut self, req: Box<WriteReq>) -> Flow {
+    pub(in crate::world) fn driver_pwrite_zeroes(&mut self, req: WriteReq) -> Flow {
         let node = req.node;
         match self.graph.nodes[node].drv() {
             Driver::File(_) => {
@@ -289,7 +289,7 @@ impl World {
                 self.device_submit(node, op, req.offset, req.bytes)
             }
             Driver::Null(_) => self.ret(Val::err(Errno::ENOTSUP)),
-            Driver::Raw(_) => self.raw_pwrite_zeroes(req),
+            Driver::Raw(_) => self.raw_pwrite_zeroes(Box::new(req)),
             Driver::Blkdebug(b) => {
                 let align = b.engine.limits().opt_write_zero.max(self.graph.nodes[node].bl.request_alignment);
                 if req.bytes < align {
@@ -302,20 +302,20 @@ impl World {
                     bytes: req.bytes,
                 }
                 .into();
-                self.write_after(check, req)
+                self.write_after(check, Box::new(req))
             }
             Driver::Cbw(_) => {
                 let copy =
                     CopyBeforeWriteFrame::CbwCopyBeforeWrite { node, offset: req.offset, bytes: req.bytes }.into();
-                self.write_after(copy, req)
+                self.write_after(copy, Box::new(req))
             }
-            Driver::Qcow2(_) => self.qcow2_pwrite_zeroes(req),
+            Driver::Qcow2(_) => self.qcow2_pwrite_zeroes(&req),
             Driver::SnapshotAccess | Driver::CommitTop => self.ret(Val::err(Errno::ENOTSUP)),
-            Driver::Throttle(_) => self.write_throttled(req),
-            Driver::CopyOnRead(_) | Driver::Compress => self.pass_write(req, 0),
-            Driver::MirrorTop(_) => self.mirror_top_write(req),
+            Driver::Throttle(_) => self.write_throttled(Box::new(req)),
+            Driver::CopyOnRead(_) | Driver::Compress => self.pass_write(Box::new(req), 0),
+            Driver::MirrorTop(_) => self.mirror_top_write(Box::new(req)),
             #[cfg(test)]
-            Driver::TestFilter => self.pass_write(req, 0),
+            Driver::TestFilter => self.pass_write(Box::new(req), 0),
             Driver::Quorum(_) => self.quorum_pwritev(&req),
             Driver::Blkverify(_) => self.ret(Val::err(Errno::ENOTSUP)),
             Driver::Nbd(_) => self.nbd_pwrite_zeroes(&req),

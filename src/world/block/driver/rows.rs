@@ -100,7 +100,7 @@ type RefreshFilename = fn(&World, NodeId, Described<'_>) -> Arc<str>;
 
 /// A driver's constants, and its hooks beside those of requests: `None` is QEMU's `NULL`.
 #[derive(Debug)]
-pub struct Row {
+pub struct DriverRow {
     /// `format_name`
     pub format_name: &'static str,
     /// It has a `protocol_name`, so that a node of it is opened under `BDRV_O_PROTOCOL`.
@@ -175,7 +175,7 @@ fn takes_nothing(_: &Node, _: Role, _: u8, _: u8) -> (u8, u8) {
 }
 
 /// What most filters over `file` are.
-const FILTER: Row = Row {
+const FILTER: DriverRow = DriverRow {
     format_name: "",
     has_protocol_name: false,
     is_protocol: false,
@@ -212,7 +212,7 @@ const FILTER: Row = Row {
 };
 
 /// What protocol drivers are.
-const PROTOCOL: Row = Row {
+const PROTOCOL: DriverRow = DriverRow {
     has_protocol_name: true,
     is_protocol: true,
     is_filter: false,
@@ -222,7 +222,7 @@ const PROTOCOL: Row = Row {
     ..FILTER
 };
 
-const FILE: Row = Row {
+const FILE: DriverRow = DriverRow {
     format_name: "file",
     copy_range_from: Some(World::file_copy_range_from),
     copy_range_to: Some(World::file_copy_range_to),
@@ -238,7 +238,7 @@ const FILE: Row = Row {
     ..PROTOCOL
 };
 
-const NULL_CO: Row = Row {
+const NULL_CO: DriverRow = DriverRow {
     format_name: "null-co",
     has_pwrite_zeroes: false,
     has_pdiscard: false,
@@ -248,9 +248,9 @@ const NULL_CO: Row = Row {
     ..PROTOCOL
 };
 
-const NULL_AIO: Row = Row { format_name: "null-aio", ..NULL_CO };
+const NULL_AIO: DriverRow = DriverRow { format_name: "null-aio", ..NULL_CO };
 
-const NBD: Row = Row {
+const NBD: DriverRow = DriverRow {
     format_name: "nbd",
     refresh_filename: Some(World::nbd_refresh_filename),
     frozen: Some(World::nbd_frozen),
@@ -258,7 +258,7 @@ const NBD: Row = Row {
     ..PROTOCOL
 };
 
-const RAW: Row = Row {
+const RAW: DriverRow = DriverRow {
     format_name: "raw",
     is_filter: false,
     length_of_below: false,
@@ -271,7 +271,7 @@ const RAW: Row = Row {
     ..FILTER
 };
 
-const BLKDEBUG: Row = Row {
+const BLKDEBUG: DriverRow = DriverRow {
     format_name: "blkdebug",
     has_protocol_name: true,
     has_debug_breakpoint: true,
@@ -280,7 +280,7 @@ const BLKDEBUG: Row = Row {
     ..FILTER
 };
 
-const COPY_BEFORE_WRITE: Row = Row {
+const COPY_BEFORE_WRITE: DriverRow = DriverRow {
     format_name: "copy-before-write",
     is_job_filter: true,
     copies_before_write: true,
@@ -291,7 +291,7 @@ const COPY_BEFORE_WRITE: Row = Row {
     ..FILTER
 };
 
-const COPY_ON_READ: Row = Row {
+const COPY_ON_READ: DriverRow = DriverRow {
     format_name: "copy-on-read",
     is_job_filter: true,
     can_reopen: false,
@@ -299,9 +299,10 @@ const COPY_ON_READ: Row = Row {
     ..FILTER
 };
 
-const THROTTLE: Row = Row { format_name: "throttle", mutable_opts: MutableOpts::Only(&["throttle-group"]), ..FILTER };
+const THROTTLE: DriverRow =
+    DriverRow { format_name: "throttle", mutable_opts: MutableOpts::Only(&["throttle-group"]), ..FILTER };
 
-const MIRROR_TOP: Row = Row {
+const MIRROR_TOP: DriverRow = DriverRow {
     format_name: "mirror_top",
     is_job_filter: true,
     filtered_child_is_backing: true,
@@ -315,7 +316,7 @@ const MIRROR_TOP: Row = Row {
 
 /// What stands above a node in tests only: over `backing`, it passes all on.
 #[cfg(test)]
-const TEST_FILTER: Row = Row {
+const TEST_FILTER: DriverRow = DriverRow {
     format_name: "test-filter",
     filtered_child_is_backing: true,
     refresh_filename: Some(World::filename_of_below),
@@ -323,7 +324,7 @@ const TEST_FILTER: Row = Row {
     ..FILTER
 };
 
-const COMMIT_TOP: Row = Row {
+const COMMIT_TOP: DriverRow = DriverRow {
     format_name: "commit_top",
     is_job_filter: true,
     filtered_child_is_backing: true,
@@ -336,7 +337,7 @@ const COMMIT_TOP: Row = Row {
     ..FILTER
 };
 
-const QCOW2: Row = Row {
+const QCOW2: DriverRow = DriverRow {
     format_name: "qcow2",
     is_filter: false,
     supports_backing: true,
@@ -355,7 +356,7 @@ const QCOW2: Row = Row {
     ..FILTER
 };
 
-const SNAPSHOT_ACCESS: Row = Row {
+const SNAPSHOT_ACCESS: DriverRow = DriverRow {
     format_name: "snapshot-access",
     is_filter: false,
     status: StatusFrom::Driver,
@@ -368,9 +369,9 @@ const SNAPSHOT_ACCESS: Row = Row {
     ..FILTER
 };
 
-const COMPRESS: Row = Row { format_name: "compress", can_reopen: false, ..FILTER };
+const COMPRESS: DriverRow = DriverRow { format_name: "compress", can_reopen: false, ..FILTER };
 
-const BLKVERIFY: Row = Row {
+const BLKVERIFY: DriverRow = DriverRow {
     format_name: "blkverify",
     flush: FlushTo::Test,
     refresh_filename: Some(World::blkverify_refresh_filename),
@@ -384,7 +385,7 @@ const BLKVERIFY: Row = Row {
     ..FILTER
 };
 
-const QUORUM: Row = Row {
+const QUORUM: DriverRow = DriverRow {
     format_name: "quorum",
     flush: FlushTo::AllBelow,
     child_perm: super::copies::quorum::child_perm,
@@ -404,7 +405,7 @@ const QUORUM: Row = Row {
 impl Driver {
     /// The driver's row.
     #[must_use]
-    pub fn row(&self) -> &'static Row {
+    pub fn row(&self) -> &'static DriverRow {
         match self {
             Driver::File(_) => &FILE,
             Driver::Null(null) if null.aio => &NULL_AIO,

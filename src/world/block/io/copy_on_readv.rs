@@ -43,7 +43,7 @@ pub struct CopyOnReadv {
     align_bytes: u64,
     /// Bytes of the piece in front of the request.
     skip: u64,
-    /// The piece.
+    /// Bytes that have the same status as the first (`pnum`).
     pnum: u64,
     /// What was read for the one who asked.
     data: Data,

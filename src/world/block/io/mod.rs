@@ -8,6 +8,7 @@ pub mod request;
 pub mod status;
 pub(in crate::world) mod write;
 pub(in crate::world) mod write_threshold;
+pub mod zeroes;
 
 use crate::base::errno::Errno;
 use crate::base::units::{align_down, align_up};

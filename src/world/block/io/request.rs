@@ -4,7 +4,7 @@ use crate::base::errno::Errno;
 use crate::base::units::{align_down, align_up};
 use crate::block::content::Data;
 use crate::choice::Subject;
-use crate::trace::{Level, Phase, RecordKind};
+use crate::trace::{Level, RecordKind, RequestPhase};
 use crate::world::World;
 use crate::world::aio::coroutine::Wait;
 use crate::world::arena::{CoId, JobId, NodeId, lowest_free};
@@ -142,7 +142,7 @@ impl World {
                 id
             }
         };
-        n.tracked.push(TrackedRequest {
+        n.tracked.push_back(TrackedRequest {
             id,
             op,
             overlap_offset: offset,
@@ -152,12 +152,12 @@ impl World {
             waiting: false,
             wait_queue: Vec::new(),
         });
-        self.trace_tracked(node, id, Phase::Submit);
+        self.trace_tracked(node, id, RequestPhase::Submit);
         id
     }
 
     /// Notes the begin or the end of a request, but for files: there it is the request to the device that is noted.
-    fn trace_tracked(&mut self, node: NodeId, id: u32, phase: Phase) {
+    fn trace_tracked(&mut self, node: NodeId, id: u32, phase: RequestPhase) {
         if !self.trace.wants(Level::Io) {
             return;
         }
@@ -190,10 +190,10 @@ impl World {
 
     /// `tracked_request_end` and `bdrv_dec_in_flight`
     pub(in crate::world) fn tracked_end(&mut self, node: NodeId, id: u32, errno: Option<Errno>) {
-        self.trace_tracked(node, id, Phase::Complete(errno));
+        self.trace_tracked(node, id, RequestPhase::Complete(errno));
         let n = &mut self.graph.nodes[node];
         let i = n.tracked.iter().position(|t| t.id == id).expect("the request was tracked");
-        let request = n.tracked.remove(i);
+        let request = n.tracked.remove(i).expect("it was found there");
         n.tracked_ids &= !1u128.checked_shl(id).unwrap_or(0);
         n.tracked_apart -= u32::from(request.is_apart());
         for co in request.wait_queue {

@@ -59,7 +59,6 @@ pub enum StatusFrame {
     },
     StatusAbove(Box<StatusReq>),
     StatusAboveNext(Box<StatusReq>),
-    /// Runs a frame unless the register holds a failure, which then is the answer of a status query.
     /// Turns a plain result into the answer of a status query.
     StatusVal,
 }

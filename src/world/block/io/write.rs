@@ -1,7 +1,7 @@
 //! Writing to a node: padding, alignment, pieces, zero writes (`block/io.c:bdrv_co_pwritev` and what it calls).
 
 use crate::base::errno::{Errno, Ret};
-use crate::base::units::{align_down, align_up};
+use crate::base::units::{align_down, align_up, is_aligned};
 use crate::block::content::Data;
 use crate::block::event::BlkdebugEvent;
 use crate::trace::Level;
@@ -78,7 +78,7 @@ impl World {
             return self.ret(Val::err(Errno::EIO));
         }
         let align = self.graph.nodes[req.node].bl.request_alignment;
-        let unaligned = !(req.offset | req.bytes).is_multiple_of(align);
+        let unaligned = !is_aligned(req.offset | req.bytes, align);
         if req.flags.has(IoFlags::NO_FALLBACK) && unaligned {
             return self.ret(Val::err(Errno::ENOTSUP));
         }
@@ -357,7 +357,8 @@ impl World {
         let n = &self.graph.nodes[req.node];
         let align = n.bl.pwrite_zeroes_alignment.max(n.bl.request_alignment);
         let max = if n.bl.max_pwrite_zeroes == 0 { i64::MAX as u64 } else { n.bl.max_pwrite_zeroes };
-        let (head, tail) = (req.offset % align, (req.offset + req.bytes) % align);
+        let end = req.offset + req.bytes;
+        let (head, tail) = (req.offset - align_down(req.offset, align), end - align_down(end, align));
         let max_transfer = self.max_bounce(req.node);
         let mut num = req.bytes;
         if head > 0 {
@@ -366,9 +367,7 @@ impl World {
             num -= tail;
         }
         num = num.min(align_down(max, align));
-        let mut piece = req.clone();
-        piece.bytes = num;
-        piece.flags = flags;
+        let piece = WriteReq { bytes: num, flags, ..WriteReq::clone(&req) };
         self.push(WriteFrame::PwriteZeroesPiece { rest: req, num }.into());
         if n_has_zeroes(self.graph.nodes[piece.node].drv()) {
             self.driver_pwrite_zeroes(piece)

@@ -254,8 +254,9 @@ impl World {
         if spec.detect_zeroes == DetectZeroes::Unmap && !spec.flags.unmap {
             return self.driver_open_failed(o, QmpError::generic(UNMAP_WITHOUT_DISCARD));
         }
-        if let Some(text) = spec.refused.clone().filter(|_| !matches!(spec.driver, DriverSpec::Qcow2 { .. })) {
-            return self.driver_open_failed(o, QmpError::generic(text));
+        if let Some(wrong) = spec.refused.as_ref().filter(|_| !matches!(spec.driver, DriverSpec::Qcow2 { .. })) {
+            let err = QmpError::generic(wrong.text(self.quirks));
+            return self.driver_open_failed(o, err);
         }
         match &spec.driver {
             DriverSpec::Probe => unreachable!("probing comes first"),

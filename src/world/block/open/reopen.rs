@@ -11,6 +11,7 @@ use crate::nbd::flag;
 use crate::qmp::error::QmpError;
 use crate::qmp::order::wire_order;
 use crate::qmp::types::BlockdevOptions;
+use crate::quirk::Quirks;
 use crate::world::World;
 use crate::world::arena::{ChildId, NodeId};
 use crate::world::block::drain::DrainFrame;
@@ -227,6 +228,13 @@ impl World {
 
     /// `bdrv_reopen_multiple`, one step. Leaves `Val::Done` in the end.
     pub(in crate::world) fn reopen(&mut self, mut r: Box<Reopen>) -> Flow {
+        let gone = |entry: &&ReopenEntry| self.graph.nodes.get(entry.bs).is_none();
+        if !matches!(r.at, ReopenStage::Drain(_))
+            && let Some(entry) = r.entries.iter().find(gone)
+        {
+            let reason = "bdrv_reopen_multiple: a job that ended meanwhile took the node along";
+            Self::qemu_is_known_to_use_freed("reopen-as-a-mirror-ends", format!("{:?}", entry.bs), reason);
+        }
         match r.at {
             ReopenStage::Drain(i) => match r.drains.get(i).copied() {
                 // A job that ended while others were drained took it along.
@@ -237,15 +245,8 @@ impl World {
                 }
                 None => {
                     self.see_work_in_drain();
-                    // Unlike QEMU, which goes on with memory that it freed, the name is then no longer one of a node. A child is looked for
-                    // when its parent is drained, and not found.
-                    let gone = |entry: &ReopenEntry| self.graph.nodes.get(entry.bs).is_none();
-                    let lost = r.entries.iter().any(|entry| entry.named && gone(entry));
-                    r.entries.retain(|entry| !gone(entry));
-                    if lost {
-                        r.error = Some(QmpError::generic("Failed to find a node: it went while it was drained"));
-                        return self.reopen_end(&r);
-                    }
+                    // A child is looked for when its parent is drained, and not found.
+                    r.entries.retain(|entry| entry.named || self.graph.nodes.get(entry.bs).is_some());
                     self.reopen_at(r, ReopenStage::Flush(0))
                 }
             },
@@ -339,7 +340,10 @@ impl World {
             return self.reopen_at(r, ReopenStage::Prepared(i));
         }
         let spec = entry.spec.clone().or_else(|| node.spec.as_deref().cloned());
-        let op = Box::new(Op::reopen(Self::qcow2_options(spec.as_deref(), flags), self.bitmaps_to_store(bs).into()));
+        let op = Box::new(Op::reopen(
+            Self::qcow2_options(self.quirks, spec.as_deref(), flags),
+            self.bitmaps_to_store(bs).into(),
+        ));
         r.at = ReopenStage::Prepared(i);
         self.leave(Val::None);
         self.seq([Frame::RunCo(Box::new(Qcow2Frame::Qcow2Op { node: bs, op }.into())), ReopenFrame::Reopen(r).into()])
@@ -347,8 +351,8 @@ impl World {
 
     /// `bdrv_reopen_prepare` of drivers that do no I/O there.
     fn reopen_driver(&self, bs: NodeId, spec: Option<&OpenSpec>, flags: OpenFlags) -> Result<(), String> {
-        if let Some(text) = spec.and_then(|spec| spec.refused.as_deref()) {
-            return Err(text.to_owned());
+        if let Some(wrong) = spec.and_then(|spec| spec.refused.as_ref()) {
+            return Err(wrong.text(self.quirks).to_string());
         }
         match (self.graph.nodes[bs].drv(), spec.map(|spec| &spec.driver)) {
             (Driver::Raw(_), Some(DriverSpec::Raw { offset, size })) => {
@@ -364,7 +368,7 @@ impl World {
         }
     }
 
-    fn qcow2_options(spec: Option<&OpenSpec>, flags: OpenFlags) -> OpenOptions {
+    fn qcow2_options(quirks: Quirks, spec: Option<&OpenSpec>, flags: OpenFlags) -> OpenOptions {
         let (discard, no_unref, lazy_refcounts, caches) = match spec.map(|spec| &spec.driver) {
             Some(DriverSpec::Qcow2 { discard_request, discard_no_unref, lazy_refcounts, caches }) => {
                 (*discard_request, *discard_no_unref, *lazy_refcounts, *caches)
@@ -381,7 +385,7 @@ impl World {
             l2_cache_entry_size: caches[2],
             refcount_cache_size: caches[3],
             cache_clean_interval: spec.and_then(|spec| spec.explicit.unsigned("cache-clean-interval")).unwrap_or(0),
-            refused: spec.and_then(|spec| spec.refused.clone()),
+            refused: spec.and_then(|spec| spec.refused.as_ref()).map(|wrong| wrong.text(quirks)),
         }
     }
 
@@ -398,9 +402,11 @@ impl World {
             }
         }
         let Some(spec) = spec else {
-            return match wire_order(&entry.left).first() {
+            let mut changed = entry.options.changed_by_keeping(self.graph.nodes[bs].drv());
+            changed.extend(entry.left.iter().cloned());
+            return match wire_order(&changed).first() {
                 None => Ok(()),
-                Some(&first) => Err(QmpError::generic(format!("Cannot change the option '{}'", entry.left[first].0))),
+                Some(&first) => Err(QmpError::generic(format!("Cannot change the option '{}'", changed[first].0))),
             };
         };
         let node = &self.graph.nodes[bs];
@@ -474,13 +480,15 @@ impl World {
             let spec = entry.spec.clone().or_else(|| self.graph.nodes[bs].spec.as_deref().cloned());
             let node = &mut self.graph.nodes[bs];
             if let Some(Driver::Qcow2(qcow2)) = &mut node.driver {
-                qcow2.q.reopen_commit(&Self::qcow2_options(spec.as_deref(), entry.flags));
+                qcow2.q.reopen_commit(&Self::qcow2_options(self.quirks, spec.as_deref(), entry.flags));
             }
             node.detect_zeroes = entry.options.detect_zeroes.unwrap_or(DetectZeroes::Off);
             node.options = Kept::new(entry.options.clone());
             node.explicit_options = Kept::new(entry.explicit.clone());
             if entry.spec.is_some() && entry.flags.rdwr != entry.old_flags.rdwr {
                 self.see(|| Seen::Changed(bs));
+            } else if entry.flags.rdwr && !entry.old_flags.rdwr {
+                self.see(|| Seen::Opened(bs));
             }
             if let Some(spec) = &entry.spec {
                 if let (Driver::Raw(raw), DriverSpec::Raw { offset, size }) = (self.graph.nodes[bs].drv(), &spec.driver)

@@ -23,7 +23,7 @@ pub(super) struct Swap {
     pub(super) role: Role,
     pub(super) old: Option<NodeId>,
     pub(super) new: Option<NodeId>,
-    /// The new edge.
+    /// The edge to the new child, so that it can be taken away again.
     pub(super) edge: Option<ChildId>,
 }
 
@@ -96,6 +96,8 @@ impl World {
                 ReopenFrame::ReopenUnswap(r).into(),
             ]);
         }
+        // A job may end before the rest of the command is done.
+        self.see_all_changed();
         self.take_edge(swap.parent, swap.name);
         if let Some(new) = swap.new {
             self.bdrv_ref(new);

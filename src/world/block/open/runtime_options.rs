@@ -5,9 +5,30 @@ use super::strong_options::flatten;
 use crate::base::Json;
 use crate::qmp::order::wire_order;
 use crate::qmp::types::{BlockdevOptions, DetectZeroes as DetectZeroesOption, DiscardOption};
+use crate::quirk::Quirks;
+use crate::version::changes::Change;
 use crate::world::block::driver::Driver;
 use crate::world::block::graph::{DetectZeroes, OpenFlags};
 use std::sync::Arc;
+
+/// A size below zero.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct WrongSize {
+    key: Arc<str>,
+    number: i64,
+}
+
+impl WrongSize {
+    /// What the driver says of it instead of opening.
+    #[must_use]
+    pub fn text(&self, quirks: Quirks) -> Arc<str> {
+        let WrongSize { key, number } = self;
+        match quirks.since(Change::SizesBelowZero) {
+            true => format!("Value '{number}' is out of range for parameter '{key}'").into(),
+            false => format!("Parameter '{key}' expects a non-negative number below 2^64").into(),
+        }
+    }
+}
 
 /// Options of a node: those that all drivers have, and its driver's own. `None` is absent, which differs from the default where a
 /// child inherits.
@@ -52,6 +73,13 @@ impl RuntimeOptions {
         let mut flat = Vec::new();
         flatten(&options.given, "", &mut flat);
         flat.retain(|(key, _)| !GENERIC.contains(&&**key) && !is_childs(key));
+        // What was given as text has its type once it was read.
+        for (key, value) in &mut flat {
+            match (&**key, options.force_share, options.active) {
+                ("force-share", Some(on), _) | ("active", _, Some(on)) => *value = Json::Bool(on),
+                _ => {}
+            }
+        }
         RuntimeOptions {
             read_only: options.read_only,
             auto_read_only: options.auto_read_only,
@@ -65,6 +93,17 @@ impl RuntimeOptions {
             }),
             own: Json::Dict(Arc::new(flat)),
         }
+    }
+
+    /// What [`RuntimeOptions::explicit`] gave its type is text again.
+    pub(super) fn leave_as_text(&mut self) {
+        let mut own = members(&self.own).to_vec();
+        for (_, value) in own.iter_mut().filter(|(key, _)| matches!(&**key, "force-share" | "active")) {
+            if let Json::Bool(on) = value {
+                *value = if *on { "on" } else { "off" }.into();
+            }
+        }
+        self.own = Json::Dict(Arc::new(own));
     }
 
     /// Those of a node that was just opened: flags have become options (`update_options_from_flags`).
@@ -121,11 +160,15 @@ impl RuntimeOptions {
         }
     }
 
-    /// `bdrv_reset_options_allowed`: an option that was given, is not any more, and has no default to go back to.
+    /// `bdrv_reset_options_allowed`: an option that was given, is not any more, and has no default to go back to. `active` has been read
+    /// and taken away by then, whether it is given again or not.
     #[must_use]
     pub fn cannot_reset(&self, new: &RuntimeOptions, driver: &Driver) -> Option<Arc<str>> {
         let old = members(&self.own);
-        let lost = |key: &str| new.own.get(key).is_none() && key != "node-name" && !driver.row().mutable_opts.has(key);
+        let lost = |key: &str| {
+            let missing = key == "active" || new.own.get(key).is_none();
+            missing && key != "node-name" && !driver.row().mutable_opts.has(key)
+        };
         wire_order(old).into_iter().map(|i| &old[i].0).find(|key| lost(key)).cloned()
     }
 
@@ -138,6 +181,15 @@ impl RuntimeOptions {
         let mut wrong: Vec<_> = given.iter().filter(differs).cloned().collect();
         wrong.extend_from_slice(left);
         wire_order(&wrong).first().map(|&i| wrong[i].0.clone())
+    }
+
+    /// Options that are kept and yet count as changed: a list of options has read them, and the texts that it gives back are no numbers or
+    /// truth values, which they were (see the remark at the end of `bdrv_reopen_prepare`).
+    pub(super) fn changed_by_keeping(&self, driver: &Driver) -> Vec<(Arc<str>, Json)> {
+        let changed = |(key, value): &&(Arc<str>, Json)| {
+            !driver.row().mutable_opts.has(key) && as_compared(driver, key, value) != *value
+        };
+        members(&self.own).iter().filter(changed).cloned().collect()
     }
 
     /// Whether an option may not change and does.
@@ -161,7 +213,7 @@ impl RuntimeOptions {
 
     /// The first number that its driver does not take as a size (`parse_option_size`).
     #[must_use]
-    pub fn out_of_range(&self, driver: &DriverSpec) -> Option<String> {
+    pub fn out_of_range(&self, driver: &DriverSpec) -> Option<WrongSize> {
         let own = members(&self.own);
         let is_size = |key: &str| match driver {
             DriverSpec::Raw { .. } => matches!(key, "offset" | "size"),
@@ -177,7 +229,7 @@ impl RuntimeOptions {
         let wrong = |key: &str| self.number(key).filter(|number| is_size(key) && *number < 0);
         let mut found = wire_order(own).into_iter().filter_map(|i| Some((&own[i].0, wrong(&own[i].0)?)));
         let (key, number) = found.next()?;
-        Some(format!("Value '{number}' is out of range for parameter '{key}'"))
+        Some(WrongSize { key: (*key).clone(), number })
     }
 
     /// A number as `qemu_opt_get_number` has it: one below zero is a large one.

@@ -3,7 +3,7 @@
 use super::blkdebug_spec::blkdebug_spec;
 use super::nbd_name::nbd_config;
 use super::open::{NO_DETECTION, inherited};
-use super::runtime_options::RuntimeOptions;
+use super::runtime_options::{RuntimeOptions, WrongSize};
 use super::string_options::{says_more, with_drivers, with_member};
 use super::unsupported;
 use crate::base::Json;
@@ -36,9 +36,9 @@ pub struct OpenSpec {
     pub flags: OpenFlags,
     /// `detect-zeroes`
     pub detect_zeroes: DetectZeroes,
-    /// The node below.
+    /// `file`, if the driver has one and it is described and not referred to.
     pub file: Option<Arc<OpenSpec>>,
-    /// The backing file.
+    /// `backing`, or what the image's header says.
     pub backing: BackingSpec,
     /// What was said of the backing file, where the image says the rest: `backing.node-name` and the like.
     pub backing_options: Option<Json>,
@@ -50,8 +50,8 @@ pub struct OpenSpec {
     pub unknown: Option<(Arc<str>, bool)>,
     /// The options given that change the data (`append_strong_runtime_options`), flat, without `driver` and `filename`.
     pub given: Json,
-    /// What the driver says of its options instead of opening.
-    pub refused: Option<Arc<str>>,
+    /// An option on account of which the driver does not open.
+    pub refused: Option<WrongSize>,
     /// What was said of this node, not inherited: it stays when the node is opened again.
     pub explicit: RuntimeOptions,
 }
@@ -141,7 +141,7 @@ pub enum DriverSpec {
     Quorum {
         /// `children`, by index.
         children: Arc<[Arc<OpenSpec>]>,
-        /// Its own options.
+        /// Votes, and what is done with those outvoted.
         config: QuorumConfig,
     },
     /// `nbd`
@@ -510,7 +510,7 @@ impl OpenSpec {
                 DriverSpec::Nbd(_) => super::strong_options::strong_of_nested("nbd", &options.given),
                 _ => super::strong_options::strong_options(&options.driver, parent.is_some()),
             },
-            refused: explicit.out_of_range(&driver).map(Into::into),
+            refused: explicit.out_of_range(&driver),
             explicit,
             unknown: RuntimeOptions::empty(options).map(|name| (name, false)),
             ..OpenSpec::new(driver, flags)

@@ -145,7 +145,7 @@ impl OpenSpec {
                 node = with_filename(&node, file);
             }
         }
-        let mut spec = with_drivers(&node, flags)?;
+        let mut spec = with_drivers(&node, flags).map_err(unknown_driver)?;
         spec.keep_flat(&flat, "");
         if let Some(file) = protocol {
             spec.file = OpenSpec::from_filename(file, None, spec.flags).file;
@@ -341,6 +341,7 @@ pub(super) fn with_drivers(node: &Json, flags: OpenFlags) -> Result<OpenSpec, Qm
         }
     }
     spec.nbd_may_be_read_only();
+    spec.leave_as_text();
     Ok(spec)
 }
 
@@ -360,6 +361,15 @@ fn take_copies(node: &Json) -> Option<(Json, Vec<Json>)> {
 }
 
 impl OpenSpec {
+    /// Truth values among the options stay the text that they were given as.
+    fn leave_as_text(&mut self) {
+        self.explicit.leave_as_text();
+        let backing = if let BackingSpec::Spec(backing) = &mut self.backing { Some(backing) } else { None };
+        for child in self.file.iter_mut().chain(backing) {
+            Arc::make_mut(child).leave_as_text();
+        }
+    }
+
     /// What [`take_copies`] took.
     fn put_copies(&mut self, copies: &[Json]) -> Result<(), QmpError> {
         let flags = super::open::inherited(self.flags);
@@ -398,4 +408,14 @@ fn with_filename(format: &Json, file: &Arc<str>) -> Json {
         _ => Json::dict(vec![("driver", "file".into()), ("filename", name())]),
     };
     with_member(format, "file", below)
+}
+
+/// Options that are texts are looked at one by one as drivers open them: a driver that is none has no place among them to be told
+/// (`bdrv_fill_options`).
+fn unknown_driver(err: QmpError) -> QmpError {
+    let name = err.desc.strip_prefix("Parameter '").and_then(|rest| rest.split_once("driver' does not accept value '"));
+    match name.and_then(|(_, name)| name.strip_suffix('\'')) {
+        Some(name) => QmpError::generic(format!("Unknown driver '{name}'")),
+        None => err,
+    }
 }

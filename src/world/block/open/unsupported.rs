@@ -25,19 +25,12 @@ pub fn node_option(options: &BlockdevOptions) -> Option<&'static str> {
 
 /// The first option of a drive that is not simulated.
 #[must_use]
-pub fn drive_option(drive: &DriveOptions, has_medium: bool) -> Option<&'static str> {
+pub fn drive_option(drive: &DriveOptions) -> Option<&'static str> {
     first(&[
         (drive.snapshot, "snapshot=on"),
         (
             drive.node.as_dict().is_some_and(|dict| dict.iter().any(|(key, _)| key.starts_with("stats-intervals"))),
             "stats-intervals",
-        ),
-        (
-            has_medium
-                && drive.file.is_none()
-                && drive.node.get("file").is_none()
-                && drive.node.get("driver").is_none(),
-            "a drive without file or driver",
         ),
     ])
 }

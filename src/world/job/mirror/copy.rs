@@ -54,6 +54,20 @@ impl MirrorJob {
         self.ops.remove(at)
     }
 
+    /// Whether the target is known to read as zeroes in all granules that the bytes touch.
+    pub(in crate::world) fn reads_as_zeroes(&self, offset: u64, bytes: u64) -> bool {
+        let (start, len) = self.granules(offset, bytes);
+        self.zero_bitmap.as_ref().is_some_and(|zero| zero.next_zero(start, len).is_none())
+    }
+
+    /// Something else than zeroes is written to the target.
+    pub(in crate::world) fn no_zeroes_at(&mut self, offset: u64, bytes: u64) {
+        let (start, len) = self.granules(offset, bytes);
+        if let Some(zero) = &mut self.zero_bitmap {
+            zero.reset(start, len);
+        }
+    }
+
     /// The granules that the bytes touch, as a range of bytes that is cut at the end of the disk.
     pub(in crate::world) fn granules(&self, offset: u64, bytes: u64) -> (u64, u64) {
         let (start, end) = (align_down(offset, self.granularity), align_up(offset + bytes, self.granularity));
@@ -234,8 +248,8 @@ impl World {
         let bytes = bytes.min(s.bdev_length - offset);
         let handled = self.mirror_perform(job, offset, bytes, method);
         let target = self.mirror_target(job);
-        let accounted =
-            if method != MirrorMethod::Copy && self.can_write_zeroes_with_unmap(target) { 0 } else { handled };
+        let free = method != MirrorMethod::Copy && self.can_write_zeroes_with_unmap(target);
+        let accounted = if free || self.mirror(job).io_skipped { 0 } else { handled };
         let chunks = chunks.saturating_sub(handled.div_ceil(self.mirror(job).granularity));
         self.block_job_ratelimit_processed_bytes(job, accounted);
         self.seq([MirrorFrame::Piece { job, offset: offset + handled, chunks, pseudo }.into()])
@@ -252,7 +266,12 @@ impl World {
 
     /// `mirror_perform`: starts an operation in a coroutine of its own, at once. Gives the bytes that it takes on.
     pub(super) fn mirror_perform(&mut self, job: JobId, offset: u64, bytes: u64, method: MirrorMethod) -> u64 {
-        let op = self.mirror(job).push_op(offset, bytes).id;
+        let s = self.mirror(job);
+        s.io_skipped = false;
+        if method != MirrorMethod::Zero {
+            s.no_zeroes_at(offset, bytes);
+        }
+        let op = s.push_op(offset, bytes).id;
         let co = self.co_create([Frame::from(match method {
             MirrorMethod::Copy => MirrorFrame::CoRead { job, op },
             MirrorMethod::Zero => MirrorFrame::CoZero { job, op },
@@ -354,7 +373,7 @@ impl World {
                 let s = self.mirror(job);
                 let (offset, bytes) = (s.op(op).offset, data.len());
                 let request = BlkRequest::Write { offset, data: Some(data), bytes, flags: IoFlags::NONE };
-                self.mirror_to_target(job, request, MirrorFrame::WriteDone { job, op })
+                self.mirror_to_target(job, request, MirrorFrame::WriteDone { job, op, zeroes: false })
             }
         }
     }
@@ -370,21 +389,37 @@ impl World {
         let (offset, bytes) = self.mirror_begins(job, op);
         let s = self.mirror(job);
         s.bytes_handled = bytes;
+        if s.reads_as_zeroes(offset, bytes) {
+            s.io_skipped = true;
+            self.leave(Val::Ret(Ok(())));
+            return self.mirror_write_complete(job, op, true);
+        }
         let unmap = if s.unmap { IoFlags::MAY_UNMAP } else { IoFlags::NONE };
         let request = BlkRequest::Write { offset, data: None, bytes, flags: unmap | IoFlags::ZERO_WRITE };
-        self.mirror_to_target(job, request, MirrorFrame::WriteDone { job, op })
+        self.mirror_to_target(job, request, MirrorFrame::WriteDone { job, op, zeroes: true })
     }
 
     /// `mirror_co_discard`
     pub(super) fn mirror_co_discard(&mut self, job: JobId, op: u32) -> Flow {
         let (offset, bytes) = self.mirror_begins(job, op);
         self.mirror(job).bytes_handled = bytes;
-        self.mirror_to_target(job, BlkRequest::Discard { offset, bytes }, MirrorFrame::WriteDone { job, op })
+        self.mirror_to_target(
+            job,
+            BlkRequest::Discard { offset, bytes },
+            MirrorFrame::WriteDone { job, op, zeroes: false },
+        )
     }
 
     /// `mirror_write_complete`
-    pub(super) fn mirror_write_complete(&mut self, job: JobId, op: u32) -> Flow {
+    pub(super) fn mirror_write_complete(&mut self, job: JobId, op: u32, zeroes: bool) -> Flow {
         let ret = self.take_ret();
+        if zeroes && ret.is_ok() {
+            let s = self.mirror(job);
+            let (offset, bytes) = (s.op(op).offset, s.op(op).bytes);
+            if let Some(zero) = &mut s.zero_bitmap {
+                zero.set(offset, bytes);
+            }
+        }
         if let Err(errno) = ret {
             self.mirror_op_failed(job, op, false, errno);
         }

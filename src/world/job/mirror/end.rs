@@ -225,10 +225,17 @@ impl World {
         Flow::Go
     }
 
-    /// The filter goes.
+    /// `mirror_exit_common`: what was above the filter stands on the node below it again.
     fn mirror_exit_drop_top(&mut self, mut exit: Box<Exit>) -> Flow {
         let below = self.graph.filter_bs(exit.top).expect("the filter is in place");
-        self.replace_node(exit.top, below, false).expect("a filter without permissions can be taken away");
+        if let Err(err) = self.replace_node(exit.top, below, false) {
+            let reason = format!("mirror_exit_common: the filter can't be taken away: {}", err.desc);
+            Self::qemu_is_known_to_abort(
+                "qemu-io-as-a-commit-ends",
+                format!("job {}", self.jobs[exit.job].id),
+                &reason,
+            );
+        }
         exit.at = EndStage::Dropped;
         self.seq([GraphLockFrame::GraphWrunlock.into(), MirrorFrame::Exit(exit).into()])
     }

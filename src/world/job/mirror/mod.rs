@@ -17,7 +17,7 @@ use crate::base::units::MIB;
 use crate::bitmap::{BitmapId, HBitmap, HBitmapIter};
 use crate::job::status::JobType;
 use crate::qmp::error::QmpError;
-use crate::qmp::types::{BlockJobChange, DriveMirror, MirrorCopyMode, OnError};
+use crate::qmp::types::{BlockJobChange, BlockdevMirror, DriveMirror, MirrorCopyMode, OnError};
 use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::arena::{BackendId, CoId, JobId, NodeId};
@@ -112,6 +112,8 @@ pub struct MirrorJob {
     pub backing_mode: BackingMode,
     /// `zero_target`: what the target holds is not known.
     pub zero_target: bool,
+    /// `target_is_zero`: somebody says that the target reads as zeroes ([`Change::MirrorSkipsZeroes`]).
+    pub target_is_zero: bool,
     /// `copy-mode`
     pub copy_mode: MirrorCopyMode,
     /// `on-source-error`
@@ -130,6 +132,8 @@ pub struct MirrorJob {
     pub bdev_length: u64,
     /// `cow_bitmap`: granules of the target whose clusters are there; without, the target copies on write itself.
     pub cow_bitmap: Option<HBitmap>,
+    /// `zero_bitmap`: granules of the target that read as zeroes, from the look at it on ([`Change::MirrorSkipsZeroes`]).
+    pub zero_bitmap: Option<HBitmap>,
     /// `dirty_bitmap`
     pub dirty_bitmap: Option<BitmapId>,
     /// The node that has it: the filter, or in older versions the source.
@@ -144,7 +148,7 @@ pub struct MirrorJob {
     pub in_flight_bitmap: HBitmap,
     /// Operations under way.
     pub in_flight: u32,
-    /// Their bytes.
+    /// Bytes of all operations in flight.
     pub bytes_in_flight: u64,
     /// `ops_in_flight`, oldest first.
     pub ops: Vec<MirrorOp>,
@@ -152,6 +156,8 @@ pub struct MirrorJob {
     pub next_op: u32,
     /// `bytes_handled` of the operation that was started last.
     pub bytes_handled: u64,
+    /// `io_skipped`: the operation that was started last writes nothing.
+    pub io_skipped: bool,
     /// `ret`: the error that ends the job.
     pub ret: Ret,
     /// `unmap`
@@ -203,10 +209,10 @@ impl MirrorJob {
 
 crate::base::time::rebase!(MirrorJob {
     moves: last_pause;
-    rest: target, top, source, base, base_overlay, replaces, to_replace, is_none_mode, is_top_mode, backing_mode, zero_target,
+    rest: target, top, source, base, base_overlay, replaces, to_replace, is_none_mode, is_top_mode, backing_mode, zero_target, target_is_zero,
         copy_mode, on_source_error, on_target_error, actively_synced, should_complete, granularity, buf_size,
-        bdev_length, cow_bitmap, dirty_bitmap, dirty_bitmap_at, dbi, buf_free_count, in_flight_bitmap, in_flight, bytes_in_flight,
-        ops, next_op, bytes_handled, ret, unmap, target_cluster_size, initial_zeroing_ongoing,
+        bdev_length, cow_bitmap, zero_bitmap, dirty_bitmap, dirty_bitmap_at, dbi, buf_free_count, in_flight_bitmap, in_flight, bytes_in_flight,
+        ops, next_op, bytes_handled, io_skipped, ret, unmap, target_cluster_size, initial_zeroing_ongoing,
         in_active_write_counter, active_write_bytes_in_flight, prepared, in_drain, base_ro, forgets_ready
 });
 
@@ -224,9 +230,12 @@ pub enum MirrorFrame {
     CommitStarted { base: NodeId, was_read_only: bool },
     DriveCreated { args: Box<DriveMirror>, bs: NodeId },
     DriveOpened { args: Box<DriveMirror>, bs: NodeId },
+    DriveMoved { args: Box<DriveMirror>, bs: NodeId, target: NodeId },
+    TargetMoved { args: Box<BlockdevMirror>, bs: NodeId, target: NodeId },
 
     Grown(JobId),
     EmptyDisk(JobId),
+    TargetAsked(JobId),
     Zeroing { job: JobId, offset: u64 },
     ZeroingPaused { job: JobId, offset: u64 },
     Zeroed(JobId),
@@ -254,14 +263,14 @@ pub enum MirrorFrame {
     ReadDone { job: JobId, op: u32 },
     CoZero { job: JobId, op: u32 },
     CoDiscard { job: JobId, op: u32 },
-    WriteDone { job: JobId, op: u32 },
+    WriteDone { job: JobId, op: u32, zeroes: bool },
 
     Exit(Box<Exit>),
 
     TopFree(Box<TopWrite>),
     TopWritten { node: NodeId, offset: u64, bytes: u64 },
     TopSourceWritten(Box<TopWrite>),
-    TopTargetWritten { job: JobId, op: u32, offset: u64, bytes: u64 },
+    TopTargetWritten { job: JobId, op: u32, offset: u64, bytes: u64, zeroes: bool },
 }
 
 impl MirrorFrame {
@@ -277,10 +286,13 @@ impl MirrorFrame {
             MirrorFrame::CommitBaseWritable(args) => w.commit_active_base_writable(args),
             MirrorFrame::CommitStarted { base, was_read_only } => w.commit_active_started(base, was_read_only),
             MirrorFrame::DriveCreated { args, bs } => w.drive_mirror_created(args, bs),
-            MirrorFrame::DriveOpened { args, bs } => w.drive_mirror_opened(&args, bs),
+            MirrorFrame::DriveOpened { args, bs } => w.drive_mirror_opened(args, bs),
+            MirrorFrame::DriveMoved { args, bs, target } => w.drive_mirror_moved(&args, bs, target),
+            MirrorFrame::TargetMoved { args, bs, target } => w.blockdev_mirror_moved(&args, bs, target),
 
             MirrorFrame::Grown(job) => w.mirror_grown(job),
             MirrorFrame::EmptyDisk(job) => w.mirror_empty_disk(job),
+            MirrorFrame::TargetAsked(job) => w.mirror_target_asked(job),
             MirrorFrame::Zeroing { job, offset } => w.mirror_zeroing(job, offset),
             MirrorFrame::ZeroingPaused { job, offset } => w.mirror_zeroing_paused(job, offset),
             MirrorFrame::Zeroed(job) => w.mirror_zeroed(job),
@@ -312,15 +324,15 @@ impl MirrorFrame {
             MirrorFrame::ReadDone { job, op } => w.mirror_read_complete(job, op),
             MirrorFrame::CoZero { job, op } => w.mirror_co_zero(job, op),
             MirrorFrame::CoDiscard { job, op } => w.mirror_co_discard(job, op),
-            MirrorFrame::WriteDone { job, op } => w.mirror_write_complete(job, op),
+            MirrorFrame::WriteDone { job, op, zeroes } => w.mirror_write_complete(job, op, zeroes),
 
             MirrorFrame::Exit(exit) => w.mirror_exit(exit),
 
             MirrorFrame::TopFree(write) => w.mirror_top_free(write),
             MirrorFrame::TopWritten { node, offset, bytes } => w.mirror_top_written(node, offset, bytes),
             MirrorFrame::TopSourceWritten(write) => w.mirror_top_source_written(write),
-            MirrorFrame::TopTargetWritten { job, op, offset, bytes } => {
-                w.mirror_top_target_written(job, op, offset, bytes)
+            MirrorFrame::TopTargetWritten { job, op, offset, bytes, zeroes } => {
+                w.mirror_top_target_written(job, op, (offset, bytes), zeroes)
             }
         }
     }
@@ -415,7 +427,7 @@ impl World {
         self.bits_mut(at, bitmap)
     }
 
-    /// The bitmap goes.
+    /// `bdrv_release_dirty_bitmap(s->dirty_bitmap)`
     pub(in crate::world) fn mirror_release_bitmap(&mut self, job: JobId) {
         let at = self.jobs[job].mirror().dirty_bitmap_at;
         if let Some(bitmap) = self.mirror(job).dirty_bitmap.take()

@@ -12,17 +12,23 @@ use crate::world::arena::{JobId, NodeId};
 use crate::world::block::backend::BackendFrame;
 use crate::world::block::backend::BlkRequest;
 use crate::world::block::drain::DrainFrame;
+use crate::world::block::graph::DetectZeroes;
 use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::block::io::status::StatusFrame;
 use crate::world::block::io::status::StatusReq;
+use crate::world::block::io::zeroes::ZeroesFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::job::IoStatus;
 use crate::world::job::JobFrame;
 use crate::world::job::block_job::ErrorAction;
-use crate::world::value::Val;
+use crate::world::job::hooks::JobDriver;
+use crate::world::value::{BlockStatus, Val};
 
 /// `BDRV_SECTOR_SIZE`
 const SECTOR: u64 = 512;
+
+/// A host has no memory for a buffer of this size. Linux refuses what is more than all that it has.
+const TOO_MUCH_MEMORY: u64 = 32 << 30;
 
 impl World {
     /// `mirror_run`
@@ -79,6 +85,9 @@ impl World {
             s.buf_size = s.buf_size.max(cluster_size);
             s.cow_bitmap = Some(HBitmap::new(s.bdev_length, s.granularity));
         }
+        if s.buf_size >= TOO_MUCH_MEMORY {
+            return self.mirror_immediate_exit(job, Err(Errno::ENOMEM));
+        }
         s.buf_free_count = s.buf_size.div_ceil(s.granularity);
         s.last_pause = now;
         if s.is_none_mode {
@@ -115,6 +124,20 @@ impl World {
     /// `mirror_dirty_init`
     fn mirror_dirty_init(&mut self, job: JobId) -> Flow {
         let target = self.mirror_target(job);
+        if self.quirks.since(Change::MirrorSkipsZeroes) {
+            let s = self.mirror(job);
+            s.zero_bitmap = Some(HBitmap::new(s.bdev_length, s.granularity));
+            if s.target_is_zero {
+                self.leave(Val::Status(Ok(BlockStatus { zero: true, ..BlockStatus::default() })));
+                return self.mirror_target_asked(job);
+            }
+            return self.seq([
+                GraphLockFrame::Rdlock.into(),
+                ZeroesFrame::IsAllZeroes(target).into(),
+                GraphLockFrame::Rdunlock.into(),
+                MirrorFrame::TargetAsked(job).into(),
+            ]);
+        }
         if !self.mirror(job).zero_target {
             return self.mirror_scan(job, 0);
         }
@@ -125,6 +148,34 @@ impl World {
         }
         self.mirror(job).initial_zeroing_ongoing = true;
         self.mirror_zeroing(job, 0)
+    }
+
+    /// `mirror_dirty_init`, once it is known whether the target reads as zeroes: whether it is to be zeroed first, and what of it is.
+    pub(super) fn mirror_target_asked(&mut self, job: JobId) -> Flow {
+        let Val::Status(status) = self.take_val() else { unreachable!("a status query answers so") };
+        let is_zero = match status {
+            Ok(status) => status.zero,
+            Err(errno) => return self.mirror_immediate_exit(job, Err(errno)),
+        };
+        let target = self.mirror_target(job);
+        let unmaps = self.can_write_zeroes_with_unmap(target);
+        let punches = self.graph.nodes[target].detect_zeroes == DetectZeroes::Unmap && unmaps;
+        // The commit of an active layer is one of `sync=top`.
+        let top = self.mirror(job).is_top_mode || matches!(self.jobs[job].driver, JobDriver::CommitActive(_));
+        match (top, is_zero && !punches) {
+            (_, true) => self.mirror(job).zero_bitmap.as_mut().expect("just made").set_all(),
+            (true, false) => {}
+            (false, false) if !unmaps || punches => {
+                let length = self.mirror(job).bdev_length;
+                self.mirror_set_dirty(job, 0, length);
+                return self.mirror_initialised(job);
+            }
+            (false, false) => {
+                self.mirror(job).initial_zeroing_ongoing = true;
+                return self.mirror_zeroing(job, 0);
+            }
+        }
+        self.mirror_scan(job, 0)
     }
 
     /// The largest piece of the two loops of `mirror_dirty_init`.
@@ -203,6 +254,11 @@ impl World {
             Ok(status) => status,
             Err(errno) => return self.mirror_immediate_exit(job, Err(errno)),
         };
+        if status.pnum == 0 {
+            let subject = format!("job {}", self.jobs[job].id);
+            let reason = "mirror_dirty_init: the source is shorter than it was";
+            Self::qemu_is_known_to_abort("mirror-of-a-node-made-shorter", subject, reason);
+        }
         if status.allocated {
             self.mirror_set_dirty(job, offset, status.pnum);
         }

@@ -47,6 +47,8 @@ pub struct MirrorArgs {
     pub backing_mode: BackingMode,
     /// What the target holds is not known.
     pub zero_target: bool,
+    /// Somebody says that the target reads as zeroes.
+    pub target_is_zero: bool,
     /// `on-source-error`
     pub on_source_error: OnError,
     /// `on-target-error`
@@ -74,7 +76,7 @@ pub struct MirrorArgs {
 pub struct CommitActiveArgs {
     /// ID and flags.
     pub flags: JobFlags,
-    /// The active layer.
+    /// `bs`: the topmost node of the chain that is mirrored or committed.
     pub bs: NodeId,
     /// The node to commit into.
     pub base: NodeId,
@@ -88,7 +90,7 @@ pub struct CommitActiveArgs {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Starting {
     args: MirrorArgs,
-    /// The filter.
+    /// `mirror_top_bs`: the filter above it.
     top: NodeId,
     /// `target_is_backing`: the target is below the source.
     target_is_backing: bool,
@@ -138,6 +140,7 @@ impl World {
             buf_size: 0,
             backing_mode: BackingMode::Leave,
             zero_target: false,
+            target_is_zero: false,
             on_source_error: args.on_error,
             on_target_error: args.on_error,
             unmap: true,
@@ -242,6 +245,7 @@ impl World {
             is_top_mode: args.is_top_mode,
             backing_mode: args.backing_mode,
             zero_target: args.zero_target,
+            target_is_zero: args.target_is_zero,
             copy_mode: args.copy_mode,
             on_source_error: args.on_source_error,
             on_target_error: args.on_target_error,
@@ -251,6 +255,7 @@ impl World {
             buf_size: align_up(buf_size, args.granularity),
             bdev_length: 0,
             cow_bitmap: None,
+            zero_bitmap: None,
             dirty_bitmap: None,
             dirty_bitmap_at: if self.quirks.since(Change::MirrorBitmapOfFilter) { top } else { args.bs },
             dbi: None,
@@ -262,6 +267,7 @@ impl World {
             ops: Vec::new(),
             next_op: 0,
             bytes_handled: 0,
+            io_skipped: false,
             ret: Ok(()),
             unmap: args.unmap,
             target_cluster_size: 0,
@@ -306,9 +312,10 @@ impl World {
         let s = self.jobs[job].mirror();
         let blocking = s.copy_mode == MirrorCopyMode::WriteBlocking && !self.quirks.since(Change::MirrorBitmapOfFilter);
         let at = s.dirty_bitmap_at;
+        let by_filter = self.quirks.since(Change::MirrorBitmapWithFilter);
         let node = &mut self.graph.nodes[at];
         let bitmap = node.bitmaps.add_anonymous(node.size, granularity);
-        if blocking || self.quirks.has(Quirk::MirrorStartupMissedWrite) {
+        if blocking || by_filter || self.quirks.has(Quirk::MirrorStartupMissedWrite) {
             node.bitmaps.get_mut(bitmap).expect("just made").set_enabled(false);
         }
         self.mirror(job).dirty_bitmap = Some(bitmap);

@@ -10,7 +10,7 @@ use crate::block::content::{Data, Table, WriteTag};
 use crate::block::qcow2::exec::{Caught, Cx, Fault, Res};
 use crate::block::qcow2::header::{MAX_BITMAP_DIRECTORY, MAX_BITMAPS, c_string};
 use crate::block::qcow2::state::{AUTOCLEAR_BITMAPS, Qcow2, Scalars};
-use std::sync::Arc;
+use triomphe::Arc;
 
 /// `BME_MAX_TABLE_SIZE`, in entries.
 const MAX_TABLE: u64 = 0x800_0000;

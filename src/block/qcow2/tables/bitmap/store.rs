@@ -7,7 +7,6 @@ use crate::block::qcow2::exec::{Caught, Cx, Fault, Res, errno_of};
 use crate::block::qcow2::header::MAX_BITMAP_DIRECTORY;
 use crate::block::qcow2::header::MAX_BITMAPS;
 use crate::block::qcow2::state::{AUTOCLEAR_BITMAPS, DiscardType, Scalars};
-use std::sync::Arc;
 
 impl Cx<'_> {
     pub(super) fn directory_bytes(&self, list: &[Entry]) -> Result<Data, Errno> {
@@ -208,7 +207,7 @@ impl Cx<'_> {
             self.free_bits(&table)?;
             return Err(Fault { errno: Errno::EINVAL, ..fault }.into());
         }
-        let table = Arc::new(table);
+        let table = triomphe::Arc::new(table);
         let len = entries * 8;
         let offset = match errno_of(self.alloc_clusters(len).caught()?) {
             Ok(offset) => offset,

@@ -21,9 +21,9 @@ use crate::world::value::Val;
 /// What is asked of all copies.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum CopiesRequest {
-    /// A read.
+    /// `bdrv_co_preadv`
     Read,
-    /// A write.
+    /// `bdrv_co_pwritev`
     Write,
     /// What the copies agreed on is written to those that hold something else, and then is what was read.
     Rewrite(Data),

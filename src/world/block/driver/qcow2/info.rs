@@ -68,9 +68,13 @@ impl World {
         Flow::Go
     }
 
-    /// The image with what is below it.
+    /// The image with what is below it. One that is the file of another grows with what is written behind its end, and its driver is not told: what
+    /// stands there cannot be read through a copy of the driver.
     pub(in crate::world::block::driver) fn qcow2_frozen(&self, node: NodeId) -> Frozen {
         let n = &self.graph.nodes[node];
+        if n.size > self.qcow2_of(node).size().next_multiple_of(512) {
+            return Frozen::Unknown;
+        }
         let below = |edge: Option<_>| edge.map(|edge| self.frozen(self.graph.bs(edge)));
         Frozen::Qcow2(Box::new(FrozenImage {
             driver: self.qcow2_of(node).clone(),

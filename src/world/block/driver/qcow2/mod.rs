@@ -6,12 +6,13 @@ mod open;
 
 use super::Driver;
 use crate::base::Json;
-use crate::base::errno::Errno;
+use crate::base::errno::{Errno, Ret};
 use crate::bitmap::{HBitmap, SerializedPiece};
 use crate::block::content::{Data, Fill, WriteTag};
 use crate::block::qcow2::{Ask, BitmapCheck, Child, Corruption, Fault, FileTraits, Got, Op, Out, Qcow2, Status};
 use crate::qmp::error::QmpError;
 use crate::quirk::Quirk;
+use crate::version::changes::Change;
 use crate::world::World;
 use crate::world::aio::coroutine::Wait;
 use crate::world::arena::{CoId, NodeId};
@@ -23,6 +24,7 @@ use crate::world::block::io::request::{self, IoFlags, WriteReq};
 use crate::world::block::io::status::StatusFrame;
 use crate::world::block::io::status::StatusReq;
 use crate::world::block::io::write::WriteFrame;
+use crate::world::block::io::zeroes::ZeroesFrame;
 use crate::world::frame::Flow;
 use crate::world::value::{BlockStatus, Val};
 
@@ -142,6 +144,7 @@ pub enum Qcow2Frame {
     Qcow2Open(NodeId),
     Qcow2Opened(NodeId),
     Qcow2Close(NodeId),
+    Qcow2ZeroAsked(u64),
 }
 
 impl Qcow2Frame {
@@ -157,6 +160,10 @@ impl Qcow2Frame {
             Qcow2Frame::Qcow2Open(node) => w.qcow2_open(node),
             Qcow2Frame::Qcow2Opened(node) => w.qcow2_opened(node),
             Qcow2Frame::Qcow2Close(node) => w.qcow2_close(node),
+            Qcow2Frame::Qcow2ZeroAsked(bytes) => {
+                let answer: Ret<BlockStatus> = w.take();
+                w.ret(Val::Status(answer.map(|status| BlockStatus { pnum: bytes, ..status })))
+            }
         }
     }
 }
@@ -179,6 +186,7 @@ impl World {
         }
     }
 
+    #[inline]
     fn qcow2_start(&mut self, node: NodeId, op: Op) -> Flow {
         self.leave(Val::None);
         self.qcow2_run(node, Box::new(op))
@@ -339,6 +347,12 @@ impl World {
             }
             Ask::Flush => self.seq([FlushFrame::BdrvCoFlush(file).into()]),
             Ask::Truncate { size } => self.seq([DiscardFrame::Truncate { node: file, size }.into()]),
+            // `is_zero_cow`
+            Ask::BlockStatusAbove { offset, len, want_zero: false } if self.quirks.since(Change::ZeroStatus) => self
+                .seq([
+                    ZeroesFrame::IsZeroFast { node, offset, bytes: len }.into(),
+                    Qcow2Frame::Qcow2ZeroAsked(len).into(),
+                ]),
             Ask::BlockStatusAbove { offset, len, want_zero } => {
                 self.seq([StatusFrame::StatusAbove(StatusReq::new(node, None, offset, len, want_zero)).into()])
             }
@@ -427,7 +441,7 @@ impl World {
     }
 
     /// `qcow2_co_pwrite_zeroes`
-    pub(in crate::world::block::driver) fn qcow2_pwrite_zeroes(&mut self, req: Box<WriteReq>) -> Flow {
+    pub(in crate::world::block::driver) fn qcow2_pwrite_zeroes(&mut self, req: &WriteReq) -> Flow {
         if self.quirks.has(Quirk::SeededLostZeroes) {
             return self.ret(Val::Ret(Ok(())));
         }

@@ -35,7 +35,7 @@ impl World {
             l2_cache_entry_size: caches[2],
             refcount_cache_size: caches[3],
             cache_clean_interval: spec.explicit.unsigned("cache-clean-interval").unwrap_or(0),
-            refused: spec.refused.clone(),
+            refused: spec.refused.as_ref().map(|wrong| wrong.text(self.quirks)),
         };
         let traits = FileTraits {
             events: matches!(self.graph.nodes[file].drv(), Driver::Blkdebug(_)),
