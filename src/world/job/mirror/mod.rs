@@ -188,6 +188,19 @@ impl MirrorJob {
         !self.is_none_mode && !self.is_top_mode && self.base.is_none()
     }
 
+    /// Whether each of its operations works by itself, so that nobody can tell in which order they are done: it copies in the background, no
+    /// operation waits for another or takes whole clusters of the target, and none has failed.
+    #[must_use]
+    pub fn copies_apart(&self) -> bool {
+        let by_itself = |op: &MirrorOp| (op.is_in_flight || op.is_pseudo_op) && !op.waits && !op.is_active_write;
+        self.copy_mode == MirrorCopyMode::Background
+            && self.cow_bitmap.is_none()
+            && self.in_active_write_counter == 0
+            && self.ret.is_ok()
+            && !(self.should_complete || self.in_drain || self.prepared || self.forgets_ready)
+            && self.ops.iter().all(by_itself)
+    }
+
     /// Whether the target gets the source's backing file, so that it reads as the source where nothing was copied.
     #[must_use]
     pub fn follows_source(&self) -> bool {
