@@ -9,6 +9,8 @@
 
 #[path = "common/served.rs"]
 mod served;
+#[path = "common/signal.rs"]
+mod signal;
 
 use blockjob_sim::base::Json;
 use blockjob_sim::qmp::json::parse_one;
@@ -22,8 +24,7 @@ fn a_signal_ends_the_process_as_quit_does() {
     let mut client = served.connect().negotiate();
     let slow = BACKUP.replace("\"sync\"", "\"speed\": 65536, \"sync\"");
     client.ok(&slow);
-    let pid = served.child.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
+    signal::send("TERM", served.child.id());
     assert_eq!(client.event("SHUTDOWN").get("reason").and_then(Json::as_str), Some("host-signal"));
     client.event("BLOCK_JOB_CANCELLED");
     while client.line().is_some() {}
