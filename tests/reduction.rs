@@ -185,8 +185,11 @@ fn group(seed: u64) -> Plan {
     plan(&text)
 }
 
+/// A program from its seed.
+type Drawn = fn(u64) -> Plan;
+
 /// All of these; each reduces in most of its scenarios.
-const KINDS: [(&str, fn(u64) -> Plan); 4] =
+const KINDS: [(&str, Drawn); 4] =
     [("backup", backup), ("raw backup", raw_backup), ("mirror", mirror), ("group", group)];
 
 fn seeds() -> std::ops::Range<u64> {
