@@ -128,7 +128,7 @@ fn a_failure_file_is_no_scenario() {
     let failure = "failure: 1\ntool: blockjob-sim 0.1.0\n";
     let passes = "about: It does nothing.\nsteps: []\n";
     let dir = folder(&[("failures/f.yaml", failure), ("mine.yaml", passes)]);
-    for verb in ["run", "check", "test", "explore", "fuzz", "debug"] {
+    for verb in ["run", "check", "test", "explore", "fuzz"] {
         let (code, out, err) = texts(&command(dir.path(), &[verb, "failures/f.yaml"]));
         let said = out + &err;
         assert_eq!(code, Some(2), "{verb}: {said}");

@@ -7,6 +7,9 @@
     reason = "tests read files, run programs and print"
 )]
 
+#[path = "common/signal.rs"]
+mod signal;
+
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -370,7 +373,7 @@ fn explore_gives_up_at_its_limit_of_memory() {
 fn signals_tell_what_was_done() {
     let dir = folder(&[]);
     let args = ["test", RACE, "--seeds", "0..100000000"];
-    for signal in ["-INT", "-TERM", "-HUP"] {
+    for name in ["INT", "TERM", "HUP"] {
         let child = Command::new(env!("CARGO_BIN_EXE_blockjob-sim"))
             .args(args)
             .current_dir(dir.path())
@@ -379,11 +382,11 @@ fn signals_tell_what_was_done() {
             .spawn()
             .unwrap();
         std::thread::sleep(Duration::from_secs(2));
-        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+        signal::send(name, child.id());
         let output = child.wait_with_output().unwrap();
         let out = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert_eq!(output.status.code(), Some(130), "{signal} {out}");
-        assert!(out.contains("1 scenario, ") && out.contains("1 passed"), "{signal} {out}");
+        assert_eq!(output.status.code(), Some(130), "{name} {out}");
+        assert!(out.contains("1 scenario, ") && out.contains("1 passed"), "{name} {out}");
     }
 }
 

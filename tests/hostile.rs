@@ -13,6 +13,8 @@
 mod budget;
 #[path = "common/random.rs"]
 mod random;
+#[path = "common/signal.rs"]
+mod signal;
 
 use blockjob_sim::base::Json;
 use blockjob_sim::choice::{Calm, Chooser, ReplayMode, Walk};
@@ -449,8 +451,7 @@ fn served(options: &[&str]) -> std::process::Child {
 
 /// Sends SIGTERM. How the process ended, if it did within some seconds.
 fn ends(mut process: std::process::Child) -> Option<std::process::ExitStatus> {
-    let sent = Command::new("kill").arg(process.id().to_string()).status().expect("kill");
-    assert!(sent.success());
+    signal::send("TERM", process.id());
     for _ in 0..200 {
         if let Some(status) = process.try_wait().expect("a child") {
             return Some(status);

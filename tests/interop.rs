@@ -10,6 +10,8 @@
 mod common;
 #[path = "common/harness.rs"]
 mod harness;
+#[path = "common/signal.rs"]
+mod signal;
 
 use harness::{Tool, needing, trials};
 use std::fs;
@@ -334,7 +336,7 @@ fn a_signal_tells_what_was_compared_and_recorded() {
         child.args(args).args(["--qemu", &qemu]).current_dir(dir.path());
         let child = child.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
         std::thread::sleep(std::time::Duration::from_secs(3));
-        assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+        signal::send("INT", child.id());
         let output = child.wait_with_output().unwrap();
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert_eq!(output.status.code(), Some(130), "{args:?} {out}{err}");

@@ -7,6 +7,9 @@
     reason = "tests read files, run programs and print"
 )]
 
+#[path = "common/signal.rs"]
+mod signals;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -222,7 +225,7 @@ fn started(place: &Place, program: &str, args: &[&str]) -> (Child, String) {
 }
 
 fn signal(child: &Child, name: &str) {
-    assert!(Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().unwrap().success());
+    signals::send(name, child.id());
 }
 
 #[test]

@@ -9,6 +9,8 @@
 
 #[path = "common/served.rs"]
 mod served;
+#[path = "common/signal.rs"]
+mod signal;
 
 use blockjob_sim::base::Json;
 use blockjob_sim::qmp::json::parse_one;
@@ -22,14 +24,37 @@ fn a_signal_ends_the_process_as_quit_does() {
     let mut client = served.connect().negotiate();
     let slow = BACKUP.replace("\"sync\"", "\"speed\": 65536, \"sync\"");
     client.ok(&slow);
-    let pid = served.child.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
+    signal::send("TERM", served.child.id());
     assert_eq!(client.event("SHUTDOWN").get("reason").and_then(Json::as_str), Some("host-signal"));
     client.event("BLOCK_JOB_CANCELLED");
     while client.line().is_some() {}
     let (code, text) = served.end();
     assert_eq!(code, Some(0));
     assert!(text.starts_with("blockjob-sim: terminating on signal 15 from pid "), "{text}");
+}
+
+#[test]
+fn a_recording_has_the_signal_that_ended_the_process() {
+    for seed in ["1", "2", "3"] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let record = dir.path().join("run.yaml").display().to_string();
+        let served = Served::start(&with_nodes(&["--sim-seed", seed, "--sim-record", &record]));
+        let mut client = served.connect().negotiate();
+        client.ok(&BACKUP.replace("\"sync\"", "\"speed\": 65536, \"sync\""));
+        let pid = served.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
+        while client.line().is_some() {}
+        assert_eq!(served.end().0, Some(0));
+        let text = std::fs::read_to_string(&record).expect("a recording");
+        assert!(text.contains("- signal: TERM"), "{text}");
+        let output = Command::new(env!("CARGO_BIN_EXE_blockjob-sim"))
+            .args(["run", "--format", "jsonl"])
+            .arg(&record)
+            .output()
+            .expect("it starts");
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && out.contains("host-signal"), "seed {seed}: {out}{err}");
+    }
 }
 
 #[test]
