@@ -251,7 +251,9 @@ fn the_limit_ends_a_run_in_the_middle_of_a_step() {
 fn the_limit_holds_while_the_process_starts() {
     let drives: String = (0..200).map(|n| format!("  - -blockdev\n  - null-co,node-name=n{n}\n")).collect();
     let text = |steps| {
-        format!("about: Many drives.\nlimits: {{steps: {steps}}}\nargs:\n{drives}steps: [{{qmp: query-jobs}}]\n")
+        format!(
+            "about: Many drives.\nlimits: {{steps: {steps}}}\nargs:\n{drives}steps: [{{qmp: {{execute: query-jobs}}}}]\n"
+        )
     };
     let outcome = |steps| {
         let plan = plan("many-drives.yaml", &text(steps)).expect("a scenario");
@@ -267,7 +269,7 @@ fn the_limit_holds_while_the_process_starts() {
 fn the_limit_holds_while_another_process_starts() {
     let drives: String = (0..200).map(|n| format!(", -blockdev, 'null-co,node-name=n{n}'")).collect();
     let text = format!(
-        "about: A second process.\nlimits: {{steps: 300}}\nargs: [-nodefaults]\nsteps:\n  - qmp: quit\n  - start: [-nodefaults{drives}]\n"
+        "about: A second process.\nlimits: {{steps: 300}}\nargs: [-nodefaults]\nsteps:\n  - qmp: {{execute: quit}}\n  - start: [-nodefaults{drives}]\n"
     );
     let plan = plan("second.yaml", &text).expect("a scenario");
     let met = sim::run(&plan, Chooser::Calm, &RunOptions::default()).outcome;
