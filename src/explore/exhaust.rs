@@ -134,8 +134,8 @@ pub fn exhaust_in(mode: u32, start: &Start, caps: Caps) -> Exhausted {
     Exhausted::of(&search, vec![found])
 }
 
-/// The same without orders that nobody can tell apart; nothing if the cap is met, if an order mattered after all, or if none is left out where
-/// faults are open.
+/// The same without orders that nobody can tell apart; nothing if the cap is met, if an order mattered after all, or if faults are open, as no
+/// order is left out then.
 pub(super) fn reduced_in(mode: u32, start: &Start, caps: Caps) -> Option<Exhausted> {
     if mode & MODE_FAULTS != 0 {
         return None;
