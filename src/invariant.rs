@@ -83,7 +83,7 @@ pub struct Broken {
 }
 
 /// Pages of `docs/findings` about what a run can be ended by, or be said to have met: defects of QEMU 10.0.2 that the model has too.
-pub const PAGES: [&str; 30] = [
+pub const PAGES: [&str; 31] = [
     "aborted-snapshot-below-a-backup",
     "backup-below-a-growing-format",
     "base-taken-from-a-mirror",
@@ -92,6 +92,7 @@ pub const PAGES: [&str; 30] = [
     "commit-of-a-shorter-image",
     "copy-on-read-above-its-bottom",
     "ignored-errors-starve-the-monitor",
+    "inactive-node-in-use",
     "mirror-by-small-granules",
     "mirror-change-during-its-flush",
     "mirror-counts-whole-clusters",

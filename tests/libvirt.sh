@@ -210,7 +210,10 @@ disks() {
     step checkpoint-size v checkpoint-dumpxml guest c1 --size; has size
     step checkpoint-delete v checkpoint-delete guest c2
     # What the guest writes meanwhile is no part of a backup that is pulled.
-    if command -v nbdinfo >/dev/null && command -v nbdcopy >/dev/null; then
+    if [ "$session" = seeded ]; then
+        # A recording does not hold what NBD clients did, and this one has to replay.
+        :
+    elif command -v nbdinfo >/dev/null && command -v nbdcopy >/dev/null; then
         step pull-full pull c4 ""
         step pull-list listed; has 'export="vdb"'; cat out >>images
         step pull-write write $vda 13 "5M 64k"
@@ -260,6 +263,8 @@ disks() {
     step resume-again v resume guest
     step shutdown v shutdown guest
     step destroy v destroy guest
+    # The next process begins a recording of its own.
+    [ ! -f run.yaml ] || mv run.yaml first.yaml
     # Bitmaps are in the image: b's checkpoints outlive the process.
     step start-again v start guest --paused
     step backup-after-restart backup after "" c1 qcow2 vdb; has 'Completed'
@@ -307,9 +312,11 @@ end
 begin seeded "$program" --sim-seed "${SEED:-1}" --sim-record "$dir/../seeded/run.yaml" --sim-check
 disks
 end
-step replay "$program" run --check run.yaml --quiet
-steps=$(sed -n '/^steps:/,$p' run.yaml | grep -c '^  - ')
-step replay-of-a-thousand-steps [ "$steps" -ge 1000 ]
+step replay "$program" run --check first.yaml --quiet
+step replay-after-restart "$program" run --check run.yaml --quiet
+steps=$(sed -n '/^steps:/,$p' first.yaml | grep -c '^  - ')
+# An older one is asked less.
+[ "$version" ] || step replay-of-a-thousand-steps [ "$steps" -ge 1000 ]
 echo "replayed: a recording of $steps steps"
 if [ "$real" ]; then
     begin real "$real"

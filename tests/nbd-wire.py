@@ -162,9 +162,9 @@ def negotiation(rng):
     steps, mode = [], 0
     names = [b'top', b'ro', b'plain', b'big']
     name = rng.choice(names)
-    some_name = lambda: rng.choice(names + [b'', b'nope', b'x' * 100, b'top\0y'])
+    some_name = lambda: rng.choice(names + [b'', b'nope', b'x' * 100, b'top\0y', b'x' * rng.choice([4096, 4097, 9000])])
     queries = [b'base:allocation', b'qemu:allocation-depth', b'qemu:dirty-bitmap:b0', b'qemu:dirty-bitmap:b1', b'base:', b'qemu:',
-               b'qemu:dirty-bitmap:', b'other:thing', b'qemu:dirty-bitmap:nope', b'', b'base:allocation2']
+               b'qemu:dirty-bitmap:', b'base:' + b'x' * rng.choice([4091, 4092, 9000]), b'other:thing', b'qemu:dirty-bitmap:nope', b'', b'base:allocation2']
 
     def meta(export):
         chosen = [rng.choice(queries) for _ in range(rng.choice([0, 1, 1, 2, 3, 4]))]
@@ -179,10 +179,14 @@ def negotiation(rng):
         steps.append((wanted, b''))
         mode = wanted
     for _ in range(rng.choice([0, 1, 2, 4])):
-        kind = rng.choice([3, 3, 5, 6, 6, 8, 9, 9, 10, 10, 11, 99, 4, 'bad'])
+        kind = rng.choice([3, 3, 5, 6, 6, 8, 9, 9, 10, 10, 11, 99, 4, 'bad'] + [2, 'magic', 'huge'] * (rng.random() < 0.1))
         if kind == 'bad':
             kind = rng.choice([3, 5, 6, 8, 10, 11])
             steps.append((kind, rng.randbytes(rng.choice([1, 3, 5, 9]))))
+            continue
+        if kind in ('magic', 'huge'):
+            # Both end the connection: something else than an option, or one of more than 32 MiB.
+            steps.append((kind, b''))
             continue
         if kind in (8, 11):
             steps.append((kind, b''))
@@ -216,6 +220,12 @@ def request(rng, mode, cookie):
     if kind in (0, 7) and rng.random() < 0.3:
         flags |= {0: 4, 7: 8}[kind]
     data = b''
+    if rng.random() < 0.002:
+        # No request at all, or a write of more than 32 MiB: what cannot be read over.
+        magic, long = rng.choice([(0x25609513 ^ 1, 512), (0x21e41c71 ^ 1, 512), (0, 512), (None, 33 * MIB)])
+        if mode == 11:
+            return struct.pack('>IHHQQQ', magic if magic is not None else 0x21e41c71, 0, 1, cookie, 0, long), 1, long
+        return struct.pack('>IHHQQI', magic if magic is not None else 0x25609513, 0, 1, cookie, 0, long), 1, long
     if kind == 1:
         data = bytes([rng.randrange(256)]) * length if rng.random() < 0.7 else rng.randbytes(length)
         if mode == 11 and rng.random() < 0.9:
@@ -246,19 +256,24 @@ def conversation(seed, processes):
         return None
 
     different = both(b'', lambda talk: talk.whole(lambda: [talk.read(18)]), 'greeting')
-    flags = rng.choice([3, 3, 3, 3, 1])
+    flags = rng.choice([3] * 12 + [1] * 3 + [0, 2, 0x10, 0x80000003])
     different = different or both(struct.pack('>I', flags), lambda talk: b'', 'flags')
     steps, mode, name = negotiation(rng)
     for option, data in steps:
         if different or talks[0].closed:
             return different
-        sent = struct.pack('>QII', OPTS, option, len(data)) + data
+        if option == 'magic':
+            sent = struct.pack('>QII', OPTS + 1, 3, 0)
+        elif option == 'huge':
+            sent = struct.pack('>QII', OPTS, 3, (32 << 20) + 1)
+        else:
+            sent = struct.pack('>QII', OPTS, option, len(data)) + data
         if option == 1:
             size = 10 if flags & 2 else 134
             read = lambda talk: talk.whole(lambda: [talk.read(size)])
         else:
             read = Talk.option
-        different = both(sent, read, 'option %d' % option)
+        different = both(sent, read, 'option %s' % option)
     for number in range(40):
         if different or talks[0].closed:
             return different

@@ -23,7 +23,7 @@ const SIMULATED: &[&str] = &[
     "block-dirty-bitmap-merge", "block-dirty-bitmap-remove", "block-job-cancel", "block-job-change", "block-job-complete",
     "block-job-dismiss", "block-job-finalize", "block-job-pause", "block-job-resume", "block-job-set-speed", "block-stream",
     "add-fd", "block-set-write-threshold", "block_resize", "block_set_io_throttle", "blockdev-change-medium", "blockdev-close-tray",
-    "blockdev-insert-medium", "blockdev-open-tray", "blockdev-remove-medium", "blockdev-reopen", "blockdev-snapshot",
+    "blockdev-insert-medium", "blockdev-open-tray", "blockdev-remove-medium", "blockdev-reopen", "blockdev-set-active", "blockdev-snapshot",
     "blockdev-snapshot-sync", "change-backing-file", "closefd", "device_add", "device_del", "eject", "getfd", "query-block-exports", "query-fdsets", "remove-fd", "query-pr-managers", "blockdev-add", "blockdev-backup", "blockdev-create", "blockdev-del", "cont",
     "block-commit", "drive-backup", "human-monitor-command", "x-blockdev-change", "job-cancel", "job-complete", "job-dismiss", "job-finalize", "job-pause",
     "job-resume", "object-add", "object-del", "qmp_capabilities", "query-block", "query-block-jobs",
@@ -48,7 +48,6 @@ const SIMULATED: &[&str] = &[
 
 /// Arguments of the commands that read theirs before they refuse; the others take none.
 const ARGUMENTS: &[(&str, &str)] = &[
-    ("blockdev-set-active", r#"{"active": true}"#),
     ("blockdev-snapshot-delete-internal-sync", r#"{"device": "n"}"#),
     ("blockdev-snapshot-internal-sync", r#"{"device": "n", "name": "s"}"#),
     ("object-add", r#"{"qom-type": "throttle-group", "id": "g"}"#),
@@ -61,7 +60,6 @@ const NODE_OPTIONS: &[(&str, &str)] = &[
     (r#""driver": "qcow2", "file": "n", "encrypt": {"format": "luks"}"#, "encrypt"),
     (r#""driver": "qcow2", "file": "n", "data-file": "n""#, "data-file"),
     (r#""driver": "qcow2", "file": "n", "pass-discard-other": true"#, "pass-discard-other"),
-    (r#""driver": "null-co", "active": false"#, "active=false"),
 ];
 
 /// Options of `-drive`, and what they answer.

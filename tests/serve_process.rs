@@ -34,6 +34,30 @@ fn a_signal_ends_the_process_as_quit_does() {
 }
 
 #[test]
+fn a_recording_has_the_signal_that_ended_the_process() {
+    for seed in ["1", "2", "3"] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let record = dir.path().join("run.yaml").display().to_string();
+        let served = Served::start(&with_nodes(&["--sim-seed", seed, "--sim-record", &record]));
+        let mut client = served.connect().negotiate();
+        client.ok(&BACKUP.replace("\"sync\"", "\"speed\": 65536, \"sync\""));
+        let pid = served.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
+        while client.line().is_some() {}
+        assert_eq!(served.end().0, Some(0));
+        let text = std::fs::read_to_string(&record).expect("a recording");
+        assert!(text.contains("- signal: TERM"), "{text}");
+        let output = Command::new(env!("CARGO_BIN_EXE_blockjob-sim"))
+            .args(["run", "--format", "jsonl"])
+            .arg(&record)
+            .output()
+            .expect("it starts");
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && out.contains("host-signal"), "seed {seed}: {out}{err}");
+    }
+}
+
+#[test]
 fn a_sleeping_job_follows_the_clock() {
     let served = Served::start(&NODES);
     let mut client = served.connect().negotiate();

@@ -3,8 +3,9 @@
 use super::EXIT_USAGE;
 use super::output::Output;
 use crate::quirk;
+use crate::serve::commands;
 use crate::version::Version;
-use crate::version::changes::{About, Area, TABLE};
+use crate::version::changes::{About, Area, Evidence, TABLE};
 use clap::Args;
 
 /// Arguments of `versions`.
@@ -62,13 +63,50 @@ fn between(from: Version, to: Version, out: &mut Output) {
         out.print(&format!("{}\n", area.title()));
         for about in of {
             let (major, minor) = about.since;
-            let unseen = if [older, newer].iter().all(|version| version.is_measured()) { "" } else { ", not measured" };
+            // What came after 10.0 was seen on both sides, whatever older version it is asked of.
+            let derived = about.since <= Version::V10_0.minor() && ![older, newer].iter().all(|v| v.is_measured());
+            let unseen = if derived || about.evidence == Evidence::Read { ", not measured" } else { "" };
             out.print(&format!("  {} (QEMU {major}.{minor}{unseen})\n      {}\n", about.name, about.says));
         }
     }
+    commands_between(older, newer, out);
+    bugs_between(older, newer, out);
     let unmeasured: Vec<&str> = [older, newer].into_iter().filter(|v| !v.is_measured()).map(Version::name).collect();
     if !unmeasured.is_empty() {
         out.print(&format!("\nNo real {} was held against the model.\n", unmeasured.join(" or ")));
+    }
+}
+
+/// The commands that came and went, simulated or not.
+fn commands_between(older: Version, newer: Version, out: &mut Output) {
+    let (before, after) = (commands(older), commands(newer));
+    let came: Vec<&str> = after.iter().copied().filter(|name| !before.contains(name)).collect();
+    let went: Vec<&str> = before.iter().copied().filter(|name| !after.contains(name)).collect();
+    if !came.is_empty() || !went.is_empty() {
+        out.print("All commands of QEMU, simulated or not\n");
+    }
+    for (what, names) in [("came", came), ("went", went)] {
+        if !names.is_empty() {
+            out.print(&format!("  {what}\n      {}\n", names.join(", ")));
+        }
+    }
+}
+
+/// The bugs that are in force in one of them and not in the other.
+fn bugs_between(older: Version, newer: Version, out: &mut Output) {
+    let has = |version, quirk| quirk::Quirks::NONE.of(Some(version)).has(quirk);
+    let names = |has_it: Version, lacks_it: Version| -> Vec<&str> {
+        let only = |about: &&quirk::QuirkInfo| has(has_it, about.quirk) && !has(lacks_it, about.quirk);
+        quirk::TABLE.iter().filter(only).map(|about| about.name).collect()
+    };
+    let (mended, new) = (names(older, newer), names(newer, older));
+    if !mended.is_empty() || !new.is_empty() {
+        out.print("Bugs (`blockjob-sim quirks NAME`)\n");
+    }
+    for (what, names) in [("mended", mended), ("new", new)] {
+        if !names.is_empty() {
+            out.print(&format!("  {what}\n      {}\n", names.join(", ")));
+        }
     }
 }
 

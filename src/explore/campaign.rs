@@ -6,7 +6,7 @@
 
 use super::atlas::{Atlas, STATES};
 use super::digest::mix;
-use super::exhaust::{Start, exhaust_in, listed, off_script};
+use super::exhaust::{Start, exhaust_in, listed, off_script, reduced_in};
 use super::run::{Ran, differs, finish, recorded};
 use super::search::Caps;
 use super::strategy::Strategy;
@@ -18,6 +18,9 @@ use crate::world::watch::marks::Marks;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// What stands before a number of schedules of which some were left out.
+pub(super) const AT_LEAST: &str = "at least ";
 
 /// Runs in a block of seeds.
 pub const BLOCK: u64 = 64;
@@ -487,10 +490,12 @@ fn exhaust_block(campaign: &Campaign, mut block: Block, start: &Start, states: u
         return block;
     }
     let mode = campaign.mode();
-    let found = exhaust_in(campaign.mode(), start, Caps { states, ..Caps::default() });
-    if found.capped.is_some() {
-        return block;
-    }
+    let caps = Caps { states, ..Caps::default() };
+    let plain = exhaust_in(mode, start, caps);
+    let whole = plain.capped.is_none();
+    // What is too large with each order may be small without those that nobody can tell apart. Then schedules are not counted.
+    let found = if whole { Some(plain) } else { reduced_in(mode, start, caps) };
+    let Some(found) = found else { return block };
     let traces = found.traces.unwrap_or_default();
     for trace in &traces {
         block.runs += 1;
@@ -507,7 +512,8 @@ fn exhaust_block(campaign: &Campaign, mut block: Block, start: &Start, states: u
             });
         }
     }
-    block.exhausted = Some((found.states, found.transitions, found.schedules.decimal()));
+    let least = if whole { "" } else { AT_LEAST };
+    block.exhausted = Some((found.states, found.transitions, format!("{least}{}", found.schedules.decimal())));
     block.done()
 }
 

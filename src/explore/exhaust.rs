@@ -1,10 +1,11 @@
 //! A scenario explored to its end, and the schedules found there as lists of choices.
 
+use super::alike::Reduction;
 use super::count::Count;
 use super::graph::ClientTrace;
 use super::join::Part;
 use super::search::{Caps, Search};
-use crate::choice::{Calm, ChoiceLog, ChoicePoint, Choose, MODE_ORDER, Recorder};
+use crate::choice::{Calm, ChoiceLog, ChoicePoint, Choose, MODE_FAULTS, MODE_ORDER, Recorder};
 use crate::scenario::Plan;
 use crate::sim::outcome::{Outcome, RunOptions};
 use crate::sim::{MAX_TRACE, Sim};
@@ -131,6 +132,18 @@ pub fn exhaust_in(mode: u32, start: &Start, caps: Caps) -> Exhausted {
     let search = Search::new(&start.sim, mode, caps, 1);
     let found = search.work();
     Exhausted::of(&search, vec![found])
+}
+
+/// The same without orders that nobody can tell apart; nothing if the cap is met, if an order mattered after all, or if none is left out where
+/// faults are open.
+pub(super) fn reduced_in(mode: u32, start: &Start, caps: Caps) -> Option<Exhausted> {
+    if mode & MODE_FAULTS != 0 {
+        return None;
+    }
+    let search = Search::reduced(&start.sim, mode, caps, 1, Reduction::Alike);
+    let part = search.work();
+    let found = Exhausted::of(&search, vec![part]);
+    (found.capped.is_none() && !search.doubtful()).then_some(found)
 }
 
 /// Answers from a list, and calmly behind its end.

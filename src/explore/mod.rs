@@ -19,7 +19,7 @@ mod sketch;
 mod strategy;
 mod tally;
 
-pub use alike::Reduction;
+pub use alike::{Mistake, Reduction};
 pub use atlas::{Atlas, STATES};
 pub use campaign::{ANOTHER_RUN, BLOCK, Block, Campaign, Drawing, EXHAUST, Found, PORTFOLIO, Source, Stage, Worker};
 pub use check::{Check, check, check_generated};
@@ -32,4 +32,4 @@ pub use run::{Ran, differs, finish, recorded, run};
 pub use search::{Caps, Search};
 pub use sketch::Sketch;
 pub use strategy::Strategy;
-pub use tally::{StageReport, Tally};
+pub use tally::{StageReport, Tally, told};

@@ -2,7 +2,7 @@
 //!
 //! Such a file may come from anywhere. What its blocks say is added up, so each is looked at when it is read.
 
-use super::campaign::{Block, Campaign, Found, Stage};
+use super::campaign::{AT_LEAST, Block, Campaign, Found, Stage};
 use super::strategy::Strategy;
 use crate::base::counted;
 use serde::{Deserialize, Serialize};
@@ -159,8 +159,9 @@ fn block_is_sound(block: &Block, campaign: &Campaign) -> Result<(), String> {
     if block.number == u64::MAX {
         return Err("a block of a number that has no next".to_owned());
     }
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     if let Some((states, transitions, schedules)) = &block.exhausted
-        && (schedules.is_empty() || !schedules.bytes().all(|b| b.is_ascii_digit()))
+        && !is_number(schedules.strip_prefix(AT_LEAST).unwrap_or(schedules))
     {
         return Err(format!(
             "`{schedules}` is no number of schedules of {} and {}",

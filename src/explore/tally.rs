@@ -1,6 +1,6 @@
 //! What a campaign has found so far, and what it does next.
 
-use super::campaign::{Block, Campaign, Found, Stage, Times};
+use super::campaign::{AT_LEAST, Block, Campaign, Found, Stage, Times};
 use super::sketch::Sketch;
 use crate::base::{counted, grouped};
 use crate::world::watch::marks::{KINDS, Marks, catalogue};
@@ -202,8 +202,9 @@ impl Tally {
         text.push_str(&format!("runs                 {}\n", number(self.runs)));
         match &self.exhausted {
             Some((states, transitions, schedules)) => text.push_str(&format!(
-                "schedules            all {}, by {} and {}\nclient traces        {}, which is all\n",
-                grouped(schedules),
+                "schedules            all{}{}, by {} and {}\nclient traces        {}, which is all\n",
+                if schedules.starts_with(AT_LEAST) { ", " } else { " " },
+                told(schedules),
                 counted(*states as u64, "state"),
                 counted(*transitions as u64, "transition"),
                 of(&self.traces),
@@ -276,4 +277,13 @@ impl Tally {
 
 fn number(n: u64) -> String {
     grouped(&n.to_string())
+}
+
+/// A number of schedules, or the least that it is.
+#[must_use]
+pub fn told(schedules: &str) -> String {
+    match schedules.strip_prefix(AT_LEAST) {
+        Some(number) => format!("{AT_LEAST}{}", grouped(number)),
+        None => grouped(schedules),
+    }
 }

@@ -54,6 +54,7 @@ const COMMANDS: &[&str] = &[
     "blockdev-open-tray",
     "blockdev-remove-medium",
     "blockdev-reopen",
+    "blockdev-set-active",
     "blockdev-snapshot",
     "blockdev-snapshot-delete-internal-sync",
     "blockdev-snapshot-internal-sync",

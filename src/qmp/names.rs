@@ -249,15 +249,20 @@ pub const COROUTINE_COMMANDS: [&str; 2] = ["block_resize", "screendump"];
 #[must_use]
 pub fn find_command(name: &str, version: Version) -> Option<&'static str> {
     let known = COMMANDS.binary_search(&name).ok().map(|i| COMMANDS[i]);
-    let other = || NOT_ALWAYS.iter().map(|(other, ..)| *other).find(|other| *other == name);
+    let other = || not_always(name).map(|(other, ..)| *other);
     known.or_else(other).filter(|name| is_there(name, version))
+}
+
+/// What there is to say of a command that not all versions have.
+fn not_always(name: &str) -> Option<&'static (&'static str, Release, Release)> {
+    NOT_ALWAYS.binary_search_by_key(&name, |(other, ..)| other).ok().map(|i| &NOT_ALWAYS[i])
 }
 
 /// Whether a version has one of these commands.
 fn is_there(name: &str, version: Version) -> bool {
     let (major, minor, _) = version.numbers();
     let within = |(_, since, until): &&(&str, Release, Release)| *since <= (major, minor) && (major, minor) < *until;
-    NOT_ALWAYS.iter().find(|(other, ..)| *other == name).is_none_or(|row| within(&row))
+    not_always(name).is_none_or(|row| within(&row))
 }
 
 /// The commands of a version, sorted.

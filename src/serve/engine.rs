@@ -15,7 +15,7 @@ use crate::check::Checker;
 use crate::choice::{Choice, ChoiceLog, ChoicePoint, Choose, Chooser, Walk};
 use crate::images::Images;
 use crate::invariant::Broken;
-use crate::scenario::plan::StepKind;
+use crate::scenario::plan::{Signal, StepKind};
 use crate::sim::{self, note_read, note_sent, panic_text};
 use crate::trace::{Level, Trace};
 use crate::world::World;
@@ -342,7 +342,7 @@ impl Engine {
     }
 
     /// The host asks the process to end. False if it can't, because it polls for something that does not come.
-    pub(super) fn shut_down(&mut self) -> bool {
+    pub(super) fn shut_down(&mut self, signal: Signal) -> bool {
         let began = Instant::now();
         while !self.world.in_main_loop() {
             if self.step() != Stepped::Ran || began.elapsed() > PATIENT {
@@ -350,6 +350,10 @@ impl Engine {
             }
         }
         if !self.world.quitting {
+            if let Some(recording) = &mut self.recording {
+                let (frames, time) = (self.world.steps - self.since, self.world.now);
+                recording.signal(StepKind::At { frames, time }, signal);
+            }
             self.world.host_shutdown();
         }
         true

@@ -31,6 +31,7 @@ mod waiting;
 mod wire;
 
 use crate::host::HostFiles;
+pub use crate::qmp::names::commands;
 use crate::trace::jsonl::{self, Header};
 use crate::world::World;
 use chardev::ChardevKind;

@@ -5,7 +5,9 @@ use crate::choice::ChoiceLog;
 use crate::host::{DiskRates, Failing, HostChange};
 use crate::quirk::Quirks;
 use crate::scenario::Pos;
-use crate::scenario::plan::{Expect, Extent, FileOp, Limits, Plan, PlannedFile, PlannedStep, Schedule, StepKind};
+use crate::scenario::plan::{
+    Expect, Extent, FileOp, Limits, Plan, PlannedFile, PlannedStep, ProcessOp, Schedule, Signal, StepKind,
+};
 use crate::scenario::write::to_yaml;
 use rustix::fs::SeekFrom;
 use std::fs::File;
@@ -74,6 +76,11 @@ impl Recording {
         self.command = Some(self.steps.len());
         self.steps.extend(at);
         self.steps.push(StepKind::Qmp { command: command.clone(), expect: Expect::Any });
+    }
+
+    /// The host asks the process to end, which stands there then.
+    pub(super) fn signal(&mut self, at: StepKind, signal: Signal) {
+        self.steps.extend([at, StepKind::Process(ProcessOp::Signal(signal))]);
     }
 
     /// The scenario. `choices` are given where the seed does not tell the whole run.

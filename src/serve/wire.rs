@@ -440,14 +440,14 @@ impl Wire {
 
     /// A signal came: the process ends as after `quit`.
     fn signalled(&mut self) -> Result<(), String> {
-        let Some(text) = self.signals.read() else { return Ok(()) };
+        let Some((signal, text)) = self.signals.read() else { return Ok(()) };
         self.console.complain(&text);
         let first = *self.ends.get_or_insert_with(Instant::now);
         if first.elapsed() > IMPATIENT {
             // Something goes on for ever, and somebody asks again.
             return Err("ended in the middle of what goes on".to_owned());
         }
-        if self.engine.shut_down() { Ok(()) } else { Err("ended in the middle of a command".to_owned()) }
+        if self.engine.shut_down(signal) { Ok(()) } else { Err("ended in the middle of a command".to_owned()) }
     }
 
     /// Removes what was put into the file system.

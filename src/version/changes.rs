@@ -128,6 +128,8 @@ changes! {
         "block_resize of a node in use says by what (`Node 'X' is busy: …`, not `Device 'X' is in use`).";
     MirrorBitmapOfFilter = "mirror-bitmap-of-filter", (8, 2), Fields, Measured, "058cfca5645a block/mirror: move dirty bitmap to filter",
         "The bitmap of what a mirror still has to copy is listed at its filter, and not at the source.";
+    MirrorTellsSynced = "mirror-tells-synced", (8, 2), Fields, Measured, "`since` in the schema",
+        "query-block-jobs tells of a mirror whether it is `actively-synced`.";
     DrainsOfChangedEdges = "drains-of-changed-edges", (8, 2), Pauses, Measured, "5c0ef4954f4c block: Mark bdrv_replace_node_common() GRAPH_WRLOCK",
         "Appending a node drains both nodes, and taking a filter away drains the node below it, so that other jobs of that node are paused when a backup ends.";
     BlockJobChange = "block-job-change", (8, 2), Commands, Measured, "`since` in the schema",
@@ -174,6 +176,8 @@ changes! {
         "The bitmap of a mirror is there before its job, and is never `recording`: the filter sets it.";
     FlatQueryBlock = "flat-query-block", (11, 0), Arguments, Measured, "",
         "query-block takes `flat`.";
+    UnplugsAtOnce = "unplugs-at-once", (11, 0), Order, Measured, "",
+        "A disk that device_del unplugs is gone before the reply (in 10 runs of 12), and not some 10 ms after it.";
     StreamLeavesWritable = "stream-leaves-writable", (11, 0), Fields, Measured, "",
         "The image of a stream that was read-only before is not made so again.";
 }

@@ -40,6 +40,13 @@ impl Version {
         }
     }
 
+    /// Major and minor.
+    #[must_use]
+    pub const fn minor(self) -> (u8, u8) {
+        let (major, minor, _) = self.numbers();
+        (major, minor)
+    }
+
     /// Its name: `7.2`.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -54,6 +54,7 @@ macro_rules! files_with_frames {
             Status(block::io::status::StatusFrame),
             Write(block::io::write::WriteFrame),
             Zeroes(block::io::zeroes::ZeroesFrame),
+            Active(block::open::active::ActiveFrame),
             Open(block::open::open::OpenFrame),
             Reopen(block::open::reopen::ReopenFrame),
             Blockdev(blockdev::add_del::BlockdevFrame),

@@ -25,6 +25,8 @@ const L2_CACHE_MAX: u64 = 32 << 20;
 pub struct OpenOptions {
     /// `BDRV_O_RDWR`, and not `read-only`.
     pub writable: bool,
+    /// `BDRV_O_INACTIVE`: nothing is written to the image, and its bitmaps are left alone.
+    pub inactive: bool,
     /// `pass-discard-request`; by default on if the node has `discard=unmap`.
     pub discard_request: bool,
     /// `discard-no-unref`: a cluster that is discarded keeps its place.
@@ -49,6 +51,7 @@ impl Default for OpenOptions {
     fn default() -> OpenOptions {
         OpenOptions {
             writable: true,
+            inactive: false,
             discard_request: false,
             discard_no_unref: false,
             lazy_refcounts: None,
@@ -217,11 +220,11 @@ impl Cx<'_> {
         }
         self.q.sc.names = Arc::new(names);
         update |= self.q.sc.autoclear & !AUTOCLEAR_MASK != 0;
-        update &= options.writable;
+        update &= options.writable && !options.inactive;
         if update {
             self.q.sc.autoclear &= AUTOCLEAR_MASK;
         }
-        let (bitmaps, header_updated) = self.load_bitmaps()?;
+        let (bitmaps, header_updated) = if options.inactive { Default::default() } else { self.load_bitmaps()? };
         if update && !header_updated {
             self.update_header().say("Could not update qcow2 header")?;
         }

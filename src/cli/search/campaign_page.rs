@@ -5,7 +5,7 @@ use crate::base::{counted, grouped, part_of};
 use crate::choice::{ChoiceLog, Chooser, Replay, ReplayMode, Walk};
 use crate::cli::about::quirks::WatchArgs;
 use crate::cli::run::quoted;
-use crate::explore::{Fingerprint, Found, Tally};
+use crate::explore::{Fingerprint, Found, Tally, told};
 use crate::render::read::Source;
 use crate::render::report::{Campaign, Failure, Mark, Stage, TraceCount, draw};
 use crate::render::{html, svg};
@@ -137,7 +137,7 @@ fn summary(tally: &Tally, about: &CampaignInfo<'_>) -> Campaign {
     if let Some((states, transitions, schedules)) = &tally.exhausted {
         let all = format!(
             "{} schedules, by {} and {}",
-            grouped(schedules),
+            told(schedules),
             counted(*states as u64, "state"),
             counted(*transitions as u64, "transition")
         );

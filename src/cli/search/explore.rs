@@ -30,7 +30,7 @@ pub(in crate::cli) struct ExploreArgs {
     /// Give up when the search uses more memory than this; default: half of the machine's
     #[arg(long, value_name = "SIZE", value_parser = size)]
     max_memory: Option<u64>,
-    /// Leave out orders of a backup's requests that nobody can tell apart; schedules are not counted then
+    /// Leave out orders of the requests of a backup, mirror or commit that nobody can tell apart; schedules are not counted then
     #[arg(long)]
     reduce: bool,
     /// Number of threads; default: one for each processor. The result does not depend on it

@@ -193,7 +193,7 @@ fn image(name: &str, dir: &Path, ours: &Path, qcow2: bool) -> Result<Option<Diff
     let format = if qcow2 { "qcow2" } else { "raw" };
     let (a, b) = (dir.join(name), ours.join(name));
     let compare = || -> Result<Option<String>, Trouble> {
-        let mut compare = Command::new("qemu-img");
+        let mut compare = qemu_img();
         compare.args(["compare", "-U"]).args(["-f", format, "-F", format]).args([&a, &b]);
         let output = compare.output().map_err(|error| trouble("qemu-img", &error))?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
@@ -222,7 +222,7 @@ fn image(name: &str, dir: &Path, ours: &Path, qcow2: bool) -> Result<Option<Diff
     }
     if qcow2 {
         let bitmaps = |path: &Path| -> Result<String, Trouble> {
-            let output = Command::new("qemu-img").args(["info", "-U", "--output=json"]).arg(path).output();
+            let output = qemu_img().args(["info", "-U", "--output=json"]).arg(path).output();
             let output = output.map_err(|error| trouble("qemu-img", &error))?;
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             let json = crate::trace::canonical::parse(&text).unwrap_or(crate::base::Json::Null);
@@ -241,7 +241,7 @@ fn image(name: &str, dir: &Path, ours: &Path, qcow2: bool) -> Result<Option<Diff
 
 /// What `qemu-img map` says of an image: which parts are there, without where they stand in the file.
 fn map(path: &Path) -> Result<Vec<String>, Trouble> {
-    let output = Command::new("qemu-img").args(["map", "-U", "--output=json", "-f", "qcow2"]).arg(path).output();
+    let output = qemu_img().args(["map", "-U", "--output=json", "-f", "qcow2"]).arg(path).output();
     let output = output.map_err(|error| trouble("qemu-img", &error))?;
     let json = canonical::parse(&String::from_utf8_lossy(&output.stdout)).unwrap_or(Json::Null);
     let mut parts: Vec<(u64, u64, String)> = Vec::new();
@@ -262,10 +262,18 @@ fn map(path: &Path) -> Result<Vec<String>, Trouble> {
     Ok(parts.into_iter().map(|(from, to, flags)| format!("{from}..{to}: {flags}")).collect())
 }
 
+/// qemu-img, which may open few files: a backing file that is the image itself is opened again and again, until there are no more
+/// descriptors.
+fn qemu_img() -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 256; exec qemu-img \"$@\"", "qemu-img"]);
+    command
+}
+
 /// The content of an image as `qemu-img convert` reads it in its own directory; `alone`: without what is behind it.
 fn flat(name: &str, dir: &Path, alone: bool) -> Result<Option<Vec<u8>>, Trouble> {
     let raw = dir.join("flat.raw");
-    let mut convert = Command::new("qemu-img");
+    let mut convert = qemu_img();
     convert.args(["convert", "-U", "-O", "raw"]).current_dir(dir);
     match alone {
         true => convert.args([

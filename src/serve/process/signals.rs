@@ -1,5 +1,6 @@
 //! Signals that end the process, read like any other input.
 
+use crate::scenario::plan;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -31,16 +32,21 @@ impl Signals {
         self.fd.as_fd()
     }
 
-    /// The next one, in QEMU's words.
-    pub(in crate::serve) fn read(&self) -> Option<String> {
+    /// The next one, and what QEMU says of it.
+    pub(in crate::serve) fn read(&self) -> Option<(plan::Signal, String)> {
         let info = self.fd.read_signal().ok().flatten()?;
         let (number, pid) = (info.ssi_signo, info.ssi_pid);
+        let signal = match i32::try_from(number).map(Signal::try_from) {
+            Ok(Ok(Signal::SIGINT)) => plan::Signal::Int,
+            Ok(Ok(Signal::SIGHUP)) => plan::Signal::Hup,
+            _ => plan::Signal::Term,
+        };
         if pid == 0 {
-            return Some(format!("terminating on signal {number}"));
+            return Some((signal, format!("terminating on signal {number}")));
         }
         let name = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let name = name.split(|b| *b == 0).next().unwrap_or_default();
         let name = if name.is_empty() { "<unknown process>".into() } else { String::from_utf8_lossy(name) };
-        Some(format!("terminating on signal {number} from pid {pid} ({name})"))
+        Some((signal, format!("terminating on signal {number} from pid {pid} ({name})")))
     }
 }

@@ -18,10 +18,10 @@ use crate::base::time::{Instant, Rebase, Shift, Span};
 use crate::base::{Json, Kept};
 use crate::choice::{ChoicePoint, Choose, MODES};
 use crate::qmp::json::{Parsed, Parser};
-use crate::scenario::plan::{Plan, PlannedStep, StepKind};
+use crate::scenario::plan::{EventPattern, Plan, PlannedStep, StepKind};
 use crate::trace::{Level, Note, RecordKind};
 use crate::world::World;
-use crate::world::out::Event;
+use crate::world::out::{Event, Output};
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -145,6 +145,12 @@ crate::base::time::rebase!(Client {
     rest: step, id, queue, seen, stdout, sent, taken, last, max_steps, max_time, clusters, start, started, replied,
         forced, strict, failed, wire, owed, answered, nbd, nbd_connects
 });
+
+/// Whether it is a step that looks at a process that rests.
+fn looks(kind: &StepKind) -> bool {
+    use StepKind::{Bitmap, Idle, NoEvents, NoJobs, Same};
+    matches!(kind, Idle | Bitmap(_) | Same(_) | NoJobs | NoEvents { .. })
+}
 
 /// The mark where exploring starts; a scenario without it is explored from its first step.
 pub const START: &str = "start";
@@ -306,28 +312,46 @@ impl Client {
         all_seen && world.out.is_empty()
     }
 
-    /// Whether it does nothing, and decides nothing, before the process says something or comes to rest.
+    /// Whether it looks at nothing before the process says something more or comes to rest: it waits, or it is about to send a command, and
+    /// when it does that is asked of whoever chooses. What the process has put out may be read meanwhile.
     #[must_use]
     pub fn only_listens(&self, world: &World) -> bool {
-        let looks = |kind: &StepKind| {
-            use StepKind::{Bitmap, Idle, NoEvents, NoJobs, Same};
-            matches!(kind, Idle | Bitmap(_) | Same(_) | NoJobs | NoEvents { .. })
-        };
         let patient = self.ready_since.is_none_or(|since| world.now - since <= PATIENCE);
-        let rests = match self.steps.get(self.step) {
-            Some(step) => matches!(self.state, StepState::Before) && looks(&step.kind),
-            None => true,
-        };
-        // Behind a reply it must find that it waits again.
-        let goes_on = match (&self.state, self.steps.get(self.step + 1).map(|step| &step.kind)) {
-            (StepState::Reply, Some(StepKind::Event(pattern))) => {
-                self.queue.iter().any(|event| read::fits(pattern, event))
+        let listens = match (&self.state, self.steps.get(self.step).map(|step| &step.kind)) {
+            (StepState::Reply, _) => {
+                let replied = world.out.iter().any(|output| matches!(output, Output::Reply { .. }));
+                !replied && self.goes_on_quietly(self.step + 1, world)
             }
-            (StepState::Reply, Some(kind)) => !looks(kind),
-            _ => false,
+            (StepState::Before, Some(StepKind::Event(pattern))) => {
+                let came = self.has_come(pattern, self.seen, world);
+                !came && (world.jobs.list.len() == 1 || self.goes_on_quietly(self.step + 1, world))
+            }
+            (StepState::Before, Some(StepKind::Qmp { .. } | StepKind::Hmp { .. })) => patient && !self.forced,
+            (StepState::Before, Some(kind)) => patient && looks(kind),
+            (StepState::Before, None) => patient,
+            (StepState::Sleep(_), _) => false,
         };
-        let listens = (self.only_waits(world) && !goes_on) || (rests && patient);
-        self.nbd.is_empty() && self.started && self.failed.is_none() && listens
+        self.nbd.is_empty() && self.owed.is_empty() && self.started && self.failed.is_none() && listens
+    }
+
+    /// Whether an event that fits stands in the queue from its place `from` on, or among what was not read yet.
+    fn has_come(&self, pattern: &EventPattern, from: usize, world: &World) -> bool {
+        let fits = |event: &Event| read::fits(pattern, event);
+        let unread = world.out.iter().any(|output| matches!(output, Output::Event { event, .. } if fits(event)));
+        unread || self.queue.iter().skip(from).any(fits)
+    }
+
+    /// Whether the client, at the step of this number, touches no file of the host and no process before it waits, sends or looks again.
+    fn goes_on_quietly(&self, from: usize, world: &World) -> bool {
+        for step in self.steps.iter().skip(from) {
+            match &step.kind {
+                StepKind::Mark(_) => {}
+                StepKind::Event(pattern) if self.has_come(pattern, 0, world) => {}
+                StepKind::Event(_) | StepKind::Qmp { .. } | StepKind::Hmp { .. } => return true,
+                kind => return looks(kind),
+            }
+        }
+        true
     }
 
     pub(super) fn next(&mut self) -> Act {

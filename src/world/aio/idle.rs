@@ -1,6 +1,5 @@
 //! What those who drive a world ask of its event loop: whether it rests, and until when.
 
-use super::queue::Bh;
 use super::step::Cond;
 use super::timer::TimerKind;
 use crate::base::time::{Instant, Rebase, Shift};
@@ -43,12 +42,12 @@ impl World {
             && !self.next_timer().is_some_and(|timer| is_due(timer.deadline))
     }
 
-    /// Whether orders are open, and the main loop waits for requests and timers alone, or has nothing else to do in this round than to
-    /// write a reply. Then the number of the alternative that is the oldest request.
+    /// Whether orders are open, and the main loop waits for requests and timers, or is in a round with bottom halves to run and nothing else.
+    /// Then the number of the alternative that is the oldest request.
     #[must_use]
     pub fn looks_at_requests(&self) -> Option<u32> {
         let odd = self.aio.faults || self.aio.bh_order || self.aio.closing || self.aio.starved || self.quitting;
-        if !self.aio.order || odd || self.files.waits() || !self.out.is_empty() {
+        if !self.aio.order || odd || self.files.waits() {
             return None;
         }
         if self.aio.stack.is_empty() && !self.anything_ready() {
@@ -57,9 +56,8 @@ impl World {
         let round =
             self.aio.stack.iter().all(|frame| matches!(frame, Frame::Handlers | Frame::More | Frame::BhLoop(_)));
         let asks = matches!(self.aio.stack.last(), None | Some(Frame::More));
-        let writes = self.aio.main.waiting().chain(self.aio.iohandler.waiting()).all(Bh::ends_command);
         let due = self.next_timer().is_some_and(|timer| timer.deadline <= self.now);
-        (round && asks && writes && !due && self.monitor.clients.len() == 1).then_some(1)
+        (round && asks && !due && self.monitor.clients.len() == 1).then_some(1)
     }
 
     /// The timers with their deadlines, in the order they were set.

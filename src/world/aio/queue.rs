@@ -54,7 +54,8 @@ pub enum Bh {
 
 impl Bh {
     /// Whether it writes the reply of a command that is done, or looks for another one.
-    pub(super) fn ends_command(&self) -> bool {
+    #[must_use]
+    pub fn ends_command(&self) -> bool {
         matches!(self, Bh::QmpReply | Bh::QmpPop)
     }
 

@@ -11,8 +11,8 @@ use crate::world::arena::{BackendId, ChildId, CoId, ExportId, Member, NodeId};
 use crate::world::block::drain::DrainFrame;
 use crate::world::block::driver::throttle::ThrottleFrame;
 use crate::world::block::edges::{Parent, Role};
-use crate::world::block::graph::GraphFrame;
 use crate::world::block::graph::OpenFlags;
+use crate::world::block::graph::{Graph, GraphFrame};
 use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::block::io::IoFrame;
 use crate::world::block::io::discard::DiscardFrame;
@@ -67,6 +67,10 @@ pub struct Backend {
     pub drive_unit: Option<(bool, u64)>,
     /// The export that it is of (`dev_ops`, `dev_opaque`).
     pub export: Option<ExportId>,
+    /// `disable_perm`: its node is inactive, and it takes no permissions.
+    pub disable_perm: bool,
+    /// Its node may become inactive though it may write.
+    pub force_allow_inactivate: bool,
     /// What its guest did.
     pub stats: Arc<Accounting>,
 }
@@ -74,7 +78,8 @@ pub struct Backend {
 crate::base::time::rebase!(Backend {
     moves: stats;
     rest: name, root, perm, shared, quiesce_counter, in_flight, queued_requests, write_cache, allow_write_beyond_eof,
-        disable_request_queuing, dev, removable, tray, tray_open, iostatus_enabled, last_flags, drive_unit, export
+        disable_request_queuing, dev, removable, tray, tray_open, iostatus_enabled, last_flags, drive_unit, export,
+        disable_perm, force_allow_inactivate
 });
 
 /// How far a walk over all images got (`BdrvNextIterator`).
@@ -91,6 +96,43 @@ impl BdrvNext {
     #[must_use]
     pub fn node(&self) -> Option<NodeId> {
         self.bs
+    }
+}
+
+impl Graph {
+    /// `bdrv_next`: the roots of backends, then the monitor's own nodes that no backend has. It looks for the latter behind the last of the
+    /// former on the monitor's list, and a root that is not on that list has none behind it: where there is a `-drive`, nodes of
+    /// `-blockdev` are passed over.
+    pub fn bdrv_next(&self, it: &mut BdrvNext) -> Option<NodeId> {
+        while !it.monitor {
+            let Some((blk, _)) = self.backends.iter().find(|(blk, _)| it.blk.is_none_or(|last| *blk > last)) else {
+                it.monitor = true;
+                break;
+            };
+            it.blk = Some(blk);
+            match self.blk_bs(blk) {
+                Some(node) if self.first_blk(node) == Some(blk) => {
+                    it.bs = Some(node);
+                    return it.bs;
+                }
+                _ => {}
+            }
+        }
+        let owned = || self.named.iter().filter(|node| self.nodes[**node].monitor_owned);
+        let behind = match it.bs {
+            None => 0,
+            Some(last) => owned().position(|node| *node == last)? + 1,
+        };
+        it.bs = owned().skip(behind).find(|node| !self.has_blk(**node)).copied();
+        it.bs
+    }
+
+    /// `bdrv_first_blk`
+    fn first_blk(&self, node: NodeId) -> Option<BackendId> {
+        self.nodes[node].parents.iter().find_map(|c| match self.children[*c].parent {
+            Parent::Backend(blk) => Some(blk),
+            _ => None,
+        })
     }
 }
 
@@ -216,6 +258,8 @@ impl World {
             last_flags: crate::world::block::graph::OpenFlags::default(),
             drive_unit: None,
             export: None,
+            disable_perm: false,
+            force_allow_inactivate: false,
             stats: Arc::default(),
         })
     }
@@ -232,7 +276,11 @@ impl World {
     /// `blk_insert_bs`, once the graph is locked.
     fn blk_attach(&mut self, blk: BackendId, bs: NodeId) -> Flow {
         let backend = &self.graph.backends[blk];
-        let (perm, shared) = (backend.perm, backend.shared);
+        let (mut perm, mut shared) = (backend.perm, backend.shared);
+        if self.graph.is_inactive(bs) && self.graph.can_inactivate(blk) {
+            self.graph.backends[blk].disable_perm = true;
+            (perm, shared) = (0, perm::ALL);
+        }
         let result = self.attach_child(bs, "root", Role::Root, Parent::Backend(blk), perm, shared);
         let done = result.map(|child| self.graph.backends[blk].root = Some(child));
         self.ret(Val::Done(done))
@@ -243,7 +291,7 @@ impl World {
     /// # Errors
     /// The permission conflict; the backend then keeps what it had.
     pub(in crate::world) fn blk_set_perm(&mut self, blk: BackendId, perm: u8, shared: u8) -> Result<(), QmpError> {
-        if let Some(root) = self.graph.backends[blk].root {
+        if let (Some(root), false) = (self.graph.backends[blk].root, self.graph.backends[blk].disable_perm) {
             let child = &mut self.graph.children[root];
             let old = (child.perm, child.shared);
             (child.perm, child.shared) = (perm, shared);

@@ -243,9 +243,11 @@ impl World {
     }
 
     /// Whether a drained section that is opened and closed at once would change nothing: no job has an edge to a node, no reader and
-    /// no queued request is about. Most graph changes are made so, and walking the whole graph twice for each was most of their cost.
+    /// no queued request is about, nor an NBD client, which waits anew behind the section. Most graph changes are made so, and walking
+    /// the whole graph twice for each was most of their cost.
     pub(super) fn nobody_sees_a_drain(&self) -> bool {
         self.aio.readers == 0
+            && self.exports.readers.is_empty()
             && self.jobs.list.iter().all(|job| self.jobs[*job].nodes.is_empty())
             && self.graph.backends.iter().all(|(_, backend)| backend.queued_requests.is_empty())
             && self.throttling.groups.is_empty()

@@ -140,6 +140,7 @@ impl World {
         if let Parent::Node(parent) = parent {
             self.no_cycle(bs, name, parent)?;
         }
+        self.refuse_inactive(bs, name, role, parent, perm)?;
         let child = self.attach_child_noperm(Child {
             name,
             role,
@@ -346,10 +347,11 @@ impl World {
         if !node.drv().is_filter() && !node.drv().supports_backing() {
             return Err(no_backing(node));
         }
+        let role = if node.drv().is_filter() { Role::Filtered } else { Role::Cow };
         if let Some(backing) = backing {
             self.no_cycle(backing, "backing", bs)?;
+            self.refuse_inactive(backing, "backing", role, Parent::Node(bs), 0)?;
         }
-        let role = if node.drv().is_filter() { Role::Filtered } else { Role::Cow };
         let (old, before) = (node.backing, self.graph.clone());
         let inherits = backing.filter(|backing| self.graph.inherits_from_recursive(*backing, bs));
         let gone = old.map(|edge| self.graph.bs(edge));

@@ -5,8 +5,8 @@ use crate::bitmap::DirtyBitmaps;
 use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::arena::{Arena, BackendId, ChildId, CoId, JobId, NodeId};
+use crate::world::block::backend::Backend;
 use crate::world::block::backend::BackendFrame;
-use crate::world::block::backend::{Backend, BdrvNext};
 use crate::world::block::blockers::Blocker;
 use crate::world::block::drain::DrainFrame;
 use crate::world::block::driver::Driver;
@@ -39,6 +39,8 @@ pub struct OpenFlags {
     pub auto_read_only: bool,
     /// `BDRV_O_COPY_ON_READ`
     pub copy_on_read: bool,
+    /// `BDRV_O_INACTIVE`: another process may be using the image, and nothing is written to it.
+    pub inactive: bool,
 }
 
 /// `detect-zeroes`
@@ -370,41 +372,6 @@ impl Graph {
     #[must_use]
     pub fn has_blk(&self, node: NodeId) -> bool {
         self.nodes[node].parents.iter().any(|c| matches!(self.children[*c].parent, Parent::Backend(_)))
-    }
-
-    /// `bdrv_next`: the roots of backends, then the monitor's own nodes that no backend has. It looks for the latter behind the last of the
-    /// former on the monitor's list, and a root that is not on that list has none behind it: where there is a `-drive`, nodes of
-    /// `-blockdev` are passed over.
-    pub fn bdrv_next(&self, it: &mut BdrvNext) -> Option<NodeId> {
-        while !it.monitor {
-            let Some((blk, _)) = self.backends.iter().find(|(blk, _)| it.blk.is_none_or(|last| *blk > last)) else {
-                it.monitor = true;
-                break;
-            };
-            it.blk = Some(blk);
-            match self.blk_bs(blk) {
-                Some(node) if self.first_blk(node) == Some(blk) => {
-                    it.bs = Some(node);
-                    return it.bs;
-                }
-                _ => {}
-            }
-        }
-        let owned = || self.named.iter().rev().filter(|node| self.nodes[**node].monitor_owned);
-        let behind = match it.bs {
-            None => 0,
-            Some(last) => owned().position(|node| *node == last)? + 1,
-        };
-        it.bs = owned().skip(behind).find(|node| !self.has_blk(**node)).copied();
-        it.bs
-    }
-
-    /// `bdrv_first_blk`
-    fn first_blk(&self, node: NodeId) -> Option<BackendId> {
-        self.nodes[node].parents.iter().find_map(|c| match self.children[*c].parent {
-            Parent::Backend(blk) => Some(blk),
-            _ => None,
-        })
     }
 }
 

@@ -44,10 +44,13 @@ pub fn default_child_perm(node: &Node, role: Role, taken: u8, shared: u8) -> (u8
             p &= perm::CONSISTENT_READ;
             s = if shared & perm::WRITE != 0 { perm::WRITE | perm::RESIZE } else { 0 };
             s |= perm::CONSISTENT_READ | perm::WRITE_UNCHANGED;
+            if node.flags.inactive {
+                s |= perm::WRITE | perm::RESIZE;
+            }
         }
         Role::Image | Role::Data => {
             if role == Role::Image {
-                if node.flags.rdwr {
+                if node.flags.writable() {
                     p |= perm::WRITE | perm::RESIZE;
                 }
                 p |= perm::CONSISTENT_READ;
@@ -59,6 +62,9 @@ pub fn default_child_perm(node: &Node, role: Role, taken: u8, shared: u8) -> (u8
             }
             if p & perm::WRITE != 0 {
                 p |= perm::RESIZE;
+            }
+            if node.flags.inactive {
+                s |= perm::WRITE | perm::RESIZE;
             }
         }
     }
@@ -167,7 +173,7 @@ impl Graph {
         let (taken, shared) = self.cumulative_perm(node);
         let n = &self.nodes[node];
         let writes = taken & (perm::WRITE | perm::WRITE_UNCHANGED) != 0;
-        if writes && !n.flags.rdwr {
+        if writes && !n.flags.writable() {
             if self.reopening.contains(&node) {
                 return Err(format!("Read-only block node '{}' cannot support read-write users", n.node_name));
             }
@@ -184,6 +190,7 @@ impl Graph {
         if let Some(file) = n.file_driver()
             && !n.flags.force_share
             && file.locking
+            && !n.flags.inactive
             && let Some(text) = self.file_lock_conflict(&file.path, Some(node), taken, shared)
         {
             return Err(text);
@@ -212,6 +219,7 @@ impl Graph {
                 && Some(id) != own
                 && *file.path == *path
                 && !node.flags.force_share
+                && !node.flags.inactive
                 && file.locking
             {
                 let (t, s) = self.cumulative_perm(id);
@@ -240,6 +248,7 @@ impl Graph {
                 && *file.path == *path
                 && file.locking
                 && !node.flags.force_share
+                && !node.flags.inactive
             {
                 let (taken, shared) = self.cumulative_perm(id);
                 locks = (locks.0 | taken, locks.1 | (perm::ALL & !shared));

@@ -14,6 +14,7 @@ use crate::world::block::graph::GraphFrame;
 use crate::world::block::graph::OpenFlags;
 use crate::world::block::graph_lock::GraphLockFrame;
 use crate::world::block::io::flush::FlushFrame;
+use crate::world::block::open::active::ActiveFrame;
 use crate::world::block::open::open::OpenFrame;
 use crate::world::block::open::reopen::Reopen;
 use crate::world::block::open::reopen::ReopenFrame;
@@ -45,6 +46,8 @@ pub enum SnapshotStage {
     Created,
     /// It was opened.
     Opened,
+    /// It is inactive, as the old node is.
+    Inactive,
     /// The old node is its backing file.
     Attached,
     /// It stands in the old one's place.
@@ -148,6 +151,17 @@ impl World {
                 if let Some(text) = self.no_overlay(new) {
                     return fail(self, text.to_owned());
                 }
+                if self.graph.is_inactive(old) && !self.graph.is_inactive(new) {
+                    return self.seq([ActiveFrame::Inactivate(new).into(), next(SnapshotStage::Inactive)]);
+                }
+                self.leave(Val::Done(Ok(())));
+                self.snapshot_stage(tran, index, SnapshotStage::Inactive)
+            }
+            SnapshotStage::Inactive => {
+                if let Err(err) = self.take_done() {
+                    return self.ret(Val::Done(Err(err)));
+                }
+                let new = new.expect("it was opened");
                 self.seq([
                     DrainFrame::DrainedBegin(old).into(),
                     DrainFrame::DrainedBegin(new).into(),

@@ -19,6 +19,7 @@ use crate::world::aio::step::Cond;
 use crate::world::arena::{Arena, BackendId, ConnId, ExportId, NodeId};
 use crate::world::block::backend::BackendFrame;
 use crate::world::block::graph::GraphFrame;
+use crate::world::block::open::active::ActiveFrame;
 use crate::world::block::open::unsupported::not_simulated;
 use crate::world::block::perms::perm;
 use crate::world::frame::{Flow, Frame};
@@ -115,6 +116,8 @@ pub struct Adding {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
 pub enum ExportFrame {
+    /// `blk_exp_add`, once the node is active.
+    ExportAdd(NodeId, Box<BlockExportAdd>, Option<BackendId>),
     /// The backend is attached, or not.
     ExportAttached(Box<Adding>),
     /// `blk_exp_delete_bh`, after the backend has gone.
@@ -130,6 +133,7 @@ impl ExportFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {
         match self {
+            ExportFrame::ExportAdd(bs, args, eject) => w.export_add(bs, *args, eject),
             ExportFrame::ExportAttached(adding) => w.export_attached(*adding),
             ExportFrame::ExportDeleted(export) => w.export_deleted(export),
             ExportFrame::CloseAllExports => w.blk_exp_close_all(),
@@ -153,9 +157,22 @@ impl World {
             Ok(bs) => bs,
             Err(err) => return self.ret(Val::Done(Err(err))),
         };
+        if args.base.allow_inactive != Some(true) && self.graph.any_inactive() {
+            return self.seq([
+                ActiveFrame::Activate(bs).into(),
+                Frame::if_ok([ExportFrame::ExportAdd(bs, Box::new(args), eject).into()]),
+            ]);
+        }
+        self.export_add(bs, args, eject)
+    }
+
+    /// The rest of `blk_exp_add`: the export has a backend of its own.
+    fn export_add(&mut self, bs: NodeId, args: BlockExportAdd, eject: Option<BackendId>) -> Flow {
         let writes = if args.base.writable == Some(true) { perm::WRITE } else { 0 };
         let blk = self.blk_new("".into(), perm::CONSISTENT_READ | writes, perm::ALL);
-        self.graph.backends[blk].write_cache = args.base.writethrough != Some(true);
+        let backend = &mut self.graph.backends[blk];
+        backend.write_cache = args.base.writethrough != Some(true);
+        backend.force_allow_inactivate = args.base.allow_inactive == Some(true);
         self.seq([
             BackendFrame::BlkInsertBs(blk, bs).into(),
             ExportFrame::ExportAttached(Box::new(Adding { args, blk, eject })).into(),
@@ -310,7 +327,7 @@ impl World {
 
     /// `bdrv_is_writable`
     fn is_writable(&self, node: NodeId) -> bool {
-        self.graph.nodes[node].flags.rdwr
+        self.graph.nodes[node].flags.writable()
     }
 
     /// Whether an export holds the nodes whose bitmaps it offers. QEMU's does not.

@@ -253,6 +253,9 @@ impl World {
     fn nbd_handle_request(&mut self, trip: Box<Trip>) -> Flow {
         let blk = self.backend_of(trip.conn);
         let request = trip.request;
+        if request.kind != cmd::READ && self.graph.blk_bs(blk).is_some_and(|bs| self.graph.is_inactive(bs)) {
+            return self.nbd_send_generic_reply(trip, Err(Errno::EPERM), "export is inactive");
+        }
         let (offset, bytes) = (request.from, request.len);
         let has = |flag: u16| request.flags & flag != 0;
         let mut flags = if has(cmd_flag::FUA) { IoFlags::FUA } else { IoFlags::NONE };

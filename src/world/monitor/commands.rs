@@ -74,7 +74,7 @@ impl World {
             }
             C::XBlockdevChange { parent, child, node } => self.x_blockdev_change(parent, child, node),
             C::BlockdevReopen { options } => self.blockdev_reopen(&options),
-            C::BlockdevSetActive { .. } => self.lacking("blockdev-set-active"),
+            C::BlockdevSetActive { node_name, active } => self.blockdev_set_active(node_name.as_deref(), active),
             C::BlockSetIoThrottle(args) => self.block_set_io_throttle(&args),
             C::QueryBlockstats { query_nodes } => {
                 let stats = self.query_blockstats(query_nodes.unwrap_or(false));

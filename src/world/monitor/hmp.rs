@@ -374,7 +374,10 @@ fn print_block_info(info: Option<&Json>, inserted: Option<&Json>, out: &mut Stri
         None => out.push_str(": [not inserted]\r\n"),
         Some(_) => {
             let (file, drv) = (text(inserted, "file").unwrap_or_default(), text(inserted, "drv").unwrap_or_default());
-            let _ = write!(out, ": {file} ({drv}{})\r\n", if is(inserted, "ro") { ", read-only" } else { "" });
+            let read_only = if is(inserted, "ro") { ", read-only" } else { "" };
+            let active = inserted.and_then(|node| node.get("active")).and_then(Json::as_bool);
+            let inactive = if active == Some(false) { ", inactive" } else { "" };
+            let _ = write!(out, ": {file} ({drv}{read_only}{inactive})\r\n");
         }
     }
     if let Some(qdev) = text(info, "qdev") {

@@ -27,18 +27,18 @@ const OTHER_BUSES: [(&str, u32); 4] = [("scsi", 2), ("mtd", 5), ("sd", 6), ("xen
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
 pub enum HmpDrivesFrame {
-    DriveAdded(Box<DriveBegun>),
+    DriveAdded(Box<DriveBegun>, Arc<str>),
     DriveGone(BackendId),
-    Reported,
+    Reported { said: Arc<str> },
 }
 
 impl HmpDrivesFrame {
     /// Runs the frame.
     pub(in crate::world) fn run(self, w: &mut World) -> Flow {
         match self {
-            HmpDrivesFrame::DriveAdded(drive) => w.hmp_drive_added(&drive),
+            HmpDrivesFrame::DriveAdded(drive, said) => w.hmp_drive_added(&drive, said),
             HmpDrivesFrame::DriveGone(blk) => w.hmp_drive_gone(blk),
-            HmpDrivesFrame::Reported => w.hmp_reported(),
+            HmpDrivesFrame::Reported { said } => w.hmp_reported(&said),
         }
     }
 }
@@ -49,10 +49,10 @@ impl World {
         self.ret(Val::Json(Ok(reply.into())))
     }
 
-    /// What `error_report_err` says of a command that has ended.
-    fn hmp_reported(&mut self) -> Flow {
+    /// What `error_report_err` says of a command that has ended; `said` is what was asked for.
+    fn hmp_reported(&mut self, said: &str) -> Flow {
         let Some(err) = self.take_val().error() else { return self.report("") };
-        let hint = self.lock_hint(&err.desc, "").map(|hint| format!("\r\n{hint}"));
+        let hint = self.lock_hint(&err.desc, said).map(|hint| format!("\r\n{hint}"));
         self.report(&format!("{}{}", err.desc, hint.unwrap_or_default()))
     }
 
@@ -74,7 +74,7 @@ impl World {
             },
         };
         let (blk, spec) = (drive.blk, drive.spec.clone());
-        self.push(HmpDrivesFrame::DriveAdded(Box::new(drive)).into());
+        self.push(HmpDrivesFrame::DriveAdded(Box::new(drive), options.into()).into());
         match spec {
             Some(spec) => self.seq([OpenFrame::BdrvOpen(spec).into(), BootFrame::DriveOpened { blk }.into()]),
             None => self.ret(Val::Done(Ok(()))),
@@ -82,15 +82,15 @@ impl World {
     }
 
     /// The medium is there, or the backend is gone.
-    fn hmp_drive_added(&mut self, drive: &DriveBegun) -> Flow {
+    fn hmp_drive_added(&mut self, drive: &DriveBegun, said: Arc<str>) -> Flow {
         if self.graph.backends.get(drive.blk).is_none() {
-            return self.hmp_reported();
+            return self.hmp_reported(&said);
         }
         if let Some(err) = self.take_val().error() {
             self.leave(Val::Done(Err(err)));
             return self.seq([
                 Frame::KeepOver(Box::new(BackendFrame::BlkUnref(drive.blk).into())),
-                HmpDrivesFrame::Reported.into(),
+                HmpDrivesFrame::Reported { said }.into(),
             ]);
         }
         let text = match (self.drive_named(drive), drive.place) {
@@ -121,7 +121,7 @@ impl World {
         });
         match spec {
             Ok(Some(spec)) => {
-                self.push(HmpDrivesFrame::Reported.into());
+                self.push(HmpDrivesFrame::Reported { said: options.into() }.into());
                 self.seq([OpenFrame::BdrvOpen(Arc::new(spec)).into(), BlockdevFrame::BlockdevAdded.into()])
             }
             Ok(None) => self.report("'node-name' needs to be specified"),
@@ -132,7 +132,7 @@ impl World {
     /// `hmp_drive_del`
     pub(super) fn hmp_drive_del(&mut self, id: &str) -> Flow {
         if self.graph.find_node(id).is_some() {
-            self.push(HmpDrivesFrame::Reported.into());
+            self.push(HmpDrivesFrame::Reported { said: id.into() }.into());
             return self.run_command(0, Command::BlockdevDel { node_name: id.into() });
         }
         let Some(blk) = self.graph.blk_by_name(id) else { return self.report(&format!("Device '{id}' not found")) };

@@ -27,6 +27,9 @@ use crate::world::out::Output;
 use crate::world::value::Val;
 use std::sync::Arc;
 
+/// Where a drive belongs; its unit among those of virtio, or of no bus; and the name that it gets if it has none.
+type PlacedDrive = (DrivePlace, Option<(bool, u64)>, Arc<str>);
+
 /// Where a drive of the command line belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DrivePlace {
@@ -294,7 +297,7 @@ impl World {
     }
 
     /// Which bus a drive goes to, its unit there, and the name it gets there if it has none.
-    fn drive_place(&self, drive: &DriveOptions) -> Result<(DrivePlace, Option<(bool, u64)>, Arc<str>), String> {
+    fn drive_place(&self, drive: &DriveOptions) -> Result<PlacedDrive, String> {
         let interface = match &drive.interface {
             Some(interface) => interface.clone(),
             None if self.machine.is_pc() => "ide".into(),

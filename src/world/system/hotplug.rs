@@ -238,7 +238,7 @@ impl World {
             return self.ret(Val::Done(Ok(())));
         }
         self.push(Frame::Give(Box::new(Val::Done(Ok(())))));
-        self.unplug(at)
+        self.unplug(at, self.quirks.since(Change::UnplugsAtOnce))
     }
 
     /// The devices that a guest was asked to let go are gone after a reset (`acpi_pcihp_reset`).
@@ -246,21 +246,29 @@ impl World {
         match self.machine.devices.iter().position(|device| device.leaving) {
             Some(at) => {
                 self.push(HotplugFrame::UnplugOnReset.into());
-                self.unplug(at)
+                self.unplug(at, false)
             }
             None => Flow::Go,
         }
     }
 
     /// `qdev_simple_device_unplug_cb`, `scsi_qdev_unrealize`, `virtio_blk_device_unrealize`: requests of the disk end, and so do jobs
-    /// where it is a drive; its backend goes with the last reference to the device, and then whoever watches is told.
-    fn unplug(&mut self, at: usize) -> Flow {
+    /// where it is a drive; its backend goes with the last reference to the device, and then whoever watches is told. `at_once`: before the
+    /// command that unplugs it has its reply, as the thread that gives up references is quick.
+    fn unplug(&mut self, at: usize, at_once: bool) -> Flow {
         let device = self.machine.devices.remove(at);
         let path: Arc<str> = format!("/machine/peripheral/{}", device.id.as_deref().unwrap_or_default()).into();
         let inner = device.is_virtio_disk();
         let gone: Frame = HotplugFrame::DeviceGone { id: device.id, path, inner }.into();
         let backend = device.backend.filter(|blk| self.graph.backends.get(*blk).is_some());
         match backend {
+            Some(blk) if at_once => self.seq([
+                BackendFrame::BlkDrain(blk).into(),
+                HotplugFrame::MarkAutoDel(blk).into(),
+                HotplugFrame::ReleaseDrive(blk).into(),
+                gone,
+            ]),
+            None if at_once => self.seq([gone]),
             Some(blk) => {
                 let co = self.co_create([gone, HotplugFrame::Unlocked(blk).into(), Frame::Sleep(GRACE)]);
                 self.seq([BackendFrame::BlkDrain(blk).into(), HotplugFrame::MarkAutoDel(blk).into(), Frame::Enter(co)])

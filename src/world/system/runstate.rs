@@ -8,6 +8,7 @@ use crate::world::block::backend::BackendFrame;
 use crate::world::block::drain::DrainFrame;
 use crate::world::block::graph::GraphFrame;
 use crate::world::block::io::flush::FlushFrame;
+use crate::world::block::open::active::ActiveFrame;
 use crate::world::export::ExportFrame;
 use crate::world::frame::{Flow, Frame};
 use crate::world::job::block_job::IoStatus;
@@ -21,6 +22,7 @@ use crate::world::value::Val;
 pub enum RunstateFrame {
     ResetDevices,
     ResetDone,
+    Runs,
 }
 
 impl RunstateFrame {
@@ -29,6 +31,7 @@ impl RunstateFrame {
         match self {
             RunstateFrame::ResetDevices => w.reset_devices(),
             RunstateFrame::ResetDone => w.reset_done(),
+            RunstateFrame::Runs => w.change_state(true),
         }
     }
 }
@@ -64,9 +67,20 @@ impl World {
     pub fn start(&mut self) {
         self.running = true;
         self.ran = true;
+        if self.graph.any_inactive() {
+            self.seq([ActiveFrame::ActivateAll.into(), Frame::Give(Box::new(Val::None))]);
+        }
     }
 
+    /// `qmp_stop`, `qmp_cont`. A guest that runs has all its images. Leaves `Val::Done`.
     pub(in crate::world) fn vm_state(&mut self, running: bool) -> Flow {
+        if running && self.graph.any_inactive() {
+            return self.seq([ActiveFrame::ActivateAll.into(), Frame::if_ok([RunstateFrame::Runs.into()])]);
+        }
+        self.change_state(running)
+    }
+
+    fn change_state(&mut self, running: bool) -> Flow {
         if self.running != running {
             self.running = running;
             self.ran |= running;

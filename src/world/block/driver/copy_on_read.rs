@@ -74,8 +74,9 @@ impl CopyOnReadFrame {
 }
 
 /// `cor_child_perm`
-pub(super) fn child_perm(_: &Node, _: Role, taken: u8, shared: u8) -> (u8, u8) {
-    (taken | perm::WRITE_UNCHANGED, shared | perm::WRITE_UNCHANGED)
+pub(super) fn child_perm(node: &Node, _: Role, taken: u8, shared: u8) -> (u8, u8) {
+    let copies = if node.flags.inactive { 0 } else { perm::WRITE_UNCHANGED };
+    (taken & !perm::WRITE_UNCHANGED | copies, shared | perm::WRITE_UNCHANGED)
 }
 
 impl World {

@@ -509,6 +509,7 @@ impl World {
     /// `bs->drv->bdrv_close`
     fn driver_close(&mut self, node: NodeId) -> Flow {
         match self.graph.nodes[node].driver.as_ref() {
+            Some(Driver::Qcow2(_)) if self.graph.nodes[node].flags.inactive => self.driver_closed(node),
             Some(Driver::Qcow2(_)) if self.graph.nodes[node].file.is_some() && !self.graph.nodes[node].dropped => self
                 .seq([
                     Frame::RunCo(Box::new(Qcow2Frame::Qcow2Close(node).into())),

@@ -5,6 +5,7 @@
 
 use super::Driver;
 use super::info::DriverInfo;
+use super::qcow2::Qcow2Frame;
 use crate::base::Json;
 use crate::base::errno::Ret;
 use crate::host::Frozen;
@@ -15,7 +16,7 @@ use crate::world::block::filename::Described;
 use crate::world::block::graph::Node;
 use crate::world::block::io::copy_range::CopyRange;
 use crate::world::block::perms::{default_child_perm, perm};
-use crate::world::frame::Flow;
+use crate::world::frame::{Flow, Frame};
 use std::sync::Arc;
 
 /// Where block status comes from.
@@ -161,6 +162,10 @@ pub struct DriverRow {
     pub length_of_below: bool,
     /// `bdrv_reopen_prepare`: other options and flags can be given to an open node.
     pub can_reopen: bool,
+    /// `bdrv_inactivate`: writes what is held in memory. Leaves `Val::Ret`.
+    pub inactivate: Option<fn(NodeId) -> Frame>,
+    /// `bdrv_co_invalidate_cache`: reads its image anew. Leaves `Val::Done`.
+    pub invalidate_cache: Option<fn(NodeId) -> Frame>,
     /// It reads and writes its image there, and so does it in a coroutine.
     pub reopen_does_io: bool,
     /// `mutable_opts`
@@ -206,6 +211,8 @@ const FILTER: DriverRow = DriverRow {
     traced_at_device: false,
     length_of_below: true,
     can_reopen: true,
+    inactivate: None,
+    invalidate_cache: None,
     reopen_does_io: false,
     mutable_opts: MutableOpts::Only(&[]),
     options_are_text: false,
@@ -349,6 +356,8 @@ const QCOW2: DriverRow = DriverRow {
     frozen: Some(World::qcow2_frozen),
     has_change_backing_file: true,
     has_make_empty: true,
+    inactivate: Some(|node| Qcow2Frame::Qcow2Inactivate(node).into()),
+    invalidate_cache: Some(|node| Qcow2Frame::Qcow2Open(node).into()),
     reopen_does_io: true,
     mutable_opts: MutableOpts::AllBut(&["driver", "node-name", "force-share", "active"]),
     zero_flags: ZeroFlags::Own(World::qcow2_zero_flags),

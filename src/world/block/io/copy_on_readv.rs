@@ -11,7 +11,7 @@ use crate::world::World;
 use crate::world::arena::NodeId;
 use crate::world::block::driver::blkdebug::BlkdebugFrame;
 use crate::world::frame::Flow;
-use crate::world::value::Val;
+use crate::world::value::{BlockStatus, Val};
 
 /// What the frame waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -153,6 +153,11 @@ impl World {
         let (node, offset) = (r.node, r.align_offset);
         let bytes = r.align_bytes.min(self.copy_on_readv_max(node));
         r.at = ReadvStage::Allocated;
+        if self.graph.is_inactive(node) {
+            // It is as if all were there, so that nothing is copied.
+            self.leave(Val::Status(Ok(BlockStatus { allocated: true, pnum: bytes, ..BlockStatus::default() })));
+            return self.copy_on_readv_allocated(r);
+        }
         self.seq([
             StatusFrame::Status { node, offset, bytes, want_zero: false }.into(),
             CopyOnReadvFrame::CopyOnReadv(r).into(),

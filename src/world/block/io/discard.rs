@@ -64,6 +64,9 @@ impl World {
         }
         let n = &self.graph.nodes[node];
         let read_only = !n.flags.rdwr;
+        if n.flags.inactive && !read_only {
+            self.write_to_inactive(node);
+        }
         self.bsc_invalidate_range(node, offset, bytes);
         self.see_request(node);
         if self.feed.on {
@@ -150,6 +153,9 @@ impl World {
         }
         if !n.flags.rdwr {
             return self.ret(fail(Errno::EACCES, "Image is read-only"));
+        }
+        if n.flags.inactive {
+            self.write_to_inactive(node);
         }
         let old = n.size;
         let new_bytes = size.saturating_sub(old);

@@ -239,6 +239,9 @@ impl World {
         }
         let read_only = !self.graph.nodes[node].flags.rdwr;
         if !read_only {
+            if self.graph.nodes[node].flags.inactive {
+                self.write_to_inactive(node);
+            }
             self.within_its_size(node, req.offset, req.bytes);
         }
         let detect = self.graph.nodes[node].detect_zeroes;

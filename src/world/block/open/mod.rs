@@ -1,5 +1,6 @@
 //! From options to open nodes: what to open, opening it, changing it when it is open (`bdrv_open` and around it in `block.c`).
 
+pub(in crate::world) mod active;
 pub(super) mod backing;
 mod blkdebug_spec;
 mod copies;

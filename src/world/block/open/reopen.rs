@@ -377,6 +377,7 @@ impl World {
         };
         OpenOptions {
             writable: flags.rdwr,
+            inactive: flags.inactive,
             discard_request: discard.unwrap_or(flags.unmap),
             discard_no_unref: no_unref,
             lazy_refcounts,

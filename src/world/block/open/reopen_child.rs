@@ -49,6 +49,7 @@ impl World {
                     let found = self.graph.find_node(reference);
                     let new = found.ok_or_else(|| QmpError::generic(no_node(reference)))?;
                     self.no_cycle(new, key, bs)?;
+                    self.refuse_inactive(new, key, Role::Data, Parent::Node(bs), 0)?;
                     Some(new)
                 }
             },

@@ -400,6 +400,8 @@ impl OpenSpec {
     pub fn from_options(options: &BlockdevOptions, parent: Option<OpenFlags>) -> OpenSpec {
         let flags = node_flags(options, parent);
         let below = Some(inherited(flags));
+        // What is opened before the node knows its own options is active all the same.
+        let first = Some(OpenFlags { inactive: parent.is_some_and(|flags| flags.inactive), ..inherited(flags) });
         let (driver, file, backing) = match &options.driver {
             DriverOptions::File(file) => {
                 let locking = file.locking != Some(OnOffAuto::Off);
@@ -417,7 +419,7 @@ impl OpenSpec {
             }
             DriverOptions::Raw(raw) => {
                 let offset = raw.offset.unwrap_or(0).unsigned_abs();
-                (DriverSpec::Raw { offset, size: raw.size.map(i64::unsigned_abs) }, Some(child(&raw.file, below)), None)
+                (DriverSpec::Raw { offset, size: raw.size.map(i64::unsigned_abs) }, Some(child(&raw.file, first)), None)
             }
             DriverOptions::Qcow2(qcow2) => {
                 let driver = DriverSpec::Qcow2 {
@@ -439,7 +441,7 @@ impl OpenSpec {
                         BackingSpec::Spec(child(r, Some(inherits)))
                     }
                 });
-                (driver, Some(child(&qcow2.file, below)), backing)
+                (driver, Some(child(&qcow2.file, first)), backing)
             }
             DriverOptions::Blkdebug(blkdebug) => {
                 // A filter's child inherits everything.
@@ -454,25 +456,17 @@ impl OpenSpec {
                     timeout: Span::from_secs(cbw.cbw_timeout.unwrap_or(0).into()),
                     bitmap: cbw.bitmap.clone(),
                 };
-                (driver, Some(child(&cbw.file, below)), None)
+                (driver, Some(child(&cbw.file, first)), None)
             }
-            DriverOptions::SnapshotAccess(file) => (DriverSpec::SnapshotAccess, Some(child(file, below)), None),
+            DriverOptions::SnapshotAccess(file) => (DriverSpec::SnapshotAccess, Some(child(file, first)), None),
             DriverOptions::CopyOnRead(cor) => {
-                // A filter's child inherits everything.
-                let pass = Some(OpenFlags { no_backing: false, ..inherited(flags) });
-                (DriverSpec::CopyOnRead { bottom: cor.bottom.clone() }, Some(child(&cor.file, pass)), None)
+                (DriverSpec::CopyOnRead { bottom: cor.bottom.clone() }, Some(child(&cor.file, first)), None)
             }
             DriverOptions::Throttle(throttle) => {
-                // A filter's child inherits everything.
-                let pass = Some(OpenFlags { no_backing: false, ..inherited(flags) });
                 let driver = DriverSpec::Throttle { group: throttle.throttle_group.clone() };
-                (driver, Some(child(&throttle.file, pass)), None)
+                (driver, Some(child(&throttle.file, first)), None)
             }
-            DriverOptions::Compress(file) => {
-                // A filter's child inherits everything.
-                let pass = Some(OpenFlags { no_backing: false, ..inherited(flags) });
-                (DriverSpec::Compress, Some(child(file, pass)), None)
-            }
+            DriverOptions::Compress(file) => (DriverSpec::Compress, Some(child(file, first)), None),
             DriverOptions::Quorum(quorum) => {
                 let children = quorum.children.iter().map(|one| child(one, below)).collect();
                 let config = QuorumConfig {
@@ -571,5 +565,6 @@ fn node_flags(options: &BlockdevOptions, parent: Option<OpenFlags>) -> OpenFlags
         force_share: options.force_share.unwrap_or(base.force_share),
         auto_read_only: options.auto_read_only.unwrap_or(base.auto_read_only),
         copy_on_read: base.copy_on_read,
+        inactive: base.inactive || options.active == Some(false),
     }
 }

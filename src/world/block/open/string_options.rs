@@ -405,7 +405,10 @@ fn with_filename(format: &Json, file: &Arc<str>) -> Json {
             Some("null-co" | "null-aio") if null_filename(file).is_some_and(|null| null.is_ok()) => below.clone(),
             Some(_) => with_member(below, "filename", name()),
         },
-        _ => Json::dict(vec![("driver", "file".into()), ("filename", name())]),
+        _ => match null_filename(file) {
+            Some(Ok(aio)) => Json::dict(vec![("driver", if aio { "null-aio" } else { "null-co" }.into())]),
+            _ => Json::dict(vec![("driver", "file".into()), ("filename", name())]),
+        },
     };
     with_member(format, "file", below)
 }

@@ -11,7 +11,7 @@ use crate::qmp::types::{BlockdevOptions, CreateOptions, DriverOptions, PreallocM
 /// The first option of a node that is not simulated.
 #[must_use]
 pub fn node_option(options: &BlockdevOptions) -> Option<&'static str> {
-    let own = match &options.driver {
+    match &options.driver {
         DriverOptions::File(file) => first(&[(file.pr_manager.is_some(), "pr-manager")]),
         DriverOptions::Qcow2(qcow2) => first(&[
             (qcow2.encrypt.is_some(), "encrypt"),
@@ -19,8 +19,7 @@ pub fn node_option(options: &BlockdevOptions) -> Option<&'static str> {
             (qcow2.pass_discard_other == Some(true), "pass-discard-other"),
         ]),
         _ => None,
-    };
-    own.or_else(|| first(&[(options.active == Some(false), "active=false")]))
+    }
 }
 
 /// The first option of a drive that is not simulated.

@@ -81,7 +81,7 @@ impl World {
             info.push(("children", Json::list(n.children.iter().map(child).collect())));
         }
         if self.quirks.since(Change::NodeActive) {
-            info.push(("active", true.into()));
+            info.push(("active", (!n.flags.inactive).into()));
         }
         info.push(("encrypted", false.into()));
         info.push(("detect_zeroes", n.detect_zeroes.name().into()));

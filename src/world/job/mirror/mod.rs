@@ -19,6 +19,7 @@ use crate::job::status::JobType;
 use crate::qmp::error::QmpError;
 use crate::qmp::types::{BlockJobChange, BlockdevMirror, DriveMirror, MirrorCopyMode, OnError};
 use crate::quirk::Quirk;
+use crate::version::changes::Change;
 use crate::world::World;
 use crate::world::arena::{BackendId, CoId, JobId, NodeId};
 use crate::world::block::driver::mirror_top::TopWrite;
@@ -185,6 +186,19 @@ impl MirrorJob {
     #[must_use]
     pub fn copies_all(&self) -> bool {
         !self.is_none_mode && !self.is_top_mode && self.base.is_none()
+    }
+
+    /// Whether each of its operations works by itself, so that nobody can tell in which order they are done: it copies in the background, no
+    /// operation waits for another or takes whole clusters of the target, and none has failed.
+    #[must_use]
+    pub fn copies_apart(&self) -> bool {
+        let by_itself = |op: &MirrorOp| (op.is_in_flight || op.is_pseudo_op) && !op.waits && !op.is_active_write;
+        self.copy_mode == MirrorCopyMode::Background
+            && self.cow_bitmap.is_none()
+            && self.in_active_write_counter == 0
+            && self.ret.is_ok()
+            && !(self.should_complete || self.in_drain || self.prepared || self.forgets_ready)
+            && self.ops.iter().all(by_itself)
     }
 
     /// Whether the target gets the source's backing file, so that it reads as the source where nothing was copied.
@@ -507,6 +521,9 @@ impl World {
 
     /// `mirror_query`
     fn mirror_query(&self, job: JobId) -> Vec<(&'static str, Json)> {
+        if !self.quirks.since(Change::MirrorTellsSynced) {
+            return Vec::new();
+        }
         vec![("actively-synced", self.jobs[job].mirror().actively_synced.into())]
     }
 }

@@ -144,6 +144,8 @@ pub enum Qcow2Frame {
     Qcow2Open(NodeId),
     Qcow2Opened(NodeId),
     Qcow2Close(NodeId),
+    Qcow2Inactivate(NodeId),
+    Qcow2Inactivated(NodeId),
     Qcow2ZeroAsked(u64),
 }
 
@@ -160,6 +162,8 @@ impl Qcow2Frame {
             Qcow2Frame::Qcow2Open(node) => w.qcow2_open(node),
             Qcow2Frame::Qcow2Opened(node) => w.qcow2_opened(node),
             Qcow2Frame::Qcow2Close(node) => w.qcow2_close(node),
+            Qcow2Frame::Qcow2Inactivate(node) => w.qcow2_inactivate(node),
+            Qcow2Frame::Qcow2Inactivated(node) => w.qcow2_inactivated(node),
             Qcow2Frame::Qcow2ZeroAsked(bytes) => {
                 let answer: Ret<BlockStatus> = w.take();
                 w.ret(Val::Status(answer.map(|status| BlockStatus { pnum: bytes, ..status })))
@@ -408,6 +412,7 @@ impl World {
             Ok(Out::Status(status)) => Val::Status(Ok(status_from(status))),
             Ok(Out::Opened(bitmaps)) => Val::Opened(Ok(bitmaps)),
             Ok(Out::Closed(messages)) => {
+                let done = if messages.is_empty() { Ok(()) } else { Err(Errno::EINVAL) };
                 for message in messages {
                     if self.monitor.current_client().is_some() && !self.quitting {
                         self.console_error(&message);
@@ -415,7 +420,7 @@ impl World {
                         self.error_report(&message);
                     }
                 }
-                Val::Ret(Ok(()))
+                Val::Ret(done)
             }
             Err(fault) if takes_error && fault.message.is_some() => Val::Opened(Err(fault)),
             Err(fault) => Val::err(fault.errno),

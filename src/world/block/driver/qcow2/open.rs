@@ -27,6 +27,7 @@ impl World {
         };
         let options = OpenOptions {
             writable: n.flags.rdwr,
+            inactive: n.flags.inactive,
             discard_request: discard_request.unwrap_or(n.flags.unmap),
             discard_no_unref: *discard_no_unref,
             lazy_refcounts: *lazy_refcounts,
@@ -42,7 +43,9 @@ impl World {
             zero_no_fallback: self.supported_zero_flags(file).no_fallback,
             request_alignment: u32::try_from(self.graph.nodes[file].bl.request_alignment).unwrap_or(1),
         };
+        let has_backing = self.graph.nodes[node].backing.is_some();
         self.qcow2(node).q = Qcow2::new(traits);
+        self.qcow2(node).q.has_backing = has_backing;
         self.push(Qcow2Frame::Qcow2Opened(node).into());
         self.qcow2_start(node, Op::open(options))
     }
@@ -66,8 +69,11 @@ impl World {
         let format = q.backing_format().unwrap_or_default().to_owned();
         let n = &mut self.graph.nodes[node];
         n.size = size;
-        n.backing_file = backing.into();
-        n.auto_backing_file = n.backing_file.clone();
+        // One that is opened anew, to be active, keeps the name that its backing file has now.
+        if *n.backing_file != *backing {
+            n.backing_file = backing.into();
+            n.auto_backing_file = n.backing_file.clone();
+        }
         n.backing_format = format.into();
         self.load_bitmaps(node, bitmaps);
         self.ret(Val::Done(Ok(())))
@@ -102,6 +108,21 @@ impl World {
         };
         let bitmaps = &self.graph.nodes[node].bitmaps;
         bitmaps.iter().filter(|b| b.name().is_some() && b.to_be_stored() && !b.inconsistent()).map(store).collect()
+    }
+
+    /// `qcow2_inactivate`. Leaves `Val::Ret`.
+    pub(super) fn qcow2_inactivate(&mut self, node: NodeId) -> Flow {
+        self.push(Qcow2Frame::Qcow2Inactivated(node).into());
+        self.qcow2_close(node)
+    }
+
+    /// The end of `qcow2_inactivate`.
+    pub(super) fn qcow2_inactivated(&mut self, node: NodeId) -> Flow {
+        let done = self.take_ret();
+        if done.is_ok() {
+            self.release_stored_bitmaps(node);
+        }
+        self.ret(Val::Ret(done))
     }
 
     /// `qcow2_close`
