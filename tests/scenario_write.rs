@@ -12,7 +12,7 @@ mod common;
 use blockjob_sim::base::Json;
 use blockjob_sim::base::errno::Errno;
 use blockjob_sim::base::time::{Instant, Span};
-use blockjob_sim::choice::{ChoiceLog, Preemption, Preemptions, Who};
+use blockjob_sim::choice::{Addressee, ChoiceLog, Preemption, Preemptions};
 use blockjob_sim::host::{DiskRates, Failing, HostChange, Request};
 use blockjob_sim::quirk;
 use blockjob_sim::scenario::nbd::{NbdAction, NbdAnswer, NbdStep, Replies};
@@ -255,7 +255,7 @@ fn host_change() -> impl Strategy<Value = HostChange> {
 fn schedule() -> impl Strategy<Value = Schedule> {
     let preemption = (word(), any::<u64>(), 1u32..9, 1u32..9).prop_map(|(file, offset, nth, pick)| Preemption {
         point: "complete-next",
-        subject: Who::Request { op: "write", file, offset },
+        subject: Addressee::Request { op: "write", file, offset },
         nth,
         pick,
     });

@@ -13,7 +13,7 @@
 //! client-read step 7 #1 =2               two records are left unread then
 //! ```
 
-use super::{ChoicePoint, Choose, Divergence, ReplayMode, Tasks, WhoOf};
+use super::{AddresseeOf, ChoicePoint, Choose, Divergence, ReplayMode, Tasks};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 /// Whom an alternative is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Who {
+pub enum Addressee {
     /// Nobody that could be named.
     Nobody,
     /// A request to the host or to a null device.
@@ -39,35 +39,35 @@ pub enum Who {
     Step(u32),
 }
 
-/// What a request may do, in the words of [`Who::Request`].
+/// What a request may do, in the words of [`Addressee::Request`].
 pub const REQUESTS: &[&str] = &["read", "write", "zero", "discard", "flush", "truncate", "nothing"];
 
-impl fmt::Display for Who {
+impl fmt::Display for Addressee {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Who::Nobody => f.write_str("nobody"),
-            Who::Request { op, file, offset } => write!(f, "{op} {}@{offset}", escape(file)),
-            Who::Timer(job) => write!(f, "timer {}", escape(job)),
-            Who::Step(step) => write!(f, "step {}", u64::from(*step) + 1),
+            Addressee::Nobody => f.write_str("nobody"),
+            Addressee::Request { op, file, offset } => write!(f, "{op} {}@{offset}", escape(file)),
+            Addressee::Timer(job) => write!(f, "timer {}", escape(job)),
+            Addressee::Step(step) => write!(f, "step {}", u64::from(*step) + 1),
         }
     }
 }
 
-impl Who {
+impl Addressee {
     /// Reads the text form.
     #[must_use]
-    pub fn parse(text: &str) -> Option<Who> {
+    pub fn parse(text: &str) -> Option<Addressee> {
         if text == "nobody" {
-            return Some(Who::Nobody);
+            return Some(Addressee::Nobody);
         }
         let (word, rest) = text.split_once(' ')?;
         match word {
-            "timer" => Some(Who::Timer(unescape(rest)?.into())),
-            "step" => Some(Who::Step(rest.parse::<u32>().ok()?.checked_sub(1)?)),
+            "timer" => Some(Addressee::Timer(unescape(rest)?.into())),
+            "step" => Some(Addressee::Step(rest.parse::<u32>().ok()?.checked_sub(1)?)),
             _ => {
                 let op = REQUESTS.iter().find(|op| **op == word)?;
                 let (file, offset) = rest.rsplit_once('@')?;
-                Some(Who::Request { op, file: unescape(file)?.into(), offset: offset.parse().ok()? })
+                Some(Addressee::Request { op, file: unescape(file)?.into(), offset: offset.parse().ok()? })
             }
         }
     }
@@ -97,7 +97,7 @@ pub struct Preemption {
     /// The kind of choice point, without its number of a node.
     pub point: &'static str,
     /// Whom it is about.
-    pub subject: Who,
+    pub subject: Addressee,
     /// How often the subject was offered at this kind of point, this time included; from 1.
     pub nth: u32,
     /// Which alternative is taken where the subject has several; 1 otherwise.
@@ -169,7 +169,7 @@ fn preemption(text: &str) -> Result<Preemption, &'static str> {
     };
     let nth = nth.parse().ok().filter(|nth| *nth > 0).ok_or("expected a number from 1 behind `#`")?;
     let pick = pick.filter(|pick| *pick > 0).ok_or("expected a number from 1 behind `=`")?;
-    let subject = Who::parse(subject.trim()).ok_or("no such subject")?;
+    let subject = Addressee::parse(subject.trim()).ok_or("no such subject")?;
     Ok(Preemption { point, subject, nth, pick })
 }
 
@@ -222,7 +222,7 @@ impl Preempt {
     }
 
     /// Counts `subject` at `point`; the pick of the entry whose turn has come.
-    fn offer(&mut self, point: &str, subject: &Who) -> Option<u32> {
+    fn offer(&mut self, point: &str, subject: &Addressee) -> Option<u32> {
         let mut pick = None;
         for (i, entry) in self.list.list.iter().enumerate() {
             if entry.point == point && entry.subject == *subject {
@@ -247,10 +247,10 @@ impl Choose for Preempt {
     }
 
     fn choose(&mut self, point: ChoicePoint, among: u32) -> u32 {
-        self.choose_about(point, among, &mut |_| Who::Nobody)
+        self.choose_about(point, among, &mut |_| Addressee::Nobody)
     }
 
-    fn choose_about(&mut self, point: ChoicePoint, among: u32, about: &mut dyn FnMut(u32) -> Who) -> u32 {
+    fn choose_about(&mut self, point: ChoicePoint, among: u32, about: &mut dyn FnMut(u32) -> Addressee) -> u32 {
         self.index += 1;
         let name = point.name();
         if !self.list.list.iter().any(|entry| entry.point == name) {
@@ -278,7 +278,7 @@ pub struct PreemptionRecorder<C> {
     pub inner: C,
     /// What was not calm so far.
     pub list: Preemptions,
-    seen: BTreeMap<(&'static str, Who), u32>,
+    seen: BTreeMap<(&'static str, Addressee), u32>,
 }
 
 impl<C: Choose> PreemptionRecorder<C> {
@@ -287,7 +287,7 @@ impl<C: Choose> PreemptionRecorder<C> {
         PreemptionRecorder { inner, list: Preemptions::default(), seen: BTreeMap::new() }
     }
 
-    fn offer(&mut self, point: &'static str, subject: Who) -> u32 {
+    fn offer(&mut self, point: &'static str, subject: Addressee) -> u32 {
         let seen = self.seen.entry((point, subject)).or_default();
         *seen += 1;
         *seen
@@ -296,15 +296,15 @@ impl<C: Choose> PreemptionRecorder<C> {
 
 impl<C: Choose> Choose for PreemptionRecorder<C> {
     fn choose(&mut self, point: ChoicePoint, among: u32) -> u32 {
-        self.choose_about(point, among, &mut |_| Who::Nobody)
+        self.choose_about(point, among, &mut |_| Addressee::Nobody)
     }
 
-    fn choose_about(&mut self, point: ChoicePoint, among: u32, about: &mut dyn FnMut(u32) -> Who) -> u32 {
+    fn choose_about(&mut self, point: ChoicePoint, among: u32, about: &mut dyn FnMut(u32) -> Addressee) -> u32 {
         let pick = self.inner.choose_about(point, among, about);
         self.note(point, among, pick, about)
     }
 
-    fn choose_of(&mut self, point: ChoicePoint, among: u32, of: Tasks<'_>, about: WhoOf<'_>) -> u32 {
+    fn choose_of(&mut self, point: ChoicePoint, among: u32, of: Tasks<'_>, about: AddresseeOf<'_>) -> u32 {
         let pick = self.inner.choose_of(point, among, of, about);
         self.note(point, among, pick, about)
     }
@@ -324,7 +324,7 @@ impl<C: Choose> Choose for PreemptionRecorder<C> {
 
 impl<C: Choose> PreemptionRecorder<C> {
     /// Counts what was offered, and keeps what was not calm.
-    fn note(&mut self, point: ChoicePoint, among: u32, pick: u32, about: WhoOf<'_>) -> u32 {
+    fn note(&mut self, point: ChoicePoint, among: u32, pick: u32, about: AddresseeOf<'_>) -> u32 {
         let point = point.name();
         if names_alternatives(point) {
             for alternative in 1..among {
@@ -353,13 +353,13 @@ mod tests {
 
     /// A run that asks about three requests, over and over; what it did.
     fn run(choose: &mut dyn Choose) -> Vec<u32> {
-        let request = |n: u32| Who::Request { op: "read", file: format!("f{n}").into(), offset: 512 };
+        let request = |n: u32| Addressee::Request { op: "read", file: format!("f{n}").into(), offset: 512 };
         let mut picks = Vec::new();
         for round in 0..20 {
             let among = 2 + round % 3;
             picks.push(choose.choose_about(ChoicePoint::CompleteNext, among, &mut |n| request(n + round % 2)));
             picks.push(choose.choose_about(ChoicePoint::Latency(round), 8, &mut |_| request(round % 2)));
-            picks.push(choose.choose_about(ChoicePoint::ClientSend, 2, &mut |_| Who::Step(round / 4)));
+            picks.push(choose.choose_about(ChoicePoint::ClientSend, 2, &mut |_| Addressee::Step(round / 4)));
         }
         picks
     }
@@ -427,7 +427,7 @@ mod tests {
     proptest! {
         #[test]
         fn names_come_back(file in ".{0,12}", offset: u64, nth in 1u32..9, pick in 1u32..9) {
-            let subject = Who::Request { op: "zero", file: file.as_str().into(), offset };
+            let subject = Addressee::Request { op: "zero", file: file.as_str().into(), offset };
             let list = Preemptions { list: vec![Preemption { point: "latency", subject, nth, pick }] };
             prop_assert_eq!(list.to_string().parse::<Preemptions>(), Ok(list));
         }

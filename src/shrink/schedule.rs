@@ -1,7 +1,7 @@
 //! Fewest preemptions.
 
 use super::{Candidate, Seen, Tester, sends};
-use crate::choice::{Preemption, Who};
+use crate::choice::{Addressee, Preemption};
 
 /// Kinds of preemptions that are tried alone, the ones that are easiest to understand first.
 const KINDS: [&[&str]; 5] = [
@@ -96,7 +96,7 @@ fn single(candidate: &mut Candidate, seen: &mut Seen, tester: &mut Tester) {
     let last = seen.step.map_or(steps.len(), |step| step + 1).min(steps.len());
     let sending = (0..last).rev().filter(|step| sends(&steps[*step].kind));
     for step in sending.take(SWEEP) {
-        let subject = Who::Step(u32::try_from(step).unwrap_or(u32::MAX));
+        let subject = Addressee::Step(u32::try_from(step).unwrap_or(u32::MAX));
         let early = Preemption { point: "client-send", subject, nth: 1, pick: 1 };
         if take(candidate, seen, tester, vec![early]) {
             return;
@@ -119,11 +119,11 @@ fn simplify(candidate: &mut Candidate, seen: &mut Seen, tester: &mut Tester) {
 
 /// A preemption after some steps were taken out; `None` if its own step is among them.
 pub(super) fn moved(preemption: &Preemption, keep: &[bool]) -> Option<Preemption> {
-    let Who::Step(step) = preemption.subject else { return Some(preemption.clone()) };
+    let Addressee::Step(step) = preemption.subject else { return Some(preemption.clone()) };
     if !*keep.get(step as usize)? {
         return None;
     }
     let before = keep[..step as usize].iter().filter(|keep| **keep).count();
-    let subject = Who::Step(u32::try_from(before).unwrap_or(u32::MAX));
+    let subject = Addressee::Step(u32::try_from(before).unwrap_or(u32::MAX));
     Some(Preemption { subject, ..preemption.clone() })
 }

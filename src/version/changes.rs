@@ -67,7 +67,7 @@ impl Evidence {
 
 /// What is known of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct About {
+pub struct ChangeFacts {
     /// The change.
     pub change: Change,
     /// Its name.
@@ -93,7 +93,7 @@ macro_rules! changes {
         }
 
         /// All changes: first those of the oldest release.
-        pub const TABLE: &[About] = &[$(About {
+        pub const TABLE: &[ChangeFacts] = &[$(ChangeFacts {
             change: Change::$variant,
             name: $name,
             since: ($major, $minor),
@@ -185,7 +185,7 @@ changes! {
 impl Change {
     /// What is known of it.
     #[must_use]
-    pub fn about(self) -> &'static About {
+    pub fn about(self) -> &'static ChangeFacts {
         &TABLE[self as usize]
     }
 
@@ -211,7 +211,7 @@ impl Version {
     }
 
     /// What changed from one version to a later one.
-    pub fn changes(self, to: Version) -> impl Iterator<Item = &'static About> {
+    pub fn changes(self, to: Version) -> impl Iterator<Item = &'static ChangeFacts> {
         TABLE.iter().filter(move |about| !self.has(about.change) && to.has(about.change))
     }
 }

@@ -17,7 +17,7 @@ pub mod timer;
 use crate::base::Spare;
 use crate::base::time::Instant;
 use crate::choice::{ChoicePoint, Choose};
-use crate::trace::Later;
+use crate::trace::LaterWork;
 use crate::world::World;
 use crate::world::arena::CoId;
 use crate::world::frame::Frame;
@@ -113,12 +113,12 @@ impl World {
                         "who looks whether to poll on calls nothing on the main stack"
                     );
                     if holds {
-                        self.trace.keep_cause(Later::Poll(below as u32));
+                        self.trace.keep_cause(LaterWork::Poll(below as u32));
                         return if self.aio_poll(choose) { Stepped::Ran } else { Stepped::Hang };
                     }
                     self.pop();
                     self.leave(Val::None);
-                    self.trace.take_cause(Later::Poll(below as u32));
+                    self.trace.take_cause(LaterWork::Poll(below as u32));
                     continue;
                 }
                 Frame::More | Frame::MoreHere | Frame::MoreBetween => {

@@ -26,7 +26,7 @@ use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use client::ClientFrame;
 use client::NbdClient;
-use server::{Host, NbdServer, ServerFrame};
+use server::{NbdServer, ServerFrame, SocketHost};
 use status::StatusFrame;
 use std::sync::Arc;
 use trip::TripFrame;
@@ -47,7 +47,7 @@ pub struct Exports {
     /// Those for whose bytes a coroutine waits, the one that has waited longest first: where several can be read at once, it is found first.
     pub readers: Vec<ConnId>,
     /// The sockets of the host.
-    pub host: Host,
+    pub host: SocketHost,
 }
 
 impl Default for Exports {
@@ -59,7 +59,7 @@ impl Default for Exports {
             server: None,
             clients: Arena::unique(),
             readers: Vec::new(),
-            host: Host::default(),
+            host: SocketHost::default(),
         }
     }
 }

@@ -50,7 +50,7 @@ impl NbdServer {
 
 /// What the sockets are: simulated ones that can always be made, or those of a real host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Host {
+pub struct SocketHost {
     /// There is a real host, which is asked to listen.
     real: bool,
     /// Negotiations there have no time limit.
