@@ -21,7 +21,7 @@ pub use bytes::Bytes;
 pub use even::Even;
 pub use log::{Choice, ChoiceLog, LogError, Numbered};
 pub use pct::Pct;
-pub use preempt::{Addressee, Preempt, Preemption, PreemptionError, PreemptionRecorder, Preemptions, REQUESTS};
+pub use preempt::{Addressee, Deviate, Deviation, DeviationError, DeviationRecorder, Deviations, REQUESTS};
 pub use replay::{Divergence, Replay, ReplayMode};
 pub use stream::Stream;
 pub use urw::Urw;
@@ -201,7 +201,7 @@ pub type Tasks<'a> = &'a dyn Fn(u32) -> Subject;
 /// Says of an alternative whom it is about.
 pub type AddresseeOf<'a> = &'a mut dyn FnMut(u32) -> Addressee;
 
-/// Who decides.
+/// Answers at choice points: a strategy, a list, a debugger.
 pub trait Choose {
     /// Picks one of `among` alternatives, counted from 0. Callers ask only when `among` is 2 or more; the answer is
     /// always below `among`.
@@ -356,8 +356,8 @@ pub enum Chooser {
     Bounded(Box<Bounded>),
     /// [`Replay`].
     Replay(Replay),
-    /// [`Preempt`].
-    Preempt(Box<Preempt>),
+    /// [`Deviate`].
+    Preempt(Box<Deviate>),
     /// [`Bytes`].
     Bytes(Bytes),
 }

@@ -67,7 +67,7 @@ struct Way {
     marks: Marks,
 }
 
-/// A state.
+/// What an earlier run came to, as it stood there.
 #[derive(Debug)]
 struct KnownState {
     /// The run just before something is asked.

@@ -113,13 +113,13 @@ impl CampaignStage {
     pub fn name(&self) -> String {
         match self {
             CampaignStage::Exhaust(_) => "exhaust".to_owned(),
-            CampaignStage::Preempt(bound) => format!("preemptions = {bound}"),
+            CampaignStage::Preempt(bound) => format!("deviations = {bound}"),
             CampaignStage::Seeds(strategies, ..) => strategies.join(", "),
         }
     }
 }
 
-/// A failed run.
+/// How to come to a failure again, and what it was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailedRun {
     /// The strategy, where it was one.

@@ -14,7 +14,7 @@ use crate::trace::Trace;
 /// A run that stands where exploring starts.
 #[derive(Clone, Debug)]
 pub struct StartPoint {
-    /// The run.
+    /// Where the scenario's mark `start` was met, or at the beginning.
     pub sim: Sim,
     /// The choices up to there, all of them calm.
     pub log: ChoiceLog,
@@ -58,7 +58,7 @@ impl StartPoint {
 pub struct Exhausted {
     /// States, ends included.
     pub states: usize,
-    /// Transitions.
+    /// One for each alternative of each state's choice.
     pub transitions: usize,
     /// Transitions of the longest schedule.
     pub depth: usize,

@@ -29,7 +29,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 /// When a search gives up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Caps {
-    /// States.
+    /// Most states that are entered, ends included.
     pub states: usize,
     /// Frames between two choices.
     pub steps: u64,
@@ -85,7 +85,7 @@ enum Arrived {
     Known(u128),
     /// A new state: the run just before the choice, and where the calm alternative leads.
     New(u128, Box<Sim>, Box<Taken>),
-    /// The end.
+    /// The run is over before it asks again.
     End(Outcome),
 }
 

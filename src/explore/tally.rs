@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// Kinds of failures that are kept; the others are counted.
 const KEPT: usize = 100;
-/// Runs that a bound on preemptions gets at most.
+/// Runs that a bound on deviations gets at most.
 const MOST_BOUNDED: u64 = 100_000;
 /// A strategy stops when so many runs, and half of all it made, gave no new schedule.
 const DRY: u64 = 2048;
@@ -180,7 +180,7 @@ impl Tally {
         self.over = Some(why.to_owned());
     }
 
-    /// The whole report.
+    /// What `fuzz` prints at its end: a line for each stage, the failures, the marks.
     #[must_use]
     pub fn report(&self, all_marks: bool) -> String {
         let mut text = String::new();

@@ -19,7 +19,7 @@ pub enum Frozen {
     Unknown,
     /// It reads as zero.
     Zero,
-    /// A file.
+    /// Bytes of the host, without a format.
     File {
         /// Where it stands on the host.
         path: Arc<str>,

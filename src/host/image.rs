@@ -20,11 +20,11 @@ pub enum ImageStep {
     Event(BlkdebugEvent),
     /// A read: offset and length.
     Read(u64, u64),
-    /// A write.
+    /// A write of data: offset and length.
     Write(u64, u64),
-    /// A zero-write.
+    /// `BDRV_REQ_ZERO_WRITE`: offset and length.
     Zero(u64, u64),
-    /// A discard.
+    /// `bdrv_co_pdiscard`: offset and length.
     Discard(u64, u64),
     /// A flush of a file that was written since the last.
     Flush,

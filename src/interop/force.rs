@@ -28,9 +28,9 @@ pub struct Hold {
 pub enum HeldBy {
     /// A breakpoint, until this status of another job was read.
     Break {
-        /// The other job.
+        /// Id of the job that must get ahead.
         job: Arc<str>,
-        /// Its status.
+        /// As `query-jobs` and `JOB_STATUS_CHANGE` call it.
         status: Arc<str>,
     },
     /// So many reads a second, until the next command is sent.

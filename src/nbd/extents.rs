@@ -49,7 +49,7 @@ impl Extents {
         true
     }
 
-    /// The extents.
+    /// Lengths in bytes with the flags of the context, one behind the other.
     #[must_use]
     pub fn list(&self) -> &[(u64, u32)] {
         &self.list

@@ -10,7 +10,7 @@ pub struct Offer {
     pub id: u32,
     /// What clients ask for.
     pub name: Arc<str>,
-    /// Its description.
+    /// `NBD_INFO_DESCRIPTION`, sent if the client asks for it.
     pub description: Option<Arc<str>>,
     /// In bytes.
     pub size: u64,

@@ -19,7 +19,7 @@ pub enum Reply {
         cookie: u64,
         /// It is the last one (`NBD_REPLY_FLAG_DONE`).
         done: bool,
-        /// Its type.
+        /// `NBD_REPLY_TYPE_*`
         kind: u16,
         /// How many bytes stand behind it.
         length: usize,
@@ -112,7 +112,7 @@ pub enum Chunk<'a> {
     Hole(usize, usize),
     /// Block status: the length, and the flags.
     Status(u64, u64),
-    /// The request failed.
+    /// `NBD_REPLY_TYPE_ERROR` or `ERROR_OFFSET`: the request ends with this errno.
     Error(Errno),
 }
 

@@ -176,7 +176,7 @@ fn sane(request: &Request, limits: Limits, check_rofs: bool, valid: u16) -> (Opt
 /// What a request for block status asks for in its payload.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Selected {
-    /// The contexts.
+    /// Those of the negotiated ones whose ids stand in the payload.
     pub contexts: Contexts,
     /// What is wrong with it.
     pub wrong: Option<String>,

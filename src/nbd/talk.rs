@@ -7,7 +7,7 @@ use std::sync::Arc;
 /// What a client wants to agree on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Greeting {
-    /// The export.
+    /// The name that is asked for with `NBD_OPT_GO`.
     pub export: Arc<str>,
     /// How it wants to be answered.
     pub mode: NbdMode,
@@ -18,7 +18,7 @@ pub struct Greeting {
 /// What came of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Answer {
-    /// The kind of request.
+    /// `NBD_CMD_*`
     pub kind: u16,
     /// Its first byte.
     pub offset: u64,

@@ -15,7 +15,7 @@ pub struct GalleryEntry {
     pub pictures: Vec<(String, String)>,
 }
 
-/// A part of the gallery.
+/// Pictures of one sort under one heading.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GalleryPart {
     /// Its heading.
@@ -121,7 +121,7 @@ pub const CHAINS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// The page.
+/// `docs/gallery/README.md`, whole, in Markdown.
 #[must_use]
 pub fn page(parts: &[GalleryPart]) -> String {
     let mut out = String::from(

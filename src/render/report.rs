@@ -30,7 +30,7 @@ pub struct Campaign {
 pub struct StageRow {
     /// As `fuzz` prints it.
     pub name: String,
-    /// Runs.
+    /// All of them, those that failed included.
     pub runs: u64,
     /// Runs that failed.
     pub failed: u64,
@@ -65,7 +65,7 @@ pub struct TraceCount {
 pub struct Failure {
     /// What is wrong, in a line.
     pub title: String,
-    /// The whole outcome.
+    /// As `run` prints the outcome, over several lines.
     pub text: String,
     /// The command that gives it again.
     pub again: String,

@@ -89,7 +89,7 @@ impl Node {
         Fault::new(self.span, message, format!("expected {what}, found {}", self.describe()))
     }
 
-    /// A text.
+    /// A scalar that YAML takes for a string; a number or `true` must stand in quotes.
     pub fn text(&self) -> Read<Arc<str>> {
         match &self.value {
             Value::Str(s) => Ok(s.clone()),
@@ -100,7 +100,7 @@ impl Node {
         }
     }
 
-    /// A list.
+    /// A YAML sequence; a single value is none.
     pub fn list(&self) -> Read<&[Node]> {
         match &self.value {
             Value::List(items) => Ok(items),

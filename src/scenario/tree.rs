@@ -119,7 +119,7 @@ pub(super) fn parse(file: u32, text: &str) -> Read<Node> {
     }
 }
 
-/// The file being read.
+/// Turns the parser's places into ours: it counts characters where we need bytes.
 struct FileBeingRead<'a> {
     file: u32,
     text: &'a str,

@@ -42,7 +42,7 @@ pub struct User {
 /// `-add-fd`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddFd {
-    /// The inherited descriptor.
+    /// `fd=` of `-add-fd`: its number in this process.
     pub fd: i32,
     /// The set it goes to.
     pub set: i64,

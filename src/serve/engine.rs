@@ -97,11 +97,11 @@ impl Choose for Decider {
 /// The world thread's state.
 #[derive(Debug)]
 pub(super) struct Engine {
-    /// The process.
+    /// All that is simulated.
     pub world: World,
     /// Who makes its choices.
     pub decider: Decider,
-    /// Its real files.
+    /// What the host files of the world stand for on this machine.
     pub images: Images,
     /// The sockets of its NBD server.
     pub nbd: NbdSockets,

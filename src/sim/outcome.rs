@@ -104,7 +104,7 @@ pub enum Outcome {
     Crash {
         /// The step that was under way.
         at: Option<StepAt>,
-        /// The message.
+        /// Of the panic, with its place in our source.
         message: String,
     },
     /// A replayed log did not fit.

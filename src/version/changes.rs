@@ -30,7 +30,7 @@ impl Area {
     pub const ALL: [Area; 7] =
         [Area::Commands, Area::Arguments, Area::Fields, Area::Texts, Area::Order, Area::Pauses, Area::Console];
 
-    /// Its heading.
+    /// As `versions` prints it above the changes of the area.
     #[must_use]
     pub fn title(self) -> &'static str {
         match self {
@@ -68,9 +68,9 @@ impl Evidence {
 /// What is known of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChangeFacts {
-    /// The change.
+    /// By which the code asks whether this version has it.
     pub change: Change,
-    /// Its name.
+    /// As `versions` lists it.
     pub name: &'static str,
     /// The release in which it came.
     pub since: (u8, u8),

@@ -147,7 +147,7 @@ pub enum Qcow2Answer {
     Number(u64),
     /// A block status.
     Status(Qcow2Status),
-    /// It failed.
+    /// The request below ended with this error.
     Failed(Errno),
 }
 

@@ -51,7 +51,7 @@ pub enum Verdict {
     Allowed(&'static str),
     /// They differ.
     Differs {
-        /// The program.
+        /// What was carried out, to be saved and made small.
         plan: Plan,
         /// In what.
         differences: Vec<Differs>,
@@ -65,7 +65,7 @@ pub struct Program {
     pub name: String,
     /// Where it came from, if it was drawn.
     pub seed: Option<u64>,
-    /// The program.
+    /// Its images, arguments and steps.
     pub plan: Plan,
     /// When its client sends.
     pub pace: ClientPace,

@@ -19,7 +19,7 @@ use tool::Tool;
 /// What qemu-img printed, and how it ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ran {
-    /// The exit status.
+    /// 0 or 1; `compare` and `check` have more.
     pub status: u64,
     /// On standard output.
     pub out: String,

@@ -54,7 +54,7 @@ pub struct Aio {
     pub has_writer: bool,
     /// `co_queue_wakeup` of the running coroutine, above those of its callers; nobody's between steps.
     wakeups: Vec<CoId>,
-    /// The running coroutine.
+    /// `qemu_coroutine_self()`; `None` outside of coroutines.
     pub current: Option<CoId>,
     /// Orders are open and times are not: any request in flight may be done next, and only timers move the clock.
     pub order: bool,

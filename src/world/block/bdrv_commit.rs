@@ -60,7 +60,7 @@ pub enum CommitStage {
     SrcAttached,
     /// The graph is locked: the filter gets its node, or the image its filter, or its backing file again.
     SetBacking(NodeId, NodeId),
-    /// The filter is in place.
+    /// `commit_top_bs` stands between the image and its backing file.
     FilterInPlace,
     /// The backing file has its backend.
     BackingAttached,

@@ -69,7 +69,7 @@ impl Default for Exports {
 pub struct ExportedBitmap {
     /// The node that has it; it need not be the one that is exported.
     pub node: NodeId,
-    /// The bitmap.
+    /// `BdrvDirtyBitmap`, busy while it is exported.
     pub id: BitmapId,
     /// Clients ask for `qemu:dirty-bitmap:` and this.
     pub name: Arc<str>,
@@ -80,7 +80,7 @@ pub struct ExportedBitmap {
 pub struct BlockExport {
     /// Its name among exports.
     pub id: Arc<str>,
-    /// Its backend.
+    /// `BlockExport.blk`, by which requests of clients reach the node.
     pub blk: BackendId,
     /// References: the user's, and one of each client.
     pub refcount: u32,

@@ -55,7 +55,7 @@ pub struct SocketHost {
     real: bool,
     /// Negotiations there have no time limit.
     untimed: bool,
-    /// It is asked.
+    /// `nbd_server_start` has asked it to listen.
     asked: bool,
     /// What it answered.
     answer: Option<Result<(), Arc<str>>>,
@@ -71,7 +71,7 @@ pub enum ServerFrame {
     NbdServerBind(Box<NbdServerStart>),
     /// `nbd_server_free`
     NbdServerFree,
-    /// Its end.
+    /// The rest of it, when no connection is left.
     NbdServerFreed,
 }
 

@@ -18,7 +18,7 @@ use crate::world::value::Val;
 /// `NBDRequestData` with the request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Trip {
-    /// The client.
+    /// `NBDClient`: the connection that the reply goes to.
     pub conn: ConnId,
     /// What it asks.
     pub request: Request,

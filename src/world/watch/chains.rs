@@ -41,7 +41,7 @@ pub type Layer = (NodeId, Arc<str>, bool);
 pub struct ChainBegins {
     /// A mirror, commit or stream.
     pub job: JobId,
-    /// Its ID.
+    /// `job->id`
     pub id: Arc<str>,
     /// What it is.
     pub kind: ChainKind,

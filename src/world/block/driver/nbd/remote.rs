@@ -27,7 +27,7 @@ const TRIP: u64 = 100_000;
 /// A server's end of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Remote {
-    /// The negotiation.
+    /// Until the client has chosen an export, it gets what is read.
     handshake: Handshake,
     /// The client has chosen the export.
     chosen: bool,

@@ -20,7 +20,7 @@ use crate::world::value::{BlockStatus, Val};
 /// A request on its way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NbdRequest {
-    /// The node.
+    /// The nbd node whose connection it goes over.
     pub node: NodeId,
     /// What is asked.
     pub request: Request,
