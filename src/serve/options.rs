@@ -11,7 +11,7 @@ pub enum OptionMeaning {
     Lacking,
 }
 
-/// An option.
+/// One that QEMU 10.0.2 knows.
 #[derive(Clone, Copy, Debug)]
 pub struct KnownOption {
     /// Its name, without `-`.
