@@ -8,7 +8,7 @@
 )]
 
 use blockjob_sim::choice::Calm;
-use blockjob_sim::explore::{self, Atlas, Caps, Fingerprint, STATES, Start, Strategy, exhaust};
+use blockjob_sim::explore::{self, Atlas, Caps, Fingerprint, STATES, StartPoint, Strategy, exhaust};
 use blockjob_sim::scenario::{Plan, load};
 use blockjob_sim::sim::outcome::{Outcome, RunOptions};
 use blockjob_sim::trace::Level;
@@ -37,9 +37,9 @@ fn plan_of(file: &str) -> Plan {
     load(file, read).unwrap_or_else(|error| panic!("{error:?}")).expect("it has steps")
 }
 
-fn start_of(file: &str) -> Start {
+fn start_of(file: &str) -> StartPoint {
     let options = RunOptions { level: Some(Level::Client), check: true, ..RunOptions::default() };
-    Start::watched(&plan_of(file), &options).expect("it gets there")
+    StartPoint::watched(&plan_of(file), &options).expect("it gets there")
 }
 
 /// The race case from just before its transaction, with trace digest and all invariants, by each strategy.

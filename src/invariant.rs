@@ -119,13 +119,13 @@ pub const PAGES: [&str; 31] = [
 
 /// One of [`PAGES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Page(u8);
+pub struct FindingPage(u8);
 
-impl Page {
+impl FindingPage {
     /// The page of that name.
     #[must_use]
-    pub fn find(name: &str) -> Option<Page> {
-        PAGES.iter().position(|page| *page == name).and_then(|at| u8::try_from(at).ok()).map(Page)
+    pub fn find(name: &str) -> Option<FindingPage> {
+        PAGES.iter().position(|page| *page == name).and_then(|at| u8::try_from(at).ok()).map(FindingPage)
     }
 
     /// Its file name in `docs/findings`, without `.md`.
@@ -209,9 +209,9 @@ mod tests {
     #[test]
     fn pages_find_themselves() {
         for page in PAGES {
-            assert_eq!(Page::find(page).map(Page::name), Some(page));
+            assert_eq!(FindingPage::find(page).map(FindingPage::name), Some(page));
         }
-        assert_eq!(Page::find("no-such-page"), None);
+        assert_eq!(FindingPage::find("no-such-page"), None);
     }
 
     #[test]

@@ -267,25 +267,25 @@ impl FromStr for Quirk {
 
 /// Why an invariant does not hold, where that is known to be QEMU 10.0.2's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Known {
+pub enum KnownCause {
     /// A bug that can be switched off.
     Quirk(Quirk),
     /// What this page of `docs/findings` describes.
     Page(&'static str),
 }
 
-impl fmt::Display for Known {
+impl fmt::Display for KnownCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Known::Quirk(quirk) => quirk.fmt(f),
-            Known::Page(page) => f.write_str(page),
+            KnownCause::Quirk(quirk) => quirk.fmt(f),
+            KnownCause::Page(page) => f.write_str(page),
         }
     }
 }
 
-impl From<Quirk> for Known {
-    fn from(quirk: Quirk) -> Known {
-        Known::Quirk(quirk)
+impl From<Quirk> for KnownCause {
+    fn from(quirk: Quirk) -> KnownCause {
+        KnownCause::Quirk(quirk)
     }
 }
 

@@ -9,7 +9,7 @@
 
 mod common;
 
-use blockjob_sim::explore::{self, Atlas, Start, Strategy};
+use blockjob_sim::explore::{self, Atlas, StartPoint, Strategy};
 use blockjob_sim::sim::outcome::RunOptions;
 use blockjob_sim::trace::Level;
 use common::{in_threads, path, plan_of};
@@ -23,7 +23,7 @@ fn compare(file: &str, seeds: u64) {
     let Some(plan) = plan_of(file) else { return };
     let options = RunOptions { level: Some(Level::Client), check: true, ..RunOptions::default() };
     // Some scenarios are over before they get anywhere, on purpose.
-    let Ok(start) = Start::watched(&plan, &options) else { return };
+    let Ok(start) = StartPoint::watched(&plan, &options) else { return };
     for room in ROOMS {
         let mut atlas = Atlas::new(&start, room);
         for seed in 0..seeds {

@@ -17,7 +17,7 @@ mod harness;
 use blockjob_sim::base::Json;
 use blockjob_sim::base::time;
 use blockjob_sim::render::html;
-use blockjob_sim::render::read::{RecKind, Source};
+use blockjob_sim::render::read::{RecKind, ShownRun};
 use blockjob_sim::trace::{Level, canonical};
 use common::{case, path, run};
 use harness::{Tool, needing, trials};
@@ -273,10 +273,10 @@ fn from_base64(text: &str) -> Vec<u8> {
     out
 }
 
-fn race(seed: Option<u64>) -> Source {
+fn race(seed: Option<u64>) -> ShownRun {
     let plan = case("transaction-failure-race");
     let schedule = seed.map_or("calm".to_owned(), |seed| format!("seed {seed}"));
-    let mut source = Source::of_trace("transaction-failure-race", &schedule, &run(&plan, seed, Level::Io).trace);
+    let mut source = ShownRun::of_trace("transaction-failure-race", &schedule, &run(&plan, seed, Level::Io).trace);
     source.outcome = Some("passed".to_owned());
     source
 }
@@ -395,7 +395,7 @@ fn a_hundred_thousand_records_stay_usable() {
     let mut browser = Browser::start(chromium());
     // A long run, made from a short one: it happens again and again.
     let one = race(None);
-    let mut long = Source { title: "long".to_owned(), ..Source::default() };
+    let mut long = ShownRun { title: "long".to_owned(), ..ShownRun::default() };
     let end = one.records.last().unwrap().time - time::Instant::START;
     for round in 0.. {
         if long.records.len() >= 100_000 {

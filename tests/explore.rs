@@ -11,7 +11,7 @@ mod common;
 
 use blockjob_sim::choice::{ChoiceLog, ChoicePoint, Choose, Chooser, MODE_FAULTS, MODE_ORDER, Replay, ReplayMode};
 use blockjob_sim::explore::{
-    self, Caps, Count, Exhausted, Search, Start, Strategy, TraceDigest, exhaust, exhaust_in, listed, off_script,
+    self, Caps, Count, Exhausted, Search, StartPoint, Strategy, TraceDigest, exhaust, exhaust_in, listed, off_script,
 };
 use blockjob_sim::sim;
 use blockjob_sim::sim::outcome::{Outcome, RunOptions};
@@ -44,9 +44,9 @@ fn cases_pass_under_every_strategy_and_replay() {
 const SMALL: &str = "tests/data/explore/query-during-backup.yaml";
 
 /// Where a scenario is explored from.
-fn start_of(file: &str) -> Start {
+fn start_of(file: &str) -> StartPoint {
     let options = RunOptions { level: Some(Level::Client), check: true, ..RunOptions::default() };
-    Start::watched(&plan_of(file).expect("a scenario"), &options).expect("it gets there")
+    StartPoint::watched(&plan_of(file).expect("a scenario"), &options).expect("it gets there")
 }
 
 /// All that a client can see when latencies are drawn is among what the exhaustive search finds.

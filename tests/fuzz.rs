@@ -198,11 +198,11 @@ fn checks_in_a_few_lines() {
 /// Whoever stops a campaign does not wait for the end of a block.
 #[test]
 fn a_block_ends_when_nobody_wants_the_rest() {
-    use blockjob_sim::explore::{Campaign, Source, Worker};
+    use blockjob_sim::explore::{Campaign, CampaignSource, Worker};
     use blockjob_sim::sim::outcome::RunOptions;
     use std::sync::Arc;
     let campaign = Arc::new(Campaign::seeds(&[Strategy::Walk], 0, 1_000));
-    let source = Arc::new(Source::Generated(Box::new(|seed| blockjob_sim::generate::scenario(seed).plan)));
+    let source = Arc::new(CampaignSource::Generated(Box::new(|seed| blockjob_sim::generate::scenario(seed).plan)));
     let mut worker = Worker::new(campaign, source, RunOptions::default());
     let mut made = 0;
     let block = worker.block(0, 0, 1_000, &mut |_| {

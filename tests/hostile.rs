@@ -357,7 +357,8 @@ fn failure_files() {
 #[test]
 fn campaign_files() {
     let campaign = Campaign::ladder(10, 1_000);
-    let head = serde_json::to_string(&saved::Head::new("x.yaml".into(), String::new(), &campaign)).expect("JSON");
+    let head =
+        serde_json::to_string(&saved::CampaignHead::new("x.yaml".into(), String::new(), &campaign)).expect("JSON");
     let block = |stage, number, beyond| {
         let block = Block { stage, number, runs: 7, schedules: vec![1, number], beyond, ..Block::default() };
         serde_json::to_string(&block).expect("JSON")
@@ -365,7 +366,7 @@ fn campaign_files() {
     let lines =
         [head, block(0, 0, false), block(1, 0, false), block(1, 1, true), block(2, 0, false), block(2, 1, true)];
     fuzz("campaign", 10_000, &[lines.join("\n")], &mut |_, text| {
-        let Ok(saved::Saved { head, mut blocks, .. }) = saved::read("c", text) else { return };
+        let Ok(saved::SavedCampaign { head, mut blocks, .. }) = saved::read("c", text) else { return };
         let mut tally = Tally::new(Arc::new(head.campaign));
         while tally.over.is_none()
             && let Some(block) = blocks.remove(&tally.next())

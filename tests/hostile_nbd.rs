@@ -20,7 +20,8 @@ use blockjob_sim::choice::Calm;
 use blockjob_sim::host::HostFiles;
 use blockjob_sim::nbd::Extents;
 use blockjob_sim::nbd::{
-    Handshake, Header, Mode, Offer, Step, chunk_done, chunk_error, chunk_hole, chunk_read, chunk_status, cmd, simple,
+    Handshake, HandshakeStep, Header, NbdMode, Offer, chunk_done, chunk_error, chunk_hole, chunk_read, chunk_status,
+    cmd, simple,
 };
 use blockjob_sim::qmp::json::parse_one;
 use blockjob_sim::world::World;
@@ -241,12 +242,12 @@ impl Server {
         while !self.chosen {
             let mut out = Vec::new();
             match self.handshake.step(&self.input, std::slice::from_ref(&offer), &mut out) {
-                Step::Went(n) => drop(self.input.drain(..n)),
-                Step::Chosen(n, _) => {
+                HandshakeStep::Went(n) => drop(self.input.drain(..n)),
+                HandshakeStep::Chosen(n, _) => {
                     self.input.drain(..n);
                     self.chosen = true;
                 }
-                Step::More | Step::Ends(_) => {
+                HandshakeStep::More | HandshakeStep::Ends(_) => {
                     answers.push(out);
                     return answers;
                 }
@@ -262,7 +263,7 @@ impl Server {
             }
             self.input.drain(..Header::len(mode) + payload);
             if random.one_in(6) {
-                answers.push(chunk_error(mode.max(Mode::Structured), &request, Errno::EIO, "no"));
+                answers.push(chunk_error(mode.max(NbdMode::Structured), &request, Errno::EIO, "no"));
                 continue;
             }
             answers.push(match request.kind {
@@ -281,7 +282,7 @@ impl Server {
                     chunk_status(mode, &request, 0, &extents, true)
                 }
                 cmd::DISC => Vec::new(),
-                _ if mode == Mode::Extended => chunk_done(mode, &request),
+                _ if mode == NbdMode::Extended => chunk_done(mode, &request),
                 _ => simple(&request, None),
             });
         }

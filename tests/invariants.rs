@@ -11,7 +11,7 @@ mod common;
 
 use blockjob_sim::check::{JUDGED, WATCHED};
 use blockjob_sim::invariant::{Invariant, PAGES};
-use blockjob_sim::quirk::{Known, Quirks};
+use blockjob_sim::quirk::{KnownCause, Quirks};
 use blockjob_sim::scenario::Plan;
 use blockjob_sim::scenario::plan::Schedule;
 use blockjob_sim::sim;
@@ -73,7 +73,11 @@ fn what_is_known_of_qemu_is_named() {
     for (name, page) in met {
         let run = checked(&plan_of(&format!("sim-scenarios/{name}.yaml")).expect("steps"), None);
         assert_eq!(run.outcome, Outcome::Passed, "{name}");
-        assert!(run.findings.iter().any(|finding| finding.known == Known::Page(page)), "{name}: {:?}", run.findings);
+        assert!(
+            run.findings.iter().any(|finding| finding.known == KnownCause::Page(page)),
+            "{name}: {:?}",
+            run.findings
+        );
     }
 }
 

@@ -15,7 +15,7 @@ mod common;
 mod harness;
 
 use blockjob_sim::choice::Calm;
-use blockjob_sim::explore::{self, Caps, PORTFOLIO, Start, Strategy, exhaust};
+use blockjob_sim::explore::{self, Caps, PORTFOLIO, StartPoint, Strategy, exhaust};
 use blockjob_sim::generate;
 use blockjob_sim::invariant::Invariant;
 use blockjob_sim::quirk::{Origin, Quirk, QuirkInfo, Quirks, TABLE};
@@ -134,7 +134,7 @@ fn passes_in_every_schedule(about: &QuirkInfo) {
         return;
     }
     let options = RunOptions { level: Some(Level::Client), quirks: off(about), check: true, ..RunOptions::default() };
-    let start = Start::watched(&plan(about), &options).expect("it starts");
+    let start = StartPoint::watched(&plan(about), &options).expect("it starts");
     let found = exhaust(&start, Caps { states: STATES, ..Caps::default() });
     assert!(found.proved(), "{} states, capped {:?}, ends {:?}", found.states, found.capped, found.ends);
 }
@@ -195,7 +195,7 @@ fn the_ladder_finds_the_race_of_2016_at_once() {
     });
     assert!(median(ladder.clone()) <= 20, "the ladder: {}", median(ladder));
     let options = RunOptions { level: Some(Level::Client), quirks, check: true, ..RunOptions::default() };
-    let start = Start::watched(&plan, &options).expect("it starts");
+    let start = StartPoint::watched(&plan, &options).expect("it starts");
     let alone = in_threads(&firsts, |first| {
         let turn = |run: u64| PORTFOLIO[(run % PORTFOLIO.len() as u64) as usize];
         let broken = |run: &u64| {

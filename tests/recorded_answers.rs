@@ -4,7 +4,7 @@
 use blockjob_sim::base::Json;
 use blockjob_sim::qmp::device_properties::{DISK_MODELS, DISK_PROPERTIES};
 use blockjob_sim::qmp::names::{COMMANDS, COROUTINE_COMMANDS, OOB_COMMANDS, is_device_model};
-use blockjob_sim::qmp::recorded::{self, ANSWERED, DEADLY_TYPES, Expansion, Of};
+use blockjob_sim::qmp::recorded::{self, ANSWERED, DEADLY_TYPES, Expansion, PropertiesOf};
 use blockjob_sim::qmp::types::machine::CAPABILITIES;
 use blockjob_sim::qmp::types::{Driver, ObjectType};
 use blockjob_sim::qmp::visit::QapiEnum;
@@ -144,10 +144,10 @@ fn enums_are_those_of_the_schema() {
 #[test]
 fn disks_have_the_properties_that_are_not_looked_up() {
     for model in DISK_MODELS {
-        let all = recorded::properties(Of::Device, model).expect("it is a device");
+        let all = recorded::properties(PropertiesOf::Device, model).expect("it is a device");
         for (name, kind) in DISK_PROPERTIES {
             // Boot order is set by the instance: it is in the list of all properties.
-            let objects = recorded::properties(Of::Object, model).expect("it is a type");
+            let objects = recorded::properties(PropertiesOf::Object, model).expect("it is a type");
             let found = all.iter().chain(&objects).find(|info| text(info, "name") == name);
             assert_eq!(found.map(|info| text(info, "type")), Some(kind), "{model}.{name}");
         }
@@ -159,10 +159,10 @@ fn device_models_are_types() {
     let types = recorded::answer(Version::default(), "qom-list-types").expect("recorded").expect("an answer");
     let names: BTreeSet<&str> = types.as_list().expect("a list").iter().map(|info| text(info, "name")).collect();
     for name in names.iter().filter(|name| is_device_model(name)) {
-        assert!(recorded::properties(Of::Device, name).is_some(), "{name} has properties");
+        assert!(recorded::properties(PropertiesOf::Device, name).is_some(), "{name} has properties");
     }
     for name in &names {
-        let listed = recorded::properties(Of::Object, name).is_some();
+        let listed = recorded::properties(PropertiesOf::Object, name).is_some();
         assert_eq!(listed, !DEADLY_TYPES.contains(name), "{name}");
     }
 }

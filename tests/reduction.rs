@@ -12,7 +12,7 @@
 mod common;
 
 use blockjob_sim::choice::MODE_ORDER;
-use blockjob_sim::explore::{Caps, Exhausted, Mistake, Reduction, Search, Start};
+use blockjob_sim::explore::{Caps, Exhausted, Mistake, Reduction, Search, StartPoint};
 use blockjob_sim::generate::{self, Options};
 use blockjob_sim::quirk::{Origin, Quirks, TABLE};
 use blockjob_sim::scenario::Plan;
@@ -33,7 +33,7 @@ fn verdict(found: &Exhausted) -> Verdict {
 }
 
 /// A search of all orders, or of some; nothing if there are too many states, or the search says that orders mattered after all.
-fn search(start: &Start, reduction: Reduction, states: usize) -> Option<Exhausted> {
+fn search(start: &StartPoint, reduction: Reduction, states: usize) -> Option<Exhausted> {
     let caps = Caps { states, ..Caps::default() };
     let search = Search::reduced(&start.sim, MODE_ORDER, caps, 1, reduction);
     let parts = vec![search.work()];
@@ -54,7 +54,7 @@ struct Tried {
 
 fn compare(plan: &Plan, quirks: Quirks, reduction: Reduction, states: usize) -> Tried {
     let options = RunOptions { quirks, check: true, ..RunOptions::default() };
-    let Ok(start) = Start::of(plan, &options) else { return Tried::default() };
+    let Ok(start) = StartPoint::of(plan, &options) else { return Tried::default() };
     let Some(plain) = search(&start, Reduction::None, states) else { return Tried::default() };
     let Some(reduced) = search(&start, reduction, states) else { return Tried { decided: 1, ..Tried::default() } };
     let differ = verdict(&plain) != verdict(&reduced);
@@ -272,7 +272,7 @@ fn large_scenarios_are_proved() {
     in_threads(&files, |file| {
         let plan = plan_of(file).expect("it has steps");
         let options = RunOptions { check: true, ..RunOptions::default() };
-        let start = Start::of(&plan, &options).expect("it comes to where exploring starts");
+        let start = StartPoint::of(&plan, &options).expect("it comes to where exploring starts");
         // Two jobs that copy beside each other, of which one fails.
         let states = if file.ends_with("/transaction-failure.yaml") { 300_000 } else { SMALL };
         let found = search(&start, Reduction::Alike, states).unwrap_or_else(|| panic!("{file}: too many states"));

@@ -13,7 +13,7 @@ use blockjob_sim::base::Json;
 use blockjob_sim::choice::{Chooser, Replay, ReplayMode};
 use blockjob_sim::debug::{Debugger, Goal, View};
 use blockjob_sim::render::model::Model;
-use blockjob_sim::render::read::{RecKind, Source};
+use blockjob_sim::render::read::{RecKind, ShownRun};
 use blockjob_sim::render::{html, mermaid, perfetto, svg, term};
 use blockjob_sim::sim::outcome::RunOptions;
 use blockjob_sim::trace::jsonl::{self, Header};
@@ -26,8 +26,8 @@ use std::sync::Arc;
 
 const RACE: &str = "transaction-failure-race";
 
-fn source(name: &str, seed: Option<u64>) -> Source {
-    Source::of_trace(name, "calm", &run(&case(name), seed, Level::Io).trace)
+fn source(name: &str, seed: Option<u64>) -> ShownRun {
+    ShownRun::of_trace(name, "calm", &run(&case(name), seed, Level::Io).trace)
 }
 
 /// Every element is closed, every attribute quoted, every entity known, and nothing stands outside of the root.
@@ -78,9 +78,9 @@ fn still_pictures_are_well_formed() {
         assert!(well_formed(&drawn) > 10, "{name}");
         assert_eq!(drawn, svg::draw(&source, &svg::Options::default()), "{name}: the same bytes");
     }
-    let mut hostile = Source { title: "<&\"\u{1}>".to_owned(), ..Source::default() };
+    let mut hostile = ShownRun { title: "<&\"\u{1}>".to_owned(), ..ShownRun::default() };
     well_formed(&svg::draw(&hostile, &svg::Options::default()));
-    hostile = Source::parse(
+    hostile = ShownRun::parse(
         "x",
         "{\"command\": {\"execute\": \"<b>&\\\"\\u0000\"}}\n{\"fault\": {}}\n{\"request\": {}}\n",
         0,
@@ -136,7 +136,7 @@ fn a_neighbour_is_aborted_by_the_job_that_failed() {
         let chooser = seed.map_or(Chooser::Calm, Chooser::seed);
         let options = RunOptions { level: Some(Level::Io), ..RunOptions::default() };
         let run = blockjob_sim::sim::run(&plan, chooser, &options);
-        let source = Source::of_trace("group", "", &run.trace);
+        let source = ShownRun::of_trace("group", "", &run.trace);
         let aborts = |id: &str| {
             let wanted =
                 |kind: &RecKind| matches!(kind, RecKind::Status { job, to, .. } if **job == *id && to == "aborting");
@@ -188,9 +188,9 @@ fn causes_come_before_what_they_lead_to() {
 fn a_file_gives_the_picture_of_its_run() {
     for name in [RACE, "incremental-pause"] {
         let trace = run(&case(name), None, Level::Io).trace;
-        let direct = Source::of_trace(name, "calm", &trace);
+        let direct = ShownRun::of_trace(name, "calm", &trace);
         let header = Header { scenario: name.into(), schedule: "calm".into(), level: Level::Io };
-        let read = Source::parse("file", &jsonl::to_string(&header, &trace, true), 0).unwrap();
+        let read = ShownRun::parse("file", &jsonl::to_string(&header, &trace, true), 0).unwrap();
         assert_eq!(read, direct);
     }
 }
@@ -223,21 +223,21 @@ fn what_is_in_flight_is_what_was_sent() {
 fn recordings_of_the_real_qemu_can_be_drawn() {
     for name in CASES {
         let text = fs::read_to_string(path(&format!("tests/data/qemu/iotest-124/{name}.jsonl"))).unwrap();
-        let read = Source::parse(name, &text, 0).unwrap();
+        let read = ShownRun::parse(name, &text, 0).unwrap();
         assert!(read.schedule.starts_with("QEMU 10"), "{name}: {}", read.schedule);
         well_formed(&svg::draw(&read, &svg::Options::default()));
         check_perfetto(&perfetto::draw(&read));
         check_mermaid(&mermaid::draw(&read, None));
-        let ours = Source::of_trace(name, "calm", &run(&case(name), None, Level::Client).trace);
-        let count = |source: &Source| Model::of(source).jobs.iter().map(|job| job.states.len()).sum::<usize>();
+        let ours = ShownRun::of_trace(name, "calm", &run(&case(name), None, Level::Client).trace);
+        let count = |source: &ShownRun| Model::of(source).jobs.iter().map(|job| job.states.len()).sum::<usize>();
         // The calm run is one of the recorded ones, not always the first.
-        let mut recorded = (0..12).filter_map(|nth| Source::parse(name, &text, nth).ok());
+        let mut recorded = (0..12).filter_map(|nth| ShownRun::parse(name, &text, nth).ok());
         assert!(recorded.any(|read| count(&read) == count(&ours)), "{name}: states seen by a client");
     }
-    let wrong = Source::parse("x", "{\"reply\": {}}\n", 1).unwrap_err();
+    let wrong = ShownRun::parse("x", "{\"reply\": {}}\n", 1).unwrap_err();
     assert_eq!(wrong.to_string(), "line 1: this file has 1 trace, and no number 2");
-    assert!(Source::parse("x", "{\"nonsense\": 1}", 0).is_err());
-    assert!(Source::parse("x", "no json", 0).is_err());
+    assert!(ShownRun::parse("x", "{\"nonsense\": 1}", 0).is_err());
+    assert!(ShownRun::parse("x", "no json", 0).is_err());
 }
 
 /// The rules of the trace-event format, as far as they concern the kinds of events that are written.
@@ -379,7 +379,7 @@ fn the_terminal_tells_it_too() {
     let plain = anstream::adapter::strip_str(&coloured).to_string();
     let lines = |text: &str| text.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>();
     assert_eq!(lines(&plain), lines(&text));
-    assert!(term::draw(&Source::default(), &options).contains("\n"));
+    assert!(term::draw(&ShownRun::default(), &options).contains("\n"));
 }
 
 #[test]
@@ -392,7 +392,7 @@ fn a_page_needs_nothing_from_outside() {
     let data = html::data_of(&page).expect("its data is JSON");
     let runs = data.get("runs").and_then(Json::as_list).expect("runs");
     assert_eq!(runs[0].get("line").and_then(Json::as_list).map(<[_]>::len), Some(a.records.len()));
-    let hostile = Source { title: "</script><b>".to_owned(), ..Source::default() };
+    let hostile = ShownRun { title: "</script><b>".to_owned(), ..ShownRun::default() };
     assert_eq!(html::draw(&hostile, None, None).matches("</script>").count(), 2);
 }
 

@@ -12,7 +12,7 @@ mod common;
 use blockjob_sim::base::Json;
 use blockjob_sim::base::errno::Errno;
 use blockjob_sim::base::time::{Instant, Span};
-use blockjob_sim::choice::{ChoiceLog, Preemption, Preemptions, Who};
+use blockjob_sim::choice::{Addressee, ChoiceLog, Deviation, Deviations};
 use blockjob_sim::host::{DiskRates, Failing, HostChange, Request};
 use blockjob_sim::quirk;
 use blockjob_sim::scenario::nbd::{NbdAction, NbdAnswer, NbdStep, Replies};
@@ -253,9 +253,9 @@ fn host_change() -> impl Strategy<Value = HostChange> {
 }
 
 fn schedule() -> impl Strategy<Value = Schedule> {
-    let preemption = (word(), any::<u64>(), 1u32..9, 1u32..9).prop_map(|(file, offset, nth, pick)| Preemption {
+    let deviation = (word(), any::<u64>(), 1u32..9, 1u32..9).prop_map(|(file, offset, nth, pick)| Deviation {
         point: "complete-next",
-        subject: Who::Request { op: "write", file, offset },
+        subject: Addressee::Request { op: "write", file, offset },
         nth,
         pick,
     });
@@ -265,7 +265,7 @@ fn schedule() -> impl Strategy<Value = Schedule> {
         Just(Schedule::Calm),
         any::<u64>().prop_map(Schedule::Seed),
         Just(Schedule::Choices(Arc::new(log))),
-        prop::collection::vec(preemption, 0..4).prop_map(|list| Schedule::Preemptions(Arc::new(Preemptions { list }))),
+        prop::collection::vec(deviation, 0..4).prop_map(|list| Schedule::Deviations(Arc::new(Deviations { list }))),
     ]
 }
 

@@ -1,4 +1,4 @@
-//! Failures made small: how few preemptions are left, after how many runs.
+//! Failures made small: how few deviations are left, after how many runs.
 
 #![allow(
     clippy::disallowed_macros,
@@ -24,7 +24,7 @@ use std::fs;
 use std::process::Command;
 use std::sync::Arc;
 
-/// Preemptions that may be left.
+/// Deviations that may be left.
 const PREEMPTIONS: usize = 2;
 /// Runs until then.
 const RUNS: u32 = 50;
@@ -87,7 +87,7 @@ fn a_hasty_client_is_one_preemption_and_two_commands() {
         let run = sim::run(&plan, Chooser::Walk(Box::new(Walk::new(seed))), &options());
         let Some(failure) = Failure::of("hasty", &plan, "walk", Some(seed), &run) else { continue };
         let shrunk = shrink(&failure, MAX_RUNS).expect("it fails again");
-        assert_eq!(shrunk.preemptions.len(), 1, "seed {seed}\n{}", shrunk.to_yaml());
+        assert_eq!(shrunk.deviations.len(), 1, "seed {seed}\n{}", shrunk.to_yaml());
         assert!(shrunk.schedule_runs <= RUNS, "seed {seed}: {} runs", shrunk.schedule_runs);
         assert!(shrunk.plan.steps.len() <= 2, "seed {seed}\n{}", shrunk.to_yaml());
         assert!(shrunk.plan.args.len() <= 4 && shrunk.plan.files.len() <= 3, "seed {seed}\n{}", shrunk.to_yaml());
@@ -114,9 +114,9 @@ fn races_of_the_museum_are_two_preemptions_at_most() {
         // What is bounded is the schedule; how far the scenario shrinks is up to the runs.
         let shrunk = shrink(&failure, 120).unwrap_or_else(|error| panic!("{name}: {error}"));
         fails_again(&shrunk);
-        let fits = shrunk.preemptions.len() <= PREEMPTIONS && shrunk.schedule_runs <= RUNS;
-        let (before, after) = (shrunk.before.preemptions, shrunk.preemptions.len());
-        (fits, format!("{}: {before} -> {after} preemptions in {} runs", about.name, shrunk.schedule_runs))
+        let fits = shrunk.deviations.len() <= PREEMPTIONS && shrunk.schedule_runs <= RUNS;
+        let (before, after) = (shrunk.before.deviations, shrunk.deviations.len());
+        (fits, format!("{}: {before} -> {after} deviations in {} runs", about.name, shrunk.schedule_runs))
     });
     assert!(told.len() >= 12);
     let wrong: Vec<&String> = told.iter().filter(|(fits, _)| !fits).map(|(_, line)| line).collect();
@@ -140,7 +140,7 @@ fn what_exploring_finds_becomes_small() {
         let run = sim::run(&plan, chooser, &options());
         let failure = Failure::of("hasty", &plan, "explored", found.seed, &run).expect("it fails again");
         let shrunk = shrink(&failure, MAX_RUNS).expect("it fails again");
-        assert_eq!(shrunk.preemptions.len(), 1, "{strategy:?}\n{}", shrunk.to_yaml());
+        assert_eq!(shrunk.deviations.len(), 1, "{strategy:?}\n{}", shrunk.to_yaml());
         assert!(shrunk.schedule_runs <= RUNS && shrunk.plan.steps.len() <= 2, "{strategy:?}\n{}", shrunk.to_yaml());
         fails_again(&shrunk);
     }
@@ -214,7 +214,7 @@ steps:
     let failure = found("cancel", &parse(text), 200).expect("a seed fails");
     let shrunk = shrink(&failure, MAX_RUNS).expect("it comes about again");
     assert_eq!(shrunk.after.steps, 2, "{}", shrunk.to_yaml());
-    assert!(shrunk.after.preemptions > 0 && shrunk.to_yaml().contains("speed: "), "{}", shrunk.to_yaml());
+    assert!(shrunk.after.deviations > 0 && shrunk.to_yaml().contains("speed: "), "{}", shrunk.to_yaml());
     fails_again(&shrunk);
     let calm = Plan { schedule: Schedule::Calm, ..shrunk.plan.clone() };
     assert_eq!(sim::run(&calm, sim::chooser(&calm.schedule), &options()).outcome, Outcome::Passed, "it is a race");

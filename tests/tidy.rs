@@ -461,3 +461,102 @@ fn nothing_else_stands_at_the_top() {
     let strays = names.filter(|name| !name.starts_with('.') && !allowed.contains(name));
     complain(&strays.map(str::to_owned).collect());
 }
+
+/// The name of a type that a line declares for others than its own module and that module's parent.
+fn declared_type(line: &str) -> Option<&str> {
+    let rest = line.trim_start().strip_prefix("pub ").or_else(|| line.trim_start().strip_prefix("pub(crate) "))?;
+    let rest = ["struct ", "enum ", "trait ", "union "].iter().find_map(|word| rest.strip_prefix(word))?;
+    rest.split(|c: char| !c.is_alphanumeric()).next()
+}
+
+#[test]
+fn types_have_a_subject() {
+    let (mut problems, mut used) = (BTreeSet::new(), BTreeSet::new());
+    for source in sources() {
+        for name in source.code.iter().filter_map(|line| declared_type(line)) {
+            if !NO_SUBJECT.contains(&name) {
+                continue;
+            }
+            match SUBJECT_IS_CLEAR.iter().position(|(path, known, _)| *path == source.path && *known == name) {
+                Some(at) => _ = used.insert(at),
+                None => _ = problems.insert(format!("{}: `{name}` of what?", source.path)),
+            }
+        }
+    }
+    for (at, (path, name, _)) in SUBJECT_IS_CLEAR.iter().enumerate() {
+        if !used.contains(&at) {
+            problems.insert(format!("{path}: has no `{name}`, and needs no exception"));
+        }
+    }
+    complain(&problems);
+}
+
+/// The words of a text in small letters, without articles and the `s` of a plural. `FileLength`, `file_length` and "file length" are alike.
+fn plain_words(text: &str) -> BTreeSet<String> {
+    let mut spaced = String::new();
+    let mut small = false;
+    for c in text.chars() {
+        if c.is_uppercase() && small {
+            spaced.push(' ');
+        }
+        small = c.is_lowercase() || c.is_numeric();
+        spaced.extend(c.to_lowercase());
+    }
+    let words = spaced.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    let said = words.filter(|word| !["a", "an", "the", "its", "it", "of", "is", "that", "this", "are"].contains(word));
+    said.map(|word| word.trim_end_matches('s').to_owned()).collect()
+}
+
+/// The name of the item that a line begins: a function, a type, a field, a variant.
+fn declared_name(line: &str) -> &str {
+    let mut rest = line.trim_start();
+    if let Some(behind) = rest.strip_prefix("pub") {
+        let behind = behind.strip_prefix('(').and_then(|of| of.split_once(')')).map_or(behind, |(_, behind)| behind);
+        rest = behind.trim_start();
+    }
+    for word in ["const ", "async ", "fn ", "struct ", "enum ", "trait ", "type ", "static ", "mod "] {
+        rest = rest.strip_prefix(word).unwrap_or(rest);
+    }
+    rest.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap_or_default()
+}
+
+/// Lines whose comment says nothing that the name below it does not say. Help texts of options are written for those who do not see the
+/// name: `src/cli` is free.
+fn repeated_names(text: &str) -> Vec<usize> {
+    let lines: Vec<&str> = text.lines().collect();
+    let is_doc = |line: &str| line.trim_start().starts_with("///");
+    let mut found = Vec::new();
+    for at in 0..lines.len() {
+        let alone = is_doc(lines[at]) && !(at > 0 && is_doc(lines[at - 1]));
+        let Some(mut next) = lines.get(at + 1).copied().filter(|next| alone && !is_doc(next)) else { continue };
+        if let Some(item) = lines[at + 1..].iter().find(|line| !line.trim_start().starts_with("#[")) {
+            next = item;
+        }
+        let said = plain_words(lines[at]);
+        if !lines[at].contains('`') && !said.is_empty() && said.is_subset(&plain_words(declared_name(next))) {
+            found.push(at + 1);
+        }
+    }
+    found
+}
+
+#[test]
+fn comments_say_more_than_the_name() {
+    let mut problems = BTreeSet::new();
+    for source in sources().iter().filter(|source| !source.path.starts_with("src/cli")) {
+        problems.extend(
+            repeated_names(&source.text).iter().map(|line| format!("{}:{line}: repeats the name", source.path)),
+        );
+    }
+    complain(&problems);
+}
+
+#[test]
+fn a_comment_that_repeats_a_name_is_seen() {
+    let repeats = "/// The length of a file.\n#[must_use]\npub(crate) fn file_length() {}\n    /// Its name.\n    pub name: u32,\n";
+    assert_eq!(repeated_names(repeats), [1, 4]);
+    let says = "/// In bytes.\npub len: u64,\n/// Flags.\n///\n/// More.\npub flags: u8,\n/// `name`\npub name: u8,\n";
+    assert_eq!(repeated_names(says), [] as [usize; 0]);
+    assert_eq!(declared_type("    pub(crate) enum Mode {"), Some("Mode"));
+    assert_eq!(declared_type("pub(super) struct Part;"), None);
+}

@@ -11,7 +11,7 @@ use blockjob_sim::base::time::Instant;
 use blockjob_sim::base::{Errno, Json};
 use blockjob_sim::trace::compare::{ClientLine, client_lines, first_difference};
 use blockjob_sim::trace::jsonl::{self, Header, parse_client};
-use blockjob_sim::trace::{Level, Note, RecordKind, RequestPhase, Trace, TxnPhase, canonical, text};
+use blockjob_sim::trace::{Level, RecordKind, RequestPhase, ScenarioNote, Trace, TxnPhase, canonical, text};
 use proptest::prelude::*;
 
 /// A trace with a record of each kind.
@@ -31,7 +31,7 @@ fn one_of_each() -> Trace {
         phase,
     };
     let records = vec![
-        RecordKind::Note(Note { what: "mark", text: "start".into() }),
+        RecordKind::Note(ScenarioNote { what: "mark", text: "start".into() }),
         RecordKind::Command(json(
             r#"{"execute": "drive-backup", "arguments": {"job-id": "j0", "device": "drive0", "sync": "full"}}"#,
         )),

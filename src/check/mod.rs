@@ -11,7 +11,7 @@ mod process;
 
 use crate::base::Digest;
 use crate::invariant::{Broken, Invariant};
-use crate::quirk::Known;
+use crate::quirk::KnownCause;
 use crate::world::World;
 use crate::world::watch::feed::Seen;
 use crate::world::watch::kinds::SeenKinds;
@@ -74,7 +74,7 @@ macro_rules! watchers {
                 if chain::Chains::HEARS.has(kind)
                     && let Some(wrong) = self.chains.see(seen, world)
                 {
-                    if matches!(wrong.known, Some(Known::Page(_))) {
+                    if matches!(wrong.known, Some(KnownCause::Page(_))) {
                         // What disks read as has changed by no write.
                         (self.bitmap_covers, self.last_write) = Default::default();
                         self.backup_content = Default::default();
@@ -102,7 +102,7 @@ pub const JUDGED: [Invariant; 7] = {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Finding {
     /// The quirk it is, or the page that describes it.
-    pub known: Known,
+    pub known: KnownCause,
     /// What it broke first.
     pub broken: Broken,
 }
@@ -149,7 +149,7 @@ impl Checker {
 
     fn wrong(&mut self, wrong: chain::Wrong, world: &World) -> Result<(), Broken> {
         match wrong.known {
-            Some(Known::Quirk(quirk)) if world.quirks.counts(quirk) => Err(wrong.broken),
+            Some(KnownCause::Quirk(quirk)) if world.quirks.counts(quirk) => Err(wrong.broken),
             None => Err(wrong.broken),
             Some(known) => {
                 self.find(known, wrong.broken);
@@ -161,11 +161,11 @@ impl Checker {
     /// Notes it if it is a known defect of QEMU's: the run goes on then.
     fn finds(&mut self, broken: Broken) -> Result<(), Broken> {
         let Some(page) = broken.page else { return Err(broken) };
-        self.find(Known::Page(page), broken);
+        self.find(KnownCause::Page(page), broken);
         Ok(())
     }
 
-    fn find(&mut self, known: Known, broken: Broken) {
+    fn find(&mut self, known: KnownCause, broken: Broken) {
         if !self.findings.iter().any(|finding| finding.known == known) {
             self.findings.push(Finding { known, broken });
         }

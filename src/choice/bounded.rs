@@ -1,6 +1,6 @@
 //! Schedules with a bound: calm but for a few moments, drawn at random.
 //!
-//! A *preemption* is a choice other than the calm one. With a bound on preemptions each of the moments takes any other alternative; with
+//! A *deviation* is a choice other than the calm one. With a bound on deviations each of the moments takes any other alternative; with
 //! a bound on *delays* (Emmi and others, 2011) it takes the next one in calm order, so that the first is put back behind it.
 
 use super::even::Even;
@@ -19,9 +19,9 @@ pub struct Bounded {
 }
 
 impl Bounded {
-    /// The schedule of `seed` with up to `bound` preemptions.
+    /// The schedule of `seed` with up to `bound` deviations.
     #[must_use]
-    pub fn preemptions(bound: u32, seed: u64) -> Bounded {
+    pub fn deviations(bound: u32, seed: u64) -> Bounded {
         let mut stream = Stream::new(seed, Even::STREAM);
         // The length of a run is not known beforehand: a range of a drawn length.
         let range = 8 << stream.below(10);
@@ -33,7 +33,7 @@ impl Bounded {
     /// The schedule of `seed` with up to `bound` delays.
     #[must_use]
     pub fn delays(bound: u32, seed: u64) -> Bounded {
-        Bounded { delays: true, ..Bounded::preemptions(bound, seed) }
+        Bounded { delays: true, ..Bounded::deviations(bound, seed) }
     }
 
     /// The same with this answer to [`ChoicePoint::Mode`].
@@ -55,7 +55,7 @@ impl Choose for Bounded {
         let mut pick = 0;
         while self.moments.last().is_some_and(|at| *at <= self.made) {
             self.moments.pop();
-            // Two moments at one choice: a delay each, or one preemption.
+            // Two moments at one choice: a delay each, or one deviation.
             pick = match self.delays {
                 true => (pick + 1).min(among - 1),
                 false => 1 + self.stream.below(among - 1),
@@ -79,7 +79,7 @@ mod tests {
         let mut most = [0; 4];
         for bound in 0..4 {
             for seed in 0..300 {
-                let mut choose = Bounded::preemptions(bound, seed);
+                let mut choose = Bounded::deviations(bound, seed);
                 let picks: Vec<u32> = (0..100).map(|_| choose.choose(ChoicePoint::CompleteNext, 3)).collect();
                 let deviations = picks.iter().filter(|pick| **pick != 0).count();
                 most[bound as usize] = most[bound as usize].max(deviations);

@@ -21,7 +21,7 @@ pub use bytes::Bytes;
 pub use even::Even;
 pub use log::{Choice, ChoiceLog, LogError, Numbered};
 pub use pct::Pct;
-pub use preempt::{Preempt, Preemption, PreemptionError, PreemptionRecorder, Preemptions, REQUESTS, Who};
+pub use preempt::{Addressee, Deviate, Deviation, DeviationError, DeviationRecorder, Deviations, REQUESTS};
 pub use replay::{Divergence, Replay, ReplayMode};
 pub use stream::Stream;
 pub use urw::Urw;
@@ -199,9 +199,9 @@ impl Subject {
 /// Says of an alternative which task goes on with it.
 pub type Tasks<'a> = &'a dyn Fn(u32) -> Subject;
 /// Says of an alternative whom it is about.
-pub type WhoOf<'a> = &'a mut dyn FnMut(u32) -> Who;
+pub type AddresseeOf<'a> = &'a mut dyn FnMut(u32) -> Addressee;
 
-/// Who decides.
+/// Answers at choice points: a strategy, a list, a debugger.
 pub trait Choose {
     /// Picks one of `among` alternatives, counted from 0. Callers ask only when `among` is 2 or more; the answer is
     /// always below `among`.
@@ -210,14 +210,14 @@ pub trait Choose {
     /// The same for callers who can say whom an alternative is about. `about` is asked for alternatives from 1 on; where it
     /// is only a matter of how much of something, all of them have one subject. The answer of a chooser that does not look is
     /// that of [`choose`](Choose::choose).
-    fn choose_about(&mut self, point: ChoicePoint, among: u32, about: WhoOf<'_>) -> u32 {
+    fn choose_about(&mut self, point: ChoicePoint, among: u32, about: AddresseeOf<'_>) -> u32 {
         _ = about;
         self.choose(point, among)
     }
 
     /// The same, where the caller can say of each alternative, 0 included, which task goes on with it. Only strategies that look at
     /// tasks call `of`; the others answer as [`choose_about`](Choose::choose_about).
-    fn choose_of(&mut self, point: ChoicePoint, among: u32, of: Tasks<'_>, about: WhoOf<'_>) -> u32 {
+    fn choose_of(&mut self, point: ChoicePoint, among: u32, of: Tasks<'_>, about: AddresseeOf<'_>) -> u32 {
         _ = of;
         self.choose_about(point, among, about)
     }
@@ -252,11 +252,11 @@ impl<C: Choose + ?Sized> Choose for &mut C {
         (**self).choose(point, among)
     }
 
-    fn choose_about(&mut self, point: ChoicePoint, among: u32, about: WhoOf<'_>) -> u32 {
+    fn choose_about(&mut self, point: ChoicePoint, among: u32, about: AddresseeOf<'_>) -> u32 {
         (**self).choose_about(point, among, about)
     }
 
-    fn choose_of(&mut self, point: ChoicePoint, among: u32, of: Tasks<'_>, about: WhoOf<'_>) -> u32 {
+    fn choose_of(&mut self, point: ChoicePoint, among: u32, of: Tasks<'_>, about: AddresseeOf<'_>) -> u32 {
         (**self).choose_of(point, among, of, about)
     }
 
@@ -314,13 +314,13 @@ impl<C: Choose> Choose for Recorder<C> {
         pick
     }
 
-    fn choose_about(&mut self, point: ChoicePoint, among: u32, about: WhoOf<'_>) -> u32 {
+    fn choose_about(&mut self, point: ChoicePoint, among: u32, about: AddresseeOf<'_>) -> u32 {
         let pick = self.inner.choose_about(point, among, about);
         self.log.push(Choice { point, among, pick });
         pick
     }
 
-    fn choose_of(&mut self, point: ChoicePoint, among: u32, of: Tasks<'_>, about: WhoOf<'_>) -> u32 {
+    fn choose_of(&mut self, point: ChoicePoint, among: u32, of: Tasks<'_>, about: AddresseeOf<'_>) -> u32 {
         let pick = self.inner.choose_of(point, among, of, about);
         self.log.push(Choice { point, among, pick });
         pick
@@ -356,8 +356,8 @@ pub enum Chooser {
     Bounded(Box<Bounded>),
     /// [`Replay`].
     Replay(Replay),
-    /// [`Preempt`].
-    Preempt(Box<Preempt>),
+    /// [`Deviate`].
+    Preempt(Box<Deviate>),
     /// [`Bytes`].
     Bytes(Bytes),
 }
@@ -392,11 +392,11 @@ impl Choose for Chooser {
         each!(self, inner => inner.choose(point, among), 0)
     }
 
-    fn choose_about(&mut self, point: ChoicePoint, among: u32, about: WhoOf<'_>) -> u32 {
+    fn choose_about(&mut self, point: ChoicePoint, among: u32, about: AddresseeOf<'_>) -> u32 {
         each!(self, inner => inner.choose_about(point, among, about), 0)
     }
 
-    fn choose_of(&mut self, point: ChoicePoint, among: u32, of: Tasks<'_>, about: WhoOf<'_>) -> u32 {
+    fn choose_of(&mut self, point: ChoicePoint, among: u32, of: Tasks<'_>, about: AddresseeOf<'_>) -> u32 {
         each!(self, inner => inner.choose_of(point, among, of, about), 0)
     }
 

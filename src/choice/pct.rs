@@ -7,7 +7,7 @@
 
 use super::even::Even;
 use super::stream::Stream;
-use super::{ChoicePoint, Choose, MODE_ORDER, Subject, Tasks, WhoOf};
+use super::{AddresseeOf, ChoicePoint, Choose, MODE_ORDER, Subject, Tasks};
 
 /// Schedules by priorities with `depth - 1` change points.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -76,7 +76,7 @@ impl Choose for Pct {
         }
     }
 
-    fn choose_of(&mut self, point: ChoicePoint, among: u32, of: Tasks<'_>, _about: WhoOf<'_>) -> u32 {
+    fn choose_of(&mut self, point: ChoicePoint, among: u32, of: Tasks<'_>, _about: AddresseeOf<'_>) -> u32 {
         // When the client decides whether to send, it is up against whoever went on last.
         let last = Subject { task: self.last, left: 1 };
         let of = |i| if point == ChoicePoint::ClientSend && i == 0 { last } else { of(i) };
@@ -101,7 +101,7 @@ impl Choose for Pct {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Who;
+    use super::super::Addressee;
     use super::*;
 
     /// Two tasks of ten steps each; gives who went, step by step.
@@ -114,7 +114,7 @@ mod tests {
                 [_, 0] => 0,
                 _ => {
                     let of = |i: u32| Subject { task: Subject::job(i), left: left[i as usize] };
-                    choose.choose_of(ChoicePoint::CompleteNext, 2, &of, &mut |_| Who::Nobody) as usize
+                    choose.choose_of(ChoicePoint::CompleteNext, 2, &of, &mut |_| Addressee::Nobody) as usize
                 }
             };
             left[pick] -= 1;

@@ -1,7 +1,7 @@
-//! Schedules as lists of preemptions, each addressed by the progress of whom it is about.
+//! Schedules as lists of deviations, each addressed by the progress of whom it is about.
 //!
 //! A [`ChoiceLog`](super::ChoiceLog) counts all choices of a run, so that leaving one out shifts the meaning of those behind it. A
-//! [`Preemption`] counts only how often its own subject was offered at its kind of choice point: a list of them means the same
+//! [`Deviation`] counts only how often its own subject was offered at its kind of choice point: a list of them means the same
 //! after one was taken out, and can be read. What the list does not name is calm.
 //!
 //! ```text
@@ -13,7 +13,7 @@
 //! client-read step 7 #1 =2               two records are left unread then
 //! ```
 
-use super::{ChoicePoint, Choose, Divergence, ReplayMode, Tasks, WhoOf};
+use super::{AddresseeOf, ChoicePoint, Choose, Divergence, ReplayMode, Tasks};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 /// Whom an alternative is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Who {
+pub enum Addressee {
     /// Nobody that could be named.
     Nobody,
     /// A request to the host or to a null device.
@@ -39,35 +39,35 @@ pub enum Who {
     Step(u32),
 }
 
-/// What a request may do, in the words of [`Who::Request`].
+/// What a request may do, in the words of [`Addressee::Request`].
 pub const REQUESTS: &[&str] = &["read", "write", "zero", "discard", "flush", "truncate", "nothing"];
 
-impl fmt::Display for Who {
+impl fmt::Display for Addressee {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Who::Nobody => f.write_str("nobody"),
-            Who::Request { op, file, offset } => write!(f, "{op} {}@{offset}", escape(file)),
-            Who::Timer(job) => write!(f, "timer {}", escape(job)),
-            Who::Step(step) => write!(f, "step {}", u64::from(*step) + 1),
+            Addressee::Nobody => f.write_str("nobody"),
+            Addressee::Request { op, file, offset } => write!(f, "{op} {}@{offset}", escape(file)),
+            Addressee::Timer(job) => write!(f, "timer {}", escape(job)),
+            Addressee::Step(step) => write!(f, "step {}", u64::from(*step) + 1),
         }
     }
 }
 
-impl Who {
+impl Addressee {
     /// Reads the text form.
     #[must_use]
-    pub fn parse(text: &str) -> Option<Who> {
+    pub fn parse(text: &str) -> Option<Addressee> {
         if text == "nobody" {
-            return Some(Who::Nobody);
+            return Some(Addressee::Nobody);
         }
         let (word, rest) = text.split_once(' ')?;
         match word {
-            "timer" => Some(Who::Timer(unescape(rest)?.into())),
-            "step" => Some(Who::Step(rest.parse::<u32>().ok()?.checked_sub(1)?)),
+            "timer" => Some(Addressee::Timer(unescape(rest)?.into())),
+            "step" => Some(Addressee::Step(rest.parse::<u32>().ok()?.checked_sub(1)?)),
             _ => {
                 let op = REQUESTS.iter().find(|op| **op == word)?;
                 let (file, offset) = rest.rsplit_once('@')?;
-                Some(Who::Request { op, file: unescape(file)?.into(), offset: offset.parse().ok()? })
+                Some(Addressee::Request { op, file: unescape(file)?.into(), offset: offset.parse().ok()? })
             }
         }
     }
@@ -93,18 +93,18 @@ fn unescape(text: &str) -> Option<String> {
 
 /// A choice other than the calm one, and when it is made.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Preemption {
+pub struct Deviation {
     /// The kind of choice point, without its number of a node.
     pub point: &'static str,
     /// Whom it is about.
-    pub subject: Who,
+    pub subject: Addressee,
     /// How often the subject was offered at this kind of point, this time included; from 1.
     pub nth: u32,
     /// Which alternative is taken where the subject has several; 1 otherwise.
     pub pick: u32,
 }
 
-impl Preemption {
+impl Deviation {
     /// Whether it is about one alternative among others, and not about how much of something.
     #[must_use]
     pub fn names_an_alternative(&self) -> bool {
@@ -117,49 +117,48 @@ fn names_alternatives(point: &str) -> bool {
     matches!(point, "complete-next" | "work-next")
 }
 
-impl fmt::Display for Preemption {
+impl fmt::Display for Deviation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} #{}", self.point, self.subject, self.nth)?;
         if self.pick == 1 { Ok(()) } else { write!(f, " ={}", self.pick) }
     }
 }
 
-/// A schedule: these preemptions, and calm otherwise.
+/// A schedule: these deviations, and calm otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Preemptions {
+pub struct Deviations {
     /// In the order in which they were made.
-    pub list: Vec<Preemption>,
+    pub list: Vec<Deviation>,
 }
 
-impl fmt::Display for Preemptions {
+impl fmt::Display for Deviations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.list.iter().try_for_each(|preemption| writeln!(f, "{preemption}"))
+        self.list.iter().try_for_each(|deviation| writeln!(f, "{deviation}"))
     }
 }
 
-/// What is wrong with the text of a list of preemptions.
+/// What is wrong with the text of a list of deviations.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}`: {problem}")]
-pub struct PreemptionError {
+pub struct DeviationError {
     /// The entry at fault.
     pub text: String,
     /// What was expected.
     pub problem: &'static str,
 }
 
-impl FromStr for Preemptions {
-    type Err = PreemptionError;
+impl FromStr for Deviations {
+    type Err = DeviationError;
 
-    fn from_str(text: &str) -> Result<Self, PreemptionError> {
+    fn from_str(text: &str) -> Result<Self, DeviationError> {
         let entries = text.split(['\n', ',']).map(str::trim).filter(|entry| !entry.is_empty());
-        let read =
-            |entry: &str| preemption(entry).map_err(|problem| PreemptionError { text: entry.to_owned(), problem });
-        entries.map(read).collect::<Result<Vec<_>, _>>().map(|list| Preemptions { list })
+        let read = |entry: &str| deviation(entry).map_err(|problem| DeviationError { text: entry.to_owned(), problem });
+        entries.map(read).collect::<Result<Vec<_>, _>>().map(|list| Deviations { list })
     }
 }
 
 /// Reads `point subject #nth` or `point subject #nth =pick`.
-fn preemption(text: &str) -> Result<Preemption, &'static str> {
+fn deviation(text: &str) -> Result<Deviation, &'static str> {
     let (point, rest) = text.split_once(' ').ok_or("expected `point subject #nth`")?;
     let point = super::kinds().find(|(name, _)| *name == point).ok_or("no such choice point")?.0;
     let (subject, count) = rest.rsplit_once(" #").ok_or("expected `#nth` behind the subject")?;
@@ -169,14 +168,14 @@ fn preemption(text: &str) -> Result<Preemption, &'static str> {
     };
     let nth = nth.parse().ok().filter(|nth| *nth > 0).ok_or("expected a number from 1 behind `#`")?;
     let pick = pick.filter(|pick| *pick > 0).ok_or("expected a number from 1 behind `=`")?;
-    let subject = Who::parse(subject.trim()).ok_or("no such subject")?;
-    Ok(Preemption { point, subject, nth, pick })
+    let subject = Addressee::parse(subject.trim()).ok_or("no such subject")?;
+    Ok(Deviation { point, subject, nth, pick })
 }
 
-/// Makes the choices of a list of preemptions.
+/// Makes the choices of a list of deviations.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Preempt {
-    list: Arc<Preemptions>,
+pub struct Deviate {
+    list: Arc<Deviations>,
     mode: ReplayMode,
     /// How often the subject of each entry was offered, by the entry's place.
     seen: Vec<u32>,
@@ -187,12 +186,12 @@ pub struct Preempt {
     divergence: Option<Divergence>,
 }
 
-impl Preempt {
+impl Deviate {
     /// The schedule of `list`, from its start.
     #[must_use]
-    pub fn new(list: Arc<Preemptions>, mode: ReplayMode) -> Preempt {
+    pub fn new(list: Arc<Deviations>, mode: ReplayMode) -> Deviate {
         let entries = list.list.len();
-        Preempt { list, mode, seen: vec![0; entries], met: vec![false; entries], index: 0, divergence: None }
+        Deviate { list, mode, seen: vec![0; entries], met: vec![false; entries], index: 0, divergence: None }
     }
 
     /// What happens where the list does not fit.
@@ -201,12 +200,12 @@ impl Preempt {
         self.mode
     }
 
-    /// Preemptions that were carried out.
-    pub fn met(&self) -> impl Iterator<Item = &Preemption> {
-        self.list.list.iter().zip(&self.met).filter(|(_, met)| **met).map(|(preemption, _)| preemption)
+    /// Deviations that were carried out.
+    pub fn met(&self) -> impl Iterator<Item = &Deviation> {
+        self.list.list.iter().zip(&self.met).filter(|(_, met)| **met).map(|(deviation, _)| deviation)
     }
 
-    /// To be called when the run has ended: a preemption that could not be carried out is a divergence.
+    /// To be called when the run has ended: a deviation that could not be carried out is a divergence.
     pub fn finish(&mut self) {
         if let Some(at) = self.met.iter().position(|met| !met) {
             let missed = Some(self.list.list[at].to_string().into());
@@ -222,7 +221,7 @@ impl Preempt {
     }
 
     /// Counts `subject` at `point`; the pick of the entry whose turn has come.
-    fn offer(&mut self, point: &str, subject: &Who) -> Option<u32> {
+    fn offer(&mut self, point: &str, subject: &Addressee) -> Option<u32> {
         let mut pick = None;
         for (i, entry) in self.list.list.iter().enumerate() {
             if entry.point == point && entry.subject == *subject {
@@ -237,7 +236,7 @@ impl Preempt {
     }
 }
 
-impl Choose for Preempt {
+impl Choose for Deviate {
     fn wants_mode(&self) -> bool {
         self.list.list.iter().any(|entry| entry.point == ChoicePoint::Mode.name())
     }
@@ -247,10 +246,10 @@ impl Choose for Preempt {
     }
 
     fn choose(&mut self, point: ChoicePoint, among: u32) -> u32 {
-        self.choose_about(point, among, &mut |_| Who::Nobody)
+        self.choose_about(point, among, &mut |_| Addressee::Nobody)
     }
 
-    fn choose_about(&mut self, point: ChoicePoint, among: u32, about: &mut dyn FnMut(u32) -> Who) -> u32 {
+    fn choose_about(&mut self, point: ChoicePoint, among: u32, about: &mut dyn FnMut(u32) -> Addressee) -> u32 {
         self.index += 1;
         let name = point.name();
         if !self.list.list.iter().any(|entry| entry.point == name) {
@@ -271,40 +270,40 @@ impl Choose for Preempt {
     }
 }
 
-/// Writes down the choices of somebody else as preemptions.
+/// Writes down the choices of somebody else as deviations.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct PreemptionRecorder<C> {
+pub struct DeviationRecorder<C> {
     /// Who decides.
     pub inner: C,
     /// What was not calm so far.
-    pub list: Preemptions,
-    seen: BTreeMap<(&'static str, Who), u32>,
+    pub list: Deviations,
+    seen: BTreeMap<(&'static str, Addressee), u32>,
 }
 
-impl<C: Choose> PreemptionRecorder<C> {
+impl<C: Choose> DeviationRecorder<C> {
     /// A recorder with an empty list.
     pub fn new(inner: C) -> Self {
-        PreemptionRecorder { inner, list: Preemptions::default(), seen: BTreeMap::new() }
+        DeviationRecorder { inner, list: Deviations::default(), seen: BTreeMap::new() }
     }
 
-    fn offer(&mut self, point: &'static str, subject: Who) -> u32 {
+    fn offer(&mut self, point: &'static str, subject: Addressee) -> u32 {
         let seen = self.seen.entry((point, subject)).or_default();
         *seen += 1;
         *seen
     }
 }
 
-impl<C: Choose> Choose for PreemptionRecorder<C> {
+impl<C: Choose> Choose for DeviationRecorder<C> {
     fn choose(&mut self, point: ChoicePoint, among: u32) -> u32 {
-        self.choose_about(point, among, &mut |_| Who::Nobody)
+        self.choose_about(point, among, &mut |_| Addressee::Nobody)
     }
 
-    fn choose_about(&mut self, point: ChoicePoint, among: u32, about: &mut dyn FnMut(u32) -> Who) -> u32 {
+    fn choose_about(&mut self, point: ChoicePoint, among: u32, about: &mut dyn FnMut(u32) -> Addressee) -> u32 {
         let pick = self.inner.choose_about(point, among, about);
         self.note(point, among, pick, about)
     }
 
-    fn choose_of(&mut self, point: ChoicePoint, among: u32, of: Tasks<'_>, about: WhoOf<'_>) -> u32 {
+    fn choose_of(&mut self, point: ChoicePoint, among: u32, of: Tasks<'_>, about: AddresseeOf<'_>) -> u32 {
         let pick = self.inner.choose_of(point, among, of, about);
         self.note(point, among, pick, about)
     }
@@ -322,23 +321,23 @@ impl<C: Choose> Choose for PreemptionRecorder<C> {
     }
 }
 
-impl<C: Choose> PreemptionRecorder<C> {
+impl<C: Choose> DeviationRecorder<C> {
     /// Counts what was offered, and keeps what was not calm.
-    fn note(&mut self, point: ChoicePoint, among: u32, pick: u32, about: WhoOf<'_>) -> u32 {
+    fn note(&mut self, point: ChoicePoint, among: u32, pick: u32, about: AddresseeOf<'_>) -> u32 {
         let point = point.name();
         if names_alternatives(point) {
             for alternative in 1..among {
                 let subject = about(alternative);
                 let nth = self.offer(point, subject.clone());
                 if alternative == pick {
-                    self.list.list.push(Preemption { point, subject, nth, pick: 1 });
+                    self.list.list.push(Deviation { point, subject, nth, pick: 1 });
                 }
             }
         } else {
             let subject = about(1);
             let nth = self.offer(point, subject.clone());
             if pick > 0 {
-                self.list.list.push(Preemption { point, subject, nth, pick });
+                self.list.list.push(Deviation { point, subject, nth, pick });
             }
         }
         pick
@@ -353,13 +352,13 @@ mod tests {
 
     /// A run that asks about three requests, over and over; what it did.
     fn run(choose: &mut dyn Choose) -> Vec<u32> {
-        let request = |n: u32| Who::Request { op: "read", file: format!("f{n}").into(), offset: 512 };
+        let request = |n: u32| Addressee::Request { op: "read", file: format!("f{n}").into(), offset: 512 };
         let mut picks = Vec::new();
         for round in 0..20 {
             let among = 2 + round % 3;
             picks.push(choose.choose_about(ChoicePoint::CompleteNext, among, &mut |n| request(n + round % 2)));
             picks.push(choose.choose_about(ChoicePoint::Latency(round), 8, &mut |_| request(round % 2)));
-            picks.push(choose.choose_about(ChoicePoint::ClientSend, 2, &mut |_| Who::Step(round / 4)));
+            picks.push(choose.choose_about(ChoicePoint::ClientSend, 2, &mut |_| Addressee::Step(round / 4)));
         }
         picks
     }
@@ -367,11 +366,11 @@ mod tests {
     #[test]
     fn a_recorded_list_gives_the_same_run() {
         for seed in 0..50 {
-            let mut recorder = PreemptionRecorder::new(Walk::new(seed));
+            let mut recorder = DeviationRecorder::new(Walk::new(seed));
             let picks = run(&mut recorder);
-            let list: Preemptions = recorder.list.to_string().parse().expect("its own text");
+            let list: Deviations = recorder.list.to_string().parse().expect("its own text");
             assert_eq!(list, recorder.list);
-            let mut preempt = Preempt::new(Arc::new(list), ReplayMode::Strict);
+            let mut preempt = Deviate::new(Arc::new(list), ReplayMode::Strict);
             assert_eq!(run(&mut preempt), picks, "seed {seed}");
             preempt.finish();
             assert_eq!(preempt.first_difference(), None);
@@ -382,24 +381,24 @@ mod tests {
     #[test]
     fn a_list_wants_asked_what_it_answers() {
         let log: ChoiceLog = "@0 mode 1/4, @1 bh-order 1/2".parse().expect("a list of choices");
-        let mut recorder = PreemptionRecorder::new(Replay::new(Arc::new(log), ReplayMode::Strict));
+        let mut recorder = DeviationRecorder::new(Replay::new(Arc::new(log), ReplayMode::Strict));
         assert!(recorder.wants_mode() && !recorder.wants_bh_order());
         assert_eq!(recorder.choose(ChoicePoint::Mode, 4), 1);
         assert!(recorder.wants_bh_order());
         assert_eq!(recorder.choose(ChoicePoint::BhOrder, 2), 1);
-        let preempt = Preempt::new(Arc::new(recorder.list), ReplayMode::Strict);
+        let preempt = Deviate::new(Arc::new(recorder.list), ReplayMode::Strict);
         assert!(preempt.wants_mode() && preempt.wants_bh_order());
-        assert!(!Preempt::new(Arc::new(Preemptions::default()), ReplayMode::Strict).wants_bh_order());
+        assert!(!Deviate::new(Arc::new(Deviations::default()), ReplayMode::Strict).wants_bh_order());
     }
 
     #[test]
     fn leaving_one_out_does_not_shift_the_others() {
-        let mut recorder = PreemptionRecorder::new(Walk::even(3));
+        let mut recorder = DeviationRecorder::new(Walk::even(3));
         let picks = run(&mut recorder);
         for gone in 0..recorder.list.list.len() {
             let mut list = recorder.list.clone();
             list.list.remove(gone);
-            let again = run(&mut Preempt::new(Arc::new(list), ReplayMode::Strict));
+            let again = run(&mut Deviate::new(Arc::new(list), ReplayMode::Strict));
             let differ = again.iter().zip(&picks).filter(|(a, b)| a != b).count();
             assert_eq!(differ, 1, "without {}", recorder.list.list[gone]);
         }
@@ -407,8 +406,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_carried_out_is_named() {
-        let list: Preemptions = "client-send step 99 #1, latency read f0@512 #1 =9".parse().expect("a list");
-        let mut preempt = Preempt::new(Arc::new(list), ReplayMode::Strict);
+        let list: Deviations = "client-send step 99 #1, latency read f0@512 #1 =9".parse().expect("a list");
+        let mut preempt = Deviate::new(Arc::new(list), ReplayMode::Strict);
         assert_eq!(run(&mut preempt)[1], 7, "clamped");
         preempt.finish();
         let said = preempt.first_difference().map(ToString::to_string);
@@ -417,7 +416,7 @@ mod tests {
 
     #[test]
     fn mistakes_are_named() {
-        let wrong = |text: &str| text.parse::<Preemptions>().unwrap_err().to_string();
+        let wrong = |text: &str| text.parse::<Deviations>().unwrap_err().to_string();
         assert_eq!(wrong("nothing step 1 #1"), "`nothing step 1 #1`: no such choice point");
         assert_eq!(wrong("client-send step 0 #1"), "`client-send step 0 #1`: no such subject");
         assert_eq!(wrong("client-send step 1"), "`client-send step 1`: expected `#nth` behind the subject");
@@ -427,14 +426,14 @@ mod tests {
     proptest! {
         #[test]
         fn names_come_back(file in ".{0,12}", offset: u64, nth in 1u32..9, pick in 1u32..9) {
-            let subject = Who::Request { op: "zero", file: file.as_str().into(), offset };
-            let list = Preemptions { list: vec![Preemption { point: "latency", subject, nth, pick }] };
-            prop_assert_eq!(list.to_string().parse::<Preemptions>(), Ok(list));
+            let subject = Addressee::Request { op: "zero", file: file.as_str().into(), offset };
+            let list = Deviations { list: vec![Deviation { point: "latency", subject, nth, pick }] };
+            prop_assert_eq!(list.to_string().parse::<Deviations>(), Ok(list));
         }
 
         #[test]
         fn hostile_text_never_panics(text in "[-a-z #@%;=0-9,]{0,40}") {
-            let _ = text.parse::<Preemptions>();
+            let _ = text.parse::<Deviations>();
         }
     }
 }

@@ -23,7 +23,7 @@ pub struct Divergence {
     pub expected: Option<Choice>,
     /// What the run asked and among how many; `None`: its end.
     pub offered: Option<(ChoicePoint, u32)>,
-    /// The preemption that could not be carried out, where the schedule is a list of these.
+    /// The deviation that could not be carried out, where the schedule is a list of these.
     pub missed: Option<Arc<str>>,
 }
 

@@ -3,7 +3,7 @@
 
 use super::even::Even;
 use super::stream::Stream;
-use super::{ChoicePoint, Choose, MODE_ORDER, Subject, Tasks, WhoOf};
+use super::{AddresseeOf, ChoicePoint, Choose, MODE_ORDER, Subject, Tasks};
 
 /// Draws tasks in proportion to what they have left to do.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -41,7 +41,7 @@ impl Choose for Urw {
     }
 
     /// A task's weight is shared by its alternatives.
-    fn choose_of(&mut self, _point: ChoicePoint, among: u32, of: Tasks<'_>, _about: WhoOf<'_>) -> u32 {
+    fn choose_of(&mut self, _point: ChoicePoint, among: u32, of: Tasks<'_>, _about: AddresseeOf<'_>) -> u32 {
         let n = (among as usize).min(FEW);
         let mut subjects = [Subject { task: 0, left: 1 }; FEW];
         for (i, subject) in subjects[..n].iter_mut().enumerate() {
@@ -70,7 +70,7 @@ impl Choose for Urw {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Who;
+    use super::super::Addressee;
     use super::*;
 
     #[test]
@@ -79,7 +79,8 @@ mod tests {
         let mut first = [0u32; 2];
         for seed in 0..1000 {
             let of = |i: u32| Subject { task: Subject::job(i), left: left[i as usize] };
-            first[Urw::new(seed).choose_of(ChoicePoint::CompleteNext, 2, &of, &mut |_| Who::Nobody) as usize] += 1;
+            first[Urw::new(seed).choose_of(ChoicePoint::CompleteNext, 2, &of, &mut |_| Addressee::Nobody) as usize] +=
+                1;
         }
         assert!((60..140).contains(&first[0]), "{first:?}");
     }
@@ -89,7 +90,8 @@ mod tests {
         let mut first = [0u32; 4];
         for seed in 0..1000 {
             let of = |i: u32| Subject { task: Subject::job(u32::from(i > 0)), left: 5 };
-            first[Urw::new(seed).choose_of(ChoicePoint::CompleteNext, 4, &of, &mut |_| Who::Nobody) as usize] += 1;
+            first[Urw::new(seed).choose_of(ChoicePoint::CompleteNext, 4, &of, &mut |_| Addressee::Nobody) as usize] +=
+                1;
         }
         assert!((450..550).contains(&first[0]), "{first:?}");
     }

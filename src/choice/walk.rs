@@ -42,7 +42,7 @@ impl Walk {
         self
     }
 
-    /// The seed.
+    /// What all streams are drawn from, as `run --seed` takes it.
     #[must_use]
     pub fn seed(&self) -> u64 {
         self.seed

@@ -129,7 +129,7 @@ fn wrapped(text: &str, width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario::{Span, load_str};
+    use crate::scenario::{SourceSpan, load_str};
 
     #[test]
     fn the_frame_of_a_mistake() {
@@ -145,7 +145,7 @@ mod tests {
     fn what_no_terminal_can_show_and_what_is_long() {
         let text = format!("steps: \x1b{} \u{e9}wrong{}\nnext", "a".repeat(300), "b".repeat(500));
         let offset = u32::try_from(text.find("wrong").unwrap_or_default()).unwrap_or_default();
-        let span = Span { offset, len: 1000, line: 1, column: 311, ..Span::default() };
+        let span = SourceSpan { offset, len: 1000, line: 1, column: 311, ..SourceSpan::default() };
         let place =
             |span| SourcePlace { file: "f".into(), text: text.as_str().into(), span, label: "what\tis it".to_owned() };
         let error = |span| ScenarioError { message: "m".to_owned(), place: place(span), help: None, calls: Vec::new() };
@@ -156,15 +156,19 @@ mod tests {
         let wide = SourcePlace {
             file: "f".into(),
             text: "a\u{1f574}b".into(),
-            span: Span { offset: 1, line: 1, column: 2, ..Span::default() },
+            span: SourceSpan { offset: 1, line: 1, column: 2, ..SourceSpan::default() },
             label: "l".into(),
         };
         let wide = ScenarioError { message: "m".to_owned(), place: wide, help: None, calls: Vec::new() };
         assert!(render(&wide, 80, false).contains("1 | a\u{1f574}b"), "{}", render(&wide, 80, false));
         // At the very end, and behind it.
         for offset in [text.len(), text.len() + 9] {
-            let span =
-                Span { offset: u32::try_from(offset).unwrap_or_default(), line: 2, column: 5, ..Span::default() };
+            let span = SourceSpan {
+                offset: u32::try_from(offset).unwrap_or_default(),
+                line: 2,
+                column: 5,
+                ..SourceSpan::default()
+            };
             let shown = render(&error(span), 80, false);
             assert!(shown.contains("2 | next\n  |     ^"), "{shown}");
         }

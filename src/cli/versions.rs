@@ -5,7 +5,7 @@ use super::output::Output;
 use crate::quirk;
 use crate::serve::commands;
 use crate::version::Version;
-use crate::version::changes::{About, Area, Evidence, TABLE};
+use crate::version::changes::{Area, ChangeFacts, Evidence, TABLE};
 use clap::Args;
 
 /// Arguments of `versions`.
@@ -47,7 +47,7 @@ fn list(out: &mut Output) {
 
 fn between(from: Version, to: Version, out: &mut Output) {
     let (older, newer, back) = if from <= to { (from, to, false) } else { (to, from, true) };
-    let changes: Vec<&About> = older.changes(newer).collect();
+    let changes: Vec<&ChangeFacts> = older.changes(newer).collect();
     if changes.is_empty() {
         out.print(&format!("{from} and {to}: nothing that the model knows of\n"));
         return;
@@ -56,7 +56,7 @@ fn between(from: Version, to: Version, out: &mut Output) {
         out.print(&format!("From {from} back to {to} these are undone:\n\n"));
     }
     for area in Area::ALL {
-        let of: Vec<&&About> = changes.iter().filter(|about| about.area == area).collect();
+        let of: Vec<&&ChangeFacts> = changes.iter().filter(|about| about.area == area).collect();
         if of.is_empty() {
             continue;
         }

@@ -18,7 +18,7 @@ pub type Lines = Vec<String>;
 pub enum View {
     /// Where the run stands.
     Where,
-    /// Jobs.
+    /// Each job with its status and how far it is.
     Jobs,
     /// Groups of jobs.
     Groups,
@@ -28,11 +28,11 @@ pub enum View {
     Requests,
     /// Who waits for what.
     Waiting,
-    /// The node graph.
+    /// The block nodes with what stands below each.
     Graph,
     /// The choices that come next, with their alternatives.
     Choices,
-    /// The last records.
+    /// The last twelve records.
     Trace,
 }
 

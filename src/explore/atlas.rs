@@ -8,9 +8,9 @@
 //! ([`super::search`]).
 
 use super::digest::{Fingerprint, TraceDigest};
-use super::exhaust::Start;
+use super::exhaust::StartPoint;
 use super::run::{Digesting, Ran, finish_in, run};
-use crate::choice::{ChoicePoint, Choose, Subject, Tasks, Who, WhoOf};
+use crate::choice::{Addressee, AddresseeOf, ChoicePoint, Choose, Subject, Tasks};
 use crate::sim::Sim;
 use crate::sim::outcome::Outcome;
 use crate::trace::{Level, Trace};
@@ -52,7 +52,7 @@ impl Question {
         match &self.subjects {
             Some(subjects) => {
                 let of = |i: u32| subjects[i as usize];
-                choose.choose_of(self.point, self.among, &of, &mut |_| Who::Nobody)
+                choose.choose_of(self.point, self.among, &of, &mut |_| Addressee::Nobody)
             }
             None => choose.choose(self.point, self.among),
         }
@@ -67,7 +67,7 @@ struct Way {
     marks: Marks,
 }
 
-/// A state.
+/// What an earlier run came to, as it stood there.
 #[derive(Debug)]
 struct KnownState {
     /// The run just before something is asked.
@@ -117,7 +117,7 @@ impl<C: Choose> Choose for Asking<'_, C> {
         }
         self.note(Question { point, among, subjects: None })
     }
-    fn choose_of(&mut self, point: ChoicePoint, among: u32, of: Tasks<'_>, _: WhoOf<'_>) -> u32 {
+    fn choose_of(&mut self, point: ChoicePoint, among: u32, of: Tasks<'_>, _: AddresseeOf<'_>) -> u32 {
         let subjects = (0..among).map(of).collect();
         self.note(Question { point, among, subjects: Some(subjects) })
     }
@@ -152,7 +152,7 @@ pub struct Atlas {
 impl Atlas {
     /// An atlas of the runs from here, all of them with the same answer to [`ChoicePoint::Mode`]; it keeps so many states.
     #[must_use]
-    pub fn new(start: &Start, room: usize) -> Atlas {
+    pub fn new(start: &StartPoint, room: usize) -> Atlas {
         let mut atlas = Atlas { known: IndexSet::default(), places: Vec::new(), nodes: Vec::new(), room: room.max(1) };
         atlas.place(start.sim.clone());
         atlas
@@ -165,7 +165,7 @@ impl Atlas {
     }
 
     /// A run from the start: what [`run`] gives. `start` is the atlas's own. Times must not be open, as they are no part of a state.
-    pub fn run<C: Choose>(&mut self, start: &Start, choose: impl Fn() -> C) -> Ran {
+    pub fn run<C: Choose>(&mut self, start: &StartPoint, choose: impl Fn() -> C) -> Ran {
         let mut choosing = Digesting::new(choose());
         if !choosing.wants_mode() {
             return run(start, choose());

@@ -6,7 +6,7 @@
 
 use super::atlas::{Atlas, STATES};
 use super::digest::mix;
-use super::exhaust::{Start, exhaust_in, listed, off_script, reduced_in};
+use super::exhaust::{StartPoint, exhaust_in, listed, off_script, reduced_in};
 use super::run::{Ran, differs, finish, recorded};
 use super::search::Caps;
 use super::strategy::Strategy;
@@ -29,16 +29,16 @@ pub const BLOCK: u64 = 64;
 pub type Drawing = Box<dyn Fn(u64) -> Plan + Send + Sync>;
 
 /// What is explored.
-pub enum Source {
+pub enum CampaignSource {
     /// Schedules of one scenario, from where exploring starts.
-    Scenario(Box<Start>),
+    Scenario(Box<StartPoint>),
     /// A scenario for each seed.
     Generated(Drawing),
 }
 
 /// A part of a campaign.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Stage {
+pub enum CampaignStage {
     /// Every schedule, each state once, while there are no more states than this.
     Exhaust(usize),
     /// Every schedule with exactly so many choices that are not calm.
@@ -51,7 +51,7 @@ pub enum Stage {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Campaign {
     /// Its parts, in order.
-    pub stages: Vec<Stage>,
+    pub stages: Vec<CampaignStage>,
     /// Runs, all stages together.
     pub runs: u64,
     /// Goes on after a failure.
@@ -74,11 +74,11 @@ impl Campaign {
     #[must_use]
     pub fn ladder(exhaust: usize, runs: u64) -> Campaign {
         let stages = vec![
-            Stage::Exhaust(exhaust),
-            Stage::Preempt(0),
-            Stage::Preempt(1),
-            Stage::Preempt(2),
-            Stage::seeds(&PORTFOLIO, 0, u64::MAX),
+            CampaignStage::Exhaust(exhaust),
+            CampaignStage::Preempt(0),
+            CampaignStage::Preempt(1),
+            CampaignStage::Preempt(2),
+            CampaignStage::seeds(&PORTFOLIO, 0, u64::MAX),
         ];
         Campaign { stages, runs, keep_going: false, check_determinism: false, faults: false }
     }
@@ -96,32 +96,32 @@ impl Campaign {
     /// Seeds alone.
     #[must_use]
     pub fn seeds(strategies: &[Strategy], first: u64, end: u64) -> Campaign {
-        let stages = vec![Stage::seeds(strategies, first, end)];
+        let stages = vec![CampaignStage::seeds(strategies, first, end)];
         Campaign { stages, runs: end - first, keep_going: false, check_determinism: false, faults: false }
     }
 }
 
-impl Stage {
+impl CampaignStage {
     /// Seeds taken in turn by these strategies.
     #[must_use]
-    pub fn seeds(strategies: &[Strategy], first: u64, end: u64) -> Stage {
-        Stage::Seeds(strategies.iter().map(Strategy::to_string).collect(), first, end)
+    pub fn seeds(strategies: &[Strategy], first: u64, end: u64) -> CampaignStage {
+        CampaignStage::Seeds(strategies.iter().map(Strategy::to_string).collect(), first, end)
     }
 
     /// Its name in reports.
     #[must_use]
     pub fn name(&self) -> String {
         match self {
-            Stage::Exhaust(_) => "exhaust".to_owned(),
-            Stage::Preempt(bound) => format!("preemptions = {bound}"),
-            Stage::Seeds(strategies, ..) => strategies.join(", "),
+            CampaignStage::Exhaust(_) => "exhaust".to_owned(),
+            CampaignStage::Preempt(bound) => format!("deviations = {bound}"),
+            CampaignStage::Seeds(strategies, ..) => strategies.join(", "),
         }
     }
 }
 
-/// A failed run.
+/// How to come to a failure again, and what it was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Found {
+pub struct FailedRun {
     /// The strategy, where it was one.
     pub strategy: Option<String>,
     /// The seed, where there was one.
@@ -136,9 +136,9 @@ pub struct Found {
     pub text: String,
 }
 
-impl Found {
-    fn new(strategy: Option<String>, seed: Option<u64>, choices: String, kind: String, outcome: &Outcome) -> Found {
-        Found { strategy, seed, choices, outcome: outcome.word().to_owned(), kind, text: outcome.to_string() }
+impl FailedRun {
+    fn new(strategy: Option<String>, seed: Option<u64>, choices: String, kind: String, outcome: &Outcome) -> FailedRun {
+        FailedRun { strategy, seed, choices, outcome: outcome.word().to_owned(), kind, text: outcome.to_string() }
     }
 }
 
@@ -204,7 +204,7 @@ pub struct Block {
     /// Failed ones among them.
     pub failed: u64,
     /// The first failure of each kind, in order; of more than [`TOLD`] kinds, those that came first.
-    pub found: Vec<Found>,
+    pub found: Vec<FailedRun>,
     /// How often each kind came.
     #[serde(default)]
     pub kinds: BTreeMap<String, Times>,
@@ -230,7 +230,7 @@ pub const TOLD: usize = 16;
 pub const ANOTHER_RUN: &str = "the same seed gave another run";
 
 impl Block {
-    fn take(&mut self, campaign: &Campaign, ran: &Ran, of_one: bool, found: impl FnOnce(String) -> Found) {
+    fn take(&mut self, campaign: &Campaign, ran: &Ran, of_one: bool, found: impl FnOnce(String) -> FailedRun) {
         self.runs += 1;
         self.schedules.push(ran.schedule);
         self.traces.push(ran.trace.0);
@@ -241,7 +241,7 @@ impl Block {
     }
 
     /// A run failed.
-    fn fail(&mut self, outcome: &Outcome, of_one: bool, found: impl FnOnce(String) -> Found) {
+    fn fail(&mut self, outcome: &Outcome, of_one: bool, found: impl FnOnce(String) -> FailedRun) {
         self.failed += 1;
         let (kind, words) = kind(outcome, of_one);
         let times = self.kinds.entry(kind.clone()).or_default();
@@ -276,7 +276,7 @@ pub struct Worker {
     /// What is done.
     pub campaign: Arc<Campaign>,
     /// What is explored.
-    pub source: Arc<Source>,
+    pub source: Arc<CampaignSource>,
     /// Options of runs of generated scenarios.
     pub options: RunOptions,
     /// Runs with one deviation, by which those with two are found: kept once they are known.
@@ -295,7 +295,7 @@ struct Parent {
 impl Worker {
     /// A worker that has done nothing yet.
     #[must_use]
-    pub fn new(campaign: Arc<Campaign>, source: Arc<Source>, options: RunOptions) -> Worker {
+    pub fn new(campaign: Arc<Campaign>, source: Arc<CampaignSource>, options: RunOptions) -> Worker {
         Worker { campaign, source, options, parents: None, atlas: None }
     }
 
@@ -304,25 +304,25 @@ impl Worker {
         let block = Block { stage, number, ..Block::default() };
         let source = self.source.clone();
         match (&self.campaign.clone().stages[stage], &*source) {
-            (Stage::Exhaust(states), Source::Scenario(start)) => {
+            (CampaignStage::Exhaust(states), CampaignSource::Scenario(start)) => {
                 exhaust_block(&self.campaign, block, start, *states, before)
             }
-            (Stage::Preempt(bound), Source::Scenario(start)) => {
+            (CampaignStage::Preempt(bound), CampaignSource::Scenario(start)) => {
                 self.preempt_block(block, start, (*bound, left), before)
             }
-            (Stage::Seeds(strategies, first, end), source) => {
+            (CampaignStage::Seeds(strategies, first, end), source) => {
                 self.seeds_block(block, source, strategies, *first..(*end).min(first.saturating_add(left)), before)
             }
-            (_, Source::Generated(_)) => Block { beyond: true, ..block },
+            (_, CampaignSource::Generated(_)) => Block { beyond: true, ..block },
         }
     }
 
     /// A run of the scenario that is explored, from where exploring starts.
-    fn run<C: Choose>(&mut self, start: &Start, choose: impl Fn() -> C) -> Ran {
+    fn run<C: Choose>(&mut self, start: &StartPoint, choose: impl Fn() -> C) -> Ran {
         self.atlas.get_or_insert_with(|| Atlas::new(start, STATES)).run(start, choose)
     }
 
-    fn parents(&mut self, start: &Start) -> Arc<Vec<Parent>> {
+    fn parents(&mut self, start: &StartPoint) -> Arc<Vec<Parent>> {
         if let Some(parents) = &self.parents {
             return parents.clone();
         }
@@ -341,17 +341,17 @@ impl Worker {
     pub fn foreseen(&mut self, stage: usize, number: u64, left: u64) -> Option<Block> {
         let source = self.source.clone();
         let runs = match (&self.campaign.stages[stage], &*source) {
-            (Stage::Exhaust(_), Source::Scenario(_)) if number == 0 => return None,
-            (Stage::Preempt(0), Source::Scenario(_)) => (number == 0).then_some(1),
-            (Stage::Preempt(1), Source::Scenario(start)) => {
+            (CampaignStage::Exhaust(_), CampaignSource::Scenario(_)) if number == 0 => return None,
+            (CampaignStage::Preempt(0), CampaignSource::Scenario(_)) => (number == 0).then_some(1),
+            (CampaignStage::Preempt(1), CampaignSource::Scenario(start)) => {
                 (number == 0).then(|| count_children(&calm_parent(self.campaign.mode(), start)).min(left))
             }
-            (Stage::Preempt(_), Source::Scenario(start)) => {
+            (CampaignStage::Preempt(_), CampaignSource::Scenario(start)) => {
                 let parents = self.parents(start);
                 let own = usize::try_from(number).ok().and_then(|number| parents.get(number)).map(count_children);
                 own.map(|own| own.min(left.saturating_sub(before(&parents, number))))
             }
-            (Stage::Seeds(_, first, end), _) => {
+            (CampaignStage::Seeds(_, first, end), _) => {
                 let left = (end - first).min(left).saturating_sub(number.saturating_mul(BLOCK));
                 (left > 0).then_some(left.min(BLOCK))
             }
@@ -364,7 +364,7 @@ impl Worker {
     fn seeds_block(
         &mut self,
         mut block: Block,
-        source: &Source,
+        source: &CampaignSource,
         strategies: &[String],
         seeds: std::ops::Range<u64>,
         before: Before<'_>,
@@ -383,12 +383,12 @@ impl Worker {
                 break;
             }
             let begin = || match source {
-                Source::Scenario(start) => Ok((**start).clone()),
-                Source::Generated(plan) => Start::of_all(&plan(seed), &options),
+                CampaignSource::Scenario(start) => Ok((**start).clone()),
+                CampaignSource::Generated(plan) => StartPoint::of_all(&plan(seed), &options),
             };
             let mut ran = match source {
-                Source::Scenario(start) => self.run(start, || strategy.chooser_in(mode, seed)),
-                Source::Generated(_) => match begin() {
+                CampaignSource::Scenario(start) => self.run(start, || strategy.chooser_in(mode, seed)),
+                CampaignSource::Generated(_) => match begin() {
                     Ok(start) => {
                         // Nobody shares it, so that nothing of it is copied. It is made again where it is wanted again.
                         let mut ran = finish(start.sim, strategy.chooser_in(mode, seed));
@@ -399,7 +399,7 @@ impl Worker {
                     Err(outcome) => {
                         block.runs += 1;
                         block.fail(&outcome, false, |kind| {
-                            Found::new(Some(name.clone()), Some(seed), String::new(), kind, &outcome)
+                            FailedRun::new(Some(name.clone()), Some(seed), String::new(), kind, &outcome)
                         });
                         continue;
                     }
@@ -412,16 +412,16 @@ impl Worker {
                 let reason = format!("{ANOTHER_RUN}: {difference}");
                 let outcome = Outcome::Crash { at: None, message: reason };
                 block.fail(&outcome, false, |kind| {
-                    Found::new(Some(name.clone()), Some(seed), String::new(), kind, &outcome)
+                    FailedRun::new(Some(name.clone()), Some(seed), String::new(), kind, &outcome)
                 });
             }
-            if let (Source::Generated(_), Some(page)) = (source, ran.outcome.page()) {
+            if let (CampaignSource::Generated(_), Some(page)) = (source, ran.outcome.page()) {
                 *block.known.entry(page.to_owned()).or_default() += 1;
                 ran.outcome = Outcome::Passed;
             }
-            block.take(&self.campaign, &ran, matches!(source, Source::Scenario(_)), |kind| {
+            block.take(&self.campaign, &ran, matches!(source, CampaignSource::Scenario(_)), |kind| {
                 let (log, _, outcome) = recorded(&again(), strategy.chooser_in(mode, seed));
-                Found::new(Some(name.clone()), Some(seed), log.deviations().one_line(), kind, &outcome)
+                FailedRun::new(Some(name.clone()), Some(seed), log.deviations().one_line(), kind, &outcome)
             });
         }
         block.done()
@@ -430,7 +430,7 @@ impl Worker {
     fn preempt_block(
         &mut self,
         mut block: Block,
-        start: &Start,
+        start: &StartPoint,
         (bound, mut left): (u32, u64),
         before: Before<'_>,
     ) -> Block {
@@ -463,7 +463,7 @@ impl Worker {
     fn deviate(
         &mut self,
         block: &mut Block,
-        start: &Start,
+        start: &StartPoint,
         deviations: &[(u32, u32)],
         left: &mut u64,
         before: Before<'_>,
@@ -477,12 +477,18 @@ impl Worker {
         let ran = self.run(start, || Deviations::new(mode, deviations));
         block.take(&self.campaign, &ran, true, |kind| {
             let (log, _, outcome) = recorded(start, Deviations::new(mode, deviations));
-            Found::new(None, None, log.deviations().one_line(), kind, &outcome)
+            FailedRun::new(None, None, log.deviations().one_line(), kind, &outcome)
         });
     }
 }
 
-fn exhaust_block(campaign: &Campaign, mut block: Block, start: &Start, states: usize, before: Before<'_>) -> Block {
+fn exhaust_block(
+    campaign: &Campaign,
+    mut block: Block,
+    start: &StartPoint,
+    states: usize,
+    before: Before<'_>,
+) -> Block {
     if block.number > 0 {
         return Block { beyond: true, ..block };
     }
@@ -508,7 +514,7 @@ fn exhaust_block(campaign: &Campaign, mut block: Block, start: &Start, states: u
         if campaign.failed(&trace.outcome) {
             block.fail(&trace.outcome, true, |kind| {
                 let (log, _, outcome) = listed(campaign.mode(), start, &trace.picks);
-                Found::new(None, None, log.deviations().one_line(), kind, &outcome)
+                FailedRun::new(None, None, log.deviations().one_line(), kind, &outcome)
             });
         }
     }
@@ -518,7 +524,7 @@ fn exhaust_block(campaign: &Campaign, mut block: Block, start: &Start, states: u
 }
 
 /// The calm schedule, and among how many its choices were.
-fn calm_parent(mode: u32, start: &Start) -> Parent {
+fn calm_parent(mode: u32, start: &StartPoint) -> Parent {
     let mut script = Deviations::new(mode, &[]);
     drop(finish(start.sim.clone(), &mut script));
     Parent { deviations: Vec::new(), among: script.among }

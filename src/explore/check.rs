@@ -8,8 +8,8 @@
 //! assert!(report.found.is_empty(), "{:?}", report.found);
 //! ```
 
-use super::campaign::{Campaign, EXHAUST, Source, Stage, Worker};
-use super::exhaust::Start;
+use super::campaign::{Campaign, CampaignSource, CampaignStage, EXHAUST, Worker};
+use super::exhaust::StartPoint;
 use super::strategy::Strategy;
 use super::tally::Tally;
 use crate::quirk::Quirks;
@@ -109,16 +109,16 @@ impl<'a> Check<'a> {
         let options =
             RunOptions { level: Some(Level::Client), quirks: self.quirks, check: true, ..RunOptions::default() };
         let source = match self.what {
-            CheckInput::Plan(plan) => Source::Scenario(Box::new(Start::watched(plan, &options)?)),
-            CheckInput::Generated(plan) => Source::Generated(Box::new(plan)),
+            CheckInput::Plan(plan) => CampaignSource::Scenario(Box::new(StartPoint::watched(plan, &options)?)),
+            CheckInput::Generated(plan) => CampaignSource::Generated(Box::new(plan)),
         };
         let end = self.first.saturating_add(self.runs);
         let mut campaign = match (&source, self.strategies.as_slice()) {
-            (Source::Scenario(_), []) => Campaign::ladder(EXHAUST, self.runs),
+            (CampaignSource::Scenario(_), []) => Campaign::ladder(EXHAUST, self.runs),
             (_, []) => Campaign::seeds(&super::PORTFOLIO, self.first, end),
             (_, strategies) => Campaign::seeds(strategies, self.first, end),
         };
-        if let Some(Stage::Seeds(_, first, _)) = campaign.stages.last_mut() {
+        if let Some(CampaignStage::Seeds(_, first, _)) = campaign.stages.last_mut() {
             *first = self.first;
         }
         campaign.keep_going = self.keep_going;

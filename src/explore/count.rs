@@ -27,7 +27,7 @@ impl From<u128> for Count {
 }
 
 impl Count {
-    /// Adds.
+    /// Sums have as many digits as they need; nothing wraps.
     pub fn add(&mut self, other: &Count) {
         if let (Digits::Small(a), Digits::Small(b)) = (&self.0, &other.0)
             && let Some(sum) = a.checked_add(*b)
@@ -66,7 +66,7 @@ impl Count {
         self.0 == Digits::Small(0)
     }
 
-    /// The decimal digits.
+    /// As a person reads it, without separators.
     #[must_use]
     pub fn decimal(&self) -> String {
         const STEP: u128 = 10_000_000_000_000_000_000;

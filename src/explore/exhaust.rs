@@ -3,7 +3,7 @@
 use super::alike::Reduction;
 use super::count::Count;
 use super::graph::ClientTrace;
-use super::join::Part;
+use super::join::WorkerStates;
 use super::search::{Caps, Search};
 use crate::choice::{Calm, ChoiceLog, ChoicePoint, Choose, MODE_FAULTS, MODE_ORDER, Recorder};
 use crate::scenario::Plan;
@@ -13,20 +13,20 @@ use crate::trace::Trace;
 
 /// A run that stands where exploring starts.
 #[derive(Clone, Debug)]
-pub struct Start {
-    /// The run.
+pub struct StartPoint {
+    /// Where the scenario's mark `start` was met, or at the beginning.
     pub sim: Sim,
     /// The choices up to there, all of them calm.
     pub log: ChoiceLog,
 }
 
-impl Start {
+impl StartPoint {
     /// The same for a campaign: the trace holds what comes behind the start, and nothing before it.
     ///
     /// # Errors
     /// How the run ended before it got there.
-    pub fn watched(plan: &Plan, options: &RunOptions) -> Result<Start, Outcome> {
-        let mut start = Start::of(plan, options)?;
+    pub fn watched(plan: &Plan, options: &RunOptions) -> Result<StartPoint, Outcome> {
+        let mut start = StartPoint::of(plan, options)?;
         start.sim.world.trace = Trace::new(options.level, usize::try_from(MAX_TRACE).unwrap_or(usize::MAX));
         Ok(start)
     }
@@ -35,20 +35,20 @@ impl Start {
     ///
     /// # Errors
     /// What is wrong with its files or arguments.
-    pub fn of_all(plan: &Plan, options: &RunOptions) -> Result<Start, Outcome> {
-        Ok(Start { sim: Sim::new(plan, options)?, log: ChoiceLog::default() })
+    pub fn of_all(plan: &Plan, options: &RunOptions) -> Result<StartPoint, Outcome> {
+        Ok(StartPoint { sim: Sim::new(plan, options)?, log: ChoiceLog::default() })
     }
 
     /// Runs a scenario calmly to where exploring starts.
     ///
     /// # Errors
     /// How the run ended before it got there.
-    pub fn of(plan: &Plan, options: &RunOptions) -> Result<Start, Outcome> {
+    pub fn of(plan: &Plan, options: &RunOptions) -> Result<StartPoint, Outcome> {
         let mut sim = Sim::new(plan, options)?;
         let mut calm = Recorder::new(Calm);
         sim.run_to_start(&mut calm)?;
         sim.world.trace.checkpoint();
-        Ok(Start { sim, log: calm.log })
+        Ok(StartPoint { sim, log: calm.log })
     }
 }
 
@@ -58,7 +58,7 @@ impl Start {
 pub struct Exhausted {
     /// States, ends included.
     pub states: usize,
-    /// Transitions.
+    /// One for each alternative of each state's choice.
     pub transitions: usize,
     /// Transitions of the longest schedule.
     pub depth: usize,
@@ -79,10 +79,10 @@ pub struct Exhausted {
 impl Exhausted {
     /// What a search found.
     #[must_use]
-    pub fn of(search: &Search, parts: Vec<Part>) -> Exhausted {
+    pub fn of(search: &Search, parts: Vec<WorkerStates>) -> Exhausted {
         let capped = search.capped();
         let whole = capped.is_none();
-        let so_far = if whole { Vec::new() } else { Part::ends(&parts) };
+        let so_far = if whole { Vec::new() } else { WorkerStates::ends(&parts) };
         let graph = search.graph(parts);
         Exhausted {
             states: graph.states(),
@@ -122,13 +122,13 @@ const TRACES: usize = 20_000_000;
 
 /// Tries every order from where exploring starts, each state once.
 #[must_use]
-pub fn exhaust(start: &Start, caps: Caps) -> Exhausted {
+pub fn exhaust(start: &StartPoint, caps: Caps) -> Exhausted {
     exhaust_in(MODE_ORDER, start, caps)
 }
 
 /// The same with another answer to [`ChoicePoint::Mode`].
 #[must_use]
-pub fn exhaust_in(mode: u32, start: &Start, caps: Caps) -> Exhausted {
+pub fn exhaust_in(mode: u32, start: &StartPoint, caps: Caps) -> Exhausted {
     let search = Search::new(&start.sim, mode, caps, 1);
     let found = search.work();
     Exhausted::of(&search, vec![found])
@@ -136,7 +136,7 @@ pub fn exhaust_in(mode: u32, start: &Start, caps: Caps) -> Exhausted {
 
 /// The same without orders that nobody can tell apart; nothing if the cap is met, if an order mattered after all, or if faults are open, as no
 /// order is left out then.
-pub(super) fn reduced_in(mode: u32, start: &Start, caps: Caps) -> Option<Exhausted> {
+pub(super) fn reduced_in(mode: u32, start: &StartPoint, caps: Caps) -> Option<Exhausted> {
     if mode & MODE_FAULTS != 0 {
         return None;
     }
@@ -168,7 +168,7 @@ impl Choose for Picks<'_> {
 /// The run of a schedule that a search found, given as its answers: its choices from the scenario's start on, its trace (as the start's
 /// options had it), its outcome.
 #[must_use]
-pub fn listed(mode: u32, start: &Start, picks: &[u32]) -> (ChoiceLog, Trace, Outcome) {
+pub fn listed(mode: u32, start: &StartPoint, picks: &[u32]) -> (ChoiceLog, Trace, Outcome) {
     let mut sim = start.sim.clone();
     let picks = Picks { mode, picks: picks.iter() };
     let mut recorder = Recorder { inner: picks, log: start.log.clone() };

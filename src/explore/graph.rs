@@ -251,7 +251,7 @@ impl Way {
 /// What a client can see, and how it comes about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientTrace {
-    /// Its digest.
+    /// Of commands, replies and events in the order in which the client sees them.
     pub digest: TraceDigest,
     /// How runs with it end.
     pub outcome: Outcome,

@@ -16,14 +16,14 @@ pub(super) struct Taking {
 
 /// What one worker found: its states with their transitions in order, and ends.
 #[derive(Debug, Default)]
-pub struct Part {
+pub struct WorkerStates {
     pub(super) states: Vec<(u128, Vec<Taking>)>,
     pub(super) ends: Vec<(u128, Outcome)>,
 }
 
-impl Part {
+impl WorkerStates {
     /// The ends that were found, in the order of their texts.
-    pub(super) fn ends(parts: &[Part]) -> Vec<Outcome> {
+    pub(super) fn ends(parts: &[WorkerStates]) -> Vec<Outcome> {
         let mut ends: Vec<Outcome> = parts.iter().flat_map(|part| &part.ends).map(|(_, end)| end.clone()).collect();
         ends.sort_by_key(|end| format!("{end:?}"));
         ends
@@ -52,7 +52,7 @@ impl Joining {
 }
 
 /// The graph from the state `root` on.
-pub(super) fn join(root: u128, root_records: Vec<u64>, parts: Vec<Part>) -> Graph {
+pub(super) fn join(root: u128, root_records: Vec<u64>, parts: Vec<WorkerStates>) -> Graph {
     let mut joining = Joining {
         states: FxHashMap::default(),
         ends: FxHashMap::default(),

@@ -21,13 +21,15 @@ mod tally;
 
 pub use alike::{Mistake, Reduction};
 pub use atlas::{Atlas, STATES};
-pub use campaign::{ANOTHER_RUN, BLOCK, Block, Campaign, Drawing, EXHAUST, Found, PORTFOLIO, Source, Stage, Worker};
+pub use campaign::{
+    ANOTHER_RUN, BLOCK, Block, Campaign, CampaignSource, CampaignStage, Drawing, EXHAUST, FailedRun, PORTFOLIO, Worker,
+};
 pub use check::{Check, check, check_generated};
 pub use count::Count;
 pub use digest::{Fingerprint, TraceDigest};
-pub use exhaust::{Exhausted, Start, exhaust, exhaust_in, listed, off_script};
+pub use exhaust::{Exhausted, StartPoint, exhaust, exhaust_in, listed, off_script};
 pub use graph::{ClientTrace, Graph};
-pub use join::Part;
+pub use join::WorkerStates;
 pub use run::{Ran, differs, finish, recorded, run};
 pub use search::{Caps, Search};
 pub use sketch::Sketch;

@@ -1,9 +1,9 @@
 //! One run of a campaign: what is kept of it.
 
 use super::digest::{TraceDigest, mix};
-use super::exhaust::Start;
+use super::exhaust::StartPoint;
 use crate::base::counted;
-use crate::choice::{ChoiceLog, ChoicePoint, Choose, Divergence, Recorder, Tasks, WhoOf};
+use crate::choice::{AddresseeOf, ChoiceLog, ChoicePoint, Choose, Divergence, Recorder, Tasks};
 use crate::sim::Sim;
 use crate::sim::outcome::Outcome;
 use crate::world::watch::marks::Marks;
@@ -54,11 +54,11 @@ impl<C: Choose> Choose for Digesting<C> {
         let pick = self.inner.choose(point, among);
         if point == ChoicePoint::Mode { pick } else { self.note(pick) }
     }
-    fn choose_about(&mut self, point: ChoicePoint, among: u32, about: WhoOf<'_>) -> u32 {
+    fn choose_about(&mut self, point: ChoicePoint, among: u32, about: AddresseeOf<'_>) -> u32 {
         let pick = self.inner.choose_about(point, among, about);
         self.note(pick)
     }
-    fn choose_of(&mut self, point: ChoicePoint, among: u32, of: Tasks<'_>, about: WhoOf<'_>) -> u32 {
+    fn choose_of(&mut self, point: ChoicePoint, among: u32, of: Tasks<'_>, about: AddresseeOf<'_>) -> u32 {
         let pick = self.inner.choose_of(point, among, of, about);
         self.note(pick)
     }
@@ -71,7 +71,7 @@ impl<C: Choose> Choose for Digesting<C> {
 }
 
 /// Runs from where exploring starts to the end.
-pub fn run(start: &Start, choose: impl Choose) -> Ran {
+pub fn run(start: &StartPoint, choose: impl Choose) -> Ran {
     finish(start.sim.clone(), choose)
 }
 
@@ -94,7 +94,7 @@ pub(super) fn finish_in<C: Choose>(
 }
 
 /// The same run once more, with its choices: from the scenario's start on.
-pub fn recorded(start: &Start, choose: impl Choose) -> (ChoiceLog, Sim, Outcome) {
+pub fn recorded(start: &StartPoint, choose: impl Choose) -> (ChoiceLog, Sim, Outcome) {
     let mut sim = start.sim.clone();
     let mut recorder = Recorder { inner: choose, log: start.log.clone() };
     let outcome = sim.finish_caught(&mut recorder);
@@ -102,7 +102,7 @@ pub fn recorded(start: &Start, choose: impl Choose) -> (ChoiceLog, Sim, Outcome)
 }
 
 /// Runs twice and says where the two first differ: in what was asked, in what happened, or in what is left.
-pub fn differs(start: &Start, choose: impl Choose + Clone) -> Option<String> {
+pub fn differs(start: &StartPoint, choose: impl Choose + Clone) -> Option<String> {
     let (log, sim, outcome) = recorded(start, choose.clone());
     let (other_log, other, other_outcome) = recorded(start, choose);
     let apart = log.entries().iter().zip(other_log.entries()).find(|(a, b)| a != b);

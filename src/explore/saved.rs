@@ -2,7 +2,7 @@
 //!
 //! Such a file may come from anywhere. What its blocks say is added up, so each is looked at when it is read.
 
-use super::campaign::{AT_LEAST, Block, Campaign, Found, Stage};
+use super::campaign::{AT_LEAST, Block, Campaign, CampaignStage, FailedRun};
 use super::strategy::Strategy;
 use crate::base::counted;
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ pub type Blocks = BTreeMap<(usize, u64), Block>;
 
 /// A line that says whose file it is: written where a part of a campaign begins, and once more when it is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Part {
+pub struct CampaignPart {
     /// Which part, counted from 0.
     pub part: u64,
     /// Whether all its blocks are in the file.
@@ -22,18 +22,18 @@ pub struct Part {
 
 /// What stands in the file of a campaign.
 #[derive(Clone, Debug)]
-pub struct Saved {
+pub struct SavedCampaign {
     /// Which campaign it is.
-    pub head: Head,
+    pub head: CampaignHead,
     /// The blocks that are done.
     pub blocks: Blocks,
     /// Which part of the campaign, if it is divided.
-    pub part: Option<Part>,
+    pub part: Option<CampaignPart>,
 }
 
 /// The first line: which campaign it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Head {
+pub struct CampaignHead {
     /// Version of the form.
     campaign_file: u32,
     /// Tool and version.
@@ -49,17 +49,17 @@ pub struct Head {
     pub campaign: Campaign,
 }
 
-impl Head {
+impl CampaignHead {
     /// Of a campaign over a file, or over what `--generate` makes.
     #[must_use]
-    pub fn new(file: String, watch: String, campaign: &Campaign) -> Head {
+    pub fn new(file: String, watch: String, campaign: &Campaign) -> CampaignHead {
         let tool = concat!("blockjob-sim ", env!("CARGO_PKG_VERSION")).to_owned();
-        Head { campaign_file: 1, tool, file, watch, parts: None, campaign: campaign.clone() }
+        CampaignHead { campaign_file: 1, tool, file, watch, parts: None, campaign: campaign.clone() }
     }
 
     /// In what another head differs, for people.
     #[must_use]
-    pub fn differs(&self, old: &Head) -> String {
+    pub fn differs(&self, old: &CampaignHead) -> String {
         let mut all = Vec::new();
         let mut look = |what: &str, old: String, new: String| {
             if old != new {
@@ -69,13 +69,13 @@ impl Head {
         look("the version", old.tool.clone(), self.tool.clone());
         look("the scenario", old.file.clone(), self.file.clone());
         look("what is watched", format!("`{}`", old.watch.trim()), format!("`{}`", self.watch.trim()));
-        let parts = |head: &Head| head.parts.map_or_else(|| "none".to_owned(), |parts| parts.to_string());
+        let parts = |head: &CampaignHead| head.parts.map_or_else(|| "none".to_owned(), |parts| parts.to_string());
         look("the number of parts", parts(old), parts(self));
         look("--runs", old.campaign.runs.to_string(), self.campaign.runs.to_string());
         look("--keep-going", old.campaign.keep_going.to_string(), self.campaign.keep_going.to_string());
         look("--faults", old.campaign.faults.to_string(), self.campaign.faults.to_string());
-        let strategies = |head: &Head| {
-            let stages: Vec<String> = head.campaign.stages.iter().map(Stage::name).collect();
+        let strategies = |head: &CampaignHead| {
+            let stages: Vec<String> = head.campaign.stages.iter().map(CampaignStage::name).collect();
             stages.join("; ")
         };
         look("what is done", strategies(old), strategies(self));
@@ -84,7 +84,7 @@ impl Head {
 
     /// The command that shows a failure again.
     #[must_use]
-    pub fn again(&self, found: &Found) -> String {
+    pub fn again(&self, found: &FailedRun) -> String {
         let run = |file: &str| format!("blockjob-sim run {file} --replay '{}'{}", found.choices, self.watch);
         match found.seed {
             Some(seed) if self.file.starts_with("--generate") => {
@@ -100,15 +100,15 @@ impl Head {
 ///
 /// # Errors
 /// What is wrong with it, and in which line. A line that is no JSON of a block is none: it was cut off when the process was killed.
-pub fn read(name: &str, text: &str) -> Result<Saved, String> {
+pub fn read(name: &str, text: &str) -> Result<SavedCampaign, String> {
     let mut lines = text.lines();
-    let head = lines.next().and_then(|line| serde_json::from_str::<Head>(line).ok());
+    let head = lines.next().and_then(|line| serde_json::from_str::<CampaignHead>(line).ok());
     let head = head.ok_or_else(|| format!("{name}: this is no file of a campaign"))?;
     head_is_sound(&head.campaign).map_err(|why| format!("{name}:1: {why}"))?;
-    let (mut blocks, mut runs, mut part): (Blocks, u64, Option<Part>) = (BTreeMap::new(), 0, None);
+    let (mut blocks, mut runs, mut part): (Blocks, u64, Option<CampaignPart>) = (BTreeMap::new(), 0, None);
     for (at, line) in (2_u64..).zip(lines) {
         let wrong = |why: &str| format!("{name}:{at}: {why}");
-        if let Ok(said) = serde_json::from_str::<Part>(line) {
+        if let Ok(said) = serde_json::from_str::<CampaignPart>(line) {
             part_is_sound(said, part, head.parts).map_err(|why| wrong(&why))?;
             part = Some(said);
             continue;
@@ -118,10 +118,10 @@ pub fn read(name: &str, text: &str) -> Result<Saved, String> {
         runs = runs.checked_add(block.runs).ok_or_else(|| wrong("so far there are more than 2^64 runs"))?;
         blocks.insert((block.stage, block.number), block);
     }
-    Ok(Saved { head, blocks, part })
+    Ok(SavedCampaign { head, blocks, part })
 }
 
-fn part_is_sound(said: Part, before: Option<Part>, of: Option<u64>) -> Result<(), String> {
+fn part_is_sound(said: CampaignPart, before: Option<CampaignPart>, of: Option<u64>) -> Result<(), String> {
     if of.is_none_or(|of| said.part >= of) {
         let of = of.map_or_else(|| "a campaign that is not divided".to_owned(), |of| format!("{of}"));
         return Err(format!("this is said to be part {} of {of}", said.part));
@@ -136,7 +136,7 @@ fn part_is_sound(said: Part, before: Option<Part>, of: Option<u64>) -> Result<()
 
 fn head_is_sound(campaign: &Campaign) -> Result<(), String> {
     for stage in &campaign.stages {
-        if let Stage::Seeds(strategies, first, end) = stage {
+        if let CampaignStage::Seeds(strategies, first, end) = stage {
             if strategies.is_empty() {
                 return Err("a stage has no strategies".to_owned());
             }
@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     fn text(blocks: &[Block], campaign: &Campaign) -> String {
-        let head = serde_json::to_string(&Head::new("x.yaml".into(), String::new(), campaign)).expect("JSON");
+        let head = serde_json::to_string(&CampaignHead::new("x.yaml".into(), String::new(), campaign)).expect("JSON");
         let blocks = blocks.iter().map(|block| serde_json::to_string(block).expect("JSON"));
         [head].into_iter().chain(blocks).collect::<Vec<_>>().join("\n")
     }
@@ -212,12 +212,12 @@ mod tests {
     fn whose_part_it_is_is_said_once() {
         let campaign = Campaign::ladder(10, 100);
         let file = |of, lines: &[&str]| {
-            let mut head = Head::new("x.yaml".into(), String::new(), &campaign);
+            let mut head = CampaignHead::new("x.yaml".into(), String::new(), &campaign);
             head.parts = of;
             let head = serde_json::to_string(&head).expect("JSON");
             read("c", &[&[head.as_str()], lines].concat().join("\n"))
         };
-        let part = |part, done| Some(Part { part, done });
+        let part = |part, done| Some(CampaignPart { part, done });
         let (begun, done) = (r#"{"part":2,"done":false}"#, r#"{"part":2,"done":true}"#);
         assert_eq!(file(Some(3), &[]).expect("no line says so").part, None);
         assert_eq!(file(Some(3), &[begun]).expect("begun").part, part(2, false));
@@ -233,11 +233,11 @@ mod tests {
     fn a_head_that_nobody_wrote_is_refused() {
         let mut campaign = Campaign::ladder(10, 100);
         let wrong = |campaign: &Campaign| read("c", &text(&[], campaign)).unwrap_err();
-        campaign.stages = vec![Stage::Seeds(vec!["walk".into()], 7, 3)];
+        campaign.stages = vec![CampaignStage::Seeds(vec!["walk".into()], 7, 3)];
         assert_eq!(wrong(&campaign), "c:1: there are no seeds from 7 to 3");
-        campaign.stages = vec![Stage::Seeds(vec!["none".into()], 0, 3)];
+        campaign.stages = vec![CampaignStage::Seeds(vec!["none".into()], 0, 3)];
         assert_eq!(wrong(&campaign), "c:1: `none` is no strategy");
-        campaign.stages = vec![Stage::Seeds(Vec::new(), 0, 3)];
+        campaign.stages = vec![CampaignStage::Seeds(Vec::new(), 0, 3)];
         assert_eq!(wrong(&campaign), "c:1: a stage has no strategies");
     }
 }

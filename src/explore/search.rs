@@ -14,7 +14,7 @@
 use super::alike::{Reduction, Spared, failed};
 use super::digest::Fingerprint;
 use super::graph::Graph;
-use super::join::{Part, Taking, join};
+use super::join::{Taking, WorkerStates, join};
 use crate::base::counted;
 use crate::choice::{Choice, ChoicePoint, Choose};
 use crate::sim::Sim;
@@ -29,7 +29,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 /// When a search gives up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Caps {
-    /// States.
+    /// Most states that are entered, ends included.
     pub states: usize,
     /// Frames between two choices.
     pub steps: u64,
@@ -85,7 +85,7 @@ enum Arrived {
     Known(u128),
     /// A new state: the run just before the choice, and where the calm alternative leads.
     New(u128, Box<Sim>, Box<Taken>),
-    /// The end.
+    /// The run is over before it asks again.
     End(Outcome),
 }
 
@@ -263,8 +263,8 @@ impl Search {
 
     /// Searches until nobody has anything left to do, or the cap is met.
     #[must_use]
-    pub fn work(&self) -> Part {
-        let mut part = Part::default();
+    pub fn work(&self) -> WorkerStates {
+        let mut part = WorkerStates::default();
         let mut stack = VecDeque::new();
         let mut leaving = Leaving { search: self, done: false };
         while !self.over.load(Ordering::Relaxed) {
@@ -310,7 +310,7 @@ impl Search {
     }
 
     /// Takes the next transition of the state that was entered last.
-    fn one(&self, stack: &mut VecDeque<Open>, part: &mut Part) {
+    fn one(&self, stack: &mut VecDeque<Open>, part: &mut WorkerStates) {
         let Some(open) = stack.back_mut() else { return };
         let (sim, asked, outcome) = match (open.calm.take(), open.next.take()) {
             (Some(calm), _) => *calm,
@@ -383,12 +383,12 @@ impl Search {
 
     /// What the workers found, put together. Empty if the cap was met: what was found until then depends on who was faster.
     #[must_use]
-    pub fn graph(&self, mut parts: Vec<Part>) -> Graph {
+    pub fn graph(&self, mut parts: Vec<WorkerStates>) -> Graph {
         if self.capped().is_some() {
             return Graph::default();
         }
         let ends = self.root_end.iter().map(|end| (self.root, end.clone())).collect();
-        parts.push(Part { states: Vec::new(), ends });
+        parts.push(WorkerStates { states: Vec::new(), ends });
         join(self.root, self.root_records.clone(), parts)
     }
 }

@@ -55,7 +55,7 @@ impl Strategy {
             Strategy::Uniform => Chooser::Even(Box::new(Even::new(seed).with_mode(mode))),
             Strategy::Pct(depth) => Chooser::Pct(Box::new(Pct::new(depth, seed).with_mode(mode))),
             Strategy::Urw => Chooser::Urw(Box::new(Urw::new(seed).with_mode(mode))),
-            Strategy::Preempt(n) => Chooser::Bounded(Box::new(Bounded::preemptions(n, seed).with_mode(mode))),
+            Strategy::Preempt(n) => Chooser::Bounded(Box::new(Bounded::deviations(n, seed).with_mode(mode))),
             Strategy::Delay(n) => Chooser::Bounded(Box::new(Bounded::delays(n, seed).with_mode(mode))),
         }
     }

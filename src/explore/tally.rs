@@ -1,6 +1,6 @@
 //! What a campaign has found so far, and what it does next.
 
-use super::campaign::{AT_LEAST, Block, Campaign, Found, Stage, Times};
+use super::campaign::{AT_LEAST, Block, Campaign, CampaignStage, FailedRun, Times};
 use super::sketch::Sketch;
 use crate::base::{counted, grouped};
 use crate::world::watch::marks::{KINDS, Marks, catalogue};
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// Kinds of failures that are kept; the others are counted.
 const KEPT: usize = 100;
-/// Runs that a bound on preemptions gets at most.
+/// Runs that a bound on deviations gets at most.
 const MOST_BOUNDED: u64 = 100_000;
 /// A strategy stops when so many runs, and half of all it made, gave no new schedule.
 const DRY: u64 = 2048;
@@ -42,7 +42,7 @@ pub struct Tally {
     /// Failed ones among them.
     pub failed: u64,
     /// The first failure of each kind, in order.
-    pub found: Vec<Found>,
+    pub found: Vec<FailedRun>,
     /// Failures by kind.
     pub kinds: BTreeMap<String, Times>,
     /// Runs that were ended by a known defect of QEMU's, by its page in `docs/findings`.
@@ -124,16 +124,16 @@ impl Tally {
         self.exhausted = block.exhausted.clone().or(self.exhausted.take());
         if block.failed > 0 && !campaign.keep_going {
             self.over("a run failed");
-        } else if let Stage::Exhaust(states) = stage {
+        } else if let CampaignStage::Exhaust(states) = stage {
             match &block.exhausted {
                 Some(_) => self.over("every schedule was tried"),
                 None => self.end_stage(&format!("more than {}", counted(*states as u64, "state"))),
             }
         } else if self.runs >= campaign.runs {
             self.over("all runs are made");
-        } else if matches!(stage, Stage::Preempt(2..)) && so_far >= (campaign.runs / 2).min(MOST_BOUNDED) {
+        } else if matches!(stage, CampaignStage::Preempt(2..)) && so_far >= (campaign.runs / 2).min(MOST_BOUNDED) {
             self.end_stage("there are more");
-        } else if matches!(stage, Stage::Seeds(..)) && self.dry >= DRY.max(so_far / 2) {
+        } else if matches!(stage, CampaignStage::Seeds(..)) && self.dry >= DRY.max(so_far / 2) {
             self.end_stage(&format!("no new schedule in {}", counted(self.dry, "run")));
         }
     }
@@ -180,7 +180,7 @@ impl Tally {
         self.over = Some(why.to_owned());
     }
 
-    /// The whole report.
+    /// What `fuzz` prints at its end: a line for each stage, the failures, the marks.
     #[must_use]
     pub fn report(&self, all_marks: bool) -> String {
         let mut text = String::new();

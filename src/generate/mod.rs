@@ -85,9 +85,9 @@ impl Default for Options {
 /// A generated scenario and what it was drawn from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Generated {
-    /// The seed.
+    /// As `generate` takes it; the same one gives the same scenario in one version of this program.
     pub seed: u64,
-    /// The scenario.
+    /// As if it had been read from a file.
     pub plan: Plan,
     /// How much there is of what.
     pub knobs: Knobs,

@@ -18,7 +18,7 @@ pub(super) struct Drive {
     pub is_device: bool,
     /// The node name of its root.
     pub node: Arc<str>,
-    /// Its blkdebug node.
+    /// Node name of the blkdebug filter above its file, if it has one.
     pub debug: Option<Arc<str>>,
     pub size: u64,
     /// Images that exist for backups of it: file and format.

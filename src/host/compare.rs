@@ -56,7 +56,7 @@ impl HostFiles {
                 let status = image.status_above(files, true, at, size - at).ok().filter(|_| inside);
                 match status {
                     None if !inside => size - at,
-                    Some(status) if status.flags & crate::block::qcow2::Status::ZERO != 0 => status.len,
+                    Some(status) if status.flags & crate::block::qcow2::Qcow2Status::ZERO != 0 => status.len,
                     _ => 0,
                 }
             };

@@ -6,7 +6,7 @@
 use super::File;
 use crate::base::errno::Errno;
 use crate::block::content::Data;
-use crate::block::qcow2::{Ask, Child, Fault, Got, Op, Out, Qcow2, Status};
+use crate::block::qcow2::{Fault, Qcow2, Qcow2Answer, Qcow2Ask, Qcow2Call, Qcow2Child, Qcow2Result, Qcow2Status};
 use std::sync::Arc;
 
 /// Bytes that are compared in one go.
@@ -19,7 +19,7 @@ pub enum Frozen {
     Unknown,
     /// It reads as zero.
     Zero,
-    /// A file.
+    /// Bytes of the host, without a format.
     File {
         /// Where it stands on the host.
         path: Arc<str>,
@@ -60,33 +60,33 @@ pub struct Differs {
 }
 
 impl Image {
-    fn drive(&mut self, mut op: Op) -> Result<Out, Fault> {
-        let mut got = Got::Done;
+    fn drive(&mut self, mut op: Qcow2Call) -> Result<Qcow2Result, Fault> {
+        let mut got = Qcow2Answer::Done;
         loop {
             got = match op.resume(&mut self.driver, got) {
-                Ask::Done(result) => return result,
-                Ask::Start { slot, task } => {
+                Qcow2Ask::Done(result) => return result,
+                Qcow2Ask::Start { slot, task } => {
                     let result = self.drive(*task);
                     op.task_done(slot, result);
-                    Got::Done
+                    Qcow2Answer::Done
                 }
-                Ask::Read { child, offset, len } => {
+                Qcow2Ask::Read { child, offset, len } => {
                     let below = match child {
-                        Child::File => Some(&mut self.file),
-                        Child::Backing => self.backing.as_mut(),
+                        Qcow2Child::File => Some(&mut self.file),
+                        Qcow2Child::Backing => self.backing.as_mut(),
                     };
                     match below.map_or(Ok(Data::zeroes(len)), |below| below.read(offset, len)) {
-                        Ok(data) => Got::Data(data),
-                        Err(errno) => Got::Failed(errno),
+                        Ok(data) => Qcow2Answer::Data(data),
+                        Err(errno) => Qcow2Answer::Failed(errno),
                     }
                 }
-                Ask::Write { offset, data } => {
+                Qcow2Ask::Write { offset, data } => {
                     self.file.write(offset, &data);
-                    Got::Done
+                    Qcow2Answer::Done
                 }
-                Ask::GetLength => Got::Number(self.file.size().unwrap_or(0)),
-                Ask::BlockStatusAbove { .. } | Ask::GetAllocatedSize => Got::Failed(Errno::ENOTSUP),
-                _ => Got::Done,
+                Qcow2Ask::GetLength => Qcow2Answer::Number(self.file.size().unwrap_or(0)),
+                Qcow2Ask::BlockStatusAbove { .. } | Qcow2Ask::GetAllocatedSize => Qcow2Answer::Failed(Errno::ENOTSUP),
+                _ => Qcow2Answer::Done,
             };
         }
     }
@@ -168,8 +168,8 @@ impl Frozen {
             _ if inside == 0 => Data::new(),
             Frozen::File { file, .. } => file.content.read(offset, inside),
             Frozen::Shifted { offset: by, below, .. } => below.read(offset + *by, inside)?,
-            Frozen::Qcow2(image) => match image.drive(Op::preadv(offset, inside)) {
-                Ok(Out::Data(data)) => data,
+            Frozen::Qcow2(image) => match image.drive(Qcow2Call::preadv(offset, inside)) {
+                Ok(Qcow2Result::Data(data)) => data,
                 Ok(_) => return Err(Errno::EIO),
                 Err(fault) => return Err(fault.errno),
             },
@@ -193,10 +193,10 @@ impl Frozen {
                 (true, !data, len)
             }
             Frozen::Shifted { offset: by, below, .. } => below.status(offset + *by, len),
-            Frozen::Qcow2(image) => match image.drive(Op::block_status(offset, len)) {
-                Ok(Out::Status(status)) if status.len > 0 => {
+            Frozen::Qcow2(image) => match image.drive(Qcow2Call::block_status(offset, len)) {
+                Ok(Qcow2Result::Status(status)) if status.len > 0 => {
                     let has = |flag| status.flags & flag != 0;
-                    (has(Status::DATA | Status::ZERO), has(Status::ZERO), status.len.min(len))
+                    (has(Qcow2Status::DATA | Qcow2Status::ZERO), has(Qcow2Status::ZERO), status.len.min(len))
                 }
                 _ => (true, false, len),
             },

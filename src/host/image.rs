@@ -5,7 +5,8 @@ use crate::base::errno::Errno;
 use crate::block::content::{Data, WriteTag};
 use crate::block::event::BlkdebugEvent;
 use crate::block::qcow2::{
-    Ask, Child, CreateOptions, Fault, FileTraits, Got, Op, OpenOptions, Out, Qcow2, Status, StoreBitmap, StoredBitmap,
+    CreateOptions, Fault, FileTraits, OpenOptions, Qcow2, Qcow2Answer, Qcow2Ask, Qcow2Call, Qcow2Child, Qcow2Result,
+    Qcow2Status, StoreBitmap, StoredBitmap,
 };
 use std::sync::Arc;
 
@@ -14,16 +15,16 @@ const MAX_DEPTH: usize = 200;
 
 /// Something that reached the file of the image, in the notation of traces: an event, or a request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Step {
+pub enum ImageStep {
     /// An event for blkdebug.
     Event(BlkdebugEvent),
     /// A read: offset and length.
     Read(u64, u64),
-    /// A write.
+    /// A write of data: offset and length.
     Write(u64, u64),
-    /// A zero-write.
+    /// `BDRV_REQ_ZERO_WRITE`: offset and length.
     Zero(u64, u64),
-    /// A discard.
+    /// `bdrv_co_pdiscard`: offset and length.
     Discard(u64, u64),
     /// A flush of a file that was written since the last.
     Flush,
@@ -41,13 +42,13 @@ pub struct Image {
     /// The image was found corrupt: `bs->drv == NULL`.
     dropped: bool,
     /// What reached the file, if that is recorded.
-    pub trace: Option<Vec<Step>>,
+    pub trace: Option<Vec<ImageStep>>,
 }
 
 /// `qcow2_co_create` on an empty file.
 pub(super) fn create(files: &mut HostFiles, path: &str, options: CreateOptions) -> Result<(), HostError> {
     let mut image = Image::closed(path);
-    image.drive(files, Op::create(options)).map(drop).map_err(|fault| HostError::new(path, fault))
+    image.drive(files, Qcow2Call::create(options)).map(drop).map_err(|fault| HostError::new(path, fault))
 }
 
 /// The file that an image names as its backing file, and its format where the name says it: `json:{…}` describes nodes, of which the lowest
@@ -152,9 +153,9 @@ impl Image {
             image.qcow2 = None;
             return Ok(image);
         }
-        let opened = image.drive(files, Op::open(options.clone()));
+        let opened = image.drive(files, Qcow2Call::open(options.clone()));
         match opened.map_err(|fault| HostError::new(path, fault))? {
-            Out::Opened(bitmaps) => image.bitmaps = bitmaps,
+            Qcow2Result::Opened(bitmaps) => image.bitmaps = bitmaps,
             _ => image.bitmaps.clear(),
         }
         Ok(image)
@@ -207,7 +208,7 @@ impl Image {
         }
     }
 
-    fn note(&mut self, step: Step) {
+    fn note(&mut self, step: ImageStep) {
         if let Some(trace) = &mut self.trace {
             trace.push(step);
         }
@@ -217,79 +218,79 @@ impl Image {
     ///
     /// # Errors
     /// Those of the operation; `EINVAL` for a raw image, `ENOMEDIUM` for one that was found corrupt.
-    pub fn drive(&mut self, files: &mut HostFiles, op: Op) -> Result<Out, Fault> {
+    pub fn drive(&mut self, files: &mut HostFiles, op: Qcow2Call) -> Result<Qcow2Result, Fault> {
         if self.dropped { Err(Errno::ENOMEDIUM.into()) } else { self.drive_on(files, op) }
     }
 
-    fn drive_on(&mut self, files: &mut HostFiles, mut op: Op) -> Result<Out, Fault> {
+    fn drive_on(&mut self, files: &mut HostFiles, mut op: Qcow2Call) -> Result<Qcow2Result, Fault> {
         if let Some(q) = &mut self.qcow2 {
             // A procedure that nobody follows need not run again after each of its writes.
             q.file.events = self.trace.is_some();
         }
-        let mut got = Got::Done;
+        let mut got = Qcow2Answer::Done;
         loop {
             let Some(q) = &mut self.qcow2 else { return Err(Errno::EINVAL.into()) };
             got = match op.resume(q, got) {
-                Ask::Done(result) => return result,
-                Ask::Event(event) => {
-                    self.note(Step::Event(event));
-                    Got::Done
+                Qcow2Ask::Done(result) => return result,
+                Qcow2Ask::Event(event) => {
+                    self.note(ImageStep::Event(event));
+                    Qcow2Answer::Done
                 }
-                Ask::Start { slot, task } => {
+                Qcow2Ask::Start { slot, task } => {
                     let result = self.drive_on(files, *task);
                     op.task_done(slot, result);
-                    Got::Done
+                    Qcow2Answer::Done
                 }
-                Ask::DropDriver => {
+                Qcow2Ask::DropDriver => {
                     self.dropped = true;
-                    Got::Done
+                    Qcow2Answer::Done
                 }
-                ask => self.perform(files, ask).unwrap_or_else(Got::Failed),
+                ask => self.perform(files, ask).unwrap_or_else(Qcow2Answer::Failed),
             };
         }
     }
 
     /// Does what an operation asks for.
-    fn perform(&mut self, files: &mut HostFiles, ask: Ask) -> Result<Got, Errno> {
+    fn perform(&mut self, files: &mut HostFiles, ask: Qcow2Ask) -> Result<Qcow2Answer, Errno> {
         Ok(match ask {
-            Ask::Read { child: Child::Backing, offset, len } => match &mut self.backing {
-                Some(backing) => Got::Data(backing.read(files, offset, len).map_err(|fault| fault.errno)?),
-                None => Got::Data(Data::zeroes(len)),
+            Qcow2Ask::Read { child: Qcow2Child::Backing, offset, len } => match &mut self.backing {
+                Some(backing) => Qcow2Answer::Data(backing.read(files, offset, len).map_err(|fault| fault.errno)?),
+                None => Qcow2Answer::Data(Data::zeroes(len)),
             },
-            Ask::Read { child: Child::File, offset, len } => {
-                self.note(Step::Read(offset, len));
+            Qcow2Ask::Read { child: Qcow2Child::File, offset, len } => {
+                self.note(ImageStep::Read(offset, len));
                 let file = files.get(&self.path).ok_or(Errno::ENOENT)?;
-                Got::Data(file.content.read(offset, len))
+                Qcow2Answer::Data(file.content.read(offset, len))
             }
-            Ask::BlockStatusAbove { offset, len, want_zero } => {
-                Got::Status(self.status_above(files, want_zero, offset, len).map_err(|fault| fault.errno)?)
+            Qcow2Ask::BlockStatusAbove { offset, len, want_zero } => {
+                Qcow2Answer::Status(self.status_above(files, want_zero, offset, len).map_err(|fault| fault.errno)?)
             }
-            Ask::GetLength => Got::Number(files.get(&self.path).map_or(0, |file| file.size)),
-            Ask::GetAllocatedSize => Got::Number(
+            Qcow2Ask::GetLength => Qcow2Answer::Number(files.get(&self.path).map_or(0, |file| file.size)),
+            Qcow2Ask::GetAllocatedSize => Qcow2Answer::Number(
                 files.get(&self.path).map_or(0, |file| file.content.allocated_bytes().next_multiple_of(512)),
             ),
-            Ask::Flush => {
+            Qcow2Ask::Flush => {
                 if std::mem::take(&mut self.written) {
-                    self.note(Step::Flush);
+                    self.note(ImageStep::Flush);
                 }
-                Got::Done
+                Qcow2Answer::Done
             }
             ask => {
                 self.change(files, ask)?;
-                Got::Done
+                Qcow2Answer::Done
             }
         })
     }
 
-    fn change(&mut self, files: &mut HostFiles, ask: Ask) -> Result<(), Errno> {
+    fn change(&mut self, files: &mut HostFiles, ask: Qcow2Ask) -> Result<(), Errno> {
         let file = files.change(&self.path).ok_or(Errno::ENOENT)?;
         let step = match ask {
-            Ask::Write { offset, data } => {
+            Qcow2Ask::Write { offset, data } => {
                 file.content.write(offset, &data);
                 file.size = file.size.max(offset + data.len());
-                Step::Write(offset, data.len())
+                ImageStep::Write(offset, data.len())
             }
-            Ask::WriteZeroes { offset, len, may_unmap, .. } => {
+            Qcow2Ask::WriteZeroes { offset, len, may_unmap, .. } => {
                 // Without, there are unwritten extents, which count as data once their pages were read; and what an image's tables are
                 // read with, the host reads ahead.
                 if may_unmap {
@@ -298,13 +299,13 @@ impl Image {
                     file.content.write(offset, &Data::zeroes(len));
                 }
                 file.size = file.size.max(offset + len);
-                Step::Zero(offset, len)
+                ImageStep::Zero(offset, len)
             }
-            Ask::Discard { offset, len } => {
+            Qcow2Ask::Discard { offset, len } => {
                 file.content.zero(offset, len);
-                Step::Discard(offset, len)
+                ImageStep::Discard(offset, len)
             }
-            Ask::Truncate { size } => {
+            Qcow2Ask::Truncate { size } => {
                 files.truncate(&self.path, size);
                 self.written = true;
                 return Ok(());
@@ -326,8 +327,8 @@ impl Image {
         let mut data = match &self.qcow2 {
             _ if inside == 0 => Data::new(),
             None => files.get(&self.path).ok_or(Errno::ENOENT)?.content.read(offset, inside),
-            Some(_) => match self.drive(files, Op::preadv(offset, inside))? {
-                Out::Data(data) => data,
+            Some(_) => match self.drive(files, Qcow2Call::preadv(offset, inside))? {
+                Qcow2Result::Data(data) => data,
                 _ => return Err(Errno::EIO.into()),
             },
         };
@@ -336,31 +337,31 @@ impl Image {
     }
 
     /// `bdrv_co_block_status` of this layer alone.
-    fn status(&mut self, files: &mut HostFiles, want_zero: bool, offset: u64, len: u64) -> Result<Status, Fault> {
+    fn status(&mut self, files: &mut HostFiles, want_zero: bool, offset: u64, len: u64) -> Result<Qcow2Status, Fault> {
         let size = self.size_in(files);
         if offset >= size {
-            return Ok(Status { flags: Status::EOF, ..Status::default() });
+            return Ok(Qcow2Status { flags: Qcow2Status::EOF, ..Qcow2Status::default() });
         }
         let len = len.min(size - offset);
         let mut status = match &self.qcow2 {
             None => raw_status(files, &self.path, want_zero, offset, len),
-            Some(_) => match self.drive(files, Op::block_status(offset, len))? {
-                Out::Status(status) => status,
+            Some(_) => match self.drive(files, Qcow2Call::block_status(offset, len))? {
+                Qcow2Result::Status(status) => status,
                 _ => return Err(Errno::EIO.into()),
             },
         };
-        if status.flags & (Status::DATA | Status::ZERO) != 0 {
-            status.flags |= Status::ALLOCATED;
+        if status.flags & (Qcow2Status::DATA | Qcow2Status::ZERO) != 0 {
+            status.flags |= Qcow2Status::ALLOCATED;
         } else {
             let short = self.backing.as_ref().is_none_or(|backing| want_zero && offset >= backing.size_in(files));
-            status.flags |= if short { Status::ZERO } else { 0 };
+            status.flags |= if short { Qcow2Status::ZERO } else { 0 };
         }
-        if want_zero && status.flags & Status::RECURSE != 0 {
+        if want_zero && status.flags & Qcow2Status::RECURSE != 0 {
             let below = raw_status(files, &self.path, true, status.map, status.len);
             status.len = below.len.max(1).min(status.len);
-            status.flags |= below.flags & Status::ZERO;
+            status.flags |= below.flags & Qcow2Status::ZERO;
         }
-        status.flags |= if offset + status.len == size { Status::EOF } else { 0 };
+        status.flags |= if offset + status.len == size { Qcow2Status::EOF } else { 0 };
         Ok(status)
     }
 
@@ -374,7 +375,7 @@ impl Image {
         want_zero: bool,
         offset: u64,
         len: u64,
-    ) -> Result<Status, Fault> {
+    ) -> Result<Qcow2Status, Fault> {
         self.status_in_chain(files, want_zero, offset, len).map(|(status, _)| status)
     }
 
@@ -384,10 +385,10 @@ impl Image {
         files: &mut HostFiles,
         offset: u64,
         len: u64,
-    ) -> Result<(Status, u64), Fault> {
+    ) -> Result<(Qcow2Status, u64), Fault> {
         let top = self.status(files, true, offset, len)?;
         match &mut self.backing {
-            Some(backing) if top.flags & (Status::ZERO | Status::DATA) == 0 => {
+            Some(backing) if top.flags & (Qcow2Status::ZERO | Qcow2Status::DATA) == 0 => {
                 let (below, depth) = backing.status_for_map(files, offset, top.len)?;
                 Ok((below, depth + 1))
             }
@@ -401,7 +402,7 @@ impl Image {
         files: &mut HostFiles,
         offset: u64,
         len: u64,
-    ) -> Result<(Status, u64), Fault> {
+    ) -> Result<(Qcow2Status, u64), Fault> {
         self.status_in_chain(files, true, offset, len)
     }
 
@@ -411,18 +412,18 @@ impl Image {
         want_zero: bool,
         offset: u64,
         len: u64,
-    ) -> Result<(Status, u64), Fault> {
+    ) -> Result<(Qcow2Status, u64), Fault> {
         let top = self.status(files, want_zero, offset, len)?;
-        if top.len == 0 || top.flags & Status::ALLOCATED != 0 {
+        if top.len == 0 || top.flags & Qcow2Status::ALLOCATED != 0 {
             return Ok((top, 0));
         }
         let Some(backing) = &mut self.backing else { return Ok((top, 0)) };
         let (mut below, depth) = backing.status_in_chain(files, want_zero, offset, top.len)?;
         if below.len == 0 {
-            below = Status { flags: Status::ZERO | Status::ALLOCATED, len: top.len, map: 0 };
+            below = Qcow2Status { flags: Qcow2Status::ZERO | Qcow2Status::ALLOCATED, len: top.len, map: 0 };
         }
-        below.flags &= !Status::EOF;
-        below.flags |= if top.flags & Status::EOF != 0 && below.len == top.len { Status::EOF } else { 0 };
+        below.flags &= !Qcow2Status::EOF;
+        below.flags |= if top.flags & Qcow2Status::EOF != 0 && below.len == top.len { Qcow2Status::EOF } else { 0 };
         Ok((below, depth + 1))
     }
 
@@ -433,9 +434,9 @@ impl Image {
     pub fn write(&mut self, files: &mut HostFiles, offset: u64, data: Data) -> Result<(), Fault> {
         self.mark_dirty(offset, data.len());
         if self.qcow2.is_some() {
-            return self.drive(files, Op::pwritev(offset, data)).map(drop);
+            return self.drive(files, Qcow2Call::pwritev(offset, data)).map(drop);
         }
-        Ok(self.change(files, Ask::Write { offset, data })?)
+        Ok(self.change(files, Qcow2Ask::Write { offset, data })?)
     }
 
     /// `bdrv_pwrite` with `BDRV_REQ_WRITE_COMPRESSED`
@@ -447,7 +448,7 @@ impl Image {
             return Err(Errno::ENOTSUP.into());
         }
         self.mark_dirty(offset, data.len());
-        self.drive(files, Op::pwritev_compressed(offset, data)).map(drop)
+        self.drive(files, Qcow2Call::pwritev_compressed(offset, data)).map(drop)
     }
 
     /// `bdrv_pwrite_zeroes`: what the driver cannot do becomes a plain write.
@@ -457,10 +458,10 @@ impl Image {
     pub fn write_zeroes(&mut self, files: &mut HostFiles, offset: u64, len: u64, may_unmap: bool) -> Result<(), Fault> {
         self.mark_dirty(offset, len);
         let Some(q) = &self.qcow2 else {
-            return Ok(self.change(files, Ask::WriteZeroes { offset, len, may_unmap, no_fallback: false })?);
+            return Ok(self.change(files, Qcow2Ask::WriteZeroes { offset, len, may_unmap, no_fallback: false })?);
         };
         for (at, n) in pieces(offset, len, q.cluster_size()) {
-            match self.drive(files, Op::pwrite_zeroes(at, n, may_unmap)) {
+            match self.drive(files, Qcow2Call::pwrite_zeroes(at, n, may_unmap)) {
                 Ok(_) => {}
                 Err(fault) if fault.errno == Errno::ENOTSUP => self.write(files, at, Data::zeroes(n))?,
                 Err(fault) => return Err(fault),
@@ -475,9 +476,9 @@ impl Image {
     /// Those of the driver.
     pub fn discard(&mut self, files: &mut HostFiles, offset: u64, len: u64) -> Result<(), Fault> {
         self.mark_dirty(offset, len);
-        let Some(q) = &self.qcow2 else { return Ok(self.change(files, Ask::Discard { offset, len })?) };
+        let Some(q) = &self.qcow2 else { return Ok(self.change(files, Qcow2Ask::Discard { offset, len })?) };
         for (at, n) in pieces(offset, len, q.cluster_size()) {
-            match self.drive(files, Op::pdiscard(at, n)) {
+            match self.drive(files, Qcow2Call::pdiscard(at, n)) {
                 Err(fault) if fault.errno != Errno::ENOTSUP => return Err(fault),
                 _ => {}
             }
@@ -491,12 +492,12 @@ impl Image {
     /// Those of the driver; a qcow2 image with bitmaps cannot be resized here, as that would have to resize them.
     pub fn truncate(&mut self, files: &mut HostFiles, size: u64) -> Result<(), Fault> {
         if self.qcow2.is_none() {
-            return Ok(self.change(files, Ask::Truncate { size })?);
+            return Ok(self.change(files, Qcow2Ask::Truncate { size })?);
         }
         // Data of the backing file must not appear in the new area.
         let old = self.size();
         let zero = size > old && self.backing.as_ref().is_some_and(|backing| backing.size_in(files) > old);
-        self.drive(files, Op::truncate(size, zero, Arc::new([]))).map(drop)
+        self.drive(files, Qcow2Call::truncate(size, zero, Arc::new([]))).map(drop)
     }
 
     /// `bdrv_set_dirty`: the bitmaps that record note the write.
@@ -527,13 +528,13 @@ impl Image {
     /// # Errors
     /// Those of the driver.
     pub fn flush(&mut self, files: &mut HostFiles) -> Result<(), Fault> {
-        self.note(Step::Event(BlkdebugEvent::FlushToOs));
+        self.note(ImageStep::Event(BlkdebugEvent::FlushToOs));
         if self.qcow2.is_some() {
-            self.drive(files, Op::flush_to_os())?;
+            self.drive(files, Qcow2Call::flush_to_os())?;
         }
         if self.written {
-            self.note(Step::Event(BlkdebugEvent::FlushToDisk));
-            self.note(Step::Flush);
+            self.note(ImageStep::Event(BlkdebugEvent::FlushToDisk));
+            self.note(ImageStep::Flush);
             self.written = false;
         }
         Ok(())
@@ -562,7 +563,8 @@ impl Image {
             })
             .collect();
         if self.qcow2.is_some()
-            && let Ok(Out::Closed(printed)) = self.drive(files, Op::close(Arc::from(bitmaps), &self.path.clone()))
+            && let Ok(Qcow2Result::Closed(printed)) =
+                self.drive(files, Qcow2Call::close(Arc::from(bitmaps), &self.path.clone()))
         {
             messages.extend(printed);
         }
@@ -571,14 +573,14 @@ impl Image {
 }
 
 /// The block status of a file (block/file-posix.c:raw_co_block_status).
-fn raw_status(files: &HostFiles, path: &str, want_zero: bool, offset: u64, len: u64) -> Status {
-    let Some(file) = files.get(path) else { return Status::default() };
+fn raw_status(files: &HostFiles, path: &str, want_zero: bool, offset: u64, len: u64) -> Qcow2Status {
+    let Some(file) = files.get(path) else { return Qcow2Status::default() };
     if !want_zero {
-        return Status { flags: Status::DATA | Status::OFFSET_VALID, len, map: offset };
+        return Qcow2Status { flags: Qcow2Status::DATA | Qcow2Status::OFFSET_VALID, len, map: offset };
     }
     let (data, n) = file.content.status(offset, len);
-    let kind = if data { Status::DATA } else { Status::ZERO };
-    Status { flags: kind | Status::OFFSET_VALID, len: n, map: offset }
+    let kind = if data { Qcow2Status::DATA } else { Qcow2Status::ZERO };
+    Qcow2Status { flags: kind | Qcow2Status::OFFSET_VALID, len: n, map: offset }
 }
 
 /// Cuts a range into what lies before the first whole cluster, the whole ones, and what lies behind

@@ -3,11 +3,11 @@
 use super::{Format, HostError, HostFiles, Image};
 use crate::base::errno::Errno;
 use crate::block::content::{Data, WriteTag};
-use crate::block::qcow2::{Fault, OpenOptions, Status};
+use crate::block::qcow2::{Fault, OpenOptions, Qcow2Status};
 
 /// What `qemu-img info` tells.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Info {
+pub struct QemuImgInfo {
     /// `file format`
     pub format: Format,
     /// `virtual size` in bytes.
@@ -129,14 +129,14 @@ impl HostFiles {
     ///
     /// # Errors
     /// If the image cannot be opened. Its backing file need not be there.
-    pub fn info(&mut self, path: &str) -> Result<Info, HostError> {
+    pub fn info(&mut self, path: &str) -> Result<QemuImgInfo, HostError> {
         let options = OpenOptions { writable: false, ..OpenOptions::default() };
         let image = Image::open_one(self, path, None, &options)?;
         let q = image.qcow2();
         let bitmap = |bitmap: &crate::block::qcow2::StoredBitmap| {
             (bitmap.name.clone(), bitmap.granularity, bitmap.inconsistent, bitmap.enabled)
         };
-        Ok(Info {
+        Ok(QemuImgInfo {
             format: if q.is_some() { Format::Qcow2 } else { Format::Raw },
             virtual_size: image.size_in(self),
             cluster_size: q.map(|q| q.cluster_size()),
@@ -167,10 +167,10 @@ impl HostFiles {
                 start: at,
                 length: status.len,
                 depth,
-                present: has(Status::ALLOCATED),
-                zero: has(Status::ZERO),
-                data: has(Status::DATA),
-                offset: has(Status::OFFSET_VALID).then_some(status.map),
+                present: has(Qcow2Status::ALLOCATED),
+                zero: has(Qcow2Status::ZERO),
+                data: has(Qcow2Status::DATA),
+                offset: has(Qcow2Status::OFFSET_VALID).then_some(status.map),
             };
             at += status.len.max(1);
             match map.last_mut() {

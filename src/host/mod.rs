@@ -20,9 +20,9 @@ pub use compare::Mismatch;
 pub use disk::DiskRates;
 pub use faults::{Failing, HostChange, Request};
 pub use frozen::{Differs, Frozen, Image as FrozenImage};
-pub use image::{Image, Step};
-pub use io::{Info, MapEntry};
-pub use outside::{HostOp, Look, UNREAD};
+pub use image::{Image, ImageStep};
+pub use io::{MapEntry, QemuImgInfo};
+pub use outside::{FileLook, HostOp, UNREAD};
 
 use crate::base::Kept;
 use crate::base::errno::Errno;

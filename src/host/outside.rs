@@ -19,7 +19,7 @@ const SMALL: u64 = 4096;
 
 /// What came of looking at a name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Look {
+pub struct FileLook {
     /// The name under which the file is kept: two names of one file have the same.
     pub path: Arc<str>,
     /// Why it cannot be opened for reading, or that it can.
@@ -76,7 +76,7 @@ pub(super) struct Outside {
     wanted: Option<(Arc<str>, bool)>,
     /// A name that was looked at for the one who asked.
     fresh: Option<Arc<str>>,
-    looks: BTreeMap<Arc<str>, Look>,
+    looks: BTreeMap<Arc<str>, FileLook>,
     /// What the process waits for to be done to a file.
     asked: Option<(Arc<str>, HostOp)>,
     /// What came of it.
@@ -119,7 +119,7 @@ impl HostFiles {
     }
 
     /// What came of looking at the name that the process waited for; it goes on.
-    pub fn looked(&mut self, look: Look) {
+    pub fn looked(&mut self, look: FileLook) {
         if let Some(outside) = &mut self.outside
             && let Some((name, _)) = outside.wanted.take()
         {
@@ -130,7 +130,7 @@ impl HostFiles {
 
     /// The last look at a name.
     #[must_use]
-    pub fn look_at(&self, name: &str) -> Option<&Look> {
+    pub fn look_at(&self, name: &str) -> Option<&FileLook> {
         self.outside.as_ref()?.looks.get(name)
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Format, HostError, HostFiles, Image};
 use crate::base::errno::Errno;
-use crate::block::qcow2::{Fault, Op, OpenOptions, Status};
+use crate::block::qcow2::{Fault, OpenOptions, Qcow2Call, Qcow2Status};
 
 impl HostFiles {
     /// `qemu-img rebase -u`: only the header changes, and so what the image reads as.
@@ -41,7 +41,7 @@ impl HostFiles {
         if backing.is_some() && format.is_none() {
             return Err(Errno::EINVAL.into());
         }
-        image.drive(self, Op::change_backing_file(backing, format)).map(drop)
+        image.drive(self, Qcow2Call::change_backing_file(backing, format)).map(drop)
     }
 
     fn copy_difference(&mut self, image: &mut Image, mut new: Option<&mut Image>) -> Result<(), Fault> {
@@ -52,8 +52,8 @@ impl HostFiles {
         while at < size {
             let (status, depth) = image.status_with_depth(self, at, size - at)?;
             let same_zero = match &mut new {
-                _ if depth == 0 && status.flags & Status::ALLOCATED != 0 => true,
-                None => status.flags & Status::ZERO != 0,
+                _ if depth == 0 && status.flags & Qcow2Status::ALLOCATED != 0 => true,
+                None => status.flags & Qcow2Status::ZERO != 0,
                 Some(_) => false,
             };
             if same_zero {

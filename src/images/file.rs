@@ -92,7 +92,7 @@ impl Opened {
         Ok(Opened { file, write, identity: (meta.dev(), meta.ino()), is_regular: meta.is_file() })
     }
 
-    /// The descriptor.
+    /// Locks are taken and looked for on it (`F_OFD_SETLK`).
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }

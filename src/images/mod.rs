@@ -16,7 +16,7 @@ mod locks;
 
 use crate::base::errno::{Errno, Ret};
 use crate::block::content::{Data, WriteTag};
-use crate::host::{Failing, HostOp, Look, Request};
+use crate::host::{Failing, FileLook, HostOp, Request};
 use crate::world::World;
 use file::{Opened, folder_of};
 use locks::Locks;
@@ -163,7 +163,7 @@ impl Images {
         };
         let look = match opened {
             Ok(opened) => {
-                let mut look = Look {
+                let mut look = FileLook {
                     path: self.key_of(name, &opened),
                     read: Ok(()),
                     write: opened.write,
@@ -184,7 +184,7 @@ impl Images {
                     world.files.remove(name);
                 }
                 let create = if errno == Errno::ENOENT { folder_of(name) } else { Err(errno) };
-                Look { path: name.clone(), read: Err(errno), write: Err(errno), create, is_regular: true }
+                FileLook { path: name.clone(), read: Err(errno), write: Err(errno), create, is_regular: true }
             }
         };
         self.refresh_locks(world);

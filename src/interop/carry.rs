@@ -2,7 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "the shell waits in real time")]
 
 use super::nbd::{NO_ANSWER, NbdClients};
-use super::qemu::{Ending, Got, Qemu, Started, printed};
+use super::qemu::{Ending, Qemu, Received, Started, printed};
 use super::scratch::Guard;
 use super::{Trouble, confine, files};
 use crate::base::Json;
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 /// When the client sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pace {
+pub enum ClientPace {
     /// When the process is at rest, all is read, and its wait is met.
     Calm,
     /// As soon as its wait is met. The gaps of up to so many microseconds before it sends come from the seed.
@@ -131,7 +131,7 @@ impl From<Trouble> for Stop {
 ///
 /// # Errors
 /// If the images cannot be made or the process cannot be started, or if an image names what it may not.
-pub fn carry(command: &[String], plan: &Plan, dir: &Path, pace: Pace, guard: &Guard) -> Result<Carried, Trouble> {
+pub fn carry(command: &[String], plan: &Plan, dir: &Path, pace: ClientPace, guard: &Guard) -> Result<Carried, Trouble> {
     files::make(plan, dir)?;
     let within = || if guard.confined { confine::images(dir) } else { Ok(()) };
     within()?;
@@ -149,8 +149,8 @@ pub fn carry(command: &[String], plan: &Plan, dir: &Path, pace: Pace, guard: &Gu
     };
     let version = qemu.version.clone();
     let gaps = match pace {
-        Pace::Calm => None,
-        Pace::Racing { seed, gap } => Some(Gaps::new(seed, gap)),
+        ClientPace::Calm => None,
+        ClientPace::Racing { seed, gap } => Some(Gaps::new(seed, gap)),
     };
     let mut client =
         Client { qemu, lines: Vec::new(), queue: Vec::new(), gaps, nbd: NbdClients::of(dir), wire: Parser::new() };
@@ -195,7 +195,7 @@ pub fn carry(command: &[String], plan: &Plan, dir: &Path, pace: Pace, guard: &Gu
     within()?;
     let ending = (closed || hangs).then(|| client.qemu.end(hangs));
     let (stdout, stderr) = printed(dir);
-    let answers = (pace == Pace::Calm).then_some(client.nbd.answers);
+    let answers = (pace == ClientPace::Calm).then_some(client.nbd.answers);
     Ok(Carried { lines: client.lines, answers, stdout, stderr, ending, stuck, sleeps, version })
 }
 
@@ -273,9 +273,9 @@ impl Client {
     fn rest(&mut self) -> Result<(), Stop> {
         loop {
             match self.qemu.until_rest()? {
-                Got::Message(message) => _ = self.note(&message),
-                Got::Nothing => return Ok(()),
-                Got::End => return Err(Stop::Closed),
+                Received::Message(message) => _ = self.note(&message),
+                Received::Nothing => return Ok(()),
+                Received::End => return Err(Stop::Closed),
             }
         }
     }
@@ -309,9 +309,9 @@ impl Client {
         let mut left = replies;
         while left > 0 {
             match self.qemu.answer()? {
-                Got::Message(message) => left -= usize::from(self.note(&message)),
-                Got::Nothing => return Err(Stop::Hangs("no reply came".to_owned())),
-                Got::End => return Err(Stop::Closed),
+                Received::Message(message) => left -= usize::from(self.note(&message)),
+                Received::Nothing => return Err(Stop::Hangs("no reply came".to_owned())),
+                Received::End => return Err(Stop::Closed),
             }
         }
         Ok(())
@@ -328,8 +328,8 @@ impl Client {
                 return Ok(());
             }
             match self.qemu.answer()? {
-                Got::Message(message) => _ = self.note(&message),
-                Got::Nothing => {
+                Received::Message(message) => _ = self.note(&message),
+                Received::Nothing => {
                     let what = format!("the event {pattern} did not come");
                     let lines = self.lines.len();
                     let at = self.at()?;
@@ -338,7 +338,7 @@ impl Client {
                         return Err(at.stop(what));
                     }
                 }
-                Got::End => return Err(Stop::Closed),
+                Received::End => return Err(Stop::Closed),
             }
         }
     }
@@ -369,9 +369,9 @@ impl Client {
         self.qemu.send(&Json::dict(vec![("execute", query.into())]))?;
         loop {
             let message = match self.qemu.answer()? {
-                Got::Message(message) => message,
-                Got::Nothing => return Ok(None),
-                Got::End => return Err(Stop::Closed),
+                Received::Message(message) => message,
+                Received::Nothing => return Ok(None),
+                Received::End => return Err(Stop::Closed),
             };
             if message.get("event").is_some() {
                 self.note(&message);

@@ -212,7 +212,7 @@ const DEVICES: &[&str] = &[
     "foo",
 ];
 
-/// Objects.
+/// What `object-add` may make: neither opens a file.
 const OBJECTS: &[&str] = &["iothread", "throttle-group"];
 
 /// Members whose values are names of nodes, jobs and the like, and never those of files.

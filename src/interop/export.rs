@@ -7,7 +7,7 @@
 //! Texts of the scenario stand in it as literals ([`super::quote`]). Whatever ends it, its QEMU and its directory go with it.
 
 use super::carry::ONE_PROCESS;
-use super::force::{self, By, Forced, Hold};
+use super::force::{self, Forced, HeldBy, Hold};
 use super::quote::{file_name, python};
 use crate::base::Json;
 use crate::base::time::Span;
@@ -395,12 +395,12 @@ impl Sent<'_> {
         let mut after = String::new();
         for Hold { source, by, .. } in holds {
             match by {
-                By::Break { job, status } => {
+                HeldBy::Break { job, status } => {
                     out.push_str(&qemu_io(source, "break read_aio held"));
                     after.push_str(&format!("qmp.told({}, {})\n", python(status), python(job)));
                     after.push_str(&qemu_io(source, "resume held"));
                 }
-                By::Throttle(reads) => {
+                HeldBy::Throttle(reads) => {
                     out.push_str(&limit(source, *reads));
                     self.throttled.push(source.clone());
                 }

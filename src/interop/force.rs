@@ -20,17 +20,17 @@ pub struct Hold {
     /// Its source: a drive or a node.
     pub source: Arc<str>,
     /// By what.
-    pub by: By,
+    pub by: HeldBy,
 }
 
 /// By what a job is held back.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum By {
+pub enum HeldBy {
     /// A breakpoint, until this status of another job was read.
     Break {
-        /// The other job.
+        /// Id of the job that must get ahead.
         job: Arc<str>,
-        /// Its status.
+        /// As `query-jobs` and `JOB_STATUS_CHANGE` call it.
         status: Arc<str>,
     },
     /// So many reads a second, until the next command is sent.
@@ -130,7 +130,7 @@ fn hold(
 ) {
     let source = later.source.clone();
     // The reads of one chunk each then take some seconds, which a busy machine does not.
-    let slow = By::Throttle(if rank == 0 { 2 } else { 1 });
+    let slow = HeldBy::Throttle(if rank == 0 { 2 } else { 1 });
     if let (Some(error), Some(aborting), Some(waiting)) = (earlier.error, earlier.aborting, later.waiting)
         && error < waiting
         && waiting < aborting
@@ -143,7 +143,7 @@ fn hold(
         return;
     }
     let by = match earlier.waiting {
-        Some(_) if drive(&source) => By::Break { job: earlier.job.clone(), status: "waiting".into() },
+        Some(_) if drive(&source) => HeldBy::Break { job: earlier.job.clone(), status: "waiting".into() },
         _ => slow,
     };
     forced.holds.push(Hold { command, source, by });

@@ -8,7 +8,7 @@
 
 use crate::base::Json;
 use crate::host::network::{NbdServer, ServerState};
-use crate::nbd::{Answer, Greeting, Mode, Talk, cmd};
+use crate::nbd::{Answer, Greeting, NbdMode, Talk, cmd};
 use crate::scenario::nbd::{MAY_BE_REFUSED, NbdAction, NbdStep, Replies};
 use rustix::process::{Pid, Signal};
 use std::collections::{BTreeMap, BTreeSet};
@@ -219,9 +219,9 @@ impl NbdClients {
         refused: bool,
     ) -> Result<(), String> {
         let mode = match replies {
-            Replies::Simple => Mode::Simple,
-            Replies::Structured => Mode::Structured,
-            Replies::Extended => Mode::Extended,
+            Replies::Simple => NbdMode::Simple,
+            Replies::Structured => NbdMode::Structured,
+            Replies::Extended => NbdMode::Extended,
         };
         let mut talk = Talk::new(Greeting { export: export.clone(), mode, contexts: contexts.to_vec() });
         while !talk.is_ready() && talk.failure.is_none() {

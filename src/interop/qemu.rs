@@ -60,7 +60,7 @@ impl fmt::Display for Ending {
 
 /// What was to be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Got {
+pub enum Received {
     /// A reply or an event, without its time.
     Message(Json),
     /// The process is at rest and nothing came.
@@ -165,9 +165,9 @@ impl Qemu {
         };
         // The socket is there before the drives are opened, which may fail.
         match qemu.answer()? {
-            Got::Message(greeting) => qemu.negotiate(program, &greeting)?,
-            Got::End => return Ok(Started::Not(qemu.end(false))),
-            Got::Nothing => return Ok(Started::Not(Ending::Hung)),
+            Received::Message(greeting) => qemu.negotiate(program, &greeting)?,
+            Received::End => return Ok(Started::Not(qemu.end(false))),
+            Received::Nothing => return Ok(Started::Not(Ending::Hung)),
         }
         Ok(Started::Runs(Box::new(qemu)))
     }
@@ -178,7 +178,7 @@ impl Qemu {
         self.version = format!("{}.{}.{}", part("major"), part("minor"), part("micro"));
         self.send(&Json::dict(vec![("execute", "qmp_capabilities".into())]))?;
         match self.answer()? {
-            Got::Message(reply) if reply.get("return").is_some() => Ok(()),
+            Received::Message(reply) if reply.get("return").is_some() => Ok(()),
             other => Err(Trouble(format!("{program} did not negotiate: {other:?}"))),
         }
     }
@@ -211,17 +211,17 @@ impl Qemu {
         self.next_line()
     }
 
-    /// The next message; the process owes one. [`Got::Nothing`] if it hangs.
-    pub fn answer(&mut self) -> Result<Got, Trouble> {
+    /// The next message; the process owes one. [`Received::Nothing`] if it hangs.
+    pub fn answer(&mut self) -> Result<Received, Trouble> {
         let began = Instant::now();
         let mut idle = Instant::now();
         let mut cpu = self.cpu_time();
         loop {
             if let Some(message) = self.next_line()? {
-                return Ok(Got::Message(message));
+                return Ok(Received::Message(message));
             }
             if self.closed {
-                return Ok(Got::End);
+                return Ok(Received::End);
             }
             self.fill(Duration::from_millis(50))?;
             let now = self.cpu_time();
@@ -229,22 +229,22 @@ impl Qemu {
                 (cpu, idle) = (now, Instant::now());
             }
             if idle.elapsed() > HANG || began.elapsed() > SPIN {
-                return Ok(Got::Nothing);
+                return Ok(Received::Nothing);
             }
         }
     }
 
-    /// The next message, or [`Got::Nothing`] once the process is at rest, or after a while if it never is.
-    pub fn until_rest(&mut self) -> Result<Got, Trouble> {
+    /// The next message, or [`Received::Nothing`] once the process is at rest, or after a while if it never is.
+    pub fn until_rest(&mut self) -> Result<Received, Trouble> {
         let began = Instant::now();
         let mut calm = 0;
         let mut cpu = self.cpu_time();
         loop {
             if let Some(message) = self.next_line()? {
-                return Ok(Got::Message(message));
+                return Ok(Received::Message(message));
             }
             if self.closed {
-                return Ok(Got::End);
+                return Ok(Received::End);
             }
             let asleep = self.asleep();
             let now = self.cpu_time();
@@ -252,7 +252,7 @@ impl Qemu {
             cpu = now;
             self.fill(Duration::from_micros(700))?;
             if self.lines.is_empty() && !self.closed && (calm > 5 || began.elapsed() > PATIENCE * 20) {
-                return Ok(Got::Nothing);
+                return Ok(Received::Nothing);
             }
         }
     }

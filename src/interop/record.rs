@@ -1,7 +1,7 @@
 //! Recordings: client traces of a real QEMU, the distinct ones with how often each was seen.
 #![expect(clippy::disallowed_methods, reason = "the shell makes directories")]
 
-use super::carry::{Carried, Pace, carry};
+use super::carry::{Carried, ClientPace, carry};
 use super::scratch::{Guard, Scratch};
 use super::{Trouble, trouble};
 use crate::base::Json;
@@ -65,7 +65,13 @@ impl fmt::Display for Recording {
 ///
 /// # Errors
 /// If the images cannot be made or the process cannot be started.
-pub fn once(command: &[String], plan: &Plan, pace: Pace, guard: &Guard, scratch: &Scratch) -> Result<Carried, Trouble> {
+pub fn once(
+    command: &[String],
+    plan: &Plan,
+    pace: ClientPace,
+    guard: &Guard,
+    scratch: &Scratch,
+) -> Result<Carried, Trouble> {
     let dir = scratch.path().join("run");
     fs::create_dir(&dir).map_err(|error| trouble(&dir.display().to_string(), &error))?;
     let carried = carry(command, plan, &dir, pace, guard);

@@ -3,8 +3,8 @@
 //! It is what stands beside a crash or a hang that `conform` found: QEMU is started with a pair of pipes for its monitor, the commands
 //! are sent one after the other, each behind the reply to the one before, and in the end the script says how QEMU ended.
 
+use super::carry::ClientPace;
 use super::carry::ONE_PROCESS;
-use super::carry::Pace;
 use super::export::{RAW_BYTES, Tool, tools};
 use super::quote::{file_name, grep, shell as word};
 use crate::base::Json;
@@ -114,7 +114,7 @@ fn event(pattern: &EventPattern) -> String {
 
 /// The script. `end` says what was seen of QEMU, for the head of it.
 #[must_use]
-pub fn script(plan: &Plan, pace: Pace, end: &str) -> String {
+pub fn script(plan: &Plan, pace: ClientPace, end: &str) -> String {
     let mut out = String::from("#!/bin/bash\n");
     // What people read is a literal too: `:` does nothing with it.
     for text in std::iter::once(&*plan.about).chain(end.lines()) {
@@ -123,7 +123,7 @@ pub fn script(plan: &Plan, pace: Pace, end: &str) -> String {
     out.push_str("# It needs qemu-img, qemu-io and a QEMU: bash FILE [QEMU]. Exit code 1: QEMU was ended by a signal, or hangs.\n");
     out.push_str("QEMU=${1:-qemu-system-x86_64}\ncase $QEMU in */*) QEMU=$(realpath -- \"$QEMU\");; esac\n");
     out.push_str(DRIVER);
-    let tries = if pace == Pace::Calm { 1 } else { TRIES };
+    let tries = if pace == ClientPace::Calm { 1 } else { TRIES };
     out.push_str(&format!(
         "\ntrap 'exit 129' HUP; trap 'exit 130' INT; trap 'exit 143' TERM; trap clean EXIT\ndir=$(mktemp -d) || exit 2\n\
          for try in $(seq {tries}); do\nrm -rf \"$dir/run\"; mkdir \"$dir/run\"; cd \"$dir/run\" || exit 2\n"
@@ -134,8 +134,8 @@ pub fn script(plan: &Plan, pace: Pace, end: &str) -> String {
     let args: Vec<String> = plan.args.iter().map(|arg| word(arg)).collect();
     out.push_str(&format!("start {} || continue\n", args.join(" \\\n    ")));
     let mut gaps = match pace {
-        Pace::Calm => None,
-        Pace::Racing { seed, gap } => Some(super::carry::Gaps::new(seed, gap)),
+        ClientPace::Calm => None,
+        ClientPace::Racing { seed, gap } => Some(super::carry::Gaps::new(seed, gap)),
     };
     let mut awaited: Vec<String> = Vec::new();
     for step in plan.steps.iter() {

@@ -1,6 +1,6 @@
 //! What block status tells: runs of bytes with flags (`nbd/server.c:NBDExtentArray`).
 
-use super::Mode;
+use super::NbdMode;
 
 /// `NBD_MAX_BLOCK_STATUS_EXTENTS`: 1 MiB of them in a reply.
 pub const MAX_EXTENTS: usize = (1 << 20) / 8;
@@ -17,11 +17,11 @@ pub struct Extents {
 impl Extents {
     /// An empty list, for a reply of one extent or of many.
     #[must_use]
-    pub fn new(one: bool, mode: Mode) -> Extents {
+    pub fn new(one: bool, mode: NbdMode) -> Extents {
         Extents {
             list: Vec::new(),
             most: if one { 1 } else { MAX_EXTENTS },
-            extended: mode == Mode::Extended,
+            extended: mode == NbdMode::Extended,
             full: false,
         }
     }
@@ -49,7 +49,7 @@ impl Extents {
         true
     }
 
-    /// The extents.
+    /// Lengths in bytes with the flags of the context, one behind the other.
     #[must_use]
     pub fn list(&self) -> &[(u64, u32)] {
         &self.list

@@ -1,6 +1,6 @@
 //! The negotiation of a server (`nbd/server.c:nbd_negotiate`), one option at a time.
 
-use super::{MAX_BUFFER_SIZE, MAX_STRING_SIZE, Mode, be16, be32, be64, flag, len32, magic, meta, opt, rep};
+use super::{MAX_BUFFER_SIZE, MAX_STRING_SIZE, NbdMode, be16, be32, be64, flag, len32, magic, meta, opt, rep};
 use std::sync::Arc;
 
 /// What is told of an export (`NBDExport`).
@@ -10,7 +10,7 @@ pub struct Offer {
     pub id: u32,
     /// What clients ask for.
     pub name: Arc<str>,
-    /// Its description.
+    /// `NBD_INFO_DESCRIPTION`, sent if the client asks for it.
     pub description: Option<Arc<str>>,
     /// In bytes.
     pub size: u64,
@@ -43,7 +43,7 @@ pub struct Contexts {
 
 /// What a step of the negotiation came to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Step {
+pub enum HandshakeStep {
     /// There are too few bytes to go on.
     More,
     /// So many bytes are done with.
@@ -62,7 +62,7 @@ pub struct Handshake {
     fixed: bool,
     no_zeroes: bool,
     /// What both ends have agreed on.
-    pub mode: Mode,
+    pub mode: NbdMode,
     /// What the client has chosen.
     pub contexts: Contexts,
 }
@@ -147,15 +147,15 @@ impl Handshake {
     }
 
     /// Reads the client's flags, or an option, and answers to `out`.
-    pub fn step(&mut self, input: &[u8], offers: &[Offer], out: &mut Vec<u8>) -> Step {
+    pub fn step(&mut self, input: &[u8], offers: &[Offer], out: &mut Vec<u8>) -> HandshakeStep {
         if !self.began {
             return self.client_flags(input);
         }
-        let Some(opts_magic) = be64(input, 0) else { return Step::More };
+        let Some(opts_magic) = be64(input, 0) else { return HandshakeStep::More };
         if opts_magic != magic::OPTS {
             return fails("Bad magic received");
         }
-        let (Some(option), Some(length)) = (be32(input, 8), be32(input, 12)) else { return Step::More };
+        let (Some(option), Some(length)) = (be32(input, 8), be32(input, 12)) else { return HandshakeStep::More };
         if u64::from(length) > MAX_BUFFER_SIZE {
             return fails(&format!("len ({length}) is larger than max len ({MAX_BUFFER_SIZE})"));
         }
@@ -166,7 +166,7 @@ impl Handshake {
         if !self.fixed {
             return fails(&format!("Unsupported option {option} ({})", opt::name(option)));
         }
-        let Some(data) = input.get(HEAD..whole) else { return Step::More };
+        let Some(data) = input.get(HEAD..whole) else { return HandshakeStep::More };
         let done = match option {
             opt::LIST | opt::STARTTLS | opt::STRUCTURED_REPLY | opt::EXTENDED_HEADERS if length > 0 => {
                 let text = format!("option '{}' has unexpected length", opt::name(option));
@@ -174,7 +174,7 @@ impl Handshake {
             }
             opt::ABORT => {
                 answer(out, option, rep::ACK, &[]);
-                return Step::Ends(None);
+                return HandshakeStep::Ends(None);
             }
             opt::LIST => {
                 for offer in offers {
@@ -190,7 +190,7 @@ impl Handshake {
             opt::INFO | opt::GO => match self.info(option, data, offers, out) {
                 Ok(export) if option == opt::GO => {
                     answer(out, option, rep::ACK, &[]);
-                    return Step::Chosen(whole, export);
+                    return HandshakeStep::Chosen(whole, export);
                 }
                 other => other.map(drop),
             },
@@ -198,7 +198,7 @@ impl Handshake {
                 // What stands behind the last query is read as the next option.
                 Ok(left) => {
                     answer(out, option, rep::ACK, &[]);
-                    return Step::Went(whole - left);
+                    return HandshakeStep::Went(whole - left);
                 }
                 Err(refused) => Err(refused),
             },
@@ -208,7 +208,7 @@ impl Handshake {
             Ok(()) => answer(out, option, rep::ACK, &[]),
             Err((kind, text)) => answer(out, option, kind, &text),
         }
-        Step::Went(whole)
+        HandshakeStep::Went(whole)
     }
 
     /// What QEMU prints where the client goes away in the middle, with what is there of the next option.
@@ -228,34 +228,34 @@ impl Handshake {
         Some(format!("option negotiation failed: {what}{text}"))
     }
 
-    fn client_flags(&mut self, input: &[u8]) -> Step {
-        let Some(flags) = be32(input, 0) else { return Step::More };
+    fn client_flags(&mut self, input: &[u8]) -> HandshakeStep {
+        let Some(flags) = be32(input, 0) else { return HandshakeStep::More };
         self.began = true;
         self.fixed = flags & 1 != 0;
         self.no_zeroes = flags & 2 != 0;
-        self.mode = if self.fixed { Mode::Simple } else { Mode::ExportName };
+        self.mode = if self.fixed { NbdMode::Simple } else { NbdMode::ExportName };
         match flags & !3 {
-            0 => Step::Went(4),
+            0 => HandshakeStep::Went(4),
             unknown => fails(&format!("Unknown client flags 0x{unknown:x} received")),
         }
     }
 
     fn structured_reply(&mut self) -> Result<(), Refused> {
         match self.mode {
-            Mode::Extended => Err((rep::ERR_EXT_HEADER_REQD, "extended headers already negotiated".into())),
-            Mode::Structured => Err((rep::ERR_INVALID, "structured reply already negotiated".into())),
+            NbdMode::Extended => Err((rep::ERR_EXT_HEADER_REQD, "extended headers already negotiated".into())),
+            NbdMode::Structured => Err((rep::ERR_INVALID, "structured reply already negotiated".into())),
             _ => {
-                self.mode = Mode::Structured;
+                self.mode = NbdMode::Structured;
                 Ok(())
             }
         }
     }
 
     fn extended_headers(&mut self) -> Result<(), Refused> {
-        if self.mode == Mode::Extended {
+        if self.mode == NbdMode::Extended {
             return Err((rep::ERR_INVALID, "extended headers already negotiated".into()));
         }
-        self.mode = Mode::Extended;
+        self.mode = NbdMode::Extended;
         Ok(())
     }
 
@@ -267,27 +267,27 @@ impl Handshake {
     }
 
     /// `nbd_negotiate_handle_export_name`
-    fn export_name(&mut self, input: &[u8], length: usize, offers: &[Offer], out: &mut Vec<u8>) -> Step {
-        if self.mode == Mode::Extended {
+    fn export_name(&mut self, input: &[u8], length: usize, offers: &[Offer], out: &mut Vec<u8>) -> HandshakeStep {
+        if self.mode == NbdMode::Extended {
             return fails("Extended headers already negotiated");
         }
         if length > MAX_STRING_SIZE {
             return fails("Bad length received");
         }
-        let Some(name) = input.get(HEAD..HEAD + length) else { return Step::More };
+        let Some(name) = input.get(HEAD..HEAD + length) else { return HandshakeStep::More };
         let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
         let Some(export) = offers.iter().position(|offer| offer.name.as_bytes() == name) else {
             return fails("export not found");
         };
         let offer = &offers[export];
         self.check_meta_export(offer.id);
-        let df = if self.mode >= Mode::Structured { flag::SEND_DF } else { 0 };
+        let df = if self.mode >= NbdMode::Structured { flag::SEND_DF } else { 0 };
         out.extend(offer.size.to_be_bytes());
         out.extend((offer.flags | df).to_be_bytes());
         if !self.no_zeroes {
             out.extend([0; 124]);
         }
-        Step::Chosen(HEAD + length, export)
+        HandshakeStep::Chosen(HEAD + length, export)
     }
 
     /// `nbd_negotiate_handle_info`, up to its last reply. Gives the export.
@@ -323,10 +323,10 @@ impl Handshake {
             info(out, option, 3, &sizes.map(u32::to_be_bytes).concat());
         }
         let mut flags = offer.flags;
-        if self.mode >= Mode::Structured {
+        if self.mode >= NbdMode::Structured {
             flags |= flag::SEND_DF;
         }
-        if self.mode == Mode::Extended && (self.contexts.count > 0 || option == opt::INFO) {
+        if self.mode == NbdMode::Extended && (self.contexts.count > 0 || option == opt::INFO) {
             flags |= flag::BLOCK_STAT_PAYLOAD;
         }
         info(out, option, 0, &[&offer.size.to_be_bytes()[..], &flags.to_be_bytes()].concat());
@@ -345,7 +345,7 @@ impl Handshake {
         out: &mut Vec<u8>,
     ) -> Result<usize, Refused> {
         let lists = option == opt::LIST_META_CONTEXT;
-        if !lists && self.mode < Mode::Structured {
+        if !lists && self.mode < NbdMode::Structured {
             let text = format!("request option '{}' when structured reply is not negotiated", opt::name(option));
             return Err((rep::ERR_INVALID, text.into()));
         }
@@ -363,8 +363,8 @@ impl Handshake {
 }
 
 /// What `error_prepend` of `nbd_negotiate` makes of an error.
-fn fails(text: &str) -> Step {
-    Step::Ends(Some(format!("option negotiation failed: {text}")))
+fn fails(text: &str) -> HandshakeStep {
+    HandshakeStep::Ends(Some(format!("option negotiation failed: {text}")))
 }
 
 /// The queries of an option. Gives how many bytes are left, and the export.

@@ -17,8 +17,8 @@ mod talk;
 mod tests;
 
 pub use extents::{Extents, MAX_EXTENTS};
-pub use handshake::{Contexts, Handshake, Offer, Step};
-pub use negotiate::{Info, Negotiation, Progress};
+pub use handshake::{Contexts, Handshake, HandshakeStep, Offer};
+pub use negotiate::{ExportInfo, Negotiation, Progress};
 pub use replies::{Chunk, Reply, errno_from_wire, next_reply, request_bytes, take_chunk};
 pub use reply::{chunk_done, chunk_error, chunk_hole, chunk_read, chunk_status, errno_to_wire, simple};
 pub use request::{Checked, Header, Limits, Payload, Request, Selected, select, what_comes};
@@ -31,7 +31,7 @@ pub const MAX_STRING_SIZE: usize = 4096;
 
 /// What the two ends have agreed on about replies (`NBDMode`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Mode {
+pub enum NbdMode {
     /// `NBD_OPT_EXPORT_NAME` is all that the client may send.
     #[default]
     ExportName,

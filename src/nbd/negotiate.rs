@@ -1,13 +1,13 @@
 //! The client's end of a negotiation, as QEMU's block driver leads it (`nbd/client.c:nbd_receive_negotiate`).
 
-use super::{MAX_BUFFER_SIZE, MAX_STRING_SIZE, Mode, be16, be32, be64, len32, magic, opt, rep};
+use super::{MAX_BUFFER_SIZE, MAX_STRING_SIZE, NbdMode, be16, be32, be64, len32, magic, opt, rep};
 use std::sync::Arc;
 
 /// What a client learns of an export (`NBDExportInfo`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Info {
+pub struct ExportInfo {
     /// What was agreed on about replies.
-    pub mode: Mode,
+    pub mode: NbdMode,
     /// Length of the export.
     pub size: u64,
     /// Its transmission flags.
@@ -64,7 +64,7 @@ pub struct Negotiation {
     /// 124 zeroes follow the answer to EXPORT_NAME.
     zeroes: bool,
     /// What was learned.
-    pub info: Info,
+    pub info: ExportInfo,
 }
 
 /// `nbd_rep_lookup`
@@ -101,7 +101,7 @@ impl Negotiation {
             context: context.cloned().unwrap_or_else(|| "base:allocation".into()),
             stage: Stage::Greeting,
             zeroes: true,
-            info: Info::default(),
+            info: ExportInfo::default(),
         }
     }
 
@@ -160,10 +160,10 @@ impl Negotiation {
         self.zeroes = flags & 2 == 0;
         out.extend(u32::from(flags & 3).to_be_bytes());
         if flags & 1 == 0 {
-            self.info.mode = Mode::ExportName;
+            self.info.mode = NbdMode::ExportName;
             self.ask_export_name(out);
         } else {
-            self.info.mode = Mode::Simple;
+            self.info.mode = NbdMode::Simple;
             self.ask(opt::EXTENDED_HEADERS, out);
         }
         Ok(Progress::Went(18))
@@ -239,9 +239,9 @@ impl Negotiation {
         match self.stage {
             Stage::Simple(option) => {
                 if option == opt::EXTENDED_HEADERS {
-                    self.info.mode = Mode::Extended;
+                    self.info.mode = NbdMode::Extended;
                 } else {
-                    self.info.mode = Mode::Structured;
+                    self.info.mode = NbdMode::Structured;
                 }
                 self.ask_context(out);
             }

@@ -1,6 +1,6 @@
 //! Requests of QEMU's block driver as bytes, and the replies that it is sent (`nbd/client.c:nbd_send_request`, `nbd_receive_reply`).
 
-use super::{MAX_BUFFER_SIZE, Mode, Request, be16, be32, be64, chunk, magic};
+use super::{MAX_BUFFER_SIZE, NbdMode, Request, be16, be32, be64, chunk, magic};
 use crate::base::errno::Errno;
 
 /// The header of a reply, or of a part of one.
@@ -19,7 +19,7 @@ pub enum Reply {
         cookie: u64,
         /// It is the last one (`NBD_REPLY_FLAG_DONE`).
         done: bool,
-        /// Its type.
+        /// `NBD_REPLY_TYPE_*`
         kind: u16,
         /// How many bytes stand behind it.
         length: usize,
@@ -69,8 +69,8 @@ pub fn next_reply(input: &[u8]) -> Result<Option<(Reply, usize)>, String> {
 
 /// `nbd_send_request`
 #[must_use]
-pub fn request_bytes(mode: Mode, request: &Request) -> Vec<u8> {
-    let extended = mode == Mode::Extended;
+pub fn request_bytes(mode: NbdMode, request: &Request) -> Vec<u8> {
+    let extended = mode == NbdMode::Extended;
     let mut out = Vec::with_capacity(32);
     out.extend((if extended { magic::EXTENDED_REQUEST } else { magic::REQUEST }).to_be_bytes());
     out.extend(request.flags.to_be_bytes());
@@ -112,7 +112,7 @@ pub enum Chunk<'a> {
     Hole(usize, usize),
     /// Block status: the length, and the flags.
     Status(u64, u64),
-    /// The request failed.
+    /// `NBD_REPLY_TYPE_ERROR` or `ERROR_OFFSET`: the request ends with this errno.
     Error(Errno),
 }
 

@@ -1,6 +1,6 @@
 //! Requests of a client, and what is wrong with them (`nbd/server.c:nbd_co_receive_request`).
 
-use super::{Contexts, MAX_BUFFER_SIZE, Mode, be16, be32, be64, cmd, cmd_flag, flag, magic, meta};
+use super::{Contexts, MAX_BUFFER_SIZE, NbdMode, be16, be32, be64, cmd, cmd_flag, flag, magic, meta};
 use crate::base::errno::Errno;
 
 /// `NBDRequest`
@@ -25,16 +25,16 @@ pub struct Header;
 impl Header {
     /// How long it is.
     #[must_use]
-    pub fn len(mode: Mode) -> usize {
-        if mode == Mode::Extended { 32 } else { 28 }
+    pub fn len(mode: NbdMode) -> usize {
+        if mode == NbdMode::Extended { 32 } else { 28 }
     }
 
     /// Reads one that is complete (`nbd_receive_request`).
     ///
     /// # Errors
     /// The text about a wrong magic number. What was read stands beside it.
-    pub fn parse(mode: Mode, bytes: &[u8]) -> (Request, Result<(), String>) {
-        let extended = mode == Mode::Extended;
+    pub fn parse(mode: NbdMode, bytes: &[u8]) -> (Request, Result<(), String>) {
+        let extended = mode == NbdMode::Extended;
         let short = |at| be32(bytes, at).unwrap_or_default();
         let long = |at| be64(bytes, at).unwrap_or_default();
         let request = Request {
@@ -71,7 +71,7 @@ pub enum Payload {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Limits {
     /// What was agreed on.
-    pub mode: Mode,
+    pub mode: NbdMode,
     /// `nbdflags` of the export.
     pub flags: u16,
     /// Length of the export.
@@ -96,14 +96,14 @@ fn too_long(len: u64) -> String {
 /// What is to be read behind a header, and what is wrong with the request. The length of a request whose payload is dropped becomes 0.
 #[must_use]
 pub fn what_comes(request: &mut Request, limits: Limits, contexts: usize) -> Checked {
-    let extended = limits.mode == Mode::Extended;
+    let extended = limits.mode == NbdMode::Extended;
     let with_payload = extended && request.flags & cmd_flag::PAYLOAD_LEN != 0;
     let mut valid = cmd_flag::FUA;
     let mut payload = if with_payload { Payload::Dropped(request.len) } else { Payload::None };
     let (mut check_length, mut check_rofs) = (with_payload, false);
     match request.kind {
         cmd::READ => {
-            if limits.mode >= Mode::Structured {
+            if limits.mode >= NbdMode::Structured {
                 valid |= cmd_flag::DF;
             }
             check_length = true;
@@ -176,7 +176,7 @@ fn sane(request: &Request, limits: Limits, check_rofs: bool, valid: u16) -> (Opt
 /// What a request for block status asks for in its payload.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Selected {
-    /// The contexts.
+    /// Those of the negotiated ones whose ids stand in the payload.
     pub contexts: Contexts,
     /// What is wrong with it.
     pub wrong: Option<String>,

@@ -1,16 +1,16 @@
 //! The other end: a client that negotiates, asks, and takes answers apart. It is driven by scenarios and by tests of the server.
 
-use super::{MAX_BUFFER_SIZE, Mode, be16, be32, be64, chunk, cmd, cmd_flag, len32, magic, opt, rep};
+use super::{MAX_BUFFER_SIZE, NbdMode, be16, be32, be64, chunk, cmd, cmd_flag, len32, magic, opt, rep};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// What a client wants to agree on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Greeting {
-    /// The export.
+    /// The name that is asked for with `NBD_OPT_GO`.
     pub export: Arc<str>,
     /// How it wants to be answered.
-    pub mode: Mode,
+    pub mode: NbdMode,
     /// Contexts that it asks for.
     pub contexts: Vec<Arc<str>>,
 }
@@ -18,7 +18,7 @@ pub struct Greeting {
 /// What came of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Answer {
-    /// The kind of request.
+    /// `NBD_CMD_*`
     pub kind: u16,
     /// Its first byte.
     pub offset: u64,
@@ -79,7 +79,7 @@ pub struct Talk {
     wants: Greeting,
     state: State,
     /// What was agreed on.
-    pub mode: Mode,
+    pub mode: NbdMode,
     /// Numbers and names of the contexts that were agreed on.
     pub contexts: Vec<(u32, Arc<str>)>,
     /// Length of the export.
@@ -102,7 +102,7 @@ impl Talk {
         Talk {
             wants,
             state: State::Greeted,
-            mode: Mode::Simple,
+            mode: NbdMode::Simple,
             contexts: Vec::new(),
             size: 0,
             flags: 0,
@@ -140,7 +140,7 @@ impl Talk {
     /// Sends a request: its kind, flags, first byte, length and what is to be written.
     pub fn ask(&mut self, kind: u16, flags: u16, offset: u64, len: u64, data: &[u8]) {
         self.cookie += 1;
-        let extended = self.mode == Mode::Extended;
+        let extended = self.mode == NbdMode::Extended;
         let flags = if extended && kind == cmd::WRITE { flags | cmd_flag::PAYLOAD_LEN } else { flags };
         self.out.extend((if extended { magic::EXTENDED_REQUEST } else { magic::REQUEST }).to_be_bytes());
         self.out.extend(flags.to_be_bytes());
@@ -198,8 +198,8 @@ impl Talk {
     fn next_option(&mut self) {
         let name = [&len32(self.wants.export.len())[..], self.wants.export.as_bytes()].concat();
         let (option, data) = match self.wants.mode {
-            Mode::Structured if self.mode < Mode::Structured => (opt::STRUCTURED_REPLY, Vec::new()),
-            Mode::Extended if self.mode < Mode::Extended => (opt::EXTENDED_HEADERS, Vec::new()),
+            NbdMode::Structured if self.mode < NbdMode::Structured => (opt::STRUCTURED_REPLY, Vec::new()),
+            NbdMode::Extended if self.mode < NbdMode::Extended => (opt::EXTENDED_HEADERS, Vec::new()),
             _ if !self.wants.contexts.is_empty() => {
                 let mut data = [&name[..], &len32(self.wants.contexts.len())].concat();
                 for context in std::mem::take(&mut self.wants.contexts) {
@@ -237,8 +237,8 @@ impl Talk {
                 opt::GO => self.state = State::Ready,
                 _ => {
                     match option {
-                        opt::STRUCTURED_REPLY => self.mode = Mode::Structured,
-                        opt::EXTENDED_HEADERS => self.mode = Mode::Extended,
+                        opt::STRUCTURED_REPLY => self.mode = NbdMode::Structured,
+                        opt::EXTENDED_HEADERS => self.mode = NbdMode::Extended,
                         _ => {}
                     }
                     self.next_option();

@@ -18,7 +18,7 @@ fn offer() -> Offer {
 }
 
 /// Lets a client negotiate; gives both ends.
-fn negotiate(wants: Greeting) -> (Talk, Handshake, Step) {
+fn negotiate(wants: Greeting) -> (Talk, Handshake, HandshakeStep) {
     let (mut talk, mut shake) = (Talk::new(wants), Handshake::default());
     talk.receive(&Handshake::greeting());
     let mut input = talk.take_out();
@@ -27,35 +27,35 @@ fn negotiate(wants: Greeting) -> (Talk, Handshake, Step) {
         let step = shake.step(&input, &[offer()], &mut out);
         talk.receive(&out);
         match step {
-            Step::Went(n) => drop(input.drain(..n)),
-            Step::More if talk.failure.is_some() => return (talk, shake, Step::More),
-            Step::More => {}
+            HandshakeStep::Went(n) => drop(input.drain(..n)),
+            HandshakeStep::More if talk.failure.is_some() => return (talk, shake, HandshakeStep::More),
+            HandshakeStep::More => {}
             step => return (talk, shake, step),
         }
         input.extend(talk.take_out());
     }
 }
 
-fn wants(export: &str, mode: Mode, contexts: &[&str]) -> Greeting {
+fn wants(export: &str, mode: NbdMode, contexts: &[&str]) -> Greeting {
     Greeting { export: export.into(), mode, contexts: contexts.iter().map(|name| Arc::from(*name)).collect() }
 }
 
 #[test]
 fn a_client_gets_what_it_asks_for() {
     let asked = ["qemu:dirty-bitmap:b1", "base:allocation", "base:", "nothing:here"];
-    let (talk, shake, step) = negotiate(wants("sda", Mode::Extended, &asked));
-    assert!(matches!(step, Step::Chosen(_, 0)), "{step:?}");
+    let (talk, shake, step) = negotiate(wants("sda", NbdMode::Extended, &asked));
+    assert!(matches!(step, HandshakeStep::Chosen(_, 0)), "{step:?}");
     assert!(talk.is_ready());
     assert_eq!((talk.size, talk.flags), (1 << 20, 0x158f));
     let names: Vec<(u32, &str)> = talk.contexts.iter().map(|(id, name)| (*id, &**name)).collect();
     assert_eq!(names, [(0, "base:allocation"), (3, "qemu:dirty-bitmap:b1")]);
-    assert_eq!((shake.mode, shake.contexts.count), (Mode::Extended, 2));
+    assert_eq!((shake.mode, shake.contexts.count), (NbdMode::Extended, 2));
 }
 
 #[test]
 fn what_is_not_there_is_refused_by_name() {
-    let (talk, _, step) = negotiate(wants("nope", Mode::Structured, &[]));
-    assert_eq!(step, Step::More);
+    let (talk, _, step) = negotiate(wants("nope", NbdMode::Structured, &[]));
+    assert_eq!(step, HandshakeStep::More);
     assert_eq!(talk.failure.as_deref(), Some("export 'nope' not present"));
 }
 
@@ -63,23 +63,26 @@ fn what_is_not_there_is_refused_by_name() {
 fn wrong_client_flags_end_the_connection() {
     let mut shake = Handshake::default();
     let step = shake.step(&[0, 0, 0, 0x10], &[], &mut Vec::new());
-    assert_eq!(step, Step::Ends(Some("option negotiation failed: Unknown client flags 0x10 received".to_owned())));
+    assert_eq!(
+        step,
+        HandshakeStep::Ends(Some("option negotiation failed: Unknown client flags 0x10 received".to_owned()))
+    );
 }
 
 #[test]
 fn what_stands_behind_the_queries_is_the_next_option() {
     let mut shake = Handshake::default();
-    assert_eq!(shake.step(&[0, 0, 0, 3], &[], &mut Vec::new()), Step::Went(4));
+    assert_eq!(shake.step(&[0, 0, 0, 3], &[], &mut Vec::new()), HandshakeStep::Went(4));
     let mut option = magic::OPTS.to_be_bytes().to_vec();
     option.extend(opt::LIST_META_CONTEXT.to_be_bytes());
     option.extend(13_u32.to_be_bytes());
     option.extend([0, 0, 0, 3, b's', b'd', b'a', 0, 0, 0, 0, 9, 9]);
-    assert_eq!(shake.step(&option, &[offer()], &mut Vec::new()), Step::Went(16 + 11));
+    assert_eq!(shake.step(&option, &[offer()], &mut Vec::new()), HandshakeStep::Went(16 + 11));
 }
 
 #[test]
 fn a_request_is_checked_in_the_order_of_qemu() {
-    let limits = Limits { mode: Mode::Structured, flags: flag::READ_ONLY, size: 1 << 20 };
+    let limits = Limits { mode: NbdMode::Structured, flags: flag::READ_ONLY, size: 1 << 20 };
     let check = |kind, flags, from, len| {
         let mut request = Request { kind, flags, from, len, cookie: 1 };
         let checked = what_comes(&mut request, limits, 0);
@@ -99,10 +102,10 @@ fn a_request_is_checked_in_the_order_of_qemu() {
 
 #[test]
 fn neighbours_with_the_same_flags_are_one_extent() {
-    let mut extents = Extents::new(false, Mode::Structured);
+    let mut extents = Extents::new(false, NbdMode::Structured);
     assert!(extents.add(u64::from(u32::MAX) - 1, 3) && extents.add(1, 3) && extents.add(1, 3) && extents.add(0, 0));
     assert_eq!(extents.list(), [(u64::from(u32::MAX), 3), (1, 3)]);
-    let mut one = Extents::new(true, Mode::Extended);
+    let mut one = Extents::new(true, NbdMode::Extended);
     assert!(one.add(1 << 40, 0) && one.add(5, 0) && !one.add(5, 1) && !one.add(5, 0));
     assert_eq!(one.list(), [((1 << 40) + 5, 0)]);
 }
@@ -128,11 +131,11 @@ fn no_bytes_make_either_end_panic() {
         }
         let mut shake = Handshake::default();
         let _ = shake.step(&[0, 0, 0, 3], &[], &mut Vec::new());
-        shake.mode = [Mode::Simple, Mode::Structured, Mode::Extended][round as usize % 3];
-        if let Step::Went(n) | Step::Chosen(n, _) = shake.step(&bytes, &[offer()], &mut Vec::new()) {
+        shake.mode = [NbdMode::Simple, NbdMode::Structured, NbdMode::Extended][round as usize % 3];
+        if let HandshakeStep::Went(n) | HandshakeStep::Chosen(n, _) = shake.step(&bytes, &[offer()], &mut Vec::new()) {
             assert!(n <= bytes.len());
         }
-        let mut talk = Talk::new(wants("sda", Mode::Structured, &[]));
+        let mut talk = Talk::new(wants("sda", NbdMode::Structured, &[]));
         talk.receive(&Handshake::greeting());
         talk.receive(&bytes);
     }

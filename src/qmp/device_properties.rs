@@ -3,7 +3,7 @@
 
 use super::keyval::{parse_bool, parse_i64, parse_strosz, parse_u64};
 use super::order::wire_order;
-use super::recorded::{Of, properties};
+use super::recorded::{PropertiesOf, properties};
 use crate::base::Json;
 
 /// Properties of disks, so that those need not be looked up. `tests/recorded_answers.rs` holds them against QEMU's.
@@ -47,7 +47,7 @@ pub fn check(type_name: &str, options: &Json, texts: bool) -> Result<(), String>
             value_of(type_name, name, kind, value, texts)?;
             continue;
         }
-        let all = looked_up.get_or_insert_with(|| properties(Of::Device, type_name));
+        let all = looked_up.get_or_insert_with(|| properties(PropertiesOf::Device, type_name));
         // Of a type without a record nothing is known.
         let Some(all) = all else { return Ok(()) };
         let text = |info: &Json, key: &str| info.get(key).and_then(Json::as_str).unwrap_or_default().to_owned();

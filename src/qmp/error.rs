@@ -35,7 +35,7 @@ impl ErrorClass {
 /// An error as a reply carries it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct QmpError {
-    /// The class.
+    /// `QapiErrorClass`: `GenericError` but for the few that clients tell apart.
     pub class: ErrorClass,
     /// The text for people.
     pub desc: Arc<str>,

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 /// A picture, or two side by side, with what to see.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Entry {
+pub struct GalleryEntry {
     /// Its heading.
     pub title: String,
     /// What to see, in a paragraph.
@@ -15,15 +15,15 @@ pub struct Entry {
     pub pictures: Vec<(String, String)>,
 }
 
-/// A part of the gallery.
+/// Pictures of one sort under one heading.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Part {
+pub struct GalleryPart {
     /// Its heading.
     pub title: String,
     /// What its pictures have in common.
     pub text: String,
     /// Its pictures.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<GalleryEntry>,
 }
 
 /// What to see in the cases of QEMU's iotest 124, by the name of the scenario, with the mark or time to begin with.
@@ -121,9 +121,9 @@ pub const CHAINS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// The page.
+/// `docs/gallery/README.md`, whole, in Markdown.
 #[must_use]
-pub fn page(parts: &[Part]) -> String {
+pub fn page(parts: &[GalleryPart]) -> String {
     let mut out = String::from(
         "# Gallery\n\n\
          What runs look like. All of this is made by `blockjob-sim gallery docs/gallery`; a test makes it anew and compares.\n\n\

@@ -3,7 +3,7 @@
 //! The page's own script draws; what it draws is in the page as JSON, made here from the same [`Model`] as the other pictures.
 
 use super::model::Model;
-use super::read::{Phase, RecKind, Source};
+use super::read::{RecKind, RequestState, ShownRun};
 use super::style::{STATES, escape};
 use crate::base::Json;
 use crate::base::time::Instant;
@@ -53,9 +53,9 @@ fn kind_name(kind: &RecKind) -> &'static str {
         RecKind::Progress { .. } => "progress",
         RecKind::Txn { .. } => "transaction",
         RecKind::Group { .. } => "group",
-        RecKind::Request { phase: Phase::Submit, .. } => "submit",
-        RecKind::Request { phase: Phase::Done, .. } => "done",
-        RecKind::Request { phase: Phase::Failed(_), .. } => "failed",
+        RecKind::Request { phase: RequestState::Submit, .. } => "submit",
+        RecKind::Request { phase: RequestState::Done, .. } => "done",
+        RecKind::Request { phase: RequestState::Failed(_), .. } => "failed",
         RecKind::Fault { .. } => "fault",
         RecKind::Blkdebug { .. } => "blkdebug",
         RecKind::Bitmap { .. } => "bitmap",
@@ -82,17 +82,17 @@ pub struct Difference {
 
 /// The first place where two runs differ: in what the client saw, or if that is the same, in anything but times.
 #[must_use]
-pub fn difference(a: &Source, b: &Source) -> Option<Difference> {
-    let client = |source: &Source| -> Vec<usize> {
+pub fn difference(a: &ShownRun, b: &ShownRun) -> Option<Difference> {
+    let client = |source: &ShownRun| -> Vec<usize> {
         let is_client =
             |kind: &RecKind| matches!(kind, RecKind::Command { .. } | RecKind::Reply { .. } | RecKind::Event { .. });
         (0..source.records.len()).filter(|i| is_client(&source.records[*i].kind)).collect()
     };
-    let all = |source: &Source| -> Vec<usize> { (0..source.records.len()).collect() };
+    let all = |source: &ShownRun| -> Vec<usize> { (0..source.records.len()).collect() };
     part(a, b, &client(a), &client(b)).or_else(|| part(a, b, &all(a), &all(b)))
 }
 
-fn part(a: &Source, b: &Source, in_a: &[usize], in_b: &[usize]) -> Option<Difference> {
+fn part(a: &ShownRun, b: &ShownRun, in_a: &[usize], in_b: &[usize]) -> Option<Difference> {
     for i in 0..in_a.len().max(in_b.len()) {
         let at = [in_a.get(i).copied(), in_b.get(i).copied()];
         let texts = [at[0].map(|i| whole(&a.records[i].kind)), at[1].map(|i| whole(&b.records[i].kind))];
@@ -124,7 +124,7 @@ fn details(kind: &RecKind) -> Option<&str> {
 
 /// Draws a run, with a second one below it if there is one; `from` is the record to begin with.
 #[must_use]
-pub fn draw(first: &Source, second: Option<&Source>, from: Option<usize>) -> String {
+pub fn draw(first: &ShownRun, second: Option<&ShownRun>, from: Option<usize>) -> String {
     let data = data(first, second, from);
     let title = escape(&format!("{} – {}", first.title, first.schedule));
     let script = SCRIPTS.join("\n");
@@ -142,7 +142,7 @@ pub fn draw(first: &Source, second: Option<&Source>, from: Option<usize>) -> Str
     out
 }
 
-fn data(first: &Source, second: Option<&Source>, from: Option<usize>) -> String {
+fn data(first: &ShownRun, second: Option<&ShownRun>, from: Option<usize>) -> String {
     let mut out = String::from("{\"kinds\":[");
     for (i, (name, weight)) in KINDS.iter().enumerate() {
         _ = write!(out, "{}{{\"name\":\"{name}\",\"weight\":{weight}}}", comma(i));
@@ -189,7 +189,7 @@ fn list<T>(out: &mut String, name: &str, items: impl IntoIterator<Item = T>, mut
     out.push_str("],");
 }
 
-fn run(source: &Source, out: &mut String) {
+fn run(source: &ShownRun, out: &mut String) {
     let model = Model::of(source);
     let about = [source.schedule.as_str(), source.outcome.as_deref().unwrap_or("")];
     let about = about.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" · ");
@@ -232,7 +232,7 @@ fn run(source: &Source, out: &mut String) {
     out.push('}');
 }
 
-fn records(source: &Source, model: &Model, out: &mut String) {
+fn records(source: &ShownRun, model: &Model, out: &mut String) {
     let mut last = Instant::START;
     list(out, "dt", &source.records, |out, record| {
         _ = write!(out, "{}", (record.time - last).as_nanos());
@@ -285,7 +285,7 @@ fn lane(model: &Model, kind: &RecKind) -> Option<usize> {
     }
 }
 
-fn jobs(source: &Source, model: &Model, out: &mut String) {
+fn jobs(source: &ShownRun, model: &Model, out: &mut String) {
     let of = |id: &Arc<str>, kind: &RecKind| match kind {
         RecKind::Pause { job, count } if job == id => Some(vec![*count]),
         RecKind::Progress { job, current, total } if job == id => Some(vec![*current, *total]),

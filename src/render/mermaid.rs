@@ -1,13 +1,13 @@
 //! A sequence diagram of client, jobs and drives, in Mermaid's language: for documents that draw it themselves.
 
-use super::model::{Model, Span, range};
-use super::read::{Phase, RecKind, Source, errno_name};
+use super::model::{Model, RecordSpan, range};
+use super::read::{RecKind, RequestState, ShownRun, errno_name};
 use super::style::{millis, notable};
 use std::fmt::Write;
 
 /// Writes a run as a sequence diagram, from a record on.
 #[must_use]
-pub fn draw(source: &Source, from: Option<usize>) -> String {
+pub fn draw(source: &ShownRun, from: Option<usize>) -> String {
     let model = Model::of(source);
     let range = range(source, from);
     let nodes: Vec<usize> = (0..model.nodes.len())
@@ -47,9 +47,9 @@ fn plain(text: &str) -> String {
 type Open = (String, usize, Vec<(String, u32)>);
 
 struct Diagram<'a> {
-    source: &'a Source,
+    source: &'a ShownRun,
     model: &'a Model,
-    range: Span,
+    range: RecordSpan,
     /// Nodes that take part.
     nodes: Vec<usize>,
     /// For each record the job on whose behalf it happened.
@@ -152,7 +152,7 @@ impl Diagram<'_> {
                 };
                 self.line(&format!("Note over {over}: {}", plain(&format!("{job} aborts group {group}"))));
             }
-            RecKind::Request { node, op, phase: Phase::Submit, .. } => self.request(i, node, op),
+            RecKind::Request { node, op, phase: RequestState::Submit, .. } => self.request(i, node, op),
             RecKind::Fault { node, op, errno, .. } => {
                 if let Some(node) = self.taking_part(node) {
                     let to = self.owners[i].map_or("q".to_owned(), |job| format!("j{job}"));

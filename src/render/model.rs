@@ -1,13 +1,13 @@
 //! What is in a picture: lanes for the client, each job, each node and each bitmap, made from the records.
 
-use super::read::{Phase, RecKind, Source};
+use super::read::{RecKind, RequestState, ShownRun};
 use crate::base::time::{self, Instant};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A stretch of records; `to` is the record that ends it, or the number of records where nothing does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
+pub struct RecordSpan {
     /// The record that begins it.
     pub from: usize,
     /// The record that ends it.
@@ -18,7 +18,7 @@ pub struct Span {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
     /// From the command to the reply.
-    pub span: Span,
+    pub span: RecordSpan,
     /// `execute`.
     pub name: String,
     /// What it is about.
@@ -33,7 +33,7 @@ pub struct Job {
     /// The job's ID.
     pub id: Arc<str>,
     /// Its states, one after the other.
-    pub states: Vec<(Span, String)>,
+    pub states: Vec<(RecordSpan, String)>,
     /// The group it is in, with the record where that began.
     pub groups: Vec<(usize, u64)>,
 }
@@ -56,7 +56,7 @@ impl Job {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// From its begin to its end.
-    pub span: Span,
+    pub span: RecordSpan,
     /// The row it stands in, so that those in flight together stand below each other.
     pub row: usize,
     /// The errno it failed with.
@@ -88,7 +88,7 @@ pub struct Bitmap {
     /// From which record on how many bytes are dirty; `None` where there is no such bitmap.
     pub counts: Vec<(usize, Option<u64>)>,
     /// While a job uses it.
-    pub busy: Vec<Span>,
+    pub busy: Vec<RecordSpan>,
     /// The most that was dirty.
     pub max: u64,
 }
@@ -101,13 +101,13 @@ pub struct Regions {
     /// Length of the disk in bytes.
     pub len: u64,
     /// From which record to which what is dirty, as first byte and length.
-    pub dirty: Vec<(Span, u64, u64)>,
+    pub dirty: Vec<(RecordSpan, u64, u64)>,
     /// And what is in flight.
-    pub active: Vec<(Span, u64, u64)>,
+    pub active: Vec<(RecordSpan, u64, u64)>,
 }
 
 impl Regions {
-    fn take(open: &mut Vec<(Span, u64, u64)>, i: usize, end: usize, now: &[(u64, u64)]) {
+    fn take(open: &mut Vec<(RecordSpan, u64, u64)>, i: usize, end: usize, now: &[(u64, u64)]) {
         for (span, offset, bytes) in open.iter_mut().filter(|(span, ..)| span.to == end) {
             if !now.contains(&(*offset, *bytes)) {
                 span.to = i;
@@ -115,7 +115,7 @@ impl Regions {
         }
         for (offset, bytes) in now {
             if !open.iter().any(|(span, o, b)| span.to == end && o == offset && b == bytes) {
-                open.push((Span { from: i, to: end }, *offset, *bytes));
+                open.push((RecordSpan { from: i, to: end }, *offset, *bytes));
             }
         }
     }
@@ -129,7 +129,7 @@ pub struct Filter {
     /// The node below it at first.
     pub over: Arc<str>,
     /// While it is there.
-    pub span: Span,
+    pub span: RecordSpan,
 }
 
 /// All that is in a picture.
@@ -160,7 +160,7 @@ pub struct Model {
 impl Model {
     /// Sorts records into lanes.
     #[must_use]
-    pub fn of(source: &Source) -> Model {
+    pub fn of(source: &ShownRun) -> Model {
         let records = &source.records;
         let has_status = records.iter().any(|record| matches!(record.kind, RecKind::Status { .. }));
         let mut builder = Builder { model: Model { len: records.len(), ..Model::default() }, ..Builder::default() };
@@ -198,7 +198,7 @@ impl Builder {
             RecKind::Command { name, subject, .. } => {
                 self.waiting = Some(self.model.commands.len());
                 let (name, subject) = (name.clone(), subject.clone());
-                self.model.commands.push(Command { span: Span { from: i, to: end }, name, subject, error: None });
+                self.model.commands.push(Command { span: RecordSpan { from: i, to: end }, name, subject, error: None });
             }
             RecKind::Reply { error, .. } => {
                 if let Some(command) = self.waiting.take() {
@@ -250,7 +250,7 @@ impl Builder {
             span.to = i;
         }
         if to != "null" {
-            states.push((Span { from: i, to: end }, to.to_owned()));
+            states.push((RecordSpan { from: i, to: end }, to.to_owned()));
         }
     }
 
@@ -262,9 +262,9 @@ impl Builder {
         })
     }
 
-    fn request(&mut self, i: usize, id: u64, name: &Arc<str>, op: &str, phase: Phase) {
+    fn request(&mut self, i: usize, id: u64, name: &Arc<str>, op: &str, phase: RequestState) {
         let (node, end) = (self.node(name), self.model.len);
-        if phase == Phase::Submit {
+        if phase == RequestState::Submit {
             let rows = &mut self.rows[node];
             let row = rows.iter().position(|taken| !taken).unwrap_or(rows.len());
             rows.resize(rows.len().max(row + 1), false);
@@ -272,11 +272,11 @@ impl Builder {
             let node_lane = &mut self.model.nodes[node];
             node_lane.rows = node_lane.rows.max(row + 1);
             self.open.insert((node, id), node_lane.requests.len());
-            let span = Span { from: i, to: end };
+            let span = RecordSpan { from: i, to: end };
             node_lane.requests.push(Request { span, row, failed: None, op: op.to_owned() });
             return;
         }
-        let failed = if let Phase::Failed(errno) = phase { Some(errno) } else { None };
+        let failed = if let RequestState::Failed(errno) = phase { Some(errno) } else { None };
         match self.open.remove(&(node, id)) {
             Some(request) => {
                 let request = &mut self.model.nodes[node].requests[request];
@@ -288,7 +288,7 @@ impl Builder {
             None => {
                 let node = &mut self.model.nodes[node];
                 node.rows = node.rows.max(1);
-                node.requests.push(Request { span: Span { from: i, to: i }, row: 0, failed, op: op.to_owned() });
+                node.requests.push(Request { span: RecordSpan { from: i, to: i }, row: 0, failed, op: op.to_owned() });
             }
         }
     }
@@ -300,7 +300,7 @@ impl Builder {
             Some(filter) if what == "leaves" => filter.span.to = i,
             Some(_) => {}
             None => {
-                let span = Span { from: i, to: end };
+                let span = RecordSpan { from: i, to: end };
                 self.model.filters.push(Filter { name: node.clone(), over: other.clone(), span });
             }
         }
@@ -328,7 +328,7 @@ impl Builder {
         }
         bitmap.max = bitmap.max.max(count);
         match (what, bitmap.busy.last_mut()) {
-            ("busy", _) => bitmap.busy.push(Span { from: i, to: end }),
+            ("busy", _) => bitmap.busy.push(RecordSpan { from: i, to: end }),
             ("free" | "remove", Some(span)) if span.to == end => span.to = i,
             _ => {}
         }
@@ -340,7 +340,7 @@ impl Builder {
 /// In a run a job may be created, started and paused within no time, and then nothing happens for ten milliseconds. So a record takes
 /// some room by what it is, and the time that passes takes room by its logarithm.
 #[must_use]
-pub fn positions(source: &Source, range: Span, width: u64) -> Vec<u64> {
+pub fn positions(source: &ShownRun, range: RecordSpan, width: u64) -> Vec<u64> {
     let mut sums = Vec::with_capacity(source.records.len());
     let (mut sum, mut last) = (0_u64, source.records.get(range.from).map_or(Instant::START, |record| record.time));
     for (i, record) in source.records.iter().enumerate() {
@@ -380,7 +380,7 @@ fn weight(kind: &RecKind) -> u64 {
 
 /// What a picture shows of a run: from the record, or the mark, where it is to begin.
 #[must_use]
-pub fn range(source: &Source, from: Option<usize>) -> Span {
+pub fn range(source: &ShownRun, from: Option<usize>) -> RecordSpan {
     let last = source.records.len().saturating_sub(1);
-    Span { from: from.unwrap_or(0).min(last), to: last }
+    RecordSpan { from: from.unwrap_or(0).min(last), to: last }
 }

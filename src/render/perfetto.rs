@@ -1,7 +1,7 @@
 //! The trace-event format that Perfetto and chrome://tracing open: jobs as tracks, requests as async slices, faults as instants.
 
-use super::model::{Model, Span};
-use super::read::{RecKind, Source, errno_name};
+use super::model::{Model, RecordSpan};
+use super::read::{RecKind, ShownRun, errno_name};
 use crate::trace::canonical;
 use std::fmt::Write;
 
@@ -13,7 +13,7 @@ const BITMAPS: u32 = 4;
 
 /// Writes a run as a JSON object with `traceEvents`, an event a line.
 #[must_use]
-pub fn draw(source: &Source) -> String {
+pub fn draw(source: &ShownRun) -> String {
     let model = Model::of(source);
     let mut events = Events { source, out: Vec::new() };
     events.names(&model);
@@ -36,7 +36,7 @@ pub fn draw(source: &Source) -> String {
 }
 
 struct Events<'a> {
-    source: &'a Source,
+    source: &'a ShownRun,
     /// Events with their time in nanoseconds.
     out: Vec<(u64, String)>,
 }
@@ -85,7 +85,7 @@ impl Events<'_> {
         }
     }
 
-    fn slice(&mut self, span: Span, name: &str, category: &str, pid: u32, tid: usize, arguments: &str) {
+    fn slice(&mut self, span: RecordSpan, name: &str, category: &str, pid: u32, tid: usize, arguments: &str) {
         let (from, to) = (self.time(span.from), self.time(span.to));
         let more = format!(", \"cat\": \"{category}\", \"dur\": {}, \"args\": {{{arguments}}}", micros(to - from));
         self.put(from, 'X', name, pid, tid, &more);

@@ -35,7 +35,7 @@ pub enum RecKind {
     Progress { job: Arc<str>, current: u64, total: u64 },
     Txn { step: String, index: u64, action: String },
     Group { job: Arc<str>, what: String, group: u64 },
-    Request { id: u64, node: Arc<str>, op: String, offset: u64, bytes: u64, who: String, phase: Phase },
+    Request { id: u64, node: Arc<str>, op: String, offset: u64, bytes: u64, who: String, phase: RequestState },
     Fault { node: Arc<str>, rule: u64, errno: u64, op: String, offset: u64, bytes: u64 },
     Blkdebug { node: Arc<str>, event: String, from: u64, to: u64 },
     Bitmap { node: Arc<str>, name: Arc<str>, what: String, offset: u64, bytes: u64, count: u64 },
@@ -48,7 +48,7 @@ pub enum RecKind {
 
 /// Where a request stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum RequestState {
     /// It begins.
     Submit,
     /// It ended well.
@@ -59,7 +59,7 @@ pub enum Phase {
 
 /// A run to be shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Source {
+pub struct ShownRun {
     /// What it is, in a few words: the file.
     pub title: String,
     /// How choices were made: `calm`, `seed 3`; for recordings the real QEMU's version.
@@ -74,7 +74,7 @@ pub struct Source {
     pub graphs: Vec<(usize, String)>,
 }
 
-impl Source {
+impl ShownRun {
     /// What a node's lane is called: its name, and what is known of it.
     #[must_use]
     pub fn node_label(&self, name: &str) -> String {
@@ -89,9 +89,9 @@ impl Source {
 
     /// From the trace of a run.
     #[must_use]
-    pub fn of_trace(title: &str, schedule: &str, trace: &Trace) -> Source {
+    pub fn of_trace(title: &str, schedule: &str, trace: &Trace) -> ShownRun {
         let records = trace.iter().filter_map(|record| rec(&jsonl::value(record, true), record.time)).collect();
-        Source {
+        ShownRun {
             title: title.to_owned(),
             schedule: schedule.to_owned(),
             outcome: None,
@@ -105,8 +105,8 @@ impl Source {
     ///
     /// # Errors
     /// A line that is no record, and a trace that is not there.
-    pub fn parse(title: &str, text: &str, nth: usize) -> Result<Source, TraceError> {
-        let mut source = Source { title: title.to_owned(), ..Source::default() };
+    pub fn parse(title: &str, text: &str, nth: usize) -> Result<ShownRun, TraceError> {
+        let mut source = ShownRun { title: title.to_owned(), ..ShownRun::default() };
         let (mut headers, mut records, mut last) = (0_usize, 0_usize, Instant::START);
         for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             let wrong = |problem: String| TraceError { line: i + 1, problem };
@@ -194,9 +194,9 @@ fn kind(value: &Json) -> Option<RecKind> {
             bytes: number("bytes"),
             who: text("who"),
             phase: match &*text("phase") {
-                "submit" => Phase::Submit,
-                "failed" => Phase::Failed(number("errno")),
-                _ => Phase::Done,
+                "submit" => RequestState::Submit,
+                "failed" => RequestState::Failed(number("errno")),
+                _ => RequestState::Done,
             },
         },
         "fault" => RecKind::Fault {
@@ -305,9 +305,9 @@ impl RecKind {
             RecKind::Group { job, what, group } => format!("{job}: {what} (group {group})"),
             RecKind::Request { id, node, op, offset, bytes, who, phase } => {
                 let end = match phase {
-                    Phase::Submit => "submit".to_owned(),
-                    Phase::Done => "done".to_owned(),
-                    Phase::Failed(errno) => format!("failed: {}", errno_name(*errno)),
+                    RequestState::Submit => "submit".to_owned(),
+                    RequestState::Done => "done".to_owned(),
+                    RequestState::Failed(errno) => format!("failed: {}", errno_name(*errno)),
                 };
                 format!("{node}: {op} {} #{id} for {who}, {end}", range(offset, bytes))
             }

@@ -16,7 +16,7 @@ pub struct Campaign {
     /// Figures: what they are, and their values.
     pub figures: Vec<(String, String)>,
     /// Stages of the campaign.
-    pub stages: Vec<Stage>,
+    pub stages: Vec<StageRow>,
     /// Marks of what can be reached in the code, by how often they were.
     pub marks: Vec<Mark>,
     /// Distinct traces, most frequent first.
@@ -27,10 +27,10 @@ pub struct Campaign {
 
 /// A stage: a strategy and what it gave.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Stage {
+pub struct StageRow {
     /// As `fuzz` prints it.
     pub name: String,
-    /// Runs.
+    /// All of them, those that failed included.
     pub runs: u64,
     /// Runs that failed.
     pub failed: u64,
@@ -65,7 +65,7 @@ pub struct TraceCount {
 pub struct Failure {
     /// What is wrong, in a line.
     pub title: String,
-    /// The whole outcome.
+    /// As `run` prints the outcome, over several lines.
     pub text: String,
     /// The command that gives it again.
     pub again: String,
@@ -224,7 +224,7 @@ mod tests {
             title: "a <campaign>".to_owned(),
             outcome: "1 failure".to_owned(),
             figures: vec![("runs".to_owned(), "12".to_owned())],
-            stages: vec![Stage { name: "walk".to_owned(), runs: 12, failed: 1, ..Stage::default() }],
+            stages: vec![StageRow { name: "walk".to_owned(), runs: 12, failed: 1, ..StageRow::default() }],
             marks: vec![
                 Mark { name: "group aborts".to_owned(), count: 3 },
                 Mark { name: "job pauses".to_owned(), count: 0 },

@@ -1,7 +1,7 @@
 //! The still picture: an SVG for a document, readable on light and on dark ground.
 
-use super::model::{Bitmap, Job, Model, Node, Regions, Span, positions};
-use super::read::{RecKind, Source, errno_name};
+use super::model::{Bitmap, Job, Model, Node, RecordSpan, Regions, positions};
+use super::read::{RecKind, ShownRun, errno_name};
 use super::style::{STATES, escape, millis, notable, state_colour};
 use crate::base::units::size_text;
 use std::fmt::Write;
@@ -36,7 +36,7 @@ pub struct Options {
 
 /// Draws a run.
 #[must_use]
-pub fn draw(source: &Source, options: &Options) -> String {
+pub fn draw(source: &ShownRun, options: &Options) -> String {
     let model = Model::of(source);
     let range = super::model::range(source, options.from);
     let width = options.width.unwrap_or(WIDTH).max(400);
@@ -87,9 +87,9 @@ struct Lane {
 }
 
 struct Drawing<'a> {
-    source: &'a Source,
+    source: &'a ShownRun,
     model: &'a Model,
-    range: Span,
+    range: RecordSpan,
     width: u64,
     /// Where each record stands; one more for the end.
     x: Vec<u64>,

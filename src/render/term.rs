@@ -1,7 +1,7 @@
 //! The timeline for a terminal: first the whole run in a few lines, then what happened, from top to bottom, a column for each job.
 
 use super::model::{Bitmap, Job, Model, Node, positions, range};
-use super::read::{Phase, RecKind, Source, errno_name};
+use super::read::{RecKind, RequestState, ShownRun, errno_name};
 use super::style::{STATES, millis, notable, state_letter};
 use crate::base::units::size_text;
 use anstyle::{AnsiColor, Style};
@@ -34,7 +34,7 @@ fn style_of(state: &str) -> Style {
 
 /// Draws a run.
 #[must_use]
-pub fn draw(source: &Source, options: &Options) -> String {
+pub fn draw(source: &ShownRun, options: &Options) -> String {
     let model = Model::of(source);
     let mut drawing = Drawing { source, model: &model, options, out: String::new() };
     drawing.header();
@@ -46,7 +46,7 @@ pub fn draw(source: &Source, options: &Options) -> String {
 }
 
 struct Drawing<'a> {
-    source: &'a Source,
+    source: &'a ShownRun,
     model: &'a Model,
     options: &'a Options,
     out: String,
@@ -307,7 +307,7 @@ fn words_of(kind: &RecKind) -> Option<(Style, String)> {
             let at = format!("+{} @{}", size_text(*bytes), size_text(*offset));
             (colour(AnsiColor::Red).bold(), format!("✗ {node}: {op} {at}: {}", errno_name(*errno)))
         }
-        RecKind::Request { node, op, phase: Phase::Failed(errno), .. } => {
+        RecKind::Request { node, op, phase: RequestState::Failed(errno), .. } => {
             (colour(AnsiColor::Red), format!("✗ {node}: {op} fails: {}", errno_name(*errno)))
         }
         RecKind::Group { job, what, group } if what == "joins" || what == "aborts" => {

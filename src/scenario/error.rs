@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 /// A place in one of the files of a scenario.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Span {
+pub struct SourceSpan {
     /// Index into the list of files that were read.
     pub file: u32,
     /// Line, from 1.
@@ -21,13 +21,13 @@ pub struct Span {
 /// A mistake before it is joined with the text of its file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fault {
-    pub span: Span,
+    pub span: SourceSpan,
     pub message: String,
     /// What stands at the caret.
     pub label: String,
     pub help: Option<String>,
     /// The `call` steps that led here, innermost first.
-    pub via: Vec<Span>,
+    pub via: Vec<SourceSpan>,
 }
 
 /// Result of reading a part of a scenario.
@@ -35,7 +35,7 @@ pub(super) type Read<T = ()> = Result<T, Box<Fault>>;
 
 impl Fault {
     /// A mistake at `span`: what is wrong, and what was expected there instead.
-    pub fn new(span: Span, message: impl Into<String>, expected: impl Into<String>) -> Box<Fault> {
+    pub fn new(span: SourceSpan, message: impl Into<String>, expected: impl Into<String>) -> Box<Fault> {
         let (message, label) = (shortened(message.into()), shortened(expected.into()));
         Box::new(Fault { span, message, label, help: None, via: Vec::new() })
     }
@@ -55,7 +55,7 @@ pub struct SourcePlace {
     /// The whole text of the file.
     pub text: Arc<str>,
     /// Where in it.
-    pub span: Span,
+    pub span: SourceSpan,
     /// What stands at the caret.
     pub label: String,
 }
@@ -89,7 +89,7 @@ pub(super) struct Sources {
 impl Sources {
     /// Joins a mistake with the text around it.
     pub fn error(&self, fault: Fault) -> ScenarioError {
-        let place = |span: Span, label: String| {
+        let place = |span: SourceSpan, label: String| {
             let (file, text) = self.files.get(span.file as usize).cloned().unwrap_or_default();
             SourcePlace { file, text, span, label }
         };

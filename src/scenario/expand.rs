@@ -1,6 +1,6 @@
 //! Includes, procedures and their parameters: from the files to one flat list of steps.
 
-use super::error::{Fault, Read, Sources, Span};
+use super::error::{Fault, Read, SourceSpan, Sources};
 use super::fields::{Fields, unknown};
 use super::tree::{self, Node, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,7 +49,7 @@ pub(super) struct Loader {
 /// A step with its parameters in place, and the calls that led to it, innermost first.
 pub(super) struct Expanded {
     pub node: Node,
-    pub via: Vec<Span>,
+    pub via: Vec<SourceSpan>,
 }
 
 /// What may still come of putting parameters in their places.
@@ -65,7 +65,7 @@ impl Budget {
     }
 
     /// Takes `values` and `bytes` off, for what stands at `span`.
-    fn spend(&mut self, span: Span, values: usize, bytes: usize) -> Read {
+    fn spend(&mut self, span: SourceSpan, values: usize, bytes: usize) -> Read {
         let spend = |left: &mut usize, n: usize, told: &dyn Fn() -> String| match left.checked_sub(n) {
             Some(rest) => {
                 *left = rest;
@@ -84,7 +84,7 @@ impl Budget {
 
 /// Where the expansion stands.
 struct Walk<'a> {
-    via: Vec<Span>,
+    via: Vec<SourceSpan>,
     budget: &'a mut Budget,
     out: &'a mut Vec<Expanded>,
 }
@@ -94,13 +94,13 @@ pub type ReadFile<'a> = &'a mut dyn FnMut(&str) -> Result<String, String>;
 
 impl Loader {
     /// Reads the file `name`; `from` is where it was included.
-    pub fn open(&mut self, name: &str, from: Option<Span>, read: ReadFile<'_>) -> Read<Arc<Node>> {
+    pub fn open(&mut self, name: &str, from: Option<SourceSpan>, read: ReadFile<'_>) -> Read<Arc<Node>> {
         let file = self.sources.files.len() as u32;
         let text = read(name).map_err(|why| match from {
             Some(span) => Fault::new(span, format!("cannot read `{name}`"), why),
             None => {
                 self.sources.files.push((name.into(), "".into()));
-                Fault::new(Span { file, ..Span::default() }, "cannot read the file", why)
+                Fault::new(SourceSpan { file, ..SourceSpan::default() }, "cannot read the file", why)
             }
         })?;
         let (name, text): (Arc<str>, Arc<str>) = (name.into(), text.into());
@@ -184,7 +184,7 @@ impl Loader {
         for step in steps {
             let node = substitute(step, scope, walk.budget)?;
             if let Some(steps) = waits(&node)? {
-                let via: Vec<Span> = walk.via.iter().rev().copied().collect();
+                let via: Vec<SourceSpan> = walk.via.iter().rev().copied().collect();
                 walk.out.extend(steps.into_iter().map(|node| Expanded { node, via: via.clone() }));
                 continue;
             }
@@ -207,7 +207,7 @@ impl Loader {
     }
 
     /// The procedure that a `call` names, where it names it, and the parameters.
-    fn called(&self, call: &Node) -> Read<(Span, &Define, Scope)> {
+    fn called(&self, call: &Node) -> Read<(SourceSpan, &Define, Scope)> {
         let no_args = Node { span: call.span, value: Value::Map(Vec::new()) };
         let (key, args) = match &call.value {
             Value::Map(members) if members.len() == 1 => (members[0].0.clone(), &members[0].1),
@@ -337,7 +337,7 @@ fn substitute(node: &Node, scope: &Scope, budget: &mut Budget) -> Read<Node> {
 
 /// Puts parameters for `$name` and `${name}`, and a dollar sign for `$$`. A text that is one parameter and nothing else becomes what the
 /// parameter is.
-fn fill(text: &str, span: Span, scope: &Scope, budget: &mut Budget) -> Read<Value> {
+fn fill(text: &str, span: SourceSpan, scope: &Scope, budget: &mut Budget) -> Read<Value> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {

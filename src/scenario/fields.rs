@@ -1,6 +1,6 @@
 //! Taking a mapping apart: members by name, each read as what it has to be, nothing left over.
 
-use super::error::{Fault, Read, Span};
+use super::error::{Fault, Read, SourceSpan};
 use super::tree::{Key, Node, Value};
 use crate::base::Json;
 use crate::base::nearest;
@@ -17,7 +17,7 @@ const SIZES: &str = "sizes are written 512, 0x200, 64K, 4M, 1G";
 pub(super) struct Fields<'a> {
     /// What the mapping describes, for messages: `create`, `the scenario`.
     what: &'a str,
-    span: Span,
+    span: SourceSpan,
     members: &'a [(Key, Node)],
     /// What was asked for so far.
     known: Vec<&'static str>,
@@ -94,7 +94,7 @@ impl Node {
         Fault::new(self.span, message, format!("expected {what}, found {}", self.describe()))
     }
 
-    /// A text.
+    /// A scalar that YAML takes for a string; a number or `true` must stand in quotes.
     pub fn text(&self) -> Read<Arc<str>> {
         match &self.value {
             Value::Str(s) => Ok(s.clone()),
@@ -105,7 +105,7 @@ impl Node {
         }
     }
 
-    /// A list.
+    /// A YAML sequence; a single value is none.
     pub fn list(&self) -> Read<&[Node]> {
         match &self.value {
             Value::List(items) => Ok(items),

@@ -14,7 +14,7 @@ use super::yaml::Yaml;
 pub(super) enum ValueType {
     /// Any value.
     Any,
-    /// A text.
+    /// `"type": "string"`
     Text,
     /// A list of texts.
     Texts,

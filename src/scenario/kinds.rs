@@ -39,9 +39,9 @@ macro_rules! kinds {
 kinds! {
     /// A mapping of any members.
     Object: ValueType::Object, Json, Node::object, json;
-    /// A text.
+    /// A string, which may be empty.
     Text: ValueType::Text, Arc<str>, Node::text, |of: &Arc<str>| Yaml::filled(of);
-    /// The name of an event.
+    /// What QEMU calls it, in capitals.
     EventName: ValueType::Text, Arc<str>, Node::text, |of: &Arc<str>| Yaml::filled(of), NameOf::Event;
     /// The name of a file that the step makes.
     NewFile: ValueType::Text, Arc<str>, Node::text, |of: &Arc<str>| Yaml::filled(of), NameOf::NewFile;
@@ -65,7 +65,7 @@ kinds! {
     Bytes: ValueType::Size, u64, Node::size, |of: &u64| Yaml::plain(of.to_string());
     /// A size that `qemu-img create` takes.
     ImageSize: ValueType::Size, u64, image_size, |of: &u64| Yaml::size(*of);
-    /// The length of a file.
+    /// In bytes, less than 2^63.
     FileLength: ValueType::Size, u64, file_length, |of: &u64| Yaml::size(*of);
     /// What qcow2 takes as `cluster_size`.
     ClusterSize: ValueType::Size, u64, qcow2_cluster_size, |of: &u64| Yaml::size(*of);

@@ -41,7 +41,7 @@ mod yaml;
 
 pub use build::Builder;
 pub use disk::load_file;
-pub use error::{ScenarioError, SourcePlace, Span};
+pub use error::{ScenarioError, SourcePlace, SourceSpan};
 pub use plan::{Plan, Pos};
 
 use crate::base::Json;
@@ -86,7 +86,7 @@ pub fn load_str(name: &str, text: &str) -> Result<Plan, Box<ScenarioError>> {
 pub(crate) fn with_steps(name: &str, plan: Option<Plan>) -> Result<Plan, Box<ScenarioError>> {
     plan.ok_or_else(|| {
         let label = "it is included by scenarios".to_owned();
-        let place = SourcePlace { file: name.into(), text: "".into(), span: Span::default(), label };
+        let place = SourcePlace { file: name.into(), text: "".into(), span: SourceSpan::default(), label };
         let message = "this file holds only definitions".to_owned();
         Box::new(ScenarioError { message, place, help: None, calls: Vec::new() })
     })
@@ -205,7 +205,7 @@ fn through(mut fault: Box<Fault>, step: &Expanded) -> Box<Fault> {
     fault
 }
 
-fn pos(loader: &Loader, span: Span) -> Pos {
+fn pos(loader: &Loader, span: SourceSpan) -> Pos {
     let file = loader.sources.files.get(span.file as usize).map(|(name, _)| name.clone()).unwrap_or_default();
     Pos { file, line: span.line, column: span.column }
 }

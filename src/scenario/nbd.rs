@@ -49,7 +49,7 @@ pub const MAY_BE_REFUSED: &str = "any";
 pub enum NbdAction {
     /// Connects, negotiates, and waits until it may send requests.
     Connect {
-        /// The export.
+        /// The name that it asks for; may be empty.
         export: Arc<str>,
         /// How it wants to be answered.
         replies: Replies,
@@ -66,7 +66,7 @@ pub enum NbdAction {
         kind: u16,
         /// First byte.
         offset: u64,
-        /// Length.
+        /// In bytes; it need not be within the export.
         length: u64,
         /// What a write puts there.
         pattern: u8,
@@ -106,7 +106,7 @@ pub enum NbdAnswer {
     Closed,
     /// Success, and all bytes that were read are this one.
     Pattern(u8),
-    /// This error.
+    /// The request fails, and the server sends this errno.
     Error(Errno),
     /// What the first context tells: lengths and flags.
     Extents(Vec<(u64, u64)>),

@@ -5,7 +5,7 @@
 
 use crate::base::Json;
 use crate::base::time::{Instant, Span};
-use crate::choice::{ChoiceLog, Preemptions};
+use crate::choice::{ChoiceLog, Deviations};
 use crate::host::HostChange;
 use crate::invariant::Invariant;
 use crate::quirk::Quirks;
@@ -63,8 +63,8 @@ pub enum Schedule {
     Seed(u64),
     /// Only that of these choices, counted over the whole run.
     Choices(Arc<ChoiceLog>),
-    /// Only that of these preemptions, each counted by its own subject.
-    Preemptions(Arc<Preemptions>),
+    /// Only that of these deviations, each counted by its own subject.
+    Deviations(Arc<Deviations>),
 }
 
 impl Schedule {
@@ -174,7 +174,7 @@ pub struct Qcow2Options {
 pub enum FileOp {
     /// `qemu-img create`
     Create {
-        /// The new file.
+        /// Made in the host's directory; what stood there is gone.
         file: Arc<str>,
         /// `-f`
         format: ImageFormat,
@@ -216,7 +216,7 @@ pub enum FileOp {
     },
     /// A text file.
     Text {
-        /// The new file.
+        /// Made in the host's directory; what stood there is gone.
         file: Arc<str>,
         /// All it holds.
         content: Arc<str>,
@@ -257,7 +257,7 @@ pub enum FileOp {
 pub struct QemuImg {
     /// Its words, without `qemu-img`.
     pub words: Vec<Arc<str>>,
-    /// The exit status.
+    /// 0 to 255.
     pub status: u64,
     /// A part of what it must print on its standard output; empty: it prints nothing.
     pub prints: Option<Arc<str>>,
@@ -305,7 +305,7 @@ pub enum WriteData {
     Pattern(u8),
     /// Zeroes, as a write-zeroes request.
     Zero,
-    /// A discard.
+    /// `qemu-io -c "discard offset length"`
     Discard,
 }
 

@@ -48,11 +48,11 @@ pub(super) const TOP: &[Member] = &[
 pub(super) fn schedule(node: &Node) -> Read<Schedule> {
     if let Value::Map(_) = &node.value {
         let mut fields = Fields::of("schedule", node)?;
-        let (choices, preemptions) = (fields.opt("choices"), fields.opt("preemptions"));
+        let (choices, deviations) = (fields.opt("choices"), fields.opt("preemptions"));
         fields.end()?;
-        return match (choices, preemptions) {
+        return match (choices, deviations) {
             (Some(list), None) => Ok(Schedule::Choices(Arc::new(parsed(list)?))),
-            (None, Some(list)) => Ok(Schedule::Preemptions(Arc::new(parsed(list)?))),
+            (None, Some(list)) => Ok(Schedule::Deviations(Arc::new(parsed(list)?))),
             _ => Err(Fault::new(node.span, "this is not a schedule", "expected `choices` or `preemptions`")),
         };
     }
@@ -76,7 +76,7 @@ pub(super) fn written_schedule(schedule: &Schedule) -> Option<Yaml> {
         Schedule::Calm => Some(Yaml::plain("calm")),
         Schedule::Seed(seed) => Some(Yaml::plain(format!("seed {seed}"))),
         Schedule::Choices(log) => lines("choices", log.to_string()),
-        Schedule::Preemptions(list) => lines("preemptions", list.to_string()),
+        Schedule::Deviations(list) => lines("preemptions", list.to_string()),
     }
 }
 

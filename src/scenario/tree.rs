@@ -3,7 +3,7 @@
 //! The reading of steps works on this tree and not on `serde` types, so that parameters can stand in place of any value and
 //! each message can name its place. All that touches the YAML package is in this file.
 
-use super::error::{Fault, Read, Span};
+use super::error::{Fault, Read, SourceSpan};
 use crate::base::Json;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
@@ -18,7 +18,7 @@ const MAX_NODES: usize = 200_000;
 /// A value and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Node {
-    pub span: Span,
+    pub span: SourceSpan,
     pub value: Value,
 }
 
@@ -50,7 +50,7 @@ impl Value {
 /// The key of a mapping.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Key {
-    pub span: Span,
+    pub span: SourceSpan,
     pub name: Arc<str>,
 }
 
@@ -105,7 +105,7 @@ pub(super) fn parse(file: u32, text: &str) -> Read<Node> {
     match serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, options) {
         Ok(raw) => Ok(convert(&FileBeingRead { file, text }, raw)),
         Err(error) => {
-            let at = error.location().map_or_else(Span::default, |at| FileBeingRead { file, text }.span(&at));
+            let at = error.location().map_or_else(SourceSpan::default, |at| FileBeingRead { file, text }.span(&at));
             let whole = error.render_with_formatter(&serde_saphyr::UserMessageFormatter);
             // The first line, without the place before or after it and the snippet: our own report shows those.
             let message = whole.lines().next().unwrap_or("").trim_start_matches("error: ");
@@ -114,19 +114,19 @@ pub(super) fn parse(file: u32, text: &str) -> Read<Node> {
                 Some((place, message)) if place.starts_with("line ") => message,
                 _ => message,
             };
-            Err(Fault::new(Span { file, ..at }, "this is not well-formed YAML", message.replace('`', "'")))
+            Err(Fault::new(SourceSpan { file, ..at }, "this is not well-formed YAML", message.replace('`', "'")))
         }
     }
 }
 
-/// The file being read.
+/// Turns the parser's places into ours: it counts characters where we need bytes.
 struct FileBeingRead<'a> {
     file: u32,
     text: &'a str,
 }
 
 impl FileBeingRead<'_> {
-    fn span(&self, at: &serde_saphyr::Location) -> Span {
+    fn span(&self, at: &serde_saphyr::Location) -> SourceSpan {
         let small = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
         let bytes = at.span();
         let (offset, len) = match (bytes.byte_offset(), bytes.byte_len()) {
@@ -138,7 +138,7 @@ impl FileBeingRead<'_> {
             }
         };
         let len = len.min((self.text.len() as u64).saturating_sub(offset));
-        Span {
+        SourceSpan {
             file: self.file,
             line: small(at.line()),
             column: small(at.column()),

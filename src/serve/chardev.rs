@@ -233,7 +233,7 @@ pub(super) struct Open {
     pub listener: Option<OwnedFd>,
     /// The path to remove in the end.
     pub path: Option<String>,
-    /// The client.
+    /// One at a time, as at QEMU's socket character devices.
     pub conn: Option<Conn>,
     /// A terminal, and its name.
     pub pty: Option<(OwnedFd, String)>,

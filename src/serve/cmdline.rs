@@ -2,7 +2,7 @@
 
 use super::chardev::{self, Chardev, ChardevKind};
 use super::help;
-use super::options::{self, Meaning};
+use super::options::{self, OptionMeaning};
 use super::sim_options::SimOptions;
 use crate::qmp::drive::split_options;
 use crate::qmp::names::is_device_model;
@@ -42,7 +42,7 @@ pub struct User {
 /// `-add-fd`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AddFd {
-    /// The inherited descriptor.
+    /// `fd=` of `-add-fd`: its number in this process.
     pub fd: i32,
     /// The set it goes to.
     pub set: i64,
@@ -85,7 +85,7 @@ pub struct Config {
 
 /// What to do.
 #[derive(Debug)]
-pub enum Asked {
+pub enum Invocation {
     /// To serve.
     Serve(Box<Config>),
     /// To print this and be done.
@@ -118,7 +118,7 @@ fn version(program: &str, args: &[String]) -> Result<Option<Version>, String> {
 ///
 /// # Errors
 /// What is wrong, in QEMU's words, without the program's name.
-pub fn parse(program: &str, args: &[String]) -> Result<Asked, String> {
+pub fn parse(program: &str, args: &[String]) -> Result<Invocation, String> {
     let mut parser = CommandLine {
         config: Config { program: program.to_owned(), ..Config::default() },
         defaults: Defaults::default(),
@@ -159,11 +159,11 @@ pub fn parse(program: &str, args: &[String]) -> Result<Asked, String> {
         };
         let shown = if known.argument { format!("{arg} {value}") } else { arg.clone() };
         match known.meaning {
-            Meaning::Accepted => {}
-            Meaning::Lacking => return Err(format!("{shown}: not simulated: -{}", known.name)),
-            Meaning::Done => {
+            OptionMeaning::Accepted => {}
+            OptionMeaning::Lacking => return Err(format!("{shown}: not simulated: -{}", known.name)),
+            OptionMeaning::Done => {
                 if let Some(text) = help::text(program, known.name, value, parser.config.sim.quirks.version()) {
-                    return Ok(Asked::Print(text));
+                    return Ok(Invocation::Print(text));
                 }
                 parser.option(known.name, value, &shown)?;
             }
@@ -376,7 +376,7 @@ impl CommandLine {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Asked, String> {
+    fn finish(mut self) -> Result<Invocation, String> {
         // As in QEMU, `-nographic` without other words puts the monitor on standard input.
         if self.defaults.nographic
             && !self.defaults.monitor_given
@@ -404,7 +404,7 @@ impl CommandLine {
                 return Err(format!("{}: Device '{}' is in use", user.option, user.chardev));
             }
         }
-        Ok(Asked::Serve(Box::new(self.config)))
+        Ok(Invocation::Serve(Box::new(self.config)))
     }
 }
 

@@ -6,7 +6,7 @@
 
 use super::nbd::NbdSockets;
 use super::nbd_links::NbdLinks;
-use super::pace::{Pace, Sleeps};
+use super::pace::{ServePace, Sleeps};
 use super::record::Recording;
 use super::sim_options::SimOptions;
 use crate::base::Json;
@@ -97,11 +97,11 @@ impl Choose for Decider {
 /// The world thread's state.
 #[derive(Debug)]
 pub(super) struct Engine {
-    /// The process.
+    /// All that is simulated.
     pub world: World,
     /// Who makes its choices.
     pub decider: Decider,
-    /// Its real files.
+    /// What the host files of the world stand for on this machine.
     pub images: Images,
     /// The sockets of its NBD server.
     pub nbd: NbdSockets,
@@ -154,14 +154,14 @@ impl Engine {
         let log = options.record.is_some().then(ChoiceLog::default);
         let images = Images::connect(&mut world);
         let mut recording = options.record.is_some().then(Recording::default);
-        if let Pace::Disk(rates) = options.pace {
+        if let ServePace::Disk(rates) = options.pace {
             world.files.set_disk(Some(rates));
             if let Some(recording) = &mut recording {
                 recording.disk(rates);
             }
         }
         // Where sleeps take no time, no client could be as fast as a time limit asks.
-        world.nbd_on_real_sockets(options.pace == Pace::Real);
+        world.nbd_on_real_sockets(options.pace == ServePace::Real);
         Engine {
             world,
             decider: Decider { inner, sleeps_wait: false, log, amended: false },
@@ -172,7 +172,7 @@ impl Engine {
             fds: Vec::new(),
             serving: None,
             stops: seed.map(Walk::new),
-            thinks: if matches!(options.pace, Pace::Disk(_)) { THINKS } else { Duration::ZERO },
+            thinks: if matches!(options.pace, ServePace::Disk(_)) { THINKS } else { Duration::ZERO },
             holds: false,
             fresh: false,
             sleeps: Sleeps::new(options.pace),

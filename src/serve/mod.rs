@@ -35,7 +35,7 @@ pub use crate::qmp::names::commands;
 use crate::trace::jsonl::{self, Header};
 use crate::world::World;
 use chardev::ChardevKind;
-use cmdline::{AddFd, Asked, ChardevMode, Config};
+use cmdline::{AddFd, ChardevMode, Config, Invocation};
 use console::Console;
 use engine::Engine;
 use hmp::Hmp;
@@ -57,7 +57,7 @@ use wire::{Users, Wire};
 #[must_use]
 pub fn main(program: &str, args: &[String]) -> u8 {
     let done = match cmdline::parse(program, args) {
-        Ok(Asked::Print(text)) => {
+        Ok(Invocation::Print(text)) => {
             let mut stdout = std::io::stdout();
             let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
             match written {
@@ -67,11 +67,11 @@ pub fn main(program: &str, args: &[String]) -> u8 {
                 _ => return 0,
             }
         }
-        Ok(Asked::Serve(config)) if config.daemonize && !config.daemon_child => match daemon::start() {
+        Ok(Invocation::Serve(config)) if config.daemonize && !config.daemon_child => match daemon::start() {
             Ok(code) => return code,
             Err(why) => Err(why),
         },
-        Ok(Asked::Serve(config)) => serve(&config),
+        Ok(Invocation::Serve(config)) => serve(&config),
         Err(why) => Err(why),
     };
     match done {

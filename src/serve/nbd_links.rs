@@ -6,7 +6,7 @@ use crate::base::time::Span;
 use crate::qmp::types::SocketAddress;
 use crate::world::World;
 use crate::world::arena::LinkId;
-use crate::world::block::driver::nbd::link::Phase;
+use crate::world::block::driver::nbd::link::LinkPhase;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType};
@@ -52,7 +52,7 @@ impl NbdLinks {
         let dials = |this: &NbdLinks, link| !this.sockets.iter().any(|socket| socket.link == link);
         let wanted: Vec<(LinkId, SocketAddress)> = world
             .nbd_links()
-            .filter(|(id, link)| link.phase == Phase::Dials && dials(self, *id))
+            .filter(|(id, link)| link.phase == LinkPhase::Dials && dials(self, *id))
             .map(|(id, link)| (id, link.address.clone()))
             .collect();
         let any = !wanted.is_empty();
@@ -135,7 +135,7 @@ impl NbdLinks {
             }
             let sent = socket.out.1 == socket.out.0.len();
             let phase = world.nbd_links().find(|(id, _)| *id == socket.link).map(|(_, link)| link.phase);
-            if phase.is_none() || (phase == Some(Phase::Closed) && sent) {
+            if phase.is_none() || (phase == Some(LinkPhase::Closed) && sent) {
                 let _ = rustix::net::shutdown(&socket.fd, Shutdown::Both);
                 world.link_gone(socket.link);
                 socket.gone = true;

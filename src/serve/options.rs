@@ -2,7 +2,7 @@
 
 /// What an option means to the served process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Meaning {
+pub enum OptionMeaning {
     /// It is carried out.
     Done,
     /// It has to do with parts of a machine that are not there: accepted, without effect.
@@ -11,15 +11,15 @@ pub enum Meaning {
     Lacking,
 }
 
-/// An option.
+/// One that QEMU 10.0.2 knows.
 #[derive(Clone, Copy, Debug)]
-pub struct Known {
+pub struct KnownOption {
     /// Its name, without `-`.
     pub name: &'static str,
     /// It is followed by an argument.
     pub argument: bool,
     /// What it means.
-    pub meaning: Meaning,
+    pub meaning: OptionMeaning,
 }
 
 /// Options with an argument that are carried out.
@@ -137,17 +137,17 @@ const LACKING: [&str; 3] = ["preconfig", "s", "snapshot"];
 
 /// The option of that name.
 #[must_use]
-pub fn find(name: &str) -> Option<Known> {
-    let groups: [(&[&'static str], bool, Meaning); 6] = [
-        (&DONE_WITH, true, Meaning::Done),
-        (&DONE, false, Meaning::Done),
-        (&ACCEPTED_WITH, true, Meaning::Accepted),
-        (&ACCEPTED, false, Meaning::Accepted),
-        (&LACKING_WITH, true, Meaning::Lacking),
-        (&LACKING, false, Meaning::Lacking),
+pub fn find(name: &str) -> Option<KnownOption> {
+    let groups: [(&[&'static str], bool, OptionMeaning); 6] = [
+        (&DONE_WITH, true, OptionMeaning::Done),
+        (&DONE, false, OptionMeaning::Done),
+        (&ACCEPTED_WITH, true, OptionMeaning::Accepted),
+        (&ACCEPTED, false, OptionMeaning::Accepted),
+        (&LACKING_WITH, true, OptionMeaning::Lacking),
+        (&LACKING, false, OptionMeaning::Lacking),
     ];
     groups.into_iter().find_map(|(names, argument, meaning)| {
         let name = names.iter().find(|known| **known == name)?;
-        Some(Known { name, argument, meaning })
+        Some(KnownOption { name, argument, meaning })
     })
 }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 /// `--sim-pace`: what takes time by the wall clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Pace {
+pub enum ServePace {
     /// Sleeps follow the wall clock; all else happens at once.
     #[default]
     Real,
@@ -41,7 +41,7 @@ struct Sleep {
 /// The sleeps that are under way.
 #[derive(Debug)]
 pub(super) struct Sleeps {
-    pace: Pace,
+    pace: ServePace,
     sleeps: Vec<Sleep>,
     /// Since when the world is at rest with a timer, in both times.
     rests: Option<(Instant, time::Instant)>,
@@ -52,14 +52,14 @@ pub(super) struct Sleeps {
 }
 
 impl Sleeps {
-    pub(super) fn new(pace: Pace) -> Sleeps {
+    pub(super) fn new(pace: ServePace) -> Sleeps {
         Sleeps { pace, sleeps: Vec::new(), rests: None, allowed: time::Instant::START, anchor: None }
     }
 
     /// Whether the timer that is next must wait for the wall clock.
     pub(super) fn must_wait(&mut self, world: &World) -> bool {
         self.rests = None;
-        if self.pace != Pace::Real {
+        if self.pace != ServePace::Real {
             self.sleeps.clear();
             return false;
         }
@@ -94,7 +94,7 @@ impl Sleeps {
 
     /// At rest but for timers: whether a command may be looked at, and until when.
     pub(super) fn rest(&mut self, world: &World) -> Option<Next> {
-        if self.pace != Pace::Real {
+        if self.pace != ServePace::Real {
             return None;
         }
         let now = Instant::now();
@@ -105,7 +105,7 @@ impl Sleeps {
 
     /// Where requests take time: until when the world blocks, if it does. The moment may have passed.
     pub(super) fn blocks(&mut self, world: &mut World, choose: &mut dyn Choose) -> Option<Instant> {
-        if !matches!(self.pace, Pace::Disk(_)) {
+        if !matches!(self.pace, ServePace::Disk(_)) {
             return None;
         }
         let due = world.blocks_until(choose)?;

@@ -21,7 +21,7 @@ const MAX_FDS: usize = 16;
 /// What came in.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Input {
-    /// Bytes.
+    /// As they were read from the socket; a line may come in parts.
     Bytes(Vec<u8>),
     /// The client has gone.
     End,

@@ -1,6 +1,6 @@
 //! Options that QEMU does not have: how the world is run.
 
-use super::pace::Pace;
+use super::pace::ServePace;
 use crate::host::DiskRates;
 use crate::quirk::Quirks;
 use crate::trace::Level;
@@ -50,7 +50,7 @@ macro_rules! sim_options {
 
 sim_options! {
     /// What takes time by the wall clock.
-    pace: Pace = Pace::Real, "pace", "\
+    pace: ServePace = ServePace::Real, "pace", "\
 --sim-pace PACE         real: sleeps follow the wall clock (default); asap: they take no
                         time; disk: requests take time as well, as on a disk of 2020;
                         disk:hdd, disk:ssd, disk:nvme, disk:bytes=SIZE,requests=N
@@ -85,13 +85,13 @@ sim_options! {
 ///
 /// # Errors
 /// It is none of them.
-pub fn pace(text: &str) -> Result<Pace, String> {
+pub fn pace(text: &str) -> Result<ServePace, String> {
     match text {
-        "real" => Ok(Pace::Real),
-        "asap" => Ok(Pace::Asap),
-        "disk" => Ok(Pace::Disk(DiskRates::PRESETS[0].1)),
+        "real" => Ok(ServePace::Real),
+        "asap" => Ok(ServePace::Asap),
+        "disk" => Ok(ServePace::Disk(DiskRates::PRESETS[0].1)),
         _ => match text.strip_prefix("disk:") {
-            Some(rates) => DiskRates::parse(rates).map(Pace::Disk),
+            Some(rates) => DiskRates::parse(rates).map(ServePace::Disk),
             None => Err(format!("`{text}` is no pace: expected real, asap, disk or disk:RATES")),
         },
     }

@@ -38,13 +38,13 @@ pub(super) struct Users {
 pub(super) struct Wire {
     /// Standard output and standard error.
     pub console: Console,
-    /// The world.
+    /// Runs the world, at the pace that was asked for.
     pub engine: Engine,
     /// Connections.
     pub ports: Vec<Port>,
     /// Who uses them.
     pub users: Users,
-    /// Signals.
+    /// SIGINT, SIGTERM and SIGHUP: each ends the process as it ends QEMU.
     pub signals: Signals,
     /// The command line, for those who ask about character devices.
     pub config: Config,

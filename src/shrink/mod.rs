@@ -1,7 +1,7 @@
 //! Making a failure small: first its schedule, then its scenario, while it stays the same kind of failure.
 //!
-//! A schedule is a list of preemptions, each counted by what it is about ([`crate::choice::Preemption`]), so that taking one out leaves
-//! the others what they were; without any it is calm. What is tried, in this order: no preemption at all; those of one kind alone; a
+//! A schedule is a list of deviations, each counted by what it is about ([`crate::choice::Deviation`]), so that taking one out leaves
+//! the others what they were; without any it is calm. What is tried, in this order: no deviation at all; those of one kind alone; a
 //! bisection for each that is needed; each one left out; a single early command instead of several. Then the scenario: steps,
 //! actions, arguments, faults, drives, images, sizes; and the schedule once more.
 //!
@@ -14,7 +14,7 @@ mod schedule;
 mod slice;
 mod structure;
 
-use crate::choice::{Calm, Preempt, Preemption, PreemptionRecorder, Preemptions, Replay, ReplayMode};
+use crate::choice::{Calm, Deviate, Deviation, DeviationRecorder, Deviations, Replay, ReplayMode};
 use crate::failure::{Failure, Verdict};
 use crate::invariant::Invariant;
 use crate::scenario::plan::{FileOp, Plan, PlannedStep, Schedule, StepKind};
@@ -32,8 +32,8 @@ pub const MAX_RUNS: u32 = 3_000;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Counts {
     /// Choices that are not calm.
-    pub preemptions: usize,
-    /// Steps.
+    pub deviations: usize,
+    /// Of the client, procedures expanded.
     pub steps: usize,
     /// Operations on files before the start.
     pub files: usize,
@@ -46,21 +46,21 @@ pub struct Counts {
 }
 
 impl Counts {
-    fn of(plan: &Plan, preemptions: usize) -> Counts {
+    fn of(plan: &Plan, deviations: usize) -> Counts {
         let text = write::to_yaml(plan);
         let files = plan.files.iter().filter(|file| !matches!(file.op, FileOp::Text { .. })).count();
         // A rule without an `errno` is one, too.
         let faults = text.matches("errno").count().max(text.matches("inject-error").count());
-        Counts { preemptions, steps: plan.steps.len(), files, args: plan.args.len(), faults, text: text.len() }
+        Counts { deviations, steps: plan.steps.len(), files, args: plan.args.len(), faults, text: text.len() }
     }
 }
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counts { preemptions, steps, files, args, faults, text } = self;
+        let Counts { deviations, steps, files, args, faults, text } = self;
         write!(
             f,
-            "preemptions {preemptions}, steps {steps}, files {files}, arguments {args}, faults {faults}, bytes {text}"
+            "preemptions {deviations}, steps {steps}, files {files}, arguments {args}, faults {faults}, bytes {text}"
         )
     }
 }
@@ -70,8 +70,8 @@ impl fmt::Display for Counts {
 pub struct Shrunk {
     /// The scenario, with its schedule in it.
     pub plan: Plan,
-    /// The preemptions that are left.
-    pub preemptions: Vec<Preemption>,
+    /// The deviations that are left.
+    pub deviations: Vec<Deviation>,
     /// How it fails.
     pub verdict: Verdict,
     /// How much there was.
@@ -109,8 +109,8 @@ struct Seen {
     /// The step that was under way.
     step: Option<usize>,
     dispatches: u64,
-    /// Preemptions that were carried out.
-    met: Vec<Preemption>,
+    /// Deviations that were carried out.
+    met: Vec<Deviation>,
 }
 
 /// Runs candidates and counts.
@@ -127,10 +127,10 @@ struct Tester {
 
 impl Tester {
     /// How a candidate fails, if it does in the wanted way.
-    fn once(&mut self, plan: &Plan, list: &[Preemption]) -> Option<Seen> {
+    fn once(&mut self, plan: &Plan, list: &[Deviation]) -> Option<Seen> {
         self.runs += 1;
-        let preemptions = Arc::new(Preemptions { list: list.to_vec() });
-        let mut preempt = Preempt::new(preemptions, ReplayMode::Lenient);
+        let deviations = Arc::new(Deviations { list: list.to_vec() });
+        let mut preempt = Deviate::new(deviations, ReplayMode::Lenient);
         let (outcome, sim) = sim::run_with(plan, &mut preempt, &self.options);
         let verdict = Verdict::of(&outcome).filter(|verdict| verdict.same_kind(&self.wanted))?;
         if self.expects != expects(&outcome) {
@@ -141,7 +141,7 @@ impl Tester {
     }
 
     /// The same, seen twice, and not without the order of events that it takes.
-    fn twice(&mut self, plan: &Plan, list: &[Preemption]) -> Option<Seen> {
+    fn twice(&mut self, plan: &Plan, list: &[Deviation]) -> Option<Seen> {
         let first = self.once(plan, list)?;
         if self.calm && !self.passes_calm(plan) {
             return None;
@@ -195,7 +195,7 @@ fn step_of(outcome: &Outcome) -> Option<usize> {
 #[derive(Clone, Debug)]
 struct Candidate {
     plan: Plan,
-    list: Vec<Preemption>,
+    list: Vec<Deviation>,
 }
 
 /// Makes a failure small, with at most so many runs.
@@ -211,10 +211,10 @@ pub fn shrink(failure: &Failure, max_runs: u32) -> Result<Shrunk, ShrinkError> {
     let list = recorded(failure, &plan, &mut tester)?;
     // A broken invariant is the same failure wherever and whenever it breaks.
     tester.calm = tester.expects.is_some() && tester.passes_calm(&plan);
-    let before = Counts::of(&plan, preemptions(&list).len());
+    let before = Counts::of(&plan, deviations(&list).len());
     let mut candidate = Candidate { plan, list };
     let seen = tester.once(&candidate.plan, &candidate.list);
-    let mut seen = seen.ok_or_else(|| ShrinkError::Gone("not under its preemptions alone".to_owned()))?;
+    let mut seen = seen.ok_or_else(|| ShrinkError::Gone("not under its deviations alone".to_owned()))?;
     schedule::minimise(&mut candidate, &mut seen, &mut tester);
     let schedule_runs = tester.runs;
     structure::minimise(&mut candidate, &mut seen, &mut tester);
@@ -224,7 +224,7 @@ pub fn shrink(failure: &Failure, max_runs: u32) -> Result<Shrunk, ShrinkError> {
 
     let Candidate { plan, list } = candidate;
     let mut plan = plan.without_places();
-    let after = Counts::of(&plan, preemptions(&list).len());
+    let after = Counts::of(&plan, deviations(&list).len());
     let mut remarks = Remarks::default();
     remarks.head.push(format!("Shrunk from {} ({}).", failure.name, found_by(failure)));
     remarks.head.push(format!("before: {before}"));
@@ -233,24 +233,24 @@ pub fn shrink(failure: &Failure, max_runs: u32) -> Result<Shrunk, ShrinkError> {
     plan.about = about(&seen.verdict).into();
     plan.schedule = match list.is_empty() {
         true => Schedule::Calm,
-        false => Schedule::Preemptions(Arc::new(Preemptions { list: list.clone() })),
+        false => Schedule::Deviations(Arc::new(Deviations { list: list.clone() })),
     };
     // With a quirk it is wrong on purpose; without one it is to pass one day.
     if !plan.quirks.is_empty() {
         plan.expect_violation = seen.verdict.invariant.as_ref().and_then(|name| Invariant::find(name));
     }
-    let (runs, preemptions, verdict) = (tester.runs, preemptions(&list), seen.verdict);
-    Ok(Shrunk { plan, preemptions, verdict, before, after, schedule_runs, runs, remarks })
+    let (runs, deviations, verdict) = (tester.runs, deviations(&list), seen.verdict);
+    Ok(Shrunk { plan, deviations, verdict, before, after, schedule_runs, runs, remarks })
 }
 
-fn preemptions(list: &[Preemption]) -> Vec<Preemption> {
-    list.iter().filter(|preemption| !schedule::is_mode(preemption)).cloned().collect()
+fn deviations(list: &[Deviation]) -> Vec<Deviation> {
+    list.iter().filter(|deviation| !schedule::is_mode(deviation)).cloned().collect()
 }
 
-/// The preemptions of the recorded run.
-fn recorded(failure: &Failure, plan: &Plan, tester: &mut Tester) -> Result<Vec<Preemption>, ShrinkError> {
+/// The deviations of the recorded run.
+fn recorded(failure: &Failure, plan: &Plan, tester: &mut Tester) -> Result<Vec<Deviation>, ShrinkError> {
     tester.runs += 1;
-    let mut recorder = PreemptionRecorder::new(Replay::new(failure.choices.clone(), ReplayMode::Strict));
+    let mut recorder = DeviationRecorder::new(Replay::new(failure.choices.clone(), ReplayMode::Strict));
     let (outcome, _) = sim::run_with(plan, &mut recorder, &tester.options);
     match Verdict::of(&outcome) {
         Some(verdict) if verdict.same_kind(&tester.wanted) => {
@@ -276,11 +276,11 @@ fn about(verdict: &Verdict) -> String {
     }
 }
 
-/// The plan with these steps only; preemptions of steps follow them, or go with them.
+/// The plan with these steps only; deviations of steps follow them, or go with them.
 fn with_steps(candidate: &Candidate, keep: &[bool]) -> Candidate {
     let steps: Vec<PlannedStep> =
         candidate.plan.steps.iter().zip(keep).filter(|(_, keep)| **keep).map(|(step, _)| step.clone()).collect();
-    let list = candidate.list.iter().filter_map(|preemption| schedule::moved(preemption, keep)).collect();
+    let list = candidate.list.iter().filter_map(|deviation| schedule::moved(deviation, keep)).collect();
     Candidate { plan: Plan { steps: steps.into(), ..candidate.plan.clone() }, list }
 }
 
@@ -290,7 +290,7 @@ fn sends(kind: &StepKind) -> bool {
 }
 
 /// A run with a trace that says what led to what.
-fn traced(plan: &Plan, list: &[Preemption], options: &RunOptions) -> Option<Sim> {
-    let mut preempt = Preempt::new(Arc::new(Preemptions { list: list.to_vec() }), ReplayMode::Lenient);
+fn traced(plan: &Plan, list: &[Deviation], options: &RunOptions) -> Option<Sim> {
+    let mut preempt = Deviate::new(Arc::new(Deviations { list: list.to_vec() }), ReplayMode::Lenient);
     sim::run_with(plan, &mut preempt, &RunOptions { level: Some(Level::Io), ..*options }).1
 }

@@ -1,9 +1,9 @@
-//! Fewest preemptions.
+//! Fewest deviations.
 
 use super::{Candidate, Seen, Tester, sends};
-use crate::choice::{Preemption, Who};
+use crate::choice::{Addressee, Deviation};
 
-/// Kinds of preemptions that are tried alone, the ones that are easiest to understand first.
+/// Kinds of deviations that are tried alone, the ones that are easiest to understand first.
 const KINDS: [&[&str]; 5] = [
     &["client-send"],
     &["client-send", "client-read"],
@@ -19,7 +19,7 @@ const SWEEP: usize = 12;
 pub(super) fn minimise(candidate: &mut Candidate, seen: &mut Seen, tester: &mut Tester) {
     take(candidate, seen, tester, Vec::new());
     for kinds in KINDS {
-        let some: Vec<Preemption> =
+        let some: Vec<Deviation> =
             candidate.list.iter().filter(|p| is_mode(p) || kinds.contains(&p.point)).cloned().collect();
         if some.len() < candidate.list.len() && !some.is_empty() && take(candidate, seen, tester, some) {
             break;
@@ -36,8 +36,8 @@ pub(super) fn minimise(candidate: &mut Candidate, seen: &mut Seen, tester: &mut 
     simplify(candidate, seen, tester);
 }
 
-/// Takes a list if the candidate still fails with it. Preemptions that were not carried out go without a run.
-fn take(candidate: &mut Candidate, seen: &mut Seen, tester: &mut Tester, list: Vec<Preemption>) -> bool {
+/// Takes a list if the candidate still fails with it. Deviations that were not carried out go without a run.
+fn take(candidate: &mut Candidate, seen: &mut Seen, tester: &mut Tester, list: Vec<Deviation>) -> bool {
     if list == candidate.list || tester.spent() {
         return false;
     }
@@ -51,11 +51,11 @@ fn take(candidate: &mut Candidate, seen: &mut Seen, tester: &mut Tester, list: V
     }
 }
 
-/// Finds, one after the other from the last, the preemptions that are needed: each by halving what stands before it.
-fn bisect(candidate: &Candidate, tester: &mut Tester) -> Vec<Preemption> {
+/// Finds, one after the other from the last, the deviations that are needed: each by halving what stands before it.
+fn bisect(candidate: &Candidate, tester: &mut Tester) -> Vec<Deviation> {
     let all = candidate.list.iter().cloned();
-    let (mut needed, mut open): (Vec<Preemption>, Vec<Preemption>) = all.partition(is_mode);
-    let with = |open: &[Preemption], needed: &[Preemption]| [open, needed].concat();
+    let (mut needed, mut open): (Vec<Deviation>, Vec<Deviation>) = all.partition(is_mode);
+    let with = |open: &[Deviation], needed: &[Deviation]| [open, needed].concat();
     loop {
         // Without any of those that are open it does not fail, with all of them it does.
         let (mut without, mut enough) = (0, open.len());
@@ -75,9 +75,9 @@ fn bisect(candidate: &Candidate, tester: &mut Tester) -> Vec<Preemption> {
     }
 }
 
-/// What is open at all is no preemption itself, but what the others are counted in.
-pub(super) fn is_mode(preemption: &Preemption) -> bool {
-    preemption.point == "mode"
+/// What is open at all is no deviation itself, but what the others are counted in.
+pub(super) fn is_mode(deviation: &Deviation) -> bool {
+    deviation.point == "mode"
 }
 
 /// Each left out in turn.
@@ -90,14 +90,14 @@ fn leave_out(candidate: &mut Candidate, seen: &mut Seen, tester: &mut Tester) {
     }
 }
 
-/// A single command that is sent early, in place of several preemptions. The last ones before the failure come first.
+/// A single command that is sent early, in place of several deviations. The last ones before the failure come first.
 fn single(candidate: &mut Candidate, seen: &mut Seen, tester: &mut Tester) {
     let steps = candidate.plan.steps.clone();
     let last = seen.step.map_or(steps.len(), |step| step + 1).min(steps.len());
     let sending = (0..last).rev().filter(|step| sends(&steps[*step].kind));
     for step in sending.take(SWEEP) {
-        let subject = Who::Step(u32::try_from(step).unwrap_or(u32::MAX));
-        let early = Preemption { point: "client-send", subject, nth: 1, pick: 1 };
+        let subject = Addressee::Step(u32::try_from(step).unwrap_or(u32::MAX));
+        let early = Deviation { point: "client-send", subject, nth: 1, pick: 1 };
         if take(candidate, seen, tester, vec![early]) {
             return;
         }
@@ -107,23 +107,23 @@ fn single(candidate: &mut Candidate, seen: &mut Seen, tester: &mut Tester) {
 /// The first time instead of a later one, the first alternative instead of another.
 fn simplify(candidate: &mut Candidate, seen: &mut Seen, tester: &mut Tester) {
     for at in 0..candidate.list.len() {
-        for change in [|p: &mut Preemption| p.nth = 1, |p: &mut Preemption| p.pick = 1] {
+        for change in [|p: &mut Deviation| p.nth = 1, |p: &mut Deviation| p.pick = 1] {
             let mut list = candidate.list.clone();
-            if let Some(preemption) = list.get_mut(at) {
-                change(preemption);
+            if let Some(deviation) = list.get_mut(at) {
+                change(deviation);
                 take(candidate, seen, tester, list);
             }
         }
     }
 }
 
-/// A preemption after some steps were taken out; `None` if its own step is among them.
-pub(super) fn moved(preemption: &Preemption, keep: &[bool]) -> Option<Preemption> {
-    let Who::Step(step) = preemption.subject else { return Some(preemption.clone()) };
+/// A deviation after some steps were taken out; `None` if its own step is among them.
+pub(super) fn moved(deviation: &Deviation, keep: &[bool]) -> Option<Deviation> {
+    let Addressee::Step(step) = deviation.subject else { return Some(deviation.clone()) };
     if !*keep.get(step as usize)? {
         return None;
     }
     let before = keep[..step as usize].iter().filter(|keep| **keep).count();
-    let subject = Who::Step(u32::try_from(before).unwrap_or(u32::MAX));
-    Some(Preemption { subject, ..preemption.clone() })
+    let subject = Addressee::Step(u32::try_from(before).unwrap_or(u32::MAX));
+    Some(Deviation { subject, ..deviation.clone() })
 }

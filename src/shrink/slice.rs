@@ -1,7 +1,7 @@
 //! The few events that matter: what happened before the failure and led to it.
 
 use super::{sends, traced};
-use crate::choice::Preemption;
+use crate::choice::Deviation;
 use crate::scenario::plan::Plan;
 use crate::scenario::write::Remarks;
 use crate::sim::outcome::RunOptions;
@@ -14,7 +14,7 @@ const LAST: usize = 6;
 const TOLD: usize = 40;
 
 /// Notes which steps led to the failure, and the events on the way from them.
-pub(super) fn mark(plan: &Plan, list: &[Preemption], options: &RunOptions, remarks: &mut Remarks) {
+pub(super) fn mark(plan: &Plan, list: &[Deviation], options: &RunOptions, remarks: &mut Remarks) {
     let Some(sim) = traced(plan, list, options) else { return };
     let records: Vec<&Record> = sim.world.trace.iter().collect();
     let mut matter = BTreeSet::new();

@@ -16,7 +16,7 @@ use crate::qmp::names::{commands, find_command};
 use crate::qmp::{ErrorClass, QmpError, parse_request};
 use crate::scenario::plan::{EventPattern, Expect, Fails, Plan, PlannedStep, Pos, StepKind};
 use crate::scenario::steps::{self, NameOf};
-use crate::scenario::{ReadFile, ScenarioError, SourcePlace, Span};
+use crate::scenario::{ReadFile, ScenarioError, SourcePlace, SourceSpan};
 use crate::version::Version;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -274,7 +274,7 @@ impl Files {
 fn placed(pos: &Pos, calls: &[Pos], mistake: Mistake, read: ReadFile<'_>) -> ScenarioError {
     let mut place = |pos: &Pos, word: Option<&str>, label: String| {
         let text = read(&pos.file).unwrap_or_default();
-        let (mut span, mut at) = (Span { line: pos.line, column: pos.column, ..Span::default() }, 0);
+        let (mut span, mut at) = (SourceSpan { line: pos.line, column: pos.column, ..SourceSpan::default() }, 0);
         for line in text.split_inclusive('\n').take(pos.line.saturating_sub(1) as usize) {
             at += line.len();
         }

@@ -16,7 +16,7 @@ pub use setup::file_op;
 
 use crate::base::time::{Instant, Rebase, Shift, Span, timeless};
 use crate::check::Checker;
-use crate::choice::{Choose, Chooser, Preempt, Recorder, Replay, ReplayMode, Walk};
+use crate::choice::{Choose, Chooser, Deviate, Recorder, Replay, ReplayMode, Walk};
 use crate::host::HostFiles;
 use crate::invariant::Broken;
 use crate::scenario::plan::{Plan, Schedule};
@@ -38,7 +38,7 @@ pub const MAX_CLUSTERS: u64 = 4_000_000;
 /// A run in the middle: plain data, so that it can be cloned and continued twice.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Sim {
-    /// The process.
+    /// QEMU with its files.
     pub world: World,
     /// Who drives it.
     pub client: Client,
@@ -290,7 +290,7 @@ pub fn chooser(schedule: &Schedule) -> Chooser {
         Schedule::Any | Schedule::Calm => Chooser::Calm,
         Schedule::Seed(seed) => Chooser::Walk(Box::new(Walk::new(*seed))),
         Schedule::Choices(log) => Chooser::Replay(Replay::new(log.clone(), ReplayMode::Strict)),
-        Schedule::Preemptions(list) => Chooser::Preempt(Box::new(Preempt::new(list.clone(), ReplayMode::Strict))),
+        Schedule::Deviations(list) => Chooser::Preempt(Box::new(Deviate::new(list.clone(), ReplayMode::Strict))),
     }
 }
 
@@ -313,7 +313,7 @@ fn as_expected(plan: &Plan, outcome: Outcome) -> Outcome {
     }
 }
 
-/// The text of a panic.
+/// What was handed to `panic!`; a payload that is no string has none.
 #[must_use]
 pub fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());

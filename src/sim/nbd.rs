@@ -1,7 +1,7 @@
 //! Clients of the NBD server, as a scenario drives them. Each has a connection of its own; what it is sent it reads at once, unless it
 //! stalls.
 
-use crate::nbd::{Answer, Greeting, Mode, Talk, cmd, errno_to_wire};
+use crate::nbd::{Answer, Greeting, NbdMode, Talk, cmd, errno_to_wire};
 use crate::scenario::nbd::{NbdAction, NbdAnswer, Replies};
 use crate::world::World;
 use crate::world::arena::ConnId;
@@ -67,9 +67,9 @@ impl NbdClients {
         silent: bool,
     ) -> Result<(), String> {
         let mode = match replies {
-            Replies::Simple => Mode::Simple,
-            Replies::Structured => Mode::Structured,
-            Replies::Extended => Mode::Extended,
+            Replies::Simple => NbdMode::Simple,
+            Replies::Structured => NbdMode::Structured,
+            Replies::Extended => NbdMode::Extended,
         };
         let talk = Talk::new(Greeting { export: export.clone(), mode, contexts: contexts.to_vec() });
         if let Some(actor) = self.actors.get_mut(name).filter(|actor| actor.silent && !actor.left && !actor.closed) {
@@ -87,7 +87,7 @@ impl NbdClients {
 
     /// A client that found nobody: to it the connection has ended before it began.
     pub(super) fn nobody_listens(&mut self, name: &Arc<str>) {
-        let talk = Talk::new(Greeting { export: "".into(), mode: Mode::Simple, contexts: Vec::new() });
+        let talk = Talk::new(Greeting { export: "".into(), mode: NbdMode::Simple, contexts: Vec::new() });
         let nobody = Actor { conn: None, talk, stalls: false, silent: false, closed: true, left: false };
         self.actors.entry(name.clone()).or_insert(nobody);
     }

@@ -3,7 +3,7 @@
 use crate::base::time::Instant;
 use crate::check::Finding;
 use crate::choice::{ChoiceLog, Chooser, Divergence};
-use crate::invariant::{Page, in_words};
+use crate::invariant::{FindingPage, in_words};
 use crate::quirk::Quirks;
 use crate::scenario::Pos;
 use crate::scenario::plan::Plan;
@@ -78,7 +78,7 @@ pub enum Outcome {
         /// What was expected and what was found.
         reason: Box<str>,
         /// The page of `docs/findings` that describes it, if it is a known defect of QEMU 10.0.2.
-        page: Option<Page>,
+        page: Option<FindingPage>,
         /// Frames run until then.
         step: u64,
         /// When that was.
@@ -104,7 +104,7 @@ pub enum Outcome {
     Crash {
         /// The step that was under way.
         at: Option<StepAt>,
-        /// The message.
+        /// Of the panic, with its place in our source.
         message: String,
     },
     /// A replayed log did not fit.
@@ -130,7 +130,7 @@ impl Outcome {
     #[must_use]
     pub fn page(&self) -> Option<&'static str> {
         match self {
-            Outcome::Violated { page, .. } => page.map(Page::name),
+            Outcome::Violated { page, .. } => page.map(FindingPage::name),
             _ => None,
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! A cause is handed on as the event loop hands work on. What runs in one breath forms a chain: a request that ends, the fault it met,
 //! the job that turns to aborting, the group that follows. Where work is put off (a bottom half, a coroutine, a timer, a request at a
-//! device, a main thread that polls), the cause is kept under a [`Later`] and taken up when that work is taken up.
+//! device, a main thread that polls), the cause is kept under a [`LaterWork`] and taken up when that work is taken up.
 //!
 //! The world writes this and never reads it: with the trace off there is none of it, and the same things happen.
 
@@ -13,7 +13,7 @@ pub type Cause = Option<u32>;
 
 /// Work that was put off, by what will take it up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Later {
+pub enum LaterWork {
     /// A coroutine that was woken.
     Co(u32),
     /// A request at a device.
@@ -46,25 +46,25 @@ pub enum Later {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Causes {
     pub now: Cause,
-    later: BTreeMap<Later, Cause>,
+    later: BTreeMap<LaterWork, Cause>,
 }
 
 impl Causes {
-    pub fn keep(&mut self, work: Later) {
+    pub fn keep(&mut self, work: LaterWork) {
         self.later.insert(work, self.now);
     }
 
     /// Keeps it only where nothing is kept yet: a poll that goes on is still the same poll.
-    pub fn keep_first(&mut self, work: Later) {
+    pub fn keep_first(&mut self, work: LaterWork) {
         self.later.entry(work).or_insert(self.now);
     }
 
     /// Goes on with what was kept; `None` for work that nobody put off.
-    pub fn take(&mut self, work: Later) -> Option<Cause> {
+    pub fn take(&mut self, work: LaterWork) -> Option<Cause> {
         self.later.remove(&work)
     }
 
-    pub fn get(&self, work: Later) -> Cause {
+    pub fn get(&self, work: LaterWork) -> Cause {
         self.later.get(&work).copied().flatten()
     }
 }

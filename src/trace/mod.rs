@@ -11,8 +11,8 @@ pub mod jsonl;
 mod record;
 pub mod text;
 
-pub use cause::{Cause, Later};
-pub use record::{Copying, Note, Record, RecordKind, RequestPhase, TxnPhase};
+pub use cause::{Cause, LaterWork};
+pub use record::{Copying, Record, RecordKind, RequestPhase, ScenarioNote, TxnPhase};
 
 use crate::base::time::Instant;
 use cause::Causes;
@@ -150,10 +150,10 @@ impl Trace {
 
     /// Work is put off: it keeps its cause.
     #[inline]
-    pub fn keep_cause(&mut self, work: Later) {
+    pub fn keep_cause(&mut self, work: LaterWork) {
         if let Some(causes) = &mut self.causes {
             match work {
-                Later::Poll(_) => causes.keep_first(work),
+                LaterWork::Poll(_) => causes.keep_first(work),
                 _ => causes.keep(work),
             }
         }
@@ -161,7 +161,7 @@ impl Trace {
 
     /// Work is taken up that was put off, if it was.
     #[inline]
-    pub fn take_cause(&mut self, work: Later) {
+    pub fn take_cause(&mut self, work: LaterWork) {
         if let Some(causes) = &mut self.causes
             && let Some(cause) = causes.take(work)
         {
@@ -171,7 +171,7 @@ impl Trace {
 
     /// The cause kept for `work`, which stays there.
     #[must_use]
-    pub fn kept_cause(&self, work: Later) -> Cause {
+    pub fn kept_cause(&self, work: LaterWork) -> Cause {
         self.causes.as_ref().and_then(|causes| causes.get(work))
     }
 
@@ -229,7 +229,7 @@ mod tests {
     use crate::base::Json;
 
     fn note(text: &str) -> RecordKind {
-        RecordKind::Note(Note { what: "mark", text: text.into() })
+        RecordKind::Note(ScenarioNote { what: "mark", text: text.into() })
     }
 
     #[test]

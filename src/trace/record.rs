@@ -165,7 +165,7 @@ pub enum RecordKind {
         what: &'static str,
     },
     /// Something of the scenario's own.
-    Note(Note),
+    Note(ScenarioNote),
 }
 
 /// Ranges of a mirror: first byte and length of each, in order; the first 64.
@@ -181,7 +181,7 @@ pub struct Copying {
 
 /// A word on the scenario: a step, a mark, an expectation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Note {
+pub struct ScenarioNote {
     /// `mark`, `met`, `failed`, `outside`, …
     pub what: &'static str,
     /// What there is to say.

@@ -11,7 +11,7 @@ pub struct Mutant {
     pub what: &'static str,
     /// The first line that is not as it was, from 0.
     pub line: usize,
-    /// The trace.
+    /// All lines, with the one that was changed.
     pub trace: Vec<ClientLine>,
 }
 

@@ -22,7 +22,7 @@ use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-/// The answer.
+/// Whether the model allows what a real QEMU did.
 #[derive(Clone, Debug)]
 pub enum Answer {
     /// The trace is one of the model's: these choices give it.

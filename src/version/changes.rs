@@ -30,7 +30,7 @@ impl Area {
     pub const ALL: [Area; 7] =
         [Area::Commands, Area::Arguments, Area::Fields, Area::Texts, Area::Order, Area::Pauses, Area::Console];
 
-    /// Its heading.
+    /// As `versions` prints it above the changes of the area.
     #[must_use]
     pub fn title(self) -> &'static str {
         match self {
@@ -67,10 +67,10 @@ impl Evidence {
 
 /// What is known of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct About {
-    /// The change.
+pub struct ChangeFacts {
+    /// By which the code asks whether this version has it.
     pub change: Change,
-    /// Its name.
+    /// As `versions` lists it.
     pub name: &'static str,
     /// The release in which it came.
     pub since: (u8, u8),
@@ -93,7 +93,7 @@ macro_rules! changes {
         }
 
         /// All changes: first those of the oldest release.
-        pub const TABLE: &[About] = &[$(About {
+        pub const TABLE: &[ChangeFacts] = &[$(ChangeFacts {
             change: Change::$variant,
             name: $name,
             since: ($major, $minor),
@@ -185,7 +185,7 @@ changes! {
 impl Change {
     /// What is known of it.
     #[must_use]
-    pub fn about(self) -> &'static About {
+    pub fn about(self) -> &'static ChangeFacts {
         &TABLE[self as usize]
     }
 
@@ -211,7 +211,7 @@ impl Version {
     }
 
     /// What changed from one version to a later one.
-    pub fn changes(self, to: Version) -> impl Iterator<Item = &'static About> {
+    pub fn changes(self, to: Version) -> impl Iterator<Item = &'static ChangeFacts> {
         TABLE.iter().filter(move |about| !self.has(about.change) && to.has(about.change))
     }
 }

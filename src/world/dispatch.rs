@@ -8,7 +8,7 @@ use super::aio::timer::TimerKind;
 use super::arena::{NodeId, ReqId};
 use super::frame::{Flow, Frame, files_with_frames};
 use super::value::Val;
-use crate::trace::Later;
+use crate::trace::LaterWork;
 use crate::world::block::graph::GraphFrame;
 use crate::world::job::txn::TxnFrame;
 
@@ -95,7 +95,7 @@ impl World {
     pub(super) fn run_bh(&mut self, bh: Bh, ctx: Ctx) -> Flow {
         self.trace.set_cause(None);
         match bh.work() {
-            Some(Later::Command) => self.trace.set_cause(self.trace.kept_cause(Later::Command)),
+            Some(LaterWork::Command) => self.trace.set_cause(self.trace.kept_cause(LaterWork::Command)),
             Some(work) => self.trace.take_cause(work),
             None => {}
         }
@@ -166,11 +166,11 @@ impl World {
         self.trace.set_cause(None);
         match timer.kind {
             TimerKind::JobSleep(job) => {
-                self.trace.take_cause(Later::JobSleep(job.0));
+                self.trace.take_cause(LaterWork::JobSleep(job.0));
                 self.job_enter(job);
             }
             TimerKind::CoSleep(co) => {
-                self.trace.take_cause(Later::CoSleep(co.0));
+                self.trace.take_cause(LaterWork::CoSleep(co.0));
                 self.aio_co_wake(co);
             }
             TimerKind::NbdHandshake(conn) => self.nbd_handshake_timer(conn),
@@ -178,7 +178,7 @@ impl World {
             TimerKind::NbdDelay(node) => self.nbd_delay_timer(node),
             TimerKind::NbdRetry(node) => self.nbd_retry_timer(node),
             TimerKind::Throttle(who, write) => {
-                self.trace.take_cause(Later::Throttle(who.number(), write));
+                self.trace.take_cause(LaterWork::Throttle(who.number(), write));
                 self.throttle_timer(who, write);
             }
         }
@@ -190,7 +190,7 @@ impl World {
         let Some(i) = self.aio.in_flight.iter().position(|r| r.id == id) else { return Flow::Go };
         let mut request = self.aio.in_flight.remove(i);
         self.trace.set_cause(None);
-        self.trace.take_cause(Later::Device(id.0));
+        self.trace.take_cause(LaterWork::Device(id.0));
         let value = match request.worked.take() {
             Some(value) => *value,
             None => self.device_work(&request),

@@ -39,7 +39,7 @@ pub struct World {
     pub steps: u64,
     /// With more frames than these nothing runs any more, in the middle of a step either: for whoever ends the run then.
     pub most_steps: u64,
-    /// The event loop.
+    /// `AioContext`s, bottom halves, timers, coroutines, requests in flight.
     pub aio: aio::Aio,
     /// Coroutines.
     pub cos: Arena<CoId, aio::coroutine::Coroutine>,

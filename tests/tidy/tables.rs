@@ -247,3 +247,19 @@ pub const WORLD_SHARED: &[&str] = &["arena", "out", "value", "mod", "frame"];
 
 /// Files that a folder below `src` may have.
 pub const MAX_FILES: usize = 16;
+
+/// Words that do not say of what: no type that others see is called by one of them alone. What `Mode` is of a reader of a signature
+/// cannot tell; `NbdMode` he can.
+pub const NO_SUBJECT: &[&str] = &[
+    "About", "Ask", "Asked", "At", "By", "Data", "Entry", "Found", "Got", "Head", "Host", "Info", "Item", "Kind",
+    "Known", "Later", "Look", "Meaning", "Mode", "Next", "Note", "Of", "Op", "Out", "Pace", "Page", "Part", "Phase",
+    "Place", "Saved", "Source", "Span", "Stage", "Start", "State", "Status", "Step", "Thing", "Walk", "What", "Which",
+    "Who",
+];
+
+/// Types that are called so all the same, and why.
+pub const SUBJECT_IS_CLEAR: &[(&str, &str, &str)] = &[
+    ("src/base/time.rs", "Span", "of virtual time, beside `Instant`; other spans have a subject"),
+    ("src/block/content/data.rs", "Data", "the payload of any request, of which there is one form only"),
+    ("src/choice/walk.rs", "Walk", "the strategy `walk`, as `--strategy` takes it"),
+];

@@ -3,7 +3,7 @@
 //! The number of places, which one an entry takes and the order of writing back are QEMU's. An empty place has no slot.
 
 use super::exec::{Caught, Cx, Fault, Hex, Res, Undo};
-use super::op::Ask;
+use super::op::Qcow2Ask;
 use crate::base::errno::Errno;
 use crate::block::content::{Data, Table, WriteTag};
 use crate::block::event::BlkdebugEvent;
@@ -379,7 +379,7 @@ impl Cx<'_> {
         self.overlap_check(Some(ignore), offset, table_size)?;
         self.event(event);
         let table = self.table(held);
-        self.ask(|| Ask::Write { offset, data: Data::table(table, table_size, WriteTag(0)) })?;
+        self.ask(|| Qcow2Ask::Write { offset, data: Data::table(table, table_size, WriteTag(0)) })?;
         if let Some(place) = self.change(held) {
             place.dirty = false;
         }

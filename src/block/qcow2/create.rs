@@ -1,7 +1,7 @@
 //! Formatting an image (block/qcow2.c:qcow2_co_create).
 
 use super::exec::{Caught, Cx, Exec, Fault, Res};
-use super::op::{Ask, Got, Out};
+use super::op::{Qcow2Answer, Qcow2Ask, Qcow2Result};
 use super::open::OpenOptions;
 use super::refgrow::be64;
 use super::state::{COMPAT_LAZY, INCOMPAT_COMPRESSION, MAGIC, Qcow2};
@@ -155,20 +155,20 @@ impl CreateOp {
         CreateOp { options, step: step as usize, end: step as usize + 1 }
     }
 
-    pub fn step(&mut self, ex: &mut Exec, q: &mut Qcow2, _got: Got) -> Ask {
+    pub fn step(&mut self, ex: &mut Exec, q: &mut Qcow2, _got: Qcow2Answer) -> Qcow2Ask {
         if self.step == 0
             && let Err(fault) = self.options.check()
         {
-            return Ask::Done(Err(fault));
+            return Qcow2Ask::Done(Err(fault));
         }
         for procedure in &STEPS[self.step..self.end] {
             match ex.run(q, |cx| procedure(cx, &self.options)) {
                 None => return ex.take_ask(),
-                Some(Err(fault)) => return Ask::Done(Err(fault)),
+                Some(Err(fault)) => return Qcow2Ask::Done(Err(fault)),
                 Some(Ok(())) => self.step += 1,
             }
         }
-        Ask::Done(Ok(Out::Done))
+        Qcow2Ask::Done(Ok(Qcow2Result::Done))
     }
 }
 

@@ -3,7 +3,7 @@
 //! Long loops set checkpoints, so that not everything is run again for each of their requests.
 
 use super::cache::{CacheState, CachedTable, Saved, Slot, Which};
-use super::op::{Ask, Child, Got};
+use super::op::{Qcow2Answer, Qcow2Ask, Qcow2Child};
 use super::state::Qcow2;
 use crate::base::errno::{Errno, Ret};
 use crate::block::content::{Data, Table};
@@ -135,14 +135,14 @@ pub(super) enum Undo {
 pub(super) struct Exec {
     /// The procedure waits for an answer.
     waiting: bool,
-    answers: Vec<Got>,
+    answers: Vec<Qcow2Answer>,
     /// Events that are due before anything else.
     events: VecDeque<BlkdebugEvent>,
     /// Events of this procedure that were already put into `events`.
     fired: usize,
-    ask: Option<Ask>,
+    ask: Option<Qcow2Ask>,
     /// What will be asked next if all that is asked before succeeds.
-    ahead: VecDeque<Ask>,
+    ahead: VecDeque<Qcow2Ask>,
     /// How far a procedure had come at its last checkpoint.
     progress: u64,
 }
@@ -153,7 +153,7 @@ impl Exec {
         self.waiting
     }
 
-    pub fn answer(&mut self, got: Got) {
+    pub fn answer(&mut self, got: Qcow2Answer) {
         self.answers.push(got);
     }
 
@@ -168,8 +168,8 @@ impl Exec {
     }
 
     /// What the procedure needs, after [`Exec::run`] gave nothing.
-    pub fn take_ask(&mut self) -> Ask {
-        self.ask.take().unwrap_or(Ask::Flush)
+    pub fn take_ask(&mut self) -> Qcow2Ask {
+        self.ask.take().unwrap_or(Qcow2Ask::Flush)
     }
 
     /// Fires an event outside of a procedure.
@@ -182,7 +182,7 @@ impl Exec {
     /// Runs the procedure; `None` if it needs an answer first, and then must be run again with the same arguments.
     pub fn run<T>(&mut self, q: &mut Qcow2, procedure: impl FnOnce(&mut Cx<'_>) -> Res<T>) -> Option<Result<T, Fault>> {
         if let Some(next) = self.ahead.pop_front() {
-            if matches!(self.answers.last(), Some(Got::Done)) {
+            if matches!(self.answers.last(), Some(Qcow2Answer::Done)) {
                 self.ask = Some(next);
                 return None;
             }
@@ -303,10 +303,10 @@ impl Cx<'_> {
     /// Most requests of a procedure are writes and flushes in a row, and most succeed. So that it need not run again after each of them, it
     /// goes on as if the answer were there, and what it asks then is sent, one after the other, as long as all goes well. Where events
     /// are wanted it does not, as they would come too early.
-    pub fn ask(&mut self, ask: impl FnOnce() -> Ask) -> Res<Got> {
+    pub fn ask(&mut self, ask: impl FnOnce() -> Qcow2Ask) -> Res<Qcow2Answer> {
         let Some(got) = self.ex.answers.get(self.at) else {
             let ask = ask();
-            let goes_on = matches!(ask, Ask::Write { .. } | Ask::WriteZeroes { .. } | Ask::Flush)
+            let goes_on = matches!(ask, Qcow2Ask::Write { .. } | Qcow2Ask::WriteZeroes { .. } | Qcow2Ask::Flush)
                 && !self.q.file.events
                 && self.ex.ahead.len() < AHEAD;
             if self.ahead {
@@ -318,31 +318,31 @@ impl Cx<'_> {
                 return Err(Stop::Wait);
             }
             self.ahead = true;
-            return Ok(Got::Done);
+            return Ok(Qcow2Answer::Done);
         };
         self.at += 1;
         match got {
-            Got::Failed(errno) => Err((*errno).into()),
+            Qcow2Answer::Failed(errno) => Err((*errno).into()),
             got => Ok(got.clone()),
         }
     }
 
     /// `bdrv_pread` from the file.
     pub fn read(&mut self, offset: u64, len: u64) -> Res<Data> {
-        match self.ask(|| Ask::Read { child: Child::File, offset, len })? {
-            Got::Data(data) => Ok(data),
+        match self.ask(|| Qcow2Ask::Read { child: Qcow2Child::File, offset, len })? {
+            Qcow2Answer::Data(data) => Ok(data),
             _ => Ok(Data::zeroes(len)),
         }
     }
 
     /// `bdrv_pwrite` to the file.
     pub fn write(&mut self, offset: u64, data: impl FnOnce() -> Data) -> Res {
-        self.ask(|| Ask::Write { offset, data: data() }).map(drop)
+        self.ask(|| Qcow2Ask::Write { offset, data: data() }).map(drop)
     }
 
     /// `bdrv_flush` of the file.
     pub fn flush_file(&mut self) -> Res {
-        self.ask(|| Ask::Flush).map(drop)
+        self.ask(|| Qcow2Ask::Flush).map(drop)
     }
 
     /// `bdrv_pwrite_sync`
@@ -353,12 +353,12 @@ impl Cx<'_> {
 
     /// `bdrv_pwrite_zeroes` without flags.
     pub fn write_zeroes(&mut self, offset: u64, len: u64) -> Res {
-        self.ask(|| Ask::WriteZeroes { offset, len, no_fallback: false, may_unmap: false }).map(drop)
+        self.ask(|| Qcow2Ask::WriteZeroes { offset, len, no_fallback: false, may_unmap: false }).map(drop)
     }
 
     /// Length of the file, in bytes.
     pub fn file_length(&mut self) -> Res<u64> {
-        self.ask(|| Ask::GetLength).map(Got::number)
+        self.ask(|| Qcow2Ask::GetLength).map(Qcow2Answer::number)
     }
 
     /// Gives an errno as failure.

@@ -1,7 +1,7 @@
 //! The header: reading its fields and extensions, writing it back (block/qcow2.c).
 
 use super::exec::{Caught, Cx, Fault, Res};
-use super::op::Ask;
+use super::op::Qcow2Ask;
 use super::state::{AUTOCLEAR_BITMAPS, Corruption, INCOMPAT_CORRUPT, INCOMPAT_DIRTY, MAGIC, Names};
 use crate::base::errno::Errno;
 use crate::block::content::{Data, WriteTag};
@@ -247,11 +247,11 @@ impl Cx<'_> {
         let marked = self.q.sc.incompatible & INCOMPAT_CORRUPT != 0;
         if self.q.sc.corruption.is_none() || (fatal && !marked) {
             let corruption = Arc::new(Corruption { message, fatal, place });
-            self.ask(|| Ask::Corrupted(corruption.clone()))?;
+            self.ask(|| Qcow2Ask::Corrupted(corruption.clone()))?;
             if fatal {
                 self.q.sc.incompatible |= INCOMPAT_CORRUPT;
                 let _ = self.update_header().caught()?;
-                self.ask(|| Ask::DropDriver)?;
+                self.ask(|| Qcow2Ask::DropDriver)?;
             }
             self.q.sc.corruption = Some(corruption);
         }
@@ -262,7 +262,7 @@ impl Cx<'_> {
     pub fn corrupt_mildly(&mut self, message: String) -> Res {
         if self.q.sc.corruption.is_none() {
             let corruption = Arc::new(Corruption { message, fatal: false, place: None });
-            self.ask(|| Ask::Corrupted(corruption.clone()))?;
+            self.ask(|| Qcow2Ask::Corrupted(corruption.clone()))?;
             self.q.sc.corruption = Some(corruption);
         }
         Ok(())

@@ -1,9 +1,9 @@
 //! The qcow2 driver (block/qcow2*.c) as a machine that does no I/O of its own.
 //!
-//! A [`Qcow2`] is what QEMU keeps in `BDRVQcow2State`; an [`Op`] is a driver callback under way, what QEMU has on a
-//! coroutine's stack. [`Op::resume`] goes on until the operation needs something from outside and says what in an
-//! [`Ask`]: a request to the file below, an event for blkdebug, the driver's lock. Whoever embeds the driver does that
-//! and comes back with what it [`Got`].
+//! A [`Qcow2`] is what QEMU keeps in `BDRVQcow2State`; an [`Qcow2Call`] is a driver callback under way, what QEMU has on a
+//! coroutine's stack. [`Qcow2Call::resume`] goes on until the operation needs something from outside and says what in an
+//! [`Qcow2Ask`]: a request to the file below, an event for blkdebug, the driver's lock. Whoever embeds the driver does that
+//! and comes back with what it [`Qcow2Answer`].
 //!
 //! What runs under the driver's lock is written as plain functions that are *run again* from the start each time an
 //! answer comes in, with the answers so far and all changes of the state undone (`exec.rs`). This is exact, as nobody else
@@ -32,7 +32,7 @@ pub use create::{CreateOptions, CreateStep};
 pub use data::misc::backing_format;
 use data::{compressed, copy_range, deflate, misc, read, truncate, write, zstd};
 pub use exec::Fault;
-pub use op::{Ask, Child, Got, Op, Out, Status};
+pub use op::{Qcow2Answer, Qcow2Ask, Qcow2Call, Qcow2Child, Qcow2Result, Qcow2Status};
 pub use open::OpenOptions;
 pub use state::{Corruption, FileTraits, Qcow2};
 use tables::{alloc, bitmap, cluster, overlap, refgrow};

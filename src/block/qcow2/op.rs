@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 /// A node below this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Child {
+pub enum Qcow2Child {
     /// `bs->file`
     File,
     /// `bs->backing`
@@ -27,17 +27,17 @@ pub enum Child {
 
 /// What an operation needs before it goes on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Ask {
+pub enum Qcow2Ask {
     /// Take the driver's lock (`s->lock`); come back when it is held. First come, first served.
     Lock,
     /// Give the lock back.
     Unlock,
     /// `BLKDBG_CO_EVENT(bs->file, …)`; a rule may suspend the operation here.
     Event(BlkdebugEvent),
-    /// `bdrv_co_preadv`. What lies behind the end of the child reads as zero. Answer: [`Got::Data`].
+    /// `bdrv_co_preadv`. What lies behind the end of the child reads as zero. Answer: [`Qcow2Answer::Data`].
     Read {
         /// The child to read.
-        child: Child,
+        child: Qcow2Child,
         /// In bytes of the child.
         offset: u64,
         /// In bytes.
@@ -71,7 +71,7 @@ pub enum Ask {
     /// `bdrv_co_copy_range_from` of a child, for a copy of this node.
     CopyFrom {
         /// The child to copy from; `None` for zeroes.
-        child: Option<Child>,
+        child: Option<Qcow2Child>,
         /// In bytes of the child.
         offset: u64,
         /// Where in the copied range this part begins.
@@ -95,13 +95,13 @@ pub enum Ask {
         /// New length in bytes.
         size: u64,
     },
-    /// `bdrv_co_getlength` of the file. Answer: [`Got::Number`].
+    /// `bdrv_co_getlength` of the file. Answer: [`Qcow2Answer::Number`].
     GetLength,
-    /// `bdrv_co_getlength` of the backing file. Answer: [`Got::Number`].
+    /// `bdrv_co_getlength` of the backing file. Answer: [`Qcow2Answer::Number`].
     GetBackingLength,
-    /// `bdrv_co_get_allocated_file_size` of the file. Answer: [`Got::Number`].
+    /// `bdrv_co_get_allocated_file_size` of the file. Answer: [`Qcow2Answer::Number`].
     GetAllocatedSize,
-    /// `bdrv_co_common_block_status_above` of *this* node and all below it. Answer: [`Got::Status`].
+    /// `bdrv_co_common_block_status_above` of *this* node and all below it. Answer: [`Qcow2Answer::Status`].
     BlockStatusAbove {
         /// In bytes of the guest's disk.
         offset: u64,
@@ -115,14 +115,14 @@ pub enum Ask {
     /// Wake all who wait for that allocation (`qemu_co_queue_restart_all`).
     WakeAllocs(u64),
     /// Start another operation and run it until it first has to wait; then come back. When it is done, tell
-    /// [`Op::task_done`], with this slot.
+    /// [`Qcow2Call::task_done`], with this slot.
     Start {
         /// Which of the operation's tasks it is.
         slot: u32,
         /// What runs beside the operation that asks (`AioTask`).
-        task: Box<Op>,
+        task: Box<Qcow2Call>,
     },
-    /// Park until one of the started operations is done; [`Op::task_done`] is called before coming back.
+    /// Park until one of the started operations is done; [`Qcow2Call::task_done`] is called before coming back.
     WaitTask,
     /// Put these lines on standard error, as they are.
     Print(Vec<String>),
@@ -133,12 +133,12 @@ pub enum Ask {
     /// `bs->drv = NULL`: the node can't be used any more. Operations under way go on.
     DropDriver,
     /// The operation is over.
-    Done(Result<Out, Fault>),
+    Done(Result<Qcow2Result, Fault>),
 }
 
-/// The answer to an [`Ask`].
+/// The answer to an [`Qcow2Ask`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Got {
+pub enum Qcow2Answer {
     /// It is done. Also what an operation is first resumed with.
     Done,
     /// What was read.
@@ -146,22 +146,22 @@ pub enum Got {
     /// A length.
     Number(u64),
     /// A block status.
-    Status(Status),
-    /// It failed.
+    Status(Qcow2Status),
+    /// The request below ended with this error.
     Failed(Errno),
 }
 
-impl Got {
+impl Qcow2Answer {
     pub(super) fn number(self) -> u64 {
         match self {
-            Got::Number(n) => n,
+            Qcow2Answer::Number(n) => n,
             _ => 0,
         }
     }
 
     pub(super) fn ret(&self) -> Ret {
         match self {
-            Got::Failed(errno) => Err(*errno),
+            Qcow2Answer::Failed(errno) => Err(*errno),
             _ => Ok(()),
         }
     }
@@ -169,16 +169,16 @@ impl Got {
 
 /// The status of a range (`BDRV_BLOCK_*`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Status {
+pub struct Qcow2Status {
     /// `BDRV_BLOCK_*` bits, see the constants here.
     pub flags: u32,
     /// Bytes of the range that this holds for.
     pub len: u64,
-    /// Where the bytes are in the file, with [`Status::OFFSET_VALID`].
+    /// Where the bytes are in the file, with [`Qcow2Status::OFFSET_VALID`].
     pub map: u64,
 }
 
-impl Status {
+impl Qcow2Status {
     /// `BDRV_BLOCK_DATA`
     pub const DATA: u32 = 0x01;
     /// `BDRV_BLOCK_ZERO`
@@ -199,13 +199,13 @@ impl Status {
 
 /// What an operation gives.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Out {
+pub enum Qcow2Result {
     /// Nothing.
     Done,
     /// What was read.
     Data(Data),
     /// A block status.
-    Status(Status),
+    Status(Qcow2Status),
     /// The bitmaps of an image that was opened.
     Opened(Vec<StoredBitmap>),
     /// Messages that QEMU prints while it closes an image, if something went wrong. The image is closed anyway.
@@ -214,10 +214,10 @@ pub enum Out {
 
 /// A driver callback under way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Op {
+pub struct Qcow2Call {
     ex: Exec,
     /// What it asks when the events before it have been fired.
-    due: Option<Box<Ask>>,
+    due: Option<Box<Qcow2Ask>>,
     after_event: bool,
     kind: OpKind,
 }
@@ -239,156 +239,156 @@ enum OpKind {
     Create(Box<CreateOp>),
 }
 
-impl Op {
+impl Qcow2Call {
     #[inline]
-    fn new(kind: OpKind) -> Op {
-        Op { ex: Exec::default(), due: None, after_event: false, kind }
+    fn new(kind: OpKind) -> Qcow2Call {
+        Qcow2Call { ex: Exec::default(), due: None, after_event: false, kind }
     }
 
-    fn locked(what: Locked) -> Op {
-        Op::new(OpKind::Locked(Box::new(LockedOp::new(what))))
+    fn locked(what: Locked) -> Qcow2Call {
+        Qcow2Call::new(OpKind::Locked(Box::new(LockedOp::new(what))))
     }
 
-    /// `qcow2_open`: into a [`Qcow2::new`]. Gives [`Out::Opened`].
+    /// `qcow2_open`: into a [`Qcow2::new`]. Gives [`Qcow2Result::Opened`].
     #[must_use]
-    pub fn open(options: OpenOptions) -> Op {
-        Op::locked(Locked::Open(options))
+    pub fn open(options: OpenOptions) -> Qcow2Call {
+        Qcow2Call::locked(Locked::Open(options))
     }
 
     /// `qcow2_close`, without the flush that comes before it: stores the given bitmaps, writes the caches. `node` is
-    /// the name by which messages call the node. Gives [`Out::Closed`].
+    /// the name by which messages call the node. Gives [`Qcow2Result::Closed`].
     #[must_use]
-    pub fn close(bitmaps: Arc<[StoreBitmap]>, node: &str) -> Op {
-        Op::locked(Locked::Close(bitmaps, node.into()))
+    pub fn close(bitmaps: Arc<[StoreBitmap]>, node: &str) -> Qcow2Call {
+        Qcow2Call::locked(Locked::Close(bitmaps, node.into()))
     }
 
-    /// `qcow2_co_preadv_part`. Gives [`Out::Data`].
+    /// `qcow2_co_preadv_part`. Gives [`Qcow2Result::Data`].
     #[inline]
     #[must_use]
-    pub fn preadv(offset: u64, bytes: u64) -> Op {
-        Op::new(OpKind::Read(Box::new(ReadOp::new(offset, bytes))))
+    pub fn preadv(offset: u64, bytes: u64) -> Qcow2Call {
+        Qcow2Call::new(OpKind::Read(Box::new(ReadOp::new(offset, bytes))))
     }
 
     /// `qcow2_co_pwritev_part`
     #[inline]
     #[must_use]
-    pub fn pwritev(offset: u64, data: Data) -> Op {
-        Op::new(OpKind::Write(Box::new(WriteOp::new(offset, data))))
+    pub fn pwritev(offset: u64, data: Data) -> Qcow2Call {
+        Qcow2Call::new(OpKind::Write(Box::new(WriteOp::new(offset, data))))
     }
 
     /// `qcow2_co_copy_range_from`
     #[must_use]
-    pub fn copy_range_from(offset: u64, bytes: u64) -> Op {
-        Op::new(OpKind::CopyFrom(CopyFromOp::new(offset, bytes)))
+    pub fn copy_range_from(offset: u64, bytes: u64) -> Qcow2Call {
+        Qcow2Call::new(OpKind::CopyFrom(CopyFromOp::new(offset, bytes)))
     }
 
     /// `qcow2_co_copy_range_to`
     #[must_use]
-    pub fn copy_range_to(offset: u64, bytes: u64) -> Op {
-        Op::new(OpKind::CopyTo(Box::new(CopyToOp::new(offset, bytes))))
+    pub fn copy_range_to(offset: u64, bytes: u64) -> Qcow2Call {
+        Qcow2Call::new(OpKind::CopyTo(Box::new(CopyToOp::new(offset, bytes))))
     }
 
     /// `qcow2_co_pwritev_compressed_part`: whole clusters, none of which may be allocated (else `EIO`).
     #[must_use]
-    pub fn pwritev_compressed(offset: u64, data: Data) -> Op {
-        Op::new(OpKind::Compressed(Box::new(CompressedOp::new(offset, data))))
+    pub fn pwritev_compressed(offset: u64, data: Data) -> Qcow2Call {
+        Qcow2Call::new(OpKind::Compressed(Box::new(CompressedOp::new(offset, data))))
     }
 
     /// `qcow2_co_pwrite_zeroes`: aligned to clusters, or inside of one. `ENOTSUP` asks the caller to write a buffer.
     #[inline]
     #[must_use]
-    pub fn pwrite_zeroes(offset: u64, bytes: u64, may_unmap: bool) -> Op {
-        Op::new(OpKind::Zeroes(ZeroesOp::new(offset, bytes, may_unmap)))
+    pub fn pwrite_zeroes(offset: u64, bytes: u64, may_unmap: bool) -> Qcow2Call {
+        Qcow2Call::new(OpKind::Zeroes(ZeroesOp::new(offset, bytes, may_unmap)))
     }
 
     /// `qcow2_co_pdiscard`: aligned to clusters, or inside of one. `ENOTSUP` means that nothing was done.
     #[must_use]
-    pub fn pdiscard(offset: u64, bytes: u64) -> Op {
-        Op::locked(Locked::Discard(offset, bytes))
+    pub fn pdiscard(offset: u64, bytes: u64) -> Qcow2Call {
+        Qcow2Call::locked(Locked::Discard(offset, bytes))
     }
 
     /// `qcow2_co_flush_to_os`
     #[inline]
     #[must_use]
-    pub fn flush_to_os() -> Op {
-        Op::locked(Locked::FlushToOs)
+    pub fn flush_to_os() -> Qcow2Call {
+        Qcow2Call::locked(Locked::FlushToOs)
     }
 
-    /// `qcow2_co_block_status`. Gives [`Out::Status`], without `ALLOCATED`, which the generic layer adds.
+    /// `qcow2_co_block_status`. Gives [`Qcow2Result::Status`], without `ALLOCATED`, which the generic layer adds.
     #[inline]
     #[must_use]
-    pub fn block_status(offset: u64, bytes: u64) -> Op {
-        Op::new(OpKind::Status(StatusOp::new(offset, bytes)))
+    pub fn block_status(offset: u64, bytes: u64) -> Qcow2Call {
+        Qcow2Call::new(OpKind::Status(StatusOp::new(offset, bytes)))
     }
 
     /// `qcow2_co_truncate` without preallocation. `zero`: `BDRV_REQ_ZERO_WRITE`, the new area must read as zero, also
     /// over a backing file. `bitmaps` are those in memory.
     #[must_use]
-    pub fn truncate(size: u64, zero: bool, bitmaps: Arc<[BitmapCheck]>) -> Op {
-        Op::new(OpKind::Truncate(Box::new(TruncateOp::new(size, zero, bitmaps))))
+    pub fn truncate(size: u64, zero: bool, bitmaps: Arc<[BitmapCheck]>) -> Qcow2Call {
+        Qcow2Call::new(OpKind::Truncate(Box::new(TruncateOp::new(size, zero, bitmaps))))
     }
 
     /// `qcow2_co_change_backing_file`
     #[must_use]
-    pub fn change_backing_file(file: Option<&str>, format: Option<&str>) -> Op {
-        Op::locked(Locked::ChangeBacking(file.map(Into::into), format.map(Into::into)))
+    pub fn change_backing_file(file: Option<&str>, format: Option<&str>) -> Qcow2Call {
+        Qcow2Call::locked(Locked::ChangeBacking(file.map(Into::into), format.map(Into::into)))
     }
 
     /// `qcow2_co_remove_persistent_dirty_bitmap`
     #[must_use]
-    pub fn remove_bitmap(name: &str) -> Op {
-        Op::locked(Locked::RemoveBitmap(name.into()))
+    pub fn remove_bitmap(name: &str) -> Qcow2Call {
+        Qcow2Call::locked(Locked::RemoveBitmap(name.into()))
     }
 
     /// `qcow2_make_empty`, as after a commit.
     #[must_use]
-    pub fn make_empty() -> Op {
-        Op::locked(Locked::MakeEmpty)
+    pub fn make_empty() -> Qcow2Call {
+        Qcow2Call::locked(Locked::MakeEmpty)
     }
 
     /// `qcow2_reopen_prepare`: other caches, or the end of writing, for which the given bitmaps are stored.
     #[must_use]
-    pub fn reopen(options: OpenOptions, bitmaps: Arc<[StoreBitmap]>) -> Op {
-        Op::locked(Locked::Reopen(options, bitmaps))
+    pub fn reopen(options: OpenOptions, bitmaps: Arc<[StoreBitmap]>) -> Qcow2Call {
+        Qcow2Call::locked(Locked::Reopen(options, bitmaps))
     }
 
     /// `qcow2_reopen_bitmaps_rw`: the stored bitmaps are marked as in use. Those given are the ones in memory.
     #[must_use]
-    pub fn bitmaps_writable(bitmaps: Arc<[MemoryBitmap]>) -> Op {
-        Op::locked(Locked::BitmapsWritable(bitmaps))
+    pub fn bitmaps_writable(bitmaps: Arc<[MemoryBitmap]>) -> Qcow2Call {
+        Qcow2Call::locked(Locked::BitmapsWritable(bitmaps))
     }
 
     /// `qcow2_co_create`: formats an empty file. Uses a [`Qcow2::new`] of its own, which is worth nothing afterwards.
     #[must_use]
-    pub fn create(options: CreateOptions) -> Op {
-        Op::new(OpKind::Create(Box::new(CreateOp::new(options))))
+    pub fn create(options: CreateOptions) -> Qcow2Call {
+        Qcow2Call::new(OpKind::Create(Box::new(CreateOp::new(options))))
     }
 
-    /// One step of [`Op::create`], on the image as the one before left it.
+    /// One step of [`Qcow2Call::create`], on the image as the one before left it.
     #[must_use]
-    pub fn create_step(options: CreateOptions, step: CreateStep) -> Op {
-        Op::new(OpKind::Create(Box::new(CreateOp::one(options, step))))
+    pub fn create_step(options: CreateOptions, step: CreateStep) -> Qcow2Call {
+        Qcow2Call::new(OpKind::Create(Box::new(CreateOp::one(options, step))))
     }
 
-    pub(super) fn read_task(task: ReadTask) -> Op {
-        Op::new(OpKind::ReadTask(task))
+    pub(super) fn read_task(task: ReadTask) -> Qcow2Call {
+        Qcow2Call::new(OpKind::ReadTask(task))
     }
 
-    pub(super) fn compressed_task(task: CompressedTask) -> Op {
-        Op::new(OpKind::CompressedTask(Box::new(task)))
+    pub(super) fn compressed_task(task: CompressedTask) -> Qcow2Call {
+        Qcow2Call::new(OpKind::CompressedTask(Box::new(task)))
     }
 
-    pub(super) fn write_task(task: WriteTask) -> Op {
-        Op::new(OpKind::WriteTask(Box::new(task)))
+    pub(super) fn write_task(task: WriteTask) -> Qcow2Call {
+        Qcow2Call::new(OpKind::WriteTask(Box::new(task)))
     }
 
-    /// Goes on with the answer to the last [`Ask`]; first with [`Got::Done`]. Not to be called after [`Ask::Done`].
-    pub fn resume(&mut self, q: &mut Qcow2, mut got: Got) -> Ask {
+    /// Goes on with the answer to the last [`Qcow2Ask`]; first with [`Qcow2Answer::Done`]. Not to be called after [`Qcow2Ask::Done`].
+    pub fn resume(&mut self, q: &mut Qcow2, mut got: Qcow2Answer) -> Qcow2Ask {
         if std::mem::take(&mut self.after_event) {
             return self.event_or_due();
         }
         if self.ex.is_waiting() {
-            self.ex.answer(std::mem::replace(&mut got, Got::Done));
+            self.ex.answer(std::mem::replace(&mut got, Qcow2Answer::Done));
         }
         let ask = self.step(q, got);
         if !self.ex.has_events() {
@@ -400,10 +400,10 @@ impl Op {
 
     /// The next event, or what is asked when all have been fired.
     #[cold]
-    fn event_or_due(&mut self) -> Ask {
+    fn event_or_due(&mut self) -> Qcow2Ask {
         if let Some(event) = self.ex.next_event() {
             self.after_event = true;
-            return Ask::Event(event);
+            return Qcow2Ask::Event(event);
         }
         *self.due.take().expect("a step that fires events asks for something after them")
     }
@@ -418,7 +418,7 @@ impl Op {
         }
     }
 
-    fn step(&mut self, q: &mut Qcow2, got: Got) -> Ask {
+    fn step(&mut self, q: &mut Qcow2, got: Qcow2Answer) -> Qcow2Ask {
         let ex = &mut self.ex;
         match &mut self.kind {
             OpKind::Read(op) => op.step(ex, q, got),
@@ -438,7 +438,7 @@ impl Op {
     }
 
     /// An operation that this one started is over.
-    pub fn task_done(&mut self, slot: u32, result: Result<Out, Fault>) {
+    pub fn task_done(&mut self, slot: u32, result: Result<Qcow2Result, Fault>) {
         match &mut self.kind {
             OpKind::Read(op) => op.task_done(slot, result),
             OpKind::Write(op) => op.task_done(slot, result),
@@ -474,20 +474,20 @@ impl Pool {
         self.busy == 0
     }
 
-    pub fn start(&mut self, task: Op) -> Ask {
+    pub fn start(&mut self, task: Qcow2Call) -> Qcow2Ask {
         self.busy += 1;
         self.next += 1;
-        Ask::Start { slot: self.next - 1, task: Box::new(task) }
+        Qcow2Ask::Start { slot: self.next - 1, task: Box::new(task) }
     }
 
     pub fn next_slot(&self) -> u32 {
         self.next
     }
 
-    pub fn done(&mut self, result: Result<Out, Fault>) -> Option<Data> {
+    pub fn done(&mut self, result: Result<Qcow2Result, Fault>) -> Option<Data> {
         self.busy -= 1;
         match result {
-            Ok(Out::Data(data)) => Some(data),
+            Ok(Qcow2Result::Data(data)) => Some(data),
             Ok(_) => None,
             Err(fault) => {
                 self.failed.get_or_insert(fault);

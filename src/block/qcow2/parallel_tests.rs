@@ -1,6 +1,9 @@
 //! Many operations at once, in any order, with requests that fail.
 
-use super::{Ask, Child, CreateOptions, Fault, FileTraits, Got, Op, OpenOptions, Out, Qcow2, Status};
+use super::{
+    CreateOptions, Fault, FileTraits, OpenOptions, Qcow2, Qcow2Answer, Qcow2Ask, Qcow2Call, Qcow2Child, Qcow2Result,
+    Qcow2Status,
+};
 use crate::base::errno::Errno;
 use crate::block::content::{Data, WriteTag};
 use crate::host::{File, HostFiles};
@@ -11,9 +14,9 @@ use std::sync::Arc;
 /// Why a coroutine does not run.
 #[derive(Debug)]
 enum Parked {
-    Ready(Got),
+    Ready(Qcow2Answer),
     /// A request that has not been carried out yet.
-    Request(Ask),
+    Request(Qcow2Ask),
     /// It wants the lock, and had to wait for an allocation before.
     Lock,
     Alloc(u64),
@@ -21,7 +24,7 @@ enum Parked {
 }
 
 struct Co {
-    op: Op,
+    op: Qcow2Call,
     parked: Parked,
     parent: Option<(usize, u32)>,
 }
@@ -35,7 +38,7 @@ struct World {
     next: usize,
     lock: Option<usize>,
     queue: VecDeque<usize>,
-    results: BTreeMap<usize, Result<Out, Fault>>,
+    results: BTreeMap<usize, Result<Qcow2Result, Fault>>,
     /// Requests after which one fails.
     fail_in: Option<u32>,
     seed: u64,
@@ -56,9 +59,9 @@ impl World {
             fail_in: None,
             seed: 1,
         };
-        world.run(Op::create(options.clone())).expect("created");
+        world.run(Qcow2Call::create(options.clone())).expect("created");
         world.q = Qcow2::new(file);
-        world.run(Op::open(OpenOptions { discard_request: true, ..OpenOptions::default() })).expect("opened");
+        world.run(Qcow2Call::open(OpenOptions { discard_request: true, ..OpenOptions::default() })).expect("opened");
         world.q.has_backing = backing.is_some();
         world
     }
@@ -68,14 +71,14 @@ impl World {
         (self.seed >> 33) as usize % n
     }
 
-    fn start(&mut self, op: Op, parent: Option<(usize, u32)>) -> usize {
+    fn start(&mut self, op: Qcow2Call, parent: Option<(usize, u32)>) -> usize {
         let id = self.next;
         self.next += 1;
-        self.cos.insert(id, Co { op, parked: Parked::Ready(Got::Done), parent });
+        self.cos.insert(id, Co { op, parked: Parked::Ready(Qcow2Answer::Done), parent });
         id
     }
 
-    fn run(&mut self, op: Op) -> Result<Out, Fault> {
+    fn run(&mut self, op: Qcow2Call) -> Result<Qcow2Result, Fault> {
         let id = self.start(op, None);
         self.finish();
         self.results.remove(&id).expect("a result")
@@ -109,49 +112,49 @@ impl World {
         self.resume(id, got);
     }
 
-    fn resume(&mut self, id: usize, mut got: Got) {
+    fn resume(&mut self, id: usize, mut got: Qcow2Answer) {
         loop {
             let ask = self.cos.get_mut(&id).expect("there").op.resume(&mut self.q, got);
             let parked = match ask {
-                Ask::Lock => match self.take_lock(id) {
+                Qcow2Ask::Lock => match self.take_lock(id) {
                     true => {
-                        got = Got::Done;
+                        got = Qcow2Answer::Done;
                         continue;
                     }
                     false => Parked::Lock,
                 },
-                Ask::Unlock => {
+                Qcow2Ask::Unlock => {
                     self.give_lock(id);
-                    got = Got::Done;
+                    got = Qcow2Answer::Done;
                     continue;
                 }
-                Ask::Event(_) => {
-                    got = Got::Done;
+                Qcow2Ask::Event(_) => {
+                    got = Qcow2Answer::Done;
                     continue;
                 }
-                Ask::WaitAlloc(alloc) => {
+                Qcow2Ask::WaitAlloc(alloc) => {
                     self.give_lock(id);
                     Parked::Alloc(alloc)
                 }
-                Ask::WakeAllocs(alloc) => {
+                Qcow2Ask::WakeAllocs(alloc) => {
                     self.wake(alloc);
-                    got = Got::Done;
+                    got = Qcow2Answer::Done;
                     continue;
                 }
-                Ask::Start { slot, task } => {
+                Qcow2Ask::Start { slot, task } => {
                     let child = self.start(*task, Some((id, slot)));
                     self.advance(child);
-                    got = Got::Done;
+                    got = Qcow2Answer::Done;
                     continue;
                 }
-                Ask::WaitTask => Parked::Task,
-                Ask::Done(result) => {
+                Qcow2Ask::WaitTask => Parked::Task,
+                Qcow2Ask::Done(result) => {
                     let co = self.cos.remove(&id).expect("there");
                     if let Some((parent, slot)) = co.parent {
                         let parent = self.cos.get_mut(&parent).expect("the parent lives longer");
                         parent.op.task_done(slot, result);
                         if matches!(parent.parked, Parked::Task) {
-                            parent.parked = Parked::Ready(Got::Done);
+                            parent.parked = Parked::Ready(Qcow2Answer::Done);
                         }
                     } else {
                         self.results.insert(id, result);
@@ -178,7 +181,7 @@ impl World {
         assert_eq!(self.lock, Some(id), "only the holder gives the lock back");
         self.lock = self.queue.pop_front();
         if let Some(next) = self.lock {
-            self.cos.get_mut(&next).expect("there").parked = Parked::Ready(Got::Done);
+            self.cos.get_mut(&next).expect("there").parked = Parked::Ready(Qcow2Answer::Done);
         }
     }
 
@@ -187,50 +190,55 @@ impl World {
         let ids: Vec<usize> = self.cos.iter().filter(|(_, co)| waiting(co)).map(|(&id, _)| id).collect();
         for id in ids {
             let free = self.take_lock(id);
-            self.cos.get_mut(&id).expect("there").parked = if free { Parked::Ready(Got::Done) } else { Parked::Lock };
+            self.cos.get_mut(&id).expect("there").parked =
+                if free { Parked::Ready(Qcow2Answer::Done) } else { Parked::Lock };
         }
     }
 
-    fn perform(&mut self, ask: Ask) -> Got {
+    fn perform(&mut self, ask: Qcow2Ask) -> Qcow2Answer {
         // No failing flushes: if the one behind the write of an L1 entry fails, QEMU frees the new L2 table although
         // the entry on disk points to it.
-        if !matches!(ask, Ask::BlockStatusAbove { .. } | Ask::GetLength | Ask::GetAllocatedSize | Ask::Flush)
-            && let Some(n) = &mut self.fail_in
+        if !matches!(
+            ask,
+            Qcow2Ask::BlockStatusAbove { .. } | Qcow2Ask::GetLength | Qcow2Ask::GetAllocatedSize | Qcow2Ask::Flush
+        ) && let Some(n) = &mut self.fail_in
         {
             if *n == 0 {
                 self.fail_in = None;
-                return Got::Failed(Errno::EIO);
+                return Qcow2Answer::Failed(Errno::EIO);
             }
             *n -= 1;
         }
         match ask {
-            Ask::Read { child: Child::File, offset, len } => return Got::Data(self.file.content.read(offset, len)),
-            Ask::Read { child: Child::Backing, len, .. } => {
-                return Got::Data(Data::pattern(self.backing.unwrap_or(0), len, WriteTag(0)));
+            Qcow2Ask::Read { child: Qcow2Child::File, offset, len } => {
+                return Qcow2Answer::Data(self.file.content.read(offset, len));
             }
-            Ask::BlockStatusAbove { len, .. } => {
+            Qcow2Ask::Read { child: Qcow2Child::Backing, len, .. } => {
+                return Qcow2Answer::Data(Data::pattern(self.backing.unwrap_or(0), len, WriteTag(0)));
+            }
+            Qcow2Ask::BlockStatusAbove { len, .. } => {
                 // Honest only where there is no backing file; else never zero, which is always allowed.
-                let flags = if self.backing.is_some() { Status::DATA } else { 0 };
-                return Got::Status(Status { flags, len, map: 0 });
+                let flags = if self.backing.is_some() { Qcow2Status::DATA } else { 0 };
+                return Qcow2Answer::Status(Qcow2Status { flags, len, map: 0 });
             }
-            Ask::GetLength => return Got::Number(self.file.size),
-            Ask::GetAllocatedSize => return Got::Number(self.file.content.allocated_bytes()),
-            Ask::Write { offset, data } => {
+            Qcow2Ask::GetLength => return Qcow2Answer::Number(self.file.size),
+            Qcow2Ask::GetAllocatedSize => return Qcow2Answer::Number(self.file.content.allocated_bytes()),
+            Qcow2Ask::Write { offset, data } => {
                 self.file.content.write(offset, &data);
                 self.file.size = self.file.size.max(offset + data.len());
             }
-            Ask::WriteZeroes { offset, len, .. } => {
+            Qcow2Ask::WriteZeroes { offset, len, .. } => {
                 self.file.content.write(offset, &Data::zeroes(len));
                 self.file.size = self.file.size.max(offset + len);
             }
-            Ask::Discard { offset, len } => self.file.content.punch(offset, len),
-            Ask::Truncate { size } => {
+            Qcow2Ask::Discard { offset, len } => self.file.content.punch(offset, len),
+            Qcow2Ask::Truncate { size } => {
                 self.file.content.truncate(size);
                 self.file.size = size;
             }
             _ => {}
         }
-        Got::Done
+        Qcow2Answer::Done
     }
 
     fn check(&self) -> crate::host::CheckResult {
@@ -240,8 +248,8 @@ impl World {
     }
 
     fn read(&mut self, offset: u64, len: u64) -> Vec<u8> {
-        match self.run(Op::preadv(offset, len)) {
-            Ok(Out::Data(data)) => data.to_bytes(),
+        match self.run(Qcow2Call::preadv(offset, len)) {
+            Ok(Qcow2Result::Data(data)) => data.to_bytes(),
             other => panic!("{other:?}"),
         }
     }
@@ -272,7 +280,7 @@ fn options(n: u8) -> CreateOptions {
 
 fn write_all(world: &mut World, writes: &[(usize, usize, u8)]) -> Vec<usize> {
     let op = |&(at, len, byte): &(usize, usize, u8)| {
-        Op::pwritev(at as u64 * 512, Data::pattern(byte, len as u64 * 512, WriteTag(u32::from(byte))))
+        Qcow2Call::pwritev(at as u64 * 512, Data::pattern(byte, len as u64 * 512, WriteTag(u32::from(byte))))
     };
     let ids = writes.iter().map(|write| world.start(op(write), None)).collect();
     world.finish();
@@ -291,14 +299,14 @@ proptest! {
         let mut model = vec![if based { 9 } else { 0 }; SECTORS * 512];
         for writes in [&first, &second] {
             for id in write_all(&mut world, writes) {
-                prop_assert_eq!(world.results.remove(&id), Some(Ok(Out::Done)));
+                prop_assert_eq!(world.results.remove(&id), Some(Ok(Qcow2Result::Done)));
             }
             for &(at, len, byte) in writes {
                 model[at * 512..(at + len) * 512].fill(byte);
             }
         }
         prop_assert!(world.read(0, SECTORS as u64 * 512) == model);
-        prop_assert_eq!(world.run(Op::close(Arc::new([]), "a")), Ok(Out::Closed(Vec::new())));
+        prop_assert_eq!(world.run(Qcow2Call::close(Arc::new([]), "a")), Ok(Qcow2Result::Closed(Vec::new())));
         let result = world.check();
         prop_assert!(result.is_clean(), "{:?}", result);
     }
@@ -316,17 +324,17 @@ proptest! {
                 let done = world.results.remove(id).expect("a result").is_ok();
                 model[at..at + len].fill(done.then_some(byte));
             }
-            let _ = world.run(Op::flush_to_os());
+            let _ = world.run(Qcow2Call::flush_to_os());
         }
         world.fail_in = None;
-        let _ = world.run(Op::flush_to_os());
+        let _ = world.run(Qcow2Call::flush_to_os());
         let data = world.read(0, SECTORS as u64 * 512);
         for (sector, expected) in model.iter().enumerate() {
             if let Some(byte) = expected {
                 prop_assert!(data[sector * 512..][..512].iter().all(|b| b == byte), "sector {} is not {}", sector, byte);
             }
         }
-        let _ = world.run(Op::close(Arc::new([]), "a"));
+        let _ = world.run(Qcow2Call::close(Arc::new([]), "a"));
         let result = world.check();
         prop_assert_eq!(result.corruptions, 0, "{:?}", result);
     }
@@ -336,8 +344,8 @@ proptest! {
 fn a_state_is_cheap_when_nothing_is_there() {
     let mut world = World::new(&CreateOptions::new(1 << 44), None);
     let at = (1 << 44) - 65_536;
-    world.run(Op::pwritev(at, Data::pattern(1, 65_536, WriteTag(1)))).expect("written");
-    world.run(Op::flush_to_os()).expect("flushed");
+    world.run(Qcow2Call::pwritev(at, Data::pattern(1, 65_536, WriteTag(1)))).expect("written");
+    world.run(Qcow2Call::flush_to_os()).expect("flushed");
     assert!(world.check().is_clean());
     assert!(world.file.content.extents().count() < 32);
 }

@@ -1,6 +1,6 @@
 //! Images that were not closed, opened again. What is printed, and where the new refcounts lie, was recorded on QEMU 10.0.2.
 
-use super::{Ask, CreateOptions, Got, Op, OpenOptions, Out, Qcow2};
+use super::{CreateOptions, OpenOptions, Qcow2, Qcow2Answer, Qcow2Ask, Qcow2Call, Qcow2Result};
 use crate::block::content::{Data, WriteTag};
 use crate::host::{HostFiles, Image};
 use proptest::prelude::*;
@@ -9,33 +9,35 @@ const CLUSTER: u64 = 65_536;
 
 /// Opens the image for writing: what was printed.
 fn open(files: &mut HostFiles) -> Result<Vec<String>, String> {
-    let (mut q, mut op) =
-        (Qcow2::new(super::FileTraits { events: false, ..Default::default() }), Op::open(OpenOptions::default()));
-    let (mut got, mut printed) = (Got::Done, Vec::new());
+    let (mut q, mut op) = (
+        Qcow2::new(super::FileTraits { events: false, ..Default::default() }),
+        Qcow2Call::open(OpenOptions::default()),
+    );
+    let (mut got, mut printed) = (Qcow2Answer::Done, Vec::new());
     loop {
         got = match op.resume(&mut q, got) {
-            Ask::Done(Ok(Out::Opened(_))) => return Ok(printed),
-            Ask::Done(Ok(_)) => unreachable!("it is opened"),
-            Ask::Done(Err(fault)) => return Err(fault.to_string()),
-            Ask::Print(lines) => {
+            Qcow2Ask::Done(Ok(Qcow2Result::Opened(_))) => return Ok(printed),
+            Qcow2Ask::Done(Ok(_)) => unreachable!("it is opened"),
+            Qcow2Ask::Done(Err(fault)) => return Err(fault.to_string()),
+            Qcow2Ask::Print(lines) => {
                 printed.extend(lines);
-                Got::Done
+                Qcow2Answer::Done
             }
-            Ask::Read { offset, len, .. } => Got::Data(files.pread("a", offset, len)),
-            Ask::Write { offset, data } => {
+            Qcow2Ask::Read { offset, len, .. } => Qcow2Answer::Data(files.pread("a", offset, len)),
+            Qcow2Ask::Write { offset, data } => {
                 files.pwrite("a", offset, &data);
-                Got::Done
+                Qcow2Answer::Done
             }
-            Ask::GetLength => Got::Number(files.size("a")),
-            Ask::Truncate { size } => {
+            Qcow2Ask::GetLength => Qcow2Answer::Number(files.size("a")),
+            Qcow2Ask::Truncate { size } => {
                 files.truncate("a", size);
-                Got::Done
+                Qcow2Answer::Done
             }
-            Ask::Discard { offset, len } => {
+            Qcow2Ask::Discard { offset, len } => {
                 files.zero("a", offset, len);
-                Got::Done
+                Qcow2Answer::Done
             }
-            _ => Got::Done,
+            _ => Qcow2Answer::Done,
         };
     }
 }

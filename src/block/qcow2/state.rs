@@ -258,7 +258,7 @@ pub struct Qcow2 {
     pub(super) tables: [Cache; 2],
     /// Room for the undo list of a procedure; empty between procedures.
     pub(super) scratch: Vec<Undo>,
-    /// The node below.
+    /// `bs->file`: its alignments and what it can do.
     pub file: FileTraits,
     /// Whether a backing node is attached (`bs->backing`).
     pub has_backing: bool,

@@ -1,22 +1,22 @@
 //! The order of events and requests, as recorded on QEMU 10.0.2.
 
-use super::{BitmapCheck, CreateOptions, Op, OpenOptions, Out, StoreBitmap};
+use super::{BitmapCheck, CreateOptions, OpenOptions, Qcow2Call, Qcow2Result, StoreBitmap};
 use crate::block::content::{Data, WriteTag};
-use crate::host::{HostFiles, Image, Step};
+use crate::host::{HostFiles, Image, ImageStep};
 use std::sync::Arc;
 
 const CLUSTER: u64 = 65_536;
 const MIB: u64 = 1 << 20;
 
 /// Events by name; requests as R, W, Z, D, and F for a flush that reaches the file.
-fn text(trace: &[Step]) -> String {
+fn text(trace: &[ImageStep]) -> String {
     let words = trace.iter().map(|step| match step {
-        Step::Event(event) => event.name(),
-        Step::Read(..) => "R",
-        Step::Write(..) => "W",
-        Step::Zero(..) => "Z",
-        Step::Discard(..) => "D",
-        Step::Flush => "F",
+        ImageStep::Event(event) => event.name(),
+        ImageStep::Read(..) => "R",
+        ImageStep::Write(..) => "W",
+        ImageStep::Zero(..) => "Z",
+        ImageStep::Discard(..) => "D",
+        ImageStep::Flush => "F",
     });
     words.collect::<Vec<_>>().join(" ")
 }
@@ -86,7 +86,7 @@ impl Bench {
         self.see(|files, image| image.discard(files, offset, len).expect("discarded"))
     }
 
-    fn drive(&mut self, op: Op) -> String {
+    fn drive(&mut self, op: Qcow2Call) -> String {
         self.see(|files, image| drop(image.drive(files, op).expect("done")))
     }
 }
@@ -94,13 +94,13 @@ impl Bench {
 #[test]
 fn opening_and_closing() {
     let mut b = Bench::plain();
-    assert_eq!(b.drive(Op::open(OpenOptions::default())), "R R reftable_load R R R");
+    assert_eq!(b.drive(Qcow2Call::open(OpenOptions::default())), "R R reftable_load R R R");
     assert_eq!(b.flush(), "flush_to_os");
-    assert_eq!(b.drive(Op::close(Arc::new([]), "a")), "");
+    assert_eq!(b.drive(Qcow2Call::close(Arc::new([]), "a")), "");
 
     let mut b = Bench::plain();
     b.write(0, CLUSTER);
-    let close = b.flush() + " |" + &b.drive(Op::close(Arc::new([]), "a"));
+    let close = b.flush() + " |" + &b.drive(Qcow2Call::close(Arc::new([]), "a"));
     assert_eq!(close, "flush_to_os refblock_update_part W F l2_update W flush_to_disk F |");
 }
 
@@ -110,7 +110,7 @@ fn formatting() {
     files.create_qcow2("a", Some(1 << 30), &CreateOptions::new(0)).expect("created");
     let mut b = Bench::open(files);
     b.files.create("a", 0);
-    let seen = b.drive(Op::create(CreateOptions::new(1 << 30)));
+    let seen = b.drive(Qcow2Call::create(CreateOptions::new(1 << 30)));
     let first = "W W R reftable_load R R cluster_alloc R refblock_alloc refblock_load W \
                  l1_grow_alloc_table cluster_alloc refblock_alloc refblock_load refblock_update_part W F \
                  l1_grow_write_table W F l1_grow_activate_table W F cluster_free W F flush_to_os";
@@ -219,8 +219,8 @@ fn zeroes_and_discards() {
     assert_eq!(b.flush(), "flush_to_os flush_to_disk F");
 }
 
-fn resize(size: u64) -> Op {
-    Op::truncate(size, false, Arc::new([]))
+fn resize(size: u64) -> Qcow2Call {
+    Qcow2Call::truncate(size, false, Arc::new([]))
 }
 
 #[test]
@@ -270,7 +270,7 @@ fn emptying() {
     b.write(0, CLUSTER);
     b.flush();
     assert_eq!(
-        b.drive(Op::make_empty()),
+        b.drive(Qcow2Call::make_empty()),
         "W F l1_update Z empty_image_prepare Z l1_update reftable_update W F refblock_alloc W F \
          cluster_alloc R refblock_alloc refblock_load refblock_update_part W F W"
     );
@@ -315,20 +315,20 @@ fn stored(name: &str, dirty: bool) -> StoreBitmap {
 fn persistent_bitmaps() {
     let mut b = Bench::plain();
     assert_eq!(
-        b.drive(Op::close(Arc::new([stored("b", true)]), "a")),
+        b.drive(Qcow2Call::close(Arc::new([stored("b", true)]), "a")),
         "cluster_alloc R refblock_alloc refblock_load W \
          cluster_alloc refblock_alloc refblock_load W cluster_alloc refblock_alloc refblock_load W \
          refblock_update_part W F W F"
     );
     assert!(b.files.check("a").expect("checked").is_clean());
     let mut twin = Bench { files: b.files.clone(), image: b.image.clone() };
-    let open = twin.drive(Op::open(OpenOptions::default()));
+    let open = twin.drive(Qcow2Call::open(OpenOptions::default()));
     assert_eq!(open, "R R reftable_load R R R R R R R R W F W W F W F");
     let mut b = Bench::open(b.files);
     assert_eq!(b.image.bitmaps().len(), 1);
     assert_eq!(b.image.bitmaps()[0].bits.to_bytes(), bits(true).to_bytes());
     assert_eq!(b.files.info("a").expect("info").bitmaps, [("b".to_owned(), CLUSTER, true, true)]);
-    let open = b.drive(Op::open(OpenOptions { writable: false, ..OpenOptions::default() }));
+    let open = b.drive(Qcow2Call::open(OpenOptions { writable: false, ..OpenOptions::default() }));
     assert_eq!(open, "R R reftable_load R R R R R R", "bits in use are not read");
     b.image.trace = None;
     let mut b = Bench::open(b.files);
@@ -336,15 +336,15 @@ fn persistent_bitmaps() {
         Arc::new([BitmapCheck { name: "b".into(), problem: problem.map(Into::into) }])
     };
     let files = &mut b.files;
-    let grow = |checks| Op::truncate(2 << 30, false, checks);
+    let grow = |checks| Qcow2Call::truncate(2 << 30, false, checks);
     let refused = b.image.drive(files, grow(Arc::new([]))).expect_err("not loaded");
     let text = "Cannot resize qcow2 with persistent bitmaps that were not loaded into memory";
     assert_eq!(refused.to_string(), text);
     let refused = b.image.drive(files, grow(checks(Some("busy")))).expect_err("busy");
     assert_eq!(refused.to_string(), "busy");
-    assert_eq!(b.image.drive(files, grow(checks(None))), Ok(Out::Done));
+    assert_eq!(b.image.drive(files, grow(checks(None))), Ok(Qcow2Result::Done));
     b.see(|_, _| {});
-    let removed = b.drive(Op::remove_bitmap("b"));
+    let removed = b.drive(Qcow2Call::remove_bitmap("b"));
     let free = "cluster_free refblock_alloc refblock_load";
     assert_eq!(removed, format!("R W F {free} R R {free} D {free}"));
     assert_eq!(b.image.close(&mut b.files), Vec::<String>::new());

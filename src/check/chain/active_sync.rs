@@ -3,7 +3,7 @@
 use super::{Followed, Requests, Wrong};
 use crate::host::Frozen;
 use crate::invariant::Invariant;
-use crate::quirk::Known;
+use crate::quirk::KnownCause;
 use crate::world::watch::chains::Excuse;
 
 /// [`Invariant::ActivelySynced`]
@@ -13,7 +13,7 @@ pub(super) const INVARIANT: Invariant = Invariant::ActivelySynced;
 ///
 /// QEMU says it with something left to copy in one case: when that was written during the flush before READY.
 pub(super) fn judge(job: &Followed, target: &Frozen, dirty: &[(u64, u64)], requests: &Requests) -> Option<Wrong> {
-    let known = Known::Page("mirror-change-during-its-flush");
+    let known = KnownCause::Page("mirror-change-during-its-flush");
     let left: Vec<Excuse> = dirty.iter().map(|range| Excuse { job: job.job, known, range: Some(*range) }).collect();
     let (known, differs) = job.differs_but(target, requests, &left)?;
     let reason = format!("`actively-synced` is true, and its target differs at {differs}");

@@ -11,7 +11,7 @@ mod stream_content;
 use super::data::disk::{Disk, Requests};
 use crate::host::Frozen;
 use crate::invariant::{Broken, Invariant};
-use crate::quirk::Known;
+use crate::quirk::KnownCause;
 use crate::world::World;
 use crate::world::arena::{JobId, NodeId};
 use crate::world::block::backend::BlkRequest;
@@ -57,7 +57,7 @@ struct Followed {
 /// What is found wrong of a job, and whose fault it is, if it is known.
 pub(super) struct Wrong {
     /// The bug of QEMU 10.0.2 that leads to it.
-    pub(super) known: Option<Known>,
+    pub(super) known: Option<KnownCause>,
     /// The invariant that does not hold.
     pub(super) broken: Broken,
 }
@@ -89,12 +89,17 @@ impl Followed {
     }
 
     /// Where something reads differently from what the device has to read as: without a known reason if there is such a place.
-    fn differs(&self, content: &Frozen, requests: &Requests) -> Option<(Option<Known>, String)> {
+    fn differs(&self, content: &Frozen, requests: &Requests) -> Option<(Option<KnownCause>, String)> {
         self.differs_but(content, requests, &[])
     }
 
     /// The same, with excuses that hold only now.
-    fn differs_but(&self, content: &Frozen, requests: &Requests, now: &[Excuse]) -> Option<(Option<Known>, String)> {
+    fn differs_but(
+        &self,
+        content: &Frozen,
+        requests: &Requests,
+        now: &[Excuse],
+    ) -> Option<(Option<KnownCause>, String)> {
         if self.shared {
             return None;
         }
@@ -110,11 +115,11 @@ impl Followed {
     }
 
     /// A reason why nothing of it can be trusted.
-    fn excused(&self) -> Option<Known> {
+    fn excused(&self) -> Option<KnownCause> {
         self.excuses.iter().find(|excuse| excuse.range.is_none()).map(|excuse| excuse.known)
     }
 
-    fn wrong(&self, invariant: Invariant, known: Option<Known>, reason: String) -> Wrong {
+    fn wrong(&self, invariant: Invariant, known: Option<KnownCause>, reason: String) -> Wrong {
         Wrong { known, broken: Broken::new(invariant, format!("job {}", self.id), reason) }
     }
 

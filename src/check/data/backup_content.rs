@@ -6,7 +6,7 @@ use crate::check::Watch;
 use crate::host::Frozen;
 use crate::invariant::{Broken, Invariant};
 use crate::qmp::types::SyncMode;
-use crate::quirk::Known;
+use crate::quirk::KnownCause;
 use crate::world::World;
 use crate::world::arena::{JobId, NodeId};
 use crate::world::block::backend::BlkRequest;
@@ -83,7 +83,7 @@ impl Watch for BackupContent {
                 let changed = |begins: &BackupBegins| world.stands_on(begins.source_node, *node);
                 self.jobs.iter_mut().filter(|job| changed(&job.begins)).for_each(|job| job.shared = true);
             }
-            Seen::Excuse(Excuse { job, known: Known::Page(page), .. }) => {
+            Seen::Excuse(Excuse { job, known: KnownCause::Page(page), .. }) => {
                 self.jobs.iter_mut().filter(|copied| copied.begins.job == *job).for_each(|job| job.page = Some(page));
             }
             Seen::Settled(settled) => {

@@ -40,7 +40,7 @@ A list names the choices that are not calm, one a line or with commas between th
 `run --choices` prints this list for a run. A list that does not fit the run ends it with exit code 4 and says where;
 with --lenient the run goes on calmly.
 
-A scenario's `schedule` may also list preemptions. Each is counted by what it is about, so that one can be taken out
+A scenario's `schedule` may also list deviations (`preemptions`). Each is counted by what it is about, so that one can be taken out
 without a change of meaning of the others:
 
   complete-next read s.qcow2@65536 #2   this request is done early, when that is possible for the second time

@@ -4,7 +4,7 @@ use crate::base::counted;
 use crate::cli::interrupt::EXIT_INTERRUPTED;
 use crate::cli::output::Output;
 use crate::cli::{EXIT_USAGE, files};
-use crate::interop::carry::Pace;
+use crate::interop::carry::ClientPace;
 use crate::interop::confine;
 use crate::interop::record::{self, Recording};
 use crate::interop::scratch::{Guard, Scratch, SoFar, end_with_signals};
@@ -57,7 +57,9 @@ pub(in crate::cli) fn record(args: &RecordArgs, out: &mut Output) -> u8 {
         let mut recording = Recording::new(&name);
         for run in 0..args.repeat {
             out.progress(&format!("{name} {}/{}", run + 1, args.repeat));
-            let pace = args.racing.map_or(Pace::Calm, |seed| Pace::Racing { seed: seed + u64::from(run), gap: 2_000 });
+            let pace = args
+                .racing
+                .map_or(ClientPace::Calm, |seed| ClientPace::Racing { seed: seed + u64::from(run), gap: 2_000 });
             let clear = if out.progress { "\r\x1b[K" } else { "" };
             guard.tell(SoFar {
                 out: recording.to_string(),

@@ -106,7 +106,7 @@ fn start(args: &DebugArgs, out: &Output) -> Result<Debugger, String> {
     Debugger::new(&plan, chooser, &options).map_err(|outcome| format!("{outcome}\n"))
 }
 
-/// The scenario's own schedule, as a list of choices: preemptions are addressed by who is asked, and the debugger asks by number.
+/// The scenario's own schedule, as a list of choices: deviations are addressed by who is asked, and the debugger asks by number.
 fn as_scheduled(plan: &Plan, options: &RunOptions) -> Chooser {
     if matches!(plan.schedule, Schedule::Any | Schedule::Calm) {
         return Chooser::Calm;

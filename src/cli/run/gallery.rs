@@ -6,8 +6,8 @@ use crate::cli::output::Output;
 use crate::cli::run::timeline::{self, Wanted};
 use crate::cli::{EXIT_USAGE, files};
 use crate::quirk::{Quirk, Quirks, TABLE};
-use crate::render::gallery::{CASES, CHAINS, Entry, Part, page};
-use crate::render::read::{Rec, RecKind, Source};
+use crate::render::gallery::{CASES, CHAINS, GalleryEntry, GalleryPart, page};
+use crate::render::read::{Rec, RecKind, ShownRun};
 use crate::render::svg;
 use crate::sim::outcome::Runner;
 use crate::trace::Level;
@@ -69,7 +69,7 @@ fn make(args: &GalleryArgs, runner: Runner, out: &Output) -> Result<usize, Strin
 }
 
 /// Runs a scenario.
-fn run(file: &Path, quirks: Quirks, check: bool, runner: Runner, out: &Output) -> Result<Source, String> {
+fn run(file: &Path, quirks: Quirks, check: bool, runner: Runner, out: &Output) -> Result<ShownRun, String> {
     let wanted = Wanted { file, seed: None, replay: None, level: Level::Io, nth: 1, quirks, check };
     timeline::source(&wanted, runner, out)
 }
@@ -80,7 +80,12 @@ fn about(file: &Path) -> Result<String, String> {
     Ok(plan.map_or_else(String::new, |plan| plan.about.trim().to_owned()))
 }
 
-fn cases(args: &GalleryArgs, runner: Runner, out: &Output, made: &mut Vec<(String, String)>) -> Result<Part, String> {
+fn cases(
+    args: &GalleryArgs,
+    runner: Runner,
+    out: &Output,
+    made: &mut Vec<(String, String)>,
+) -> Result<GalleryPart, String> {
     let mut entries = Vec::new();
     for (name, text) in CASES {
         let file = args.scenarios.join("iotest-124").join(format!("{name}.yaml"));
@@ -95,14 +100,14 @@ fn cases(args: &GalleryArgs, runner: Runner, out: &Output, made: &mut Vec<(Strin
         let from = marks.next_back().map(|(i, _)| i);
         let heading = Some((*name).to_owned());
         made.push((picture.clone(), svg::draw(&source, &svg::Options { from, heading, width: None })));
-        entries.push(Entry {
+        entries.push(GalleryEntry {
             title: (*name).to_owned(),
             text: format!("{} {text}", about(&file)?),
             command: format!("blockjob-sim timeline sim-scenarios/iotest-124/{name}.yaml -o page.html"),
             pictures: vec![((*name).to_owned(), picture)],
         });
     }
-    Ok(Part {
+    Ok(GalleryPart {
         title: "The cases of iotest 124".to_owned(),
         text: "QEMU's own test of incremental backups, in the calm schedule. Where a case marks the place where it begins in earnest, the \
                picture begins there."
@@ -111,7 +116,12 @@ fn cases(args: &GalleryArgs, runner: Runner, out: &Output, made: &mut Vec<(Strin
     })
 }
 
-fn chains(args: &GalleryArgs, runner: Runner, out: &Output, made: &mut Vec<(String, String)>) -> Result<Part, String> {
+fn chains(
+    args: &GalleryArgs,
+    runner: Runner,
+    out: &Output,
+    made: &mut Vec<(String, String)>,
+) -> Result<GalleryPart, String> {
     let mut entries = Vec::new();
     for (folder, name, text) in CHAINS {
         let file = args.scenarios.join(folder).join(format!("{name}.yaml"));
@@ -122,14 +132,14 @@ fn chains(args: &GalleryArgs, runner: Runner, out: &Output, made: &mut Vec<(Stri
         let (picture, title) = (format!("{folder}-{name}.svg"), format!("{folder}/{name}"));
         let options = svg::Options { from: None, heading: Some(title.clone()), width: None };
         made.push((picture.clone(), svg::draw(&source, &options)));
-        entries.push(Entry {
+        entries.push(GalleryEntry {
             title: title.clone(),
             text: format!("{} {text}", about(&file)?),
             command: format!("blockjob-sim timeline sim-scenarios/{title}.yaml -o page.html"),
             pictures: vec![(title, picture)],
         });
     }
-    Ok(Part {
+    Ok(GalleryPart {
         title: "Mirror, commit and stream".to_owned(),
         text: "The jobs on backing chains, in the calm schedule: a pivot, the commit of an active layer, a soft cancel, and the two \
                without READY."
@@ -144,7 +154,7 @@ fn versions(
     runner: Runner,
     out: &Output,
     made: &mut Vec<(String, String)>,
-) -> Result<Option<Part>, String> {
+) -> Result<Option<GalleryPart>, String> {
     let (mut pictures, mut columns) = (Vec::new(), Vec::<(String, Vec<String>)>::new());
     for version in Version::ALL {
         let name = format!("race-of-{}", version.name().replace('.', "-"));
@@ -177,8 +187,8 @@ fn versions(
          In 7.2 the job of the transaction's first action runs first, later that of its last."
     );
     let command = "blockjob-sim timeline sim-scenarios/version/race-of-7-2.yaml -o page.html".to_owned();
-    let entry = Entry { title: "The race of iotest 124 in 7.2 and 11.1".to_owned(), text, command, pictures };
-    Ok(Some(Part {
+    let entry = GalleryEntry { title: "The race of iotest 124 in 7.2 and 11.1".to_owned(), text, command, pictures };
+    Ok(Some(GalleryPart {
         title: "Versions of QEMU".to_owned(),
         text: "What a client sees of the same race in several versions, in the calm schedule.".to_owned(),
         entries: vec![entry],
@@ -201,7 +211,12 @@ fn read_by_client(records: &[Rec]) -> Vec<String> {
     others.filter_map(line).collect()
 }
 
-fn museum(args: &GalleryArgs, runner: Runner, out: &Output, made: &mut Vec<(String, String)>) -> Result<Part, String> {
+fn museum(
+    args: &GalleryArgs,
+    runner: Runner,
+    out: &Output,
+    made: &mut Vec<(String, String)>,
+) -> Result<GalleryPart, String> {
     let dir = args.scenarios.join("museum");
     let found = if dir.is_dir() { files::scenarios(&dir).map_err(|why| format!("{why}\n"))? } else { Vec::new() };
     let mut entries = Vec::new();
@@ -230,9 +245,9 @@ fn museum(args: &GalleryArgs, runner: Runner, out: &Output, made: &mut Vec<(Stri
         let command = format!(
             "blockjob-sim timeline sim-scenarios/museum/{name}.yaml --beside-quirk {name} --check -o page.html"
         );
-        entries.push(Entry { title: name, text, command, pictures });
+        entries.push(GalleryEntry { title: name, text, command, pictures });
     }
-    Ok(Part {
+    Ok(GalleryPart {
         title: "The museum of bugs".to_owned(),
         text: "Wrong behaviour that QEMU once had, or that was made for tests, as a quirk that can be switched on: the same scenario without \
                it and with it, in the same schedule, with all invariants watched."

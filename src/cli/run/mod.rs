@@ -84,7 +84,7 @@ fn one(args: &RunArgs, file: &Path, several: bool, runner: Runner, out: &mut Out
     } else if args.format == Format::Jsonl {
         let schedule = match (seed, &args.replay, &plan.schedule) {
             (Some(seed), _, _) => schedule(args.strategy, seed),
-            (None, Some(_), _) | (None, None, Schedule::Choices(_) | Schedule::Preemptions(_)) => "replay".to_owned(),
+            (None, Some(_), _) | (None, None, Schedule::Choices(_) | Schedule::Deviations(_)) => "replay".to_owned(),
             (None, None, _) => "calm".to_owned(),
         };
         let header = Header { scenario: (&*name).into(), schedule: schedule.into(), level: args.level };

@@ -6,7 +6,7 @@ use crate::cli::output::Output;
 use crate::cli::{EXIT_USAGE, files, report, run};
 use crate::failure::{Failure, FailureError};
 use crate::quirk::{Quirk, Quirks};
-use crate::render::read::{RecKind, Source};
+use crate::render::read::{RecKind, ShownRun};
 use crate::render::{html, mermaid, perfetto, svg, term};
 use crate::sim::outcome::{Outcome, RunOptions, Runner};
 use crate::trace::Level;
@@ -117,21 +117,21 @@ pub(in crate::cli) struct Wanted<'a> {
 ///
 /// # Errors
 /// A message, ready to be printed.
-pub(in crate::cli) fn source(wanted: &Wanted<'_>, runner: Runner, out: &Output) -> Result<Source, String> {
+pub(in crate::cli) fn source(wanted: &Wanted<'_>, runner: Runner, out: &Output) -> Result<ShownRun, String> {
     let name = wanted.file.to_string_lossy();
     let is_scenario = wanted.file.extension().is_some_and(|ending| ending == "yaml" || ending == "yml");
     if is_scenario && let Some(failure) = failure(wanted.file)? {
         let options = RunOptions { level: Some(wanted.level), check: wanted.check, ..RunOptions::default() };
         let shown = failure.replay(runner, ReplayMode::Lenient, &options);
         let seed = failure.seed.map_or(String::new(), |seed| format!(", seed {seed}"));
-        let mut source = Source::of_trace(&name, &format!("{}{seed}", failure.strategy), &shown.run.trace);
+        let mut source = ShownRun::of_trace(&name, &format!("{}{seed}", failure.strategy), &shown.run.trace);
         source.outcome = Some(in_short(&shown.run.outcome));
         return Ok(source);
     }
     if !is_scenario {
         let text = files::text(wanted.file).map_err(|why| format!("{name}: {why}\n"))?;
         let nth = wanted.nth.checked_sub(1).ok_or("--nth counts from 1\n")?;
-        return Source::parse(&name, &text, nth).map_err(|error| format!("{name}: {error}\n"));
+        return ShownRun::parse(&name, &text, nth).map_err(|error| format!("{name}: {error}\n"));
     }
     let plan = match files::plan(wanted.file) {
         Ok(Some(plan)) => plan,
@@ -152,7 +152,7 @@ pub(in crate::cli) fn source(wanted: &Wanted<'_>, runner: Runner, out: &Output) 
     let nodes = crate::sim::graph::nodes(&plan, &mut chooser.clone(), &options);
     let run = runner(&plan, chooser, &options);
     let quirks: String = plan.quirks.iter().chain(quirks.iter()).map(|quirk| format!(", quirk {quirk}")).collect();
-    let mut source = Source::of_trace(&name, &format!("{schedule}{quirks}"), &run.trace);
+    let mut source = ShownRun::of_trace(&name, &format!("{schedule}{quirks}"), &run.trace);
     (source.nodes, source.graphs) = (nodes.about, nodes.graphs);
     source.outcome = Some(in_short(&run.outcome));
     Ok(source)
@@ -181,7 +181,7 @@ pub(in crate::cli) fn in_short(outcome: &Outcome) -> String {
 }
 
 /// The record where the picture is to begin.
-pub(in crate::cli) fn start(source: &Source, from: &str) -> Result<usize, String> {
+pub(in crate::cli) fn start(source: &ShownRun, from: &str) -> Result<usize, String> {
     let mark = source
         .records
         .iter()
@@ -238,7 +238,7 @@ fn second(
     form: Form,
     runner: Runner,
     out: &Output,
-) -> Result<Option<Source>, String> {
+) -> Result<Option<ShownRun>, String> {
     let asked = args.beside.is_some()
         || args.beside_seed.is_some()
         || args.beside_replay.is_some()
@@ -260,7 +260,7 @@ fn second(
 }
 
 /// The node graph at a record.
-fn graph(source: &Source, form: Form, from: Option<usize>) -> Result<String, String> {
+fn graph(source: &ShownRun, form: Form, from: Option<usize>) -> Result<String, String> {
     if form != Form::Text {
         return Err(
             "the node graph is text: without -o, or -o FILE.txt; a page (-o FILE.html) shows it at each instant\n"

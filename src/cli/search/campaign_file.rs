@@ -4,7 +4,7 @@
 
 use crate::cli::about::quirks::WatchArgs;
 use crate::cli::files;
-use crate::explore::saved::{self, Blocks, Head, Part, Saved};
+use crate::explore::saved::{self, Blocks, CampaignHead, CampaignPart, SavedCampaign};
 use crate::explore::{Block, Campaign};
 use crate::generate::Options;
 use serde::Serialize;
@@ -17,10 +17,15 @@ use std::path::{Path, PathBuf};
 const NAME: &str = "campaign.jsonl";
 
 /// The first line of a campaign over a file, or over generated scenarios.
-pub(in crate::cli) fn head(file: Option<&Path>, drawn: &Options, watch: &WatchArgs, campaign: &Campaign) -> Head {
+pub(in crate::cli) fn head(
+    file: Option<&Path>,
+    drawn: &Options,
+    watch: &WatchArgs,
+    campaign: &Campaign,
+) -> CampaignHead {
     let generated = || format!("--generate{}", drawn.switches());
     let file = file.map_or_else(generated, |file| file.to_string_lossy().into_owned());
-    Head::new(file, watch.written(), campaign)
+    CampaignHead::new(file, watch.written(), campaign)
 }
 
 /// A file that lines are added to.
@@ -31,7 +36,7 @@ pub(in crate::cli) struct CampaignFile {
 
 impl CampaignFile {
     /// A new one; one that is there stays, and is refused.
-    pub fn create(dir: &Path, head: &Head) -> Result<CampaignFile, String> {
+    pub fn create(dir: &Path, head: &CampaignHead) -> Result<CampaignFile, String> {
         std::fs::create_dir_all(dir).map_err(|error| format!("{}: {}", dir.display(), files::plain(&error)))?;
         let path = dir.join(NAME);
         let made = OpenOptions::new().write(true).create_new(true).open(&path);
@@ -49,7 +54,7 @@ impl CampaignFile {
 
     /// The one that is there, with what it holds; a new one if none is there, so that whoever gives the same command again and again gets
     /// on with it. A file without a whole first line is none: its process was killed when it had only just begun.
-    pub fn resume(dir: &Path, head: &Head) -> Result<(CampaignFile, Saved), String> {
+    pub fn resume(dir: &Path, head: &CampaignHead) -> Result<(CampaignFile, SavedCampaign), String> {
         std::fs::create_dir_all(dir).map_err(|error| format!("{}: {}", dir.display(), files::plain(&error)))?;
         let path = dir.join(NAME);
         let trouble = |error: std::io::Error| format!("{}: {}", path.display(), files::plain(&error));
@@ -66,7 +71,7 @@ impl CampaignFile {
         }
         made.file.set_len(0).map_err(trouble)?;
         made.line(head)?;
-        Ok((made, Saved { head: head.clone(), blocks: Blocks::new(), part: None }))
+        Ok((made, SavedCampaign { head: head.clone(), blocks: Blocks::new(), part: None }))
     }
 
     /// Only one process may add lines. An engine that takes a machine for lost may start its part again while it still runs. Where the file
@@ -79,7 +84,7 @@ impl CampaignFile {
     }
 
     /// Adds who it belongs to, or that it is done.
-    pub fn part(&mut self, part: Part) -> Result<(), String> {
+    pub fn part(&mut self, part: CampaignPart) -> Result<(), String> {
         self.line(&part)
     }
 
@@ -108,14 +113,14 @@ pub(in crate::cli) fn overwrite(file: &mut File, text: &str) {
     let _ = written.and_then(|()| file.stream_position()).and_then(|end| file.set_len(end));
 }
 
-fn read(path: &Path) -> Result<Saved, String> {
+fn read(path: &Path) -> Result<SavedCampaign, String> {
     saved::read(&path.to_string_lossy(), &files::campaign(path)?)
 }
 
 /// All parts of one campaign, read and put together.
 pub(in crate::cli) struct Parts {
     /// Which campaign it is.
-    pub head: Head,
+    pub head: CampaignHead,
     /// The blocks of all parts.
     pub blocks: Blocks,
     /// Which parts there are, and whether each is done.
@@ -127,7 +132,7 @@ pub(in crate::cli) fn read_all(parts: &[PathBuf]) -> Result<Parts, String> {
     let mut all: Option<Parts> = None;
     for part in parts {
         let path = if part.is_dir() { part.join(NAME) } else { part.clone() };
-        let Saved { head, blocks, part } = read(&path)?;
+        let SavedCampaign { head, blocks, part } = read(&path)?;
         let all = match &mut all {
             None => all.insert(Parts { head, blocks, known: BTreeMap::new() }),
             Some(all) if all.head == head => {
@@ -136,7 +141,7 @@ pub(in crate::cli) fn read_all(parts: &[PathBuf]) -> Result<Parts, String> {
             }
             Some(_) => return Err(format!("{}: it is of another campaign than the first", path.display())),
         };
-        if let Some(Part { part, done }) = part {
+        if let Some(CampaignPart { part, done }) = part {
             *all.known.entry(part).or_default() |= done;
         }
     }

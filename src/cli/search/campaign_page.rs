@@ -5,9 +5,9 @@ use crate::base::{counted, grouped, part_of};
 use crate::choice::{ChoiceLog, Chooser, Replay, ReplayMode, Walk};
 use crate::cli::about::quirks::WatchArgs;
 use crate::cli::run::quoted;
-use crate::explore::{Fingerprint, Found, Tally, told};
-use crate::render::read::Source;
-use crate::render::report::{Campaign, Failure, Mark, Stage, TraceCount, draw};
+use crate::explore::{FailedRun, Fingerprint, Tally, told};
+use crate::render::read::ShownRun;
+use crate::render::report::{Campaign, Failure, Mark, StageRow, TraceCount, draw};
 use crate::render::{html, svg};
 use crate::scenario::plan::Plan;
 use crate::shrink::{Shrunk, shrink};
@@ -28,9 +28,9 @@ pub(in crate::cli) struct CampaignInfo<'a> {
     /// Its plan; `None` where scenarios were generated.
     pub plan: Option<&'a Plan>,
     /// Gives the scenario of a failure.
-    pub plan_of: &'a dyn Fn(&Found) -> Option<Plan>,
+    pub plan_of: &'a dyn Fn(&FailedRun) -> Option<Plan>,
     /// Gives the command that shows a failure again.
-    pub again: &'a dyn Fn(&Found) -> String,
+    pub again: &'a dyn Fn(&FailedRun) -> String,
     /// Who runs.
     pub runner: Runner,
     /// With what.
@@ -88,7 +88,7 @@ pub(in crate::cli) fn write(dir: &Path, tally: &Tally, about: &CampaignInfo<'_>)
 const SMALL: u32 = 400;
 
 /// A failure made small; `None` for one that does not come about again, or that no smaller one is known of.
-fn small(found: &Found, about: &CampaignInfo<'_>) -> Option<Shrunk> {
+fn small(found: &FailedRun, about: &CampaignInfo<'_>) -> Option<Shrunk> {
     let mut plan = (about.plan_of)(found)?;
     plan.quirks = plan.quirks.union(about.options.quirks);
     let log: ChoiceLog = found.choices.parse().ok()?;
@@ -100,18 +100,18 @@ fn small(found: &Found, about: &CampaignInfo<'_>) -> Option<Shrunk> {
 }
 
 /// Its run, in detail.
-fn shown_small(small: &Shrunk, about: &CampaignInfo<'_>) -> Source {
+fn shown_small(small: &Shrunk, about: &CampaignInfo<'_>) -> ShownRun {
     let mut plan = small.plan.clone();
     plan.expect_violation = None;
     let options = RunOptions { level: Some(Level::Io), record_choices: false, ..about.options };
     let run = (about.runner)(&plan, crate::sim::chooser(&plan.schedule), &options);
-    let mut source = Source::of_trace(about.name, "made small", &run.trace);
+    let mut source = ShownRun::of_trace(about.name, "made small", &run.trace);
     source.outcome = Some(crate::cli::run::timeline::in_short(&run.outcome));
     source
 }
 
 /// The run of a failure, once more and in detail.
-fn shown(found: &Found, about: &CampaignInfo<'_>) -> Option<Source> {
+fn shown(found: &FailedRun, about: &CampaignInfo<'_>) -> Option<ShownRun> {
     let plan = (about.plan_of)(found)?;
     let log: ChoiceLog = found.choices.parse().ok()?;
     let options = RunOptions { level: Some(Level::Io), record_choices: false, ..about.options };
@@ -120,7 +120,7 @@ fn shown(found: &Found, about: &CampaignInfo<'_>) -> Option<Source> {
         (Some(strategy), Some(seed)) => format!("{strategy}, seed {seed}"),
         _ => "few deviations".to_owned(),
     };
-    let mut source = Source::of_trace(about.name, &schedule, &run.trace);
+    let mut source = ShownRun::of_trace(about.name, &schedule, &run.trace);
     source.outcome = Some(crate::cli::run::timeline::in_short(&run.outcome));
     Some(source)
 }
@@ -148,7 +148,7 @@ fn summary(tally: &Tally, about: &CampaignInfo<'_>) -> Campaign {
         (0, None) => "no run failed".to_owned(),
         (failed, _) => format!("{} failed", part_of(failed, tally.runs, "run")),
     };
-    let stage = |stage: &crate::explore::StageReport| Stage {
+    let stage = |stage: &crate::explore::StageReport| StageRow {
         name: stage.name.clone(),
         runs: stage.runs,
         failed: stage.failed,

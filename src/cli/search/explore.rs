@@ -10,7 +10,7 @@ use crate::cli::run::again;
 use crate::cli::search::fuzz::one_schedule_only;
 use crate::cli::search::memory;
 use crate::cli::{EXIT_CODES, EXIT_USAGE, files};
-use crate::explore::{Caps, ClientTrace, Exhausted, Part, Reduction, Search, Start, listed, off_script};
+use crate::explore::{Caps, ClientTrace, Exhausted, Reduction, Search, StartPoint, WorkerStates, listed, off_script};
 use crate::sim::outcome::{Outcome, RunOptions};
 use crate::trace::{Level, RecordKind, text};
 use clap::Args;
@@ -79,7 +79,7 @@ pub(in crate::cli) fn explore(args: &ExploreArgs, out: &mut Output) -> u8 {
     let watch = args.watch.watch();
     let level = (args.traces || args.trace.is_some()).then_some(Level::Client);
     let options = RunOptions { level, quirks: watch.quirks(), check: true, ..RunOptions::default() };
-    let start = match Start::of(&plan, &options) {
+    let start = match StartPoint::of(&plan, &options) {
         Ok(start) => start,
         Err(outcome) => {
             out.error(&ended_early(&args.file, &outcome));
@@ -140,7 +140,13 @@ pub(in crate::cli) fn ended_early(file: &Path, outcome: &Outcome) -> String {
 }
 
 /// Has the workers search, and says how far they are.
-fn work(search: &Search, jobs: usize, (began, limit): (Instant, u64), stop: &Stop, out: &mut Output) -> Vec<Part> {
+fn work(
+    search: &Search,
+    jobs: usize,
+    (began, limit): (Instant, u64),
+    stop: &Stop,
+    out: &mut Output,
+) -> Vec<WorkerStates> {
     let (done, parts) = mpsc::channel();
     let found = std::thread::scope(|scope| {
         for _ in 0..jobs {
@@ -257,7 +263,7 @@ fn verdict(found: &Exhausted, bad: &[&Outcome]) -> String {
 fn list(
     args: &ExploreArgs,
     watch: &WatchArgs,
-    (mode, start, reduction): (u32, &Start, Reduction),
+    (mode, start, reduction): (u32, &StartPoint, Reduction),
     traces: &[ClientTrace],
     out: &mut Output,
 ) -> bool {

@@ -6,8 +6,8 @@ use crate::cli::search::campaign_file::{self, Parts};
 use crate::cli::search::campaign_page;
 use crate::cli::search::fuzz::{save::Save, tell};
 use crate::cli::{EXIT_CODES, EXIT_USAGE, files};
-use crate::explore::saved::Head;
-use crate::explore::{Found, Tally};
+use crate::explore::saved::CampaignHead;
+use crate::explore::{FailedRun, Tally};
 use crate::generate;
 use crate::sim::outcome::{RunOptions, Runner};
 use crate::trace::Level;
@@ -53,7 +53,7 @@ fn merged(args: &MergeArgs, runner: Runner, out: &mut Output) -> Result<u8, Stri
     let files = args.failures.is_some() || args.report.is_some();
     // With nowhere to write to, the scenario is not asked for: parts can be joined where it is not.
     let save = if files { Some(save(head, args.failures.as_deref(), runner, out)?) } else { None };
-    let again = |found: &Found| match &save {
+    let again = |found: &FailedRun| match &save {
         Some(save) if args.failures.is_some() => match save.write(found) {
             Ok(path) => format!("blockjob-sim replay {}", path.display()),
             Err(problem) => format!("{}  ({problem})", head.again(found)),
@@ -114,7 +114,7 @@ fn missing(parts: &Parts, (stage, number): (usize, u64)) -> String {
 }
 
 /// What writes failure files, from what the parts say of their campaign.
-fn save(head: &Head, dir: Option<&Path>, runner: Runner, out: &mut Output) -> Result<Save, String> {
+fn save(head: &CampaignHead, dir: Option<&Path>, runner: Runner, out: &mut Output) -> Result<Save, String> {
     let watch = WatchArgs::parse(&head.watch)?;
     let (mut plan, mut drawn) = (None, generate::Options::default());
     match head.file.strip_prefix("--generate") {

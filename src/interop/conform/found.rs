@@ -1,7 +1,7 @@
 //! What was found, kept as files: the program as a failure file, what QEMU's client saw, and for a crash or a hang a script.
 #![expect(clippy::disallowed_methods, reason = "the shell writes files")]
 
-use super::super::carry::{Carried, Pace};
+use super::super::carry::{Carried, ClientPace};
 use super::super::qemu::Ending;
 use super::super::{Trouble, shell, trouble};
 use super::{Judged, Program, Verdict as Outcome};
@@ -56,7 +56,7 @@ pub fn keep(dir: &Path, program: &Program, judged: &Judged) -> Result<Vec<PathBu
         model: MODEL,
         name: name.as_str().into(),
         plan: plan.clone().without_places(),
-        strategy: if *pace == Pace::Calm { "conform".into() } else { "conform, racing".into() },
+        strategy: if *pace == ClientPace::Calm { "conform".into() } else { "conform, racing".into() },
         seed: *seed,
         choices: Arc::new(ChoiceLog::default()),
         verdict: Verdict {

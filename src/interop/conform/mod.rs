@@ -18,7 +18,7 @@ pub mod shrink;
 mod small_jobs;
 mod targets;
 
-use super::carry::{Carried, Pace, carry};
+use super::carry::{Carried, ClientPace, carry};
 use super::qemu::{Ending, Qemu, Started, printed};
 use super::scratch::Guard;
 use super::{Trouble, trouble};
@@ -51,7 +51,7 @@ pub enum Verdict {
     Allowed(&'static str),
     /// They differ.
     Differs {
-        /// The program.
+        /// What was carried out, to be saved and made small.
         plan: Plan,
         /// In what.
         differences: Vec<Differs>,
@@ -65,10 +65,10 @@ pub struct Program {
     pub name: String,
     /// Where it came from, if it was drawn.
     pub seed: Option<u64>,
-    /// The program.
+    /// Its images, arguments and steps.
     pub plan: Plan,
     /// When its client sends.
-    pub pace: Pace,
+    pub pace: ClientPace,
 }
 
 /// How many schedules are tried where images differ and the trace does not.
@@ -133,7 +133,7 @@ impl Bench {
     ///
     /// # Errors
     /// If QEMU cannot be run.
-    pub fn one(&self, plan: &Plan, pace: Pace) -> Result<Judged, Trouble> {
+    pub fn one(&self, plan: &Plan, pace: ClientPace) -> Result<Judged, Trouble> {
         let (real_dir, our_dir) = (self.dir.join("qemu"), self.dir.join("model"));
         fresh(&real_dir)?;
         fresh(&our_dir)?;
@@ -142,7 +142,7 @@ impl Bench {
         let verdict = self.compared(plan, &real, &real_dir, &our_dir)?;
         let broken = match (contract::broken(&real), &verdict) {
             // A racing client does not know what was in flight when the backup began.
-            (None, Verdict::Differs { .. }) if pace == Pace::Calm => {
+            (None, Verdict::Differs { .. }) if pace == ClientPace::Calm => {
                 self.wrong_target(plan, &real, &real_dir, &our_dir)?
             }
             (broken, _) => broken,
@@ -354,8 +354,8 @@ fn caught<T>(run: impl FnOnce() -> T) -> Result<T, Differs> {
 
 /// The pace at which programs of a kind are carried out.
 #[must_use]
-pub fn pace(kind: ProgramKind, seed: u64) -> Pace {
-    if kind == ProgramKind::Racing { Pace::Racing { seed, gap: 2_000 } } else { Pace::Calm }
+pub fn pace(kind: ProgramKind, seed: u64) -> ClientPace {
+    if kind == ProgramKind::Racing { ClientPace::Racing { seed, gap: 2_000 } } else { ClientPace::Calm }
 }
 
 /// A program as text, for people.

@@ -1,6 +1,6 @@
 //! Making a program that differs smaller, on both sides.
 
-use super::super::carry::Pace;
+use super::super::carry::ClientPace;
 use super::{Bench, Judged, Verdict};
 use crate::invariant::Invariant;
 use crate::scenario::plan::Plan;
@@ -11,7 +11,7 @@ const RUNS: u32 = 120;
 /// Takes away steps, files and arguments while the program still differs in the same thing, and QEMU breaks the same contract, if it
 /// breaks one. What does not differ stays as it is.
 #[must_use]
-pub fn shrink(bench: &Bench, judged: Judged, pace: Pace) -> Judged {
+pub fn shrink(bench: &Bench, judged: Judged, pace: ClientPace) -> Judged {
     let mut shrinking = Shrinking { bench, pace, kind: kind(&judged), runs: 0, best: judged };
     // What one part no longer needs, another one can go without.
     let size = |s: &Shrinking<'_>| s.plan().map(|plan| Part::ALL.map(|part| part.len(plan)));
@@ -37,7 +37,7 @@ fn kind(judged: &Judged) -> FirstDifference {
 
 struct Shrinking<'a> {
     bench: &'a Bench,
-    pace: Pace,
+    pace: ClientPace,
     kind: FirstDifference,
     runs: u32,
     /// The smallest of that kind.

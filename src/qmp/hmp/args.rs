@@ -3,7 +3,7 @@
 use super::{Refusal, is_space, lossy, skip_space, word};
 use crate::block::cvtnum::strtosz;
 
-/// A value.
+/// As the type in `args_type` has it: a flag that was given, a string, a number.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Value {
     On,
@@ -16,7 +16,7 @@ enum Value {
 pub struct HmpArgs(Vec<(&'static str, Value)>);
 
 impl HmpArgs {
-    /// A text.
+    /// `qdict_get_try_str`
     #[must_use]
     pub fn text(&self, key: &str) -> Option<&str> {
         match self.get(key)? {
@@ -25,7 +25,7 @@ impl HmpArgs {
         }
     }
 
-    /// A number.
+    /// `qdict_get_try_int`
     #[must_use]
     pub fn int(&self, key: &str) -> Option<i64> {
         match self.get(key)? {

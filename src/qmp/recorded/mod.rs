@@ -149,7 +149,7 @@ pub const ANSWERED: [&str; 27] = [
 
 /// Which properties of a type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Of {
+pub enum PropertiesOf {
     /// Those a device can be made with, as `device-list-properties` lists them.
     Device,
     /// All, as `qom-list-properties` lists them.
@@ -158,8 +158,8 @@ pub enum Of {
 
 /// The properties of a type; `None` if it has none of this sort.
 #[must_use]
-pub fn properties(of: Of, type_name: &str) -> Option<Vec<Json>> {
-    let letter = if of == Of::Device { 'd' } else { 'q' };
+pub fn properties(of: PropertiesOf, type_name: &str) -> Option<Vec<Json>> {
+    let letter = if of == PropertiesOf::Device { 'd' } else { 'q' };
     let text = PROPERTIES.text();
     let numbers = find(&text, &format!("{letter} {type_name}"))?;
     let lines: Vec<&str> = text.lines().collect();

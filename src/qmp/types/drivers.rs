@@ -221,7 +221,7 @@ members! {
         event: BlkdebugEvent,
         /// State it applies in, 0 for any; default any.
         state: Option<i64>,
-        /// The state afterwards.
+        /// `BlkdebugSetStateOptions.new_state`: what later rules see.
         new_state as "new_state": i64,
     }
 }

@@ -32,7 +32,7 @@ enums! {
 pub enum SocketAddress {
     /// A socket in the file system, or with `abstract` in a name space of its own.
     Unix {
-        /// Its path.
+        /// `UnixSocketAddress.path`
         path: Arc<str>,
         /// `abstract`
         is_abstract: bool,

@@ -98,7 +98,7 @@ impl ObjectOptions {
 /// `block_set_io_throttle` (`BlockIOThrottle`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BlockIoThrottle {
-    /// The device.
+    /// `blk_by_name`: the name of the backend, as `-drive id=` gives it.
     pub device: Option<Arc<str>>,
     /// The device, by qdev id.
     pub id: Option<Arc<str>>,

@@ -17,7 +17,7 @@ use std::sync::Arc;
 const MAX_LENGTH: u64 = (i32::MAX as u64) & !511;
 
 form! {
-    /// A backing file.
+    /// What `qemu-img create -b FILE -F FORMAT` takes.
     BackingFile: Backing = "backing" (Backing { file, format });
     file: req Text, "its name";
     format: req Format, "its format";
@@ -199,7 +199,7 @@ fn content_within_the_file(of: &FileOp, node: &Node) -> Read {
 }
 
 form! {
-    /// A text file.
+    /// For configuration files and the like, which QEMU reads.
     TextFile: FileOp = "text" (FileOp::Text { file, content });
     file: req NewFile, "the file";
     content: req Text, "all it holds";

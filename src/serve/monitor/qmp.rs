@@ -44,7 +44,7 @@ impl Qmp {
         self.queue.len() < if oob { QUEUE } else { 1 }
     }
 
-    /// The oldest request.
+    /// `monitor_qmp_requests_pop_any_with_lock`
     pub(in crate::serve) fn take(&mut self) -> Option<Parsed> {
         self.queue.pop_front()
     }

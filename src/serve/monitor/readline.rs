@@ -2,7 +2,7 @@
 //!
 //! QEMU echoes each change by going back to the start of the line, printing it anew and clearing what stood behind.
 
-/// The longest line.
+/// In bytes (`READLINE_CMD_BUF_SIZE`).
 const MAX: usize = 4095;
 /// The history: lines that can be recalled.
 const HISTORY: usize = 64;

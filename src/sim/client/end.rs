@@ -2,7 +2,7 @@
 
 use super::{Client, StepState};
 use crate::base::time::Instant;
-use crate::invariant::{Broken, Page};
+use crate::invariant::{Broken, FindingPage};
 use crate::scenario::nbd::NbdAction;
 use crate::scenario::plan::{PlannedFile, StepKind};
 use crate::sim::outcome::{Outcome, StepAt};
@@ -91,7 +91,7 @@ impl Client {
             invariant: invariant.name(),
             subject: subject.into(),
             reason: reason.into(),
-            page: page.and_then(Page::find),
+            page: page.and_then(FindingPage::find),
             step,
             time,
         }

@@ -19,7 +19,7 @@ use crate::base::{Json, Kept};
 use crate::choice::{ChoicePoint, Choose, MODES};
 use crate::qmp::json::{Parsed, Parser};
 use crate::scenario::plan::{EventPattern, Plan, PlannedStep, StepKind};
-use crate::trace::{Level, Note, RecordKind};
+use crate::trace::{Level, RecordKind, ScenarioNote};
 use crate::world::World;
 use crate::world::out::{Event, Output};
 use std::collections::VecDeque;
@@ -441,7 +441,7 @@ impl Client {
 /// What the client does next comes of what it has just read.
 fn note(world: &mut World, what: &'static str, text: Arc<str>) {
     world.trace.set_cause(None);
-    world.trace.emit(Level::Job, world.now, || RecordKind::Note(Note { what, text }));
+    world.trace.emit(Level::Job, world.now, || RecordKind::Note(ScenarioNote { what, text }));
 }
 
 fn is_mark(kind: &StepKind, name: &str) -> bool {

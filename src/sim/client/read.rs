@@ -6,7 +6,7 @@ use crate::scenario::pattern;
 use crate::scenario::plan::{EventPattern, Expect, Fails, PlannedStep, StepKind};
 use crate::sim::look;
 use crate::trace::compare::same_text;
-use crate::trace::{Later, Level, RecordKind};
+use crate::trace::{LaterWork, Level, RecordKind};
 use crate::world::World;
 use crate::world::out::{Event, Output};
 
@@ -181,7 +181,7 @@ pub fn note_read(world: &mut World, output: &Output) {
             was_read(world);
         }
         Output::Reply { reply, .. } => {
-            world.trace.set_cause(world.trace.kept_cause(Later::Command));
+            world.trace.set_cause(world.trace.kept_cause(LaterWork::Command));
             world.trace.emit(Level::Client, world.now, || RecordKind::Reply(reply.clone()));
             was_read(world);
         }
@@ -193,7 +193,7 @@ pub fn note_read(world: &mut World, output: &Output) {
 
 pub(super) fn was_read(world: &mut World) {
     world.trace.set_cause(world.trace.newest());
-    world.trace.keep_cause(Later::Read);
+    world.trace.keep_cause(LaterWork::Read);
 }
 
 pub(super) fn shown(json: &Json) -> String {

@@ -2,12 +2,12 @@
 
 use super::{Act, Client, PATIENCE, StepState};
 use crate::base::{Json, Kept};
-use crate::choice::{ChoicePoint, Choose, Subject, Who};
+use crate::choice::{Addressee, ChoicePoint, Choose, Subject};
 use crate::qmp::json::{Parsed, Parser};
 use crate::scenario::nbd::NbdAction;
 use crate::scenario::plan::StepKind;
 use crate::sim::outcome::Outcome;
-use crate::trace::{Later, Level, RecordKind};
+use crate::trace::{LaterWork, Level, RecordKind};
 use crate::world::World;
 
 impl Client {
@@ -76,7 +76,7 @@ impl Client {
             return Err(Act::Done(Outcome::Failed { at: self.at(), reason }));
         }
         let step = u32::try_from(self.step).unwrap_or(u32::MAX);
-        let about = &mut |_| Who::Step(step);
+        let about = &mut |_| Addressee::Step(step);
         let forced = std::mem::take(&mut self.forced);
         let mut soon = false;
         if !forced && !self.at_rest(world) {
@@ -120,7 +120,7 @@ impl Client {
             _ => Subject { task: Subject::CLIENT, left },
         };
         let step = u32::try_from(self.step).unwrap_or(u32::MAX);
-        choose.choose_of(ChoicePoint::ClientSend, among, &of, &mut |_| Who::Step(step))
+        choose.choose_of(ChoicePoint::ClientSend, among, &of, &mut |_| Addressee::Step(step))
     }
 
     /// Whether the process is at rest, or the client's patience at its end.
@@ -167,6 +167,6 @@ impl Client {
 
 /// What the trace says when a client sends a command.
 pub fn note_sent(world: &mut World, command: &Json) {
-    world.trace.set_cause(world.trace.kept_cause(Later::Read));
+    world.trace.set_cause(world.trace.kept_cause(LaterWork::Read));
     world.trace.emit(Level::Client, world.now, || RecordKind::Command(command.clone()));
 }

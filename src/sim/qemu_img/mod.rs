@@ -9,7 +9,7 @@ mod tool;
 use crate::base::Json;
 use crate::base::errno::Errno;
 use crate::block::cvtnum::strtosz;
-use crate::block::qcow2::Op;
+use crate::block::qcow2::Qcow2Call;
 use crate::host::{Format, HostError, Image};
 use crate::world::World;
 use command_line::{Line, Opt, read};
@@ -19,7 +19,7 @@ use tool::Tool;
 /// What qemu-img printed, and how it ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ran {
-    /// The exit status.
+    /// 0 or 1; `compare` and `check` have more.
     pub status: u64,
     /// On standard output.
     pub out: String,
@@ -204,7 +204,7 @@ fn commit(world: &mut World, words: &[Arc<str>], ran: &mut Ran) -> Done {
     if !line.has("d") && line.value("b").is_none() {
         // `blk_make_empty`
         let emptied = Image::open(&mut world.files, file, Some(format), true).and_then(|mut image| {
-            let emptied = image.drive(&mut world.files, Op::make_empty());
+            let emptied = image.drive(&mut world.files, Qcow2Call::make_empty());
             image.close(&mut world.files);
             emptied.map_err(|fault| HostError { path: file.clone(), fault })
         });

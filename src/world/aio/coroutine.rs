@@ -3,7 +3,7 @@
 use super::queue::{Bh, Ctx};
 use super::step::Cond;
 use crate::choice::Subject;
-use crate::trace::Later;
+use crate::trace::LaterWork;
 use crate::world::World;
 use crate::world::arena::{CellId, CoId, JobId, ReqId};
 use crate::world::frame::{Flow, Frame};
@@ -85,7 +85,7 @@ impl World {
         let coroutine = &mut self.cos[co];
         assert!(!coroutine.scheduled, "{co:?} was already scheduled");
         coroutine.scheduled = true;
-        self.trace.keep_cause(Later::Co(co.0));
+        self.trace.keep_cause(LaterWork::Co(co.0));
         let queue = match ctx {
             Ctx::Main => &mut self.aio.main,
             Ctx::Iohandler => &mut self.aio.iohandler,
@@ -102,7 +102,7 @@ impl World {
             self.aio_co_schedule(Ctx::Iohandler, co);
         } else if self.aio.current.is_some() {
             self.aio.wakeups.push(co);
-            self.trace.keep_cause(Later::Co(co.0));
+            self.trace.keep_cause(LaterWork::Co(co.0));
         } else {
             self.co_enter(co, Ctx::Main);
         }
@@ -143,7 +143,7 @@ impl World {
         coroutine.ctx = ctx;
         coroutine.wait = None;
         let before = self.trace.cause();
-        self.trace.take_cause(Later::Co(to.0));
+        self.trace.take_cause(LaterWork::Co(to.0));
         let frames = std::mem::take(&mut coroutine.frames);
         let reg = std::mem::take(&mut coroutine.reg);
         let caller = self.aio.current.replace(to);

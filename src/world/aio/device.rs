@@ -3,7 +3,7 @@
 use super::coroutine::Wait;
 use crate::base::time::{Instant, Rebase, Shift, timeless};
 use crate::block::content::Data;
-use crate::trace::{Later, Level, RecordKind, RequestPhase};
+use crate::trace::{LaterWork, Level, RecordKind, RequestPhase};
 use crate::world::World;
 use crate::world::arena::{CoId, NodeId, ReqId};
 use crate::world::frame::Flow;
@@ -87,7 +87,7 @@ impl World {
             DeviceRequest { id, node, op, offset, bytes, sent: self.now, due: None, co, worked: None, passed: 0 };
         if self.trace.wants(Level::Io) {
             self.trace_device(&request, RequestPhase::Submit);
-            self.trace.keep_cause(Later::Device(id.0));
+            self.trace.keep_cause(LaterWork::Device(id.0));
         }
         self.aio.in_flight.push(request);
         Flow::Yield(Wait::Device(id))

@@ -17,7 +17,7 @@ pub mod timer;
 use crate::base::Spare;
 use crate::base::time::Instant;
 use crate::choice::{ChoicePoint, Choose};
-use crate::trace::Later;
+use crate::trace::LaterWork;
 use crate::world::World;
 use crate::world::arena::CoId;
 use crate::world::frame::Frame;
@@ -54,7 +54,7 @@ pub struct Aio {
     pub has_writer: bool,
     /// `co_queue_wakeup` of the running coroutine, above those of its callers; nobody's between steps.
     wakeups: Vec<CoId>,
-    /// The running coroutine.
+    /// `qemu_coroutine_self()`; `None` outside of coroutines.
     pub current: Option<CoId>,
     /// Orders are open and times are not: any request in flight may be done next, and only timers move the clock.
     pub order: bool,
@@ -113,12 +113,12 @@ impl World {
                         "who looks whether to poll on calls nothing on the main stack"
                     );
                     if holds {
-                        self.trace.keep_cause(Later::Poll(below as u32));
+                        self.trace.keep_cause(LaterWork::Poll(below as u32));
                         return if self.aio_poll(choose) { Stepped::Ran } else { Stepped::Hang };
                     }
                     self.pop();
                     self.leave(Val::None);
-                    self.trace.take_cause(Later::Poll(below as u32));
+                    self.trace.take_cause(LaterWork::Poll(below as u32));
                     continue;
                 }
                 Frame::More | Frame::MoreHere | Frame::MoreBetween => {

@@ -1,7 +1,7 @@
 //! Bottom halves, and the contexts that they run in (`util/async.c`).
 
 use crate::base::time::{Rebase, Shift, timeless};
-use crate::trace::Later;
+use crate::trace::LaterWork;
 use crate::world::World;
 use crate::world::arena::{CoId, ConnId, ExportId, JobId, NodeId};
 use crate::world::frame::{Flow, Frame};
@@ -60,13 +60,13 @@ impl Bh {
     }
 
     /// Under what its cause is kept; [`Bh::CoSchedule`] has none, the coroutines that it enters have theirs.
-    pub(in crate::world) fn work(&self) -> Option<Later> {
+    pub(in crate::world) fn work(&self) -> Option<LaterWork> {
         match self {
             Bh::CoSchedule | Bh::BlkExpDelete(_) | Bh::NbdAccept | Bh::NbdWakeRead(_) | Bh::NbdReplies(_) => None,
-            Bh::JobExit(job) => Some(Later::JobExit(job.0)),
-            Bh::BdrvUnref(bs) => Some(Later::Unref(bs.0)),
-            Bh::CoDrain { co, .. } | Bh::CoCall(co, _) => Some(Later::CoBh(co.0)),
-            Bh::QmpDispatch | Bh::QmpPop | Bh::QmpReply => Some(Later::Command),
+            Bh::JobExit(job) => Some(LaterWork::JobExit(job.0)),
+            Bh::BdrvUnref(bs) => Some(LaterWork::Unref(bs.0)),
+            Bh::CoDrain { co, .. } | Bh::CoCall(co, _) => Some(LaterWork::CoBh(co.0)),
+            Bh::QmpDispatch | Bh::QmpPop | Bh::QmpReply => Some(LaterWork::Command),
         }
     }
 }

@@ -3,13 +3,13 @@
 use super::device::{DeviceOp, DeviceRequest};
 use super::latency::CHUNK;
 use super::timer::{Timer, TimerKind};
-use crate::choice::{Subject, Who};
+use crate::choice::{Addressee, Subject};
 use crate::world::World;
 use crate::world::arena::{JobId, ReqId};
 
 impl World {
     /// A request in flight.
-    pub(super) fn request_who(&self, request: &DeviceRequest) -> Who {
+    pub(super) fn request_who(&self, request: &DeviceRequest) -> Addressee {
         let op = match request.op {
             DeviceOp::Read => "read",
             DeviceOp::Write(_) => "write",
@@ -24,33 +24,33 @@ impl World {
         let file = node.map(|node| node.file_driver().map_or(&node.node_name, |file| &file.path).clone());
         // What a null device is told has no place.
         let offset = if matches!(request.op, DeviceOp::Nothing | DeviceOp::Flush) { 0 } else { request.offset };
-        Who::Request { op, file: file.unwrap_or_default(), offset }
+        Addressee::Request { op, file: file.unwrap_or_default(), offset }
     }
 
     /// The request that is due as the one of this number, from 0.
-    pub(super) fn alternative_who(&self, number: usize) -> Who {
-        self.by_due().get(number).map_or(Who::Nobody, |id| self.who_of(*id))
+    pub(super) fn alternative_who(&self, number: usize) -> Addressee {
+        self.by_due().get(number).map_or(Addressee::Nobody, |id| self.who_of(*id))
     }
 
     /// The request in flight of that id.
-    pub(super) fn who_of(&self, id: ReqId) -> Who {
+    pub(super) fn who_of(&self, id: ReqId) -> Addressee {
         let request = self.aio.in_flight.iter().find(|r| r.id == id);
-        request.map_or(Who::Nobody, |request| self.request_who(request))
+        request.map_or(Addressee::Nobody, |request| self.request_who(request))
     }
 
     /// What a timer is for.
-    pub(super) fn timer_who(&self, timer: Option<&Timer>) -> Who {
+    pub(super) fn timer_who(&self, timer: Option<&Timer>) -> Addressee {
         match timer.map(|timer| timer.kind) {
             Some(TimerKind::JobSleep(job)) => {
-                Who::Timer(self.jobs.get(job).map_or_else(|| "".into(), |job| job.id.clone()))
+                Addressee::Timer(self.jobs.get(job).map_or_else(|| "".into(), |job| job.id.clone()))
             }
-            Some(TimerKind::CoSleep(_)) => Who::Timer("coroutine".into()),
-            Some(TimerKind::Throttle(..)) => Who::Timer("throttle group".into()),
-            Some(TimerKind::NbdHandshake(_)) => Who::Timer("NBD handshake".into()),
-            Some(TimerKind::NbdOpen(_)) => Who::Timer("open-timeout".into()),
-            Some(TimerKind::NbdDelay(_)) => Who::Timer("reconnect-delay".into()),
-            Some(TimerKind::NbdRetry(_)) => Who::Timer("NBD connection".into()),
-            None => Who::Nobody,
+            Some(TimerKind::CoSleep(_)) => Addressee::Timer("coroutine".into()),
+            Some(TimerKind::Throttle(..)) => Addressee::Timer("throttle group".into()),
+            Some(TimerKind::NbdHandshake(_)) => Addressee::Timer("NBD handshake".into()),
+            Some(TimerKind::NbdOpen(_)) => Addressee::Timer("open-timeout".into()),
+            Some(TimerKind::NbdDelay(_)) => Addressee::Timer("reconnect-delay".into()),
+            Some(TimerKind::NbdRetry(_)) => Addressee::Timer("NBD connection".into()),
+            None => Addressee::Nobody,
         }
     }
 

@@ -3,7 +3,7 @@
 use super::LAST;
 use super::device::DeviceRequest;
 use crate::base::time::{Instant, Span};
-use crate::trace::Later;
+use crate::trace::LaterWork;
 use crate::world::World;
 use crate::world::arena::{CoId, ConnId, JobId, NodeId};
 
@@ -52,9 +52,9 @@ impl World {
     pub(in crate::world) fn timer_set(&mut self, deadline: Instant, kind: TimerKind) {
         self.timer_del(kind);
         match kind {
-            TimerKind::JobSleep(job) => self.trace.keep_cause(Later::JobSleep(job.0)),
-            TimerKind::CoSleep(co) => self.trace.keep_cause(Later::CoSleep(co.0)),
-            TimerKind::Throttle(who, write) => self.trace.keep_cause(Later::Throttle(who.number(), write)),
+            TimerKind::JobSleep(job) => self.trace.keep_cause(LaterWork::JobSleep(job.0)),
+            TimerKind::CoSleep(co) => self.trace.keep_cause(LaterWork::CoSleep(co.0)),
+            TimerKind::Throttle(who, write) => self.trace.keep_cause(LaterWork::Throttle(who.number(), write)),
             // What it ends is told of by who notices it.
             TimerKind::NbdHandshake(_) | TimerKind::NbdOpen(_) | TimerKind::NbdDelay(_) | TimerKind::NbdRetry(_) => {}
         }

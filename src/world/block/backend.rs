@@ -57,7 +57,7 @@ pub struct Backend {
     pub removable: bool,
     /// The device has a tray.
     pub tray: bool,
-    /// It is open.
+    /// `tray_open`: the guest sees no medium.
     pub tray_open: bool,
     /// The device says how its last request failed (`blk_iostatus_enable`).
     pub iostatus_enabled: bool,
@@ -168,7 +168,7 @@ pub enum BlkRequest {
         data: Option<Data>,
         /// Length.
         bytes: u64,
-        /// Flags.
+        /// `BDRV_REQ_*`
         flags: IoFlags,
     },
     /// `blk_co_pdiscard`

@@ -1,7 +1,7 @@
 //! The name of the backing file in an image (`block.c:bdrv_change_backing_file`).
 
 use crate::base::Errno;
-use crate::block::qcow2::{Op, backing_format};
+use crate::block::qcow2::{Qcow2Call, backing_format};
 use crate::world::World;
 use crate::world::arena::NodeId;
 use crate::world::block::driver::qcow2::Qcow2Frame;
@@ -44,7 +44,7 @@ impl World {
         if file.as_ref().is_some_and(|file| file.len() > MAX_BACKING_FILE) {
             return self.ret(Val::err(Errno::EINVAL));
         }
-        let op = Box::new(Op::change_backing_file(file.as_deref(), format.as_deref()));
+        let op = Box::new(Qcow2Call::change_backing_file(file.as_deref(), format.as_deref()));
         // What is noted of the image changes even where the header can't be written (`qcow2_co_change_backing_file`).
         let n = &mut self.graph.nodes[node];
         n.auto_backing_file = file.clone().unwrap_or_default();

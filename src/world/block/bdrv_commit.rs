@@ -9,7 +9,7 @@ use super::open::reopen::Reopen;
 use super::perms::perm;
 use crate::base::Json;
 use crate::base::errno::{Errno, Ret};
-use crate::block::qcow2::Op;
+use crate::block::qcow2::Qcow2Call;
 use crate::qmp::hmp::{error_reply, report_reply};
 use crate::version::changes::Change;
 use crate::world::World;
@@ -60,7 +60,7 @@ pub enum CommitStage {
     SrcAttached,
     /// The graph is locked: the filter gets its node, or the image its filter, or its backing file again.
     SetBacking(NodeId, NodeId),
-    /// The filter is in place.
+    /// `commit_top_bs` stands between the image and its backing file.
     FilterInPlace,
     /// The backing file has its backend.
     BackingAttached,
@@ -303,7 +303,9 @@ impl World {
             return self.ret(Val::err(Errno::ENOTSUP));
         }
         self.leave(Val::None);
-        self.seq([Frame::RunCo(Box::new(Qcow2Frame::Qcow2Op { node: bs, op: Box::new(Op::make_empty()) }.into()))])
+        self.seq([Frame::RunCo(Box::new(
+            Qcow2Frame::Qcow2Op { node: bs, op: Box::new(Qcow2Call::make_empty()) }.into(),
+        ))])
     }
 
     fn commit_piece_known(&mut self, mut c: Box<BdrvCommit>) -> Flow {

@@ -251,9 +251,9 @@ pub struct Graph {
     pub drain_all_count: u32,
     /// Nodes; `all_bdrv_states` is their order of creation.
     pub nodes: Arena<NodeId, Node>,
-    /// Edges.
+    /// `BdrvChild`, those of nodes, backends and jobs alike.
     pub children: Arena<ChildId, Child>,
-    /// Backends.
+    /// `block_backends`: all, those of exports and jobs too, which have no name.
     pub backends: Arena<BackendId, Backend>,
     /// `graph_bdrv_states`: named nodes, oldest first.
     pub named: Vec<NodeId>,

@@ -3,7 +3,7 @@
 use crate::base::Json;
 use crate::base::errno::Errno;
 use crate::bitmap::{BitmapId, CheckFlags, HBitmap, check_granularity, check_name_given, default_granularity};
-use crate::block::qcow2::Op;
+use crate::block::qcow2::Qcow2Call;
 use crate::qmp::error::QmpError;
 use crate::qmp::types::{BitmapAdd, BitmapMerge, BitmapRef, BitmapSource};
 use crate::world::World;
@@ -144,7 +144,7 @@ impl World {
         if self.qcow2_ref(bs).is_none() {
             return self.ret(Val::Done(Ok(())));
         }
-        let op = Box::new(Op::remove_bitmap(name));
+        let op = Box::new(Qcow2Call::remove_bitmap(name));
         self.leave(Val::None);
         self.seq([
             Frame::RunCo(Box::new(Qcow2Frame::Qcow2Op { node: bs, op }.into())),

@@ -3,7 +3,7 @@
 use super::transaction::ActionState;
 use crate::qmp::error::QmpError;
 use crate::qmp::types::{BlockdevSnapshotSync, NewImageMode, TransactionAction};
-use crate::quirk::Known;
+use crate::quirk::KnownCause;
 use crate::world::World;
 use crate::world::arena::{NodeId, TranId};
 use crate::world::block::create::{ImgCreateFrame, NewImage};
@@ -305,7 +305,7 @@ impl World {
         for job in self.jobs.list.clone() {
             let nodes = &self.jobs[job].nodes;
             if nodes.iter().any(|edge| self.stands_on(self.graph.bs(*edge), overlay)) {
-                self.see_excuse(job, Known::Page("aborted-snapshot-below-a-backup"), None);
+                self.see_excuse(job, KnownCause::Page("aborted-snapshot-below-a-backup"), None);
             }
         }
     }

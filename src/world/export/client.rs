@@ -3,7 +3,7 @@
 use super::ExportFrame;
 use super::trip::TripFrame;
 use crate::base::time::Span;
-use crate::nbd::{Handshake, Mode, Step};
+use crate::nbd::{Handshake, HandshakeStep, NbdMode};
 use crate::world::World;
 use crate::world::aio::coroutine::Wait;
 use crate::world::aio::queue::{Bh, Ctx};
@@ -65,7 +65,7 @@ pub struct NbdClient {
 impl NbdClient {
     /// What was agreed on about replies.
     #[must_use]
-    pub fn mode(&self) -> Mode {
+    pub fn mode(&self) -> NbdMode {
         self.handshake.mode
     }
 
@@ -169,14 +169,14 @@ impl World {
                 client.output.extend(out);
             }
             match step {
-                Step::Went(n) => drop(client.input.drain(..n)),
-                Step::More if client.at_eof() => {
+                HandshakeStep::Went(n) => drop(client.input.drain(..n)),
+                HandshakeStep::More if client.at_eof() => {
                     let text = client.handshake.cut_off(client.input.make_contiguous());
                     return self.negotiation_fails(conn, text);
                 }
-                Step::More => return self.wait_to_read(conn, ClientFrame::NbdNegotiate(conn).into()),
-                Step::Ends(text) => return self.negotiation_fails(conn, text),
-                Step::Chosen(n, export) => {
+                HandshakeStep::More => return self.wait_to_read(conn, ClientFrame::NbdNegotiate(conn).into()),
+                HandshakeStep::Ends(text) => return self.negotiation_fails(conn, text),
+                HandshakeStep::Chosen(n, export) => {
                     client.input.drain(..n);
                     let export = ExportId(offers[export].id);
                     client.export = Some(export);

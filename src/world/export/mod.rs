@@ -26,7 +26,7 @@ use crate::world::frame::{Flow, Frame};
 use crate::world::value::Val;
 use client::ClientFrame;
 use client::NbdClient;
-use server::{Host, NbdServer, ServerFrame};
+use server::{NbdServer, ServerFrame, SocketHost};
 use status::StatusFrame;
 use std::sync::Arc;
 use trip::TripFrame;
@@ -47,7 +47,7 @@ pub struct Exports {
     /// Those for whose bytes a coroutine waits, the one that has waited longest first: where several can be read at once, it is found first.
     pub readers: Vec<ConnId>,
     /// The sockets of the host.
-    pub host: Host,
+    pub host: SocketHost,
 }
 
 impl Default for Exports {
@@ -59,7 +59,7 @@ impl Default for Exports {
             server: None,
             clients: Arena::unique(),
             readers: Vec::new(),
-            host: Host::default(),
+            host: SocketHost::default(),
         }
     }
 }
@@ -69,7 +69,7 @@ impl Default for Exports {
 pub struct ExportedBitmap {
     /// The node that has it; it need not be the one that is exported.
     pub node: NodeId,
-    /// The bitmap.
+    /// `BdrvDirtyBitmap`, busy while it is exported.
     pub id: BitmapId,
     /// Clients ask for `qemu:dirty-bitmap:` and this.
     pub name: Arc<str>,
@@ -80,7 +80,7 @@ pub struct ExportedBitmap {
 pub struct BlockExport {
     /// Its name among exports.
     pub id: Arc<str>,
-    /// Its backend.
+    /// `BlockExport.blk`, by which requests of clients reach the node.
     pub blk: BackendId,
     /// References: the user's, and one of each client.
     pub refcount: u32,

@@ -2,7 +2,7 @@
 
 use super::trip::{Trip, TripFrame};
 use crate::base::errno::{Errno, Ret};
-use crate::nbd::{Mode, chunk_done, chunk_hole, chunk_read, cmd_flag, simple};
+use crate::nbd::{NbdMode, chunk_done, chunk_hole, chunk_read, cmd_flag, simple};
 use crate::world::World;
 use crate::world::block::backend::{BackendFrame, BlkRequest};
 use crate::world::block::graph_lock::GraphLockFrame;
@@ -64,7 +64,7 @@ impl World {
     fn nbd_read(&mut self, trip: Box<Trip>) -> Flow {
         let request = trip.request;
         let mode = self.exports.clients[trip.conn].mode();
-        if mode >= Mode::Structured && request.flags & cmd_flag::DF == 0 && request.len > 0 {
+        if mode >= NbdMode::Structured && request.flags & cmd_flag::DF == 0 && request.len > 0 {
             return self.nbd_sparse_next(trip, 0);
         }
         let read = Box::new(BlkRequest::Read { offset: request.from, bytes: request.len });
@@ -81,7 +81,7 @@ impl World {
         let request = &trip.request;
         let mode = self.exports.clients[trip.conn].mode();
         let bytes = match mode {
-            Mode::ExportName | Mode::Simple => [simple(request, None), data].concat(),
+            NbdMode::ExportName | NbdMode::Simple => [simple(request, None), data].concat(),
             _ if request.len == 0 => chunk_done(mode, request),
             _ => chunk_read(mode, request, request.from, &data, true),
         };

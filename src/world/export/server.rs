@@ -50,12 +50,12 @@ impl NbdServer {
 
 /// What the sockets are: simulated ones that can always be made, or those of a real host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Host {
+pub struct SocketHost {
     /// There is a real host, which is asked to listen.
     real: bool,
     /// Negotiations there have no time limit.
     untimed: bool,
-    /// It is asked.
+    /// `nbd_server_start` has asked it to listen.
     asked: bool,
     /// What it answered.
     answer: Option<Result<(), Arc<str>>>,
@@ -71,7 +71,7 @@ pub enum ServerFrame {
     NbdServerBind(Box<NbdServerStart>),
     /// `nbd_server_free`
     NbdServerFree,
-    /// Its end.
+    /// The rest of it, when no connection is left.
     NbdServerFreed,
 }
 

@@ -36,7 +36,7 @@ pub struct Asking {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
 pub enum StatusFrame {
-    /// The next context.
+    /// `nbd_handle_request`: block status of one negotiated context after the other.
     StatusNext(Box<Asking>),
     /// One status came.
     StatusCame(Box<Asking>),

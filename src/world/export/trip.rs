@@ -5,7 +5,7 @@ use super::read::ReadFrame;
 use crate::base::errno::{Errno, Ret};
 use crate::block::content::Data;
 use crate::nbd::{
-    self, Contexts, Header, Limits, Mode, Payload, Request, chunk_done, chunk_error, cmd, cmd_flag, simple,
+    self, Contexts, Header, Limits, NbdMode, Payload, Request, chunk_done, chunk_error, cmd, cmd_flag, simple,
 };
 use crate::world::World;
 use crate::world::aio::coroutine::Wait;
@@ -18,7 +18,7 @@ use crate::world::value::Val;
 /// `NBDRequestData` with the request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Trip {
-    /// The client.
+    /// `NBDClient`: the connection that the reply goes to.
     pub conn: ConnId,
     /// What it asks.
     pub request: Request,
@@ -306,8 +306,8 @@ impl World {
     pub(super) fn nbd_send_generic_reply(&mut self, trip: Box<Trip>, ret: Ret, text: &str) -> Flow {
         let mode = self.exports.clients[trip.conn].mode();
         let bytes = match ret {
-            Err(errno) if mode >= Mode::Structured => chunk_error(mode, &trip.request, errno, text),
-            _ if mode == Mode::Extended => chunk_done(mode, &trip.request),
+            Err(errno) if mode >= NbdMode::Structured => chunk_error(mode, &trip.request, errno, text),
+            _ if mode == NbdMode::Extended => chunk_done(mode, &trip.request),
             _ => simple(&trip.request, ret.err()),
         };
         self.nbd_send_last(trip, bytes)

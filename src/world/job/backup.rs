@@ -501,7 +501,7 @@ impl World {
         let b = self.jobs[job].backup();
         let on_error = if is_read { b.on_source_error } else { b.on_target_error };
         self.jobs[job].backup_mut().bg_bcs_call = None;
-        self.trace.take_cause(crate::trace::Later::Call(call.0));
+        self.trace.take_cause(crate::trace::LaterWork::Call(call.0));
         match self.block_job_error_action(job, on_error, is_read, errno) {
             ErrorAction::Report => self.ret(Val::err(errno)),
             ErrorAction::Stop => self.seq([JobFrame::JobPausePoint(job).into(), BackupFrame::BackupLoop(job).into()]),

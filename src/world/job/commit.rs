@@ -6,7 +6,7 @@ use crate::base::errno::Errno;
 use crate::job::status::JobType;
 use crate::qmp::error::QmpError;
 use crate::qmp::types::OnError;
-use crate::quirk::{Known, Quirk};
+use crate::quirk::{KnownCause, Quirk};
 use crate::version::changes::Change;
 use crate::world::World;
 use crate::world::arena::{BackendId, JobId, NodeId};
@@ -368,7 +368,7 @@ impl World {
         let first = Frame::Commit(CommitFrame::Loop { job, offset: 0 });
         // What the image hid of a base that is longer shows when it is gone.
         if base_len > len {
-            self.see_excuse(job, Known::Page("commit-of-a-shorter-image"), Some((len, u64::MAX)));
+            self.see_excuse(job, KnownCause::Page("commit-of-a-shorter-image"), Some((len, u64::MAX)));
         }
         if base_len < len {
             return self.seq([BackendFrame::BlkTruncate { blk: base, size: len }.into(), Frame::if_ok([first])]);

@@ -42,7 +42,7 @@ use std::sync::Arc;
 /// `Job` and `BlockJob`
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Job {
-    /// Its ID.
+    /// `job->id`
     pub id: Arc<str>,
     /// `JobDriver.job_type`
     pub job_type: JobType,

@@ -4,7 +4,7 @@ use crate::base::errno::Errno;
 use crate::job::status::JobType;
 use crate::qmp::error::QmpError;
 use crate::qmp::types::{BlockStream, OnError};
-use crate::quirk::{Known, Quirk};
+use crate::quirk::{KnownCause, Quirk};
 use crate::version::changes::Change;
 use crate::world::World;
 use crate::world::arena::{BackendId, JobId, NodeId};
@@ -380,7 +380,7 @@ impl World {
         self.job_progress_set_remaining(job, len);
         // What the first image below hides of its backing files, as it is shorter, is not copied.
         if let Some(short) = below.filter(|below| *below < len) {
-            self.see_excuse(job, Known::Page("stream-past-a-shorter-image"), Some((short, u64::MAX)));
+            self.see_excuse(job, KnownCause::Page("stream-past-a-shorter-image"), Some((short, u64::MAX)));
         }
         let run = StreamRun { job, len, offset: 0, n: 0, error: None };
         self.seq([GraphLockFrame::Rdunlock.into(), StreamFrame::Loop(run).into()])

@@ -33,13 +33,13 @@ pub struct TestJobArgs {
     pub flags: JobFlags,
     /// The node that it reads.
     pub source: NodeId,
-    /// Pieces of it.
+    /// `PIECE` bytes each, read in turn.
     pub pieces: u64,
     /// What happens after an error.
     pub on_error: OnError,
     /// `prepare` fails.
     pub fails_to_prepare: bool,
-    /// Its group.
+    /// `job->txn`; `None`: one of its own.
     pub txn: Option<TxnId>,
 }
 

@@ -4,7 +4,7 @@ use super::block_job::IoStatus;
 use crate::base::errno::Errno;
 use crate::job::status::JobStatus;
 use crate::quirk::Quirk;
-use crate::trace::{Later, Level, RecordKind};
+use crate::trace::{LaterWork, Level, RecordKind};
 use crate::world::World;
 use crate::world::aio::step::Cond;
 use crate::world::arena::{JobId, TxnId};
@@ -77,7 +77,7 @@ impl World {
         }
         if j.ret == Some(Errno::ECANCELED) {
             // The job notices at the end of a request of its own, but what led to its abort is what cancelled it.
-            self.trace.take_cause(Later::JobCancel(job.0));
+            self.trace.take_cause(LaterWork::JobCancel(job.0));
         }
         let j = &mut self.jobs[job];
         if let Some(ret) = j.ret {
@@ -356,7 +356,7 @@ impl World {
         if force || !j.deferred_to_main_loop {
             j.cancelled = true;
             if force && !j.force_cancel {
-                self.trace.keep_cause(Later::JobCancel(job.0));
+                self.trace.keep_cause(LaterWork::JobCancel(job.0));
             }
             j.force_cancel |= force;
         }

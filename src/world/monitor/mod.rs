@@ -18,7 +18,7 @@ use crate::qmp::error::{ErrorClass, QmpError};
 use crate::qmp::json::Parsed;
 use crate::qmp::names::COROUTINE_COMMANDS;
 use crate::qmp::request::{Request, parse_request, reply};
-use crate::trace::Later;
+use crate::trace::LaterWork;
 use crate::world::World;
 use crate::world::aio::queue::{Bh, Ctx};
 use crate::world::frame::Flow;
@@ -133,7 +133,7 @@ impl World {
     /// What a client's bytes came to: a value, or what was wrong with them, which is the reply when its turn comes.
     pub fn submit_parsed(&mut self, client: u32, parsed: Parsed) {
         self.monitor.clients[client as usize].requests.push_back(parsed);
-        self.trace.keep_cause(Later::Command);
+        self.trace.keep_cause(LaterWork::Command);
         if !self.monitor.busy {
             self.monitor.busy = true;
             self.aio.iohandler.schedule(Bh::QmpPop);
@@ -146,7 +146,7 @@ impl World {
     pub fn submit_soon(&mut self, client: u32, request: Parsed) {
         assert!(self.monitor.looked && !self.monitor.busy, "the dispatcher has not just looked");
         self.monitor.clients[client as usize].requests.push_back(request);
-        self.trace.keep_cause(Later::Command);
+        self.trace.keep_cause(LaterWork::Command);
         (self.monitor.busy, self.monitor.looked) = (true, false);
         let _ = self.qmp_pop();
     }

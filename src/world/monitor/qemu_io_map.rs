@@ -10,7 +10,7 @@ use crate::world::value::BlockStatus;
 
 /// A walk through an image under way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Walk {
+pub struct MapWalk {
     node: NodeId,
     /// `map`, and not `alloc`.
     map: bool,
@@ -31,7 +31,7 @@ pub struct Walk {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
 pub enum QemuIoMapFrame {
-    QemuIoWalked(Box<Walk>),
+    QemuIoWalked(Box<MapWalk>),
 }
 
 impl QemuIoMapFrame {
@@ -50,16 +50,16 @@ impl World {
             return self.qemu_io_reports("Failed to query image length: No medium found");
         };
         let left = self.bdrv_getlength(node);
-        self.walk(Walk { node, map: true, start: 0, offset: 0, left, allocated: None, sum: 0, count: 0 })
+        self.walk(MapWalk { node, map: true, start: 0, offset: 0, left, allocated: None, sum: 0, count: 0 })
     }
 
     /// `alloc_f`
     pub(super) fn qemu_io_alloc(&mut self, blk: BackendId, offset: u64, count: u64) -> Flow {
         let Some(node) = self.graph.blk_bs(blk) else { return Flow::Go };
-        self.walk(Walk { node, map: false, start: offset, offset, left: count, allocated: None, sum: 0, count })
+        self.walk(MapWalk { node, map: false, start: offset, offset, left: count, allocated: None, sum: 0, count })
     }
 
-    fn walk(&mut self, walk: Walk) -> Flow {
+    fn walk(&mut self, walk: MapWalk) -> Flow {
         if walk.left == 0 {
             let line = match (walk.map, walk.allocated) {
                 (false, _) => text::alloc(walk.sum, walk.count, walk.start),
@@ -76,7 +76,7 @@ impl World {
     }
 
     /// The answer to [`World::walk`].
-    fn qemu_io_walked(&mut self, mut walk: Walk) -> Flow {
+    fn qemu_io_walked(&mut self, mut walk: MapWalk) -> Flow {
         let status: Ret<BlockStatus> = self.take();
         let (allocated, len) = match status.map(|status| (status.allocated, status.pnum)) {
             Ok(answer) => answer,

@@ -113,7 +113,7 @@ pub struct Object {
     pub properties: Json,
 }
 
-/// The machine.
+/// `current_machine`: what the command line made of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Machine {
     /// `-machine`, as it was given.

@@ -9,7 +9,7 @@ use crate::base::Json;
 use crate::qmp::error::{ErrorClass, QmpError};
 use crate::qmp::keyval::{parse_bool, parse_i64, parse_strosz};
 use crate::qmp::order::hash_order;
-use crate::qmp::recorded::{self, Expansion, Of, Row};
+use crate::qmp::recorded::{self, Expansion, PropertiesOf, Row};
 use crate::version::Version;
 use crate::world::World;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ pub(super) fn list_types(version: Version, implements: Option<&str>, with_abstra
 
 /// `qmp_device_list_properties`
 pub(super) fn device_properties(type_name: &str) -> Result<Json, QmpError> {
-    if let Some(all) = recorded::properties(Of::Device, type_name) {
+    if let Some(all) = recorded::properties(PropertiesOf::Device, type_name) {
         return Ok(Json::list(all));
     }
     if is_type(type_name) {
@@ -55,7 +55,7 @@ pub(super) fn device_properties(type_name: &str) -> Result<Json, QmpError> {
 
 /// `qmp_qom_list_properties`
 pub(super) fn object_properties(type_name: &str) -> Result<Json, QmpError> {
-    if let Some(all) = recorded::properties(Of::Object, type_name) {
+    if let Some(all) = recorded::properties(PropertiesOf::Object, type_name) {
         return Ok(Json::list(all));
     }
     if recorded::DEADLY_TYPES.contains(&type_name) {
@@ -393,7 +393,7 @@ fn within<'a>(device: &'a Device, below: &str) -> Option<QomObject<'a>> {
 
 /// The properties of a type, with the values that were given, or else QEMU's defaults.
 fn given_rows(type_name: &str, options: &Json) -> Vec<Row> {
-    let defaults = recorded::properties(Of::Device, type_name).unwrap_or_default();
+    let defaults = recorded::properties(PropertiesOf::Device, type_name).unwrap_or_default();
     let text = |info: &Json, key: &str| info.get(key).and_then(Json::as_str).unwrap_or_default().to_owned();
     let row = |info: &Json| {
         let (name, kind) = (text(info, "name"), text(info, "type"));
@@ -408,7 +408,7 @@ fn given_rows(type_name: &str, options: &Json) -> Vec<Row> {
         };
         (name.into(), kind.into(), value)
     };
-    recorded::properties(Of::Object, type_name).unwrap_or_default().iter().map(row).collect()
+    recorded::properties(PropertiesOf::Object, type_name).unwrap_or_default().iter().map(row).collect()
 }
 
 /// A value of the command line, where all are texts, as one of the type.

@@ -4,7 +4,7 @@
 use super::feed::Seen;
 use crate::host::Frozen;
 use crate::qmp::types::MirrorCopyMode;
-use crate::quirk::{Known, Quirk};
+use crate::quirk::{KnownCause, Quirk};
 use crate::world::World;
 use crate::world::arena::{JobId, NodeId};
 use crate::world::block::driver::Driver;
@@ -41,7 +41,7 @@ pub type Layer = (NodeId, Arc<str>, bool);
 pub struct ChainBegins {
     /// A mirror, commit or stream.
     pub job: JobId,
-    /// Its ID.
+    /// `job->id`
     pub id: Arc<str>,
     /// What it is.
     pub kind: ChainKind,
@@ -90,7 +90,7 @@ pub struct Excuse {
     /// The one that it is excused for.
     pub job: JobId,
     /// What in QEMU is to blame.
-    pub known: Known,
+    pub known: KnownCause,
     /// For which bytes it holds, from and to; for all that is said of the job.
     pub range: Option<(u64, u64)>,
 }
@@ -200,12 +200,12 @@ impl World {
     }
 
     /// What follows from a defect that QEMU 10.0.2 has is not held against the job.
-    pub(in crate::world) fn see_excuse(&mut self, job: JobId, known: impl Into<Known>, range: Option<(u64, u64)>) {
+    pub(in crate::world) fn see_excuse(&mut self, job: JobId, known: impl Into<KnownCause>, range: Option<(u64, u64)>) {
         let known = known.into();
         match known {
-            Known::Quirk(Quirk::MirrorStartupMissedWrite) => self.reach(CodePlace::MirrorMissesWrite),
-            Known::Quirk(_) => self.reach(CodePlace::FailedHalfDone),
-            Known::Page(_) => {}
+            KnownCause::Quirk(Quirk::MirrorStartupMissedWrite) => self.reach(CodePlace::MirrorMissesWrite),
+            KnownCause::Quirk(_) => self.reach(CodePlace::FailedHalfDone),
+            KnownCause::Page(_) => {}
         }
         self.see(|| Seen::Excuse(Excuse { job, known, range }));
     }
@@ -217,7 +217,7 @@ impl World {
         }
         for job in self.jobs.list.clone() {
             if self.jobs[job].nodes.iter().any(|child| self.stands_on(self.graph.children[*child].bs, filter)) {
-                self.see_excuse(job, Known::Page("reads-undone-below-a-stream"), None);
+                self.see_excuse(job, KnownCause::Page("reads-undone-below-a-stream"), None);
             }
         }
         self.see(|| Seen::ReadUndone);

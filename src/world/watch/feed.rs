@@ -26,7 +26,7 @@ pub enum Seen {
     JobStatus {
         /// Its place in the arena of jobs.
         job: JobId,
-        /// Its ID.
+        /// `job->id`
         id: Arc<str>,
         /// `JobDriver.job_type`
         kind: JobType,
@@ -41,7 +41,7 @@ pub enum Seen {
         id: Arc<str>,
         /// What was asked.
         verb: JobVerb,
-        /// Its status then.
+        /// `job->status` at that moment.
         status: JobStatus,
         /// Whether it was taken.
         taken: bool,
@@ -50,7 +50,7 @@ pub enum Seen {
     JobEnd {
         /// A block job; others send no such event.
         job: JobId,
-        /// Its ID.
+        /// `job->id`
         id: Arc<str>,
         /// It was CANCELLED.
         cancelled: bool,
@@ -80,21 +80,21 @@ pub enum Seen {
     Cleaned {
         /// It is freed later, when nobody refers to it.
         job: JobId,
-        /// Its ID.
+        /// `job->id`
         id: Arc<str>,
     },
     /// A job was freed.
     JobFreed {
         /// Its place in the arena is empty from now on.
         job: JobId,
-        /// Its ID.
+        /// `job->id`
         id: Arc<str>,
     },
     /// A job begins to copy something of its own accord.
     Copies {
-        /// Its ID.
+        /// `job->id`
         id: Arc<str>,
-        /// Its status then.
+        /// `job->status` at that moment.
         status: JobStatus,
     },
     /// A transaction begins to prepare its first action; how things stand.
@@ -151,7 +151,7 @@ pub enum Seen {
     },
     /// A guest's request begins.
     GuestBegin {
-        /// Its coroutine.
+        /// The coroutine of the request, by which its end is known.
         co: CoId,
         /// The node it goes to, below filters of jobs.
         node: NodeId,
@@ -166,7 +166,7 @@ pub enum Seen {
     },
     /// It has ended.
     GuestEnd {
-        /// Its coroutine.
+        /// The coroutine of the request, by which its end is known.
         co: CoId,
         /// It succeeded.
         ok: bool,
@@ -183,7 +183,7 @@ pub enum Seen {
     ReadUndone,
     /// A discard begins on a node.
     Discards {
-        /// Its coroutine.
+        /// The coroutine of the request, by which its end is known.
         co: CoId,
         /// The one whose driver is asked.
         node: NodeId,
@@ -192,7 +192,7 @@ pub enum Seen {
     DiscardSwallowed(CoId),
     /// A mirror, commit or stream begins.
     ChainBegins(Box<ChainBegins>),
-    /// It ends.
+    /// The clean callback of such a job was called.
     ChainEnds(Box<ChainEnds>),
     /// The target of a mirror, or of the commit of an active layer, has taken the place of its source.
     Pivot {
@@ -218,7 +218,7 @@ pub enum Seen {
     Ready {
         /// A mirror, or a commit of an active layer.
         job: JobId,
-        /// Its ID.
+        /// `job->id`
         id: Arc<str>,
     },
     /// A flush found nothing to do: what was written before had been flushed already.
@@ -282,7 +282,7 @@ pub struct BackupBegins {
 pub struct Settled {
     /// Its place in the arena of jobs.
     pub job: JobId,
-    /// Its ID.
+    /// `job->id`
     pub id: Arc<str>,
     /// `job->txn`; a job without a group has one of its own.
     pub group: Option<TxnId>,
@@ -303,7 +303,7 @@ pub struct Settled {
 pub struct BitmapEnd {
     /// The node that has it.
     pub node: NodeId,
-    /// Name of the node.
+    /// `bs->node_name`
     pub node_name: Arc<str>,
     /// `bitmap`, as the client named it.
     pub name: Arc<str>,

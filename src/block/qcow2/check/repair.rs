@@ -7,7 +7,7 @@
 use crate::base::errno::Errno;
 use crate::block::content::{Data, Table, WriteTag};
 use crate::block::qcow2::exec::{Caught, Cx, Exec, Fault, Res};
-use crate::block::qcow2::op::Ask;
+use crate::block::qcow2::op::Qcow2Ask;
 use crate::block::qcow2::rebuild::Counts;
 use crate::block::qcow2::state::{COPIED, ClusterType, DiscardType, OFFSET_MASK, Qcow2, REFT_MASK, ZERO};
 
@@ -105,10 +105,10 @@ impl Repair {
     }
 
     /// Goes on: what it needs, or at the end whether the image may be used.
-    pub fn step(&mut self, ex: &mut Exec, q: &mut Qcow2) -> Result<Ask, Result<(), Fault>> {
+    pub fn step(&mut self, ex: &mut Exec, q: &mut Qcow2) -> Result<Qcow2Ask, Result<(), Fault>> {
         loop {
             if !self.lines.is_empty() {
-                return Ok(Ask::Print(std::mem::take(&mut self.lines)));
+                return Ok(Qcow2Ask::Print(std::mem::take(&mut self.lines)));
             }
             if self.at == RepairStage::Done {
                 let failed = self.failed.or((self.errors > 0).then_some(Errno::EIO));
@@ -131,7 +131,7 @@ impl Repair {
                     if at == RepairStage::Rebuild
                         && let Some(message) = fault.message
                     {
-                        return Ok(Ask::Report(message.into()));
+                        return Ok(Qcow2Ask::Report(message.into()));
                     }
                 }
             }
@@ -436,7 +436,7 @@ impl Cx<'_> {
         if offset > i64::MAX as u64 - size {
             return Cx::fail(Errno::EINVAL);
         }
-        self.ask(|| Ask::Truncate { size: offset + size })?;
+        self.ask(|| Qcow2Ask::Truncate { size: offset + size })?;
         let length = self.file_length()?;
         if length <= offset { Cx::fail(Errno::EINVAL) } else { Ok(length) }
     }

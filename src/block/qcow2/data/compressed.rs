@@ -5,7 +5,7 @@ use crate::block::content::Data;
 use crate::block::event::BlkdebugEvent as Event;
 use crate::block::qcow2::deflate::compress;
 use crate::block::qcow2::exec::{Caught, Cx, Exec, Fault, Res};
-use crate::block::qcow2::op::{Ask, Got, Op, Out, Pool};
+use crate::block::qcow2::op::{Pool, Qcow2Answer, Qcow2Ask, Qcow2Call, Qcow2Result};
 use crate::block::qcow2::state::{COMPRESSED, DiscardType, MAX_CLUSTER_OFFSET, OFFSET_MASK, Qcow2};
 use crate::block::qcow2::write::WriteOp;
 
@@ -45,33 +45,35 @@ impl CompressedOp {
         }
     }
 
-    pub fn step(&mut self, ex: &mut Exec, q: &mut Qcow2, got: Got) -> Ask {
+    pub fn step(&mut self, ex: &mut Exec, q: &mut Qcow2, got: Qcow2Answer) -> Qcow2Ask {
         let mut got = Some(got);
         loop {
             match self.at {
                 CompressedStage::Start if self.data.is_empty() => {
                     self.at = CompressedStage::Length;
-                    return Ask::GetLength;
+                    return Qcow2Ask::GetLength;
                 }
                 CompressedStage::Start => {
                     let partial = q.sc.offset_into_cluster(self.data.len()) != 0;
                     let inside = self.offset + self.data.len() != q.sc.size;
                     if q.sc.offset_into_cluster(self.offset) != 0 || (partial && inside) {
-                        return Ask::Done(Err(Errno::EINVAL.into()));
+                        return Qcow2Ask::Done(Err(Errno::EINVAL.into()));
                     }
                     got = None;
                     self.at = CompressedStage::Next;
                 }
                 CompressedStage::Length => match got.take() {
-                    Some(Got::Number(size)) => {
+                    Some(Qcow2Answer::Number(size)) => {
                         self.at = CompressedStage::Truncated;
-                        return Ask::Truncate { size };
+                        return Qcow2Ask::Truncate { size };
                     }
-                    other => return Ask::Done(Err(other.and_then(|got| got.ret().err()).unwrap_or(Errno::EIO).into())),
+                    other => {
+                        return Qcow2Ask::Done(Err(other.and_then(|got| got.ret().err()).unwrap_or(Errno::EIO).into()));
+                    }
                 },
                 CompressedStage::Truncated => {
                     let ret = got.take().map_or(Ok(()), |got| got.ret());
-                    return Ask::Done(ret.map(|()| Out::Done).map_err(Fault::from));
+                    return Qcow2Ask::Done(ret.map(|()| Qcow2Result::Done).map_err(Fault::from));
                 }
                 CompressedStage::Next if self.done == self.data.len() || self.pool.failed.is_some() => {
                     self.at = CompressedStage::Wait
@@ -86,39 +88,39 @@ impl CompressedOp {
                         self.at = CompressedStage::Wait;
                         continue;
                     };
-                    match task.step(ex, q, got.take().unwrap_or(Got::Done)) {
-                        Ask::Done(result) => self.failed = result.err(),
+                    match task.step(ex, q, got.take().unwrap_or(Qcow2Answer::Done)) {
+                        Qcow2Ask::Done(result) => self.failed = result.err(),
                         ask => return ask,
                     }
                     self.task = None;
                 }
                 CompressedStage::Wait if self.pool.is_idle() => {
                     let failed = self.failed.take().or_else(|| self.pool.failed.take());
-                    return Ask::Done(failed.map_or(Ok(Out::Done), Err));
+                    return Qcow2Ask::Done(failed.map_or(Ok(Qcow2Result::Done), Err));
                 }
-                CompressedStage::Wait => return Ask::WaitTask,
+                CompressedStage::Wait => return Qcow2Ask::WaitTask,
             }
         }
     }
 
     /// The next cluster: here if it is the only one, else beside.
-    fn next(&mut self, q: &Qcow2) -> Option<Ask> {
+    fn next(&mut self, q: &Qcow2) -> Option<Qcow2Ask> {
         let n = q.sc.cluster_size().min(self.data.len() - self.done);
         self.pool.on |= n != self.data.len() - self.done;
         if self.pool.on && self.pool.is_full() {
-            return Some(Ask::WaitTask);
+            return Some(Qcow2Ask::WaitTask);
         }
         let task = CompressedTask::new(self.offset + self.done, self.data.slice(self.done, n));
         self.done += n;
         if self.pool.on {
-            return Some(self.pool.start(Op::compressed_task(task)));
+            return Some(self.pool.start(Qcow2Call::compressed_task(task)));
         }
         self.task = Some(task);
         self.at = CompressedStage::Task;
         None
     }
 
-    pub fn task_done(&mut self, slot: u32, result: Result<Out, Fault>) {
+    pub fn task_done(&mut self, slot: u32, result: Result<Qcow2Result, Fault>) {
         match &mut self.task {
             Some(task) => task.task_done(slot, result),
             None => drop(self.pool.done(result)),
@@ -152,7 +154,7 @@ impl CompressedTask {
         CompressedTask { offset, data, at: TaskAt::Start, plain: None, placed: None }
     }
 
-    pub fn step(&mut self, ex: &mut Exec, q: &mut Qcow2, got: Got) -> Ask {
+    pub fn step(&mut self, ex: &mut Exec, q: &mut Qcow2, got: Qcow2Answer) -> Qcow2Ask {
         let mut got = Some(got);
         loop {
             match self.at {
@@ -162,15 +164,15 @@ impl CompressedTask {
                     if let Some(small) = compress(&whole, q.sc.compression_type) {
                         self.data = small;
                         self.at = TaskAt::Locked;
-                        return Ask::Lock;
+                        return Qcow2Ask::Lock;
                     }
                     self.plain = Some(Box::new(WriteOp::new(self.offset, self.data.clone())));
                     self.at = TaskAt::Plain;
                     got = None;
                 }
                 TaskAt::Plain => match &mut self.plain {
-                    Some(write) => return write.step(ex, q, got.take().unwrap_or(Got::Done)),
-                    None => return Ask::Done(Err(Errno::EIO.into())),
+                    Some(write) => return write.step(ex, q, got.take().unwrap_or(Qcow2Answer::Done)),
+                    None => return Qcow2Ask::Done(Err(Errno::EIO.into())),
                 },
                 TaskAt::Locked => {
                     let (offset, len) = (self.offset, self.data.len());
@@ -182,26 +184,26 @@ impl CompressedTask {
                     let Some(placed) = placed else { return ex.take_ask() };
                     self.placed = Some(placed);
                     self.at = TaskAt::Unlocked;
-                    return Ask::Unlock;
+                    return Qcow2Ask::Unlock;
                 }
                 TaskAt::Unlocked => match self.placed.take() {
                     Some(Ok(offset)) => {
                         ex.event(q, Event::WriteCompressed);
                         self.at = TaskAt::Written;
-                        return Ask::Write { offset, data: self.data.clone() };
+                        return Qcow2Ask::Write { offset, data: self.data.clone() };
                     }
-                    Some(Err(fault)) => return Ask::Done(Err(fault)),
-                    None => return Ask::Done(Err(Errno::EIO.into())),
+                    Some(Err(fault)) => return Qcow2Ask::Done(Err(fault)),
+                    None => return Qcow2Ask::Done(Err(Errno::EIO.into())),
                 },
                 TaskAt::Written => {
                     let ret = got.take().map_or(Ok(()), |got| got.ret());
-                    return Ask::Done(ret.map(|()| Out::Done).map_err(Fault::from));
+                    return Qcow2Ask::Done(ret.map(|()| Qcow2Result::Done).map_err(Fault::from));
                 }
             }
         }
     }
 
-    pub fn task_done(&mut self, slot: u32, result: Result<Out, Fault>) {
+    pub fn task_done(&mut self, slot: u32, result: Result<Qcow2Result, Fault>) {
         if let Some(write) = &mut self.plain {
             write.task_done(slot, result);
         }

@@ -4,7 +4,7 @@
 use crate::base::errno::Errno;
 use crate::block::qcow2::alloc::Allocated;
 use crate::block::qcow2::exec::{Exec, Fault};
-use crate::block::qcow2::op::{Ask, Child, Got, Out};
+use crate::block::qcow2::op::{Qcow2Answer, Qcow2Ask, Qcow2Child, Qcow2Result};
 use crate::block::qcow2::state::{ClusterType, INT_MAX, L2Meta, Qcow2};
 use crate::block::qcow2::write::{WriteTask, find_place};
 
@@ -26,7 +26,7 @@ enum FromAt {
     /// Nothing is allocated there: how long is the backing file?
     Length(u64),
     /// The lock was given back: the part to copy.
-    Copy(Option<Child>, u64, u64),
+    Copy(Option<Qcow2Child>, u64, u64),
     Copied(u64),
     Over,
 }
@@ -36,17 +36,17 @@ impl CopyFromOp {
         CopyFromOp { offset, bytes, done: 0, at: FromAt::Start, failed: None }
     }
 
-    pub fn step(&mut self, ex: &mut Exec, q: &mut Qcow2, got: Got) -> Ask {
+    pub fn step(&mut self, ex: &mut Exec, q: &mut Qcow2, got: Qcow2Answer) -> Qcow2Ask {
         let mut got = Some(got);
         loop {
             match self.at {
                 FromAt::Start => {
                     self.at = FromAt::Locked;
-                    return Ask::Lock;
+                    return Qcow2Ask::Lock;
                 }
                 FromAt::Locked if self.done == self.bytes || self.failed.is_some() => {
                     self.at = FromAt::Over;
-                    return Ask::Unlock;
+                    return Qcow2Ask::Unlock;
                 }
                 FromAt::Locked => {
                     if let Some(ask) = self.map(ex, q) {
@@ -54,31 +54,31 @@ impl CopyFromOp {
                     }
                 }
                 FromAt::Length(bytes) => {
-                    let length = got.take().unwrap_or(Got::Done).number();
+                    let length = got.take().unwrap_or(Qcow2Answer::Done).number();
                     let offset = self.offset + self.done;
                     self.at = match length.checked_sub(offset) {
                         None | Some(0) => FromAt::Copy(None, 0, bytes),
-                        Some(left) => FromAt::Copy(Some(Child::Backing), offset, bytes.min(left)),
+                        Some(left) => FromAt::Copy(Some(Qcow2Child::Backing), offset, bytes.min(left)),
                     };
-                    return Ask::Unlock;
+                    return Qcow2Ask::Unlock;
                 }
                 FromAt::Copy(child, offset, len) => {
                     self.at = FromAt::Copied(len);
-                    return Ask::CopyFrom { child, offset, into: self.done, len };
+                    return Qcow2Ask::CopyFrom { child, offset, into: self.done, len };
                 }
                 FromAt::Copied(len) => {
-                    self.failed = got.take().unwrap_or(Got::Done).ret().err().map(Fault::from);
+                    self.failed = got.take().unwrap_or(Qcow2Answer::Done).ret().err().map(Fault::from);
                     self.done += len;
                     self.at = FromAt::Locked;
-                    return Ask::Lock;
+                    return Qcow2Ask::Lock;
                 }
-                FromAt::Over => return Ask::Done(self.failed.take().map_or(Ok(Out::Done), Err)),
+                FromAt::Over => return Qcow2Ask::Done(self.failed.take().map_or(Ok(Qcow2Result::Done), Err)),
             }
         }
     }
 
     /// With the lock held: where the next part lies.
-    fn map(&mut self, ex: &mut Exec, q: &mut Qcow2) -> Option<Ask> {
+    fn map(&mut self, ex: &mut Exec, q: &mut Qcow2) -> Option<Qcow2Ask> {
         let (offset, bytes) = (self.offset + self.done, (self.bytes - self.done).min(INT_MAX));
         let host = match ex.run(q, |cx| cx.get_host_offset(offset, bytes)) {
             None => return Some(ex.take_ask()),
@@ -91,18 +91,18 @@ impl CopyFromOp {
         self.at = match host.kind {
             ClusterType::Unallocated if q.has_backing => {
                 self.at = FromAt::Length(host.bytes);
-                return Some(Ask::GetBackingLength);
+                return Some(Qcow2Ask::GetBackingLength);
             }
             ClusterType::Unallocated | ClusterType::ZeroPlain | ClusterType::ZeroAlloc => {
                 FromAt::Copy(None, 0, host.bytes)
             }
-            ClusterType::Normal => FromAt::Copy(Some(Child::File), host.offset, host.bytes),
+            ClusterType::Normal => FromAt::Copy(Some(Qcow2Child::File), host.offset, host.bytes),
             ClusterType::Compressed => {
                 self.failed = Some(Errno::ENOTSUP.into());
                 return None;
             }
         };
-        Some(Ask::Unlock)
+        Some(Qcow2Ask::Unlock)
     }
 }
 
@@ -135,17 +135,17 @@ impl CopyToOp {
         CopyToOp { offset, bytes, done: 0, at: ToAt::Start, place: None, task: None, failed: None }
     }
 
-    pub fn step(&mut self, ex: &mut Exec, q: &mut Qcow2, got: Got) -> Ask {
+    pub fn step(&mut self, ex: &mut Exec, q: &mut Qcow2, got: Qcow2Answer) -> Qcow2Ask {
         let mut got = Some(got);
         loop {
             match self.at {
                 ToAt::Start => {
                     self.at = ToAt::Locked;
-                    return Ask::Lock;
+                    return Qcow2Ask::Lock;
                 }
                 ToAt::Locked if self.done == self.bytes || self.failed.is_some() => {
                     self.at = ToAt::Over;
-                    return Ask::Unlock;
+                    return Qcow2Ask::Unlock;
                 }
                 ToAt::Locked => {
                     if let Some(ask) = self.allocate(ex, q) {
@@ -155,12 +155,12 @@ impl CopyToOp {
                 ToAt::Copy => {
                     let (offset, len) = self.place.as_ref().map_or((0, 0), |(host, len, _)| (*host, *len));
                     self.at = ToAt::Copied;
-                    return Ask::CopyTo { from: self.done, offset, len };
+                    return Qcow2Ask::CopyTo { from: self.done, offset, len };
                 }
                 ToAt::Copied => {
-                    self.failed = got.take().unwrap_or(Got::Done).ret().err().map(Fault::from);
+                    self.failed = got.take().unwrap_or(Qcow2Answer::Done).ret().err().map(Fault::from);
                     self.at = ToAt::Relocked;
-                    return Ask::Lock;
+                    return Qcow2Ask::Lock;
                 }
                 ToAt::Relocked => {
                     let Some((_, len, metas)) = self.place.take() else { continue };
@@ -173,7 +173,7 @@ impl CopyToOp {
                 }
                 ToAt::Task => {
                     let Some(task) = &mut self.task else { continue };
-                    let ask = task.step(ex, q, got.take().unwrap_or(Got::Done));
+                    let ask = task.step(ex, q, got.take().unwrap_or(Qcow2Answer::Done));
                     match task.end() {
                         None => return ask,
                         // The lock is kept for the next part.
@@ -184,13 +184,13 @@ impl CopyToOp {
                         }
                     }
                 }
-                ToAt::Over => return Ask::Done(self.failed.take().map_or(Ok(Out::Done), Err)),
+                ToAt::Over => return Qcow2Ask::Done(self.failed.take().map_or(Ok(Qcow2Result::Done), Err)),
             }
         }
     }
 
     /// With the lock held: finds a place for the next part.
-    fn allocate(&mut self, ex: &mut Exec, q: &mut Qcow2) -> Option<Ask> {
+    fn allocate(&mut self, ex: &mut Exec, q: &mut Qcow2) -> Option<Qcow2Ask> {
         let (offset, bytes) = (self.offset + self.done, (self.bytes - self.done).min(INT_MAX));
         let Allocated { place, metas } = match find_place(ex, q, offset, bytes) {
             Ok(found) => found,
@@ -200,7 +200,7 @@ impl CopyToOp {
             Ok((host, bytes)) => {
                 self.place = Some((host, bytes, metas));
                 self.at = ToAt::Copy;
-                Some(Ask::Unlock)
+                Some(Qcow2Ask::Unlock)
             }
             Err(fault) => {
                 self.task = Some(WriteTask::given_up(fault, metas));
@@ -210,7 +210,7 @@ impl CopyToOp {
         }
     }
 
-    pub fn task_done(&mut self, slot: u32, result: Result<Out, Fault>) {
+    pub fn task_done(&mut self, slot: u32, result: Result<Qcow2Result, Fault>) {
         if let Some(task) = &mut self.task {
             task.task_done(slot, result);
         }

@@ -6,7 +6,7 @@ use crate::block::event::BlkdebugEvent as Event;
 use crate::block::qcow2::bitmap::{MemoryBitmap, StoreBitmap};
 use crate::block::qcow2::cache::Which;
 use crate::block::qcow2::exec::{Caught, Cx, Exec, Fault, Res};
-use crate::block::qcow2::op::{Ask, Got, Out, Status};
+use crate::block::qcow2::op::{Qcow2Answer, Qcow2Ask, Qcow2Result, Qcow2Status};
 use crate::block::qcow2::open::OpenOptions;
 use crate::block::qcow2::refgrow::be64;
 use crate::block::qcow2::repair::Repair;
@@ -37,7 +37,7 @@ pub(in crate::block::qcow2) enum Locked {
 pub(in crate::block::qcow2) struct LockedOp {
     what: Locked,
     at: LockedStage,
-    result: Option<Result<Out, Fault>>,
+    result: Option<Result<Qcow2Result, Fault>>,
     /// What follows on the opening of an image that is marked dirty.
     repair: Option<Box<Repair>>,
 }
@@ -55,16 +55,16 @@ impl LockedOp {
         LockedOp { what, at: LockedStage::Start, result: None, repair: None }
     }
 
-    pub fn step(&mut self, ex: &mut Exec, q: &mut Qcow2, _got: Got) -> Ask {
+    pub fn step(&mut self, ex: &mut Exec, q: &mut Qcow2, _got: Qcow2Answer) -> Qcow2Ask {
         loop {
             match self.at {
                 LockedStage::Start => {
                     if let Err(errno) = self.precondition(q) {
-                        return Ask::Done(Err(errno.into()));
+                        return Qcow2Ask::Done(Err(errno.into()));
                     }
                     self.at = LockedStage::Locked;
                     if self.takes_lock() {
-                        return Ask::Lock;
+                        return Qcow2Ask::Lock;
                     }
                 }
                 LockedStage::Asked | LockedStage::Locked => {
@@ -77,7 +77,7 @@ impl LockedOp {
                     } else {
                         let what = &self.what;
                         let Some(result) = ex.run(q, |cx| cx.locked(what)) else { return ex.take_ask() };
-                        let dirty = matches!(result, Ok(Out::Opened(_))) && q.sc.writable && q.is_dirty();
+                        let dirty = matches!(result, Ok(Qcow2Result::Opened(_))) && q.sc.writable && q.is_dirty();
                         self.result = Some(result);
                         if dirty {
                             self.repair = Some(Box::new(Repair::new()));
@@ -86,10 +86,10 @@ impl LockedOp {
                     }
                     self.at = LockedStage::Unlocked;
                     if self.takes_lock() {
-                        return Ask::Unlock;
+                        return Qcow2Ask::Unlock;
                     }
                 }
-                LockedStage::Unlocked => return Ask::Done(self.result.take().unwrap_or(Ok(Out::Done))),
+                LockedStage::Unlocked => return Qcow2Ask::Done(self.result.take().unwrap_or(Ok(Qcow2Result::Done))),
             }
         }
     }
@@ -119,10 +119,10 @@ impl LockedOp {
 }
 
 impl Cx<'_> {
-    fn locked(&mut self, what: &Locked) -> Res<Out> {
+    fn locked(&mut self, what: &Locked) -> Res<Qcow2Result> {
         match what {
-            Locked::Open(options) => return Ok(Out::Opened(self.do_open(options)?)),
-            Locked::Close(bitmaps, node) => return Ok(Out::Closed(self.close(bitmaps, node)?)),
+            Locked::Open(options) => return Ok(Qcow2Result::Opened(self.do_open(options)?)),
+            Locked::Close(bitmaps, node) => return Ok(Qcow2Result::Closed(self.close(bitmaps, node)?)),
             Locked::Discard(offset, bytes) => self.cluster_discard(*offset, *bytes, DiscardType::Request, false)?,
             Locked::FlushToOs => self.write_caches_in_steps()?,
             Locked::ChangeBacking(file, format) => self.change_backing(file.as_deref(), format.as_deref())?,
@@ -131,7 +131,7 @@ impl Cx<'_> {
             Locked::Reopen(options, bitmaps) => self.reopen(options, bitmaps)?,
             Locked::BitmapsWritable(bitmaps) => self.bitmaps_writable(bitmaps)?,
         }
-        Ok(Out::Done)
+        Ok(Qcow2Result::Done)
     }
 
     /// `qcow2_inactivate`: what QEMU prints.
@@ -210,7 +210,7 @@ impl Cx<'_> {
         self.alloc_clusters(3 * cluster_size + self.q.sc.l1_size * 8)?;
         self.mark_image_clean()?;
         let size = (3 + l1_clusters) * cluster_size;
-        self.ask(|| Ask::Truncate { size }).map(drop)
+        self.ask(|| Qcow2Ask::Truncate { size }).map(drop)
     }
 }
 
@@ -220,7 +220,7 @@ pub(in crate::block::qcow2) struct StatusOp {
     offset: u64,
     bytes: u64,
     at: LockedStage,
-    result: Option<Result<Out, Fault>>,
+    result: Option<Result<Qcow2Result, Fault>>,
 }
 
 impl StatusOp {
@@ -228,12 +228,12 @@ impl StatusOp {
         StatusOp { offset, bytes, at: LockedStage::Start, result: None }
     }
 
-    pub fn step(&mut self, ex: &mut Exec, q: &mut Qcow2, _got: Got) -> Ask {
+    pub fn step(&mut self, ex: &mut Exec, q: &mut Qcow2, _got: Qcow2Answer) -> Qcow2Ask {
         loop {
             match self.at {
                 LockedStage::Start => {
                     self.at = LockedStage::Asked;
-                    return Ask::Lock;
+                    return Qcow2Ask::Lock;
                 }
                 LockedStage::Asked if q.sc.prealloc_checked => self.at = LockedStage::Locked,
                 LockedStage::Asked => {
@@ -247,21 +247,21 @@ impl StatusOp {
                     self.result = Some(host.map(|host| {
                         let mut flags = match host.kind {
                             ClusterType::Unallocated => 0,
-                            ClusterType::ZeroPlain => Status::ZERO,
-                            ClusterType::ZeroAlloc => Status::ZERO | Status::OFFSET_VALID,
-                            ClusterType::Normal => Status::DATA | Status::OFFSET_VALID,
-                            ClusterType::Compressed => Status::DATA | Status::COMPRESSED,
+                            ClusterType::ZeroPlain => Qcow2Status::ZERO,
+                            ClusterType::ZeroAlloc => Qcow2Status::ZERO | Qcow2Status::OFFSET_VALID,
+                            ClusterType::Normal => Qcow2Status::DATA | Qcow2Status::OFFSET_VALID,
+                            ClusterType::Compressed => Qcow2Status::DATA | Qcow2Status::COMPRESSED,
                         };
                         if q.sc.prealloc && host.kind == ClusterType::Normal {
-                            flags |= Status::RECURSE;
+                            flags |= Qcow2Status::RECURSE;
                         }
-                        let map = if flags & Status::OFFSET_VALID != 0 { host.offset } else { 0 };
-                        Out::Status(Status { flags, len: host.bytes, map })
+                        let map = if flags & Qcow2Status::OFFSET_VALID != 0 { host.offset } else { 0 };
+                        Qcow2Result::Status(Qcow2Status { flags, len: host.bytes, map })
                     }));
                     self.at = LockedStage::Unlocked;
-                    return Ask::Unlock;
+                    return Qcow2Ask::Unlock;
                 }
-                LockedStage::Unlocked => return Ask::Done(self.result.take().unwrap_or(Ok(Out::Done))),
+                LockedStage::Unlocked => return Qcow2Ask::Done(self.result.take().unwrap_or(Ok(Qcow2Result::Done))),
             }
         }
     }
@@ -274,7 +274,7 @@ pub(in crate::block::qcow2) struct ZeroesOp {
     bytes: u64,
     may_unmap: bool,
     at: ZeroAt,
-    result: Option<Result<Out, Fault>>,
+    result: Option<Result<Qcow2Result, Fault>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -293,7 +293,7 @@ impl ZeroesOp {
         ZeroesOp { offset, bytes, may_unmap, at: ZeroAt::Start, result: None }
     }
 
-    pub fn step(&mut self, ex: &mut Exec, q: &mut Qcow2, got: Got) -> Ask {
+    pub fn step(&mut self, ex: &mut Exec, q: &mut Qcow2, got: Qcow2Answer) -> Qcow2Ask {
         let mut got = Some(got);
         let (cluster, end) = (q.sc.cluster_size(), self.offset + self.bytes);
         let head = q.sc.offset_into_cluster(self.offset);
@@ -302,7 +302,7 @@ impl ZeroesOp {
             match self.at {
                 ZeroAt::Start if head == 0 && tail == 0 => {
                     self.at = ZeroAt::Locked(false);
-                    return Ask::Lock;
+                    return Qcow2Ask::Lock;
                 }
                 ZeroAt::Start => {
                     got = None;
@@ -310,21 +310,21 @@ impl ZeroesOp {
                 }
                 ZeroAt::Head(at, len) => match is_zero(at, len, got.take()) {
                     Zeroes::All => self.at = ZeroAt::Tail(end, tail.min(q.sc.size.saturating_sub(end))),
-                    Zeroes::No => return Ask::Done(Err(Errno::ENOTSUP.into())),
+                    Zeroes::No => return Qcow2Ask::Done(Err(Errno::ENOTSUP.into())),
                     Zeroes::Ask(at, len) => {
                         self.at = ZeroAt::Head(at, len);
-                        return Ask::BlockStatusAbove { offset: at, len, want_zero: true };
+                        return Qcow2Ask::BlockStatusAbove { offset: at, len, want_zero: true };
                     }
                 },
                 ZeroAt::Tail(at, len) => match is_zero(at, len, got.take()) {
                     Zeroes::All => {
                         self.at = ZeroAt::Locked(true);
-                        return Ask::Lock;
+                        return Qcow2Ask::Lock;
                     }
-                    Zeroes::No => return Ask::Done(Err(Errno::ENOTSUP.into())),
+                    Zeroes::No => return Qcow2Ask::Done(Err(Errno::ENOTSUP.into())),
                     Zeroes::Ask(at, len) => {
                         self.at = ZeroAt::Tail(at, len);
-                        return Ask::BlockStatusAbove { offset: at, len, want_zero: true };
+                        return Qcow2Ask::BlockStatusAbove { offset: at, len, want_zero: true };
                     }
                 },
                 ZeroAt::Locked(partial) => {
@@ -341,11 +341,11 @@ impl ZeroesOp {
                         cx.zeroize(offset, bytes, may_unmap)
                     });
                     let Some(done) = done else { return ex.take_ask() };
-                    self.result = Some(done.map(|()| Out::Done));
+                    self.result = Some(done.map(|()| Qcow2Result::Done));
                     self.at = ZeroAt::Unlocked;
-                    return Ask::Unlock;
+                    return Qcow2Ask::Unlock;
                 }
-                ZeroAt::Unlocked => return Ask::Done(self.result.take().unwrap_or(Ok(Out::Done))),
+                ZeroAt::Unlocked => return Qcow2Ask::Done(self.result.take().unwrap_or(Ok(Qcow2Result::Done))),
             }
         }
     }
@@ -359,11 +359,11 @@ enum Zeroes {
 }
 
 /// A step of `is_zero`: kinds of zero are not merged, so that it may take several questions.
-fn is_zero(at: u64, len: u64, got: Option<Got>) -> Zeroes {
+fn is_zero(at: u64, len: u64, got: Option<Qcow2Answer>) -> Zeroes {
     match got {
         _ if len == 0 => Zeroes::All,
         None => Zeroes::Ask(at, len),
-        Some(Got::Status(status)) if status.flags & Status::ZERO != 0 && status.len > 0 => {
+        Some(Qcow2Answer::Status(status)) if status.flags & Qcow2Status::ZERO != 0 && status.len > 0 => {
             match len.saturating_sub(status.len) {
                 0 => Zeroes::All,
                 rest => Zeroes::Ask(at + status.len, rest),

@@ -5,7 +5,7 @@ use crate::block::content::Data;
 use crate::block::event::BlkdebugEvent as Event;
 use crate::block::qcow2::cluster::Host;
 use crate::block::qcow2::exec::{Exec, Fault};
-use crate::block::qcow2::op::{Ask, Child, Got, Op, Out, Pool};
+use crate::block::qcow2::op::{Pool, Qcow2Answer, Qcow2Ask, Qcow2Call, Qcow2Child, Qcow2Result};
 use crate::block::qcow2::state::{ClusterType, INT_MAX, Qcow2};
 
 /// A read of the guest's disk.
@@ -46,7 +46,7 @@ impl ReadOp {
         }
     }
 
-    pub fn step(&mut self, ex: &mut Exec, q: &mut Qcow2, got: Got) -> Ask {
+    pub fn step(&mut self, ex: &mut Exec, q: &mut Qcow2, got: Qcow2Answer) -> Qcow2Ask {
         let mut got = Some(got);
         loop {
             match self.at {
@@ -55,14 +55,14 @@ impl ReadOp {
                 }
                 ReadStage::Next => {
                     self.at = ReadStage::Locked;
-                    return Ask::Lock;
+                    return Qcow2Ask::Lock;
                 }
                 ReadStage::Locked => {
                     let (offset, bytes) = (self.offset, self.bytes.min(INT_MAX));
                     let Some(host) = ex.run(q, |cx| cx.get_host_offset(offset, bytes)) else { return ex.take_ask() };
                     self.host = Some(host);
                     self.at = ReadStage::Mapped;
-                    return Ask::Unlock;
+                    return Qcow2Ask::Unlock;
                 }
                 ReadStage::Mapped => {
                     if let Some(ask) = self.mapped(q) {
@@ -75,22 +75,22 @@ impl ReadOp {
                         self.at = ReadStage::Next;
                         continue;
                     };
-                    match task.step(ex, q, got.take().unwrap_or(Got::Done)) {
-                        Ask::Done(Ok(Out::Data(data))) => self.parts.push((None, data)),
-                        Ask::Done(result) => self.failed = result.err(),
+                    match task.step(ex, q, got.take().unwrap_or(Qcow2Answer::Done)) {
+                        Qcow2Ask::Done(Ok(Qcow2Result::Data(data))) => self.parts.push((None, data)),
+                        Qcow2Ask::Done(result) => self.failed = result.err(),
                         ask => return ask,
                     }
                     self.task = None;
                     self.at = ReadStage::Next;
                 }
-                ReadStage::Wait if self.pool.is_idle() => return Ask::Done(self.result()),
-                ReadStage::Wait => return Ask::WaitTask,
+                ReadStage::Wait if self.pool.is_idle() => return Qcow2Ask::Done(self.result()),
+                ReadStage::Wait => return Qcow2Ask::WaitTask,
             }
         }
     }
 
     /// It is known where the next part lies: reads it here, or has it read beside.
-    fn mapped(&mut self, q: &Qcow2) -> Option<Ask> {
+    fn mapped(&mut self, q: &Qcow2) -> Option<Qcow2Ask> {
         let host = match self.host.clone() {
             Some(Ok(host)) => host,
             other => {
@@ -106,7 +106,7 @@ impl ReadOp {
         };
         self.pool.on |= !zero && host.bytes != self.bytes;
         if !zero && self.pool.on && self.pool.is_full() {
-            return Some(Ask::WaitTask);
+            return Some(Qcow2Ask::WaitTask);
         }
         let offset = self.offset;
         self.offset += host.bytes;
@@ -120,14 +120,14 @@ impl ReadOp {
         if self.pool.on {
             self.parts.push((Some(self.pool.next_slot()), Data::new()));
             self.at = ReadStage::Started;
-            return Some(self.pool.start(Op::read_task(task)));
+            return Some(self.pool.start(Qcow2Call::read_task(task)));
         }
         self.task = Some(task);
         self.at = ReadStage::Task;
         None
     }
 
-    pub fn task_done(&mut self, slot: u32, result: Result<Out, Fault>) {
+    pub fn task_done(&mut self, slot: u32, result: Result<Qcow2Result, Fault>) {
         if let Some(data) = self.pool.done(result)
             && let Some(part) = self.parts.iter_mut().find(|(owner, _)| *owner == Some(slot))
         {
@@ -135,11 +135,11 @@ impl ReadOp {
         }
     }
 
-    fn result(&mut self) -> Result<Out, Fault> {
+    fn result(&mut self) -> Result<Qcow2Result, Fault> {
         match self.failed.take().or_else(|| self.pool.failed.take()) {
             Some(fault) => Err(fault),
-            None if self.parts.len() == 1 => Ok(Out::Data(std::mem::take(&mut self.parts[0].1))),
-            None => Ok(Out::Data(Data::concat(self.parts.iter().map(|(_, data)| data)))),
+            None if self.parts.len() == 1 => Ok(Qcow2Result::Data(std::mem::take(&mut self.parts[0].1))),
+            None => Ok(Qcow2Result::Data(Data::concat(self.parts.iter().map(|(_, data)| data)))),
         }
     }
 }
@@ -153,13 +153,13 @@ pub(in crate::block::qcow2) struct ReadTask {
 }
 
 impl ReadTask {
-    pub fn step(&mut self, ex: &mut Exec, q: &Qcow2, got: Got) -> Ask {
+    pub fn step(&mut self, ex: &mut Exec, q: &Qcow2, got: Qcow2Answer) -> Qcow2Ask {
         let Host { kind, offset: host, bytes } = self.host;
         if self.sent {
-            return Ask::Done(match got {
-                Got::Data(data) if kind == ClusterType::Compressed => self.inflate(q, &data),
-                Got::Data(data) => Ok(Out::Data(data)),
-                Got::Failed(errno) => Err(errno.into()),
+            return Qcow2Ask::Done(match got {
+                Qcow2Answer::Data(data) if kind == ClusterType::Compressed => self.inflate(q, &data),
+                Qcow2Answer::Data(data) => Ok(Qcow2Result::Data(data)),
+                Qcow2Answer::Failed(errno) => Err(errno.into()),
                 _ => Err(Errno::EIO.into()),
             });
         }
@@ -167,23 +167,23 @@ impl ReadTask {
         match kind {
             ClusterType::Normal => {
                 ex.event(q, Event::ReadAio);
-                Ask::Read { child: Child::File, offset: host, len: bytes }
+                Qcow2Ask::Read { child: Qcow2Child::File, offset: host, len: bytes }
             }
             ClusterType::Compressed => {
                 ex.event(q, Event::ReadCompressed);
                 let (offset, len) = q.sc.compressed_place(host);
-                Ask::Read { child: Child::File, offset, len }
+                Qcow2Ask::Read { child: Qcow2Child::File, offset, len }
             }
             _ => {
                 ex.event(q, Event::ReadBackingAio);
-                Ask::Read { child: Child::Backing, offset: self.offset, len: bytes }
+                Qcow2Ask::Read { child: Qcow2Child::Backing, offset: self.offset, len: bytes }
             }
         }
     }
 
     /// `qcow2_co_preadv_compressed`, behind the read.
-    fn inflate(&self, q: &Qcow2, data: &Data) -> Result<Out, Fault> {
+    fn inflate(&self, q: &Qcow2, data: &Data) -> Result<Qcow2Result, Fault> {
         let whole = crate::block::qcow2::deflate::decompress(data, q.sc.compression_type, q.sc.cluster_size())?;
-        Ok(Out::Data(whole.slice(q.sc.offset_into_cluster(self.offset), self.host.bytes)))
+        Ok(Qcow2Result::Data(whole.slice(q.sc.offset_into_cluster(self.offset), self.host.bytes)))
     }
 }

@@ -4,7 +4,7 @@ use crate::base::errno::Errno;
 use crate::block::content::Data;
 use crate::block::qcow2::bitmap::BitmapCheck;
 use crate::block::qcow2::exec::{Caught, Cx, Exec, Fault, Res};
-use crate::block::qcow2::op::{Ask, Got, Out};
+use crate::block::qcow2::op::{Qcow2Answer, Qcow2Ask, Qcow2Result};
 use crate::block::qcow2::refgrow::be64;
 use crate::block::qcow2::state::{DiscardType, Qcow2};
 use crate::block::qcow2::write::WriteOp;
@@ -18,7 +18,7 @@ pub(in crate::block::qcow2) struct TruncateOp {
     bitmaps: Arc<[BitmapCheck]>,
     at: TruncateStage,
     write: Option<Box<WriteOp>>,
-    result: Option<Result<Out, Fault>>,
+    result: Option<Result<Qcow2Result, Fault>>,
     stage: usize,
 }
 
@@ -50,18 +50,18 @@ impl TruncateOp {
         TruncateOp { size, zero, bitmaps, at: TruncateStage::Start, write: None, result: None, stage: 0 }
     }
 
-    pub fn step(&mut self, ex: &mut Exec, q: &mut Qcow2, got: Got) -> Ask {
+    pub fn step(&mut self, ex: &mut Exec, q: &mut Qcow2, got: Qcow2Answer) -> Qcow2Ask {
         let mut got = Some(got);
         let size = self.size;
         loop {
             match self.at {
                 TruncateStage::Start if !size.is_multiple_of(512) => {
                     let text = "The new size must be a multiple of 512";
-                    return Ask::Done(Err(Fault::new(Errno::EINVAL, text)));
+                    return Qcow2Ask::Done(Err(Fault::new(Errno::EINVAL, text)));
                 }
                 TruncateStage::Start => {
                     self.at = TruncateStage::Tables;
-                    return Ask::Lock;
+                    return Qcow2Ask::Lock;
                 }
                 TruncateStage::Tables => {
                     let stages = if size < q.sc.size { &SHRINK[..] } else { &GROW[..] };
@@ -81,17 +81,17 @@ impl TruncateOp {
                     if self.zero && head > 0 {
                         self.write = Some(Box::new(WriteOp::new(q.sc.size, Data::zeroes(head))));
                         self.at = TruncateStage::HeadWrite;
-                        return Ask::Unlock;
+                        return Qcow2Ask::Unlock;
                     }
                 }
                 TruncateStage::HeadWrite => {
-                    match self.write.as_mut().map(|op| op.step(ex, q, got.take().unwrap_or(Got::Done))) {
-                        Some(Ask::Done(result)) => {
+                    match self.write.as_mut().map(|op| op.step(ex, q, got.take().unwrap_or(Qcow2Answer::Done))) {
+                        Some(Qcow2Ask::Done(result)) => {
                             self.write = None;
                             self.result = result
                                 .err()
                                 .map(|fault| Err(Fault::of(fault.errno, "Failed to zero out the new area")));
-                            return Ask::Lock;
+                            return Qcow2Ask::Lock;
                         }
                         Some(ask) => return ask,
                         None => match self.result.take() {
@@ -102,20 +102,20 @@ impl TruncateOp {
                 }
                 TruncateStage::Finish => {
                     let Some(done) = ex.run(q, |cx| cx.resize_header(size)) else { return ex.take_ask() };
-                    return self.over(done.map(|()| Out::Done));
+                    return self.over(done.map(|()| Qcow2Result::Done));
                 }
-                TruncateStage::Unlocked => return Ask::Done(self.result.take().unwrap_or(Ok(Out::Done))),
+                TruncateStage::Unlocked => return Qcow2Ask::Done(self.result.take().unwrap_or(Ok(Qcow2Result::Done))),
             }
         }
     }
 
-    fn over(&mut self, result: Result<Out, Fault>) -> Ask {
+    fn over(&mut self, result: Result<Qcow2Result, Fault>) -> Qcow2Ask {
         self.result = Some(result);
         self.at = TruncateStage::Unlocked;
-        Ask::Unlock
+        Qcow2Ask::Unlock
     }
 
-    pub fn task_done(&mut self, slot: u32, result: Result<Out, Fault>) {
+    pub fn task_done(&mut self, slot: u32, result: Result<Qcow2Result, Fault>) {
         if let Some(write) = &mut self.write {
             write.task_done(slot, result);
         }
@@ -171,7 +171,7 @@ impl Cx<'_> {
         let end = (last + 1) << self.q.sc.cluster_bits;
         if end < length {
             // QEMU only warns if this fails.
-            let _ = self.ask(|| Ask::Truncate { size: end }).caught()?;
+            let _ = self.ask(|| Qcow2Ask::Truncate { size: end }).caught()?;
         }
         Ok(())
     }

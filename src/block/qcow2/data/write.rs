@@ -6,7 +6,7 @@ use crate::block::event::BlkdebugEvent as Event;
 use crate::block::qcow2::alloc::{Allocated, Search};
 use crate::block::qcow2::cache::Which;
 use crate::block::qcow2::exec::{Caught, Exec, Fault};
-use crate::block::qcow2::op::{Ask, Got, Op, Out, Pool, Status};
+use crate::block::qcow2::op::{Pool, Qcow2Answer, Qcow2Ask, Qcow2Call, Qcow2Result, Qcow2Status};
 use crate::block::qcow2::read::ReadOp;
 use crate::block::qcow2::state::{INT_MAX, L2Meta, Qcow2};
 
@@ -38,32 +38,32 @@ impl WriteOp {
         WriteOp { offset, data, done: 0, at: WriteStage::Next, pool: Pool::default(), task: None, failed: None }
     }
 
-    pub fn step(&mut self, ex: &mut Exec, q: &mut Qcow2, got: Got) -> Ask {
+    pub fn step(&mut self, ex: &mut Exec, q: &mut Qcow2, got: Qcow2Answer) -> Qcow2Ask {
         let mut got = Some(got);
         loop {
             match self.at {
                 WriteStage::Next if self.done == self.data.len() || self.pool.failed.is_some() => {
                     self.at = WriteStage::LastLock;
-                    return Ask::Lock;
+                    return Qcow2Ask::Lock;
                 }
                 WriteStage::Next => {
                     self.at = WriteStage::Locked;
-                    return Ask::Lock;
+                    return Qcow2Ask::Lock;
                 }
                 WriteStage::LastLock => {
                     self.at = WriteStage::Wait;
-                    return Ask::Unlock;
+                    return Qcow2Ask::Unlock;
                 }
                 WriteStage::Locked => {
                     if let Some(ask) = self.allocate(ex, q) {
                         return ask;
                     }
                 }
-                WriteStage::Unlocked if self.pool.on && self.pool.is_full() => return Ask::WaitTask,
+                WriteStage::Unlocked if self.pool.on && self.pool.is_full() => return Qcow2Ask::WaitTask,
                 WriteStage::Unlocked => match self.task.take() {
                     Some(task) if self.pool.on => {
                         self.at = WriteStage::Next;
-                        return self.pool.start(Op::write_task(task));
+                        return self.pool.start(Qcow2Call::write_task(task));
                     }
                     task => {
                         self.task = task;
@@ -76,8 +76,8 @@ impl WriteOp {
                         self.at = WriteStage::Next;
                         continue;
                     };
-                    match task.step(ex, q, got.take().unwrap_or(Got::Done)) {
-                        Ask::Done(result) => {
+                    match task.step(ex, q, got.take().unwrap_or(Qcow2Answer::Done)) {
+                        Qcow2Ask::Done(result) => {
                             self.failed = result.err();
                             self.at = if self.failed.is_some() { WriteStage::Wait } else { WriteStage::Next };
                             self.task = None;
@@ -87,15 +87,15 @@ impl WriteOp {
                 }
                 WriteStage::Wait if self.pool.is_idle() => {
                     let failed = self.failed.take().or_else(|| self.pool.failed.take());
-                    return Ask::Done(failed.map_or(Ok(Out::Done), Err));
+                    return Qcow2Ask::Done(failed.map_or(Ok(Qcow2Result::Done), Err));
                 }
-                WriteStage::Wait => return Ask::WaitTask,
+                WriteStage::Wait => return Qcow2Ask::WaitTask,
             }
         }
     }
 
     /// With the lock held: finds a place for the next part.
-    fn allocate(&mut self, ex: &mut Exec, q: &mut Qcow2) -> Option<Ask> {
+    fn allocate(&mut self, ex: &mut Exec, q: &mut Qcow2) -> Option<Qcow2Ask> {
         let offset = self.offset + self.done;
         let bytes = (self.data.len() - self.done).min(INT_MAX);
         let Allocated { place, metas } = match find_place(ex, q, offset, bytes) {
@@ -109,7 +109,7 @@ impl WriteOp {
                 self.done += bytes;
                 self.task = Some(WriteTask::new(host, offset, data, metas));
                 self.at = WriteStage::Unlocked;
-                Some(Ask::Unlock)
+                Some(Qcow2Ask::Unlock)
             }
             Err(fault) => {
                 self.task = Some(WriteTask::given_up(fault, metas));
@@ -119,7 +119,7 @@ impl WriteOp {
         }
     }
 
-    pub fn task_done(&mut self, slot: u32, result: Result<Out, Fault>) {
+    pub fn task_done(&mut self, slot: u32, result: Result<Qcow2Result, Fault>) {
         match &mut self.task {
             Some(task) if !self.pool.on => task.task_done(slot, result),
             _ => {
@@ -135,7 +135,7 @@ pub(in crate::block::qcow2) fn find_place(
     q: &mut Qcow2,
     offset: u64,
     bytes: u64,
-) -> Result<Allocated, Ask> {
+) -> Result<Allocated, Qcow2Ask> {
     let found = ex.run(q, |cx| match cx.alloc_host_offset(offset, bytes)? {
         Search::Found(mut found) => {
             if let Ok((host, bytes)) = found.place
@@ -149,7 +149,7 @@ pub(in crate::block::qcow2) fn find_place(
     });
     match found {
         None => Err(ex.take_ask()),
-        Some(Ok(Search::Dependency(id))) => Err(Ask::WaitAlloc(id)),
+        Some(Ok(Search::Dependency(id))) => Err(Qcow2Ask::WaitAlloc(id)),
         Some(Ok(Search::Found(found))) => Ok(found),
         Some(Err(fault)) => Ok(Allocated { place: Err(fault), metas: Vec::new() }),
     }
@@ -219,10 +219,10 @@ impl WriteTask {
         task
     }
 
-    pub fn step(&mut self, ex: &mut Exec, q: &mut Qcow2, got: Got) -> Ask {
+    pub fn step(&mut self, ex: &mut Exec, q: &mut Qcow2, got: Qcow2Answer) -> Qcow2Ask {
         let mut got = Some(got);
         loop {
-            let mut answer = || got.take().unwrap_or(Got::Done);
+            let mut answer = || got.take().unwrap_or(Qcow2Answer::Done);
             let ask = match self.at {
                 TaskAt::Space(_) | TaskAt::SpaceAsked(..) | TaskAt::SpaceZero(_) | TaskAt::SpaceZeroed(_) => {
                     self.space(ex, q, answer)
@@ -233,7 +233,7 @@ impl WriteTask {
                         Ok(()) => TaskAt::Link,
                         Err(errno) => self.fail(errno),
                     };
-                    Some(Ask::Lock)
+                    Some(Qcow2Ask::Lock)
                 }
                 TaskAt::Link => self.link(),
                 TaskAt::CowRead(_) | TaskAt::CowReading(_) => self.cow_read(ex, q, answer),
@@ -241,14 +241,14 @@ impl WriteTask {
                 TaskAt::LinkRun => self.link_run(ex, q),
                 TaskAt::Abort if self.metas.is_empty() => {
                     self.at = TaskAt::Unlocked;
-                    Some(Ask::Unlock)
+                    Some(Qcow2Ask::Unlock)
                 }
                 TaskAt::Abort => {
                     self.at = TaskAt::AbortRun;
                     None
                 }
                 TaskAt::AbortRun => self.abort_run(ex, q),
-                TaskAt::Unlocked => return Ask::Done(self.failed.take().map_or(Ok(Out::Done), Err)),
+                TaskAt::Unlocked => return Qcow2Ask::Done(self.failed.take().map_or(Ok(Qcow2Result::Done), Err)),
             };
             if let Some(ask) = ask {
                 return ask;
@@ -262,7 +262,7 @@ impl WriteTask {
     }
 
     /// `handle_alloc_space`: if all that would be copied is zero, zeroes the clusters instead.
-    fn space(&mut self, ex: &mut Exec, q: &mut Qcow2, answer: impl FnOnce() -> Got) -> Option<Ask> {
+    fn space(&mut self, ex: &mut Exec, q: &mut Qcow2, answer: impl FnOnce() -> Qcow2Answer) -> Option<Qcow2Ask> {
         match self.at {
             TaskAt::Space(i) => {
                 self.at = match self.metas.get(i) {
@@ -281,13 +281,13 @@ impl WriteTask {
                     None => return Some(ex.take_ask()),
                     Some(Err(fault)) => {
                         self.at = self.fail(fault);
-                        return Some(Ask::Lock);
+                        return Some(Qcow2Ask::Lock);
                     }
                     Some(Ok(())) => {}
                 }
                 ex.event(q, Event::ClusterAllocSpace);
                 self.at = TaskAt::SpaceZeroed(i);
-                Some(Ask::WriteZeroes { offset, len, no_fallback: true, may_unmap: false })
+                Some(Qcow2Ask::WriteZeroes { offset, len, no_fallback: true, may_unmap: false })
             }
             TaskAt::SpaceZeroed(i) => {
                 self.at = TaskAt::Space(i + 1);
@@ -296,7 +296,7 @@ impl WriteTask {
                     Err(Errno::ENOTSUP | Errno::EAGAIN) => {}
                     Err(errno) => {
                         self.at = self.fail(errno);
-                        return Some(Ask::Lock);
+                        return Some(Qcow2Ask::Lock);
                     }
                 }
                 None
@@ -306,28 +306,28 @@ impl WriteTask {
     }
 
     /// `is_zero_cow`, for one of the two regions on.
-    fn ask_zero(&mut self, i: usize, part: usize) -> Option<Ask> {
+    fn ask_zero(&mut self, i: usize, part: usize) -> Option<Qcow2Ask> {
         let meta = &self.metas[i];
         let regions = [meta.cow_start, meta.cow_end];
         for (part, (at, len)) in regions.into_iter().enumerate().skip(part) {
             if len > 0 {
                 self.at = TaskAt::SpaceAsked(i, part);
-                return Some(Ask::BlockStatusAbove { offset: meta.offset + at, len, want_zero: false });
+                return Some(Qcow2Ask::BlockStatusAbove { offset: meta.offset + at, len, want_zero: false });
             }
         }
         self.at = TaskAt::SpaceZero(i);
         None
     }
 
-    fn asked_zero(&mut self, i: usize, part: usize, got: &Got) -> Option<Ask> {
+    fn asked_zero(&mut self, i: usize, part: usize, got: &Qcow2Answer) -> Option<Qcow2Ask> {
         let wanted = if part == 0 { self.metas[i].cow_start.1 } else { self.metas[i].cow_end.1 };
         match got {
-            Got::Status(status) if status.len == wanted && status.flags & Status::ZERO != 0 => {
+            Qcow2Answer::Status(status) if status.len == wanted && status.flags & Qcow2Status::ZERO != 0 => {
                 self.ask_zero(i, part + 1)
             }
-            Got::Failed(errno) => {
+            Qcow2Answer::Failed(errno) => {
                 self.at = self.fail(*errno);
-                Some(Ask::Lock)
+                Some(Qcow2Ask::Lock)
             }
             _ => {
                 self.at = TaskAt::Space(i + 1);
@@ -337,7 +337,7 @@ impl WriteTask {
     }
 
     /// Writes the data, unless that is done together with the copying (`merge_cow`).
-    fn write_data(&mut self, ex: &mut Exec, q: &Qcow2) -> Option<Ask> {
+    fn write_data(&mut self, ex: &mut Exec, q: &Qcow2) -> Option<Qcow2Ask> {
         let end = self.offset + self.data.len();
         let fits = |meta: &&mut L2Meta| {
             (meta.cow_start.1 > 0 || meta.cow_end.1 > 0)
@@ -348,15 +348,15 @@ impl WriteTask {
         if let Some(meta) = self.metas.iter_mut().find(fits) {
             meta.merged = true;
             self.at = TaskAt::Link;
-            return Some(Ask::Lock);
+            return Some(Qcow2Ask::Lock);
         }
         ex.event(q, Event::WriteAio);
         self.at = TaskAt::DataWritten;
-        Some(Ask::Write { offset: self.host, data: self.data.clone() })
+        Some(Qcow2Ask::Write { offset: self.host, data: self.data.clone() })
     }
 
     /// The next meta: copying first, if there is anything to copy.
-    fn link(&mut self) -> Option<Ask> {
+    fn link(&mut self) -> Option<Qcow2Ask> {
         let Some(meta) = self.metas.first() else {
             self.at = TaskAt::Abort;
             return None;
@@ -367,11 +367,11 @@ impl WriteTask {
         }
         self.at = TaskAt::CowRead(0);
         self.copies = Default::default();
-        Some(Ask::Unlock)
+        Some(Qcow2Ask::Unlock)
     }
 
     /// The reads of `perform_cow`: one, if both regions are there and close to each other, else one for each.
-    fn cow_read(&mut self, ex: &mut Exec, q: &mut Qcow2, answer: impl FnOnce() -> Got) -> Option<Ask> {
+    fn cow_read(&mut self, ex: &mut Exec, q: &mut Qcow2, answer: impl FnOnce() -> Qcow2Answer) -> Option<Qcow2Ask> {
         let meta = self.metas[0];
         let between = meta.cow_end.0 - (meta.cow_start.0 + meta.cow_start.1);
         let together = meta.cow_start.1 > 0 && meta.cow_end.1 > 0 && between <= 16_384;
@@ -400,17 +400,17 @@ impl WriteTask {
         };
         let read = self.read.as_mut()?;
         match read.step(ex, q, answer()) {
-            Ask::Done(Ok(Out::Data(data))) if together => {
+            Qcow2Ask::Done(Ok(Qcow2Result::Data(data))) if together => {
                 self.copies = [data.slice(0, meta.cow_start.1), data.slice(meta.cow_start.1 + between, meta.cow_end.1)];
                 self.at = TaskAt::CowWrite(0);
             }
-            Ask::Done(Ok(Out::Data(data))) => {
+            Qcow2Ask::Done(Ok(Qcow2Result::Data(data))) => {
                 self.copies[part] = data;
                 self.at = TaskAt::CowRead(part + 1);
             }
-            Ask::Done(result) => {
+            Qcow2Ask::Done(result) => {
                 self.at = self.fail(result.err().unwrap_or(Errno::EIO.into()));
-                return Some(Ask::Lock);
+                return Some(Qcow2Ask::Lock);
             }
             ask => return Some(ask),
         }
@@ -418,13 +418,13 @@ impl WriteTask {
     }
 
     /// The writes of `perform_cow`: one with the data in it, or one for each region.
-    fn cow_write(&mut self, ex: &mut Exec, q: &mut Qcow2, answer: impl FnOnce() -> Got) -> Option<Ask> {
+    fn cow_write(&mut self, ex: &mut Exec, q: &mut Qcow2, answer: impl FnOnce() -> Qcow2Answer) -> Option<Qcow2Ask> {
         let meta = self.metas[0];
         let part = match self.at {
             TaskAt::CowWritten(part) => {
                 if let Err(errno) = answer().ret() {
                     self.at = self.fail(errno);
-                    return Some(Ask::Lock);
+                    return Some(Qcow2Ask::Lock);
                 }
                 self.at = TaskAt::CowWrite(part + 1);
                 return None;
@@ -432,7 +432,7 @@ impl WriteTask {
             TaskAt::CowWrite(part) if part < if meta.merged { 1 } else { 2 } => part,
             _ => {
                 self.at = TaskAt::LinkRun;
-                return Some(Ask::Lock);
+                return Some(Qcow2Ask::Lock);
             }
         };
         let data = match (meta.merged, part) {
@@ -449,7 +449,7 @@ impl WriteTask {
             None => return Some(ex.take_ask()),
             Some(Err(fault)) => {
                 self.at = self.fail(fault);
-                return Some(Ask::Lock);
+                return Some(Qcow2Ask::Lock);
             }
             Some(Ok(())) => {}
         }
@@ -458,11 +458,11 @@ impl WriteTask {
         }
         ex.event(q, Event::CowWrite);
         self.at = TaskAt::CowWritten(part);
-        Some(Ask::Write { offset, data })
+        Some(Qcow2Ask::Write { offset, data })
     }
 
     /// `qcow2_alloc_cluster_link_l2`, with the lock held and all copied.
-    fn link_run(&mut self, ex: &mut Exec, q: &mut Qcow2) -> Option<Ask> {
+    fn link_run(&mut self, ex: &mut Exec, q: &mut Qcow2) -> Option<Qcow2Ask> {
         let meta = self.metas[0];
         let copied = !meta.skip_cow && (meta.cow_start.1 > 0 || meta.cow_end.1 > 0);
         let linked = ex.run(q, |cx| {
@@ -484,7 +484,7 @@ impl WriteTask {
         }
     }
 
-    fn abort_run(&mut self, ex: &mut Exec, q: &mut Qcow2) -> Option<Ask> {
+    fn abort_run(&mut self, ex: &mut Exec, q: &mut Qcow2) -> Option<Qcow2Ask> {
         let meta = self.metas[0];
         match ex.run(q, |cx| cx.abort_alloc(&meta)) {
             None => Some(ex.take_ask()),
@@ -496,13 +496,13 @@ impl WriteTask {
     }
 
     /// Takes the first meta off the list of allocations in flight.
-    fn finish_first(&mut self, q: &mut Qcow2) -> Ask {
+    fn finish_first(&mut self, q: &mut Qcow2) -> Qcow2Ask {
         let meta = self.metas.remove(0);
         q.sc.allocs.retain(|other| other.id != meta.id);
-        Ask::WakeAllocs(meta.id)
+        Qcow2Ask::WakeAllocs(meta.id)
     }
 
-    pub fn task_done(&mut self, slot: u32, result: Result<Out, Fault>) {
+    pub fn task_done(&mut self, slot: u32, result: Result<Qcow2Result, Fault>) {
         if let Some(read) = &mut self.read {
             read.task_done(slot, result);
         }

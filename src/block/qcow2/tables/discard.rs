@@ -2,7 +2,7 @@
 
 use crate::base::errno::Errno;
 use crate::block::qcow2::exec::{Caught, Cx, Res};
-use crate::block::qcow2::op::Ask;
+use crate::block::qcow2::op::Qcow2Ask;
 use crate::block::qcow2::state::{ClusterType, DiscardType, OFFSET_MASK, ZERO};
 
 impl Cx<'_> {
@@ -63,7 +63,7 @@ impl Cx<'_> {
             && matches!(ClusterType::of(entry), ClusterType::Normal | ClusterType::ZeroAlloc)
         {
             let (offset, len) = (entry & OFFSET_MASK, self.q.sc.cluster_size());
-            let _ = self.ask(|| Ask::Discard { offset, len }).caught()?;
+            let _ = self.ask(|| Qcow2Ask::Discard { offset, len }).caught()?;
         }
         Ok(())
     }

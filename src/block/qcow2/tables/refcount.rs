@@ -4,7 +4,7 @@ use crate::base::errno::Errno;
 use crate::block::event::BlkdebugEvent as Event;
 use crate::block::qcow2::cache::{Held, Which};
 use crate::block::qcow2::exec::{Caught, Cx, Hex, Res, errno_of};
-use crate::block::qcow2::op::Ask;
+use crate::block::qcow2::op::Qcow2Ask;
 use crate::block::qcow2::state::{ClusterType, DiscardType, MAX_CLUSTER_OFFSET, OFFSET_MASK, REFT_MASK, Scalars};
 
 impl Scalars {
@@ -110,7 +110,7 @@ impl Cx<'_> {
         }
         for (offset, len) in discards {
             // Discarding is a courtesy: errors do not matter.
-            let _ = self.ask(|| Ask::Discard { offset, len }).caught()?;
+            let _ = self.ask(|| Qcow2Ask::Discard { offset, len }).caught()?;
         }
         Ok(())
     }
@@ -265,7 +265,7 @@ impl Cx<'_> {
     pub fn free_clusters(&mut self, offset: u64, size: u64, kind: DiscardType) -> Res {
         self.event(Event::ClusterFree);
         if let Err(errno) = errno_of(self.update_refcount(offset, size, -1, kind).caught()?) {
-            self.ask(|| Ask::Print(vec![format!("qcow2_free_clusters failed: {errno}")]))?;
+            self.ask(|| Qcow2Ask::Print(vec![format!("qcow2_free_clusters failed: {errno}")]))?;
         }
         Ok(())
     }
@@ -309,7 +309,7 @@ impl Cx<'_> {
         // Progress: entries of the refcount table that need not be looked at again, and clusters that were found in use.
         const COUNT_BITS: u32 = 40;
         let length = self.file_length()?;
-        let allocated = self.ask(|| Ask::GetAllocatedSize)?.number();
+        let allocated = self.ask(|| Qcow2Ask::GetAllocatedSize)?.number();
         let real = allocated >> self.q.sc.cluster_bits;
         let threshold = (real * 10 / 9).max(real + 2);
         let clusters = self.q.sc.size_to_clusters(length);

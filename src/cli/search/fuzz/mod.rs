@@ -11,8 +11,10 @@ use crate::cli::output::Output;
 use crate::cli::search::campaign_file::{self, CampaignFile};
 use crate::cli::search::campaign_page;
 use crate::cli::{EXIT_CODES, EXIT_USAGE, files, seeds};
-use crate::explore::saved::{Blocks, Head, Part};
-use crate::explore::{ANOTHER_RUN, Campaign, EXHAUST, Found, PORTFOLIO, Source, Stage, Start, Strategy, Tally};
+use crate::explore::saved::{Blocks, CampaignHead, CampaignPart};
+use crate::explore::{
+    ANOTHER_RUN, Campaign, CampaignSource, CampaignStage, EXHAUST, FailedRun, PORTFOLIO, StartPoint, Strategy, Tally,
+};
 use crate::generate;
 use crate::scenario::Plan;
 use crate::scenario::plan::Schedule;
@@ -109,12 +111,12 @@ pub(in crate::cli) fn fuzz(args: &FuzzArgs, runner: Runner, out: &mut Output) ->
     let options =
         RunOptions { level: Some(Level::Client), quirks: watch.quirks(), check: true, ..RunOptions::default() };
     let (plan, source) = match &args.file {
-        None => (None, Source::Generated(Box::new(move |seed| generate::with(&drawn, seed).plan))),
+        None => (None, CampaignSource::Generated(Box::new(move |seed| generate::with(&drawn, seed).plan))),
         Some(file) => {
             let Some(plan) = files::scenario(file, out) else { return EXIT_USAGE };
             one_schedule_only(&plan, out);
-            match Start::watched(&plan, &options) {
-                Ok(start) => (Some(plan), Source::Scenario(Box::new(start))),
+            match StartPoint::watched(&plan, &options) {
+                Ok(start) => (Some(plan), CampaignSource::Scenario(Box::new(start))),
                 Err(outcome) => {
                     out.error(&crate::cli::search::explore::ended_early(file, &outcome));
                     return outcome.exit_code().max(1);
@@ -143,7 +145,7 @@ pub(in crate::cli) fn fuzz(args: &FuzzArgs, runner: Runner, out: &mut Output) ->
         }
     };
     if let (Some((part, _)), Some(state), None) = (args.shard, &mut file, was)
-        && let Err(problem) = state.part(Part { part, done: false })
+        && let Err(problem) = state.part(CampaignPart { part, done: false })
     {
         out.error(&problem);
         return EXIT_USAGE;
@@ -169,7 +171,7 @@ pub(in crate::cli) fn fuzz(args: &FuzzArgs, runner: Runner, out: &mut Output) ->
     if let Some(part) = args.shard {
         return part_is_over(part, trouble, was, file, &tally, &stop, out);
     }
-    let again = |found: &Found| match save.write(found) {
+    let again = |found: &FailedRun| match save.write(found) {
         Ok(path) => format!("blockjob-sim replay {}", path.display()),
         Err(problem) => format!("{}  ({problem})", head.again(found)),
     };
@@ -230,7 +232,7 @@ fn campaign(args: &FuzzArgs) -> Campaign {
         None => Campaign::ladder(args.max_states, args.runs),
     };
     if args.max_states == 0 {
-        campaign.stages.retain(|stage| !matches!(stage, Stage::Exhaust(_)));
+        campaign.stages.retain(|stage| !matches!(stage, CampaignStage::Exhaust(_)));
     }
     campaign.keep_going = args.keep_going;
     campaign.check_determinism = args.check_determinism;
@@ -242,7 +244,10 @@ fn campaign(args: &FuzzArgs) -> Campaign {
 }
 
 /// What `--state` and `--resume` give: the file, the blocks it has, whose part it is.
-fn open_state(args: &FuzzArgs, head: &Head) -> Result<(Option<CampaignFile>, Blocks, Option<Part>), String> {
+fn open_state(
+    args: &FuzzArgs,
+    head: &CampaignHead,
+) -> Result<(Option<CampaignFile>, Blocks, Option<CampaignPart>), String> {
     let Some(dir) = &args.state else { return Ok((None, Blocks::new(), None)) };
     if !args.resume {
         return Ok((Some(CampaignFile::create(dir, head)?), Blocks::new(), None));
@@ -260,7 +265,7 @@ fn open_state(args: &FuzzArgs, head: &Head) -> Result<(Option<CampaignFile>, Blo
 fn part_is_over(
     (part, of): (u64, u64),
     trouble: Option<String>,
-    was: Option<Part>,
+    was: Option<CampaignPart>,
     file: Option<CampaignFile>,
     tally: &Tally,
     stop: &Stop,
@@ -273,7 +278,7 @@ fn part_is_over(
         return EXIT_INTERRUPTED;
     }
     let said = match (file, was) {
-        (Some(mut file), None | Some(Part { done: false, .. })) => file.part(Part { part, done: true }),
+        (Some(mut file), None | Some(CampaignPart { done: false, .. })) => file.part(CampaignPart { part, done: true }),
         _ => Ok(()),
     };
     if let Some(problem) = trouble.or(said.err()) {
@@ -285,7 +290,7 @@ fn part_is_over(
 }
 
 /// Tells what was found; gives the exit code.
-pub(in crate::cli) fn tell(tally: &Tally, marks: bool, again: &dyn Fn(&Found) -> String, out: &mut Output) -> u8 {
+pub(in crate::cli) fn tell(tally: &Tally, marks: bool, again: &dyn Fn(&FailedRun) -> String, out: &mut Output) -> u8 {
     out.print(&tally.report(marks));
     if let Some(why) = &tally.over {
         out.print(&format!("over: {why}\n"));

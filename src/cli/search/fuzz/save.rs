@@ -3,7 +3,7 @@
 
 use crate::choice::{ChoiceLog, Chooser, Replay, ReplayMode};
 use crate::cli::files;
-use crate::explore::{Fingerprint, Found};
+use crate::explore::{FailedRun, Fingerprint};
 use crate::failure::Failure;
 use crate::generate;
 use crate::scenario::Plan;
@@ -30,7 +30,7 @@ pub(in crate::cli) struct Save {
 
 impl Save {
     /// Makes the run once more and writes down all there is to it. The name follows from the failure.
-    pub fn write(&self, found: &Found) -> Result<PathBuf, String> {
+    pub fn write(&self, found: &FailedRun) -> Result<PathBuf, String> {
         let mut plan = match (&self.plan, found.seed) {
             (Some(plan), _) => plan.clone(),
             (None, Some(seed)) => generate::with(&self.drawn, seed).plan,

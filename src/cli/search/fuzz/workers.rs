@@ -11,7 +11,7 @@ use crate::base::{counted, grouped};
 use crate::cli::interrupt::Stop;
 use crate::cli::output::Output;
 use crate::cli::search::campaign_file::{self, CampaignFile};
-use crate::explore::{Block, Campaign, Source, Tally, Worker};
+use crate::explore::{Block, Campaign, CampaignSource, Tally, Worker};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -57,7 +57,7 @@ pub(super) fn work(
     args: &FuzzArgs,
     shared: Shared,
     campaign: &Arc<Campaign>,
-    source: &Arc<Source>,
+    source: &Arc<CampaignSource>,
     save: &Save,
     stop: &Stop,
     out: &mut Output,

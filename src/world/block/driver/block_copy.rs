@@ -5,7 +5,7 @@ use crate::base::errno::Ret;
 use crate::base::time::Span;
 use crate::base::units::{align_down, align_up};
 use crate::quirk::Quirk;
-use crate::trace::Later;
+use crate::trace::LaterWork;
 use crate::world::World;
 use crate::world::aio::coroutine::Wait;
 use crate::world::aio::timer::TimerKind;
@@ -503,7 +503,7 @@ impl World {
             Err(errno) => {
                 let failure = &mut self.calls[task.call].failure;
                 if failure.is_none() {
-                    self.trace.keep_cause(Later::Call(task.call.0));
+                    self.trace.keep_cause(LaterWork::Call(task.call.0));
                 }
                 failure.get_or_insert((errno, read));
             }

@@ -3,7 +3,7 @@
 use super::Driver;
 use crate::base::errno::{Errno, Ret};
 use crate::base::units::align_up;
-use crate::block::qcow2::{Ask, Got, Op};
+use crate::block::qcow2::{Qcow2Answer, Qcow2Ask, Qcow2Call};
 use crate::host::Frozen;
 use crate::qmp::error::QmpError;
 use crate::trace::{Level, RequestPhase};
@@ -207,22 +207,22 @@ impl World {
             }
             let Some(path) = self.host_path(id) else { continue };
             let mut q = state.q.clone();
-            let mut op = Op::flush_to_os();
-            let mut got = Got::Done;
+            let mut op = Qcow2Call::flush_to_os();
+            let mut got = Qcow2Answer::Done;
             loop {
                 got = match op.resume(&mut q, got) {
-                    Ask::Done(_) => break,
-                    Ask::Read { offset, len, .. } => Got::Data(files.pread(&path, offset, len)),
-                    Ask::Write { offset, data } => {
+                    Qcow2Ask::Done(_) => break,
+                    Qcow2Ask::Read { offset, len, .. } => Qcow2Answer::Data(files.pread(&path, offset, len)),
+                    Qcow2Ask::Write { offset, data } => {
                         files.pwrite(&path, offset, &data);
-                        Got::Done
+                        Qcow2Answer::Done
                     }
-                    Ask::WriteZeroes { offset, len, .. } => {
+                    Qcow2Ask::WriteZeroes { offset, len, .. } => {
                         files.zero(&path, offset, len);
-                        Got::Done
+                        Qcow2Answer::Done
                     }
-                    Ask::GetLength => Got::Number(files.size(&path)),
-                    _ => Got::Done,
+                    Qcow2Ask::GetLength => Qcow2Answer::Number(files.size(&path)),
+                    _ => Qcow2Answer::Done,
                 };
             }
         }

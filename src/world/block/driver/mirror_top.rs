@@ -4,7 +4,7 @@ use super::Driver;
 use crate::base::units::{align_down, align_up};
 use crate::bitmap::DirtyBitmap;
 use crate::qmp::types::MirrorCopyMode;
-use crate::quirk::{Known, Quirk};
+use crate::quirk::{KnownCause, Quirk};
 use crate::version::changes::Change;
 use crate::world::World;
 use crate::world::arena::{JobId, NodeId};
@@ -216,7 +216,7 @@ impl World {
         }
         for rest in [(align_down(start, cluster), start), (end, align_up(end, cluster))] {
             if rest.0 < rest.1 {
-                self.see_excuse(job, Known::Page("partial-write-of-an-active-mirror"), Some(rest));
+                self.see_excuse(job, KnownCause::Page("partial-write-of-an-active-mirror"), Some(rest));
             }
         }
     }

@@ -45,7 +45,7 @@ impl ZeroSupport {
 /// Which flags of zero writes reach the driver (`supported_zero_flags`).
 #[derive(Clone, Copy, Debug)]
 pub enum ZeroFlags {
-    /// None.
+    /// `supported_zero_flags` is 0.
     None,
     /// Those that it says.
     Own(fn(&World, NodeId) -> ZeroSupport),

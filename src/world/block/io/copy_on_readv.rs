@@ -24,7 +24,7 @@ enum ReadvStage {
     Allocated,
     /// What is to be copied.
     Read,
-    /// That it is written.
+    /// The copy in the node itself: a write of data or of zeroes.
     Written,
     /// What the node has already.
     ReadDirectly,

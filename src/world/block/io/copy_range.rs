@@ -3,7 +3,7 @@
 //! part, it fails with `ENOTSUP`, and whoever asked takes a buffer.
 
 use crate::base::errno::Errno;
-use crate::block::qcow2::{Ask, Child};
+use crate::block::qcow2::{Qcow2Ask, Qcow2Child};
 use crate::world::World;
 use crate::world::arena::NodeId;
 use crate::world::block::io;
@@ -121,15 +121,15 @@ impl World {
     }
 
     /// What a qcow2 node asks for a copy that it takes part in.
-    pub(in crate::world) fn qcow2_copy_request(&mut self, node: NodeId, request: &Ask) -> Flow {
+    pub(in crate::world) fn qcow2_copy_request(&mut self, node: NodeId, request: &Qcow2Ask) -> Flow {
         let co = self.current();
         let copies = &self.qcow2(node).copies;
         let copy = copies.iter().rfind(|(of, _)| *of == co).expect("a copy of this coroutine is under way").1;
         match *request {
-            Ask::CopyFrom { child, offset, into, len } => {
+            Qcow2Ask::CopyFrom { child, offset, into, len } => {
                 let src = match child {
-                    Some(Child::File) => self.below(node),
-                    Some(Child::Backing) => self.graph.cow_bs(node).expect("it has a backing file"),
+                    Some(Qcow2Child::File) => self.below(node),
+                    Some(Qcow2Child::Backing) => self.graph.cow_bs(node).expect("it has a backing file"),
                     None => {
                         let zeroes = request::write_zeroes(copy.dst, copy.dst_offset + into, len, copy.flags);
                         return self.seq([WriteFrame::Pwritev(zeroes).into()]);
@@ -145,7 +145,7 @@ impl World {
                 })
                 .into()])
             }
-            Ask::CopyTo { from, offset, len } => {
+            Qcow2Ask::CopyTo { from, offset, len } => {
                 let (dst, src_offset) = (self.below(node), copy.src_offset + from);
                 self.seq([CopyRangeFrame::CopyRangeTo(CopyRange {
                     src_offset,

@@ -37,7 +37,7 @@ pub struct Pieces {
     pub piece: u64,
     /// What was read so far.
     pub data: Data,
-    /// Flags.
+    /// `BDRV_REQ_*`
     pub flags: IoFlags,
     /// Nothing was asked for yet.
     pub first: bool,

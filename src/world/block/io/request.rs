@@ -79,7 +79,7 @@ pub struct WriteReq {
     pub bytes: u64,
     /// What to write; `None` with [`IoFlags::ZERO_WRITE`].
     pub data: Option<Data>,
-    /// Flags.
+    /// `BDRV_REQ_*`
     pub flags: IoFlags,
     /// Its tracked request, once it has begun.
     pub tracked: u32,
@@ -87,14 +87,14 @@ pub struct WriteReq {
     pub unpadded: Option<(u64, u64)>,
 }
 
-/// A write of data.
+/// `bdrv_co_pwritev`
 #[must_use]
 pub fn write(node: NodeId, offset: u64, data: Data, flags: IoFlags) -> Box<WriteReq> {
     let bytes = data.len();
     Box::new(WriteReq { node, offset, bytes, data: Some(data), flags, tracked: 0, unpadded: None })
 }
 
-/// A write of zeroes.
+/// `bdrv_co_pwrite_zeroes`
 #[must_use]
 pub fn write_zeroes(node: NodeId, offset: u64, bytes: u64, flags: IoFlags) -> Box<WriteReq> {
     let flags = flags | IoFlags::ZERO_WRITE;

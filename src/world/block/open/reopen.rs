@@ -6,7 +6,7 @@ use super::runtime_options::RuntimeOptions;
 use super::spec::{BackingSpec, DriverSpec, OpenSpec};
 use super::unsupported::not_simulated;
 use crate::base::{Json, Kept};
-use crate::block::qcow2::{MemoryBitmap, Op, OpenOptions};
+use crate::block::qcow2::{MemoryBitmap, OpenOptions, Qcow2Call};
 use crate::nbd::flag;
 use crate::qmp::error::QmpError;
 use crate::qmp::order::wire_order;
@@ -340,7 +340,7 @@ impl World {
             return self.reopen_at(r, ReopenStage::Prepared(i));
         }
         let spec = entry.spec.clone().or_else(|| node.spec.as_deref().cloned());
-        let op = Box::new(Op::reopen(
+        let op = Box::new(Qcow2Call::reopen(
             Self::qcow2_options(self.quirks, spec.as_deref(), flags),
             self.bitmaps_to_store(bs).into(),
         ));
@@ -544,7 +544,7 @@ impl World {
             })
         };
         let bitmaps: Vec<MemoryBitmap> = self.graph.nodes[bs].bitmaps.iter().filter_map(memory).collect();
-        let op = Box::new(Op::bitmaps_writable(bitmaps.into()));
+        let op = Box::new(Qcow2Call::bitmaps_writable(bitmaps.into()));
         r.at = ReopenStage::BitmapsDone(index);
         self.leave(Val::None);
         self.seq([Frame::RunCo(Box::new(Qcow2Frame::Qcow2Op { node: bs, op }.into())), ReopenFrame::Reopen(r).into()])

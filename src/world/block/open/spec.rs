@@ -61,7 +61,7 @@ pub struct OpenSpec {
 pub enum BackingSpec {
     /// What the image says.
     FromImage,
-    /// None.
+    /// `"backing": null`: whatever the image says is not opened.
     None,
     /// This one.
     Spec(Arc<OpenSpec>),

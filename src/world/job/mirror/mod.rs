@@ -57,11 +57,11 @@ pub enum BackingMode {
 /// `MirrorMethod`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MirrorMethod {
-    /// Read and write.
+    /// `bdrv_co_preadv` of the source, then `blk_co_pwritev` of the target.
     Copy,
-    /// Write zeroes.
+    /// `blk_co_pwrite_zeroes` of the target.
     Zero,
-    /// Discard.
+    /// `blk_co_pdiscard` of the target.
     Discard,
 }
 

@@ -82,7 +82,7 @@ pub struct Quorum {
 
 /// A query or a flush, child by child.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Walk {
+pub struct QuorumWalk {
     node: NodeId,
     offset: u64,
     bytes: u64,
@@ -99,8 +99,8 @@ pub struct Walk {
 #[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
 pub enum QuorumFrame {
     FifoDone { node: NodeId, offset: u64, bytes: u64, index: usize },
-    FlushDone(Box<Walk>),
-    StatusDone(Box<Walk>),
+    FlushDone(Box<QuorumWalk>),
+    StatusDone(Box<QuorumWalk>),
 }
 
 impl From<QuorumFrame> for Frame {
@@ -372,8 +372,8 @@ impl World {
         self.ret(Val::Ret(done))
     }
 
-    fn quorum_walk(&self, node: NodeId, offset: u64, bytes: u64, want_zero: bool) -> Box<Walk> {
-        Box::new(Walk { node, offset, bytes, want_zero, index: 0, zero: bytes, data: 0, errors: Vec::new() })
+    fn quorum_walk(&self, node: NodeId, offset: u64, bytes: u64, want_zero: bool) -> Box<QuorumWalk> {
+        Box::new(QuorumWalk { node, offset, bytes, want_zero, index: 0, zero: bytes, data: 0, errors: Vec::new() })
     }
 
     /// `quorum_co_flush`. Leaves `Val::Ret`.
@@ -382,7 +382,7 @@ impl World {
         self.seq([FlushFrame::BdrvCoFlush(child).into(), QuorumFrame::FlushDone(walk).into()])
     }
 
-    fn quorum_flush_done(&mut self, mut walk: Box<Walk>) -> Flow {
+    fn quorum_flush_done(&mut self, mut walk: Box<QuorumWalk>) -> Flow {
         let children = self.quorum_children(walk.node);
         if let Err(errno) = self.take_ret() {
             self.quorum_report_bad("flush", 0, 0, children[walk.index], Some(errno));
@@ -409,7 +409,7 @@ impl World {
         self.quorum_status_next(walk)
     }
 
-    fn quorum_status_next(&mut self, walk: Box<Walk>) -> Flow {
+    fn quorum_status_next(&mut self, walk: Box<QuorumWalk>) -> Flow {
         match self.quorum_children(walk.node).get(walk.index).copied() {
             Some(child) => {
                 let req = StatusReq::new(child, None, walk.offset, walk.bytes, walk.want_zero);
@@ -419,7 +419,7 @@ impl World {
         }
     }
 
-    fn quorum_status_done(&mut self, mut walk: Box<Walk>) -> Flow {
+    fn quorum_status_done(&mut self, mut walk: Box<QuorumWalk>) -> Flow {
         let status: Ret<BlockStatus> = self.take();
         match status {
             Err(errno) => {
@@ -435,7 +435,7 @@ impl World {
         self.quorum_status_next(walk)
     }
 
-    fn quorum_status_end(&mut self, walk: &Walk) -> Flow {
+    fn quorum_status_end(&mut self, walk: &QuorumWalk) -> Flow {
         let status = match walk.data {
             0 => BlockStatus { zero: true, pnum: walk.zero, ..BlockStatus::default() },
             pnum => BlockStatus { data: true, pnum, ..BlockStatus::default() },

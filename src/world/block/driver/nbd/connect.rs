@@ -4,7 +4,7 @@
 use super::{ClientState, NbdFrame};
 use crate::base::errno::Errno;
 use crate::base::time::Span;
-use crate::nbd::{Info, Negotiation, Progress, cmd, flag};
+use crate::nbd::{ExportInfo, Negotiation, Progress, cmd, flag};
 use crate::qmp::error::QmpError;
 use crate::quirk::Quirk;
 use crate::world::World;
@@ -33,7 +33,7 @@ pub struct Connection {
     /// What is said over it.
     negotiation: Option<Box<Negotiation>>,
     /// A connection that nobody has taken yet.
-    pub found: Option<(LinkId, Info)>,
+    pub found: Option<(LinkId, ExportInfo)>,
     /// Why the last attempt failed.
     err: Option<Arc<str>>,
     /// The coroutine that waits.

@@ -15,7 +15,7 @@ const ROOM: usize = 66 << 20;
 
 /// How things stand with a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Phase {
+pub enum LinkPhase {
     /// It is to be connected.
     Dials,
     /// Bytes go both ways.
@@ -32,7 +32,7 @@ pub struct Link {
     /// Where the server listens.
     pub address: SocketAddress,
     /// How things stand with it.
-    pub phase: Phase,
+    pub phase: LinkPhase,
     /// What came and was not read yet.
     pub(super) input: VecDeque<u8>,
     /// What was sent and not taken yet.
@@ -49,7 +49,7 @@ impl World {
         let link = self.links.insert(Link {
             node,
             address,
-            phase: Phase::Dials,
+            phase: LinkPhase::Dials,
             input: VecDeque::new(),
             output: Vec::new(),
             ended: false,
@@ -66,7 +66,7 @@ impl World {
     /// # Errors
     /// The other end is known to be gone.
     pub(super) fn link_send(&mut self, link: LinkId, bytes: &[u8]) -> Ret {
-        let Some(socket) = self.links.get_mut(link).filter(|socket| socket.phase == Phase::Open && !socket.ended)
+        let Some(socket) = self.links.get_mut(link).filter(|socket| socket.phase == LinkPhase::Open && !socket.ended)
         else {
             return Err(Errno::EIO);
         };
@@ -78,7 +78,8 @@ impl World {
     /// The process closes a socket.
     pub(super) fn link_close(&mut self, link: LinkId) {
         let Some(socket) = self.links.get_mut(link) else { return };
-        socket.phase = if socket.phase == Phase::Open { Phase::Closed } else { return drop(self.links.remove(link)) };
+        socket.phase =
+            if socket.phase == LinkPhase::Open { LinkPhase::Closed } else { return drop(self.links.remove(link)) };
         if !self.files.is_connected() {
             self.links.remove(link);
         }
@@ -113,17 +114,17 @@ impl World {
 
     /// A socket is connected, or why it is not, in QEMU's words.
     pub fn link_connected(&mut self, link: LinkId, answer: Result<(), String>) {
-        let Some(socket) = self.links.get_mut(link).filter(|socket| socket.phase == Phase::Dials) else { return };
+        let Some(socket) = self.links.get_mut(link).filter(|socket| socket.phase == LinkPhase::Dials) else { return };
         let node = socket.node;
         match answer {
-            Ok(()) => socket.phase = Phase::Open,
+            Ok(()) => socket.phase = LinkPhase::Open,
             Err(text) => self.nbd_connect_failed(node, link, text),
         }
     }
 
     /// Bytes arrive from a server.
     pub fn link_receive(&mut self, link: LinkId, bytes: &[u8]) {
-        let Some(socket) = self.links.get_mut(link).filter(|socket| socket.phase == Phase::Open && !socket.ended)
+        let Some(socket) = self.links.get_mut(link).filter(|socket| socket.phase == LinkPhase::Open && !socket.ended)
         else {
             return;
         };
@@ -150,13 +151,13 @@ impl World {
     /// How many more bytes the process takes in.
     #[must_use]
     pub fn link_room(&self, link: LinkId) -> usize {
-        let open = self.links.get(link).filter(|socket| socket.phase == Phase::Open);
+        let open = self.links.get(link).filter(|socket| socket.phase == LinkPhase::Open);
         open.map_or(0, |socket| ROOM.saturating_sub(socket.input.len()))
     }
 
     /// A socket that the process has closed is gone: nothing goes out any more.
     pub fn link_gone(&mut self, link: LinkId) {
-        if self.links.get(link).is_some_and(|socket| socket.phase == Phase::Closed) {
+        if self.links.get(link).is_some_and(|socket| socket.phase == LinkPhase::Closed) {
             self.links.remove(link);
         }
     }

@@ -12,7 +12,7 @@ use super::Driver;
 use crate::base::errno::Errno;
 use crate::base::units::{SECTOR, align_down};
 use crate::block::content::Data;
-use crate::nbd::{Info, Mode, cmd, cmd_flag, flag};
+use crate::nbd::{ExportInfo, NbdMode, cmd, cmd_flag, flag};
 use crate::qmp::error::QmpError;
 use crate::qmp::types::SocketAddress;
 use crate::quirk::Quirk;
@@ -27,7 +27,7 @@ use crate::world::frame::{Flow, Frame};
 use crate::world::value::{BlockStatus, Val};
 use connect::Connection;
 use remote::RemoteFrame;
-use request::{Asked, Slot};
+use request::{NbdRequest, Slot};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -67,7 +67,7 @@ pub struct NbdDriver {
     /// How it was opened.
     pub config: NbdConfig,
     /// What the server says of the export.
-    pub info: Info,
+    pub info: ExportInfo,
     /// How things stand with the connection.
     pub state: ClientState,
     /// `requests`: those that were sent, by their cookies.
@@ -95,11 +95,11 @@ pub const MAX_REQUESTS: usize = 16;
 pub enum NbdFrame {
     NbdCoDoEstablishConnection { node: NodeId, blocking: bool },
     NbdConnected(NodeId),
-    NbdCoSendRequest(Box<Asked>),
+    NbdCoSendRequest(Box<NbdRequest>),
     NbdReconnectAttempt(NodeId),
     NbdReconnectAttempted(NodeId),
-    NbdReconnected(Box<Asked>),
-    NbdReplied { asked: Box<Asked>, slot: usize },
+    NbdReconnected(Box<NbdRequest>),
+    NbdReplied { asked: Box<NbdRequest>, slot: usize },
     NbdStatusDone { node: NodeId, offset: u64, want_zero: bool },
     Remote(RemoteFrame),
 }
@@ -126,7 +126,7 @@ impl NbdDriver {
     fn new(config: NbdConfig) -> NbdDriver {
         NbdDriver {
             config,
-            info: Info::default(),
+            info: ExportInfo::default(),
             state: ClientState::ConnectingWait,
             requests: Default::default(),
             in_flight: 0,
@@ -158,7 +158,7 @@ impl NbdDriver {
             0 => crate::nbd::MAX_BUFFER_SIZE,
             max => u64::from(max).min(crate::nbd::MAX_BUFFER_SIZE),
         };
-        let extended = info.mode == Mode::Extended;
+        let extended = info.mode == NbdMode::Extended;
         BlockLimits {
             request_alignment: min,
             max_pdiscard: if extended { 0 } else { align_down(u64::from(i32::MAX.unsigned_abs()), min) },
@@ -285,7 +285,7 @@ impl World {
             return self.ret(Val::Data(Ok(Data::zeroes(bytes))));
         }
         // The block layer counts in sectors: what it takes to be behind the end reads as zeroes.
-        let mut asked = Asked::new(node, cmd::READ, offset, bytes.min(size - offset));
+        let mut asked = NbdRequest::new(node, cmd::READ, offset, bytes.min(size - offset));
         asked.slop = bytes - asked.request.len;
         self.seq([NbdFrame::NbdCoSendRequest(Box::new(asked)).into()])
     }
@@ -295,7 +295,7 @@ impl World {
         if req.bytes == 0 {
             return self.ret(Val::Ret(Ok(())));
         }
-        let mut asked = Asked::new(req.node, cmd::WRITE, req.offset, req.bytes);
+        let mut asked = NbdRequest::new(req.node, cmd::WRITE, req.offset, req.bytes);
         asked.data.clone_from(&req.data);
         if req.flags.has(IoFlags::FUA) {
             asked.request.flags |= cmd_flag::FUA;
@@ -311,7 +311,7 @@ impl World {
         if req.bytes == 0 {
             return self.ret(Val::Ret(Ok(())));
         }
-        let mut asked = Asked::new(req.node, cmd::WRITE_ZEROES, req.offset, req.bytes);
+        let mut asked = NbdRequest::new(req.node, cmd::WRITE_ZEROES, req.offset, req.bytes);
         for (bit, on) in [
             (cmd_flag::FUA, req.flags.has(IoFlags::FUA)),
             (cmd_flag::NO_HOLE, !req.flags.has(IoFlags::MAY_UNMAP)),
@@ -329,7 +329,7 @@ impl World {
         if !offered || (kind == cmd::TRIM && bytes == 0) {
             return self.ret(Val::Ret(Ok(())));
         }
-        self.seq([NbdFrame::NbdCoSendRequest(Box::new(Asked::new(node, kind, offset, bytes))).into()])
+        self.seq([NbdFrame::NbdCoSendRequest(Box::new(NbdRequest::new(node, kind, offset, bytes))).into()])
     }
 
     /// `nbd_client_co_block_status`, or what the block-status cache has, as for every protocol driver.
@@ -352,10 +352,10 @@ impl World {
             return self.ret(Val::Status(Ok(BlockStatus { zero: true, pnum: bytes, ..BlockStatus::default() })));
         }
         let mut length = bytes.min(info.size - offset);
-        if info.mode < Mode::Extended {
+        if info.mode < NbdMode::Extended {
             length = length.min(align_down(u64::from(i32::MAX.unsigned_abs()), align));
         }
-        let mut asked = Asked::new(node, cmd::BLOCK_STATUS, offset, length);
+        let mut asked = NbdRequest::new(node, cmd::BLOCK_STATUS, offset, length);
         asked.request.flags = cmd_flag::REQ_ONE;
         asked.status_of = bytes;
         self.seq([NbdFrame::NbdCoSendRequest(Box::new(asked)).into()])

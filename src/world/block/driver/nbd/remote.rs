@@ -3,14 +3,14 @@
 //! Each request takes its time as one to a device does, so that the order in which replies come is a choice like any other.
 
 use super::NbdFrame;
-use super::link::Phase;
+use super::link::LinkPhase;
 use crate::base::errno::{Errno, Ret};
 use crate::block::content::Data;
 use crate::host::network::{NbdServer, ServerState};
 use crate::host::{Frozen, HostOp};
 use crate::nbd::{
-    Checked, Extents, Handshake, Header, Limits, Mode, Offer, Payload, Request, Step, chunk_done, chunk_error,
-    chunk_hole, chunk_read, chunk_status, cmd, cmd_flag, flag, meta, simple, what_comes,
+    Checked, Extents, Handshake, HandshakeStep, Header, Limits, NbdMode, Offer, Payload, Request, chunk_done,
+    chunk_error, chunk_hole, chunk_read, chunk_status, cmd, cmd_flag, flag, meta, simple, what_comes,
 };
 use crate::qmp::types::SocketAddress;
 use crate::world::World;
@@ -27,7 +27,7 @@ const TRIP: u64 = 100_000;
 /// A server's end of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Remote {
-    /// The negotiation.
+    /// Until the client has chosen an export, it gets what is read.
     handshake: Handshake,
     /// The client has chosen the export.
     chosen: bool,
@@ -102,7 +102,9 @@ impl World {
     /// The server accepts a connection, if there is one.
     fn remote_accepts(&mut self, link: LinkId) -> Flow {
         self.take_val();
-        let Some(socket) = self.links.get(link).filter(|socket| socket.phase == Phase::Dials) else { return Flow::Go };
+        let Some(socket) = self.links.get(link).filter(|socket| socket.phase == LinkPhase::Dials) else {
+            return Flow::Go;
+        };
         let shown = key(&socket.address);
         let answer = match (self.files.nbd_server(&shown).map(|server| server.state), &socket.address) {
             (Some(ServerState::Up | ServerState::Stalled), _) => Ok(()),
@@ -159,13 +161,13 @@ impl World {
             let Some(remote) = &mut socket.remote else { return };
             while !remote.chosen {
                 match remote.handshake.step(&socket.output, std::slice::from_ref(&offer), &mut sent) {
-                    Step::Went(n) => drop(socket.output.drain(..n)),
-                    Step::Chosen(n, _) => {
+                    HandshakeStep::Went(n) => drop(socket.output.drain(..n)),
+                    HandshakeStep::Chosen(n, _) => {
                         socket.output.drain(..n);
                         remote.chosen = true;
                     }
-                    Step::More => break,
-                    Step::Ends(_) => {
+                    HandshakeStep::More => break,
+                    HandshakeStep::Ends(_) => {
                         socket.ended = true;
                         break;
                     }
@@ -214,9 +216,9 @@ impl World {
             _ => {
                 let ret = self.remote_changes(&server, request, payload);
                 match ret {
-                    Err((errno, text)) if mode >= Mode::Structured => chunk_error(mode, request, errno, text),
+                    Err((errno, text)) if mode >= NbdMode::Structured => chunk_error(mode, request, errno, text),
                     Err((errno, _)) => simple(request, Some(errno)),
-                    Ok(()) if mode == Mode::Extended => chunk_done(mode, request),
+                    Ok(()) if mode == NbdMode::Extended => chunk_done(mode, request),
                     Ok(()) => simple(request, None),
                 }
             }
@@ -242,15 +244,17 @@ impl World {
     }
 
     /// A read: what is a hole of the file is told as one.
-    fn remote_reads(&mut self, server: &NbdServer, mode: Mode, request: &Request) -> Vec<u8> {
+    fn remote_reads(&mut self, server: &NbdServer, mode: NbdMode, request: &Request) -> Vec<u8> {
         let (offset, len) = (request.from, request.len);
         if let Err(errno) = self.remote_verdict(server, &HostOp::Read(offset, len)) {
             return match mode {
-                Mode::Structured | Mode::Extended => chunk_error(mode, request, errno, "reading from file failed"),
+                NbdMode::Structured | NbdMode::Extended => {
+                    chunk_error(mode, request, errno, "reading from file failed")
+                }
                 _ => simple(request, Some(errno)),
             };
         }
-        if mode < Mode::Structured {
+        if mode < NbdMode::Structured {
             let mut bytes = simple(request, None);
             bytes.extend(self.files.pread(&server.file, offset, len).to_bytes());
             return bytes;
@@ -273,7 +277,7 @@ impl World {
     }
 
     /// Block status: data, or a hole that reads as zeroes.
-    fn remote_status(&mut self, server: &NbdServer, mode: Mode, request: &Request) -> Vec<u8> {
+    fn remote_status(&mut self, server: &NbdServer, mode: NbdMode, request: &Request) -> Vec<u8> {
         let mut extents = Extents::new(request.flags & cmd_flag::REQ_ONE != 0, mode);
         let mut at = 0;
         while at < request.len {

@@ -7,7 +7,7 @@ use super::{ClientState, MAX_REQUESTS, NbdFrame};
 use crate::base::errno::{Errno, Ret};
 use crate::base::time::Span;
 use crate::block::content::{Data, WriteTag};
-use crate::nbd::{self, Chunk, Mode, Reply, Request, cmd, errno_from_wire, next_reply, request_bytes};
+use crate::nbd::{self, Chunk, NbdMode, Reply, Request, cmd, errno_from_wire, next_reply, request_bytes};
 use crate::quirk::Quirk;
 use crate::world::World;
 use crate::world::aio::coroutine::Wait;
@@ -19,8 +19,8 @@ use crate::world::value::{BlockStatus, Val};
 
 /// A request on its way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Asked {
-    /// The node.
+pub struct NbdRequest {
+    /// The nbd node whose connection it goes over.
     pub node: NodeId,
     /// What is asked.
     pub request: Request,
@@ -32,11 +32,11 @@ pub struct Asked {
     pub status_of: u64,
 }
 
-impl Asked {
+impl NbdRequest {
     /// A request without flags.
-    pub(super) fn new(node: NodeId, kind: u16, from: u64, len: u64) -> Asked {
+    pub(super) fn new(node: NodeId, kind: u16, from: u64, len: u64) -> NbdRequest {
         let request = Request { kind, from, len, ..Request::default() };
-        Asked { node, request, data: None, slop: 0, status_of: 0 }
+        NbdRequest { node, request, data: None, slop: 0, status_of: 0 }
     }
 }
 
@@ -71,7 +71,7 @@ enum Next {
 
 impl World {
     /// `nbd_co_send_request`
-    pub(super) fn nbd_co_send_request(&mut self, asked: Box<Asked>) -> Flow {
+    pub(super) fn nbd_co_send_request(&mut self, asked: Box<NbdRequest>) -> Flow {
         let co = self.current();
         let node = asked.node;
         let Some(nbd) = self.nbd_mut(node) else { return self.ret(failed(&asked.request, Errno::EIO)) };
@@ -122,7 +122,7 @@ impl World {
     }
 
     /// `nbd_co_send_request`, after the attempt.
-    pub(super) fn nbd_reconnected(&mut self, asked: Box<Asked>) -> Flow {
+    pub(super) fn nbd_reconnected(&mut self, asked: Box<NbdRequest>) -> Flow {
         if self.nbd(asked.node).is_some_and(|nbd| nbd.state == ClientState::Connected) {
             return self.nbd_send(asked);
         }
@@ -130,7 +130,7 @@ impl World {
     }
 
     /// `nbd_co_send_request`, over the connection that there is.
-    fn nbd_send(&mut self, mut asked: Box<Asked>) -> Flow {
+    fn nbd_send(&mut self, mut asked: Box<NbdRequest>) -> Flow {
         let co = self.current();
         let node = asked.node;
         let nbd = self.nbd_mut(node).expect("it is connected");
@@ -148,7 +148,7 @@ impl World {
             request,
             data,
             extent: None,
-            only_structured: mode >= Mode::Structured && request.kind == cmd::READ,
+            only_structured: mode >= NbdMode::Structured && request.kind == cmd::READ,
             refused: None,
             broken: None,
         }));
@@ -166,7 +166,7 @@ impl World {
     }
 
     /// `nbd_co_send_request`, at `err`.
-    fn nbd_send_failed(&mut self, asked: Box<Asked>, slot: Option<usize>) -> Flow {
+    fn nbd_send_failed(&mut self, asked: Box<NbdRequest>, slot: Option<usize>) -> Flow {
         self.nbd_channel_error(asked.node, Errno::EIO);
         if let Some(slot) = slot {
             self.nbd_slot_goes(asked.node, slot);
@@ -176,7 +176,7 @@ impl World {
     }
 
     /// The end of the loop of `nbd_co_request` where the connection failed.
-    fn nbd_again(&mut self, asked: Box<Asked>, errno: Errno) -> Flow {
+    fn nbd_again(&mut self, asked: Box<NbdRequest>, errno: Errno) -> Flow {
         // `nbd_client_will_reconnect`
         if self.nbd(asked.node).is_some_and(|nbd| nbd.state == ClientState::ConnectingWait) {
             return self.seq([NbdFrame::NbdCoSendRequest(asked).into()]);
@@ -267,7 +267,7 @@ impl World {
         let slot = usize::try_from(reply.cookie().wrapping_sub(1)).unwrap_or(usize::MAX);
         let Some(Some(asked)) = nbd.requests.get(slot) else { return Next::Nonsense };
         let payload = match reply {
-            Reply::Chunk { .. } if nbd.info.mode < Mode::Structured => return Next::Nonsense,
+            Reply::Chunk { .. } if nbd.info.mode < NbdMode::Structured => return Next::Nonsense,
             Reply::Chunk { length, .. } => length,
             Reply::Simple { error: 0, .. } if !asked.only_structured => asked.data.len(),
             Reply::Simple { .. } => 0,
@@ -344,7 +344,7 @@ impl World {
     }
 
     /// The coroutine of a request goes on with what came for it.
-    pub(super) fn nbd_request_replied(&mut self, asked: Box<Asked>, slot: usize) -> Flow {
+    pub(super) fn nbd_request_replied(&mut self, asked: Box<NbdRequest>, slot: usize) -> Flow {
         let node = asked.node;
         let reader = self.nbd(node).and_then(|nbd| nbd.reader);
         let waited = self.nbd_slot_goes(node, slot);
@@ -395,7 +395,7 @@ fn failed(request: &Request, errno: Errno) -> Val {
 }
 
 /// The result of a request that was answered.
-fn answer(asked: &Asked, waited: &Slot, tag: WriteTag) -> Val {
+fn answer(asked: &NbdRequest, waited: &Slot, tag: WriteTag) -> Val {
     if let Some(errno) = waited.refused {
         return failed(&asked.request, errno);
     }

@@ -5,7 +5,7 @@
 use crate::base::time::Span;
 use crate::base::units::align_up;
 use crate::block::content::Data;
-use crate::block::qcow2::{CreateOptions, CreateOptions as Qcow2Options, CreateStep, Op};
+use crate::block::qcow2::{CreateOptions, CreateOptions as Qcow2Options, CreateStep, Qcow2Call};
 use crate::qmp::error::QmpError;
 use crate::qmp::types::{BlockdevRef, CreateQcow2, PreallocMode, Qcow2CompressionType, Qcow2Version};
 use crate::world::World;
@@ -179,7 +179,7 @@ impl World {
     /// Work on the open image, under the graph's reader lock.
     fn format_step(&mut self, f: Box<Formatting>, step: CreateStep, next: FormatStage) -> Flow {
         let node = f.blk.and_then(|blk| self.graph.blk_bs(blk)).expect("the image is open");
-        let op = Box::new(Op::create_step(f.options.clone(), step));
+        let op = Box::new(Qcow2Call::create_step(f.options.clone(), step));
         self.seq([
             GraphLockFrame::Rdlock.into(),
             Frame::RunCo(Box::new(Qcow2Frame::Qcow2Op { node, op }.into())),

@@ -2,7 +2,7 @@
 
 use super::Qcow2Frame;
 use crate::base::Json;
-use crate::block::qcow2::{ListedBitmap, Op, Qcow2};
+use crate::block::qcow2::{ListedBitmap, Qcow2, Qcow2Call};
 use crate::host::{Frozen, FrozenImage};
 use crate::world::World;
 use crate::world::arena::NodeId;
@@ -43,16 +43,16 @@ impl World {
 
     /// `qcow2_co_copy_range_from`
     pub(in crate::world::block::driver) fn qcow2_copy_range_from(&mut self, copy: CopyRange) -> Flow {
-        self.qcow2_copy(copy.src, copy, Op::copy_range_from(copy.src_offset, copy.bytes))
+        self.qcow2_copy(copy.src, copy, Qcow2Call::copy_range_from(copy.src_offset, copy.bytes))
     }
 
     /// `qcow2_co_copy_range_to`
     pub(in crate::world::block::driver) fn qcow2_copy_range_to(&mut self, copy: CopyRange) -> Flow {
-        self.qcow2_copy(copy.dst, copy, Op::copy_range_to(copy.dst_offset, copy.bytes))
+        self.qcow2_copy(copy.dst, copy, Qcow2Call::copy_range_to(copy.dst_offset, copy.bytes))
     }
 
     /// An operation that takes part in a copy by the host.
-    fn qcow2_copy(&mut self, node: NodeId, copy: CopyRange, op: Op) -> Flow {
+    fn qcow2_copy(&mut self, node: NodeId, copy: CopyRange, op: Qcow2Call) -> Flow {
         let co = self.current();
         self.qcow2(node).copies.push((co, copy));
         self.push(Qcow2Frame::Qcow2Copied(node).into());

@@ -9,7 +9,10 @@ use crate::base::Json;
 use crate::base::errno::{Errno, Ret};
 use crate::bitmap::{HBitmap, SerializedPiece};
 use crate::block::content::{Data, Fill, WriteTag};
-use crate::block::qcow2::{Ask, BitmapCheck, Child, Corruption, Fault, FileTraits, Got, Op, Out, Qcow2, Status};
+use crate::block::qcow2::{
+    BitmapCheck, Corruption, Fault, FileTraits, Qcow2, Qcow2Answer, Qcow2Ask, Qcow2Call, Qcow2Child, Qcow2Result,
+    Qcow2Status,
+};
 use crate::qmp::error::QmpError;
 use crate::quirk::Quirk;
 use crate::version::changes::Change;
@@ -37,7 +40,7 @@ pub struct Qcow2Node {
     lock_queue: Vec<CoId>,
     alloc_queue: Vec<(u64, CoId)>,
     /// Results of operations that another one started, for its coroutine.
-    results: Vec<(CoId, u32, Result<Out, Fault>)>,
+    results: Vec<(CoId, u32, Result<Qcow2Result, Fault>)>,
     waiting: Vec<CoId>,
     /// Copies by the host that it takes part in, with their coroutines.
     pub(in crate::world) copies: Vec<(CoId, CopyRange)>,
@@ -105,28 +108,28 @@ fn load_bits(bitmap: &mut HBitmap, bits: &Data) {
     }
 }
 
-fn status_from(status: Status) -> BlockStatus {
+fn status_from(status: Qcow2Status) -> BlockStatus {
     let has = |bit| status.flags & bit != 0;
     BlockStatus {
-        data: has(Status::DATA),
-        zero: has(Status::ZERO),
-        allocated: has(Status::ALLOCATED),
-        eof: has(Status::EOF),
-        recurse: has(Status::RECURSE),
-        map: has(Status::OFFSET_VALID).then_some(status.map),
+        data: has(Qcow2Status::DATA),
+        zero: has(Qcow2Status::ZERO),
+        allocated: has(Qcow2Status::ALLOCATED),
+        eof: has(Qcow2Status::EOF),
+        recurse: has(Qcow2Status::RECURSE),
+        map: has(Qcow2Status::OFFSET_VALID).then_some(status.map),
         depth: 0,
         pnum: status.len,
     }
 }
 
-fn status_to(status: BlockStatus) -> Status {
+fn status_to(status: BlockStatus) -> Qcow2Status {
     let bit = |on, bit| if on { bit } else { 0 };
-    Status {
-        flags: bit(status.data, Status::DATA)
-            | bit(status.zero, Status::ZERO)
-            | bit(status.allocated, Status::ALLOCATED)
-            | bit(status.eof, Status::EOF)
-            | bit(status.map.is_some(), Status::OFFSET_VALID),
+    Qcow2Status {
+        flags: bit(status.data, Qcow2Status::DATA)
+            | bit(status.zero, Qcow2Status::ZERO)
+            | bit(status.allocated, Qcow2Status::ALLOCATED)
+            | bit(status.eof, Qcow2Status::EOF)
+            | bit(status.map.is_some(), Qcow2Status::OFFSET_VALID),
         len: status.pnum,
         map: status.map.unwrap_or(0),
     }
@@ -136,8 +139,8 @@ fn status_to(status: BlockStatus) -> Status {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "each variant is explained at the method that it runs")]
 pub enum Qcow2Frame {
-    Qcow2Op { node: NodeId, op: Box<Op> },
-    Qcow2Relock { node: NodeId, op: Box<Op> },
+    Qcow2Op { node: NodeId, op: Box<Qcow2Call> },
+    Qcow2Relock { node: NodeId, op: Box<Qcow2Call> },
     Qcow2TaskDone { node: NodeId, parent: CoId, slot: u32 },
     Qcow2Truncated(NodeId),
     Qcow2Copied(NodeId),
@@ -191,27 +194,27 @@ impl World {
     }
 
     #[inline]
-    fn qcow2_start(&mut self, node: NodeId, op: Op) -> Flow {
+    fn qcow2_start(&mut self, node: NodeId, op: Qcow2Call) -> Flow {
         self.leave(Val::None);
         self.qcow2_run(node, Box::new(op))
     }
 
-    fn take_got(&mut self) -> Got {
+    fn take_got(&mut self) -> Qcow2Answer {
         match self.take_val() {
-            Val::None | Val::Ret(Ok(())) | Val::Done(Ok(())) => Got::Done,
+            Val::None | Val::Ret(Ok(())) | Val::Done(Ok(())) => Qcow2Answer::Done,
             Val::Ret(Err(errno)) | Val::Data(Err(errno)) | Val::Status(Err(errno)) | Val::Num(Err(errno)) => {
-                Got::Failed(errno)
+                Qcow2Answer::Failed(errno)
             }
-            Val::Data(Ok(data)) => Got::Data(data),
-            Val::Num(Ok(n)) => Got::Number(n),
-            Val::Status(Ok(status)) => Got::Status(status_to(status)),
-            Val::Done(Err(err)) => Got::Failed(err.errno.unwrap_or(Errno::EIO)),
+            Val::Data(Ok(data)) => Qcow2Answer::Data(data),
+            Val::Num(Ok(n)) => Qcow2Answer::Number(n),
+            Val::Status(Ok(status)) => Qcow2Answer::Status(status_to(status)),
+            Val::Done(Err(err)) => Qcow2Answer::Failed(err.errno.unwrap_or(Errno::EIO)),
             other => panic!("no answer for qcow2: {other:?}"),
         }
     }
 
-    /// Runs an operation until it waits for something. Leaves `Val::Ret`, `Data`, `Status` or, for open and truncate, `Done`.
-    fn qcow2_run(&mut self, node: NodeId, mut op: Box<Op>) -> Flow {
+    /// Runs an operation until it waits for something. Leaves `Val::Ret`, `Data`, `BlockStatus` or, for open and truncate, `Done`.
+    fn qcow2_run(&mut self, node: NodeId, mut op: Box<Qcow2Call>) -> Flow {
         let co = self.current();
         let mut got = self.take_got();
         loop {
@@ -221,9 +224,9 @@ impl World {
                 op.task_done(slot, result);
             }
             let ask = op.resume(&mut state.q, got);
-            got = Got::Done;
+            got = Qcow2Answer::Done;
             match ask {
-                Ask::Lock => {
+                Qcow2Ask::Lock => {
                     if state.locked {
                         state.lock_queue.push(co);
                         self.push(Qcow2Frame::Qcow2Op { node, op }.into());
@@ -231,14 +234,14 @@ impl World {
                     }
                     state.locked = true;
                 }
-                Ask::Unlock => self.qcow2_unlock(node),
-                Ask::WaitAlloc(id) => {
+                Qcow2Ask::Unlock => self.qcow2_unlock(node),
+                Qcow2Ask::WaitAlloc(id) => {
                     state.alloc_queue.push((id, co));
                     self.qcow2_unlock(node);
                     self.push(Qcow2Frame::Qcow2Relock { node, op }.into());
                     return Flow::Yield(Wait::Queue("an allocation in a qcow2 image"));
                 }
-                Ask::WakeAllocs(id) => {
+                Qcow2Ask::WakeAllocs(id) => {
                     let mut woken = Vec::new();
                     state.alloc_queue.retain(|(waited, co)| {
                         if *waited == id {
@@ -250,49 +253,49 @@ impl World {
                         self.aio_co_wake(co);
                     }
                 }
-                Ask::Start { slot, task } => {
+                Qcow2Ask::Start { slot, task } => {
                     let task = self.co_create([
                         Qcow2Frame::Qcow2TaskDone { node, parent: co, slot }.into(),
                         Qcow2Frame::Qcow2Op { node, op: task }.into(),
                     ]);
                     self.co_enter(task, crate::world::aio::queue::Ctx::Main);
                 }
-                Ask::WaitTask => {
+                Qcow2Ask::WaitTask => {
                     if !self.qcow2(node).results.iter().any(|(parent, ..)| *parent == co) {
                         self.qcow2(node).waiting.push(co);
                         self.push(Qcow2Frame::Qcow2Op { node, op }.into());
                         return Flow::Yield(Wait::TaskPool);
                     }
                 }
-                Ask::GetLength => got = Got::Number(self.bdrv_getlength(self.below(node))),
-                Ask::GetBackingLength => {
-                    got = Got::Number(self.graph.cow_bs(node).map_or(0, |bs| self.bdrv_getlength(bs)))
+                Qcow2Ask::GetLength => got = Qcow2Answer::Number(self.bdrv_getlength(self.below(node))),
+                Qcow2Ask::GetBackingLength => {
+                    got = Qcow2Answer::Number(self.graph.cow_bs(node).map_or(0, |bs| self.bdrv_getlength(bs)))
                 }
-                Ask::GetAllocatedSize => {
+                Qcow2Ask::GetAllocatedSize => {
                     let size = self.allocated_file_size(self.below(node));
-                    got = size.map_or_else(Got::Failed, Got::Number);
+                    got = size.map_or_else(Qcow2Answer::Failed, Qcow2Answer::Number);
                 }
-                Ask::Print(lines) => {
+                Qcow2Ask::Print(lines) => {
                     for line in lines {
                         self.console_error(&line);
                     }
-                    got = Got::Done;
+                    got = Qcow2Answer::Done;
                 }
-                Ask::Report(text) => {
+                Qcow2Ask::Report(text) => {
                     self.error_report(&text);
-                    got = Got::Done;
+                    got = Qcow2Answer::Done;
                 }
-                Ask::Corrupted(corruption) => {
+                Qcow2Ask::Corrupted(corruption) => {
                     self.qcow2_corrupted(node, &corruption);
-                    got = Got::Done;
+                    got = Qcow2Answer::Done;
                 }
-                Ask::DropDriver => {
+                Qcow2Ask::DropDriver => {
                     self.graph.nodes[node].dropped = true;
                     self.graph.any_dropped = true;
-                    got = Got::Done;
+                    got = Qcow2Answer::Done;
                 }
-                Ask::Done(result) => return self.qcow2_done(op.takes_error(), result),
-                Ask::Event(event) => {
+                Qcow2Ask::Done(result) => return self.qcow2_done(op.takes_error(), result),
+                Qcow2Ask::Event(event) => {
                     self.push(Qcow2Frame::Qcow2Op { node, op }.into());
                     return self.child_event(node, event);
                 }
@@ -320,22 +323,22 @@ impl World {
         self.emit("BLOCK_IMAGE_CORRUPTED", Json::dict(data));
     }
 
-    fn qcow2_request(&mut self, node: NodeId, request: Ask) -> Flow {
+    fn qcow2_request(&mut self, node: NodeId, request: Qcow2Ask) -> Flow {
         let file = self.below(node);
         match request {
-            Ask::Read { child: Child::File, offset, len } => {
+            Qcow2Ask::Read { child: Qcow2Child::File, offset, len } => {
                 self.seq([IoFrame::Preadv { node: file, offset, bytes: len, flags: IoFlags::NONE }.into()])
             }
-            Ask::Read { child: Child::Backing, offset, len } => match self.graph.cow_bs(node) {
+            Qcow2Ask::Read { child: Qcow2Child::Backing, offset, len } => match self.graph.cow_bs(node) {
                 Some(backing) => {
                     self.seq([IoFrame::Preadv { node: backing, offset, bytes: len, flags: IoFlags::NONE }.into()])
                 }
                 None => self.ret(Val::Data(Ok(Data::zeroes(len)))),
             },
-            Ask::Write { offset, data } => {
+            Qcow2Ask::Write { offset, data } => {
                 self.seq([WriteFrame::Pwritev(request::write(file, offset, data, IoFlags::NONE)).into()])
             }
-            Ask::WriteZeroes { offset, len, no_fallback, may_unmap } => {
+            Qcow2Ask::WriteZeroes { offset, len, no_fallback, may_unmap } => {
                 let mut flags = IoFlags::NONE;
                 if no_fallback {
                     flags |= IoFlags::NO_FALLBACK;
@@ -345,19 +348,20 @@ impl World {
                 }
                 self.seq([WriteFrame::Pwritev(request::write_zeroes(file, offset, len, flags)).into()])
             }
-            Ask::CopyFrom { .. } | Ask::CopyTo { .. } => self.qcow2_copy_request(node, &request),
-            Ask::Discard { offset, len } => {
+            Qcow2Ask::CopyFrom { .. } | Qcow2Ask::CopyTo { .. } => self.qcow2_copy_request(node, &request),
+            Qcow2Ask::Discard { offset, len } => {
                 self.seq([DiscardFrame::Pdiscard { node: file, offset, bytes: len }.into()])
             }
-            Ask::Flush => self.seq([FlushFrame::BdrvCoFlush(file).into()]),
-            Ask::Truncate { size } => self.seq([DiscardFrame::Truncate { node: file, size }.into()]),
+            Qcow2Ask::Flush => self.seq([FlushFrame::BdrvCoFlush(file).into()]),
+            Qcow2Ask::Truncate { size } => self.seq([DiscardFrame::Truncate { node: file, size }.into()]),
             // `is_zero_cow`
-            Ask::BlockStatusAbove { offset, len, want_zero: false } if self.quirks.since(Change::ZeroStatus) => self
-                .seq([
+            Qcow2Ask::BlockStatusAbove { offset, len, want_zero: false } if self.quirks.since(Change::ZeroStatus) => {
+                self.seq([
                     ZeroesFrame::IsZeroFast { node, offset, bytes: len }.into(),
                     Qcow2Frame::Qcow2ZeroAsked(len).into(),
-                ]),
-            Ask::BlockStatusAbove { offset, len, want_zero } => {
+                ])
+            }
+            Qcow2Ask::BlockStatusAbove { offset, len, want_zero } => {
                 self.seq([StatusFrame::StatusAbove(StatusReq::new(node, None, offset, len, want_zero)).into()])
             }
             other => unreachable!("{other:?} is no request to a child"),
@@ -377,7 +381,7 @@ impl World {
     }
 
     /// After waiting for an allocation: takes the lock again.
-    fn qcow2_relock(&mut self, node: NodeId, op: Box<Op>) -> Flow {
+    fn qcow2_relock(&mut self, node: NodeId, op: Box<Qcow2Call>) -> Flow {
         let co = self.current();
         self.push(Qcow2Frame::Qcow2Op { node, op }.into());
         let state_locked = std::mem::replace(&mut self.qcow2(node).locked, true);
@@ -391,9 +395,9 @@ impl World {
     /// An operation that another one started is over.
     fn qcow2_task_done(&mut self, node: NodeId, parent: CoId, slot: u32) -> Flow {
         let result = match self.take_val() {
-            Val::Ret(Ok(())) | Val::None => Ok(Out::Done),
+            Val::Ret(Ok(())) | Val::None => Ok(Qcow2Result::Done),
             Val::Ret(Err(errno)) | Val::Data(Err(errno)) => Err(Fault::from(errno)),
-            Val::Data(Ok(data)) => Ok(Out::Data(data)),
+            Val::Data(Ok(data)) => Ok(Qcow2Result::Data(data)),
             other => panic!("no result of a qcow2 task: {other:?}"),
         };
         let state = self.qcow2(node);
@@ -405,13 +409,13 @@ impl World {
         Flow::Go
     }
 
-    fn qcow2_done(&mut self, takes_error: bool, result: Result<Out, Fault>) -> Flow {
+    fn qcow2_done(&mut self, takes_error: bool, result: Result<Qcow2Result, Fault>) -> Flow {
         let value = match result {
-            Ok(Out::Done) => Val::Ret(Ok(())),
-            Ok(Out::Data(data)) => Val::Data(Ok(data)),
-            Ok(Out::Status(status)) => Val::Status(Ok(status_from(status))),
-            Ok(Out::Opened(bitmaps)) => Val::Opened(Ok(bitmaps)),
-            Ok(Out::Closed(messages)) => {
+            Ok(Qcow2Result::Done) => Val::Ret(Ok(())),
+            Ok(Qcow2Result::Data(data)) => Val::Data(Ok(data)),
+            Ok(Qcow2Result::Status(status)) => Val::Status(Ok(status_from(status))),
+            Ok(Qcow2Result::Opened(bitmaps)) => Val::Opened(Ok(bitmaps)),
+            Ok(Qcow2Result::Closed(messages)) => {
                 let done = if messages.is_empty() { Ok(()) } else { Err(Errno::EINVAL) };
                 for message in messages {
                     if self.monitor.current_client().is_some() && !self.quitting {
@@ -430,19 +434,19 @@ impl World {
 
     /// `qcow2_co_preadv_part`
     pub(in crate::world::block::driver) fn qcow2_preadv(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
-        self.qcow2_start(node, Op::preadv(offset, bytes))
+        self.qcow2_start(node, Qcow2Call::preadv(offset, bytes))
     }
 
     /// `qcow2_co_pwritev_part`
     pub(in crate::world::block::driver) fn qcow2_pwritev(&mut self, req: Box<WriteReq>) -> Flow {
         let data = req.data.expect("a write carries data");
-        self.qcow2_start(req.node, Op::pwritev(req.offset, data))
+        self.qcow2_start(req.node, Qcow2Call::pwritev(req.offset, data))
     }
 
     /// `qcow2_co_pwritev_compressed_part`
     pub(in crate::world::block::driver) fn qcow2_pwritev_compressed(&mut self, req: Box<WriteReq>) -> Flow {
         let data = req.data.expect("a write carries data");
-        self.qcow2_start(req.node, Op::pwritev_compressed(req.offset, data))
+        self.qcow2_start(req.node, Qcow2Call::pwritev_compressed(req.offset, data))
     }
 
     /// `qcow2_co_pwrite_zeroes`
@@ -450,17 +454,17 @@ impl World {
         if self.quirks.has(Quirk::SeededLostZeroes) {
             return self.ret(Val::Ret(Ok(())));
         }
-        self.qcow2_start(req.node, Op::pwrite_zeroes(req.offset, req.bytes, req.flags.has(IoFlags::MAY_UNMAP)))
+        self.qcow2_start(req.node, Qcow2Call::pwrite_zeroes(req.offset, req.bytes, req.flags.has(IoFlags::MAY_UNMAP)))
     }
 
     /// `qcow2_co_pdiscard`
     pub(in crate::world::block::driver) fn qcow2_pdiscard(&mut self, node: NodeId, offset: u64, bytes: u64) -> Flow {
-        self.qcow2_start(node, Op::pdiscard(offset, bytes))
+        self.qcow2_start(node, Qcow2Call::pdiscard(offset, bytes))
     }
 
     /// `qcow2_co_flush_to_os`
     pub(in crate::world::block::driver) fn qcow2_flush_to_os(&mut self, node: NodeId) -> Flow {
-        self.qcow2_start(node, Op::flush_to_os())
+        self.qcow2_start(node, Qcow2Call::flush_to_os())
     }
 
     /// `qcow2_co_block_status`
@@ -472,7 +476,7 @@ impl World {
         _want_zero: bool,
     ) -> Flow {
         self.push(StatusFrame::StatusVal.into());
-        self.qcow2_start(node, Op::block_status(offset, bytes))
+        self.qcow2_start(node, Qcow2Call::block_status(offset, bytes))
     }
 
     /// `qcow2_co_truncate`. Leaves `Val::Done`.
@@ -486,7 +490,7 @@ impl World {
             })
             .collect();
         self.push(Qcow2Frame::Qcow2Truncated(node).into());
-        self.qcow2_start(node, Op::truncate(size, zero, checks.into()))
+        self.qcow2_start(node, Qcow2Call::truncate(size, zero, checks.into()))
     }
 
     /// After a truncate. The node has the new size from before the header is written, also where that fails then.

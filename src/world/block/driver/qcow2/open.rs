@@ -1,7 +1,7 @@
 //! Opening and closing a qcow2 node, with the bitmaps that are stored in its image.
 
 use super::{Qcow2Frame, load_bits, serialized};
-use crate::block::qcow2::{FileTraits, Op, OpenOptions, Qcow2, StoreBitmap, StoredBitmap};
+use crate::block::qcow2::{FileTraits, OpenOptions, Qcow2, Qcow2Call, StoreBitmap, StoredBitmap};
 use crate::qmp::error::QmpError;
 use crate::world::World;
 use crate::world::arena::NodeId;
@@ -47,7 +47,7 @@ impl World {
         self.qcow2(node).q = Qcow2::new(traits);
         self.qcow2(node).q.has_backing = has_backing;
         self.push(Qcow2Frame::Qcow2Opened(node).into());
-        self.qcow2_start(node, Op::open(options))
+        self.qcow2_start(node, Qcow2Call::open(options))
     }
 
     /// The end of `qcow2_open`.
@@ -129,6 +129,6 @@ impl World {
     pub(super) fn qcow2_close(&mut self, node: NodeId) -> Flow {
         let bitmaps: Arc<[StoreBitmap]> = self.bitmaps_to_store(node).into();
         let name = self.graph.nodes[node].node_name.clone();
-        self.qcow2_start(node, Op::close(bitmaps, &name))
+        self.qcow2_start(node, Qcow2Call::close(bitmaps, &name))
     }
 }
