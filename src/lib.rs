@@ -25,9 +25,11 @@
 //! * [`generate`]: scenarios from a seed;
 //! * [`trace`]: what happened in a run;
 //! * [`world`]: the simulated QEMU itself, for sending QMP by hand: [`library`] shows how;
-//! * [`architecture`]: how it is built.
+//! * [`architecture`]: how it is built; [`glossary`]: the words that have a meaning of their own here.
 //!
-//! Modules that the command is made of, and parts that no test needs, are public and not listed here.
+//! Of the other modules, [`qmp`], [`host`], [`version`] and [`quirk`] hold what scenarios name (commands, image files, versions of QEMU,
+//! its old bugs), [`invariant`] and [`check`] what every run is held to, [`failure`] the file of a run that failed, and [`base`] what
+//! all of them use, such as virtual time and JSON. Modules that the command is made of are public, too, and not listed on this page.
 
 pub mod base;
 #[doc(hidden)]
@@ -79,6 +81,9 @@ pub mod library {}
 
 #[doc = include_str!("../docs/ARCHITECTURE.md")]
 pub mod architecture {}
+
+#[doc = include_str!("../docs/glossary.md")]
+pub mod glossary {}
 
 /// The Rust blocks of documents are compiled.
 #[cfg(doctest)]

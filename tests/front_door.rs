@@ -1,4 +1,4 @@
-//! What a newcomer meets: mistakes that `check` finds, steps that must not pass silently, the habits of a command line.
+//! What a newcomer meets: steps that must not pass silently, the habits of a command line.
 
 #![allow(
     clippy::disallowed_macros,
@@ -7,158 +7,24 @@
     reason = "tests read files, run programs and print"
 )]
 
+#[path = "common/shell.rs"]
+mod shell;
 #[path = "common/signal.rs"]
 mod signal;
 
+use shell::{DISK, folder, sim};
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-const DISK: &str = "files: [{create: {file: disk.qcow2, format: qcow2, size: 1M}}]
-args: [-drive, 'if=none,id=drive0,file=disk.qcow2,format=qcow2,node-name=disk']
-";
 const RACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/sim-scenarios/iotest-124/transaction-failure-race.yaml");
-
-/// Exit code, standard output, standard error.
-fn sim(dir: &Path, args: &[&str], input: &str) -> (i32, String, String) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_blockjob-sim"))
-        .args(args)
-        .current_dir(dir)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
-}
-
-fn folder(files: &[(&str, String)]) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    for (name, text) in files {
-        let path = dir.path().join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-    dir
-}
 
 /// A scenario on one disk, from standard input: how it ends.
 fn run(steps: &str) -> (i32, String) {
     let dir = folder(&[]);
     let (code, _, err) = sim(dir.path(), &["run", "-"], &format!("about: A test.\n{DISK}steps:\n{steps}"));
     (code, err)
-}
-
-#[test]
-fn check_tells_all_mistakes_of_a_file() {
-    let steps = "steps:
-  - qmp: {execute: query-jbos}
-  - event: BLOCK_JOB_COMPLETE
-  - idel: true
-  - qmp: {execute: blockdev-backup, arguments: {device: disk, target: t, sync: ful}}
-  - qmp: {execute: block-dirty-bitmap-add, arguments: {node: disk, name: b, granularity: 33}}
-  - qmp: {execute: query-jobs, arguments: {}}
-    error: {class: GenericErr}
-  - event: {event: JOB_STATUS_CHANGE, data: {id: j, status: finished}}
-  - event: {event: BLOCK_JOB_COMPLETED, data: {job: j}}
-  - hmp: qemu-io drive0 \"wirte 0 1M\"
-";
-    let dir = folder(&[("sub/bad.yaml", format!("about: x\n{DISK}{steps}"))]);
-    let (code, _, err) = sim(dir.path(), &["check", "."], "");
-    assert_eq!(code, 2, "{err}");
-    let expected = [
-        "did you mean `query-jobs`?",
-        "did you mean `BLOCK_JOB_COMPLETED`?",
-        "did you mean `idle`?",
-        "does not accept value 'ful'",
-        "Granularity must be power of 2",
-        "did you mean `GenericError`?",
-        "no status `finished`",
-        "no member of BLOCK_JOB_COMPLETED `job`",
-        "command \"wirte\" not found",
-        "9 mistakes in 1 file",
-    ];
-    for word in expected {
-        assert!(err.contains(word), "{word}: {err}");
-    }
-}
-
-/// Names that nothing makes are slips of the pen, unless a step says that it is to fail.
-#[test]
-fn check_knows_jobs_drives_and_bitmaps() {
-    let steps = "steps:
-  - qmp: {execute: blockdev-add, arguments: {driver: null-co, node-name: t, size: 1048576}}
-  - qmp: {execute: block-dirty-bitmap-add, arguments: {node: disk, name: bitmap0}}
-  - qmp: {execute: blockdev-backup, arguments: {job-id: job0, device: drive0, target: t, sync: full}}
-";
-    let slips = [
-        ("  - wait: jbo0\n", "no step makes a job `jbo0`", "did you mean `job0`?"),
-        (
-            "  - qmp: {execute: job-cancel, arguments: {id: jbo0}}\n",
-            "no step makes a job `jbo0`",
-            "did you mean `job0`?",
-        ),
-        ("  - hmp: qemu-io drive7 \"write 0 1M\"\n", "there is no node or drive `drive7`", "did you mean `drive0`?"),
-        ("  - bitmap: {node: disk, name: bitmap7}\n", "no step adds a bitmap `bitmap7`", "did you mean `bitmap0`?"),
-        (
-            "  - qmp: {execute: transaction, arguments: {actions: [{type: block-dirty-bitmap-clear, data: {node: disk, name: nothing}}]}}\n",
-            "no step adds a bitmap `nothing`",
-            "`error:`",
-        ),
-        (
-            "  - qmp: {execute: blockdev-backup, arguments: {job-id: j, device: drive0, target: tt, sync: full}}\n",
-            "there is no node or drive `tt`",
-            "did you mean `t`?",
-        ),
-    ];
-    for (step, message, advice) in slips {
-        let (code, out, err) = sim(folder(&[]).path(), &["check", "-"], &format!("about: x\n{DISK}{steps}{step}"));
-        assert!(code == 2 && err.contains(message) && err.contains(advice), "{step} {code} {out}{err}");
-        assert_eq!(err.matches("error: ").count(), 1, "{err}");
-    }
-    for step in [
-        "  - wait: job0\n",
-        "  - qmp: {execute: job-cancel, arguments: {id: jbo0}}\n    error: any\n",
-        "  - hmp: qemu-io drive7 \"write 0 1M\"\n    fails: true\n",
-        "  - bitmap: {node: disk, name: bitmap7, absent: true}\n",
-        "  - hmp: qemu-io disk \"read 0 512\"\n",
-    ] {
-        let (code, out, err) = sim(folder(&[]).path(), &["check", "-"], &format!("about: x\n{DISK}{steps}{step}"));
-        assert_eq!(code, 0, "{step} {out}{err}");
-    }
-}
-
-/// The scenarios of this repository name what is there.
-#[test]
-fn the_scenarios_of_this_repository_pass_the_check() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let (code, _, err) = sim(dir, &["check", "sim-scenarios"], "");
-    assert_eq!(code, 0, "{err}");
-}
-
-#[test]
-fn check_refuses_what_cannot_start() {
-    let missing = "about: x\nargs: [-drive, 'if=none,id=d,file=missing.qcow2,format=qcow2']\nsteps: [{idle: true}]\n";
-    let rule = "about: x\nfiles: [{create: {file: a.raw, format: raw, size: 1M}}]\nargs:\n  - -blockdev\n  - '{\"driver\": \"blkdebug\", \
-                \"node-name\": \"n\", \"image\": {\"driver\": \"file\", \"filename\": \"a.raw\"}, \"set-state\": [{\"event\": \"l1_update\"}]}'\n\
-                steps: [{idle: true}]\n";
-    for (text, word) in [(missing, "missing.qcow2"), (rule, "new_state")] {
-        let dir = folder(&[]);
-        let (code, _, err) = sim(dir.path(), &["check", "-"], text);
-        assert!(code == 2 && err.contains(word), "{code} {err}");
-        let (code, _, err) = sim(dir.path(), &["run", "-"], text);
-        assert!(code == 1 && err.contains(word), "{code} {err}");
-    }
-    let nobody = format!(
-        "about: x\n{DISK}steps:\n  - qmp: {{execute: blockdev-add, arguments: {{driver: file, node-name: n, filename: dsk.qcow2}}}}\n"
-    );
-    let (code, _, err) = sim(folder(&[]).path(), &["check", "-"], &nobody);
-    assert!(code == 2 && err.contains("did you mean `disk.qcow2`?"), "{code} {err}");
 }
 
 #[test]

@@ -41,8 +41,7 @@ fn a_recording_has_the_signal_that_ended_the_process() {
         let served = Served::start(&with_nodes(&["--sim-seed", seed, "--sim-record", &record]));
         let mut client = served.connect().negotiate();
         client.ok(&BACKUP.replace("\"sync\"", "\"speed\": 65536, \"sync\""));
-        let pid = served.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
+        signal::send("TERM", served.child.id());
         while client.line().is_some() {}
         assert_eq!(served.end().0, Some(0));
         let text = std::fs::read_to_string(&record).expect("a recording");

@@ -1,9 +1,11 @@
 //! Choices: the only source of nondeterminism. Wherever QEMU leaves an order or a duration open, the simulation asks
 //! [`Choose::choose`] at a named [`ChoicePoint`]; a run is a pure function of the scenario, the quirks and the answers.
 //!
+//! Most tests need one line: [`Chooser::seed`] makes the choices of `run --seed`, and `Chooser::Calm` none that a quiet machine would not.
+//!
 //! Answer 0 is always the calm one: what QEMU does on a quiet machine. [`Calm`] gives nothing else, [`Walk`], [`Even`], [`Pct`],
 //! [`Urw`] and [`Bounded`] draw from a seed, each in its way, [`Replay`] repeats a recorded [`ChoiceLog`], and [`Recorder`] writes one
-//! while it asks somebody else.
+//! while it asks somebody else. [`Chooser`] is any of these but the last.
 
 mod bounded;
 mod bytes;

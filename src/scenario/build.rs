@@ -136,7 +136,8 @@ impl Builder {
         text
     }
 
-    /// The scenario, checked.
+    /// The scenario, its form checked. A name that nothing makes (a node, a job, a file) is a matter of the run, where the step fails;
+    /// [`mistakes`](crate::sim::lint::mistakes) finds most of them before.
     ///
     /// # Errors
     /// The first mistake; its place is a line of [`Builder::to_yaml`].

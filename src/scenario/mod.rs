@@ -1,4 +1,4 @@
-//! Scenario files: what a person writes, read and checked into a [`Plan`].
+//! Scenario files: what a person writes, read and checked into a [`Plan`] by [`load_file`] or [`load_str`]; [`Builder`] makes one in Rust.
 //!
 //! ```yaml
 //! about: One sentence that says what is shown.

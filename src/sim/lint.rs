@@ -1,10 +1,10 @@
-//! Mistakes that can be seen without a run: names that QEMU does not know, arguments that it refuses, files that nobody makes, jobs, nodes
-//! and bitmaps that are not there, and what cannot start.
+//! Mistakes that can be seen without a run: names that QEMU does not know, arguments that it refuses, files that nobody makes, jobs, nodes,
+//! bitmaps and NBD clients that are not there, and what cannot start.
 //!
 //! A step that expects an error, or any reply, may say what it likes: it is there to see what QEMU says of it.
 
 use super::Sim;
-use super::names::Names;
+use super::names::{Names, NbdPeers};
 use super::outcome::{Outcome, RunOptions};
 use crate::base::Json;
 use crate::base::nearest;
@@ -14,7 +14,8 @@ use crate::qmp::Command;
 use crate::qmp::event::{EVENTS, members};
 use crate::qmp::names::{commands, find_command};
 use crate::qmp::{ErrorClass, QmpError, parse_request};
-use crate::scenario::plan::{EventPattern, Expect, Fails, Plan, PlannedStep, Pos, StepKind};
+use crate::scenario::nbd::{NbdAction, NbdStep};
+use crate::scenario::plan::{EventPattern, Expect, Fails, FileOp, Plan, PlannedStep, Pos, StepKind};
 use crate::scenario::steps::{self, NameOf};
 use crate::scenario::{ReadFile, ScenarioError, SourcePlace, SourceSpan};
 use crate::version::Version;
@@ -51,11 +52,15 @@ impl Mistake {
 pub fn mistakes(plan: &Plan, whole: bool, read: ReadFile<'_>) -> Vec<ScenarioError> {
     let mut found = Vec::new();
     let (files, names) = (Files::of(plan, whole), Names::of(plan, whole));
+    let mut peers = NbdPeers::default();
     for step in plan.steps.iter() {
         let mut mistakes = of_step(step, plan.quirks.version(), &files);
         // One mistake of a step may bring others along.
         if mistakes.is_empty() {
             mistakes = names.missing_in(step);
+        }
+        if let StepKind::Nbd(step) = &step.kind {
+            mistakes.extend(peers.step(step).filter(|_| whole));
         }
         for mistake in mistakes {
             let mistake = placed(&step.pos, &step.calls, mistake, read);
@@ -116,6 +121,18 @@ fn of_step(step: &PlannedStep, version: Version, files: &Files) -> Vec<Mistake> 
                 NameOf::File => found.extend(files.missing(name, true)),
                 NameOf::Event | NameOf::NewFile => {}
             });
+            match kind {
+                StepKind::File(FileOp::QemuImg(img)) if img.status == 0 => {
+                    found.extend(super::qemu_img::image(&img.words).and_then(|file| files.missing(&file, true)));
+                }
+                StepKind::File(FileOp::Host(change)) => {
+                    found.extend(change.file().and_then(|file| files.missing(file, true)));
+                }
+                StepKind::Nbd(NbdStep { action: NbdAction::Serve(server), .. }) => {
+                    found.extend(files.missing(&server.file, true));
+                }
+                _ => {}
+            }
             match kind {
                 StepKind::Event(pattern) if found.is_empty() => event_mistakes(pattern),
                 _ => found,

@@ -1,4 +1,7 @@
 //! Runs: a world, the client that executes the steps of a scenario, and how the run ends.
+//!
+//! [`run`] makes a whole run and gives its [`Outcome`] and its trace; [`RunOptions`] say how much the trace tells. [`Sim`] is a run in
+//! the middle: it goes on step by step, or to its end, and can be cloned at any point. [`lint`] finds mistakes of a scenario without a run.
 
 mod client;
 pub mod graph;

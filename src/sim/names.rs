@@ -1,4 +1,4 @@
-//! Names that a scenario uses and nothing in it makes: of jobs, of nodes and drives, of bitmaps.
+//! Names that a scenario uses and nothing in it makes: of jobs, of nodes and drives, of bitmaps, of NBD clients and of NBD servers.
 //!
 //! What makes a name is taken widely (any word of QEMU's arguments may be a drive), so that what is left is a slip of the pen.
 
@@ -6,6 +6,7 @@ use super::lint::Mistake;
 use crate::base::Json;
 use crate::base::nearest;
 use crate::qmp::hmp::{self, HmpLine};
+use crate::scenario::nbd::{NbdAction, NbdStep};
 use crate::scenario::plan::{EventPattern, Expect, Fails, FileOp, Plan, PlannedStep, StepKind};
 use std::collections::BTreeSet;
 
@@ -231,6 +232,44 @@ impl Names {
             format!("no step adds a bitmap `{name}`"),
             "a bitmap that a step adds, or that the step is to fail (`error:`)",
         )
+    }
+}
+
+/// Who is there of those outside of the process that speak NBD, after the steps so far.
+#[derive(Default)]
+pub(super) struct NbdPeers {
+    /// Clients that have connected and not left.
+    clients: BTreeSet<String>,
+    /// Where servers were started.
+    servers: BTreeSet<String>,
+}
+
+impl NbdPeers {
+    /// Takes the next step; says so if the client or the server is not there whose step it is.
+    pub(super) fn step(&mut self, step: &NbdStep) -> Option<Mistake> {
+        let name = &*step.client;
+        match &step.action {
+            NbdAction::Connect { .. } => _ = self.clients.insert(name.to_owned()),
+            NbdAction::Serve(_) => _ = self.servers.insert(name.to_owned()),
+            NbdAction::Server(_) => {
+                let message = format!("no server was started at `{name}`");
+                return missing(name, &self.servers, message, "a server that a step before it starts (`file:`)");
+            }
+            NbdAction::Ask { .. }
+            | NbdAction::Answer(_)
+            | NbdAction::Disconnect
+            | NbdAction::Gone
+            | NbdAction::Stall(_) => {
+                let message = format!("the NBD client `{name}` is not connected");
+                let mistake =
+                    missing(name, &self.clients, message, "a client that a step before it connects (`connect:`)");
+                if matches!(step.action, NbdAction::Disconnect | NbdAction::Gone) {
+                    self.clients.remove(name);
+                }
+                return mistake;
+            }
+        }
+        None
     }
 }
 

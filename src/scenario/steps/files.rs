@@ -208,7 +208,7 @@ form! {
 form! {
     /// Bytes of a file are changed.
     ChangedBytes: FileOp = "bytes" (FileOp::Bytes { file, at, bytes });
-    file: req Text, "the file";
+    file: req OldFile, "the file";
     at: req FileLength, "the first byte";
     bytes as "hex": req Hex, "the bytes";
 }
@@ -216,14 +216,14 @@ form! {
 form! {
     /// `qemu-img resize`
     Resize: FileOp = "resize" (FileOp::Resize { file, size });
-    file: req Text, "the image";
+    file: req OldFile, "the image";
     size: req ImageSize, "its size from then on";
 }
 
 form! {
     /// `qemu-img check`
     Check: FileOp = "check" (FileOp::Check { file, leaks, corruptions });
-    file: req Text, "the image";
+    file: req OldFile, "the image";
     leaks: def Count = 0, "clusters that leaked; without: none";
     corruptions: def Count = 0, "errors; without: none";
 }

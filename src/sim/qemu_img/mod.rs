@@ -71,6 +71,19 @@ pub(super) fn run(world: &mut World, words: &[Arc<str>]) -> Result<Ran, String> 
     Ok(ran)
 }
 
+/// The image that a command works on; `None` for words that the command does not take.
+pub(super) fn image(words: &[Arc<str>]) -> Option<String> {
+    let (command, rest) = words.split_first()?;
+    let (known, rest) = match &**command {
+        "bitmap" => (BITMAP, rest),
+        "commit" => (COMMIT, rest),
+        "rebase" => (REBASE, rest),
+        "resize" => (RESIZE, rest.split_last()?.1),
+        _ => return None,
+    };
+    read(command, known, rest).ok()?.operands.into_iter().next()
+}
+
 /// `img_open`: the format that is given, or that its first bytes tell; of a raw image that was not called so, a warning is said.
 fn format_of(world: &World, file: &str, given: Option<&str>, ran: &mut Ran) -> Done<Format> {
     match given {
