@@ -9,8 +9,11 @@ use crate::version::Version;
 use crate::world::World;
 use crate::world::block::open::unsupported::not_simulated;
 
-/// The items, each with the query that it shows.
-const ITEMS: [(&str, &str, fn(&Json) -> Vec<String>); 26] = [
+/// An item, the query that it shows, and the lines that it makes of the answer.
+type Item = (&'static str, &'static str, fn(&Json) -> Vec<String>);
+
+/// The items; one without a query shows what never changes.
+const ITEMS: [Item; 26] = [
     ("info balloon", "query-balloon", balloon),
     ("info chardev", "query-chardev", chardev),
     ("info cpus", "query-cpus-fast", cpus),
