@@ -36,6 +36,13 @@ query-xen-replication-status x-query-virtio
 DEADLY = ["colo-compare", "memory-region-portio-list", "x-remote-object"]
 # Versions of which the schema is recorded, and those answers that differ from 10.0's, each by a QEMU of its own.
 OTHERS = {(7, 2): "7.2", (11, 1): "11.1"}
+# Devices of which `query-pci` is recorded: those that a client is likely to have on the first bus.
+PCI_DEVICES = """
+VGA am53c974 bochs-display cirrus-vga e1000 e1000e i6300esb i82801b11-bridge ich9-ahci ich9-intel-hda ich9-usb-ehci1 ich9-usb-uhci1
+ich9-usb-uhci2 ich9-usb-uhci3 intel-hda lsi53c895a megasas mptsas1068 nec-usb-xhci nvme pcie-pci-bridge pcie-root-port piix3-ide
+piix3-usb-uhci pvpanic-pci pvscsi qemu-xhci qxl qxl-vga rtl8139 sdhci-pci usb-ehci virtio-balloon-pci virtio-blk-pci virtio-gpu-pci
+virtio-keyboard-pci virtio-mouse-pci virtio-net-pci virtio-rng-pci virtio-scsi-pci virtio-serial-pci virtio-tablet-pci virtio-vga
+""".split()
 # Whose objects are recorded, and under which name.
 MACHINES = [("none", "none"), ("pc", "pc"), ("q35", "q35")]
 
@@ -192,6 +199,18 @@ def others(q):
     return helps + [line for line in answers(q) if line not in known and '"CommandNotFound"' not in line and '"GenericError"' not in line]
 
 
+def pci():
+    """What `query-pci` says of a device that is alone in a machine, before any firmware has given it addresses."""
+    lines = []
+    for name in PCI_DEVICES:
+        needs = {"virtio-blk-pci": ",drive=disk", "nvme": ",serial=s"}.get(name, "")
+        args = ["-blockdev", "null-co,node-name=disk", "-device", f"{name},id=it{needs}"]
+        with Qemu("-machine", "pc", *args) as q:
+            devices = q.ask("query-pci")[0]["devices"]
+            lines += [f"{name}\t{text(device)}" for device in devices if device["qdev_id"] == "it"]
+    return lines
+
+
 def main():
     same = []
     with Qemu("-machine", "q35") as q:
@@ -206,6 +225,7 @@ def main():
         same.append(write("answers.z", answers(q)))
         same.append(write("properties.z", properties()))
         same.append(write("cpus.z", cpus(q)))
+    same.append(write("pci.z", pci()))
     lines = []
     for machine, name in MACHINES:
         with Qemu("-machine", machine) as q:

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Asks a real QEMU 10.0.2 again what tests compare with, and writes the files anew.
 
-usage: tests/record-requests.py errors | options | wire [--qemu PROGRAM] [--check]
+usage: tests/record-requests.py errors | options | wire | machines [--qemu PROGRAM] [--check]
 
   errors   tests/data/qmp-errors.jsonl: the requests of the file, each sent to a process of its own
   options  tests/data/blockdev-options.jsonl: the values of the file, each behind `-blockdev`
   wire     tests/data/wire: the conversations, sent line by line
+  machines tests/data/machines.jsonl: command lines, and what the machine of each answers to the commands below it
 
 A new case is a line with what is sent and anything as an answer. With --check nothing is written; what differs is printed, and the
 exit code says whether anything does. `tests/remake.sh` calls this.
@@ -159,11 +160,44 @@ def wire(program):
     return made
 
 
+def machines(program):
+    """A line with `args` starts a machine; each line below it is a command, or a line of the human monitor, and the reply."""
+    with open(os.path.join(HERE, "machines.jsonl"), encoding="utf-8") as file:
+        lines = file.read().splitlines()
+    out, qemu = [], None
+    for line in lines:
+        case = json.loads(line)
+        if "args" in case:
+            if qemu:
+                qemu.end()
+            qemu = Qemu(program, [*BARE, *case["args"]])
+            qemu.line()
+            qemu.send(b'{"execute": "qmp_capabilities"}\n')
+            qemu.line()
+            out.append(text(case))
+            continue
+        request = {"execute": "human-monitor-command", "arguments": {"command-line": case["hmp"]}} if "hmp" in case else case["qmp"]
+        qemu.send(json.dumps(request).encode() + b"\n")
+        said = json.loads(qemu.line())
+        while "event" in said:
+            said = json.loads(qemu.line())
+        # The monitor that asks is not a part of the machine; threads have other numbers each time.
+        shown = re.sub(r"thread_id=\d+", "thread_id=0", re.sub(r'"thread-id": \d{2,}', '"thread-id": 0', text(said)))
+        shown = re.sub(r'compat_monitor0: filename=[^"\\]*\\r\\n', "", shown)
+        shown = json.loads(shown)
+        if request["execute"] == "query-chardev":
+            shown["return"] = [info for info in shown["return"] if info["label"] != "compat_monitor0"]
+        key = "hmp" if "hmp" in case else "qmp"
+        out.append(text({key: case[key], **shown}))
+    qemu.end()
+    return {"machines.jsonl": "\n".join(out) + "\n"}
+
+
 def main():
     args = sys.argv[1:]
     check = "--check" in args
     program = args[args.index("--qemu") + 1] if "--qemu" in args else os.environ.get("QEMU", "qemu-system-x86_64")
-    made = {"errors": errors, "options": options, "wire": wire}.get(args[0] if args else "")
+    made = {"errors": errors, "options": options, "wire": wire, "machines": machines}.get(args[0] if args else "")
     if made is None:
         sys.exit(__doc__)
     differs = False

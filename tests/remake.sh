@@ -14,6 +14,7 @@ usage: tests/remake.sh WHAT
   qmp-errors              tests/data/qmp-errors.jsonl, by the real QEMU 10.0.2
   blockdev-options        tests/data/blockdev-options.jsonl, likewise
   wire                    tests/data/wire, likewise
+  machines                tests/data/machines.jsonl, likewise
   snapshots               snapshots of scenarios
   digests                 snapshots/iotest-124/digests
   seeds                   searches the seeds for RECORDED_SEEDS (tests/common/mod.rs), and prints them
@@ -67,6 +68,7 @@ reported)
 qmp-errors) python3 tests/record-requests.py errors --qemu "${QEMU:-qemu-system-x86_64}" ;;
 blockdev-options) python3 tests/record-requests.py options --qemu "${QEMU:-qemu-system-x86_64}" ;;
 wire) python3 tests/record-requests.py wire --qemu "${QEMU:-qemu-system-x86_64}" ;;
+machines) python3 tests/record-requests.py machines --qemu "${QEMU:-qemu-system-x86_64}" ;;
 snapshots) INSTA_UPDATE=always cargo test --locked --test scenarios ;;
 digests) INSTA_UPDATE=always cargo test --locked --test digests ;;
 seeds | race-seeds) cargo test --release --locked --test remake -- "$what" ;;

@@ -16,6 +16,7 @@
 //! | | `-MODEL` | what is different in the model, and what else in its static expansion |
 //! | `machines.z` | `none PATH`, `pc PATH`, `q35 PATH` | an object's properties: name, type, and value if it is no child |
 //! | | `none query-pci`, … | the answer |
+//! | `pci.z` | a type of device | what `query-pci` says of one, alone on the first bus |
 
 use super::error::{ErrorClass, QmpError};
 use super::json::parse_one;
@@ -35,6 +36,7 @@ const ANSWERS_11_1: File = File(include_bytes!("answers-11.1.z"));
 const PROPERTIES: File = File(include_bytes!("properties.z"));
 const CPUS: File = File(include_bytes!("cpus.z"));
 const MACHINES: File = File(include_bytes!("machines.z"));
+const PCI: File = File(include_bytes!("pci.z"));
 
 impl File {
     fn text(&self) -> String {
@@ -237,4 +239,10 @@ pub fn object(machine: &str, path: &str) -> Option<Vec<Row>> {
 #[must_use]
 pub fn pci(machine: &str) -> Json {
     MACHINES.json(&format!("{machine} query-pci")).unwrap_or_else(|| Json::list(Vec::new()))
+}
+
+/// What `query-pci` says of a device of this type, at a place that the caller has to fill in. `None`: of this type none was recorded.
+#[must_use]
+pub fn pci_device(type_name: &str) -> Option<Json> {
+    PCI.json(type_name)
 }

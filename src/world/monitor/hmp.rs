@@ -45,6 +45,9 @@ impl World {
     /// Runs a command by its full name. Leaves `Val::Json`.
     fn hmp_command(&mut self, name: &'static str, args: &HmpArgs) -> Flow {
         let device = args.text("device").unwrap_or_default();
+        if let Some(text) = self.hmp_info(name) {
+            return self.ret(Val::Json(text.map(Json::from)));
+        }
         let text = match name {
             "commit" => return self.hmp_commit(device),
             "info block" if args.on("verbose") => return self.ret(Val::Json(Err(not_simulated("info block -v")))),
@@ -53,18 +56,7 @@ impl World {
             "info blockstats" => self.info_blockstats(),
             "help" => help(self.quirks.version(), args.text("name").unwrap_or_default()),
             "info" => help(self.quirks.version(), "info"),
-            "info balloon" | "info cpus" | "info kvm" | "info memory_size_summary" => self.info_machine(name),
-            "info iothreads" => self.info_iothreads(),
             "info name" => self.machine.name.as_deref().map(report_reply).unwrap_or_default(),
-            "info status" => {
-                let status = self.query_status();
-                match status.get("status").and_then(Json::as_str).unwrap_or_default() {
-                    "running" => report_reply("VM status: running"),
-                    "paused" => report_reply("VM status: paused"),
-                    other => report_reply(&format!("VM status: paused ({other})")),
-                }
-            }
-            "info uuid" => report_reply(self.machine.uuid.as_deref().unwrap_or("00000000-0000-0000-0000-000000000000")),
             "info version" => report_reply(&self.quirks.version().full()),
             "object_add" => match self.add_object(args.text("object").unwrap_or_default(), false) {
                 Ok(()) => String::new(),
@@ -81,44 +73,6 @@ impl World {
             }
         };
         self.ret(Val::Json(Ok(text.into())))
-    }
-
-    /// What `info` tells of the machine (`machine-hmp-cmds.c`).
-    fn info_machine(&self, name: &str) -> String {
-        let command = match name {
-            "info balloon" => "query-balloon",
-            "info cpus" => "query-cpus-fast",
-            "info kvm" => "query-kvm",
-            _ => "query-memory-size-summary",
-        };
-        let answer = match self.query_machine(command) {
-            Ok(answer) => answer,
-            Err(err) => return error_reply(&err.desc),
-        };
-        let number = |of: &Json, key: &str| of.get(key).and_then(Json::as_u64).unwrap_or(0);
-        match name {
-            "info balloon" => report_reply(&format!("balloon: actual={}", number(&answer, "actual") >> 20)),
-            "info cpus" => {
-                let cpu = |cpu: &Json| {
-                    let index = number(cpu, "cpu-index");
-                    let mark = if index == 0 { '*' } else { ' ' };
-                    report_reply(&format!("{mark} CPU #{index}: thread_id={}", number(cpu, "thread-id")))
-                };
-                answer.as_list().unwrap_or_default().iter().map(cpu).collect()
-            }
-            "info kvm" => {
-                let on = answer.get("enabled").and_then(Json::as_bool) == Some(true);
-                report_reply(if on { "kvm support: enabled" } else { "kvm support: disabled" })
-            }
-            _ => {
-                let (base, plugged) = (number(&answer, "base-memory"), number(&answer, "plugged-memory"));
-                format!(
-                    "{}{}",
-                    report_reply(&format!("base memory: {base}")),
-                    report_reply(&format!("plugged memory: {plugged}"))
-                )
-            }
-        }
     }
 
     /// The QMP command that does what a command of the human monitor says.
@@ -287,20 +241,6 @@ impl World {
                 let _ = write!(out, " {key}={}", number.unwrap_or_default());
             }
             out.push_str("\r\n");
-        }
-        out
-    }
-
-    /// `hmp_info_iothreads`
-    fn info_iothreads(&self) -> String {
-        let mut out = String::new();
-        for thread in self.query_iothreads().as_list().unwrap_or_default() {
-            let number = |key: &str| thread.get(key).and_then(Json::as_u64).unwrap_or_default();
-            let id = thread.get("id").and_then(Json::as_str).unwrap_or_default();
-            let _ = write!(out, "{id}:\r\n  thread_id={}\r\n", number("thread-id"));
-            for key in ["poll-max-ns", "poll-grow", "poll-shrink", "aio-max-batch"] {
-                let _ = write!(out, "  {key}={}\r\n", number(key));
-            }
         }
         out
     }

@@ -8,6 +8,7 @@ pub(in crate::world) mod commands;
 pub mod fdsets;
 pub(super) mod hmp;
 pub(super) mod hmp_drives;
+mod hmp_info;
 pub mod qemu_io;
 pub mod qemu_io_map;
 pub mod qemu_io_reopen;

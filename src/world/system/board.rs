@@ -94,7 +94,7 @@ impl Board {
             "-smp" => self.smp = smp(value)?,
             "-m" => self.memory = memory(value)?.or(self.memory),
             "-display" => self.display = value.split(',').next().map(|kind| kind.trim_start_matches("type=").into()),
-            "-vnc" if value != "none" => self.vnc = Some(value.into()),
+            "-vnc" => self.vnc = Some(value.into()),
             "-spice" => self.spice = Some(value.into()),
             "-machine" | "-M" => {
                 for (key, value) in split_options(value) {
@@ -232,6 +232,7 @@ impl World {
                 self.emit("POWERDOWN", Json::empty());
                 Ok(Json::empty())
             }
+            M::Recorded("query-vnc-servers") => Ok(self.query_vnc_servers()),
             M::Recorded(name) => recorded::answer(self.quirks.version(), name).expect("the parser found it there"),
             M::Plain(name) => self.query_machine(name),
             M::QomListTypes { implements, is_abstract } => {
@@ -244,7 +245,7 @@ impl World {
             M::QueryCpuModelExpansion { expansion, model } => {
                 cpu_model_expansion(expansion, &model.name, &model.props.unwrap_or_else(Json::empty))
             }
-            M::Balloon { value } if value <= 0 => Err(QmpError::generic("Parameter 'target' expects a size")),
+            M::Balloon { value } if value <= 0 => Err(QmpError::generic("Parameter 'value' expects a size")),
             // No guest's driver follows.
             M::Balloon { .. } => self.balloon_there().map(|()| Json::empty()),
             M::SetAction(_) => Ok(Json::empty()),
@@ -404,22 +405,6 @@ impl World {
         Json::list(all)
     }
 
-    fn query_mice(&self) -> Json {
-        let mut all = Vec::new();
-        let mouse = |index: u64, name: &str, absolute: bool, current: bool| {
-            Json::dict(vec![
-                ("name", Json::str(name)),
-                ("index", Json::uint(index)),
-                ("current", current.into()),
-                ("absolute", absolute.into()),
-            ])
-        };
-        if self.machine.is_pc() {
-            all.push(mouse(2, "QEMU PS/2 Mouse", false, true));
-        }
-        Json::list(all)
-    }
-
     fn migrate_parameters(&self) -> Json {
         let recorded = recorded::answer(self.quirks.version(), "query-migrate-parameters")
             .and_then(Result::ok)
@@ -461,56 +446,6 @@ impl World {
             board.parameters.push((name.clone(), value));
         }
         Ok(Json::empty())
-    }
-
-    /// The recorded devices on board, and those of the command line on the first bus.
-    fn query_pci(&self) -> Json {
-        let base = recorded::pci(self.machine.recorded());
-        let buses = base.as_list().unwrap_or_default();
-        let Some(first) = buses.first() else { return base };
-        let on_board = first.get("devices").and_then(Json::as_list).unwrap_or_default();
-        let mut devices = on_board.to_vec();
-        devices.extend(self.machine.devices.iter().filter_map(super::qom::pci_info));
-        Json::list(vec![Json::dict(vec![("bus", Json::uint(0)), ("devices", Json::list(devices))])])
-    }
-
-    /// `-vnc HOST:N`. Nobody listens there.
-    fn query_vnc(&self) -> Json {
-        let Some(vnc) = &self.machine.board.vnc else { return Json::dict(vec![("enabled", false.into())]) };
-        let place = vnc.split(',').next().unwrap_or_default();
-        let (host, number) = place.rsplit_once(':').unwrap_or((place, "0"));
-        let host = if host.is_empty() { "0.0.0.0" } else { host.trim_matches(['[', ']']) };
-        let mut members = vec![("enabled", true.into()), ("auth", "none".into()), ("clients", Json::list(Vec::new()))];
-        match place.strip_prefix("unix:") {
-            Some(path) => {
-                members.extend([("host", Json::str(path)), ("service", "".into()), ("family", "unix".into())])
-            }
-            None => members.extend([
-                ("host", Json::str(host)),
-                ("service", (5900 + number.parse::<u64>().unwrap_or(0)).to_string().into()),
-                ("family", if host.contains(':') { "ipv6" } else { "ipv4" }.into()),
-            ]),
-        }
-        Json::dict(members)
-    }
-
-    /// `-spice`. Nobody listens there.
-    fn query_spice(&self) -> Json {
-        let mut members = vec![("migrated", false.into()), ("mouse-mode", "client".into())];
-        members.push(("enabled", self.machine.board.spice.is_some().into()));
-        if let Some(spice) = &self.machine.board.spice {
-            let options = split_options(spice);
-            let get = |key: &str| options.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
-            members.extend([
-                ("host", Json::str(get("addr").unwrap_or("*"))),
-                ("auth", if get("disable-ticketing") == Some("on") { "none" } else { "spice" }.into()),
-                ("compiled-version", "0.15.1".into()),
-                ("channels", Json::list(Vec::new())),
-            ]);
-            let ports = [("port", get("port")), ("tls-port", get("tls-port"))];
-            members.extend(ports.into_iter().filter_map(|(key, port)| Some((key, Json::Int(port?.parse().ok()?)))));
-        }
-        Json::dict(members)
     }
 }
 

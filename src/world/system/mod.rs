@@ -2,8 +2,10 @@
 
 pub mod board;
 pub(in crate::world) mod boot;
+mod displays;
 pub mod hotplug;
 pub mod machine;
+mod pci;
 mod qom;
 mod qom_set;
 pub(super) mod runstate;
