@@ -9,6 +9,7 @@
 )]
 
 use blockjob_sim::interop::conform::contract::broken_in;
+use blockjob_sim::invariant::Invariant;
 use blockjob_sim::trace::compare::ClientLine;
 use blockjob_sim::trace::{canonical, jsonl};
 use std::fs;
@@ -40,6 +41,11 @@ fn traces(text: &str) -> Vec<Vec<ClientLine>> {
     all.iter().filter(|text| !text.is_empty()).map(|text| jsonl::parse_client(text).unwrap()).collect()
 }
 
+/// Recordings in which the real QEMU breaks one: each has its page in docs/findings.
+const FINDINGS: [(&str, Invariant); 1] =
+    // A mirror that succeeds after it reported an error: docs/findings/mirror-forgives-a-failed-write.md.
+    [("mirror/forgives-a-failed-write.jsonl", Invariant::JobEvents)];
+
 #[test]
 fn no_recording_of_the_real_one_breaks_a_contract() {
     let mut found = Vec::new();
@@ -50,7 +56,9 @@ fn no_recording_of_the_real_one_breaks_a_contract() {
     for file in &found {
         for trace in traces(&fs::read_to_string(file).unwrap()) {
             seen += 1;
-            assert_eq!(broken_in(&trace), None, "{}", file.display());
+            let broken = broken_in(&trace).map(|broken| broken.invariant);
+            let finding = FINDINGS.iter().find(|(name, _)| file.ends_with(name)).map(|(_, invariant)| *invariant);
+            assert_eq!(broken, finding, "{}", file.display());
         }
     }
     assert!(found.len() > 400 && seen > 450, "{seen} traces in {} files", found.len());

@@ -43,6 +43,11 @@ impl<'a> Fields<'a> {
         self.members.iter().find(|(key, _)| &*key.name == name).map(|(_, node)| node)
     }
 
+    /// A member by which another kind of file is told; it is none that is known here.
+    pub fn foreign(&self, name: &str) -> Option<&'a Node> {
+        self.members.iter().find(|(key, _)| &*key.name == name).map(|(_, node)| node)
+    }
+
     /// The member `name`.
     pub fn req(&mut self, name: &'static str) -> Read<&'a Node> {
         let (span, what, members) = (self.span, self.what, self.members);

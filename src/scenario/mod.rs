@@ -141,7 +141,7 @@ pub fn value(name: &str, text: &str) -> Result<Json, Box<ScenarioError>> {
 fn plan(loader: &mut Loader, name: &str, read: ReadFile<'_>, faults: &mut Vec<Fault>) -> Read<Option<Plan>> {
     let root = loader.open(name, None, read)?;
     let mut top = Fields::of("a scenario", &root)?;
-    if let Some(failure) = top.opt("failure") {
+    if let Some(failure) = top.foreign("failure") {
         let fault = Fault::new(failure.span, "this is a failure file, not a scenario", "a scenario has no `failure`");
         return Err(fault.help(
             "`blockjob-sim replay FILE` reproduces the failure, `blockjob-sim shrink FILE` makes a scenario of it",

@@ -163,12 +163,8 @@ mod tests {
         for step in STEPS.iter().filter(|step| !matches!(step.name, "call" | "host" | "nbd")) {
             let beside: BTreeSet<String> =
                 step.beside.iter().map(|m| m.name.to_owned()).chain([step.name.to_owned()]).collect();
-            assert_eq!(
-                known(&format!("{{{}: {}, zzz: 1}}", step.name, sample(step.of))),
-                beside,
-                "beside {}",
-                step.name
-            );
+            let of = if step.name == "qemu-img" { "resize disk.img 1M".to_owned() } else { sample(step.of) };
+            assert_eq!(known(&format!("{{{}: {of}, zzz: 1}}", step.name)), beside, "beside {}", step.name);
             let types = if let ValueType::Or(types) = step.of { types } else { &[step.of][..] };
             for of in types {
                 let ValueType::Map(members) = of else { continue };
