@@ -14,7 +14,7 @@ mod signal;
 
 use blockjob_sim::base::Json;
 use blockjob_sim::qmp::json::parse_one;
-use served::{BACKUP, Client, NODES, Served, connect, said, send_with_fd, with_nodes};
+use served::{BACKUP, NODES, Served, connect, said, send_with_fd, with_nodes};
 use std::io::{BufRead, Read, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
