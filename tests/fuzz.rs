@@ -97,6 +97,22 @@ fn generated_scenarios_are_explored() {
     assert_eq!((one, code), fuzz("2"));
 }
 
+/// What is too large with each order the first stage proves without those that nobody can tell apart, and says that it counted fewer
+/// schedules; what is too large even so goes on to the next stage.
+#[test]
+fn the_first_stage_leaves_out_orders_if_it_has_to() {
+    let file = "sim-scenarios/iotest-124/incremental-simple.yaml";
+    let fuzz = |states: &str| sim(&["fuzz", file, "--max-states", states, "--runs", "8"]);
+    let (told, code) = fuzz("1000");
+    assert!(code == 0 && told.contains("every schedule was tried"), "{told}");
+    assert!(told.contains("schedules            all, at least ") && !told.contains("preemptions"), "{told}");
+    let (told, code) = fuzz("300");
+    assert!(code == 0 && told.contains("more than 300 states") && told.contains("preemptions = 0"), "{told}");
+    assert!(!told.contains("all, at least "), "{told}");
+    let (told, _) = sim(&["fuzz", RACE]);
+    assert!(told.contains("schedules            all ") && !told.contains("at least"), "{told}");
+}
+
 /// Parts of seeds, of generated scenarios, and of the ladder: exhausted, or by deviations and seeds.
 #[test]
 fn parts_join_into_one_big_run() {
