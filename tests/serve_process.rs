@@ -14,7 +14,7 @@ mod signal;
 
 use blockjob_sim::base::Json;
 use blockjob_sim::qmp::json::parse_one;
-use served::{BACKUP, Client, NODES, Served, connect, with_nodes};
+use served::{BACKUP, NODES, Served, connect, said, send_with_fd, with_nodes};
 use std::io::{BufRead, Read, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -379,18 +379,6 @@ fn help_is_given() {
     }
 }
 
-/// Sends a line with a descriptor beside it.
-fn send_with_fd(client: &Client, text: &str, file: &std::fs::File) {
-    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-    use std::os::fd::AsFd;
-    let fds = [file.as_fd()];
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
-    let parts = [std::io::IoSlice::new(text.as_bytes())];
-    sendmsg(&client.stream, &parts, &mut control, SendFlags::empty()).expect("it is sent");
-}
-
 /// The texts are those of QEMU 10.0.2.
 #[test]
 fn descriptors_are_passed() {
@@ -400,10 +388,6 @@ fn descriptors_are_passed() {
     let file = std::fs::File::options().read(true).write(true).open(&path).expect("it is there");
     let served = Served::start(&[]);
     let mut client = served.connect().negotiate();
-    let said = |client: &mut Client, command: &str| {
-        let reply = client.command(command).0;
-        reply.get("error").and_then(|error| error.get("desc")).and_then(Json::as_str).unwrap_or_default().to_owned()
-    };
     let missing = "No file descriptor supplied via SCM_RIGHTS";
     assert_eq!(said(&mut client, r#"{"execute": "add-fd"}"#), missing);
     assert_eq!(said(&mut client, r#"{"execute": "getfd", "arguments": {"fdname": "a"}}"#), missing);

@@ -109,7 +109,9 @@ impl NbdClients {
         }
         if let (NbdAction::Answer(_), Some(stream)) = (&step.action, self.silent.get_mut(name)) {
             // All that it can be answered is the end of the connection.
-            return std::io::copy(stream, &mut std::io::sink()).map(drop).map_err(|error| error.to_string());
+            std::io::copy(stream, &mut std::io::sink()).map_err(|error| error.to_string())?;
+            self.answered(name, &step.action, None);
+            return Ok(());
         }
         let Some((stream, talk)) = self.clients.get_mut(name) else { return Err(format!("no NBD client '{name}'")) };
         let ready = talk.is_ready();

@@ -229,6 +229,15 @@ impl<'a> ValueAt<'a> {
         u32::try_from(value).map_err(|_| self.out_of_range("uint32_t"))
     }
 
+    /// `visit_type_uint16`.
+    ///
+    /// # Errors
+    /// Not an integer, or out of range.
+    pub fn uint16(&self) -> Visit<u16> {
+        let value = self.uint()?;
+        u16::try_from(value).map_err(|_| self.out_of_range("uint16_t"))
+    }
+
     /// `visit_type_int32`.
     ///
     /// # Errors

@@ -379,7 +379,7 @@ impl Engine {
 
     fn step(&mut self) -> Stepped {
         self.images.before_step(&mut self.world);
-        self.nbd.before_step(&mut self.world);
+        self.nbd.before_step(&mut self.world, &mut self.fds);
         note_found(&mut self.images, &mut self.recording);
         self.decider.sleeps_wait = self.sleeps.must_wait(&self.world);
         let stepped = match self.watched() {
@@ -418,14 +418,14 @@ impl Engine {
         let began = Instant::now();
         loop {
             for _ in 0..64 {
-                self.links.dial(&mut self.world);
+                self.links.dial(&mut self.world, &mut self.fds);
                 if let Some(next) = self.look(began) {
                     return next;
                 }
                 match self.step() {
                     Stepped::Ran => {}
                     Stepped::Idle | Stepped::Hang if self.broken.is_some() => return Next::Ended,
-                    Stepped::Idle | Stepped::Hang if self.links.dial(&mut self.world) => {}
+                    Stepped::Idle | Stepped::Hang if self.links.dial(&mut self.world, &mut self.fds) => {}
                     // A timer was set that is due already.
                     Stepped::Idle | Stepped::Hang if self.goes_on() => {}
                     // Nothing can happen but what a client or a timer brings.

@@ -2,6 +2,7 @@
 //! to the server.
 
 use super::chardev::plain;
+use super::nbd::{abstract_name, handed_over, resolve, too_long};
 use crate::base::time::Span;
 use crate::qmp::types::SocketAddress;
 use crate::world::World;
@@ -9,10 +10,9 @@ use crate::world::arena::LinkId;
 use crate::world::block::driver::nbd::link::LinkPhase;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType};
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, ipproto};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 
 /// Bytes read at once.
 const CHUNK: usize = 256 << 10;
@@ -30,6 +30,10 @@ struct Socket {
     shown: String,
     /// Other addresses of the same name.
     others: Vec<SocketAddr>,
+    /// Multipath TCP.
+    mptcp: bool,
+    /// Probes of a connection on which nothing happens.
+    keep_alive: bool,
     /// The connection is being made.
     dials: bool,
     /// What the world sent and the socket did not take yet, from that byte on.
@@ -48,7 +52,7 @@ pub(super) struct NbdLinks {
 
 impl NbdLinks {
     /// To be called before the world is looked at: connects what it wants to be connected. Whether there was something.
-    pub(super) fn dial(&mut self, world: &mut World) -> bool {
+    pub(super) fn dial(&mut self, world: &mut World, fds: &mut Vec<OwnedFd>) -> bool {
         let dials = |this: &NbdLinks, link| !this.sockets.iter().any(|socket| socket.link == link);
         let wanted: Vec<(LinkId, SocketAddress)> = world
             .nbd_links()
@@ -57,7 +61,7 @@ impl NbdLinks {
             .collect();
         let any = !wanted.is_empty();
         for (link, address) in wanted {
-            match dial(link, &address) {
+            match dial(world, fds, link, &address) {
                 Ok(socket) => {
                     if !socket.dials {
                         world.link_connected(link, Ok(()));
@@ -73,7 +77,7 @@ impl NbdLinks {
     /// While the process starts: all that there is to do. Where the world waits for a server, so does this, until the world's next timer is
     /// due by the wall clock. Whether that timer must not go off yet.
     pub(super) fn exchange(&mut self, world: &mut World) -> bool {
-        self.dial(world);
+        self.dial(world, &mut Vec::new());
         self.deliver(world);
         let waits = world.polls_in_vain();
         if world.nbd_links().next().is_none() {
@@ -150,43 +154,40 @@ fn span(span: Span) -> Timespec {
     Timespec { tv_sec: nanos / 1_000_000_000, tv_nsec: nanos % 1_000_000_000 }
 }
 
-/// Begins to connect.
+/// Begins to connect. A socket that was handed over is among the descriptors.
 ///
 /// # Errors
 /// What QEMU says.
-fn dial(link: LinkId, address: &SocketAddress) -> Result<Socket, String> {
+fn dial(world: &mut World, fds: &mut Vec<OwnedFd>, link: LinkId, address: &SocketAddress) -> Result<Socket, String> {
     match address {
-        SocketAddress::Unix { path, is_abstract } => {
+        SocketAddress::Unix { path, is_abstract, tight } => {
             let shown = format!("'{path}'");
             let fails = |errno: Errno| failed(&shown, errno);
             let name = match is_abstract {
-                true => SocketAddrUnix::new_abstract_name(path.as_bytes()),
-                false if path.len() > 107 => {
-                    return Err(format!("UNIX socket path '{path}' is too long"));
-                }
-                false => SocketAddrUnix::new(&**path),
+                true => abstract_name(path, *tight)?,
+                false if path.len() > 107 => return Err(too_long(path)),
+                false => SocketAddrUnix::new(&**path).map_err(fails)?,
             };
             let flags = SocketFlags::CLOEXEC;
             let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(fails)?;
             // It blocks where the server has many waiting already, as QEMU's thread does.
-            rustix::net::connect(&fd, &name.map_err(fails)?).map_err(fails)?;
+            rustix::net::connect(&fd, &name).map_err(fails)?;
             let _ = rustix::io::ioctl_fionbio(&fd, true);
             Ok(Socket::new(link, fd, shown, Vec::new(), false))
         }
-        SocketAddress::Inet { host, port } => {
+        SocketAddress::Inet { host, port, more } => {
             let shown = format!("'{host}:{port}'");
-            let no_port =
-                |_| format!("address resolution failed for {host}:{port}: Servname not supported for ai_socktype");
-            let number = port.parse::<u16>().map_err(no_port)?;
-            let found = (&**host, number).to_socket_addrs().map_err(|_| not_resolved(host, port))?;
-            connect(link, shown, found.collect())
+            let mut socket = connect(link, shown, resolve(host, port, more, false)?, more.mptcp == Some(true))?;
+            socket.keep_alive = more.keep_alive == Some(true);
+            Ok(socket)
+        }
+        SocketAddress::Fd { name, number } => {
+            let fd = handed_over(world, fds, name, *number)?;
+            let _ = rustix::io::ioctl_fionbio(&fd, true);
+            Ok(Socket::new(link, fd, format!("'{name}'"), Vec::new(), false))
         }
         SocketAddress::Other(what) => Err(format!("not simulated: {what}")),
     }
-}
-
-fn not_resolved(host: &Arc<str>, port: &Arc<str>) -> String {
-    format!("address resolution failed for {host}:{port}: Name or service not known")
 }
 
 fn failed(shown: &str, errno: Errno) -> String {
@@ -195,20 +196,21 @@ fn failed(shown: &str, errno: Errno) -> String {
 }
 
 /// Begins to connect to the first of some addresses.
-fn connect(link: LinkId, shown: String, mut addresses: Vec<SocketAddr>) -> Result<Socket, String> {
+fn connect(link: LinkId, shown: String, mut addresses: Vec<SocketAddr>, mptcp: bool) -> Result<Socket, String> {
+    let protocol = mptcp.then_some(ipproto::MPTCP);
     let mut last = Errno::CONNREFUSED;
     while !addresses.is_empty() {
         let address = addresses.remove(0);
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let made = rustix::net::socket_with(family, SocketType::STREAM, flags, None);
+        let made = rustix::net::socket_with(family, SocketType::STREAM, flags, protocol);
         let begun = made.and_then(|fd| match rustix::net::connect(&fd, &address) {
             Ok(()) => Ok((fd, false)),
             Err(Errno::INPROGRESS) => Ok((fd, true)),
             Err(errno) => Err(errno),
         });
         match begun {
-            Ok((fd, dials)) => return Ok(Socket::new(link, fd, shown, addresses, dials)),
+            Ok((fd, dials)) => return Ok(Socket { mptcp, ..Socket::new(link, fd, shown, addresses, dials) }),
             Err(errno) => last = errno,
         }
     }
@@ -218,7 +220,18 @@ fn connect(link: LinkId, shown: String, mut addresses: Vec<SocketAddr>) -> Resul
 impl Socket {
     fn new(link: LinkId, fd: OwnedFd, shown: String, others: Vec<SocketAddr>, dials: bool) -> Socket {
         let _ = rustix::net::sockopt::set_tcp_nodelay(&fd, true);
-        Socket { link, fd, shown, others, dials, out: (Vec::new(), 0), ended: false, gone: false }
+        Socket {
+            link,
+            fd,
+            shown,
+            others,
+            mptcp: false,
+            keep_alive: false,
+            dials,
+            out: (Vec::new(), 0),
+            ended: false,
+            gone: false,
+        }
     }
 
     /// The connection is there, or is not.
@@ -227,8 +240,9 @@ impl Socket {
         let answer = match rustix::net::sockopt::socket_error(&self.fd) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(errno)) | Err(errno) => {
-                if let Ok(next) = connect(self.link, self.shown.clone(), std::mem::take(&mut self.others)) {
-                    *self = next;
+                let others = std::mem::take(&mut self.others);
+                if let Ok(next) = connect(self.link, self.shown.clone(), others, self.mptcp) {
+                    *self = Socket { keep_alive: self.keep_alive, ..next };
                     if self.dials {
                         return false;
                     }
@@ -239,6 +253,9 @@ impl Socket {
                 }
             }
         };
+        if self.keep_alive && answer.is_ok() {
+            let _ = rustix::net::sockopt::set_socket_keepalive(&self.fd, true);
+        }
         world.link_connected(self.link, answer);
         true
     }

@@ -175,6 +175,24 @@ pub const NODES: [&str; 4] = [
 pub const BACKUP: &str =
     r#"{"execute": "blockdev-backup", "arguments": {"job-id": "j", "device": "n0", "target": "n1", "sync": "full"}}"#;
 
+/// The text of the error that a command gets, or nothing.
+pub fn said(client: &mut Client, command: &str) -> String {
+    let reply = client.command(command).0;
+    reply.get("error").and_then(|error| error.get("desc")).and_then(Json::as_str).unwrap_or_default().to_owned()
+}
+
+/// Sends a line with a descriptor beside it.
+pub fn send_with_fd(client: &Client, text: &str, file: &std::fs::File) {
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+    use std::os::fd::AsFd;
+    let fds = [file.as_fd()];
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+    let parts = [std::io::IoSlice::new(text.as_bytes())];
+    sendmsg(&client.stream, &parts, &mut control, SendFlags::empty()).expect("it is sent");
+}
+
 pub fn with_nodes<'a>(more: &[&'a str]) -> Vec<&'a str> {
     NODES.iter().chain(more).copied().collect()
 }

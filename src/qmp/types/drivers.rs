@@ -8,7 +8,7 @@ use super::enums::{
     AioOption, BlkdebugIoType, BlockPermission, OnCbwError, OnOffAuto, Qcow2EncryptionFormat, Qcow2OverlapCheckMode,
     QuorumReadPattern,
 };
-use super::export::SocketAddress;
+use super::socket::SocketAddress;
 use crate::base::Json;
 use crate::block::event::BlkdebugEvent;
 use crate::qmp::declare::{members, values};

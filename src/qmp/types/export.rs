@@ -1,8 +1,8 @@
-//! Exports and the NBD server (qapi/block-export.json, qapi/sockets.json).
+//! Exports and the NBD server (qapi/block-export.json).
 
-use super::BitmapSource;
+use super::{BitmapSource, SocketAddress};
 use crate::qmp::declare::{enums, members};
-use crate::qmp::visit::{ValueAt, Visit, Visitor};
+use crate::qmp::visit::{ValueAt, Visit};
 use std::sync::Arc;
 
 enums! {
@@ -17,96 +17,6 @@ enums! {
     pub enum RemoveMode {
         Safe = "safe",
         Hard = "hard",
-    }
-    /// `SocketAddressType`
-    pub enum AddressType {
-        Inet = "inet",
-        Unix = "unix",
-        Vsock = "vsock",
-        Fd = "fd",
-    }
-}
-
-/// Where a server listens, or a client connects to (`SocketAddress`).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum SocketAddress {
-    /// A socket in the file system, or with `abstract` in a name space of its own.
-    Unix {
-        /// `UnixSocketAddress.path`
-        path: Arc<str>,
-        /// `abstract`
-        is_abstract: bool,
-    },
-    /// TCP.
-    Inet {
-        /// Host name or address.
-        host: Arc<str>,
-        /// Port or service.
-        port: Arc<str>,
-    },
-    /// Another kind, which the model lacks, by its name.
-    Other(&'static str),
-}
-
-impl SocketAddress {
-    /// The members of one kind of address.
-    fn of(kind: AddressType, v: &mut Visitor<'_>) -> Visit<SocketAddress> {
-        Ok(match kind {
-            AddressType::Unix => {
-                let path = v.str("path")?;
-                let is_abstract = v.opt_bool("abstract")?.unwrap_or(false);
-                v.opt_bool("tight")?;
-                SocketAddress::Unix { path, is_abstract }
-            }
-            AddressType::Inet => {
-                let (host, port) = (v.str("host")?, v.str("port")?);
-                v.opt_bool("numeric")?;
-                let to = v.opt_uint32("to")?;
-                let (v4, v6) = (v.opt_bool("ipv4")?, v.opt_bool("ipv6")?);
-                v.opt_bool("keep-alive")?;
-                let mptcp = v.opt_bool("mptcp")? == Some(true);
-                let more = mptcp || to.is_some() || v4.is_some() || v6.is_some();
-                if more { SocketAddress::Other("options of a TCP address") } else { SocketAddress::Inet { host, port } }
-            }
-            AddressType::Vsock => {
-                v.str("cid")?;
-                v.str("port")?;
-                SocketAddress::Other("vsock")
-            }
-            AddressType::Fd => {
-                v.str("str")?;
-                SocketAddress::Other("a socket by its descriptor")
-            }
-        })
-    }
-
-    /// `SocketAddressLegacy`: what belongs to the kind stands in a member `data`.
-    ///
-    /// # Errors
-    /// What QEMU says about the address.
-    pub fn legacy(at: ValueAt<'_>) -> Visit<SocketAddress> {
-        let mut v = at.object()?;
-        let kind: AddressType = v.enum_("type")?;
-        let address = v.with("data", |at| {
-            let mut v = at.object()?;
-            let address = SocketAddress::of(kind, &mut v)?;
-            v.finish()?;
-            Ok(address)
-        })?;
-        v.finish()?;
-        Ok(address)
-    }
-
-    /// `SocketAddress`
-    ///
-    /// # Errors
-    /// What QEMU says about the address.
-    pub fn flat(at: ValueAt<'_>) -> Visit<SocketAddress> {
-        let mut v = at.object()?;
-        let kind: AddressType = v.enum_("type")?;
-        let address = SocketAddress::of(kind, &mut v)?;
-        v.finish()?;
-        Ok(address)
     }
 }
 

@@ -13,6 +13,7 @@ pub mod jobs;
 pub mod machine;
 pub mod medium;
 pub mod objects;
+pub mod socket;
 pub mod transaction;
 
 pub use bitmap::*;
@@ -25,4 +26,5 @@ pub use jobs::*;
 pub use machine::MachineCommand;
 pub use medium::*;
 pub use objects::*;
+pub use socket::*;
 pub use transaction::*;

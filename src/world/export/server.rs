@@ -105,8 +105,17 @@ impl World {
         if let SocketAddress::Other(what) = &args.addr {
             return self.ret(Val::Done(Err(not_simulated(what))));
         }
+        if let SocketAddress::Inet { host, more, .. } = &args.addr
+            && let Err(text) = more.family(host)
+        {
+            return self.ret(Val::Done(Err(QmpError::generic(text))));
+        }
+        let addr = match self.named_socket(&args.addr) {
+            Ok(addr) => addr,
+            Err(error) => return self.ret(Val::Done(Err(error))),
+        };
         self.exports.server = Some(NbdServer {
-            addr: args.addr.clone(),
+            addr,
             listens: true,
             max_connections: args.max_connections.unwrap_or(MAX_CONNECTIONS),
             handshake_max_secs: args.handshake_max_seconds.unwrap_or(HANDSHAKE_MAX_SECS),
@@ -182,7 +191,7 @@ impl World {
         if writable && !all {
             return self.ret(Val::Done(Err(QmpError::generic("-w only valid together with -a"))));
         }
-        let addr = match socket_parse(uri) {
+        let addr = match SocketAddress::parse(uri).map_err(QmpError::generic) {
             Ok(addr) => addr,
             Err(err) => return self.ret(Val::Done(Err(err))),
         };
@@ -285,23 +294,6 @@ impl World {
         };
         self.exports.named.iter().map(offer).collect()
     }
-}
-
-/// `socket_parse`: `unix:PATH` or `HOST:PORT`.
-fn socket_parse(text: &str) -> Result<SocketAddress, QmpError> {
-    if let Some(path) = text.strip_prefix("unix:") {
-        if path.is_empty() {
-            return Err(QmpError::generic("invalid Unix socket address"));
-        }
-        return Ok(SocketAddress::Unix { path: path.into(), is_abstract: false });
-    }
-    if ["fd:", "vsock:"].iter().any(|prefix| text.starts_with(prefix)) {
-        return Err(not_simulated("a socket by its descriptor"));
-    }
-    let text = text.strip_prefix("tcp:").unwrap_or(text);
-    let no = || QmpError::generic(format!("error parsing address '{text}'"));
-    let (host, port) = text.rsplit_once(':').ok_or_else(no)?;
-    Ok(SocketAddress::Inet { host: host.into(), port: port.into() })
 }
 
 /// What the host's sockets, or simulated clients, do with the server.

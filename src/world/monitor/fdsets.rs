@@ -4,6 +4,7 @@
 
 use crate::base::Json;
 use crate::qmp::error::QmpError;
+use crate::qmp::types::SocketAddress;
 use crate::world::World;
 use crate::world::frame::Flow;
 use crate::world::value::Val;
@@ -21,6 +22,8 @@ pub struct Passed {
     pub sets: Vec<(i64, Vec<Entry>)>,
     /// Those of `getfd`.
     pub named: Vec<(Arc<str>, i64)>,
+    /// Sockets that are used by whoever looked up their names, until whoever serves the clients has taken them.
+    pub taken: Vec<i64>,
 }
 
 impl Passed {
@@ -40,7 +43,7 @@ impl Passed {
     #[must_use]
     pub fn holds(&self, fd: i64) -> bool {
         let in_set = self.sets.iter().flat_map(|(_, fds)| fds).any(|(number, _)| *number == fd);
-        in_set || self.named.iter().any(|(_, number)| *number == fd)
+        in_set || self.named.iter().any(|(_, number)| *number == fd) || self.taken.contains(&fd)
     }
 
     /// The set that a descriptor is in.
@@ -117,6 +120,19 @@ impl World {
         self.passed.named.retain(|(known, _)| *known != name);
         self.passed.named.push((name, fd));
         self.ret(Val::Done(Ok(())))
+    }
+
+    /// An address whose descriptor, if it is one, is known by its number (`monitor_get_fd`).
+    ///
+    /// # Errors
+    /// No client has passed one of that name.
+    pub(in crate::world) fn named_socket(&mut self, address: &SocketAddress) -> Result<SocketAddress, QmpError> {
+        let SocketAddress::Fd { name, .. } = address else { return Ok(address.clone()) };
+        let none = || QmpError::generic(format!("File descriptor named '{name}' has not been found"));
+        let at = self.passed.named.iter().position(|(known, _)| known == name).ok_or_else(none)?;
+        let number = self.passed.named.remove(at).1;
+        self.passed.taken.push(number);
+        Ok(SocketAddress::Fd { name: name.clone(), number: Some(number) })
     }
 
     /// `qmp_closefd`. Leaves `Val::Done`.

@@ -4,7 +4,7 @@ use super::spec::{DriverSpec, OpenSpec};
 use super::strong_options::strong_of_flat;
 use crate::base::Json;
 use crate::qmp::error::QmpError;
-use crate::qmp::types::{NbdOptions, SocketAddress};
+use crate::qmp::types::{InetOptions, NbdOptions, SocketAddress};
 use crate::world::block::driver::nbd::NbdConfig;
 use crate::world::block::graph::OpenFlags;
 use std::sync::Arc;
@@ -49,21 +49,35 @@ impl OpenSpec {
             Ok((server, export)) => {
                 let export: Option<Arc<str>> = export.map(Into::into);
                 let mut flat: Vec<(Arc<str>, Json)> = Vec::new();
-                let mut put = |key: &str, value: &str| flat.push((key.into(), value.into()));
+                let mut put = |key: &str, value: Json| flat.push((key.into(), value));
                 if let Some(export) = &export {
-                    put("export", export);
+                    put("export", Json::Str(export.clone()));
                 }
                 match &server {
                     SocketAddress::Unix { path, .. } => {
-                        put("server.type", "unix");
-                        put("server.path", path);
+                        put("server.type", "unix".into());
+                        put("server.path", Json::Str(path.clone()));
                     }
-                    SocketAddress::Inet { host, port } => {
-                        put("server.type", "inet");
-                        put("server.host", host);
-                        put("server.port", port);
+                    SocketAddress::Inet { host, port, more } => {
+                        put("server.type", "inet".into());
+                        put("server.host", Json::Str(host.clone()));
+                        put("server.port", Json::Str(port.clone()));
+                        if let Some(to) = more.to {
+                            put("server.to", Json::Int(to.into()));
+                        }
+                        let flags = [
+                            ("server.ipv4", more.ipv4),
+                            ("server.ipv6", more.ipv6),
+                            ("server.keep-alive", more.keep_alive),
+                            ("server.mptcp", more.mptcp),
+                        ];
+                        for (key, value) in flags {
+                            if let Some(value) = value {
+                                put(key, Json::Bool(value));
+                            }
+                        }
                     }
-                    SocketAddress::Other(_) => {}
+                    SocketAddress::Fd { .. } | SocketAddress::Other(_) => {}
                 }
                 let config = NbdConfig {
                     server,
@@ -100,28 +114,9 @@ fn parse(name: &str) -> Result<(SocketAddress, Option<String>), String> {
         return Err("NBD server address missing".to_owned());
     }
     if let Some(path) = host.strip_prefix("unix:") {
-        return Ok((SocketAddress::Unix { path: path.into(), is_abstract: false }, export));
+        return Ok((SocketAddress::unix(path), export));
     }
-    Ok((inet(host)?, export))
-}
-
-/// `inet_parse`
-fn inet(text: &str) -> Result<SocketAddress, String> {
-    let (host, rest) = if let Some(rest) = text.strip_prefix(':') {
-        ("", rest)
-    } else if let Some(v6) = text.strip_prefix('[') {
-        v6.split_once("]:").ok_or_else(|| format!("error parsing IPv6 address '{text}'"))?
-    } else {
-        text.split_once(':').ok_or_else(|| format!("error parsing address '{text}'"))?
-    };
-    let port = rest.split(',').next().unwrap_or_default();
-    if port.is_empty() {
-        return Err(format!("error parsing address '{text}'"));
-    }
-    if rest != port {
-        return Ok(SocketAddress::Other("options of a TCP address"));
-    }
-    Ok(SocketAddress::Inet { host: host.into(), port: port.into() })
+    Ok((SocketAddress::parse_inet(host)?, export))
 }
 
 /// `nbd_parse_uri`
@@ -141,7 +136,7 @@ fn uri(name: &str) -> Option<(SocketAddress, Option<String>)> {
     if scheme == "nbd+unix" {
         let [("socket", socket)] = params[..] else { return None };
         let path = decoded(socket)?;
-        return authority.is_empty().then(|| (SocketAddress::Unix { path: path.into(), is_abstract: false }, export));
+        return authority.is_empty().then(|| (SocketAddress::unix(&path), export));
     }
     if !matches!(scheme, "nbd" | "nbd+tcp") || !params.is_empty() {
         return None;
@@ -161,7 +156,7 @@ fn uri(name: &str) -> Option<(SocketAddress, Option<String>)> {
         "" => PORT,
         port => port,
     };
-    Some((SocketAddress::Inet { host: decoded(host)?.into(), port: port.into() }, export))
+    Some((SocketAddress::Inet { host: decoded(host)?.into(), port: port.into(), more: InetOptions::default() }, export))
 }
 
 /// A part of a URI without its escapes.

@@ -1,6 +1,7 @@
 //! Options that change a node's data (`BlockDriver.strong_runtime_opts`): only these appear in `json:` file names.
 
 use crate::base::Json;
+use crate::qmp::order::wire_order;
 use crate::qmp::types::{BlkdebugOptions, DriverOptions, QuorumReadPattern};
 use std::sync::Arc;
 
@@ -113,8 +114,15 @@ pub fn strong_of_flat(driver: &str, flat: &[(Arc<str>, Json)], prefix: &str) -> 
 #[must_use]
 pub fn strong_of_nested(driver: &str, options: &Json) -> Json {
     let mut flat = Vec::new();
-    flatten(options, "", &mut flat);
+    flatten(&in_table_order(options), "", &mut flat);
     strong_of_flat(driver, &flat, "")
+}
+
+/// Members in the order in which QEMU's dictionaries list them, whatever order they were sent in.
+fn in_table_order(value: &Json) -> Json {
+    let Json::Dict(members) = value else { return value.clone() };
+    let ordered = wire_order(members).into_iter().map(|i| (members[i].0.clone(), in_table_order(&members[i].1)));
+    Json::Dict(Arc::new(ordered.collect()))
 }
 
 /// `qdict_flatten`: members of members get dotted names.

@@ -173,9 +173,10 @@ impl NbdDriver {
         match (&self.config.server, &self.config.export) {
             (SocketAddress::Unix { path, .. }, Some(export)) => format!("nbd+unix:///{export}?socket={path}"),
             (SocketAddress::Unix { path, .. }, None) => format!("nbd+unix://?socket={path}"),
-            (SocketAddress::Inet { host, port }, Some(export)) => format!("nbd://{host}:{port}/{export}"),
-            (SocketAddress::Inet { host, port }, None) => format!("nbd://{host}:{port}"),
-            (SocketAddress::Other(_), _) => String::new(),
+            (SocketAddress::Inet { more, .. }, _) if !more.fits_in_a_name() => String::new(),
+            (SocketAddress::Inet { host, port, .. }, Some(export)) => format!("nbd://{host}:{port}/{export}"),
+            (SocketAddress::Inet { host, port, .. }, None) => format!("nbd://{host}:{port}"),
+            (SocketAddress::Fd { .. } | SocketAddress::Other(_), _) => String::new(),
         }
     }
 }
@@ -229,11 +230,17 @@ impl World {
         if too_long(config.x_dirty_bitmap.as_ref()) {
             return self.ret(fail("x-dirty-bitmap query too long to send to server"));
         }
-        let mut driver = NbdDriver::new(config.clone());
-        driver.conn.do_retry = config.open_timeout > 0;
+        let mut config = config.clone();
+        match self.named_socket(&config.server) {
+            Ok(server) => config.server = server,
+            Err(error) => return self.ret(Val::Done(Err(error))),
+        }
+        let open_timeout = config.open_timeout;
+        let mut driver = NbdDriver::new(config);
+        driver.conn.do_retry = open_timeout > 0;
         self.graph.nodes[node].driver = Some(Driver::Nbd(Box::new(driver)));
-        if config.open_timeout > 0 {
-            let timeout = crate::base::time::Span::from_secs(config.open_timeout.into());
+        if open_timeout > 0 {
+            let timeout = crate::base::time::Span::from_secs(open_timeout.into());
             self.timer_set(self.now + timeout, TimerKind::NbdOpen(node));
         }
         let establish = NbdFrame::NbdCoDoEstablishConnection { node, blocking: true };

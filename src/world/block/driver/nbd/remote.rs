@@ -72,7 +72,8 @@ impl RemoteFrame {
 fn key(address: &SocketAddress) -> Arc<str> {
     match address {
         SocketAddress::Unix { path, .. } => path.clone(),
-        SocketAddress::Inet { host, port } => format!("{host}:{port}").into(),
+        SocketAddress::Inet { host, port, .. } => format!("{host}:{port}").into(),
+        SocketAddress::Fd { name, .. } => name.clone(),
         SocketAddress::Other(what) => (*what).into(),
     }
 }
