@@ -203,7 +203,7 @@ pub struct Block {
     pub runs: u64,
     /// Failed ones among them.
     pub failed: u64,
-    /// The first failure of each kind, in order; of more than [`TOLD`] kinds, those that came first.
+    /// The first failure of each kind, in order; of more than `TOLD` kinds, those that came first.
     pub found: Vec<FailedRun>,
     /// How often each kind came.
     #[serde(default)]

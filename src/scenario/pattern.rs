@@ -49,7 +49,7 @@ pub fn matches(pattern: &Json, got: &Json) -> bool {
     }
 }
 
-/// [`matches`] for an object whose members are texts, which need not be made for it.
+/// [`matches()`] for an object whose members are texts, which need not be made for it.
 #[must_use]
 pub fn matches_texts(pattern: &Json, got: &[(&str, &str)]) -> bool {
     let Some(wanted) = pattern.as_dict().filter(|_| exact(pattern).is_none()) else {

@@ -1,6 +1,6 @@
 //! The form of scenario files as a JSON Schema, by which editors complete and check them.
 //!
-//! It follows from what is declared of steps ([`super::steps`]) and of the top ([`super::top`]). Where they are read by hand, a test holds what
+//! It follows from what is declared of steps ([`super::steps`]) and of the top (`scenario::top`). Where they are read by hand, a test holds what
 //! is declared to what is read, member by member.
 
 use super::form::{Member, ValueType};

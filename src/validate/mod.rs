@@ -1,7 +1,7 @@
 //! `validate`: is this client trace one that the model can produce?
 //!
 //! The answer is a list of choices that produces it, or the longest part of it that a schedule was found for, with what the model
-//! gave next instead. The search ([`search`]) follows the trace: what the process puts out has a fixed order, so a schedule is given
+//! gave next instead. The search (`search`) follows the trace: what the process puts out has a fixed order, so a schedule is given
 //! up at the first output that is not the trace's next one.
 
 mod guide;

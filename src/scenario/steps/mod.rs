@@ -1,5 +1,5 @@
 //! The steps of scenarios: of each, in one place, its key, what stands behind and beside it, how that is read and written back, what the JSON
-//! Schema and `help scenario` say of it, and which names in it `check` looks up. What a step does is an arm of [`crate::sim::client`].
+//! Schema and `help scenario` say of it, and which names in it `check` looks up. What a step does is an arm of `sim::client`.
 
 mod files;
 mod host;
