@@ -105,9 +105,9 @@ fn the_first_stage_leaves_out_orders_if_it_has_to() {
     let fuzz = |states: &str| sim(&["fuzz", file, "--max-states", states, "--runs", "8"]);
     let (told, code) = fuzz("1000");
     assert!(code == 0 && told.contains("every schedule was tried"), "{told}");
-    assert!(told.contains("schedules            all, at least ") && !told.contains("preemptions"), "{told}");
+    assert!(told.contains("schedules            all, at least ") && !told.contains("deviations"), "{told}");
     let (told, code) = fuzz("300");
-    assert!(code == 0 && told.contains("more than 300 states") && told.contains("preemptions = 0"), "{told}");
+    assert!(code == 0 && told.contains("more than 300 states") && told.contains("deviations = 0"), "{told}");
     assert!(!told.contains("all, at least "), "{told}");
     let (told, _) = sim(&["fuzz", RACE]);
     assert!(told.contains("schedules            all ") && !told.contains("at least"), "{told}");

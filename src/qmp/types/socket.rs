@@ -19,7 +19,7 @@ enums! {
 pub enum SocketAddress {
     /// A socket in the file system, or with `abstract` in a name space of its own.
     Unix {
-        /// Its path.
+        /// In the file system, relative to the working directory; an abstract one without its leading zero byte.
         path: Arc<str>,
         /// `abstract`
         is_abstract: bool,
