@@ -1,8 +1,8 @@
 //! Properties of `-device` and `device_add`: which a model has, and what values they take (`hw/core/qdev-properties.c`,
 //! `qdev-properties-system.c`).
 
+use super::hash_order::wire_order;
 use super::keyval::{parse_bool, parse_i64, parse_strosz, parse_u64};
-use super::order::wire_order;
 use super::recorded::{PropertiesOf, properties};
 use crate::base::Json;
 

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::error::QmpError;
+use super::hash_order::wire_order;
 use super::json::parse_one;
 use super::keyval::{parse_bool, parse_u64};
-use super::order::wire_order;
 use super::types::{AioOption, DetectZeroes};
 use super::visit::QapiEnum as _;
 use crate::base::Json;

@@ -1,6 +1,6 @@
 //! Printing JSON: as QEMU sends it, or in an order that does not depend on QEMU's hash tables.
 
-use super::order::wire_order;
+use super::hash_order::wire_order;
 use crate::base::Json;
 
 /// In which order the members of objects are printed.

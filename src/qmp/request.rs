@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::command::{Command, known_command, parse_command};
 use super::error::{ErrorClass, QmpError};
+use super::hash_order::wire_order;
 use super::names::OOB_COMMANDS;
-use super::order::wire_order;
 use crate::base::Json;
 use crate::version::Version;
 

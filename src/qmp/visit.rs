@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::error::QmpError;
+use super::hash_order::GlibTable;
 use super::keyval::{parse_bool, parse_i64, parse_strosz, parse_u64};
-use super::order::GlibTable;
 use crate::base::Json;
 use crate::version::Version;
 use crate::version::changes::Change;

@@ -5,7 +5,7 @@ use super::compressed::{CompressedOp, CompressedTask};
 use super::copy_range::{CopyFromOp, CopyToOp};
 use super::create::{CreateOp, CreateOptions, CreateStep};
 use super::exec::{Exec, Fault};
-use super::misc::{Locked, LockedOp, StatusOp, ZeroesOp};
+use super::locked::{Locked, LockedOp, StatusOp, ZeroesOp};
 use super::open::OpenOptions;
 use super::read::{ReadOp, ReadTask};
 use super::state::{Corruption, Qcow2};

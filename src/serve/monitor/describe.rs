@@ -1,6 +1,6 @@
 //! What `query-chardev` says of the character devices (`chardev/char-socket.c:qemu_chr_compute_filename`).
 
-use crate::qmp::order::hash_order;
+use crate::qmp::hash_order::hash_order;
 use crate::serve::chardev::{Address, Chardev, ChardevKind};
 use crate::serve::cmdline::Config;
 use crate::serve::port::Port;

@@ -1,7 +1,7 @@
 //! `pretty=on`: JSON on several lines, indented by four, with an empty container on two lines (`qobject_to_json_pretty`).
 
 use crate::base::Json;
-use crate::qmp::order::wire_order;
+use crate::qmp::hash_order::wire_order;
 use crate::qmp::print::{MemberOrder, write_value};
 
 /// Prints `value` with its inner lines indented below `depth`.

@@ -3,7 +3,7 @@
 pub(super) mod compressed;
 pub(super) mod copy_range;
 pub(super) mod deflate;
-pub(super) mod misc;
+pub(super) mod locked;
 pub(super) mod read;
 pub(super) mod truncate;
 pub(super) mod write;

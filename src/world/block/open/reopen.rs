@@ -9,7 +9,7 @@ use crate::base::{Json, Kept};
 use crate::block::qcow2::{MemoryBitmap, OpenOptions, Qcow2Call};
 use crate::nbd::flag;
 use crate::qmp::error::QmpError;
-use crate::qmp::order::wire_order;
+use crate::qmp::hash_order::wire_order;
 use crate::qmp::types::BlockdevOptions;
 use crate::quirk::Quirks;
 use crate::world::World;

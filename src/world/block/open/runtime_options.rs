@@ -3,7 +3,7 @@
 use super::spec::DriverSpec;
 use super::strong_options::flatten;
 use crate::base::Json;
-use crate::qmp::order::wire_order;
+use crate::qmp::hash_order::wire_order;
 use crate::qmp::types::{BlockdevOptions, DetectZeroes as DetectZeroesOption, DiscardOption};
 use crate::quirk::Quirks;
 use crate::version::changes::Change;

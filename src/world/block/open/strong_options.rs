@@ -1,7 +1,7 @@
 //! Options that change a node's data (`BlockDriver.strong_runtime_opts`): only these appear in `json:` file names.
 
 use crate::base::Json;
-use crate::qmp::order::wire_order;
+use crate::qmp::hash_order::wire_order;
 use crate::qmp::types::{BlkdebugOptions, DriverOptions, QuorumReadPattern};
 use std::sync::Arc;
 
